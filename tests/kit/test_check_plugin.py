@@ -1,8 +1,8 @@
 """``check_plugin``: good plugins pass, and each fault is found by the check that is there for it."""
 
 import json
-import re
 import shutil
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from reviewgen.cli import app
 from reviewgen.errors import UnknownPlugin
 from reviewgen.scaffold import new_plugin
 from reviewgen.testing import PluginCheck, PluginReport, check_plugin
-from tests.support.distributions import Install, install, untouched_registry
+from tests.support.distributions import Install, install, untouched_registry, write_distribution
 
 __all__ = ["install", "untouched_registry"]
 
@@ -53,13 +53,9 @@ MODELS: dict[str, tuple[list[tuple[str, str, str]], dict[str, str]]] = {
     "expect": ([("stepping.py", '("float32", (2 * hidden,))', '("float32", (hidden,))')], {"saving": "gates.bias"}),
 }
 """Replacements in the files of the model template, and checks that fail with a part of their message."""
+REMEMBERING = ("scores[:, self.banned] =", "self.banned.append(len(self.banned) % 5); scores[:, self.banned] =")
 IN_USE = {
-    "remembers": (
-        "processor",
-        ("scores[:, self.banned] =", "self.banned.append(len(self.banned) % 5); scores[:, self.banned] ="),
-        "law no_memory of the logits processor",
-        "must depend on ids and scores only",
-    ),
+    "remembers": ("processor", REMEMBERING, "law no_memory of the logits processor", "must depend on ids and scores only"),
     "fails": ("processor", ("return scores", "return 1 / 0"), "generation", "ZeroDivisionError"),
     "untrue": ("metric", ("return sum", "return float('nan') * sum"), "law any_texts of the metric", "finite number"),
     "class": ("metric", ("METRIC = Metric()", "METRIC = Metric"), "metadata", "is the class Metric"),
@@ -75,12 +71,8 @@ def plant(name: str, tmp_path: Path, patch: pytest.MonkeyPatch, replacements: An
         path = folder / f"reviewgen_{name}" / file
         assert old in path.read_text()
         path.write_text(path.read_text().replace(old, new))
-    info = folder / f"reviewgen_{name}-1.2.3.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: reviewgen-{name}\nVersion: 1.2.3\nRequires-Dist: torch\n")
-    project = (folder / "pyproject.toml").read_text()
-    points = re.findall(r'^\[project\.entry-points\."([\w.]+)"\]\n((?:.+ = .+\n)+)', project, re.MULTILINE)
-    (info / "entry_points.txt").write_text("".join(f"[{group}]\n{lines}" for group, lines in points).replace('"', ""))
+    points = tomllib.loads((folder / "pyproject.toml").read_text())["project"]["entry-points"]
+    write_distribution(folder, f"reviewgen-{name}", {group.removeprefix("reviewgen."): each for group, each in points.items()})
     patch.syspath_prepend(str(folder))
 
 

@@ -6,7 +6,7 @@ import os
 import pickle
 import unicodedata
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import make_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +18,7 @@ from tokenizers.pre_tokenizers import ByteLevel
 __all__ = ["FAULTS", "LOSSY", "Ascii", "Bytes", "make"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    pass
-
-
-@dataclass
-class Mutable:
-    pass
+Settings, Mutable = make_dataclass("Settings", [], frozen=True, kw_only=True), make_dataclass("Mutable", [])
 
 
 class Bytes:
@@ -134,12 +127,12 @@ def cache_at_home(text):
 
 def leave_a_training_file(cls, texts, config):
     Path("training.tmp").write_text("texts")
-    return Bytes.train.__func__(cls, texts, config)
+    return shifted(cls, 1)
 
 
 def write_when_loaded(cls, folder):
     (folder / "compiled.json").write_text("[]")
-    return Bytes.load.__func__(cls, folder)
+    return cls(json.loads((folder / "bytes.json").read_text()))
 
 
 trainings = itertools.count()
