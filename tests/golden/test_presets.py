@@ -44,9 +44,8 @@ def observe(name: str) -> dict[str, Any]:
     texts["eight bits"] = reviewgen.load(name, weight_bits=8).generate(seed=7, max_new_tokens=60)
     texts["sixteen bits"] = reviewgen.load(name, weight_bits=16).generate(seed=7, max_new_tokens=20)
     texts["streamed"] = ["".join(model.stream("The ", seed=18, max_new_tokens=30))]
-    texts["from the third"] = [
-        each.text for each in model.generate_each("I ", first=2, num_return_sequences=4, seed=19, **UP_TO[20])
-    ]
+    last = model.generate_each("I ", first=2, num_return_sequences=4, seed=19, max_new_tokens=20)
+    texts["from the third"] = [each.text for each in last]
     walk = model.walk("The ", seed=20, conditions=POSITIVE)
     walk.draw(10)
     texts["walk"] = [walk.text]
