@@ -246,7 +246,8 @@ def test_shipped_models_generate_the_texts_of_python(preset: str, tmp_path: Path
 ODD = [
     "", " ", "  ", "a", " a", "a ", "don't they'll WE'VE 'S 's", "1,000 dollars in 1999", "naïve café \u00a0x\u0085y\ufeffz",
     "\r\n\t x \n\n", "日本語のテキスト。 good", "👍🏽 👨‍👩‍👧", "\u0000\u0001\x7f", "e\u0301", "ｆｕｌｌ", "\u2028x\u2029",
-    "\u3000\u1680z",    "½ ² ٣ Ⅷ 〇", "_a_b __c", "</script><!--", "a" * 300, " " * 70 + "x", "!?!?..., ;", "\u200bx\u200d", "\U0001d54f\U0001d7d8",
+    "\u3000\u1680z",    "½ ² ٣ Ⅷ 〇", "_a_b __c", "</script><!--", "a" * 300, " " * 70 + "x", "!?!?..., ;",
+    "\u200bx\u200d", "\U0001d54f\U0001d7d8",
     "x\ufffdy", "'", "''s", "’s", "ǅ ß ſ", "__proto__ constructor", "\u180ex", "\ud83d", "a\ude00b", "x\ud800",
 ]  # fmt: skip
 
