@@ -4,7 +4,6 @@ import json
 import re
 from base64 import b64decode, b64encode, b85decode
 from hashlib import sha256
-from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import quote, urlencode
 
@@ -112,49 +111,21 @@ def link(page, number=0):
     return address
 
 
-class Reader(HTMLParser):
-    """Collects the scripts and styles of a page by their attributes, and the names of its tags."""
-
-    def __init__(self, html):
-        super().__init__()
-        self.tags, self.policy, self.title, self.blocks = [], "", "", []
-        self.feed(html)
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append(tag)
-        values = dict(attrs)
-        self.policy = values.get("content", "") if values.get("http-equiv") else self.policy
-        if tag in ("script", "style"):
-            self.blocks.append((tag, values, []))
-
-    def handle_endtag(self, tag):
-        self.tags.append(f"/{tag}")
-
-    def handle_data(self, data):
-        if self.tags[-1:] == ["title"]:
-            self.title += data
-        elif self.tags and self.tags[-1] in ("script", "style"):
-            self.blocks[-1][2].append(data)
-
-
-# One file
-
-
 def test_the_file_is_one_page_whatever_models_and_their_names_hold():
     model = manifest(f"m{HOSTILE}", card=HOSTILE, tokenizer={"files": {"vocab.txt": HOSTILE}})
     stepper = f"export default () => {json.dumps(HOSTILE)};"
-    page = Reader(compose([PackedModel(model, b"arrays")], {"x": stepper}, {}, HOSTILE))
-    scripts = [("".join(text), values) for tag, values, text in page.blocks if tag == "script"]
-    assert [values.get("type") for _, values in scripts] == [
-        "importmap",
-        "application/json",
-        "application/octet-stream",
-        "module",
-    ]
-    assert not {"img", "link", "iframe"} & set(page.tags) and page.title.strip() == HOSTILE
-    assert json.loads(scripts[1][0])["models"] == [model]
-    assert b85decode(scripts[2][0].translate(str.maketrans(",./", "&<>"))) == b"arrays"
-    imports = json.loads(scripts[0][0])["imports"]
+    html = compose([PackedModel(model, b"arrays")], {"x": stepper}, {}, HOSTILE)
+    kinds = re.findall(r'<script type="([\w/-]+)"', html)
+    imported, contents, blob, start = re.findall(r"<script [^>]*>(.*?)</script", html, re.DOTALL)
+    assert kinds == ["importmap", "application/json", "application/octet-stream", "module"]
+    assert not re.search("<(img|link|iframe)", html) and html.count("</title") == html.count("<style") == 1
+    assert json.loads(contents)["models"] == [model]
+    assert b85decode(blob.translate(str.maketrans(",./", "&<>"))) == b"arrays"
+    policy = re.search(r'content="(default-src [^"]*)"', html)[1].replace("&#39;", "'")
+    style = re.search("<style>(.*?)</style", html, re.DOTALL)[1]
+    assert set(re.findall(r"'sha256-([^']+)'", policy)) == {digest(text) for text in (imported, start, style)}
+    assert policy.startswith("default-src 'none'; ") and "unsafe" not in policy and "connect-src" not in policy
+    imports = json.loads(imported)["imports"]
     sources = {name: b64decode(url.partition(",")[2]).decode() for name, url in imports.items()}
     assert sources["stepper/x"] == stepper
     used = {name for source in sources.values() for name in re.findall(r"from [\"'](reviewgen/[\w-]+\.js)", source)}
@@ -164,17 +135,6 @@ def test_the_file_is_one_page_whatever_models_and_their_names_hold():
             assert sources[f"reviewgen/{name}"] == re.sub(r'(from "|import ")\./', r"\1reviewgen/", path.read_text("utf-8"))
 
 
-def test_the_policy_allows_the_scripts_and_the_style_of_the_page_by_their_hashes_and_no_connection():
-    page = Reader(compose([PackedModel(manifest("lstm-word"), b"")], {}, {}))
-    run = {"".join(text) for tag, values, text in page.blocks if tag == "style" or values.get("type") in ("importmap", "module")}
-    hashes = {digest(text) for text in run}
-    assert set(re.findall(r"'sha256-([^']+)'", page.policy)) == hashes and len(hashes) == 3
-    assert page.policy.startswith("default-src 'none'; ") and "unsafe" not in page.policy and "connect-src" not in page.policy
-
-
-# Writing
-
-
 def test_a_text_is_written_token_by_token_and_is_the_same_for_the_same_seed(open_page, file):
     """The one test with a browser in ``make test``."""
     page = open_page(file)
@@ -182,20 +142,12 @@ def test_a_text_is_written_token_by_token_and_is_the_same_for_the_same_seed(open
     (text,) = write(page, "The film")
     assert text.startswith("The film") and page.locator(".token").count() == 40
     assert write(page) == [text]
-    page.fill("#seed", "8")
-    assert write(page) != [text]
-    assert [request["seed"] for request in requests(page)] == [7, 7, 8]
-    assert "40 tokens" in page.text_content(".facts") and "reached the length" in page.text_content(".facts")
-
-
-@pytest.mark.browser
-def test_without_a_seed_each_text_has_a_new_one_and_several_texts_differ(open_page, file):
-    page = open_page(file)
     page.fill("#n", "3")
-    texts = write(page, "A film")
-    write(page)
-    one, other = requests(page)
-    assert len(set(texts)) == 3 == one["n"] and one["seed"] != other["seed"] and page.input_value("#seed") == str(other["seed"])
+    page.fill("#seed", "8")
+    texts = write(page)
+    seeds = [(request["seed"], request["n"]) for request in requests(page)]
+    assert len({text, *texts}) == 4 and seeds == [(7, 1), (7, 1), (8, 3)]
+    assert "40 tokens" in page.text_content(".facts") and "reached the length" in page.text_content(".facts")
 
 
 @pytest.mark.browser
@@ -280,9 +232,6 @@ def test_copied_spans_are_underlined_with_length_and_source(open_page, file):
     assert page.locator(".notes li").all_text_contents() == [f"{copied} 33 characters, from reviews.csv, row 12"]
     page.locator(".token", has=page.locator("mark")).first.click()
     assert "33 characters that also stand in the training text, from reviews.csv, row 12." in page.text_content("#microscope")
-
-
-# Links
 
 
 @pytest.mark.browser
@@ -395,9 +344,6 @@ def test_bad_links_and_settings_and_an_engine_that_fails_are_a_sentence_and_the_
     broken.close()
 
 
-# The microscope
-
-
 @pytest.mark.browser
 def test_picking_an_alternative_continues_from_there_and_picking_the_end_ends_the_text(open_page, file):
     page = open_page(file)
@@ -448,9 +394,6 @@ def test_blank_alternatives_are_visible_and_a_text_that_is_stuck_says_why(open_p
     assert written(page)[0].startswith("The movement") and requests(page)[-1]["prompt"] == "The movement"
 
 
-# The keyboard and screen readers
-
-
 @pytest.mark.browser
 def test_everything_can_be_done_with_the_keyboard_alone(open_page, file):
     page = open_page(file)
@@ -488,20 +431,6 @@ def test_everything_can_be_done_with_the_keyboard_alone(open_page, file):
     page.keyboard.press("Shift+Tab")
     page.keyboard.press("Shift+Tab")
     assert not page.locator("#microscope").is_visible() and page.evaluate(focus) == "Share"
-
-
-@pytest.mark.browser
-def test_at_the_end_of_a_text_the_focus_stays_and_an_open_microscope_lets_pick(open_page, file):
-    page = open_page(file)
-    write_slowly(page, 30)
-    page.locator(".token").nth(2).focus()
-    written(page)
-    assert "token" in page.evaluate("document.activeElement.className")
-    page.click("#write")
-    page.locator(".token").nth(2).click()
-    written(page)
-    assert page.locator(".alternative:enabled").count() == 10
-    assert "alternative" in page.evaluate("document.activeElement.className")
 
 
 @pytest.mark.browser

@@ -192,6 +192,7 @@ def test_stop_ends_the_text_at_the_server(browser):
     with serve({"slow": slow_model()}, page=True) as server:
         page = browser.new_page()
         page.goto(f"{server.url}/")
+        page.fill("#max_tokens", "1000")
         press_write(page, "a")
         page.locator(".token").nth(10).wait_for()
         assert server.live_rows() == 1
