@@ -2,7 +2,6 @@
 
 import json
 import os
-import random
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,21 +16,15 @@ from safetensors.numpy import save_file
 
 import reviewgen
 from reviewgen import ReviewModel
-from reviewgen.compiled import copies, sample_windows
-from reviewgen.errors import BundleError, ConfigError, DataError, NotADistribution, StorageError
+from reviewgen.compiled import copies
+from reviewgen.errors import BundleError, ConfigError, DataError, StorageError
 from reviewgen.novelty import (
     WINDOWS,
-    Novelty,
-    Span,
     build_index,
-    choose_stride,
-    count_collected,
-    fill_sets,
-    first_stride,
     read_index,
     write_index,
 )
-from tests.support.fakes import TEXTS, run_command
+from tests.support.fakes import TEXTS
 
 LETTERS = "^$abcdefgh"
 FACTS: dict[str, Any] = {"bos_id": 0, "eos_id": 1, "vocab_size": len(LETTERS), "fingerprint": "of the model"}
@@ -142,12 +135,6 @@ def test_limits_of_a_guard() -> None:
     assert pairs == [(8, 1), (8, 4), (12, 1), (12, 8), (20, 1), (20, 12)]
     with pytest.raises(ConfigError, match=r"6 tokens, .* supports 7 or more"):
         index.guard(6)
-    exact, text = build(random_texts(0, (50, 200))), np.random.default_rng(1).integers(2, 10, 20_000)
-    longest = exact.match(exact.check_text(text))[0]
-    for max_copy in (0, 2, 4, 6):  # an exact guard rejects nothing else
-        windows, run = exact.guard(max_copy)
-        answers = [copies(windows, text, end, run) for end in range(max_copy, len(text))]
-        assert run == 1 and np.mean(answers) == pytest.approx((longest[: len(text) - max_copy] > max_copy).mean(), abs=0.002)
 
 
 @pytest.mark.parametrize(("vocab_size", "dtype"), [(256, np.uint8), (257, np.int16), (32_768, np.int16), (32_769, np.int32)])
@@ -173,14 +160,8 @@ def test_a_compact_index_has_the_smallest_stride_and_tight_bounds() -> None:
     assert strides == [1, 2, 8, 1024]  # of 3 x 30,000 windows, 10 bits each: 112 kB
     short = next(texts[0][i : i + 9] for i in range(900) if index.examine(texts[0][i : i + 9], decode).windows[8] is None)
     assert (index.examine(short, decode).longest_tokens, index.token_copy_rate([np.array(short)])) == (9, None)
-    exact, compact, rng, extra = build(texts), build(texts, "compact"), np.random.default_rng(3), []
-    for length in (9, 13, 25, 60):
-        text = rng.integers(2, 10, 100).tolist() + texts[5][200 : 200 + length] + rng.integers(2, 10, 100).tolist()
-        extra.append(compact.examine(text, decode).longest_tokens - exact.examine(text, decode).longest_tokens)
-    assert min(extra) == 0 and max(extra) <= 2
-    assert build(["abcdefgh" * 9], "compact").examine(ids_of("c" * 21), decode).longest_tokens == 7
     index = build(random_texts(4, (60, 1000), high=500), "compact", vocab_size=1000)
-    new = index.examine(rng.integers(500, 1000, 50_000), lambda ids: "." * len(ids))
+    new = index.examine(np.random.default_rng(3).integers(500, 1000, 50_000), lambda ids: "." * len(ids))
     assert new.false_positive_rate == max(index.false_positive_rates.values()) == pytest.approx(0.01, rel=0.3)
     assert all(new.windows[length] == pytest.approx(index.false_positive_rates[length], rel=0.2) for length in WINDOWS)
 
@@ -201,20 +182,9 @@ def test_copy_rates_of_many_texts_and_texts_that_are_too_short() -> None:
         for wrong in ([2, 3, 10], [-1], [2.0, 3.0], np.zeros((2, 3), np.int64)):
             with pytest.raises(DataError, match=r"its ids are 0 to 9|whole numbers"):
                 index.examine(np.asarray(wrong), decode)
-    trained = np.random.default_rng(8).integers(2, 500, (40, 1000))
-    thin = build(trained.tolist(), "compact", vocab_size=1000, max_bytes=SMALLEST)
-    new = np.random.default_rng(9).integers(500, 1000, (20, 1000))
-    assert thin.stride >= 16 and thin.token_copy_rate([trained[0, :200]]) is None
-    assert thin.token_copy_rate([*trained[:20], *new]) == pytest.approx(0.5, abs=0.15)
 
 
 def test_spans_are_in_characters_and_excerpts_show_sixty_on_each_side() -> None:
-    pieces = ["", "", "good", " ", "film", "."]
-    found = build([[2, 3, 4, 5] * 3], characters=30).examine(
-        [4, *[2, 3, 4, 5] * 2, 2, 3], lambda ids: "".join(pieces[i] for i in ids)
-    )
-    assert (found.tokens, found.characters, found.longest_tokens) == (11, 29, 10)
-    assert found.spans == (Span(4, 29, "good film.good film.good ", 10, 0, "good film." * 3),)
     letters = random_texts(7, (3, 300))
 
     def decode_wide(ids: Sequence[int]) -> str:
@@ -229,57 +199,15 @@ def test_spans_are_in_characters_and_excerpts_show_sixty_on_each_side() -> None:
     assert found.longest_text == bytes(raw).decode() and found.spans[0].end == found.characters == 11
 
 
-def test_the_sentences_of_a_report() -> None:
-    span = Span(0, 90, "ab\n cd" * 18, 90, 123, "so  they say ab c")
-    facts: dict[str, Any] = {"form": "exact", "characters": 95, "tokens": 95, "longest_characters": 90, "longest_tokens": 90}
-    facts |= {
-        "longest_text": "ab\n cd" * 18,
-        "windows": {8: 0.5, 12: 0.123, 20: None},
-        "spans": (span,),
-        "false_positive_rate": 0.0,
-    }
-    longest, shares, source = Novelty(**facts).describe()
-    assert "90 characters (90 tokens)" in longest and len(longest) < 150
-    assert all(part in shares for part in ("50.0 %", "12.3 %", "20 tokens")) and "review 123" in source
-    assert (
-        "too short for windows of 12 and 20"
-        in Novelty(**facts | {"tokens": 10, "windows": {8: 0.5, 12: None, 20: None}}).describe()[1]
-    )
-    lines = Novelty(**facts | {"form": "compact", "spans": (), "false_positive_rate": 0.0123}).describe()
-    assert "at most 90" in lines[0] and "at most 50.0 %" in lines[1] and "1.2 %" in lines[2]
-
-
 def test_corpora_that_cannot_be_indexed() -> None:
     for texts, options, error, message in (
         ([], {}, DataError, "empty"),
-        (["", ""], {}, DataError, "empty"),
-        (["abc"], {"characters": 0}, DataError, "empty"),
         ([[2, 10]], {}, DataError, "ids from 0 to 10; the vocabulary has 0 to 9"),
         (["abc"], {"form": "exakt"}, ConfigError, "Did you mean 'exact'"),
         (["abc"], {"form": "compact", "max_bytes": 191}, ConfigError, "takes 192"),
     ):
         with pytest.raises(error, match=message):
             build(texts, **options)
-
-
-@pytest.mark.parametrize(("megabytes", "distinct"), [(4.0, 400), (0.02, 400), (0.02, 30), (0.0002, 400)])
-def test_windows_collected_in_parts_give_the_sets_of_the_whole_text(megabytes: float, distinct: int) -> None:
-    draw = random.Random(0)
-    pool = [[draw.randrange(2, 10) for _ in range(200)] for _ in range(distinct)]
-    blocks = [np.array([token for text in draw.choices(pool, k=100) for token in (0, *text, 1)]) for _ in range(8)]
-    tokens, max_bytes = sum(map(len, blocks)), round(megabytes * 1e6)
-    whole = build_index(np.concatenate(blocks), **FACTS, characters=tokens, max_bytes=max_bytes)
-
-    def collect(stride: int) -> list[list[np.ndarray]]:
-        return [[sample_windows(block, (0, 1), length, stride) for length in WINDOWS] for block in blocks]
-
-    stride = first_stride(tokens, max_bytes)
-    parts = collect(stride)
-    counts = [count_collected((part[row] for part in parts), tokens) for row in range(3)]
-    wanted = choose_stride(counts, max_bytes)
-    parts = collect(wanted) if wanted < stride else parts
-    for made, expected in zip(fill_sets(counts, wanted, parts), whole.sets, strict=True):  # type: ignore[union-attr]
-        assert made[1:] == expected[1:] and np.array_equal(made.bits, expected.bits)
 
 
 # Files.
@@ -331,33 +259,25 @@ N = sum(len(review) + 2 for review in REVIEWS)
 DAMAGE: dict[str, list[dict[str, Any]]] = {
     "both": [
         {"header": {"reviewgen.novelty": "["}},
-        {"header": {"reviewgen.novelty": "[1]"}},
-        {"header": {"format": "pt"}},
-        *({name: value} for name in ("schema", "form", "fingerprint") for value in (None, [])),
         {"schema": 2},
+        {"fingerprint": None},
         {"colour": "red"},
-        *({"vocab_size": value} for value in ("ten", 10.0, True, 1 << 40)),
-        *({"bos_id": value} for value in (-1, 10)),
-        *({"characters_per_token": value} for value in (float("nan"), 0.0)),
-        {"tensors": {"more": np.zeros(3)}},
+        {"bos_id": 10},
+        {"vocab_size": 1 << 40},
+        {"characters_per_token": 0.0},
     ],
     "exact": [
         {"tensors": {"suffixes": None}},
-        {"tensors": {"ids": np.zeros(N, np.int16)}},
         {"tensors": {"ids": np.zeros((N, 1), np.uint8)}},
-        {"tensors": {"ids": np.zeros(0, np.uint8), "suffixes": np.zeros(0, np.int32)}},
         {"tensors": {"ids": np.full(N, 10, np.uint8)}},
         *({"tensors": {"suffixes": np.full(size, value, np.int32)}} for size, value in ((N, N), (N, -1), (N - 1, 0))),
-        {"stride": 1},
         {"form": "compact"},
     ],
     "compact": [
-        {"tensors": {"windows_12": None}},
         {"tensors": {"windows_8": np.zeros(8, np.int64)}},
         *({"tensors": {"windows_20": np.zeros(size, np.uint64)}} for size in (0, 12)),
-        *({"stride": value} for value in (0, 3, -1, 1 << 64, None)),
-        *({"probes": value} for value in (0, 8, -2)),
-        {"form": "exact"},
+        *({"stride": value} for value in (0, 3, 1 << 64)),
+        *({"probes": value} for value in (0, 8)),
     ],
 }
 
@@ -374,9 +294,8 @@ def test_a_damaged_file_is_refused_or_harmless(saved: tuple[Any, Path], tmp_path
         file.write_bytes(whole)
         change(file, {"suffixes": np.random.default_rng(seed).integers(0, N, N).astype(np.int32)})
         assert all(read(file).examine(ids_of(text), decode).tokens == len(text) for text in REVIEWS)
-    save_file({"weight": np.zeros(3)}, tmp_path / "weights")
     os.mkfifo(tmp_path / "pipe")
-    for name in ("weights", "pipe", "nothing", ""):
+    for name in ("pipe", "nothing", ""):
         with pytest.raises(BundleError):
             read(tmp_path / name)
     with pytest.raises(StorageError, match="cannot be written"):
@@ -391,37 +310,31 @@ FILE = "novelty.safetensors"
 
 def test_training_reviews_are_found_and_made_up_text_is_not(micro: Callable[[str], ReviewModel]) -> None:
     exact, compact = micro("exact"), micro("ngram-char")
-    reports = [(exact.novelty(review), compact.novelty(review), review) for review in TEXTS]
+    reports = [(exact.novelty(review), compact.novelty(review), review) for review in TEXTS[:20]]
     whole = [each for each in reports if each[0].longest_text == each[2]]
-    assert len(whole) > 35  # the others are held out
-    assert sorted(one.spans[0].review for one, _, _ in whole) == list(range(len(whole)))
+    assert len(whole) > 10  # the others are held out
+    assert [one.spans[0].review for one, _, _ in whole] == list(range(len(whole)))
     for one, other, review in whole:
         ids = exact.tokenizer.encode(review)
         assert (one.longest_tokens, one.longest_characters, one.spans[0].excerpt) == (len(ids), len(review), review)
         assert (other.longest_tokens, other.longest_text) == (len(ids), review)
         assert set(one.windows.values()) == set(other.windows.values()) == {1.0}
-    made_up, bound = exact.novelty(MADE_UP), compact.novelty(MADE_UP)
+    made_up = exact.novelty(MADE_UP)
     assert made_up.longest_tokens < 8 and made_up.spans == () and set(made_up.windows.values()) == {0.0}
-    assert bound.longest_tokens < 20 and (bound.windows[20] or 0.0) < 0.1
     for model in (exact, compact):
         texts = model.generate("the ", novelty="report", num_return_sequences=4, seed=2)
         assert texts == model.generate("the ", num_return_sequences=4, seed=2)
         assert all(text.novelty == model.novelty(text) and not text.exceeds_max_copy for text in texts)
-        assert json.loads(json.dumps(texts)) == texts
         assert model.novelty(model.generate_one(novelty="filter", seed=1)).longest_characters <= 50
-    with pytest.raises(ConfigError, match="text must be"):
-        exact.novelty(7)  # type: ignore[arg-type]
 
 
 def test_an_index_is_saved_with_its_model_and_one_of_another_model_is_refused(
     micro: Callable[[str], ReviewModel], model_folder: Callable[[str], Path], tmp_path: Path
 ) -> None:
     folder, model = shutil.copytree(model_folder("exact"), tmp_path / "m"), micro("exact")
-    card = (folder / "README.md").read_text(encoding="utf-8")
     facts = json.loads((folder / "training.json").read_text(encoding="utf-8"))["novelty"]
-    assert "contains the whole training text" in card and f"Copy rate: {facts['copy_rate']:.1%}" in card
     assert facts["form"] == "exact" and 0 < facts["token_copy_rate"] <= 1
-    assert "membership tests" in (model_folder("ngram-char") / "README.md").read_text(encoding="utf-8")
+    assert "contains the whole training text" in (folder / "README.md").read_text(encoding="utf-8")
     reviewgen.load(folder).save_pretrained(tmp_path / "again")
     assert (tmp_path / "again" / FILE).read_bytes() == (folder / FILE).read_bytes()
     options: dict[str, Any] = {"novelty": "filter", "max_copy": 9, "seed": 4, "num_return_sequences": 4}
@@ -432,32 +345,5 @@ def test_an_index_is_saved_with_its_model_and_one_of_another_model_is_refused(
     (folder / FILE).unlink()
     without = reviewgen.load(folder, accept_changes=True)
     assert without.generate(seed=1) == model.generate(seed=1)
-    for ask in (lambda: without.novelty("the"), lambda: without.generate(novelty="report")):
-        with pytest.raises(DataError, match="no index of its training text"):
-            ask()
-
-
-def test_the_commands_print_what_the_library_returns(
-    model_folder: Callable[[str], Path], micro: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    folder, model, text = model_folder("exact"), micro("exact"), f"{MADE_UP} {TEXTS[3]}"
-    status, out, _ = run_command(monkeypatch, capsys, "novelty", folder, "--text", text, "--json")
-    assert status == 0 and json.loads(out)["longest_tokens"] == model.novelty(text).longest_tokens
-    _, out, _ = run_command(monkeypatch, capsys, "novelty", folder, "--text", text)
-    lines = model.novelty(text).describe()
-    assert out.splitlines()[: len(lines)] == lines
-    words = ("generate", folder, "-n", 2, "--seed", 3, "--novelty", "filter", "--max-copy", 9)
-    texts = model.generate(num_return_sequences=2, seed=3, novelty="filter", max_copy=9)
-    _, out, err = run_command(monkeypatch, capsys, *words)
-    assert out == "\n---\n".join(texts) + "\n" and err.count("longest copied span") == 2
-    found = json.loads(run_command(monkeypatch, capsys, *words, "--json")[1])
-    assert [each["longest_tokens"] for each in found["novelty"]] == [each.novelty.longest_tokens for each in texts]
-    assert run_command(monkeypatch, capsys, "generate", folder, "--max-copy", "3")[0] == 2
-
-
-def test_a_model_that_is_not_a_distribution_is_trained_and_not_evaluated() -> None:
-    model = reviewgen.train("ngram-char", TEXTS, model={"order": 4, "smoothing": "stupid-backoff"}, progress=False)
-    assert model.training["held_out"] is None and model.training["novelty"]["token_copy_rate"] > 0
-    for measure in (lambda: model.evaluate(TEXTS), lambda: model.score("the")):
-        with pytest.raises(NotADistribution, match="no bits per character"):
-            measure()
+    with pytest.raises(DataError, match="no index of its training text"):
+        without.novelty("the")
