@@ -59,9 +59,12 @@ def assert_textbook(texts: Any, vocab_size: int, order: int, smoothing: str, que
     order=st.integers(1, 5),
     smoothing=st.sampled_from([*DISTRIBUTIONS, "stupid-backoff"]),
     query=st.lists(st.integers(0, 6), min_size=1, max_size=9),
+    bos=st.sampled_from([0, 3]),
 )
-def test_every_probability_is_that_of_the_textbook(texts: Any, order: int, smoothing: str, query: list[int]) -> None:
-    assert_textbook(texts, 7, order, smoothing, [*texts, query])  # id 6 never occurs
+def test_every_probability_is_that_of_the_textbook(texts: Any, order: int, smoothing: str, query: list[int], bos: int) -> None:
+    """Id 6 never occurs; bos is the smallest id, or, all ids moved along, one in the middle."""
+    texts, query = [[(token + bos) % 7 for token in text] for text in texts], [(token + bos) % 7 for token in query]
+    assert_textbook(texts, 7, order, smoothing, [*texts, query])
 
 
 @pytest.mark.parametrize("smoothing", DISTRIBUTIONS)
