@@ -34,7 +34,7 @@ from reviewgen.config import GenerationConfig
 from reviewgen.generation import make_sampling_params, make_stepper
 from reviewgen.protocols import SupportsSample
 from tests.support.fakes import LETTERS, TableModel, review_model, table
-from tests.support.ngrams import LOOP, Plain, counted, indexed, looping
+from tests.support.ngrams import LOOP, Plain, counted
 from tests.support.race import draw
 from tests.support.settings_table import SETTINGS, reference, reference_tokens
 
@@ -170,23 +170,8 @@ def test_logits_that_are_not_numbers_and_rows_without_a_possible_token_get_codes
         codes = sample_compiled(*arguments, params_of(**named))
         assert codes == [NOT_A_NUMBER, NOT_A_NUMBER, NOTHING_LEFT, EOS]
     assert sample_compiled(*arguments, params_of(min_new_tokens=1))[3] == NOTHING_LEFT
-
-
-def test_a_greedy_tie_goes_to_the_smallest_id() -> None:
-    logits = np.zeros((1, V))
-    logits[0, [4, 6]] = 2.0
-    one = np.zeros(1, np.int64)
-    assert sample_compiled(logits, one[:, None], one, np.array([0.9]), params_of(do_sample=False)) == [4]
-
-
-def test_whether_params_look_back_and_are_plain() -> None:
-    """Plain: only the temperature counts, so penalties and filters need not be compiled."""
-    assert params_of(temperature=0.3).is_plain and not params_of().looks_back
-    for named in ({"repetition_penalty": 1.1}, {"no_repeat_ngram_size": 1}):
-        assert params_of(**named).looks_back and not params_of(**named).is_plain
-    for named in ({"top_k": 1}, {"top_p": 0.99}, {"min_p": 0.01}, {"min_new_tokens": 1}, {"do_sample": False}):
-        assert not params_of(**named).looks_back and not params_of(**named).is_plain
-    assert params_of(top_k=V - 1).top_k == V - 1 and params_of(top_k=V).is_plain and params_of(top_k=10**30).is_plain
+    logits[0] = np.isin(np.arange(V), (4, 6)) * 2.0
+    assert sample_compiled(*arguments, params_of(do_sample=False))[0] == 4  # a greedy tie goes to the smallest id
 
 
 @pytest.mark.parametrize("temperature", [0.01, 0.7, 1.0, 1.7])
@@ -226,17 +211,6 @@ def test_each_token_is_drawn_by_its_probability(count: int) -> None:
         observed = np.bincount([groups[sample_from(probs, 0, 1.0, 0.0, uniform)] for uniform in numbers], minlength=6)
         assert observed[~possible].sum() == 0
         assert ((observed - expected) ** 2 / np.maximum(expected, 1e-9))[possible].sum() < chi2.ppf(0.9999, possible.sum() - 1)
-
-
-def test_the_second_to_arrive_is_drawn_where_the_first_is_ruled_out() -> None:
-    """All pairs come in proportion to their probability without replacement."""
-    probs, count, pairs = np.array([0.5, 0.3, 0.15, 0.05]), 40_000, np.zeros((4, 4))
-    for uniform in np.random.default_rng(3).random(count).tolist():
-        first = sample_from(probs, 0, 1.0, 0.0, uniform)
-        pairs[first, sample_from(np.where(np.arange(4) == first, 0, probs), 0, 1.0, 0.0, uniform)] += 1
-    expected, off = np.outer(probs / (1 - probs), probs) * count, ~np.eye(4, dtype=bool)
-    assert pairs[~off].sum() == 0
-    assert ((pairs - expected) ** 2 / expected)[off].sum() < chi2.ppf(0.9999, 11)
 
 
 def test_tokens_that_a_filter_lets_in_after_a_copy_are_drawn_by_their_probability() -> None:
@@ -282,29 +256,14 @@ def replayed(
 def test_texts_of_the_torch_loop_are_those_of_the_reference(named: dict[str, Any]) -> None:
     settings = {"max_new_tokens": 12} | named
     logits = table(V, 1, eos=0.5)
-    model, prompts = (
-        review_model(TableModel(logits), LETTERS),
-        ["", "abcabdab"] if named.get("no_repeat_ngram_size") != 1 else [""],
-    )
+    model = review_model(TableModel(logits), LETTERS)
+    prompts = ["", "abcabdab"] if named.get("no_repeat_ngram_size") != 1 else [""]
     repeat = 1 if "do_sample" in named else 10
     found = model.generate(prompts, seed=4, num_return_sequences=repeat, return_dict_in_generate=True, **settings)
     for number, text in enumerate(found):
         tokens, reason = replayed(lambda ids: logits[ids[-1]].numpy(), text.prompt, number, 4, settings)
         assert (text.text, text.finish_reason) == (text.prompt + LETTERS.decode(tokens), reason)
         assert text.new_tokens == len(tokens) and text.number == number
-
-
-def test_texts_of_a_model_with_a_state_are_those_of_the_reference() -> None:
-    """An n-gram through its call: what it has read matters, not only the last token."""
-    inner = counted(LOOP, order=4)
-
-    def logits_after(ids: list[int]) -> np.ndarray:
-        logits, _ = inner(torch.tensor([ids]), inner.initial_state(1))
-        return logits[0, -1].numpy()
-
-    for settings in ({"max_new_tokens": 30}, {"max_new_tokens": 20, "top_p": 0.9, "temperature": (0.7, 1.4)}):
-        found = review_model(Plain(inner), LETTERS).generate("ga", seed=9, num_return_sequences=6, **settings)
-        assert found == ["ga" + LETTERS.decode(replayed(logits_after, "ga", n, 9, settings)[0]) for n in range(6)]
 
 
 # An n-gram's own loop: it spends its random numbers otherwise, so frequencies are compared.
@@ -339,12 +298,3 @@ def test_the_n_gram_loop_samples_from_the_reference(named: dict[str, Any]) -> No
             assert chisquare(counts, wanted).pvalue > 1e-5, before
             tested += 1
     assert tested or choices == 1
-
-
-def test_a_huge_top_k_and_a_limit_that_no_text_can_reach_change_nothing() -> None:
-    settings = {"seed": 2, "max_new_tokens": 40}
-    for inner in (looping(), counted(LOOP, order=4)):
-        model = indexed(inner, LOOP)
-        assert model.generate_one(**settings, top_k=10**30) == model.generate_one(**settings)
-        for max_copy in (10**6, 10**30):
-            assert model.generate_one(**settings, novelty="filter", max_copy=max_copy) == model.generate_one(**settings)
