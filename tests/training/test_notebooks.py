@@ -99,36 +99,11 @@ def test_a_model_shows_what_was_recorded_and_its_curve(micro: Any, model_folder:
     assert rows["ReviewModel"] == "gru-char" and rows["trained on"] == "list of texts"
     assert rows["held-out text"] == f"{model.training['held_out']['bits_per_character']:.3f} bits per character"
     assert parsed(model).css("figure svg")
-    text = f"the movie was {MARKUP} good"
-    shown = parsed(micro("ngram-char").score(text)).css_first(".score").text().removesuffix("(end)")
-    assert shown.startswith("the movie was ") and shown.endswith(" good")
     damaged = reviewgen.load(model_folder("ngram-char"))
-    for record in (
-        {},
-        {"held_out": None, "data": 3},
-        {"evaluations": "x"},
-        {"held_out": {"bits_per_character": None}, "verdict": []},
-    ):
+    for record in ({}, {"held_out": None, "data": 3}, {"held_out": {"bits_per_character": None}, "verdict": []}):
         damaged.bundle.training = record | {"preset": MARKUP}
         rows = dict(cells(parsed(damaged)))
         assert rows["ReviewModel"] == "ngram-char" and "held-out text" not in rows
-
-
-@pytest.mark.browser
-def test_values_and_graphs_have_the_theme_of_the_notebook(browser: Any) -> None:
-    """Of the notebook and not of the system, where they differ."""
-    light = ['data-jp-theme-light="true"', 'class="vscode-light"', 'class="vscode-high-contrast-light vscode-high-contrast"']
-    dark = ['data-jp-theme-light="false"', 'class="vscode-dark"', 'class="vscode-high-contrast"', 'theme="dark"']
-    values = Evaluation(1.2, 0.8, 12.5, 1, 1, 1, 0)._repr_html_() + reviewgen.graph("nnlm-char")._repr_html_()
-    style, white = "getComputedStyle(document.querySelector({!r})).{}", "rgb(255, 255, 255)"
-    for theme in (*light, *dark):
-        context = browser.new_context(color_scheme="light" if theme in dark else "dark")
-        page = context.new_page()
-        page.set_content(f"<!DOCTYPE html><html><body {theme}>{values}</body></html>")
-        value = page.evaluate(style.format(".reviewgen", "backgroundColor"))
-        paper = page.evaluate(style.format(".reviewgen-graph .paper", "fill"))
-        assert (value, paper) == (("rgb(20, 23, 26)", "rgb(20, 24, 29)") if theme in dark else (white, white)), theme
-        context.close()
 
 
 # In a Jupyter kernel.
@@ -169,11 +144,8 @@ def test_a_training_in_a_notebook_is_one_figure_that_is_updated() -> None:
     figures = [output for output in outputs if output.output_type == "display_data"]
     assert len(figures) == 1 and len(updates) >= 5
     assert not any(output.output_type == "display_data" for output in silent)
-    assert "Reading ..." in updates[0] and "<svg" not in updates[0]
     shares = [float(share) for update in updates for share in re.findall(r'<progress value="([0-9.]+)"', update)]
     assert shares == sorted(shares) and 0 < shares[0] < shares[-1] <= 1
-    parts = ("bits per character of held-out text", "step ", 'aria-label="Bits per character.')
-    assert any(all(part in update for part in parts) for update in updates[1:-1])
     last = figures[0].data["text/html"]
     assert last == updates[-1] and re.search(r"Trained: \d\.\d{3} bits per character of held-out text", last)
     assert "<progress" not in last and 'class="line"' in last

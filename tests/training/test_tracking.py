@@ -12,10 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from accelerate.tracking import TensorBoardTracker
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from reviewgen import TrainingRun
@@ -30,14 +28,6 @@ def scalars(folder: Path, name: str) -> list[tuple[int, float]]:
     return [(event.step, event.value) for event in EventAccumulator(str(folder)).Reload().Scalars(name)]
 
 
-def hyperparameters(folder: Path) -> dict[str, Any]:
-    """Return the hyperparameters that TensorBoard shows of a run."""
-    (file,) = folder.glob("*/events*")
-    summary = EventAccumulator(str(file.parent)).Reload().SummaryMetadata("_hparams_/session_start_info")
-    found = HParamsPluginData.FromString(summary.plugin_data.content).session_start_info.hparams
-    return {name: getattr(value, value.WhichOneof("kind")) for name, value in found.items()}
-
-
 def test_tensorboard_shows_what_training_json_records(tmp_path: Path) -> None:
     _, _, model = trained(out=tmp_path / "m", log="tensorboard", seed=7, training={"copy_tokens": 200, "evaluations": 4})
     facts, folder = model.training, tmp_path / "runs" / "m"
@@ -47,9 +37,6 @@ def test_tensorboard_shows_what_training_json_records(tmp_path: Path) -> None:
     for name in ("train_bits_per_character", "learning_rate"):
         wanted = list(zip(facts["curve"]["step"], facts["curve"][name], strict=True))
         assert scalars(folder, name) == [(step, pytest.approx(value, rel=1e-6)) for step, value in wanted]
-    settings = hyperparameters(folder)
-    assert settings["model.hidden_size"] == 8 and settings["training.batch_size"] == 4 and settings["training.metrics"] == "[]"
-    assert settings["preset"] == "gru-char" and settings["seed"] == 7 and settings["data.text_column"] == "null"
     (sample, *_) = EventAccumulator(str(folder), {"tensors": 0}).Reload().Tensors("sample/text_summary")  # 0: all
     assert sample.step == facts["evaluations"][0]["step"]
 
@@ -60,24 +47,15 @@ def test_two_runs_of_one_name_have_two_logs_and_none_is_written_unless_asked_for
     for _ in range(2):
         trained("ngram-char", log="tensorboard")
     assert sorted(folder.name for folder in Path("runs").iterdir()) == ["ngram-char", "ngram-char-2"]
-    assert scalars(Path("runs/ngram-char-2"), "bits_per_character") == scalars(Path("runs/ngram-char"), "bits_per_character")
 
 
-# What cannot be logged to is refused before any work.
-
-
-def test_an_unknown_tracker_or_folder_is_refused(tmp_path: Path) -> None:
+def test_a_tracker_that_is_unknown_or_not_installed_is_refused(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
     with pytest.raises(ConfigError, match="Did you mean 'tensorboard'"):
         TrainingRun("gru-char", "no such file.csv", log="tensorbord")
-    with pytest.raises(ConfigError, match=r"'' is not a tracker to log to\. Known: aim, .*tensorboard, trackio, wandb\."):
-        TrainingRun("gru-char", "no such file.csv", log="")
     (tmp_path / "runs").write_text("a file")
     with pytest.raises(StorageError, match="runs"):
         TrainingRun("gru-char", "no such file.csv", out=tmp_path / "m", log="tensorboard")
-
-
-def test_a_tracker_that_is_not_installed_says_what_to_install(monkeypatch: Any, capsys: Any, tmp_path: Path) -> None:
-    for name in ("aim", "clearml", "comet_ml", "dvclive", "mlflow", "swanlab", "tensorboard", "trackio", "wandb"):
+    for name in ("tensorboard", "wandb"):
         monkeypatch.setitem(sys.modules, name, None)
         words = ("train", "gru-char", "--data", "no such file.csv", "--out", tmp_path / "m", "--log", name)
         status, out, err = run_command(monkeypatch, capsys, *words)
@@ -89,6 +67,9 @@ def test_a_tracker_that_is_not_installed_says_what_to_install(monkeypatch: Any, 
         TrainingRun("gru-char", "no such file.csv", log="wandb")
 
 
+# What cannot be logged to is refused before any work.
+
+
 # What fails in the middle.
 
 
@@ -96,7 +77,6 @@ def test_a_tracker_that_is_not_installed_says_what_to_install(monkeypatch: Any, 
     ("method", "error", "said"),
     [
         ("start", FULL, "No space left on device"),
-        ("store_init_configuration", ValueError(), "ValueError"),
         ("log", RuntimeError("The server\nis gone"), "The server"),
         ("finish", FULL, "No space left on device"),
     ],
@@ -107,15 +87,12 @@ def test_a_tracker_that_fails_does_not_cost_the_training(
     def fail(self: Any, *arguments: Any, **options: Any) -> None:
         raise error
 
-    _, _, plain = trained(steps=4)
     monkeypatch.setattr(TensorBoardTracker, method, fail)
     _, reports, model = trained(steps=4, out=tmp_path / "m", log="tensorboard")
     sentence = f"Logging to tensorboard failed, and the training continues without it: {said}"
     assert [note for report in reports for note in report.notes] == ([] if method == "finish" else [sentence])  # once
     assert model.training["notes"] == [sentence]
     assert model.training["stopped"] == "all steps taken" and (tmp_path / "m" / "model.safetensors").exists()
-    weights = model.model.state_dict()
-    assert all(torch.equal(weights[name], wanted) for name, wanted in plain.model.state_dict().items())
 
 
 def test_a_disk_that_fills_up_under_tensorboard_s_own_thread(tmp_path: Path, monkeypatch: Any, capfd: Any) -> None:
@@ -143,18 +120,18 @@ def test_a_disk_that_fills_up_under_tensorboard_s_own_thread(tmp_path: Path, mon
 def test_a_service_gets_the_curves_under_the_name_of_the_folder(name: str, tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
     module: Any = types.ModuleType(name)
     module.__spec__ = importlib.machinery.ModuleSpec(name, None, origin="a test")
-    module.current, module.config, module.logged, module.started = contextvars.ContextVar("run", default=None), {}, [], []
+    module.current, module.config, logged, started = contextvars.ContextVar("run", default=None), {}, [], []
 
     def init(**options: Any) -> Any:
         sys.stdout.write("* Project initialized\n")
         run = types.SimpleNamespace(log=log, finish=lambda: sys.stdout.write("* Run finished\n"))
         module.current.set(run)
-        module.started.append(options)
+        started.append(options)
         return run
 
     def log(values: Any, step: int) -> None:
         assert module.current.get() is not None
-        module.logged.append((step, values))
+        logged.append((step, values))
 
     module.init = init
     monkeypatch.setitem(sys.modules, name, module)
@@ -165,14 +142,10 @@ def test_a_service_gets_the_curves_under_the_name_of_the_folder(name: str, tmp_p
     assert status == 0, err
     facts = json.loads(out)  # the words of the tracker do not spoil it
     assert "* Project initialized" in err and "* Run finished" not in err  # what it asks at its start is seen
-    assert module.started == [
-        {"project": "reviewgen", "name": "m"} | ({"embed": False} if name == "trackio" else {"settings": {"console": "off"}})
-    ]
-    assert "trackio show --project reviewgen" in err if name == "trackio" else "Logging to wandb as m." in err
-    assert module.config["model.hidden_size"] == 8
-    bits = [(step, values["bits_per_character"]) for step, values in module.logged if "bits_per_character" in values]
+    (options,) = started
+    assert (options["project"], options["name"], module.config["model.hidden_size"]) == ("reviewgen", "m", 8)
+    bits = [(step, values["bits_per_character"]) for step, values in logged if "bits_per_character" in values]
     assert bits == [(each["step"], each["bits_per_character"]) for each in facts["evaluations"]]
-    assert [step for step, _ in module.logged] == facts["curve"]["step"]
-    assert name == "trackio" or isinstance(module.logged[0][1]["sample"], str)
+    assert [step for step, _ in logged] == facts["curve"]["step"]
+    assert name == "trackio" or isinstance(logged[0][1]["sample"], str)
     assert name == "wandb" or module.current.get() is None  # its current run is not the caller's
-    assert not (tmp_path / "runs").exists()
