@@ -141,7 +141,7 @@ def test_the_lines_are_the_operations_of_the_model_and_padding_is_left_out():
     assert model.parameters == sum(map(torch.Tensor.numel, language_model.parameters()))
     assert [gate.name for gate in model.gates] == ["input gate", "forget gate", "output gate"]
     assert model.gates[0].openings == (pytest.approx(operations[1].values[0].detach().numpy().mean(axis=1)),)
-    units = reviewgen.explain(review, "bad", data=TEXTS * 4).models[0].units
+    units = reviewgen.explain(review, "bad", data=["a" * n + " b" for n in range(1, 13)]).models[0].units
     assert units and all(abs(unit.correlation) <= 1 for unit in units)
     one, alone, both = (reviewgen.explain(review, texts).models[0] for texts in ("b", TEXTS[1], ["b", TEXTS[1]]))
     assert both.gates[0].openings[1] == pytest.approx(alone.gates[0].openings[0], abs=1e-6)

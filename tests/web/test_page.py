@@ -198,22 +198,11 @@ def test_settings_follow_the_model_until_they_are_changed(open_page, tmp_path):
 
 
 @pytest.mark.browser
-def test_the_end_that_an_engine_cuts_off_goes_and_shades_are_those_of_the_bits(open_page, file):
+def test_the_end_that_an_engine_cuts_off_goes_and_shades_can_be_turned_off(open_page, file):
     page = open_page(file)
     (cut,) = write(page, "CUT")
     tokens = page.locator(".token").all_text_contents()
     assert cut == "CUT" + "".join(tokens) and len(tokens) < 40
-    shades = page.evaluate("[...document.querySelectorAll('.token > span')].map((each) => Number(each.className.slice(1)))")
-    labels = []
-    page.locator(".token[tabindex='0']").focus()
-    for _ in range(10):
-        labels.append(page.locator(".token[role=button]").get_attribute("aria-label"))
-        page.keyboard.press("ArrowRight")
-    bits = [float(re.search(r"([\d.]+) bits", label)[1]) for label in labels]
-    edges = (1, 2, 3, 5, 7, 9, 12)
-    for value, shade in zip(bits, shades[:10], strict=True):  # the label is rounded
-        is_at_an_edge = min(abs(value - edge) for edge in edges) < 0.06
-        assert abs(sum(value >= edge for edge in edges) - shade) <= is_at_an_edge
     colors = "new Set([...document.querySelectorAll('.token > span')].map((each) => getComputedStyle(each).backgroundColor)).size"
     assert page.evaluate(colors) > 2
     page.uncheck("#shade")
@@ -434,7 +423,7 @@ def test_everything_can_be_done_with_the_keyboard_alone(open_page, file):
 
 
 @pytest.mark.browser
-def test_a_screen_reader_hears_when_a_text_begins_and_ends_and_without_motion_nothing_blinks(open_page, file):
+def test_a_screen_reader_hears_when_a_text_begins_and_ends_and_not_each_token(open_page, file):
     page = open_page(file)
     page.evaluate("""() => {
         globalThis.heard = [];
@@ -444,13 +433,6 @@ def test_a_screen_reader_hears_when_a_text_begins_and_ends_and_without_motion_no
     write(page, "A film")
     assert page.evaluate("heard") == ["Writing.", "Written: a text of 40 tokens by lstm-word."]
     assert page.locator("[aria-live]").count() == 0 and page.locator("[role=status], [role=alert]").count() == 2
-    for motion, moves in (("no-preference", True), ("reduce", False)):
-        page = open_page(file, reduced_motion=motion)
-        write_slowly(page)
-        page.locator(".written.writing").wait_for()
-        name = page.evaluate("getComputedStyle(document.querySelector('.writing'), '::after').animationName")
-        assert (name != "none") == moves
-        page.click("#write")
 
 
 @pytest.mark.browser

@@ -10,7 +10,7 @@ import reviewgen
 from reviewgen.export import export_html
 from reviewgen.web import page_for_server, static_files
 from tests.support.browser import violations
-from tests.support.live_server import serve, slow_model, wait_for
+from tests.support.live_server import serve, slow_model
 
 ROWS = [
     {"review": f"The {noun} was {word}, and the {other} was {word} too.", "stars": stars}
@@ -195,10 +195,10 @@ def test_stop_ends_the_text_at_the_server(browser):
         page.fill("#max_tokens", "1000")
         press_write(page, "a")
         page.locator(".token").nth(10).wait_for()
-        assert server.live_rows() == 1
+        assert server.live_texts() == 1
         page.locator("#write", has_text="Stop").click()
         page.locator(".facts", has_text="stopped").wait_for()
-        wait_for(lambda: server.live_rows() == 0, 30)
+        server.wait_until_idle()
         page.close()
 
 

@@ -1,0 +1,293 @@
+"""``reviewgen export``: what a page packs, the logits of onnxruntime, and the ids of other tokenizers."""
+
+import gzip
+import itertools
+import json
+import random
+import re
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import hypothesis
+import numpy as np
+import pytest
+import torch
+from hypothesis import strategies as st
+from torch import nn
+
+import reviewgen
+from reviewgen.errors import ConfigError, OutputExists, PluginError, StorageError, UnknownPlugin
+from reviewgen.export import export_html, export_onnx, export_transformers, pack
+from reviewgen.registry import find_model, find_tokenizer
+from reviewgen.testing import NASTY_TEXTS
+from tests.support.fakes import LETTERS, TEXTS, FakeConfig, TableModel, review_model, run_command, table
+
+README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+CHAR, WORD = (find_tokenizer(name)[0] for name in ("char", "word"))
+TOKENIZER = CHAR.train([README], CHAR.Config())
+SMALL = {"embedding_size": 8, "hidden_size": 12}
+WORDS = WORD.train([*TEXTS, "<bos> and <eos> and <bos> and <eos>"] * 3, WORD.Config(vocab_size=400))
+SIGNS = "[]^-\\&\"'/.*+?(){}|$#~"
+TOKENIZERS = {
+    "none": CHAR(""),
+    "signs": CHAR("".join(sorted(SIGNS + " \x00\x7f\x80é日😀\ud7ff\ue000"))),
+    "digits": CHAR("".join(sorted("0123456789abcdefABCDEF│①②⑯⓪"))),
+    "word": WORDS,
+}
+
+
+def letters():
+    return review_model(TableModel(table(LETTERS.vocab_size)), LETTERS)
+
+
+def content_of(folder):
+    return {path.relative_to(folder): path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
+
+
+@pytest.mark.parametrize(("bits", "dtype"), [(8, "int8"), (16, "float16"), (32, "float32"), (6, None), (5, None)])
+def test_packed_weights_are_those_of_a_folder_of_as_many_bits_or_rounded_to_steps_of_a_row(micro, bits, dtype, tmp_path):
+    model = micro("gru-word")
+    packed, saved = pack(model.bundle, bits=bits), model.model.state_dict()
+    if dtype:
+        model.save_pretrained(tmp_path / "saved", dtype=dtype)
+        saved = reviewgen.load(tmp_path / "saved").model.state_dict()
+    content = gzip.decompress(packed.blob)
+    assert packed.manifest["tensors"].keys() == saved.keys()
+    for name, entry in packed.manifest["tensors"].items():
+        assert entry["offset"] % 8 == 0
+        array = np.frombuffer(content, entry["dtype"], entry["length"], entry["offset"]).reshape(entry["shape"])
+        if "scales" in entry:
+            array = array * np.frombuffer(content, "float32", entry["scales"]["length"], entry["scales"]["offset"])[:, None]
+        matrix = saved[name].numpy()
+        if matrix.ndim == 2 and dtype:
+            assert np.array_equal(array.astype(np.float32), matrix)
+        elif matrix.ndim == 2:
+            step = np.abs(matrix).max(1, keepdims=True) / (2 ** (bits - 1) - 1)
+            assert (np.abs(array - matrix) <= 0.5001 * step).all() and max(len(np.unique(row)) for row in array) < 2**bits
+    assert len(packed.blob) < len(pack(model.bundle, bits={5: 6, 6: 8, 8: 16, 16: 32}.get(bits, 32)).blob) or bits == 32
+
+
+def test_a_page_is_not_replaced_and_what_has_no_page_is_refused(micro, model_folder, tmp_path, monkeypatch, capsys):
+    page = tmp_path / "page.html"
+    for file, options, said in ((tmp_path / "page.txt", {}, r"\.html"), (page, {"bits": 4}, "5, 6, 8, 16, 32")):
+        with pytest.raises(ConfigError, match=said):
+            export_html(micro("gru-word"), file, **options)
+    with pytest.raises(UnknownPlugin, match=r"'fake'.*serve.*--onnx"):
+        export_html(letters(), page)
+    assert list(tmp_path.iterdir()) == []
+    words = ("export", model_folder("ngram-char"), "--html", page)
+    for more, status, said in (((), 0, "page.html"), ((), 1, "already exists"), (("--bits", 7), 2, "5, 6, 8, 16, 32")):
+        found, output, problem = run_command(monkeypatch, capsys, *words, *more)
+        assert found == status and said in output + problem
+    assert "ngram-char" in re.findall("<title>(.*)</title>", page.read_text("utf-8"))[0]
+    assert run_command(monkeypatch, capsys, *words[:2])[0] == 2
+    export_html(micro("gru-word"), page, overwrite=True)
+    assert "gru-word" in page.read_text("utf-8")
+
+
+def built(name, **settings):
+    kind, _ = find_model(name)
+    torch.manual_seed(0)
+    return kind(kind.Config(vocab_size=TOKENIZER.vocab_size, **settings)).eval()
+
+
+def blend(*parts, gate=None):
+    models, plugins = [model for _, model in parts], [find_model(name)[1] for name, _ in parts]
+    return find_model("blend")[0].from_models(models, plugins, [0.6, 0.4], gate)
+
+
+GATE = {"coefficients": [[0.1, 0.2, 0.3, 0.01, 0.02, 0.03], [0.0] * 6]}
+SLOW = {
+    "rnn-relu-zoneout": lambda: built("rnn", **SMALL, activation="relu", zoneout=0.1),
+    "gru-ngrams-tied": lambda: built("gru", **SMALL, ngrams=3, ngram_buckets=64, tied=True, layers=2),
+    "nnlm": lambda: built("nnlm", **SMALL),
+    "blend-gate": lambda: blend(("lstm", built("lstm", **SMALL)), ("nnlm", built("nnlm", **SMALL, order=3)), gate=GATE),
+}
+MODELS = {"lstm": lambda: built("lstm", **SMALL, layer="compiled", dropout=0.5)} | SLOW
+
+
+@pytest.mark.parametrize("name", ["lstm", *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)])
+def test_onnxruntime_gives_the_logits_of_torch(name, tmp_path):
+    """With a state that starts as zeros and goes from piece to piece."""
+    import onnxruntime
+
+    model = MODELS[name]()
+    done = export_onnx(review_model(model, TOKENIZER), tmp_path / "model")
+    session = onnxruntime.InferenceSession(tmp_path / "model" / "model.onnx")
+    first, *states = session.get_inputs()
+    assert first.shape == ["batch", "time"] and session.get_outputs()[0].shape == ["batch", "time", TOKENIZER.vocab_size]
+    assert len(states) + 1 == len(session.get_outputs()) and done.largest_difference <= 1e-4 and done.tokenizer_json
+    every = torch.tensor(TOKENIZER.encode(README))[: 3 * 150].view(3, 150)
+    for ids, pieces in itertools.product((every, every[:1]), (150, [1, 149], [3, 1, 1, 60, 85], 1)):
+        with torch.no_grad():
+            expected = model(ids, model.initial_state(len(ids)))[0].numpy()
+        dtypes = {"tensor(float)": np.float32, "tensor(int64)": np.int64}
+        state, logits = [np.zeros([len(ids), *part.shape[1:]], dtypes[part.type]) for part in states], []
+        for piece in torch.split(ids, pieces, dim=1):
+            given = zip([first.name, *(part.name for part in states)], [piece.numpy(), *state], strict=True)
+            scores, *state = session.run(None, dict(given))
+            logits.append(scores)
+        np.testing.assert_allclose(np.concatenate(logits, 1), expected, atol=1e-4, rtol=0)
+
+
+class Odd(nn.Module):
+    """A model whose call ends with an operation to be chosen."""
+
+    Config = FakeConfig
+
+    def __init__(self, operation):
+        super().__init__()
+        self.config, self.operation = FakeConfig(vocab_size=TOKENIZER.vocab_size), operation
+        self.embedding = nn.Embedding(TOKENIZER.vocab_size, TOKENIZER.vocab_size)
+
+    def initial_state(self, batch_size):
+        return torch.zeros(batch_size, 1)
+
+    def forward(self, ids, state):
+        return self.operation(self.embedding(ids)), state + 1
+
+
+@pytest.mark.slow
+def test_what_cannot_be_exported_to_onnx_says_why_and_leaves_nothing(tmp_path, monkeypatch):
+    calls = itertools.count(1)
+    for operation, words in (
+        (lambda x: x + torch.from_numpy(np.ones_like(x.detach().numpy())), r"torch cannot trace .*test_export\.py, line \d+"),
+        (lambda x: x + torch.special.bessel_j0(x), r"no form of its operation prims\.bessel_j0"),
+        (lambda x: x + next(calls), r"differ by .* from those of the model; at most 0\.0001"),
+    ):
+        with pytest.raises(PluginError, match=words) as raised:
+            export_onnx(review_model(Odd(operation), TOKENIZER), tmp_path / "model")
+        assert len(str(raised.value)) < 500
+    ngram = built("ngram", order=2)
+    ngram.observe(np.array([0, 20, 21, 1]))
+    ngram.finish()
+    for model in (ngram, blend(("lstm", built("lstm", **SMALL)), ("ngram", ngram))):
+        with pytest.raises(ConfigError, match="trained by counting"):
+            export_onnx(review_model(model, TOKENIZER), tmp_path / "model")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4_000, before[1]))  # smaller than the graph, as a full disk would be
+    try:
+        with pytest.raises(StorageError, match="No room"):
+            export_onnx(review_model(built("nnlm", **SMALL), TOKENIZER), tmp_path / "model")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with pytest.raises(ConfigError, match=r"reviewgen\[onnx\]"):
+        export_onnx(letters(), tmp_path / "model")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture(scope="module")
+def exported(model_folder, tmp_path_factory):
+    """The shared model with a condition, and its folder."""
+    folder = tmp_path_factory.mktemp("exported") / "model"
+    model = reviewgen.load(model_folder("conditional"))
+    export_onnx(model, folder)
+    return model, folder
+
+
+def program(folder, language):
+    return re.search(rf"```{language}\n(.*?)```", (folder / "README.md").read_text(encoding="utf-8"), re.DOTALL)[1]
+
+
+@pytest.mark.slow
+def test_the_python_of_the_readme_generates_and_the_settings_say_how(exported):
+    """Without noise it takes the most probable token, as the model does with do_sample=False."""
+    model, folder = exported
+    settings, first = json.loads((folder / "generation_config.json").read_text()), model.tokenizer.vocab_size
+    start = [model.tokenizer.bos_id, *model.conditions.encode({})]
+    assert settings["condition_ids"]["stars"] == {"": first} | {str(number): first + number for number in range(1, 6)}
+    assert settings["start_ids"] == start and settings["suppress_tokens"] == [0, *range(first, first + 6)]
+    still = "import numpy as np\nnp.random.default_rng = lambda: type('', (), {'gumbel': lambda self, size: np.zeros(size)})()\n"
+    done = subprocess.run([sys.executable, "-c", still + program(folder, "python")], cwd=folder, capture_output=True, text=True)
+    expected = model.generate_one("The", do_sample=False, max_new_tokens=300 - len(start) - len("The"))
+    assert done.returncode == 0 and done.stdout.removesuffix("\n") == expected, done.stderr
+
+
+@pytest.mark.slow
+def test_the_onnx_command_and_a_tokenizer_without_other_forms(tmp_path, model_folder, monkeypatch, capsys):
+    import onnx
+
+    folder = tmp_path / "onnx"
+    status, output, _ = run_command(monkeypatch, capsys, "export", model_folder("nnlm-char"), "--onnx", folder, "--json")
+    facts = json.loads(output)["onnx"]
+    assert status == 0 and facts["folder"] == str(folder) and facts["largest_difference"] < 1e-4 and facts["tokenizer_json"]
+    onnx.checker.check_model(folder / "model.onnx", full_check=True)
+    status, _, problem = run_command(monkeypatch, capsys, "export", tmp_path / "nothing", "--onnx", folder)
+    assert status == 1 and "already exists" in problem, "the target is checked before the model is loaded"
+    tokenizer = type(LETTERS)("".join(map(chr, range(0x61, 0x61 + TOKENIZER.vocab_size - 2))))
+    done = export_onnx(review_model(built("nnlm", **SMALL), tokenizer), tmp_path / "model")
+    text = (tmp_path / "model" / "README.md").read_text(encoding="utf-8")
+    assert not done.tokenizer_json and (tmp_path / "model" / "letters.txt").is_file()
+    assert 'find_tokenizer("fake")' in text and not (tmp_path / "model" / "tokenizer.mjs").exists()
+
+
+@pytest.mark.parametrize("name", TOKENIZERS)
+def test_the_library_tokenizers_gives_the_same_ids_and_texts(name):
+    from tokenizers import Tokenizer
+
+    tokenizer, draw = TOKENIZERS[name], random.Random(0)
+    other = Tokenizer.from_str(tokenizer.tokenizer_json())
+    assert other.get_vocab_size() == tokenizer.vocab_size
+
+    @hypothesis.settings(max_examples=100, database=None)
+    @hypothesis.given(st.text())
+    def check(text):
+        ids = tokenizer.encode(text)
+        assert other.encode(text).ids == ids, text[:40]
+        assert other.decode([tokenizer.bos_id, *ids, tokenizer.eos_id]) == text
+
+    for text in (*NASTY_TEXTS, *TEXTS[:5], SIGNS + SIGNS, "│⑥①│⑫③ 日本語 €", "<bos><eos>"):
+        if not any("\ud800" <= character <= "\udfff" for character in text):
+            check.hypothesis.inner_test(text)
+    check()
+    for _ in range(500):  # lone digits of char and lone bytes of word among them
+        ids = [draw.randrange(min(40, tokenizer.vocab_size)) for _ in range(draw.randrange(12))]
+        assert other.decode(ids) == tokenizer.decode(ids), ids
+
+
+@pytest.mark.parametrize("tokenizer", [TOKENIZER, WORDS], ids=["char", "word"])
+def test_transformers_loads_a_tokenizer_and_saves_it_again(tokenizer, tmp_path):
+    from transformers import AutoTokenizer
+
+    export_transformers(review_model(TableModel(table(tokenizer.vocab_size)), tokenizer), tmp_path / "tokenizer")
+    first = AutoTokenizer.from_pretrained(tmp_path / "tokenizer")
+    first.save_pretrained(tmp_path / "again")
+    for loaded in (first, AutoTokenizer.from_pretrained(tmp_path / "again")):
+        assert loaded.is_fast and len(loaded) == tokenizer.vocab_size
+        assert (loaded.bos_token_id, loaded.eos_token_id) == (tokenizer.bos_id, tokenizer.eos_id)
+        for text in [*TEXTS[:5], "日本語 €", f"{loaded.bos_token} a {loaded.eos_token}", "<bos><eos>"]:
+            ids = tokenizer.encode(text)  # a special token that is spelled in a text is a text
+            assert loaded(text).input_ids == ids
+            assert loaded.decode([tokenizer.bos_id, *ids, tokenizer.eos_id], skip_special_tokens=True) == text
+
+
+def test_nothing_but_an_export_is_replaced(tmp_path, monkeypatch, capsys):
+    model, export = reviewgen.load("ngram-word"), tmp_path / "deep" / "export"
+    words = ("export", "ngram-word", "--transformers", export)
+    for more, status, said in (((), 0, str(export)), ((), 1, "already exists"), (("--overwrite", "--json"), 0, "")):
+        found, output, problem = run_command(monkeypatch, capsys, *words, *more)
+        assert found == status and said in output + problem
+    files = ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"]
+    assert {path.name for path in export.iterdir()} == {*files, "reviewgen-export.json"}
+    others = {"mine": ["notes.txt"], "names": files, "other": ["reviewgen-export.json", *files]}  # like an export, and not one
+    for name, names in others.items():
+        (tmp_path / name).mkdir()
+        for file in names:
+            (tmp_path / name / file).write_text('{"files": []}')
+    (export / "notes.txt").write_text("mine")
+    for folder in (*(tmp_path / name for name in others), export):
+        before = content_of(folder)
+        with pytest.raises(OutputExists, match="not replaced"):
+            export_transformers(model, folder, overwrite=True)
+        assert content_of(folder) == before
+    (tmp_path / "empty").mkdir()
+    export_transformers(model, tmp_path / "empty", overwrite=True)
+    assert content_of(tmp_path / "empty").keys() == content_of(export).keys() - {Path("notes.txt")}
+    with pytest.raises(ConfigError, match="'fake' has no tokenizer_json"):
+        export_transformers(letters(), tmp_path / "tokenizer")
+    both = ("export", "lstm-char", "--onnx", tmp_path / "m", "--transformers", tmp_path / "m")
+    status, _, said = run_command(monkeypatch, capsys, *both)
+    assert status == 2 and "name the same folder" in said and not (tmp_path / "m").exists()
