@@ -78,7 +78,7 @@ def test_a_page_is_not_replaced_and_what_has_no_page_is_refused(micro, model_fol
         export_html(letters(), page)
     assert list(tmp_path.iterdir()) == []
     words = ("export", model_folder("ngram-char"), "--html", page)
-    for more, status, said in (((), 0, "page.html"), ((), 1, "already exists"), (("--bits", 7), 2, "5, 6, 8, 16, 32")):
+    for more, status, said in ((("--bits", 7), 2, "5, 6, 8, 16, 32"), ((), 0, "page.html"), ((), 1, "already exists")):
         found, output, problem = run_command(monkeypatch, capsys, *words, *more)
         assert found == status and said in output + problem
     assert "ngram-char" in re.findall("<title>(.*)</title>", page.read_text("utf-8"))[0]
