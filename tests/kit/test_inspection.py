@@ -14,6 +14,9 @@ from tests.support.fakes import run_command
 
 __all__ = ["install", "untouched_registry"]
 
+METHODS = "def state_dict(self): ...\n    def load_state_dict(self, tensors): ...\n    def __call__"
+PLAIN = MODEL.replace("from torch import nn\n", "").replace("nn.Module", "object").replace("def forward", METHODS)
+"""A model that is imported in a moment: without torch."""
 PRESET = "from reviewgen.config import Preset\nModel = Preset(model='gru', tokenizer='char', {})"
 SIZED = MODEL.replace("vocab_size: int\n", "vocab_size: int\n    size: int = 1\n")
 STATIC = {
@@ -42,7 +45,7 @@ ENDING = {
     "exits": ("import sys; sys.exit('bye')", "calls sys.exit('bye')"),
     "quietly": ("import os; os._exit(0)", "ends the process while it is imported (exit status 0)"),
     "sleeps": ("import time; time.sleep(600)", "was not imported within"),
-    "forks": (f"import os, time\nif os.fork() == 0:\n    time.sleep(600)\n{MODEL}", "starts a process (os.fork)"),
+    "forks": (f"import os, time\nif os.fork() == 0:\n    time.sleep(600)\n{PLAIN}", "starts a process (os.fork)"),
     "prints": ("import sys\nwhile True: print('x' * 99); print('y', file=sys.stderr)", "was not imported within"),
     "crashes": ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "SIGSEGV"),
     "interrupts": ("raise KeyboardInterrupt", "KeyboardInterrupt"),
@@ -72,7 +75,7 @@ def problems(results: list[Inspection]) -> dict[str, Any]:
 
 def test_the_rest_of_a_package_is_inspected_after_a_plugin_that_ends_the_process(install: Install) -> None:
     points = {"models": {"ends": "fakeends:Model", "fine": "fakefine:Model", "same": "fakeends:Model"}}
-    install("reviewgen-mixed", points, {"fakeends": "import os; os._exit(1)", "fakefine": MODEL})
+    install("reviewgen-mixed", points, {"fakeends": "import os; os._exit(1)", "fakefine": PLAIN})
     found = problems(inspect_plugins([each for each in list_plugins("model") if each.package == "reviewgen-mixed"], limit=60))
     assert found["fine"] is None and "exit status 1" in found["ends"] and "exit status 1" in found["same"]
 
@@ -81,7 +84,7 @@ def test_the_rest_of_a_package_is_inspected_after_a_plugin_that_ends_the_process
 def test_a_package_that_ends_or_holds_up_its_process_harms_no_other(install: Install) -> None:
     for package, (code, _) in ENDING.items():
         site = install(f"reviewgen-{package}", {"models": {package: f"fake{package}:Model"}}, {f"fake{package}": code})
-    install("reviewgen-fine", {"models": {"fine": "fakefine:Model"}}, {"fakefine": MODEL})
+    install("reviewgen-fine", {"models": {"fine": "fakefine:Model"}}, {"fakefine": PLAIN})
     found = problems(inspect_plugins(list_plugins("model"), limit=3.0))
     assert [name for name, (_, words) in ENDING.items() if words not in found[name]] == []
     assert all(found[name] is None for name in ("fine", "lstm", "ngram"))
@@ -91,7 +94,7 @@ def test_a_package_that_ends_or_holds_up_its_process_harms_no_other(install: Ins
 
 @pytest.mark.slow
 def test_doctor_shows_each(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
-    for package, code in ("quits", "import os; os._exit(3)"), ("fine", MODEL):
+    for package, code in ("quits", "import os; os._exit(3)"), ("fine", PLAIN):
         write_distribution(
             tmp_path, f"reviewgen-{package}", {"models": {package: f"fake{package}:Model"}}, {f"fake{package}": code}
         )
