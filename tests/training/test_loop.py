@@ -17,7 +17,7 @@ from reviewgen.data import IGNORED, Lanes
 from reviewgen.errors import BrokenPlugin, ConfigError, TrainingError
 from reviewgen.evaluation import Metrics
 from reviewgen.novelty import ExactIndex
-from reviewgen.training import Budget, TrainingConfig, fit
+from reviewgen.training import Budget, TrainingConfig, all_processes, fit
 from tests.support.fakes import TEXTS, TableModel
 from tests.support.trainings import TRAINING, Clock, Planted, fitted, plain_store, prepared, trained, weights_of
 
@@ -211,12 +211,6 @@ def test_without_a_finite_score_the_last_weights_are_kept() -> None:
     assert not any(parameter.eq(0).all() for parameter in model.parameters())
 
 
-def test_training_learns() -> None:
-    _, reports, model = trained(steps=120, model={"hidden_size": 24}, training={"bptt": 16})
-    first, last = reports[0].nats_per_token, reports[-1].nats_per_token
-    assert first == pytest.approx(math.log(model.tokenizer.vocab_size), rel=0.1) and last is not None and last < 0.5 * first
-
-
 def test_equal_seeds_give_equal_weights_and_leave_global_state_alone() -> None:
     options = {"steps": 5, "model": {"output_dropout": 0.5}}
     torch.manual_seed(3)
@@ -231,7 +225,7 @@ def test_equal_seeds_give_equal_weights_and_leave_global_state_alone() -> None:
         TrainingRun("gru-char", TEXTS, seed=2**64)
 
 
-@pytest.mark.parametrize(("limit", "best"), [(0.3, 9), (0.05, 16)])
+@pytest.mark.parametrize(("limit", "best"), [(0.2, 9), (0.05, 16)])
 def test_the_best_weights_within_the_copy_limit_are_kept(limit: float, best: int) -> None:
     """Beyond it, those with the lowest rate: and a note says so, once."""
 
@@ -379,3 +373,17 @@ def test_counting_says_why_it_ended_and_heeds_the_budget() -> None:
     assert reviewgen.train("ngram-char", TEXTS).training["stopped"] == "all texts counted"
     late = reviewgen.train("ngram-char", TEXTS, budget=0.001).training
     assert (late["stopped"], late["steps"]) == ("budget spent", 1) and "of the budget" in late["notes"][0]
+
+
+def test_each_process_has_its_own_dropout(monkeypatch: Any) -> None:
+    def drawn(rank: int, seed: int) -> list[float]:
+        numbers: list[float] = []
+        model = Planted(passed=lambda *_: numbers.append(float(torch.rand(1))))
+        with all_processes() as alone, pytest.MonkeyPatch.context() as patch:
+            # After the lanes are made: there is no second process to share them with.
+            patch.setattr(type(alone), "broadcast_weights", lambda self, model: setattr(self, "rank", rank))
+            list(itertools.islice(fitted(model, seed=seed, steps=9, evaluations=1), 2))
+        return numbers
+
+    assert drawn(1, seed=5) == drawn(0, seed=6) != drawn(0, seed=5)
+    assert drawn(1, seed=2**64 - 1) == drawn(0, seed=0)
