@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 import reviewgen
 from reviewgen.lexicon import decode_texts
 from reviewgen.novelty import copied_share, copied_shares
-from reviewgen.pictures import find_curves
 from reviewgen.registry import find_tokenizer
 from tests.support.distributions import Install, install, untouched_registry
 from tests.support.fakes import LETTERS
@@ -123,10 +122,4 @@ def test_a_folder_of_an_earlier_version_is_read_with_the_new_names(tmp_path: Pat
     assert "copy_rate" not in novelty and "copy_rate" not in evaluation
     assert novelty["token_copy_rate"] == old["novelty"]["copy_rate"] == evaluation["token_copy_rate"] > 0
     assert novelty["held_out_token_copy_rate"] == old["novelty"]["held_out_copy_rate"]
-    curves = find_curves(model.training, "old")
-    assert curves.column("token_copy_rate") == [novelty["token_copy_rate"]]
-    assert curves.held_out_token_copy_rate == novelty["held_out_token_copy_rate"]
-    card = str(model.generate_model_card())
-    assert "of the 20-token windows of generated texts occur in the training text" in card and "type: token_copy_rate" in card
-    model.save_pretrained(tmp_path / "new")
-    assert reviewgen.load(tmp_path / "new").training == model.training
+    assert "of the 20-token windows of generated texts occur in the training text" in str(model.generate_model_card())
