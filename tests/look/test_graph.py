@@ -17,7 +17,7 @@ from torch import nn
 
 import reviewgen
 from reviewgen.errors import BrokenPlugin, ConfigError, OutputExists, StorageError, UnknownPlugin
-from reviewgen.graphs import draw, graph
+from reviewgen.graphs import graph
 from reviewgen.protocols import GraphEdge, GraphNode, ModelGraph
 from reviewgen.registry import find_model
 from reviewgen.testing import make_model
@@ -305,7 +305,7 @@ def test_pictures_are_self_contained_described_and_the_same_for_the_same_model(p
         columns = {text for text in texts if re.fullmatch(r"ids\d", text)}
         assert name[1] == 1 or name[0] == "Named" or columns == {"ids1", "ids2", "ids3"}, name  # a column for each token
     assert "“␣th”" in pictures["ngram-char", 1].svg.replace("<tspan", "") and "not trained" not in pictures["ngram-char", 1].svg
-    one, other = (draw(make_model("lstm", 9, seed=seed, ngrams=3), unroll=12) for seed in (0, 1))
+    one, other = (graph(make_model("lstm", 9, seed=seed, ngrams=3), unroll=12).svg for seed in (0, 1))
     assert one == other and graph(TableModel(torch.zeros(3, 3))).parameters == 0
 
 
@@ -329,7 +329,7 @@ def test_what_cannot_be_drawn_or_written_is_refused_before_any_work(tmp_path):
     graph(Plain(), tmp_path / "c.svg", overwrite=True)
     ET.parse(tmp_path / "c.svg")
     with pytest.raises(BrokenPlugin, match=r"Raises .* RuntimeError: no <forward>"):
-        draw(Raises())
+        graph(Raises())
 
 
 IDS, LOGITS = GraphNode(id="ids", label="ids", kind="value"), GraphNode(id="logits", label="logits", kind="value")
@@ -355,7 +355,7 @@ def test_a_wrong_description_is_reported_with_what_is_wrong():
         described = ModelGraph(nodes=nodes, edges=edges, sizes={} if "size" in words else {"V": 7})
         model.describe_graph = lambda described=described: described
         with pytest.raises(BrokenPlugin, match=re.escape(words)) as caught:
-            draw(model)
+            graph(model)
         assert len(str(caught.value)) < 500
 
 
