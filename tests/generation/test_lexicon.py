@@ -16,7 +16,7 @@ from safetensors.numpy import load_file, save_file
 import reviewgen
 from reviewgen.compiled import HALF, NO_WINDOWS, Spelling, follow_all, mark_spelled, no_places, sample_rows, start_of_text
 from reviewgen.config import GenerationConfig
-from reviewgen.errors import BrokenPlugin, BundleError, ConfigError, DataError
+from reviewgen.errors import BundleError, ConfigError, DataError
 from reviewgen.generation import make_sampling_params
 from reviewgen.lexicon import (
     Lexicon,
@@ -33,21 +33,17 @@ from reviewgen.lexicon import (
     write_lexicon,
 )
 from reviewgen.registry import find_tokenizer
-from tests.support.models import SMALL
+from tests.support.fakes import TEXTS
 from tests.support.race import draw
 
 DRAW = random.Random(3)
 WORDS = ("the", "a", "don't", "naïve", "café", "movie", "movies", "moving", "was", "were", "good", "goods", "rock's", "Über")
 SEPARATORS = " .,!\n'—🙂3"
-VOCABULARY = ["the", "a", "movie", "movies", "was", "café", "don't", "good", "so"]
-REVIEWS = [" ".join(DRAW.choices(VOCABULARY, k=12)) + "." for _ in range(60)]
-KNOWN = {word for review in REVIEWS for word in words_of(review)}
 CHARS, BPE = find_tokenizer("char")[0], find_tokenizer("word")[0]
 TOKENIZERS: dict[str, Any] = {
     "char": CHARS.train(["".join(WORDS) + SEPARATORS + "xyz"], CHARS.Config()),
     "word": BPE.train([" ".join(WORDS) + SEPARATORS] * 30, BPE.Config(vocab_size=330)),
 }
-NETWORK = SMALL | {"model": {"hidden_size": 8}}
 
 
 def lexicon() -> Lexicon:
@@ -82,12 +78,6 @@ def test_words_are_runs_of_letters_with_their_marks(text: str, expected: list[st
 @given(st.sets(st.binary(max_size=6), max_size=40))
 def test_a_minimal_automaton_accepts_exactly_its_strings(strings: set[bytes]) -> None:
     assert list(minimal_automaton(strings).strings()) == sorted(strings)
-
-
-def test_a_minimal_automaton_shares_endings() -> None:
-    """Of ten beginnings and four endings, there are as many nodes as of one beginning."""
-    strings = [f"{letter}walk{ending}".encode() for letter in "abcdefghij" for ending in ("", "s", "ed", "ing")]
-    assert len(minimal_automaton(strings).nodes) == len(minimal_automaton(strings[:4]).nodes) + 9  # nine more edges
 
 
 @given(st.binary(max_size=5) | st.characters().map(lambda c: c.encode("utf-8", "surrogatepass")))
@@ -194,13 +184,8 @@ def as_bytes(values: Any) -> bytes:
 @pytest.mark.parametrize(
     ("text", "token", "may_follow"),
     [
-        ("the movie'", " ", True),
-        ("the movie'", "s", False),
-        ("don'", "t", True),
         ("don'", " ", False),  # don is not a word of its own
         ("'", "t", True),
-        ("the 3", "m", True),
-        ("the ", "x", False),
         ("the glorb", "x", True),  # an unknown word is left alone
         ("the glorb", " ", True),
         ("the glorb ", "x", False),
@@ -223,7 +208,7 @@ def test_what_may_follow_known_and_unknown_words(text: str, token: str, may_foll
 @pytest.mark.parametrize("name", TOKENIZERS)
 def test_without_a_lexicon_every_valid_text_may_follow_and_no_other(name: str) -> None:
     tokenizer, spelling, rng = TOKENIZERS[name], spelling_of(name), np.random.default_rng(0)
-    for text in ("naïve 日本 🙂", "zzz", "\u0301", "\U0010ffff"):
+    for text in ("naïve 日本 🙂", "zzz", "\U0010ffff"):
         place = start_of_text(spelling)
         for token in tokenizer.encode(text):
             assert mark_spelled(spelling, place, tokenizer.eos_id)[token]
@@ -238,14 +223,6 @@ def test_without_a_lexicon_every_valid_text_may_follow_and_no_other(name: str) -
             allowed = mark_spelled(spelling, place, tokenizer.eos_id)
             assert len(ids) < 60
         assert "\ufffd" not in tokenizer.decode(ids)
-
-
-@pytest.mark.parametrize("name", TOKENIZERS)
-def test_the_bytes_of_tokens_are_those_of_their_text(name: str) -> None:
-    table = TOKENIZERS[name].token_bytes()
-    assert len(table) == TOKENIZERS[name].vocab_size
-    for text in ("the café—", "日本 🙂", "\x00\x7f"):
-        assert as_bytes(value for token in TOKENIZERS[name].encode(text) for value in table[token]) == text.encode()
 
 
 @pytest.mark.parametrize("top_k", [0, 5])
@@ -296,30 +273,21 @@ def test_places_of_any_text_rule_nothing_out() -> None:
 # Texts of models.
 
 
-@pytest.fixture(scope="module")
-def models() -> dict[str, reviewgen.ReviewModel]:
-    trained = {}
-    for preset in ("ngram-char", "ngram-word", "lstm-char", "lstm-word"):
-        options = {"model": {"order": 4}} if preset.startswith("ngram") else SMALL
-        settings = {"tokenizer": {"vocab_size": 300, "min_frequency": 2}} if preset.endswith("word") else {}
-        trained[preset] = reviewgen.train(preset, REVIEWS, **options, **settings, progress=False)
-    return trained
-
-
 @pytest.mark.parametrize("preset", ["ngram-char", "ngram-word", "lstm-char", "lstm-word"])
-def test_texts_have_known_words_only_whatever_the_settings(models: Any, preset: str) -> None:
-    model = models[preset]
+def test_texts_have_known_words_only_whatever_the_settings(micro: Any, preset: str) -> None:
+    model = micro(preset)
+    known = set(model.bundle.lexicon)
     assert model.generation_config.words == "known"
     free = model.generate("", seed=2, max_new_tokens=60, words="any", num_return_sequences=10, temperature=1.7)
     if preset == "lstm-char":  # it has learned next to nothing
-        assert unknown_word_share(free, KNOWN) > 0.2
+        assert unknown_word_share(free, known) > 0.2
     texts = list(free)
     for options in ({}, {"temperature": 1.7}, {"top_p": 0.9, "repetition_penalty": 1.2}, {"do_sample": False}, {"num_beams": 3}):
         options |= {"num_return_sequences": 1 if len({"do_sample", "num_beams"} & options.keys()) else 10}
         found = model.generate("", seed=2, max_new_tokens=60, **options)
         for text in found:
             whole = words_of(text)[:-1]  # the last may be cut off
-            assert all(word in KNOWN or word[0].lower() + word[1:] in KNOWN for word in whole), text
+            assert all(word in known for word in whole), text
         texts += found
     assert "\ufffd" not in "".join(texts)
     together = model.generate(["the ", "a mov", "zzz", "the glorbx"], seed=5, num_return_sequences=3, max_new_tokens=50)
@@ -327,17 +295,17 @@ def test_texts_have_known_words_only_whatever_the_settings(models: Any, preset: 
     assert "".join(model.stream("the ", seed=5, max_new_tokens=50)) == together[0]
     assert all(text.startswith("the glorbx") for text in together[-3:])
     processed = model.generate("the ", seed=1, max_new_tokens=20, logits_processor=lambda ids, scores: scores)
-    assert all(word.lower() in KNOWN for word in words_of(processed[0])[:-1])
+    assert all(word in known for word in words_of(processed[0])[:-1])
 
 
 def test_among_allowed_tokens_an_n_gram_keeps_its_own_distribution() -> None:
     from scipy.stats import chisquare
 
-    model = reviewgen.train("ngram-char", REVIEWS, model={"order": 2})
+    model = reviewgen.train("ngram-char", TEXTS, model={"order": 2})
     tokenizer = model.tokenizer
     symbols = token_symbols(tokenizer)
     assert symbols is not None
-    spelling, ids = make_spelling(symbols, model.bundle.lexicon), tokenizer.encode("the mo")
+    spelling, ids = make_spelling(symbols, model.bundle.lexicon), tokenizer.encode("the m")
     place, stepper = start_of_text(spelling), model.bundle.weights.stepper()
     follow_all(spelling, place, ids)
     allowed = mark_spelled(spelling, place, tokenizer.eos_id)
@@ -346,30 +314,29 @@ def test_among_allowed_tokens_an_n_gram_keeps_its_own_distribution() -> None:
     for temperature in (0.8, 1.3):
         weights = np.where(allowed, np.exp(logits[0, : len(allowed)].astype(np.float64) / temperature), 0)
         weights[tokenizer.bos_id] = 0
-        texts = model.generate("the mo", seed=4, num_return_sequences=2000, max_new_tokens=1, temperature=temperature)
-        texts = [text for text in texts if text != "the mo"]
+        texts = model.generate("the m", seed=4, num_return_sequences=2000, max_new_tokens=1, temperature=temperature)
+        texts = [text for text in texts if text != "the m"]
         counts = np.bincount([tokenizer.encode(text)[-1] for text in texts], minlength=len(allowed))
         expected = weights / weights.sum() * len(texts)
         large = expected > 5
         assert counts[expected == 0].sum() == 0
-        if large.sum() > 1:
-            pairs = [np.append(each[large], each[~large].sum() + 1e-9) for each in (counts, expected)]
-            assert chisquare(*pairs).pvalue > 1e-4
+        assert large.sum() > 1
+        pairs = [np.append(each[large], each[~large].sum() + 1e-9) for each in (counts, expected)]
+        assert chisquare(*pairs).pvalue > 1e-4
 
 
-def test_a_stream_is_the_text_even_at_dead_ends(models: Any) -> None:
+def test_a_stream_is_the_text_even_at_dead_ends(micro: Any) -> None:
     """No trigram of characters may repeat, so at some point no known word is left."""
     for seed in range(3):
         options = {"no_repeat_ngram_size": 3, "temperature": 1.0, "max_new_tokens": 150, "finish": "anywhere", "seed": seed}
-        assert "".join(models["lstm-char"].stream("", **options)) == models["lstm-char"].generate_one("", **options)
+        assert "".join(micro("lstm-char").stream("", **options)) == micro("lstm-char").generate_one("", **options)
 
 
-def test_a_lexicon_is_saved_with_its_model(models: Any, tmp_path: Path) -> None:
-    model = models["ngram-word"]
+def test_a_lexicon_is_saved_with_its_model(micro: Any, tmp_path: Path) -> None:
+    model = micro("ngram-word")
     model.save_pretrained(tmp_path / "m")
     again = reviewgen.load(tmp_path / "m")
-    assert set(again.bundle.lexicon or ()) == set(model.bundle.lexicon) > {"the", "The", "don't", "café"}
-    assert again.generate("", seed=9, num_return_sequences=3) == model.generate("", seed=9, num_return_sequences=3)
+    assert set(again.bundle.lexicon or ()) == set(model.bundle.lexicon) > {"the", "The", "très"}
     (tmp_path / "m" / "lexicon.safetensors").unlink()
     (tmp_path / "m" / "manifest.json").unlink()  # on purpose
     with pytest.raises(DataError, match="no lexicon"):
@@ -379,19 +346,15 @@ def test_a_lexicon_is_saved_with_its_model(models: Any, tmp_path: Path) -> None:
         model.generate("", words="some")
 
 
-def test_a_language_without_spaces_has_no_lexicon() -> None:
+def test_a_language_without_spaces_has_no_lexicon(micro: Any) -> None:
     letters = [chr(0x4E00 + number) for number in range(300)]
     texts = ["".join(DRAW.choices(letters, k=30)) + "。" for _ in range(40)]
     model = reviewgen.train("ngram-char", texts)
     assert model.bundle.lexicon is None and model.generation_config.words == "any"
-    assert model.generate("", seed=1)
     with pytest.raises(DataError, match="words=any"):
         model.generate("", words="known")
-    first = reviewgen.train("gru-char", REVIEWS, **SMALL)
-    further = reviewgen.train(first, texts, steps=1)
+    further = reviewgen.train(micro("gru-char"), texts, steps=1)
     assert further.bundle.lexicon is None and further.generation_config.words == "any"
-    zebras = [f"zebra zebra the good movie was so good the movie {n % 5}" for n in range(30)]
-    assert {"café", "zebra"} <= set(reviewgen.train(first, zebras, steps=1).bundle.lexicon or ())
 
 
 def test_a_word_that_occurs_twice_is_known_and_also_with_a_capital() -> None:
@@ -429,6 +392,7 @@ def test_a_file_with_a_flipped_bit_is_refused_or_harmless(tmp_path: Path) -> Non
     file, rng, refused = tmp_path / "lexicon.safetensors", np.random.default_rng(0), 0
     write_lexicon(lexicon(), file)
     tensors = load_file(file)
+    assert set(read_lexicon(file)) == set(lexicon())
     for number in range(40):
         name = ("words", "separators")[number % 2]
         nodes = tensors[name].copy()
@@ -442,31 +406,7 @@ def test_a_file_with_a_flipped_bit_is_refused_or_harmless(tmp_path: Path) -> Non
         assert int((spelling.nodes >> 8).max()) < 1 << 24
         follow_all(spelling, start_of_text(spelling), rng.integers(0, TOKENIZERS["word"].vocab_size, 500).tolist())
     assert 5 < refused < 40
-
-
-def test_other_files_are_refused(tmp_path: Path) -> None:
-    file = tmp_path / "lexicon.safetensors"
-    write_lexicon(lexicon(), file)
-    good = load_file(file)
-    assert set(read_lexicon(file)) == set(lexicon())
-    for tensors, version, message in (
-        (good | {"more": np.zeros(1, np.uint32)}, "1", "header and arrays"),
-        (good | {"words": good["words"].astype(np.int64)}, "1", "dtype"),
-        (good | {"words": good["words"][:-1].copy()}, "1", "end where"),
-        (good | {"words": np.zeros(1, np.uint32)}, "1", "shape"),
-        (good, "2", "schema"),
-    ):
-        save_file(tensors, file, metadata={"reviewgen.lexicon": version})
-        with pytest.raises(BundleError, match=message):
+    for other, version in ((tensors | {"more": nodes}, "1"), (tensors | {"words": nodes.astype(np.int64)}, "1"), (tensors, "2")):
+        save_file(other, file, metadata={"reviewgen.lexicon": version})
+        with pytest.raises(BundleError, match=r"header and arrays|dtype|schema"):
             read_lexicon(file)
-    file.write_text("{}")
-    with pytest.raises(BundleError, match="damaged"):
-        read_lexicon(file)
-
-
-def test_a_tokenizer_that_gives_wrong_bytes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    right = TOKENIZERS["char"].token_bytes()
-    for wrong in (right[:-1], [*right[:-1], (300,)], [b"a", *right[1:]]):
-        monkeypatch.setattr(CHARS, "token_bytes", lambda self, wrong=wrong: wrong)
-        with pytest.raises(BrokenPlugin, match="token_bytes"):
-            token_symbols(TOKENIZERS["char"])
