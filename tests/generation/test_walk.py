@@ -13,28 +13,11 @@ import torch
 
 from reviewgen import ReviewModel
 from reviewgen.errors import ConfigError, GenerationError
-from tests.support.brute_ngram import BruteNgram
-from tests.support.fakes import LETTERS, LetterTokenizer, QueueModel, TableModel, review_model, run_command, table
+from tests.support.fakes import LETTERS, QueueModel, TableModel, review_model, run_command, table
 from tests.support.ngrams import counted
 
-LINES = ["a bad cab", "a bad bag", "feed a bee", "a cage", "bad beef"] * 3 + ["gab a face", "he had a bag", "a head"]
-IDS = [[0, *LETTERS.encode(line), 1] for line in LINES]
 V = LETTERS.vocab_size
 MODEL = review_model(TableModel(table(V)), LETTERS)
-
-
-class PairTokenizer(LetterTokenizer):
-    """Spells each "ab" by one id, the last."""
-
-    def __init__(self) -> None:
-        super().__init__("ab")
-        self.vocab_size = 5
-
-    def encode(self, text: str) -> list[int]:
-        return [4 if piece == "X" else 2 + "ab".index(piece) for piece in text.replace("ab", "X")]
-
-    def decode(self, ids: Sequence[int]) -> str:
-        return "".join(["", "", "a", "b", "ab"][i] for i in ids)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.5, 2])
@@ -59,50 +42,26 @@ def test_the_probabilities_are_the_softmax_of_the_plain_call_without_bos(tempera
     assert all(abs(drawn[token] / 1500 - p) < 0.05 for token, p in got.items())
 
 
-@pytest.mark.parametrize("smoothing", ["kneser-ney", "witten-bell", "none"])
-def test_an_n_gram_agrees_with_brute_force_and_shows_its_counts(smoothing: str) -> None:
-    brute, model = BruteNgram(IDS, V, 4, smoothing), review_model(counted(LINES, order=4, smoothing=smoothing), LETTERS)
-    for text in ("", "a b", "bad", "ggg"):
-        history, found = [0, *LETTERS.encode(text)], model.next_tokens(text, k=V)
-        expected = {n: p for n in range(1, V) if (p := brute.probability(n, history)) > 0}
-        assert {each.token: each.probability for each in found.alternatives} == pytest.approx(expected, rel=1e-5)
-        assert found.possible == len(expected)
-        for each in found.alternatives:
-            seen = [n for n in range(min(4, len(history) + 1), 0, -1)
-                    if each.token in brute.after.get(tuple(history[len(history) - n + 1 :]), {})]  # fmt: skip
-            assert each.support is not None and each.support.order == (seen[0] if seen else 0)
-            assert sum(each.support.shares) <= 1 + 1e-6
-    if smoothing == "witten-bell":
-        found = model.next_tokens(" ba")
-        after = Counter(line[at + 3 : at + 4] for line in LINES for at in range(len(line)) if line[at : at + 3] == " ba")
-        context = found.contexts[0]
-        assert (context.tokens, context.text, context.total, context.unit) == (3, " ba", after.total(), "occurrences")
-        assert {each.text: each.support.count for each in found.alternatives if each.support.order == 4} == dict(after)  # type: ignore[union-attr]
+def test_an_n_gram_shows_how_often_a_token_came_after_the_text() -> None:
+    """Its parts are compared with dictionaries in ``tests/plugins``."""
+    lines = ["a bad cab", "a bad bag", "feed a bee"] * 3 + ["gab a face", "he had a bag"]
+    found = review_model(counted(lines, order=4, smoothing="witten-bell"), LETTERS).next_tokens(" ba")
+    after = Counter(line[at + 3 : at + 4] for line in lines for at in range(len(line)) if line[at : at + 3] == " ba")
+    context = found.contexts[0]
+    assert (context.tokens, context.text, context.total, context.unit) == (3, " ba", after.total(), "occurrences")
+    assert {each.text: each.support.count for each in found.alternatives if each.support.order == 4} == dict(after)  # type: ignore[union-attr]
 
 
 def test_any_text_and_conditions_stand_before_the_next_token(micro: Callable[[str], ReviewModel]) -> None:
     model = micro("ngram-char")
     assert model.next_tokens("日本 \x00").text == "日本 \x00"
-    assert sum(each.probability for each in model.next_tokens("日", k=500).alternatives) == pytest.approx(1)
     assert model.next_tokens("the movie was").alternatives[0].shown == "␣"
-    json.dumps(model.next_tokens().facts(), allow_nan=False)
     conditional = micro("conditional")
     one, other = (conditional.next_tokens("aa", k=500, conditions={"stars": stars}) for stars in ("1", "5"))
     assert (one.text, one.tokens) == ("aa", 2)
     assert [each.probability for each in one.alternatives] != [each.probability for each in other.alternatives]
     with pytest.raises(ConfigError, match="is not a condition"):
         conditional.next_tokens(conditions={"star": 5})
-
-
-def test_what_cannot_be_shown_is_an_error() -> None:
-    call: Any = MODEL.next_tokens
-    wrong: list[dict[str, Any]] = [{"k": 0}, {"k": True}, {"k": 1.5}, {"temperature": 0}, {"temperature": math.nan}, {"text": 5}]
-    for options in wrong:
-        with pytest.raises(ConfigError):
-            call(**options)
-    for logit, message in ((math.nan, "damaged"), (-math.inf, "no token can follow")):
-        with pytest.raises(GenerationError, match=message):
-            review_model(TableModel(torch.full((V, V), logit)), LETTERS).next_tokens()
 
 
 def test_a_walk_goes_forward_and_back() -> None:
@@ -117,25 +76,11 @@ def test_a_walk_goes_forward_and_back() -> None:
     again = MODEL.walk("ba", seed=1)
     again.draw(5)
     assert again.text == walk.text and walk.undo() and walk.text == "ba"
-    model = review_model(TableModel(table(5)), PairTokenizer())
-    pairs = model.walk("a")
-    pairs.write("b")  # spelled with what stands before
-    assert pairs.next_tokens() == model.next_tokens("ab") and pairs.next_tokens().tokens == 1
-    pairs.take(2)
-    pairs.take(3)
-    pairs.write("a")  # the tokens taken are not the tokenizer's own spelling, and stay
-    assert pairs.text == "ababa" and pairs.next_tokens().tokens == 4
 
 
 def test_a_step_that_fails_changes_nothing() -> None:
     walk = MODEL.walk("bad")
-    for step in (
-        lambda: walk.take(0),
-        lambda: walk.take(V),
-        lambda: walk.take(-1),
-        lambda: walk.write("!"),
-        lambda: walk.draw(0),
-    ):
+    for step in (lambda: walk.take(0), lambda: walk.take(V), lambda: walk.take(-1), lambda: walk.write("!")):
         with pytest.raises(ConfigError):
             step()
     walk.take(1)
@@ -144,6 +89,12 @@ def test_a_step_that_fails_changes_nothing() -> None:
         with pytest.raises(GenerationError, match="has ended"):
             step()
     assert walk.undo() and walk.text == "bad" and not walk.has_ended
+    for wrong in ({"k": 0}, {"temperature": 0}):
+        with pytest.raises(ConfigError):
+            MODEL.next_tokens(**wrong)
+    for logit, message in ((math.nan, "damaged"), (-math.inf, "no token can follow")):
+        with pytest.raises(GenerationError, match=message):
+            review_model(TableModel(torch.full((V, V), logit)), LETTERS).next_tokens()
 
 
 @pytest.fixture
@@ -160,23 +111,8 @@ def test_playing_picks_types_samples_and_undoes(play: Any, micro: Any, model_fol
     assert status == 0 and out.splitlines()[-1] == "> the mos a" and "entropy" in out and notes.count("\n") == 1  # the hint
     status, out, _ = play("+5", "+u", "+", "d", words=["--prompt", "bad "])  # the pipe ends
     assert status == 0 and out.splitlines()[-1].startswith("bad 5u")
-    for line, message in (("99", "99 is not in the table"), ("u", "no step to undo"), ("d 0", "got 0"), ("?", "Ctrl-D")):
-        status, out, notes = play(line, "q")
-        assert status == 0 and message in notes and out.splitlines()[-1] == "> > the "
     status, out, notes = play("d 999", "", "u", "q")
     assert status == 0 and "The review ends here" in out and "has ended" in notes and out.splitlines()[-1].endswith("the ")
     status, out, _ = play(words=["--prompt", "the m", "--k", 3, "--json"])
     facts = json.loads(json.dumps(micro("ngram-char").next_tokens("the m", k=3).facts()))
     assert status == 0 and json.loads(out) == {"model": str(model_folder("ngram-char"))} | facts
-    for words in (["--k", 0], ["--temperature", 0], ["--seed", -1]):
-        status, _, notes = play(words=words)
-        assert status == 2 and notes.splitlines()[-1].startswith("error: ")
-
-
-def test_an_interrupt_prints_the_text(play: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt(_: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("builtins.input", interrupt)
-    status, out, _ = play()
-    assert status == 0 and out.splitlines()[-1] == "the "
