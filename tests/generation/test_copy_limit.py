@@ -1,6 +1,5 @@
 """Decoding with a copy limit: no longer span is copied, dead ends are left; a model's own loop against the generic one."""
 
-import pickle
 from collections import Counter
 from typing import Any
 
@@ -9,7 +8,6 @@ import pytest
 from scipy.stats import chi2_contingency
 
 from reviewgen import ReviewModel
-from reviewgen.generation import GeneratedText
 from tests.support.fakes import LETTERS, TEXTS, TableModel, table
 from tests.support.ngrams import LOOP, WORD, Plain, counted, indexed, longest_copy, looping, only, rows_of
 
@@ -27,8 +25,7 @@ MODELS = {
 }
 
 
-@pytest.mark.parametrize("max_copy", [0, 3, 8])
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(("name", "max_copy"), [("table", 0), ("table", 3), ("ngram", 0), ("ngram", 8), ("ngram of words", 3)])
 def test_no_text_has_a_longer_copied_span(name: str, max_copy: int) -> None:
     inner, texts, tokenizer = MODELS[name]
     model = indexed(inner, texts, tokenizer)
@@ -39,40 +36,17 @@ def test_no_text_has_a_longer_copied_span(name: str, max_copy: int) -> None:
         free = rows_of(model, [""] * 6, None, **shape)
         assert max(longest_copy(row.ids, texts, tokenizer) for row in free) > max_copy
         assert max(len(row.ids) for row in rows) > 5 or max_copy == 0
-    found = model.generate(
-        num_return_sequences=6, seed=3, novelty="filter", max_copy=max_copy, max_new_tokens=40, temperature=1.0
-    )
-    assert found == [row.text for row in rows_of(model, [""] * 6, max_copy, seed=3)]
-    for text in found:
-        assert isinstance(text, GeneratedText)
-        assert text.novelty.longest_tokens <= max_copy and not text.exceeds_max_copy
 
 
 def test_a_limit_of_exactly_the_longest_span_changes_nothing_and_one_less_does() -> None:
-    for inner in (
-        counted(["bad cafe"] * 3, order=5, smoothing="none"),
-        Plain(counted(["bad cafe"] * 3, order=5, smoothing="none")),
-    ):
+    ngram = counted(["bad cafe"] * 3, order=5, smoothing="none")
+    for inner in (ngram, Plain(ngram)):
         model = indexed(inner, ["bad cafe"] * 3)
         (text,) = model.generate("", novelty="filter", max_copy=8, seed=1)
         assert (text, text.exceeds_max_copy) == ("bad cafe", False)
         for max_copy in (0, 3, 7):
             for text in model.generate(["", "bad", "bad c"], num_return_sequences=2, novelty="filter", max_copy=max_copy, seed=1):
                 assert (text, text.exceeds_max_copy) == ("bad cafe", True)  # nothing else is possible
-
-
-def test_a_report_covers_the_text_and_changes_nothing() -> None:
-    for inner in (counted(TEXTS, WORD, order=4), Plain(counted(TEXTS, WORD, order=4))):
-        model = indexed(inner, TEXTS, WORD)
-        for settings in ({"stop_strings": ["ov"]}, {"max_new_tokens": 0}, {"max_new_tokens": 3}):
-            options: dict[str, Any] = {"num_return_sequences": 5, "seed": 2, **settings}
-            texts = model.generate(["", "the mov"], novelty="report", **options)
-            assert texts == model.generate(["", "the mov"], **options)
-            for text in texts:
-                room = 6 if "stop_strings" in settings else 0  # the rest of the last token
-                assert isinstance(text, GeneratedText) and len(text) <= text.novelty.characters <= len(text) + room
-        copied = pickle.loads(pickle.dumps(texts[0]))
-        assert copied == texts[0] and type(copied) is str
 
 
 # Dead ends.
@@ -140,15 +114,8 @@ def test_the_end_keeps_its_probability(name: str) -> None:
 def test_a_low_temperature_is_not_a_dead_end() -> None:
     model = indexed(looping(), LOOP)
     for temperature in (1e-6, 0.1):
-        options: dict[str, Any] = {
-            "max_new_tokens": 60,
-            "temperature": temperature,
-            "novelty": "filter",
-            "max_copy": 5,
-            "seed": 1,
-        }
-        for text in model.generate(num_return_sequences=4, **options):
-            assert not text.exceeds_max_copy and text.novelty.longest_tokens <= 5
+        rows = rows_of(model, [""] * 4, 5, temperature=temperature)
+        assert all(longest_copy(row.ids, LOOP, LETTERS) <= 5 and not row.exceeds_limit for row in rows)
 
 
 # The model's own loop and the generic one.
@@ -172,10 +139,9 @@ def test_both_loops_sample_from_one_distribution(max_copy: int | None, settings:
 def test_both_loops_end_texts_by_the_same_rules(stops: tuple[str, ...]) -> None:
     ngram = counted(["".join(TEXTS)] * 2, WORD, order=2)
     for inner in (ngram, Plain(ngram)):
-        for limit in (1, 2, 31, 32, 33, 64, 65, 150):  # the first block has 64 random numbers
-            rows = rows_of(
-                indexed(inner, TEXTS, WORD), ["", "the mov", "the "], None, 1, max_new_tokens=limit, stop_strings=stops
-            )
+        model = indexed(inner, TEXTS, WORD)
+        for limit in (1, 2, 32, 33, 64, 65, 150):  # the first block has 64 random numbers
+            rows = rows_of(model, ["", "the mov", "the "], None, 1, max_new_tokens=limit, stop_strings=stops)
             for row in rows:
                 assert row.new_tokens <= limit and row.finish_reason in ("end", "length", "stop")
                 new = row.text[len(row.prompt) :]
@@ -191,17 +157,15 @@ def test_both_loops_end_texts_by_the_same_rules(stops: tuple[str, ...]) -> None:
 PROMPTS = ["", "the mov", "the ", "the movie was g", "สวัส", "the movie was so so and I li"]
 
 
-@pytest.mark.parametrize("name", ["ngram", "ngram of words", "dead ends"])
-def test_a_text_of_an_own_loop_depends_on_its_seed_and_number_only(name: str) -> None:
-    """72 rows are two batches, 80 tokens two blocks."""
-    inner, texts, tokenizer = MODELS.get(name) or (counted(TEXTS, WORD, order=4, smoothing="none"), TEXTS, WORD)
-    model: ReviewModel = indexed(inner, texts, tokenizer)
+@pytest.mark.parametrize("smoothing", ["kneser-ney", "none"])
+def test_a_text_of_an_own_loop_depends_on_its_seed_and_number_only(smoothing: str) -> None:
+    """72 rows are two batches, 80 tokens two blocks; without smoothing there are dead ends."""
+    model: ReviewModel = indexed(counted(TEXTS, WORD, order=4, smoothing=smoothing), TEXTS, WORD)
     for options in ({}, {"novelty": "filter", "max_copy": 4}, {"stop_strings": ["e ", "."], "top_p": 0.9}):
         given: dict[str, Any] = {"seed": 7, "max_new_tokens": 80, **options}
         found = model.generate(PROMPTS, num_return_sequences=12, **given)
         assert all(text.startswith(PROMPTS[number // 12]) for number, text in enumerate(found))
-        assert found[0] == model.generate_one("", **given)
-        for number in range(12, 72, 25):
+        for number in (12, 62):
             assert model.generate([*["bad "] * number, PROMPTS[number // 12]], **given)[-1] == found[number]
     for prompt in PROMPTS:
         for settings in ({}, {"stop_strings": ["e ", "."]}, {"max_new_tokens": 1}, {"temperature": 3.0}):
