@@ -1,22 +1,37 @@
-"""A server of reviewgen on a free port of this machine, under uvicorn, in a thread; and models for it that need no training."""
+"""Servers of models: in this process without a socket, or live under uvicorn in a thread; and models that need no training."""
 
 import contextlib
+import json
+import re
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import httpx
+from starlette.testclient import TestClient
 from torch import Tensor
 
-from reviewgen.model import ReviewModel
-from reviewgen.serving.app import create_app
-from reviewgen.serving.limits import Limits
-from reviewgen.serving.server import make_server, open_socket
-from reviewgen.serving.service import Service
+from reviewgen import ReviewModel
+from reviewgen.serving import ApiKeys, Limits, create_app, make_server, open_socket
 from tests.support.fakes import LETTERS, TableModel, review_model, table
 
-PATIENCE = 300.0  # seconds that a test waits for what comes within one on an idle machine
+__all__ = [
+    "KEY",
+    "PATH",
+    "PATIENCE",
+    "Server",
+    "SlowModel",
+    "error_of",
+    "in_process",
+    "joined",
+    "serve",
+    "slow_model",
+    "wait_for",
+]
+
+PATIENCE = 120.0  # seconds that a test waits for what comes within one on an idle machine
+PATH, KEY = "/v1/completions", "sk-0123456789abcdef"
 
 
 class SlowModel(TableModel):
@@ -32,59 +47,97 @@ class SlowModel(TableModel):
         return super().__call__(ids, state)
 
 
-def slow_model(**generation: Any) -> ReviewModel:
+def slow_model() -> ReviewModel:
     """Return a ReviewModel of letters whose texts go on until they are cut off."""
-    return review_model(SlowModel(), LETTERS, **({"max_new_tokens": 4000} | generation))
+    return review_model(SlowModel(), LETTERS, max_new_tokens=4000)
 
 
-class LiveServer:
-    """A running server.
+class Server:
+    """A running server: ``http`` is a client of it; a live one has its address and its uvicorn server, too."""
 
-    Attributes:
-        url: Its address.
-        service: Its engines and requests.
-        http: A client of it.
-    """
-
-    def __init__(self, url: str, service: Service, server: Any) -> None:
-        self.url, self.service, self.server = url, service, server
-        self.http = httpx.Client(base_url=url, timeout=PATIENCE)
+    def __init__(self, http: httpx.Client, url: str = "", uvicorn: Any = None, key: str | None = None) -> None:
+        self.http, self.url, self.uvicorn = http, url, uvicorn
+        if key is not None:
+            http.headers["authorization"] = f"Bearer {key}"
 
     def complete(self, **fields: Any) -> httpx.Response:
         """Ask for a completion."""
-        return self.http.post("/v1/completions", json=fields)
+        return self.http.post(PATH, json=fields)
 
-    def live_rows(self) -> int:
+    def choices(self, **fields: Any) -> list[dict[str, Any]]:
+        """Return the choices of a completion."""
+        response = self.complete(**fields)
+        assert response.status_code == 200, response.text
+        choices: list[dict[str, Any]] = response.json()["choices"]
+        return choices
+
+    def stream(self, **fields: Any) -> list[dict[str, Any]]:
+        """Return the chunks of a whole stream, without its last line."""
+        response = self.complete(stream=True, **fields)
+        assert response.status_code == 200 and response.headers["content-type"].startswith("text/event-stream"), response.text
+        *parts, last = [line.removeprefix("data: ") for line in response.text.split("\n\n") if line]
+        assert last == "[DONE]"
+        return [json.loads(part) for part in parts]
+
+    def live_texts(self) -> int:
         """Return the number of texts that are generated or wait."""
-        stats = [engine.stats() for engine in self.service.engines.values()]
-        return sum(each.live_rows + each.waiting_rows + each.offline_rows for each in stats)
+        return sum(float(count) for count in re.findall(r"^reviewgen_(?:live|waiting)_rows\S* (\S+)", self.metrics(), re.M))
 
-    def wait_until_idle(self, seconds: float = PATIENCE) -> None:
+    def metrics(self) -> str:
+        return self.http.get("/metrics").text
+
+    def wait_until_idle(self) -> None:
         """Wait until no text is in progress."""
-        wait_for(lambda: self.live_rows() == 0, seconds)
+        wait_for(lambda: not self.live_texts())
 
 
 @contextlib.contextmanager
-def serve(models: Mapping[str, ReviewModel], limits: Mapping[str, Any] | None = None, **options: Any) -> Iterator[LiveServer]:
-    """Run a server as long as the block lasts."""
-    own = Limits(**({"shutdown_seconds": 2.0} | dict(limits or {})))
-    app, started = create_app(models, limits=own, **options), threading.Event()
+def in_process(
+    models: Mapping[str, ReviewModel], limits: Mapping[str, Any] | None = None, key: str | None = None, **options: Any
+) -> Iterator[Server]:
+    """Run the application in this process, as long as the block lasts; a stream arrives as a whole."""
+    app = create_app(models, limits=Limits(**(limits or {})), keys=key and ApiKeys.of([key]), **options)
+    with TestClient(app, raise_server_exceptions=False) as http:
+        yield Server(http, key=key)
+
+
+@contextlib.contextmanager
+def serve(
+    models: Mapping[str, ReviewModel], limits: Mapping[str, Any] | None = None, key: str | None = None, **options: Any
+) -> Iterator[Server]:
+    """Run a live server on a free port, as long as the block lasts."""
+    own, started = Limits(**({"shutdown_seconds": 2.0} | dict(limits or {}))), threading.Event()
+    app = create_app(models, limits=own, keys=key and ApiKeys.of([key]), **options)
     listening = open_socket("127.0.0.1", 0, own.stall_seconds)
-    server = make_server(app, started.set)
+    server, url = make_server(app, started.set), f"http://127.0.0.1:{listening.getsockname()[1]}"
     thread = threading.Thread(target=server.run, args=([listening],))
     thread.start()
     try:
         assert started.wait(60)
-        yield LiveServer(f"http://127.0.0.1:{listening.getsockname()[1]}", app.state.service, server)
+        with httpx.Client(base_url=url, timeout=PATIENCE) as http:
+            yield Server(http, url, server, key)
     finally:
         server.should_exit = True
         thread.join(60)
     assert not thread.is_alive()
 
 
-def wait_for(holds: Any, seconds: float = PATIENCE) -> None:
+def joined(chunks: list[dict[str, Any]], texts: int) -> list[str]:
+    """Return the texts of a stream."""
+    parts = [choice for chunk in chunks for choice in chunk["choices"]]
+    return ["".join(part["text"] for part in parts if part["index"] == index) for index in range(texts)]
+
+
+def error_of(response: httpx.Response) -> dict[str, Any]:
+    """Return the error of a response, after checking its form."""
+    error: dict[str, Any] = response.json()["error"]
+    assert error.keys() == {"message", "type", "param", "code"} and len(error["message"]) <= 510
+    return error
+
+
+def wait_for(holds: Callable[[], Any]) -> None:
     """Wait until something holds."""
-    until = time.monotonic() + seconds
+    until = time.monotonic() + PATIENCE
     while not holds():
         assert time.monotonic() < until, "It did not happen in time."
         time.sleep(0.01)

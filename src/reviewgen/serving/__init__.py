@@ -22,4 +22,29 @@ The server:
     metrics              numbers for Prometheus
     openapi              the OpenAPI document, and the page that shows it
     server, workers      uvicorn in one process, or in several
+
+Each name is imported on first use.
 """
+
+import lazy_loader
+
+TYPE_CHECKING = False  # as in ``reviewgen``
+if TYPE_CHECKING:
+    from reviewgen.serving.app import create_app
+    from reviewgen.serving.hosts import accepted_hosts
+    from reviewgen.serving.keys import ApiKeys, read_keys
+    from reviewgen.serving.limits import Limits
+    from reviewgen.serving.server import make_server, open_socket
+
+__all__ = ["ApiKeys", "Limits", "accepted_hosts", "create_app", "make_server", "open_socket", "read_keys"]
+
+__getattr__, __dir__, _ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "app": ["create_app"],
+        "hosts": ["accepted_hosts"],
+        "keys": ["ApiKeys", "read_keys"],
+        "limits": ["Limits"],
+        "server": ["make_server", "open_socket"],
+    },
+)

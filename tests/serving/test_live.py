@@ -1,0 +1,201 @@
+"""Live servers: clients that people have (openai, curl, LangChain, llm), rude ones, and the end of a server."""
+
+import contextlib
+import json
+import re
+import select
+import signal
+import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import openai
+import pytest
+import yaml
+
+from tests.support.live_server import KEY, PATH, PATIENCE, error_of, serve, slow_model, wait_for
+
+pytestmark = pytest.mark.server
+HEAD = f"POST {PATH} HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nAuthorization: Bearer {KEY}\r\n".encode()
+HOW_TO = Path(__file__).parents[2] / "docs/how-to/serve.md"
+
+
+@pytest.fixture(scope="module")
+def model(micro):
+    return micro("exact")
+
+
+@pytest.fixture(scope="module")
+def server(model):
+    with serve({"mine": model, "slow": slow_model()}, {"max_waiting": 64}, key=KEY) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def client(server):
+    return openai.OpenAI(base_url=f"{server.url}/v1", api_key=KEY, max_retries=0)
+
+
+# Clients
+
+
+def test_openai_gets_the_texts_of_generate_whole_and_as_a_stream(client, model):
+    own = {"min_p": 0.05, "top_k": 5, "no_repeat_ngram_size": 5}
+    ask = {"model": "mine", "prompt": ["the ", "a"], "seed": 3, "max_tokens": 20, "extra_body": own}
+    raw = client.completions.with_raw_response.create(logprobs=2, **ask)
+    done, expected = raw.parse(), model.generate(["the ", "a"], seed=3, max_new_tokens=20, **own)
+    assert raw.headers["x-request-id"] == done.id and done.usage.prompt_tokens == 5
+    assert [choice.model_extra["reviewgen"]["text"] for choice in done.choices] == expected
+    assert all("".join(choice.logprobs.tokens) == choice.text for choice in done.choices)
+    texts = ["the ", "a"]
+    for part in (part for chunk in client.completions.create(stream=True, **ask) for part in chunk.choices):
+        texts[part.index] += part.text
+    assert texts == expected and [each.id for each in client.models.list()] == ["mine", "slow"]
+
+
+def test_openai_raises_its_own_exceptions(client, server):
+    with pytest.raises(openai.BadRequestError, match="max_tokens") as bad:
+        client.completions.create(model="mine", prompt="a", max_tokens=10**9)
+    assert (bad.value.param, bad.value.code, bad.value.type) == ("max_tokens", "limit_exceeded", "invalid_request_error")
+    with pytest.raises(openai.NotFoundError, match="mine"):
+        client.completions.create(model="nine", prompt="a")
+    ask = {"model": "slow", "prompt": "a", "n": 64}
+    streams = [client.completions.create(stream=True, **ask) for _ in range(2)]
+    with contextlib.closing(streams[0]), contextlib.closing(streams[1]), pytest.raises(openai.RateLimitError, match="waiting"):
+        client.completions.create(**ask)
+    with pytest.raises(openai.AuthenticationError, match="API key"):
+        openai.OpenAI(base_url=f"{server.url}/v1", api_key="sk-other", max_retries=0).models.list()
+    server.wait_until_idle()  # the streams were left in the middle
+
+
+def test_langchain(server, model):
+    from langchain_openai import OpenAI
+
+    writer = OpenAI(model="mine", base_url=f"{server.url}/v1", api_key=KEY, max_tokens=20, temperature=0.7, seed=8)
+    expected = model.generate_one("the ", seed=8, max_new_tokens=20, temperature=0.7)
+    assert "the " + writer.invoke("the ") == "the " + "".join(writer.stream("the ")) == expected
+
+
+def test_llm(server, model, tmp_path, monkeypatch):
+    """The llm command, with the entry that the page shows."""
+    pytest.importorskip("llm", reason="the llm command is not installed: pip install llm")
+    from click.testing import CliRunner
+    from llm.cli import cli
+
+    monkeypatch.setenv("LLM_USER_PATH", str(tmp_path))
+    (shown,) = re.findall(r"^```yaml\n(.*?)^```", HOW_TO.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    (entry,) = yaml.safe_load(shown.replace("http://127.0.0.1:8000", server.url))
+    models = [entry | {"model_id": name, "model_name": name, "api_key_name": "mine"} for name in ("mine", "other")]
+    (tmp_path / "extra-openai-models.yaml").write_text(yaml.safe_dump(models))
+    (tmp_path / "keys.json").write_text(json.dumps({"mine": KEY}))
+    words = ["the ", "-o", "seed", "7", "-o", "max_tokens", "20", "-o", "temperature", "0.7", "--no-log"]
+    expected = model.generate_one("the ", seed=7, max_new_tokens=20, temperature=0.7)
+    for more in ([], ["--no-stream"]):
+        assert "the " + CliRunner().invoke(cli, ["-m", "mine", *words, *more]).output.removesuffix("\n") == expected
+    failed = CliRunner().invoke(cli, ["-m", "other", *words])
+    assert failed.exit_code == 1 and failed.output.startswith("Error: ") and "mine" in failed.output
+
+
+# Rude and many clients
+
+
+def connect(server, body=None, buffer=None):
+    """Return a bare connection; a body is sent as a request."""
+    raw = socket.socket()
+    raw.settimeout(PATIENCE)
+    if buffer:
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
+    raw.connect(("127.0.0.1", int(server.url.rpartition(":")[2])))
+    if body is not None:
+        raw.sendall(HEAD + b"Content-Length: %d\r\n\r\n%s" % (len(body), body))
+    return raw
+
+
+def test_a_client_that_goes_away_stops_its_texts(server):
+    long = {"prompt": "ab" * 4000, "logprobs": 0, "echo": True}
+    for fields in ({"n": 8, "stream": True}, {"n": 8}, {"n": 2, "must_include": "☃"}, long):
+        asked = server.http.stream("POST", PATH, json={"model": "slow"} | fields, timeout=0.4)
+        with contextlib.suppress(httpx.ReadTimeout), asked as response:
+            next(response.iter_lines())  # of a stream; the others do not answer in time
+        server.wait_until_idle()
+    counts = re.findall(r'^reviewgen_tokens_total{kind="completion",model="slow"} (\S+)', server.metrics(), re.MULTILINE)
+    assert float(counts[0]) > 10  # those of texts that did not end count, too
+
+
+def test_others_go_on_while_a_long_prompt_is_scored_or_words_do_not_come(server):
+    for fields in ({"prompt": "ab" * 8000, "echo": True, "logprobs": 0, "max_tokens": 0}, {"must_include": "☃", "n": 60}):
+        with connect(server, json.dumps({"model": "slow"} | fields).encode()) as long:
+            wait_for(server.live_texts)
+            assert server.complete(model="slow", prompt="ab", max_tokens=3, n=8).status_code == 200
+            short = server.choices(model="slow", prompt="abc", echo=True, logprobs=1, max_tokens=2)[0]
+            assert len(short["logprobs"]["tokens"]) == 5 and not select.select([long], [], [], 0)[0]
+        server.wait_until_idle()
+
+
+def test_a_large_body_is_refused_before_it_is_read_and_long_headers_too(server):
+    with connect(server) as raw:
+        raw.sendall(HEAD + b"Content-Length: 100000000\r\n\r\n")
+        assert raw.recv(4096).startswith(b"HTTP/1.1 413")  # nothing of the 100 MB was sent
+    with connect(server) as raw:
+        raw.sendall(b"GET /health HTTP/1.1\r\nHost: a\r\nX: " + b"a" * 66_000)
+        assert raw.recv(100).startswith(b"HTTP/1.1 400 ")
+    assert server.http.get("/health", headers={"x": "a" * 50_000}).status_code == 200
+
+
+@pytest.mark.parametrize(("seconds", "status"), [(60.0, 200), (0.5, 408)], ids=["in time", "not in time"])
+def test_a_body_may_come_slowly_but_steadily_within_the_time_of_a_request(model, seconds, status):
+    body = b'{"max_tokens": 2}'
+    with serve({"m": model}, {"stall_seconds": 1.2, "request_seconds": seconds}) as server, connect(server) as raw:
+        raw.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % len(body))
+        for byte in body:
+            raw.sendall(bytes([byte]))
+            if select.select([raw], [], [], 0.1)[0]:  # it is answered
+                break
+        assert raw.recv(4096).startswith(b"HTTP/1.1 %d" % status)
+        with connect(server) as other:
+            other.sendall(HEAD + b"Content-Length: 9\r\n\r\n{")  # and no more
+            assert other.recv(4096).startswith(b"HTTP/1.1 408")
+
+
+def test_a_reader_that_stalls_loses_its_place_and_others_go_on(model):
+    limits = {"stall_seconds": 1.0, "max_tokens": 200_000}
+    body = json.dumps({"model": "slow", "n": 64, "logprobs": 20, "stream": True, "max_tokens": 200_000}).encode()
+    with serve({"slow": slow_model(), "m": model}, limits) as server, connect(server, body, buffer=4096):
+        wait_for(server.live_texts)
+        for name in ("slow", "m"):
+            assert server.complete(model=name, max_tokens=20).status_code == 200
+        server.wait_until_idle()
+
+
+# The end
+
+
+def test_a_shutdown_lets_requests_end_and_then_ends_them():
+    asks = ({"max_tokens": 50}, {"max_tokens": 4000}, {"max_tokens": 4000, "stream": True})
+    with serve({"slow": slow_model()}, {"shutdown_seconds": 3}) as server, ThreadPoolExecutor(3) as pool:
+        asked = [pool.submit(httpx.post, server.url + PATH, json=fields, timeout=PATIENCE) for fields in asks]
+        wait_for(lambda: server.live_texts() == 3)
+        server.uvicorn.should_exit = True
+        short, long, stream = [each.result() for each in asked]
+    assert short.status_code == 200 and short.json()["usage"]["completion_tokens"] == 50
+    assert long.status_code == 503 and error_of(long)["code"] == "shutting_down"
+    *_, failed, last = stream.text.strip().split("\n\n")
+    assert "shutting_down" in failed and last == "data: [DONE]"
+
+
+def test_a_second_interrupt_ends_requests_with_an_error_and_readers_that_stall(caplog):
+    body = json.dumps({"n": 64, "logprobs": 20, "stream": True}).encode()
+    asks = ({"max_tokens": 4000}, {"max_tokens": 4000, "must_include": "☃"})
+    running = serve({"slow": slow_model()}, {"shutdown_seconds": 100})
+    with running as server, connect(server, body, 4096), ThreadPoolExecutor(2) as pool:
+        asked = [pool.submit(httpx.post, server.url + PATH, json=fields, timeout=PATIENCE) for fields in asks]
+        wait_for(lambda: server.live_texts() == 66)
+        started = time.monotonic()
+        for _ in range(2):
+            server.uvicorn.handle_exit(signal.SIGINT, None)
+        results = [each.result() for each in asked]
+    assert time.monotonic() - started < 60
+    assert [(each.status_code, error_of(each)["code"]) for each in results] == [(503, "shutting_down")] * 2
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
