@@ -7,8 +7,7 @@ import pickle
 import resource
 import shutil
 import struct
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,9 +19,9 @@ from safetensors.numpy import load_file, save_file
 
 import reviewgen
 from reviewgen.errors import BrokenPlugin, StorageError, UnknownPlugin
-from reviewgen.registry import register_model, unregister_all
-from tests.support.fakes import LETTERS, FakeConfig, LetterTokenizer
-from tests.support.saved import WEIGHTS, Table, edit_json, edit_tensors, letters, refusal
+from reviewgen.registry import unregister_all
+from tests.support.fakes import LetterTokenizer
+from tests.support.saved import WEIGHTS, edit_json, edit_tensors, letters, refusal
 
 CONFIG, GENERATION, TRAINING, TOKENIZER = "config.json", "generation_config.json", "training.json", "characters.json"
 DAMAGED = "damaged"
@@ -61,11 +60,17 @@ class Cases:
             self.wrong[ascii(case)[:100]] = message
 
 
+@pytest.fixture
+def cases() -> Iterator[Cases]:
+    found = Cases()
+    yield found
+    assert found.wrong == {}
+
+
 # The files.
 
 
-def test_every_file_but_the_optional_ones_must_be_there_and_be_a_file(saved: Path) -> None:
-    cases = Cases()
+def test_every_file_but_the_optional_ones_must_be_there_and_be_a_file(saved: Path, cases: Cases) -> None:
     for name in (CONFIG, WEIGHTS, GENERATION, TRAINING, TOKENIZER, "README.md"):
         content = (saved / name).read_bytes()
         (saved / name).unlink()
@@ -74,29 +79,25 @@ def test_every_file_but_the_optional_ones_must_be_there_and_be_a_file(saved: Pat
         cases.expect(saved, f"a folder {name}", name)
         (saved / name).rmdir()
         (saved / name).write_bytes(content)
-    assert cases.wrong == {}
     for name in ("novelty.safetensors", "lexicon.safetensors"):
         (saved / name).unlink(missing_ok=True)
     model = reviewgen.load(saved)
     assert model.bundle.index is None and model.bundle.lexicon is None
 
 
-def test_other_files_are_refused_except_those_of_git_the_hub_and_file_managers(saved: Path) -> None:
+def test_other_files_are_refused_except_those_of_git_the_hub_and_file_managers(saved: Path, cases: Cases) -> None:
     (saved / ".gitattributes").write_text("*.safetensors filter=lfs")
     (saved / ".DS_Store").write_bytes(b"\0")
     for name in (".git", ".cache"):
         (saved / name).mkdir()
     assert reviewgen.load(saved).preset == "gru-char"
-    cases = Cases()
     for name in ("model.py", "pytorch_model.bin", "tokenizer.json", "x"):
         (saved / name).write_text("x")
         cases.expect(saved, name, f"do not belong to a saved model: {name}")
         (saved / name).unlink()
-    assert cases.wrong == {}
 
 
-def test_a_place_without_a_saved_model(saved: Path, tmp_path: Path) -> None:
-    cases = Cases()
+def test_a_place_without_a_saved_model(saved: Path, tmp_path: Path, cases: Cases) -> None:
     for folder, word in (
         (saved / CONFIG, "it is a file"),
         (tmp_path / "nowhere", "no such folder"),
@@ -107,12 +108,11 @@ def test_a_place_without_a_saved_model(saved: Path, tmp_path: Path) -> None:
         (saved / CONFIG / "x", ""),
     ):
         cases.expect(folder, folder, word)
-    assert cases.wrong == {}
 
 
 @pytest.mark.parametrize("name", [CONFIG, GENERATION, TRAINING, TOKENIZER, "README.md"])
-def test_text_that_is_damaged_or_beyond_the_bounds(saved: Path, name: str) -> None:
-    file, cases = saved / name, Cases()
+def test_text_that_is_damaged_or_beyond_the_bounds(saved: Path, name: str, cases: Cases) -> None:
+    file = saved / name
     deep = '{"a": ' * 65 + "1" + "}" * 65
     texts: list[str | bytes] = ["", "{", "[]", "null", "3", '"x"', "\ufeff{}", "[" * 100_000, "9" * 5000, '{"a": NaN}', deep]
     for content in [b'{"\xff\xfe": 1}', *(texts if name.endswith("json") else [])]:
@@ -120,15 +120,13 @@ def test_text_that_is_damaged_or_beyond_the_bounds(saved: Path, name: str) -> No
         cases.expect(saved, content, name if isinstance(content, bytes) else "")
     os.truncate(file, (1 << 26) + 1)
     cases.expect(saved, "64 MB and a byte", name)
-    assert cases.wrong == {}
 
 
-def test_weights_that_are_cut_or_something_else(unlisted: Callable[[str], Path], tmp_path: Path) -> None:
+def test_weights_that_are_cut_or_something_else(unlisted: Callable[[str], Path], tmp_path: Path, cases: Cases) -> None:
     class Trap:
         def __reduce__(self) -> tuple[Any, ...]:
             return Path.touch, (tmp_path / "touched",)
 
-    cases = Cases()
     for name in ("gru-char", "ngram-char"):
         folder = unlisted(name)
         data = (folder / WEIGHTS).read_bytes()
@@ -138,7 +136,7 @@ def test_weights_that_are_cut_or_something_else(unlisted: Callable[[str], Path],
         for content in (*(data[:keep] for keep in (0, 1, 7, 8, 9, 100, -1)), *headers, *others):
             (folder / WEIGHTS).write_bytes(content)
             cases.expect(folder, content[:20], "not" if content in headers else DAMAGED)
-    assert cases.wrong == {} and not (tmp_path / "touched").exists(), "no pickle is read"
+    assert not (tmp_path / "touched").exists(), "no pickle is read"
 
 
 # config.json.
@@ -175,8 +173,8 @@ REFUSED: dict[str, list[tuple[Any, str]]] = {
 }  # fmt: skip
 
 
-def test_config_values_that_are_refused(saved: Path) -> None:
-    file, cases = saved / CONFIG, Cases()
+def test_config_values_that_are_refused(saved: Path, cases: Cases) -> None:
+    file = saved / CONFIG
     original = file.read_bytes()
     for path, values in REFUSED.items():
         for value, word in values:
@@ -192,12 +190,8 @@ def test_config_values_that_are_refused(saved: Path) -> None:
             less = {name: value for name, value in content[part].items() if name != key}
             file.write_text(json.dumps(content | {part: less}))
             cases.expect(saved, f"without {part}.{key}", f"keys of {part}")
-    assert cases.wrong == {}
-
-
-def test_presets_that_have_the_form_of_a_name_are_read(saved: Path) -> None:
-    for preset in ("lstm-word", "lstm-word-large", "blend", "my-mingru:mingru-char", "lstm-my-bytes:bytes"):
-        edit_json(saved / CONFIG, "preset", value=preset)
+    for preset in ("lstm-word-large", "blend", "my-mingru:mingru-char"):  # the forms of a name
+        file.write_text(json.dumps(content | {"preset": preset}))
         assert reviewgen.load(saved).preset == preset
 
 
@@ -217,17 +211,16 @@ def test_a_missing_plugin_names_the_package_to_install_and_hostile_names_are_not
 
 
 def test_a_message_of_more_than_480_characters_is_cut_in_the_middle(saved: Path) -> None:
-    original = (saved / CONFIG).read_bytes()
-
-    def message(characters: int) -> str:
-        edit_json(saved / CONFIG, "x" * characters, value=1)
-        said = refusal(saved)
-        (saved / CONFIG).write_bytes(original)
-        return said
-
-    most = 480 - len(message(9)) + 9
-    assert [len(message(most + more)) for more in (-1, 0, 1, 2, 50)] == [479, 480, 475, 475, 475]
-    assert message(most)[:380] + " ... " + message(most + 1)[-90:] == message(most + 1)
+    edit_json(saved / CONFIG, "x" * 9, value=1)
+    most = 480 - len(refusal(saved)) + 9
+    original = json.loads((saved / CONFIG).read_text())
+    del original["x" * 9]
+    said = []
+    for more in (-1, 0, 1, 50):
+        (saved / CONFIG).write_text(json.dumps(original | {"x" * (most + more): 1}))
+        said.append(refusal(saved))
+    assert [len(message) for message in said] == [479, 480, 475, 475]
+    assert said[2] == said[1][:380] + " ... " + said[2][-90:]
 
 
 # Tensors.
@@ -246,6 +239,8 @@ EDITS: list[Callable[[dict[str, torch.Tensor]], object]] = [
     lambda tensors: tensors.update(extra=torch.ones(1)),
     lambda tensors: tensors.update(other=tensors.pop(sorted(tensors)[0])),
     _change_first(lambda tensor: tensor.unsqueeze(0)),
+    _change_first(lambda tensor: tensor[:-1].clone()),
+    _change_first(lambda tensor: torch.cat([tensor, tensor[-1:]])),
     _change_first(lambda tensor: tensor.bfloat16()),
     _change_first(lambda tensor: tensor.double()),
     _change_first(lambda tensor: tensor.long()),
@@ -253,42 +248,18 @@ EDITS: list[Callable[[dict[str, torch.Tensor]], object]] = [
 
 
 @pytest.mark.parametrize("name", ["gru-char", "ngram-char"])
-def test_missing_extra_and_wrong_tensors(unlisted: Callable[[str], Path], name: str) -> None:
-    folder, cases = unlisted(name), Cases()
+def test_missing_extra_and_wrong_tensors(unlisted: Callable[[str], Path], name: str, cases: Cases) -> None:
+    folder = unlisted(name)
     original = (folder / WEIGHTS).read_bytes()
     for number, edit in enumerate(EDITS):
         edit_tensors(folder, edit)
-        cases.expect(folder, number, WEIGHTS)
+        cases.expect(folder, number, "tensors")
         (folder / WEIGHTS).write_bytes(original)
-    assert cases.wrong == {}
-
-
-def test_a_network_s_tensor_of_one_row_more_or_less_is_refused(saved: Path) -> None:
-    original = (saved / WEIGHTS).read_bytes()
-    for change in (lambda tensor: tensor[:-1].clone(), lambda tensor: torch.cat([tensor, tensor[-1:]])):
-        edit_tensors(saved, _change_first(change))
-        assert "requires float32" in refusal(saved)
-        (saved / WEIGHTS).write_bytes(original)
-
-
-def test_the_arrays_of_an_ngram_must_fit_one_another_and_its_config(unlisted: Callable[[str], Path]) -> None:
-    folder, cases = unlisted("ngram-char"), Cases()
-    weights, config = (folder / WEIGHTS).read_bytes(), (folder / CONFIG).read_bytes()
-    for name, array in load_file(folder / WEIGHTS).items():
-        if array.ndim and len(array):
-            edit_tensors(folder, lambda tensors, name=name: tensors.update({name: tensors[name][:-1].clone()}))
-            cases.expect(folder, name, "")
-            (folder / WEIGHTS).write_bytes(weights)
-    for key, value in (("order", 3), ("order", 5), ("vocab_size", 5), ("vocab_size", 10**9)):
-        edit_json(folder / CONFIG, "model", "config", key, value=value)
-        cases.expect(folder, (key, value), "")
-        (folder / CONFIG).write_bytes(config)
-    assert cases.wrong == {}
 
 
 @pytest.mark.parametrize("name", ["gru-char", "ngram-char"])
-def test_weights_that_are_nan_infinite_or_above_a_billion(unlisted: Callable[[str], Path], name: str) -> None:
-    folder, cases = unlisted(name), Cases()
+def test_weights_that_are_nan_infinite_or_above_a_billion(unlisted: Callable[[str], Path], name: str, cases: Cases) -> None:
+    folder = unlisted(name)
     tensors = load_file(folder / WEIGHTS)
     largest = max((name for name, array in tensors.items() if array.dtype == np.float32), key=lambda name: tensors[name].size)
     for value in (3e38, -1e10, 1.1e9, np.inf, np.nan):
@@ -296,16 +267,14 @@ def test_weights_that_are_nan_infinite_or_above_a_billion(unlisted: Callable[[st
         changed[largest].flat[0] = value
         save_file(tensors | changed, folder / WEIGHTS, metadata={"format": "pt"})
         cases.expect(folder, value, DAMAGED)
-    assert cases.wrong == {}
 
 
-def test_sizes_that_a_config_declares_take_no_memory(saved: Path) -> None:
-    original, cases = (saved / CONFIG).read_bytes(), Cases()
+def test_sizes_that_a_config_declares_take_no_memory(saved: Path, cases: Cases) -> None:
+    original = (saved / CONFIG).read_bytes()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for settings in (
         {"hidden_size": 10**9},
         {"hidden_size": 40_000},  # 19 GB of weights
-        {"hidden_size": 10**6, "layer": "reference"},
         {"vocab_size": 10**9},
         {"embedding_size": 10**9, "tied": True},
     ):
@@ -313,69 +282,41 @@ def test_sizes_that_a_config_declares_take_no_memory(saved: Path) -> None:
             edit_json(saved / CONFIG, "model", "config", key, value=value)
         cases.expect(saved, settings, "")
         (saved / CONFIG).write_bytes(original)
-    assert cases.wrong == {}
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 << 10  # kB
 
 
 # Parts that do not belong together.
 
 
-def test_the_tokenizer_of_another_model(unlisted: Callable[[str], Path]) -> None:
-    folder = unlisted("gru-char")
-    (folder / TOKENIZER).write_text(json.dumps({"schema": 1, "characters": "abc"}))
-    message = refusal(folder)
-    assert "do not belong together" in message and "conditions" not in message
-
-
-def test_the_conditions_of_another_model(unlisted: Callable[[str], Path]) -> None:
-    folder = unlisted("conditional")
+@pytest.mark.parametrize("name", ["gru-char", "conditional"])
+def test_the_tokenizer_of_another_model(unlisted: Callable[[str], Path], name: str) -> None:
+    folder = unlisted(name)
     whole = reviewgen.load(folder)
     (folder / TOKENIZER).write_text(json.dumps({"schema": 1, "characters": "abc"}))
     ids = whole.conditions.vocab_size - whole.tokenizer.vocab_size
-    assert ids > 4 and f"and its conditions {ids}: they do not belong together" in refusal(folder)
+    message = refusal(folder)
+    assert "do not belong together" in message and (f"and its conditions {ids}:" in message) == (ids > 4) == (name != "gru-char")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Ids(FakeConfig):
-    """The settings of a model that knows where texts begin and end."""
-
-    bos_id: int = 0
-    eos_id: int = 1
-
-
-def test_other_bos_and_eos_ids_than_the_tokenizer_s(tmp_path: Path) -> None:
-    letters().save_pretrained(tmp_path / "m")
-    register_model("table", type("TableWithIds", (Table,), {"Config": Ids}))
-    (tmp_path / "m" / "manifest.json").unlink()
-    assert reviewgen.load(tmp_path / "m").model.config is not None
-    cases = Cases()
-    for name in ("bos_id", "eos_id"):
-        for other in (2, 5):
-            edit_json(tmp_path / "m" / CONFIG, "model", "config", value={"vocab_size": LETTERS.vocab_size, name: other})
-            cases.expect(tmp_path / "m", name, f"{name} {other}")
-    assert cases.wrong == {}
-
-
-def test_an_index_of_another_corpus_or_with_implausible_figures(saved: Path, unlisted: Callable[[str], Path]) -> None:
+def test_an_index_of_another_corpus_or_implausible(saved: Path, unlisted: Callable[[str], Path], cases: Cases) -> None:
     file = saved / "novelty.safetensors"
     with safe_open(file, framework="numpy") as tensors:
         header = json.loads(tensors.metadata()["reviewgen.novelty"])
-    content, cases = load_file(file), Cases()
+    content = load_file(file)
     for characters in (1e-320, 0.0, 1e300, -1.0):
         save_file(content, file, {"reviewgen.novelty": json.dumps(header | {"characters_per_token": characters})})
         cases.expect(saved, characters, "characters per token")
     shutil.copyfile(unlisted("conditional") / file.name, file)
     edit_json(saved / TRAINING, "data", "fingerprint", value="another")
     cases.expect(saved, "another corpus", "belongs to another model")
-    assert cases.wrong == {}
 
 
 # training.json and generation_config.json.
 
 
-def test_the_training_record_is_checked(saved: Path) -> None:
+def test_the_training_record_is_checked(saved: Path, cases: Cases) -> None:
     good = {"unit": "%", "lower_is_better": None, "generated": 1, "held_out": 0.5}
-    cases, file = Cases(), saved / TRAINING
+    file = saved / TRAINING
     original = json.loads(file.read_text())
 
     def write(**values: Any) -> None:
@@ -401,7 +342,6 @@ def test_the_training_record_is_checked(saved: Path) -> None:
     ):
         write(metrics={"good": good, "odd": odd})
         cases.expect(saved, odd, "metrics")
-    assert cases.wrong == {}
     write(metrics={"good": good, "other": good | {"lower_is_better": True, "held_out": None}})
     assert reviewgen.load(saved).training["metrics"]["good"] == good
     (saved / "novelty.safetensors").unlink()  # it belongs to the corpus of the record
@@ -409,8 +349,8 @@ def test_the_training_record_is_checked(saved: Path) -> None:
     assert reviewgen.load(saved).training == {}
 
 
-def test_generation_defaults_are_checked_and_bounded(saved: Path) -> None:
-    cases, file = Cases(), saved / GENERATION
+def test_generation_defaults_are_checked_and_bounded(saved: Path, cases: Cases) -> None:
+    file = saved / GENERATION
     for settings, word in (
         *(([], "JSON object"), ({"temprature": 1.0}, "temprature"), ({"temperature": 0}, "temperature")),
         *(({"top_k": "5"}, "top_k"), ({"num_beams": 0}, "num_beams"), ({"num_return_sequences": 10**12}, "num_return")),
@@ -425,7 +365,6 @@ def test_generation_defaults_are_checked_and_bounded(saved: Path) -> None:
     ):
         file.write_text(json.dumps(settings))
         cases.expect(saved, settings, word)
-    assert cases.wrong == {}
     most = {"max_new_tokens": 100_000, "min_new_tokens": 10_000, "num_beams": 10, "no_repeat_ngram_size": 1_000}
     file.write_text(json.dumps(most | {"stop_strings": ["a" * 1_000] * 1_000, "temperature": [0.5] * 1_000}))
     assert reviewgen.load(saved).generation_config.max_new_tokens == 100_000
@@ -474,38 +413,32 @@ def test_errors_of_a_tokenizer_that_is_loaded_are_one_sentence(loading: Callable
     assert "one two three" in message and "four" not in message and "key" not in message
     assert "TypeError" in refusal(loading(failing(TypeError())))
     assert "cannot be read: Permission denied" in refusal(loading(failing(PermissionError(errno.EACCES, "Permission denied"))))
-    assert len(Loading.calls) == 4
     for number in (errno.ENOSPC, errno.EDQUOT):  # loops are compiled while a model is read
         with pytest.raises(StorageError, match="NUMBA_CACHE_DIR"):
             reviewgen.load(loading(failing(OSError(number, os.strerror(number)))))
-    with pytest.raises(BrokenPlugin, match=r"^as it is$"):
-        reviewgen.load(loading(failing(BrokenPlugin("as it is"))))
+    assert len(Loading.calls) == 6
+    for error in (BrokenPlugin("as it is"), RuntimeError("as it is")):
+        with pytest.raises(type(error), match=r"^as it is$"):
+            reviewgen.load(loading(failing(error)))
+    assert len(Loading.calls) == 8, "each is read once"
 
 
 def test_a_folder_that_changes_while_it_is_read_is_read_again(loading: Callable[..., Path]) -> None:
-    def change(folder: Path, name: str = "README.md") -> None:
-        (folder / name).write_text("x" * len(Loading.calls))
+    def change(folder: Path, name: str = "README.md", times: int = 99) -> None:
+        if len(Loading.calls) <= times:
+            (folder / name).write_text("x" * len(Loading.calls))
+            if times == 2:
+                raise RuntimeError("half a file")
 
-    def change_once(folder: Path, error: Exception | None = None) -> None:
-        if len(Loading.calls) == 1:
-            change(folder)
-            if error is not None:
-                raise error
-
-    assert reviewgen.load(loading(change_once)).bundle.card == "x"
-    assert len(Loading.calls) == 2
-    for error in (RuntimeError("half a file"), KeyError("x")):
+    for act, calls in (
+        (lambda folder: change(folder, times=1), 2),
+        (lambda folder: change(folder, times=2), 3),
+        (lambda folder: change(folder, ".DS_Store"), 1),
+    ):
         Loading.calls.clear()
-        assert reviewgen.load(loading(lambda folder, error=error: change_once(folder, error)))
-        assert len(Loading.calls) == 2
+        assert reviewgen.load(loading(act)) and len(Loading.calls) == calls
     Loading.calls.clear()
     assert "was changed by another process" in refusal(loading(change)) and len(Loading.calls) == 10
-    Loading.calls.clear()
-    assert reviewgen.load(loading(lambda folder: change(folder, ".DS_Store"))) and len(Loading.calls) == 1
-    Loading.calls.clear()
-    with pytest.raises(RuntimeError, match="a bug"):
-        reviewgen.load(loading(failing(RuntimeError("a bug"))))
-    assert len(Loading.calls) == 1
 
 
 def test_a_replacement_that_was_cut_off_is_finished(model_folder: Callable[[str], Path], tmp_path: Path) -> None:
@@ -515,11 +448,3 @@ def test_a_replacement_that_was_cut_off_is_finished(model_folder: Callable[[str]
     (tmp_path / ".m-abcdefgh" / "reviewgen.lock").touch()
     assert reviewgen.load(tmp_path / "m").preset == "ngram-char"
     assert [path.name for path in tmp_path.iterdir()] == ["m"]
-
-
-@pytest.mark.parametrize("name", ["gru-char", "ngram-char"])
-def test_a_loaded_model_does_not_need_its_folder(unlisted: Callable[[str], Path], name: str) -> None:
-    folder = unlisted(name)
-    model, texts = reviewgen.load(folder), reviewgen.load(folder).generate("the ", seed=2)
-    shutil.rmtree(folder)
-    assert model.generate("the ", seed=2) == texts and model.model.state_dict()
