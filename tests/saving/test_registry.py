@@ -5,7 +5,6 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -85,20 +84,18 @@ def test_an_unknown_name_suggests_the_closest(install: Install) -> None:
     assert "Did you mean 'lstm-word'" in said_by(lambda: find_preset("lstm-wrod"), UnknownPlugin)
     assert "'lstm-word-huge'" in said_by(lambda: find_preset("lstm-word-huge"), UnknownPlugin)
     said_by(lambda: find_preset("LSTM"), SourceError)
-    install("reviewgen-many", {"models": {f"many{number}": "fake_many:Model" for number in range(60)}}, {"fake_many": EMPTY})
+    code = f"{EMPTY}{PRESET}P = Preset(model='ngram', tokenizer='char', model_settings={{'order': 3}})\nBAD = {{}}\n"
+    points = {
+        "models": {f"many{number}": "fake_many:Model" for number in range(60)},
+        "presets": {"ngram-char-tiny": "fake_many:P", "ngram-char-bad": "fake_many:BAD"},
+    }
+    install("reviewgen-many", points, {"fake_many": code})
     said = said_by(lambda: find_model("many99"), UnknownPlugin)
     assert "Did you mean 'many" in said and " more." in said
     said = said_by(lambda: find_model("reviewgen-mayn:many1"), UnknownPlugin)
     assert "package reviewgen-mayn provides" in said and "Did you mean 'reviewgen-many:many" in said
-    assert "'reviewgen-many:gru-char'" in said_by(lambda: find_preset("reviewgen-many:gru-char"), UnknownPlugin)
-
-
-def test_presets_of_third_parties(install: Install) -> None:
-    code = f"{PRESET}P = Preset(model='ngram', tokenizer='char', model_settings={{'order': 3}})\nBAD = {{}}\n"
-    points = {"presets": {"ngram-char-tiny": "fake_presets:P", "ngram-char-bad": "fake_presets:BAD"}}
-    install("reviewgen-fake", points, {"fake_presets": code})
     assert find_preset("ngram-char-tiny").model_settings == {"order": 3}
-    assert "reviewgen-fake 1.2.3" in said_by(lambda: find_preset("ngram-char-bad"), BrokenPlugin)
+    assert "reviewgen-many 1.2.3" in said_by(lambda: find_preset("ngram-char-bad"), BrokenPlugin)
 
 
 # What is broken.
@@ -109,7 +106,6 @@ def test_presets_of_third_parties(install: Install) -> None:
     [
         ("import fake_missing_dependency\n", "ModuleNotFoundError: No module named 'fake_missing_dependency'"),
         ("raise RuntimeError('no such device')\n", "RuntimeError: no such device"),
-        ("def broken(:\n", "SyntaxError"),
         ("Other = 1\n", "AttributeError"),
         ("raise SystemExit(3)\n", "it calls sys.exit(3)"),
     ],
@@ -125,76 +121,39 @@ def test_a_broken_import_fails_only_when_the_plugin_is_asked_for(install: Instal
 
 
 def test_what_metadata_says_is_wrong_is_known_without_an_import(install: Install) -> None:
-    values = ("not a module", "", ":Model", ".relative:Model", "module", "a:b:c", "../up:Model", "1:Model")
+    odd = {f"odd{n}": value for n, value in enumerate(("not a module", "", ":Model", "module", "a:b:c", "../up:Model"))}
     points = {
-        "models": {
-            "My_Model": "fake_trap:Model",
-            "fine": "fake_trap:Model",
-            "absent": "fake_absent.part:Model",
-            **{f"odd{number}": value for number, value in enumerate(values)},
-        },
+        "models": {"My_Model": "fake_trap:Model", "fine": "fake_trap:Model", "absent": "fake_absent.part:Model", **odd},
         "presets": {"fine": "fake_trap:PRESET", "dist:fine-char": "fake_trap:PRESET"},
         "weights": {"fine-char": "fake_trap:folder"},
     }
     install("reviewgen-trap", points, {"fake_trap": "raise SystemExit('imported')\n"})
-    twice = install("reviewgen-twice", {"models": {"twice": "fake_trap:A"}})
-    with next(twice.glob("*.dist-info/entry_points.txt")).open("a") as file:
-        file.write("twice = fake_trap:B\n")
     words = {
         ("model", "My_Model"): "letters a to z and digits only",
         ("model", "absent"): "its module fake_absent is not installed",
-        ("model", "twice"): "has the name twice: fake_trap:A and fake_trap:B",
         ("preset", "fine"): "<model>-<tokenizer>[-<size>]",
         ("preset", "dist:fine-char"): "<model>-<tokenizer>[-<size>]",
         ("weights", "fine-char"): "of the form package.folder; got 'fake_trap:folder'",
-        **{("model", f"odd{n}"): f"of the form module:attribute; got {value!r}" for n, value in enumerate(values)},
+        **{("model", name): f"of the form module:attribute; got {value!r}" for name, value in odd.items()},
     }
     found = {(plugin.kind, plugin.name): plugin.problem for plugin in list_plugins() if plugin.package != "reviewgen"}
     assert found.keys() == {*words, ("model", "fine")} and found["model", "fine"] is None
     assert {key: found[key] for key, word in words.items() if word not in str(found[key])} == {}
-    for kind, name in words:
-        if kind == "model":
-            assert str(found[kind, name]) in said_by(lambda name=name: find_model(name), BrokenPlugin)
-    assert "fake_trap" not in sys.modules
-
-
-def test_a_package_whose_metadata_is_damaged_hides_no_other(install: Install) -> None:
-    install("reviewgen-good", {"models": {"good": "fake_good:Model"}}, {"fake_good": EMPTY})
-    damages = {
-        "reviewgen-line": ("entry_points.txt", b"[reviewgen.models]\nno equals sign\n"),
-        "reviewgen-bytes": ("entry_points.txt", b"[reviewgen.models]\n\xff\xfe = x:y\n"),
-        "reviewgen-empty": ("METADATA", b""),
-    }
-    for package, (name, content) in damages.items():
-        site = install(package, {"models": {f"of{package[10:]}": "fake_good:Model"}})
-        next(site.glob(f"*.dist-info/{name}")).write_bytes(content)
-    nameless = install("reviewgen-nameless", {"models": {"nameless": "fake_good:Model"}})
-    next(nameless.glob("*.dist-info/METADATA")).unlink()
-    rows = {plugin.name: plugin for plugin in list_plugins() if plugin.package != "reviewgen"}
-    assert find_model("good")[0].__module__ == "fake_good" and rows["good"].problem is None
-    for package, error in (("reviewgen-line", "TypeError"), ("reviewgen-bytes", "UnicodeDecodeError")):
-        assert rows[package].kind == "package" and error in str(rows[package].problem)
-    assert rows["ofempty"].package == rows["nameless"].package == "(unknown package)"
-    assert find_model("lstm")[1].package == "reviewgen"
+    assert str(found["model", "odd0"]) in said_by(lambda: find_model("odd0"), BrokenPlugin) and "fake_trap" not in sys.modules
 
 
 # Names that several packages have.
 
 
 def test_a_reserved_name_is_not_taken_by_a_third_party(install: Install) -> None:
-    points = {
-        "models": {"gru": "fake_thief:Model"},
-        "tokenizers": {"char": "fake_thief:Model"},
-        "steppers": {"gru": "fake_thief:Model", "lstm": "fake_thief:Model"},
-        "presets": {"gru-char": "fake_thief:P"},
-        "weights": {"gru-char": "fake_thief.weights"},
-    }
+    model = "fake_thief:Model"
+    points = {"models": {"gru": model}, "tokenizers": {"char": model}, "steppers": {"gru": model, "lstm": model}}
+    points |= {"presets": {"gru-char": "fake_thief:P"}, "weights": {"gru-char": "fake_thief.weights"}}
     install("reviewgen-thief", points, {"fake_thief": f"{PRESET}{EMPTY}P = None\n"})
     for find, name in ((find_model, "gru"), (find_tokenizer, "char")):
         loaded, plugin = find(name)
         assert (plugin.package, plugin.problem) == ("reviewgen", None) and loaded.__module__.startswith("reviewgen_")
-    for name in ("gru", "lstm", "reviewgen:gru"):
-        assert find_stepper(name).__module__.startswith("reviewgen_recurrent")
+    assert find_stepper("lstm").__module__ == find_stepper("reviewgen:gru").__module__ != "fake_thief"
     assert find_preset("gru-char").model == "gru"
     assert find_weights("gru-char").parent.name == "reviewgen_weights"
     assert "fake_thief" not in sys.modules
@@ -210,33 +169,20 @@ def test_a_reserved_name_is_not_taken_by_a_third_party(install: Install) -> None
 
 
 def test_one_of_two_packages_is_named(install: Install) -> None:
+    code = f"{PRESET}{EMPTY}P = Preset(model='twin', tokenizer='char')\n"
     for which in ("one", "two"):
-        code = f"{PRESET}{EMPTY}P = Preset(model='twin', tokenizer='char')\n"
-        module = f"fake_{which}"
-        points = {"models": {"twin": "Model"}, "tokenizers": {"bytes": "Model"}, "presets": {"twin-char": "P"}}
-        install(
-            f"reviewgen-{which}",
-            {group: {name: f"{module}:{value}" for name, value in names.items()} for group, names in points.items()},
-            {module: code},
-        )
-    for call in (
-        lambda: find_model("twin"),
-        lambda: find_preset("twin-word"),
-        lambda: find_preset("twin-char"),
-        lambda: find_preset("gru-bytes"),
-    ):
-        said = said_by(call, PluginConflict)
-        assert "reviewgen-one and reviewgen-two" in said and "Name one of them: reviewgen-one:" in said
-    assert problems("twin") == {
-        package: f"reviewgen-one and reviewgen-two have this name: write {package}:twin"
-        for package in ("reviewgen-one", "reviewgen-two")
-    }
+        model = f"fake_{which}:Model"
+        points = {"models": {"twin": model}, "tokenizers": {"bytes": model}, "presets": {"twin-char": f"fake_{which}:P"}}
+        install(f"reviewgen-{which}", points, {f"fake_{which}": code})
+    for call in (lambda: find_model("twin"), *(lambda name=name: find_preset(name) for name in ("twin-char", "gru-bytes"))):
+        assert "Name one of them: reviewgen-one:" in said_by(call, PluginConflict)
+    for package, problem in problems("twin").items():
+        assert problem == f"reviewgen-one and reviewgen-two have this name: write {package}:twin"
     assert "fake_one" not in sys.modules
     assert find_model("reviewgen-two:twin")[0].__module__ == "fake_two"
     assert find_tokenizer("reviewgen_One:bytes")[0].__module__ == "fake_one"
     assert describe_plugin("model", "reviewgen-two:twin").name == "twin"
     assert find_preset("reviewgen-two:twin-char") == Preset(model="reviewgen-two:twin", tokenizer="char")
-    assert find_preset("reviewgen-one:twin-word") == Preset(model="reviewgen-one:twin", tokenizer="word")
     assert find_preset("reviewgen-one:twin-reviewgen-two:bytes").tokenizer == "reviewgen-two:bytes"
 
 
@@ -244,8 +190,8 @@ def test_one_of_two_packages_is_named(install: Install) -> None:
 
 
 def test_steppers_and_javascript_are_those_of_the_model_s_own_package(install: Install) -> None:
-    paths = "from pathlib import Path\nSTEPPER, LOST, TEXT = Path(__file__).with_name('one.js'), Path('/no/such.js'), 'one.js'\n"
-    names = {"twin": "fake_one:STEPPER", "lost": "fake_one:LOST", "text": "fake_one:TEXT"}
+    paths = "from pathlib import Path\nSTEPPER, LOST = Path(__file__).with_name('one.js'), Path('/no/such.js')\n"
+    names = {"twin": "fake_one:STEPPER", "lost": "fake_one:LOST"}
     models = dict.fromkeys([*names, "bare"], "fake_one:Model")
     site = install("reviewgen-one", {"models": models, "web_steppers": names}, {"fake_one": EMPTY + paths})
     (site / "one.js").write_text("export default () => 1;")
@@ -255,8 +201,7 @@ def test_steppers_and_javascript_are_those_of_the_model_s_own_package(install: I
     assert find_web_stepper("twin") == site / "one.js"
     assert find_web_stepper("gru").parent.name == "reviewgen_recurrent" and "fake_two" not in sys.modules
     assert find_web_tokenizer("word").parent.name == "reviewgen_word"
-    for name in ("lost", "text"):
-        assert "existing JavaScript file" in said_by(lambda name=name: find_web_stepper(name), BrokenPlugin)
+    assert "existing JavaScript file" in said_by(lambda: find_web_stepper("lost"), BrokenPlugin)
 
 
 # Registered in the process.
@@ -273,10 +218,7 @@ def test_a_registered_plugin_is_found_until_it_is_forgotten(install: Install) ->
     assert find_preset("mine-char") == Preset(model="mine", tokenizer="char")
     assert find_preset("gru-mine") == Preset(model="gru", tokenizer="mine")
     assert find_model("reviewgen-one:mine")[0].__module__ == "fake_one"
-    assert problems("mine") == {
-        THIS_PROCESS: None,
-        "reviewgen-one": "the name is registered in this process: write reviewgen-one:mine",
-    }
+    assert problems("mine")[THIS_PROCESS] is None and "registered in this process" in str(problems("mine")["reviewgen-one"])
     unregister_all()
     assert find_model("mine")[0].__module__ == "fake_one"
     said_by(lambda: find_tokenizer("mine"), UnknownPlugin)
@@ -295,41 +237,26 @@ def test_names_that_cannot_be_registered() -> None:
 # The version of the contract.
 
 
-@pytest.mark.parametrize(
-    ("declared", "words"),
-    [
-        ("1.0", []),
-        ("1", []),
-        ("1.99", []),
-        ("2.0", ["version 2.0", "version 1.0", "upgrade reviewgen"]),
-        ("0.9", ["version 0.9", "version 1.0", "upgrade reviewgen-fake"]),
-        ("one", ["major.minor; got 'one'"]),
-    ],
-)
-def test_another_major_version_is_refused_before_import(install: Install, declared: str, words: list[str]) -> None:
-    points = {
-        "models": {"fakemodel": "fake_good:Model"},
-        "weights": {"a-fake": "fakeweights.a"},
-        "api": {declared: "reviewgen.protocols"},
-    }
-    install("reviewgen-fake", points, {"fake_good": EMPTY, "fakeweights": ""})
+@pytest.mark.parametrize(("declared", "word"), [("1.99", ""), ("2.0", "upgrade reviewgen"), ("0.9", "upgrade reviewgen-fake")])
+def test_another_major_version_is_refused_before_import(install: Install, declared: str, word: str) -> None:
+    points = {"models": {"fakemodel": "fake_good:Model"}, "api": {declared: "reviewgen.protocols"}}
+    install("reviewgen-fake", points, {"fake_good": EMPTY})
     row = listed("fakemodel")["reviewgen-fake"]
-    assert row.api_version == declared and (row.problem is None) == (not words)
-    if not words:
+    assert row.api_version == declared and (row.problem is None) == (word == "")
+    if word:
+        said = said_by(lambda: find_model("fakemodel"), BrokenPlugin)
+        assert word in said and said.endswith(f"{row.problem}.") and "fake_good" not in sys.modules
+    else:
         assert find_model("fakemodel")[0].__module__ == "fake_good"
-        return
-    for call in (lambda: find_model("fakemodel"), lambda: find_weights("a-fake")):
-        said = said_by(call, BrokenPlugin)
-        assert all(word in said for word in words) and said.endswith(f"{row.problem}.") and "missing" not in said
-    assert "fake_good" not in sys.modules
 
 
-@pytest.mark.parametrize(("declared", "word"), [("2.0", "version 2.0"), (1, "got 1")])
-def test_a_class_declares_another_version(install: Install, declared: Any, word: str) -> None:
-    code = f"{EMPTY}Model.api_version = {declared!r}\n"
-    install("reviewgen-fake", {"models": {"fakemodel": "fake_late:Model"}}, {"fake_late": code})
-    mine = type("Mine", (), {"api_version": declared})
-    for call in (lambda: find_model("fakemodel"), lambda: register_model("mine", mine), lambda: register_tokenizer("mine", mine)):
+def test_a_class_declares_another_version(install: Install) -> None:
+    install("reviewgen-fake", {"models": {"fakemodel": "fake_late:Model"}}, {"fake_late": f"{EMPTY}Model.api_version = '2.0'\n"})
+    for call, word in (
+        (lambda: find_model("fakemodel"), "version 2.0"),
+        (lambda: register_model("mine", type("Mine", (), {"api_version": "2.0"})), "version 2.0"),
+        (lambda: register_tokenizer("mine", type("Mine", (), {"api_version": 1})), "got 1"),
+    ):
         assert word in said_by(call, BrokenPlugin)
 
 
@@ -351,10 +278,8 @@ def test_weights_are_found_without_an_import(weights: Path, install: Install) ->
     assert find_weights("lstm-fake") == find_weights("fake-weights:lstm-fake") == weights
     assert find_weights("fake-other:lstm-fake") is find_weights("nnlm-fake") is describe_weights("nnlm-fake") is None
     assert "'gru-fake' of fake-weights 1.2.3 are missing" in said_by(lambda: find_weights("gru-fake"), BrokenPlugin)
-    install("fake-gone", {"weights": {"a-gone": "fakegone.a"}})
-    assert "'a-gone' of fake-gone" in said_by(lambda: find_weights("a-gone"), BrokenPlugin)
-    install("fake-again", {"weights": {"a-gone": "fakeother.a"}})
-    assert "fake-again and fake-gone" in said_by(lambda: find_weights("a-gone"), PluginConflict)
+    install("fake-again", {"weights": {"gru-fake": "fakeother.a"}})
+    assert "fake-again and fake-weights" in said_by(lambda: find_weights("gru-fake"), PluginConflict)
     assert "fakeweights" not in sys.modules
 
 
@@ -362,23 +287,14 @@ def test_weights_are_described_unless_they_are_missing_damaged_or_changed(weight
     found, broken = describe_weights("lstm-fake"), describe_weights("gru-fake")
     assert found is not None and (found.bits_per_character, found.megabytes, found.problem) == (1.5, 0.0, None)
     assert broken is not None and broken.megabytes is None and "are missing" in str(broken.problem)
-    record = (weights / "training.json").read_text()
-    for damaged in ("[]", "{", '{"held_out": 3}'):
-        (weights / "training.json").write_text(damaged)
-        assert "cannot be read" in str(describe_weights("lstm-fake").problem)
-    (weights / "training.json").write_text(record)
     (weights / "model.safetensors").write_bytes(b"weights")
     entry = {"sha256": hashlib.sha256(b"weights").hexdigest(), "size": 7}
-    for facts, word in (
-        (entry, None),
-        (entry | {"sha256": "0" * 64}, "model.safetensors of"),
-        (entry | {"size": 8}, "model.safetensors of"),
-        (3, "manifest.json is damaged"),
-        (entry, None),
-    ):
+    changes = {"sha256": "0" * 64}, {"size": 8}
+    for facts, word in ((entry, None), *((entry | change, "model.safetensors of") for change in changes), (3, "is damaged")):
         (weights / "manifest.json").write_text(json.dumps({"files": {"model.safetensors": facts}}))
         described = describe_weights("lstm-fake")
         assert (described.problem is None) if word is None else (word in described.problem)
         assert (described.bits_per_character is None) == (word is not None)
-    (weights / "model.safetensors").unlink()
-    assert "is missing" in str(describe_weights("lstm-fake").problem)
+    (weights / "manifest.json").unlink()
+    (weights / "training.json").write_text('{"held_out": 3}')
+    assert "cannot be read" in str(describe_weights("lstm-fake").problem)
