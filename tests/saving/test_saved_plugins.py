@@ -3,17 +3,16 @@
 import json
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, make_dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 import reviewgen
 from reviewgen import ReviewModel
 from reviewgen.errors import BrokenPlugin, BundleError, UnknownPlugin
-from reviewgen.registry import THIS_PROCESS, find_model, name_of_saved, register_model, register_tokenizer, unregister_all
+from reviewgen.registry import find_model, name_of_saved, register_model, register_tokenizer, unregister_all
 from tests.support.distributions import MODEL, Install, install, untouched_registry
 from tests.support.fakes import TEXTS, LetterTokenizer
 from tests.support.models import SMALL, TRAINING
@@ -46,8 +45,6 @@ def test_the_distribution_decides_whose_plugin_loads_a_model(install: Install, t
     add("two")
     model = reviewgen.load(tmp_path / "m")
     assert module_of(model) == "fake_one" and model.generate("the ", seed=1, max_new_tokens=20) == texts
-    further = reviewgen.train(model, TEXTS, **QUICK)
-    assert module_of(further) == "fake_one" and further.preset == "twin-char"
     for gone, is_told in (("one", True), ("two", False)):
         monkeypatch.setattr(sys, "path", [folder for folder in sys.path if folder != str(sites[gone])])
         message = message_of(tmp_path / "m")
@@ -84,16 +81,11 @@ def test_a_registered_model_is_loaded_where_it_is_registered(install: Install, t
     model = reviewgen.load(tmp_path / "m")
     assert type(model.bundle.model) is second and model.generate("the ", seed=1, max_new_tokens=20) == texts
     unregister_all()
-    assert "reviewgen.register_model('mine', ...)" in message_of(tmp_path / "m")
     install("reviewgen-mine", {"models": {"mine": "fake_mine:Model"}}, {"fake_mine": MODEL})
     assert "reviewgen.register_model('mine', ...)" in message_of(tmp_path / "m"), "the installed one is another"
     register_model("mine", second)
-    facts = {"name": "mine", "distribution": THIS_PROCESS, "version": ""}
-    assert find_model(name_of_saved("model", facts))[0] is second
-    installed = facts | {"distribution": "reviewgen-mine", "version": "1"}
-    assert find_model(name_of_saved("model", installed))[0].__module__ == "fake_mine"
-    with pytest.raises(UnknownPlugin, match="register_tokenizer"):
-        name_of_saved("tokenizer", facts)
+    facts = {"name": "mine", "distribution": "reviewgen-mine", "version": "1"}
+    assert find_model(name_of_saved("model", facts))[0].__module__ == "fake_mine"
 
 
 def test_facts_of_a_plugin_that_is_gone_or_cannot_be_installed(install: Install) -> None:
@@ -101,23 +93,18 @@ def test_facts_of_a_plugin_that_is_gone_or_cannot_be_installed(install: Install)
     facts = {"name": "twin", "distribution": "reviewgen-one", "version": "0.9"}
     with pytest.raises(UnknownPlugin, match=r"reviewgen-one 1\.2\.3, which is installed, has none .* reviewgen-one==0\.9$"):
         name_of_saved("model", facts)
-    for odd in ({"distribution": "x; rm -rf /"}, {"version": "1 && reboot"}, {"name": "Twin\n"}, {"distribution": "(another)"}):
+    for odd in ({"version": "1 && reboot"}, {"name": "Twin\n"}, {"distribution": "(another)"}):
         with pytest.raises(BundleError, match="not valid"):
             name_of_saved("model", facts | odd)
 
 
 # Configs that an earlier version of a plugin has saved.
 
-TABLE = '''
-from dataclasses import dataclass
-import numpy as np
-from torch import nn
-
-@dataclass(frozen=True, kw_only=True)
-class TableConfig:
-    """Until version 1 the setting ``width`` was called ``units``."""
+TABLE = MODEL.replace(
+    "    vocab_size: int\n",
+    """
     vocab_size: int
-    width: int = 3
+    width: int = 3  # until version 1 it was called ``units``
 
     @classmethod
     def migrate(cls, values, version):
@@ -126,41 +113,8 @@ class TableConfig:
         if "units" in values:
             values["width"] = values.pop("units")
         return {"0.1": ["odd"], "0.2": {**values, "depth": 2}}.get(version, values)
-
-class Table(nn.Module):
-    Config, built = TableConfig, 0
-
-    def __init__(self, config):
-        super().__init__()
-        Table.built += 1
-        self.config = config
-        self.embedding = nn.Embedding(config.vocab_size, config.width)
-        self.output = nn.Linear(config.width, config.vocab_size)
-
-    def initial_state(self, batch_size):
-        return ()
-
-    def forward(self, ids, state):
-        return self.output(self.embedding(ids)), ()
-
-class TableStepper:
-    Config = TableConfig
-
-    def __init__(self, config, tensors, weight_bits=32):
-        self.tensors = tensors
-
-    @staticmethod
-    def expect(config):
-        matrix = ("float32", (config.vocab_size, config.width))
-        return {"embedding.weight": matrix, "output.weight": matrix, "output.bias": ("float32", (config.vocab_size,))}
-
-    def initial_state(self, batch_size):
-        return ()
-
-    def forward(self, ids, state):
-        last = self.tensors["embedding.weight"][ids[:, -1]]
-        return last @ self.tensors["output.weight"].T + self.tensors["output.bias"], ()
-'''
+""",
+)
 
 
 def make_older(folder: Path, version: str, *parts: str) -> None:
@@ -173,74 +127,49 @@ def make_older(folder: Path, version: str, *parts: str) -> None:
     (folder / "manifest.json").unlink(missing_ok=True)  # earlier versions wrote none
 
 
-@pytest.mark.parametrize("is_stepped", [False, True])
-def test_a_folder_with_an_older_config_and_a_blend_of_it_load(install: Install, tmp_path: Path, is_stepped: bool) -> None:
-    points = {"models": {"table": "fake_table:Table"}} | (
-        {"steppers": {"table": "fake_table:TableStepper"}} if is_stepped else {}
-    )
-    install("reviewgen-table", points, {"fake_table": TABLE})
+def test_a_folder_with_an_older_config_and_a_blend_of_it_load(install: Install, tmp_path: Path) -> None:
+    install("reviewgen-table", {"models": {"table": "fake_table:Model"}}, {"fake_table": TABLE})
     reviewgen.train("table-char", TEXTS, out=tmp_path / "old", **QUICK)
     make_older(tmp_path / "old", "0.5")
-    built = sys.modules["fake_table"].Table.built
     model = reviewgen.load(tmp_path / "old")
-    text = model.generate_one("the ", seed=1, max_new_tokens=5)
-    assert (sys.modules["fake_table"].Table.built == built) == is_stepped, "a stepper generates without torch"
     model.save_pretrained(tmp_path / "new")
     config = json.loads((tmp_path / "new" / "config.json").read_text(encoding="utf-8"))["model"]["config"]
     assert config == {"vocab_size": model.tokenizer.vocab_size, "width": 3}
-    assert reviewgen.load(tmp_path / "new").generate_one("the ", seed=1, max_new_tokens=5) == text
+    assert reviewgen.load(tmp_path / "new").score("the movie") == model.score("the movie")
     reviewgen.blend([model, model]).save_pretrained(tmp_path / "blend")
     make_older(tmp_path / "blend", "0.5", "models")
-    blend = reviewgen.load(tmp_path / "blend")
-    assert blend.score("the movie").bits == pytest.approx(model.score("the movie").bits, rel=1e-5)
-    ids = np.array([[3, 4]])
-    one, other = (each.bundle.weights.stepper() for each in (model, blend))
-    logits = [np.asarray(stepper.forward(ids, stepper.initial_state(1))[0]).ravel() for stepper in (one, other)]
-    normal = [each - np.log(np.exp(each).sum()) for each in logits]
-    np.testing.assert_allclose(normal[0], normal[1], atol=1e-5)
+    assert reviewgen.load(tmp_path / "blend").score("the movie").bits == pytest.approx(model.score("the movie").bits, rel=1e-5)
     for version, word in (("0.0", "models of 0.0 are gone"), ("0.1", "returned a list"), ("0.2", "0.2 has saved")):
         make_older(tmp_path / "old", version)
         assert word in refusal(tmp_path / "old")
 
 
-@dataclass(frozen=True, kw_only=True)
-class FirstConfig:
-    """The settings of version 1 of a tokenizer."""
+class Changed(LetterTokenizer):
+    """A tokenizer whose setting had another name when a model was saved."""
 
-    letters: int = 100
+    @dataclass(frozen=True, kw_only=True)
+    class Config:
+        """Its settings."""
 
+        characters: int = 100
 
-@dataclass(frozen=True, kw_only=True)
-class SecondConfig:
-    """The settings of version 2: one has another name, and one is new."""
-
-    characters: int = 100
-    normalise: bool = False
-
-    @classmethod
-    def migrate(cls, values: dict[str, Any], version: str) -> Mapping[str, Any]:
-        if "letters" in values:
-            values["characters"] = values.pop("letters")
-        return {"normalise": False, **values}
+        @classmethod
+        def migrate(cls, values: dict[str, Any], version: str) -> Mapping[str, Any]:
+            return {"characters": values.pop("letters", 7), **values}
 
 
 def test_a_model_keeps_its_index_when_the_settings_of_its_tokenizer_change(tmp_path: Path) -> None:
-    register_tokenizer("changing", type("First", (LetterTokenizer,), {"Config": FirstConfig}))
+    earlier = make_dataclass("Config", [("letters", int, 100)], frozen=True, kw_only=True)
+    register_tokenizer("changing", type("First", (LetterTokenizer,), {"Config": earlier}))
     reviewgen.train("gru-changing", TEXTS, out=tmp_path / "old", **(SMALL | QUICK))
-    register_tokenizer("changing", type("Second", (LetterTokenizer,), {"Config": SecondConfig}))
+    register_tokenizer("changing", Changed)
     model = reviewgen.load(tmp_path / "old")
     model.save_pretrained(tmp_path / "new")
     again = reviewgen.load(tmp_path / "new")
-    saved = json.loads((tmp_path / "new" / "config.json").read_text(encoding="utf-8"))["tokenizer"]["config"]
-    assert saved == {"characters": 100, "normalise": False}
-    for each in model, again:
-        assert each.bundle.tokenizer_config == SecondConfig() and each.novelty(TEXTS[0]).longest_text
+    assert json.loads((tmp_path / "new" / "config.json").read_text())["tokenizer"]["config"] == {"characters": 100}
+    for each in model, again, reviewgen.blend([model, again]):
+        assert each.bundle.tokenizer_config == Changed.Config() and each.novelty(TEXTS[0]).longest_text
     again.save_pretrained(tmp_path / "third")
     assert listing(tmp_path / "third") == listing(tmp_path / "new")
-    reviewgen.train(model, TEXTS, out=tmp_path / "further", **QUICK)
-    further = reviewgen.load(tmp_path / "further")
-    reviewgen.blend([model, further]).save_pretrained(tmp_path / "blend")
-    for each in further, reviewgen.load(tmp_path / "blend"):
-        assert each.bundle.index is not None and each.bundle.tokenizer_config == SecondConfig()
     edit_json(tmp_path / "new" / "training.json", "data", "fingerprint", value="another")
     assert "belongs to another model" in refusal(tmp_path / "new")
