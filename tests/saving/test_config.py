@@ -1,8 +1,9 @@
-"""Strict settings: types, bounds, unknown keys, strings and durations; their descriptions, and ``reviewgen settings``."""
+"""Strict settings: types, bounds, unknown keys, strings, durations, descriptions; errors of the system in one sentence."""
 
+import errno
 import json
 import math
-from dataclasses import FrozenInstanceError, dataclass, fields
+from dataclasses import FrozenInstanceError, dataclass
 from typing import Annotated, Any, Literal
 
 import pytest
@@ -28,9 +29,7 @@ from reviewgen.config import (
     rename_values,
     to_dict,
 )
-from reviewgen.errors import ConfigError
-from reviewgen.registry import find_preset, list_presets
-from tests.support.fakes import run_command
+from reviewgen.errors import ConfigError, StorageError, storage_errors
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,29 +160,10 @@ def test_settings_by_group_and_durations() -> None:
 # Descriptions, and ``reviewgen settings``.
 
 
-@dataclass(frozen=True, kw_only=True)
-class Child(TrainingConfig):
-    """Settings of another training.
-
-    Attributes:
-        bptt (int): Described anew,
-            which continues here.
-        gone: Not a field.
-
-    Raises:
-        warmup: Not a description.
-    """
-
-    bare: bool = False
-
-
-def test_descriptions_come_from_the_attributes_of_a_class_and_its_bases() -> None:
-    inherited = describe_fields(TrainingConfig)
-    assert describe_fields(Child) == inherited | {"bptt": "Described anew, which continues here.", "bare": ""}
-    assert inherited["patience"].endswith("the learning rate falls from there to zero, which ends the run early.")
-
-
-def test_accepted_values_are_described() -> None:
+def test_every_setting_of_a_training_and_its_accepted_values_are_described() -> None:
+    assert all(describe_fields(TrainingConfig).values())
+    words = describe_fields(TrainingConfig)["patience"]
+    assert words.endswith("the learning rate falls from there to zero, which ends the run early.")
     hints: list[tuple[Any, str, Any, dict[str, float]]] = [
         (int, "int", None, {}),
         (bool, "true | false", [True, False], {}),
@@ -200,33 +180,11 @@ def test_accepted_values_are_described() -> None:
         assert (describe_hint(hint), choices_of(hint), bounds_of(hint)) == (words, choices, bounds)
 
 
-def settings(capsys: Any, *words: str, columns: int = 120) -> tuple[int, str, str]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("COLUMNS", str(columns))
-        return run_command(patch, capsys, "settings", *words)
-
-
-def test_every_setting_of_a_shipped_preset_is_listed_with_its_value_and_a_description(capsys: Any) -> None:
-    for name in [plugin.name for plugin in list_presets()]:
-        facts, preset = json.loads(settings(capsys, name, "--json")[1]), find_preset(name)
-        assert facts["preset"] == name
-        for group in ("model", "tokenizer", "training"):
-            assert [row["name"] for row in facts[group] if not row["description"]] == []
-            values = {row["name"]: row["value"] for row in facts[group]}
-            own = {} if preset.parts else getattr(preset, f"{group}_settings")
-            assert {setting: values[setting] for setting in own} == dict(own)
-        assert "vocab_size" not in {row["name"] for row in facts["model"]}
-        assert [row["name"] for row in facts["training"]] == [field.name for field in fields(TrainingConfig)]
-        row = next(row for row in facts["training"] if row["name"] == "bptt")
-        assert row["bounds"] == {"at_least": 1, "at_most": 65536}
-
-
-def test_the_tables_fit_the_terminal_and_an_unknown_preset_is_named(capsys: Any) -> None:
-    for name, width in (("lstm-word", 80), ("ngram-char", 120)):
-        status, out, _ = settings(capsys, name, columns=width)
-        lines = out.splitlines()
-        assert status == 0 and max(map(len, lines[:-1])) <= width and "``" not in out
-        for field in fields(TrainingConfig):
-            assert any(line.split()[:1] == [field.name] for line in lines)
-    status, _, said = settings(capsys, "lsm-word")
-    assert status == 1 and "Did you mean 'lstm-word'?" in said
+def test_errors_of_the_system_are_one_sentence_with_the_path_and_others_pass() -> None:
+    for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS, errno.ENAMETOOLONG):
+        with pytest.raises(StorageError, match=r"^[^\n]*the/path[^\n]*the system's message[^\n]*$"), storage_errors("the/path"):
+            raise OSError(number, "the system's message")
+    for error in (OSError(errno.EIO, "input/output error"), KeyError("x")):
+        with pytest.raises(type(error)) as caught, storage_errors("the/path"):
+            raise error
+        assert caught.value is error
