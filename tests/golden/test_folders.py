@@ -31,6 +31,7 @@ CALLS: dict[str, dict[str, Any]] = {
     "saved defaults": {"seed": 1, "num_return_sequences": 2},
     "plain": call(),
     "filters": call("The ", top_k=20, top_p=0.9, min_p=0.01),
+    "nucleus": call("It ", top_p=0.6),
     "penalties": call("My café ", repetition_penalty=1.2, no_repeat_ngram_size=3, min_new_tokens=25),
     "known words": call("a sc", words="known", finish="sentence", temperature=1.5),
     "greedy": call("this ", do_sample=False, num_return_sequences=1),
