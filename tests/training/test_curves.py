@@ -8,7 +8,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -17,9 +16,9 @@ import pytest
 from matplotlib.image import imread
 
 import reviewgen
-from reviewgen.errors import BundleError, ConfigError, OutputExists, ReviewgenError, StorageError
+from reviewgen.errors import BundleError, ConfigError, ReviewgenError, StorageError
 from reviewgen.pictures import draw_curves, find_curves
-from tests.support.fakes import TEXTS, run_command
+from tests.support.fakes import run_command
 from tests.support.models import EXAMPLES
 from tests.support.trainings import prepared, trained
 
@@ -63,57 +62,30 @@ def test_a_long_run_is_thinned_to_means() -> None:
         assert mean == pytest.approx(math.fsum(losses[first:last]) / (last - first), rel=1e-5)
 
 
-def test_a_loss_that_is_nan_stays_json_and_counting_has_no_curve(monkeypatch: Any, tmp_path: Path) -> None:
-    run = prepared(steps=9, out=tmp_path / "m")
-    forward, calls = type(run.model).forward, itertools.count(1)
-
-    def spoiling(self: Any, ids: Any, state: Any) -> Any:
-        logits, state = forward(self, ids, state)
-        return (logits * math.nan if self.training and next(calls) > 3 else logits), state
-
-    monkeypatch.setattr(type(run.model), "forward", spoiling)
-    assert len(list(run)) == 4
-    monkeypatch.undo()
-    run.finish()
-    record = record_of(tmp_path / "m")
-    assert ": NaN" not in (tmp_path / "m" / "training.json").read_text() and record["stopped"] == "diverged"
-    assert record["curve"]["train_nats_per_token"][-1] is None and record["curve"]["train_bits_per_character"][-1] is None
-    facts = trained("ngram-char")[2].training
-    assert len(facts["evaluations"]) == 1 and facts["curve"] == {} and facts["evaluations"][0]["train_nats_per_token"] is None
-
-
 # Plots.
 
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: Any, model_folder: Any) -> Path:
-    """A network, an n-gram, one whose bits are infinite, and one whose scores are not a distribution."""
+    """A network, an n-gram, and one whose bits are infinite."""
     folder: Path = tmp_path_factory.mktemp("models")
-    (folder / "other").mkdir()
     shutil.copytree(model_folder("ngram-char"), folder / "ngram")
-    copies = {"copy_tokens": 200, "evaluations": 4}
-    trained(steps=20, out=folder / "gru", training=copies)
-    trained(steps=5, out=folder / "_$x_$", training=copies)
+    trained(steps=20, out=folder / "gru", training={"copy_tokens": 200, "evaluations": 4})
     trained("ngram-char", out=folder / "infinite", model={"order": 6, "smoothing": "none"})
-    backoff = {"order": 3, "smoothing": "stupid-backoff"}
-    trained("ngram-char", out=folder / "scores", model=backoff, training={"novelty": "none"})
-    shutil.copytree(folder / "gru", folder / "other" / "gru")
+    shutil.copytree(folder / "gru", folder / "_$x_$")
     return folder
 
 
-@pytest.mark.parametrize("against", ["seconds", "steps", "tokens"])
 @pytest.mark.filterwarnings("error::UserWarning", "error::DeprecationWarning")  # not those of earlier tests
-def test_every_kind_of_run_can_be_drawn(against: str, saved: Path, tmp_path: Path) -> None:
-    every = ["gru", "ngram", "_$x_$", "infinite", "scores", "other/gru"]
-    for names in [[{"seconds": "gru", "steps": "infinite", "tokens": "scores"}[against]], every]:
-        file = tmp_path / f"curves{len(names)}.png"
+def test_every_kind_of_run_can_be_drawn(saved: Path, tmp_path: Path) -> None:
+    every = {"seconds": ["infinite"], "steps": ["gru"], "tokens": ["gru", "ngram", "_$x_$", "infinite"]}
+    for against, names in every.items():
+        file = tmp_path / f"{against}.png"
         assert len(reviewgen.plot_training([saved / name for name in names], file, against=against)) == len(names)
         pixels = imread(file)
         assert min(pixels.shape[:2]) > 600 and pixels[..., :3].std() > 0.02
-    for suffix in ("svg", "pdf") if against == "steps" else ():
-        reviewgen.plot_training([saved / "gru"], tmp_path / f"curves.{suffix}", against=against)
-        content = (tmp_path / f"curves.{suffix}").read_bytes()
-        assert content.startswith(b"%PDF") or ElementTree.fromstring(content).tag.endswith("svg")
+    reviewgen.plot_training([saved / "gru"], tmp_path / "curves.svg")
+    assert ElementTree.parse(tmp_path / "curves.svg").getroot().tag.endswith("svg")
 
 
 def test_what_is_drawn_is_what_was_recorded(saved: Path) -> None:
@@ -137,65 +109,42 @@ def test_what_is_drawn_is_what_was_recorded(saved: Path) -> None:
         assert bits.lines[0].get_xdata()[-1] == pytest.approx(seconds / size)
 
 
-def change(key: str, value: Any) -> Callable[[dict[str, Any]], Any]:
-    return lambda facts: facts.update({key: value})
-
-
-DAMAGES: list[tuple[Callable[[dict[str, Any]], Any] | str | None, str]] = [
-    (change("evaluations", ["a"]), "damaged"),
-    (change("evaluations", 3), "damaged"),
-    (lambda facts: facts["evaluations"][0].update(step="x"), "damaged"),
-    (change("curve", [1]), "damaged"),
-    (lambda facts: facts["curve"]["step"].pop(), "damaged"),
-    (lambda facts: facts["curve"].pop("seconds"), "damaged"),
-    (change("verdict", "good"), "damaged"),
-    (change("novelty", [1]), "damaged"),
-    (change("evaluations", []), "before the first evaluation"),
-    ("[]", "should be a JSON object"),
-    ("{", "not JSON"),
-    (None, "No such file"),
-]
-
-
-def test_a_damaged_run_is_an_error_and_an_old_one_is_drawn(saved: Path, tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+def test_a_damaged_run_is_an_error_and_an_old_one_is_drawn(saved: Path, tmp_path: Path) -> None:
     shutil.copytree(saved / "gru", tmp_path / "m")
     file, facts = tmp_path / "m" / "training.json", record_of(saved / "gru")
     (tmp_path / "m" / "manifest.json").unlink()  # as of an earlier version; otherwise the change itself is the error
-    for damage, said in DAMAGES:
-        harmed = json.loads(json.dumps(facts))
-        if callable(damage):
-            damage(harmed)
-        file.write_text(damage if isinstance(damage, str) else json.dumps(harmed), encoding="utf-8")
-        if damage is None:
-            file.unlink()
-        status, out, err = run_command(monkeypatch, capsys, "plot", tmp_path / "m", "--out", tmp_path / "c.png")
-        assert (status, out) == (1, "") and said in err and err.count("\n") == 1
+    less = {name: column[:-1] if name == "step" else column for name, column in facts["curve"].items()}
+    damages: list[tuple[Any, str]] = [
+        (facts | {"evaluations": ["a"]}, "damaged"),
+        (facts | {"evaluations": [facts["evaluations"][0] | {"step": "x"}]}, "damaged"),
+        (facts | {"curve": less}, "damaged"),
+        (facts | {"verdict": "good"}, "damaged"),
+        (facts | {"evaluations": []}, "before the first evaluation"),
+        ([], "should be a JSON object"),
+    ]
+    for damaged, said in damages:
+        file.write_text(json.dumps(damaged), encoding="utf-8")
+        with pytest.raises(ReviewgenError, match=said):
+            reviewgen.plot_training([tmp_path / "m"], tmp_path / "c.png")
         assert not (tmp_path / "c.png").exists()
     file.write_text(json.dumps({name: value for name, value in facts.items() if name not in ("curve", "verdict")}))
     (drawn,) = reviewgen.plot_training([tmp_path / "m"], tmp_path / "c.png")
     assert drawn.verdict is None and (tmp_path / "c.png").exists()
-    (tmp_path / "m" / "config.json").unlink()
-    with pytest.raises(BundleError, match="not a saved model"):
-        reviewgen.plot_training([tmp_path / "m"], tmp_path / "d.png")
 
 
 def test_invalid_sources_and_options_are_refused(saved: Path, monkeypatch: Any) -> None:
     monkeypatch.chdir(saved)
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     refused: list[tuple[Any, dict[str, Any], type[ReviewgenError], str]] = [
-        ("gru", {}, ConfigError, "list"),
         ([], {}, ConfigError, "at least one"),
-        (["gru"], {"against": "second"}, ConfigError, "'seconds'"),
-        (["gru"], {"file": "c.xyz"}, ConfigError, "suffix"),
-        (["gru"], {"file": "nowhere/c.png"}, StorageError, "not a writable folder"),
-        (["gru", "nothing-here-at-all/x"], {}, ReviewgenError, "nothing-here-at-all"),
+        (["./gru"], {"against": "second"}, ConfigError, "'seconds'"),
+        (["./gru"], {"file": "c.xyz"}, ConfigError, "suffix"),
+        (["./gru"], {"file": "nowhere/c.png"}, StorageError, "not a writable folder"),
         (["./nothing"], {}, BundleError, "no such folder"),
     ]
-    before = sorted(saved.iterdir())
     for sources, options, kind, said in refused:
         with pytest.raises(kind, match=said):
             reviewgen.plot_training(sources, **({"file": "c.png"} | options))
-    assert sorted(saved.iterdir()) == before
+    assert not list(saved.glob("*.*"))
 
 
 def test_the_command_names_the_plot_after_the_run(saved: Path, tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
@@ -208,12 +157,10 @@ def test_the_command_names_the_plot_after_the_run(saved: Path, tmp_path: Path, m
     found = json.loads(out)
     assert (status, found["file"], found["against"]) == (0, "curves.png", "tokens")
     assert [run["name"] for run in found["runs"]] == ["gru", "ngram"] and found["runs"][0]["curve"] == facts["curve"]
+    assert found["runs"][1]["curve"] == {}  # counting has no curve
     (tmp_path / "gru.png").write_bytes(b"a photograph")
     status, _, err = run_command(monkeypatch, capsys, "plot", saved / "gru", "--out", "gru.png")
-    assert status == 1 and "--overwrite" in err and err.count("\n") == 1
-    with pytest.raises(OutputExists):
-        reviewgen.plot_training([saved / "gru"], "gru.png")
-    assert (tmp_path / "gru.png").read_bytes() == b"a photograph"
+    assert status == 1 and "--overwrite" in err and (tmp_path / "gru.png").read_bytes() == b"a photograph"
     status, _, err = run_command(monkeypatch, capsys, "plot", saved / "gru", "--out", "gru.png", "--overwrite")
     assert status == 0 and (tmp_path / "gru.png").read_bytes().startswith(b"\x89PNG"), err
 
@@ -221,21 +168,12 @@ def test_the_command_names_the_plot_after_the_run(saved: Path, tmp_path: Path, m
 # What is printed.
 
 
-def test_a_training_prints_its_verdict(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
-    (tmp_path / "reviews.txt").write_text("\n".join(TEXTS), encoding="utf-8")
-    words = ("train", "gru-char", "--data", tmp_path / "reviews.txt", "--steps", 5, "--set", "model.hidden_size=8")
-    status, out, err = run_command(monkeypatch, capsys, *words, "--set", "training.evaluations=1", "--out", tmp_path / "m")
-    assert status == 0, err
-    assert record_of(tmp_path / "m")["verdict"]["words"] in out.splitlines()
-
-
-def on_terminal(script: Path, code: str, **environment: str) -> str:
+def on_terminal(script: Path, code: str) -> str:
     """Return what a script prints on a terminal, standard output and standard error together."""
     pty = pytest.importorskip("pty", reason="Windows has no pseudo-terminals")
-    if not script.exists():  # compiled code on disk is of this file
-        script.write_text(code, encoding="utf-8")
+    script.write_text(code, encoding="utf-8")
     ours, theirs = pty.openpty()
-    names, printed = os.environ | {"COLUMNS": "80", "TERM": "xterm"} | environment, b""
+    names, printed = os.environ | {"COLUMNS": "80", "TERM": "xterm"}, b""
     with subprocess.Popen([sys.executable, str(script)], stdout=theirs, stderr=theirs, env=names) as process:
         os.close(theirs)
         with contextlib.suppress(OSError):  # Linux: the other end is closed
@@ -254,3 +192,20 @@ def test_a_training_draws_a_bar_on_a_terminal_and_nothing_elsewhere(tmp_path: Pa
     assert on_terminal(tmp_path / "silent.py", code.format(False)) == ""
     done = subprocess.run([sys.executable, "-c", code.format(True)], capture_output=True, env=os.environ | {"FORCE_COLOR": "1"})
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+
+
+def test_a_loss_that_is_nan_stays_json(monkeypatch: Any, tmp_path: Path) -> None:
+    run = prepared(steps=9, out=tmp_path / "m")
+    forward, calls = type(run.model).forward, itertools.count(1)
+
+    def spoiling(self: Any, ids: Any, state: Any) -> Any:
+        logits, state = forward(self, ids, state)
+        return (logits * math.nan if self.training and next(calls) > 3 else logits), state
+
+    monkeypatch.setattr(type(run.model), "forward", spoiling)
+    assert len(list(run)) == 4
+    monkeypatch.undo()
+    run.finish()
+    record = record_of(tmp_path / "m")
+    assert ": NaN" not in (tmp_path / "m" / "training.json").read_text() and record["stopped"] == "diverged"
+    assert record["curve"]["train_nats_per_token"][-1] is None and record["curve"]["train_bits_per_character"][-1] is None
