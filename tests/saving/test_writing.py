@@ -2,10 +2,8 @@
 
 import errno
 import json
-import os
 import resource
 import shutil
-import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,12 +14,12 @@ from safetensors.torch import load_file
 
 import reviewgen
 from reviewgen import ReviewModel, TrainingRun
-from reviewgen.bundle import check_tokenizer_files, share_weights
+from reviewgen.bundle import share_weights
 from reviewgen.errors import BrokenPlugin, BundleError, ConfigError, OutputExists, StorageError
 from reviewgen.registry import register_tokenizer, unregister_all
 from tests.support.distributions import write_distribution
 from tests.support.fakes import TEXTS, LetterTokenizer
-from tests.support.saved import WEIGHTS, edit_json, edit_tensors, letters, listing, refusal
+from tests.support.saved import WEIGHTS, edit_tensors, letters, listing, refusal
 
 Micro = Callable[[str], ReviewModel]
 
@@ -50,18 +48,6 @@ def test_what_is_saved_and_loaded_is_the_same_model(name: str, micro: Micro, tmp
     assert (again.preset, again.generation_config, again.training) == (model.preset, model.generation_config, model.training)
     again.save_pretrained(tmp_path / "twice")
     assert listing(tmp_path / "twice") == listing(tmp_path / "a" / "b" / "m")
-
-
-def test_float16_halves_the_file_and_is_read_as_float32(micro: Micro, tmp_path: Path) -> None:
-    model = micro("gru-char")
-    model.save_pretrained(tmp_path / "narrow", dtype="float16")
-    wide, narrow = model.bundle.model.state_dict(), load_file(tmp_path / "narrow" / WEIGHTS)
-    assert all(torch.equal(wide[name].half(), tensor) and tensor.dtype == torch.float16 for name, tensor in narrow.items())
-    again = reviewgen.load(tmp_path / "narrow")
-    texts = texts_of(again)  # by the stepper, before the torch model is built
-    assert all(torch.equal(tensor, narrow[name].float()) for name, tensor in again.model.state_dict().items())
-    assert texts_of(again) == texts
-    assert again.evaluate(TEXTS).bits_per_character == pytest.approx(model.evaluate(TEXTS).bits_per_character, rel=1e-3)
 
 
 def test_int8_has_a_scale_for_each_row_and_is_saved_again_as_it_is(micro: Micro, tmp_path: Path) -> None:
@@ -103,13 +89,6 @@ def test_dtypes_that_a_model_cannot_be_saved_in(micro: Micro, tmp_path: Path) ->
     assert [path.name for path in tmp_path.iterdir()] == ["m"]
 
 
-def test_text_that_utf_8_cannot_carry_is_saved(tmp_path: Path) -> None:
-    model = letters()
-    model.bundle.training, model.bundle.card = {"source": "a\udc80"}, "a\udc80"
-    model.save_pretrained(tmp_path / "m")
-    assert reviewgen.load(tmp_path / "m").training == {"source": "a\udc80"}
-
-
 def test_what_could_not_be_read_again_is_not_saved(tmp_path: Path) -> None:
     for name, value, word in (
         ("training", {"words": "x" * (1 << 24)}, "16 MB"),
@@ -127,18 +106,6 @@ def test_what_could_not_be_read_again_is_not_saved(tmp_path: Path) -> None:
 
 
 # All or nothing.
-
-
-def test_files_have_the_modes_of_the_umask(tmp_path: Path) -> None:
-    for mask in (0o022, 0o027, 0o077):
-        before = os.umask(mask)
-        try:
-            letters().save_pretrained(tmp_path / f"m{mask}")
-        finally:
-            os.umask(before)
-        folder = tmp_path / f"m{mask}"
-        assert stat.S_IMODE(folder.stat().st_mode) == 0o777 & ~mask
-        assert {stat.S_IMODE(file.stat().st_mode) for file in folder.iterdir()} == {0o666 & ~mask}
 
 
 class Faulty(LetterTokenizer):
@@ -179,21 +146,19 @@ def test_an_exception_while_a_model_is_saved_leaves_what_was_there(tmp_path: Pat
         assert listing(tmp_path) == before and [file.name for file in tmp_path.iterdir()] == (["m"] if old else [])
 
 
-@pytest.mark.parametrize("old", [False, True])
-def test_a_full_disk_leaves_what_was_there(model_folder: Callable[[str], Path], tmp_path: Path, old: bool) -> None:
+def test_a_full_disk_leaves_what_was_there(model_folder: Callable[[str], Path], tmp_path: Path) -> None:
     """A limit on the size of files stands in for the disk; each limit breaks another file."""
     model = reviewgen.load(model_folder("gru-char"))
-    if old:
-        shutil.copytree(model_folder("gru-char"), tmp_path / "m")
+    shutil.copytree(model_folder("gru-char"), tmp_path / "m")
     before, (_, hard) = listing(tmp_path), resource.getrlimit(resource.RLIMIT_FSIZE)
     for limit in sorted({0, 10, *(file.stat().st_size - 1 for file in model_folder("gru-char").iterdir())}):
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
         try:
             with pytest.raises(StorageError, match="No room"):
-                model.save_pretrained(tmp_path / "m", overwrite=old)
+                model.save_pretrained(tmp_path / "m", overwrite=True)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, hard))
-        assert listing(tmp_path) == before and len(list(tmp_path.iterdir())) == old
+        assert listing(tmp_path) == before and len(list(tmp_path.iterdir())) == 1
 
 
 # Targets that exist.
@@ -201,19 +166,16 @@ def test_a_full_disk_leaves_what_was_there(model_folder: Callable[[str], Path], 
 
 def test_an_existing_target_is_refused(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
-    (tmp_path / "file").write_text("mine")
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
-    for name in ("folder", "file", "link"):
-        with pytest.raises(OutputExists) as caught:
+    for name in ("folder", "link"):
+        with pytest.raises(OutputExists):
             letters().save_pretrained(tmp_path / name)
-        assert isinstance(caught.value, FileExistsError)
-    assert listing(tmp_path) == {"file": b"mine"} and len(list(tmp_path.iterdir())) == 3
-    for place in (tmp_path / "file" / "m", tmp_path / "file" / "x" / "m", tmp_path / ("x" * 300)):
-        with pytest.raises(StorageError, match="written"):
-            letters().save_pretrained(place)
+    assert len(list(tmp_path.iterdir())) == 2 and issubclass(OutputExists, FileExistsError)
+    with pytest.raises(StorageError, match="written"):
+        letters().save_pretrained(tmp_path / ("x" * 300))
 
 
-@pytest.mark.parametrize("what", ["model", "empty folder", "link", "dangling link"])
+@pytest.mark.parametrize("what", ["model", "empty folder", "link"])
 def test_overwrite_replaces_a_model_an_empty_folder_and_a_link(what: str, tmp_path: Path) -> None:
     target = tmp_path / "home" / "m"
     target.parent.mkdir()
@@ -222,9 +184,8 @@ def test_overwrite_replaces_a_model_an_empty_folder_and_a_link(what: str, tmp_pa
     elif what == "empty folder":
         target.mkdir()
     else:
+        letters().save_pretrained(tmp_path / "elsewhere")
         target.symlink_to(tmp_path / "elsewhere")
-        if what == "link":
-            letters().save_pretrained(tmp_path / "elsewhere")
     model = letters(1)
     model.save_pretrained(target, overwrite=True)
     assert [file.name for file in target.parent.iterdir()] == ["m"] and not target.is_symlink()
@@ -249,8 +210,7 @@ def test_overwrite_removes_nothing_but_a_saved_model(tmp_path: Path) -> None:
 
 # The tokenizer's own files.
 
-RESERVED = [*("README.md", "config.json", "generation_config.json", "lexicon.safetensors", "manifest.json", WEIGHTS),
-            *("novelty.safetensors", "training.json", "learning_curve.png")]  # fmt: skip
+RESERVED = ["README.md", "manifest.json", WEIGHTS, "novelty.safetensors", "learning_curve.png"]
 FAULTS: list[tuple[Callable[[Path], object], str]] = [
     *((lambda folder, name=name: (folder / name).write_text("mine"), name) for name in RESERVED),
     (lambda folder: (folder / "Config.json").write_text("{}"), "Config.json"),
@@ -266,6 +226,7 @@ FAULTS: list[tuple[Callable[[Path], object], str]] = [
 
 def test_a_tokenizer_that_writes_what_is_not_its_own_is_refused(tmp_path: Path, monkeypatch: Any) -> None:
     letters().save_pretrained(tmp_path / "m")
+    register_tokenizer("faulty", Faulty)
     before, model = listing(tmp_path), letters(1, Faulty)
     for write, word in FAULTS:
         monkeypatch.setattr(Faulty, "write", staticmethod(write))
@@ -275,32 +236,11 @@ def test_a_tokenizer_that_writes_what_is_not_its_own_is_refused(tmp_path: Path, 
             assert "The tokenizer 'letters'" in str(caught.value) and word in str(caught.value)
             assert len(str(caught.value)) < 500 and "\n" not in str(caught.value)
         assert listing(tmp_path) == before and [path.name for path in tmp_path.iterdir()] == ["m"]
-
-
-def test_a_tokenizer_that_cannot_be_saved_is_refused_before_a_model_is_trained(tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr(Faulty, "write", staticmethod(FAULTS[0][0]))
-    register_tokenizer("faulty", Faulty)
     run = TrainingRun("ngram-faulty", TEXTS, steps=3, out=tmp_path / "out")
     run.read()
-    with pytest.raises(BrokenPlugin, match=r"'faulty' saves README\.md"):
+    with pytest.raises(BrokenPlugin, match=r"'faulty' saves README\.md"):  # before a model is trained
         run.tokenize()
-    assert not (tmp_path / "out").exists()
-
-
-def test_the_files_of_a_tokenizer_stay_as_it_writes_them(tmp_path: Path, monkeypatch: Any) -> None:
-    content = {"merges.txt": b"a b\r\n", "vocabulary.json": b"{}\n"}
-    monkeypatch.setattr(
-        Faulty, "write", staticmethod(lambda folder: [(folder / name).write_bytes(data) for name, data in content.items()])
-    )
-    model = letters(tokenizer=Faulty)
-    check_tokenizer_files(model.tokenizer, "two")
-    model.save_pretrained(tmp_path / "m")
-    assert content.items() <= listing(tmp_path / "m").items()
-    assert json.loads((tmp_path / "m" / "config.json").read_text())["tokenizer"]["files"] == [
-        "letters.txt",
-        "merges.txt",
-        "vocabulary.json",
-    ]
 
 
 # A blend that shares the weights of installed presets.
@@ -343,30 +283,20 @@ def test_a_blend_that_shares_weights_is_the_same_model_and_its_copies_are_whole(
         assert (blend.with_name(name) / WEIGHTS).is_file()
 
 
-def test_weights_that_are_not_those_of_the_parts_are_not_shared(blend: Path) -> None:
-    before = listing(blend)
+def test_weights_that_are_not_those_of_the_parts_are_not_shared_and_others_or_missing_ones_are_refused(blend: Path) -> None:
     for wrong in (NAMES[::-1], NAMES[:1], (NAMES[0], "lstm-char")):
         with pytest.raises(BundleError, match=r"installed weights|belongs to none"):
             share_weights(blend, wrong)
-    record = blend.parent / "site" / "fakeshared" / "gru" / "training.json"
-    for file in (blend / "training.json", record):
-        content = file.read_bytes()
-        file.write_bytes(content + b" ")
-        with pytest.raises(BundleError, match="has changed"):
-            share_weights(blend, NAMES)
-        file.write_bytes(content)
+    record, before = blend / "training.json", listing(blend)
+    record.write_bytes(before[record.name] + b" ")
+    with pytest.raises(BundleError, match="has changed"):
+        share_weights(blend, NAMES)
+    record.write_bytes(before[record.name])
     assert listing(blend) == before
-
-
-def test_a_blend_whose_shared_weights_are_other_ones_or_missing_is_refused(blend: Path) -> None:
     share_weights(blend, NAMES)
     (blend / "manifest.json").unlink()
-    original = (blend / "config.json").read_bytes()
-    for parts in ([], {}, {"gru-char": 5}, "gru-char", {"gru-char": "x"}, {"../../etc": "x"}):
-        edit_json(blend / "config.json", "weights", value=parts)
-        assert refusal(blend) != "it was read", parts
-    (blend / "config.json").write_bytes(original)
-    edit_tensors(blend.parent / "site" / "fakeshared" / "gru", lambda tensors: tensors["output.bias"].mul_(2))
+    installed = blend.parent / "site" / "fakeshared" / "gru"
+    edit_tensors(installed, lambda tensors: tensors["output.bias"].mul_(2))
     assert "'gru-char-mine', which are other ones" in refusal(blend)
-    (blend.parent / "site" / "fakeshared" / "gru" / WEIGHTS).unlink()
+    (installed / WEIGHTS).unlink()
     assert "'gru-char-mine', which are not installed" in refusal(blend)
