@@ -17,7 +17,6 @@ from reviewgen import TrainingRun
 from reviewgen.data import IGNORED
 from reviewgen.errors import BrokenPlugin, BundleError, ConfigError
 from reviewgen.registry import unregister_all
-from reviewgen.testing import MODEL_LAWS
 from tests.support.fakes import TEXTS
 
 QUICK = {"batch_size": 4, "bptt": 16, "threads": 1, "precision": "no", "copy_tokens": 0, "evaluation_tokens": 300}
@@ -117,11 +116,6 @@ def twin_of(model: Any) -> Any:
     return twin.train()
 
 
-def test_the_models_of_this_file_keep_the_contract() -> None:
-    for kind, law in itertools.product((ZLoss, Grouped), MODEL_LAWS):
-        law(lambda kind=kind: kind(GateConfig(vocab_size=11, bos_id=0)).eval())
-
-
 def test_the_ids_come_from_the_tokenizer_and_are_checked_when_loaded(tmp_path: Path) -> None:
     model = reviewgen.train("gate-char", TEXTS, steps=2, training=QUICK, out=tmp_path / "a")
     config, tokenizer = model.bundle.model.config, model.tokenizer
@@ -133,6 +127,12 @@ def test_the_ids_come_from_the_tokenizer_and_are_checked_when_loaded(tmp_path: P
             reviewgen.train("gate-char", TEXTS, steps=1, model={name: 3})
     reviewgen.blend([model, model]).save_pretrained(tmp_path / "b")
     assert reviewgen.load(tmp_path / "b").bundle.model.config.eos_id == model.tokenizer.eos_id
+    config_file = tmp_path / "a" / "config.json"
+    original = config_file.read_text(encoding="utf-8")
+    config_file.write_text(original.replace(f'"bos_id": {tokenizer.bos_id}', '"bos_id": 5'), encoding="utf-8")
+    with pytest.raises(BundleError, match=r"bos_id 5, its tokenizer \d+"):
+        reviewgen.load(tmp_path / "a")
+    config_file.write_text(original, encoding="utf-8")
     for folder, word in (("a", r"eos_id 5, its tokenizer \d+"), ("b", "eos_ids 5 and"), ("b", "eos_id 5, its tokenizer")):
         file = tmp_path / folder / "config.json"
         content = json.loads(file.read_text(encoding="utf-8"))
@@ -164,23 +164,12 @@ def test_own_terms_are_minimised_and_reported_as_means_over_the_targets_of_a_ste
         torch.testing.assert_close(mine.grad, theirs.grad, rtol=1e-4, atol=1e-6)
 
 
-def test_own_terms_are_in_the_record_by_name(tmp_path: Path) -> None:
-    reviewgen.train("zloss-char", TEXTS, steps=4, training=QUICK, out=tmp_path / "a")
-    record = json.loads((tmp_path / "a" / "training.json").read_text(encoding="utf-8"))
-    assert len(record["curve"]["loss.z"]) == len(record["curve"]["train_nats_per_token"])
-    assert record["evaluations"][-1]["loss.z"] > 0
-    entropy, term = record["curve"]["train_nats_per_token"][0], record["curve"]["loss.z"][0]
-    assert entropy == pytest.approx(term**0.5, abs=1.5)  # both are about the log of the vocabulary size
-
-
 def test_wrong_terms_are_refused_by_name() -> None:
     wrong: list[tuple[Any, str]] = [
-        ({}, "at least one term"),
         (torch.zeros(()), "at least one term"),
         ({"z": 1.0}, "got a float"),
         ({"z": torch.zeros(3)}, r"float32 of the shape \(3,\)"),
         ({"z": torch.tensor(3)}, r"int64 of the shape \(\)"),
-        ({3: torch.zeros(())}, "name must have .* got 3"),
         ({"a\nb": torch.zeros(())}, "name must have"),
         ({"cross_entropy": torch.zeros(())}, "no gradient"),
         ({"z": torch.zeros(()), "odd": torch.full((), torch.nan, requires_grad=True)}, "'odd' is nan at step 1"),
@@ -210,20 +199,19 @@ def test_parameter_groups_train_as_torchs_own_optimizer_with_such_groups() -> No
             torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("is_moved", [True, False])
-def test_matrices_of_a_group_follow_the_default_rule_and_may_be_moved(is_moved: bool) -> None:
+def test_matrices_of_a_group_follow_the_default_rule_and_may_be_moved() -> None:
     """The first step of AdamW changes each number by the learning rate; that of Muon has singular values of one size."""
 
     class Moved(Gate):
         def parameter_groups(self) -> Any:
-            output = {"params": [self.output.weight], "optimizer": "muon"} if is_moved else {"params": [self.output.weight]}
-            return [{"params": [self.inner.weight, self.inner.bias], "weight_decay": 0.0}, output]
+            moved = {"params": [self.output.weight], "optimizer": "muon"}
+            return [{"params": [self.inner.weight, self.inner.bias], "weight_decay": 0.0}, moved]
 
     run = started(Moved, training=PLAIN | {"optimizer": "muon", "weight_decay": 0.0})
     before = {name: tensor.clone() for name, tensor in run.model.state_dict().items()}
     report = next(iter(run))
     changes = {name: tensor - before[name] for name, tensor in run.model.state_dict().items()}
-    for name, is_muon in {"inner.weight": True, "output.weight": is_moved, "inner.bias": False, "output.bias": False}.items():
+    for name, is_muon in {"inner.weight": True, "output.weight": True, "inner.bias": False, "output.bias": False}.items():
         sizes = changes[name].abs()
         assert (sizes.max() / sizes.mean() < 1.2 and sizes.mean() < 1.2 * report.learning_rate) == (not is_muon), name
         if is_muon and name == "inner.weight":
@@ -231,27 +219,11 @@ def test_matrices_of_a_group_follow_the_default_rule_and_may_be_moved(is_moved: 
             assert values.max() < 2.5 * values.min()
 
 
-def test_a_run_with_groups_resumes_exactly(tmp_path: Path) -> None:
-    options: dict[str, Any] = {"training": PLAIN | {"checkpoint_seconds": 1e-9}}
-    whole = started(Grouped, **options)
-    losses = [report.nats_per_token for report in whole]
-    first = started(Grouped, out=tmp_path / "m", **options)
-    assert len(list(itertools.islice(first, 4))) == 4
-    del first
-    resumed = started(Grouped, out=tmp_path / "m", resume=True, **options)
-    rest = [report.nats_per_token for report in resumed]
-    assert 2 <= len(rest) <= 5 and rest == losses[-len(rest) :]
-    for one, other in zip(whole.model.parameters(), resumed.model.parameters(), strict=True):
-        assert torch.equal(one, other)
-
-
 def test_wrong_groups_are_refused() -> None:
     wrong: list[tuple[Any, str]] = [
         (lambda m: [{"params": [m.inner.bias]}, {"params": [m.inner.bias]}], "group 1 has inner.bias, .* already"),
-        (lambda m: [{"params": [m.inner.bias, m.inner.bias]}], "group 0 has inner.bias, .* already"),
         (lambda m: [{"params": [m.inner.bias], "lr": 1}], "'lr'"),
         (lambda m: [{"params": [torch.zeros(2)]}], "not a parameter"),
-        (lambda m: [{"params": [m.inner.bias], "optimizer": "sgd"}], "'sgd'"),
         (lambda m: [{"params": [m.inner.bias], "optimizer": "muon"}], "for matrices"),
         (lambda m: [{"params": [m.inner.bias], "weight_decay": -1}], "weight_decay=-1"),
         (lambda m: [{"params": [m.inner.bias], "learning_rate_scale": "2"}], "learning_rate_scale='2'"),
