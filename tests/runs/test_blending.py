@@ -1,6 +1,5 @@
 """The blend as a model, its weights and its stepper, against mixtures computed in plain numpy and optimisers of scipy."""
 
-import itertools
 import json
 import math
 from collections.abc import Callable
@@ -14,7 +13,7 @@ import torch
 from reviewgen import ReviewModel
 from reviewgen.blending import features_of, fit_gate, fit_weights, gated_weights
 from reviewgen.config import from_dict, to_dict
-from reviewgen.errors import ConfigError, DataError, UnknownPlugin
+from reviewgen.errors import ConfigError, DataError
 from reviewgen.protocols import LanguageModel, Stepper, SupportsSample, SupportsScore, SupportsStep
 from reviewgen.registry import find_model, find_stepper
 from reviewgen.testing import MODEL_LAWS, make_model
@@ -53,6 +52,11 @@ def unsmoothed() -> Any:
     return make_blend("ngram", "ngram", ngram={"smoothing": "none", "order": 3})
 
 
+def one_sided() -> Any:
+    """Return a blend of which one model has all the weight."""
+    return make_blend("ngram", "gru", weights=(1.0, 0.0), gru=SMALL)
+
+
 def some_ids(batch: int = 3, time: int = 9, seed: int = 0) -> torch.Tensor:
     return torch.randint(VOCABULARY, (batch, time), generator=torch.Generator().manual_seed(seed))
 
@@ -79,7 +83,7 @@ def test_a_gated_blend_keeps_every_law(law: Any) -> None:
     law(gated)
 
 
-@pytest.mark.parametrize("make", [two, gated, nested, unsmoothed])
+@pytest.mark.parametrize("make", [two, gated, nested, unsmoothed, one_sided])
 def test_logits_scores_and_steps_are_the_mixture(make: Callable[[], Any]) -> None:
     blend, ids, targets = make(), some_ids(), some_ids(seed=1)
     assert isinstance(blend, LanguageModel) and isinstance(blend, SupportsScore) and isinstance(blend, SupportsStep)
@@ -105,20 +109,6 @@ def test_logits_scores_and_steps_are_the_mixture(make: Callable[[], Any]) -> Non
     assert json.dumps(again, default=lambda array: array.tolist()) == kept, "a step changes no earlier state"
 
 
-def test_parts_of_zero_probability_or_weight() -> None:
-    blend, ids = unsmoothed(), some_ids()
-    zeros = [part(ids, part.initial_state(3))[0].isneginf() for part in blend.parts]
-    logits, _ = blend(ids, blend.initial_state(3))
-    assert (zeros[0] & zeros[1]).any() and (zeros[0] ^ zeros[1]).any()
-    assert torch.equal(logits.isneginf(), zeros[0] & zeros[1])
-    alone = make_blend("ngram", "gru", weights=(1.0, 0.0), gru=SMALL)
-    expected, _ = alone.parts[0](ids, alone.parts[0].initial_state(3))
-    stepper = alone.stepper()
-    with torch.no_grad():
-        np.testing.assert_allclose(alone(ids, alone.initial_state(3))[0], expected, atol=1e-5)
-    np.testing.assert_allclose(stepper.forward(ids.numpy(), stepper.initial_state(3))[0], expected[:, -1], atol=1e-5)
-
-
 PART = {"name": "ngram", "distribution": "reviewgen", "version": "0", "config": {"vocab_size": 5}}
 PAIR: dict[str, Any] = {"models": [PART, PART], "weights": [0.5, 0.5]}
 
@@ -131,8 +121,7 @@ def test_a_config_is_strict_and_survives_json() -> None:
         ({"models": [PART, PART | {"x": 1}]}, "Model 1 .* keys"),
         ({"models": [PART, PART | {"config": {"vocab_size": 6}}]}, "6 token ids"),
     ]
-    for weights, word in ([0.5, 0.6], "sum to one"), ([1.5, -0.5], "at least 0"), ([0.5, math.nan], "finite"):
-        wrong.append(({"weights": weights}, word))
+    wrong += [({"weights": [0.5, 0.6]}, "sum to one"), ({"weights": [1.5, -0.5]}, "at least 0")]
     tables = [[0.0] * 6, [0.0] * 5], [["a"] * 6] * 2, [[math.nan] * 6] * 2
     wrong += [({"gate": {"coefficients": table}}, "2 lists of 6 finite") for table in tables]
     for settings, word in wrong:
@@ -141,9 +130,6 @@ def test_a_config_is_strict_and_survives_json() -> None:
     for make in (two, gated, nested):
         config = make().config
         assert from_dict(Blend.Config, json.loads(json.dumps(to_dict(config)))) == config
-    gone = PAIR | {"models": [PART, PART | {"name": "gone", "distribution": "reviewgen-gone"}]}
-    with pytest.raises(UnknownPlugin, match="pip install reviewgen-gone"):
-        Blend(from_dict(Blend.Config, {"vocab_size": 5} | gone))
 
 
 class Plain:
@@ -173,12 +159,11 @@ def pair(micro: Any) -> list[ReviewModel]:
 @pytest.mark.parametrize(
     "settings",
     [
-        {},
         {"top_k": 9, "top_p": 0.9, "min_p": 0.01, "temperature": 0.8},
         {"do_sample": False, "repetition_penalty": 1.3, "min_new_tokens": 20},
         {"no_repeat_ngram_size": 2},
     ],
-    ids=["plain", "filters", "greedy", "ngrams"],
+    ids=["filters", "greedy", "ngrams"],
 )
 def test_the_compiled_loop_samples_as_steps_in_python(pair: list[ReviewModel], settings: dict[str, Any]) -> None:
     options: dict[str, Any] = {"seed": 3, "max_new_tokens": 30, "words": "any"} | settings
@@ -270,14 +255,6 @@ def test_the_gate_is_that_of_an_optimiser() -> None:
     assert objective(gate[0]) < objective(np.zeros(6)) - 0.01
 
 
-def test_the_gate_helps_on_other_tokens_or_stays_near_the_fixed_weights() -> None:
-    for tokens, is_clear in itertools.product((5, 300), (True, False)):
-        log_probs, entropies = contexts(tokens, 1, clear=is_clear)
-        weights = fit_weights(log_probs)
-        gate, others = fit_gate(log_probs, entropies, weights), contexts(20_000, 2, clear=is_clear)
-        assert gated_average(*others, weights, gate) > average(others[0], weights) + (0.02 if is_clear and tokens > 5 else -0.02)
-
-
 def test_the_gate_is_finite_for_unusual_tokens() -> None:
     log_probs, entropies = contexts(500, 3)
     log_probs[::7, 0], log_probs[::11] = -np.inf, -np.inf
@@ -286,6 +263,3 @@ def test_the_gate_is_finite_for_unusual_tokens() -> None:
     assert np.isfinite(fit_gate(log_probs, np.zeros_like(entropies), weights)).all()
     alone = fit_gate(log_probs, entropies, np.array([1.0, 0.0]))
     np.testing.assert_array_equal(gated_weights(features_of(entropies), np.array([1.0, 0.0]), alone), [[1, 0]] * 500)
-    many = contexts(3 * 32_768, 4)  # it is fitted to evenly spaced ones
-    few = tuple(array[::3] for array in many)
-    np.testing.assert_allclose(fit_gate(*many, weights), fit_gate(*few, weights), atol=1e-9)
