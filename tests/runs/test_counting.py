@@ -106,7 +106,6 @@ ALIKE: dict[str, dict[str, Any]] = {
     "plain": {},
     "small memory": {"model": {"memory_mb": 1}},
     "pruned": {"model": {"smoothing": "witten-bell", "min_count": 2, "prune_entropy": 1e-6, "quantized": True}},
-    "maximum likelihood": {"model": {"smoothing": "none", "order": 3}},
     "merging": {"preset": "merging-char"},
     "few texts": {"source": TEXTS[:2], "validation": TEXTS[2:6]},
 }
