@@ -6,13 +6,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from torch import Tensor
 
 import reviewgen
-from reviewgen import TrainingRun
-from reviewgen.errors import AlreadyTrained, BundleError, CheckpointError, OutputExists, ProcessLost
-from reviewgen.training import resumes_by_itself
-from tests.runs.test_processes import GRU, ROOT, TRAINING, Spy
+from reviewgen.errors import OutputExists
+from tests.runs.test_processes import ROOT
 from tests.runs.test_processes import registered as registered
 from tests.support.fakes import TEXTS
 from tests.support.launches import launch, made_once
@@ -97,48 +94,12 @@ def test_a_saved_model_of_the_same_run_is_used_and_another_is_in_the_way(tmp_pat
     def train(texts: Any = TEXTS, order: int = 3) -> Any:
         return reviewgen.train("ngram-char", texts, model={"order": order}, **options)
 
-    assert not resumes_by_itself()
     monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "1")
-    assert resumes_by_itself()
     trained = train().score(TEXTS[0])
     assert train().score(TEXTS[0]) == trained
     for texts, order in (TEXTS, 2), ([*TEXTS, "Another text."], 3):
         with pytest.raises(OutputExists, match="already exists"):
             train(texts, order)
-    with pytest.raises(AlreadyTrained):
-        TrainingRun("ngram-char", TEXTS, model={"order": 3}, **options).read()
     monkeypatch.delenv("TORCHELASTIC_MAX_RESTARTS")
     with pytest.raises(OutputExists, match="already exists"):
         train()
-    monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "1")
-    (tmp_path / "model/model.safetensors").unlink()
-    with pytest.raises(BundleError, match=r"incomplete: model\.safetensors"):
-        train()
-
-
-def test_an_interrupt_leaves_the_checkpoints_to_the_restart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def start() -> TrainingRun:
-        training = TRAINING | {"batch_size": 4, "copy_tokens": 0, "checkpoint_seconds": 1e-9}
-        run = TrainingRun("spy-char", TEXTS, steps=9, out=tmp_path / "model", model=GRU, training=training)
-        run.read()
-        run.tokenize()
-        return run
-
-    def interrupt(logits: Tensor) -> Tensor:
-        if len(Spy.ids) == 6:
-            raise KeyboardInterrupt
-        return logits
-
-    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "0")
-    monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "1")
-    Spy.ids.clear()
-    with monkeypatch.context() as patched, pytest.raises(ProcessLost, match="the same command goes on from the last checkpoint"):
-        patched.setattr(Spy, "on_step", staticmethod(interrupt))
-        list(start())
-    with monkeypatch.context() as without, pytest.raises(CheckpointError, match="interrupted after step"):
-        without.delenv("TORCHELASTIC_MAX_RESTARTS")
-        start()
-    reports = list(run := start())
-    assert any(note.startswith("The run resumes from step") for note in reports[0].notes) and 1 < reports[0].step <= 6
-    run.finish()
-    assert (tmp_path / "model").is_dir() and not (tmp_path / "model.run").exists()
