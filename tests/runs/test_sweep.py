@@ -1,8 +1,6 @@
 """The bias-variance table: its numbers are those of single runs, what is refused before any work, the plot, the command."""
 
 import json
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -11,7 +9,7 @@ import pytest
 
 import reviewgen
 from reviewgen import TrainingRun
-from reviewgen.errors import ConfigError, OutputExists, StorageError
+from reviewgen.errors import ConfigError, OutputExists
 from reviewgen.evaluation import evaluate_documents
 from reviewgen.registry import find_model
 from reviewgen.search import SweepRow, plot_sweep
@@ -72,15 +70,12 @@ def test_scores_that_are_not_a_distribution_have_no_bits() -> None:
 
 def test_a_wrong_sweep_is_refused_before_any_work(monkeypatch: Any, capsys: Any) -> None:
     refused: list[tuple[str, Any, dict[str, Any], str]] = [
-        ("order", [1], {}, "model.order"),
         ("data.lowercase", [True], {}, "not a setting"),
         ("model.order", [], {}, "at least one value"),
-        ("model.order", "2,4", {}, "list"),
         ("model.ordr", [2], {}, "'order'"),
         ("model.order", [2, 0], {}, "order"),
         ("model.vocab_size", [20], {}, "tokenizer"),
         ("model.order", [2], {"settings": {"model": {"order": 3}}}, "both set and swept"),
-        ("model.order", [2], {"settings": {"modle": {"smoothing": "none"}}}, "'model'"),
         ("model.order", [2], {"out": "somewhere"}, "no model is saved"),
     ]
     for setting, values, more, word in refused:
@@ -88,10 +83,7 @@ def test_a_wrong_sweep_is_refused_before_any_work(monkeypatch: Any, capsys: Any)
             reviewgen.sweep("ngram-char", "no such file.csv", setting, values, **more)
     commands = {
         "suffix": ["model.order=2,4", "--plot", "plot.xyz"],
-        "empty": ["model.order=2,,4"],
-        "one setting with several values": ["model.order=2,4", "--set", "training.novelty=exact,compact"],
         "whole number": ["model.order=2,x"],
-        "group.name=value": ["order=2,4"],
         "one of budget": ["model.order=2,4", "--steps", "3", "--epochs", "1"],
     }
     for word, words in commands.items():
@@ -111,19 +103,9 @@ def test_a_plot_is_a_picture_that_replaces_a_file_only_if_asked(tmp_path: Path, 
 
     before, pdf = plot("plot.png"), plot("plot.pdf")
     assert imread(tmp_path / "plot.png")[..., :3].std() > 0.02 and pdf.startswith(b"%PDF")
-    words = ("sweep", "ngram-char", "--data", "no such file.csv", "--set", "model.order=2,4", "--plot")
-    status, _, err = run_command(monkeypatch, capsys, *words, tmp_path / "plot.png")
-    assert status == 1 and "already exists" in err, "before any work"
     with pytest.raises(OutputExists, match=r"plot\.png already exists"):
         plot("plot.png")
     assert (tmp_path / "plot.png").read_bytes() == before != plot("plot.png", ROWS[2:], overwrite=True)
-    for name, error in ("plot.xyz", ConfigError), ("plot", ConfigError), ("nowhere/plot.png", StorageError):
-        with pytest.raises(error, match=r"\.png, \.svg|nowhere"):
-            plot(name)
-    for name in [name for name in sys.modules if name.partition(".")[0] == "matplotlib"]:
-        monkeypatch.setitem(sys.modules, name, None)
-    status, _, err = run_command(monkeypatch, capsys, *words, "plot.png")
-    assert status == 2 and "reviewgen[plot]" in err
 
 
 @pytest.fixture
@@ -142,11 +124,8 @@ def test_the_command_prints_the_table_and_draws_it(corpus: Path, monkeypatch: An
     for line, row in zip(lines[1:], rows, strict=True):
         assert line[:3] == [f"{row.value}", f"{row.train_bits:.4f}", f"{row.held_out_bits:.4f}"]
         assert [line[3], line[5]] == [f"{row.megabytes:.2f}", f"{row.token_copy_rate:.1%}"]
-    assert len({len(line) for line in out.splitlines()}) == 1
     assert ElementTree.parse(corpus.with_suffix(".svg")).getroot().tag.endswith("svg")
-    status, out, _ = run_command(monkeypatch, capsys, *words, "--json")
-    facts = json.loads(out)
-    assert (status, facts["preset"], facts["setting"]) == (0, "ngram-char", "model.order")
+    facts = json.loads(run_command(monkeypatch, capsys, *words, "--json")[1])
     for row, wanted in zip(facts["rows"], rows, strict=True):
         assert {**row, "seconds": 0} == pytest.approx({**wanted.as_json(), "value": str(wanted.value), "seconds": 0})
 
@@ -166,7 +145,3 @@ def test_the_command_keeps_the_rows_before_an_interrupt(corpus: Path, monkeypatc
     assert status == 130 and "Interrupted" in err
     assert [line.split()[0] for line in out.splitlines()] == ["order", "2"]
     assert corpus.with_suffix(".png").exists()
-    rows = reviewgen.sweep("ngram-char", TEXTS, "model.order", ["2", "3"])
-    assert isinstance(rows, Iterator) and next(rows).value == "2"
-    with pytest.raises(KeyboardInterrupt):
-        next(rows)
