@@ -6,7 +6,6 @@ Most searches train ``Peak``, a counted model whose bits per character depend on
 import json
 import math
 import shlex
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +17,7 @@ import torch
 
 import reviewgen
 from reviewgen import TrainingRun
-from reviewgen.errors import ConfigError, DataError, NotADistribution, TrainingError
+from reviewgen.errors import ConfigError, NotADistribution, TrainingError
 from reviewgen.registry import find_preset, unregister_all
 from reviewgen.search import TuneTrial, best_trial
 from tests.support.fakes import TEXTS, TableModel, run_command
@@ -96,15 +95,12 @@ def test_the_default_space_lies_around_the_settings_of_the_preset(tmp_path: Path
         "model.hidden_size": IntDistribution(160, 640, step=80),
         "model.output_dropout": FloatDistribution(0.0, 0.5),
     }
-    assert set(searched("nnlm-char", tmp_path)) == {"training.learning_rate", "model.hidden_size", "model.dropout"}
     order = find_preset("ngram-char").model_settings.get("order", 6)
     space = searched("ngram-char", tmp_path)
     assert space == {"model.order": IntDistribution(max(1, order - 2), order + 4)}
     fixed = searched("gru-char", tmp_path, settings={"model": {"hidden_size": 8}})
     assert set(fixed) == {"training.learning_rate", "model.output_dropout"}
     assert set(searched(micro("rnn-char"), tmp_path)) == {"training.learning_rate", "model.output_dropout"}, "it keeps its size"
-    with pytest.raises(ConfigError, match="hidden_size"):
-        reviewgen.tune(micro("rnn-char"), TEXTS, search={"model.hidden_size": "4:16"})
     with pytest.raises(ConfigError, match="Nothing is left"):
         reviewgen.tune("ngram-char", TEXTS, settings={"model": {"order": 3}})
 
@@ -117,7 +113,6 @@ def test_ranges_and_lists_as_a_user_types_them(tmp_path: Path) -> None:
         "training.warmup": ("0.1:0.2", FloatDistribution(0.1, 0.2)),
         "training.evaluations": ((1, 40), IntDistribution(1, 40, log=True)),
         "model.hidden_size": ("4:12", IntDistribution(4, 12)),
-        "model.layers": ("1, 2", CategoricalDistribution((1, 2))),
         "model.tied": (["true", False], CategoricalDistribution((True, False))),
         "model.layer": ("fused,reference", CategoricalDistribution(("fused", "reference"))),
     }
@@ -129,12 +124,9 @@ def test_a_wrong_search_is_refused_before_any_work() -> None:
     fixed = {"model": {"hidden_size": 8}}
     refused: list[tuple[dict[str, Any], str]] = [
         ({"trials": 0}, "trials must be"),
-        ({"trials": True}, "trials must be"),
         ({"search": {"model.hidden_size": "8:16"}, "settings": fixed}, "both set and searched"),
         ({"settings": {"modle": {"hidden_size": 8}}}, "'model'"),
         ({"out": "somewhere"}, "no model is saved"),
-        ({"budget": "1s", "steps": 3}, "one of budget"),
-        ({"seed": -1}, "seed"),
         ({"start": "lstm-chra"}, "'lstm-char'"),
     ]
     rates = {"1:0.1": "reversed", "1:1": "reversed", "0:0.1": "above 0", "0.1:99": "at most 10", "nan:1": "reversed|finite"}
@@ -163,17 +155,14 @@ def test_suggestions_learn_from_earlier_trials() -> None:
         assert isinstance(size, int) and 16 <= size <= 144
 
 
-@pytest.mark.parametrize("preset", ["rnn-char", "ngram-word"])
-def test_a_trial_is_the_training_with_its_settings(preset: str) -> None:
-    rnn: dict[str, Any] = {"model.hidden_size": "4:12", RATE: "1e-3:3e-2"}
-    space = rnn if preset == "rnn-char" else {"tokenizer.vocab_size": [270], "model.smoothing": "absolute"}
-    fixed = {"model": {"embedding_size": 4}, "training": NETWORK["training"]} if space is rnn else {"model": {"order": 2}}
-    length = {"seed": 5, "steps": 12} if space is rnn else {"seed": 5}
-    for trial in search(2 if space is rnn else 1, start=preset, settings=fixed, **{"search": space} | length):
-        groups: dict[str, Any] = {group: dict(fixed.get(group, {})) for group in ("model", "tokenizer", "training")}
+def test_a_trial_is_the_training_with_its_settings() -> None:
+    fixed = {"model": {"embedding_size": 4}, "training": NETWORK["training"]}
+    space = {"model.hidden_size": "4:12", RATE: "1e-3:3e-2"}
+    for trial in search(2, start="rnn-char", settings=fixed, search=space, seed=5, steps=12):
+        groups = {group: dict(values) for group, values in fixed.items()}
         for name, value in trial.settings.items():
             groups[name.partition(".")[0]][name.partition(".")[2]] = value
-        run = TrainingRun(preset, TEXTS, **groups, **length)
+        run = TrainingRun("rnn-char", TEXTS, **groups, seed=5, steps=12)
         run.read()
         run.tokenize()
         reports = list(run)
@@ -217,18 +206,6 @@ def test_what_cannot_be_tuned_ends_the_search() -> None:
     none: dict[str, Any] = {"settings": {"model": {"smoothing": "none"}}, "validation": ["Quite another text!"]}
     (trial,) = search(1, start="ngram-char", search=None, **none)
     assert trial.outcome == "failed" and "probability zero" in str(trial.problem)
-    with pytest.raises(DataError, match="no such file"):
-        search(1, source="no such file.csv")
-
-
-def test_optuna_prints_nothing_and_is_named_where_it_is_missing(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-    search(1)
-    printed = capsys.readouterr()
-    assert (printed.out, printed.err) == ("", "")
-    for name in [name for name in sys.modules if name.partition(".")[0] == "optuna"]:
-        monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(ConfigError, match=r"pip install 'reviewgen\[tune\]'"):
-        reviewgen.tune("gru-char", "no such file.csv")
 
 
 def test_an_interrupted_search_resumes_as_if_nothing_had_happened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -268,13 +245,11 @@ def test_a_file_of_another_search_is_refused_and_kept(tmp_path: Path) -> None:
 
 def test_a_file_of_something_else_is_left_alone(tmp_path: Path) -> None:
     file = tmp_path / "reviews.csv"
-    for content in b"text,stars\nGood,5\n", b"\xff\xfe\x00", b'{"op_code": 99}\n', b"[]\n":
+    for content in b"text,stars\nGood,5\n", b'{"op_code": 99}\n':
         file.write_bytes(content)
         with pytest.raises(ConfigError, match="no search that can be read"):
             search(1, storage=file)
         assert file.read_bytes() == content
-    with pytest.raises(OSError, match="nowhere"):
-        search(1, storage=tmp_path / "nowhere" / "trials.jsonl")
 
 
 @pytest.fixture
@@ -295,40 +270,18 @@ def test_the_command_prints_a_table_and_the_command_that_trains(words: list[str]
     assert f"trial {best.number}, {best.bits:.4f} bits" in lines[4]
     command = shlex.split(lines[5])
     assert command[:3] == ["reviewgen", "train", "peak-char"] and command[-2:] == ["--out", "my-model"]
-    status, out, err = run_command(monkeypatch, capsys, *command[1:], "--json")
-    assert status == 0, err
-    trained = json.loads(out)
+    trained = json.loads(run_command(monkeypatch, capsys, *command[1:], "--json")[1])
     assert trained["evaluations"][-1]["bits_per_character"] == pytest.approx(best.bits)
     assert trained["data"]["lowercase"] is True
 
 
-def test_an_interrupt_prints_the_best_so_far(words: list[str], monkeypatch: Any, capsys: Any) -> None:
-    trials = iter([False, False, True, True])  # whether to interrupt it
+def test_the_command_refuses_in_one_sentence(words: list[str], monkeypatch: Any, capsys: Any) -> None:
+    status, out, err = run_command(monkeypatch, capsys, *words, "--search", "sharpness=1:2")
+    assert (status, out) == (2, "") and err.startswith("error: ") and "group.name=value" in err and len(err.splitlines()) == 1
 
     def interrupt(_: PeakConfig) -> None:
-        if next(trials):
-            raise KeyboardInterrupt
+        raise KeyboardInterrupt
 
     monkeypatch.setattr(Peak, "on_finish", staticmethod(interrupt))
     status, out, err = run_command(monkeypatch, capsys, *words)
-    assert status == 130 and "the finished trials are kept" in err
-    assert len(out.splitlines()) == 5 and out.splitlines()[-1].startswith("reviewgen train")
-    status, out, err = run_command(monkeypatch, capsys, *words)
     assert (status, out) == (130, "") and "before the first trial" in err
-
-
-def test_the_command_refuses_in_one_sentence(words: list[str], monkeypatch: Any, capsys: Any) -> None:
-    refused = {
-        "reversed": ["--search", "model.sharpness=1:0.1"],
-        "group.name=value": ["--search", "sharpness=1:2"],
-        "both set and searched": ["--search", "model.size=4:8"],
-        "no search that can be read": ["--storage", "my reviews.txt"],
-        "'base'": ["--from", "base"],
-    }
-    for word, more in refused.items():
-        status, out, err = run_command(monkeypatch, capsys, *words, *more)
-        assert (status, out) == (2, "") and err.startswith("error: ") and word in err and len(err.splitlines()) == 1, (word, err)
-    Path("strange.txt").write_text("\n".join(chr(0x4E00 + number) * 3 for number in range(60)), encoding="utf-8")
-    none = ["tune", "ngram-char", "--data", "strange.txt", "--trials", "2", "--set", "model.smoothing=none"]
-    status, out, err = run_command(monkeypatch, capsys, *none)
-    assert status == 1 and "None of 2 trials gave a model" in err and len(out.splitlines()) == 3
