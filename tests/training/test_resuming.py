@@ -6,8 +6,6 @@ import itertools
 import json
 import os
 import shutil
-import signal
-import sys
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -21,25 +19,9 @@ from reviewgen import TrainingRun
 from reviewgen.errors import CheckpointError, ConfigError, OutputExists
 from reviewgen.training import Checkpoints, Report, native_precision
 from tests.support.fakes import TEXTS, run_command
-from tests.support.forked import run_group, run_python
 from tests.support.trainings import MODEL, TRAINING, prepared
 
 DROPOUT = {"hidden_size": 12, "embedding_size": 6, "layers": 2, "dropout": 0.3, "output_dropout": 0.2}
-ALONE = """if True:
-    import json, os, signal, sys
-    from reviewgen.training import Checkpoints
-    from tests.support.trainings import prepared
-    Checkpoints.is_due = lambda self: True
-    out, kill_at, options = json.loads(sys.argv[1])
-    run = prepared("lstm-char", out=out, **options)
-    for report in run:
-        bits = report.evaluation and report.evaluation.bits_per_character.hex()
-        if os.environ.get("RANK", "0") == "0":
-            print(json.dumps([report.step, report.nats_per_token.hex(), bits]), flush=True)
-        if report.step == kill_at:
-            os.kill(os.getpid(), signal.SIGKILL)
-    run.finish()
-"""
 
 
 @pytest.fixture(autouse=True)
@@ -83,10 +65,13 @@ def files_of(folder: Path) -> dict[str, Any]:
     return files | {"evaluations": evaluations, "curve": curve, "stopped": record["stopped"], "steps": record["steps"]}
 
 
+BF16 = {"precision": native_precision("cpu")}
 CASES: dict[str, tuple[dict[str, Any], Callable[[dict[int, Any]], Iterable[int]]]] = {
     "lstm, dropout, averaged": ({"steps": 16, "training": {"averaging": 0.8}}, lambda whole: (9, 16)),
-    "gru, words, tied": ({"preset": "gru-word", "steps": 9, "training": {"gradient_accumulation_steps": 2}}, lambda _: (5,)),
-    "nnlm": ({"preset": "nnlm-char", "model": {"hidden_size": 8}, "steps": 9}, lambda _: (7,)),
+    "gru, words, tied": (
+        {"preset": "gru-word", "steps": 9, "training": BF16 | {"gradient_accumulation_steps": 2}},
+        lambda _: [5],
+    ),
     "random lengths over epochs": (
         {"epochs": 1.5, "training": {"bptt_random": True, "bptt": 64}},
         lambda whole: (len(whole) // 2, len(whole) - 1),
@@ -174,12 +159,11 @@ def test_what_a_run_leaves_on_disk(tmp_path: Path, monkeypatch: Any) -> None:
     run.finish()
     assert reviewgen.load(tmp_path / "m").training["steps"] == 9 and not folder.exists()
     monkeypatch.undo()
-    for seconds in (0, 3600):
-        run = start(tmp_path / "n", training={"checkpoint_seconds": seconds}, steps=3)
-        assert {len(list((tmp_path / "n.run").iterdir())) for _ in run} == {3}
-        del run
-        gc.collect()
-        assert not (tmp_path / "n.run").exists()  # no checkpoint, so nothing is left
+    run = start(tmp_path / "n", steps=3)
+    assert {len(list((tmp_path / "n.run").iterdir())) for _ in run} == {3}
+    del run
+    gc.collect()
+    assert not (tmp_path / "n.run").exists()  # no checkpoint, so nothing is left
 
 
 def test_checkpoints_take_a_hundredth_of_the_time_at_most(tmp_path: Path, monkeypatch: Any) -> None:
@@ -200,39 +184,16 @@ def test_checkpoints_take_a_hundredth_of_the_time_at_most(tmp_path: Path, monkey
     assert saved == [60, 262, 464, 666, 868]
 
 
-def test_what_a_run_left_is_not_started_over_in_silence(left: Path, tmp_path: Path) -> None:
-    shutil.copytree(left, tmp_path / "m.run")
-    with pytest.raises(CheckpointError, match=r"m\.run holds a run of lstm-char on list of texts .* step 8\b.*--resume.*remove"):
-        start(tmp_path / "m")
-    with pytest.raises(CheckpointError, match="--resume"):
-        start(tmp_path / "m", preset="ngram-char")
-    assert (tmp_path / "m.run" / "step-00000008").is_dir()
-
-
-def test_there_must_be_something_to_resume(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"no run to resume.*m\.run does not exist"):
-        start(tmp_path / "m", resume=True)
-    assert not (tmp_path / "m.run").exists()
-    with pytest.raises(ConfigError, match="give out"):
-        start(None, resume=True)
-    (tmp_path / "m.run").mkdir()
-    with pytest.raises(CheckpointError, match="no run to resume in"):
-        start(tmp_path / "m", resume=True)
-    with pytest.raises(CheckpointError, match=r"ngram-char is trained by counting.*starts over"):
-        TrainingRun("ngram-char", TEXTS, out=tmp_path / "n", resume=True)
-
-
-@pytest.mark.parametrize(
-    "name", ["run.json", "saved.json", "diary.txt", ".step-by-step/thesis.txt", "step-00000100/weights.bin", ".lock", ".lock.pid"]
-)
-def test_a_folder_of_another_kind_is_left_as_it_is(name: str, tmp_path: Path) -> None:
-    folder = tmp_path / "m.run"
-    (folder / name).parent.mkdir(parents=True)
-    (folder / name).write_text("thesis")
-    for resume in (False, True):
-        with pytest.raises(CheckpointError):
-            start(tmp_path / "m", resume=resume)
-        assert [path.read_text() for path in folder.rglob("*") if path.is_file()] == ["thesis"]
+def test_a_folder_of_another_kind_is_left_as_it_is(tmp_path: Path) -> None:
+    for number, name in enumerate(("run.json", "diary.txt", "step-00000100/weights.bin", ".lock")):
+        out = tmp_path / str(number)
+        file = tmp_path / f"{number}.run" / name
+        file.parent.mkdir(parents=True)
+        file.write_text("thesis")
+        for resume in (False, True):
+            with pytest.raises(CheckpointError):
+                TrainingRun("gru-char", TEXTS, out=out, resume=resume).read()
+            assert [path.read_text() for path in out.with_suffix(".run").rglob("*") if path.is_file()] == ["thesis"]
 
 
 def test_two_runs_do_not_share_a_folder(tmp_path: Path) -> None:
@@ -265,9 +226,7 @@ def test_another_run_does_not_go_on(left: Path, tmp_path: Path) -> None:
     others: list[tuple[dict[str, Any], str]] = [
         ({"preset": "gru-char"}, "is a run of lstm-char, not of gru-char"),
         ({"model": DROPOUT | {"hidden_size": 16}}, "started with model.hidden_size=12, not model.hidden_size=16"),
-        ({"training": {"bptt_random": True}}, "training.bptt_random=false, not training.bptt_random=true"),
         ({"seed": 1}, "seed=0, not seed=1"),
-        ({"steps": 41}, "budget.steps=10, not budget.steps=41"),
         ({"budget": "5s"}, "budget.seconds=null, budget.steps=10, not budget.seconds=5.0, budget.steps=null"),
         ({"lowercase": True}, "data.lowercase=false, not data.lowercase=true"),
         ({"source": TEXTS[1:]}, "started on another corpus"),
@@ -282,17 +241,14 @@ def test_another_run_does_not_go_on(left: Path, tmp_path: Path) -> None:
     gc.collect()
     file = tmp_path / "m.run" / "run.json"
     told = json.loads(file.read_text(encoding="utf-8"))
-    for change, words in (
-        ({"schema": 2}, "is newer"),
-        ({"versions": {"reviewgen": "99.1.0"}}, "is newer"),
-        ({"preset": 3}, "damaged"),
-    ):
+    for change, words in (({"schema": 2}, "newer"), ({"versions": {"reviewgen": "99.1.0"}}, "newer"), ({"preset": 3}, "damaged")):
         file.write_text(json.dumps(told | change), encoding="utf-8")
         with pytest.raises(CheckpointError, match=words):
             start(tmp_path / "m", resume=True)
-    file.write_text("[" * 100_000 + "]" * 100_000, encoding="utf-8")
-    with pytest.raises(CheckpointError, match="is damaged"):
-        start(tmp_path / "m", resume=True)
+
+
+def cut(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-1])
 
 
 def flip(file: Path) -> None:
@@ -301,26 +257,14 @@ def flip(file: Path) -> None:
     file.write_bytes(content)
 
 
-@pytest.mark.parametrize(
-    ("harm", "name"),
-    [
-        (lambda file: file.write_bytes(file.read_bytes()[:-1]), "state.safetensors"),
-        (lambda file: file.write_bytes(file.read_bytes()[:-1]), "digests.json"),
-        (flip, "state.json"),
-        (flip, "state.safetensors"),
-        (Path.unlink, "state.json"),
-        (lambda file: file.write_bytes(b""), "digests.json"),
-    ],
-)
+@pytest.mark.parametrize(("harm", "name"), [(cut, "state.safetensors"), (flip, "state.json"), (Path.unlink, "digests.json")])
 def test_a_damaged_checkpoint_is_passed_over(harm: Callable[[Path], Any], name: str, left: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(left, tmp_path / "m.run")
     (folder / ".step-abc").mkdir()  # what was being written when the power went
     harm(folder / "step-00000008" / name)
     report = next(iter(start(tmp_path / "m", resume=True)))
     assert report.step == 8 and not (folder / ".step-abc").exists()
-    assert report.notes == (
-        "The checkpoint of step 8 is damaged; that of step 7 is used.", "The run resumes from step 7."
-    )  # fmt: skip
+    assert report.notes == ("The checkpoint of step 8 is damaged; that of step 7 is used.", "The run resumes from step 7.")
     gc.collect()
     for step in folder.glob("step-*"):
         harm(step / name)
@@ -328,7 +272,7 @@ def test_a_damaged_checkpoint_is_passed_over(harm: Callable[[Path], Any], name: 
         start(tmp_path / "m", resume=True)
 
 
-@pytest.mark.parametrize("full_for", ["state.safetensors", "state.json", "digests.json"])
+@pytest.mark.parametrize("full_for", ["state.safetensors", "digests.json"])
 def test_a_full_disk_does_not_end_the_run(full_for: str, tmp_path: Path, monkeypatch: Any) -> None:
     plain, is_full = Checkpoints.write, False
 
@@ -362,42 +306,17 @@ def test_a_command_resumes(tmp_path: Path, monkeypatch: Any, capsys: Any) -> Non
     status, out, said = run_command(monkeypatch, capsys, *words, "--resume")
     assert status == 0, said
     assert "The run resumes from step 8." in said and f"Saved in {tmp_path / 'm'}" in out and not (tmp_path / "m.run").exists()
-    status, _, said = run_command(monkeypatch, capsys, *words, "--resume")
-    assert (status, said.count("already exists")) == (1, 1)
 
 
-# Processes that kill themselves.
-
-
-def alone(out: Path, kill_at: int | None = None, processes: int = 1, fails: bool = False, **options: Any) -> Any:
-    """Train in separate processes, which may kill themselves after a step; return what each step printed, or the errors."""
-    paths = os.pathsep.join([str(Path(__file__).parents[2]), *sys.path])
-    env = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    command = ["-c", ALONE, json.dumps([str(out), kill_at, {"model": DROPOUT} | options])]
-    group = [run_python(command, env=env)] if processes == 1 else run_group(command, processes, env=env)
-    said = "".join(done.stderr for done in group)
-    if fails:
-        assert [done.returncode for done in group] == [1] * processes
-        return said
-    assert [done.returncode for done in group] == [0 if kill_at is None else -signal.SIGKILL] * processes, said
-    return {step: rest for done in group for step, *rest in map(json.loads, done.stdout.splitlines())}
-
-
-@pytest.mark.parametrize("processes", [pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.launch)])
-def test_a_run_killed_twice_is_the_run_that_was_never_killed(processes: int, tmp_path: Path) -> None:
-    precision = native_precision("cpu") if processes == 1 else "no"
-    given: dict[str, Any] = {"processes": processes, "steps": 24, "training": {"evaluations": 8, "precision": precision}}
-    whole = alone(tmp_path / "whole", **given)
-    before = alone(tmp_path / "m", kill_at=9, **given)
-    if processes == 2:
-        with pytest.raises(CheckpointError, match="was started with processes=2, not processes=1"):
-            start(tmp_path / "m", resume=True, steps=24)
-        said = alone(tmp_path / "m", fails=True, **given)  # the other process does not wait for the first one
-        assert "m.run holds a run of lstm-char" in said and "The main process failed; its own error message says why." in said
-    between = alone(tmp_path / "m", kill_at=17, resume=True, **given)
-    after = alone(tmp_path / "m", resume=True, **given)
-    for part in (before, between, after):
-        assert part == {step: whole[step] for step in part}
-    assert 1 < min(between) <= 10 < min(after) <= 18 and max(after) == 24
-    assert files_of(tmp_path / "m") == files_of(tmp_path / "whole")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["m", "whole"]
+def test_there_must_be_something_to_resume_and_what_a_run_left_is_not_started_over(left: Path, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"no run to resume.*m\.run does not exist"):
+        start(tmp_path / "m", resume=True)
+    with pytest.raises(ConfigError, match="give out"):
+        start(None, resume=True)
+    with pytest.raises(CheckpointError, match=r"ngram-char is trained by counting.*starts over"):
+        TrainingRun("ngram-char", TEXTS, out=tmp_path / "n", resume=True)
+    assert not list(tmp_path.iterdir())
+    shutil.copytree(left, tmp_path / "m.run")
+    with pytest.raises(CheckpointError, match=r"m\.run holds a run of lstm-char on list of texts .* step 8\b.*--resume.*remove"):
+        start(tmp_path / "m")
+    assert (tmp_path / "m.run" / "step-00000008").is_dir()
