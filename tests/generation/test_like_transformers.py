@@ -68,7 +68,7 @@ GREEDY: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("named", GREEDY, ids=str)
+@pytest.mark.parametrize("named", GREEDY)
 def test_greedy_texts_are_theirs_token_for_token(named: dict[str, Any]) -> None:
     """Of a table, and of an n-gram with its own loop and without."""
     given = {"max_new_tokens": 25, "min_new_tokens": 0, "do_sample": False} | named
