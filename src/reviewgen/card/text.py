@@ -1,5 +1,6 @@
 """The Markdown of a card: what the model is, its metrics, samples, how it was trained, and its intended use."""
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,7 +17,7 @@ A small {model} language model over {tokenizer} tokens, trained {origin} with re
 ```python
 import reviewgen
 
-model = reviewgen.load({load!r})
+model = reviewgen.load({load})
 print(model.generate_one())
 ```
 
@@ -50,7 +51,7 @@ def write_text(facts: CardFacts) -> str:
         source=data.get("source", "an unnamed corpus"),
         origin="further" if has_parent else "from scratch",
         parts=_parts(training) + _parents(training.get("parent")),
-        load=facts.source or "path/to/this/folder",
+        load=json.dumps(facts.source or "path/to/this/folder", ensure_ascii=False),
         space=_space(facts.space),
         metrics=_bits(training.get("held_out")) + _copying(facts, has_parent) + _metrics(training.get("metrics")) + curve,
         samples=_samples(facts.samples),
