@@ -210,7 +210,7 @@ def test_the_card_has_the_facts_and_one_by_hand_is_kept(hub: LoopbackHub, folder
     assert block["tags"] == ["reviewgen", "ngram", "film"]
     metrics = {m["type"]: m["value"] for result in block["model-index"][0]["results"] for m in result["metrics"]}
     assert metrics["bits_per_character"] == round(training["held_out"]["bits_per_character"], 4)
-    for word in (f"reviewgen.load('{NAME}')", "![Bits", "Temperature 0.5:", "`order=4`", "Hardware: "):
+    for word in (f'reviewgen.load("{NAME}")', "![Bits", "Temperature 0.5:", "`order=4`", "Hardware: "):
         assert word in card, word
     push(folder, license="apache-2.0")  # a generated card is written again, with the earlier metadata
     again = yaml.safe_load(hub.files(*KEY)["README.md"].decode().split("---\n")[1])
