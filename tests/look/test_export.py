@@ -160,7 +160,8 @@ def test_what_cannot_be_exported_to_onnx_says_why_and_leaves_nothing(tmp_path, m
         with pytest.raises(PluginError, match=words) as raised:
             export_onnx(review_model(Odd(operation), TOKENIZER), tmp_path / "model")
         assert len(str(raised.value)) < 500
-    ngram = built("ngram", order=2)
+    kind, _ = find_model("ngram")
+    ngram = kind(kind.Config(vocab_size=TOKENIZER.vocab_size, order=2))
     ngram.observe(np.array([0, 20, 21, 1]))
     ngram.finish()
     for model in (ngram, blend(("lstm", built("lstm", **SMALL)), ("ngram", ngram))):
