@@ -110,13 +110,6 @@ def test_the_index_is_kept_where_all_parts_have_the_same(parts: list[ReviewModel
     assert blend.bundle.index is None and "fingerprint" not in blend.training["data"]
 
 
-def test_infinite_bits_are_reported() -> None:
-    blend = reviewgen.blend([train_ngram(order=order, smoothing="none") for order in (11, 12)], data=OTHERS)
-    fit = blend.training["weights"]
-    assert fit["zero_probability_tokens"] == blend.evaluate(OTHERS).zero_probability_tokens > 0
-    assert fit["bits_per_character"]["fitted_weights"] is None and "infinite" in blend.bundle.card
-
-
 def test_wrong_arguments_are_refused(parts: list[ReviewModel]) -> None:
     letters = [review_model(TableModel(table(6)), LetterTokenizer(each)) for each in ("abcd", "abce")]
     refused: list[tuple[tuple[Any, ...], dict[str, Any], type[Exception], str]] = [
