@@ -3,17 +3,15 @@
 import contextlib
 import itertools
 import json
-import mmap
 import resource
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 import pytest
 
 from reviewgen.data import SPLITS, DataConfig, TokenStore, cache_folder, frame_texts, gather, tokenize, workspace
-from reviewgen.errors import DataError, StorageError
+from reviewgen.errors import StorageError
 from reviewgen.registry import find_tokenizer
 from tests.support.fakes import LETTERS
 
@@ -103,41 +101,6 @@ def test_the_tokenizer_is_trained_on_the_train_split_and_a_second_run_reads_the_
     run(TEXTS, identity="fake 2")
     run(TEXTS, CharTokenizer)
     assert len(visible()) == 5
-
-
-def test_the_width_of_an_id():
-    for vocab_size, dtype in ((65_536, np.uint16), (65_537, np.uint32), (200_000, np.uint32)):
-        config = FakeConfig(vocab_size=vocab_size)
-        tokenizer, stores, texts = run(["\0", "a", "b" * 9, "\U000f0000"], config=config, validation=["v"])
-        assert stores["train"].ids.dtype == dtype
-        assert stores["train"].ids.tolist() == [i for text in texts["train"] for i in [0, *tokenizer.encode(text), 1]]
-        assert stores["train"].ids.max() == vocab_size - 1
-
-
-@pytest.mark.parametrize("vocab_size", [10, 1 << 16, 70_000])
-def test_an_id_outside_the_vocabulary_is_not_written(vocab_size, monkeypatch):
-    for wrong, kind in itertools.product((-1, vocab_size, 70_001, (1 << 32) + 3), (list, np.array)):
-        ids = {"a": kind([3]), "b": kind([2, wrong])}
-        monkeypatch.setattr(FakeTokenizer, "encode", lambda _, text, ids=ids: ids[text])
-        with pytest.raises(DataError, match=f"the id {wrong}; its vocabulary has 0 to {vocab_size - 1}"):
-            run(["a", "b"], config=FakeConfig(vocab_size=vocab_size))
-        assert visible() == []
-
-
-def test_the_files_are_memory_mapped_and_released_pages_come_back():
-    ids = (store := run(TEXTS)[1]["train"]).ids
-    base = ids
-    while isinstance(base, np.ndarray):
-        base = base.base
-    assert isinstance(base.obj if isinstance(base, memoryview) else base, mmap.mmap) and not ids.flags.writeable
-    before = ids.copy()
-    store.release_pages()
-    assert np.array_equal(ids, before)
-    _, stores, _ = run(["", ""])
-    assert [(len(stores[split]), stores[split].tokens) for split in SPLITS] == [(2, 4), (0, 0), (0, 0)]
-    assert stores["train"].ids.tolist() == [0, 1, 0, 1]
-    assert list(stores["test"].documents()) == list(stores["test"].blocks) == []
-    stores["test"].release_pages()
 
 
 def test_blocks_are_whole_texts_of_bounded_size(monkeypatch):
@@ -240,18 +203,3 @@ def test_a_full_disk_is_one_error_at_every_stage():
         assert len(visible()) == (limit is None)
     with workspace() as folder, pytest.raises(StorageError, match=r"No room to write .*texts\.jsonl"), largest_file(1000):
         gather(texts, folder, DataConfig())
-
-
-def test_where_the_cache_is(tmp_path, monkeypatch):
-    (tmp_path / "file").write_text("x")
-    for path in ("file", "file/below"):
-        monkeypatch.setenv("REVIEWGEN_CACHE", str(tmp_path / path))
-        with pytest.raises(StorageError, match=r"^the cache folder .*REVIEWGEN_CACHE.* cannot be written"), workspace():
-            pass
-    monkeypatch.setenv("REVIEWGEN_CACHE", "~/somewhere")
-    assert cache_folder() == Path.home() / "somewhere"
-    monkeypatch.delenv("REVIEWGEN_CACHE")
-    monkeypatch.setenv("XDG_CACHE_HOME", "/x")
-    assert cache_folder() == Path("/x/reviewgen")
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    assert cache_folder() == Path.home() / ".cache" / "reviewgen"
