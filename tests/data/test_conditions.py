@@ -4,7 +4,6 @@ import json
 import math
 import random
 from collections import Counter
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,12 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import reviewgen
-from reviewgen.conditions import Condition, Conditions, Value, fit_conditions
+from reviewgen.conditions import Conditions, fit_conditions
 from reviewgen.data import IGNORED, DataConfig, Lanes, cache_folder, gather, tokenize, workspace
 from reviewgen.errors import BundleError, ConfigError, DataError
-from reviewgen.evaluation import evaluate_documents
 from reviewgen.registry import find_tokenizer
-from tests.support.fakes import LETTERS, LetterTokenizer, ScoringTable, TableModel, run_command, table
+from tests.support.fakes import LetterTokenizer, run_command
 from tests.support.texts import as_csv, corpus_of, write
 
 WORDS = {1: ["awful", "boring", "terrible", "sad", "dreadful"], 5: ["great", "lovely", "superb", "happy", "wonderful"]}
@@ -109,32 +107,6 @@ def test_each_condition_has_an_unspecified_id_and_one_per_value():
     assert BOTH.with_ids_from(7).encode({"stars": 1}) == [8, 11]
     nothing = Conditions(first_id=9)
     assert (nothing.encode({}), nothing.vocab_size, nothing.unspecified_ids, bool(nothing)) == ([], 9, [], False)
-
-
-def test_unknown_values_are_refused_with_the_known_ones():
-    values = [({"star": 5}, "'star' is not a condition of this model. Did you mean 'stars'? Known: genre, stars.")]
-    values += [({"stars": value}, "'stars', which goes from 1 to 5: 1, 2, 5.") for value in (3, "six", math.inf, True)]
-    values += [({"genre": ""}, "Known: Comedy, Drama."), ({"genre": "drama"}, "Did you mean 'Drama'?")]
-    for given_, said in values:
-        with pytest.raises(ConfigError) as caught:
-            BOTH.encode(given_)
-        assert said in str(caught.value) and "\n" not in str(caught.value)
-
-
-def test_conditions_come_back_from_json_and_damaged_ones_are_refused():
-    stored = json.loads(json.dumps(BOTH.to_json()))
-    assert Conditions.from_json(stored, 100) == BOTH
-    one = {"label": "a", "share": 1, "low": 1, "high": 1}
-    values = [None, [], {}, [3], [{}], [{"label": "", "share": 1}], [one | {"share": 0.5}] * 2, [one | {"share": 2}]]
-    values += [[one | {"low": low}] for low in (None, 2, math.inf, "1")] + [[one | {"label": "b", "low": 2, "high": 3}, one]]
-    changes = [{"values": each} for each in values] + [{"name": ""}, {"kind": "colour"}, {"extra": 1}, {"left_out": -1}]
-    for damaged in [None, {}, [], "stars", [None], [{}], stored[:1] * 2, *([stored[0] | change] for change in changes)]:
-        with pytest.raises(ConfigError):
-            Conditions.from_json(damaged)
-    with pytest.raises(ConfigError, match="share"):
-        Value(label="a", share=2.0)
-    with pytest.raises(ConfigError, match="not distinct"):
-        Condition(name="a", kind="category", values=(Value(label="a", share=0.5),) * 2)
 
 
 # Columns and stores.
@@ -266,50 +238,7 @@ def test_scores_evaluations_and_texts_have_the_probabilities_of_plain_calls(name
     assert [-nats / math.log(2) for nats in text.log_probabilities] == pytest.approx(expected, rel=1e-3, abs=1e-4)
 
 
-@pytest.mark.parametrize("kind", [TableModel, ScoringTable])
-def test_condition_ids_are_inputs_and_add_no_bits(kind):
-    logits = table(LETTERS.vocab_size, 3)
-    logits[:, 5] = -math.inf  # impossible, but not predicted
-    texts = [[0, 5, 5, 2, 3, 1], [0, 5, 5, 4, 1]]
-    documents: list[Any] = [(np.array(ids), len(ids) - 4) for ids in texts]
-    scores = logits.log_softmax(-1)
-    nats = -sum(float(scores[ids[t - 1], ids[t]]) for ids in texts for t in range(3, len(ids)))
-    found = evaluate_documents(kind(logits), documents, LETTERS.vocab_size, given=2)
-    assert found.nats_per_character == pytest.approx(nats / 3, rel=1e-5)
-    assert (found.tokens, found.zero_probability_tokens) == (5, 0)
-    assert evaluate_documents(kind(logits), documents, LETTERS.vocab_size).zero_probability_tokens == 4
-
-
-def test_the_true_condition_predicts_better_and_generated_texts_follow_it(ngram):
-    totals: Counter[str] = Counter()
-    for stars, words in WORDS.items():
-        for text in (f"{word} and {words[0]} film 7" for word in words):
-            totals["true"] += ngram.score(text, conditions={"stars": stars}).bits
-            totals["any"] += ngram.score(text).bits
-            totals["other"] += ngram.score(text, conditions={"stars": 6 - stars}).bits
-        few = {"num_return_sequences": 40, "seed": 1, "max_new_tokens": 12}
-        texts = ngram.generate(conditions={"stars": stars}, **few)
-        own, other = (sum(text.count(word) for text in texts for word in WORDS[n]) for n in (stars, 6 - stars))
-        assert own > 2 * other and texts == ngram.generate(conditions={"stars": str(stars)}, **few)
-    assert totals["true"] < totals["any"] < totals["other"] and totals["true"] < totals["other"] - 10  # a bit a text
-
-
 # The run, the index, the saved folder, the command.
-
-
-def test_a_model_records_its_conditions_and_its_index_has_none(ngram):
-    stars, genre = ngram.conditions.describe()
-    assert stars.startswith("stars: 1 (") and stars.endswith(" %)") and "not given (" in genre
-    assert ngram.model.config.vocab_size == ngram.conditions.vocab_size == ngram.tokenizer.vocab_size + 6
-    assert ngram.training["data"]["conditions"] == ngram.conditions.to_json()
-    assert "- Conditions: stars: 1, 5; genre: " in ngram.bundle.card
-    texts = [row["text"] for row in ROWS]
-    plain = reviewgen.train("ngram-char", texts, model={"order": 4}, training={"novelty": "exact"})
-    one, other = ngram.bundle.index, plain.bundle.index
-    assert np.array_equal(one.ids, other.ids) and one.vocab_size == ngram.tokenizer.vocab_size
-    assert ngram.novelty(texts[0]) == plain.novelty(texts[0])
-    copied = [model.training["novelty"]["held_out_token_copy_rate"] for model in (ngram, plain)]
-    assert copied[0] == copied[1] and "Conditions" not in plain.bundle.card
 
 
 def test_the_folder_keeps_conditions_and_damaged_ones_are_refused(ngram, tmp_path):
