@@ -1,7 +1,6 @@
 """Presets of several models: one training makes an LSTM and an n-gram on the same tokens and fits the weights of their blend."""
 
 import gc
-import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -10,10 +9,9 @@ import pytest
 
 import reviewgen
 from reviewgen import ReviewModel, TrainingRun
-from reviewgen.errors import ConfigError, NotADistribution, TrainingError
+from reviewgen.errors import ConfigError, TrainingError
 from reviewgen.registry import find_preset
 from tests.runs.test_blend import CORPUS, OTHERS
-from tests.support.distributions import install as install
 
 TRAINING = {"batch_size": 16, "learning_rate": 0.02, "evaluations": 3, "copy_tokens": 0, "threads": 1, "precision": "no"}
 LSTM = {"hidden_size": 64, "embedding_size": 16, "ngrams": 2, "layer": "fused"}  # else it would know the names as well
@@ -49,14 +47,6 @@ def test_it_is_the_blend_of_its_models_trained_one_by_one(trained: Any) -> None:
     alone = [part["held_out"]["bits_per_character"] for part in blend.training["parts"]]
     assert alone == pytest.approx([model.training["held_out"]["bits_per_character"] for model in (ngram, lstm)], abs=1e-5)
     assert blend.training["held_out"]["split"] == "test" and blend.training["held_out"]["bits_per_character"] < min(alone)
-
-
-def test_the_reports_name_the_model_in_training_and_end_with_the_blend(trained: Any) -> None:
-    reports = trained[1]
-    names = [name for name, _ in itertools.groupby(report.part for report in reports)]
-    assert names == ["ngram-char", "lstm-char", "blend-char"]
-    assert [report.stopped for report in reports if report.stopped] == ["all steps taken"] and reports[-1].stopped
-    assert [report.step for report in reports if report.part == "lstm-char"] == list(range(1, STEPS + 1))
 
 
 def test_the_folder_records_both_models_and_is_a_blend_like_any_other(trained: Any, tmp_path: Path) -> None:
@@ -125,28 +115,3 @@ def test_settings_are_those_of_the_models_that_have_them() -> None:
     for wrong, word in (({"hiden_size": 3}, "'hidden_size'"), ({"vocab_size": 3}, "the tokenizer's"), ({"order": 0}, "order")):
         with pytest.raises(ConfigError, match=word):
             TrainingRun("blend-char", CORPUS, model=wrong)
-
-
-PRESETS = """
-from reviewgen.config import Preset
-def blend(*parts):
-    return Preset(model="blend", tokenizer="char", parts=parts)
-ONE, TWICE, MIXED = blend("lstm-char"), blend("lstm-char", "blend-char"), blend("lstm-char", "ngram-word")
-GRADIENTS, COUNTS = blend("lstm-char", "gru-char"), blend("ngram-char", "lstm-char")
-"""
-
-
-def test_what_cannot_be_blended_is_refused(install: Any, trained: Any) -> None:
-    wrong = {"one": "fewer than two", "twice": "a blend itself", "mixed": "another tokenizer"}
-    wrong |= {"gradients": "by gradient, the others by counting", "counts": "by gradient, the others by counting"}
-    points = {f"blend-char-{name}": f"fakeblends:{name.upper()}" for name in wrong}
-    install("blends", {"presets": points}, {"fakeblends": PRESETS})
-    for name, word in wrong.items():
-        with pytest.raises(ConfigError, match=f"cannot be trained: .*{word}"):
-            TrainingRun(f"blend-char-{name}", CORPUS)
-    with pytest.raises(NotADistribution, match="cannot be part of a blend"):
-        for report in started(model=LSTM | NGRAM | {"smoothing": "stupid-backoff"}):
-            assert report.part == "ngram-char", "before the LSTM is trained"
-    for call in (lambda: reviewgen.tune("blend-char", CORPUS), lambda: reviewgen.train(trained[0], CORPUS)):
-        with pytest.raises(ConfigError, match="is a blend"):
-            call()
