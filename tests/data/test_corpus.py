@@ -115,20 +115,6 @@ def test_the_records_of_the_parts_are_those_of_tables(tmp_path):
     assert check_parts(file) == rows
 
 
-def test_small_files_share_a_part_and_an_error_has_the_same_line_in_a_part(tmp_path):
-    for number, lines in enumerate((1, 2, 40_000, 1, 1)):
-        write(tmp_path / f"{number}.txt", "a review\n" * lines)
-    assert [[len(part) for part in parts] for parts in parts_of(str(tmp_path / "?.txt"), 100_000)] == [
-        [3, 13_334, 13_333, 13_333, 2]
-    ]
-    file, limit = write(tmp_path / "a.csv", "stars,text\n" + '5,"a\nreview"\n' * 20_000 + "1,2,3\n"), 100
-    with pytest.raises(DataError, match="line 40002 has 3 fields"):
-        corpus_of(file)
-    file = write(tmp_path / "long.txt", "a review\n" * 50_000 + "x" * 500 + "\n" + "a review\n" * 50_000)
-    with pytest.raises(DataError, match="Line 50,001 of"):
-        corpus_of(file, max_text_characters=limit)
-
-
 # What a tokenizer loses.
 
 
