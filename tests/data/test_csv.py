@@ -82,25 +82,3 @@ def test_the_line_of_an_error_is_that_of_the_file(tmp_path, broken, said):
         for name in ("a.csv", "a.csv.gz"):
             path = write(tmp_path / name, buffer.getvalue() + broken + "a,1\nb,2\n")
             assert refusal(path).startswith(f"{path} cannot be read: {said.format(line)}")
-
-
-def test_what_is_wrong_and_where(tmp_path):
-    for data, said in [
-        ('text,id\nx,0\n"a,1\nb,2\nc,3\n"d",4\ne,5\n', "opened in line 3 is closed within a text, in line 6; close it where"),
-        ('text,id\n"two\nlines",1\n5,"a\nb,2\n', "opened in line 4 is never closed"),
-        ('id,text\n"3\n4","a\nb,2\n', "opened in line 3 is never closed"),
-        ('text,id\nx,1\n"no line end', "opened in line 3 is never closed"),
-        ('"text,id\nx,1\n', "opened in line 1 is never closed"),
-        ('text,id\n""""",1\n', "opened in line 2 is never closed"),
-        ('text,id\n"a\nb", c, d\n', "lines 2 to 3 are one row of 3 fields, and the header has 2 (text, id); perhaps a double"),
-        ('text,id\n"He said "no, never" twice",5\n', "line 2 has 3 fields"),
-        ("text,id\n'a, b',1\n", "line 2 has 3 fields"),
-        ("text\rone, two\r", "line 2 has 2 fields, and the header has 1 (text)"),
-        ("a|b\n1|2|3\n", "put each text with a '|' or a line break"),
-        ("text,id\n\n  \na\n", "line 4 has 1 field"),
-        ("a,b,c,d,e,f\nx\n", "the header has 6 (a, b, c, d, e, ...)"),
-        ("a,b\n1\t2\n", "separated by '\\t' and the header by ','"),
-        ('text,id\nx,1\n"open,1\n' + ("b" * 1000 + ",2\n") * 17_000, "the double quote opened in line 3 is never closed"),
-        ("\n \n", "holds no texts"),
-    ]:
-        assert said in refusal(write(tmp_path / "a.csv", data)), data[:80]
