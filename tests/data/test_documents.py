@@ -2,14 +2,12 @@
 
 import random
 import textwrap
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reviewgen.errors import ConfigError
-from tests.support.texts import corpus_of, texts_of, write
+from tests.support.texts import texts_of, write
 
 SENTENCES = [
     "Mr. Doe and J. R. Roe went to the café on Jan. 3 and ordered 3.5 litres of tea.",
@@ -19,9 +17,6 @@ SENTENCES = [
     "He thought of e.g. the sea, the ships and the harbour where they had spent so many evenings together before the war.",
 ]
 PARAGRAPHS = [" ".join(random.Random(seed).sample(SENTENCES, 4)) for seed in range(12)]
-REVIEWS = [" ".join(random.Random(seed).sample(SENTENCES, 1 + seed % 3)) for seed in range(40)]
-VERSE = "The curfew tolls the knell of day\nThe herd winds slowly\nThe ploughman homeward plods his way\nAnd leaves\n\n" * 9
-SCENE = "First Citizen:\nBefore we proceed any further, hear me speak.\n\nAll:\nSpeak, speak.\n\n"
 
 
 def wrap(width, paragraphs=PARAGRAPHS):
@@ -38,32 +33,6 @@ def test_the_lines_of_a_hard_wrapped_file_are_joined(tmp_path, width):
         assert " ".join(sentences) == " ".join(PARAGRAPHS)
         assert texts_of(file, documents="line") == wrap(width).split("\n")[:-1]
         assert texts_of(file, documents="file") == [wrap(width)]
-
-
-def test_what_is_hard_wrapped_is_noted(tmp_path):
-    plain = {
-        "reviews": "\n".join(REVIEWS),
-        "spaced": "\n\n".join(REVIEWS),
-        "groups": "\n\n".join("\n".join(REVIEWS[first : first + 5]) for first in range(0, 40, 5)),
-        "verse": VERSE,
-        "lists": "\n\n".join("- one\n- two\n- three" for _ in range(9)),
-        "log": "\n\n".join(
-            f"2020-01-0{day} 10:00:00 INFO started.\n2020-01-0{day} 10:00:01 INFO stopped." for day in range(1, 10)
-        ),
-        "long": "word " * 20_000,
-        "paragraph": wrap(72, PARAGRAPHS[:1]),
-        "chinese": "一二三四五六七八九十\n" * 60,
-        "play": SCENE * 50,
-    }
-    for name, text in plain.items():
-        assert corpus_of(write(tmp_path / f"{name}.txt", text), clean=False).notes == [], name
-    file = write(tmp_path / "wrapped.txt", wrap(72))
-    for documents in ("line", "paragraph", "sentence"):
-        (note,) = corpus_of(file, documents=documents).notes
-        assert note.startswith(f"{file} is hard-wrapped") and ("--documents paragraph" in note) == (documents == "line")
-        (note,) = corpus_of(str(tmp_path / "[rw]*.txt"), documents=documents).notes
-        assert "1 of 2 files are hard-wrapped" in note
-    assert "hard-wrapped" in corpus_of(Path(__file__).parents[2] / "LICENSE").notes[0]
 
 
 def test_sentences(tmp_path):
@@ -89,20 +58,3 @@ def test_no_word_is_lost(tmp_path_factory, text):
     path = write(tmp_path_factory.mktemp("txt") / "a.txt", "start " + text)
     for documents in ("line", "paragraph", "sentence", "file"):
         assert "".join("".join(texts_of(path, documents=documents)).split()) == "start" + "".join(text.split())
-
-
-def test_long_and_odd_paragraphs(tmp_path):
-    paragraphs = [f"{number} " + "word " * 60_000 + f"\nline {number}" for number in range(40)]  # 12 MB
-    assert texts_of(write(tmp_path / "a.txt", "\n\n\n".join(paragraphs)), documents="paragraph") == paragraphs
-    text = "A Title\n\nBy an Author\n\n" + textwrap.fill(" ".join(PARAGRAPHS), 60, break_on_hyphens=False) + "\n"
-    sentences = texts_of(write(tmp_path / "a.txt", text), documents="sentence")
-    assert sentences[:2] == ["A Title", "By an Author"]
-    assert all(sentence in " ".join(PARAGRAPHS) for sentence in sentences[2:]), "lines are joined before sentences are cut"
-
-
-def test_documents_are_for_txt_files(tmp_path):
-    for source in (write(tmp_path / "a.csv", "text\na\n"), ["a"], [{"text": "a"}], "owner/name"):
-        with pytest.raises(ConfigError, match="documents='file' is for txt files"):
-            texts_of(source, documents="file")
-    with pytest.raises(ConfigError, match="documents must be"):
-        texts_of(["a"], documents="word")
