@@ -1,13 +1,9 @@
-"""Learning curves: what a run records, their plots, and the progress that a training prints."""
+"""Learning curves: what a run records, and their plots."""
 
-import contextlib
 import itertools
 import json
 import math
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -16,8 +12,6 @@ import pytest
 from matplotlib.image import imread
 
 import reviewgen
-from reviewgen.errors import BundleError, ConfigError, ReviewgenError, StorageError
-from reviewgen.pictures import draw_curves, find_curves
 from tests.support.fakes import run_command
 from tests.support.models import EXAMPLES
 from tests.support.trainings import prepared, trained
@@ -88,65 +82,6 @@ def test_every_kind_of_run_can_be_drawn(saved: Path, tmp_path: Path) -> None:
     assert ElementTree.parse(tmp_path / "curves.svg").getroot().tag.endswith("svg")
 
 
-def test_what_is_drawn_is_what_was_recorded(saved: Path) -> None:
-    facts = record_of(saved / "gru")
-    bits, copies, rates = draw_curves([find_curves(facts, "gru")], "steps").axes
-    held_out, training, ring = bits.lines
-    assert list(held_out.get_xdata()) == [each["step"] for each in facts["evaluations"]]
-    assert list(held_out.get_ydata()) == [each["bits_per_character"] for each in facts["evaluations"]]
-    assert list(training.get_ydata()) == facts["curve"]["train_bits_per_character"]
-    best = min(facts["evaluations"], key=lambda each: each["bits_per_character"])
-    assert (*ring.get_xdata(), *ring.get_ydata()) == (best["step"], best["bits_per_character"])
-    assert list(copies.lines[0].get_ydata()) == [each["token_copy_rate"] for each in facts["evaluations"]]
-    assert set(copies.lines[1].get_ydata()) == {facts["novelty"]["held_out_token_copy_rate"]}
-    assert list(rates.lines[0].get_ydata()) == facts["curve"]["learning_rate"]
-    assert (rates.get_xlabel(), bits.get_ylabel()) == ("steps", "bits per character")
-    assert bits.get_ylim()[0] < best["bits_per_character"] < bits.get_ylim()[1]
-    for seconds, unit, size in ((100, "seconds", 1), (600, "minutes", 60), (9000, "hours", 3600)):
-        facts["evaluations"][-1]["seconds"] = seconds
-        bits, *_, rates = draw_curves([find_curves(facts, "gru")], "seconds").axes
-        assert rates.get_xlabel() == f"{unit} of training"
-        assert bits.lines[0].get_xdata()[-1] == pytest.approx(seconds / size)
-
-
-def test_a_damaged_run_is_an_error_and_an_old_one_is_drawn(saved: Path, tmp_path: Path) -> None:
-    shutil.copytree(saved / "gru", tmp_path / "m")
-    file, facts = tmp_path / "m" / "training.json", record_of(saved / "gru")
-    (tmp_path / "m" / "manifest.json").unlink()  # as of an earlier version; otherwise the change itself is the error
-    less = {name: column[:-1] if name == "step" else column for name, column in facts["curve"].items()}
-    damages: list[tuple[Any, str]] = [
-        (facts | {"evaluations": ["a"]}, "damaged"),
-        (facts | {"evaluations": [facts["evaluations"][0] | {"step": "x"}]}, "damaged"),
-        (facts | {"curve": less}, "damaged"),
-        (facts | {"verdict": "good"}, "damaged"),
-        (facts | {"evaluations": []}, "before the first evaluation"),
-        ([], "should be a JSON object"),
-    ]
-    for damaged, said in damages:
-        file.write_text(json.dumps(damaged), encoding="utf-8")
-        with pytest.raises(ReviewgenError, match=said):
-            reviewgen.plot_training([tmp_path / "m"], tmp_path / "c.png")
-        assert not (tmp_path / "c.png").exists()
-    file.write_text(json.dumps({name: value for name, value in facts.items() if name not in ("curve", "verdict")}))
-    (drawn,) = reviewgen.plot_training([tmp_path / "m"], tmp_path / "c.png")
-    assert drawn.verdict is None and (tmp_path / "c.png").exists()
-
-
-def test_invalid_sources_and_options_are_refused(saved: Path, monkeypatch: Any) -> None:
-    monkeypatch.chdir(saved)
-    refused: list[tuple[Any, dict[str, Any], type[ReviewgenError], str]] = [
-        ([], {}, ConfigError, "at least one"),
-        (["./gru"], {"against": "second"}, ConfigError, "'seconds'"),
-        (["./gru"], {"file": "c.xyz"}, ConfigError, "suffix"),
-        (["./gru"], {"file": "nowhere/c.png"}, StorageError, "not a writable folder"),
-        (["./nothing"], {}, BundleError, "no such folder"),
-    ]
-    for sources, options, kind, said in refused:
-        with pytest.raises(kind, match=said):
-            reviewgen.plot_training(sources, **({"file": "c.png"} | options))
-    assert not list(saved.glob("*.*"))
-
-
 def test_the_command_names_the_plot_after_the_run(saved: Path, tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
     monkeypatch.chdir(tmp_path)
     status, out, err = run_command(monkeypatch, capsys, "plot", saved / "gru")
@@ -163,35 +98,6 @@ def test_the_command_names_the_plot_after_the_run(saved: Path, tmp_path: Path, m
     assert status == 1 and "--overwrite" in err and (tmp_path / "gru.png").read_bytes() == b"a photograph"
     status, _, err = run_command(monkeypatch, capsys, "plot", saved / "gru", "--out", "gru.png", "--overwrite")
     assert status == 0 and (tmp_path / "gru.png").read_bytes().startswith(b"\x89PNG"), err
-
-
-# What is printed.
-
-
-def on_terminal(script: Path, code: str) -> str:
-    """Return what a script prints on a terminal, standard output and standard error together."""
-    pty = pytest.importorskip("pty", reason="Windows has no pseudo-terminals")
-    script.write_text(code, encoding="utf-8")
-    ours, theirs = pty.openpty()
-    names, printed = os.environ | {"COLUMNS": "80", "TERM": "xterm"}, b""
-    with subprocess.Popen([sys.executable, str(script)], stdout=theirs, stderr=theirs, env=names) as process:
-        os.close(theirs)
-        with contextlib.suppress(OSError):  # Linux: the other end is closed
-            while part := os.read(ours, 1 << 16):
-                printed += part
-    os.close(ours)
-    assert process.returncode == 0, printed.decode()
-    return printed.decode()
-
-
-@pytest.mark.slow
-def test_a_training_draws_a_bar_on_a_terminal_and_nothing_elsewhere(tmp_path: Path) -> None:
-    code = 'import reviewgen\nreviewgen.train("ngram-char", ["The food was great.", "The food was cold."] * 5, progress={})'
-    printed = on_terminal(tmp_path / "train.py", code.format(True))
-    assert all(part in printed for part in ("Reading", "Training", "%"))
-    assert on_terminal(tmp_path / "silent.py", code.format(False)) == ""
-    done = subprocess.run([sys.executable, "-c", code.format(True)], capture_output=True, env=os.environ | {"FORCE_COLOR": "1"})
-    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
 
 
 def test_a_loss_that_is_nan_stays_json(monkeypatch: Any, tmp_path: Path) -> None:

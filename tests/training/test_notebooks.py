@@ -1,4 +1,4 @@
-"""What notebooks show: of a training one figure that is updated, in a real Jupyter kernel; of values, tables and shaded texts."""
+"""What notebooks show: of a training one figure that is updated, in a real Jupyter kernel; shaded texts."""
 
 import math
 import re
@@ -7,9 +7,7 @@ from typing import Any
 import pytest
 from selectolax.lexbor import LexborHTMLParser
 
-import reviewgen
-from reviewgen.evaluation import Evaluation, Score, TokenScore
-from reviewgen.generation import Alternative, Context, NextTokens, Support
+from reviewgen.evaluation import Score, TokenScore
 from reviewgen.novelty import Novelty, Span
 from tests.support.fakes import TEXTS
 
@@ -42,19 +40,6 @@ def test_a_score_shades_each_token_by_its_bits() -> None:
     assert len(long.css(".score span")) == 2000 and "and 3,000 more tokens" in long.text()
 
 
-def test_an_evaluation_is_a_table_of_its_figures() -> None:
-    assert dict(cells(parsed(Evaluation(1.23456, 0.85573, 12.5, 1_234_567, 45_678, 12, 3)))) == {
-        "bits per character": "1.2346",
-        "nats per character": "0.8557",
-        "perplexity per token": "12.50",
-        "texts": "12",
-        "characters": "1,234,567",
-        "tokens, with end tokens": "45,678",
-        "tokens with probability zero": "3",
-    }
-    assert "∞" in parsed(Evaluation(math.inf, math.inf, math.inf, 1, 1, 1, 1)).text()
-
-
 def novelty(*spans: Span, form: str = "exact") -> Novelty:
     return Novelty(form, 100, 50, 40, 20, "x" * 40, {8: 0.25, 12: 0.125, 20: None}, spans, 0.01)
 
@@ -71,39 +56,6 @@ def test_novelty_underlines_the_copied_part_of_the_training_review() -> None:
     assert "8 more, not longer than these" in tree.text() and cells(tree)[1] == ["at most 25.0 %", "at most 12.5 %", "–"]
     empty = Novelty("exact", 0, 0, 0, 0, "", {8: None, 12: None, 20: None}, (), 0.0)
     assert "The text is empty" in parsed(empty).text()
-
-
-def test_next_tokens_are_a_table_with_bars() -> None:
-    alternatives = (
-        Alternative(5, MARKUP, MARKUP, False, 0.625, 0.678, Support(3, 12, None)),
-        Alternative(1, "", "(end)", True, 0.0004, 11.3, Support(0, None, None)),
-    )
-    tree = parsed(NextTokens(MARKUP, 4, 0.7, alternatives, 1.5, 9, (Context(2, MARKUP, False, 20, "occurrences"),)))
-    head, *rows = cells(tree)
-    assert head == ["token", "probability", "", "bits", "longest n-gram", "its count"]
-    assert rows == [[MARKUP, "62.5 %", "", "0.68", "3", "12"], ["(end)", "0.0 %", "", "11.30", "0", "–"]]
-    assert [bar.attributes["style"] for bar in tree.css(".share span")] == ["width: 62.5%", "width: 0.0%"]
-    assert f"After {MARKUP}" in tree.text() and "at temperature 0.70" in tree.text()
-    without_counts = parsed(NextTokens("", 0, 1.0, alternatives, 1.5, 9, ()))
-    assert cells(without_counts)[0] == ["token", "probability", "", "bits"] and "(the beginning)" in without_counts.text()
-    long = (Alternative(5, "a" * 500, "a" * 500, False, 1.0, 0.0, None),)
-    tree = parsed(NextTokens("start" + "x" * 50_000 + "end", 50_000, 1.0, long, 0.0, 1, ()))
-    assert tree.css_first("tbody code").text() == "a" * 59 + "…"
-    text = tree.css_first("p code").text()
-    assert text.startswith("…x") and text.endswith("xend") and len(text) == 201
-
-
-def test_a_model_shows_what_was_recorded_and_its_curve(micro: Any, model_folder: Any) -> None:
-    model = micro("gru-char")
-    rows = dict(row for row in cells(parsed(model)) if len(row) == 2)
-    assert rows["ReviewModel"] == "gru-char" and rows["trained on"] == "list of texts"
-    assert rows["held-out text"] == f"{model.training['held_out']['bits_per_character']:.3f} bits per character"
-    assert parsed(model).css("figure svg")
-    damaged = reviewgen.load(model_folder("ngram-char"))
-    for record in ({}, {"held_out": None, "data": 3}, {"held_out": {"bits_per_character": None}, "verdict": []}):
-        damaged.bundle.training = record | {"preset": MARKUP}
-        rows = dict(cells(parsed(damaged)))
-        assert rows["ReviewModel"] == "ngram-char" and "held-out text" not in rows
 
 
 # In a Jupyter kernel.
