@@ -1,22 +1,17 @@
-"""Metrics of generated texts: their values by brute force, in trainings, cards and plots, and what goes wrong in them."""
+"""Metrics of generated texts: their values by brute force, in trainings and cards, and what goes wrong in them."""
 
 import json
 import unicodedata
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-import reviewgen
-from reviewgen.config import TrainingConfig
-from reviewgen.errors import BrokenPlugin, BundleError, ConfigError, UnknownPlugin
 from reviewgen.evaluation import Metrics, measure_texts
-from reviewgen.pictures import draw_curves, find_curves
 from tests.support.distributions import Install, install, untouched_registry
-from tests.support.fakes import TEXTS, run_command
-from tests.support.trainings import prepared, texts_of, trained
+from tests.support.fakes import TEXTS
+from tests.support.trainings import texts_of, trained
 
 __all__ = ["install", "untouched_registry"]  # fixtures
 
@@ -137,26 +132,6 @@ def test_evaluations_measure_the_texts_that_were_generated(fakes: Any) -> None:
     assert all(tensor.equal(plain[name]) for name, tensor in model.model.state_dict().items())  # training is the same without
 
 
-def test_how_many_texts_are_measured(fakes: Any) -> None:
-    settings = {"batch_size": 16, "bptt": 64, "evaluations": 3, "copy_tokens": 1600, "metrics": ["recorder"]}
-    report = next(report for report in prepared(steps=100, training=settings) if report.evaluation)
-    assert report.metrics == {"recorder": round(0.06 * 100 * report.tokens / report.step / 3 / 2 / 100)}  # 3 % of the tokens
-    for changes, count in (({"novelty": "none"}, 16), ({"copy_tokens": 0}, 1)):
-        fakes.seen.clear()
-        _, _, model = trained("ngram-char", training={"copy_tokens": 1600, "metrics": ["recorder"]} | changes)
-        assert len(fakes.seen[0].texts) == count
-    assert model.training["metrics"]["recorder"]["generated"] is None
-
-
-def test_counting_and_blends_are_measured_too(micro: Any) -> None:
-    for name in ("ngram-word", "blend-char"):
-        record = micro(name).training
-        (evaluation,) = record["evaluations"]
-        assert set(evaluation["metrics"]) == set(TrainingConfig().metrics) == set(record["metrics"])
-        assert all(0 <= value <= 1 for value in evaluation["metrics"].values())
-    assert all(each["metrics"] for part in record["parts"] for each in part["evaluations"])
-
-
 # What fails.
 
 
@@ -174,45 +149,3 @@ def test_a_metric_that_fails_is_noted_once_missing_and_called_again(fakes: Any) 
     ]
     assert "| distinct-2 (share) |" in card and "| raises" not in card
     json.dumps(record, allow_nan=False)
-
-
-def test_bad_names_are_refused_before_anything_is_read(fakes: Any) -> None:
-    bad: list[tuple[list[str], type[Exception], str]] = [
-        (["distinct-5"], UnknownPlugin, "the metric 'distinct-5'.* Did you mean 'distinct-"),
-        (["number"], BrokenPlugin, "it is of the type int"),
-        (["gone"], BrokenPlugin, "'gone' of reviewgen-fakes 1.2.3 cannot be imported"),
-        (["distinct-2", "distinct-2"], ConfigError, "'distinct-2' twice"),
-    ]
-    for names, error, message in bad:
-        with pytest.raises(error, match=message):
-            reviewgen.train("ngram-char", "does-not-exist.txt", training={"metrics": names}, progress=False)
-
-
-# Plots, saved records and the command line.
-
-
-def test_a_panel_has_the_values_of_the_evaluations(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
-    def panels(record: Any, *metrics: str) -> Any:
-        figure = draw_curves([find_curves(record, "m")], metrics=list(metrics))
-        return {axes.get_ylabel().partition("\n")[0]: axes.get_lines()[0] for axes in figure.axes}
-
-    training = {"evaluations": 3, "copy_tokens": 200, "metrics": ["new-words", "distinct-2"]}
-    record = trained(steps=12, out=tmp_path / "m", training=training)[2].training
-    drawn = panels(record, "new-words", "distinct-2")
-    assert len(panels(record)) == len(drawn) - 2
-    for name in ("new-words", "distinct-2"):
-        assert list(drawn[name].get_ydata()) == [each["metrics"][name] for each in record["evaluations"]]
-        assert list(drawn[name].get_xdata()) == pytest.approx([each["seconds"] for each in record["evaluations"]])
-    plot = ["plot", str(tmp_path / "m"), "--out", str(tmp_path / "c.svg")]
-    assert run_command(monkeypatch, capsys, *plot, "--metric", "distinct-2", "--metric", "new-words")[0] == 0
-    status, _, error = run_command(monkeypatch, capsys, *plot, "--overwrite", "--metric", "distinct-3")
-    assert status == 2 and "distinct-3" in error and "Did you mean 'distinct-2'" in error
-    gap = json.loads(json.dumps(record))
-    gap["evaluations"][0]["metrics"]["distinct-2"] = None  # a missing value leaves a gap
-    assert np.isnan(panels(gap, "distinct-2")["distinct-2"].get_ydata()).tolist() == [True, False, False]
-    gap["evaluations"][0]["metrics"] = {"distinct-2": "x"}
-    with pytest.raises(BundleError, match="damaged"):
-        find_curves(gap, "m")
-    for evaluation in gap["evaluations"]:
-        del evaluation["metrics"]  # as an older version has saved it
-    assert find_curves(gap, "m").metrics == [] and panels(gap)
