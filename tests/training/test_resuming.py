@@ -12,9 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
-import reviewgen
 from reviewgen import TrainingRun
 from reviewgen.errors import CheckpointError, ConfigError, OutputExists
 from reviewgen.training import Checkpoints, Report, native_precision
@@ -117,71 +115,7 @@ def test_a_run_with_a_budget_resumes_with_the_time_that_was_left(tmp_path: Path,
     assert 600 < run.finish().training["seconds"] < 900
 
 
-def test_a_checkpoint_of_an_earlier_version_that_names_less_is_resumed(left: Path, tmp_path: Path) -> None:
-    whole = numbers(start(None))
-    folder = shutil.copytree(left, tmp_path / "m.run")
-    kept = Checkpoints(folder, 60.0, 2)
-    kept.open()
-    kept.load()
-    state, extra = kept.pop_state(), kept.extra
-    kept.snapshot = lambda: extra
-    for name in ("tokens", "annealing"):
-        del state[name]
-    for name in ("total_seconds", "setup_seconds", "seconds_each", "rank_to_beat"):
-        del state["judge"][name]
-    (own,) = state["own"]
-    state["own"] = [own | {"random": [own["random"]["cpu"], torch.zeros(16, dtype=torch.uint8)]}]  # a list, of a GPU, too
-    kept.save(8, state)
-    kept.close()
-    run_file = folder / "run.json"
-    told = json.loads(run_file.read_text(encoding="utf-8"))
-    del told["settings"]["data"]["fix_encoding"]
-    run_file.write_text(json.dumps(told | {"versions": told["versions"] | {"torch": "2.0.0"}}), encoding="utf-8")
-    reports = list(start(tmp_path / "m", resume=True))
-    assert numbers(reports) == {step: whole[step] for step in (9, 10)}
-    assert any("started with torch 2.0.0" in note for note in reports[0].notes)
-
-
 # The folder of a run.
-
-
-def test_what_a_run_leaves_on_disk(tmp_path: Path, monkeypatch: Any) -> None:
-    run, folder = start(tmp_path / "m", training={"checkpoints_kept": 3}), tmp_path / "m.run"
-    for report in run:
-        if report.step == 9:
-            names = {path.name for path in folder.iterdir()}
-            assert names == {".lock", ".lock.pid", "run.json", *(f"step-0000000{step}" for step in (6, 7, 8))}
-            told = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-            assert (told["schema"], told["preset"], told["source"]) == (1, "lstm-char", "list of texts")
-            assert told["settings"]["model"]["hidden_size"] == 12 and told["fingerprint"] == run.corpus.fingerprint
-            break
-    run.interrupt()
-    run.finish()
-    assert reviewgen.load(tmp_path / "m").training["steps"] == 9 and not folder.exists()
-    monkeypatch.undo()
-    run = start(tmp_path / "n", steps=3)
-    assert {len(list((tmp_path / "n.run").iterdir())) for _ in run} == {3}
-    del run
-    gc.collect()
-    assert not (tmp_path / "n.run").exists()  # no checkpoint, so nothing is left
-
-
-def test_checkpoints_take_a_hundredth_of_the_time_at_most(tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.undo()
-    now, saved = [0.0], []
-    monkeypatch.setattr("time.monotonic", lambda: now[0])
-    costs = {"digests.json": 2.0}
-    monkeypatch.setattr(
-        Checkpoints, "write", staticmethod(lambda file, _: now.__setitem__(0, now[0] + costs.get(file.name, 0.0)))
-    )
-    kept = Checkpoints(tmp_path / "m.run", 60.0, 2)
-    kept.open()
-    for second in range(1000):
-        now[0] = max(now[0], float(second))
-        if kept.is_due():
-            saved.append(second)
-            kept.save(second, {"seconds": 0.0})
-    assert saved == [60, 262, 464, 666, 868]
 
 
 def test_a_folder_of_another_kind_is_left_as_it_is(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""``TrainingRun`` and ``train``: the order of their steps, what they refuse before any work, interrupts, and suggestions."""
+"""``TrainingRun`` and ``train``: small corpora, validation sources, cleaning, a damaged cache, interrupts, and suggestions."""
 
 import itertools
 import random
@@ -12,50 +12,10 @@ import pytest
 import reviewgen
 from reviewgen import TrainingRun
 from reviewgen.data import cache_folder
-from reviewgen.errors import ConfigError, DataError, OutputExists, TrainingError
+from reviewgen.errors import ConfigError, DataError
 from tests.support.fakes import TEXTS, run_command
 from tests.support.models import SMALL
 from tests.support.trainings import MODEL, TRAINING, prepared, trained
-
-
-def test_steps_out_of_order_are_refused() -> None:
-    for steps, said in (
-        ("tokenize", "no corpus yet"),
-        ("read read", "was read before"),
-        ("__iter__", "call read and tokenize before"),
-        ("read __iter__", "call tokenize before"),
-        ("read tokenize tokenize", "was tokenized before"),
-        ("finish", "before you finish"),
-        ("read tokenize finish", "over before its first step"),
-        ("interrupt", "before you interrupt"),
-        ("facts", "before you call facts"),
-    ):
-        run = TrainingRun("ngram-char", TEXTS)
-        *before, last = steps.split()
-        for step in before:
-            getattr(run, step)()
-        with pytest.raises(TrainingError, match=said):
-            getattr(run, last)()
-
-
-def test_options_are_refused_before_anything_is_read(tmp_path: Path) -> None:
-    calls: list[tuple[Callable[[], Any], str]] = [
-        (lambda: reviewgen.train("ngram-char", TEXTS, buget="2m"), "'buget' is not an argument of train. Did you mean 'budget'"),
-        (lambda: reviewgen.sweep("ngram-char", TEXTS, "model.order", [2], step=3), "'step' is not an argument of sweep"),
-        (lambda: reviewgen.sweep("ngram-char", TEXTS, "model.order", [2], resume=True), "so it takes no resume"),
-        (lambda: reviewgen.tune("ngram-char", TEXTS, model={"order": 2}), "tune takes model settings in settings"),
-        (lambda: TrainingRun("gru-char", "no.csv", model={"hiden_size": 3}), "hidden_size"),
-        (lambda: TrainingRun("gru-char", "no.csv", model={"vocab_size": 3}), "tokenizer"),
-        (lambda: reviewgen.train("gru-char", TEXTS, steps=1, model={"hidden_size": 10**7}), ""),  # which no memory holds
-        *((lambda options=options: TrainingRun("ngram-char", "no.csv", **options), "") for options in
-          ({"steps": 0}, {"epochs": -1}, {"budget": "2m", "steps": 3}, {"seed": -1}, {"seed": 2**64}, {"budget": "soon"})),
-    ]  # fmt: skip
-    for call, said in calls:
-        with pytest.raises(ConfigError) as caught:
-            call()
-        assert said in str(caught.value)
-    with pytest.raises(OutputExists):
-        TrainingRun("gru-char", "no.csv", out=tmp_path)
 
 
 def test_small_corpora() -> None:

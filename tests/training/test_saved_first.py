@@ -1,8 +1,6 @@
 """A model is saved as soon as its training is over: before it is evaluated, and before its copy rate and metrics are measured."""
 
-import itertools
 import logging
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -107,13 +105,3 @@ def test_an_interrupt_of_the_measuring_says_that_the_model_is_saved(preset: str,
     monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "1")  # the launcher starts it again: nothing is left to do
     again = reviewgen.train(preset, TEXTS, out=tmp_path / "m", **PRESETS[preset])
     assert again.training == training
-
-
-def test_the_sample_of_the_copy_rate_depends_on_no_clock(monkeypatch: Any) -> None:
-    def train(**length: Any) -> Any:
-        return reviewgen.train("ngram-char", TEXTS, model={"order": 4}, **length).training["novelty"]
-
-    expected = train(epochs=1)
-    now, calls = time.monotonic, itertools.count()
-    monkeypatch.setattr(time, "monotonic", lambda: now() + next(calls))  # as slow as if all had to be compiled
-    assert expected["copy_rate_texts"] == 100 and train(budget="1h") == expected
