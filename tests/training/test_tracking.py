@@ -1,4 +1,4 @@
-"""Logging: TensorBoard's own reader finds what was recorded; a tracker that fails, prints or is missing costs nothing."""
+"""Logging: TensorBoard's own reader finds what was recorded; a tracker that fails or prints costs nothing."""
 
 import contextvars
 import errno
@@ -16,8 +16,6 @@ from accelerate.tracking import TensorBoardTracker
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from reviewgen import TrainingRun
-from reviewgen.errors import ConfigError, StorageError
 from tests.support.fakes import TEXTS, run_command
 from tests.support.trainings import trained
 
@@ -39,35 +37,6 @@ def test_tensorboard_shows_what_training_json_records(tmp_path: Path) -> None:
         assert scalars(folder, name) == [(step, pytest.approx(value, rel=1e-6)) for step, value in wanted]
     (sample, *_) = EventAccumulator(str(folder), {"tensors": 0}).Reload().Tensors("sample/text_summary")  # 0: all
     assert sample.step == facts["evaluations"][0]["step"]
-
-
-def test_two_runs_of_one_name_have_two_logs_and_none_is_written_unless_asked_for(tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert trained("ngram-char")[0].log.describe() is None and not Path("runs").exists()
-    for _ in range(2):
-        trained("ngram-char", log="tensorboard")
-    assert sorted(folder.name for folder in Path("runs").iterdir()) == ["ngram-char", "ngram-char-2"]
-
-
-def test_a_tracker_that_is_unknown_or_not_installed_is_refused(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
-    with pytest.raises(ConfigError, match="Did you mean 'tensorboard'"):
-        TrainingRun("gru-char", "no such file.csv", log="tensorbord")
-    (tmp_path / "runs").write_text("a file")
-    with pytest.raises(StorageError, match="runs"):
-        TrainingRun("gru-char", "no such file.csv", out=tmp_path / "m", log="tensorboard")
-    for name in ("tensorboard", "wandb"):
-        monkeypatch.setitem(sys.modules, name, None)
-        words = ("train", "gru-char", "--data", "no such file.csv", "--out", tmp_path / "m", "--log", name)
-        status, out, err = run_command(monkeypatch, capsys, *words)
-        assert (status, out) == (2, "") and f"pip install {name}" in err and err.count("\n") == 1
-    (tmp_path / "wandb").mkdir()  # as wandb leaves one: a folder of this name is not the tracker
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.delitem(sys.modules, "wandb", raising=False)
-    with pytest.raises(ConfigError, match="pip install wandb"):
-        TrainingRun("gru-char", "no such file.csv", log="wandb")
-
-
-# What cannot be logged to is refused before any work.
 
 
 # What fails in the middle.

@@ -2,7 +2,6 @@
 
 import math
 import random
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -43,25 +42,18 @@ EARLY = "early: no more gain on held-out text"
     ("evaluations", "stopped", "name", "since"),
     [
         (curve(FALLING), "all steps taken", "still improving", None),
-        (curve(FALLING[:4]), "interrupted", "still improving", None),
         (curve(FALLING[:3]), "interrupted", "unknown", None),
-        (curve([2.0, 2.3, 2.6]), "interrupted", "unknown", None),
         (curve([None, None]), "all steps taken", "unknown", None),
         (curve(FLAT), "budget spent", "converged", None),
         (curve(NOISY), EARLY, "converged", None),
         (curve(RECOVERED), "all steps taken", "converged", None),
         (curve(RISING), "all steps taken", "overfitting", 500),
-        (curve([*RISING[:8], 2.2, 2.1]), EARLY, "converged", None),
-        (curve([*FLAT[:8], 2.06]), "interrupted", "overfitting", 800),
         (curve(OUTLIER), "all steps taken", "overfitting", 900),
-        (curve([*OUTLIER, 2.02]), "all steps taken", "converged", None),
         (curve(RISING, WORSE), "all steps taken", "diverged", 500),
         (curve(FALLING), "diverged", "diverged", 1000),
-        (curve(FALLING[:1]), "diverged", "diverged", 100),
         (curve([2.0, None, None], [2.0, 9.0, 20.0]), "all steps taken", "diverged", 100),  # None: infinite bits
         ([], None, "unknown", None),
         (curve([2.0], [None]), "budget spent", "still improving", None),
-        (curve([5.0], [None]), "nothing to train", "converged", None),
         (curve([1e-9, 2e-9, 3e-9, 4e-9]), "all steps taken", "converged", None),  # nothing is left to lose
     ],
 )
@@ -80,12 +72,6 @@ def test_copying_is_judged_beside_held_out_reviews(own: float | None, real: floa
     verdict = find_verdict(curve(RISING, copies=[0.0] * 4 + [own] + [1.0] * 5), "all steps taken", real)
     assert verdict.name == ("copying" if is_copying else "overfitting")  # by the weights that are kept
     assert "Overfitting since step 500" in verdict.words and verdict.since_step == 500
-
-
-def test_the_weights_it_names_are_those_that_are_kept() -> None:
-    evaluations = [each | {"is_best": each["step"] <= 300} for each in curve(RISING)]
-    words = find_verdict(evaluations, "all steps taken").words
-    assert "Overfitting since step 500" in words and "weights of step 300 are kept" in words
 
 
 numbers = st.none() | st.floats(0, 1e6)
@@ -124,13 +110,6 @@ def test_a_big_model_on_a_tiny_corpus_overfits_and_its_best_weights_are_kept() -
     kept = evaluate_documents(model.model, documents, model.tokenizer.vocab_size).bits_per_character
     assert kept == pytest.approx(best[1], rel=1e-4) and judged[-1][1] > 1.2 * kept
     assert not any(module.training for module in model.model.modules())
-
-
-def test_a_short_run_has_no_verdict_and_says_so_in_the_card(tmp_path: Path) -> None:
-    _, _, model = trained(out=tmp_path / "m")
-    verdict = model.training["verdict"]
-    assert verdict["name"] == "unknown" and "s of training would show it" in verdict["words"]
-    assert f"- Verdict: {verdict['words']}\n" in (tmp_path / "m" / "README.md").read_text()
 
 
 def test_an_n_gram_that_has_learned_by_heart_is_copying() -> None:
