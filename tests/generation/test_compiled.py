@@ -1,9 +1,6 @@
 """Compiled loops that models share, against numpy, torch and plain Python: windows, matrices, losses, steps, mixtures."""
 
-import subprocess
-import sys
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,7 +20,6 @@ from reviewgen.compiled import (
     exp32,
     false_positive_rate,
     forbid,
-    hash_window,
     log32,
     logits_width,
     mix,
@@ -92,32 +88,6 @@ def test_a_stride_stores_a_share_and_misses_none() -> None:
     new = np.random.default_rng(8).integers(40, 90, 20_000)
     passed = np.mean([copies(found, new, end, 1) for end in range(5, len(new))])
     assert passed == pytest.approx(1 - (1 - false_positive_rate(found)) / stride, abs=0.01)
-
-
-@pytest.mark.parametrize(("bits", "rate"), [(4, 0.16), (10, 0.01), (16, 0.001)])
-def test_the_false_positive_rate_is_what_new_windows_see(bits: int, rate: float) -> None:
-    found = build_windows(stream(4, vocab=40, tokens=60_000), SEPARATORS, 5, bits)
-    new = np.random.default_rng(9).integers(50, 99, 50_000)
-    seen = np.mean([copies(found, new, end, 1) for end in range(4, len(new))])
-    assert false_positive_rate(found) == pytest.approx(rate, rel=0.35)
-    assert seen == pytest.approx(false_positive_rate(found), rel=0.15, abs=3e-4)
-
-
-def test_large_streams_narrow_ids_and_streams_without_windows() -> None:
-    ids = np.random.default_rng(2).integers(2, 12, 600_000)  # 100,000 possible windows of 5, and nearly all of 8 are new
-    for length, stride in ((5, 1), (6, 4), (8, 1)):
-        keys = np.lib.stride_tricks.sliding_window_view(ids, length) @ 16 ** np.arange(length)
-        assert count_windows(ids, SEPARATORS, length, stride) == pytest.approx(len(np.unique(keys)) / stride, rel=0.1)
-    ids = stream(6, vocab=200, tokens=300_000)  # more than one part, and full queues
-    narrow, blocks = ids.astype(np.uint8), [ids[: np.flatnonzero(ids == EOS)[4] + 1], ids[np.flatnonzero(ids == EOS)[4] + 1 :]]
-    found = build_windows(narrow, SEPARATORS, 2, 10)
-    assert all(copies(found, narrow, end, 1) for end in range(1, len(ids)) if min(ids[end - 1], ids[end]) > 1)
-    for other in (ids, blocks):
-        assert np.array_equal(build_windows(other, SEPARATORS, 2, 10).bits, found.bits)
-    assert hash_window(narrow, 40, 3) == hash_window(ids, 40, 3)
-    for ids in (np.array([], np.uint8), np.array([0, 5, 6, 1, 0, 7, 1])):
-        found = build_windows(ids, SEPARATORS, 3, 10)
-        assert not found.bits.any() and count_windows(ids, SEPARATORS, 3) == 0
 
 
 # Matrices and functions in single precision.
@@ -253,23 +223,3 @@ def test_a_mixture_is_its_formula() -> None:
     np.testing.assert_allclose(mixed[0], [0, -200 + np.log(0.5), -np.inf], atol=1e-4)
     mix(np.array([[[0, np.nan, 0]], [[0, 0, 0]]], np.float32), even, ungated, 3, mixed)
     assert np.isnan(mixed).all()
-
-
-# The cache of compiled code.
-
-
-@pytest.mark.slow
-def test_compiled_code_is_read_from_the_disk_and_made_again_if_a_power_cut_left_it_empty(tmp_path: Path) -> None:
-    (tmp_path / "doubled.py").write_text(
-        "from reviewgen.compiled import compiled\n@compiled\ndef double(x):\n    return 2 * x\n"
-        "print(double(4), sum(double.stats.cache_hits.values()))\n"
-    )
-
-    def run() -> str:
-        return subprocess.run([sys.executable, "doubled.py"], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
-
-    assert (run(), run()) == ("8 0\n", "8 1\n")
-    files = list((tmp_path / "__pycache__").glob("*.nb[ic]"))
-    for file in files:
-        file.write_bytes(b"")
-    assert run() == "8 0\n" and len(files) == 2 and all(file.stat().st_size for file in files)

@@ -20,23 +20,6 @@ def gru(model_folder: Callable[[str], Path]) -> ReviewModel:
     return reviewgen.load(model_folder("gru-char"))
 
 
-def test_a_device_that_is_not_there_or_that_a_model_cannot_use_is_refused(
-    gru: ReviewModel, micro: Any, model_folder: Any
-) -> None:
-    for device in ("cuda:99", "meta", "rocket", "auto"):
-        with pytest.raises(ConfigError, match=r"is not available|cannot be copied"):
-            gru.to(device)
-        assert gru.device == "cpu"
-    for name in ("ngram-char", "blend-char"):
-        with pytest.raises(ConfigError, match="CPU only"):
-            micro(name).to("cuda")
-    with pytest.raises(ConfigError, match="8-bit weights"):
-        reviewgen.load(model_folder("gru-char"), weight_bits=8).to("cuda")
-    texts = gru.generate(num_return_sequences=3, max_new_tokens=20, seed=1)
-    assert gru.to(torch.device("cpu")) is gru and gru.to("cpu:0").device == "cpu"
-    assert gru.generate(num_return_sequences=3, max_new_tokens=20, seed=1) == texts
-
-
 def test_on_a_device_texts_are_those_of_the_cpu_and_what_is_saved_does_not_depend_on_it(gru: ReviewModel, tmp_path: Path) -> None:
     """The CPU by its number is a device like any other."""
     options: dict[str, Any] = {"max_new_tokens": 20, "seed": 1, "num_return_sequences": 3, "return_dict_in_generate": True}

@@ -24,7 +24,7 @@ from tests.support.foreign import foreign, foreign_texts
 from tests.support.ngrams import LOOP, WORD, Plain, counted, only
 
 V = LETTERS.vocab_size
-A, B = LETTERS.encode("ab")
+(A,) = LETTERS.encode("a")
 NGRAM = counted(LOOP, order=4)
 
 
@@ -81,16 +81,6 @@ def test_greedy_texts_are_theirs_token_for_token(named: dict[str, Any]) -> None:
         wanted = foreign_texts(foreign(of_ngram), LETTERS.encode(prompt), **given)
         for inner in (NGRAM, Plain(NGRAM)):
             assert review_model(inner, LETTERS).generate(prompt, **given) == wanted
-
-
-def test_rows_of_different_lengths_in_one_batch_are_those_of_each_alone() -> None:
-    """The shorter ones are padded for the compiled loop, which must not count."""
-    model = review_model(TableModel(table(V, 5, eos=-9.0)), LETTERS, max_new_tokens=12, no_repeat_ngram_size=3)
-    prompts = ["", "a", "abcabdabe", "a b a c"]
-    for named in ({"repetition_penalty": 1.4}, {"no_repeat_ngram_size": 1}, {"no_repeat_ngram_size": 2, "do_sample": False}):
-        together = model.generate(prompts, seed=3, **named)
-        for number, prompt in enumerate(prompts):
-            assert next(model.generate_each([""] * number + [prompt], first=number, seed=3, **named)).text == together[number]
 
 
 # Beams.
