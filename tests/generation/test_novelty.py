@@ -17,7 +17,7 @@ from safetensors.numpy import save_file
 import reviewgen
 from reviewgen import ReviewModel
 from reviewgen.compiled import copies
-from reviewgen.errors import BundleError, ConfigError, DataError, StorageError
+from reviewgen.errors import BundleError, DataError, StorageError
 from reviewgen.novelty import (
     WINDOWS,
     build_index,
@@ -46,11 +46,6 @@ def build(texts: Sequence[Any], form: str = "exact", **changes: Any) -> Any:
     parts = [ids_of(text) if isinstance(text, str) else text for text in texts]
     ids = np.array([token for part in parts for token in (0, *part, 1)], np.int64)
     return build_index(ids, **FACTS | {"characters": max(1, sum(map(len, parts))), "form": form} | changes)
-
-
-def random_texts(seed: int, size: tuple[int, int], low: int = 2, high: int = 10) -> list[list[int]]:
-    texts: list[list[int]] = np.random.default_rng(seed).integers(low, high, size).tolist()
-    return texts
 
 
 def holds(texts: Sequence[list[int]], part: list[int]) -> bool:
@@ -122,21 +117,6 @@ def test_a_guard_catches_every_longer_copy(corpus: Any, max_copy: int) -> None:
     assert missed == 0 and needless <= 2  # false positives, one in a thousand
 
 
-def test_limits_of_a_guard() -> None:
-    for form in FORMS:
-        index = build(REVIEWS, form)
-        for wrong in (-1, True, 1.5, "8", None):
-            with pytest.raises(ConfigError, match="max_copy must be a whole number of tokens"):
-                index.guard(wrong)
-        for large in (10**6, 10**30):
-            windows, run = index.guard(large)
-            assert not copies(windows, np.array(ids_of(REVIEWS[0])), 24, run)
-    pairs = [(index.guard(limit)[0].length, index.guard(limit)[1]) for limit in (7, 10, 11, 18, 19, 30)]
-    assert pairs == [(8, 1), (8, 4), (12, 1), (12, 8), (20, 1), (20, 12)]
-    with pytest.raises(ConfigError, match=r"6 tokens, .* supports 7 or more"):
-        index.guard(6)
-
-
 @pytest.mark.parametrize(("vocab_size", "dtype"), [(256, np.uint8), (257, np.int16), (32_768, np.int16), (32_769, np.int32)])
 def test_vocabularies_of_any_size(vocab_size: int, dtype: Any) -> None:
     rng = np.random.default_rng(1)
@@ -147,67 +127,6 @@ def test_vocabularies_of_any_size(vocab_size: int, dtype: Any) -> None:
     assert (index.ids.dtype, index.suffixes.dtype) == (dtype, np.int32)
     assert index.match(index.check_text(text))[0].tolist() == longest_matches(texts, text)
     assert build(texts, "compact", vocab_size=vocab_size).examine(text, lambda ids: "." * len(ids)).longest_tokens == 12
-
-
-def test_a_compact_index_has_the_smallest_stride_and_tight_bounds() -> None:
-    texts = random_texts(2, (30, 1000))
-    strides = []
-    for limit in (10**6, 60_000, 20_000, SMALLEST):
-        index = build(texts, "compact", max_bytes=limit)
-        assert sum(windows.bits.nbytes for windows in index.sets) <= limit
-        assert index.examine(texts[4][100:300], decode).longest_tokens == 200
-        strides.append(index.stride)
-    assert strides == [1, 2, 8, 1024]  # of 3 x 30,000 windows, 10 bits each: 112 kB
-    short = next(texts[0][i : i + 9] for i in range(900) if index.examine(texts[0][i : i + 9], decode).windows[8] is None)
-    assert (index.examine(short, decode).longest_tokens, index.token_copy_rate([np.array(short)])) == (9, None)
-    index = build(random_texts(4, (60, 1000), high=500), "compact", vocab_size=1000)
-    new = index.examine(np.random.default_rng(3).integers(500, 1000, 50_000), lambda ids: "." * len(ids))
-    assert new.false_positive_rate == max(index.false_positive_rates.values()) == pytest.approx(0.01, rel=0.3)
-    assert all(new.windows[length] == pytest.approx(index.false_positive_rates[length], rel=0.2) for length in WINDOWS)
-
-
-def test_copy_rates_of_many_texts_and_texts_that_are_too_short() -> None:
-    for form in FORMS:
-        index = build([np.arange(2, 62).tolist()], form, vocab_size=90)
-        texts = [np.arange(2, 32), np.arange(70, 90), np.arange(5), np.arange(60, 89)]
-        assert index.token_copy_rate(iter(texts)) == pytest.approx(11 / 22)  # 11 + 1 + 0 + 10 windows
-        assert index.token_copy_rate([]) is None is index.token_copy_rate([np.array([2, 3])])
-        index = build(REVIEWS, form)
-        nothing, short = index.examine([], decode), index.examine(ids_of("abcdefg"), decode)
-        assert (nothing.tokens, nothing.longest_tokens, nothing.longest_text, nothing.spans) == (0, 0, "", ())
-        assert (short.windows, short.spans, short.longest_tokens) == ({8: None, 12: None, 20: None}, (), 7)
-        index = build(["abcdefgh", "hgfedcba"], form)  # a span does not extend across a separator
-        found = index.examine([0, *ids_of("abcdefgh"), 1, 0, *ids_of("hgfedcba"), 1], decode)
-        assert (found.longest_text, found.windows, found.characters) == ("abcdefgh", {8: 1.0, 12: None, 20: None}, 16)
-        for wrong in ([2, 3, 10], [-1], [2.0, 3.0], np.zeros((2, 3), np.int64)):
-            with pytest.raises(DataError, match=r"its ids are 0 to 9|whole numbers"):
-                index.examine(np.asarray(wrong), decode)
-
-
-def test_spans_are_in_characters_and_excerpts_show_sixty_on_each_side() -> None:
-    letters = random_texts(7, (3, 300))
-
-    def decode_wide(ids: Sequence[int]) -> str:
-        return "".join(LETTERS[i] * 4 for i in ids)
-
-    index, whole = build(letters, characters=3 * 300 * 4), decode_wide(letters[1])
-    for first, last in ((0, 20), (5, 25), (100, 140), (270, 299), (280, 300)):
-        (span,) = index.examine(letters[1][first:last], decode_wide).spans
-        assert (span.review, span.excerpt) == (1, whole[max(0, 4 * first - 60) : 4 * last + 60])
-    raw = list("é👍 aส é👍 aส".encode())  # bytes decode together only
-    found = build([raw], vocab_size=256, characters=12).examine(raw, lambda ids: bytes(ids).decode("utf-8", "replace"))
-    assert found.longest_text == bytes(raw).decode() and found.spans[0].end == found.characters == 11
-
-
-def test_corpora_that_cannot_be_indexed() -> None:
-    for texts, options, error, message in (
-        ([], {}, DataError, "empty"),
-        ([[2, 10]], {}, DataError, "ids from 0 to 10; the vocabulary has 0 to 9"),
-        (["abc"], {"form": "exakt"}, ConfigError, "Did you mean 'exact'"),
-        (["abc"], {"form": "compact", "max_bytes": 191}, ConfigError, "takes 192"),
-    ):
-        with pytest.raises(error, match=message):
-            build(texts, **options)
 
 
 # Files.

@@ -11,8 +11,6 @@ from typing import Any
 import pytest
 import torch
 
-from reviewgen import ReviewModel
-from reviewgen.errors import ConfigError, GenerationError
 from tests.support.fakes import LETTERS, QueueModel, TableModel, review_model, run_command, table
 from tests.support.ngrams import counted
 
@@ -52,18 +50,6 @@ def test_an_n_gram_shows_how_often_a_token_came_after_the_text() -> None:
     assert {each.text: each.support.count for each in found.alternatives if each.support.order == 4} == dict(after)  # type: ignore[union-attr]
 
 
-def test_any_text_and_conditions_stand_before_the_next_token(micro: Callable[[str], ReviewModel]) -> None:
-    model = micro("ngram-char")
-    assert model.next_tokens("日本 \x00").text == "日本 \x00"
-    assert model.next_tokens("the movie was").alternatives[0].shown == "␣"
-    conditional = micro("conditional")
-    one, other = (conditional.next_tokens("aa", k=500, conditions={"stars": stars}) for stars in ("1", "5"))
-    assert (one.text, one.tokens) == ("aa", 2)
-    assert [each.probability for each in one.alternatives] != [each.probability for each in other.alternatives]
-    with pytest.raises(ConfigError, match="is not a condition"):
-        conditional.next_tokens(conditions={"star": 5})
-
-
 def test_a_walk_goes_forward_and_back() -> None:
     walk = MODEL.walk("ba", seed=1)
     start = walk.next_tokens()
@@ -76,25 +62,6 @@ def test_a_walk_goes_forward_and_back() -> None:
     again = MODEL.walk("ba", seed=1)
     again.draw(5)
     assert again.text == walk.text and walk.undo() and walk.text == "ba"
-
-
-def test_a_step_that_fails_changes_nothing() -> None:
-    walk = MODEL.walk("bad")
-    for step in (lambda: walk.take(0), lambda: walk.take(V), lambda: walk.take(-1), lambda: walk.write("!")):
-        with pytest.raises(ConfigError):
-            step()
-    walk.take(1)
-    assert walk.has_ended
-    for step in (walk.draw, walk.next_tokens, lambda: walk.write("a"), lambda: walk.take(3)):
-        with pytest.raises(GenerationError, match="has ended"):
-            step()
-    assert walk.undo() and walk.text == "bad" and not walk.has_ended
-    for wrong in ({"k": 0}, {"temperature": 0}):
-        with pytest.raises(ConfigError):
-            MODEL.next_tokens(**wrong)
-    for logit, message in ((math.nan, "damaged"), (-math.inf, "no token can follow")):
-        with pytest.raises(GenerationError, match=message):
-            review_model(TableModel(torch.full((V, V), logit)), LETTERS).next_tokens()
 
 
 @pytest.fixture
