@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 
 NAMES = (
-    *("ngram", "novelty", "decoding", "cold_start", "training_speed", "speedrun", "quality_2018", "finetuning", "preparing"),
-    *("shakespeare", "readability", "web_steppers", "device_speed", "serving_http"),
+    *("ngram", "novelty", "decoding", "cold_start", "training_speed", "speedrun", "quality_2018", "preparing"),
+    *("readability", "web_steppers", "device_speed", "serving_http"),
 )
 
 

@@ -1,4 +1,4 @@
-"""PINNED: the n-gram engine: estimating, scoring, sampling, size and quality, with KenLM beside it where it is at hand.
+"""PINNED: the n-gram engine: estimating and scoring, with KenLM beside it where it is at hand.
 
     python -m tests.benchmarks ngram                       everything
     KENLM=folder python -m tests.benchmarks.ngram kenlm    lmplz, build_binary and query on the same tokens
@@ -21,8 +21,6 @@ from typing import Any
 import numpy as np
 import torch
 
-import reviewgen
-from reviewgen.compiled import SamplingParams
 from reviewgen.registry import find_model
 from tests.benchmarks.corpora import char_tokenizer, documents, reviews, split_2018, stream, word_tokenizer
 
@@ -92,61 +90,11 @@ def score_speed(name: str, model: Any, ids: np.ndarray, target: str) -> None:
     show(f"score {name}", f"{figures[0]:.1f} M tokens/s (one stream {figures[1]:.1f})", target)
 
 
-def sample_speed(name: str, model: Any, bos_id: int) -> None:
-    """Print millions of tokens a second of the model's own loop; no end token, so that no row ends early."""
-    for rows, temperature, target in ((1, 1.0, ">= 1.5"), (64, 1.0, ">= 4"), (1, 0.8, ">= 0.4"), (1, 1.2, ">= 0.4")):
-        uniform = np.random.default_rng(0).random((rows, 200_000 // rows))
-        count = int((sample_from(model, bos_id, -5, temperature, uniform) >= 0).sum())
-        best = min(timed(lambda t=temperature, u=uniform: sample_from(model, bos_id, -5, t, u)) for _ in range(5))
-        show(f"sample {name}, T {temperature}, {rows} streams", f"{count / best / 1e6:.2f} M characters/s", target)
-
-
-def sample_from(model: Any, bos_id: int, eos_id: int, temperature: float, uniform: np.ndarray) -> np.ndarray:
-    """Return the tokens (B, N) that the model's stepper draws from the beginning of a text on."""
-    stepper, rows, size = model.stepper(), len(uniform), model.config.vocab_size
-    params = SamplingParams(np.array([temperature]), 0, 1.0, 0.0, 1.0, 0, 0, 1 << 40, False, eos_id, bos_id, size)
-    _, state = stepper.forward(np.full((rows, 1), bos_id), stepper.initial_state(rows))
-    nothing = np.zeros((rows, 0), np.int64)
-    return stepper.sample(state, uniform, params, nothing, np.zeros(rows, np.int64))[0]
-
-
 def timed(call) -> float:
     """Return the seconds that a call takes."""
     start = time.monotonic()
     call()
     return time.monotonic() - start
-
-
-def size(name: str, model: Any, target: str) -> None:
-    """Print the bytes an n-gram of a model in memory, which are those of its file."""
-    tensors = model.state_dict()
-    total = sum(tensor.nbytes for tensor in tensors.values())
-    show(f"size {name}", f"{total / len(tensors['tokens']):.2f} bytes an n-gram, {total / 1e6:.0f} MB", target)
-
-
-def quality(train_texts: list[str], held_out: list[str], clean: list[str]) -> None:
-    """Print nats per character on the 2018 split, and what generate writes a second, through the public API."""
-    for order, more in ((9, {}), (16, {}), (16, {"quantized": True}), (16, {"min_count": 2})):
-        model = reviewgen.train(
-            "ngram-char",
-            train_texts,
-            model={"order": order, **more},
-            training={"novelty": "none"},
-            lowercase=True,
-            clean=False,
-            validation=held_out[:2],
-        )
-        nats = [model.evaluate(texts, lowercase=True, clean=False).nats_per_character for texts in (held_out, clean)]
-        tensors = model.model.state_dict()
-        bytes_each = sum(tensor.nbytes for tensor in tensors.values()) / len(tensors["tokens"])
-        figure = f"all {nats[0]:.4f}, clean {nats[1]:.4f} nats; {bytes_each:.1f} bytes an n-gram"
-        show(f"2018 split, order {order} {more or ''}", figure, "<= 1.299 / 1.406" if order == 16 and not more else "-")
-    model = reviewgen.train("ngram-char", train_texts, model={"order": 9}, lowercase=True, clean=False, validation=held_out[:2])
-    for temperature in (1.0, 0.8):
-        settings = {"num_return_sequences": 2000, "temperature": temperature, "max_new_tokens": 1000, "seed": 0}
-        texts = model.generate("", **settings)
-        best = min(timed(lambda s=settings: model.generate("", **s)) for _ in range(2))
-        show(f"generate(), T {temperature}, 2,000 texts", f"{sum(map(len, texts)) / best / 1e6:.2f} M characters/s", "-")
 
 
 def kenlm(file: Path, tokenizer, order: int, held_out: np.ndarray) -> None:
@@ -177,7 +125,7 @@ def main(part: str = "") -> None:
     """Print the table."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        train_texts, held_out, clean = split_2018()
+        train_texts, held_out, _ = split_2018()
         texts = reviews(21_000_000)
         while sum(map(len, texts[: len(texts) * 20 // 21])) > 20_000_000:
             texts.pop(0)
@@ -205,15 +153,8 @@ def main(part: str = "") -> None:
         score_speed("reviews, order 6", model, rest, ">= 10")
         model = train(np.load(folder / "words.npy"), words, 5)
         score_speed("words, order 5", model, word_ids[4_200_000:], ">= 6")
-        size("words, order 5", model, "<= 21")
         model = train(np.load(folder / "chars.npy"), many, 9)
         score_speed("reviews, order 9", model, rest, ">= 3")
-        size("reviews, order 9", model, "<= 21")
-        sample_speed("reviews, order 9", model, many.bos_id)
-        del model
-        size("reviews, order 9, quantized", train(np.load(folder / "chars.npy"), many, 9, quantized=True), "<= 8")
-        sample_speed("2018 text, order 9", train(np.load(folder / "2018.npy"), few, 9), few.bos_id)
-        quality(train_texts, held_out, clean)
 
 
 if __name__ == "__main__":
