@@ -144,39 +144,6 @@ def test_a_large_corpus_is_copied_in_blocks(is_random):
     assert 5 <= len(store.read) <= (1 << 18) / 20 + 10  # nothing before the start
 
 
-def test_epochs_differ_a_seed_repeats_and_global_random_state_is_left_alone():
-    np.random.seed(0)
-    before = np.random.get_state()[1].tolist()
-
-    def streams(seed):
-        made = cut(marked_texts([3] * 40), lanes=3, bptt=4, seed=seed)
-        return [rows_of(epoch_of(made, epoch))[0].tolist() for epoch in range(3)]
-
-    first = streams(7)
-    assert first == streams(7)
-    assert first[0] != first[1] != first[2] != first[0]
-    assert streams(8)[0] not in first
-    assert np.random.get_state()[1].tolist() == before
-
-
-def test_tiny_corpora_have_fewer_and_shorter_lanes():
-    for lengths, lanes, bptt, shape in [
-        ([1], 64, 100, (1, 2)),  # bos x eos: two targets
-        ([0], 64, 100, (1, 1)),
-        ([0, 0], 64, 100, (1, 3)),
-        ([5], 64, 100, (3, 2)),
-        ([5], 1, 4, (1, 4)),
-        ([1] * 30, 64, 100, (44, 2)),
-    ]:
-        made = cut(marked_texts(lengths), lanes=lanes, bptt=bptt)
-        assert made.batches_of(0) >= 1
-        for batch in itertools.islice(made, 5):
-            assert batch.ids.shape == batch.targets.shape == shape
-            assert batch.ids.dtype == batch.targets.dtype == np.int64
-    with pytest.raises(DataError, match="no texts to train on"):
-        cut([], lanes=1, bptt=1)
-
-
 # Batches of random length, as in AWD-LSTM.
 
 
