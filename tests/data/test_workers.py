@@ -6,8 +6,8 @@ import pytest
 
 from reviewgen.conditions import fit_conditions
 from reviewgen.data import DataConfig, cache_folder, gather, tokenize, workspace
-from reviewgen.errors import ConfigError, DataError, WorkerError
-from tests.support.texts import as_csv, as_parquet, corpus_of, write
+from reviewgen.errors import DataError, WorkerError
+from tests.support.texts import as_csv, as_parquet, write
 from tests.support.worker_tokenizers import Deadly, Plain
 
 ROOT = Path(__file__).parents[2]
@@ -60,10 +60,3 @@ def test_what_goes_wrong_in_a_worker_is_one_error_and_leaves_nothing(monkeypatch
         with pytest.raises(error, match=words):
             run(monkeypatch, tmp_path, workers=2, **options)
         assert list(cache_folder().iterdir()) == []
-
-
-def test_an_invalid_number_of_workers(monkeypatch, tmp_path):
-    for value in ("0", "-1", "two", "1.5", " "):
-        monkeypatch.setenv("REVIEWGEN_WORKERS", value)
-        with pytest.raises(ConfigError, match=rf"^REVIEWGEN_WORKERS is {value!r}; set it to the number of processes"):
-            corpus_of(write(tmp_path / "a.txt", "a\nb\n"))
