@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reviewgen.errors import ConfigError
 from tests.support.texts import as_csv, as_lines, as_parquet, corpus_of, refusal, texts_of, write
 
 TEXTS = ["A fine film, really.", 'He said "no".\nTwice.', "007", "1.0", "NA", "null", "nan", "None", "", "True", "1e5"]
@@ -77,16 +76,6 @@ def test_several_files(tmp_path):
     assert "All 2 files are empty" in refusal(tmp_path / "[be].txt")
 
 
-def test_formats_and_columns_of_several_files(tmp_path):
-    write(tmp_path / "a.csv", "text,id\nx,1\n")
-    write(tmp_path / "b.csv.gz", "id;text\n2;y\n")
-    assert texts_of(str(tmp_path / "*.csv*")) == ["x", "y"]
-    write(tmp_path / "c.csv", "Text,id\ny,2\n")
-    assert f"{tmp_path / 'c.csv'} has no column 'text'" in refusal(str(tmp_path / "*.csv"))
-    write(tmp_path / "c.jsonl", '{"text": "z"}\n')
-    assert "several formats (csv, json)" in refusal(str(tmp_path / "?.*"))
-
-
 def test_a_condition_that_the_first_records_leave_out(tmp_path):
     write(tmp_path / "a.jsonl", as_lines([{"text": str(n)} | ({"stars": 5} if n > 500 else {}) for n in range(700)]))
     assert corpus_of(tmp_path / "a.jsonl", conditions=("stars",)).values == [[None]] * 501 + [[5.0]] * 199
@@ -95,31 +84,18 @@ def test_a_condition_that_the_first_records_leave_out(tmp_path):
 DAMAGED = [
     ("a.csv.gz", 'text\n"two\nlines"\nb, c\n', "line 4 has 2 fields"),
     ("a.csv", "text,id\n" + "x,1\n" * 30_000 + "x,1,2\n", "line 30002 has 3 fields, and the header has 2 (text, id)"),
-    ("a.csv", "text,id\n", "holds no texts"),
     ("a.csv", "id,stars\n,\n", "has no column of text; its columns are: id, stars"),
     ("a.csv", "id,stars\n1,4.5\n2,3\n", "id, stars. If one of them is the text, name it with --text-column"),
-    ("a.json", "{", "cannot be read"),
-    ("a.json", "[]", "holds no texts"),
     ("a.json", '[{"text": "a"}, {"text": "b"}', "after record 2: premature EOF"),
     ("a.json", '{"text": "a",\n"n": 1}\noops', "after record 1: invalid char"),
     ("a.json", '[{"text": "a"}, {"text": "éé", "n": NaN}]', "after record 1: JSON has no NaN; write null instead."),
-    ("a.json", '[{"n": -Infinity}]', "JSON has no -Infinity; write null instead."),
-    ("a.json", b'[{"text": \xc3\xa9}]', "in the first record: invalid char in json text."),
-    ("a.json", '[{"text": "a"}] {"text": "b"}', "after record 1: something other than an array follows"),
-    ("a.json", '[{"id": 1}]', "has no column of text; its columns are: id"),
     ("a.jsonl", '{"text": "a"}\n{"text": "b"\n', "a.jsonl cannot be read: line 2 is not JSON"),
     ("a.jsonl", '{"text": "a"}\n' * 200 + "oops\n", "line 201 is not JSON"),
-    ("a.jsonl", '{"text": "a"}\n[1]\n', "line 2 is not a JSON object"),
-    ("a.jsonl", '"a"\n["b"\n', "after record 1: premature EOF."),
-    ("a.parquet", b"PAR1garbage", "cannot be read"),
     ("a.parquet", FORMATS["a.parquet"][:-20], "cannot be read"),
-    ("a.parquet", b"garbage", "is not a parquet file"),
     ("a.xlsx", b"PK\x03\x04", "Save it as CSV"),
     *((name, "", "is empty") for name in ("a.txt", "a.csv", "a.json", "a.parquet", "a.jsonl.gz", "a.parquet.gz")),
     *(("a.txt", mark, "is empty") for mark in (codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF32_BE)),
-    ("a.txt", b"\x89PNG\r\n\0\0", "is a binary file"),
     *((name, random.Random(0).randbytes(3000), "is a binary file") for name in ("a.txt", "a.csv", "a.jsonl", "a", "a.txt.gz")),
-    ("a.txt", b"text" + b" " * (1 << 20) + b"\0", "is a binary file, not text. Supported formats are .txt"),
 ]
 
 
@@ -129,39 +105,6 @@ def test_damaged_files_are_refused_with_the_place(tmp_path, capfd, name, data, s
     message = refusal(path)
     assert message.startswith(str(path)) and said in message
     assert capfd.readouterr().err == ""  # nothing is logged besides the error
-
-
-def test_a_damaged_gzip_file(tmp_path):
-    packed = gzip.compress(b"".join(b"%d line\n" % number for number in range(1000)), mtime=0)
-    wrong = packed[:-8] + b"\0\0\0\0" + packed[-4:]
-    for data in (b"no gzip", packed[:-12], packed[:5], wrong, packed[:20] + b"\xff\xff\xff\0\x11" * 4 + packed[40:]):
-        for name in ("a.txt.gz", "a.parquet.gz"):
-            (tmp_path / name).write_bytes(data)
-            assert refusal(tmp_path / name).startswith(f"{tmp_path / name} ")
-    (tmp_path / "a.txt.gz").write_bytes(b"")
-    assert "is empty" in refusal(tmp_path / "a.txt.gz")
-
-
-def test_strings_that_name_nothing(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    for pattern, said in [
-        ("none.txt", "There is no file none.txt. Check the name, or give a glob"),
-        ("no/such.csv", "There is no file no/such.csv"),
-        ("no/such/file.txt", "There is no file"),
-        ("none/*.txt", "No file matches none/*.txt."),
-        (".", "is a folder. Name its files with a glob"),
-        ("x" * 300, "File name too long"),
-        ("~no-such-user/a.txt", "a user who does not exist on this machine"),
-        ("a\0b", "There is no file"),
-        ("", "empty string"),
-        ("It was good", "There is no file It was good."),
-        ("It was good. " * 300, "is a text"),
-        ("It was good.\nReally.", "is a text ('It was good.\\nReally.'...), not a file name. To train on texts, pass a list"),
-        ("hf://name", "write hf://owner/name"),
-        ("memory://no/such.csv", "No file at memory://no/such.csv can be read"),
-        ("nosuch://a/b.csv", "nosuch"),
-    ]:
-        assert said in refusal(pattern), pattern
 
 
 def test_strings_that_could_be_two_things(tmp_path, monkeypatch):
@@ -231,19 +174,6 @@ def test_invalid_bytes_across_what_is_read_at_once(tmp_path):
             assert (read.texts[0], read.report.decode_errors) == bad_runs(start + middle + b"b")
 
 
-def test_decode_errors_are_counted_over_all_files(tmp_path):
-    write(tmp_path / "a.txt", "déjà\n".encode() + b"caf\xe9\n")
-    write(tmp_path / "b.txt", "é\n".encode("utf-16"))
-    write(tmp_path / "c.txt.gz", b"\xfe\xfd!\n\xe9\n")
-    write(tmp_path / "d.txt", codecs.BOM_UTF16_LE + b"a\0\0\xd8b\0x")  # half a pair, half a character
-    write(tmp_path / "e.txt", "naïve crème brûlée, ".encode() + "café déjà".encode("latin-1"))
-    write(tmp_path / "f.txt", b"\xef\xbb\xbfa\xff")
-    read = corpus_of(str(tmp_path / "*.txt*"), clean=False)
-    assert read.texts[:6] == ["déjà", "caf\ufffd", "é", "\ufffd!", "\ufffd", "a\ufffdb\ufffd"]
-    assert read.texts[6:] == ["naïve crème brûlée, caf\ufffd d\ufffdj\ufffd", "a\ufffd"]
-    assert (read.report.decode_errors, read.notes) == (9, [])
-
-
 # The length of a text.
 
 
@@ -267,24 +197,3 @@ def test_a_text_that_is_too_long_is_refused_with_its_place(tmp_path):
         assert place in message and str(file) in message and "more than 1,000 characters" in message
         assert len(message) < 300 + len(str(tmp_path))
         assert texts_of(file, max_text_characters=1_300) == texts
-
-
-def test_the_limit_is_inclusive_and_holds_for_texts_paragraphs_and_objects(tmp_path):
-    for end in ("\n", "\r\n", ""):
-        for length in (1_000, 1_001):
-            file = write(tmp_path / "a.txt", f"first{end or chr(10)}{'x' * length}{end}")
-            if length == 1_000:
-                assert texts_of(file, max_text_characters=1_000) == ["first", "x" * length]
-            else:
-                assert "Line 2 of" in refusal(file, max_text_characters=1_000)
-    for source in (["short", LONG], [{"text": "short"}, {"text": LONG}]):
-        assert "Text 2 of" in refusal(source, max_text_characters=1_199)
-        assert len(texts_of(source, max_text_characters=1_200)) == 2
-    file = write(tmp_path / "a.txt", "One.\nTwo.\n\n" + "A short line.\n" * 100 + "\nEnd.\nOf it.\n")
-    for documents in ("paragraph", "sentence"):
-        assert "from line 4 on" in refusal(file, max_text_characters=1_000, documents=documents)
-        assert len(texts_of(file, max_text_characters=10_000, documents=documents)) >= 3
-    assert texts_of(write(file, LONG), max_text_characters=1_000, documents="file") == [LONG]
-    for limit in (0, -1, 1 << 50):
-        with pytest.raises(ConfigError, match="max_text_characters"):
-            texts_of(["a"], max_text_characters=limit)
