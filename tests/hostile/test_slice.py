@@ -25,4 +25,5 @@ def test_a_refusal_is_one_short_sentence_of_our_own_errors() -> None:
     from reviewgen.errors import ConfigError
 
     assert find_fault(ConfigError("temperature must be at least 0; got -1.")) == ""
-    assert find_fault(ConfigError("x" * 501)) and find_fault(ConfigError("")) and "KeyError" in find_fault(KeyError("a"))
+    long = type("Long", (ConfigError,), {"__str__": lambda _: "x" * 501})()
+    assert find_fault(long) and find_fault(ConfigError("")) and "KeyError" in find_fault(KeyError("a"))

@@ -15,6 +15,13 @@ from tests.support.fakes import run_command
 
 
 @pytest.fixture(scope="module")
+def models(model_folder: Any) -> Any:
+    """Models of this module's own: one whose ``model`` was accessed elsewhere has no digest."""
+    loaded = {name: reviewgen.load(model_folder(name)) for name in ("ngram-char", "gru-word")}
+    return loaded.__getitem__
+
+
+@pytest.fixture(scope="module")
 def saved(model_folder: Any) -> dict[str, Path]:
     return {name: model_folder(name) for name in ("ngram-char", "gru-word")}
 
@@ -32,8 +39,8 @@ SETTINGS: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
 @pytest.mark.parametrize("name", ["ngram-char", "gru-word"])
-def test_a_receipt_replays_to_the_same_text(micro: Any, saved: dict[str, Path], name: str, settings: dict[str, Any]) -> None:
-    model, count = micro(name), 1 if "do_sample" in settings else 3
+def test_a_receipt_replays_to_the_same_text(models: Any, saved: dict[str, Path], name: str, settings: dict[str, Any]) -> None:
+    model, count = models(name), 1 if "do_sample" in settings else 3
     own = {"num_return_sequences": count, "max_new_tokens": 30, "seed": 5, "return_dict_in_generate": True}
     for text in model.generate("the ", **own, **settings):
         receipt = json.loads(json.dumps(make_receipt(model, text, saved[name])))
@@ -43,13 +50,13 @@ def test_a_receipt_replays_to_the_same_text(micro: Any, saved: dict[str, Path], 
 
 
 @pytest.fixture
-def receipt(micro: Any) -> dict[str, Any]:
-    (text,) = micro("ngram-char").generate(max_new_tokens=40, seed=1, return_dict_in_generate=True)
-    return json.loads(json.dumps(make_receipt(micro("ngram-char"), text)))
+def receipt(models: Any) -> dict[str, Any]:
+    (text,) = models("ngram-char").generate(max_new_tokens=40, seed=1, return_dict_in_generate=True)
+    return json.loads(json.dumps(make_receipt(models("ngram-char"), text)))
 
 
-def test_differences_are_reported(micro: Any, receipt: dict[str, Any]) -> None:
-    model, text = micro("ngram-char"), receipt["text"]
+def test_differences_are_reported(models: Any, receipt: dict[str, Any]) -> None:
+    model, text = models("ngram-char"), receipt["text"]
     changed = replay(receipt | {"text": text[:5] + "#" + text[6:]}, model)
     assert not changed.is_equal and "character 5" in changed.differences[0]
     other = replay(receipt | {"model": receipt["model"] | {"digest": "sha256:0"}}, model)
@@ -93,9 +100,9 @@ def test_the_digest_changes_with_the_weights_only(saved: dict[str, Path], tmp_pa
     ],
     ids=str,
 )
-def test_an_invalid_receipt_is_refused(micro: Any, receipt: dict[str, Any], damage: dict[str, Any]) -> None:
+def test_an_invalid_receipt_is_refused(models: Any, receipt: dict[str, Any], damage: dict[str, Any]) -> None:
     with pytest.raises(DataError, match="invalid"):
-        replay(receipt | damage, micro("ngram-char"))
+        replay(receipt | damage, models("ngram-char"))
 
 
 def test_files_that_are_not_receipts_are_refused(tmp_path: Path) -> None:
@@ -107,11 +114,11 @@ def test_files_that_are_not_receipts_are_refused(tmp_path: Path) -> None:
         list(read_receipts(tmp_path / "missing.json"))
 
 
-def test_a_receipt_cannot_hold_functions(micro: Any) -> None:
+def test_a_receipt_cannot_hold_functions(models: Any) -> None:
     options: dict[str, Any] = {"logits_processor": [lambda ids, scores: scores], "return_dict_in_generate": True}
-    (text,) = micro("ngram-char").generate(max_new_tokens=5, seed=1, **options)
+    (text,) = models("ngram-char").generate(max_new_tokens=5, seed=1, **options)
     with pytest.raises(ConfigError, match="functions"):
-        make_receipt(micro("ngram-char"), text)
+        make_receipt(models("ngram-char"), text)
 
 
 def test_the_commands(saved: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
