@@ -1,7 +1,6 @@
 """One long text: its parts are the text, held-out blocks are spread over it, and every command finds the same ones again."""
 
 import random
-import re
 
 import pytest
 from hypothesis import given, settings
@@ -9,7 +8,7 @@ from hypothesis import strategies as st
 
 import reviewgen
 from reviewgen.data import SPLITS
-from reviewgen.errors import ConfigError, DataError
+from reviewgen.errors import ConfigError
 from tests.support.fakes import NGRAM
 from tests.support.models import SMALL
 from tests.support.texts import corpus_of, write
@@ -56,33 +55,6 @@ def test_the_parts_joined_are_the_text(folder, piece, characters):
     assert cut.splits == [*["train", "validation", "train", "test"] * (len(cut.texts) // 4), "train"]
 
 
-@pytest.mark.parametrize("characters", [500, 7_000, 60_000, 300_000, 12_000_000])
-def test_held_out_blocks_are_spread_and_have_the_usual_shares(tmp_path, characters):
-    text = ("x" * 40 + "\n") * (characters // 41 + 1)
-    cut = read(tmp_path, text)
-    middles, shares, start = {split: [] for split in SPLITS}, dict.fromkeys(SPLITS, 0.0), 0
-    for part, split in zip(cut.texts, cut.splits, strict=True):
-        middles[split].append((start + len(part) / 2) / len(text))
-        shares[split] += len(part) / len(text)
-        start += len(part)
-    for split in ("validation", "test"):
-        assert shares[split] == pytest.approx(0.05, rel=0.5 if characters < 100_000 else 0.05)
-        assert max(map(len, cut.of(split))) <= 1.5 * max(16_384, characters / 20)
-        if characters >= 300_000:
-            assert len(middles["validation"]) == len(middles["test"]) >= 16
-            assert {int(middle * 3) for middle in middles[split]} == {0, 1, 2}
-            gaps = [after - before for before, after in zip(middles[split], middles[split][1:], strict=False)]
-            assert max(gaps) < 1.5 * min(gaps)
-
-
-def test_parts_begin_with_a_blank_line_else_a_line_end_else_a_space(tmp_path):
-    assert all(part.startswith("\n\n") and part[2].isupper() for part in read(tmp_path, PLAY).texts[1:])
-    lines, words = re.sub(r"\n+", "\n", PLAY), re.sub(r"\s+", " ", PLAY)
-    assert all(part.startswith("\n") for part in read(tmp_path, lines).texts[1:])
-    assert all(part.startswith(" ") for part in read(tmp_path, words).texts[1:])
-    assert "".join(read(tmp_path, "é" * 9_000).texts) == "é" * 9_000
-
-
 def test_a_long_file_becomes_training_texts_with_held_out_blocks_between_them(tmp_path):
     cut = read(tmp_path, PLAY)
     assert "".join(cut.texts) == PLAY and cut.method == "blocks"
@@ -93,19 +65,6 @@ def test_a_long_file_becomes_training_texts_with_held_out_blocks_between_them(tm
     again, packed = read(tmp_path, PLAY), read(tmp_path, PLAY, name="b.txt.gz")
     assert again.texts == cut.texts and again.fingerprint == cut.fingerprint == packed.fingerprint
     assert read(tmp_path, PLAY[:-1]).fingerprint != cut.fingerprint
-
-
-def test_what_cannot_be_cut_and_what_need_not_be(tmp_path):
-    for content, words in (
-        (" \n \n", "No reviews are left"),
-        ("To be, or not to be.", "of 20 characters; to hold out parts of it, it"),
-    ):
-        with pytest.raises(DataError, match=words):
-            read(tmp_path, content)
-    for number in range(30):
-        write(tmp_path / f"several{number}.txt", PLAY[number * 1000 : number * 1000 + 1000])
-    several = corpus_of(str(tmp_path / "several*.txt"), documents="file")
-    assert (several.method, len(several.texts)) == ("hash", 30)
 
 
 def test_a_validation_file_is_held_out_and_the_whole_first_one_trained_on(tmp_path):
@@ -124,15 +83,6 @@ def test_a_validation_file_is_held_out_and_the_whole_first_one_trained_on(tmp_pa
 @pytest.fixture(scope="module")
 def model(file):
     return reviewgen.train("ngram-char", file, documents="file", **NGRAM)
-
-
-def test_what_is_trained_on_and_held_out_stands_in_the_record_and_the_card(model, file):
-    data = model.training["data"]
-    assert data["reviews"] == {"train": 13, "validation": 6, "test": 6} and data["split"]["method"] == "blocks"
-    assert data["split"]["words"].startswith("12 blocks of about 500 characters, spread evenly over one text")
-    assert f"- Held out: {data['split']['words']}\n" in model.bundle.card
-    second = reviewgen.train("ngram-char", file, documents="file", validation=file, **NGRAM).training["data"]["split"]
-    assert second == {"method": "source", "words": "a separate source"}
 
 
 def test_evaluate_finds_the_blocks_of_the_training(model, file):
