@@ -78,18 +78,6 @@ def test_counts_are_exact_or_left_out(texts: Any, order: int, smoothing: str, hi
     assert unknown == 0 or smoothing not in ("absolute", "witten-bell")
 
 
-@pytest.mark.parametrize("smoothing", SMOOTHED)
-def test_in_a_corpus_of_some_size_all_counts_are_known(smoothing: str) -> None:
-    random = np.random.default_rng(0)
-    letters = np.arange(2, 22)
-    share = 1.0 / letters / (1.0 / letters).sum()
-    texts = [[BOS, *random.choice(letters, random.integers(1, 60), p=share).tolist(), EOS] for _ in range(300)]
-    (model, _), brute = count_ngram(texts, 24, 4, smoothing), BruteNgram(texts, 24, 4, smoothing)
-    for text in texts[:8]:
-        for size in range(1, len(text), 7):
-            assert check(model, brute, text[:size]) == 0
-
-
 @pytest.mark.parametrize("more", [{"quantized": True}, {"min_count": 2}, {"prune_entropy": 1e-3}], ids=str)
 def test_what_pruning_and_rounding_changed_is_left_out_and_probabilities_remain(more: dict[str, Any]) -> None:
     texts = [[BOS, *np.random.default_rng(seed).integers(2, 6, 12).tolist(), EOS] for seed in range(40)]
