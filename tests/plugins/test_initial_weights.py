@@ -14,9 +14,8 @@ import reviewgen
 from reviewgen import TrainingRun
 from reviewgen.errors import BrokenPlugin, ConfigError
 from reviewgen.registry import find_model, register_model, unregister_all
-from reviewgen.testing import make_model
 from reviewgen.testing.initial_weights_law import initial_weights
-from tests.support.fakes import GRU, TEXTS, run_command
+from tests.support.fakes import GRU, TEXTS
 
 SIZES = {"embedding_size": 4, "hidden_size": 6, "layers": 2}
 
@@ -44,19 +43,6 @@ def test_a_model_computes_what_the_modules_that_it_starts_from_compute(name: str
         expected = output(layers(table(ids))[0])
         logits, _ = model.eval()(ids, model.initial_state(3))
     torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-5)
-
-
-def test_a_part_is_enough() -> None:
-    """The state dict of an nn.Embedding has the one name ``weight``; that of an nn.LSTM has no prefix."""
-    model: Any = make_model("lstm", **SIZES)
-    table, layers = nn.Embedding(11, 4).state_dict(), nn.LSTM(4, 6, 2).state_dict()
-    assert model.initial_weights(table).keys() == {"embedding.weight"}
-    assert model.initial_weights(layers).keys() == {f"recurrent.{name}" for name in layers}
-    for name in ("weight_ih_l2", "weight_ih_l0_reverse", "decoder.weight", "anything"):
-        with pytest.raises(ConfigError, match=f"{name} has no place in a Lstm of 2 layers"):
-            model.initial_weights({name: torch.zeros(2)})
-    with pytest.raises(ConfigError, match=r"two tensors are for embedding\.weight"):
-        model.initial_weights({"weight": torch.zeros(11, 4), "encoder.weight": torch.zeros(11, 4)})
 
 
 @pytest.mark.parametrize("preset", ["nnlm-char", "nnlm-word"])
@@ -106,18 +92,6 @@ def test_what_cannot_be_used_is_refused_before_the_corpus_is_read(tmp_path: Path
     ):
         with pytest.raises(ConfigError, match=message):
             TrainingRun(preset, "there-is-no-such-corpus.csv", initial_weights=file)
-
-
-def test_the_command_line_takes_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-    (tmp_path / "texts.txt").write_text("\n".join(TEXTS), encoding="utf-8")
-    words = ["train", "gru-char", "--data", tmp_path / "texts.txt", "--out", tmp_path / "a", "--steps", 1, "--initial-weights"]
-    (tmp_path / "bad").write_bytes(b"not tensors")
-    status, _, err = run_command(monkeypatch, capsys, *words, tmp_path / "bad")
-    assert status == 2 and "must be a safetensors file" in " ".join(err.split())
-    save_file(dict(nn.GRU(4, 8).state_dict()), tmp_path / "layers")
-    sizes = ["--set", "model.embedding_size=4", "--set", "model.hidden_size=8"]
-    status, _, err = run_command(monkeypatch, capsys, *words, tmp_path / "layers", *sizes)
-    assert status == 0 and "recurrent.weight_ih_l0" in err
 
 
 FAULTS: list[tuple[Any, str]] = [
