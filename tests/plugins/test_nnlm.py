@@ -34,27 +34,6 @@ def test_logits_are_those_of_a_plain_loop(order: int, activation: str) -> None:
     assert not torch.equal(later[:, 1], logits[:, 1])
 
 
-def test_dropout_is_for_training_only() -> None:
-    model, plain = make(dropout=0.5), make()
-    ids, state = some_ids(model, 2, 6), model.initial_state(2)
-    torch.testing.assert_close(model(ids, state)[0], plain(ids, state)[0])
-    model.train()
-    assert not torch.equal(model(ids, state)[0], model(ids, state)[0])
-
-
-def test_bfloat16_carries_a_state_in_and_out() -> None:
-    model = make()
-    ids, state = some_ids(model, 2, 8), model.initial_state(2)
-    exact = model(ids, state)[0]
-    with torch.autocast("cpu", torch.bfloat16):
-        first, state = model(ids[:, :3], state)
-        second, _ = model(ids[:, 3:], state)
-    logits = torch.cat([first, second], dim=1).float()
-    torch.testing.assert_close(logits, exact, atol=0.1, rtol=0.1)
-    F.cross_entropy(logits.flatten(0, 1), ids.flatten()).backward()
-    assert all(weights.grad is not None and weights.grad.isfinite().all() for weights in model.parameters())
-
-
 @torch.no_grad
 def test_in_training_some_rows_begin_anew_as_texts_do() -> None:
     """From some token on, such a row's logits are those of a text that begins there."""
