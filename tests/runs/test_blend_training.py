@@ -9,7 +9,7 @@ import pytest
 
 import reviewgen
 from reviewgen import ReviewModel, TrainingRun
-from reviewgen.errors import ConfigError, TrainingError
+from reviewgen.errors import TrainingError
 from reviewgen.registry import find_preset
 from tests.runs.test_blend import CORPUS, OTHERS
 
@@ -56,8 +56,6 @@ def test_the_folder_records_both_models_and_is_a_blend_like_any_other(trained: A
     assert [part["preset"] for part in training["parts"]] == ["ngram-char", "lstm-char"]
     assert [len(part["evaluations"]) for part in training["parts"]] == [1, 3]
     assert training["parts"][1]["curve"]["step"][-1] == STEPS and training["verdict"]["words"]
-    assert training["weights"]["split"] == "validation" and len(training["evaluations"]) == 1
-    assert not (folder.parent / "blend.run").exists() and "- lstm-char: weight 0." in (folder / "README.md").read_text()
     loaded = reviewgen.load(folder)
     assert loaded.evaluate(OTHERS) == blend.evaluate(OTHERS)
     assert loaded.generate_one("A+ the ", seed=1) == blend.generate_one("A+ the ", seed=1)
@@ -112,6 +110,3 @@ def test_settings_are_those_of_the_models_that_have_them() -> None:
     assert (ngram["order"], lstm["hidden_size"], lstm["embedding_size"]) == (3, 20, 10)
     assert ngram["vocab_size"] == lstm["vocab_size"] <= 300 and blend.training["config"]["batch_size"] == 8
     assert blend.training["config"]["learning_rate"] == find_preset("lstm-word").training_settings["learning_rate"]
-    for wrong, word in (({"hiden_size": 3}, "'hidden_size'"), ({"vocab_size": 3}, "the tokenizer's"), ({"order": 0}, "order")):
-        with pytest.raises(ConfigError, match=word):
-            TrainingRun("blend-char", CORPUS, model=wrong)
