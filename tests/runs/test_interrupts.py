@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-import reviewgen
 from reviewgen.interrupts import SIGNALS, begin, caught
 from tests.support.fakes import TEXTS, run_command
 
@@ -67,10 +66,3 @@ def test_pipes_are_inputs(model_folder: Any, fifo: Path, write: Any, tmp_path: P
     assert printed("generate", model, "--prompts", fifo, "--seed", 1)[0] == expected
     write((tmp_path / "r.jsonl").read_bytes())
     assert "2 of 2 texts are identical" in printed("replay", fifo, "--model", model)[1]
-    for use in (
-        lambda: reviewgen.train("gru-char", TEXTS, out=tmp_path / "m", steps=1, initial_weights=fifo),
-        lambda: list(reviewgen.tune("ngram-char", TEXTS, trials=1, storage=fifo)),
-        lambda: reviewgen.load(model).evaluate("/dev/zero"),
-    ):
-        with pytest.raises(reviewgen.ReviewgenError, match=r"must be a file|is a pipe or a device|is a device"):
-            use()

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import reviewgen
 from reviewgen import ReviewModel
 from reviewgen.errors import ConfigError, DataError
-from reviewgen.evaluation import measure_texts, take_words
+from reviewgen.evaluation import measure_texts
 from tests.support.fakes import NGRAM, run_command
 from tests.support.launches import made_once
 
@@ -55,12 +55,6 @@ def test_statistics_equal_a_count_of_all_n_grams(rows: list[list[str]]) -> None:
     assert figures.repetition == pytest.approx(sum(shares) / max(1, len(shares)))
 
 
-def test_texts_are_taken_until_there_are_enough_words() -> None:
-    texts = ["a b c", "d e", "f"]
-    assert [take_words(texts, words) for words in (0, 1, 3, 4, 6, 99)] == [[], texts[:1], texts[:1], texts[:2], texts, texts]
-    assert measure_texts(["", ""], score=lambda texts: 1.5).bits_per_character is None
-
-
 def test_each_combination_is_a_trial_and_extremes_are_far_from_people(model: ReviewModel) -> None:
     search = {"temperature": (0.05, 1.0, 6.0), "top_p": (1.0, 0.9)}
     trials = list(reviewgen.tune_sampling(model, people(300, 2), search=search, texts=120))
@@ -87,23 +81,10 @@ def test_the_statistics_are_those_of_the_texts_of_generate(model: ReviewModel) -
     assert list(reviewgen.tune_sampling(model, people(80, 2), **options)) == [trial]
 
 
-def test_texts_by_people_are_cut_off_and_finished_as_generated_ones_are(model: ReviewModel, tmp_path: Path) -> None:
-    model.save_generation_config(tmp_path / "short", max_new_tokens=40, finish="sentence")
-    short = reviewgen.load(tmp_path / "short")
-    long = [f"One is {number} and a good film. Two is {number} and a bad film. Three goes on" for number in range(80)]
-    (trial,) = reviewgen.tune_sampling(short, long, search={"temperature": [1.0]}, texts=20)
-    assert trial.human.words_per_text == 6, "one sentence, without its number, fits into 40 characters with its end"
-
-
 def test_wrong_arguments_and_sources_are_refused(model: ReviewModel) -> None:
-    judge = reviewgen.train("ngram-char", people(60, 9), model={"order": 3, "smoothing": "none"})
     refused: list[tuple[list[str], dict[str, Any], str]] = [
         (people(80, 2), {"search": {"temperature": []}}, "at least one value of temperature"),
-        (people(80, 2), {"search": {"temperature": [0.8, 0]}}, "temperature"),
-        (people(80, 2), {"search": {"temprature": [0.8]}}, "'temperature'"),
-        (people(80, 2), {"texts": 19}, "at least 20"),
         (people(39, 2), {}, "at least 40; the source has 39"),
-        ([f"Zebra {n} xyz." for n in range(60)], {"judge": judge, "texts": 20}, "probability zero"),
     ]
     for source, options, word in refused:
         with pytest.raises((ConfigError, DataError), match=word):
@@ -123,8 +104,6 @@ def test_the_command_prints_a_table_and_saves_the_best(model: ReviewModel, tmp_p
     assert reviewgen.load(tmp_path / "best").generation_config.temperature == 1
     facts = json.loads(run_command(monkeypatch, capsys, *common, *search, "--json")[1])
     assert facts["best"]["settings"] == {"temperature": 1} and len(facts["trials"]) == 2
-    status, out, err = run_command(monkeypatch, capsys, *common, "--out", tmp_path / "best")
-    assert status == 1 and not out and "already exists" in err
     for wrong in (["--search", "temperature="], ["--search", "temperature=warm"], [*search, *search]):
         status, _, err = run_command(monkeypatch, capsys, *common, *wrong)
         assert status == 2 and err.startswith("error: ") and len(err.splitlines()) == 1, wrong
