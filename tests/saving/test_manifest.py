@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 import reviewgen
-from reviewgen.errors import BundleError, ConfigError
 from tests.support.fakes import run_command
 from tests.support.saved import WEIGHTS, edit_json, refusal
 
@@ -64,8 +63,6 @@ def test_a_change_is_named_with_what_to_do(saved: Path) -> None:
     message = refusal(saved)
     assert message.startswith(f"{WEIGHTS} of {saved} has changed") and f"reviewgen doctor {saved} --accept" in message
     assert reviewgen.load(saved, accept_changes=True).generate_one(seed=1)
-    with pytest.raises(ConfigError, match="accept_changes"):
-        reviewgen.load(saved, accept_changes=1)
 
 
 def test_the_card_can_be_edited_and_added_and_removed_files_are_named(saved: Path) -> None:
@@ -89,31 +86,10 @@ def test_a_folder_without_a_manifest_is_read_and_a_copy_of_it_has_one(saved: Pat
     assert manifest(tmp_path / "copy") == by_hand(tmp_path / "copy")
 
 
-def test_a_damaged_manifest_is_refused(saved: Path) -> None:
-    for content in (
-        "",
-        "[]",
-        '{"files": {}, "more": 1}',
-        '{"files": {"../config.json": {"sha256": "", "size": 1}}}',
-        '{"files": {"config.json": {"sha256": 1, "size": 1}}}',
-        '{"files": {"config.json": {"sha256": "", "size": true}}}',
-        '{"files": {"config.json": {"sha256": "", "size": 1, "more": 1}}}',
-        '{"files": ' + "[" * 100_000,
-        " " * ((1 << 20) + 1),
-    ):
-        (saved / "manifest.json").write_text(content)
-        assert "manifest.json is damaged" in refusal(saved), content[:60]
-    assert reviewgen.load(saved, accept_changes=True).preset == "gru-char"
-
-
 def test_doctor_accepts_an_edit_that_can_be_read(saved: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     edit_json(saved / GENERATION, "temperature", value=0.25)
     status, out, said = run_command(monkeypatch, capsys, "doctor", saved)
     assert status == 1 and GENERATION in said and not out
-    model = reviewgen.load(saved, accept_changes=True)
-    for settings, word in (({"num_return_sequences": 2}, "each call"), ({"max_new_tokens": 100_001}, "at most 100,000")):
-        with pytest.raises(ConfigError, match=word):
-            model.save_generation_config(saved.with_name("new"), **settings)
     status, out, _ = run_command(monkeypatch, capsys, "doctor", saved, "--accept", "--json")
     assert status == 0 and json.loads(out)["accepted"] == [GENERATION]
     assert reviewgen.load(saved).generation_config.temperature == 0.25
@@ -149,19 +125,3 @@ def test_the_digest_is_that_of_what_was_loaded(saved: Path, model_folder: Callab
     model = reviewgen.load(saved)
     reviewgen.load(model_folder("ngram-char")).save_pretrained(saved, overwrite=True)
     assert model.digest == expected != reviewgen.load(saved).digest
-    for word in ("has changed since the model was loaded", "no longer exists"):
-        for target in (saved, tmp_path / "x"):
-            with pytest.raises(BundleError, match=word):
-                model.save_generation_config(target, top_k=3)
-        shutil.rmtree(saved, ignore_errors=True)
-
-
-def test_a_plot_reads_the_record_as_it_was_saved(saved: Path, tmp_path: Path) -> None:
-    """It loads neither weights nor tokenizer, so it compares the one file that it reads."""
-    flip(saved / WEIGHTS, 1_000)
-    assert reviewgen.plot_training([saved], tmp_path / "curves.svg")
-    edit_json(saved / "training.json", "more", value=1)
-    with pytest.raises(BundleError, match=r"training\.json of .* has changed"):
-        reviewgen.plot_training([saved], tmp_path / "more.svg")
-    (saved / "manifest.json").unlink()
-    assert reviewgen.plot_training([saved], tmp_path / "more.svg")

@@ -47,12 +47,3 @@ def test_tensors_come_back_bit_for_bit_in_the_same_memory_order() -> None:
         assert torch.equal(found[name].nan_to_num(7.0), tensor.nan_to_num(7.0))
     assert found["turned"].stride() == tree["turned"].stride()
     assert torch.equal(found["deep"][0][1][0], plain.long()) and found["deep"][1:] == [math.inf, -math.inf]
-
-
-def test_tied_weights_are_stored_once_and_do_not_share_memory_afterwards() -> None:
-    weight = torch.randn(4, 4)
-    assert len(pack({"a": weight, "b": weight, "c": weight.T, "d": weight[0]})[1]) == 3
-    found = through_files({"a": weight, "b": weight, "c": weight.T})
-    assert torch.equal(found["b"], weight) and torch.equal(found["c"], weight.T)
-    found["a"].zero_()
-    assert torch.equal(found["b"], weight)
