@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import Any
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-WIDTHS = (360, 800, 1400)
-SCHEMES = ("light", "dark")
 
 
 def find_chromium() -> str | None:

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-import reviewgen
 from reviewgen.bundle import Bundle, Weights
 from reviewgen.config import GenerationConfig
 from reviewgen.model import ReviewModel
@@ -129,19 +128,6 @@ def review_model(model: Any, tokenizer: Any, **generation: Any) -> ReviewModel:
         generation=settings,
     )
     return ReviewModel(bundle)
-
-
-def train_tiny(preset: str, cache: Path, texts: Sequence[str] = TEXTS, **options: Any) -> ReviewModel:
-    """Train for a moment, outside a test function too, with a token cache in the given folder."""
-    before = os.environ.get("REVIEWGEN_CACHE")
-    os.environ["REVIEWGEN_CACHE"] = str(cache)
-    try:
-        return reviewgen.train(preset, list(texts), **({"steps": 3} | options))
-    finally:
-        if before is None:
-            del os.environ["REVIEWGEN_CACHE"]
-        else:
-            os.environ["REVIEWGEN_CACHE"] = before
 
 
 def run_command(monkeypatch: Any, capsys: Any, *words: Any) -> tuple[int, str, str]:
