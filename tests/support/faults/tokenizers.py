@@ -120,19 +120,9 @@ def another_json(self):
     return other.to_str()
 
 
-def cache_at_home(text):
-    (Path(os.environ["HOME"]) / ".cache").mkdir(exist_ok=True)
-    return text
-
-
 def leave_a_training_file(cls, texts, config):
     Path("training.tmp").write_text("texts")
     return shifted(cls, 1)
-
-
-def write_when_loaded(cls, folder):
-    (folder / "compiled.json").write_text("[]")
-    return cls(json.loads((folder / "bytes.json").read_text()))
 
 
 trainings = itertools.count()
@@ -178,13 +168,10 @@ FAULTS: dict[str, list[tuple[Any, str]]] = {
     "file_names": [
         (saving(lambda folder: (folder / "config.json").write_text("{}")), "config.json, a name that a saved model uses itself"),
         (saving(lambda folder: (folder / "readme.md").write_text("x")), "readme.md, a name that a saved model uses itself"),
-        (saving(lambda folder: (folder / "tokenizer.py").write_text("X = 1\n")), "tokenizer.py as a tokenizer file"),
     ],
     "own_folder": [
         (saving(lambda folder: (folder.parent / f"{folder.name}.log").write_text("x")), "writes tokenizer.log beside its folder"),
         (trained(leave_a_training_file), "writes training.tmp into the working directory"),
-        (encoding(cache_at_home), "writes .cache into HOME"),
-        (broken(load=classmethod(write_when_loaded)), "load writes compiled.json into the folder that it reads"),
     ],
     "any_order": [
         (InTheOrderOfASet, "Sort what comes from a set or from threads"),
