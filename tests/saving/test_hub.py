@@ -15,7 +15,7 @@ from huggingface_hub import SpaceCard
 import reviewgen
 from reviewgen import ReviewModel
 from reviewgen.card import is_written_by_hand, metadata_of
-from reviewgen.errors import BundleError, ConfigError, HubError, NotPublished, SourceError
+from reviewgen.errors import ConfigError, HubError, NotPublished, SourceError
 from reviewgen.hub import find_personal_data
 from tests.support.fakes import TEXTS, run_command
 from tests.support.loopback_hub import READ_TOKEN, TOKEN, Fault, LoopbackHub
@@ -123,23 +123,6 @@ def test_tokens_and_private_repositories(hub: LoopbackHub, folder: Path, tmp_pat
     with hub.client(tmp_path / "three", READ_TOKEN):
         refuses(HubError, "the token does not grant access", lambda: push(folder, "ana/other"))
     assert ("model", "ana/other") not in hub.repositories
-
-
-def test_what_cannot_be_loaded(hub: LoopbackHub, folder: Path, tmp_path: Path) -> None:
-    publish(hub, folder, "ana/damaged", **{"model.safetensors": (folder / "model.safetensors").read_bytes()[:100]})
-    publish(hub, folder, "ana/changed", **{"generation_config.json": b"{}"})
-    hub.add("model", "ana/foreign")
-    hub.repositories["model", "ana/foreign"].commit("main", {"config.json": b'{"model_type": "gpt2"}', "README.md": b"# gpt2"})
-    with hub.client(tmp_path / "home"):
-        for source, error, word in (
-            ("ana/missing", HubError, "no model repository ana/missing"),
-            ("ana/damaged", BundleError, "damaged"),
-            ("ana/changed", BundleError, "reviewgen pull OWNER/NAME --out"),
-            ("ana/foreign", BundleError, "keys of config.json"),
-        ):
-            refuses(error, word, lambda source=source: reviewgen.load(source))
-    with hub.client(tmp_path / "home", offline=True):
-        refuses(HubError, "not in the local cache", lambda: reviewgen.load("ana/missing"))
 
 
 def test_other_files_are_not_downloaded_and_the_card_may_be_missing(
