@@ -198,18 +198,6 @@ def test_settings_follow_the_model_until_they_are_changed(open_page, tmp_path):
 
 
 @pytest.mark.browser
-def test_the_end_that_an_engine_cuts_off_goes_and_shades_can_be_turned_off(open_page, file):
-    page = open_page(file)
-    (cut,) = write(page, "CUT")
-    tokens = page.locator(".token").all_text_contents()
-    assert cut == "CUT" + "".join(tokens) and len(tokens) < 40
-    colors = "new Set([...document.querySelectorAll('.token > span')].map((each) => getComputedStyle(each).backgroundColor)).size"
-    assert page.evaluate(colors) > 2
-    page.uncheck("#shade")
-    assert page.evaluate(colors) == 1
-
-
-@pytest.mark.browser
 def test_copied_spans_are_underlined_with_length_and_source(open_page, file):
     page = open_page(file)
     page.select_option("#model", "ngram-index")
@@ -241,38 +229,6 @@ def test_a_link_writes_the_texts_of_two_models_again(open_page, file):
     assert boxes[0]["y"] == boxes[1]["y"] and boxes[0]["x"] + boxes[0]["width"] <= boxes[1]["x"]
     other = open_page(link(page, 1))
     assert written(other) == texts and requests(other) == requests(page)
-
-
-@pytest.mark.browser
-def test_a_link_to_a_continued_text_and_one_with_the_longest_prompt_write_them_again(open_page, file):
-    page = open_page(file)
-    page.fill("#n", "2")
-    write(page, "A film")
-    page.locator(".text").nth(1).locator(".token").nth(20).click()
-    page.locator(".alternative").nth(4).click()
-    texts = written(page)
-    assert written(open_page(link(page, 1))) == [texts[1]] and written(open_page(link(page, 0)))[0] == texts[0]
-    page.fill("#n", "1")
-    page.fill("#max_tokens", "2")
-    (text,) = write(page, "€" * 20_000)
-    assert written(open_page(link(page))) == [text]
-    page.evaluate("document.getElementById('prompt').removeAttribute('maxlength')")
-    write(page, "a" * 50_001)
-    page.get_by_role("button", name="Share").click()
-    assert "too long for a link: it can hold 50000 characters" in error(page)
-
-
-@pytest.mark.browser
-def test_another_link_in_the_same_window_is_followed_and_nothing_of_the_earlier_one_stays(open_page, file):
-    page = open_page(f"{file.as_uri()}#prompt=One&n=2&seed=3&temperature=0.9,0.5&top_p=0.5&max_tokens=4&c.style=review")
-    assert len(written(page)) == 2
-    page.goto(f"{file.as_uri()}#model=&prompt=Two&min_p=0.1")  # no model is the first
-    page.locator(".prompt-text", has_text="Two").wait_for()
-    written(page)
-    sent = requests(page)[-1]
-    expected = {"model": "lstm-word", "n": 1, "temperature": 0.7, "top_p": 1, "min_p": 0.1, "max_tokens": 40}
-    assert {name: sent[name] for name in expected} == expected
-    assert sent["seed"] != 3 and sent["conditions"] == {"style": None, "stars": None}
 
 
 BAD_LINKS = [
@@ -359,28 +315,6 @@ def test_picking_an_alternative_continues_from_there_and_picking_the_end_ends_th
     assert page.evaluate("document.activeElement.className") == "written"  # a text without tokens keeps the focus
     page.get_by_role("button", name="Share").click()
     assert "no link to a text that you have ended" in error(page) and not page.is_visible("#link")
-
-
-@pytest.mark.browser
-def test_blank_alternatives_are_visible_and_a_text_that_is_stuck_says_why(open_page, file):
-    page = open_page(file)
-    write(page, "BLANK STUCK")
-    assert "no token was left" in page.text_content(".facts")
-    page.locator(".token").first.click()
-    assert page.locator(".alternative code").nth(8).text_content() == "[2028]"
-    page.keyboard.press("Escape")
-    page.select_option("#model", "ngram-index")
-    page.check("#novelty")
-    write(page)
-    assert "nothing left but copies" in page.text_content(".facts")
-    page.select_option("#model", "lstm-word")
-    (text,) = write(page, "The mov")  # whose end is sampled again, costs nothing and stays
-    assert text.startswith("The movie")
-    page.locator(".token").first.click()
-    assert page.locator("#microscope-title").text_content() == "ie" and "1.0 bits" in page.text_content("#microscope")
-    assert page.locator(".alternative code").all_text_contents() == ["ie", "ement"]  # " film" would change the prompt
-    page.locator(".alternative").nth(1).click()
-    assert written(page)[0].startswith("The movement") and requests(page)[-1]["prompt"] == "The movement"
 
 
 @pytest.mark.browser
