@@ -80,25 +80,6 @@ def test_values_are_those_of_the_equations_with_either_activation(name: str) -> 
             torch.testing.assert_close(logits, shown["logits"].values, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", GATES)
-def test_parameters_multiplications_and_a_state_that_was_carried(name: str) -> None:
-    model, ids = make(name, layers=2), some_ids()
-    shown = show(model)
-    products = {"rnn": 0, "gru": 3 * H, "lstm": 3 * H}[name]  # elementwise, of a token: r*, (1-z)*, z* or f*, i*, o*
-    for number, inputs in ((1, E), (2, H)):
-        of_layer = [each for each in shown.values() if each.name.endswith(f", layer {number}")]
-        torchs = [weights for key, weights in model.recurrent.named_parameters() if key.endswith(f"_l{number - 1}")]
-        assert sum(each.parameters for each in of_layer) == sum(map(torch.Tensor.numel, torchs))
-        expected = B * T * (GATES[name] * (inputs * H + H * H) + products)
-        assert sum(each.multiplications for each in of_layer) == expected
-    assert shown["logits"].multiplications == B * T * H * V
-    assert sum(each.parameters for each in shown.values()) == size_of(model)
-    _, state = model(ids[:, :2], model.initial_state(B))
-    rest = show(model, ids[:, 2:], state)
-    for key in shown:
-        torch.testing.assert_close(shown[key].values[:, 2:], rest[key].values, atol=1e-6, rtol=1e-5)
-
-
 @pytest.mark.parametrize(
     ("settings", "names"),
     [
