@@ -1,7 +1,7 @@
 """Suggests to train the weights that ship with a preset further, after a training from scratch that this would have beaten.
 
 Such weights know a language, and a training from scratch learns it from its own texts. Once it has read these many times, it has
-learned what they can teach. How many times is measured by ``tests/benchmarks/finetuning.py``.
+learned what they can teach.
 """
 
 import math
