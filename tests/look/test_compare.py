@@ -152,21 +152,6 @@ def test_a_model_that_was_trained_on_the_held_out_texts_is_marked(models):
     assert 0.4 < seen.seen < 0.5 and seen.has_seen_held_out and new.seen == 0.0 and not new.notes
 
 
-def test_held_out_texts_are_sampled_evenly_and_described():
-    for options, expected in (({"steps": 1}, 150), ({"budget": 20.0}, 50)):
-        result = compare({"a": letters()}, [f"text {number} " + "x" * 990 for number in range(1000)], **options)
-        numbers = [int(text.split()[1]) for text in result.held_out.texts]
-        assert len(numbers) == pytest.approx(expected, rel=0.07) and numbers == sorted(numbers) and 480 < np.mean(numbers) < 520
-        assert result.held_out.total == 1000 and result.held_out.corpus is None
-    for texts, split, words in (
-        (["ab"], "all", "same 1 held-out text (2 "),
-        (["ab", "c"], "test", "(3 characters): the test split"),
-    ):
-        held_out = HeldOut(texts, [{}] * len(texts), len(texts), split, "fake", None)
-        assert words in Comparison(held_out, "", 0).describe_held_out()
-    assert list(compare({"a": letters()}, ["one text", "another", ""]).held_out.texts) == ["one text", "another"]
-
-
 BAD = [
     ([], {}, ConfigError),
     ("gru-char", {}, ConfigError),
@@ -204,20 +189,6 @@ class Raising(TableModel):
         if self.error is not None:
             raise self.error
         return super().__call__(ids, state)
-
-
-def test_a_model_that_fails_is_a_row_and_the_others_go_on(tmp_path):
-    broken, leaves, late = (letters(kind=Raising) for _ in range(3))
-    leaves.model.error = SystemExit(3)
-    given = {"broken": broken, "leaves": leaves, "nan": letters(scale=math.nan), "gone": tmp_path / "missing", "fine": letters()}
-    result = compare(given)
-    reasons = {each.name: each.failed for each in result.rows}
-    assert reasons["broken"] == "RuntimeError: <b>kernel</b> panic" and "SystemExit" in reasons["leaves"]
-    assert reasons["nan"] and "missing" in reasons["gone"] and reasons["fine"] is None
-    assert result.has_failed and list(reasons) == list(given)
-    small = {"model": {"hidden_size": 8, "embedding_size": 4, "layer": "fused"}, "training": {"batch_size": 4}}
-    late = reviewgen.compare(["gru-char"], DATA, budget=0.001, settings=small, progress=False)
-    assert "one step only" in late.rows[0].notes[0] and late.rows[0].failed is None
 
 
 def test_an_interrupted_comparison_reports_what_is_there_and_resumes(tmp_path):

@@ -11,7 +11,6 @@ from torch import nn
 import reviewgen
 from reviewgen.errors import BrokenPlugin, ConfigError, DataError, GenerationError, OutputExists, StorageError, UnknownPlugin
 from reviewgen.registry import find_model
-from tests.support.browser import problems
 from tests.support.fakes import LETTERS, FakeConfig, LetterTokenizer, TableModel, review_model, run_command, table
 
 V = LETTERS.vocab_size
@@ -217,13 +216,6 @@ def test_texts_and_arguments_that_cannot_be_explained_are_refused():
         reviewgen.explain(model, data=["a", "b"])
 
 
-@pytest.mark.parametrize("kind", ["lstm", "ngram", "modules"])
-def test_of_a_long_text_the_beginning_is_explained(kind):
-    explanation = reviewgen.explain(review_model(MAKE[kind](), LETTERS), "a bad beach " * 8400)
-    assert explanation.batch == (1, 256) and len(explanation.texts[0]) == len(explanation.loss.tokens) == 256
-    assert "100,800 characters" in explanation.notes[0] and len(json.dumps(explanation.facts())) < 200_000
-
-
 def test_broken_models_are_named_and_probabilities_of_zero_and_scores_that_do_not_sum_to_one_are_shown(monkeypatch):
     raising = Nested()
     raising.step.register_forward_hook(lambda *_: 1 / 0)
@@ -282,14 +274,3 @@ def test_the_command(micro, model_folder, tmp_path, monkeypatch, capsys):
     ):
         given, output, message = run_command(monkeypatch, capsys, "explain", *words)
         assert (given, output) == (status, "") and said in message and "Traceback" not in message
-
-
-@pytest.mark.browser
-def test_a_browser_finds_no_fault_in_the_page(browser, tmp_path):
-    parts, plugins = [recurrent("gru", layers=3), ngram()], [find_model(name)[1] for name in ("gru", "ngram")]
-    blend = find_model("blend")[0].from_models(parts, plugins, [0.3, 0.7])
-    data = ['"ab" ' + "c" * n for n in range(8)]
-    for model, options, width, scheme in ((recurrent(), {"data": data}, 360, "light"), (blend, {}, 1400, "dark")):
-        explanation = reviewgen.explain(review_model(model, LETTERS), [TEXTS[0], "a" * 250], **options)
-        explanation.save_html(tmp_path / "page.html", overwrite=True)
-        assert problems(browser, tmp_path / "page.html", width, scheme) == []

@@ -18,7 +18,7 @@ from torch import nn
 import reviewgen
 from reviewgen.errors import BrokenPlugin, ConfigError, OutputExists, StorageError, UnknownPlugin
 from reviewgen.graphs import graph
-from reviewgen.protocols import GraphEdge, GraphNode, ModelGraph
+from reviewgen.protocols import GraphEdge, GraphNode
 from reviewgen.registry import find_model
 from reviewgen.testing import make_model
 from tests.support.fakes import LETTERS, TableModel, run_command
@@ -208,26 +208,6 @@ def test_modules_that_are_called_token_by_token_are_drawn_once_and_the_state_is_
     assert {edge.target for edge in inside.edges if edge.source == "state"} == {"cells.0", "cells.1"}
 
 
-@pytest.mark.parametrize("kind", ["Nested", "Named"])
-@pytest.mark.parametrize("steps", [1, 3])
-def test_nested_modules_and_any_names_of_modules_are_drawn(kind, steps, pictures):
-    def levels(graph):
-        inner = [each.inside for each in graph.nodes if each.inside is not None]
-        return [({each.id for each in graph.nodes}, graph.edges), *(each for one in inner for each in levels(one))]
-
-    picture = pictures[kind, steps]
-    for names, edges in levels(picture.graph):
-        ends = [(edge.source, edge.target) for edge in edges if not edge.delay]
-        assert len(names) > 1 and len(set(ends)) == len(ends)
-        assert {end.partition("/")[0] for pair in ends for end in pair} == names  # each node has an edge
-        if "mix.0.0.norm1" in names:  # values flow into and out of a frame
-            assert {("to embedding", "mix.0.0.self_attn"), ("mix.0.0.norm2", "from mix.0.0.norm2")} <= set(ends)
-    drawn = [name for each in nodes_of(picture.graph) for name in each.parameters]
-    model = {"Nested": Nested, "Named": Named}[kind]()
-    assert sorted(drawn) == sorted(name for name, _ in model.named_parameters())
-    assert "<script" not in picture.svg and len(picture.svg) < 200_000  # names are escaped, and shortened
-
-
 @pytest.mark.parametrize("smoothing", ["witten-bell", "absolute", "kneser-ney"])
 def test_the_contexts_of_a_trie_have_the_probabilities_and_counts_of_the_texts(smoothing):
     kind, _ = find_model("ngram")
@@ -347,16 +327,6 @@ WRONG = {  # nodes between ids and logits, edges, and what is said
     "has no parameter 'x'": ((IDS, GraphNode(id="body", label="", parameters=("x",)), LOGITS), LINE),
     "size of V must be 7": ((IDS, BODY, LOGITS), LINE),
 }
-
-
-def test_a_wrong_description_is_reported_with_what_is_wrong():
-    for words, (nodes, edges) in WRONG.items():
-        model = Plain()
-        described = ModelGraph(nodes=nodes, edges=edges, sizes={} if "size" in words else {"V": 7})
-        model.describe_graph = lambda described=described: described
-        with pytest.raises(BrokenPlugin, match=re.escape(words)) as caught:
-            graph(model)
-        assert len(str(caught.value)) < 500
 
 
 def test_the_command_writes_a_picture_and_prints_json(tmp_path, monkeypatch, capsys):
