@@ -1,14 +1,12 @@
 """The presets, and the trained weights that ship with them: there, within their size, complete, and loaded with no network."""
 
 import json
-import os
 import subprocess
 import sys
 import tomllib
 import zipfile
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -18,8 +16,6 @@ import reviewgen
 from reviewgen.config import from_dict
 from reviewgen.names import parse_preset
 from reviewgen.registry import find_model, find_preset, find_tokenizer, find_weights
-from tests.support.fakes import TEXTS
-from tests.support.forked import run_python
 
 ROOT = Path(__file__).parents[2]
 MODELS = ("ngram", "nnlm", "rnn", "gru", "lstm", "blend")
@@ -75,56 +71,9 @@ def test_each_folder_is_complete() -> None:
         assert ("I8" in dtypes) == (not name.startswith("ngram"))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
-def test_each_knows_english_what_it_has_read_and_its_conditions(name: str) -> None:
-    model = reviewgen.load(name)
-    good, bad = (model.score(text).bits_per_character for text in ("The movie was great.", "vghe Mxoie wsa gtera."))
-    assert good < 2.2 and bad > 2 * good
-    novelty = model.novelty("The movie was great, and so was everything else that I have seen of her in the last ten years.")
-    assert novelty.form == "compact"
-    snippets = model.generate(conditions={"style": "snippet"}, num_return_sequences=20, seed=1)
-    reviews = model.generate(num_return_sequences=20, seed=1)
-    assert snippets != reviews
-    if not name.startswith(("ngram", "nnlm")):  # which see a condition only while it is within their context
-        assert sum(text[:1].islower() for text in snippets) >= 14  # snippets are in lower case
-        assert sum(text[:1].islower() for text in reviews) <= 4
-        if name.endswith("word"):
-            for text, is_good in (("I loved this film, and I highly recommend it.", 1), ("I hated it. What a waste of time.", 0)):
-                positive, negative = (
-                    model.score(text, conditions={"style": "review", "sentiment": sentiment}).bits
-                    for sentiment in ("positive", "negative")
-                )
-                assert (positive < negative) == is_good
-
-
 def test_one_scores_english_better_than_noise() -> None:
     model = reviewgen.load("ngram-char")
     assert model.score("vghe Mxoie wsa gtera.").bits_per_character > 2 * model.score("The movie was great.").bits_per_character
-
-
-GENERATE = """
-import json, sys, reviewgen
-print(json.dumps({name: reviewgen.load(where).generate_one("The ", seed=1) for name, where in json.load(sys.stdin).items()}))
-"""
-
-
-@pytest.mark.slow
-def test_shipped_and_trained_ones_generate_the_same_in_a_fresh_process_with_no_network(tmp_path: Path) -> None:
-    where: dict[str, Any] = {name: name for name in NAMES}
-    expected = {name: reviewgen.load(name).generate_one("The ", seed=1) for name in NAMES}
-    for name in NAMES:
-        small = {} if name.startswith("ngram") else {"steps": 3, "training": {"batch_size": 4, "bptt": 8, "evaluations": 1}}
-        model = reviewgen.train(name, TEXTS, out=tmp_path / name, **small)
-        where[f"trained {name}"] = str(tmp_path / name)
-        expected[f"trained {name}"] = model.generate_one("The ", seed=1)
-        assert model.preset == name
-    proxies = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"), "http://127.0.0.1:9")
-    environment = os.environ | proxies | {"HF_HOME": str(tmp_path / "hf"), "HF_ENDPOINT": "http://127.0.0.1:9"}
-    done = run_python(["-c", GENERATE], env=environment, cwd=tmp_path, input=json.dumps(where), check=True)
-    assert json.loads(done.stdout.splitlines()[-1]) == expected
-    assert all(text.startswith("The ") for text in expected.values())
-    assert not (tmp_path / "hf").exists()
 
 
 @pytest.mark.install
