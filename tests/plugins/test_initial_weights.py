@@ -45,25 +45,6 @@ def test_a_model_computes_what_the_modules_that_it_starts_from_compute(name: str
     torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("preset", ["nnlm-char", "nnlm-word"])
-def test_nnlm_starts_from_a_foreign_table_and_keeps_its_vector_before_the_beginning(preset: str, tmp_path: Path) -> None:
-    sizes = {"embedding_size": 4, "hidden_size": 6}
-    random = {name: tensor.clone() for name, tensor in begun(preset, None, model=sizes).model.state_dict().items()}
-    table = torch.randn(len(random["embedding.weight"]) - 1, 4)
-    save_file({"transformer.embed.weight": table.half()}, tmp_path / "foreign.safetensors")
-    after = begun(preset, tmp_path / "foreign.safetensors", model=sizes).model.state_dict()
-    torch.testing.assert_close(after["embedding.weight"][:-1], table, rtol=0, atol=1e-3)
-    assert torch.equal(after["embedding.weight"][-1], random["embedding.weight"][-1])
-    assert all(torch.equal(after[name], random[name]) for name in random if name != "embedding.weight")
-    for name, tensor, message in (
-        ("weight", torch.zeros(10, 4), "has the shape 10 x 4"),
-        ("weight_ih_l0", torch.zeros(4), "weight_ih_l0 has no place in a Nnlm"),
-    ):
-        save_file({name: tensor}, tmp_path / "bad.safetensors")
-        with pytest.raises(ConfigError, match=message):
-            begun(preset, tmp_path / "bad.safetensors", model=sizes)
-
-
 def test_training_starts_from_the_file_and_records_it(tmp_path: Path) -> None:
     table = torch.randn(begun("gru-char", None, **GRU).tokenizer.vocab_size, 4)
     file = tmp_path / "table.safetensors"
