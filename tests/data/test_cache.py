@@ -1,7 +1,6 @@
 """The token cache: its files equal the tokenizer's output, appear complete or not at all, and are written once."""
 
 import contextlib
-import itertools
 import json
 import resource
 from dataclasses import dataclass
@@ -101,19 +100,6 @@ def test_the_tokenizer_is_trained_on_the_train_split_and_a_second_run_reads_the_
     run(TEXTS, identity="fake 2")
     run(TEXTS, CharTokenizer)
     assert len(visible()) == 5
-
-
-def test_blocks_are_whole_texts_of_bounded_size(monkeypatch):
-    """A block has about 4,194,304 tokens."""
-    monkeypatch.setattr(FakeTokenizer, "encode", lambda _, text: np.frombuffer(text.encode(), np.uint8))
-    texts = [("abc" * 40_000)[: 1000 * (number % 100)] + str(number) for number in range(180)] + ["z" * 5_000_000, "a"]
-    store = run(texts, validation=["v"])[1]["train"]
-    for _ in range(2):
-        blocks = list(store.blocks)
-        assert np.array_equal(np.concatenate(blocks), store.ids) and len(blocks) >= 4
-        for block in blocks:
-            assert block[0] == 0 and block[-1] == 1 and (len(block) <= 1 << 22 or (block == 0).sum() == 1)
-        assert all(len(first) + len(second) > 1 << 21 for first, second in itertools.pairwise(blocks))
 
 
 def test_a_store_of_shards_is_their_concatenation(tmp_path):
