@@ -76,21 +76,3 @@ def test_counts_are_exact_or_left_out(texts: Any, order: int, smoothing: str, hi
     model, _ = count_ngram(texts, VOCAB, order, smoothing)
     unknown = check(model, BruteNgram(texts, VOCAB, order, smoothing), history)
     assert unknown == 0 or smoothing not in ("absolute", "witten-bell")
-
-
-@pytest.mark.parametrize("more", [{"quantized": True}, {"min_count": 2}, {"prune_entropy": 1e-3}], ids=str)
-def test_what_pruning_and_rounding_changed_is_left_out_and_probabilities_remain(more: dict[str, Any]) -> None:
-    texts = [[BOS, *np.random.default_rng(seed).integers(2, 6, 12).tolist(), EOS] for seed in range(40)]
-    model, _ = count_ngram(texts, VOCAB, 3, **more)
-    contexts = explain(model, [BOS, 2, 3])
-    assert contexts[-1].tokens == 0 and contexts[-1].seen.sum() == 5
-    assert all(context.counts is None and context.parts is None for context in contexts)
-    stepper, weight = model.stepper(), 1.0
-    logits = stepper.forward(np.array([[BOS, 2, 3]]), stepper.initial_state(1))[0][0]
-    for token in range(1, VOCAB - 1):
-        weight = 1.0
-        for context in contexts:
-            if context.seen[token]:
-                assert weight * context.probabilities[token] == pytest.approx(np.exp(logits[token]), rel=1e-5)
-                break
-            weight *= context.backoff
