@@ -61,15 +61,6 @@ def test_few_numbers_stay_a_bin_each():
     assert [value.label for value in fit(0.5, 1, -0.0, "1.5").values] == ["0", "0.5", "1", "1.5"]
 
 
-def test_many_numbers_go_into_five_bins_of_equally_many_texts():
-    whole = fit(*range(1950, 2050))
-    assert [value.label for value in whole.values] == ["1950..1969", "1970..1989", "1990..2009", "2010..2029", "2030..2049"]
-    assert [value.share for value in whole.values] == [0.2] * 5
-    broken = fit(*(number / 8 for number in range(100)))
-    assert [value.label for value in broken.values][:2] == ["0..2.375", "2.375..4.875"]
-    assert [broken.find(number) for number in (0, 2.375, 2.4, 2.5, "2.375..4.875", 12.375, 12.4)] == [0, 0, 1, 1, 1, 4, None]
-
-
 @given(st.lists(st.integers(-20, 20) | st.floats(-100, 100) | st.sampled_from([0, 1e300, -1e300]), min_size=1, max_size=80))
 def test_every_number_lies_in_its_bin_and_no_bin_is_empty(numbers):
     condition = fit(*numbers)
@@ -254,21 +245,6 @@ def test_the_folder_keeps_conditions_and_damaged_ones_are_refused(ngram, tmp_pat
         (tmp_path / "m" / "config.json").write_text(json.dumps(config | {"conditions": damaged}), encoding="utf-8")
         with pytest.raises(BundleError, match=said):
             reviewgen.load(tmp_path / "m")
-
-
-def test_saved_conditions_are_the_default_and_a_call_adds_to_them(ngram, tmp_path):
-    ngram.save_pretrained(tmp_path / "m")
-    file = tmp_path / "m" / "generation_config.json"
-    defaults, few = json.loads(file.read_text()), {"seed": 1, "num_return_sequences": 8, "max_new_tokens": 12}
-    assert defaults["conditions"] == {}
-    file.write_text(json.dumps(defaults | {"conditions": {"stars": 5}}))
-    saved = reviewgen.load(tmp_path / "m", accept_changes=True)
-    five, one = (ngram.generate(conditions={"stars": stars}, **few) for stars in (5, 1))
-    plain = ngram.generate(**few)
-    assert saved.generate(**few) == five == saved.generate(conditions={}, **few) == saved.generate(conditions=None, **few)
-    assert saved.generate(conditions={"stars": 1}, **few) == one != five != plain
-    assert saved.generate(generation_config={"conditions": {"stars": 5}}, conditions={"stars": np.int64(1)}, **few) == one
-    assert saved.generate(conditions={"stars": None}, **few) == plain
 
 
 def test_the_command_shows_bins_and_refuses_an_unknown_column(tmp_path, monkeypatch, capsys):
