@@ -43,13 +43,6 @@ def test_every_format_gives_the_same_texts(tmp_path, name):
         assert (stream.text_column in ("text", None), stream.preview, stream.decode_errors) == (True, TEXTS[:3], 0)
 
 
-def test_odd_file_names(tmp_path):
-    names = ["reviews[1].csv", "my reviews (2).csv", "UP.CSV", "a*b?.csv", "a::b.csv", "hf:x.csv", "ünï #1 %41.csv", "B.Csv.GZ"]
-    for name in names:
-        path = write(tmp_path / name, "text\na\n007\n")
-        assert texts_of(path) == texts_of(str(path)) == ["a", "007"]
-
-
 @pytest.mark.parametrize("name", ["a.txt", "a.txt.gz"])
 @pytest.mark.parametrize("newline", ["\n", "\r\n"])
 def test_txt_by_line_paragraph_and_file(tmp_path, name, newline):
@@ -105,21 +98,6 @@ def test_damaged_files_are_refused_with_the_place(tmp_path, capfd, name, data, s
     message = refusal(path)
     assert message.startswith(str(path)) and said in message
     assert capfd.readouterr().err == ""  # nothing is logged besides the error
-
-
-def test_strings_that_could_be_two_things(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "owner" / "folder").mkdir(parents=True)
-    write(tmp_path / "owner/name", "x\n")
-    write(tmp_path / "owner/name.txt", "z\n")
-    write(tmp_path / "reviews", "y\n")
-    assert "could be ./owner/name or the dataset hf://owner/name on the Hub" in refusal("owner/name")
-    assert "could be the file ./reviews or the reviews extra" in refusal("reviews")
-    assert "Write the one you mean" in refusal("owner/folder")
-    found = [texts_of(source) for source in ("./owner/name", "./reviews", tmp_path / "reviews", "owner/name.txt")]
-    assert found == [["x"], ["y"], ["y"], ["z"]]
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert texts_of("~/reviews") == ["y"] and texts_of("~/owner/*.txt") == ["z"]
 
 
 def test_files_behind_urls(tmp_path):
