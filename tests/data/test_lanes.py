@@ -1,7 +1,6 @@
 """Lanes: over an epoch they are one shuffled stream cut in B pieces, without gap or overlap, against plain lists."""
 
 import itertools
-import math
 
 import numpy as np
 import pytest
@@ -172,14 +171,3 @@ def test_random_lengths_are_bounded_equal_in_all_processes_and_differ_by_epoch_a
     first, second, other = ([b.ids.shape[1] for b in epoch_of(each, n)] for each, n in ((made[0], 0), (made[1], 0), (made[0], 1)))
     assert first == second != other
     assert drawn(500, 7, seed=1).tolist() != drawn(500, 7, seed=2).tolist()
-
-
-@pytest.mark.parametrize("is_random", [False, True])
-def test_batches_are_counted_and_located(is_random):
-    made = cut(marked_texts([9] * 50), lanes=2, bptt=7, is_random=is_random)
-    batches = list(itertools.takewhile(lambda batch: batch.epoch < 3, made))
-    counts = [sum(batch.epoch == epoch for batch in batches) for epoch in range(3)]
-    assert [made.batches_of(epoch) for epoch in range(3)] == counts
-    assert made.batches_in(3) == len(batches) and made.batches_in(0) == 0
-    assert made.batches_in(1.5) == counts[0] + math.ceil(counts[1] / 2)
-    assert [made.locate(index) for index in range(len(batches))] == [(batch.epoch, batch.number) for batch in batches]
