@@ -11,7 +11,7 @@ from pathlib import Path
 
 NAMES = (
     *("ngram", "novelty", "decoding", "cold_start", "training_speed", "speedrun", "quality_2018", "preparing"),
-    *("readability", "web_steppers", "device_speed", "serving_http"),
+    *("readability", "device_speed", "serving_http"),
 )
 
 

@@ -214,24 +214,6 @@ def test_the_python_of_the_readme_generates_and_the_settings_say_how(exported):
     assert done.returncode == 0 and done.stdout.removesuffix("\n") == expected, done.stderr
 
 
-@pytest.mark.slow
-def test_the_onnx_command_and_a_tokenizer_without_other_forms(tmp_path, model_folder, monkeypatch, capsys):
-    import onnx
-
-    folder = tmp_path / "onnx"
-    status, output, _ = run_command(monkeypatch, capsys, "export", model_folder("nnlm-char"), "--onnx", folder, "--json")
-    facts = json.loads(output)["onnx"]
-    assert status == 0 and facts["folder"] == str(folder) and facts["largest_difference"] < 1e-4 and facts["tokenizer_json"]
-    onnx.checker.check_model(folder / "model.onnx", full_check=True)
-    status, _, problem = run_command(monkeypatch, capsys, "export", tmp_path / "nothing", "--onnx", folder)
-    assert status == 1 and "already exists" in problem, "the target is checked before the model is loaded"
-    tokenizer = type(LETTERS)("".join(map(chr, range(0x61, 0x61 + TOKENIZER.vocab_size - 2))))
-    done = export_onnx(review_model(built("nnlm", **SMALL), tokenizer), tmp_path / "model")
-    text = (tmp_path / "model" / "README.md").read_text(encoding="utf-8")
-    assert not done.tokenizer_json and (tmp_path / "model" / "letters.txt").is_file()
-    assert 'find_tokenizer("fake")' in text and not (tmp_path / "model" / "tokenizer.mjs").exists()
-
-
 @pytest.mark.parametrize("name", TOKENIZERS)
 def test_the_library_tokenizers_gives_the_same_ids_and_texts(name):
     from tokenizers import Tokenizer

@@ -10,7 +10,7 @@ import reviewgen
 from reviewgen.export import export_html
 from reviewgen.web import page_for_server, static_files
 from tests.support.browser import violations
-from tests.support.live_server import serve, slow_model
+from tests.support.live_server import serve
 
 ROWS = [
     {"review": f"The {noun} was {word}, and the {other} was {word} too.", "stars": stars}
@@ -184,22 +184,6 @@ def test_what_goes_wrong_at_the_server_is_a_sentence_and_a_key_is_asked_for(page
         page.locator("#write", has_text="Write").wait_for()
         press_write(page, "A")  # the page goes on
         assert finish(page) == ["A a great film."]
-
-
-@pytest.mark.browser
-@pytest.mark.server
-def test_stop_ends_the_text_at_the_server(browser):
-    with serve({"slow": slow_model()}, page=True) as server:
-        page = browser.new_page()
-        page.goto(f"{server.url}/")
-        page.fill("#max_tokens", "1000")
-        press_write(page, "a")
-        page.locator(".token").nth(10).wait_for()
-        assert server.live_texts() == 1
-        page.locator("#write", has_text="Stop").click()
-        page.locator(".facts", has_text="stopped").wait_for()
-        server.wait_until_idle()
-        page.close()
 
 
 def test_a_server_lists_the_files_that_its_page_needs():
