@@ -49,7 +49,6 @@ SWAPS: dict[type, tuple[str, str]] = {
     ]
     for name, old, new in [(names.split()[0], old, new), (names.split()[1], new, old)][: 1 + (names[0] not in "MDF")]
 }
-"""What an operator becomes."""
 
 
 def candidates(source: str) -> Iterator[dict[str, Any]]:

@@ -8,15 +8,17 @@ from reviewgen.interrupts import SIGNALS, begin, caught
 
 
 def test_signals_raise_an_interrupt_inside_a_command_and_are_restored() -> None:
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it for what runs in the background
+    found = {number: signal.signal(number, signal.SIG_DFL) for number in SIGNALS}  # a shell may ignore some in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     before = [signal.getsignal(number) for number in SIGNALS]
     for number in SIGNALS:
         with pytest.raises(KeyboardInterrupt), caught():
             begin()
             signal.raise_signal(number)
     assert [signal.getsignal(number) for number in SIGNALS] == before
-    present = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup sets it
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup sets it
     with caught():
         begin()
         signal.raise_signal(signal.SIGHUP)
-    signal.signal(signal.SIGHUP, present)
+    for number, handler in found.items():
+        signal.signal(number, handler)
