@@ -153,7 +153,6 @@ def check(fault: dict[str, Any], tests: list[str], options: list[str]) -> dict[s
 
 
 def _used() -> float:
-    """Return the seconds of the processor that the tests have used so far."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 

@@ -20,6 +20,7 @@ def test_round_trip(quantized: bool) -> None:
     for vocab_size, order in [(200, 1), (200, 4), (300, 2), (40_000, 4)]:  # ids of 8, 16 and 32 bits
         model, _ = count_ngram(spell(*LINES), vocab_size, order, quantized=quantized)
         form = {name: (tensor.dtype, tensor.ndim) for name, tensor in model.state_dict().items()}
+        assert order == 1 or len(model.state_dict()["backoffs"]) == len(model.state_dict()["links"])  # one for each context
         again = Ngram(model.config)
         assert {name: (tensor.dtype, tensor.ndim) for name, tensor in again.state_dict().items()} == form
         again.load_state_dict({name: tensor.clone() for name, tensor in model.state_dict().items()})
