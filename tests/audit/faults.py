@@ -138,7 +138,7 @@ def check(fault: dict[str, Any], tests: list[str], options: list[str]) -> dict[s
             except subprocess.TimeoutExpired:  # it hangs
                 caught = f"{each} does not end"
                 break
-            if done.returncode < 0:  # its time is up
+            if done.returncode in (-9, -24):  # its time is up (SIGKILL, SIGXCPU); another signal is a crash
                 break
             if done.returncode not in (0, 5):
                 failed = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
