@@ -98,7 +98,7 @@ def plain_store() -> TrainingRun:
 
 
 def fitted(model: Any, *, seed: int = 0, metrics: Any = None, budget: Budget | None = None, **training: Any) -> Iterator[Report]:
-    """Train a model on the plain corpus; ``steps`` stands for a budget of so many."""
+    """Train a model on the plain corpus; ``steps`` stands for a budget of that many steps."""
     run, budget = plain_store(), budget or Budget(steps=training.pop("steps", 10))
     config = TrainingConfig(**TRAINING | {"metrics": ()} | training)
     return fit(model, run.tokenizer, run.stores["train"], run.stores["validation"], config, budget, seed, metrics=metrics)

@@ -174,9 +174,9 @@ def test_another_run_does_not_go_on(left: Path, tmp_path: Path) -> None:
     assert next(iter(start(tmp_path / "m", resume=True, training={"checkpoints_kept": 5}))).step == 9  # that may change
     gc.collect()
     file = tmp_path / "m.run" / "run.json"
-    told = json.loads(file.read_text(encoding="utf-8"))
+    facts = json.loads(file.read_text(encoding="utf-8"))
     for change, words in (({"schema": 2}, "newer"), ({"versions": {"reviewgen": "99.1.0"}}, "newer"), ({"preset": 3}, "damaged")):
-        file.write_text(json.dumps(told | change), encoding="utf-8")
+        file.write_text(json.dumps(facts | change), encoding="utf-8")
         with pytest.raises(CheckpointError, match=words):
             start(tmp_path / "m", resume=True)
 
