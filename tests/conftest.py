@@ -4,6 +4,7 @@
 """
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +25,7 @@ if os.environ.get(
 ):  # before the packages are imported; an int may stand where a float is asked for (PEP 484)
     install_import_hook(PACKAGES, "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it, and so would its children
 hypothesis.settings.register_profile("tests", deadline=None, max_examples=20, derandomize=True)
 hypothesis.settings.load_profile("tests")
 

@@ -144,6 +144,7 @@ BAD_WORDS: list[tuple[str, int, str]] = [
 ]
 
 
+@pytest.mark.wrong_types
 def test_bad_usage_gets_one_sentence(run: Run, place: Path) -> None:
     for name, content in BAD_CORPORA.items():
         if content is not None:
@@ -196,6 +197,7 @@ WRONG = {
 }
 
 
+@pytest.mark.wrong_types
 def test_wrong_arguments_are_refused_in_one_sentence_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import numpy as np
 

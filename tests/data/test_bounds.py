@@ -31,7 +31,6 @@ def test_a_file_of_settings_has_a_limit_and_a_sparse_one_is_not_read_into_memory
 def test_nesting_and_numbers_of_settings_have_limits():
     for start, end, inside in (
         ("[", "]", "1"),
-        ("[", "]", ""),
         ("[", "]", '"]["'),
         ('{"a":', "}", "null"),
         ('[{"a":', "}]", "1"),

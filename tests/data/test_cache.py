@@ -149,21 +149,6 @@ def test_an_incomplete_folder_is_written_again():
         assert FakeTokenizer.calls["encode"] == len(TEXTS) and visible() == [home.name]
 
 
-def test_two_runs_at_once_make_one_folder():
-    class Late(FakeTokenizer):
-        """Another run publishes while this one trains."""
-
-        @classmethod
-        def train(cls, texts, config):
-            first.append(run(TEXTS)[1])
-            return super().train(texts, config)
-
-    first = []
-    second = run(TEXTS, Late)[1]
-    assert len(visible()) == 1 and len(first) == 1
-    assert all(np.array_equal(first[0][split].ids, second[split].ids) for split in SPLITS)
-
-
 @contextlib.contextmanager
 def largest_file(size):
     """Let no file be longer than a number of bytes, as on a disk that is full."""

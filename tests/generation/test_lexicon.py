@@ -332,6 +332,7 @@ def test_a_stream_is_the_text_even_at_dead_ends(micro: Any) -> None:
         assert "".join(micro("lstm-char").stream("", **options)) == micro("lstm-char").generate_one("", **options)
 
 
+@pytest.mark.wrong_types
 def test_a_lexicon_is_saved_with_its_model(micro: Any, tmp_path: Path) -> None:
     model = micro("ngram-word")
     model.save_pretrained(tmp_path / "m")

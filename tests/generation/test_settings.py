@@ -44,6 +44,7 @@ def test_names_of_other_libraries_and_misspelled_names_get_the_name_here() -> No
     assert ours_too <= ForeignConfig().to_dict().keys() | {"max_time", "stop_strings"}
 
 
+@pytest.mark.wrong_types
 def test_saved_defaults_hold_unless_overridden() -> None:
     saved, options = model(max_new_tokens=7, top_k=1, num_return_sequences=2), {"generation_config": {"max_new_tokens": 4}}
     whole = GenerationConfig(max_new_tokens=4, temperature=1.0)

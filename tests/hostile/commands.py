@@ -4,6 +4,7 @@ Each runs in a child that is forked after the imports. It ends within the limit 
 control characters on standard error, and its message is short.
 """
 
+import functools
 import gzip
 import os
 import random
@@ -17,6 +18,7 @@ import typer.main
 
 from reviewgen.cli import app, main
 from tests.hostile.calls import WORDS
+from tests.hostile.frame import in_child
 from tests.support.fakes import TEXTS
 from tests.support.models import make_model
 
@@ -69,7 +71,7 @@ class Commands:
         os.environ["HF_HUB_OFFLINE"] = "1"
         self.folder, self.inputs = folder, folder / "inputs"
         for name in ("ngram-char", "gru-char"):
-            make_model(name, folder / name)
+            in_child(functools.partial(make_model, name, folder / name))
         self.inputs.mkdir()
         (self.inputs / "texts.txt").write_text("\n".join(TEXTS), encoding="utf-8")
         rows = "\n".join(f"{number % 5 + 1},{text}" for number, text in enumerate(TEXTS))

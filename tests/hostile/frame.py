@@ -9,6 +9,7 @@ import signal
 import tempfile
 import time
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -52,6 +53,18 @@ def find_fault(error: BaseException) -> str:
     if not isinstance(error, ReviewgenError):
         return "".join(traceback.format_exception(error))[-2000:]
     return "" if 10 < len(message) <= MAX_MESSAGE and "Traceback" not in message else f"not a short sentence: {message[:2000]}"
+
+
+def in_child(work: Callable[[], object]) -> None:
+    """Do some work in a forked child, so that this process starts no threads, which its later forks would wait for."""
+    child = os.fork()
+    if child == 0:
+        try:
+            work()
+            os._exit(0)
+        finally:
+            os._exit(1)
+    assert os.waitpid(child, 0)[1] == 0
 
 
 def fuzz(name: str, seed: int, cases: int | None = None, seconds: float = float("inf")) -> tuple[int, list[Failure]]:

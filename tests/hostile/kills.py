@@ -5,6 +5,7 @@ that was never interrupted.
 """
 
 import contextlib
+import functools
 import hashlib
 import os
 import random
@@ -17,6 +18,7 @@ from pathlib import Path
 
 import reviewgen
 from reviewgen.errors import OutputExists
+from tests.hostile.frame import in_child
 from tests.support.fakes import TEXTS
 from tests.support.models import SMALL, make_model
 
@@ -28,7 +30,7 @@ class Kills:
         """Train two models, and do each work once without a kill."""
         self.root = folder
         for name in ("ngram-char", "lstm-char"):
-            make_model(name, folder / name)
+            in_child(functools.partial(make_model, name, folder / name))
         self.models = {name: reviewgen.load(folder / name / "model") for name in ("ngram-char", "lstm-char")}
         model = self.models["ngram-char"]
         self.work: dict[str, Callable[[Path], object]] = {

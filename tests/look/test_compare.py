@@ -238,7 +238,7 @@ def make(names, hostile=""):
             orders=tuple(OrderPoint(n, 4 / n, 2 + 1 / n) for n in range(1, 9)) if number == 0 else (),
             seen=0.5 if number == 2 else 0.0,
             notes=(f"A note.{hostile}",),
-            picture=f"<svg><title>{hostile}</title></svg>" if number == 1 else None,
+            picture=f"<svg><title>{hostile}</title></svg>" if number == 1 else "",
         )
         comparison.add(Measured(row, tuple(bits)))
     comparison.add(Measured(Row(name=f"failed{hostile}", source="x", failed=f"The loss is NaN.{hostile}"), None))

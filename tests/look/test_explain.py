@@ -194,6 +194,7 @@ def test_conditions_are_tokens_and_a_model_without_weights_is_initialised(micro)
     assert not explanation.is_trained and "random" in explanation.notes[0] and again.loss.mean == explanation.loss.mean
 
 
+@pytest.mark.wrong_types
 def test_texts_and_arguments_that_cannot_be_explained_are_refused():
     model = review_model(recurrent(), LETTERS)
     for text, said in (

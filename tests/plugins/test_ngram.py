@@ -82,6 +82,7 @@ def test_discounts_are_those_of_the_counts_for_any_number_of_texts(smoothing: st
         assert set(facts["fallback_orders"]) < set(range(1, order + 1))
 
 
+@pytest.mark.wrong_types
 def test_the_loops_compute_the_same_as_plain_python(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where numba is turned off, which also checks every index."""
     texts = zipf_texts(6, 25)

@@ -1,6 +1,7 @@
 """Counting n-grams in several processes (threads here), with little memory, in parts: always the model of one, bit for bit."""
 
 import os
+import threading
 from typing import Any
 
 import numpy as np
@@ -127,14 +128,14 @@ def test_texts_that_cannot_be_counted_are_an_error_in_every_process(texts: list[
 def test_a_model_that_ignores_the_counts_of_others_breaks_the_law(law: Any) -> None:
     class Selfish(Ngram):  # type: ignore[misc]
         def finish_ranges(self, group: Any) -> Any:
-            return super().finish_ranges(group if group.world_size == 1 else ThreadGroup(0, [None], NoBarrier()))  # type: ignore[arg-type]
+            return super().finish_ranges(group if group.world_size == 1 else ThreadGroup(0, [None], NoBarrier(1)))  # type: ignore[arg-type]
 
         def add_counts(self, counts: Any) -> None:
             pass
 
-    class NoBarrier:
-        def wait(self, seconds: float) -> None:
-            pass
+    class NoBarrier(threading.Barrier):
+        def wait(self, timeout: float | None = None) -> int:
+            return 0
 
     law(lambda: Ngram(Ngram.Config(vocab_size=11)))
     with pytest.raises((AssertionError, TrainingError)):

@@ -1,6 +1,5 @@
 """The operations that rnn, gru, lstm and nnlm show: against their equations written out here, and formulas by hand."""
 
-import os
 from typing import Any
 
 import numpy as np
@@ -115,7 +114,7 @@ def test_nnlm_shows_its_window() -> None:
     assert sum(each.parameters for each in shown.values()) == size_of(model)
 
 
-@pytest.mark.skipif(bool(os.environ.get("REVIEWGEN_CHECK_TYPES")), reason="annotations are checked before a model can")
+@pytest.mark.wrong_types
 def test_a_wrong_shape_is_an_error_that_names_each_axis() -> None:
     ids, ngram_class = torch.tensor([[1, 2, 3], [4, 5, 6]]), find_model("ngram")[0]
     ngram: Any = ngram_class(ngram_class.Config(vocab_size=9))  # type: ignore[call-arg]

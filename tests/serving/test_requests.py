@@ -191,6 +191,7 @@ BAD = [  # fields, the field at fault, and a word of the message
 ]
 
 
+@pytest.mark.wrong_types
 def test_a_bad_field_is_refused_and_named(server):
     for fields, param, word in BAD:
         response = server.complete(**({"model": "chars"} | fields))

@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -71,6 +71,8 @@ class Planted(nn.Module):
         nats: Excess of the held-out score after some steps: the logit of a token that never occurs.
         passed: Called with each batch of a training; may sleep, move a clock, or raise.
     """
+
+    Config: ClassVar[type] = SimpleNamespace
 
     def __init__(self, nats: Callable[[int], float] = lambda steps: 0.0, passed: Callable[..., None] = lambda *_: None) -> None:
         super().__init__()
