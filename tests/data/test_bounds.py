@@ -29,12 +29,7 @@ def test_a_file_of_settings_has_a_limit_and_a_sparse_one_is_not_read_into_memory
 
 
 def test_nesting_and_numbers_of_settings_have_limits():
-    for start, end, inside in (
-        ("[", "]", "1"),
-        ("[", "]", '"]["'),
-        ('{"a":', "}", "null"),
-        ('[{"a":', "}]", "1"),
-    ):
+    for start, end, inside in (("[", "]", '"]["'), ('[{"a":', "}]", "1")):
         deepest = MAX_DEPTH // (start.count("[") + start.count("{"))
         text = start * deepest + inside + end * deepest
         assert parse_json(text) == json.loads(text)
@@ -44,7 +39,5 @@ def test_nesting_and_numbers_of_settings_have_limits():
     for number in ("NaN", "Infinity", "-Infinity", "1e400", "-1e999", "9" * 101, "-" + "9" * 400):
         with pytest.raises(ValueError, match=r"not finite|digits"):
             parse_json(f'{{"a": [{number}]}}')
-    for number in ("0", "-5", "1e300", "1e-320", "9" * 100, "0.1"):
-        assert parse_json(number) == json.loads(number)
     with pytest.raises(ValueError, match="more than 4,000,000 values"):
         parse_json("[" + "[]," * 2_000_001 + "1]")

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import reviewgen
+from reviewgen.errors import BundleError
 from tests.support.fakes import run_command
 from tests.support.saved import WEIGHTS, edit_json, refusal
 
@@ -63,6 +64,12 @@ def test_a_change_is_named_with_what_to_do(saved: Path) -> None:
     message = refusal(saved)
     assert message.startswith(f"{WEIGHTS} of {saved} has changed") and f"reviewgen doctor {saved} --accept" in message
     assert reviewgen.load(saved, accept_changes=True).generate_one(seed=1)
+
+
+def test_curves_are_not_plotted_from_a_record_that_has_changed(saved: Path, tmp_path: Path) -> None:
+    edit_json(saved / "training.json", "seed", value=5)
+    with pytest.raises(BundleError, match="changed"):
+        reviewgen.plot_training([saved], tmp_path / "a.svg")
 
 
 def test_the_card_can_be_edited_and_added_and_removed_files_are_named(saved: Path) -> None:
