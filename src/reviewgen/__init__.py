@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from reviewgen.api import (
         best_trial,
         blend,
+        corpus,
         generate_dataset,
         load,
         novelty_dataset,
@@ -46,6 +47,7 @@ __all__ = [
     "best_trial",
     "blend",
     "compare",
+    "corpus",
     "explain",
     "generate_dataset",
     "graph",
@@ -72,6 +74,7 @@ __getattr__, __dir__, _ = lazy_loader.attach(
         "api": [
             "best_trial",
             "blend",
+            "corpus",
             "generate_dataset",
             "load",
             "novelty_dataset",

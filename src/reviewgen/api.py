@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 if TYPE_CHECKING:
+    from datasets import Dataset
+
     from reviewgen.config import EvaluateOptions
-    from reviewgen.data.store_folder import StoreFolder
+    from reviewgen.data import StoreFolder
     from reviewgen.generation import GenerateOptions
     from reviewgen.model import LoadOptions, ReviewModel
     from reviewgen.pictures import LearningCurves
-    from reviewgen.preparation.options import PrepareOptions
-    from reviewgen.runs.options import TrainOptions
+    from reviewgen.runs.options import CorpusOptions, PrepareOptions, TrainOptions
     from reviewgen.search import SamplingTrial, SweepRow, TuneTrial
     from reviewgen.writing.table import WrittenTexts
 
@@ -363,6 +364,31 @@ def plot_training(
     return plot_curves(sources, file, against=against, metrics=metrics, overwrite=overwrite)
 
 
+def corpus(source: Any, **options: "Unpack[CorpusOptions]") -> "Dataset":
+    """Read, clean and split a corpus as a training does, and return it as a ``datasets.Dataset``.
+
+    Its columns are text, the conditions, and split: "train", "validation" or "test". It is memory-mapped from the cache, so it
+    takes little memory: look at it, filter or change it, push it to the Hub, and give it back as the source of ``train``,
+    ``prepare``, ``evaluate`` or any other function: its texts are then taken as they are, with their splits.
+
+    >>> texts = reviewgen.corpus("reviews.csv", conditions=["stars"])                            # doctest: +SKIP
+    >>> model = reviewgen.train("lstm-word", texts.filter(lambda row: len(row["text"]) > 20))    # doctest: +SKIP
+
+    Args:
+        source: The reviews, as for ``train``.
+        options: How the texts are read, as for ``train``: text_column, documents, sql, subset, split, lowercase, strip_markdown,
+            fix_encoding, clean, max_text_characters, conditions, validation, validation_split, near_duplicates, decontaminate.
+
+    Raises:
+        ConfigError: An argument is unknown or unusable.
+        DataError, HubError: A source cannot be read, or no texts are left.
+        StorageError: The cache cannot be written.
+    """
+    from reviewgen.runs.prepare import read_dataset
+
+    return read_dataset(source, **options)
+
+
 def prepare(source: Any, *, preset: str, out: str | Path, **options: "Unpack[PrepareOptions]") -> "StoreFolder":
     """Prepare a token store: read, clean, split and tokenize a corpus once, into a folder that trainings start from.
 
@@ -396,9 +422,9 @@ def prepare(source: Any, *, preset: str, out: str | Path, **options: "Unpack[Pre
         CheckpointError: ``<out>.partial`` is in use, or the beginning of another store.
         TrainingError: The processes of a launcher were started with different arguments; ProcessLost if one has ended.
     """
-    from reviewgen.preparation.prepare import prepare_store
+    from reviewgen.runs.prepare import prepare_tokens
 
-    return prepare_store(source, preset, out, **options)
+    return prepare_tokens(source, preset, out, **options)
 
 
 def generate_dataset(

@@ -17,7 +17,7 @@ import numpy as np
 from reviewgen.config import Bound, check, from_dict, to_dict
 from reviewgen.errors import ConfigError, DataError, did_you_mean, quoted
 
-__all__ = ["Condition", "Conditions", "Value", "fit_conditions"]
+__all__ = ["Condition", "Conditions", "Value", "fit_conditions", "label_of"]
 
 MAX_CATEGORIES = 50
 MAX_DISTINCT_NUMBERS = 10  # up to this many, each number has its own bin
@@ -81,7 +81,7 @@ class Condition:
         (0, 0, 0, None)
         """
         number = _number(value) if self.kind == "number" else None
-        label = _label(value)
+        label = label_of(value)
         for index, known in enumerate(self.values):
             if number is not None and known.low is not None and known.high is not None:
                 if known.low <= number <= known.high:
@@ -100,7 +100,7 @@ class Condition:
         """Return an error message for a value that ``find`` does not know."""
         labels = [known.label for known in self.values]
         if self.kind == "category":
-            return f"{value!r} is not a value of the condition {self.name!r}. {did_you_mean(_label(value), labels)}"
+            return f"{value!r} is not a value of the condition {self.name!r}. {did_you_mean(label_of(value), labels)}"
         low, high = self.values[0].low, self.values[-1].high
         return (
             f"{value!r} is not a value of the condition {self.name!r}, which goes from {low:g} to {high:g}: {', '.join(labels)}."
@@ -250,7 +250,7 @@ class _Column:
             return
         number = _number(value)
         if number is None:
-            self._categories[_label(value)] += 1
+            self._categories[label_of(value)] += 1
         else:
             self._numbers.append(number)
 
@@ -261,7 +261,7 @@ class _Column:
         if not self._categories:
             values = _bin_numbers(np.frombuffer(self._numbers, np.float64), self._texts)
             return Condition(name=self._name, kind="number", values=values)
-        self._categories.update(map(_label, self._numbers))  # one value is not a number, so all are categories
+        self._categories.update(map(label_of, self._numbers))  # one value is not a number, so all are categories
         ranked = sorted(self._categories.items(), key=lambda item: (-item[1], item[0]))
         values = tuple(Value(label=label, share=count / self._texts) for label, count in ranked[:MAX_CATEGORIES])
         return Condition(name=self._name, kind="category", values=values, left_out=len(ranked) - len(values))
@@ -281,7 +281,9 @@ def _bin_numbers(numbers: np.ndarray, texts: int) -> tuple[Value, ...]:
     lows = highs if is_few else np.concatenate(([numbers.min()], highs[:-1] + step))
     counts = np.bincount(np.searchsorted(highs, numbers), minlength=len(highs))
     return tuple(
-        Value(label=_label(low) if low == high else f"{_label(low)}..{_label(high)}", share=count / texts, low=low, high=high)
+        Value(
+            label=label_of(low) if low == high else f"{label_of(low)}..{label_of(high)}", share=count / texts, low=low, high=high
+        )
         for low, high, count in zip(lows.tolist(), highs.tolist(), counts.tolist(), strict=True)
     )
 
@@ -303,7 +305,7 @@ def _number(value: object) -> float | None:
     return number + 0.0 if math.isfinite(number) else None  # -0.0 becomes 0.0, which has another label
 
 
-def _label(value: object) -> str:
+def label_of(value: object) -> str:
     """Return a value as text; 5 and 5.0 have the same label."""
     number = None if isinstance(value, str) else _number(value)
     return " ".join(str(value).split()) if number is None else repr(number).removesuffix(".0")

@@ -28,13 +28,11 @@ from reviewgen.lock import Lock, is_foreign, read_holder
 from reviewgen.scratch import is_made_by_user
 from reviewgen.storage import write_file, write_new
 
-__all__ = ["JOB_FILE", "LOCK_FILES", "STORE_KINDS", "SUFFIX", "TABLE_KINDS", "PartialFolder", "differences", "remove_entry"]
+__all__ = ["JOB_FILE", "LOCK_FILES", "SUFFIX", "TABLE_KINDS", "PartialFolder", "differences", "remove_entry"]
 
 SUFFIX, JOB_FILE = ".partial", "job.json"
-STORE_KINDS = ("texts", "codes", "found", "tokenizers", "digests", "store", "store/shards")
-"""The folders of a token store in progress. The first has what all others are made from; the result is the folder ``store``."""
 TABLE_KINDS = ("parts", "sums", "out", "digests")
-"""The folders of a table in progress, likewise; the result is the folder ``out``, or a file."""
+"""The folders of a table in progress; the first has what all others are made from, the result is ``out``, or a file."""
 
 LOCK_FILES = (_LOCK := "lock", "lock.pid")
 _CHECKSUMS = "checksums"

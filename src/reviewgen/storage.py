@@ -11,6 +11,7 @@ of safetensors' errors; it knows neither models nor formats.
     to_path, refuse_existing                check a target before hours of work
     find_same_names                         names that are one name on Windows and macOS
     default_mode, safetensors_errors        for files that another library writes
+    Job                                     work that can be resumed, in a folder until it is whole
 """
 
 import contextlib
@@ -18,18 +19,21 @@ import ctypes
 import errno
 import functools
 import glob
+import json
 import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
-from reviewgen.errors import ConfigError, OutputExists, StorageError, quoted, storage_errors
+from reviewgen.errors import CheckpointError, ConfigError, OutputExists, StorageError, quoted, storage_errors
 from reviewgen.scratch import NEW, OLD, abandoned_folders, scratch_folder
 
 __all__ = [
     "LOCKS_OPEN_FILES",
+    "Job",
     "default_mode",
     "find_same_names",
     "fsync_file",
@@ -49,6 +53,8 @@ LOCKS_OPEN_FILES = os.name == "nt"
 
 _ALREADY_EXISTS = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)  # what renaming a folder onto an existing name gives
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of linux/fcntl.h and linux/fs.h
+_JOB, _LOCK = "job.json", ".lock"
+_NOT_PIECES = {_JOB, "job.new", _LOCK, "source"}  # of a job
 _PATIENCE_SECONDS = 2.0  # for other programs, such as virus scanners, that briefly open what was just written
 _REPLACING_SECONDS = 1.5 * _PATIENCE_SECONDS  # in which another process that is replacing a folder would have finished
 
@@ -156,7 +162,7 @@ def write_file(file: Path, content: bytes) -> None:
         os.fsync(stream.fileno())
 
 
-def write_new(path: Path, write: Callable[[Path], None], later: Callable[[Callable[[], None]], None] | None = None) -> None:
+def write_new(path: Path, write: Callable[[Path], object], later: Callable[[Callable[[], None]], None] | None = None) -> None:
     """Create a file or folder under a temporary name, then force it to disk and give it its name, unless that exists.
 
     Args:
@@ -355,3 +361,125 @@ def _rename(source: Path, target: Path) -> None:
 
 def _already_exists(folder: Path) -> OutputExists:
     return OutputExists(f"{folder} already exists. Give another folder, or remove it first.")
+
+
+class Job:
+    """Work that can be resumed: ``OUT.partial`` holds its pieces until ``OUT`` is whole.
+
+    The folder has ``job.json``, which says what the result depends on, a lock, and the pieces, each of which has its name only
+    once it is whole. The same work goes on from them::
+
+        with Job(out, {"texts": digest}) as job:
+            for name in names:
+                job.write(name, make)
+            job.finish("store")
+
+    Args:
+        out: The result.
+        facts: What the result depends on, as JSON values by name.
+        waits: Whether to wait for another process that does the same work, instead of raising.
+    """
+
+    def __init__(self, out: Path, facts: Mapping[str, Any], *, waits: bool = False) -> None:
+        self.out, self.folder = out, out.with_name(f"{out.name}.partial")
+        self._facts, self._waits = json.loads(json.dumps(dict(facts))), waits
+        self._lock: Any = None
+
+    def __enter__(self) -> "Job":
+        """Lock the folder.
+
+        Raises:
+            CheckpointError: Another process works in it, or it has the pieces of a job with other facts.
+            OutputExists: It is not the folder of a job.
+        """
+        from filelock import FileLock, Timeout
+
+        while self._lock is None:
+            names = _names(self.folder)
+            if names - _NOT_PIECES and _JOB not in names:
+                raise OutputExists(
+                    f"{self.folder} exists and is not the folder of an unfinished job. Remove it, or choose another name."
+                )
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.folder / _LOCK, timeout=-1 if self._waits else 0)
+            try:
+                lock.acquire()
+            except FileNotFoundError:  # the other process has just finished, and removed the folder
+                continue
+            except Timeout:
+                raise CheckpointError(f"Another process is working in {self.folder}. Wait for it to finish.") from None
+            if (self.folder / _LOCK).exists():  # else the other process has finished, and removed it
+                self._lock = lock
+        for scratch in self.folder.rglob(".*.*[0-9]"):  # of a process that was killed
+            _remove(scratch)
+        try:
+            self.require(self._facts)
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if _names(self.folder) <= _NOT_PIECES:  # nothing is worth keeping
+            shutil.rmtree(self.folder, ignore_errors=True)
+        self._lock.release()
+
+    def require(self, facts: Mapping[str, Any]) -> None:
+        """Add facts to those of the job.
+
+        Raises:
+            CheckpointError: An earlier try had others.
+        """
+        given: dict[str, Any] = json.loads(json.dumps(dict(facts)))
+        file = self.folder / _JOB
+        before = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+        if different := [name for name in given.keys() & before.keys() if given[name] != before[name]]:
+            raise CheckpointError(
+                f"{self.folder} holds an unfinished job with other {' and '.join(sorted(different))}. Rerun the original command "
+                "to resume it, remove the folder, or choose another name."
+            )
+        content = json.dumps(before | given, indent=1).encode()
+        if not file.exists() or given.keys() - before.keys():
+            scratch = file.with_suffix(".new")
+            write_file(scratch, content)
+            scratch.replace(file)
+
+    def path(self, name: str) -> Path:
+        """Return the path of a piece."""
+        return self.folder / name
+
+    def done(self, name: str) -> bool:
+        """Return whether a piece is whole."""
+        return self.path(name).exists()
+
+    def write(self, name: str, make: Callable[[Path], object]) -> None:
+        """Make a piece, a file or a folder, at a path that it is given; a piece that is whole stays as it is."""
+        self.write_whole(self.path(name), make)
+
+    @staticmethod
+    def write_whole(path: Path, make: Callable[[Path], object]) -> None:
+        """The same in another process, which has the path of the piece."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_new(path, make)
+
+    def clear(self) -> None:
+        """Remove all pieces, as those of a source that cannot be read again."""
+        for path in self.folder.iterdir():
+            if path.name not in _NOT_PIECES:
+                _remove(path)
+
+    def finish(self, name: str) -> None:
+        """Give a piece the name of the result, and remove the rest.
+
+        Raises:
+            OutputExists: Something has that name by now.
+        """
+        publish(self.path(name), self.out)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _names(folder: Path) -> set[str]:
+    try:
+        return {path.name for path in folder.iterdir()}
+    except FileNotFoundError:
+        return set()

@@ -24,7 +24,7 @@ RANK = """
 import os, resource, sys, time
 import torch  # not timed
 from accelerate import PartialState
-from reviewgen.preparation import prepare_store
+import reviewgen
 if "RANK" in os.environ:
     PartialState(cpu=True)
 if hasattr(os, "sched_setaffinity"):
@@ -33,7 +33,7 @@ start, used, steps = time.perf_counter(), time.process_time(), []
 def peak():
     return int(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM"))) / 1000
 before = peak()
-prepare_store(sys.argv[1], "ngram-char", sys.argv[2], watch=lambda step: steps.append((step, time.process_time())))
+reviewgen.prepare(sys.argv[1], preset="ngram-char", out=sys.argv[2])
 steps.append(("end", time.process_time()))
 if os.environ.get("RANK", "0") == "0":
     parts = ", ".join(f"{name} {end - at:.1f}" for (name, at), (_, end) in zip(steps, steps[1:]))

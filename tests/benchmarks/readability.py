@@ -13,13 +13,11 @@ Held-out reviews are those of the style that the weights write by default, cut o
 """
 
 import sys
-import tempfile
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 import reviewgen
-from reviewgen.data import DataConfig, gather
+from reviewgen.data import DataConfig, Texts, cached_corpus
 from reviewgen.evaluation import TextStatistics, measure_texts, take_words
 from reviewgen.lexicon import words_of
 from reviewgen.registry import find_weights
@@ -31,10 +29,9 @@ ROUNDS = 3
 
 def read_reviews() -> tuple[set[str], list[str]]:
     """Return the words of the training text in lower case, and the held-out texts that are whole reviews."""
-    with tempfile.TemporaryDirectory() as scratch:
-        corpus = gather("reviews", Path(scratch), DataConfig(conditions=("style",)))
-        known = {word.casefold() for text in corpus.texts("train") for word in words_of(text)}
-        human = [text for text, values in corpus.examples("test") if values[0] == "review"]
+    corpus = cached_corpus(Texts("reviews", DataConfig(conditions=("style",))))
+    known = {word.casefold() for text in corpus.texts("train") for word in words_of(text)}
+    human = [text for text, values in corpus.examples("test") if values[0] == "review"]
     return known, human
 
 

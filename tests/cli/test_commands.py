@@ -119,7 +119,7 @@ BAD_WORDS: list[tuple[str, int, str]] = [
     ("train ngram-chr --data reviews.csv --out o", 1, "'ngram-char'"),
     ("train ngram-char --data reviews.csv --out m", 1, "already exists"),
     (f"{TRAIN} --text-column bodi", 1, "'body'"),
-    ("train ngram-char --data . --out o", 1, "folder"),
+    ("train ngram-char --data m --out o", 1, "a saved model"),
     (f"{TRAIN} --set model.ordr=3", 2, "'order'"),
     (f"{TRAIN} --set model.order=many", 2, "whole number"),
     (f"{TRAIN} --set order=3", 2, "group.name=value"),

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import resource
 from dataclasses import dataclass
 from typing import ClassVar
@@ -9,10 +10,11 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
-from reviewgen.data import SPLITS, DataConfig, TokenStore, cache_folder, frame_texts, gather, tokenize, workspace
+from reviewgen.data import SPLITS, TokenStore, cache_folder, frame_texts, prune_cache
 from reviewgen.errors import StorageError
 from reviewgen.registry import find_tokenizer
 from tests.support.fakes import LETTERS
+from tests.support.texts import tokenized
 
 TEXTS = [f"review {number} " + "ä😀" * (number % 7) for number in range(120)]
 CharTokenizer, _ = find_tokenizer("char")
@@ -60,17 +62,15 @@ def _fresh(own_cache):
     FakeTokenizer.calls = {"train": 0, "encode": 0}
 
 
-def run(texts, kind=FakeTokenizer, config=None, identity="fake 1", validation=None):
+def run(texts, kind=FakeTokenizer, config=None, name="fake", validation=None):
     """Tokenize as a new run does."""
-    with workspace() as folder:
-        corpus = gather(texts, folder, DataConfig(clean=False), validation=validation)
-        tokenizer, stores = tokenize(corpus, kind, config or kind.Config(), identity, folder)
-        return tokenizer, stores, {split: list(corpus.texts(split)) for split in SPLITS}
+    tokenizer, _, stores, corpus = tokenized(texts, kind, config, name=name, validation=validation, clean=False)
+    return tokenizer, stores, {split: list(corpus.texts(split)) for split in SPLITS}
 
 
-def visible():
+def visible(kind="*"):
     """Return the names in the cache folder."""
-    return sorted(path.name for path in cache_folder().iterdir())
+    return sorted(path.name for path in cache_folder().glob(kind))
 
 
 @pytest.mark.parametrize("kind", [FakeTokenizer, CharTokenizer])
@@ -90,20 +90,20 @@ def test_ids_are_the_tokenizers_framed(kind):
 
 def test_the_tokenizer_is_trained_on_the_train_split_and_a_second_run_reads_the_cache():
     _, first, texts = run(TEXTS)
-    before, names = {"train": len(texts["train"]), "encode": len(TEXTS)}, visible()
-    assert FakeTokenizer.calls == before
+    before, names = dict(FakeTokenizer.calls), visible("tokens-*")
+    assert before["train"] == len(texts["train"]) and before["encode"] >= len(TEXTS)
     tokenizer, second, _ = run(iter(TEXTS))
-    assert (FakeTokenizer.calls, visible(), tokenizer.vocab_size) == (before, names, 200)
+    assert (FakeTokenizer.calls, visible("tokens-*"), tokenizer.vocab_size) == (before, names, 200)
     assert all(np.array_equal(first[split].ids, second[split].ids) for split in SPLITS)
     run(TEXTS[:-1])
     run(TEXTS, config=FakeConfig(vocab_size=300))
-    run(TEXTS, identity="fake 2")
+    run(TEXTS, name="other")
     run(TEXTS, CharTokenizer)
-    assert len(visible()) == 5
+    assert len(visible("tokens-*")) == 5
 
 
 def test_a_store_of_shards_is_their_concatenation(tmp_path):
-    (home,) = (run(TEXTS, CharTokenizer)[1] and cache_folder()).iterdir()
+    (home,) = (run(TEXTS, CharTokenizer)[1] and cache_folder()).glob("tokens-*/shards/00000")
     one, many = TokenStore(home, "train"), TokenStore([home, home, home], "train")
     assert len(many) == 3 * len(one) and many.tokens == 3 * one.tokens
     assert many.ids.tolist() == one.ids.tolist() * 3
@@ -129,14 +129,14 @@ def test_a_writer_that_dies_leaves_nothing_visible(monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
         patch.setattr(FakeTokenizer, "encode", lambda self, text: 1 / 0 if self.calls["encode"] == 50 else encode(self, text))
         run(TEXTS)
-    assert visible() == []
-    assert len(run(TEXTS)[1]["train"]) > 100
+    assert visible("tokens-*") == [name for name in visible() if name.endswith(".partial")]
+    assert len(run(TEXTS)[1]["train"]) > 100 and len(visible("tokens-*")) == 1
 
 
 def test_an_incomplete_folder_is_written_again():
     expected = run(TEXTS)[1]["train"].ids.tolist()
-    (home,) = cache_folder().iterdir()
-    ids, manifest = home / "train.uint16", home / "store.json"
+    (home,) = cache_folder().glob("tokens-*")
+    ids, manifest = home / "shards/00000/train.uint16", home / "store.json"
     for damage in (
         lambda: ids.write_bytes(ids.read_bytes()[:-2]),
         lambda: manifest.write_text(manifest.read_text()[:-1]),
@@ -146,7 +146,7 @@ def test_an_incomplete_folder_is_written_again():
         damage()
         FakeTokenizer.calls["encode"] = 0
         assert run(TEXTS)[1]["train"].ids.tolist() == expected
-        assert FakeTokenizer.calls["encode"] == len(TEXTS) and visible() == [home.name]
+        assert FakeTokenizer.calls["encode"] >= len(TEXTS) and visible("tokens-*") == [home.name]
 
 
 @contextlib.contextmanager
@@ -161,16 +161,23 @@ def largest_file(size):
 
 
 def test_a_full_disk_is_one_error_at_every_stage():
-    """The tokenizer's file fails first, then the ids, then the index."""
     texts = [f"{number:04d}" for number in range(2000)]
-    for limit in (50, 5_000, 22_000, 25_000, None):
-        with contextlib.ExitStack() as stack:
-            folder = stack.enter_context(workspace())
-            corpus = gather(texts, folder, DataConfig())
-            if limit is not None:
-                stack.enter_context(pytest.raises(StorageError, match=r"No room to write the token cache .*: File too large"))
-                stack.enter_context(largest_file(limit))
-            tokenize(corpus, CharTokenizer, CharTokenizer.Config(), "char", folder)
-        assert len(visible()) == (limit is None)
-    with workspace() as folder, pytest.raises(StorageError, match=r"No room to write .*texts\.jsonl"), largest_file(1000):
-        gather(texts, folder, DataConfig())
+    for limit in (50, 5_000, 15_000):
+        with pytest.raises(StorageError, match="File too large"), largest_file(limit):
+            tokenized(texts, CharTokenizer)
+    tokenized(texts, CharTokenizer)
+    assert not visible("*.partial") and not visible("tmp-*")
+
+
+def test_what_was_not_used_for_longest_is_removed_first(monkeypatch):
+    for number in range(3):
+        run([f"{text} {number}" for text in TEXTS])
+    folders = sorted(cache_folder().iterdir())
+    for age, folder in enumerate(folders):
+        os.utime(folder, (1e9 - age, 1e9 - age))
+    sizes = [sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) for folder in folders]
+    prune_cache(sum(sizes[:4]))
+    assert visible() == [folder.name for folder in folders[:4]]
+    run(TEXTS)  # what was just used stays
+    prune_cache(0)
+    assert len(visible()) == 2

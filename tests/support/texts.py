@@ -13,17 +13,28 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from reviewgen.data import SPLITS, CleaningReport, DataConfig, describe, gather, read_examples
+from reviewgen.conditions import fit_conditions
+from reviewgen.data import (
+    SPLITS,
+    CleaningReport,
+    DataConfig,
+    IndexChoice,
+    Texts,
+    TokenizerChoice,
+    cached_corpus,
+    cached_store,
+    describe,
+    open_source,
+    read_examples,
+)
 from reviewgen.errors import DataError
 
-__all__ = ["Read", "as_csv", "as_lines", "as_parquet", "corpus_of", "parts_of", "refusal", "texts_of", "write"]
+__all__ = ["Read", "as_csv", "as_lines", "as_parquet", "corpus_of", "refusal", "texts_of", "tokenized", "units_of", "write"]
 
 
 def texts_of(source: Any, *, clean: bool = False, split: str = "all", **options: Any) -> list[str]:
     """Return the texts of a source, in order, as they are or cleaned."""
-    with tempfile.TemporaryDirectory() as folder:
-        examples = read_examples(source, Path(folder), DataConfig(clean=clean, **options), split=split)
-        return [text for text, _ in examples]
+    return [text for text, _ in read_examples(source, DataConfig(clean=clean, **options), split=split)]
 
 
 @dataclass(frozen=True)
@@ -59,31 +70,39 @@ class Read:
 
 def corpus_of(source: Any, validation: Any = None, **options: Any) -> Read:
     """Read a source as a training does."""
-    with tempfile.TemporaryDirectory() as folder:
-        corpus = gather(source, Path(folder), DataConfig(**options), validation=validation)
-        splits = [SPLITS[code] for code in corpus.splits]
-        examples = {split: corpus.examples(split) for split in SPLITS}
-        pairs = [next(examples[split]) for split in splits]
-        described = describe(corpus.stream, corpus.report)
+    corpus = cached_corpus(Texts(source, DataConfig(**options), validation))
+    splits = [SPLITS[code] for code in corpus.splits]
+    examples = {split: corpus.examples(split) for split in SPLITS}
+    pairs = [next(examples[split]) for split in splits]
+    described = describe(corpus.source, corpus.report)
     return Read(
         texts=[text for text, _ in pairs],
         splits=splits,
-        values=[values for _, values in pairs],
+        values=[list(values) if values else () for _, values in pairs],
         report=corpus.report,
         notes=corpus.notes,
         described=described,
-        stream=corpus.stream,
+        stream=corpus.source,
         fingerprint=corpus.fingerprint,
         method=corpus.split_method,
     )
 
 
-def parts_of(source: Any, *sizes: int, **options: Any) -> list[list[list[Any]]]:
-    """Return the records of the parts of about each size in bytes that several processes would read."""
+def tokenized(source: Any, kind: Any, config: Any = None, *, name: str = "", validation: Any = None, **options: Any) -> Any:
+    """Tokenize a source as a training does; return the tokenizer, the conditions, the stores and the corpus."""
+    corpus = cached_corpus(Texts(source, DataConfig(**options), validation))
+    fitted = fit_conditions(corpus.names, corpus.conditions("train"))
+    choice = TokenizerChoice(kind, config or kind.Config(), name or kind.__name__, "tests", "1")
+    folder = cached_store(corpus, choice, IndexChoice("none", 1.0, str), fitted)
+    tokenizer = kind.load(folder.folder / "tokenizer")
+    return tokenizer, fitted.with_ids_from(tokenizer.vocab_size), folder.splits(), corpus
+
+
+def units_of(source: Any, **options: Any) -> list[list[Any]]:
+    """Return the texts of each unit of a source, which any process can read."""
     with tempfile.TemporaryDirectory() as folder:
-        corpus = gather(source, Path(folder), DataConfig(clean=False, **options))
-        assert corpus.stream.shard is not None
-        return [[list(part.records()) for part in corpus.stream.shard.parts(size)] for size in sizes]
+        opened = open_source(source, DataConfig(clean=False, **options), Path(folder))
+        return [[text for text, _ in opened.examples(unit)] for unit in opened.units]
 
 
 def refusal(source: Any, **options: Any) -> str:

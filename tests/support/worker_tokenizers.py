@@ -22,6 +22,6 @@ class Deadly(Plain):
     """Kills the worker that it encodes in."""
 
     def encode(self, text: str) -> list[int]:
-        if any("worker" in word for word in sys.orig_argv):
+        if any("loky" in word for word in sys.orig_argv):
             os.kill(os.getpid(), signal.SIGKILL)
         return super().encode(text)

@@ -51,10 +51,11 @@ def test_evaluation_cleans_as_the_training_did() -> None:
 
 def test_a_damaged_cache_is_written_again(own_cache: Path) -> None:
     plain = trained("ngram-char")[2].generate_one(seed=1)
-    (home,) = (folder for folder in cache_folder().iterdir() if folder.is_dir())
-    (home / "train.index.npy").write_bytes((home / "train.index.npy").read_bytes()[:20])
+    (home,) = cache_folder().glob("tokens-*")
+    index = home / "shards/00000/train.index.npy"
+    index.write_bytes(index.read_bytes()[:20])
     assert trained("ngram-char")[2].generate_one(seed=1) == plain
-    for name in ("train.uint16", "store.json", "tokenizer/characters.json"):
+    for name in ("shards/00000/train.uint16", "store.json", "tokenizer/characters.json"):
         (home / name).unlink()
         assert trained("ngram-char")[2].generate_one(seed=1) == plain
 

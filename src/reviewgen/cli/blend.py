@@ -30,6 +30,8 @@ def blend(
         str, typer.Option(help="The part of the data: all, or train, validation or test of the hash split.")
     ] = "all",
     text_column: options.TextColumn = None,
+    sql: options.Sql = None,
+    subset: options.Subset = None,
     documents: options.Documents = "line",
     max_text_characters: options.MaxTextCharacters = 10_000_000,
     lowercase: options.AsTrainedLowercase = None,
@@ -52,6 +54,8 @@ def blend(
             data=None if data is None else options.typed_data(data),
             split=split,
             text_column=text_column,
+            sql=sql,
+            subset=subset,
             documents=documents,
             max_text_characters=max_text_characters,
             lowercase=lowercase,

@@ -30,6 +30,7 @@ def compare(
     held_out: Annotated[
         str | None, typer.Option(help="Another source of held-out texts.  [default: the test split of the data]")
     ] = None,
+    held_out_split: Annotated[str | None, typer.Option(help="The split of a dataset with the held-out texts.")] = None,
     budget: Annotated[str | None, typer.Option(help="Time to train each preset: 90s, 2m, 1h.  [default: 2m]")] = None,
     steps: Annotated[int | None, typer.Option(help="Train each preset for this many steps instead of a budget.")] = None,
     epochs: Annotated[
@@ -45,6 +46,9 @@ def compare(
         list[str] | None, typer.Option("--set", help="A setting of every preset: training.evaluations=20. Repeatable.")
     ] = None,
     text_column: options.TextColumn = None,
+    sql: options.Sql = None,
+    subset: options.Subset = None,
+    split: options.Split = None,
     condition: options.Condition = None,
     documents: options.Documents = "line",
     max_text_characters: options.MaxTextCharacters = 10_000_000,
@@ -76,6 +80,10 @@ def compare(
             "resume": resume,
             "settings": parse_settings(settings or []),
             "text_column": text_column,
+            "sql": sql,
+            "subset": subset,
+            "split": split,
+            "held_out_split": held_out_split,
             "conditions": condition or (),
             "documents": documents,
             "max_text_characters": max_text_characters,

@@ -157,8 +157,7 @@ def _device() -> dict[str, Any]:
 
 
 def _cache() -> dict[str, Any]:
-    from reviewgen.data import cache_folder
+    from reviewgen.data import MAX_BYTES, cache_folder, cache_size
 
-    folder = cache_folder()
-    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) if folder.exists() else 0
-    return {"cache": str(folder), "cache_megabytes": round(size / 1e6, 1)}
+    sizes = {"cache_megabytes": round(cache_size() / 1e6, 1), "cache_limit_megabytes": MAX_BYTES / 1e6}
+    return {"cache": str(cache_folder()), **sizes}

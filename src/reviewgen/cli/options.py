@@ -19,6 +19,7 @@ __all__ = [
     "AsTrainedLowercase",
     "AsTrainedStripMarkdown",
     "Condition",
+    "Decontaminate",
     "Device",
     "Documents",
     "FixEncoding",
@@ -26,15 +27,20 @@ __all__ = [
     "Lowercase",
     "MaxTextCharacters",
     "Model",
+    "NearDuplicates",
     "NoClean",
     "Preset",
     "ScoringDevice",
     "Seed",
     "Source",
+    "Split",
+    "Sql",
     "StripMarkdown",
+    "Subset",
     "TextColumn",
     "Token",
     "Trained",
+    "ValidationSplit",
     "read_stdin",
     "start",
     "typed_conditions",
@@ -68,12 +74,26 @@ Trained = Annotated[
     ),
 ]
 Source = Annotated[
-    str,
+    list[str],
     typer.Option(
         "--data",
-        help="A file or glob (txt, csv, tsv, json, jsonl, parquet, each also .gz), owner/name of a Hub dataset, 'reviews', "
-        "or - for the lines of standard input.",
+        help="A file, glob, folder or URL (txt, csv, tsv, json, jsonl, parquet, arrow, sqlite, xlsx, also packed), owner/name of "
+        "a Hub dataset, 'reviews', or - for the lines of standard input. Repeatable for files.",
     ),
+]
+Sql = Annotated[str | None, typer.Option("--sql", help='The query of a SQLite file: "select text, stars from reviews".')]
+Subset = Annotated[str | None, typer.Option("--subset", help="The subset of a Hub dataset.")]
+Split = Annotated[str | None, typer.Option("--split", help="The split of a dataset that is read.  [default: train]")]
+ValidationSplit = Annotated[
+    str | None, typer.Option("--validation-split", help="The split of a dataset to validate on, instead of a part of the texts.")
+]
+NearDuplicates = Annotated[
+    float | None,
+    typer.Option("--near-duplicates", help="Keep one of texts at least this similar, from 0.3 to 1; needs rensa."),
+]
+Decontaminate = Annotated[
+    int | None,
+    typer.Option("--decontaminate", help="Leave out held-out texts that share this many characters with a training text."),
 ]
 TextColumn = Annotated[str | None, typer.Option("--text-column", help="The column that holds the text; guessed if not given.")]
 Condition = Annotated[
@@ -153,8 +173,11 @@ def read_stdin(max_bytes: int = _MAX_STDIN) -> str:
         ) from None
 
 
-def typed_data(text: str) -> str | Path | list[str]:
+def typed_data(given: str | list[str]) -> str | Path | list[str] | list[Path]:
     """Return a source of texts from the command line, as ``typed_source`` does; for ``-`` the lines of standard input."""
+    if isinstance(given, list) and len(given) > 1:
+        return [Path(each) for each in given]
+    text = given[0] if isinstance(given, list) else given
     refuse_standard_input(text)
     if text != "-":
         return typed_source(text)

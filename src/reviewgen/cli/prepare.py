@@ -11,29 +11,27 @@ from reviewgen.errors import ConfigError, counted
 from reviewgen.interrupts import begin
 
 if TYPE_CHECKING:
-    from reviewgen.data.store_folder import StoreFolder
+    from reviewgen.data import StoreFolder
 
 __all__ = ["prepare"]
 
 
 def prepare(
-    data: Annotated[str, typer.Argument(help="The reviews, as for `train --data`, or a URL: s3://bucket/*.parquet.")],
+    data: Annotated[list[str], typer.Argument(help="The reviews, as for `train --data`.")],
     preset: Annotated[str, typer.Option("--preset", help="The preset whose tokenizer is trained, as in lstm-word.")],
     out: Annotated[str, typer.Option("--out", help="The folder of the store, or a URL; it must not exist.")],
     validation: Annotated[str | None, typer.Option(help="Another source of validation texts.")] = None,
-    near_duplicates: Annotated[
-        float | None,
-        typer.Option("--near-duplicates", help="Keep one of texts at least this similar, from 0.3 to 1; needs rensa."),
-    ] = None,
-    decontaminate: Annotated[
-        int | None,
-        typer.Option("--decontaminate", help="Leave out held-out texts that share this many characters with a training text."),
-    ] = None,
+    near_duplicates: options.NearDuplicates = None,
+    decontaminate: options.Decontaminate = None,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", help="A tokenizer setting that differs from the preset's: tokenizer.vocab_size=4000. Repeatable."),
     ] = None,
     text_column: options.TextColumn = None,
+    sql: options.Sql = None,
+    subset: options.Subset = None,
+    split: options.Split = None,
+    validation_split: options.ValidationSplit = None,
     condition: options.Condition = None,
     documents: options.Documents = "line",
     lowercase: options.Lowercase = False,
@@ -54,6 +52,10 @@ def prepare(
             decontaminate=decontaminate,
             tokenizer=_tokenizer_settings(settings or []),
             text_column=text_column,
+            sql=sql,
+            subset=subset,
+            split=split,
+            validation_split=validation_split,
             documents=documents,
             lowercase=lowercase,
             strip_markdown=strip_markdown,
@@ -67,11 +69,11 @@ def prepare(
 
 
 def _prepare(data: Any, preset: str, out: str, **settings: Any) -> "StoreFolder":
-    from reviewgen.preparation.prepare import prepare_store  # torch: a second or two
+    from reviewgen.runs.prepare import prepare_tokens  # torch: a second or two
 
     begin()
     with notes.status("Preparing ...") as status:
-        return prepare_store(data, preset, out, watch=lambda step: status.update(f"{step} ..."), **settings)
+        return prepare_tokens(data, preset, out, lambda step: status.update(f"{step} ..."), **settings)
 
 
 def _tokenizer_settings(settings: list[str]) -> dict[str, Any] | None:
@@ -87,19 +89,21 @@ def _tokenizer_settings(settings: list[str]) -> dict[str, Any] | None:
 
 
 def _print_result(store: "StoreFolder", out: str, *, as_json: bool) -> None:
-    from reviewgen.data import SPLITS, describe
-    from reviewgen.runs.prepared import corpus_of
+    from reviewgen.conditions import Conditions
+    from reviewgen.data import SPLITS, Corpus, describe
 
-    corpus, conditions, store_notes = corpus_of(store)
+    corpus, facts = Corpus.from_json(store.facts["corpus"]), store.facts
+    conditions = Conditions.from_json(facts["conditions"]) if facts["conditions"] else Conditions()
     is_here = store.folder.exists()  # one that was complete already may be at its URL only
     tokens = {split: tokens.tokens for split, tokens in store.splits().items()} if is_here else None
     if as_json:
         print_json({"out": out, "tokens": tokens, **store.facts})
         return
-    for source in filter(None, [(corpus.stream, corpus.report), corpus.validation]):
+    for source in filter(None, [(corpus.source, corpus.report), corpus.validation]):
         for line in describe(*source):
             note(line)
-    for line in (*(f"Condition {each}" for each in conditions.describe()), *store_notes):
+    others = [line for line in corpus.notes if line not in corpus.source.notes]  # which ``describe`` shows
+    for line in (*(f"Condition {each}" for each in conditions.describe()), *others, *facts["notes"]):
         note(line)
     counts = ", ".join(f"{split} {corpus.count(split):,}" for split in SPLITS)
     echo(f"Split: {counts}. Held out: {corpus.describe_held_out()}.")

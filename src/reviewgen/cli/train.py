@@ -52,6 +52,12 @@ def train(
         ),
     ] = None,
     text_column: options.TextColumn = None,
+    sql: options.Sql = None,
+    subset: options.Subset = None,
+    split: options.Split = None,
+    validation_split: options.ValidationSplit = None,
+    near_duplicates: options.NearDuplicates = None,
+    decontaminate: options.Decontaminate = None,
     condition: options.Condition = None,
     documents: options.Documents = "line",
     max_text_characters: options.MaxTextCharacters = 10_000_000,
@@ -71,7 +77,7 @@ def train(
     """Train a model on a corpus of reviews and save it as a folder."""
     from reviewgen.config import parse_settings
 
-    split = parse_settings(settings or [])
+    groups = parse_settings(settings or [])
     from reviewgen.runs import TrainingRun  # torch: a second or two
     from reviewgen.training import StopReason, process_state
 
@@ -85,9 +91,15 @@ def train(
             steps=steps,
             epochs=epochs,
             seed=seed,
-            **split,
+            **groups,
             initial_weights=initial_weights,
             text_column=text_column,
+            sql=sql,
+            subset=subset,
+            split=split,
+            validation_split=validation_split,
+            near_duplicates=near_duplicates,
+            decontaminate=decontaminate,
             documents=documents,
             max_text_characters=max_text_characters,
             lowercase=lowercase,
@@ -162,7 +174,7 @@ def _prepare(run: "TrainingRun") -> None:
 def _show_corpus(corpus: "Corpus") -> None:
     from reviewgen.data import describe
 
-    for line in describe(corpus.stream, corpus.report):
+    for line in describe(corpus.source, corpus.report):
         note(line)
     if corpus.validation is not None:
         note("Validation:")
@@ -171,7 +183,7 @@ def _show_corpus(corpus: "Corpus") -> None:
     counts = ", ".join(f"{split} {corpus.count(split):,}" for split in ("train", "validation", "test"))
     note(f"Split: {counts}. Held out: {corpus.describe_held_out()}.")
     for line in corpus.notes:
-        if line not in corpus.stream.notes:  # shown by describe
+        if line not in corpus.source.notes:  # shown by describe
             note(line)
 
 

@@ -48,6 +48,8 @@ def tune_sampling(
         str, typer.Option(help="The part of the data: all, or train, validation or test of the hash split.")
     ] = "all",
     text_column: options.TextColumn = None,
+    sql: options.Sql = None,
+    subset: options.Subset = None,
     documents: options.Documents = "line",
     max_text_characters: options.MaxTextCharacters = 10_000_000,
     lowercase: options.AsTrainedLowercase = None,
@@ -76,6 +78,8 @@ def tune_sampling(
             seed=seed,
             split=split,
             text_column=text_column,
+            sql=sql,
+            subset=subset,
             documents=documents,
             max_text_characters=max_text_characters,
             lowercase=lowercase,

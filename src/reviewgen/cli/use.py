@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 __all__ = ["evaluate", "novelty", "score"]
 
 _MAX_SPANS = 10  # copied spans that are printed
-_READING = ("text_column", "documents", "max_text_characters", "lowercase", "strip_markdown", "fix_encoding", "clean")
+_CLEANING = ("lowercase", "strip_markdown", "fix_encoding", "clean")
+_READING = ("text_column", "sql", "subset", "documents", "max_text_characters", *_CLEANING)
 _Data = Annotated[
     str | None, typer.Option("--data", help="Texts, as for `evaluate`; a row for each is written to --out.", show_default=False)
 ]
@@ -32,6 +33,8 @@ def novelty(
     format: _Format = None,
     shard_texts: tables.ShardTexts = 10_000,
     text_column: options.TextColumn = None,
+    sql: options.Sql = None,
+    subset: options.Subset = None,
     documents: options.Documents = "line",
     max_text_characters: options.MaxTextCharacters = 10_000_000,
     lowercase: options.AsTrainedLowercase = None,
@@ -63,6 +66,8 @@ def evaluate(
         str, typer.Option(help="The part of the data: all, or train, validation or test of the hash split.")
     ] = "all",
     text_column: options.TextColumn = None,
+    sql: options.Sql = None,
+    subset: options.Subset = None,
     documents: options.Documents = "line",
     max_text_characters: options.MaxTextCharacters = 10_000_000,
     lowercase: options.AsTrainedLowercase = None,
@@ -90,7 +95,7 @@ def evaluate(
     echo(", ".join(counted(number, noun) for noun, number in counts.items()))
 
 
-def _evaluate(model: str, data: str, device: str, reading: dict[str, Any]) -> "tuple[ReviewModel, Evaluation]":
+def _evaluate(model: str, data: list[str], device: str, reading: dict[str, Any]) -> "tuple[ReviewModel, Evaluation]":
     """Load and evaluate a model; of several processes, each evaluates a part."""
     if count_processes() == 1:
         from reviewgen.api import load
@@ -137,6 +142,8 @@ def score(
     format: _Format = None,
     shard_texts: tables.ShardTexts = 10_000,
     text_column: options.TextColumn = None,
+    sql: options.Sql = None,
+    subset: options.Subset = None,
     documents: options.Documents = "line",
     max_text_characters: options.MaxTextCharacters = 10_000_000,
     lowercase: options.AsTrainedLowercase = None,

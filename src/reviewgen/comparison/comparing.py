@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["CompareOptions", "Request", "compare", "compare_each"]
 
 _CLEANING = ("lowercase", "strip_markdown", "fix_encoding", "clean")
-_READING = ("text_column", "documents", *_CLEANING, "conditions", "max_text_characters")
+_READING = ("text_column", "sql", "subset", "split", "documents", *_CLEANING, "conditions", "max_text_characters")
 _LENGTH = ("budget", "steps", "epochs")
 
 
@@ -31,6 +31,7 @@ class CompareOptions(ReadingOptions, total=False):
     """The keywords of ``reviewgen.compare``, which documents them."""
 
     held_out: Any
+    held_out_split: str | None
     prompt: str
     budget: str | float | None
     steps: int | None
@@ -55,6 +56,7 @@ def compare(models: Any, data: Any, *, progress: bool = True, **options: Unpack[
         data: The reviews; see ``reviewgen.data.sources.open_texts``. It is read several times, so an iterator is refused.
         progress: Whether to show the progress on a terminal or in a notebook.
         held_out: Another source of held-out texts; by default they are the test split of the data.
+        held_out_split: The split of a dataset with the held-out texts, of ``held_out`` or of the data.
         prompt: The beginning of the samples. Default: "the ".
         budget, steps, epochs: How long each preset is trained. Default: two minutes, which start when the texts are tokenized.
         seed: The seed of trainings, samples and intervals. Default: 0.
@@ -92,7 +94,7 @@ class Request:
 
     entries: "list[Entry]"
     data: Any
-    held_out: Any
+    held_out: tuple[Any, str | None]  # a separate source, and a split of a dataset
     prompt: str
     seed: int
     settings: Mapping[str, Mapping[str, Any]]
@@ -106,7 +108,7 @@ class Request:
 
         reading = {name: value for name, value in self.options.items() if name in _READING}
         with console.status("Reading the held-out texts ..."):
-            held_out = read_held_out(self.data, self.held_out, reading, self.options.get("budget"))
+            held_out = read_held_out(self.data, *self.held_out, reading, self.options.get("budget"))
         if self.folder is not None:
             length = {name: self.options.get(name) for name in _LENGTH}
             own = {
@@ -152,7 +154,8 @@ def make_request(models: Any, data: Any, options: CompareOptions) -> Request:
         raise ConfigError("Only a comparison with an output folder can be resumed: give out, or leave resume out.")
     folder = None if out is None else Folder(to_path("out", out), resume)
     seed = check_seed(options.get("seed", 0))
-    return Request(entries, data, options.get("held_out"), prompt, seed, settings, training, folder)
+    held_out = (options.get("held_out"), options.get("held_out_split"))
+    return Request(entries, data, held_out, prompt, seed, settings, training, folder)
 
 
 def compare_each(request: Request, comparison: "Comparison", console: "Console") -> "Iterator[Measured]":

@@ -3,7 +3,7 @@
 import hashlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from reviewgen.config import from_dict
-from reviewgen.data import DataConfig, frame_texts, gather, read_examples, trained_on, workspace
+from reviewgen.data import DataConfig, Texts, cached_corpus, frame_texts, read_examples, trained_on
 from reviewgen.errors import DataError
 from reviewgen.evaluation.losses import batches, token_losses
 from reviewgen.model import ReviewModel
@@ -70,27 +70,31 @@ class TextBits:
     zero_probability_tokens: int
 
 
-def read_held_out(data: Any, separate: Any, options: Mapping[str, Any], budget: float | None = None) -> HeldOut:
+def read_held_out(
+    data: Any, separate: Any, split: str | None, options: Mapping[str, Any], budget: float | None = None
+) -> HeldOut:
     """Read the held-out texts: the test split of the data, or its validation split if that is empty; or a separate source.
 
     Args:
         data: The source that presets are trained on.
         separate: A source of held-out texts only; None takes those of the data.
+        split: The split of a dataset with the held-out texts, of ``separate`` or of the data.
         options: The settings of ``DataConfig`` that the user has given.
         budget: The time budget of each training in seconds, which limits the texts; None for trainings without one.
 
     Raises:
         DataError: A source cannot be read, or there is no held-out text.
     """
-    config = from_dict(DataConfig, {name: value for name, value in options.items() if value is not None})
+    names = {"split": "dataset_split"}
+    config = from_dict(DataConfig, {names.get(name, name): each for name, each in options.items() if each is not None})
     limit = _CHARACTERS if budget is None else round(min(max(_MIN_CHARACTERS, _PER_SECOND * budget), _MAX_CHARACTERS))
-    with workspace() as folder:
-        if separate is not None:
-            read = read_examples(separate, folder, config)
-            return _choose(islice(read, _READ), "all", _name(separate), None, config.conditions, limit)
-        corpus = gather(data, folder, config)
-        split = "test" if corpus.count("test") else "validation"
-        return _choose(corpus.examples(split), split, corpus.stream.name, corpus.fingerprint, config.conditions, limit)
+    if separate is not None or split is not None:
+        separate = data if separate is None else separate
+        read = read_examples(separate, replace(config, dataset_split=split))
+        return _choose(islice(read, _READ), "all", _name(separate), None, config.conditions, limit)
+    corpus = cached_corpus(Texts(data, config, allow_missing=True))
+    part = "test" if corpus.count("test") else "validation"
+    return _choose(corpus.examples(part), part, corpus.source.name, corpus.fingerprint, config.conditions, limit)
 
 
 def _choose(

@@ -17,13 +17,16 @@ class ReadingOptions(TypedDict, total=False):
     but neither lower-cased nor stripped of markdown, and mojibake is not mended.
 
     Attributes:
-        text_column: The column that holds the text; guessed if not given.
+        text_column: The column that holds the text, "a.b" for the field b of the column a; guessed if not given.
         documents: How a txt file is cut into texts: "line" (default), "paragraph" (blank lines between), "sentence" or "file"; a
             single file is then one long text, of which blocks are held out.
         lowercase: Whether to lower-case the texts.
         strip_markdown: Whether to keep only the words of markdown.
         fix_encoding: Whether to mend texts that were decoded wrongly, as "cafÃ©"; needs ftfy.
         clean: False takes the texts exactly as they are.
+        sql: The query of a SQLite file, as in "select text, stars from reviews"; by default its only table is read.
+        subset: The subset (configuration) of a dataset of the Hub.
+        split: The split of a dataset that is read; by default train, or the first one.
         max_text_characters: The maximum number of characters of a text (default 10,000,000): a longer one is an error, before
             it is in memory. A txt file that is one text has no limit.
     """
@@ -34,6 +37,9 @@ class ReadingOptions(TypedDict, total=False):
     strip_markdown: bool | None
     fix_encoding: bool | None
     clean: bool | None
+    sql: str | None
+    subset: str | None
+    split: str | None
     max_text_characters: int
 
 
@@ -41,10 +47,11 @@ class EvaluateOptions(ReadingOptions, total=False):
     """``ReadingOptions``, and which part of the source is read.
 
     Attributes:
-        split: "all" (default), or a part of the hash split of the source: "train", "validation" or "test".
+        split: "all" (default); a split that a dataset has; or of any other source a part of its hash split: "train",
+            "validation" or "test".
     """
 
-    split: str
+    split: str | None
 
 
 def refuse_unknown_options(

@@ -1,58 +1,88 @@
-"""From a source of texts to training batches: read, clean, split, encode into memory-mapped files, batch.
+"""From a source of texts to training batches: open, read, clean, split, encode into memory-mapped files, batch.
 
-    sources, files   open a source; prepare files for reading
-    file_systems     the file systems behind URLs, by fsspec, with limits of time and size
-    urls, remote     files, and token stores, behind URLs
+    sources          open a source of any kind as units that any process can read
+    files            find and fetch files, unpack and decode them
     charsets         which encoding a file has
-    shards, spans    files as records, in parts that several processes may read; large files are cut
-    documents        txt files as lines, paragraphs, sentences or files
-    delimited        csv files as rows, with the line of each error
+    documents        txt files as lines, paragraphs, sentences or files; parts of one long text to hold out
+    tables           csv, parquet, Arrow and SQLite files as Arrow batches
+    json_files       JSON files as records
+    hub              datasets of the Hub
     columns          from records to examples: the columns of the text and of its conditions
-    cleaning         changes texts and drops duplicates, with counts
-    tags, mojibake   remove HTML tags; find and mend texts that were decoded wrongly
-    cleaned_rows     cleaned examples, some at a time, in memory or as JSON lines
-    corpus, spool    one pass: clean, store on disk, split by hash
+    cleaning, markup change texts, with counts; HTML tags and mojibake
+    stages           work that several processes share
+    corpus, parts    the cleaned corpus in Arrow files: duplicates, splits
+    filters          near duplicates and leaks
+    prepare, store   from a corpus to a token store
     lost_characters  which characters the tokenizer loses
-    long_text        which parts of one long text are held out
-    encoding, store  token ids in memory-mapped files, with their conditions
-    store_folder     the folder of a token store, as the cache has it and ``reviewgen prepare`` makes it
-    corpus_facts     what such a folder keeps of its corpus
-    cache            the token cache: each corpus is encoded once
-    workers, worker  worker processes that read, clean and encode
-    reading          texts to evaluate a trained model on
+    pipeline         the way from a source to a store, in the cache or elsewhere
+    cache            the folder of both, of bounded size
+    reading          texts to evaluate models on
     lanes            batches for truncated back-propagation through time
 
 Knows no model, and of a tokenizer only its protocol.
 """
 
-from reviewgen.data.cache import cache_folder, digest_tokenizer, tokenize, workspace
-from reviewgen.data.cleaning import CleaningReport
-from reviewgen.data.corpus import SPLITS, Corpus, DataConfig, describe, gather, read_examples, shorten
+from reviewgen.data.cache import MAX_BYTES, WORKSPACE, cache_folder, cache_size, digest_tokenizer, prune_cache, workspace
+from reviewgen.data.cleaning import CleaningReport, first_of_each, hash_text
+from reviewgen.data.columns import MAX_TEXT_CHARACTERS, Example, SourceInfo
+from reviewgen.data.corpus import Corpus, DataConfig, describe, require_splits, shorten
+from reviewgen.data.files import is_url
 from reviewgen.data.lanes import IGNORED, Batch, Lanes
-from reviewgen.data.lost_characters import LostCharacters, find_lost_characters
-from reviewgen.data.reading import read_documents, trained_on
-from reviewgen.data.store import TokenStore, frame_texts
+from reviewgen.data.lost_characters import LostCharacters, add_up_lost, count_lost, sample_step
+from reviewgen.data.pipeline import Texts, cached_corpus, cached_store, prepare_store
+from reviewgen.data.prepare import NOVELTY_FILE, IndexChoice, TokenizerChoice
+from reviewgen.data.reading import open_records, read_documents, read_examples, read_texts, trained_on
+from reviewgen.data.sources import SPLITS, open_source
+from reviewgen.data.stages import OneProcess, Ranks
+from reviewgen.data.store import StoreFolder, TokenStore, digest_file, fetch_store, find_store, frame_texts
 
 __all__ = [
     "IGNORED",
+    "MAX_BYTES",
+    "MAX_TEXT_CHARACTERS",
+    "NOVELTY_FILE",
     "SPLITS",
+    "WORKSPACE",
     "Batch",
     "CleaningReport",
     "Corpus",
     "DataConfig",
+    "Example",
+    "IndexChoice",
     "Lanes",
     "LostCharacters",
+    "OneProcess",
+    "Ranks",
+    "SourceInfo",
+    "StoreFolder",
+    "Texts",
     "TokenStore",
+    "TokenizerChoice",
+    "add_up_lost",
     "cache_folder",
+    "cache_size",
+    "cached_corpus",
+    "cached_store",
+    "count_lost",
     "describe",
+    "digest_file",
     "digest_tokenizer",
-    "find_lost_characters",
+    "fetch_store",
+    "find_store",
+    "first_of_each",
     "frame_texts",
-    "gather",
+    "hash_text",
+    "is_url",
+    "open_records",
+    "open_source",
+    "prepare_store",
+    "prune_cache",
     "read_documents",
     "read_examples",
+    "read_texts",
+    "require_splits",
+    "sample_step",
     "shorten",
-    "tokenize",
     "trained_on",
     "workspace",
 ]

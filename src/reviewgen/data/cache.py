@@ -1,37 +1,29 @@
-"""The token cache: a corpus is encoded once, into a folder named after its fingerprint, the tokenizer and the conditions.
-
-A folder of the cache is a token store, see ``store_folder``; it appears complete or not at all. Knows no model.
-"""
+"""The cache of cleaned corpora and token stores, with a limit of its size: what was not used for longest is removed first."""
 
 import contextlib
 import errno
 import hashlib
-import json
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from reviewgen.conditions import Conditions
-from reviewgen.config import to_dict
-from reviewgen.data.corpus import Corpus
-from reviewgen.data.encoding import encode_corpus
-from reviewgen.data.store import TokenStore
-from reviewgen.data.store_folder import StoreFolder, digest_files, write_store_file
-from reviewgen.errors import DataError, StorageError, storage_errors
+from reviewgen.errors import StorageError, storage_errors
 from reviewgen.protocols import Tokenizer
 from reviewgen.scratch import NEW, remove_abandoned, scratch_folder, temporary_folder
-from reviewgen.storage import publish
 
-__all__ = ["WORKSPACE", "cache_folder", "digest_tokenizer", "tokenize", "workspace"]
+__all__ = ["MAX_BYTES", "WORKSPACE", "cache_folder", "cache_size", "digest_tokenizer", "prune_cache", "touch", "workspace"]
 
 WORKSPACE = "tmp-"
 """How the names of temporary folders in the cache begin."""
 
+MAX_BYTES = 10_000_000_000
+_IN_USE_SECONDS = 3600  # after its last use, a folder is not removed: a training may be running on it
+
 
 def cache_folder() -> Path:
-    """Return the folder of the token cache: ``$REVIEWGEN_CACHE`` if set, else ``reviewgen`` in the user's cache folder.
+    """Return the folder of the cache: ``$REVIEWGEN_CACHE`` if set, else ``reviewgen`` in the user's cache folder.
 
     Raises:
         StorageError: The user has no home folder, as in some containers.
@@ -69,47 +61,34 @@ def workspace() -> Iterator[Path]:
         yield folder
 
 
-def tokenize(
-    corpus: Corpus,
-    kind: Any,
-    config: Any,
-    identity: str,
-    scratch: Path,
-    *,
-    conditions: Conditions | None = None,
-    trained: Tokenizer | None = None,
-) -> tuple[Tokenizer, dict[str, TokenStore]]:
-    """Train a tokenizer on a corpus and encode the corpus, or load both from the cache.
+def touch(folder: Path) -> None:
+    """Mark a folder of the cache as used."""
+    with contextlib.suppress(OSError):  # a cache that others may only read
+        os.utime(folder)
 
-    Args:
-        corpus: The texts.
-        kind: The tokenizer class.
-        config: The tokenizer's config.
-        identity: The tokenizer's name, package and version; part of the cache key.
-        scratch: A temporary folder on the cache's file system; see ``workspace``.
-        conditions: The conditions of the texts; their ids follow the tokenizer's.
-        trained: A trained tokenizer to use instead of training one.
 
-    Returns:
-        The tokenizer, and the token store of each split.
+def cache_size() -> int:
+    """Return the size of the cache in bytes."""
+    return sum(size for _, size, _ in _entries())
 
-    Raises:
-        StorageError: The disk of the cache is full, or it cannot be written.
-        WorkerError: A worker process failed or was killed.
-    """
-    if trained is not None:
-        identity = f"{identity} {digest_tokenizer(trained)}"
-    settings = json.dumps([identity, to_dict(config), *(conditions.to_json() if conditions else ())], sort_keys=True)
-    key = hashlib.blake2b(settings.encode(), digest_size=8).hexdigest()
-    folder = cache_folder() / f"{corpus.fingerprint}-{key}"
-    with storage_errors(f"the token cache {folder}"):
-        if folder.exists() and not _is_complete(folder):
-            shutil.rmtree(folder)  # damaged, as by a power failure; it is written again
-        if not folder.exists():
-            tokenizer = kind.train(corpus.texts("train"), config) if trained is None else trained
-            encode_corpus(scratch / "tokens", corpus, tokenizer, conditions or Conditions())
-            _publish(scratch / "tokens", folder)
-    return kind.load(folder / "tokenizer"), StoreFolder.read(folder).splits()
+
+def prune_cache(max_bytes: int = MAX_BYTES) -> None:
+    """Remove folders, the one that was not used for longest first, until the cache has at most ``max_bytes``."""
+    entries = sorted(_entries())
+    total = sum(size for _, size, _ in entries)
+    for used, size, folder in entries:
+        if total > max_bytes and time.time() - used > _IN_USE_SECONDS:
+            shutil.rmtree(folder, ignore_errors=True)
+            total -= size
+
+
+def _entries() -> Iterator[tuple[float, int, Path]]:
+    """Yield when each folder of the cache was used last, its size in bytes, and its path."""
+    root = cache_folder()
+    for folder in root.iterdir() if root.is_dir() else ():
+        with contextlib.suppress(OSError):  # another process is removing it
+            if folder.is_dir() and not folder.name.startswith(WORKSPACE):
+                yield folder.stat().st_mtime, sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()), folder
 
 
 def digest_tokenizer(tokenizer: Tokenizer) -> str:
@@ -119,22 +98,3 @@ def digest_tokenizer(tokenizer: Tokenizer) -> str:
         files = sorted(folder.iterdir())
         digests = [f"{file.name} {hashlib.sha256(file.read_bytes()).hexdigest()}\n" for file in files]
     return hashlib.sha256("".join(digests).encode()).hexdigest()
-
-
-def _is_complete(folder: Path) -> bool:
-    """Return whether a cache folder has all files of its ``store.json``, in the sizes that were written."""
-    try:
-        StoreFolder.read(folder)
-    except (OSError, DataError):
-        return False
-    return True
-
-
-def _publish(finished: Path, folder: Path) -> None:
-    """Move a finished folder to its name in the cache, unless another run has done so with the same content."""
-    write_store_file(finished, ["."], digest_files(finished))
-    try:
-        publish(finished, folder)
-    except OSError:
-        if not folder.exists():
-            raise

@@ -7,12 +7,10 @@ the most probable.
 """
 
 import codecs
-import itertools
 import re
-from collections.abc import Iterable, Iterator
-from typing import cast
+from collections.abc import Iterable
 
-__all__ = ["BOMS", "decode_chunks", "is_plain_utf8", "recognise"]
+__all__ = ["BOMS", "recognise"]
 
 BOMS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -31,26 +29,6 @@ _MIN_LATIN_BYTES = 16  # beyond ASCII, to tell those of Latin letters apart
 _PRIOR = 0.08  # of Windows-1252; measured on texts in 20 languages, as is the weight of chaos against coherence
 _SAMPLE, _LINE = 1 << 16, 1 << 12  # bytes, in all and of one line
 _ESCAPE_RUN = re.compile("[\udc80-\udcff]+")
-_ESCAPES = "".join(map(chr, range(0xDC80, 0xDD00)))  # what invalid bytes decode to with surrogateescape
-
-
-# surrogateescape works for UTF-8 only; this handler replaces invalid bytes with one of its characters.
-codecs.register_error("reviewgen_files", lambda error: (_ESCAPES[0], cast(UnicodeDecodeError, error).end))
-
-
-def is_plain_utf8(chunks: Iterable[bytes]) -> bool:
-    """Return whether bytes are UTF-8 without a byte order mark."""
-    decoder = codecs.getincrementaldecoder("utf-8")()
-    try:
-        for number, chunk in enumerate(chunks):
-            if number == 0 and any(chunk.startswith(bom) for bom, _ in BOMS):
-                return False
-            if not chunk.isascii() or decoder.getstate()[0]:  # to decode takes longer than to read
-                decoder.decode(chunk)
-        decoder.decode(b"", final=True)
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 def recognise(lines: Iterable[bytes]) -> str | None:
@@ -107,14 +85,3 @@ def _is_valid(sample: bytes, encoding: str) -> bool:
         return bool(sample.decode(encoding))
     except UnicodeDecodeError:
         return False
-
-
-def decode_chunks(chunks: Iterable[bytes], encoding: str) -> Iterator[tuple[str, int]]:
-    """Yield the text of each chunk, and its number of decode errors: a run of invalid bytes is one, and becomes \\ufffd."""
-    decoder = codecs.getincrementaldecoder(encoding)("surrogateescape" if encoding.startswith("utf-8") else "reviewgen_files")
-    run = ""  # of errors at the end of a chunk, which the next chunk may continue
-    for chunk in itertools.chain(chunks, [None]):
-        text = run + (decoder.decode(b"", final=True) if chunk is None else decoder.decode(chunk))
-        whole = text if chunk is None else text.rstrip(_ESCAPES)
-        run = text[len(whole) :]
-        yield _ESCAPE_RUN.subn("\ufffd", whole)

@@ -13,10 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from reviewgen.data.mojibake import encoding_fixer, find_mojibake
-from reviewgen.data.tags import strip_tags
+from reviewgen.data.markup import encoding_fixer, find_mojibake, strip_tags
 
-__all__ = ["Cleaner", "CleaningReport", "HashSet", "hash_text"]
+__all__ = ["Cleaner", "CleaningReport", "first_of_each", "hash_text"]
 
 _BREAK = re.compile(r"</?br\b[^<>]{0,100}>", re.IGNORECASE)
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
@@ -68,7 +67,7 @@ class CleaningReport:
 class Cleaner:
     """Cleans texts one by one and counts the changes.
 
-    Calling it cleans one text. Duplicates are dropped by ``keep_new``, which needs the hashes of all texts of the source.
+    Calling it cleans one text. Duplicates are found by the hashes of all texts of a source; see ``first_of_each``.
 
     Args:
         clean: False changes and drops nothing, except what the other options ask for.
@@ -93,7 +92,6 @@ class Cleaner:
         self._fix_encoding = encoding_fixer() if fix_encoding else None
         self._lowercase = lowercase
         self._markdown = _MarkdownStripper() if strip_markdown else None
-        self._seen = HashSet()
 
     def __call__(self, text: str) -> tuple[str, int] | None:
         """Return the cleaned text and its content hash (see ``hash_text``), or None if it is empty."""
@@ -115,19 +113,6 @@ class Cleaner:
             return []
         count = "1 text seems" if self.report.mojibake == 1 else f"{self.report.mojibake:,} texts seem"
         return [f"{count} to be decoded wrongly, as in {self.mojibake!r}: --fix-encoding (fix_encoding=True) mends them."]
-
-    def keep_new(self, hashes: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-        """Return a mask (N,) of the texts to keep: all but duplicates of this call's or of earlier calls' texts.
-
-        Args:
-            hashes: The content hashes of the texts, (N,) uint64.
-            lengths: Their numbers of characters, (N,).
-        """
-        kept = self._seen.add(hashes) if self._clean else np.ones(len(hashes), bool)
-        self.report.kept += int(kept.sum())
-        self.report.characters += int(lengths[kept].sum())
-        self.report.duplicates += int((~kept).sum())
-        return kept
 
     def _apply(self, text: str) -> str:
         if not text.isascii():
@@ -172,29 +157,11 @@ class Cleaner:
         return decoded
 
 
-class HashSet:
-    """A set of 64-bit hashes that takes 8 bytes per hash, where a Python set takes about 60.
-
-    It is a list of sorted arrays, each more than twice as long as the next (a log-structured merge, O'Neil et al. 1996).
-    """
-
-    def __init__(self) -> None:
-        self._runs: list[np.ndarray] = []
-
-    def add(self, hashes: np.ndarray) -> np.ndarray:
-        """Add hashes (N,) and return a mask (N,) of the new ones; of equal ones only the first counts as new."""
-        fresh, first = np.unique(hashes, return_index=True)
-        for run in self._runs:
-            positions = run.searchsorted(fresh).clip(max=len(run) - 1)
-            not_in_run = run[positions] != fresh
-            fresh, first = fresh[not_in_run], first[not_in_run]
-        is_new = np.zeros(len(hashes), bool)
-        is_new[first] = True
-        if len(fresh):
-            self._runs.append(fresh)
-        while len(self._runs) > 1 and len(self._runs[-2]) <= 2 * len(self._runs[-1]):
-            self._runs[-2:] = [np.sort(np.concatenate(self._runs[-2:]))]
-        return is_new
+def first_of_each(hashes: np.ndarray) -> np.ndarray:
+    """Return a mask (N,) of the hashes (N,) that no earlier one equals."""
+    is_first = np.zeros(len(hashes), np.bool_)
+    is_first[np.unique(hashes, return_index=True)[1]] = True
+    return is_first
 
 
 def hash_text(text: str) -> int:

@@ -1,41 +1,44 @@
-"""A corpus: one pass over a source cleans its examples, spools them to disk and splits them by the content hash of each text.
+"""The cleaned corpus: from the units of a source to Arrow files of texts, their conditions and their splits.
 
-The split of a text depends on the text alone, so it is the same in any order and in any process. A source of one long text is cut
-into parts instead (see ``long_text``). Memory grows by one hash per text (see ``HashSet``), not by the texts themselves.
+    raw/0-00012-00000.arrow   the cleaned texts of a part of a source, with their hashes and what cleaning did
+    corpus/00012.arrow        the same without duplicates, with the split of each text; a file of ``datasets``
+    corpus/corpus.json        how the sources were read, written last
+
+The parts depend on the source only. The split of a text depends on its content hash, so it is the same in any order and in any
+process; a source of one long text is cut into parts instead (see ``documents``). Memory grows by 9 bytes for each text.
 """
 
-import contextlib
 import functools
 import hashlib
-import itertools
 import json
-import logging
-import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 
-from reviewgen.config import Bound, check, to_dict
-from reviewgen.data.cleaned_rows import CleanedRows, JsonLines, clean_rows, clean_shard, read_json_lines
-from reviewgen.data.cleaning import Cleaner, CleaningReport, hash_text
-from reviewgen.data.columns import Example, TextStream
-from reviewgen.data.lines import MAX_TEXT_CHARACTERS
-from reviewgen.data.long_text import SPLIT_CYCLE, cut_text, divide_text
-from reviewgen.data.shards import Shard
-from reviewgen.data.sources import open_texts
-from reviewgen.data.spool import LineRange, Spool, read_spool
-from reviewgen.data.workers import count_workers, run_tasks
-from reviewgen.errors import ConfigError, DataError, counted, quoted, storage_errors
+from reviewgen.conditions import label_of
+from reviewgen.config import MAX_RECORD, Bound, check, read_json, to_dict
+from reviewgen.data.cleaning import CleaningReport, first_of_each, hash_text
+from reviewgen.data.columns import MAX_TEXT_CHARACTERS, Example, SourceInfo
+from reviewgen.data.documents import SPLIT_CYCLE, cut_text, divide_text
+from reviewgen.data.filters import drop_near_duplicates, find_leaks
+from reviewgen.data.parts import examples_of, read_column, read_part, write_part
+from reviewgen.data.sources import SPLITS, Source, Unit
+from reviewgen.data.stages import OneProcess, Progress, Ranks, count_workers, main_only, share
+from reviewgen.errors import ConfigError, DataError, counted
+from reviewgen.storage import Job, write_file
 
-__all__ = ["SPLITS", "Corpus", "DataConfig", "describe", "gather", "read_examples", "shorten"]
+if TYPE_CHECKING:
+    import pyarrow
 
-SPLITS = ("train", "validation", "test")
+__all__ = ["CORPUS_FILE", "Corpus", "DataConfig", "describe", "make_corpus", "require_splits", "require_texts", "shorten"]
+
+CORPUS_FILE = "corpus.json"
 HELD_OUT = 0.05  # share of the texts in validation, and again in test
-_MIN_BYTES_FOR_WORKERS = 1 << 26  # of files; several processes take a second to start
-_logger = logging.getLogger("reviewgen")
+DROPPED = len(SPLITS)  # the code of a text that is in no split
+_PART_CHARACTERS = 1 << 23  # of a part of a unit that several processes share
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +46,7 @@ class DataConfig:
     """How a source is read and cleaned.
 
     Attributes:
-        text_column: The column that holds the text; guessed if None.
+        text_column: The column that holds the text, ``a.b`` for the field b of the column a; guessed if None.
         documents: How a txt file is cut into texts: by "line", by "paragraph" (blank lines between), by "sentence", or not at
             all ("file"; a source of one such file is one long text, whose parts are split).
         clean: Whether to decode HTML entities, remove HTML tags, apply NFC, and drop empty and duplicate texts.
@@ -51,7 +54,10 @@ class DataConfig:
         strip_markdown: Whether to keep only the words of markdown.
         fix_encoding: Whether to mend texts that were decoded wrongly, with ftfy.
         conditions: The columns, such as stars or genre, that the model is conditioned on.
-        max_text_characters: The maximum number of characters of a text; a txt file that is one text may have a billion.
+        max_text_characters: The maximum number of characters of a text; a txt file that is one text has no limit.
+        sql: The query of a SQLite file; None reads its only table.
+        subset: The subset of a Hub dataset.
+        dataset_split: The split of a dataset that is read; None reads train, or the first one.
 
     Raises:
         ConfigError: A value is of the wrong type or not allowed, or a condition is named twice.
@@ -65,6 +71,9 @@ class DataConfig:
     fix_encoding: bool = False
     conditions: Annotated[tuple[str, ...], Bound(at_least=1)] = ()
     max_text_characters: Annotated[int, Bound(at_least=1, at_most=1 << 40)] = MAX_TEXT_CHARACTERS
+    sql: str | None = None
+    subset: str | None = None
+    dataset_split: str | None = None
 
     def __post_init__(self) -> None:
         check(self)
@@ -81,75 +90,85 @@ class DataConfig:
         """Return what the texts depend on, as JSON values: the settings without the limit of their length."""
         return {name: value for name, value in to_dict(self).items() if name != "max_text_characters"}
 
-    def open(self, source: Any, workspace: Path, allow_missing: bool = False) -> tuple[TextStream, Cleaner]:
-        """Open a source with these settings; return its examples and a cleaner for them."""
-        stream = open_texts(
-            source,
-            workspace,
-            text_column=self.text_column,
-            documents=self.documents,
-            conditions=self.conditions,
-            allow_missing=allow_missing,
-            max_characters=self.max_text_characters,
-        )
-        cleaner = Cleaner(**self.cleaning)
-        cleaner.report.decode_errors = stream.decode_errors
-        return stream, cleaner
-
 
 @dataclass
 class Corpus:
-    """Cleaned examples on disk, each assigned to a split, and the facts about them.
+    """The cleaned texts of a source, each with its split, and the facts about them.
 
     Attributes:
-        spool: The file of the texts, one JSON line each.
-        values: The file of the condition values, in the same order; None if there are no conditions.
-        splits: The split of each text, (texts,) uint8, an index into ``SPLITS``.
         fingerprint: A hash of the texts, their splits and their condition values.
-        stream: The source and how it was read; its examples are used up.
+        source: How the source was read.
         report: What cleaning did.
-        validation: The same two for a separate validation source; None if there is none.
+        counts: The number of texts of each split.
+        validation: The first two for a separate validation source; None if there is none.
         notes: Sentences that the user should see.
-        ranges: The lines of ``spool`` in contiguous ranges of some megabytes, for several processes.
+        names: The conditions.
+        files: The Arrow files of the texts; empty if only the facts are known, as of a token store.
     """
 
-    spool: Path
-    values: Path | None
-    splits: np.ndarray
     fingerprint: str
-    stream: TextStream
+    source: SourceInfo
     report: CleaningReport
-    validation: tuple[TextStream, CleaningReport] | None = None
+    counts: Mapping[str, int]
+    validation: tuple[SourceInfo, CleaningReport] | None = None
     notes: list[str] = field(default_factory=list)
-    ranges: Sequence[LineRange] = ()
+    names: Sequence[str] = ()
+    files: Sequence[Path] = ()
+
+    @classmethod
+    def open(cls, folder: Path) -> "Corpus":
+        """Return the corpus in a folder."""
+        return replace(cls.from_json(read_json(folder / CORPUS_FILE, MAX_RECORD)), files=sorted(folder.glob("*.arrow")))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the facts as JSON values."""
+        sources = [(self.source, self.report), *((self.validation,) if self.validation else ())]
+        described = [{"stream": asdict(source), "cleaning": asdict(report)} for source, report in sources]
+        return {
+            "fingerprint": self.fingerprint,
+            "texts": dict(self.counts),
+            "source": described[0],
+            "validation": described[1] if self.validation else None,
+            "notes": self.notes,
+            "conditions": list(self.names),
+        }
+
+    @classmethod
+    def from_json(cls, facts: Mapping[str, Any]) -> "Corpus":
+        """Return the corpus that ``to_json`` has described, without its texts."""
+        described = (facts["source"], *((facts["validation"],) if facts["validation"] else ()))
+        sources = [(SourceInfo(**each["stream"]), CleaningReport(**each["cleaning"])) for each in described]
+        others = facts["fingerprint"], *sources[0], facts["texts"], sources[1] if sources[1:] else None
+        return cls(*others, list(facts["notes"]), facts.get("conditions", ()))
 
     def texts(self, split: str) -> Iterator[str]:
         """Yield the texts of a split, in the order of the source."""
-        return read_spool(self.spool, self._is_in(split))
+        return (text for text, _ in self.examples(split))
 
     def conditions(self, split: str) -> Iterator[Sequence[str | float | None]]:
         """Yield the condition values of each text of a split."""
-        return itertools.repeat((), self.count(split)) if self.values is None else read_spool(self.values, self._is_in(split))
+        return (values for _, values in self.examples(split))
 
     def examples(self, split: str) -> Iterator[Example]:
         """Yield the texts of a split with their condition values."""
-        return zip(self.texts(split), self.conditions(split), strict=True)
+        return examples_of(self.files, self.names, SPLITS.index(split))
 
-    def every(self, step: int) -> Iterator[str]:
-        """Yield every n-th text, of all splits."""
-        return read_spool(self.spool, np.arange(len(self.splits)) % step == 0)
+    @property
+    def splits(self) -> np.ndarray:
+        """The split of each text, (texts,) uint8, an index into ``SPLITS``."""
+        return read_column(self.files, "split", np.uint8)
 
     @property
     def split_method(self) -> Literal["hash", "blocks", "source"]:
         """How texts are held out: by the hash of each, as blocks of one long text, or as a separate validation source."""
         if self.validation is not None:
             return "source"
-        return "blocks" if self.stream.is_one_text else "hash"
+        return "blocks" if self.source.is_one_text else "hash"
 
     def describe_held_out(self) -> str:
         """Return how texts are held out, in words."""
         if self.split_method == "blocks":
-            blocks = self.count("validation") + self.count("test")
+            blocks = self.counts["validation"] + self.counts["test"]
             characters = round(self.report.characters * 2 * HELD_OUT / blocks)
             return (
                 f"{blocks:,} blocks of about {characters:,} characters, spread evenly over one text, each between two parts of "
@@ -159,70 +178,295 @@ class Corpus:
 
     def count(self, split: str) -> int:
         """Return the number of texts in a split."""
-        return int(self._is_in(split).sum())
-
-    def _is_in(self, split: str) -> np.ndarray:
-        mask: np.ndarray = self.splits == SPLITS.index(split)
-        return mask
+        return int(self.counts[split])
 
 
-def gather(source: Any, workspace: Path, config: DataConfig, validation: Any = None, allow_missing: bool = False) -> Corpus:
-    """Read a source once, clean its texts, store them on disk and split them.
-
-    Several large files are read and cleaned by several processes, with the same result; see ``count_workers``.
+def make_corpus(
+    sources: Sequence[Source],
+    config: DataConfig,
+    job: Job,
+    ranks: Ranks,
+    progress: Progress,
+    *,
+    near_duplicates: float | None = None,
+    decontaminate: int | None = None,
+) -> Corpus:
+    """Read and clean sources into the folder ``corpus`` of a job; what an earlier try has finished there is kept.
 
     Args:
-        source: See ``open_texts``.
-        workspace: A folder for the corpus; the caller removes it afterwards.
-        config: How to read and clean.
-        validation: A second source to use as the validation split; the first source is then all training text. If None, a hash
-            of each text assigns its split: 90 % train, 5 % validation, 5 % test; one long text is cut (see ``cut_text``).
-        allow_missing: Whether a condition without a column counts as not given; otherwise it is an error.
+        sources: The source, and the validation source if there is one.
+        config: How to clean.
+        job: The job.
+        ranks: The processes that share the work; all call this.
+        progress: Called with each stage.
+        near_duplicates: Of texts that are at least as similar, only the first is kept.
+        decontaminate: Held-out texts that share a run of this many characters with a training text are left out.
 
     Raises:
-        DataError: A source cannot be read, no texts are left after cleaning, or there is one text that is too short to be cut.
-        StorageError: The disk of the workspace is full.
-        WorkerError: A worker process failed or was killed.
+        DataError: A source cannot be read, or too few texts are left after cleaning.
+        StorageError: The disk is full.
+        WorkerError: A worker process was killed.
     """
-    path, values = workspace / "texts.jsonl", workspace / "conditions.jsonl"
-    with storage_errors(path), Spool(path, values) as spool:
-        cut = functools.partial(cut_text, held_out=HELD_OUT) if validation is None else divide_text
-        stream, report = _fill_spool(spool, source, _make_folder(workspace / "source"), config, allow_missing, cut)
-        train_count, second = len(spool.hashes), None
-        if validation is not None:
-            folder = _make_folder(workspace / "validation")
-            second = _fill_spool(spool, validation, folder, config, allow_missing, divide_text)
-    hashes = np.frombuffer(spool.hashes, np.uint64)
-    notes = list(stream.notes)
-    if validation is not None:
-        splits = (np.arange(len(hashes)) >= train_count).astype(np.uint8)
-        shared = int(np.isin(hashes[train_count:], hashes[:train_count]).sum())
-        notes += [f"{shared} of {len(hashes) - train_count} validation texts are also in the training text."] if shared else []
-    elif stream.is_one_text:
-        splits = np.resize([SPLITS.index(split) for split in SPLIT_CYCLE], len(hashes)).astype(np.uint8)
+    if job.done(f"corpus/{CORPUS_FILE}"):
+        return Corpus.open(job.path("corpus"))
+    progress("Reading and cleaning")
+    for number, source in enumerate(sources):
+        _clean(source, number, config, job, ranks, is_alone=len(sources) == 1)
+    raw = [sorted(job.path("raw").glob(f"{number}-*.arrow")) for number in range(len(sources))]
+    files = [*raw[0], *(raw[1] if raw[1:] else ())]
+    reports = [_add_up(source, own, config) for source, own in zip(sources, raw, strict=True)]
+    hashes = [read_column(own, "hash", np.uint64) for own in raw]
+    progress("Looking for duplicates")
+    keep = np.concatenate([_find_new(source, own, config) for source, own in zip(sources, hashes, strict=True)])
+    sizes, workers = [len(own) for own in hashes], count_workers(ranks, sum(file.stat().st_size for file in files))
+    _count(reports, sizes, "duplicates", ~keep)
+    if near_duplicates is not None:
+        progress("Looking for near duplicates")
+        before, keep = keep, drop_near_duplicates(files, keep, near_duplicates, ranks)
+        _count(reports, sizes, "near_duplicates", before & ~keep)
+    codes = _split(sources, raw, hashes, keep)
+    progress("Looking for held-out texts in the training texts")
+    leaking, notes = find_leaks(files, codes, decontaminate, ranks, workers)
+    codes[leaking] = DROPPED
+    reports[-1].leaking = int(leaking.sum())
+    progress("Writing the corpus")
+    return _finish(sources, config, job, ranks, files, codes, hashes, reports, notes, workers)
+
+
+def _count(reports: Sequence[CleaningReport], sizes: Sequence[int], name: str, mask: np.ndarray) -> None:
+    """Set a count of each source's report to the number of its texts in a mask."""
+    for report, own in zip(reports, np.split(mask, np.cumsum(sizes)[:-1]), strict=True):
+        setattr(report, name, int(own.sum()))
+
+
+def _clean(source: Source, number: int, config: DataConfig, job: Job, ranks: Ranks, *, is_alone: bool) -> None:
+    """Read and clean the units of a source into parts."""
+    cut: Callable[[str], list[str]] | None = None
+    if source.info.is_one_text:
+        cut = functools.partial(cut_text, held_out=HELD_OUT) if is_alone else divide_text
+    size = sum(unit.size for unit in source.units)
+    characters = max(_PART_CHARACTERS, size // 128)
+    common, (job_folder, prefix) = replace(source, units=()), (job.path("raw"), f"{number}-")
+    is_here = source.facts is None  # objects of this process
+    workers = 1 if is_here else count_workers(ranks, size)
+    tasks = []
+    for place, unit in enumerate(source.units):
+        shares = ranks.world_size * workers if unit.is_shared and not is_here else 1
+        tasks += [(job_folder, f"{prefix}{place:05d}", common, unit, config, cut, characters, n, shares) for n in range(shares)]
+    if is_here:
+        main_only(ranks, functools.partial(share, OneProcess(), _clean_unit, tasks))
     else:
-        splits = split_by_hash(hashes)
-    stored_values = values if config.conditions else None
-    lines = None if stored_values is None else stored_values.open("rb")
-    with contextlib.nullcontext() if lines is None else lines:
-        fingerprint = fingerprint_texts([hashes], [splits], config.conditions, lines or ())
-    return Corpus(path, stored_values, splits, fingerprint, stream, report, second, notes, spool.ranges())
+        share(ranks, _clean_unit, tasks, workers)
 
 
-def fingerprint_texts(
-    hashes: Iterable[np.ndarray], splits: Iterable[np.ndarray], conditions: Sequence[str], values: Iterable[bytes]
-) -> str:
-    """Return a hash that identifies a corpus in the token cache.
+def _clean_unit(
+    folder: Path,
+    name: str,
+    source: Source,
+    unit: Unit,
+    config: DataConfig,
+    cut: Callable[[str], list[str]] | None,
+    characters: int,
+    own: int,
+    shares: int,
+) -> None:
+    """Read a unit, and write every ``shares``-th of its parts from ``own`` on, unless an earlier try has.
 
-    Args:
-        hashes: The content hashes of the texts, in pieces.
-        splits: Their splits, in pieces.
-        conditions: The names of the conditions.
-        values: The line of the condition values of each text.
+    A part of a unit that is shared has about as many characters as asked for; any other unit is one part.
     """
-    digest = hashlib.blake2b(digest_size=16)
-    for piece in itertools.chain(hashes, splits):
-        digest.update(piece.tobytes())
+    examples = source.examples(unit)
+    parts = _cut_parts(examples, characters) if unit.is_shared or source.facts is None else iter([examples])
+    for number, part in enumerate(parts):
+        file = f"{name}-{number:05d}.arrow"
+        if number % shares == own:
+            write_part(folder / file, functools.partial(_clean_part, part, source, config, cut))
+
+
+def _cut_parts(examples: Iterable[Example], characters: int) -> Iterator[list[Example]]:
+    part: list[Example] = []
+    size = 0
+    for example in examples:
+        part.append(example)
+        size += len(example[0])
+        if size >= characters:
+            yield part
+            part, size = [], 0
+    yield part
+
+
+def _clean_part(
+    examples: Iterable[Example], source: Source, config: DataConfig, cut: Callable[[str], list[str]] | None
+) -> "pyarrow.Table":
+    """Clean examples; return them with their hashes, and what cleaning did in the metadata."""
+    import pyarrow
+
+    cleaner = source.cleaner(config.cleaning)
+    texts, rows, hashes = [], [], []
+    for text, values in examples:
+        cleaned = cleaner(text)
+        if cleaned is not None:
+            pieces = [cleaned] if cut is None else [(piece, hash_text(piece)) for piece in cut(cleaned[0])]
+            for piece, hashed in pieces:
+                texts.append(piece)
+                hashes.append(hashed)
+                rows.append(values)
+    columns = list(zip(*rows, strict=True)) if rows else [()] * len(source.conditions)
+    arrays = {"text": pyarrow.array(texts, pyarrow.string()), "hash": pyarrow.array(np.array(hashes, np.uint64))}
+    if source.is_cleaned:
+        arrays["split"] = pyarrow.array([SPLITS.index(str(split)) for split in columns.pop()] if rows else [], pyarrow.int64())
+    arrays |= {f"c{number}": _as_array(column) for number, column in enumerate(columns[: len(source.conditions)])}
+    report = json.dumps({"counts": asdict(cleaner.report), "mojibake": cleaner.mojibake})
+    return pyarrow.table(arrays).replace_schema_metadata({"report": report})
+
+
+def _as_array(values: Iterable[str | float | None]) -> Any:
+    """Return values as an array of numbers, or of strings if there is one."""
+    import pyarrow
+
+    known = list(values)
+    if any(isinstance(value, str) for value in known):
+        return pyarrow.array([_label(value) if isinstance(value, float) else value for value in known], pyarrow.string())
+    return pyarrow.array(known, pyarrow.float64())
+
+
+def _add_up(source: Source, files: Sequence[Path], config: DataConfig) -> CleaningReport:
+    """Return what cleaning did to a source, and add its notes to the source's."""
+    cleaner = source.cleaner({})
+    cleaner.report.decode_errors = source.info.decode_errors
+    for file in files:
+        cleaner.add(**json.loads(read_part(file).schema.metadata[b"report"]))
+    source.info.notes += cleaner.notes()
+    require_texts(source.info, cleaner.report)
+    return cleaner.report
+
+
+def require_texts(source: SourceInfo, report: CleaningReport) -> None:
+    """Raise if cleaning has kept no texts.
+
+    Raises:
+        DataError: It has kept none.
+    """
+    if report.read == report.empty:
+        counts = f"{report.read} read, {report.empty} empty" if report.read else "none read"
+        raise DataError(f"No reviews are left of {source.name} after cleaning ({counts}).")
+
+
+def _find_new(source: Source, hashes: np.ndarray, config: DataConfig) -> np.ndarray:
+    may_drop = config.clean and not source.info.is_one_text and not source.is_cleaned
+    return first_of_each(hashes) if may_drop else np.ones(len(hashes), np.bool_)
+
+
+def _split(
+    sources: Sequence[Source], raw: Sequence[Sequence[Path]], hashes: Sequence[np.ndarray], keep: np.ndarray
+) -> np.ndarray:
+    """Return the code of each text of all sources: its split, or that it is dropped."""
+    codes = np.full(len(keep), DROPPED, np.uint8)
+    if len(sources) > 1:
+        codes[: len(hashes[0])], codes[len(hashes[0]) :] = SPLITS.index("train"), SPLITS.index("validation")
+    elif sources[0].is_cleaned:
+        codes[:] = read_column(raw[0], "split", np.uint8)
+    elif sources[0].info.is_one_text:
+        codes[:] = np.resize([SPLITS.index(split) for split in SPLIT_CYCLE], len(codes))
+    else:
+        codes[keep] = split_by_hash(hashes[0][keep])
+    codes[~keep] = DROPPED
+    return codes
+
+
+def split_by_hash(hashes: np.ndarray) -> np.ndarray:
+    """Return the split of each text from its content hash, (texts,) uint8: 90 % train, 5 % validation, 5 % test.
+
+    In a corpus of a few texts, train or validation may be empty by chance. One text is then moved there, chosen by its hash,
+    together with its duplicates if those were kept.
+    """
+    share_of = hashes / 2.0**64
+    codes = np.digitize(share_of, (1 - 2 * HELD_OUT, 1 - HELD_OUT)).astype(np.uint8)
+    train, validation, test = range(3)
+    if len(codes) and train not in codes:
+        codes[hashes == hashes.min()] = train
+    if len(codes) and validation not in codes:
+        in_train = hashes[codes == train]
+        donors = in_train if in_train.min() < in_train.max() else hashes[codes == test]
+        if donors.size:  # otherwise there is only one text
+            codes[hashes == donors.max()] = validation
+    return codes
+
+
+def _finish(
+    sources: Sequence[Source],
+    config: DataConfig,
+    job: Job,
+    ranks: Ranks,
+    files: Sequence[Path],
+    codes: np.ndarray,
+    hashes: Sequence[np.ndarray],
+    reports: Sequence[CleaningReport],
+    notes: Sequence[str],
+    workers: int,
+) -> Corpus:
+    """Write the parts of the corpus, and its facts."""
+    kinds = [{str(read_part(file).schema.field(f"c{n}").type) for file in files} for n in range(len(config.conditions))]
+    columns = [(name, "string" in kind) for name, kind in zip(config.conditions, kinds, strict=True)]
+    parts = np.split(codes, np.cumsum([len(read_part(file)) for file in files])[:-1])
+    targets = [job.path(f"corpus/{number:05d}.arrow") for number in range(len(files))]
+    lengths = share(ranks, _finish_part, [(*task, columns) for task in zip(files, targets, parts, strict=True)], workers)
+    for number, report in enumerate(reports):
+        own = [pair for pair, file in zip(lengths, files, strict=True) if file.name.startswith(f"{number}-")]
+        report.kept, report.characters = sum(texts for texts, _ in own), sum(size for _, size in own)
+        if sources[number].info.is_one_text:
+            report.kept = report.read - report.empty
+    counts = dict(zip(SPLITS, np.bincount(codes, minlength=DROPPED + 1)[:DROPPED].tolist(), strict=True))
+    kept = codes != DROPPED
+    values = (row for file in targets for row in _value_rows(file, config.conditions))
+    corpus = Corpus(
+        _fingerprint(np.concatenate(hashes)[kept], codes[kept], config.conditions, values),
+        sources[0].info,
+        reports[0],
+        counts,
+        (sources[1].info, reports[1]) if len(sources) > 1 else None,
+        [*sources[0].info.notes, *_note_shared(hashes, kept), *notes],
+        config.conditions,
+        targets,
+    )
+    content = json.dumps(corpus.to_json()).encode()
+    main_only(ranks, lambda: job.write(f"corpus/{CORPUS_FILE}", lambda file: write_file(file, content)))
+    return corpus
+
+
+def _finish_part(raw: Path, target: Path, codes: np.ndarray, columns: Sequence[tuple[str, bool]]) -> tuple[int, int]:
+    """Write a part of the corpus from its raw part and the codes of its texts; return the numbers of its texts and characters."""
+    import pyarrow
+    from pyarrow import compute
+
+    table = read_part(raw).filter(codes != DROPPED)
+    arrays = {"text": table.column("text")}
+    for number, (name, is_text) in enumerate(columns):
+        column = table.column(f"c{number}")
+        is_other = is_text and column.type != pyarrow.string()
+        arrays[name] = _as_array(map(_label, column.to_pylist())) if is_other else column
+    kinds = {"text": "string", **{name: "string" if is_text else "float64" for name, is_text in columns}}
+    types: dict[str, Any] = {name: {"dtype": kind, "_type": "Value"} for name, kind in kinds.items()}
+    arrays["split"] = pyarrow.array(codes[codes != DROPPED].astype(np.int64))
+    features = {**types, "split": {"names": list(SPLITS), "_type": "ClassLabel"}}
+    metadata = {"huggingface": json.dumps({"info": {"features": features}})}  # as ``datasets`` writes it
+    write_part(target, lambda: pyarrow.table(arrays).replace_schema_metadata(metadata))
+    return len(table), compute.sum(compute.utf8_length(table.column("text"))).as_py() or 0
+
+
+def _label(value: float | None) -> str | None:
+    return None if value is None else label_of(value)
+
+
+def _value_rows(file: Path, conditions: Sequence[str]) -> Iterator[bytes]:
+    table = read_part(file)
+    for row in zip(*(table.column(name).to_pylist() for name in conditions), strict=True):
+        yield json.dumps(row, ensure_ascii=False).encode() + b"\n"
+
+
+def _fingerprint(hashes: np.ndarray, codes: np.ndarray, conditions: Sequence[str], values: Iterable[bytes]) -> str:
+    """Return a hash of the texts of a corpus by their content hashes, of their splits and of their condition values."""
+    digest = hashlib.blake2b(hashes.tobytes(), digest_size=16)
+    digest.update(codes.tobytes())
     if conditions:
         digest.update(json.dumps(conditions).encode())
         for line in values:
@@ -230,90 +474,39 @@ def fingerprint_texts(
     return digest.hexdigest()
 
 
-def _make_folder(folder: Path) -> Path:
-    folder.mkdir()
-    return folder
-
-
-def _fill_spool(
-    spool: Spool,
-    source: Any,
-    folder: Path,
-    config: DataConfig,
-    allow_missing: bool,
-    cut: Callable[[str], list[str]],
-) -> tuple[TextStream, CleaningReport]:
-    """Write a source's cleaned examples and their content hashes to the spool; one long text is cut with ``cut``."""
-    stream, cleaner = config.open(source, folder, allow_missing)
-    if stream.is_one_text:
-        _add_parts(spool, stream, cleaner, cut)
-    else:
-        for lines in _clean(stream, folder, config, cleaner):
-            spool.add(lines, cleaner.keep_new(lines.hashes, lines.lengths))
-    require_texts(stream, cleaner.report)
-    stream.notes += cleaner.notes()
-    stream.examples = iter(())  # used up; a corpus without open iterators can be pickled for other processes
-    return stream, cleaner.report
-
-
-def _add_parts(spool: Spool, stream: TextStream, cleaner: Cleaner, cut: Callable[[str], list[str]]) -> None:
-    """Write the one text of a source to the spool, cut into parts; equal parts are no duplicates."""
-    for rows in clean_rows(stream.examples, cleaner):
-        cleaner.keep_new(rows.hashes, rows.lengths)
-        for text, values in rows.examples:
-            for part in cut(text):
-                lines = CleanedRows([(part, values)], np.array([hash_text(part)], np.uint64)).to_json_lines()
-                spool.add(lines, np.ones(1, bool))
-
-
-def _clean(stream: TextStream, folder: Path, config: DataConfig, cleaner: Cleaner) -> Iterator[JsonLines]:
-    """Yield the cleaned examples of a source, which several processes read if it is large."""
-    parts = stream.shard.parts() if stream.shard is not None else []
-    workers = min(len(parts), count_workers(sum(part.size for part in parts), _MIN_BYTES_FOR_WORKERS))
-    if workers > 1:
-        yield from _clean_in_workers(parts, stream, folder, config, cleaner, workers)
-    else:
-        yield from (rows.to_json_lines() for rows in clean_rows(stream.examples, cleaner))
-
-
-def _clean_in_workers(
-    parts: Sequence[Shard], stream: TextStream, folder: Path, config: DataConfig, cleaner: Cleaner, workers: int
-) -> Iterator[JsonLines]:
-    """Read and clean the parts of a source in several processes; yield their results in order."""
-    stream.examples = iter(())  # closes the file that the head was read from
-    folders = [folder / f"part {number}" for number in range(len(parts))]
-    common = {"column": stream.text_column, "conditions": config.conditions, "cleaning": config.cleaning}
-    tasks = [{"folder": str(path), "shard": asdict(part), **common} for path, part in zip(folders, parts, strict=True)]
-    with contextlib.closing(run_tasks(clean_shard, tasks, workers)) as results:
-        for path, result in zip(folders, results, strict=True):
-            cleaner.add(**result)
-            yield from read_json_lines(path)
-            shutil.rmtree(path)
-
-
-def read_examples(source: Any, workspace: Path, config: DataConfig, *, split: str = "all") -> Iterator[Example]:
-    """Yield the cleaned examples of a source, or of one of its splits; nothing is kept afterwards.
-
-    A condition without a column counts as not given. What was read and changed is logged, at level INFO of the logger
-    ``reviewgen``.
+def require_splits(corpus: Corpus) -> None:
+    """Raise if there are no texts to train on and to validate on.
 
     Raises:
-        DataError: The source cannot be read, no texts are left, or the split is empty.
-        ConfigError: The split is unknown.
+        DataError: There are none.
     """
-    if split not in ("all", *SPLITS):
-        raise ConfigError(f"A split is all, train, validation or test; got {quoted(split)}.")
-    return _read_all(source, workspace, config) if split == "all" else _read_split(source, workspace, config, split)
+    if sum(corpus.counts.values()) < 2:
+        raise DataError(
+            "The corpus is a single review; at least two are needed, one to train on and one to hold out. "
+            "A text file is cut by line or by paragraph. To train on one long text, save it as a .txt file and set "
+            "documents='file': it is cut into parts to train on and parts to hold out."
+        )
+    if not corpus.counts["validation"]:
+        raise DataError("No validation texts are left. Give more texts, or a larger number of characters to decontaminate by.")
 
 
-def describe(stream: TextStream, report: CleaningReport) -> list[str]:
+def _note_shared(hashes: Sequence[np.ndarray], kept: np.ndarray) -> list[str]:
+    """Return a sentence on the validation texts that are also training texts, if there are any."""
+    if len(hashes) < 2:
+        return []
+    train, own = (each[mask] for each, mask in zip(hashes, np.split(kept, [len(hashes[0])]), strict=True))
+    both = int(np.isin(own, train).sum())
+    return [f"{both} of {len(own)} validation texts are also in the training text."] if both else []
+
+
+def describe(source: SourceInfo, report: CleaningReport) -> list[str]:
     """Return lines for the user on what was read and changed: the text column, three texts, the counts of the cleaning."""
-    lines = list(stream.notes)
-    if stream.text_column is not None:
-        others = [column for column in stream.columns if column != stream.text_column]
-        guess = f" (guessed; others: {', '.join(others)})" if stream.guessed and others else ""
-        lines.append(f"Text column: {stream.text_column!r}{guess}")
-    lines += [f"  | {shorten(text)}" for text in stream.preview]
+    lines = list(source.notes)
+    if source.text_column is not None:
+        others = [column for column in source.columns if column != source.text_column]
+        guess = f" (guessed; others: {', '.join(others)})" if source.guessed and others else ""
+        lines.append(f"Text column: {source.text_column!r}{guess}")
+    lines += [f"  | {shorten(text)}" for text in source.preview]
     changes = {
         "empty": report.empty,
         "duplicates": report.duplicates,
@@ -338,58 +531,3 @@ def shorten(text: str, width: int = 100) -> str:
         return line
     cut = line[: width - 3]
     return (cut if line[width - 3] == " " else cut.rpartition(" ")[0] or cut) + "..."
-
-
-def _read_all(source: Any, workspace: Path, config: DataConfig) -> Iterator[Example]:
-    stream, cleaner = config.open(source, workspace, allow_missing=True)
-    for rows in clean_rows(stream.examples, cleaner):
-        yield from itertools.compress(rows.examples, cleaner.keep_new(rows.hashes, rows.lengths))
-    stream.notes += cleaner.notes()
-    _log(stream, cleaner.report)
-    require_texts(stream, cleaner.report)
-
-
-def _read_split(source: Any, workspace: Path, config: DataConfig, split: str) -> Iterator[Example]:
-    corpus = gather(source, workspace, config, allow_missing=True)
-    _log(corpus.stream, corpus.report)
-    if not corpus.count(split):
-        total = counted(len(corpus.splits), "text")
-        raise DataError(f"The {split} split of {corpus.stream.name} is empty: it has {total} in all.")
-    yield from corpus.examples(split)
-
-
-def _log(stream: TextStream, report: CleaningReport) -> None:
-    for line in describe(stream, report):
-        _logger.info("%s", line)
-
-
-def split_by_hash(hashes: np.ndarray, *, is_whole: bool = True) -> np.ndarray:
-    """Return the split of each text from its content hash, (texts,) uint8: 90 % train, 5 % validation, 5 % test.
-
-    In a corpus of a few texts, train or validation may be empty by chance. One text is then moved there, chosen by its hash,
-    together with its duplicates if those were kept. Not so if these are only a part of the texts, ``is_whole=False``.
-    """
-    share = hashes / 2.0**64
-    codes = np.digitize(share, (1 - 2 * HELD_OUT, 1 - HELD_OUT)).astype(np.uint8)
-    if not is_whole:
-        return codes
-    train, validation, test = range(3)
-    if train not in codes:
-        codes[hashes == hashes.min()] = train
-    if validation not in codes:
-        in_train = hashes[codes == train]
-        donors = in_train if in_train.min() < in_train.max() else hashes[codes == test]
-        if donors.size:  # otherwise there is only one text
-            codes[hashes == donors.max()] = validation
-    return codes
-
-
-def require_texts(stream: TextStream, report: CleaningReport) -> None:
-    """Raise if cleaning has kept no texts.
-
-    Raises:
-        DataError: It has kept none.
-    """
-    if not report.kept:
-        counts = f"{report.read} read, {report.empty} empty" if report.read else "none read"
-        raise DataError(f"No reviews are left of {stream.name} after cleaning ({counts}).")

@@ -1,23 +1,32 @@
-"""Finds data files and prepares them for reading: unpacks gzip, checks that they are text, converts them to valid UTF-8.
+"""Finds data files, here or behind a URL, and makes each a *plain file*: unpacked, and valid UTF-8 if it is a text.
 
-Each file becomes a *prepared file* with a plain name in a workspace: a link to the original if that is valid UTF-8 and not
-packed, otherwise an unpacked copy in valid UTF-8. Readers then need not handle odd names, encodings or gzip.
+One pass over a file takes its digest and checks its encoding. A file that is plain already is used where it is; of any other one
+a plain copy is made in a folder.
 """
 
+import bz2
+import codecs
 import glob
 import gzip
+import io
+import lzma
+import re
 import shutil
-import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
-from io import BufferedIOBase
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, Any
 
-from reviewgen.data.charsets import BOMS, decode_chunks, is_plain_utf8, recognise
-from reviewgen.errors import DataError, StorageError, first_line, storage_errors
-from reviewgen.inputs import is_pipe, open_input
+import xxhash
 
-__all__ = ["KINDS", "PreparedFiles", "find_files", "has_data_suffix", "prepare_files"]
+from reviewgen.data.charsets import BOMS, recognise
+from reviewgen.errors import DataError, first_line, storage_errors
+from reviewgen.inputs import open_input
+from reviewgen.names import parse_hub_id
+from reviewgen.registry import list_plugins
+
+__all__ = ["KINDS", "PlainFile", "fetch_files", "find_files", "is_url", "make_plain", "name_encodings", "suffix_of"]
 
 KINDS = {
     ".txt": "text",
@@ -27,242 +36,239 @@ KINDS = {
     ".jsonl": "json",
     ".ndjson": "json",
     ".parquet": "parquet",
+    ".arrow": "arrow",
+    ".db": "sqlite",
+    ".sqlite": "sqlite",
+    ".sqlite3": "sqlite",
 }
-_SPREADSHEETS = {".xlsx", ".xls", ".xlsm", ".ods", ".numbers"}
-_CHUNK = 1 << 20  # bytes
-_MAX_RATIO, _ALWAYS_UNPACKED = 100, 1 << 26  # times the size of a gzip file, and bytes; texts are packed to a third
-_MAX_LINE = 1 << 16  # bytes, of a line that an encoding is recognised from
+"""The format of a file by its suffix; an installed reader has the name of its suffix."""
+
+_TEXTS = {"text", "csv", "json"}
+_MAGIC = {b"PAR1": "parquet", b"ARROW1": "arrow", b"SQLite format 3\0": "sqlite"}
+_CHUNK, _MAX_LINE = 1 << 20, 1 << 16  # bytes; the second of a line that an encoding is recognised from
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+_DAMAGE = re.compile("\ufffd+")
+
+
+def _open_zstd(file: Path) -> Any:
+    import pyarrow
+
+    return pyarrow.CompressedInputStream(pyarrow.OSFile(str(file)), "zstd")
+
+
+_OPENERS: Mapping[str, Callable[[Path], Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open, ".zst": _open_zstd}
 
 
 @dataclass(frozen=True)
-class PreparedFiles:
-    """Files of one format, ready to be read.
+class PlainFile:
+    """A file that is ready to be read.
 
     Attributes:
-        kind: The format: "text", "csv", "json" or "parquet".
-        paths: The prepared files; empty files are left out.
-        originals: The user's files, in the same order.
-        decode_errors: Runs of bytes that are not valid in the encoding of their file, in all files.
-        notes: Sentences about encodings that the user should see.
+        path: Where it is.
+        name: The user's file, for messages.
+        kind: Its format, as in ``KINDS``, or the name of a reader.
+        facts: The suffix, the size and the digest of its content.
+        decode_errors: Runs of bytes that are not valid in its encoding.
+        encoding: Its encoding, if that was recognised.
     """
 
+    path: Path
+    name: str
     kind: str
-    paths: list[Path]
-    originals: list[Path]
-    decode_errors: int
-    notes: list[str] = field(default_factory=list)
+    facts: tuple[str, int, str]
+    decode_errors: int = 0
+    encoding: str | None = None
 
 
-def has_data_suffix(name: str) -> bool:
-    """Return whether a name has the suffix of a data file (.csv, .jsonl.gz, ...)."""
-    return _suffix(Path(name)) in KINDS
+def is_url(source: str) -> bool:
+    """Return whether a source is a URL; ``hf://owner/name`` is a dataset of the Hub, and not one.
+
+    >>> is_url("s3://bucket/reviews.csv"), is_url("hf://owner/name"), is_url("hf://datasets/owner/name/a.csv"), is_url("a.csv")
+    (True, False, True, False)
+    """
+    return _URL.match(source) is not None and parse_hub_id(source) is None
+
+
+def suffix_of(file: Path) -> str:
+    """Return a file's suffix in lower case, without that of a compression."""
+    name = file.stem if file.suffix.lower() in {*_OPENERS, ".zip"} else file.name
+    return Path(name).suffix.lower()
 
 
 def find_files(pattern: str | Path) -> list[Path]:
-    """Return the files that a path or a glob names, sorted.
+    """Return the files that a path or a glob names, or the data files of a folder, sorted.
 
     Raises:
-        DataError: No such file exists, or it is a folder.
+        DataError: No such file exists.
     """
-    path = _expand_path(pattern)
-    if (path / "store.json").is_file():
-        raise DataError(f"{pattern} is a token store, which train, sweep and tune read. Give the reviews themselves here.")
-    if path.is_dir():
-        raise DataError(f"{pattern} is a folder. Name its files with a glob, as in '{path}/*.txt'.")
-    if path.exists():
-        return [path]
-    if glob.has_magic(str(pattern)):
-        # Path.glob also matches hidden files, and refuses absolute patterns
-        names = glob.glob(str(path), recursive=True)  # noqa: PTH207  Path.glob takes no absolute pattern
-        files = sorted(Path(name) for name in names if Path(name).is_file())
-        if not files:
-            raise DataError(f"No file matches {pattern}.")
-        return files
-    raise DataError(f"There is no file {pattern}. Check the name, or give a glob, a Hub dataset (owner/name) or 'reviews'.")
-
-
-def _expand_path(pattern: str | Path) -> Path:
-    """Return a path with ``~`` expanded, checked to be one that the operating system accepts."""
     shown = str(pattern) if len(str(pattern)) <= 60 else f"{str(pattern)[:57]}..."
     if not str(pattern).strip():
         raise DataError("The source is an empty string. Name a file, a glob, a Hub dataset (owner/name) or 'reviews'.")
     try:
         path = Path(pattern).expanduser()
-        path.exists()
+        is_folder, exists = path.is_dir(), path.exists()
     except RuntimeError:
         raise DataError(f"{shown} starts with the home folder of a user who does not exist on this machine.") from None
     except OSError as error:  # the name is too long, as for a text; a folder may not be searched
         raise DataError(f"{shown} cannot be read as a file: {error.strerror}. To train on texts, pass a list of them.") from None
-    return path
+    if (path / "store.json").is_file():
+        raise DataError(f"{pattern} is a token store, which train, sweep and tune read. Give the reviews themselves here.")
+    if is_folder:
+        if (path / "model.safetensors").is_file():
+            raise DataError(f"The folder {pattern} is a saved model. Give the reviews instead.")
+        known = {file: kind_of(file, None) for file in path.rglob("*") if file.is_file() and file.name != "manifest.json"}
+        if not any(known.values()):
+            raise DataError(f"The folder {pattern} has no data files ({', '.join(KINDS)}). Name its files with a glob.")
+        return sorted(file for file, kind in known.items() if kind is not None)
+    if exists:
+        return [path]
+    if not glob.has_magic(str(pattern)):
+        raise DataError(f"There is no file {pattern}. Check the name, or give a glob, a Hub dataset (owner/name) or 'reviews'.")
+    # Path.glob also matches hidden files, and refuses absolute patterns
+    files = sorted(Path(name) for name in glob.glob(str(path), recursive=True) if Path(name).is_file())  # noqa: PTH207
+    if not files:
+        raise DataError(f"No file matches {pattern}.")
+    return files
 
 
-def prepare_files(files: list[Path], workspace: Path) -> PreparedFiles:
-    """Check files and create the prepared file of each in the workspace.
-
-    Raises:
-        DataError: A file is unreadable, binary or damaged, all are empty, or they are of several formats.
-        StorageError: The disk of the workspace is full.
-    """
-    if sheets := [file for file in files if file.suffix.lower() in _SPREADSHEETS]:
-        raise DataError(
-            f"{sheets[0]} is a spreadsheet. Save it as CSV (UTF-8) and give that file; in Python, pass the DataFrame of "
-            "pandas.read_excel."
-        )
-    kinds = {KINDS.get(_suffix(file), "text") for file in files}
-    if len(kinds) > 1:
-        raise DataError(f"The files are of several formats ({', '.join(sorted(kinds))}); pass files of one format.")
-    kind = kinds.pop()
-    prepared = PreparedFiles(kind, [], [], 0)
-    recognised: dict[str, list[Path]] = {}
-    errors = 0
-    for number, file in enumerate(files):
-        target = workspace / f"{number:08d}{_suffix(file) or '.txt'}"
-        count, encoding = _prepare(_spool_pipe(file, workspace / f"{number:08d}.pipe{file.suffix}"), kind, target)
-        errors += count
-        if encoding is not None:
-            recognised.setdefault(encoding, []).append(file)
-        if target.stat().st_size:
-            prepared.paths.append(target)
-            prepared.originals.append(file)
-    if not prepared.paths:
-        raise DataError(f"{files[0]} is empty." if len(files) == 1 else f"All {len(files)} files are empty.")
-    notes = [_note_encoding(encoding, files) for encoding, files in recognised.items()]
-    return replace(prepared, decode_errors=errors, notes=notes)
-
-
-def _spool_pipe(file: Path, copy: Path) -> Path:
-    """Return a file itself, or a copy of what a pipe gives until its end: files are read more than once."""
-    if not is_pipe(file):
-        return file
-    try:
-        source = open_input(file)
-    except OSError as error:
-        raise DataError(f"{file} cannot be read: {error.strerror}. Name a file of texts, or a pipe that is written to.") from None
-    with source, storage_errors(copy), copy.open("wb") as target:
-        shutil.copyfileobj(source, target, _CHUNK)
-    return copy
-
-
-def _note_encoding(encoding: str, files: list[Path]) -> str:
-    """Return a sentence on the files that are read in an encoding that was recognised."""
-    which = f"{files[0]} is" if len(files) == 1 else f"{len(files)} files, {files[0]} the first, are"
-    return f"{which} not UTF-8 and read as {encoding}. If letters look wrong, convert to UTF-8: iconv -f ENCODING -t UTF-8."
-
-
-def _suffix(file: Path) -> str:
-    """Return a file's suffix in lower case, without .gz."""
-    return Path(file.stem).suffix.lower() if file.suffix.lower() == ".gz" else file.suffix.lower()
-
-
-def _prepare(file: Path, kind: str, target: Path) -> tuple[int, str | None]:
-    """Create the prepared file of one file; return its number of decode errors, and its encoding if that was recognised."""
-    try:
-        if kind == "parquet":
-            _prepare_parquet(file, target)
-            return 0, None
-        with _open(file) as stream:
-            is_usable = not _is_packed(file) and is_plain_utf8(_text_chunks(stream, file))
-        if is_usable:
-            _link(file, target)
-            return 0, None
-        return _convert(file, target)
-    except StorageError:
-        raise
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{file} cannot be read: {first_line(error)}.") from None
-
-
-def _prepare_parquet(file: Path, target: Path) -> None:
-    with _open(file) as stream:
-        head = stream.read(4)
-        if head == b"PARE":
-            raise DataError(f"{file} is an encrypted parquet file, which cannot be read. Write it without encryption.")
-        if head != b"PAR1":
-            raise DataError(f"{file} is not a parquet file" + (": it is empty." if not head else "."))
-        if _is_packed(file):
-            stream.seek(0)
-            with storage_errors(target.parent), target.open("wb") as copy:
-                shutil.copyfileobj(stream, copy, _CHUNK)
-            return
-    _link(file, target)
-
-
-def _is_packed(file: Path) -> bool:
-    return file.suffix.lower() == ".gz"
-
-
-def _open(file: Path) -> BufferedIOBase:
-    return _BoundedGzip(file) if _is_packed(file) else file.open("rb")
-
-
-class _BoundedGzip(gzip.GzipFile):
-    """A gzip file that is read up to a plausible multiple of its size.
+def fetch_files(url: str, folder: Path) -> dict[Path, str]:
+    """Copy the files that a URL or a glob names into a folder; return them with their URLs, sorted by name.
 
     Raises:
-        DataError: It unpacks to more.
+        DataError: The URL cannot be read, or no file matches.
     """
+    import fsspec
 
-    def __init__(self, file: Path) -> None:
-        super().__init__(file)
-        self._file, self._max_bytes = file, max(_ALWAYS_UNPACKED, _MAX_RATIO * file.stat().st_size)
-
-    def read(self, size: int | None = -1) -> bytes:
-        """Return the next bytes."""
-        chunk = super().read(_CHUNK if size is None or size < 0 else size)
-        if self.tell() > self._max_bytes:
-            raise DataError(
-                f"{self._file} unpacks to more than {_MAX_RATIO} times its size, unlike any text: unpack it and look into it."
-            )
-        return chunk
-
-
-def _link(file: Path, target: Path) -> None:
     try:
-        target.symlink_to(file.resolve())
-    except OSError:  # a file system, or a Windows account, without symbolic links
-        with storage_errors(target.parent):
-            shutil.copyfile(file, target)
+        system, path = fsspec.core.url_to_fs(url)
+        names = sorted(system.glob(path)) if glob.has_magic(path) else [path]
+        targets = [folder / f"{number:05d}-{Path(name).name.partition('?')[0]}" for number, name in enumerate(names)]
+        system.get(names, [str(target) for target in targets])
+    except ImportError as error:
+        raise DataError(f"{url} cannot be read: {first_line(error)}.") from None
+    except Exception as error:  # each file system raises types of its own
+        reason = first_line(error).rstrip(".")
+        raise DataError(f"{url} cannot be read ({reason}): check the address and your credentials.") from None
+    if not names:
+        raise DataError(f"No file matches {url}.")
+    return dict(zip(targets, [url] if len(names) == 1 else map(str, map(system.unstrip_protocol, names)), strict=True))
 
 
-def _convert(file: Path, target: Path) -> tuple[int, str | None]:
-    """Write a file as valid UTF-8; return its number of decode errors, and its encoding if that was recognised."""
-    with _open(file) as stream:
+def kind_of(file: Path, default: str | None) -> str | None:
+    """Return the format of a file by its suffix, or by how it begins."""
+    suffix = suffix_of(file)
+    if suffix in KINDS:
+        return KINDS[suffix]
+    if any(plugin.name == suffix[1:] for plugin in list_plugins("reader")):
+        return suffix[1:]
+    if suffix == "" and default is not None:
+        with open_input(file) as stream:
+            head = stream.read(16)
+        return next((kind for magic, kind in _MAGIC.items() if head.startswith(magic)), default)
+    return default
+
+
+def make_plain(file: Path, folder: Path, name: str | None = None) -> Iterator[PlainFile]:
+    """Yield the plain files of a file: one, or none if it is empty, or each data file in a zip archive.
+
+    Raises:
+        DataError: It is unreadable, binary or damaged.
+        StorageError: The disk of the folder is full.
+    """
+    name = name or str(file)
+    try:
+        if file.suffix.lower() == ".zip":
+            yield from _unzip(file, folder, name)
+        else:
+            plain = _make_plain(file, folder, name)
+            if plain.facts[1]:
+                yield plain
+    except (OSError, EOFError, lzma.LZMAError, zipfile.BadZipFile) as error:
+        if isinstance(error, DataError) or getattr(error, "errno", None) == 28:
+            raise
+        raise DataError(f"{name} cannot be read: {first_line(error)}.") from None
+
+
+def _unzip(file: Path, folder: Path, name: str) -> Iterator[PlainFile]:
+    with zipfile.ZipFile(file) as archive:
+        members = [member for member in archive.namelist() if Path(member).suffix.lower() in KINDS]
+        if not members:
+            raise DataError(f"{name} has no data files ({', '.join(KINDS)}).")
+        for number, member in enumerate(sorted(members)):
+            copy = _copy_name(folder, Path(f"{number}{Path(member).suffix}"))
+            with archive.open(member) as stream, storage_errors(folder), copy.open("wb") as target:
+                shutil.copyfileobj(stream, target, _CHUNK)
+            yield from make_plain(copy, folder, f"{name}/{member}")
+
+
+def _make_plain(file: Path, folder: Path, name: str) -> PlainFile:
+    kind, suffix = kind_of(file, "text") or "text", suffix_of(file)
+    path = file
+    if (opener := _OPENERS.get(file.suffix.lower())) or not file.is_file():  # a pipe can be read only once
+        path = _copy_name(folder, file.with_suffix("") if opener else file)
+        with (opener or open_input)(file) as stream, storage_errors(folder), path.open("wb") as target:
+            shutil.copyfileobj(stream, target, _CHUNK)
+    digest, is_utf8, is_binary = _look(path)
+    facts = (suffix, path.stat().st_size, digest)
+    if kind not in _TEXTS or (is_utf8 and not is_binary):
+        return PlainFile(path, name, kind, facts)
+    with path.open("rb") as stream:
         first = stream.read(4)
-    marked = next((encoding for bom, encoding in BOMS if first.startswith(bom)), None)
-    errors = _write_utf8(file, target, marked or "utf-8")
-    recognised = _recognise(file) if errors and marked is None else None
-    return (errors if recognised is None else _write_utf8(file, target, recognised)), recognised
+        marked = next((encoding for bom, encoding in BOMS if first.startswith(bom)), None)
+        if is_binary and (marked or "utf-8").startswith("utf-8"):
+            raise DataError(
+                f"{name} is a binary file, not text. Supported formats are {', '.join(KINDS)}, each also as .gz, .bz2, .xz, .zst "
+                "or in a .zip archive."
+            )
+        stream.seek(0)
+        encoding = None if marked or is_utf8 else recognise(iter(lambda: stream.readline(_MAX_LINE), b""))
+    copy = _copy_name(folder, Path(f"{path.stem}.utf8{suffix or '.txt'}"))
+    with path.open("rb") as stream, storage_errors(folder):
+        errors = _write_utf8(stream, copy, marked or encoding or "utf-8")
+    return PlainFile(copy, name, kind, (suffix, copy.stat().st_size and facts[1], digest), errors, encoding)
 
 
-def _write_utf8(file: Path, target: Path, encoding: str) -> int:
-    """Write a file of a given encoding as UTF-8 and return its number of decode errors."""
+def _copy_name(folder: Path, file: Path) -> Path:
+    return folder / f"{len(list(folder.iterdir())):05d}-{file.name}"
+
+
+def _look(path: Path) -> tuple[str, bool, bool]:
+    """Return the digest of a file, whether it is UTF-8 without a byte order mark, and whether it has NUL bytes."""
+    digest, decoder, is_utf8, is_binary = xxhash.xxh3_128(), codecs.getincrementaldecoder("utf-8")(), True, False
+    with path.open("rb") as stream:
+        while chunk := stream.read(_CHUNK):
+            is_utf8 = is_utf8 and (stream.tell() > len(chunk) or not any(chunk.startswith(bom) for bom, _ in BOMS))
+            digest.update(chunk)
+            is_binary = is_binary or b"\0" in chunk
+            try:
+                if is_utf8 and (not chunk.isascii() or decoder.getstate()[0]):  # decoding takes longer than reading
+                    decoder.decode(chunk)
+            except UnicodeDecodeError:
+                is_utf8 = False
+    return digest.hexdigest(), is_utf8 and not decoder.getstate()[0], is_binary
+
+
+def _write_utf8(stream: IO[bytes], target: Path, encoding: str) -> int:
+    """Write a file of an encoding as UTF-8; return its number of damaged runs, each of which becomes U+FFFD."""
     errors = 0
-    with storage_errors(target.parent), _open(file) as stream, target.open("w", encoding="utf-8", newline="") as copy:
-        for text, count in decode_chunks(_chunks(stream), encoding):
-            _refuse_nul(text, file)
-            copy.write(text)
-            errors += count
+    with target.open("w", encoding="utf-8", newline="") as copy:
+        for line in io.TextIOWrapper(stream, encoding, "replace", newline=""):
+            if "\ufffd" in line:
+                line, count = _DAMAGE.subn("\ufffd", line)
+                errors += count
+            if "\0" in line:
+                raise DataError(f"{target.name} has NUL characters: it is not a text.")
+            copy.write(line)
     return errors
 
 
-def _recognise(file: Path) -> str | None:
-    with _open(file) as stream:
-        return recognise(iter(lambda: stream.readline(_MAX_LINE), b""))
-
-
-def _chunks(stream: BufferedIOBase) -> Iterator[bytes]:
-    while chunk := stream.read(_CHUNK):
-        yield chunk
-
-
-def _text_chunks(stream: BufferedIOBase, file: Path) -> Iterator[bytes]:
-    """Yield the chunks of a file; raise if it is binary, unless a byte order mark says that NUL bytes are part of characters."""
-    for number, chunk in enumerate(_chunks(stream)):
-        if number or not any(chunk.startswith(bom) for bom, _ in BOMS):
-            _refuse_nul(chunk, file)
-        yield chunk
-
-
-def _refuse_nul(chunk: bytes | str, file: Path) -> None:
-    if b"\0" in chunk if isinstance(chunk, bytes) else "\0" in chunk:
-        raise DataError(f"{file} is a binary file, not text. Supported formats are {', '.join(KINDS)}, each also gzipped.")
+def name_encodings(files: Sequence[PlainFile]) -> list[str]:
+    """Return a sentence on the files that are read in each encoding that was recognised."""
+    notes = []
+    for encoding in dict.fromkeys(file.encoding for file in files if file.encoding):
+        names = [file.name for file in files if file.encoding == encoding]
+        which = f"{names[0]} is" if len(names) == 1 else f"{len(names)} files, {names[0]} the first, are"
+        notes.append(
+            f"{which} not UTF-8 and read as {encoding}. If letters look wrong, convert to UTF-8: iconv -f ENCODING -t UTF-8."
+        )
+    return notes

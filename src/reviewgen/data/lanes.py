@@ -15,8 +15,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Int
 
-from reviewgen.data.lengths import draw_edges, equal_edges, longest
 from reviewgen.data.store import TokenStore
 from reviewgen.errors import DataError, counted
 
@@ -24,6 +24,9 @@ __all__ = ["IGNORED", "Batch", "Lanes"]
 
 IGNORED = -100  # the target that cross entropy ignores: bos and conditions are given, not predicted
 _BLOCK_TOKENS = 1 << 18  # copied from the store at a time, over all lanes
+_FULL = 0.95  # probability of the full mean; otherwise it is halved
+_DEVIATION = 5 / 70  # of a length, as a share of bptt
+_LIMIT = 2  # deviations above bptt
 _LENGTHS = 1  # marks the random stream of the lengths, beside that of the order of the texts
 
 
@@ -174,3 +177,27 @@ class _ShuffledStream:
             out[done : done + len(piece)] = piece
             done += len(piece)
             position += 1
+
+
+def equal_edges(tokens: int, bptt: int) -> Sequence[int]:
+    """Return the edges of batches of one length; tokens that do not fill a batch are left out."""
+    return range(0, tokens // bptt * bptt + 1, bptt)
+
+
+def draw_edges(tokens: int, bptt: int, random: np.random.Generator) -> Int[np.ndarray, " edges"]:
+    """Return the edges of batches of random lengths, from 0 to ``tokens``."""
+    edges = np.zeros(1, np.int64)
+    while edges[-1] < tokens:
+        lengths = _draw_lengths(1 + int(tokens - edges[-1]) // bptt, bptt, random)
+        edges = np.concatenate([edges, edges[-1] + np.cumsum(lengths)])
+    return np.append(edges[edges < tokens], tokens)
+
+
+def longest(bptt: int) -> int:
+    """Return the largest length that is drawn."""
+    return max(1, int(bptt * (1 + _LIMIT * _DEVIATION)))
+
+
+def _draw_lengths(count: int, bptt: int, random: np.random.Generator) -> Int[np.ndarray, " count"]:
+    means = np.where(random.random(count) < _FULL, bptt, bptt / 2)
+    return np.clip(np.rint(random.normal(means, _DEVIATION * bptt)), 1, longest(bptt)).astype(np.int64)

@@ -5,13 +5,12 @@ texts only a small sample is checked.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
 from reviewgen.protocols import Tokenizer
 
-__all__ = ["LostCharacters", "add_up_lost", "count_lost", "find_lost_characters", "sample_step"]
+__all__ = ["LostCharacters", "add_up_lost", "count_lost", "sample_step"]
 
 _PROBE = "\ue0f1"  # private use
 _CHECKED, _CHECKED_CLOSELY = 100_000, 5_000_000  # characters at most: of a tokenizer that keeps the probe, and of others
@@ -45,26 +44,6 @@ class LostCharacters:
         share = f"{100 * self.lost / self.checked:.2g} %"
         counts = f"{self.lost:,} {what} {self.checked:,} characters ({share})"
         return f"The tokenizer {tokenizer} loses {counts}: {before!r} becomes {after!r}."
-
-
-@runtime_checkable
-class _Texts(Protocol):
-    """A corpus whose texts are still on disk."""
-
-    def every(self, step: int) -> Iterator[str]:
-        """Yield a sample of one in ``step`` texts, from the whole corpus."""
-
-
-def find_lost_characters(corpus: _Texts, tokenizer: Tokenizer, characters: int) -> LostCharacters | None:
-    """Return what a tokenizer loses of a corpus; None if nothing that was checked.
-
-    Args:
-        corpus: The corpus, whose texts are still on disk.
-        tokenizer: The trained tokenizer.
-        characters: The number of characters of the corpus.
-    """
-    step = sample_step(tokenizer, characters)
-    return add_up_lost([count_lost(corpus.every(step), tokenizer, step)])
 
 
 def sample_step(tokenizer: Tokenizer, characters: int) -> int:

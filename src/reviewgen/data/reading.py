@@ -1,6 +1,8 @@
-"""Reads the texts that a trained model is evaluated on; by default they are cleaned as its training texts were."""
+"""Reads texts to evaluate models on: the cleaned examples of a source, by default cleaned as a model's training texts were."""
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -9,14 +11,19 @@ import numpy as np
 from reviewgen.conditions import Conditions
 from reviewgen.config import EvaluateOptions, from_dict, refuse_unknown_options
 from reviewgen.data.cache import workspace
-from reviewgen.data.columns import Example
-from reviewgen.data.corpus import DataConfig, read_examples
+from reviewgen.data.cleaning import CleaningReport
+from reviewgen.data.columns import Example, SourceInfo, records_of
+from reviewgen.data.corpus import DataConfig, describe, make_corpus, require_texts
+from reviewgen.data.sources import SPLITS, open_source, open_units, reading_errors, splits_of
+from reviewgen.data.stages import OneProcess
 from reviewgen.data.store import frame_texts
-from reviewgen.errors import ConfigError
+from reviewgen.errors import ConfigError, DataError, counted, quoted
 from reviewgen.protocols import Tokenizer
+from reviewgen.storage import Job
 
-__all__ = ["read_documents", "read_texts", "trained_on"]
+__all__ = ["open_records", "read_documents", "read_examples", "read_texts", "trained_on"]
 
+_logger = logging.getLogger("reviewgen")
 _NO_CONDITIONS = Conditions()
 _DEFAULT_CLEANING = {
     "lowercase": False,
@@ -24,6 +31,82 @@ _DEFAULT_CLEANING = {
     "fix_encoding": False,
     "clean": True,
 }  # if training.json does not say
+
+
+def read_examples(source: Any, config: DataConfig, *, split: str = "all") -> Iterator[Example]:
+    """Yield the cleaned examples of a source, or of one of its splits; nothing is kept afterwards.
+
+    A condition without a column counts as not given. What was read and changed is logged, at level INFO of the logger
+    ``reviewgen``.
+
+    Args:
+        source: See ``open_source``.
+        config: How to read and clean.
+        split: "all"; or a part of the hash split, "train", "validation" or "test"; or a split that the source itself has.
+
+    Raises:
+        DataError: The source cannot be read, no texts are left, or the split is empty.
+        ConfigError: The split is unknown.
+    """
+    if split != "all" and split in splits_of(source, config):
+        return _read_all(source, replace(config, dataset_split=split))
+    if split not in ("all", *SPLITS):
+        raise ConfigError(f"A split is all, train, validation or test; got {quoted(split)}.")
+    return _read_all(source, config) if split == "all" else _read_split(source, config, split)
+
+
+def open_records(source: Any) -> Iterator[Mapping[str, Any]]:
+    """Yield the rows of a table, as mappings of column to value, without choosing columns.
+
+    Raises:
+        DataError: The source cannot be read, or has something else than rows with named columns.
+    """
+    with workspace() as folder:
+        for unit in open_units(source, DataConfig(), folder):
+            for chunk in reading_errors(unit.read(None), unit.name):
+                for record in records_of(chunk, len(chunk)):
+                    if not isinstance(record, Mapping):
+                        raise DataError(
+                            f"{unit.name} has no columns: give a csv, jsonl or parquet file, or records with named columns."
+                        )
+                    yield record
+
+
+def _read_all(source: Any, config: DataConfig) -> Iterator[Example]:
+    with workspace() as folder:
+        opened = open_source(source, config, folder, allow_missing=True)
+        cleaner, seen, kept = opened.cleaner(config.cleaning), set[int](), CleaningReport()
+        for text, values in (example for unit in opened.units for example in opened.examples(unit)):
+            cleaned = cleaner(text)
+            if cleaned is None:
+                continue
+            if config.clean and not opened.is_cleaned and cleaned[1] in seen:
+                cleaner.report.duplicates += 1
+                continue
+            seen.add(cleaned[1])
+            kept.kept += 1
+            kept.characters += len(cleaned[0])
+            yield cleaned[0], values[: len(config.conditions)]
+        cleaner.add({**asdict(kept), "decode_errors": opened.info.decode_errors}, None)
+        opened.info.notes += cleaner.notes()
+        _log(opened.info, cleaner.report)
+        require_texts(opened.info, cleaner.report)
+
+
+def _read_split(source: Any, config: DataConfig, split: str) -> Iterator[Example]:
+    with workspace() as folder:
+        opened = open_source(source, config, folder, allow_missing=True)
+        corpus = make_corpus([opened], config, Job(folder / "corpus", {}), OneProcess(), lambda _: None)
+        _log(corpus.source, corpus.report)
+        if not corpus.count(split):
+            total = counted(sum(corpus.counts.values()), "text")
+            raise DataError(f"The {split} split of {corpus.source.name} is empty: it has {total} in all.")
+        yield from corpus.examples(split)
+
+
+def _log(info: SourceInfo, report: CleaningReport) -> None:
+    for line in describe(info, report):
+        _logger.info("%s", line)
 
 
 def trained_on(training: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -75,11 +158,11 @@ def read_texts(
         ConfigError: An option is unknown, or the split is unknown or would differ from the split of the training.
     """
     refuse_unknown_options(options, EvaluateOptions, "read_documents")
-    split = options.get("split", "all")
+    split, subset = options.get("split") or "all", DataConfig(subset=options.get("subset"))
     given: Mapping[str, Any] = {name: options.get(name) for name in _DEFAULT_CLEANING}
     cleaning = {name: _as_trained(name, trained) if value is None else value for name, value in given.items()}
     documents = options.get("documents", "line")
-    if split != "all":
+    if split != "all" and split not in splits_of(source, subset):
         for data in trained:
             _require_same_split(data, cleaning)
             _require_same_documents(data, source, documents)
@@ -88,10 +171,10 @@ def read_texts(
         "documents": documents,
         "conditions": conditions.names,
         "max_text_characters": options.get("max_text_characters", DataConfig.max_text_characters),
+        "sql": options.get("sql"),
+        "subset": options.get("subset"),
     }
-    config = from_dict(DataConfig, columns | cleaning)
-    with workspace() as folder:
-        yield from read_examples(source, folder, config, split=split)
+    yield from read_examples(source, from_dict(DataConfig, columns | cleaning), split=split)
 
 
 def _as_trained(name: str, trained: Sequence[Mapping[str, Any]]) -> bool:

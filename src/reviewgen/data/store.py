@@ -1,27 +1,53 @@
-"""The token ids of a corpus in memory-mapped files: the texts of a split one after another, each framed by bos and eos.
+"""A token store: a folder with a tokenizer, the token ids of a corpus in memory-mapped shards, and ``store.json``, written last.
 
-The files of a split are ``SPLIT.uint16`` or ``SPLIT.uint32``, ``SPLIT.index.npy`` and, if there are conditions,
-``SPLIT.conditions.npy``. They stand in one folder, or in several, the shards, whose texts follow one another.
+The texts of a split stand one after another, each framed by bos and eos, in ``SPLIT.uint16`` or ``SPLIT.uint32``, with
+``SPLIT.index.npy`` and, if there are conditions, ``SPLIT.conditions.npy``. ``store.json`` has the names of the shards, the size
+and SHA-256 of each file, and the facts that a training needs. A store behind a URL is fetched into the token cache.
 """
 
+import contextlib
 import copy
+import hashlib
 import io
 import itertools
+import json
 import mmap
-from array import array
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 
-from reviewgen.data.store_arrays import find_ids, map_file, read_conditions, read_index, view_ids
-from reviewgen.errors import DataError
+from reviewgen.conditions import Conditions
+from reviewgen.config import MAX_RECORD, parse_json
+from reviewgen.data.cache import cache_folder
+from reviewgen.data.files import is_url
+from reviewgen.data.sources import SPLITS
+from reviewgen.errors import DataError, OutputExists, first_line, storage_errors
 from reviewgen.protocols import SupportsEncodeBatch, Tokenizer
+from reviewgen.storage import Job
 
-__all__ = ["PrefixedText", "TokenStore", "frame_texts", "merge_stores", "save_array", "write_conditions", "write_split"]
+__all__ = [
+    "STORE_FILE",
+    "PrefixedText",
+    "StoreFolder",
+    "TokenStore",
+    "digest_file",
+    "digest_files",
+    "fetch_store",
+    "find_store",
+    "frame_texts",
+    "refuse_existing_url",
+    "save_array",
+    "upload_store",
+    "write_split",
+    "write_store_file",
+]
 
+STORE_FILE = "store.json"
+_FORMAT, _DTYPES = 1, ("uint16", "uint32")
 _BLOCK_TOKENS = 1 << 22  # about, in one block
 _ENCODE_TEXTS = 1024  # encoded at a time
 
@@ -46,21 +72,23 @@ class TokenStore:
         conditions: The ids of the conditions of each text, (texts, C); None if there are no conditions.
 
     Raises:
-        ValueError: The arrays are damaged, or do not fit one another; whether the ids are in a vocabulary is not checked.
+        ValueError: The arrays are damaged, or do not fit one another.
+        OSError: A file is missing.
     """
 
     def __init__(self, folders: Path | Sequence[Path], split: str) -> None:
         folders = [folders] if isinstance(folders, Path) else folders
-        files = [find_ids(folder, split) for folder in folders]
-        self._maps = [map_file(file) for file in files]
-        self._shards = [view_ids(mapped, file) for mapped, file in zip(self._maps, files, strict=True)]
-        paired = zip(folders, self._shards, strict=True)
-        indexes = [read_index(folder / f"{split}.index.npy", ids) for folder, ids in paired]
+        files = [file for folder in folders for dtype in _DTYPES if (file := folder / f"{split}.{dtype}").is_file()]
+        self._maps = [_map(file) for file in files]
+        self._shards = [np.frombuffer(mapped or b"", file.suffix[1:]) for mapped, file in zip(self._maps, files, strict=True)]
+        indexes = [np.load(folder / f"{split}.index.npy") for folder in folders]
+        if [index[0, -1] for index in indexes] != [len(ids) for ids in self._shards]:
+            raise ValueError(f"the index of {split} does not fit its ids")
         self._edges = np.cumsum([0, *map(len, self._shards)])  # (shards + 1,) where each shard starts
         self.offsets: np.ndarray = np.concatenate([[0], *(i[0, 1:] + at for i, at in zip(indexes, self._edges, strict=False))])
         self.characters: np.ndarray = np.concatenate([index[1, :-1] for index in indexes])  # (texts,)
-        texts = [index.shape[1] - 1 for index in indexes]
-        self.conditions = read_conditions([folder / f"{split}.conditions.npy" for folder in folders], texts)  # (texts, C)
+        given = [np.load(file) for folder in folders if (file := folder / f"{split}.conditions.npy").is_file()]
+        self.conditions: np.ndarray | None = np.concatenate(given) if given else None  # (texts, C)
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -139,51 +167,10 @@ class Blocks:
             first = last
 
 
-class _SplitWriter:
-    """Writes the files of one split."""
-
-    def __init__(self, folder: Path, split: str, vocab_size: int) -> None:
-        self._folder, self._split = folder, split
-        self._dtype = dtype_of(vocab_size)
-        self._file = (folder / f"{split}.{self._dtype.name}").open("wb")
-        self._lengths, self._characters = array("q"), array("q")
-
-    def __enter__(self) -> "_SplitWriter":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._file.close()
-
-    def encode(self, texts: Sequence[str], tokenizer: Tokenizer) -> None:
-        """Encode texts and write their ids.
-
-        Raises:
-            DataError: Some ids are outside the vocabulary.
-        """
-        encoded = _encode_texts(tokenizer, texts)
-        bos, eos = np.array([[tokenizer.bos_id], [tokenizer.eos_id]], self._dtype)
-        arrays = (ids if isinstance(ids, np.ndarray) else np.array(ids, np.int64) for ids in encoded)
-        whole = np.concatenate([part for ids in arrays for part in (bos, ids, eos)])
-        if not 0 <= (first := whole.min()) <= (last := whole.max()) < tokenizer.vocab_size:
-            wrong = first if first < 0 else last
-            raise DataError(f"The tokenizer gives the id {wrong}; its vocabulary has 0 to {tokenizer.vocab_size - 1}.")
-        self._file.write(whole.astype(self._dtype, copy=False).data)
-        self._lengths.extend(len(ids) + 2 for ids in encoded)
-        self._characters.extend(map(len, texts))
-
-    def copy(self, part: TokenStore) -> None:
-        """Copy the ids of another store."""
-        self._file.write(part.ids.data)
-        self._lengths.frombytes(np.diff(part.offsets).tobytes())
-        self._characters.frombytes(part.characters.tobytes())
-
-    def finish(self) -> None:
-        """Write the index; call it after the last text."""
-        self._file.flush()
-        index = np.zeros((2, len(self._lengths) + 1), np.int64)
-        np.cumsum(np.frombuffer(self._lengths, np.int64), out=index[0, 1:])
-        index[1, :-1] = np.frombuffer(self._characters, np.int64)
-        save_array(self._folder / f"{self._split}.index.npy", index)
+def _map(file: Path) -> mmap.mmap | None:
+    """Return the memory map of a file; None if it is empty, which cannot be mapped."""
+    with file.open("rb") as stream:
+        return mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) if file.stat().st_size else None
 
 
 def dtype_of(vocab_size: int) -> np.dtype:
@@ -191,38 +178,35 @@ def dtype_of(vocab_size: int) -> np.dtype:
     return np.dtype(np.uint16 if vocab_size <= 1 << 16 else np.uint32)
 
 
-def write_split(texts: Iterable[str], tokenizer: Tokenizer, folder: Path, split: str, vocab_size: int) -> TokenStore:
-    """Encode texts, write them as one split and return its store.
+def write_split(texts: Iterable[str], tokenizer: Tokenizer, folder: Path, split: str, vocab_size: int) -> None:
+    """Encode texts and write them as one split of a shard.
 
     Args:
         texts: The texts.
         tokenizer: The tokenizer that encodes them.
-        folder: The folder to write to.
+        folder: The folder of the shard.
         split: The name of the split.
         vocab_size: The number of ids, including those of conditions; decides the dtype.
+
+    Raises:
+        DataError: Some ids are outside the vocabulary.
     """
-    with _SplitWriter(folder, split, vocab_size) as writer:
+    dtype, lengths, characters = dtype_of(vocab_size), [0], list[int]()
+    bos, eos = np.array([[tokenizer.bos_id], [tokenizer.eos_id]], dtype)
+    with (folder / f"{split}.{dtype.name}").open("wb") as file:
         for chunk in _chunks(texts):
-            writer.encode(chunk, tokenizer)
-        writer.finish()
-    return TokenStore(folder, split)
-
-
-def merge_stores(parts: Iterable[Path], folder: Path, splits: Sequence[str], vocab_size: int) -> None:
-    """Concatenate the stores of several folders, split by split, into one folder."""
-    with ExitStack() as stack:
-        writers = {split: stack.enter_context(_SplitWriter(folder, split, vocab_size)) for split in splits}
-        for part in parts:
-            for split, writer in writers.items():
-                writer.copy(TokenStore(part, split))
-        for writer in writers.values():
-            writer.finish()
-
-
-def write_conditions(prefixes: Iterable[Sequence[int]], width: int, folder: Path, split: str, vocab_size: int) -> None:
-    """Write the ids of the conditions of a split's texts, ``width`` ids per text."""
-    ids = np.fromiter(itertools.chain.from_iterable(prefixes), dtype_of(vocab_size))
-    save_array(folder / f"{split}.conditions.npy", ids.reshape(-1, width))
+            encoded = _encode_texts(tokenizer, chunk)
+            arrays = (ids if isinstance(ids, np.ndarray) else np.array(ids, np.int64) for ids in encoded)
+            whole = np.concatenate([part for ids in arrays for part in (bos, ids, eos)])
+            if not 0 <= (first := whole.min()) <= (last := whole.max()) < tokenizer.vocab_size:
+                wrong = first if first < 0 else last
+                raise DataError(f"The tokenizer gives the id {wrong}; its vocabulary has 0 to {tokenizer.vocab_size - 1}.")
+            file.write(whole.astype(dtype, copy=False).data)
+            lengths += [len(ids) + 2 for ids in encoded]
+            characters += map(len, chunk)
+    save_array(
+        folder / f"{split}.index.npy", np.stack([np.cumsum(lengths, dtype=np.int64), np.array([*characters, 0], np.int64)])
+    )
 
 
 def save_array(file: Path, values: np.ndarray) -> None:
@@ -254,3 +238,219 @@ def _encode_texts(tokenizer: Tokenizer, texts: Sequence[str]) -> Sequence[Sequen
     if isinstance(tokenizer, SupportsEncodeBatch):
         return tokenizer.encode_batch(texts)
     return [tokenizer.encode(text) for text in texts]
+
+
+@dataclass(frozen=True)
+class StoreFolder:
+    """A token store.
+
+    Attributes:
+        folder: The folder, in the token cache for a store behind a URL.
+        content: The content of ``store.json``.
+        name: What the user calls it, for messages.
+    """
+
+    folder: Path
+    content: Mapping[str, Any]
+    name: str
+
+    @classmethod
+    def read(cls, folder: Path, name: str | None = None) -> "StoreFolder":
+        """Read ``store.json`` and check that the files have the sizes in it.
+
+        Raises:
+            DataError: It is not a token store, of a newer version, or damaged.
+        """
+        with (folder / STORE_FILE).open("rb") as stream:
+            content = stream.read(MAX_RECORD + 1)
+        store = cls(folder, _parse(content, name or str(folder)), name or str(folder))
+        for file, facts in store.content["files"].items():
+            if not (folder / file).is_file():
+                raise store._damaged(f"it has no {file}")
+            if (folder / file).stat().st_size != facts["size"]:
+                raise store._damaged(f"the size has changed of {file}")
+        return store
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """What the store knows of its corpus and its tokenizer."""
+        facts: Mapping[str, Any] = self.content["facts"]
+        return facts
+
+    def splits(self) -> dict[str, TokenStore]:
+        """Return the tokens of each split.
+
+        Raises:
+            DataError: The arrays are damaged, or do not fit one another.
+        """
+        shards = [self.folder / name for name in self.content["shards"]]
+        try:
+            return {split: TokenStore(shards, split) for split in SPLITS}
+        except (ValueError, IndexError, OSError) as error:  # it was changed, or is being removed
+            raise self._damaged(first_line(error).rstrip(".")) from None
+
+    def check(self, splits: Mapping[str, TokenStore], conditions: Conditions) -> None:
+        """Raise unless the tokenizer and the index have their digests, and all ids are in the vocabulary.
+
+        Args:
+            splits: What ``splits`` has returned.
+            conditions: The conditions of the texts, with their ids.
+
+        Raises:
+            DataError: They have not.
+        """
+        shards = tuple(f"{name}/" for name in self.content["shards"])
+        for name, facts in self.content["files"].items():
+            if not name.startswith(shards) and digest_file(self.folder / name)["sha256"] != facts["sha256"]:
+                raise self._damaged(f"{name} has changed since it was prepared")
+        for split, store in splits.items():
+            largest = max((int(block.max()) for block in store.blocks if len(block)), default=0)
+            given = 0 if store.conditions is None or not store.conditions.size else int(store.conditions.max())
+            if largest >= conditions.first_id or given >= max(1, conditions.vocab_size):
+                raise self._damaged(f"the {split} texts have ids that are not in the vocabulary")
+
+    def _damaged(self, problem: str) -> DataError:
+        return DataError(f"The token store {self.name} is damaged: {problem}. Prepare it again.")
+
+
+def _parse(content: bytes, name: str) -> dict[str, Any]:
+    """Return the content of a ``store.json``, whose files are inside the folder.
+
+    Raises:
+        DataError: It is not one, or of a newer version.
+    """
+    damaged = DataError(f"{name} is not a token store: its {STORE_FILE} is damaged. Prepare it again.")
+    try:
+        parsed = parse_json(content.decode("utf-8")) if len(content) <= MAX_RECORD else {}
+        version, names = parsed["format"], [*parsed["files"], *parsed["shards"]]
+        is_whole = all(isinstance(each["size"], int) and isinstance(each["sha256"], str) for each in parsed["files"].values())
+        is_inside = all(not Path(each).is_absolute() and ".." not in Path(each).parts for each in names)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise damaged from None
+    if isinstance(version, int) and version > _FORMAT:
+        raise DataError(f"The token store {name} is of a newer version of reviewgen (format {version}): update reviewgen.")
+    if version != _FORMAT or not is_whole or not is_inside or not isinstance(parsed.get("facts"), dict) or not parsed["shards"]:
+        raise damaged
+    return dict(parsed)
+
+
+def digest_files(folder: Path, within: Path | None = None) -> dict[str, dict[str, Any]]:
+    """Return the size and digest of each file of a folder, by its name relative to ``folder`` or to one around it."""
+    files = sorted(file for file in folder.rglob("*") if file.is_file() and file != folder / STORE_FILE)
+    return {file.relative_to(within or folder).as_posix(): digest_file(file) for file in files}
+
+
+def digest_file(file: Path) -> dict[str, Any]:
+    """Return the size and digest of a file."""
+    with file.open("rb") as stream:
+        return {"size": file.stat().st_size, "sha256": hashlib.file_digest(stream, "sha256").hexdigest()}
+
+
+def write_store_file(file: Path, shards: Sequence[str], files: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
+    """Write a ``store.json``, after all other files of the store."""
+    content = {"format": _FORMAT, "facts": dict(facts), "shards": list(shards), "files": dict(sorted(files.items()))}
+    file.write_text(json.dumps(content, indent=1), encoding="utf-8", newline="")
+
+
+def find_store(source: Any) -> StoreFolder | None:
+    """Return the token store that a source is, of which only ``store.json`` was read; None if it is something else.
+
+    Raises:
+        DataError: The store is unfinished, damaged, or of a newer version.
+    """
+    if not isinstance(source, str | Path) or len(str(source)) > 1000:
+        return None
+    if isinstance(source, str) and is_url(source):
+        content = _read_url(source)
+        return None if content is None else StoreFolder(_cached(content), _parse(content, source), source)
+    path = Path(source)
+    with contextlib.suppress(RuntimeError):  # a user who does not exist; reading the texts says so
+        path = path.expanduser()
+    if path.suffix == ".partial" and (path / "job.json").is_file():
+        raise DataError(f"{source} is a token store that is not finished: give the same reviewgen prepare again to resume it.")
+    return StoreFolder.read(path, str(source)) if (path / STORE_FILE).is_file() else None
+
+
+def _read_url(url: str) -> bytes | None:
+    """Return the ``store.json`` at a URL; None if there is none, or nothing can be read there."""
+    import fsspec
+
+    try:
+        system, path = fsspec.core.url_to_fs(f"{url.rstrip('/')}/{STORE_FILE}")
+        content: bytes = system.cat_file(path, end=MAX_RECORD + 1)
+    except Exception:  # each file system raises types of its own; reading the texts says what is wrong
+        return None
+    return content
+
+
+def _cached(content: bytes) -> Path:
+    return cache_folder() / f"store-{hashlib.sha256(content).hexdigest()[:32]}"
+
+
+def fetch_store(store: StoreFolder) -> StoreFolder:
+    """Fetch a store at a URL into the token cache, unless it is there, and check each file.
+
+    Raises:
+        DataError: The URL cannot be read, or a file differs from its digest.
+        StorageError: The disk is full.
+    """
+    if not is_url(store.name) or (store.folder / STORE_FILE).is_file():
+        return store
+    import fsspec
+
+    system, path = fsspec.core.url_to_fs(store.name.rstrip("/"))
+    with storage_errors(store.folder), Job(store.folder, {"url": store.name}, waits=True) as job:
+        if not (store.folder / STORE_FILE).is_file():
+            for name, facts in store.content["files"].items():
+                job.write(f"store/{name}", partial(_get, system, f"{path}/{name}"))
+                if digest_file(job.path(f"store/{name}")) != facts:
+                    job.clear()
+                    raise DataError(f"{name} of the token store {store.name} differs from its digest. Copy the store again.")
+            job.write(f"store/{STORE_FILE}", partial(_get, system, f"{path}/{STORE_FILE}"))
+            job.finish("store")
+    return store
+
+
+def _get(system: Any, source: str, file: Path) -> None:
+    system.get_file(source, str(file))
+
+
+def refuse_existing_url(url: str) -> None:
+    """Raise if something is at a URL.
+
+    Raises:
+        OutputExists: There is.
+        DataError: The URL cannot be read.
+    """
+    import fsspec
+
+    try:
+        system, path = fsspec.core.url_to_fs(url.rstrip("/"))
+        exists = system.exists(f"{path}/{STORE_FILE}") or (system.exists(path) and bool(system.find(path)))
+    except Exception as error:  # each file system raises types of its own
+        raise DataError(
+            f"{url} cannot be written ({first_line(error).rstrip('.')}): check the address and your credentials."
+        ) from None
+    if exists:
+        raise OutputExists(f"{url} already exists. Choose another name, or remove it.")
+
+
+def upload_store(folder: Path, url: str) -> StoreFolder:
+    """Copy a store to a URL, ``store.json`` last.
+
+    Raises:
+        DataError: The URL cannot be written.
+    """
+    import fsspec
+
+    store = StoreFolder.read(folder)
+    try:
+        system, path = fsspec.core.url_to_fs(url.rstrip("/"))
+        for name in (*store.content["files"], STORE_FILE):
+            system.makedirs(f"{path}/{name}".rpartition("/")[0], exist_ok=True)
+            system.put_file(str(folder / name), f"{path}/{name}")
+    except Exception as error:  # each file system raises types of its own
+        raise DataError(
+            f"{url} cannot be written ({first_line(error).rstrip('.')}): check the address and your credentials."
+        ) from None
+    return StoreFolder(_cached((folder / STORE_FILE).read_bytes()), store.content, url)

@@ -38,6 +38,7 @@ GROUPS = {
     "weights": "reviewgen.weights",
     "logits processor": "reviewgen.logits_processors",
     "metric": "reviewgen.metrics",
+    "reader": "reviewgen.readers",
     "web stepper": "reviewgen.web_steppers",
     "web tokenizer": "reviewgen.web_tokenizers",
 }

@@ -38,6 +38,7 @@ __all__ = [
     "find_metric",
     "find_model",
     "find_preset",
+    "find_reader",
     "find_stepper",
     "find_tokenizer",
     "find_web_stepper",
@@ -115,6 +116,21 @@ def find_logits_processor(name: str) -> tuple[Any, Plugin]:
 def find_metric(name: str) -> tuple[Any, Plugin]:
     """Import a metric, and return it with its plugin; raises as ``find_model``."""
     return _load("metric", name)
+
+
+def find_reader(name: str) -> Any | None:
+    """Import and return the reader of files with a suffix, or of URLs with a scheme; None if none is installed.
+
+    Args:
+        name: The suffix without its dot, or the scheme.
+
+    Raises:
+        PluginConflict, BrokenPlugin: As in ``find_model``.
+    """
+    try:
+        return _load("reader", name)[0]
+    except UnknownPlugin:
+        return None
 
 
 def find_stepper(name: str) -> Any | None:

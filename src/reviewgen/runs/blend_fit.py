@@ -195,7 +195,7 @@ class BlendFit(BaseFit):
     def _fit_weights(self, documents: list[Document]) -> None:
         conditions, models = self.corpus.conditions, [fit.model for fit in self.fits]
         self.weights, self.gate, facts = fit_mixture(models, documents, conditions.vocab_size, len(conditions))
-        self.weight_facts = facts | {"source": self.corpus.corpus.stream.name, "split": "validation"}
+        self.weight_facts = facts | {"source": self.corpus.corpus.source.name, "split": "validation"}
 
     def _describe_weights(self) -> str:
         """Return the weights and the bits per character of the models, as a sentence."""

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from reviewgen.data.cache import WORKSPACE, cache_folder
+from reviewgen.data import WORKSPACE, cache_folder
 from reviewgen.lock import Lock, is_foreign
 from reviewgen.partial import SUFFIX
 from reviewgen.runs.finished import discard_finished

@@ -6,7 +6,7 @@ from typing import Any
 
 from reviewgen.config import ReadingOptions
 
-__all__ = ["TrainOptions"]
+__all__ = ["CorpusOptions", "PrepareOptions", "TrainOptions"]
 
 
 class TrainOptions(ReadingOptions, total=False):
@@ -14,6 +14,10 @@ class TrainOptions(ReadingOptions, total=False):
 
     Attributes:
         validation: A second source to validate on, instead of a part of the first.
+        validation_split: The split of a dataset to validate on; of the first source if ``validation`` is not given.
+        near_duplicates: A similarity from 0.3 to 1; of texts that are at least as similar, only the first is kept. 0.8 finds
+            texts that differ slightly. Needs rensa.
+        decontaminate: Leave out held-out texts that share a run of this many characters with a training text.
         out: A folder to save the model in; it must not exist.
         budget: Time for reading and training ("2m", "90s", seconds); the last evaluation comes on top. Default: two minutes.
         steps: Train for this number of steps, instead of a budget.
@@ -31,6 +35,9 @@ class TrainOptions(ReadingOptions, total=False):
     """
 
     validation: Any
+    validation_split: str | None
+    near_duplicates: float | None
+    decontaminate: int | None
     out: str | Path | None
     budget: str | float | None
     steps: int | None
@@ -43,3 +50,19 @@ class TrainOptions(ReadingOptions, total=False):
     conditions: Sequence[str]
     log: str | None
     resume: bool
+
+
+class CorpusOptions(ReadingOptions, total=False):
+    """The keywords of ``reviewgen.corpus``; see ``TrainOptions``."""
+
+    validation: Any
+    validation_split: str | None
+    conditions: Sequence[str]
+    near_duplicates: float | None
+    decontaminate: int | None
+
+
+class PrepareOptions(CorpusOptions, total=False):
+    """The keywords of ``reviewgen.prepare``; see ``TrainOptions``."""
+
+    tokenizer: Mapping[str, Any] | None

@@ -10,20 +10,19 @@ from typing import Any
 
 from reviewgen.bundle.write import refuse_existing
 from reviewgen.config import check_seed, from_dict, parse_duration
-from reviewgen.data import DataConfig
-from reviewgen.data.store_folder import StoreFolder
+from reviewgen.data import DataConfig, StoreFolder, Texts, find_store
 from reviewgen.errors import ConfigError, quoted
 from reviewgen.evaluation import find_metrics
 from reviewgen.runs.finished import discard_finished
 from reviewgen.runs.further import keep_reading
 from reviewgen.runs.options import TrainOptions
 from reviewgen.runs.parts import TrainingParts, resolve_parts
-from reviewgen.runs.prepared import find_store, fit_store
+from reviewgen.runs.prepared import fit_store
 from reviewgen.runs.tracking import check_tracker
 from reviewgen.storage import to_path
 from reviewgen.training import Budget, resumes_by_itself
 
-__all__ = ["RunLength", "TrainingPlan", "make_plan"]
+__all__ = ["RunLength", "TrainingPlan", "data_config", "make_plan"]
 
 DEFAULT_BUDGET = "2m"
 _MAX_LENGTH = 1_000_000_000  # steps or epochs
@@ -80,15 +79,28 @@ class TrainingPlan:
     """What is trained, on which texts, for how long, and where the model is saved."""
 
     parts: TrainingParts
-    source: Any
-    validation: Any
-    data: DataConfig
+    texts: Texts
     length: RunLength
     seed: int
     out: Path | None
     log: str | None  # the tracker
     resume: bool
     store: StoreFolder | None = None  # if the source is a prepared token store
+
+    @property
+    def source(self) -> Any:
+        """The source of the texts."""
+        return self.texts.source
+
+    @property
+    def validation(self) -> Any:
+        """The source to validate on; None for a part of the first."""
+        return self.texts.validation
+
+    @property
+    def data(self) -> DataConfig:
+        """How the texts are read."""
+        return self.texts.config
 
     @property
     def preset(self) -> str:
@@ -131,14 +143,22 @@ def make_plan(start: Any, source: Any, options: TrainOptions) -> TrainingPlan:
     )
     find_metrics(parts.training.metrics)  # one that is not installed is refused before anything is read
     check_tracker(options.get("log"))
-    data, store = _data_config(parts, options), find_store(source)
+    data, store = data_config(options, parts.trained), find_store(source)
+    texts = Texts(
+        source,
+        data if store is None else fit_store(store, parts, data, options.get("validation")),
+        options.get("validation"),
+        options.get("validation_split"),
+        options.get("near_duplicates"),
+        options.get("decontaminate"),
+        allow_missing=parts.trained is not None,
+    )
+    texts.check()
     return TrainingPlan(
         parts=parts,
-        source=source,
-        validation=options.get("validation"),
+        texts=texts,
         length=RunLength.parse(options.get("budget"), options.get("steps"), options.get("epochs")),
         seed=check_seed(options.get("seed", 0)),
-        data=data if store is None else fit_store(store, parts, data, options.get("validation")),
         out=folder,
         log=options.get("log"),
         resume=options.get("resume", False),
@@ -146,7 +166,7 @@ def make_plan(start: Any, source: Any, options: TrainOptions) -> TrainingPlan:
     )
 
 
-def _data_config(parts: TrainingParts, options: TrainOptions) -> DataConfig:
+def data_config(options: Mapping[str, Any], trained: Any = None) -> DataConfig:
     """Return how the corpus is read: as the user has chosen, else by the defaults; a trained model keeps its conditions."""
     cleaning: Mapping[str, Any] = {name: options.get(name) for name in ("lowercase", "strip_markdown", "fix_encoding", "clean")}
     reading = {
@@ -154,7 +174,10 @@ def _data_config(parts: TrainingParts, options: TrainOptions) -> DataConfig:
         "documents": options.get("documents", "line"),
         "conditions": options.get("conditions", ()),
         "max_text_characters": options.get("max_text_characters", DataConfig.max_text_characters),
+        "sql": options.get("sql"),
+        "subset": options.get("subset"),
+        "dataset_split": options.get("split"),
         **DataConfig().cleaning,
         **{name: value for name, value in cleaning.items() if value is not None},
     }
-    return from_dict(DataConfig, reading if parts.trained is None else keep_reading(parts.trained, reading))
+    return from_dict(DataConfig, reading if trained is None else keep_reading(trained, reading))

@@ -1,44 +1,53 @@
-"""The corpus of a run: read, cleaned and split, then tokenized and indexed. Several runs can be fitted on one prepared corpus.
+"""The corpus of a run: cleaned and split, then tokenized and indexed. Several runs can be fitted on one prepared corpus.
 
-Of the processes of one machine, the first reads and tokenizes, and the others load the result from the token cache. A token store
-that ``reviewgen prepare`` has made has all of this already.
+Of the processes of one machine, the first makes the corpus and the tokens in the cache, and the others open them there.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar, Unpack
 
 from reviewgen.bundle import check_tokenizer_files, fingerprint
-from reviewgen.compiled.windows import WindowSet
 from reviewgen.conditions import Conditions, fit_conditions
-from reviewgen.config import to_dict
-from reviewgen.data import Corpus, TokenStore, find_lost_characters, gather, tokenize, workspace
-from reviewgen.data.remote import fetch_store
-from reviewgen.data.store_folder import StoreFolder
-from reviewgen.errors import DataError
+from reviewgen.config import refuse_unknown_options, to_dict
+from reviewgen.data import (
+    NOVELTY_FILE,
+    Corpus,
+    IndexChoice,
+    StoreFolder,
+    Texts,
+    TokenizerChoice,
+    TokenStore,
+    cache_folder,
+    cached_corpus,
+    cached_store,
+    fetch_store,
+    find_store,
+    hash_text,
+    is_url,
+    prepare_store,
+    require_splits,
+)
+from reviewgen.errors import ConfigError, DataError, quoted
 from reviewgen.lexicon import Lexicon, WordCounts, build_lexicon, count_words, decode_texts, token_symbols
 from reviewgen.novelty import Index, build_index, read_index
 from reviewgen.protocols import Tokenizer
-from reviewgen.runs.plan import TrainingPlan
-from reviewgen.runs.prepared import NOVELTY_FILE, corpus_of, novelty_settings
+from reviewgen.runs.options import CorpusOptions, PrepareOptions
+from reviewgen.runs.parts import TrainingParts, resolve_parts
+from reviewgen.runs.plan import TrainingPlan, data_config
 from reviewgen.runs.record import parent_facts
-from reviewgen.training import Processes, local_processes, process_state
+from reviewgen.storage import refuse_existing, to_path
+from reviewgen.training import Processes, all_processes, local_processes, process_state
+from reviewgen.training.rounds import SharedWork, everywhere
 
-__all__ = [
-    "PreparedCorpus",
-    "ReadCorpus",
-    "build_novelty_index",
-    "have_same_corpus",
-    "prepare",
-    "read_corpus",
-    "refuse_single_review",
-]
+__all__ = ["PreparedCorpus", "ReadCorpus", "have_same_corpus", "prepare", "prepare_tokens", "read_corpus", "read_dataset"]
 
 ConditionValues: TypeAlias = Iterable[Sequence[str | float | None]]
 """The values of the conditions beside each text."""
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -57,62 +66,59 @@ class PreparedCorpus:
 
 @dataclass(frozen=True)
 class ReadCorpus:
-    """A corpus that was read and is not tokenized yet; its texts are in a temporary folder until it is tokenized or closed."""
+    """A corpus that was read and is not tokenized yet."""
 
     corpus: Corpus
     conditions: Conditions
     notes: tuple[str, ...]
-    folder: Path
     machine: Processes  # the processes of this machine, which wait for the first
-    resources: ExitStack
 
     def close(self) -> None:
-        """Remove the temporary folder, and disconnect the processes of this machine."""
-        self.resources.close()
+        """Disconnect the processes of this machine."""
+        self.machine.close()
 
     def tokenize(self, plan: TrainingPlan) -> PreparedCorpus:
-        """Train the tokenizer and encode the corpus, or load both from the token cache; the read corpus is closed.
+        """Train the tokenizer and encode the corpus, or load both from the cache; the processes are disconnected.
 
         Raises:
             StorageError: The cache is full or cannot be written.
             DataError: The texts of a split have no characters.
             BrokenPlugin: The tokenizer cannot be saved with a model.
         """
-        plugin = plan.parts.tokenizer_plugin
-        with self.resources, self.machine.main_process_first():  # the others find the tokens in the cache
-            tokenizer, stores = self._encode(plan) if plan.store is None else _open_store(plan, plan.store, self.conditions)
-            check_tokenizer_files(tokenizer, plugin.name)
-            lost = [] if plan.store else _note_lost_characters(plugin.name, self.corpus, tokenizer, stores)
+        parts = plan.parts
+        with ExitStack() as stack:
+            stack.callback(self.close)
+            stack.enter_context(self.machine.main_process_first())  # the others find the tokens in the cache
+            store = plan.store or cached_store(self.corpus, _tokenizer_choice(parts), _index_choice(parts), self.conditions)
+            tokenizer: Tokenizer = parts.tokenizer_class.load(store.folder / "tokenizer")
+            conditions, stores = self.conditions.with_ids_from(tokenizer.vocab_size), store.splits()
+            if plan.store is not None:
+                store.check(stores, conditions)
+            check_tokenizer_files(tokenizer, parts.tokenizer_plugin.name)
         for split in ("train", "validation"):
             if not stores[split].characters.any():
                 raise DataError(f"The {split} texts have no characters.")
         index, lexicon, words = None, None, frozenset[str]()
         if process_state().is_main_process:
-            index = build_novelty_index(plan, self.corpus.fingerprint, tokenizer, stores["train"])
+            index = _find_index(plan, self.corpus.fingerprint, tokenizer, store, stores["train"])
             lexicon, words = _build_lexicon(plan, tokenizer, stores["train"])
-        conditions = self.conditions.with_ids_from(tokenizer.vocab_size)
-        return PreparedCorpus(self.corpus, conditions, tokenizer, stores, index, lexicon, words, (*self.notes, *lost))
-
-    def _encode(self, plan: TrainingPlan) -> tuple[Tokenizer, Mapping[str, TokenStore]]:
-        parts, plugin = plan.parts, plan.parts.tokenizer_plugin
-        return tokenize(
-            self.corpus,
-            parts.tokenizer_class,
-            parts.tokenizer_config,
-            f"{plugin.name} {plugin.package} {plugin.version}",
-            self.folder,
-            conditions=self.conditions,
-            trained=None if parts.trained is None else parts.trained.tokenizer,
-        )
+        notes = (*self.notes, *(note for note in store.facts["notes"] if note not in self.notes))
+        return PreparedCorpus(self.corpus, conditions, tokenizer, stores, index, lexicon, words, notes)
 
 
-def _open_store(plan: TrainingPlan, store: StoreFolder, conditions: Conditions) -> tuple[Tokenizer, Mapping[str, TokenStore]]:
-    """Return the tokenizer and the tokens of a prepared store."""
-    store.check_digests()
-    tokenizer: Tokenizer = plan.parts.tokenizer_class.load(store.folder / "tokenizer")
-    splits = store.splits()
-    store.check_splits(splits, conditions.with_ids_from(tokenizer.vocab_size))
-    return tokenizer, splits
+def _tokenizer_choice(parts: TrainingParts) -> TokenizerChoice:
+    plugin, trained = parts.tokenizer_plugin, None if parts.trained is None else parts.trained.tokenizer
+    names = (plugin.name, plugin.package, plugin.version)
+    return TokenizerChoice(parts.tokenizer_class, parts.tokenizer_config, *names, trained, check_tokenizer_files)
+
+
+def _index_choice(parts: TrainingParts) -> IndexChoice:
+    """Return the novelty index of a store; that of a model that is trained further depends on its parents, too."""
+    name, settings = parts.tokenizer_plugin.name, to_dict(parts.tokenizer_config)
+    form = parts.training.novelty if parts.trained is None else "none"
+    return IndexChoice(
+        form, parts.training.novelty_mb, lambda corpus: fingerprint({"data": {"fingerprint": corpus}}, name, settings)
+    )
 
 
 def prepare(plan: TrainingPlan) -> PreparedCorpus:
@@ -122,6 +128,65 @@ def prepare(plan: TrainingPlan) -> PreparedCorpus:
         ReviewgenError: See ``read_corpus`` and ``ReadCorpus.tokenize``.
     """
     return read_corpus(plan).tokenize(plan)
+
+
+def read_dataset(source: Any, **options: Unpack[CorpusOptions]) -> Any:
+    """Return a cleaned corpus as a ``datasets.Dataset``; the implementation of ``reviewgen.corpus``."""
+    from datasets import Dataset, concatenate_datasets  # half a second
+
+    refuse_unknown_options(options, CorpusOptions, "corpus", others=("source",))
+    texts = _texts(source, options)
+    return concatenate_datasets([Dataset.from_file(str(file)) for file in cached_corpus(texts).files])
+
+
+def _texts(source: Any, options: CorpusOptions) -> Texts:
+    """Return which texts a corpus is made of, checked.
+
+    Raises:
+        ConfigError: An option is unusable.
+    """
+    second = options.get("validation"), options.get("validation_split")
+    texts = Texts(source, data_config(options), *second, options.get("near_duplicates"), options.get("decontaminate"))
+    texts.check()
+    return texts
+
+
+def prepare_tokens(
+    source: Any,
+    preset: str,
+    out: str | Path,
+    progress: Callable[[str], None] = lambda stage: None,
+    **options: Unpack[PrepareOptions],
+) -> StoreFolder:
+    """Prepare a token store; under a launcher, all processes call this; the implementation of ``reviewgen.prepare``.
+
+    Raises:
+        ReviewgenError: See ``reviewgen.prepare``.
+        ProcessLost: Another process has failed or ended.
+    """
+    made: list[tuple[TrainingParts, Texts, Path, str | None]] = []
+
+    def check() -> None:
+        refuse_unknown_options(options, PrepareOptions, "prepare", others=("preset", "out"))
+        if find_store(source) is not None:
+            raise ConfigError(f"{source} is a token store already: give it to reviewgen train --data.")
+        url = out if isinstance(out, str) and is_url(out) else None
+        if url is None and isinstance(out, str) and out.startswith("hf://"):
+            raise ConfigError(f"{quoted(out)} names no folder of the Hub: write hf://datasets/owner/name/folder.")
+        folder = cache_folder() / f"preparing-{hash_text(url):016x}" if url else to_path("out", out)
+        if not folder.name:  # "." or "/", which exist
+            refuse_existing(folder)
+        parts = resolve_parts(preset, None, options.get("tokenizer"), None, None)
+        made.append((parts, _texts(source, options), folder, url))
+
+    with all_processes() as processes:
+        everywhere(processes, check, out)
+        parts, texts, folder, url = made[0]
+        choice, index = _tokenizer_choice(parts), _index_choice(parts)
+        names = {"preset": preset, "out": str(out), "tokenizer": choice.facts(), "reading": texts.config.facts()}
+        everywhere(processes, lambda: processes.refuse_differences({**names, "source": str(source)[:1000]}), out)
+        ranks = SharedWork(processes, out)
+        return prepare_store(texts, choice, index, folder, url, ranks, progress, {"preset": parts.preset})
 
 
 def have_same_corpus(one: TrainingPlan, other: TrainingPlan) -> bool:
@@ -141,46 +206,34 @@ def read_corpus(plan: TrainingPlan) -> ReadCorpus:
         DataError: The source cannot be read, or contains a single text and no validation is given.
         StorageError: There is no room for the texts.
     """
-    with ExitStack() as stack:
-        folder = stack.enter_context(workspace())
-        machine = local_processes()
-        stack.callback(machine.close)
+    machine = local_processes()
+    try:
         with machine.main_process_first():
-            gathered = _gather(plan, folder) if machine.rank == 0 else None
-        corpus, conditions, notes = machine.broadcast(gathered)
-        return ReadCorpus(corpus, conditions, tuple(notes), folder, machine, stack.pop_all())
+            read = _read(plan) if machine.rank == 0 else None
+        corpus, conditions, notes = machine.broadcast(read)
+        return ReadCorpus(corpus, conditions, notes, machine)
+    except BaseException:
+        machine.close()
+        raise
 
 
-def _gather(plan: TrainingPlan, folder: Path) -> tuple[Corpus, Conditions, Sequence[str]]:
+def _read(plan: TrainingPlan) -> tuple[Corpus, Conditions, tuple[str, ...]]:
     """Return the corpus, its conditions, and notes; all of it can be sent to the other processes of this machine."""
     if plan.store is not None:
-        return corpus_of(fetch_store(plan.store))
-    corpus = gather(plan.source, folder, plan.data, plan.validation, plan.parts.trained is not None)
-    refuse_single_review(len(corpus.splits))
-    return corpus, *_fit_conditions(plan, corpus.conditions("train"))
-
-
-def refuse_single_review(texts: int) -> None:
-    """Raise if a corpus cannot be split.
-
-    Raises:
-        DataError: It is a single text.
-    """
-    if texts < 2:
-        raise DataError(
-            "The corpus is a single review; at least two are needed, one to train on and one to hold out. "
-            "A text file is cut by line or by paragraph. To train on one long text, save it as a .txt file and set "
-            "documents='file': it is cut into parts to train on and parts to hold out."
-        )
-
-
-def _fit_conditions(plan: TrainingPlan, values: ConditionValues) -> tuple[Conditions, Sequence[str]]:
-    """Return the conditions and notes on them: fitted to the values beside the texts, or those of the trained model."""
+        facts = fetch_store(plan.store).facts
+        try:
+            conditions = Conditions.from_json(facts["conditions"]) if facts["conditions"] else Conditions()
+            return Corpus.from_json(facts["corpus"]), conditions, tuple(facts["notes"])
+        except (KeyError, TypeError, ConfigError):
+            raise DataError(f"The token store {plan.store.name} is damaged: its facts are wrong. Prepare it again.") from None
+    corpus = cached_corpus(plan.texts)
+    require_splits(corpus)
+    values = corpus.conditions("train")
     if plan.parts.trained is None:
         fitted = fit_conditions(plan.data.conditions, values)
-        return fitted, fitted.notes()
+        return corpus, fitted, tuple(fitted.notes())
     kept = plan.parts.trained.conditions
-    return kept, _note_unknown(kept, values)
+    return corpus, kept, tuple(_note_unknown(kept, values))
 
 
 def _note_unknown(conditions: Conditions, values: ConditionValues) -> list[str]:
@@ -193,14 +246,6 @@ def _note_unknown(conditions: Conditions, values: ConditionValues) -> list[str]:
         f"{count:,} of {texts:,} training texts have a value of {name!r} that the model does not know; it counts as not given."
         for name, count in unknown.items()
     ]
-
-
-def _note_lost_characters(name: str, corpus: Corpus, tokenizer: Tokenizer, stores: Mapping[str, TokenStore]) -> list[str]:
-    """Return a sentence on the characters that the tokenizer loses, if it loses any; the first process checks."""
-    if not process_state().is_main_process:
-        return []
-    lost = find_lost_characters(corpus, tokenizer, sum(int(store.characters.sum()) for store in stores.values()))
-    return [] if lost is None else [lost.describe(name)]
 
 
 def _build_lexicon(plan: TrainingPlan, tokenizer: Tokenizer, store: TokenStore) -> tuple[Lexicon | None, frozenset[str]]:
@@ -221,25 +266,15 @@ def _build_lexicon(plan: TrainingPlan, tokenizer: Tokenizer, store: TokenStore) 
     return lexicon, frozenset(word.casefold() for word in (*counts.words, *(before or ())) if has_metrics)
 
 
-def build_novelty_index(
-    plan: TrainingPlan, corpus: str, tokenizer: Tokenizer, store: TokenStore, sets: Sequence[WindowSet] | None = None
-) -> Index | None:
-    """Return the novelty index of the training text, unless the settings say none; that of a prepared store is read from it.
-
-    Args:
-        plan: The plan.
-        corpus: The fingerprint of the corpus.
-        tokenizer: The tokenizer.
-        store: The training text.
-        sets: The sets of a compact index, where they are built already.
-    """
+def _find_index(plan: TrainingPlan, corpus: str, tokenizer: Tokenizer, folder: StoreFolder, store: TokenStore) -> Index | None:
+    """Return the novelty index of the training text, unless the settings say none; that of a store is read from it."""
     parts, settings = plan.parts, plan.parts.training
     if settings.novelty == "none":
         return None
     facts = {"data": {"fingerprint": corpus}, **parent_facts(parts.trained, None)}
     belongs_to = fingerprint(facts, parts.tokenizer_plugin.name, to_dict(parts.tokenizer_config))
-    if plan.store is not None and parts.trained is None and plan.store.facts["novelty"] == novelty_settings(plan):
-        return read_index(plan.store.folder / NOVELTY_FILE, belongs_to, tokenizer.vocab_size)
+    if parts.trained is None and folder.facts["novelty"] == {"form": settings.novelty, "megabytes": settings.novelty_mb}:
+        return read_index(folder.folder / NOVELTY_FILE, belongs_to, tokenizer.vocab_size)
     index = build_index(
         store.blocks,
         bos_id=tokenizer.bos_id,
@@ -249,7 +284,6 @@ def build_novelty_index(
         fingerprint=belongs_to,
         form=settings.novelty,
         max_bytes=round(settings.novelty_mb * 1e6),
-        sets=sets,
         tokens=int(store.offsets[-1]) - 2 * len(store),
     )
     store.release_pages()

@@ -115,10 +115,10 @@ class RunRecord:
 def corpus_facts(corpus: Corpus, stores: Mapping[str, TokenStore], conditions: Conditions) -> dict[str, Any]:
     """Return where the texts came from, how many there are, their conditions, and what cleaning did."""
     return {
-        "source": corpus.stream.name,
+        "source": corpus.source.name,
         "validation_source": corpus.validation[0].name if corpus.validation else None,
         "validation_cleaning": asdict(corpus.validation[1]) if corpus.validation else None,
-        "text_column": corpus.stream.text_column,
+        "text_column": corpus.source.text_column,
         "fingerprint": corpus.fingerprint,
         "split": {"method": corpus.split_method, "words": corpus.describe_held_out()},
         "reviews": {split: corpus.count(split) for split in SPLITS},

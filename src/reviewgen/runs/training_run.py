@@ -74,7 +74,7 @@ class TrainingRun:
         with self._run_folder.closed_on_error():
             read = read_corpus(self._plan)
             try:
-                self._run_folder.describe_corpus(read.corpus.stream.name, read.corpus.fingerprint)
+                self._run_folder.describe_corpus(read.corpus.source.name, read.corpus.fingerprint)
             except BaseException:
                 read.close()  # so that the other processes do not wait for this one
                 raise
@@ -115,7 +115,7 @@ class TrainingRun:
             raise TrainingError("This run has a corpus already: make another TrainingRun to start on a prepared one.")
         self._run_folder.open()
         with self._run_folder.closed_on_error():
-            self._run_folder.describe_corpus(corpus.corpus.stream.name, corpus.corpus.fingerprint)
+            self._run_folder.describe_corpus(corpus.corpus.source.name, corpus.corpus.fingerprint)
             self._started = time.monotonic()
             self._start(corpus)
 

@@ -6,15 +6,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from reviewgen.config import read_json
-from reviewgen.data.store_folder import digest_file
+from reviewgen.data import digest_file
 from reviewgen.errors import ReviewgenError
-from reviewgen.partial import LOCK_FILES, STORE_KINDS, SUFFIX, TABLE_KINDS, PartialFolder
+from reviewgen.partial import LOCK_FILES, SUFFIX, TABLE_KINDS, PartialFolder
 
 __all__ = ["find_dead"]
 
 _JOBS = (  # the kinds of results, a fact that only such a job has, and the folder that becomes the result
     (TABLE_KINDS, "shard_texts", "out"),
-    (STORE_KINDS, "tokenizer settings", "store"),
 )
 
 

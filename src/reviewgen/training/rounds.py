@@ -13,7 +13,7 @@ from typing import TypeAlias, TypeVar
 from reviewgen.errors import ProcessLost, ReviewgenError, storage_errors
 from reviewgen.training.processes import TOLD, Processes
 
-__all__ = ["Watch", "everywhere", "main_process_only", "share_stream", "share_tasks"]
+__all__ = ["SharedWork", "Watch", "everywhere", "main_process_only", "share_stream", "share_tasks"]
 
 SECONDS = 5.0  # of a round; a task that is in progress then is finished
 _WINDOW = 1 << 16  # tasks that a round deals out at most: there may be very many, and a list of all would not fit in memory
@@ -134,3 +134,23 @@ def _errors_shared(processes: Processes, done: list[int], place: object) -> Iter
     if any(interrupted for *_, interrupted in results):
         raise KeyboardInterrupt
     finished.update(itertools.chain.from_iterable(numbers for numbers, *_ in results))
+
+
+class SharedWork:
+    """The processes of a launcher as those that share work; see ``reviewgen.data.Ranks``.
+
+    Args:
+        processes: The processes.
+        place: Where the results are written, for messages.
+    """
+
+    def __init__(self, processes: Processes, place: object) -> None:
+        self.rank, self.world_size = processes.rank, processes.world_size
+        self._processes, self._place = processes, place
+
+    def gather(self, work: Callable[[], Result]) -> list[Result]:
+        """Call a function in each process and wait for all; return the results by rank. An error in one is raised in all."""
+        results: list[Result] = []
+        with _errors_shared(self._processes, [], self._place):
+            results.append(work())
+        return self._processes.all_gather_object(results[0])

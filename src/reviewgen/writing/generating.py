@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 
 from reviewgen.config import check_count, check_flags, check_seed, check_text, to_dict
+from reviewgen.data import first_of_each
 from reviewgen.errors import ConfigError, quoted
 from reviewgen.generation import GenerateOptions, Request, make_request
 from reviewgen.generation.request import device_facts
 from reviewgen.model import ReviewModel
-from reviewgen.preparation import duplicates
 from reviewgen.receipts import library_versions
 from reviewgen.training import Processes, all_processes
 from reviewgen.training.rounds import everywhere, main_process_only, share_tasks
@@ -258,5 +258,5 @@ def _report(table: Table, first: int, size: int, wanted: int, done: int) -> None
 def _find_repeats(table: Table, count: int) -> np.ndarray:
     """Return the rows whose text an earlier one has, sorted."""
     parts = [table.part(number) for number in range(count)]
-    buckets = duplicates.count_buckets(sum(part.count for part in parts))
-    return np.sort(np.concatenate([duplicates.find_duplicates(parts, bucket, buckets) for bucket in range(buckets)]))
+    hashes = np.concatenate([np.empty(0, np.uint64), *(part.index()[:, 0] for part in parts)])
+    return np.flatnonzero(~first_of_each(hashes))

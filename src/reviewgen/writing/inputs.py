@@ -9,9 +9,7 @@ from typing import Any, TypeVar
 
 import xxhash
 
-from reviewgen.data import workspace
-from reviewgen.data.shards import fingerprint
-from reviewgen.data.sources import open_texts
+from reviewgen.data import DataConfig, open_source, workspace
 from reviewgen.errors import ConfigError, DataError
 from reviewgen.inputs import is_pipe
 from reviewgen.model import ReviewModel, check_model
@@ -53,8 +51,8 @@ def identify_source(source: Any, **columns: Any) -> list[Any] | None:
     """Return what identifies the texts of a source; None of one that is not read from files, or from a pipe.
 
     Args:
-        source: See ``reviewgen.data.sources.open_texts``.
-        columns: The options of ``open_texts``.
+        source: See ``reviewgen.data.open_source``.
+        columns: The options of ``DataConfig``.
 
     Raises:
         DataError: The source cannot be read.
@@ -64,10 +62,8 @@ def identify_source(source: Any, **columns: Any) -> list[Any] | None:
     if isinstance(source, str | Path) and is_pipe(Path(source).expanduser()):
         return None
     with workspace() as folder:
-        stream = open_texts(source, folder, allow_missing=True, **columns)
-        if stream.hub is not None:
-            return stream.hub.facts()
-        return None if stream.shard is None else fingerprint(stream.shard)
+        facts: list[Any] | None = open_source(source, DataConfig(**columns), folder, allow_missing=True).facts
+        return facts
 
 
 @contextmanager

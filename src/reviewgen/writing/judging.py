@@ -17,11 +17,7 @@ from typing import Any, Literal
 import numpy as np
 
 from reviewgen.config import EvaluateOptions, read_json, refuse_unknown_options
-from reviewgen.data import trained_on
-from reviewgen.data.columns import Example
-from reviewgen.data.lines import MAX_TEXT_CHARACTERS
-from reviewgen.data.reading import read_texts
-from reviewgen.data.store import frame_texts
+from reviewgen.data import MAX_TEXT_CHARACTERS, Example, frame_texts, read_texts, trained_on
 from reviewgen.errors import CheckpointError
 from reviewgen.evaluation import token_losses
 from reviewgen.generation.generator import require_index
@@ -100,9 +96,8 @@ def judge(
             require_index(loaded.bundle.index)
         columns = {"text": "string", **dict.fromkeys(_condition_columns(loaded, kind).values(), "string")}
         layout = make_layout(out, format, shard_texts, {**columns, **judges[kind].columns}, may_be_file=True)
-        names = ("text_column", "documents", "max_text_characters")
+        names = ("text_column", "documents", "max_text_characters", "sql", "subset")
         reading: dict[str, Any] = {name: value for name, value in _given(options).items() if name in names}
-        reading["max_characters"] = reading.pop("max_text_characters", MAX_TEXT_CHARACTERS)
         texts = read_texts(source, trained_on(loaded.training), conditions=loaded.conditions, **_given(options))
         batches = _in_parts(texts, layout)
         with reading_errors(name_source(source)):

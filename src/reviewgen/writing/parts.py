@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from reviewgen.data.cleaning import hash_text
+from reviewgen.data import hash_text
 from reviewgen.storage import write_file, write_new
 from reviewgen.writing.layout import encode_row
 

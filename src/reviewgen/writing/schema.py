@@ -17,8 +17,7 @@ import numpy as np
 
 from reviewgen.conditions import Condition, Conditions
 from reviewgen.config import parse_json
-from reviewgen.data import workspace
-from reviewgen.data.sources import read_records
+from reviewgen.data import open_records
 from reviewgen.errors import ConfigError, DataError, did_you_mean, quoted
 from reviewgen.inputs import open_input
 from reviewgen.storage import to_path
@@ -87,7 +86,7 @@ def read_schema(source: Any, conditions: Conditions, given: Mapping[str, Any]) -
 
     Args:
         source: A mapping, or a .json file with one, of condition to {value: weight}; or a table whose columns are conditions: a
-            csv, jsonl or parquet file, or what else ``open_texts`` takes. The empty value stands for "not given".
+            csv, jsonl or parquet file, or what else ``train`` takes. The empty value stands for "not given".
         conditions: The conditions of the model.
         given: Conditions that are the same for all texts.
 
@@ -166,16 +165,15 @@ def _read_weights(name: Any, weights: Any, conditions: Conditions) -> Group:
 def _read_table(source: Any, conditions: Conditions) -> Group:
     """Return the group of those columns of a table that are conditions."""
     rows: list[tuple[Value, ...]] = []
-    with workspace() as folder:
-        records = read_records(source, folder)
-        head = list(itertools.islice(records, _HEAD))
-        columns = dict.fromkeys(str(column) for record in head for column in record)
-        chosen = [condition for condition in conditions if condition.name in columns]
-        for number, record in enumerate(itertools.chain(head, records) if chosen else (), 1):
-            try:
-                rows.append(tuple(_checked(condition, record.get(condition.name)) for condition in chosen))
-            except ConfigError as problem:
-                raise ConfigError(f"Row {number:,} of the schema: {problem}") from None
+    records = open_records(source)
+    head = list(itertools.islice(records, _HEAD))
+    columns = dict.fromkeys(str(column) for record in head for column in record)
+    chosen = [condition for condition in conditions if condition.name in columns]
+    for number, record in enumerate(itertools.chain(head, records) if chosen else (), 1):
+        try:
+            rows.append(tuple(_checked(condition, record.get(condition.name)) for condition in chosen))
+        except ConfigError as problem:
+            raise ConfigError(f"Row {number:,} of the schema: {problem}") from None
     if not rows:
         found = f"its columns are {', '.join(columns)}" if columns else "it has no rows"
         raise ConfigError(f"The schema has no column of a condition of this model ({', '.join(conditions.names)}); {found}.")

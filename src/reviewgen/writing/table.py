@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from reviewgen.config import read_json
-from reviewgen.data.store_folder import digest_file
+from reviewgen.data import digest_file
 from reviewgen.errors import ConfigError, OutputExists
 from reviewgen.partial import JOB_FILE, TABLE_KINDS, PartialFolder, differences, remove_entry
 from reviewgen.storage import fsync_file, fsync_folder, publish, refuse_existing, write_file

@@ -1,12 +1,17 @@
-"""Removes HTML tags from a text; what a browser would show stays. Knows nothing of entities and files.
+"""Removes HTML tags from a text, of which what a browser would show stays; finds and mends mojibake. Knows no files.
 
 Only complete tags of known elements count as tags, so "a < b", "<3" and "I <really> liked it" stay as they are. The text with its
 tags is parsed by ``selectolax``; every other "<" is escaped before, so that the parser takes it for text.
+
+Mojibake is text that was once read in the wrong encoding, as "cafÃ©" for "café"; ``ftfy`` mends it.
 """
 
 import re
+from collections.abc import Callable
 
-__all__ = ["strip_tags"]
+from reviewgen.errors import ConfigError
+
+__all__ = ["encoding_fixer", "find_mojibake", "strip_tags"]
 
 _BLOCKS = (
     "address article aside blockquote body caption center dd details dialog dir div dl dt fieldset figcaption figure footer "
@@ -29,6 +34,17 @@ _MARKUP = re.compile(rf"{_TAG.pattern}|(?P<comment><!--)|(?P<text>[<&])", re.IGN
 _DOCTYPE = re.compile(r"<(?:!doctype|\?xml)\b[^<>]{0,500}>", re.IGNORECASE)
 _BREAK, _PARAGRAPH = "\x1e", "\x1f"  # white space to Python, and in no text that a browser shows
 _SPACE = re.compile(r"\s+")
+# What the bytes 80 to BF are in Latin-1 and in Windows-1252; of those, punctuation may also stand after a capital in French.
+_CONTINUATION = "\x80-\xbf€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ"
+_AFTER_CAPITALS = "\x80-\x9f¡-ª¬-º¼-¿€‚ƒ„†‡ˆ‰Š‹ŒŽ•˜™šœžŸ"
+_MOJIBAKE = re.compile(
+    rf"Ã[{_AFTER_CAPITALS}\xa0]|Â[{_AFTER_CAPITALS}\xa0«»]|[ÄÅ][{_AFTER_CAPITALS}]"  # é, spaces, Central Europe
+    rf"|â€[{_CONTINUATION}]|â[\x80-\x84][\x80-\xbf]"  # quotation marks and dashes
+    rf"|ð[Ÿ\x9f][{_CONTINUATION}]|ï¸|ï»¿|ï¿½"  # emoji, byte order mark, replacement character
+    rf"|(?:[ÐÑ][{_CONTINUATION}]){{2}}|(?:à[¸¹][{_CONTINUATION}]){{2}}"  # Cyrillic, Thai
+    r"|[\x80-\x9f]"  # punctuation of Windows-1252 that was read as Latin-1, and is invisible
+)
+_AROUND = 15  # characters of an example before and after
 
 
 def strip_tags(text: str) -> tuple[str, int]:
@@ -85,3 +101,28 @@ def _break_lines(space: re.Match[str]) -> str:
     if space.start() == 0 or space.end() == len(space.string):
         return ""
     return "\n\n" if _PARAGRAPH in space[0] else "\n"
+
+
+def find_mojibake(text: str) -> str | None:
+    """Return the first mojibake of a text with a few characters around it, or None if it has none.
+
+    >>> find_mojibake("We went to the cafÃ© twice.")
+    'went to the cafÃ© twice.'
+    """
+    match = None if text.isascii() else _MOJIBAKE.search(text)
+    if match is None:
+        return None
+    return text[max(0, match.start() - _AROUND) : match.end() + _AROUND].strip()
+
+
+def encoding_fixer() -> Callable[[str], str]:
+    """Return a function that mends the mojibake of a text.
+
+    Raises:
+        ConfigError: ftfy is not installed.
+    """
+    try:
+        from ftfy import fix_encoding  # an extra
+    except ImportError:
+        raise ConfigError("Mending encodings needs ftfy: pip install 'reviewgen[ftfy]'.") from None
+    return lambda text: text if text.isascii() else fix_encoding(text)

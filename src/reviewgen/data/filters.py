@@ -1,0 +1,135 @@
+"""Stages that leave texts out of a corpus: near duplicates, and held-out texts that share long runs with training texts.
+
+Near duplicates are texts of similar word trigrams in lower case, by MinHash (Broder 1997) and banding (Leskovec et al., ch. 3),
+both of ``rensa``: a text is dropped if its estimated Jaccard similarity to an earlier one that is kept reaches the threshold.
+"""
+
+import functools
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from reviewgen.data.parts import read_part, texts_of
+from reviewgen.data.stages import Ranks, main_only, share
+from reviewgen.errors import ConfigError, quoted
+from reviewgen.novelty import COPY_CHARACTERS, TextWindows
+
+__all__ = ["check_filters", "drop_near_duplicates", "find_leaks"]
+
+_MINIMA, _SEED, _SHINGLE, _RECALL = 128, 1, 3, 0.99
+_MIN_RUN, _MAX_RUN = 20, 1_000_000_000
+_SAMPLE_CHARACTERS, _GROUP_CHARACTERS = 1 << 18, 1 << 20  # of held-out texts that are looked for: of a sample; of all, at once
+_TRAIN, _HELD_OUT = 0, (1, 2)  # codes of splits
+
+
+def check_filters(near_duplicates: float | None, decontaminate: int | None) -> None:
+    """Raise if a filter cannot be used.
+
+    Raises:
+        ConfigError: A value is out of range, or rensa is not installed.
+    """
+    number = near_duplicates
+    if number is not None:
+        if isinstance(number, bool) or not isinstance(number, int | float) or not 0.3 <= number <= 1:
+            raise ConfigError(
+                f"near_duplicates is a similarity from 0.3 to 1; got {quoted(number)}. 0.8 finds texts that differ slightly."
+            )
+        try:
+            import rensa  # noqa: F401  only whether it is there
+        except ImportError:
+            raise ConfigError("near_duplicates needs rensa: pip install 'reviewgen[near-duplicates]'.") from None
+    run = decontaminate
+    if run is not None and (isinstance(run, bool) or not isinstance(run, int) or not _MIN_RUN <= run <= _MAX_RUN):
+        raise ConfigError(
+            f"decontaminate is a number of characters, at least {_MIN_RUN} and at most {_MAX_RUN:,}; got {quoted(run)}. "
+            f"{COPY_CHARACTERS} finds copied sentences; shorter runs are set phrases."
+        )
+
+
+def drop_near_duplicates(files: Sequence[Path], keep: np.ndarray, threshold: float, ranks: Ranks) -> np.ndarray:
+    """Return a mask (N,) of the texts that no earlier one is similar to, of those in the mask ``keep`` (N,)."""
+    return main_only(ranks, functools.partial(_drop_near, files, keep, threshold))
+
+
+def _drop_near(files: Sequence[Path], keep: np.ndarray, threshold: float) -> np.ndarray:
+    from rensa import RMinHash, RMinHashLSH
+
+    widths = [width for width in (32, 16, 8, 4, 2) if 1 - (1 - threshold**width) ** (_MINIMA // width) >= _RECALL]
+    index, kept = RMinHashLSH(threshold, _MINIMA, _MINIMA // max(widths, default=1)), keep.copy()
+    known: dict[int, RMinHash] = {}
+    for row, text in zip(np.flatnonzero(keep).tolist(), texts_of(files, keep), strict=True):
+        words = text.lower().split()
+        minima = RMinHash(_MINIMA, _SEED)
+        minima.update([" ".join(words[at : at + _SHINGLE]) for at in range(max(1, len(words) - _SHINGLE + 1))])
+        if any(minima.jaccard(known[other]) >= threshold for other in index.query(minima)):
+            kept[row] = False
+        else:
+            index.insert(row, minima)
+            known[row] = minima
+    return kept
+
+
+def find_leaks(
+    files: Sequence[Path], codes: np.ndarray, length: int | None, ranks: Ranks, workers: int
+) -> tuple[np.ndarray, list[str]]:
+    """Find held-out texts that share a run of characters with a training text.
+
+    Args:
+        files: The parts, in order.
+        codes: The split of each text, (N,).
+        length: The number of characters; None counts runs of 50 in a sample of the held-out texts.
+        ranks: The processes.
+        workers: The number of worker processes of each.
+
+    Returns:
+        A mask (N,) of the texts to leave out, none if ``length`` is None; and a sentence for the user.
+    """
+    run = length or COPY_CHARACTERS
+    leaking, checked, shares = np.zeros(len(codes), np.bool_), 0, max(1, ranks.world_size * workers)
+    parts = np.split(codes, np.cumsum([len(read_part(file)) for file in files])[:-1])
+    for rows, texts in _groups(files, parts, is_sample=length is None):
+        tasks = [
+            (texts, run, files[n::shares], np.concatenate(parts[n::shares]) == _TRAIN) for n in range(min(shares, len(files)))
+        ]
+        leaking[rows] = np.logical_or.reduce(share(ranks, _are_shared, tasks, workers))
+        checked += len(rows)
+    if not checked or (length is None and not leaking.any()):
+        return np.zeros_like(leaking), []
+    note = _describe(int(leaking.sum()), checked, int(np.isin(codes, _HELD_OUT).sum()), run, is_dropped=length is not None)
+    return leaking if length is not None else np.zeros_like(leaking), [note]
+
+
+def _are_shared(texts: Sequence[str], length: int, files: Sequence[Path], wanted: np.ndarray) -> np.ndarray:
+    """Return which texts share a run with a training text of some parts, (T,)."""
+    return TextWindows(texts, length).are_shared(texts_of(files, wanted))
+
+
+def _groups(files: Sequence[Path], parts: Sequence[np.ndarray], *, is_sample: bool) -> Iterator[tuple[np.ndarray, list[str]]]:
+    """Yield held-out texts in groups, with their rows; of a sample the first ones of each part, in one group."""
+    rows, texts, first, size = list[int](), list[str](), 0, 0
+    limit = _SAMPLE_CHARACTERS // len(files) if is_sample else _GROUP_CHARACTERS
+    for file, codes in zip(files, parts, strict=True):
+        wanted = np.isin(codes, _HELD_OUT)
+        size = 0 if is_sample else size
+        for row, text in zip(np.flatnonzero(wanted).tolist(), texts_of([file], wanted), strict=True):
+            if is_sample and size > limit:
+                break
+            rows.append(first + row)
+            texts.append(text)
+            size += len(text)
+            if not is_sample and size > limit:
+                yield np.array(rows), texts
+                rows, texts, size = [], [], 0
+        first += len(codes)
+    if rows:
+        yield np.array(rows), texts
+
+
+def _describe(leaking: int, checked: int, held_out: int, length: int, *, is_dropped: bool) -> str:
+    which = f"{checked:,} held-out texts" if checked == held_out else f"a sample of {checked:,} of {held_out:,} held-out texts"
+    share_of, are, them = ("shares", "is", "it") if leaking == 1 else ("share", "are", "them")
+    found = f"Of {which}, {leaking:,} {share_of} a run of {length} characters or more with a training text"
+    if not leaking:
+        return f"{found}."
+    return f"{found}, and {are} left out." if is_dropped else f"{found}; --decontaminate {length} leaves {them} out."

@@ -1,0 +1,244 @@
+"""The one way from a source to tokens: a cleaned corpus, then a token store; in the cache for a training, or elsewhere.
+
+In the cache, a corpus is ``texts-KEY`` and a store ``tokens-KEY``; both appear whole, and one process makes them
+while others wait.
+"""
+
+import hashlib
+import json
+import logging
+import shutil
+import unicodedata
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from reviewgen.conditions import Conditions
+from reviewgen.data.cache import cache_folder, prune_cache, touch, workspace
+from reviewgen.data.corpus import CORPUS_FILE, Corpus, DataConfig, make_corpus
+from reviewgen.data.filters import check_filters
+from reviewgen.data.prepare import IndexChoice, TokenizerChoice, encode_corpus
+from reviewgen.data.sources import Source, open_source
+from reviewgen.data.stages import OneProcess, Progress, Ranks, main_only
+from reviewgen.data.store import StoreFolder, find_store, refuse_existing_url, upload_store
+from reviewgen.errors import DataError, OutputExists, storage_errors
+from reviewgen.storage import Job, publish, refuse_existing
+from reviewgen.version import __version__
+
+__all__ = ["Texts", "cached_corpus", "cached_store", "prepare_store"]
+
+_logger = logging.getLogger("reviewgen")
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Which texts a corpus is made of.
+
+    Attributes:
+        source: The source; see ``open_source``.
+        config: How it is read and cleaned.
+        validation: A second source to validate on, instead of a part of the first.
+        validation_split: The split of a dataset to validate on; of the first source if there is no second.
+        near_duplicates: Of texts that are at least this similar, from 0.3 to 1, only the first is kept.
+        decontaminate: Held-out texts that share a run of this many characters with a training text are left out.
+        allow_missing: Whether a condition without a column counts as not given.
+    """
+
+    source: Any
+    config: DataConfig
+    validation: Any = None
+    validation_split: str | None = None
+    near_duplicates: float | None = None
+    decontaminate: int | None = None
+    allow_missing: bool = False
+
+    def check(self) -> None:
+        """Raise a ConfigError if a filter cannot be used."""
+        check_filters(self.near_duplicates, self.decontaminate)
+
+    def open(self, folder: Path) -> list[Source]:
+        """Open the sources."""
+        opened = [open_source(self.source, self.config, folder, allow_missing=self.allow_missing)]
+        if self.validation is not None or self.validation_split is not None:
+            second = self.source if self.validation is None else self.validation
+            config = replace(self.config, dataset_split=self.validation_split)
+            opened.append(open_source(second, config, folder, allow_missing=self.allow_missing))
+        return opened
+
+    def settings(self) -> dict[str, Any]:
+        """Return what the corpus depends on besides the texts, as JSON values by name."""
+        return {
+            "versions": [__version__, unicodedata.unidata_version],
+            "reading": self.config.facts() | {"validation_split": self.validation_split},
+            "near_duplicates": self.near_duplicates,
+            "decontaminate": self.decontaminate,
+        }
+
+    def make(self, sources: Sequence[Source], job: Job, ranks: Ranks, progress: Progress) -> Corpus:
+        """Make the corpus in a job."""
+        filters: dict[str, Any] = {"near_duplicates": self.near_duplicates, "decontaminate": self.decontaminate}
+        return make_corpus(sources, self.config, job, ranks, progress, **filters)
+
+
+def cached_corpus(texts: Texts, progress: Progress = lambda stage: None) -> Corpus:
+    """Return a corpus from the cache, after it was made there if need be.
+
+    Raises:
+        ReviewgenError: See ``open_source`` and ``make_corpus``.
+    """
+    with workspace() as folder:
+        progress("Opening the source")
+        sources = texts.open(folder)
+        facts = {**texts.settings(), "texts": _identify(sources)}
+        if any(source.facts is None for source in sources):  # known by its texts only, once they are read
+            with storage_errors(folder):
+                job = Job(folder / "job", {})
+                corpus = texts.make(sources, job, OneProcess(), progress)
+                target = cache_folder() / f"texts-{_digest(corpus.to_json())}"
+                with suppress(OutputExists):
+                    publish(job.path("corpus"), target)
+        else:
+            target = cache_folder() / f"texts-{_digest(facts)}"
+            with storage_errors(target):
+                if not (target / CORPUS_FILE).exists():
+                    with Job(target, facts, waits=True) as job:
+                        if not target.exists():
+                            texts.make(sources, job, OneProcess(), progress)
+                            job.finish("corpus")
+    touch(target)
+    prune_cache()
+    return Corpus.open(target)
+
+
+def cached_store(
+    corpus: Corpus,
+    choice: TokenizerChoice,
+    index: IndexChoice,
+    conditions: Conditions | None,
+    progress: Progress = lambda stage: None,
+) -> StoreFolder:
+    """Return the token store of a corpus from the cache, after it was made there if need be.
+
+    Args:
+        corpus: The corpus.
+        choice: The tokenizer.
+        index: The novelty index.
+        conditions: The conditions of a trained model; None fits them to the training texts.
+        progress: Called with each stage.
+
+    Raises:
+        ReviewgenError: See ``encode_corpus``.
+    """
+    given = None if conditions is None else conditions.to_json()
+    facts = {
+        "corpus": corpus.fingerprint,
+        "tokenizer": choice.facts(),
+        "conditions": given,
+        "novelty": [index.form, index.megabytes],
+    }
+    facts["index"] = None if index.form == "none" else index.belongs_to(corpus.fingerprint)
+    target = cache_folder() / f"tokens-{_digest(facts)}"
+    with storage_errors(f"the token cache {target}"):
+        if target.exists() and not _is_whole(target):
+            shutil.rmtree(target)  # as by a power failure; it is written again
+        if not target.exists():
+            with Job(target, facts, waits=True) as job:
+                if not target.exists():
+                    encode_corpus(corpus, choice, index, job, OneProcess(), progress, conditions=conditions, facts={})
+                    job.finish("store")
+    touch(target)
+    prune_cache()
+    return StoreFolder.read(target)
+
+
+def _identify(sources: Sequence[Source]) -> list[Any]:
+    """Return what identifies the texts of sources, as JSON values."""
+    return [[source.info.name, source.facts] for source in sources]
+
+
+def _is_whole(folder: Path) -> bool:
+    try:
+        return bool(StoreFolder.read(folder))
+    except (OSError, DataError):
+        return False
+
+
+def prepare_store(
+    texts: Texts,
+    choice: TokenizerChoice,
+    index: IndexChoice,
+    out: Path,
+    url: str | None,
+    ranks: Ranks,
+    progress: Progress,
+    facts: Mapping[str, Any],
+) -> StoreFolder:
+    """Make a token store in a folder or at a URL; all processes call this.
+
+    Args:
+        texts: The texts.
+        choice: The tokenizer.
+        index: The novelty index.
+        out: The folder to create; for a URL, the folder to work in.
+        url: Where to copy the store.
+        ranks: The processes that share the work.
+        progress: Called with each stage.
+        facts: What ``store.json`` says besides the corpus, the tokenizer and the index.
+
+    Raises:
+        ReviewgenError: A source, a text or the disk is unusable; or ``out`` exists, or is the beginning of another store.
+    """
+    with ExitStack() as stack:
+        copies = stack.enter_context(workspace())
+        settings = {"tokenizer": choice.facts(), "novelty": [index.form, index.megabytes], **texts.settings()}
+        job = Job(out, settings)
+
+        def begin() -> tuple[StoreFolder | None, list[Source], str]:
+            """Open the sources; return the store, if the same job has made it already."""
+            existing = None
+            with suppress(DataError):  # it is damaged, or unfinished
+                existing = find_store(url or out)
+            if existing is not None:
+                opened = texts.open(copies)
+                identity = _digest({**settings, "texts": _identify(opened)})
+                if existing.facts.get("job") == identity and all(source.facts for source in opened):
+                    _logger.warning("%s is complete already: the same job has made it.", existing.name)
+                    return existing, [], identity
+            refuse_existing(out)
+            if url is not None:
+                refuse_existing_url(url)
+            stack.enter_context(job)
+            progress("Opening the source")
+            folder = copies if ranks.world_size == 1 else job.path("source")
+            folder.mkdir(exist_ok=True)
+            opened = texts.open(folder)
+            job.require({"texts": _identify(opened)})
+            if any(source.facts is None for source in opened):  # what an earlier try has read cannot be compared
+                job.clear()
+            return None, opened, _digest({**settings, "texts": _identify(opened)})
+
+        existing, sources, identity = main_only(ranks, begin)
+        if existing is not None:
+            return existing
+        corpus = texts.make(sources, job, ranks, progress)
+        more = {**facts, "job": identity, "reading": texts.config.facts()}
+        more |= {"near_duplicates": texts.near_duplicates, "decontaminate": texts.decontaminate}
+        encode_corpus(corpus, choice, index, job, ranks, progress, facts=more)
+        return main_only(ranks, lambda: _publish(job, out, url))
+
+
+def _publish(job: Job, out: Path, url: str | None) -> StoreFolder:
+    if url is None:
+        job.finish("store")
+        return StoreFolder.read(out)
+    store = upload_store(job.path("store"), url)
+    if not store.folder.exists():  # it need not be fetched
+        publish(job.path("store"), store.folder)
+    shutil.rmtree(job.folder, ignore_errors=True)
+    return store
+
+
+def _digest(facts: Any) -> str:
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
