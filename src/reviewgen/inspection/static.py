@@ -26,6 +26,7 @@ from reviewgen.registry import (
     find_metric,
     find_model,
     find_preset,
+    find_reader,
     find_stepper,
     find_tokenizer,
     find_web_stepper,
@@ -142,6 +143,11 @@ def _check_metric(plugin: Plugin, found: Any) -> None:
     _check_members(found, _METRIC, "a metric, see reviewgen.protocols.Metric")
 
 
+def _check_reader(plugin: Plugin, found: Any) -> None:
+    if not callable(found):
+        raise TypeError(f"is {_describe(found)}; it must be a function that takes a path or a URL.")
+
+
 def _check_script(plugin: Plugin, found: Any) -> None:
     if "export default" not in read_text(found, MAX_RECORD):
         raise TypeError(f"is {found.name}, which must be an ES module with an export default function.")
@@ -154,6 +160,7 @@ _FIND: dict[str, Callable[[str], Any]] = {
     "preset": find_preset,
     "logits processor": find_logits_processor,
     "metric": find_metric,
+    "reader": find_reader,
     "web stepper": find_web_stepper,
     "web tokenizer": find_web_tokenizer,
 }
@@ -165,6 +172,7 @@ _CHECKS: dict[str, Callable[[Plugin, Any], None]] = {
     "weights": _check_weights,
     "logits processor": _check_processor,
     "metric": _check_metric,
+    "reader": _check_reader,
     "web stepper": _check_script,
     "web tokenizer": _check_script,
 }

@@ -13,6 +13,7 @@ them; a plugin declares the one it is written for in its package's metadata, or 
     tokenizer   Tokenizer: text to ids and back
     processor   LogitsProcessorFactory: changes the scores of the next token in generation
     ranges      how several processes finish a model that is trained by counting
+    reader      Reader: the records of files of another format
     metric      Metric: a number of generated texts, at each evaluation of a training
 
 Each name is imported on first use, so that a stepper does not load torch.
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from reviewgen.protocols.operations import Operation, SupportsOperations
     from reviewgen.protocols.processor import LogitsProcessor, LogitsProcessorFactory
     from reviewgen.protocols.ranges import CountGroup, SupportsCountRanges
+    from reviewgen.protocols.reader import Reader, Records
     from reviewgen.protocols.stepper import (
         DEAD_END,
         NONE,
@@ -88,6 +90,8 @@ __all__ = [
     "Metric",
     "ModelGraph",
     "Operation",
+    "Reader",
+    "Records",
     "State",
     "StepState",
     "Stepper",
@@ -123,6 +127,7 @@ __getattr__, __dir__, _ = lazy_loader.attach(
         "abilities": ["SupportsInitialWeights", "SupportsLoss", "SupportsParameterGroups", "is_embedding_table"],
         "graph": ["GraphEdge", "GraphNode", "ModelGraph", "SupportsGraph"],
         "metric": ["Metric", "TextSample"],
+        "reader": ["Reader", "Records"],
         "migration": ["SupportsMigration"],
         "model": [
             "CountTrained",

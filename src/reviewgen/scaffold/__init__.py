@@ -1,7 +1,7 @@
 """Writes the package of a new plugin from the files beside this one, for ``reviewgen plugin new``.
 
-    every                                           the files of every package: license, CI
-    model, tokenizer, weights, processor, metric    the other files of each kind
+    every                                                   the files of every package: license, CI
+    model, tokenizer, weights, processor, metric, reader    the other files of each kind
 
 A file ends with ``.template`` and otherwise has the name and the content that it gets, with ``@name@`` for the plugin's name and
 ``@Name@`` for the same with a capital, also in paths. Standard library only.
@@ -18,7 +18,7 @@ from reviewgen.version import __version__
 
 __all__ = ["KINDS", "new_plugin"]
 
-KINDS = ("model", "tokenizer", "weights", "processor", "metric")
+KINDS = ("model", "tokenizer", "weights", "processor", "metric", "reader")
 _NAME = re.compile(r"[a-z][a-z0-9]{0,39}")
 _SUFFIX = ".template"
 _OWN = "reviewgen"  # the package whose names are reserved

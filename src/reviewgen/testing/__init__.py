@@ -18,7 +18,8 @@ AssertionError that says what is required and what was returned. With pytest, th
 ``make_model`` and ``make_tokenizer`` create an installed plugin by name; ``check_model``, ``check_tokenizer`` and
 ``check_stepper`` check all laws in one call. ``STEPPER_LAWS`` take the model's ``make`` and the factory of its stepper, or None.
 The laws of a logits processor take its factory, those of a metric the metric: ``check_processor(NoDigits)``,
-``check_metric(WORD_LENGTH)``. A law of an optional protocol (``CountTrained``, ``SupportsScore``, ``SupportsEncodeBatch``) passes
+``check_metric(WORD_LENGTH)``; those of a reader the reader and a file: ``check_reader(read, "a.mbox")``.
+A law of an optional protocol (``CountTrained``, ``SupportsScore``, ``SupportsEncodeBatch``) passes
 if the plugin does not implement it. The suite depends on the contracts only, never on a plugin. It needs the extra
 ``reviewgen[testing]``.
 """
@@ -28,6 +29,7 @@ from reviewgen.testing.model_laws import MODEL_LAWS, check_model
 from reviewgen.testing.models import make_model, train_by_counting
 from reviewgen.testing.plugin_check import check_plugin
 from reviewgen.testing.processor_laws import PROCESSOR_LAWS, check_processor
+from reviewgen.testing.reader_laws import READER_LAWS, check_reader
 from reviewgen.testing.report import PluginCheck, PluginReport
 from reviewgen.testing.stepper_laws import STEPPER_LAWS, check_stepper
 from reviewgen.testing.tokenizer_laws import NASTY_TEXTS, TOKENIZER_LAWS, TRAINING_TEXTS, check_tokenizer, make_tokenizer
@@ -37,6 +39,7 @@ __all__ = [
     "MODEL_LAWS",
     "NASTY_TEXTS",
     "PROCESSOR_LAWS",
+    "READER_LAWS",
     "STEPPER_LAWS",
     "TOKENIZER_LAWS",
     "TRAINING_TEXTS",
@@ -46,6 +49,7 @@ __all__ = [
     "check_model",
     "check_plugin",
     "check_processor",
+    "check_reader",
     "check_stepper",
     "check_tokenizer",
     "make_model",

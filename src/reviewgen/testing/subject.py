@@ -12,7 +12,7 @@ from reviewgen.registry.installed_points import installed_points, is_same_packag
 
 __all__ = ["Subject", "find_subject"]
 
-TRAINED, IN_USE = ("model", "tokenizer", "preset"), ("weights", "logits processor", "metric")
+TRAINED, IN_USE = ("model", "tokenizer", "preset"), ("weights", "logits processor", "metric", "reader")
 _TOKENIZER_PARTNER, _MODEL_PARTNER = "char", "rnn"  # trained with a model or a tokenizer that has no preset
 
 
@@ -35,7 +35,7 @@ class Subject:
     tokenizer: bool = False
 
     def has(self, kind: str) -> bool:
-        """Return whether weights, a logits processor or a metric of the name are checked."""
+        """Return whether weights, a logits processor, a metric or a reader of the name are checked."""
         return any(plugin.kind == kind for plugin in self.plugins)
 
     def preset(self) -> Preset:
