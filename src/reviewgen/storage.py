@@ -423,6 +423,10 @@ class Job:
         if _names(self.folder) <= _NOT_PIECES:  # nothing is worth keeping
             shutil.rmtree(self.folder, ignore_errors=True)
         self._lock.release()
+        if LOCKS_OPEN_FILES and _names(self.folder) == {_LOCK}:
+            with contextlib.suppress(OSError):  # another process has just opened it
+                (self.folder / _LOCK).unlink()
+                self.folder.rmdir()
 
     def require(self, facts: Mapping[str, Any]) -> None:
         """Add facts to those of the job.

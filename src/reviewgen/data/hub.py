@@ -58,7 +58,7 @@ def find_dataset(hub: HubSource, subset: str | None, split: str | None) -> HubSp
         raise
     except Exception as error:  # the client raises types of its own, of httpx and of the operating system
         hint = "Check the name and the network; without one, give a file, or 'reviews' (pip install 'reviewgen[reviews]')."
-        raise HubError(f"The Hub dataset {hub.repo_id} cannot be opened: {shortened(first_line(error), 250)}. {hint}") from None
+        raise HubError(f"The Hub dataset {hub} cannot be opened: {shortened(first_line(error), 250)}. {hint}") from None
     others = [name for name in splits if name != chosen]
     notes = [f"Split {chosen!r} of {hub.repo_id} is read; not read: {', '.join(others)}."] if others and split is None else []
     is_cleaned = getattr(features.get("split"), "names", None) == ["train", "validation", "test"] and "text" in features
