@@ -1,9 +1,7 @@
 """Files of every format give the same texts as Python's csv and json modules; what cannot be read is refused with its place."""
 
-import codecs
 import gzip
 import json
-import random
 
 import fsspec
 import pytest
@@ -73,32 +71,6 @@ def test_a_condition_that_the_first_records_leave_out(tmp_path):
     assert corpus_of(tmp_path / "a.jsonl", conditions=("stars",)).values == [[None]] * 501 + [[5.0]] * 199
 
 
-DAMAGED = [
-    ("a.csv.gz", 'text\n"two\nlines"\nb, c\n', "row 3 has 2 fields"),
-    ("a.csv", "text,id\n" + "x,1\n" * 30_000 + "x,1,2\n", "row 30,002 has 3 fields, and the header has 2: 'x,1,2'"),
-    ("a.csv", "id,stars\n,\n", "has no column of text; its columns are: id, stars"),
-    ("a.csv", "id,stars\n1,4.5\n2,3\n", "id, stars. If one of them is the text, name it with --text-column"),
-    ("a.json", '[{"text": "a"}, {"text": "b"}', "after record 2: parse error: premature EOF"),
-    ("a.json", '{"text": "a",\n"n": 1}\noops', "it is not JSON (Expecting value: line 3"),
-    ("a.json", '[{"text": "a"}, {"text": "éé", "n": NaN}]', "after record 1: JSON has no NaN; write null instead."),
-    ("a.jsonl", '{"text": "a"}\n{"text": "b"\n', "a.jsonl cannot be read: line 2 is not JSON"),
-    ("a.jsonl", '{"text": "a"}\n' * 200 + "oops\n", "line 201 is not JSON"),
-    ("a.parquet", FORMATS["a.parquet"][:-20], "cannot be read"),
-    ("a.xlsx", b"PK\x03\x04", "cannot be read"),
-    *((name, "", "is empty") for name in ("a.txt", "a.csv", "a.json", "a.parquet", "a.jsonl.gz", "a.parquet.gz")),
-    *(("a.txt", mark, "is empty") for mark in (codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF32_BE)),
-    *((name, random.Random(0).randbytes(3000), "is a binary file") for name in ("a.txt", "a.csv", "a.jsonl", "a", "a.txt.gz")),
-]
-
-
-@pytest.mark.parametrize(("name", "data", "said"), DAMAGED, ids=range(len(DAMAGED)))
-def test_damaged_files_are_refused_with_the_place(tmp_path, capfd, name, data, said):
-    path = write(tmp_path / name, data)
-    message = refusal(path)
-    assert message.startswith(str(path)) and said in message
-    assert capfd.readouterr().err == ""  # nothing is logged besides the error
-
-
 def test_files_behind_urls(tmp_path):
     memory = fsspec.filesystem("memory")
     memory.pipe_file("/reviews/b.csv", b"text\nb\n")
@@ -141,15 +113,6 @@ def test_every_run_of_invalid_bytes_is_replaced_and_counted(tmp_path_factory, pi
     file = write(tmp_path_factory.mktemp("bytes") / "a.txt", data)
     read = corpus_of(file, clean=False)
     assert ("\n".join(read.texts), read.report.decode_errors) == bad_runs(data)
-
-
-def test_invalid_bytes_across_what_is_read_at_once(tmp_path):
-    for shift in (-2, -1, 0):
-        start = "ดี ".encode() * 20
-        start += b"a" * ((1 << 20) + shift - len(start))
-        for middle in (b"\xff\xff\xff\xff", "😀ดี".encode(), b"\xff a \xff"):
-            read = corpus_of(write(tmp_path / "a.txt", start + middle + b"b\n"), clean=False)
-            assert (read.texts[0], read.report.decode_errors) == bad_runs(start + middle + b"b")
 
 
 # The length of a text.

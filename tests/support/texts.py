@@ -114,10 +114,10 @@ def refusal(source: Any, **options: Any) -> str:
     return message
 
 
-def write(file: Path, content: bytes | str) -> Path:
+def write(file: Path, content: bytes | str, *, packed: bool = True) -> Path:
     """Write a file, gzipped where its name says so."""
     content = content.encode() if isinstance(content, str) else content
-    file.write_bytes(gzip.compress(content) if file.name.lower().endswith(".gz") else content)
+    file.write_bytes(gzip.compress(content) if packed and file.name.lower().endswith(".gz") else content)
     return file
 
 

@@ -116,11 +116,10 @@ def _find_records(values: list[Any], name: str) -> list[Any]:
         longest = max(lists, key=len)
         is_table = len({len(each) for each in inner}) == 1 and len(inner) > 1 and not isinstance(longest[0], Mapping)
         return _from_columns({key: dict(enumerate(each)) for key, each in value.items()}) if is_table else longest
+    if len(inner) == 1 and isinstance(inner[0], Mapping) and any(isinstance(each, list | Mapping) for each in inner[0].values()):
+        return _find_records(inner, name)  # as {"data": {"reviews": [...]}}
     if inner and all(isinstance(each, Mapping) for each in inner):
         return _from_columns(value) if _are_columns(value) else inner
-    nested = [each for each in inner if isinstance(each, Mapping)]
-    if not any(isinstance(each, str) for each in inner) and len(nested) == 1:
-        return _find_records(nested, name)  # as {"data": {"reviews": [...]}}
     return values
 
 

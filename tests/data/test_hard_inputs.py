@@ -1,0 +1,137 @@
+"""Hard inputs: each is read rightly, or refused in a sentence that names the file, the row and what is wrong; none is lost."""
+
+import bz2
+import gzip
+import io
+import json
+import lzma
+import sqlite3
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tests.support.texts import refusal, texts_of, write
+
+BIG = "long text " * 6_500_000  # 65 MB
+
+
+def zipped(**files: str) -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name.replace("_", "."), content)
+    return stream.getvalue()
+
+
+def parquet(values: Any) -> bytes:
+    stream = io.BytesIO()
+    pq.write_table(pa.table({"text": values}), stream)
+    return stream.getvalue()
+
+
+TABLE = {"text": {"0": "a b", "1": "c d"}, "stars": {"0": 1, "1": 2}}
+ROWS = [{"text": "a b", "stars": 1}, {"text": "c d", "stars": 2}]
+READ: list[tuple[str, bytes | str, dict[str, Any], list[str]]] = [
+    ("a.csv", "text,id\na,1\n\n\nb,2", {}, ["a", "b"]),
+    ("a.csv", "text,id\r\ra,1\rb,2\r", {}, ["a", "b"]),
+    ("a.csv", 'text,id\n"two\r\nlines, ""quoted""",1\n', {}, ['two\r\nlines, "quoted"']),
+    ("a.csv", 'text,id\n"He said "no" twice",5\n"b",6\n', {}, ['He said no" twice"', "b"]),
+    ("a.csv", "\ufefftext;id\nNA;1\nnull;2\nnan;3\n007;4\n", {}, ["NA", "null", "nan", "007"]),
+    ("a.csv", f'text,id\n"{BIG}",1\nb,2\n', {"max_text_characters": 1 << 27}, [BIG, "b"]),
+    ("a.csv", "text,text\na,b\n", {}, ["a"]),
+    ("a.csv", ",text\n0,007\n1,1.0\n", {}, ["007", "1.0"]),  # what DataFrame.to_csv writes
+    ("a.csv", '\n\ntext,id\n"a" ,2\n"b"c,"d\ne"\n', {}, ["a ", "bc"]),
+    ("a.csv", "text,id\nña,1\n".encode("utf-16"), {}, ["ña"]),
+    ("a.tsv", "text\tid\na, b\t1\n", {}, ["a, b"]),
+    (
+        "a.txt",
+        "ein schönes Frühstück, größer als früher\n".encode("latin-1") * 3,
+        {},
+        ["ein schönes Frühstück, größer als früher"] * 3,
+    ),
+    ("a.txt", "a\r\nb\n\nc", {}, ["a", "b", "", "c"]),
+    ("a.txt.xz", lzma.compress(b"a\nb\n"), {}, ["a", "b"]),
+    ("a.txt.bz2", bz2.compress(b"a\nb\n"), {}, ["a", "b"]),
+    ("a.zip", zipped(b_csv="text,id\nb,1\n", a_csv="id,text\n2,a\n"), {}, ["a", "b"]),
+    (
+        "a.jsonl",
+        '{"text": "a"}\n\n{"text": 5}\n{"text": null}\n{"id": 1}\n{"text": "b", "new": [1]}\n',
+        {},
+        ["a", "5", "", "", "b"],
+    ),
+    ("a.jsonl", '"a"\n"b c"\n', {}, ["a", "b c"]),
+    ("a.jsonl", '{"review": {"body": "a b"}}\n{"review": {}}\n', {"text_column": "review.body"}, ["a b", ""]),
+    ("a.json", json.dumps({"reviews": ROWS, "page": 1}), {}, ["a b", "c d"]),
+    ("a.json", json.dumps({"data": {"reviews": ROWS}}), {}, ["a b", "c d"]),
+    ("a.json", json.dumps(TABLE), {}, ["a b", "c d"]),
+    ("a.json", json.dumps({"columns": ["stars", "text"], "index": [0, 1], "data": [[1, "a b"], [2, "c d"]]}), {}, ["a b", "c d"]),
+    ("a.json", json.dumps({"tt01": ROWS[0], "tt02": ROWS[1]}), {}, ["a b", "c d"]),
+    ("a.json", json.dumps({"text": ["a b", "c d"], "stars": [1, 2]}), {}, ["a b", "c d"]),
+    ("a.json", json.dumps(ROWS, indent=1), {}, ["a b", "c d"]),
+    ("a.json", "".join(json.dumps(row, indent=1) for row in ROWS), {}, ["a b", "c d"]),
+    ("a.json", '{"text": "only one"}', {}, ["only one"]),
+    ("a.parquet", parquet(pa.array(["a", None, "a"]).dictionary_encode()), {}, ["a", "", "a"]),
+    ("a", b"a\nb\n", {}, ["a", "b"]),
+    ("a", parquet(["a b"]), {}, ["a b"]),
+]
+REFUSED: list[tuple[str, bytes | str, dict[str, Any], str]] = [
+    ("a.csv", "text,id\na,1\nb, c,2\n", {}, "row 3 has 3 fields, and the header has 2: 'b, c,2'"),
+    ("a.csv", "text,id\na,1\nb\n", {}, "row 3 has 1 field"),
+    ("a.csv", "text,id\na;1\n", {}, "row 2 has 1 field"),
+    ("a.csv", 'text\n"never closed\na\nb\n', {}, "the double quote opened in row 2 is never closed"),
+    ("a.csv", 'text,id\n"never closed,1\na,2\n"b",3\n', {}, "closed within a text, in line 4"),
+    ("a.csv", "text,id\na\x00b,1\n", {}, "binary file"),
+    ("a.csv", "stars,id\n4,1\n", {}, "no column of text; its columns are: stars, id"),
+    ("a.csv", "text,id\n", {}, "no texts"),
+    ("a.csv", "", {}, "is empty"),
+    ("a.csv", "text,id\na,1\n", {"text_column": "txt"}, "Did you mean 'text'"),
+    ("a.csv.gz", gzip.compress(b"text\n" + b"a b c\n" * 9000)[:60], {}, "cannot be read"),
+    ("a.txt.gz", b"not packed", {}, "cannot be read"),
+    ("a.zip", zipped(image_png="x"), {}, "no data files"),
+    ("a.jsonl", '{"text": "a"}\noops\n', {}, "line 2 is not JSON"),
+    ("a.jsonl", '{"text": "a"}\n[1, 2]\n', {}, "line 2 is a list"),
+    ("a.jsonl", '{"text": ["a", "b"]}\n', {"text_column": "text"}, "type list"),
+    ("a.json", '[{"text": "a"}, {"text": "b"', {}, "after record 1"),
+    ("a.json", '[{"text": "a"}, {"text": NaN}]', {}, "JSON has no NaN"),
+    ("a.json", "[1, 2]", {}, "yields int"),
+    ("a.parquet", parquet(["a"])[:-9], {}, "cannot be read"),
+    ("a.parquet", parquet([["a"], ["b"]]), {"text_column": "text"}, "type list"),
+    ("a.arrow", b"ARROW1 and nothing else", {}, "cannot be read"),
+    ("a.sqlite", b"SQLite format 3\x00 no", {}, "cannot be read"),
+    ("a.xlsx", b"PK\x03\x04", {}, "cannot be read"),
+    ("a.txt", "a\n", {"documents": "file", "text_column": "x"}, "no columns"),
+]
+
+
+@pytest.mark.parametrize("number", range(len(READ)))
+def test_it_is_read(number: int, tmp_path: Path) -> None:
+    name, content, options, texts = READ[number]
+    found = texts_of(write(tmp_path / name, content, packed=False), **options)
+    assert [text[:200] for text in found] == [text[:200] for text in texts] and found == texts
+
+
+@pytest.mark.parametrize("number", range(len(REFUSED)))
+def test_it_is_refused(number: int, tmp_path: Path) -> None:
+    name, content, options, said = REFUSED[number]
+    message = refusal(write(tmp_path / name, content, packed=False), **options)
+    assert said in message and name in message and len(message) < 500
+
+
+def test_a_database_a_folder_and_a_table(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "a.sqlite") as database:
+        database.execute("create table reviews (body text, film int)")
+        database.execute("create table films (id int, genre text)")
+        database.executemany("insert into reviews values (?, ?)", [("a folk film", 1), ("a jazz film", 2)])
+        database.executemany("insert into films values (?, ?)", [(1, "folk"), (2, "jazz")])
+    sql = "select body, genre from reviews join films on film = id where genre = 'jazz'"
+    assert texts_of(tmp_path / "a.sqlite", sql=sql) == ["a jazz film"]
+    (tmp_path / "folder" / "inner").mkdir(parents=True)
+    write(tmp_path / "folder" / "b.csv", "text,id\nfrom a csv file,1\n")
+    write(tmp_path / "folder" / "inner" / "c.txt", "from a txt file\n")
+    write(tmp_path / "folder" / "notes.md", "not data\n")
+    assert texts_of(tmp_path / "folder") == ["from a csv file", "from a txt file"]
+    assert texts_of(pa.table({"text": ["a b", "c d"]})) == ["a b", "c d"]
