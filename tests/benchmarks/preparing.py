@@ -49,9 +49,9 @@ def measure(file: Path, preset: str, ranks: int = 1, **environment: str) -> tupl
     """Return the wall seconds, the CPU seconds and the peak in MB of the first process."""
     with tempfile.TemporaryDirectory(dir=file.parent) as name:
         (Path(name) / "rank.py").write_text(RANK, encoding="utf-8")
-        launch = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", str(ranks), "--num_machines", "1"]
+        launch = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", str(ranks), "--num_machines", "1"]
         command = [sys.executable, *(launch if ranks > 1 else []), f"{name}/rank.py", str(file), preset, f"{name}/store"]
-        own = {"OMP_NUM_THREADS": "1", "CORES": "", "REVIEWGEN_CACHE": f"{name}/cache", **environment}
+        own = {"OMP_NUM_THREADS": "1", "CORES": "", "CUDA_VISIBLE_DEVICES": "", "REVIEWGEN_CACHE": f"{name}/cache", **environment}
         done = subprocess.run(command, env=os.environ | own, check=True, capture_output=True, text=True)
         return tuple(map(float, done.stdout.split()[-3:]))
 
