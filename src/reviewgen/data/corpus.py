@@ -38,7 +38,7 @@ __all__ = ["CORPUS_FILE", "Corpus", "DataConfig", "describe", "make_corpus", "re
 CORPUS_FILE = "corpus.json"
 HELD_OUT = 0.05  # share of the texts in validation, and again in test
 DROPPED = len(SPLITS)  # the code of a text that is in no split
-_PART_CHARACTERS = 1 << 23  # of a part of a unit that several processes share
+_PART_CHARACTERS = 1 << 22  # of a part of a unit that several processes share
 
 
 @dataclass(frozen=True, kw_only=True)

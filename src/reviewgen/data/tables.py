@@ -25,7 +25,7 @@ CsvFormat = tuple[str, Sequence[str], int]
 
 _SEPARATORS = ",;\t|"
 _HEAD, _PROBED_ROWS = 1 << 20, 10  # characters that the format is looked for in; rows that are compared
-_BLOCK, _MAX_BLOCK = 1 << 22, 1 << 29  # bytes; a row must fit into a block, so it grows where one does not
+_BLOCK, _MAX_BLOCK = 1 << 20, 1 << 29  # bytes; a row must fit into a block, so it grows where one does not
 _ROWS = 1024  # of a batch
 _RAGGED = re.compile(r"Row #(\d+): Expected (\d+) columns, got (\d+): (.*)", re.DOTALL)
 _SWALLOWED = '\n[^"]*"$'  # how a text ends that was opened by a quote and closed by that of another text
