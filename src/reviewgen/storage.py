@@ -384,6 +384,7 @@ class Job:
         self.out, self.folder = out, out.with_name(f"{out.name}.partial")
         self._facts, self._waits = json.loads(json.dumps(dict(facts))), waits
         self._lock: Any = None
+        self._is_finished = False
 
     def __enter__(self) -> "Job":
         """Lock the folder.
@@ -404,7 +405,7 @@ class Job:
             lock = FileLock(self.folder / _LOCK, timeout=-1 if self._waits else 0)
             try:
                 lock.acquire()
-            except FileNotFoundError:  # the other process has just finished, and removed the folder
+            except (FileNotFoundError, FileExistsError):  # the other process has just removed the folder
                 continue
             except Timeout:
                 raise CheckpointError(f"Another process is working in {self.folder}. Wait for it to finish.") from None
@@ -420,7 +421,7 @@ class Job:
         return self
 
     def __exit__(self, *error: object) -> None:
-        if _names(self.folder) <= _NOT_PIECES:  # nothing is worth keeping
+        if not self._is_finished and _names(self.folder) <= _NOT_PIECES:  # nothing is worth keeping
             shutil.rmtree(self.folder, ignore_errors=True)
         self._lock.release()
         if LOCKS_OPEN_FILES and _names(self.folder) == {_LOCK}:
@@ -479,6 +480,7 @@ class Job:
             OutputExists: Something has that name by now.
         """
         publish(self.path(name), self.out)
+        self._is_finished = True  # the folder is another process's, as soon as it is removed
         shutil.rmtree(self.folder, ignore_errors=True)
 
 

@@ -79,12 +79,6 @@ def test_what_is_changed_and_counted(texts, kept, counts):
         assert counts_of(*texts) == counts
 
 
-def test_without_cleaning_texts_pass_exactly():
-    texts = ["", " ", "a<br>b", "a<br>b", "&amp;", "e\u0301", "\u0000", "A", "<p>a</p>"]
-    assert clean(*texts, clean=False) == (texts, {"read": 9, "kept": 9, "characters": sum(map(len, texts))})
-    assert clean("A<br>", "A<br>", clean=False, lowercase=True)[0] == ["a<br>", "a<br>"]
-
-
 def test_nothing_left_after_cleaning_is_an_error():
     for texts in (["", " ", "<br>"], ["\n"]):
         for read in (corpus_of, lambda texts: texts_of(texts, clean=True)):
@@ -198,12 +192,6 @@ def test_duplicates_are_dropped_as_by_a_set():
         assert read.texts == list(dict.fromkeys(texts))
         kept, characters = len(read.texts), sum(map(len, read.texts))
         assert read.report == CleaningReport(read=len(texts), kept=kept, characters=characters, duplicates=len(texts) - kept)
-
-
-def test_every_text_of_a_larger_corpus_is_found_again():
-    """Also the one with the largest hash of each of many batches."""
-    texts = [f"{number}" for number in range(30_000)]
-    assert texts_of(texts + texts[::-1], clean=True) == texts
 
 
 def test_a_text_is_split_by_64_bits_of_blake2b():

@@ -126,7 +126,6 @@ def test_values_stay_with_their_texts():
     for source, condition, said in [
         (ROWS, "star", "has no column 'star' for the condition of that name. Did you mean 'stars'"),
         (["a", "b"], "stars", "It has no columns at all"),
-        (ROWS, "text", "holds the text, so it cannot be a condition"),
         ([{"text": "a", "tags": ["x"]}], "tags", "Value 1 of column 'tags' of list of texts is of type list"),
     ]:
         with pytest.raises(DataError, match=said):

@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 import lzma
+import shutil
 import sqlite3
 import zipfile
 from pathlib import Path
@@ -14,6 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import reviewgen
+from reviewgen.errors import ConfigError
+from reviewgen.registry import find_tokenizer
 from tests.support.texts import refusal, texts_of, write
 
 BIG = "long text " * 6_500_000  # 65 MB
@@ -44,7 +48,7 @@ READ: list[tuple[str, bytes | str, dict[str, Any], list[str]]] = [
     ("a.csv", f'text,id\n"{BIG}",1\nb,2\n', {"max_text_characters": 1 << 27}, [BIG, "b"]),
     ("a.csv", "text,text\na,b\n", {}, ["a"]),
     ("a.csv", ",text\n0,007\n1,1.0\n", {}, ["007", "1.0"]),  # what DataFrame.to_csv writes
-    ("a.csv", '\n\ntext,id\n"a" ,2\n"b"c,"d\ne"\n', {}, ["a ", "bc"]),
+    ("a.csv", '\n\ntext,id\n"a" ,2\n"b"c,"d e"\n', {}, ["a ", "bc"]),
     ("a.csv", "text,id\nña,1\n".encode("utf-16"), {}, ["ña"]),
     ("a.tsv", "text\tid\na, b\t1\n", {}, ["a, b"]),
     (
@@ -73,7 +77,9 @@ READ: list[tuple[str, bytes | str, dict[str, Any], list[str]]] = [
     ("a.json", json.dumps({"text": ["a b", "c d"], "stars": [1, 2]}), {}, ["a b", "c d"]),
     ("a.json", json.dumps(ROWS, indent=1), {}, ["a b", "c d"]),
     ("a.json", "".join(json.dumps(row, indent=1) for row in ROWS), {}, ["a b", "c d"]),
-    ("a.json", '{"text": "only one"}', {}, ["only one"]),
+    ("a.json", '{"text": "only one", "tags": ["x y", "z"]}', {}, ["only one"]),
+    ("a.json", json.dumps({"tt1": {"text": "a b", "who": "Ann", "title": "A c"}}), {}, ["a b"]),
+    ("a.json", json.dumps({"a": "text 1", "b": "text 2", "c": "text 3"}), {}, ["text 1", "text 2", "text 3"]),
     ("a.parquet", parquet(pa.array(["a", None, "a"]).dictionary_encode()), {}, ["a", "", "a"]),
     ("a", b"a\nb\n", {}, ["a", "b"]),
     ("a", parquet(["a b"]), {}, ["a b"]),
@@ -82,7 +88,13 @@ REFUSED: list[tuple[str, bytes | str, dict[str, Any], str]] = [
     ("a.csv", "text,id\na,1\nb, c,2\n", {}, "row 3 has 3 fields, and the header has 2: 'b, c,2'"),
     ("a.csv", "text,id\na,1\nb\n", {}, "row 3 has 1 field"),
     ("a.csv", "text,id\na;1\n", {}, "row 2 has 1 field"),
-    ("a.csv", 'text\n"never closed\na\nb\n', {}, "the double quote opened in row 2 is never closed"),
+    ("a.csv", 'text\n"never closed\na\nb\n', {}, "the double quote opened in line 2 is never closed"),
+    ("a.csv", 'text,title\na,b\nc,"never closed\nd,e\n', {}, "the double quote opened in line 3 is never closed"),
+    ("a.csv", 'text,author\n"Wow what a film,Ann\n"Great film, Bob\n', {}, "closed within a text, in line 3"),
+    ("a.csv", 'text,stars\r"Wow what a film,5\r"fine film",4\rx,1\r', {}, "closed within a text"),
+    ("a.csv", 'text,stars\n"He said \\"no\\" to me",5\n', {}, "quotes after backslashes"),
+    ("a.json", json.dumps({"train": ROWS, "test": ROWS}), {}, "several lists of records: train, test"),
+    ("a.json", json.dumps({"columns": ["text", "stars"], "data": [["a b", 5], [3]]}), {}, "a row has 1 values"),
     ("a.csv", 'text,id\n"never closed,1\na,2\n"b",3\n', {}, "closed within a text, in line 4"),
     ("a.csv", "text,id\na\x00b,1\n", {}, "binary file"),
     ("a.csv", "stars,id\n4,1\n", {}, "no column of text; its columns are: stars, id"),
@@ -135,3 +147,25 @@ def test_a_database_a_folder_and_a_table(tmp_path: Path) -> None:
     write(tmp_path / "folder" / "notes.md", "not data\n")
     assert texts_of(tmp_path / "folder") == ["from a csv file", "from a txt file"]
     assert texts_of(pa.table({"text": ["a b", "c d"]})) == ["a b", "c d"]
+    (tmp_path / "many").mkdir()
+    for number in range(1500):
+        write(tmp_path / "many" / f"{number:04}.txt", f"text {number}\n")
+    assert texts_of(tmp_path / "many") == [f"text {number}" for number in range(1500)]
+    write(tmp_path / "folder" / "d.csv", "review,id\nnot in text,1\n")
+    assert "d.csv has no column 'text'" in refusal(tmp_path / "folder", text_column="text")
+
+
+def test_two_sources_of_one_name_and_two_stores_of_one_name_are_kept_apart(tmp_path: Path) -> None:
+    for folder, text in (("one", "A one\nC three\n"), ("two", "B two\nD four\n")):
+        (tmp_path / folder).mkdir()
+        write(tmp_path / folder / "a.txt", text)
+    one, two = ((tmp_path / folder / "a.txt").as_uri() for folder in ("one", "two"))
+    assert reviewgen.corpus(one, validation=two)["text"][:] == ["A one", "C three", "B two", "D four"]
+    for letters in ("abcde", "vwxyz"):
+        rows = [f"{letter} good {number}" for letter in letters for number in range(20)]
+        store = reviewgen.prepare(rows, preset="ngram-char", out=tmp_path / "store")
+        tokenizer = find_tokenizer("char")[0].load(store.folder / "tokenizer")
+        assert {tokenizer.decode(ids.tolist()) for ids, _ in store.splits()["train"].documents()} < set(rows)
+        shutil.rmtree(store.folder)
+    with pytest.raises(ConfigError, match="rename it"):
+        reviewgen.corpus([{"review": "a b", "text": "good"}] * 9, text_column="review", conditions=["text"])

@@ -204,14 +204,6 @@ def test_files_that_a_user_has_put_into_a_working_folder_stay(tmp_path: Path, mo
     assert mine.read_text() == "mine" and not (tmp_path / "store").exists()
 
 
-def test_all_of_a_store_is_forced_to_disk_before_it_gets_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    forced: set[int] = set()
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", lambda handle: forced.add(os.fstat(handle).st_ino))
-        reviewgen.prepare(TEXTS, preset="gru-char", out=tmp_path / "store")
-    assert {path.stat().st_ino for path in (tmp_path / "store").rglob("*")} <= forced
-
-
 def test_duplicates_across_files_are_those_of_a_set(tmp_path: Path) -> None:
     rows = texts(200)
     for number in range(3):

@@ -88,7 +88,9 @@ def _entries() -> Iterator[tuple[float, int, Path]]:
     for folder in root.iterdir() if root.is_dir() else ():
         with contextlib.suppress(OSError):  # another process is removing it
             if folder.is_dir() and not folder.name.startswith(WORKSPACE):
-                yield folder.stat().st_mtime, sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()), folder
+                files = [file.stat() for file in folder.rglob("*") if file.is_file()]
+                written = [file.st_mtime for file in files if folder.suffix == ".partial"]  # a job is used while it is written
+                yield max([folder.stat().st_mtime, *written]), sum(file.st_size for file in files), folder
 
 
 def digest_tokenizer(tokenizer: Tokenizer) -> str:

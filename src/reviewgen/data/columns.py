@@ -16,7 +16,16 @@ from reviewgen.errors import DataError, did_you_mean, quoted
 if TYPE_CHECKING:
     import pyarrow
 
-__all__ = ["MAX_TEXT_CHARACTERS", "Chunk", "Example", "SourceInfo", "choose_columns", "records_of", "to_examples"]
+__all__ = [
+    "MAX_TEXT_CHARACTERS",
+    "USUAL_NAMES",
+    "Chunk",
+    "Example",
+    "SourceInfo",
+    "choose_columns",
+    "records_of",
+    "to_examples",
+]
 
 MAX_TEXT_CHARACTERS = 10_000_000
 """The default of ``max_text_characters``."""
@@ -26,7 +35,18 @@ Example: TypeAlias = tuple[str, Sequence[str | float | None]]
 """A text and one value for each condition, in order: a string, a finite number, or None if the value is missing."""
 
 _PREVIEW = 1000  # characters
-_NAMES = ["text", "review", "review_text", "reviewtext", "content", "body", "review_body", "comment", "caption", "description"]
+USUAL_NAMES = [
+    "text",
+    "review",
+    "review_text",
+    "reviewtext",
+    "content",
+    "body",
+    "review_body",
+    "comment",
+    "caption",
+    "description",
+]
 _CODE = re.compile(r"[!-~]*[\d_/@\\:=#][!-~]*|[!-~]*\w\.\w[!-~]*")  # an id, a date, a URL, a path, an address
 _WORD = re.compile(r"[^\W\d_]+")
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -166,7 +186,11 @@ def to_examples(
     Raises:
         DataError: A text is not a string or is too long, or a condition value is neither a string nor a number.
     """
+    if column is None and not isinstance(chunk, Sequence):
+        raise DataError(f"{name} has columns, and the files before it have none: give files of one format.")
     texts, place = (chunk, name) if column is None else (_values(chunk, column), f"column {column!r} of {name}")
+    if column is not None and first == 1 and not _has_column(chunk, column):
+        raise DataError(f"{name} has no column {quoted(column)}, as the records before it have.")
     values = [_values(chunk, condition, is_text=False) for condition in conditions]
     rows = zip(*values, strict=True) if values else ((),) * len(texts)
     return [
@@ -176,6 +200,13 @@ def to_examples(
         )
         for number, (text, row) in enumerate(zip(texts, rows, strict=True), first)
     ]
+
+
+def _has_column(chunk: Chunk, column: str) -> bool:
+    top = column.partition(".")[0]
+    if not isinstance(chunk, Sequence):
+        return column in chunk.schema.names or top in chunk.schema.names
+    return not all(isinstance(each, Mapping) and column not in each and top not in map(str, each) for each in chunk)
 
 
 def _values(chunk: Chunk, column: str, *, is_text: bool = True) -> Sequence[Any]:
@@ -192,8 +223,10 @@ def _values(chunk: Chunk, column: str, *, is_text: bool = True) -> Sequence[Any]
 
 
 def _look_up(record: Mapping[str, Any], column: str) -> Any:
-    if column in record or "." not in column:
-        return record.get(column)
+    if column in record:
+        return record[column]
+    if "." not in column:
+        return next((value for name, value in record.items() if str(name) == column), None)
     top, _, rest = column.partition(".")
     inner = record.get(top)
     return _look_up(inner, rest) if isinstance(inner, Mapping) else None
@@ -213,7 +246,7 @@ def _guess_text_column(name: str, columns: list[str], records: list[Any]) -> str
     seeming = {column: sum(len(value) for value in values[column] if _is_text(value.strip())) for column in columns}
     textual = [column for column in columns if lengths[column] and 3 * seeming[column] >= lengths[column]]
     usual = {column.lower(): column for column in reversed(textual or [column for column in columns if lengths[column]])}
-    for word in _NAMES:
+    for word in USUAL_NAMES:
         if word in usual:
             return usual[word]
     if not textual:

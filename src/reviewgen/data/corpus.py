@@ -10,6 +10,7 @@ process; a source of one long text is cut into parts instead (see ``documents``)
 
 import functools
 import hashlib
+import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -79,6 +80,8 @@ class DataConfig:
         check(self)
         if len(set(self.conditions)) < len(self.conditions):
             raise ConfigError(f"A condition is named twice: {', '.join(self.conditions)}.")
+        if reserved := {"text", "split"}.intersection(self.conditions):
+            raise ConfigError(f"A condition cannot be named {reserved.pop()!r}, as a column of the corpus is: rename it.")
 
     @property
     def cleaning(self) -> dict[str, bool]:
@@ -118,7 +121,8 @@ class Corpus:
     @classmethod
     def open(cls, folder: Path) -> "Corpus":
         """Return the corpus in a folder."""
-        return replace(cls.from_json(read_json(folder / CORPUS_FILE, MAX_RECORD)), files=sorted(folder.glob("*.arrow")))
+        facts = read_json(folder / CORPUS_FILE, MAX_RECORD)
+        return replace(cls.from_json(facts), files=[folder / name for name in facts["parts"]])
 
     def to_json(self) -> dict[str, Any]:
         """Return the facts as JSON values."""
@@ -210,9 +214,7 @@ def make_corpus(
     if job.done(f"corpus/{CORPUS_FILE}"):
         return Corpus.open(job.path("corpus"))
     progress("Reading and cleaning")
-    for number, source in enumerate(sources):
-        _clean(source, number, config, job, ranks, is_alone=len(sources) == 1)
-    raw = [sorted(job.path("raw").glob(f"{number}-*.arrow")) for number in range(len(sources))]
+    raw = [_clean(source, number, config, job, ranks, is_alone=len(sources) == 1) for number, source in enumerate(sources)]
     files = [*raw[0], *(raw[1] if raw[1:] else ())]
     reports = [_add_up(source, own, config) for source, own in zip(sources, raw, strict=True)]
     hashes = [read_column(own, "hash", np.uint64) for own in raw]
@@ -239,8 +241,8 @@ def _count(reports: Sequence[CleaningReport], sizes: Sequence[int], name: str, m
         setattr(report, name, int(own.sum()))
 
 
-def _clean(source: Source, number: int, config: DataConfig, job: Job, ranks: Ranks, *, is_alone: bool) -> None:
-    """Read and clean the units of a source into parts."""
+def _clean(source: Source, number: int, config: DataConfig, job: Job, ranks: Ranks, *, is_alone: bool) -> list[Path]:
+    """Read and clean the units of a source into parts; return their files, in order."""
     cut: Callable[[str], list[str]] | None = None
     if source.info.is_one_text:
         cut = functools.partial(cut_text, held_out=HELD_OUT) if is_alone else divide_text
@@ -254,9 +256,10 @@ def _clean(source: Source, number: int, config: DataConfig, job: Job, ranks: Ran
         shares = ranks.world_size * workers if unit.is_shared and not is_here else 1
         tasks += [(job_folder, f"{prefix}{place:05d}", common, unit, config, cut, characters, n, shares) for n in range(shares)]
     if is_here:
-        main_only(ranks, functools.partial(share, OneProcess(), _clean_unit, tasks))
+        names = main_only(ranks, functools.partial(share, OneProcess(), _clean_unit, tasks))
     else:
-        share(ranks, _clean_unit, tasks, workers)
+        names = share(ranks, _clean_unit, tasks, workers)
+    return sorted(job_folder / name for name in itertools.chain.from_iterable(names))
 
 
 def _clean_unit(
@@ -269,17 +272,20 @@ def _clean_unit(
     characters: int,
     own: int,
     shares: int,
-) -> None:
-    """Read a unit, and write every ``shares``-th of its parts from ``own`` on, unless an earlier try has.
+) -> list[str]:
+    """Read a unit, and write every ``shares``-th of its parts from ``own`` on, unless an earlier try has; return their names.
 
     A part of a unit that is shared has about as many characters as asked for; any other unit is one part.
     """
     examples = source.examples(unit)
     parts = _cut_parts(examples, characters) if unit.is_shared or source.facts is None else iter([examples])
+    written = []
     for number, part in enumerate(parts):
         file = f"{name}-{number:05d}.arrow"
         if number % shares == own:
+            written.append(file)
             write_part(folder / file, functools.partial(_clean_part, part, source, config, cut))
+    return written
 
 
 def _cut_parts(examples: Iterable[Example], characters: int) -> Iterator[list[Example]]:
@@ -428,7 +434,7 @@ def _finish(
         config.conditions,
         targets,
     )
-    content = json.dumps(corpus.to_json()).encode()
+    content = json.dumps({**corpus.to_json(), "parts": [file.name for file in targets]}).encode()
     main_only(ranks, lambda: job.write(f"corpus/{CORPUS_FILE}", lambda file: write_file(file, content)))
     return corpus
 

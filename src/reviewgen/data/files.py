@@ -13,6 +13,7 @@ import lzma
 import re
 import shutil
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,7 @@ from reviewgen.inputs import open_input
 from reviewgen.names import parse_hub_id
 from reviewgen.registry import list_plugins
 
-__all__ = ["KINDS", "PlainFile", "fetch_files", "find_files", "is_url", "make_plain", "name_encodings", "suffix_of"]
+__all__ = ["KINDS", "PlainFile", "fetch_files", "find_files", "is_text", "is_url", "make_plain", "name_encodings", "suffix_of"]
 
 KINDS = {
     ".txt": "text",
@@ -46,6 +47,7 @@ KINDS = {
 _TEXTS = {"text", "csv", "json"}
 _MAGIC = {b"PAR1": "parquet", b"ARROW1": "arrow", b"SQLite format 3\0": "sqlite"}
 _CHUNK, _MAX_LINE = 1 << 20, 1 << 16  # bytes; the second of a line that an encoding is recognised from
+_MAX_NAME = 255  # bytes
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _DAMAGE = re.compile("\ufffd+")
 
@@ -89,6 +91,11 @@ def is_url(source: str) -> bool:
     return _URL.match(source) is not None and parse_hub_id(source) is None
 
 
+def is_text(source: str | Path) -> bool:
+    """Return whether a source is surely a text, not the name of a file."""
+    return "\n" in str(source) or any(len(part.encode("utf-8", "replace")) > _MAX_NAME for part in str(source).split("/"))
+
+
 def suffix_of(file: Path) -> str:
     """Return a file's suffix in lower case, without that of a compression."""
     name = file.stem if file.suffix.lower() in {*_OPENERS, ".zip"} else file.name
@@ -116,7 +123,8 @@ def find_files(pattern: str | Path) -> list[Path]:
     if is_folder:
         if (path / "model.safetensors").is_file():
             raise DataError(f"The folder {pattern} is a saved model. Give the reviews instead.")
-        known = {file: kind_of(file, None) for file in path.rglob("*") if file.is_file() and file.name != "manifest.json"}
+        inside = (file for file in path.rglob("*") if not any(part.startswith(".") for part in file.relative_to(path).parts))
+        known = {file: kind_of(file, None) for file in inside if file.is_file() and file.name != "manifest.json"}
         if not any(known.values()):
             raise DataError(f"The folder {pattern} has no data files ({', '.join(KINDS)}). Name its files with a glob.")
         return sorted(file for file, kind in known.items() if kind is not None)
@@ -183,7 +191,7 @@ def make_plain(file: Path, folder: Path, name: str | None = None) -> Iterator[Pl
             plain = _make_plain(file, folder, name)
             if plain.facts[1]:
                 yield plain
-    except (OSError, EOFError, lzma.LZMAError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, RuntimeError, lzma.LZMAError, zlib.error, zipfile.BadZipFile) as error:
         if isinstance(error, DataError) or getattr(error, "errno", None) == 28:
             raise
         raise DataError(f"{name} cannot be read: {first_line(error)}.") from None
@@ -191,11 +199,12 @@ def make_plain(file: Path, folder: Path, name: str | None = None) -> Iterator[Pl
 
 def _unzip(file: Path, folder: Path, name: str) -> Iterator[PlainFile]:
     with zipfile.ZipFile(file) as archive:
-        members = [member for member in archive.namelist() if Path(member).suffix.lower() in KINDS]
+        names = [name for name in archive.namelist() if not name.startswith("__MACOSX/")]
+        members = [name for name in names if kind_of(Path(name), None) is not None]
         if not members:
             raise DataError(f"{name} has no data files ({', '.join(KINDS)}).")
         for number, member in enumerate(sorted(members)):
-            copy = _copy_name(folder, Path(f"{number}{Path(member).suffix}"))
+            copy = _copy_name(folder, Path(f"{number}-{Path(member).name}"))
             with archive.open(member) as stream, storage_errors(folder), copy.open("wb") as target:
                 shutil.copyfileobj(stream, target, _CHUNK)
             yield from make_plain(copy, folder, f"{name}/{member}")
@@ -209,6 +218,8 @@ def _make_plain(file: Path, folder: Path, name: str) -> PlainFile:
         with (opener or open_input)(file) as stream, storage_errors(folder), path.open("wb") as target:
             shutil.copyfileobj(stream, target, _CHUNK)
     digest, is_utf8, is_binary = _look(path)
+    if (log := Path(f"{path}-wal")).is_file() and kind == "sqlite":  # what was committed last
+        digest += _look(log)[0]
     facts = (suffix, path.stat().st_size, digest)
     if kind not in _TEXTS or (is_utf8 and not is_binary):
         return PlainFile(path, name, kind, facts)

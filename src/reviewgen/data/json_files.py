@@ -10,10 +10,11 @@
 
 import itertools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from reviewgen.data.columns import USUAL_NAMES
 from reviewgen.data.documents import open_lines
 from reviewgen.data.tables import batched
 from reviewgen.errors import DataError, first_line
@@ -82,6 +83,8 @@ def _read_array(path: Path, name: str) -> Iterator[Any]:
             for record in ijson.items(file, "item", use_float=True):
                 number += 1
                 yield record
+        except RecursionError:
+            raise DataError(f"{name} cannot be read: record {number + 1:,} is nested too deeply.") from None
         except ijson.JSONError as error:
             place = f"after record {number:,}" if number else "in the first record"
             text = str(error)
@@ -103,19 +106,33 @@ def _read_values(path: Path) -> list[Any]:
 
 
 def _find_records(values: list[Any], name: str) -> list[Any]:
+    """Return the records of the values of a file.
+
+    Raises:
+        DataError: There are several lists of records, or columns of several lengths.
+    """
     if len(values) != 1 or not isinstance(values[0], Mapping):
         return values
     value = values[0]
     inner = list(value.values())
     if isinstance(value.get("columns"), list) and isinstance(value.get("data"), list):
-        return [dict(zip(value["columns"], row, strict=False)) for row in value["data"]]
-    lists = [each for each in inner if isinstance(each, list) and each and isinstance(each[0], Mapping | str)]
-    if lists and not all(isinstance(each, list) for each in inner):
-        return max(lists, key=len)
-    if lists:
-        longest = max(lists, key=len)
-        is_table = len({len(each) for each in inner}) == 1 and len(inner) > 1 and not isinstance(longest[0], Mapping)
-        return _from_columns({key: dict(enumerate(each)) for key, each in value.items()}) if is_table else longest
+        return [_row(value["columns"], row, name) for row in value["data"]]
+    if any(isinstance(each, str) for each in inner):
+        is_record = any(str(key).lower() in USUAL_NAMES for key in value) or not all(isinstance(each, str) for each in inner)
+        return values if is_record or len(inner) < 3 else inner
+    lists = {key: each for key, each in value.items() if isinstance(each, list) and each}
+    records = [key for key, each in lists.items() if isinstance(each[0], Mapping)]
+    if len(records) > 1:
+        raise DataError(f"{name} has several lists of records: {', '.join(map(str, records))}. Save the one to read as a file.")
+    if records:
+        return list(lists[records[0]])
+    if lists and len(lists) == len(inner) > 1:
+        rows = max(map(len, inner))
+        return [
+            _row(list(value), [each[number] if number < len(each) else None for each in inner], name) for number in range(rows)
+        ]
+    if len(lists) == 1 and isinstance(next(iter(lists.values()))[0], str):
+        return next(iter(lists.values()))
     if len(inner) == 1 and isinstance(inner[0], Mapping) and any(isinstance(each, list | Mapping) for each in inner[0].values()):
         return _find_records(inner, name)  # as {"data": {"reviews": [...]}}
     if inner and all(isinstance(each, Mapping) for each in inner):
@@ -123,12 +140,18 @@ def _find_records(values: list[Any], name: str) -> list[Any]:
     return values
 
 
+def _row(columns: Sequence[str], row: Sequence[Any], name: str) -> dict[str, Any]:
+    if len(columns) != len(row):
+        raise DataError(f"{name} cannot be read: a row has {len(row)} values, and there are {len(columns)} columns: {row!r:.60}.")
+    return dict(zip(columns, row, strict=True))
+
+
 def _are_columns(value: Mapping[str, Mapping[str, Any]]) -> bool:
-    """Return whether the inner keys of a mapping of mappings are those of rows: numbers, or more than the outer ones."""
-    keys = list(dict.fromkeys(itertools.chain.from_iterable(value.values())))
-    return all(str(key).isdecimal() for key in keys) or (
-        not all(str(key).isdecimal() for key in value) and len(keys) > len(value)
-    )
+    """Return whether a mapping of mappings has columns, as pandas writes them, rather than objects by their ids."""
+    keys = {str(key).lower() for each in value.values() for key in each}
+    if all(key.isdecimal() for key in keys) or keys.intersection(USUAL_NAMES):
+        return not keys.intersection(USUAL_NAMES)
+    return any(str(key).lower() in USUAL_NAMES for key in value)
 
 
 def _from_columns(value: Mapping[str, Mapping[Any, Any]]) -> list[Any]:

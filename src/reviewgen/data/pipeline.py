@@ -17,7 +17,7 @@ from typing import Any
 
 from reviewgen.conditions import Conditions
 from reviewgen.data.cache import cache_folder, prune_cache, touch, workspace
-from reviewgen.data.corpus import CORPUS_FILE, Corpus, DataConfig, make_corpus
+from reviewgen.data.corpus import Corpus, DataConfig, make_corpus
 from reviewgen.data.filters import check_filters
 from reviewgen.data.prepare import IndexChoice, TokenizerChoice, encode_corpus
 from reviewgen.data.sources import Source, open_source
@@ -60,11 +60,14 @@ class Texts:
 
     def open(self, folder: Path) -> list[Source]:
         """Open the sources."""
-        opened = [open_source(self.source, self.config, folder, allow_missing=self.allow_missing)]
+        folders = [folder / name for name in ("source", "validation")]
+        for each in folders:
+            each.mkdir(exist_ok=True)
+        opened = [open_source(self.source, self.config, folders[0], allow_missing=self.allow_missing)]
         if self.validation is not None or self.validation_split is not None:
             second = self.source if self.validation is None else self.validation
             config = replace(self.config, dataset_split=self.validation_split)
-            opened.append(open_source(second, config, folder, allow_missing=self.allow_missing))
+            opened.append(open_source(second, config, folders[1], allow_missing=self.allow_missing))
         return opened
 
     def settings(self) -> dict[str, Any]:
@@ -102,7 +105,9 @@ def cached_corpus(texts: Texts, progress: Progress = lambda stage: None) -> Corp
         else:
             target = cache_folder() / f"texts-{_digest(facts)}"
             with storage_errors(target):
-                if not (target / CORPUS_FILE).exists():
+                if target.exists() and not _is_whole_corpus(target):
+                    shutil.rmtree(target)  # as where its removal was cut off
+                if not target.exists():
                     with Job(target, facts, waits=True) as job:
                         if not target.exists():
                             texts.make(sources, job, OneProcess(), progress)
@@ -158,6 +163,13 @@ def _identify(sources: Sequence[Source]) -> list[Any]:
     return [[source.info.name, source.facts] for source in sources]
 
 
+def _is_whole_corpus(folder: Path) -> bool:
+    try:
+        return all(file.is_file() for file in Corpus.open(folder).files)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
 def _is_whole(folder: Path) -> bool:
     try:
         return bool(StoreFolder.read(folder))
@@ -193,7 +205,7 @@ def prepare_store(
     with ExitStack() as stack:
         copies = stack.enter_context(workspace())
         settings = {"tokenizer": choice.facts(), "novelty": [index.form, index.megabytes], **texts.settings()}
-        job = Job(out, settings)
+        job, own = Job(out, settings), list[Source]()  # the second of the main process, whose objects stay there
 
         def begin() -> tuple[StoreFolder | None, list[Source], str]:
             """Open the sources; return the store, if the same job has made it already."""
@@ -217,12 +229,14 @@ def prepare_store(
             job.require({"texts": _identify(opened)})
             if any(source.facts is None for source in opened):  # what an earlier try has read cannot be compared
                 job.clear()
-            return None, opened, _digest({**settings, "texts": _identify(opened)})
+            own.extend(opened)
+            shown = [replace(source, units=()) if source.facts is None else source for source in opened]
+            return None, shown, _digest({**settings, "texts": _identify(opened)})
 
         existing, sources, identity = main_only(ranks, begin)
         if existing is not None:
             return existing
-        corpus = texts.make(sources, job, ranks, progress)
+        corpus = texts.make(own or sources, job, ranks, progress)
         more = {**facts, "job": identity, "reading": texts.config.facts()}
         more |= {"near_duplicates": texts.near_duplicates, "decontaminate": texts.decontaminate}
         encode_corpus(corpus, choice, index, job, ranks, progress, facts=more)

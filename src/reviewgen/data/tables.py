@@ -4,7 +4,6 @@ A reader gets the columns that are needed, or None for all. It can be called in 
 """
 
 import csv
-import io
 import itertools
 import re
 import sqlite3
@@ -13,22 +12,35 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from reviewgen.errors import ConfigError, DataError, first_line, quoted, shortened
 
 if TYPE_CHECKING:
     import pyarrow
 
-__all__ = ["CsvFormat", "find_format", "read_arrow", "read_csv", "read_parquet", "read_spreadsheet", "read_sqlite", "row_groups"]
+__all__ = [
+    "CsvFormat",
+    "batched",
+    "check_quotes",
+    "find_format",
+    "read_arrow",
+    "read_csv",
+    "read_parquet",
+    "read_spreadsheet",
+    "read_sqlite",
+    "row_groups",
+]
 
 CsvFormat = tuple[str, Sequence[str], int]
 """The separator of a csv file, the names of its columns, and the number of empty lines before them."""
 
 _SEPARATORS = ",;\t|"
 _HEAD, _PROBED_ROWS = 1 << 20, 10  # characters that the format is looked for in; rows that are compared
+_CHUNK = 1 << 22  # bytes that are looked through at once
 _BLOCK, _MAX_BLOCK = 1 << 20, 1 << 29  # bytes; a row must fit into a block, so it grows where one does not
 _ROWS = 1024  # of a batch
 _RAGGED = re.compile(r"Row #(\d+): Expected (\d+) columns, got (\d+): (.*)", re.DOTALL)
-_SWALLOWED = '\n[^"]*"$'  # how a text ends that was opened by a quote and closed by that of another text
 
 
 def find_format(path: Path) -> CsvFormat | None:
@@ -64,10 +76,9 @@ def read_csv(path: Path, name: str, found: CsvFormat, columns: Sequence[str] | N
         DataError: A row has more or fewer fields than the header, or a quote is not closed.
     """
     import pyarrow
-    from pyarrow import compute
     from pyarrow.csv import ConvertOptions, ParseOptions, ReadOptions, open_csv
 
-    (separator, names, empty), rows, last, is_checked = found, 1, None, False  # the first row is the header
+    (separator, names, empty), rows = found, 1  # the first row is the header
     wanted = [column for column in names if columns is None or column in columns] or names[:1]
     convert = ConvertOptions(column_types=dict.fromkeys(wanted, pyarrow.string()), include_columns=wanted, null_values=[])
     parse = ParseOptions(delimiter=separator, newlines_in_values=True)
@@ -78,13 +89,7 @@ def read_csv(path: Path, name: str, found: CsvFormat, columns: Sequence[str] | N
             read = ReadOptions(use_threads=False, block_size=block, column_names=names, skip_rows=empty, skip_rows_after_names=1)
             for whole in open_csv(path, read, parse, convert):
                 batch, known = whole.slice(known), max(0, known - len(whole))
-                for column in () if is_checked else batch.columns:
-                    if compute.any(compute.match_substring_regex(column, _SWALLOWED)).as_py():
-                        _check_quotes(path, name, separator)
-                        is_checked = True
-                        break
                 rows += len(batch)
-                last = batch if len(batch) else last
                 for start in range(0, len(batch), _ROWS):
                     yield batch.slice(start, _ROWS)
         except pyarrow.ArrowInvalid as error:
@@ -93,31 +98,57 @@ def read_csv(path: Path, name: str, found: CsvFormat, columns: Sequence[str] | N
                 continue
             raise _csv_error(error, name, separator, rows) from None
         break
-    if last is not None and any("\n" in str(column[-1]) for column in last.columns) and not _ends_quoted(path):
-        raise DataError(
-            f"{name} cannot be read: the double quote opened in row {rows:,} is never closed; close it where its text ends, and "
-            "double the quotes inside it."
-        )
 
 
-def _ends_quoted(path: Path) -> bool:
-    with path.open("rb") as stream:
-        stream.seek(-min(1 << 10, path.stat().st_size), io.SEEK_END)
-        return b'"' in stream.read().rstrip().rpartition(b"\n")[2]
+def check_quotes(path: Path, name: str, found: CsvFormat) -> None:
+    """Raise if the quotes of a csv file break its rules: rows would be read as one text, or texts without their quotes.
 
+    Characters after a closing quote are accepted within a line, as in ``"He said "no" twice"``.
 
-def _check_quotes(path: Path, name: str, separator: str) -> None:
-    """Raise if a quote is closed within a text, as where one is forgotten: the rows between would be read as one text."""
+    Raises:
+        DataError: A quote is never closed, or closed within a text.
+    """
+    if _are_regular(path, found[0]):
+        return
+    lines: list[str] = []
     with path.open(encoding="utf-8", newline="") as stream:
-        rows = csv.reader(stream, delimiter=separator, strict=True)
-        try:
-            for _ in rows:
-                pass
-        except csv.Error:
-            raise DataError(
-                f"{name} cannot be read: a double quote is closed within a text, in line {rows.line_num:,}; close each where its "
-                "text ends, and double the quotes inside it."
-            ) from None
+        kept = (lines.append(line) or line for line in stream)  # type: ignore[func-returns-value]
+        rows = csv.reader(kept, delimiter=found[0], strict=True)
+        while True:
+            lines.clear()
+            first = rows.line_num + 1
+            try:
+                next(rows)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                is_open = "end of data" in str(error)
+                if not is_open and len(lines) == 1 and lines[0].count('"') % 2 == 0 and '\\"' not in lines[0]:
+                    continue
+                how = f"is closed within a text, in line {rows.line_num:,}"
+                if '\\"' in lines[-1]:
+                    how = "has quotes after backslashes"
+                raise DataError(
+                    f"{name} cannot be read: the double quote opened in line {first:,} {'is never closed' if is_open else how}; "
+                    "close it where its text ends, and double the quotes inside it."
+                ) from None
+
+
+def _are_regular(path: Path, separator: str) -> bool:
+    """Return whether each quote opens or closes a field, or is doubled; the state at a quote is the number of those before."""
+    if not path.stat().st_size:
+        return True
+    data, edges, count = np.memmap(path, np.uint8, "r"), np.zeros(256, np.bool_), 0
+    edges[list(f'"\r\n{separator}'.encode())] = True
+    for start in range(0, len(data), _CHUNK):
+        places = start + np.flatnonzero(data[start : start + _CHUNK] == ord('"'))
+        is_opening = (count + np.arange(len(places))) % 2 == 0
+        beside = np.where(is_opening, places - 1, places + 1)
+        is_inside = (beside >= 0) & (beside < len(data))
+        if not edges[data[beside[is_inside]]].all():
+            return False
+        count += len(places)
+    return count % 2 == 0
 
 
 def _csv_error(error: Exception, name: str, separator: str, rows: int) -> DataError:

@@ -1,7 +1,7 @@
 """Reader, the contract of a function that reads files or URLs of a format that reviewgen does not know. No torch."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
 if TYPE_CHECKING:
     import pyarrow
@@ -12,6 +12,7 @@ Records: TypeAlias = "pyarrow.RecordBatch | Sequence[Mapping[str, Any]]"
 """Some records: an Arrow batch, or a list of mappings of column to value."""
 
 
+@runtime_checkable
 class Reader(Protocol):
     """A function from a file or a URL to its records; an entry point in ``reviewgen.readers``.
 
