@@ -30,8 +30,6 @@ from numpy.typing import NDArray
 from reviewgen.config import MAX_VOCABULARY, check, read_json
 from reviewgen.errors import BundleError, DataError
 
-__all__ = ["CharConfig", "CharTokenizer"]
-
 BOS, EOS, FIRST_DIGIT, FIRST_CHARACTER = 0, 1, 2, 18
 FILE, SCHEMA = "characters.json", 1
 UNKNOWN = -1

@@ -16,8 +16,6 @@ from tokenizers.decoders import Decoder
 from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel, Split
 
-__all__ = ["BOS", "EOS", "write_json"]
-
 BOS, EOS = "<bos>", "<eos>"
 BAR = "\u2502"
 DIGITS = "".join(chr(0x2460 + digit) for digit in range(16))  # circled numbers, which ByteLevel never gives

@@ -2,6 +2,4 @@
 
 from pathlib import Path
 
-__all__ = ["TOKENIZER"]
-
 TOKENIZER = Path(__file__).with_name("web_tokenizer.js")

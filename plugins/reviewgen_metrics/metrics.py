@@ -5,8 +5,6 @@ from typing import ClassVar
 
 from reviewgen.protocols import TextSample
 
-__all__ = ["DISTINCT_1", "DISTINCT_2", "DISTINCT_3", "DISTINCT_4", "NEW_WORDS", "SELF_REPETITION", "Distinct", "NewWords"]
-
 
 @dataclass(frozen=True)
 class Distinct:

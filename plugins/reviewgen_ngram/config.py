@@ -6,8 +6,6 @@ from typing import Annotated, Literal
 from reviewgen.config import Bound, check
 from reviewgen.errors import ConfigError
 
-__all__ = ["NgramConfig"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class NgramConfig:

@@ -16,8 +16,6 @@ from jaxtyping import Int64, Integer
 from reviewgen.compiled import compiled
 from reviewgen_ngram.memory import Arena
 
-__all__ = ["NgramCounter", "Packing", "Rows", "token_dtype"]
-
 BLOCK_BYTES = 1 << 26  # of one block's rows, before sorting
 MERGED_ROWS = 1 << 22  # of two blocks, before the pages of files are released
 DIGIT = 8  # bits that a radix sort orders by in one pass

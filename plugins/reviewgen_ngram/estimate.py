@@ -25,16 +25,6 @@ from reviewgen.protocols import CountGroup
 from reviewgen_ngram.memory import Arena
 from reviewgen_ngram.nodes import Nodes, Share
 
-__all__ = [
-    "ABSOLUTE_FALLBACK",
-    "FALLBACK",
-    "Estimate",
-    "absolute_discount",
-    "discounts_from",
-    "estimate",
-    "root_row",
-]
-
 FALLBACK = (0.5, 1.0, 1.5)  # lmplz --discount_fallback
 ABSOLUTE_FALLBACK = 0.5
 STUPID = 0.4

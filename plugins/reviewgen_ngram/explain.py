@@ -24,8 +24,6 @@ from reviewgen_ngram.config import NgramConfig
 from reviewgen_ngram.tensors import Trained
 from reviewgen_ngram.trie import family, probability
 
-__all__ = ["Followers", "explain", "recover"]
-
 MAX_TOTAL = 1 << 22  # of the counts of a context; float32 does not distinguish larger ones
 ROUNDING = 2.0**-22  # of a difference of two float32, relative to the larger
 

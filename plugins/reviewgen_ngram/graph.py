@@ -11,8 +11,6 @@ from reviewgen_ngram.explain import explain
 from reviewgen_ngram.tensors import Trained
 from reviewgen_ngram.trie import family, probability
 
-__all__ = ["describe_ngram"]
-
 CHILDREN = 3  # of a context that are shown, the most probable ones
 LEVELS = 4  # of the trie that are shown
 NOTE = "A token that was not seen after a context is looked up after the context without its first token (back-off)."

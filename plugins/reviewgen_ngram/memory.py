@@ -9,8 +9,6 @@ import numpy as np
 
 from reviewgen.errors import storage_errors
 
-__all__ = ["Arena"]
-
 LARGEST_SHARE = 8  # an array of more than an eighth of the limit goes to disk
 _CHUNK_BYTES = 1 << 20
 

@@ -29,8 +29,6 @@ from reviewgen_ngram.stepping import NgramStepper, log_rows
 from reviewgen_ngram.tensors import Trained, expect_arrays, read_arrays, write_arrays
 from reviewgen_ngram.trie import advance, dense, make_trie, score
 
-__all__ = ["Ngram", "NgramConfig"]
-
 DENSE_CELLS = 1 << 21  # probabilities computed at once: 16 MiB
 MEBIBYTE = 1 << 20
 

@@ -18,8 +18,6 @@ from reviewgen.protocols import CountGroup
 from reviewgen_ngram.counts import Rows, token_dtype
 from reviewgen_ngram.memory import Arena
 
-__all__ = ["Nodes", "Share", "gather", "grow", "link"]
-
 PIECE_ROWS = 1 << 22  # read before the pages of files are released
 MAX_NODES = (1 << 31) - 1  # node numbers and counts have 32 bits
 

@@ -7,8 +7,6 @@ Held-out bits per character by char order (5, 6, 7, 8, 9): 2018 blogs without le
 
 from reviewgen.config import Preset
 
-__all__ = ["NGRAM_CHAR", "NGRAM_WORD"]
-
 NGRAM_CHAR = Preset(
     model="ngram",
     tokenizer="char",

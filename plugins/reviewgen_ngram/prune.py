@@ -18,8 +18,6 @@ from reviewgen.protocols import CountGroup
 from reviewgen_ngram.estimate import Estimate, root_row
 from reviewgen_ngram.nodes import Nodes, Share
 
-__all__ = ["CODES", "Quantized", "entropy_losses", "frequent", "prune", "quantize", "texts_per_token"]
-
 CODES = 256
 ROUNDING = 2e-7  # of a probability in single precision
 MIN_UNSEEN = 1e-6  # minimum probability of the unseen tokens of a quantised context

@@ -14,8 +14,6 @@ from reviewgen.protocols import CountGroup
 from reviewgen_ngram.counts import NgramCounter, Rows
 from reviewgen_ngram.memory import Arena
 
-__all__ = ["Alone", "exchange"]
-
 PIECE_BYTES = 1 << 25  # of the rows that a process sends at a time
 
 

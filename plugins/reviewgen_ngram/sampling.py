@@ -10,8 +10,6 @@ from reviewgen.compiled.spelling import follows, rule_out_misspelled
 from reviewgen.compiled.windows import copies, forbid
 from reviewgen_ngram.trie import context_after, family, fill_row, find, follow, probability, search_end
 
-__all__ = ["PROPOSALS", "sample", "sample_plain", "step"]
-
 PROPOSALS = 3  # rejected before a token is sampled from all probabilities
 MAX_NUMBERS = 2 * PROPOSALS + 1  # random numbers that a token takes
 MAX_MISSES = 8  # tokens of unknown words, after which one is sampled from all that are not

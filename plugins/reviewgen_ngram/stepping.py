@@ -18,8 +18,6 @@ from reviewgen_ngram.sampling import PROPOSALS, sample, sample_plain, step
 from reviewgen_ngram.tensors import Trained, expect_arrays, read_arrays
 from reviewgen_ngram.trie import advance, dense
 
-__all__ = ["NgramStepper", "log_rows"]
-
 
 class NgramStepper:
     """The stepper of ``ngram``. The state is the model's, int64 (B,): the node of each row's context.

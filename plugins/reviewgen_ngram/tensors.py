@@ -15,8 +15,6 @@ from reviewgen.protocols import TensorSpec
 from reviewgen_ngram.counts import token_dtype
 from reviewgen_ngram.trie import GROUP, Trie, family, probability, stored_end
 
-__all__ = ["Trained", "expect_arrays", "read_arrays", "write_arrays"]
-
 TOO_LARGE = np.int64(1 << 40)  # above any link
 ROUNDING = 1e-6  # error of the probability that a shorter context leaves, computed as a difference from one
 TOLERANCE = 1e-4  # on the sum of the probabilities of a context

@@ -15,21 +15,6 @@ from reviewgen_ngram.estimate import Estimate, root_row
 from reviewgen_ngram.nodes import Nodes
 from reviewgen_ngram.prune import Quantized
 
-__all__ = [
-    "GROUP",
-    "Trie",
-    "advance",
-    "context_after",
-    "dense",
-    "family",
-    "fill_row",
-    "follow",
-    "make_trie",
-    "probability",
-    "score",
-    "search_end",
-]
-
 GROUP_BITS = 4  # shifts are cheaper than divisions that round down
 GROUP = 1 << GROUP_BITS  # contexts that share one base
 

@@ -5,8 +5,6 @@ from typing import Annotated, Literal
 
 from reviewgen.config import Bound, check
 
-__all__ = ["NnlmConfig"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class NnlmConfig:

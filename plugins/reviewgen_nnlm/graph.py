@@ -6,8 +6,6 @@ Shapes: B batch, T time (tokens), V vocabulary, E embedding, H hidden, n order.
 from reviewgen.protocols.graph import GraphEdge, GraphNode, ModelGraph
 from reviewgen_nnlm.config import NnlmConfig
 
-__all__ = ["describe_nnlm"]
-
 
 def describe_nnlm(config: NnlmConfig) -> ModelGraph:
     """Return the graph: an edge leads into the window for each of the last n-1 tokens."""

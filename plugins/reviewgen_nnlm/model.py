@@ -19,8 +19,6 @@ from reviewgen_nnlm.config import NnlmConfig
 from reviewgen_nnlm.graph import describe_nnlm
 from reviewgen_nnlm.stepping import NnlmStepper
 
-__all__ = ["Nnlm", "NnlmConfig"]
-
 
 class Nnlm(nn.Module):
     """A language model that sees the last n-1 tokens, like an n-gram model, but shares what it learns among similar contexts.

@@ -6,8 +6,6 @@ layer (V x H), so the hidden layer is narrow, and batches are small, for more st
 
 from reviewgen.config import Preset
 
-__all__ = ["NNLM_CHAR", "NNLM_WORD"]
-
 BY_EPOCHS = ((3.0, {"dropout": 0.1}), (6.0, {"dropout": 0.2}), (12.0, {"dropout": 0.3}))
 
 

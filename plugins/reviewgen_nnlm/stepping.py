@@ -20,8 +20,6 @@ from reviewgen.compiled.steps import CompiledStep
 from reviewgen.protocols.stepper import Constraints, TensorSpec
 from reviewgen_nnlm.config import NnlmConfig
 
-__all__ = ["NnlmStepper"]
-
 TABLE_BYTES = 1 << 24  # of the table of products; a larger one takes longer to compute than it saves in a few texts
 ZERO = np.float32(0)
 

@@ -19,8 +19,6 @@ from reviewgen.compiled.tensors import PRECISIONS, as_array
 from reviewgen_recurrent.kernels import GRU, LSTM
 from reviewgen_recurrent.pointwise import backward_step, forward_step
 
-__all__ = ["can_run_compiled", "run_compiled"]
-
 
 def can_run_compiled(x: Tensor) -> bool:
     """Return whether ``run_compiled`` supports this input: on a CPU, in a supported precision, with gradients enabled."""

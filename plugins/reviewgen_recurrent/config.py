@@ -9,8 +9,6 @@ from typing import Annotated, Literal, TypeAlias
 from reviewgen.config import Bound, RenamedValues, check
 from reviewgen.errors import ConfigError
 
-__all__ = ["GruConfig", "LstmConfig", "RecurrentConfig", "RnnConfig", "Size"]
-
 Size: TypeAlias = Annotated[int, Bound(at_least=1)]
 Probability: TypeAlias = Annotated[float, Bound(at_least=0, below=1)]
 

@@ -22,8 +22,6 @@ from reviewgen.compiled import compiled
 from reviewgen.compiled.precision import narrow, wide
 from reviewgen.compiled.tensors import PRECISIONS, as_array
 
-__all__ = ["drop", "make_mask", "make_zoneout_mask", "zone_out"]
-
 ZERO, SIXTEEN, FIFTEEN = np.float32(0), np.uint32(16), np.uint32(15)
 FIRST, SECOND = np.uint32(0x7FEB352D), np.uint32(0x846CA68B)  # of Wellons' "hash prospector": each bit flips half of the others
 KEYS = 1 << 32

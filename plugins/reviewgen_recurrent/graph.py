@@ -11,8 +11,6 @@ from reviewgen.protocols.graph import GraphEdge, GraphNode, ModelGraph
 from reviewgen_recurrent.config import RecurrentConfig
 from reviewgen_recurrent.kernels import GRU, LSTM, RNN
 
-__all__ = ["describe_recurrent"]
-
 STATES = {RNN: ("h",), GRU: ("h",), LSTM: ("h", "c")}
 NAMES = {RNN: "rnn", GRU: "gru", LSTM: "lstm"}
 PARAMETERS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")

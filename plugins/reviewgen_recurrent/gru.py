@@ -17,8 +17,6 @@ from reviewgen_recurrent.layers import Cell, Equation
 from reviewgen_recurrent.network import RELU_RECURRENT_GAIN, Recurrent, initialise_layers
 from reviewgen_recurrent.stepping import GruStepper
 
-__all__ = ["Gru", "GruConfig"]
-
 
 def gru_step(
     inputs: Float[Tensor, "B G"],

@@ -16,22 +16,6 @@ from jaxtyping import Float32, Int64, Shaped
 from reviewgen.compiled import by_address, compiled, inlined, inner
 from reviewgen.compiled.linear import add_product, sigmoid32, tanh32
 
-__all__ = [
-    "GATES",
-    "GRU",
-    "LSTM",
-    "RNN",
-    "Network",
-    "Scratch",
-    "Weights",
-    "add",
-    "bucket_of",
-    "extend_key",
-    "forward",
-    "make_scratch",
-    "step",
-]
-
 RNN, GRU, LSTM = 0, 1, 2
 GATES = {RNN: 1, GRU: 3, LSTM: 4}
 """Number of blocks of H rows in a layer's matrices, in torch's order: the rnn's only one; r, z, n; i, f, g, o."""

@@ -22,8 +22,6 @@ from reviewgen_recurrent.compiled_layer import can_run_compiled, run_compiled
 from reviewgen_recurrent.config import RecurrentConfig
 from reviewgen_recurrent.dropout import drop, make_zoneout_mask, zone_out
 
-__all__ = ["Cell", "CellState", "CellStep", "Equation", "Layers", "Weights"]
-
 CellState: TypeAlias = tuple[Tensor, ...]
 """The state of a cell, ``(h,)`` or, for the lstm, ``(h, c)``: each part (B, H) in a cell, (L, B, H) in a stack."""
 

@@ -17,8 +17,6 @@ from reviewgen_recurrent.layers import Cell, Equation
 from reviewgen_recurrent.network import RELU_RECURRENT_GAIN, Recurrent, initialise_layers
 from reviewgen_recurrent.stepping import LstmStepper
 
-__all__ = ["Lstm", "LstmConfig"]
-
 FORGET_BIAS = 1.0  # Jozefowicz et al. 2015, "An Empirical Exploration of Recurrent Network Architectures"
 
 

@@ -28,8 +28,6 @@ from reviewgen_recurrent.ngrams import NgramEmbedding
 from reviewgen_recurrent.operations import layer_operations
 from reviewgen_recurrent.stepping import RecurrentStepper
 
-__all__ = ["RELU_RECURRENT_GAIN", "Output", "Recurrent", "State", "initialise_layers"]
-
 State: TypeAlias = Tensor | tuple[Tensor, ...]
 """h, (B, L, H), for the lstm also c, the same; with n-grams also the last N-1 ids, (B, N-1)."""
 

@@ -17,8 +17,6 @@ from reviewgen_recurrent.config import RecurrentConfig
 from reviewgen_recurrent.dropout import make_mask
 from reviewgen_recurrent.kernels import bucket_of, extend_key
 
-__all__ = ["NgramEmbedding"]
-
 BAG_DEVICES = {"cpu", "cuda"}  # where torch's embedding_bag has a gradient; on mps it has had one since torch 2.10
 
 

@@ -15,8 +15,6 @@ from reviewgen_recurrent.config import RecurrentConfig
 from reviewgen_recurrent.dropout import zone_out
 from reviewgen_recurrent.layers import Cell, CellState, Equation, Weights
 
-__all__ = ["layer_operations"]
-
 
 def layer_operations(
     cell: Cell, config: RecurrentConfig, weights: Weights, x: Float[Tensor, "T B I"], state: CellState, place: str

@@ -20,8 +20,6 @@ from reviewgen.compiled.linear import sigmoid32, tanh32
 from reviewgen.compiled.precision import narrow, wide
 from reviewgen_recurrent.kernels import GRU, LSTM, add
 
-__all__ = ["backward_step", "forward_step"]
-
 ZERO, ONE = np.float32(0), np.float32(1)
 
 

@@ -8,8 +8,6 @@ n-grams become shorter, since they learn fastest and are the first to overfit.
 
 from reviewgen.config import Preset
 
-__all__ = ["GRU_CHAR", "GRU_WORD", "LSTM_CHAR", "LSTM_WORD", "RNN_CHAR", "RNN_WORD"]
-
 CHAR_GENERATION = {"max_new_tokens": 600, "temperature": 0.7, "finish": "sentence"}
 WORD_GENERATION = {"max_new_tokens": 200, "temperature": 0.7, "finish": "sentence"}
 WORD_MODEL = {"embedding_size": 128, "hidden_size": 256, "layers": 1, "tied": True}

@@ -17,8 +17,6 @@ from reviewgen_recurrent.layers import Cell, Equation
 from reviewgen_recurrent.network import Recurrent, initialise_layers
 from reviewgen_recurrent.stepping import RnnStepper
 
-__all__ = ["Rnn", "RnnConfig"]
-
 RELU_RECURRENT_SCALE = 0.9  # just below one, so that with relu past inputs fade instead of adding up without bound
 
 

@@ -21,8 +21,6 @@ from reviewgen.protocols.stepper import Constraints, TensorSpec
 from reviewgen_recurrent import kernels
 from reviewgen_recurrent.config import GruConfig, LstmConfig, RecurrentConfig, RnnConfig
 
-__all__ = ["GruStepper", "LstmStepper", "RecurrentStepper", "RnnStepper"]
-
 SHORT = 16  # tokens of a text that is fed step by step, so that the first use compiles no more than generating needs
 TABLE_BYTES = (
     1 << 24

@@ -33,8 +33,6 @@ from tokenizers.trainers import BpeTrainer
 from reviewgen.config import MAX_VOCABULARY, Bound, check, read_text
 from reviewgen.errors import BundleError, DataError
 
-__all__ = ["WordConfig", "WordTokenizer"]
-
 FILE = "tokenizer.json"
 FRAME = 2  # bos and eos
 MAX_WORD = 256  # characters; the trainer needs time quadratic in the length of a word

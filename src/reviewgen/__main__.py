@@ -6,8 +6,6 @@ as well, in most cases with a traceback.
 
 import os
 
-__all__ = ["main"]
-
 _INTERRUPTED = 130  # ``interrupts.INTERRUPTED``, which may not be imported yet
 
 

@@ -18,22 +18,6 @@ if TYPE_CHECKING:
     from reviewgen.search import SamplingTrial, SweepRow, TuneTrial
     from reviewgen.writing.table import WrittenTexts
 
-__all__ = [
-    "best_trial",
-    "blend",
-    "generate_dataset",
-    "load",
-    "novelty_dataset",
-    "plot_sweep",
-    "plot_training",
-    "prepare",
-    "score_dataset",
-    "sweep",
-    "train",
-    "tune",
-    "tune_sampling",
-]
-
 
 def load(source: str | Path, **options: "Unpack[LoadOptions]") -> "ReviewModel":
     """Load a trained model from a preset's installed weights, a local folder, or the Hub.

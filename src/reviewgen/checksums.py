@@ -6,8 +6,6 @@ from pathlib import Path
 
 import xxhash
 
-__all__ = ["checksum"]
-
 
 def checksum(path: Path) -> str:
     """Return the XXH3 hash of a file, or of the names and contents of the files of a folder, in hexadecimal.

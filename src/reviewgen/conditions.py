@@ -17,8 +17,6 @@ import numpy as np
 from reviewgen.config import Bound, check, from_dict, to_dict
 from reviewgen.errors import ConfigError, DataError, did_you_mean, quoted
 
-__all__ = ["Condition", "Conditions", "Value", "fit_conditions", "label_of"]
-
 MAX_CATEGORIES = 50
 MAX_DISTINCT_NUMBERS = 10  # up to this many, each number has its own bin
 QUANTILES = (0.2, 0.4, 0.6, 0.8, 1.0)  # the upper ends of the bins of more numbers

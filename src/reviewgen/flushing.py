@@ -4,8 +4,6 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
-__all__ = ["Flusher"]
-
 _MAX_WAITING = 4  # results that are complete, but for the disk
 
 

@@ -21,8 +21,6 @@ from urllib.parse import urljoin, urlsplit
 
 from reviewgen.errors import HubError
 
-__all__ = ["guard_client", "restrict_client"]
-
 _PLAIN_NAME = re.compile(r"[0-9A-Za-z][0-9A-Za-z_.+=-]{0,127}")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _DIGEST = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")

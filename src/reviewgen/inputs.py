@@ -14,8 +14,6 @@ import time
 from pathlib import Path
 from typing import IO, Any
 
-__all__ = ["is_pipe", "open_input"]
-
 _SECONDS = 30.0  # until something opens a pipe for writing
 _NOTE_SECONDS = 5.0  # until a warning says what is waited for
 _logger = logging.getLogger("reviewgen")

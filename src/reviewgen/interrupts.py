@@ -17,8 +17,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn  # which imports re, and takes longer than all the rest
 
-__all__ = ["INTERRUPTED", "SIGNALS", "begin", "caught", "handled", "ignore"]
-
 INTERRUPTED = 130
 """The exit status of a command that was interrupted, as shells give it for Ctrl-C."""
 

@@ -9,8 +9,6 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-__all__ = ["Lock", "is_foreign", "read_holder"]
-
 _UNSUPPORTED = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP}  # the file system has no locks
 
 

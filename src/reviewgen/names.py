@@ -21,20 +21,6 @@ from pathlib import Path
 
 from reviewgen.errors import SourceError, quoted
 
-__all__ = [
-    "HubSource",
-    "LocalSource",
-    "PresetName",
-    "PresetSource",
-    "Source",
-    "find_revision",
-    "is_plugin_name",
-    "parse_hub_id",
-    "parse_preset",
-    "parse_source",
-    "split_distribution",
-]
-
 _DISTRIBUTION = r"[A-Za-z0-9][A-Za-z0-9._-]{0,98}[A-Za-z0-9]"
 _QUALIFIED = re.compile(rf"(?P<distribution>{_DISTRIBUTION}):(?P<name>[^:]+)")
 _MODEL = rf"(?P<model>(?:{_DISTRIBUTION}:)?[a-z][a-z0-9]*)"

@@ -28,8 +28,6 @@ from reviewgen.lock import Lock, is_foreign, read_holder
 from reviewgen.scratch import is_made_by_user
 from reviewgen.storage import write_file, write_new
 
-__all__ = ["JOB_FILE", "LOCK_FILES", "SUFFIX", "TABLE_KINDS", "PartialFolder", "differences", "remove_entry"]
-
 SUFFIX, JOB_FILE = ".partial", "job.json"
 TABLE_KINDS = ("parts", "sums", "out", "digests")
 """The folders of a table in progress; the first has what all others are made from, the result is ``out``, or a file."""

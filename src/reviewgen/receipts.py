@@ -31,8 +31,6 @@ from reviewgen.model import Generation, ReviewModel
 from reviewgen.registry import Plugin
 from reviewgen.version import __version__
 
-__all__ = ["Replay", "describe_replays", "find_source", "library_versions", "make_receipt", "read_receipts", "replay"]
-
 _KEYS = {
     "synthetic": bool,
     "text": str,

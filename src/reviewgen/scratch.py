@@ -26,18 +26,6 @@ from pathlib import Path
 
 from reviewgen.lock import Lock
 
-__all__ = [
-    "NEW",
-    "OLD",
-    "TEMPORARY",
-    "abandoned_folders",
-    "is_locked",
-    "is_made_by_user",
-    "remove_abandoned",
-    "scratch_folder",
-    "temporary_folder",
-]
-
 NEW, OLD = "new", "old"
 TEMPORARY = "reviewgen-tmp-"
 """How the names of temporary folders begin."""

@@ -31,23 +31,6 @@ from typing import Any
 from reviewgen.errors import CheckpointError, ConfigError, OutputExists, StorageError, quoted, storage_errors
 from reviewgen.scratch import NEW, OLD, abandoned_folders, scratch_folder
 
-__all__ = [
-    "LOCKS_OPEN_FILES",
-    "Job",
-    "default_mode",
-    "find_same_names",
-    "fsync_file",
-    "fsync_folder",
-    "new_folder",
-    "publish",
-    "recover",
-    "refuse_existing",
-    "safetensors_errors",
-    "to_path",
-    "write_file",
-    "write_new",
-]
-
 LOCKS_OPEN_FILES = os.name == "nt"
 """Whether a file that is open or memory-mapped cannot be renamed, replaced or removed, nor a folder above it renamed."""
 

@@ -1,6 +1,4 @@
 """The versions of the library and of the contract with its plugins. Imports nothing, so that every room may import it."""
 
-__all__ = ["API_VERSION", "__version__"]
-
 __version__ = "0.1.0"
 API_VERSION = "1.0"  # major.minor of ``reviewgen.protocols``; docs/explanation/plugin-contract.md says how it changes

@@ -13,8 +13,6 @@ from reviewgen.config import VOCABULARY_FIELDS, Bound, check, to_dict
 from reviewgen.errors import BundleError, ConfigError, quoted
 from reviewgen.registry import Plugin
 
-__all__ = ["BlendConfig", "describe_part", "join_names", "split_names"]
-
 T = TypeVar("T")
 _KEYS = {"name": str, "distribution": str, "version": str, "config": dict}
 _SPECIAL_IDS = VOCABULARY_FIELDS[1:]  # that a part's config may have

@@ -19,8 +19,6 @@ from jaxtyping import Float64
 
 from reviewgen.errors import ConfigError
 
-__all__ = ["check_gate", "count_features", "features_of", "fit_gate", "gated_weights"]
-
 PRIOR_TOKENS = 30  # on four corpora, of 10 to 100 the best on other texts, with 300 to 14,000 held-out tokens
 ROUNDS, TOLERANCE = 300, 1e-7  # nats a token
 MAX_TOKENS = 32_768  # that are fitted to; of more, evenly spaced ones

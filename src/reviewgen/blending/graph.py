@@ -6,8 +6,6 @@ from typing import Any
 from reviewgen.blending.config import BlendConfig
 from reviewgen.protocols.graph import GraphEdge, GraphNode, ModelGraph, SupportsGraph
 
-__all__ = ["describe_blend"]
-
 SCORES = ("B", "T", "V")
 
 

@@ -25,8 +25,6 @@ from reviewgen.protocols.migration import read_saved_config
 from reviewgen.protocols.shapes import check_ids, check_state
 from reviewgen.registry import Plugin, find_model, name_of_saved
 
-__all__ = ["Blend", "EntropyModel"]
-
 
 class Blend:
     """A mixture of models; returns log probabilities (nats)::

@@ -5,8 +5,6 @@ The two differ in their errors: an n-gram knows names and phrases that it has se
 
 from reviewgen.config import Preset
 
-__all__ = ["BLEND_CHAR", "BLEND_WORD"]
-
 BLEND_CHAR = Preset(
     model="blend",
     tokenizer="char",

@@ -21,8 +21,6 @@ from reviewgen.protocols.migration import read_saved_config
 from reviewgen.protocols.stepper import Constraints, Stepper, StepState, SupportsCompiledStep, TensorSpec
 from reviewgen.registry import find_stepper, name_of_saved
 
-__all__ = ["BlendStepper", "CompiledBlendStepper", "SavedBlend", "make_blend_stepper"]
-
 
 class BlendStepper:
     """A mixture of steppers; its logits are log probabilities (nats), ``log sum_i w_i softmax(logits_i)``.

@@ -2,6 +2,4 @@
 
 from pathlib import Path
 
-__all__ = ["STEPPER"]
-
 STEPPER = Path(__file__).with_name("web_stepper.js")

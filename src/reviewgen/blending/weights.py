@@ -13,8 +13,6 @@ from jaxtyping import Bool, Float64
 
 from reviewgen.errors import ConfigError, DataError, quoted
 
-__all__ = ["check_weights", "fit_weights", "mix_scores"]
-
 ROUNDS, TOLERANCE = 200, 1e-6
 _MAX_WEIGHT = sys.float_info.max
 _MIN_SHARE = 1e-12  # of a weight in the sum; less changes no probability

@@ -8,8 +8,6 @@ from torch import nn
 from reviewgen.errors import ConfigError, first_line, quoted
 from reviewgen.protocols import LanguageModel
 
-__all__ = ["copy_to", "place_of"]
-
 
 def copy_to(device: str, model: LanguageModel, weight_bits: int) -> LanguageModel:
     """Return a copy of a model on an accelerator.

@@ -3,8 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["rename_copy_rates"]
-
 
 def rename_copy_rates(training: Mapping[str, Any]) -> dict[str, Any]:
     """Return a training record in which shares of 20-token windows are called ``token_copy_rate``.

@@ -21,30 +21,6 @@ from reviewgen.storage import find_same_names
 if TYPE_CHECKING:
     from reviewgen.protocols import LanguageModel
 
-__all__ = [
-    "CARD",
-    "CHANGE_LOCK",
-    "CLIENT_FILES",
-    "CONFIG",
-    "CURVE",
-    "GENERATION",
-    "LEXICON",
-    "MANIFEST",
-    "MANIFEST_SCRATCH",
-    "NOVELTY",
-    "OPTIONAL_FILES",
-    "OWN_FILES",
-    "PARTS",
-    "SCHEMA",
-    "SCRATCH",
-    "TOLERATED",
-    "TRAINING",
-    "WEIGHTS",
-    "Bundle",
-    "files_of",
-    "fingerprint",
-]
-
 SCHEMA = 1
 CONFIG, WEIGHTS, GENERATION, TRAINING, NOVELTY, LEXICON, CARD, MANIFEST = (
     "config.json",

@@ -22,8 +22,6 @@ from reviewgen.errors import BundleError, StorageError, storage_errors
 from reviewgen.lock import Lock
 from reviewgen.storage import fsync_folder, write_file
 
-__all__ = ["SavedFile", "changing", "compare", "digest_files", "finish_defaults", "read_manifest", "write_manifest"]
-
 _SECONDS = 30.0  # of waiting for another process, which takes a few milliseconds
 _MAX_NAMED = 2  # further files that a message names
 

@@ -15,8 +15,6 @@ from reviewgen.protocols import LanguageModel, TensorSpec
 from reviewgen.protocols.migration import read_saved_config
 from reviewgen.registry import find_model
 
-__all__ = ["build_model", "read_model"]
-
 
 def read_model(saved: SavedTensors, name: str, settings: Mapping[str, Any], version: str) -> LanguageModel:
     """Return the model of a saved folder, built after its tensors were compared with its config.

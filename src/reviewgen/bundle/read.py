@@ -42,8 +42,6 @@ from reviewgen.registry import describe_plugin, find_stepper, find_tokenizer, na
 from reviewgen.storage import recover
 from reviewgen.version import __version__
 
-__all__ = ["read_bundle", "read_training"]
-
 _MAX_MESSAGE = 480  # characters
 _TRIES = 10  # of reading a folder that another process replaces meanwhile
 _MAX_PRESET = 200  # characters

@@ -20,8 +20,6 @@ from reviewgen.errors import BundleError
 from reviewgen.protocols import TensorSpec
 from reviewgen.registry import find_weights
 
-__all__ = ["FORMAT", "SCALE", "SavedTensors", "digest_of", "further_names"]
-
 _MAX_WEIGHT = 1e9  # a sum of products of two stays far below the largest float32
 
 FORMAT = "format"

@@ -14,8 +14,6 @@ from reviewgen.protocols import Tokenizer
 from reviewgen.scratch import temporary_folder
 from reviewgen.storage import find_same_names
 
-__all__ = ["check_tokenizer_files", "save_tokenizer"]
-
 _RESERVED = OWN_FILES | OPTIONAL_FILES | TOLERATED
 _MAX_REASON = 200  # characters of a plugin's own message
 

@@ -9,8 +9,6 @@ from reviewgen.protocols import Stepper
 if TYPE_CHECKING:
     from reviewgen.protocols import LanguageModel
 
-__all__ = ["Weights"]
-
 
 class Weights:
     """The weights of a trained model, as a torch model and as a stepper.

@@ -57,16 +57,6 @@ from reviewgen.storage import (
 )
 from reviewgen.version import __version__
 
-__all__ = [
-    "accept_changes",
-    "copy_bundle",
-    "refuse_existing",
-    "save_defaults",
-    "share_weights",
-    "write_bundle",
-    "write_or_rescue",
-]
-
 _DTYPES = ("float32", "float16", "int8")
 _LARGEST_INT8 = 127
 

@@ -16,8 +16,6 @@ from reviewgen.errors import BundleError, ConfigError, first_line
 if TYPE_CHECKING:
     from huggingface_hub import ModelCard
 
-__all__ = ["is_written_by_hand", "metadata_of", "with_license", "write_card"]
-
 _SPACE = re.compile(r"/spaces/(?P<space>[\w.-]+/[\w.-]+)\)")  # in a link of Markdown
 # The words of this line are part of the format: cards on the Hub and in saved folders have it.
 _MARK = re.compile(r"<!-- written by reviewgen from what it recorded; (?P<digest>[0-9a-f]{16}) -->\n?\Z")

@@ -9,8 +9,6 @@ from reviewgen.bundle import Bundle
 from reviewgen.config import to_dict
 from reviewgen.version import __version__
 
-__all__ = ["CardFacts", "Sample", "brief_facts", "describe", "file_name", "without_paths"]
-
 
 class Sample(NamedTuple):
     """A text that the model generated.

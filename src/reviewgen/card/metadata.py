@@ -10,8 +10,6 @@ from reviewgen.names import parse_hub_id
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult, ModelCardData
 
-__all__ = ["make_metadata"]
-
 _TASK = "text-generation"
 
 

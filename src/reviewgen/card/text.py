@@ -8,8 +8,6 @@ from typing import Any
 from reviewgen.bundle.layout import CURVE
 from reviewgen.card.facts import CardFacts, Sample
 
-__all__ = ["space_address", "write_text"]
-
 _TEXT = """# {name}
 
 A small {model} language model over {tokenizer} tokens, trained {origin} with reviewgen {version} on {source}.{parts}

@@ -9,8 +9,6 @@ from reviewgen.cli import options
 from reviewgen.cli.console import echo, notes, print_json, show_log
 from reviewgen.errors import ConfigError, quoted
 
-__all__ = ["blend"]
-
 
 def blend(
     models: Annotated[

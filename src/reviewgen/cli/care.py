@@ -7,8 +7,6 @@ from reviewgen.cli.console import echo, print_json
 from reviewgen.errors import ConfigError
 from reviewgen.storage import to_path
 
-__all__ = ["care"]
-
 
 def care(model: str | None, accept: bool, clean: bool, as_json: bool) -> None:
     """Check a saved model, take its changes, or remove what killed processes have left.

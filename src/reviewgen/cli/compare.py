@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from reviewgen.comparison import Comparison
     from reviewgen.comparison.comparing import Request
 
-__all__ = ["compare"]
-
 
 def compare(
     models: Annotated[

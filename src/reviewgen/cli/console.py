@@ -20,20 +20,6 @@ from rich.text import Text
 
 from reviewgen.errors import shortened
 
-__all__ = [
-    "TerminalConsole",
-    "echo",
-    "echo_text",
-    "error",
-    "escape",
-    "note",
-    "notes",
-    "print_json",
-    "print_usage_error",
-    "show_log",
-    "show_warnings",
-]
-
 _MIN_WIDTH = 20  # characters
 _LINE = 490  # characters of a line about wrong arguments
 

@@ -12,8 +12,6 @@ from reviewgen.cli.serve import announcing, leave_out, require_extra
 from reviewgen.errors import ConfigError
 from reviewgen.registry import describe_weights, list_presets, name_of
 
-__all__ = ["demo"]
-
 _HOST = "127.0.0.1"  # the demo has no keys, so no other machine may reach it
 _FIRST = "lstm-word"  # what the page offers first
 _SHUTDOWN_SECONDS = 1.0  # texts that are not finished then are cut off

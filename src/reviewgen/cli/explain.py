@@ -9,8 +9,6 @@ from reviewgen.cli import options
 from reviewgen.cli.console import note, notes, print_json
 from reviewgen.errors import ConfigError
 
-__all__ = ["explain"]
-
 
 def explain(
     model: options.Model,

@@ -14,8 +14,6 @@ from reviewgen.errors import counted
 from reviewgen.explanation import Explanation
 from reviewgen.explanation.results import CountedToken, CountStep, Gate, Line, ModelExplanation, TokenLoss, show_percent
 
-__all__ = ["print_explanation"]
-
 _WIDE = 120  # columns from which on formulas have a column of their own
 _BAR = 8  # characters of a bar for 1
 _FOLDING = ("operation", "equation", "after", "token", "property")  # columns whose texts may take several lines

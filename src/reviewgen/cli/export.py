@@ -13,8 +13,6 @@ from reviewgen.errors import ConfigError
 if TYPE_CHECKING:
     from reviewgen.model import ReviewModel
 
-__all__ = ["export"]
-
 
 def export(
     model: options.Model,

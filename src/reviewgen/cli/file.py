@@ -24,8 +24,6 @@ from reviewgen.receipts import make_receipt
 if TYPE_CHECKING:
     from reviewgen.model import Generation, ReviewModel
 
-__all__ = ["write_file"]
-
 
 def write_file(
     model: "ReviewModel",

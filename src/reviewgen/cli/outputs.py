@@ -15,8 +15,6 @@ from typing import IO, Any
 from reviewgen.errors import ConfigError, storage_errors
 from reviewgen.lock import Lock, is_foreign
 
-__all__ = ["STREAMS", "check_output", "continue_file", "is_stream", "locked"]
-
 STREAMS = ("/dev/stdout", "/dev/stderr", "/proc/self/fd/1", "/proc/self/fd/2")
 """Paths of the standard output and error of a process."""
 

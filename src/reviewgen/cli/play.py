@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from reviewgen.model import Alternative, Context, NextTokens, Walk
 
-__all__ = ["play"]
-
 _BAR = 12  # characters of a bar for probability 1
 _HELP = """\
 a number     appends that token

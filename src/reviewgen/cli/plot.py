@@ -9,8 +9,6 @@ import typer
 from reviewgen.cli import options
 from reviewgen.cli.console import echo, print_json
 
-__all__ = ["plot"]
-
 
 def plot(
     runs: Annotated[

@@ -16,8 +16,6 @@ from reviewgen.errors import ConfigError
 if TYPE_CHECKING:
     from reviewgen.testing import PluginReport
 
-__all__ = ["app", "check", "new"]
-
 app = typer.Typer(
     help="Write the package of a new plugin, and check an installed one.",
     no_args_is_help=True,

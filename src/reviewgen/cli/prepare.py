@@ -13,8 +13,6 @@ from reviewgen.interrupts import begin
 if TYPE_CHECKING:
     from reviewgen.data import StoreFolder
 
-__all__ = ["prepare"]
-
 
 def prepare(
     data: Annotated[list[str], typer.Argument(help="The reviews, as for `train --data`.")],

@@ -16,8 +16,6 @@ from reviewgen.cli.console import error, note, notes
 from reviewgen.errors import ConfigError, ProcessLost
 from reviewgen.interrupts import INTERRUPTED
 
-__all__ = ["count_processes", "leave", "one_voice", "refuse_standard_input", "report"]
-
 _reports = itertools.count()  # a script may run several commands, which say the same
 _ASKING = timedelta(seconds=5)
 _JOINING = timedelta(minutes=1)

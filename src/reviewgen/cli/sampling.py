@@ -11,36 +11,6 @@ from reviewgen.config import FOREIGN, MAX_VOCABULARY
 from reviewgen.errors import ConfigError, DataError, quoted
 from reviewgen.inputs import open_input
 
-__all__ = [
-    "Device",
-    "DoSample",
-    "Finish",
-    "LengthPenalty",
-    "LogitsProcessor",
-    "MaxCopy",
-    "MaxNewTokens",
-    "MaxTime",
-    "MinNewTokens",
-    "MinP",
-    "MustInclude",
-    "NoRepeatNgramSize",
-    "NoveltyMode",
-    "NumBeams",
-    "Number",
-    "Prompt",
-    "Prompts",
-    "RepetitionPenalty",
-    "Stop",
-    "Temperature",
-    "TopK",
-    "TopP",
-    "WeightBits",
-    "Words",
-    "generation_options",
-    "read_prompts",
-    "refuse_foreign_names",
-]
-
 Prompt = Annotated[str, typer.Option(help="The beginning of each text.")]
 Number = Annotated[int, typer.Option("-n", "--num-return-sequences", help="The number of texts.")]
 MaxNewTokens = Annotated[int | None, typer.Option(help="The maximum number of new tokens; longer texts are cut off.")]

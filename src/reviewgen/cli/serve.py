@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     from reviewgen.serving.server import ServerOptions
 
-__all__ = ["announcing", "leave_out", "require_extra", "serve"]
-
 
 def serve(
     models: Annotated[

@@ -20,8 +20,6 @@ from reviewgen.config import (
 )
 from reviewgen.registry import find_model, find_preset, find_stepper, find_tokenizer
 
-__all__ = ["settings"]
-
 
 def settings(
     preset: Annotated[

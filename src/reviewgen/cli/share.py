@@ -13,8 +13,6 @@ from reviewgen.errors import ConfigError, quoted
 if TYPE_CHECKING:
     from reviewgen.model import ReviewModel
 
-__all__ = ["pull", "push"]
-
 Repository = Annotated[str, typer.Argument(help="owner/name on the Hub, optionally with @revision.", show_default=False)]
 
 

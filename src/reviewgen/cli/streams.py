@@ -13,8 +13,6 @@ from typing import Any, ParamSpec, TextIO, TypeVar
 from reviewgen.cli.console import note
 from reviewgen.interrupts import INTERRUPTED
 
-__all__ = ["close_output", "describe_os_error", "finish_output", "interruptible", "is_closed_pipe", "open_streams"]
-
 _STDOUT = "standard output"
 
 P = ParamSpec("P")

@@ -16,8 +16,6 @@ from reviewgen.interrupts import INTERRUPTED, begin
 if TYPE_CHECKING:
     from reviewgen.search import SweepRow
 
-__all__ = ["sweep"]
-
 
 def sweep(
     preset: Annotated[str, typer.Argument(help="<model>-<tokenizer>, as in ngram-char.", show_default=False)],

@@ -19,8 +19,6 @@ from reviewgen.interrupts import begin
 if TYPE_CHECKING:
     from reviewgen.writing.table import WrittenTexts
 
-__all__ = ["Columns", "Format", "JudgedOut", "Schema", "ShardTexts", "Unique", "is_table", "write_generated", "write_judged"]
-
 Format = Annotated[
     str | None,
     typer.Option(

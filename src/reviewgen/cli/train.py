@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from reviewgen.runs import TrainingRun
     from reviewgen.training import Report
 
-__all__ = ["train"]
-
 _SAMPLE_CHARACTERS = 160  # of the generated text that is shown at an evaluation
 
 

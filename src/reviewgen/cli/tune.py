@@ -16,8 +16,6 @@ from reviewgen.interrupts import INTERRUPTED, begin
 if TYPE_CHECKING:
     from reviewgen.search import TuneTrial
 
-__all__ = ["tune"]
-
 
 def tune(
     data: options.Source,

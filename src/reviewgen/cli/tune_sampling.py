@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from reviewgen.evaluation import TextStatistics
     from reviewgen.search import SamplingTrial
 
-__all__ = ["tune_sampling"]
-
 _COLUMNS = "unknown  distinct-1      -2      -3      -4  words/text  repeated  bits/char  distance"
 
 

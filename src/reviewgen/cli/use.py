@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from reviewgen.evaluation import Evaluation
     from reviewgen.model import ReviewModel
 
-__all__ = ["evaluate", "novelty", "score"]
-
 _MAX_SPANS = 10  # copied spans that are printed
 _CLEANING = ("lowercase", "strip_markdown", "fix_encoding", "clean")
 _READING = ("text_column", "sql", "subset", "documents", "max_text_characters", *_CLEANING)

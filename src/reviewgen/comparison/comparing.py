@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from reviewgen.comparison.rows import OrderPoint
     from reviewgen.comparison.training import Trainer
 
-__all__ = ["CompareOptions", "Request", "compare", "compare_each"]
-
 _CLEANING = ("lowercase", "strip_markdown", "fix_encoding", "clean")
 _READING = ("text_column", "sql", "subset", "split", "documents", *_CLEANING, "conditions", "max_text_characters")
 _LENGTH = ("budget", "steps", "epochs")

@@ -15,8 +15,6 @@ from reviewgen.config import check_flags
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["Comparison"]
-
 _NESTED = ("bits_interval", "distinct", "samples", "curve", "orders", "notes", "picture")
 
 

@@ -13,8 +13,6 @@ from reviewgen.names import PresetSource, parse_source
 from reviewgen.registry import preset_names
 from reviewgen.storage import to_path
 
-__all__ = ["Entry", "make_entries", "slug"]
-
 
 @dataclass(frozen=True)
 class Entry:

@@ -12,8 +12,6 @@ from reviewgen.config import MAX_VOCABULARY, read_json
 from reviewgen.errors import CheckpointError, OutputExists, storage_errors
 from reviewgen.storage import refuse_existing, write_file
 
-__all__ = ["Folder"]
-
 _IDENTITY = "comparison.json"
 _SCHEMA = 1
 

@@ -17,8 +17,6 @@ from reviewgen.evaluation.losses import batches, token_losses
 from reviewgen.model import ReviewModel
 from reviewgen.novelty import COPY_CHARACTERS
 
-__all__ = ["HeldOut", "TextBits", "find_seen", "is_same_corpus", "measure_bits", "read_held_out"]
-
 _CHARACTERS = 150_000  # that each model is evaluated on, at most, where trainings have no time budget
 _PER_SECOND = 2500  # characters, by the time budget: an LSTM takes about a tenth of it to score them
 _MIN_CHARACTERS, _MAX_CHARACTERS = 20_000, 400_000

@@ -12,8 +12,6 @@ from jaxtyping import Float64, Int64
 
 from reviewgen.comparison.rows import Interval, Pair
 
-__all__ = ["bits_interval", "compare_pairs", "draw_texts"]
-
 RESAMPLES = 4000
 _LEVEL = (2.5, 97.5)  # percentiles
 

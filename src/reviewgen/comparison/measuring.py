@@ -18,8 +18,6 @@ from reviewgen.model import ReviewModel
 from reviewgen.protocols import CountTrained
 from reviewgen.scratch import temporary_folder
 
-__all__ = ["Measured", "count_parameters", "measure_model"]
-
 _INDEX = "novelty.safetensors"
 
 

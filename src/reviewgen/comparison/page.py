@@ -12,8 +12,6 @@ from reviewgen.comparison.sampling import TEMPERATURES
 from reviewgen.novelty import COPY_CHARACTERS
 from reviewgen.pages import Series, draw_chart, render
 
-__all__ = ["cut_sample", "describe_best", "render_fragment", "render_page"]
-
 _MAX_RATIO = 3.0  # times the lowest bits; the first steps of a training would flatten all other points
 _MAX_SAMPLE = 1500  # characters that are shown
 _MAX_PAIRS = 15  # that are shown at once; more are folded

@@ -5,8 +5,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-__all__ = ["CurvePoint", "OrderPoint", "Pair", "Row", "Sample", "to_json"]
-
 Interval = tuple[float, float]
 """The low and high end of a 95 % interval."""
 

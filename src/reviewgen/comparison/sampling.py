@@ -15,8 +15,6 @@ from reviewgen.evaluation import measure_texts, take_words
 from reviewgen.model import ReviewModel
 from reviewgen.novelty import COPY_CHARACTERS, Novelty, copied_spans
 
-__all__ = ["TEMPERATURES", "Written", "draw_samples", "measure_written"]
-
 TEMPERATURES = (0.5, 0.8, 1.2)
 _CHARACTERS = 300  # of a text, about
 _TEXTS = 32

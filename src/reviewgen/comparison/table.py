@@ -14,8 +14,6 @@ from reviewgen.pages.numbers import decimal, duration, percent, size, thousands
 if TYPE_CHECKING:
     from reviewgen.comparison.comparison import Comparison
 
-__all__ = ["draw_tables"]
-
 _WIDE = 160  # columns of a terminal, for one table
 _MAX_PAIRS = 15  # that are printed
 _SAMPLE = 240  # characters of a sample that are printed

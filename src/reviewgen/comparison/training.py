@@ -22,8 +22,6 @@ from reviewgen.runs.start import start_fit
 from reviewgen.runs.tracking import RunLog
 from reviewgen.search.sweep import train_row
 
-__all__ = ["Trainer"]
-
 _ORDERS = (1, 2, 3, 4, 5, 6, 8, 10)
 _TIME_SHARE = 0.5  # of the row's time budget, for all orders of an n-gram together
 

@@ -12,8 +12,6 @@ from reviewgen.compiled.jit import compiled, inner
 from reviewgen.compiled.sampling import NONE, Constraints, SamplingParams, compiled_constraints, sample_token
 from reviewgen.compiled.steps import CompiledStep, call_step
 
-__all__ = ["LOGITS_MULTIPLE", "feed", "logits_width", "sample"]
-
 LOGITS_MULTIPLE = 64
 
 

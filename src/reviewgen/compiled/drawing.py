@@ -17,8 +17,6 @@ import numpy as np
 
 from reviewgen.compiled.jit import inner
 
-__all__ = ["another_number", "draw_token"]
-
 MASK = 0xFFFFFFFF  # 32 bits
 GOLDEN = 0x9E3779B9  # 2 ** 32 divided by the golden ratio: far apart for ids that are close
 

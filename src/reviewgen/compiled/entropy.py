@@ -8,8 +8,6 @@ from reviewgen.compiled.jit import compiled, inner
 from reviewgen.compiled.linear import exp32
 from reviewgen.compiled.precision import narrow, wide
 
-__all__ = ["cross_entropy_and_gradient", "target_losses"]
-
 BLOCK = 32  # independent sums, which vectorise
 MIN_SUM, MAX_SUM = 1e-30, 1e30  # of the exponentials; beyond, float32 may overflow or underflow
 

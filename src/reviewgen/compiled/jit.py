@@ -20,8 +20,6 @@ from numba.extending import overload
 
 from reviewgen.compiled.notice import compiling_notice
 
-__all__ = ["by_address", "compiled", "inlined", "inner", "reordered"]
-
 _OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
 
 FunctionT = TypeVar("FunctionT", bound=Callable[..., object])

@@ -22,20 +22,6 @@ from numba.extending import intrinsic
 from reviewgen.compiled.jit import compiled, inlined, reordered
 from reviewgen.errors import BundleError, quoted
 
-__all__ = [
-    "PANEL",
-    "Bits",
-    "Matrix",
-    "add_product",
-    "add_up",
-    "exp32",
-    "log32",
-    "pack",
-    "refuse_non_finite",
-    "sigmoid32",
-    "tanh32",
-]
-
 PANEL = 64  # outputs: four registers of 512 bits, enough independent sums to hide the latency of an addition
 GROUP = 4  # rows that share a pass over a panel: 16 registers of sums and four of weights fit into 32
 ALIGNMENT = 64  # bytes, a cache line

@@ -20,8 +20,6 @@ from reviewgen.compiled.jit import by_address, compiled, inner, reordered
 from reviewgen.compiled.linear import exp32, log32
 from reviewgen.compiled.steps import call_step
 
-__all__ = ["Mixture", "mix", "step_mixture"]
-
 LOW = np.float32(-80)  # log probabilities below are computed without single precision
 ZERO = np.float32(0)
 

@@ -14,8 +14,6 @@ from weakref import WeakSet
 
 from numba.core import event
 
-__all__ = ["CompilingNotice", "compiling_notice"]
-
 _SAVE, _ERASE = "\x1b7", "\x1b8\x1b[K"  # the position of the cursor; back to it, and erase the rest of the line
 
 

@@ -9,8 +9,6 @@ from numba.extending import overload
 
 from reviewgen.compiled.jit import inlined
 
-__all__ = ["narrow", "wide"]
-
 HALF_ULP, BIT, SIXTEEN = np.uint32(0x7FFF), np.uint32(1), np.uint32(16)
 
 

@@ -26,26 +26,6 @@ from reviewgen.compiled.jit import compiled, inner
 from reviewgen.compiled.spelling import Spelling, follows, no_places, rule_out_misspelled
 from reviewgen.compiled.windows import NO_WINDOWS, WindowSet, copies, forbid
 
-__all__ = [
-    "DEAD_END",
-    "NONE",
-    "NOTHING_LEFT",
-    "NOT_A_NUMBER",
-    "Constraints",
-    "SamplingParams",
-    "apply_penalties",
-    "apply_temperature",
-    "compiled_constraints",
-    "filter_min_p",
-    "filter_probs",
-    "filter_top_k_top_p",
-    "redraw",
-    "sample_from",
-    "sample_rows",
-    "sample_token",
-    "sharpen",
-]
-
 NONE, DEAD_END, NOTHING_LEFT, NOT_A_NUMBER = -1, -2, -3, -4
 """Codes in place of a token: the row has ended; every token left is forbidden; every token has probability zero; NaN logits."""
 

@@ -20,8 +20,6 @@ from jaxtyping import Bool, Int32, Int64, UInt16, UInt32
 
 from reviewgen.compiled.jit import compiled, inner
 
-__all__ = ["HALF", "Spelling", "follow_all", "follows", "mark_spelled", "no_places", "rule_out_misspelled", "start_of_text"]
-
 HALF = 256  # symbols from here on are halves of a byte
 ANYWHERE = -1  # the word node of a text that any token may follow
 

@@ -27,8 +27,6 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-__all__ = ["CompiledStep", "addresses", "call_step"]
-
 _ARRAYS = types.int64[::1], types.float32[:, :, ::1], types.int64[:, ::1], types.float32[:, ::1]  # ids, floats, ints, logits
 _IS_COMPILED = not numba.config.DISABLE_JIT  # type: ignore[attr-defined]  # else the loops run as Python
 

@@ -4,8 +4,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["PRECISIONS", "as_array"]
-
 PRECISIONS = (torch.float32, torch.bfloat16, torch.float64)
 """The dtypes that ``precision`` supports."""
 

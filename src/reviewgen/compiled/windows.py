@@ -14,24 +14,6 @@ from jaxtyping import Integer, UInt64
 
 from reviewgen.compiled.jit import compiled, inner
 
-__all__ = [
-    "NO_WINDOWS",
-    "Tokens",
-    "WindowSet",
-    "build_windows",
-    "copies",
-    "count_windows",
-    "cut",
-    "empty_set",
-    "false_positive_rate",
-    "forbid",
-    "hash_window",
-    "holds",
-    "insert_windows",
-    "sample_stride",
-    "sample_windows",
-]
-
 BLOCK = 8  # words of 64 bits
 MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # odd: 2**64 over the golden ratio, Knuth's multiplicative hashing
 PART = 1 << 14  # tokens hashed at a time

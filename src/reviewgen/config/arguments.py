@@ -5,8 +5,6 @@ from typing import Any
 
 from reviewgen.errors import ConfigError, quoted
 
-__all__ = ["check_count", "check_flags", "check_list", "check_mapping", "check_text"]
-
 
 def check_count(name: str, value: Any) -> None:
     """Check that an argument is a whole number of at least 1.

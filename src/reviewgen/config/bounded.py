@@ -14,19 +14,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-__all__ = [
-    "MAX_DEPTH",
-    "MAX_RECORD",
-    "MAX_SETTINGS",
-    "MAX_VALUES",
-    "MAX_VOCABULARY",
-    "dump_json",
-    "encode_text",
-    "parse_json",
-    "read_json",
-    "read_text",
-]
-
 MAX_SETTINGS, MAX_RECORD, MAX_VOCABULARY = 1 << 20, 1 << 24, 1 << 26
 MAX_DEPTH = 64
 MAX_VALUES = 4_000_000  # of lists and objects; an empty list takes thirty times the memory of its text

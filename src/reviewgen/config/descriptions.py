@@ -18,8 +18,6 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from reviewgen.config.settings import Bound
 
-__all__ = ["bounds_of", "choices_of", "describe_fields", "describe_hint"]
-
 _ENTRY = re.compile(r"(\w+)(?: \([^)]*\))?: *(.*)")
 _TYPE_NAMES: dict[Any, str] = {int: "int", float: "float", str: "string", dict: "JSON object", types.NoneType: "none"}
 _LIMITS = {"at_least": ">=", "above": ">", "at_most": "<=", "below": "<"}

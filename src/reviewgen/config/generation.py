@@ -9,8 +9,6 @@ from reviewgen.config.plugin_names import check_plugin_names
 from reviewgen.config.settings import Bound, check, fields_of
 from reviewgen.errors import ConfigError, did_you_mean, quoted
 
-__all__ = ["FOREIGN", "GenerationConfig", "GenerationSettings", "Preset", "generation_config"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class GenerationConfig:

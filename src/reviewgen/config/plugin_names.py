@@ -5,8 +5,6 @@ from collections.abc import Sequence
 from reviewgen.errors import ConfigError, quoted
 from reviewgen.names import is_plugin_name
 
-__all__ = ["check_plugin_names"]
-
 
 def check_plugin_names(setting: str, names: Sequence[str]) -> None:
     """Validate a setting whose value are names of plugins.

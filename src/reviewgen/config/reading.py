@@ -7,8 +7,6 @@ from typing import Any, TypedDict, get_type_hints
 from reviewgen.config.settings import check_value, options_of
 from reviewgen.errors import ConfigError, did_you_mean, quoted
 
-__all__ = ["EvaluateOptions", "ReadingOptions", "refuse_unknown_options"]
-
 
 class ReadingOptions(TypedDict, total=False):
     """How a source of texts is read and cleaned.

@@ -8,8 +8,6 @@ from reviewgen.config.generation import GenerationConfig
 from reviewgen.config.settings import from_dict
 from reviewgen.errors import ConfigError
 
-__all__ = ["check_saved_generation", "read_saved_generation"]
-
 _MAX_TOKENS, _MAX_FORCED = 100_000, 10_000
 _MAX_BEAM_TOKENS = 1_000_000
 _MAX_LISTED, _MAX_STRING = 1_000, 1_000  # elements of a list, characters of a stop string

@@ -32,23 +32,6 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 from reviewgen.errors import ConfigError, did_you_mean, quoted
 
-__all__ = [
-    "Bound",
-    "RenamedValues",
-    "check",
-    "check_seed",
-    "check_value",
-    "fields_of",
-    "from_dict",
-    "from_strings",
-    "options_of",
-    "parse_duration",
-    "parse_settings",
-    "rename_values",
-    "seed_or_random",
-    "to_dict",
-]
-
 ConfigT = TypeVar("ConfigT")
 
 

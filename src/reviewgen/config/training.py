@@ -7,8 +7,6 @@ from reviewgen.config.plugin_names import check_plugin_names
 from reviewgen.config.settings import Bound, check
 from reviewgen.errors import ConfigError
 
-__all__ = ["TrainingConfig"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:

@@ -5,8 +5,6 @@ from typing import Any
 
 from reviewgen.config.settings import fields_of
 
-__all__ = ["SMALLEST_VOCABULARY", "VOCABULARY_FIELDS", "vocabulary_settings", "without_vocabulary"]
-
 VOCABULARY_FIELDS = ("vocab_size", "bos_id", "eos_id")
 """The first is required, the others are optional."""
 

@@ -13,8 +13,6 @@ from reviewgen.errors import StorageError, storage_errors
 from reviewgen.protocols import Tokenizer
 from reviewgen.scratch import NEW, remove_abandoned, scratch_folder, temporary_folder
 
-__all__ = ["MAX_BYTES", "WORKSPACE", "cache_folder", "cache_size", "digest_tokenizer", "prune_cache", "touch", "workspace"]
-
 WORKSPACE = "tmp-"
 """How the names of temporary folders in the cache begin."""
 

@@ -10,8 +10,6 @@ import codecs
 import re
 from collections.abc import Iterable
 
-__all__ = ["BOMS", "recognise"]
-
 BOMS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"),  # starts with the mark of UTF-16, so it is checked first

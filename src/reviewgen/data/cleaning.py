@@ -15,8 +15,6 @@ import numpy as np
 
 from reviewgen.data.markup import encoding_fixer, find_mojibake, strip_tags
 
-__all__ = ["Cleaner", "CleaningReport", "first_of_each", "hash_text"]
-
 _BREAK = re.compile(r"</?br\b[^<>]{0,100}>", re.IGNORECASE)
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
 _SURROGATE = re.compile("[\ud800-\udfff]")

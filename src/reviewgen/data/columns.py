@@ -16,17 +16,6 @@ from reviewgen.errors import DataError, did_you_mean, quoted
 if TYPE_CHECKING:
     import pyarrow
 
-__all__ = [
-    "MAX_TEXT_CHARACTERS",
-    "USUAL_NAMES",
-    "Chunk",
-    "Example",
-    "SourceInfo",
-    "choose_columns",
-    "records_of",
-    "to_examples",
-]
-
 MAX_TEXT_CHARACTERS = 10_000_000
 """The default of ``max_text_characters``."""
 

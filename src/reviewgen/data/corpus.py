@@ -34,8 +34,6 @@ from reviewgen.storage import Job, write_file
 if TYPE_CHECKING:
     import pyarrow
 
-__all__ = ["CORPUS_FILE", "Corpus", "DataConfig", "describe", "make_corpus", "require_splits", "require_texts", "shorten"]
-
 CORPUS_FILE = "corpus.json"
 HELD_OUT = 0.05  # share of the texts in validation, and again in test
 DROPPED = len(SPLITS)  # the code of a text that is in no split

@@ -27,18 +27,6 @@ from pathlib import Path
 from reviewgen.errors import DataError
 from reviewgen.sentences import sentence_ends
 
-__all__ = [
-    "DOCUMENTS",
-    "SPLIT_CYCLE",
-    "cut_text",
-    "divide_text",
-    "file_layout",
-    "find_edges",
-    "open_lines",
-    "read_texts",
-    "text_layout",
-]
-
 DOCUMENTS = ("line", "paragraph", "sentence", "file")
 _HEAD = 1 << 16  # characters that a file is judged by
 _MIN_PARAGRAPHS, _MIN_LINES = 3, 8  # of a hard-wrapped text; the lines are those that another one of the paragraph follows

@@ -27,8 +27,6 @@ from reviewgen.inputs import open_input
 from reviewgen.names import parse_hub_id
 from reviewgen.registry import list_plugins
 
-__all__ = ["KINDS", "PlainFile", "fetch_files", "find_files", "is_text", "is_url", "make_plain", "name_encodings", "suffix_of"]
-
 KINDS = {
     ".txt": "text",
     ".csv": "csv",

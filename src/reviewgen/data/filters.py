@@ -15,8 +15,6 @@ from reviewgen.data.stages import Ranks, main_only, share
 from reviewgen.errors import ConfigError, quoted
 from reviewgen.novelty import COPY_CHARACTERS, TextWindows
 
-__all__ = ["check_filters", "drop_near_duplicates", "find_leaks"]
-
 _MINIMA, _SEED, _SHINGLE, _RECALL = 128, 1, 3, 0.99
 _MIN_RUN, _MAX_RUN = 20, 1_000_000_000
 _SAMPLE_CHARACTERS, _GROUP_CHARACTERS = 1 << 18, 1 << 20  # of held-out texts that are looked for: of a sample; of all, at once

@@ -9,8 +9,6 @@ from reviewgen.errors import HubError, ReviewgenError, did_you_mean, first_line,
 from reviewgen.hub_client import guard_client
 from reviewgen.names import HubSource
 
-__all__ = ["HubSplit", "find_dataset", "read_shard"]
-
 
 @dataclass(frozen=True)
 class HubSplit:

@@ -19,8 +19,6 @@ from reviewgen.data.documents import open_lines
 from reviewgen.data.tables import batched
 from reviewgen.errors import DataError, first_line
 
-__all__ = ["is_json_lines", "read_json", "read_json_lines"]
-
 _HEAD = 1 << 22  # characters of the first line that is judged by
 
 

@@ -20,8 +20,6 @@ from jaxtyping import Int
 from reviewgen.data.store import TokenStore
 from reviewgen.errors import DataError, counted
 
-__all__ = ["IGNORED", "Batch", "Lanes"]
-
 IGNORED = -100  # the target that cross entropy ignores: bos and conditions are given, not predicted
 _BLOCK_TOKENS = 1 << 18  # copied from the store at a time, over all lanes
 _FULL = 0.95  # probability of the full mean; otherwise it is halved

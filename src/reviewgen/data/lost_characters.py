@@ -10,8 +10,6 @@ from dataclasses import dataclass
 
 from reviewgen.protocols import Tokenizer
 
-__all__ = ["LostCharacters", "add_up_lost", "count_lost", "sample_step"]
-
 _PROBE = "\ue0f1"  # private use
 _CHECKED, _CHECKED_CLOSELY = 100_000, 5_000_000  # characters at most: of a tokenizer that keeps the probe, and of others
 _BEFORE, _AFTER = 12, 12  # characters of an example around the first that is lost

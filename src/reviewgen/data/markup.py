@@ -11,8 +11,6 @@ from collections.abc import Callable
 
 from reviewgen.errors import ConfigError
 
-__all__ = ["encoding_fixer", "find_mojibake", "strip_tags"]
-
 _BLOCKS = (
     "address article aside blockquote body caption center dd details dialog dir div dl dt fieldset figcaption figure footer "
     "form frame frameset h1 h2 h3 h4 h5 h6 head header hr html iframe legend li main menu nav noscript ol optgroup option p "

@@ -13,8 +13,6 @@ from reviewgen.storage import Job
 if TYPE_CHECKING:
     import pyarrow
 
-__all__ = ["examples_of", "read_column", "read_part", "texts_of", "write_part"]
-
 _ROWS = 1024  # of a batch
 
 

@@ -27,8 +27,6 @@ from reviewgen.errors import DataError, OutputExists, storage_errors
 from reviewgen.storage import Job, publish, refuse_existing
 from reviewgen.version import __version__
 
-__all__ = ["Texts", "cached_corpus", "cached_store", "prepare_store"]
-
 _logger = logging.getLogger("reviewgen")
 
 

@@ -45,8 +45,6 @@ from reviewgen.novelty import (
 from reviewgen.protocols import SupportsTrainingInParts, Tokenizer
 from reviewgen.storage import Job
 
-__all__ = ["NOVELTY_FILE", "IndexChoice", "TokenizerChoice", "encode_corpus"]
-
 NOVELTY_FILE = "novelty.safetensors"
 _MAX_SHARED_MEGABYTES = 16  # of an index; the windows of a larger one would take far more on disk
 _DROP_PROBABILITY = 0.1  # of a condition of a training text, so that the model also learns to generate without it

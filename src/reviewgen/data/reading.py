@@ -21,8 +21,6 @@ from reviewgen.errors import ConfigError, DataError, counted, quoted
 from reviewgen.protocols import Tokenizer
 from reviewgen.storage import Job
 
-__all__ = ["open_records", "read_documents", "read_examples", "read_texts", "trained_on"]
-
 _logger = logging.getLogger("reviewgen")
 _NO_CONDITIONS = Conditions()
 _DEFAULT_CLEANING = {

@@ -25,8 +25,6 @@ from reviewgen.errors import ConfigError, DataError, ReviewgenError, first_line,
 from reviewgen.names import parse_hub_id
 from reviewgen.registry import find_reader
 
-__all__ = ["SPLITS", "Source", "Unit", "open_source", "open_units", "reading_errors", "splits_of"]
-
 SPLITS = ("train", "validation", "test")
 _HEAD, _HEAD_CHARACTERS = 1000, 1 << 24  # at most, of records that the guess of the text column looks at
 _UNIT_BYTES, _MAX_UNITS = 1 << 23, 128

@@ -10,8 +10,6 @@ from typing import Any, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 from reviewgen.errors import ConfigError, WorkerError, quoted
 
-__all__ = ["OneProcess", "Progress", "Ranks", "count_workers", "main_only", "share"]
-
 _MAX_WORKERS = 8  # by default; more would wait for the disk
 _MIN_BYTES = 1 << 26  # of texts; several processes take a second to start
 _VARIABLE = "REVIEWGEN_WORKERS"

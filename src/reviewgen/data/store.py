@@ -29,23 +29,6 @@ from reviewgen.errors import DataError, OutputExists, first_line, storage_errors
 from reviewgen.protocols import SupportsEncodeBatch, Tokenizer
 from reviewgen.storage import Job
 
-__all__ = [
-    "STORE_FILE",
-    "PrefixedText",
-    "StoreFolder",
-    "TokenStore",
-    "digest_file",
-    "digest_files",
-    "fetch_store",
-    "find_store",
-    "frame_texts",
-    "refuse_existing_url",
-    "save_array",
-    "upload_store",
-    "write_split",
-    "write_store_file",
-]
-
 STORE_FILE = "store.json"
 _FORMAT, _DTYPES = 1, ("uint16", "uint32")
 _BLOCK_TOKENS = 1 << 22  # about, in one block

@@ -19,19 +19,6 @@ from reviewgen.errors import ConfigError, DataError, first_line, quoted, shorten
 if TYPE_CHECKING:
     import pyarrow
 
-__all__ = [
-    "CsvFormat",
-    "batched",
-    "check_quotes",
-    "find_format",
-    "read_arrow",
-    "read_csv",
-    "read_parquet",
-    "read_spreadsheet",
-    "read_sqlite",
-    "row_groups",
-]
-
 CsvFormat = tuple[str, Sequence[str], int]
 """The separator of a csv file, the names of its columns, and the number of empty lines before them."""
 

@@ -19,8 +19,6 @@ from reviewgen.errors import growing_state
 from reviewgen.generation.model_stepper import device_errors
 from reviewgen.protocols import LanguageModel, State, SupportsScore
 
-__all__ = ["Document", "batches", "token_losses"]
-
 Document = tuple[np.ndarray, int]
 """The ids of a text (bos, conditions, tokens, eos) and its number of characters."""
 

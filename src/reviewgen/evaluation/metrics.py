@@ -9,8 +9,6 @@ from reviewgen.lexicon import words_of
 from reviewgen.protocols import Metric, TextSample
 from reviewgen.registry import Plugin, find_metric
 
-__all__ = ["Metrics", "find_metrics", "find_problem", "make_sample"]
-
 _MAX_UNIT = 40  # characters
 
 

@@ -7,8 +7,6 @@ from typing import Any
 
 from reviewgen.errors import DataError
 
-__all__ = ["Evaluation", "Score", "TokenScore", "Totals", "finite"]
-
 _DARKEST_BITS = 10.0  # of a token of the darkest shade, or more; the same for all texts, so that they compare
 _MAX_SHOWN = 2000  # tokens of a text in a notebook
 

@@ -13,18 +13,6 @@ from reviewgen.evaluation.losses import Document, batches, token_losses
 from reviewgen.evaluation.results import Evaluation, Score, TokenScore, Totals
 from reviewgen.protocols import LanguageModel, Tokenizer
 
-__all__ = [
-    "add_up",
-    "add_up_documents",
-    "evaluate_documents",
-    "log_probabilities",
-    "measure_rate",
-    "sample_documents",
-    "score_text",
-    "score_tokens",
-    "spread_documents",
-]
-
 _TIMED_TEXTS, _TIMED_TOKENS = 16, 200
 
 

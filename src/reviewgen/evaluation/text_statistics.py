@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from reviewgen.evaluation.metrics import make_sample
 from reviewgen.lexicon import words_of
 
-__all__ = ["TextStatistics", "measure_texts", "take_words"]
-
 NGRAMS = (1, 2, 3, 4)  # words
 _REPEATED = 4  # words of a repeated n-gram
 

@@ -12,8 +12,6 @@ from reviewgen.errors import DataError
 from reviewgen.generation.next_tokens import show
 from reviewgen.protocols import Tokenizer
 
-__all__ = ["IGNORED", "MAX_TEXTS", "MAX_TOKENS", "SAMPLE_TEXTS", "Batch", "Labels", "check_texts", "make_batch"]
-
 SAMPLE_TEXTS = ("The movie was good.", "I did not like the end of it.")
 MAX_TEXTS = 4
 MAX_TOKENS = 256  # of a text that are explained

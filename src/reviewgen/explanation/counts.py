@@ -16,8 +16,6 @@ from reviewgen.explanation.batch import Labels
 from reviewgen.explanation.results import CountedToken, CountStep
 from reviewgen.protocols import CountedContext, SupportsExplain
 
-__all__ = ["explain_counts"]
-
 
 def explain_counts(
     stepper: SupportsExplain, rows: Sequence[Sequence[int]], tokens: Sequence[tuple[int, int, int, float]], labels: Labels

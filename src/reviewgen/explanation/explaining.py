@@ -33,8 +33,6 @@ from reviewgen.protocols import (
 if TYPE_CHECKING:
     from reviewgen.model import ReviewModel
 
-__all__ = ["explain"]
-
 _COUNTED = 64  # tokens of a batch whose counts are explained
 
 

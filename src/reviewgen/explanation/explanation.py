@@ -8,8 +8,6 @@ from reviewgen.config import check_flags
 from reviewgen.explanation.results import Loss, MixedToken, ModelExplanation, as_json
 from reviewgen.storage import to_path
 
-__all__ = ["Explanation"]
-
 
 @dataclass(frozen=True, repr=False)
 class Explanation:

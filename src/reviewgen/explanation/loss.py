@@ -13,8 +13,6 @@ from reviewgen.errors import GenerationError
 from reviewgen.explanation.batch import IGNORED, Batch, Labels
 from reviewgen.explanation.results import Loss, TokenLoss
 
-__all__ = ["explain_loss", "places"]
-
 
 def places(batch: Batch) -> list[tuple[int, int]]:
     """Return row and position of each prediction, text by text."""

@@ -15,8 +15,6 @@ from reviewgen.evaluation import spread_documents
 from reviewgen.explanation.subject import Subject
 from reviewgen.explanation.units import ReadText, properties_of
 
-__all__ = ["read_texts"]
-
 _READ = 20_000  # texts that are read, of which evenly spaced ones are measured on, since many corpora are sorted
 _TEXTS, _TOKENS = 64, 256  # that are measured on: texts, and tokens of each
 _CATEGORIES = 4  # of a condition

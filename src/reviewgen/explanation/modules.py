@@ -17,8 +17,6 @@ from torch import Tensor, nn
 
 from reviewgen.errors import BrokenPlugin
 
-__all__ = ["ModuleCall", "call_with_hooks", "find_tensor"]
-
 _MAX_DEPTH = 8  # of nested outputs
 
 

@@ -6,8 +6,6 @@ from typing import Any
 
 from reviewgen.explanation.results import Line, ModelExplanation, show_percent
 
-__all__ = ["HeatMap", "values_of"]
-
 
 @dataclass(frozen=True)
 class HeatMap:

@@ -4,20 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = [
-    "CountStep",
-    "CountedToken",
-    "Gate",
-    "Line",
-    "Loss",
-    "MixedToken",
-    "ModelExplanation",
-    "TokenLoss",
-    "Unit",
-    "as_json",
-    "show_percent",
-]
-
 
 @dataclass(frozen=True)
 class Line:

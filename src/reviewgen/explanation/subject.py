@@ -17,8 +17,6 @@ from reviewgen.names import PresetSource, parse_source
 from reviewgen.protocols import CountTrained, LanguageModel, Tokenizer
 from reviewgen.registry import find_preset, find_weights, preset_names
 
-__all__ = ["Subject", "find_subject"]
-
 
 @dataclass(frozen=True)
 class Subject:

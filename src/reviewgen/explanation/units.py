@@ -16,8 +16,6 @@ from reviewgen.explanation.batch import Batch
 from reviewgen.explanation.results import Gate, Unit
 from reviewgen.protocols import Operation, SupportsOperations
 
-__all__ = ["LINE", "QUOTES", "ReadText", "correlations", "explain_gates", "find_units", "properties_of"]
-
 QUOTES, LINE = "inside quotes", "position in the line"
 _UNITS = 3  # that are reported of each property
 _ROWS = 16  # texts that are read at once

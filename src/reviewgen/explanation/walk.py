@@ -14,8 +14,6 @@ from reviewgen.explanation.modules import ModuleCall, call_with_hooks
 from reviewgen.explanation.results import Line
 from reviewgen.protocols import LanguageModel, Operation, SupportsOperations
 
-__all__ = ["Walk", "count_parameters", "mean_and_spread", "walk"]
-
 
 @dataclass(frozen=True)
 class Walk:

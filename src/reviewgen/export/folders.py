@@ -16,8 +16,6 @@ from reviewgen.errors import OutputExists, quoted, storage_errors
 from reviewgen.storage import new_folder, refuse_existing, to_path, write_file
 from reviewgen.version import __version__
 
-__all__ = ["LIST", "ONNX", "TRANSFORMERS", "check_target", "export_folder", "write_json", "write_text"]
-
 LIST = "reviewgen-export.json"
 """The file of an export that names its other files."""
 

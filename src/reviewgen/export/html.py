@@ -15,8 +15,6 @@ from reviewgen.registry import find_web_stepper, find_web_tokenizer, name_of, na
 from reviewgen.storage import to_path
 from reviewgen.web import compose
 
-__all__ = ["export_html"]
-
 _GROUPS = {"model": "steppers", "tokenizer": "tokenizers"}  # reviewgen.web_...: the entry points of their JavaScript
 
 

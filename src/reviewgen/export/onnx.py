@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
     from reviewgen.model import ReviewModel
 
-__all__ = ["OnnxExport", "export_onnx"]
-
 GRAPH, SETTINGS, README = "model.onnx", "generation_config.json", "README.md"
 PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 PASSAGE = (

@@ -12,8 +12,6 @@ from reviewgen.errors import PluginError
 from reviewgen.export.onnx_graph import flatten_state, names_of
 from reviewgen.protocols import LanguageModel
 
-__all__ = ["TOLERANCE", "check_onnx"]
-
 TOLERANCE = 1e-4  # of a logit
 CHUNKS = 1, 2, 17  # tokens in the first pieces; the others come in one
 

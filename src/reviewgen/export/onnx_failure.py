@@ -6,8 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
-__all__ = ["describe_failure"]
-
 _OPERATION = re.compile(r"No ONNX function found for (?:<OpOverload\(op=')?([\w.:]+)")
 _MAX_REASON = 160  # characters
 _TOOLS = {"torch", "onnx", "onnxscript", "onnx_ir", "onnxruntime", "jaxtyping", "beartype", "numba", "numpy", "contextlib"}

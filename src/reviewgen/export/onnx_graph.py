@@ -25,8 +25,6 @@ from reviewgen.protocols import LanguageModel, State
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-__all__ = ["WAYS", "flatten_state", "names_of"]
-
 TRACED_BATCH, TRACED_TIME = 2, 5  # torch takes sizes of 0 and 1 as constants
 
 

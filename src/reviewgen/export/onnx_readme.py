@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from reviewgen.bundle import Bundle
     from reviewgen.model import ReviewModel
 
-__all__ = ["write_readme"]
-
 _ARRAYS = {  # of JavaScript, by the name of the type in onnxruntime-web
     "float32": "Float32Array",
     "float64": "Float64Array",

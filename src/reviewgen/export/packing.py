@@ -23,8 +23,6 @@ from reviewgen.protocols import CountTrained
 from reviewgen.scratch import temporary_folder
 from reviewgen.web import PackedModel
 
-__all__ = ["BITS", "pack"]
-
 BITS = (5, 6, 8, 16, 32)
 ALIGNMENT = 8  # bytes
 _INTEGERS = {"int64": np.int32, "uint64": np.uint32, "bool": np.uint8}  # what JavaScript has no plain array of

@@ -13,8 +13,6 @@ from reviewgen.hub.space import inspect_space, push_space, refuse_public_space
 from reviewgen.model import ReviewModel
 from reviewgen.scratch import temporary_folder
 
-__all__ = ["push_with_space"]
-
 
 def push_with_space(model: ReviewModel, repo_id: str, *, bits: int = 8, **options: Any) -> tuple[str, str]:
     """Publish a model on the Hugging Face Hub, and a page that generates with it as a static Space of the same name.

@@ -15,8 +15,6 @@ from reviewgen.protocols import SupportsTokenizerJson
 from reviewgen.registry import find_web_tokenizer, name_of
 from reviewgen.scratch import temporary_folder
 
-__all__ = ["MODULE", "find_script", "write_pretrained_tokenizer", "write_tokenizer"]
-
 MODULE = "tokenizer.mjs"
 
 

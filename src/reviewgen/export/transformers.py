@@ -12,8 +12,6 @@ from reviewgen.protocols import SupportsTokenizerJson
 if TYPE_CHECKING:
     from reviewgen.model import ReviewModel
 
-__all__ = ["export_transformers"]
-
 
 def export_transformers(model: "ReviewModel", folder: Path, *, overwrite: bool = False) -> None:
     """Write the tokenizer of a model as a ``PreTrainedTokenizerFast``.

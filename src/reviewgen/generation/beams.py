@@ -17,8 +17,6 @@ from reviewgen.errors import GenerationError
 from reviewgen.generation.decode import Decoder
 from reviewgen.generation.rows import Row, select_rows
 
-__all__ = ["search"]
-
 
 @dataclass(order=True)
 class _Beam:

@@ -43,8 +43,6 @@ from reviewgen.generation.stopping import Stopping
 from reviewgen.novelty import CopyGuard
 from reviewgen.protocols import Stepper, StepState, SupportsSample, Tokenizer
 
-__all__ = ["MAX_RETRIES", "Decoder", "make_sampling_params", "reachable_guard"]
-
 MAX_RETRIES = 12  # of a row at dead ends
 _MIN_BLOCK, _FIRST_BLOCK, _MAX_BLOCK = 32, 64, 4096  # random numbers a row for a stepper's own loop
 _BLOCK_SECONDS = 0.2  # that a block should take, so that an interrupt and a time limit are noticed

@@ -24,8 +24,6 @@ from reviewgen.novelty import CopyGuard, Index, Novelty
 from reviewgen.protocols import Stepper, Tokenizer
 from reviewgen.sentences import sentence_ends
 
-__all__ = ["DEVICE_ROWS", "Generator", "choose_batch_size", "require_index"]
-
 DEVICE_ROWS = 512
 """The texts that are generated side by side on an accelerator."""
 

@@ -15,8 +15,6 @@ from reviewgen.generation.processors import Processor
 from reviewgen.generation.rows import Row
 from reviewgen.protocols import Tokenizer
 
-__all__ = ["Hooks", "make_hooks"]
-
 
 @dataclass(frozen=True)
 class Hooks:

@@ -20,8 +20,6 @@ from reviewgen.errors import DeviceError, first_line
 from reviewgen.generation.generator import DEVICE_ROWS
 from reviewgen.protocols import LanguageModel, State, Stepper, StepState, SupportsStep
 
-__all__ = ["DeviceStepper", "ModelStepper", "device_errors", "make_stepper", "using_threads"]
-
 _CHUNK_TOKENS = 512  # of a prompt, in one call
 
 

@@ -17,8 +17,6 @@ from reviewgen.errors import ConfigError, GenerationError, quoted
 from reviewgen.generation.prompts import Pieces
 from reviewgen.protocols import CountedContext, Stepper, SupportsExplain, Tokenizer
 
-__all__ = ["Alternative", "Context", "NextTokens", "Support", "check_choice", "distribution", "next_tokens", "show"]
-
 _VISIBLE = str.maketrans({" ": "␣", "\n": "⏎", "\t": "⇥", "\r": "␍"})
 _MAX_TEXT, _MAX_TOKEN = 200, 60  # characters that a notebook shows
 

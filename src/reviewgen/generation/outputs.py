@@ -9,8 +9,6 @@ from reviewgen.generation.request import Request
 from reviewgen.generation.rows import Row
 from reviewgen.novelty import Novelty
 
-__all__ = ["GeneratedText", "Generation"]
-
 
 class GeneratedText(str):
     """A generated text, with the copied spans in it.

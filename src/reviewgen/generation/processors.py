@@ -12,8 +12,6 @@ from reviewgen.errors import BrokenPlugin, ConfigError, UnknownPlugin, quoted
 from reviewgen.protocols import Tokenizer
 from reviewgen.registry import Plugin, find_logits_processor
 
-__all__ = ["Processor", "as_list", "make_processors", "refuse_missing"]
-
 
 @dataclass(frozen=True)
 class Processor:

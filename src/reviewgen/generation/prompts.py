@@ -15,8 +15,6 @@ from reviewgen.config import check_list
 from reviewgen.errors import ConfigError, quoted
 from reviewgen.protocols import Tokenizer
 
-__all__ = ["Pieces", "Prompt", "check_prompts"]
-
 _MAX_HEALED = 8  # tokens removed from the end of a prompt
 
 

@@ -17,8 +17,6 @@ from reviewgen.generation.prompts import check_prompts
 from reviewgen.protocols import Tokenizer
 from reviewgen.registry import Plugin
 
-__all__ = ["GenerateOptions", "Request", "device_facts", "make_request"]
-
 
 class GenerateOptions(GenerationSettings, total=False):
     """The keywords of ``ReviewModel.generate``, which documents them."""

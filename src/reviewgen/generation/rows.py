@@ -10,8 +10,6 @@ from reviewgen.errors import growing_state
 from reviewgen.generation.prompts import Pieces
 from reviewgen.protocols import StepState, Tokenizer
 
-__all__ = ["Row", "full_text", "make_row", "row_of_ids", "select_rows", "split_rows", "stack_rows", "text_so_far"]
-
 _RANDOM_BLOCK = 64  # random numbers generated at a time, at least
 
 

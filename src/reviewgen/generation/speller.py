@@ -8,8 +8,6 @@ from reviewgen.errors import DataError
 from reviewgen.lexicon import Lexicon, Symbols, make_spelling, token_symbols
 from reviewgen.protocols import Tokenizer
 
-__all__ = ["Speller"]
-
 
 class Speller:
     """The spelling of a tokenizer's texts.

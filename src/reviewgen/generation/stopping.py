@@ -11,8 +11,6 @@ from reviewgen.generation.rows import Row, full_text
 from reviewgen.protocols import Tokenizer
 from reviewgen.sentences import sentence_ends
 
-__all__ = ["Stopping"]
-
 _MAX_TOKENS_PER_CHARACTER = 8
 _CUT_OFF = ("length", "time", "stuck", "criteria")  # finish reasons of a text that did not end by itself
 

@@ -17,8 +17,6 @@ from reviewgen.generation.next_tokens import NextTokens, check_choice, distribut
 from reviewgen.generation.prompts import Pieces
 from reviewgen.protocols import Stepper, StepState, Tokenizer
 
-__all__ = ["Walk"]
-
 
 class _Step(NamedTuple):
     """The ids fed so far, bos first; the model's logits (W,) of the next token; the same after processors; the state."""

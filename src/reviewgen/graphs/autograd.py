@@ -8,8 +8,6 @@ from torch import nn
 
 from reviewgen.errors import BrokenPlugin, ConfigError
 
-__all__ = ["draw_autograd"]
-
 
 def draw_autograd(model: Any, tokens: int) -> str:
     """Return the graph of a text of a number of tokens as an SVG.

@@ -12,8 +12,6 @@ from reviewgen.graphs.scene import DETAIL, LABEL, NOTE, Box, Frame, Line, Scene,
 from reviewgen.graphs.text import shorten, text_width, wrap
 from reviewgen.protocols.graph import GraphEdge, GraphNode, ModelGraph, axis_size
 
-__all__ = ["Style", "compose", "compose_inside", "label_lines", "shape_text"]
-
 PAD_X, PAD_Y = 11.0, 6.0  # inside a box
 FRAME = 10.0  # inside a frame
 TITLE = 22.0  # of a frame

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from reviewgen.model import ReviewModel
     from reviewgen.protocols import LanguageModel
 
-__all__ = ["MOST_TOKENS", "GraphPicture", "describe_graph", "draw", "graph", "refuse_picture"]
-
 MOST_TOKENS = 12  # of an unrolled graph; more cannot be read
 LEGEND = {"B": "texts of a batch", "T": "tokens", "E": "embedding", "H": "hidden", "V": "vocabulary"}
 NARROWEST = 360.0  # for title and legend

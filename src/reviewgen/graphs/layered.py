@@ -15,8 +15,6 @@ from itertools import pairwise
 from operator import itemgetter
 from statistics import fmean
 
-__all__ = ["Item", "Link", "Places", "Route", "place"]
-
 GAP = 13.0  # between ranks, where lines bend
 BESIDE = 14.0  # between boxes of a rank
 LANE = 16.0  # what a line without a label takes of a rank

@@ -16,8 +16,6 @@ from reviewgen.graphs.nesting import Flow, nest
 from reviewgen.graphs.trace import Call, Record, Shape, as_id, record
 from reviewgen.protocols.graph import Axis, GraphEdge, GraphNode, ModelGraph
 
-__all__ = ["describe_modules"]
-
 SIZES = ((2, 5), (3, 7))  # B and T of the passes
 OPERATIONS = {"AddBackward0": "+", "SubBackward0": "−", "MulBackward0": "×", "CatBackward0": "concatenate"}
 LOOKUPS = ("Embedding", "Index")  # operations of autograd

@@ -7,8 +7,6 @@ from graphlib import CycleError, TopologicalSorter
 from reviewgen.protocols.graph import Axis, GraphEdge, GraphNode, ModelGraph
 from reviewgen.protocols.graph_rules import all_nodes
 
-__all__ = ["Flow", "nest"]
-
 
 @dataclass
 class Flow:

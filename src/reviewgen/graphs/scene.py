@@ -5,8 +5,6 @@ from dataclasses import dataclass, field, replace
 
 from reviewgen.graphs.text import LINE, text_width
 
-__all__ = ["DETAIL", "LABEL", "NOTE", "Box", "Frame", "Line", "Scene", "Text", "block_size", "stack"]
-
 LABEL, DETAIL, NOTE = 14.0, 12.0, 11.5  # sizes of texts, in pixels
 
 

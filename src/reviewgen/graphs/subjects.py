@@ -14,8 +14,6 @@ from reviewgen.protocols import LanguageModel
 from reviewgen.registry import find_weights, preset_names
 from reviewgen.runs.parts import TrainingParts, resolve_parts
 
-__all__ = ["Subject", "find_subject"]
-
 _SAMPLE = "".join(map(chr, range(32, 127)))  # a tokenizer without a fixed vocabulary is trained on these characters
 
 

@@ -10,8 +10,6 @@ from xml.sax.saxutils import escape, quoteattr
 from reviewgen.graphs.scene import Box, Frame, Line, Scene, Text
 from reviewgen.graphs.text import SUBSCRIPT, shorten, split_subscripts
 
-__all__ = ["CLASS", "write_svg"]
-
 CLASS = "reviewgen-graph"
 MARGIN = 12.0
 RADIUS = 8.0  # of a line's corners

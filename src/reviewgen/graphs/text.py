@@ -4,8 +4,6 @@ import re
 import textwrap
 import unicodedata
 
-__all__ = ["LINE", "plain", "shorten", "split_subscripts", "text_width", "wrap"]
-
 LINE = 1.32  # the height of a line, in font sizes
 SUBSCRIPT = 0.75  # the size of a subscript
 

@@ -6,8 +6,6 @@ from typing import Any
 
 from reviewgen.protocols.graph import ModelGraph
 
-__all__ = ["with_texts"]
-
 _SHOWN = {" ": "␣", "\n": "⏎", "\t": "⇥"}
 
 

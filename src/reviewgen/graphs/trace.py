@@ -15,8 +15,6 @@ from torch.overrides import TorchFunctionMode
 
 from reviewgen.errors import BrokenPlugin
 
-__all__ = ["Call", "Record", "Shape", "as_id", "leaves", "record"]
-
 Shape = tuple[int, ...]
 VALUES = ("ids", "logits", "state", "state_after")  # of a model
 _SIGNS = str.maketrans({"/": "∕", "#": "＃"})

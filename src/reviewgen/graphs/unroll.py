@@ -13,8 +13,6 @@ from reviewgen.graphs.text import text_width, wrap
 from reviewgen.graphs.windows import find_windows, is_loop, upstream
 from reviewgen.protocols.graph import GraphEdge, GraphNode, ModelGraph
 
-__all__ = ["unroll"]
-
 BETWEEN = 34.0  # columns, at least
 BUS = 10.0  # between lines of a window
 DETAIL_WIDTH = 118.0

@@ -5,8 +5,6 @@ from dataclasses import replace
 
 from reviewgen.protocols.graph import GraphEdge, GraphNode, ModelGraph
 
-__all__ = ["expand_windows", "find_windows", "is_loop", "upstream"]
-
 MOST_TOKENS = 5  # of a window; the middle of a longer one is an ellipsis
 
 

@@ -14,8 +14,6 @@ from reviewgen.hub.tree import check_commit, check_entries
 from reviewgen.hub_client import restrict_client
 from reviewgen.names import HubSource
 
-__all__ = ["download"]
-
 _logger = logging.getLogger("reviewgen")
 _MAX_SHOWN = 5  # ignored files named in a warning
 _CHUNK = 1 << 20  # bytes

@@ -8,8 +8,6 @@ from reviewgen.hub.download import download
 from reviewgen.names import HubSource, PresetSource, find_revision, parse_hub_id, parse_source
 from reviewgen.registry import find_preset, find_weights, preset_names
 
-__all__ = ["HubOptions", "ModelLocation", "locate", "parse_repository"]
-
 
 class HubOptions(TypedDict, total=False):
     """How a repository is downloaded; the names and meanings are those of huggingface_hub."""

@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from reviewgen.config import check_list
 from reviewgen.errors import ConfigError, did_you_mean, quoted
 
-__all__ = ["KINDS", "NOTHING_FOUND", "Finding", "check_kinds", "find_personal_data"]
-
 _PATTERNS = {
     "email": re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+"),
     "url": re.compile(

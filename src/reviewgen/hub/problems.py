@@ -6,8 +6,6 @@ from collections.abc import Iterator
 from reviewgen.errors import ConfigError, HubError, ReviewgenError, first_line
 from reviewgen.names import HubSource
 
-__all__ = ["check_token", "plain_errors", "shorten"]
-
 _OFFLINE = "Without a network, presets with installed weights and saved folders still load."
 _LOG_IN = "log in with `hf auth login`, or set HF_TOKEN"
 

@@ -30,8 +30,6 @@ from reviewgen.names import HubSource
 from reviewgen.pictures import draw_curves, find_curves, refuse_plot, save_figure
 from reviewgen.scratch import temporary_folder
 
-__all__ = ["make_card", "publish"]
-
 _TEMPERATURES = (0.5, 0.7, 1.0)  # of the samples in a card; 0.7 is the default of the presets
 _SCANNED, _TEMPERATURE = 200, 0.8  # texts, and at which temperature
 _MIN_TOKENS, _MAX_TOKENS = 100, 1_000  # between these, the max_new_tokens of a sample

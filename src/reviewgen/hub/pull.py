@@ -11,8 +11,6 @@ from reviewgen.hub.download import download
 from reviewgen.hub.locate import parse_repository
 from reviewgen.storage import to_path
 
-__all__ = ["megabytes", "pull"]
-
 
 def pull(
     repo_id: str,
@@ -39,7 +37,8 @@ def pull(
         HubError, BundleError, UnknownPlugin: As ``reviewgen.load``.
         OutputExists, StorageError: ``out`` exists already, or cannot be written.
     """
-    from reviewgen.bundle.write import copy_bundle, refuse_existing  # torch
+    from reviewgen.bundle.write import copy_bundle  # torch
+    from reviewgen.storage import refuse_existing
 
     source = parse_repository(repo_id, None)
     if accept_changes and out is None:

@@ -14,8 +14,6 @@ from reviewgen.hub.problems import check_token, plain_errors
 from reviewgen.hub_client import restrict_client
 from reviewgen.names import HubSource
 
-__all__ = ["PushOptions", "Remote", "check_push", "download_text", "inspect_repository", "push"]
-
 _FAILED = "could not be published"
 
 

@@ -9,8 +9,6 @@ from reviewgen.hub.push import download_text
 from reviewgen.hub_client import restrict_client
 from reviewgen.names import HubSource
 
-__all__ = ["Space", "inspect_space", "push_space", "refuse_public_space"]
-
 PAGE, README = "index.html", "README.md"
 _EXAMPLE = {".gitattributes", README, PAGE, "style.css"}  # the files of a new static Space
 _FIRST = "initial commit"  # its only commit; that of a duplicate or of a squashed history has another title

@@ -9,8 +9,6 @@ from reviewgen.bundle.layout import CARD, CONFIG, GENERATION, LEXICON, NOVELTY, 
 from reviewgen.config import MAX_RECORD, MAX_SETTINGS, MAX_VOCABULARY
 from reviewgen.errors import HubError
 
-__all__ = ["check_commit", "check_entries"]
-
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _MAX_FILES = 10_000

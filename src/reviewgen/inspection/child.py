@@ -17,8 +17,6 @@ from reviewgen.errors import PluginError
 from reviewgen.inspection.static import inspect_plugin
 from reviewgen.registry import Plugin
 
-__all__ = ["run"]
-
 _SHORT = 300  # characters of a message
 
 

@@ -21,8 +21,6 @@ from reviewgen.registry import Plugin
 from reviewgen.registry.plugins import THIS_PROCESS, list_plugins
 from reviewgen.scratch import temporary_folder
 
-__all__ = ["Inspection", "inspect_plugins"]
-
 LIMIT = 5.0  # seconds for the import and the checks of one plugin
 _START_LIMIT = 120.0  # seconds to start Python and import torch, on the busiest machine
 _AT_ONCE = 4  # processes

@@ -36,8 +36,6 @@ from reviewgen.registry import (
     name_of,
 )
 
-__all__ = ["inspect_plugin", "model_config"]
-
 _MODEL = ("initial_state", "__call__", "state_dict", "load_state_dict")
 _TOKENIZER = ("train", "encode", "decode", "save", "load")  # vocab_size and others may be attributes of the object
 _METRIC = ("__call__", "unit", "lower_is_better")

@@ -17,8 +17,6 @@ from jaxtyping import UInt32
 
 from reviewgen.lexicon.symbols import common_length
 
-__all__ = ["Automaton", "join", "minimal_automaton", "utf8_automaton"]
-
 Edges: TypeAlias = Sequence[tuple[int, int]]
 """Pairs of a byte and the node that it leads to."""
 

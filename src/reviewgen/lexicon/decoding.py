@@ -8,8 +8,6 @@ from reviewgen.compiled.spelling import HALF
 from reviewgen.lexicon.symbols import Symbols, token_symbols
 from reviewgen.protocols import SupportsTokenBytes, Tokenizer
 
-__all__ = ["decode_bytes", "decode_texts", "in_parts"]
-
 _PART_TOKENS = 1 << 16  # about, at a time
 _END = b"\xff"  # occurs in no UTF-8
 

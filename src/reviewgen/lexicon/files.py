@@ -15,8 +15,6 @@ from reviewgen.lexicon.automaton import MAX_WORDS, Automaton, node_places
 from reviewgen.lexicon.lexicon import Lexicon
 from reviewgen.storage import default_mode, safetensors_errors
 
-__all__ = ["read_lexicon", "write_lexicon"]
-
 _SCHEMA = "1"
 _HEADER = "reviewgen.lexicon"
 _PARTS = "words", "separators"

@@ -10,8 +10,6 @@ import numpy as np
 from reviewgen.lexicon.automaton import Automaton, minimal_automaton
 from reviewgen.lexicon.words import APOSTROPHES, WordCounts
 
-__all__ = ["Lexicon", "build_lexicon"]
-
 MAX_WORDS = 100_000
 _MIN_COUNT = 2
 _MIN_KNOWN = 0.85  # of the words of the training text; in a language without spaces, few runs of letters occur twice

@@ -7,8 +7,6 @@ from reviewgen.lexicon.automaton import Automaton, join, utf8_automaton
 from reviewgen.lexicon.lexicon import Lexicon
 from reviewgen.lexicon.symbols import Symbols
 
-__all__ = ["make_spelling"]
-
 
 def make_spelling(symbols: Symbols, lexicon: Lexicon | None = None) -> Spelling:
     """Return the automaton that lets a token only continue or end a known word; without a lexicon, any valid UTF-8."""

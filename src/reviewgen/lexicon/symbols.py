@@ -10,8 +10,6 @@ from jaxtyping import Int32, Int64, UInt16
 from reviewgen.errors import BrokenPlugin
 from reviewgen.protocols import SupportsTokenBytes, Tokenizer
 
-__all__ = ["Symbols", "common_length", "token_symbols"]
-
 
 @dataclass(frozen=True)
 class Symbols:

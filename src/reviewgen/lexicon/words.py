@@ -17,8 +17,6 @@ import numpy as np
 from reviewgen.lexicon.decoding import decode_bytes, in_parts
 from reviewgen.lexicon.symbols import Symbols
 
-__all__ = ["WordCounts", "count_words", "unknown_word_share", "words_of"]
-
 APOSTROPHES = "'\u2019"
 _WITHOUT_APOSTROPHES = str.maketrans("", "", APOSTROPHES)
 _JOINERS = "\u200c\u200d"  # the zero-width ones, inside words of Persian and of Indian languages

@@ -39,8 +39,6 @@ if TYPE_CHECKING:
     from reviewgen.evaluation import Evaluation, Score
     from reviewgen.protocols import LanguageModel
 
-__all__ = ["LoadOptions", "ReviewModel", "check_model"]
-
 
 class LoadOptions(HubOptions, total=False):
     """The keywords of ``reviewgen.load``, which documents them."""

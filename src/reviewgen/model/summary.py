@@ -7,8 +7,6 @@ from reviewgen.bundle import Bundle
 from reviewgen.errors import BundleError
 from reviewgen.pages.numbers import decimal, duration, percent, thousands
 
-__all__ = ["summarize"]
-
 
 def summarize(bundle: Bundle) -> str:
     """Return the summary of a trained model as an HTML fragment."""

@@ -8,8 +8,6 @@ from jaxtyping import Bool, Int64, Shaped
 
 from reviewgen.errors import ConfigError, DataError, quoted
 
-__all__ = ["LARGEST_MAX_COPY", "IndexBase", "check_max_copy"]
-
 LARGEST_MAX_COPY = 1 << 31  # tokens; a larger limit has the same effect
 
 

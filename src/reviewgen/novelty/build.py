@@ -10,8 +10,6 @@ from reviewgen.novelty.base import IndexBase
 from reviewgen.novelty.compact import CompactIndex, build_sets
 from reviewgen.novelty.exact import ExactIndex, id_dtype, sort_suffixes
 
-__all__ = ["build_index"]
-
 
 def build_index(
     ids: Tokens,

@@ -14,8 +14,6 @@ from jaxtyping import Bool, Int64, UInt32, UInt64
 from reviewgen.compiled.windows import MULTIPLIER
 from reviewgen.novelty.matching import filter_hashes, find_windows
 
-__all__ = ["COPY_CHARACTERS", "TextWindows", "copied_share", "copied_shares", "copied_spans"]
-
 COPY_CHARACTERS = 50
 """The minimum length of a copied span in characters; shorter ones, such as set phrases, people repeat as well."""
 

@@ -15,8 +15,6 @@ from reviewgen.novelty.base import IndexBase, check_max_copy
 from reviewgen.novelty.matching import NEW, SEEN, find_longest, look_up_windows
 from reviewgen.novelty.report import MIN_SPAN, WINDOWS, Decode, Novelty, Span, decode_with_offsets
 
-__all__ = ["BITS_PER_WINDOW", "CompactIndex", "build_sets", "choose_stride"]
-
 BITS_PER_WINDOW = 10.0  # about 1 % false positives
 _BLOCK_BYTES = 8 * BLOCK
 _MIN_SAMPLE = 20  # windows that a thinned index must be able to look up for a copy rate to mean anything

@@ -14,8 +14,6 @@ from reviewgen.novelty.base import IndexBase, check_max_copy
 from reviewgen.novelty.matching import count_buckets, match
 from reviewgen.novelty.report import MIN_SPAN, WINDOWS, Decode, Novelty, Span, decode_with_offsets
 
-__all__ = ["ExactIndex", "id_dtype", "sort_suffixes"]
-
 _MAX_BUCKETS = 1 << 20  # exceeded only if the vocabulary is larger
 _CONTEXT = 60  # characters of an excerpt on each side of the span
 _GUARD_BITS = 16.0  # per window: about one token in a thousand is rejected by mistake

@@ -20,8 +20,6 @@ from reviewgen.novelty.exact import ExactIndex, id_dtype
 from reviewgen.novelty.report import WINDOWS
 from reviewgen.storage import default_mode, safetensors_errors
 
-__all__ = ["read_index", "write_index"]
-
 _SCHEMA = 1
 _HEADER = "reviewgen.novelty"  # a single key, since safetensors writes several in random order
 _FACTS = {"bos_id": int, "eos_id": int, "vocab_size": int, "characters_per_token": float, "fingerprint": str}

@@ -11,20 +11,6 @@ from jaxtyping import UInt64
 from reviewgen.compiled import compiled, inner
 from reviewgen.compiled.windows import MULTIPLIER, hash_window, holds
 
-__all__ = [
-    "NEW",
-    "NO_WINDOW",
-    "SEEN",
-    "UNKNOWN",
-    "HashFilter",
-    "count_buckets",
-    "filter_hashes",
-    "find_longest",
-    "find_windows",
-    "look_up_windows",
-    "match",
-]
-
 _FILTER_BITS, _PROBES = 8, 3  # at least, for each hash; and those that a hash sets
 
 NO_WINDOW, UNKNOWN, SEEN, NEW = 0, 1, 2, 3  # the status of the window that starts at a position

@@ -9,8 +9,6 @@ from itertools import accumulate
 
 from reviewgen.errors import counted
 
-__all__ = ["MIN_SPAN", "WINDOWS", "Decode", "Novelty", "Span", "decode_with_offsets"]
-
 WINDOWS = (8, 12, 20)  # tokens
 MIN_SPAN = WINDOWS[0]  # tokens; shorter copied spans are not reported
 _CONTEXT = 8  # tokens; a character has at most four bytes, a token at least one

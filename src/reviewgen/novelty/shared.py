@@ -13,8 +13,6 @@ from reviewgen.compiled.windows import WindowSet, empty_set, insert_windows, sam
 from reviewgen.novelty.compact import BITS_PER_WINDOW, choose_stride
 from reviewgen.novelty.report import WINDOWS
 
-__all__ = ["count_collected", "fill_sets", "first_stride"]
-
 _FINER = 2  # of the windows of a text, at least half are usually distinct
 
 

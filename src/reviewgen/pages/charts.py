@@ -14,8 +14,6 @@ from markupsafe import Markup
 from reviewgen.pages.rendering import render
 from reviewgen.pages.scales import Scale, make_scale
 
-__all__ = ["Series", "draw_chart"]
-
 _Value = TypeVar("_Value")
 
 COLORS = 8  # the variables --series-0 to --series-7 of page.css

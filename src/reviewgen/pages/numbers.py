@@ -3,8 +3,6 @@
 import math
 from collections.abc import Callable, Mapping
 
-__all__ = ["FILTERS", "decimal", "duration", "percent", "size", "thousands"]
-
 _MISSING = "–"
 _SIZES = ("B", "kB", "MB", "GB", "TB")
 

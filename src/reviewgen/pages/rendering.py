@@ -13,8 +13,6 @@ from reviewgen.pages.numbers import FILTERS
 from reviewgen.scratch import remove_abandoned, scratch_folder
 from reviewgen.storage import default_mode, write_file
 
-__all__ = ["PAGE", "refuse_page", "render", "save_page"]
-
 PAGE = ".page-"
 """How the names of scratch folders for pages begin."""
 

@@ -4,8 +4,6 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-__all__ = ["Scale", "make_scale", "short"]
-
 _STEPS = (1, 2, 5, 10)
 _MARGIN = 0.06  # of the range, at each end
 

@@ -6,8 +6,6 @@ from typing import Any
 
 from reviewgen.errors import ConfigError, OutputExists, StorageError, storage_errors
 
-__all__ = ["new_figure", "plain", "refuse_plot", "save_figure"]
-
 
 def refuse_plot(file: Path, overwrite: bool = False) -> None:
     """Check that a plot can be saved as a file of that name, before any work.

@@ -8,8 +8,6 @@ from markupsafe import Markup
 
 from reviewgen.pages import Series, draw_chart
 
-__all__ = ["draw_inline"]
-
 _MAX_RATIO = 3.0  # times a model's fewest bits; the values of first steps, which are higher, would flatten the rest
 
 

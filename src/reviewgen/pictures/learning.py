@@ -10,8 +10,6 @@ from typing import Any
 from reviewgen.errors import BundleError
 from reviewgen.pictures.figures import new_figure, plain
 
-__all__ = ["AXES", "LearningCurves", "draw_curves", "find_curves"]
-
 AXES = {"seconds": "seconds", "steps": "step", "tokens": "tokens_seen"}
 """The quantities of the horizontal axis: the user's name for each, and its name in training.json."""
 

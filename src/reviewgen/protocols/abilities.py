@@ -9,8 +9,6 @@ from typing import Any, Protocol, runtime_checkable
 from jaxtyping import Float, Int
 from torch import Tensor
 
-__all__ = ["SupportsInitialWeights", "SupportsLoss", "SupportsParameterGroups", "is_embedding_table"]
-
 _TABLE_MODULES = {"embedding", "embeddings", "embed", "encoder", "word_embeddings"}  # what such a module is called elsewhere
 
 

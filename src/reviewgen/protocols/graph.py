@@ -9,8 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
-__all__ = ["Axis", "GraphEdge", "GraphNode", "ModelGraph", "SupportsGraph", "axis_size"]
-
 Axis: TypeAlias = int | str
 """An axis of a tensor: a number, a letter, or a product of a number and letters, as in "4H"."""
 

@@ -7,8 +7,6 @@ from typing import Any
 from reviewgen.errors import BrokenPlugin
 from reviewgen.protocols.graph import GraphEdge, GraphNode, ModelGraph, axis_size
 
-__all__ = ["MAX_NODES", "all_nodes", "parameter_sizes", "read_graph"]
-
 MAX_NODES = 2000  # of a graph with its insides; a picture of more cannot be read
 _DEPTH = 8  # of insides
 

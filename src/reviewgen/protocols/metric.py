@@ -6,8 +6,6 @@ from functools import cached_property
 from statistics import fmean
 from typing import Protocol, runtime_checkable
 
-__all__ = ["Metric", "TextSample"]
-
 
 @dataclass(frozen=True)
 class TextSample:

@@ -6,8 +6,6 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 from reviewgen.config import from_dict
 from reviewgen.errors import BundleError, ConfigError
 
-__all__ = ["SupportsMigration", "migrate_values", "read_saved_config"]
-
 ConfigT = TypeVar("ConfigT")
 _MAX_REASON = 200  # characters of a plugin's own message
 

@@ -12,17 +12,6 @@ from torch import Tensor
 
 from reviewgen.protocols.stepper import Stepper
 
-__all__ = [
-    "CountTrained",
-    "LanguageModel",
-    "State",
-    "SupportsCountMerge",
-    "SupportsDevices",
-    "SupportsImplementations",
-    "SupportsScore",
-    "SupportsStep",
-]
-
 State: TypeAlias = Any
 """A model's recurrent state; see LanguageModel for its rules."""
 

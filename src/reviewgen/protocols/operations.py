@@ -12,8 +12,6 @@ from torch import Tensor
 
 from reviewgen.protocols.model import State
 
-__all__ = ["Operation", "SupportsOperations"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Operation:

@@ -9,8 +9,6 @@ from torch import nn
 from reviewgen.errors import BrokenPlugin
 from reviewgen.protocols.abilities import SupportsParameterGroups
 
-__all__ = ["SCALE", "read_parameter_groups"]
-
 SCALE = "learning_rate_scale"
 
 

@@ -10,8 +10,6 @@ from reviewgen.protocols.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["LogitsProcessor", "LogitsProcessorFactory"]
-
 
 @runtime_checkable
 class LogitsProcessor(Protocol):

@@ -9,8 +9,6 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Int64, Shaped
 
-__all__ = ["CountGroup", "SupportsCountRanges"]
-
 
 @runtime_checkable
 class CountGroup(Protocol):

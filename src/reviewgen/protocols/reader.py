@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 if TYPE_CHECKING:
     import pyarrow
 
-__all__ = ["Reader", "Records"]
-
 Records: TypeAlias = "pyarrow.RecordBatch | Sequence[Mapping[str, Any]]"
 """Some records: an Arrow batch, or a list of mappings of column to value."""
 

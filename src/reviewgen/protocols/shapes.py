@@ -10,8 +10,6 @@ import torch
 
 from reviewgen.errors import ShapeError
 
-__all__ = ["check_ids", "check_shape", "check_state"]
-
 _INTEGERS = {torch.int64, torch.int32}
 _MEANINGS = {
     "B": "texts",

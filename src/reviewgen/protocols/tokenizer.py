@@ -6,8 +6,6 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 
-__all__ = ["SupportsEncodeBatch", "SupportsTokenBytes", "SupportsTokenizerJson", "SupportsTrainingInParts", "Tokenizer"]
-
 
 @runtime_checkable
 class Tokenizer(Protocol):

@@ -9,8 +9,6 @@ from reviewgen.config import MAX_RECORD, read_json
 from reviewgen.errors import PluginError
 from reviewgen.registry.plugins import find_weights
 
-__all__ = ["InstalledWeights", "describe_weights"]
-
 _TRAINING, _MANIFEST = "training.json", "manifest.json"  # as in ``bundle.layout``, not imported because it loads numpy
 
 

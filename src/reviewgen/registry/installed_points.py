@@ -18,18 +18,6 @@ from reviewgen.errors import SourceError
 from reviewgen.names import parse_preset
 from reviewgen.version import API_VERSION
 
-__all__ = [
-    "GROUPS",
-    "OWN",
-    "InstalledPoint",
-    "Plugin",
-    "broken_packages",
-    "find_api_fault",
-    "find_name_fault",
-    "installed_points",
-    "is_same_package",
-]
-
 GROUPS = {
     "model": "reviewgen.models",
     "tokenizer": "reviewgen.tokenizers",

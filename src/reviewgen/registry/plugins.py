@@ -30,31 +30,6 @@ from reviewgen.registry.installed_points import (
     is_same_package,
 )
 
-__all__ = [
-    "THIS_PROCESS",
-    "Plugin",
-    "describe_plugin",
-    "find_logits_processor",
-    "find_metric",
-    "find_model",
-    "find_preset",
-    "find_reader",
-    "find_stepper",
-    "find_tokenizer",
-    "find_web_stepper",
-    "find_web_tokenizer",
-    "find_weights",
-    "list_models",
-    "list_plugins",
-    "list_presets",
-    "list_tokenizers",
-    "name_of",
-    "preset_names",
-    "register_model",
-    "register_tokenizer",
-    "unregister_all",
-]
-
 THIS_PROCESS = "(this process)"  # the package of a registered plugin
 
 _registered: dict[tuple[str, str], Any] = {}  # (kind, name) -> class, for this process

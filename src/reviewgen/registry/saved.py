@@ -12,8 +12,6 @@ from reviewgen.errors import BundleError, PluginError, UnknownPlugin
 from reviewgen.registry.installed_points import find_name_fault, installed_points, is_same_package
 from reviewgen.registry.plugins import THIS_PROCESS, describe_plugin, name_of
 
-__all__ = ["name_of_saved"]
-
 _PACKAGE = re.compile(r"[A-Za-z0-9][\w.-]{0,99}", re.ASCII)
 _VERSION = re.compile(r"[\w.+!-]{0,50}", re.ASCII)
 

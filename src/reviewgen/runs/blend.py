@@ -28,8 +28,6 @@ from reviewgen.protocols import LanguageModel, SupportsScore
 from reviewgen.registry import find_model
 from reviewgen.runs.record import CopyRates, novelty_facts, part_facts
 
-__all__ = ["blend", "fit_mixture", "make_bundle"]
-
 
 def blend(models: Any, weights: Any = None, *, data: Any = None, **options: Unpack[EvaluateOptions]) -> ReviewModel:
     """Return a blend of trained models; see ``reviewgen.blend``."""

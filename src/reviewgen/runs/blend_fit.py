@@ -13,6 +13,7 @@ from reviewgen.blending.model import Blend
 from reviewgen.bundle import Bundle
 from reviewgen.errors import NotADistribution, TrainingError
 from reviewgen.evaluation import Document, measure_rate, sample_documents
+from reviewgen.generation.model_stepper import using_threads
 from reviewgen.model import ReviewModel
 from reviewgen.protocols import LanguageModel
 from reviewgen.runs.blend import fit_mixture, make_bundle
@@ -34,10 +35,7 @@ from reviewgen.training import (
     find_verdict,
     uninterrupted,
 )
-from reviewgen.training.device import using_threads
 from reviewgen.training.evaluator import Evaluator
-
-__all__ = ["BlendFit", "start_blend"]
 
 _COUNTING_SHARE = 0.4  # of the time left, at most
 _WEIGHTS_SHARE = 0.05  # of the time left after counting: fitting the weights, and evaluating the blend

@@ -15,8 +15,6 @@ from reviewgen.data import TokenStore
 from reviewgen.evaluation import finite
 from reviewgen.training import Report, find_verdict
 
-__all__ = ["TERM", "Curves", "targets_per_character"]
-
 TERM = "loss."
 """The beginning of the name under which a model's own loss term is kept, as in "loss.z_loss"."""
 

@@ -19,16 +19,13 @@ from reviewgen.evaluation import (
     spread_documents,
 )
 from reviewgen.generation import Generator, Request
-from reviewgen.generation.model_stepper import make_stepper
+from reviewgen.generation.model_stepper import make_stepper, using_threads
 from reviewgen.lexicon import decode_texts
 from reviewgen.novelty import copied_shares
 from reviewgen.protocols import LanguageModel
 from reviewgen.runs.prepare import PreparedCorpus
 from reviewgen.runs.record import CopyRates
-from reviewgen.training.device import using_threads
 from reviewgen.training.evaluator import SAMPLE_TOKENS
-
-__all__ = ["describe_held_out", "evaluate_held_out", "final_split", "measure_texts"]
 
 _FINAL_TOKENS = 100_000  # held-out tokens of the final evaluation, at most
 _FINAL_SHARE = 0.015  # of a time budget, for the final evaluation

@@ -16,8 +16,6 @@ from reviewgen.errors import ReviewgenError
 from reviewgen.storage import refuse_existing
 from reviewgen.training import Checkpoints, StopReason
 
-__all__ = ["SETTINGS", "describe_result", "discard_finished", "find_finished", "run_folder_of"]
-
 SETTINGS = "settings_digest"
 """Where the record of a training has the digest of what decides the run besides its corpus."""
 

@@ -14,6 +14,7 @@ from reviewgen.card import describe, write_card
 from reviewgen.config import to_dict
 from reviewgen.errors import TrainingError
 from reviewgen.evaluation import Evaluation, Metrics
+from reviewgen.generation.model_stepper import using_threads
 from reviewgen.model import ReviewModel
 from reviewgen.protocols import LanguageModel
 from reviewgen.runs.curves import Curves
@@ -35,9 +36,6 @@ from reviewgen.training import (
     uninterrupted,
 )
 from reviewgen.training.checkpoints import Checkpoints
-from reviewgen.training.device import using_threads
-
-__all__ = ["BaseFit", "Baseline", "Fit"]
 
 _logger = logging.getLogger("reviewgen")
 

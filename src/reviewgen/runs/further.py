@@ -15,8 +15,6 @@ from reviewgen.errors import ConfigError, first_line, quoted
 from reviewgen.model import ReviewModel
 from reviewgen.protocols import CountTrained
 
-__all__ = ["keep_reading", "refuse_other_predictions", "refuse_other_tokenizer", "refuse_untrainable"]
-
 _PROBE_TOKENS = 24
 _TOLERANCE = 1e-3  # difference between the logits of two implementations of the same function
 

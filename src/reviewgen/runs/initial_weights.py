@@ -16,8 +16,6 @@ from reviewgen.inputs import is_pipe
 from reviewgen.protocols import LanguageModel, SupportsInitialWeights
 from reviewgen.storage import to_path
 
-__all__ = ["InitialWeights", "set_initial_weights"]
-
 
 @dataclass(frozen=True)
 class InitialWeights:

@@ -17,8 +17,6 @@ from reviewgen.runs.unfinished import find_dead
 from reviewgen.scratch import TEMPORARY, remove_abandoned
 from reviewgen.storage import recover
 
-__all__ = ["clean", "find_unfinished"]
-
 _SCRATCH = re.compile(r"\.(.+)-[a-z0-9_]{8}")
 _RUN, _LOCK, _HOLDER = ".run", ".lock", ".lock.pid"
 

@@ -16,8 +16,6 @@ from reviewgen.pictures.inline import draw_inline
 from reviewgen.runs.training_run import TrainingRun
 from reviewgen.training import Report
 
-__all__ = ["NotebookView"]
-
 _SECONDS = 0.5  # between two updates of the figure, at least
 _SHARE = 0.02  # of the time that updates may take
 

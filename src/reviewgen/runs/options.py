@@ -6,8 +6,6 @@ from typing import Any
 
 from reviewgen.config import ReadingOptions
 
-__all__ = ["CorpusOptions", "PrepareOptions", "TrainOptions"]
-
 
 class TrainOptions(ReadingOptions, total=False):
     """The keywords of ``reviewgen.train`` and ``TrainingRun``; ``sweep`` and ``tune`` take those that apply to several trainings.

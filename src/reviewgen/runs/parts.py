@@ -22,15 +22,13 @@ from reviewgen.config import (
     without_vocabulary,
 )
 from reviewgen.errors import BrokenPlugin, ConfigError, PluginError, did_you_mean, first_line
+from reviewgen.generation.model_stepper import using_threads
 from reviewgen.model import ReviewModel
 from reviewgen.protocols import CountTrained, LanguageModel, Tokenizer
 from reviewgen.registry import Plugin, find_model, find_preset, find_tokenizer, name_of, preset_names
 from reviewgen.runs.further import refuse_other_predictions, refuse_other_tokenizer, refuse_untrainable
 from reviewgen.runs.initial_weights import InitialWeights
 from reviewgen.training import IsolatedRng, TrainingConfig
-from reviewgen.training.device import using_threads
-
-__all__ = ["SizeOptions", "TrainingParts", "check_settings", "merge_settings", "resolve_parts"]
 
 _PEAK_SHARE = 1 / 2  # of the preset's learning rate: a whole one spoils a model on texts like its own, a sixth is slow on others
 _WARMUP = 0.05  # a trained model needs less warmup than a new one: a share of the run

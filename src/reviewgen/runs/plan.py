@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from reviewgen.bundle.write import refuse_existing
 from reviewgen.config import check_seed, from_dict, parse_duration
 from reviewgen.data import DataConfig, StoreFolder, Texts, find_store
 from reviewgen.errors import ConfigError, quoted
@@ -19,10 +18,8 @@ from reviewgen.runs.options import TrainOptions
 from reviewgen.runs.parts import TrainingParts, resolve_parts
 from reviewgen.runs.prepared import fit_store
 from reviewgen.runs.tracking import check_tracker
-from reviewgen.storage import to_path
+from reviewgen.storage import refuse_existing, to_path
 from reviewgen.training import Budget, resumes_by_itself
-
-__all__ = ["RunLength", "TrainingPlan", "data_config", "make_plan"]
 
 DEFAULT_BUDGET = "2m"
 _MAX_LENGTH = 1_000_000_000  # steps or epochs

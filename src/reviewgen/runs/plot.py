@@ -11,8 +11,6 @@ from reviewgen.hub.locate import locate
 from reviewgen.pictures import AXES, LearningCurves, draw_curves, find_curves, refuse_plot, save_figure
 from reviewgen.storage import to_path
 
-__all__ = ["picture_name", "plot_training", "read_curves"]
-
 
 def read_curves(source: str | Path, name: str | None = None) -> LearningCurves:
     """Read a saved model's learning curves; neither its weights nor its plugins are loaded.

@@ -43,8 +43,6 @@ from reviewgen.storage import refuse_existing, to_path
 from reviewgen.training import Processes, all_processes, local_processes, process_state
 from reviewgen.training.rounds import SharedWork, everywhere
 
-__all__ = ["PreparedCorpus", "ReadCorpus", "have_same_corpus", "prepare", "prepare_tokens", "read_corpus", "read_dataset"]
-
 ConditionValues: TypeAlias = Iterable[Sequence[str | float | None]]
 """The values of the conditions beside each text."""
 T = TypeVar("T")

@@ -7,8 +7,6 @@ from reviewgen.data import DataConfig, StoreFolder, digest_tokenizer
 from reviewgen.errors import ConfigError, DataError, quoted
 from reviewgen.runs.parts import TrainingParts
 
-__all__ = ["fit_store"]
-
 
 def fit_store(store: StoreFolder, parts: TrainingParts, data: DataConfig, validation: Any) -> DataConfig:
     """Return how the texts of a store were read, after checking that a training can use it.

@@ -13,8 +13,6 @@ from reviewgen.runs.notebook import NotebookView
 from reviewgen.runs.training_run import TrainingRun
 from reviewgen.training import Report, process_state
 
-__all__ = ["TerminalView", "open_console", "open_view", "training_bar"]
-
 _SECONDS = 0.2  # between two updates of the bar
 
 

@@ -19,18 +19,6 @@ from reviewgen.runs.curves import Curves
 from reviewgen.training import Report
 from reviewgen.training.verdict import LAST
 
-__all__ = [
-    "ChosenSize",
-    "CopyRates",
-    "RunRecord",
-    "corpus_facts",
-    "novelty_facts",
-    "parent_facts",
-    "part_facts",
-    "progress_facts",
-    "thin_record",
-]
-
 _PAST = ("preset", "data", "parts", "steps", "seconds", "held_out", "parent")
 _CURVES = ("verdict", "evaluations", "curve")
 _ANCESTORS = 16  # trainings before that of the parent

@@ -32,8 +32,6 @@ from reviewgen.runs.plan import TrainingPlan
 from reviewgen.training import Checkpoints, all_processes, resumes_by_itself
 from reviewgen.version import __version__
 
-__all__ = ["RunFolder"]
-
 _SCHEMA = 1
 _FREE = ("checkpoint_seconds", "checkpoints_kept", "device", "metrics")
 _MAY_CHANGE = {f"training.{name}" for name in _FREE}  # when a run is resumed

@@ -23,8 +23,6 @@ from reviewgen.runs.tracking import RunLog
 from reviewgen.training import Sizing, all_processes, choose_size, keep_threads, process_state
 from reviewgen.version import __version__
 
-__all__ = ["find_size", "start_fit"]
-
 
 def start_fit(
     plan: TrainingPlan,

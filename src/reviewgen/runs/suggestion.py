@@ -19,8 +19,6 @@ from reviewgen.runs.parts import resolve_parts
 from reviewgen.runs.plan import TrainingPlan
 from reviewgen.runs.prepare import PreparedCorpus
 
-__all__ = ["suggest_trained_weights"]
-
 # Bits per character of held-out text after the same time on one core, lstm-word from the weights that ship / from scratch, by how
 # often the latter has read its texts; the first column before the vocabulary depended on the size of the corpus:
 #     music captions:                12.6 times  0.866 / 0.935    7.6 times  0.961 / 0.918    2.7 times  0.928 / 0.762

@@ -18,12 +18,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from reviewgen.bundle.write import refuse_existing
 from reviewgen.errors import ConfigError, did_you_mean, quoted
 from reviewgen.runs.curves import TERM
+from reviewgen.storage import refuse_existing
 from reviewgen.training import Report, process_state
-
-__all__ = ["RunLog", "check_tracker", "flatten"]
 
 _PROJECT = "reviewgen"  # which trackers keep runs under
 _RUN_NAMES = {  # the argument of each tracker that names a run

@@ -24,8 +24,6 @@ from reviewgen.runs.start import start_fit
 from reviewgen.runs.tracking import RunLog
 from reviewgen.training import Report, TrainingConfig
 
-__all__ = ["TrainingRun"]
-
 
 class TrainingRun:
     """A training, step by step: ``read`` the corpus, ``tokenize`` it, iterate over the reports, ``finish``.

@@ -10,8 +10,6 @@ from reviewgen.data import digest_file
 from reviewgen.errors import ReviewgenError
 from reviewgen.partial import LOCK_FILES, SUFFIX, TABLE_KINDS, PartialFolder
 
-__all__ = ["find_dead"]
-
 _JOBS = (  # the kinds of results, a fact that only such a job has, and the folder that becomes the result
     (TABLE_KINDS, "shard_texts", "out"),
 )

@@ -10,8 +10,6 @@ from reviewgen.runs.parts import TrainingParts, check_settings, merge_settings
 from reviewgen.search.variants import split_name
 from reviewgen.training import TrainingConfig
 
-__all__ = ["Choice", "Range", "Space", "current", "parse_space", "usual_space"]
-
 _LOGARITHMIC_FACTOR = 10  # a range whose ends differ by this factor is searched on a logarithmic scale
 _DROPOUTS = ("output_dropout", "dropout")  # one is enough for twenty trials: the first of these that a model has
 

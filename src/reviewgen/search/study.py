@@ -21,8 +21,6 @@ from reviewgen.search.space import Choice, Range, Space
 if TYPE_CHECKING:
     import optuna
 
-__all__ = ["Study"]
-
 _STARTUP = 6  # trials sampled at random, and run to the end, before the sampler and the pruner learn from them
 _DIGITS = 3  # significant ones of a suggested number, which the user may want to type
 _ABOUT, _RECORD = "reviewgen", "record"

@@ -14,8 +14,6 @@ from reviewgen.runs.fit import Fit
 from reviewgen.runs.options import TrainOptions
 from reviewgen.search.variants import Variants, check_groups, refuse_options, split_name
 
-__all__ = ["SweepRow", "plot_sweep", "sweep", "train_row"]
-
 _TRAIN_TOKENS = 100_000  # of the training text, scored
 
 

@@ -23,8 +23,6 @@ from reviewgen.search.variants import Variants, check_groups, refuse_blend, refu
 from reviewgen.storage import to_path
 from reviewgen.training import StopReason, process_state
 
-__all__ = ["TuneTrial", "best_trial", "tune"]
-
 DEFAULT_BUDGET = "30s"
 _FASTER = {"novelty": "none", "copy_tokens": 0}  # training settings that save time and do not change a trial's result
 _PROGRESS_STEPS = 1_000  # a run's progress in whole numbers

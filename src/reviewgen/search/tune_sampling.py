@@ -22,8 +22,6 @@ from reviewgen.model import ReviewModel
 from reviewgen.runs import TrainingRun
 from reviewgen.sentences import sentence_ends
 
-__all__ = ["SamplingTrial", "shorten_as_generated", "tune_sampling"]
-
 DEFAULT_SEARCH: Mapping[str, Sequence[Any]] = {"temperature": (0.7, 0.8, 0.9, 1.0, 1.1), "top_p": (1.0, 0.95)}
 _SEARCHED = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "no_repeat_ngram_size", "words")
 _MAX_TEXTS = 20_000  # human texts that are read

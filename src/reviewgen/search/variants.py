@@ -15,8 +15,6 @@ from reviewgen.runs.record import ChosenSize
 from reviewgen.runs.start import find_size, start_fit
 from reviewgen.runs.tracking import RunLog
 
-__all__ = ["GROUPS", "Variants", "check_groups", "refuse_blend", "refuse_options", "split_name"]
-
 GROUPS = ("model", "tokenizer", "training")
 
 

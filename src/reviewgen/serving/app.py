@@ -27,8 +27,6 @@ from reviewgen.serving.openapi import docs_page, openapi_document
 from reviewgen.serving.problems import Problem
 from reviewgen.serving.service import Answer, Service
 
-__all__ = ["create_app"]
-
 _OPEN = ("/health", "/ready", "/openapi.json", "/docs", "/", "/static/")  # what needs no key; a final slash: and below
 _LARGE_BODY = 32_768  # bytes: a larger one is read by another thread, since it may take tenths of a second
 _COUNTED = ("/v1/completions",)

@@ -19,13 +19,12 @@ import numpy as np
 
 from reviewgen.errors import GenerationError, ReviewgenError
 from reviewgen.generation.rows import Row, split_rows, stack_rows
+from reviewgen.novelty import Span
 from reviewgen.protocols import Stepper, StepState
 from reviewgen.serving.beginnings import Beginnings
-from reviewgen.serving.events import EndEvent, Scored, Span
+from reviewgen.serving.events import EndEvent, Scored
 from reviewgen.serving.jobs import Job, Seated
 from reviewgen.serving.scores import Scorer
-
-__all__ = ["Batch", "end_event", "failure"]
 
 TICK_SECONDS = 0.03
 _MIN_NUMBERS, _MAX_NUMBERS = 7, 512  # random numbers of a row in a block

@@ -13,8 +13,6 @@ import numpy as np
 from reviewgen.protocols import Stepper, StepState
 from reviewgen.serving.jobs import Seated
 
-__all__ = ["Beginnings"]
-
 _KEPT, _SHORT = 64, 512  # beginnings; tokens of one
 
 _Fed = tuple[np.ndarray, StepState]  # the logits (V,) after a beginning, and the state (of one row)

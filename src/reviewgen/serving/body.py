@@ -9,8 +9,6 @@ from starlette.requests import ClientDisconnect, Request
 
 from reviewgen.serving.problems import Problem
 
-__all__ = ["parse_object", "read_body"]
-
 _MAX_DIGITS = 1000  # of a whole number; Python refuses some thousands of them in its own words
 _DIGITS = re.compile(rb"[0-9]{1001}")
 

@@ -10,9 +10,8 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any
 
-from reviewgen.serving.events import EndEvent, Scored, Span, TokenEvent
-
-__all__ = ["FINISH_REASONS", "Choice", "Piece", "logprobs_of", "own_tokens", "spans_of"]
+from reviewgen.novelty import Span
+from reviewgen.serving.events import EndEvent, Scored, TokenEvent
 
 _END = "<|endoftext|>"  # OpenAI's name of the token that ends a text
 _IMPOSSIBLE = -9999.0  # OpenAI's log probability of a token that the model rules out

@@ -12,8 +12,6 @@ from reviewgen.serving.events import EndEvent, Event, FailedEvent, PromptEvent
 from reviewgen.serving.problems import problem_of
 from reviewgen.serving.protocol import Call
 
-__all__ = ["Completion"]
-
 _LARGE = 4096  # log probabilities
 
 

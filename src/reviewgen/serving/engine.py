@@ -17,16 +17,15 @@ from reviewgen.errors import ConfigError, GenerationError, growing_state
 from reviewgen.generation import Request
 from reviewgen.generation.rows import Row, row_of_ids
 from reviewgen.model import ReviewModel
+from reviewgen.novelty import Span
 from reviewgen.protocols import Stepper, StepState, SupportsSample
 from reviewgen.serving.batch import Batch, failure
-from reviewgen.serving.events import EndEvent, Event, FailedEvent, PromptEvent, Span, TokenEvent
+from reviewgen.serving.events import Event
 from reviewgen.serving.jobs import Job, choose
 from reviewgen.serving.offline import Offline, is_offline
 from reviewgen.serving.prompt_scores import PromptScores
 from reviewgen.serving.scores import Scorer
 from reviewgen.serving.steppers import OneAtATime
-
-__all__ = ["EndEvent", "Engine", "FailedEvent", "Job", "PromptEvent", "Stats", "TokenEvent"]
 
 _LOG = logging.getLogger(__name__)
 _MAX_THREADS = 4

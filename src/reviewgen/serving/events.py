@@ -6,8 +6,6 @@ from typing import NamedTuple, TypeAlias
 from reviewgen.errors import ReviewgenError
 from reviewgen.novelty import Span
 
-__all__ = ["Alternative", "EndEvent", "Event", "FailedEvent", "PromptEvent", "Scored", "Span", "TokenEvent"]
-
 
 class Alternative(NamedTuple):
     """A token that the model could have continued with.

@@ -9,8 +9,6 @@ from typing import Annotated, Any, Literal
 
 from reviewgen.config import Bound, check
 
-__all__ = ["MAX_LOGPROBS", "MAX_STOPS", "CompletionFields"]
-
 MAX_LOGPROBS = 20
 MAX_STOPS = 16
 _MAX_STRING = 200  # characters of a stop string, and of a string that a text must include

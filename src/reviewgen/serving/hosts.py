@@ -15,8 +15,6 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from reviewgen.errors import ConfigError, quoted
 from reviewgen.serving.problems import Problem
 
-__all__ = ["ANY_HOST", "HostsOnly", "accepted_hosts", "is_loopback"]
-
 ANY_HOST = "*"
 _HEADER = re.compile(r"(\[(?P<address>[^\[\]]+)\]|(?P<name>[^:\[\]]*))(:\d*)?")
 

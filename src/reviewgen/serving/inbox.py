@@ -8,8 +8,6 @@ from typing import Generic, TypeVar
 
 from starlette.types import Receive
 
-__all__ = ["ClientGone", "Inbox", "watch_client"]
-
 EventT = TypeVar("EventT")
 
 

@@ -21,8 +21,6 @@ from reviewgen.protocols import StepState
 from reviewgen.serving.events import EndEvent, Event, FailedEvent, Scored
 from reviewgen.serving.outlet import Hold, Outlet
 
-__all__ = ["MAX_UNTAKEN", "Job", "Seated", "choose"]
-
 MAX_UNTAKEN = 512  # events of a job that its consumer has not taken, until it is stepped no more
 
 

@@ -11,8 +11,6 @@ from pathlib import Path
 from reviewgen.errors import ConfigError
 from reviewgen.inputs import open_input
 
-__all__ = ["ApiKeys", "read_keys"]
-
 _MIN_LENGTH = 8
 _MAX_FILE = 1 << 20  # bytes
 

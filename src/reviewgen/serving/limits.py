@@ -5,8 +5,6 @@ from typing import Annotated
 
 from reviewgen.config import Bound, check
 
-__all__ = ["Limits"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:

@@ -14,8 +14,6 @@ from reviewgen.errors import ConfigError, quoted
 from reviewgen.model import ReviewModel
 from reviewgen.storage import to_path
 
-__all__ = ["ServedModel", "check_names", "name_source"]
-
 _MAX_NAME = 100  # characters
 _FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
 

@@ -14,15 +14,14 @@ import numpy as np
 
 from reviewgen.generation import Generator, Request
 from reviewgen.generation.rows import Row
+from reviewgen.novelty import Span
 from reviewgen.serving.batch import end_event, failure
-from reviewgen.serving.events import Event, Scored, Span
+from reviewgen.serving.events import Event, Scored
 from reviewgen.serving.jobs import Job
 from reviewgen.serving.outlet import Outlet
 from reviewgen.serving.problems import OutOfTime
 from reviewgen.serving.scores import Scorer
 from reviewgen.serving.steppers import Stopped, stoppable
-
-__all__ = ["Offline", "is_offline"]
 
 
 def is_offline(request: Request) -> bool:

@@ -10,8 +10,6 @@ from reviewgen.serving.fields import CompletionFields
 from reviewgen.serving.limits import Limits
 from reviewgen.version import __version__
 
-__all__ = ["docs_page", "openapi_document"]
-
 _KEYWORDS = {"at_least": "minimum", "above": "exclusiveMinimum", "at_most": "maximum", "below": "exclusiveMaximum"}
 _TYPES: dict[Any, str] = {int: "integer", float: "number", str: "string", bool: "boolean", dict: "object", types.NoneType: "null"}
 _PROMPT = "The beginning of each text: a string, a list of strings, token ids, or lists of token ids; the empty text by default."

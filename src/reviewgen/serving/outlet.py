@@ -16,8 +16,6 @@ from reviewgen.protocols import SupportsTokenBytes, Tokenizer
 from reviewgen.sentences import sentence_ends
 from reviewgen.serving.events import Scored, TokenEvent
 
-__all__ = ["Hold", "Outlet"]
-
 Hold: TypeAlias = Literal["nothing", "sentence", "everything"]
 """What of a text that is not complete is held back."""
 

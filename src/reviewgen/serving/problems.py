@@ -6,8 +6,6 @@ from typing import Any
 
 from reviewgen.errors import ConfigError, DataError, GenerationError, ReviewgenError, counted, shortened
 
-__all__ = ["OutOfTime", "Problem", "problem_of", "too_busy"]
-
 _MAX_MESSAGE = 500  # characters; a value of the request may be long
 _MAX_PARAM = 100  # characters; the name of an unknown field may be long, too
 _MAX_READ = 4000  # of a message whose names and values are replaced

@@ -23,8 +23,6 @@ from reviewgen.serving.outlet import Outlet
 from reviewgen.serving.problems import OutOfTime
 from reviewgen.serving.scores import Scorer
 
-__all__ = ["PromptScores"]
-
 _SIDE_BY_SIDE = 16  # prompts
 _TURN_TOKENS = 128  # of all prompts together, that are fed in a turn
 

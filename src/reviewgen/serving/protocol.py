@@ -17,8 +17,6 @@ from reviewgen.serving.fields import MAX_STOPS, CompletionFields
 from reviewgen.serving.limits import Limits
 from reviewgen.serving.problems import Problem, problem_of
 
-__all__ = ["Call", "find_model", "make_call"]
-
 _MAX_WORDS = 16  # of must_include
 _MAX_NUMBERS = 2_000_000  # log probabilities of a response, or of the prompts of a stream
 _NEUTRAL = {"presence_penalty": 0, "frequency_penalty": 0, "logit_bias": {}, "suffix": ""}

@@ -13,8 +13,6 @@ from reviewgen.generation import Pieces
 from reviewgen.protocols import Tokenizer
 from reviewgen.serving.events import Alternative, Scored
 
-__all__ = ["Scorer"]
-
 
 class Scorer:
     """Scores tokens.

@@ -25,8 +25,6 @@ from reviewgen.serving.keys import ApiKeys
 from reviewgen.serving.limits import Limits
 from reviewgen.serving.service import Service
 
-__all__ = ["ServerOptions", "load_engines", "make_app", "make_server", "open_socket", "run"]
-
 _MAX_HEADERS = 65_536  # bytes of a request's first line and headers
 _HURRY_SECONDS = 1.0  # after a second Ctrl-C, for the errors to be sent
 _GRACE = 5  # seconds between the end of requests and that of their connections

@@ -16,17 +16,16 @@ from starlette.types import Receive, Scope, Send
 from reviewgen.errors import ReviewgenError
 from reviewgen.generation import Request
 from reviewgen.serving.completion import Completion
-from reviewgen.serving.engine import Engine, Job
+from reviewgen.serving.engine import Engine
 from reviewgen.serving.events import Event
 from reviewgen.serving.inbox import ClientGone, Inbox, watch_client
+from reviewgen.serving.jobs import Job
 from reviewgen.serving.limits import Limits
 from reviewgen.serving.metrics import Metrics
 from reviewgen.serving.models import ServedModel
 from reviewgen.serving.offline import is_offline
 from reviewgen.serving.problems import Problem, problem_of, too_busy
 from reviewgen.serving.protocol import find_model, make_call
-
-__all__ = ["Answer", "Service"]
 
 _FLUSH_SECONDS = 0.02  # between two parts of a stream; tokens that come sooner share one
 _FLUSH_SECONDS_PER_REQUEST, _MAX_FLUSH_SECONDS = 0.001, 0.1  # the more requests, the larger the parts

@@ -9,8 +9,6 @@ from jaxtyping import Float, Int64
 
 from reviewgen.protocols import Stepper, StepState, SupportsSample
 
-__all__ = ["OneAtATime", "Stopped", "stoppable"]
-
 
 class OneAtATime:
     """A stepper that is called by one thread at a time: torch's number of threads, which a call sets, is that of the process.

@@ -20,8 +20,6 @@ from reviewgen.errors import ReviewgenError, WorkerError
 from reviewgen.scratch import temporary_folder
 from reviewgen.serving.server import ServerOptions, load_engines, make_app, run
 
-__all__ = ["run_workers"]
-
 _LOG = logging.getLogger("reviewgen")
 _RESTART_SECONDS, _MOST_RESTART_SECONDS = 1.0, 60.0  # before a worker is started again; twice as long after each failure
 _GRACE = 15  # seconds that a worker may take longer than its shutdown time

@@ -30,6 +30,7 @@ from collections.abc import Iterator, Sequence
 
 from torch import nn
 
+from reviewgen.config import TrainingConfig
 from reviewgen.data import TokenStore
 from reviewgen.errors import TrainingError
 from reviewgen.evaluation import Metrics, sample_documents
@@ -37,7 +38,7 @@ from reviewgen.novelty import Index
 from reviewgen.protocols import CountTrained, LanguageModel, Tokenizer
 from reviewgen.training.autotune import keep_threads
 from reviewgen.training.checkpoints import Checkpoints
-from reviewgen.training.config import Budget, Report, StopReason, TrainingConfig
+from reviewgen.training.config import Budget, Report, StopReason
 from reviewgen.training.connections import process_state
 from reviewgen.training.counting import train_by_counting
 from reviewgen.training.device import IsolatedRng, choose_device, native_precision

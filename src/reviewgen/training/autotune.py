@@ -16,21 +16,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from reviewgen.config import TrainingConfig
+from reviewgen.generation.model_stepper import using_threads
 from reviewgen.protocols import SupportsImplementations
-from reviewgen.training.config import Budget, TrainingConfig
-from reviewgen.training.device import IsolatedRng, autocast, using_threads
+from reviewgen.training.config import Budget
+from reviewgen.training.device import IsolatedRng, autocast
 from reviewgen.training.loss import add_own_losses, cross_entropy, own_losses
-
-__all__ = [
-    "ExecutionConfig",
-    "Timing",
-    "autotune",
-    "autotune_seconds",
-    "default_execution",
-    "describe_timings",
-    "keep_threads",
-    "measure_throughput",
-]
 
 SECONDS = 0.5
 _LONG_RUN_SHARE = 100  # of a longer run, autotuning may take 1/100: a large model's first configuration alone can take a second

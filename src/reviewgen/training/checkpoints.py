@@ -31,8 +31,6 @@ from reviewgen.lock import Lock, is_foreign, read_holder
 from reviewgen.storage import new_folder, write_file
 from reviewgen.training.packing import pack, unpack
 
-__all__ = ["Checkpoints"]
-
 _DAMAGE = (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, SafetensorError)
 _LOCK, _TENSORS, _REST, _DIGESTS = ".lock", "state.safetensors", "state.json", "digests.json"
 _SHARE = 0.01  # of the training time that writing checkpoints may take

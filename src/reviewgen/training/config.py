@@ -6,10 +6,7 @@ from enum import StrEnum
 
 from torch import Tensor
 
-from reviewgen.config import TrainingConfig
 from reviewgen.evaluation import Evaluation
-
-__all__ = ["Budget", "Report", "StopReason", "TrainingConfig"]
 
 
 class StopReason(StrEnum):

@@ -28,16 +28,6 @@ from torch import distributed
 from reviewgen.errors import ProcessLost, first_line
 from reviewgen.interrupts import handled
 
-__all__ = [
-    "CONNECTING",
-    "SECONDS",
-    "TIMEOUT",
-    "close_connections",
-    "connection_errors",
-    "new_group",
-    "process_state",
-]
-
 SECONDS = 30
 """After this time without an answer, a connection is closed."""
 

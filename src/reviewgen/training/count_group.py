@@ -16,8 +16,6 @@ from torch import Tensor, distributed
 from reviewgen.training.connections import connection_errors
 from reviewgen.training.interrupts import Interrupts
 
-__all__ = ["Attendance", "GlooGroup"]
-
 _PIECE_BYTES = 1 << 26
 _CALL_SECONDS = 2.0  # between two roll calls
 

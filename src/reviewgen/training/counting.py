@@ -26,8 +26,6 @@ from reviewgen.training.count_group import Attendance, GlooGroup
 from reviewgen.training.evaluator import Evaluator
 from reviewgen.training.interrupts import Interrupts, deferred, uninterrupted
 
-__all__ = ["train_by_counting"]
-
 _MIN_SPEED = 10_000  # tokens per second, counted and made into a model, of the slowest machine: no sample is needed to know
 _WARM_UP_TOKENS = 1_000  # counted before, since the first use compiles
 _SAMPLE_TOKENS = 50_000  # of the first sample; the second is four times as large

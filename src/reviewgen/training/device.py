@@ -11,20 +11,8 @@ from jaxtyping import Int
 from torch import Tensor
 
 from reviewgen.errors import TrainingError
-from reviewgen.generation.model_stepper import using_threads
 from reviewgen.protocols import SupportsDevices
 from reviewgen.training.connections import process_state
-
-__all__ = [
-    "IsolatedRng",
-    "Threads",
-    "autocast",
-    "choose_device",
-    "choose_precision",
-    "native_precision",
-    "to_device",
-    "using_threads",
-]
 
 _MAX_SLOW_STEPS = 5  # in a row, before a run falls back to one thread
 

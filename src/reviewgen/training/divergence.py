@@ -8,8 +8,6 @@ import math
 import torch
 from torch import Tensor, nn
 
-__all__ = ["DivergenceGuard"]
-
 
 class DivergenceGuard:
     """Checks the loss and gradient norm of each training step.

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from reviewgen.config import GenerationConfig
+from reviewgen.config import GenerationConfig, TrainingConfig
 from reviewgen.errors import GenerationError, NotADistribution
 from reviewgen.evaluation import Document, Evaluation, Metrics, Totals, add_up_documents, measure_rate, spread_documents
 from reviewgen.generation import Generator, Pieces, Request, Speller
@@ -22,10 +22,7 @@ from reviewgen.generation.generator import choose_batch_size
 from reviewgen.generation.model_stepper import make_stepper
 from reviewgen.novelty import Index
 from reviewgen.protocols import Tokenizer
-from reviewgen.training.config import TrainingConfig
 from reviewgen.training.processes import Processes
-
-__all__ = ["EvaluationResult", "Evaluator"]
 
 MAX_SHARE = 0.06
 """The largest share of a run that goes into its evaluations, without the final one."""

@@ -4,17 +4,16 @@ from collections.abc import Iterator
 
 from torch import nn
 
+from reviewgen.config import TrainingConfig
 from reviewgen.data import Lanes, TokenStore
 from reviewgen.errors import ProcessLost
 from reviewgen.protocols import Tokenizer
 from reviewgen.training.checkpoints import Checkpoints
-from reviewgen.training.config import Budget, Report, StopReason, TrainingConfig
+from reviewgen.training.config import Budget, Report, StopReason
 from reviewgen.training.evaluator import Evaluator
 from reviewgen.training.loop import Loop
 from reviewgen.training.processes import Processes
 from reviewgen.training.restarts import can_restart, how_to_resume
-
-__all__ = ["train_by_gradient"]
 
 
 def train_by_gradient(

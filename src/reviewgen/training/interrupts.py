@@ -8,8 +8,6 @@ from dataclasses import dataclass
 
 from reviewgen.interrupts import SIGNALS
 
-__all__ = ["Interrupts", "deferred", "uninterrupted"]
-
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from reviewgen.config import TrainingConfig
 from reviewgen.data import IGNORED, Batch, Lanes
 from reviewgen.errors import BrokenPlugin, CheckpointError, TrainingError, first_line
 from reviewgen.protocols import State, SupportsImplementations
@@ -25,15 +26,13 @@ from reviewgen.training.autotune import (
     describe_timings,
     keep_threads,
 )
-from reviewgen.training.config import Budget, Report, StopReason, TrainingConfig
+from reviewgen.training.config import Budget, Report, StopReason
 from reviewgen.training.device import IsolatedRng, Threads, autocast, choose_device, choose_precision, to_device
 from reviewgen.training.divergence import DivergenceGuard
 from reviewgen.training.evaluator import Evaluator
 from reviewgen.training.loss import add_own_losses, cross_entropy, own_losses
 from reviewgen.training.optimizing import make_averaged, make_optimizers, set_learning_rate
 from reviewgen.training.schedule import Schedule
-
-__all__ = ["Loop", "detach"]
 
 _ACCELERATOR_CHECK_STEPS = 50  # between two checks for divergence on an accelerator, each of which waits for it
 

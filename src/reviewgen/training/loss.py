@@ -22,8 +22,6 @@ from reviewgen.data import IGNORED
 from reviewgen.errors import BrokenPlugin
 from reviewgen.protocols import SupportsLoss
 
-__all__ = ["CROSS_ENTROPY", "add_own_losses", "cross_entropy", "own_losses"]
-
 CROSS_ENTROPY = "cross_entropy"
 """The name of a model's own term that is minimised in place of the cross entropy."""
 

@@ -14,10 +14,8 @@ from torch import nn
 from torch.optim import Muon, Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from reviewgen.config import TrainingConfig
 from reviewgen.protocols.parameter_groups import SCALE, read_parameter_groups
-from reviewgen.training.config import TrainingConfig
-
-__all__ = ["make_averaged", "make_optimizers", "set_learning_rate", "split_parameters"]
 
 _BETAS = (0.9, 0.99)  # the second moment averages over about 100 steps: runs are short
 

@@ -9,8 +9,6 @@ from typing import Any
 
 from torch import Tensor
 
-__all__ = ["pack", "unpack"]
-
 _MARKERS = ("$tensor", "$tuple", "$items", "$float")  # keys that stand for what JSON does not have
 
 

@@ -28,8 +28,6 @@ from reviewgen.errors import ProcessLost, TrainingError
 from reviewgen.training.connections import connection_errors, new_group, process_state
 from reviewgen.training.interrupts import Interrupts, deferred
 
-__all__ = ["TOLD", "Processes", "all_processes", "local_processes"]
-
 TOLD = "its own error message says why."
 """Ends the message of an error that another process prints."""
 

@@ -11,8 +11,6 @@ from contextlib import contextmanager
 from reviewgen.errors import ProcessLost
 from reviewgen.training.checkpoints import Checkpoints
 
-__all__ = ["can_restart", "how_to_resume", "interrupts_kept_for_restart", "resumes_by_itself"]
-
 
 def resumes_by_itself() -> bool:
     """Return whether the job was started with restarts.

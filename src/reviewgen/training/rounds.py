@@ -13,8 +13,6 @@ from typing import TypeAlias, TypeVar
 from reviewgen.errors import ProcessLost, ReviewgenError, storage_errors
 from reviewgen.training.processes import TOLD, Processes
 
-__all__ = ["SharedWork", "Watch", "everywhere", "main_process_only", "share_stream", "share_tasks"]
-
 SECONDS = 5.0  # of a round; a task that is in progress then is finished
 _WINDOW = 1 << 16  # tasks that a round deals out at most: there may be very many, and a list of all would not fit in memory
 

@@ -13,8 +13,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-__all__ = ["Schedule", "linear_decay"]
-
 _WARMUP_START = 0.04  # share of the peak learning rate at which the warm-up starts
 _ANNEALING = 0.5  # steps of the annealing, as a share of those that led to the best weights
 _EVALUATIONS = 4  # while annealing

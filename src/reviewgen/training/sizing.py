@@ -16,13 +16,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from reviewgen.config import Preset
+from reviewgen.config import Preset, TrainingConfig
+from reviewgen.generation.model_stepper import using_threads
 from reviewgen.training.autotune import Timing, autotune, default_execution, measure_throughput
-from reviewgen.training.config import TrainingConfig
-from reviewgen.training.device import IsolatedRng, choose_precision, using_threads
+from reviewgen.training.device import IsolatedRng, choose_precision
 from reviewgen.training.optimizing import make_optimizers
-
-__all__ = ["Sizing", "choose_size"]
 
 MIN_TOKENS_PER_PARAMETER = 2.0
 """With fewer, a smaller model is better: 3 with lstm-char, 15 to 100 s (tests/benchmarks/SPEEDRUN.md), less with lstm-word."""

@@ -10,8 +10,6 @@ from typing import Any, Literal
 
 from reviewgen.training.config import StopReason
 
-__all__ = ["RunVerdict", "find_verdict"]
-
 MIN_CHANGE = 0.01  # as a share of the bits per character; smaller changes may come from the seed
 MIN_BITS = 0.01  # bits per character; changes are relative to at least this, since shares of less mean nothing
 RECENT = 0.25  # the last share of the steps: the learning rate falls there from about a quarter of its peak to zero

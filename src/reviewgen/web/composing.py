@@ -17,8 +17,6 @@ from markupsafe import Markup
 from reviewgen.pages import render
 from reviewgen.web.modules import STATIC, front_end, import_map, module_url
 
-__all__ = ["PackedModel", "compose", "data_block"]
-
 START = """
 const script = document.createElement("script"); // a policy with 'strict-dynamic' allows what an allowed script adds
 script.type = "module";

@@ -11,8 +11,6 @@ from pathlib import Path
 
 from reviewgen.errors import StorageError
 
-__all__ = ["STATIC", "front_end", "import_map", "module_url"]
-
 STATIC = Path(__file__).with_name("static")
 _IMPORT = re.compile(r"""^((?:import|export)\b[^;"']*?)(["'])\./([\w-]+\.js)\2""", re.MULTILINE)
 

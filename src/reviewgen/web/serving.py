@@ -6,8 +6,6 @@ from pathlib import Path
 from reviewgen.pages import render
 from reviewgen.web.modules import STATIC
 
-__all__ = ["page_for_server", "static_files"]
-
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; base-uri 'none'; "
     "form-action 'none'"

@@ -9,8 +9,6 @@ from reviewgen.errors import ConfigError
 from reviewgen.model import ReviewModel
 from reviewgen.registry import find_model
 
-__all__ = ["move"]
-
 _logger = logging.getLogger("reviewgen")
 
 

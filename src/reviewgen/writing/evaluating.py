@@ -13,8 +13,6 @@ from reviewgen.training.rounds import everywhere
 from reviewgen.writing.devices import move
 from reviewgen.writing.inputs import name_source, reading_errors, share_batches
 
-__all__ = ["evaluate"]
-
 
 def evaluate(
     model: str | Any, source: Any, device: str = "auto", **options: Unpack[EvaluateOptions]

@@ -32,8 +32,6 @@ from reviewgen.writing.rows import Rows, choose_type
 from reviewgen.writing.schema import Schema, plain_value, read_schema
 from reviewgen.writing.table import Progress, Table, WrittenTexts
 
-__all__ = ["generate_dataset"]
-
 _MAX_TEXTS = 1_000_000_000  # of a table
 _MAX_DRAWS = 10  # texts that are drawn for one that is wanted, if repeats are left out
 _MORE = 1.1  # a little more than what is missing

@@ -16,8 +16,6 @@ from reviewgen.model import ReviewModel, check_model
 from reviewgen.training import Processes
 from reviewgen.training.rounds import everywhere, share_stream
 
-__all__ = ["identify_source", "load_saved", "name_source", "reading_errors", "share_batches"]
-
 Item = TypeVar("Item")
 
 

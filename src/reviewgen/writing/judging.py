@@ -34,8 +34,6 @@ from reviewgen.writing.rows import NOVELTY_COLUMNS, column_names, novelty_row
 from reviewgen.writing.schema import plain_value
 from reviewgen.writing.table import Progress, Table, WrittenTexts
 
-__all__ = ["judge"]
-
 Row = dict[str, Any]
 _PART_TEXTS = 1024  # as many as ``evaluate`` scores together
 _SCORE_COLUMNS = {"characters": "int64", "tokens": "int64", "bits": "double", "bits_per_character": "double"}

@@ -13,8 +13,6 @@ from reviewgen.config import check_count, check_text
 from reviewgen.errors import ConfigError, did_you_mean, quoted
 from reviewgen.storage import refuse_existing, to_path
 
-__all__ = ["FORMATS", "SHARD_TEXTS", "Layout", "encode_row", "join_shards", "make_layout", "write_shard"]
-
 FORMATS = ("jsonl", "parquet")
 _SURROGATES = re.compile("[\ud800-\udfff]")
 SHARD_TEXTS = 10_000

@@ -8,8 +8,6 @@ from typing import Any
 from reviewgen.config import MAX_RECORD, MAX_VOCABULARY, read_json
 from reviewgen.errors import DataError, OutputExists, printable, shortened
 
-__all__ = ["FORMAT", "MANIFEST", "changed_manifest", "is_summary", "read_manifest", "require_files"]
-
 MANIFEST = "manifest.json"
 FORMAT = 1
 

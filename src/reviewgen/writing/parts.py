@@ -12,8 +12,6 @@ from reviewgen.data import hash_text
 from reviewgen.storage import write_file, write_new
 from reviewgen.writing.layout import encode_row
 
-__all__ = ["TextPart"]
-
 Write: TypeAlias = Callable[[Path, Callable[[Path], None]], None]
 """Creates a file under a name with what a function writes."""
 

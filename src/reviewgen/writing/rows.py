@@ -13,8 +13,6 @@ from reviewgen.novelty import WINDOWS, Novelty
 from reviewgen.receipts import make_receipt
 from reviewgen.writing.schema import plain_value
 
-__all__ = ["NOVELTY_COLUMNS", "Rows", "choose_type", "column_names", "novelty_row"]
-
 NOVELTY_COLUMNS = {
     "longest_copy": "string",
     "longest_copy_characters": "int64",

@@ -22,8 +22,6 @@ from reviewgen.errors import ConfigError, DataError, did_you_mean, quoted
 from reviewgen.inputs import open_input
 from reviewgen.storage import to_path
 
-__all__ = ["Schema", "plain_value", "read_schema"]
-
 _MAX_JSON = 1 << 24  # bytes
 _HEAD = 1000  # rows whose columns are those of a table
 _STREAM = 0x5C4E  # beside (seed, i), which text i samples from, and (seed, i, try)

@@ -26,8 +26,6 @@ from reviewgen.writing.layout import Layout, join_shards, write_shard
 from reviewgen.writing.manifest import FORMAT, MANIFEST, changed_manifest, is_summary, read_manifest, require_files
 from reviewgen.writing.parts import TextPart
 
-__all__ = ["Progress", "Table", "WrittenTexts"]
-
 _GENERATED = dict.fromkeys(("seed", "asked", "drawn", "repeats"), 0)
 
 Progress = Callable[[str, int, int | None], None]
