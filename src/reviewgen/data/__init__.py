@@ -1,19 +1,15 @@
 """From a source of texts to training batches: open, read, clean, split, encode into memory-mapped files, batch.
 
-    sources          open a source of any kind as units that any process can read
+    sources          open a source of any kind, a dataset of the Hub included, as units that any process can read
     files            find and fetch files, unpack and decode them
-    charsets         which encoding a file has
     documents        txt files as lines, paragraphs, sentences or files; parts of one long text to hold out
-    tables           csv, parquet, Arrow and SQLite files as Arrow batches
-    json_files       JSON files as records
-    hub              datasets of the Hub
+    tables           csv, JSON, parquet, Arrow and SQLite files as records
     columns          from records to examples: the columns of the text and of its conditions
-    cleaning, markup change texts, with counts; HTML tags and mojibake
-    stages           work that several processes share
-    corpus, parts    the cleaned corpus in Arrow files: duplicates, splits
+    cleaning         changes texts, with counts; HTML tags, markdown and mojibake
+    parts            the Arrow files of a corpus, and the work on them that several processes share
+    corpus           the cleaned corpus: duplicates, splits
     filters          near duplicates and leaks
     prepare, store   from a corpus to a token store
-    lost_characters  which characters the tokenizer loses
     pipeline         the way from a source to a store, in the cache or elsewhere
     cache            the folder of both, of bounded size
     reading          texts to evaluate models on
@@ -28,12 +24,19 @@ from reviewgen.data.columns import MAX_TEXT_CHARACTERS, Example, SourceInfo
 from reviewgen.data.corpus import Corpus, DataConfig, describe, require_splits, shorten
 from reviewgen.data.files import is_url
 from reviewgen.data.lanes import IGNORED, Batch, Lanes
-from reviewgen.data.lost_characters import LostCharacters, add_up_lost, count_lost, sample_step
+from reviewgen.data.parts import OneProcess, Ranks
 from reviewgen.data.pipeline import Texts, cached_corpus, cached_store, prepare_store
-from reviewgen.data.prepare import NOVELTY_FILE, IndexChoice, TokenizerChoice
+from reviewgen.data.prepare import (
+    NOVELTY_FILE,
+    IndexChoice,
+    LostCharacters,
+    TokenizerChoice,
+    add_up_lost,
+    count_lost,
+    sample_step,
+)
 from reviewgen.data.reading import open_records, read_documents, read_examples, read_texts, trained_on
 from reviewgen.data.sources import SPLITS, open_source
-from reviewgen.data.stages import OneProcess, Ranks
 from reviewgen.data.store import StoreFolder, TokenStore, digest_file, fetch_store, find_store, frame_texts
 
 __all__ = [

@@ -25,9 +25,19 @@ from reviewgen.data.cleaning import CleaningReport, first_of_each, hash_text
 from reviewgen.data.columns import MAX_TEXT_CHARACTERS, Example, SourceInfo
 from reviewgen.data.documents import SPLIT_CYCLE, cut_text, divide_text
 from reviewgen.data.filters import drop_near_duplicates, find_leaks
-from reviewgen.data.parts import examples_of, read_column, read_part, write_part
+from reviewgen.data.parts import (
+    OneProcess,
+    Progress,
+    Ranks,
+    count_workers,
+    examples_of,
+    main_only,
+    read_column,
+    read_part,
+    share,
+    write_part,
+)
 from reviewgen.data.sources import SPLITS, Source, Unit
-from reviewgen.data.stages import OneProcess, Progress, Ranks, count_workers, main_only, share
 from reviewgen.errors import ConfigError, DataError, counted
 from reviewgen.storage import Job, write_file
 

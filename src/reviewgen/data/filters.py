@@ -10,8 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from reviewgen.data.parts import read_part, texts_of
-from reviewgen.data.stages import Ranks, main_only, share
+from reviewgen.data.parts import Ranks, main_only, read_part, share, texts_of
 from reviewgen.errors import ConfigError, quoted
 from reviewgen.novelty import COPY_CHARACTERS, TextWindows
 

@@ -1,14 +1,124 @@
-"""The parts of a corpus: Arrow files in the format of ``datasets``, which stay on disk while they are read."""
+"""The parts of a corpus: the Arrow files that they are, and how the work on them is shared.
+
+The tasks of a stage are dealt to the processes of a launcher, or to worker processes of this one. A task is a function of a
+module and its arguments, whose result depends on these only; so the results do not depend on how many processes there are. A part
+is a file in the format of ``datasets``, which stays on disk while it is read.
+"""
 
 import functools
 import itertools
+import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 import numpy as np
 
+from reviewgen.errors import ConfigError, WorkerError, quoted
 from reviewgen.storage import Job
+
+_MAX_WORKERS = 8  # by default; more would wait for the disk
+_MIN_BYTES = 1 << 26  # of texts; several processes take a second to start
+_VARIABLE = "REVIEWGEN_WORKERS"
+T = TypeVar("T")
+
+Progress: TypeAlias = Callable[[str], None]
+"""Called with the name of each stage."""
+
+
+@runtime_checkable
+class Ranks(Protocol):
+    """The processes that share the work.
+
+    Attributes:
+        rank: The number of this process, from 0.
+        world_size: The number of processes.
+    """
+
+    rank: int
+    world_size: int
+
+    def gather(self, work: Callable[[], T]) -> list[T]:
+        """Call a function in each process and wait for all; return the results by rank. An error in one is raised in all."""
+        ...
+
+
+class OneProcess:
+    """This process alone."""
+
+    rank, world_size = 0, 1
+
+    def gather(self, work: Callable[[], T]) -> list[T]:
+        """Return the result of this process."""
+        return [work()]
+
+
+def main_only(ranks: Ranks, work: Callable[[], T]) -> T:
+    """Call a function in the main process; return its result in all."""
+    results: list[Any] = ranks.gather(lambda: work() if ranks.rank == 0 else None)
+    result: T = results[0]
+    return result
+
+
+def share(ranks: Ranks, function: Callable[..., T], tasks: Sequence[tuple[Any, ...]], workers: int = 1) -> list[T]:
+    """Call a function once for each task, given its arguments; return the results in order.
+
+    Args:
+        ranks: The processes; all call this with the same tasks.
+        function: A function of a module.
+        tasks: The arguments of each call.
+        workers: The number of worker processes of each process.
+
+    Raises:
+        WorkerError: A worker process was killed.
+        ReviewgenError: A task has failed.
+    """
+    own = tasks[ranks.rank :: ranks.world_size]
+    results = ranks.gather(lambda: _call_all(function, own, min(workers, len(own))))
+    return [results[number % ranks.world_size][number // ranks.world_size] for number in range(len(tasks))]
+
+
+def _call_all(function: Callable[..., T], tasks: Sequence[tuple[Any, ...]], workers: int) -> list[T]:
+    if workers <= 1:
+        return [function(*task) for task in tasks]
+    from joblib import Parallel, delayed  # type: ignore[import-untyped]
+    from joblib.externals.loky.process_executor import TerminatedWorkerError  # type: ignore[import-untyped]
+
+    try:
+        results: list[T] = Parallel(workers, batch_size=1, max_nbytes=None)(delayed(_call)(function, task) for task in tasks)
+    except TerminatedWorkerError:
+        raise WorkerError(
+            "A process that reads or tokenizes the corpus was killed, perhaps because memory ran out. Try again, with "
+            f"{_VARIABLE}=1 if it happens again."
+        ) from None
+    return results
+
+
+def _call(function: Callable[..., T], task: tuple[Any, ...]) -> T:
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the cores are busy with the other workers
+    return function(*task)
+
+
+def count_workers(ranks: Ranks, size: int) -> int:
+    """Return the number of worker processes for texts of ``size`` bytes.
+
+    It is ``$REVIEWGEN_WORKERS`` if set; otherwise one per core, up to 8, if there is enough text, or else 1; under a launcher 1.
+
+    Raises:
+        ConfigError: The variable is not a positive integer.
+    """
+    configured = os.environ.get(_VARIABLE)
+    if configured:
+        if not configured.isdecimal() or int(configured) < 1:
+            raise ConfigError(
+                f"{_VARIABLE} is {quoted(configured)}; set it to the number of processes that read and tokenize: 1, 2, ..."
+            )
+        return int(configured)
+    if size < _MIN_BYTES or ranks.world_size > 1:
+        return 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, _MAX_WORKERS)
+
 
 if TYPE_CHECKING:
     import pyarrow

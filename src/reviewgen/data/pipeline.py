@@ -19,9 +19,9 @@ from reviewgen.conditions import Conditions
 from reviewgen.data.cache import cache_folder, prune_cache, touch, workspace
 from reviewgen.data.corpus import Corpus, DataConfig, make_corpus
 from reviewgen.data.filters import check_filters
+from reviewgen.data.parts import OneProcess, Progress, Ranks, main_only
 from reviewgen.data.prepare import IndexChoice, TokenizerChoice, encode_corpus
 from reviewgen.data.sources import Source, open_source
-from reviewgen.data.stages import OneProcess, Progress, Ranks, main_only
 from reviewgen.data.store import StoreFolder, find_store, refuse_existing_url, upload_store
 from reviewgen.errors import DataError, OutputExists, storage_errors
 from reviewgen.storage import Job, publish, refuse_existing

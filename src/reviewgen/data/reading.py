@@ -14,8 +14,8 @@ from reviewgen.data.cache import workspace
 from reviewgen.data.cleaning import CleaningReport
 from reviewgen.data.columns import Example, SourceInfo, records_of
 from reviewgen.data.corpus import DataConfig, describe, make_corpus, require_texts
+from reviewgen.data.parts import OneProcess
 from reviewgen.data.sources import SPLITS, open_source, open_units, reading_errors, splits_of
-from reviewgen.data.stages import OneProcess
 from reviewgen.data.store import frame_texts
 from reviewgen.errors import ConfigError, DataError, counted, quoted
 from reviewgen.protocols import Tokenizer
