@@ -20,8 +20,8 @@ Knows no model, and of a tokenizer only its protocol.
 
 from reviewgen.data.cache import MAX_BYTES, WORKSPACE, cache_folder, cache_size, digest_tokenizer, prune_cache, workspace
 from reviewgen.data.cleaning import CleaningReport, first_of_each, hash_text
-from reviewgen.data.columns import MAX_TEXT_CHARACTERS, Example, SourceInfo
-from reviewgen.data.corpus import Corpus, DataConfig, describe, require_splits, shorten
+from reviewgen.data.columns import MAX_TEXT_CHARACTERS, DataConfig, Example, SourceInfo
+from reviewgen.data.corpus import Corpus, describe, require_splits, shorten
 from reviewgen.data.files import is_url
 from reviewgen.data.lanes import IGNORED, Batch, Lanes
 from reviewgen.data.parts import OneProcess, Ranks

@@ -12,8 +12,9 @@ import hashlib
 import html
 import re
 import unicodedata
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -50,7 +51,172 @@ _MOJIBAKE = re.compile(
     rf"|(?:[ÐÑ][{_CONTINUATION}]){{2}}|(?:à[¸¹][{_CONTINUATION}]){{2}}"  # Cyrillic, Thai
     r"|[\x80-\x9f]"  # punctuation of Windows-1252 that was read as Latin-1, and is invisible
 )
+_BREAK_TAG = re.compile(r"</?br\b[^<>]{0,100}>", re.IGNORECASE)
+_ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _AROUND = 15  # characters of an example before and after
+
+
+@dataclass
+class CleaningReport:
+    """What cleaning did to a source.
+
+    Attributes:
+        read: Texts read.
+        kept: Texts kept.
+        characters: Characters in the kept texts.
+        empty: Texts dropped because they were empty or only white space.
+        duplicates: Texts dropped because the same text came before.
+        near_duplicates: Texts dropped because a similar text came before; only ``reviewgen prepare`` looks for them.
+        leaking: Held-out texts dropped because they share long runs with training texts; likewise.
+        breaks_replaced: ``<br />`` tags replaced by a newline.
+        tags_removed: Other HTML tags and comments removed.
+        entities_decoded: HTML entities decoded.
+        normalized: Texts changed by NFC normalisation.
+        decode_errors: Runs of bytes that are not valid in the encoding of their file.
+        mojibake: Texts that seem to be decoded wrongly, as "cafÃ©"; they are left as they are.
+        encodings_fixed: Texts whose mojibake was mended.
+    """
+
+    read: int = 0
+    kept: int = 0
+    characters: int = 0
+    empty: int = 0
+    duplicates: int = 0
+    near_duplicates: int = 0
+    leaking: int = 0
+    breaks_replaced: int = 0
+    tags_removed: int = 0
+    entities_decoded: int = 0
+    normalized: int = 0
+    decode_errors: int = 0
+    mojibake: int = 0
+    encodings_fixed: int = 0
+
+
+class Cleaner:
+    """Cleans texts one by one and counts the changes.
+
+    Calling it cleans one text. Duplicates are found by the hashes of all texts of a source; see ``first_of_each``.
+
+    Args:
+        clean: False changes and drops nothing, except what the other options ask for.
+        lowercase: Whether to lower-case the texts.
+        strip_markdown: Whether to keep only the words of markdown.
+        fix_encoding: Whether to mend mojibake.
+
+    Attributes:
+        report: The counts.
+        mojibake: The first example of mojibake that was found and not mended; None if all texts are free of it.
+
+    Raises:
+        ConfigError: Mojibake is to be mended, and ftfy is not installed.
+    """
+
+    def __init__(
+        self, *, clean: bool = True, lowercase: bool = False, strip_markdown: bool = False, fix_encoding: bool = False
+    ) -> None:
+        self.report = CleaningReport()
+        self.mojibake: str | None = None
+        self._clean = clean
+        self._lowercase = lowercase
+        self._fix_encoding = self._parse_markdown = None
+        if fix_encoding:
+            try:
+                from ftfy import fix_encoding as fix  # an extra
+            except ImportError:
+                raise ConfigError("Mending encodings needs ftfy: pip install 'reviewgen[ftfy]'.") from None
+            self._fix_encoding = fix
+        if strip_markdown:
+            from markdown_it import MarkdownIt  # slow to import, and off by default
+
+            self._parse_markdown = MarkdownIt("commonmark").parse
+
+    def __call__(self, text: str) -> tuple[str, int] | None:
+        """Return the cleaned text and its content hash (see ``hash_text``), or None if it is empty."""
+        self.report.read += 1
+        if not text.isascii():
+            text = self._mend(text)
+        if self._clean:
+            text = self._normalize(text)
+        if self._parse_markdown is not None:
+            text = _strip_markdown(self._parse_markdown(text))
+        if self._lowercase:
+            text = text.lower()
+        if self._clean and not text.strip():
+            self.report.empty += 1
+            return None
+        return text, hash_text(text)
+
+    def add(self, counts: Mapping[str, int], mojibake: str | None) -> None:
+        """Add what another cleaner has counted, and its example of mojibake, for a later part of the source."""
+        for name, count in counts.items():
+            setattr(self.report, name, getattr(self.report, name) + count)
+        self.mojibake = self.mojibake or mojibake
+
+    def notes(self) -> list[str]:
+        """Return sentences for the user on what cleaning has found and not changed."""
+        if self.mojibake is None:
+            return []
+        count = "1 text seems" if self.report.mojibake == 1 else f"{self.report.mojibake:,} texts seem"
+        return [f"{count} to be decoded wrongly, as in {self.mojibake!r}: --fix-encoding (fix_encoding=True) mends them."]
+
+    def _mend(self, text: str) -> str:
+        """Return a text with its mojibake mended, or only count it if that is not asked for."""
+        if self._fix_encoding is None:
+            if match := _MOJIBAKE.search(text):
+                self.report.mojibake += 1
+                self.mojibake = self.mojibake or text[max(0, match.start() - _AROUND) : match.end() + _AROUND].strip()
+            return text
+        mended = self._fix_encoding(text)
+        self.report.encodings_fixed += mended != text
+        return mended
+
+    def _normalize(self, text: str) -> str:
+        report = self.report
+        if "&" in text:
+            text = _ENTITY.sub(self._decode_entity, text)
+        if not text.isascii():
+            text = _SURROGATE.sub("\ufffd", text)
+        if "<" in text:
+            text, count = _BREAK_TAG.subn("\n", text)
+            report.breaks_replaced += count
+        if "<" in text:
+            text, count = strip_tags(text)
+            report.tags_removed += count
+        if not unicodedata.is_normalized("NFC", text):
+            text = unicodedata.normalize("NFC", text)
+            report.normalized += 1
+        return text
+
+    def _decode_entity(self, match: re.Match[str]) -> str:
+        decoded = html.unescape(match[0])
+        self.report.entities_decoded += decoded != match[0]  # "&nosuch;" stays as it is
+        return decoded
+
+
+def first_of_each(hashes: np.ndarray) -> np.ndarray:
+    """Return a mask (N,) of the hashes (N,) that no earlier one equals."""
+    is_first = np.zeros(len(hashes), np.bool_)
+    is_first[np.unique(hashes, return_index=True)[1]] = True
+    return is_first
+
+
+def hash_text(text: str) -> int:
+    """Return the content hash of a text: 64 bits of BLAKE2b, the same on every machine and in every process."""
+    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest())
+
+
+def _strip_markdown(tokens: Iterable[Any]) -> str:
+    """Return the words of a markdown text, without heading marks, emphasis, link targets and code fences."""
+    blocks = []
+    for token in tokens:
+        if token.type == "inline":
+            children = token.children or []
+            blocks.append("".join("\n" if child.type in ("softbreak", "hardbreak") else child.content for child in children))
+        elif token.type in ("fence", "code_block", "html_block"):
+            blocks.append(token.content.rstrip("\n"))
+    return "\n\n".join(blocks)
 
 
 def strip_tags(text: str) -> tuple[str, int]:
@@ -107,202 +273,3 @@ def _break_lines(space: re.Match[str]) -> str:
     if space.start() == 0 or space.end() == len(space.string):
         return ""
     return "\n\n" if _PARAGRAPH in space[0] else "\n"
-
-
-def find_mojibake(text: str) -> str | None:
-    """Return the first mojibake of a text with a few characters around it, or None if it has none.
-
-    >>> find_mojibake("We went to the cafÃ© twice.")
-    'went to the cafÃ© twice.'
-    """
-    match = None if text.isascii() else _MOJIBAKE.search(text)
-    if match is None:
-        return None
-    return text[max(0, match.start() - _AROUND) : match.end() + _AROUND].strip()
-
-
-def encoding_fixer() -> Callable[[str], str]:
-    """Return a function that mends the mojibake of a text.
-
-    Raises:
-        ConfigError: ftfy is not installed.
-    """
-    try:
-        from ftfy import fix_encoding  # an extra
-    except ImportError:
-        raise ConfigError("Mending encodings needs ftfy: pip install 'reviewgen[ftfy]'.") from None
-    return lambda text: text if text.isascii() else fix_encoding(text)
-
-
-_BREAK_TAG = re.compile(r"</?br\b[^<>]{0,100}>", re.IGNORECASE)
-_ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
-_SURROGATE = re.compile("[\ud800-\udfff]")
-
-
-@dataclass
-class CleaningReport:
-    """What cleaning did to a source.
-
-    Attributes:
-        read: Texts read.
-        kept: Texts kept.
-        characters: Characters in the kept texts.
-        empty: Texts dropped because they were empty or only white space.
-        duplicates: Texts dropped because the same text came before.
-        near_duplicates: Texts dropped because a similar text came before; only ``reviewgen prepare`` looks for them.
-        leaking: Held-out texts dropped because they share long runs with training texts; likewise.
-        breaks_replaced: ``<br />`` tags replaced by a newline.
-        tags_removed: Other HTML tags and comments removed.
-        entities_decoded: HTML entities decoded.
-        normalized: Texts changed by NFC normalisation.
-        decode_errors: Runs of bytes that are not valid in the encoding of their file.
-        mojibake: Texts that seem to be decoded wrongly, as "cafÃ©"; they are left as they are.
-        encodings_fixed: Texts whose mojibake was mended.
-    """
-
-    read: int = 0
-    kept: int = 0
-    characters: int = 0
-    empty: int = 0
-    duplicates: int = 0
-    near_duplicates: int = 0
-    leaking: int = 0
-    breaks_replaced: int = 0
-    tags_removed: int = 0
-    entities_decoded: int = 0
-    normalized: int = 0
-    decode_errors: int = 0
-    mojibake: int = 0
-    encodings_fixed: int = 0
-
-    def add(self, counts: Mapping[str, int]) -> None:
-        """Add the counts for another part of the source."""
-        for name, count in counts.items():
-            setattr(self, name, getattr(self, name) + count)
-
-
-class Cleaner:
-    """Cleans texts one by one and counts the changes.
-
-    Calling it cleans one text. Duplicates are found by the hashes of all texts of a source; see ``first_of_each``.
-
-    Args:
-        clean: False changes and drops nothing, except what the other options ask for.
-        lowercase: Whether to lower-case the texts.
-        strip_markdown: Whether to keep only the words of markdown.
-        fix_encoding: Whether to mend mojibake.
-
-    Attributes:
-        report: The counts.
-        mojibake: The first example of mojibake that was found and not mended; None if all texts are free of it.
-
-    Raises:
-        ConfigError: Mojibake is to be mended, and ftfy is not installed.
-    """
-
-    def __init__(
-        self, *, clean: bool = True, lowercase: bool = False, strip_markdown: bool = False, fix_encoding: bool = False
-    ) -> None:
-        self.report = CleaningReport()
-        self.mojibake: str | None = None
-        self._clean = clean
-        self._fix_encoding = encoding_fixer() if fix_encoding else None
-        self._lowercase = lowercase
-        self._markdown = _MarkdownStripper() if strip_markdown else None
-
-    def __call__(self, text: str) -> tuple[str, int] | None:
-        """Return the cleaned text and its content hash (see ``hash_text``), or None if it is empty."""
-        self.report.read += 1
-        cleaned = self._apply(text)
-        if self._clean and not cleaned.strip():
-            self.report.empty += 1
-            return None
-        return cleaned, hash_text(cleaned)
-
-    def add(self, counts: Mapping[str, int], mojibake: str | None) -> None:
-        """Add what another cleaner has counted, and its example of mojibake, for a later part of the source."""
-        self.report.add(counts)
-        self.mojibake = self.mojibake or mojibake
-
-    def notes(self) -> list[str]:
-        """Return sentences for the user on what cleaning has found and not changed."""
-        if self.mojibake is None:
-            return []
-        count = "1 text seems" if self.report.mojibake == 1 else f"{self.report.mojibake:,} texts seem"
-        return [f"{count} to be decoded wrongly, as in {self.mojibake!r}: --fix-encoding (fix_encoding=True) mends them."]
-
-    def _apply(self, text: str) -> str:
-        if not text.isascii():
-            text = self._mend(text)
-        if self._clean:
-            text = self._normalize(text)
-        if self._markdown is not None:
-            text = self._markdown(text)
-        return text.lower() if self._lowercase else text
-
-    def _mend(self, text: str) -> str:
-        """Return a text with its mojibake mended, or only count it if that is not asked for."""
-        if self._fix_encoding is None:
-            example = find_mojibake(text)
-            self.report.mojibake += example is not None
-            self.mojibake = self.mojibake or example
-            return text
-        mended = self._fix_encoding(text)
-        self.report.encodings_fixed += mended != text
-        return mended
-
-    def _normalize(self, text: str) -> str:
-        report = self.report
-        if "&" in text:
-            text = _ENTITY.sub(self._decode_entity, text)
-        if not text.isascii():
-            text = _SURROGATE.sub("\ufffd", text)
-        if "<" in text:
-            text, count = _BREAK_TAG.subn("\n", text)
-            report.breaks_replaced += count
-        if "<" in text:
-            text, count = strip_tags(text)
-            report.tags_removed += count
-        if not unicodedata.is_normalized("NFC", text):
-            text = unicodedata.normalize("NFC", text)
-            report.normalized += 1
-        return text
-
-    def _decode_entity(self, match: re.Match[str]) -> str:
-        decoded = html.unescape(match[0])
-        self.report.entities_decoded += decoded != match[0]  # "&nosuch;" stays as it is
-        return decoded
-
-
-def first_of_each(hashes: np.ndarray) -> np.ndarray:
-    """Return a mask (N,) of the hashes (N,) that no earlier one equals."""
-    is_first = np.zeros(len(hashes), np.bool_)
-    is_first[np.unique(hashes, return_index=True)[1]] = True
-    return is_first
-
-
-def hash_text(text: str) -> int:
-    """Return the content hash of a text: 64 bits of BLAKE2b, the same on every machine and in every process."""
-    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest())
-
-
-class _MarkdownStripper:
-    """Keeps the words of a markdown text; drops heading marks, emphasis, link targets and code fences."""
-
-    def __init__(self) -> None:
-        from markdown_it import MarkdownIt  # slow to import, and off by default
-
-        self._parse = MarkdownIt("commonmark").parse
-
-    def __call__(self, text: str) -> str:
-        blocks = []
-        for token in self._parse(text):
-            if token.type == "inline":
-                blocks.append("".join(_inline_text(child.type, child.content) for child in token.children or []))
-            elif token.type in ("fence", "code_block", "html_block"):
-                blocks.append(token.content.rstrip("\n"))
-        return "\n\n".join(blocks)
-
-
-def _inline_text(kind: str, content: str) -> str:
-    return "\n" if kind in ("softbreak", "hardbreak") else content

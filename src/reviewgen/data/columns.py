@@ -9,9 +9,10 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Real
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
-from reviewgen.errors import DataError, did_you_mean, quoted
+from reviewgen.config import Bound, check, to_dict
+from reviewgen.errors import ConfigError, DataError, did_you_mean, quoted
 
 if TYPE_CHECKING:
     import pyarrow
@@ -24,56 +25,68 @@ Example: TypeAlias = tuple[str, Sequence[str | float | None]]
 """A text and one value for each condition, in order: a string, a finite number, or None if the value is missing."""
 
 _PREVIEW = 1000  # characters
-USUAL_NAMES = [
-    "text",
-    "review",
-    "review_text",
-    "reviewtext",
-    "content",
-    "body",
-    "review_body",
-    "comment",
-    "caption",
-    "description",
-]
+_USUAL_NAMES = "text review review_text reviewtext content body review_body comment caption description"
+USUAL_NAMES = _USUAL_NAMES.split()
 _CODE = re.compile(r"[!-~]*[\d_/@\\:=#][!-~]*|[!-~]*\w\.\w[!-~]*")  # an id, a date, a URL, a path, an address
 _WORD = re.compile(r"[^\W\d_]+")
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_DATES = [
-    "january",
-    "february",
-    "march",
-    "april",
-    "may",
-    "june",
-    "july",
-    "august",
-    "september",
-    "october",
-    "november",
-    "december",
-    "monday",
-    "tuesday",
-    "wednesday",
-    "thursday",
-    "friday",
-    "saturday",
-    "sunday",
-    "sept",
-    "tues",
-    "thur",
-    "am",
-    "pm",
-    "t",
-    "z",
-    "utc",
-    "gmt",
-    "st",
-    "nd",
-    "rd",
-    "th",
-]
-_DATE_WORDS = frozenset(_DATES) | {word[:3] for word in _DATES}
+_DATES = (
+    "january february march april may june july august september october november december monday tuesday wednesday thursday "
+    "friday saturday sunday sept tues thur am pm t z utc gmt st nd rd th"
+)
+_DATE_WORDS = frozenset(word[:length] for word in _DATES.split() for length in (3, None))
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """How a source is read and cleaned.
+
+    Attributes:
+        text_column: The column that holds the text, ``a.b`` for the field b of the column a; guessed if None.
+        documents: How a txt file is cut into texts: by "line", by "paragraph" (blank lines between), by "sentence", or not at
+            all ("file"; a source of one such file is one long text, whose parts are split).
+        clean: Whether to decode HTML entities, remove HTML tags, apply NFC, and drop empty and duplicate texts.
+        lowercase: Whether to lower-case the texts.
+        strip_markdown: Whether to keep only the words of markdown.
+        fix_encoding: Whether to mend texts that were decoded wrongly, with ftfy.
+        conditions: The columns, such as stars or genre, that the model is conditioned on.
+        max_text_characters: The maximum number of characters of a text; a txt file that is one text has no limit.
+        sql: The query of a SQLite file; None reads its only table.
+        subset: The subset of a Hub dataset.
+        dataset_split: The split of a dataset that is read; None reads train, or the first one.
+
+    Raises:
+        ConfigError: A value is of the wrong type or not allowed, or a condition is named twice.
+    """
+
+    text_column: str | None = None
+    documents: Literal["line", "paragraph", "sentence", "file"] = "line"
+    clean: bool = True
+    lowercase: bool = False
+    strip_markdown: bool = False
+    fix_encoding: bool = False
+    conditions: Annotated[tuple[str, ...], Bound(at_least=1)] = ()
+    max_text_characters: Annotated[int, Bound(at_least=1, at_most=1 << 40)] = MAX_TEXT_CHARACTERS
+    sql: str | None = None
+    subset: str | None = None
+    dataset_split: str | None = None
+
+    def __post_init__(self) -> None:
+        check(self)
+        if len(set(self.conditions)) < len(self.conditions):
+            raise ConfigError(f"A condition is named twice: {', '.join(self.conditions)}.")
+        if reserved := {"text", "split"}.intersection(self.conditions):
+            raise ConfigError(f"A condition cannot be named {reserved.pop()!r}, as a column of the corpus is: rename it.")
+
+    @property
+    def cleaning(self) -> dict[str, bool]:
+        """The options of the ``Cleaner``."""
+        names = ("clean", "lowercase", "strip_markdown", "fix_encoding")
+        return {name: getattr(self, name) for name in names}
+
+    def facts(self) -> dict[str, Any]:
+        """Return what the texts depend on, as JSON values: the settings without the limit of their length."""
+        return {name: value for name, value in to_dict(self).items() if name != "max_text_characters"}
 
 
 @dataclass
@@ -115,21 +128,19 @@ def _flatten(record: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str,
             yield f"{prefix}{name}", value
 
 
-def choose_columns(
-    name: str, head: list[Any], text_column: str | None, conditions: Sequence[str], *, allow_missing: bool = False
-) -> SourceInfo:
-    """Choose the column of the text; check that it and the conditions exist.
+def choose_columns(info: SourceInfo, head: list[Any], config: DataConfig, *, allow_missing: bool = False) -> None:
+    """Choose the column of the text, and check that it and the conditions exist; the source's facts say so afterwards.
 
     Args:
-        name: The name of the source, for messages.
+        info: The facts of the source.
         head: The first records; see ``records_of``.
-        text_column: The column of the text; guessed if None.
-        conditions: The columns of the conditions.
+        config: How the source is read.
         allow_missing: Whether a condition without a column counts as not given; otherwise it is an error.
 
     Raises:
         DataError: A column is missing, or no column holds text.
     """
+    name, text_column, conditions = info.name, config.text_column, config.conditions
     first = next((record for record in head if not _is_missing(record)), "")
     if not isinstance(first, str | Mapping):
         raise DataError(f"{name} yields {type(first).__name__}; it must yield strings or records with named columns.")
@@ -149,14 +160,9 @@ def choose_columns(
         known = did_you_mean(missing[0], columns) if columns else "It has no columns at all."
         raise DataError(f"{name} has no column {quoted(missing[0])} for the condition of that name. {known}")
     texts = [record if column is None else record.get(column) for record in (head if column is None else records)[:3]]
-    return SourceInfo(
-        name,
-        column,
-        columns,
-        guessed=column is not None and text_column is None,
-        preview=["" if _is_missing(text) else str(text)[:_PREVIEW] for text in texts],
-        notes=[f"{name} has no column {condition!r}, so this condition counts as not given." for condition in missing],
-    )
+    info.text_column, info.columns, info.guessed = column, columns, column is not None and text_column is None
+    info.preview = ["" if _is_missing(text) else str(text)[:_PREVIEW] for text in texts]
+    info.notes += [f"{name} has no column {condition!r}, so this condition counts as not given." for condition in missing]
 
 
 def to_examples(
@@ -178,37 +184,29 @@ def to_examples(
     if column is None and not isinstance(chunk, Sequence):
         raise DataError(f"{name} has columns, and the files before it have none: give files of one format.")
     texts, place = (chunk, name) if column is None else (_values(chunk, column), f"column {column!r} of {name}")
-    if column is not None and first == 1 and not _has_column(chunk, column):
-        raise DataError(f"{name} has no column {quoted(column)}, as the records before it have.")
+    if column is not None and first == 1:
+        names = {column, column.partition(".")[0]}
+        rows = chunk if isinstance(chunk, Sequence) else [dict.fromkeys(chunk.schema.names)]
+        if all(isinstance(row, Mapping) and names.isdisjoint(map(str, row)) for row in rows):
+            raise DataError(f"{name} has no column {quoted(column)}, as the records before it have.")
     values = [_values(chunk, condition, is_text=False) for condition in conditions]
-    rows = zip(*values, strict=True) if values else ((),) * len(texts)
-    return [
-        (
-            _as_text(text, number, place, max_characters),
-            [_as_condition(value, number, condition, name) for value, condition in zip(row, conditions, strict=True)],
-        )
-        for number, (text, row) in enumerate(zip(texts, rows, strict=True), first)
-    ]
-
-
-def _has_column(chunk: Chunk, column: str) -> bool:
-    top = column.partition(".")[0]
-    if not isinstance(chunk, Sequence):
-        return column in chunk.schema.names or top in chunk.schema.names
-    return not all(isinstance(each, Mapping) and column not in each and top not in map(str, each) for each in chunk)
+    examples: list[Example] = []
+    for number, (text, *row) in enumerate(zip(texts, *values, strict=True), first):
+        given = [_as_condition(value, number, condition, name) for value, condition in zip(row, conditions, strict=True)]
+        examples.append((_as_text(text, number, place, max_characters), given))
+    return examples
 
 
 def _values(chunk: Chunk, column: str, *, is_text: bool = True) -> Sequence[Any]:
     """Return the values of a column, None where it is missing; a text may stand among the records as it is."""
-    if isinstance(chunk, Sequence):
-        return [_look_up(each, column) if isinstance(each, Mapping) else each if is_text else None for each in chunk]
-    names = chunk.schema.names
-    if column in names:
-        return list(chunk.column(names.index(column)).to_pylist())
-    top, _, rest = column.partition(".")
-    if top not in names:
-        return [None] * len(chunk)
-    return [_look_up(each, rest) if isinstance(each, Mapping) else None for each in chunk.column(top).to_pylist()]
+    if not isinstance(chunk, Sequence):
+        names = chunk.schema.names
+        name = column if column in names else column.partition(".")[0]
+        values = chunk.column(names.index(name)).to_pylist() if name in names else [None] * len(chunk)
+        if name == column:
+            return list(values)
+        chunk = [{name: value} for value in values]
+    return [_look_up(each, column) if isinstance(each, Mapping) else each if is_text else None for each in chunk]
 
 
 def _look_up(record: Mapping[str, Any], column: str) -> Any:
@@ -272,15 +270,11 @@ def _as_condition(value: Any, number: int, condition: str, name: str) -> str | f
     """Return a condition's value as a string or a finite number; None if it is missing, NaN or infinite."""
     if value is None:
         return None
-    if isinstance(value, str):
-        return _SURROGATE.sub("\ufffd", value)
-    if isinstance(value, bool):
-        return str(value)
+    if isinstance(value, str | bool):
+        return _SURROGATE.sub("\ufffd", str(value))
     if not isinstance(value, Real):
-        kind = type(value).__name__
-        raise DataError(
-            f"Value {number:,} of column {quoted(condition)} of {name} is of type {kind}, neither a string nor a number."
-        )
+        place = f"Value {number:,} of column {quoted(condition)} of {name}"
+        raise DataError(f"{place} is of type {type(value).__name__}, neither a string nor a number.")
     try:
         return float(value) if math.isfinite(value) else None
     except OverflowError:  # an integer too large for a float

@@ -8,25 +8,24 @@ The parts depend on the source only. The split of a text depends on its content 
 process; a source of one long text is cut into parts instead (see ``documents``). Memory grows by 9 bytes for each text.
 """
 
-import functools
 import hashlib
 import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from reviewgen.conditions import label_of
-from reviewgen.config import MAX_RECORD, Bound, check, read_json, to_dict
-from reviewgen.data.cleaning import CleaningReport, first_of_each, hash_text
-from reviewgen.data.columns import MAX_TEXT_CHARACTERS, Example, SourceInfo
+from reviewgen.config import MAX_RECORD, read_json
+from reviewgen.data.cleaning import Cleaner, CleaningReport, first_of_each, hash_text
+from reviewgen.data.columns import Example, SourceInfo
 from reviewgen.data.documents import SPLIT_CYCLE, cut_text, divide_text
 from reviewgen.data.filters import drop_near_duplicates, find_leaks
 from reviewgen.data.parts import (
-    OneProcess,
     Progress,
     Ranks,
     count_workers,
@@ -35,10 +34,11 @@ from reviewgen.data.parts import (
     read_column,
     read_part,
     share,
+    split_by_part,
     write_part,
 )
 from reviewgen.data.sources import SPLITS, Source, Unit
-from reviewgen.errors import ConfigError, DataError, counted
+from reviewgen.errors import DataError, counted
 from reviewgen.storage import Job, write_file
 
 if TYPE_CHECKING:
@@ -46,60 +46,8 @@ if TYPE_CHECKING:
 
 CORPUS_FILE = "corpus.json"
 HELD_OUT = 0.05  # share of the texts in validation, and again in test
-DROPPED = len(SPLITS)  # the code of a text that is in no split
+_DUPLICATE, _NEAR_DUPLICATE, _LEAKING = range(3, 6)  # codes of texts that are in no split; smaller ones are splits
 _PART_CHARACTERS = 1 << 22  # of a part of a unit that several processes share
-
-
-@dataclass(frozen=True, kw_only=True)
-class DataConfig:
-    """How a source is read and cleaned.
-
-    Attributes:
-        text_column: The column that holds the text, ``a.b`` for the field b of the column a; guessed if None.
-        documents: How a txt file is cut into texts: by "line", by "paragraph" (blank lines between), by "sentence", or not at
-            all ("file"; a source of one such file is one long text, whose parts are split).
-        clean: Whether to decode HTML entities, remove HTML tags, apply NFC, and drop empty and duplicate texts.
-        lowercase: Whether to lower-case the texts.
-        strip_markdown: Whether to keep only the words of markdown.
-        fix_encoding: Whether to mend texts that were decoded wrongly, with ftfy.
-        conditions: The columns, such as stars or genre, that the model is conditioned on.
-        max_text_characters: The maximum number of characters of a text; a txt file that is one text has no limit.
-        sql: The query of a SQLite file; None reads its only table.
-        subset: The subset of a Hub dataset.
-        dataset_split: The split of a dataset that is read; None reads train, or the first one.
-
-    Raises:
-        ConfigError: A value is of the wrong type or not allowed, or a condition is named twice.
-    """
-
-    text_column: str | None = None
-    documents: Literal["line", "paragraph", "sentence", "file"] = "line"
-    clean: bool = True
-    lowercase: bool = False
-    strip_markdown: bool = False
-    fix_encoding: bool = False
-    conditions: Annotated[tuple[str, ...], Bound(at_least=1)] = ()
-    max_text_characters: Annotated[int, Bound(at_least=1, at_most=1 << 40)] = MAX_TEXT_CHARACTERS
-    sql: str | None = None
-    subset: str | None = None
-    dataset_split: str | None = None
-
-    def __post_init__(self) -> None:
-        check(self)
-        if len(set(self.conditions)) < len(self.conditions):
-            raise ConfigError(f"A condition is named twice: {', '.join(self.conditions)}.")
-        if reserved := {"text", "split"}.intersection(self.conditions):
-            raise ConfigError(f"A condition cannot be named {reserved.pop()!r}, as a column of the corpus is: rename it.")
-
-    @property
-    def cleaning(self) -> dict[str, bool]:
-        """The options of the ``Cleaner``."""
-        names = ("clean", "lowercase", "strip_markdown", "fix_encoding")
-        return {name: getattr(self, name) for name in names}
-
-    def facts(self) -> dict[str, Any]:
-        """Return what the texts depend on, as JSON values: the settings without the limit of their length."""
-        return {name: value for name, value in to_dict(self).items() if name != "max_text_characters"}
 
 
 @dataclass
@@ -128,19 +76,28 @@ class Corpus:
 
     @classmethod
     def open(cls, folder: Path) -> "Corpus":
-        """Return the corpus in a folder."""
+        """Return the corpus in a folder.
+
+        Raises:
+            OSError, ValueError, KeyError, TypeError: It is not there, or damaged.
+        """
         facts = read_json(folder / CORPUS_FILE, MAX_RECORD)
-        return replace(cls.from_json(facts), files=[folder / name for name in facts["parts"]])
+        files = [folder / name for name in facts["parts"]]
+        if not all(file.is_file() for file in files):
+            raise FileNotFoundError(f"{folder} has lost a part")
+        return replace(cls.from_json(facts), files=files)
 
     def to_json(self) -> dict[str, Any]:
         """Return the facts as JSON values."""
-        sources = [(self.source, self.report), *((self.validation,) if self.validation else ())]
-        described = [{"stream": asdict(source), "cleaning": asdict(report)} for source, report in sources]
+
+        def described(source: SourceInfo, report: CleaningReport) -> dict[str, Any]:
+            return {"stream": asdict(source), "cleaning": asdict(report)}
+
         return {
             "fingerprint": self.fingerprint,
             "texts": dict(self.counts),
-            "source": described[0],
-            "validation": described[1] if self.validation else None,
+            "source": described(self.source, self.report),
+            "validation": described(*self.validation) if self.validation else None,
             "notes": self.notes,
             "conditions": list(self.names),
         }
@@ -148,10 +105,15 @@ class Corpus:
     @classmethod
     def from_json(cls, facts: Mapping[str, Any]) -> "Corpus":
         """Return the corpus that ``to_json`` has described, without its texts."""
-        described = (facts["source"], *((facts["validation"],) if facts["validation"] else ()))
-        sources = [(SourceInfo(**each["stream"]), CleaningReport(**each["cleaning"])) for each in described]
-        others = facts["fingerprint"], *sources[0], facts["texts"], sources[1] if sources[1:] else None
-        return cls(*others, list(facts["notes"]), facts.get("conditions", ()))
+        sources = [
+            (SourceInfo(**each["stream"]), CleaningReport(**each["cleaning"]))
+            for each in (facts["source"], facts["validation"])
+            if each
+        ]
+        validation = sources[1] if sources[1:] else None
+        return cls(
+            facts["fingerprint"], *sources[0], facts["texts"], validation, list(facts["notes"]), facts.get("conditions", ())
+        )
 
     def texts(self, split: str) -> Iterator[str]:
         """Yield the texts of a split, in the order of the source."""
@@ -195,7 +157,6 @@ class Corpus:
 
 def make_corpus(
     sources: Sequence[Source],
-    config: DataConfig,
     job: Job,
     ranks: Ranks,
     progress: Progress,
@@ -207,7 +168,6 @@ def make_corpus(
 
     Args:
         sources: The source, and the validation source if there is one.
-        config: How to clean.
         job: The job.
         ranks: The processes that share the work; all call this.
         progress: Called with each stage.
@@ -222,77 +182,89 @@ def make_corpus(
     if job.done(f"corpus/{CORPUS_FILE}"):
         return Corpus.open(job.path("corpus"))
     progress("Reading and cleaning")
-    raw = [_clean(source, number, config, job, ranks, is_alone=len(sources) == 1) for number, source in enumerate(sources)]
-    files = [*raw[0], *(raw[1] if raw[1:] else ())]
-    reports = [_add_up(source, own, config) for source, own in zip(sources, raw, strict=True)]
-    hashes = [read_column(own, "hash", np.uint64) for own in raw]
+    cut = partial(cut_text, held_out=HELD_OUT) if len(sources) == 1 else divide_text
+    raw = [_clean(source, job.path("raw"), f"{number}-", cut, ranks) for number, source in enumerate(sources)]
+    reports = [_add_up(source, own) for source, own in zip(sources, raw, strict=True)]
+    hashes, files = [read_column(own, "hash", np.uint64) for own in raw], list(itertools.chain(*raw))
+    workers = count_workers(ranks, sum(file.stat().st_size for file in files))
     progress("Looking for duplicates")
-    keep = np.concatenate([_find_new(source, own, config) for source, own in zip(sources, hashes, strict=True)])
-    sizes, workers = [len(own) for own in hashes], count_workers(ranks, sum(file.stat().st_size for file in files))
-    _count(reports, sizes, "duplicates", ~keep)
+    codes = np.concatenate([_find_duplicates(source, own) for source, own in zip(sources, hashes, strict=True)])
     if near_duplicates is not None:
         progress("Looking for near duplicates")
-        before, keep = keep, drop_near_duplicates(files, keep, near_duplicates, ranks)
-        _count(reports, sizes, "near_duplicates", before & ~keep)
-    codes = _split(sources, raw, hashes, keep)
+        keep = codes == 0
+        codes[keep & ~main_only(ranks, partial(drop_near_duplicates, files, keep, near_duplicates))] = _NEAR_DUPLICATE
+    keep = codes == 0
+    codes[keep] = _split(sources, raw, hashes, keep)
     progress("Looking for held-out texts in the training texts")
     leaking, notes = find_leaks(files, codes, decontaminate, ranks, workers)
-    codes[leaking] = DROPPED
-    reports[-1].leaking = int(leaking.sum())
+    codes[leaking] = _LEAKING
     progress("Writing the corpus")
-    return _finish(sources, config, job, ranks, files, codes, hashes, reports, notes, workers)
+    names, targets = sources[0].config.conditions, [job.path(f"corpus/{number:05d}.arrow") for number in range(len(files))]
+    kinds = [{str(read_part(file).schema.field(f"c{number}").type) for file in files} for number in range(len(names))]
+    columns = {name: "string" if "string" in kind else "float64" for name, kind in zip(names, kinds, strict=True)}
+    tasks = [(*task, columns) for task in zip(files, targets, split_by_part(codes, files), strict=True)]
+    characters = np.array(share(ranks, _finish_part, tasks, workers))
+    own_codes, own_characters = (np.split(all_, [len(own[0])]) for all_, own in ((codes, hashes), (characters, raw)))
+    for source, report, own, lengths in zip(sources, reports, own_codes, own_characters, strict=False):
+        *kept, report.duplicates, report.near_duplicates, report.leaking = np.bincount(own, minlength=6).tolist()
+        report.kept, report.characters = sum(kept), int(lengths.sum())
+        if source.info.is_one_text:
+            report.kept = report.read - report.empty
+    keep = codes < _DUPLICATE
+    notes = [*sources[0].info.notes, *_note_shared(hashes, keep), *notes]
+    counts = dict(zip(SPLITS, np.bincount(codes, minlength=6).tolist(), strict=False))
+    validation = (sources[1].info, reports[1]) if len(sources) > 1 else None
+    fingerprint = _fingerprint(np.concatenate(hashes)[keep], codes[keep], names, targets)
+    corpus = Corpus(fingerprint, sources[0].info, reports[0], counts, validation, notes, names, targets)
+    content = json.dumps({**corpus.to_json(), "parts": [file.name for file in targets]}).encode()
+    main_only(ranks, lambda: job.write(f"corpus/{CORPUS_FILE}", lambda file: write_file(file, content)))
+    return corpus
 
 
-def _count(reports: Sequence[CleaningReport], sizes: Sequence[int], name: str, mask: np.ndarray) -> None:
-    """Set a count of each source's report to the number of its texts in a mask."""
-    for report, own in zip(reports, np.split(mask, np.cumsum(sizes)[:-1]), strict=True):
-        setattr(report, name, int(own.sum()))
+@dataclass(frozen=True)
+class _Cleaning:
+    """How the parts of a source are made, in any process.
+
+    Attributes:
+        source: The source, without its units.
+        folder: The folder of the parts.
+        cut: Cuts each text into pieces; None leaves it whole.
+        characters: The number of characters of a part of a unit that several processes share.
+    """
+
+    source: Source
+    folder: Path
+    cut: Callable[[str], list[str]] | None
+    characters: int
 
 
-def _clean(source: Source, number: int, config: DataConfig, job: Job, ranks: Ranks, *, is_alone: bool) -> list[Path]:
+def _clean(source: Source, folder: Path, prefix: str, cut: Callable[[str], list[str]], ranks: Ranks) -> list[Path]:
     """Read and clean the units of a source into parts; return their files, in order."""
-    cut: Callable[[str], list[str]] | None = None
-    if source.info.is_one_text:
-        cut = functools.partial(cut_text, held_out=HELD_OUT) if is_alone else divide_text
-    size = sum(unit.size for unit in source.units)
-    characters = max(_PART_CHARACTERS, size // 128)
-    common, (job_folder, prefix) = replace(source, units=()), (job.path("raw"), f"{number}-")
-    is_here = source.facts is None  # objects of this process
+    size, is_here = sum(unit.size for unit in source.units), source.facts is None  # here, that is, objects of this process
     workers = 1 if is_here else count_workers(ranks, size)
-    tasks = []
+    cut_long = cut if source.info.is_one_text else None
+    cleaning, tasks = _Cleaning(replace(source, units=()), folder, cut_long, max(_PART_CHARACTERS, size // 128)), []
     for place, unit in enumerate(source.units):
         shares = ranks.world_size * workers if unit.is_shared and not is_here else 1
-        tasks += [(job_folder, f"{prefix}{place:05d}", common, unit, config, cut, characters, n, shares) for n in range(shares)]
+        tasks += [(cleaning, f"{prefix}{place:05d}", unit, number, shares) for number in range(shares)]
     if is_here:
-        names = main_only(ranks, functools.partial(share, OneProcess(), _clean_unit, tasks))
+        names = main_only(ranks, lambda: [_clean_unit(*task) for task in tasks])
     else:
         names = share(ranks, _clean_unit, tasks, workers)
-    return sorted(job_folder / name for name in itertools.chain.from_iterable(names))
+    return sorted(folder / name for name in itertools.chain(*names))
 
 
-def _clean_unit(
-    folder: Path,
-    name: str,
-    source: Source,
-    unit: Unit,
-    config: DataConfig,
-    cut: Callable[[str], list[str]] | None,
-    characters: int,
-    own: int,
-    shares: int,
-) -> list[str]:
+def _clean_unit(cleaning: _Cleaning, name: str, unit: Unit, own: int, shares: int) -> list[str]:
     """Read a unit, and write every ``shares``-th of its parts from ``own`` on, unless an earlier try has; return their names.
 
     A part of a unit that is shared has about as many characters as asked for; any other unit is one part.
     """
-    examples = source.examples(unit)
-    parts = _cut_parts(examples, characters) if unit.is_shared or source.facts is None else iter([examples])
-    written = []
-    for number, part in enumerate(parts):
-        file = f"{name}-{number:05d}.arrow"
+    examples, written = cleaning.source.examples(unit), []
+    is_cut = unit.is_shared or cleaning.source.facts is None
+    for number, part in enumerate(_cut_parts(examples, cleaning.characters) if is_cut else [examples]):
         if number % shares == own:
-            written.append(file)
-            write_part(folder / file, functools.partial(_clean_part, part, source, config, cut))
+            written.append(f"{name}-{number:05d}.arrow")
+            write_part(cleaning.folder / written[-1], partial(_clean_part, part, cleaning))
     return written
 
 
@@ -308,27 +280,24 @@ def _cut_parts(examples: Iterable[Example], characters: int) -> Iterator[list[Ex
     yield part
 
 
-def _clean_part(
-    examples: Iterable[Example], source: Source, config: DataConfig, cut: Callable[[str], list[str]] | None
-) -> "pyarrow.Table":
+def _clean_part(examples: Iterable[Example], cleaning: _Cleaning) -> "pyarrow.Table":
     """Clean examples; return them with their hashes, and what cleaning did in the metadata."""
     import pyarrow
 
-    cleaner = source.cleaner(config.cleaning)
+    source, cleaner = cleaning.source, cleaning.source.cleaner()
     texts, rows, hashes = [], [], []
     for text, values in examples:
-        cleaned = cleaner(text)
-        if cleaned is not None:
-            pieces = [cleaned] if cut is None else [(piece, hash_text(piece)) for piece in cut(cleaned[0])]
+        if (cleaned := cleaner(text)) is not None:
+            pieces = [cleaned] if cleaning.cut is None else [(piece, hash_text(piece)) for piece in cleaning.cut(cleaned[0])]
             for piece, hashed in pieces:
                 texts.append(piece)
                 hashes.append(hashed)
                 rows.append(values)
-    columns = list(zip(*rows, strict=True)) if rows else [()] * len(source.conditions)
+    columns = list(zip(*rows, strict=True)) if rows else [()] * (len(source.config.conditions) + source.is_cleaned)
     arrays = {"text": pyarrow.array(texts, pyarrow.string()), "hash": pyarrow.array(np.array(hashes, np.uint64))}
     if source.is_cleaned:
-        arrays["split"] = pyarrow.array([SPLITS.index(str(split)) for split in columns.pop()] if rows else [], pyarrow.int64())
-    arrays |= {f"c{number}": _as_array(column) for number, column in enumerate(columns[: len(source.conditions)])}
+        arrays["split"] = pyarrow.array([int(code or 0) for code in columns.pop()], pyarrow.int64())
+    arrays |= {f"c{number}": _as_array(column) for number, column in enumerate(columns)}
     report = json.dumps({"counts": asdict(cleaner.report), "mojibake": cleaner.mojibake})
     return pyarrow.table(arrays).replace_schema_metadata({"report": report})
 
@@ -339,13 +308,13 @@ def _as_array(values: Iterable[str | float | None]) -> Any:
 
     known = list(values)
     if any(isinstance(value, str) for value in known):
-        return pyarrow.array([_label(value) if isinstance(value, float) else value for value in known], pyarrow.string())
+        return pyarrow.array([label_of(value) if isinstance(value, float) else value for value in known], pyarrow.string())
     return pyarrow.array(known, pyarrow.float64())
 
 
-def _add_up(source: Source, files: Sequence[Path], config: DataConfig) -> CleaningReport:
+def _add_up(source: Source, files: Sequence[Path]) -> CleaningReport:
     """Return what cleaning did to a source, and add its notes to the source's."""
-    cleaner = source.cleaner({})
+    cleaner = Cleaner()
     cleaner.report.decode_errors = source.info.decode_errors
     for file in files:
         cleaner.add(**json.loads(read_part(file).schema.metadata[b"report"]))
@@ -365,26 +334,26 @@ def require_texts(source: SourceInfo, report: CleaningReport) -> None:
         raise DataError(f"No reviews are left of {source.name} after cleaning ({counts}).")
 
 
-def _find_new(source: Source, hashes: np.ndarray, config: DataConfig) -> np.ndarray:
-    may_drop = config.clean and not source.info.is_one_text and not source.is_cleaned
-    return first_of_each(hashes) if may_drop else np.ones(len(hashes), np.bool_)
+def _find_duplicates(source: Source, hashes: np.ndarray) -> np.ndarray:
+    """Return the code of each text of a source: that it is a duplicate, or 0."""
+    may_drop = source.config.clean and not source.info.is_one_text and not source.is_cleaned
+    return np.where(first_of_each(hashes) if may_drop else True, np.zeros(len(hashes), np.uint8), np.uint8(_DUPLICATE))
 
 
 def _split(
     sources: Sequence[Source], raw: Sequence[Sequence[Path]], hashes: Sequence[np.ndarray], keep: np.ndarray
 ) -> np.ndarray:
-    """Return the code of each text of all sources: its split, or that it is dropped."""
-    codes = np.full(len(keep), DROPPED, np.uint8)
+    """Return the split of each text of all sources that is kept."""
     if len(sources) > 1:
-        codes[: len(hashes[0])], codes[len(hashes[0]) :] = SPLITS.index("train"), SPLITS.index("validation")
+        codes = np.repeat(np.array([0, 1], np.uint8), [len(own) for own in hashes])
     elif sources[0].is_cleaned:
-        codes[:] = read_column(raw[0], "split", np.uint8)
+        codes = read_column(raw[0], "split", np.uint8)
     elif sources[0].info.is_one_text:
-        codes[:] = np.resize([SPLITS.index(split) for split in SPLIT_CYCLE], len(codes))
+        codes = np.resize([SPLITS.index(split) for split in SPLIT_CYCLE], len(keep))
     else:
-        codes[keep] = split_by_hash(hashes[0][keep])
-    codes[~keep] = DROPPED
-    return codes
+        return split_by_hash(hashes[0][keep])
+    kept: np.ndarray = codes[keep]
+    return kept
 
 
 def split_by_hash(hashes: np.ndarray) -> np.ndarray:
@@ -406,85 +375,35 @@ def split_by_hash(hashes: np.ndarray) -> np.ndarray:
     return codes
 
 
-def _finish(
-    sources: Sequence[Source],
-    config: DataConfig,
-    job: Job,
-    ranks: Ranks,
-    files: Sequence[Path],
-    codes: np.ndarray,
-    hashes: Sequence[np.ndarray],
-    reports: Sequence[CleaningReport],
-    notes: Sequence[str],
-    workers: int,
-) -> Corpus:
-    """Write the parts of the corpus, and its facts."""
-    kinds = [{str(read_part(file).schema.field(f"c{n}").type) for file in files} for n in range(len(config.conditions))]
-    columns = [(name, "string" in kind) for name, kind in zip(config.conditions, kinds, strict=True)]
-    parts = np.split(codes, np.cumsum([len(read_part(file)) for file in files])[:-1])
-    targets = [job.path(f"corpus/{number:05d}.arrow") for number in range(len(files))]
-    lengths = share(ranks, _finish_part, [(*task, columns) for task in zip(files, targets, parts, strict=True)], workers)
-    for number, report in enumerate(reports):
-        own = [pair for pair, file in zip(lengths, files, strict=True) if file.name.startswith(f"{number}-")]
-        report.kept, report.characters = sum(texts for texts, _ in own), sum(size for _, size in own)
-        if sources[number].info.is_one_text:
-            report.kept = report.read - report.empty
-    counts = dict(zip(SPLITS, np.bincount(codes, minlength=DROPPED + 1)[:DROPPED].tolist(), strict=True))
-    kept = codes != DROPPED
-    values = (row for file in targets for row in _value_rows(file, config.conditions))
-    corpus = Corpus(
-        _fingerprint(np.concatenate(hashes)[kept], codes[kept], config.conditions, values),
-        sources[0].info,
-        reports[0],
-        counts,
-        (sources[1].info, reports[1]) if len(sources) > 1 else None,
-        [*sources[0].info.notes, *_note_shared(hashes, kept), *notes],
-        config.conditions,
-        targets,
-    )
-    content = json.dumps({**corpus.to_json(), "parts": [file.name for file in targets]}).encode()
-    main_only(ranks, lambda: job.write(f"corpus/{CORPUS_FILE}", lambda file: write_file(file, content)))
-    return corpus
-
-
-def _finish_part(raw: Path, target: Path, codes: np.ndarray, columns: Sequence[tuple[str, bool]]) -> tuple[int, int]:
-    """Write a part of the corpus from its raw part and the codes of its texts; return the numbers of its texts and characters."""
+def _finish_part(raw: Path, target: Path, codes: np.ndarray, columns: Mapping[str, str]) -> int:
+    """Write a part of the corpus from its raw part and the codes of its texts; return the number of its characters."""
     import pyarrow
     from pyarrow import compute
 
-    table = read_part(raw).filter(codes != DROPPED)
+    table, codes = read_part(raw).filter(codes < _DUPLICATE), codes[codes < _DUPLICATE]
     arrays = {"text": table.column("text")}
-    for number, (name, is_text) in enumerate(columns):
+    for number, (name, kind) in enumerate(columns.items()):
         column = table.column(f"c{number}")
-        is_other = is_text and column.type != pyarrow.string()
-        arrays[name] = _as_array(map(_label, column.to_pylist())) if is_other else column
-    kinds = {"text": "string", **{name: "string" if is_text else "float64" for name, is_text in columns}}
-    types: dict[str, Any] = {name: {"dtype": kind, "_type": "Value"} for name, kind in kinds.items()}
-    arrays["split"] = pyarrow.array(codes[codes != DROPPED].astype(np.int64))
+        is_other = kind == "string" and column.type != pyarrow.string()
+        labels = (None if value is None else label_of(value) for value in column.to_pylist()) if is_other else ()
+        arrays[name] = pyarrow.array(labels, pyarrow.string()) if is_other else column
+    arrays["split"] = pyarrow.array(codes.astype(np.int64))
+    types: dict[str, Any] = {name: {"dtype": kind, "_type": "Value"} for name, kind in {"text": "string", **columns}.items()}
     features = {**types, "split": {"names": list(SPLITS), "_type": "ClassLabel"}}
     metadata = {"huggingface": json.dumps({"info": {"features": features}})}  # as ``datasets`` writes it
     write_part(target, lambda: pyarrow.table(arrays).replace_schema_metadata(metadata))
-    return len(table), compute.sum(compute.utf8_length(table.column("text"))).as_py() or 0
+    return compute.sum(compute.utf8_length(table.column("text"))).as_py() or 0
 
 
-def _label(value: float | None) -> str | None:
-    return None if value is None else label_of(value)
-
-
-def _value_rows(file: Path, conditions: Sequence[str]) -> Iterator[bytes]:
-    table = read_part(file)
-    for row in zip(*(table.column(name).to_pylist() for name in conditions), strict=True):
-        yield json.dumps(row, ensure_ascii=False).encode() + b"\n"
-
-
-def _fingerprint(hashes: np.ndarray, codes: np.ndarray, conditions: Sequence[str], values: Iterable[bytes]) -> str:
+def _fingerprint(hashes: np.ndarray, codes: np.ndarray, conditions: Sequence[str], files: Sequence[Path]) -> str:
     """Return a hash of the texts of a corpus by their content hashes, of their splits and of their condition values."""
     digest = hashlib.blake2b(hashes.tobytes(), digest_size=16)
     digest.update(codes.tobytes())
     if conditions:
         digest.update(json.dumps(conditions).encode())
-        for line in values:
-            digest.update(line)
+    for table in map(read_part, files) if conditions else ():
+        for row in zip(*(table.column(name).to_pylist() for name in conditions), strict=True):
+            digest.update(json.dumps(row, ensure_ascii=False).encode() + b"\n")
     return digest.hexdigest()
 
 

@@ -4,13 +4,12 @@ Near duplicates are texts of similar word trigrams in lower case, by MinHash (Br
 both of ``rensa``: a text is dropped if its estimated Jaccard similarity to an earlier one that is kept reaches the threshold.
 """
 
-import functools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from reviewgen.data.parts import Ranks, main_only, read_part, share, texts_of
+from reviewgen.data.parts import Ranks, share, split_by_part, texts_of
 from reviewgen.errors import ConfigError, quoted
 from reviewgen.novelty import COPY_CHARACTERS, TextWindows
 
@@ -44,12 +43,8 @@ def check_filters(near_duplicates: float | None, decontaminate: int | None) -> N
         )
 
 
-def drop_near_duplicates(files: Sequence[Path], keep: np.ndarray, threshold: float, ranks: Ranks) -> np.ndarray:
+def drop_near_duplicates(files: Sequence[Path], keep: np.ndarray, threshold: float) -> np.ndarray:
     """Return a mask (N,) of the texts that no earlier one is similar to, of those in the mask ``keep`` (N,)."""
-    return main_only(ranks, functools.partial(_drop_near, files, keep, threshold))
-
-
-def _drop_near(files: Sequence[Path], keep: np.ndarray, threshold: float) -> np.ndarray:
     from rensa import RMinHash, RMinHashLSH
 
     widths = [width for width in (32, 16, 8, 4, 2) if 1 - (1 - threshold**width) ** (_MINIMA // width) >= _RECALL]
@@ -84,7 +79,7 @@ def find_leaks(
     """
     run = length or COPY_CHARACTERS
     leaking, checked, shares = np.zeros(len(codes), np.bool_), 0, max(1, ranks.world_size * workers)
-    parts = np.split(codes, np.cumsum([len(read_part(file)) for file in files])[:-1])
+    parts = split_by_part(codes, files)
     for rows, texts in _groups(files, parts, is_sample=length is None):
         tasks = [
             (texts, run, files[n::shares], np.concatenate(parts[n::shares]) == _TRAIN) for n in range(min(shares, len(files)))

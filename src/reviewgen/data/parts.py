@@ -5,12 +5,11 @@ module and its arguments, whose result depends on these only; so the results do 
 is a file in the format of ``datasets``, which stays on disk while it is read.
 """
 
-import functools
 import itertools
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar, cast, runtime_checkable
 
 import numpy as np
 
@@ -55,9 +54,7 @@ class OneProcess:
 
 def main_only(ranks: Ranks, work: Callable[[], T]) -> T:
     """Call a function in the main process; return its result in all."""
-    results: list[Any] = ranks.gather(lambda: work() if ranks.rank == 0 else None)
-    result: T = results[0]
-    return result
+    return cast(T, ranks.gather(lambda: work() if ranks.rank == 0 else None)[0])
 
 
 def share(ranks: Ranks, function: Callable[..., T], tasks: Sequence[tuple[Any, ...]], workers: int = 1) -> list[T]:
@@ -158,14 +155,18 @@ def examples_of(files: Sequence[Path], conditions: Sequence[str], code: int) -> 
         yield from zip(kept.column("text").to_pylist(), values, strict=True)
 
 
+def split_by_part(values: np.ndarray, files: Sequence[Path]) -> list[np.ndarray]:
+    """Return the values (N,) beside the texts of each part."""
+    return np.split(values, np.cumsum([len(read_part(file)) for file in files])[:-1])
+
+
 def write_part(file: Path, make: Callable[[], "pyarrow.Table"]) -> None:
     """Write a table as a part that appears whole, unless it is there."""
-    if not file.exists():
-        Job.write_whole(file, functools.partial(_write, make()))
-
-
-def _write(table: "pyarrow.Table", file: Path) -> None:
     import pyarrow
 
-    with file.open("wb") as stream, pyarrow.ipc.new_stream(stream, table.schema) as writer:
-        writer.write_table(table, max_chunksize=_ROWS)
+    def write(scratch: Path) -> None:
+        table = make()
+        with scratch.open("wb") as stream, pyarrow.ipc.new_stream(stream, table.schema) as writer:
+            writer.write_table(table, max_chunksize=_ROWS)
+
+    Job.write_whole(file, write)

@@ -9,15 +9,16 @@ import json
 import logging
 import shutil
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from reviewgen.conditions import Conditions
 from reviewgen.data.cache import cache_folder, prune_cache, touch, workspace
-from reviewgen.data.corpus import Corpus, DataConfig, make_corpus
+from reviewgen.data.columns import DataConfig
+from reviewgen.data.corpus import Corpus, make_corpus
 from reviewgen.data.filters import check_filters
 from reviewgen.data.parts import OneProcess, Progress, Ranks, main_only
 from reviewgen.data.prepare import IndexChoice, TokenizerChoice, encode_corpus
@@ -28,6 +29,7 @@ from reviewgen.storage import Job, publish, refuse_existing
 from reviewgen.version import __version__
 
 _logger = logging.getLogger("reviewgen")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ class Texts:
     def make(self, sources: Sequence[Source], job: Job, ranks: Ranks, progress: Progress) -> Corpus:
         """Make the corpus in a job."""
         filters: dict[str, Any] = {"near_duplicates": self.near_duplicates, "decontaminate": self.decontaminate}
-        return make_corpus(sources, self.config, job, ranks, progress, **filters)
+        return make_corpus(sources, job, ranks, progress, **filters)
 
 
 def cached_corpus(texts: Texts, progress: Progress = lambda stage: None) -> Corpus:
@@ -93,26 +95,16 @@ def cached_corpus(texts: Texts, progress: Progress = lambda stage: None) -> Corp
         progress("Opening the source")
         sources = texts.open(folder)
         facts = {**texts.settings(), "texts": _identify(sources)}
+        key = _digest(facts)
         if any(source.facts is None for source in sources):  # known by its texts only, once they are read
             with storage_errors(folder):
                 job = Job(folder / "job", {})
-                corpus = texts.make(sources, job, OneProcess(), progress)
-                target = cache_folder() / f"texts-{_digest(corpus.to_json())}"
+                key = _digest(texts.make(sources, job, OneProcess(), progress).to_json())
                 with suppress(OutputExists):
-                    publish(job.path("corpus"), target)
-        else:
-            target = cache_folder() / f"texts-{_digest(facts)}"
-            with storage_errors(target):
-                if target.exists() and not _is_whole_corpus(target):
-                    shutil.rmtree(target)  # as where its removal was cut off
-                if not target.exists():
-                    with Job(target, facts, waits=True) as job:
-                        if not target.exists():
-                            texts.make(sources, job, OneProcess(), progress)
-                            job.finish("corpus")
-    touch(target)
-    prune_cache()
-    return Corpus.open(target)
+                    publish(job.path("corpus"), cache_folder() / f"texts-{key}")
+        return _in_cache(
+            f"texts-{key}", Corpus.open, facts, "corpus", lambda job: texts.make(sources, job, OneProcess(), progress)
+        )
 
 
 def cached_store(
@@ -142,37 +134,45 @@ def cached_store(
         "novelty": [index.form, index.megabytes],
     }
     facts["index"] = None if index.form == "none" else index.belongs_to(corpus.fingerprint)
-    target = cache_folder() / f"tokens-{_digest(facts)}"
-    with storage_errors(f"the token cache {target}"):
-        if target.exists() and not _is_whole(target):
-            shutil.rmtree(target)  # as by a power failure; it is written again
+    return _in_cache(
+        f"tokens-{_digest(facts)}",
+        StoreFolder.read,
+        facts,
+        "store",
+        lambda job: encode_corpus(corpus, choice, index, job, OneProcess(), progress, conditions=conditions, facts={}),
+    )
+
+
+def _in_cache(name: str, read: Callable[[Path], T], facts: Mapping[str, Any], piece: str, make: Callable[[Job], object]) -> T:
+    """Return what is read from a folder of the cache, after a job has made it if need be.
+
+    Args:
+        name: The name of the folder.
+        read: Reads it, or raises if it is not whole.
+        facts: What it depends on.
+        piece: The piece of the job that becomes the folder.
+        make: Makes that piece.
+    """
+    target = cache_folder() / name
+    with storage_errors(target):
+        if target.exists():
+            try:
+                read(target)
+            except (OSError, ValueError, KeyError, TypeError):  # its removal was cut off, or the power failed; it is made again
+                shutil.rmtree(target)
         if not target.exists():
             with Job(target, facts, waits=True) as job:
                 if not target.exists():
-                    encode_corpus(corpus, choice, index, job, OneProcess(), progress, conditions=conditions, facts={})
-                    job.finish("store")
+                    make(job)
+                    job.finish(piece)
     touch(target)
     prune_cache()
-    return StoreFolder.read(target)
+    return read(target)
 
 
 def _identify(sources: Sequence[Source]) -> list[Any]:
     """Return what identifies the texts of sources, as JSON values."""
     return [[source.info.name, source.facts] for source in sources]
-
-
-def _is_whole_corpus(folder: Path) -> bool:
-    try:
-        return all(file.is_file() for file in Corpus.open(folder).files)
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
-
-
-def _is_whole(folder: Path) -> bool:
-    try:
-        return bool(StoreFolder.read(folder))
-    except (OSError, DataError):
-        return False
 
 
 def prepare_store(

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -12,8 +12,8 @@ from reviewgen.conditions import Conditions
 from reviewgen.config import EvaluateOptions, from_dict, refuse_unknown_options
 from reviewgen.data.cache import workspace
 from reviewgen.data.cleaning import CleaningReport
-from reviewgen.data.columns import Example, SourceInfo, records_of
-from reviewgen.data.corpus import DataConfig, describe, make_corpus, require_texts
+from reviewgen.data.columns import DataConfig, Example, SourceInfo, records_of
+from reviewgen.data.corpus import describe, make_corpus, require_texts
 from reviewgen.data.parts import OneProcess
 from reviewgen.data.sources import SPLITS, open_source, open_units, reading_errors, splits_of
 from reviewgen.data.store import frame_texts
@@ -23,12 +23,6 @@ from reviewgen.storage import Job
 
 _logger = logging.getLogger("reviewgen")
 _NO_CONDITIONS = Conditions()
-_DEFAULT_CLEANING = {
-    "lowercase": False,
-    "strip_markdown": False,
-    "fix_encoding": False,
-    "clean": True,
-}  # if training.json does not say
 
 
 def read_examples(source: Any, config: DataConfig, *, split: str = "all") -> Iterator[Example]:
@@ -60,9 +54,9 @@ def open_records(source: Any) -> Iterator[Mapping[str, Any]]:
         DataError: The source cannot be read, or has something else than rows with named columns.
     """
     with workspace() as folder:
-        for read, name in (each for unit in open_units(source, DataConfig(), folder) for each in unit.reads):
-            for chunk in reading_errors(read(None), name):
-                for record in records_of(chunk, len(chunk)):
+        for read, name in (each for unit in open_units(source, DataConfig(), folder).units for each in unit.reads):
+            with reading_errors(name):
+                for record in (record for chunk in read(None) for record in records_of(chunk, len(chunk))):
                     if not isinstance(record, Mapping):
                         raise DataError(
                             f"{name} has no columns: give a csv, jsonl or parquet file, or records with named columns."
@@ -73,30 +67,30 @@ def open_records(source: Any) -> Iterator[Mapping[str, Any]]:
 def _read_all(source: Any, config: DataConfig) -> Iterator[Example]:
     with workspace() as folder:
         opened = open_source(source, config, folder, allow_missing=True)
-        cleaner, seen, kept = opened.cleaner(config.cleaning), set[int](), CleaningReport()
+        cleaner, seen = opened.cleaner(), set[int]()
+        report = cleaner.report
         for text, values in (example for unit in opened.units for example in opened.examples(unit)):
-            cleaned = cleaner(text)
-            if cleaned is None:
+            if (cleaned := cleaner(text)) is None:
                 continue
             if config.clean and not opened.is_cleaned and cleaned[1] in seen:
-                cleaner.report.duplicates += 1
+                report.duplicates += 1
                 continue
             seen.add(cleaned[1])
-            kept.kept += 1
-            kept.characters += len(cleaned[0])
+            report.kept += 1
+            report.characters += len(cleaned[0])
             yield cleaned[0], values[: len(config.conditions)]
-        cleaner.add({**asdict(kept), "decode_errors": opened.info.decode_errors}, None)
+        report.decode_errors = opened.info.decode_errors
         opened.info.notes += cleaner.notes()
-        _log(opened.info, cleaner.report)
-        require_texts(opened.info, cleaner.report)
+        _log(opened.info, report)
+        require_texts(opened.info, report)
 
 
 def _read_split(source: Any, config: DataConfig, split: str) -> Iterator[Example]:
     with workspace() as folder:
         opened = open_source(source, config, folder, allow_missing=True)
-        corpus = make_corpus([opened], config, Job(folder / "corpus", {}), OneProcess(), lambda _: None)
+        corpus = make_corpus([opened], Job(folder / "corpus", {}), OneProcess(), lambda _: None)
         _log(corpus.source, corpus.report)
-        if not corpus.count(split):
+        if not corpus.counts[split]:
             total = counted(sum(corpus.counts.values()), "text")
             raise DataError(f"The {split} split of {corpus.source.name} is empty: it has {total} in all.")
         yield from corpus.examples(split)
@@ -156,33 +150,24 @@ def read_texts(
         ConfigError: An option is unknown, or the split is unknown or would differ from the split of the training.
     """
     refuse_unknown_options(options, EvaluateOptions, "read_documents")
-    split, subset = options.get("split") or "all", DataConfig(subset=options.get("subset"))
-    given: Mapping[str, Any] = {name: options.get(name) for name in _DEFAULT_CLEANING}
-    cleaning = {name: _as_trained(name, trained) if value is None else value for name, value in given.items()}
-    documents = options.get("documents", "line")
-    if split != "all" and split not in splits_of(source, subset):
+    split, documents = options.get("split") or "all", options.get("documents", "line")
+    cleaning: dict[str, Any] = {}
+    for name, default in DataConfig().cleaning.items():
+        before = {data.get(name, default) for data in trained}
+        as_trained = before.pop() if len(before) == 1 else default
+        cleaning[name] = as_trained if (given := options.get(name)) is None else given
+    if split != "all" and split not in splits_of(source, DataConfig(subset=options.get("subset"))):
         for data in trained:
-            _require_same_split(data, cleaning)
-            _require_same_documents(data, source, documents)
-    columns = {
-        "text_column": options.get("text_column"),
-        "documents": documents,
-        "conditions": conditions.names,
-        "max_text_characters": options.get("max_text_characters", DataConfig.max_text_characters),
-        "sql": options.get("sql"),
-        "subset": options.get("subset"),
-    }
-    yield from read_examples(source, from_dict(DataConfig, columns | cleaning), split=split)
+            _require_same_split(data, cleaning, source, documents)
+    columns = {name: value for name, value in options.items() if name not in ("split", *cleaning)}
+    yield from read_examples(source, from_dict(DataConfig, {**columns, **cleaning, "conditions": conditions.names}), split=split)
 
 
-def _as_trained(name: str, trained: Sequence[Mapping[str, Any]]) -> bool:
-    default = _DEFAULT_CLEANING[name]
-    first, *others = [data.get(name, default) for data in trained] or [default]
-    return bool(first) if all(other == first for other in others) else default
+def _require_same_split(trained: Mapping[str, Any], cleaning: Mapping[str, Any], source: Any, documents: str) -> None:
+    """Raise if the split of the cleaned texts would differ from the one that the model was trained on.
 
-
-def _require_same_split(trained: Mapping[str, Any], cleaning: Mapping[str, bool]) -> None:
-    """Raise if the split of the cleaned texts would differ from the one that the model was trained on."""
+    A file that is one long text is split in blocks.
+    """
     if trained.get("validation_source") is not None:
         raise ConfigError("This model was trained on all of its source, with a separate validation source: use split='all'.")
     for name, value in cleaning.items():
@@ -190,10 +175,6 @@ def _require_same_split(trained: Mapping[str, Any], cleaning: Mapping[str, bool]
             raise ConfigError(
                 f"The split depends on how texts are cleaned, and this model was trained with {name}={not value}; use the same."
             )
-
-
-def _require_same_documents(trained: Mapping[str, Any], source: Any, documents: str) -> None:
-    """Raise if a model was trained on the same file, and one of the two times it is one long text, which is split in blocks."""
     is_same_file = isinstance(source, str | Path) and Path(source).name == Path(trained.get("source") or "").name
     before = trained.get("documents", documents)
     if is_same_file and before != documents and "file" in (before, documents):

@@ -215,7 +215,7 @@ def read_csv(path: Path, name: str, found: CsvFormat, columns: Sequence[str] | N
     from pyarrow.csv import ConvertOptions, ParseOptions, ReadOptions, open_csv
 
     (separator, names, empty), rows = found, 1  # the first row is the header
-    wanted = [column for column in names if columns is None or column in columns] or names[:1]
+    wanted = needed_columns(names, columns) or list(names[:1])
     convert = ConvertOptions(column_types=dict.fromkeys(wanted, pyarrow.string()), include_columns=wanted, null_values=[])
     parse = ParseOptions(delimiter=separator, newlines_in_values=True)
     block = _BLOCK
@@ -322,15 +322,16 @@ def read_parquet(
     from pyarrow.parquet import ParquetFile
 
     with ParquetFile(path, buffer_size=_CSV_HEAD) as file:
-        tops = None if columns is None else {column if column in file.schema_arrow.names else top(column) for column in columns}
-        wanted = None if tops is None else [column for column in file.schema_arrow.names if column in tops]
         numbers = None if groups is None else list(range(*groups))
-        yield from file.iter_batches(_ROWS, row_groups=numbers, columns=wanted, use_threads=False)
+        yield from file.iter_batches(
+            _ROWS, row_groups=numbers, columns=needed_columns(file.schema_arrow.names, columns), use_threads=False
+        )
 
 
-def top(column: str) -> str:
-    """Return the outermost column of a nested one."""
-    return column.partition(".")[0]
+def needed_columns(names: Sequence[str], columns: Sequence[str] | None) -> list[str]:
+    """Return which columns of a table are needed; a nested one ``a.b`` is in the column a. None stands for all."""
+    wanted = None if columns is None else {column if column in names else column.partition(".")[0] for column in columns}
+    return [name for name in names if wanted is None or name in wanted]
 
 
 def read_arrow(path: Path, columns: Sequence[str] | None = None) -> "Iterator[pyarrow.RecordBatch]":
