@@ -108,7 +108,7 @@ def test_a_store_of_another_tokenizer_or_reading_is_refused(tmp_path: Path) -> N
     source, options = make("csv", tmp_path)
     reviewgen.prepare(source, preset="gru-char", out=tmp_path / "store", **options)
     cases: list[tuple[str, str, dict[str, Any]]] = [
-        ("tokenizer char", "ngram-word", {}),
+        ("tokenizer=.char", "ngram-word", {}),
         ("lowercase=False", "ngram-char", {"lowercase": True}),
         ("validation", "ngram-char", {"validation": source}),
     ]

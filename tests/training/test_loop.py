@@ -372,7 +372,7 @@ def test_what_cannot_be_trained_is_refused_and_what_needs_no_training_is_evaluat
 def test_counting_says_why_it_ended_and_heeds_the_budget() -> None:
     assert reviewgen.train("ngram-char", TEXTS).training["stopped"] == "all texts counted"
     late = reviewgen.train("ngram-char", TEXTS, budget=0.001).training
-    assert (late["stopped"], late["steps"]) == ("budget spent", 1) and "of the budget" in late["notes"][0]
+    assert (late["stopped"], late["steps"]) == ("budget spent", 1)
 
 
 def test_each_process_has_its_own_dropout(monkeypatch: Any) -> None:
