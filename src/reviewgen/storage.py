@@ -382,7 +382,7 @@ class Job:
                     f"{self.folder} exists and is not the folder of an unfinished job. Remove it, or choose another name."
                 )
             self.folder.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.folder / _LOCK, timeout=-1 if self._waits else 0)
+            lock = FileLock(self.folder / _LOCK, timeout=-1 if self._waits else 0, thread_local=False)
             try:
                 lock.acquire()
             except (FileNotFoundError, FileExistsError):  # the other process has just removed the folder

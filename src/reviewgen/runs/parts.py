@@ -68,7 +68,7 @@ class InitialWeights:
         if parts.trained is not None:
             raise ConfigError("A model that is trained further has its weights already: leave out initial_weights.")
         if parts.models:
-            raise ConfigError(f"{parts.preset} is a blend: give initial_weights to one of its models, {parts.names}.")
+            raise ConfigError(f"{parts.preset} is a blend of several models: give initial_weights to one of them, {parts.names}.")
         if not issubclass(parts.model_class, SupportsInitialWeights):
             raise ConfigError(f"{parts.preset} cannot start from tensors of another source: leave out initial_weights.")
         try:

@@ -62,6 +62,7 @@ _NETWORK_SHARE = 0.95  # of the time left after counting; the rest is for fittin
 _WEIGHTS_SHARE = 0.01  # of a time budget, for scoring the texts that the weights are fitted on; fitting takes three times as long
 _FINAL_TOKENS = 100_000  # held-out tokens of the final evaluation, at most
 _FINAL_SHARE = 0.015  # of a time budget, for the final evaluation
+_MIN_TEXTS = 20  # held-out texts that the weights are fitted on, at least
 _INTERRUPTED_DIVISOR = 4  # an interrupted run fits the weights on a part of the texts only
 _EVALUATION_SHARE = 0.005  # of the time budget, for the blend's own evaluation
 
@@ -209,27 +210,22 @@ class TrainingRun:
             last = self._network_record.last
             if last is None or len(self._parts) < len(self.plan.parts.models):
                 of = f" of {self.plan.parts.models[-1].preset}" if self.plan.parts.models else ""
-                raise TrainingError(
-                    f"The training was over before the first step{of}; nothing was saved. Give it a longer budget."
-                )
+                raise TrainingError(f"The training was over before the first step{of}; nothing was saved. Give it more time.")
             with uninterrupted():
                 if self._parts and self._mixture is None:
-                    self._mix(
-                        sample_documents(corpus.stores["validation"], self.config.evaluation_tokens // _INTERRUPTED_DIVISOR)
-                    )
+                    tokens = self.config.evaluation_tokens // _INTERRUPTED_DIVISOR
+                    self._mix(sample_documents(corpus.stores["validation"], tokens))
                 model = self._save()
             if self.is_interrupted:
                 return model
-            where, start = "kept" if self.out is None else f"saved in {self.out}", time.monotonic()
+            where, start = f"its model is {'kept' if self.out is None else f'saved in {self.out}'}", time.monotonic()
             try:
                 self._measure(corpus, last)
             except KeyboardInterrupt:
                 self._is_interrupted = True
-                self._record.note(
-                    f"The training was over when it was interrupted: its model is {where}, and was not measured fully."
-                )
+                self._record.note(f"The training was over when it was interrupted: {where}, and was not measured fully.")
             except Exception:
-                _logger.warning("The training is over and its model is %s; an error has occurred while it was measured.", where)
+                _logger.warning("The training is over and %s; an error has occurred while it was measured.", where)
                 raise
             self._measuring_seconds = time.monotonic() - start
             with uninterrupted():
@@ -387,7 +383,7 @@ class TrainingRun:
             share = None if seconds is None else _WEIGHTS_SHARE * seconds
             count = count_scorable(documents, self._parts[-1].model, corpus, share)
             with all_processes() as processes:
-                documents = spread_documents(documents, processes.broadcast(count))
+                documents = spread_documents(documents, processes.broadcast(max(count, _MIN_TEXTS)))
             self._mix(documents)
             judge = Evaluator(corpus.tokenizer, documents, self.config, corpus.index, corpus.conditions.unspecified_ids)
             judge.metrics, judge.seconds_each = self._metrics, None if seconds is None else _EVALUATION_SHARE * seconds

@@ -47,8 +47,10 @@ def check_tracker(name: str | None) -> None:
     trackers = _tracker_classes()
     if not isinstance(name, str) or name not in trackers:
         raise ConfigError(f"{quoted(name)} is not a tracker to log to. {did_you_mean(name, trackers)}")
-    package = find_spec(name) if trackers[name].__module__.startswith("accelerate.") else trackers[name]
-    if getattr(package, "origin", "") is None or package is None:  # without one, it is a folder of that name, as of wandb's runs
+    spec = find_spec(name)
+    if trackers[name].__module__.startswith("accelerate.") and (
+        spec is None or spec.origin is None
+    ):  # as a folder of wandb's runs
         raise ConfigError(f"Logging to {name} needs a package that is not installed: pip install {name}")
 
 
