@@ -16,10 +16,11 @@ from reviewgen.lexicon import decode_texts
 from reviewgen.model import ReviewModel
 from reviewgen.runs import TrainingRun
 from reviewgen.runs.corpus import Corpora, PreparedCorpus
-from reviewgen.runs.plan import RunLength, TrainingPlan, make_plan
+from reviewgen.runs.plan import TrainingPlan, make_plan
 from reviewgen.runs.progress import training_bar
 from reviewgen.runs.run import make_run
 from reviewgen.search.sweep import train_row
+from reviewgen.training import Budget
 
 _ORDERS = (1, 2, 3, 4, 5, 6, 8, 10)
 _TIME_SHARE = 0.5  # of the row's time budget, for all orders of an n-gram together
@@ -87,7 +88,7 @@ class Trainer:
 
     def _measure_order(self, preset: str, order: int, corpus: PreparedCorpus) -> OrderPoint:
         plan = self._plan(preset, model={"order": order}, training={"novelty": "none", "copy_tokens": 0})
-        run = make_run(replace(plan, length=RunLength(epochs=1.0)))
+        run = make_run(replace(plan, length=Budget(epochs=1.0)))
         run.start_on(corpus)
         row = train_row(run, order)
         return OrderPoint(order, row.train_bits, row.held_out_bits)

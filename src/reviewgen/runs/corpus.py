@@ -1,11 +1,10 @@
 """The corpus of a run: cleaned and split, then tokenized and indexed. Several runs can be fitted on one prepared corpus.
 
-Of the processes of one machine, the first makes the corpus and the tokens in the cache, and the others open them there.
+Of the processes of a machine, one makes the corpus and the tokens in the cache, and the others wait for its lock.
 """
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Unpack
@@ -35,13 +34,12 @@ from reviewgen.data import (
 from reviewgen.errors import ConfigError, DataError, quoted
 from reviewgen.lexicon import Lexicon, WordCounts, build_lexicon, count_words, decode_texts, token_symbols
 from reviewgen.novelty import Index, build_index, read_index
+from reviewgen.processes import SharedWork, all_processes, everywhere, process_state
 from reviewgen.protocols import Tokenizer
 from reviewgen.runs.parts import TrainingParts, resolve_parts
 from reviewgen.runs.plan import CorpusOptions, PrepareOptions, TrainingPlan, data_config, make_texts
 from reviewgen.runs.record import parent_facts
 from reviewgen.storage import refuse_existing, to_path
-from reviewgen.training import all_processes, local_processes, process_state
-from reviewgen.training.rounds import SharedWork, everywhere
 
 
 @dataclass(frozen=True)
@@ -116,15 +114,6 @@ def read_corpus(plan: TrainingPlan) -> ReadCorpus:
         DataError: The source cannot be read, or contains a single text and no validation is given.
         StorageError: There is no room for the texts.
     """
-    with closing(local_processes()) as machine:
-        with machine.main_process_first():
-            read = _read(plan) if machine.rank == 0 else None
-        shared: ReadCorpus = machine.broadcast(read)
-        return shared
-
-
-def _read(plan: TrainingPlan) -> ReadCorpus:
-    """Return the corpus; all of it can be sent to the other processes of this machine."""
     if plan.store is not None:
         facts = fetch_store(plan.store).facts
         try:
@@ -159,15 +148,12 @@ def tokenize(plan: TrainingPlan, read: ReadCorpus) -> PreparedCorpus:
         BrokenPlugin: The tokenizer cannot be saved with a model.
     """
     parts = plan.parts
-    with ExitStack() as stack:
-        machine = stack.enter_context(closing(local_processes()))
-        stack.enter_context(machine.main_process_first())  # the others find the tokens in the cache
-        folder = plan.store or cached_store(read.corpus, _tokenizer_choice(parts), _index_choice(parts), read.conditions)
-        tokenizer: Tokenizer = parts.tokenizer_class.load(folder.folder / "tokenizer")
-        conditions, stores = read.conditions.with_ids_from(tokenizer.vocab_size), folder.splits()
-        if plan.store is not None:
-            folder.check(stores, conditions)
-        check_tokenizer_files(tokenizer, parts.tokenizer_plugin.name)
+    folder = plan.store or cached_store(read.corpus, _tokenizer_choice(parts), _index_choice(parts), read.conditions)
+    tokenizer: Tokenizer = parts.tokenizer_class.load(folder.folder / "tokenizer")
+    conditions, stores = read.conditions.with_ids_from(tokenizer.vocab_size), folder.splits()
+    if plan.store is not None:
+        folder.check(stores, conditions)
+    check_tokenizer_files(tokenizer, parts.tokenizer_plugin.name)
     for split in ("train", "validation"):
         if not stores[split].characters.any():
             raise DataError(f"The {split} texts have no characters.")

@@ -26,10 +26,11 @@ from reviewgen.errors import (
     TrainingError,
     storage_errors,
 )
+from reviewgen.processes import all_processes, resumes_by_itself
 from reviewgen.runs.plan import PARTIAL, SETTINGS, TrainingPlan, discard_finished, read_training
 from reviewgen.scratch import TEMPORARY, remove_abandoned
 from reviewgen.storage import Job, recover, refuse_existing
-from reviewgen.training import Checkpoints, StopReason, all_processes, resumes_by_itself
+from reviewgen.training import Checkpoints, StopReason
 
 _CUT_SHORT = (StopReason.INTERRUPTED.value, StopReason.PROCESS_ENDED.value)
 _SCRATCH = re.compile(r"\.(.+)-[a-z0-9_]{8}")

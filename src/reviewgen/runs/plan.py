@@ -13,10 +13,11 @@ from reviewgen.config import MAX_RECORD, ReadingOptions, check_seed, from_dict, 
 from reviewgen.data import DataConfig, StoreFolder, Texts, digest_tokenizer, find_store
 from reviewgen.errors import ConfigError, DataError, ReviewgenError, quoted
 from reviewgen.evaluation import find_metrics
+from reviewgen.processes import resumes_by_itself
 from reviewgen.runs.parts import TrainingParts, resolve_parts
 from reviewgen.runs.tracking import check_tracker
 from reviewgen.storage import Job, refuse_existing, to_path
-from reviewgen.training import resumes_by_itself
+from reviewgen.training import Budget
 
 SETTINGS = "settings_digest"
 """Where the record of a training has the digest of what decides the run besides its corpus."""
@@ -90,31 +91,6 @@ class PrepareOptions(CorpusOptions, total=False):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunLength:
-    """How long a run trains: exactly one of the three is given."""
-
-    seconds: float | None = None
-    steps: int | None = None
-    epochs: float | None = None
-
-    @classmethod
-    def parse(cls, budget: str | float | None, steps: int | None, epochs: float | None) -> "RunLength":
-        """Return the length that the user has given, two minutes by default.
-
-        Raises:
-            ConfigError: Several are given, or the one that is given is out of range.
-        """
-        if sum(value is not None for value in (budget, steps, epochs)) > 1:
-            raise ConfigError("Give one of budget, steps and epochs.")
-        for name, value, types in (("steps", steps, int), ("epochs", epochs, int | float)):
-            if value is not None and (isinstance(value, bool) or not isinstance(value, types) or not 0 < value < _MAX_LENGTH):
-                raise ConfigError(f"{name} must be a number above 0 and below {_MAX_LENGTH:,}; got {quoted(value)}.")
-        if steps is None and epochs is None:
-            return cls(seconds=parse_duration(DEFAULT_BUDGET if budget is None else budget))
-        return cls(steps=steps, epochs=epochs)
-
-
-@dataclass(frozen=True, kw_only=True)
 class TrainingPlan:
     """What is trained, on which texts, for how long, and where the model is saved.
 
@@ -131,7 +107,7 @@ class TrainingPlan:
 
     parts: TrainingParts
     texts: Texts
-    length: RunLength
+    length: Budget
     seed: int
     out: Path | None = None
     log: str | None = None
@@ -169,9 +145,25 @@ class TrainingPlan:
         """Return the SHA-256 of ``facts``."""
         return hashlib.sha256(json.dumps(self.facts(), sort_keys=True).encode()).hexdigest()
 
-    def of_model(self, parts: TrainingParts, length: RunLength) -> "TrainingPlan":
+    def of_model(self, parts: TrainingParts, length: Budget) -> "TrainingPlan":
         """Return the plan of one model of a blend, which is not saved by itself."""
         return replace(self, parts=parts, length=length, out=None, log=None, resume=False)
+
+
+def parse_length(budget: str | float | None, steps: int | None, epochs: float | None) -> Budget:
+    """Return how long a run trains, as the user has said; two minutes by default.
+
+    Raises:
+        ConfigError: Several are given, or the one that is given is out of range.
+    """
+    if sum(value is not None for value in (budget, steps, epochs)) > 1:
+        raise ConfigError("Give one of budget, steps and epochs.")
+    for name, value, types in (("steps", steps, int), ("epochs", epochs, int | float)):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, types) or not 0 < value < _MAX_LENGTH):
+            raise ConfigError(f"{name} must be a number above 0 and below {_MAX_LENGTH:,}; got {quoted(value)}.")
+    if steps is None and epochs is None:
+        return Budget(seconds=parse_duration(DEFAULT_BUDGET if budget is None else budget))
+    return Budget(steps=steps, epochs=epochs)
 
 
 def make_plan(start: Any, source: Any, options: TrainOptions) -> TrainingPlan:
@@ -200,7 +192,7 @@ def make_plan(start: Any, source: Any, options: TrainOptions) -> TrainingPlan:
     return TrainingPlan(
         parts=parts,
         texts=make_texts(source, options, data, allow_missing=parts.trained is not None),
-        length=RunLength.parse(options.get("budget"), options.get("steps"), options.get("epochs")),
+        length=parse_length(options.get("budget"), options.get("steps"), options.get("epochs")),
         seed=check_seed(options.get("seed", 0)),
         out=out,
         log=options.get("log"),

@@ -23,14 +23,16 @@ from reviewgen.data import Corpus, TokenStore
 from reviewgen.errors import NotADistribution, TrainingError
 from reviewgen.evaluation import Document, Evaluation, Metrics, finite, sample_documents, spread_documents
 from reviewgen.generation.model_stepper import using_threads
+from reviewgen.interrupts import uninterrupted
 from reviewgen.model import ReviewModel
+from reviewgen.processes import all_processes, process_state
 from reviewgen.protocols import LanguageModel, Tokenizer
 from reviewgen.runs.blend import fit_mixture, make_bundle
 from reviewgen.runs.corpus import PreparedCorpus, ReadCorpus, read_corpus, tokenize
 from reviewgen.runs.folder import RunFolder
 from reviewgen.runs.measure import count_scorable, evaluate, measure_texts, suggest_trained_weights
 from reviewgen.runs.parts import TrainingParts
-from reviewgen.runs.plan import SETTINGS, RunLength, TrainingPlan, TrainOptions, make_plan
+from reviewgen.runs.plan import SETTINGS, TrainingPlan, TrainOptions, make_plan
 from reviewgen.runs.record import (
     ChosenSize,
     Curves,
@@ -42,19 +44,16 @@ from reviewgen.runs.record import (
 from reviewgen.runs.tracking import RunLog
 from reviewgen.training import (
     Budget,
+    Evaluator,
     Report,
     StopReason,
     TrainingConfig,
-    all_processes,
     choose_size,
     find_verdict,
     fit,
     interrupts_kept_for_restart,
     keep_threads,
-    process_state,
-    uninterrupted,
 )
-from reviewgen.training.evaluator import Evaluator
 from reviewgen.version import __version__
 
 _COUNTING_SHARE = 0.4  # of the time left, at most
@@ -176,11 +175,9 @@ class TrainingRun:
         if plan.parts.models:
             yield from self._train_parts(corpus)
             return
-        seconds, given = plan.length.seconds, corpus.conditions.unspecified_ids
-        deadline = None if seconds is None else time.monotonic() + seconds
-        budget = Budget(deadline=deadline, steps=plan.length.steps, epochs=plan.length.epochs)
+        given = corpus.conditions.unspecified_ids
         texts = self.model, corpus.tokenizer, corpus.stores["train"], corpus.stores["validation"]
-        reports = fit(*texts, self.config, budget, plan.seed, corpus.index, given, checkpoints, self._metrics)
+        reports = fit(*texts, self.config, plan.length, plan.seed, corpus.index, given, checkpoints, self._metrics)
         own = {"model": self.model.config, "training": self.config}
         settings = plan.facts() | {f"{group}.{name}": value for group in own for name, value in to_dict(own[group]).items()}
         with self._folder.closed_on_error(), interrupts_kept_for_restart(checkpoints), self.log.opened(settings):
@@ -402,7 +399,7 @@ class TrainingRun:
         self._record.add(report)
         return report
 
-    def _length_of(self, parts: TrainingParts) -> RunLength:
+    def _length_of(self, parts: TrainingParts) -> Budget:
         """Return how long a model of a blend trains: for its share of the time that is left."""
         length = self.plan.length
         if length.seconds is None:
@@ -410,7 +407,7 @@ class TrainingRun:
         spent = sum(part._record.last.seconds for part in self._parts if part._record.last is not None)
         share = _COUNTING_SHARE if parts.is_counted else _NETWORK_SHARE
         with all_processes() as processes:  # of the first one's clock: the lengths are compared
-            return RunLength(seconds=processes.broadcast(share * max(0.0, length.seconds - spent)))
+            return Budget(seconds=processes.broadcast(share * max(0.0, length.seconds - spent)))
 
     def _mix(self, documents: list[Document]) -> None:
         """Fit the weights of a blend's models."""

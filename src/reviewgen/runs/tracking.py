@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from reviewgen.errors import ConfigError, did_you_mean, quoted
+from reviewgen.processes import process_state
 from reviewgen.storage import refuse_existing
-from reviewgen.training import Report, process_state
+from reviewgen.training import Report
 
 TERM = "loss."
 """The beginning of the name under which a model's own loss term is kept, as in "loss.z_loss"."""
