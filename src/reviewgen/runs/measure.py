@@ -21,6 +21,7 @@ from reviewgen.evaluation import (
     evaluate_documents,
     measure_rate,
     sample_documents,
+    spread_documents,
 )
 from reviewgen.generation import Generator, Request
 from reviewgen.generation.model_stepper import make_stepper
@@ -34,6 +35,7 @@ from reviewgen.runs.parts import resolve_parts
 from reviewgen.runs.plan import TrainingPlan
 from reviewgen.training import SAMPLE_TOKENS
 
+_MIN_TOKENS = 2_000  # of chosen texts, however slow the model is
 _TEXTS = 100  # that the copy rate and the metrics are measured on; they cost as much as two or three training steps
 
 # Bits per character of held-out text after the same time on one core, lstm-word from the weights that ship / from scratch, by how
@@ -57,14 +59,17 @@ def evaluate(
         return None
 
 
-def count_scorable(documents: Sequence[Document], model: LanguageModel, corpus: PreparedCorpus, seconds: float | None) -> int:
-    """Return how many of some texts a model can score in a time, at least one; all without a limit."""
-    share = 1.0
+def choose_documents(
+    model: LanguageModel, corpus: PreparedCorpus, split: str, tokens: int, seconds: float | None
+) -> list[Document]:
+    """Return texts of a split of about so many tokens; in a time budget no more than a model can score in some seconds."""
+    documents = sample_documents(corpus.stores[split], tokens)
     with suppress(NotADistribution):
         if seconds is not None:
             rate = measure_rate(model, documents, corpus.tokenizer.vocab_size, given=len(corpus.conditions))
-            share = rate * seconds / sum(len(ids) for ids, _ in documents)
-    return max(1, round(min(1.0, share) * len(documents)))
+            share = max(_MIN_TOKENS, rate * seconds) / sum(len(ids) for ids, _ in documents)
+            return spread_documents(documents, max(1, round(min(1.0, share) * len(documents))))
+    return documents
 
 
 def measure_texts(model: LanguageModel, corpus: PreparedCorpus, metrics: Metrics) -> tuple[dict[str, Any], dict[str, Any]]:

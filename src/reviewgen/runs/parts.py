@@ -29,7 +29,7 @@ from reviewgen.config import (
     vocabulary_settings,
     without_vocabulary,
 )
-from reviewgen.errors import BrokenPlugin, ConfigError, PluginError, did_you_mean, first_line, quoted
+from reviewgen.errors import BrokenPlugin, ConfigError, PluginError, first_line, quoted
 from reviewgen.generation.model_stepper import using_threads
 from reviewgen.model import ReviewModel
 from reviewgen.protocols import CountTrained, LanguageModel, SupportsInitialWeights, Tokenizer
@@ -99,14 +99,11 @@ class InitialWeights:
             given = dict(model.initial_weights(load_file(self.file)))
             if other := given.keys() - state.keys():
                 raise BrokenPlugin(
-                    f"{type(model).__name__}.initial_weights returns {quoted(min(other))}, not one of its tensors."
+                    f"{type(model).__name__}.initial_weights returns {quoted(min(other))}, which it does not have."
                 )
             model.load_state_dict(state | given)
         except (ConfigError, ValueError, RuntimeError) as error:
-            hint = "set the model's sizes and the tokenizer's vocabulary size to match"
-            raise ConfigError(
-                f"{name} does not fit the model: {_last_line(error)} {hint.capitalize()}, or give another file."
-            ) from None
+            raise ConfigError(f"{name} does not fit the model. Set the sizes to match: {_last_line(error)}") from None
         if not given or not all(torch.isfinite(tensor).all() for tensor in given.values()):
             raise ConfigError(f"{name} has no tensor that this model can start from, or one that is not finite.")
         return list(given)
@@ -240,13 +237,10 @@ def _from_preset(
     tokenizer_class, tokenizer_plugin = find_tokenizer(preset.tokenizer)
     for plugin_class, plugin in (model_class, model_plugin), (tokenizer_class, tokenizer_plugin):
         config: Any = getattr(plugin_class, "Config", None)
-        if not (isinstance(config, type) and is_dataclass(config)) or (
-            plugin is model_plugin and "vocab_size" not in fields_of(config)
-        ):
-            needed = "whose Config is a frozen keyword-only dataclass" + ", with vocab_size" * (plugin is model_plugin)
-            raise BrokenPlugin(
-                f"The {plugin.kind} {plugin.name!r} of {plugin.package} cannot be used: it must be a class {needed}."
-            )
+        is_usable = isinstance(plugin_class, type) and isinstance(config, type) and is_dataclass(config)
+        if not is_usable or (plugin is model_plugin and "vocab_size" not in fields_of(config)):
+            needed = "a class, with a frozen keyword-only dataclass Config" + " that has vocab_size" * (plugin is model_plugin)
+            raise BrokenPlugin(f"The {plugin.kind} {plugin.name!r} of {plugin.package} cannot be used: it must be {needed}.")
     model_settings = merge_settings(model_class.Config, preset.model_settings, model, "model")
     tokenizer_settings = merge_settings(tokenizer_class.Config, preset.tokenizer_settings, tokenizer, "tokenizer")
     check_settings(model_class.Config, model_settings)  # a bad value is refused before any work
@@ -291,17 +285,14 @@ def _from_blend(name: str, preset: Preset, model: Any, tokenizer: Any, training:
 
 
 def _share_settings(configs: Mapping[str, type], defaults: Mapping[str, Any], own: Any) -> dict[str, dict[str, Any]]:
-    """Return the model settings of each preset of a blend: those that its config has.
+    """Return the model settings of each preset of a blend: those that its config has; the first one refuses what none has.
 
     Raises:
-        ConfigError: A setting is not one of theirs, or several have it.
+        ConfigError: Several have a setting.
     """
     shared: dict[str, dict[str, Any]] = {part: {} for part in configs}
     for setting, value in {**defaults, **(own or {})}.items():
-        owners = [part for part, config in configs.items() if setting in fields_of(config)]
-        if not owners:
-            known = [each for config in configs.values() for each in fields_of(config)]
-            raise ConfigError(f"model: {setting!r} is not a setting of {' and '.join(configs)}. {did_you_mean(setting, known)}")
+        owners = [part for part, config in configs.items() if setting in fields_of(config)] or list(configs)[:1]
         if len(owners) > 1 and setting not in VOCABULARY_FIELDS:  # that is refused where it is merged
             raise ConfigError(
                 f"model.{setting} is a setting of {' and of '.join(owners)}: train them separately, and combine them with "

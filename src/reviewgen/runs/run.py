@@ -21,7 +21,7 @@ from reviewgen.conditions import Conditions
 from reviewgen.config import refuse_unknown_options, to_dict
 from reviewgen.data import Corpus, TokenStore
 from reviewgen.errors import NotADistribution, TrainingError
-from reviewgen.evaluation import Document, Evaluation, Metrics, finite, sample_documents, spread_documents
+from reviewgen.evaluation import Document, Evaluation, Metrics, finite, sample_documents
 from reviewgen.generation.model_stepper import using_threads
 from reviewgen.interrupts import uninterrupted
 from reviewgen.model import ReviewModel
@@ -30,7 +30,7 @@ from reviewgen.protocols import LanguageModel, Tokenizer
 from reviewgen.runs.blend import fit_mixture, make_bundle
 from reviewgen.runs.corpus import PreparedCorpus, ReadCorpus, read_corpus, tokenize
 from reviewgen.runs.folder import RunFolder
-from reviewgen.runs.measure import count_scorable, evaluate, measure_texts, suggest_trained_weights
+from reviewgen.runs.measure import choose_documents, evaluate, measure_texts, suggest_trained_weights
 from reviewgen.runs.parts import TrainingParts
 from reviewgen.runs.plan import SETTINGS, TrainingPlan, TrainOptions, make_plan
 from reviewgen.runs.record import (
@@ -61,7 +61,6 @@ _NETWORK_SHARE = 0.95  # of the time left after counting; the rest is for fittin
 _WEIGHTS_SHARE = 0.01  # of a time budget, for scoring the texts that the weights are fitted on; fitting takes three times as long
 _FINAL_TOKENS = 100_000  # held-out tokens of the final evaluation, at most
 _FINAL_SHARE = 0.015  # of a time budget, for the final evaluation
-_MIN_TEXTS = 20  # held-out texts that the weights are fitted on, at least
 _INTERRUPTED_DIVISOR = 4  # an interrupted run fits the weights on a part of the texts only
 _EVALUATION_SHARE = 0.005  # of the time budget, for the blend's own evaluation
 
@@ -376,11 +375,10 @@ class TrainingRun:
         start, last = time.monotonic(), self._network_record.last
         assert last is not None, "training by gradient reports at least one step"
         with using_threads(last.threads):
-            documents = sample_documents(corpus.stores["validation"], self.config.evaluation_tokens)
-            share = None if seconds is None else _WEIGHTS_SHARE * seconds
-            count = count_scorable(documents, self._parts[-1].model, corpus, share)
+            network, own = self._parts[-1], None if seconds is None else _WEIGHTS_SHARE * seconds
+            documents = choose_documents(network.model, corpus, "validation", self.config.evaluation_tokens, own)
             with all_processes() as processes:
-                documents = spread_documents(documents, processes.broadcast(max(count, _MIN_TEXTS)))
+                documents = processes.broadcast(documents)  # their number depends on a clock
             self._mix(documents)
             judge = Evaluator(corpus.tokenizer, documents, self.config, corpus.index, corpus.conditions.unspecified_ids)
             judge.metrics, judge.seconds_each = self._metrics, None if seconds is None else _EVALUATION_SHARE * seconds
@@ -433,9 +431,8 @@ class TrainingRun:
         if seconds is not None and self._parts:
             seconds /= 2  # the blend scores each text as often as all its models together
         with using_threads(last.threads):
-            documents = sample_documents(corpus.stores[corpus.final_split], _FINAL_TOKENS)
-            count = count_scorable(documents, self.model, corpus, None if seconds is None else _FINAL_SHARE * seconds)
-            documents = spread_documents(documents, count)
+            own = None if seconds is None else _FINAL_SHARE * seconds
+            documents = choose_documents(self.model, corpus, corpus.final_split, _FINAL_TOKENS, own)
             for run in (*self._parts, self):
                 run._evaluation = evaluate(run.model, documents, corpus)
             if self.plan.parts.training.copy_tokens and is_main:
