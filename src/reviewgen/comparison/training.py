@@ -52,7 +52,7 @@ class Trainer:
         if out is not None and out.exists():
             return ReviewModel.from_pretrained(out)
         options: dict[str, Any] = {**self.options, **self.settings, "out": out}
-        options["resume"] = out is not None and out.with_name(f"{out.name}.partial").exists()
+        options["resume"] = out is not None and any(out.with_name(f"{out.name}.partial").glob("step-*"))
         run = TrainingRun(preset, self.data, **options)
         run.start_on(self._prepare(run.plan))
         with training_bar(self.console) as show:
