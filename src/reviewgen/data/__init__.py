@@ -28,11 +28,12 @@ from reviewgen.data.parts import OneProcess, Ranks
 from reviewgen.data.pipeline import Texts, cached_corpus, cached_store, prepare_store
 from reviewgen.data.prepare import (
     NOVELTY_FILE,
+    WORDS_FILE,
     IndexChoice,
     LostCharacters,
     TokenizerChoice,
-    add_up_lost,
     count_lost,
+    read_words,
     sample_step,
 )
 from reviewgen.data.reading import open_records, read_documents, read_examples, read_texts, trained_on
@@ -45,6 +46,7 @@ __all__ = [
     "MAX_TEXT_CHARACTERS",
     "NOVELTY_FILE",
     "SPLITS",
+    "WORDS_FILE",
     "WORKSPACE",
     "Batch",
     "CleaningReport",
@@ -61,7 +63,6 @@ __all__ = [
     "Texts",
     "TokenStore",
     "TokenizerChoice",
-    "add_up_lost",
     "cache_folder",
     "cache_size",
     "cached_corpus",
@@ -83,6 +84,7 @@ __all__ = [
     "read_documents",
     "read_examples",
     "read_texts",
+    "read_words",
     "require_splits",
     "sample_step",
     "shorten",

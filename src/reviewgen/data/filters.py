@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from reviewgen.data.parts import Ranks, share, split_by_part, texts_of
+from reviewgen.data.parts import Work, size_of, split_by_part, texts_of
 from reviewgen.errors import ConfigError, quoted
 from reviewgen.novelty import COPY_CHARACTERS, TextWindows
 
@@ -62,34 +62,33 @@ def drop_near_duplicates(files: Sequence[Path], keep: np.ndarray, threshold: flo
     return kept
 
 
-def find_leaks(
-    files: Sequence[Path], codes: np.ndarray, length: int | None, ranks: Ranks, workers: int
-) -> tuple[np.ndarray, list[str]]:
+def find_leaks(files: Sequence[Path], codes: np.ndarray, length: int | None, work: Work) -> tuple[np.ndarray, list[str]]:
     """Find held-out texts that share a run of characters with a training text.
 
     Args:
         files: The parts, in order.
         codes: The split of each text, (N,).
         length: The number of characters; None counts runs of 50 in a sample of the held-out texts.
-        ranks: The processes.
-        workers: The number of worker processes of each.
+        work: The job and its processes.
 
     Returns:
         A mask (N,) of the texts to leave out, none if ``length`` is None; and a sentence for the user.
     """
-    run = length or COPY_CHARACTERS
-    leaking, checked, shares = np.zeros(len(codes), np.bool_), 0, max(1, ranks.world_size * workers)
-    parts = split_by_part(codes, files)
+    run, size, parts = length or COPY_CHARACTERS, size_of(files), split_by_part(codes, files)
+    shares = min(len(files), work.ranks.world_size * work.count_workers(size))
+    leaking, checked = np.zeros(len(codes), np.bool_), 0
     for rows, texts in _groups(files, parts, is_sample=length is None):
-        tasks = [
-            (texts, run, files[n::shares], np.concatenate(parts[n::shares]) == _TRAIN) for n in range(min(shares, len(files)))
-        ]
-        leaking[rows] = np.logical_or.reduce(share(ranks, _are_shared, tasks, workers))
+        tasks = [(texts, run, files[n::shares], np.concatenate(parts[n::shares]) == _TRAIN) for n in range(shares)]
+        leaking[rows] = np.logical_or.reduce(work.share(_are_shared, tasks, size))
         checked += len(rows)
-    if not checked or (length is None and not leaking.any()):
-        return np.zeros_like(leaking), []
-    note = _describe(int(leaking.sum()), checked, int(np.isin(codes, _HELD_OUT).sum()), run, is_dropped=length is not None)
-    return leaking if length is not None else np.zeros_like(leaking), [note]
+    which, count = f"{checked:,} held-out texts", int(leaking.sum())
+    if checked < (held_out := int(np.isin(codes, _HELD_OUT).sum())):
+        which = f"a sample of {checked:,} of {held_out:,} held-out texts"
+    share_of, are, them = ("shares", "is", "it") if count == 1 else ("share", "are", "them")
+    note = f"Of {which}, {count:,} {share_of} a run of {run} characters or more with a training text"
+    if length is not None:
+        return leaking, [f"{note}, and {are} left out." if count else f"{note}."] if checked else []
+    return np.zeros_like(leaking), [f"{note}; --decontaminate {run} leaves {them} out."] if count else []
 
 
 def _are_shared(texts: Sequence[str], length: int, files: Sequence[Path], wanted: np.ndarray) -> np.ndarray:
@@ -116,12 +115,3 @@ def _groups(files: Sequence[Path], parts: Sequence[np.ndarray], *, is_sample: bo
         first += len(codes)
     if rows:
         yield np.array(rows), texts
-
-
-def _describe(leaking: int, checked: int, held_out: int, length: int, *, is_dropped: bool) -> str:
-    which = f"{checked:,} held-out texts" if checked == held_out else f"a sample of {checked:,} of {held_out:,} held-out texts"
-    share_of, are, them = ("shares", "is", "it") if leaking == 1 else ("share", "are", "them")
-    found = f"Of {which}, {leaking:,} {share_of} a run of {length} characters or more with a training text"
-    if not leaking:
-        return f"{found}."
-    return f"{found}, and {are} left out." if is_dropped else f"{found}; --decontaminate {length} leaves {them} out."

@@ -14,7 +14,7 @@ from reviewgen.data.cache import workspace
 from reviewgen.data.cleaning import CleaningReport
 from reviewgen.data.columns import DataConfig, Example, SourceInfo, records_of
 from reviewgen.data.corpus import describe, make_corpus, require_texts
-from reviewgen.data.parts import OneProcess
+from reviewgen.data.parts import Work
 from reviewgen.data.sources import SPLITS, open_source, open_units, reading_errors, splits_of
 from reviewgen.data.store import frame_texts
 from reviewgen.errors import ConfigError, DataError, counted, quoted
@@ -88,7 +88,7 @@ def _read_all(source: Any, config: DataConfig) -> Iterator[Example]:
 def _read_split(source: Any, config: DataConfig, split: str) -> Iterator[Example]:
     with workspace() as folder:
         opened = open_source(source, config, folder, allow_missing=True)
-        corpus = make_corpus([opened], Job(folder / "corpus", {}), OneProcess(), lambda _: None)
+        corpus = make_corpus([opened], Work(Job(folder / "corpus", {})))
         _log(corpus.source, corpus.report)
         if not corpus.counts[split]:
             total = counted(sum(corpus.counts.values()), "text")

@@ -89,6 +89,11 @@ class Source:
     facts: Any = None
     is_cleaned: bool = False
 
+    @property
+    def columns(self) -> list[str]:
+        """The columns beside the text: those of the conditions, and the last one the split of a cleaned corpus."""
+        return [*self.config.conditions, *(["split"] if self.is_cleaned else [])]
+
     def cleaner(self) -> Cleaner:
         """Return a cleaner; that of a cleaned corpus changes nothing."""
         options = self.config.cleaning
@@ -100,7 +105,7 @@ class Source:
         Raises:
             DataError: The unit cannot be read.
         """
-        columns = [*self.config.conditions, "split"] if self.is_cleaned else list(self.config.conditions)
+        columns = self.columns
         needed = None if self.info.text_column is None else [self.info.text_column, *columns]
         limit = None if self.config.documents == "file" else self.config.max_text_characters
         for read, name in unit.reads:

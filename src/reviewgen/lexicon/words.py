@@ -20,7 +20,7 @@ from reviewgen.lexicon.symbols import Symbols
 APOSTROPHES = "'\u2019"
 _WITHOUT_APOSTROPHES = str.maketrans("", "", APOSTROPHES)
 _JOINERS = "\u200c\u200d"  # the zero-width ones, inside words of Persian and of Indian languages
-_MAX_CHARACTERS = 200_000_000  # after which no new words are looked for
+_SPACES = [character for character in map(chr, range(0x3001)) if character.isspace()]
 
 
 @dataclass
@@ -35,10 +35,11 @@ class WordCounts:
     words: Counter[str] = field(default_factory=Counter)
     separators: set[str] = field(default_factory=set)
 
-    def add(self, text: str) -> None:
-        """Count the words of a text."""
+    def add(self, text: str, times: int = 1) -> None:
+        """Count the words of a text that occurs a number of times."""
         characters, words = set(text), words_of(text)
-        self.words.update(words)
+        for word in words:
+            self.words[word] += times
         self.separators |= characters - set("".join(set(words)).translate(_WITHOUT_APOSTROPHES))
 
 
@@ -65,12 +66,13 @@ def count_words(blocks: Iterable[np.ndarray], symbols: Symbols) -> WordCounts:
         blocks: The token ids of the texts, one after another, each between bos and eos; in blocks of whole texts.
         symbols: The bytes of each token.
     """
-    counts, seen = WordCounts(), 0
+    chunks, spaces = Counter[str](), set[str]()
     for part in _parts(blocks, symbols):
-        counts.add(part)
-        seen += len(part)
-        if seen > _MAX_CHARACTERS:
-            break
+        chunks.update(part.split())  # no word has white space, and most of these chunks come again
+        spaces.update(space for space in _SPACES if space in part)
+    counts = WordCounts(separators=spaces)
+    for chunk, count in chunks.items():
+        counts.add(chunk, count)
     return counts
 
 

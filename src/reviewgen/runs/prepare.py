@@ -15,6 +15,7 @@ from reviewgen.conditions import Conditions, fit_conditions
 from reviewgen.config import refuse_unknown_options, to_dict
 from reviewgen.data import (
     NOVELTY_FILE,
+    WORDS_FILE,
     Corpus,
     IndexChoice,
     StoreFolder,
@@ -29,10 +30,11 @@ from reviewgen.data import (
     hash_text,
     is_url,
     prepare_store,
+    read_words,
     require_splits,
 )
 from reviewgen.errors import ConfigError, DataError, quoted
-from reviewgen.lexicon import Lexicon, WordCounts, build_lexicon, count_words, decode_texts, token_symbols
+from reviewgen.lexicon import Lexicon, build_lexicon, token_symbols
 from reviewgen.novelty import Index, build_index, read_index
 from reviewgen.protocols import Tokenizer
 from reviewgen.runs.options import CorpusOptions, PrepareOptions
@@ -99,7 +101,7 @@ class ReadCorpus:
         index, lexicon, words = None, None, frozenset[str]()
         if process_state().is_main_process:
             index = _find_index(plan, self.corpus.fingerprint, tokenizer, store, stores["train"])
-            lexicon, words = _build_lexicon(plan, tokenizer, stores["train"])
+            lexicon, words = _build_lexicon(plan, tokenizer, store)
         notes = (*self.notes, *(note for note in store.facts["notes"] if note not in self.notes))
         return PreparedCorpus(self.corpus, conditions, tokenizer, stores, index, lexicon, words, notes)
 
@@ -246,21 +248,15 @@ def _note_unknown(conditions: Conditions, values: ConditionValues) -> list[str]:
     ]
 
 
-def _build_lexicon(plan: TrainingPlan, tokenizer: Tokenizer, store: TokenStore) -> tuple[Lexicon | None, frozenset[str]]:
+def _build_lexicon(plan: TrainingPlan, tokenizer: Tokenizer, store: StoreFolder) -> tuple[Lexicon | None, frozenset[str]]:
     """Return the lexicon of the training text, and all its words in lower case if there are metrics.
 
     Of a model that is trained further, both include the words that it knows.
     """
-    symbols, has_metrics = token_symbols(tokenizer), bool(plan.parts.training.metrics)
     before = None if plan.parts.trained is None else plan.parts.trained.bundle.lexicon
-    counts, lexicon = WordCounts(), None
-    if symbols is not None:
-        counts = count_words(store.blocks, symbols)
-        lexicon = build_lexicon(counts, before)
-    elif has_metrics:
-        for text in decode_texts(store.blocks, tokenizer):
-            counts.add(text)
-    store.release_pages()
+    counts = read_words(store.folder / WORDS_FILE)
+    lexicon = None if token_symbols(tokenizer) is None else build_lexicon(counts, before)
+    has_metrics = bool(plan.parts.training.metrics)
     return lexicon, frozenset(word.casefold() for word in (*counts.words, *(before or ())) if has_metrics)
 
 
