@@ -218,7 +218,7 @@ TAGGED = [
     ("<div class='a>b' data-x=1 hidden>q</div>", "q", 2),
     ('<a href="http://x.y/?a=1&amp;b=2">link</a>!', "link!", 2),
     ("<P ALIGN=center>A</P >\n<P>B", "A\n\nB", 3),
-    ("<script>if (a<b && c>d) {'<p>'}</script>hi<style>p {}</style>", "hi", 5),
+    ("<script>if (a<b && c>d) {'<p>'}</script>hi<style>p {}</style>", "hi", 4),
     ("<SCRIPT\n>x</sCript>y", "y", 2),
     ("a<!-- <no> -- > -->b<!---->c", "abc", 2),
     ("<td>a</td><td>b</td>c", "a\nb\nc", 4),

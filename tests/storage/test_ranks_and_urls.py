@@ -49,7 +49,7 @@ plain, left = os.fsync, [0]
 
 def full(handle):
     left[0] -= 1
-    if rank == 1 and left[0] < 0:
+    if rank == 0 and left[0] < 0:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     plain(handle)
 
@@ -58,7 +58,7 @@ command("full", jobs["txt"])
 os.fsync = plain
 with open(f"facts.{rank}.json", "w") as file:
     json.dump(facts, file)
-if rank == 1:
+if rank == 0:
     os.fsync = lambda handle: os.kill(os.getpid(), signal.SIGKILL)
 command("killed", jobs["txt"])
 """

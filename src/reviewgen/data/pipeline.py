@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from reviewgen.conditions import Conditions
+from reviewgen.config import to_dict
 from reviewgen.data.cache import cache_folder, prune_cache, touch, workspace
 from reviewgen.data.columns import DataConfig
 from reviewgen.data.corpus import Corpus, make_corpus
@@ -77,7 +78,7 @@ class Texts:
 
     def settings(self) -> dict[str, Any]:
         """Return what the corpus depends on besides the texts, as JSON values by name."""
-        reading = self.config.facts() | {"validation_split": self.validation_split}
+        reading = to_dict(self.config) | {"validation_split": self.validation_split}
         return {"versions": [__version__, unicodedata.unidata_version], "reading": reading, **self.filters}
 
 

@@ -25,11 +25,13 @@ from reviewgen.data.tables import (
     find_format,
     is_json_lines,
     needed_columns,
+    note_sheets,
     read_arrow,
     read_csv,
     read_json,
     read_json_lines,
     read_parquet,
+    read_schema,
     read_sqlite,
     row_groups,
 )
@@ -159,9 +161,14 @@ def splits_of(source: Any, config: DataConfig) -> Sequence[str]:
     return () if _is_cleaned(splits[chosen]) else list(splits)
 
 
-def _is_cleaned(dataset: Any) -> bool:
-    features = getattr(dataset, "features", None) or {}
-    return getattr(features.get("split"), "names", None) == list(SPLITS) and "text" in features
+def _is_cleaned(source: Any) -> bool:
+    """Return whether a dataset, or a table with a schema as ``datasets`` writes it, is a corpus with its splits."""
+    features = getattr(source, "features", None)
+    if features is None and (metadata := getattr(getattr(source, "schema", source), "metadata", None)):
+        features = json.loads(metadata.get(b"huggingface", b"{}")).get("info", {}).get("features", {})
+    split = (features or {}).get("split")
+    names = split.get("names") if isinstance(split, Mapping) else getattr(split, "names", None)
+    return names == list(SPLITS) and "text" in (features or {})
 
 
 def _read_head(units: Sequence[Unit]) -> list[Any]:
@@ -251,13 +258,16 @@ def _open_files(
     plain = [each for file in files for each in make_plain(file, folder, (urls or {}).get(file))]
     if not plain:
         raise DataError(f"{files[0]} is empty." if len(files) == 1 else f"All {len(files)} files are empty.")
-    size, units = max(_UNIT_BYTES, sum(file.facts[1] for file in plain) // _MAX_UNITS), list[Unit]()
+    size = max(_UNIT_BYTES, sum(file.facts[1] for file in plain) // _MAX_UNITS)
+    units, is_cleaned, notes = list[Unit](), list[bool](), [*name_encodings(plain), *_note_layout(plain, config.documents)]
     for file in plain:
         with reading_errors(file.name):
             units += _find_units(file, config, size)
-    notes = [*name_encodings(plain), *_note_layout(plain, config.documents)]
+            is_cleaned.append(_is_cleaned(read_schema(file.path, file.kind)))
+            notes += note_sheets(file.path, file.name) if file.kind == "xlsx" else ()
     info = SourceInfo(name, decode_errors=sum(file.decode_errors for file in plain), notes=notes)
-    return Source(info, _join_small(units, size), {file.kind for file in plain}, config, [file.facts for file in plain])
+    facts, kinds = [file.facts for file in plain], {file.kind for file in plain}
+    return Source(info, _join_small(units, size), kinds, config, facts, all(is_cleaned))
 
 
 def _find_units(file: PlainFile, config: DataConfig, size: int) -> list[Unit]:
@@ -415,7 +425,7 @@ def _open_object(source: Any, config: DataConfig) -> Source:
 
     def opened(read: Read, name: str = f"{kind} of texts", *, is_shared: bool = False) -> Source:
         units = [_unit(read, name, is_shared=is_shared)]
-        return Source(SourceInfo(name), units, {"object"}, config, is_cleaned=is_shared and _is_cleaned(source))
+        return Source(SourceInfo(name), units, {"object"}, config, is_cleaned=_is_cleaned(source))
 
     if type(source).__module__.partition(".")[0] == "pandas" and kind == "DataFrame":
         rows = source.rename(columns=str).astype(object).where(source.notna().to_numpy(), None).to_dict("records")

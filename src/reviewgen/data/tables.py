@@ -12,6 +12,7 @@ process. JSON is lines, an array, or one value that holds the records, as data f
 """
 
 import csv
+import io
 import itertools
 import json
 import re
@@ -19,7 +20,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -27,6 +28,7 @@ from reviewgen.data.columns import USUAL_NAMES
 from reviewgen.data.documents import open_lines
 from reviewgen.errors import ConfigError, DataError, first_line, quoted, shortened
 
+T = TypeVar("T")
 _HEAD = 1 << 22  # characters of the first line that is judged by
 
 
@@ -169,9 +171,9 @@ if TYPE_CHECKING:
     import pyarrow
 
 CsvFormat = tuple[str, Sequence[str], int]
-"""The separator of a csv file, the names of its columns, and the number of empty lines before them."""
+"""The separator of a csv file, the names of its columns, and the number of lines before them, as of ``sep=;``."""
 
-_SEPARATORS = ",;\t|"
+_SEPARATORS, _SEPARATOR_LINE = ",;\t|", re.compile(r'"?sep=(.)"?[\r\n]*', re.IGNORECASE)
 _CSV_HEAD, _PROBED_ROWS = 1 << 20, 10  # characters that the format is looked for in; rows that are compared
 _CHUNK = 1 << 22  # bytes that are looked through at once
 _BLOCK, _MAX_BLOCK = 1 << 20, 1 << 29  # bytes; a row must fit into a block, so it grows where one does not
@@ -187,22 +189,25 @@ def find_format(path: Path) -> CsvFormat | None:
     """
     csv.field_size_limit(_MAX_BLOCK)
     with path.open(encoding="utf-8", newline="") as stream:
-        lines = stream.read(_CSV_HEAD).splitlines(keepends=True)
+        lines = io.StringIO(stream.read(_CSV_HEAD), newline="").readlines()
     if all(line.isspace() for line in lines):
         return None
-    empty = next(number for number, line in enumerate(lines) if line.strip("\r\n"))
-    lines = lines[empty:]
-    header = re.sub(r'"[^"]*"', "", next(line for line in lines if not line.isspace()))
-    separator = max(_SEPARATORS, key=header.count)
+    skipped = next(number for number, line in enumerate(lines) if line.strip("\r\n"))
+    if given := _SEPARATOR_LINE.fullmatch(lines[skipped]):
+        skipped += 1
+    lines = lines[skipped:]
+    bare = re.sub(r'"[^"]*"', "q", "".join(lines)).splitlines()
+    header = next((line for line in bare if line.strip()), "")
+    separator = given[1] if given else max(_SEPARATORS, key=header.count)
     rows = [row for row in itertools.islice(csv.reader(lines, delimiter=separator), _PROBED_ROWS) if row]
     fits = len(rows) > 1 and {len(row) for row in rows} == {len(rows[0])} != {1}
-    if path.suffix == ".tsv" and separator != "\t" and ("\t" in header or not fits):
+    if path.suffix == ".tsv" and not given and separator != "\t" and ("\t" in header or not fits):
         separator = "\t"
     names: list[str] = []
-    for number, column in enumerate(next(csv.reader(lines, delimiter=separator)), 1):
-        name = column or f"column {number}"
+    for number, column in enumerate(next(csv.reader(lines, delimiter=separator), ()), 1):
+        name = " ".join(column.split("\n")) or f"column {number}"
         names.append(name if name not in names else f"{name} ({number})")
-    return separator, names, empty
+    return (separator, names, skipped) if names else None
 
 
 def read_csv(path: Path, name: str, found: CsvFormat, columns: Sequence[str] | None = None) -> "Iterator[pyarrow.RecordBatch]":
@@ -347,6 +352,15 @@ def read_arrow(path: Path, columns: Sequence[str] | None = None) -> "Iterator[py
             yield from pyarrow.ipc.open_stream(source)
 
 
+def read_schema(path: Path, kind: str) -> "pyarrow.Schema | None":
+    """Return the schema of a parquet or an Arrow file; None of another one."""
+    if kind == "parquet":
+        from pyarrow.parquet import read_schema as read
+
+        return read(path)
+    return next((batch.schema for batch in read_arrow(path)), None) if kind == "arrow" else None
+
+
 def read_sqlite(path: Path, sql: str | None, columns: Sequence[str] | None = None) -> Iterator[list[dict[str, Any]]]:
     """Yield the rows of a query of a SQLite database, or of its only table.
 
@@ -354,14 +368,16 @@ def read_sqlite(path: Path, sql: str | None, columns: Sequence[str] | None = Non
         ConfigError: No query is given, and there are several tables; or the query is wrong.
     """
     with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
-        tables = [row[0] for row in connection.execute("select name from sqlite_master where type in ('table', 'view')")]
+        query = "select name from sqlite_master where type in ('table', 'view') and name not like 'sqlite\\_%' escape '\\'"
+        tables = [row[0] for row in connection.execute(query)]
+        first = '"{}"'.format(tables[0].replace('"', '""')) if tables else "reviews"
         if sql is None and len(tables) != 1:
             raise ConfigError(
                 f"{path} has the tables {', '.join(tables) or '(none)'}: say what to read with --sql (sql in Python), as in "
-                f'"select text from {tables[0] if tables else "reviews"}".'
+                f"'select text from {first}'."
             )
         try:
-            cursor = connection.execute(sql or f'select * from "{tables[0]}"')
+            cursor = connection.execute(sql or f"select * from {first}")
             names = [column[0] for column in cursor.description or ()]
             while rows := cursor.fetchmany(_ROWS):
                 yield [dict(zip(names, row, strict=True)) for row in rows]
@@ -375,17 +391,28 @@ def read_spreadsheet(path: str) -> Iterator[list[dict[str, Any]]]:
     Raises:
         ConfigError: python-calamine is not installed.
     """
-    try:
-        from python_calamine import CalamineWorkbook
-    except ImportError:
-        raise ConfigError(f"Reading {path} needs an extra: pip install 'reviewgen[xlsx]'.") from None
-    header, *rows = CalamineWorkbook.from_path(path).get_sheet_by_index(0).to_python() or [[]]
+    header, *rows = _open_workbook(path).get_sheet_by_index(0).to_python() or [[]]
     names = [str(column) for column in header]
     yield [dict(zip(names, row, strict=False)) for row in rows]
 
 
-def batched(records: Iterable[Any], size: int = _ROWS) -> Iterator[list[Any]]:
-    """Yield records in lists."""
+def note_sheets(path: Path, name: str) -> list[str]:
+    """Return a sentence for the user if a spreadsheet has several sheets."""
+    first, *others = _open_workbook(str(path)).sheet_names
+    note = f"Of {name}, only the first sheet, {first!r}, is read; save another one as csv: {', '.join(others)}."
+    return [note] if others else []
+
+
+def _open_workbook(path: str) -> Any:
+    try:
+        from python_calamine import CalamineWorkbook
+    except ImportError:
+        raise ConfigError(f"Reading {path} needs an extra: pip install 'reviewgen[xlsx]'.") from None
+    return CalamineWorkbook.from_path(path)
+
+
+def batched(records: Iterable[T], size: int = _ROWS) -> Iterator[list[T]]:
+    """Yield records in lists, some hundred at a time."""
     iterator = iter(records)
     while chunk := list(itertools.islice(iterator, size)):
         yield chunk
