@@ -24,7 +24,7 @@ from reviewgen.config import MAX_RECORD, read_json
 from reviewgen.data.cleaning import Cleaner, CleaningReport, first_of_each, hash_text
 from reviewgen.data.columns import Example, SourceInfo
 from reviewgen.data.documents import SPLIT_CYCLE, cut_text, divide_text
-from reviewgen.data.filters import drop_near_duplicates, find_leaks
+from reviewgen.data.filters import Filters, drop_near_duplicates, find_leaks
 from reviewgen.data.parts import Work, examples_of, read_column, read_part, size_of, split_by_part, write_part
 from reviewgen.data.sources import SPLITS, Source, Unit
 from reviewgen.errors import DataError, counted
@@ -142,16 +142,13 @@ class Corpus:
         return int(self.counts[split])
 
 
-def make_corpus(
-    sources: Sequence[Source], work: Work, *, near_duplicates: float | None = None, decontaminate: int | None = None
-) -> Corpus:
+def make_corpus(sources: Sequence[Source], work: Work, filters: Filters) -> Corpus:
     """Read and clean sources into the folder ``corpus`` of a job; what an earlier try has finished there is kept.
 
     Args:
         sources: The source, and the validation source if there is one.
         work: The job and its processes; all call this.
-        near_duplicates: Of texts that are at least as similar, only the first is kept.
-        decontaminate: Held-out texts that share a run of this many characters with a training text are left out.
+        filters: Which texts are left out.
 
     Raises:
         DataError: A source cannot be read, or too few texts are left after cleaning.
@@ -170,14 +167,14 @@ def make_corpus(
     hashes = [read_column(own, "hash", np.uint64) for own in raw]
     edges = [len(hashes[0])]  # between the texts of the sources
     codes = np.concatenate([_find_duplicates(source, own) for source, own in zip(sources, hashes, strict=True)])
-    if near_duplicates is not None:
+    if filters.near_duplicates is not None:
         work.progress("Looking for near duplicates")
         keep = codes == 0
-        codes[keep & ~work.main(partial(drop_near_duplicates, files, keep, near_duplicates))] = _NEAR_DUPLICATE
+        codes[keep & ~work.main(partial(drop_near_duplicates, files, keep, filters.near_duplicates))] = _NEAR_DUPLICATE
     keep = codes == 0
     codes[keep] = _split(sources, hashes, keep, raw[0])
     work.progress("Looking for held-out texts in the training texts")
-    leaking, notes = find_leaks(files, codes, decontaminate, work)
+    leaking, notes = find_leaks(files, codes, filters.decontaminate, work)
     codes[leaking] = _LEAKING
     work.progress("Writing the corpus")
     names, targets = first.config.conditions, [folder / f"{number:05d}.arrow" for number in range(len(files))]

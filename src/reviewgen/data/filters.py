@@ -5,42 +5,42 @@ both of ``rensa``: a text is dropped if its estimated Jaccard similarity to an e
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 
+from reviewgen.config import Bound, check
 from reviewgen.data.parts import Work, size_of, split_by_part, texts_of
-from reviewgen.errors import ConfigError, quoted
+from reviewgen.errors import ConfigError
 from reviewgen.novelty import COPY_CHARACTERS, TextWindows
 
 _MINIMA, _SEED, _SHINGLE, _RECALL = 128, 1, 3, 0.99
-_MIN_RUN, _MAX_RUN = 20, 1_000_000_000
 _SAMPLE_CHARACTERS, _GROUP_CHARACTERS = 1 << 18, 1 << 20  # of held-out texts that are looked for: of a sample; of all, at once
 _TRAIN, _HELD_OUT = 0, (1, 2)  # codes of splits
 
 
-def check_filters(near_duplicates: float | None, decontaminate: int | None) -> None:
-    """Raise if a filter cannot be used.
+@dataclass(frozen=True, kw_only=True)
+class Filters:
+    """Which texts are left out of a corpus.
+
+    Attributes:
+        near_duplicates: Of texts that are at least this similar, only the first is kept.
+        decontaminate: Held-out texts that share a run of this many characters with a training text are left out.
 
     Raises:
         ConfigError: A value is out of range, or rensa is not installed.
     """
-    number = near_duplicates
-    if number is not None:
-        if isinstance(number, bool) or not isinstance(number, int | float) or not 0.3 <= number <= 1:
-            raise ConfigError(
-                f"near_duplicates is a similarity from 0.3 to 1; got {quoted(number)}. 0.8 finds texts that differ slightly."
-            )
-        try:
-            import rensa  # noqa: F401  only whether it is there
-        except ImportError:
-            raise ConfigError("near_duplicates needs rensa: pip install 'reviewgen[near-duplicates]'.") from None
-    run = decontaminate
-    if run is not None and (isinstance(run, bool) or not isinstance(run, int) or not _MIN_RUN <= run <= _MAX_RUN):
-        raise ConfigError(
-            f"decontaminate is a number of characters, at least {_MIN_RUN} and at most {_MAX_RUN:,}; got {quoted(run)}. "
-            f"{COPY_CHARACTERS} finds copied sentences; shorter runs are set phrases."
-        )
+
+    near_duplicates: Annotated[float | None, Bound(at_least=0.3, at_most=1)] = None
+    decontaminate: Annotated[int | None, Bound(at_least=20, at_most=1_000_000_000)] = None
+
+    def __post_init__(self) -> None:
+        check(self)
+        if self.near_duplicates is not None and find_spec("rensa") is None:
+            raise ConfigError("near_duplicates needs rensa: pip install 'reviewgen[near-duplicates]'.")
 
 
 def drop_near_duplicates(files: Sequence[Path], keep: np.ndarray, threshold: float) -> np.ndarray:

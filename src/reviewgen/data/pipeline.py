@@ -20,7 +20,7 @@ from reviewgen.config import to_dict
 from reviewgen.data.cache import cache_folder, prune_cache, touch, workspace
 from reviewgen.data.columns import DataConfig
 from reviewgen.data.corpus import Corpus, make_corpus
-from reviewgen.data.filters import check_filters
+from reviewgen.data.filters import Filters
 from reviewgen.data.parts import Progress, Ranks, Work
 from reviewgen.data.prepare import IndexChoice, TokenizerChoice, encode_corpus
 from reviewgen.data.sources import Source, open_source
@@ -56,13 +56,13 @@ class Texts:
     allow_missing: bool = False
 
     @property
-    def filters(self) -> dict[str, Any]:
-        """The options of the filters."""
-        return {"near_duplicates": self.near_duplicates, "decontaminate": self.decontaminate}
+    def filters(self) -> Filters:
+        """The filters, checked."""
+        return Filters(near_duplicates=self.near_duplicates, decontaminate=self.decontaminate)
 
     def check(self) -> None:
         """Raise a ConfigError if a filter cannot be used."""
-        check_filters(**self.filters)
+        _ = self.filters
 
     def open(self, folder: Path) -> list[Source]:
         """Open the sources."""
@@ -79,7 +79,7 @@ class Texts:
     def settings(self) -> dict[str, Any]:
         """Return what the corpus depends on besides the texts, as JSON values by name."""
         reading = to_dict(self.config) | {"validation_split": self.validation_split}
-        return {"versions": [__version__, unicodedata.unidata_version], "reading": reading, **self.filters}
+        return {"versions": [__version__, unicodedata.unidata_version], "reading": reading, **to_dict(self.filters)}
 
 
 def cached_corpus(texts: Texts, progress: Progress = lambda stage: None) -> Corpus:
@@ -93,7 +93,7 @@ def cached_corpus(texts: Texts, progress: Progress = lambda stage: None) -> Corp
         sources = texts.open(folder)
 
         def make(job: Job) -> Corpus:
-            return make_corpus(sources, Work(job, progress=progress), **texts.filters)
+            return make_corpus(sources, Work(job, progress=progress), texts.filters)
 
         facts = {**texts.settings(), "texts": _identify(sources)}
         key = _digest(facts)
@@ -237,8 +237,8 @@ def prepare_store(
         existing, sources, identity = work.main(begin)
         if existing is not None:
             return existing
-        corpus = make_corpus(own or sources, work, **texts.filters)
-        more = {**facts, **texts.filters, "job": identity, "reading": texts.config.facts()}
+        corpus = make_corpus(own or sources, work, texts.filters)
+        more = {**facts, **to_dict(texts.filters), "job": identity, "reading": texts.config.facts()}
         encode_corpus(corpus, choice, index, work, facts=more)
         return work.main(lambda: _publish(work.job, out, url))
 

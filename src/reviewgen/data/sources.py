@@ -17,10 +17,9 @@ from typing import Any, TypeAlias
 
 from reviewgen.data.cleaning import Cleaner
 from reviewgen.data.columns import Chunk, DataConfig, Example, SourceInfo, choose_columns, records_of, to_examples
-from reviewgen.data.documents import file_layout, find_edges, read_texts
+from reviewgen.data.documents import batched, file_layout, find_edges, read_texts
 from reviewgen.data.files import KINDS, PlainFile, fetch_files, find_files, is_text, is_url, make_plain, name_encodings
 from reviewgen.data.tables import (
-    batched,
     check_quotes,
     find_format,
     is_json_lines,
@@ -275,18 +274,16 @@ def _find_units(file: PlainFile, config: DataConfig, size: int) -> list[Unit]:
     path, name, total = file.path, file.name, file.path.stat().st_size
     read: Any
     if file.kind == "text" and config.documents == "file":
-        return [_unit(partial(_read_texts, path, "file", 0, total), name, total)]
+        return [_unit(partial(read_texts, path, "file", 0, total), name, total)]
     if file.kind == "text" or (file.kind == "json" and is_json_lines(path)):
         documents = config.documents if file.kind == "text" else "line"
-        read = partial(_read_texts, path, documents) if file.kind == "text" else partial(read_json_lines, path, name)
+        read = partial(read_texts, path, documents) if file.kind == "text" else partial(read_json_lines, path, name)
         pieces = list(itertools.pairwise(find_edges(path, size, documents)))
         names = [name if start == 0 else f"{name} (from byte {start:,} on)" for start, _ in pieces]
         return [_unit(partial(read, start, stop), each, stop - start) for (start, stop), each in zip(pieces, names, strict=True)]
-    if file.kind == "parquet" and (groups := row_groups(path, size)):
-        return [
-            _unit(partial(read_parquet, path, (first, last)), name, bytes_, is_shared=bytes_ >= 4 * size)
-            for first, last, bytes_ in groups
-        ]
+    if file.kind == "parquet":
+        groups = enumerate(row_groups(path))
+        return [_unit(partial(read_parquet, path, group), name, own, is_shared=own >= 4 * size) for group, own in groups]
     if file.kind == "csv":
         if (found := find_format(path)) is None:
             return []
@@ -296,15 +293,11 @@ def _find_units(file: PlainFile, config: DataConfig, size: int) -> list[Unit]:
         read = partial(read_sqlite, path, config.sql)
     elif file.kind == "json":
         read = partial(read_json, path, name)
-    elif file.kind in ("arrow", "parquet"):
-        read = partial(read_arrow, path) if file.kind == "arrow" else partial(read_parquet, path, None)
+    elif file.kind == "arrow":
+        read = partial(read_arrow, path)
     else:
         read = partial(_read_with, find_reader(file.kind), str(path))
     return [_unit(read, name, total, is_shared=total >= 2 * size)]
-
-
-def _read_texts(path: Path, documents: str, start: int, stop: int, columns: object) -> Iterator[Chunk]:
-    return batched(read_texts(path, documents, start, stop))
 
 
 def _read_with(reader: Any, source: str, columns: object) -> Iterator[Chunk]:

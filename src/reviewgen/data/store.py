@@ -22,9 +22,9 @@ import numpy as np
 from reviewgen.conditions import Conditions
 from reviewgen.config import MAX_RECORD, parse_json
 from reviewgen.data.cache import cache_folder
+from reviewgen.data.documents import batched
 from reviewgen.data.files import is_text, is_url
 from reviewgen.data.sources import SPLITS
-from reviewgen.data.tables import batched
 from reviewgen.errors import DataError, OutputExists, first_line, storage_errors
 from reviewgen.protocols import SupportsEncodeBatch, Tokenizer
 from reviewgen.storage import Job

@@ -17,18 +17,17 @@ import itertools
 import json
 import re
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from reviewgen.data.columns import USUAL_NAMES
-from reviewgen.data.documents import open_lines
+from reviewgen.data.documents import ROWS, batched, open_lines
 from reviewgen.errors import ConfigError, DataError, first_line, quoted, shortened
 
-T = TypeVar("T")
 _HEAD = 1 << 22  # characters of the first line that is judged by
 
 
@@ -174,10 +173,9 @@ CsvFormat = tuple[str, Sequence[str], int]
 """The separator of a csv file, the names of its columns, and the number of lines before them, as of ``sep=;``."""
 
 _SEPARATORS, _SEPARATOR_LINE = ",;\t|", re.compile(r'"?sep=(.)"?[\r\n]*', re.IGNORECASE)
-_CSV_HEAD, _PROBED_ROWS = 1 << 20, 10  # characters that the format is looked for in; rows that are compared
+_CSV_HEAD, _PROBEDROWS = 1 << 20, 10  # characters that the format is looked for in; rows that are compared
 _CHUNK = 1 << 22  # bytes that are looked through at once
 _BLOCK, _MAX_BLOCK = 1 << 20, 1 << 29  # bytes; a row must fit into a block, so it grows where one does not
-_ROWS = 1024  # of a batch
 _RAGGED = re.compile(r"Row #(\d+): Expected (\d+) columns, got (\d+): (.*)", re.DOTALL)
 
 
@@ -199,7 +197,7 @@ def find_format(path: Path) -> CsvFormat | None:
     bare = re.sub(r'"[^"]*"', "q", "".join(lines)).splitlines()
     header = next((line for line in bare if line.strip()), "")
     separator = given[1] if given else max(_SEPARATORS, key=header.count)
-    rows = [row for row in itertools.islice(csv.reader(lines, delimiter=separator), _PROBED_ROWS) if row]
+    rows = [row for row in itertools.islice(csv.reader(lines, delimiter=separator), _PROBEDROWS) if row]
     fits = len(rows) > 1 and {len(row) for row in rows} == {len(rows[0])} != {1}
     if path.suffix == ".tsv" and not given and separator != "\t" and ("\t" in header or not fits):
         separator = "\t"
@@ -231,8 +229,8 @@ def read_csv(path: Path, name: str, found: CsvFormat, columns: Sequence[str] | N
             for whole in open_csv(path, read, parse, convert):
                 batch, known = whole.slice(known), max(0, known - len(whole))
                 rows += len(batch)
-                for start in range(0, len(batch), _ROWS):
-                    yield batch.slice(start, _ROWS)
+                for start in range(0, len(batch), ROWS):
+                    yield batch.slice(start, ROWS)
         except pyarrow.ArrowInvalid as error:
             if "straddling" in str(error) and block < _MAX_BLOCK:
                 block *= 8
@@ -306,31 +304,21 @@ def _csv_error(error: Exception, name: str, separator: str, rows: int) -> DataEr
     return DataError(f"{name} cannot be read: {first_line(error).rstrip('.')}, after row {rows:,}.")
 
 
-def row_groups(path: Path, size: int) -> list[tuple[int, int, int]]:
-    """Return ranges of the row groups of a parquet file, each with its size in bytes, of at least ``size`` bytes if possible."""
+def row_groups(path: Path) -> list[int]:
+    """Return the size of each row group of a parquet file in bytes."""
     from pyarrow.parquet import ParquetFile  # a tenth of a second
 
-    ranges, first, total = [], 0, 0
     with ParquetFile(path) as file:
-        for number in range(file.metadata.num_row_groups):
-            total += file.metadata.row_group(number).total_byte_size
-            if total >= size or number == file.metadata.num_row_groups - 1:
-                ranges.append((first, number + 1, total))
-                first, total = number + 1, 0
-    return ranges
+        return [file.metadata.row_group(number).total_byte_size for number in range(file.metadata.num_row_groups)]
 
 
-def read_parquet(
-    path: Path, groups: tuple[int, int] | None, columns: Sequence[str] | None = None
-) -> "Iterator[pyarrow.RecordBatch]":
-    """Yield the rows of a parquet file, or of a range of its row groups."""
+def read_parquet(path: Path, group: int, columns: Sequence[str] | None = None) -> "Iterator[pyarrow.RecordBatch]":
+    """Yield the rows of a row group of a parquet file."""
     from pyarrow.parquet import ParquetFile
 
     with ParquetFile(path, buffer_size=_CSV_HEAD) as file:
-        numbers = None if groups is None else list(range(*groups))
-        yield from file.iter_batches(
-            _ROWS, row_groups=numbers, columns=needed_columns(file.schema_arrow.names, columns), use_threads=False
-        )
+        wanted = needed_columns(file.schema_arrow.names, columns)
+        yield from file.iter_batches(ROWS, row_groups=[group], columns=wanted, use_threads=False)
 
 
 def needed_columns(names: Sequence[str], columns: Sequence[str] | None) -> list[str]:
@@ -379,7 +367,7 @@ def read_sqlite(path: Path, sql: str | None, columns: Sequence[str] | None = Non
         try:
             cursor = connection.execute(sql or f"select * from {first}")
             names = [column[0] for column in cursor.description or ()]
-            while rows := cursor.fetchmany(_ROWS):
+            while rows := cursor.fetchmany(ROWS):
                 yield [dict(zip(names, row, strict=True)) for row in rows]
         except sqlite3.Error as error:
             raise ConfigError(f"The query {quoted(sql)} of {path} fails: {error}. Its tables: {', '.join(tables)}.") from None
@@ -409,10 +397,3 @@ def _open_workbook(path: str) -> Any:
     except ImportError:
         raise ConfigError(f"Reading {path} needs an extra: pip install 'reviewgen[xlsx]'.") from None
     return CalamineWorkbook.from_path(path)
-
-
-def batched(records: Iterable[T], size: int = _ROWS) -> Iterator[list[T]]:
-    """Yield records in lists, some hundred at a time."""
-    iterator = iter(records)
-    while chunk := list(itertools.islice(iterator, size)):
-        yield chunk
