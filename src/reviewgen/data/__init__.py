@@ -20,11 +20,10 @@ Knows no model, and of a tokenizer only its protocol.
 
 from reviewgen.data.cache import MAX_BYTES, WORKSPACE, cache_folder, cache_size, digest_tokenizer, prune_cache, workspace
 from reviewgen.data.cleaning import CleaningReport, first_of_each, hash_text
-from reviewgen.data.columns import MAX_TEXT_CHARACTERS, DataConfig, Example, SourceInfo
+from reviewgen.data.columns import MAX_TEXT_CHARACTERS, DataConfig, Example
 from reviewgen.data.corpus import Corpus, describe, require_splits, shorten
 from reviewgen.data.files import is_url
 from reviewgen.data.lanes import IGNORED, Batch, Lanes
-from reviewgen.data.parts import OneProcess, Ranks
 from reviewgen.data.pipeline import Texts, cached_corpus, cached_store, prepare_store
 from reviewgen.data.prepare import (
     NOVELTY_FILE,
@@ -56,9 +55,6 @@ __all__ = [
     "IndexChoice",
     "Lanes",
     "LostCharacters",
-    "OneProcess",
-    "Ranks",
-    "SourceInfo",
     "StoreFolder",
     "Texts",
     "TokenStore",

@@ -241,7 +241,9 @@ def _open_string(source: str, config: DataConfig, folder: Path) -> Source:
 
 def _open_path(name: str, path: str | Path, config: DataConfig, folder: Path) -> Source:
     """Open a file, a glob, or a folder: of data files, or what ``save_to_disk`` of ``datasets`` has made."""
-    expanded = Path(path) if str(path).startswith("~") else Path(path).expanduser()
+    expanded = Path(path)
+    with contextlib.suppress(RuntimeError):  # a user who does not exist; ``find_files`` says so
+        expanded = expanded.expanduser()
     if any((expanded / file).is_file() for file in ("dataset_dict.json", "dataset_info.json")):
         from datasets import load_from_disk
 
