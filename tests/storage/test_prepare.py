@@ -128,7 +128,7 @@ def test_a_store_of_another_tokenizer_or_reading_is_refused(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("name", "damage", "problem"),
     [
-        ("store.json", lambda data: data.replace(b'"format": 2', b'"format": 3'), "newer"),
+        ("store.json", lambda data: data.replace(b'"format": 1', b'"format": 2'), "newer"),
         ("store.json", lambda data: data[:-30], "damaged"),
         ("shards/00000/train.uint16", lambda data: data[:-2], "changed"),
         ("shards/00000/train.uint16", None, "shards/00000"),

@@ -30,7 +30,7 @@ from reviewgen.protocols import SupportsEncodeBatch, Tokenizer
 from reviewgen.storage import Job
 
 STORE_FILE = "store.json"
-_FORMAT, _DTYPES = 2, ("uint16", "uint32")
+_FORMAT, _DTYPES = 1, ("uint16", "uint32")
 _BLOCK_TOKENS = 1 << 22  # about, in one block
 
 PrefixedText: TypeAlias = tuple[str, Sequence[int]]
