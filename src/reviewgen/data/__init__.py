@@ -27,13 +27,12 @@ from reviewgen.data.lanes import IGNORED, Batch, Lanes
 from reviewgen.data.pipeline import Texts, cached_corpus, cached_store, prepare_store
 from reviewgen.data.prepare import (
     NOVELTY_FILE,
-    WORDS_FILE,
     IndexChoice,
     LostCharacters,
     TokenizerChoice,
     count_lost,
-    read_words,
     sample_step,
+    words_of_store,
 )
 from reviewgen.data.reading import open_records, read_documents, read_examples, read_texts, trained_on
 from reviewgen.data.sources import SPLITS, open_source
@@ -45,7 +44,6 @@ __all__ = [
     "MAX_TEXT_CHARACTERS",
     "NOVELTY_FILE",
     "SPLITS",
-    "WORDS_FILE",
     "WORKSPACE",
     "Batch",
     "CleaningReport",
@@ -80,10 +78,10 @@ __all__ = [
     "read_documents",
     "read_examples",
     "read_texts",
-    "read_words",
     "require_splits",
     "sample_step",
     "shorten",
     "trained_on",
+    "words_of_store",
     "workspace",
 ]

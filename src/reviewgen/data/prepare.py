@@ -27,6 +27,7 @@ from reviewgen.data.parts import Work, examples_of, read_part, size_of, texts_of
 from reviewgen.data.sources import SPLITS
 from reviewgen.data.store import (
     STORE_FILE,
+    StoreFolder,
     TokenStore,
     digest_file,
     digest_files,
@@ -234,10 +235,16 @@ def _write_words(file: Path, counts: WordCounts) -> None:
     file.write_text(json.dumps(content), encoding="utf-8", newline="")
 
 
-def read_words(file: Path) -> WordCounts:
-    """Return the words of a shard or a store."""
+def _read_words(file: Path) -> WordCounts:
     content = json.loads(file.read_text(encoding="utf-8"))
     return WordCounts(Counter(content["words"]), set(content["separators"]))
+
+
+def words_of_store(store: StoreFolder, symbols: Symbols | None) -> WordCounts:
+    """Return the words of a store; those of a store of before, without them, are counted in its ids."""
+    if (file := store.folder / WORDS_FILE).is_file():
+        return _read_words(file)
+    return WordCounts() if symbols is None else count_words(store.splits()["train"].blocks, symbols)
 
 
 def encode_corpus(
@@ -288,7 +295,7 @@ def encode_corpus(
 
     def finish() -> None:
         counts = WordCounts()
-        for own in map(read_words, words):
+        for own in map(_read_words, words):
             counts.words.update(own.words)
             counts.separators |= own.separators
         _write_words(store / WORDS_FILE, counts)

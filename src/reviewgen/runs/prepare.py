@@ -15,7 +15,6 @@ from reviewgen.conditions import Conditions, fit_conditions
 from reviewgen.config import refuse_unknown_options, to_dict
 from reviewgen.data import (
     NOVELTY_FILE,
-    WORDS_FILE,
     Corpus,
     IndexChoice,
     StoreFolder,
@@ -30,8 +29,8 @@ from reviewgen.data import (
     hash_text,
     is_url,
     prepare_store,
-    read_words,
     require_splits,
+    words_of_store,
 )
 from reviewgen.errors import ConfigError, DataError, quoted
 from reviewgen.lexicon import Lexicon, build_lexicon, token_symbols
@@ -254,8 +253,9 @@ def _build_lexicon(plan: TrainingPlan, tokenizer: Tokenizer, store: StoreFolder)
     Of a model that is trained further, both include the words that it knows.
     """
     before = None if plan.parts.trained is None else plan.parts.trained.bundle.lexicon
-    counts = read_words(store.folder / WORDS_FILE)
-    lexicon = None if token_symbols(tokenizer) is None else build_lexicon(counts, before)
+    symbols = token_symbols(tokenizer)
+    counts = words_of_store(store, symbols)
+    lexicon = None if symbols is None else build_lexicon(counts, before)
     has_metrics = bool(plan.parts.training.metrics)
     return lexicon, frozenset(word.casefold() for word in (*counts.words, *(before or ())) if has_metrics)
 
