@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
-from itertools import chain
+from itertools import chain, islice
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from reviewgen.lexicon.symbols import Symbols
 APOSTROPHES = "'\u2019"
 _WITHOUT_APOSTROPHES = str.maketrans("", "", APOSTROPHES)
 _JOINERS = "\u200c\u200d"  # the zero-width ones, inside words of Persian and of Indian languages
+_COUNTED_PARTS = 64  # at a time
 _SPACES = [character for character in map(chr, range(0x3001)) if character.isspace()]
 
 
@@ -66,10 +67,15 @@ def count_words(blocks: Iterable[np.ndarray], symbols: Symbols) -> WordCounts:
         blocks: The token ids of the texts, one after another, each between bos and eos; in blocks of whole texts.
         symbols: The bytes of each token.
     """
-    chunks, spaces = Counter[str](), set[str]()
-    for part in _parts(blocks, symbols):
-        chunks.update(part.split())  # no word has white space, and most of these chunks come again
-        spaces.update(space for space in _SPACES if space in part)
+    import pyarrow
+    from pyarrow import compute  # slow to import
+
+    chunks, spaces, parts = Counter[str](), set[str](), _parts(blocks, symbols)
+    while some := list(islice(parts, _COUNTED_PARTS)):
+        spaces.update(space for space in _SPACES if any(space in part for part in some))
+        found = compute.list_flatten(compute.utf8_split_whitespace(pyarrow.array(some)))  # most of these come again
+        for each in compute.value_counts(found).to_pylist():
+            chunks[each["values"]] += each["counts"]
     counts = WordCounts(separators=spaces)
     for chunk, count in chunks.items():
         counts.add(chunk, count)
