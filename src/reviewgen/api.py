@@ -71,7 +71,7 @@ def train(start: "str | ReviewModel", source: Any, *, progress: bool = True, **o
         progress: Whether to show the progress on a terminal or in a notebook; elsewhere nothing is printed.
         validation: A second source to validate on, instead of a part of the first.
         out: A folder to save the model in; it must not exist.
-        budget: Time for reading and training ("2m", "90s", seconds); the last evaluation comes on top. Default: two minutes.
+        budget: Training time ("2m", "90s", seconds), from the end of the first step to the last evaluation. Default: two minutes.
         steps: Train for this number of steps, instead of a budget.
         epochs: Train for this number of passes over the corpus, instead of a budget.
         seed: Seed of the initial weights, the order of the texts and dropout. Default: 0.
@@ -104,10 +104,10 @@ def train(start: "str | ReviewModel", source: Any, *, progress: bool = True, **o
     from reviewgen.compiled.notice import compiling_notice
     from reviewgen.config import refuse_unknown_options
     from reviewgen.errors import AlreadyTrained, ConfigError, quoted
+    from reviewgen.interrupts import uninterrupted
     from reviewgen.runs import TrainingRun
     from reviewgen.runs.options import TrainOptions
     from reviewgen.runs.progress import open_view
-    from reviewgen.training import uninterrupted
 
     refuse_unknown_options(options, TrainOptions, "train")
     if not isinstance(progress, bool):

@@ -43,17 +43,23 @@ def caught() -> Iterator[None]:
 
 
 @contextmanager
-def handled(handler: "Callable[[int, FrameType | None], object] | signal.Handlers") -> Iterator[None]:
+def handled(
+    handler: "Callable[[int, FrameType | None], object] | signal.Handlers", *, only_handled: bool = False
+) -> Iterator[None]:
     """Give the signals a handler inside the block; those before are set again. Does nothing outside the main thread.
 
     A signal that the parent process has set to be ignored, as nohup does, stays ignored.
+
+    Args:
+        handler: The handler.
+        only_handled: Leave signals alone that have no handler of Python.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     before = {number: signal.getsignal(number) for number in SIGNALS}
     for number, present in before.items():
-        if present not in (signal.SIG_IGN, None):
+        if callable(present) or (present == signal.SIG_DFL and not only_handled):
             signal.signal(number, handler)
     try:
         yield
@@ -61,6 +67,39 @@ def handled(handler: "Callable[[int, FrameType | None], object] | signal.Handler
         for number, present in before.items():
             if present is not None:
                 signal.signal(number, present)
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Ignore the signals inside the block. Does nothing outside the main thread, which no signal reaches."""
+    with handled(signal.SIG_IGN):
+        yield
+
+
+class Interrupts:
+    """Whether a signal has arrived inside a ``deferred`` block.
+
+    Attributes:
+        arrived: Whether one has.
+    """
+
+    arrived = False
+
+
+@contextmanager
+def deferred(interrupts: Interrupts) -> Iterator[None]:
+    """Record the signals inside the block, and raise KeyboardInterrupt at its end if one arrived.
+
+    A signal without a Python handler, such as SIGTERM in a plain script, still ends the process.
+    """
+
+    def record(*_: object) -> None:
+        interrupts.arrived = True
+
+    with handled(record, only_handled=True):
+        yield
+    if interrupts.arrived:
+        raise KeyboardInterrupt
 
 
 def ignore() -> None:

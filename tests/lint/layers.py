@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 CORE, PLUGINS = ROOT / "src" / "reviewgen", ROOT / "plugins"
 FLOORS = [
     "version errors interrupts inputs",
-    "names config compiled pictures pages storage flushing scratch checksums lock sentences hub_client web",
+    "names config compiled processes pictures pages storage flushing scratch checksums lock sentences hub_client web",
     "protocols registry conditions novelty lexicon scaffold partial",
     "data generation inspection",
     "evaluation blending bundle",

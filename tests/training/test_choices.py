@@ -55,7 +55,7 @@ def autotuned(monkeypatch: Any) -> Any:
 
     def train(seconds: Any, budget: float | None = None, count: int = 2, **settings: Any) -> tuple[TwoWays, list[Report], str]:
         model = TwoWays(clock, seconds)
-        length = {"budget": Budget(deadline=clock.now + budget)} if budget else {"steps": 10_000}
+        length = {"budget": Budget(seconds=budget)} if budget else {"steps": 10_000}
         settings = {"threads": 0, "precision": "auto", "batch_size": 2, "evaluations": 1} | length | settings
         reports = list(itertools.islice(fitted(model, **settings), count))
         assert torch.get_num_threads() == 2
@@ -215,6 +215,13 @@ def test_the_precision_is_the_launcher_s_or_the_processor_s(autotuned: Any, monk
         with pytest.raises(TrainingError, match="fp16 is not available on cpu"):
             device_of(precision=wanted)
     assert device_of(precision="bf16") == "cpu, bf16"
+
+
+@pytest.mark.parametrize(("variable", "name"), [("FSDP", "FSDP"), ("DEEPSPEED", "DeepSpeed"), ("MEGATRON_LM", "Megatron-LM")])
+def test_strategies_that_split_a_model_are_refused(variable: str, name: str, monkeypatch: Any) -> None:
+    monkeypatch.setenv(f"ACCELERATE_USE_{variable}", "true")
+    with pytest.raises(TrainingError, match=f"configured for {name}"):
+        prepared(steps=1)
 
 
 def test_a_device_has_a_random_stream_of_the_run_s_own(monkeypatch: Any) -> None:

@@ -64,7 +64,7 @@ def report(problem: Exception | str, say: Callable[[], None] | None = None) -> N
     """
     undisturbed: AbstractContextManager[None] = nullcontext()
     if count_processes() > 1:
-        from reviewgen.training.interrupts import uninterrupted  # torch: a second or two
+        from reviewgen.interrupts import uninterrupted  # torch: a second or two
 
         if not _has_store_of_launcher():
             _join(_JOINING)
@@ -81,7 +81,7 @@ def _is_said_here(problem: Exception | str) -> bool:
     An error of one process is printed by that process, an error that all have by the first of them. That another process was lost
     is printed once on a machine, unless one there has said why: by the first process of the machine, unless that is the lost one.
     """
-    from reviewgen.training.processes import TOLD
+    from reviewgen.processes import TOLD
 
     number, machine = next(_reports), os.environ.get("GROUP_RANK") or socket.gethostname()
     if str(problem).endswith(TOLD):
@@ -97,13 +97,10 @@ def _is_said_here(problem: Exception | str) -> bool:
 def leave() -> None:
     """End together with the other processes, which may not be connected yet and would wait for this one."""
     with suppress(*_NO_STORE, KeyboardInterrupt):
-        from reviewgen.training.connections import close_connections
-
         if _join(_JOINING) and not _has_store_of_launcher():
             store = _store()
             store.set(f"end of {os.environ['RANK']}", "")
             if os.environ["RANK"] == "0":  # the store ends with this process
-                close_connections(int(os.environ["MASTER_PORT"]))
                 _await(store, [f"end of {rank}" for rank in range(count_processes())], _ENDING_SECONDS)
 
 
@@ -114,7 +111,7 @@ def _has_store_of_launcher() -> bool:
 
 def _join(timeout: timedelta) -> bool:
     """Connect with the other processes; return whether that was possible."""
-    from reviewgen.training import process_state
+    from reviewgen.processes import process_state
 
     try:
         process_state(timeout)

@@ -31,7 +31,7 @@ def train(
     validation: Annotated[
         str | None, typer.Option(help="Another source of validation texts, instead of a part of --data.")
     ] = None,
-    budget: Annotated[str | None, typer.Option(help="Time for reading and training: 90s, 2m, 1h.  [default: 2m]")] = None,
+    budget: Annotated[str | None, typer.Option(help="Training time after the first step: 90s, 2m, 1h.  [default: 2m]")] = None,
     steps: Annotated[int | None, typer.Option(help="Train for this many steps instead of a budget.")] = None,
     epochs: Annotated[float | None, typer.Option(help="Train for this many passes over the corpus instead of a budget.")] = None,
     seed: Annotated[int, typer.Option(help="The random seed of the initial weights, the order of the texts and dropout.")] = 0,
@@ -76,8 +76,9 @@ def train(
     from reviewgen.config import parse_settings
 
     groups = parse_settings(settings or [])
+    from reviewgen.processes import process_state
     from reviewgen.runs import TrainingRun  # torch: a second or two
-    from reviewgen.training import StopReason, process_state
+    from reviewgen.training import StopReason
 
     def make_run() -> TrainingRun:
         return TrainingRun(
@@ -129,7 +130,7 @@ def train(
 
 def _report_finished(finished: AlreadyTrained, out: Path, *, as_json: bool) -> None:
     """Say that a job that was restarted has nothing left to do."""
-    from reviewgen.training import process_state
+    from reviewgen.processes import process_state
 
     note(str(finished))
     if as_json and process_state().is_main_process:
@@ -142,8 +143,7 @@ def _report_finished(finished: AlreadyTrained, out: Path, *, as_json: bool) -> N
 
 def _make(make_run: Callable[[], "TrainingRun"], out: Path) -> "TrainingRun":
     """Make the run, or raise in all processes of a launcher if one cannot make its own."""
-    from reviewgen.training import all_processes
-    from reviewgen.training.rounds import everywhere
+    from reviewgen.processes import all_processes, everywhere
 
     runs: list[TrainingRun] = []
     with all_processes() as processes:
@@ -187,7 +187,7 @@ def _show_corpus(corpus: "Corpus") -> None:
 
 def _train(run: "TrainingRun") -> "ReviewModel":
     """Train, save and measure the model; Ctrl-C and SIGTERM cut training and measuring short, and cannot stop the saving."""
-    from reviewgen.training import uninterrupted
+    from reviewgen.interrupts import uninterrupted
 
     shown = 0
     try:

@@ -14,7 +14,9 @@ from reviewgen.bundle import Bundle
 from reviewgen.errors import NotADistribution, TrainingError
 from reviewgen.evaluation import Document, measure_rate, sample_documents
 from reviewgen.generation.model_stepper import using_threads
+from reviewgen.interrupts import uninterrupted
 from reviewgen.model import ReviewModel
+from reviewgen.processes import all_processes
 from reviewgen.protocols import LanguageModel
 from reviewgen.runs.blend import fit_mixture, make_bundle
 from reviewgen.runs.curves import Curves, targets_per_character
@@ -28,14 +30,7 @@ from reviewgen.runs.record import RunRecord, novelty_facts, thin_record
 from reviewgen.runs.run_folder import RunFolder
 from reviewgen.runs.start import start_fit
 from reviewgen.runs.tracking import RunLog
-from reviewgen.training import (
-    Report,
-    TrainingConfig,
-    all_processes,
-    find_verdict,
-    uninterrupted,
-)
-from reviewgen.training.evaluator import Evaluator
+from reviewgen.training import Evaluator, Report, TrainingConfig, find_verdict
 
 _COUNTING_SHARE = 0.4  # of the time left, at most
 _WEIGHTS_SHARE = 0.05  # of the time left after counting: fitting the weights, and evaluating the blend
@@ -139,10 +134,14 @@ class BlendFit(BaseFit):
         """Start the fit of a model, for its share of the time left. Only the one by gradient has checkpoints and a log."""
         share = _COUNTING_SHARE if parts.is_counted else 1 - _WEIGHTS_SHARE
         with all_processes() as processes:  # of the first one's clock: the lengths are compared
-            length = processes.broadcast(self.plan.length.until(self.started, share))
+            length = processes.broadcast(self.plan.length.part(self._spent(), share))
         plan = self.plan.of_model(parts, length)
         log, folder = (None, None) if parts.is_counted else (self.log, self.folder)
         return start_fit(plan, self.corpus, started=self.started, log=log, folder=folder)
+
+    def _spent(self) -> float:
+        """Return how long the models were trained so far, in seconds."""
+        return sum(fit.record.last.seconds for fit in self.fits if fit.record.last is not None)
 
     def _forward(self, fit: Fit, report: Report) -> Report:
         """Return the report of a model as one of the whole run, with the notes that are new."""
@@ -154,8 +153,8 @@ class BlendFit(BaseFit):
         """Fit the weights and evaluate the blend; return the last report of the run."""
         last, start = self.fits[-1].record.last, time.monotonic()
         assert last is not None, "training by gradient reports at least one step"
-        left, corpus = self.plan.length.seconds_left(self.started), self.corpus
-        half = None if left is None else max(0.0, left) / 2  # for fitting; the rest is enough for evaluating
+        corpus, left = self.corpus, self.plan.length.part(self._spent(), 1).seconds
+        half = None if left is None else left / 2  # for fitting; the rest is enough for evaluating
         seconds_each = None if self.plan.length.seconds is None else _EVALUATION_SHARE * self.plan.length.seconds
         with using_threads(last.threads):
             documents = self._choose_documents(half)

@@ -25,7 +25,7 @@ from reviewgen.novelty import copied_shares
 from reviewgen.protocols import LanguageModel
 from reviewgen.runs.prepare import PreparedCorpus
 from reviewgen.runs.record import CopyRates
-from reviewgen.training.evaluator import SAMPLE_TOKENS
+from reviewgen.training import SAMPLE_TOKENS
 
 _FINAL_TOKENS = 100_000  # held-out tokens of the final evaluation, at most
 _FINAL_SHARE = 0.015  # of a time budget, for the final evaluation

@@ -15,7 +15,9 @@ from reviewgen.config import to_dict
 from reviewgen.errors import TrainingError
 from reviewgen.evaluation import Evaluation, Metrics
 from reviewgen.generation.model_stepper import using_threads
+from reviewgen.interrupts import uninterrupted
 from reviewgen.model import ReviewModel
+from reviewgen.processes import process_state
 from reviewgen.protocols import LanguageModel
 from reviewgen.runs.curves import Curves
 from reviewgen.runs.final import describe_held_out, evaluate_held_out, final_split, measure_texts
@@ -26,15 +28,7 @@ from reviewgen.runs.record import CopyRates, RunRecord, corpus_facts, novelty_fa
 from reviewgen.runs.run_folder import RunFolder
 from reviewgen.runs.suggestion import suggest_trained_weights
 from reviewgen.runs.tracking import RunLog
-from reviewgen.training import (
-    Report,
-    StopReason,
-    TrainingConfig,
-    fit,
-    interrupts_kept_for_restart,
-    process_state,
-    uninterrupted,
-)
+from reviewgen.training import Report, StopReason, TrainingConfig, fit, interrupts_kept_for_restart
 from reviewgen.training.checkpoints import Checkpoints
 
 _logger = logging.getLogger("reviewgen")
@@ -56,7 +50,7 @@ class BaseFit(ABC):
     Attributes:
         plan: The plan of the run.
         corpus: The prepared corpus.
-        started: When the clock of a time budget was started, a moment of ``time.monotonic``.
+        started: When the run was started, a moment of ``time.monotonic``.
         record: Notes for the user and the reports so far; of a blend, only its own.
         log: The tracker that the curves are also logged to; of a blend, those of the model trained by gradient.
         folder: The folder of the checkpoints; None for a run without.
@@ -176,7 +170,7 @@ class Fit(BaseFit):
             corpus.stores["train"],
             corpus.stores["validation"],
             self.config,
-            self.plan.length.budget(self.started),
+            self.plan.length.budget(),
             self.plan.seed,
             corpus.index,
             corpus.conditions.unspecified_ids,

@@ -17,7 +17,7 @@ class TrainOptions(ReadingOptions, total=False):
             texts that differ slightly. Needs rensa.
         decontaminate: Leave out held-out texts that share a run of this many characters with a training text.
         out: A folder to save the model in; it must not exist.
-        budget: Time for reading and training ("2m", "90s", seconds); the last evaluation comes on top. Default: two minutes.
+        budget: Training time ("2m", "90s", seconds), from the end of the first step to the last evaluation. Default: two minutes.
         steps: Train for this number of steps, instead of a budget.
         epochs: Train for this number of passes over the corpus, instead of a budget.
         seed: Seed of the initial weights, the order of the texts and dropout. Default: 0.

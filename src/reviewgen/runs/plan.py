@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +11,7 @@ from reviewgen.config import check_seed, from_dict, parse_duration
 from reviewgen.data import DataConfig, StoreFolder, Texts, find_store
 from reviewgen.errors import ConfigError, quoted
 from reviewgen.evaluation import find_metrics
+from reviewgen.processes import resumes_by_itself
 from reviewgen.runs.finished import discard_finished
 from reviewgen.runs.further import keep_reading
 from reviewgen.runs.options import TrainOptions
@@ -19,7 +19,7 @@ from reviewgen.runs.parts import TrainingParts, resolve_parts
 from reviewgen.runs.prepared import fit_store
 from reviewgen.runs.tracking import check_tracker
 from reviewgen.storage import refuse_existing, to_path
-from reviewgen.training import Budget, resumes_by_itself
+from reviewgen.training import Budget
 
 DEFAULT_BUDGET = "2m"
 _MAX_LENGTH = 1_000_000_000  # steps or epochs
@@ -29,7 +29,7 @@ _MAX_LENGTH = 1_000_000_000  # steps or epochs
 class RunLength:
     """How long a run trains: exactly one of the three is given."""
 
-    seconds: float | None = None  # of reading and training
+    seconds: float | None = None  # of training
     steps: int | None = None
     epochs: float | None = None
 
@@ -49,22 +49,13 @@ class RunLength:
             return cls(seconds=parse_duration(DEFAULT_BUDGET if budget is None else budget))
         return cls(steps=steps, epochs=epochs)
 
-    def budget(self, started: float) -> Budget:
-        """Return when a run ends whose clock was started at a moment of ``time.monotonic``."""
-        if self.seconds is not None:
-            return Budget(deadline=started + self.seconds)
-        return Budget(steps=self.steps, epochs=self.epochs)
+    def budget(self) -> Budget:
+        """Return when a training ends."""
+        return Budget(seconds=self.seconds, steps=self.steps, epochs=self.epochs)
 
-    def seconds_left(self, started: float) -> float | None:
-        """Return how much of the time is left, below zero if it is over; None if the length is not a time."""
-        return None if self.seconds is None else started + self.seconds - time.monotonic()
-
-    def until(self, started: float, share: float) -> "RunLength":
-        """Return the length of a run that ends after a share of the time that is left; the same if the length is not a time."""
-        if self.seconds is None:
-            return self
-        left = started + self.seconds - time.monotonic()
-        return RunLength(seconds=self.seconds - (1 - share) * max(0.0, left))
+    def part(self, spent: float, share: float) -> "RunLength":
+        """Return the length of a training that gets a share of the time that is not spent; the same if it is not a time."""
+        return self if self.seconds is None else RunLength(seconds=share * max(0.0, self.seconds - spent))
 
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON values."""

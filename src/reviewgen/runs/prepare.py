@@ -5,7 +5,6 @@ Of the processes of one machine, the first makes the corpus and the tokens in th
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar, Unpack
@@ -35,14 +34,13 @@ from reviewgen.data import (
 from reviewgen.errors import ConfigError, DataError, quoted
 from reviewgen.lexicon import Lexicon, build_lexicon, token_symbols
 from reviewgen.novelty import Index, build_index, read_index
+from reviewgen.processes import SharedWork, all_processes, everywhere, process_state
 from reviewgen.protocols import Tokenizer
 from reviewgen.runs.options import CorpusOptions, PrepareOptions
 from reviewgen.runs.parts import TrainingParts, resolve_parts
 from reviewgen.runs.plan import TrainingPlan, data_config
 from reviewgen.runs.record import parent_facts
 from reviewgen.storage import refuse_existing, to_path
-from reviewgen.training import Processes, all_processes, local_processes, process_state
-from reviewgen.training.rounds import SharedWork, everywhere
 
 ConditionValues: TypeAlias = Iterable[Sequence[str | float | None]]
 """The values of the conditions beside each text."""
@@ -70,14 +68,9 @@ class ReadCorpus:
     corpus: Corpus
     conditions: Conditions
     notes: tuple[str, ...]
-    machine: Processes  # the processes of this machine, which wait for the first
-
-    def close(self) -> None:
-        """Disconnect the processes of this machine."""
-        self.machine.close()
 
     def tokenize(self, plan: TrainingPlan) -> PreparedCorpus:
-        """Train the tokenizer and encode the corpus, or load both from the cache; the processes are disconnected.
+        """Train the tokenizer and encode the corpus, or load both from the cache.
 
         Raises:
             StorageError: The cache is full or cannot be written.
@@ -85,15 +78,12 @@ class ReadCorpus:
             BrokenPlugin: The tokenizer cannot be saved with a model.
         """
         parts = plan.parts
-        with ExitStack() as stack:
-            stack.callback(self.close)
-            stack.enter_context(self.machine.main_process_first())  # the others find the tokens in the cache
-            store = plan.store or cached_store(self.corpus, _tokenizer_choice(parts), _index_choice(parts), self.conditions)
-            tokenizer: Tokenizer = parts.tokenizer_class.load(store.folder / "tokenizer")
-            conditions, stores = self.conditions.with_ids_from(tokenizer.vocab_size), store.splits()
-            if plan.store is not None:
-                store.check(stores, conditions)
-            check_tokenizer_files(tokenizer, parts.tokenizer_plugin.name)
+        store = plan.store or cached_store(self.corpus, _tokenizer_choice(parts), _index_choice(parts), self.conditions)
+        tokenizer: Tokenizer = parts.tokenizer_class.load(store.folder / "tokenizer")
+        conditions, stores = self.conditions.with_ids_from(tokenizer.vocab_size), store.splits()
+        if plan.store is not None:
+            store.check(stores, conditions)
+        check_tokenizer_files(tokenizer, parts.tokenizer_plugin.name)
         for split in ("train", "validation"):
             if not stores[split].characters.any():
                 raise DataError(f"The {split} texts have no characters.")
@@ -205,19 +195,11 @@ def read_corpus(plan: TrainingPlan) -> ReadCorpus:
         DataError: The source cannot be read, or contains a single text and no validation is given.
         StorageError: There is no room for the texts.
     """
-    machine = local_processes()
-    try:
-        with machine.main_process_first():
-            read = _read(plan) if machine.rank == 0 else None
-        corpus, conditions, notes = machine.broadcast(read)
-        return ReadCorpus(corpus, conditions, notes, machine)
-    except BaseException:
-        machine.close()
-        raise
+    return ReadCorpus(*_read(plan))
 
 
 def _read(plan: TrainingPlan) -> tuple[Corpus, Conditions, tuple[str, ...]]:
-    """Return the corpus, its conditions, and notes; all of it can be sent to the other processes of this machine."""
+    """Return the corpus, its conditions, and notes; of the processes of a machine one reads, and the others wait for its lock."""
     if plan.store is not None:
         facts = fetch_store(plan.store).facts
         try:

@@ -9,9 +9,10 @@ from rich.table import Column
 from rich.text import Text
 
 from reviewgen.compiled.notice import compiling_notice
+from reviewgen.processes import process_state
 from reviewgen.runs.notebook import NotebookView
 from reviewgen.runs.training_run import TrainingRun
-from reviewgen.training import Report, process_state
+from reviewgen.training import Report
 
 _SECONDS = 0.2  # between two updates of the bar
 

@@ -26,10 +26,11 @@ from reviewgen.errors import (
     TrainingError,
     storage_errors,
 )
+from reviewgen.processes import all_processes, resumes_by_itself
 from reviewgen.protocols.migration import migrate_values
 from reviewgen.runs.finished import describe_result, find_finished, run_folder_of
 from reviewgen.runs.plan import TrainingPlan
-from reviewgen.training import Checkpoints, all_processes, resumes_by_itself
+from reviewgen.training import Checkpoints
 from reviewgen.version import __version__
 
 _SCHEMA = 1

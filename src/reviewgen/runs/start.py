@@ -11,6 +11,7 @@ from reviewgen.card import file_name
 from reviewgen.config import to_dict
 from reviewgen.errors import NotADistribution
 from reviewgen.evaluation import Document, evaluate_documents, sample_documents
+from reviewgen.processes import all_processes, process_state
 from reviewgen.protocols import LanguageModel
 from reviewgen.runs.curves import targets_per_character
 from reviewgen.runs.fit import Baseline, Fit
@@ -20,7 +21,7 @@ from reviewgen.runs.prepare import PreparedCorpus
 from reviewgen.runs.record import ChosenSize, RunRecord
 from reviewgen.runs.run_folder import RunFolder
 from reviewgen.runs.tracking import RunLog
-from reviewgen.training import Sizing, all_processes, choose_size, keep_threads, process_state
+from reviewgen.training import Sizing, choose_size, keep_threads
 from reviewgen.version import __version__
 
 
@@ -38,7 +39,7 @@ def start_fit(
     Args:
         plan: The plan.
         corpus: Its corpus.
-        started: When the clock of a time budget was started; now, if not given.
+        started: When the run was started; now, if not given.
         size: A size that was chosen for the time budget before; chosen here if not given. A resumed run has its own.
         log: The tracker that the curves are also logged to.
         folder: The folder of the checkpoints.
@@ -56,10 +57,10 @@ def start_fit(
     token_copy_rate = None
     if corpus.index is not None:
         token_copy_rate = corpus.index.token_copy_rate(ids[1 + len(conditions) : -1] for ids, _ in held_out)
-    seconds_left = plan.length.seconds_left(started)
-    if record.size is None and seconds_left is not None and (sizing := find_size(plan, corpus, seconds_left)) is not None:
+    seconds = plan.length.seconds
+    if record.size is None and seconds is not None and (sizing := find_size(plan, corpus, seconds)) is not None:
         record.size = ChosenSize(sizing.model, sizing.training)
-        record.note(sizing.describe(seconds_left))
+        record.note(sizing.describe(seconds))
     size_settings = None if record.size is None else record.size.model
     model = plan.parts.build_model(corpus.tokenizer, conditions.vocab_size, plan.seed, size_settings)
     initial = plan.parts.initial_weights

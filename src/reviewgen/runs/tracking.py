@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from reviewgen.errors import ConfigError, did_you_mean, quoted
+from reviewgen.processes import process_state
 from reviewgen.runs.curves import TERM
 from reviewgen.storage import refuse_existing
-from reviewgen.training import Report, process_state
+from reviewgen.training import Report
 
 _PROJECT = "reviewgen"  # which trackers keep runs under
 _RUN_NAMES = {  # the argument of each tracker that names a run

@@ -37,7 +37,7 @@ class TrainingRun:
             print(report.step, report.nats_per_token)
         model = run.finish()
 
-    The clock of a time budget starts when the run is made.
+    The clock of a time budget starts at the end of the first step: reading, tokenizing and compiling are not counted.
 
     Args:
         start: A preset, ``<model>-<tokenizer>``, as in "lstm-word"; or a trained ReviewModel to train further: a copy of its
@@ -71,11 +71,7 @@ class TrainingRun:
         self._run_folder.open()
         with self._run_folder.closed_on_error():
             read = read_corpus(self._plan)
-            try:
-                self._run_folder.describe_corpus(read.corpus.source.name, read.corpus.fingerprint)
-            except BaseException:
-                read.close()  # so that the other processes do not wait for this one
-                raise
+            self._run_folder.describe_corpus(read.corpus.source.name, read.corpus.fingerprint)
         self._read = read
         return read.corpus
 
@@ -92,12 +88,6 @@ class TrainingRun:
         read = self._require_read("tokenize")
         with self._run_folder.closed_on_error():
             self._start(read.tokenize(self._plan))
-        budget, spent = self._plan.length.seconds, time.monotonic() - self._started
-        if budget is not None and spent > budget / 2:
-            self._require_fit("train").record.notes.append(
-                f"Reading and tokenizing took {spent:.0f} s of the budget of {budget:.0f} s. Increase the budget, or train "
-                "again: the tokens are in the cache now."
-            )
 
     def start_on(self, corpus: PreparedCorpus) -> None:
         """Start on a corpus that was prepared before, instead of ``read`` and ``tokenize``; the clock starts now.

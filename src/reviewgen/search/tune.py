@@ -14,6 +14,7 @@ import torch
 from reviewgen.config import check_list, check_seed
 from reviewgen.errors import ConfigError, DeviceError, NotADistribution, TrainingError, counted, quoted
 from reviewgen.model import ReviewModel
+from reviewgen.processes import process_state
 from reviewgen.runs.fit import Fit
 from reviewgen.runs.options import TrainOptions
 from reviewgen.runs.parts import TrainingParts, resolve_parts
@@ -21,7 +22,7 @@ from reviewgen.search.space import Space, current, parse_space, usual_space
 from reviewgen.search.study import Study
 from reviewgen.search.variants import Variants, check_groups, refuse_blend, refuse_options
 from reviewgen.storage import to_path
-from reviewgen.training import StopReason, process_state
+from reviewgen.training import StopReason
 
 DEFAULT_BUDGET = "30s"
 _FASTER = {"novelty": "none", "copy_tokens": 0}  # training settings that save time and do not change a trial's result

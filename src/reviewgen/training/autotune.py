@@ -19,7 +19,6 @@ from torch import nn
 from reviewgen.config import TrainingConfig
 from reviewgen.generation.model_stepper import using_threads
 from reviewgen.protocols import SupportsImplementations
-from reviewgen.training.config import Budget
 from reviewgen.training.device import IsolatedRng, autocast
 from reviewgen.training.loss import add_own_losses, cross_entropy, own_losses
 
@@ -61,14 +60,9 @@ class Timing:
     tokens_per_second: float
 
 
-def autotune_seconds(budget: Budget) -> float:
-    """Return the time limit for autotuning, given the remaining time; half a second if that is not known."""
-    return SECONDS if budget.deadline is None else _share_of(budget.deadline - time.monotonic())
-
-
-def _share_of(run_seconds: float) -> float:
-    """Return how much of a run's seconds autotuning may take."""
-    return min(max(SECONDS, run_seconds / _LONG_RUN_SHARE), max(0.0, run_seconds) / _SHARE)
+def autotune_seconds(run_seconds: float | None) -> float:
+    """Return how long autotuning may take for a run of some seconds; half a second if that is not known."""
+    return SECONDS if run_seconds is None else min(max(SECONDS, run_seconds / _LONG_RUN_SHARE), run_seconds / _SHARE)
 
 
 def default_execution(model: nn.Module, config: TrainingConfig, precision: str) -> ExecutionConfig:
@@ -118,7 +112,7 @@ def autotune(
         started = time.monotonic()  # the first call may have compiled
         best = Timing(start, measure_throughput(trial, start, batch))
         if math.isfinite(run_tokens):
-            seconds = _share_of(run_tokens / best.tokens_per_second)
+            seconds = autotune_seconds(run_tokens / best.tokens_per_second)
         deadline = started + seconds
         timings = [best]
         for setting in tunable:

@@ -27,12 +27,12 @@ class Budget:
     """When a training run ends. One of the three is set.
 
     Attributes:
-        deadline: A value of ``time.monotonic``, in seconds.
+        seconds: Time from the end of the first step, which may compile: neither it nor what comes before it is counted.
         steps: Number of optimizer steps.
         epochs: Number of passes over the corpus.
     """
 
-    deadline: float | None = None
+    seconds: float | None = None
     steps: int | None = None
     epochs: float | None = None
 

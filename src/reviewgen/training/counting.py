@@ -1,89 +1,93 @@
 """Training by counting: every text is observed once, then the counts become probabilities.
 
-Most of the time goes into the second part, and grows with the number of tokens. With a deadline, both are timed on two samples,
-and as many texts are counted, spread over the corpus, as can be made into a model in the time.
+Most of the time goes into the second part, and grows with the number of tokens. With a time budget, both are timed on two
+samples, and as many texts are counted, spread over the corpus, as can be made into a model in the time.
 
 Under ``accelerate launch`` each of P processes counts every P-th text. Then they finish the model together, each with a range of
 the counts, if it can (``SupportsCountRanges``); else the main process merges the counts of all. It sends the model to the others,
-so every process ends with the model that one process would have made from all texts.
+so every process ends with the model that one process would have made from all texts. Arrays are sent in pieces, so that what
+torch and the network hold of them is bounded.
 """
 
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Int64, Shaped
 from torch import Tensor, distributed
 
 from reviewgen.data import TokenStore
 from reviewgen.errors import TrainingError
+from reviewgen.interrupts import uninterrupted
+from reviewgen.processes import Processes, connection_errors
 from reviewgen.protocols import SupportsCountMerge, SupportsCountRanges
 from reviewgen.training.config import Report, StopReason
-from reviewgen.training.connections import connection_errors, new_group, process_state
-from reviewgen.training.count_group import Attendance, GlooGroup
 from reviewgen.training.evaluator import Evaluator
-from reviewgen.training.interrupts import Interrupts, deferred, uninterrupted
 
 _MIN_SPEED = 10_000  # tokens per second, counted and made into a model, of the slowest machine: no sample is needed to know
 _WARM_UP_TOKENS = 1_000  # counted before, since the first use compiles
 _SAMPLE_TOKENS = 50_000  # of the first sample; the second is four times as large
 _SAFETY = 0.8  # larger models take a little longer per token
 _GAIN = 0.5  # of a further process that counts a range: two were 1.5 to 1.8 times as fast as one
+_PIECE_BYTES = 1 << 26
 
 
-def train_by_counting(model: Any, train: TokenStore, deadline: float | None, evaluator: Evaluator) -> Iterator[Report]:
+def train_by_counting(model: Any, train: TokenStore, seconds: float | None, evaluator: Evaluator) -> Iterator[Report]:
     """Count every text once, then finish and evaluate the model.
 
-    If not all texts can be counted before the deadline, some are left out. If it passes, the caller stops iterating or a process
-    is interrupted, the model is finished with the texts counted so far.
+    If not all texts can be counted in the given seconds, some are left out. If they are over, the caller stops iterating or a
+    process is interrupted, the model is finished with the texts counted so far.
 
     Raises:
         KeyboardInterrupt: A process was interrupted while it counted; all raise it, when the model is finished.
         TrainingError: There are several processes, and the model's counts cannot be merged.
         ProcessLost: Another process has ended.
     """
-    state = process_state()
-    is_distributed = state.num_processes > 1
-    if is_distributed and not isinstance(model, SupportsCountMerge | SupportsCountRanges):
+    processes = evaluator.processes
+    if processes.world_size > 1 and not isinstance(model, SupportsCountMerge | SupportsCountRanges):
         raise TrainingError(
             f"{type(model).__name__} cannot merge counts, so it trains in one process only: run it without a launcher."
         )
-    start, tokens, texts, interrupts = time.monotonic(), 0, 0, Interrupts()
+    tokens = texts = 0
     facts: Mapping[str, Any] = {}
+    own = np.arange(processes.rank, len(train), processes.world_size)
+    spent = 0.0
+    if seconds is not None:
+        gain = _GAIN if isinstance(model, SupportsCountRanges) else 0.0  # else the first process does most of the work
+        share, spent = _countable_share(model, train, seconds, 1 + gain * (processes.world_size - 1))
+        own = _spread(own, share)
+    start = time.monotonic() - spent
+    report_every = max(1, len(own) // 100)
     is_broken = False
-    with deferred(interrupts) if is_distributed else nullcontext():  # so that no exchange is left in the middle
-        group = new_group() if is_distributed else None  # counts are in main memory
-        attendance = Attendance(group, interrupts) if is_distributed else None
-        own = _own_texts(model, train, deadline, state)
-        report_every = max(1, len(own) // 100)
-        try:
-            for texts, number in enumerate(own.tolist(), 1):
-                document = train.document(number)
-                model.observe(document)
-                tokens += len(document)
-                if attendance is not None:
-                    attendance.check()
-                if texts % report_every == 0:
-                    train.release_pages()
-                    yield Report(texts, texts / len(own), time.monotonic() - start, tokens)
-                if interrupts.arrived or (deadline is not None and time.monotonic() > deadline):
-                    break
-        except Exception:
-            is_broken = True
-            raise
-        finally:
-            train.release_pages()
-            if not is_broken and attendance is not None:
-                attendance.wait()
-                texts, tokens = _sum_over_processes(texts, tokens, group)
-                facts = _merge_and_finish(model, state, group)
-            elif not is_broken and tokens:
+    try:
+        for texts, number in enumerate(own.tolist(), 1):
+            document = train.document(number)
+            model.observe(document)
+            tokens += len(document)
+            if texts == 1:  # it may have compiled
+                start = time.monotonic() - spent
+            if texts % report_every == 0:
+                train.release_pages()
+                yield Report(texts, texts / len(own), time.monotonic() - start, tokens)
+            if processes.interrupts.arrived or (seconds is not None and time.monotonic() - start > seconds):
+                break
+    except Exception:
+        is_broken = True
+        raise
+    finally:
+        train.release_pages()
+        if not is_broken:
+            counts = processes.all_gather([texts, tokens, processes.interrupts.arrived]).sum(axis=0)
+            texts, tokens, interrupted = map(int, counts)
+            if tokens:
                 with uninterrupted():
-                    facts = model.finish()
-        if interrupts.arrived:
-            yield Report(texts, texts / len(train), time.monotonic() - start, tokens)
+                    facts = _finish(model, processes)
+    if interrupted:
+        yield Report(texts, texts / len(train), time.monotonic() - start, tokens)
+        raise KeyboardInterrupt
     result = evaluator.evaluate(model)
     yield Report(
         step=texts,
@@ -97,35 +101,29 @@ def train_by_counting(model: Any, train: TokenStore, deadline: float | None, eva
     )
 
 
-def _own_texts(model: Any, train: TokenStore, deadline: float | None, state: Any) -> np.ndarray:
-    """Return the numbers of the texts that this process counts."""
-    own = np.arange(state.process_index, len(train), state.num_processes)
-    if deadline is None:
-        return own
-    gain = _GAIN if isinstance(model, SupportsCountRanges) else 0.0  # else the first process does most of the work
-    return _spread(own, _countable_share(model, train, deadline, 1 + gain * (state.num_processes - 1)))
+def _countable_share(model: Any, train: TokenStore, seconds: float, speedup: float) -> tuple[float, float]:
+    """Return the share of the texts, at most 1, that can be counted and made into a model in the given seconds.
 
-
-def _countable_share(model: Any, train: TokenStore, deadline: float, speedup: float) -> float:
-    """Return the share of the texts, at most 1, that can be counted and made into a model until the deadline.
+    Also returns the seconds that it took to find out, without compiling.
 
     Args:
         model: The model; others of its settings are made from samples.
         train: The texts.
-        deadline: Of ``time.monotonic``.
+        seconds: The time.
         speedup: How many times as fast as this process all processes are together.
     """
-    left = deadline - time.monotonic()
-    if left <= 0 or train.tokens <= max(4 * _SAMPLE_TOKENS, _MIN_SPEED * left):
-        return 1.0
+    if train.tokens <= max(4 * _SAMPLE_TOKENS, _MIN_SPEED * seconds):
+        return 1.0, 0.0
     _time_sample(model, train, _WARM_UP_TOKENS)
+    start = time.monotonic()
     first = _time_sample(model, train, _SAMPLE_TOKENS)
-    if first > left / 8:  # there is no time for the second
-        return _SAMPLE_TOKENS / train.tokens
+    if first > seconds / 8:  # there is no time for the second
+        return _SAMPLE_TOKENS / train.tokens, first
     second = _time_sample(model, train, 4 * _SAMPLE_TOKENS)
-    seconds = (second - first) / (3 * _SAMPLE_TOKENS) * train.tokens / speedup  # of all texts
-    left = _SAFETY * (deadline - time.monotonic())
-    return 1.0 if seconds <= left else max(_SAMPLE_TOKENS / train.tokens, left / seconds)
+    needed = (second - first) / (3 * _SAMPLE_TOKENS) * train.tokens / speedup  # by all texts
+    spent = time.monotonic() - start
+    left = _SAFETY * (seconds - spent)
+    return 1.0 if needed <= left else max(_SAMPLE_TOKENS / train.tokens, left / needed), spent
 
 
 def _time_sample(model: Any, train: TokenStore, tokens: int) -> float:
@@ -143,56 +141,117 @@ def _spread(numbers: np.ndarray, share: float) -> np.ndarray:
     return numbers[np.linspace(0, len(numbers) - 1, count).round().astype(int)] if len(numbers) else numbers
 
 
-def _merge_and_finish(model: Any, state: Any, group: Any) -> Mapping[str, Any]:
+def _finish(model: Any, processes: Processes) -> Mapping[str, Any]:
     """Finish the model in the main process, from the counts of all, and send it to every other process."""
-    if isinstance(model, SupportsCountRanges):
-        facts = model.finish_ranges(GlooGroup(state.process_index, state.num_processes, group))
+    group = GlooGroup(processes)
+    others = range(1, processes.world_size)
+    if others and isinstance(model, SupportsCountRanges):
+        facts = model.finish_ranges(group)
+    elif processes.rank:
+        facts = {}
+        group.send(model.take_counts(), 0)
     else:
-        facts = _merge(model, state, group)
-    if state.is_main_process:
-        for target in range(1, state.num_processes):
-            _send(model.state_dict(), target, group)
-    else:
-        model.load_state_dict(_receive(0, group))
+        for source in others:
+            model.add_counts(group.receive(source))
+        facts = model.finish()
+    if processes.rank:
+        model.load_state_dict(group.receive(0))
+    for target in others if processes.rank == 0 else ():
+        group.send(model.state_dict(), target)
     return facts
 
 
-def _merge(model: Any, state: Any, group: Any) -> Mapping[str, Any]:
-    """Merge all counts in the main process, and finish the model there."""
-    if not state.is_main_process:
-        _send(model.take_counts(), 0, group)
-        return {}
-    for source in range(1, state.num_processes):
-        model.add_counts(_receive(source, group))
-    facts: Mapping[str, Any] = model.finish()
-    return facts
+class GlooGroup:
+    """A ``CountGroup`` whose arrays are in main memory.
+
+    All methods raise ProcessLost if another process has ended.
+    """
+
+    def __init__(self, processes: Processes) -> None:
+        self.rank, self.world_size, self._group = processes.rank, processes.world_size, processes.group
+
+    @connection_errors()
+    def all_gather(self, numbers: Int64[np.ndarray, " N"]) -> Int64[np.ndarray, "P N"]:
+        """Return the N numbers of each process."""
+        table = torch.empty(self.world_size, len(numbers), dtype=torch.int64)
+        distributed.all_gather(list(table), torch.from_numpy(np.ascontiguousarray(numbers)), group=self._group)
+        gathered: np.ndarray = table.numpy()
+        return gathered
+
+    @connection_errors()
+    def all_to_all(self, parts: Sequence[Shaped[np.ndarray, "..."]]) -> list[Shaped[np.ndarray, "..."]]:
+        """Send ``parts[r]`` to rank r, and return what each rank has sent, by rank."""
+        sizes = self.all_gather(np.array([len(part) for part in parts]))[:, self.rank].tolist()
+        received = [np.empty((size, *parts[0].shape[1:]), parts[0].dtype) for size in sizes]
+        received[self.rank] = parts[self.rank]
+        for shift in range(1, self.world_size):
+            target, source = (self.rank + shift) % self.world_size, (self.rank - shift) % self.world_size
+            works = [distributed.isend(piece, target, self._group) for piece in _pieces(parts[target])]
+            works += [distributed.irecv(piece, source, self._group) for piece in _pieces(received[source])]
+            for work in works:
+                if work is not None:  # None is for processes that do not belong to the group
+                    work.wait()
+        return received
+
+    @connection_errors()
+    def all_gather_into(self, whole: Shaped[np.ndarray, " N"], part: Shaped[np.ndarray, " M"]) -> None:
+        """Write the parts of all ranks to ``whole``, in their order and in every process."""
+        edges = self._place(whole, part)
+        for source, (start, stop) in enumerate(pairwise(edges)):
+            for piece in _pieces(whole[start:stop]):
+                distributed.broadcast(piece, source, self._group)
+
+    @connection_errors()
+    def gather_into(self, whole: Shaped[np.ndarray, " N"], part: Shaped[np.ndarray, " M"]) -> None:
+        """Do the same in rank 0 only."""
+        if self.rank:
+            self.all_gather(np.array([len(part)]))
+            for piece in _pieces(np.ascontiguousarray(part)):
+                distributed.send(piece, 0, self._group)
+            return
+        edges = self._place(whole, part)
+        for source in range(1, self.world_size):
+            for piece in _pieces(whole[edges[source] : edges[source + 1]]):
+                distributed.recv(piece, source, self._group)
+
+    @connection_errors()
+    def reduce_scatter(self, array: Shaped[np.ndarray, " N"], sizes: Int64[np.ndarray, " P"]) -> None:
+        """Sum an array over the processes, in each only its own slice."""
+        for target, (start, stop) in enumerate(pairwise(np.cumsum([0, *sizes]).tolist())):
+            step = _PIECE_BYTES // array.itemsize
+            for first in range(start, stop, step):
+                distributed.reduce(torch.from_numpy(array[first : min(stop, first + step)]), target, group=self._group)
+
+    @connection_errors()
+    def send(self, tensors: Mapping[str, Tensor], target: int) -> None:
+        """Send named tensors to another process: first their names, dtypes and shapes, then each as bytes."""
+        header = [(name, tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()]
+        distributed.send_object_list([header], target, self._group)
+        for tensor in tensors.values():
+            if tensor.numel():
+                distributed.send(tensor.contiguous().view(-1).view(torch.uint8), target, self._group)
+
+    @connection_errors()
+    def receive(self, source: int) -> dict[str, Tensor]:
+        """Receive the named tensors that another process sends."""
+        header: list[Any] = [None]
+        distributed.recv_object_list(header, source, self._group)
+        tensors = {name: torch.empty(shape, dtype=dtype) for name, dtype, shape in header[0]}
+        for tensor in tensors.values():
+            if tensor.numel():
+                distributed.recv(tensor.view(-1).view(torch.uint8), source, self._group)
+        return tensors
+
+    def _place(self, whole: Shaped[np.ndarray, " N"], part: Shaped[np.ndarray, " M"]) -> list[int]:
+        """Copy a part to its place in a whole, unless it is a view of it; return where the parts start, and the length."""
+        edges: list[int] = np.cumsum([0, *self.all_gather(np.array([len(part)]))[:, 0]]).tolist()
+        place = whole[edges[self.rank] : edges[self.rank + 1]]
+        if len(part) and place.ctypes.data != part.ctypes.data:
+            place[:] = part
+        return edges
 
 
-@connection_errors()
-def _sum_over_processes(texts: int, tokens: int, group: Any) -> tuple[int, int]:
-    """Return the numbers of texts and tokens that all processes have counted."""
-    totals = torch.tensor([texts, tokens])
-    distributed.all_reduce(totals, group=group)
-    return int(totals[0]), int(totals[1])
-
-
-@connection_errors()
-def _send(tensors: Mapping[str, Tensor], target: int, group: Any) -> None:
-    """Send named tensors to another process: first their names, dtypes and shapes, then each as bytes."""
-    header = [(name, tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()]
-    distributed.send_object_list([header], target, group)
-    for tensor in tensors.values():
-        if tensor.numel():
-            distributed.send(tensor.contiguous().view(-1).view(torch.uint8), target, group)
-
-
-@connection_errors()
-def _receive(source: int, group: Any) -> dict[str, Tensor]:
-    """Receive the named tensors that ``_send`` sent from another process."""
-    header: list[Any] = [None]
-    distributed.recv_object_list(header, source, group)
-    tensors = {name: torch.empty(shape, dtype=dtype) for name, dtype, shape in header[0]}
-    for tensor in tensors.values():
-        if tensor.numel():
-            distributed.recv(tensor.view(-1).view(torch.uint8), source, group)
-    return tensors
+def _pieces(array: Shaped[np.ndarray, "..."]) -> Iterator[Tensor]:
+    """Yield the bytes of an array in pieces, as tensors that share its memory."""
+    if array.size:
+        yield from torch.split(torch.from_numpy(array.reshape(-1).view(np.uint8)), _PIECE_BYTES)

@@ -21,8 +21,8 @@ from reviewgen.generation import Generator, Pieces, Request, Speller
 from reviewgen.generation.generator import choose_batch_size
 from reviewgen.generation.model_stepper import make_stepper
 from reviewgen.novelty import Index
+from reviewgen.processes import Processes
 from reviewgen.protocols import Tokenizer
-from reviewgen.training.processes import Processes
 
 MAX_SHARE = 0.06
 """The largest share of a run that goes into its evaluations, without the final one."""
@@ -31,17 +31,18 @@ SAMPLE_TOKENS = 100  # of each generated text
 _DENSE_STRIDE, _MAX_FACTOR = 32, 8  # copy_tokens suffice up to this stride of the index; a sparser one needs up to 8 times more
 _TRAINING_COST = 3  # a training step computes three times as much per token as scoring: forward, and backward twice as much
 _MIN_TOKENS, _MIN_COPY_TEXTS = 2_000, 4  # of an evaluation in a run of steps: fewer would measure nothing
-_STATE = ("best", "best_token_copy_rate", "without_gain", "seconds", "best_rank")  # fields saved in checkpoints, by these names
-_RENAMED = {"best_copy_rate": "best_token_copy_rate"}  # names in older checkpoints
-_LATER_STATE = (
+_STATE = (  # fields saved in checkpoints
+    "best",
+    "best_token_copy_rate",
+    "without_gain",
+    "seconds",
+    "best_rank",
     "total_seconds",
     "setup_seconds",
     "seconds_each",
     "copy_texts",
     "rank_to_beat",
-)  # that older checkpoints do not have
-
-
+)
 _UNRANKED = 2, 0.0  # worse than every result
 
 
@@ -157,16 +158,13 @@ class Evaluator:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state to save in a checkpoint."""
-        return {name: getattr(self, name) for name in (*_STATE, *_LATER_STATE)} | {"texts": len(self.documents)}
+        return {name: getattr(self, name) for name in _STATE} | {"texts": len(self.documents)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore the state of another evaluator, of the same documents."""
-        state = {_RENAMED.get(name, name): value for name, value in state.items()}
         for name in _STATE:
             setattr(self, name, state[name])
-        for name in _LATER_STATE:
-            setattr(self, name, state.get(name, getattr(self, name)))
-        self.documents = spread_documents(self.documents, state.get("texts", len(self.documents)))
+        self.documents = spread_documents(self.documents, state["texts"])
 
     def notes(self) -> tuple[str, ...]:
         """Return notes for the end of the run: whether the copy limit was met."""

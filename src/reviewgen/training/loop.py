@@ -1,11 +1,15 @@
-"""One training run by gradient: the model, its optimizers, the training step, and the state that a checkpoint saves.
+"""Training by gradient: steps over lanes that carry their state (truncated BPTT), evaluations, checkpoints and early stopping.
 
-A step may accumulate several batches, and several processes may take it together; the loss is the mean over all their targets.
+In each step every process computes the gradients of its own lanes, of a loss that is divided by the targets of all; the sum over
+the processes then is the gradient of one process with all the lanes. This is a plain all-reduce and not torch's
+DistributedDataParallel: that averages without weights, must know which parameters have no gradient and which steps only
+accumulate, and its advantage, sending the first gradients while the last are computed, gains nothing here: the gradients of a
+recurrent layer are complete only at the end of back-propagation through time.
 """
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -14,9 +18,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from reviewgen.config import TrainingConfig
-from reviewgen.data import IGNORED, Batch, Lanes
-from reviewgen.errors import BrokenPlugin, CheckpointError, TrainingError, first_line
-from reviewgen.protocols import State, SupportsImplementations
+from reviewgen.data import IGNORED, Batch, Lanes, TokenStore
+from reviewgen.errors import BrokenPlugin, CheckpointError, ProcessLost, TrainingError, first_line
+from reviewgen.processes import can_restart, how_to_resume
+from reviewgen.protocols import State, SupportsImplementations, Tokenizer
 from reviewgen.training.autotune import (
     ExecutionConfig,
     Timing,
@@ -26,15 +31,77 @@ from reviewgen.training.autotune import (
     describe_timings,
     keep_threads,
 )
+from reviewgen.training.checkpoints import Checkpoints
 from reviewgen.training.config import Budget, Report, StopReason
 from reviewgen.training.device import IsolatedRng, Threads, autocast, choose_device, choose_precision, to_device
-from reviewgen.training.divergence import DivergenceGuard
 from reviewgen.training.evaluator import Evaluator
 from reviewgen.training.loss import add_own_losses, cross_entropy, own_losses
-from reviewgen.training.optimizing import make_averaged, make_optimizers, set_learning_rate
+from reviewgen.training.optimizing import DivergenceGuard, make_averaged, make_optimizers, set_learning_rate
 from reviewgen.training.schedule import Schedule
 
 _ACCELERATOR_CHECK_STEPS = 50  # between two checks for divergence on an accelerator, each of which waits for it
+_FIELDS = ("steps", "evaluations", "tokens", "position", "best_weights", "budget")  # saved in checkpoints as they are
+
+
+def train_by_gradient(
+    model: nn.Module,
+    tokenizer: Tokenizer,
+    train: TokenStore,
+    config: TrainingConfig,
+    budget: Budget,
+    seed: int,
+    evaluator: Evaluator,
+    checkpoints: Checkpoints | None = None,
+) -> Iterator[Report]:
+    """Train a model by gradient descent and yield a report per step; at the end the model has its best weights.
+
+    With several processes, only the main process has ``checkpoints``. A checkpoint holds the state of all processes. If another
+    process is lost before there is one, the main process keeps the best weights so far.
+
+    Raises:
+        ProcessLost: Another process has ended, and the run can be resumed, or this is not the main process.
+    """
+    processes = evaluator.processes
+    lanes = Lanes(
+        train,
+        bos_id=tokenizer.bos_id,
+        vocab_size=tokenizer.vocab_size,
+        lanes=config.batch_size,
+        bptt=config.bptt,
+        seed=seed,
+        is_random=config.bptt_random,
+        rank=processes.rank,
+        world_size=processes.world_size,
+    )
+    resume_state = processes.broadcast(None if checkpoints is None else checkpoints.pop_state())
+    loop = Loop(model, config, lanes, budget, seed, evaluator, resume_state)
+    report: Report | None = None
+    try:
+        batches = iter(lanes.start_at(*loop.position))
+        for step_batches in zip(*[batches] * config.gradient_accumulation_steps, strict=False):
+            loss = loop.train_step(step_batches)
+            do_save = loop.finish_step(checkpoints is not None and checkpoints.is_due())
+            report = loop.make_report(step_batches[-1], loss, checkpoints.pop_notes() if checkpoints is not None else ())
+            do_evaluate = loop.is_evaluation_due()
+            if loop.has_diverged(wait=do_evaluate or do_save):
+                yield loop.end_diverged(report)
+                break
+            report = loop.evaluate(report) if do_evaluate else report
+            yield report
+            if report.stopped:
+                break
+            state = loop.state() if do_save else None
+            if checkpoints is not None and state is not None:
+                checkpoints.save(loop.steps, state)
+    except ProcessLost as error:
+        if report is None or processes.rank:
+            raise
+        has_checkpoint = checkpoints is not None and bool(checkpoints.steps())
+        if can_restart() or has_checkpoint:
+            raise ProcessLost(f"{error} {how_to_resume(has_checkpoint=has_checkpoint)}") from None
+        yield loop.end_early(report, str(error).removesuffix("."), StopReason.PROCESS_ENDED)
+    finally:
+        loop.release()
 
 
 class Loop:
@@ -76,12 +143,13 @@ class Loop:
         self.device_description = ", ".join(filter(None, parts))
         self.autocast = autocast(self.device.type, self.execution.precision)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.execution.precision == "fp16")
-        self.processes.broadcast_weights(model)
+        model.load_state_dict(self.processes.broadcast(dict(model.state_dict())))
         self.best_weights = _copy_tensors(model)
         model.to(self.device).train()
         self.averaged = make_averaged(model, config.averaging)
-        self.parameters = list(model.parameters())
-        self.started = time.monotonic()
+        self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self.started: float | None = None  # when the clock was started, at the end of the first step
+        self.seconds_before = 0.0  # of an interrupted run
         self.steps = self.evaluations = 0
         self.tokens = 0  # trained on so far, of all processes
         self.position = 0, 0  # epoch, and index in it, of the next batch
@@ -91,111 +159,102 @@ class Loop:
         self.loss_names: tuple[str, ...] = ()  # of the model's own loss terms
         self.losses: dict[str, Tensor] = {}  # of the last step, by those names
         self.rng = IsolatedRng((seed + self.processes.rank) % 2**64, self.device.type)  # dropout differs from process to process
-        self.guard = self._make_guard()
-        own_seconds = None if budget.deadline is None else budget.deadline - self.started
-        self.run_seconds: float | None = self.processes.broadcast(own_seconds)  # all evaluate after the same steps
-        if self.run_seconds is not None:
-            evaluator.limit_to_share_of_seconds(self.run_seconds)
+        if budget.seconds is not None:
+            evaluator.limit_to_share_of_seconds(budget.seconds)
         else:
             evaluator.limit_to_share_of_tokens(round(self._run_tokens()))
         if resume_state is not None:
             try:
                 self._restore(resume_state)
-            except CheckpointError:
+            except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
                 self.threads.restore()
-                raise
+                raise CheckpointError(f"The checkpoint does not fit this model: {first_line(error)}.") from None
+        self.guard = DivergenceGuard(model, self.steps, 1 if self.device.type == "cpu" else _ACCELERATOR_CHECK_STEPS)
 
     def state(self) -> dict[str, Any]:
         """Return everything that determines how the run continues, as tensors and JSON values, to save and resume from.
 
         All processes call it together. What differs between them is in ``own``, by rank.
         """
-        own = {"carried": _to(self.carried_state, torch.device("cpu")), "random": self.rng.states}
-        return {  # saved in checkpoints: the keys stay as they are, so that older checkpoints can be resumed
-            "model": dict(self.model.state_dict()),
-            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
-            "averaged": None if self.averaged is None else dict(self.averaged.state_dict()),
-            "scaler": self.scaler.state_dict(),
-            "best": self.best_weights,
+        own = {"carried_state": _to(self.carried_state, torch.device("cpu")), "rng": self.rng.states}
+        counters = {name: getattr(self, name) for name in _FIELDS} | {"budget": asdict(self.budget)}
+        execution = {**asdict(self.execution), "threads": self.threads.count}
+        return {
+            "parts": {name: dict(part.state_dict()) for name, part in self._parts().items()},
             "own": self.processes.all_gather_object(own),
-            "judge": self.evaluator.state_dict(),
-            "form": asdict(replace(self.execution, threads=self.threads.count)),
-            "seconds_of_one": self.threads.one_thread_seconds,
-            "steps": self.steps,
-            "evaluated": self.evaluations,
-            "place": self.position,
-            "tokens": self.tokens,
-            "schedule_at": self.schedule.progress,
-            "annealing": self.schedule.state_dict(),
-            "seconds": time.monotonic() - self.started,
-            "budget_seconds": self.run_seconds,
+            "counters": counters,
+            "execution": execution,
+            "one_thread_seconds": self.threads.one_thread_seconds,
+            "seconds": self.seconds(),
         }
 
     def _restore(self, state: Mapping[str, Any]) -> None:
-        """Resume from a state, with the time that was left of its budget.
+        """Resume from a state, with the time that was left of its budget."""
+        for name, part in self._parts().items():
+            part.load_state_dict(state["parts"][name])
+        for name in _FIELDS:
+            setattr(self, name, state["counters"][name])
+        self.budget, self.seconds_before = Budget(**state["counters"]["budget"]), state["seconds"]
+        own = state["own"][self.processes.rank]
+        self.rng.resume(own["rng"])
+        self.carried_state = _to(own["carried_state"], self.device)
 
-        Raises:
-            CheckpointError: The state does not fit the model and its optimizers.
-        """
-        try:
-            self.model.load_state_dict(state["model"])
-            for optimizer, optimizer_state in zip(self.optimizers, state["optimizers"], strict=True):
-                optimizer.load_state_dict(optimizer_state)
-            if self.averaged is not None:
-                self.averaged.load_state_dict(state["averaged"])
-            self.scaler.load_state_dict(state["scaler"])
-            self.evaluator.load_state_dict(state["judge"])
-            self.steps, self.evaluations, self.schedule.progress = state["steps"], state["evaluated"], state["schedule_at"]
-            self.tokens = state.get("tokens", self.steps * self._tokens_per_step())
-            self.schedule.load_state_dict(state.get("annealing", {}))
-            self.best_weights, self.position = state["best"], state["place"]
-            own = state["own"][self.processes.rank]
-            self.rng.resume(own["random"])
-            self.carried_state = _to(own["carried"], self.device)
-            self.started = time.monotonic() - state["seconds"]
-            self.run_seconds = state["budget_seconds"]
-            if self.run_seconds is not None:
-                self.budget = Budget(deadline=self.started + self.run_seconds)
-        except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-            raise CheckpointError(f"The checkpoint does not fit this model: {first_line(error)}.") from None
-        self.guard = self._make_guard()
+    def _parts(self) -> dict[str, Any]:
+        """Return what has a ``state_dict``, by name."""
+        parts = {"model": self.model, "averaged": self.averaged, "scaler": self.scaler}
+        parts |= {"evaluator": self.evaluator, "schedule": self.schedule}
+        parts |= {f"optimizer {number}": optimizer for number, optimizer in enumerate(self.optimizers)}
+        return {name: part for name, part in parts.items() if part is not None}
 
     def _choose_execution(self, resume_state: Mapping[str, Any] | None) -> tuple[ExecutionConfig, Threads]:
-        """Return how to compute steps, and set the threads: as in the resume state, or autotuned on a CPU, with a note."""
-        timings: list[Timing] = []
+        """Return how to compute steps, and set the threads: as in the resume state, or autotuned on a CPU, with a note.
+
+        Raises:
+            CheckpointError: The model has no such implementation.
+        """
+        one_thread_seconds: float | None = None
         if resume_state is not None:
-            execution, one_thread_seconds = _restore_execution(resume_state, self.model)
+            execution, one_thread_seconds = ExecutionConfig(**resume_state["execution"]), resume_state["one_thread_seconds"]
             choose_precision(execution.precision, self.device.type)  # raises if the run goes on elsewhere, without it
         else:
             execution = default_execution(self.model, self.config, choose_precision(self.config.precision, self.device.type))
+            timings: list[Timing] = []
             if self.device.type == "cpu" and self.processes.rank == 0:  # the others wait for its result
                 config = keep_threads(self.config, self.processes.world_size)
-                timings = autotune(self.model, execution, config, autotune_seconds(self.budget), self._run_tokens())
+                timings = autotune(self.model, execution, config, autotune_seconds(self.budget.seconds), self._run_tokens())
             timings = self.processes.broadcast(timings)
             tokens = self.config.batch_size * self.config.bptt * self.config.gradient_accumulation_steps
-            one_thread_seconds = min(
-                (tokens / timing.tokens_per_second for timing in timings if timing.execution.threads == 1), default=None
-            )
-        execution = timings[0].execution if timings else execution
-        if len(timings) > 1:
-            self.notes = *self.notes, describe_timings(timings)
+            seconds = [tokens / timing.tokens_per_second for timing in timings if timing.execution.threads == 1]
+            execution = timings[0].execution if timings else execution
+            one_thread_seconds = min(seconds, default=None)
+            self.notes += (describe_timings(timings),) if len(timings) > 1 else ()
         if isinstance(self.model, SupportsImplementations) and execution.implementation is not None:
-            self.model.use_implementation(execution.implementation)
+            try:
+                self.model.use_implementation(execution.implementation)
+            except ValueError as error:
+                raise CheckpointError(f"The checkpoint does not fit this model: {error}") from None
         return execution, Threads(execution.threads, one_thread_seconds)
 
     def train_step(self, batches: Sequence[Batch]) -> Tensor:
         """Take one optimizer step on consecutive batches, unless its loss or gradient is bad; return the cross entropy.
 
         It is in nats per token. The model's own loss terms of the step are in ``losses``.
+
+        Raises:
+            KeyboardInterrupt: A process was interrupted; all processes raise it, in the same step.
+            ProcessLost: Another process has ended.
         """
         start = time.monotonic()
         self.learning_rate = self.schedule.learning_rate(self.steps)
         set_learning_rate(self.optimizers, self.learning_rate * self._length_scale(batches))
         self.model.zero_grad()
-        targets = sum(int((batch.targets != IGNORED).sum()) for batch in batches)
-        losses = sum((self._forward_backward(batch, targets) for batch in batches), torch.zeros((), device=self.device))
+        own_targets = sum(int((batch.targets != IGNORED).sum()) for batch in batches)
+        targets, interrupted = self.processes.all_gather([own_targets, self.processes.interrupts.arrived]).sum(axis=0)
+        if interrupted:
+            raise KeyboardInterrupt
+        losses = sum((self._forward_backward(batch, int(targets)) for batch in batches), torch.zeros((), device=self.device))
         entropy: Tensor
-        entropy, *own = self.processes.average_gradients(self.parameters, losses, targets)
+        entropy, *own = self._sum_gradients(losses)
         self.losses = dict(zip(self.loss_names, own[1:], strict=True))
         self.steps += 1
         self.tokens += self.processes.world_size * sum(batch.ids.size for batch in batches)
@@ -236,6 +295,18 @@ class Loop:
         self.carried_state = detach(state)
         return torch.stack(losses).detach()
 
+    def _sum_gradients(self, losses: Float[Tensor, " L"]) -> Float[Tensor, " L"]:
+        """Sum the gradients over the processes; return the sum of the losses. A parameter without a gradient gets zeros."""
+        if self.processes.world_size == 1:
+            return losses
+        for parameter in self.parameters:
+            parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+        gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+        *sums, summed = self.processes.sum_tensors([*gradients, losses])
+        for gradient, total in zip(gradients, sums, strict=True):
+            gradient.copy_(total)
+        return summed
+
     def _clip_gradients(self, loss: Tensor) -> bool:
         """Clip the gradients by their global norm; return whether the optimizers may use them."""
         for optimizer in self.optimizers:
@@ -246,13 +317,32 @@ class Loop:
         # Infinite gradients are common in fp16: the scaler lowers its scale, and the run has not diverged.
         return self.guard.allows_step(self.steps, loss, None) and bool(norm.isfinite())
 
+    def seconds(self) -> float:
+        """Return the training time so far, from the end of the first step."""
+        return self.seconds_before + (0.0 if self.started is None else time.monotonic() - self.started)
+
+    def finish_step(self, is_checkpoint_due: bool) -> bool:
+        """Start the clock after the first step, and update the progress; return whether to save a checkpoint now.
+
+        The progress reserves time for a last evaluation. The main process's clock decides: all take the same steps.
+        """
+        self.started = time.monotonic() if self.started is None else self.started
+        progress = self.steps / max(1, self.total_steps)
+        if self.budget.seconds is not None:
+            total = self.budget.seconds - self.evaluator.seconds
+            progress = self.seconds() / total if total > 0 else 1.0
+        if self.processes.world_size > 1:
+            progress, is_checkpoint_due = self.processes.all_gather([progress, is_checkpoint_due])[0].tolist()
+        self.schedule.progress = min(1.0, progress)
+        return bool(is_checkpoint_due)
+
     def make_report(self, batch: Batch, loss: Tensor, notes: tuple[str, ...]) -> Report:
         """Return the report of a step: of its last batch, its loss, and further notes."""
         notes, self.notes = (*self.notes, *notes), ()
         return Report(
             step=self.steps,
-            progress=self.progress(),
-            seconds=time.monotonic() - self.started,
+            progress=self.schedule.progress,
+            seconds=self.seconds(),
             tokens=self.tokens,
             epoch=batch.epoch,
             loss=loss,
@@ -269,24 +359,13 @@ class Loop:
         """Return whether a NaN or infinite loss or gradient is known; only with ``wait`` is an accelerator waited for."""
         return self.guard.bad_step > 0 or (wait and not self.guard.check(self.steps))
 
-    def progress(self) -> float:
-        """Return the share of the budget used so far, reserving time for a last evaluation."""
-        if self.budget.deadline is not None:
-            total = self.budget.deadline - self.evaluator.seconds - self.started
-            own = (time.monotonic() - self.started) / total if total > 0 else 1.0
-            progress = float(self.processes.all_gather([own])[0, 0])  # the main process's clock: all take the same steps
-        else:
-            progress = self.steps / max(1, self.total_steps)
-        self.schedule.progress = min(1.0, progress)
-        return self.schedule.progress
-
     def is_evaluation_due(self) -> bool:
         """Return whether to evaluate after this step: at the end of the run, else where the schedule and their share allow it."""
         if self.schedule.is_over(self.steps):
             return True
-        if not self.schedule.is_evaluation_due(self.evaluations, self.config.evaluations, self.steps):
+        if self.schedule.evaluations_due(self.config.evaluations, self.steps) <= self.evaluations:
             return False
-        return self.run_seconds is None or self.evaluator.has_time(self.schedule.progress * self.run_seconds)
+        return self.budget.seconds is None or self.evaluator.has_time(self.schedule.progress * self.budget.seconds)
 
     @property
     def evaluated_model(self) -> Any:
@@ -309,7 +388,7 @@ class Loop:
             self.evaluator.end_warmup()
         stopped = self._stop_reason()
         notes = report.notes + self.evaluator.metrics.pop_notes() + (self.evaluator.notes() if stopped else ())
-        can_anneal = self.evaluator.best < math.inf and not self.schedule.is_annealing
+        can_anneal = self.evaluator.best < math.inf and self.schedule.annealing is None
         if stopped is None and can_anneal and self.evaluator.without_gain >= self.config.patience:
             notes += (self._anneal(),)
         return replace(report, **vars(result), stopped=stopped, notes=notes, evaluation_seconds=self.evaluator.total_seconds)
@@ -318,9 +397,9 @@ class Loop:
         """Return why the run ends after an evaluation; None if it continues."""
         if not self.schedule.is_over(self.steps):
             return None
-        if self.schedule.is_annealing:
+        if self.schedule.annealing is not None:
             return StopReason.NO_MORE_GAIN
-        return StopReason.ALL_STEPS_TAKEN if self.budget.deadline is None else StopReason.BUDGET_SPENT
+        return StopReason.ALL_STEPS_TAKEN if self.budget.seconds is None else StopReason.BUDGET_SPENT
 
     def _anneal(self) -> str:
         """Return to the best weights, and lower the learning rate from there to zero; return a note for the user."""
@@ -376,11 +455,6 @@ class Loop:
         if self.evaluator.best < math.inf:
             self.model.load_state_dict(self.best_weights)
 
-    def _tokens_per_step(self) -> int:
-        """Return the tokens of an optimizer step, of all processes; with random lengths, of one of length ``bptt``."""
-        lanes = self.lanes
-        return self.config.gradient_accumulation_steps * lanes.lanes * lanes.bptt * self.processes.world_size
-
     def _length_scale(self, batches: Sequence[Batch]) -> float:
         """Return what scales the learning rate: the length of a step's batches as a share of ``bptt`` where it is random.
 
@@ -392,31 +466,14 @@ class Loop:
         return length / (len(batches) * self.lanes.bptt)
 
     def _run_tokens(self) -> float:
-        """Return the tokens of the whole run; infinite if it has a time budget."""
-        return self.total_steps * self._tokens_per_step() if self.budget.deadline is None else math.inf
-
-    def _make_guard(self) -> DivergenceGuard:
-        return DivergenceGuard(self.model, self.steps, 1 if self.device.type == "cpu" else _ACCELERATOR_CHECK_STEPS)
+        """Return the tokens of the whole run, of all processes; infinite if it has a time budget."""
+        tokens = self.config.gradient_accumulation_steps * self.lanes.lanes * self.lanes.bptt * self.processes.world_size
+        return self.total_steps * tokens if self.budget.seconds is None else math.inf
 
 
 def detach(state: State) -> State:
     """Return a state detached from the autograd graph, so that back-propagation ends there."""
     return tuple(detach(part) for part in state) if isinstance(state, tuple) else state.detach()
-
-
-def _restore_execution(resume_state: Mapping[str, Any], model: Any) -> tuple[ExecutionConfig, float | None]:
-    """Return the execution config of an interrupted run, and the seconds of a step with one thread if they were measured.
-
-    Raises:
-        CheckpointError: The model has no such implementation.
-    """
-    try:
-        execution = ExecutionConfig(**resume_state["form"])
-        if isinstance(model, SupportsImplementations):
-            model.use_implementation(str(execution.implementation))  # raises if the model does not have it
-        return execution, resume_state["seconds_of_one"]
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"The checkpoint does not fit this model: {error}") from None
 
 
 def _to(state: State, device: torch.device) -> State:

@@ -62,11 +62,11 @@ class Sizing:
     epochs: float
 
     def describe(self, seconds: float) -> str:
-        """Return the choice for the remaining seconds, as a sentence."""
+        """Return the choice for some seconds of training, as a sentence."""
         settings = ", ".join(f"{name}={value}" for name, value in {**self.model, **self.training}.items())
         epochs = f"{self.epochs:,.0f}" if self.epochs >= 100 else f"{self.epochs:.1f}"
         return (
-            f"Chosen for the {seconds:.0f} s that are left: {settings} ({self.parameters:,} parameters), about "
+            f"Chosen for {seconds:.0f} s of training: {settings} ({self.parameters:,} parameters), about "
             f"{epochs} epochs at {self.tokens_per_second:,.0f} tokens per second."
         )
 

@@ -33,7 +33,8 @@ def move(model: ReviewModel, device: str) -> None:
     model_class, _ = find_model(model.bundle.model_plugin.name)
     if not issubclass(model_class, torch.nn.Module):
         return
-    from reviewgen.training import choose_device, process_state  # accelerate, half a second
+    from reviewgen.processes import process_state
+    from reviewgen.training import choose_device  # accelerate, half a second
 
     if process_state().device.type != "cpu":
         try:

@@ -7,9 +7,8 @@ from reviewgen.data import read_documents, trained_on
 from reviewgen.evaluation import Document, Evaluation, Totals, add_up, add_up_documents, batches
 from reviewgen.generation.request import device_facts
 from reviewgen.model import ReviewModel
+from reviewgen.processes import all_processes, everywhere
 from reviewgen.receipts import library_versions
-from reviewgen.training import all_processes
-from reviewgen.training.rounds import everywhere
 from reviewgen.writing.devices import move
 from reviewgen.writing.inputs import name_source, reading_errors, share_batches
 

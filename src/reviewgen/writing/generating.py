@@ -22,9 +22,8 @@ from reviewgen.errors import ConfigError, quoted
 from reviewgen.generation import GenerateOptions, Request, make_request
 from reviewgen.generation.request import device_facts
 from reviewgen.model import ReviewModel
+from reviewgen.processes import Processes, all_processes, everywhere, main_process_only, share_tasks
 from reviewgen.receipts import library_versions
-from reviewgen.training import Processes, all_processes
-from reviewgen.training.rounds import everywhere, main_process_only, share_tasks
 from reviewgen.writing.devices import move
 from reviewgen.writing.inputs import load_saved
 from reviewgen.writing.layout import SHARD_TEXTS, Layout, make_layout

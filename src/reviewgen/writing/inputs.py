@@ -13,8 +13,7 @@ from reviewgen.data import DataConfig, open_source, workspace
 from reviewgen.errors import ConfigError, DataError
 from reviewgen.inputs import is_pipe
 from reviewgen.model import ReviewModel, check_model
-from reviewgen.training import Processes
-from reviewgen.training.rounds import everywhere, share_stream
+from reviewgen.processes import Processes, everywhere, share_stream
 
 Item = TypeVar("Item")
 

@@ -23,10 +23,9 @@ from reviewgen.evaluation import token_losses
 from reviewgen.generation.generator import require_index
 from reviewgen.generation.request import device_facts
 from reviewgen.model import ReviewModel
+from reviewgen.processes import Processes, all_processes, everywhere
 from reviewgen.receipts import library_versions
 from reviewgen.storage import write_file
-from reviewgen.training import Processes, all_processes
-from reviewgen.training.rounds import everywhere
 from reviewgen.writing.devices import move
 from reviewgen.writing.inputs import identify_source, load_saved, name_source, reading_errors, share_batches
 from reviewgen.writing.layout import SHARD_TEXTS, Layout, make_layout

@@ -19,9 +19,8 @@ from reviewgen.config import read_json
 from reviewgen.data import digest_file
 from reviewgen.errors import ConfigError, OutputExists
 from reviewgen.partial import JOB_FILE, TABLE_KINDS, PartialFolder, differences, remove_entry
+from reviewgen.processes import Processes, everywhere, main_process_only, share_tasks
 from reviewgen.storage import fsync_file, fsync_folder, publish, refuse_existing, write_file
-from reviewgen.training import Processes
-from reviewgen.training.rounds import everywhere, main_process_only, share_tasks
 from reviewgen.writing.layout import Layout, join_shards, write_shard
 from reviewgen.writing.manifest import FORMAT, MANIFEST, changed_manifest, is_summary, read_manifest, require_files
 from reviewgen.writing.parts import TextPart
