@@ -327,7 +327,7 @@ def _train(corpus: Corpus, choice: TokenizerChoice, work: Work, size: int) -> No
     def train() -> Any:
         if is_cut:
             return cls.combine([cls.load(target) for target in targets])
-        return choice.trained or cls.train(corpus.texts("train"), choice.config)
+        return cls.train(corpus.texts("train"), choice.config) if choice.trained is None else choice.trained
 
     work.main(lambda: work.job.write("store/tokenizer", lambda folder: _save(train(), folder)))
 
