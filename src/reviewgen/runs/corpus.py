@@ -30,9 +30,10 @@ from reviewgen.data import (
     is_url,
     prepare_store,
     require_splits,
+    words_of_store,
 )
 from reviewgen.errors import ConfigError, DataError, quoted
-from reviewgen.lexicon import Lexicon, WordCounts, build_lexicon, count_words, decode_texts, token_symbols
+from reviewgen.lexicon import Lexicon, build_lexicon, token_symbols
 from reviewgen.novelty import Index, build_index, read_index
 from reviewgen.processes import SharedWork, all_processes, everywhere, process_state
 from reviewgen.protocols import Tokenizer
@@ -160,7 +161,7 @@ def tokenize(plan: TrainingPlan, read: ReadCorpus) -> PreparedCorpus:
     index, lexicon, words = None, None, frozenset[str]()
     if process_state().is_main_process:
         index = _find_index(plan, read.corpus.fingerprint, tokenizer, folder, stores["train"])
-        lexicon, words = _build_lexicon(plan, tokenizer, stores["train"])
+        lexicon, words = _build_lexicon(plan, tokenizer, folder)
     notes = tuple(dict.fromkeys((*read.notes, *folder.facts["notes"])))
     return PreparedCorpus(read.corpus, conditions, tokenizer, stores, index, lexicon, words, notes)
 
@@ -182,21 +183,16 @@ def _fingerprint(parts: TrainingParts, corpus: str) -> str:
     return fingerprint(facts, parts.tokenizer_plugin.name, to_dict(parts.tokenizer_config))
 
 
-def _build_lexicon(plan: TrainingPlan, tokenizer: Tokenizer, store: TokenStore) -> tuple[Lexicon | None, frozenset[str]]:
+def _build_lexicon(plan: TrainingPlan, tokenizer: Tokenizer, store: StoreFolder) -> tuple[Lexicon | None, frozenset[str]]:
     """Return the lexicon of the training text, and all its words in lower case if there are metrics.
 
     Of a model that is trained further, both include the words that it knows.
     """
-    symbols, has_metrics = token_symbols(tokenizer), bool(plan.parts.training.metrics)
     before = None if plan.parts.trained is None else plan.parts.trained.bundle.lexicon
-    counts, lexicon = WordCounts(), None
-    if symbols is not None:
-        counts = count_words(store.blocks, symbols)
-        lexicon = build_lexicon(counts, before)
-    elif has_metrics:
-        for text in decode_texts(store.blocks, tokenizer):
-            counts.add(text)
-    store.release_pages()
+    symbols = token_symbols(tokenizer)
+    counts = words_of_store(store, symbols)
+    lexicon = None if symbols is None else build_lexicon(counts, before)
+    has_metrics = bool(plan.parts.training.metrics)
     return lexicon, frozenset(word.casefold() for word in (*counts.words, *(before or ())) if has_metrics)
 
 
