@@ -10,11 +10,11 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
     from reviewgen.config import EvaluateOptions
+    from reviewgen.config.keywords import CorpusOptions, PrepareOptions, TrainOptions
     from reviewgen.data import StoreFolder
     from reviewgen.generation import GenerateOptions
     from reviewgen.model import LoadOptions, ReviewModel
     from reviewgen.pictures import LearningCurves
-    from reviewgen.runs.plan import CorpusOptions, PrepareOptions, TrainOptions
     from reviewgen.search import SamplingTrial, SweepRow, TuneTrial
     from reviewgen.writing.table import WrittenTexts
 
@@ -103,10 +103,10 @@ def train(start: "str | ReviewModel", source: Any, *, progress: bool = True, **o
     """
     from reviewgen.compiled.notice import compiling_notice
     from reviewgen.config import refuse_unknown_options
+    from reviewgen.config.keywords import TrainOptions
     from reviewgen.errors import AlreadyTrained, ConfigError, quoted
     from reviewgen.interrupts import uninterrupted
     from reviewgen.runs import TrainingRun
-    from reviewgen.runs.plan import TrainOptions
     from reviewgen.runs.progress import open_view
 
     refuse_unknown_options(options, TrainOptions, "train")

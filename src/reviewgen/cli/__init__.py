@@ -1,71 +1,59 @@
 """The command line: ``reviewgen train | prepare | plot | sweep | tune | blend | generate | replay | play | evaluate`` and more.
 
-Parses arguments, calls the API and prints results. Heavy imports stand inside the commands, so that ``--help`` is fast.
+A command parses its arguments, calls the library and prints the result. Heavy imports stand inside the commands, so that
+``--help`` is fast.
 
-    train, prepare, plot, sweep, tune, tune_sampling, blend, compare    one file a command
-    settings                           ``settings``: every setting of a preset
-    generate, sampling, file, tables   ``generate`` and ``replay``; the generation options; texts into a file or a table
-    play                               ``play``
-    graph                              ``graph``
-    explain, explain_tables            ``explain``; its tables
-    export                             ``export``
-    use                                ``evaluate``, ``score``, ``novelty``
-    share                              ``push``, ``pull``
-    serve, demo                        one file a command
-    look                               ``list``, ``doctor``
-    plugin                             ``plugin new``, ``plugin check``
-    options, console, streams, ranks    what the commands share: options, output, standard streams and interrupts, launchers
+    train      ``train``, ``prepare``
+    search     ``sweep``, ``tune``, ``tune-sampling``
+    generate   ``generate``, ``replay``
+    measure    ``evaluate``, ``score``, ``novelty``, ``blend``
+    compare    ``compare``
+    look       ``explain``, ``graph``, ``plot``; explain_tables prints the first
+    play       ``play``
+    share      ``export``, ``push``, ``pull``
+    serve      ``serve``, ``demo``
+    inspect    ``list``, ``settings``, ``doctor``, ``plugin new``, ``plugin check``
+    options    the options, made from the classes that declare them, and the parsing of values
+    console    what all commands print
 """
 
+import contextlib
 import inspect
+import io
 import os
 import sys
 from collections.abc import Callable
-from functools import partial
 from typing import Annotated, Any
 
 import typer
 
-from reviewgen.cli import (
-    blend,
-    compare,
-    demo,
-    explain,
-    export,
-    generate,
-    graph,
-    look,
-    play,
-    plot,
-    plugin,
-    prepare,
-    ranks,
-    sampling,
-    serve,
-    settings,
-    share,
-    sweep,
-    train,
-    tune,
-    tune_sampling,
-    use,
-)
-from reviewgen.cli.console import echo, print_usage_error, show_warnings
-from reviewgen.cli.streams import close_output, describe_os_error, finish_output, interruptible, is_closed_pipe, open_streams
-from reviewgen.errors import ConfigError, ReviewgenError, SourceError
-from reviewgen.interrupts import INTERRUPTED, caught
+from reviewgen.cli import compare, generate, inspecting, look, measure, play, search, serve, share, train
+from reviewgen.cli.console import echo, escape, note, notes, show_log
+from reviewgen.errors import ConfigError, ProcessLost, ReviewgenError, SourceError, shortened
+from reviewgen.interrupts import INTERRUPTED, caught, uninterrupted
 from reviewgen.version import __version__
 
 __all__ = ["app", "main"]
 
+_LINE = 490  # characters of a line about wrong arguments
+_ENVIRONMENT = {
+    "DATASETS_VERBOSITY": "critical",  # its errors are raised as ours, in one sentence
+    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+    "HF_HUB_VERBOSITY": "error",
+    "TOKENIZERS_PARALLELISM": "true",
+    "TORCH_CPP_LOG_LEVEL": "FATAL",  # of a lost connection, torch prints a C++ stack trace; we print one sentence
+    "GOMP_SPINCOUNT": "30000",  # longer busy-waiting made an LSTM 50 times slower on a shared machine
+}
+_GROUP: dict[str, Any] = {
+    "no_args_is_help": True,
+    "context_settings": {"help_option_names": ["-h", "--help"]},
+    "pretty_exceptions_enable": False,
+    "rich_markup_mode": None,
+}
 app = typer.Typer(
-    name="reviewgen",
-    help="Train small text generators on a corpus of reviews, from scratch and in minutes.",
-    no_args_is_help=True,
-    context_settings={"help_option_names": ["-h", "--help"]},
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
+    name="reviewgen", help="Train small text generators on a corpus of reviews, from scratch and in minutes.", **_GROUP
 )
+_plugin = typer.Typer(help="Write the package of a new plugin, and check an installed one.", **_GROUP)
 
 
 def _print_version(is_asked: bool) -> bool:
@@ -82,89 +70,105 @@ def _options(
     pass
 
 
-def _add(name: str, command: Callable[..., None]) -> None:
+def _add(group: typer.Typer, name: str, command: Callable[..., None]) -> None:
     """Add a command; the list of commands has the whole first line of its docstring, which typer would cut off."""
-    app.command(name, short_help=(inspect.getdoc(command) or "").partition("\n")[0])(interruptible(command))
+    group.command(name, short_help=(inspect.getdoc(command) or "").partition("\n")[0])(command)
 
 
-_add("train", train.train)
-_add("prepare", prepare.prepare)
-_add("settings", settings.settings)
-_add("plot", plot.plot)
-_add("sweep", sweep.sweep)
-_add("tune", tune.tune)
-_add("tune-sampling", tune_sampling.tune_sampling)
-_add("blend", blend.blend)
-_add("compare", compare.compare)
-_add("generate", generate.generate)
-_add("replay", generate.replay)
-_add("play", play.play)
-_add("graph", graph.graph)
-_add("evaluate", use.evaluate)
-_add("score", use.score)
-_add("novelty", use.novelty)
-_add("explain", explain.explain)
-_add("export", export.export)
-_add("push", share.push)
-_add("pull", share.pull)
-_add("serve", serve.serve)
-_add("demo", demo.demo)
-_add("list", look.list_plugins)
-_add("doctor", look.doctor)
-app.add_typer(plugin.app, name="plugin", short_help=plugin.app.info.help)
+_COMMANDS: dict[str, Callable[..., None]] = {
+    "train": train.train,
+    "prepare": train.prepare,
+    "settings": inspecting.settings,
+    "plot": look.plot,
+    "sweep": search.sweep,
+    "tune": search.tune,
+    "tune-sampling": search.tune_sampling,
+    "blend": measure.blend,
+    "compare": compare.compare,
+    "generate": generate.generate,
+    "replay": generate.replay,
+    "play": play.play,
+    "graph": look.graph,
+    "evaluate": measure.evaluate,
+    "score": measure.score,
+    "novelty": measure.novelty,
+    "explain": look.explain,
+    "export": share.export,
+    "push": share.push,
+    "pull": share.pull,
+    "serve": serve.serve,
+    "demo": serve.demo,
+    "list": inspecting.list_plugins,
+    "doctor": inspecting.doctor,
+}
+for _name, _command in _COMMANDS.items():
+    _add(app, _name, _command)
+_add(_plugin, "new", inspecting.new_plugin)
+_add(_plugin, "check", inspecting.check_plugin)
+app.add_typer(_plugin, name="plugin", short_help=_plugin.info.help)
 
 
 def main() -> None:
     """Run a command; exit with status 0, 1 if it failed (with a message), 2 on bad usage, or 130 if it was interrupted.
 
-    Several processes of a launcher exit with 1 in place of 2.
+    Of several processes of a launcher, the main process alone prints notes and results.
     """
-    for name, value in (
-        ("DATASETS_VERBOSITY", "critical"),  # its errors are raised as ours, in one sentence
-        ("HF_DATASETS_DISABLE_PROGRESS_BARS", "1"),
-        ("HF_HUB_VERBOSITY", "error"),
-        ("TOKENIZERS_PARALLELISM", "true"),
-        ("TORCH_CPP_LOG_LEVEL", "FATAL"),  # of a lost connection, torch prints a C++ stack trace; we print one sentence
-        ("GOMP_SPINCOUNT", "30000"),  # longer busy-waiting made an LSTM 50 times slower on a shared machine
-    ):
+    for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    open_streams()
-    show_warnings()
+    for stream in (sys.stdout, sys.stderr):  # a character that the terminal cannot encode is printed as an escape
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    notes.quiet = os.environ.get("RANK", "0") != "0"
+    show_log()
     with caught():
-        status = _run()
-        if status not in (0, None, INTERRUPTED) and ranks.count_processes() > 1:
-            ranks.leave()
-            status = 1
-    sys.exit(status)
+        sys.exit(_run())
 
 
 def _run() -> Any:
     """Run a command and return its exit status."""
     try:
         if sys.argv[1:2] == ["generate"]:
-            sampling.refuse_foreign_names(sys.argv[2:])
+            generate.refuse_foreign_names(sys.argv[2:])
         try:
             status = app(standalone_mode=False)
         except SystemExit as end:
             status = end.code
-        finish_output()
+        sys.stdout.flush()
         return status
-    except (ConfigError, SourceError) as problem:
-        ranks.report(problem)
-        return 2
+    except KeyboardInterrupt:
+        note("Interrupted.")
+        return INTERRUPTED
     except ReviewgenError as problem:
-        ranks.report(problem)
+        _report(problem, str(problem))
+        return 2 if isinstance(problem, ConfigError | SourceError) else 1
+    except typer.Abort as problem:
+        _report(problem, "The input has ended.")
+    except MemoryError as problem:
+        _report(problem, "The memory of this machine is used up. Use fewer or shorter texts, or a smaller model.")
     except OSError as problem:  # for example a disk that fills up while code is compiled, or a closed standard output
-        close_output()
-        if not is_closed_pipe(problem):
-            ranks.report(describe_os_error(problem))
-    except typer.Abort:
-        ranks.report("The input has ended.")
-    except MemoryError:
-        ranks.report("The memory of this machine is used up. Use fewer or shorter texts, or a smaller model.")
+        with contextlib.suppress(OSError):  # the interpreter would try again at its end to write what is left
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(problem, BrokenPipeError):  # head ends once it has its lines
+            where = "A step was refused" if problem.filename is None else f"{os.fsdecode(problem.filename)} cannot be used"
+            _report(problem, f"{where}: {problem.strerror or problem or type(problem).__name__}.")
     except Exception as problem:
         if not hasattr(problem, "show") or not hasattr(problem, "exit_code"):  # else one of typer's, for an argument
             raise
-        ranks.report(problem, partial(print_usage_error, problem))
+        said = io.StringIO()
+        problem.show(file=said)
+        for line in said.getvalue().splitlines():
+            sys.stderr.write(escape(shortened(line, _LINE)) + "\n")
         return problem.exit_code
     return 1
+
+
+def _report(problem: BaseException, text: str) -> None:
+    """Print an error message; another process than the main one leaves its own to the launcher, which prints it."""
+    with uninterrupted():  # the launcher may be ending this process because another one has ended
+        if notes.quiet and "TORCHELASTIC_ERROR_FILE" in os.environ:
+            from torch.distributed.elastic.multiprocessing.errors import get_error_handler
+
+            get_error_handler().record_exception(problem)
+        elif not notes.quiet or not isinstance(problem, ProcessLost):
+            notes.quiet = False
+            note(f"error: {text}", "red")

@@ -1,27 +1,33 @@
-"""Console output: results to standard output, progress and notes to standard error.
+"""What commands print: results to standard output, progress and notes to standard error.
 
 What others have written (names of files and columns, texts, messages of servers) may hold escape sequences that move the cursor,
 set the title of a terminal or hide text. All output passes through here, and control characters are printed as escapes. Generated
 texts keep their line breaks, and where standard output is not a terminal they are written as they are.
 """
 
-import io
 import json
 import logging
 import re
 import sys
-from collections.abc import Iterable
-from typing import Any
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.status import Status
 from rich.text import Text
 
-from reviewgen.errors import shortened
+from reviewgen.errors import counted
+from reviewgen.interrupts import INTERRUPTED, begin
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from reviewgen.writing.table import WrittenTexts
 
 _MIN_WIDTH = 20  # characters
-_LINE = 490  # characters of a line about wrong arguments
 
 _CONTROL = re.compile(
     "[\x00-\x1f\x7f-\x9f"  # C0 and C1, which begin escape sequences
@@ -29,6 +35,8 @@ _CONTROL = re.compile(
     "\u2060-\u2065\u206a-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e0fff"  # characters that nothing shows
     "\ud800-\udfff]"  # bytes of file names that are not text
 )
+
+T = TypeVar("T")
 
 
 def escape(text: str, keep: str = "") -> str:
@@ -47,9 +55,8 @@ class TerminalConsole(Console):
     """
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(markup=False, emoji=False, **options)
-        if self.width < _MIN_WIDTH:  # rich prints nothing at all where COLUMNS is 0
-            self.width = _MIN_WIDTH
+        super().__init__(markup=False, emoji=False, highlight=False, **options)
+        self.width = max(self.width, _MIN_WIDTH)  # rich prints nothing at all where COLUMNS is 0
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """Yield the segments of what is printed."""
@@ -58,48 +65,16 @@ class TerminalConsole(Console):
 
     def status(self, status: RenderableType, **options: Any) -> Status:
         """Return what shows inside a block what is being done; on a terminal only, whatever the environment claims."""
-        return _Status(status, console=self if self.file.isatty() else Console(quiet=True), **options)
+        console = self if self.file.isatty() else Console(quiet=True)
+        return Status(Text(status) if isinstance(status, str) else status, console=console, **options)
 
 
-class _Status(Status):
-    """A status of rich whose strings are not markup: they name files, models and what else the user has given."""
-
-    def __init__(self, status: RenderableType, **options: Any) -> None:
-        super().__init__(_plain(status), **options)
-
-    def update(self, status: RenderableType | None = None, **options: Any) -> None:
-        """Show another status."""
-        super().update(None if status is None else _plain(status), **options)
-
-
-def _plain(status: RenderableType) -> RenderableType:
-    return Text(status) if isinstance(status, str) else status
-
-
-notes = TerminalConsole(stderr=True, highlight=False, soft_wrap=True)
+notes = TerminalConsole(stderr=True, soft_wrap=True)
 
 
 def note(text: str, style: str | None = None) -> None:
-    """Print a note of one line to standard error."""
-    _print_note(escape(text), style)
-
-
-def error(text: str) -> None:
-    """Print an error message to standard error."""
-    _print_note("error: " + escape(text), "red")
-
-
-def _print_note(text: str, style: str | None) -> None:
-    """Print a line to standard error; a terminal gets it broken between words, which it would not do itself."""
-    notes.print(text, style=style, soft_wrap=not notes.file.isatty())
-
-
-def print_usage_error(problem: Any) -> None:
-    """Print what typer says about an argument, which it quotes as it was given."""
-    said = io.StringIO()
-    problem.show(file=said)
-    for line in said.getvalue().splitlines():
-        sys.stderr.write(escape(shortened(line, _LINE)) + "\n")
+    """Print a note of one line to standard error; on a terminal it is broken between words."""
+    notes.print(escape(text), style=style, soft_wrap=not notes.file.isatty())
 
 
 def echo(text: str = "") -> None:
@@ -112,12 +87,44 @@ def echo_text(text: str, end: str = "\n") -> None:
     sys.stdout.write((escape(text, "\n\t") if sys.stdout.isatty() else text) + end)
 
 
-def print_json(value: Any) -> None:
-    """Print the result of a command as one JSON object."""
-    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
-    if sys.stdout.isatty():
-        text = _CONTROL.sub(lambda found: found[0] if found[0] == "\n" else json.dumps(found[0])[1:-1], text)
-    sys.stdout.write(text + "\n")
+def show(facts: Any, as_json: bool, *lines: RenderableType) -> None:
+    """Print the result of a command: its facts as one JSON object, or lines and tables of rich."""
+    if as_json:
+        text = json.dumps(facts, indent=2, ensure_ascii=False, allow_nan=False)
+        if sys.stdout.isatty():
+            text = _CONTROL.sub(lambda found: found[0] if found[0] == "\n" else json.dumps(found[0])[1:-1], text)
+        sys.stdout.write(text + "\n")
+        return
+    console = TerminalConsole()
+    for line in lines:
+        if isinstance(line, str):
+            echo(line)
+        else:
+            console.print(line)
+
+
+def make_table(*columns: str, rows: Iterable[Iterable[Any]] = (), left: Iterable[str] = (), **options: Any) -> "Table":
+    """Return a table; columns of numbers stand to the right, those in ``left`` hold texts, and may be folded."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, **options)
+    for column in columns:
+        is_text = column in left
+        table.add_column(column, justify="left" if is_text else "right", no_wrap=not is_text, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(str(cell)) if not isinstance(cell, Text) else cell for cell in row))
+    return table
+
+
+def show_written(written: "WrittenTexts", as_json: bool, *lines: str) -> None:
+    """Print what a table of texts has, in the main process."""
+    if notes.quiet:
+        return
+    files, texts = counted(len(written.files), "file"), counted(written.texts, "text")
+    is_new = "" if written.is_new else "complete already: "
+    facts = {"out": str(written.out), "texts": written.texts, **written.summary, "files": list(written.files)}
+    show(facts | {"is_new": written.is_new}, as_json, *lines, f"{written.out}: {is_new}{texts}, {files}.")
 
 
 class _NoteHandler(logging.Handler):
@@ -128,12 +135,69 @@ class _NoteHandler(logging.Handler):
 _handler = _NoteHandler()
 
 
-def show_warnings() -> None:
-    """Print the warnings of the library as notes."""
-    logging.getLogger("reviewgen").addHandler(_handler)
-
-
 def show_log() -> None:
-    """Print all log messages of the library as notes."""
-    show_warnings()
-    logging.getLogger("reviewgen").setLevel(logging.INFO)
+    """Print the log messages of the library as notes."""
+    logger = logging.getLogger("reviewgen")
+    logger.addHandler(_handler)
+    logger.setLevel(logging.INFO)
+
+
+@contextmanager
+def working(text: str) -> Iterator[Callable[[str], None]]:
+    """Show inside a block what is being done; yield a function that shows something else."""
+    begin()
+    with notes.status(text) as status:
+        yield lambda now: status.update(Text(now))
+
+
+@contextmanager
+def resumable() -> Iterator[None]:
+    """Say after an interrupt that the command can be given again, and end it."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        note("Interrupted. The same command goes on from the finished parts.")
+        sys.exit(INTERRUPTED)
+
+
+@contextmanager
+def progress() -> Iterator[Callable[[str, int, int | None], None]]:
+    """Show a progress bar on a terminal; yield ``progress(stage, done, total)``, which moves it."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    begin()
+    stage_column, rate_column = TextColumn("{task.description}", markup=False), TextColumn("{task.fields[rate]}")
+    columns = (stage_column, BarColumn(), MofNCompleteColumn(), rate_column, TimeRemainingColumn())
+    is_shown = notes.file.isatty() and not notes.quiet
+    with Progress(*columns, console=notes, transient=True, disable=not is_shown) as shown:
+        task = shown.add_task("Starting", total=None, rate="")
+        stages: dict[str, tuple[float, int]] = {}
+
+        def move(stage: str, done: int, total: int | None) -> None:
+            started, before = stages.setdefault(stage, (time.monotonic(), done))
+            rate = (done - before) / max(time.monotonic() - started, 1e-9)
+            text = f"{rate:,.0f} texts/s" if done > before else ""
+            shown.update(task, description=stage, completed=done, total=total, rate=text)
+
+        yield move
+
+
+class Finished(list[T]):
+    """The finished results of a command that Ctrl-C cuts short.
+
+    Attributes:
+        is_interrupted: Whether it has.
+    """
+
+    is_interrupted = False
+
+
+@contextmanager
+def keeping(hint: str) -> Iterator[Finished[Any]]:
+    """Let an interrupt end the block with a note; yield the list of what is finished, which is kept."""
+    finished = Finished[Any]()
+    try:
+        yield finished
+    except KeyboardInterrupt:
+        note(f"Interrupted; {hint}")
+        finished.is_interrupted = True

@@ -1,9 +1,10 @@
 """``reviewgen generate | replay``: generates texts, with receipts; and generates the texts of receipts again."""
 
+import json
 import os
 import secrets
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -11,11 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from reviewgen.cli import options, sampling, tables
-from reviewgen.cli.console import echo, echo_text, note, print_json
-from reviewgen.cli.generated_json import print_generated
-from reviewgen.cli.outputs import STREAMS, locked
-from reviewgen.errors import ConfigError, counted, per_second, storage_errors
+from reviewgen.cli.console import echo, echo_text, note, progress, resumable, show, show_written
+from reviewgen.cli.options import AsJson, Bits, Model, declared, parse_source, read_stdin, select, takes
+from reviewgen.config import FOREIGN, MAX_VOCABULARY, GenerationConfig, read_text
+from reviewgen.config.options import Call, GeneratedShards
+from reviewgen.errors import ConfigError, DataError, counted, storage_errors
 
 if TYPE_CHECKING:
     from reviewgen.model import Generation, ReviewModel
@@ -23,34 +24,21 @@ if TYPE_CHECKING:
 _NO_TIME = "--max-time was over before the first token: give more seconds, or leave it out."
 
 
+@takes(declared(GenerationConfig, unset=True, num_return_sequences=1), Call, GeneratedShards)
 def generate(
-    model: options.Model,
-    prompt: sampling.Prompt = "",
-    prompts: sampling.Prompts = None,
-    number: sampling.Number = 1,
-    max_new_tokens: sampling.MaxNewTokens = None,
-    min_new_tokens: sampling.MinNewTokens = None,
-    temperature: sampling.Temperature = None,
-    top_k: sampling.TopK = None,
-    top_p: sampling.TopP = None,
-    min_p: sampling.MinP = None,
-    repetition_penalty: sampling.RepetitionPenalty = None,
-    no_repeat_ngram_size: sampling.NoRepeatNgramSize = None,
-    do_sample: sampling.DoSample = None,
-    num_beams: sampling.NumBeams = None,
-    length_penalty: sampling.LengthPenalty = None,
-    stop: sampling.Stop = None,
-    words: sampling.Words = None,
-    finish: sampling.Finish = None,
-    logits_processor: sampling.LogitsProcessor = None,
-    max_time: sampling.MaxTime = None,
-    condition: options.GivenCondition = None,
-    must_include: sampling.MustInclude = None,
-    seed: options.Seed = None,
-    novelty: sampling.NoveltyMode = None,
-    max_copy: sampling.MaxCopy = None,
-    bits: sampling.WeightBits = 32,
-    device: sampling.Device = None,
+    model: Model,
+    prompt: Annotated[str, typer.Option(help="The beginning of each text.")] = "",
+    prompts: Annotated[
+        Path | None, typer.Option(help="A text file of prompts, one a line, each for -n texts; - reads standard input.")
+    ] = None,
+    bits: Bits = 32,
+    device: Annotated[
+        str | None,
+        typer.Option(
+            help="The device that generates: cpu, cuda, mps, or auto: what accelerate finds, for a network.  "
+            "[default: auto with a folder, else cpu]"
+        ),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(help="Write to this file, one JSON object a line, or folder (--format); the same command resumes it."),
@@ -58,19 +46,15 @@ def generate(
     receipt: Annotated[
         Path | None, typer.Option(help="Write a receipt of each text to this file, for `reviewgen replay`.")
     ] = None,
-    format: tables.Format = None,
-    columns: tables.Columns = False,
-    unique: tables.Unique = False,
-    schema: tables.Schema = None,
-    shard_texts: tables.ShardTexts = 10_000,
-    as_json: options.AsJson = False,
+    as_json: AsJson = False,
+    **options: Any,
 ) -> None:
     """Generate reviews with a trained model; under accelerate launch, in several processes."""
-    given = dict(locals())
-    settings = sampling.generation_options(given)
-    begin = sampling.read_prompts(prompt, prompts)
-    if tables.is_table(given):
-        tables.write_generated(model, begin, settings, given)
+    begin = read_prompts(prompt, prompts)
+    settings = select(options, GenerationConfig) | select(options, Call)
+    shards = select(options, GeneratedShards)
+    if _is_table(shards, out, receipt):
+        _write_table(model, begin, settings, shards, out=out, weight_bits=bits, device=device or "auto", as_json=as_json)
     from reviewgen.api import load
 
     trained = load(model, weight_bits=bits)
@@ -81,57 +65,117 @@ def generate(
     if out is not None:
         from reviewgen.cli.file import write_file
 
-        facts, status = write_file(trained, model, begin, settings, seed, out, receipt)
-        _print_file_facts(facts, as_json)
+        facts, status = write_file(trained, model, begin, settings, settings.pop("seed"), out, receipt)
+        show(facts, as_json, f"{facts['texts']:,} of {counted(facts['asked'], 'text')} in {out}.")
         sys.exit(status)
-    asked = None if max_time is None else number * (1 if isinstance(begin, str) else len(begin))
-    settings["seed"] = secrets.randbits(32) if seed is None else seed
+    if settings["seed"] is None:
+        settings["seed"] = secrets.randbits(32)
     texts = trained.generate_each(begin, **settings)
     if receipt is not None:
         texts = _with_receipts(texts, trained, model, receipt)
-    if as_json:
-        facts = {"model": model, "prompt": begin, "seed": settings["seed"]}
-        shown, new_tokens = print_generated(facts, texts, number, with_novelty=novelty is not None)
-        sys.exit(_note_time(shown, new_tokens, asked))
-    plain = num_beams is None and not (novelty or must_include or finish or receipt)
-    if number == 1 and plain and prompts is None:
-        sys.exit(_note_time(1, _stream(trained, prompt, settings), asked))
-    shown = new_tokens = 0
-    for text in texts:
-        _print_text(text, shown, novelty)
-        shown, new_tokens = shown + 1, new_tokens + text.new_tokens
-    sys.exit(_note_time(shown, new_tokens, asked))
+    number, novelty = settings["num_return_sequences"], settings["novelty"]
+    asked = number * (1 if isinstance(begin, str) else len(begin))
+    is_streamed = asked == 1 and not (as_json or receipt or novelty or prompts)
+    if is_streamed and not any(settings[name] for name in ("num_beams", "must_include", "finish")):
+        shown, new_tokens = 1, _stream(trained, prompt, settings)
+    elif as_json:
+        shown, new_tokens = _show_all(list(texts), {"model": model, "prompt": begin, "seed": settings["seed"]}, novelty)
+    else:
+        shown = new_tokens = 0
+        for text in texts:
+            _print_text(text, shown, novelty)
+            shown, new_tokens = shown + 1, new_tokens + text.new_tokens
+    if settings["max_time"] is not None and (shown < asked or not new_tokens):
+        has_some = shown and new_tokens
+        note(f"--max-time was over after {shown:,} of {asked:,} texts." if has_some else _NO_TIME, "yellow")
+        sys.exit(0 if new_tokens else 1)
 
 
-def _print_file_facts(facts: dict[str, Any], as_json: bool) -> None:
-    """Print how many texts a file holds, and how fast they were generated."""
-    is_printed = facts["out"] in STREAMS  # the texts stand where this would
-    if as_json and not is_printed:
-        print_json(facts)
-        return
-    rate = f"{facts['written']:,} written in {facts['seconds']:.1f} s"
-    if facts["written"]:
-        rate += f", {per_second(facts['written'], facts['seconds'])}"
-    of = f"{facts['texts']:,} of " if facts["texts"] < facts["asked"] else ""
-    are = "is" if facts["texts"] == 1 else "are"
-    texts = f"{of}{counted(facts['asked'], 'text')}" if of else counted(facts["texts"], "text")
-    (note if is_printed else echo)(f"{texts} {are} in {facts['out']} ({rate}).")
-    if facts["texts"] < facts["asked"] and not is_printed:
-        note("The same command resumes from there.")
+def refuse_foreign_names(arguments: Sequence[str]) -> None:
+    """Raise if an option of ``generate`` has the name that another library gives it.
 
-
-def _note_time(texts: int, new_tokens: int, asked: int | None) -> int:
-    """Say if ``--max-time`` was over before all texts that were asked for; return the exit status, 1 if it left nothing.
-
-    Args:
-        texts: The texts that were generated.
-        new_tokens: Their new tokens, or 0 if there are none.
-        asked: How many texts should have been generated; None without a time limit.
+    Raises:
+        ConfigError: One has; the message gives the name that it has here.
     """
-    if asked is None or (texts == asked and new_tokens):
-        return 0
-    note(f"--max-time was over after {texts:,} of {asked:,} texts." if texts and new_tokens else _NO_TIME, "yellow")
-    return 0 if new_tokens else 1
+    for argument in arguments:
+        name = argument.removeprefix("--").partition("=")[0].replace("-", "_")
+        if argument.startswith("--") and name in FOREIGN and name != "stop":
+            raise ConfigError(f"{argument.partition('=')[0]} is called --{FOREIGN[name].replace('_', '-')} here.")
+
+
+def read_prompts(prompt: str, file: Path | None) -> str | list[str]:
+    """Return the prompt, or those of a file, one a line.
+
+    Raises:
+        ConfigError: Both are given, or the file has no prompts.
+        DataError: The file cannot be read, or is not text.
+    """
+    if file is None:
+        return prompt
+    if prompt:
+        raise ConfigError("Give --prompt or --prompts, not both.")
+    try:
+        text = read_stdin(MAX_VOCABULARY) if str(file) == "-" else read_text(file, MAX_VOCABULARY, "utf-8-sig")
+    except UnicodeDecodeError:
+        raise DataError(f"The prompts {file} cannot be read: it is not UTF-8 text.") from None
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise DataError(f"The prompts {file} cannot be read: {reason}.") from None
+    prompts = [line for line in text.splitlines() if line.strip()]
+    if not prompts:
+        raise ConfigError(f"{file} has no prompts; write one a line.")
+    return prompts
+
+
+def _is_table(shards: dict[str, Any], out: Path | None, receipt: Path | None) -> bool:
+    """Return whether the options ask for a folder of shards.
+
+    Raises:
+        ConfigError: They do, and there is no --out, or there is a --receipt; or they do not, and there is --shard-texts.
+    """
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    asking = [f"--{name}" for name in ("format", "columns", "unique", "schema") if shards[name]]
+    if not asking and processes == 1:
+        if shards["shard_texts"] != GeneratedShards.shard_texts:
+            raise ConfigError("--shard-texts is for a folder of shards: give --format jsonl or parquet.")
+        return False
+    why = asking[0] if asking else f"A launcher with {processes} processes"
+    if out is None:
+        raise ConfigError(f"{why} writes to a folder: give --out FOLDER.")
+    if receipt is not None:
+        raise ConfigError(f"{why} writes to a folder, where --columns puts the receipts: give that instead of --receipt.")
+    return True
+
+
+def _write_table(
+    model: str, prompt: str | list[str], settings: dict[str, Any], shards: dict[str, Any], *, as_json: bool, **where: Any
+) -> None:
+    """Generate texts into a folder of shards, and exit."""
+    number = settings.pop("num_return_sequences")
+    with resumable(), progress() as move:
+        from reviewgen.writing.generating import generate_dataset  # torch, where several processes meet
+
+        call: Any = {"seed": settings.pop("seed"), "options": settings}
+        written = generate_dataset(model, number, prompt=prompt, progress=move, **call, **where, **shards)
+    summary = written.summary
+    repeats = [f"{counted(summary['repeats'], 'repeat')} among {summary['drawn']:,} generated texts left out."]
+    show_written(written, as_json, *(repeats if summary["repeats"] else []))
+    if written.texts < summary["asked"]:
+        texts, hint = counted(written.texts, "different text"), "raise --temperature, or ask for fewer"
+        note(f"Only {texts} among {summary['drawn']:,}, and {summary['asked']:,} were wanted: {hint}.", "yellow")
+    sys.exit(int(written.texts < summary["asked"]))
+
+
+def _show_all(texts: "list[Generation]", facts: dict[str, Any], novelty: str | None) -> tuple[int, int]:
+    """Print texts as JSON; return how many they are, and their new tokens."""
+    facts |= {"texts": [text.text for text in texts], "finish_reasons": [text.finish_reason for text in texts]}
+    facts["new_tokens"] = [text.new_tokens for text in texts]
+    if novelty is not None:
+        facts["novelty"] = [
+            asdict(text.novelty) | {"exceeds_max_copy": text.exceeds_max_copy} for text in texts if text.novelty is not None
+        ]
+    show(facts, True)
+    return len(texts), sum(facts["new_tokens"])
 
 
 def _stream(trained: "ReviewModel", prompt: str, settings: dict[str, Any]) -> int:
@@ -160,23 +204,15 @@ def _print_text(text: "Generation", count: int, novelty: str | None) -> None:
 
 
 def _with_receipts(texts: Iterator["Generation"], trained: "ReviewModel", source: str, file: Path) -> Iterator["Generation"]:
-    """Yield texts and write a receipt of each to a file."""
-    import json
-
+    """Yield texts and write a receipt of each to a file, which is created with the first."""
     from reviewgen.receipts import make_receipt
 
-    _refuse_existing(file)
-    with locked(file):
-        _refuse_existing(file)  # another run may have been first
-        for text in texts:  # the file is created with the first text
-            with storage_errors(file), file.open("a", encoding="utf-8", errors="backslashreplace") as lines:
-                lines.write(json.dumps(make_receipt(trained, text, source, file), ensure_ascii=False) + "\n")
-            yield text
-
-
-def _refuse_existing(file: Path) -> None:
     if os.path.lexists(file):
         raise ConfigError(f"{file} already exists. Give another --receipt.")
+    for number, text in enumerate(texts):
+        with storage_errors(file), file.open("a" if number else "x", encoding="utf-8", errors="backslashreplace") as lines:
+            lines.write(json.dumps(make_receipt(trained, text, source, file), ensure_ascii=False) + "\n")
+        yield text
 
 
 def replay(
@@ -185,7 +221,7 @@ def replay(
         str | None,
         typer.Option(help="The model: a saved folder, owner/name on the Hub, or a preset.  [default: as in the receipt]"),
     ] = None,
-    as_json: options.AsJson = False,
+    as_json: AsJson = False,
 ) -> None:
     """Generate the texts of receipts again, and show what differs."""
     from reviewgen.api import load
@@ -194,7 +230,7 @@ def replay(
 
     results, loaded = [], {}
     for number, one in enumerate(read_receipts(receipt), 1):
-        source = find_source(one, receipt) if model is None else options.typed_source(model)
+        source = find_source(one, receipt) if model is None else parse_source(model)
         device = one["model"].get("device", "cpu")
         key = source, one["model"]["bits"], device
         if key not in loaded:
@@ -211,9 +247,9 @@ def replay(
                 note(f"  {line}", "yellow")
             note("  The same text." if result.is_equal else "  Another text.", "green" if result.is_equal else "red")
     is_equal = all(result.is_equal for result in results)
+    identical = sum(result.is_equal for result in results)
     if as_json:
-        facts = {"identical": sum(result.is_equal for result in results), "texts": [asdict(result) for result in results]}
-        print_json({"receipt": str(receipt)} | facts)
+        show({"receipt": str(receipt), "identical": identical, "texts": [asdict(result) for result in results]}, as_json)
     else:
         note(describe_replays(results), "green" if is_equal else "red")
     sys.exit(0 if is_equal else 1)

@@ -1,12 +1,19 @@
-"""Options that several commands share, each with its help text, and the parsing of their values."""
+"""The options of the commands, made from the classes that declare them, and the parsing of their values."""
 
+import functools
+import inspect
+import os
 import sys
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import MISSING, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from types import NoneType
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, get_args, get_origin
 
 import typer
 
-from reviewgen.cli.ranks import refuse_standard_input
+from reviewgen.config import bounds_of, describe_fields, fields_of
+from reviewgen.config.settings import options_of
 from reviewgen.errors import ConfigError, DataError, quoted
 
 if TYPE_CHECKING:
@@ -16,17 +23,6 @@ _MAX_STDIN = 1 << 30  # bytes; texts are then held in memory
 
 Model = Annotated[
     str, typer.Argument(help="A saved folder (./my-model), owner/name on the Hub, or a preset.", show_default=False)
-]
-Device = Annotated[
-    str, typer.Option(help="The device that scores: cpu, cuda, mps, or auto: what accelerate finds, for a network.")
-]
-ScoringDevice = Annotated[
-    str | None,
-    typer.Option(
-        "--device",
-        help="The device that scores: cpu, cuda, mps, or auto: what accelerate finds, for a network.  "
-        "[default: auto with --data, else cpu]",
-    ),
 ]
 Preset = Annotated[
     str | None, typer.Argument(help="<model>-<tokenizer>, as in lstm-word; see `reviewgen list`.", show_default=False)
@@ -45,56 +41,134 @@ Source = Annotated[
         "a Hub dataset, 'reviews', or - for the lines of standard input. Repeatable for files.",
     ),
 ]
-Sql = Annotated[str | None, typer.Option("--sql", help='The query of a SQLite file: "select text, stars from reviews".')]
-Subset = Annotated[str | None, typer.Option("--subset", help="The subset of a Hub dataset.")]
-Split = Annotated[str | None, typer.Option("--split", help="The split of a dataset that is read.  [default: train]")]
-ValidationSplit = Annotated[
-    str | None, typer.Option("--validation-split", help="The split of a dataset to validate on, instead of a part of the texts.")
-]
-NearDuplicates = Annotated[
-    float | None,
-    typer.Option("--near-duplicates", help="Keep one of texts at least this similar, from 0.3 to 1; needs rensa."),
-]
-Decontaminate = Annotated[
-    int | None,
-    typer.Option("--decontaminate", help="Leave out held-out texts that share this many characters with a training text."),
-]
-TextColumn = Annotated[str | None, typer.Option("--text-column", help="The column that holds the text; guessed if not given.")]
-Condition = Annotated[
-    list[str] | None, typer.Option("--condition", help="A column beside the text that the model is conditioned on. Repeatable.")
-]
-GivenCondition = Annotated[
-    list[str] | None,
-    typer.Option("--condition", help="A value of a condition that the model was trained with: stars=5. Repeatable."),
-]
-Documents = Annotated[
-    str,
-    typer.Option("--documents", help="How a txt file is cut into texts: line, paragraph, sentence, or file for one long text."),
-]
-MaxTextCharacters = Annotated[
-    int,
-    typer.Option("--max-text-characters", min=1, help="A text of more characters is an error."),
-]
-Lowercase = Annotated[bool, typer.Option("--lowercase", help="Lower-case the texts.")]
-StripMarkdown = Annotated[bool, typer.Option("--strip-markdown", help="Remove Markdown and keep its text.")]
-FixEncoding = Annotated[bool, typer.Option("--fix-encoding", help="Mend texts that were decoded wrongly (cafÃ©); needs ftfy.")]
-AsTrainedFixEncoding = Annotated[
-    bool | None,
-    typer.Option("--fix-encoding/--keep-encoding", help="Mend wrongly decoded texts; needs ftfy.  [default: as in training]"),
-]
-AsTrainedLowercase = Annotated[
-    bool | None, typer.Option("--lowercase/--keep-case", help="Lower-case the texts.  [default: as in training]")
-]
-AsTrainedStripMarkdown = Annotated[
-    bool | None, typer.Option("--strip-markdown/--keep-markdown", help="Remove Markdown.  [default: as in training]")
-]
-AsTrainedClean = Annotated[bool | None, typer.Option("--clean/--no-clean", help="Clean the texts.  [default: as in training]")]
-NoClean = Annotated[bool, typer.Option("--no-clean", help="Use the texts exactly as they are.")]
-Seed = Annotated[int | None, typer.Option("--seed", help="The random seed: the same seed gives the same texts.")]
+Bits = Annotated[int, typer.Option("--bits", help="The bits of a weight: 32, or 16 or 8, which are faster for large models.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what exists.")]
 Token = Annotated[
     str | None, typer.Option("--token", help="The access token of the Hub.  [default: that of `hf auth login`, or HF_TOKEN]")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+_NAMES = {  # where an option is not called as its field
+    "num_return_sequences": ("-n", "--num-return-sequences"),
+    "stop_strings": ("--stop-strings", "--stop"),
+    "conditions": ("--condition",),
+    "logits_processors": ("--logits-processor",),
+    "max_tokens": ("--max-tokens-limit",),
+}
+_OPPOSITES = {"lowercase": "keep-case", "strip_markdown": "keep-markdown", "fix_encoding": "keep-encoding", "do_sample": "greedy"}
+
+
+class Option(NamedTuple):
+    """An option of a command, made from a field: its type there, as what the command line takes it, and its default."""
+
+    name: str
+    hint: Any
+    annotation: Any
+    default: Any
+
+    def parse(self, value: Any) -> Any:
+        """Return what was given as a value of the field.
+
+        Raises:
+            ConfigError: It has not the form of one.
+        """
+        if self.annotation.__origin__ is bool and self.name == "clean":
+            return not value  # --no-clean
+        origins = {get_origin(each) for each in options_of(_bare(self.hint))}
+        if dict in origins:
+            return parse_conditions(value)
+        if tuple in origins:
+            return _parse_numbers(self.name, value) if isinstance(value, str) else value or (None if self.default is None else ())
+        return parse_data(value) if isinstance(value, str) and self.hint is Any else value
+
+
+def declared(
+    cls: type,
+    *,
+    only: Collection[str] = (),
+    without: Collection[str] = (),
+    unset: bool = False,
+    is_bounded: bool = True,
+    **defaults: Any,
+) -> list[Option]:
+    """Return the options that a class declares.
+
+    Args:
+        cls: The dataclass.
+        only: The fields to take; all if empty.
+        without: The fields to leave out.
+        unset: Whether an option that is not given is None, not its default.
+        is_bounded: Whether a number that is too small is refused as bad usage, and not by the class.
+        defaults: Defaults that differ from those of the class.
+    """
+    hints, described = fields_of(cls), describe_fields(cls)
+    options = []
+    for field in fields(cls):
+        if field.name in without or (only and field.name not in only):
+            continue
+        default = field.default_factory() if field.default_factory is not MISSING else field.default
+        default = defaults.get(field.name, None if unset else default)
+        options.append(_option(field.name, hints[field.name], default, described[field.name].replace("``", "`"), is_bounded))
+    return options
+
+
+def takes(*groups: type | Iterable[Option]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the options of classes in place of its ``**options``, where it gets their values by the fields' names."""
+    options = [option for group in groups for option in (declared(group) if isinstance(group, type) else group)]
+
+    def add(command: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(command)
+        def run(**given: Any) -> None:
+            command(**given | {option.name: option.parse(given[option.name]) for option in options})
+
+        own = inspect.signature(command, eval_str=True)
+        kept = [each.replace(kind=each.KEYWORD_ONLY) for each in own.parameters.values() if each.kind is not each.VAR_KEYWORD]
+        made = [
+            inspect.Parameter(each.name, inspect.Parameter.KEYWORD_ONLY, default=each.default, annotation=each.annotation)
+            for each in options
+        ]
+        run.__signature__ = own.replace(parameters=[*kept, *made])  # type: ignore[attr-defined]
+        run.__annotations__ = {each.name: each.annotation for each in (*kept, *made)}
+        return run
+
+    return add
+
+
+def _option(name: str, hint: Any, default: Any, text: str, is_bounded: bool) -> Option:
+    """Return the option of a field."""
+    kinds = [_bare(each) for each in options_of(_bare(hint)) if each is not NoneType]
+    origins = {get_origin(kind) for kind in kinds}
+    names = _NAMES.get(name, (f"--{name.replace('_', '-')}",))
+    is_open = default is None or default == () or default == {}
+    if kinds == [bool]:
+        if is_open:
+            names = (f"{names[0]}/--{_OPPOSITES.get(name, f'no-{name}')}",)
+        elif default:
+            names, default = (f"--no-{name}",), False
+        kind: Any = bool
+    elif dict in origins or (tuple in origins and float not in kinds):
+        kind, default, text = list[str], None, f"{text} Repeatable{', as name=value' if dict in origins else ''}."
+    elif Literal in origins or Any in kinds or tuple in origins or str in kinds:
+        kind = Path if Path in kinds else str
+    else:
+        kind = kinds[0]
+    bounds = bounds_of(hint) if is_bounded and not is_open else {}
+    least = int(bounds["at_least"]) if set(bounds) == {"at_least"} else None
+    info = typer.Option(*names, help=text, min=least)
+    return Option(name, hint, Annotated[kind | None if is_open else kind, info], None if is_open else default)
+
+
+def _bare(hint: Any) -> Any:
+    return get_args(hint)[0] if get_origin(hint) is Annotated else hint
+
+
+def _parse_numbers(name: str, text: str) -> float | tuple[float, ...]:
+    """Return a number, or a cycle of several."""
+    try:
+        values = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise ConfigError(f"{name} must be a number, or several as in 1.0,0.5,0.2; got {quoted(text)}.") from None
+    return values[0] if len(values) == 1 else values
 
 
 def start(preset: str | None, trained: str | None) -> "str | ReviewModel":
@@ -122,7 +196,8 @@ def read_stdin(max_bytes: int = _MAX_STDIN) -> str:
         DataError: It is larger, or not UTF-8.
         ConfigError: Several processes would read it.
     """
-    refuse_standard_input("-")
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        raise ConfigError("Several processes cannot read one standard input. Write it to a file, and give the file's name.")
     stream = getattr(sys.stdin, "buffer", None)
     if stream is None:  # a text, which a program that calls the command has put there
         return sys.stdin.read()
@@ -137,36 +212,41 @@ def read_stdin(max_bytes: int = _MAX_STDIN) -> str:
         ) from None
 
 
-def typed_data(given: str | list[str]) -> str | Path | list[str] | list[Path]:
-    """Return a source of texts from the command line, as ``typed_source`` does; for ``-`` the lines of standard input."""
+def parse_data(given: str | list[str]) -> str | Path | list[str] | list[Path]:
+    """Return a source of texts from the command line, as ``parse_source`` does; for ``-`` the lines of standard input."""
     if isinstance(given, list) and len(given) > 1:
         return [Path(each) for each in given]
     text = given[0] if isinstance(given, list) else given
-    refuse_standard_input(text)
     if text != "-":
-        return typed_source(text)
+        return parse_source(text)
     lines = read_stdin().splitlines()
     if not lines:
         raise DataError("Standard input is empty: pipe texts into it, one a line, or give a file with --data.")
     return lines
 
 
-def typed_source(text: str) -> str | Path:
+def parse_source(text: str) -> str | Path:
     """Return a source from the command line: as a Path if it can only be one."""
     return Path(text) if text.startswith(("/", "./", "../", "~")) and not any(sign in text for sign in "*?[") else text
 
 
-def typed_conditions(conditions: list[str] | None) -> dict[str, str] | None:
+def parse_conditions(conditions: list[str] | None) -> dict[str, str] | None:
     """Return conditions given as name=value.
 
     Raises:
         ConfigError: One has another form, or is given twice.
     """
-    values = dict(text.partition("=")[::2] for text in conditions or ())
-    names = [text.partition("=")[0] for text in conditions or ()]
-    if len(values) < len(names):
-        raise ConfigError(f"A condition is given twice: {', '.join(names)}.")
+    values: dict[str, str] = {}
     for text in conditions or ():
-        if "=" not in text:
+        name, equals, value = text.partition("=")
+        if not equals:
             raise ConfigError(f"A condition has the form name=value, as in stars=5; got {quoted(text)}.")
+        if name in values:
+            raise ConfigError(f"A condition is given twice: {name}.")
+        values[name] = value
     return values or None
+
+
+def select(options: Mapping[str, Any], cls: type) -> dict[str, Any]:
+    """Return the options that a class declares."""
+    return {field.name: options[field.name] for field in fields(cls) if field.name in options}

@@ -4,12 +4,14 @@ import io
 import json
 import re
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from reviewgen.cli import options, sampling
-from reviewgen.cli.console import TerminalConsole, echo, echo_text, note, print_json
+from reviewgen.cli.console import echo, echo_text, make_table, note, show
+from reviewgen.cli.options import AsJson, Model, declared, takes
+from reviewgen.config import GenerationConfig
+from reviewgen.config.options import Call
 from reviewgen.errors import ReviewgenError, counted
 
 if TYPE_CHECKING:
@@ -29,25 +31,25 @@ In the table: bits, the token's information content; n, the length of the longes
 below the longest; from, which n contribute most to the probability."""
 
 
+@takes(
+    declared(GenerationConfig, only=["conditions", "logits_processors"], unset=True),
+    declared(Call, only=["seed"]),
+)
 def play(
-    model: options.Model,
+    model: Model,
     prompt: Annotated[str, typer.Option(help="The beginning of the text.")] = "",
     k: Annotated[int, typer.Option("-k", "--k", help="The number of alternatives to show.")] = 10,
     temperature: Annotated[float, typer.Option(help="Above 0; 1 shows the model's own probabilities.")] = 1.0,
-    condition: options.GivenCondition = None,
-    logits_processor: sampling.LogitsProcessor = None,
-    seed: options.Seed = None,
-    as_json: options.AsJson = False,
+    as_json: AsJson = False,
+    **options: Any,
 ) -> None:
     """Show what a model expects next, token by token, and choose the next token yourself."""
     from reviewgen.api import load
 
-    conditions = options.typed_conditions(condition)
-    walk = load(model).walk(
-        prompt, temperature=temperature, conditions=conditions, logits_processor=logits_processor or None, seed=seed
-    )
+    processors = options.pop("logits_processors")
+    walk = load(model).walk(prompt, temperature=temperature, logits_processor=processors, **options)
     if as_json:
-        print_json({"model": model} | walk.next_tokens(k).facts())
+        show({"model": model} | walk.next_tokens(k).facts(), as_json)
         return
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(errors="replace")
@@ -63,87 +65,67 @@ def _loop(walk: "Walk", k: int) -> None:
     note("A number appends a token, Enter samples one, text is appended, u undoes, q quits, ? is help.", "dim")
     while True:
         expected = None if walk.has_ended else walk.next_tokens(k)
-        _print_step(walk.text, expected)
+        show(None, False, *_step(walk.text, expected))
         while (line := input("> ")) != "q":
             try:
-                if _execute(walk, line, expected):
+                if (problem := _execute(walk, line, expected)) is None:
                     break
-            except ReviewgenError as problem:
-                note(str(problem), "yellow")
+                for each in problem.splitlines():
+                    note(each, None if problem == _HELP else "yellow")
+            except ReviewgenError as error:
+                note(str(error), "yellow")
         else:
             return
 
 
-def _execute(walk: "Walk", line: str, expected: "NextTokens | None") -> bool:
-    """Carry out a command; return whether the text has changed."""
+def _execute(walk: "Walk", line: str, expected: "NextTokens | None") -> str | None:
+    """Carry out a command; return what to say if the text has not changed."""
     if line == "?":
-        for each in _HELP.splitlines():
-            note(each)
-        return False
+        return _HELP
     if line == "u":
-        is_back = walk.undo()
-        if not is_back:
-            note("There is no step to undo.", "yellow")
-        return is_back
+        return None if walk.undo() else "There is no step to undo."
     if command := re.fullmatch(r"(?:d(?: +([0-9]{1,9}))?)?", line):
         walk.draw(int(command[1] or 1))
-        return True
+        return None
     if re.fullmatch(r"[0-9]{1,9}", line):
-        return _choose(walk, int(line), expected)
-    text = _parse_text(line)
-    if text:
-        walk.write(text)
-    else:
-        note(f'{line} adds no text: type +text, or "text" with \\n for a new line.', "yellow")
-    return bool(text)
-
-
-def _choose(walk: "Walk", number: int, expected: "NextTokens | None") -> bool:
-    """Append a token of the table."""
-    shown = expected.alternatives if expected else ()
-    if 1 <= number <= len(shown):
-        walk.take(shown[number - 1].token)
-        return True
-    note(f"{number} is not in the table, which has {len(shown)}; +{number} appends it as text.", "yellow")
-    return False
-
-
-def _parse_text(line: str) -> str:
-    """Return the text that a line appends; the empty string if it is quoted and malformed."""
-    if line.startswith("+"):
-        return line[1:]
+        shown = expected.alternatives if expected else ()
+        if not 1 <= int(line) <= len(shown):
+            return f"{line} is not in the table, which has {len(shown)}; +{line} appends it as text."
+        walk.take(shown[int(line) - 1].token)
+        return None
+    text = line.removeprefix("+")
     if len(line) > 1 and line[0] == line[-1] == '"':
         try:
-            return str(json.loads(line))
+            text = str(json.loads(line))
         except ValueError:
-            return ""
-    return line
+            text = ""
+    if not text:
+        return f'{line} adds no text: type +text, or "text" with \\n for a new line.'
+    walk.write(text)
+    return None
 
 
-def _print_step(text: str, expected: "NextTokens | None") -> None:
+def _step(text: str, expected: "NextTokens | None") -> "list[RenderableType]":
+    """Return the text so far and the table of the next tokens."""
     from rich.text import Text
 
     lines: list[RenderableType] = [Text(), Text(text or "(the start of a review)", style="bold")]
     if expected is None:
-        lines.append(Text("The review ends here; u undoes that.", style="dim"))
-    else:
-        if expected.contexts:
-            lines.append(Text(_describe_context(expected.contexts[0]), style="dim"))
-        possible = counted(expected.possible, "possible token")
-        lines += [_table(expected), Text(f"entropy {expected.entropy_bits:.2f} bits; {possible}")]
-    console = TerminalConsole(highlight=False)
-    for line in lines:
-        console.print(line)
+        return [*lines, Text("The review ends here; u undoes that.", style="dim")]
+    if expected.contexts:
+        lines.append(Text(_describe_context(expected.contexts[0]), style="dim"))
+    possible = counted(expected.possible, "possible token")
+    return [*lines, _table(expected), Text(f"entropy {expected.entropy_bits:.2f} bits; {possible}")]
 
 
 def _describe_context(context: "Context") -> str:
     """Return a sentence on the longest context that was seen in training."""
-    from reviewgen.generation.next_tokens import show
+    from reviewgen.generation.next_tokens import show as shown
 
     if context.is_start:
-        what = "the start of the review" + (f" and {show(context.text)}" if context.text else "")
+        what = "the start of the review" + (f" and {shown(context.text)}" if context.text else "")
     elif context.tokens:
-        what = f"the last {context.tokens} tokens, {show(context.text)}" if context.tokens > 1 else show(context.text)
+        what = f"the last {context.tokens} tokens, {shown(context.text)}" if context.tokens > 1 else shown(context.text)
     else:
         what = "no token"
     if context.total is None:
@@ -154,29 +136,16 @@ def _describe_context(context: "Context") -> str:
 
 
 def _table(expected: "NextTokens") -> "RenderableType":
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("#", justify="right")
-    table.add_column("token", overflow="fold")
-    table.add_column("prob.", justify="right", no_wrap=True)
-    table.add_column("", no_wrap=True, min_width=_BAR)
-    table.add_column("bits", justify="right", no_wrap=True)
-    for name in ("n", "seen", "from") if expected.contexts else ():
-        table.add_column(name, no_wrap=name != "from")
+    rows = []
     for number, alternative in enumerate(expected.alternatives, 1):
         probability = alternative.probability
-        cells = [
-            str(number),
-            alternative.shown,
-            _percent(probability),
-            "█" * round(_BAR * probability),
-            f"{alternative.bits:.2f}",
-        ]
-        table.add_row(*map(Text, cells + _count_cells(alternative, expected.contexts)))
-    return table
+        percent = f"{100 * probability:.1f} %" if probability >= 0.001 else f"{100 * probability:.1g} %"
+        bar = ("█" * round(_BAR * probability)).ljust(_BAR)
+        rows.append(
+            [number, alternative.shown, percent, bar, f"{alternative.bits:.2f}", *_count_cells(alternative, expected.contexts)]
+        )
+    names = ("n", "seen", "from") if expected.contexts else ()
+    return make_table("#", "token", "prob.", "", "bits", *names, rows=rows, left=["token", "from"])
 
 
 def _count_cells(alternative: "Alternative", contexts: "tuple[Context, ...]") -> list[str]:
@@ -190,7 +159,3 @@ def _count_cells(alternative: "Alternative", contexts: "tuple[Context, ...]") ->
     largest = sorted(((share, context.tokens + 1) for context, share in shares if share >= 0.05), reverse=True)[:2]
     origin = ", ".join(f"{order}: {round(100 * share)} %" for share, order in largest)
     return [str(support.order or "-"), count if support.order else "never", origin]
-
-
-def _percent(probability: float) -> str:
-    return f"{100 * probability:.1f} %" if probability >= 0.001 else f"{100 * probability:.1g} %"

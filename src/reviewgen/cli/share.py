@@ -1,24 +1,80 @@
-"""``reviewgen push | pull``: uploads a trained model to the Hugging Face Hub, and downloads one."""
+"""``reviewgen export | push | pull``: a model for browsers and other runtimes; to and from the Hugging Face Hub."""
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from reviewgen.cli import options
-from reviewgen.cli.console import echo, notes, print_json, show_log
+from reviewgen.cli.console import show, working
+from reviewgen.cli.options import AsJson, Model, Overwrite, Token
 from reviewgen.errors import ConfigError, quoted
 
-if TYPE_CHECKING:
-    from reviewgen.model import ReviewModel
+_Repository = Annotated[str, typer.Argument(help="owner/name on the Hub, optionally with @revision.", show_default=False)]
 
-Repository = Annotated[str, typer.Argument(help="owner/name on the Hub, optionally with @revision.", show_default=False)]
+
+def export(
+    model: Model,
+    html: Annotated[
+        Path | None,
+        typer.Option("--html", metavar="PAGE", help="One HTML file with the model inside, which generates without a network."),
+    ] = None,
+    onnx: Annotated[
+        Path | None,
+        typer.Option(
+            "--onnx",
+            metavar="FOLDER",
+            help="The model as ONNX, with its tokenizer and programs that generate; checked by onnxruntime.",
+        ),
+    ] = None,
+    transformers: Annotated[
+        Path | None,
+        typer.Option("--transformers", metavar="FOLDER", help="The tokenizer, as AutoTokenizer of transformers loads it."),
+    ] = None,
+    bits: Annotated[int, typer.Option("--bits", help="Of a weight in the page: 5, 6, 8, 16 or 32.")] = 8,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Export a model for browsers and other runtimes."""
+    if html is None and onnx is None and transformers is None:
+        raise ConfigError("Say what to export: --html PAGE.html, --onnx FOLDER or --transformers FOLDER.")
+    from reviewgen import export as formats
+    from reviewgen.api import load
+    from reviewgen.export.folders import ONNX, TRANSFORMERS, check_target
+    from reviewgen.pages import refuse_page
+
+    if html is not None:  # targets are checked before the model is loaded
+        refuse_page(html, overwrite)
+    for folder, kind in ((onnx, ONNX), (transformers, TRANSFORMERS)):
+        if folder is not None:
+            check_target(folder, kind, overwrite)
+    if onnx is not None and transformers is not None and onnx.absolute() == transformers.absolute():
+        raise ConfigError("--onnx and --transformers name the same folder; give each its own.")
+    trained, facts, lines = load(model), dict[str, Any](), list[str]()
+    with working("Exporting ..."):
+        if html is not None:
+            formats.export_html(trained, html, bits=bits, overwrite=overwrite)
+            megabytes = html.stat().st_size / 1e6
+            facts["html"] = {"file": str(html), "megabytes": round(megabytes, 3)}
+            lines.append(f"Wrote {html} ({megabytes:.1f} MB).")
+        if onnx is not None:
+            done = formats.export_onnx(trained, onnx, overwrite=overwrite)
+            facts["onnx"] = {"folder": str(onnx), "megabytes": round(done.megabytes, 3)}
+            facts["onnx"] |= {"largest_difference": done.largest_difference, "tokenizer_json": done.tokenizer_json}
+            lines.append(
+                f"Wrote {onnx} ({done.megabytes:.1f} MB). onnxruntime gives the model's logits within "
+                f"{done.largest_difference:.0e}; README.md has programs that generate."
+            )
+        if transformers is not None:
+            formats.export_transformers(trained, transformers, overwrite=overwrite)
+            facts["transformers"] = {"folder": str(transformers)}
+            lines.append(f"Wrote {transformers}: AutoTokenizer.from_pretrained({str(transformers)!r}) loads it.")
+    show(facts, as_json, *lines)
 
 
 def push(
-    model: options.Model,
-    repository: Repository,
+    model: Model,
+    repository: _Repository,
     license: Annotated[str | None, typer.Option(help="A license identifier of the Hub: apache-2.0, mit, cc-by-4.0 ...")] = None,
     language: Annotated[
         str | None, typer.Option(help="The language of the texts, for the card: en, de ... Separate several by commas.")
@@ -44,8 +100,8 @@ def push(
     space: Annotated[
         bool, typer.Option("--space", help="Also publish a page that generates with the model, as a static Space of that name.")
     ] = False,
-    token: options.Token = None,
-    as_json: options.AsJson = False,
+    token: Token = None,
+    as_json: AsJson = False,
 ) -> None:
     """Check a saved model and publish it on the Hugging Face Hub as one commit.
 
@@ -58,66 +114,38 @@ def push(
     if dtype not in (None, "float32", "float16", "int8"):
         raise ConfigError(f"--dtype must be float32, float16 or int8; got {quoted(dtype)}.")
     trained = load(model)
-    show_log()
-    given: dict[str, Any] = {
-        "commit_message": message,
-        "private": private,
-        "token": token,
-        "create_pr": pull_request,
-        "license": license,
-        "model_card_kwargs": {} if language is None else {"language": _split(language)},
-        "allow": _split(allow),
-        "copy_limit": copy_limit,
-        "dtype": dtype,
-    }
-    with notes.status("Checking and publishing ..."):
-        facts = _publish(trained, repository, given, space)
-    if as_json:
-        print_json(facts)
-        return
-    echo(f"Published: {facts['url']}")
-    if space:
-        echo(f"Its page: {facts['space']}")
+    given: dict[str, Any] = {"commit_message": message, "private": private, "token": token, "create_pr": pull_request}
+    given |= {"license": license, "model_card_kwargs": {} if language is None else {"language": _split(language)}}
+    given |= {"allow": _split(allow), "copy_limit": copy_limit, "dtype": dtype}
+    with working("Checking and publishing ..."):
+        if space:
+            from reviewgen.export import push_with_space
 
-
-def _publish(model: "ReviewModel", repository: str, given: dict[str, Any], space: bool) -> dict[str, str]:
-    """Publish a model, and its page if asked for; return the addresses."""
-    if not space:
-        return {"url": model.push_to_hub(repository, **given)}
-    from reviewgen.export import push_with_space
-
-    return dict(zip(("url", "space"), push_with_space(model, repository, **given), strict=True))
+            url, page = push_with_space(trained, repository, **given)
+            facts, lines = {"url": url, "space": page}, [f"Its page: {page}"]
+        else:
+            facts, lines = {"url": trained.push_to_hub(repository, **given)}, []
+    show(facts, as_json, f"Published: {facts['url']}", *lines)
 
 
 def pull(
-    repository: Repository,
+    repository: _Repository,
     out: Annotated[Path | None, typer.Option(help="Also copy the model into this folder.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Download again even if the files are cached.")] = False,
     accept_changes: Annotated[
         bool, typer.Option("--accept-changes", help="With --out: also take files that were edited on the Hub.")
     ] = False,
-    token: options.Token = None,
-    as_json: options.AsJson = False,
+    token: Token = None,
+    as_json: AsJson = False,
 ) -> None:
     """Download a model from the Hugging Face Hub into its cache (HF_HOME); from then on it loads without a network."""
     from reviewgen.hub.pull import pull as pull_model
 
-    show_log()
-    received = 0
-    with notes.status(f"Downloading {repository} ...") as status:
-
-        def show(count: int) -> None:
-            nonlocal received
-            received += count
-            status.update(f"Downloading {repository}: {received / 1e6:.1f} MB ...")
-
-        facts = pull_model(repository, out=out, token=token, force_download=force, accept_changes=accept_changes, progress=show)
-    if as_json:
-        print_json(facts)
-        return
+    with working(f"Downloading {repository} ..."):
+        facts = pull_model(repository, out=out, token=token, force_download=force, accept_changes=accept_changes)
     bits = facts["bits_per_character"]
     quality = "not evaluated" if bits is None else f"{bits:.4f} bits per character"
-    echo(f"{repository}: {facts['preset']}, {quality}, {facts['megabytes']:.1f} MB, in {facts['folder']}")
+    show(facts, as_json, f"{repository}: {facts['preset']}, {quality}, {facts['megabytes']:.1f} MB, in {facts['folder']}")
 
 
 def _split(text: str) -> list[str]:

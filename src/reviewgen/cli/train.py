@@ -1,21 +1,21 @@
-"""``reviewgen train``: trains a preset, or a trained model further, on a corpus, and shows the progress."""
+"""``reviewgen train | prepare``: trains a preset, or a trained model further, on a corpus; prepares a corpus as a token store."""
 
-import os
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from reviewgen.cli import options
-from reviewgen.cli.console import echo, note, notes, print_json
-from reviewgen.errors import AlreadyTrained
-from reviewgen.interrupts import INTERRUPTED, begin
+from reviewgen.cli.console import note, notes, resumable, show, working
+from reviewgen.cli.options import AsJson, Preset, Source, Trained, parse_data, start, takes
+from reviewgen.config.options import Corpus, Training
+from reviewgen.errors import AlreadyTrained, ConfigError, counted
+from reviewgen.interrupts import INTERRUPTED, uninterrupted
 
 if TYPE_CHECKING:
-    from reviewgen.data import Corpus
+    from reviewgen.data import Corpus as ReadCorpus
     from reviewgen.model import ReviewModel
     from reviewgen.runs import TrainingRun
     from reviewgen.training import Report
@@ -23,18 +23,12 @@ if TYPE_CHECKING:
 _SAMPLE_CHARACTERS = 160  # of the generated text that is shown at an evaluation
 
 
+@takes(Corpus, Training)
 def train(
-    data: options.Source,
+    data: Source,
     out: Annotated[Path, typer.Option("--out", help="The folder to save the model in; it must not exist.")],
-    preset: options.Preset = None,
-    trained: options.Trained = None,
-    validation: Annotated[
-        str | None, typer.Option(help="Another source of validation texts, instead of a part of --data.")
-    ] = None,
-    budget: Annotated[str | None, typer.Option(help="Training time after the first step: 90s, 2m, 1h.  [default: 2m]")] = None,
-    steps: Annotated[int | None, typer.Option(help="Train for this many steps instead of a budget.")] = None,
-    epochs: Annotated[float | None, typer.Option(help="Train for this many passes over the corpus instead of a budget.")] = None,
-    seed: Annotated[int, typer.Option(help="The random seed of the initial weights, the order of the texts and dropout.")] = 0,
+    preset: Preset = None,
+    trained: Trained = None,
     settings: Annotated[
         list[str] | None,
         typer.Option(
@@ -43,123 +37,48 @@ def train(
             "`reviewgen settings PRESET` lists all settings.",
         ),
     ] = None,
-    initial_weights: Annotated[
-        Path | None,
-        typer.Option(
-            "--initial-weights", help="A safetensors file that a new model starts from: its embedding table, its layers or both."
-        ),
-    ] = None,
-    text_column: options.TextColumn = None,
-    sql: options.Sql = None,
-    subset: options.Subset = None,
-    split: options.Split = None,
-    validation_split: options.ValidationSplit = None,
-    near_duplicates: options.NearDuplicates = None,
-    decontaminate: options.Decontaminate = None,
-    condition: options.Condition = None,
-    documents: options.Documents = "line",
-    max_text_characters: options.MaxTextCharacters = 10_000_000,
-    lowercase: options.Lowercase = False,
-    strip_markdown: options.StripMarkdown = False,
-    fix_encoding: options.FixEncoding = False,
-    no_clean: options.NoClean = False,
-    log: Annotated[
-        str | None,
-        typer.Option(
-            help="Also log to tensorboard, wandb, trackio, mlflow, aim, clearml, comet_ml, dvclive or swanlab, if installed."
-        ),
-    ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Resume the same command after it was interrupted or killed.")] = False,
-    as_json: options.AsJson = False,
+    as_json: AsJson = False,
+    **options: Any,
 ) -> None:
     """Train a model on a corpus of reviews and save it as a folder."""
     from reviewgen.config import parse_settings
 
-    groups = parse_settings(settings or [])
-    from reviewgen.processes import process_state
+    options |= parse_settings(settings or [])
+    from reviewgen.processes import all_processes, everywhere
     from reviewgen.runs import TrainingRun  # torch: a second or two
     from reviewgen.training import StopReason
 
-    def make_run() -> TrainingRun:
-        return TrainingRun(
-            options.start(preset, trained),
-            options.typed_data(data),
-            validation=None if validation is None else options.typed_data(validation),
-            out=out,
-            budget=budget,
-            steps=steps,
-            epochs=epochs,
-            seed=seed,
-            **groups,
-            initial_weights=initial_weights,
-            text_column=text_column,
-            sql=sql,
-            subset=subset,
-            split=split,
-            validation_split=validation_split,
-            near_duplicates=near_duplicates,
-            decontaminate=decontaminate,
-            documents=documents,
-            max_text_characters=max_text_characters,
-            lowercase=lowercase,
-            strip_markdown=strip_markdown,
-            fix_encoding=fix_encoding,
-            clean=not no_clean,
-            conditions=condition or (),
-            log=log,
-            resume=resume,
-        )
+    runs: list[TrainingRun] = []
 
-    notes.quiet = os.environ.get("RANK", "0") != "0"  # under a launcher, the other processes print nothing
-    run = _make(make_run, out)
-    begin()
+    def make() -> None:
+        runs.append(TrainingRun(start(preset, trained), parse_data(data), out=out, **options))
+
+    with all_processes() as processes:
+        everywhere(processes, make, out)
+    [run] = runs
     try:
         _prepare(run)
-    except AlreadyTrained as finished:
-        _report_finished(finished, out, as_json=as_json)
+    except AlreadyTrained as finished:  # a job that was restarted has nothing left to do
+        note(str(finished))
+        if not notes.quiet:
+            from reviewgen.api import load
+
+            facts = load(out).training
+            show(facts | (facts["held_out"] or {}) | {"out": str(out)}, as_json)
         return
     model = _train(run)
-    is_first = process_state().is_main_process
-    if as_json and is_first:
-        print_json(model.training | (run.held_out or {}) | {"out": str(out)})
-    elif is_first:
-        _print_result(run, model.training, out)
+    if not notes.quiet:
+        show(model.training | (run.held_out or {}) | {"out": str(out)}, as_json, *_describe(run, model.training, out))
     has_lost = model.training["stopped"] == StopReason.PROCESS_ENDED.value
     sys.exit(INTERRUPTED if run.is_interrupted else int(has_lost))
-
-
-def _report_finished(finished: AlreadyTrained, out: Path, *, as_json: bool) -> None:
-    """Say that a job that was restarted has nothing left to do."""
-    from reviewgen.processes import process_state
-
-    note(str(finished))
-    if as_json and process_state().is_main_process:
-        from reviewgen.bundle.layout import TRAINING
-        from reviewgen.config import MAX_RECORD, read_json
-
-        training = read_json(out / TRAINING, MAX_RECORD)
-        print_json(training | (training["held_out"] or {}) | {"out": str(out)})
-
-
-def _make(make_run: Callable[[], "TrainingRun"], out: Path) -> "TrainingRun":
-    """Make the run, or raise in all processes of a launcher if one cannot make its own."""
-    from reviewgen.processes import all_processes, everywhere
-
-    runs: list[TrainingRun] = []
-    with all_processes() as processes:
-        everywhere(processes, lambda: runs.append(make_run()), out)
-    return runs[0]
 
 
 def _prepare(run: "TrainingRun") -> None:
     """Read and tokenize the corpus, and show facts about it."""
     try:
-        with notes.status("Reading ..."):
-            corpus = run.read()
-        _show_corpus(corpus)
-        for line in run.conditions.describe():
-            note(f"Condition {line}")
-        with notes.status("Training the tokenizer and encoding the texts ..."):
+        with working("Reading ...") as say:
+            note(_show_corpus(run.read(), run.conditions.describe()))
+            say("Training the tokenizer and encoding the texts ...")
             run.tokenize()
     except KeyboardInterrupt:
         note("Interrupted before training began; nothing was saved.")
@@ -169,31 +88,32 @@ def _prepare(run: "TrainingRun") -> None:
         note(line)
 
 
-def _show_corpus(corpus: "Corpus") -> None:
-    from reviewgen.data import describe
+def _show_corpus(corpus: "ReadCorpus", conditions: list[str]) -> str:
+    """Print what was read; return how it was split."""
+    from reviewgen.data import SPLITS, describe
 
-    for line in describe(corpus.source, corpus.report):
+    validation = [] if corpus.validation is None else ["Validation:", *describe(*corpus.validation)]
+    counts = ", ".join(f"{name} {corpus.count(name):,}" for name in SPLITS)
+    split = f"Split: {counts}. Held out: {corpus.describe_held_out()}."
+    others = [line for line in corpus.notes if line not in corpus.source.notes]  # which ``describe`` has
+    named = [f"Condition {line}" for line in conditions]
+    for line in (*describe(corpus.source, corpus.report), *validation, *others, *named):
         note(line)
-    if corpus.validation is not None:
-        note("Validation:")
-        for line in describe(*corpus.validation):
-            note(line)
-    counts = ", ".join(f"{split} {corpus.count(split):,}" for split in ("train", "validation", "test"))
-    note(f"Split: {counts}. Held out: {corpus.describe_held_out()}.")
-    for line in corpus.notes:
-        if line not in corpus.source.notes:  # shown by describe
-            note(line)
+    return split
 
 
 def _train(run: "TrainingRun") -> "ReviewModel":
     """Train, save and measure the model; Ctrl-C and SIGTERM cut training and measuring short, and cannot stop the saving."""
-    from reviewgen.interrupts import uninterrupted
+    from reviewgen.runs.progress import training_bar
 
     shown = 0
     try:
-        _watch(run)
+        with training_bar(notes) as move:
+            for report in run:
+                move(report)
+                _show_report(report)
         shown = len(run.notes)
-        with notes.status("Saving the model, then measuring it ..."):
+        with working("Saving the model, then measuring it ..."):
             model = run.finish()
     except KeyboardInterrupt:
         with uninterrupted():
@@ -206,89 +126,93 @@ def _train(run: "TrainingRun") -> "ReviewModel":
     return model
 
 
-def _watch(run: "TrainingRun") -> None:
-    """Show the progress of training."""
-    from reviewgen.runs.progress import training_bar
-
-    with training_bar(notes) as show:
-        for report in run:
-            show(report)
-            if report.sample is not None:
-                _show_evaluation(report)
-            for text in report.notes:
-                note(f"  {text}")
-
-
-def _show_evaluation(report: "Report") -> None:
-    score = (
-        "not scored" if report.evaluation is None else f"{report.evaluation.bits_per_character:.4f} bits per character held out"
-    )
-    copied = "" if report.token_copy_rate is None else f", token copy rate {report.token_copy_rate:.1%}"
-    note(f"{report.seconds:6.1f} s  {_name(report)}step {report.step:,}: {score}{copied}" + (" (best)" if report.is_best else ""))
-    if report.sample:
-        for line in _wrap_sample(report.sample, notes.width):
-            note(line, "dim")
-
-
-def _wrap_sample(sample: str, width: int) -> list[str]:
-    """Return the beginning of a generated text in lines of a terminal, which end at words, as the text does."""
+def _show_report(report: "Report") -> None:
+    """Print an evaluation with a generated text, whose lines end at words, and the notes of a step."""
     from reviewgen.data import shorten
 
-    return textwrap.wrap(shorten(sample, _SAMPLE_CHARACTERS), width, initial_indent="  | ", subsequent_indent="  | ")
+    if report.sample is not None:
+        score, part = "not scored", "" if report.part is None else f"{report.part}, "
+        if report.evaluation is not None:
+            score = f"{report.evaluation.bits_per_character:.4f} bits per character held out"
+        copied = "" if report.token_copy_rate is None else f", token copy rate {report.token_copy_rate:.1%}"
+        note(f"{report.seconds:6.1f} s  {part}step {report.step:,}: {score}{copied}{' (best)' if report.is_best else ''}")
+        sample = shorten(report.sample, _SAMPLE_CHARACTERS)
+        for line in textwrap.wrap(sample, notes.width, initial_indent="  | ", subsequent_indent="  | "):
+            note(line, "dim")
+    for line in report.notes:
+        note(f"  {line}")
 
 
-def _name(report: "Report") -> str:
-    """Return which model of a blend a report is about."""
-    return "" if report.part is None else f"{report.part}, "
-
-
-def _print_result(run: "TrainingRun", facts: dict[str, Any], out: Path) -> None:
+def _describe(run: "TrainingRun", facts: dict[str, Any], out: Path) -> Iterator[str]:
+    """Yield the lines of the result."""
     if run.held_out is not None and run.evaluation is not None:
-        held_out = run.held_out
-        reviews, total = held_out["reviews"], held_out["reviews_in_split"]
-        part = f"{reviews:,}" + (f" of {total:,}" if reviews < total else "")
-        bits, noun = run.evaluation.bits_per_character, "review" if total == 1 else "reviews"
-        echo(f"Held out ({held_out['split']} split, {part} {noun}): {bits:.4f} bits per character")
-    if alone := [f"{part['preset']} {_bits(part['held_out'])}" for part in facts.get("parts", ()) if part.get("held_out")]:
-        echo(f"Its models alone: {', '.join(alone)}")
-    if (before := facts.get("parent", {}).get("bits_per_character")) is not None:
-        _print_gain(before, facts["evaluations"])
+        reviews, total, split = (run.held_out[name] for name in ("reviews", "reviews_in_split", "split"))
+        part = f"{reviews:,} of {counted(total, 'review')}" if reviews < total else counted(total, "review")
+        yield f"Held out ({split} split, {part}): {run.evaluation.bits_per_character:.4f} bits per character"
+    alone = [(part["preset"], part["held_out"]["bits_per_character"]) for part in facts.get("parts", ()) if part.get("held_out")]
+    if alone:
+        yield "Its models alone: " + ", ".join(f"{name} {'infinite' if bits is None else f'{bits:.4f}'}" for name, bits in alone)
+    before = facts.get("parent", {}).get("bits_per_character")
+    after = [each["bits_per_character"] for each in facts["evaluations"] if each["is_best"]]
+    if before is not None and after:
+        yield f"Validation texts: {before:.4f} bits per character before this training, {after[-1]:.4f} after it"
+        if after[-1] >= before:
+            yield "This training gained nothing on them: the model that it started from is better."
     novelty = facts["novelty"]
     if novelty is not None and novelty["copy_rate"] is not None:
-        held_out_rate, spans = novelty["held_out_copy_rate"], f"spans of {novelty['copy_characters']} characters or more"
-        compared = "" if held_out_rate is None else f"; of held-out reviews {held_out_rate:.1%}"
+        held_out = novelty["held_out_copy_rate"]
         sample = f"{novelty['copy_rate_texts']:,} texts, {novelty['copy_rate_characters']:,} characters"
-        echo(f"Copy rate: {novelty['copy_rate']:.1%} of its text ({sample}) stands in {spans} of the training text{compared}")
-    if described := _describe_metrics(facts.get("metrics", {})):
-        echo(f"Metrics of its texts: {described}")
-    echo(_describe_time(facts["seconds"], facts["evaluation_seconds"]))
-    echo(facts["verdict"]["words"])
-    echo(f"Saved in {out}")
+        yield (
+            f"Copy rate: {novelty['copy_rate']:.1%} of its text ({sample}) stands in spans of {novelty['copy_characters']} "
+            "characters or more of the training text" + ("" if held_out is None else f"; of held-out reviews {held_out:.1%}")
+        )
+    metrics = {name: each for name, each in facts.get("metrics", {}).items() if each["generated"] is not None}
+    if metrics:
+        yield "Metrics of its texts: " + ", ".join(
+            f"{name} {each['generated']:.4g}" + ("" if each["held_out"] is None else f" (held out {each['held_out']:.4g})")
+            for name, each in metrics.items()
+        )
+    share = facts["evaluation_seconds"] / max(facts["seconds"], 1e-9)
+    yield f"Time: {facts['seconds']:.1f} s with reading and the final evaluation; {share:.1%} of it went into evaluations."
+    yield facts["verdict"]["words"]
+    yield f"Saved in {out}"
 
 
-def _describe_metrics(metrics: dict[str, dict[str, Any]]) -> str:
-    """Return the metrics of the generated texts, each beside that of held-out reviews."""
-    return ", ".join(
-        f"{name} {each['generated']:.4g}" + ("" if each["held_out"] is None else f" (held out {each['held_out']:.4g})")
-        for name, each in metrics.items()
-        if each["generated"] is not None
-    )
+@takes(Corpus)
+def prepare(
+    data: Annotated[list[str], typer.Argument(help="The reviews, as for `train --data`.")],
+    preset: Annotated[str, typer.Option("--preset", help="The preset whose tokenizer is trained, as in lstm-word.")],
+    out: Annotated[str, typer.Option("--out", help="The folder of the store, or a URL; it must not exist.")],
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="A tokenizer setting that differs from the preset's: tokenizer.vocab_size=4000. Repeatable."),
+    ] = None,
+    as_json: AsJson = False,
+    **options: Any,
+) -> None:
+    """Prepare a corpus once, as a token store that trainings start from; under accelerate launch, in several processes."""
+    from reviewgen.config import parse_settings
 
+    groups = parse_settings(settings or [])
+    if other := next((name for name, values in groups.items() if values and name != "tokenizer"), None):
+        raise ConfigError(f"--set {other}... is a setting of training: give it to reviewgen train. Here it is tokenizer.NAME.")
+    with resumable(), working("Preparing ...") as say:
+        from reviewgen.conditions import Conditions
+        from reviewgen.data import Corpus as ReadCorpus
+        from reviewgen.runs.corpus import prepare_tokens  # torch: a second or two
 
-def _describe_time(seconds: float, evaluating: float) -> str:
-    share = evaluating / max(seconds, 1e-9)
-    return f"Time: {seconds:.1f} s with reading and the final evaluation; {share:.1%} of it went into evaluations."
-
-
-def _bits(held_out: dict[str, Any]) -> str:
-    bits = held_out["bits_per_character"]
-    return "infinite" if bits is None else f"{bits:.4f}"
-
-
-def _print_gain(before: float, evaluations: list[dict[str, Any]]) -> None:
-    """Print bits per character before and after training a model further."""
-    after = [evaluation["bits_per_character"] for evaluation in evaluations if evaluation["is_best"]]
-    if after:
-        echo(f"Validation texts: {before:.4f} bits per character before this training, {after[-1]:.4f} after it")
-        if after[-1] >= before:
-            note("This training gained nothing on them: the model that it started from is better.")
+        tokenizer = groups["tokenizer"]
+        store = prepare_tokens(parse_data(data), preset, out, lambda step: say(f"{step} ..."), tokenizer=tokenizer, **options)
+    if notes.quiet:
+        return
+    is_here = store.folder.exists()  # one that was complete already may be at its URL only
+    tokens = {split: tokens.tokens for split, tokens in store.splits().items()} if is_here else None
+    lines = [f"Saved in {out}"]
+    if tokens is not None:
+        lines.insert(0, f"Tokens: {tokens['train']:,} to train on, in {counted(len(store.content['shards']), 'shard')}.")
+    if not as_json:
+        conditions = Conditions.from_json(store.facts["conditions"]) if store.facts["conditions"] else Conditions()
+        lines.insert(0, _show_corpus(ReadCorpus.from_json(store.facts["corpus"]), conditions.describe()))
+        for line in store.facts["notes"]:
+            note(line)
+    show({"out": out, "tokens": tokens, **store.facts}, as_json, *lines)

@@ -6,7 +6,8 @@
     saved_generation  limits of the generation defaults in a folder
     training      training settings
     plugin_names  settings whose values are names of plugins
-    reading       the options for reading and cleaning a source of texts
+    options       the options that functions and commands share, each declared and described once
+    keywords      the same as type checkers see them, and the check of the names that a call gives
     vocabulary    the fields of a model's config that its tokenizer decides
     arguments     checks of arguments that are not settings
     descriptions  descriptions of settings, from docstrings and type hints
@@ -29,7 +30,7 @@ from reviewgen.config.bounded import (
 )
 from reviewgen.config.descriptions import bounds_of, choices_of, describe_fields, describe_hint
 from reviewgen.config.generation import FOREIGN, GenerationConfig, GenerationSettings, Preset, generation_config
-from reviewgen.config.reading import EvaluateOptions, ReadingOptions, refuse_unknown_options
+from reviewgen.config.keywords import EvaluateOptions, ReadingOptions, refuse_unknown_options
 from reviewgen.config.saved_generation import check_saved_generation, read_saved_generation
 from reviewgen.config.settings import (
     Bound,

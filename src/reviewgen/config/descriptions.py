@@ -14,9 +14,10 @@ import dataclasses
 import inspect
 import re
 import types
+from collections.abc import Collection, Mapping
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from reviewgen.config.settings import Bound
+from reviewgen.config.settings import Bound, fields_of
 
 _ENTRY = re.compile(r"(\w+)(?: \([^)]*\))?: *(.*)")
 _TYPE_NAMES: dict[Any, str] = {int: "int", float: "float", str: "string", dict: "JSON object", types.NoneType: "none"}
@@ -32,6 +33,34 @@ def describe_fields(cls: type) -> dict[str, str]:
     for base in reversed(cls.__mro__):
         described |= _parse_attributes(base.__dict__.get("__doc__") or "")
     return {field.name: described.get(field.name, "") for field in dataclasses.fields(cls)}
+
+
+def describe_settings(cls: type, given: Mapping[str, Any] | None = None, hidden: Collection[str] = ()) -> list[dict[str, Any]]:
+    """Return name, value, default, accepted values and description of each setting, as JSON values.
+
+    Args:
+        cls: The config dataclass.
+        given: Values that differ from the defaults.
+        hidden: Fields that are left out, as those without a default are: the user does not set them.
+    """
+    hints, descriptions, rows = fields_of(cls), describe_fields(cls), []
+    for field in dataclasses.fields(cls):
+        default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+        if default is dataclasses.MISSING or field.name in hidden:
+            continue
+        hint, value = hints[field.name], (given or {}).get(field.name, default)
+        rows.append(
+            {
+                "name": field.name,
+                "value": list(value) if isinstance(value, tuple) else value,
+                "default": list(default) if isinstance(default, tuple) else default,
+                "accepts": describe_hint(hint),
+                "choices": choices_of(hint),
+                "bounds": bounds_of(hint),
+                "description": descriptions[field.name],
+            }
+        )
+    return rows
 
 
 def describe_hint(hint: Any) -> str:

@@ -12,6 +12,7 @@ from typing import Any, Unpack
 from reviewgen.bundle import check_tokenizer_files, fingerprint
 from reviewgen.conditions import Conditions, fit_conditions
 from reviewgen.config import refuse_unknown_options, to_dict
+from reviewgen.config.keywords import CorpusOptions, PrepareOptions
 from reviewgen.data import (
     NOVELTY_FILE,
     SPLITS,
@@ -38,7 +39,7 @@ from reviewgen.novelty import Index, build_index, read_index
 from reviewgen.processes import SharedWork, all_processes, everywhere, process_state
 from reviewgen.protocols import Tokenizer
 from reviewgen.runs.parts import TrainingParts, resolve_parts
-from reviewgen.runs.plan import CorpusOptions, PrepareOptions, TrainingPlan, data_config, make_texts
+from reviewgen.runs.plan import TrainingPlan, data_config, make_texts
 from reviewgen.runs.record import parent_facts
 from reviewgen.storage import refuse_existing, to_path
 

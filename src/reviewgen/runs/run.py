@@ -19,6 +19,7 @@ from reviewgen.bundle import Bundle, Weights
 from reviewgen.card import describe, file_name, write_card
 from reviewgen.conditions import Conditions
 from reviewgen.config import refuse_unknown_options, to_dict
+from reviewgen.config.keywords import TrainOptions
 from reviewgen.data import Corpus, TokenStore
 from reviewgen.errors import NotADistribution, TrainingError
 from reviewgen.evaluation import Document, Evaluation, Metrics, finite, sample_documents
@@ -32,7 +33,7 @@ from reviewgen.runs.corpus import PreparedCorpus, ReadCorpus, read_corpus, token
 from reviewgen.runs.folder import RunFolder
 from reviewgen.runs.measure import choose_documents, evaluate, measure_texts, suggest_trained_weights
 from reviewgen.runs.parts import TrainingParts
-from reviewgen.runs.plan import SETTINGS, TrainingPlan, TrainOptions, make_plan
+from reviewgen.runs.plan import SETTINGS, TrainingPlan, make_plan
 from reviewgen.runs.record import (
     ChosenSize,
     Curves,

