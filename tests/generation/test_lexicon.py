@@ -22,7 +22,7 @@ from reviewgen.lexicon import (
     Lexicon,
     WordCounts,
     build_lexicon,
-    count_words,
+    count_runs,
     make_spelling,
     minimal_automaton,
     read_lexicon,
@@ -364,7 +364,7 @@ def test_a_word_that_occurs_twice_is_known_and_also_with_a_capital() -> None:
     assert symbols is not None
     texts = ["movie the movie", "The was once was", "goods"] + ["the was movie"] * 20
     ids = np.concatenate([[tokenizer.bos_id, *tokenizer.encode(text), tokenizer.eos_id] for text in texts])
-    known = build_lexicon(count_words([ids], symbols))
+    known = build_lexicon(count_runs([ids], symbols).split())
     assert known is not None and set(known) == {"movie", "Movie", "the", "The", "was", "Was"}
     assert "goods" not in known and "once" not in known and "MOVIE" in known and len(known) == 6
     joined = known | Lexicon.of(["café"], ["!"])
@@ -382,7 +382,7 @@ def test_long_texts_are_counted_in_parts() -> None:
         ids = np.array([tokenizer.bos_id, *tokenizer.encode(text), tokenizer.eos_id])
         assert len(ids) > 1 << 16
         symbols = token_symbols(tokenizer)
-        assert symbols is not None and count_words([ids], symbols).words == Counter(text.split()), name
+        assert symbols is not None and count_runs([ids], symbols).split().words == Counter(text.split()), name
 
 
 # Files.
