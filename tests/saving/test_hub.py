@@ -14,9 +14,8 @@ from huggingface_hub import SpaceCard
 
 import reviewgen
 from reviewgen import ReviewModel
-from reviewgen.card import is_written_by_hand, metadata_of
 from reviewgen.errors import ConfigError, HubError, NotPublished, SourceError
-from reviewgen.hub import find_personal_data
+from reviewgen.hub import find_personal_data, is_written_by_hand, metadata_of
 from tests.support.fakes import TEXTS, run_command
 from tests.support.loopback_hub import READ_TOKEN, TOKEN, Fault, LoopbackHub
 from tests.support.models import NGRAM, SMALL
@@ -340,9 +339,7 @@ HARMLESS = [
 def test_personal_data_is_found_in_texts_and_in_the_vocabulary() -> None:
     for kind, texts in PERSONAL.items():
         for text in texts:
-            (found,) = [finding for finding in find_personal_data([text, "nothing"], []) if finding.kind == kind]
-            assert "in 1 of 2 samples, as in" in found.description
-            (inside,) = [finding for finding in find_personal_data([], [text, "nothing"]) if finding.kind == kind]
-            assert "1 pieces of the vocabulary" in inside.description
+            assert "in 1 of 2 samples, as in" in find_personal_data([text, "nothing"], [])[kind]
+            assert "1 pieces of the vocabulary" in find_personal_data([], [text, "nothing"])[kind]
     for text in HARMLESS:
-        assert find_personal_data([text], [text]) == []
+        assert find_personal_data([text], [text]) == {}

@@ -10,11 +10,11 @@ from functools import cached_property
 from typing import Any, Literal
 
 from reviewgen.bundle import Bundle, Weights
-from reviewgen.card import describe, write_card
 from reviewgen.config import to_dict
 from reviewgen.errors import TrainingError
 from reviewgen.evaluation import Evaluation, Metrics
 from reviewgen.generation.model_stepper import using_threads
+from reviewgen.hub.card import write_card
 from reviewgen.interrupts import uninterrupted
 from reviewgen.model import ReviewModel
 from reviewgen.processes import process_state
@@ -264,5 +264,5 @@ class Fit(BaseFit):
             lexicon=self.corpus.lexicon,
             conditions=self.corpus.conditions or None,
         )
-        bundle.card = write_card(describe(bundle))
+        bundle.card = write_card(bundle)
         return bundle

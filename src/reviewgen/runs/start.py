@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
-from reviewgen.card import file_name
 from reviewgen.config import to_dict
 from reviewgen.errors import NotADistribution
 from reviewgen.evaluation import Document, evaluate_documents, sample_documents
+from reviewgen.hub.card import file_name
 from reviewgen.processes import all_processes, process_state
 from reviewgen.protocols import LanguageModel
 from reviewgen.runs.curves import targets_per_character
