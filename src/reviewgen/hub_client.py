@@ -1,4 +1,4 @@
-"""Lets ``huggingface_hub`` refuse answers that would make it write outside of its cache. Knows neither models nor texts.
+"""Uses ``huggingface_hub`` with a guard, and with errors of one sentence. Knows neither models nor texts.
 
 The client names files of its cache after what a server sends: the headers ``ETag`` and ``X-Repo-Commit``, the ``sha`` of a
 repository and the digests in its list of files. It does not check them, so that a path in one of them is a file anywhere.
@@ -7,12 +7,14 @@ repository and the digests in its list of files. It does not check them, so that
 import contextlib
 import re
 import threading
+from collections.abc import Iterator
 from typing import Any
 
-from reviewgen.errors import HubError
+from reviewgen.errors import ConfigError, HubError, ReviewgenError, first_line
 
 _PLAIN_NAME = re.compile(r"[0-9A-Za-z][0-9A-Za-z_.+=-]{0,127}")
 _COMMIT, _DIGESTS = "X-Repo-Commit", ("ETag", "X-Linked-Etag")
+_LOG_IN = "log in with `hf auth login`, or set HF_TOKEN"
 _lock = threading.Lock()
 
 
@@ -56,3 +58,65 @@ def _check_response(response: Any) -> None:
                 f"The answer of {ascii(response.url.host)[1:-1][:80]} was refused: it gives {ascii(name)[:60]} as a commit or a "
                 "digest, which is not a plain name. Check HF_ENDPOINT."
             )
+
+
+def check_token(token: str | bool | None) -> None:
+    """Check that a token given as a string can be sent in an HTTP header: the client's error about one that cannot names it.
+
+    Raises:
+        ConfigError: It is empty, or has spaces or characters that a header cannot contain.
+    """
+    if isinstance(token, str) and not (token.isascii() and token.isprintable() and token and " " not in token):
+        raise ConfigError("The Hub token is empty, or has spaces or unprintable characters: copy it again, or leave it out.")
+
+
+@contextlib.contextmanager
+def plain_errors(source: object, failed: str) -> Iterator[None]:
+    """Guard the client, and turn any exception of it into a HubError.
+
+    Args:
+        source: The repository.
+        failed: What failed, as in "could not be downloaded from the Hub".
+
+    Raises:
+        HubError: The Hub was not reached, or refused the request.
+    """
+    guard_client()
+    try:
+        yield
+    except ReviewgenError:
+        raise
+    except Exception as error:  # a dozen types: its own, its HTTP library's and the operating system's
+        is_hidden = type(error) is ValueError and error.__cause__ is not None  # force_download wraps the cause
+        raise HubError(_describe((is_hidden and error.__cause__) or error, source, failed)) from None
+
+
+def _describe(error: BaseException, source: object, failed: str) -> str:
+    """Return a sentence that says what happened."""
+    from huggingface_hub import constants, errors
+
+    endpoint, status = ascii(str(constants.ENDPOINT))[1:-1], getattr(getattr(error, "response", None), "status_code", None)
+    if isinstance(error, errors.GatedRepoError):
+        return f"{source} is gated: request access on its page, and {_LOG_IN}."
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return f"{source} {failed}: the Hub has no such repository, or it is private: {_LOG_IN}."
+    if isinstance(error, errors.RevisionNotFoundError):
+        return f"{source} {failed}: the repository has no such revision."
+    if isinstance(error, errors.LocalEntryNotFoundError | errors.OfflineModeIsEnabled):
+        return f"{source} {failed}: it is not in the local cache, and the Hub is not asked (HF_HUB_OFFLINE, local_files_only)."
+    if status in (401, 403):
+        return f"{source} {failed}: the token does not grant access (status {status}); {_LOG_IN}."
+    if status is not None:
+        return f"{source} {failed}: {endpoint} answered with status {status}: {shorten(error)}. Try again later."
+    if isinstance(error, KeyError | AttributeError | TypeError | AssertionError):  # it has looked for something that is not there
+        return f"{source} {failed}: the answer of {endpoint} has another form than the Hub's. Check HF_ENDPOINT."
+    if isinstance(error, OSError) or type(error).__module__.startswith(("httpx", "httpcore")):
+        offline = "Without a network, presets with installed weights and saved folders still load."
+        return f"{source} {failed}: {endpoint} was not reached ({shorten(error)}). {offline}"
+    return f"{source} {failed}: {shorten(error)}."
+
+
+def shorten(error: BaseException) -> str:
+    """Return the message of an error, shortened to one line."""
+    _, *more = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]
+    return " ".join([first_line(error), *more[:1]])[:300].rstrip(".")

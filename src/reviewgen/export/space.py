@@ -50,7 +50,7 @@ def push_with_space(model: ReviewModel, repo_id: str, *, bits: int = 8, **option
         refuse_public_space(target, before, published.is_private)
         page = _compose(ReviewModel(replace(model.bundle, card=published.card)), bits, title)
         settings: dict[str, Any] = {"license": _license(published.card), "is_private": published.is_private}
-        return address, push_space(page, target, commit_message=message, token=token, **settings)
+        return address, push_space(page, target, message=message, token=token, **settings)
     except HubError as error:
         raise HubError(f"The model is published, and its Space is not; the same command tries again. {error}") from None
 

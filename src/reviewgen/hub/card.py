@@ -5,7 +5,6 @@ digest, was written or edited by hand and is kept; any other card may be generat
 """
 
 import hashlib
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -68,18 +67,17 @@ def write_card(bundle: Bundle, *, source: str | None = None, **details: Any) -> 
             eval_results=results or None,
         )
         settings = {"model": to_dict(bundle.model.config), "tokenizer": to_dict(bundle.tokenizer_config)}
-        facts = {
-            "name": name,
-            "model": bundle.model_plugin.name,
-            "tokenizer": bundle.tokenizer_plugin.name,
-            "version": __version__,
-            "training": training,
-            "load": json.dumps(source or "path/to/this/folder", ensure_ascii=False),
-            "parameters": sum(tensor.numel() for tensor in bundle.model.state_dict().values()),
-            "settings": settings | {"training": training.get("config")},
-        }
-        template = str(Path(__file__).with_name("card.md.j2"))
-        content = ModelCard.from_template(card_data, template, fence=_fence, hub_address=hub_address, **facts, **details)
+        facts = {"bundle": bundle, "training": training, "name": name, "source": source, "version": __version__}
+        content = ModelCard.from_template(
+            card_data,
+            str(Path(__file__).with_name("card.md.j2")),
+            parameters=sum(tensor.numel() for tensor in bundle.model.state_dict().values()),
+            settings=settings | {"training": training.get("config")},
+            fence=_fence,
+            hub_address=hub_address,
+            **facts,
+            **details,
+        )
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, TemplateError) as error:  # it may be a third party's
         raise BundleError(f"No card can be written: training.json is damaged ({type(error).__name__}: {error}).") from None
     card = f"{content}\n\n"
@@ -92,16 +90,17 @@ def _results(training: Mapping[str, Any], token_copy_rate: float | None) -> "lis
 
     held_out, novelty = training.get("held_out") or {}, training.get("novelty") or {}
     corpus = str((training.get("data") or {}).get("source", "an unnamed corpus")).removeprefix("hf://")
-    if (rate := novelty.get("copy_rate")) is not None:
-        span = f"spans of {novelty['copy_characters']} characters or more of the training text"
-        copies = ("copy_rate", f"share of the characters of generated texts in {span}", rate, "train")
-    else:
-        label = "share of 20-token windows of generated texts that occur in the training text"
-        copies = ("token_copy_rate", label, token_copy_rate, "train")
-    bits = ("bits_per_character", "bits per character, held out", held_out.get("bits_per_character"), held_out.get("split"))
+    bits, rate = held_out.get("bits_per_character"), novelty.get("copy_rate")
+    windows = "share of 20-token windows of generated texts that occur in the training text"
+    spans = f"spans of {novelty.get('copy_characters')} characters or more of the training text"
+    metrics = [
+        ("bits_per_character", "bits per character, held out", bits, held_out.get("split")),
+        ("copy_rate", f"share of the characters of generated texts in {spans}", rate, "train"),
+        ("token_copy_rate", windows, token_copy_rate if rate is None else None, "train"),
+    ]
     return [
         EvalResult(_TASK, corpus, corpus, kind, round(value, 4), dataset_split=split, metric_name=label)
-        for kind, label, value, split in (bits, copies)
+        for kind, label, value, split in metrics
         if value is not None
     ]
 

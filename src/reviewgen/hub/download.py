@@ -6,21 +6,19 @@ compares the files with the manifest that was written when the model was saved. 
 
 import logging
 import math
-from collections.abc import Collection
 from pathlib import Path
 from typing import Any, NamedTuple, TypedDict, Unpack
 
 from reviewgen.bundle import read_bundle
-from reviewgen.bundle.layout import CONFIG, TOLERATED, files_of
+from reviewgen.bundle.layout import CONFIG, files_of
 from reviewgen.config import read_json
 from reviewgen.errors import BundleError, ConfigError, HubError, SourceError, quoted
-from reviewgen.hub.problems import check_token, plain_errors, shorten
+from reviewgen.hub_client import check_token, plain_errors, shorten
 from reviewgen.names import HubSource, PresetSource, find_revision, parse_hub_id, parse_source
 from reviewgen.registry import find_preset, find_weights, preset_names
 from reviewgen.storage import refuse_existing, to_path
 
 _logger = logging.getLogger("reviewgen")
-_MAX_SHOWN = 5  # ignored files named in a warning
 _TIMEOUT_SECONDS = 15.0  # without an answer
 
 
@@ -84,8 +82,8 @@ def parse_repository(repo_id: str, revision: str | None) -> HubSource:
 def download(source: HubSource, **options: Unpack[HubOptions]) -> Path:
     """Download a repository's model files, unless they are cached, and return their local folder.
 
-    Other files of the repository are not downloaded; the logger ``reviewgen`` names them in a warning. If the Hub cannot be
-    reached or refuses the request, the cached version is used, with a warning.
+    Other files of the repository are not downloaded. If the Hub cannot be reached or refuses the request, the cached version is
+    used, with a warning of the logger ``reviewgen``.
 
     Raises:
         HubError: The Hub was not reached, has no such repository or revision, or the repository does not contain a saved model.
@@ -100,18 +98,17 @@ def download(source: HubSource, **options: Unpack[HubOptions]) -> Path:
     if ".." in revision or "\\" in revision or ":" in revision or revision.startswith("/"):  # would lead out of the cache
         raise SourceError(f"{ascii(revision)[:60]} is not a revision. Give a branch, a tag or a commit.")
     with plain_errors(source, "could not be downloaded from the Hub"):
-        if options.get("local_files_only"):
-            return _fetch(source.repo_id, revision, (), options)
         try:
-            info = HfApi(token=token).model_info(source.repo_id, revision=revision, timeout=_TIMEOUT_SECONDS)
-            return _fetch(source.repo_id, revision, [each.rfilename for each in info.siblings or []], options)
-        except RevisionNotFoundError:
+            if not options.get("local_files_only"):
+                HfApi(token=token).model_info(source.repo_id, revision=revision, timeout=_TIMEOUT_SECONDS)
+            return _fetch(source.repo_id, revision, options)
+        except (RevisionNotFoundError, LocalEntryNotFoundError):
             raise
         except Exception as error:  # of the client, or of its HTTP library
             if options.get("force_download"):
                 raise
             try:
-                folder = _fetch(source.repo_id, revision, (), options | {"local_files_only": True})
+                folder = _fetch(source.repo_id, revision, options | {"local_files_only": True})
             except (LocalEntryNotFoundError, HubError):
                 raise error from None
             if not isinstance(error, OfflineModeIsEnabled):
@@ -119,8 +116,8 @@ def download(source: HubSource, **options: Unpack[HubOptions]) -> Path:
             return folder
 
 
-def _fetch(repo_id: str, revision: str, listed: Collection[str], options: HubOptions) -> Path:
-    """Return the folder of a repository's model files, and warn of the others; raises what the client raises.
+def _fetch(repo_id: str, revision: str, options: HubOptions) -> Path:
+    """Return the folder of a repository's model files; raises what the client raises.
 
     Raises:
         HubError: There is no config.json.
@@ -131,14 +128,10 @@ def _fetch(repo_id: str, revision: str, listed: Collection[str], options: HubOpt
     if not config.is_file():
         raise HubError(f"The repository {repo_id} does not contain a saved model.")
     try:
-        names = files_of(read_json(config))
+        names = sorted(files_of(read_json(config)))
     except (ValueError, BundleError):  # which read_bundle reports
-        return config.parent
-    if ignored := sorted(set(listed) - names - TOLERATED):
-        more = f" and {len(ignored) - _MAX_SHOWN} more" if len(ignored) > _MAX_SHOWN else ""
-        shown = ", ".join(ascii(name)[:80] for name in ignored[:_MAX_SHOWN])
-        _logger.warning("%s also contains %s%s, which are not files of a saved model: ignored.", repo_id, shown, more)
-    return Path(snapshot_download(repo_id, revision=config.parent.name, allow_patterns=sorted(names), **options))
+        names = [CONFIG]
+    return Path(snapshot_download(repo_id, revision=config.parent.name, allow_patterns=names, **options))
 
 
 def pull(repo_id: str, *, out: Path | None = None, accept_changes: bool = False, **options: Unpack[HubOptions]) -> dict[str, Any]:

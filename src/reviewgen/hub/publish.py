@@ -31,8 +31,8 @@ from reviewgen.hub.card import (
     write_card,
 )
 from reviewgen.hub.download import megabytes, parse_repository
-from reviewgen.hub.problems import check_token, plain_errors
 from reviewgen.hub.scan import check_kinds, generate_texts, refuse, scan
+from reviewgen.hub_client import check_token, plain_errors
 from reviewgen.names import HubSource
 from reviewgen.pictures import draw_curves, find_curves, refuse_plot, save_figure
 from reviewgen.scratch import temporary_folder
@@ -65,7 +65,6 @@ class Remote:
         is_private: Whether the repository is private; None if it does not exist.
         names: The names of all its files.
         files: The names of the files of the saved model in it, and of its plot of the learning curve.
-        sdk: That of a Space.
     """
 
     commit: str | None = None
@@ -73,7 +72,6 @@ class Remote:
     is_private: bool | None = None
     names: frozenset[str] = frozenset()
     files: frozenset[str] = frozenset()
-    sdk: str | None = None
 
 
 def publish(
@@ -126,7 +124,8 @@ def publish(
             "Scanned %d samples and %d pieces of the vocabulary: %s; %s. This is a check, not a guarantee.",
             len(texts),
             copy.tokenizer.vocab_size,
-            "; ".join(f"{text} (allowed)" for text in findings.values()) or "no e-mail address, web address, telephone number or handle",
+            "; ".join(f"{text} (allowed)" for text in findings.values())
+            or "no e-mail address, web address, telephone number or handle",
             "the token copy rate is unknown" if rate is None else f"a token copy rate of {rate:.1%}",
         )
         if card is None:
@@ -174,8 +173,7 @@ def inspect_repository(target: HubSource, token: str | bool | None = None, kind:
     except (ValueError, BundleError):
         files = files_of({})
     card = read_text(folder / CARD, encoding="utf-8-sig", errors="replace") if CARD in names else ""
-    commit, sdk = None if is_new else info.sha, getattr(info, "sdk", None)
-    return Remote(commit, card, info.private, names, names & (files | {CURVE}), sdk)
+    return Remote(None if is_new else info.sha, card, info.private, names, names & (files | {CURVE}))
 
 
 def _check_options(target: HubSource | None, before: Remote, copy_limit: float, options: PushOptions) -> None:
@@ -257,10 +255,6 @@ def _validate(card: str | None, metadata: Mapping[str, Any], target: HubSource) 
 def _copy(bundle: Bundle, folder: Path, dtype: str | None) -> None:
     """Write a model's folder, byte for byte as it was loaded where nothing changed; without paths of this machine."""
     if bundle.folder is not None and not bundle.weights.is_exposed and dtype is None:
-        if not bundle.folder.is_dir():
-            raise BundleError(
-                f"{bundle.folder}, from which the model was loaded, no longer exists: give dtype='float32' to write it again."
-            )
         copy_bundle(bundle.folder, folder, digests=bundle.digests)
     else:
         write_bundle(bundle, folder, dtype=dtype or "float32")

@@ -16,25 +16,19 @@ from reviewgen.config import GenerationConfig, check_list
 from reviewgen.errors import ConfigError, NotPublished, did_you_mean, quoted
 from reviewgen.generation import Generator, Request, Speller
 
+_URL = (
+    r"(?:https?|ftp)://[^\s\"'<>)]+|www\.[\w-]+\.[^\s\"'<>)]+"
+    r"|(?<![\w@.-])[\w-]{2,}(?:\.[\w-]+)*\.(?:com|net|org|edu|gov|info|biz|io|ly|tv|app|dev|blog|uk|de|fr|nl|ru)\b"
+)
+_PHONE = (
+    r"(?<![\w.,$£€-])(?!97[89])"  # not an ISBN
+    r"(?:\+\d{1,3}[ .-]?(?:\(?\d{1,5}\)?[ .-]?){2,5}\d{2,}"
+    r"|(?:\(\d{3}\) ?|\d{3}[ .-])\d{3}[ .-]\d{4}|[2-9]\d{2}[.-]\d{4}|0\d{1,4}(?: \d{2,4}){2,4}|\d{9,15})(?![\w-])"
+)
 _PATTERNS = {
     "email": ("e-mail addresses", re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+")),
-    "url": (
-        "web addresses",
-        re.compile(
-            r"(?:https?|ftp)://[^\s\"'<>)]+|www\.[\w-]+\.[^\s\"'<>)]+"
-            r"|(?<![\w@.-])[\w-]{2,}(?:\.[\w-]+)*\.(?:com|net|org|edu|gov|info|biz|io|ly|tv|app|dev|blog|uk|de|fr|nl|ru)\b",
-            re.IGNORECASE,
-        ),
-    ),
-    "phone": (
-        "telephone numbers",
-        re.compile(
-            r"(?<![\w.,$£€-])(?!97[89])"  # not an ISBN
-            r"(?:\+\d{1,3}[ .-]?(?:\(?\d{1,5}\)?[ .-]?){2,5}\d{2,}"
-            r"|(?:\(\d{3}\) ?|\d{3}[ .-])\d{3}[ .-]\d{4}|[2-9]\d{2}[.-]\d{4}|0\d{1,4}(?: \d{2,4}){2,4}|\d{9,15})"
-            r"(?![\w-])"
-        ),
-    ),
+    "url": ("web addresses", re.compile(_URL, re.IGNORECASE)),
+    "phone": ("telephone numbers", re.compile(_PHONE)),
     "handle": ("handles", re.compile(r"(?<![\w@./])@[A-Za-z_]\w{2,}")),
 }
 _KINDS = (*_PATTERNS, "copies", "text", "license")  # the values of ``allow``

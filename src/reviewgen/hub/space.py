@@ -1,27 +1,19 @@
 """Publishes a page as a static Space on the Hub: ``index.html``, and a ``README.md`` with the settings of the Space."""
 
-from typing import Any
+from dataclasses import replace
+from pathlib import Path
 
 from reviewgen.bundle.layout import CARD
 from reviewgen.errors import HubError
-from reviewgen.hub.card import hub_address, metadata_of
-from reviewgen.hub.problems import plain_errors
+from reviewgen.hub.card import hub_address, parse_card
 from reviewgen.hub.publish import FAILED, Remote, commit, inspect_repository
+from reviewgen.hub_client import plain_errors
 from reviewgen.names import HubSource
 
 PAGE = "index.html"
 _EXAMPLE = {".gitattributes", CARD, PAGE, "style.css"}  # the files of a new static Space
 _FIRST = "initial commit"  # its only commit; that of a duplicate or of a squashed history has another title
 _TAG = "reviewgen"
-_README = """---
-{{ card_data }}
----
-
-# {{ title }}
-
-The model [{{ model }}]({{ address }}) writes on this page, in your browser: nothing that you type is sent anywhere. Its texts
-are synthetic. The page was published with `reviewgen push --space`.
-"""
 
 
 def inspect_space(target: HubSource, token: str | bool | None = None) -> Remote:
@@ -34,13 +26,14 @@ def inspect_space(target: HubSource, token: str | bool | None = None) -> Remote:
     from huggingface_hub import HfApi
 
     before = inspect_repository(target, token, "space")
-    if before.commit is None or (before.sdk == "static" and _TAG in metadata_of(before.card).get("tags", [])):
+    settings = parse_card(before.card).data
+    if before.commit is None or (settings.get("sdk") == "static" and _TAG in (settings.get("tags") or [])):
         return before
-    if before.sdk == "static" and before.names <= _EXAMPLE:
+    if before.names <= _EXAMPLE:
         with plain_errors(target, FAILED):
             commits = HfApi(token=token).list_repo_commits(target.repo_id, repo_type="space")
         if [commit.title for commit in commits] == [_FIRST]:
-            return Remote(before.commit, "", before.is_private, before.names)
+            return replace(before, card="")
     raise HubError(
         f"The Space {target.repo_id} exists and was not published by reviewgen: rename or delete it, or choose another name."
     )
@@ -57,13 +50,7 @@ def refuse_public_space(target: HubSource, before: Remote, is_private: bool | No
 
 
 def push_space(
-    page: str,
-    target: HubSource,
-    *,
-    license: str | None,
-    is_private: bool | None,
-    commit_message: str,
-    token: str | bool | None = None,
+    page: str, target: HubSource, license: str | None, is_private: bool | None, message: str, token: str | bool | None = None
 ) -> str:
     """Publish a page as the Space of a model, as one commit, and return the address of the Space.
 
@@ -74,7 +61,7 @@ def push_space(
         target: The model's repository; the Space has its name.
         license: The license, for the settings of a new Space.
         is_private: Whether a new Space is private.
-        commit_message: The title of the commit.
+        message: The title of the commit.
         token: The access token.
 
     Raises:
@@ -87,18 +74,15 @@ def push_space(
         api.create_repo(target.repo_id, repo_type="space", space_sdk="static", private=is_private, exist_ok=True)
     before = inspect_space(target, token)
     if not before.card:
-        files, example = files | {CARD: _readme(target, license).encode("utf-8")}, before.names - {".gitattributes"}
-    commit(api, target, files, example, commit_message, repo_type="space", parent_commit=before.commit)
+        files, example = files | {CARD: _readme(target.repo_id, license).encode("utf-8")}, before.names - {".gitattributes"}
+    commit(api, target, files, example, message, repo_type="space", parent_commit=before.commit)
     return hub_address(f"spaces/{target.repo_id}")
 
 
-def _readme(target: HubSource, license: str | None) -> str:
+def _readme(model: str, license: str | None) -> str:
     """Return the README.md of a new Space, whose front matter are its settings."""
     from huggingface_hub import SpaceCard, SpaceCardData
 
-    title, words = target.repo_id.partition("/")[2], "A small language model writes in your browser"
-    settings: dict[str, Any] = {"sdk": "static", "app_file": PAGE, "models": [target.repo_id], "tags": [_TAG]}
-    look: dict[str, Any] = {"emoji": "✍️", "colorFrom": "blue", "colorTo": "indigo", "pinned": False}
-    data = SpaceCardData(title=title, license=license, short_description=words, **settings, **look)
-    model, address = target.repo_id, hub_address(target.repo_id)
-    return str(SpaceCard.from_template(data, template_str=_README, model=model, address=address))
+    data = SpaceCardData(title=model.partition("/")[2], license=license, models=[model], tags=[_TAG], sdk="static", app_file=PAGE)
+    template = str(Path(__file__).with_name("space.md.j2"))
+    return str(SpaceCard.from_template(data, template, model=model, address=hub_address(model)))
