@@ -96,24 +96,26 @@ def _describe(error: BaseException, source: object, failed: str) -> str:
     from huggingface_hub import constants, errors
 
     endpoint, status = ascii(str(constants.ENDPOINT))[1:-1], getattr(getattr(error, "response", None), "status_code", None)
-    if isinstance(error, errors.GatedRepoError):
-        return f"{source} is gated: request access on its page, and {_LOG_IN}."
-    if isinstance(error, errors.RepositoryNotFoundError):
-        return f"{source} {failed}: the Hub has no such repository, or it is private: {_LOG_IN}."
-    if isinstance(error, errors.RevisionNotFoundError):
-        return f"{source} {failed}: the repository has no such revision."
-    if isinstance(error, errors.LocalEntryNotFoundError | errors.OfflineModeIsEnabled):
-        return f"{source} {failed}: it is not in the local cache, and the Hub is not asked (HF_HUB_OFFLINE, local_files_only)."
-    if status in (401, 403):
-        return f"{source} {failed}: the token does not grant access (status {status}); {_LOG_IN}."
-    if status is not None:
-        return f"{source} {failed}: {endpoint} answered with status {status}: {shorten(error)}. Try again later."
-    if isinstance(error, KeyError | AttributeError | TypeError | AssertionError):  # it has looked for something that is not there
-        return f"{source} {failed}: the answer of {endpoint} has another form than the Hub's. Check HF_ENDPOINT."
-    if isinstance(error, OSError) or type(error).__module__.startswith(("httpx", "httpcore")):
-        offline = "Without a network, presets with installed weights and saved folders still load."
-        return f"{source} {failed}: {endpoint} was not reached ({shorten(error)}). {offline}"
-    return f"{source} {failed}: {shorten(error)}."
+    local = "it is not in the local cache, and the Hub is not asked (HF_HUB_OFFLINE, local_files_only)"
+    known: dict[type[Exception], str] = {
+        errors.GatedRepoError: f"it is gated: request access on its page, and {_LOG_IN}",
+        errors.RepositoryNotFoundError: f"the Hub has no such repository, or it is private: {_LOG_IN}",
+        errors.RevisionNotFoundError: "the repository has no such revision",
+        errors.LocalEntryNotFoundError: local,
+        errors.OfflineModeIsEnabled: local,
+    }
+    reason = next((reason for kind, reason in known.items() if isinstance(error, kind)), shorten(error))
+    if reason not in known.values():
+        if status in (401, 403):
+            reason = f"the token does not grant access (status {status}); {_LOG_IN}"
+        elif status is not None:
+            reason = f"{endpoint} answered with status {status}: {reason}. Try again later"
+        elif isinstance(error, KeyError | AttributeError | TypeError | AssertionError):  # it has looked for what is not there
+            reason = f"the answer of {endpoint} has another form than the Hub's. Check HF_ENDPOINT"
+        elif isinstance(error, OSError) or type(error).__module__.startswith(("httpx", "httpcore")):
+            offline = "Without a network, presets with installed weights and saved folders still load"
+            reason = f"{endpoint} was not reached ({reason}). {offline}"
+    return f"{source} {failed}: {reason}."
 
 
 def shorten(error: BaseException) -> str:

@@ -3,8 +3,8 @@
     download  the folder of a model: a preset's weights, a local folder, or a download; ``reviewgen pull``
     card      the model card, from its template card.md.j2
     scan      generated texts of a model, and what in them and in its vocabulary speaks against publishing it
-    publish   ``push_to_hub``: check, scan, card, upload; and the Space with the model's page
-    problems  the client's errors as one sentence
+    publish   ``push_to_hub``: check, scan, card, upload
+    space     the Space with the model's page
 
 Nothing that is downloaded is executed; ``bundle`` reads it strictly.
 """

@@ -130,14 +130,14 @@ def check_metadata(license: Any, more: Any) -> dict[str, Any]:
     for key, value in metadata.items():
         if key not in _EXAMPLES:
             problems.append(f"{quoted(key)} is not a key of a card. {did_you_mean(key, _EXAMPLES)}")
-        elif problem := find_odd_text(key, value, _EXAMPLES[key]):
+        elif problem := odd_text(key, value, _EXAMPLES[key]):
             problems.append(problem)
     if problems:
         raise ConfigError(" ".join(problems))
     return metadata
 
 
-def find_odd_text(name: str, value: Any, example: str) -> str | None:
+def odd_text(name: str, value: Any, example: str) -> str | None:
     """Return a sentence that says what is wrong with a value that must be a string, a list of strings, or None."""
     parts = value if isinstance(value, list | tuple) else [] if value is None else [value]
     odd = [part for part in parts if not isinstance(part, str) or not part.strip() or not part.isprintable()]

@@ -21,15 +21,7 @@ from reviewgen.bundle.write import copy_bundle, write_bundle
 from reviewgen.config import MAX_RECORD, read_json, read_text
 from reviewgen.errors import BundleError, ConfigError, HubError, NotPublished, ReviewgenError, quoted, shortened, storage_errors
 from reviewgen.generation import Generator
-from reviewgen.hub.card import (
-    check_metadata,
-    find_odd_text,
-    is_written_by_hand,
-    metadata_of,
-    parse_card,
-    without_paths,
-    write_card,
-)
+from reviewgen.hub.card import check_metadata, is_written_by_hand, metadata_of, odd_text, parse_card, without_paths, write_card
 from reviewgen.hub.download import megabytes, parse_repository
 from reviewgen.hub.scan import check_kinds, generate_texts, refuse, scan
 from reviewgen.hub_client import check_token, plain_errors
@@ -120,14 +112,10 @@ def publish(
         texts, rate = [*texts, *(text for _, text in details["samples"])], details["token_copy_rate"]
         findings |= scan(copy, texts, rate, copy_limit)
         refuse(findings, allowed)
-        _logger.info(
-            "Scanned %d samples and %d pieces of the vocabulary: %s; %s. This is a check, not a guarantee.",
-            len(texts),
-            copy.tokenizer.vocab_size,
-            "; ".join(f"{text} (allowed)" for text in findings.values())
-            or "no e-mail address, web address, telephone number or handle",
-            "the token copy rate is unknown" if rate is None else f"a token copy rate of {rate:.1%}",
-        )
+        copied = "the token copy rate is unknown" if rate is None else f"a token copy rate of {rate:.1%}"
+        found = "; ".join(f"{text} (allowed)" for text in findings.values()) or "no personal data"
+        words = "Scanned %d samples and %d pieces of the vocabulary: %s; %s. This is a check, not a guarantee."
+        _logger.info(words, len(texts), copy.tokenizer.vocab_size, found, copied)
         if card is None:
             details |= {"megabytes": megabytes(folder), "curve": _plot_curve(folder)}
             card = write_card(copy, source=str(target), **details, **metadata)
@@ -190,7 +178,7 @@ def _check_options(target: HubSource | None, before: Remote, copy_limit: float, 
             f"A pull request is always opened against main: leave out revision={quoted(target.revision)}, or create_pr."
         )
     for name in ("allow_patterns", "ignore_patterns", "delete_patterns"):
-        if problem := find_odd_text(name, options.get(name), "*.json"):
+        if problem := odd_text(name, options.get(name), "*.json"):
             raise ConfigError(problem)
     if options.get("private") and before.is_private is False and target is not None:
         raise HubError(
