@@ -13,6 +13,7 @@ from typing import Any
 from reviewgen.errors import ConfigError, HubError, ReviewgenError, first_line
 
 _PLAIN_NAME = re.compile(r"[0-9A-Za-z][0-9A-Za-z_.+=-]{0,127}")
+_API = re.compile("/api/(?:models|datasets|spaces)/")
 _COMMIT, _DIGESTS = "X-Repo-Commit", ("ETag", "X-Linked-Etag")
 _LOG_IN = "log in with `hf auth login`, or set HF_TOKEN"
 _lock = threading.Lock()
@@ -45,7 +46,10 @@ def _check_response(response: Any) -> None:
     """
     headers = (_COMMIT, *(_DIGESTS if response.request.method == "HEAD" else ()))
     names = [value.lstrip("W/").strip('"') for header in headers if (value := response.headers.get(header)) is not None]
-    if response.url.path.startswith("/api/") and response.is_success:
+    if _API.search(response.url.path) and response.has_redirect_location:
+        target = response.url.join(response.headers["Location"])
+        names += [] if _API.search(target.path) else [str(target)]  # what it says would not be checked there
+    elif _API.search(response.url.path) and response.is_success:
         response.read()
         with contextlib.suppress(ValueError):  # not JSON, which the client reports
             answer = response.json()
@@ -55,8 +59,8 @@ def _check_response(response: Any) -> None:
     for name in names:
         if not isinstance(name, str) or _PLAIN_NAME.fullmatch(name) is None:
             raise HubError(
-                f"The answer of {ascii(response.url.host)[1:-1][:80]} was refused: it gives {ascii(name)[:60]} as a commit or a "
-                "digest, which is not a plain name. Check HF_ENDPOINT."
+                f"The answer of {ascii(response.url.host)[1:-1][:80]} was refused: it gives {ascii(name)[:60]} as a commit, a "
+                "digest or an address, which is not a plain name. Check HF_ENDPOINT."
             )
 
 

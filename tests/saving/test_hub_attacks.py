@@ -68,6 +68,9 @@ def test_headers_commits_digests_and_names_of_files_that_lead_outside(target: Ta
     for sha in ("../../../../planted", "", ["../../../../planted"]):
         said = target.load(Fault(INFO, edit=answer(lambda facts, sha=sha: facts | {"sha": sha})))
         wrong |= {} if "which is not a plain name" in said else {str(sha): said}
+    away = {"Location": "/elsewhere?/api/models/owner/name"}
+    said = target.load(Fault(INFO, edit=lambda status, headers, body: (302, headers | away, b"")))
+    wrong |= {} if "which is not a plain name" in said else {"redirect": said}
     large = {"lfs": {"oid": "../../../../planted", "size": 1, "pointerSize": 134}, "xetHash": "0" * 64}
     said = target.load(Fault(TREE, edit=answer(lambda files: [file | large for file in files])))
     wrong |= {} if "which is not a plain name" in said else {"lfs": said}

@@ -124,15 +124,16 @@ def publish(
         return _push(folder, kept, target, before, message, token, options)
 
 
-def make_card(bundle: Bundle, generator: Generator, **details: Any) -> str:
-    """Return a new card of a model, with texts that it generates at three temperatures; ``details`` are those of ``write_card``.
+def make_card(bundle: Bundle, generator: Generator, source: str | None = None, **metadata: Any) -> str:
+    """Return a new card of a model, with texts that it generates at three temperatures; takes what ``write_card`` takes.
 
     Raises:
-        ConfigError: A value of the metadata is not text.
+        ConfigError: A value of the metadata is not text; nothing was generated.
     """
+    check_metadata(None, metadata)
     folder, (_, generated) = bundle.folder, generate_texts(bundle, generator)
     size = megabytes(folder) if folder is not None and folder.is_dir() else None
-    return write_card(bundle, megabytes=size, **generated, **details)
+    return write_card(bundle, source=source, megabytes=size, **generated, **metadata)
 
 
 def inspect_repository(target: HubSource, token: str | bool | None = None, kind: str = "model") -> Remote:
