@@ -1,9 +1,9 @@
-"""Parses names of presets and sources of models, as given to ``load`` and ``train``. Reads no files and knows no plugins.
+"""Parses names of presets and sources of models, as given to ``load`` and ``train``. Knows no plugins.
 
 The name of a preset is ``<model>-<tokenizer>[-<size>]``: lower case, digits, hyphens. The source of a trained model is a preset,
 a repository on the Hub (``owner/name`` or ``hf://owner/name``, with or without ``@revision``), or a local folder (a ``Path``, a
-string that starts with ``/``, ``./``, ``../`` or ``~``, or an existing folder whose name cannot be a preset or a repository). A
-preset with ``@revision`` is the repository ``reviewgen/<preset>``.
+string that starts with ``/``, ``./``, ``../`` or ``~``, an existing folder that holds a saved model and has no preset's name, or
+one whose name can be neither a preset nor a repository). A preset with ``@revision`` is the repository ``reviewgen/<preset>``.
 
 ``distribution:name`` is the plugin of one installed package, where several have the name; ``distribution`` is what pip installs.
 It has at least two characters, so that ``C:name`` is not such a name. Before a preset's name, it is the package of the preset or,
@@ -215,15 +215,13 @@ def _parse_bare(source: str, presets: Collection[str] | None) -> Source:
         if parsed is None:
             raise SourceError(f"{_shorten(source)} is not a preset (lstm-word), a repository (owner/name) or an existing folder.")
         return parsed
-    if parsed is None or (isinstance(parsed, PresetSource) and presets is not None and source not in presets):
+    is_preset = isinstance(parsed, PresetSource) and (presets is None or source in presets)
+    if parsed is None or (not is_preset and (isinstance(parsed, PresetSource) or Path(source, "config.json").is_file())):
         return LocalSource(Path(source))
-    raise SourceError(f"{quoted(source)} is ambiguous. {_explain_ambiguity(source, parsed)}")
-
-
-def _explain_ambiguity(source: str, parsed: Source) -> str:
-    if isinstance(parsed, PresetSource):
-        return f"Write ./{source} for the folder; for the preset of that name, call from another directory or rename the folder."
-    return f"Write ./{source} for the folder, hf://{parsed} for the repository on the Hub."
+    other = f"hf://{parsed} for the repository on the Hub"
+    if is_preset:
+        other = "and for the preset of that name call from another directory, or rename the folder"
+    raise SourceError(f"{quoted(source)} is ambiguous. Write ./{source} for the folder, {other}.")
 
 
 def _exists(path: str) -> bool:

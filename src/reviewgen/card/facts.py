@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from reviewgen.bundle import Bundle
 from reviewgen.config import to_dict
+from reviewgen.model import Bundle
 from reviewgen.version import __version__
 
 

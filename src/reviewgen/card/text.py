@@ -5,8 +5,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from reviewgen.bundle.layout import CURVE
 from reviewgen.card.facts import CardFacts, Sample
+from reviewgen.model.layout import CURVE
 
 _TEXT = """# {name}
 

@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from reviewgen.bundle.layout import CONFIG, TOLERATED, files_of
 from reviewgen.config import MAX_SETTINGS, read_json
 from reviewgen.errors import HubError, ReviewgenError, SourceError
 from reviewgen.hub.problems import check_token, plain_errors, shorten
 from reviewgen.hub.tree import check_commit, check_entries
 from reviewgen.hub_client import restrict_client
+from reviewgen.model.layout import CONFIG, TOLERATED, files_of
 from reviewgen.names import HubSource
 
 _logger = logging.getLogger("reviewgen")

@@ -13,11 +13,6 @@ from typing import Any, Unpack
 
 import numpy as np
 
-from reviewgen.bundle import Bundle, read_bundle
-from reviewgen.bundle.layout import CARD, CURVE, NOVELTY, TRAINING
-from reviewgen.bundle.manifest import write_manifest
-from reviewgen.bundle.read import read_training
-from reviewgen.bundle.write import copy_bundle, write_bundle
 from reviewgen.card import Sample, describe, is_written_by_hand, metadata_of, with_license, without_paths, write_card
 from reviewgen.config import MAX_RECORD, GenerationConfig, read_json
 from reviewgen.errors import BundleError, ConfigError, NotPublished, did_you_mean, quoted, storage_errors
@@ -26,6 +21,10 @@ from reviewgen.hub.locate import parse_repository
 from reviewgen.hub.privacy import NOTHING_FOUND, Finding, check_kinds, find_personal_data
 from reviewgen.hub.pull import megabytes
 from reviewgen.hub.push import PushOptions, Remote, check_push, inspect_repository, push
+from reviewgen.model import Bundle, read_bundle
+from reviewgen.model.layout import CARD, CURVE, NOVELTY, TRAINING, write_manifest
+from reviewgen.model.read import read_training
+from reviewgen.model.write import copy_bundle, write_bundle
 from reviewgen.names import HubSource
 from reviewgen.pictures import draw_curves, find_curves, refuse_plot, save_figure
 from reviewgen.scratch import temporary_folder

@@ -5,10 +5,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from reviewgen.bundle import read_bundle
 from reviewgen.errors import ConfigError
 from reviewgen.hub.download import download
 from reviewgen.hub.locate import parse_repository
+from reviewgen.model import read_bundle
 from reviewgen.storage import to_path
 
 
@@ -37,7 +37,7 @@ def pull(
         HubError, BundleError, UnknownPlugin: As ``reviewgen.load``.
         OutputExists, StorageError: ``out`` exists already, or cannot be written.
     """
-    from reviewgen.bundle.write import copy_bundle  # torch
+    from reviewgen.model.write import copy_bundle  # torch
     from reviewgen.storage import refuse_existing
 
     source = parse_repository(repo_id, None)

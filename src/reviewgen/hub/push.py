@@ -6,12 +6,11 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
-from reviewgen.bundle.layout import CARD, CONFIG, CURVE, MANIFEST, OPTIONAL_FILES, files_of
-from reviewgen.bundle.manifest import write_manifest
 from reviewgen.config import parse_json, read_json, read_text
 from reviewgen.errors import BundleError, ConfigError, HubError, quoted
 from reviewgen.hub.problems import check_token, plain_errors
 from reviewgen.hub_client import restrict_client
+from reviewgen.model.layout import CARD, CONFIG, CURVE, MANIFEST, OPTIONAL_FILES, files_of, write_manifest
 from reviewgen.names import HubSource
 
 _FAILED = "could not be published"

@@ -5,9 +5,9 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from reviewgen.bundle.layout import CARD, CONFIG, GENERATION, LEXICON, NOVELTY, TRAINING, WEIGHTS
 from reviewgen.config import MAX_RECORD, MAX_SETTINGS, MAX_VOCABULARY
 from reviewgen.errors import HubError
+from reviewgen.model.layout import CARD, CONFIG, GENERATION, LEXICON, NOVELTY, TRAINING, WEIGHTS
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")

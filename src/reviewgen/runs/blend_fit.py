@@ -10,12 +10,11 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from reviewgen.blending.model import Blend
-from reviewgen.bundle import Bundle
 from reviewgen.errors import NotADistribution, TrainingError
 from reviewgen.evaluation import Document, measure_rate, sample_documents
 from reviewgen.generation.model_stepper import using_threads
 from reviewgen.interrupts import uninterrupted
-from reviewgen.model import ReviewModel
+from reviewgen.model import Bundle, ReviewModel
 from reviewgen.processes import all_processes
 from reviewgen.protocols import LanguageModel
 from reviewgen.runs.blend import fit_mixture, make_bundle

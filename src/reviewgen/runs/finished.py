@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from reviewgen.bundle import read_bundle
-from reviewgen.bundle.layout import TRAINING
 from reviewgen.config import MAX_RECORD, read_json
 from reviewgen.errors import ReviewgenError
+from reviewgen.model import read_bundle
+from reviewgen.model.layout import TRAINING
 from reviewgen.storage import refuse_existing
 from reviewgen.training import Checkpoints, StopReason
 

@@ -9,14 +9,13 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
 
-from reviewgen.bundle import Bundle, Weights
 from reviewgen.card import describe, write_card
 from reviewgen.config import to_dict
 from reviewgen.errors import TrainingError
 from reviewgen.evaluation import Evaluation, Metrics
 from reviewgen.generation.model_stepper import using_threads
 from reviewgen.interrupts import uninterrupted
-from reviewgen.model import ReviewModel
+from reviewgen.model import Bundle, ReviewModel, Weights
 from reviewgen.processes import process_state
 from reviewgen.protocols import LanguageModel
 from reviewgen.runs.curves import Curves

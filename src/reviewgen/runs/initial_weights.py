@@ -10,9 +10,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from reviewgen.bundle.tensors import digest_of
 from reviewgen.errors import BrokenPlugin, ConfigError, quoted
 from reviewgen.inputs import is_pipe
+from reviewgen.model.layout import digest_of
 from reviewgen.protocols import LanguageModel, SupportsInitialWeights
 from reviewgen.storage import to_path
 

@@ -15,7 +15,7 @@ from reviewgen.partial import SUFFIX
 from reviewgen.runs.finished import discard_finished
 from reviewgen.runs.unfinished import find_dead
 from reviewgen.scratch import TEMPORARY, remove_abandoned
-from reviewgen.storage import recover
+from reviewgen.storage import interrupted
 
 _SCRATCH = re.compile(r"\.(.+)-[a-z0-9_]{8}")
 _RUN, _LOCK, _HOLDER = ".run", ".lock", ".lock.pid"
@@ -57,7 +57,8 @@ def _places(folder: Path | None) -> list[Path]:
 def _clean(place: Path, names: Iterable[str]) -> None:
     for name in sorted(names):
         if match := _SCRATCH.fullmatch(name):
-            recover(place / match[1])  # a replacement that was cut off is finished, not removed
+            if not interrupted(place / match[1]):  # else it is the new one of a replacement that was cut off
+                remove_abandoned(place, f".{match[1]}-")
         elif name.endswith(_RUN):
             discard_finished(place / name.removesuffix(_RUN))
         elif name.endswith(SUFFIX):

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 
-from reviewgen.bundle.earlier import rename_copy_rates
 from reviewgen.conditions import Conditions
 from reviewgen.config import MAX_RECORD, dump_json
 from reviewgen.data import SPLITS, Corpus, TokenStore
@@ -73,7 +72,7 @@ class RunRecord:
             targets_per_character: See ``Curves``.
             saved: What ``to_checkpoint`` has returned.
         """
-        evaluations = rename_copy_rates({"evaluations": list(saved.get("evaluations", ()))})["evaluations"]
+        evaluations = list(saved.get("evaluations", ()))
         points = list(saved.get("points", ()))
         curves = Curves(targets_per_character, evaluations, points, [dict(mean) for mean in saved.get("means", ())])
         sizes = [ChosenSize(**size) for size in saved.get("size", ())]

@@ -14,8 +14,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from reviewgen.bundle import Bundle
-from reviewgen.bundle.write import write_or_rescue
 from reviewgen.config import read_json, rename_values
 from reviewgen.errors import (
     AlreadyTrained,
@@ -26,6 +24,8 @@ from reviewgen.errors import (
     TrainingError,
     storage_errors,
 )
+from reviewgen.model import Bundle
+from reviewgen.model.write import write_or_rescue
 from reviewgen.processes import all_processes, resumes_by_itself
 from reviewgen.protocols.migration import migrate_values
 from reviewgen.runs.finished import describe_result, find_finished, run_folder_of

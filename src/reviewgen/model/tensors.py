@@ -6,7 +6,6 @@ tensor of the file: its metadata maps each further name to the name that is stor
 A blend of installed weights may share their files.
 """
 
-import hashlib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,8 +14,8 @@ from typing import Any
 
 from safetensors import safe_open
 
-from reviewgen.bundle.layout import WEIGHTS
 from reviewgen.errors import BundleError
+from reviewgen.model.layout import WEIGHTS, digest_of
 from reviewgen.protocols import TensorSpec
 from reviewgen.registry import find_weights
 
@@ -27,6 +26,9 @@ FORMAT = "format"
 
 SCALE = ".scale"
 """The end of the name of an int8 matrix's scales, (rows,) float32."""
+
+_KINDS = {"F": "float", "BF": "bfloat", "I": "int", "U": "uint", "BOOL": "bool"}
+_Header = tuple[str, str, tuple[int, ...]]  # the name under which a tensor is stored, its dtype and its shape
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,13 @@ class SavedTensors:
         Raises:
             BundleError: The weights of a preset are not installed, or are not those that the blend was made of.
         """
-        files = {f"{number}.": _installed_file(preset, digest) for number, (preset, digest) in enumerate(parts.items())}
+        files = {}
+        for number, (preset, digest) in enumerate(parts.items()):
+            installed = find_weights(preset)
+            files[f"{number}."] = file = (installed or folder) / WEIGHTS
+            if not file.is_file() or digest_of(file) != digest:
+                problem = "are other ones than it was made of" if file.is_file() else "are not installed"
+                raise BundleError(f"This blend uses the weights that ship with {ascii(preset)[:60]}, which {problem}.")
         return cls(files or {"": folder / WEIGHTS})
 
     def load(self, expected: Mapping[str, TensorSpec], load_file: Callable[[Path], Mapping[str, Any]]) -> dict[str, Any]:
@@ -64,38 +72,34 @@ class SavedTensors:
         Raises:
             BundleError: A tensor is missing, extra, or has another dtype or shape.
         """
-        self._check(expected)
+        scaled = self._check(expected)
         saved = self.load_as_stored(load_file)
         _check_values(saved)
-        return {
-            name: saved[name] * saved[name + SCALE][:, None]
-            if name + SCALE in saved and name + SCALE not in expected
-            else saved[name]
-            for name in expected
-        }
+        return {name: saved[name] * saved[name + SCALE][:, None] if name in scaled else saved[name] for name in expected}
 
     def load_as_stored(self, load_file: Callable[[Path], Mapping[str, Any]]) -> dict[str, Any]:
         """Return the tensors as they are in the files, tied ones under each of their names."""
         stored = {prefix + name: tensor for prefix, file in self.files.items() for name, tensor in load_file(file).items()}
-        return stored | {name: stored[kept] for name, kept in self._read_headers()[1].items()}
+        return {name: stored[kept] for name, (kept, _, _) in self._read_headers().items()}
 
-    def _read_headers(self) -> tuple[dict[str, tuple[str, tuple[int, ...]]], dict[str, str]]:
-        """Return the dtype and shape of each stored tensor, and the further names of tied ones; no tensor is read."""
-        headers: dict[str, tuple[str, tuple[int, ...]]] = {}
-        names: dict[str, str] = {}
+    def _read_headers(self) -> dict[str, _Header]:
+        """Return the header of each tensor, without reading any; tied ones under each of their names, and so their scales."""
+        headers: dict[str, _Header] = {}
         for prefix, file in self.files.items():
             with safe_open(file, framework="numpy") as tensors:
                 slices = {name: tensors.get_slice(name) for name in tensors.keys()}  # noqa: SIM118 it is not a mapping
-                own = {name: (part.get_dtype(), tuple(part.get_shape())) for name, part in slices.items()}
-                tied = further_names(own, tensors.metadata() or {})
-            headers |= {prefix + name: header for name, header in own.items()}
-            names |= {prefix + name: prefix + kept for name, kept in tied.items()}
-        return headers, names
+                names = {name: kept for name, kept in (tensors.metadata() or {}).items() if kept in slices and name != FORMAT}
+            scales = {name + SCALE: kept + SCALE for name, kept in names.items() if kept + SCALE in slices}
+            scales = {name: kept for name, kept in scales.items() if slices[kept.removesuffix(SCALE)].get_dtype() == "I8"}
+            for name, kept in (scales | names | {name: name for name in slices}).items():
+                headers[prefix + name] = (prefix + kept, _dtype(slices[kept].get_dtype()), tuple(slices[kept].get_shape()))
+        return headers
 
-    def _check(self, expected: Mapping[str, TensorSpec]) -> None:
-        headers, names = self._read_headers()
-        headers |= {name: headers[kept] for name, kept in names.items()}
-        scaled = [name for name in expected if name in headers and _is_scaled(headers[name][0], expected, name)]
+    def _check(self, expected: Mapping[str, TensorSpec]) -> set[str]:
+        """Return the names of the tensors that are int8 matrices with a scale for each row; raises as ``load``."""
+        headers = self._read_headers()
+        matrices = {name for name, (dtype, shape) in expected.items() if dtype == "float32" and len(shape) == 2}
+        scaled = {name for name in matrices & headers.keys() if headers[name][1] == "int8" and name + SCALE not in expected}
         stored = {**expected, **{name + SCALE: ("float32", expected[name][1][:1]) for name in scaled}}
         if headers.keys() != stored.keys():
             missing, extra = sorted(stored.keys() - headers.keys()), sorted(headers.keys() - stored.keys())
@@ -103,69 +107,21 @@ class SavedTensors:
                 f"{WEIGHTS} does not match its config: missing tensors {_few(missing)}; unknown tensors {_few(extra)}."
             )
         for name, (dtype, shape) in stored.items():
-            saved_dtype, saved_shape = headers[name]
-            fits = len(saved_shape) == len(shape) and all(
-                size in (None, saved) for size, saved in zip(shape, saved_shape, strict=True)
-            )
-            narrower = ("int8",) if name in scaled else ("float16",) if name in expected and dtype == "float32" else ()
-            if not fits or DTYPES.get(saved_dtype) not in (dtype, *narrower):
+            _, saved_dtype, saved_shape = headers[name]
+            narrower = "int8" if name in scaled else "float16" if name in expected and dtype == "float32" else dtype
+            fits = [size in (None, saved) for size, saved in zip(shape, saved_shape, strict=False)]
+            if len(shape) != len(saved_shape) or not all(fits) or saved_dtype not in (dtype, narrower):
                 sizes = ["any" if size is None else size for size in shape]
                 raise BundleError(
                     f"{name} in {WEIGHTS} is {saved_dtype} {list(saved_shape)}; its config requires {dtype} {sizes}."
                 )
+        return scaled
 
 
-def further_names(stored: Mapping[str, tuple[str, tuple[int, ...]]], metadata: Mapping[str, str]) -> dict[str, str]:
-    """Return the stored name of each name that is not stored, for tied weights.
-
-    The scales of an int8 matrix are those of all its names.
-
-    Args:
-        stored: The dtype and shape of each tensor of a file.
-        metadata: The file's metadata.
-    """
-    names = {name: kept for name, kept in metadata.items() if kept in stored and name not in stored and name != FORMAT}
-    scales = {name + SCALE: kept + SCALE for name, kept in names.items() if stored[kept][0] == "I8" and kept + SCALE in stored}
-    return names | {name: kept for name, kept in scales.items() if name not in stored}
-
-
-def digest_of(file: Path) -> str:
-    """Return the SHA-256 of a file."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _installed_file(preset: str, digest: str) -> Path:
-    folder = find_weights(preset)
-    if folder is None or not (folder / WEIGHTS).is_file() or digest_of(folder / WEIGHTS) != digest:
-        is_missing = folder is None or not (folder / WEIGHTS).is_file()
-        problem = "are not installed" if is_missing else "are other ones than it was made of"
-        raise BundleError(f"This blend uses the weights that ship with {ascii(preset)[:60]}, which {problem}.")
-    return folder / WEIGHTS
-
-
-def _is_scaled(saved_dtype: str, expected: Mapping[str, TensorSpec], name: str) -> bool:
-    """Return whether a tensor is an int8 matrix with a scale for each row."""
-    dtype, shape = expected[name]
-    return saved_dtype == "I8" and dtype == "float32" and len(shape) == 2 and name + SCALE not in expected
-
-
-DTYPES = {
-    "F64": "float64",
-    "F32": "float32",
-    "F16": "float16",
-    "BF16": "bfloat16",
-    "I64": "int64",
-    "I32": "int32",
-    "I16": "int16",
-    "I8": "int8",
-    "U8": "uint8",
-    "U16": "uint16",
-    "U32": "uint32",
-    "U64": "uint64",
-    "BOOL": "bool",
-}
-"""The dtypes of safetensors, by their names in numpy and torch."""
+def _dtype(code: str) -> str:
+    """Return the name that numpy and torch have for a dtype of safetensors: "float32" for "F32"."""
+    kind = code.rstrip("0123456789")
+    return _KINDS.get(kind, kind) + code[len(kind) :]
 
 
 def _check_values(tensors: Mapping[str, Any]) -> None:
