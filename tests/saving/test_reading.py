@@ -158,7 +158,7 @@ REFUSED: dict[str, list[tuple[Any, str]]] = {
     "model.version": [(1, "of type str")],
     "tokenizer.distribution": [(None, "of type str")],
     "model.config.hidden_size": [(9, "requires float32 ["), (8.0, DAMAGED), (10**400, "401 digits")],
-    "model.config.layers": [(2, "missing"), (60, "more")],
+    "model.config.layers": [(2, "missing"), (60, " ... ")],
     "model.config.layer": [("other", "layer")],
     "tokenizer.files": [
         *(([name], "outside") for name in ("../../secret.json", "/etc/passwd", f"sub/{TOKENIZER}", "..", "", "x" * 256, 3)),

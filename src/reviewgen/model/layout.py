@@ -43,7 +43,6 @@ FileFacts = dict[str, str | int]  # the SHA-256 and the size of a file
 _FILE_NAME = re.compile(r"\w[\w.-]*")  # of a tokenizer file
 _WITHOUT_EFFECT = {GENERATION, TRAINING}  # on the texts; receipts have the generation settings
 _CODE_SUFFIXES = {".py", ".pyc", ".pkl", ".pickle", ".joblib", ".pt", ".pth", ".bin", ".so", ".dll", ".exe", ".sh"}
-_MAX_NAMED = 2  # further files that a message names
 
 
 @dataclass(kw_only=True)
@@ -208,12 +207,11 @@ def compare(folder: Path, saved: Mapping[str, FileFacts], present: Mapping[str, 
     """
     if not (changed := find_changes(saved, present)):
         return
-    first, others = changed[0], changed[1:]
+    first = changed[0]
     problem = "has changed since the model was saved"
     if first not in present or first not in saved:
         problem = "is missing, but was saved with the model" if first in saved else "was not saved with the model"
-    more = f" and {len(others) - _MAX_NAMED} more" if len(others) > _MAX_NAMED else ""
-    also = f" Changed as well: {', '.join(others[:_MAX_NAMED])}{more}." if others else ""
+    also = f" Changed as well: {', '.join(changed[1:])}." if changed[1:] else ""
     raise BundleError(f"{first} of {folder} {problem}.{also} {_what_to_do(folder, is_local)}")
 
 

@@ -123,11 +123,7 @@ class ReviewModel:
     @property
     def digest(self) -> str | None:
         """SHA-256 of the saved files that generated texts depend on; None if unsaved, or once ``model`` was accessed."""
-        return None if self.bundle.weights.is_exposed else self._digest
-
-    @cached_property
-    def _digest(self) -> str | None:
-        return self.bundle.digest()
+        return None if self.bundle.weights.is_exposed else self.bundle.digest()
 
     @property
     def weight_bits(self) -> int:

@@ -14,11 +14,12 @@ from typing import Any
 
 from safetensors import safe_open
 
-from reviewgen.errors import BundleError
+from reviewgen.errors import BundleError, shortened
 from reviewgen.model.layout import WEIGHTS, digest_of
 from reviewgen.protocols import TensorSpec
 from reviewgen.registry import find_weights
 
+_MAX_NAMES = 150  # characters of a message for names of tensors
 _MAX_WEIGHT = 1e9  # a sum of products of two stays far below the largest float32
 
 FORMAT = "format"
@@ -103,9 +104,8 @@ class SavedTensors:
         stored = {**expected, **{name + SCALE: ("float32", expected[name][1][:1]) for name in scaled}}
         if headers.keys() != stored.keys():
             missing, extra = sorted(stored.keys() - headers.keys()), sorted(headers.keys() - stored.keys())
-            raise BundleError(
-                f"{WEIGHTS} does not match its config: missing tensors {_few(missing)}; unknown tensors {_few(extra)}."
-            )
+            few = [shortened(", ".join(names) or "none", _MAX_NAMES) for names in (missing, extra)]
+            raise BundleError(f"{WEIGHTS} does not match its config: missing tensors {few[0]}; unknown tensors {few[1]}.")
         for name, (dtype, shape) in stored.items():
             _, saved_dtype, saved_shape = headers[name]
             narrower = "int8" if name in scaled else "float16" if name in expected and dtype == "float32" else dtype
@@ -133,8 +133,3 @@ def _check_values(tensors: Mapping[str, Any]) -> None:
                 raise BundleError(
                     f"{name} in {WEIGHTS} is damaged: it has weights of {largest:.3g}; at most {_MAX_WEIGHT:.0e} is plausible."
                 )
-
-
-def _few(names: list[str]) -> str:
-    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return ", ".join(names[:5]) + more if names else "none"
