@@ -110,7 +110,7 @@ def train(start: Any, out: Path, *, training: dict[str, Any], **options: Any) ->
     """Train a preset or a model on the film reviews and save it, unless that was done before."""
     if out.exists():
         return
-    is_interrupted = out.with_name(f"{out.name}.run").exists()
+    is_interrupted = out.with_name(f"{out.name}.partial").exists()
     model = reviewgen.train(start, "reviews", out=out, training={"novelty_mb": 0.4} | training, resume=is_interrupted, **options)
     if model.training["stopped"] == "interrupted":
         sys.exit(f"{out} was interrupted by Ctrl-C, so it is not shipped. Remove it and start again.")

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from reviewgen.generation import GenerateOptions
     from reviewgen.model import LoadOptions, ReviewModel
     from reviewgen.pictures import LearningCurves
-    from reviewgen.runs.options import CorpusOptions, PrepareOptions, TrainOptions
+    from reviewgen.runs.plan import CorpusOptions, PrepareOptions, TrainOptions
     from reviewgen.search import SamplingTrial, SweepRow, TuneTrial
     from reviewgen.writing.table import WrittenTexts
 
@@ -90,14 +90,14 @@ def train(start: "str | ReviewModel", source: Any, *, progress: bool = True, **o
         max_text_characters: A text of more characters is an error; a txt file that is one text has no limit. Default: 10,000,000.
         conditions: Columns beside the text, as in ["stars"], that the model is conditioned on.
         log: Also log the curves to a tracker of accelerate, which must be installed: "tensorboard", "wandb", "mlflow" ...
-        resume: Resume an interrupted run of the same arguments from its last checkpoint in ``<out>.run``.
+        resume: Resume an interrupted run of the same arguments from its last checkpoint in ``<out>.partial``.
 
     Raises:
         ConfigError: An argument or a setting is unknown or unusable, or the trained model cannot be trained further.
         UnknownPlugin, PluginConflict, BrokenPlugin: The preset is not installed, or cannot be used.
         OutputExists: ``out`` exists.
         DataError: The source cannot be read, or contains a single review and no validation is given.
-        CheckpointError: ``<out>.run`` holds an interrupted run that is not resumed; or, to resume, no run of these arguments.
+        CheckpointError: ``<out>.partial`` holds an interrupted run that is not resumed; or, to resume, no run of these arguments.
         TrainingError: The loss is NaN or infinite before there are weights to keep, or the device is not available.
         StorageError: There is no room on the disk; says where the trained model was saved instead.
     """
@@ -106,7 +106,7 @@ def train(start: "str | ReviewModel", source: Any, *, progress: bool = True, **o
     from reviewgen.errors import AlreadyTrained, ConfigError, quoted
     from reviewgen.interrupts import uninterrupted
     from reviewgen.runs import TrainingRun
-    from reviewgen.runs.options import TrainOptions
+    from reviewgen.runs.plan import TrainOptions
     from reviewgen.runs.progress import open_view
 
     refuse_unknown_options(options, TrainOptions, "train")
@@ -368,7 +368,7 @@ def corpus(source: Any, **options: "Unpack[CorpusOptions]") -> "Dataset":
         DataError, HubError: A source cannot be read, or no texts are left.
         StorageError: The cache cannot be written.
     """
-    from reviewgen.runs.prepare import read_dataset
+    from reviewgen.runs.corpus import read_dataset
 
     return read_dataset(source, **options)
 
@@ -406,7 +406,7 @@ def prepare(source: Any, *, preset: str, out: str | Path, **options: "Unpack[Pre
         CheckpointError: ``<out>.partial`` is in use, or the beginning of another store.
         TrainingError: The processes of a launcher were started with different arguments; ProcessLost if one has ended.
     """
-    from reviewgen.runs.prepare import prepare_tokens
+    from reviewgen.runs.corpus import prepare_tokens
 
     return prepare_tokens(source, preset, out, **options)
 

@@ -81,10 +81,10 @@ class Condition:
         number = _number(value) if self.kind == "number" else None
         label = label_of(value)
         for index, known in enumerate(self.values):
+            is_it = label == known.label
             if number is not None and known.low is not None and known.high is not None:
-                if known.low <= number <= known.high:
-                    return index
-            elif label == known.label:
+                is_it = known.low <= number <= known.high
+            if is_it:
                 return index
         return None
 
@@ -225,44 +225,27 @@ def fit_conditions(names: Sequence[str], examples: Iterable[Sequence[str | float
     Raises:
         DataError: A column has no values.
     """
-    columns = [_Column(name) for name in names]
+    texts, numbers, categories = 0, [array("d") for _ in names], [Counter[str]() for _ in names]
     for values in examples if names else ():
-        for column, value in zip(columns, values, strict=True):
-            column.add(value)
-    return Conditions(tuple(column.fit() for column in columns))
+        texts += 1
+        for value, own, others in zip(values, numbers, categories, strict=True):
+            if (number := _number(value)) is not None:
+                own.append(number)
+            elif not _is_missing(value):
+                others[label_of(value)] += 1
+    return Conditions(tuple(_fit(*column, texts) for column in zip(names, numbers, categories, strict=True)))
 
 
-class _Column:
-    """Collects the values of one column."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._texts = 0
-        self._numbers = array("d")
-        self._categories: Counter[str] = Counter()
-
-    def add(self, value: str | float | None) -> None:
-        """Count the value of one text."""
-        self._texts += 1
-        if _is_missing(value):
-            return
-        number = _number(value)
-        if number is None:
-            self._categories[label_of(value)] += 1
-        else:
-            self._numbers.append(number)
-
-    def fit(self) -> Condition:
-        """Return the condition for the values counted so far."""
-        if not self._categories and not self._numbers:
-            raise DataError(f"The column {quoted(self._name)} is empty in all training texts, so it cannot be a condition.")
-        if not self._categories:
-            values = _bin_numbers(np.frombuffer(self._numbers, np.float64), self._texts)
-            return Condition(name=self._name, kind="number", values=values)
-        self._categories.update(map(label_of, self._numbers))  # one value is not a number, so all are categories
-        ranked = sorted(self._categories.items(), key=lambda item: (-item[1], item[0]))
-        values = tuple(Value(label=label, share=count / self._texts) for label, count in ranked[:MAX_CATEGORIES])
-        return Condition(name=self._name, kind="category", values=values, left_out=len(ranked) - len(values))
+def _fit(name: str, numbers: "array[float]", categories: Counter[str], texts: int) -> Condition:
+    """Return the condition of a column of a number of texts, some of whose values are numbers and the others categories."""
+    if not categories and not numbers:
+        raise DataError(f"The column {quoted(name)} is empty in all training texts, so it cannot be a condition.")
+    if not categories:
+        return Condition(name=name, kind="number", values=_bin_numbers(np.frombuffer(numbers, np.float64), texts))
+    categories.update(map(label_of, numbers))  # one value is not a number, so all are categories
+    ranked = sorted(categories.items(), key=lambda item: (-item[1], item[0]))
+    kept = tuple(Value(label=label, share=count / texts) for label, count in ranked[:MAX_CATEGORIES])
+    return Condition(name=name, kind="category", values=kept, left_out=len(ranked) - len(kept))
 
 
 def _bin_numbers(numbers: np.ndarray, texts: int) -> tuple[Value, ...]:
@@ -272,18 +255,15 @@ def _bin_numbers(numbers: np.ndarray, texts: int) -> tuple[Value, ...]:
     equal to the end belongs to the bin before.
     """
     highs = np.unique(numbers)
-    is_few = len(highs) <= MAX_DISTINCT_NUMBERS
-    step = float((highs == np.floor(highs)).all())
-    if not is_few:
+    lows, step = highs, float((highs == np.floor(highs)).all())
+    if len(highs) > MAX_DISTINCT_NUMBERS:
         highs = np.unique(np.quantile(numbers, QUANTILES, method="inverted_cdf"))
-    lows = highs if is_few else np.concatenate(([numbers.min()], highs[:-1] + step))
-    counts = np.bincount(np.searchsorted(highs, numbers), minlength=len(highs))
-    return tuple(
-        Value(
-            label=label_of(low) if low == high else f"{label_of(low)}..{label_of(high)}", share=count / texts, low=low, high=high
-        )
-        for low, high, count in zip(lows.tolist(), highs.tolist(), counts.tolist(), strict=True)
-    )
+        lows = np.concatenate(([numbers.min()], highs[:-1] + step))
+    counts, values = np.bincount(np.searchsorted(highs, numbers), minlength=len(highs)), []
+    for low, high, count in zip(lows.tolist(), highs.tolist(), counts.tolist(), strict=True):
+        label = label_of(low) if low == high else f"{label_of(low)}..{label_of(high)}"
+        values.append(Value(label=label, share=count / texts, low=low, high=high))
+    return tuple(values)
 
 
 def _is_missing(value: object) -> bool:

@@ -344,7 +344,7 @@ def _errors_shared(processes: Processes, done: list[int], place: object) -> Iter
 
 
 class SharedWork:
-    """The processes of a launcher as those that share work; see ``reviewgen.data.Ranks``.
+    """The processes of a launcher as those that share work; see ``reviewgen.data.parts.Ranks``.
 
     Args:
         processes: The processes.

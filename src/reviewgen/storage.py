@@ -112,20 +112,18 @@ def new_folder(folder: Path, *, overwrite: bool = False) -> Iterator[Path]:
             _remove(aside)
 
 
-def publish(scratch: Path, folder: Path, *, is_flushed: bool = False) -> None:
+def publish(scratch: Path, folder: Path) -> None:
     """Force a finished folder to disk and give it its name, on the same file system.
 
     Args:
         scratch: The folder.
         folder: Its name.
-        is_flushed: Whether all in it is on the disk already.
 
     Raises:
         OutputExists: Another process was first to create ``folder``.
         OSError: The operating system refused a step.
     """
-    if not is_flushed:
-        _fsync_tree(scratch)
+    _fsync_tree(scratch)
     _rename_new(scratch, folder)
     fsync_folder(folder.parent)
 
@@ -191,13 +189,7 @@ def fsync_file(file: Path) -> None:
         handle = os.open(file, os.O_RDWR)  # Windows flushes no handle that is open for reading only
     except PermissionError:
         handle = os.open(file, os.O_RDONLY)  # a read-only file; other systems flush it through any handle
-    try:
-        os.fsync(handle)
-    except OSError as error:
-        if error.errno != errno.EBADF:
-            raise
-    finally:
-        os.close(handle)
+    _fsync(handle, errno.EBADF)
 
 
 def fsync_folder(folder: Path) -> None:
@@ -206,10 +198,15 @@ def fsync_folder(folder: Path) -> None:
         handle = os.open(folder, os.O_RDONLY)
     except PermissionError:  # Windows opens no folders; elsewhere, a folder may be writable and not readable
         return
+    _fsync(handle, errno.EINVAL)  # some network file systems flush no folders
+
+
+def _fsync(handle: int, ignored: int) -> None:
+    """Force what a handle is of to disk, and close it; one error number is ignored."""
     try:
         os.fsync(handle)
     except OSError as error:
-        if error.errno != errno.EINVAL:  # some network file systems flush no folders
+        if error.errno != ignored:
             raise
     finally:
         os.close(handle)
@@ -335,7 +332,7 @@ class Job:
                     f"{self.folder} exists and is not the folder of an unfinished job. Remove it, or choose another name."
                 )
             self.folder.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.folder / _LOCK, timeout=-1 if self._waits else 0)
+            lock = FileLock(self.folder / _LOCK, timeout=-1 if self._waits else 0, thread_local=False)
             try:
                 lock.acquire()
             except (FileNotFoundError, FileExistsError):  # the other process has just removed the folder
@@ -346,6 +343,8 @@ class Job:
                 self._lock = lock
         for scratch in self.folder.rglob(".*.*[0-9]"):  # of a process that was killed
             _remove(scratch)
+        if _names(self.folder) <= _NOT_PIECES - {"source"}:  # nothing was made of the facts before
+            (self.folder / _JOB).unlink(missing_ok=True)
         try:
             self.require(self._facts)
         except BaseException:
@@ -370,7 +369,10 @@ class Job:
         """
         given: dict[str, Any] = json.loads(json.dumps(dict(facts)))
         file = self.folder / _JOB
-        before = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+        try:
+            before = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+        except ValueError:
+            raise CheckpointError(f"{file} is damaged. Remove {self.folder} to start over.") from None
         if different := [name for name in given.keys() & before.keys() if given[name] != before[name]]:
             raise CheckpointError(
                 f"{self.folder} holds an unfinished job with other {' and '.join(sorted(different))}. Rerun the original command "

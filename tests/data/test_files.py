@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from reviewgen.errors import DataError
 from tests.support.texts import as_csv, as_lines, as_parquet, corpus_of, refusal, texts_of, write
 
 TEXTS = ["A fine film, really.", 'He said "no".\nTwice.', "007", "1.0", "NA", "null", "nan", "None", "", "True", "1e5"]
@@ -77,6 +78,7 @@ def test_files_behind_urls(tmp_path):
     memory.pipe_file("/reviews/a.csv.gz", gzip.compress(b"text\na\n"))
     assert texts_of("memory://reviews/*.csv*") == ["a", "b"]
     assert texts_of("memory://reviews/b.csv") == ["b"]
+    assert refusal("memory://reviews/c.csv").startswith("There is no file memory://reviews/c.csv.")
     url = write(tmp_path / "a.csv", "text\na,b\n").as_uri()
     assert refusal(url).startswith(f"{url} cannot be read: row 2 has 2 fields")
 
@@ -138,3 +140,6 @@ def test_a_text_that_is_too_long_is_refused_with_its_place(tmp_path):
         assert place in message and str(file) in message and "more than 1,000 characters" in message
         assert len(message) < 300 + len(str(tmp_path))
         assert texts_of(file, max_text_characters=1_300) == texts
+        corpus_of(file, max_text_characters=1_300)
+        with pytest.raises(DataError, match="more than 1,000 characters"):  # also where the cache has the corpus
+            corpus_of(file, max_text_characters=1_000)

@@ -50,6 +50,8 @@ READ: list[tuple[str, bytes | str, dict[str, Any], list[str]]] = [
     ("a.csv", ",text\n0,007\n1,1.0\n", {}, ["007", "1.0"]),  # what DataFrame.to_csv writes
     ("a.csv", '\n\ntext,id\n"a" ,2\n"b"c,"d e"\n', {}, ["a ", "bc"]),
     ("a.csv", "text,id\nña,1\n".encode("utf-16"), {}, ["ña"]),
+    ("a.csv", '"text\nbody";"id; no"\n"a, b";1\n', {}, ["a, b"]),
+    ("a.csv", "\ufeffsep=;\r\ntext;id\r\na, b;1\r\n", {}, ["a, b"]),
     ("a.tsv", "text\tid\na, b\t1\n", {}, ["a, b"]),
     (
         "a.txt",
@@ -139,6 +141,10 @@ def test_a_database_a_folder_and_a_table(tmp_path: Path) -> None:
         database.execute("create table films (id int, genre text)")
         database.executemany("insert into reviews values (?, ?)", [("a folk film", 1), ("a jazz film", 2)])
         database.executemany("insert into films values (?, ?)", [(1, "folk"), (2, "jazz")])
+    with sqlite3.connect(tmp_path / "b.sqlite") as database:
+        database.execute('create table "my ""own"" films" (id integer primary key autoincrement, body text)')
+        database.execute('insert into "my ""own"" films" (body) values (?)', ("a fine film",))
+    assert texts_of(tmp_path / "b.sqlite") == ["a fine film"]
     sql = "select body, genre from reviews join films on film = id where genre = 'jazz'"
     assert texts_of(tmp_path / "a.sqlite", sql=sql) == ["a jazz film"]
     (tmp_path / "folder" / "inner").mkdir(parents=True)

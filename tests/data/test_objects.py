@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from datasets import Dataset, DatasetDict, IterableDataset
 
+import reviewgen
 from tests.support.forked import run_python
 from tests.support.loopback_hub import LoopbackHub
 from tests.support.texts import as_csv, as_lines, as_parquet, corpus_of, refusal, texts_of, write
@@ -86,6 +87,20 @@ def test_a_named_column(tmp_path):
     assert refusal(path, text_column="txet") == f"{path} has no column 'txet'. Did you mean 'text'? Known: stars, text."
     assert "has no columns" in refusal(write(tmp_path / "a.txt", "x\n"), text_column="review")
     assert texts_of(write(tmp_path / "a.jsonl", '{"id": 1}\n{"id": 2, "text": "a"}\n')) == ["", "a"]
+
+
+def test_a_corpus_that_is_given_back_keeps_its_texts_and_splits(tmp_path):
+    corpus = reviewgen.corpus(
+        [{"text": f"A &amp;amp; {number}", "stars": number % 3} for number in range(200)], conditions=["stars"]
+    )
+    train = corpus.filter(lambda row: row["split"] != 2)
+    train.to_parquet(tmp_path / "a.parquet")
+    train.save_to_disk(tmp_path / "saved")
+    expected = {(row["text"], row["stars"], row["split"]) for row in corpus if row["split"] != 2}
+    assert len({split for *_, split in expected}) == 2
+    for source in (train, tmp_path / "a.parquet", tmp_path / "saved", train.with_format("arrow")[:]):
+        again = reviewgen.corpus(source, conditions=["stars"])
+        assert {(row["text"], row["stars"], row["split"]) for row in again} == expected
 
 
 # The extra and the Hub.

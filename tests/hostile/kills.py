@@ -75,7 +75,7 @@ class Kills:
         """Nothing is left running."""
 
     def _train(self, place: Path) -> None:
-        has_steps = any((place / "out.run").glob("step-*"))
+        has_steps = any((place / "out.partial").glob("step-*"))
         reviewgen.train("lstm-char", TEXTS, out=place / "out", resume=has_steps, progress=False, **SMALL | {"steps": 30})
 
     def _place(self, kind: str) -> Path:

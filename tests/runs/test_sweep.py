@@ -55,7 +55,7 @@ def test_a_wrong_sweep_is_refused_before_any_work() -> None:
         ("data.lowercase", [True], {}, "not a setting"),
         ("model.order", [], {}, "at least one value"),
         ("model.ordr", [2], {}, "'order'"),
-        ("model.order", [2], {"settings": {"model": {"order": 3}}}, "both set and swept"),
+        ("model.order", [2], {"settings": {"model": {"order": 3}}}, "both set and varied"),
         ("model.order", [2], {"out": "somewhere"}, "no model is saved"),
     ]
     for setting, values, more, word in refused:

@@ -124,7 +124,7 @@ def test_a_wrong_search_is_refused_before_any_work() -> None:
     fixed = {"model": {"hidden_size": 8}}
     refused: list[tuple[dict[str, Any], str]] = [
         ({"trials": 0}, "trials must be"),
-        ({"search": {"model.hidden_size": "8:16"}, "settings": fixed}, "both set and searched"),
+        ({"search": {"model.hidden_size": "8:16"}, "settings": fixed}, "both set and varied"),
         ({"out": "somewhere"}, "no model is saved"),
     ]
     for options, word in refused:

@@ -108,7 +108,7 @@ def test_a_store_of_another_tokenizer_or_reading_is_refused(tmp_path: Path) -> N
     source, options = make("csv", tmp_path)
     reviewgen.prepare(source, preset="gru-char", out=tmp_path / "store", **options)
     cases: list[tuple[str, str, dict[str, Any]]] = [
-        ("tokenizer char", "ngram-word", {}),
+        ("tokenizer=.char", "ngram-word", {}),
         ("lowercase=False", "ngram-char", {"lowercase": True}),
         ("validation", "ngram-char", {"validation": source}),
     ]
@@ -238,7 +238,7 @@ def test_near_duplicates_are_left_out(tmp_path: Path) -> None:
     kept = [text for split in ("train", "validation", "test") for text in decoded(store, split)]
     assert sorted(kept) == sorted([*originals, *other])
     assert store.facts["corpus"]["source"]["cleaning"]["near_duplicates"] == 20
-    with pytest.raises(ConfigError, match="similarity"):
+    with pytest.raises(ConfigError, match=r"at least 0\.3"):
         reviewgen.prepare(rows, preset="gru-char", out=tmp_path / "no", near_duplicates=80)
 
 
@@ -268,7 +268,7 @@ def test_the_command_says_what_it_made(tmp_path: Path, monkeypatch: pytest.Monke
     assert (status, facts["preset"]) == (0, "gru-char"), problem
     status, _, said = run_command(monkeypatch, capsys, *words)
     assert status == 0 and "complete already" in said
-    for others, key in ((["--preset", "nosuch-char"], "nosuch"), (["--near-duplicates", "7"], "similarity")):
+    for others, key in ((["--preset", "nosuch-char"], "nosuch"), (["--near-duplicates", "7"], "at least 0.3")):
         status, _, said = run_command(monkeypatch, capsys, *words[:-1], tmp_path / "other", *others)
         assert status in (1, 2) and key in said and not (tmp_path / "other").exists()
 

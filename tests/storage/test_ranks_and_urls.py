@@ -45,11 +45,11 @@ for name, words in jobs.items():
     command(name, words)
 command("stdin", "score ./model --data - --out OUT")
 command("different", f"generate ./model -n {9 + rank} --seed 1 --format jsonl --out OUT")
-plain, left = os.fsync, [0]
+plain, left = os.fsync, [6]
 
 def full(handle):
     left[0] -= 1
-    if rank == 1 and left[0] < 0:
+    if rank == 0 and left[0] < 0:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     plain(handle)
 
@@ -58,8 +58,9 @@ command("full", jobs["txt"])
 os.fsync = plain
 with open(f"facts.{rank}.json", "w") as file:
     json.dump(facts, file)
-if rank == 1:
-    os.fsync = lambda handle: os.kill(os.getpid(), signal.SIGKILL)
+if rank == 0:
+    left[0], plain = 6, os.fsync
+    os.fsync = lambda handle: full(handle) if left[0] else os.kill(os.getpid(), signal.SIGKILL)
 command("killed", jobs["txt"])
 """
 

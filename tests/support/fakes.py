@@ -46,7 +46,7 @@ class LetterTokenizer:
         return [2 + self.characters.index(c) for c in text if c in self.characters]
 
     def decode(self, ids: Sequence[int]) -> str:
-        return "".join(self.characters[i - 2] for i in ids if i >= 2)
+        return "".join(self.characters[i - 2 : i - 1] for i in ids if i >= 2)
 
     def save(self, folder: Path) -> None:
         (folder / "letters.txt").write_text(self.characters, encoding="utf-8")

@@ -21,7 +21,7 @@ from pathlib import Path
 
 __all__ = ["run_group", "run_python"]
 
-_PRELOADED = ["torch", "numba", "accelerate", "pandas", "pyarrow", "huggingface_hub", "reviewgen.cli", "reviewgen.runs.fit"]
+_PRELOADED = ["torch", "numba", "accelerate", "pandas", "pyarrow", "huggingface_hub", "reviewgen.cli", "reviewgen.runs.run"]
 _READ_THE_ENVIRONMENT = ("huggingface_hub", "datasets")  # the latter cannot be imported twice, so it is not preloaded
 _server = multiprocessing.get_context("forkserver")
 _server.set_forkserver_preload(_PRELOADED)

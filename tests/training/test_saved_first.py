@@ -59,7 +59,7 @@ def test_the_model_is_whole_before_it_is_measured_and_has_results_after(preset: 
     def look() -> None:
         if not first:
             model = reviewgen.load(tmp_path / "m")
-            first.append((model, str(model.generate_model_card()), (tmp_path / "m.run").exists()))
+            first.append((model, str(model.generate_model_card()), (tmp_path / "m.partial").exists()))
 
     with monkeypatch.context() as patch:
         when_measured(patch, preset, tmp_path / "m", look)

@@ -55,7 +55,7 @@ def _check(model: str) -> list[str]:
 
 def _clean(model: str | None) -> tuple[list[str], list[str]]:
     """Return what was removed, and what can be gone on from and so was not."""
-    from reviewgen.runs.litter import clean, find_unfinished
+    from reviewgen.runs.folder import clean
 
     folder = None if model is None else to_path("model", model)
     if folder is not None and not folder.absolute().parent.is_dir():  # a model that was not finished need not exist itself
@@ -63,7 +63,7 @@ def _clean(model: str | None) -> tuple[list[str], list[str]]:
     logger = logging.getLogger("reviewgen")
     logger.disabled = True  # what it would say is the result here
     try:
-        return [str(path) for path in clean(folder)], [str(path) for path in find_unfinished(folder)]
+        return clean(folder)
     finally:
         logger.disabled = False
 

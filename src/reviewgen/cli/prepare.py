@@ -67,7 +67,7 @@ def prepare(
 
 
 def _prepare(data: Any, preset: str, out: str, **settings: Any) -> "StoreFolder":
-    from reviewgen.runs.prepare import prepare_tokens  # torch: a second or two
+    from reviewgen.runs.corpus import prepare_tokens  # torch: a second or two
 
     begin()
     with notes.status("Preparing ...") as status:

@@ -15,12 +15,12 @@ from reviewgen.config import fields_of
 from reviewgen.lexicon import decode_texts
 from reviewgen.model import ReviewModel
 from reviewgen.runs import TrainingRun
-from reviewgen.runs.plan import RunLength, TrainingPlan, make_plan
-from reviewgen.runs.prepare import PreparedCorpus, have_same_corpus, prepare
+from reviewgen.runs.corpus import Corpora, PreparedCorpus
+from reviewgen.runs.plan import TrainingPlan, make_plan
 from reviewgen.runs.progress import training_bar
-from reviewgen.runs.start import start_fit
-from reviewgen.runs.tracking import RunLog
+from reviewgen.runs.run import make_run
 from reviewgen.search.sweep import train_row
+from reviewgen.training import Budget
 
 _ORDERS = (1, 2, 3, 4, 5, 6, 8, 10)
 _TIME_SHARE = 0.5  # of the row's time budget, for all orders of an n-gram together
@@ -41,7 +41,7 @@ class Trainer:
     settings: Mapping[str, Mapping[str, Any]]
     options: Mapping[str, Any]
     console: Console
-    _corpora: list[tuple[TrainingPlan, PreparedCorpus]] = field(default_factory=list)
+    _corpora: Corpora = field(default_factory=Corpora)
 
     def train(self, preset: str, out: Path | None) -> ReviewModel:
         """Train a preset; or load it, or resume its training, if an interrupted comparison has left that in ``out``.
@@ -52,7 +52,7 @@ class Trainer:
         if out is not None and out.exists():
             return ReviewModel.from_pretrained(out)
         options: dict[str, Any] = {**self.options, **self.settings, "out": out}
-        options["resume"] = out is not None and out.with_name(f"{out.name}.run").exists()
+        options["resume"] = out is not None and any(out.with_name(f"{out.name}.partial").glob("step-*"))
         run = TrainingRun(preset, self.data, **options)
         run.start_on(self._prepare(run.plan))
         with training_bar(self.console) as show:
@@ -88,8 +88,9 @@ class Trainer:
 
     def _measure_order(self, preset: str, order: int, corpus: PreparedCorpus) -> OrderPoint:
         plan = self._plan(preset, model={"order": order}, training={"novelty": "none", "copy_tokens": 0})
-        whole = replace(plan, length=RunLength(epochs=1.0))
-        row = train_row(start_fit(whole, corpus, log=RunLog(None, None, plan.preset)), order)
+        run = make_run(replace(plan, length=Budget(epochs=1.0)))
+        run.start_on(corpus)
+        row = train_row(run, order)
         return OrderPoint(order, row.train_bits, row.held_out_bits)
 
     def _plan(self, preset: str, **changed: Mapping[str, Any]) -> TrainingPlan:
@@ -99,9 +100,5 @@ class Trainer:
 
     def _prepare(self, plan: TrainingPlan) -> PreparedCorpus:
         """Return the corpus of a plan, which is read unless that was done for an earlier preset of the same tokenizer."""
-        for other, corpus in self._corpora:
-            if have_same_corpus(other, plan):
-                return corpus
         with self.console.status("Reading and tokenizing ..."):
-            self._corpora.append((plan, prepare(plan)))
-        return self._corpora[-1][1]
+            return self._corpora.get(plan)

@@ -20,20 +20,19 @@ Knows no model, and of a tokenizer only its protocol.
 
 from reviewgen.data.cache import MAX_BYTES, WORKSPACE, cache_folder, cache_size, digest_tokenizer, prune_cache, workspace
 from reviewgen.data.cleaning import CleaningReport, first_of_each, hash_text
-from reviewgen.data.columns import MAX_TEXT_CHARACTERS, DataConfig, Example, SourceInfo
+from reviewgen.data.columns import MAX_TEXT_CHARACTERS, DataConfig, Example
 from reviewgen.data.corpus import Corpus, describe, require_splits, shorten
 from reviewgen.data.files import is_url
 from reviewgen.data.lanes import IGNORED, Batch, Lanes
-from reviewgen.data.parts import OneProcess, Ranks
 from reviewgen.data.pipeline import Texts, cached_corpus, cached_store, prepare_store
 from reviewgen.data.prepare import (
     NOVELTY_FILE,
     IndexChoice,
     LostCharacters,
     TokenizerChoice,
-    add_up_lost,
     count_lost,
     sample_step,
+    words_of_store,
 )
 from reviewgen.data.reading import open_records, read_documents, read_examples, read_texts, trained_on
 from reviewgen.data.sources import SPLITS, open_source
@@ -54,14 +53,10 @@ __all__ = [
     "IndexChoice",
     "Lanes",
     "LostCharacters",
-    "OneProcess",
-    "Ranks",
-    "SourceInfo",
     "StoreFolder",
     "Texts",
     "TokenStore",
     "TokenizerChoice",
-    "add_up_lost",
     "cache_folder",
     "cache_size",
     "cached_corpus",
@@ -87,5 +82,6 @@ __all__ = [
     "sample_step",
     "shorten",
     "trained_on",
+    "words_of_store",
     "workspace",
 ]

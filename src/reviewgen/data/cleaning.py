@@ -3,9 +3,8 @@
 Lower-casing and stripping markdown are off by default, since they lose information that a reader would miss; so is mending
 mojibake, which guesses. Knows nothing of files.
 
-Only complete tags of known elements count as tags, so "a < b", "<3" and "I <really> liked it" stay as they are. The text with its
-tags is parsed by ``selectolax``; every other "<" is escaped before, so that the parser takes it for text. Mojibake is text that
-was once read in the wrong encoding, as "cafÃ©" for "café"; ``ftfy`` mends it.
+Only complete tags of known elements count as tags, so "a < b", "<3" and "I <really> liked it" stay as they are. Mojibake is text
+that was once read in the wrong encoding, as "cafÃ©" for "café"; ``ftfy`` mends it.
 """
 
 import hashlib
@@ -30,14 +29,14 @@ _INLINE = (
     "i img input ins kbd label link map mark meta meter nobr object output param picture progress q rp rt ruby s samp small "
     "source span strike strong sub sup svg template time track tt u var video wbr"
 )
-_HIDDEN = "script style"
 _BLOCK_NAMES = frozenset(_BLOCKS.split())
 _FLAGS = "allowfullscreen|async|autoplay|checked|controls|defer|disabled|hidden|loop|multiple|muted|noshade|nowrap|open|selected"
-_NAMES = "|".join(sorted(f"{_BLOCKS} {_INLINE} {_HIDDEN}".split(), key=len, reverse=True))
+_NAMES = "|".join(sorted(f"{_BLOCKS} {_INLINE}".split(), key=len, reverse=True))
 _VALUE = r"""(?:"[^"]*+"|'[^']*+'|[^\s"'<>`]++)"""
-_ATTRIBUTE = rf"""\s++(?:[a-z_:@][\w:.-]*+\s*+=\s*+{_VALUE}|(?:{_FLAGS})(?=[\s/>]))"""
-_TAG = re.compile(rf"<(?P<end>/?)(?P<name>{_NAMES})(?=[\s/>])(?:{_ATTRIBUTE})*+\s*+/?>", re.IGNORECASE)
-_MARKUP = re.compile(rf"{_TAG.pattern}|(?P<comment><!--)|(?P<text>[<&])", re.IGNORECASE)
+_END = rf"""(?=[\s/>])(?:\s++(?:[a-z_:@][\w:.-]*+\s*+=\s*+{_VALUE}|(?:{_FLAGS})(?=[\s/>])))*+\s*+/?>"""
+_TAG = re.compile(rf"<(?:/(?:script|style)|/?(?P<name>{_NAMES})){_END}", re.IGNORECASE)
+_HIDDEN = re.compile(rf"<(?:!--|(?P<name>script|style){_END})", re.IGNORECASE)
+_CLOSINGS = {name: re.compile(rf"</{name}{_END}" if name else "-->", re.IGNORECASE) for name in (None, "script", "style")}
 _DOCTYPE = re.compile(r"<(?:!doctype|\?xml)\b[^<>]{0,500}>", re.IGNORECASE)
 _BREAK, _PARAGRAPH = "\x1e", "\x1f"  # white space to Python, and in no text that a browser shows
 _SPACE = re.compile(r"\s+")
@@ -228,42 +227,29 @@ def strip_tags(text: str) -> tuple[str, int]:
     >>> strip_tags("<p>I <b>really</b> liked it <3</p><p>a < b</p>")
     ('I really liked it <3\\n\\na < b', 6)
     """
-    if _TAG.search(text) is None and "<!--" not in text:
-        return text, 0
-    from selectolax.lexbor import LexborHTMLParser  # most texts have no tags
-
-    content = _DOCTYPE.sub("", text)
-    escape = _Escape(content)
-    tree = LexborHTMLParser(_MARKUP.sub(escape, content), is_fragment=True)
-    if not escape.tags:
-        return text, 0
-    tree.strip_tags(_HIDDEN.split(), recursive=True)
-    return _SPACE.sub(_break_lines, tree.text()), escape.tags
+    content, hidden = _drop_hidden(_DOCTYPE.sub("", text))
+    content, tags = _TAG.subn(_mark, content)
+    return (_SPACE.sub(_break_lines, content), hidden + tags) if hidden + tags else (text, 0)
 
 
-class _Escape:
-    """Replaces what the parser would misread in a text, match by match, and counts the tags.
+def _drop_hidden(text: str) -> tuple[str, int]:
+    """Return a text without its comments, scripts and styles, and how many tags and comments that were; one needs its end."""
+    kept, start, count, unclosed = list[str](), 0, 0, set[str | None]()
+    for match in _HIDDEN.finditer(text) if "<" in text else ():
+        name = match["name"] and match["name"].lower()
+        if match.start() >= start and name not in unclosed:
+            if (end := _CLOSINGS[name].search(text, match.end())) is None:
+                unclosed.add(name)
+            else:
+                kept.append(text[start : match.start()])
+                start, count = end.end(), count + (2 if name else 1)
+    return "".join([*kept, text[start:]]), count
 
-    The tags of blocks become marks: the parser drops or moves what stands outside its proper place, as a cell without its table.
-    """
 
-    def __init__(self, text: str) -> None:
-        self.tags = 0
-        lowered = text.lower()
-        self._last = {name: lowered.rfind(f"</{name}") for name in _HIDDEN.split()}
-        self._last_comment = text.rfind("-->")
-
-    def __call__(self, match: re.Match[str]) -> str:
-        if match["text"]:
-            return "&lt;" if match["text"] == "<" else "&amp;"
-        name = (match["name"] or "").lower()
-        last = self._last_comment if match["comment"] else self._last.get(name, len(match.string))
-        if match.start() >= last and not match["end"]:  # it is never closed: the parser would drop the rest of the text
-            return match[0].replace("<", "&lt;")
-        self.tags += 1
-        if name in _BLOCK_NAMES:
-            return _PARAGRAPH if name == "p" else _BREAK
-        return match[0]
+def _mark(tag: re.Match[str]) -> str:
+    """Return what a tag leaves: the edge of a block, or nothing."""
+    name = (tag["name"] or "").lower()
+    return "" if name not in _BLOCK_NAMES else _PARAGRAPH if name == "p" else _BREAK
 
 
 def _break_lines(space: re.Match[str]) -> str:

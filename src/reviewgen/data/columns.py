@@ -209,14 +209,8 @@ def _values(chunk: Chunk, column: str, *, is_text: bool = True) -> Sequence[Any]
     return [_look_up(each, column) if isinstance(each, Mapping) else each if is_text else None for each in chunk]
 
 
-def _look_up(record: Mapping[str, Any], column: str) -> Any:
-    if column in record:
-        return record[column]
-    if "." not in column:
-        return next((value for name, value in record.items() if str(name) == column), None)
-    top, _, rest = column.partition(".")
-    inner = record.get(top)
-    return _look_up(inner, rest) if isinstance(inner, Mapping) else None
+def _look_up(record: Mapping[Any, Any], column: str) -> Any:
+    return record[column] if column in record else dict(_flatten(record)).get(column)
 
 
 def _is_missing(value: Any) -> bool:

@@ -24,22 +24,11 @@ from reviewgen.config import MAX_RECORD, read_json
 from reviewgen.data.cleaning import Cleaner, CleaningReport, first_of_each, hash_text
 from reviewgen.data.columns import Example, SourceInfo
 from reviewgen.data.documents import SPLIT_CYCLE, cut_text, divide_text
-from reviewgen.data.filters import drop_near_duplicates, find_leaks
-from reviewgen.data.parts import (
-    Progress,
-    Ranks,
-    count_workers,
-    examples_of,
-    main_only,
-    read_column,
-    read_part,
-    share,
-    split_by_part,
-    write_part,
-)
+from reviewgen.data.filters import Filters, drop_near_duplicates, find_leaks
+from reviewgen.data.parts import Work, examples_of, read_column, read_part, size_of, split_by_part, write_part
 from reviewgen.data.sources import SPLITS, Source, Unit
 from reviewgen.errors import DataError, counted
-from reviewgen.storage import Job, write_file
+from reviewgen.storage import write_file
 
 if TYPE_CHECKING:
     import pyarrow
@@ -105,15 +94,13 @@ class Corpus:
     @classmethod
     def from_json(cls, facts: Mapping[str, Any]) -> "Corpus":
         """Return the corpus that ``to_json`` has described, without its texts."""
-        sources = [
-            (SourceInfo(**each["stream"]), CleaningReport(**each["cleaning"]))
-            for each in (facts["source"], facts["validation"])
-            if each
-        ]
-        validation = sources[1] if sources[1:] else None
-        return cls(
-            facts["fingerprint"], *sources[0], facts["texts"], validation, list(facts["notes"]), facts.get("conditions", ())
-        )
+
+        def read(each: Mapping[str, Any]) -> tuple[SourceInfo, CleaningReport]:
+            return SourceInfo(**each["stream"]), CleaningReport(**each["cleaning"])
+
+        second = read(facts["validation"]) if facts["validation"] else None
+        names = facts.get("conditions", ())
+        return cls(facts["fingerprint"], *read(facts["source"]), facts["texts"], second, list(facts["notes"]), names)
 
     def texts(self, split: str) -> Iterator[str]:
         """Yield the texts of a split, in the order of the source."""
@@ -155,116 +142,102 @@ class Corpus:
         return int(self.counts[split])
 
 
-def make_corpus(
-    sources: Sequence[Source],
-    job: Job,
-    ranks: Ranks,
-    progress: Progress,
-    *,
-    near_duplicates: float | None = None,
-    decontaminate: int | None = None,
-) -> Corpus:
+def make_corpus(sources: Sequence[Source], work: Work, filters: Filters) -> Corpus:
     """Read and clean sources into the folder ``corpus`` of a job; what an earlier try has finished there is kept.
 
     Args:
         sources: The source, and the validation source if there is one.
-        job: The job.
-        ranks: The processes that share the work; all call this.
-        progress: Called with each stage.
-        near_duplicates: Of texts that are at least as similar, only the first is kept.
-        decontaminate: Held-out texts that share a run of this many characters with a training text are left out.
+        work: The job and its processes; all call this.
+        filters: Which texts are left out.
 
     Raises:
         DataError: A source cannot be read, or too few texts are left after cleaning.
         StorageError: The disk is full.
         WorkerError: A worker process was killed.
     """
-    if job.done(f"corpus/{CORPUS_FILE}"):
-        return Corpus.open(job.path("corpus"))
-    progress("Reading and cleaning")
+    folder, first = work.job.path("corpus"), sources[0]
+    if work.job.done(f"corpus/{CORPUS_FILE}"):
+        return Corpus.open(folder)
+    work.progress("Reading and cleaning")
     cut = partial(cut_text, held_out=HELD_OUT) if len(sources) == 1 else divide_text
-    raw = [_clean(source, job.path("raw"), f"{number}-", cut, ranks) for number, source in enumerate(sources)]
+    raw = [_clean(source, number, cut, work) for number, source in enumerate(sources)]
     reports = [_add_up(source, own) for source, own in zip(sources, raw, strict=True)]
-    hashes, files = [read_column(own, "hash", np.uint64) for own in raw], list(itertools.chain(*raw))
-    workers = count_workers(ranks, sum(file.stat().st_size for file in files))
-    progress("Looking for duplicates")
+    files = list(itertools.chain(*raw))
+    work.progress("Looking for duplicates")
+    hashes = [read_column(own, "hash", np.uint64) for own in raw]
+    edges = [len(hashes[0])]  # between the texts of the sources
     codes = np.concatenate([_find_duplicates(source, own) for source, own in zip(sources, hashes, strict=True)])
-    if near_duplicates is not None:
-        progress("Looking for near duplicates")
+    if filters.near_duplicates is not None:
+        work.progress("Looking for near duplicates")
         keep = codes == 0
-        codes[keep & ~main_only(ranks, partial(drop_near_duplicates, files, keep, near_duplicates))] = _NEAR_DUPLICATE
+        codes[keep & ~work.main(partial(drop_near_duplicates, files, keep, filters.near_duplicates))] = _NEAR_DUPLICATE
     keep = codes == 0
-    codes[keep] = _split(sources, raw, hashes, keep)
-    progress("Looking for held-out texts in the training texts")
-    leaking, notes = find_leaks(files, codes, decontaminate, ranks, workers)
+    codes[keep] = _split(sources, hashes, keep, raw[0])
+    work.progress("Looking for held-out texts in the training texts")
+    leaking, notes = find_leaks(files, codes, filters.decontaminate, work)
     codes[leaking] = _LEAKING
-    progress("Writing the corpus")
-    names, targets = sources[0].config.conditions, [job.path(f"corpus/{number:05d}.arrow") for number in range(len(files))]
-    kinds = [{str(read_part(file).schema.field(f"c{number}").type) for file in files} for number in range(len(names))]
-    columns = {name: "string" if "string" in kind else "float64" for name, kind in zip(names, kinds, strict=True)}
-    tasks = [(*task, columns) for task in zip(files, targets, split_by_part(codes, files), strict=True)]
-    characters = np.array(share(ranks, _finish_part, tasks, workers))
-    own_codes, own_characters = (np.split(all_, [len(own[0])]) for all_, own in ((codes, hashes), (characters, raw)))
-    for source, report, own, lengths in zip(sources, reports, own_codes, own_characters, strict=False):
+    work.progress("Writing the corpus")
+    names, targets = first.config.conditions, [folder / f"{number:05d}.arrow" for number in range(len(files))]
+    types = [{str(read_part(file).schema.field(f"c{number}").type) for file in files} for number in range(len(names))]
+    columns = {name: "string" if "string" in own else "double" for name, own in zip(names, types, strict=True)}
+    tasks = list(zip(files, targets, split_by_part(codes, files), strict=True))
+    characters = np.split(work.share(partial(_finish_part, columns), tasks, size_of(files)), [len(raw[0])])
+    for source, report, own, lengths in zip(sources, reports, np.split(codes, edges), characters, strict=False):
         *kept, report.duplicates, report.near_duplicates, report.leaking = np.bincount(own, minlength=6).tolist()
-        report.kept, report.characters = sum(kept), int(lengths.sum())
-        if source.info.is_one_text:
-            report.kept = report.read - report.empty
+        report.kept = report.read - report.empty if source.info.is_one_text else sum(kept)
+        report.characters = int(lengths.sum())
     keep = codes < _DUPLICATE
-    notes = [*sources[0].info.notes, *_note_shared(hashes, keep), *notes]
+    if len(sources) > 1:
+        train, own = (each[mask] for each, mask in zip(hashes, np.split(keep, edges), strict=True))
+        if both := int(np.isin(own, train).sum()):
+            notes.insert(0, f"{both} of {len(own)} validation texts are also in the training text.")
     counts = dict(zip(SPLITS, np.bincount(codes, minlength=6).tolist(), strict=False))
-    validation = (sources[1].info, reports[1]) if len(sources) > 1 else None
+    validation = (sources[1].info, reports[1]) if sources[1:] else None
     fingerprint = _fingerprint(np.concatenate(hashes)[keep], codes[keep], names, targets)
-    corpus = Corpus(fingerprint, sources[0].info, reports[0], counts, validation, notes, names, targets)
+    notes = [*first.info.notes, *notes]
+    corpus = Corpus(fingerprint, first.info, reports[0], counts, validation, notes, names, targets)
     content = json.dumps({**corpus.to_json(), "parts": [file.name for file in targets]}).encode()
-    main_only(ranks, lambda: job.write(f"corpus/{CORPUS_FILE}", lambda file: write_file(file, content)))
+    work.main(lambda: work.job.write(f"corpus/{CORPUS_FILE}", lambda file: write_file(file, content)))
     return corpus
 
 
-@dataclass(frozen=True)
-class _Cleaning:
-    """How the parts of a source are made, in any process.
-
-    Attributes:
-        source: The source, without its units.
-        folder: The folder of the parts.
-        cut: Cuts each text into pieces; None leaves it whole.
-        characters: The number of characters of a part of a unit that several processes share.
-    """
-
-    source: Source
-    folder: Path
-    cut: Callable[[str], list[str]] | None
-    characters: int
-
-
-def _clean(source: Source, folder: Path, prefix: str, cut: Callable[[str], list[str]], ranks: Ranks) -> list[Path]:
+def _clean(source: Source, number: int, cut: Callable[[str], list[str]], work: Work) -> list[Path]:
     """Read and clean the units of a source into parts; return their files, in order."""
     size, is_here = sum(unit.size for unit in source.units), source.facts is None  # here, that is, objects of this process
-    workers = 1 if is_here else count_workers(ranks, size)
+    shares = 1 if is_here else work.ranks.world_size * work.count_workers(size)
+    characters = max(_PART_CHARACTERS, size // 128)
     cut_long = cut if source.info.is_one_text else None
-    cleaning, tasks = _Cleaning(replace(source, units=()), folder, cut_long, max(_PART_CHARACTERS, size // 128)), []
-    for place, unit in enumerate(source.units):
-        shares = ranks.world_size * workers if unit.is_shared and not is_here else 1
-        tasks += [(cleaning, f"{prefix}{place:05d}", unit, number, shares) for number in range(shares)]
-    if is_here:
-        names = main_only(ranks, lambda: [_clean_unit(*task) for task in tasks])
-    else:
-        names = share(ranks, _clean_unit, tasks, workers)
-    return sorted(folder / name for name in itertools.chain(*names))
+    clean = partial(_clean_unit, replace(source, units=()), work.job.path("raw"), characters, cut_long)
+    tasks = [
+        (f"{number}-{place:05d}", unit, own, count)
+        for place, unit in enumerate(source.units)
+        for count in [shares if unit.is_shared else 1]
+        for own in range(count)
+    ]
+    parts = work.main(lambda: [clean(*task) for task in tasks]) if is_here else work.share(clean, tasks, size)
+    return sorted(itertools.chain(*parts))
 
 
-def _clean_unit(cleaning: _Cleaning, name: str, unit: Unit, own: int, shares: int) -> list[str]:
-    """Read a unit, and write every ``shares``-th of its parts from ``own`` on, unless an earlier try has; return their names.
+def _clean_unit(
+    source: Source,
+    folder: Path,
+    characters: int,
+    cut: Callable[[str], list[str]] | None,
+    name: str,
+    unit: Unit,
+    own: int,
+    shares: int,
+) -> list[Path]:
+    """Read a unit, and write every ``shares``-th of its parts from ``own`` on, unless an earlier try has; return their files.
 
     A part of a unit that is shared has about as many characters as asked for; any other unit is one part.
     """
-    examples, written = cleaning.source.examples(unit), []
-    is_cut = unit.is_shared or cleaning.source.facts is None
-    for number, part in enumerate(_cut_parts(examples, cleaning.characters) if is_cut else [examples]):
+    examples, written = source.examples(unit), []
+    is_cut = unit.is_shared or source.facts is None
+    for number, part in enumerate(_cut_parts(examples, characters) if is_cut else [examples]):
         if number % shares == own:
-            written.append(f"{name}-{number:05d}.arrow")
-            write_part(cleaning.folder / written[-1], partial(_clean_part, part, cleaning))
+            written.append(folder / f"{name}-{number:05d}.arrow")
+            write_part(written[-1], partial(_clean_part, part, source, cut))
     return written
 
 
@@ -280,36 +253,32 @@ def _cut_parts(examples: Iterable[Example], characters: int) -> Iterator[list[Ex
     yield part
 
 
-def _clean_part(examples: Iterable[Example], cleaning: _Cleaning) -> "pyarrow.Table":
+def _clean_part(examples: Iterable[Example], source: Source, cut: Callable[[str], list[str]] | None) -> "pyarrow.Table":
     """Clean examples; return them with their hashes, and what cleaning did in the metadata."""
     import pyarrow
 
-    source, cleaner = cleaning.source, cleaning.source.cleaner()
-    texts, rows, hashes = [], [], []
+    cleaner, rows = source.cleaner(), []
     for text, values in examples:
         if (cleaned := cleaner(text)) is not None:
-            pieces = [cleaned] if cleaning.cut is None else [(piece, hash_text(piece)) for piece in cleaning.cut(cleaned[0])]
-            for piece, hashed in pieces:
-                texts.append(piece)
-                hashes.append(hashed)
-                rows.append(values)
-    columns = list(zip(*rows, strict=True)) if rows else [()] * (len(source.config.conditions) + source.is_cleaned)
+            pieces = [cleaned] if cut is None else [(piece, hash_text(piece)) for piece in cut(cleaned[0])]
+            rows += [(*piece, *values) for piece in pieces]
+    texts, hashes, *columns = zip(*rows, strict=True) if rows else [()] * (2 + len(source.columns))
     arrays = {"text": pyarrow.array(texts, pyarrow.string()), "hash": pyarrow.array(np.array(hashes, np.uint64))}
     if source.is_cleaned:
         arrays["split"] = pyarrow.array([int(code or 0) for code in columns.pop()], pyarrow.int64())
-    arrays |= {f"c{number}": _as_array(column) for number, column in enumerate(columns)}
+    for number, column in enumerate(columns):
+        arrays[f"c{number}"] = _as_array(column, is_text=any(isinstance(value, str) for value in column))
     report = json.dumps({"counts": asdict(cleaner.report), "mojibake": cleaner.mojibake})
     return pyarrow.table(arrays).replace_schema_metadata({"report": report})
 
 
-def _as_array(values: Iterable[str | float | None]) -> Any:
-    """Return values as an array of numbers, or of strings if there is one."""
+def _as_array(values: Iterable[str | float | None], *, is_text: bool) -> Any:
+    """Return the values of a condition as an array of numbers or of strings."""
     import pyarrow
 
-    known = list(values)
-    if any(isinstance(value, str) for value in known):
-        return pyarrow.array([label_of(value) if isinstance(value, float) else value for value in known], pyarrow.string())
-    return pyarrow.array(known, pyarrow.float64())
+    if not is_text:
+        return pyarrow.array(values, pyarrow.float64())
+    return pyarrow.array([label_of(value) if isinstance(value, float) else value for value in values], pyarrow.string())
 
 
 def _add_up(source: Source, files: Sequence[Path]) -> CleaningReport:
@@ -340,20 +309,17 @@ def _find_duplicates(source: Source, hashes: np.ndarray) -> np.ndarray:
     return np.where(first_of_each(hashes) if may_drop else True, np.zeros(len(hashes), np.uint8), np.uint8(_DUPLICATE))
 
 
-def _split(
-    sources: Sequence[Source], raw: Sequence[Sequence[Path]], hashes: Sequence[np.ndarray], keep: np.ndarray
-) -> np.ndarray:
-    """Return the split of each text of all sources that is kept."""
+def _split(sources: Sequence[Source], hashes: Sequence[np.ndarray], keep: np.ndarray, files: Sequence[Path]) -> np.ndarray:
+    """Return the split of each text of all sources that is kept; ``files`` are those of the first."""
     if len(sources) > 1:
-        codes = np.repeat(np.array([0, 1], np.uint8), [len(own) for own in hashes])
+        codes = np.repeat([0, 1], [len(own) for own in hashes])
     elif sources[0].is_cleaned:
-        codes = read_column(raw[0], "split", np.uint8)
+        codes = read_column(files, "split", np.uint8)
     elif sources[0].info.is_one_text:
         codes = np.resize([SPLITS.index(split) for split in SPLIT_CYCLE], len(keep))
     else:
         return split_by_hash(hashes[0][keep])
-    kept: np.ndarray = codes[keep]
-    return kept
+    return np.asarray(codes[keep])
 
 
 def split_by_hash(hashes: np.ndarray) -> np.ndarray:
@@ -375,7 +341,7 @@ def split_by_hash(hashes: np.ndarray) -> np.ndarray:
     return codes
 
 
-def _finish_part(raw: Path, target: Path, codes: np.ndarray, columns: Mapping[str, str]) -> int:
+def _finish_part(columns: Mapping[str, str], raw: Path, target: Path, codes: np.ndarray) -> int:
     """Write a part of the corpus from its raw part and the codes of its texts; return the number of its characters."""
     import pyarrow
     from pyarrow import compute
@@ -384,11 +350,9 @@ def _finish_part(raw: Path, target: Path, codes: np.ndarray, columns: Mapping[st
     arrays = {"text": table.column("text")}
     for number, (name, kind) in enumerate(columns.items()):
         column = table.column(f"c{number}")
-        is_other = kind == "string" and column.type != pyarrow.string()
-        labels = (None if value is None else label_of(value) for value in column.to_pylist()) if is_other else ()
-        arrays[name] = pyarrow.array(labels, pyarrow.string()) if is_other else column
+        arrays[name] = column if column.type == kind else _as_array(column.to_pylist(), is_text=True)
+    types = {name: {"dtype": str(column.type).replace("double", "float64"), "_type": "Value"} for name, column in arrays.items()}
     arrays["split"] = pyarrow.array(codes.astype(np.int64))
-    types: dict[str, Any] = {name: {"dtype": kind, "_type": "Value"} for name, kind in {"text": "string", **columns}.items()}
     features = {**types, "split": {"names": list(SPLITS), "_type": "ClassLabel"}}
     metadata = {"huggingface": json.dumps({"info": {"features": features}})}  # as ``datasets`` writes it
     write_part(target, lambda: pyarrow.table(arrays).replace_schema_metadata(metadata))
@@ -421,15 +385,6 @@ def require_splits(corpus: Corpus) -> None:
         )
     if not corpus.counts["validation"]:
         raise DataError("No validation texts are left. Give more texts, or a larger number of characters to decontaminate by.")
-
-
-def _note_shared(hashes: Sequence[np.ndarray], kept: np.ndarray) -> list[str]:
-    """Return a sentence on the validation texts that are also training texts, if there are any."""
-    if len(hashes) < 2:
-        return []
-    train, own = (each[mask] for each, mask in zip(hashes, np.split(kept, [len(hashes[0])]), strict=True))
-    both = int(np.isin(own, train).sum())
-    return [f"{both} of {len(own)} validation texts are also in the training text."] if both else []
 
 
 def describe(source: SourceInfo, report: CleaningReport) -> list[str]:

@@ -23,6 +23,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from reviewgen.errors import DataError
 from reviewgen.sentences import sentence_ends
@@ -35,6 +36,8 @@ _FULL, _UNPUNCTUATED = 0.75, 0.6  # shares of the lines of a hard-wrapped text
 _SLACK = 0.06  # of the width; not every typist fills each line
 _MAY_GO_ON = re.compile(r"(?:(?<=[\"'”’»)\]])|(?<=\w\.\w\.))\s+([^\W\d_])")  # after speech, and after U.S.
 _SENTENCE_END = re.compile(r"[.!?…:;。！？][\"'”’»)\]]*$")
+ROWS = 1024  # of a batch
+T = TypeVar("T")
 SPLIT_CYCLE = ("train", "validation", "train", "test")
 """The splits of the parts of a text, which recur in this order."""
 
@@ -82,6 +85,13 @@ def file_layout(path: Path) -> Layout:
     return text_layout(head if len(head) < _HEAD else head[: head.rfind("\n") + 1])
 
 
+def batched(records: Iterable[T], size: int = ROWS) -> Iterator[list[T]]:
+    """Yield records in lists."""
+    iterator = iter(records)
+    while chunk := list(itertools.islice(iterator, size)):
+        yield chunk
+
+
 def find_edges(path: Path, size: int, documents: str = "line") -> list[int]:
     """Return bytes that cut a file of UTF-8 into pieces of about ``size`` bytes: at line ends, or else at blank lines."""
     edges, total = [0], path.stat().st_size
@@ -104,8 +114,8 @@ def open_lines(path: Path, start: int, stop: int) -> io.TextIOWrapper:
         return io.TextIOWrapper(io.BytesIO(file.read(stop - start)), encoding="utf-8")
 
 
-def read_texts(path: Path, documents: str, start: int, stop: int) -> Iterator[str]:
-    """Yield the texts of a file of UTF-8 between two edges.
+def read_texts(path: Path, documents: str, start: int, stop: int, columns: object = None) -> Iterator[list[str]]:
+    """Yield the texts of a file of UTF-8 between two edges, in lists.
 
     A paragraph ends at a blank line. Sentences are cut within paragraphs where the file has some, and otherwise within lines. In
     a hard-wrapped file, the lines of a paragraph and those of a sentence are joined by a space.
@@ -115,23 +125,14 @@ def read_texts(path: Path, documents: str, start: int, stop: int) -> Iterator[st
         documents: One of ``DOCUMENTS``.
         start: Where to start; see ``find_edges``.
         stop: Where to stop.
+        columns: Not used: a text has none.
     """
+    found = file_layout(path)
     with open_lines(path, start, stop) as file:
-        if documents == "file":
-            yield file.read()
-        elif documents == "line":
-            yield from (line.rstrip("\n") for line in file)
-        else:
-            yield from _read_parts(file, documents, file_layout(path))
-
-
-def _read_parts(lines: Iterable[str], documents: str, found: Layout) -> Iterator[str]:
-    if documents == "sentence" and not (found.has_paragraphs or found.is_wrapped):
-        paragraphs: Iterable[list[str]] = ([line.rstrip("\n")] for line in lines)
-    else:
-        paragraphs = _paragraphs(lines)
-    texts = (_join(paragraph) if found.is_wrapped else "\n".join(paragraph) for paragraph in paragraphs)
-    yield from itertools.chain.from_iterable(map(_sentences, texts)) if documents == "sentence" else texts
+        texts: Iterable[str] = [file.read()] if documents == "file" else (line.rstrip("\n") for line in file)
+        if documents == "paragraph" or (documents == "sentence" and (found.has_paragraphs or found.is_wrapped)):
+            texts = (_join(lines) if found.is_wrapped else "\n".join(lines) for lines in _paragraphs(file))
+        yield from batched(itertools.chain.from_iterable(map(_sentences, texts)) if documents == "sentence" else texts)
 
 
 def _paragraphs(lines: Iterable[str]) -> Iterator[list[str]]:

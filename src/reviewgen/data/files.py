@@ -59,19 +59,26 @@ def recognise(lines: Iterable[bytes]) -> str | None:
     Args:
         lines: The lines of the file.
     """
+    from charset_normalizer import from_bytes  # for the few files that are not UTF-8
+
     sample = _sample(lines)
     beyond_ascii = sum(byte > 127 for byte in sample)
-    if not beyond_ascii:
-        return None
     damaged = sum(map(len, _ESCAPE_RUN.findall(sample.decode("utf-8", "surrogateescape"))))
     if damaged <= _MAX_DAMAGE * beyond_ascii:
         return None
     is_latin = beyond_ascii < sum(map(len, re.findall(rb"[A-Za-z]+", sample)))
-    if is_latin and beyond_ascii < _MIN_LATIN_BYTES and _is_valid(sample, _LATIN[0]):
-        return _LATIN[0]
-    if is_latin or beyond_ascii >= _MIN_BYTES:
-        return _most_probable(sample, _LATIN if is_latin else _OTHERS)
-    return None
+    names = _LATIN if is_latin else _OTHERS
+    usual = _LATIN[0] if is_latin and "\ufffd" not in sample.decode(_LATIN[0], "replace") else None
+    if beyond_ascii < (_MIN_LATIN_BYTES if usual else _MIN_BYTES) and (usual or not is_latin):
+        return usual
+    matches = from_bytes(sample, steps=16, chunk_size=1024, cp_isolation=list(names), preemptive_behaviour=False)
+    if is_latin and not any(match.coherence for match in matches):  # too short to recognise a language
+        return usual
+    scores: dict[str, float] = {}
+    for match in matches:
+        for name in set(match.could_be_from_charset).intersection(names):
+            scores[name] = match.coherence - 2 * match.chaos + (_PRIOR if name == _LATIN[0] else 0)
+    return max(names, key=lambda name: scores.get(name, -9.0)) if scores else None
 
 
 def _sample(lines: Iterable[bytes]) -> bytes:
@@ -84,26 +91,6 @@ def _sample(lines: Iterable[bytes]) -> bytes:
             kept.append(line)
             size += len(line)
     return b"".join(kept)
-
-
-def _most_probable(sample: bytes, names: tuple[str, ...]) -> str | None:
-    from charset_normalizer import from_bytes  # for the few files that are not UTF-8
-
-    matches = from_bytes(sample, steps=16, chunk_size=1024, cp_isolation=list(names), preemptive_behaviour=False)
-    scores: dict[str, float] = {}
-    for match in matches:
-        for name in set(match.could_be_from_charset).intersection(names):
-            scores[name] = match.coherence - 2 * match.chaos + (_PRIOR if name == "cp1252" else 0)
-    if names is _LATIN and not any(match.coherence for match in matches):  # too short to recognise a language
-        return names[0] if _is_valid(sample, names[0]) else None
-    return max(names, key=lambda name: scores.get(name, -9.0)) if scores else None
-
-
-def _is_valid(sample: bytes, encoding: str) -> bool:
-    try:
-        return bool(sample.decode(encoding))
-    except UnicodeDecodeError:
-        return False
 
 
 KINDS = {
@@ -231,6 +218,8 @@ def fetch_files(url: str, folder: Path) -> dict[Path, str]:
         system.get(names, [str(target) for target in targets])
     except ImportError as error:
         raise DataError(f"{url} cannot be read: {first_line(error)}.") from None
+    except FileNotFoundError:
+        raise DataError(f"There is no file {url}. Check the address.") from None
     except Exception as error:  # each file system raises types of its own
         reason = first_line(error).rstrip(".")
         raise DataError(f"{url} cannot be read ({reason}): check the address and your credentials.") from None
@@ -281,9 +270,8 @@ def _unzip(file: Path, folder: Path, name: str) -> Iterator[PlainFile]:
         if not members:
             raise DataError(f"{name} has no data files ({', '.join(KINDS)}).")
         for number, member in enumerate(sorted(members)):
-            copy = _copy_name(folder, Path(f"{number}-{Path(member).name}"))
-            with archive.open(member) as stream, storage_errors(folder), copy.open("wb") as target:
-                shutil.copyfileobj(stream, target, _CHUNK)
+            with archive.open(member) as stream:
+                copy = _copy(stream, folder, f"{number}-{Path(member).name}")
             yield from make_plain(copy, folder, f"{name}/{member}")
 
 
@@ -291,9 +279,8 @@ def _make_plain(file: Path, folder: Path, name: str) -> PlainFile:
     kind, suffix = kind_of(file, "text") or "text", suffix_of(file)
     path = file
     if (opener := _OPENERS.get(file.suffix.lower())) or not file.is_file():  # a pipe can be read only once
-        path = _copy_name(folder, file.with_suffix("") if opener else file)
-        with (opener or open_input)(file) as stream, storage_errors(folder), path.open("wb") as target:
-            shutil.copyfileobj(stream, target, _CHUNK)
+        with (opener or open_input)(file) as stream:
+            path = _copy(stream, folder, file.stem if opener else file.name)
     digest, is_utf8, is_binary = _look(path)
     if (log := Path(f"{path}-wal")).is_file() and kind == "sqlite":  # what was committed last
         digest += _look(log)[0]
@@ -310,14 +297,22 @@ def _make_plain(file: Path, folder: Path, name: str) -> PlainFile:
             )
         stream.seek(0)
         encoding = None if marked or is_utf8 else recognise(iter(lambda: stream.readline(_MAX_LINE), b""))
-    copy = _copy_name(folder, Path(f"{path.stem}.utf8{suffix or '.txt'}"))
+    copy = _copy_name(folder, f"{path.stem}.utf8{suffix or '.txt'}")
     with path.open("rb") as stream, storage_errors(folder):
         errors = _write_utf8(stream, copy, marked or encoding or "utf-8")
     return PlainFile(copy, name, kind, (suffix, copy.stat().st_size and facts[1], digest), errors, encoding)
 
 
-def _copy_name(folder: Path, file: Path) -> Path:
-    return folder / f"{len(list(folder.iterdir())):05d}-{file.name}"
+def _copy(stream: IO[bytes], folder: Path, name: str) -> Path:
+    """Copy a stream into a folder, under a name of its own."""
+    path = _copy_name(folder, name)
+    with storage_errors(folder), path.open("wb") as target:
+        shutil.copyfileobj(stream, target, _CHUNK)
+    return path
+
+
+def _copy_name(folder: Path, name: str) -> Path:
+    return folder / f"{len(list(folder.iterdir())):05d}-{name}"
 
 
 def _look(path: Path) -> tuple[str, bool, bool]:

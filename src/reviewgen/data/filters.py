@@ -5,42 +5,42 @@ both of ``rensa``: a text is dropped if its estimated Jaccard similarity to an e
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 
-from reviewgen.data.parts import Ranks, share, split_by_part, texts_of
-from reviewgen.errors import ConfigError, quoted
+from reviewgen.config import Bound, check
+from reviewgen.data.parts import Work, size_of, split_by_part, texts_of
+from reviewgen.errors import ConfigError
 from reviewgen.novelty import COPY_CHARACTERS, TextWindows
 
 _MINIMA, _SEED, _SHINGLE, _RECALL = 128, 1, 3, 0.99
-_MIN_RUN, _MAX_RUN = 20, 1_000_000_000
 _SAMPLE_CHARACTERS, _GROUP_CHARACTERS = 1 << 18, 1 << 20  # of held-out texts that are looked for: of a sample; of all, at once
 _TRAIN, _HELD_OUT = 0, (1, 2)  # codes of splits
 
 
-def check_filters(near_duplicates: float | None, decontaminate: int | None) -> None:
-    """Raise if a filter cannot be used.
+@dataclass(frozen=True, kw_only=True)
+class Filters:
+    """Which texts are left out of a corpus.
+
+    Attributes:
+        near_duplicates: Of texts that are at least this similar, only the first is kept.
+        decontaminate: Held-out texts that share a run of this many characters with a training text are left out.
 
     Raises:
         ConfigError: A value is out of range, or rensa is not installed.
     """
-    number = near_duplicates
-    if number is not None:
-        if isinstance(number, bool) or not isinstance(number, int | float) or not 0.3 <= number <= 1:
-            raise ConfigError(
-                f"near_duplicates is a similarity from 0.3 to 1; got {quoted(number)}. 0.8 finds texts that differ slightly."
-            )
-        try:
-            import rensa  # noqa: F401  only whether it is there
-        except ImportError:
-            raise ConfigError("near_duplicates needs rensa: pip install 'reviewgen[near-duplicates]'.") from None
-    run = decontaminate
-    if run is not None and (isinstance(run, bool) or not isinstance(run, int) or not _MIN_RUN <= run <= _MAX_RUN):
-        raise ConfigError(
-            f"decontaminate is a number of characters, at least {_MIN_RUN} and at most {_MAX_RUN:,}; got {quoted(run)}. "
-            f"{COPY_CHARACTERS} finds copied sentences; shorter runs are set phrases."
-        )
+
+    near_duplicates: Annotated[float | None, Bound(at_least=0.3, at_most=1)] = None
+    decontaminate: Annotated[int | None, Bound(at_least=20, at_most=1_000_000_000)] = None
+
+    def __post_init__(self) -> None:
+        check(self)
+        if self.near_duplicates is not None and find_spec("rensa") is None:
+            raise ConfigError("near_duplicates needs rensa: pip install 'reviewgen[near-duplicates]'.")
 
 
 def drop_near_duplicates(files: Sequence[Path], keep: np.ndarray, threshold: float) -> np.ndarray:
@@ -62,34 +62,33 @@ def drop_near_duplicates(files: Sequence[Path], keep: np.ndarray, threshold: flo
     return kept
 
 
-def find_leaks(
-    files: Sequence[Path], codes: np.ndarray, length: int | None, ranks: Ranks, workers: int
-) -> tuple[np.ndarray, list[str]]:
+def find_leaks(files: Sequence[Path], codes: np.ndarray, length: int | None, work: Work) -> tuple[np.ndarray, list[str]]:
     """Find held-out texts that share a run of characters with a training text.
 
     Args:
         files: The parts, in order.
         codes: The split of each text, (N,).
         length: The number of characters; None counts runs of 50 in a sample of the held-out texts.
-        ranks: The processes.
-        workers: The number of worker processes of each.
+        work: The job and its processes.
 
     Returns:
         A mask (N,) of the texts to leave out, none if ``length`` is None; and a sentence for the user.
     """
-    run = length or COPY_CHARACTERS
-    leaking, checked, shares = np.zeros(len(codes), np.bool_), 0, max(1, ranks.world_size * workers)
-    parts = split_by_part(codes, files)
+    run, size, parts = length or COPY_CHARACTERS, size_of(files), split_by_part(codes, files)
+    shares = min(len(files), work.ranks.world_size * work.count_workers(size))
+    leaking, checked = np.zeros(len(codes), np.bool_), 0
     for rows, texts in _groups(files, parts, is_sample=length is None):
-        tasks = [
-            (texts, run, files[n::shares], np.concatenate(parts[n::shares]) == _TRAIN) for n in range(min(shares, len(files)))
-        ]
-        leaking[rows] = np.logical_or.reduce(share(ranks, _are_shared, tasks, workers))
+        tasks = [(texts, run, files[n::shares], np.concatenate(parts[n::shares]) == _TRAIN) for n in range(shares)]
+        leaking[rows] = np.logical_or.reduce(work.share(_are_shared, tasks, size))
         checked += len(rows)
-    if not checked or (length is None and not leaking.any()):
-        return np.zeros_like(leaking), []
-    note = _describe(int(leaking.sum()), checked, int(np.isin(codes, _HELD_OUT).sum()), run, is_dropped=length is not None)
-    return leaking if length is not None else np.zeros_like(leaking), [note]
+    which, count = f"{checked:,} held-out texts", int(leaking.sum())
+    if checked < (held_out := int(np.isin(codes, _HELD_OUT).sum())):
+        which = f"a sample of {checked:,} of {held_out:,} held-out texts"
+    share_of, are, them = ("shares", "is", "it") if count == 1 else ("share", "are", "them")
+    note = f"Of {which}, {count:,} {share_of} a run of {run} characters or more with a training text"
+    if length is not None:
+        return leaking, [f"{note}, and {are} left out." if count else f"{note}."] if checked else []
+    return np.zeros_like(leaking), [f"{note}; --decontaminate {run} leaves {them} out."] if count else []
 
 
 def _are_shared(texts: Sequence[str], length: int, files: Sequence[Path], wanted: np.ndarray) -> np.ndarray:
@@ -116,12 +115,3 @@ def _groups(files: Sequence[Path], parts: Sequence[np.ndarray], *, is_sample: bo
         first += len(codes)
     if rows:
         yield np.array(rows), texts
-
-
-def _describe(leaking: int, checked: int, held_out: int, length: int, *, is_dropped: bool) -> str:
-    which = f"{checked:,} held-out texts" if checked == held_out else f"a sample of {checked:,} of {held_out:,} held-out texts"
-    share_of, are, them = ("shares", "is", "it") if leaking == 1 else ("share", "are", "them")
-    found = f"Of {which}, {leaking:,} {share_of} a run of {length} characters or more with a training text"
-    if not leaking:
-        return f"{found}."
-    return f"{found}, and {are} left out." if is_dropped else f"{found}; --decontaminate {length} leaves {them} out."

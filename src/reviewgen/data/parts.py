@@ -8,6 +8,7 @@ is a file in the format of ``datasets``, which stays on disk while it is read.
 import itertools
 import os
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar, cast, runtime_checkable
 
@@ -52,27 +53,62 @@ class OneProcess:
         return [work()]
 
 
-def main_only(ranks: Ranks, work: Callable[[], T]) -> T:
-    """Call a function in the main process; return its result in all."""
-    return cast(T, ranks.gather(lambda: work() if ranks.rank == 0 else None)[0])
+_ALONE = OneProcess()
 
 
-def share(ranks: Ranks, function: Callable[..., T], tasks: Sequence[tuple[Any, ...]], workers: int = 1) -> list[T]:
-    """Call a function once for each task, given its arguments; return the results in order.
+@dataclass(frozen=True)
+class Work:
+    """A job, and the processes that share it, each of which calls the same methods in the same order.
 
-    Args:
-        ranks: The processes; all call this with the same tasks.
-        function: A function of a module.
-        tasks: The arguments of each call.
-        workers: The number of worker processes of each process.
-
-    Raises:
-        WorkerError: A worker process was killed.
-        ReviewgenError: A task has failed.
+    Attributes:
+        job: The job.
+        ranks: The processes.
+        progress: Called with each stage.
     """
-    own = tasks[ranks.rank :: ranks.world_size]
-    results = ranks.gather(lambda: _call_all(function, own, min(workers, len(own))))
-    return [results[number % ranks.world_size][number // ranks.world_size] for number in range(len(tasks))]
+
+    job: Job
+    ranks: Ranks = _ALONE
+    progress: Progress = lambda stage: None
+
+    def main(self, function: Callable[[], T]) -> T:
+        """Call a function in the main process; return its result in all."""
+        return cast(T, self.ranks.gather(lambda: function() if self.ranks.rank == 0 else None)[0])
+
+    def share(self, function: Callable[..., T], tasks: Sequence[tuple[Any, ...]], size: int) -> list[T]:
+        """Call a function once for each task, given its arguments; return the results in order.
+
+        Args:
+            function: A function of a module, or a ``partial`` of one.
+            tasks: The arguments of each call, the same in all processes.
+            size: How many bytes of text they read; see ``count_workers``.
+
+        Raises:
+            WorkerError: A worker process was killed.
+            ReviewgenError: A task has failed.
+        """
+        world = self.ranks.world_size
+        own = tasks[self.ranks.rank :: world]
+        results = self.ranks.gather(lambda: _call_all(function, own, min(self.count_workers(size), len(own))))
+        return [results[number % world][number // world] for number in range(len(tasks))]
+
+    def count_workers(self, size: int) -> int:
+        """Return the number of worker processes of each process for texts of ``size`` bytes.
+
+        It is ``$REVIEWGEN_WORKERS`` if set; otherwise one per core, up to 8, if there is enough text and no launcher, or else 1.
+
+        Raises:
+            ConfigError: The variable is not a positive integer.
+        """
+        if configured := os.environ.get(_VARIABLE):
+            if not configured.isdecimal() or int(configured) < 1:
+                raise ConfigError(
+                    f"{_VARIABLE} is {quoted(configured)}; set it to the number of processes that read and tokenize: 1, 2, ..."
+                )
+            return int(configured)
+        if size < _MIN_BYTES or self.ranks.world_size > 1:
+            return 1
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return min(cores, _MAX_WORKERS)
 
 
 def _call_all(function: Callable[..., T], tasks: Sequence[tuple[Any, ...]], workers: int) -> list[T]:
@@ -96,27 +132,6 @@ def _call(function: Callable[..., T], task: tuple[Any, ...]) -> T:
     return function(*task)
 
 
-def count_workers(ranks: Ranks, size: int) -> int:
-    """Return the number of worker processes for texts of ``size`` bytes.
-
-    It is ``$REVIEWGEN_WORKERS`` if set; otherwise one per core, up to 8, if there is enough text, or else 1; under a launcher 1.
-
-    Raises:
-        ConfigError: The variable is not a positive integer.
-    """
-    configured = os.environ.get(_VARIABLE)
-    if configured:
-        if not configured.isdecimal() or int(configured) < 1:
-            raise ConfigError(
-                f"{_VARIABLE} is {quoted(configured)}; set it to the number of processes that read and tokenize: 1, 2, ..."
-            )
-        return int(configured)
-    if size < _MIN_BYTES or ranks.world_size > 1:
-        return 1
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, _MAX_WORKERS)
-
-
 if TYPE_CHECKING:
     import pyarrow
 
@@ -135,24 +150,24 @@ def read_column(files: Sequence[Path], name: str, dtype: Any) -> np.ndarray:
     return np.concatenate([np.empty(0, dtype), *(np.asarray(read_part(file).column(name)) for file in files)]).astype(dtype)
 
 
+def size_of(files: Sequence[Path]) -> int:
+    """Return the number of bytes of all parts."""
+    return sum(file.stat().st_size for file in files)
+
+
 def texts_of(files: Sequence[Path], wanted: np.ndarray) -> Iterator[str]:
     """Yield the texts of parts that a mask (N,) selects."""
-    first = 0
-    for file in files:
-        for batch in read_part(file).to_batches():
-            mask = wanted[first : first + len(batch)]
-            first += len(batch)
-            if mask.any():
-                yield from batch.column("text").filter(mask).to_pylist()
+    for file, mask in zip(files, split_by_part(wanted, files), strict=True):
+        for batch in read_part(file).select(["text"]).filter(mask).to_batches():
+            yield from batch.column(0).to_pylist()
 
 
-def examples_of(files: Sequence[Path], conditions: Sequence[str], code: int) -> Iterator[tuple[str, tuple[Any, ...]]]:
+def examples_of(files: Sequence[Path], conditions: Sequence[str], code: int) -> Iterator[tuple[str, Sequence[Any]]]:
     """Yield the texts of a split of a corpus, each with its condition values."""
     for batch in itertools.chain.from_iterable(read_part(file).to_batches() for file in files):
         kept = batch.filter(np.asarray(batch.column("split")) == code)
-        columns = [kept.column(name).to_pylist() for name in conditions]
-        values = zip(*columns, strict=True) if columns else itertools.repeat((), len(kept))
-        yield from zip(kept.column("text").to_pylist(), values, strict=True)
+        columns = (kept.column(name).to_pylist() for name in ("text", *conditions))
+        yield from ((text, values) for text, *values in zip(*columns, strict=True))
 
 
 def split_by_part(values: np.ndarray, files: Sequence[Path]) -> list[np.ndarray]:

@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from reviewgen.conditions import Conditions
+from reviewgen.config import to_dict
 from reviewgen.data.cache import cache_folder, prune_cache, touch, workspace
 from reviewgen.data.columns import DataConfig
 from reviewgen.data.corpus import Corpus, make_corpus
-from reviewgen.data.filters import check_filters
-from reviewgen.data.parts import OneProcess, Progress, Ranks, main_only
+from reviewgen.data.filters import Filters
+from reviewgen.data.parts import Progress, Ranks, Work
 from reviewgen.data.prepare import IndexChoice, TokenizerChoice, encode_corpus
 from reviewgen.data.sources import Source, open_source
 from reviewgen.data.store import StoreFolder, find_store, refuse_existing_url, upload_store
@@ -54,35 +55,31 @@ class Texts:
     decontaminate: int | None = None
     allow_missing: bool = False
 
+    @property
+    def filters(self) -> Filters:
+        """The filters, checked."""
+        return Filters(near_duplicates=self.near_duplicates, decontaminate=self.decontaminate)
+
     def check(self) -> None:
         """Raise a ConfigError if a filter cannot be used."""
-        check_filters(self.near_duplicates, self.decontaminate)
+        _ = self.filters
 
     def open(self, folder: Path) -> list[Source]:
         """Open the sources."""
-        folders = [folder / name for name in ("source", "validation")]
-        for each in folders:
-            each.mkdir(exist_ok=True)
-        opened = [open_source(self.source, self.config, folders[0], allow_missing=self.allow_missing)]
+        given = [(self.source, self.config)]
         if self.validation is not None or self.validation_split is not None:
             second = self.source if self.validation is None else self.validation
-            config = replace(self.config, dataset_split=self.validation_split)
-            opened.append(open_source(second, config, folders[1], allow_missing=self.allow_missing))
+            given.append((second, replace(self.config, dataset_split=self.validation_split)))
+        opened = []
+        for number, (source, config) in enumerate(given):
+            (own := folder / str(number)).mkdir(exist_ok=True)
+            opened.append(open_source(source, config, own, allow_missing=self.allow_missing))
         return opened
 
     def settings(self) -> dict[str, Any]:
         """Return what the corpus depends on besides the texts, as JSON values by name."""
-        return {
-            "versions": [__version__, unicodedata.unidata_version],
-            "reading": self.config.facts() | {"validation_split": self.validation_split},
-            "near_duplicates": self.near_duplicates,
-            "decontaminate": self.decontaminate,
-        }
-
-    def make(self, sources: Sequence[Source], job: Job, ranks: Ranks, progress: Progress) -> Corpus:
-        """Make the corpus in a job."""
-        filters: dict[str, Any] = {"near_duplicates": self.near_duplicates, "decontaminate": self.decontaminate}
-        return make_corpus(sources, job, ranks, progress, **filters)
+        reading = to_dict(self.config) | {"validation_split": self.validation_split}
+        return {"versions": [__version__, unicodedata.unidata_version], "reading": reading, **to_dict(self.filters)}
 
 
 def cached_corpus(texts: Texts, progress: Progress = lambda stage: None) -> Corpus:
@@ -94,17 +91,19 @@ def cached_corpus(texts: Texts, progress: Progress = lambda stage: None) -> Corp
     with workspace() as folder:
         progress("Opening the source")
         sources = texts.open(folder)
+
+        def make(job: Job) -> Corpus:
+            return make_corpus(sources, Work(job, progress=progress), texts.filters)
+
         facts = {**texts.settings(), "texts": _identify(sources)}
         key = _digest(facts)
         if any(source.facts is None for source in sources):  # known by its texts only, once they are read
             with storage_errors(folder):
                 job = Job(folder / "job", {})
-                key = _digest(texts.make(sources, job, OneProcess(), progress).to_json())
+                key = _digest(make(job).to_json())
                 with suppress(OutputExists):
                     publish(job.path("corpus"), cache_folder() / f"texts-{key}")
-        return _in_cache(
-            f"texts-{key}", Corpus.open, facts, "corpus", lambda job: texts.make(sources, job, OneProcess(), progress)
-        )
+        return _in_cache(f"texts-{key}", Corpus.open, facts, "corpus", make)
 
 
 def cached_store(
@@ -131,15 +130,14 @@ def cached_store(
         "corpus": corpus.fingerprint,
         "tokenizer": choice.facts(),
         "conditions": given,
-        "novelty": [index.form, index.megabytes],
+        "novelty": [index.form, index.megabytes, None if index.form == "none" else index.belongs_to(corpus.fingerprint)],
     }
-    facts["index"] = None if index.form == "none" else index.belongs_to(corpus.fingerprint)
     return _in_cache(
         f"tokens-{_digest(facts)}",
         StoreFolder.read,
         facts,
         "store",
-        lambda job: encode_corpus(corpus, choice, index, job, OneProcess(), progress, conditions=conditions, facts={}),
+        lambda job: encode_corpus(corpus, choice, index, Work(job, progress=progress), conditions=conditions, facts={}),
     )
 
 
@@ -200,45 +198,49 @@ def prepare_store(
     Raises:
         ReviewgenError: A source, a text or the disk is unusable; or ``out`` exists, or is the beginning of another store.
     """
+    settings = {"tokenizer": choice.facts(), "novelty": [index.form, index.megabytes], **texts.settings()}
+    work, own = Work(Job(out, settings), ranks, progress), list[Source]()  # the sources of the main process, whose objects stay
+
+    def refuse() -> None:
+        refuse_existing(out)
+        if url is not None:
+            refuse_existing_url(url)
+
     with ExitStack() as stack:
         copies = stack.enter_context(workspace())
-        settings = {"tokenizer": choice.facts(), "novelty": [index.form, index.megabytes], **texts.settings()}
-        job, own = Job(out, settings), list[Source]()  # the second of the main process, whose objects stay there
 
         def begin() -> tuple[StoreFolder | None, list[Source], str]:
             """Open the sources; return the store, if the same job has made it already."""
             existing = None
             with suppress(DataError):  # it is damaged, or unfinished
                 existing = find_store(url or out)
-            if existing is not None:
-                opened = texts.open(copies)
-                identity = _digest({**settings, "texts": _identify(opened)})
-                if existing.facts.get("job") == identity and all(source.facts for source in opened):
-                    _logger.warning("%s is complete already: the same job has made it.", existing.name)
-                    return existing, [], identity
-            refuse_existing(out)
-            if url is not None:
-                refuse_existing_url(url)
-            stack.enter_context(job)
+            if existing is None:
+                refuse()
+                stack.enter_context(work.job)
             progress("Opening the source")
-            folder = copies if ranks.world_size == 1 else job.path("source")
+            folder = copies if existing or ranks.world_size == 1 else work.job.path("source")
             folder.mkdir(exist_ok=True)
             opened = texts.open(folder)
-            job.require({"texts": _identify(opened)})
-            if any(source.facts is None for source in opened):  # what an earlier try has read cannot be compared
-                job.clear()
+            identity = _digest({**settings, "texts": _identify(opened)})
+            can_repeat = all(source.facts is not None for source in opened)
+            if existing is None:
+                work.job.require({"texts": _identify(opened)})
+                if not can_repeat:  # what an earlier try has read cannot be compared
+                    work.job.clear()
+            elif existing.facts.get("job") != identity or not can_repeat:
+                refuse()
+            else:
+                _logger.warning("%s is complete already: the same job has made it.", existing.name)
             own.extend(opened)
-            shown = [replace(source, units=()) if source.facts is None else source for source in opened]
-            return None, shown, _digest({**settings, "texts": _identify(opened)})
+            return existing, [replace(source, units=()) if source.facts is None else source for source in opened], identity
 
-        existing, sources, identity = main_only(ranks, begin)
+        existing, sources, identity = work.main(begin)
         if existing is not None:
             return existing
-        corpus = texts.make(own or sources, job, ranks, progress)
-        more = {**facts, "job": identity, "reading": texts.config.facts()}
-        more |= {"near_duplicates": texts.near_duplicates, "decontaminate": texts.decontaminate}
-        encode_corpus(corpus, choice, index, job, ranks, progress, facts=more)
-        return main_only(ranks, lambda: _publish(job, out, url))
+        corpus = make_corpus(own or sources, work, texts.filters)
+        more = {**facts, **to_dict(texts.filters), "job": identity, "reading": texts.config.facts()}
+        encode_corpus(corpus, choice, index, work, facts=more)
+        return work.main(lambda: _publish(work.job, out, url))
 
 
 def _publish(job: Job, out: Path, url: str | None) -> StoreFolder:

@@ -1,14 +1,16 @@
-"""From a cleaned corpus to a token store: tokenizer, conditions, shards, novelty index, ``store.json``; see ``store``.
+"""From a cleaned corpus to a token store: tokenizer, conditions, shards, words, novelty index, ``store.json``; see ``store``.
 
-    tokenizers/00012          what the tokenizer has learned of a part, if it can be trained in parts
-    found/windows-8-00012.npy the windows of a shard, for the novelty index
-    store                     the store so far
+    tokenizers/00012     what the tokenizer has learned of a part, if it can be trained in parts
+    words/00012          the words of a shard
+    store                the store so far
 
 The characters that the tokenizer loses, such as those without an id, are counted. One that keeps a character of the private use
 area, which no text contains, has an id for every byte or the like: of its texts only a small sample is checked.
 """
 
 import functools
+import json
+import operator
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,15 +19,15 @@ from typing import Any
 
 import numpy as np
 
-from reviewgen.compiled.windows import WindowSet, sample_windows
 from reviewgen.conditions import Conditions, fit_conditions
 from reviewgen.config import to_dict
 from reviewgen.data.cache import digest_tokenizer
 from reviewgen.data.corpus import Corpus, require_splits
-from reviewgen.data.parts import Progress, Ranks, count_workers, examples_of, main_only, read_part, share, texts_of
+from reviewgen.data.parts import Work, examples_of, read_part, size_of, texts_of
 from reviewgen.data.sources import SPLITS
 from reviewgen.data.store import (
     STORE_FILE,
+    StoreFolder,
     TokenStore,
     digest_file,
     digest_files,
@@ -34,16 +36,8 @@ from reviewgen.data.store import (
     write_split,
     write_store_file,
 )
-from reviewgen.novelty import (
-    WINDOWS,
-    CompactIndex,
-    build_index,
-    choose_stride,
-    count_collected,
-    fill_sets,
-    first_stride,
-    write_index,
-)
+from reviewgen.lexicon import Symbols, WordCounts, count_words, token_symbols
+from reviewgen.novelty import build_index, write_index
 from reviewgen.protocols import SupportsTrainingInParts, Tokenizer
 from reviewgen.storage import Job
 
@@ -67,6 +61,10 @@ class LostCharacters:
     checked: int
     is_sample: bool
     example: tuple[str, str]
+
+    def __add__(self, later: "LostCharacters") -> "LostCharacters":
+        example = self.example if self.lost else later.example
+        return LostCharacters(self.lost + later.lost, self.checked + later.checked, self.is_sample, example)
 
     def describe(self, tokenizer: str) -> str:
         """Return a sentence for the user.
@@ -99,14 +97,6 @@ def count_lost(texts: Iterable[str], tokenizer: Tokenizer, step: int) -> LostCha
     return LostCharacters(lost, checked, step > 1, example)
 
 
-def add_up_lost(counts: Sequence[LostCharacters]) -> LostCharacters | None:
-    """Return what is lost of all samples, with the first example; None if nothing."""
-    lost = [one for one in counts if one.lost]
-    if not lost:
-        return None
-    return LostCharacters(sum(one.lost for one in lost), sum(one.checked for one in counts), lost[0].is_sample, lost[0].example)
-
-
 def _find_example(text: str, decoded: str) -> tuple[str, str]:
     """Return the place where a text and its decoded ids first differ, in both."""
     place = next((n for n, (a, b) in enumerate(zip(text, decoded, strict=False)) if a != b), min(len(text), len(decoded)))
@@ -114,8 +104,8 @@ def _find_example(text: str, decoded: str) -> tuple[str, str]:
     return text[start : place + _AFTER], decoded[start : place + _AFTER]
 
 
-NOVELTY_FILE = "novelty.safetensors"
-_MAX_SHARED_MEGABYTES = 16  # of an index; the windows of a larger one would take far more on disk
+NOVELTY_FILE, WORDS_FILE = "novelty.safetensors", "words.json"
+_WORD_BYTES = 200_000_000  # of parts, after which no new words are looked for
 _DROP_PROBABILITY = 0.1  # of a condition of a training text, so that the model also learns to generate without it
 
 
@@ -168,13 +158,100 @@ class IndexChoice:
     belongs_to: Callable[[str], str]
 
 
+@dataclass(frozen=True)
+class _Encoder:
+    """Writes shards, in any process.
+
+    Attributes:
+        cls: The class of the tokenizer.
+        folder: The folder of the tokenizer.
+        digest: The digest of the tokenizer.
+        conditions: The conditions, with their ids.
+        step: One text in ``step`` is checked for lost characters.
+    """
+
+    cls: Any
+    folder: Path
+    digest: str
+    conditions: Conditions
+    step: int
+
+    def __call__(self, file: Path, shard: Path, words: Path | None, texts: int, training: int) -> tuple[Any, LostCharacters]:
+        """Write the shard of a part and its words; return the digests of its files, and what the tokenizer loses.
+
+        Args:
+            file: The part.
+            shard: The folder to write.
+            words: The file of the words; None does not count them.
+            texts: The number of texts in earlier parts.
+            training: The number of training texts in earlier parts.
+        """
+        tokenizer, symbols = _load(self.cls, self.folder, self.digest)
+        Job.write_whole(shard, lambda folder: self._write(file, folder, tokenizer, training))
+        if words is not None:
+            Job.write_whole(words, lambda scratch: _write_words(scratch, _count_words(file, shard, symbols)))
+        wanted = np.zeros(len(read_part(file)), np.bool_)
+        wanted[-texts % self.step :: self.step] = True
+        return digest_files(shard, shard.parents[1]), count_lost(texts_of([file], wanted), tokenizer, self.step)
+
+    def _write(self, file: Path, folder: Path, tokenizer: Tokenizer, training: int) -> None:
+        folder.mkdir()
+        names, size = self.conditions.names, self.conditions.vocab_size
+        for code, split in enumerate(SPLITS):
+            write_split((text for text, _ in examples_of([file], (), code)), tokenizer, folder, split, size)
+            if names:
+                ids = list(self._encode_conditions(file, code, training))
+                save_array(folder / f"{split}.conditions.npy", np.array(ids, dtype_of(size)).reshape(-1, len(names)))
+
+    def _encode_conditions(self, file: Path, code: int, training: int) -> Iterator[Sequence[int]]:
+        """Yield the ids of the conditions of each text of a split; in training texts, some are replaced by "unspecified"."""
+        draws, conditions = np.random.PCG64(0), self.conditions
+        if code == 0:
+            draws.advance(training * len(conditions))  # each number takes one draw
+        random, probability = np.random.Generator(draws), 0.0 if code else _DROP_PROBABILITY
+        for _, values in examples_of([file], conditions.names, code):
+            is_dropped = random.random(len(conditions)) < probability
+            yield np.where(is_dropped, conditions.unspecified_ids, conditions.encode_values(values)).tolist()
+
+
+@functools.lru_cache(1)
+def _load(cls: Any, folder: Path, digest: str) -> tuple[Tokenizer, Symbols | None]:
+    tokenizer: Tokenizer = cls.load(folder)
+    return tokenizer, token_symbols(tokenizer)
+
+
+def _count_words(file: Path, shard: Path, symbols: Symbols | None) -> WordCounts:
+    """Count the words of the training texts of a part, as the tokenizer spells them if it says how."""
+    if symbols is not None:
+        return count_words(TokenStore(shard, "train").blocks, symbols)
+    counts = WordCounts()
+    for text, _ in examples_of([file], (), 0):
+        counts.add(text)
+    return counts
+
+
+def _write_words(file: Path, counts: WordCounts) -> None:
+    content = {"words": dict(sorted(counts.words.items())), "separators": sorted(counts.separators)}
+    file.write_text(json.dumps(content), encoding="utf-8", newline="")
+
+
+def _read_words(file: Path) -> WordCounts:
+    content = json.loads(file.read_text(encoding="utf-8"))
+    return WordCounts(Counter(content["words"]), set(content["separators"]))
+
+
+def words_of_store(store: StoreFolder, symbols: Symbols | None) -> WordCounts:
+    """Return the words of a store; those of a store of before, without them, are counted in its ids."""
+    if (file := store.folder / WORDS_FILE).is_file():
+        return _read_words(file)
+    return WordCounts() if symbols is None else count_words(store.splits()["train"].blocks, symbols)
+
+
 def encode_corpus(
     corpus: Corpus,
     choice: TokenizerChoice,
     index: IndexChoice,
-    job: Job,
-    ranks: Ranks,
-    progress: Progress,
+    work: Work,
     *,
     conditions: Conditions | None = None,
     facts: Mapping[str, Any],
@@ -185,9 +262,7 @@ def encode_corpus(
         corpus: The corpus.
         choice: The tokenizer.
         index: The novelty index.
-        job: The job.
-        ranks: The processes that share the work; all call this.
-        progress: Called with each stage.
+        work: The job and its processes; all call this.
         conditions: The conditions of a trained model; None fits them to the training texts.
         facts: What ``store.json`` says besides the corpus, the tokenizer and the index.
 
@@ -195,56 +270,70 @@ def encode_corpus(
         ReviewgenError: The tokenizer cannot be saved, a condition has no values, or the disk is full.
     """
     require_splits(corpus)
-    workers = count_workers(ranks, sum(file.stat().st_size for file in corpus.files))
-    progress("Training the tokenizer")
-    fitted = main_only(ranks, lambda: conditions or fit_conditions(corpus.names, corpus.conditions("train")))
-    tokenizer_folder = job.path("store/tokenizer")
-    if not main_only(ranks, lambda: job.done("store/tokenizer")):
-        _train(corpus, choice, job, ranks, workers)
-    tokenizer: Tokenizer = choice.cls.load(tokenizer_folder)
+    store, size = work.job.path("store"), size_of(corpus.files)
+    work.progress("Training the tokenizer")
+    fitted = work.main(lambda: conditions or fit_conditions(corpus.names, corpus.conditions("train")))
+    if not work.main(lambda: work.job.done("store/tokenizer")):
+        _train(corpus, choice, work, size)
+    tokenizer: Tokenizer = choice.cls.load(store / "tokenizer")
     choice.check(tokenizer, choice.name)
-    known = fitted.with_ids_from(tokenizer.vocab_size)
-    progress("Encoding the texts")
-    shards = [f"shards/{number:05d}" for number in range(len(corpus.files))]
-    splits = [np.asarray(read_part(file).column("split")) for file in corpus.files]
+    known, digest = fitted.with_ids_from(tokenizer.vocab_size), digest_tokenizer(tokenizer)
+    work.progress("Encoding the texts")
     step = sample_step(tokenizer, corpus.report.characters + (corpus.validation[1].characters if corpus.validation else 0))
-    digest, tasks, texts, training = digest_tokenizer(tokenizer), [], 0, 0
-    for file, shard, codes in zip(corpus.files, shards, splits, strict=True):
-        tasks.append(
-            (file, job.path(f"store/{shard}"), choice.cls, tokenizer_folder, digest, known, (-texts % step, step), training)
-        )
-        texts, training = texts + len(codes), training + int((codes == 0).sum())
-    encoded = share(ranks, _encode_part, tasks, workers)
-    progress("Building the novelty index")
-    sets = _collect_windows(corpus, index, job, ranks, workers, tokenizer, shards)
-    progress("Finishing the store")
+    shards, words, tasks, before = [], [], [], np.zeros(3, np.int64)  # bytes, texts and training texts of earlier parts
+    for number, file in enumerate(corpus.files):
+        shards.append(f"shards/{number:05d}")
+        if before[0] <= _WORD_BYTES:
+            words.append(work.job.path(f"words/{number:05d}"))
+        tasks.append((file, store / shards[-1], words[number] if number < len(words) else None, *before[1:].tolist()))
+        codes = np.asarray(read_part(file).column("split"))
+        before += np.array([file.stat().st_size, len(codes), np.count_nonzero(codes == 0)])
+    encoded = work.share(_Encoder(choice.cls, store / "tokenizer", digest, known, step), tasks, size)
     files = {name: each for digests, _ in encoded for name, each in digests.items()}
-    lost = add_up_lost([each for _, each in encoded])
-    notes = [*known.notes(), *([] if lost is None else [lost.describe(choice.name)])]
-    main_only(
-        ranks, lambda: _finish(corpus, choice, index, job, tokenizer, known, shards, files, sets, {**facts, "notes": notes})
-    )
+    lost = functools.reduce(operator.add, [each for _, each in encoded])
+    notes = [*known.notes(), *([lost.describe(choice.name)] if lost.lost else [])]
+
+    def finish() -> None:
+        counts = WordCounts()
+        for own in map(_read_words, words):
+            counts.words.update(own.words)
+            counts.separators |= own.separators
+        _write_words(store / WORDS_FILE, counts)
+        if index.form != "none":
+            _write_index(TokenStore([store / shard for shard in shards], "train"), index, tokenizer, corpus, store / NOVELTY_FILE)
+        for file in (store / WORDS_FILE, store / NOVELTY_FILE):
+            files.update({file.name: digest_file(file)} if file.exists() else {})
+        files.update(digest_files(store / "tokenizer", store))
+        more = {
+            "tokenizer": {**choice.facts(), "digest": digest},
+            "conditions": known.to_json(),
+            "corpus": corpus.to_json(),
+            "novelty": {"form": index.form, "megabytes": index.megabytes},
+            "notes": notes,
+        }
+        work.job.write(f"store/{STORE_FILE}", lambda file: write_store_file(file, shards, files, {**facts, **more}))
+
+    work.progress("Finishing the store")
+    work.main(finish)
 
 
-def _train(corpus: Corpus, choice: TokenizerChoice, job: Job, ranks: Ranks, workers: int) -> None:
+def _train(corpus: Corpus, choice: TokenizerChoice, work: Work, size: int) -> None:
     """Train the tokenizer; one that supports it, part by part."""
-    cls, config, place = choice.cls, choice.config, "store/tokenizer"
-    if choice.trained is not None:
-        main_only(ranks, lambda: job.write(place, lambda folder: _save(choice.trained, folder)))
-    elif issubclass(cls, SupportsTrainingInParts) and len(corpus.files) > 1:
-        targets = [job.path(f"tokenizers/{number:05d}") for number in range(len(corpus.files))]
-        share(
-            ranks, _train_part, [(cls, config, file, target) for file, target in zip(corpus.files, targets, strict=True)], workers
-        )
-        main_only(
-            ranks, lambda: job.write(place, lambda folder: _save(cls.combine([cls.load(target) for target in targets]), folder))
-        )
-    else:
-        main_only(ranks, lambda: job.write(place, lambda folder: _save(cls.train(corpus.texts("train"), config), folder)))
+    cls, targets = choice.cls, [work.job.path(f"tokenizers/{number:05d}") for number in range(len(corpus.files))]
+    is_cut = choice.trained is None and issubclass(cls, SupportsTrainingInParts) and len(targets) > 1
+    if is_cut:
+        work.share(functools.partial(_train_part, cls, choice.config), list(zip(corpus.files, targets, strict=True)), size)
+
+    def train() -> Any:
+        if is_cut:
+            return cls.combine([cls.load(target) for target in targets])
+        return cls.train(corpus.texts("train"), choice.config) if choice.trained is None else choice.trained
+
+    work.main(lambda: work.job.write("store/tokenizer", lambda folder: _save(train(), folder)))
 
 
 def _train_part(cls: Any, config: Any, file: Path, target: Path) -> None:
-    texts = (text for text, _ in examples_of([file], (), SPLITS.index("train")))
+    texts = (text for text, _ in examples_of([file], (), 0))
     Job.write_whole(target, lambda folder: _save(cls.train(texts, config), folder))
 
 
@@ -253,132 +342,16 @@ def _save(tokenizer: Any, folder: Path) -> None:
     tokenizer.save(folder)
 
 
-def _encode_part(
-    file: Path,
-    shard: Path,
-    cls: Any,
-    tokenizer_folder: Path,
-    digest: str,
-    conditions: Conditions,
-    sample: tuple[int, int],
-    first: int,
-) -> tuple[dict[str, Any], LostCharacters]:
-    """Write the shard of a part; return the digests of its files, and what the tokenizer loses of a sample of its texts."""
-    tokenizer = _load(cls, tokenizer_folder, digest)
-    Job.write_whole(shard, lambda folder: _write_shard(file, folder, tokenizer, conditions, first))
-    (start, step), count = sample, len(read_part(file))
-    wanted = np.zeros(count, np.bool_)
-    wanted[start::step] = True
-    return digest_files(shard, shard.parents[1]), count_lost(texts_of([file], wanted), tokenizer, step)
-
-
-def _write_shard(file: Path, folder: Path, tokenizer: Tokenizer, conditions: Conditions, first: int) -> None:
-    folder.mkdir()
-    for code, split in enumerate(SPLITS):
-        write_split((text for text, _ in examples_of([file], (), code)), tokenizer, folder, split, conditions.vocab_size)
-        if conditions:
-            values = (row for _, row in examples_of([file], conditions.names, code))
-            ids = list(_encode_conditions(values, conditions, split, first))
-            array = np.array(ids, dtype_of(conditions.vocab_size)).reshape(-1, len(conditions))
-            save_array(folder / f"{split}.conditions.npy", array)
-
-
-@functools.lru_cache(1)
-def _load(cls: Any, folder: Path, digest: str) -> Tokenizer:
-    loaded: Tokenizer = cls.load(folder)
-    return loaded
-
-
-def _encode_conditions(
-    rows: Iterable[Sequence[str | float | None]], conditions: Conditions, split: str, first: int
-) -> Iterator[Sequence[int]]:
-    """Yield the ids of the conditions of each text of a split; in training texts, some are replaced by "unspecified".
-
-    Args:
-        rows: The values beside each text.
-        conditions: The conditions, with their ids.
-        split: The split.
-        first: The number of training texts in earlier parts, so that a part gets the same ids as in the whole.
-    """
-    draws, probability = np.random.PCG64(0), _DROP_PROBABILITY if split == "train" else 0.0
-    draws.advance((first if split == "train" else 0) * len(conditions))  # each number takes one draw
-    random = np.random.Generator(draws)
-    for values in rows:
-        is_dropped = random.random(len(conditions)) < probability
-        yield np.where(is_dropped, conditions.unspecified_ids, conditions.encode_values(values)).tolist()
-
-
-def _collect_windows(
-    corpus: Corpus, index: IndexChoice, job: Job, ranks: Ranks, workers: int, tokenizer: Tokenizer, shards: Sequence[str]
-) -> tuple[WindowSet, ...] | None:
-    """Return the sets of a compact index, whose windows all processes collect; None in other processes, and for another index."""
-    if index.form != CompactIndex.form or index.megabytes > _MAX_SHARED_MEGABYTES:
-        return None
-    folders = [job.path(f"store/{shard}") for shard in shards]
-    tokens = sum(int(TokenStore(folder, "train").offsets[-1]) for folder in folders)
-    max_bytes = round(index.megabytes * 1e6)
-
-    def collect(stride: int) -> list[list[Path]]:
-        files = [[job.path(f"found/windows-{stride}-{n}-{row}.npy") for row in range(len(WINDOWS))] for n in range(len(folders))]
-        tasks = [
-            (folder, file, (tokenizer.bos_id, tokenizer.eos_id), WINDOWS[row], stride)
-            for folder, own in zip(folders, files, strict=True)
-            for row, file in enumerate(own)
-        ]
-        share(ranks, _write_windows, tasks, workers)
-        return files
-
-    stride = first_stride(tokens, max_bytes)
-    files = collect(stride)
-    counts = main_only(ranks, lambda: [count_collected(map(np.load, row), tokens) for row in zip(*files, strict=True)])
-    wanted = choose_stride(counts, max_bytes)
-    if wanted < stride:
-        files = collect(wanted)
-    return fill_sets(counts, wanted, ([np.load(file) for file in own] for own in files)) if ranks.rank == 0 else None
-
-
-def _write_windows(folder: Path, file: Path, separators: tuple[int, int], length: int, stride: int) -> None:
-    Job.write_whole(
-        file, lambda scratch: save_array(scratch, sample_windows(TokenStore(folder, "train").blocks, separators, length, stride))
+def _write_index(train: TokenStore, index: IndexChoice, tokenizer: Tokenizer, corpus: Corpus, file: Path) -> None:
+    built = build_index(
+        train.blocks,
+        bos_id=tokenizer.bos_id,
+        eos_id=tokenizer.eos_id,
+        vocab_size=tokenizer.vocab_size,
+        characters=int(train.characters.sum()),
+        fingerprint=index.belongs_to(corpus.fingerprint),
+        form=index.form,
+        max_bytes=round(index.megabytes * 1e6),
+        tokens=int(train.offsets[-1]) - 2 * len(train),
     )
-
-
-def _finish(
-    corpus: Corpus,
-    choice: TokenizerChoice,
-    index: IndexChoice,
-    job: Job,
-    tokenizer: Tokenizer,
-    conditions: Conditions,
-    shards: Sequence[str],
-    files: dict[str, Any],
-    sets: Sequence[WindowSet] | None,
-    facts: Mapping[str, Any],
-) -> None:
-    """Write the novelty index and ``store.json``."""
-    store = job.path("store")
-    if index.form != "none":
-        train = TokenStore([store / shard for shard in shards], "train")
-        built = build_index(
-            train.blocks,
-            bos_id=tokenizer.bos_id,
-            eos_id=tokenizer.eos_id,
-            vocab_size=tokenizer.vocab_size,
-            characters=int(train.characters.sum()),
-            fingerprint=index.belongs_to(corpus.fingerprint),
-            form=index.form,
-            max_bytes=round(index.megabytes * 1e6),
-            sets=sets,
-            tokens=int(train.offsets[-1]) - 2 * len(train),
-        )
-        if built is not None:
-            write_index(built, store / NOVELTY_FILE)
-            files |= {NOVELTY_FILE: digest_file(store / NOVELTY_FILE)}
-    files |= digest_files(store / "tokenizer", store)
-    known = {
-        "tokenizer": {**choice.facts(), "digest": digest_tokenizer(tokenizer)},
-        "conditions": conditions.to_json(),
-        "corpus": corpus.to_json(),
-        "novelty": {"form": index.form, "megabytes": index.megabytes},
-    }
-    job.write(f"store/{STORE_FILE}", lambda file: write_store_file(file, shards, files, {**facts, **known}))
+    write_index(built, file)

@@ -14,7 +14,8 @@ from reviewgen.data.cache import workspace
 from reviewgen.data.cleaning import CleaningReport
 from reviewgen.data.columns import DataConfig, Example, SourceInfo, records_of
 from reviewgen.data.corpus import describe, make_corpus, require_texts
-from reviewgen.data.parts import OneProcess
+from reviewgen.data.filters import Filters
+from reviewgen.data.parts import Work
 from reviewgen.data.sources import SPLITS, open_source, open_units, reading_errors, splits_of
 from reviewgen.data.store import frame_texts
 from reviewgen.errors import ConfigError, DataError, counted, quoted
@@ -41,10 +42,10 @@ def read_examples(source: Any, config: DataConfig, *, split: str = "all") -> Ite
         ConfigError: The split is unknown.
     """
     if split != "all" and split in splits_of(source, config):
-        return _read_all(source, replace(config, dataset_split=split))
+        config, split = replace(config, dataset_split=split), "all"
     if split not in ("all", *SPLITS):
         raise ConfigError(f"A split is all, train, validation or test; got {quoted(split)}.")
-    return _read_all(source, config) if split == "all" else _read_split(source, config, split)
+    return _read(source, config, split)
 
 
 def open_records(source: Any) -> Iterator[Mapping[str, Any]]:
@@ -64,9 +65,17 @@ def open_records(source: Any) -> Iterator[Mapping[str, Any]]:
                     yield record
 
 
-def _read_all(source: Any, config: DataConfig) -> Iterator[Example]:
+def _read(source: Any, config: DataConfig, split: str) -> Iterator[Example]:
     with workspace() as folder:
         opened = open_source(source, config, folder, allow_missing=True)
+        if split != "all":
+            corpus = make_corpus([opened], Work(Job(folder / "corpus", {})), Filters())
+            _log(corpus.source, corpus.report)
+            if not corpus.counts[split]:
+                total = counted(sum(corpus.counts.values()), "text")
+                raise DataError(f"The {split} split of {corpus.source.name} is empty: it has {total} in all.")
+            yield from corpus.examples(split)
+            return
         cleaner, seen = opened.cleaner(), set[int]()
         report = cleaner.report
         for text, values in (example for unit in opened.units for example in opened.examples(unit)):
@@ -83,17 +92,6 @@ def _read_all(source: Any, config: DataConfig) -> Iterator[Example]:
         opened.info.notes += cleaner.notes()
         _log(opened.info, report)
         require_texts(opened.info, report)
-
-
-def _read_split(source: Any, config: DataConfig, split: str) -> Iterator[Example]:
-    with workspace() as folder:
-        opened = open_source(source, config, folder, allow_missing=True)
-        corpus = make_corpus([opened], Job(folder / "corpus", {}), OneProcess(), lambda _: None)
-        _log(corpus.source, corpus.report)
-        if not corpus.counts[split]:
-            total = counted(sum(corpus.counts.values()), "text")
-            raise DataError(f"The {split} split of {corpus.source.name} is empty: it has {total} in all.")
-        yield from corpus.examples(split)
 
 
 def _log(info: SourceInfo, report: CleaningReport) -> None:

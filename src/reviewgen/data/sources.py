@@ -17,19 +17,20 @@ from typing import Any, TypeAlias
 
 from reviewgen.data.cleaning import Cleaner
 from reviewgen.data.columns import Chunk, DataConfig, Example, SourceInfo, choose_columns, records_of, to_examples
-from reviewgen.data.documents import file_layout, find_edges, read_texts
+from reviewgen.data.documents import batched, file_layout, find_edges, read_texts
 from reviewgen.data.files import KINDS, PlainFile, fetch_files, find_files, is_text, is_url, make_plain, name_encodings
 from reviewgen.data.tables import (
-    batched,
     check_quotes,
     find_format,
     is_json_lines,
     needed_columns,
+    note_sheets,
     read_arrow,
     read_csv,
     read_json,
     read_json_lines,
     read_parquet,
+    read_schema,
     read_sqlite,
     row_groups,
 )
@@ -89,6 +90,11 @@ class Source:
     facts: Any = None
     is_cleaned: bool = False
 
+    @property
+    def columns(self) -> list[str]:
+        """The columns beside the text: those of the conditions, and the last one the split of a cleaned corpus."""
+        return [*self.config.conditions, *(["split"] if self.is_cleaned else [])]
+
     def cleaner(self) -> Cleaner:
         """Return a cleaner; that of a cleaned corpus changes nothing."""
         options = self.config.cleaning
@@ -100,7 +106,7 @@ class Source:
         Raises:
             DataError: The unit cannot be read.
         """
-        columns = [*self.config.conditions, "split"] if self.is_cleaned else list(self.config.conditions)
+        columns = self.columns
         needed = None if self.info.text_column is None else [self.info.text_column, *columns]
         limit = None if self.config.documents == "file" else self.config.max_text_characters
         for read, name in unit.reads:
@@ -154,9 +160,14 @@ def splits_of(source: Any, config: DataConfig) -> Sequence[str]:
     return () if _is_cleaned(splits[chosen]) else list(splits)
 
 
-def _is_cleaned(dataset: Any) -> bool:
-    features = getattr(dataset, "features", None) or {}
-    return getattr(features.get("split"), "names", None) == list(SPLITS) and "text" in features
+def _is_cleaned(source: Any) -> bool:
+    """Return whether a dataset, or a table with a schema as ``datasets`` writes it, is a corpus with its splits."""
+    features = getattr(source, "features", None)
+    if features is None and (metadata := getattr(getattr(source, "schema", source), "metadata", None)):
+        features = json.loads(metadata.get(b"huggingface", b"{}")).get("info", {}).get("features", {})
+    split = (features or {}).get("split")
+    names = split.get("names") if isinstance(split, Mapping) else getattr(split, "names", None)
+    return names == list(SPLITS) and "text" in (features or {})
 
 
 def _read_head(units: Sequence[Unit]) -> list[Any]:
@@ -230,7 +241,9 @@ def _open_string(source: str, config: DataConfig, folder: Path) -> Source:
 
 def _open_path(name: str, path: str | Path, config: DataConfig, folder: Path) -> Source:
     """Open a file, a glob, or a folder: of data files, or what ``save_to_disk`` of ``datasets`` has made."""
-    expanded = Path(path) if str(path).startswith("~") else Path(path).expanduser()
+    expanded = Path(path)
+    with contextlib.suppress(RuntimeError):  # a user who does not exist; ``find_files`` says so
+        expanded = expanded.expanduser()
     if any((expanded / file).is_file() for file in ("dataset_dict.json", "dataset_info.json")):
         from datasets import load_from_disk
 
@@ -246,13 +259,16 @@ def _open_files(
     plain = [each for file in files for each in make_plain(file, folder, (urls or {}).get(file))]
     if not plain:
         raise DataError(f"{files[0]} is empty." if len(files) == 1 else f"All {len(files)} files are empty.")
-    size, units = max(_UNIT_BYTES, sum(file.facts[1] for file in plain) // _MAX_UNITS), list[Unit]()
+    size = max(_UNIT_BYTES, sum(file.facts[1] for file in plain) // _MAX_UNITS)
+    units, is_cleaned, notes = list[Unit](), list[bool](), [*name_encodings(plain), *_note_layout(plain, config.documents)]
     for file in plain:
         with reading_errors(file.name):
             units += _find_units(file, config, size)
-    notes = [*name_encodings(plain), *_note_layout(plain, config.documents)]
+            is_cleaned.append(_is_cleaned(read_schema(file.path, file.kind)))
+            notes += note_sheets(file.path, file.name) if file.kind == "xlsx" else ()
     info = SourceInfo(name, decode_errors=sum(file.decode_errors for file in plain), notes=notes)
-    return Source(info, _join_small(units, size), {file.kind for file in plain}, config, [file.facts for file in plain])
+    facts, kinds = [file.facts for file in plain], {file.kind for file in plain}
+    return Source(info, _join_small(units, size), kinds, config, facts, all(is_cleaned))
 
 
 def _find_units(file: PlainFile, config: DataConfig, size: int) -> list[Unit]:
@@ -260,18 +276,16 @@ def _find_units(file: PlainFile, config: DataConfig, size: int) -> list[Unit]:
     path, name, total = file.path, file.name, file.path.stat().st_size
     read: Any
     if file.kind == "text" and config.documents == "file":
-        return [_unit(partial(_read_texts, path, "file", 0, total), name, total)]
+        return [_unit(partial(read_texts, path, "file", 0, total), name, total)]
     if file.kind == "text" or (file.kind == "json" and is_json_lines(path)):
         documents = config.documents if file.kind == "text" else "line"
-        read = partial(_read_texts, path, documents) if file.kind == "text" else partial(read_json_lines, path, name)
+        read = partial(read_texts, path, documents) if file.kind == "text" else partial(read_json_lines, path, name)
         pieces = list(itertools.pairwise(find_edges(path, size, documents)))
         names = [name if start == 0 else f"{name} (from byte {start:,} on)" for start, _ in pieces]
         return [_unit(partial(read, start, stop), each, stop - start) for (start, stop), each in zip(pieces, names, strict=True)]
-    if file.kind == "parquet" and (groups := row_groups(path, size)):
-        return [
-            _unit(partial(read_parquet, path, (first, last)), name, bytes_, is_shared=bytes_ >= 4 * size)
-            for first, last, bytes_ in groups
-        ]
+    if file.kind == "parquet":
+        groups = enumerate(row_groups(path))
+        return [_unit(partial(read_parquet, path, group), name, own, is_shared=own >= 4 * size) for group, own in groups]
     if file.kind == "csv":
         if (found := find_format(path)) is None:
             return []
@@ -281,15 +295,11 @@ def _find_units(file: PlainFile, config: DataConfig, size: int) -> list[Unit]:
         read = partial(read_sqlite, path, config.sql)
     elif file.kind == "json":
         read = partial(read_json, path, name)
-    elif file.kind in ("arrow", "parquet"):
-        read = partial(read_arrow, path) if file.kind == "arrow" else partial(read_parquet, path, None)
+    elif file.kind == "arrow":
+        read = partial(read_arrow, path)
     else:
         read = partial(_read_with, find_reader(file.kind), str(path))
     return [_unit(read, name, total, is_shared=total >= 2 * size)]
-
-
-def _read_texts(path: Path, documents: str, start: int, stop: int, columns: object) -> Iterator[Chunk]:
-    return batched(read_texts(path, documents, start, stop))
 
 
 def _read_with(reader: Any, source: str, columns: object) -> Iterator[Chunk]:
@@ -410,7 +420,7 @@ def _open_object(source: Any, config: DataConfig) -> Source:
 
     def opened(read: Read, name: str = f"{kind} of texts", *, is_shared: bool = False) -> Source:
         units = [_unit(read, name, is_shared=is_shared)]
-        return Source(SourceInfo(name), units, {"object"}, config, is_cleaned=is_shared and _is_cleaned(source))
+        return Source(SourceInfo(name), units, {"object"}, config, is_cleaned=_is_cleaned(source))
 
     if type(source).__module__.partition(".")[0] == "pandas" and kind == "DataFrame":
         rows = source.rename(columns=str).astype(object).where(source.notna().to_numpy(), None).to_dict("records")

@@ -9,20 +9,20 @@ import contextlib
 import copy
 import hashlib
 import io
-import itertools
 import json
 import mmap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from reviewgen.conditions import Conditions
 from reviewgen.config import MAX_RECORD, parse_json
 from reviewgen.data.cache import cache_folder
+from reviewgen.data.documents import batched
 from reviewgen.data.files import is_text, is_url
 from reviewgen.data.sources import SPLITS
 from reviewgen.errors import DataError, OutputExists, first_line, storage_errors
@@ -32,12 +32,9 @@ from reviewgen.storage import Job
 STORE_FILE = "store.json"
 _FORMAT, _DTYPES = 1, ("uint16", "uint32")
 _BLOCK_TOKENS = 1 << 22  # about, in one block
-_ENCODE_TEXTS = 1024  # encoded at a time
 
 PrefixedText: TypeAlias = tuple[str, Sequence[int]]
 """A text and the ids of its conditions."""
-
-T = TypeVar("T")
 
 
 class TokenStore:
@@ -177,7 +174,7 @@ def write_split(texts: Iterable[str], tokenizer: Tokenizer, folder: Path, split:
     dtype, lengths, characters = dtype_of(vocab_size), [0], list[int]()
     bos, eos = np.array([[tokenizer.bos_id], [tokenizer.eos_id]], dtype)
     with (folder / f"{split}.{dtype.name}").open("wb") as file:
-        for chunk in _chunks(texts):
+        for chunk in batched(texts):
             encoded = _encode_texts(tokenizer, chunk)
             arrays = (ids if isinstance(ids, np.ndarray) else np.array(ids, np.int64) for ids in encoded)
             whole = np.concatenate([part for ids in arrays for part in (bos, ids, eos)])
@@ -205,15 +202,9 @@ def save_array(file: Path, values: np.ndarray) -> None:
 
 def frame_texts(texts: Iterable[PrefixedText], tokenizer: Tokenizer) -> Iterator[tuple[np.ndarray, int]]:
     """Encode texts; yield the ids of each (bos, conditions, tokens, eos) and its number of characters."""
-    for chunk in _chunks(texts):
+    for chunk in batched(texts):
         for (text, prefix), ids in zip(chunk, _encode_texts(tokenizer, [text for text, _ in chunk]), strict=True):
             yield np.concatenate(([tokenizer.bos_id, *prefix], np.asarray(ids, np.int64), [tokenizer.eos_id])), len(text)
-
-
-def _chunks(items: Iterable[T]) -> Iterator[list[T]]:
-    iterator = iter(items)
-    while chunk := list(itertools.islice(iterator, _ENCODE_TEXTS)):
-        yield chunk
 
 
 def _encode_texts(tokenizer: Tokenizer, texts: Sequence[str]) -> Sequence[Sequence[int] | np.ndarray]:
@@ -244,14 +235,10 @@ class StoreFolder:
         Raises:
             DataError: It is not a token store, of a newer version, or damaged.
         """
-        with (folder / STORE_FILE).open("rb") as stream:
-            content = stream.read(MAX_RECORD + 1)
-        store = cls(folder, _parse(content, name or str(folder)), name or str(folder))
+        store = cls(folder, _parse((folder / STORE_FILE).read_bytes(), name or str(folder)), name or str(folder))
         for file, facts in store.content["files"].items():
-            if not (folder / file).is_file():
-                raise store._damaged(f"it has no {file}")
-            if (folder / file).stat().st_size != facts["size"]:
-                raise store._damaged(f"the size has changed of {file}")
+            if not (folder / file).is_file() or (folder / file).stat().st_size != facts["size"]:
+                raise store._damaged(f"{file} is missing, or its size has changed")
         return store
 
     @property
@@ -302,19 +289,20 @@ def _parse(content: bytes, name: str) -> dict[str, Any]:
     Raises:
         DataError: It is not one, or of a newer version.
     """
-    damaged = DataError(f"{name} is not a token store: its {STORE_FILE} is damaged. Prepare it again.")
     try:
-        parsed = parse_json(content.decode("utf-8")) if len(content) <= MAX_RECORD else {}
-        version, names = parsed["format"], [*parsed["files"], *parsed["shards"]]
-        is_whole = all(isinstance(each["size"], int) and isinstance(each["sha256"], str) for each in parsed["files"].values())
-        is_inside = all(not Path(each).is_absolute() and ".." not in Path(each).parts for each in names)
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise damaged from None
-    if isinstance(version, int) and version > _FORMAT:
+        parsed: dict[str, Any] = parse_json(content.decode("utf-8"))
+        names = [*parsed["files"], *parsed["shards"]]
+        version, is_inside = (
+            int(parsed["format"]),
+            not any(Path(each).is_absolute() or ".." in Path(each).parts for each in names),
+        )
+    except (ValueError, KeyError, TypeError):
+        version, is_inside = 0, False
+    if version > _FORMAT:
         raise DataError(f"The token store {name} is of a newer version of reviewgen (format {version}): update reviewgen.")
-    if version != _FORMAT or not is_whole or not is_inside or not isinstance(parsed.get("facts"), dict) or not parsed["shards"]:
-        raise damaged
-    return dict(parsed)
+    if version != _FORMAT or not is_inside:
+        raise DataError(f"{name} is not a token store: its {STORE_FILE} is damaged. Prepare it again.")
+    return parsed
 
 
 def digest_files(folder: Path, within: Path | None = None) -> dict[str, dict[str, Any]]:
@@ -358,12 +346,11 @@ def _read_url(url: str) -> bytes | None:
     """Return the ``store.json`` at a URL; None if there is none, or nothing can be read there."""
     import fsspec
 
-    try:
+    with contextlib.suppress(Exception):  # each file system raises types of its own; reading the texts says what is wrong
         system, path = fsspec.core.url_to_fs(f"{url.rstrip('/')}/{STORE_FILE}")
         content: bytes = system.cat_file(path, end=MAX_RECORD + 1)
-    except Exception:  # each file system raises types of its own; reading the texts says what is wrong
-        return None
-    return content
+        return content
+    return None
 
 
 def _cached(content: bytes) -> Path:
@@ -384,18 +371,31 @@ def fetch_store(store: StoreFolder) -> StoreFolder:
     system, path = fsspec.core.url_to_fs(store.name.rstrip("/"))
     with storage_errors(store.folder), Job(store.folder, {"url": store.name}, waits=True) as job:
         if not (store.folder / STORE_FILE).is_file():
-            for name, facts in store.content["files"].items():
+            for name in (*store.content["files"], STORE_FILE):
                 job.write(f"store/{name}", partial(_get, system, f"{path}/{name}"))
-                if digest_file(job.path(f"store/{name}")) != facts:
+                if name != STORE_FILE and digest_file(job.path(f"store/{name}")) != store.content["files"][name]:
                     job.clear()
                     raise DataError(f"{name} of the token store {store.name} differs from its digest. Copy the store again.")
-            job.write(f"store/{STORE_FILE}", partial(_get, system, f"{path}/{STORE_FILE}"))
             job.finish("store")
     return store
 
 
 def _get(system: Any, source: str, file: Path) -> None:
     system.get_file(source, str(file))
+
+
+@contextlib.contextmanager
+def _writing(url: str) -> Iterator[tuple[Any, str]]:
+    """Yield the file system and the path of a URL; errors in the block are those of writing it."""
+    import fsspec
+
+    try:
+        yield fsspec.core.url_to_fs(url.rstrip("/"))
+    except OutputExists:
+        raise
+    except Exception as error:  # each file system raises types of its own
+        reason = first_line(error).rstrip(".")
+        raise DataError(f"{url} cannot be written ({reason}): check the address and your credentials.") from None
 
 
 def refuse_existing_url(url: str) -> None:
@@ -405,17 +405,9 @@ def refuse_existing_url(url: str) -> None:
         OutputExists: There is.
         DataError: The URL cannot be read.
     """
-    import fsspec
-
-    try:
-        system, path = fsspec.core.url_to_fs(url.rstrip("/"))
-        exists = system.exists(f"{path}/{STORE_FILE}") or (system.exists(path) and bool(system.find(path)))
-    except Exception as error:  # each file system raises types of its own
-        raise DataError(
-            f"{url} cannot be written ({first_line(error).rstrip('.')}): check the address and your credentials."
-        ) from None
-    if exists:
-        raise OutputExists(f"{url} already exists. Choose another name, or remove it.")
+    with _writing(url) as (system, path):
+        if system.exists(f"{path}/{STORE_FILE}") or (system.exists(path) and system.find(path)):
+            raise OutputExists(f"{url} already exists. Choose another name, or remove it.")
 
 
 def upload_store(folder: Path, url: str) -> StoreFolder:
@@ -424,16 +416,9 @@ def upload_store(folder: Path, url: str) -> StoreFolder:
     Raises:
         DataError: The URL cannot be written.
     """
-    import fsspec
-
     store = StoreFolder.read(folder)
-    try:
-        system, path = fsspec.core.url_to_fs(url.rstrip("/"))
+    with _writing(url) as (system, path):
         for name in (*store.content["files"], STORE_FILE):
             system.makedirs(f"{path}/{name}".rpartition("/")[0], exist_ok=True)
             system.put_file(str(folder / name), f"{path}/{name}")
-    except Exception as error:  # each file system raises types of its own
-        raise DataError(
-            f"{url} cannot be written ({first_line(error).rstrip('.')}): check the address and your credentials."
-        ) from None
     return StoreFolder(_cached((folder / STORE_FILE).read_bytes()), store.content, url)

@@ -12,11 +12,12 @@ process. JSON is lines, an array, or one value that holds the records, as data f
 """
 
 import csv
+import io
 import itertools
 import json
 import re
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from reviewgen.data.columns import USUAL_NAMES
-from reviewgen.data.documents import open_lines
+from reviewgen.data.documents import ROWS, batched, open_lines
 from reviewgen.errors import ConfigError, DataError, first_line, quoted, shortened
 
 _HEAD = 1 << 22  # characters of the first line that is judged by
@@ -169,13 +170,12 @@ if TYPE_CHECKING:
     import pyarrow
 
 CsvFormat = tuple[str, Sequence[str], int]
-"""The separator of a csv file, the names of its columns, and the number of empty lines before them."""
+"""The separator of a csv file, the names of its columns, and the number of lines before them, as of ``sep=;``."""
 
-_SEPARATORS = ",;\t|"
-_CSV_HEAD, _PROBED_ROWS = 1 << 20, 10  # characters that the format is looked for in; rows that are compared
+_SEPARATORS, _SEPARATOR_LINE = ",;\t|", re.compile(r'"?sep=(.)"?[\r\n]*', re.IGNORECASE)
+_CSV_HEAD, _PROBEDROWS = 1 << 20, 10  # characters that the format is looked for in; rows that are compared
 _CHUNK = 1 << 22  # bytes that are looked through at once
 _BLOCK, _MAX_BLOCK = 1 << 20, 1 << 29  # bytes; a row must fit into a block, so it grows where one does not
-_ROWS = 1024  # of a batch
 _RAGGED = re.compile(r"Row #(\d+): Expected (\d+) columns, got (\d+): (.*)", re.DOTALL)
 
 
@@ -187,22 +187,25 @@ def find_format(path: Path) -> CsvFormat | None:
     """
     csv.field_size_limit(_MAX_BLOCK)
     with path.open(encoding="utf-8", newline="") as stream:
-        lines = stream.read(_CSV_HEAD).splitlines(keepends=True)
+        lines = io.StringIO(stream.read(_CSV_HEAD), newline="").readlines()
     if all(line.isspace() for line in lines):
         return None
-    empty = next(number for number, line in enumerate(lines) if line.strip("\r\n"))
-    lines = lines[empty:]
-    header = re.sub(r'"[^"]*"', "", next(line for line in lines if not line.isspace()))
-    separator = max(_SEPARATORS, key=header.count)
-    rows = [row for row in itertools.islice(csv.reader(lines, delimiter=separator), _PROBED_ROWS) if row]
+    skipped = next(number for number, line in enumerate(lines) if line.strip("\r\n"))
+    if given := _SEPARATOR_LINE.fullmatch(lines[skipped]):
+        skipped += 1
+    lines = lines[skipped:]
+    bare = re.sub(r'"[^"]*"', "q", "".join(lines)).splitlines()
+    header = next((line for line in bare if line.strip()), "")
+    separator = given[1] if given else max(_SEPARATORS, key=header.count)
+    rows = [row for row in itertools.islice(csv.reader(lines, delimiter=separator), _PROBEDROWS) if row]
     fits = len(rows) > 1 and {len(row) for row in rows} == {len(rows[0])} != {1}
-    if path.suffix == ".tsv" and separator != "\t" and ("\t" in header or not fits):
+    if path.suffix == ".tsv" and not given and separator != "\t" and ("\t" in header or not fits):
         separator = "\t"
     names: list[str] = []
-    for number, column in enumerate(next(csv.reader(lines, delimiter=separator)), 1):
-        name = column or f"column {number}"
+    for number, column in enumerate(next(csv.reader(lines, delimiter=separator), ()), 1):
+        name = " ".join(column.split("\n")) or f"column {number}"
         names.append(name if name not in names else f"{name} ({number})")
-    return separator, names, empty
+    return (separator, names, skipped) if names else None
 
 
 def read_csv(path: Path, name: str, found: CsvFormat, columns: Sequence[str] | None = None) -> "Iterator[pyarrow.RecordBatch]":
@@ -226,8 +229,8 @@ def read_csv(path: Path, name: str, found: CsvFormat, columns: Sequence[str] | N
             for whole in open_csv(path, read, parse, convert):
                 batch, known = whole.slice(known), max(0, known - len(whole))
                 rows += len(batch)
-                for start in range(0, len(batch), _ROWS):
-                    yield batch.slice(start, _ROWS)
+                for start in range(0, len(batch), ROWS):
+                    yield batch.slice(start, ROWS)
         except pyarrow.ArrowInvalid as error:
             if "straddling" in str(error) and block < _MAX_BLOCK:
                 block *= 8
@@ -301,31 +304,21 @@ def _csv_error(error: Exception, name: str, separator: str, rows: int) -> DataEr
     return DataError(f"{name} cannot be read: {first_line(error).rstrip('.')}, after row {rows:,}.")
 
 
-def row_groups(path: Path, size: int) -> list[tuple[int, int, int]]:
-    """Return ranges of the row groups of a parquet file, each with its size in bytes, of at least ``size`` bytes if possible."""
+def row_groups(path: Path) -> list[int]:
+    """Return the size of each row group of a parquet file in bytes."""
     from pyarrow.parquet import ParquetFile  # a tenth of a second
 
-    ranges, first, total = [], 0, 0
     with ParquetFile(path) as file:
-        for number in range(file.metadata.num_row_groups):
-            total += file.metadata.row_group(number).total_byte_size
-            if total >= size or number == file.metadata.num_row_groups - 1:
-                ranges.append((first, number + 1, total))
-                first, total = number + 1, 0
-    return ranges
+        return [file.metadata.row_group(number).total_byte_size for number in range(file.metadata.num_row_groups)]
 
 
-def read_parquet(
-    path: Path, groups: tuple[int, int] | None, columns: Sequence[str] | None = None
-) -> "Iterator[pyarrow.RecordBatch]":
-    """Yield the rows of a parquet file, or of a range of its row groups."""
+def read_parquet(path: Path, group: int, columns: Sequence[str] | None = None) -> "Iterator[pyarrow.RecordBatch]":
+    """Yield the rows of a row group of a parquet file."""
     from pyarrow.parquet import ParquetFile
 
     with ParquetFile(path, buffer_size=_CSV_HEAD) as file:
-        numbers = None if groups is None else list(range(*groups))
-        yield from file.iter_batches(
-            _ROWS, row_groups=numbers, columns=needed_columns(file.schema_arrow.names, columns), use_threads=False
-        )
+        wanted = needed_columns(file.schema_arrow.names, columns)
+        yield from file.iter_batches(ROWS, row_groups=[group], columns=wanted, use_threads=False)
 
 
 def needed_columns(names: Sequence[str], columns: Sequence[str] | None) -> list[str]:
@@ -347,6 +340,15 @@ def read_arrow(path: Path, columns: Sequence[str] | None = None) -> "Iterator[py
             yield from pyarrow.ipc.open_stream(source)
 
 
+def read_schema(path: Path, kind: str) -> "pyarrow.Schema | None":
+    """Return the schema of a parquet or an Arrow file; None of another one."""
+    if kind == "parquet":
+        from pyarrow.parquet import read_schema as read
+
+        return read(path)
+    return next((batch.schema for batch in read_arrow(path)), None) if kind == "arrow" else None
+
+
 def read_sqlite(path: Path, sql: str | None, columns: Sequence[str] | None = None) -> Iterator[list[dict[str, Any]]]:
     """Yield the rows of a query of a SQLite database, or of its only table.
 
@@ -354,16 +356,18 @@ def read_sqlite(path: Path, sql: str | None, columns: Sequence[str] | None = Non
         ConfigError: No query is given, and there are several tables; or the query is wrong.
     """
     with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
-        tables = [row[0] for row in connection.execute("select name from sqlite_master where type in ('table', 'view')")]
+        query = "select name from sqlite_master where type in ('table', 'view') and name not like 'sqlite\\_%' escape '\\'"
+        tables = [row[0] for row in connection.execute(query)]
+        first = '"{}"'.format(tables[0].replace('"', '""')) if tables else "reviews"
         if sql is None and len(tables) != 1:
             raise ConfigError(
                 f"{path} has the tables {', '.join(tables) or '(none)'}: say what to read with --sql (sql in Python), as in "
-                f'"select text from {tables[0] if tables else "reviews"}".'
+                f"'select text from {first}'."
             )
         try:
-            cursor = connection.execute(sql or f'select * from "{tables[0]}"')
+            cursor = connection.execute(sql or f"select * from {first}")
             names = [column[0] for column in cursor.description or ()]
-            while rows := cursor.fetchmany(_ROWS):
+            while rows := cursor.fetchmany(ROWS):
                 yield [dict(zip(names, row, strict=True)) for row in rows]
         except sqlite3.Error as error:
             raise ConfigError(f"The query {quoted(sql)} of {path} fails: {error}. Its tables: {', '.join(tables)}.") from None
@@ -375,17 +379,21 @@ def read_spreadsheet(path: str) -> Iterator[list[dict[str, Any]]]:
     Raises:
         ConfigError: python-calamine is not installed.
     """
-    try:
-        from python_calamine import CalamineWorkbook
-    except ImportError:
-        raise ConfigError(f"Reading {path} needs an extra: pip install 'reviewgen[xlsx]'.") from None
-    header, *rows = CalamineWorkbook.from_path(path).get_sheet_by_index(0).to_python() or [[]]
+    header, *rows = _open_workbook(path).get_sheet_by_index(0).to_python() or [[]]
     names = [str(column) for column in header]
     yield [dict(zip(names, row, strict=False)) for row in rows]
 
 
-def batched(records: Iterable[Any], size: int = _ROWS) -> Iterator[list[Any]]:
-    """Yield records in lists."""
-    iterator = iter(records)
-    while chunk := list(itertools.islice(iterator, size)):
-        yield chunk
+def note_sheets(path: Path, name: str) -> list[str]:
+    """Return a sentence for the user if a spreadsheet has several sheets."""
+    first, *others = _open_workbook(str(path)).sheet_names
+    note = f"Of {name}, only the first sheet, {first!r}, is read; save another one as csv: {', '.join(others)}."
+    return [note] if others else []
+
+
+def _open_workbook(path: str) -> Any:
+    try:
+        from python_calamine import CalamineWorkbook
+    except ImportError:
+        raise ConfigError(f"Reading {path} needs an extra: pip install 'reviewgen[xlsx]'.") from None
+    return CalamineWorkbook.from_path(path)

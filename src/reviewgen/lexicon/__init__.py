@@ -17,7 +17,7 @@ from reviewgen.lexicon.files import read_lexicon, write_lexicon
 from reviewgen.lexicon.lexicon import Lexicon, build_lexicon
 from reviewgen.lexicon.spelling import make_spelling
 from reviewgen.lexicon.symbols import Symbols, token_symbols
-from reviewgen.lexicon.words import WordCounts, count_words, unknown_word_share, words_of
+from reviewgen.lexicon.words import WordCounts, count_words, words_of
 
 __all__ = [
     "Automaton",
@@ -31,7 +31,6 @@ __all__ = [
     "minimal_automaton",
     "read_lexicon",
     "token_symbols",
-    "unknown_word_share",
     "utf8_automaton",
     "words_of",
     "write_lexicon",

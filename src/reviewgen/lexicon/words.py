@@ -7,10 +7,10 @@ separators.
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
-from itertools import chain
+from itertools import islice
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from reviewgen.lexicon.symbols import Symbols
 APOSTROPHES = "'\u2019"
 _WITHOUT_APOSTROPHES = str.maketrans("", "", APOSTROPHES)
 _JOINERS = "\u200c\u200d"  # the zero-width ones, inside words of Persian and of Indian languages
-_MAX_CHARACTERS = 200_000_000  # after which no new words are looked for
+_SPACES = [character for character in map(chr, range(0x3001)) if character.isspace()]
 
 
 @dataclass
@@ -35,10 +35,11 @@ class WordCounts:
     words: Counter[str] = field(default_factory=Counter)
     separators: set[str] = field(default_factory=set)
 
-    def add(self, text: str) -> None:
-        """Count the words of a text."""
+    def add(self, text: str, times: int = 1) -> None:
+        """Count the words of a text that occurs a number of times."""
         characters, words = set(text), words_of(text)
-        self.words.update(words)
+        for word in words:
+            self.words[word] += times
         self.separators |= characters - set("".join(set(words)).translate(_WITHOUT_APOSTROPHES))
 
 
@@ -52,12 +53,6 @@ def words_of(text: str) -> list[str]:
     return _pattern("".join(marks)).findall(text)
 
 
-def unknown_word_share(texts: Iterable[str], known: Container[str]) -> float:
-    """Return the share of the words of some texts that are not known, upper or lower case; 0 if there are no words."""
-    words = list(chain.from_iterable(map(words_of, texts)))
-    return sum(word.casefold() not in known for word in words) / max(1, len(words))
-
-
 def count_words(blocks: Iterable[np.ndarray], symbols: Symbols) -> WordCounts:
     """Count the words of encoded texts.
 
@@ -65,12 +60,16 @@ def count_words(blocks: Iterable[np.ndarray], symbols: Symbols) -> WordCounts:
         blocks: The token ids of the texts, one after another, each between bos and eos; in blocks of whole texts.
         symbols: The bytes of each token.
     """
-    counts, seen = WordCounts(), 0
-    for part in _parts(blocks, symbols):
-        counts.add(part)
-        seen += len(part)
-        if seen > _MAX_CHARACTERS:
-            break
+    import pyarrow.compute  # slow to import
+
+    counts, chunks, parts = WordCounts(), Counter[str](), _parts(blocks, symbols)
+    while some := list(islice(parts, 64)):
+        counts.separators.update(space for space in _SPACES if any(space in part for part in some))
+        split = pyarrow.compute.utf8_split_whitespace(pyarrow.array(some))  # most of these chunks come again
+        for each in pyarrow.compute.value_counts(pyarrow.compute.list_flatten(split)).to_pylist():
+            chunks[each["values"]] += each["counts"]
+    for chunk, count in chunks.items():
+        counts.add(chunk, count)
     return counts
 
 

@@ -11,7 +11,6 @@ Both have the same methods. They work on token ids; callers pass a function that
     base        what both kinds of index share: the special ids, the vocabulary, the model's fingerprint
     matching    the compiled loops
     build       builds an index from the training text
-    shared      the same from windows that several processes have collected
     files       an index on disk, checked when it is read
 """
 
@@ -24,7 +23,6 @@ from reviewgen.novelty.compact import CompactIndex, choose_stride
 from reviewgen.novelty.exact import ExactIndex
 from reviewgen.novelty.files import read_index, write_index
 from reviewgen.novelty.report import WINDOWS, Novelty, Span
-from reviewgen.novelty.shared import count_collected, fill_sets, first_stride
 
 __all__ = [
     "COPY_CHARACTERS",
@@ -41,9 +39,6 @@ __all__ = [
     "copied_share",
     "copied_shares",
     "copied_spans",
-    "count_collected",
-    "fill_sets",
-    "first_stride",
     "read_index",
     "write_index",
 ]

@@ -1,10 +1,8 @@
 """Builds an index from the token ids of the training text."""
 
-from collections.abc import Sequence
-
 import numpy as np
 
-from reviewgen.compiled.windows import Tokens, WindowSet, cut
+from reviewgen.compiled.windows import Tokens, cut
 from reviewgen.errors import ConfigError, DataError, did_you_mean, quoted
 from reviewgen.novelty.base import IndexBase
 from reviewgen.novelty.compact import CompactIndex, build_sets
@@ -21,7 +19,6 @@ def build_index(
     fingerprint: str,
     form: str = "compact",
     max_bytes: int = 4_000_000,
-    sets: Sequence[WindowSet] | None = None,
     tokens: int | None = None,
 ) -> ExactIndex | CompactIndex:
     """Build an index of a training text.
@@ -36,7 +33,6 @@ def build_index(
         fingerprint: Identifies the model that the index belongs to.
         form: "exact" or "compact".
         max_bytes: The maximum size of the compact form.
-        sets: The sets of the compact form, where several processes have built them; see ``reviewgen.novelty.shared``.
         tokens: The number of ids without bos and eos, where it is known and all ids are in the vocabulary; else they are counted.
 
     Raises:
@@ -59,7 +55,7 @@ def build_index(
         fingerprint=fingerprint,
     )
     if form == CompactIndex.form:
-        return CompactIndex(**vars(facts), sets=tuple(sets or build_sets(ids, separators, max_bytes)))
+        return CompactIndex(**vars(facts), sets=tuple(build_sets(ids, separators, max_bytes)))
     small = np.concatenate(list(cut(ids)), dtype=id_dtype(vocab_size), casting="unsafe")
     return ExactIndex(**vars(facts), ids=small, suffixes=sort_suffixes(small))
 

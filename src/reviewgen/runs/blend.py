@@ -10,7 +10,6 @@ from typing import Any, Unpack
 
 import numpy as np
 import torch
-from jaxtyping import Float64
 
 from reviewgen.blending.gate import features_of, fit_gate, gated_weights
 from reviewgen.blending.model import Blend, EntropyModel
@@ -20,46 +19,36 @@ from reviewgen.config import EvaluateOptions, GenerationConfig, refuse_unknown_o
 from reviewgen.data import digest_tokenizer, read_documents, trained_on
 from reviewgen.errors import ConfigError, NotADistribution, quoted
 from reviewgen.evaluation import Document, score_tokens
-from reviewgen.lexicon import Lexicon
 from reviewgen.model import Bundle, ReviewModel, Weights
-from reviewgen.novelty import Index
 from reviewgen.protocols import LanguageModel, SupportsScore
 from reviewgen.registry import find_model
-from reviewgen.runs.record import CopyRates, novelty_facts, part_facts
+from reviewgen.runs.record import novelty_facts, part_facts
 
 
 def blend(models: Any, weights: Any = None, *, data: Any = None, **options: Unpack[EvaluateOptions]) -> ReviewModel:
     """Return a blend of trained models; see ``reviewgen.blend``."""
     refuse_unknown_options(options, EvaluateOptions, "blend")
-    if not isinstance(models, list | tuple):
-        raise ConfigError(f"blend takes a list of models, as in blend([a, b]); got {type(models).__name__}.")
-    for model in models:
-        if not isinstance(model, ReviewModel | str | Path):
-            raise ConfigError(f"blend takes ReviewModels, or what load takes, a string or a Path; got {quoted(model)}.")
-    loaded = [model if isinstance(model, ReviewModel) else ReviewModel.from_pretrained(model) for model in models]
+    if not isinstance(models, list | tuple) or not all(isinstance(model, ReviewModel | str | Path) for model in models):
+        raise ConfigError(
+            f"blend takes a list of ReviewModels, or of what load takes, as in blend([a, b]); got {quoted(models)}."
+        )
     if data is not None and weights is not None:
         raise ConfigError("Give weights, or data to fit them on, not both.")
-    if len(loaded) < 2:
-        raise ConfigError(f"A blend needs at least two models; got {len(loaded)}.")
+    if len(models) < 2:
+        raise ConfigError(f"A blend needs at least two models; got {len(models)}.")
+    loaded = [model if isinstance(model, ReviewModel) else ReviewModel.from_pretrained(model) for model in models]
+    first = loaded[0]
     _refuse_other_tokenizers(loaded)
     _refuse_scores(loaded)
-    if data is not None:
-        return ReviewModel(make_bundle(loaded, *_fit_on(loaded, data, options)))
-    facts = {"method": "equal" if weights is None else "given"}
-    return ReviewModel(make_bundle(loaded, check_weights(weights, len(loaded)), {}, facts))
-
-
-def _fit_on(
-    models: Sequence[ReviewModel], data: Any, options: EvaluateOptions
-) -> tuple[tuple[float, ...], dict[str, Any], dict[str, Any]]:
-    """Fit a mixture on a source of texts; see ``fit_mixture``."""
-    tokenizer, conditions = models[0].tokenizer, models[0].conditions
-    trained = [known for model in models for known in trained_on(model.training)]
-    documents = read_documents(data, tokenizer, trained, conditions=conditions, **options)
-    parts, vocab_size = [model.bundle.model for model in models], conditions.vocab_size or tokenizer.vocab_size
-    weights, gate, facts = fit_mixture(parts, documents, vocab_size, given=len(conditions))
+    if data is None:
+        method = {"method": "equal" if weights is None else "given"}
+        return ReviewModel(make_bundle(loaded, check_weights(weights, len(loaded)), {}, method))
+    trained = [known for model in loaded for known in trained_on(model.training)]
+    documents = read_documents(data, first.tokenizer, trained, conditions=first.conditions, **options)
+    vocab_size = first.conditions.vocab_size or first.tokenizer.vocab_size
+    fitted, gate, facts = fit_mixture([model.bundle.model for model in loaded], documents, vocab_size, len(first.conditions))
     source = str(data) if isinstance(data, str | Path) else type(data).__name__
-    return weights, gate, facts | {"source": source, "split": options.get("split", "all")}
+    return ReviewModel(make_bundle(loaded, fitted, gate, facts | {"source": source, "split": options.get("split", "all")}))
 
 
 def fit_mixture(
@@ -86,25 +75,25 @@ def fit_mixture(
     fixed, equal = fit_weights(scores), np.full(len(models), 1 / len(models))
     gate = fit_gate(scores, entropies, fixed)
     mixed = mix_scores(scores, gated_weights(features_of(entropies), fixed, gate))
+
+    def bits(log_probs: np.ndarray) -> float | None:
+        """Return bits per character; None if they are infinite, as everywhere in training.json."""
+        value = -float(log_probs.sum()) / characters / math.log(2)
+        return value if math.isfinite(value) else None
+
     facts = {
         "method": "gate",
         "tokens": len(scores),
         "characters": characters,
         "zero_probability_tokens": int(np.isneginf(mixed).sum()),
         "bits_per_character": {
-            "parts": [_bits(column, characters) for column in scores.T],
-            "equal_weights": _bits(mix_scores(scores, equal), characters),
-            "fixed_weights": _bits(mix_scores(scores, fixed), characters),
-            "fitted_weights": _bits(mixed, characters),
+            "parts": [bits(column) for column in scores.T],
+            "equal_weights": bits(mix_scores(scores, equal)),
+            "fixed_weights": bits(mix_scores(scores, fixed)),
+            "fitted_weights": bits(mixed),
         },
     }
     return tuple(fixed.tolist()), {"coefficients": gate.tolist()}, facts
-
-
-def _bits(log_probs: Float64[np.ndarray, " N"], characters: int) -> float | None:
-    """Return bits per character; None if they are infinite, as everywhere in training.json."""
-    bits = -float(log_probs.sum()) / characters / math.log(2)
-    return bits if math.isfinite(bits) else None
 
 
 def make_bundle(
@@ -127,12 +116,17 @@ def make_bundle(
         training: Facts of the training in which all of it was trained, if it was one.
     """
     first, parts = models[0].bundle, [model.bundle for model in models]
-    plugin = find_model("blend")[1]
     blend = Blend.from_models([part.model for part in parts], [part.model_plugin for part in parts], weights, gate)
-    index, lexicon = _shared_index(models), _join_lexicons([part.lexicon for part in parts])
+    fingerprints = {data.get("fingerprint") for model in models for data in trained_on(model.training)}
+    index = None  # of the training text, if all were trained on the same
+    if len(fingerprints) == 1 and None not in fingerprints:
+        index = next((part.index for part in parts if part.index is not None), None)
+    known = [part.lexicon for part in parts if part.lexicon is not None]
+    lexicon = reduce(or_, known) if len(known) == len(parts) else None
     is_known = lexicon is not None and all(part.generation.words == "known" for part in parts)
     weight_bits = models[0].weight_bits if len({model.weight_bits for model in models}) == 1 else 32
-    data = _shared_facts([model.training.get("data", {}) for model in models])
+    each_data = [model.training.get("data", {}) for model in models]
+    data = {key: value for key, value in each_data[0].items() if all(key in each and each[key] == value for each in each_data)}
     record = {
         "preset": preset,
         "data": data,
@@ -141,14 +135,14 @@ def make_bundle(
             for model, weight in zip(models, weights, strict=True)
         ],
         "weights": dict(facts),
-        "novelty": novelty_facts(index, data.get("fingerprint"), CopyRates()),
+        "novelty": novelty_facts(index, data.get("fingerprint"), {}),
     } | dict(training or {})
     bundle = Bundle(
         preset=preset,
         weights=Weights(blend, weight_bits=weight_bits),
         conditions=first.conditions or None,
         tokenizer=first.tokenizer,
-        model_plugin=plugin,
+        model_plugin=find_model("blend")[1],
         tokenizer_plugin=first.tokenizer_plugin,
         tokenizer_config=first.tokenizer_config,
         generation=replace(generation or first.generation, words="known" if is_known else "any"),
@@ -160,64 +154,35 @@ def make_bundle(
     return bundle
 
 
-def _shared_facts(data: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the facts on the data that are the same for all parts."""
-    first, *others = data
-    return {key: value for key, value in first.items() if all(key in other and other[key] == value for other in others)}
-
-
-def _shared_index(models: Sequence[ReviewModel]) -> Index | None:
-    """Return an index of the training text, if all parts were trained on the same text."""
-    fingerprints = {data.get("fingerprint") for model in models for data in trained_on(model.training)}
-    if len(fingerprints) > 1 or None in fingerprints:
-        return None
-    return next((model.bundle.index for model in models if model.bundle.index is not None), None)
-
-
-def _join_lexicons(lexicons: Sequence[Lexicon | None]) -> Lexicon | None:
-    """Return the words of all parts; None if one of them has no lexicon."""
-    known = [lexicon for lexicon in lexicons if lexicon is not None]
-    return reduce(or_, known) if len(known) == len(lexicons) else None
-
-
 def _refuse_other_tokenizers(models: Sequence[ReviewModel]) -> None:
     """Raise unless all models have the same conditions and tokenizer (plugin, settings, and every byte that it saves)."""
-    first, *others = models
-    contents = _contents(first)
-    for number, other in enumerate(others, start=2):
-        if _contents(other) != contents:
-            same = " of other contents" if _describe_tokenizer(other) == _describe_tokenizer(first) else ""
+    for number, model in enumerate(models, start=1):
+        kind = f"a {model.tokenizer_name!r} tokenizer of {model.tokenizer.vocab_size} tokens"
+        own = kind, to_dict(model.bundle.tokenizer_config), digest_tokenizer(model.tokenizer), model.conditions
+        if number == 1:
+            first = own
+        if own[:3] != first[:3]:
             raise ConfigError(
-                f"The models of a blend share one tokenizer, but model 1 ({first.preset}) has {_describe_tokenizer(first)} and "
-                f"model {number} ({other.preset}) {_describe_tokenizer(other)}{same}: train both on the same texts with the same "
+                f"The models of a blend share one tokenizer, but model 1 ({models[0].preset}) has {first[0]} and model {number} "
+                f"({model.preset}) {kind}{' of other contents' * (kind == first[0])}: train both on the same texts with the same "
                 "tokenizer settings."
             )
-        if other.conditions != first.conditions:
+        if own != first:
             raise ConfigError(
-                f"The models of a blend share their conditions, but model 1 ({first.preset}) and model {number} "
-                f"({other.preset}) differ in theirs: train both with the same ones, on the same texts."
+                f"The models of a blend share their conditions, but model 1 ({models[0].preset}) and model {number} "
+                f"({model.preset}) differ in theirs: train both with the same ones, on the same texts."
             )
-
-
-def _contents(model: ReviewModel) -> tuple[Any, ...]:
-    settings, size = to_dict(model.bundle.tokenizer_config), model.tokenizer.vocab_size
-    return model.tokenizer_name, settings, size, digest_tokenizer(model.tokenizer)
-
-
-def _describe_tokenizer(model: ReviewModel) -> str:
-    return f"a {model.tokenizer_name!r} tokenizer of {model.tokenizer.vocab_size} tokens"
 
 
 def _refuse_scores(models: Sequence[ReviewModel]) -> None:
     """Raise if a model's scores are not probabilities; only scoring can show that."""
     ids = torch.tensor([[models[0].tokenizer.bos_id]])
-    for number, model in enumerate(models):
+    for number, model in enumerate(models, start=1):
         part = model.bundle.model
-        if not isinstance(part, SupportsScore):
-            continue
         try:
             with torch.inference_mode():
-                part.score(ids, ids, part.initial_state(1))
+                if isinstance(part, SupportsScore):
+                    part.score(ids, ids, part.initial_state(1))
         except NotADistribution as error:
             reason = str(error).split(". ")[0].rstrip(".")
-            raise NotADistribution(f"Model {number + 1} ({model.preset}) cannot be blended: {reason}.") from None
+            raise NotADistribution(f"Model {number} ({model.preset}) cannot be blended: {reason}.") from None

@@ -1,14 +1,21 @@
-"""The parts of a run: the model and tokenizer plugins, their settings, and the trained model when one is trained further.
+"""The parts of a run: the plugins of model and tokenizer with their settings, and the trained weights that it starts from.
 
-A run of a blend has these parts for each of its models. Resolved from a preset's name or a ReviewModel, and checked before any
-work.
+Resolved from a preset's name or a ReviewModel, and checked before any work. A run of a blend has such parts for each of its
+models. A model that is trained further keeps its tokenizer, its conditions, its size and its generation defaults.
 """
 
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, is_dataclass, replace
+from pathlib import Path
 from typing import Any
 
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+from torch import nn
+
+from reviewgen.blending.model import Blend
 from reviewgen.config import (
     SMALLEST_VOCABULARY,
     VOCABULARY_FIELDS,
@@ -21,17 +28,18 @@ from reviewgen.config import (
     vocabulary_settings,
     without_vocabulary,
 )
-from reviewgen.errors import BrokenPlugin, ConfigError, PluginError, did_you_mean, first_line
+from reviewgen.errors import BrokenPlugin, ConfigError, PluginError, first_line, quoted
 from reviewgen.generation.model_stepper import using_threads
 from reviewgen.model import ReviewModel
-from reviewgen.protocols import CountTrained, LanguageModel, Tokenizer
+from reviewgen.model.layout import digest_of
+from reviewgen.protocols import CountTrained, LanguageModel, SupportsInitialWeights, Tokenizer
 from reviewgen.registry import Plugin, find_model, find_preset, find_tokenizer, name_of, preset_names
-from reviewgen.runs.further import refuse_other_predictions, refuse_other_tokenizer, refuse_untrainable
-from reviewgen.runs.initial_weights import InitialWeights
+from reviewgen.storage import to_path
 from reviewgen.training import IsolatedRng, TrainingConfig
 
 _PEAK_SHARE = 1 / 2  # of the preset's learning rate: a whole one spoils a model on texts like its own, a sixth is slow on others
 _WARMUP = 0.05  # a trained model needs less warmup than a new one: a share of the run
+_PROBE_TOKENS, _TOLERANCE = 24, 1e-3  # of the logits of two implementations of the same function
 
 
 @dataclass(frozen=True)
@@ -40,6 +48,65 @@ class SizeOptions:
 
     preset: Preset  # without the settings by epochs that the user has set
     may_grow_batch: bool  # whether the user has set neither batch_size nor bptt
+
+
+@dataclass(frozen=True)
+class InitialWeights:
+    """A safetensors file whose tensors a new model starts from, and its SHA-256."""
+
+    file: Path
+    digest: str
+
+    @classmethod
+    def find(cls, file: Any, parts: "TrainingParts") -> "InitialWeights":
+        """Return the file that the user has given, after its header was read.
+
+        Raises:
+            ConfigError: The file is missing or is not a safetensors file, or the model cannot use it.
+        """
+        path = to_path("initial_weights", file)
+        if parts.trained is not None:
+            raise ConfigError("A model that is trained further has its weights already: leave out initial_weights.")
+        if parts.models:
+            raise ConfigError(f"{parts.preset} is a blend of several models: give initial_weights to one of them, {parts.names}.")
+        if not issubclass(parts.model_class, SupportsInitialWeights):
+            raise ConfigError(f"{parts.preset} cannot start from tensors of another source: leave out initial_weights.")
+        try:
+            with safe_open(path, framework="numpy"):
+                return cls(path, digest_of(path))
+        except SafetensorError:
+            raise ConfigError(
+                f"initial_weights must be a safetensors file, and {path.name} is not one; a pickle (.pt, .bin) is never read, as "
+                "it could run code. Save its tensors with safetensors.torch.save_file."
+            ) from None
+        except OSError as error:
+            reason = "there is no such file" if isinstance(error, FileNotFoundError) else error.strerror or str(error)
+            raise ConfigError(f"initial_weights={quoted(str(path))} cannot be read: {reason}.") from None
+
+    def facts(self) -> dict[str, Any]:
+        """Return what is recorded: the name of the file without its folder, and its SHA-256."""
+        return {"file": self.file.name, "sha256": self.digest}
+
+    def copy_into(self, model: Any) -> list[str]:
+        """Copy the tensors into a new model; return the names of the model's tensors that have changed.
+
+        Raises:
+            ConfigError: The tensors do not fit the model.
+            BrokenPlugin: The model names a tensor that it does not have.
+        """
+        name, state = self.file.name, model.state_dict()
+        try:
+            given = dict(model.initial_weights(load_file(self.file)))
+            if other := given.keys() - state.keys():
+                raise BrokenPlugin(
+                    f"{type(model).__name__}.initial_weights returns {quoted(min(other))}, which it does not have."
+                )
+            model.load_state_dict(state | given)
+        except (ConfigError, ValueError, RuntimeError) as error:
+            raise ConfigError(f"{name} does not fit the model. Set the sizes to match: {_last_line(error)}") from None
+        if not given or not all(torch.isfinite(tensor).all() for tensor in given.values()):
+            raise ConfigError(f"{name} has no tensor that this model can start from, or one that is not finite.")
+        return list(given)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,29 +131,19 @@ class TrainingParts:
     models: tuple["TrainingParts", ...] = ()  # of a blend, in the order of their training
 
     @property
-    def plugins(self) -> list[Plugin]:
-        """The plugins of the model, or of the blend and its models, and of the tokenizer."""
-        return [self.model_plugin, *(each.model_plugin for each in self.models), self.tokenizer_plugin]
+    def names(self) -> str:
+        """The presets of a blend's models."""
+        return " or ".join(each.preset for each in self.models)
 
     @property
     def is_counted(self) -> bool:
         """Whether the model is trained by counting."""
         return issubclass(self.model_class, CountTrained)
 
-    def identity(self) -> dict[str, Any]:
-        """Return what an interrupted run and the run that resumes it must have in common, as JSON values."""
-        return {
-            "from": None if self.trained is None else self.trained.digest,
-            "initial_weights": None if self.initial_weights is None else self.initial_weights.digest,
-            "model": self._identify_models(),
-            "tokenizer": to_dict(self.tokenizer_config),
-            "training": to_dict(self.training),
-        }
-
-    def _identify_models(self) -> dict[str, Any]:
+    def model_facts(self) -> dict[str, Any]:
         """Return all settings of the model, or of each model of a blend by its preset's name."""
         if self.models:
-            return {f"{each.preset}.{key}": value for each in self.models for key, value in each._identify_models().items()}
+            return {f"{each.preset}.{key}": value for each in self.models for key, value in each.model_facts().items()}
         settings = to_dict(check_settings(self.model_class.Config, self.model_settings))
         return settings | dict.fromkeys(VOCABULARY_FIELDS & settings.keys())
 
@@ -119,11 +176,7 @@ class TrainingParts:
 
 
 def resolve_parts(
-    start: object,
-    model: Mapping[str, Any] | None = None,
-    tokenizer: Mapping[str, Any] | None = None,
-    training: Mapping[str, Any] | None = None,
-    initial_weights: Any = None,
+    start: object, model: Any = None, tokenizer: Any = None, training: Any = None, initial_weights: Any = None
 ) -> TrainingParts:
     """Return the parts of a run.
 
@@ -135,35 +188,19 @@ def resolve_parts(
     Raises:
         ReviewgenError: There is no such preset, the model cannot be trained further, or a setting is unusable.
     """
-    parts = _resolve(start, model, tokenizer, training)
-    return parts if initial_weights is None else _with_initial_weights(parts, initial_weights)
-
-
-def _resolve(start: object, model: Any, tokenizer: Any, training: Any) -> TrainingParts:
     if isinstance(start, ReviewModel):
-        return _from_model(start, model, tokenizer, training)
-    if not isinstance(start, str) or (os.path.isdir(start) and start not in preset_names()):  # noqa: PTH112  Path raises for a name that is too long
+        parts = _from_model(start, model, tokenizer, training)
+    elif not isinstance(start, str) or (os.path.isdir(start) and start not in preset_names()):  # noqa: PTH112  Path raises for a name that is too long
         raise ConfigError(
             f"{start!s:.60} is not the name of a preset. To train a saved model further, write --from {start!s:.60} on the "
             "command line, and reviewgen.train(reviewgen.load(...), ...) in Python."
         )
-    preset = find_preset(start)
-    make = _from_blend if preset.parts else _from_preset
-    return make(start, preset, model, tokenizer, training)
-
-
-def _with_initial_weights(parts: TrainingParts, file: Any) -> TrainingParts:
-    """Return the parts of a model that starts from a file, and whose size the user has chosen to fit it.
-
-    Raises:
-        ConfigError: The file cannot be read, or the model cannot start from it.
-    """
-    if parts.trained is not None:
-        raise ConfigError("A model that is trained further has its weights already: leave out initial_weights.")
-    if parts.models:
-        names = " or ".join(each.preset for each in parts.models)
-        raise ConfigError(f"{parts.preset} is a blend of several models: give initial_weights to one of them, {names}.")
-    return replace(parts, initial_weights=InitialWeights.find(file, parts.model_class, parts.preset), sizes=None)
+    else:
+        preset = find_preset(start)
+        parts = (_from_blend if preset.parts else _from_preset)(start, preset, model, tokenizer, training)
+    if initial_weights is None:
+        return parts
+    return replace(parts, initial_weights=InitialWeights.find(initial_weights, parts), sizes=None)
 
 
 def merge_settings(config: type, defaults: Mapping[str, Any], own: Mapping[str, Any] | None, group: str) -> dict[str, Any]:
@@ -198,9 +235,14 @@ def _from_preset(
 ) -> TrainingParts:
     model_class, model_plugin = find_model(preset.model)
     tokenizer_class, tokenizer_plugin = find_tokenizer(preset.tokenizer)
-    _check_config(model_class, model_plugin, required="vocab_size")
-    _check_config(tokenizer_class, tokenizer_plugin)
+    for plugin_class, plugin in (model_class, model_plugin), (tokenizer_class, tokenizer_plugin):
+        config: Any = getattr(plugin_class, "Config", None)
+        is_usable = isinstance(plugin_class, type) and isinstance(config, type) and is_dataclass(config)
+        if not is_usable or (plugin is model_plugin and "vocab_size" not in fields_of(config)):
+            needed = "a class, with a frozen keyword-only dataclass Config" + " that has vocab_size" * (plugin is model_plugin)
+            raise BrokenPlugin(f"The {plugin.kind} {plugin.name!r} of {plugin.package} cannot be used: it must be {needed}.")
     model_settings = merge_settings(model_class.Config, preset.model_settings, model, "model")
+    tokenizer_settings = merge_settings(tokenizer_class.Config, preset.tokenizer_settings, tokenizer, "tokenizer")
     check_settings(model_class.Config, model_settings)  # a bad value is refused before any work
     return TrainingParts(
         preset=name,
@@ -209,97 +251,48 @@ def _from_preset(
         model_settings=model_settings,
         tokenizer_class=tokenizer_class,
         tokenizer_plugin=tokenizer_plugin,
-        tokenizer_config=from_dict(
-            tokenizer_class.Config, merge_settings(tokenizer_class.Config, preset.tokenizer_settings, tokenizer, "tokenizer")
-        ),
+        tokenizer_config=from_dict(tokenizer_class.Config, tokenizer_settings),
         training=from_dict(TrainingConfig, merge_settings(TrainingConfig, preset.training_settings, training, "training")),
         generation=from_dict(GenerationConfig, preset.generation_settings),
         trained=trained,
-        sizes=_size_options(preset, set(model or {}), set(training or {})),
+        sizes=_size_options(preset, set(model or ()), set(training or ())),
     )
-
-
-def _check_config(plugin_class: Any, plugin: Plugin, required: str | None = None) -> None:
-    """Raise if a plugin is not a class with settings.
-
-    Raises:
-        BrokenPlugin: It has no dataclass ``Config``, or that one has not the required field.
-    """
-    config = getattr(plugin_class, "Config", None)
-    if not isinstance(plugin_class, type):
-        problem = f"it must be a class; got {ascii(plugin_class)[:60]}"
-    elif not (isinstance(config, type) and is_dataclass(config)):
-        problem = f"{plugin_class.__name__}.Config must be a frozen keyword-only dataclass of its settings"
-    elif required is not None and required not in fields_of(config):
-        problem = f"{plugin_class.__name__}.Config must have the field {required}: int"
-    else:
-        return
-    raise BrokenPlugin(f"The {plugin.kind} {plugin.name!r} of {plugin.package} cannot be used: {problem}.")
 
 
 def _from_blend(name: str, preset: Preset, model: Any, tokenizer: Any, training: Any) -> TrainingParts:
     """Return the parts of a blend and of each of its models, which get its tokenizer and the model settings that are theirs."""
     presets = {part: find_preset(part) for part in preset.parts}
-    _refuse_parts(name, preset, presets)
-    own = _share_settings(
-        {part: find_model(each.model)[0].Config for part, each in presets.items()}, preset.model_settings, model
-    )
-    models = [
-        _from_preset(part, _with_settings_of(preset, each), own[part], tokenizer, training) for part, each in presets.items()
-    ]
+    if len(presets) < 2 or any(each.parts or each.tokenizer != preset.tokenizer for each in presets.values()):
+        raise ConfigError(
+            f"The preset {name!r} cannot be trained: a blend is made of two or more single models of one tokenizer."
+        )
+    configs = {part: find_model(each.model)[0].Config for part, each in presets.items()}
+    own = _share_settings(configs, preset.model_settings, model) if isinstance(model, Mapping | None) else None
+    models = []
+    for part, each in presets.items():
+        shared = {**each.training_settings, **preset.training_settings}
+        each = replace(each, tokenizer_settings=preset.tokenizer_settings, training_settings=shared)
+        models.append(_from_preset(part, each, model if own is None else own[part], tokenizer, training))
     first, *others = models
     if first.is_counted or not all(each.is_counted for each in others):
         raise ConfigError(
             f"The preset {name!r} cannot be trained: the first model of a blend is trained by gradient, the others by counting."
         )
     model_class, model_plugin = find_model("blend")
-    return replace(
-        first,
-        preset=name,
-        model_class=model_class,
-        model_plugin=model_plugin,
-        model_settings={},
-        generation=from_dict(GenerationConfig, preset.generation_settings),
-        sizes=None,
-        models=(*others, first),
-    )
+    generation = from_dict(GenerationConfig, preset.generation_settings)
+    blend = {"preset": name, "model_class": model_class, "model_plugin": model_plugin, "generation": generation}
+    return replace(first, **blend, model_settings={}, sizes=None, models=(*others, first))
 
 
-def _with_settings_of(blend: Preset, part: Preset) -> Preset:
-    """Return the preset of one model of a blend, with the blend's tokenizer and training settings."""
-    training = {**part.training_settings, **blend.training_settings}
-    return replace(part, tokenizer_settings=blend.tokenizer_settings, training_settings=training)
-
-
-def _refuse_parts(name: str, blend: Preset, presets: Mapping[str, Preset]) -> None:
-    """Raise if the presets that a blend names are not two or more single models with its tokenizer."""
-    reason = "it names fewer than two" if len(presets) < 2 else None
-    for part, preset in presets.items():
-        if preset.parts:
-            reason = f"{part} is a blend itself"
-        elif preset.tokenizer != blend.tokenizer:
-            reason = f"{part} has another tokenizer"
-    if reason is not None:
-        raise ConfigError(
-            f"The preset {name!r} cannot be trained: a blend is made of single models of one tokenizer, and {reason}."
-        )
-
-
-def _share_settings(configs: Mapping[str, type], defaults: Mapping[str, Any], own: Any) -> dict[str, Any]:
-    """Return the model settings of each preset of a blend: those that its config has.
+def _share_settings(configs: Mapping[str, type], defaults: Mapping[str, Any], own: Any) -> dict[str, dict[str, Any]]:
+    """Return the model settings of each preset of a blend: those that its config has; the first one refuses what none has.
 
     Raises:
-        ConfigError: A setting is not one of theirs, or several have it.
+        ConfigError: Several have a setting.
     """
-    if not isinstance(own, Mapping | None):
-        return dict.fromkeys(configs, own)  # refused where it is merged
     shared: dict[str, dict[str, Any]] = {part: {} for part in configs}
-    names = " and ".join(configs)
     for setting, value in {**defaults, **(own or {})}.items():
-        owners = [part for part, config in configs.items() if setting in fields_of(config)]
-        if not owners:
-            known = [each for config in configs.values() for each in fields_of(config)]
-            raise ConfigError(f"model: {setting!r} is not a setting of {names}. {did_you_mean(setting, known)}")
+        owners = [part for part, config in configs.items() if setting in fields_of(config)] or list(configs)[:1]
         if len(owners) > 1 and setting not in VOCABULARY_FIELDS:  # that is refused where it is merged
             raise ConfigError(
                 f"model.{setting} is a setting of {' and of '.join(owners)}: train them separately, and combine them with "
@@ -313,42 +306,70 @@ def _size_options(preset: Preset, model: set[str], training: set[str]) -> SizeOp
     """Return the sizes to choose from, given the names of the settings that the user has set; None if one of them is a size."""
     if not preset.sizes or any(model & set(size) for size in preset.sizes):
         return None
-    own = replace(
-        preset,
-        by_epochs=_without(preset.by_epochs, model),
-        training_by_epochs=_without(preset.training_by_epochs, training),
-    )
+
+    def without(by_epochs: Sequence[tuple[float, Mapping[str, Any]]], names: set[str]) -> Any:
+        return tuple((epochs, {name: each[name] for name in each if name not in names}) for epochs, each in by_epochs)
+
+    by_epochs, training_by_epochs = without(preset.by_epochs, model), without(preset.training_by_epochs, training)
+    own = replace(preset, by_epochs=by_epochs, training_by_epochs=training_by_epochs)
     return SizeOptions(own, may_grow_batch=not {"batch_size", "bptt"} & training)
-
-
-def _without(
-    by_epochs: Sequence[tuple[float, Mapping[str, Any]]], names: set[str]
-) -> tuple[tuple[float, Mapping[str, Any]], ...]:
-    """Return settings by epochs without those of some names."""
-    return tuple(
-        (epochs, {name: value for name, value in settings.items() if name not in names}) for epochs, settings in by_epochs
-    )
 
 
 def _from_model(trained: ReviewModel, model: Any, tokenizer: Any, training: Any) -> TrainingParts:
     """Return the parts of a trained model, whose settings replace the preset's."""
     bundle = trained.bundle
-    refuse_untrainable(trained)
+    name = bundle.source or f"This {trained.preset} model"
+    if isinstance(bundle.model, Blend | CountTrained) or not isinstance(bundle.model, nn.Module):
+        what = "a blend: train one of its models further, and blend them again"
+        if isinstance(bundle.model, CountTrained):
+            what = "trained by counting: train another on the new texts, and combine the two with reviewgen blend"
+        raise ConfigError(f"{name} has no weights that can be trained further, since it is {what}.")
     try:
         usual = find_preset(trained.preset).training_settings
     except PluginError:  # its package is not installed any more, or another one has the name; or composed in another process
         usual = {}
     peak = _PEAK_SHARE * usual.get("learning_rate", TrainingConfig().learning_rate)
-    settings = without_vocabulary(to_dict(bundle.model.config))
     own = Preset(
         model=name_of("model", bundle.model_plugin.name, bundle.model_plugin.package),
         tokenizer=name_of("tokenizer", bundle.tokenizer_plugin.name, bundle.tokenizer_plugin.package),
-        model_settings=settings,
+        model_settings=without_vocabulary(to_dict(bundle.model.config)),
         tokenizer_settings=to_dict(bundle.tokenizer_config),
         training_settings={**usual, "learning_rate": peak, "warmup": _WARMUP},
         generation_settings=to_dict(bundle.generation),
     )
     parts = _from_preset(trained.preset, own, model, tokenizer, training, trained)
-    refuse_other_tokenizer(parts.tokenizer_config, bundle.tokenizer_config)
-    refuse_other_predictions(parts.model_class, parts.model_settings, bundle.model, sorted(model or {}))
+    kept = to_dict(bundle.tokenizer_config)
+    for setting, value in to_dict(parts.tokenizer_config).items():
+        if value != kept[setting]:
+            raise ConfigError(
+                f"A model that is trained further keeps its tokenizer, of {setting}={kept[setting]}, so tokenizer.{setting} "
+                f"cannot be {value}: leave it out, or train a model from scratch."
+            )
+    if model and (reason := _find_difference(parts, bundle.model)):
+        values = ", ".join(f"model.{setting}={parts.model_settings[setting]}" for setting in sorted(model))
+        raise ConfigError(
+            f"The trained weights do not fit {values}: {reason}. When a model is trained further, only settings that do not "
+            "change its predictions can differ, such as dropout."
+        )
     return parts
+
+
+def _find_difference(parts: TrainingParts, trained: Any) -> str | None:
+    """Return why a trained model's weights cannot be used with other settings: they need other tensors, or predict otherwise."""
+    kept = to_dict(trained.config)
+    ids = {name: kept[name] for name in VOCABULARY_FIELDS if name in kept}
+    config = from_dict(parts.model_class.Config, parts.model_settings | ids)
+    try:
+        changed = parts.model_class(config)
+        changed.load_state_dict(trained.state_dict())
+    except (RuntimeError, MemoryError, OverflowError) as error:
+        return _last_line(error)
+    probe = torch.arange(_PROBE_TOKENS).unsqueeze(0) * 7 % config.vocab_size  # (1, T)
+    with torch.inference_mode():
+        one, other = (each.eval()(probe, each.initial_state(1))[0] for each in (changed, trained))
+    return None if torch.allclose(one, other, rtol=_TOLERANCE, atol=_TOLERANCE) else "it would predict something else"
+
+
+def _last_line(error: BaseException) -> str:
+    """Return the last line of an error, which of torch's says which tensor does not fit."""
+    return str(error).strip().splitlines()[-1].strip()

@@ -1,112 +1,169 @@
-"""The plan of a run: everything that is decided before anything is read; a value that is checked when it is made."""
+"""The plan of a training: everything that is decided and checked before anything is read."""
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from reviewgen.config import check_seed, from_dict, parse_duration
-from reviewgen.data import DataConfig, StoreFolder, Texts, find_store
-from reviewgen.errors import ConfigError, quoted
+from reviewgen.config import MAX_RECORD, ReadingOptions, check_seed, from_dict, parse_duration, read_json, to_dict
+from reviewgen.data import DataConfig, StoreFolder, Texts, digest_tokenizer, find_store
+from reviewgen.errors import ConfigError, DataError, ReviewgenError, quoted
 from reviewgen.evaluation import find_metrics
+from reviewgen.model.layout import TRAINING
 from reviewgen.processes import resumes_by_itself
-from reviewgen.runs.finished import discard_finished
-from reviewgen.runs.further import keep_reading
-from reviewgen.runs.options import TrainOptions
 from reviewgen.runs.parts import TrainingParts, resolve_parts
-from reviewgen.runs.prepared import fit_store
 from reviewgen.runs.tracking import check_tracker
-from reviewgen.storage import refuse_existing, to_path
+from reviewgen.storage import Job, refuse_existing, to_path
 from reviewgen.training import Budget
+
+SETTINGS = "settings_digest"
+"""Where the record of a training has the digest of what decides the run besides its corpus."""
+
+PARTIAL = ".partial"
+"""The end of the name of the folder of unfinished work."""
 
 DEFAULT_BUDGET = "2m"
 _MAX_LENGTH = 1_000_000_000  # steps or epochs
+_FREE = ("checkpoint_seconds", "checkpoints_kept", "device", "metrics")  # settings that may change when a run is resumed
+_CLEANING = ("lowercase", "strip_markdown", "fix_encoding", "clean")
 
 
-@dataclass(frozen=True, kw_only=True)
-class RunLength:
-    """How long a run trains: exactly one of the three is given."""
+class TrainOptions(ReadingOptions, total=False):
+    """The keywords of ``reviewgen.train`` and ``TrainingRun``; ``sweep`` and ``tune`` take those that apply to several trainings.
 
-    seconds: float | None = None  # of training
-    steps: int | None = None
-    epochs: float | None = None
+    Attributes:
+        validation: A second source to validate on, instead of a part of the first.
+        validation_split: The split of a dataset to validate on; of the first source if ``validation`` is not given.
+        near_duplicates: A similarity from 0.3 to 1; of texts that are at least as similar, only the first is kept. 0.8 finds
+            texts that differ slightly. Needs rensa.
+        decontaminate: Leave out held-out texts that share a run of this many characters with a training text.
+        out: A folder to save the model in; it must not exist.
+        budget: Training time ("2m", "90s", seconds), from the end of the first step to the last evaluation. Default: two minutes.
+        steps: Train for this number of steps, instead of a budget.
+        epochs: Train for this number of passes over the corpus, instead of a budget.
+        seed: Seed of the initial weights, the order of the texts and dropout. Default: 0.
+        model: Model settings that differ from the preset's. When a trained model is trained further, only settings that do not
+            change its predictions can differ, such as dropout.
+        tokenizer: Tokenizer settings that differ from the preset's. A trained model keeps its own.
+        training: Training settings that differ from the preset's. When a trained model is trained further, the learning rate
+            peaks at half of its preset's.
+        initial_weights: A safetensors file of another source whose tensors a new model starts from, if the model supports that.
+        conditions: Columns beside the text, as in ["stars"], that the model is conditioned on.
+        log: Also log the curves to a tracker of accelerate, which must be installed: "tensorboard", "wandb", "mlflow" ...
+        resume: Resume an interrupted run of the same arguments from its last checkpoint in ``<out>.run``.
+    """
 
-    @classmethod
-    def parse(cls, budget: str | float | None, steps: int | None, epochs: float | None) -> "RunLength":
-        """Return the length that the user has given, two minutes by default.
+    validation: Any
+    validation_split: str | None
+    near_duplicates: float | None
+    decontaminate: int | None
+    out: str | Path | None
+    budget: str | float | None
+    steps: int | None
+    epochs: float | None
+    seed: int
+    model: Mapping[str, Any] | None
+    tokenizer: Mapping[str, Any] | None
+    training: Mapping[str, Any] | None
+    initial_weights: str | Path | None
+    conditions: Sequence[str]
+    log: str | None
+    resume: bool
 
-        Raises:
-            ConfigError: Several are given, or the one that is given is out of range.
-        """
-        if sum(value is not None for value in (budget, steps, epochs)) > 1:
-            raise ConfigError("Give one of budget, steps and epochs.")
-        for name, value, types in (("steps", steps, int), ("epochs", epochs, int | float)):
-            if value is not None and (isinstance(value, bool) or not isinstance(value, types) or not 0 < value < _MAX_LENGTH):
-                raise ConfigError(f"{name} must be a number above 0 and below {_MAX_LENGTH:,}; got {quoted(value)}.")
-        if steps is None and epochs is None:
-            return cls(seconds=parse_duration(DEFAULT_BUDGET if budget is None else budget))
-        return cls(steps=steps, epochs=epochs)
 
-    def budget(self) -> Budget:
-        """Return when a training ends."""
-        return Budget(seconds=self.seconds, steps=self.steps, epochs=self.epochs)
+class CorpusOptions(ReadingOptions, total=False):
+    """The keywords of ``reviewgen.corpus``; see ``TrainOptions``."""
 
-    def part(self, spent: float, share: float) -> "RunLength":
-        """Return the length of a training that gets a share of the time that is not spent; the same if it is not a time."""
-        return self if self.seconds is None else RunLength(seconds=share * max(0.0, self.seconds - spent))
+    validation: Any
+    validation_split: str | None
+    conditions: Sequence[str]
+    near_duplicates: float | None
+    decontaminate: int | None
 
-    def to_json(self) -> dict[str, Any]:
-        """Return it as JSON values."""
-        return {"seconds": self.seconds, "steps": self.steps, "epochs": self.epochs}
+
+class PrepareOptions(CorpusOptions, total=False):
+    """The keywords of ``reviewgen.prepare``; see ``TrainOptions``."""
+
+    tokenizer: Mapping[str, Any] | None
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingPlan:
-    """What is trained, on which texts, for how long, and where the model is saved."""
+    """What is trained, on which texts, for how long, and where the model is saved.
+
+    Attributes:
+        parts: The plugins, their settings, and the model that is trained further.
+        texts: Which texts, and how they are read.
+        length: How long.
+        seed: Seed of the initial weights, the order of the texts and dropout.
+        out: The folder that the model is saved in.
+        log: The tracker.
+        resume: Whether an interrupted run is resumed.
+        store: The token store, if the source is a prepared one.
+    """
 
     parts: TrainingParts
     texts: Texts
-    length: RunLength
+    length: Budget
     seed: int
-    out: Path | None
-    log: str | None  # the tracker
-    resume: bool
-    store: StoreFolder | None = None  # if the source is a prepared token store
-
-    @property
-    def source(self) -> Any:
-        """The source of the texts."""
-        return self.texts.source
-
-    @property
-    def validation(self) -> Any:
-        """The source to validate on; None for a part of the first."""
-        return self.texts.validation
-
-    @property
-    def data(self) -> DataConfig:
-        """How the texts are read."""
-        return self.texts.config
+    out: Path | None = None
+    log: str | None = None
+    resume: bool = False
+    store: StoreFolder | None = None
 
     @property
     def preset(self) -> str:
         """The name of the preset."""
         return self.parts.preset
 
-    def identity(self) -> dict[str, Any]:
-        """Return what decides the weights besides the corpus, the seed and the length, as JSON values by group."""
-        return {**self.parts.identity(), "data": self.data.facts()}
+    @property
+    def data(self) -> DataConfig:
+        """How the texts are read."""
+        return self.texts.config
+
+    def facts(self) -> dict[str, Any]:
+        """Return what decides the weights besides the corpus, as JSON values by dotted name."""
+        parts = self.parts
+        groups = {
+            "model": parts.model_facts(),
+            "tokenizer": to_dict(parts.tokenizer_config),
+            "training": {name: value for name, value in to_dict(parts.training).items() if name not in _FREE},
+            "data": self.data.facts(),
+            "budget": vars(self.length),
+        }
+        return {
+            "preset": self.preset,
+            "seed": self.seed,
+            "from": None if parts.trained is None else parts.trained.digest,
+            "initial_weights": None if parts.initial_weights is None else parts.initial_weights.digest,
+        } | {f"{group}.{name}": value for group, values in groups.items() for name, value in values.items()}
 
     def digest(self) -> str:
-        """Return the SHA-256 of what decides the weights besides the corpus."""
-        values = {"preset": self.preset, "seed": self.seed, "length": self.length.to_json(), **self.identity()}
-        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+        """Return the SHA-256 of ``facts``."""
+        return hashlib.sha256(json.dumps(self.facts(), sort_keys=True).encode()).hexdigest()
 
-    def of_model(self, parts: TrainingParts, length: RunLength) -> "TrainingPlan":
+    def of_model(self, parts: TrainingParts, length: Budget) -> "TrainingPlan":
         """Return the plan of one model of a blend, which is not saved by itself."""
-        return replace(self, parts=parts, length=length, out=None, log=None)
+        return replace(self, parts=parts, length=length, out=None, log=None, resume=False)
+
+
+def parse_length(budget: str | float | None, steps: int | None, epochs: float | None) -> Budget:
+    """Return how long a run trains, as the user has said; two minutes by default.
+
+    Raises:
+        ConfigError: Several are given, or the one that is given is out of range.
+    """
+    if sum(value is not None for value in (budget, steps, epochs)) > 1:
+        raise ConfigError("Give one of budget, steps and epochs.")
+    for name, value, types in (("steps", steps, int), ("epochs", epochs, int | float)):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, types) or not 0 < value < _MAX_LENGTH):
+            raise ConfigError(f"{name} must be a number above 0 and below {_MAX_LENGTH:,}; got {quoted(value)}.")
+    if steps is None and epochs is None:
+        return Budget(seconds=parse_duration(DEFAULT_BUDGET if budget is None else budget))
+    return Budget(steps=steps, epochs=epochs)
 
 
 def make_plan(start: Any, source: Any, options: TrainOptions) -> TrainingPlan:
@@ -120,52 +177,111 @@ def make_plan(start: Any, source: Any, options: TrainOptions) -> TrainingPlan:
     Raises:
         ReviewgenError: A setting, the preset or the output folder is unusable.
     """
-    out = options.get("out")
-    folder = None if out is None else to_path("out", out)
-    if folder is not None:
-        discard_finished(folder)
-        if not resumes_by_itself():  # else this may be the model that the job has saved before it was restarted; see RunFolder
-            refuse_existing(folder)
-    parts = resolve_parts(
-        start, options.get("model"), options.get("tokenizer"), options.get("training"), options.get("initial_weights")
-    )
+    out = None if (given := options.get("out")) is None else to_path("out", given)
+    if out is not None:
+        discard_finished(out)
+        if not resumes_by_itself():  # else this may be the model that the job has saved before it was restarted
+            refuse_existing(out)
+    groups = (options.get(group) for group in ("model", "tokenizer", "training", "initial_weights"))
+    parts = resolve_parts(start, *groups)
     find_metrics(parts.training.metrics)  # one that is not installed is refused before anything is read
     check_tracker(options.get("log"))
     data, store = data_config(options, parts.trained), find_store(source)
-    texts = Texts(
-        source,
-        data if store is None else fit_store(store, parts, data, options.get("validation")),
-        options.get("validation"),
-        options.get("validation_split"),
-        options.get("near_duplicates"),
-        options.get("decontaminate"),
-        allow_missing=parts.trained is not None,
-    )
-    texts.check()
+    if store is not None:
+        data = _fit_store(store, parts, data, options.get("validation"))
     return TrainingPlan(
         parts=parts,
-        texts=texts,
-        length=RunLength.parse(options.get("budget"), options.get("steps"), options.get("epochs")),
+        texts=make_texts(source, options, data, allow_missing=parts.trained is not None),
+        length=parse_length(options.get("budget"), options.get("steps"), options.get("epochs")),
         seed=check_seed(options.get("seed", 0)),
-        out=folder,
+        out=out,
         log=options.get("log"),
         resume=options.get("resume", False),
         store=store,
     )
 
 
+def make_texts(source: Any, options: Mapping[str, Any], config: DataConfig, *, allow_missing: bool = False) -> Texts:
+    """Return which texts a corpus is made of, checked.
+
+    Raises:
+        ConfigError: An option is unusable.
+    """
+    filters = options.get("near_duplicates"), options.get("decontaminate")
+    texts = Texts(source, config, options.get("validation"), options.get("validation_split"), *filters, allow_missing)
+    texts.check()
+    return texts
+
+
+def read_training(out: Path) -> dict[str, Any]:
+    """Return the record of a saved model; an empty one if there is none, or it is damaged."""
+    with contextlib.suppress(OSError, ValueError):
+        if isinstance(training := read_json(out / TRAINING, MAX_RECORD), dict):
+            return training
+    return {}
+
+
+def discard_finished(out: Path) -> None:
+    """Remove the folder of a run that has saved its model in ``out`` and was killed before it could remove the folder."""
+    settings = read_training(out).get(SETTINGS)
+    if settings is not None and out.with_name(f"{out.name}{PARTIAL}").is_dir():
+        with contextlib.suppress(ReviewgenError, OSError), Job(out, {SETTINGS: settings}) as job:
+            job.clear()
+
+
 def data_config(options: Mapping[str, Any], trained: Any = None) -> DataConfig:
-    """Return how the corpus is read: as the user has chosen, else by the defaults; a trained model keeps its conditions."""
-    cleaning: Mapping[str, Any] = {name: options.get(name) for name in ("lowercase", "strip_markdown", "fix_encoding", "clean")}
-    reading = {
-        "text_column": options.get("text_column"),
-        "documents": options.get("documents", "line"),
-        "conditions": options.get("conditions", ()),
-        "max_text_characters": options.get("max_text_characters", DataConfig.max_text_characters),
-        "sql": options.get("sql"),
-        "subset": options.get("subset"),
-        "dataset_split": options.get("split"),
-        **DataConfig().cleaning,
-        **{name: value for name, value in cleaning.items() if value is not None},
-    }
-    return from_dict(DataConfig, reading if trained is None else keep_reading(trained, reading))
+    """Return how the corpus is read: as the user has chosen, else by the defaults.
+
+    A model that is trained further keeps its conditions, and its texts are cleaned at least as those before.
+
+    Raises:
+        ConfigError: An option is unusable, or the trained model does not have one of the conditions.
+    """
+    names = ("text_column", "documents", "conditions", "max_text_characters", "sql", "subset", "split", *_CLEANING)
+    given = {name: options[name] for name in names if options.get(name) is not None}
+    if "split" in given:
+        given["dataset_split"] = given.pop("split")
+    if trained is None:
+        return from_dict(DataConfig, given)
+    names, before = trained.conditions.names, trained.training.get("data", {})
+    if new := [name for name in given.get("conditions", ()) if name not in names]:
+        raise ConfigError(
+            f"A model that is trained further keeps its conditions ({', '.join(names) or 'none'}), so {quoted(new[0])} cannot be "
+            "one of them: train a model from scratch."
+        )
+    cleaning = {name: given.get(name, False) or bool(before.get(name)) for name in _CLEANING[:3]}
+    clean = given.get("clean", True) and before.get("clean", True)
+    return from_dict(DataConfig, {**given, **cleaning, "clean": clean, "conditions": names})
+
+
+def _fit_store(store: StoreFolder, parts: TrainingParts, data: DataConfig, validation: Any) -> DataConfig:
+    """Return how the texts of a store were read, after checking that a training can use it.
+
+    Raises:
+        ConfigError: The tokenizer, its settings or how the texts were read differ.
+        DataError: The store has no facts, as one of the token cache.
+    """
+    trained, plugin, plain = parts.trained, parts.tokenizer_plugin, DataConfig()
+    try:
+        made, stored = store.facts["tokenizer"], from_dict(DataConfig, dict(store.facts["reading"]))
+        reading = {name: getattr(stored, name) for name in plain.facts()}
+        before = {"tokenizer": made["name"], "package": made["package"]}
+        before |= {f"tokenizer.{name}": value for name, value in made["settings"].items()}
+        identity = made["digest"], store.facts["conditions"]
+    except (KeyError, TypeError, AttributeError):
+        raise DataError(f"{store.name} is not a prepared token store, or it is damaged. Prepare it again.") from None
+    if validation is not None:
+        raise ConfigError(f"The validation texts of the token store {store.name} are in it: leave validation out.")
+    asked = {"tokenizer": plugin.name, "package": plugin.package}
+    if trained is None:
+        asked |= {f"tokenizer.{name}": value for name, value in to_dict(parts.tokenizer_config).items()}
+        asked |= {name: getattr(data, name) for name in reading if getattr(data, name) != getattr(plain, name)}
+    elif identity != (digest_tokenizer(trained.tokenizer), trained.conditions.to_json()):
+        raise ConfigError(f"The tokenizer or the conditions of the token store {store.name} are not those of the model.")
+    for name, value in asked.items():
+        if (given := (before | reading).get(name)) != value:
+            raise ConfigError(
+                f"The token store {store.name} was prepared with {name}={quoted(given)}, not {quoted(value)}: leave that out, or "
+                "prepare another store."
+            )
+    return stored

@@ -12,19 +12,6 @@ from reviewgen.pictures import AXES, LearningCurves, draw_curves, find_curves, r
 from reviewgen.storage import to_path
 
 
-def read_curves(source: str | Path, name: str | None = None) -> LearningCurves:
-    """Read a saved model's learning curves; neither its weights nor its plugins are loaded.
-
-    Args:
-        source: A folder, or a repository on the Hub.
-        name: The model's name in the picture; the name of the folder if not given.
-
-    Raises:
-        BundleError: The folder is missing, damaged or not a saved model, or it has no curves.
-    """
-    return find_curves(read_training(locate(source).folder), name or _name(source))
-
-
 def plot_training(
     sources: Sequence[str | Path],
     file: str | Path,
@@ -45,9 +32,10 @@ def plot_training(
         raise ConfigError(f"Curves cannot be drawn against {quoted(against)}. {did_you_mean(against, AXES)}")
     file = to_path("file", file)
     refuse_plot(file, overwrite)
-    names = _names(sources)
-    runs = [read_curves(source, name) for source, name in zip(sources, names, strict=True)]
-    listed = [name for number, name in enumerate(metrics) if name not in metrics[:number]]
+    names = [_name(source) for source in sources]  # two folders of one name get the whole source
+    names = [str(source) if names.count(name) > 1 else name for source, name in zip(sources, names, strict=True)]
+    runs = [find_curves(read_training(locate(source).folder), name) for source, name in zip(sources, names, strict=True)]
+    listed = list(dict.fromkeys(metrics))
     known = {name for run in runs for name in run.metrics}
     if unknown := [name for name in listed if name not in known]:
         raise ConfigError(f"No evaluation has the metric {quoted(unknown[0])}. {did_you_mean(unknown[0], known)}")
@@ -58,12 +46,6 @@ def plot_training(
 def picture_name(sources: Sequence[str | Path]) -> Path:
     """Return the default file of a picture, in the current folder."""
     return Path(f"{_name(sources[0])}.png" if len(sources) == 1 else "curves.png")
-
-
-def _names(sources: Sequence[str | Path]) -> list[str]:
-    """Return a name for each source: that of its folder, or the whole source if two folders have the same name."""
-    names = [_name(source) for source in sources]
-    return [str(source) if names.count(name) > 1 else name for source, name in zip(sources, names, strict=True)]
 
 
 def _name(source: str | Path) -> str:

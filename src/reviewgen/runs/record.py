@@ -1,5 +1,11 @@
-"""The record of a run: what it has reported so far, and the parts of ``training.json``; all JSON values."""
+"""The record of a run: what it has reported so far, its learning curves, and ``training.json``; all JSON values.
 
+The loss of one step is noisy, so means are kept: over the steps since the last evaluation, and since the last point of a
+thinned curve. Their sums stay on the device; converting one to a number waits for the device, a few hundred times a run.
+"""
+
+import copy
+import math
 import os
 import platform
 from collections.abc import Mapping, Sequence
@@ -8,19 +14,37 @@ from datetime import UTC, datetime
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from reviewgen.conditions import Conditions
-from reviewgen.config import MAX_RECORD, dump_json
-from reviewgen.data import SPLITS, Corpus, TokenStore
+from reviewgen.data import TokenStore
+from reviewgen.evaluation import finite
 from reviewgen.model import ReviewModel
 from reviewgen.novelty import COPY_CHARACTERS, CompactIndex, Index
-from reviewgen.runs.curves import Curves
+from reviewgen.runs.tracking import TERM
 from reviewgen.training import Report
-from reviewgen.training.verdict import LAST
 
+_POINTS = 200  # of the thinned curve, spread evenly; the first step, the last one and the evaluations come on top
 _PAST = ("preset", "data", "parts", "steps", "seconds", "held_out", "parent")
 _CURVES = ("verdict", "evaluations", "curve")
 _ANCESTORS = 16  # trainings before that of the parent
+
+
+class Mean:
+    """The mean loss of some steps, and that of each of the model's own loss terms, by name; the plain loss has no name."""
+
+    def __init__(self, sums: Mapping[str, Tensor] | None = None, steps: int = 0) -> None:
+        self.sums, self.steps = dict(sums or {}), steps
+
+    def add(self, losses: Mapping[str, Tensor]) -> None:
+        """Add the losses of a step."""
+        self.sums = {name: loss + self.sums[name] if name in self.sums else loss for name, loss in losses.items()}
+        self.steps += 1
+
+    def take(self) -> dict[str, float]:
+        """Return the means, and start again."""
+        means = {name: float(total) / self.steps for name, total in self.sums.items()}
+        self.sums, self.steps = {}, 0
+        return means
 
 
 @dataclass(frozen=True)
@@ -31,61 +55,54 @@ class ChosenSize:
     training: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class CopyRates:
-    """Copy rates in characters; None if not measured.
+@dataclass
+class Curves:
+    """The learning curves of a run: its evaluations, and a thinned curve of the loss and the learning rate between them."""
 
-    Attributes:
-        generated: Of generated texts.
-        held_out: Of about as many characters of held-out texts.
-        texts: The number of the generated texts.
-        characters: The number of their characters.
-    """
+    targets_per_character: float = 1.0  # nats per token times this are nats per character
+    evaluations: list[dict[str, Any]] = field(default_factory=list)
+    points: list[dict[str, Any]] = field(default_factory=list)
 
-    generated: float | None = None
-    held_out: float | None = None
-    texts: int = 0
-    characters: int = 0
+    def curve(self) -> dict[str, list[Any]]:
+        """Return the points as a list per name."""
+        return {name: [point.get(name) for point in self.points] for name in (self.points[0] if self.points else ())}
 
 
 @dataclass
-class RunRecord:
+class RunRecord(Curves):
     """What a run has reported so far. Each checkpoint saves it as it is then, except for the last report.
 
     Attributes:
-        curves: The learning curves.
         notes: Sentences for the user, each once.
         size: The size that was chosen for the run's time budget, if any.
         last: The last report.
+        means: The losses since the last evaluation, and since the last point.
     """
 
-    curves: Curves
     notes: list[str] = field(default_factory=list)
     size: ChosenSize | None = None
     last: Report | None = None
+    means: tuple[Mean, Mean] = field(default_factory=lambda: (Mean(), Mean()))
 
     @classmethod
-    def restore(cls, targets_per_character: float, saved: Mapping[str, Any]) -> "RunRecord":
-        """Return the record that a checkpoint has saved; an empty one for an empty mapping.
-
-        Args:
-            targets_per_character: See ``Curves``.
-            saved: What ``to_checkpoint`` has returned.
-        """
-        evaluations = list(saved.get("evaluations", ()))
-        points = list(saved.get("points", ()))
-        curves = Curves(targets_per_character, evaluations, points, [dict(mean) for mean in saved.get("means", ())])
-        sizes = [ChosenSize(**size) for size in saved.get("size", ())]
-        return cls(curves, list(saved.get("notes", ())), sizes[0] if sizes else None)
+    def of(cls, store: TokenStore, conditions: int, saved: Mapping[str, Any]) -> "RunRecord":
+        """Return the record of a training on some texts: what a checkpoint has saved, or an empty one for an empty mapping."""
+        record = cls((store.tokens - len(store) * (1 + conditions)) / int(store.characters.sum()))
+        if saved:
+            record.evaluations, record.points, record.notes = (list(saved[name]) for name in ("evaluations", "points", "notes"))
+            record.size = ChosenSize(*saved["size"]) if saved["size"] else None
+            first, second = (Mean(*each) for each in saved["means"])
+            record.means = first, second
+        return record
 
     def to_checkpoint(self) -> dict[str, Any]:
         """Return what a checkpoint saves: JSON values and, in ``means``, tensors."""
         return {
             "notes": self.notes,
-            "size": [] if self.size is None else [{"model": dict(self.size.model), "training": dict(self.size.training)}],
-            "evaluations": self.curves.evaluations,
-            "points": self.curves.points,
-            "means": self.curves.means,
+            "size": [] if self.size is None else [dict(self.size.model), dict(self.size.training)],
+            "evaluations": self.evaluations,
+            "points": self.points,
+            "means": [[dict(mean.sums), mean.steps] for mean in self.means],
         }
 
     def note(self, *notes: str) -> None:
@@ -93,26 +110,40 @@ class RunRecord:
         self.notes += [note for note in notes if note not in self.notes]
 
     def add(self, report: Report) -> dict[str, Any] | None:
-        """Add a report; return what the curves keep of it, if anything."""
+        """Add a report; return what the curves keep of it, an evaluation, a point or both, if anything."""
         self.last = report
         self.note(*report.notes)
-        return self.curves.add(report)
+        kept: dict[str, Any] = {}
+        position = {
+            "step": report.step,
+            "progress": report.progress,
+            "seconds": round(report.seconds, 2),
+            "tokens_seen": report.tokens,
+            "learning_rate": report.learning_rate,
+        }
+        if report.loss is not None:
+            for mean in self.means:
+                mean.add({"": report.loss, **report.losses})
+            before = self.points[-1]["progress"] if self.points else -1.0
+            is_notable = report.sample is not None or report.stopped is not None
+            if is_notable or math.floor(report.progress * _POINTS) > math.floor(before * _POINTS):
+                length = {} if report.bptt is None else {"bptt": report.bptt}
+                kept = position | length | self._losses(self.means[1])
+                self.points.append(kept)
+        if report.sample is not None:
+            numbers = position | self._losses(self.means[0])
+            numbers |= {"is_best": report.is_best, "token_copy_rate": report.token_copy_rate, "metrics": dict(report.metrics)}
+            self.evaluations.append(finite(numbers | (asdict(report.evaluation) if report.evaluation else {})))
+            kept = self.evaluations[-1] | kept  # the loss is that since the last point, as at the others
+        return kept or None
 
-
-def corpus_facts(corpus: Corpus, stores: Mapping[str, TokenStore], conditions: Conditions) -> dict[str, Any]:
-    """Return where the texts came from, how many there are, their conditions, and what cleaning did."""
-    return {
-        "source": corpus.source.name,
-        "validation_source": corpus.validation[0].name if corpus.validation else None,
-        "validation_cleaning": asdict(corpus.validation[1]) if corpus.validation else None,
-        "text_column": corpus.source.text_column,
-        "fingerprint": corpus.fingerprint,
-        "split": {"method": corpus.split_method, "words": corpus.describe_held_out()},
-        "reviews": {split: corpus.count(split) for split in SPLITS},
-        "tokens": {split: stores[split].tokens for split in SPLITS},
-        "conditions": conditions.to_json(),
-        "cleaning": asdict(corpus.report),
-    }
+    def _losses(self, mean: Mean) -> dict[str, Any]:
+        """Return the mean losses since the last time, and take them from the mean; an infinite number becomes None."""
+        means = mean.take()
+        nats = means.pop("", None)
+        bits = None if nats is None else nats * self.targets_per_character / math.log(2)
+        own = {f"{TERM}{name}": value for name, value in means.items()}
+        return finite({"train_nats_per_token": nats, "train_bits_per_character": bits, **own})
 
 
 def progress_facts(last: Report | None, seconds: float, final_evaluation_seconds: float) -> dict[str, Any]:
@@ -143,54 +174,19 @@ def parent_facts(trained: ReviewModel | None, held_out_bits: float | None) -> di
     """
     if trained is None:
         return {}
-    parent = {"source": trained.bundle.source, "digest": trained.digest, "bits_per_character": held_out_bits}
-    kept = {name: trained.training[name] for name in _PAST if name in trained.training}
-    return {"parent": _forget(parent | kept, _ANCESTORS)}
-
-
-def _forget(record: Mapping[str, Any], ancestors: int) -> dict[str, Any]:
-    """Return a record with at most ``ancestors`` earlier trainings: JSON that is nested too deeply cannot be read again."""
-    if "parent" in record and ancestors:
-        return {**record, "parent": _forget(record["parent"], ancestors - 1)}
-    return {name: value for name, value in record.items() if name != "parent"}
-
-
-def thin_record(training: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a record that can be saved and read again: every other point of its curves is left out as often as needed.
-
-    The first evaluation, the best one and the last ones stay, and so in the records of a blend's models.
-    """
-    record = dict(training)
-    while not _can_be_saved(record) and (thinner := _thin(record)) != record:
-        record = thinner
-    return record
-
-
-def _can_be_saved(record: Mapping[str, Any]) -> bool:
-    try:
-        dump_json(record, MAX_RECORD)
-    except ValueError:
-        return False
-    return True
-
-
-def _thin(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a record without every other point of its curves."""
-    evaluations = list(record.get("evaluations", ()))
-    last = len(evaluations) - LAST - 1
-    best = max((number for number, each in enumerate(evaluations) if each["is_best"]), default=0)
-    thin = {
-        "evaluations": [each for number, each in enumerate(evaluations) if number % 2 == 0 or number >= last or number == best],
-        "curve": {name: values[::-2][::-1] for name, values in record.get("curve", {}).items()},
-        "parts": [_thin(part) for part in record.get("parts", ())],
-    }
-    return {name: thin.get(name, value) for name, value in record.items()}
+    parent: dict[str, Any] = {"source": trained.bundle.source, "digest": trained.digest, "bits_per_character": held_out_bits}
+    parent |= {name: copy.deepcopy(trained.training[name]) for name in _PAST if name in trained.training}
+    oldest: dict[str, Any] = parent
+    for _ in range(_ANCESTORS):  # JSON that is nested too deeply cannot be read again
+        oldest = oldest.get("parent", {})
+    oldest.pop("parent", None)
+    return {"parent": parent}
 
 
 def novelty_facts(
     index: Index | None,
     corpus: str | None,
-    copied: CopyRates,
+    copied: Mapping[str, Any],
     evaluations: Sequence[Mapping[str, Any]] = (),
     held_out_token_copy_rate: float | None = None,
 ) -> dict[str, Any] | None:
@@ -199,24 +195,24 @@ def novelty_facts(
     Args:
         index: The index; None without one.
         corpus: The fingerprint of the one corpus that all of this is about; a model that was trained further has seen others.
-        copied: The copy rates in characters.
+        copied: The copy rates in characters, as ``measure_texts`` returns them; empty if not measured.
         evaluations: Those of the training, for the share of 20-token windows that the index has found.
         held_out_token_copy_rate: The same share for held-out texts.
     """
-    if index is None and copied.generated is None:
+    if index is None and copied.get("copy_rate") is None:
         return None
     kept = [evaluation for evaluation in evaluations if evaluation["is_best"]]
-    facts = {
+    facts: dict[str, Any] = {
         "form": "none" if index is None else index.form,
         "corpus": corpus,
         "copy_characters": COPY_CHARACTERS,
-        "copy_rate": copied.generated,
-        "held_out_copy_rate": copied.held_out,
-        "copy_rate_texts": copied.texts,
-        "copy_rate_characters": copied.characters,
+        "copy_rate": None,
+        "held_out_copy_rate": None,
+        "copy_rate_texts": 0,
+        "copy_rate_characters": 0,
         "token_copy_rate": kept[-1]["token_copy_rate"] if kept else None,
         "held_out_token_copy_rate": held_out_token_copy_rate,
-    }
+    } | dict(copied)
     if isinstance(index, CompactIndex):
         rates = {str(length): rate for length, rate in index.false_positive_rates.items()}
         facts |= {"false_positive_rates": rates, "stride": index.stride}

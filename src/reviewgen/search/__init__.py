@@ -1,9 +1,7 @@
 """Several trainings of one preset: ``sweep`` tries the values of a setting, ``tune`` searches for the best settings.
 
-variants     trainings that differ in some settings, fitted on corpora that are prepared once
+variants     trainings that differ in some settings, on corpora that are prepared once
 sweep, tune  the implementations of ``reviewgen.sweep`` and ``reviewgen.tune``
-space        what is searched
-study        suggests settings, by optuna
 tune_sampling  compares the texts of generation settings with human ones
 """
 

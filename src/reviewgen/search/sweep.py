@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Unpack
@@ -10,9 +11,9 @@ from reviewgen.config import check_flags, check_list, check_text
 from reviewgen.errors import ConfigError, NotADistribution, quoted
 from reviewgen.evaluation import evaluate_documents, finite, sample_documents
 from reviewgen.pictures import new_figure, plain, refuse_plot, save_figure
-from reviewgen.runs.fit import Fit
-from reviewgen.runs.options import TrainOptions
-from reviewgen.search.variants import Variants, check_groups, refuse_options, split_name
+from reviewgen.runs import TrainingRun
+from reviewgen.runs.plan import TrainOptions
+from reviewgen.search.variants import Variants, check_values
 
 _TRAIN_TOKENS = 100_000  # of the training text, scored
 
@@ -42,44 +43,31 @@ def sweep(
     **options: Unpack[TrainOptions],
 ) -> Iterator[SweepRow]:
     """Train a preset with each value of a setting; see ``reviewgen.sweep``."""
-    refuse_options(options, "sweep", ("setting", "values", "settings"))
-    group, name = split_name(setting)
-    if isinstance(values, str) or not isinstance(values, Sequence) or not values:
-        raise ConfigError(f"Give a list of at least one value of {setting}; got {quoted(values)}.")
-    fixed = check_groups(settings)
-    if name in fixed[group]:
-        raise ConfigError(f"{setting} is both set and swept; do one of the two.")
-    variants = Variants(preset, source, fixed, options)
+    variants = Variants(("sweep", "setting", "values", "settings"), preset, source, settings, options)
+    check_values(setting, values)
     plans = [variants.plan({setting: value}) for value in values]  # a bad value is refused before any work
-    return (train_row(variants.fit(plan), value) for plan, value in zip(plans, values, strict=True))
+    return (train_row(variants.start(plan), value) for plan, value in zip(plans, values, strict=True))
 
 
-def train_row(fit: Fit, value: Any) -> SweepRow:
+def train_row(run: TrainingRun, value: Any) -> SweepRow:
     """Train to the end and return the row of the table."""
     seconds = 0.0
-    for report in fit:
+    for report in run:
         seconds = report.seconds
-    model = fit.finish()
-    tensors = model.model.state_dict().values()
+    model = run.finish()
+    documents = sample_documents(run.stores["train"], _TRAIN_TOKENS)
+    train_bits = None
+    with suppress(NotADistribution):
+        evaluation = evaluate_documents(run.model, documents, run.tokenizer.vocab_size, given=len(run.conditions))
+        train_bits = evaluation.bits_per_character
     return SweepRow(
         value=value,
-        train_bits=_train_bits(fit),
-        held_out_bits=None if fit.evaluation is None else fit.evaluation.bits_per_character,
-        megabytes=sum(tensor.nbytes for tensor in tensors) / 1e6,
+        train_bits=train_bits,
+        held_out_bits=None if run.evaluation is None else run.evaluation.bits_per_character,
+        megabytes=sum(tensor.nbytes for tensor in run.model.state_dict().values()) / 1e6,
         seconds=seconds,
         token_copy_rate=(model.training["novelty"] or {}).get("token_copy_rate"),
     )
-
-
-def _train_bits(fit: Fit) -> float | None:
-    """Return the bits per character on a part of the training text."""
-    corpus = fit.corpus
-    documents = sample_documents(corpus.stores["train"], _TRAIN_TOKENS)
-    try:
-        evaluation = evaluate_documents(fit.model, documents, corpus.tokenizer.vocab_size, given=len(corpus.conditions))
-    except NotADistribution:
-        return None
-    return evaluation.bits_per_character
 
 
 def plot_sweep(rows: Sequence[SweepRow], setting: str, preset: str, file: Path, *, overwrite: bool = False) -> None:

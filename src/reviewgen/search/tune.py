@@ -1,33 +1,45 @@
 """The implementation of ``reviewgen.tune`` and ``reviewgen.best_trial``: a search for settings with few bits per character.
 
-Connects the fits with the study, which suggests the settings.
+The only file that imports optuna. The sampler of each trial has its own seed, so that an interrupted search resumes with the
+suggestions that it would have made. Bergstra et al. 2011, "Algorithms for Hyper-Parameter Optimization" (tree-structured Parzen
+estimators); hopeless trials, those worse than the median at the same share of the run, are stopped.
 """
 
 import math
+import os
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Unpack
+from typing import TYPE_CHECKING, Any, Literal, Unpack
 
+import numpy as np
 import torch
 
-from reviewgen.config import check_list, check_seed
-from reviewgen.errors import ConfigError, DeviceError, NotADistribution, TrainingError, counted, quoted
+from reviewgen.config import check_count, check_list, check_seed, fields_of, parse_json
+from reviewgen.errors import ConfigError, DeviceError, NotADistribution, TrainingError, counted, quoted, storage_errors
+from reviewgen.inputs import is_pipe
 from reviewgen.model import ReviewModel
 from reviewgen.processes import process_state
-from reviewgen.runs.fit import Fit
-from reviewgen.runs.options import TrainOptions
-from reviewgen.runs.parts import TrainingParts, resolve_parts
-from reviewgen.search.space import Space, current, parse_space, usual_space
-from reviewgen.search.study import Study
-from reviewgen.search.variants import Variants, check_groups, refuse_blend, refuse_options
+from reviewgen.runs import TrainingRun
+from reviewgen.runs.parts import TrainingParts, check_settings, merge_settings
+from reviewgen.runs.plan import TrainOptions
+from reviewgen.search.variants import Variants, split_name
 from reviewgen.storage import to_path
-from reviewgen.training import StopReason
+from reviewgen.training import StopReason, TrainingConfig
+
+if TYPE_CHECKING:
+    import optuna
 
 DEFAULT_BUDGET = "30s"
 _FASTER = {"novelty": "none", "copy_tokens": 0}  # training settings that save time and do not change a trial's result
 _PROGRESS_STEPS = 1_000  # a run's progress in whole numbers
 _MIN_SHARE = 0.4  # of a run before it can be stopped: a high learning rate looks bad until it falls
+_LOGARITHMIC_FACTOR = 10  # a range whose ends differ by this factor is searched on a logarithmic scale
+_DROPOUTS = ("output_dropout", "dropout")  # one is enough for twenty trials: the first of these that a model has
+_STARTUP = 6  # trials sampled at random, and run to the end, before the sampler and the pruner learn from them
+_DIGITS = 3  # significant ones of a suggested number, which the user may want to type
+_ABOUT, _RECORD = "reviewgen", "record"
 
 
 @dataclass(frozen=True)
@@ -54,29 +66,29 @@ def tune(
     **options: Unpack[TrainOptions],
 ) -> Iterator[TuneTrial]:
     """Search for good settings; see ``reviewgen.tune``."""
-    refuse_options(options, "tune", ("trials", "search", "settings", "storage"))
-    if not isinstance(trials, int) or isinstance(trials, bool) or trials < 1:
-        raise ConfigError(f"trials must be a whole number of at least 1; got {quoted(trials)}.")
+    check_count("trials", trials)
+    if not isinstance(search, Mapping | None):
+        raise ConfigError(f"search must be a dictionary, as in {{'model.hidden_size': [128, 256]}}; got {quoted(search)}.")
     if process_state().num_processes > 1:
         raise ConfigError("A search runs in one process: run it without a launcher.")
-    if all(options.get(name) is None for name in ("budget", "steps", "epochs")):
+    lengths = ("budget", "steps", "epochs")
+    if all(options.get(name) is None for name in lengths):
         options["budget"] = DEFAULT_BUDGET
     options["seed"] = seed = check_seed(options.get("seed", 0))
-    own = check_groups(settings)
-    parts = resolve_parts(start, **own)
-    refuse_blend(parts)
-    space = _make_space(parts, own, search)
-    if parts.training.keep == "best":
-        own["training"] = _FASTER | own["training"]
-    variants = Variants(start, source, own, options)
+    variants = Variants(("tune", "trials", "search", "settings", "storage"), start, source, settings, options)
+    parts = variants.plan({}).parts
+    try:
+        space = {name: _parse(parts, name, given) for name, given in search.items()} if search else _usual_space(parts, variants)
+    except ImportError:
+        raise ConfigError("Tuning needs an extra: pip install 'reviewgen[tune]'.") from None
     for setting, values in space.items():
-        for value in values.ends:
+        for value in getattr(values, "choices", None) or (values.low, values.high):
             variants.plan({setting: value})  # what is out of range is refused before any work
-    patience = math.ceil(_MIN_SHARE * _PROGRESS_STEPS)
-    file = None if storage is None else to_path("storage", storage)
-    study = Study(space, seed, _first_settings(parts, space), patience, file)
-    about = {"preset": parts.preset, "search": str(space), "settings": str(own), "seed": seed}
-    about |= {name: str(value) for name in ("budget", "steps", "epochs") if (value := options.get(name)) is not None}
+    about = {"preset": parts.preset, "search": str(space), "settings": str(variants.settings), "seed": seed}
+    about |= {name: str(value) for name in lengths if (value := options.get(name)) is not None}
+    if parts.training.keep == "best":
+        variants.settings["training"] = _FASTER | variants.settings["training"]
+    study = _Study(space, seed, parts, None if storage is None else to_path("storage", storage))
     return _search(study, variants, trials, about)
 
 
@@ -93,41 +105,236 @@ def best_trial(trials: Iterable[TuneTrial]) -> TuneTrial:
     return best
 
 
-def _make_space(parts: TrainingParts, own: Mapping[str, Mapping[str, Any]], search: Mapping[str, Any] | None) -> Space:
-    """Return what is searched: what the user names, else what is usual for the model."""
-    fixed = [f"{group}.{name}" for group, names in own.items() for name in names]
-    if not isinstance(search, Mapping | None):
-        raise ConfigError(f"search must be a dictionary, as in {{'model.hidden_size': [128, 256]}}; got {quoted(search)}.")
-    if not search:
-        return usual_space(parts, fixed)
-    if twice := sorted(set(search) & set(fixed)):
-        raise ConfigError(f"{twice[0]} is both set and searched; do one of the two.")
-    return parse_space(parts, search)
+# The search space: a distribution of optuna for each setting.
 
 
-def _first_settings(parts: TrainingParts, space: Space) -> dict[str, Any]:
-    """Return the preset's own settings, if the space contains all of them."""
-    own = {name: current(parts, name) for name in space}
-    return own if all(values.holds(own[name]) for name, values in space.items()) else {}
+def _range(low: float, high: float, step: int | None = None) -> Any:
+    """Return the distribution of the numbers from ``low`` to ``high``; whole ones if both are."""
+    from optuna.distributions import FloatDistribution, IntDistribution
+
+    is_logarithmic = step is None and low > 0 and high >= _LOGARITHMIC_FACTOR * low
+    if isinstance(low, int) and isinstance(high, int):
+        return IntDistribution(low, high, log=is_logarithmic, step=step or 1)
+    return FloatDistribution(low, high, log=is_logarithmic)
 
 
-def _search(study: Study, variants: Variants, trials: int, about: Mapping[str, Any]) -> Iterator[TuneTrial]:
-    corpus = variants.prepare(variants.plan({})).corpus
+def _usual_space(parts: TrainingParts, variants: Variants) -> dict[str, Any]:
+    """Return the default space: learning rate, size and dropout, or the order of a model that is trained by counting."""
+    fields, ranges = fields_of(parts.model_class.Config), dict[str, tuple[Any, Any, int | None]]()
+    if not parts.is_counted:
+        rate = parts.training.learning_rate
+        ranges["training.learning_rate"] = rate / 8, rate * 4, None
+    whole = "order" if parts.is_counted else "hidden_size"
+    if whole in fields and parts.trained is None:
+        value = _current(parts, f"model.{whole}")
+        step = 1 if parts.is_counted else max(1, value // 4)
+        ranges[f"model.{whole}"] = max(step, value - 2 * step) if value >= step else value, value + 4 * step, step
+    dropout = next((f"model.{name}" for name in _DROPOUTS if name in fields and not parts.is_counted), None)
+    if dropout is not None:
+        ranges[dropout] = 0.0, max(0.5, _current(parts, dropout)), None
+
+    def allowed(name: str, value: Any) -> Any:
+        """Return a value, or that without a search if it is out of the bounds of the setting."""
+        try:
+            variants.plan({name: value})
+        except ConfigError:
+            return _current(parts, name)
+        return value
+
+    fixed = {f"{group}.{name}" for group, names in variants.settings.items() for name in names}
+    free = {
+        name: (allowed(name, low), allowed(name, high), step) for name, (low, high, step) in ranges.items() if name not in fixed
+    }
+    if not free:
+        raise ConfigError("Nothing is left to search: name settings and their values, as in --search training.bptt=16:128.")
+    return {name: _range(*ends) for name, ends in free.items()}
+
+
+def _parse(parts: TrainingParts, setting: str, given: Any) -> Any:
+    """Return the distribution of a setting: "low:high" or a tuple of both is a range, "a,b,c" or a list are values.
+
+    Raises:
+        ConfigError: The setting is unknown, a range is reversed or not of numbers, or a list is empty.
+    """
+    from optuna.distributions import CategoricalDistribution
+
+    if isinstance(given, str):
+        given = tuple(given.split(":")) if ":" in given else given.split(",")
+    if not isinstance(given, list | tuple) or not given:
+        raise ConfigError(f"{setting} is searched in a range, as in 2:8, or a list, as in 2,4,8; got {quoted(given)}.")
+    group, name = split_name(setting)
+    config = {"model": parts.model_class.Config, "training": TrainingConfig, "tokenizer": parts.tokenizer_class.Config}[group]
+    stripped = [value.strip() if isinstance(value, str) else value for value in given]
+    values = [merge_settings(config, {}, {name: value}, group)[name] for value in stripped]
+    if not all(value is None or isinstance(value, bool | int | float | str) for value in values):
+        raise ConfigError(f"{setting} is neither a number nor a string, so it cannot be searched.")
+    if isinstance(given, list):
+        return CategoricalDistribution(tuple(dict.fromkeys(values)))
+    if len(values) != 2 or any(isinstance(value, bool) or not isinstance(value, int | float) for value in values):
+        raise ConfigError(f"A range of {setting} is two numbers, as in 2:8; got {':'.join(map(str, given))}.")
+    if not values[0] < values[1]:
+        raise ConfigError(f"The range {values[0]}:{values[1]} of {setting} is reversed or empty: write the lower end first.")
+    return _range(*values)
+
+
+def _current(parts: TrainingParts, setting: str) -> Any:
+    """Return the value of a setting without a search."""
+    group, name = split_name(setting)
+    if group == "model":
+        return getattr(check_settings(parts.model_class.Config, parts.model_settings), name)
+    return getattr(parts.training if group == "training" else parts.tokenizer_config, name)
+
+
+def _holds(values: Any, value: Any) -> bool:
+    """Return whether a distribution contains a value."""
+    if hasattr(values, "choices"):
+        return value in values.choices
+    if isinstance(value, bool) or not isinstance(value, int | float) or not values.low <= value <= values.high:
+        return False
+    return values.step is None or (value - values.low) % values.step == 0
+
+
+# The trials.
+
+
+class _Study:
+    """Suggests settings and keeps their results, in a file if one is given.
+
+    Args:
+        space: What to search.
+        seed: Seed of the suggestions.
+        parts: The parts of the trainings; the first trial has their own settings, if the space contains them.
+        file: Where the trials are saved, to resume an interrupted search.
+
+    Raises:
+        ConfigError: The file does not hold a study.
+        StorageError: The file cannot be written.
+    """
+
+    def __init__(self, space: dict[str, Any], seed: int, parts: TrainingParts, file: Path | None) -> None:
+        import optuna
+
+        self._optuna, self._seed, self._space, self._file = optuna, seed, space, file
+        own = {name: _current(parts, name) for name in space}
+        self._first = own if all(_holds(space[name], value) for name, value in own.items()) else {}
+        patience = math.ceil(_MIN_SHARE * _PROGRESS_STEPS)
+        pruner = optuna.pruners.MedianPruner(n_startup_trials=_STARTUP, n_warmup_steps=patience)
+        with self._errors():
+            storage = None if file is None else _open_journal(file)
+            self._study = optuna.create_study(storage=storage, pruner=pruner, study_name="reviewgen", load_if_exists=True)
+            for left in self._study.get_trials(states=(optuna.trial.TrialState.RUNNING,)):  # of a process that was killed
+                self._study.tell(left.number, state=optuna.trial.TrialState.FAIL)
+
+    def resume(self, about: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Return the records of the trials that were finished before; ``about`` identifies the study.
+
+        Raises:
+            ConfigError: The file holds another study.
+        """
+        with self._errors():
+            kept = self._study.user_attrs.get(_ABOUT)
+            if kept is None:
+                self._study.set_user_attr(_ABOUT, dict(about))
+            elif kept != about:
+                other = next(name for name in {**about, **kept} if about.get(name) != kept.get(name))
+                raise ConfigError(
+                    f"{self._file} holds another search, of {other} {kept.get(other)}, not {about.get(other)}: give another file."
+                )
+            return [trial.user_attrs[_RECORD] for trial in self._study.trials if _RECORD in trial.user_attrs]
+
+    def ask(self, number: int) -> tuple["optuna.Trial", dict[str, Any]]:
+        """Return a new trial and its settings; ``number`` is the number of finished trials."""
+        seed = int(np.random.SeedSequence([self._seed, number]).generate_state(1)[0])
+        with self._errors():
+            self._study.sampler = self._optuna.samplers.TPESampler(seed=seed, n_startup_trials=_STARTUP)
+            if number == 0 and self._first:
+                self._study.enqueue_trial(self._first)
+            trial = self._study.ask(self._space)
+        values = trial.params.items()
+        return trial, {name: float(f"{each:.{_DIGITS}g}") if isinstance(each, float) else each for name, each in values}
+
+    def is_hopeless(self, trial: "optuna.Trial", bits: float, progress: float) -> bool:
+        """Record an evaluation at some progress, and return whether the trial should be stopped."""
+        with self._errors():
+            trial.report(bits, int(progress * _PROGRESS_STEPS))
+            return bool(trial.should_prune())
+
+    def tell(self, trial: "optuna.Trial", result: TuneTrial | None) -> None:
+        """Finish a trial; None drops it, as if it had never been suggested.
+
+        Raises:
+            TrainingError: Another search uses the file.
+        """
+        states = self._optuna.trial.TrialState
+        with self._errors():
+            if result is None:
+                self._study.tell(trial, state=states.FAIL, skip_if_finished=True)
+                return
+            trial.set_user_attr(_RECORD, asdict(result))
+            is_done = result.outcome == "done"
+            self._study.tell(trial, result.bits if is_done else None, None if is_done else states.PRUNED)
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        """Keep optuna from printing inside the block, and turn its errors on a file into one sentence."""
+        logging = self._optuna.logging
+        before = logging.get_verbosity()
+        logging.set_verbosity(logging.ERROR)
+        try:
+            with storage_errors(self._file):
+                yield
+        except self._optuna.exceptions.UpdateFinishedTrialError:
+            raise TrainingError(f"Another search uses {self._file} too: run one search at a time with a file.") from None
+        except (
+            KeyError,
+            TypeError,
+            AttributeError,
+            ValueError,
+            RecursionError,
+        ) as error:  # optuna's, on the lines of other files
+            if self._file is None or isinstance(error, ConfigError):
+                raise
+            raise ConfigError(f"{self._file} holds no search that can be read; give another file, or remove it.") from None
+        finally:
+            logging.set_verbosity(before)
+
+
+def _open_journal(file: Path) -> Any:
+    """Open optuna's journal; raise a ValueError if the first line is not one of its own, which it does not check.
+
+    A last line that a killed process left incomplete is removed.
+    """
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+
+    if is_pipe(file):
+        raise ConfigError(f"The trials are kept in a file, and {file} is a pipe or a device. Give a file.")
+    content = file.read_bytes() if file.exists() else b""
+    if content:
+        first = parse_json(str(content.splitlines()[0], "utf-8"))
+        if not isinstance(first, dict) or not {"op_code", "worker_id"} <= first.keys():
+            raise ValueError
+        os.truncate(file, content.rfind(b"\n") + 1)
+    return JournalStorage(JournalFileBackend(str(file), JournalFileOpenLock(str(file))))  # the default lock is a symlink
+
+
+def _search(study: _Study, variants: Variants, trials: int, about: Mapping[str, Any]) -> Iterator[TuneTrial]:
+    corpus = variants.corpus(variants.plan({})).corpus
     before = [TuneTrial(**record) for record in study.resume({**about, "corpus": corpus.fingerprint})]
     yield from before[:trials]
     for number in range(len(before), trials):
         trial, settings = study.ask(number)
-        blank = TuneTrial(number=number, settings=settings, bits=None, steps=0, seconds=0.0, outcome="failed")
+        result = TuneTrial(number=number, settings=settings, bits=None, steps=0, seconds=0.0, outcome="failed")
         try:
-            result = _try(study, trial, variants, blank)
+            result = _try(study, trial, variants, result)
         except BaseException:
-            study.forget(trial)
+            study.tell(trial, None)
             raise
-        study.tell(trial, result.bits if result.outcome == "done" else None, asdict(result))
+        study.tell(trial, result)
         yield result
 
 
-def _try(study: Study, trial: Any, variants: Variants, blank: TuneTrial) -> TuneTrial:
+def _try(study: _Study, trial: Any, variants: Variants, blank: TuneTrial) -> TuneTrial:
     """Train with a trial's settings and return its result.
 
     Raises:
@@ -135,25 +342,23 @@ def _try(study: Study, trial: Any, variants: Variants, blank: TuneTrial) -> Tune
         NotADistribution: The model cannot be scored.
     """
     try:
-        fit = variants.fit(variants.plan(blank.settings))
-        result = _train(study, trial, fit, blank)
+        run = variants.start(variants.plan(blank.settings))
+        result = _train(study, trial, run, blank)
     except (TrainingError, ConfigError, DeviceError, torch.OutOfMemoryError) as error:
         return replace(blank, problem=str(error))
-    facts = fit.facts()
-    is_budget_spent = facts["stopped"] == StopReason.BUDGET_SPENT
-    if blank.number == 0 and is_budget_spent and facts["steps"] < fit.config.evaluations:
-        steps = counted(facts["steps"], "step")
+    facts = run.facts()
+    if blank.number == 0 and facts["stopped"] == StopReason.BUDGET_SPENT and facts["steps"] < run.config.evaluations:
         raise TrainingError(
-            f"A budget of {facts['budget_seconds']:g} s for a trial is too short: the first took {steps} in it. "
-            "Increase the budget, or give a number of steps."
+            f"A budget of {facts['budget_seconds']:g} s for a trial is too short: the first took "
+            f"{counted(facts['steps'], 'step')} in it. Increase the budget, or give a number of steps."
         )
     return result
 
 
-def _train(study: Study, trial: Any, fit: Fit, result: TuneTrial) -> TuneTrial:
+def _train(study: _Study, trial: Any, run: TrainingRun, result: TuneTrial) -> TuneTrial:
     """Train until the end of the run, or until the trial is hopeless."""
     best = math.inf
-    for report in fit:
+    for report in run:
         result = replace(result, steps=report.step, seconds=round(report.seconds, 2))
         if report.stopped == StopReason.DIVERGED:
             return replace(result, problem=" ".join(report.notes))
@@ -163,7 +368,7 @@ def _train(study: Study, trial: Any, fit: Fit, result: TuneTrial) -> TuneTrial:
             raise NotADistribution("The scores of this model are not a probability distribution, so there is nothing to tune by.")
         bits = report.evaluation.bits_per_character
         best = min(best, bits)
-        if report.stopped is None and study.is_hopeless(trial, bits, int(report.progress * _PROGRESS_STEPS)):
+        if report.stopped is None and study.is_hopeless(trial, bits, report.progress):
             return replace(result, outcome="pruned", bits=best if math.isfinite(best) else None)
     if not math.isfinite(best):
         return replace(result, problem="It gives some held-out tokens probability zero.")

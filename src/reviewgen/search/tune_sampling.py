@@ -7,8 +7,9 @@ is measured in standard deviations between groups of human texts.
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from statistics import fmean, stdev
 from typing import Any, Unpack
 
@@ -20,6 +21,7 @@ from reviewgen.errors import ConfigError, DataError, did_you_mean, quoted
 from reviewgen.evaluation import TextStatistics, measure_texts, take_words
 from reviewgen.model import ReviewModel
 from reviewgen.runs import TrainingRun
+from reviewgen.search.variants import check_values
 from reviewgen.sentences import sentence_ends
 
 DEFAULT_SEARCH: Mapping[str, Sequence[Any]] = {"temperature": (0.7, 0.8, 0.9, 1.0, 1.1), "top_p": (1.0, 0.95)}
@@ -65,56 +67,45 @@ def tune_sampling(
     **options: Unpack[EvaluateOptions],
 ) -> Iterator[SamplingTrial]:
     """Try generation settings; see ``reviewgen.tune_sampling``."""
-    for name, value in {"model": model, "judge": judge}.items():
-        if not isinstance(value, ReviewModel) and not (name == "judge" and value is None):
+    for name, value in {"model": model, "judge": judge or model}.items():
+        if not isinstance(value, ReviewModel):
             raise ConfigError(f"{name} must be a trained model, as from reviewgen.load; got {quoted(value)}.")
     if not isinstance(texts, int) or isinstance(texts, bool) or texts < _MIN_TEXTS:
         raise ConfigError(f"texts must be a whole number of at least {_MIN_TEXTS}; got {quoted(texts)}.")
     seed, settings = check_seed(seed), _combine(model.generation_config, search, texts)
-    human = _read_texts(model, source, options)
+    trained, first = trained_on(model.training), 1 + len(model.conditions)
+    documents = read_documents(source, model.tokenizer, trained, conditions=model.conditions, **options)
+    read = (model.tokenizer.decode(ids[first:-1].tolist()) for ids, _ in itertools.islice(documents, _MAX_TEXTS))
+    human = [text for text in read if text]
     if len(human) < 2 * _MIN_TEXTS:
         raise DataError(f"Comparing with human texts takes at least {2 * _MIN_TEXTS}; the source has {len(human)}.")
-    order = np.random.default_rng(seed).permutation(len(human)).tolist()
-    half = len(order) // 2 if judge is None else 0
-    reference = [shorten_as_generated(human[number], model) for number in order[half:]]
-    scorer = _score_with(judge or _train_judge([human[number] for number in order[:half]], seed))
-    return _try_each(model, settings, texts, seed, reference, scorer)
+    mixed = [human[number] for number in np.random.default_rng(seed).permutation(len(human)).tolist()]
+    half = len(mixed) // 2 if judge is None else 0
+    scorer = judge or _train_judge(mixed[:half], seed)
+    return _try_each(model, settings, texts, seed, [shorten_as_generated(text, model) for text in mixed[half:]], scorer)
 
 
 def _try_each(
-    model: ReviewModel,
-    settings: Sequence[dict[str, Any]],
-    texts: int,
-    seed: int,
-    reference: Sequence[str],
-    score: Callable[[Sequence[str]], float],
+    model: ReviewModel, settings: Sequence[dict[str, Any]], texts: int, seed: int, reference: Sequence[str], judge: ReviewModel
 ) -> Iterator[SamplingTrial]:
     lexicon = model.bundle.lexicon
     is_known = None if lexicon is None else lexicon.__contains__
 
-    def measure(some: Sequence[str]) -> TextStatistics:
-        return measure_texts(some, is_known, score)
+    def score(some: Sequence[str]) -> float:
+        return judge.evaluate([text for text in some if text], clean=False).bits_per_character
 
-    deviations = _deviations(reference, texts, measure)
+    measure = partial(measure_texts, is_known=is_known, score=score)
+    size = min(texts, len(reference) // _GROUPS)
+    groups = [_figures(measure(reference[number * size : (number + 1) * size])) for number in range(_GROUPS)]
+    if not all(map(math.isfinite, itertools.chain.from_iterable(groups))):
+        raise ConfigError("The judge gives some of the human texts probability zero: give one that is smoothed.")
+    scale = math.sqrt(size / texts)  # the deviation of a mean: as if each group had as many texts as are generated
+    deviations = [max(_MIN_DEVIATION, scale * stdev(figures)) for figures in zip(*groups, strict=True)]
     for each in settings:
         written = model.generate("", num_return_sequences=texts, seed=seed, **each)
         human = measure(take_words(reference, measure_texts(written).words))
         generated = measure(take_words(written, human.words))
         yield SamplingTrial(each, generated, human, _distance(generated, human, deviations))
-
-
-def _deviations(reference: Sequence[str], texts: int, measure: Callable[[Sequence[str]], TextStatistics]) -> list[float]:
-    """Return the standard deviation of each figure between groups of human texts, as if each group had some number of texts.
-
-    Raises:
-        ConfigError: The judge gives a text probability zero.
-    """
-    size = min(texts, len(reference) // _GROUPS)
-    groups = [_figures(measure(reference[number * size : (number + 1) * size])) for number in range(_GROUPS)]
-    if not all(map(math.isfinite, itertools.chain.from_iterable(groups))):
-        raise ConfigError("The judge gives some of the human texts probability zero: give one that is smoothed.")
-    scale = math.sqrt(size / texts)  # the deviation of a mean
-    return [max(_MIN_DEVIATION, scale * stdev(figures)) for figures in zip(*groups, strict=True)]
 
 
 def _combine(defaults: GenerationConfig, search: Mapping[str, Sequence[Any]] | None, texts: int) -> list[dict[str, Any]]:
@@ -125,20 +116,11 @@ def _combine(defaults: GenerationConfig, search: Mapping[str, Sequence[Any]] | N
     for name, listed in values.items():
         if name not in _SEARCHED:
             raise ConfigError(f"{quoted(name)} is not a setting of sampling. {did_you_mean(str(name), _SEARCHED)}")
-        if isinstance(listed, str) or not isinstance(listed, Sequence) or not listed:
-            raise ConfigError(f"Give a list of at least one value of {name}; got {quoted(listed)}.")
+        check_values(name, listed)
     combined = [dict(zip(values, each, strict=True)) for each in itertools.product(*values.values())]
     for settings in combined:
         generation_config(defaults, settings=settings | {"num_return_sequences": texts})
     return combined
-
-
-def _read_texts(model: ReviewModel, source: Any, options: EvaluateOptions) -> list[str]:
-    """Return the texts of a source, cleaned as the training texts were."""
-    documents = read_documents(source, model.tokenizer, trained_on(model.training), conditions=model.conditions, **options)
-    first = 1 + len(model.conditions)
-    texts = (model.tokenizer.decode(ids[first:-1].tolist()) for ids, _ in itertools.islice(documents, _MAX_TEXTS))
-    return [text for text in texts if text]
 
 
 def shorten_as_generated(text: str, model: ReviewModel) -> str:
@@ -153,14 +135,8 @@ def shorten_as_generated(text: str, model: ReviewModel) -> str:
 
 def _train_judge(texts: Sequence[str], seed: int) -> ReviewModel:
     held_out = max(1, len(texts) // 10)  # named, since the texts may be one part of a split by hash
-    run = TrainingRun(
-        _JUDGE,
-        list(texts[held_out:]),
-        validation=list(texts[:held_out]),
-        seed=seed,
-        model={"order": 6},
-        training={"novelty": "none", "copy_tokens": 0},
-    )
+    settings: Any = {"model": {"order": 6}, "training": {"novelty": "none", "copy_tokens": 0}}
+    run = TrainingRun(_JUDGE, list(texts[held_out:]), validation=list(texts[:held_out]), seed=seed, **settings)
     run.read()
     run.tokenize()
     for _ in run:
@@ -168,24 +144,10 @@ def _train_judge(texts: Sequence[str], seed: int) -> ReviewModel:
     return run.finish()
 
 
-def _score_with(judge: ReviewModel) -> Callable[[Sequence[str]], float]:
-    """Return a function that returns the bits per character of texts under a model."""
-
-    def score(texts: Sequence[str]) -> float:
-        return judge.evaluate([text for text in texts if text], clean=False).bits_per_character
-
-    return score
-
-
 def _figures(statistics: TextStatistics) -> list[float]:
     """Return the figures that are compared; None counts as 0, on both sides."""
-    return [
-        *statistics.distinct,
-        statistics.unknown_words or 0.0,
-        statistics.words_per_text,
-        statistics.repetition,
-        statistics.bits_per_character or 0.0,
-    ]
+    unknown, bits = statistics.unknown_words or 0.0, statistics.bits_per_character or 0.0
+    return [*statistics.distinct, unknown, statistics.words_per_text, statistics.repetition, bits]
 
 
 def _distance(generated: TextStatistics, human: TextStatistics, deviations: Sequence[float]) -> float:

@@ -1,19 +1,18 @@
-"""Trainings that differ in some settings, for a sweep or a search; the corpus is prepared once and fitted many times."""
+"""Trainings that differ in some settings: the one way in which a sweep, a search and a comparison vary a plan.
+
+The corpus is prepared once for all variants that need the same.
+"""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from reviewgen.config import refuse_unknown_options
 from reviewgen.errors import ConfigError, did_you_mean, quoted
-from reviewgen.runs.fit import Fit
-from reviewgen.runs.options import TrainOptions
-from reviewgen.runs.parts import TrainingParts
-from reviewgen.runs.plan import TrainingPlan, make_plan
-from reviewgen.runs.prepare import PreparedCorpus, have_same_corpus, prepare
+from reviewgen.runs import TrainingRun
+from reviewgen.runs.corpus import Corpora, PreparedCorpus
+from reviewgen.runs.plan import TrainingPlan, TrainOptions, make_plan
 from reviewgen.runs.record import ChosenSize
-from reviewgen.runs.start import find_size, start_fit
-from reviewgen.runs.tracking import RunLog
+from reviewgen.runs.run import make_run
 
 GROUPS = ("model", "tokenizer", "training")
 
@@ -39,111 +38,89 @@ def check_groups(settings: Mapping[str, Mapping[str, Any]] | None) -> dict[str, 
     Raises:
         ConfigError: It is not a mapping from groups to settings.
     """
-    if not isinstance(settings, Mapping | None) or not all(isinstance(group, Mapping) for group in (settings or {}).values()):
+    groups = {} if settings is None else settings
+    if not isinstance(groups, Mapping) or not all(isinstance(group, Mapping) for group in groups.values()):
         raise ConfigError(f"settings must be a dictionary by group, as in {{'model': {{'order': 4}}}}; got {quoted(settings)}.")
-    groups = settings or {}
     for group in groups:
         if group not in GROUPS:
             raise ConfigError(f"{quoted(group)} is not a group of settings. {did_you_mean(str(group), GROUPS)}")
     return {group: dict(groups.get(group, {})) for group in GROUPS}
 
 
-def refuse_options(options: TrainOptions, function: str, others: Sequence[str]) -> None:
-    """Raise unless all keywords of ``sweep`` or ``tune`` are those of several trainings.
-
-    Args:
-        options: The keywords.
-        function: "sweep" or "tune".
-        others: The function's other arguments.
+def check_values(setting: str, values: Any) -> None:
+    """Raise unless there is a list of at least one value of a setting.
 
     Raises:
-        ConfigError: A keyword is unknown, or for a single training.
+        ConfigError: There is not.
     """
-    refuse_unknown_options(options, TrainOptions, function, others=others, hidden=[*GROUPS, "out", "resume"])
-    if given := [group for group in GROUPS if group in options]:
-        raise ConfigError(f"{function} takes {given[0]} settings in settings, as in settings={{{quoted(given[0])}: {{...}}}}.")
-    if given := [name for name in ("out", "resume") if not any(options.get(name) is each for each in (None, False))]:
-        raise ConfigError(
-            f"{function} trains several models, and no model is saved, so it takes no {given[0]}: train with the settings that "
-            "you choose."
-        )
-
-
-def refuse_blend(parts: TrainingParts) -> None:
-    """Raise if a preset is a blend, of which only whole trainings make sense.
-
-    Raises:
-        ConfigError: It is.
-    """
-    if parts.models:
-        names = " or ".join(each.preset for each in parts.models)
-        raise ConfigError(f"{parts.preset} is a blend of several models: give one of them, {names}.")
-
-
-@dataclass
-class _SharedCorpus:
-    """A corpus, the plan that it was prepared for, and the size that was chosen for the time budget of its first fit."""
-
-    plan: TrainingPlan
-    corpus: PreparedCorpus
-    size: ChosenSize | None = None
+    if isinstance(values, str) or not isinstance(values, Sequence) or not values:
+        raise ConfigError(f"Give a list of at least one value of {setting}; got {quoted(values)}.")
 
 
 class Variants:
     """Trainings of the same preset or model on the same source with different settings.
 
     Args:
+        function: The public function, "sweep" or "tune", and its own arguments, for messages.
         start: A preset, or a trained model to train further.
         source: The reviews.
         settings: Settings of all trainings, by group; see ``check_groups``.
-        options: Other arguments of ``reviewgen.train``, for all trainings; see ``refuse_options``.
+        options: Other arguments of ``reviewgen.train``, for all trainings.
+
+    Attributes:
+        settings: The settings of all trainings, by group.
+
+    Raises:
+        ConfigError: A keyword is unknown, or for a single training; or the preset is a blend.
     """
 
-    def __init__(self, start: Any, source: Any, settings: Mapping[str, Mapping[str, Any]], options: TrainOptions) -> None:
-        self._start, self._source, self._settings, self._options = start, source, settings, options
-        self._corpora: list[_SharedCorpus] = []
+    def __init__(
+        self,
+        function: Sequence[str],
+        start: Any,
+        source: Any,
+        settings: Mapping[str, Mapping[str, Any]] | None,
+        options: TrainOptions,
+    ) -> None:
+        name, *arguments = function
+        refuse_unknown_options(options, TrainOptions, name, others=arguments, hidden=[*GROUPS, "out", "resume"])
+        for option in (*GROUPS, "out", "resume"):
+            if option in GROUPS and option in options:
+                raise ConfigError(f"{name} takes {option} settings in settings, as in settings={{{quoted(option)}: {{...}}}}.")
+            if options.get(option) not in (None, False):
+                raise ConfigError(f"{name} trains several models, and no model is saved, so it takes no {option}.")
+        self.settings, self._start, self._source, self._options = check_groups(settings), start, source, options
+        self._corpora, self._sizes = Corpora(), dict[int, ChosenSize | None]()
 
     def plan(self, changed: Mapping[str, Any]) -> TrainingPlan:
         """Return the plan of a training with some settings changed, as in {"model.order": 4}.
 
         Raises:
-            ConfigError: A setting is unknown or out of range.
+            ConfigError: A setting is unknown or out of range, or changed and fixed.
         """
-        groups = check_groups(self._settings)
+        groups: Any = check_groups(self.settings)
         for setting, value in changed.items():
             group, name = split_name(setting)
+            if name in groups[group]:
+                raise ConfigError(f"{setting} is both set and varied; do one of the two.")
             groups[group][name] = value
-        model, tokenizer, training = groups.values()
-        plan = make_plan(
-            self._start, self._source, {**self._options, "model": model, "tokenizer": tokenizer, "training": training}
-        )
-        refuse_blend(plan.parts)
+        plan = make_plan(self._start, self._source, {**self._options, **groups})
+        if plan.parts.models:
+            raise ConfigError(f"{plan.preset} is a blend of several models: give one of them, {plan.parts.names}.")
         return plan
 
-    def prepare(self, plan: TrainingPlan) -> PreparedCorpus:
-        """Return the corpus of a plan; it is read and tokenized unless that was done for an earlier plan.
+    def corpus(self, plan: TrainingPlan) -> PreparedCorpus:
+        """Return the corpus of a plan; it is read and tokenized unless that was done for an earlier plan."""
+        return self._corpora.get(plan)
 
-        Raises:
-            ReviewgenError: It cannot be read.
-        """
-        return self._share(plan).corpus
-
-    def fit(self, plan: TrainingPlan) -> Fit:
-        """Start the fit of a plan; its clock starts when the corpus is prepared and the size is chosen.
-
-        All fits on one corpus have the same size, if it is chosen for the time budget.
+    def start(self, plan: TrainingPlan) -> TrainingRun:
+        """Return a run that is ready to train. All runs on one corpus have the size that was chosen for the first one.
 
         Raises:
             ReviewgenError: The corpus cannot be read, or the model cannot be built.
         """
-        shared, seconds = self._share(plan), plan.length.seconds
-        if shared.size is None and seconds is not None and (sizing := find_size(plan, shared.corpus, seconds)) is not None:
-            shared.size = ChosenSize(sizing.model, sizing.training)
-        return start_fit(plan, shared.corpus, size=shared.size, log=RunLog(plan.log, plan.out, plan.preset))
-
-    def _share(self, plan: TrainingPlan) -> _SharedCorpus:
-        for shared in self._corpora:
-            if have_same_corpus(shared.plan, plan):
-                return shared
-        self._corpora.append(_SharedCorpus(plan, prepare(plan)))
-        return self._corpora[-1]
+        corpus = self.corpus(plan)
+        run = make_run(plan, self._sizes.get(id(corpus)))
+        run.start_on(corpus)
+        self._sizes[id(corpus)] = run.size
+        return run

@@ -1,15 +1,12 @@
 """Checkpoints: the state of a run on disk, from which an interrupted run resumes as if it had never stopped.
 
-    .lock, .lock.pid       locked by the run's process; its id
-    run.json               the run's settings, which the caller writes and compares
-    saved.json             the digest of the record of the model, which the caller writes before it saves the model
     step-00001200/         the state after step 1,200
         state.safetensors  its tensors
         state.json         everything else
         digests.json       hashes of both files
 
-A checkpoint is written to a temporary folder, flushed to disk and then renamed, so it is complete or not there. If one was
-damaged later, its files do not match their digests, and the one before it is loaded. Knows neither models nor optimizers.
+The folder is that of a ``Job``, whose lock keeps other processes out. A checkpoint is complete or not there. If one was damaged
+later, its files do not match their digests, and the one before it is loaded. Knows neither models nor optimizers.
 """
 
 import contextlib
@@ -18,7 +15,6 @@ import hashlib
 import math
 import shutil
 import time
-import weakref
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -29,15 +25,14 @@ from torch import Tensor
 
 from reviewgen.config import MAX_VOCABULARY, dump_json, read_json
 from reviewgen.errors import CheckpointError, ProcessLost, StorageError, storage_errors
-from reviewgen.lock import Lock, is_foreign, read_holder
 from reviewgen.processes import can_restart, how_to_resume
-from reviewgen.storage import new_folder, write_file
+from reviewgen.storage import Job, write_file
 
 _DAMAGE = (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, SafetensorError)
-_LOCK, _TENSORS, _REST, _DIGESTS = ".lock", "state.safetensors", "state.json", "digests.json"
+_TENSORS, _REST, _DIGESTS = "state.safetensors", "state.json", "digests.json"
 _SHARE = 0.01  # of the training time that writing checkpoints may take
 _MARKERS = ("$tensor", "$tuple", "$items", "$float")  # keys that stand for what JSON does not have
-_PREFIX, _SCRATCH = "step-", ".step-"  # the second as ``new_folder`` begins the name of a scratch folder
+_PREFIX = "step-"
 
 
 class Checkpoints:
@@ -54,8 +49,6 @@ class Checkpoints:
         seconds: Training time at the loaded checkpoint.
     """
 
-    RUN, SAVED = "run.json", "saved.json"
-
     def __init__(self, folder: Path, seconds: float, kept: int) -> None:
         self.folder = folder
         self.snapshot: Callable[[], Mapping[str, Any]] = dict
@@ -66,36 +59,6 @@ class Checkpoints:
         self._notes: list[str] = []
         self._is_failing = False
         self._schedule_next(0.0)
-
-    def open(self) -> None:
-        """Create the folder if needed, and lock it; nothing in it is changed before ``adopt``.
-
-        Raises:
-            CheckpointError: Another run has locked it, or the lock file is another program's.
-            StorageError: It cannot be written.
-        """
-        with storage_errors(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            if is_foreign(self.folder / _LOCK):
-                raise CheckpointError(
-                    f"{self.folder / _LOCK} or {_LOCK}.pid is not a lock of reviewgen. Rename it, or give another output folder."
-                )
-            is_new = not (self.folder / _LOCK).exists()
-            try:
-                self._lock = Lock(self.folder / _LOCK)
-            except BlockingIOError:
-                raise CheckpointError(
-                    f"{self.folder} is in use by another run{self._describe_holder()}. "
-                    "Wait until it ends, or choose another output folder."
-                ) from None
-        self.close: weakref.finalize[..., Checkpoints] = weakref.finalize(self, _leave, self.folder, self._lock, is_new)
-
-    def adopt(self) -> None:
-        """Take what is in the folder as this run's own, which the caller has found out: it may be replaced and removed."""
-        self.close.detach()
-        self.close = weakref.finalize(self, _close, self.folder, self._lock)
-        for scratch in self.folder.glob(f"{_SCRATCH}*"):  # of a run that was killed while writing
-            shutil.rmtree(scratch, ignore_errors=True)
 
     def steps(self) -> list[int]:
         """Return the steps that have a checkpoint, in order; damaged ones are included."""
@@ -122,10 +85,6 @@ class Checkpoints:
             return
         if damaged:
             raise CheckpointError(f"Every checkpoint in {self.folder} is damaged. Remove that folder to start over.")
-
-    def has_foreign_files(self) -> bool:
-        """Return whether a folder without ``run.json``, which a run writes first and removes last, holds other files."""
-        return any(not path.name.startswith((_PREFIX, _LOCK)) for path in self.folder.iterdir())
 
     def pop_state(self) -> Any:
         """Return the loaded state, once, or None. The time to the next checkpoint starts now."""
@@ -163,12 +122,6 @@ class Checkpoints:
         notes, self._notes = tuple(self._notes), []
         return notes
 
-    def discard(self) -> None:
-        """Remove the checkpoints of a run that has ended, and the folder unless it holds other files."""
-        for step in self.steps() if self._lock.is_in_place() else ():
-            shutil.rmtree(self._step_folder(step), ignore_errors=True)
-        self.close()
-
     write = staticmethod(write_file)
 
     def _schedule_next(self, cost: float) -> None:
@@ -179,12 +132,8 @@ class Checkpoints:
     def _step_folder(self, step: int) -> Path:
         return self.folder / f"{_PREFIX}{step:08d}"
 
-    def _describe_holder(self) -> str:
-        holder = read_holder(self.folder / _LOCK)
-        return "" if holder is None else f" (process {holder})"
-
     def _write(self, step: int, packed: Any, tensors: Mapping[str, Any]) -> None:
-        if not self._lock.is_in_place():
+        if not self.folder.is_dir():
             raise FileNotFoundError(errno.ENOENT, "the folder was removed")
         try:
             rest = dump_json(packed, MAX_VOCABULARY, indent=None)
@@ -193,9 +142,13 @@ class Checkpoints:
         contents = {_TENSORS: save(dict(tensors)), _REST: rest}
         digests = {name: _digest(content) for name, content in contents.items()}
         contents[_DIGESTS] = dump_json(digests).rstrip()  # so that it is damaged wherever it is cut
-        with new_folder(self._step_folder(step)) as scratch:
+
+        def write(scratch: Path) -> None:
+            scratch.mkdir()
             for name, content in contents.items():
                 self.write(scratch / name, content)
+
+        Job.write_whole(self._step_folder(step), write)
         for old in self.steps()[: -self._kept]:
             shutil.rmtree(self._step_folder(old), ignore_errors=True)
 
@@ -221,30 +174,6 @@ def _digest(content: bytes) -> str:
 
 def _new_digest(content: bytes = b"") -> "hashlib.blake2b":
     return hashlib.blake2b(content, digest_size=32)
-
-
-def _leave(folder: Path, lock: Lock, is_new: bool) -> None:
-    """Unlock a folder that may not be a run's; a new lock is removed, and the folder if nothing else is in it."""
-    try:
-        if is_new and lock.is_in_place():
-            with contextlib.suppress(OSError):
-                lock.remove()
-                folder.rmdir()
-    finally:
-        lock.release()
-
-
-def _close(folder: Path, lock: Lock) -> None:
-    """Unlock a run's folder, and remove it if it holds neither checkpoints nor other files."""
-    try:
-        if lock.is_in_place() and not any(folder.glob(f"{_PREFIX}*")):
-            with contextlib.suppress(OSError):
-                for name in (Checkpoints.SAVED, Checkpoints.RUN):
-                    (folder / name).unlink(missing_ok=True)
-                lock.remove()
-                folder.rmdir()
-    finally:
-        lock.release()
 
 
 def pack(tree: Any) -> tuple[Any, dict[str, Tensor]]:

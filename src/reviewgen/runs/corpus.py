@@ -1,0 +1,266 @@
+"""The corpus of a run: cleaned and split, then tokenized and indexed. Several runs can be fitted on one prepared corpus.
+
+Of the processes of a machine, one makes the corpus and the tokens in the cache, and the others wait for its lock.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Unpack
+
+from reviewgen.conditions import Conditions, fit_conditions
+from reviewgen.config import refuse_unknown_options, to_dict
+from reviewgen.data import (
+    NOVELTY_FILE,
+    SPLITS,
+    Corpus,
+    IndexChoice,
+    StoreFolder,
+    Texts,
+    TokenizerChoice,
+    TokenStore,
+    cache_folder,
+    cached_corpus,
+    cached_store,
+    fetch_store,
+    find_store,
+    hash_text,
+    is_url,
+    prepare_store,
+    require_splits,
+    words_of_store,
+)
+from reviewgen.errors import ConfigError, DataError, quoted
+from reviewgen.lexicon import Lexicon, build_lexicon, token_symbols
+from reviewgen.model import check_tokenizer_files, fingerprint
+from reviewgen.novelty import Index, build_index, read_index
+from reviewgen.processes import SharedWork, all_processes, everywhere, process_state
+from reviewgen.protocols import Tokenizer
+from reviewgen.runs.parts import TrainingParts, resolve_parts
+from reviewgen.runs.plan import CorpusOptions, PrepareOptions, TrainingPlan, data_config, make_texts
+from reviewgen.runs.record import parent_facts
+from reviewgen.storage import refuse_existing, to_path
+
+
+@dataclass(frozen=True)
+class ReadCorpus:
+    """A corpus that was read and is not tokenized yet."""
+
+    corpus: Corpus
+    conditions: Conditions
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class PreparedCorpus:
+    """A corpus that a model can be fitted on."""
+
+    corpus: Corpus
+    conditions: Conditions  # with ids behind the tokenizer's
+    tokenizer: Tokenizer
+    stores: Mapping[str, TokenStore]  # by split
+    index: Index | None  # of the training text; None without one, and in all processes but the first
+    lexicon: Lexicon | None  # likewise
+    words: frozenset[str]  # of the training text in lower case, for the metrics; likewise, and empty without metrics
+    notes: tuple[str, ...] = ()
+
+    @property
+    def final_split(self) -> str:
+        """The split that a model is evaluated on at the end: test, or validation if test is empty."""
+        return "test" if len(self.stores["test"]) else "validation"
+
+    def facts(self) -> dict[str, Any]:
+        """Return where the texts came from, how many there are, their conditions, and what cleaning did."""
+        corpus = self.corpus
+        return {
+            "source": corpus.source.name,
+            "validation_source": corpus.validation[0].name if corpus.validation else None,
+            "validation_cleaning": asdict(corpus.validation[1]) if corpus.validation else None,
+            "text_column": corpus.source.text_column,
+            "fingerprint": corpus.fingerprint,
+            "split": {"method": corpus.split_method, "words": corpus.describe_held_out()},
+            "reviews": {split: corpus.count(split) for split in SPLITS},
+            "tokens": {split: self.stores[split].tokens for split in SPLITS},
+            "conditions": self.conditions.to_json(),
+            "cleaning": asdict(corpus.report),
+        }
+
+
+class Corpora:
+    """Prepared corpora, each shared by all plans that need the same: of one source, with one tokenizer and index."""
+
+    def __init__(self) -> None:
+        self._known: list[tuple[tuple[Any, ...], PreparedCorpus]] = []
+
+    def get(self, plan: TrainingPlan) -> PreparedCorpus:
+        """Return the corpus of a plan; it is read and tokenized unless that was done for an earlier plan.
+
+        Raises:
+            ReviewgenError: See ``read_corpus`` and ``tokenize``.
+        """
+        parts = plan.parts
+        own = plan.data, parts.tokenizer_plugin, parts.tokenizer_config, parts.training.novelty, parts.training.novelty_mb
+        for needed, corpus in self._known:
+            if needed == own:
+                return corpus
+        self._known.append((own, tokenize(plan, read_corpus(plan))))
+        return self._known[-1][1]
+
+
+def read_corpus(plan: TrainingPlan) -> ReadCorpus:
+    """Read, clean and split the corpus of a plan, and fit its conditions.
+
+    Raises:
+        DataError: The source cannot be read, or contains a single text and no validation is given.
+        StorageError: There is no room for the texts.
+    """
+    if plan.store is not None:
+        facts = fetch_store(plan.store).facts
+        try:
+            conditions = Conditions.from_json(facts["conditions"]) if facts["conditions"] else Conditions()
+            return ReadCorpus(Corpus.from_json(facts["corpus"]), conditions, tuple(facts["notes"]))
+        except (KeyError, TypeError, ConfigError):
+            raise DataError(f"The token store {plan.store.name} is damaged: its facts are wrong. Prepare it again.") from None
+    corpus = cached_corpus(plan.texts)
+    require_splits(corpus)
+    values = corpus.conditions("train")
+    if plan.parts.trained is None:
+        fitted = fit_conditions(plan.data.conditions, values)
+        return ReadCorpus(corpus, fitted, tuple(fitted.notes()))
+    kept = plan.parts.trained.conditions
+    texts, unknown = 0, Counter[str]()
+    for row in values if kept else ():
+        texts += 1
+        unknown.update(kept.unknown(row))
+    notes = (
+        f"{count:,} of {texts:,} training texts have a value of {name!r} that the model does not know; it counts as not given."
+        for name, count in unknown.items()
+    )
+    return ReadCorpus(corpus, kept, tuple(notes))
+
+
+def tokenize(plan: TrainingPlan, read: ReadCorpus) -> PreparedCorpus:
+    """Train the tokenizer and encode a corpus, or load both from the cache.
+
+    Raises:
+        StorageError: The cache is full or cannot be written.
+        DataError: The texts of a split have no characters.
+        BrokenPlugin: The tokenizer cannot be saved with a model.
+    """
+    parts = plan.parts
+    folder = plan.store or cached_store(read.corpus, _tokenizer_choice(parts), _index_choice(parts), read.conditions)
+    tokenizer: Tokenizer = parts.tokenizer_class.load(folder.folder / "tokenizer")
+    conditions, stores = read.conditions.with_ids_from(tokenizer.vocab_size), folder.splits()
+    if plan.store is not None:
+        folder.check(stores, conditions)
+    check_tokenizer_files(tokenizer, parts.tokenizer_plugin.name)
+    for split in ("train", "validation"):
+        if not stores[split].characters.any():
+            raise DataError(f"The {split} texts have no characters.")
+    index, lexicon, words = None, None, frozenset[str]()
+    if process_state().is_main_process:
+        index = _find_index(plan, read.corpus.fingerprint, tokenizer, folder, stores["train"])
+        lexicon, words = _build_lexicon(plan, tokenizer, folder)
+    notes = tuple(dict.fromkeys((*read.notes, *folder.facts["notes"])))
+    return PreparedCorpus(read.corpus, conditions, tokenizer, stores, index, lexicon, words, notes)
+
+
+def _tokenizer_choice(parts: TrainingParts) -> TokenizerChoice:
+    plugin, trained = parts.tokenizer_plugin, None if parts.trained is None else parts.trained.tokenizer
+    names = (plugin.name, plugin.package, plugin.version)
+    return TokenizerChoice(parts.tokenizer_class, parts.tokenizer_config, *names, trained, check_tokenizer_files)
+
+
+def _index_choice(parts: TrainingParts) -> IndexChoice:
+    """Return the novelty index of a store; that of a model that is trained further depends on its parents, too."""
+    form = parts.training.novelty if parts.trained is None else "none"
+    return IndexChoice(form, parts.training.novelty_mb, lambda corpus: _fingerprint(parts, corpus))
+
+
+def _fingerprint(parts: TrainingParts, corpus: str) -> str:
+    facts = {"data": {"fingerprint": corpus}, **parent_facts(parts.trained, None)}
+    return fingerprint(facts, parts.tokenizer_plugin.name, to_dict(parts.tokenizer_config))
+
+
+def _build_lexicon(plan: TrainingPlan, tokenizer: Tokenizer, store: StoreFolder) -> tuple[Lexicon | None, frozenset[str]]:
+    """Return the lexicon of the training text, and all its words in lower case if there are metrics.
+
+    Of a model that is trained further, both include the words that it knows.
+    """
+    before = None if plan.parts.trained is None else plan.parts.trained.bundle.lexicon
+    symbols = token_symbols(tokenizer)
+    counts = words_of_store(store, symbols)
+    lexicon = None if symbols is None else build_lexicon(counts, before)
+    has_metrics = bool(plan.parts.training.metrics)
+    return lexicon, frozenset(word.casefold() for word in (*counts.words, *(before or ())) if has_metrics)
+
+
+def _find_index(plan: TrainingPlan, corpus: str, tokenizer: Tokenizer, folder: StoreFolder, store: TokenStore) -> Index | None:
+    """Return the novelty index of the training text, unless the settings say none; that of a store is read from it."""
+    parts, settings = plan.parts, plan.parts.training
+    if settings.novelty == "none":
+        return None
+    belongs_to = _fingerprint(parts, corpus)
+    if parts.trained is None and folder.facts["novelty"] == {"form": settings.novelty, "megabytes": settings.novelty_mb}:
+        return read_index(folder.folder / NOVELTY_FILE, belongs_to, tokenizer.vocab_size)
+    index = build_index(
+        store.blocks,
+        bos_id=tokenizer.bos_id,
+        eos_id=tokenizer.eos_id,
+        vocab_size=tokenizer.vocab_size,
+        characters=int(store.characters.sum()),
+        fingerprint=belongs_to,
+        form=settings.novelty,
+        max_bytes=round(settings.novelty_mb * 1e6),
+        tokens=int(store.offsets[-1]) - 2 * len(store),
+    )
+    store.release_pages()
+    return index
+
+
+def read_dataset(source: Any, **options: Unpack[CorpusOptions]) -> Any:
+    """Return a cleaned corpus as a ``datasets.Dataset``; the implementation of ``reviewgen.corpus``."""
+    from datasets import Dataset, concatenate_datasets  # half a second
+
+    refuse_unknown_options(options, CorpusOptions, "corpus", others=("source",))
+    texts = make_texts(source, options, data_config(options))
+    return concatenate_datasets([Dataset.from_file(str(file)) for file in cached_corpus(texts).files])
+
+
+def prepare_tokens(
+    source: Any,
+    preset: str,
+    out: str | Path,
+    progress: Callable[[str], None] = lambda stage: None,
+    **options: Unpack[PrepareOptions],
+) -> StoreFolder:
+    """Prepare a token store; under a launcher, all processes call this; the implementation of ``reviewgen.prepare``.
+
+    Raises:
+        ReviewgenError: See ``reviewgen.prepare``.
+        ProcessLost: Another process has failed or ended.
+    """
+    made: list[tuple[TrainingParts, Texts, Path, str | None]] = []
+
+    def check() -> None:
+        refuse_unknown_options(options, PrepareOptions, "prepare", others=("preset", "out"))
+        if find_store(source) is not None:
+            raise ConfigError(f"{source} is a token store already: give it to reviewgen train --data.")
+        url = out if isinstance(out, str) and is_url(out) else None
+        if url is None and isinstance(out, str) and out.startswith("hf://"):
+            raise ConfigError(f"{quoted(out)} names no folder of the Hub: write hf://datasets/owner/name/folder.")
+        folder = cache_folder() / f"preparing-{hash_text(url):016x}" if url else to_path("out", out)
+        if not folder.name:  # "." or "/", which exist
+            refuse_existing(folder)
+        parts = resolve_parts(preset, tokenizer=options.get("tokenizer"))
+        made.append((parts, make_texts(source, options, data_config(options)), folder, url))
+
+    with all_processes() as processes:
+        everywhere(processes, check, out)
+        parts, texts, folder, url = made[0]
+        choice, index = _tokenizer_choice(parts), _index_choice(parts)
+        names = {"preset": preset, "out": str(out), "tokenizer": choice.facts(), "reading": texts.config.facts()}
+        everywhere(processes, lambda: processes.refuse_differences({**names, "source": str(source)[:1000]}), out)
+        ranks = SharedWork(processes, out)
+        return prepare_store(texts, choice, index, folder, url, ranks, progress, {"preset": parts.preset})

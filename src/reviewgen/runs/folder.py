@@ -1,0 +1,207 @@
+"""``OUT.partial``, the folder beside the output while a run trains: a ``Job`` whose pieces are checkpoints.
+
+An interrupted run resumes from its last checkpoint, and only with the same settings, seed, length and corpus: on request, or by
+itself where the launcher restarts lost processes; one that had saved its model by then is over. What an interrupted run has left
+is never overwritten silently. The folder is removed when the model is saved for the first time, before it is measured.
+"""
+
+import contextlib
+import re
+import tempfile
+import weakref
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from reviewgen.data import WORKSPACE, cache_folder
+from reviewgen.errors import (
+    AlreadyTrained,
+    CheckpointError,
+    ConfigError,
+    OutputExists,
+    TrainingError,
+    storage_errors,
+)
+from reviewgen.model import Bundle
+from reviewgen.model.write import write_or_rescue
+from reviewgen.processes import all_processes, resumes_by_itself
+from reviewgen.runs.plan import PARTIAL, SETTINGS, TrainingPlan, discard_finished, read_training
+from reviewgen.scratch import TEMPORARY, remove_abandoned
+from reviewgen.storage import Job, interrupted, refuse_existing
+from reviewgen.training import Checkpoints, StopReason
+
+_CUT_SHORT = (StopReason.INTERRUPTED.value, StopReason.PROCESS_ENDED.value)
+_SCRATCH = re.compile(r"\.(.+)-[a-z0-9_]{8}")
+
+
+class RunFolder:
+    """The folder of a run; a run without an output has none. Of several processes, only the first uses it.
+
+    Args:
+        plan: The plan of the run.
+
+    Attributes:
+        checkpoints: The checkpoints in it; None without an output, and in all processes but the first.
+        saved: What the checkpoint that is resumed from has saved of the run's record; empty for a new run.
+        seconds: The time that the resumed run had trained before.
+
+    Raises:
+        ConfigError: There is nothing to resume from: no output.
+        CheckpointError: The model is trained by counting, which cannot be resumed.
+    """
+
+    def __init__(self, plan: TrainingPlan) -> None:
+        if plan.resume and plan.out is None:
+            raise ConfigError("Only a run with an output folder has checkpoints to resume from: give out, or leave resume out.")
+        if plan.resume and plan.parts.is_counted:
+            raise CheckpointError(
+                f"{plan.preset} is trained by counting, which has no checkpoints: an interrupted count starts over. "
+                "Leave out --resume (resume=True)."
+            )
+        self._plan, self._is_open, self._is_saved = plan, False, False
+        self._job: Job | None = None
+        self._finished: str | None = None  # the fingerprint of the corpus, if the model was saved before a restart
+        self.saved: Mapping[str, Any] = {}
+        self.seconds = 0.0
+        self.checkpoints: Checkpoints | None = None
+
+    def open(self) -> None:
+        """Lock the folder for this run, and load the last checkpoint if the run is resumed.
+
+        Raises:
+            CheckpointError: The folder holds an interrupted run and this run does not resume it, or this run resumes and there is
+                none; or what the folder holds is of another run, damaged or in use.
+            OutputExists: It is not the folder of a run; or the job was started with restarts, and the output folder exists.
+            StorageError: The folder cannot be written.
+            TrainingError: Of several processes, only some have an output folder.
+        """
+        if self._is_open:  # reading has failed after this, and is tried again
+            return
+        out = self._plan.out
+        with all_processes() as processes:
+            if processes.broadcast(out is None) != (out is None):
+                raise TrainingError("The processes have different settings: give all of them the output folder, or none.")
+            with processes.main_process_first():
+                if processes.rank == 0 and out is not None:
+                    self._finished = _find_finished(out, self._plan.digest()) if resumes_by_itself() else None
+                    if self._finished is None:
+                        self._open(out, processes.world_size)
+            self.saved, self.seconds, self._finished = processes.broadcast((self.saved, self.seconds, self._finished))
+        self._is_open = True
+
+    def _open(self, out: Path, processes: int) -> None:
+        training, resume = self._plan.parts.training, self._plan.resume
+        self._job = job = Job(out, {**self._plan.facts(), "processes": processes, SETTINGS: self._plan.digest()})
+        if resume and not job.folder.is_dir():
+            raise CheckpointError(
+                f"There is no run to resume: {job.folder} does not exist. Leave out --resume (resume=True) to start one."
+            )
+        with storage_errors(job.folder):
+            job.__enter__()
+        self._close = weakref.finalize(self, job.__exit__)
+        self.checkpoints = Checkpoints(job.folder, training.checkpoint_seconds, training.checkpoints_kept)
+        steps = self.checkpoints.steps()
+        try:
+            if steps and not (resume or resumes_by_itself()):
+                raise CheckpointError(
+                    f"{job.folder} holds a run that was interrupted after step {steps[-1]:,} or later. Resume it with the same "
+                    "command and --resume (resume=True), or remove that folder to start over."
+                )
+            self.checkpoints.load()
+        except CheckpointError:
+            self._close()
+            raise
+        if steps:
+            self.checkpoints.note(f"The run resumes from step {self.checkpoints.steps()[-1]:,}.")
+        elif resume:
+            self.checkpoints.note("The run was interrupted before its first checkpoint, so it starts again.")
+        self.saved, self.seconds = self.checkpoints.extra, self.checkpoints.seconds
+
+    def require_corpus(self, fingerprint: str) -> None:
+        """Compare the corpus with that of the run that is resumed.
+
+        Raises:
+            AlreadyTrained: The run had saved its model before the launcher restarted it.
+            OutputExists: A run of the same settings has saved a model of another corpus.
+            CheckpointError: The resumed run was started on another corpus.
+        """
+        if self._finished == fingerprint:
+            raise AlreadyTrained(f"{self._plan.out} was saved before: it was trained with the same settings, on the same texts.")
+        if self._finished is not None:
+            raise OutputExists(
+                f"{self._plan.out} already exists, and was trained on other texts. Give another folder, or remove it first."
+            )
+        if self._job is not None:
+            with storage_errors(self._job.folder):
+                self._job.require({"corpus": fingerprint})
+
+    def save(self, bundle: Bundle) -> None:
+        """Write the model, in place of what this run has saved before, and remove the folder, which is of no more use.
+
+        Raises:
+            StorageError: The output folder cannot be written; says where the model was saved instead.
+        """
+        if self._job is None:
+            return
+        write_or_rescue(bundle, self._job.out, overwrite=self._is_saved)
+        if not self._is_saved and self._close.alive:
+            self._job.clear()
+            self._close()
+        self._is_saved = True
+
+    @contextlib.contextmanager
+    def closed_on_error(self) -> Iterator[None]:
+        """Unlock the folder if a block raises an error.
+
+        The garbage collector might be late: a traceback that is kept, as in a notebook, keeps the lock as well. After an
+        interrupt the folder stays locked, since the run may still be finished.
+        """
+        try:
+            yield
+        except Exception:
+            if self._job is not None:
+                self._close()
+            self._is_open = False
+            raise
+
+
+def _find_finished(out: Path, settings: str) -> str | None:
+    """Return the fingerprint of the corpus that a run of the same settings has trained the model in ``out`` on.
+
+    Raises:
+        OutputExists: Something else exists there.
+    """
+    training = read_training(out)
+    if training.get(SETTINGS) == settings and training.get("stopped") not in _CUT_SHORT:
+        return str(training["data"]["fingerprint"])
+    refuse_existing(out)
+    return None
+
+
+def clean(folder: Path | None = None) -> tuple[list[str], list[str]]:
+    """Remove what killed processes have left in a folder and beside it, in the cache and among the temporary files.
+
+    Args:
+        folder: The folder; if not given, only what is in the working directory counts.
+
+    Returns:
+        What was removed, and the folders of unfinished work that the same command goes on from.
+    """
+    around = [Path.cwd()] if folder is None else [folder.absolute().parent, folder.absolute()]
+    places = [place for place in dict.fromkeys((*around, cache_folder())) if place.is_dir()]
+    before = sorted(path for place in places for path in place.iterdir())
+    for path in before:
+        if match := _SCRATCH.fullmatch(path.name):
+            if not interrupted(path.with_name(match[1])):  # else it is the new one of a replacement that was cut off
+                remove_abandoned(path.parent, f".{match[1]}-")
+        elif path.name.endswith(PARTIAL):
+            discard_finished(path.with_name(path.name.removesuffix(PARTIAL)))
+    abandoned = remove_abandoned(cache_folder(), WORKSPACE), remove_abandoned(Path(tempfile.gettempdir()), TEMPORARY)
+    unfinished = []
+    for path in (path for path in before if path.name.endswith(PARTIAL)):
+        for lock in (path / name for name in (".lock", "lock") if (path / name).is_file()):
+            with contextlib.suppress(Timeout, OSError), FileLock(lock, timeout=0):
+                unfinished.append(str(path))
+    return [str(path) for path in (*(path for path in before if not path.exists()), *abandoned[0], *abandoned[1])], unfinished

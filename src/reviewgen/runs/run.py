@@ -1,0 +1,587 @@
+"""``TrainingRun``: a training in steps that the caller can watch, of a network, an n-gram or a blend.
+
+A run of a blend has a run for each of its models, one after another on the same corpus; then the weights of the blend are fitted
+on held-out texts, as ``reviewgen.blend`` does.
+"""
+
+import logging
+import math
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, Unpack
+
+import torch
+
+from reviewgen.blending.model import Blend
+from reviewgen.card import describe, file_name, write_card
+from reviewgen.conditions import Conditions
+from reviewgen.config import refuse_unknown_options, to_dict
+from reviewgen.data import Corpus, TokenStore
+from reviewgen.errors import NotADistribution, TrainingError
+from reviewgen.evaluation import Document, Evaluation, Metrics, finite, sample_documents
+from reviewgen.generation.model_stepper import using_threads
+from reviewgen.interrupts import uninterrupted
+from reviewgen.model import Bundle, ReviewModel, Weights
+from reviewgen.processes import all_processes, process_state
+from reviewgen.protocols import LanguageModel, Tokenizer
+from reviewgen.runs.blend import fit_mixture, make_bundle
+from reviewgen.runs.corpus import PreparedCorpus, ReadCorpus, read_corpus, tokenize
+from reviewgen.runs.folder import RunFolder
+from reviewgen.runs.measure import choose_documents, evaluate, measure_texts, suggest_trained_weights
+from reviewgen.runs.parts import TrainingParts
+from reviewgen.runs.plan import SETTINGS, TrainingPlan, TrainOptions, make_plan
+from reviewgen.runs.record import (
+    ChosenSize,
+    Curves,
+    RunRecord,
+    novelty_facts,
+    parent_facts,
+    progress_facts,
+)
+from reviewgen.runs.tracking import RunLog
+from reviewgen.training import (
+    Budget,
+    Evaluator,
+    Report,
+    StopReason,
+    TrainingConfig,
+    choose_size,
+    find_verdict,
+    fit,
+    interrupts_kept_for_restart,
+    keep_threads,
+)
+from reviewgen.version import __version__
+
+_COUNTING_SHARE = 0.4  # of the time left, at most
+_NETWORK_SHARE = 0.95  # of the time left after counting; the rest is for fitting the weights, and evaluating the blend
+_WEIGHTS_SHARE = 0.01  # of a time budget, for scoring the texts that the weights are fitted on; fitting takes three times as long
+_FINAL_TOKENS = 100_000  # held-out tokens of the final evaluation, at most
+_FINAL_SHARE = 0.015  # of a time budget, for the final evaluation
+_INTERRUPTED_DIVISOR = 4  # an interrupted run fits the weights on a part of the texts only
+_EVALUATION_SHARE = 0.005  # of the time budget, for the blend's own evaluation
+
+_logger = logging.getLogger("reviewgen")
+
+
+class TrainingRun:
+    """A training, step by step: ``read`` the corpus, ``tokenize`` it, iterate over the reports, ``finish``.
+
+    ::
+
+        run = TrainingRun("gru-char", "reviews.csv", budget="60s")
+        print(run.read().report)
+        run.tokenize()
+        for report in run:
+            print(report.step, report.nats_per_token)
+        model = run.finish()
+
+    The clock of a time budget starts with the training.
+
+    Args:
+        start: A preset, ``<model>-<tokenizer>``, as in "lstm-word"; or a trained ReviewModel to train further: a copy of its
+            weights is trained, and its tokenizer, conditions, size and generation defaults are kept.
+        source: The reviews; see ``reviewgen.data.sources.open_texts``.
+        options: The keywords of ``reviewgen.train``, which documents them.
+
+    Raises:
+        ReviewgenError: A setting, the preset or the output folder is unusable. Nothing has been read by then.
+    """
+
+    def __init__(self, start: str | ReviewModel, source: Any, **options: Unpack[TrainOptions]) -> None:
+        refuse_unknown_options(options, TrainOptions, "TrainingRun")
+        self._set_up(make_plan(start, source, options))
+
+    def _set_up(self, plan: TrainingPlan, size: ChosenSize | None = None) -> None:
+        self._plan, self.size = plan, size
+        self._log, self._folder = RunLog(plan.log, plan.out, plan.preset), RunFolder(plan)
+        self._is_interrupted = False
+        self._evaluation: Evaluation | None = None
+        self._started = time.monotonic()
+        self._read: ReadCorpus | None = None
+        self._prepared: PreparedCorpus | None = None
+        self._record = RunRecord()
+        self._model: LanguageModel | None = None
+        self._parts: list[TrainingRun] = []  # of a blend: the runs of its models that have started
+        self._mixture: tuple[tuple[float, ...], dict[str, Any], dict[str, Any]] | None = None  # of a blend: see ``fit_mixture``
+        self._copy_rate: float | None = None  # of the held-out texts, in tokens; None without a novelty index
+        self._bits_before: float | None = None  # of a trained model on the held-out texts
+        self._initial_tensors: list[str] = []  # those of the model that a file has given
+        self._copied: dict[str, Any] = {}
+        self._metric_facts: dict[str, Any] = {}
+        self._measuring_seconds = 0.0
+
+    def read(self) -> Corpus:
+        """Read, clean and split the corpus, and return it, so that it can be described before the training.
+
+        Raises:
+            CheckpointError: ``<out>.partial`` holds an interrupted run that is not resumed; or, to resume, no run of these
+                settings.
+            DataError: The source cannot be read, or contains a single review and no validation is given.
+            TrainingError: The corpus was read before.
+        """
+        if self._read is not None:
+            raise TrainingError("The corpus of this run was read before: make another TrainingRun to read it again.")
+        self._folder.open()
+        with self._folder.closed_on_error():
+            read = read_corpus(self.plan)
+            self._folder.require_corpus(read.corpus.fingerprint)
+        self._read = read
+        return read.corpus
+
+    def tokenize(self) -> None:
+        """Train the tokenizer and encode the corpus, or load both from the token cache, and build the model.
+
+        Raises:
+            StorageError: The cache is full or cannot be written.
+            DataError: The texts of a split have no characters.
+            TrainingError: The corpus was not read, or was tokenized before.
+        """
+        if self._prepared is not None:
+            raise TrainingError("The corpus of this run was tokenized before: iterate over the run to train.")
+        read = self._require_read("tokenize")
+        with self._folder.closed_on_error():
+            self._begin(tokenize(self.plan, read))
+
+    def start_on(self, corpus: PreparedCorpus) -> None:
+        """Start on a corpus that was prepared before, instead of ``read`` and ``tokenize``.
+
+        Args:
+            corpus: The corpus of a plan with the same source, tokenizer and index; see ``Corpora``.
+
+        Raises:
+            CheckpointError: As ``read``.
+            TrainingError: The corpus of this run was read before.
+        """
+        if self._read is not None or self._prepared is not None:
+            raise TrainingError("This run has a corpus already: make another TrainingRun to start on a prepared one.")
+        self._folder.open()
+        with self._folder.closed_on_error():
+            self._folder.require_corpus(corpus.corpus.fingerprint)
+            self._begin(corpus)
+
+    def __iter__(self) -> Iterator[Report]:
+        """Train; yield a report for each step. Afterwards the model holds its best weights.
+
+        Raises:
+            TrainingError: The corpus was not tokenized; or the training has failed, see ``reviewgen.train``.
+            NotADistribution: The scores of a model of a blend do not sum to one.
+        """
+        corpus, plan, checkpoints = self._require_prepared("train"), self.plan, self._folder.checkpoints
+        if plan.parts.models:
+            yield from self._train_parts(corpus)
+            return
+        given = corpus.conditions.unspecified_ids
+        texts = self.model, corpus.tokenizer, corpus.stores["train"], corpus.stores["validation"]
+        reports = fit(*texts, self.config, plan.length, plan.seed, corpus.index, given, checkpoints, self._metrics)
+        own = {"model": self.model.config, "training": self.config}
+        settings = plan.facts() | {f"{group}.{name}": value for group in own for name, value in to_dict(own[group]).items()}
+        with self._folder.closed_on_error(), interrupts_kept_for_restart(checkpoints), self.log.opened(settings):
+            for report in reports:
+                yield self.log.record(report, self._record.add(report))
+
+    def interrupt(self) -> None:
+        """Mark the run as interrupted: ``finish`` then takes the best weights so far, and does not measure the model.
+
+        Raises:
+            TrainingError: The corpus was not tokenized, so there is no training.
+        """
+        self._require_prepared("interrupt the training")
+        self._is_interrupted = True
+        for part in self._parts[-1:]:
+            part._is_interrupted = True
+
+    def finish(self) -> ReviewModel:
+        """Save the model in ``out`` if that is given, measure it, save it again with the results, and return it.
+
+        Raises:
+            StorageError: ``out`` cannot be written; says where the model was saved instead.
+            TrainingError: No step was taken; of a blend, by one of its models.
+        """
+        corpus = self._require_prepared("finish")
+        with self._folder.closed_on_error():
+            last = self._network_record.last
+            if last is None or len(self._parts) < len(self.plan.parts.models):
+                of = f" of {self.plan.parts.models[-1].preset}" if self.plan.parts.models else ""
+                raise TrainingError(f"The training was over before the first step{of}; nothing was saved. Give it more time.")
+            with uninterrupted():
+                if self._parts and self._mixture is None:
+                    tokens = self.config.evaluation_tokens // _INTERRUPTED_DIVISOR
+                    self._mix(sample_documents(corpus.stores["validation"], tokens))
+                model = self._save()
+            if self.is_interrupted:
+                return model
+            where, start = f"its model is {'kept' if self.out is None else f'saved in {self.out}'}", time.monotonic()
+            try:
+                self._measure(corpus, last)
+            except KeyboardInterrupt:
+                self._is_interrupted = True
+                self._record.note(f"The training was over when it was interrupted: {where}, and was not measured fully.")
+            except Exception:
+                _logger.warning("The training is over and %s; an error has occurred while it was measured.", where)
+                raise
+            self._measuring_seconds = time.monotonic() - start
+            with uninterrupted():
+                return self._save()
+
+    def facts(self) -> dict[str, Any]:
+        """Return the record of the training as JSON values, as ``training.json`` holds it; of a blend, with that of its network.
+
+        Raises:
+            TrainingError: The corpus was not tokenized, or no model of a blend is trained by gradient yet.
+        """
+        plan, corpus, record = self.plan, self._require_prepared("call facts"), self._record
+        if len(self._parts) < len(plan.parts.models):
+            raise TrainingError(f"There is no record of {plan.preset} yet: iterate over the run to train its models.")
+        network, initial, last = (self._parts or [self])[-1], plan.parts.initial_weights, record.last or self._network_record.last
+        stopped = None if self._network_record.last is None else self._network_record.last.stopped
+        if stopped is None and self.is_interrupted:
+            stopped = StopReason.INTERRUPTED
+        curve = network._record.evaluations
+        if self._parts:  # the verdict is on the curve of the network, and on what the blend copies
+            copies = record.evaluations[-1]["token_copy_rate"] if record.evaluations else None
+            curve = [each | {"token_copy_rate": copies} for each in curve]
+        before = sum(part._record.last.evaluation_seconds for part in self._parts[:-1] if part._record.last is not None)
+        fingerprint, seconds = corpus.corpus.fingerprint, time.monotonic() - self._started + self._folder.seconds
+        return {
+            "preset": plan.preset,
+            **parent_facts(plan.parts.trained, self._bits_before),
+            **({} if initial is None else {"initial_weights": initial.facts() | {"tensors": self._initial_tensors}}),
+            "seed": plan.seed,
+            SETTINGS: plan.digest(),
+            "data": plan.data.facts() | corpus.facts(),
+            "config": to_dict(self.config),
+            "budget_seconds": plan.length.seconds,
+            "stopped": None if stopped is None else stopped.value,
+            **progress_facts(last, seconds, before + self._measuring_seconds),
+            "verdict": asdict(find_verdict(curve, stopped, network._copy_rate)),
+            "evaluations": record.evaluations,
+            "curve": record.curve(),
+            "novelty": novelty_facts(corpus.index, fingerprint, self._copied, record.evaluations, network._copy_rate),
+            "metrics": self._metric_facts or self._metrics.facts(),
+            "held_out": self.held_out,
+            "notes": [*record.notes, *filter(None, [self.log.failure])],
+        }
+
+    def _begin(self, corpus: PreparedCorpus) -> None:
+        """Choose the size for a time budget, build the model, and measure what it is compared with afterwards."""
+        plan, parts, given = self.plan, self.plan.parts, len(corpus.conditions)
+        self._metrics = Metrics(parts.training.metrics, corpus.words)
+        record = self._record = RunRecord.of(corpus.stores["train"], given, {} if parts.models else self._folder.saved)
+        record.note(*corpus.notes)
+        if parts.models:
+            names = ", then ".join(each.preset for each in parts.models)
+            record.note(f"{plan.preset} is trained in parts: {names}, then their weights on held-out texts.")
+            self._prepared = corpus
+            return
+        documents = sample_documents(corpus.stores["validation"], parts.training.evaluation_tokens)
+        if corpus.index is not None:
+            self._copy_rate = corpus.index.token_copy_rate(ids[1 + given : -1] for ids, _ in documents)
+        record.size = self.size = record.size or self.size or self._choose_size(corpus)
+        chosen = None if self.size is None else self.size.model
+        model = parts.build_model(corpus.tokenizer, corpus.conditions.vocab_size, plan.seed, chosen)
+        if parts.initial_weights is not None:
+            self._initial_tensors = parts.initial_weights.copy_into(model)
+            names = ", ".join(self._initial_tensors)
+            record.note(f"Initial weights from {parts.initial_weights.file.name}: {names}; the others are random.")
+        self._refuse_differences(corpus, model)
+        if parts.trained is not None:
+            self._note_trained(parts.trained, model, documents, corpus)
+        if self._folder.checkpoints is not None:
+            self._folder.checkpoints.snapshot = record.to_checkpoint
+        self._model, self._prepared = model, corpus
+
+    def _choose_size(self, corpus: PreparedCorpus) -> ChosenSize | None:
+        """Return the largest model and batch of a preset that can be trained in the time budget, on a CPU.
+
+        Of several processes the first times some steps, and all use its result, as if the others added nothing: on processors
+        they add little. None if the user has set a size, the preset has no sizes, or the length is not a time.
+        """
+        parts, sizes, seconds = self.plan.parts, self.plan.parts.sizes, self.plan.length.seconds
+        if sizes is None or seconds is None or process_state().device.type != "cpu":
+            return None
+
+        def build(size: Mapping[str, Any]) -> LanguageModel:
+            return parts.build_model(corpus.tokenizer, corpus.conditions.vocab_size, 0, size)
+
+        with all_processes() as processes:
+            sizing = None
+            if processes.rank == 0:
+                training, train = keep_threads(parts.training, processes.world_size), corpus.stores["train"]
+                corpus_size = train.tokens, int(train.characters.sum())
+                sizing = choose_size(sizes.preset, build, training, seconds, *corpus_size, may_grow=sizes.may_grow_batch)
+            sizing = processes.broadcast(sizing)
+        if sizing is None:
+            return None
+        self._record.note(sizing.describe(seconds))
+        return ChosenSize(sizing.model, sizing.training)
+
+    def _refuse_differences(self, corpus: PreparedCorpus, model: LanguageModel) -> None:
+        """Raise in every process of a launcher if they are not about to train the same.
+
+        Raises:
+            TrainingError: They differ.
+            ProcessLost: A process has ended.
+        """
+        with all_processes() as processes:
+            processes.refuse_differences(
+                {
+                    "the corpus": [corpus.corpus.fingerprint, corpus.conditions.to_json()],
+                    "model settings": to_dict(model.config),
+                    "versions": [__version__, torch.__version__],
+                    "the seed": self.plan.seed,
+                    "settings": self.plan.facts() | {"seed": None},
+                }
+            )
+
+    def _note_trained(self, trained: ReviewModel, model: Any, documents: list[Document], corpus: PreparedCorpus) -> None:
+        """Measure a model that is trained further, and note where it starts from."""
+        device = process_state().device
+        evaluation = evaluate(model.to(device).eval(), documents, corpus, str(device))
+        model.to("cpu")
+        if evaluation is not None and math.isfinite(evaluation.bits_per_character):
+            self._bits_before = evaluation.bits_per_character
+        so_far = (
+            f", which takes {self._bits_before:.4f} bits per character of the held-out texts so far" if self._bits_before else ""
+        )
+        name, rate = file_name(trained.bundle.source or "a trained model"), self.plan.parts.training.learning_rate
+        self._record.note(f"Training {name} ({self.plan.preset}) further{so_far}; the learning rate peaks at {rate:.3g}.")
+
+    def _train_parts(self, corpus: PreparedCorpus) -> Iterator[Report]:
+        """Train the models of a blend in turn, then fit their weights and evaluate the blend."""
+        with self._folder.closed_on_error():
+            for parts in self.plan.parts.models:
+                run = make_run(self.plan.of_model(parts, self._length_of(parts)))
+                if not parts.is_counted:  # only the network has checkpoints and a log
+                    run._log, run._folder = self.log, self._folder
+                run._begin(corpus)
+                self._parts.append(run)
+                for report in run:
+                    new = [note for note in dict.fromkeys((*run._record.notes, *report.notes)) if note not in self._record.notes]
+                    self._record.note(*new)
+                    yield replace(report, part=run.preset, notes=tuple(new), stopped=None)
+                if parts.is_counted and run._record.last is not None and run._record.last.evaluation is None:
+                    raise NotADistribution(
+                        f"The scores of {run.preset} with these settings are not probabilities that sum to one, so it cannot be "
+                        "part of a blend."
+                    )
+            yield self._report_blend(corpus, self.plan.length.seconds)
+
+    def _report_blend(self, corpus: PreparedCorpus, seconds: float | None) -> Report:
+        """Fit the weights of a blend and evaluate it; return the last report of the run."""
+        start, last = time.monotonic(), self._network_record.last
+        assert last is not None, "training by gradient reports at least one step"
+        with using_threads(last.threads):
+            network, own = self._parts[-1], None if seconds is None else _WEIGHTS_SHARE * seconds
+            documents = choose_documents(network.model, corpus, "validation", self.config.evaluation_tokens, own)
+            with all_processes() as processes:
+                documents = processes.broadcast(documents)  # their number depends on a clock
+            self._mix(documents)
+            judge = Evaluator(corpus.tokenizer, documents, self.config, corpus.index, corpus.conditions.unspecified_ids)
+            judge.metrics, judge.seconds_each = self._metrics, None if seconds is None else _EVALUATION_SHARE * seconds
+            result = judge.evaluate(self.model)
+        report = replace(
+            last,
+            **vars(result),
+            part=self.preset,
+            progress=1.0,
+            loss=None,
+            learning_rate=None,
+            seconds=last.seconds + time.monotonic() - start,
+            evaluation_seconds=last.evaluation_seconds + judge.total_seconds,
+            notes=(self._describe_weights(), *self._metrics.pop_notes()),
+        )
+        self._record.add(report)
+        return report
+
+    def _length_of(self, parts: TrainingParts) -> Budget:
+        """Return how long a model of a blend trains: for its share of the time that is left."""
+        length = self.plan.length
+        if length.seconds is None:
+            return length
+        spent = sum(part._record.last.seconds for part in self._parts if part._record.last is not None)
+        share = _COUNTING_SHARE if parts.is_counted else _NETWORK_SHARE
+        with all_processes() as processes:  # of the first one's clock: the lengths are compared
+            return Budget(seconds=processes.broadcast(share * max(0.0, length.seconds - spent)))
+
+    def _mix(self, documents: list[Document]) -> None:
+        """Fit the weights of a blend's models."""
+        corpus = self._require_prepared("blend")
+        models, plugins = [part.model for part in self._parts], [part.plan.parts.model_plugin for part in self._parts]
+        weights, gate, facts = fit_mixture(models, documents, corpus.conditions.vocab_size, len(corpus.conditions))
+        self._mixture = weights, gate, facts | {"source": corpus.corpus.source.name, "split": "validation"}
+        self._model = Blend.from_models(models, plugins, weights, gate)
+
+    def _describe_weights(self) -> str:
+        """Return the weights and the bits per character of the models, as a sentence."""
+        assert self._mixture is not None
+        weights, _, facts = self._mixture
+        models = [
+            f"{part.preset} {weight:.3f} (alone {'infinite' if own is None else f'{own:.4f}'} bits per character)"
+            for part, weight, own in zip(self._parts, weights, facts["bits_per_character"]["parts"], strict=True)
+        ]
+        return f"Weights, fitted on {facts['tokens']:,} held-out tokens: {', '.join(models)}."
+
+    def _measure(self, corpus: PreparedCorpus, last: Report) -> None:
+        """Evaluate the model on held-out texts, and the models of a blend on the same ones; measure what it generates."""
+        seconds, is_main = self.plan.length.seconds, process_state().is_main_process
+        if seconds is not None and self._parts:
+            seconds /= 2  # the blend scores each text as often as all its models together
+        with using_threads(last.threads):
+            own = None if seconds is None else _FINAL_SHARE * seconds
+            documents = choose_documents(self.model, corpus, corpus.final_split, _FINAL_TOKENS, own)
+            for run in (*self._parts, self):
+                run._evaluation = evaluate(run.model, documents, corpus)
+            if self.plan.parts.training.copy_tokens and is_main:
+                self._copied, self._metric_facts = measure_texts(self.model, corpus, self._metrics)
+                self._record.note(*self._metrics.pop_notes())
+            if is_main and not self._parts:
+                spent = time.monotonic() - self._started
+                self._record.note(*suggest_trained_weights(self.plan, corpus, last.tokens, spent))
+
+    def _save(self) -> ReviewModel:
+        bundle = self._make_bundle()
+        self._folder.save(bundle)
+        return ReviewModel(bundle)
+
+    def _make_bundle(self) -> Bundle:
+        """Return the model with everything that is saved with it."""
+        parts, corpus = self.plan.parts, self._require_prepared("finish")
+        facts = self.facts()
+        if self._mixture is not None:
+            models = []
+            for part in self._parts:
+                bundle = part._make_bundle()
+                seconds = 0.0 if part._record.last is None else round(part._record.last.seconds, 2)
+                models.append(ReviewModel(replace(bundle, training=bundle.training | {"seconds": seconds})))
+            return make_bundle(models, *self._mixture, parts.preset, parts.generation, facts)
+        is_open = corpus.lexicon is None or (parts.trained is not None and parts.trained.generation_config.words == "any")
+        bundle = Bundle(
+            preset=parts.preset,
+            weights=Weights(self.model),
+            tokenizer=corpus.tokenizer,
+            model_plugin=parts.model_plugin,
+            tokenizer_plugin=parts.tokenizer_plugin,
+            tokenizer_config=parts.tokenizer_config,
+            generation=replace(parts.generation, words="any" if is_open else "known", conditions={}),
+            training=facts,
+            index=corpus.index,
+            lexicon=corpus.lexicon,
+            conditions=corpus.conditions or None,
+        )
+        bundle.card = write_card(describe(bundle))
+        return bundle
+
+    @property
+    def _network_record(self) -> RunRecord:
+        """The record of the training by gradient, or of the only one."""
+        return (self._parts or [self])[-1]._record
+
+    @property
+    def plan(self) -> TrainingPlan:
+        """Everything that was decided before anything is read."""
+        return self._plan
+
+    @property
+    def log(self) -> RunLog:
+        """Where the curves are also logged; ``log.describe()`` says where that is."""
+        return self._log
+
+    @property
+    def is_interrupted(self) -> bool:
+        """Whether the training was interrupted."""
+        return self._is_interrupted
+
+    @property
+    def evaluation(self) -> Evaluation | None:
+        """The last evaluation; None before ``finish``, or if the model cannot be scored."""
+        return self._evaluation
+
+    @property
+    def out(self) -> Path | None:
+        """The folder that the model is saved in."""
+        return self.plan.out
+
+    @property
+    def preset(self) -> str:
+        """The name of the preset."""
+        return self.plan.preset
+
+    @property
+    def config(self) -> TrainingConfig:
+        """The training settings; with a time budget, some are chosen by ``tokenize``. Of a blend, those of its network."""
+        training, size = self.plan.parts.training, self._network_record.size
+        return training if size is None else replace(training, **size.training)
+
+    @property
+    def corpus(self) -> Corpus:
+        """The corpus, once it was read."""
+        return (self._prepared or self._require_read("use the corpus")).corpus
+
+    @property
+    def conditions(self) -> Conditions:
+        """The conditions, once the corpus was read; their ids are assigned when it is tokenized."""
+        return (self._prepared or self._require_read("use the conditions")).conditions
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer, once the corpus was tokenized."""
+        return self._require_prepared("use the tokenizer").tokenizer
+
+    @property
+    def stores(self) -> Mapping[str, TokenStore]:
+        """The tokens of each split, once the corpus was tokenized."""
+        return self._require_prepared("use the tokens").stores
+
+    @property
+    def model(self) -> LanguageModel:
+        """The model, once the corpus was tokenized; a blend, once its models are trained."""
+        self._require_prepared("use the model")
+        if self._model is None:
+            raise TrainingError(f"There is no {self.preset} yet: iterate over the run to train its models.")
+        return self._model
+
+    @property
+    def curves(self) -> Mapping[str, Curves]:
+        """The learning curves so far, once the corpus was tokenized; of each model of a blend, by its preset."""
+        self._require_prepared("use the curves")
+        return {run.preset: run._record for run in (self._parts if self.plan.parts.models else [self])}
+
+    @property
+    def notes(self) -> list[str]:
+        """Sentences for the user so far."""
+        return list(self._record.notes if self._read is None or self._prepared is not None else self._read.notes)
+
+    @property
+    def held_out(self) -> dict[str, Any] | None:
+        """The last evaluation as JSON values, and which split it was on; None before ``finish``, or if it cannot be scored."""
+        if self.evaluation is None:
+            return None
+        corpus = self._require_prepared("use the evaluation")
+        split = corpus.final_split
+        return {"split": split, "reviews_in_split": len(corpus.stores[split])} | finite(asdict(self.evaluation))
+
+    def _require_read(self, action: str) -> ReadCorpus:
+        if self._read is None:
+            raise TrainingError(f"There is no corpus yet: call read before you {action}.")
+        return self._read
+
+    def _require_prepared(self, action: str) -> PreparedCorpus:
+        if self._prepared is None:
+            step = "read and tokenize" if self._read is None else "tokenize"
+            raise TrainingError(f"The corpus is not prepared yet: call {step} before you {action}.")
+        return self._prepared
+
+
+def make_run(plan: TrainingPlan, size: ChosenSize | None = None) -> TrainingRun:
+    """Return the run of a plan.
+
+    Args:
+        plan: The plan.
+        size: A size that was chosen for the time budget before; chosen by the run if not given. A resumed run has its own.
+    """
+    run = TrainingRun.__new__(TrainingRun)
+    run._set_up(plan, size)
+    return run
