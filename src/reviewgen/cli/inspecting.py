@@ -216,7 +216,7 @@ def _care(model: str | None, accept: bool, clean: bool) -> tuple[dict[str, Any],
         lines.append(f"Accepted in {model}: {changed}." if changed else f"Nothing has changed in {model}.")
     elif model is not None and not clean:
         from reviewgen.api import load
-        from reviewgen.bundle.layout import MANIFEST
+        from reviewgen.model.layout import MANIFEST
 
         bundle = load(model).bundle
         facts["files"] = sorted(bundle.digests) if bundle.folder is not None and (bundle.folder / MANIFEST).exists() else []
@@ -231,8 +231,8 @@ def _care(model: str | None, accept: bool, clean: bool) -> tuple[dict[str, Any],
 
 
 def _accept(model: str | None) -> list[str]:
-    from reviewgen.bundle.write import accept_changes
-    from reviewgen.hub.locate import locate
+    from reviewgen.hub.download import locate
+    from reviewgen.model.write import accept_changes
 
     if model is None:
         raise ConfigError("Give the saved model whose changes are accepted: reviewgen doctor ./my-model --accept.")

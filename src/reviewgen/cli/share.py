@@ -139,7 +139,7 @@ def pull(
     as_json: AsJson = False,
 ) -> None:
     """Download a model from the Hugging Face Hub into its cache (HF_HOME); from then on it loads without a network."""
-    from reviewgen.hub.pull import pull as pull_model
+    from reviewgen.hub.download import pull as pull_model
 
     with working(f"Downloading {repository} ..."):
         facts = pull_model(repository, out=out, token=token, force_download=force, accept_changes=accept_changes)
