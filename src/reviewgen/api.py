@@ -71,26 +71,36 @@ def train(start: "str | ReviewModel", source: Any, *, progress: bool = True, **o
         progress: Whether to show the progress on a terminal or in a notebook; elsewhere nothing is printed.
         validation: A second source to validate on, instead of a part of the first.
         out: A folder to save the model in; it must not exist.
-        budget: Training time ("2m", "90s", seconds), from the end of the first step to the last evaluation. Default: two minutes.
+        budget: Training time (2m, 90s, 1h), from the end of the first step to the last evaluation; two minutes if none of the
+            three is given.
         steps: Train for this number of steps, instead of a budget.
         epochs: Train for this number of passes over the corpus, instead of a budget.
-        seed: Seed of the initial weights, the order of the texts and dropout. Default: 0.
+        seed: Seed of the initial weights, the order of the texts, dropout and samples.
         model, tokenizer, training: Settings that differ from the preset's, as in ``model={"hidden_size": 256}``. When a trained
             model is trained further, only model settings that do not change its predictions can differ, such as dropout; the
             learning rate peaks at half of its preset's.
         initial_weights: A safetensors file of another source whose tensors a new model starts from, as an embedding table or the
             state dict of an nn.LSTM; only some models support it.
-        text_column: The column that holds the text; guessed if not given.
-        documents: How a txt file is cut into texts: "line" (default), "paragraph" (blank lines between), "sentence" or "file";
-            a single file is then one long text, of which blocks are held out.
-        lowercase: Whether to lower-case the texts. Default: False.
-        strip_markdown: Whether to keep only the words of markdown. Default: False.
-        fix_encoding: Whether to mend texts that were decoded wrongly, as "cafÃ©"; needs ftfy. Default: False.
-        clean: False takes the texts exactly as they are. Default: True.
-        max_text_characters: A text of more characters is an error; a txt file that is one text has no limit. Default: 10,000,000.
-        conditions: Columns beside the text, as in ["stars"], that the model is conditioned on.
-        log: Also log the curves to a tracker of accelerate, which must be installed: "tensorboard", "wandb", "mlflow" ...
-        resume: Resume an interrupted run of the same arguments from its last checkpoint in ``<out>.partial``.
+        text_column: The column that holds the text, "a.b" for the field b of the column a; guessed if not given.
+        documents: How a txt file is cut into texts: "line", "paragraph" (blank lines between), "sentence" or "file"; a single
+            file is then one long text, of which blocks are held out. Default: "line".
+        lowercase: Lower-case the texts.
+        strip_markdown: Keep only the words of markdown.
+        fix_encoding: Mend texts that were decoded wrongly, as "cafÃ©"; needs ftfy.
+        clean: Clean the texts (HTML, Unicode, empty and repeated texts); without it they are taken exactly as they are.
+        max_text_characters: A text of more characters is an error; a txt file that is one text has no limit. Default:
+            10,000,000.
+        sql: The query of a SQLite file, as in "select text, stars from reviews"; by default its only table is read.
+        subset: The subset (configuration) of a dataset of the Hub.
+        split: The split of a dataset that is read; by default train, or the first one.
+        validation_split: The split of a dataset to validate on; of the first source if there is no second.
+        near_duplicates: A similarity from 0.3 to 1; of texts that are at least as similar, only the first is kept. 0.8 finds
+            texts that differ slightly. Needs rensa.
+        decontaminate: Leave out held-out texts that share a run of this many characters with a training text.
+        conditions: Columns beside the text, as in "stars", that the model is conditioned on.
+        log: Also log the curves to a tracker of accelerate, which must be installed: tensorboard, wandb, trackio, mlflow, aim,
+            clearml, comet_ml, dvclive or swanlab.
+        resume: Resume an interrupted run of the same arguments from its last checkpoint in OUT.partial.
 
     Raises:
         ConfigError: An argument or a setting is unknown or unusable, or the trained model cannot be trained further.
@@ -150,11 +160,16 @@ def blend(models: Any, weights: Any = None, *, data: Any = None, **options: "Unp
         data: Texts that no model was trained on. The weights are fitted to them, and depend on how certain each model is of the
             next token; ``training["weights"]`` of the blend records the bits per character of each part, and of the blend with
             equal, fixed and fitted weights.
-        split: "all" (default), or a part of the hash split of the data: "train", "validation" or "test".
-        text_column: The column that holds the text; guessed if not given.
-        documents: How a txt file is cut into texts: "line" (default), "paragraph", "sentence" or "file".
+        split: "all"; a split that a dataset has; or of any other source a part of its hash split: "train", "validation" or
+            "test". Default: "all".
+        text_column: The column that holds the text, "a.b" for the field b of the column a; guessed if not given.
+        documents: How a txt file is cut into texts: "line", "paragraph" (blank lines between), "sentence" or "file"; a single
+            file is then one long text, of which blocks are held out. Default: "line".
+        sql: The query of a SQLite file, as in "select text, stars from reviews"; by default its only table is read.
+        subset: The subset (configuration) of a dataset of the Hub.
         lowercase, strip_markdown, fix_encoding, clean: How to clean the data; what is not given is done as in the trainings.
-        max_text_characters: A text of more characters is an error. Default: 10,000,000.
+        max_text_characters: A text of more characters is an error; a txt file that is one text has no limit. Default:
+            10,000,000.
 
     Raises:
         ConfigError: There are fewer than two models or their tokenizers differ, the weights are not a positive number for each
@@ -190,8 +205,7 @@ def sweep(
         values: The values of the setting, in this order; strings are converted to its type.
         settings: Other settings that differ from the preset's, by group, as in {"model": {"smoothing": "witten-bell"}}.
         options: The other keywords of ``train``, except out, resume, model, tokenizer and training: budget (for each value),
-            steps, epochs, seed, validation, initial_weights, conditions, log, text_column, documents, lowercase, strip_markdown,
-            fix_encoding, clean, max_text_characters.
+            steps, epochs, seed, log, initial_weights, and those for reading and filtering a corpus.
 
     Raises:
         ConfigError: The setting, a value or an argument is unknown; nothing was trained by then.
@@ -250,8 +264,8 @@ def tune(
         settings: Settings of every trial, by group, as in {"model": {"layers": 2}}.
         storage: A file that saves the trials; with the same file, an interrupted search is resumed.
         options: The other keywords of ``train``, except out, resume, model, tokenizer and training: budget (for each trial;
-            default 30 seconds), steps, epochs, seed (also of the suggestions), validation, initial_weights, conditions, log,
-            text_column, documents, lowercase, strip_markdown, fix_encoding, clean, max_text_characters.
+            default 30 seconds), steps, epochs, seed (also of the suggestions), log, initial_weights, and those for reading and
+            filtering a corpus.
 
     Raises:
         ConfigError: optuna is not installed, or a setting, a range or an argument is unusable; nothing was trained by then.
@@ -360,8 +374,7 @@ def corpus(source: Any, **options: "Unpack[CorpusOptions]") -> "Dataset":
 
     Args:
         source: The reviews, as for ``train``.
-        options: How the texts are read, as for ``train``: text_column, documents, sql, subset, split, lowercase, strip_markdown,
-            fix_encoding, clean, max_text_characters, conditions, validation, validation_split, near_duplicates, decontaminate.
+        options: The keywords of ``train`` for reading and filtering a corpus, from text_column to conditions, and validation.
 
     Raises:
         ConfigError: An argument is unknown or unusable.
@@ -387,12 +400,12 @@ def prepare(source: Any, *, preset: str, out: str | Path, **options: "Unpack[Pre
         source: The reviews, as for ``train``; also a URL that fsspec reads, as ``s3://bucket/reviews-*.parquet``.
         preset: The preset whose tokenizer is trained.
         out: The folder to create, or a URL.
-        text_column, documents, lowercase, strip_markdown, fix_encoding, clean, max_text_characters: How the texts are read, as
-            for ``train``.
+        options: Also the other keywords of ``train`` for reading a corpus, from text_column to conditions.
         validation: A second source to validate on, instead of a part of the first.
-        conditions: Columns beside the text, as in ["stars"], that models are conditioned on.
+        conditions: Columns beside the text, as in "stars", that the model is conditioned on.
         tokenizer: Tokenizer settings that differ from the preset's.
-        near_duplicates: A similarity from 0.3 to 1; of texts that are at least as similar, only the first is kept.
+        near_duplicates: A similarity from 0.3 to 1; of texts that are at least as similar, only the first is kept. 0.8 finds
+            texts that differ slightly. Needs rensa.
         decontaminate: Leave out held-out texts that share a run of this many characters with a training text.
 
     Returns:
@@ -440,15 +453,15 @@ def generate_dataset(
         n: The number of texts of each prompt.
         out: The folder to create.
         prompt: The beginning of each text, or a list of beginnings.
-        columns: Whether to write more than the text: its number, the seed, the prompt, the finish reason, each condition of the
-            model, and a receipt, the JSON from which ``reviewgen replay`` generates the text again.
-        unique: Whether to leave out texts that equal an earlier one; others are drawn until there are enough, or about ten
-            times as many are drawn.
-        schema: What the conditions of each text are drawn from: a mapping, or a .json file with one, of condition to
-            {value: weight}, where conditions are independent; or a table (csv, jsonl, parquet, a list of mappings), of whose rows
-            the values are drawn together. An empty value leaves a condition unspecified.
-        format: "jsonl" (default) or "parquet".
-        shard_texts: The number of texts in a shard.
+        columns: Write more than the text: its number, the seed, the prompt, the finish reason, each condition of the model, and
+            a receipt, the JSON from which ``reviewgen replay`` generates the text again.
+        unique: Leave out texts that equal an earlier one; others are drawn until there are enough, or about ten times as many
+            are drawn.
+        schema: What the conditions of each text are drawn from: a mapping, or a .json file with one, of condition to {value:
+            weight}, where conditions are independent; or a table (csv, jsonl, parquet, a list of mappings), of whose rows the
+            values are drawn together. An empty value leaves a condition unspecified.
+        format: The format of a folder: "jsonl" (default) or "parquet".
+        shard_texts: The number of texts in a shard. Default: 10,000.
         device: The device that generates: "auto", "cpu", "cuda" or "mps". "auto" is the one that accelerate selects if the model
             is a network, else the CPU. On another kind of device a seed gives other texts; see ``ReviewModel.to``.
         options: The keywords of ``ReviewModel.generate`` except num_return_sequences, max_time, num_beams and functions. Without
@@ -506,7 +519,7 @@ def score_dataset(
         source: The texts, as for ``ReviewModel.evaluate``.
         out: The folder to create, or a file whose name ends in .jsonl or .parquet.
         format: The format of a folder: "jsonl" (default) or "parquet".
-        shard_texts: The number of texts in a shard.
+        shard_texts: The number of texts in a shard. Default: 10,000.
         device: The device that scores, as for ``generate_dataset``.
         options: As in ``ReviewModel.evaluate``: split, text_column, documents and cleaning.
 

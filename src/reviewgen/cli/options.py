@@ -59,10 +59,11 @@ _OPPOSITES = {"lowercase": "keep-case", "strip_markdown": "keep-markdown", "fix_
 
 
 class Option(NamedTuple):
-    """An option of a command, made from a field: its type there, as what the command line takes it, and its default."""
+    """An option of a command: the type and the default of its field, and those that the command line has."""
 
     name: str
     hint: Any
+    absent: Any
     annotation: Any
     default: Any
 
@@ -78,7 +79,7 @@ class Option(NamedTuple):
         if dict in origins:
             return parse_conditions(value)
         if tuple in origins:
-            return _parse_numbers(self.name, value) if isinstance(value, str) else value or (None if self.default is None else ())
+            return _parse_numbers(self.name, value) if isinstance(value, str) else value or self.absent
         return parse_data(value) if isinstance(value, str) and self.hint is Any else value
 
 
@@ -138,7 +139,7 @@ def _option(name: str, hint: Any, default: Any, text: str, is_bounded: bool) -> 
     """Return the option of a field."""
     kinds = [_bare(each) for each in options_of(_bare(hint)) if each is not NoneType]
     origins = {get_origin(kind) for kind in kinds}
-    names = _NAMES.get(name, (f"--{name.replace('_', '-')}",))
+    absent, names = default, _NAMES.get(name, (f"--{name.replace('_', '-')}",))
     is_open = default is None or default == () or default == {}
     if kinds == [bool]:
         if is_open:
@@ -155,7 +156,7 @@ def _option(name: str, hint: Any, default: Any, text: str, is_bounded: bool) -> 
     bounds = bounds_of(hint) if is_bounded and not is_open else {}
     least = int(bounds["at_least"]) if set(bounds) == {"at_least"} else None
     info = typer.Option(*names, help=text, min=least)
-    return Option(name, hint, Annotated[kind | None if is_open else kind, info], None if is_open else default)
+    return Option(name, hint, absent, Annotated[kind | None if is_open else kind, info], None if is_open else default)
 
 
 def _bare(hint: Any) -> Any:

@@ -57,9 +57,9 @@ def compare(models: Any, data: Any, *, progress: bool = True, **options: Unpack[
         held_out_split: The split of a dataset with the held-out texts, of ``held_out`` or of the data.
         prompt: The beginning of the samples. Default: "the ".
         budget, steps, epochs: How long each preset is trained. Default: two minutes, which start when the texts are tokenized.
-        seed: The seed of trainings, samples and intervals. Default: 0.
+        seed: Seed of the initial weights, the order of the texts, dropout and samples.
         settings: Settings that differ from each preset's, by group, as in {"training": {"evaluations": 20}}.
-        conditions: Columns beside the text that presets are conditioned on.
+        conditions: Columns beside the text, as in "stars", that the model is conditioned on.
         out: A folder for the trained models and the rows; it must not exist.
         resume: Take finished rows from ``out``, and continue with the others.
         text_column, documents, max_text_characters, lowercase, strip_markdown, fix_encoding, clean: How the data is read, as in

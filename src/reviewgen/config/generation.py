@@ -18,7 +18,7 @@ class GenerationConfig:
         max_new_tokens: The maximum number of new tokens; a longer text is cut off.
         min_new_tokens: The minimum number of new tokens before a text may end.
         num_return_sequences: The number of texts per prompt.
-        do_sample: Whether to sample tokens; false takes the most probable one. None samples, except with num_beams above 1.
+        do_sample: Sample tokens, or take the most probable one; sampled if not given, except with num_beams above 1.
         num_beams: The number of beams of a beam search; 1 is off.
         length_penalty: The exponent of the length by which a beam's log probability is divided; above 0 favours long texts.
         temperature: Below 1 favours probable tokens, above 1 rare ones. A list is a cycle: token t uses element t % length.
@@ -28,11 +28,11 @@ class GenerationConfig:
         repetition_penalty: Above 1 makes tokens that the text already has less probable (Keskar et al. 2019); 1 is off.
         no_repeat_ngram_size: No n-gram of this many tokens occurs twice in a text; 0 is off.
         stop_strings: A text ends after the first occurrence of any of these strings.
-        max_time: The maximum time of a call in seconds, after which all texts are cut off; None is no limit.
+        max_time: The maximum time of a call in seconds, after which all texts are cut off; no limit if not given.
         words: "known" lets a token only continue or end a word that occurs at least twice in the training text; "any" is the
             plain model. An unknown word of a prompt is left alone.
         finish: "sentence" removes the unfinished last sentence of a text that was cut off, unless it has no other; "anywhere"
-            keeps it, and so does None.
+            keeps it, as if not given.
         logits_processors: Names of installed logits processors, called in this order; those of a call replace the saved ones.
         conditions: Values of the conditions that the model was trained with, as in {"stars": 5}; others are unspecified. Those of
             a call are added to the saved ones; None in place of a value leaves a saved one out.

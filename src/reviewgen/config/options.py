@@ -27,7 +27,7 @@ class Reading:
         lowercase: Lower-case the texts.
         strip_markdown: Keep only the words of markdown.
         fix_encoding: Mend texts that were decoded wrongly, as "cafÃ©"; needs ftfy.
-        clean: Decode HTML, normalize Unicode, and drop empty and repeated texts; otherwise texts are taken exactly as they are.
+        clean: Clean the texts (HTML, Unicode, empty and repeated texts); without it they are taken exactly as they are.
     """
 
     text_column: str | None = None
@@ -49,6 +49,10 @@ class Evaluating(Reading):
     Attributes:
         split: "all"; a split that a dataset has; or of any other source a part of its hash split: "train", "validation" or
             "test".
+        lowercase: Lower-case the texts; as in training if not given.
+        strip_markdown: Keep only the words of markdown; as in training if not given.
+        fix_encoding: Mend texts that were decoded wrongly; as in training if not given.
+        clean: Clean the texts, or take them exactly as they are; as in training if not given.
     """
 
     split: str | None = "all"
@@ -92,7 +96,8 @@ class Length:
     """How long a model is trained: one of the three is given, or none.
 
     Attributes:
-        budget: Training time (2m, 90s, 1h), from the end of the first step to the last evaluation. Default: two minutes.
+        budget: Training time (2m, 90s, 1h), from the end of the first step to the last evaluation; two minutes if none of
+            the three is given.
         steps: Train for this number of steps, instead of a budget.
         epochs: Train for this number of passes over the corpus, instead of a budget.
     """
@@ -107,7 +112,7 @@ class Trial(Length):
     """How a model is trained that is one of several.
 
     Attributes:
-        seed: Seed of the initial weights, the order of the texts and dropout.
+        seed: Seed of the initial weights, the order of the texts, dropout and samples.
     """
 
     seed: int = 0
@@ -135,16 +140,17 @@ class Call:
     """The options of a call of ``generate`` that are not settings.
 
     Attributes:
-        seed: The seed; the same seed gives the same texts. A random one if not given.
-        novelty: "report" looks up what each text copies from the training text; "filter" also prevents longer copies than
-            max_copy.
-        max_copy: With the filter, the most tokens of a copied span; by default about 50 characters.
-        must_include: Strings that each text must contain, ignoring case.
+        seed: The same seed gives the same texts, whatever else is in the batch; a random one if not given.
+        novelty: "report" looks up what each text copies from the training text; "filter" also keeps tokens from completing a
+            copied span of more than max_copy tokens.
+        max_copy: With "filter", the most tokens of a copied span; about 50 characters if not given.
+        must_include: A string, or several, that each text must contain, ignoring case; up to 128 texts are sampled until some
+            contain them all, and the most probable of these is returned.
     """
 
-    seed: int | None = None
+    seed: Annotated[int | None, Bound(at_least=0, below=2**64)] = None
     novelty: Literal["report", "filter"] | None = None
-    max_copy: int | None = None
+    max_copy: Annotated[int | None, Bound(at_least=0)] = None
     must_include: tuple[str, ...] = ()
 
 

@@ -195,11 +195,10 @@ class ReviewModel:
             logits_processor: The name of an installed logits processor, a function of the ids (1, T) so far, bos first, and
                 the scores (1, V), such as transformers' objects, or a list of these. It replaces the saved ones.
             stopping_criteria, streamer: transformers' objects, or functions with their signatures.
-            seed: The same seed gives the same texts, whatever else is in the batch (for a model without a stepper of its own, as
-                far as its call gives a row the same logits in any batch). None takes a random seed.
-            novelty: "report" returns what of each text was copied; "filter" also keeps tokens from completing a copied span of
-                more than ``max_copy`` tokens, as far as the index knows.
-            max_copy: For "filter", in tokens; about 50 characters if not given.
+            seed: The same seed gives the same texts, whatever else is in the batch; a random one if not given.
+            novelty: "report" looks up what each text copies from the training text; "filter" also keeps tokens from completing a
+                copied span of more than max_copy tokens.
+            max_copy: With "filter", the most tokens of a copied span; about 50 characters if not given.
             must_include: A string, or several, that each text must contain, ignoring case; up to 128 texts are sampled until
                 some contain them all, and the most probable of these is returned.
 
@@ -305,11 +304,16 @@ class ReviewModel:
 
         Args:
             source: See ``reviewgen.data.sources.open_texts``.
-            split: "all" (default), or a part of the hash split of the source: "train", "validation" or "test".
-            text_column: The column that holds the text; guessed if not given.
-            documents: How a txt file is cut into texts: "line" (default), "paragraph", "sentence" or "file".
+            split: "all"; a split that a dataset has; or of any other source a part of its hash split: "train", "validation" or
+                "test". Default: "all".
+            text_column: The column that holds the text, "a.b" for the field b of the column a; guessed if not given.
+            documents: How a txt file is cut into texts: "line", "paragraph" (blank lines between), "sentence" or "file"; a
+                single file is then one long text, of which blocks are held out. Default: "line".
+            sql: The query of a SQLite file, as in "select text, stars from reviews"; by default its only table is read.
+            subset: The subset (configuration) of a dataset of the Hub.
             lowercase, strip_markdown, fix_encoding, clean: How to clean; what is not given is done as in the training.
-            max_text_characters: A text of more characters is an error. Default: 10,000,000.
+            max_text_characters: A text of more characters is an error; a txt file that is one text has no limit. Default:
+                10,000,000.
 
         Raises:
             DataError: The source cannot be read, or contains nothing to evaluate.

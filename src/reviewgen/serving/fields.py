@@ -1,13 +1,14 @@
 """The fields of a request of ``POST /v1/completions``: their types, bounds and descriptions.
 
-They are OpenAI's, as at https://platform.openai.com/docs/api-reference/completions/create, then those of reviewgen. The OpenAPI
-document and the checks are both made from this class.
+They are OpenAI's, as at https://platform.openai.com/docs/api-reference/completions/create, then those of reviewgen, which are
+declared with the settings of ``generate``. The OpenAPI document and the checks are both made from this class.
 """
 
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from dataclasses import dataclass, make_dataclass
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
-from reviewgen.config import Bound, check
+from reviewgen.config import Bound, GenerationConfig, check, describe_fields, fields_of
+from reviewgen.config.options import Call
 
 MAX_LOGPROBS = 20
 MAX_STOPS = 16
@@ -15,18 +16,16 @@ _MAX_STRING = 200  # characters of a stop string, and of a string that a text mu
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompletionFields:
-    """The fields of a request, without ``prompt``; None is the default of the model.
+class OpenAIFields:
+    """The fields of a request that are not settings of ``generate`` of the same name; None is the default of the model.
 
     Attributes:
         model: The name of a model; may be left out where the server has only one.
         max_tokens: The maximum number of new tokens of a text.
         temperature: Below 1 favours probable tokens, above 1 rare ones; 0 takes the most probable token each time.
-        top_p: Sample from the smallest set of most probable tokens whose probabilities sum to this; 1 is off.
         n: The number of texts per prompt.
         best_of: Generate this many texts per prompt and return the n whose tokens are most probable on average.
         stop: A text ends before the first occurrence of this string, or of any of these, up to 16.
-        seed: The same seed gives the same texts.
         logprobs: Also return the log probabilities of this many most probable tokens, up to 20, and of the token taken.
         echo: Whether a returned text starts with its prompt; with logprobs, its tokens are scored, too, and max_tokens may be 0.
         stream: Whether to send the texts while they are generated, as server-sent events.
@@ -37,27 +36,15 @@ class CompletionFields:
         suffix: Not supported; only the empty string is accepted.
         user: Accepted, and not used.
         min_tokens: The minimum number of new tokens before a text may end.
-        top_k: Sample from the k most probable tokens only; 0 is off.
-        min_p: Sample only from tokens at least this many times as probable as the most probable one; 0 is off.
-        repetition_penalty: Above 1 makes tokens that the text already has less probable; 1 is off.
-        no_repeat_ngram_size: No n-gram of this many tokens occurs twice in a text; 0 is off.
-        novelty: "report" returns what of each text was copied from the training text; "filter" also keeps it from copying spans
-            of more than max_copy tokens.
-        max_copy: For novelty "filter", in tokens; about 50 characters if not given.
-        conditions: Values of the conditions that the model was trained with, as in {"stars": 5}.
         must_include: A string, or several, that each text must contain, ignoring case.
-        words: "known" lets a text consist of words of the training text only; "any" is the plain model.
-        finish: "sentence" removes the unfinished last sentence of a text that was cut off; "anywhere" keeps it.
     """
 
     model: str | None = None
     max_tokens: Annotated[int | None, Bound(at_least=0)] = None
     temperature: Annotated[float | None, Bound(at_least=0, at_most=100)] = None
-    top_p: Annotated[float | None, Bound(above=0, at_most=1)] = None
     n: Annotated[int | None, Bound(at_least=1)] = None
     best_of: Annotated[int | None, Bound(at_least=1)] = None
     stop: Annotated[str | tuple[str, ...] | None, Bound(at_least=1, at_most=_MAX_STRING)] = None
-    seed: Annotated[int | None, Bound(at_least=0, below=2**64)] = None
     logprobs: Annotated[int | None, Bound(at_least=0, at_most=MAX_LOGPROBS)] = None
     echo: bool | None = None
     stream: bool | None = None
@@ -68,16 +55,7 @@ class CompletionFields:
     suffix: str | None = None
     user: str | None = None
     min_tokens: Annotated[int | None, Bound(at_least=0)] = None
-    top_k: Annotated[int | None, Bound(at_least=0)] = None
-    min_p: Annotated[float | None, Bound(at_least=0, at_most=1)] = None
-    repetition_penalty: Annotated[float | None, Bound(at_least=0.01, at_most=100)] = None
-    no_repeat_ngram_size: Annotated[int | None, Bound(at_least=0)] = None
-    novelty: Literal["report", "filter"] | None = None
-    max_copy: Annotated[int | None, Bound(at_least=0)] = None
-    conditions: dict[str, Any] | None = None
     must_include: Annotated[str | tuple[str, ...] | None, Bound(at_least=1, at_most=_MAX_STRING)] = None
-    words: Literal["known", "any"] | None = None
-    finish: Literal["sentence", "anywhere"] | None = None
 
     def __post_init__(self) -> None:
         check(self)
@@ -101,3 +79,37 @@ class CompletionFields:
     def tries_per_prompt(self) -> int:
         """The number of texts per prompt that are generated."""
         return self.best_of or self.texts_per_prompt
+
+
+_OTHERWISE = {  # not offered, or under OpenAI's names
+    *("max_new_tokens", "min_new_tokens", "num_return_sequences", "do_sample", "num_beams", "length_penalty", "temperature"),
+    *("stop_strings", "max_time", "logits_processors", "must_include"),
+}
+_hints = {name: hint for name, hint in (fields_of(GenerationConfig) | fields_of(Call)).items() if name not in _OTHERWISE}
+_described = describe_fields(GenerationConfig) | describe_fields(Call)
+SAME = (*_hints, "must_include")
+"""The fields that are named as keywords of ``generate``."""
+
+
+def _optional(hint: Any) -> Any:
+    kind, *bounds = get_args(hint) if hasattr(hint, "__metadata__") else (hint,)
+    return Annotated[kind | None, *bounds] if bounds else kind | None
+
+
+if TYPE_CHECKING:
+
+    class CompletionFields(OpenAIFields):
+        """All fields of a request, without ``prompt``."""
+
+        novelty: str | None
+        max_copy: int | None
+        finish: str | None
+else:
+    CompletionFields = make_dataclass(
+        "CompletionFields",
+        [(name, _optional(hint), None) for name, hint in _hints.items()],
+        bases=(OpenAIFields,),
+        namespace={"__doc__": "\n".join(["Attributes:", *(f"    {name}: {_described[name]}" for name in _hints)])},
+        frozen=True,
+        kw_only=True,
+    )

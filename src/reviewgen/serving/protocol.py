@@ -13,7 +13,7 @@ from reviewgen.errors import ConfigError, ReviewgenError, did_you_mean, quoted
 from reviewgen.generation import GenerateOptions, Request, make_request
 from reviewgen.model import ReviewModel
 from reviewgen.protocols import Tokenizer
-from reviewgen.serving.fields import MAX_STOPS, CompletionFields
+from reviewgen.serving.fields import MAX_STOPS, SAME, CompletionFields
 from reviewgen.serving.limits import Limits
 from reviewgen.serving.problems import Problem, problem_of
 
@@ -26,8 +26,6 @@ _INSTEAD = {
     "logit_bias": "Leave it out.",
     "suffix": "These models write from left to right: leave it out.",
 }
-_FILTERS = ("top_p", "top_k", "min_p", "repetition_penalty", "no_repeat_ngram_size")
-_SAME = (*_FILTERS, "seed", "words", "finish", "conditions", "novelty", "max_copy", "must_include")  # named as in GenerateOptions
 
 
 @dataclass(frozen=True)
@@ -254,7 +252,7 @@ def _make_request(fields: CompletionFields, prompts: Sequence[str], model: Revie
         max_time=seconds,
         stop_strings=fields.stops or saved.stop_strings,
     )
-    options: dict[str, Any] = {name: getattr(fields, name) for name in _SAME} | {"temperature": fields.temperature or None}
+    options: dict[str, Any] = {name: getattr(fields, name) for name in SAME} | {"temperature": fields.temperature or None}
     if fields.scores_prompts and fields.finish is None:
         options["finish"] = "anywhere"  # all tokens are returned: programs that score count them
     repeated = [prompt for prompt in prompts for _ in range(fields.tries_per_prompt)]
