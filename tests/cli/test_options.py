@@ -1,9 +1,9 @@
 """An option that is declared once is found wherever options are: the command line, its help, ``settings``, and the checks."""
 
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Annotated, Any, Literal, TypedDict
 
-import pytest
 import typer
 from typer.testing import CliRunner
 
@@ -56,10 +56,7 @@ def test_a_dummy_option_reaches_every_face() -> None:
 
 def test_keywords_docstrings_and_the_server_have_what_is_declared() -> None:
     assert list(check_options()) == []
-    pytest.importorskip("starlette")
-    from reviewgen import serving
-
-    settings, fields = config.fields_of(config.GenerationConfig), serving.fields.CompletionFields
+    settings, fields = config.fields_of(config.GenerationConfig), import_module("reviewgen.serving.fields").CompletionFields
     described = config.describe_fields(fields)
     assert described["top_k"] == config.describe_fields(config.GenerationConfig)["top_k"]
     assert config.bounds_of(config.fields_of(fields)["top_k"]) == config.bounds_of(settings["top_k"])

@@ -2,9 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
-
-import typer
+from typing import Any
 
 from reviewgen.cli.console import TerminalConsole, keeping, note, notes, show
 from reviewgen.cli.options import AsJson, Overwrite, Source, parse_data, parse_source, takes
@@ -15,30 +13,31 @@ from reviewgen.interrupts import INTERRUPTED, begin
 
 @takes(TrainingTexts, Trial)
 def compare(
-    models: Annotated[
-        list[str],
-        typer.Argument(
-            help="Presets to train (gru-char), saved folders (./my-model) or owner/name on the Hub; NAME=MODEL names a row.",
-            show_default=False,
-        ),
-    ],
+    models: list[str],
     data: Source,
-    held_out: Annotated[
-        str | None, typer.Option(help="Another source of held-out texts.  [default: the test split of the data]")
-    ] = None,
-    held_out_split: Annotated[str | None, typer.Option(help="The split of a dataset with the held-out texts.")] = None,
-    prompt: Annotated[str, typer.Option(help="The beginning of the samples.")] = "the ",
-    html: Annotated[Path | None, typer.Option(help="Write a page with tables, curves and samples: one .html file.")] = None,
+    held_out: str | None = None,
+    held_out_split: str | None = None,
+    prompt: str = "the ",
+    html: Path | None = None,
     overwrite: Overwrite = False,
-    out: Annotated[Path | None, typer.Option(help="Keep the trained models and finished rows in this folder.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Take finished rows from --out, and go on with the others.")] = False,
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", help="A setting of every preset: training.evaluations=20. Repeatable.")
-    ] = None,
+    out: Path | None = None,
+    resume: bool = False,
+    settings: list[str] | None = None,
     as_json: AsJson = False,
     **options: Any,
 ) -> None:
-    """Train or load several models, and compare them on the same held-out texts."""
+    """Train or load several models, and compare them on the same held-out texts.
+
+    Args:
+        models: Presets to train (gru-char), saved folders (./my-model) or owner/name on the Hub; NAME=MODEL names a row.
+        held_out: Another source of held-out texts. [default: the test split of the data]
+        held_out_split: The split of a dataset with the held-out texts.
+        prompt: The beginning of the samples.
+        html: Write a page with tables, curves and samples: one .html file.
+        out: Keep the trained models and finished rows in this folder.
+        resume: Take finished rows from --out, and go on with the others.
+        settings: A setting of every preset: training.evaluations=20.
+    """
     named = _name_rows(models)
     from reviewgen.comparison.comparing import compare_each, make_request
     from reviewgen.comparison.table import draw_tables

@@ -19,7 +19,7 @@ from rich.segment import Segment
 from rich.status import Status
 from rich.text import Text
 
-from reviewgen.errors import counted
+from reviewgen.errors import counted, per_second
 from reviewgen.interrupts import INTERRUPTED, begin
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from reviewgen.writing.table import WrittenTexts
 
-_MIN_WIDTH = 20  # characters
+_MIN_WIDTH, _FILE_WIDTH = 20, 120  # characters; of a terminal, of a file
 
 _CONTROL = re.compile(
     "[\x00-\x1f\x7f-\x9f"  # C0 and C1, which begin escape sequences
@@ -96,6 +96,8 @@ def show(facts: Any, as_json: bool, *lines: RenderableType) -> None:
         sys.stdout.write(text + "\n")
         return
     console = TerminalConsole()
+    if not sys.stdout.isatty():
+        console.width = max(console.width, _FILE_WIDTH)
     for line in lines:
         if isinstance(line, str):
             echo(line)
@@ -103,12 +105,14 @@ def show(facts: Any, as_json: bool, *lines: RenderableType) -> None:
             console.print(line)
 
 
-def make_table(*columns: str, rows: Iterable[Iterable[Any]] = (), left: Iterable[str] = (), **options: Any) -> "Table":
+def make_table(
+    *columns: str, rows: Iterable[Iterable[Any]] = (), left: Iterable[str] = (), is_boxed: bool = True, **options: Any
+) -> "Table":
     """Return a table; columns of numbers stand to the right, those in ``left`` hold texts, and may be folded."""
     from rich import box
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, **options)
+    table = Table(box=box.SIMPLE_HEAD if is_boxed else None, pad_edge=False, **options)
     for column in columns:
         is_text = column in left
         table.add_column(column, justify="left" if is_text else "right", no_wrap=not is_text, overflow="fold")
@@ -117,14 +121,16 @@ def make_table(*columns: str, rows: Iterable[Iterable[Any]] = (), left: Iterable
     return table
 
 
-def show_written(written: "WrittenTexts", as_json: bool, *lines: str) -> None:
+def show_written(written: "WrittenTexts", started: float, as_json: bool, *lines: str) -> None:
     """Print what a table of texts has, in the main process."""
     if notes.quiet:
         return
-    files, texts = counted(len(written.files), "file"), counted(written.texts, "text")
-    is_new = "" if written.is_new else "complete already: "
+    files, texts, seconds = counted(len(written.files), "file"), counted(written.texts, "text"), time.monotonic() - started
+    are, rate = "is" if written.texts == 1 else "are", per_second(written.texts, seconds)
     facts = {"out": str(written.out), "texts": written.texts, **written.summary, "files": list(written.files)}
-    show(facts | {"is_new": written.is_new}, as_json, *lines, f"{written.out}: {is_new}{texts}, {files}.")
+    new = f"{texts} {are} in {written.out} ({files}, {seconds:.1f} s, {rate})."
+    line = new if written.is_new else f"{written.out} is complete already: {texts}, {files}."
+    show(facts | {"is_new": written.is_new, "seconds": round(seconds, 3)}, as_json, *lines, line)
 
 
 class _NoteHandler(logging.Handler):

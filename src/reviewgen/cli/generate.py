@@ -4,13 +4,12 @@ import json
 import os
 import secrets
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 from reviewgen.cli.console import echo, echo_text, note, progress, resumable, show, show_written
 from reviewgen.cli.options import AsJson, Bits, Model, declared, parse_source, read_stdin, select, takes
@@ -27,29 +26,25 @@ _NO_TIME = "--max-time was over before the first token: give more seconds, or le
 @takes(declared(GenerationConfig, unset=True, num_return_sequences=1), Call, GeneratedShards)
 def generate(
     model: Model,
-    prompt: Annotated[str, typer.Option(help="The beginning of each text.")] = "",
-    prompts: Annotated[
-        Path | None, typer.Option(help="A text file of prompts, one a line, each for -n texts; - reads standard input.")
-    ] = None,
+    prompt: str = "",
+    prompts: Path | None = None,
     bits: Bits = 32,
-    device: Annotated[
-        str | None,
-        typer.Option(
-            help="The device that generates: cpu, cuda, mps, or auto: what accelerate finds, for a network.  "
-            "[default: auto with a folder, else cpu]"
-        ),
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(help="Write to this file, one JSON object a line, or folder (--format); the same command resumes it."),
-    ] = None,
-    receipt: Annotated[
-        Path | None, typer.Option(help="Write a receipt of each text to this file, for `reviewgen replay`.")
-    ] = None,
+    device: str | None = None,
+    out: Path | None = None,
+    receipt: Path | None = None,
     as_json: AsJson = False,
     **options: Any,
 ) -> None:
-    """Generate reviews with a trained model; under accelerate launch, in several processes."""
+    """Generate reviews with a trained model; under accelerate launch, in several processes.
+
+    Args:
+        prompt: The beginning of each text.
+        prompts: A text file of prompts, one a line, each for -n texts; - reads standard input.
+        device: The device that generates: cpu, cuda, mps, or auto: what accelerate finds, for a network. [default: auto with a
+            folder, else cpu]
+        out: Write to this file, one JSON object a line, or folder (--format); the same command resumes it.
+        receipt: Write a receipt of each text to this file, for `reviewgen replay`.
+    """
     begin = read_prompts(prompt, prompts)
     settings = select(options, GenerationConfig) | select(options, Call)
     shards = select(options, GeneratedShards)
@@ -64,9 +59,11 @@ def generate(
         move(trained, device)
     if out is not None:
         from reviewgen.cli.file import write_file
+        from reviewgen.cli.outputs import is_stream
 
         facts, status = write_file(trained, model, begin, settings, settings.pop("seed"), out, receipt)
-        show(facts, as_json, f"{facts['texts']:,} of {counted(facts['asked'], 'text')} in {out}.")
+        if not is_stream(out):
+            show(facts, as_json, f"{facts['texts']:,} of {counted(facts['asked'], 'text')} in {out}.")
         sys.exit(status)
     if settings["seed"] is None:
         settings["seed"] = secrets.randbits(32)
@@ -151,18 +148,20 @@ def _write_table(
     model: str, prompt: str | list[str], settings: dict[str, Any], shards: dict[str, Any], *, as_json: bool, **where: Any
 ) -> None:
     """Generate texts into a folder of shards, and exit."""
-    number = settings.pop("num_return_sequences")
+    number, started = settings.pop("num_return_sequences"), time.monotonic()
     with resumable(), progress() as move:
         from reviewgen.writing.generating import generate_dataset  # torch, where several processes meet
 
         call: Any = {"seed": settings.pop("seed"), "options": settings}
         written = generate_dataset(model, number, prompt=prompt, progress=move, **call, **where, **shards)
     summary = written.summary
-    repeats = [f"{counted(summary['repeats'], 'repeat')} among {summary['drawn']:,} generated texts left out."]
-    show_written(written, as_json, *(repeats if summary["repeats"] else []))
+    were = "was" if summary["repeats"] == 1 else "were"
+    repeats = [f"{counted(summary['repeats'], 'repeat')} among {summary['drawn']:,} generated texts {were} left out."]
+    show_written(written, started, as_json, *(repeats if summary["repeats"] else []))
     if written.texts < summary["asked"]:
         texts, hint = counted(written.texts, "different text"), "raise --temperature, or ask for fewer"
-        note(f"Only {texts} among {summary['drawn']:,}, and {summary['asked']:,} were wanted: {hint}.", "yellow")
+        are = "is" if written.texts == 1 else "are"
+        note(f"There {are} only {texts} among {summary['drawn']:,}, and {summary['asked']:,} were wanted: {hint}.", "yellow")
     sys.exit(int(written.texts < summary["asked"]))
 
 
@@ -215,15 +214,14 @@ def _with_receipts(texts: Iterator["Generation"], trained: "ReviewModel", source
         yield text
 
 
-def replay(
-    receipt: Annotated[Path, typer.Argument(help="A file of receipts, from `generate --receipt`.", show_default=False)],
-    model: Annotated[
-        str | None,
-        typer.Option(help="The model: a saved folder, owner/name on the Hub, or a preset.  [default: as in the receipt]"),
-    ] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Generate the texts of receipts again, and show what differs."""
+@takes()
+def replay(receipt: Path, model: str | None = None, as_json: AsJson = False) -> None:
+    """Generate the texts of receipts again, and show what differs.
+
+    Args:
+        receipt: A file of receipts, from `generate --receipt`.
+        model: The model: a saved folder, owner/name on the Hub, or a preset. [default: as in the receipt]
+    """
     from reviewgen.api import load
     from reviewgen.receipts import describe_replays, find_source, read_receipts
     from reviewgen.receipts import replay as replay_receipt

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from reviewgen.cli.console import make_table, show, working
-from reviewgen.cli.options import AsJson
+from reviewgen.cli.options import AsJson, takes
 from reviewgen.config import VOCABULARY_FIELDS, Preset, TrainingConfig
 from reviewgen.config.descriptions import describe_settings
 from reviewgen.errors import ConfigError
@@ -38,6 +38,7 @@ _LIBRARIES = (
 )
 
 
+@takes()
 def list_plugins(as_json: AsJson = False) -> None:
     """List the installed presets, with their trained weights, and the installed plugins of each other kind."""
     facts: dict[str, Any] = {}
@@ -59,13 +60,13 @@ def list_plugins(as_json: AsJson = False) -> None:
     show(facts, as_json, *lines, "bits: per character of held-out text")
 
 
-def settings(
-    preset: Annotated[
-        str, typer.Argument(help="<model>-<tokenizer>, as in lstm-word; see `reviewgen list`.", show_default=False)
-    ],
-    as_json: AsJson = False,
-) -> None:
-    """List all settings of a preset, for `reviewgen train --set`."""
+@takes()
+def settings(preset: str, as_json: AsJson = False) -> None:
+    """List all settings of a preset, for `reviewgen train --set`.
+
+    Args:
+        preset: <model>-<tokenizer>, as in lstm-word; see `reviewgen list`.
+    """
     definition = find_preset(preset)
     models = [find_preset(part) for part in definition.parts] or [definition]
     by_model = {}
@@ -125,19 +126,22 @@ def _format(value: Any) -> str:
     return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
+@takes()
 def doctor(
     model: Annotated[
         str | None, typer.Argument(help="A saved model to check instead, such as ./my-model.", show_default=False)
     ] = None,
-    accept: Annotated[bool, typer.Option("--accept", help="Take the files of the model as they are now.")] = False,
-    clean: Annotated[
-        bool, typer.Option("--clean", help="Remove what killed processes have left: here or beside MODEL, and in the caches.")
-    ] = False,
+    accept: bool = False,
+    clean: bool = False,
     as_json: AsJson = False,
 ) -> None:
     """Check this machine: versions, device and precision, cache, and every plugin, each package in a process of its own.
 
     With a saved model: whether it can be read, and whether its files have changed since it was saved.
+
+    Args:
+        accept: Take the files of the model as they are now.
+        clean: Remove what killed processes have left: here or beside MODEL, and in the caches.
     """
     if model is not None or accept or clean:
         facts, lines = _care(model, accept, clean)
@@ -261,22 +265,31 @@ def _clean(model: str | None) -> tuple[list[str], list[str]]:
         logger.disabled = False
 
 
+@takes()
 def new_plugin(
-    name: Annotated[
-        str, typer.Argument(help="The name that users will type: letters a to z and digits, as in mingru.", show_default=False)
-    ],
-    model: Annotated[bool, typer.Option("--model", help="A model, with presets and a stepper.")] = False,
-    tokenizer: Annotated[bool, typer.Option("--tokenizer", help="A tokenizer.")] = False,
-    weights: Annotated[bool, typer.Option("--weights", help="Trained weights, with their preset.")] = False,
-    processor: Annotated[bool, typer.Option("--processor", help="A logits processor.")] = False,
-    metric: Annotated[bool, typer.Option("--metric", help="A metric of generated texts.")] = False,
-    reader: Annotated[bool, typer.Option("--reader", help="A reader of files of another format.")] = False,
-    out: Annotated[Path | None, typer.Option(help="The folder to write.  [default: reviewgen-NAME]")] = None,
+    name: str,
+    model: bool = False,
+    tokenizer: bool = False,
+    weights: bool = False,
+    processor: bool = False,
+    metric: bool = False,
+    reader: bool = False,
+    out: Path | None = None,
     as_json: AsJson = False,
 ) -> None:
     """Write the package of a new plugin, reviewgen-NAME, whose tests pass as written.
 
     Give one kind: --model, --tokenizer, --weights, --processor, --metric or --reader.
+
+    Args:
+        name: The name that users will type: letters a to z and digits, as in mingru.
+        model: A model, with presets and a stepper.
+        tokenizer: A tokenizer.
+        weights: Trained weights, with their preset.
+        processor: A logits processor.
+        metric: A metric of generated texts.
+        reader: A reader of files of another format.
+        out: The folder to write. [default: reviewgen-NAME]
     """
     from reviewgen.scaffold import new_plugin as write_plugin
 
@@ -292,20 +305,16 @@ def new_plugin(
     show(facts, as_json, f"{folder}:", *(f"  {file}" for file in files), *then)
 
 
-def check_plugin(
-    name: Annotated[
-        str,
-        typer.Argument(
-            help="A preset, model, tokenizer, logits processor or metric, as `reviewgen list` shows it.", show_default=False
-        ),
-    ],
-    as_json: AsJson = False,
-) -> None:
+@takes()
+def check_plugin(name: str, as_json: AsJson = False) -> None:
     """Check an installed plugin: metadata, presets, every law, a short training, saving, loading elsewhere, the stepper.
 
     Weights are checked with their preset. A logits processor generates with a small model, and a metric measures its texts.
 
     Takes up to 20 seconds for a small model. Exit status 1 if a check fails. Needs pip install 'reviewgen[testing]'.
+
+    Args:
+        name: A preset, model, tokenizer, logits processor or metric, as `reviewgen list` shows it.
     """
     try:
         from reviewgen.testing import check_plugin as check

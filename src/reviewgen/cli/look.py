@@ -2,9 +2,7 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
-
-import typer
+from typing import Any
 
 from reviewgen.cli.console import note, show, working
 from reviewgen.cli.options import AsJson, Model, Overwrite, declared, parse_data, read_stdin, takes
@@ -16,27 +14,23 @@ from reviewgen.errors import ConfigError
 @takes(declared(GenerationConfig, only=["conditions"], unset=True), Evaluating)
 def explain(
     model: Model,
-    text: Annotated[
-        list[str] | None,
-        typer.Option(help="A text to explain, - for standard input. Repeatable.  [default: two short sentences]"),
-    ] = None,
-    tokens: Annotated[int, typer.Option(help="How many tokens of each table to print; --json and --html have all.")] = 12,
-    html: Annotated[
-        Path | None, typer.Option("--html", metavar="PAGE", help="Also write everything, with heat maps, as a page.")
-    ] = None,
+    text: list[str] | None = None,
+    tokens: int = 12,
+    html: Path | None = None,
     overwrite: Overwrite = False,
-    data: Annotated[
-        str | None,
-        typer.Option(
-            "--data",
-            help="Texts that the model was not trained on, to find hidden units that follow quotes, the position in the line or "
-            "a condition; a source as for evaluate.",
-        ),
-    ] = None,
+    data: str | None = None,
     as_json: AsJson = False,
     **options: Any,
 ) -> None:
-    """Explain what a model computes on a text: operations, loss, counts, gates."""
+    """Explain what a model computes on a text: operations, loss, counts, gates.
+
+    Args:
+        text: A text to explain, - for standard input. [default: two short sentences]
+        tokens: How many tokens of each table to print; --json and --html have all.
+        html: Also write everything, with heat maps, as a page.
+        data: Texts that the model was not trained on, to find hidden units that follow quotes, the position in the line or a
+            condition; a source as for evaluate.
+    """
     from reviewgen.cli.explain_tables import render
     from reviewgen.explanation import explain as explain_model
     from reviewgen.pages import refuse_page
@@ -54,17 +48,22 @@ def explain(
     show(explanation.facts(), as_json, *([] if as_json else render(explanation, tokens)))
 
 
+@takes()
 def graph(
     model: Model,
-    out: Annotated[Path | None, typer.Option(help="The file: .svg.  [default: ./NAME.svg]")] = None,
-    unroll: Annotated[int, typer.Option(help="The number of tokens to draw, up to 12; 1 draws one with its loop.")] = 1,
-    autograd: Annotated[
-        bool, typer.Option("--autograd", help="Draw PyTorch's graph of the backward pass; needs torchviz and graphviz.")
-    ] = False,
+    out: Path | None = None,
+    unroll: int = 1,
+    autograd: bool = False,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
-    """Draw the computational graph of a model: its layers, the gates of its cell, and the shapes between them."""
+    """Draw the computational graph of a model: its layers, the gates of its cell, and the shapes between them.
+
+    Args:
+        out: The file: .svg. [default: ./NAME.svg]
+        unroll: The number of tokens to draw, up to 12; 1 draws one with its loop.
+        autograd: Draw PyTorch's graph of the backward pass; needs torchviz and graphviz.
+    """
     from reviewgen.graphs import graph as draw_graph
 
     file = out or Path(f"{Path(model).name.replace('@', '-').replace(':', '-')}.svg")
@@ -73,22 +72,23 @@ def graph(
     show(facts, as_json, f"{picture.name}: {picture.parameters:,} parameters", f"Saved as {file}")
 
 
+@takes()
 def plot(
-    runs: Annotated[
-        list[str],
-        typer.Argument(help="Saved folders (./my-model) or owner/name on the Hub; several are compared.", show_default=False),
-    ],
-    out: Annotated[
-        Path | None, typer.Option(help="The file: .png, .svg or .pdf.  [default: ./NAME.png, or ./curves.png for several]")
-    ] = None,
-    against: Annotated[str, typer.Option(help="The x axis: seconds, steps or tokens.")] = "seconds",
-    metric: Annotated[
-        list[str] | None, typer.Option(help="A metric of generated texts that gets a panel, as in distinct-2. Repeatable.")
-    ] = None,
+    runs: list[str],
+    out: Path | None = None,
+    against: str = "seconds",
+    metric: list[str] | None = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
-    """Plot a training run: bits per character, token copy rate and learning rate over time."""
+    """Plot a training run: bits per character, token copy rate and learning rate over time.
+
+    Args:
+        runs: Saved folders (./my-model) or owner/name on the Hub; several are compared.
+        out: The file: .png, .svg or .pdf. [default: ./NAME.png, or ./curves.png for several]
+        against: The x axis: seconds, steps or tokens.
+        metric: A metric of generated texts that gets a panel, as in distinct-2.
+    """
     from reviewgen.api import plot_training
     from reviewgen.runs.plot import picture_name
 

@@ -1,5 +1,6 @@
 """``reviewgen evaluate | score | novelty | blend``: measurements with trained models, and their mixture."""
 
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -55,14 +56,18 @@ def evaluate(
 def score(
     model: Model,
     text: _Text = None,
-    prompt: Annotated[str, typer.Option(help="What comes before the text and is not scored.")] = "",
+    prompt: str = "",
     data: _Data = None,
     out: _Out = None,
     device: Annotated[str | None, typer.Option(help=f"{_DEVICE}  [default: auto with --data, else cpu]")] = None,
     as_json: AsJson = False,
     **options: Any,
 ) -> None:
-    """Score a text with a trained model, in bits, token by token; or each text of a corpus."""
+    """Score a text with a trained model, in bits, token by token; or each text of a corpus.
+
+    Args:
+        prompt: What comes before the text and is not scored.
+    """
     conditions = options.pop("conditions")
     if data is not None and (prompt or conditions):
         raise ConfigError("--prompt and --condition are for --text; the conditions of --data are its columns of the same names.")
@@ -122,13 +127,14 @@ def _text_or_table(
         return read_stdin() if text == "-" else text
     if out is None:
         raise ConfigError("--data writes a table: give --out FOLDER, or a .jsonl or .parquet file.")
+    started = time.monotonic()
     with resumable(), progress() as move:
         from reviewgen.writing.judging import judge
 
         shards = {name: options.pop(name) for name in ("format", "shard_texts")}
         given: Any = {name: value for name, value in options.items() if value is not None}
         written = judge(kind, model, parse_data(data or ""), out=out, device=device, progress=move, options=given, **shards)
-    show_written(written, as_json, *(_describe_scores if kind == "score" else _describe_copies)(written.summary))
+    show_written(written, started, as_json, *(_describe_scores if kind == "score" else _describe_copies)(written.summary))
     return None
 
 
@@ -142,30 +148,28 @@ def _describe_scores(summary: Mapping[str, Any]) -> Iterator[str]:
 
 def _describe_copies(summary: Mapping[str, Any]) -> Iterator[str]:
     longest, long, share = summary.values()
-    yield f"The longest copied span has {counted(longest, 'character')}; {counted(long, 'text')} with one of at least 50."
+    have = "has" if long == 1 else "have"
+    yield f"The longest copied span has {counted(longest, 'character')}; {counted(long, 'text')} {have} one of at least 50."
     mean = "unknown" if share is None else f"{100 * share:.1f} %"
     yield f"Also in the training text: {mean} of the windows of 20 tokens, on average over the texts that have any."
 
 
 @takes(Evaluating)
 def blend(
-    models: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="MODEL MODEL...",
-            help="Saved folders, or owner/name on the Hub; all with the same tokenizer.",
-            show_default=False,
-        ),
-    ],
+    models: list[str],
     out: Annotated[Path, typer.Option(help="The folder to save the blend in; it must not exist.")],
-    weights: Annotated[str | None, typer.Option(help="A number for each model: 0.3,0.7.  [default: equal]")] = None,
-    data: Annotated[
-        str | None, typer.Option("--data", help="Fit the weights on these texts, on which no model was trained: a file or glob.")
-    ] = None,
+    weights: str | None = None,
+    data: str | None = None,
     as_json: AsJson = False,
     **options: Any,
 ) -> None:
-    """Combine trained models that share a tokenizer: the average of their probabilities at each token."""
+    """Combine trained models that share a tokenizer: the average of their probabilities at each token.
+
+    Args:
+        models: Saved folders, or owner/name on the Hub; all with the same tokenizer.
+        weights: A number for each model: 0.3,0.7. [default: equal]
+        data: Fit the weights on these texts, on which no model was trained: a file or glob.
+    """
     try:
         numbers = None if weights is None else [float(number) for number in weights.split(",")]
     except ValueError:

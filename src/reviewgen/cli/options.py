@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, get_args,
 import typer
 
 from reviewgen.config import bounds_of, describe_fields, fields_of
+from reviewgen.config.descriptions import parse_entries
 from reviewgen.config.settings import options_of
 from reviewgen.errors import ConfigError, DataError, quoted
 
@@ -54,8 +55,17 @@ _NAMES = {  # where an option is not called as its field
     "conditions": ("--condition",),
     "logits_processors": ("--logits-processor",),
     "max_tokens": ("--max-tokens-limit",),
+    "settings": ("--set",),
+    "message": ("--message", "-m"),
+    "k": ("-k", "--k"),
 }
-_OPPOSITES = {"lowercase": "keep-case", "strip_markdown": "keep-markdown", "fix_encoding": "keep-encoding", "do_sample": "greedy"}
+_OPPOSITES = {
+    "lowercase": "keep-case",
+    "strip_markdown": "keep-markdown",
+    "fix_encoding": "keep-encoding",
+    "do_sample": "greedy",
+    "private": "public",
+}
 
 
 class Option(NamedTuple):
@@ -109,12 +119,17 @@ def declared(
             continue
         default = field.default_factory() if field.default_factory is not MISSING else field.default
         default = defaults.get(field.name, None if unset else default)
-        options.append(_option(field.name, hints[field.name], default, described[field.name].replace("``", "`"), is_bounded))
+        options.append(
+            _option(field.name, hints[field.name], default, described[field.name].replace("``", "`"), is_bounded=is_bounded)
+        )
     return options
 
 
 def takes(*groups: type | Iterable[Option]) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command the options of classes in place of its ``**options``, where it gets their values by the fields' names."""
+    """Make the options of a command: of its parameters, which its docstring describes, and of classes.
+
+    The options of classes stand in place of ``**options``, where the command gets their values by the fields' names.
+    """
     options = [option for group in groups for option in (declared(group) if isinstance(group, type) else group)]
 
     def add(command: Callable[..., None]) -> Callable[..., None]:
@@ -122,20 +137,29 @@ def takes(*groups: type | Iterable[Option]) -> Callable[[Callable[..., None]], C
         def run(**given: Any) -> None:
             command(**given | {option.name: option.parse(given[option.name]) for option in options})
 
-        own = inspect.signature(command, eval_str=True)
-        kept = [each.replace(kind=each.KEYWORD_ONLY) for each in own.parameters.values() if each.kind is not each.VAR_KEYWORD]
-        made = [
-            inspect.Parameter(each.name, inspect.Parameter.KEYWORD_ONLY, default=each.default, annotation=each.annotation)
-            for each in options
-        ]
-        run.__signature__ = own.replace(parameters=[*kept, *made])  # type: ignore[attr-defined]
-        run.__annotations__ = {each.name: each.annotation for each in (*kept, *made)}
+        text = inspect.getdoc(command) or ""
+        described, own = parse_entries(text, "Args:"), inspect.signature(command, eval_str=True)
+        named = [each for each in own.parameters.values() if each.kind is not each.VAR_KEYWORD]
+        made = [_parameter(each.name, each.annotation, each.default, described.get(each.name)) for each in named]
+        made += [_parameter(each.name, each.annotation, each.default) for each in options]
+        run.__doc__ = text.partition("\n\nArgs:\n")[0]
+        run.__signature__ = own.replace(parameters=made)  # type: ignore[attr-defined]
+        run.__annotations__ = {each.name: each.annotation for each in made}
         return run
 
     return add
 
 
-def _option(name: str, hint: Any, default: Any, text: str, is_bounded: bool) -> Option:
+def _parameter(name: str, hint: Any, default: Any, text: str | None = None) -> inspect.Parameter:
+    """Return a parameter as typer reads it; one that has a text and no default is an argument."""
+    if text is not None and default is inspect.Parameter.empty:
+        hint = Annotated[hint, typer.Argument(help=text, show_default=False)]
+    elif text is not None:
+        _, _, _, hint, default = _option(name, hint, default, text, is_bounded=False)
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=hint)
+
+
+def _option(name: str, hint: Any, default: Any, text: str, *, is_bounded: bool) -> Option:
     """Return the option of a field."""
     kinds = [_bare(each) for each in options_of(_bare(hint)) if each is not NoneType]
     origins = {get_origin(kind) for kind in kinds}
@@ -147,7 +171,7 @@ def _option(name: str, hint: Any, default: Any, text: str, is_bounded: bool) -> 
         elif default:
             names, default = (f"--no-{name}",), False
         kind: Any = bool
-    elif dict in origins or (tuple in origins and float not in kinds):
+    elif origins & {dict, list} or (tuple in origins and float not in kinds):
         kind, default, text = list[str], None, f"{text} Repeatable{', as name=value' if dict in origins else ''}."
     elif Literal in origins or Any in kinds or tuple in origins or str in kinds:
         kind = Path if Path in kinds else str

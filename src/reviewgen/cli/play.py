@@ -4,9 +4,7 @@ import io
 import json
 import re
 import sys
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 from reviewgen.cli.console import echo, echo_text, make_table, note, show
 from reviewgen.cli.options import AsJson, Model, declared, takes
@@ -35,15 +33,14 @@ below the longest; from, which n contribute most to the probability."""
     declared(GenerationConfig, only=["conditions", "logits_processors"], unset=True),
     declared(Call, only=["seed"]),
 )
-def play(
-    model: Model,
-    prompt: Annotated[str, typer.Option(help="The beginning of the text.")] = "",
-    k: Annotated[int, typer.Option("-k", "--k", help="The number of alternatives to show.")] = 10,
-    temperature: Annotated[float, typer.Option(help="Above 0; 1 shows the model's own probabilities.")] = 1.0,
-    as_json: AsJson = False,
-    **options: Any,
-) -> None:
-    """Show what a model expects next, token by token, and choose the next token yourself."""
+def play(model: Model, prompt: str = "", k: int = 10, temperature: float = 1.0, as_json: AsJson = False, **options: Any) -> None:
+    """Show what a model expects next, token by token, and choose the next token yourself.
+
+    Args:
+        prompt: The beginning of the text.
+        k: The number of alternatives to show.
+        temperature: Above 0; 1 shows the model's own probabilities.
+    """
     from reviewgen.api import load
 
     processors = options.pop("logits_processors")

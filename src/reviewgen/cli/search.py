@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from reviewgen.cli.console import TerminalConsole, keeping, make_table, note, show, working
+from reviewgen.cli.console import keeping, make_table, note, show, working
 from reviewgen.cli.options import AsJson, Model, Overwrite, Preset, Source, Trained, parse_data, start, takes
 from reviewgen.config.options import Evaluating, TrainingTexts, Trial
 from reviewgen.errors import ConfigError, quoted
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @takes(TrainingTexts, Trial)
 def sweep(
-    preset: Annotated[str, typer.Argument(help="<model>-<tokenizer>, as in ngram-char.", show_default=False)],
+    preset: str,
     data: Source,
     settings: Annotated[
         list[str],
@@ -30,12 +30,17 @@ def sweep(
             help="The setting to sweep with its values: model.order=2,4,6; other settings with one value each. Repeatable.",
         ),
     ],
-    plot: Annotated[Path | None, typer.Option(help="Plot the table to this file: .png, .svg or .pdf.")] = None,
+    plot: Path | None = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
     **options: Any,
 ) -> None:
-    """Train a preset with each of several values of one setting, and compare them in a table."""
+    """Train a preset with each of several values of one setting, and compare them in a table.
+
+    Args:
+        preset: <model>-<tokenizer>, as in ngram-char.
+        plot: Plot the table to this file: .png, .svg or .pdf.
+    """
     swept, values, fixed = _split_settings(settings)
     from reviewgen import api
     from reviewgen.pictures import refuse_plot
@@ -52,7 +57,7 @@ def sweep(
     formats = ("", ".4f", ".4f", ".2f", ".1f", ".1%")
     cells = [[_cell(value, form) for value, form in zip(vars(row).values(), formats, strict=True)] for row in finished]
     facts = {"preset": preset, "setting": swept, "rows": [row.as_json() for row in finished]}
-    show(facts, as_json, make_table(*names, rows=cells))
+    show(facts, as_json, make_table(*names, rows=cells, is_boxed=False))
     if plot is not None and finished:
         api.plot_sweep(finished, swept, preset, plot, overwrite=overwrite)
         note(f"Plotted to {plot}")
@@ -89,24 +94,22 @@ def tune(
     data: Source,
     preset: Preset = None,
     trained: Trained = None,
-    trials: Annotated[int, typer.Option(help="The number of trials.")] = 20,
-    search: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="A setting to search instead of learning rate, size and dropout: training.learning_rate=1e-3:2e-2, "
-            "model.hidden_size=128,256. Repeatable."
-        ),
-    ] = None,
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", help="A setting of every trial: model.layers=2. Repeatable.")
-    ] = None,
-    storage: Annotated[
-        Path | None, typer.Option(help="A file for the trials; with it, the same command resumes an interrupted search.")
-    ] = None,
+    trials: int = 20,
+    search: list[str] | None = None,
+    settings: list[str] | None = None,
+    storage: Path | None = None,
     as_json: AsJson = False,
     **options: Any,
 ) -> None:
-    """Search for the settings with the lowest bits per character, and print the command that trains with them."""
+    """Search for the settings with the lowest bits per character, and print the command that trains with them.
+
+    Args:
+        trials: The number of trials.
+        search: A setting to search instead of learning rate, size and dropout: training.learning_rate=1e-3:2e-2,
+            model.hidden_size=128,256.
+        settings: A setting of every trial: model.layers=2.
+        storage: A file for the trials; with it, the same command resumes an interrupted search.
+    """
     from reviewgen.config import parse_settings
 
     fixed, ranges = parse_settings(settings or []), parse_settings(search or [])
@@ -125,12 +128,12 @@ def tune(
     if finished.is_interrupted and not finished:
         sys.exit(INTERRUPTED)
     names = [name.partition(".")[2] for name in finished[0].settings]
-    table = make_table("trial", *names, "bits/char", "steps", "seconds", "outcome", left=["outcome"])
+    table = make_table("trial", *names, "bits/char", "steps", "seconds", "outcome", left=["outcome"], is_boxed=False)
     for trial in finished:
         numbers = (_cell(trial.bits, ".4f"), f"{trial.steps:,}", f"{trial.seconds:.1f}", trial.outcome)
         table.add_row(str(trial.number), *map(str, trial.settings.values()), *numbers)
     if not as_json:
-        TerminalConsole().print(table)
+        show(None, False, table)
     best = api.best_trial(finished)
     if not any(options[name] for name in ("budget", "steps", "epochs")):
         options["budget"] = DEFAULT_BUDGET
@@ -170,27 +173,24 @@ def tune_sampling(
     data: Annotated[
         str, typer.Option("--data", help="Texts by people that the model was not trained on, at least 40: a file or glob.")
     ],
-    search: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="A setting and its values: temperature=0.8,0.9 or top_p=0.9,1. Repeatable.  [default: temperatures from 0.7 to "
-            "1.1 with top_p 1 and 0.95]"
-        ),
-    ] = None,
-    texts: Annotated[int, typer.Option(help="The number of texts generated for each combination, at least 20.")] = 100,
-    judge: Annotated[
-        str | None,
-        typer.Option(help="A model that scores all texts.  [default: an n-gram trained on half of the data]"),
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(help="Save the best settings as defaults: in the model's own folder, or in a copy of it in a new folder."),
-    ] = None,
-    seed: Annotated[int, typer.Option(help="The random seed of the texts.")] = 0,
+    search: list[str] | None = None,
+    texts: int = 100,
+    judge: str | None = None,
+    out: Path | None = None,
+    seed: int = 0,
     as_json: AsJson = False,
     **options: Any,
 ) -> None:
-    """Compare the texts of several generation settings with texts by people, and print the settings that come nearest."""
+    """Compare the texts of several generation settings with texts by people, and print the settings that come nearest.
+
+    Args:
+        search: A setting and its values: temperature=0.8,0.9 or top_p=0.9,1. [default: temperatures from 0.7 to 1.1 with top_p 1
+            and 0.95]
+        texts: The number of texts generated for each combination, at least 20.
+        judge: A model that scores all texts. [default: an n-gram trained on half of the data]
+        out: Save the best settings as defaults: in the model's own folder, or in a copy of it in a new folder.
+        seed: The random seed of the texts.
+    """
     values = _parse_search(search or [])
     from reviewgen import api
     from reviewgen.storage import refuse_existing, to_path
@@ -217,7 +217,7 @@ def tune_sampling(
     show(
         {"trials": [trial.as_json() for trial in finished], "best": best.as_json()},
         as_json,
-        make_table("", *columns, rows=rows, left=[""]),
+        make_table("", *columns, rows=rows, left=[""], is_boxed=False),
         f"Nearest to texts by people: {_describe(best.settings)}. {then}",
         f"reviewgen generate {out}" if is_saved else f"reviewgen generate {model} {flags}",
     )

@@ -32,29 +32,33 @@ _MODELS = "Models: presets (lstm-word), saved folders (./my-model) or owner/name
 @takes(declared(Limits, without=_SECONDS, is_bounded=False))
 def serve(
     models: Annotated[list[str], typer.Argument(help=_MODELS, show_default=False)],
-    host: Annotated[str, typer.Option(help="The address to listen at; 0.0.0.0 is every address of this machine.")] = _HOST,
+    host: str = _HOST,
     port: Annotated[int, typer.Option(help="The port; 0 takes a free one.", min=0, max=65535)] = 8000,
-    api_key_file: Annotated[Path | None, typer.Option(help="A file of API keys, one a line; requests must have one.")] = None,
-    cors_origin: Annotated[
-        list[str] | None, typer.Option(help="An origin whose pages may call the server, as in https://example.org. Repeatable.")
-    ] = None,
-    allowed_host: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="A name that requests may call the server by, as in example.org; * is any. Repeatable.  [default: at a loopback "
-            "address those of this machine, else any]"
-        ),
-    ] = None,
+    api_key_file: Path | None = None,
+    cors_origin: list[str] | None = None,
+    allowed_host: list[str] | None = None,
     workers: Annotated[int, typer.Option(help="The number of processes; each loads the models.", min=1, max=256)] = 1,
-    request_timeout: Annotated[str, typer.Option(help="The time of a request, after which its texts are cut off.")] = "5m",
-    stall_timeout: Annotated[str, typer.Option(help="The time that a client may read or send nothing.")] = "1m",
-    shutdown_timeout: Annotated[str, typer.Option(help="The time that running requests have after SIGTERM or Ctrl-C.")] = "30s",
+    request_timeout: str = "5m",
+    stall_timeout: str = "1m",
+    shutdown_timeout: str = "30s",
     bits: Bits = 32,
-    access_log: Annotated[bool, typer.Option("--access-log", help="Log each request to standard error.")] = False,
+    access_log: bool = False,
     as_json: AsJson = False,
     **options: Any,
 ) -> None:
-    """Serve models over HTTP with the OpenAI protocol: completions, as text or as a stream."""
+    """Serve models over HTTP with the OpenAI protocol: completions, as text or as a stream.
+
+    Args:
+        host: The address to listen at; 0.0.0.0 is every address of this machine.
+        api_key_file: A file of API keys, one a line; requests must have one.
+        cors_origin: An origin whose pages may call the server, as in https://example.org.
+        allowed_host: A name that requests may call the server by, as in example.org; * is any. [default: at a loopback address
+            those of this machine, else any]
+        request_timeout: The time of a request, after which its texts are cut off.
+        stall_timeout: The time that a client may read or send nothing.
+        shutdown_timeout: The time that running requests have after SIGTERM or Ctrl-C.
+        access_log: Log each request to standard error.
+    """
     from reviewgen.config import parse_duration
 
     seconds = map(parse_duration, (request_timeout, stall_timeout, shutdown_timeout))
@@ -93,13 +97,13 @@ def serve(
     _run(given, host, port, describe, as_json, allowed=allowed_host or (), workers=workers)
 
 
+@takes()
 def demo(
     models: Annotated[
-        list[str] | None,
-        typer.Argument(help=f"{_MODELS}  [default: every preset with installed weights]", show_default=False),
+        list[str] | None, typer.Argument(help=f"{_MODELS}  [default: every preset with installed weights]", show_default=False)
     ] = None,
     port: Annotated[int, typer.Option(help="The port; 0 takes a free one.", min=0, max=65535)] = 0,
-    open_browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Whether to open the page in a browser.")] = True,
+    open_browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page in a browser.")] = True,
     bits: Bits = 32,
     as_json: AsJson = False,
 ) -> None:

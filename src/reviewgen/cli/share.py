@@ -7,35 +7,30 @@ from typing import Annotated, Any
 import typer
 
 from reviewgen.cli.console import show, working
-from reviewgen.cli.options import AsJson, Model, Overwrite, Token
+from reviewgen.cli.options import AsJson, Model, Overwrite, Token, takes
 from reviewgen.errors import ConfigError, quoted
 
 _Repository = Annotated[str, typer.Argument(help="owner/name on the Hub, optionally with @revision.", show_default=False)]
 
 
+@takes()
 def export(
     model: Model,
-    html: Annotated[
-        Path | None,
-        typer.Option("--html", metavar="PAGE", help="One HTML file with the model inside, which generates without a network."),
-    ] = None,
-    onnx: Annotated[
-        Path | None,
-        typer.Option(
-            "--onnx",
-            metavar="FOLDER",
-            help="The model as ONNX, with its tokenizer and programs that generate; checked by onnxruntime.",
-        ),
-    ] = None,
-    transformers: Annotated[
-        Path | None,
-        typer.Option("--transformers", metavar="FOLDER", help="The tokenizer, as AutoTokenizer of transformers loads it."),
-    ] = None,
-    bits: Annotated[int, typer.Option("--bits", help="Of a weight in the page: 5, 6, 8, 16 or 32.")] = 8,
+    html: Path | None = None,
+    onnx: Path | None = None,
+    transformers: Path | None = None,
+    bits: int = 8,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
-    """Export a model for browsers and other runtimes."""
+    """Export a model for browsers and other runtimes.
+
+    Args:
+        html: One HTML file with the model inside, which generates without a network.
+        onnx: The model as ONNX, with its tokenizer and programs that generate; checked by onnxruntime.
+        transformers: The tokenizer, as AutoTokenizer of transformers loads it.
+        bits: Of a weight in the page: 5, 6, 8, 16 or 32.
+    """
     if html is None and onnx is None and transformers is None:
         raise ConfigError("Say what to export: --html PAGE.html, --onnx FOLDER or --transformers FOLDER.")
     from reviewgen import export as formats
@@ -72,34 +67,19 @@ def export(
     show(facts, as_json, *lines)
 
 
+@takes()
 def push(
     model: Model,
     repository: _Repository,
-    license: Annotated[str | None, typer.Option(help="A license identifier of the Hub: apache-2.0, mit, cc-by-4.0 ...")] = None,
-    language: Annotated[
-        str | None, typer.Option(help="The language of the texts, for the card: en, de ... Separate several by commas.")
-    ] = None,
-    message: Annotated[str | None, typer.Option("--message", "-m", help="The commit message.")] = None,
-    private: Annotated[
-        bool | None,
-        typer.Option("--private/--public", help="The visibility of a new repository.  [default: the owner's setting]"),
-    ] = None,
-    pull_request: Annotated[bool, typer.Option("--pull-request", help="Open a pull request instead of a commit.")] = False,
-    allow: Annotated[
-        str,
-        typer.Option(
-            help="Publish despite these findings: email, url, phone, handle, copies, text, license. Separate several by commas."
-        ),
-    ] = "",
-    copy_limit: Annotated[
-        float, typer.Option(help="The maximum share of 20-token windows of generated texts that may be copied.")
-    ] = 0.5,
-    dtype: Annotated[
-        str | None, typer.Option(help="float16 halves the file of a neural model, int8 quarters it.  [default: as it was saved]")
-    ] = None,
-    space: Annotated[
-        bool, typer.Option("--space", help="Also publish a page that generates with the model, as a static Space of that name.")
-    ] = False,
+    license: str | None = None,
+    language: str | None = None,
+    message: str | None = None,
+    private: bool | None = None,
+    pull_request: bool = False,
+    allow: str = "",
+    copy_limit: float = 0.5,
+    dtype: str | None = None,
+    space: bool = False,
     token: Token = None,
     as_json: AsJson = False,
 ) -> None:
@@ -107,6 +87,17 @@ def push(
 
     Its vocabulary and 200 generated texts are scanned for personal data, and the texts for spans copied from the training text.
     This is a check, not a guarantee.
+
+    Args:
+        license: A license identifier of the Hub: apache-2.0, mit, cc-by-4.0 ...
+        language: The language of the texts, for the card: en, de ... Separate several by commas.
+        message: The commit message.
+        private: The visibility of a new repository. [default: the owner's setting]
+        pull_request: Open a pull request instead of a commit.
+        allow: Publish despite these findings: email, url, phone, handle, copies, text, license. Separate several by commas.
+        copy_limit: The maximum share of 20-token windows of generated texts that may be copied.
+        dtype: float16 halves the file of a neural model, int8 quarters it. [default: as it was saved]
+        space: Also publish a page that generates with the model, as a static Space of that name.
     """
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # the client's bars would break the status line
     from reviewgen.api import load
@@ -128,17 +119,22 @@ def push(
     show(facts, as_json, f"Published: {facts['url']}", *lines)
 
 
+@takes()
 def pull(
     repository: _Repository,
-    out: Annotated[Path | None, typer.Option(help="Also copy the model into this folder.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Download again even if the files are cached.")] = False,
-    accept_changes: Annotated[
-        bool, typer.Option("--accept-changes", help="With --out: also take files that were edited on the Hub.")
-    ] = False,
+    out: Path | None = None,
+    force: bool = False,
+    accept_changes: bool = False,
     token: Token = None,
     as_json: AsJson = False,
 ) -> None:
-    """Download a model from the Hugging Face Hub into its cache (HF_HOME); from then on it loads without a network."""
+    """Download a model from the Hugging Face Hub into its cache (HF_HOME); from then on it loads without a network.
+
+    Args:
+        out: Also copy the model into this folder.
+        force: Download again even if the files are cached.
+        accept_changes: With --out: also take files that were edited on the Hub.
+    """
     from reviewgen.hub.download import pull as pull_model
 
     with working(f"Downloading {repository} ..."):

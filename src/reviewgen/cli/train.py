@@ -29,18 +29,16 @@ def train(
     out: Annotated[Path, typer.Option("--out", help="The folder to save the model in; it must not exist.")],
     preset: Preset = None,
     trained: Trained = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            help="A setting that differs from the preset's: model.hidden_size=256. Repeatable. "
-            "`reviewgen settings PRESET` lists all settings.",
-        ),
-    ] = None,
+    settings: list[str] | None = None,
     as_json: AsJson = False,
     **options: Any,
 ) -> None:
-    """Train a model on a corpus of reviews and save it as a folder."""
+    """Train a model on a corpus of reviews and save it as a folder.
+
+    Args:
+        settings: A setting that differs from the preset's: model.hidden_size=256. `reviewgen settings PRESET` lists all
+            settings.
+    """
     from reviewgen.config import parse_settings
 
     options |= parse_settings(settings or [])
@@ -180,17 +178,19 @@ def _describe(run: "TrainingRun", facts: dict[str, Any], out: Path) -> Iterator[
 
 @takes(Corpus)
 def prepare(
-    data: Annotated[list[str], typer.Argument(help="The reviews, as for `train --data`.")],
+    data: list[str],
     preset: Annotated[str, typer.Option("--preset", help="The preset whose tokenizer is trained, as in lstm-word.")],
     out: Annotated[str, typer.Option("--out", help="The folder of the store, or a URL; it must not exist.")],
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="A tokenizer setting that differs from the preset's: tokenizer.vocab_size=4000. Repeatable."),
-    ] = None,
+    settings: list[str] | None = None,
     as_json: AsJson = False,
     **options: Any,
 ) -> None:
-    """Prepare a corpus once, as a token store that trainings start from; under accelerate launch, in several processes."""
+    """Prepare a corpus once, as a token store that trainings start from; under accelerate launch, in several processes.
+
+    Args:
+        data: The reviews, as for `train --data`.
+        settings: A tokenizer setting that differs from the preset's: tokenizer.vocab_size=4000.
+    """
     from reviewgen.config import parse_settings
 
     groups = parse_settings(settings or [])

@@ -31,7 +31,7 @@ def describe_fields(cls: type) -> dict[str, str]:
     """
     described: dict[str, str] = {}
     for base in reversed(cls.__mro__):
-        described |= _parse_attributes(base.__dict__.get("__doc__") or "")
+        described |= parse_entries(base.__dict__.get("__doc__") or "")
     return {field.name: described.get(field.name, "") for field in dataclasses.fields(cls)}
 
 
@@ -105,15 +105,15 @@ def bounds_of(hint: Any) -> dict[str, float]:
     return {name: limit for name in _LIMITS if (limit := getattr(bound, name)) is not None}
 
 
-def _parse_attributes(docstring: str) -> dict[str, str]:
-    """Return the entries of the ``Attributes:`` section of a docstring, each on one line."""
+def parse_entries(docstring: str, heading: str = "Attributes:") -> dict[str, str]:
+    """Return the entries of a section of a docstring, each on one line."""
     entries: dict[str, list[str]] = {}
     section: int | None = None  # the indentation of the section's heading
     indent: int | None = None  # that of its entries
     name = ""
     for line in inspect.cleandoc(docstring).splitlines():
         depth = len(line) - len(line.lstrip())
-        if line.strip() == "Attributes:":
+        if line.strip() == heading:
             section, indent = depth, None
         elif section is None or not line.strip():
             continue
