@@ -364,7 +364,6 @@ class Job:
         self.out, self.folder = out, out.with_name(f"{out.name}.partial")
         self._facts, self._waits = json.loads(json.dumps(dict(facts))), waits
         self._lock: Any = None
-        self._is_finished = False
 
     def __enter__(self) -> "Job":
         """Lock the folder.
@@ -403,7 +402,7 @@ class Job:
         return self
 
     def __exit__(self, *error: object) -> None:
-        if not self._is_finished and _names(self.folder) <= _NOT_PIECES:  # nothing is worth keeping
+        if _names(self.folder) <= _NOT_PIECES:  # nothing is worth keeping
             shutil.rmtree(self.folder, ignore_errors=True)
         self._lock.release()
         if LOCKS_OPEN_FILES and _names(self.folder) == {_LOCK}:
@@ -459,14 +458,13 @@ class Job:
                 _remove(path)
 
     def finish(self, name: str) -> None:
-        """Give a piece the name of the result, and remove the rest.
+        """Give a piece the name of the result, and remove the others; the folder goes when the block ends.
 
         Raises:
             OutputExists: Something has that name by now.
         """
         publish(self.path(name), self.out)
-        self._is_finished = True  # the folder is another process's, as soon as it is removed
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self.clear()
 
 
 def _names(folder: Path) -> set[str]:
