@@ -3,7 +3,6 @@
     .my-model-k3b9x2qa/    the folder, beside its target or in a folder of temporary files
         reviewgen.lock     locked by the process for as long as it lives
         new                what it writes
-        old                what is being replaced, for a moment
 
 The operating system releases a lock when its process ends for any reason, so a folder whose lock is free was left by a process
 that was killed. Nothing is removed because it is old. Where the file system has no locks, nothing is removed.
@@ -26,7 +25,7 @@ from pathlib import Path
 
 from reviewgen.lock import Lock
 
-NEW, OLD = "new", "old"
+NEW = "new"
 TEMPORARY = "reviewgen-tmp-"
 """How the names of temporary folders begin."""
 

@@ -6,16 +6,14 @@ for writing and nothing is renamed onto an existing name, because Windows refuse
 of safetensors' errors; it knows neither models nor formats.
 
     write_file, fsync_file, fsync_folder    force content and names to disk
-    new_folder, publish                     a folder from scratch to its name; only ``_replace`` overwrites
-    recover                                 a folder whose replacement was cut off, and what killed processes have left of it
+    new_folder, publish                     a folder from scratch to its name; only the first overwrites
+    interrupted                             what to do about a folder whose replacement was cut off
     to_path, refuse_existing                check a target before hours of work
-    find_same_names                         names that are one name on Windows and macOS
     default_mode, safetensors_errors        for files that another library writes
     Job                                     work that can be resumed, in a folder until it is whole
 """
 
 import contextlib
-import ctypes
 import errno
 import functools
 import glob
@@ -24,22 +22,20 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from reviewgen.errors import CheckpointError, ConfigError, OutputExists, StorageError, quoted, storage_errors
-from reviewgen.scratch import NEW, OLD, abandoned_folders, scratch_folder
+from reviewgen.scratch import NEW, remove_abandoned, scratch_folder
 
 LOCKS_OPEN_FILES = os.name == "nt"
 """Whether a file that is open or memory-mapped cannot be renamed, replaced or removed, nor a folder above it renamed."""
 
 _ALREADY_EXISTS = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)  # what renaming a folder onto an existing name gives
-_AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of linux/fcntl.h and linux/fs.h
 _JOB, _LOCK = "job.json", ".lock"
 _NOT_PIECES = {_JOB, "job.new", _LOCK, "source"}  # of a job
 _PATIENCE_SECONDS = 2.0  # for other programs, such as virus scanners, that briefly open what was just written
-_REPLACING_SECONDS = 1.5 * _PATIENCE_SECONDS  # in which another process that is replacing a folder would have finished
 
 
 def to_path(name: str, value: str | os.PathLike[str]) -> Path:
@@ -68,7 +64,8 @@ def refuse_existing(folder: Path) -> None:
         StorageError: The nearest existing parent is not a writable folder.
     """
     with storage_errors(folder):
-        recover(folder)
+        if reason := interrupted(folder):
+            raise OutputExists(reason)
         if folder.exists() or folder.is_symlink():
             raise _already_exists(folder)
         parent = next(parent for parent in folder.absolute().parents if parent.exists())
@@ -84,24 +81,35 @@ def new_folder(folder: Path, *, overwrite: bool = False) -> Iterator[Path]:
 
     Args:
         folder: The target; its parent exists.
-        overwrite: Whether to replace what exists there; it is removed only after the new folder has its name.
+        overwrite: Whether to replace what exists there: it is moved aside, and removed once the new folder has its name.
 
     Raises:
-        OutputExists: ``folder`` exists and ``overwrite`` is false.
+        OutputExists: ``folder`` exists and ``overwrite`` is false, or an earlier replacement of it was cut off.
         OSError: The operating system refused a step; the target is as it was, and nothing is left behind.
     """
-    recover(folder)
+    if reason := interrupted(folder):
+        raise OutputExists(reason)
+    remove_abandoned(folder.parent, _prefix(folder))
+    aside = _aside(folder)
     with scratch_folder(folder.parent, _prefix(folder)) as scratch:
         new = scratch / NEW
         new.mkdir()
         yield new
         _fsync_tree(new)
         new.chmod(default_mode(is_folder=True))  # the block may have changed it
-        if overwrite:
-            _replace(new, folder, scratch / OLD)
-        else:
+        is_replaced = overwrite and os.path.lexists(folder)
+        if is_replaced:
+            _remove(aside)  # of a replacement that was killed when it was done
+            _move_aside(folder, aside)
+        try:
             _rename_new(new, folder)
+        except BaseException:
+            if is_replaced:
+                aside.rename(folder)
+            raise
         fsync_folder(folder.parent)
+        if is_replaced:
+            _remove(aside)
 
 
 def publish(scratch: Path, folder: Path) -> None:
@@ -120,19 +128,13 @@ def publish(scratch: Path, folder: Path) -> None:
     fsync_folder(folder.parent)
 
 
-def recover(folder: Path) -> None:
-    """Finish a replacement of a folder that was cut off between its two renames, and remove what killed processes have left.
-
-    The new folder was complete by then, so it gets the name. A process that replaces the folder just now is waited for.
-    """
-    for scratch in abandoned_folders(folder.parent, _prefix(folder)):
-        for name in (NEW, OLD) if (scratch / OLD).exists() else ():
-            if not os.path.lexists(folder) and (scratch / name).exists():
-                with contextlib.suppress(OSError):
-                    (scratch / name).rename(folder)
-    deadline = time.monotonic() + _REPLACING_SECONDS
-    while not os.path.lexists(folder) and _is_being_replaced(folder) and time.monotonic() < deadline:
-        time.sleep(_REPLACING_SECONDS / 60)
+def interrupted(folder: Path) -> str:
+    """Return what to do about a folder whose replacement was cut off between its two renames; "" where none was."""
+    if os.path.lexists(folder) or not os.path.lexists(_aside(folder)):
+        return ""
+    new = next(folder.parent.glob(f"{glob.escape(_prefix(folder))}????????/{NEW}"), None)
+    both = f"{_aside(folder)}, and the new one, which is whole, {new}" if new else str(_aside(folder))
+    return f"The replacement of {folder} was cut off: the old folder is {both}. Rename the one that you want to {folder.name}."
 
 
 def write_file(file: Path, content: bytes) -> None:
@@ -210,19 +212,6 @@ def _fsync(handle: int, ignored: int) -> None:
         os.close(handle)
 
 
-def find_same_names(names: Iterable[str]) -> tuple[str, str] | None:
-    """Return two names that differ only in case, if there are any: on Windows and macOS they are one file.
-
-    >>> find_same_names(["config.json", "merges.txt", "Config.json"])
-    ('config.json', 'Config.json')
-    """
-    seen: dict[str, str] = {}
-    for name in names:
-        if (other := seen.setdefault(name.casefold(), name)) != name:
-            return other, name
-    return None
-
-
 def default_mode(*, is_folder: bool = False) -> int:
     """Return the mode of a new file or folder under the process's umask, as ``open`` and ``mkdir`` give it."""
     os.umask(mask := os.umask(0))
@@ -266,53 +255,14 @@ def _rename_new(scratch: Path, folder: Path) -> None:
         raise
 
 
-def _replace(new: Path, folder: Path, aside: Path) -> None:
-    """Rename to a name that may exist; what has it now is left in the scratch folder, which is removed afterwards.
-
-    Where the system can exchange two names, one of both has the name at every moment. Elsewhere, the old entry is moved aside,
-    and moved back on failure.
-    """
-    if os.path.lexists(folder) and _exchange(new, folder):
-        return
-    if os.path.lexists(folder):
-        _move_aside(folder, aside)
-    try:
-        _rename(new, folder)
-    except BaseException:
-        if os.path.lexists(aside):
-            aside.rename(folder)
-        raise
-
-
-def _is_being_replaced(folder: Path) -> bool:
-    """Return whether a living process is between the two renames."""
-    try:
-        return any((scratch / OLD).exists() for scratch in folder.parent.glob(f"{glob.escape(_prefix(folder))}????????"))
-    except OSError:
-        return False
-
-
 def _prefix(folder: Path) -> str:
     """Return how the names of the scratch folders of a target begin."""
     return f".{folder.name}-"
 
 
-def _exchange(one: Path, other: Path) -> bool:
-    """Exchange the names of two entries of a file system in one step, as Linux can; return whether that was done."""
-    renameat2 = None if LOCKS_OPEN_FILES else _renameat2()
-    if renameat2 is None:
-        return False
-    done: int = renameat2(_AT_FDCWD, os.fsencode(one.absolute()), _AT_FDCWD, os.fsencode(other.absolute()), _RENAME_EXCHANGE)
-    return done == 0  # else, the file system cannot, and the renames say what is wrong
-
-
-@functools.cache
-def _renameat2() -> Callable[..., int] | None:
-    """Return renameat2(2) of the C library, where it has it."""
-    try:
-        return ctypes.CDLL(None).renameat2
-    except (OSError, TypeError, AttributeError):  # Windows; another C library
-        return None
+def _aside(folder: Path) -> Path:
+    """Return where a folder is while it is replaced."""
+    return folder.with_name(f".{folder.name}.old")
 
 
 def _move_aside(folder: Path, aside: Path) -> None:

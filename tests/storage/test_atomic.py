@@ -7,7 +7,6 @@ import stat
 import subprocess
 import sys
 import tempfile
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ import reviewgen
 from reviewgen.errors import BundleError, OutputExists, StorageError
 from reviewgen.lock import Lock
 from reviewgen.scratch import TEMPORARY, abandoned_folders, scratch_folder, temporary_folder
-from reviewgen.storage import default_mode, new_folder, recover, refuse_existing, safetensors_errors, write_new
+from reviewgen.storage import default_mode, new_folder, refuse_existing, safetensors_errors, write_new
 from tests.support.fakes import TEXTS, run_command
 
 
@@ -89,27 +88,6 @@ def test_a_cut_before_the_end_changes_nothing(tmp_path: Path, monkeypatch: pytes
         assert listing(tmp_path) == (OLD if is_there else {}), (name, call)
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux exchanges two names in one step")
-def test_a_folder_that_is_replaced_is_there_at_every_moment(tmp_path: Path) -> None:
-    old_folder(tmp_path / "m")
-    missing, looks, is_over = [], [], threading.Event()
-
-    def look() -> None:
-        while not is_over.is_set():
-            looks.append(1)
-            if not (tmp_path / "m").is_dir():
-                missing.append(1)
-
-    watcher = threading.Thread(target=look)
-    watcher.start()
-    for _ in range(50):
-        with new_folder(tmp_path / "m", overwrite=True) as scratch:
-            fill(scratch)
-    is_over.set()
-    watcher.join()
-    assert not missing and len(looks) > 50 and listing(tmp_path) == NEW
-
-
 def test_an_existing_folder_is_refused(tmp_path: Path) -> None:
     old_folder(tmp_path / "m")
     with pytest.raises(OutputExists, match="m"):
@@ -132,16 +110,34 @@ def test_a_new_file_appears_whole_and_an_old_one_stays(tmp_path: Path, monkeypat
     assert (tmp_path / "f").read_bytes() == b"first" and names(tmp_path) == ["f"]
 
 
-@pytest.mark.parametrize("with_new", [True, False])
-def test_a_replacement_that_was_cut_between_its_renames_is_finished(tmp_path: Path, with_new: bool) -> None:
-    left = tmp_path / ".m-abcdefgh"
-    left.mkdir()
-    (left / "reviewgen.lock").touch()
-    for name in ("old", *(["new"] if with_new else [])):
-        (left / name).mkdir()
-        (left / name / "file").write_text(name)
-    recover(tmp_path / "m")
-    assert names(tmp_path) == ["m"] and (tmp_path / "m" / "file").read_text() == ("new" if with_new else "old")
+def test_a_replacement_that_was_cut_between_its_renames_leaves_both_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old_folder(tmp_path / "m")
+    plain, calls = Path.rename, []
+
+    def cut(self: Path, target: Path) -> Path:
+        calls.append(1)
+        if len(calls) > 1:
+            os._exit(9)
+        return plain(self, target)
+
+    child = os.fork()
+    if child == 0:
+        monkeypatch.setattr(Path, "rename", cut)
+        with new_folder(tmp_path / "m", overwrite=True) as scratch:
+            fill(scratch)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    before = listing(tmp_path)
+    assert (tmp_path / ".m.old" / "kept").read_bytes() == b"old" and b"new" in before.values()
+    for call in (lambda: refuse_existing(tmp_path / "m"), lambda: new_folder(tmp_path / "m", overwrite=True).__enter__()):
+        with pytest.raises(OutputExists, match=r"was cut off.*\.m\.old.*/new"):
+            call()
+    assert listing(tmp_path) == before
+    (tmp_path / ".m.old").rename(tmp_path / "m")
+    with new_folder(tmp_path / "m", overwrite=True) as scratch:
+        fill(scratch)
+    assert listing(tmp_path) == NEW
 
 
 HOLD = """

@@ -15,8 +15,6 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from reviewgen.bundle import Bundle
-from reviewgen.bundle.write import write_or_rescue
 from reviewgen.data import WORKSPACE, cache_folder
 from reviewgen.errors import (
     AlreadyTrained,
@@ -26,10 +24,12 @@ from reviewgen.errors import (
     TrainingError,
     storage_errors,
 )
+from reviewgen.model import Bundle
+from reviewgen.model.write import write_or_rescue
 from reviewgen.processes import all_processes, resumes_by_itself
 from reviewgen.runs.plan import PARTIAL, SETTINGS, TrainingPlan, discard_finished, read_training
 from reviewgen.scratch import TEMPORARY, remove_abandoned
-from reviewgen.storage import Job, recover, refuse_existing
+from reviewgen.storage import Job, interrupted, refuse_existing
 from reviewgen.training import Checkpoints, StopReason
 
 _CUT_SHORT = (StopReason.INTERRUPTED.value, StopReason.PROCESS_ENDED.value)
@@ -194,7 +194,8 @@ def clean(folder: Path | None = None) -> tuple[list[str], list[str]]:
     before = sorted(path for place in places for path in place.iterdir())
     for path in before:
         if match := _SCRATCH.fullmatch(path.name):
-            recover(path.with_name(match[1]))  # a replacement that was cut off is finished, not removed
+            if not interrupted(path.with_name(match[1])):  # else it is the new one of a replacement that was cut off
+                remove_abandoned(path.parent, f".{match[1]}-")
         elif path.name.endswith(PARTIAL):
             discard_finished(path.with_name(path.name.removesuffix(PARTIAL)))
     abandoned = remove_abandoned(cache_folder(), WORKSPACE), remove_abandoned(Path(tempfile.gettempdir()), TEMPORARY)
