@@ -17,7 +17,7 @@ FLOORS = [
     "protocols registry conditions novelty lexicon scaffold partial",
     "data generation inspection",
     "evaluation blending model",
-    "training card",
+    "training",
     "hub",
     "runs search receipts writing",
     "api",

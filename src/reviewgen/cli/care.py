@@ -31,7 +31,7 @@ def care(model: str | None, accept: bool, clean: bool, as_json: bool) -> None:
 
 
 def _accept(model: str | None) -> list[str]:
-    from reviewgen.hub.locate import locate
+    from reviewgen.hub.download import locate
     from reviewgen.model.write import accept_changes
 
     if model is None:

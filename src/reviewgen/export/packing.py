@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from reviewgen.blending.model import Blend
-from reviewgen.card import brief_facts
 from reviewgen.config import to_dict
 from reviewgen.errors import BundleError, ConfigError, quoted
+from reviewgen.hub.card import brief_facts
 from reviewgen.model import Bundle
 from reviewgen.model.write import save_tokenizer
 from reviewgen.protocols import CountTrained

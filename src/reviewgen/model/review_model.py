@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from reviewgen.evaluation import Evaluation, Score
     from reviewgen.protocols import LanguageModel
 
-_LOCATE, _PARSE = "reviewgen.hub.locate:locate", "reviewgen.hub.locate:parse_repository"
+_LOCATE, _PARSE = "reviewgen.hub.download:locate", "reviewgen.hub.download:parse_repository"
 _PUBLISH, _MAKE_CARD = "reviewgen.hub.publish:publish", "reviewgen.hub.publish:make_card"
 """What the Hub does for a model. It stands above this room, whose folders it reads and writes, so it is found by name."""
 
