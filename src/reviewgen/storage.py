@@ -403,7 +403,8 @@ class Job:
         return self
 
     def __exit__(self, *error: object) -> None:
-        if not self._is_finished and _names(self.folder) <= _NOT_PIECES:  # nothing is worth keeping
+        is_file = (path.is_file() and path.name not in _NOT_PIECES for path in self.folder.rglob("*"))
+        if not self._is_finished and not any(is_file):  # nothing is worth keeping
             shutil.rmtree(self.folder, ignore_errors=True)
         self._lock.release()
         if LOCKS_OPEN_FILES and _names(self.folder) == {_LOCK}:
@@ -411,8 +412,8 @@ class Job:
                 (self.folder / _LOCK).unlink()
                 self.folder.rmdir()
 
-    def require(self, facts: Mapping[str, Any]) -> None:
-        """Add facts to those of the job.
+    def require(self, facts: Mapping[str, Any]) -> dict[str, Any]:
+        """Add facts to those of the job, and return all.
 
         Raises:
             CheckpointError: An earlier try had others.
@@ -433,6 +434,7 @@ class Job:
             scratch = file.with_suffix(".new")
             write_file(scratch, content)
             scratch.replace(file)
+        return before | given
 
     def path(self, name: str) -> Path:
         """Return the path of a piece."""

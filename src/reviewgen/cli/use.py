@@ -97,14 +97,14 @@ def _evaluate(model: str, data: list[str], device: str, reading: dict[str, Any])
     """Load and evaluate a model; of several processes, each evaluates a part."""
     if count_processes() == 1:
         from reviewgen.api import load
-        from reviewgen.writing.devices import move
+        from reviewgen.tables import move
 
         trained = load(model)
         show_log()
         with notes.status("Evaluating ..."):
             move(trained, device)
             return trained, trained.evaluate(options.typed_data(data), **reading)
-    from reviewgen.writing.evaluating import evaluate
+    from reviewgen.tables import evaluate
 
     with one_voice("Nothing is kept."):
         show_log()
@@ -158,7 +158,7 @@ def score(
         return
     from reviewgen.api import load
     from reviewgen.evaluation import finite
-    from reviewgen.writing.devices import move
+    from reviewgen.tables import move
 
     given = options.read_stdin() if text == "-" else text
     trained = load(model)

@@ -21,11 +21,12 @@ from reviewgen.data.cache import cache_folder, prune_cache, touch, workspace
 from reviewgen.data.columns import DataConfig
 from reviewgen.data.corpus import Corpus, make_corpus
 from reviewgen.data.filters import Filters
-from reviewgen.data.parts import Progress, Ranks, Work
+from reviewgen.data.parts import Progress, Work
 from reviewgen.data.prepare import IndexChoice, TokenizerChoice, encode_corpus
 from reviewgen.data.sources import Source, open_source
 from reviewgen.data.store import StoreFolder, find_store, refuse_existing_url, upload_store
 from reviewgen.errors import DataError, OutputExists, storage_errors
+from reviewgen.processes import Processes
 from reviewgen.storage import Job, publish, refuse_existing
 from reviewgen.version import __version__
 
@@ -179,7 +180,7 @@ def prepare_store(
     index: IndexChoice,
     out: Path,
     url: str | None,
-    ranks: Ranks,
+    ranks: Processes,
     progress: Progress,
     facts: Mapping[str, Any],
 ) -> StoreFolder:
