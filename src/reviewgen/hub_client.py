@@ -1,228 +1,128 @@
-"""Makes the HTTP client of ``huggingface_hub`` safe against a hostile Hub, mirror or proxy. Knows neither models nor texts.
+"""Uses ``huggingface_hub`` with a guard, and with errors of one sentence. Knows neither models nor texts.
 
-The client names files of its cache after the headers ``ETag`` and ``X-Repo-Commit``, so that a server could create a file
-anywhere; it follows redirects, sends the token where it takes a host for the Hub's, and reads bodies of any size. Its HTTP
-client may be replaced, so that ours has hooks that check each response before the library sees it.
-
-    guard_client     refuses headers that are not plain names, in every use of the client in this process
-    restrict_client  for a block of code: also keeps the token, the addresses and the sizes within bounds
+The client names files of its cache after what a server sends: the headers ``ETag`` and ``X-Repo-Commit``, the ``sha`` of a
+repository and the digests in its list of files. It does not check them, so that a path in one of them is a file anywhere.
 """
 
 import contextlib
-import importlib
 import re
 import threading
-import time
 from collections.abc import Iterator
-from contextvars import ContextVar
-from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urljoin, urlsplit
 
-from reviewgen.errors import HubError
+from reviewgen.errors import ConfigError, HubError, ReviewgenError, first_line
 
 _PLAIN_NAME = re.compile(r"[0-9A-Za-z][0-9A-Za-z_.+=-]{0,127}")
-_COMMIT = re.compile(r"[0-9a-f]{40}")
-_DIGEST = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
-_COMMIT_HEADER, _LINKED_ETAG, _LINKED_SIZE, _XET_HASH = "X-Repo-Commit", "X-Linked-Etag", "X-Linked-Size", "X-Xet-Hash"
-_MAX_ANSWER = 1 << 24  # bytes of an answer that is not a file, such as a list of files
-_TIMEOUT_SECONDS = 15.0  # without any data; where the client sets no limit
-_MAX_WAIT_SECONDS = 30
-_MIN_SPEED = 1000  # bytes per second, after the first seconds of a body
+_API = re.compile("/api/(?:models|datasets|spaces)/")
+_COMMIT, _DIGESTS = "X-Repo-Commit", ("ETag", "X-Linked-Etag")
+_LOG_IN = "log in with `hf auth login`, or set HF_TOKEN"
 _lock = threading.Lock()
 
 
-@dataclass(frozen=True)
-class _Rules:
-    """What a block of code may receive.
-
-    Attributes:
-        max_bytes: The maximum size of a file's body.
-        size: The size that the server has to give for a file; None for any.
-    """
-
-    max_bytes: int
-    size: int | None
-
-
-_rules: ContextVar[_Rules | None] = ContextVar("reviewgen_hub_rules", default=None)
-
-
 def guard_client() -> None:
-    """Let the client of this process refuse headers that would leave its cache folder; the user's own client factory is kept."""
+    """Let the client of this process refuse names that are not plain; the client factory of the user is kept."""
     from huggingface_hub import get_session, set_client_factory
     from huggingface_hub.utils import _http
 
-    # No public name gives the factory in use. Hooks on the present client alone would be lost: after an error of TLS, which a
-    # server can cause, the library closes it and makes another one, in the middle of a download.
     with _lock:
         if _check_response in get_session().event_hooks["response"]:
             return
+        # No public name gives the factory in use, which may be the user's own, with a proxy or certificates.
         make_client = getattr(_http, "_GLOBAL_CLIENT_FACTORY", _http.default_client_factory)
 
         def make_guarded() -> Any:
-            """Return the client of the user's factory, or of the library's, with our hooks after its own."""
             client = make_client()
-            hooks = client.event_hooks
-            client.event_hooks = {
-                "request": [*hooks["request"], _check_request],
-                "response": [*hooks["response"], _check_response],
-            }
+            client.event_hooks["response"].append(_check_response)
             return client
 
         set_client_factory(make_guarded)
 
 
-@contextlib.contextmanager
-def restrict_client(max_bytes: int = _MAX_ANSWER, size: int | None = None) -> Iterator[None]:
-    """Restrict what the client sends and receives in a block of code, in this thread.
+def _check_response(response: Any) -> None:
+    """Check the names that a response gives, before the client reads it.
 
-    The token goes to the Hub's own address only. Calls of the Hub's API are not redirected to other hosts, and nothing from https
-    to http. Digests and commits are hexadecimal, and no body is larger, or much slower, than is plausible. Files are downloaded
-    by HTTP only, without hf_xet, which has connections of its own.
+    Raises:
+        HubError: A commit or a digest is not a plain name.
+    """
+    headers = (_COMMIT, *(_DIGESTS if response.request.method == "HEAD" else ()))
+    names = [value.lstrip("W/").strip('"') for header in headers if (value := response.headers.get(header)) is not None]
+    if _API.search(response.url.path) and response.has_redirect_location:
+        target = response.url.join(response.headers["Location"])
+        names += [] if _API.search(target.path) else [str(target)]  # what it says would not be checked there
+    elif _API.search(response.url.path) and response.is_success:
+        response.read()
+        with contextlib.suppress(ValueError):  # not JSON, which the client reports
+            answer = response.json()
+            entries = [each for each in (answer if isinstance(answer, list) else [answer]) if isinstance(each, dict)]
+            files = [each["lfs"] for each in entries if isinstance(each.get("lfs"), dict)]
+            names += [each["sha"] for each in entries if each.get("sha") is not None] + [each.get("oid") for each in files]
+    for name in names:
+        if not isinstance(name, str) or _PLAIN_NAME.fullmatch(name) is None:
+            raise HubError(
+                f"The answer of {ascii(response.url.host)[1:-1][:80]} was refused: it gives {ascii(name)[:60]} as a commit, a "
+                "digest or an address, which is not a plain name. Check HF_ENDPOINT."
+            )
+
+
+def check_token(token: str | bool | None) -> None:
+    """Check that a token given as a string can be sent in an HTTP header: the client's error about one that cannot names it.
+
+    Raises:
+        ConfigError: It is empty, or has spaces or characters that a header cannot contain.
+    """
+    if isinstance(token, str) and not (token.isascii() and token.isprintable() and token and " " not in token):
+        raise ConfigError("The Hub token is empty, or has spaces or unprintable characters: copy it again, or leave it out.")
+
+
+@contextlib.contextmanager
+def plain_errors(source: object, failed: str) -> Iterator[None]:
+    """Guard the client, and turn any exception of it into a HubError.
 
     Args:
-        max_bytes: The maximum size of a file.
-        size: The size that the server has to give for a file; None for any.
+        source: The repository.
+        failed: What failed, as in "could not be downloaded from the Hub".
 
     Raises:
-        HubError: Within the block: the server breaks a rule.
+        HubError: The Hub was not reached, or refused the request.
     """
     guard_client()
-    token = _rules.set(_Rules(max_bytes, size))
     try:
         yield
-    finally:
-        _rules.reset(token)
+    except ReviewgenError:
+        raise
+    except Exception as error:  # a dozen types: its own, its HTTP library's and the operating system's
+        is_hidden = type(error) is ValueError and error.__cause__ is not None  # force_download wraps the cause
+        raise HubError(_describe((is_hidden and error.__cause__) or error, source, failed)) from None
 
 
-def _check_request(request: Any) -> None:
-    """Remove the token from a request to another host than the Hub's, and limit how long it waits.
+def _describe(error: BaseException, source: object, failed: str) -> str:
+    """Return a sentence that says what happened."""
+    from huggingface_hub import constants, errors
 
-    Raises:
-        HubError: The Hub is asked by https, and this request is not encrypted.
-    """
-    if _rules.get() is None:
-        return
-    hub, origin = _origin(_endpoint()), _origin(str(request.url))
-    if hub[0] == "https" != origin[0]:
-        raise _refusal(request, "it is reached by a redirect from https to http")
-    if origin != hub:
-        request.headers.pop("Authorization", None)
-        request.headers.pop("Cookie", None)
-    if request.method in ("GET", "HEAD"):
-        request.headers["Accept-Encoding"] = "identity"  # else, a small body may unpack to a large one
-        given = request.extensions.get("timeout") or {}
-        limits = {name: given.get(name) for name in ("connect", "read", "write", "pool")}
-        request.extensions["timeout"] = {name: _TIMEOUT_SECONDS if value is None else value for name, value in limits.items()}
-
-
-def _check_response(response: Any) -> None:
-    """Check a response before its body is read.
-
-    Raises:
-        HubError: A header or an address breaks a rule.
-    """
-    _refuse_to_wait(response)
-    rules, headers = _rules.get(), response.headers
-    if rules is not None:
-        _forget_cookies(response)
-    names = {_COMMIT_HEADER: headers.get(_COMMIT_HEADER)}
-    if response.request.method == "HEAD":
-        names |= {"ETag": headers.get("ETag"), _LINKED_ETAG: headers.get(_LINKED_ETAG)}
-    for header, value in names.items():
-        form = _PLAIN_NAME if rules is None else _COMMIT if header == _COMMIT_HEADER else _DIGEST
-        if value is not None and form.fullmatch(value.lstrip("W/").strip('"')) is None:  # as the client takes it for a name
-            expected = "a plain name" if rules is None else "a hexadecimal digest"
-            raise _refusal(response.request, f"the header {header} is {ascii(value)[:60]}, which is not {expected}")
-    if rules is not None:
-        headers.pop(_XET_HASH, None)
-        _check_redirect(response)
-        _check_size(response, rules)
+    endpoint, status = ascii(str(constants.ENDPOINT))[1:-1], getattr(getattr(error, "response", None), "status_code", None)
+    local = "it is not in the local cache, and the Hub is not asked (HF_HUB_OFFLINE, local_files_only)"
+    known: dict[type[Exception], str] = {
+        errors.GatedRepoError: f"it is gated: request access on its page, and {_LOG_IN}",
+        errors.RepositoryNotFoundError: f"the Hub has no such repository, or it is private: {_LOG_IN}",
+        errors.RevisionNotFoundError: "the repository has no such revision",
+        errors.LocalEntryNotFoundError: local,
+        errors.OfflineModeIsEnabled: local,
+    }
+    reason = next((reason for kind, reason in known.items() if isinstance(error, kind)), shorten(error))
+    if reason not in known.values():
+        if status in (401, 403):
+            reason = f"the token does not grant access (status {status}); {_LOG_IN}"
+        elif status is not None:
+            reason = f"{endpoint} answered with status {status}: {reason}. Try again later"
+        elif isinstance(error, KeyError | AttributeError | TypeError | AssertionError):  # it has looked for what is not there
+            reason = f"the answer of {endpoint} has another form than the Hub's. Check HF_ENDPOINT"
+        elif isinstance(error, OSError) or type(error).__module__.startswith(("httpx", "httpcore")):
+            offline = "Without a network, presets with installed weights and saved folders still load"
+            reason = f"{endpoint} was not reached ({reason}). {offline}"
+    return f"{source} {failed}: {reason}."
 
 
-def _refuse_to_wait(response: Any) -> None:
-    """Raise where the server asks for a long wait, which the client would do in silence.
-
-    Raises:
-        HubError: It asks for more than half a minute.
-    """
-    asked = response.headers.get("Retry-After", "") + response.headers.get("ratelimit", "").rpartition("t=")[2]
-    seconds = next((int(word) for word in re.findall(r"[0-9]{1,9}", asked)), 0)
-    if response.status_code in (429, 503) and seconds > _MAX_WAIT_SECONDS:
-        host = ascii(urlsplit(str(response.request.url)).netloc.rpartition("@")[2])[1:-1]
-        raise HubError(
-            f"{host[:80]} answers no more requests for {seconds:,} seconds (status {response.status_code}). Try again then; with "
-            "an access token (`hf auth login`) more requests are allowed."
-        )
-
-
-def _forget_cookies(response: Any) -> None:
-    """Forget the cookies of a response: the client would send them with all later requests, and one may make those fail."""
-    from huggingface_hub import get_session
-
-    if "Set-Cookie" in response.headers:
-        get_session().cookies.clear()
-
-
-def _check_redirect(response: Any) -> None:
-    source = str(response.request.url)
-    if not response.has_redirect_location or not source.removeprefix(_endpoint()).startswith("/api/"):
-        return
-    target = urljoin(source, response.headers["Location"])
-    if _origin(target) != _origin(source):
-        raise _refusal(response.request, f"it redirects a call of its API to {ascii(target)[:80]}, which is another host")
-
-
-def _check_size(response: Any, rules: _Rules) -> None:
-    headers, is_head = response.headers, response.request.method == "HEAD"
-    if headers.get("Content-Encoding", "").strip().lower() not in ("", "identity"):
-        raise _refusal(response.request, "it sends a compressed body, which was not asked for")
-    size = headers.get(_LINKED_SIZE) or (None if response.has_redirect_location else headers.get("Content-Length"))
-    if is_head and response.status_code < 400 and rules.size is not None and size not in (None, str(rules.size)):
-        raise _refusal(response.request, f"it gives {ascii(size)[:40]} as the size of a file that has {rules.size} in its list")
-    if not is_head:
-        response.stream = _limit(response, max(rules.max_bytes, _MAX_ANSWER))
-
-
-def _limit(response: Any, limit: int) -> Any:
-    """Return the body of a response as a stream that ends with an error where it is too long or too slow."""
-    stream = response.stream
-    base = importlib.import_module(type(response).__module__.partition(".")[0]).SyncByteStream  # of httpx, or of its successor
-
-    class Limited(base):  # type: ignore[misc, valid-type]  # known when the client is there
-        def __iter__(self) -> Iterator[bytes]:
-            start, received = time.monotonic(), 0
-            for chunk in stream:
-                received += len(chunk)
-                seconds = time.monotonic() - start
-                if received > limit:
-                    raise _refusal(response.request, f"it sends more than {limit:,} bytes")
-                if seconds > _TIMEOUT_SECONDS and received < _MIN_SPEED * seconds:
-                    raise _refusal(response.request, f"it sends less than {_MIN_SPEED:,} bytes per second")
-                yield chunk
-
-        def close(self) -> None:
-            stream.close()
-
-    return Limited()
-
-
-def _refusal(request: Any, problem: str) -> HubError:
-    host = ascii(urlsplit(str(request.url)).netloc.rpartition("@")[2])[1:-1]
-    return HubError(f"The answer of {host[:80]} was refused: {problem}. Nothing of it was saved; check HF_ENDPOINT.")
-
-
-def _endpoint() -> str:
-    from huggingface_hub import constants
-
-    return str(constants.ENDPOINT).rstrip("/")
-
-
-def _origin(url: str) -> tuple[str, str, int]:
-    """Return scheme, host and port of an address; of an invalid one, what no valid one has."""
-    try:
-        parts = urlsplit(url)
-        return parts.scheme, parts.hostname or "", parts.port or {"http": 80, "https": 443}.get(parts.scheme, 0)
-    except ValueError:
-        return "", "", -1
+def shorten(error: BaseException) -> str:
+    """Return the message of an error, shortened to one line."""
+    _, *more = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]
+    return " ".join([first_line(error), *more[:1]])[:300].rstrip(".")

@@ -2,8 +2,8 @@
 
 The name of a preset is ``<model>-<tokenizer>[-<size>]``: lower case, digits, hyphens. The source of a trained model is a preset,
 a repository on the Hub (``owner/name`` or ``hf://owner/name``, with or without ``@revision``), or a local folder (a ``Path``, a
-string that starts with ``/``, ``./``, ``../`` or ``~``, or an existing folder whose name cannot be a preset or a repository). A
-preset with ``@revision`` is the repository ``reviewgen/<preset>``.
+string that starts with ``/``, ``./``, ``../`` or ``~``, or an existing folder whose name cannot be a preset; one whose name can
+be a repository must hold a saved model). A preset with ``@revision`` is the repository ``reviewgen/<preset>``.
 
 ``distribution:name`` is the plugin of one installed package, where several have the name; ``distribution`` is what pip installs.
 It has at least two characters, so that ``C:name`` is not such a name. Before a preset's name, it is the package of the preset or,
@@ -19,7 +19,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from reviewgen.errors import SourceError, quoted
+from reviewgen.errors import SourceError, did_you_mean, quoted
 
 _DISTRIBUTION = r"[A-Za-z0-9][A-Za-z0-9._-]{0,98}[A-Za-z0-9]"
 _QUALIFIED = re.compile(rf"(?P<distribution>{_DISTRIBUTION}):(?P<name>[^:]+)")
@@ -213,17 +213,15 @@ def _parse_bare(source: str, presets: Collection[str] | None) -> Source:
         parsed = find_revision(PresetSource(name), revision) if at else PresetSource(name)
     if not _exists(source):
         if parsed is None:
-            raise SourceError(f"{_shorten(source)} is not a preset (lstm-word), a repository (owner/name) or an existing folder.")
+            hint = "" if presets is None else f" {did_you_mean(source.lower().replace('_', '-'), presets)}"
+            kinds = "a preset (lstm-word), a repository (owner/name) or an existing folder"
+            raise SourceError(f"{_shorten(source)} is not {kinds}.{hint}")
         return parsed
-    if parsed is None or (isinstance(parsed, PresetSource) and presets is not None and source not in presets):
+    if isinstance(parsed, HubSource):
+        return LocalSource(Path(source)) if (Path(source) / "config.json").is_file() else parsed
+    if parsed is None or (presets is not None and source not in presets):
         return LocalSource(Path(source))
-    raise SourceError(f"{quoted(source)} is ambiguous. {_explain_ambiguity(source, parsed)}")
-
-
-def _explain_ambiguity(source: str, parsed: Source) -> str:
-    if isinstance(parsed, PresetSource):
-        return f"Write ./{source} for the folder; for the preset of that name, call from another directory or rename the folder."
-    return f"Write ./{source} for the folder, hf://{parsed} for the repository on the Hub."
+    raise SourceError(f"{quoted(source)} is ambiguous: write ./{source} for the folder, or rename the folder for the preset.")
 
 
 def _exists(path: str) -> bool:

@@ -17,7 +17,7 @@ FLOORS = [
     "protocols registry conditions novelty lexicon scaffold",
     "data generation inspection",
     "evaluation blending bundle",
-    "training card",
+    "training",
     "hub",
     "model",
     "runs search tables",

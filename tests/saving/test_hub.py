@@ -14,9 +14,8 @@ from huggingface_hub import SpaceCard
 
 import reviewgen
 from reviewgen import ReviewModel
-from reviewgen.card import is_written_by_hand, metadata_of
 from reviewgen.errors import ConfigError, HubError, NotPublished, SourceError
-from reviewgen.hub import find_personal_data
+from reviewgen.hub import find_personal_data, is_written_by_hand, metadata_of
 from tests.support.fakes import TEXTS, run_command
 from tests.support.loopback_hub import READ_TOKEN, TOKEN, Fault, LoopbackHub
 from tests.support.models import NGRAM, SMALL
@@ -125,14 +124,10 @@ def test_tokens_and_private_repositories(hub: LoopbackHub, folder: Path, tmp_pat
     assert ("model", "ana/other") not in hub.repositories
 
 
-def test_other_files_are_not_downloaded_and_the_card_may_be_missing(
-    hub: LoopbackHub, folder: Path, ana: None, caplog: Any
-) -> None:
+def test_other_files_are_not_downloaded_and_the_card_may_be_missing(hub: LoopbackHub, folder: Path, ana: None) -> None:
     more = {"pytorch_model.bin": b"\x80\x04", "code.py": b"raise SystemExit(3)\n", "other.json": b"{}", "sub/config.json": b"{}"}
     publish(hub, folder, gone="README.md", **more)
     assert texts_of() == texts_of(folder)
-    (note,) = caplog.messages
-    assert "ignored" in note and all(name in note for name in more)
     assert not any(name in request.target for request in hub.requests for name in more if "resolve" in request.target)
 
 
@@ -217,10 +212,13 @@ def test_personal_data_and_the_whole_text_are_published_only_if_allowed(
 ) -> None:
     texts = [f"The {noun} was {kind}, write to ana@example.org" for noun in ("food", "band") for kind in ("good", "bad", "so")]
     model = reviewgen.train("ngram-char", texts, **NGRAM)
+    french: dict[str, Any] = {"model_card_kwargs": {"language": 5}}
     message = refuses(NotPublished, "e-mail addresses in ", lambda: push(model, allow=[], copy_limit=0))
     assert "'ana@example.org'" in message and "windows of its texts are copied, which is more than 0%" in message
     assert "--allow email,url," in message
     refuses(NotPublished, "no license is named", lambda: push(model, license=None))
+    said = refuses(NotPublished, "is not a repository", lambda: push(model_folder("exact"), "ana", None, allow=[], **french))
+    assert all(word in said for word in ("language must be", "no license is named", "contains the whole training text")), said
     known = ["email", "url", "handle", "copies"]
     address = push(model, allow=known)
     assert push(model, license=None, allow=known) == address  # the existing card names one
@@ -340,9 +338,7 @@ HARMLESS = [
 def test_personal_data_is_found_in_texts_and_in_the_vocabulary() -> None:
     for kind, texts in PERSONAL.items():
         for text in texts:
-            (found,) = [finding for finding in find_personal_data([text, "nothing"], []) if finding.kind == kind]
-            assert "in 1 of 2 samples, as in" in found.description
-            (inside,) = [finding for finding in find_personal_data([], [text, "nothing"]) if finding.kind == kind]
-            assert "1 pieces of the vocabulary" in inside.description
+            assert "in 1 of 2 samples, as in" in find_personal_data([text, "nothing"], [])[kind]
+            assert "1 pieces of the vocabulary" in find_personal_data([], [text, "nothing"])[kind]
     for text in HARMLESS:
-        assert find_personal_data([text], [text]) == []
+        assert find_personal_data([text], [text]) == {}

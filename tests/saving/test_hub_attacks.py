@@ -8,18 +8,19 @@ from typing import Any
 import pytest
 
 import reviewgen
-from reviewgen.errors import HubError
+from reviewgen.errors import ReviewgenError
 from tests.support.loopback_hub import TOKEN, Fault, LoopbackHub
 
 Edit = Callable[[int, dict[str, str], bytes], tuple[int, dict[str, str], bytes]]
+INFO, TREE = r"^GET /api/models/owner/name(/revision/main)?(\?|$)", "^GET /api/models/owner/name/tree/"
 
 
 def header(name: str, value: str) -> Edit:
     return lambda status, headers, body: (status, {**headers, name: value}, body)
 
 
-def info(change: Callable[[dict[str, Any]], Any]) -> Edit:
-    """Change what the API says of the repository."""
+def answer(change: Callable[[Any], Any]) -> Edit:
+    """Change what the API says."""
     return lambda status, headers, body: (status, headers, json.dumps(change(json.loads(body))).encode())
 
 
@@ -38,9 +39,9 @@ class Target:
         with self.hub.client(home, TOKEN):
             try:
                 said = reviewgen.load("hf://owner/name").generate_one("the ", seed=1)
-            except HubError as error:
+            except ReviewgenError as error:
                 said = str(error)
-                assert "\n" not in said and len(said) < 500, said
+                assert "\n" not in said and len(said) < 500 and TOKEN not in said, said
         assert {path.name for path in self.around.iterdir()} == {"homes"} and not Path("/planted").exists()
         assert [path for path in home.rglob("*") if not path.resolve().is_relative_to(home.resolve())] == []
         elsewhere = [each for each in self.hub.requests[since:] if not each.target.startswith(("/api/", "/owner/name/"))]
@@ -56,20 +57,30 @@ def target(model_folder: Callable[[str], Path], tmp_path_factory: pytest.TempPat
         yield Target(hub, folder, tmp_path_factory.mktemp("hostile"))
 
 
-def test_headers_commits_and_names_of_files_that_lead_outside(target: Target) -> None:
+def test_headers_commits_digests_and_names_of_files_that_lead_outside(target: Target) -> None:
     """``tests/hostile/hub.py`` draws many more of them."""
-    assert target.load(Fault("^GET /api/", edit=info(lambda facts: facts))) == target.text
+    assert target.load(Fault(INFO, edit=answer(lambda facts: facts))) == target.text
     wrong = {}
     for name in ("ETag", "X-Linked-ETag", "X-Repo-Commit"):
         for value in (f'"{target.around / "planted"}"', '"../../../../../planted"', '".."'):
             said = target.load(Fault("^HEAD .*/resolve/", edit=header(name, value)))
-            wrong |= {} if "the header " in said else {(name, value): said}
-    for sha in ("../../../../planted", "", None):
-        said = target.load(Fault("^GET /api/", edit=info(lambda facts, sha=sha: facts | {"sha": sha})))
-        wrong |= {} if "as a commit" in said else {sha: said}
-    for name in ("../evil", "/etc/evil", "a/../b", "C:\\evil", "a\\b"):
-        file = {"rfilename": name, "size": 1, "blobId": "0" * 40, "lfs": None}
-        further = info(lambda facts, file=file: facts | {"siblings": [*facts["siblings"], file]})
-        said = target.load(Fault("^GET /api/", edit=further))
-        wrong |= {} if "is not a file inside it" in said else {name: said}
+            wrong |= {} if "which is not a plain name" in said else {(name, value): said}
+    for sha in ("../../../../planted", "", ["../../../../planted"]):
+        said = target.load(Fault(INFO, edit=answer(lambda facts, sha=sha: facts | {"sha": sha})))
+        wrong |= {} if "which is not a plain name" in said else {str(sha): said}
+    away = {"Location": "/elsewhere?/api/models/owner/name"}
+    said = target.load(Fault(INFO, edit=lambda status, headers, body: (302, headers | away, b"")))
+    wrong |= {} if "which is not a plain name" in said else {"redirect": said}
+    large = {"lfs": {"oid": "../../../../planted", "size": 1, "pointerSize": 134}, "xetHash": "0" * 64}
+    said = target.load(Fault(TREE, edit=answer(lambda files: [file | large for file in files])))
+    wrong |= {} if "which is not a plain name" in said else {"lfs": said}
+    for name in ("../evil", "/etc/evil", "a/../b", "C:\\evil", "a\\b"):  # of files that are not the model's, so ignored
+        file = {"type": "file", "path": name, "size": 1, "oid": "0" * 40}
+        said = target.load(Fault(TREE, edit=answer(lambda files, file=file: [*files, file])))
+        wrong |= {} if said == target.text else {name: said}
     assert wrong == {}
+
+
+def test_a_byte_that_changes_on_the_way_is_found(target: Target) -> None:
+    for name in ("/characters.json", "/lfs-objects/"):
+        assert " damaged" in (said := target.load(Fault(f"^GET .*{name}", flips=True))) or "has changed since" in said

@@ -12,7 +12,7 @@ The read side, as the real Hub answers it: repository info, tree, paths-info, an
 the real Hub keeps in LFS is a redirect to another server, with the SHA-256 as its ETag). A repository that the caller cannot
 see is 401 without a token and 404 with one, private or missing alike. The write side is in ``loopback_writes``. To add an
 endpoint, write a method of ``_Handler`` and a line in ``_HUB_ROUTES``; what the store of large files answers has its lines in
-``_STORE_ROUTES``. ``hub.faults`` makes it fail: slowly, half-way, or with another byte than it should.
+``_STORE_ROUTES``. ``hub.faults`` makes it fail, or send another byte than it should.
 """
 
 import contextlib
@@ -22,7 +22,6 @@ import os
 import re
 import sys
 import threading
-import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -63,24 +62,18 @@ class Fault:
     Attributes:
         pattern: It.
         status: What they are answered with, in place of the true answer.
-        seconds: How long they wait.
-        kept: The share of the body that is sent before the connection breaks.
         flips: Whether one byte in the middle of the body is another.
         times: How often, from now on.
         act: Called before the answer.
         edit: Returns another status, other headers and another body.
-        is_endless: Whether the body goes on for 40 MB after its end, without a length.
     """
 
     pattern: str
     status: int | None = None
-    seconds: float = 0.0
-    kept: float | None = None
     flips: bool = False
     times: int = 1_000_000
     act: Callable[[], object] = lambda: None
     edit: Callable[[int, dict[str, str], bytes], tuple[int, dict[str, str], bytes]] | None = None
-    is_endless: bool = False
 
 
 @dataclass(frozen=True)
@@ -322,7 +315,6 @@ class _Handler(WriteSide, BaseHTTPRequestHandler):
         self._fault = self.hub.fault(self.command, self.path)
         try:
             if self._fault is not None:
-                time.sleep(self._fault.seconds)
                 self._fault.act()
                 if self._fault.status is not None:
                     self._refuse(self._fault.status, None, "out of order")
@@ -370,20 +362,14 @@ class _Handler(WriteSide, BaseHTTPRequestHandler):
         self.send_response(status)
         for name, value in fields.items():
             self.send_header(name, value)
-        if not fault.is_endless:
-            self.send_header("Content-Length", str(len(body)))
+        self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         if self.command == "HEAD":
             return
         if fault.flips and body:
             middle = len(body) // 2
             body = body[:middle] + bytes([body[middle] ^ 1]) + body[middle + 1 :]
-        if fault.kept is not None:
-            body = body[: int(len(body) * fault.kept)]
-        self.close_connection = self.close_connection or fault.kept is not None or fault.is_endless
         self.wfile.write(body)
-        for _ in range(40 if fault.is_endless else 0):
-            self.wfile.write(b" " * (1 << 20))
 
     def _answer_json(self, value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> None:
         self._answer(json.dumps(value).encode(), status, {"Content-Type": "application/json"} | dict(headers or {}))

@@ -32,7 +32,7 @@ def care(model: str | None, accept: bool, clean: bool, as_json: bool) -> None:
 
 def _accept(model: str | None) -> list[str]:
     from reviewgen.bundle.write import accept_changes
-    from reviewgen.hub.locate import locate
+    from reviewgen.hub.download import locate
 
     if model is None:
         raise ConfigError("Give the saved model whose changes are accepted: reviewgen doctor ./my-model --accept.")

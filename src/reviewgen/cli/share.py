@@ -100,18 +100,10 @@ def pull(
     as_json: options.AsJson = False,
 ) -> None:
     """Download a model from the Hugging Face Hub into its cache (HF_HOME); from then on it loads without a network."""
-    from reviewgen.hub.pull import pull as pull_model
+    from reviewgen.hub.download import pull as pull_model
 
     show_log()
-    received = 0
-    with notes.status(f"Downloading {repository} ...") as status:
-
-        def show(count: int) -> None:
-            nonlocal received
-            received += count
-            status.update(f"Downloading {repository}: {received / 1e6:.1f} MB ...")
-
-        facts = pull_model(repository, out=out, token=token, force_download=force, accept_changes=accept_changes, progress=show)
+    facts = pull_model(repository, out=out, token=token, force_download=force, accept_changes=accept_changes)
     if as_json:
         print_json(facts)
         return

@@ -36,7 +36,7 @@ from reviewgen.data.store import (
     write_split,
     write_store_file,
 )
-from reviewgen.lexicon import Symbols, WordCounts, count_words, token_symbols
+from reviewgen.lexicon import Symbols, WordCounts, count_runs, token_symbols
 from reviewgen.novelty import build_index, write_index
 from reviewgen.protocols import SupportsTrainingInParts, Tokenizer
 from reviewgen.storage import Job
@@ -221,9 +221,9 @@ def _load(cls: Any, folder: Path, digest: str) -> tuple[Tokenizer, Symbols | Non
 
 
 def _count_words(file: Path, shard: Path, symbols: Symbols | None) -> WordCounts:
-    """Count the words of the training texts of a part, as the tokenizer spells them if it says how."""
+    """Count what the training texts of a part have between white space, as the tokenizer spells it if it says how."""
     if symbols is not None:
-        return count_words(TokenStore(shard, "train").blocks, symbols)
+        return count_runs(TokenStore(shard, "train").blocks, symbols)
     counts = WordCounts()
     for text, _ in examples_of([file], (), 0):
         counts.add(text)
@@ -244,7 +244,7 @@ def words_of_store(store: StoreFolder, symbols: Symbols | None) -> WordCounts:
     """Return the words of a store; those of a store of before, without them, are counted in its ids."""
     if (file := store.folder / WORDS_FILE).is_file():
         return _read_words(file)
-    return WordCounts() if symbols is None else count_words(store.splits()["train"].blocks, symbols)
+    return WordCounts() if symbols is None else count_runs(store.splits()["train"].blocks, symbols).split()
 
 
 def encode_corpus(
@@ -298,7 +298,7 @@ def encode_corpus(
         for own in map(_read_words, words):
             counts.words.update(own.words)
             counts.separators |= own.separators
-        _write_words(store / WORDS_FILE, counts)
+        _write_words(store / WORDS_FILE, counts.split())
         if index.form != "none":
             _write_index(TokenStore([store / shard for shard in shards], "train"), index, tokenizer, corpus, store / NOVELTY_FILE)
         for file in (store / WORDS_FILE, store / NOVELTY_FILE):

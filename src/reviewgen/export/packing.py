@@ -16,9 +16,9 @@ import numpy as np
 from reviewgen.blending.model import Blend
 from reviewgen.bundle import Bundle
 from reviewgen.bundle.tokenizer_files import save_tokenizer
-from reviewgen.card import brief_facts
 from reviewgen.config import to_dict
 from reviewgen.errors import BundleError, ConfigError, quoted
+from reviewgen.hub.card import brief_facts
 from reviewgen.protocols import CountTrained
 from reviewgen.scratch import temporary_folder
 from reviewgen.web import PackedModel

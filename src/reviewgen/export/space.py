@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from reviewgen.card import metadata_of
 from reviewgen.errors import ConfigError, HubError
 from reviewgen.export.html import export_html
-from reviewgen.hub.locate import parse_repository
-from reviewgen.hub.push import inspect_repository
+from reviewgen.hub.card import metadata_of
+from reviewgen.hub.download import parse_repository
+from reviewgen.hub.publish import inspect_repository
 from reviewgen.hub.space import inspect_space, push_space, refuse_public_space
 from reviewgen.model import ReviewModel
 from reviewgen.scratch import temporary_folder
@@ -48,9 +48,9 @@ def push_with_space(model: ReviewModel, repo_id: str, *, bits: int = 8, **option
     try:
         published = inspect_repository(target, token)  # its visibility may be a default of the owner
         refuse_public_space(target, before, published.is_private)
-        page = _compose(ReviewModel(replace(model.bundle, card=published.card or "")), bits, title)
+        page = _compose(ReviewModel(replace(model.bundle, card=published.card)), bits, title)
         settings: dict[str, Any] = {"license": _license(published.card), "is_private": published.is_private}
-        return address, push_space(page, target, before, commit_message=message, token=token, **settings)
+        return address, push_space(page, target, message=message, token=token, **settings)
     except HubError as error:
         raise HubError(f"The model is published, and its Space is not; the same command tries again. {error}") from None
 

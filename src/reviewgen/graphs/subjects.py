@@ -7,7 +7,7 @@ from typing import Any
 
 from reviewgen.config import from_dict, vocabulary_settings
 from reviewgen.errors import ConfigError
-from reviewgen.hub.locate import locate
+from reviewgen.hub.download import locate
 from reviewgen.model import ReviewModel
 from reviewgen.names import PresetSource, parse_source
 from reviewgen.protocols import LanguageModel

@@ -1,17 +1,15 @@
-"""The Hugging Face Hub, by the plain functions of ``huggingface_hub``; HF_ENDPOINT, HF_HOME, HF_TOKEN and HF_HUB_OFFLINE apply.
+"""The Hugging Face Hub, by the functions of ``huggingface_hub``; HF_ENDPOINT, HF_HOME, HF_TOKEN and HF_HUB_OFFLINE apply.
 
-    locate    the folder of a model: a preset's weights, a repository or a local folder
-    tree      checks the list of a repository's files before any is downloaded
-    download  downloads a repository's model files and compares their digests
-    pull      ``reviewgen pull``: download, read, copy to a folder
-    push      uploads a saved folder as one commit
-    publish   ``push_to_hub``: scan, card, upload
-    privacy   finds personal data in generated texts
-    problems  the client's errors as one sentence
+    download  the folder of a model: a preset's weights, a local folder, or a download; ``reviewgen pull``
+    card      the model card, from its template card.md.j2
+    scan      generated texts of a model, and what in them and in its vocabulary speaks against publishing it
+    publish   ``push_to_hub``: check, scan, card, upload
+    space     the Space with the model's page
 
 Nothing that is downloaded is executed; ``bundle`` reads it strictly.
 """
 
-from reviewgen.hub.privacy import check_kinds, find_personal_data
+from reviewgen.hub.card import is_written_by_hand, metadata_of
+from reviewgen.hub.scan import find_personal_data
 
-__all__ = ["check_kinds", "find_personal_data"]
+__all__ = ["find_personal_data", "is_written_by_hand", "metadata_of"]

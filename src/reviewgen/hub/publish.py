@@ -1,49 +1,69 @@
-"""``push_to_hub`` and the model card: a trained model is scanned for personal data and copied text, described and published.
+"""``push_to_hub``: a trained model is checked, scanned for personal data and copied text, described and uploaded as one commit.
 
-What is published is a copy of the saved folder, with the card, a plot of the learning curve where matplotlib is installed, and
-no path of this machine. The copy is what is scanned.
+What costs nothing is checked first: the name of the repository, the license and the other metadata of the card. What is published
+is a copy of the saved folder, with the card, a plot of the learning curve where matplotlib is installed, and no path of this
+machine. The copy is what is scanned.
 """
 
 import json
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any, Unpack
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from reviewgen.bundle import Bundle, read_bundle
-from reviewgen.bundle.layout import CARD, CURVE, NOVELTY, TRAINING
+from reviewgen.bundle.layout import CARD, CONFIG, CURVE, MANIFEST, NOVELTY, OPTIONAL_FILES, TRAINING, files_of
 from reviewgen.bundle.manifest import write_manifest
 from reviewgen.bundle.read import read_training
 from reviewgen.bundle.write import copy_bundle, write_bundle
-from reviewgen.card import Sample, describe, is_written_by_hand, metadata_of, with_license, without_paths, write_card
-from reviewgen.config import MAX_RECORD, GenerationConfig, read_json
-from reviewgen.errors import BundleError, ConfigError, NotPublished, did_you_mean, quoted, storage_errors
-from reviewgen.generation import Generator, Request, Speller
-from reviewgen.hub.locate import parse_repository
-from reviewgen.hub.privacy import NOTHING_FOUND, Finding, check_kinds, find_personal_data
-from reviewgen.hub.pull import megabytes
-from reviewgen.hub.push import PushOptions, Remote, check_push, inspect_repository, push
+from reviewgen.config import MAX_RECORD, read_json, read_text
+from reviewgen.errors import BundleError, ConfigError, HubError, NotPublished, ReviewgenError, quoted, shortened, storage_errors
+from reviewgen.generation import Generator
+from reviewgen.hub.card import check_metadata, is_written_by_hand, metadata_of, odd_text, parse_card, without_paths, write_card
+from reviewgen.hub.download import megabytes, parse_repository
+from reviewgen.hub.scan import check_kinds, generate_texts, refuse, scan
+from reviewgen.hub_client import check_token, plain_errors
 from reviewgen.names import HubSource
 from reviewgen.pictures import draw_curves, find_curves, refuse_plot, save_figure
 from reviewgen.scratch import temporary_folder
 
-_TEMPERATURES = (0.5, 0.7, 1.0)  # of the samples in a card; 0.7 is the default of the presets
-_SCANNED, _TEMPERATURE = 200, 0.8  # texts, and at which temperature
-_MIN_TOKENS, _MAX_TOKENS = 100, 1_000  # between these, the max_new_tokens of a sample
-_CARD_KEYS = ("license", "language", "datasets", "tags", "space")
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+FAILED = "could not be published"
+_MAX_MESSAGE = 490  # characters
 _logger = logging.getLogger("reviewgen")
 
 
-@dataclass(frozen=True)
-class _Scan:
-    """The texts that a model generated to be scanned, samples for its card, and the token copy rate of the texts."""
+class PushOptions(TypedDict, total=False):
+    """How a folder is uploaded, with the names and meanings of ``huggingface_hub.upload_folder``."""
 
-    texts: list[str]
-    samples: list[Sample]
-    token_copy_rate: float | None  # None where there is no index
+    private: bool | None
+    create_pr: bool
+    allow_patterns: list[str] | str | None
+    ignore_patterns: list[str] | str | None
+    delete_patterns: list[str] | str | None
+
+
+@dataclass(frozen=True)
+class Remote:
+    """The state of a repository before something is published in it.
+
+    Attributes:
+        commit: The newest commit of the branch; None if the branch or the repository does not exist.
+        card: The text of its README.md; of the one in main if the branch does not exist.
+        is_private: Whether the repository is private; None if it does not exist.
+        names: The names of all its files.
+        files: The names of the files of the saved model in it, and of its plot of the learning curve.
+    """
+
+    commit: str | None = None
+    card: str = ""
+    is_private: bool | None = None
+    names: frozenset[str] = frozenset()
+    files: frozenset[str] = frozenset()
 
 
 def publish(
@@ -60,70 +80,114 @@ def publish(
     dtype: str | None,
     **options: Unpack[PushOptions],
 ) -> str:
-    """Scan a model, and publish it as one commit; ``ReviewModel.push_to_hub`` documents the arguments."""
-    target = parse_repository(repo_id, revision)
-    allowed = check_kinds(allow)
-    if not isinstance(copy_limit, int | float) or not 0 <= copy_limit <= 1:
-        raise ConfigError(f"copy_limit must be a share from 0 to 1; got {quoted(copy_limit)}.")
-    metadata = _card_metadata(license, model_card_kwargs)
-    before = inspect_repository(target, token)
-    card = _existing_card(bundle, target, before, metadata)
-    if not (metadata_of(card) if card else metadata).get("license"):
-        _refuse([Finding("license", "no license is named, so nobody may use it")], allowed)
+    """Check and scan a model, and publish it as one commit; ``ReviewModel.push_to_hub`` documents the arguments."""
+    problems: list[ReviewgenError] = []
+
+    def attempt(check: Callable[..., Any], *arguments: Any) -> Any:
+        """Return what a check returns; None where it fails, so that the others are made and all problems are shown at once."""
+        try:
+            return check(*arguments)
+        except ReviewgenError as error:
+            return problems.append(error)
+
+    target = attempt(parse_repository, repo_id, revision)
+    metadata = attempt(check_metadata, license, model_card_kwargs) or {"license": license}
+    allowed = attempt(check_kinds, allow) or frozenset()
+    before = Remote() if target is None else attempt(inspect_repository, target, token)
+    attempt(_check_options, target, before or Remote(), copy_limit, options)
+    if before is not None:
+        card = attempt(_existing_card, bundle, before, metadata, target)
+        findings = attempt(_free_findings, bundle, card, metadata) or {}
+        attempt(refuse, findings, allowed)
+    if not problems:
+        attempt(_validate, card, metadata, target)
+    if problems:
+        raise problems[0] if len(problems) == 1 else NotPublished(shortened(" ".join(map(str, problems)), _MAX_MESSAGE))
     with storage_errors("a copy of the model"), temporary_folder() as scratch:
         folder = scratch / target.repo_id.partition("/")[2]
         _copy(bundle, folder, dtype)
-        check_push(folder, target, before, options)
+        kept = _select({CARD, CURVE, *(file.name for file in folder.iterdir())}, options)
         copy = read_bundle(folder)
-        scan = _generate(copy)
-        _check(copy, scan, allowed, copy_limit)
+        texts, details = generate_texts(copy)
+        texts, rate = [*texts, *(text for _, text in details["samples"])], details["token_copy_rate"]
+        findings |= scan(copy, texts, rate, copy_limit)
+        refuse(findings, allowed)
+        copied = "the token copy rate is unknown" if rate is None else f"a token copy rate of {rate:.1%}"
+        found = "; ".join(f"{text} (allowed)" for text in findings.values()) or "no personal data"
+        words = "Scanned %d samples and %d pieces of the vocabulary: %s; %s. This is a check, not a guarantee."
+        _logger.info(words, len(texts), copy.tokenizer.vocab_size, found, copied)
         if card is None:
-            details = {"samples": scan.samples, "token_copy_rate": scan.token_copy_rate, "has_curve": _plot_curve(folder)}
-            card = write_card(describe(copy, source=str(target), megabytes=megabytes(folder), **metadata, **details))
+            details |= {"megabytes": megabytes(folder), "curve": _plot_curve(folder)}
+            card = write_card(copy, source=str(target), **details, **metadata)
         (folder / CARD).write_text(card, encoding="utf-8", errors="backslashreplace")
         message = commit_message or f"Publish {copy.preset} with reviewgen"
-        return push(folder, target, before, commit_message=message, token=token, **options)
+        return _push(folder, kept, target, before, message, token, options)
 
 
-def make_card(bundle: Bundle, generator: Generator, **details: Any) -> str:
-    """Return a new card of a model, with texts that it generates at three temperatures.
-
-    Args:
-        bundle: The model.
-        generator: Its generator.
-        details: Further attributes of CardFacts.
+def make_card(bundle: Bundle, generator: Generator, source: str | None = None, **metadata: Any) -> str:
+    """Return a new card of a model, with texts that it generates at three temperatures; takes what ``write_card`` takes.
 
     Raises:
-        ConfigError: A value of the metadata is not text.
+        ConfigError: A value of the metadata is not text; nothing was generated.
     """
-    folder = bundle.folder
+    check_metadata(None, metadata)
+    folder, (_, generated) = bundle.folder, generate_texts(bundle, generator)
     size = megabytes(folder) if folder is not None and folder.is_dir() else None
-    scan = _generate(bundle, generator)
-    return write_card(describe(bundle, samples=scan.samples, token_copy_rate=scan.token_copy_rate, megabytes=size, **details))
+    return write_card(bundle, source=source, megabytes=size, **generated, **metadata)
 
 
-def _card_metadata(license: str | None, more: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return the metadata of the card that the user gave.
+def inspect_repository(target: HubSource, token: str | bool | None = None, kind: str = "model") -> Remote:
+    """Return the current state of a repository; ``kind`` is "model" or "space".
 
     Raises:
-        ConfigError: A key is unknown, or the license is given twice.
+        HubError: The Hub was not reached, or refused the request.
+        ConfigError: The token is empty or has spaces in it.
     """
-    if not isinstance(more, Mapping | None):
-        raise ConfigError(f"model_card_kwargs must be a mapping, as in {{'language': 'en'}}; got {quoted(more)}.")
-    if not isinstance(license, str | None):
-        raise ConfigError(f"license must be a string, as in 'apache-2.0'; got {quoted(license)}.")
-    metadata = dict(more or {})
-    for key in metadata:
-        if key not in _CARD_KEYS:
-            raise ConfigError(f"{quoted(key)} is not a key of a card. {did_you_mean(str(key), _CARD_KEYS)}")
-    if license is not None and metadata.setdefault("license", license) != license:
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
+
+    check_token(token)
+    api = HfApi(token=token)
+    with plain_errors(target, FAILED):
+        try:
+            info, is_new = api.repo_info(target.repo_id, repo_type=kind, revision=target.revision), False
+        except RevisionNotFoundError:
+            info, is_new = api.repo_info(target.repo_id, repo_type=kind), True
+        except RepositoryNotFoundError:
+            return Remote()
+        folder = Path(api.snapshot_download(target.repo_id, repo_type=kind, revision=info.sha, allow_patterns=[CARD, CONFIG]))
+    names = frozenset(each.rfilename for each in getattr(info, "siblings", None) or [])
+    try:
+        files = files_of(read_json(folder / CONFIG) if CONFIG in names else {})
+    except (ValueError, BundleError):
+        files = files_of({})
+    card = read_text(folder / CARD, encoding="utf-8-sig", errors="replace") if CARD in names else ""
+    return Remote(None if is_new else info.sha, card, info.private, names, names & (files | {CURVE}))
+
+
+def _check_options(target: HubSource | None, before: Remote, copy_limit: float, options: PushOptions) -> None:
+    """Check the options of a push.
+
+    Raises:
+        ConfigError: One is out of range, or contradicts another.
+        HubError: A private repository is asked for, and the existing one is public.
+    """
+    if not isinstance(copy_limit, int | float) or not 0 <= copy_limit <= 1:
+        raise ConfigError(f"copy_limit must be a share from 0 to 1; got {quoted(copy_limit)}.")
+    if options.get("create_pr") and target is not None and target.revision is not None:
         raise ConfigError(
-            f"The license is {quoted(license)}, and in model_card_kwargs {quoted(metadata['license'])}: give one of them."
+            f"A pull request is always opened against main: leave out revision={quoted(target.revision)}, or create_pr."
         )
-    return metadata
+    for name in ("allow_patterns", "ignore_patterns", "delete_patterns"):
+        if problem := odd_text(name, options.get(name), "*.json"):
+            raise ConfigError(problem)
+    if options.get("private") and before.is_private is False and target is not None:
+        raise HubError(
+            f"The repository {target.repo_id} exists and is public: make it private on its page, or choose another name."
+        )
 
 
-def _existing_card(bundle: Bundle, target: HubSource, before: Remote, metadata: dict[str, Any]) -> str | None:
+def _existing_card(bundle: Bundle, before: Remote, metadata: dict[str, Any], target: HubSource | None) -> str | None:
     """Return the card that a user wrote or edited, in the repository or beside the model; None where a new one is written.
 
     The license, language, datasets and tags of a generated card are added to the metadata.
@@ -131,17 +195,16 @@ def _existing_card(bundle: Bundle, target: HubSource, before: Remote, metadata: 
     Raises:
         ConfigError: The card names another license, or cannot be parsed.
     """
-    for where, card in ((f"the repository {target.repo_id}", before.card), ("the folder", bundle.card)):
+    repository = target and target.repo_id
+    for where, card in ((f"the repository {repository}", before.card), ("the folder", bundle.card)):
         if not card:
             continue
-        known = metadata_of(card)
-        if known.get("space") != target.repo_id:
+        known, license = metadata_of(card), metadata.get("license")
+        if known.get("space") != repository:
             known.pop("space", None)  # of a model that this one was copied from
         if not is_written_by_hand(card):
-            for key, value in known.items():
-                metadata.setdefault(key, value)
+            metadata |= {key: value for key, value in known.items() if metadata.get(key) is None}
             continue
-        license = metadata.get("license")
         if license is not None and known.get("license", license) not in (license, [license]):
             raise ConfigError(
                 f"The card of {where} was edited by hand, so it is kept; it names the license {quoted(known['license'])}, "
@@ -149,96 +212,119 @@ def _existing_card(bundle: Bundle, target: HubSource, before: Remote, metadata: 
             )
         lost = sorted(key for key in metadata if key != "license" and key not in known)
         _logger.info("The card of %s is kept as it is%s.", where, f", without {', '.join(lost)}" if lost else "")
-        return card if license is None or "license" in known else with_license(card, license)
+        if license is None or "license" in known:
+            return card
+        parsed = parse_card(card)
+        parsed.data["license"] = license
+        return str(parsed)
     return None
 
 
-def _generate(bundle: Bundle, generator: Generator | None = None) -> _Scan:
-    """Generate the texts to scan and the samples of the card; of the generation defaults only length and words are used."""
-    speller = Speller(bundle.tokenizer, bundle.lexicon)
-    generator = generator or Generator(bundle.weights.stepper(), bundle.tokenizer, speller=speller, index=bundle.index)
-    length = min(max(bundle.generation.max_new_tokens, _MIN_TOKENS), _MAX_TOKENS)
-    prefix = bundle.conditions.encode(bundle.generation.conditions) if bundle.conditions else ()
-
-    def texts(number: int, temperature: float) -> list[str]:
-        config = GenerationConfig(max_new_tokens=length, temperature=temperature, words=bundle.generation.words)
-        return [row.text for row in generator.generate(Request([""] * number, config, seed=0, prefix=prefix))]
-
-    scanned = texts(_SCANNED, _TEMPERATURE)
-    samples = [Sample(temperature, text) for temperature in _TEMPERATURES for text in texts(1, temperature)]
-    return _Scan(scanned, samples, _token_copy_rate(bundle, scanned))
+def _free_findings(bundle: Bundle, card: str | None, metadata: Mapping[str, Any]) -> dict[str, str]:
+    """Return what speaks against publishing a model before it generates anything, by its kind."""
+    has_license = (metadata_of(card) if card else metadata).get("license")
+    has_text = bundle.index is not None and bundle.index.form == "exact"
+    findings = {} if has_license else {"license": "no license is named, so nobody may use it"}
+    return findings | ({"text": f"{NOVELTY} contains the whole training text"} if has_text else {})
 
 
-def _token_copy_rate(bundle: Bundle, texts: Sequence[str]) -> float | None:
-    """Return the share of the texts' 20-token windows that occur in the training text; None where there is no index."""
-    if bundle.index is None:
-        return None
-    return bundle.index.token_copy_rate(np.array(bundle.tokenizer.encode(text), dtype=np.int64) for text in texts)
-
-
-def _check(bundle: Bundle, scan: _Scan, allowed: Collection[str], copy_limit: float) -> None:
-    """Raise where a model should not be published as it is.
+def _validate(card: str | None, metadata: Mapping[str, Any], target: HubSource) -> None:
+    """Ask the Hub whether it accepts the license, the language and the other metadata of a card.
 
     Raises:
-        NotPublished: The scan found something that is not allowed.
+        HubError: It does not.
     """
-    tokenizer, index = bundle.tokenizer, bundle.index
-    ids = (token for token in range(tokenizer.vocab_size) if token not in (tokenizer.bos_id, tokenizer.eos_id))
-    conditions = bundle.conditions.to_json() if bundle.conditions else []
-    labels = (value["label"] for condition in conditions for value in condition["values"])
-    texts = [*scan.texts, *(sample.text for sample in scan.samples)]
-    findings = find_personal_data(texts, [*(tokenizer.decode([token]) for token in ids), *labels])
-    rate = scan.token_copy_rate
-    if rate is not None and rate > copy_limit:
-        findings.append(
-            Finding("copies", f"{rate:.0%} of the 20-token windows of its texts are copied, which is more than {copy_limit:.0%}")
-        )
-    if index is not None and index.form == "exact":
-        findings.append(Finding("text", f"{NOVELTY} contains the whole training text"))
-    _refuse(findings, allowed)
-    _logger.info(
-        "Scanned %d samples and %d pieces of the vocabulary: %s; %s. This is a check, not a guarantee.",
-        len(texts),
-        tokenizer.vocab_size,
-        "; ".join(f"{finding.description} (allowed)" for finding in findings) or NOTHING_FOUND,
-        "the token copy rate is unknown" if rate is None else f"a token copy rate of {rate:.1%}",
-    )
+    from huggingface_hub import ModelCardData
 
-
-def _refuse(findings: Sequence[Finding], allowed: Collection[str]) -> None:
-    refused = [finding for finding in findings if finding.kind not in allowed]
-    if refused:
-        kinds = [finding.kind for finding in refused]
-        hint = " Name one: --license apache-2.0 (license=...)." if "license" in kinds else ""
-        raise NotPublished(
-            f"The model was not published: {'; '.join(finding.description for finding in refused)}.{hint} To publish it anyway: "
-            f"--allow {','.join(kinds)} (allow={kinds})."
-        )
+    given = {key: value for key, value in metadata.items() if key != "space"}
+    with plain_errors(target, FAILED):
+        parse_card(card or f"---\n{ModelCardData(library_name='reviewgen', **given).to_yaml()}\n---\n").validate()
 
 
 def _copy(bundle: Bundle, folder: Path, dtype: str | None) -> None:
     """Write a model's folder, byte for byte as it was loaded where nothing changed; without paths of this machine."""
     if bundle.folder is not None and not bundle.weights.is_exposed and dtype is None:
-        if not bundle.folder.is_dir():
-            raise BundleError(
-                f"{bundle.folder}, from which the model was loaded, no longer exists: give dtype='float32' to write it again."
-            )
         copy_bundle(bundle.folder, folder, digests=bundle.digests)
     else:
         write_bundle(bundle, folder, dtype=dtype or "float32")
     file = folder / TRAINING
-    training = read_json(file, MAX_RECORD)
-    if (public := without_paths(training)) != training:
-        file.write_text(json.dumps(public, indent=2, ensure_ascii=False) + "\n", encoding="utf-8", errors="backslashreplace")
-        write_manifest(folder)
+    public = without_paths(read_json(file, MAX_RECORD))
+    file.write_text(json.dumps(public, indent=2, ensure_ascii=False) + "\n", encoding="utf-8", errors="backslashreplace")
+    write_manifest(folder)
 
 
-def _plot_curve(folder: Path) -> bool:
-    """Plot the learning curve beside the card; return whether there is one."""
+def _select(names: set[str], options: PushOptions) -> set[str]:
+    """Return the names of the files to upload.
+
+    Raises:
+        ConfigError: The patterns leave out files of the model.
+    """
+    allowed = options.get("allow_patterns")
+    kept = (names if allowed is None else _match(names, allowed)) - _match(names, options.get("ignore_patterns"))
+    if missing := sorted(names - kept - OPTIONAL_FILES - {CURVE}):
+        raise ConfigError(
+            f"The patterns leave out {', '.join(missing)}: all files of a model must be published together. Change them."
+        )
+    return kept
+
+
+def _match(names: Collection[str], patterns: Sequence[str] | None) -> set[str]:
+    """Return the names that match one of the patterns."""
+    listed = [patterns] if isinstance(patterns, str) else patterns or []
+    return {name for name in names if any(fnmatch(name, pattern) for pattern in listed)}
+
+
+def _plot_curve(folder: Path) -> str | None:
+    """Plot the learning curve beside the card; return the name of the file, None where there is no curve."""
     try:
         refuse_plot(folder / CURVE)
         save_figure(draw_curves([find_curves(read_training(folder), folder.name)]), folder / CURVE)
     except (BundleError, ConfigError) as error:  # a blend has none; or matplotlib is not installed
         _logger.info("The card has no plot of the learning curve: %s", error)
-        return False
-    return True
+        return None
+    return CURVE
+
+
+def _push(
+    folder: Path, kept: set[str], target: HubSource, before: Remote, message: str, token: str | bool | None, options: PushOptions
+) -> str:
+    """Upload the files of a folder that are kept, and return the address of the commit, or of the pull request.
+
+    The repository and the branch are created if they do not exist. Files of an earlier model in the repository are deleted.
+
+    Raises:
+        HubError: As ``commit``.
+    """
+    from huggingface_hub import HfApi
+
+    added = {file.name: file for file in folder.iterdir() if file.name in kept}
+    if MANIFEST in added:
+        write_manifest(folder, added.keys() & files_of(read_json(folder / CONFIG)))
+    deleted = _match(before.names - {".gitattributes"}, options.get("delete_patterns")) | (before.files - {CARD})
+    api, revision, create_pr = HfApi(token=token), target.revision, options.get("create_pr", False)
+    with plain_errors(target, FAILED):
+        api.create_repo(target.repo_id, private=options.get("private"), exist_ok=True)
+        if revision is not None and before.commit is None and not revision.startswith("refs/"):
+            api.create_branch(target.repo_id, branch=revision, exist_ok=True)
+    parent = None if create_pr else before.commit
+    return commit(api, target, added, deleted, message, revision=revision, create_pr=create_pr, parent_commit=parent)
+
+
+def commit(
+    api: "HfApi", target: HubSource, added: Mapping[str, Path | bytes], deleted: Collection[str], message: str, **options: Any
+) -> str:
+    """Add files to a repository and delete others, and return the address of the commit, or of the pull request.
+
+    All files go into one commit, so the branch never has half a model; after an interruption, files that were uploaded are not
+    uploaded again. Nothing is changed if the branch has got a new commit since ``parent_commit``.
+
+    Raises:
+        HubError: The Hub was not reached or refused the request, or the branch has a new commit.
+    """
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+
+    operations: list[Any] = [CommitOperationAdd(name, added[name]) for name in sorted(added)]
+    operations += [CommitOperationDelete(name) for name in sorted(set(deleted) - added.keys())]
+    with plain_errors(target, FAILED):
+        info = api.create_commit(target.repo_id, operations, commit_message=message, **options)
+    return str(info.pr_url or info.commit_url)

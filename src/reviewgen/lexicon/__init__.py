@@ -17,7 +17,7 @@ from reviewgen.lexicon.files import read_lexicon, write_lexicon
 from reviewgen.lexicon.lexicon import Lexicon, build_lexicon
 from reviewgen.lexicon.spelling import make_spelling
 from reviewgen.lexicon.symbols import Symbols, token_symbols
-from reviewgen.lexicon.words import WordCounts, count_words, words_of
+from reviewgen.lexicon.words import WordCounts, count_runs, words_of
 
 __all__ = [
     "Automaton",
@@ -25,7 +25,7 @@ __all__ = [
     "Symbols",
     "WordCounts",
     "build_lexicon",
-    "count_words",
+    "count_runs",
     "decode_texts",
     "make_spelling",
     "minimal_automaton",

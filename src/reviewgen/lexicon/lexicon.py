@@ -49,7 +49,7 @@ class Lexicon:
 
     def __or__(self, other: "Lexicon") -> "Lexicon":
         """Return the lexicon of the words of both."""
-        if all(np.array_equal(one.nodes, two.nodes) for one, two in zip(self._automata, other._automata, strict=True)):
+        if all(np.array_equal(getattr(self, part).nodes, getattr(other, part).nodes) for part in ("words", "separators")):
             return self
         return Lexicon.of({*self, *other}, self.between | other.between)
 
@@ -57,10 +57,6 @@ class Lexicon:
     def between(self) -> set[str]:
         """The separators."""
         return {separator.decode("utf-8", "replace") for separator in self.separators.strings()}
-
-    @property
-    def _automata(self) -> tuple[Automaton, Automaton]:
-        return self.words, self.separators
 
     @cached_property
     def _known(self) -> frozenset[str]:

@@ -42,6 +42,13 @@ class WordCounts:
             self.words[word] += times
         self.separators |= characters - set("".join(set(words)).translate(_WITHOUT_APOSTROPHES))
 
+    def split(self) -> "WordCounts":
+        """Return the words in these words, which may be any runs of characters."""
+        counts = WordCounts(separators=set(self.separators))
+        for run, times in self.words.items():
+            counts.add(run, times)
+        return counts
+
 
 def words_of(text: str) -> list[str]:
     """Return the words of a text, in order.
@@ -53,8 +60,8 @@ def words_of(text: str) -> list[str]:
     return _pattern("".join(marks)).findall(text)
 
 
-def count_words(blocks: Iterable[np.ndarray], symbols: Symbols) -> WordCounts:
-    """Count the words of encoded texts.
+def count_runs(blocks: Iterable[np.ndarray], symbols: Symbols) -> WordCounts:
+    """Count the runs of characters that are not white space in encoded texts; ``split`` gives their words.
 
     Args:
         blocks: The token ids of the texts, one after another, each between bos and eos; in blocks of whole texts.
@@ -62,15 +69,13 @@ def count_words(blocks: Iterable[np.ndarray], symbols: Symbols) -> WordCounts:
     """
     import pyarrow.compute  # slow to import
 
-    counts, chunks, parts = WordCounts(), Counter[str](), _parts(blocks, symbols)
+    runs, parts = WordCounts(), _parts(blocks, symbols)
     while some := list(islice(parts, 64)):
-        counts.separators.update(space for space in _SPACES if any(space in part for part in some))
-        split = pyarrow.compute.utf8_split_whitespace(pyarrow.array(some))  # most of these chunks come again
+        runs.separators.update(space for space in _SPACES if any(space in part for part in some))
+        split = pyarrow.compute.utf8_split_whitespace(pyarrow.array(some))  # most of these come again
         for each in pyarrow.compute.value_counts(pyarrow.compute.list_flatten(split)).to_pylist():
-            chunks[each["values"]] += each["counts"]
-    for chunk, count in chunks.items():
-        counts.add(chunk, count)
-    return counts
+            runs.words[each["values"]] += each["counts"]
+    return runs
 
 
 def _parts(blocks: Iterable[np.ndarray], symbols: Symbols) -> Iterator[str]:

@@ -28,7 +28,7 @@ from reviewgen.generation import GenerateOptions, Generation, Generator, NextTok
 from reviewgen.generation.generator import require_index
 from reviewgen.generation.hooks import make_hooks
 from reviewgen.generation.processors import as_list, make_processors
-from reviewgen.hub.locate import HubOptions, locate, parse_repository
+from reviewgen.hub.download import HubOptions, locate, parse_repository
 from reviewgen.novelty import Novelty
 from reviewgen.protocols import Tokenizer
 from reviewgen.storage import to_path

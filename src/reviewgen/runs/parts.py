@@ -244,6 +244,7 @@ def _from_preset(
     model_settings = merge_settings(model_class.Config, preset.model_settings, model, "model")
     tokenizer_settings = merge_settings(tokenizer_class.Config, preset.tokenizer_settings, tokenizer, "tokenizer")
     check_settings(model_class.Config, model_settings)  # a bad value is refused before any work
+    usual = _launcher_settings() | dict(preset.training_settings)
     return TrainingParts(
         preset=name,
         model_class=model_class,
@@ -252,11 +253,17 @@ def _from_preset(
         tokenizer_class=tokenizer_class,
         tokenizer_plugin=tokenizer_plugin,
         tokenizer_config=from_dict(tokenizer_class.Config, tokenizer_settings),
-        training=from_dict(TrainingConfig, merge_settings(TrainingConfig, preset.training_settings, training, "training")),
+        training=from_dict(TrainingConfig, merge_settings(TrainingConfig, usual, training, "training")),
         generation=from_dict(GenerationConfig, preset.generation_settings),
         trained=trained,
         sizes=_size_options(preset, set(model or ()), set(training or ())),
     )
+
+
+def _launcher_settings() -> dict[str, Any]:
+    """Return the training settings of ``accelerate config``; those of the preset and of the user go before them."""
+    steps = os.environ.get("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "")
+    return {"gradient_accumulation_steps": int(steps)} if steps.isdecimal() else {}
 
 
 def _from_blend(name: str, preset: Preset, model: Any, tokenizer: Any, training: Any) -> TrainingParts:

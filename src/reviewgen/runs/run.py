@@ -16,13 +16,13 @@ import torch
 
 from reviewgen.blending.model import Blend
 from reviewgen.bundle import Bundle, Weights
-from reviewgen.card import describe, file_name, write_card
 from reviewgen.conditions import Conditions
 from reviewgen.config import refuse_unknown_options, to_dict
 from reviewgen.data import Corpus, TokenStore
 from reviewgen.errors import NotADistribution, TrainingError
 from reviewgen.evaluation import Document, Evaluation, Metrics, finite, sample_documents
 from reviewgen.generation.model_stepper import using_threads
+from reviewgen.hub.card import file_name, write_card
 from reviewgen.interrupts import uninterrupted
 from reviewgen.model import ReviewModel
 from reviewgen.processes import all_processes, process_state
@@ -472,7 +472,7 @@ class TrainingRun:
             lexicon=corpus.lexicon,
             conditions=corpus.conditions or None,
         )
-        bundle.card = write_card(describe(bundle))
+        bundle.card = write_card(bundle)
         return bundle
 
     @property

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from reviewgen.card import file_name
 from reviewgen.config import to_dict
 from reviewgen.errors import ConfigError, quoted
+from reviewgen.hub.card import file_name
 from reviewgen.model import ReviewModel
 from reviewgen.storage import to_path
 

@@ -1,0 +1,218 @@
+"""The model card: a template, ``card.md.j2``, filled with what was recorded of a training; reads no files.
+
+The last line of a generated card is a comment with a digest of the lines above it. A card without that line, or with another
+digest, was written or edited by hand and is kept; any other card may be generated again.
+"""
+
+import hashlib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from reviewgen.bundle import Bundle
+from reviewgen.config import check_mapping, to_dict
+from reviewgen.errors import BundleError, ConfigError, did_you_mean, first_line, quoted
+from reviewgen.names import parse_hub_id
+from reviewgen.version import __version__
+
+if TYPE_CHECKING:
+    from huggingface_hub import EvalResult, ModelCard
+
+_EXAMPLES = {"license": "apache-2.0", "language": "en", "datasets": "owner/name", "tags": "music", "space": "owner/name"}
+_TASK = "text-generation"
+_SPACE = re.compile(r"/spaces/(?P<space>[\w.-]+/[\w.-]+)\)")  # in a link of Markdown
+_LICENSE = re.compile(r"\s*---\n.*?^license: *(\S[^\n]{0,80})$.*?^---", re.DOTALL | re.MULTILINE)
+# The words of this line are part of the format: cards on the Hub and in saved folders have it.
+_MARK = re.compile(r"<!-- written by reviewgen from what it recorded; (?P<digest>[0-9a-f]{16}) -->\n?\Z")
+
+
+def write_card(bundle: Bundle, *, source: str | None = None, **details: Any) -> str:
+    """Return the card of a trained model: Markdown below the Hub's YAML front matter.
+
+    Args:
+        bundle: The model.
+        source: The source for ``reviewgen.load``; None for a local folder.
+        details: Further facts for the card, those of which are None being unknown:
+            license, language, datasets, tags: The metadata for the Hub.
+            space: The Space on the Hub whose page generates with the model, as in "owner/name".
+            samples: Generated texts, each after its temperature.
+            token_copy_rate: The share of 20-token windows of texts generated for the card that occur in the training text.
+            megabytes: The size of the folder.
+            curve: The file name of a plot of the learning curve.
+
+    Raises:
+        ConfigError: A value of the metadata is not text.
+        BundleError: The facts in training.json are damaged.
+    """
+    from huggingface_hub import ModelCard, ModelCardData
+    from jinja2 import TemplateError
+
+    metadata = check_metadata(None, {key: details[key] for key in _EXAMPLES if key in details})
+    training, name = without_paths(bundle.training), (source or bundle.preset).removeprefix("hf://")
+    try:
+        if details.get("token_copy_rate") is None:
+            details["token_copy_rate"] = (training.get("novelty") or {}).get("token_copy_rate")
+        results, tags = _results(training, details["token_copy_rate"]), metadata.get("tags") or []
+        corpus = str((training.get("data") or {}).get("source", ""))
+        hub = parse_hub_id(corpus) if corpus.startswith("hf://") else None
+        card_data = ModelCardData(
+            license=metadata.get("license"),
+            language=metadata.get("language"),
+            datasets=metadata.get("datasets") or ([hub.repo_id] if hub else None),
+            library_name="reviewgen",
+            pipeline_tag=_TASK,
+            tags=["reviewgen", bundle.model_plugin.name, *([tags] if isinstance(tags, str) else tags)],
+            model_name=name if results else None,
+            eval_results=results or None,
+        )
+        settings = {"model": to_dict(bundle.model.config), "tokenizer": to_dict(bundle.tokenizer_config)}
+        facts = {"bundle": bundle, "training": training, "name": name, "source": source, "version": __version__}
+        content = ModelCard.from_template(
+            card_data,
+            str(Path(__file__).with_name("card.md.j2")),
+            parameters=sum(tensor.numel() for tensor in bundle.model.state_dict().values()),
+            settings=settings | {"training": training.get("config")},
+            fence=_fence,
+            hub_address=hub_address,
+            **facts,
+            **details,
+        )
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, TemplateError) as error:  # it may be a third party's
+        raise BundleError(f"No card can be written: training.json is damaged ({type(error).__name__}: {error}).") from None
+    card = f"{content}\n\n"
+    return f"{card}<!-- written by reviewgen from what it recorded; {_digest(card)} -->\n"
+
+
+def _results(training: Mapping[str, Any], token_copy_rate: float | None) -> "list[EvalResult]":
+    """Return the measured metrics: bits per character of held-out text, and the copy rate of generated text."""
+    from huggingface_hub import EvalResult
+
+    held_out, novelty = training.get("held_out") or {}, training.get("novelty") or {}
+    corpus = str((training.get("data") or {}).get("source", "an unnamed corpus")).removeprefix("hf://")
+    bits, rate = held_out.get("bits_per_character"), novelty.get("copy_rate")
+    windows = "share of 20-token windows of generated texts that occur in the training text"
+    spans = f"spans of {novelty.get('copy_characters')} characters or more of the training text"
+    metrics = [
+        ("bits_per_character", "bits per character, held out", bits, held_out.get("split")),
+        ("copy_rate", f"share of the characters of generated texts in {spans}", rate, "train"),
+        ("token_copy_rate", windows, token_copy_rate if rate is None else None, "train"),
+    ]
+    return [
+        EvalResult(_TASK, corpus, corpus, kind, round(value, 4), dataset_split=split, metric_name=label)
+        for kind, label, value, split in metrics
+        if value is not None
+    ]
+
+
+def _fence(text: str) -> str:
+    """Return a code fence longer than any run of backticks in a text."""
+    return "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
+
+
+def hub_address(path: str) -> str:
+    """Return the address of a page on the Hub."""
+    from huggingface_hub.constants import ENDPOINT  # as HF_ENDPOINT says
+
+    return f"{ENDPOINT}/{path}"
+
+
+def check_metadata(license: Any, more: Any) -> dict[str, Any]:
+    """Return the metadata of a card that the user gave, after a check of all of it.
+
+    Raises:
+        ConfigError: Keys are unknown, values are not text, or the license is given twice; the message names all of them.
+    """
+    metadata = {} if more is None else check_mapping("model_card_kwargs", more, "{'language': 'en'}")
+    problems = []
+    if license is not None and metadata.setdefault("license", license) != license:
+        problems.append(f"The license is {quoted(license)}, and in model_card_kwargs {quoted(metadata['license'])}: give one.")
+    for key, value in metadata.items():
+        if key not in _EXAMPLES:
+            problems.append(f"{quoted(key)} is not a key of a card. {did_you_mean(key, _EXAMPLES)}")
+        elif problem := odd_text(key, value, _EXAMPLES[key]):
+            problems.append(problem)
+    if problems:
+        raise ConfigError(" ".join(problems))
+    return metadata
+
+
+def odd_text(name: str, value: Any, example: str) -> str | None:
+    """Return a sentence that says what is wrong with a value that must be a string, a list of strings, or None."""
+    parts = value if isinstance(value, list | tuple) else [] if value is None else [value]
+    odd = [part for part in parts if not isinstance(part, str) or not part.strip() or not part.isprintable()]
+    return f"{name} must be a string, or a list of strings, as in {quoted(example)}; got {quoted(odd[0])}." if odd else None
+
+
+def is_written_by_hand(card: str) -> bool:
+    """Return whether a card was written or edited by hand; YAML front matter alone does not count as a card."""
+    return not _is_unedited(card) and re.sub(r"\A\s*---\n.*?\n---\s*", "", card, count=1, flags=re.DOTALL).strip() != ""
+
+
+def metadata_of(card: str) -> dict[str, Any]:
+    """Return the ``license``, ``language``, ``datasets`` and ``tags`` of a card, without the tags that every generated card has,
+    and the ``space`` that it links.
+
+    Raises:
+        ConfigError: Its front matter is not valid YAML.
+    """
+    data, link = parse_card(card).data, _SPACE.search(card)
+    tags = data.get("tags")
+    metadata = {key: data.get(key) for key in ("license", "language", "datasets")} | {
+        "tags": tags[2:] if isinstance(tags, list) and _is_unedited(card) else tags,  # the first two are generated
+        "space": link and link["space"],
+    }
+    return {key: value for key, value in metadata.items() if value}
+
+
+def parse_card(card: str) -> "ModelCard":
+    """Return a card whose front matter can be changed and checked.
+
+    Raises:
+        ConfigError: Its front matter is not valid YAML.
+    """
+    from huggingface_hub import ModelCard
+
+    try:
+        return ModelCard(card, ignore_metadata_errors=True)
+    except Exception as error:  # of the YAML library and of the client
+        raise ConfigError(f"The YAML front matter of the card (README.md) cannot be parsed: {first_line(error)}.") from None
+
+
+def _is_unedited(card: str) -> bool:
+    mark = _MARK.search(card)
+    return mark is not None and mark["digest"] == _digest(card[: mark.start()])
+
+
+def _digest(text: str) -> str:
+    plain = "\n".join(line.rstrip() for line in text.strip().splitlines())  # independent of line endings
+    return hashlib.sha256(plain.encode("utf-8", "backslashreplace")).hexdigest()[:16]
+
+
+def brief_facts(bundle: Bundle) -> list[list[str]]:
+    """Return what is worth knowing of a model at a glance, as pairs of a label and a value, for a page that generates with it."""
+    held_out, data, novelty = (bundle.training.get(name) or {} for name in ("held_out", "data", "novelty"))
+    bits, rate, license = held_out.get("bits_per_character"), novelty.get("copy_rate"), _LICENSE.match(bundle.card)
+    facts = {
+        "Preset": bundle.preset,
+        "Bits per character": None if bits is None else f"{bits:.3f}, held out",
+        "Data": file_name(str(data.get("source") or "")),
+        "License": license and license[1].strip("'\""),
+        "Copy rate": None if rate is None else f"{rate:.1%} of the characters",
+        "Texts": "synthetic: not written by a person",
+    }
+    return [[label, value] for label, value in facts.items() if value]
+
+
+def without_paths(value: Any, key: str = "") -> Any:
+    """Return the facts of a training with file names in place of paths."""
+    if isinstance(value, dict):
+        return {name: without_paths(each, name) for name, each in value.items()}
+    if isinstance(value, list):
+        return [without_paths(each) for each in value]
+    return file_name(value) if key.endswith("source") and isinstance(value, str) else value
+
+
+def file_name(source: str) -> str:
+    """Return the last part of a source that is a path; a repository (hf://) unchanged."""
+    return source if source.startswith("hf://") else source.replace("\\", "/").rstrip("/").rpartition("/")[2]

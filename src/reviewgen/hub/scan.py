@@ -1,0 +1,111 @@
+"""What speaks against publishing a model: personal data in texts that it generates and in its vocabulary, and copied text.
+
+Patterns match what looks like an e-mail address, a telephone number, a web address or a handle. That is a check, not a guarantee.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import chain
+from typing import Any
+
+import numpy as np
+
+from reviewgen.bundle import Bundle
+from reviewgen.config import GenerationConfig, check_list
+from reviewgen.errors import ConfigError, NotPublished, did_you_mean, quoted
+from reviewgen.generation import Generator, Request, Speller
+
+_URL = (
+    r"(?:https?|ftp)://[^\s\"'<>)]+|www\.[\w-]+\.[^\s\"'<>)]+"
+    r"|(?<![\w@.-])[\w-]{2,}(?:\.[\w-]+)*\.(?:com|net|org|edu|gov|info|biz|io|ly|tv|app|dev|blog|uk|de|fr|nl|ru)\b"
+)
+_PHONE = (
+    r"(?<![\w.,$£€-])(?!97[89])"  # not an ISBN
+    r"(?:\+\d{1,3}[ .-]?(?:\(?\d{1,5}\)?[ .-]?){2,5}\d{2,}"
+    r"|(?:\(\d{3}\) ?|\d{3}[ .-])\d{3}[ .-]\d{4}|[2-9]\d{2}[.-]\d{4}|0\d{1,4}(?: \d{2,4}){2,4}|\d{9,15})(?![\w-])"
+)
+_PATTERNS = {
+    "email": ("e-mail addresses", re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+")),
+    "url": ("web addresses", re.compile(_URL, re.IGNORECASE)),
+    "phone": ("telephone numbers", re.compile(_PHONE)),
+    "handle": ("handles", re.compile(r"(?<![\w@./])@[A-Za-z_]\w{2,}")),
+}
+_KINDS = (*_PATTERNS, "copies", "text", "license")  # the values of ``allow``
+_TEMPERATURES = (0.5, 0.7, 1.0)  # of the samples in a card; 0.7 is the default of the presets
+_SCANNED, _TEMPERATURE = 200, 0.8  # texts, and at which temperature
+_MIN_TOKENS, _MAX_TOKENS = 100, 1_000  # between these, the max_new_tokens of a sample
+
+
+def check_kinds(allow: Collection[str]) -> frozenset[str]:
+    """Return the kinds of findings that do not block publishing.
+
+    Raises:
+        ConfigError: A name is not the name of a kind.
+    """
+    names = check_list("allow", allow, "['copies']") if isinstance(allow, Collection) and not isinstance(allow, str) else [allow]
+    for name in names:
+        if not isinstance(name, str) or name not in _KINDS:
+            raise ConfigError(f"{quoted(name)} is not a kind of finding that allow accepts. {did_you_mean(str(name), _KINDS)}")
+    return frozenset(names)
+
+
+def generate_texts(bundle: Bundle, generator: Generator | None = None) -> tuple[list[str], dict[str, Any]]:
+    """Return texts of a model to scan, and for its card samples at three temperatures and the token copy rate of the texts.
+
+    Of its generation defaults only the length and the words are used. Without a novelty index, the token copy rate is None.
+    """
+    speller, index, tokenizer = Speller(bundle.tokenizer, bundle.lexicon), bundle.index, bundle.tokenizer
+    generator = generator or Generator(bundle.weights.stepper(), tokenizer, speller=speller, index=index)
+    length = min(max(bundle.generation.max_new_tokens, _MIN_TOKENS), _MAX_TOKENS)
+    prefix = bundle.conditions.encode(bundle.generation.conditions) if bundle.conditions else ()
+
+    def texts(number: int, temperature: float) -> list[str]:
+        config = GenerationConfig(max_new_tokens=length, temperature=temperature, words=bundle.generation.words)
+        return [row.text for row in generator.generate(Request([""] * number, config, seed=0, prefix=prefix))]
+
+    scanned = texts(_SCANNED, _TEMPERATURE)
+    samples = [(temperature, text) for temperature in _TEMPERATURES for text in texts(1, temperature)]
+    ids = (np.array(tokenizer.encode(text), dtype=np.int64) for text in scanned)
+    return scanned, {"samples": samples, "token_copy_rate": None if index is None else index.token_copy_rate(ids)}
+
+
+def scan(bundle: Bundle, texts: Sequence[str], token_copy_rate: float | None, copy_limit: float) -> dict[str, str]:
+    """Return what speaks against publishing a model in texts that it generated and in its vocabulary, by its kind."""
+    tokenizer, conditions = bundle.tokenizer, bundle.conditions.to_json() if bundle.conditions else []
+    ids = (token for token in range(tokenizer.vocab_size) if token not in (tokenizer.bos_id, tokenizer.eos_id))
+    labels = (value["label"] for condition in conditions for value in condition["values"])
+    findings = find_personal_data(texts, [*(tokenizer.decode([token]) for token in ids), *labels])
+    if token_copy_rate is not None and token_copy_rate > copy_limit:
+        more = f"which is more than {copy_limit:.0%}"
+        findings["copies"] = f"{token_copy_rate:.0%} of the 20-token windows of its texts are copied, {more}"
+    return findings
+
+
+def refuse(findings: Mapping[str, str], allowed: Collection[str]) -> None:
+    """Raise if something was found that is not allowed.
+
+    Raises:
+        NotPublished: It was.
+    """
+    kinds = [kind for kind in findings if kind not in allowed]
+    if kinds:
+        hint = " Name one: --license apache-2.0 (license=...)." if "license" in kinds else ""
+        raise NotPublished(
+            f"The model was not published: {'; '.join(findings[kind] for kind in kinds)}.{hint} To publish it anyway: "
+            f"--allow {','.join(kinds)} (allow={kinds})."
+        )
+
+
+def find_personal_data(samples: Sequence[str], pieces: Iterable[str]) -> dict[str, str]:
+    """Return the personal data in generated texts and in the pieces of a vocabulary: what was found, by its kind."""
+    findings, vocabulary = {}, list(pieces)
+    for kind, (plural, pattern) in _PATTERNS.items():
+        matches = [found for sample in samples if (found := pattern.findall(sample))]
+        odd = [piece for piece in vocabulary if pattern.search(piece)]
+        where = [f"{len(matches)} of {len(samples)} samples"] if matches else []
+        where += [f"{len(odd)} pieces of the vocabulary"] if odd else []
+        if where:
+            example = Counter(chain(*matches)).most_common(1)[0][0] if matches else odd[0].strip()
+            findings[kind] = f"{plural} in {' and '.join(where)}, as in {example[:60]!r}"
+    return findings
