@@ -217,17 +217,14 @@ def test_the_precision_is_the_launcher_s_or_the_processor_s(autotuned: Any, monk
     assert device_of(precision="bf16") == "cpu, bf16"
 
 
-def test_gradients_are_accumulated_as_accelerate_is_configured(monkeypatch: Any) -> None:
+def test_accelerate_s_accumulation_is_the_default_and_its_strategies_that_split_a_model_are_refused(monkeypatch: Any) -> None:
     monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")
-    assert prepared(steps=1).config.gradient_accumulation_steps == 4
-    assert prepared(steps=1, training={"gradient_accumulation_steps": 2}).config.gradient_accumulation_steps == 2
-
-
-@pytest.mark.parametrize(("variable", "name"), [("FSDP", "FSDP"), ("DEEPSPEED", "DeepSpeed"), ("MEGATRON_LM", "Megatron-LM")])
-def test_strategies_that_split_a_model_are_refused(variable: str, name: str, monkeypatch: Any) -> None:
-    monkeypatch.setenv(f"ACCELERATE_USE_{variable}", "true")
-    with pytest.raises(TrainingError, match=f"configured for {name}"):
-        prepared(steps=1)
+    given: Any = ({}, {"gradient_accumulation_steps": 2})
+    assert [prepared(steps=1, training=each).config.gradient_accumulation_steps for each in given] == [4, 2]
+    for name in ("DeepSpeed", "FSDP"):  # the first that is asked about
+        monkeypatch.setenv(f"ACCELERATE_USE_{name.upper()}", "true")
+        with pytest.raises(TrainingError, match=f"configured for {name}"):
+            prepared(steps=1)
 
 
 def test_a_device_has_a_random_stream_of_the_run_s_own(monkeypatch: Any) -> None:
