@@ -11,8 +11,7 @@ from typing import Any
 from reviewgen.bundle.layout import OPTIONAL_FILES, OWN_FILES, TOLERATED, files_of
 from reviewgen.errors import BrokenPlugin, BundleError, ReviewgenError
 from reviewgen.protocols import Tokenizer
-from reviewgen.scratch import temporary_folder
-from reviewgen.storage import find_same_names
+from reviewgen.storage import find_same_names, temporary_folder
 
 _RESERVED = OWN_FILES | OPTIONAL_FILES | TOLERATED
 _MAX_REASON = 200  # characters of a plugin's own message

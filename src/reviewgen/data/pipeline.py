@@ -27,7 +27,7 @@ from reviewgen.data.sources import Source, open_source
 from reviewgen.data.store import StoreFolder, find_store, refuse_existing_url, upload_store
 from reviewgen.errors import DataError, OutputExists, storage_errors
 from reviewgen.processes import Processes
-from reviewgen.storage import Job, publish, refuse_existing
+from reviewgen.storage import Job, check_output, publish
 from reviewgen.version import __version__
 
 _logger = logging.getLogger("reviewgen")
@@ -203,7 +203,7 @@ def prepare_store(
     work, own = Work(Job(out, settings), ranks, progress), list[Source]()  # the sources of the main process, whose objects stay
 
     def refuse() -> None:
-        refuse_existing(out)
+        check_output(out)
         if url is not None:
             refuse_existing_url(url)
 

@@ -13,7 +13,7 @@ from reviewgen.config import MAX_RECORD, read_text, to_dict
 from reviewgen.export.folders import write_json, write_text
 from reviewgen.protocols import SupportsTokenizerJson
 from reviewgen.registry import find_web_tokenizer, name_of
-from reviewgen.scratch import temporary_folder
+from reviewgen.storage import temporary_folder
 
 MODULE = "tokenizer.mjs"
 

@@ -27,7 +27,7 @@ from reviewgen.hub.scan import check_kinds, generate_texts, refuse, scan
 from reviewgen.hub_client import check_token, plain_errors
 from reviewgen.names import HubSource
 from reviewgen.pictures import draw_curves, find_curves, refuse_plot, save_figure
-from reviewgen.scratch import temporary_folder
+from reviewgen.storage import temporary_folder
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi

@@ -40,7 +40,7 @@ from reviewgen.protocols import Tokenizer
 from reviewgen.runs.parts import TrainingParts, resolve_parts
 from reviewgen.runs.plan import CorpusOptions, PrepareOptions, TrainingPlan, data_config, make_texts
 from reviewgen.runs.record import parent_facts
-from reviewgen.storage import refuse_existing, to_path
+from reviewgen.storage import check_output, to_path
 
 
 @dataclass(frozen=True)
@@ -252,7 +252,7 @@ def prepare_tokens(
             raise ConfigError(f"{quoted(out)} names no folder of the Hub: write hf://datasets/owner/name/folder.")
         folder = cache_folder() / f"preparing-{hash_text(url):016x}" if url else to_path("out", out)
         if not folder.name:  # "." or "/", which exist
-            refuse_existing(folder)
+            check_output(folder)
         parts = resolve_parts(preset, tokenizer=options.get("tokenizer"))
         made.append((parts, make_texts(source, options, data_config(options)), folder, url))
 

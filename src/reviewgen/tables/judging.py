@@ -34,11 +34,11 @@ from reviewgen.errors import ConfigError, DataError, TrainingError
 from reviewgen.evaluation import Evaluation, add_up, add_up_documents, batches, token_losses
 from reviewgen.generation.generator import require_index
 from reviewgen.generation.request import device_facts
-from reviewgen.inputs import is_pipe
 from reviewgen.model import ReviewModel, check_model
 from reviewgen.novelty import WINDOWS, Novelty
 from reviewgen.processes import all_processes, process_state
 from reviewgen.registry import find_model
+from reviewgen.storage import is_pipe
 from reviewgen.tables.receipts import library_versions
 from reviewgen.tables.schema import plain_value
 from reviewgen.tables.shards import SHARD_TEXTS, Layout, Row

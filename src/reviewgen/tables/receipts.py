@@ -26,9 +26,9 @@ from reviewgen.config import MAX_RECORD, Bound, GenerationConfig, check, check_s
 from reviewgen.errors import ConfigError, DataError
 from reviewgen.generation import make_request
 from reviewgen.generation.request import device_facts
-from reviewgen.inputs import open_input
 from reviewgen.model import Generation, ReviewModel
 from reviewgen.registry import Plugin
+from reviewgen.storage import open_input
 from reviewgen.version import __version__
 
 _EXCERPT = 40  # characters shown around the first difference

@@ -19,8 +19,7 @@ from reviewgen.conditions import Condition, Conditions
 from reviewgen.config import parse_json
 from reviewgen.data import open_records
 from reviewgen.errors import ConfigError, DataError, did_you_mean, quoted
-from reviewgen.inputs import open_input
-from reviewgen.storage import to_path
+from reviewgen.storage import open_input, to_path
 
 _MAX_JSON = 1 << 24  # bytes
 _HEAD = 1000  # rows whose columns are those of a table

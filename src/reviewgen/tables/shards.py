@@ -11,7 +11,7 @@ from typing import Any
 
 from reviewgen.config import check_count, check_text
 from reviewgen.errors import ConfigError, did_you_mean, quoted
-from reviewgen.storage import refuse_existing, to_path
+from reviewgen.storage import check_output, to_path
 
 Row = dict[str, Any]
 FORMATS = ("jsonl", "parquet")
@@ -57,7 +57,7 @@ class Layout:
         """
         path = to_path("out", out)
         if not path.name:  # "." or "/", which exist
-            refuse_existing(path)
+            check_output(path)
         suffix = path.suffix.removeprefix(".").lower()
         if suffix in _OTHER_FILES:
             raise ConfigError(f"out={path.name} must be a folder, or a file whose name ends in .jsonl or .parquet.")

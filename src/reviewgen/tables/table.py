@@ -18,7 +18,7 @@ from reviewgen.config import MAX_RECORD, MAX_VOCABULARY, read_json
 from reviewgen.data import digest_file
 from reviewgen.errors import CheckpointError, ConfigError, DataError, OutputExists, StorageError
 from reviewgen.processes import Processes
-from reviewgen.storage import Job, refuse_existing
+from reviewgen.storage import Job, check_output
 from reviewgen.tables.shards import Layout, Row, read_rows
 
 Progress = Callable[[str, int, int | None], None]
@@ -138,7 +138,7 @@ class Table:
         out, facts = self.layout.out, dict(self.facts)
         manifest = None if self.layout.is_file else _read_manifest(out)
         if manifest is None:
-            refuse_existing(out)
+            check_output(out)
             self._job.__enter__()
             self._is_locked = True
             if not self._can_resume:
