@@ -10,16 +10,17 @@ saved in 8 bits. Sizes are the largest with which no model, with its tokenizer a
 are made last, of weights that are shipped by then, and share their files. All other settings are the preset's.
 """
 
+import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import reviewgen
-from reviewgen.bundle.write import share_weights
 from reviewgen.data import read_documents, trained_on
+from reviewgen.model.layout import CONFIG, WEIGHTS, digest_of, write_manifest
 from reviewgen.novelty import COPY_CHARACTERS, copied_shares
 from reviewgen.registry import find_preset
 from reviewgen.search.tune_sampling import shorten_as_generated
@@ -151,6 +152,19 @@ def save(name: str, model: reviewgen.ReviewModel) -> None:
     model.save_pretrained(folder_of(name), overwrite=True, dtype=dtype)
     if name in BLENDS:
         share_weights(folder_of(name), BLENDS[name])
+
+
+def share_weights(folder: Path, presets: Sequence[str]) -> None:
+    """Remove the weights of a saved blend that are those of shipped presets, and name the presets in its config instead."""
+    before = reviewgen.load(folder).model.state_dict()
+    (folder / WEIGHTS).unlink()
+    parts = {preset: digest_of(folder_of(preset) / WEIGHTS) for preset in presets}
+    config = json.loads((folder / CONFIG).read_text(encoding="utf-8")) | {"weights": parts}
+    (folder / CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_manifest(folder)
+    after = reviewgen.load(folder).model.state_dict()
+    if after.keys() != before.keys() or not all(after[key].equal(before[key]) for key in before):
+        raise SystemExit(f"The parts of {folder} are not the shipped weights of {', '.join(presets)}.")
 
 
 def measure_copying(model: reviewgen.ReviewModel) -> dict[str, Any]:

@@ -119,7 +119,7 @@ def train(start: "str | ReviewModel", source: Any, *, progress: bool = True, **o
             with view.phase("Reading ..."):
                 run.read()
         except AlreadyTrained:  # and the launcher has restarted the job
-            return load(str(options["out"]))
+            return load(Path(str(options["out"])))
         with view.phase("Training the tokenizer and encoding the texts ..."):
             run.tokenize()
         try:

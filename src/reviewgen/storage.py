@@ -93,6 +93,7 @@ def atomic_file(file: Path) -> Iterator[Path]:
         yield new
         _fsync(new)
         _rename(new, file, replaces=True)
+        _fsync(file.parent)
     finally:
         new.unlink(missing_ok=True)
 
@@ -379,22 +380,3 @@ class Job:
             return [path for path in self.folder.iterdir() if path.name not in _NOT_PIECES]
         except FileNotFoundError:
             return []
-
-
-def recover(folder: Path) -> None: ...
-def write_file(file: Path, content: bytes) -> None:
-    with file.open("wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-
-
-new_folder, refuse_existing, fsync_folder = atomic_folder, check_output, _fsync
-
-
-def find_same_names(names: Any) -> tuple[str, str] | None:
-    seen: dict[str, str] = {}
-    for name in names:
-        if (other := seen.setdefault(name.casefold(), name)) != name:
-            return other, name
-    return None

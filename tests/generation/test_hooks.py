@@ -11,8 +11,8 @@ import torch
 
 import reviewgen
 from reviewgen import ReviewModel
-from reviewgen.bundle import read_bundle
 from reviewgen.errors import BundleError, UnknownPlugin
+from reviewgen.model import read_bundle
 from reviewgen.tables import make_receipt, replay
 from tests.support.distributions import write_distribution
 from tests.support.fakes import LETTERS, QueueModel, TableModel, review_model, run_command, table

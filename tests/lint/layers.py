@@ -13,13 +13,12 @@ ROOT = Path(__file__).parents[2]
 CORE, PLUGINS = ROOT / "src" / "reviewgen", ROOT / "plugins"
 FLOORS = [
     "version errors interrupts",
-    "names config compiled processes pictures pages storage lock sentences hub_client web",
+    "names config compiled processes pictures pages storage sentences hub_client web",
     "protocols registry conditions novelty lexicon scaffold",
     "data generation inspection",
-    "evaluation blending bundle",
+    "evaluation blending model",
     "training",
     "hub",
-    "model",
     "runs search tables",
     "api",
     "explanation export graphs serving",

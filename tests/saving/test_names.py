@@ -81,3 +81,13 @@ def test_an_existing_folder_without_another_meaning_is_local() -> None:
 def test_a_name_that_is_almost_a_preset_is_named() -> None:
     for text in ("lstm", "lstm_word", "LSTM-word"):
         refuses("Did you mean 'lstm-word", text, PRESETS)
+
+
+def test_a_saved_model_wins_over_a_repository_and_not_over_a_preset() -> None:
+    Path("runs/model").mkdir(parents=True)
+    assert parse_source("runs/model", PRESETS) == HubSource("runs/model", None)
+    Path("runs/model", "config.json").touch()
+    assert parse_source("runs/model", PRESETS) == LocalSource(Path("runs/model"))
+    assert parse_source("runs/model@v1") == HubSource("runs/model", "v1")
+    Path("lstm-word").mkdir()
+    refuses("ambiguous", "lstm-word", PRESETS)

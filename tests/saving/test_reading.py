@@ -18,7 +18,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 import reviewgen
-from reviewgen.errors import BrokenPlugin, StorageError, UnknownPlugin
+from reviewgen.errors import BrokenPlugin, OutputExists, StorageError, UnknownPlugin
 from reviewgen.registry import unregister_all
 from tests.support.fakes import LetterTokenizer
 from tests.support.saved import WEIGHTS, edit_json, edit_tensors, letters, refusal
@@ -158,12 +158,12 @@ REFUSED: dict[str, list[tuple[Any, str]]] = {
     "model.version": [(1, "of type str")],
     "tokenizer.distribution": [(None, "of type str")],
     "model.config.hidden_size": [(9, "requires float32 ["), (8.0, DAMAGED), (10**400, "401 digits")],
-    "model.config.layers": [(2, "missing"), (60, "more")],
+    "model.config.layers": [(2, "missing"), (60, " ... ")],
     "model.config.layer": [("other", "layer")],
     "tokenizer.files": [
         *(([name], "outside") for name in ("../../secret.json", "/etc/passwd", f"sub/{TOKENIZER}", "..", "", "x" * 256, 3)),
         *((["code.py"], "no programs"), (["Config.json"], "one file on Windows"), ([], TOKENIZER)),
-        *((None, "should list"), ({TOKENIZER: 1}, "should list")),
+        *((None, "of type list"), ({TOKENIZER: 1}, "of type list")),
     ],
     "weights": [*((odd, "weights in config.json") for odd in ({}, [], {"gru-char": 5})), ({"gru-char": "x"}, WEIGHTS)],
     "conditions": [(5, "condition")],
@@ -208,19 +208,6 @@ def test_a_missing_plugin_names_the_package_to_install_and_hostile_names_are_not
     edit_json(file, "model", "distribution", value="x --index-url http://evil ; sh\n\x1b[31m")
     message = refusal(saved)
     assert "not valid" in message and "evil" not in message
-
-
-def test_a_message_of_more_than_480_characters_is_cut_in_the_middle(saved: Path) -> None:
-    edit_json(saved / CONFIG, "x" * 9, value=1)
-    most = 480 - len(refusal(saved)) + 9
-    original = json.loads((saved / CONFIG).read_text())
-    del original["x" * 9]
-    said = []
-    for more in (-1, 0, 1, 50):
-        (saved / CONFIG).write_text(json.dumps(original | {"x" * (most + more): 1}))
-        said.append(refusal(saved))
-    assert [len(message) for message in said] == [479, 480, 475, 475]
-    assert said[2] == said[1][:380] + " ... " + said[2][-90:]
 
 
 # Tensors.
@@ -372,7 +359,7 @@ def test_generation_defaults_are_checked_and_bounded(saved: Path, cases: Cases) 
     assert len(reviewgen.load(saved).generate("the ", seed=1)) == 1
 
 
-# Plugins and other processes, while the folder is read.
+# Plugins, while the folder is read.
 
 
 class Loading(LetterTokenizer):
@@ -410,7 +397,7 @@ def failing(error: Exception) -> Callable[[Path], object]:
 def test_errors_of_a_tokenizer_that_is_loaded_are_one_sentence(loading: Callable[..., Path]) -> None:
     assert "a key is missing: 'letters'" in refusal(loading(failing(KeyError("letters"))))
     message = refusal(loading(failing(TypeError("one\n two\n three\nfour"))))
-    assert "one two three" in message and "four" not in message and "key" not in message
+    assert "saved model: one" in message and "two" not in message and "key" not in message
     assert "TypeError" in refusal(loading(failing(TypeError())))
     assert "cannot be read: Permission denied" in refusal(loading(failing(PermissionError(errno.EACCES, "Permission denied"))))
     for number in (errno.ENOSPC, errno.EDQUOT):  # loops are compiled while a model is read
@@ -423,28 +410,12 @@ def test_errors_of_a_tokenizer_that_is_loaded_are_one_sentence(loading: Callable
     assert len(Loading.calls) == 8, "each is read once"
 
 
-def test_a_folder_that_changes_while_it_is_read_is_read_again(loading: Callable[..., Path]) -> None:
-    def change(folder: Path, name: str = "README.md", times: int = 99) -> None:
-        if len(Loading.calls) <= times:
-            (folder / name).write_text("x" * len(Loading.calls))
-            if times == 2:
-                raise RuntimeError("half a file")
-
-    for act, calls in (
-        (lambda folder: change(folder, times=1), 2),
-        (lambda folder: change(folder, times=2), 3),
-        (lambda folder: change(folder, ".DS_Store"), 1),
-    ):
-        Loading.calls.clear()
-        assert reviewgen.load(loading(act)) and len(Loading.calls) == calls
-    Loading.calls.clear()
-    assert "was changed by another process" in refusal(loading(change)) and len(Loading.calls) == 10
-
-
-def test_a_replacement_that_was_cut_off_is_finished(model_folder: Callable[[str], Path], tmp_path: Path) -> None:
+def test_a_replacement_that_was_cut_off_is_said(model_folder: Callable[[str], Path], tmp_path: Path) -> None:
     """A process that was killed between its two renames: the old folder is aside, and the new one has no name yet."""
-    for name, preset in (("new", "ngram-char"), ("old", "gru-char")):
-        shutil.copytree(model_folder(preset), tmp_path / ".m-abcdefgh" / name)
-    (tmp_path / ".m-abcdefgh" / "reviewgen.lock").touch()
-    assert reviewgen.load(tmp_path / "m").preset == "ngram-char"
-    assert [path.name for path in tmp_path.iterdir()] == ["m"]
+    for name, preset in ((".m.old", "gru-char"), (".m-abcdefgh/new", "ngram-char")):
+        shutil.copytree(model_folder(preset), tmp_path / name)
+    message = refusal(tmp_path / "m")
+    assert "was cut off" in message and ".m.old" in message and ".m-abcdefgh/new" in message
+    with pytest.raises(OutputExists, match="was cut off"):
+        letters().save_pretrained(tmp_path / "m", overwrite=True)
+    assert reviewgen.load(tmp_path / ".m.old") and reviewgen.load(tmp_path / ".m-abcdefgh" / "new")

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 import reviewgen
-from reviewgen.storage import find_same_names
 from tests.support.windows_rules import environment
 
 SCRIPT = """if True:  # it has no ``if __name__ == "__main__"``: the workers must not run it again
@@ -88,8 +87,3 @@ def test_training_saving_and_generating_under_the_rules_of_windows(tmp_path: Pat
     expected = ["m", "ngram", "r.jsonl", "reviews.csv", "runs", "scores.jsonl", "store", "t.jsonl"]
     assert files == expected  # and nothing half-written
     assert reviewgen.load(tmp_path / "work" / "m").generate("the ", seed=1, max_new_tokens=20)[0] == text  # as elsewhere
-
-
-def test_names_that_differ_only_in_case_are_one_file() -> None:
-    assert find_same_names(["a.json", "b.json", "A.json"]) in (("a.json", "A.json"), ("A.json", "a.json"))
-    assert find_same_names(["a.json", "b.json"]) is None

@@ -9,9 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from reviewgen.bundle import Bundle, Weights
 from reviewgen.config import GenerationConfig
-from reviewgen.model import ReviewModel
+from reviewgen.model import Bundle, ReviewModel, Weights
 from reviewgen.registry import Plugin
 
 TEXTS = [

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from reviewgen.bundle import Bundle
 from reviewgen.export import pack
+from reviewgen.model import Bundle
 from reviewgen.registry import find_web_stepper, find_web_tokenizer
 from reviewgen.web import static_files
 from tests.support.node import run_node

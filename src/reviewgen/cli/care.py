@@ -27,8 +27,8 @@ def care(model: str | None, accept: bool, as_json: bool) -> None:
 
 
 def _accept(model: str | None) -> list[str]:
-    from reviewgen.bundle.write import accept_changes
     from reviewgen.hub.download import locate
+    from reviewgen.model.write import accept_changes
 
     if model is None:
         raise ConfigError("Give the saved model whose changes are accepted: reviewgen doctor ./my-model --accept.")
@@ -43,7 +43,7 @@ def _accept(model: str | None) -> list[str]:
 
 def _check(model: str) -> list[str]:
     from reviewgen.api import load
-    from reviewgen.bundle.layout import MANIFEST
+    from reviewgen.model.layout import MANIFEST
 
     bundle = load(model).bundle
     return sorted(bundle.digests) if bundle.folder is not None and (bundle.folder / MANIFEST).exists() else []

@@ -134,8 +134,8 @@ def _report_finished(finished: AlreadyTrained, out: Path, *, as_json: bool) -> N
 
     note(str(finished))
     if as_json and process_state().is_main_process:
-        from reviewgen.bundle.layout import TRAINING
         from reviewgen.config import MAX_RECORD, read_json
+        from reviewgen.model.layout import TRAINING
 
         training = read_json(out / TRAINING, MAX_RECORD)
         print_json(training | (training["held_out"] or {}) | {"out": str(out)})

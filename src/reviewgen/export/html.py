@@ -5,11 +5,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from reviewgen.bundle import Bundle
 from reviewgen.config import MAX_RECORD, check_flags, check_list, check_text, read_text, to_dict
 from reviewgen.errors import ConfigError, UnknownPlugin
 from reviewgen.export.packing import pack
-from reviewgen.model import ReviewModel
+from reviewgen.model import Bundle, ReviewModel
 from reviewgen.pages import refuse_page, save_page
 from reviewgen.registry import find_web_stepper, find_web_tokenizer, name_of, name_of_saved
 from reviewgen.storage import to_path

@@ -11,8 +11,7 @@ from reviewgen.export.tokenizer_files import MODULE, find_script
 from reviewgen.version import __version__
 
 if TYPE_CHECKING:
-    from reviewgen.bundle import Bundle
-    from reviewgen.model import ReviewModel
+    from reviewgen.model import Bundle, ReviewModel
 
 _ARRAYS = {  # of JavaScript, by the name of the type in onnxruntime-web
     "float32": "Float32Array",

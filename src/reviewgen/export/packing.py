@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 
 from reviewgen.blending.model import Blend
-from reviewgen.bundle import Bundle
-from reviewgen.bundle.tokenizer_files import save_tokenizer
 from reviewgen.config import to_dict
 from reviewgen.errors import BundleError, ConfigError, quoted
 from reviewgen.hub.card import brief_facts
+from reviewgen.model import Bundle
+from reviewgen.model.write import save_tokenizer
 from reviewgen.protocols import CountTrained
 from reviewgen.storage import temporary_folder
 from reviewgen.web import PackedModel

@@ -7,10 +7,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from reviewgen.bundle import Bundle
-from reviewgen.bundle.tokenizer_files import save_tokenizer
 from reviewgen.config import MAX_RECORD, read_text, to_dict
 from reviewgen.export.folders import write_json, write_text
+from reviewgen.model import Bundle
+from reviewgen.model.write import save_tokenizer
 from reviewgen.protocols import SupportsTokenizerJson
 from reviewgen.registry import find_web_tokenizer, name_of
 from reviewgen.storage import temporary_folder

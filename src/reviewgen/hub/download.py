@@ -9,11 +9,11 @@ import math
 from pathlib import Path
 from typing import Any, NamedTuple, TypedDict, Unpack
 
-from reviewgen.bundle import read_bundle
-from reviewgen.bundle.layout import CONFIG, files_of
 from reviewgen.config import read_json
 from reviewgen.errors import BundleError, ConfigError, HubError, SourceError, quoted
 from reviewgen.hub_client import check_token, plain_errors, shorten
+from reviewgen.model import read_bundle
+from reviewgen.model.layout import CONFIG, files_of
 from reviewgen.names import HubSource, PresetSource, find_revision, parse_hub_id, parse_source
 from reviewgen.registry import find_preset, find_weights, preset_names
 from reviewgen.storage import check_output, to_path
@@ -149,7 +149,7 @@ def pull(repo_id: str, *, out: Path | None = None, accept_changes: bool = False,
         HubError, BundleError, UnknownPlugin: As ``reviewgen.load``.
         OutputExists, StorageError: ``out`` exists already, or cannot be written.
     """
-    from reviewgen.bundle.write import copy_bundle  # torch
+    from reviewgen.model.write import copy_bundle  # torch
 
     source = parse_repository(repo_id, None)
     if accept_changes and out is None:

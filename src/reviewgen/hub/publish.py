@@ -13,11 +13,6 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
-from reviewgen.bundle import Bundle, read_bundle
-from reviewgen.bundle.layout import CARD, CONFIG, CURVE, MANIFEST, NOVELTY, OPTIONAL_FILES, TRAINING, files_of
-from reviewgen.bundle.manifest import write_manifest
-from reviewgen.bundle.read import read_training
-from reviewgen.bundle.write import copy_bundle, write_bundle
 from reviewgen.config import MAX_RECORD, read_json, read_text
 from reviewgen.errors import BundleError, ConfigError, HubError, NotPublished, ReviewgenError, quoted, shortened, storage_errors
 from reviewgen.generation import Generator
@@ -25,6 +20,10 @@ from reviewgen.hub.card import check_metadata, is_written_by_hand, metadata_of, 
 from reviewgen.hub.download import megabytes, parse_repository
 from reviewgen.hub.scan import check_kinds, generate_texts, refuse, scan
 from reviewgen.hub_client import check_token, plain_errors
+from reviewgen.model import Bundle, read_bundle
+from reviewgen.model.layout import CARD, CONFIG, CURVE, MANIFEST, NOVELTY, OPTIONAL_FILES, TRAINING, files_of, write_manifest
+from reviewgen.model.read import read_training
+from reviewgen.model.write import copy_bundle, write_bundle
 from reviewgen.names import HubSource
 from reviewgen.pictures import draw_curves, find_curves, refuse_plot, save_figure
 from reviewgen.storage import temporary_folder

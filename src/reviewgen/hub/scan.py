@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from reviewgen.bundle import Bundle
 from reviewgen.config import GenerationConfig, check_list
 from reviewgen.errors import ConfigError, NotPublished, did_you_mean, quoted
 from reviewgen.generation import Generator, Request, Speller
+from reviewgen.model import Bundle
 
 _URL = (
     r"(?:https?|ftp)://[^\s\"'<>)]+|www\.[\w-]+\.[^\s\"'<>)]+"

@@ -4,16 +4,15 @@ What only evaluating, saving and publishing need is imported there: a model that
 stepper that needs none.
 """
 
-import inspect
 import re
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Unpack, cast, overload
+from pkgutil import resolve_name
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, cast, overload
 
-from reviewgen.bundle import Bundle, read_bundle
 from reviewgen.conditions import Conditions
 from reviewgen.config import (
     EvaluateOptions,
@@ -28,10 +27,11 @@ from reviewgen.generation import GenerateOptions, Generation, Generator, NextTok
 from reviewgen.generation.generator import require_index
 from reviewgen.generation.hooks import make_hooks
 from reviewgen.generation.processors import as_list, make_processors
-from reviewgen.hub.download import HubOptions, locate, parse_repository
+from reviewgen.model.layout import Bundle
+from reviewgen.model.read import read_bundle
 from reviewgen.novelty import Novelty
 from reviewgen.protocols import Tokenizer
-from reviewgen.storage import to_path
+from reviewgen.storage import temporary_folder, to_path
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelCard
@@ -39,14 +39,21 @@ if TYPE_CHECKING:
     from reviewgen.evaluation import Evaluation, Score
     from reviewgen.protocols import LanguageModel
 
+_LOCATE, _PARSE = "reviewgen.hub.download:locate", "reviewgen.hub.download:parse_repository"
+_PUBLISH, _MAKE_CARD = "reviewgen.hub.publish:publish", "reviewgen.hub.publish:make_card"
+"""What the Hub does for a model. It stands above this room, whose folders it reads and writes, so it is found by name."""
 
-class LoadOptions(HubOptions, total=False):
-    """The keywords of ``reviewgen.load``, which documents them."""
+
+class LoadOptions(TypedDict, total=False):
+    """The keywords of ``reviewgen.load``, which documents them; the last four are those of huggingface_hub."""
 
     weight_bits: int
     revision: str | None
     accept_changes: bool
-    bits: int  # the former name of weight_bits
+    token: str | bool | None
+    cache_dir: str | Path | None
+    local_files_only: bool
+    force_download: bool
 
 
 class ReviewModel:
@@ -57,75 +64,75 @@ class ReviewModel:
     """
 
     def __init__(self, bundle: Bundle) -> None:
-        self._bundle = bundle
+        self.bundle = bundle
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **options: Unpack[LoadOptions]) -> "ReviewModel":
         """Load a trained model: ``reviewgen.load``, which documents the arguments, under huggingface_hub's name."""
-        weight_bits = _weight_bits(options)
-        hub_options = cast(HubOptions, {name: value for name, value in options.items() if name in HubOptions.__annotations__})
-        location = locate(pretrained_model_name_or_path, options.get("revision"), **hub_options)
-        accept_changes = options.get("accept_changes", False)
-        if not isinstance(accept_changes, bool):
-            raise ConfigError(f"accept_changes must be True or False; got {ascii(accept_changes)[:60]}.")
-        is_local = not location.is_downloaded
-        bundle = read_bundle(location.folder, weight_bits, strict=is_local, accept_changes=accept_changes)
+        refuse_unknown_options(options, LoadOptions, "load")
+        hub_options: dict[str, Any] = {**options}
+        weight_bits, accept_changes = hub_options.pop("weight_bits", 32), hub_options.pop("accept_changes", False)
+        check_flags(accept_changes=accept_changes)
+        if not isinstance(weight_bits, int) or weight_bits not in (32, 16, 8):
+            raise ConfigError(f"weight_bits must be 32, 16 or 8; got {quoted(weight_bits)}.")
+        location = resolve_name(_LOCATE)(pretrained_model_name_or_path, **hub_options)
+        bundle = read_bundle(location.folder, weight_bits, strict=not location.is_downloaded, accept_changes=accept_changes)
         bundle.source = location.name
         return cls(bundle)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the model as the files of its saved folder, which are read as strictly as those of any folder."""
+        from reviewgen.model.write import write_bundle
+
+        with temporary_folder() as folder:
+            write_bundle(self.bundle, folder / "model")
+            files = {file.name: file.read_bytes() for file in (folder / "model").iterdir()}
+        return _unpickle, (files, self.weight_bits, self.bundle.source)
 
     @property
     def model(self) -> "LanguageModel":
         """The language model. Its weights may be changed, so ``digest`` is None once it was accessed."""
-        return self._bundle.weights.expose()
+        return self.bundle.weights.expose()
 
     @property
     def tokenizer(self) -> Tokenizer:
         """The tokenizer."""
-        return self._bundle.tokenizer
-
-    @property
-    def bundle(self) -> Bundle:
-        """Everything that is saved: model, tokenizer, the plugins of both, and the record of the training."""
-        return self._bundle
+        return self.bundle.tokenizer
 
     @property
     def preset(self) -> str:
         """The name of the preset that it was trained from."""
-        return self._bundle.preset
+        return self.bundle.preset
 
     @property
     def tokenizer_name(self) -> str:
         """The name of the tokenizer's plugin, as in "word"."""
-        return self._bundle.tokenizer_plugin.name
+        return self.bundle.tokenizer_plugin.name
 
     @property
     def conditions(self) -> Conditions:
         """The conditions that it was trained with, and their ids; empty for a model without conditions."""
-        return self._bundle.conditions or Conditions(first_id=self.tokenizer.vocab_size)
+        return self.bundle.conditions or Conditions(first_id=self.tokenizer.vocab_size)
 
     @property
     def generation_config(self) -> GenerationConfig:
         """The generation defaults that were saved with the model."""
-        return self._bundle.generation
+        return self.bundle.generation
 
     @property
     def digest(self) -> str | None:
         """SHA-256 of the saved files that generated texts depend on; None if unsaved, or once ``model`` was accessed."""
-        return None if self._bundle.weights.is_exposed else self._digest
-
-    @cached_property
-    def _digest(self) -> str | None:
-        return self._bundle.digest()
+        return None if self.bundle.weights.is_exposed else self.bundle.digest()
 
     @property
     def weight_bits(self) -> int:
         """The bits of a weight during generation; see ``reviewgen.load``."""
-        return self._bundle.weights.weight_bits
+        return self.bundle.weights.weight_bits
 
     @property
     def device(self) -> str:
         """The device that generates and scores, as PyTorch names it; see ``to``."""
-        return self._bundle.weights.device
+        return self.bundle.weights.device
 
     def to(self, device: Any) -> "ReviewModel":
         """Let a device generate and score, and return the model, as torch's ``Module.to`` does.
@@ -142,27 +149,22 @@ class ReviewModel:
             ConfigError: The device is not available, or the model cannot be moved to it.
         """
         name = str(device)
-        self._bundle.weights.to("cpu" if re.fullmatch(r"cpu(:\d+)?", name) else name)
+        self.bundle.weights.to("cpu" if re.fullmatch(r"cpu(:\d+)?", name) else name)
         return self
-
-    @property
-    def bits(self) -> int:
-        """The former name of ``weight_bits``."""
-        return self.weight_bits
 
     @property
     def training(self) -> dict[str, Any]:
         """The record of the training: data, split, steps, hardware, seconds, metrics; JSON values."""
-        return self._bundle.training
+        return self.bundle.training
 
     def __repr__(self) -> str:
         return f"ReviewModel({self.preset!r}, vocab_size={self.tokenizer.vocab_size})"
 
     def _repr_html_(self) -> str:
         """Return the preset, the figures of its training and the learning curve, for notebooks."""
-        from reviewgen.model.summary import summarize  # Jinja2
+        from reviewgen.pages import render  # Jinja2
 
-        return summarize(self._bundle)
+        return render("model/review_model.html", preset=self.preset, facts=_facts(self.bundle), chart=_chart(self.bundle))
 
     @overload
     def generate(self, prompt: str | Sequence[str] = "", **options: Unpack[GenerateOptions]) -> list[str]: ...
@@ -291,7 +293,7 @@ class ReviewModel:
         ``logits_processor`` is as in ``generate``, but saved ones are left out if it is not given. Raises as ``next_tokens``, and
         PluginError if a logits processor is not installed, or cannot be made.
         """
-        stepper, prefix = self._bundle.weights.stepper(), self.conditions.encode({} if conditions is None else conditions)
+        stepper, prefix = self.bundle.weights.stepper(), self.conditions.encode({} if conditions is None else conditions)
         hooks = make_hooks(make_processors(as_list(logits_processor), self.tokenizer))
         return Walk(stepper, self.tokenizer, self._pieces, text, prefix, temperature=temperature, hooks=hooks, seed=seed)
 
@@ -318,7 +320,7 @@ class ReviewModel:
         refuse_unknown_options(options, EvaluateOptions, "evaluate")
         trained, conditions = trained_on(self.training), self.conditions
         documents = read_documents(source, self.tokenizer, trained, conditions=conditions, **options)
-        weights = self._bundle.weights
+        weights = self.bundle.weights
         return evaluate_documents(
             weights.model_on_device, documents, self.tokenizer.vocab_size, weights.device, given=len(conditions)
         )
@@ -332,7 +334,7 @@ class ReviewModel:
         """
         if not isinstance(text, str):
             raise ConfigError(f"The text must be a string; got {type(text).__name__}.")
-        return require_index(self._bundle.index).examine(self.tokenizer.encode(text), self.tokenizer.decode)
+        return require_index(self.bundle.index).examine(self.tokenizer.encode(text), self.tokenizer.decode)
 
     def score(self, text: str, given: str = "", *, conditions: Mapping[str, Any] | None = None) -> "Score":
         """Return the negative log2 probability of a text in bits: in all, per character and per token.
@@ -349,7 +351,7 @@ class ReviewModel:
         """
         from reviewgen.evaluation import score_text
 
-        prefix, weights = self.conditions.encode({} if conditions is None else conditions), self._bundle.weights
+        prefix, weights = self.conditions.encode({} if conditions is None else conditions), self.bundle.weights
         return score_text(weights.model_on_device, self.tokenizer, text, prefix, given, weights.device)
 
     def save_pretrained(
@@ -379,19 +381,15 @@ class ReviewModel:
             ConfigError: The dtype is unknown, the model is not a network, or an argument is unknown.
             NotPublished, HubError, SourceError: As ``push_to_hub``; of these only the last is raised before it is saved.
         """
-        from reviewgen.bundle.write import write_bundle
+        from reviewgen.model.write import write_bundle
 
         check_flags(overwrite=overwrite, push_to_hub=push_to_hub)
         if not push_to_hub and (repo_id is not None or push_to_hub_kwargs):
             names = [*([] if repo_id is None else ["repo_id"]), *push_to_hub_kwargs]
             raise ConfigError(f"{', '.join(names)} needs push_to_hub=True.")
-        if push_to_hub and repo_id is None:
-            raise ConfigError("To publish a model give its repository: repo_id='owner/name'.")
-        if unknown := sorted(push_to_hub_kwargs.keys() - inspect.signature(self.push_to_hub).parameters.keys()):
-            raise ConfigError(f"{quoted(unknown[0])} is not an argument of save_pretrained or push_to_hub.")
         if push_to_hub:
-            parse_repository(str(repo_id), push_to_hub_kwargs.get("revision"))
-        write_bundle(self._bundle, to_path("save_directory", save_directory), overwrite=overwrite, dtype=dtype)
+            resolve_name(_PARSE)(repo_id, push_to_hub_kwargs.get("revision"))
+        write_bundle(self.bundle, to_path("save_directory", save_directory), overwrite=overwrite, dtype=dtype)
         return self.push_to_hub(str(repo_id), dtype=dtype, **push_to_hub_kwargs) if push_to_hub else None
 
     def save_generation_config(self, save_directory: str | Path, **settings: Unpack[GenerationSettings]) -> None:
@@ -410,15 +408,14 @@ class ReviewModel:
             OutputExists: ``save_directory`` is another folder.
             StorageError: The disk is full, or the folder cannot be written.
         """
-        from reviewgen.bundle.write import save_defaults
+        from reviewgen.model.write import save_defaults
 
-        save_defaults(
-            self._bundle, to_path("save_directory", save_directory), self._request("", cast(GenerateOptions, settings)).config
-        )
+        config = self._request("", cast(GenerateOptions, settings)).config
+        save_defaults(self.bundle, to_path("save_directory", save_directory), config)
 
     def is_saved_in(self, folder: str | Path) -> bool:
         """Return whether this is the folder that the model was loaded from."""
-        own, other = self._bundle.folder, to_path("folder", folder)
+        own, other = self.bundle.folder, to_path("folder", folder)
         return own is not None and own.exists() and other.exists() and own.samefile(other)
 
     def generate_model_card(
@@ -442,11 +439,9 @@ class ReviewModel:
         """
         from huggingface_hub import ModelCard
 
-        from reviewgen.hub.publish import make_card
-
         check_text("source", source, optional=True)
         metadata = {"license": license, "language": language, "datasets": datasets, "tags": tags}
-        return ModelCard(make_card(self._bundle, self.generator, source=source, **metadata))
+        return ModelCard(resolve_name(_MAKE_CARD)(self.bundle, self.generator, source=source, **metadata))
 
     def push_to_hub(
         self,
@@ -499,25 +494,9 @@ class ReviewModel:
             BundleError: The folder from which the model was loaded is gone or damaged.
             StorageError: There is no disk space for a copy.
         """
-        from reviewgen.hub.publish import publish
-
-        return publish(
-            self._bundle,
-            repo_id,
-            commit_message=commit_message,
-            private=private,
-            token=token,
-            revision=revision,
-            create_pr=create_pr,
-            allow_patterns=allow_patterns,
-            ignore_patterns=ignore_patterns,
-            delete_patterns=delete_patterns,
-            license=license,
-            model_card_kwargs=model_card_kwargs,
-            allow=allow,
-            copy_limit=copy_limit,
-            dtype=dtype,
-        )
+        options = {name: value for name, value in locals().items() if name not in ("self", "repo_id")}
+        url: str = resolve_name(_PUBLISH)(self.bundle, repo_id, **options)
+        return url
 
     @property
     def generator(self) -> Generator:
@@ -527,10 +506,10 @@ class ReviewModel:
             GenerationError: The weights were set to NaN or infinity.
         """
         try:
-            stepper = self._bundle.weights.stepper()
+            stepper = self.bundle.weights.stepper()
         except BundleError as error:
             raise GenerationError(str(error)) from None
-        bundle = self._bundle
+        bundle = self.bundle
         return Generator(
             stepper,
             self.tokenizer,
@@ -543,7 +522,7 @@ class ReviewModel:
 
     @cached_property
     def _speller(self) -> Speller:
-        return Speller(self.tokenizer, self._bundle.lexicon)
+        return Speller(self.tokenizer, self.bundle.lexicon)
 
     @cached_property
     def _pieces(self) -> Pieces:
@@ -555,7 +534,7 @@ class ReviewModel:
 
     def _scorer(self) -> Callable[[list[int], int], list[float]]:
         """Return the function that scores the texts of a generator; it loads torch when it is called."""
-        weights = self._bundle.weights
+        weights = self.bundle.weights
         device, on_device = weights.device, None if weights.device == "cpu" else weights.model_on_device
 
         def score(ids: list[int], given: int) -> list[float]:
@@ -576,16 +555,46 @@ def check_model(name: str, value: Any) -> None:
         raise ConfigError(f"{name} must be a trained model, as reviewgen.load returns it; got {quoted(value)}.")
 
 
-def _weight_bits(options: LoadOptions) -> int:
-    """Return ``weight_bits``, or ``bits``, its former name, of the keywords of ``load``.
+def _unpickle(files: Mapping[str, bytes], weight_bits: int, source: str | None) -> ReviewModel:
+    with temporary_folder() as folder:
+        for name, content in files.items():
+            (folder / name).write_bytes(content)
+        bundle = read_bundle(folder, weight_bits)
+    bundle.folder, bundle.digests, bundle.source = None, {}, source
+    return ReviewModel(bundle)
 
-    Raises:
-        ConfigError: A keyword is unknown, or the bits are not 32, 16 or 8, or were given twice.
-    """
-    refuse_unknown_options(options, LoadOptions, "load", hidden=["bits"])
-    if "bits" in options and "weight_bits" in options:
-        raise ConfigError("bits is the former name of weight_bits: give weight_bits only.")
-    weight_bits = options.get("weight_bits", options.get("bits", 32))
-    if not isinstance(weight_bits, int) or weight_bits not in (32, 16, 8):
-        raise ConfigError(f"weight_bits must be 32, 16 or 8; got {quoted(weight_bits)}.")
-    return weight_bits
+
+def _facts(bundle: Bundle) -> dict[str, str]:
+    """Return the known facts of a notebook's summary by their names."""
+    from reviewgen.pages.numbers import decimal, duration, percent, thousands
+
+    training = bundle.training
+    held_out, novelty, data, verdict = (training.get(name) or {} for name in ("held_out", "novelty", "data", "verdict"))
+    facts = {
+        "held-out text": _with(held_out.get("bits_per_character"), lambda bits: f"{decimal(bits)} bits per character"),
+        "copy rate": _with(novelty.get("copy_rate"), lambda rate: f"{percent(rate)} of its texts"),
+        "vocabulary": f"{thousands(bundle.tokenizer.vocab_size)} tokens ({bundle.tokenizer_plugin.name})",
+        "conditions": ", ".join(each.name for each in bundle.conditions or ()),
+        "trained on": str(data.get("source") or ""),
+        "trained for": _with(training.get("seconds"), duration),
+        "verdict": str(verdict.get("words") or ""),
+    }
+    return {name: value for name, value in facts.items() if value}
+
+
+def _with(value: Any, write: Callable[[float], str]) -> str:
+    return write(value) if isinstance(value, int | float) else ""
+
+
+def _chart(bundle: Bundle) -> Any:
+    """Return the learning curve of a notebook's summary, without matplotlib; None for a model that was not trained by steps."""
+    from reviewgen.pictures import find_curves
+    from reviewgen.pictures.inline import draw_inline
+
+    try:
+        run = find_curves(bundle.training, bundle.preset)
+    except BundleError:
+        return None
+    runs = {part.preset: part for part in (*run.parts, run)} if run.parts else {run.preset: run}
+    evaluations = {name: each.evaluations for name, each in runs.items()}
+    return draw_inline(evaluations, {name: each.curve for name, each in runs.items()}, "Bits per character")

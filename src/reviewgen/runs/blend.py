@@ -14,13 +14,12 @@ import torch
 from reviewgen.blending.gate import features_of, fit_gate, gated_weights
 from reviewgen.blending.model import Blend, EntropyModel
 from reviewgen.blending.weights import check_weights, fit_weights, mix_scores
-from reviewgen.bundle import Bundle, Weights
 from reviewgen.config import EvaluateOptions, GenerationConfig, refuse_unknown_options, to_dict
 from reviewgen.data import digest_tokenizer, read_documents, trained_on
 from reviewgen.errors import ConfigError, NotADistribution, quoted
 from reviewgen.evaluation import Document, score_tokens
 from reviewgen.hub.card import write_card
-from reviewgen.model import ReviewModel
+from reviewgen.model import Bundle, ReviewModel, Weights
 from reviewgen.protocols import LanguageModel, SupportsScore
 from reviewgen.registry import find_model
 from reviewgen.runs.record import novelty_facts, part_facts

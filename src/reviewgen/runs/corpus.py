@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Unpack
 
-from reviewgen.bundle import check_tokenizer_files, fingerprint
 from reviewgen.conditions import Conditions, fit_conditions
 from reviewgen.config import refuse_unknown_options, to_dict
 from reviewgen.data import (
@@ -34,6 +33,7 @@ from reviewgen.data import (
 )
 from reviewgen.errors import ConfigError, DataError, quoted
 from reviewgen.lexicon import Lexicon, build_lexicon, token_symbols
+from reviewgen.model import check_tokenizer_files, fingerprint
 from reviewgen.novelty import Index, build_index, read_index
 from reviewgen.processes import all_processes, process_state
 from reviewgen.protocols import Tokenizer

@@ -11,8 +11,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from reviewgen.bundle import Bundle
-from reviewgen.bundle.write import write_or_rescue
 from reviewgen.errors import (
     AlreadyTrained,
     CheckpointError,
@@ -21,6 +19,8 @@ from reviewgen.errors import (
     TrainingError,
     storage_errors,
 )
+from reviewgen.model import Bundle
+from reviewgen.model.write import write_or_rescue
 from reviewgen.processes import all_processes, resumes_by_itself
 from reviewgen.runs.plan import SETTINGS, TrainingPlan, read_training
 from reviewgen.storage import Job, check_output

@@ -16,7 +16,6 @@ from safetensors.torch import load_file
 from torch import nn
 
 from reviewgen.blending.model import Blend
-from reviewgen.bundle.tensors import digest_of
 from reviewgen.config import (
     SMALLEST_VOCABULARY,
     VOCABULARY_FIELDS,
@@ -32,6 +31,7 @@ from reviewgen.config import (
 from reviewgen.errors import BrokenPlugin, ConfigError, PluginError, first_line, quoted
 from reviewgen.generation.model_stepper import using_threads
 from reviewgen.model import ReviewModel
+from reviewgen.model.layout import digest_of
 from reviewgen.protocols import CountTrained, LanguageModel, SupportsInitialWeights, Tokenizer
 from reviewgen.registry import Plugin, find_model, find_preset, find_tokenizer, name_of, preset_names
 from reviewgen.storage import to_path

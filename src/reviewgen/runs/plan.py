@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from reviewgen.bundle.layout import TRAINING
 from reviewgen.config import MAX_RECORD, ReadingOptions, check_seed, from_dict, parse_duration, read_json, to_dict
 from reviewgen.data import DataConfig, StoreFolder, Texts, digest_tokenizer, find_store
 from reviewgen.errors import ConfigError, DataError, ReviewgenError, quoted
 from reviewgen.evaluation import find_metrics
+from reviewgen.model.layout import TRAINING
 from reviewgen.processes import resumes_by_itself
 from reviewgen.runs.parts import TrainingParts, resolve_parts
 from reviewgen.runs.tracking import check_tracker

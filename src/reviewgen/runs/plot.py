@@ -4,10 +4,10 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from reviewgen.bundle.read import read_training
 from reviewgen.config import check_flags, check_list, check_text
 from reviewgen.errors import ConfigError, did_you_mean, quoted
 from reviewgen.hub.download import locate
+from reviewgen.model.read import read_training
 from reviewgen.pictures import AXES, LearningCurves, draw_curves, find_curves, refuse_plot, save_figure
 from reviewgen.storage import to_path
 

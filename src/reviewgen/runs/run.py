@@ -15,7 +15,6 @@ from typing import Any, Unpack
 import torch
 
 from reviewgen.blending.model import Blend
-from reviewgen.bundle import Bundle, Weights
 from reviewgen.conditions import Conditions
 from reviewgen.config import refuse_unknown_options, to_dict
 from reviewgen.data import Corpus, TokenStore
@@ -24,7 +23,7 @@ from reviewgen.evaluation import Document, Evaluation, Metrics, finite, sample_d
 from reviewgen.generation.model_stepper import using_threads
 from reviewgen.hub.card import file_name, write_card
 from reviewgen.interrupts import uninterrupted
-from reviewgen.model import ReviewModel
+from reviewgen.model import Bundle, ReviewModel, Weights
 from reviewgen.processes import all_processes, process_state
 from reviewgen.protocols import LanguageModel, Tokenizer
 from reviewgen.runs.blend import fit_mixture, make_bundle

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from reviewgen.bundle.layout import OPTIONAL_FILES, OWN_FILES, TOLERATED, files_of
 from reviewgen.errors import BundleError
+from reviewgen.model.layout import OPTIONAL_FILES, OWN_FILES, TOLERATED, files_of
 from reviewgen.storage import temporary_folder
 
 __all__ = ["FILE_LAWS", "file_names", "no_subfolders", "own_folder", "plain_data"]

@@ -1,4 +1,4 @@
-"""Builds the torch model of a saved folder from its class, config and tensors. Needs torch."""
+"""The torch model of a saved folder: built from its class, config and tensors. Needs torch."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,9 +8,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from reviewgen.bundle.layout import CONFIG, WEIGHTS
-from reviewgen.bundle.tensors import SavedTensors
-from reviewgen.errors import BundleError
+from reviewgen.errors import BundleError, first_line
+from reviewgen.model.layout import CONFIG, WEIGHTS
+from reviewgen.model.tensors import SavedTensors
 from reviewgen.protocols import LanguageModel, TensorSpec
 from reviewgen.protocols.migration import read_saved_config
 from reviewgen.registry import find_model
@@ -31,13 +31,9 @@ def read_model(saved: SavedTensors, name: str, settings: Mapping[str, Any], vers
     model_class, _ = find_model(name)
     config = read_saved_config(model_class.Config, settings, version)
     expected = _tensor_specs(model_class, config)
-    tensors = saved.load(expected, load_file)
-    return _build(model_class, config, {name: _own(tensor, expected[name][0]) for name, tensor in tensors.items()})
-
-
-def _own(tensor: Tensor, dtype: str) -> Tensor:
-    """Return a copy of a tensor of a mapped file, which ends the process if the file is cut off."""
-    return tensor.to(getattr(torch, dtype), copy=True)
+    mapped = saved.load(expected, load_file)  # of files that end the process if they are cut off, so they are copied
+    tensors = {key: tensor.to(getattr(torch, expected[key][0]), copy=True) for key, tensor in mapped.items()}
+    return _build(model_class, config, tensors)
 
 
 def build_model(name: str, config: Any, arrays: Mapping[str, np.ndarray]) -> LanguageModel:
@@ -46,8 +42,7 @@ def build_model(name: str, config: Any, arrays: Mapping[str, np.ndarray]) -> Lan
     Raises:
         BundleError: The model itself rejects them.
     """
-    model_class, _ = find_model(name)
-    return _build(model_class, config, {key: torch.from_numpy(array.copy()) for key, array in arrays.items()})
+    return _build(find_model(name)[0], config, {key: torch.from_numpy(array.copy()) for key, array in arrays.items()})
 
 
 def _build(model_class: Any, config: Any, tensors: Mapping[str, Tensor]) -> LanguageModel:
@@ -55,7 +50,7 @@ def _build(model_class: Any, config: Any, tensors: Mapping[str, Tensor]) -> Lang
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:  # torch's error for tensors that do not match
-        raise BundleError(f"{WEIGHTS} does not match the model: {_first_line(error)}") from None
+        raise BundleError(f"{WEIGHTS} does not match the model: {first_line(error)}") from None
     if isinstance(model, nn.Module):
         model.eval()
     return model
@@ -67,14 +62,9 @@ def _tensor_specs(model_class: Any, config: Any) -> dict[str, TensorSpec]:
         with torch.device("meta"):
             tensors: dict[str, Tensor] = model_class(config).state_dict()
     except (RuntimeError, OverflowError) as error:  # torch's error for sizes beyond 64 bits
-        raise BundleError(f"No model can be built from the config in {CONFIG}: {_first_line(error)}") from None
+        raise BundleError(f"No model can be built from the config in {CONFIG}: {first_line(error)}") from None
     is_module = issubclass(model_class, nn.Module)
     return {
         name: (str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape) if is_module else (None,) * tensor.dim())
         for name, tensor in tensors.items()
     }
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return " ".join(line.strip() for line in lines[:3])

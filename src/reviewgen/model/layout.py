@@ -1,0 +1,212 @@
+"""The layout of a saved folder: its file names, its content in memory, and ``manifest.json``, which finds later changes.
+
+    {"files": {"model.safetensors": {"sha256": "9f86...", "size": 3962162}, ...}}
+
+The manifest does not list the card, which users edit. It is not a signature: who can write the folder can write it, too.
+"""
+
+import hashlib
+import json
+import re
+import shlex
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from reviewgen.conditions import Conditions
+from reviewgen.config import GenerationConfig, dump_json, read_json
+from reviewgen.errors import BundleError
+from reviewgen.lexicon import Lexicon
+from reviewgen.model.weights import Weights
+from reviewgen.novelty import Index
+from reviewgen.protocols import Tokenizer
+from reviewgen.registry import Plugin
+from reviewgen.storage import atomic_file
+
+if TYPE_CHECKING:
+    from reviewgen.protocols import LanguageModel
+
+SCHEMA = 1
+CONFIG, WEIGHTS, GENERATION, TRAINING = "config.json", "model.safetensors", "generation_config.json", "training.json"
+NOVELTY, LEXICON, CARD, MANIFEST = "novelty.safetensors", "lexicon.safetensors", "README.md", "manifest.json"
+PARTS = "weights"  # in config.json of a blend without a file of its own: the presets whose installed weights it shares
+OWN_FILES = {CONFIG, WEIGHTS, GENERATION, TRAINING, CARD}
+OPTIONAL_FILES = {NOVELTY, LEXICON, MANIFEST}
+CURVE = "learning_curve.png"  # a picture in the card of a published model
+CLIENT_FILES = {".cache", ".git", ".gitignore"}
+"""What git and the Hub's client keep beside the files of a repository; read past, and never replaced."""
+
+TOLERATED = {".gitattributes", ".DS_Store", CURVE, f".{GENERATION}.new", f".{MANIFEST}.new"}  # by the Hub, by macOS, our own
+FileFacts = dict[str, str | int]  # the SHA-256 and the size of a file
+_FILE_NAME = re.compile(r"\w[\w.-]*")  # of a tokenizer file
+_WITHOUT_EFFECT = {GENERATION, TRAINING}  # on the texts; receipts have the generation settings
+_CODE_SUFFIXES = {".py", ".pyc", ".pkl", ".pickle", ".joblib", ".pt", ".pth", ".bin", ".so", ".dll", ".exe", ".sh"}
+
+
+@dataclass(kw_only=True)
+class Bundle:
+    """A trained model and everything that is saved with it.
+
+    Attributes:
+        preset: The preset that was trained, as in "lstm-word".
+        weights: The trained model.
+        tokenizer: The trained tokenizer.
+        model_plugin: The package that provides the model.
+        tokenizer_plugin: The package that provides the tokenizer.
+        tokenizer_config: The settings that the tokenizer was trained with.
+        generation: Default generation settings.
+        training: The record of the training run, as JSON values.
+        card: The model card, Markdown.
+        index: The novelty index of the training text.
+        lexicon: The words of the training text.
+        conditions: The conditions that the model was trained with.
+        folder: The saved folder that this was read from.
+        digests: The SHA-256 of each file of the saved folder, as it was read.
+        source: The source that the user loaded it from.
+    """
+
+    preset: str
+    weights: Weights
+    tokenizer: Tokenizer
+    model_plugin: Plugin
+    tokenizer_plugin: Plugin
+    tokenizer_config: Any
+    generation: GenerationConfig = field(default_factory=GenerationConfig)
+    training: dict[str, Any] = field(default_factory=dict)
+    card: str = ""
+    index: Index | None = None
+    lexicon: Lexicon | None = None
+    conditions: Conditions | None = None
+    folder: Path | None = None
+    digests: dict[str, str] = field(default_factory=dict)
+    source: str | None = None
+
+    @property
+    def model(self) -> "LanguageModel":
+        """The torch model, built on first use."""
+        return self.weights.model
+
+    def digest(self) -> str | None:
+        """Return the SHA-256 of the files that generated texts depend on; None for a model that was not read from a folder.
+
+        It is that of the files as they were read, whatever became of the folder since.
+        """
+        if self.folder is None:
+            return None
+        lines = (f"{name} {digest}\n" for name, digest in sorted(self.digests.items()) if name not in _WITHOUT_EFFECT)
+        return f"sha256:{hashlib.sha256(''.join(lines).encode()).hexdigest()}"
+
+
+def files_of(config: Any) -> set[str]:
+    """Return the names of all files that a saved model may have, as its config.json lists them.
+
+    Raises:
+        BundleError: A tokenizer file lies outside the folder, or its suffix is that of a program or a pickle, or it has the name
+            of another file, on Windows and macOS also if they differ in case only.
+    """
+    config = config if isinstance(config, Mapping) else {}
+    files = config["tokenizer"].get("files", []) if isinstance(config.get("tokenizer"), Mapping) else []
+    if not isinstance(files, list):
+        raise BundleError(f"{CONFIG} should list the tokenizer's files; got {ascii(files)[:80]}.")
+    if odd := [name for name in files if not (isinstance(name, str) and len(name) < 256 and _FILE_NAME.fullmatch(name))]:
+        raise BundleError(f"{CONFIG} lists tokenizer files outside its folder: {ascii(odd[0])[:80]}.")
+    if odd := [name for name in files if Path(name).suffix.lower() in _CODE_SUFFIXES]:
+        raise BundleError(f"{CONFIG} lists {odd[0]} as a tokenizer file; only plain data is read, no programs or pickles.")
+    used = Counter(name.casefold() for name in (*OWN_FILES, *OPTIONAL_FILES, *TOLERATED, *files))
+    if odd := [name for name in files if used[name.casefold()] > 1]:
+        raise BundleError(f"{CONFIG} lists {odd[0]} as a tokenizer file: it is one file on Windows and macOS with another one.")
+    return ({*OWN_FILES, *files} - ({WEIGHTS} if PARTS in config else set())) | OPTIONAL_FILES
+
+
+def fingerprint(training: Mapping[str, Any], tokenizer: str, tokenizer_settings: Mapping[str, Any]) -> str:
+    """Return a digest of the corpus and tokenizer that a novelty index was built from, so that each model reads only its own.
+
+    A model that was trained further has the tokenizer of its parent, so the parent's corpus counts too. The settings are those of
+    ``config.json``, so that a folder stays readable when its tokenizer gets another setting.
+    """
+    data, parent = training.get("data", {}), training.get("parent")
+    facts = [data.get("fingerprint") if isinstance(data, Mapping) else None, tokenizer, dict(tokenizer_settings)]
+    if isinstance(parent, Mapping):
+        facts.append(fingerprint(parent, tokenizer, tokenizer_settings))
+    return hashlib.blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
+def digest_of(file: Path) -> str:
+    """Return the SHA-256 of a file."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def digest_files(folder: Path, names: Iterable[str]) -> dict[str, FileFacts]:
+    """Return what a manifest says of the files of a folder; files that do not exist are left out."""
+    files = [folder / name for name in sorted({*names} - {CARD, MANIFEST})]
+    return {file.name: {"sha256": digest_of(file), "size": file.stat().st_size} for file in files if file.is_file()}
+
+
+def write_manifest(folder: Path, names: Collection[str] | None = None) -> None:
+    """Write the manifest of a folder as it is now; ``names`` are the files to list, by default all that its config.json names.
+
+    Raises:
+        OSError: The operating system refused a step.
+    """
+    names = files_of(read_json(folder / CONFIG)) if names is None else names
+    with atomic_file(folder / MANIFEST) as new:
+        new.write_bytes(dump_json({"files": digest_files(folder, names)}))
+
+
+def read_manifest(folder: Path, names: Collection[str]) -> dict[str, FileFacts] | None:
+    """Return what the files of a folder were when it was saved; None if it has no manifest.
+
+    Args:
+        folder: The folder.
+        names: The names that a manifest may list.
+
+    Raises:
+        BundleError: The manifest is damaged.
+    """
+    file = folder / MANIFEST
+    if not file.exists():
+        return None
+    try:
+        files: Any = read_json(file)["files"]
+    except (ValueError, LookupError, TypeError):
+        files = None
+    if not isinstance(files, dict) or not files.keys() <= {*names} - {CARD, MANIFEST}:
+        raise BundleError(f"{file} is damaged: it should have the SHA-256 and the size of each file. {_what_to_do(folder)}")
+    return files
+
+
+def find_changes(before: Mapping[str, FileFacts], now: Mapping[str, FileFacts]) -> list[str]:
+    """Return the names of the files that have changed, are missing, or were added."""
+    return [name for name in sorted(before.keys() | now.keys()) if before.get(name) != now.get(name)]
+
+
+def compare(folder: Path, saved: Mapping[str, FileFacts], present: Mapping[str, FileFacts], *, is_local: bool = True) -> None:
+    """Raise if files are not as they were saved.
+
+    Args:
+        folder: The folder, for the message.
+        saved: The files of its manifest.
+        present: The files as they are now.
+        is_local: Whether the user can change the folder; false for the cache of the Hub.
+
+    Raises:
+        BundleError: A file has changed, is missing, or was added.
+    """
+    if not (changed := find_changes(saved, present)):
+        return
+    first = changed[0]
+    problem = "has changed since the model was saved"
+    if first not in present or first not in saved:
+        problem = "is missing, but was saved with the model" if first in saved else "was not saved with the model"
+    also = f" Changed as well: {', '.join(changed[1:])}." if changed[1:] else ""
+    raise BundleError(f"{first} of {folder} {problem}.{also} {_what_to_do(folder, is_local)}")
+
+
+def _what_to_do(folder: Path, is_local: bool = True) -> str:
+    path = str(folder) if folder.is_absolute() or folder.parts[:1] == ("..",) else f"./{folder}"  # what the command takes
+    pull = "reviewgen pull OWNER/NAME --out ./my-model --accept-changes"
+    command = f"reviewgen doctor {shlex.quote(path)} --accept" if is_local else pull
+    return f"Restore it, or take the change: {command}, or load(..., accept_changes=True)."

@@ -1,0 +1,256 @@
+"""Reads a saved folder, strictly: names, shapes and dtypes are checked before any memory is allocated for them."""
+
+import contextlib
+import errno
+from collections.abc import Iterator, Mapping, Set
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from reviewgen.conditions import Conditions
+from reviewgen.config import MAX_RECORD, MAX_SETTINGS, read_json, read_saved_generation, read_text
+from reviewgen.errors import (
+    BundleError,
+    ConfigError,
+    ReviewgenError,
+    SourceError,
+    StorageError,
+    UnknownPlugin,
+    first_line,
+    printable,
+    quoted,
+)
+from reviewgen.lexicon import read_lexicon
+from reviewgen.model import layout
+from reviewgen.model.layout import Bundle
+from reviewgen.model.tensors import SavedTensors
+from reviewgen.model.weights import Weights
+from reviewgen.names import is_plugin_name, parse_preset
+from reviewgen.novelty import read_index
+from reviewgen.protocols.migration import read_saved_config
+from reviewgen.registry import describe_plugin, find_stepper, find_tokenizer, name_of_saved
+from reviewgen.storage import interrupted
+from reviewgen.version import __version__
+
+_PLUGIN = {"name": str, "distribution": str, "version": str, "config": dict}
+_TOKENIZER = _PLUGIN | {"files": list}
+_CONFIG = {"schema": int, "library": str, "library_version": str, "preset": str, "model": _PLUGIN, "tokenizer": _TOKENIZER}
+_METRIC = {"unit": str, "lower_is_better": bool | None, "generated": int | float | None, "held_out": int | float | None}
+_OBJECTS = ("data", "config", "held_out", "novelty", "metrics", "verdict", "parent")  # of training.json
+_FIGURES = (("held_out", "bits_per_character"), ("novelty", "copy_rate"), ("novelty", "token_copy_rate"))
+_MAX_PRESET = 200  # characters
+_MAX_FIGURE = 1_000_000  # of bits per character, and of shares
+
+
+def read_bundle(folder: Path, weight_bits: int = 32, *, strict: bool = True, accept_changes: bool = False) -> Bundle:
+    """Read a saved folder.
+
+    Args:
+        folder: The saved folder.
+        weight_bits: The precision of the weights in generation: 32, 16 or 8 bits.
+        strict: Whether unknown files are an error. False for a folder of the Hub's cache, where other programs may put files.
+        accept_changes: Whether to read files that are not as they were saved.
+
+    Raises:
+        BundleError: The folder is missing, damaged, truncated, not a saved model or of an unknown schema, or a file has changed
+            since it was saved.
+        UnknownPlugin: Its model or tokenizer is not installed; the message names the package to install, or what to register.
+    """
+    with _reading(folder):
+        config = _read_config(folder)
+        names = layout.files_of(config)
+        _check_files(folder, names, strict)
+        present, manifest = layout.digest_files(folder, names), None if accept_changes else layout.read_manifest(folder, names)
+        bundle = _read_checked(folder, config, weight_bits)
+        if manifest is not None:  # last: what a reader finds wrong in a file says more
+            layout.compare(folder, manifest, present, is_local=strict)
+        bundle.digests = {name: str(facts["sha256"]) for name, facts in present.items()}
+        return bundle
+
+
+def read_training(folder: Path) -> dict[str, Any]:
+    """Read only the training record of a saved folder.
+
+    Raises:
+        BundleError: The folder is missing, damaged or not a saved model, or the record has changed since it was saved.
+    """
+    with _reading(folder):
+        training, name = _parse_training(folder), layout.TRAINING
+        saved = layout.read_manifest(folder, layout.files_of(_read_json(folder / layout.CONFIG)))
+        if saved is not None:  # last, as in ``read_bundle``
+            layout.compare(folder, {name: saved[name]} if name in saved else {}, layout.digest_files(folder, [name]))
+    return training
+
+
+@contextlib.contextmanager
+def _reading(folder: Path) -> Iterator[None]:
+    """Raise an error of one sentence if there is no saved model, or it cannot be read."""
+    try:
+        if not folder.is_dir():
+            reason = interrupted(folder) or ("it is a file." if folder.exists() else "no such folder.")
+            raise BundleError(f"There is no saved model at {folder}: {reason}")
+        if not (folder / layout.CONFIG).is_file():
+            raise BundleError(f"{folder} is not a saved model: it has no {layout.CONFIG}.")
+        yield
+    except (BundleError, UnknownPlugin) as error:
+        raise type(error)(printable(str(error))) from None
+    except (ConfigError, SafetensorError, KeyError, TypeError, UnicodeDecodeError) as error:
+        reason = f"a key is missing: {error}" if type(error) is KeyError else first_line(error)
+        raise BundleError(printable(f"{folder} is damaged or not a saved model: {reason}")) from None
+    except OSError as error:
+        if isinstance(error, ReviewgenError):
+            raise
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):  # reading needs none, but loops are compiled meanwhile
+            raise StorageError(
+                f"No room for compiled code: {error.strerror}. Free some space, or name another folder in NUMBA_CACHE_DIR."
+            ) from None
+        raise BundleError(printable(f"{folder} cannot be read: {error.strerror or error}.")) from None
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    """Return the content of config.json, of which all but the configs of the plugins and the list of files was checked."""
+    config: Any = _read_json(folder / layout.CONFIG)
+    schema, library = (config.get("schema"), config.get("library")) if isinstance(config, dict) else (None, None)
+    if isinstance(config, dict) and config.keys() >= {"schema", "library"} and (schema, library) != (layout.SCHEMA, "reviewgen"):
+        raise BundleError(
+            f"{folder} has schema {ascii(schema)[:40]} of {ascii(library)[:40]}; "
+            f"reviewgen {__version__} reads schema {layout.SCHEMA} of 'reviewgen'."
+        )
+    _check(config, _CONFIG, layout.CONFIG, optional={"conditions", layout.PARTS})
+    parts = config.get(layout.PARTS, {"": ""})
+    if not isinstance(parts, dict) or not parts or not all(isinstance(digest, str) for digest in parts.values()):
+        raise BundleError(f"{layout.PARTS} in {layout.CONFIG} should have the SHA-256 of each part's file; got {quoted(parts)}.")
+    try:
+        if not is_plugin_name(config["preset"]):  # such as "blend", of models that were trained apart
+            parse_preset(config["preset"][:_MAX_PRESET])
+    except SourceError as error:
+        raise BundleError(f"preset in {layout.CONFIG} cannot be read: {error}") from None
+    return dict(config)
+
+
+def _check(values: Any, kinds: Mapping[str, Any], where: str, optional: Set[str] = frozenset()) -> None:
+    """Raise unless a JSON value is an object with these keys and types of values; those of optional keys are not checked."""
+    if not isinstance(values, dict) or values.keys() - optional != kinds.keys():
+        got = sorted(values) if isinstance(values, dict) else type(values).__name__
+        raise BundleError(f"The keys of {where} should be {sorted(kinds)}; got {got}.")
+    for key, kind in kinds.items():
+        if isinstance(kind, dict):
+            _check(values[key], kind, f"{key} in {layout.CONFIG}")
+        elif type(values[key]) is not kind:
+            raise BundleError(f"{key} of {where} should be of type {kind.__name__}; got {quoted(values[key])}.")
+
+
+def _check_files(folder: Path, known: set[str], strict: bool) -> None:
+    present = {file.name for file in folder.iterdir()} - layout.TOLERATED - layout.CLIENT_FILES
+    optional = layout.OPTIONAL_FILES if strict else layout.OPTIONAL_FILES | {layout.CARD}  # a card may be deleted on the Hub
+    if missing := sorted(known - optional - present):
+        raise BundleError(f"{folder} is incomplete: {', '.join(missing)} is missing.")
+    if strict and (foreign := sorted(present - known)):
+        raise BundleError(f"{folder} holds files that do not belong to a saved model: {', '.join(foreign)}. Remove them.")
+    if odd := sorted(name for name in known & present if not (folder / name).is_file()):
+        raise BundleError(f"{folder} is damaged: {', '.join(odd)} is not a file.")
+
+
+def _parse_training(folder: Path) -> dict[str, Any]:
+    training = _read_json(folder / layout.TRAINING, MAX_RECORD)
+    problem = "" if isinstance(training, dict) else "it should be a JSON object"
+    if not problem and (odd := [name for name in _OBJECTS if not isinstance(training.get(name), dict | None)]):
+        problem = f"{odd[0]} should be an object"
+    for part, name in () if problem else _FIGURES:
+        value = (training.get(part) or {}).get(name)
+        if not isinstance(value, int | float | None) or not 0 <= (value or 0) <= _MAX_FIGURE:
+            problem = f"{name} should be a number from 0 to {_MAX_FIGURE:,}"
+    for facts in () if problem else (training.get("metrics") or {}).values():
+        if not isinstance(facts, dict) or not all(key in facts and isinstance(facts[key], _METRIC[key]) for key in _METRIC):
+            problem = "its metrics should have a unit, a direction and two values each"
+    if problem:
+        raise BundleError(f"{folder / layout.TRAINING} is damaged: {problem}.")
+    return dict(training)
+
+
+def _read_checked(folder: Path, config: Mapping[str, Any], weight_bits: int) -> Bundle:
+    """Return the content of a saved folder whose files and config.json were checked."""
+    defaults = _read_json(folder / layout.GENERATION)
+    if not isinstance(defaults, dict):
+        raise BundleError(f"{folder / layout.GENERATION} is damaged: it should be a JSON object.")
+    generation, training = read_saved_generation(defaults), _parse_training(folder)
+    facts = config["tokenizer"]
+    tokenizer_class, tokenizer_plugin = find_tokenizer(name_of_saved("tokenizer", facts))
+    tokenizer_config = read_saved_config(tokenizer_class.Config, facts["config"], facts["version"])
+    tokenizer = tokenizer_class.load(folder)
+    model_name = name_of_saved("model", config["model"])
+    weights, model_config = _read_weights(folder, config, model_name, weight_bits)
+    conditions = Conditions(first_id=tokenizer.vocab_size)
+    if "conditions" in config:
+        conditions = Conditions.from_json(config["conditions"], tokenizer.vocab_size)
+    if model_config.vocab_size != conditions.vocab_size:
+        condition_ids = conditions.vocab_size - tokenizer.vocab_size
+        raise BundleError(
+            f"The model has {model_config.vocab_size} tokens, its tokenizer {tokenizer.vocab_size}"
+            + (f" and its conditions {condition_ids}" if condition_ids else "")
+            + ": they do not belong together."
+        )
+    for name, expected in (("bos_id", tokenizer.bos_id), ("eos_id", tokenizer.eos_id)):
+        if (own := getattr(model_config, name, None)) not in (None, expected):
+            raise BundleError(f"The model has {name} {own}, its tokenizer {expected}: they do not belong together.")
+    index = None
+    if (folder / layout.NOVELTY).is_file():
+        own = layout.fingerprint(training, tokenizer_plugin.name, facts["config"])
+        index = read_index(folder / layout.NOVELTY, own, tokenizer.vocab_size)
+    return Bundle(
+        preset=config["preset"],
+        weights=weights,
+        tokenizer=tokenizer,
+        model_plugin=describe_plugin("model", model_name),
+        tokenizer_plugin=tokenizer_plugin,
+        tokenizer_config=tokenizer_config,
+        generation=generation,
+        training=training,
+        card=_read_card(folder / layout.CARD),
+        index=index,
+        lexicon=read_lexicon(folder / layout.LEXICON) if (folder / layout.LEXICON).is_file() else None,
+        conditions=conditions or None,
+        folder=folder,
+    )
+
+
+def _read_weights(folder: Path, config: Mapping[str, Any], name: str, weight_bits: int) -> tuple[Weights, Any]:
+    """Return a model's weights, after their tensors were compared with its config, and the config.
+
+    A model with a stepper entry point generates without torch; its torch model is built on first use.
+    """
+    saved, facts = SavedTensors.find(folder, config.get(layout.PARTS, {})), config["model"]
+    values, version = facts["config"], facts["version"]
+    factory = find_stepper(name)
+    model_config = None if factory is None else read_saved_config(factory.Config, values, version)
+    expected = None if factory is None else factory.expect(model_config)
+    if factory is None or expected is None:
+        from reviewgen.model.torch_model import read_model
+
+        model = read_model(saved, name, values, version)
+        return Weights(model, weight_bits=weight_bits), model.config
+    arrays = saved.load(expected, load_file)
+    tensors = {key: array.astype(expected[key][0], copy=False) for key, array in arrays.items()}
+
+    def load() -> Any:
+        from reviewgen.model.torch_model import build_model
+
+        return build_model(name, model_config, tensors)
+
+    return Weights(load=load, stepper=factory(model_config, tensors, weight_bits), weight_bits=weight_bits), model_config
+
+
+def _read_json(file: Path, max_bytes: int = MAX_SETTINGS) -> Any:
+    try:
+        return read_json(file, max_bytes)
+    except ValueError as error:  # not UTF-8, not JSON, too large, nested too deeply, or with a number that is not plausible
+        raise BundleError(f"{file} is damaged: it is not JSON ({error}).") from None
+
+
+def _read_card(file: Path) -> str:
+    try:
+        return read_text(file, encoding="utf-8-sig") if file.is_file() else ""
+    except ValueError as error:
+        raise BundleError(f"{file} is damaged: {error}. Shorten or remove it.") from None

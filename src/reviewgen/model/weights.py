@@ -1,0 +1,110 @@
+"""The two forms of a trained model: the torch model, and a stepper that generates without torch. Each is created on first use."""
+
+import copy
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from reviewgen.errors import ConfigError, first_line, quoted
+from reviewgen.generation.generator import choose_batch_size
+from reviewgen.protocols import Stepper
+
+if TYPE_CHECKING:
+    from reviewgen.protocols import LanguageModel
+
+
+class Weights:
+    """The weights of a trained model, as a torch model and as a stepper.
+
+    Args:
+        model: The torch model, if it is built already.
+        load: Builds the torch model otherwise; called at most once.
+        stepper: A stepper of the same weights, if one was created without torch.
+        weight_bits: The precision of the weights in generation: 32, 16 or 8 bits.
+
+    Attributes:
+        weight_bits: As given.
+        device: The device that generates and scores, as PyTorch names it: "cpu", unless ``to`` was called.
+        is_exposed: Whether the user has access to the torch model, so that its weights may have changed.
+    """
+
+    def __init__(
+        self,
+        model: "LanguageModel | None" = None,
+        load: "Callable[[], LanguageModel] | None" = None,
+        stepper: Stepper | None = None,
+        weight_bits: int = 32,
+    ) -> None:
+        self._model, self._load, self._stepper, self.weight_bits = model, load, stepper, weight_bits
+        self.device, self.is_exposed = "cpu", False
+        self._on_device: LanguageModel | None = None
+
+    @property
+    def model(self) -> "LanguageModel":
+        """The torch model; the caller must not change it."""
+        if self._model is None:
+            assert self._load is not None, "Weights need a model or a function that loads it."
+            self._model = self._load()
+        return self._model
+
+    def expose(self) -> "LanguageModel":
+        """Return the torch model for modification; from now on, each stepper is made of the weights as they are then."""
+        self.is_exposed = True
+        return self.model
+
+    def to(self, device: str) -> None:
+        """Let a device generate and score, with a copy of the model.
+
+        Raises:
+            ConfigError: The device is not available, or the model cannot be moved to it.
+        """
+        if device == "cpu":
+            self._on_device, self.device = None, "cpu"
+        elif device != self.device:
+            self._on_device, self.device = _copy_to(device, self.model, self.weight_bits)
+
+    @property
+    def model_on_device(self) -> "LanguageModel":
+        """The torch model on the device; the caller must not change it."""
+        if self._on_device is not None and self.is_exposed:  # its weights may have changed
+            self._on_device, _ = _copy_to(self.device, self.model, self.weight_bits)
+        return self.model if self._on_device is None else self._on_device
+
+    @property
+    def batch_size(self) -> int:
+        """How many texts to generate side by side."""
+        return choose_batch_size(self.device)
+
+    def stepper(self) -> Stepper:
+        """Return a stepper of the current weights, on the device. One on the CPU is kept: packing the weights takes time."""
+        if self._stepper is not None and self._on_device is None and not self.is_exposed:
+            return self._stepper
+        from reviewgen.generation.model_stepper import make_stepper  # torch
+
+        stepper = make_stepper(self.model_on_device, self.device, self.weight_bits)
+        if self._on_device is None:
+            self._stepper = stepper
+        return stepper
+
+
+def _copy_to(device: str, model: "LanguageModel", weight_bits: int) -> "tuple[LanguageModel, str]":
+    """Return a copy of a model on an accelerator, and the device with its number, as in "cuda:0": a bare "cuda" may change later.
+
+    Raises:
+        ConfigError: The device is not available, or the model cannot be moved to it.
+    """
+    import torch  # most models generate without it
+
+    if not isinstance(model, torch.nn.Module):
+        raise ConfigError(f"{type(model).__name__} models generate and score on the CPU only: leave out the device {device}.")
+    if weight_bits != 32:
+        raise ConfigError(f"{weight_bits}-bit weights are for the CPU: leave out weight_bits or the device {device}.")
+    here = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    known = ["cpu"] if here is None else ["cpu", here.type]
+    if device.split(":")[0] not in known:
+        raise ConfigError(f"The device {quoted(device)} is not available: PyTorch has {' and '.join(known)} here.")
+    try:
+        on_device: Any = copy.deepcopy(model).to(device)
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:  # of torch, or of a plugin's deepcopy
+        raise ConfigError(f"The model cannot be copied to the device {device}: {first_line(error)}") from None
+    place = next((parameter.device for parameter in on_device.parameters()), None)
+    return on_device, device if place is None or place.index is None else str(place)

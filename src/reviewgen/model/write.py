@@ -1,0 +1,351 @@
+"""Writes a bundle as a folder that appears whole or not at all, and changes what is in one. Needs torch."""
+
+import contextlib
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from reviewgen.config import (
+    MAX_RECORD,
+    MAX_SETTINGS,
+    GenerationConfig,
+    check_saved_generation,
+    dump_json,
+    encode_text,
+    read_json,
+    to_dict,
+)
+from reviewgen.errors import (
+    BrokenPlugin,
+    BundleError,
+    ConfigError,
+    OutputExists,
+    ReviewgenError,
+    StorageError,
+    quoted,
+    storage_errors,
+)
+from reviewgen.lexicon import write_lexicon
+from reviewgen.model import layout
+from reviewgen.model.layout import Bundle
+from reviewgen.model.read import read_bundle
+from reviewgen.model.tensors import FORMAT, SCALE, SavedTensors
+from reviewgen.novelty import write_index
+from reviewgen.protocols import Tokenizer
+from reviewgen.registry import Plugin
+from reviewgen.storage import atomic_file, atomic_folder, check_output, default_mode, safetensors_errors, temporary_folder
+from reviewgen.version import __version__
+
+_DTYPES = ("float32", "float16", "int8")
+_LARGEST_INT8 = 127
+_MAX_REASON = 200  # characters of a plugin's own message
+
+
+def write_bundle(bundle: Bundle, folder: Path, *, overwrite: bool = False, dtype: str = "float32") -> None:
+    """Write a bundle as a folder that appears whole or not at all.
+
+    Args:
+        bundle: The model to save.
+        folder: The target folder.
+        overwrite: Whether to replace a saved model or an empty folder that exists there.
+        dtype: The dtype of a neural model's saved weights: "float16" halves the file, and "int8" quarters it, with a scale for
+            each row of a matrix.
+
+    Raises:
+        ConfigError: The dtype is unknown, the model is not a neural one, or a weight is too large for the dtype.
+        OutputExists: The folder exists and ``overwrite`` is false, or it exists and is not a saved model, or has other files.
+        StorageError: The disk is full or the folder cannot be written; nothing is left behind.
+        BundleError: A file would be too large to be read again.
+        BrokenPlugin: The tokenizer cannot be saved; see ``save_tokenizer``.
+    """
+    with _new_model_folder(folder, overwrite) as scratch:
+        model, tokenizer = bundle.model_plugin, bundle.tokenizer_plugin
+        tokenizer_files = save_tokenizer(bundle.tokenizer, tokenizer.name, scratch)
+        tensors, names = _store_once(bundle.model.state_dict())
+        _save_tensors(_narrow(tensors, names, bundle, dtype), names, scratch / layout.WEIGHTS)
+        tokenizer_config = to_dict(bundle.tokenizer_config)
+        if bundle.index is not None:  # its tokenizer may have had other settings before
+            own = layout.fingerprint(bundle.training, tokenizer.name, tokenizer_config)
+            write_index(replace(bundle.index, fingerprint=own), scratch / layout.NOVELTY)
+        if bundle.lexicon is not None:
+            write_lexicon(bundle.lexicon, scratch / layout.LEXICON)
+        config = {
+            "schema": layout.SCHEMA,
+            "library": "reviewgen",
+            "library_version": __version__,
+            "preset": bundle.preset,
+            "model": _plugin_facts(model) | {"config": to_dict(bundle.model.config)},
+            "tokenizer": _plugin_facts(tokenizer) | {"config": tokenizer_config, "files": tokenizer_files},
+        }
+        conditions = {"conditions": bundle.conditions.to_json()} if bundle.conditions else {}
+        _write(scratch / layout.CONFIG, config | conditions)
+        _write(scratch / layout.GENERATION, to_dict(bundle.generation))
+        _write(scratch / layout.TRAINING, bundle.training, MAX_RECORD)
+        _write(scratch / layout.CARD, bundle.card)
+
+
+def write_or_rescue(bundle: Bundle, folder: Path, *, overwrite: bool = False) -> None:
+    """Write a bundle, into a temporary folder if the target fails, so that a full disk does not lose hours of training.
+
+    Raises:
+        StorageError: The target could not be written; the message names the folder that was written instead.
+    """
+    try:
+        write_bundle(bundle, folder, overwrite=overwrite)
+    except OSError as error:
+        rescue = Path(tempfile.mkdtemp(prefix="reviewgen-")) / folder.name
+        write_bundle(bundle, rescue)
+        raise StorageError(f"{error} The trained model was saved as {rescue} instead.") from None
+
+
+def copy_bundle(
+    source: Path, folder: Path, generation: GenerationConfig | None = None, digests: Mapping[str, str] | None = None
+) -> None:
+    """Copy the files of a saved model, byte for byte, into a folder that appears whole or not at all.
+
+    A copy of a blend that shares the weights of installed presets has them in a file of its own.
+
+    Args:
+        source: The saved model.
+        folder: The new folder.
+        generation: Generation defaults, in place of those of the saved model.
+        digests: The SHA-256 of each file when the model was loaded.
+
+    Raises:
+        BundleError: The weights that a blend shares are not installed, or are other ones; or the saved model does not exist, or
+            has changed since it was loaded.
+        OutputExists: The folder exists.
+        StorageError: The disk is full or the folder cannot be written; nothing is left behind.
+    """
+    if not (source / layout.CONFIG).is_file():
+        raise BundleError(f"{source}, from which the model was loaded, no longer exists. Save it with save_pretrained.")
+    with _new_model_folder(folder, overwrite=False) as scratch:
+        config = read_json(source / layout.CONFIG)
+        names = layout.files_of(config) - {layout.MANIFEST}
+        for name in names:
+            if (source / name).is_file():
+                shutil.copyfile(source / name, scratch / name)
+        now = {name: facts["sha256"] for name, facts in layout.digest_files(scratch, names).items()}
+        before = now if digests is None else digests
+        for name in sorted(now):
+            if now[name] != before.get(name) and (generation is None or name != layout.GENERATION):
+                raise BundleError(f"{name} of {source} has changed since the model was loaded. Load it again.")
+        (scratch / layout.CARD).touch()  # the card may have been deleted on the Hub
+        if layout.PARTS in config:
+            stored = SavedTensors.find(source, config.pop(layout.PARTS)).load_as_stored(load_file)
+            _save_tensors(*_store_once(stored), scratch / layout.WEIGHTS)
+            _write(scratch / layout.CONFIG, config)
+        if generation is not None:
+            _write(scratch / layout.GENERATION, to_dict(generation))
+
+
+def save_defaults(bundle: Bundle, folder: Path, generation: GenerationConfig) -> None:
+    """Save generation defaults in the folder that a model was loaded from, or in a copy of it.
+
+    Args:
+        bundle: The model.
+        folder: Its folder, or one that does not exist, into which the model is copied.
+        generation: The defaults.
+
+    Raises:
+        OutputExists: The folder is another one, and exists.
+        StorageError: The disk is full or the folder cannot be written.
+        ConfigError: The model was not loaded from a folder, or the defaults are above the limits of a saved model.
+    """
+    check_saved_generation(generation)
+    if bundle.folder is None:
+        raise ConfigError("The model was not loaded from a folder: save it with save_pretrained, and load it.")
+    with storage_errors(folder):
+        if not (folder.is_dir() and bundle.folder.is_dir() and folder.samefile(bundle.folder)):
+            copy_bundle(bundle.folder, folder, generation, bundle.digests)
+            return
+        manifest = layout.read_manifest(folder, layout.files_of(read_json(folder / layout.CONFIG)))
+        with atomic_file(folder / layout.GENERATION) as new:
+            new.write_bytes(dump_json(to_dict(generation)))
+        facts = layout.digest_files(folder, [layout.GENERATION])
+        bundle.digests[layout.GENERATION] = str(facts[layout.GENERATION]["sha256"])
+        if manifest is not None:
+            with atomic_file(folder / layout.MANIFEST) as new:
+                new.write_bytes(dump_json({"files": manifest | facts}))
+
+
+def accept_changes(folder: Path) -> list[str]:
+    """Write the manifest of a saved model for its files as they are now, and return the names of those that had changed.
+
+    Raises:
+        BundleError: The model cannot be read with these files.
+        StorageError: The folder cannot be written.
+    """
+    read_bundle(folder, accept_changes=True)
+    names = layout.files_of(read_json(folder / layout.CONFIG))
+    before = {}
+    with contextlib.suppress(BundleError):  # a damaged manifest is replaced
+        before = layout.read_manifest(folder, names) or {}
+    with storage_errors(folder):
+        layout.write_manifest(folder, names)
+    return layout.find_changes(before, layout.digest_files(folder, names))
+
+
+def check_tokenizer_files(tokenizer: Tokenizer, name: str) -> None:
+    """Raise if a trained tokenizer cannot be saved, before a model is trained with it; raises as ``save_tokenizer``."""
+    with temporary_folder() as folder:
+        save_tokenizer(tokenizer, name, folder)
+
+
+def save_tokenizer(tokenizer: Any, name: str, folder: Path) -> list[str]:
+    """Save a tokenizer into a folder, and return the names of its files.
+
+    It is saved into an empty folder of its own, and only then moved: it is a plugin, which may choose any name, also that of a
+    file of the saved model's own.
+
+    Args:
+        tokenizer: The tokenizer.
+        name: The name of its plugin.
+        folder: The folder.
+
+    Raises:
+        BrokenPlugin: It writes a file of a reserved name, a subfolder, a link or a program, or it cannot be saved.
+        OSError: The operating system refused a step.
+    """
+    with tempfile.TemporaryDirectory(prefix=".tokenizer-", dir=folder) as scratch:
+        try:
+            tokenizer.save(Path(scratch))
+        except (OSError, ReviewgenError):
+            raise
+        except Exception as error:  # a plugin's code may raise anything
+            reason = f"{type(error).__name__}: {error!s:.{_MAX_REASON}}"
+            raise BrokenPlugin(f"The tokenizer {name!r} cannot be saved: {reason}") from error
+        paths = sorted(Path(scratch).iterdir())
+        if odd := [path.name for path in paths if path.is_symlink() or not path.is_file()]:
+            raise BrokenPlugin(
+                f"The tokenizer {name!r} saves {ascii(odd[0])[:60]}, which is not a plain file: a saved model has no subfolders "
+                "and no links."
+            )
+        files = [path.name for path in paths]
+        try:
+            layout.files_of({"tokenizer": {"files": files}})
+        except BundleError as error:
+            raise BrokenPlugin(f"The tokenizer {name!r} saves files that no saved model can have: {error}") from None
+        for path in paths:
+            path.rename(folder / path.name)
+    return files
+
+
+@contextlib.contextmanager
+def _new_model_folder(folder: Path, overwrite: bool) -> Iterator[Path]:
+    """Yield a scratch folder that becomes a saved model; raises as ``write_bundle``."""
+    if not overwrite:
+        check_output(folder)
+    with storage_errors(folder):
+        _refuse_others(folder)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_folder(folder, overwrite=overwrite) as scratch:
+            with safetensors_errors():
+                yield scratch
+            for file in scratch.glob("*.safetensors"):
+                file.chmod(default_mode())  # the library leaves them readable by their owner only
+            layout.write_manifest(scratch)
+
+
+def _refuse_others(folder: Path) -> None:
+    """Raise unless nothing, an empty folder or a saved model alone exists there; a typo must not cost the user other files.
+
+    Raises:
+        OutputExists: Something else does.
+    """
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    problem = "is not a saved model"
+    with contextlib.suppress(OSError, ValueError, BundleError, AttributeError):  # not a folder, or without a config that is ours
+        config = read_json(folder / layout.CONFIG)
+        known = layout.files_of(config) | layout.TOLERATED
+        if config.get("library") == "reviewgen":
+            others = sorted(path.name for path in folder.iterdir() if path.name not in known or path.is_dir())
+            more = f" and {len(others) - 1} more" if len(others) > 1 else ""
+            problem = f"has other files than a saved model, {quoted(others[0])}{more}" if others else ""
+    if problem:
+        raise OutputExists(f"{folder} already exists and {problem}, so it is not replaced. Give another folder.")
+
+
+def _plugin_facts(plugin: Plugin) -> dict[str, Any]:
+    return {"name": plugin.name, "distribution": plugin.package, "version": plugin.version}
+
+
+def _write(file: Path, content: Any, max_bytes: int = MAX_SETTINGS) -> None:
+    """Write a text, or a value as JSON.
+
+    Raises:
+        BundleError: It could not be read again: it is too large, or has a number that is NaN or infinite.
+    """
+    try:
+        file.write_bytes(encode_text(content) if isinstance(content, str) else dump_json(content, max_bytes))
+    except ValueError as error:
+        raise BundleError(f"{file.name} of the model cannot be saved: {error}.") from None
+
+
+def _save_tensors(tensors: dict[str, Tensor], names: Mapping[str, str], file: Path) -> None:
+    """Write the tensors of a model, and the further names of tied ones."""
+    save_file(tensors, file, metadata={FORMAT: "pt", **names})
+
+
+def _store_once(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return tensors of which no two share memory, and the stored name of each name that is left out.
+
+    Tied weights are stored under their first name. Views of one tensor that are not the same are copied.
+    """
+    stored: dict[str, Tensor] = {}
+    kept_names: dict[tuple[Any, ...], str] = {}
+    names: dict[str, str] = {}
+    pointers: set[int] = set()
+    for name, tensor in tensors.items():
+        kept = kept_names.setdefault((tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()), name)
+        if kept != name and name != FORMAT and tensor.numel():
+            names[name] = kept
+            continue
+        plain = tensor.detach().cpu().contiguous()
+        pointer = plain.untyped_storage().data_ptr()
+        is_view = plain.untyped_storage().nbytes() != plain.nbytes
+        stored[name] = plain.clone() if pointer in pointers or is_view else plain
+        pointers.add(pointer)
+    return stored, names
+
+
+def _narrow(tensors: dict[str, Tensor], names: Mapping[str, str], bundle: Bundle, dtype: str) -> dict[str, Tensor]:
+    """Return the tensors with float32 ones converted to float16, or its matrices to int8; see ``reviewgen.model.tensors``.
+
+    Args:
+        tensors: The tensors to store.
+        names: The further names of tied ones.
+        bundle: The model.
+        dtype: See ``write_bundle``.
+
+    Raises:
+        ConfigError: The dtype cannot be read again, the model is not a neural one, or a weight is too large for the dtype.
+    """
+    if not isinstance(dtype, str) or dtype not in _DTYPES:
+        raise ConfigError(f"dtype must be one of {', '.join(_DTYPES)}; got {quoted(dtype)}.")
+    if dtype == "float32":
+        return tensors
+    if not isinstance(bundle.model, nn.Module):
+        raise ConfigError(f"dtype={dtype} is for neural models, and {bundle.preset} is not one: leave it out.")
+    has_scale = {names.get(name, name) for name in (*tensors, *names) if name + SCALE in {*tensors, *names}}  # of the model's own
+    narrow: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        is_float32, is_finite = tensor.dtype == torch.float32, bool(tensor.isfinite().all())
+        if dtype == "int8" and is_float32 and tensor.dim() == 2 and is_finite and name not in has_scale:
+            scales = tensor.abs().amax(dim=1) / _LARGEST_INT8  # (rows,)
+            scales = torch.where(scales > 0, scales, 1.0)
+            rounded = (tensor / scales[:, None]).round().clamp(-_LARGEST_INT8, _LARGEST_INT8)
+            narrow[name], narrow[name + SCALE] = rounded.to(torch.int8), scales
+            continue
+        narrow[name] = tensor.half() if is_float32 else tensor
+        if is_finite and not narrow[name].isfinite().all():
+            raise ConfigError(f"{name} holds weights that are too large for dtype={dtype}: leave it out.")
+    return narrow
