@@ -21,6 +21,7 @@ import re
 import shutil
 import stat
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -34,6 +35,7 @@ LOCKS_OPEN_FILES = os.name == "nt"
 _ALREADY_EXISTS = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)  # what renaming a folder onto an existing name gives
 _JOB, _LOCK = "job.json", ".lock"
 _NOT_PIECES = {_JOB, ".job.json.new", _LOCK, "source"}  # of a job
+_PIPE_SECONDS = 30
 _TRIES, _PAUSE_SECONDS = 20, 0.1  # where other programs, such as virus scanners, briefly open what was just written
 
 
@@ -73,11 +75,21 @@ def open_input(file: Path) -> IO[bytes]:
     """Open a file or a pipe, as ``<(zcat ...)`` of a shell, for reading from its beginning; a pipe cannot be read twice.
 
     Raises:
-        OSError: It cannot be read, or is a device, which has no end. Its ``strerror`` is the part of a sentence that says so.
+        OSError: It cannot be read, is a device, or is a pipe that nothing has opened for writing in 30 seconds. Its ``strerror``
+            is the part of a sentence that says so.
     """
-    if stat.S_ISCHR(file.stat().st_mode) or stat.S_ISBLK(file.stat().st_mode):
+    if not is_pipe(file):
+        return file.open("rb")
+    opened: list[IO[bytes]] = []
+    thread = threading.Thread(target=lambda: opened.append(file.open("rb")), daemon=True)  # which waits for a writer
+    thread.start()
+    thread.join(_PIPE_SECONDS)
+    if not opened:
+        raise TimeoutError(errno.ETIMEDOUT, f"nothing has opened this pipe for writing in {_PIPE_SECONDS} seconds")
+    if not stat.S_ISFIFO(file.stat().st_mode) and not opened[0].isatty():
+        opened[0].close()
         raise OSError(errno.EINVAL, "it is a device, not a file")
-    return file.open("rb")
+    return opened[0]
 
 
 def is_pipe(file: Path) -> bool:

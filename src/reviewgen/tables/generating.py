@@ -9,6 +9,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import compress, islice
 from pathlib import Path
 from typing import Any
@@ -110,7 +111,7 @@ class _Job:
         for number, values, row in zip(numbers, drawn, generator.generate(request), strict=True):
             yield self._row(generator.output(row, request, number), values)
 
-    @property
+    @cached_property
     def _names(self) -> dict[str, str]:
         return column_names(self.model.conditions, [*_OWN, "receipt", *NOVELTY_COLUMNS])
 
@@ -118,7 +119,8 @@ class _Job:
         row: Row = {name: getattr(text, name) for name in (_OWN if self.has_columns else ("text",))}
         for condition in self.model.conditions if self.has_columns else ():
             value = plain_value(condition, conditions.get(condition.name))  # one that is given is not plain yet
-            row[self._names[condition.name]] = _typed(value, self.kinds[condition.name])
+            make = {"string": str, "double": float, "int64": int}[self.kinds[condition.name]]
+            row[self._names[condition.name]] = None if value is None else make(value)
         if self.has_receipts:
             given = {name: value for name, value in conditions.items() if value is not None}
             row["receipt"] = json.dumps(make_receipt(self.model, text, self.source, conditions=given), ensure_ascii=False)
@@ -224,16 +226,10 @@ def _condition_types(model: ReviewModel, given: Mapping[str, Any], schema: Schem
     kinds = {}
     for condition in model.conditions:
         is_drawn = condition.name in schema.names
-        values = schema.values(condition.name) if is_drawn else [plain_value(condition, given.get(condition.name))]
+        values = schema.values(condition.name) if is_drawn else {plain_value(condition, given.get(condition.name))}
         types = {type(value) for value in values} - {type(None)}
         kinds[condition.name] = "int64" if types == {int} else "double" if types and types <= {int, float} else "string"
     return kinds
-
-
-def _typed(value: Any, kind: str) -> Any:
-    if value is None:
-        return None
-    return str(value) if kind == "string" else float(value) if kind == "double" else value
 
 
 def _run(job: _Job, table: Table) -> WrittenTexts:
