@@ -41,9 +41,9 @@ def blend(
     """Combine trained models that share a tokenizer: the average of their probabilities at each token."""
     numbers = None if weights is None else _parse_weights(weights)
     from reviewgen.api import blend as blend_models
-    from reviewgen.storage import refuse_existing, to_path
+    from reviewgen.storage import check_output, to_path
 
-    refuse_existing(to_path("out", out))
+    check_output(to_path("out", out))
     show_log()
     with notes.status("Blending ..." if data is None else "Fitting the weights ..."):
         model = blend_models(

@@ -1,27 +1,23 @@
-"""``reviewgen doctor MODEL``, ``--accept`` and ``--clean``: the care of saved models and of what killed processes have left."""
+"""``reviewgen doctor MODEL`` and ``--accept``: the care of saved models."""
 
-import logging
 from typing import Any
 
 from reviewgen.cli.console import echo, print_json
 from reviewgen.errors import ConfigError
-from reviewgen.storage import to_path
 
 
-def care(model: str | None, accept: bool, clean: bool, as_json: bool) -> None:
-    """Check a saved model, take its changes, or remove what killed processes have left.
+def care(model: str | None, accept: bool, as_json: bool) -> None:
+    """Check a saved model, or take its changes.
 
     Raises:
-        ConfigError: No folder is given whose changes could be accepted, or one in a folder that does not exist.
+        ConfigError: No folder is given whose changes could be accepted.
         BundleError: The model cannot be read, or has changed since it was saved.
     """
     facts: dict[str, Any] = {}
     if accept:
         facts["accepted"] = _accept(model)
-    elif model is not None and not clean:
+    elif model is not None:
         facts["files"] = _check(model)
-    if clean:
-        facts["removed"], facts["unfinished"] = _clean(model)
     if as_json:
         print_json({"model": model} | facts)
         return
@@ -53,26 +49,7 @@ def _check(model: str) -> list[str]:
     return sorted(bundle.digests) if bundle.folder is not None and (bundle.folder / MANIFEST).exists() else []
 
 
-def _clean(model: str | None) -> tuple[list[str], list[str]]:
-    """Return what was removed, and what can be gone on from and so was not."""
-    from reviewgen.runs.folder import clean
-
-    folder = None if model is None else to_path("model", model)
-    if folder is not None and not folder.absolute().parent.is_dir():  # a model that was not finished need not exist itself
-        raise ConfigError(f"{folder} is in a folder that does not exist. Check the path.")
-    logger = logging.getLogger("reviewgen")
-    logger.disabled = True  # what it would say is the result here
-    try:
-        return clean(folder)
-    finally:
-        logger.disabled = False
-
-
 def _describe(name: str, paths: list[str], model: str | None) -> list[str]:
-    if name == "removed":
-        return [f"Removed {path}" for path in paths] or ["Killed processes have left no files."]
-    if name == "unfinished":
-        return [f"{path} is unfinished: give its command again to go on from it, or remove it." for path in paths]
     if name == "accepted":
         return [f"Accepted in {model}: {', '.join(paths)}." if paths else f"Nothing has changed in {model}."]
     if not paths:

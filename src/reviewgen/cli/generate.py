@@ -1,21 +1,19 @@
 """``reviewgen generate | replay``: generates texts, with receipts; and generates the texts of receipts again."""
 
-import os
 import secrets
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from reviewgen.cli import options, sampling, tables
-from reviewgen.cli.console import echo, echo_text, note, print_json
-from reviewgen.cli.generated_json import print_generated
-from reviewgen.cli.outputs import STREAMS, locked
-from reviewgen.errors import ConfigError, counted, per_second, storage_errors
+from reviewgen.cli.console import echo, echo_text, note, notes, print_json
+from reviewgen.errors import ConfigError, counted, storage_errors
 
 if TYPE_CHECKING:
     from reviewgen.model import Generation, ReviewModel
@@ -53,7 +51,7 @@ def generate(
     device: sampling.Device = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="Write to this file, one JSON object a line, or folder (--format); the same command resumes it."),
+        typer.Option(help="Write to this .jsonl or .parquet file, or folder of shards; the same command resumes it."),
     ] = None,
     receipt: Annotated[
         Path | None, typer.Option(help="Write a receipt of each text to this file, for `reviewgen replay`.")
@@ -75,24 +73,25 @@ def generate(
 
     trained = load(model, weight_bits=bits)
     if device is not None:
-        from reviewgen.writing.devices import move  # torch
+        from reviewgen.tables import move  # torch
 
         move(trained, device)
-    if out is not None:
-        from reviewgen.cli.file import write_file
-
-        facts, status = write_file(trained, model, begin, settings, seed, out, receipt)
-        _print_file_facts(facts, as_json)
-        sys.exit(status)
     asked = None if max_time is None else number * (1 if isinstance(begin, str) else len(begin))
     settings["seed"] = secrets.randbits(32) if seed is None else seed
     texts = trained.generate_each(begin, **settings)
     if receipt is not None:
         texts = _with_receipts(texts, trained, model, receipt)
     if as_json:
-        facts = {"model": model, "prompt": begin, "seed": settings["seed"]}
-        shown, new_tokens = print_generated(facts, texts, number, with_novelty=novelty is not None)
-        sys.exit(_note_time(shown, new_tokens, asked))
+        with notes.status(f"Generating {counted(number, 'text')} ..."):
+            whole = list(texts)
+        facts = {"model": model, "prompt": begin, "seed": settings["seed"], "texts": [text.text for text in whole]}
+        facts |= {"finish_reasons": [text.finish_reason for text in whole], "new_tokens": [text.new_tokens for text in whole]}
+        if novelty is not None:
+            facts["novelty"] = [
+                asdict(text.novelty) | {"exceeds_max_copy": text.exceeds_max_copy} for text in whole if text.novelty
+            ]
+        print_json(facts)
+        sys.exit(_note_time(len(whole), sum(facts["new_tokens"]), asked))
     plain = num_beams is None and not (novelty or must_include or finish or receipt)
     if number == 1 and plain and prompts is None:
         sys.exit(_note_time(1, _stream(trained, prompt, settings), asked))
@@ -101,23 +100,6 @@ def generate(
         _print_text(text, shown, novelty)
         shown, new_tokens = shown + 1, new_tokens + text.new_tokens
     sys.exit(_note_time(shown, new_tokens, asked))
-
-
-def _print_file_facts(facts: dict[str, Any], as_json: bool) -> None:
-    """Print how many texts a file holds, and how fast they were generated."""
-    is_printed = facts["out"] in STREAMS  # the texts stand where this would
-    if as_json and not is_printed:
-        print_json(facts)
-        return
-    rate = f"{facts['written']:,} written in {facts['seconds']:.1f} s"
-    if facts["written"]:
-        rate += f", {per_second(facts['written'], facts['seconds'])}"
-    of = f"{facts['texts']:,} of " if facts["texts"] < facts["asked"] else ""
-    are = "is" if facts["texts"] == 1 else "are"
-    texts = f"{of}{counted(facts['asked'], 'text')}" if of else counted(facts["texts"], "text")
-    (note if is_printed else echo)(f"{texts} {are} in {facts['out']} ({rate}).")
-    if facts["texts"] < facts["asked"] and not is_printed:
-        note("The same command resumes from there.")
 
 
 def _note_time(texts: int, new_tokens: int, asked: int | None) -> int:
@@ -163,20 +145,16 @@ def _with_receipts(texts: Iterator["Generation"], trained: "ReviewModel", source
     """Yield texts and write a receipt of each to a file."""
     import json
 
-    from reviewgen.receipts import make_receipt
+    from reviewgen.tables import make_receipt, portable_source
 
-    _refuse_existing(file)
-    with locked(file):
-        _refuse_existing(file)  # another run may have been first
-        for text in texts:  # the file is created with the first text
-            with storage_errors(file), file.open("a", encoding="utf-8", errors="backslashreplace") as lines:
-                lines.write(json.dumps(make_receipt(trained, text, source, file), ensure_ascii=False) + "\n")
+    tables.refuse_receipts(file)
+    name = portable_source(source, file)
+    first = next(texts)  # the file is created with the first text
+    with storage_errors(file), file.open("x", encoding="utf-8", errors="backslashreplace") as lines:
+        for text in chain([first], texts):
+            lines.write(json.dumps(make_receipt(trained, text, name), ensure_ascii=False) + "\n")
+            lines.flush()
             yield text
-
-
-def _refuse_existing(file: Path) -> None:
-    if os.path.lexists(file):
-        raise ConfigError(f"{file} already exists. Give another --receipt.")
 
 
 def replay(
@@ -189,8 +167,8 @@ def replay(
 ) -> None:
     """Generate the texts of receipts again, and show what differs."""
     from reviewgen.api import load
-    from reviewgen.receipts import describe_replays, find_source, read_receipts
-    from reviewgen.receipts import replay as replay_receipt
+    from reviewgen.tables import describe_replays, find_source, read_receipts
+    from reviewgen.tables import replay as replay_receipt
 
     results, loaded = [], {}
     for number, one in enumerate(read_receipts(receipt), 1):

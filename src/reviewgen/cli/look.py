@@ -69,17 +69,14 @@ def doctor(
         str | None, typer.Argument(help="A saved model to check instead, such as ./my-model.", show_default=False)
     ] = None,
     accept: Annotated[bool, typer.Option("--accept", help="Take the files of the model as they are now.")] = False,
-    clean: Annotated[
-        bool, typer.Option("--clean", help="Remove what killed processes have left: here or beside MODEL, and in the caches.")
-    ] = False,
     as_json: options.AsJson = False,
 ) -> None:
     """Check this machine: versions, device and precision, cache, and every plugin, each package in a process of its own.
 
     With a saved model: whether it can be read, and whether its files have changed since it was saved.
     """
-    if model is not None or accept or clean:
-        care(model, accept, clean, as_json)
+    if model is not None or accept:
+        care(model, accept, as_json)
         return
     from reviewgen.inspection import inspect_plugins
 

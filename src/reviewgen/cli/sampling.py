@@ -9,7 +9,7 @@ import typer
 from reviewgen.cli import options
 from reviewgen.config import FOREIGN, MAX_VOCABULARY
 from reviewgen.errors import ConfigError, DataError, quoted
-from reviewgen.inputs import open_input
+from reviewgen.storage import open_input
 
 Prompt = Annotated[str, typer.Option(help="The beginning of each text.")]
 Number = Annotated[int, typer.Option("-n", "--num-return-sequences", help="The number of texts.")]

@@ -1,5 +1,6 @@
-"""Tables of texts from the command line: ``generate --out FOLDER``, and ``--data`` of ``score`` and ``novelty``."""
+"""Tables of texts from the command line: ``generate --out``, and ``--data`` of ``score`` and ``novelty``."""
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -13,11 +14,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from reviewgen.cli import options
 from reviewgen.cli.console import echo, note, notes, print_json, show_log
 from reviewgen.cli.ranks import count_processes, one_voice
-from reviewgen.errors import ConfigError, counted, per_second
+from reviewgen.errors import ConfigError, counted, per_second, storage_errors
 from reviewgen.interrupts import begin
 
 if TYPE_CHECKING:
-    from reviewgen.writing.table import WrittenTexts
+    from reviewgen.tables import WrittenTexts
 
 Format = Annotated[
     str | None,
@@ -40,36 +41,50 @@ JudgedOut = Annotated[
 ]
 
 _SHARD_TEXTS = 10_000  # by default
-_RESUME = "The same command goes on from the finished parts."
+_RESUME = "The same command resumes from the shards that are finished."
 
 
 def is_table(given: dict[str, Any]) -> bool:
-    """Return whether the options of ``generate`` ask for a folder of shards.
+    """Return whether the options of ``generate`` ask for a file or a folder of texts.
 
     Raises:
-        ConfigError: They do, and there is no --out, or there is a --receipt; or they do not, and there is --shard-texts.
+        ConfigError: They do, and there is no --out, or a --receipt beside a folder; or they do not, and there is --shard-texts.
     """
-    processes = count_processes()
+    processes, out = count_processes(), given["out"]
     asking = [f"--{name}" for name in ("format", "columns", "unique", "schema") if given[name]]
-    if not asking and processes == 1:
+    if out is None and not asking and processes == 1:
         if given["shard_texts"] != _SHARD_TEXTS:
-            raise ConfigError("--shard-texts is for a folder of shards: give --format jsonl or parquet.")
+            raise ConfigError("--shard-texts is for a folder of shards: give --out FOLDER.")
         return False
     why = asking[0] if asking else f"A launcher with {processes} processes"
-    if given["out"] is None:
-        raise ConfigError(f"{why} writes to a folder: give --out FOLDER.")
+    if out is None:
+        raise ConfigError(f"{why} writes to a folder or a file: give --out FOLDER, or a .jsonl or .parquet file.")
     if given["receipt"] is not None:
-        raise ConfigError(f"{why} writes to a folder, where --columns puts the receipts: give that instead of --receipt.")
+        if not _is_file(out):
+            raise ConfigError("A folder has receipts with --columns: give that instead of --receipt.")
+        if given["receipt"].resolve() == out.resolve():
+            raise ConfigError("--out and --receipt name the same file; give each its own.")
+        refuse_receipts(given["receipt"])
     return True
 
 
+def _is_file(out: Path) -> bool:
+    return out.suffix.lower() in (".jsonl", ".parquet")
+
+
+def refuse_receipts(file: Path) -> None:
+    """Raise a ConfigError if there is something where receipts are to be written."""
+    if os.path.lexists(file):
+        raise ConfigError(f"{file} already exists. Give another --receipt.")
+
+
 def write_generated(model: str, prompt: str | list[str], settings: dict[str, Any], given: dict[str, Any]) -> None:
-    """Generate texts into a folder of shards, and exit."""
+    """Generate texts into a file or a folder of shards, and exit."""
     others = {name: value for name, value in settings.items() if name != "num_return_sequences"}
-    schema = given["schema"]
-    arguments = {name: given[name] for name in ("out", "seed", "columns", "unique", "format", "shard_texts")}
+    schema, receipt, is_file = given["schema"], given["receipt"], _is_file(given["out"])
+    arguments = {name: given[name] for name in ("out", "seed", "unique", "format", "shard_texts")}
     with one_voice(_RESUME):
-        from reviewgen.writing.generating import generate_dataset  # torch, where several processes meet
+        from reviewgen.tables import generate_dataset, read_rows  # torch, where several processes meet
 
         begin()
         started = time.monotonic()
@@ -78,6 +93,8 @@ def write_generated(model: str, prompt: str | list[str], settings: dict[str, Any
                 model,
                 settings["num_return_sequences"],
                 prompt=prompt,
+                columns=given["columns"] or is_file,
+                receipts=given["columns"] if receipt is None else receipt,
                 schema=None if schema is None else options.typed_source(schema),
                 weight_bits=given["bits"],
                 device="auto" if given["device"] is None else given["device"],
@@ -85,6 +102,9 @@ def write_generated(model: str, prompt: str | list[str], settings: dict[str, Any
                 options=others,  # type: ignore[arg-type]  # the options of the command line, by name
                 **arguments,
             )
+        if receipt is not None and not notes.quiet:
+            with storage_errors(receipt), receipt.open("x", encoding="utf-8") as lines:
+                lines.writelines(f"{row['receipt']}\n" for row in read_rows(written.out))
         seconds = time.monotonic() - started
     if not notes.quiet:
         _print_generated(written, seconds, as_json=given["as_json"])
@@ -111,13 +131,13 @@ def write_judged(
     if out is None:
         raise ConfigError("--data writes a table: give --out FOLDER, or a .jsonl or .parquet file.")
     with one_voice(_RESUME):
-        from reviewgen.writing.judging import judge
+        from reviewgen.tables import judge_texts
 
         begin()
         show_log()
         started = time.monotonic()
         with _progress() as progress:
-            written = judge(
+            written = judge_texts(
                 kind,
                 model,
                 options.typed_data(data),

@@ -143,11 +143,11 @@ def _report_finished(finished: AlreadyTrained, out: Path, *, as_json: bool) -> N
 
 def _make(make_run: Callable[[], "TrainingRun"], out: Path) -> "TrainingRun":
     """Make the run, or raise in all processes of a launcher if one cannot make its own."""
-    from reviewgen.processes import all_processes, everywhere
+    from reviewgen.processes import all_processes
 
     runs: list[TrainingRun] = []
     with all_processes() as processes:
-        everywhere(processes, lambda: runs.append(make_run()), out)
+        processes.gather(lambda: runs.append(make_run()), out)
     return runs[0]
 
 

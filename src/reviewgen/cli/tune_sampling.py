@@ -11,7 +11,7 @@ from reviewgen.cli import options
 from reviewgen.cli.console import echo, note, notes, print_json
 from reviewgen.errors import ConfigError, quoted
 from reviewgen.interrupts import INTERRUPTED, begin
-from reviewgen.storage import refuse_existing, to_path
+from reviewgen.storage import check_output, to_path
 
 if TYPE_CHECKING:
     from reviewgen.evaluation import TextStatistics
@@ -63,7 +63,7 @@ def tune_sampling(
 
     loaded = load(model)
     if out is not None and not loaded.is_saved_in(out):
-        refuse_existing(to_path("out", out))
+        check_output(to_path("out", out))
 
     def start() -> "Iterator[SamplingTrial]":
         """Read the texts, train the judge, and yield the trials."""

@@ -1,18 +1,14 @@
 """``reviewgen evaluate | score | novelty``: measurements with a trained model."""
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from reviewgen.cli import options, tables
 from reviewgen.cli.console import echo, note, notes, print_json, show_log
-from reviewgen.cli.ranks import count_processes, one_voice
+from reviewgen.cli.ranks import one_voice
 from reviewgen.errors import ConfigError, counted
-
-if TYPE_CHECKING:
-    from reviewgen.evaluation import Evaluation
-    from reviewgen.model import ReviewModel
 
 _MAX_SPANS = 10  # copied spans that are printed
 _CLEANING = ("lowercase", "strip_markdown", "fix_encoding", "clean")
@@ -79,7 +75,13 @@ def evaluate(
     from reviewgen.evaluation import finite
 
     given = locals()
-    trained, result = _evaluate(model, data, device, {name: given[name] for name in ("split", *_READING)})
+    with one_voice("Nothing is kept."):
+        from reviewgen.tables import evaluate as evaluate_model  # torch, where several processes meet
+
+        show_log()
+        with notes.status("Evaluating ..."):
+            reading: Any = {name: given[name] for name in ("split", *_READING)}
+            trained, result = evaluate_model(model, options.typed_data(data), device, **reading)
     if notes.quiet:
         return
     if result.zero_probability_tokens:
@@ -91,25 +93,6 @@ def evaluate(
     echo(f"{result.perplexity_per_token:.2f} perplexity per {trained.tokenizer_name} token")
     counts = {"review": result.reviews, "character": result.characters, "token": result.tokens}
     echo(", ".join(counted(number, noun) for noun, number in counts.items()))
-
-
-def _evaluate(model: str, data: list[str], device: str, reading: dict[str, Any]) -> "tuple[ReviewModel, Evaluation]":
-    """Load and evaluate a model; of several processes, each evaluates a part."""
-    if count_processes() == 1:
-        from reviewgen.api import load
-        from reviewgen.writing.devices import move
-
-        trained = load(model)
-        show_log()
-        with notes.status("Evaluating ..."):
-            move(trained, device)
-            return trained, trained.evaluate(options.typed_data(data), **reading)
-    from reviewgen.writing.evaluating import evaluate
-
-    with one_voice("Nothing is kept."):
-        show_log()
-        with notes.status("Evaluating ..."):
-            return evaluate(model, options.typed_data(data), device, **reading)
 
 
 def _text_or_table(kind: str, given: dict[str, Any]) -> str | None:
@@ -158,7 +141,7 @@ def score(
         return
     from reviewgen.api import load
     from reviewgen.evaluation import finite
-    from reviewgen.writing.devices import move
+    from reviewgen.tables import move
 
     given = options.read_stdin() if text == "-" else text
     trained = load(model)

@@ -26,7 +26,7 @@ from reviewgen.model.read import read_training
 from reviewgen.model.write import copy_bundle, write_bundle
 from reviewgen.names import HubSource
 from reviewgen.pictures import draw_curves, find_curves, refuse_plot, save_figure
-from reviewgen.scratch import temporary_folder
+from reviewgen.storage import temporary_folder
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi

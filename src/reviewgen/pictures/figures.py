@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from reviewgen.errors import ConfigError, OutputExists, StorageError, storage_errors
+from reviewgen.storage import atomic_file
 
 
 def refuse_plot(file: Path, overwrite: bool = False) -> None:
@@ -52,5 +53,5 @@ def save_figure(figure: Any, file: Path) -> None:
     Raises:
         StorageError: The file cannot be written.
     """
-    with storage_errors(file):
-        figure.savefig(file, dpi=150)
+    with storage_errors(file), atomic_file(file) as new:
+        figure.savefig(new, dpi=150, format=file.suffix[1:].lower())
