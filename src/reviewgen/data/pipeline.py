@@ -231,9 +231,8 @@ def prepare_store(
             elif existing.facts.get("job") != identity or not can_repeat:
                 refuse()
             else:
-                if work.job.folder.exists():  # what a process has left that was killed while it removed it
-                    with suppress(CheckpointError, OutputExists), work.job:
-                        work.job.clear()
+                with suppress(CheckpointError, OSError), work.job:  # one that was killed while it removed its folder
+                    work.job.clear()
                 _logger.warning("%s is complete already: the same job has made it.", existing.name)
             own.extend(opened)
             return existing, [replace(source, units=()) if source.facts is None else source for source in opened], identity
