@@ -279,7 +279,6 @@ class Job:
         self.out, self.folder = out, out.with_name(f"{out.name}.partial")
         self._facts, self._waits = dict(facts), waits
         self._lock: Any = None
-        self._is_finished = False
 
     def __enter__(self) -> "Job":
         """Lock the folder.
@@ -317,7 +316,7 @@ class Job:
         return self
 
     def __exit__(self, *error: object) -> None:
-        if not self._is_finished and not any(path.is_file() for piece in self._pieces() for path in (piece, *piece.rglob("*"))):
+        if not any(path.is_file() for piece in self._pieces() for path in (piece, *piece.rglob("*"))):
             remove(self.folder)  # nothing is worth keeping
         self._lock.release()
         if LOCKS_OPEN_FILES and not self._pieces() and not self.done(_JOB):
@@ -378,14 +377,13 @@ class Job:
             remove(path)
 
     def finish(self, name: str) -> None:
-        """Give a piece the name of the result, and remove the rest.
+        """Give a piece the name of the result, and remove the others; the folder goes when the block ends.
 
         Raises:
             OutputExists: Something has that name by now.
         """
         publish(self.path(name), self.out)
-        self._is_finished = True  # the folder is another process's, as soon as it is removed
-        remove(self.folder)
+        self.clear()
 
     def _pieces(self) -> list[Path]:
         try:

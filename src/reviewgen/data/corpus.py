@@ -193,8 +193,7 @@ def make_corpus(sources: Sequence[Source], work: Work, filters: Filters) -> Corp
     counts = dict(zip(SPLITS, np.bincount(codes, minlength=6).tolist(), strict=False))
     validation = (sources[1].info, reports[1]) if sources[1:] else None
     fingerprint = _fingerprint(np.concatenate(hashes)[keep], codes[keep], names, targets)
-    notes = [*first.info.notes, *notes]
-    corpus = Corpus(fingerprint, first.info, reports[0], counts, validation, notes, names, targets)
+    corpus = Corpus(fingerprint, first.info, reports[0], counts, validation, [*first.info.notes, *notes], names, targets)
     content = json.dumps({**corpus.to_json(), "parts": [file.name for file in targets]}).encode()
     work.main(lambda: work.job.write(f"corpus/{CORPUS_FILE}", lambda file: file.write_bytes(content)))
     return corpus

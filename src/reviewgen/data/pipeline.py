@@ -25,7 +25,7 @@ from reviewgen.data.parts import Progress, Work
 from reviewgen.data.prepare import IndexChoice, TokenizerChoice, encode_corpus
 from reviewgen.data.sources import Source, open_source
 from reviewgen.data.store import StoreFolder, find_store, refuse_existing_url, upload_store
-from reviewgen.errors import DataError, OutputExists, storage_errors
+from reviewgen.errors import CheckpointError, DataError, OutputExists, storage_errors
 from reviewgen.processes import Processes
 from reviewgen.storage import Job, check_output, publish
 from reviewgen.version import __version__
@@ -231,6 +231,8 @@ def prepare_store(
             elif existing.facts.get("job") != identity or not can_repeat:
                 refuse()
             else:
+                with suppress(CheckpointError, OSError), work.job:  # one that was killed while it removed its folder
+                    work.job.clear()
                 _logger.warning("%s is complete already: the same job has made it.", existing.name)
             own.extend(opened)
             return existing, [replace(source, units=()) if source.facts is None else source for source in opened], identity
@@ -251,7 +253,7 @@ def _publish(job: Job, out: Path, url: str | None) -> StoreFolder:
     store = upload_store(job.path("store"), url)
     if not store.folder.exists():  # it need not be fetched
         publish(job.path("store"), store.folder)
-    shutil.rmtree(job.folder, ignore_errors=True)
+    job.clear()
     return store
 
 

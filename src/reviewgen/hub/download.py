@@ -1,6 +1,6 @@
 """Finds the folder of a trained model: that of a preset's weights, a local one, or a download from the Hub.
 
-A download has the files of the model only, all of one commit. Nothing of it is executed; ``bundle`` reads it strictly, and
+A download has the files of the model only, all of one commit. Nothing of it is executed; ``model`` reads it strictly, and
 compares the files with the manifest that was written when the model was saved. No torch.
 """
 
