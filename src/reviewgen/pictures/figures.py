@@ -20,8 +20,7 @@ def refuse_plot(file: Path, overwrite: bool = False) -> None:
         from matplotlib.backend_bases import FigureCanvasBase
     except ImportError:
         raise ConfigError("Plots need matplotlib: pip install 'reviewgen[plot]'.") from None
-    known = FigureCanvasBase.get_supported_filetypes()
-    if file.suffix[1:].lower() not in known:
+    if file.suffix[1:].lower() not in FigureCanvasBase.get_supported_filetypes():
         raise ConfigError(f"{file} cannot be drawn: its suffix must be .png, .svg or .pdf.")
     if not os.access(file.absolute().parent, os.W_OK):
         raise StorageError(f"{file} cannot be drawn: {file.absolute().parent} is not a writable folder.")

@@ -199,15 +199,11 @@ def _check_request(model: ReviewModel, prompt: Any, options: GenerateOptions) ->
     Raises:
         ReviewgenError: As ``ReviewModel.generate``; or a setting makes a text depend on others, on the time or on functions.
     """
-    if isinstance(prompt, str):
-        prompt = [prompt]
     for name in ("seed", "num_return_sequences"):
         if options.get(name) is not None:
             raise ConfigError(f"{name} is not a generation setting here: n and seed are arguments of their own.")
     one: Any = {**options, "num_return_sequences": 1, "seed": 0}
     request = make_request(prompt, model.generation_config, one, model.tokenizer, model.conditions)
-    for text in request.prompts:
-        check_text("prompt", text)
     if not request.prompts:
         raise ConfigError("There are no prompts: give at least one, or leave it out.")
     if request.config.max_time is not None:

@@ -185,7 +185,7 @@ def find_source(receipt: Mapping[str, Any], file: Path) -> str | Path:
 
 
 def read_receipts(file: Path) -> Iterator[dict[str, Any]]:
-    """Yield the receipts of a file: one JSON object, or one per line.
+    """Yield the receipts of a file, one per line.
 
     Raises:
         DataError: The file cannot be read, or has something in it that is not a receipt.
@@ -202,26 +202,15 @@ def read_receipts(file: Path) -> Iterator[dict[str, Any]]:
 
 
 def _read_values(file: Path) -> Iterator[Any]:
-    """Yield the value of each line of a file; or of the whole file, if its first line is not JSON."""
+    """Yield the value of each line of a file. Raises as ``read_receipts``."""
     try:
         with open_input(file) as stream:
-            for number, line in enumerate(iter(lambda: stream.readline(MAX_RECORD + 1), b"")):
-                if len(line) > MAX_RECORD:
-                    raise DataError(f"{file} cannot be read: it has a line of more than {MAX_RECORD >> 20} MB.")
-                try:
-                    value = parse_json(line.decode()) if line.strip() else None
-                except ValueError:
-                    if number:
-                        raise
-                    value = parse_json((line + stream.read(MAX_RECORD)).decode())
-                if line.strip():
-                    yield value
-    except ValueError as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"{file} is invalid: it should have a receipt, a JSON object, on each line.") from None
+            for line in filter(bytes.strip, iter(lambda: stream.readline(MAX_RECORD), b"")):
+                yield parse_json(line.decode())
     except OSError as error:
         raise DataError(f"{file} cannot be read: {error.strerror}.") from None
+    except ValueError:
+        raise DataError(f"{file} is invalid: it must have a receipt, a JSON object of up to 16 MB, on each line.") from None
 
 
 def replay(receipt: Mapping[str, Any], model: ReviewModel) -> Replay:

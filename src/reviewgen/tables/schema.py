@@ -128,8 +128,8 @@ def _read_weights(name: Any, weights: Any, conditions: Conditions) -> Group:
     numbers = list(weights.values()) if isinstance(weights, Mapping) else []
     if not all(type(weight) in (int, float) and weight >= 0 for weight in numbers) or not 0 < sum(numbers) <= sys.float_info.max:
         raise ConfigError(
-            f"The schema must give {quoted(name)} weights of at least 0, {{value: weight}}, of which one is above 0 and whose "
-            f"sum is finite; got {quoted(weights)}."
+            f"The schema must give {quoted(name)} weights of at least 0, {{value: weight}}, with a finite sum above 0; "
+            f"got {quoted(weights)}."
         )
     return Group((condition.name,), [(_checked(condition, value),) for value in weights], np.cumsum(numbers, dtype=np.float64))
 
