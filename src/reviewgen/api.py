@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from reviewgen.model import LoadOptions, ReviewModel
     from reviewgen.pictures import LearningCurves
     from reviewgen.search import SamplingTrial, SweepRow, TuneTrial
-    from reviewgen.writing.table import WrittenTexts
+    from reviewgen.tables import WrittenTexts
 
 
 def load(source: str | Path, **options: "Unpack[LoadOptions]") -> "ReviewModel":
@@ -440,9 +440,9 @@ def generate_dataset(
 ) -> "WrittenTexts":
     """Generate many texts into a folder of shards, which ``datasets`` and ``train`` read.
 
-    Text i depends on the seed and on i only. Under ``accelerate launch``, all processes call this and share the work; the files
-    are the same for any number of processes. If it is interrupted, the same call goes on from the parts that are finished, in the
-    folder ``<out>.partial``. ``manifest.json`` in the folder has the settings, and the SHA-256 of each shard.
+    Text i depends on the seed and on i only. Under ``accelerate launch``, all processes call this and share the work, a
+    shard each at a time; the files are the same for any number of processes. If it is interrupted, the same call resumes from the
+    shards that are finished, in ``<out>.partial``. ``manifest.json`` in it has the settings, and the SHA-256 of each shard.
 
     >>> written = reviewgen.generate_dataset("ngram-word", 1_000_000, out="texts", seed=1)       # doctest: +SKIP
     >>> stars = {"stars": {"5": 0.6, "1": 0.4}}
@@ -451,10 +451,10 @@ def generate_dataset(
     Args:
         model: A saved model: what ``load`` takes, or a model that it has returned.
         n: The number of texts of each prompt.
-        out: The folder to create.
+        out: The folder to create, or a file whose name ends in .jsonl or .parquet.
         prompt: The beginning of each text, or a list of beginnings.
-        columns: Write more than the text: its number, the seed, the prompt, the finish reason, each condition of the model, and
-            a receipt, the JSON from which ``reviewgen replay`` generates the text again.
+        columns: Write more than the text: its number, the seed, the prompt, the finish reason, the number of new tokens, each
+            condition of the model, and a receipt, the JSON from which ``reviewgen replay`` generates the text again.
         unique: Leave out texts that equal an earlier one; others are drawn until there are enough, or about ten times as many
             are drawn.
         schema: What the conditions of each text are drawn from: a mapping, or a .json file with one, of condition to {value:
@@ -478,7 +478,7 @@ def generate_dataset(
         TrainingError: The processes of a launcher were started with different arguments; ProcessLost if one has ended.
         ReviewgenError: The model cannot be loaded; see ``load``.
     """
-    from reviewgen.writing.generating import generate_dataset as generate_texts
+    from reviewgen.tables import generate_dataset as generate_texts
 
     return generate_texts(
         model,
@@ -531,9 +531,9 @@ def score_dataset(
         ConfigError, DataError, OutputExists, StorageError, CheckpointError, TrainingError: As ``generate_dataset``.
         ReviewgenError: The model cannot be loaded; see ``load``.
     """
-    from reviewgen.writing.judging import judge
+    from reviewgen.tables import judge_texts
 
-    return judge("score", model, source, out=out, format=format, shard_texts=shard_texts, device=device, options=options)
+    return judge_texts("score", model, source, out=out, format=format, shard_texts=shard_texts, device=device, options=options)
 
 
 def novelty_dataset(
@@ -560,6 +560,6 @@ def novelty_dataset(
     Raises:
         DataError: The model has no index of its training text.
     """
-    from reviewgen.writing.judging import judge
+    from reviewgen.tables import judge_texts
 
-    return judge("novelty", model, source, out=out, format=format, shard_texts=shard_texts, options=options)
+    return judge_texts("novelty", model, source, out=out, format=format, shard_texts=shard_texts, options=options)

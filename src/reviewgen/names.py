@@ -1,4 +1,4 @@
-"""Parses names of presets and sources of models, as given to ``load`` and ``train``. Knows no plugins.
+"""Parses names of presets and sources of models, as given to ``load`` and ``train``. Reads no files and knows no plugins.
 
 The name of a preset is ``<model>-<tokenizer>[-<size>]``: lower case, digits, hyphens. The source of a trained model is a preset,
 a repository on the Hub (``owner/name`` or ``hf://owner/name``, with or without ``@revision``), or a local folder (a ``Path``, a

@@ -2,33 +2,31 @@
 
 ``process_state`` is accelerate's; the groups here are gloo groups of torch, over main memory. No process waits forever: one
 that ends, for any reason, closes its connections, and those that wait for it get ``ProcessLost``. Values that must be equal
-everywhere, such as the clock and the numbers that decisions depend on, are exchanged and not computed by each process.
+everywhere, such as the clock and the numbers that decisions depend on, are exchanged and not computed by each process. A process
+that is alone needs no torch.
 """
 
 import atexit
 import hashlib
-import itertools
 import json
 import os
 import re
 import signal
-import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from datetime import timedelta
 from functools import cache
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-import torch
-from accelerate import PartialState
-from accelerate.utils import parse_flag_from_env
 from jaxtyping import Float64
-from torch import Tensor, distributed
 
 from reviewgen.errors import ProcessLost, ReviewgenError, TrainingError, first_line, storage_errors
 from reviewgen.interrupts import Interrupts, deferred, handled
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 CONNECTING = timedelta(minutes=5)
 """How long a process waits for the others to start: they may import torch from a slow disk, but need no longer than that."""
@@ -37,13 +35,10 @@ TOLD = "its own error message says why."
 """Ends the message of an error that another process prints."""
 
 _TIMEOUT = timedelta(hours=2)  # for a process that is connected and still working; one that has ended is noticed
-_ROUND_SECONDS = 5.0  # of shared tasks; a task that is in progress then is finished
-_WINDOW = 1 << 16  # tasks that a round deals out at most: there may be very many, and a list of all would not fit in memory
 _STRATEGIES = {"FSDP": "FSDP", "DEEPSPEED": "DeepSpeed", "MEGATRON_LM": "Megatron-LM", "PARALLELISM_CONFIG": "parallelism"}
 _failures: list[str] = []  # why the processes could not be connected; accelerate's state is then half made, for good
 
 Result = TypeVar("Result")
-Item = TypeVar("Item")
 
 
 def process_state(timeout: timedelta = CONNECTING) -> Any:
@@ -59,6 +54,10 @@ def process_state(timeout: timedelta = CONNECTING) -> Any:
         ProcessLost: The processes of a launcher cannot be connected.
         TrainingError: accelerate is configured for a strategy that splits a model.
     """
+    from accelerate import PartialState  # with torch, a second or two
+    from accelerate.utils import parse_flag_from_env
+    from torch import accelerator, distributed
+
     if _failures:
         raise ProcessLost(_failures[0])
     for variable, strategy in _STRATEGIES.items():
@@ -70,7 +69,7 @@ def process_state(timeout: timedelta = CONNECTING) -> Any:
     try:
         # While torch waits in compiled code, no handler of Python is called: an interrupt ends the process.
         with nullcontext() if was_connected else handled(signal.SIG_DFL):
-            cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
+            cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not accelerator.is_available()
             state = PartialState(cpu=cpu, timeout=timeout)
             if state.num_processes > 1:
                 _lasting_group()
@@ -91,6 +90,8 @@ def process_state(timeout: timedelta = CONNECTING) -> Any:
 @cache
 def _lasting_group() -> Any:
     """Return the group of all processes that lasts as long as they do. It is made when they connect: all are there then."""
+    from torch import distributed
+
     return distributed.new_group(backend="gloo", timeout=_TIMEOUT)
 
 
@@ -106,7 +107,7 @@ def connection_errors() -> Iterator[None]:
         yield
     except RuntimeError as error:
         traceback.clear_frames(error.__traceback__)  # they reference the connection, which must close when this process ends
-        if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error):
+        if type(error).__name__ == "OutOfMemoryError" or "allocate memory" in str(error):
             raise MemoryError from None
         reason = re.sub(r"^\[\S+\] ", "", first_line(error)).split(". ")[0]  # without its place in torch, and advice
         raise ProcessLost(f"Another process has ended or does not answer ({reason}).") from None
@@ -134,10 +135,12 @@ class Processes:
         """Return the N numbers of each of P processes."""
         if self.world_size == 1:
             return np.array([values], np.float64)
+        import torch
+
         table = torch.zeros(self.world_size, len(values), dtype=torch.float64)
         table[self.rank] = torch.tensor(values, dtype=torch.float64)
         with connection_errors():
-            distributed.all_reduce(table, group=self.group)
+            torch.distributed.all_reduce(table, group=self.group)
         gathered: np.ndarray = table.numpy()
         return gathered
 
@@ -145,6 +148,8 @@ class Processes:
         """Return the values of all processes by rank; they are plain values or tensors on the CPU."""
         values = [value] * self.world_size
         if self.world_size > 1:
+            from torch import distributed
+
             with connection_errors():
                 distributed.all_gather_object(values, value, group=self.group)
         return values
@@ -153,19 +158,65 @@ class Processes:
         """Return the main process's value, a plain value or tensors on the CPU."""
         values = [value]
         if self.world_size > 1:
+            from torch import distributed
+
             with connection_errors():
                 distributed.broadcast_object_list(values, group=self.group, group_src=0)
         return values[0] if self.rank else value
 
-    def sum_tensors(self, tensors: Sequence[Tensor]) -> Sequence[Tensor]:
+    def sum_tensors(self, tensors: "Sequence[Tensor]") -> "Sequence[Tensor]":
         """Return the sums of tensors over the processes, in 32 bits; an accelerator is not waited for."""
         if self.world_size == 1:
             return list(tensors)
+        import torch
+
         flat = torch.cat([tensor.flatten().float() for tensor in tensors])
         with connection_errors():
-            distributed.all_reduce(flat, group=self.group if flat.device.type == "cpu" else None)
+            torch.distributed.all_reduce(flat, group=self.group if flat.device.type == "cpu" else None)
         pieces = torch.split(flat, [tensor.numel() for tensor in tensors])
         return [piece.view_as(tensor) for piece, tensor in zip(pieces, tensors, strict=True)]
+
+    def gather(self, work: Callable[[], Result], place: object) -> list[Result]:
+        """Call a function in each process and wait for all; return the results by rank.
+
+        Args:
+            work: The function; what it returns can be pickled.
+            place: Where it writes, for messages.
+
+        Raises:
+            ReviewgenError: It has failed in this process.
+            ProcessLost: It has failed in another process, or one has ended.
+            KeyboardInterrupt: A process was interrupted; all raise it.
+        """
+        result: Result | None = None
+        error: ReviewgenError | None = None
+        is_interrupted = False
+        try:
+            with storage_errors(str(place)):
+                result = work()
+        except ReviewgenError as problem:
+            error = problem
+        except KeyboardInterrupt:
+            is_interrupted = True
+        ends = self.all_gather_object((result, error is not None, is_interrupted or self.interrupts.arrived))
+        if failed := [rank for rank, (_, has_failed, _) in enumerate(ends) if has_failed]:
+            raise (
+                error if error is not None and failed[0] == self.rank else ProcessLost(f"Process {failed[0]} has failed; {TOLD}")
+            )
+        if any(interrupted for *_, interrupted in ends):
+            raise KeyboardInterrupt
+        return [each for each, *_ in ends]
+
+    def main(self, work: Callable[[], Result], place: object) -> Result:
+        """Call a function in the main process; return its result in all. Arguments and errors are those of ``gather``."""
+        results: list[Any] = self.gather(lambda: work() if self.rank == 0 else None, place)
+        own: Result = results[0]
+        return own
+
+    def stop_if_interrupted(self) -> None:
+        """Raise KeyboardInterrupt, inside ``gather``, if this process was interrupted."""
+        if self.interrupts.arrived:
+            raise KeyboardInterrupt
 
     def refuse_differences(self, facts: Mapping[str, Any]) -> None:
         """Check that all processes have the same settings, in every process.
@@ -209,6 +260,8 @@ class Processes:
     def close(self) -> None:
         """Close the connections; processes that wait for this one get ``ProcessLost``."""
         if self.group is not None:
+            from torch import distributed
+
             distributed.destroy_process_group(self.group)
             self.group = None  # the connection closes only with the last reference to it
 
@@ -220,6 +273,8 @@ def all_processes() -> Iterator[Processes]:
     if state.num_processes == 1:
         yield Processes()
         return
+    from torch import distributed
+
     with connection_errors():
         distributed.barrier(_lasting_group())  # a new group would wait in vain for a process that has ended
     group = distributed.new_group(backend="gloo", timeout=_TIMEOUT)
@@ -230,137 +285,6 @@ def all_processes() -> Iterator[Processes]:
             yield processes
     finally:
         processes.close()
-
-
-def share_tasks(
-    processes: Processes,
-    numbers: Iterable[int],
-    work: Callable[[int], None],
-    place: object,
-    report: Callable[[int], None] = lambda _: None,
-    flush: Callable[[], None] = lambda: None,
-) -> None:
-    """Do numbered tasks, each in one of the processes; return when all are done.
-
-    Args:
-        processes: The processes; all call this with the same numbers.
-        numbers: The tasks.
-        work: Does a task, whose result is a file.
-        place: Where the results are written, for messages.
-        report: Called with the number of tasks that are known to be done.
-        flush: Called before other processes may see the results; returns when they are complete.
-
-    Raises:
-        ReviewgenError: A task of this process has failed.
-        ProcessLost: Another process has failed, or has ended.
-        KeyboardInterrupt: A process was interrupted; all raise it.
-    """
-    left, waiting, before = iter(numbers), list[int](), 0
-    while waiting := [*waiting, *itertools.islice(left, _WINDOW - len(waiting))]:
-        done: list[int] = []
-        with _errors_shared(processes, done, place) as finished:
-            deadline = time.monotonic() + _ROUND_SECONDS
-            for number in waiting[processes.rank :: processes.world_size]:
-                if time.monotonic() > deadline or processes.interrupts.arrived:
-                    break
-                work(number)
-                done.append(number)
-                report(before + len(done))
-            flush()
-        waiting = [number for number in waiting if number not in finished]
-        before += len(finished)
-        report(before)
-
-
-def share_stream(
-    processes: Processes,
-    items: Iterable[Item],
-    work: Callable[[int, Item], None],
-    place: object,
-    report: Callable[[int], None] = lambda _: None,
-) -> int:
-    """Do a task for each item of a stream that all processes read: of P processes each takes every P-th; return their number.
-
-    For what is read faster than it is worked on. Raises as ``share_tasks``, whose arguments these are.
-    """
-    own, count, number, is_over = iter(enumerate(items)), 0, -1, False
-    while not is_over:
-        done: list[int] = []
-        with _errors_shared(processes, done, place) as finished:
-            deadline = time.monotonic() + _ROUND_SECONDS
-            while not is_over and time.monotonic() < deadline and not processes.interrupts.arrived:
-                number, item = next(own, (number, None))
-                if is_over := item is None:
-                    break
-                if number % processes.world_size == processes.rank:
-                    work(number, item)
-                    done.append(number)
-                    report(count + len(done))
-        count += len(finished)
-        report(count)
-        is_over = bool(processes.all_gather([is_over]).all())
-    return number + 1
-
-
-def everywhere(processes: Processes, work: Callable[[], None], place: object) -> None:
-    """Call a function in each process, and raise in all if it raises in one; see ``share_tasks``."""
-    with _errors_shared(processes, [], place):
-        work()
-
-
-def main_process_only(processes: Processes, work: Callable[[], Result], place: object) -> Result:
-    """Call a function in the main process and return its result in all processes; it can be pickled.
-
-    Raises:
-        ReviewgenError: The function has raised it; in the other processes it is ProcessLost.
-    """
-    results: list[Result] = []
-    with _errors_shared(processes, [], place):
-        if processes.rank == 0:
-            results.append(work())
-    shared: Result = processes.broadcast(results[0] if results else None)
-    return shared
-
-
-@contextmanager
-def _errors_shared(processes: Processes, done: list[int], place: object) -> Iterator[set[int]]:
-    """Run a block in each process, then raise in all of them if one has failed; fill a set with what all have done."""
-    finished: set[int] = set()
-    error: ReviewgenError | None = None
-    try:
-        with storage_errors(str(place)):
-            yield finished
-    except ReviewgenError as problem:
-        error = problem
-    results = processes.all_gather_object((done, error is not None, processes.interrupts.arrived))
-    failed = [rank for rank, (_, has_failed, _) in enumerate(results) if has_failed]
-    if failed:
-        if error is not None and failed[0] == processes.rank:
-            raise error
-        raise ProcessLost(f"Process {failed[0]} has failed; {TOLD}")
-    if any(interrupted for *_, interrupted in results):
-        raise KeyboardInterrupt
-    finished.update(itertools.chain.from_iterable(numbers for numbers, *_ in results))
-
-
-class SharedWork:
-    """The processes of a launcher as those that share work; see ``reviewgen.data.parts.Ranks``.
-
-    Args:
-        processes: The processes.
-        place: Where the results are written, for messages.
-    """
-
-    def __init__(self, processes: Processes, place: object) -> None:
-        self.rank, self.world_size = processes.rank, processes.world_size
-        self._processes, self._place = processes, place
-
-    def gather(self, work: Callable[[], Result]) -> list[Result]:
-        """Call a function in each process and wait for all; return the results by rank. An error in one is raised in all."""
-        results: list[Result] = []
-        with _errors_shared(self._processes, [], self._place):
-            results.append(work())
-        return self._processes.all_gather_object(results[0])
 
 
 def resumes_by_itself() -> bool:

@@ -1,41 +1,42 @@
-"""Atomic writing: a folder that appears whole or not at all, even where the power fails in the middle.
+"""Atomic writing and resumable work: what a process writes appears whole or not at all, even where the power fails.
 
-The content is written into a scratch folder beside its target (``reviewgen.scratch``), every file is forced to disk, and a
-rename gives it its name. Used for saved models, the token cache and checkpoints. Files are flushed through handles that are open
-for writing and nothing is renamed onto an existing name, because Windows refuses both. Standard library only, but for the class
-of safetensors' errors; it knows neither models nor formats.
+A file or folder is written beside its target under a hidden name, forced to disk, and renamed. A process that is killed leaves
+``.NAME.new``, which the next one removes, or ``OUT.partial`` of a ``Job``, which the same job resumes. Standard library and
+filelock only; it knows neither models nor formats.
 
-    write_file, fsync_file, fsync_folder    force content and names to disk
-    new_folder, publish                     a folder from scratch to its name; only the first overwrites
-    interrupted                             what to do about a folder whose replacement was cut off
-    to_path, refuse_existing                check a target before hours of work
-    default_mode, safetensors_errors        for files that another library writes
-    Job                                     work that can be resumed, in a folder until it is whole
+    to_path, check_output           check a target before hours of work
+    open_input, is_pipe             a file that the user names, which may be a pipe
+    atomic_file, atomic_folder      write a target whole
+    publish, interrupted            a finished folder gets its name; what to do where a replacement was cut off
+    temporary_folder                removed afterwards
+    default_mode, safetensors_errors    for files that another library writes
+    Job                             work that can be resumed, in a folder until it is whole
 """
 
 import contextlib
 import errno
-import functools
-import glob
 import json
 import os
 import re
 import shutil
+import stat
+import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from reviewgen.errors import CheckpointError, ConfigError, OutputExists, StorageError, quoted, storage_errors
-from reviewgen.scratch import NEW, remove_abandoned, scratch_folder
 
 LOCKS_OPEN_FILES = os.name == "nt"
 """Whether a file that is open or memory-mapped cannot be renamed, replaced or removed, nor a folder above it renamed."""
 
 _ALREADY_EXISTS = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)  # what renaming a folder onto an existing name gives
 _JOB, _LOCK = "job.json", ".lock"
-_NOT_PIECES = {_JOB, "job.new", _LOCK, "source"}  # of a job
-_PATIENCE_SECONDS = 2.0  # for other programs, such as virus scanners, that briefly open what was just written
+_NOT_PIECES = {_JOB, ".job.json.new", _LOCK, "source"}  # of a job
+_PIPE_SECONDS = 30
+_TRIES, _PAUSE_SECONDS = 20, 0.1  # where other programs, such as virus scanners, briefly open what was just written
 
 
 def to_path(name: str, value: str | os.PathLike[str]) -> Path:
@@ -56,28 +57,62 @@ def to_path(name: str, value: str | os.PathLike[str]) -> Path:
     return path
 
 
-def refuse_existing(folder: Path) -> None:
-    """Raise if a new folder cannot be created at a path.
+def check_output(path: Path) -> None:
+    """Raise if nothing new can be created at a path.
 
     Raises:
-        OutputExists: Something exists there.
+        OutputExists: Something exists there, or its replacement was cut off.
         StorageError: The nearest existing parent is not a writable folder.
     """
-    with storage_errors(folder):
-        if reason := interrupted(folder):
-            raise OutputExists(reason)
-        if folder.exists() or folder.is_symlink():
-            raise _already_exists(folder)
-        parent = next(parent for parent in folder.absolute().parents if parent.exists())
+    with storage_errors(path):
+        _refuse_existing(path)
+        parent = next(parent for parent in path.absolute().parents if parent.exists())
         if not parent.is_dir() or not os.access(parent, os.W_OK):
-            raise StorageError(f"{folder} cannot be written: {parent} is not a writable folder. Choose another folder.")
+            raise StorageError(f"{path} cannot be written: {parent} is not a writable folder. Choose another folder.")
+
+
+def open_input(file: Path) -> IO[bytes]:
+    """Open a file or a pipe, as ``<(zcat ...)`` of a shell, for reading from its beginning; a pipe cannot be read twice.
+
+    Raises:
+        OSError: It cannot be read, is a device, or is a pipe that nothing has opened for writing in 30 seconds. Its ``strerror``
+            is the part of a sentence that says so.
+    """
+    if not is_pipe(file):
+        return file.open("rb")
+    opened: list[IO[bytes]] = []
+    thread = threading.Thread(target=lambda: opened.append(file.open("rb")), daemon=True)  # which waits for a writer
+    thread.start()
+    thread.join(_PIPE_SECONDS)
+    if not opened:
+        raise TimeoutError(errno.ETIMEDOUT, f"nothing has opened this pipe for writing in {_PIPE_SECONDS} seconds")
+    if not stat.S_ISFIFO(file.stat().st_mode) and not opened[0].isatty():
+        opened[0].close()
+        raise OSError(errno.EINVAL, "it is a device, not a file")
+    return opened[0]
+
+
+def is_pipe(file: Path) -> bool:
+    """Return whether a path leads to something that can be read only once."""
+    return file.exists() and not file.is_file() and not file.is_dir()
 
 
 @contextlib.contextmanager
-def new_folder(folder: Path, *, overwrite: bool = False) -> Iterator[Path]:
-    """Yield an empty folder that becomes ``folder`` when the block ends, and is removed if the block raises.
+def atomic_file(file: Path) -> Iterator[Path]:
+    """Yield a path to write to, which replaces ``file`` when the block ends and is removed if the block raises."""
+    new = file.with_name(f".{file.name}.new")
+    try:
+        yield new
+        _fsync(new)
+        _rename(new, file, replaces=True)
+        _fsync(file.parent)
+    finally:
+        new.unlink(missing_ok=True)
 
-    What a process that was killed has left of the same target is removed first.
+
+@contextlib.contextmanager
+def atomic_folder(folder: Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """Yield an empty folder that becomes ``folder`` when the block ends, and is removed if the block raises.
 
     Args:
         folder: The target; its parent exists.
@@ -87,135 +122,69 @@ def new_folder(folder: Path, *, overwrite: bool = False) -> Iterator[Path]:
         OutputExists: ``folder`` exists and ``overwrite`` is false, or an earlier replacement of it was cut off.
         OSError: The operating system refused a step; the target is as it was, and nothing is left behind.
     """
-    if reason := interrupted(folder):
-        raise OutputExists(reason)
-    remove_abandoned(folder.parent, _prefix(folder))
-    aside = _aside(folder)
-    with scratch_folder(folder.parent, _prefix(folder)) as scratch:
-        new = scratch / NEW
+    _refuse_existing(folder, overwrite=overwrite)
+    new, old = folder.with_name(f".{folder.name}.new"), folder.with_name(f".{folder.name}.old")
+    remove(new)  # of a process that was killed, as is the next
+    remove(old)
+    try:
         new.mkdir()
         yield new
         _fsync_tree(new)
-        new.chmod(default_mode(is_folder=True))  # the block may have changed it
-        is_replaced = overwrite and os.path.lexists(folder)
-        if is_replaced:
-            _remove(aside)  # of a replacement that was killed when it was done
-            _move_aside(folder, aside)
+        if overwrite and os.path.lexists(folder):
+            _rename(folder, old)
         try:
             _rename_new(new, folder)
         except BaseException:
-            if is_replaced:
-                aside.rename(folder)
+            if os.path.lexists(old):
+                old.rename(folder)
             raise
-        fsync_folder(folder.parent)
-        if is_replaced:
-            _remove(aside)
+        _fsync(folder.parent)
+    finally:
+        remove(new)
+        if os.path.lexists(folder):
+            remove(old)
 
 
-def publish(scratch: Path, folder: Path) -> None:
-    """Force a finished folder to disk and give it its name, on the same file system.
-
-    Args:
-        scratch: The folder.
-        folder: Its name.
+def publish(new: Path, target: Path) -> None:
+    """Force a finished file or folder to disk and give it its name, on the same file system.
 
     Raises:
-        OutputExists: Another process was first to create ``folder``.
+        OutputExists: Another process was first to create ``target``.
         OSError: The operating system refused a step.
     """
-    _fsync_tree(scratch)
-    _rename_new(scratch, folder)
-    fsync_folder(folder.parent)
+    _fsync_tree(new)
+    _rename_new(new, target)
+    _fsync(target.parent)
 
 
 def interrupted(folder: Path) -> str:
     """Return what to do about a folder whose replacement was cut off between its two renames; "" where none was."""
-    if os.path.lexists(folder) or not os.path.lexists(_aside(folder)):
+    new, old = folder.with_name(f".{folder.name}.new"), folder.with_name(f".{folder.name}.old")
+    if os.path.lexists(folder) or not os.path.lexists(old):
         return ""
-    new = next(folder.parent.glob(f"{glob.escape(_prefix(folder))}????????/{NEW}"), None)
-    both = f"{_aside(folder)}, and the new one, which is whole, {new}" if new else str(_aside(folder))
+    both = f"{old}, and the new one, which is whole, {new}" if new.exists() else str(old)
     return f"The replacement of {folder} was cut off: the old folder is {both}. Rename the one that you want to {folder.name}."
 
 
-def write_file(file: Path, content: bytes) -> None:
-    """Write a file and force it to disk."""
-    with file.open("wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
+@contextlib.contextmanager
+def temporary_folder(parent: Path | None = None, prefix: str = "reviewgen-") -> Iterator[Path]:
+    """Yield an empty temporary folder, removed when the block ends."""
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=parent, ignore_cleanup_errors=True) as name:
+        yield Path(name)
 
 
-def write_new(path: Path, write: Callable[[Path], object], later: Callable[[Callable[[], None]], None] | None = None) -> None:
-    """Create a file or folder under a temporary name, then force it to disk and give it its name, unless that exists.
-
-    Args:
-        path: The name.
-        write: Called with the temporary name.
-        later: Called with a function that does what follows, so that another thread may; None does it at once.
-    """
-    if path.exists():
-        return
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        write(scratch)
-    except BaseException:
-        _remove(scratch)
-        raise
-    name = functools.partial(_name_new, scratch, path)
-    name() if later is None else later(name)
+def remove(path: Path) -> None:
+    """Remove a file, or a folder with all that is in it, or a link and not what it leads to, if it exists."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
-def _name_new(scratch: Path, path: Path) -> None:
-    """Force a finished file or folder to disk and give it its name; it is removed if that fails."""
-    try:
-        if scratch.is_dir():
-            publish(scratch, path)
-        else:
-            fsync_file(scratch)
-            scratch.replace(path)
-    finally:
-        _remove(scratch)
-
-
-def _remove(scratch: Path) -> None:
-    if scratch.is_dir():
-        shutil.rmtree(scratch, ignore_errors=True)
-    scratch.unlink(missing_ok=True)
-
-
-def fsync_file(file: Path) -> None:
-    """Force the content of an existing file to disk."""
-    try:
-        handle = os.open(file, os.O_RDWR)  # Windows flushes no handle that is open for reading only
-    except PermissionError:
-        handle = os.open(file, os.O_RDONLY)  # a read-only file; other systems flush it through any handle
-    _fsync(handle, errno.EBADF)
-
-
-def fsync_folder(folder: Path) -> None:
-    """Force the names in a folder to disk, where the system allows that."""
-    try:
-        handle = os.open(folder, os.O_RDONLY)
-    except PermissionError:  # Windows opens no folders; elsewhere, a folder may be writable and not readable
-        return
-    _fsync(handle, errno.EINVAL)  # some network file systems flush no folders
-
-
-def _fsync(handle: int, ignored: int) -> None:
-    """Force what a handle is of to disk, and close it; one error number is ignored."""
-    try:
-        os.fsync(handle)
-    except OSError as error:
-        if error.errno != ignored:
-            raise
-    finally:
-        os.close(handle)
-
-
-def default_mode(*, is_folder: bool = False) -> int:
-    """Return the mode of a new file or folder under the process's umask, as ``open`` and ``mkdir`` give it."""
+def default_mode() -> int:
+    """Return the mode of a new file under the process's umask, as ``open`` gives it."""
     os.umask(mask := os.umask(0))
-    return (0o777 if is_folder else 0o666) & ~mask
+    return 0o666 & ~mask
 
 
 @contextlib.contextmanager
@@ -236,61 +205,57 @@ def safetensors_errors() -> Iterator[None]:
         raise OSError(int(match[1]), os.strerror(int(match[1]))) from None
 
 
-def _fsync_tree(folder: Path) -> None:
-    for path in folder.rglob("*"):
-        if path.is_dir():
-            fsync_folder(path)
-        elif path.is_file():
-            fsync_file(path)
-    fsync_folder(folder)
+def _refuse_existing(path: Path, *, overwrite: bool = False) -> None:
+    if reason := interrupted(path):
+        raise OutputExists(reason)
+    if os.path.lexists(path) and not overwrite:
+        raise OutputExists(f"{path} already exists. Give another name, or remove it first.")
 
 
-def _rename_new(scratch: Path, folder: Path) -> None:
-    """Rename to a name that did not exist; another program may have created it in the meantime."""
+def _fsync(path: Path) -> None:
+    """Force a file, or the names in a folder, to disk, where the system allows that."""
     try:
-        _rename(scratch, folder)
+        handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)  # Windows flushes only what is open for writing
+    except PermissionError:  # Windows opens no folders; another library has made the file read-only
+        return
+    try:
+        os.fsync(handle)
     except OSError as error:
-        if error.errno in _ALREADY_EXISTS:
-            raise _already_exists(folder) from None
-        raise
-
-
-def _prefix(folder: Path) -> str:
-    """Return how the names of the scratch folders of a target begin."""
-    return f".{folder.name}-"
-
-
-def _aside(folder: Path) -> Path:
-    """Return where a folder is while it is replaced."""
-    return folder.with_name(f".{folder.name}.old")
-
-
-def _move_aside(folder: Path, aside: Path) -> None:
-    try:
-        _rename(folder, aside)
-    except PermissionError:
-        if not LOCKS_OPEN_FILES:
+        if error.errno not in (errno.EINVAL, errno.EBADF):  # some network file systems flush no folders
             raise
-        raise StorageError(
-            f"{folder} cannot be replaced while its files are open, as in another program. Close it, or give another folder."
-        ) from None
+    finally:
+        os.close(handle)
 
 
-def _rename(source: Path, target: Path) -> None:
+def _fsync_tree(path: Path) -> None:
+    for each in (*path.rglob("*"), path) if path.is_dir() else (path,):
+        if each.is_dir() or each.is_file():
+            _fsync(each)
+
+
+def _rename(source: Path, target: Path, *, replaces: bool = False) -> None:
     """Rename; where open files cannot be renamed, try for a while."""
-    deadline = time.monotonic() + _PATIENCE_SECONDS
-    while True:
+    for _ in range(_TRIES if LOCKS_OPEN_FILES else 1):
         try:
-            source.rename(target)
+            (source.replace if replaces else source.rename)(target)
             return
         except PermissionError:
-            if not LOCKS_OPEN_FILES or time.monotonic() >= deadline:
+            if not LOCKS_OPEN_FILES:
                 raise
-        time.sleep(_PATIENCE_SECONDS / 40)
+            time.sleep(_PAUSE_SECONDS)
+    raise StorageError(f"{target} cannot be written while its files are open, as in another program. Close it, and try again.")
 
 
-def _already_exists(folder: Path) -> OutputExists:
-    return OutputExists(f"{folder} already exists. Give another folder, or remove it first.")
+def _rename_new(new: Path, target: Path) -> None:
+    """Rename to a name that did not exist; another program may have created it in the meantime."""
+    if new.is_file():  # which would replace another file
+        _refuse_existing(target)
+    try:
+        _rename(new, target)
+    except OSError as error:
+        if error.errno in _ALREADY_EXISTS:
+            _refuse_existing(target)
+        raise
 
 
 class Job:
@@ -312,9 +277,8 @@ class Job:
 
     def __init__(self, out: Path, facts: Mapping[str, Any], *, waits: bool = False) -> None:
         self.out, self.folder = out, out.with_name(f"{out.name}.partial")
-        self._facts, self._waits = json.loads(json.dumps(dict(facts))), waits
+        self._facts, self._waits = dict(facts), waits
         self._lock: Any = None
-        self._is_finished = False
 
     def __enter__(self) -> "Job":
         """Lock the folder.
@@ -326,8 +290,7 @@ class Job:
         from filelock import FileLock, Timeout
 
         while self._lock is None:
-            names = _names(self.folder)
-            if names - _NOT_PIECES and _JOB not in names:
+            if self._pieces() and not self.done(_JOB):
                 raise OutputExists(
                     f"{self.folder} exists and is not the folder of an unfinished job. Remove it, or choose another name."
                 )
@@ -339,12 +302,12 @@ class Job:
                 continue
             except Timeout:
                 raise CheckpointError(f"Another process is working in {self.folder}. Wait for it to finish.") from None
-            if (self.folder / _LOCK).exists():  # else the other process has finished, and removed it
+            if self.done(_LOCK):  # else the other process has finished, and removed it
                 self._lock = lock
         for scratch in self.folder.rglob(".*.*[0-9]"):  # of a process that was killed
-            _remove(scratch)
-        if _names(self.folder) <= _NOT_PIECES - {"source"}:  # nothing was made of the facts before
-            (self.folder / _JOB).unlink(missing_ok=True)
+            remove(scratch)
+        if not self._pieces():  # nothing was made of the facts before
+            self.path(_JOB).unlink(missing_ok=True)
         try:
             self.require(self._facts)
         except BaseException:
@@ -353,22 +316,22 @@ class Job:
         return self
 
     def __exit__(self, *error: object) -> None:
-        if not self._is_finished and _names(self.folder) <= _NOT_PIECES:  # nothing is worth keeping
-            shutil.rmtree(self.folder, ignore_errors=True)
+        if not any(path.is_file() for piece in self._pieces() for path in (piece, *piece.rglob("*"))):
+            remove(self.folder)  # nothing is worth keeping
         self._lock.release()
-        if LOCKS_OPEN_FILES and _names(self.folder) == {_LOCK}:
+        if LOCKS_OPEN_FILES and not self._pieces() and not self.done(_JOB):
             with contextlib.suppress(OSError):  # another process has just opened it
-                (self.folder / _LOCK).unlink()
+                self.path(_LOCK).unlink()
                 self.folder.rmdir()
 
-    def require(self, facts: Mapping[str, Any]) -> None:
-        """Add facts to those of the job.
+    def require(self, facts: Mapping[str, Any]) -> dict[str, Any]:
+        """Add facts to those of the job, and return all.
 
         Raises:
-            CheckpointError: An earlier try had others.
+            CheckpointError: An earlier try had others, or ``job.json`` is damaged.
         """
         given: dict[str, Any] = json.loads(json.dumps(dict(facts)))
-        file = self.folder / _JOB
+        file = self.path(_JOB)
         try:
             before = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
         except ValueError:
@@ -378,11 +341,10 @@ class Job:
                 f"{self.folder} holds an unfinished job with other {' and '.join(sorted(different))}. Rerun the original command "
                 "to resume it, remove the folder, or choose another name."
             )
-        content = json.dumps(before | given, indent=1).encode()
         if not file.exists() or given.keys() - before.keys():
-            scratch = file.with_suffix(".new")
-            write_file(scratch, content)
-            scratch.replace(file)
+            with atomic_file(file) as new:
+                new.write_text(json.dumps(before | given, indent=1), encoding="utf-8")
+        return before | given
 
     def path(self, name: str) -> Path:
         """Return the path of a piece."""
@@ -399,28 +361,32 @@ class Job:
     @staticmethod
     def write_whole(path: Path, make: Callable[[Path], object]) -> None:
         """The same in another process, which has the path of the piece."""
+        if path.exists():
+            return
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_new(path, make)
+        scratch = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            make(scratch)
+            publish(scratch, path)
+        finally:
+            remove(scratch)
 
     def clear(self) -> None:
         """Remove all pieces, as those of a source that cannot be read again."""
-        for path in self.folder.iterdir():
-            if path.name not in _NOT_PIECES:
-                _remove(path)
+        for path in self._pieces():
+            remove(path)
 
     def finish(self, name: str) -> None:
-        """Give a piece the name of the result, and remove the rest.
+        """Give a piece the name of the result, and remove the others; the folder goes when the block ends.
 
         Raises:
             OutputExists: Something has that name by now.
         """
         publish(self.path(name), self.out)
-        self._is_finished = True  # the folder is another process's, as soon as it is removed
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self.clear()
 
-
-def _names(folder: Path) -> set[str]:
-    try:
-        return {path.name for path in folder.iterdir()}
-    except FileNotFoundError:
-        return set()
+    def _pieces(self) -> list[Path]:
+        try:
+            return [path for path in self.folder.iterdir() if path.name not in _NOT_PIECES]
+        except FileNotFoundError:
+            return []

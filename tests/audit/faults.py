@@ -30,7 +30,7 @@ NEAREST = {
     "src/reviewgen/training/loop.py": ["tests/training", "tests/runs", "tests/golden"],
     "src/reviewgen/data/cleaning.py": ["tests/data", "tests/golden", "tests/storage"],
     "src/reviewgen/evaluation/scoring.py": ["tests/generation", "tests/golden", "tests/training", "tests/plugins"],
-    "src/reviewgen/bundle/read.py": ["tests/saving", "tests/golden", "tests/kit"],
+    "src/reviewgen/model/read.py": ["tests/saving", "tests/golden", "tests/kit"],
     "plugins/reviewgen_ngram/estimate.py": ["tests/plugins", "tests/golden", "tests/runs"],
 }
 SWAPS: dict[type, tuple[str, str]] = {

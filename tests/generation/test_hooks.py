@@ -13,7 +13,7 @@ import reviewgen
 from reviewgen import ReviewModel
 from reviewgen.errors import BundleError, UnknownPlugin
 from reviewgen.model import read_bundle
-from reviewgen.receipts import make_receipt, replay
+from reviewgen.tables import make_receipt, replay
 from tests.support.distributions import write_distribution
 from tests.support.fakes import LETTERS, QueueModel, TableModel, review_model, run_command, table
 from tests.support.ngrams import LOOP, WORD, Plain, counted, only

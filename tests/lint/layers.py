@@ -12,14 +12,14 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 CORE, PLUGINS = ROOT / "src" / "reviewgen", ROOT / "plugins"
 FLOORS = [
-    "version errors interrupts inputs",
-    "names config compiled processes pictures pages storage flushing scratch checksums lock sentences hub_client web",
-    "protocols registry conditions novelty lexicon scaffold partial",
+    "version errors interrupts",
+    "names config compiled processes pictures pages storage sentences hub_client web",
+    "protocols registry conditions novelty lexicon scaffold",
     "data generation inspection",
     "evaluation blending model",
     "training",
     "hub",
-    "runs search receipts writing",
+    "runs search tables",
     "api",
     "explanation export graphs serving",
     "comparison",

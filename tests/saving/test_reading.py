@@ -412,10 +412,10 @@ def test_errors_of_a_tokenizer_that_is_loaded_are_one_sentence(loading: Callable
 
 def test_a_replacement_that_was_cut_off_is_said(model_folder: Callable[[str], Path], tmp_path: Path) -> None:
     """A process that was killed between its two renames: the old folder is aside, and the new one has no name yet."""
-    for name, preset in ((".m.old", "gru-char"), (".m-abcdefgh/new", "ngram-char")):
+    for name, preset in ((".m.old", "gru-char"), (".m.new", "ngram-char")):
         shutil.copytree(model_folder(preset), tmp_path / name)
     message = refusal(tmp_path / "m")
-    assert "was cut off" in message and ".m.old" in message and ".m-abcdefgh/new" in message
+    assert "was cut off" in message and ".m.old" in message and ".m.new" in message
     with pytest.raises(OutputExists, match="was cut off"):
         letters().save_pretrained(tmp_path / "m", overwrite=True)
-    assert reviewgen.load(tmp_path / ".m.old") and reviewgen.load(tmp_path / ".m-abcdefgh" / "new")
+    assert reviewgen.load(tmp_path / ".m.old") and reviewgen.load(tmp_path / ".m.new")

@@ -1,23 +1,15 @@
-"""Atomic writing: a folder appears whole or not at all, and what killed processes have left is removed, but nothing of others."""
+"""Atomic writing: a file or folder appears whole or not at all; and jobs that are resumed."""
 
 import errno
 import os
-import signal
 import stat
-import subprocess
-import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-import reviewgen
-from reviewgen.errors import BundleError, OutputExists, StorageError
-from reviewgen.lock import Lock
-from reviewgen.scratch import TEMPORARY, abandoned_folders, scratch_folder, temporary_folder
-from reviewgen.storage import default_mode, new_folder, refuse_existing, safetensors_errors, write_new
-from tests.support.fakes import TEXTS, run_command
+from reviewgen.errors import BundleError, CheckpointError, OutputExists, StorageError
+from reviewgen.storage import Job, atomic_file, atomic_folder, check_output, default_mode, safetensors_errors
 
 
 class PowerCut(BaseException):
@@ -50,11 +42,10 @@ def old_folder(path: Path) -> None:
 
 
 def test_a_new_folder_appears_at_the_end_of_the_block(tmp_path: Path) -> None:
-    with new_folder(tmp_path / "m") as scratch:
+    with atomic_folder(tmp_path / "m") as scratch:
         fill(scratch)
         assert not (tmp_path / "m").exists()
     assert listing(tmp_path) == NEW
-    assert stat.S_IMODE((tmp_path / "m").stat().st_mode) == default_mode(is_folder=True)
     assert stat.S_IMODE((tmp_path / "m/file").stat().st_mode) == default_mode()
 
 
@@ -63,7 +54,7 @@ def test_a_new_folder_appears_at_the_end_of_the_block(tmp_path: Path) -> None:
 def test_an_exception_in_the_block_leaves_what_was_there(tmp_path: Path, error: BaseException, is_there: bool) -> None:
     if is_there:
         old_folder(tmp_path / "m")
-    with pytest.raises(type(error)), new_folder(tmp_path / "m", overwrite=is_there) as scratch:
+    with pytest.raises(type(error)), atomic_folder(tmp_path / "m", overwrite=is_there) as scratch:
         fill(scratch)
         raise error
     assert listing(tmp_path) == (OLD if is_there else {})
@@ -73,7 +64,7 @@ def test_an_exception_in_the_block_leaves_what_was_there(tmp_path: Path, error: 
 def test_a_cut_before_the_end_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_there: bool) -> None:
     if is_there:
         old_folder(tmp_path / "m")
-    for owner, name, call in [*((os, "fsync", number) for number in range(1, 5)), (Path, "chmod", 1)]:
+    for owner, name, call in [*((os, "fsync", number) for number in range(1, 5)), (Path, "rename", 1)]:
         plain, calls = getattr(owner, name), []
 
         def cut(*args: Any, plain: Any = plain, calls: list[int] = calls, call: int = call, **options: Any) -> Any:
@@ -82,7 +73,11 @@ def test_a_cut_before_the_end_changes_nothing(tmp_path: Path, monkeypatch: pytes
                 raise PowerCut
             return plain(*args, **options)
 
-        with monkeypatch.context() as patch, pytest.raises(PowerCut), new_folder(tmp_path / "m", overwrite=is_there) as scratch:
+        with (
+            monkeypatch.context() as patch,
+            pytest.raises(PowerCut),
+            atomic_folder(tmp_path / "m", overwrite=is_there) as scratch,
+        ):
             fill(scratch)
             patch.setattr(owner, name, cut)
         assert listing(tmp_path) == (OLD if is_there else {}), (name, call)
@@ -91,120 +86,71 @@ def test_a_cut_before_the_end_changes_nothing(tmp_path: Path, monkeypatch: pytes
 def test_an_existing_folder_is_refused(tmp_path: Path) -> None:
     old_folder(tmp_path / "m")
     with pytest.raises(OutputExists, match="m"):
-        refuse_existing(tmp_path / "m")
-    with pytest.raises(OutputExists, match="m"), new_folder(tmp_path / "m") as scratch:
+        check_output(tmp_path / "m")
+    with pytest.raises(OutputExists, match="m"), atomic_folder(tmp_path / "m") as scratch:
         fill(scratch)
     assert listing(tmp_path) == OLD
 
 
-def test_a_new_file_appears_whole_and_an_old_one_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_appears_whole_and_an_old_one_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(handle: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    with monkeypatch.context() as patch, pytest.raises((OSError, StorageError), match="No space"):
+    for content in ("first", "second"):
+        with atomic_file(tmp_path / "f") as new:
+            new.write_text(content)
+        assert (tmp_path / "f").read_text() == content
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space"), atomic_file(tmp_path / "f") as new:
         patch.setattr(os, "fsync", full)
-        write_new(tmp_path / "f", lambda path: path.write_bytes(b"new") and None)
-    assert names(tmp_path) == []
-    write_new(tmp_path / "f", lambda path: path.write_bytes(b"first") and None)
-    write_new(tmp_path / "f", lambda path: path.write_bytes(b"second") and None)
-    assert (tmp_path / "f").read_bytes() == b"first" and names(tmp_path) == ["f"]
+        new.write_text("third")
+    assert (tmp_path / "f").read_text() == "second" and names(tmp_path) == ["f"]
 
 
-def test_a_replacement_that_was_cut_between_its_renames_leaves_both_and_says_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_replacement_that_was_cut_between_its_renames_is_said(tmp_path: Path) -> None:
+    for name in (".m.old", ".m.new"):
+        (tmp_path / name).mkdir()
+    with pytest.raises(OutputExists, match=r"cut off.*\.m\.old.*\.m\.new"), atomic_folder(tmp_path / "m", overwrite=True):
+        pass
+    with pytest.raises(OutputExists, match="cut off"):
+        check_output(tmp_path / "m")
+    assert names(tmp_path) == [".m.new", ".m.old"]
+
+
+def test_what_a_killed_process_has_left_goes_with_the_next(tmp_path: Path) -> None:
     old_folder(tmp_path / "m")
-    plain, calls = Path.rename, []
-
-    def cut(self: Path, target: Path) -> Path:
-        calls.append(1)
-        if len(calls) > 1:
-            os._exit(9)
-        return plain(self, target)
-
-    child = os.fork()
-    if child == 0:
-        monkeypatch.setattr(Path, "rename", cut)
-        with new_folder(tmp_path / "m", overwrite=True) as scratch:
-            fill(scratch)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
-    before = listing(tmp_path)
-    assert (tmp_path / ".m.old" / "kept").read_bytes() == b"old" and b"new" in before.values()
-    for call in (lambda: refuse_existing(tmp_path / "m"), lambda: new_folder(tmp_path / "m", overwrite=True).__enter__()):
-        with pytest.raises(OutputExists, match=r"was cut off.*\.m\.old.*/new"):
-            call()
-    assert listing(tmp_path) == before
-    (tmp_path / ".m.old").rename(tmp_path / "m")
-    with new_folder(tmp_path / "m", overwrite=True) as scratch:
-        fill(scratch)
+    for name in (".m.new", ".m.old"):
+        (tmp_path / name).mkdir()
+        fill(tmp_path / name)
+    with atomic_folder(tmp_path / "m", overwrite=True) as folder:
+        fill(folder)
     assert listing(tmp_path) == NEW
 
 
-HOLD = """
-import sys, time
-from pathlib import Path
-from reviewgen.scratch import scratch_folder
-with scratch_folder(Path(sys.argv[1]), ".m-") as folder:
-    print(folder, flush=True)
-    time.sleep(600)
-"""
+def test_a_job_is_resumed_by_the_same_facts_only(tmp_path: Path) -> None:
+    made = []
 
+    def make(path: Path) -> None:
+        made.append(path.name)
+        path.write_text("piece")
 
-@pytest.mark.slow
-def test_the_scratch_folder_of_a_process_goes_once_it_was_killed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    process = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    left = Path(process.stdout.readline().strip())
-    os.utime(left, (0, 0))  # age decides nothing
-    with new_folder(tmp_path / "m", overwrite=True) as folder:
-        (folder / "file").write_text("mine")
-    assert names(tmp_path) == sorted([left.name, "m"]) and not caplog.messages
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    with new_folder(tmp_path / "m", overwrite=True) as folder:
-        (folder / "file").write_text("again")
-    assert names(tmp_path) == ["m"] and "was killed" in caplog.text
-
-
-def test_only_own_scratch_folders_are_touched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in (".m-abcdefgh", ".m-abcdefg", ".n-abcdefgh"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "thesis").write_text("mine")
-    before = names(tmp_path)
-    assert list(abandoned_folders(tmp_path, ".m-")) == [] and names(tmp_path) == before
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    with scratch_folder(tmp_path, ".m-") as scratch, temporary_folder() as temporary:
-        assert scratch.parent == tmp_path and tmp_path in temporary.parents and temporary.parent.name.startswith(TEMPORARY)
-    assert names(tmp_path) == before
-
-
-def test_a_lock_is_held_by_one(tmp_path: Path) -> None:
-    held = Lock(tmp_path / "lock")
-    with pytest.raises(Exception, match=r".*"):
-        Lock(tmp_path / "lock")
-    held.release()
-    Lock(tmp_path / "lock").release()
-
-
-def test_doctor_removes_what_killed_processes_have_left_and_nothing_else(
-    own_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
-) -> None:
-    models = tmp_path / "models"
-    monkeypatch.setattr(tempfile, "tempdir", str(models))
-    reviewgen.train("ngram-char", TEXTS, out=models / "m", model={"order": 3}, progress=False)
-    left = [models / ".m-abcdefgh", own_cache / "tmp-abcdefgh"]
-    for folder in left:
-        folder.mkdir(parents=True)
-        (folder / "reviewgen.lock").touch()
-    for name in (".a.lock", ".my-settings"):  # of other programs
-        (models / name).write_text("12\n")
-    (models / "other.partial").mkdir()
-    (models / "other.partial/job.json").write_text("{}")
-    status, out, _ = run_command(monkeypatch, capsys, "doctor", models / "m", "--clean")
-    assert status == 0 and not any(folder.exists() for folder in left), out
-    assert names(models) == [".a.lock", ".my-settings", "m", "other.partial"]
-    status, _, said = run_command(monkeypatch, capsys, "doctor", tmp_path / "none" / "m", "--clean")
-    assert status == 2 and "does not exist" in said
+    with Job(tmp_path / "out", {"n": 1}) as job:
+        job.write("a", make)
+        with pytest.raises(CheckpointError, match="Another process"):
+            Job(tmp_path / "out", {"n": 1}).__enter__()
+    with pytest.raises(CheckpointError, match="other n"):
+        Job(tmp_path / "out", {"n": 2}).__enter__()
+    with Job(tmp_path / "out", {"n": 1}) as job:
+        job.write("a", make)
+        job.write("b", make)
+        job.finish("b")
+    assert len(made) == 2 and names(tmp_path) == ["out"] and (tmp_path / "out").read_text() == "piece"
+    (tmp_path / "new.partial").mkdir()
+    (tmp_path / "new.partial/thesis").write_text("mine")
+    with pytest.raises(OutputExists):
+        Job(tmp_path / "new", {}).__enter__()
+    with Job(tmp_path / "none", {}):
+        pass
+    assert names(tmp_path) == ["new.partial", "out"]
 
 
 def test_errors_of_safetensors_on_a_full_disk_are_ours() -> None:

@@ -185,7 +185,9 @@ def test_the_same_job_is_complete_already_and_another_is_an_error(tmp_path: Path
     source, options = make("txt", tmp_path)
     made = reviewgen.prepare(source, preset="gru-char", out=tmp_path / "store", **options)
     before = files_of(tmp_path / "store")
+    (tmp_path / "store.partial").mkdir()  # as of a process that was killed while it removed it
     assert reviewgen.prepare(source, preset="gru-char", out=tmp_path / "store", **options).content == made.content
+    assert not (tmp_path / "store.partial").exists()
     for other in ({"lowercase": True}, {"preset": "gru-word"}, {"near_duplicates": 0.9}, {"source": texts(90)}):
         with pytest.raises(OutputExists):
             reviewgen.prepare(**{"source": source, "preset": "gru-char", "out": tmp_path / "store", **options, **other})

@@ -10,7 +10,7 @@ import pytest
 
 import reviewgen
 from reviewgen.errors import ConfigError, DataError
-from reviewgen.receipts import Replay, describe_replays, make_receipt, read_receipts, replay
+from reviewgen.tables import Replay, describe_replays, make_receipt, read_receipts, replay
 from tests.support.fakes import run_command
 
 
@@ -149,23 +149,24 @@ def test_a_model_is_found_after_it_was_moved_with_its_receipts(
     assert status in (1, 2) and "gru-char" in said and "Traceback" not in said
 
 
-def test_a_file_that_was_cut_at_any_byte_is_continued(
+def test_a_file_of_texts_and_one_of_their_receipts(
     saved: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    out = tmp_path / "t.jsonl"
-    common = ("generate", saved["ngram-char"], "--max-new-tokens", 4, "--out", out, "--seed", 3, "-n")
-    assert run_command(monkeypatch, capsys, *common, 2)[0] == 0
-    whole = out.read_bytes()
-    texts = [json.loads(line)["text"] for line in whole.splitlines()]
-    for end in (1, 20, whole.index(b"\n"), whole.index(b"\n") + 3, len(whole) - 1):
-        out.write_bytes(whole[:end])
-        assert run_command(monkeypatch, capsys, *common, 2)[0] == 0
-        assert [json.loads(line)["text"] for line in out.read_text().splitlines()] == texts
-    assert run_command(monkeypatch, capsys, *common, 4)[0] == 0
-    assert [json.loads(line)["text"] for line in out.read_text().splitlines()][:2] == texts
-    status, _, said = run_command(monkeypatch, capsys, *common, 6, "--temperature", 0.3)
-    assert status == 2 and "settings" in said and len(out.read_text().splitlines()) == 4
-    assert [path.name for path in tmp_path.iterdir()] == ["t.jsonl"]  # no lock is left
+    monkeypatch.chdir(tmp_path)
+    common = ("generate", saved["ngram-char"], "-n", 3, "--max-new-tokens", 9, "--seed", 3, "--out")
+    assert run_command(monkeypatch, capsys, *common, "t.jsonl", "--receipt", "r.jsonl")[0] == 0
+    rows = [json.loads(line) for line in Path("t.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [row["number"] for row in rows] == [0, 1, 2] and {row["seed"] for row in rows} == {3}
+    assert [each["text"] for each in read_receipts(Path("r.jsonl"))] == [row["text"] for row in rows]
+    assert run_command(monkeypatch, capsys, "replay", "r.jsonl", "--model", saved["ngram-char"])[0] == 0
+    for words in (
+        ["t.jsonl"],
+        ["u.jsonl", "--receipt", "r.jsonl"],
+        ["v.jsonl", "--receipt", "v.jsonl"],
+        ["folder", "--receipt", "s"],
+    ):
+        assert run_command(monkeypatch, capsys, *common, *words)[0] in (1, 2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["r.jsonl", "t.jsonl"]
 
 
 @pytest.mark.parametrize("option", ["--out", "--receipt"])
@@ -188,12 +189,5 @@ def test_files_of_others_are_left_as_they_are(
     for name in (*map(str, range(len(contents))), "folder", "pipe", "link"):
         words = ("generate", saved["ngram-char"], "-n", 1, "--max-new-tokens", 5, option, tmp_path / name)
         status, _, said = run_command(monkeypatch, capsys, *words)
-        assert status == 2 and len(said) < 1000, name
+        assert status in (1, 2) and len(said) < 1000, name
     assert [(tmp_path / str(number)).read_bytes() for number in range(len(contents))] == contents
-
-
-def test_texts_and_receipts_can_be_printed(saved: dict[str, Path], monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-    common = ("generate", saved["ngram-char"], "-n", 2, "--max-new-tokens", 4, "--seed", 1, "--out", "/dev/stdout")
-    status, out, said = run_command(monkeypatch, capsys, *common, "--receipt", "/dev/stderr")
-    assert status == 0 and [json.loads(line)["number"] for line in out.splitlines()] == [0, 1]
-    assert [json.loads(line)["number"] for line in said.splitlines() if line.startswith('{"synthetic"')] == [0, 1]

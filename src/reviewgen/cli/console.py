@@ -25,7 +25,7 @@ from reviewgen.interrupts import INTERRUPTED, begin
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from reviewgen.writing.table import WrittenTexts
+    from reviewgen.tables import WrittenTexts
 
 _MIN_WIDTH, _FILE_WIDTH = 20, 120  # characters; of a terminal, of a file
 
@@ -162,7 +162,7 @@ def resumable() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        note("Interrupted. The same command goes on from the finished parts.")
+        note("Interrupted. The same command resumes from the shards that are finished.")
         sys.exit(INTERRUPTED)
 
 

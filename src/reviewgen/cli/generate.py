@@ -8,10 +8,11 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reviewgen.cli.console import echo, echo_text, note, progress, resumable, show, show_written
+from reviewgen.cli.console import echo, echo_text, note, notes, progress, resumable, show, show_written
 from reviewgen.cli.options import AsJson, Bits, Model, declared, parse_source, read_stdin, select, takes
 from reviewgen.config import FOREIGN, MAX_VOCABULARY, GenerationConfig, read_text
 from reviewgen.config.options import Call, GeneratedShards
@@ -20,6 +21,7 @@ from reviewgen.errors import ConfigError, DataError, counted, storage_errors
 if TYPE_CHECKING:
     from reviewgen.model import Generation, ReviewModel
 
+_FILES = (".jsonl", ".parquet")
 _NO_TIME = "--max-time was over before the first token: give more seconds, or leave it out."
 
 
@@ -42,29 +44,22 @@ def generate(
         prompts: A text file of prompts, one a line, each for -n texts; - reads standard input.
         device: The device that generates: cpu, cuda, mps, or auto: what accelerate finds, for a network. [default: auto with a
             folder, else cpu]
-        out: Write to this file, one JSON object a line, or folder (--format); the same command resumes it.
+        out: Write to this .jsonl or .parquet file, or folder of shards; the same command resumes it.
         receipt: Write a receipt of each text to this file, for `reviewgen replay`.
     """
     begin = read_prompts(prompt, prompts)
     settings = select(options, GenerationConfig) | select(options, Call)
     shards = select(options, GeneratedShards)
     if _is_table(shards, out, receipt):
-        _write_table(model, begin, settings, shards, out=out, weight_bits=bits, device=device or "auto", as_json=as_json)
+        where: dict[str, Any] = {"out": out, "weight_bits": bits, "device": device or "auto"}
+        _write_table(model, begin, settings, shards, where, receipt, as_json)
     from reviewgen.api import load
 
     trained = load(model, weight_bits=bits)
     if device is not None:
-        from reviewgen.writing.devices import move  # torch
+        from reviewgen.tables import move  # torch
 
         move(trained, device)
-    if out is not None:
-        from reviewgen.cli.file import write_file
-        from reviewgen.cli.outputs import is_stream
-
-        facts, status = write_file(trained, model, begin, settings, settings.pop("seed"), out, receipt)
-        if not is_stream(out):
-            show(facts, as_json, f"{facts['texts']:,} of {counted(facts['asked'], 'text')} in {out}.")
-        sys.exit(status)
     if settings["seed"] is None:
         settings["seed"] = secrets.randbits(32)
     texts = trained.generate_each(begin, **settings)
@@ -125,35 +120,55 @@ def read_prompts(prompt: str, file: Path | None) -> str | list[str]:
 
 
 def _is_table(shards: dict[str, Any], out: Path | None, receipt: Path | None) -> bool:
-    """Return whether the options ask for a folder of shards.
+    """Return whether the options ask for a file or a folder of texts.
 
     Raises:
-        ConfigError: They do, and there is no --out, or there is a --receipt; or they do not, and there is --shard-texts.
+        ConfigError: They do, and there is no --out, or a --receipt beside a folder; or they do not, and there is --shard-texts.
     """
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     asking = [f"--{name}" for name in ("format", "columns", "unique", "schema") if shards[name]]
-    if not asking and processes == 1:
+    if out is None and not asking and processes == 1:
         if shards["shard_texts"] != GeneratedShards.shard_texts:
-            raise ConfigError("--shard-texts is for a folder of shards: give --format jsonl or parquet.")
+            raise ConfigError("--shard-texts is for a folder of shards: give --out FOLDER.")
         return False
-    why = asking[0] if asking else f"A launcher with {processes} processes"
     if out is None:
-        raise ConfigError(f"{why} writes to a folder: give --out FOLDER.")
+        why = asking[0] if asking else f"A launcher with {processes} processes"
+        raise ConfigError(f"{why} writes to a folder or a file: give --out FOLDER, or a .jsonl or .parquet file.")
     if receipt is not None:
-        raise ConfigError(f"{why} writes to a folder, where --columns puts the receipts: give that instead of --receipt.")
+        if out.suffix.lower() not in _FILES:
+            raise ConfigError("A folder has receipts with --columns: give that instead of --receipt.")
+        if receipt.resolve() == out.resolve():
+            raise ConfigError("--out and --receipt name the same file; give each its own.")
+        _refuse_receipts(receipt)
     return True
 
 
+def _refuse_receipts(file: Path) -> None:
+    if os.path.lexists(file):
+        raise ConfigError(f"{file} already exists. Give another --receipt.")
+
+
 def _write_table(
-    model: str, prompt: str | list[str], settings: dict[str, Any], shards: dict[str, Any], *, as_json: bool, **where: Any
+    model: str,
+    prompt: str | list[str],
+    settings: dict[str, Any],
+    shards: dict[str, Any],
+    where: dict[str, Any],
+    receipt: Path | None,
+    as_json: bool,
 ) -> None:
-    """Generate texts into a folder of shards, and exit."""
+    """Generate texts into a file or a folder of shards, and exit."""
     number, started = settings.pop("num_return_sequences"), time.monotonic()
     with resumable(), progress() as move:
-        from reviewgen.writing.generating import generate_dataset  # torch, where several processes meet
+        from reviewgen.tables import generate_dataset, read_rows  # torch, where several processes meet
 
         call: Any = {"seed": settings.pop("seed"), "options": settings}
+        call |= {"receipts": shards["columns"] if receipt is None else receipt}
+        shards["columns"] = shards["columns"] or where["out"].suffix.lower() in _FILES
         written = generate_dataset(model, number, prompt=prompt, progress=move, **call, **where, **shards)
+        if receipt is not None and not notes.quiet:
+            with storage_errors(receipt), receipt.open("x", encoding="utf-8") as lines:
+                lines.writelines(f"{row['receipt']}\n" for row in read_rows(written.out))
     summary = written.summary
     were = "was" if summary["repeats"] == 1 else "were"
     repeats = [f"{counted(summary['repeats'], 'repeat')} among {summary['drawn']:,} generated texts {were} left out."]
@@ -204,14 +219,16 @@ def _print_text(text: "Generation", count: int, novelty: str | None) -> None:
 
 def _with_receipts(texts: Iterator["Generation"], trained: "ReviewModel", source: str, file: Path) -> Iterator["Generation"]:
     """Yield texts and write a receipt of each to a file, which is created with the first."""
-    from reviewgen.receipts import make_receipt
+    from reviewgen.tables import make_receipt, portable_source
 
-    if os.path.lexists(file):
-        raise ConfigError(f"{file} already exists. Give another --receipt.")
-    for number, text in enumerate(texts):
-        with storage_errors(file), file.open("a" if number else "x", encoding="utf-8", errors="backslashreplace") as lines:
-            lines.write(json.dumps(make_receipt(trained, text, source, file), ensure_ascii=False) + "\n")
-        yield text
+    _refuse_receipts(file)
+    name = portable_source(source, file)
+    first = next(texts)
+    with storage_errors(file), file.open("x", encoding="utf-8", errors="backslashreplace") as lines:
+        for text in chain([first], texts):
+            lines.write(json.dumps(make_receipt(trained, text, name), ensure_ascii=False) + "\n")
+            lines.flush()
+            yield text
 
 
 @takes()
@@ -223,8 +240,8 @@ def replay(receipt: Path, model: str | None = None, as_json: AsJson = False) -> 
         model: The model: a saved folder, owner/name on the Hub, or a preset. [default: as in the receipt]
     """
     from reviewgen.api import load
-    from reviewgen.receipts import describe_replays, find_source, read_receipts
-    from reviewgen.receipts import replay as replay_receipt
+    from reviewgen.tables import describe_replays, find_source, read_receipts
+    from reviewgen.tables import replay as replay_receipt
 
     results, loaded = [], {}
     for number, one in enumerate(read_receipts(receipt), 1):

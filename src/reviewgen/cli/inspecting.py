@@ -1,6 +1,5 @@
 """``reviewgen list | settings | doctor | plugin``: what is installed, what can be set, and whether it works."""
 
-import logging
 import os
 import platform
 import sys
@@ -132,7 +131,6 @@ def doctor(
         str | None, typer.Argument(help="A saved model to check instead, such as ./my-model.", show_default=False)
     ] = None,
     accept: bool = False,
-    clean: bool = False,
     as_json: AsJson = False,
 ) -> None:
     """Check this machine: versions, device and precision, cache, and every plugin, each package in a process of its own.
@@ -141,11 +139,10 @@ def doctor(
 
     Args:
         accept: Take the files of the model as they are now.
-        clean: Remove what killed processes have left: here or beside MODEL, and in the caches.
     """
-    if model is not None or accept or clean:
-        facts, lines = _care(model, accept, clean)
-        show({"model": model} | facts, as_json, *lines)
+    if model is not None or accept:
+        facts, line = _care(model, accept)
+        show({"model": model} | facts, as_json, line)
         return
     import torch
 
@@ -206,32 +203,24 @@ def _version(name: str) -> str:
         return "not installed"
 
 
-def _care(model: str | None, accept: bool, clean: bool) -> tuple[dict[str, Any], list[str]]:
-    """Check a saved model, take its changes, or remove what killed processes have left; return facts and lines.
+def _care(model: str | None, accept: bool) -> tuple[dict[str, Any], str]:
+    """Check a saved model, or take its changes; return facts and a line.
 
     Raises:
-        ConfigError: No folder is given whose changes could be accepted, or one in a folder that does not exist.
+        ConfigError: No folder is given whose changes could be accepted.
         BundleError: The model cannot be read, or has changed since it was saved.
     """
-    facts, lines = dict[str, Any](), list[str]()
-    if accept:
-        facts["accepted"] = _accept(model)
-        changed = ", ".join(facts["accepted"])
-        lines.append(f"Accepted in {model}: {changed}." if changed else f"Nothing has changed in {model}.")
-    elif model is not None and not clean:
-        from reviewgen.api import load
-        from reviewgen.model.layout import MANIFEST
+    from reviewgen.api import load
+    from reviewgen.model.layout import MANIFEST
 
-        bundle = load(model).bundle
-        facts["files"] = sorted(bundle.digests) if bundle.folder is not None and (bundle.folder / MANIFEST).exists() else []
-        unknown = "It has no manifest, so changes cannot be found; --accept writes one."
-        whole = f"{model} can be read, and no file has changed since it was saved."
-        lines.append(whole if facts["files"] else f"{model} can be read. {unknown}")
-    if clean:
-        facts["removed"], facts["unfinished"] = _clean(model)
-        lines += [f"Removed {path}" for path in facts["removed"]] or ["Killed processes have left no files."]
-        lines += [f"{path} is unfinished: give its command again to go on from it, or remove it." for path in facts["unfinished"]]
-    return facts, lines
+    if accept:
+        changed = _accept(model)
+        line = f"Accepted in {model}: {', '.join(changed)}." if changed else f"Nothing has changed in {model}."
+        return {"accepted": changed}, line
+    bundle = load(model or "").bundle
+    files = sorted(bundle.digests) if bundle.folder is not None and (bundle.folder / MANIFEST).exists() else []
+    unknown = f"{model} can be read. It has no manifest, so changes cannot be found; --accept writes one."
+    return {"files": files}, f"{model} can be read, and no file has changed since it was saved." if files else unknown
 
 
 def _accept(model: str | None) -> list[str]:
@@ -247,22 +236,6 @@ def _accept(model: str | None) -> list[str]:
             "--accept-changes."
         )
     return accept_changes(location.folder)
-
-
-def _clean(model: str | None) -> tuple[list[str], list[str]]:
-    """Return what was removed, and what can be gone on from and so was not."""
-    from reviewgen.runs.folder import clean
-    from reviewgen.storage import to_path
-
-    folder = None if model is None else to_path("model", model)
-    if folder is not None and not folder.absolute().parent.is_dir():  # a model that was not finished need not exist itself
-        raise ConfigError(f"{folder} is in a folder that does not exist. Check the path.")
-    logger = logging.getLogger("reviewgen")
-    logger.disabled = True  # what it would say is the result here
-    try:
-        return clean(folder)
-    finally:
-        logger.disabled = False
 
 
 @takes()

@@ -35,7 +35,7 @@ def evaluate(
     """Evaluate a trained model on a corpus, in bits per character; under accelerate launch, in several processes."""
     with working("Evaluating ..."):
         from reviewgen.evaluation import finite
-        from reviewgen.writing.evaluating import evaluate as evaluate_model
+        from reviewgen.tables import evaluate as evaluate_model  # torch, where several processes meet
 
         trained, result = evaluate_model(model, parse_data(data), device, **options)
     if notes.quiet:
@@ -75,7 +75,7 @@ def score(
         return
     from reviewgen.api import load
     from reviewgen.evaluation import finite
-    from reviewgen.writing.devices import move
+    from reviewgen.tables import move
 
     trained = load(model)
     if device is not None:
@@ -129,11 +129,11 @@ def _text_or_table(
         raise ConfigError("--data writes a table: give --out FOLDER, or a .jsonl or .parquet file.")
     started = time.monotonic()
     with resumable(), progress() as move:
-        from reviewgen.writing.judging import judge
+        from reviewgen.tables import judge_texts
 
         shards = {name: options.pop(name) for name in ("format", "shard_texts")}
         given: Any = {name: value for name, value in options.items() if value is not None}
-        written = judge(kind, model, parse_data(data or ""), out=out, device=device, progress=move, options=given, **shards)
+        written = judge_texts(kind, model, parse_data(data or ""), out=out, device=device, progress=move, options=given, **shards)
     show_written(written, started, as_json, *(_describe_scores if kind == "score" else _describe_copies)(written.summary))
     return None
 
@@ -175,9 +175,9 @@ def blend(
     except ValueError:
         raise ConfigError(f"--weights takes a number for each model, as in 0.3,0.7; got {quoted(weights)}.") from None
     from reviewgen import api
-    from reviewgen.storage import refuse_existing, to_path
+    from reviewgen.storage import check_output, to_path
 
-    refuse_existing(to_path("out", out))
+    check_output(to_path("out", out))
     with working("Blending ..." if data is None else "Fitting the weights ..."):
         model = api.blend(models, numbers, data=None if data is None else parse_data(data), **options)
         model.save_pretrained(out)

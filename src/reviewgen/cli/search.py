@@ -193,11 +193,11 @@ def tune_sampling(
     """
     values = _parse_search(search or [])
     from reviewgen import api
-    from reviewgen.storage import refuse_existing, to_path
+    from reviewgen.storage import check_output, to_path
 
     loaded = api.load(model)
     if out is not None and not loaded.is_saved_in(out):
-        refuse_existing(to_path("out", out))
+        check_output(to_path("out", out))
     with keeping("nothing was saved.") as finished, working("Reading and generating ..."):
         by = None if judge is None else api.load(judge)
         for trial in api.tune_sampling(loaded, parse_data(data), search=values, texts=texts, judge=by, seed=seed, **options):

@@ -42,7 +42,7 @@ def train(
     from reviewgen.config import parse_settings
 
     options |= parse_settings(settings or [])
-    from reviewgen.processes import all_processes, everywhere
+    from reviewgen.processes import all_processes
     from reviewgen.runs import TrainingRun  # torch: a second or two
     from reviewgen.training import StopReason
 
@@ -52,7 +52,7 @@ def train(
         runs.append(TrainingRun(start(preset, trained), parse_data(data), out=out, **options))
 
     with all_processes() as processes:
-        everywhere(processes, make, out)
+        processes.gather(make, out)
     [run] = runs
     try:
         _prepare(run)

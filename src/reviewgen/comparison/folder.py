@@ -10,7 +10,7 @@ from reviewgen.comparison.measuring import Measured
 from reviewgen.comparison.rows import Row, to_json
 from reviewgen.config import MAX_VOCABULARY, read_json
 from reviewgen.errors import CheckpointError, OutputExists, storage_errors
-from reviewgen.storage import refuse_existing, write_file
+from reviewgen.storage import atomic_file, check_output
 
 _IDENTITY = "comparison.json"
 _SCHEMA = 1
@@ -44,7 +44,7 @@ class Folder:
             raise OutputExists(
                 f"{self.path} is a comparison already. Resume it (--resume, in Python resume=True), or give another."
             )
-        refuse_existing(self.path)
+        check_output(self.path)
 
     def open(self, identity: Mapping[str, Any]) -> None:
         """Create the folder, or check that it is that of the same comparison.
@@ -63,7 +63,8 @@ class Folder:
         with storage_errors(self.path):
             (self.path / "models").mkdir(parents=True)
             (self.path / "rows").mkdir()
-            write_file(self.path / _IDENTITY, json.dumps(values, indent=2).encode())
+            with atomic_file(self.path / _IDENTITY) as new:
+                new.write_text(json.dumps(values, indent=2), encoding="utf-8")
 
     def model(self, entry: Entry) -> Path:
         """Return where the model of an entry is saved."""
@@ -89,10 +90,8 @@ class Folder:
         """
         content = json.dumps(to_json({"row": measured.row, "bits": measured.bits}), ensure_ascii=True)
         file = self._row_file(entry)
-        with storage_errors(file):
-            scratch = file.with_suffix(".part")
-            write_file(scratch, content.encode())
-            scratch.replace(file)
+        with storage_errors(file), atomic_file(file) as new:
+            new.write_text(content, encoding="utf-8")
 
     def _row_file(self, entry: Entry) -> Path:
         return self.path / "rows" / f"{slug(entry.name)}.json"

@@ -16,7 +16,7 @@ from reviewgen.errors import NotADistribution, ReviewgenError
 from reviewgen.graphs import draw
 from reviewgen.model import ReviewModel
 from reviewgen.protocols import CountTrained
-from reviewgen.scratch import temporary_folder
+from reviewgen.storage import temporary_folder
 
 _INDEX = "novelty.safetensors"
 

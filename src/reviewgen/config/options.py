@@ -172,8 +172,8 @@ class GeneratedShards(Shards):
     """How a table of generated texts is written.
 
     Attributes:
-        columns: Write more than the text: its number, the seed, the prompt, the finish reason, each condition of the model, and
-            a receipt, the JSON from which ``reviewgen replay`` generates the text again.
+        columns: Write more than the text: its number, the seed, the prompt, the finish reason, the number of new tokens, each
+            condition of the model, and a receipt, the JSON from which ``reviewgen replay`` generates the text again.
         unique: Leave out texts that equal an earlier one; others are drawn until there are enough, or about ten times as many
             are drawn.
         schema: What the conditions of each text are drawn from: a mapping, or a .json file with one, of condition to

@@ -18,7 +18,7 @@
 Knows no model, and of a tokenizer only its protocol.
 """
 
-from reviewgen.data.cache import MAX_BYTES, WORKSPACE, cache_folder, cache_size, digest_tokenizer, prune_cache, workspace
+from reviewgen.data.cache import MAX_BYTES, cache_folder, cache_size, digest_tokenizer, prune_cache, workspace
 from reviewgen.data.cleaning import CleaningReport, first_of_each, hash_text
 from reviewgen.data.columns import MAX_TEXT_CHARACTERS, DataConfig, Example
 from reviewgen.data.corpus import Corpus, describe, require_splits, shorten
@@ -44,7 +44,6 @@ __all__ = [
     "MAX_TEXT_CHARACTERS",
     "NOVELTY_FILE",
     "SPLITS",
-    "WORKSPACE",
     "Batch",
     "CleaningReport",
     "Corpus",

@@ -11,12 +11,11 @@ from pathlib import Path
 
 from reviewgen.errors import StorageError, storage_errors
 from reviewgen.protocols import Tokenizer
-from reviewgen.scratch import NEW, remove_abandoned, scratch_folder, temporary_folder
-
-WORKSPACE = "tmp-"
-"""How the names of temporary folders in the cache begin."""
+from reviewgen.storage import temporary_folder
 
 MAX_BYTES = 10_000_000_000
+_WORKSPACE = "tmp-"  # how the names of temporary folders in the cache begin
+_KILLED_SECONDS = 7 * 24 * 3600  # after which a temporary folder is one that a killed process has left
 _IN_USE_SECONDS = 3600  # after its last use, a folder is not removed: a training may be running on it
 
 
@@ -41,8 +40,6 @@ def cache_folder() -> Path:
 def workspace() -> Iterator[Path]:
     """Yield a temporary folder inside the cache folder and remove it afterwards.
 
-    Those of killed runs are removed first.
-
     Raises:
         StorageError: The cache folder cannot be written.
     """
@@ -51,10 +48,8 @@ def workspace() -> Iterator[Path]:
         if root.is_file():
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
         root.mkdir(parents=True, exist_ok=True)
-        remove_abandoned(root, WORKSPACE)
         stack = contextlib.ExitStack()
-        folder = stack.enter_context(scratch_folder(root, WORKSPACE)) / NEW
-        folder.mkdir()
+        folder = stack.enter_context(temporary_folder(root, _WORKSPACE))
     with stack:
         yield folder
 
@@ -75,7 +70,8 @@ def prune_cache(max_bytes: int = MAX_BYTES) -> None:
     entries = sorted(_entries())
     total = sum(size for _, size, _ in entries)
     for used, size, folder in entries:
-        if total > max_bytes and time.time() - used > _IN_USE_SECONDS:
+        idle, is_temporary = time.time() - used, folder.name.startswith(_WORKSPACE)
+        if idle > _KILLED_SECONDS if is_temporary else total > max_bytes and idle > _IN_USE_SECONDS:
             shutil.rmtree(folder, ignore_errors=True)
             total -= size
 
@@ -85,7 +81,7 @@ def _entries() -> Iterator[tuple[float, int, Path]]:
     root = cache_folder()
     for folder in root.iterdir() if root.is_dir() else ():
         with contextlib.suppress(OSError):  # another process is removing it
-            if folder.is_dir() and not folder.name.startswith(WORKSPACE):
+            if folder.is_dir():
                 files = [file.stat() for file in folder.rglob("*") if file.is_file()]
                 written = [file.st_mtime for file in files if folder.suffix == ".partial"]  # a job is used while it is written
                 yield max([folder.stat().st_mtime, *written]), sum(file.st_size for file in files), folder

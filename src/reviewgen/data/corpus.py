@@ -28,7 +28,6 @@ from reviewgen.data.filters import Filters, drop_near_duplicates, find_leaks
 from reviewgen.data.parts import Work, examples_of, read_column, read_part, size_of, split_by_part, write_part
 from reviewgen.data.sources import SPLITS, Source, Unit
 from reviewgen.errors import DataError, counted
-from reviewgen.storage import write_file
 
 if TYPE_CHECKING:
     import pyarrow
@@ -194,10 +193,9 @@ def make_corpus(sources: Sequence[Source], work: Work, filters: Filters) -> Corp
     counts = dict(zip(SPLITS, np.bincount(codes, minlength=6).tolist(), strict=False))
     validation = (sources[1].info, reports[1]) if sources[1:] else None
     fingerprint = _fingerprint(np.concatenate(hashes)[keep], codes[keep], names, targets)
-    notes = [*first.info.notes, *notes]
-    corpus = Corpus(fingerprint, first.info, reports[0], counts, validation, notes, names, targets)
+    corpus = Corpus(fingerprint, first.info, reports[0], counts, validation, [*first.info.notes, *notes], names, targets)
     content = json.dumps({**corpus.to_json(), "parts": [file.name for file in targets]}).encode()
-    work.main(lambda: work.job.write(f"corpus/{CORPUS_FILE}", lambda file: write_file(file, content)))
+    work.main(lambda: work.job.write(f"corpus/{CORPUS_FILE}", lambda file: file.write_bytes(content)))
     return corpus
 
 

@@ -27,9 +27,9 @@ from typing import IO, Any
 import xxhash
 
 from reviewgen.errors import DataError, first_line, storage_errors
-from reviewgen.inputs import open_input
 from reviewgen.names import parse_hub_id
 from reviewgen.registry import list_plugins
+from reviewgen.storage import open_input
 
 BOMS = (
     (codecs.BOM_UTF8, "utf-8-sig"),

@@ -8,13 +8,14 @@ is a file in the format of ``datasets``, which stays on disk while it is read.
 import itertools
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar, cast, runtime_checkable
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
 
 from reviewgen.errors import ConfigError, WorkerError, quoted
+from reviewgen.processes import Processes
 from reviewgen.storage import Job
 
 _MAX_WORKERS = 8  # by default; more would wait for the disk
@@ -24,36 +25,6 @@ T = TypeVar("T")
 
 Progress: TypeAlias = Callable[[str], None]
 """Called with the name of each stage."""
-
-
-@runtime_checkable
-class Ranks(Protocol):
-    """The processes that share the work.
-
-    Attributes:
-        rank: The number of this process, from 0.
-        world_size: The number of processes.
-    """
-
-    rank: int
-    world_size: int
-
-    def gather(self, work: Callable[[], T]) -> list[T]:
-        """Call a function in each process and wait for all; return the results by rank. An error in one is raised in all."""
-        ...
-
-
-class OneProcess:
-    """This process alone."""
-
-    rank, world_size = 0, 1
-
-    def gather(self, work: Callable[[], T]) -> list[T]:
-        """Return the result of this process."""
-        return [work()]
-
-
-_ALONE = OneProcess()
 
 
 @dataclass(frozen=True)
@@ -67,12 +38,12 @@ class Work:
     """
 
     job: Job
-    ranks: Ranks = _ALONE
+    ranks: Processes = field(default_factory=Processes)
     progress: Progress = lambda stage: None
 
     def main(self, function: Callable[[], T]) -> T:
         """Call a function in the main process; return its result in all."""
-        return cast(T, self.ranks.gather(lambda: function() if self.ranks.rank == 0 else None)[0])
+        return self.ranks.main(function, self.job.out)
 
     def share(self, function: Callable[..., T], tasks: Sequence[tuple[Any, ...]], size: int) -> list[T]:
         """Call a function once for each task, given its arguments; return the results in order.
@@ -88,7 +59,7 @@ class Work:
         """
         world = self.ranks.world_size
         own = tasks[self.ranks.rank :: world]
-        results = self.ranks.gather(lambda: _call_all(function, own, min(self.count_workers(size), len(own))))
+        results = self.ranks.gather(lambda: _call_all(function, own, min(self.count_workers(size), len(own))), self.job.out)
         return [results[number % world][number // world] for number in range(len(tasks))]
 
     def count_workers(self, size: int) -> int:

@@ -21,12 +21,13 @@ from reviewgen.data.cache import cache_folder, prune_cache, touch, workspace
 from reviewgen.data.columns import DataConfig
 from reviewgen.data.corpus import Corpus, make_corpus
 from reviewgen.data.filters import Filters
-from reviewgen.data.parts import Progress, Ranks, Work
+from reviewgen.data.parts import Progress, Work
 from reviewgen.data.prepare import IndexChoice, TokenizerChoice, encode_corpus
 from reviewgen.data.sources import Source, open_source
 from reviewgen.data.store import StoreFolder, find_store, refuse_existing_url, upload_store
-from reviewgen.errors import DataError, OutputExists, storage_errors
-from reviewgen.storage import Job, publish, refuse_existing
+from reviewgen.errors import CheckpointError, DataError, OutputExists, storage_errors
+from reviewgen.processes import Processes
+from reviewgen.storage import Job, check_output, publish
 from reviewgen.version import __version__
 
 _logger = logging.getLogger("reviewgen")
@@ -179,7 +180,7 @@ def prepare_store(
     index: IndexChoice,
     out: Path,
     url: str | None,
-    ranks: Ranks,
+    ranks: Processes,
     progress: Progress,
     facts: Mapping[str, Any],
 ) -> StoreFolder:
@@ -202,7 +203,7 @@ def prepare_store(
     work, own = Work(Job(out, settings), ranks, progress), list[Source]()  # the sources of the main process, whose objects stay
 
     def refuse() -> None:
-        refuse_existing(out)
+        check_output(out)
         if url is not None:
             refuse_existing_url(url)
 
@@ -230,6 +231,8 @@ def prepare_store(
             elif existing.facts.get("job") != identity or not can_repeat:
                 refuse()
             else:
+                with suppress(CheckpointError, OSError), work.job:  # one that was killed while it removed its folder
+                    work.job.clear()
                 _logger.warning("%s is complete already: the same job has made it.", existing.name)
             own.extend(opened)
             return existing, [replace(source, units=()) if source.facts is None else source for source in opened], identity
@@ -250,7 +253,7 @@ def _publish(job: Job, out: Path, url: str | None) -> StoreFolder:
     store = upload_store(job.path("store"), url)
     if not store.folder.exists():  # it need not be fetched
         publish(job.path("store"), store.folder)
-    shutil.rmtree(job.folder, ignore_errors=True)
+    job.clear()
     return store
 
 

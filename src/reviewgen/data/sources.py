@@ -9,6 +9,7 @@ import contextlib
 import importlib.util
 import itertools
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -241,13 +242,11 @@ def _open_string(source: str, config: DataConfig, folder: Path) -> Source:
 
 def _open_path(name: str, path: str | Path, config: DataConfig, folder: Path) -> Source:
     """Open a file, a glob, or a folder: of data files, or what ``save_to_disk`` of ``datasets`` has made."""
-    expanded = Path(path)
-    with contextlib.suppress(RuntimeError):  # a user who does not exist; ``find_files`` says so
-        expanded = expanded.expanduser()
-    if any((expanded / file).is_file() for file in ("dataset_dict.json", "dataset_info.json")):
+    expanded = os.path.expanduser(path)  # noqa: PTH111  a user who does not exist is left to ``find_files``
+    if any((Path(expanded) / file).is_file() for file in ("dataset_dict.json", "dataset_info.json")):
         from datasets import load_from_disk
 
-        opened = _open_object(load_from_disk(str(expanded)), config)
+        opened = _open_object(load_from_disk(expanded), config)
         opened.info.name = name
         return opened
     return _open_files(name, find_files(path), config, folder)

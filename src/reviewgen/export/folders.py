@@ -13,7 +13,7 @@ from typing import Any
 
 from reviewgen.config import check_flags, read_json
 from reviewgen.errors import OutputExists, quoted, storage_errors
-from reviewgen.storage import new_folder, refuse_existing, to_path, write_file
+from reviewgen.storage import atomic_folder, check_output, to_path
 from reviewgen.version import __version__
 
 LIST = "reviewgen-export.json"
@@ -41,7 +41,7 @@ def check_target(folder: str | os.PathLike[str], kind: str, overwrite: bool) -> 
     check_flags(overwrite=overwrite)
     folder = to_path("folder", folder)
     if not (overwrite and folder.is_dir() and not folder.is_symlink()):
-        refuse_existing(folder)
+        check_output(folder)
     else:
         with storage_errors(folder):
             _refuse_others(folder, kind)
@@ -87,7 +87,7 @@ def export_folder(folder: Path, kind: str, overwrite: bool) -> Iterator[Path]:
     check_target(folder, kind, overwrite)
     with storage_errors(folder):
         folder.absolute().parent.mkdir(parents=True, exist_ok=True)
-        with new_folder(folder, overwrite=overwrite) as scratch:
+        with atomic_folder(folder, overwrite=overwrite) as scratch:
             yield scratch
             files = sorted(path.name for path in scratch.iterdir())
             write_json(scratch / LIST, {"library": "reviewgen", "library_version": __version__, "export": kind, "files": files})
@@ -102,4 +102,4 @@ def write_json(file: Path, value: Any) -> None:
 
 def write_text(file: Path, text: str) -> None:
     """Write a text file."""
-    write_file(file, text.encode("utf-8"))
+    file.write_bytes(text.encode("utf-8"))

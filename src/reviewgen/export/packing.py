@@ -20,7 +20,7 @@ from reviewgen.hub.card import brief_facts
 from reviewgen.model import Bundle
 from reviewgen.model.write import save_tokenizer
 from reviewgen.protocols import CountTrained
-from reviewgen.scratch import temporary_folder
+from reviewgen.storage import temporary_folder
 from reviewgen.web import PackedModel
 
 BITS = (5, 6, 8, 16, 32)

@@ -11,7 +11,7 @@ from reviewgen.hub.download import parse_repository
 from reviewgen.hub.publish import inspect_repository
 from reviewgen.hub.space import inspect_space, push_space, refuse_public_space
 from reviewgen.model import ReviewModel
-from reviewgen.scratch import temporary_folder
+from reviewgen.storage import temporary_folder
 
 
 def push_with_space(model: ReviewModel, repo_id: str, *, bits: int = 8, **options: Any) -> tuple[str, str]:

@@ -13,7 +13,7 @@ from reviewgen.model import Bundle
 from reviewgen.model.write import save_tokenizer
 from reviewgen.protocols import SupportsTokenizerJson
 from reviewgen.registry import find_web_tokenizer, name_of
-from reviewgen.scratch import temporary_folder
+from reviewgen.storage import temporary_folder
 
 MODULE = "tokenizer.mjs"
 

@@ -21,7 +21,7 @@ from reviewgen.graphs.unroll import unroll as unroll_graph
 from reviewgen.graphs.windows import expand_windows
 from reviewgen.protocols.graph import ModelGraph, SupportsGraph
 from reviewgen.protocols.graph_rules import all_nodes, parameter_sizes, read_graph
-from reviewgen.storage import to_path
+from reviewgen.storage import atomic_file, to_path
 
 if TYPE_CHECKING:
     from reviewgen.model import ReviewModel
@@ -108,8 +108,8 @@ def graph(
     subject = find_subject(source)
     picture = _draw_autograd(subject, unroll) if autograd else _draw(subject, unroll)
     if file is not None:
-        with storage_errors(file):
-            file.write_text(picture.svg, encoding="utf-8", newline="\n")
+        with storage_errors(file), atomic_file(file) as new:
+            new.write_text(picture.svg, encoding="utf-8", newline="\n")
     return picture
 
 

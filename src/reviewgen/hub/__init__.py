@@ -6,7 +6,7 @@
     publish   ``push_to_hub``: check, scan, card, upload
     space     the Space with the model's page
 
-Nothing that is downloaded is executed; ``bundle`` reads it strictly.
+Nothing that is downloaded is executed; ``model`` reads it strictly.
 """
 
 from reviewgen.hub.card import is_written_by_hand, metadata_of

@@ -1,6 +1,6 @@
 """Finds the folder of a trained model: that of a preset's weights, a local one, or a download from the Hub.
 
-A download has the files of the model only, all of one commit. Nothing of it is executed; ``bundle`` reads it strictly, and
+A download has the files of the model only, all of one commit. Nothing of it is executed; ``model`` reads it strictly, and
 compares the files with the manifest that was written when the model was saved. No torch.
 """
 
@@ -16,7 +16,7 @@ from reviewgen.model import read_bundle
 from reviewgen.model.layout import CONFIG, files_of
 from reviewgen.names import HubSource, PresetSource, find_revision, parse_hub_id, parse_source
 from reviewgen.registry import find_preset, find_weights, preset_names
-from reviewgen.storage import refuse_existing, to_path
+from reviewgen.storage import check_output, to_path
 
 _logger = logging.getLogger("reviewgen")
 _TIMEOUT_SECONDS = 15.0  # without an answer
@@ -155,7 +155,7 @@ def pull(repo_id: str, *, out: Path | None = None, accept_changes: bool = False,
     if accept_changes and out is None:
         raise ConfigError("--accept-changes saves the changed model in a folder of its own: give it with --out.")
     if out is not None:
-        refuse_existing(to_path("out", out))
+        check_output(to_path("out", out))
     folder = download(source, **options)
     bundle = read_bundle(folder, strict=False, accept_changes=accept_changes)
     if out is not None:

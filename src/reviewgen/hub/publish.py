@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from reviewgen.config import MAX_RECORD, read_json, read_text
-from reviewgen.errors import BundleError, ConfigError, HubError, NotPublished, ReviewgenError, quoted, shortened, storage_errors
+from reviewgen.errors import BundleError, ConfigError, HubError, ReviewgenError, quoted, shortened, storage_errors
 from reviewgen.generation import Generator
 from reviewgen.hub.card import check_metadata, is_written_by_hand, metadata_of, odd_text, parse_card, without_paths, write_card
 from reviewgen.hub.download import megabytes, parse_repository
@@ -26,7 +26,7 @@ from reviewgen.model.read import read_training
 from reviewgen.model.write import copy_bundle, write_bundle
 from reviewgen.names import HubSource
 from reviewgen.pictures import draw_curves, find_curves, refuse_plot, save_figure
-from reviewgen.scratch import temporary_folder
+from reviewgen.storage import temporary_folder
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -101,7 +101,7 @@ def publish(
     if not problems:
         attempt(_validate, card, metadata, target)
     if problems:
-        raise problems[0] if len(problems) == 1 else NotPublished(shortened(" ".join(map(str, problems)), _MAX_MESSAGE))
+        raise type(problems[0])(shortened(" ".join(map(str, problems)), _MAX_MESSAGE))
     with storage_errors("a copy of the model"), temporary_folder() as scratch:
         folder = scratch / target.repo_id.partition("/")[2]
         _copy(bundle, folder, dtype)

@@ -19,7 +19,7 @@ from typing import Any
 
 from reviewgen.registry import Plugin
 from reviewgen.registry.plugins import THIS_PROCESS, list_plugins
-from reviewgen.scratch import temporary_folder
+from reviewgen.storage import temporary_folder
 
 LIMIT = 5.0  # seconds for the import and the checks of one plugin
 _START_LIMIT = 120.0  # seconds to start Python and import torch, on the busiest machine

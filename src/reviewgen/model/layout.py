@@ -23,7 +23,7 @@ from reviewgen.model.weights import Weights
 from reviewgen.novelty import Index
 from reviewgen.protocols import Tokenizer
 from reviewgen.registry import Plugin
-from reviewgen.storage import fsync_folder, write_file
+from reviewgen.storage import atomic_file
 
 if TYPE_CHECKING:
     from reviewgen.protocols import LanguageModel
@@ -152,18 +152,8 @@ def write_manifest(folder: Path, names: Collection[str] | None = None) -> None:
         OSError: The operating system refused a step.
     """
     names = files_of(read_json(folder / CONFIG)) if names is None else names
-    replace_file(folder / MANIFEST, dump_json({"files": digest_files(folder, names)}))
-
-
-def replace_file(file: Path, content: bytes) -> None:
-    """Write a small file of a saved folder in one step, whether it exists or not."""
-    scratch = file.with_name(f".{file.name}.new")
-    try:
-        write_file(scratch, content)
-        scratch.replace(file)
-        fsync_folder(file.parent)
-    finally:
-        scratch.unlink(missing_ok=True)
+    with atomic_file(folder / MANIFEST) as new:
+        new.write_bytes(dump_json({"files": digest_files(folder, names)}))
 
 
 def read_manifest(folder: Path, names: Collection[str]) -> dict[str, FileFacts] | None:

@@ -31,8 +31,7 @@ from reviewgen.model.layout import Bundle
 from reviewgen.model.read import read_bundle
 from reviewgen.novelty import Novelty
 from reviewgen.protocols import Tokenizer
-from reviewgen.scratch import temporary_folder
-from reviewgen.storage import to_path
+from reviewgen.storage import temporary_folder, to_path
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelCard

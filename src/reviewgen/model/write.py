@@ -40,8 +40,7 @@ from reviewgen.model.tensors import FORMAT, SCALE, SavedTensors
 from reviewgen.novelty import write_index
 from reviewgen.protocols import Tokenizer
 from reviewgen.registry import Plugin
-from reviewgen.scratch import temporary_folder
-from reviewgen.storage import default_mode, new_folder, refuse_existing, safetensors_errors
+from reviewgen.storage import atomic_file, atomic_folder, check_output, default_mode, safetensors_errors, temporary_folder
 from reviewgen.version import __version__
 
 _DTYPES = ("float32", "float16", "int8")
@@ -168,11 +167,13 @@ def save_defaults(bundle: Bundle, folder: Path, generation: GenerationConfig) ->
             copy_bundle(bundle.folder, folder, generation, bundle.digests)
             return
         manifest = layout.read_manifest(folder, layout.files_of(read_json(folder / layout.CONFIG)))
-        layout.replace_file(folder / layout.GENERATION, dump_json(to_dict(generation)))
+        with atomic_file(folder / layout.GENERATION) as new:
+            new.write_bytes(dump_json(to_dict(generation)))
         facts = layout.digest_files(folder, [layout.GENERATION])
         bundle.digests[layout.GENERATION] = str(facts[layout.GENERATION]["sha256"])
         if manifest is not None:
-            layout.replace_file(folder / layout.MANIFEST, dump_json({"files": manifest | facts}))
+            with atomic_file(folder / layout.MANIFEST) as new:
+                new.write_bytes(dump_json({"files": manifest | facts}))
 
 
 def accept_changes(folder: Path) -> list[str]:
@@ -241,11 +242,11 @@ def save_tokenizer(tokenizer: Any, name: str, folder: Path) -> list[str]:
 def _new_model_folder(folder: Path, overwrite: bool) -> Iterator[Path]:
     """Yield a scratch folder that becomes a saved model; raises as ``write_bundle``."""
     if not overwrite:
-        refuse_existing(folder)
+        check_output(folder)
     with storage_errors(folder):
         _refuse_others(folder)
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with new_folder(folder, overwrite=overwrite) as scratch:
+        with atomic_folder(folder, overwrite=overwrite) as scratch:
             with safetensors_errors():
                 yield scratch
             for file in scratch.glob("*.safetensors"):

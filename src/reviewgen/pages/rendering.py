@@ -10,11 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from reviewgen.errors import ConfigError, OutputExists, StorageError, storage_errors
 from reviewgen.pages.numbers import FILTERS
-from reviewgen.scratch import remove_abandoned, scratch_folder
-from reviewgen.storage import default_mode, write_file
-
-PAGE = ".page-"
-"""How the names of scratch folders for pages begin."""
+from reviewgen.storage import atomic_file
 
 _PACKAGE = Path(__file__).parents[1]
 _SUFFIXES = (".html", ".htm")
@@ -72,9 +68,5 @@ def save_page(html: str, file: Path, overwrite: bool = False) -> None:
         ConfigError, StorageError, OutputExists: See ``refuse_page``.
     """
     refuse_page(file, overwrite)
-    remove_abandoned(file.absolute().parent, PAGE)
-    with storage_errors(file), scratch_folder(file.absolute().parent, PAGE) as folder:
-        scratch = folder / file.name
-        write_file(scratch, html.encode("utf-8", errors="replace"))  # a lone surrogate has no UTF-8
-        scratch.chmod(default_mode())
-        scratch.replace(file)
+    with storage_errors(file), atomic_file(file) as new:
+        new.write_bytes(html.encode("utf-8", errors="replace"))  # a lone surrogate has no UTF-8

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from reviewgen.errors import ConfigError, OutputExists, StorageError, storage_errors
+from reviewgen.storage import atomic_file
 
 
 def refuse_plot(file: Path, overwrite: bool = False) -> None:
@@ -19,8 +20,7 @@ def refuse_plot(file: Path, overwrite: bool = False) -> None:
         from matplotlib.backend_bases import FigureCanvasBase
     except ImportError:
         raise ConfigError("Plots need matplotlib: pip install 'reviewgen[plot]'.") from None
-    known = FigureCanvasBase.get_supported_filetypes()
-    if file.suffix[1:].lower() not in known:
+    if file.suffix[1:].lower() not in FigureCanvasBase.get_supported_filetypes():
         raise ConfigError(f"{file} cannot be drawn: its suffix must be .png, .svg or .pdf.")
     if not os.access(file.absolute().parent, os.W_OK):
         raise StorageError(f"{file} cannot be drawn: {file.absolute().parent} is not a writable folder.")
@@ -52,5 +52,5 @@ def save_figure(figure: Any, file: Path) -> None:
     Raises:
         StorageError: The file cannot be written.
     """
-    with storage_errors(file):
-        figure.savefig(file, dpi=150)
+    with storage_errors(file), atomic_file(file) as new:
+        figure.savefig(new, dpi=150, format=file.suffix[1:].lower())

@@ -36,12 +36,12 @@ from reviewgen.errors import ConfigError, DataError, quoted
 from reviewgen.lexicon import Lexicon, build_lexicon, token_symbols
 from reviewgen.model import check_tokenizer_files, fingerprint
 from reviewgen.novelty import Index, build_index, read_index
-from reviewgen.processes import SharedWork, all_processes, everywhere, process_state
+from reviewgen.processes import all_processes, process_state
 from reviewgen.protocols import Tokenizer
 from reviewgen.runs.parts import TrainingParts, resolve_parts
 from reviewgen.runs.plan import TrainingPlan, data_config, make_texts
 from reviewgen.runs.record import parent_facts
-from reviewgen.storage import refuse_existing, to_path
+from reviewgen.storage import check_output, to_path
 
 
 @dataclass(frozen=True)
@@ -253,15 +253,14 @@ def prepare_tokens(
             raise ConfigError(f"{quoted(out)} names no folder of the Hub: write hf://datasets/owner/name/folder.")
         folder = cache_folder() / f"preparing-{hash_text(url):016x}" if url else to_path("out", out)
         if not folder.name:  # "." or "/", which exist
-            refuse_existing(folder)
+            check_output(folder)
         parts = resolve_parts(preset, tokenizer=options.get("tokenizer"))
         made.append((parts, make_texts(source, options, data_config(options)), folder, url))
 
     with all_processes() as processes:
-        everywhere(processes, check, out)
+        processes.gather(check, out)
         parts, texts, folder, url = made[0]
         choice, index = _tokenizer_choice(parts), _index_choice(parts)
         names = {"preset": preset, "out": str(out), "tokenizer": choice.facts(), "reading": texts.config.facts()}
-        everywhere(processes, lambda: processes.refuse_differences({**names, "source": str(source)[:1000]}), out)
-        ranks = SharedWork(processes, out)
-        return prepare_store(texts, choice, index, folder, url, ranks, progress, {"preset": parts.preset})
+        processes.refuse_differences({**names, "source": str(source)[:1000]})
+        return prepare_store(texts, choice, index, folder, url, processes, progress, {"preset": parts.preset})

@@ -6,16 +6,11 @@ is never overwritten silently. The folder is removed when the model is saved for
 """
 
 import contextlib
-import re
-import tempfile
 import weakref
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
-from reviewgen.data import WORKSPACE, cache_folder
 from reviewgen.errors import (
     AlreadyTrained,
     CheckpointError,
@@ -27,13 +22,11 @@ from reviewgen.errors import (
 from reviewgen.model import Bundle
 from reviewgen.model.write import write_or_rescue
 from reviewgen.processes import all_processes, resumes_by_itself
-from reviewgen.runs.plan import PARTIAL, SETTINGS, TrainingPlan, discard_finished, read_training
-from reviewgen.scratch import TEMPORARY, remove_abandoned
-from reviewgen.storage import Job, interrupted, refuse_existing
+from reviewgen.runs.plan import SETTINGS, TrainingPlan, read_training
+from reviewgen.storage import Job, check_output
 from reviewgen.training import Checkpoints, StopReason
 
 _CUT_SHORT = (StopReason.INTERRUPTED.value, StopReason.PROCESS_ENDED.value)
-_SCRATCH = re.compile(r"\.(.+)-[a-z0-9_]{8}")
 
 
 class RunFolder:
@@ -176,32 +169,5 @@ def _find_finished(out: Path, settings: str) -> str | None:
     training = read_training(out)
     if training.get(SETTINGS) == settings and training.get("stopped") not in _CUT_SHORT:
         return str(training["data"]["fingerprint"])
-    refuse_existing(out)
+    check_output(out)
     return None
-
-
-def clean(folder: Path | None = None) -> tuple[list[str], list[str]]:
-    """Remove what killed processes have left in a folder and beside it, in the cache and among the temporary files.
-
-    Args:
-        folder: The folder; if not given, only what is in the working directory counts.
-
-    Returns:
-        What was removed, and the folders of unfinished work that the same command goes on from.
-    """
-    around = [Path.cwd()] if folder is None else [folder.absolute().parent, folder.absolute()]
-    places = [place for place in dict.fromkeys((*around, cache_folder())) if place.is_dir()]
-    before = sorted(path for place in places for path in place.iterdir())
-    for path in before:
-        if match := _SCRATCH.fullmatch(path.name):
-            if not interrupted(path.with_name(match[1])):  # else it is the new one of a replacement that was cut off
-                remove_abandoned(path.parent, f".{match[1]}-")
-        elif path.name.endswith(PARTIAL):
-            discard_finished(path.with_name(path.name.removesuffix(PARTIAL)))
-    abandoned = remove_abandoned(cache_folder(), WORKSPACE), remove_abandoned(Path(tempfile.gettempdir()), TEMPORARY)
-    unfinished = []
-    for path in (path for path in before if path.name.endswith(PARTIAL)):
-        for lock in (path / name for name in (".lock", "lock") if (path / name).is_file()):
-            with contextlib.suppress(Timeout, OSError), FileLock(lock, timeout=0):
-                unfinished.append(str(path))
-    return [str(path) for path in (*(path for path in before if not path.exists()), *abandoned[0], *abandoned[1])], unfinished

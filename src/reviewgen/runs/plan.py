@@ -17,7 +17,7 @@ from reviewgen.model.layout import TRAINING
 from reviewgen.processes import resumes_by_itself
 from reviewgen.runs.parts import TrainingParts, resolve_parts
 from reviewgen.runs.tracking import check_tracker
-from reviewgen.storage import Job, refuse_existing, to_path
+from reviewgen.storage import Job, check_output, to_path
 from reviewgen.training import Budget
 
 SETTINGS = "settings_digest"
@@ -123,7 +123,7 @@ def make_plan(start: Any, source: Any, options: TrainOptions) -> TrainingPlan:
     if out is not None:
         discard_finished(out)
         if not resumes_by_itself():  # else this may be the model that the job has saved before it was restarted
-            refuse_existing(out)
+            check_output(out)
     groups = (options.get(group) for group in ("model", "tokenizer", "training", "initial_weights"))
     parts = resolve_parts(start, *groups)
     find_metrics(parts.training.metrics)  # one that is not installed is refused before anything is read

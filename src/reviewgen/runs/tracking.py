@@ -17,7 +17,7 @@ from typing import Any
 
 from reviewgen.errors import ConfigError, did_you_mean, quoted
 from reviewgen.processes import process_state
-from reviewgen.storage import refuse_existing
+from reviewgen.storage import check_output
 from reviewgen.training import Report
 
 TERM = "loss."
@@ -92,7 +92,7 @@ class RunLog:
             parent = (Path() if out is None else out.parent) / "runs"
             names = itertools.chain([self._name], (f"{self._name}-{number}" for number in itertools.count(2)))
             self._folder = next(folder for folder in map(parent.joinpath, names) if not folder.exists())
-            refuse_existing(self._folder)  # the curves of two runs are not mixed
+            check_output(self._folder)  # the curves of two runs are not mixed
 
     def describe(self) -> str | None:
         """Return where the log is."""

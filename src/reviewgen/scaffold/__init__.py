@@ -13,7 +13,7 @@ from pathlib import Path
 from reviewgen.errors import ConfigError, StorageError, quoted, storage_errors
 from reviewgen.registry import Plugin, list_plugins
 from reviewgen.registry.installed_points import GROUPS
-from reviewgen.storage import new_folder, refuse_existing
+from reviewgen.storage import atomic_folder, check_output
 from reviewgen.version import __version__
 
 __all__ = ["KINDS", "new_plugin"]
@@ -45,10 +45,10 @@ def new_plugin(name: str, kind: str, folder: Path | None = None) -> Path:
     values = {"@name@": name, "@Name@": name.capitalize(), "@version@": __version__}
     files = {path: _fill(content, values) for path, content in _templates(kind, values).items()}
     try:
-        refuse_existing(target)
+        check_output(target)
         with storage_errors(target):
             target.absolute().parent.mkdir(parents=True, exist_ok=True)
-            with new_folder(target) as scratch:
+            with atomic_folder(target) as scratch:
                 for path, content in files.items():
                     (scratch / path).parent.mkdir(parents=True, exist_ok=True)
                     (scratch / path).write_text(content, encoding="utf-8")

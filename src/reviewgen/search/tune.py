@@ -19,13 +19,12 @@ import torch
 from reviewgen.config import check_count, check_list, check_seed, fields_of, parse_json
 from reviewgen.config.keywords import TrainOptions
 from reviewgen.errors import ConfigError, DeviceError, NotADistribution, TrainingError, counted, quoted, storage_errors
-from reviewgen.inputs import is_pipe
 from reviewgen.model import ReviewModel
 from reviewgen.processes import process_state
 from reviewgen.runs import TrainingRun
 from reviewgen.runs.parts import TrainingParts, check_settings, merge_settings
 from reviewgen.search.variants import Variants, split_name
-from reviewgen.storage import to_path
+from reviewgen.storage import is_pipe, to_path
 from reviewgen.training import StopReason, TrainingConfig
 
 if TYPE_CHECKING:

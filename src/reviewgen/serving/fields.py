@@ -109,7 +109,16 @@ else:
         "CompletionFields",
         [(name, _optional(hint), None) for name, hint in _hints.items()],
         bases=(OpenAIFields,),
-        namespace={"__doc__": "\n".join(["Attributes:", *(f"    {name}: {_described[name]}" for name in _hints)])},
+        namespace={
+            "__doc__": "\n".join(
+                [
+                    "All fields of a request, without ``prompt``.",
+                    "",
+                    "Attributes:",
+                    *(f"    {name}: {_described[name]}" for name in _hints),
+                ]
+            )
+        },
         frozen=True,
         kw_only=True,
     )

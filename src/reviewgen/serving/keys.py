@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from reviewgen.errors import ConfigError
-from reviewgen.inputs import open_input
+from reviewgen.storage import open_input
 
 _MIN_LENGTH = 8
 _MAX_FILE = 1 << 20  # bytes

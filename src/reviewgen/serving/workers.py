@@ -17,8 +17,8 @@ from multiprocessing.process import BaseProcess
 from prometheus_client.multiprocess import mark_process_dead
 
 from reviewgen.errors import ReviewgenError, WorkerError
-from reviewgen.scratch import temporary_folder
 from reviewgen.serving.server import ServerOptions, load_engines, make_app, run
+from reviewgen.storage import temporary_folder
 
 _LOG = logging.getLogger("reviewgen")
 _RESTART_SECONDS, _MOST_RESTART_SECONDS = 1.0, 60.0  # before a worker is started again; twice as long after each failure

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from reviewgen.config import from_dict, vocabulary_settings
 from reviewgen.protocols import CountTrained, LanguageModel
 from reviewgen.registry import find_model
-from reviewgen.scratch import temporary_folder
+from reviewgen.storage import temporary_folder
 
 __all__ = [
     "LOGITS",

@@ -10,7 +10,7 @@ from typing import Any
 from reviewgen.errors import ReviewgenError
 from reviewgen.inspection import inspect_plugins
 from reviewgen.registry import find_logits_processor, find_metric, find_model, find_stepper
-from reviewgen.scratch import temporary_folder
+from reviewgen.storage import temporary_folder
 from reviewgen.testing.in_use import try_metric, try_processor, try_weights
 from reviewgen.testing.metric_laws import METRIC_LAWS
 from reviewgen.testing.model_laws import MODEL_LAWS

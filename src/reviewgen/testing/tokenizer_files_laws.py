@@ -11,7 +11,7 @@ from unittest import mock
 
 from reviewgen.errors import BundleError
 from reviewgen.model.layout import OPTIONAL_FILES, OWN_FILES, TOLERATED, files_of
-from reviewgen.scratch import temporary_folder
+from reviewgen.storage import temporary_folder
 
 __all__ = ["FILE_LAWS", "file_names", "no_subfolders", "own_folder", "plain_data"]
 

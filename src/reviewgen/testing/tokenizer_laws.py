@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from reviewgen.config import from_dict, to_dict
 from reviewgen.protocols import SupportsEncodeBatch, SupportsTrainingInParts, Tokenizer
 from reviewgen.registry import find_tokenizer
-from reviewgen.scratch import temporary_folder
+from reviewgen.storage import temporary_folder
 from reviewgen.testing.members import lacking
 from reviewgen.testing.tokenizer_files_laws import FILE_LAWS, file_names, no_subfolders, own_folder, plain_data
 from reviewgen.testing.tokenizer_json_law import check_tokenizer_json

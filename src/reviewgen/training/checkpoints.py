@@ -26,7 +26,7 @@ from torch import Tensor
 from reviewgen.config import MAX_VOCABULARY, dump_json, read_json
 from reviewgen.errors import CheckpointError, ProcessLost, StorageError, storage_errors
 from reviewgen.processes import can_restart, how_to_resume
-from reviewgen.storage import Job, write_file
+from reviewgen.storage import Job
 
 _DAMAGE = (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, SafetensorError)
 _TENSORS, _REST, _DIGESTS = "state.safetensors", "state.json", "digests.json"
@@ -122,7 +122,7 @@ class Checkpoints:
         notes, self._notes = tuple(self._notes), []
         return notes
 
-    write = staticmethod(write_file)
+    write = staticmethod(Path.write_bytes)
 
     def _schedule_next(self, cost: float) -> None:
         """Set the time of the next checkpoint, given the seconds that writing the last one took."""

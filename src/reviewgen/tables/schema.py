@@ -8,7 +8,7 @@ import itertools
 import json
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,11 @@ from typing import Any
 import numpy as np
 
 from reviewgen.conditions import Condition, Conditions
-from reviewgen.config import parse_json
+from reviewgen.config import MAX_RECORD, read_json
 from reviewgen.data import open_records
 from reviewgen.errors import ConfigError, DataError, did_you_mean, quoted
-from reviewgen.inputs import open_input
 from reviewgen.storage import to_path
 
-_MAX_JSON = 1 << 24  # bytes
 _HEAD = 1000  # rows whose columns are those of a table
 _STREAM = 0x5C4E  # beside (seed, i), which text i samples from, and (seed, i, try)
 
@@ -31,7 +29,7 @@ Value = str | int | float | None
 
 @dataclass(frozen=True)
 class Group:
-    """Columns that are drawn together.
+    """Conditions that are drawn together.
 
     Attributes:
         names: Their names.
@@ -66,17 +64,14 @@ class Schema:
             values |= zip(group.names, group.rows[min(row, len(group.rows) - 1)], strict=True)
         return values
 
-    def values(self, name: str) -> list[Value]:
+    def values(self, name: str) -> set[Value]:
         """Return the values that a condition can get."""
-        found = {row[group.names.index(name)] for group in self.groups if name in group.names for row in group.rows}
-        return list(found)
+        return {row[group.names.index(name)] for group in self.groups if name in group.names for row in group.rows}
 
     def digest(self) -> str | None:
         """Return a digest of what is drawn from; None if nothing is."""
-        if not self.groups:
-            return None
         facts = [[group.names, group.rows, group.weights.tolist()] for group in self.groups]
-        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(facts).encode()).hexdigest() if facts else None
 
 
 def read_schema(source: Any, conditions: Conditions, given: Mapping[str, Any]) -> Schema:
@@ -94,14 +89,18 @@ def read_schema(source: Any, conditions: Conditions, given: Mapping[str, Any]) -
     """
     if not conditions:
         raise ConfigError("This model was trained without conditions, so a schema has nothing to draw: leave it out.")
-    distribution = _read_json(source)
-    if isinstance(distribution, Mapping):
-        groups = [_read_weights(name, weights, conditions) for name, weights in distribution.items()]
-        if not groups:
+    weights = source
+    if isinstance(source, str | Path) and Path(source).suffix.lower() == ".json":
+        try:
+            weights = read_json(to_path("schema", source), MAX_RECORD)
+        except (OSError, ValueError) as error:
+            raise DataError(f"The schema {source} cannot be read: {getattr(error, 'strerror', None) or error}.") from None
+    if isinstance(weights, Mapping):
+        schema = Schema([_read_weights(name, own, conditions) for name, own in weights.items()])
+        if not schema.groups:
             raise ConfigError('The schema is empty: give {"condition": {"value": weight}}.')
     else:
-        groups = [_read_table(source, conditions)]
-    schema = Schema(tuple(groups))
+        schema = Schema([_read_table(open_records(source), conditions)])
     if twice := [name for name in schema.names if given.get(name) is not None]:
         raise ConfigError(f"The condition {quoted(twice[0])} is given and also drawn by the schema: leave out one of them.")
     return schema
@@ -121,53 +120,27 @@ def plain_value(condition: Condition, value: Any) -> Value:
     return text.removesuffix(".0") if isinstance(value, float) else text
 
 
-def _read_json(source: Any) -> Any:
-    """Return the value of a .json file, a mapping as it is, and None for anything else."""
-    if isinstance(source, Mapping):
-        return source
-    if not isinstance(source, str | Path) or Path(source).suffix.lower() != ".json":
-        return None
-    path = to_path("schema", source)
-    try:
-        with open_input(path) as stream:
-            content = stream.read(_MAX_JSON + 1)
-    except OSError as error:
-        raise DataError(f"The schema {source} cannot be read: {error.strerror}.") from None
-    if len(content) > _MAX_JSON:
-        raise DataError(f"The schema {source} cannot be read: it is larger than {_MAX_JSON >> 20} MB.")
-    try:
-        return parse_json(content.decode("utf-8"))
-    except ValueError as error:
-        raise DataError(f"The schema {source} is not JSON: {error}.") from None
-
-
 def _read_weights(name: Any, weights: Any, conditions: Conditions) -> Group:
     """Return the group of a condition with a weight for each value."""
     condition = next((each for each in conditions if each.name == name), None)
     if condition is None:
         raise ConfigError(f"{quoted(name)} is not a condition of this model. {did_you_mean(str(name), conditions.names)}")
-    if not isinstance(weights, Mapping) or not weights:
-        raise ConfigError(f"The schema gives {quoted(name)} no weights: write {{value: weight}}; got {quoted(weights)}.")
-    for value, weight in weights.items():
-        is_number = isinstance(weight, int | float) and not isinstance(weight, bool)
-        if not is_number or not 0 <= weight <= sys.float_info.max:
-            raise ConfigError(
-                f"The weight of {quoted(value)} of {quoted(name)} must be a number of at least 0; got {quoted(weight)}."
-            )
-    total = np.array(list(itertools.accumulate(float(weight) for weight in weights.values())))  # numpy would warn of an overflow
-    if not 0 < total[-1] < math.inf:
-        raise ConfigError(f"All weights of {quoted(name)} are 0, or their sum is infinite: give one of its values a weight.")
-    return Group((condition.name,), [(_checked(condition, value),) for value in weights], total)
+    numbers = list(weights.values()) if isinstance(weights, Mapping) else []
+    if not all(type(weight) in (int, float) and weight >= 0 for weight in numbers) or not 0 < sum(numbers) <= sys.float_info.max:
+        raise ConfigError(
+            f"The schema must give {quoted(name)} weights of at least 0, {{value: weight}}, with a finite sum above 0; "
+            f"got {quoted(weights)}."
+        )
+    return Group((condition.name,), [(_checked(condition, value),) for value in weights], np.cumsum(numbers, dtype=np.float64))
 
 
-def _read_table(source: Any, conditions: Conditions) -> Group:
+def _read_table(records: Iterable[Mapping[str, Any]], conditions: Conditions) -> Group:
     """Return the group of those columns of a table that are conditions."""
-    rows: list[tuple[Value, ...]] = []
-    records = open_records(source)
-    head = list(itertools.islice(records, _HEAD))
+    rest = iter(records)
+    head = list(itertools.islice(rest, _HEAD))
     columns = dict.fromkeys(str(column) for record in head for column in record)
-    chosen = [condition for condition in conditions if condition.name in columns]
-    for number, record in enumerate(itertools.chain(head, records) if chosen else (), 1):
+    chosen, rows = [condition for condition in conditions if condition.name in columns], list[tuple[Value, ...]]()
+    for number, record in enumerate(itertools.chain(head, rest) if chosen else (), 1):
         try:
             rows.append(tuple(_checked(condition, record.get(condition.name)) for condition in chosen))
         except ConfigError as problem:
