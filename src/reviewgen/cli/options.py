@@ -83,8 +83,8 @@ class Option(NamedTuple):
         Raises:
             ConfigError: It has not the form of one.
         """
-        if self.annotation.__origin__ is bool and self.name == "clean":
-            return not value  # --no-clean
+        if self.absent is True and self.default is False:
+            return not value  # of --no-clean
         origins = {get_origin(each) for each in options_of(_bare(self.hint))}
         if dict in origins:
             return parse_conditions(value)

@@ -5,7 +5,7 @@ declared with the settings of ``generate``. The OpenAPI document and the checks 
 """
 
 from dataclasses import dataclass, make_dataclass
-from typing import TYPE_CHECKING, Annotated, Any, get_args
+from typing import Annotated, Any
 
 from reviewgen.config import Bound, GenerationConfig, check, describe_fields, fields_of
 from reviewgen.config.options import Call
@@ -92,33 +92,15 @@ SAME = (*_hints, "must_include")
 
 
 def _optional(hint: Any) -> Any:
-    kind, *bounds = get_args(hint) if hasattr(hint, "__metadata__") else (hint,)
-    return Annotated[kind | None, *bounds] if bounds else kind | None
+    return Annotated[hint.__origin__ | None, *hint.__metadata__] if hasattr(hint, "__metadata__") else hint | None
 
 
-if TYPE_CHECKING:
-
-    class CompletionFields(OpenAIFields):
-        """All fields of a request, without ``prompt``."""
-
-        novelty: str | None
-        max_copy: int | None
-        finish: str | None
-else:
-    CompletionFields = make_dataclass(
-        "CompletionFields",
-        [(name, _optional(hint), None) for name, hint in _hints.items()],
-        bases=(OpenAIFields,),
-        namespace={
-            "__doc__": "\n".join(
-                [
-                    "All fields of a request, without ``prompt``.",
-                    "",
-                    "Attributes:",
-                    *(f"    {name}: {_described[name]}" for name in _hints),
-                ]
-            )
-        },
-        frozen=True,
-        kw_only=True,
-    )
+CompletionFields: type[OpenAIFields] = make_dataclass(
+    "CompletionFields",
+    [(name, _optional(hint), None) for name, hint in _hints.items()],
+    bases=(OpenAIFields,),
+    namespace={"__doc__": "\n".join(["All fields.", "", "Attributes:", *(f"    {name}: {_described[name]}" for name in _hints)])},
+    frozen=True,
+    kw_only=True,
+)
+"""All fields of a request, without ``prompt``."""

@@ -13,7 +13,7 @@ from reviewgen.errors import ConfigError, ReviewgenError, did_you_mean, quoted
 from reviewgen.generation import GenerateOptions, Request, make_request
 from reviewgen.model import ReviewModel
 from reviewgen.protocols import Tokenizer
-from reviewgen.serving.fields import MAX_STOPS, SAME, CompletionFields
+from reviewgen.serving.fields import MAX_STOPS, SAME, CompletionFields, OpenAIFields
 from reviewgen.serving.limits import Limits
 from reviewgen.serving.problems import Problem, problem_of
 
@@ -39,7 +39,7 @@ class Call:
         starts_with_bos: Whether the ids that the client sent begin with bos, for each text.
     """
 
-    fields: CompletionFields
+    fields: OpenAIFields
     request: Request
     prompt_ids: Sequence[Sequence[int]] | None = None
     starts_with_bos: Sequence[bool] = ()
@@ -106,7 +106,7 @@ def make_call(body: Mapping[str, Any], model: ReviewModel, limits: Limits) -> Ca
     return Call(fields, request, None if ids is None else [each for each in ids for _ in tries], repeated)
 
 
-def _read_fields(given: Mapping[str, Any]) -> CompletionFields:
+def _read_fields(given: Mapping[str, Any]) -> OpenAIFields:
     known = [*fields_of(CompletionFields), "prompt"]
     for name in given:
         if name not in known:
@@ -159,7 +159,7 @@ def _decode(ids: list[int], tokenizer: Tokenizer) -> str:
     return text
 
 
-def _refuse_unsupported(fields: CompletionFields) -> None:
+def _refuse_unsupported(fields: OpenAIFields) -> None:
     for name, neutral in _NEUTRAL.items():
         value = getattr(fields, name)
         if value is not None and value != neutral:
@@ -171,10 +171,10 @@ def _refuse_unsupported(fields: CompletionFields) -> None:
             raise Problem(400, message, "stream_options", "invalid_value")
 
 
-def _refuse_pairs(fields: CompletionFields) -> None:
+def _refuse_pairs(fields: OpenAIFields) -> None:
     """Raise where two fields contradict each other."""
     n, best_of = fields.texts_per_prompt, fields.tries_per_prompt
-    lacks_filter = fields.max_copy is not None and fields.novelty != "filter"
+    lacks_filter = vars(fields)["max_copy"] is not None and vars(fields)["novelty"] != "filter"
     is_greedy = bool(fields.must_include) and fields.temperature == 0
     _refuse_if(best_of < n, "best_of", f"best_of={best_of} is below n={n}: raise it, or leave it out.")
     _refuse_if(best_of > n and fields.stream, "best_of", "best_of chooses among whole texts: it cannot be combined with stream.")
@@ -190,7 +190,7 @@ def _refuse_if(is_wrong: Any, param: str, message: str) -> None:
         raise Problem(400, message, param, "invalid_value")
 
 
-def _refuse_too_much(fields: CompletionFields, prompt: Any, limits: Limits) -> None:
+def _refuse_too_much(fields: OpenAIFields, prompt: Any, limits: Limits) -> None:
     """Raise where a request asks for more than one request may."""
     prompts, length, unit = _measure(prompt)
     texts = prompts * fields.tries_per_prompt
@@ -210,7 +210,7 @@ def _refuse_long(length: int, unit: str, limits: Limits) -> None:
         raise Problem(400, message, "prompt", "limit_exceeded")
 
 
-def _refuse_many_numbers(fields: CompletionFields, ids: Sequence[Sequence[int]] | None, request: Request) -> None:
+def _refuse_many_numbers(fields: OpenAIFields, ids: Sequence[Sequence[int]] | None, request: Request) -> None:
     """Raise where a response would have millions of log probabilities at once."""
     if fields.logprobs is None:
         return
@@ -233,7 +233,7 @@ def _measure(prompt: Any) -> tuple[int, int, str]:
     return len(prompt), length, "characters" if isinstance(prompt[0], str) else "token ids"
 
 
-def _make_request(fields: CompletionFields, prompts: Sequence[str], model: ReviewModel, limits: Limits) -> Request:
+def _make_request(fields: OpenAIFields, prompts: Sequence[str], model: ReviewModel, limits: Limits) -> Request:
     """Return the request of the engine; what is not given is the model's own default, within the limits."""
     saved = model.generation_config
     max_tokens = min(saved.max_new_tokens, limits.max_tokens) if fields.max_tokens is None else fields.max_tokens
@@ -253,7 +253,7 @@ def _make_request(fields: CompletionFields, prompts: Sequence[str], model: Revie
         stop_strings=fields.stops or saved.stop_strings,
     )
     options: dict[str, Any] = {name: getattr(fields, name) for name in SAME} | {"temperature": fields.temperature or None}
-    if fields.scores_prompts and fields.finish is None:
+    if fields.scores_prompts and vars(fields)["finish"] is None:
         options["finish"] = "anywhere"  # all tokens are returned: programs that score count them
     repeated = [prompt for prompt in prompts for _ in range(fields.tries_per_prompt)]
     return make_request(repeated, defaults, cast(GenerateOptions, options), model.tokenizer, model.conditions)
