@@ -88,6 +88,7 @@ def corpus(tmp_path: Path) -> Path:
 
 def test_the_command_prints_the_table_and_draws_it(corpus: Path, monkeypatch: Any, capsys: Any) -> None:
     words = ("sweep", "ngram-char", "--data", corpus, "--set", "model.order=1, 12", "--set", "training.novelty=exact")
+    words = (*words, "--set", "training.metrics=distinct-1,distinct-2")  # a list, which is not swept
     status, out, err = run_command(monkeypatch, capsys, *words, "--plot", corpus.with_suffix(".svg"))
     assert status == 0, err
     lines = [line.split() for line in out.splitlines()]
