@@ -151,7 +151,7 @@ def _run(
     address, port = listening.getsockname()[:2]
     given = replace(given, hosts=accepted_hosts(host, address, allowed))
     shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
-    url, failed = f"http://{shown}:{port}", dict[str, str]()
+    url, failed = f"http://{shown}:{port}{'/' if given.page else ''}", dict[str, str]()
 
     def leave_out(name: str, error: ReviewgenError) -> None:
         failed[name] = str(error)
