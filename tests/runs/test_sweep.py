@@ -88,10 +88,11 @@ def corpus(tmp_path: Path) -> Path:
 
 def test_the_command_prints_the_table_and_draws_it(corpus: Path, monkeypatch: Any, capsys: Any) -> None:
     words = ("sweep", "ngram-char", "--data", corpus, "--set", "model.order=1, 12", "--set", "training.novelty=exact")
+    words = (*words, "--set", "training.metrics=distinct-1,distinct-2")  # a list, which is not swept
     status, out, err = run_command(monkeypatch, capsys, *words, "--plot", corpus.with_suffix(".svg"))
     assert status == 0, err
     lines = [line.split() for line in out.splitlines()]
-    assert out.splitlines()[0] == "order  train bits/char  held-out bits/char       MB  seconds  token copy rate"
+    assert lines[0] == ["order", "train", "bits/char", "held-out", "bits/char", "MB", "seconds", "token", "copy", "rate"]
     rows = list(reviewgen.sweep("ngram-char", TEXTS, "model.order", [1, 12], {"training": {"novelty": "exact"}}))
     for line, row in zip(lines[1:], rows, strict=True):
         assert line[:3] == [f"{row.value}", f"{row.train_bits:.4f}", f"{row.held_out_bits:.4f}"]

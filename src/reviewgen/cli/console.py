@@ -96,13 +96,13 @@ def show(facts: Any, as_json: bool, *lines: RenderableType) -> None:
         sys.stdout.write(text + "\n")
         return
     console = TerminalConsole()
-    if not sys.stdout.isatty():
-        console.width = max(console.width, _FILE_WIDTH)
     for line in lines:
         if isinstance(line, str):
             echo(line)
-        else:
-            console.print(line)
+            continue
+        if getattr(line, "box", line) is None and not sys.stdout.isatty():  # no column of a plain table is cut off in a file
+            console.width = max(console.width, _FILE_WIDTH)
+        console.print(line)
 
 
 def make_table(

@@ -8,13 +8,13 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import MISSING, fields
 from pathlib import Path
 from types import NoneType
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, get_origin
 
 import typer
 
 from reviewgen.config import bounds_of, describe_fields, fields_of
 from reviewgen.config.descriptions import parse_entries
-from reviewgen.config.settings import options_of
+from reviewgen.config.settings import bare, options_of
 from reviewgen.errors import ConfigError, DataError, quoted
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class Option(NamedTuple):
         """
         if self.absent is True and self.default is False:
             return not value  # of --no-clean
-        origins = {get_origin(each) for each in options_of(_bare(self.hint))}
+        origins = {get_origin(each) for each in options_of(bare(self.hint))}
         if dict in origins:
             return parse_conditions(value)
         if tuple in origins:
@@ -161,7 +161,7 @@ def _parameter(name: str, hint: Any, default: Any, text: str | None = None) -> i
 
 def _option(name: str, hint: Any, default: Any, text: str, *, is_bounded: bool) -> Option:
     """Return the option of a field."""
-    kinds = [_bare(each) for each in options_of(_bare(hint)) if each is not NoneType]
+    kinds = [bare(each) for each in options_of(bare(hint)) if each is not NoneType]
     origins = {get_origin(kind) for kind in kinds}
     absent, names = default, _NAMES.get(name, (f"--{name.replace('_', '-')}",))
     is_open = default is None or default == () or default == {}
@@ -181,10 +181,6 @@ def _option(name: str, hint: Any, default: Any, text: str, *, is_bounded: bool) 
     least = int(bounds["at_least"]) if set(bounds) == {"at_least"} else None
     info = typer.Option(*names, help=text, min=least)
     return Option(name, hint, absent, Annotated[kind | None if is_open else kind, info], None if is_open else default)
-
-
-def _bare(hint: Any) -> Any:
-    return get_args(hint)[0] if get_origin(hint) is Annotated else hint
 
 
 def _parse_numbers(name: str, text: str) -> float | tuple[float, ...]:

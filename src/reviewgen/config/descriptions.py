@@ -13,13 +13,14 @@ Standard library only.
 import dataclasses
 import inspect
 import re
+import textwrap
 import types
 from collections.abc import Collection, Mapping
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
-from reviewgen.config.settings import Bound, fields_of
+from reviewgen.config.settings import Bound, bare, fields_of, options_of
 
-_ENTRY = re.compile(r"(\w+)(?: \([^)]*\))?: *(.*)")
+_ENTRY = re.compile(r"^(\w+)(?: \([^)]*\))?: *(.*(?:\n+ +.*)*)", re.MULTILINE)
 _TYPE_NAMES: dict[Any, str] = {int: "int", float: "float", str: "string", dict: "JSON object", types.NoneType: "none"}
 _LIMITS = {"at_least": ">=", "above": ">", "at_most": "<=", "below": "<"}
 
@@ -77,13 +78,13 @@ def describe_hint(hint: Any) -> str:
     bounds = [f"{_LIMITS[name]} {limit}" for name, limit in limits.items()]
     if set(limits) == {"at_least", "at_most"}:
         bounds = [f"{limits['at_least']} to {limits['at_most']}"]
-    return ", ".join([" | ".join(_describe_type(option) for option in _options(_plain(hint))), *bounds])
+    return ", ".join([" | ".join(_describe_type(option) for option in options_of(bare(hint))), *bounds])
 
 
 def choices_of(hint: Any) -> list[Any] | None:
     """Return the accepted values if there are finitely many, None otherwise."""
     choices: list[Any] = []
-    for option in _options(_plain(hint)):
+    for option in options_of(bare(hint)):
         if get_origin(option) is Literal:
             choices += get_args(option)
         elif option is bool:
@@ -100,49 +101,23 @@ def bounds_of(hint: Any) -> dict[str, float]:
     extras = get_args(hint)[1:] if get_origin(hint) is Annotated else ()
     bound = next((extra for extra in extras if isinstance(extra, Bound)), None)
     if bound is None:
-        inner = _plain(hint)
+        inner = bare(hint)
         return bounds_of(get_args(inner)[0]) if get_origin(inner) is tuple else {}
     return {name: limit for name in _LIMITS if (limit := getattr(bound, name)) is not None}
 
 
 def parse_entries(docstring: str, heading: str = "Attributes:") -> dict[str, str]:
     """Return the entries of a section of a docstring, each on one line."""
-    entries: dict[str, list[str]] = {}
-    section: int | None = None  # the indentation of the section's heading
-    indent: int | None = None  # that of its entries
-    name = ""
-    for line in inspect.cleandoc(docstring).splitlines():
-        depth = len(line) - len(line.lstrip())
-        if line.strip() == heading:
-            section, indent = depth, None
-        elif section is None or not line.strip():
-            continue
-        elif depth <= section:
-            section = None
-        else:
-            indent = depth if indent is None else indent
-            entry = _ENTRY.fullmatch(line.strip()) if depth == indent else None
-            if entry:
-                name = entry[1]
-                entries[name] = [entry[2]]
-            elif name in entries:
-                entries[name].append(line.strip())
-    return {name: " ".join(filter(None, lines)) for name, lines in entries.items()}
-
-
-def _plain(hint: Any) -> Any:
-    return get_args(hint)[0] if get_origin(hint) is Annotated else hint
-
-
-def _options(hint: Any) -> tuple[Any, ...]:
-    return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+    section = re.search(rf"^( *){heading}\n((?:\1 +.*\n|\s*\n)*)", inspect.cleandoc(docstring) + "\n", re.MULTILINE)
+    found = _ENTRY.findall(textwrap.dedent(section[2])) if section else []
+    return {name: " ".join(text.split()) for name, text in found}
 
 
 def _describe_type(option: Any) -> str:
     if get_origin(option) is Literal:
         return " | ".join(str(choice) for choice in get_args(option))
     if get_origin(option) is tuple:
-        return f"list of {_describe_type(_plain(get_args(option)[0]))}"
+        return f"list of {_describe_type(bare(get_args(option)[0]))}"
     if option is bool:
         return "true | false"
     return _TYPE_NAMES.get(get_origin(option) or option, str(option))

@@ -209,6 +209,11 @@ def options_of(hint: Any) -> tuple[Any, ...]:
     return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
 
 
+def bare(hint: Any) -> Any:
+    """Return a type hint without its bounds."""
+    return get_args(hint)[0] if get_origin(hint) is Annotated else hint
+
+
 def _unpack(hint: Any) -> tuple[Any, Bound | None]:
     """Split an ``Annotated`` type hint into the type and its bound; the bound is None if there is none."""
     if get_origin(hint) is Annotated:
