@@ -311,7 +311,7 @@ class Job:
         try:
             self.require(self._facts)
         except BaseException:
-            self.__exit__()
+            self._lock.release()  # what is in the folder is not this job's
             raise
         return self
 

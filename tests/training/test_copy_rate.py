@@ -1,14 +1,11 @@
 """The copy rate in characters: against a brute-force search, in a training, on the card, and in folders of earlier versions."""
 
-import json
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-import reviewgen
 from reviewgen.lexicon import decode_texts
 from reviewgen.novelty import copied_share, copied_shares
 from reviewgen.registry import find_tokenizer
@@ -103,23 +100,3 @@ def test_a_training_records_the_rates_of_brute_force(install: Install) -> None:
 
 
 # What earlier versions saved.
-
-
-def test_a_folder_of_an_earlier_version_is_read_with_the_new_names(tmp_path: Path) -> None:
-    trained("ngram-char", REVIEWS, out=tmp_path / "old", training={"copy_tokens": 1600})
-    file = tmp_path / "old" / "training.json"
-    old = json.loads(file.read_text(encoding="utf-8"))
-    for name in ("copy_characters", "copy_rate", "held_out_copy_rate"):
-        del old["novelty"][name]
-    for facts in (old["novelty"], *old["evaluations"]):
-        for name in ("token_copy_rate", "held_out_token_copy_rate"):
-            if name in facts:
-                facts[name.replace("token_copy_rate", "copy_rate")] = facts.pop(name)
-    file.write_text(json.dumps(old), encoding="utf-8")
-    (tmp_path / "old" / "manifest.json").unlink()  # earlier versions wrote none
-    model = reviewgen.load(tmp_path / "old")
-    novelty, (evaluation,) = model.training["novelty"], model.training["evaluations"]
-    assert "copy_rate" not in novelty and "copy_rate" not in evaluation
-    assert novelty["token_copy_rate"] == old["novelty"]["copy_rate"] == evaluation["token_copy_rate"] > 0
-    assert novelty["held_out_token_copy_rate"] == old["novelty"]["held_out_copy_rate"]
-    assert "of the 20-token windows of generated texts occur in the training text" in str(model.generate_model_card())
