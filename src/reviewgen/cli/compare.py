@@ -48,7 +48,7 @@ def compare(
         refuse_page(html, overwrite)
     options |= {"held_out": None if held_out is None else parse_source(held_out), "held_out_split": held_out_split}
     options |= {"prompt": prompt, "out": out, "resume": resume, "settings": parse_settings(settings or [])}
-    request = make_request(named, parse_data(data), options)  # type: ignore[arg-type]
+    request = make_request(named, parse_data(data), options)  # type: ignore[arg-type]  # checked there
     begin()
     comparison = request.start(notes)
     note(comparison.describe_held_out())

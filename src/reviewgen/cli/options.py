@@ -133,6 +133,8 @@ def takes(*groups: type | Iterable[Option]) -> Callable[[Callable[..., None]], C
     options = [option for group in groups for option in (declared(group) if isinstance(group, type) else group)]
 
     def add(command: Callable[..., None]) -> Callable[..., None]:
+        """Return the command with the options as keywords of its own."""
+
         @functools.wraps(command)
         def run(**given: Any) -> None:
             command(**given | {option.name: option.parse(given[option.name]) for option in options})
@@ -143,7 +145,7 @@ def takes(*groups: type | Iterable[Option]) -> Callable[[Callable[..., None]], C
         made = [_parameter(each.name, each.annotation, each.default, described.get(each.name)) for each in named]
         made += [_parameter(each.name, each.annotation, each.default) for each in options]
         run.__doc__ = text.partition("\n\nArgs:\n")[0]
-        run.__signature__ = own.replace(parameters=made)  # type: ignore[attr-defined]
+        run.__signature__ = own.replace(parameters=made)  # type: ignore[attr-defined]  # what typer reads
         run.__annotations__ = {each.name: each.annotation for each in made}
         return run
 

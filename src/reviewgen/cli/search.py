@@ -118,7 +118,7 @@ def tune(
 
     space = {f"{group}.{name}": value for group, names in ranges.items() for name, value in names.items()}
     about = {"trials": trials, "search": space, "settings": fixed, "storage": storage}
-    found = api.tune(start(preset, trained), parse_data(data), **about, **options)  # type: ignore[arg-type]
+    found = api.tune(start(preset, trained), parse_data(data), **about, **options)  # type: ignore[arg-type]  # of mixed types
     with keeping("the finished trials are kept.") as finished, working("Reading ...") as say:
         for trial in found:
             finished.append(trial)

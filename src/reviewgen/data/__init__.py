@@ -31,6 +31,7 @@ from reviewgen.data.prepare import (
     LostCharacters,
     TokenizerChoice,
     count_lost,
+    index_tokens,
     sample_step,
     words_of_store,
 )
@@ -69,6 +70,7 @@ __all__ = [
     "first_of_each",
     "frame_texts",
     "hash_text",
+    "index_tokens",
     "is_url",
     "open_records",
     "open_source",

@@ -37,7 +37,7 @@ from reviewgen.data.store import (
     write_store_file,
 )
 from reviewgen.lexicon import Symbols, WordCounts, count_runs, token_symbols
-from reviewgen.novelty import build_index, write_index
+from reviewgen.novelty import Index, build_index, write_index
 from reviewgen.protocols import SupportsTrainingInParts, Tokenizer
 from reviewgen.storage import Job
 
@@ -294,13 +294,15 @@ def encode_corpus(
     notes = [*known.notes(), *([lost.describe(choice.name)] if lost.lost else [])]
 
     def finish() -> None:
+        """Write what is made of all shards: the words, the novelty index and the facts."""
         counts = WordCounts()
         for own in map(_read_words, words):
             counts.words.update(own.words)
             counts.separators |= own.separators
         _write_words(store / WORDS_FILE, counts.split())
         if index.form != "none":
-            _write_index(TokenStore([store / shard for shard in shards], "train"), index, tokenizer, corpus, store / NOVELTY_FILE)
+            train, belongs_to = TokenStore([store / shard for shard in shards], "train"), index.belongs_to(corpus.fingerprint)
+            write_index(index_tokens(train, tokenizer, belongs_to, index.form, index.megabytes), store / NOVELTY_FILE)
         for file in (store / WORDS_FILE, store / NOVELTY_FILE):
             files.update({file.name: digest_file(file)} if file.exists() else {})
         files.update(digest_files(store / "tokenizer", store))
@@ -342,16 +344,26 @@ def _save(tokenizer: Any, folder: Path) -> None:
     tokenizer.save(folder)
 
 
-def _write_index(train: TokenStore, index: IndexChoice, tokenizer: Tokenizer, corpus: Corpus, file: Path) -> None:
-    built = build_index(
-        train.blocks,
+def index_tokens(store: TokenStore, tokenizer: Tokenizer, belongs_to: str, form: str, megabytes: float) -> Index:
+    """Return the novelty index of the texts of a split.
+
+    Args:
+        store: The split.
+        tokenizer: Its tokenizer.
+        belongs_to: Identifies the texts and the tokenizer.
+        form: "compact" or "exact".
+        megabytes: The maximum size of a compact index.
+    """
+    index = build_index(
+        store.blocks,
         bos_id=tokenizer.bos_id,
         eos_id=tokenizer.eos_id,
         vocab_size=tokenizer.vocab_size,
-        characters=int(train.characters.sum()),
-        fingerprint=index.belongs_to(corpus.fingerprint),
-        form=index.form,
-        max_bytes=round(index.megabytes * 1e6),
-        tokens=int(train.offsets[-1]) - 2 * len(train),
+        characters=int(store.characters.sum()),
+        fingerprint=belongs_to,
+        form=form,
+        max_bytes=round(megabytes * 1e6),
+        tokens=int(store.offsets[-1]) - 2 * len(store),
     )
-    write_index(built, file)
+    store.release_pages()
+    return index

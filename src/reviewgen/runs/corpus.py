@@ -27,6 +27,7 @@ from reviewgen.data import (
     fetch_store,
     find_store,
     hash_text,
+    index_tokens,
     is_url,
     prepare_store,
     require_splits,
@@ -35,7 +36,7 @@ from reviewgen.data import (
 from reviewgen.errors import ConfigError, DataError, quoted
 from reviewgen.lexicon import Lexicon, build_lexicon, token_symbols
 from reviewgen.model import check_tokenizer_files, fingerprint
-from reviewgen.novelty import Index, build_index, read_index
+from reviewgen.novelty import Index, read_index
 from reviewgen.processes import all_processes, process_state
 from reviewgen.protocols import Tokenizer
 from reviewgen.runs.parts import TrainingParts, resolve_parts
@@ -205,19 +206,7 @@ def _find_index(plan: TrainingPlan, corpus: str, tokenizer: Tokenizer, folder: S
     belongs_to = _fingerprint(parts, corpus)
     if parts.trained is None and folder.facts["novelty"] == {"form": settings.novelty, "megabytes": settings.novelty_mb}:
         return read_index(folder.folder / NOVELTY_FILE, belongs_to, tokenizer.vocab_size)
-    index = build_index(
-        store.blocks,
-        bos_id=tokenizer.bos_id,
-        eos_id=tokenizer.eos_id,
-        vocab_size=tokenizer.vocab_size,
-        characters=int(store.characters.sum()),
-        fingerprint=belongs_to,
-        form=settings.novelty,
-        max_bytes=round(settings.novelty_mb * 1e6),
-        tokens=int(store.offsets[-1]) - 2 * len(store),
-    )
-    store.release_pages()
-    return index
+    return index_tokens(store, tokenizer, belongs_to, settings.novelty, settings.novelty_mb)
 
 
 def read_dataset(source: Any, **options: Unpack[CorpusOptions]) -> Any:
