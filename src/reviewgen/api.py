@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from reviewgen.data import StoreFolder
     from reviewgen.generation import GenerateOptions
     from reviewgen.model import LoadOptions, ReviewModel
-    from reviewgen.pictures import LearningCurves
+    from reviewgen.web.curves import LearningCurves
     from reviewgen.search import SamplingTrial, SweepRow, TuneTrial
     from reviewgen.tables import WrittenTexts
 

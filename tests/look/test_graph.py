@@ -17,7 +17,7 @@ from torch import nn
 
 import reviewgen
 from reviewgen.errors import BrokenPlugin, ConfigError, OutputExists, StorageError, UnknownPlugin
-from reviewgen.graphs import graph
+from reviewgen.look import graph
 from reviewgen.protocols import GraphEdge, GraphNode
 from reviewgen.registry import find_model
 from reviewgen.testing import make_model

@@ -42,10 +42,10 @@ def compare(
     from reviewgen.comparison.comparing import compare_each, make_request
     from reviewgen.comparison.table import draw_tables
     from reviewgen.config import parse_settings
-    from reviewgen.pages import refuse_page
+    from reviewgen.web.rendering import refuse_file
 
     if html is not None:
-        refuse_page(html, overwrite)
+        refuse_file(html, overwrite=overwrite)
     options |= {"held_out": None if held_out is None else parse_source(held_out), "held_out_split": held_out_split}
     options |= {"prompt": prompt, "out": out, "resume": resume, "settings": parse_settings(settings or [])}
     request = make_request(named, parse_data(data), options)  # type: ignore[arg-type]  # checked there

@@ -33,12 +33,12 @@ def explain(
     """
     from reviewgen.cli.explain_tables import render
     from reviewgen.explanation import explain as explain_model
-    from reviewgen.pages import refuse_page
+    from reviewgen.web.rendering import refuse_file
 
     if tokens < 1:
         raise ConfigError(f"--tokens must be a whole number of at least 1; got {tokens}.")
     if html is not None:
-        refuse_page(html, overwrite)
+        refuse_file(html, overwrite=overwrite)
     with working("Explaining ..."):
         texts = [read_stdin() if each == "-" else each for each in text] if text else None
         explanation = explain_model(model, texts, data=None if data is None else parse_data(data), **options)

@@ -25,8 +25,9 @@ from reviewgen.model.layout import CARD, CONFIG, CURVE, MANIFEST, NOVELTY, OPTIO
 from reviewgen.model.read import read_training
 from reviewgen.model.write import copy_bundle, write_bundle
 from reviewgen.names import HubSource
-from reviewgen.pictures import draw_curves, find_curves, refuse_plot, save_figure
 from reviewgen.storage import temporary_folder
+from reviewgen.web.charts import refuse_chart, save_chart
+from reviewgen.web.curves import find_curves, learning_chart
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -276,8 +277,8 @@ def _match(names: Collection[str], patterns: Sequence[str] | None) -> set[str]:
 def _plot_curve(folder: Path) -> str | None:
     """Plot the learning curve beside the card; return the name of the file, None where there is no curve."""
     try:
-        refuse_plot(folder / CURVE)
-        save_figure(draw_curves([find_curves(read_training(folder), folder.name)]), folder / CURVE)
+        refuse_chart(folder / CURVE)
+        save_chart(learning_chart([find_curves(read_training(folder), folder.name)]), folder / CURVE)
     except (BundleError, ConfigError) as error:  # a blend has none; or matplotlib is not installed
         _logger.info("The card has no plot of the learning curve: %s", error)
         return None

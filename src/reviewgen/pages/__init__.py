@@ -8,7 +8,7 @@
 How to use it: put a template beside the code of your room, name it by its path in the package, and render it::
 
     {# src/reviewgen/explanation/explanation.html #}
-    {% extends "pages/page.html" %}
+    {% extends "web/report.html" %}
     {% block title %}{{ model }}{% endblock %}
     {% block content %}<h2>Loss</h2><p>{{ parameters | thousands }} parameters</p>{{ chart }}{% endblock %}
 
@@ -17,7 +17,7 @@ How to use it: put a template beside the code of your room, name it by its path 
 
 ``render(template, **values)`` escapes each value and raises where a template uses a value that was not given. Only what a
 function here has built, such as a chart, is inserted as it is; never wrap what
-comes from a user, a file or a model. For ``_repr_html_`` extend "pages/fragment.html" instead, whose style applies only inside
+comes from a user, a file or a model. For ``_repr_html_`` extend "web/fragment.html" instead, whose style applies only inside
 it.
 
 The style (``page.css``) has classes for what pages need: ``table.stacks`` is a table whose rows become cards on a phone (each

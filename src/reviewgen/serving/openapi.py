@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any, Literal, Union, get_args, get_origin
 
 from reviewgen.config import bounds_of, choices_of, describe_fields, describe_hint, fields_of
-from reviewgen.pages import render
+from reviewgen.web.rendering import render
 from reviewgen.serving.fields import CompletionFields
 from reviewgen.serving.limits import Limits
 from reviewgen.version import __version__

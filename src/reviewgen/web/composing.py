@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
-from reviewgen.pages import render
+from reviewgen.web.rendering import render
 from reviewgen.web.modules import STATIC, front_end, import_map, module_url
 
 START = """

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from reviewgen.pages import render
+from reviewgen.web.rendering import render
 from reviewgen.web.modules import STATIC
 
 _POLICY = (

@@ -1,0 +1,1 @@
+from reviewgen.look.graph import GraphPicture, draw, graph
