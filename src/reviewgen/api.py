@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from reviewgen.data import StoreFolder
     from reviewgen.generation import GenerateOptions
     from reviewgen.model import LoadOptions, ReviewModel
-    from reviewgen.web.curves import LearningCurves
     from reviewgen.search import SamplingTrial, SweepRow, TuneTrial
     from reviewgen.tables import WrittenTexts
+    from reviewgen.web.curves import LearningCurves
 
 
 def load(source: str | Path, **options: "Unpack[LoadOptions]") -> "ReviewModel":

@@ -39,9 +39,8 @@ def compare(
         settings: A setting of every preset: training.evaluations=20.
     """
     named = _name_rows(models)
-    from reviewgen.comparison.comparing import compare_each, make_request
-    from reviewgen.comparison.table import draw_tables
     from reviewgen.config import parse_settings
+    from reviewgen.look.comparing import make_request
     from reviewgen.web.rendering import refuse_file
 
     if html is not None:
@@ -53,7 +52,7 @@ def compare(
     comparison = request.start(notes)
     note(comparison.describe_held_out())
     with keeping("the table has the finished models.") as finished:
-        for measured in compare_each(request, comparison, notes):
+        for measured in request.rows(comparison.held_out, notes):
             row = measured.row
             comparison.add(measured)
             bits = "no bits" if row.bits_per_character is None else f"{row.bits_per_character:.3f} bits"
@@ -64,7 +63,7 @@ def compare(
             comparison.save_html(html, overwrite=overwrite)
             note(f"Page: {html}")
     finally:  # a full disk does not lose the table
-        show(comparison.to_json(), as_json, draw_tables(comparison, TerminalConsole().width))
+        show(comparison.to_json(), as_json, comparison.tables(TerminalConsole().width))
     sys.exit(INTERRUPTED if comparison.is_interrupted else int(comparison.has_failed))
 
 
@@ -80,7 +79,7 @@ def _name_rows(models: list[str]) -> Any:
 
     if not any(map(is_named, models)):
         return models
-    from reviewgen.comparison.entries import make_entries
+    from reviewgen.look.comparing import make_entries
 
     named: dict[str, str] = {}
     for text in models:

@@ -5,20 +5,18 @@ from pathlib import Path
 from typing import Any
 
 from reviewgen.cli.console import note, show, working
-from reviewgen.cli.options import AsJson, Model, Overwrite, declared, parse_data, read_stdin, takes
+from reviewgen.cli.options import AsJson, Model, Overwrite, declared, read_stdin, takes
 from reviewgen.config import GenerationConfig
-from reviewgen.config.options import Evaluating
 from reviewgen.errors import ConfigError
 
 
-@takes(declared(GenerationConfig, only=["conditions"], unset=True), Evaluating)
+@takes(declared(GenerationConfig, only=["conditions"], unset=True))
 def explain(
     model: Model,
     text: list[str] | None = None,
     tokens: int = 12,
     html: Path | None = None,
     overwrite: Overwrite = False,
-    data: str | None = None,
     as_json: AsJson = False,
     **options: Any,
 ) -> None:
@@ -28,11 +26,9 @@ def explain(
         text: A text to explain, - for standard input. [default: two short sentences]
         tokens: How many tokens of each table to print; --json and --html have all.
         html: Also write everything, with heat maps, as a page.
-        data: Texts that the model was not trained on, to find hidden units that follow quotes, the position in the line or a
-            condition; a source as for evaluate.
     """
     from reviewgen.cli.explain_tables import render
-    from reviewgen.explanation import explain as explain_model
+    from reviewgen.look import explain as explain_model
     from reviewgen.web.rendering import refuse_file
 
     if tokens < 1:
@@ -41,7 +37,7 @@ def explain(
         refuse_file(html, overwrite=overwrite)
     with working("Explaining ..."):
         texts = [read_stdin() if each == "-" else each for each in text] if text else None
-        explanation = explain_model(model, texts, data=None if data is None else parse_data(data), **options)
+        explanation = explain_model(model, texts, **options)
     if html is not None:
         explanation.save_html(html, overwrite=overwrite)
         note(f"Wrote {html}.")
@@ -64,7 +60,7 @@ def graph(
         unroll: The number of tokens to draw, up to 12; 1 draws one with its loop.
         autograd: Draw PyTorch's graph of the backward pass; needs torchviz and graphviz.
     """
-    from reviewgen.graphs import graph as draw_graph
+    from reviewgen.look import graph as draw_graph
 
     file = out or Path(f"{Path(model).name.replace('@', '-').replace(':', '-')}.svg")
     picture = draw_graph(model, file, unroll=unroll, autograd=autograd, overwrite=overwrite)

@@ -147,7 +147,9 @@ def _line(route: Route, start: float, end: float) -> str:
         is_last = n == len(route.pieces) - 1
         top, bottom = top if n else start, end - 0.7 * _ARROW if is_last else bottom
         middle = number((before_y + top) / 2)
-        bend = f"C{number(before_x)} {middle} {number(x)} {middle} {number(x)} {number(top)}" if n else f"M{number(x)} {number(top)}"
+        bend = (
+            f"C{number(before_x)} {middle} {number(x)} {middle} {number(x)} {number(top)}" if n else f"M{number(x)} {number(top)}"
+        )
         path += bend + f"V{number(bottom)}"
         before_x, before_y = x, bottom
     return tag("path", class_="edge", d=path) + _arrow(before_x, end, 0.0, 1.0, "head")
@@ -202,7 +204,9 @@ def draw_frame(node: GraphNode, inside: ModelGraph, style: Style) -> Drawn:
     left = (width - inner.width) / 2
     boxes = {name: box.moved(left, _TITLE) for name, box in inner.inside.items()}
     first, at = min((box.top for box in boxes.values()), default=0.0), _FRAME
-    for x in sorted(box.x for box in boxes.values() if box.top <= first + 14.0):  # lines may come down here, not through the title
+    for x in sorted(
+        box.x for box in boxes.values() if box.top <= first + 14.0
+    ):  # lines may come down here, not through the title
         at = x + 8.0 if at - 4.0 < x < at + needed + 4.0 else at
     at = at if at + needed + _FRAME <= width else _FRAME
     frame = tag("rect", class_="frame", x=0, y=0, width=width, height=height, rx=10)
@@ -213,7 +217,10 @@ def draw_frame(node: GraphNode, inside: ModelGraph, style: Style) -> Drawn:
 def _draw_loops(drawn: Drawn, loops: Sequence[GraphEdge], style: Style) -> Drawn:
     """Add loops on the right, nested so that they do not cross, and one label for all that have one shape."""
     ports = [tuple(end.partition("/")[2] for end in (loop.source, loop.target)) for loop in loops]
-    lanes = sorted({taken: (given, taken) for given, taken in ports if taken in drawn.inside}.values(), key=lambda each: drawn.inside[each[1]].x)
+    lanes = sorted(
+        {taken: (given, taken) for given, taken in ports if taken in drawn.inside}.values(),
+        key=lambda each: drawn.inside[each[1]].x,
+    )
     lanes = lanes or ports[:1]
     lines = [*loop_label(loops, style), ("to the next", NOTE, "note"), ("token", NOTE, "note")]
     lines = lines[1:] if not lines[0][0] else lines

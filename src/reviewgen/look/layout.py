@@ -98,7 +98,9 @@ def place(sizes: Mapping[str, tuple[float, float]], links: Sequence[Link], last:
     for name, slot in slots.items():
         ranks[ranks_of[name]].append(slot)
     order = list(sizes)
-    lines = {id(link): _connect(link, slots, ranks_of, ranks) for link in sorted(links, key=lambda each: order.index(each.target))}
+    lines = {
+        id(link): _connect(link, slots, ranks_of, ranks) for link in sorted(links, key=lambda each: order.index(each.target))
+    }
     _order(ranks)
     for rank in ranks:
         for slot in rank:
@@ -218,7 +220,11 @@ def _route(line: Sequence[_Piece], left: float, bands: Mapping[int, tuple[float,
     source, target, first = line[0].upper, line[-1].lower, line[0].lower
     xs = _straighten([source.x + line[0].leaves - left, *(each.lower.x + each.enters - left for each in line)])
     tops = [fmean(bands[id(source)]) + source.height / 2, *(bands[id(each.lower)][0] for each in line)]
-    bottoms = [bands[id(source)][1], *(bands[id(each.lower)][1] for each in line[:-1]), fmean(bands[id(target)]) - target.height / 2]
+    bottoms = [
+        bands[id(source)][1],
+        *(bands[id(each.lower)][1] for each in line[:-1]),
+        fmean(bands[id(target)]) - target.height / 2,
+    ]
     label = (xs[1] + _LANE / 2, fmean(bands[id(first)]) - first.height / 2) if first.width > _LANE else None
     return Route(list(zip(xs, tops, bottoms, strict=True)), label)
 

@@ -39,7 +39,9 @@ def describe_modules(model: Any) -> ModelGraph:
     if not isinstance(model, nn.Module):
         return _one_box(model, sizes, None, (), ())
     model = copy.deepcopy(model).eval()  # the model itself stays as it is
-    taken = {size for tensor in model.parameters() for size in tensor.shape} | {n for n in vars(model.config).values() if isinstance(n, int)}
+    taken = {size for tensor in model.parameters() for size in tensor.shape} | {
+        n for n in vars(model.config).values() if isinstance(n, int)
+    }
     batch, time = next(pair for pair in product(_SIZES, _SIZES) if pair[0] != pair[1] and not taken & {*pair, pair[0] * pair[1]})
     ids = torch.randint(model.config.vocab_size, (batch, time), generator=torch.Generator().manual_seed(0))
     done = trace(model, ids)

@@ -158,7 +158,9 @@ class _Watch(TorchDispatchMode):
 
         def noted(own: Any, *args: Any) -> Any:
             result = apply.__get__(None, own)(*args)
-            self.steps.append(Step(own.__name__, list(tensors(args)), list(tensors(result)), self._open[-1] if self._open else None))
+            self.steps.append(
+                Step(own.__name__, list(tensors(args)), list(tensors(result)), self._open[-1] if self._open else None)
+            )
             return result
 
         torch.autograd.Function.apply = classmethod(noted)  # type: ignore[assignment,method-assign]

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from typing import Any, Literal, Union, get_args, get_origin
 
 from reviewgen.config import bounds_of, choices_of, describe_fields, describe_hint, fields_of
-from reviewgen.web.rendering import render
 from reviewgen.serving.fields import CompletionFields
 from reviewgen.serving.limits import Limits
 from reviewgen.version import __version__
+from reviewgen.web.rendering import render
 
 _KEYWORDS = {"at_least": "minimum", "above": "exclusiveMinimum", "at_most": "maximum", "below": "exclusiveMaximum"}
 _TYPES: dict[Any, str] = {int: "integer", float: "number", str: "string", bool: "boolean", dict: "object", types.NoneType: "null"}

@@ -16,7 +16,21 @@ from markupsafe import Markup
 from reviewgen.errors import ConfigError, storage_errors
 from reviewgen.storage import atomic_file
 from reviewgen.web.rendering import refuse_file, render, save_text
-from reviewgen.web.svg import DETAIL, LABEL, NOTE, Lines, block, block_size, document, label, number, shorten, tag, text_width, wrap
+from reviewgen.web.svg import (
+    DETAIL,
+    LABEL,
+    NOTE,
+    Lines,
+    block,
+    block_size,
+    document,
+    label,
+    number,
+    shorten,
+    tag,
+    text_width,
+    wrap,
+)
 
 _Value = TypeVar("_Value")
 Point = tuple[float, float]

@@ -48,6 +48,7 @@ class LearningCurves:
         own = [name for each in self.evaluations for name, value in each.get("metrics", {}).items() if value is not None]
         return list(dict.fromkeys([*own, *(name for part in self.parts for name in part.metrics)]))
 
+
 def find_curves(training: Mapping[str, Any], name: str) -> LearningCurves:
     """Return the learning curves in the content of a training.json.
 
@@ -85,7 +86,9 @@ def _find_parts(parts: Any) -> list[LearningCurves]:
     """Return the curves of the models of a blend, by their presets; of one that was counted only the height is known."""
     trained = [part for part in parts or () if part.get("evaluations")] if isinstance(parts, list) else []
     curves = [find_curves(part, str(part.get("preset"))) for part in trained]
-    return [replace(each, evaluations=[_height(last) for last in each.evaluations]) if not each.curve else each for each in curves]
+    return [
+        replace(each, evaluations=[_height(last) for last in each.evaluations]) if not each.curve else each for each in curves
+    ]
 
 
 def _height(evaluation: Mapping[str, Any]) -> dict[str, Any]:
@@ -104,7 +107,9 @@ def learning_chart(runs: Sequence[LearningCurves], against: str = "seconds", met
     longest = max((x for run in every for x, _ in _points(run.evaluations, across, across)), default=0.0)
     unit, x = next((unit, f"{name} of training") for shortest, unit, name in _UNITS if longest >= shortest)
     unit, x = (unit, x) if against == "seconds" else (1.0, {"steps": "steps", "tokens": "tokens seen"}[against])
-    panels = [Panel("bits per character", [each for n, run in enumerate(every) for each in _bits(run, n, len(every), across, unit)])]
+    panels = [
+        Panel("bits per character", [each for n, run in enumerate(every) for each in _bits(run, n, len(every), across, unit)])
+    ]
     copies = [
         Series("token copy rate of held-out reviews", style=n, level=run.held_out_token_copy_rate) for n, run in enumerate(every)
     ]

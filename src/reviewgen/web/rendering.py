@@ -75,7 +75,6 @@ def save_text(text: str, file: Path) -> None:
         new.write_bytes(text.encode("utf-8", errors="replace"))  # a lone surrogate has no UTF-8
 
 
-
 def thousands(value: float | None) -> str:
     """Return a whole number with separators.
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 Interval = tuple[float, float]
@@ -39,21 +39,6 @@ class CurvePoint:
     bits_per_character: float | None
 
 
-@dataclass(frozen=True)
-class OrderPoint:
-    """An n-gram of one order.
-
-    Attributes:
-        order: The order.
-        train_bits: Bits per character of a part of the training text.
-        held_out_bits: Bits per character of held-out texts.
-    """
-
-    order: int
-    train_bits: float | None
-    held_out_bits: float | None
-
-
 @dataclass(frozen=True, kw_only=True)
 class Row:
     """One model. A value is None if it is not known, or if the model has failed.
@@ -81,7 +66,6 @@ class Row:
         words_measured: The number of words that ``new_words`` and ``distinct`` are measured on.
         samples: Texts from one prompt.
         curve: The evaluations during the training.
-        orders: Of an n-gram that was trained here: bits by order.
         seen: Share of the held-out texts that stand in its training text as a whole; None if it has no index of that.
         is_same_split: Whether it was trained on the same corpus, so that the held-out texts were held out there, too.
         picture: An SVG of its computational graph; empty for none.
@@ -109,7 +93,6 @@ class Row:
     words_measured: int = 0
     samples: tuple[Sample, ...] = ()
     curve: tuple[CurvePoint, ...] = ()
-    orders: tuple[OrderPoint, ...] = ()
     seen: float | None = None
     is_same_split: bool = False
     picture: str = ""
@@ -126,19 +109,17 @@ class Row:
         Raises:
             TypeError, KeyError, ValueError: The values are not those of a row.
         """
-        bits, zeros = values["bits_per_character"], values["zero_probability_tokens"]
-        samples = [Sample(s["temperature"], s["text"], _spans(s["copied"])) for s in values["samples"]]
+        is_infinite = values["bits_per_character"] is None and values["zero_probability_tokens"]
+        infinite = dict.fromkeys(("bits_per_character", "perplexity_per_token"), math.inf) if is_infinite else {}
+        samples = [Sample(each["temperature"], each["text"], _pairs(each["copied"])) for each in values["samples"]]
         interval = values["bits_interval"]
         nested: dict[str, Any] = {
             "notes": tuple(values["notes"]),
-            "bits_per_character": math.inf if bits is None and zeros else bits,
             "bits_interval": None if interval is None else (interval[0], interval[1]),
-            "perplexity_per_token": math.inf if bits is None and zeros else values["perplexity_per_token"],
             "samples": tuple(samples),
             "curve": tuple(CurvePoint(**each) for each in values["curve"]),
-            "orders": tuple(OrderPoint(**each) for each in values["orders"]),
         }
-        return cls(**{**values, **nested})
+        return cls(**{**values, **infinite, **nested})
 
 
 MAX_SEEN = 0.02
@@ -177,16 +158,5 @@ class Pair:
         return f"{better} is better than {other} by {abs(self.difference):.3f} bits per character ({low:.3f} to {high:.3f})."
 
 
-def _spans(values: Any) -> tuple[tuple[int, int], ...] | None:
+def _pairs(values: Any) -> tuple[tuple[int, int], ...] | None:
     return None if values is None else tuple((start, end) for start, end in values)
-
-
-def to_json(value: Any) -> Any:
-    """Return dataclasses, and what they hold, as JSON values; a number that is NaN or infinite becomes None."""
-    if isinstance(value, Row | Pair | Sample):
-        value = asdict(value)
-    if isinstance(value, Mapping):
-        return {str(key): to_json(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [to_json(each) for each in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -111,7 +111,9 @@ def graph(
     used = [each for node in all_nodes(described) for each in node.parameters]
     parameters = sum(counts[each] for each in (counts if isinstance(subject.model, nn.Module) else used))
     sizes = {**({} if autograd else subject.batch), **described.sizes}
-    svg = _draw_autograd(subject.model, unroll) if autograd else _draw(subject, name, described, sizes, counts, parameters, unroll)
+    svg = (
+        _draw_autograd(subject.model, unroll) if autograd else _draw(subject, name, described, sizes, counts, parameters, unroll)
+    )
     if file is not None:
         save_text(svg, file)
     return GraphPicture(name, described, unroll, parameters, sizes, svg)
@@ -127,7 +129,13 @@ def describe_graph(model: Any) -> ModelGraph:
 
 
 def _draw(
-    subject: Subject, name: str, graph: ModelGraph, sizes: Mapping[str, int], counts: Mapping[str, int], parameters: int, steps: int
+    subject: Subject,
+    name: str,
+    graph: ModelGraph,
+    sizes: Mapping[str, int],
+    counts: Mapping[str, int],
+    parameters: int,
+    steps: int,
 ) -> str:
     """Return the graph with a title above and a legend below."""
     graph, over = _with_texts(graph, subject.tokenizer), f"{steps} tokens" if steps > 1 else ""

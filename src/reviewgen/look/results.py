@@ -1,8 +1,9 @@
-"""The parts of an explanation, as plain data."""
+"""What ``reviewgen.explain`` returns: an explanation and its parts, as plain data."""
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
+
+from reviewgen.look.report import Report, to_json
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,12 @@ class Line:
     spread: float | None
     calls: int = 1
     kind: str = "values"
+
+    @property
+    def shape(self) -> str:
+        """The axes with their sizes, as in "B=2 T=9 H=256"; an axis without a letter is its size."""
+        pairs = zip(self.axes, self.sizes, strict=True)
+        return " ".join(letter if letter == str(size) else f"{letter}={size}" for letter, size in pairs)
 
 
 @dataclass(frozen=True)
@@ -148,27 +155,6 @@ class Gate:
 
 
 @dataclass(frozen=True)
-class Unit:
-    """A hidden unit that follows a property of the text.
-
-    Attributes:
-        property: The property, as in "inside quotes".
-        state: The part of the state that the unit belongs to, as in "cell state".
-        unit: Its number.
-        correlation: Of the unit and the property on texts that it was not chosen by.
-        correlation_chosen: On those that it was chosen by.
-        values: For each explained text, its value at each token read.
-    """
-
-    property: str
-    state: str
-    unit: int
-    correlation: float
-    correlation_chosen: float
-    values: tuple[tuple[float, ...], ...]
-
-
-@dataclass(frozen=True)
 class MixedToken:
     """How a blend gets the probability of one token: the sum of weight x probability over its models.
 
@@ -198,7 +184,6 @@ class ModelExplanation:
         multiplications: All multiplications of the batch.
         counts: Of a count model: the counts behind the tokens.
         gates: The gates of a model that describes itself.
-        units: The hidden units that follow a property; empty unless texts to measure on were given.
     """
 
     name: str
@@ -207,7 +192,48 @@ class ModelExplanation:
     multiplications: int
     counts: tuple[CountedToken, ...] = ()
     gates: tuple[Gate, ...] = ()
-    units: tuple[Unit, ...] = ()
+
+
+@dataclass(frozen=True, repr=False)
+class Explanation(Report):
+    """What a model computes on a batch of texts; made by ``reviewgen.explain``. A notebook shows it as tables.
+
+    Attributes:
+        source: What was explained: a preset, a folder, a repository.
+        is_trained: Whether its weights are trained ones.
+        texts: The texts that are explained.
+        tokens: The tokens read of each text, for display; the first is the start token, then those of conditions.
+        batch: The shape of the ids, (B, T).
+        models: The model, or the models of a blend.
+        loss: The loss of the batch.
+        mixture: Of a blend: how each token's probability is mixed.
+        notes: What to know: texts that were cut, weights that are not trained.
+    """
+
+    template: ClassVar[str] = "look/explanation.html"
+
+    source: str
+    is_trained: bool
+    texts: tuple[str, ...]
+    tokens: tuple[tuple[str, ...], ...]
+    batch: tuple[int, int]
+    models: tuple[ModelExplanation, ...]
+    loss: Loss
+    mixture: tuple[MixedToken, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        models, bits = ", ".join(model.name for model in self.models), self.loss.bits_per_character
+        return f"Explanation({self.source!r}, {models}, texts={len(self.texts)}, bits_per_character={bits:.4f})"
+
+    def facts(self) -> dict[str, Any]:
+        """Return everything as JSON values; an infinite number is None."""
+        values: dict[str, Any] = to_json(self)
+        return values
+
+    def values(self) -> dict[str, Any]:
+        """Return what the template of its page is filled with."""
+        return {"explanation": self, "share": show_percent, "number": show_number}
 
 
 def show_percent(share: float) -> str:
@@ -219,11 +245,8 @@ def show_percent(share: float) -> str:
     return f"{100 * share:.1f} %" if share >= 0.001 or share == 0 else f"{100 * share:.1g} %"
 
 
-def as_json(value: Any) -> Any:
-    """Return nested values with lists for tuples, and None for what JSON does not have: NaN and infinity."""
-    if isinstance(value, Mapping):
-        return {name: as_json(item) for name, item in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return [as_json(item) for item in value]
-    is_number = not isinstance(value, float) or abs(value) < float("inf")
-    return value if is_number else None
+def show_number(value: float | None) -> str:
+    """Return a number of any size with four digits or so; a dash for None."""
+    if value is None:
+        return "–"
+    return f"{value:.4f}" if value == 0 or 1e-3 <= abs(value) < 1e4 else f"{value:.2g}"
