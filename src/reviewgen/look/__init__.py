@@ -20,29 +20,6 @@
 Each name is imported on first use. Templates lie beside the code; ``reviewgen.web`` has the charts and what all pages share.
 """
 
-from typing import TYPE_CHECKING
-
 import lazy_loader
 
-if TYPE_CHECKING:
-    from reviewgen.look.comparing import CompareOptions, compare
-    from reviewgen.look.comparison import Comparison
-    from reviewgen.look.explaining import explain
-    from reviewgen.look.held_out import HeldOut
-    from reviewgen.look.measure import Measured
-    from reviewgen.look.picture import GraphPicture, draw, graph
-    from reviewgen.look.results import Explanation
-    from reviewgen.look.rows import CurvePoint, Pair, Row, Sample
-
-_NAMES = {
-    "comparing": ["CompareOptions", "compare"],
-    "comparison": ["Comparison"],
-    "explaining": ["explain"],
-    "picture": ["GraphPicture", "draw", "graph"],
-    "held_out": ["HeldOut"],
-    "measure": ["Measured"],
-    "results": ["Explanation"],
-    "rows": ["CurvePoint", "Pair", "Row", "Sample"],
-}
-__all__ = [name for names in _NAMES.values() for name in names]
-__getattr__, __dir__, _ = lazy_loader.attach(__name__, submod_attrs=_NAMES)
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -173,43 +173,46 @@ def make_request(models: Any, data: Any, options: CompareOptions) -> "Request":
         raise ConfigError("data is an iterator, which can be read only once; give a list, or a file.")
     entries, settings = make_entries(models), check_groups(options.get("settings"))
     known = dict[str, Any](options)
-    training = {name: known[name] for name in (*_READING, *_LENGTH, "seed") if known.get(name) is not None}
+    training: dict[str, Any] = {name: known[name] for name in (*_READING, *_LENGTH, "seed") if known.get(name) is not None}
     if not any(name in training for name in _LENGTH):
         training["budget"] = DEFAULT_BUDGET
     if "budget" in training:
         training["budget"] = parse_duration(training["budget"])
+    training |= settings
     for entry in entries:
         if entry.is_preset:
             with suppress(BrokenPlugin):  # its row says why
-                TrainingRun(entry.source, data, **training, **settings)
+                TrainingRun(entry.source, data, **training)
     out, resume = options.get("out"), options.get("resume", False)
     if resume and out is None:
         raise ConfigError("Only a comparison with an output folder can be resumed: give out, or leave resume out.")
     folder = None if out is None else to_path("out", out)
-    if folder is not None:
-        _check_folder(folder, resume)
+    before = None if folder is None else _read_facts(folder, resume)
     reading = {name: training[name] for name in _READING if name in training}
     source = Reading(data, options.get("held_out"), options.get("held_out_split"), reading, training.get("budget"))
-    return Request(entries, source, prompt, check_seed(options.get("seed", 0)), settings, training, folder)
+    return Request(entries, source, prompt, check_seed(options.get("seed", 0)), settings, training, folder, before)
 
 
-def _check_folder(folder: Path, resume: bool) -> None:
-    """Refuse what exists in the place of a comparison, unless it is one that is resumed."""
+def _read_facts(folder: Path, resume: bool) -> Any:
+    """Return what the rows in the folder of a comparison depend on; None for a new folder."""
     with storage_errors(folder):
         is_comparison = (folder / _IDENTITY).is_file()
     if is_comparison and not resume:
         raise OutputExists(f"{folder} is a comparison already. Resume it (--resume, in Python resume=True), or give another.")
-    if resume and folder.exists() and not is_comparison:
+    if resume and folder.exists():
+        with suppress(OSError, ValueError):
+            return read_json(folder / _IDENTITY)
         raise CheckpointError(f"{folder} is not the folder of a comparison, so it cannot be resumed. Give another folder.")
-    if not is_comparison:
-        check_output(folder)
+    check_output(folder)
+    return None
 
 
 @dataclass(frozen=True)
 class Request:
-    """The checked arguments of a comparison: its models, its texts, and the settings and other options of each training.
+    """The checked arguments of a comparison: its models, its texts, the settings, and with them the options of each training.
 
-    Its folder has ``comparison.json``, which says what the rows depend on, ``models/NAME`` and ``rows/NAME.json``.
+    Its folder has ``comparison.json``, which says what the rows depend on (``before``, of one that is resumed),
+    ``models/NAME`` and ``rows/NAME.json``.
     """
 
     entries: list[Entry]
@@ -219,6 +222,7 @@ class Request:
     settings: Mapping[str, Mapping[str, Any]]
     options: Mapping[str, Any]
     folder: Path | None
+    before: Any
 
     def start(self, console: "Console") -> Comparison:
         """Read the held-out texts, open the folder, and return a comparison without rows.
@@ -235,22 +239,17 @@ class Request:
         return Comparison(held_out, self.prompt, self.seed)
 
     def _open(self, folder: Path, facts: Mapping[str, Any]) -> None:
-        file = folder / _IDENTITY
-        before = {}
-        with suppress(OSError, ValueError):
-            before = read_json(file)
-        if file.exists():
-            if different := [name for name, value in facts.items() if before.get(name) != value]:
-                raise CheckpointError(
-                    f"{folder} is a comparison with another {', '.join(different)}. Give the same texts and settings to resume "
-                    "it, or another folder."
-                )
-            return
-        with storage_errors(folder):
-            (folder / "models").mkdir(parents=True)
-            (folder / "rows").mkdir()
-            with atomic_file(file) as new:
-                new.write_text(json.dumps(facts, indent=2), encoding="utf-8")
+        if self.before is None:
+            with storage_errors(folder):
+                (folder / "models").mkdir(parents=True)
+                (folder / "rows").mkdir()
+                with atomic_file(folder / _IDENTITY) as new:
+                    new.write_text(json.dumps(facts, indent=2), encoding="utf-8")
+        elif different := [name for name, value in facts.items() if dict(self.before).get(name) != value]:
+            raise CheckpointError(
+                f"{folder} is a comparison with another {', '.join(different)}. Give the same texts and settings to resume "
+                "it, or another folder."
+            )
 
     def rows(self, held_out: HeldOut, console: "Console") -> Iterator[Measured]:
         """Yield each row when it is finished."""
@@ -289,7 +288,7 @@ class Request:
         if out is not None and out.exists():
             return ReviewModel.from_pretrained(out)
         resume = out is not None and any(out.with_name(f"{out.name}.partial").glob("step-*"))
-        run = TrainingRun(entry.source, self.reading.data, **self.options, **self.settings, out=out, resume=resume)
+        run = TrainingRun(entry.source, self.reading.data, **self.options, out=out, resume=resume)
         with console.status("Reading and tokenizing ..."):
             run.read()
             run.tokenize()
@@ -319,5 +318,5 @@ def _digest(model: ReviewModel) -> str:
     digest = hashlib.blake2b(digest_size=16)
     for name, tensor in sorted(model.bundle.model.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()

@@ -147,10 +147,8 @@ def _line(route: Route, start: float, end: float) -> str:
         is_last = n == len(route.pieces) - 1
         top, bottom = top if n else start, end - 0.7 * _ARROW if is_last else bottom
         middle = number((before_y + top) / 2)
-        bend = (
-            f"C{number(before_x)} {middle} {number(x)} {middle} {number(x)} {number(top)}" if n else f"M{number(x)} {number(top)}"
-        )
-        path += bend + f"V{number(bottom)}"
+        path += f"C{number(before_x)} {middle} {number(x)} {middle} " if n else "M"
+        path += f"{number(x)} {number(top)}V{number(bottom)}"
         before_x, before_y = x, bottom
     return tag("path", class_="edge", d=path) + _arrow(before_x, end, 0.0, 1.0, "head")
 
@@ -216,12 +214,9 @@ def draw_frame(node: GraphNode, inside: ModelGraph, style: Style) -> Drawn:
 
 def _draw_loops(drawn: Drawn, loops: Sequence[GraphEdge], style: Style) -> Drawn:
     """Add loops on the right, nested so that they do not cross, and one label for all that have one shape."""
-    ports = [tuple(end.partition("/")[2] for end in (loop.source, loop.target)) for loop in loops]
-    lanes = sorted(
-        {taken: (given, taken) for given, taken in ports if taken in drawn.inside}.values(),
-        key=lambda each: drawn.inside[each[1]].x,
-    )
-    lanes = lanes or ports[:1]
+    ports = [(loop.source.partition("/")[2], loop.target.partition("/")[2]) for loop in loops]
+    by_input = {taken: (given, taken) for given, taken in ports if taken in drawn.inside}
+    lanes = sorted(by_input.values(), key=lambda each: drawn.inside[each[1]].x) or ports[:1]
     lines = [*loop_label(loops, style), ("to the next", NOTE, "note"), ("token", NOTE, "note")]
     lines = lines[1:] if not lines[0][0] else lines
     label_width, label_height = block_size(lines)

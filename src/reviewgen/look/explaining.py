@@ -150,7 +150,7 @@ def _module_lines(model: nn.Module, calls: Sequence[Call], batch: Batch) -> Iter
         mean, spread = _mean_and_spread(outputs[0], batch.is_read) if outputs else (None, None)
         kind = type(module).__name__
         title = f"{name} ({kind})" if name else f"the rest of {kind}" if len(by_name) > 1 else kind
-        axes = tuple(map(str, name_axes(shape, *batch.ids.shape, letters)))
+        axes = tuple(map(str, name_axes(shape, batch.ids.shape, letters)))
         yield Line(title, "", axes, shape, sum(new.values()), products, mean, spread, calls=len(own))
 
 
@@ -164,20 +164,19 @@ def _mean_and_spread(values: Tensor, is_read: Bool[Tensor, "B T"]) -> tuple[floa
 
 
 def _explain_model(name: str, model: Any, done: _Walk, batch: Batch) -> ModelExplanation:
-    gates = [
-        (each.name, each.values.double().flatten(2).mean(-1).tolist()) for each in done.operations if each.kind == "gate"
-    ]  # (B, T)
     return ModelExplanation(
         name=name,
         lines=tuple(done.lines),
         parameters=count_parameters(model),
         multiplications=sum(line.multiplications for line in done.lines),
         counts=tuple(_explain_counts(model, done.logits, batch)),
-        gates=tuple(
-            Gate(gate, tuple(tuple(mean[: len(row)]) for mean, row in zip(means, batch.rows, strict=True)))
-            for gate, means in gates
-        ),
+        gates=tuple(_explain_gate(each, batch) for each in done.operations if each.kind == "gate"),
     )
+
+
+def _explain_gate(gate: Operation, batch: Batch) -> Gate:
+    means = gate.values.double().flatten(2).mean(-1).tolist()  # (B, T)
+    return Gate(gate.name, tuple(tuple(mean[: len(row)]) for mean, row in zip(means, batch.rows, strict=True)))
 
 
 def _explain_counts(model: Any, logits: Tensor, batch: Batch) -> Iterator[CountedToken]:

@@ -1,8 +1,8 @@
 """A layered layout of a small graph: ranks from top to bottom, few crossings, no box or label over another, by plain arithmetic.
 
-Sugiyama, Tagawa and Toda 1981, "Methods for Visual Understanding of Hierarchical System Structures", with what graphs of some dozens
-of boxes need: longest-path ranks, sweeps by barycentre, and positions by least squares with the boxes in their order (isotonic
-regression, Barlow et al. 1972).
+Sugiyama, Tagawa and Toda 1981, "Methods for Visual Understanding of Hierarchical System Structures", with what graphs of some
+dozens of boxes need: longest-path ranks, sweeps by barycentre, and positions by least squares with the boxes in their order
+(isotonic regression, Barlow et al. 1972).
 
 Ours, since what we need is not in a library that is kept: grandalf, the pure-Python one, has had no release since 2023 and lays
 out neither frames in frames nor labels of edges; graphviz is a system program, and its result depends on its version. Must not
@@ -24,8 +24,8 @@ _STRAIGHT = (1.0, 2.0, 20.0)  # weights of a piece of line by how many of its en
 
 
 class Link(NamedTuple):
-    """A line to draw: the boxes that it connects, where it leaves and enters them, from their centres (None: where there is room),
-    and the width and height of its label."""
+    """A line to draw: the boxes that it connects, where it leaves and enters them, from their centres (None: where there is
+    room), and the width and height of its label."""
 
     source: str
     target: str
@@ -97,10 +97,8 @@ def place(sizes: Mapping[str, tuple[float, float]], links: Sequence[Link], last:
     slots = {name: _Slot(*size, is_box=True) for name, size in sizes.items()}
     for name, slot in slots.items():
         ranks[ranks_of[name]].append(slot)
-    order = list(sizes)
-    lines = {
-        id(link): _connect(link, slots, ranks_of, ranks) for link in sorted(links, key=lambda each: order.index(each.target))
-    }
+    in_order = sorted(links, key=lambda link: list(sizes).index(link.target))
+    lines = {id(link): _connect(link, slots, ranks_of, ranks) for link in in_order}
     _order(ranks)
     for rank in ranks:
         for slot in rank:
@@ -219,12 +217,9 @@ def _route(line: Sequence[_Piece], left: float, bands: Mapping[int, tuple[float,
     """Return the route of a line: a vertical piece through each rank, from one box down to the next."""
     source, target, first = line[0].upper, line[-1].lower, line[0].lower
     xs = _straighten([source.x + line[0].leaves - left, *(each.lower.x + each.enters - left for each in line)])
-    tops = [fmean(bands[id(source)]) + source.height / 2, *(bands[id(each.lower)][0] for each in line)]
-    bottoms = [
-        bands[id(source)][1],
-        *(bands[id(each.lower)][1] for each in line[:-1]),
-        fmean(bands[id(target)]) - target.height / 2,
-    ]
+    start, end = fmean(bands[id(source)]) + source.height / 2, fmean(bands[id(target)]) - target.height / 2
+    tops = [start, *(bands[id(each.lower)][0] for each in line)]
+    bottoms = [bands[id(source)][1], *(bands[id(each.lower)][1] for each in line[:-1]), end]
     label = (xs[1] + _LANE / 2, fmean(bands[id(first)]) - first.height / 2) if first.width > _LANE else None
     return Route(list(zip(xs, tops, bottoms, strict=True)), label)
 

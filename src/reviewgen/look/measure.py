@@ -161,9 +161,8 @@ def _draw_samples(
 def _spans(model: ReviewModel, text: str) -> tuple[tuple[int, int], ...]:
     """Return the copied spans of at least 50 characters, in order, joined where they overlap."""
     joined: list[tuple[int, int]] = []
-    for start, end in sorted(
-        (each.start, each.end) for each in model.novelty(text).spans if each.end - each.start >= COPY_CHARACTERS
-    ):
+    spans = model.novelty(text).spans
+    for start, end in sorted((each.start, each.end) for each in spans if each.end - each.start >= COPY_CHARACTERS):
         if joined and start <= joined[-1][1]:
             joined[-1] = joined[-1][0], max(end, joined[-1][1])
         else:

@@ -39,10 +39,10 @@ def describe_modules(model: Any) -> ModelGraph:
     if not isinstance(model, nn.Module):
         return _one_box(model, sizes, None, (), ())
     model = copy.deepcopy(model).eval()  # the model itself stays as it is
-    taken = {size for tensor in model.parameters() for size in tensor.shape} | {
-        n for n in vars(model.config).values() if isinstance(n, int)
-    }
-    batch, time = next(pair for pair in product(_SIZES, _SIZES) if pair[0] != pair[1] and not taken & {*pair, pair[0] * pair[1]})
+    taken = {size for tensor in model.parameters() for size in tensor.shape}
+    taken |= {size for size in vars(model.config).values() if isinstance(size, int)}
+    pairs = ((one, other) for one, other in product(_SIZES, _SIZES) if one != other)
+    batch, time = next(pair for pair in pairs if not taken & {*pair, pair[0] * pair[1]})
     ids = torch.randint(model.config.vocab_size, (batch, time), generator=torch.Generator().manual_seed(0))
     done = trace(model, ids)
     names = [call.name for call in done.calls]
@@ -90,28 +90,27 @@ class _Flow:
 
     def read(self) -> None:
         """Follow the steps of the pass."""
-        self.origins = {_key(self.ids): ("ids",)} | {_key(tensor): ("state",) for tensor in self.done.states[0]}
+        self.origins = {_key(tensor): ("state",) for tensor in self.done.states[0]} | {_key(self.ids): ("ids",)}
         for step in self.done.steps:
             call = step.call
             if not step.operation and call is not None and call.around is not None and _is_box(call):
                 self._add_module(call)
             elif step.operation and (call is None or not _is_box(call)):
                 sources = self._join(step)
-                self.origins |= dict.fromkeys(map(_key, step.outputs), sources)
+                self.origins.update({_key(tensor): sources for tensor in step.outputs})
         self._connect("logits", [self.done.logits])
         if not self.nodes:
             return
         self._add(_value("logits"))
         kept = set(map(_key, self.done.states[0]))
         after = [tensor for tensor in self.done.states[1] if _key(tensor) not in kept]
-        if sources := dict.fromkeys(name for tensor in after for name in self._sources(tensor) if name != "state"):
+        if given := dict.fromkeys(name for tensor in after for name in self._sources(tensor) if name != "state"):
             self._add(_value("state_after", "state"))
-            self.edges |= {(source, "state_after"): () for source in sources}
+            self.edges |= {(source, "state_after"): () for source in given}
 
     def axes(self, tensor: Tensor) -> tuple[Axis, ...]:
         """Return the axes of a tensor."""
-        batch, time, _ = self.done.logits.shape
-        return name_axes(tensor.shape, batch, time, self.sizes)
+        return name_axes(tensor.shape, self.done.logits.shape[:2], self.sizes)
 
     def _add(self, node: GraphNode, path: tuple[str, ...] = ()) -> None:
         self.nodes.setdefault(node.id, node)
@@ -127,7 +126,7 @@ class _Flow:
         node = GraphNode(id=name, label=label, detail=_kind(call.module), kind="layer" if own else "operation", parameters=own)
         item = re.match(r"(.+?\.\d+)\.", _id(call))  # of an nn.ModuleList that is not called itself
         self._add(node, _path(call.around) or ((item[1],) if item else ()))
-        self.origins |= dict.fromkeys(map(_key, call.outputs), (name,))
+        self.origins.update({_key(tensor): (name,) for tensor in call.outputs})
 
     def _connect(self, target: str, inputs: Sequence[Tensor]) -> None:
         """Add the edges into a node, from the nodes that its inputs come from."""
@@ -174,48 +173,43 @@ class _Flow:
 
     def graph(self) -> ModelGraph:
         """Return the graph with its frames; without them, if what is in a frame depends on what depends on it."""
-        graph = self._level((), {})
+        graph = self._level(())
         if _has_circle(graph):
-            graph = replace(self, paths=dict.fromkeys(self.paths, ()))._level((), {})
+            graph = replace(self, paths=dict.fromkeys(self.paths, ()))._level(())
         return graph
 
-    def _level(self, path: tuple[str, ...], seen: dict[tuple[str, ...], str]) -> ModelGraph:
+    def _level(self, path: tuple[str, ...]) -> ModelGraph:
         """Return the graph within a frame; a value that enters or leaves a frame does so by a node of that frame."""
-        depth = len(path)
-        nodes, within = dict[str, GraphNode](), {name: own for name, own in self.paths.items() if own[:depth] == path}
-        kinds = dict[tuple[str, ...], str]()
+        within = {name: own for name, own in self.paths.items() if own[: len(path)] == path}
+        nodes, kinds = dict[str, GraphNode](), dict[tuple[str, ...], str]()
         for name, own in within.items():
-            frame = own[depth] if len(own) > depth else ""
-            if frame and f"{frame}/" not in nodes:
-                nodes[f"{frame}/"] = self._frame((*path, frame), kinds)
-            elif not frame:
+            if own == path:
                 nodes[name] = self.nodes[name]
-        edges, ports = dict[Ends, tuple[Axis, ...]](), dict[str, list[str]](to=[], source=[])
+            elif f"{own[len(path)]}/" not in nodes:
+                nodes[f"{own[len(path)]}/"] = self._frame(own[: len(path) + 1], kinds)
+        edges, inputs, outputs = dict[Ends, tuple[Axis, ...]](), list[str](), list[str]()
         for (source, target), axes in self.edges.items():
             if source not in within and target not in within:
                 continue
-            ends = []
-            for name, side in (source, "from"), (target, "to"):
-                own = within.get(name)
-                if own is None:
-                    ends.append(f"{'to' if side == 'from' else 'from'} {source}")
-                    ports["to" if side == "from" else "source"].append(source)
-                elif len(own) == depth:
-                    ends.append(name)
-                else:
-                    is_frame = nodes[f"{own[depth]}/"].inside is not None
-                    ends.append(f"{own[depth]}/{side} {source}" if is_frame else own[depth])
-            if ends[0].partition("/")[0] != ends[1].partition("/")[0]:
-                edges[ends[0], ends[1]] = edges.get((ends[0], ends[1])) or axes
-        inputs, outputs = (list(dict.fromkeys(ports[side])) for side in ("to", "source"))
-        before = [_value(f"to {name}", _port("x", n, len(inputs))) for n, name in enumerate(inputs)]
-        after = [_value(f"from {name}", _port("y", n, len(outputs))) for n, name in enumerate(outputs)]
+            inputs += [] if source in within else [source]
+            outputs += [] if target in within else [source]
+            one = self._end(source, f"from {source}", len(path), nodes) if source in within else f"to {source}"
+            other = self._end(target, f"to {source}", len(path), nodes) if target in within else f"from {source}"
+            if one.partition("/")[0] != other.partition("/")[0]:
+                edges[one, other] = edges.get((one, other)) or axes
         drawn = tuple(GraphEdge(source=source, target=target, axes=axes) for (source, target), axes in edges.items())
-        return ModelGraph(nodes=(*before, *nodes.values(), *after), edges=drawn)
+        return ModelGraph(nodes=(*_ports("to", inputs, "x"), *nodes.values(), *_ports("from", outputs, "y")), edges=drawn)
+
+    def _end(self, name: str, port: str, depth: int, nodes: dict[str, GraphNode]) -> str:
+        """Return the end of an edge within a frame: a box, or the input or output of a frame in it."""
+        if len(self.paths[name]) == depth:
+            return name
+        frame = self.paths[name][depth]
+        return frame if nodes[f"{frame}/"].inside is None else f"{frame}/{port}"
 
     def _frame(self, path: tuple[str, ...], kinds: dict[tuple[str, ...], str]) -> GraphNode:
         """Return a frame, or a box, if a frame beside it has the same inside."""
-        inside, name = self._level(path, {}), path[-1]
+        inside, name = self._level(path), path[-1]
         own = tuple(f"{node.label} {node.detail}" for node in all_nodes(inside))
         if own in kinds:
             parameters = tuple(each for node in all_nodes(inside) for each in node.parameters)
@@ -224,8 +218,10 @@ class _Flow:
         return GraphNode(id=name, label=name.rstrip("."), inside=inside)
 
 
-def _port(letter: str, number: int, count: int) -> str:
-    return letter if count == 1 else f"{letter}_{{{number + 1}}}"
+def _ports(side: str, sources: list[str], letter: str) -> list[GraphNode]:
+    """Return the nodes by which values enter or leave a frame."""
+    names = list(dict.fromkeys(sources))
+    return [_value(f"{side} {name}", letter if len(names) == 1 else f"{letter}_{{{n}}}") for n, name in enumerate(names, 1)]
 
 
 def _is_box(call: Call) -> bool:

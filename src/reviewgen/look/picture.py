@@ -1,7 +1,7 @@
 """``reviewgen.graph``: the picture of a model's computational graph, with its title and legend; or PyTorch's own graph."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ from torch import nn
 
 from reviewgen.config import check_flags
 from reviewgen.errors import ConfigError, quoted
-from reviewgen.look.drawing import Drawn, Style, draw_graph, shape_text
+from reviewgen.look.drawing import Style, draw_graph, shape_text
 from reviewgen.look.modules import describe_modules
 from reviewgen.look.subject import Subject
 from reviewgen.look.trace import broken_plugins
@@ -106,17 +106,15 @@ def graph(
     if file is not None:
         refuse_file(file, [".svg"], overwrite)
     subject = Subject.of(source)
-    described = describe_graph(subject.model)
-    counts, name = parameter_sizes(subject.model), Path(subject.source).name
-    used = [each for node in all_nodes(described) for each in node.parameters]
-    parameters = sum(counts[each] for each in (counts if isinstance(subject.model, nn.Module) else used))
-    sizes = {**({} if autograd else subject.batch), **described.sizes}
-    svg = (
-        _draw_autograd(subject.model, unroll) if autograd else _draw(subject, name, described, sizes, counts, parameters, unroll)
-    )
+    model, name = subject.model, Path(subject.source).name
+    described, counts = describe_graph(model), parameter_sizes(model)
+    used = counts if isinstance(model, nn.Module) else [each for node in all_nodes(described) for each in node.parameters]
+    parameters = sum(counts[each] for each in used)
+    picture = GraphPicture(name, described, unroll, parameters, {**({} if autograd else subject.batch), **described.sizes}, "")
+    svg = _draw_autograd(model, unroll) if autograd else _draw(picture, subject, counts)
     if file is not None:
         save_text(svg, file)
-    return GraphPicture(name, described, unroll, parameters, sizes, svg)
+    return replace(picture, svg=svg)
 
 
 def describe_graph(model: Any) -> ModelGraph:
@@ -128,18 +126,11 @@ def describe_graph(model: Any) -> ModelGraph:
     return read_graph(model) if isinstance(model, SupportsGraph) else describe_modules(model)
 
 
-def _draw(
-    subject: Subject,
-    name: str,
-    graph: ModelGraph,
-    sizes: Mapping[str, int],
-    counts: Mapping[str, int],
-    parameters: int,
-    steps: int,
-) -> str:
-    """Return the graph with a title above and a legend below."""
-    graph, over = _with_texts(graph, subject.tokenizer), f"{steps} tokens" if steps > 1 else ""
-    drawn: Drawn = draw_tokens(graph, steps, Style(sizes, counts)) if over else draw_graph(graph, Style(sizes, counts))
+def _draw(picture: GraphPicture, subject: Subject, counts: Mapping[str, int]) -> str:
+    """Return the picture of a graph with a title above and a legend below."""
+    name, sizes, parameters, steps = picture.name, picture.sizes, picture.parameters, picture.unrolled
+    graph, over = _with_texts(picture.graph, subject.tokenizer), f"{steps} tokens" if steps > 1 else ""
+    drawn = draw_tokens(graph, steps, Style(sizes, counts)) if over else draw_graph(graph, Style(sizes, counts))
     remark = {True: "trained", False: "not trained", None: ""}[subject.is_trained]
     facts = ", ".join(filter(None, [f"{parameters:,} parameters" if parameters else "", remark, over]))
     letters = [letter for letter in sizes if letter in _letters(graph)]
@@ -152,9 +143,9 @@ def _draw(
     width = max(width, block_size([*head, *foot])[0])
     top = block_size(head)[1] + 14.0
     bottom = top + drawn.height + 12.0
-    picture = moved(drawn.content, (width - drawn.width) / 2, top)
+    middle = moved(drawn.content, (width - drawn.width) / 2, top)
     title = f"The computational graph of {name}" + (f" over {over}" if over else "")
-    content = [*block(head, 0.0, 0.0), picture, *block(foot, 0.0, bottom)]
+    content = [*block(head, 0.0, 0.0), middle, *block(foot, 0.0, bottom)]
     return document(content, width, bottom + block_size(foot)[1], title, _describe(graph))
 
 
@@ -170,7 +161,7 @@ def _draw_autograd(model: Any, tokens: int) -> str:
         raise ConfigError("The graph of autograd needs graphviz's program dot on the PATH: apt install graphviz, or brew.")
     ids = torch.zeros(1, tokens, dtype=torch.long)
     with broken_plugins(model, ids), torch.enable_grad():
-        logits = model(ids, model.initial_state(1))[0]
+        logits = model(ids, model.initial_state(1))[0]  # type: ignore[operator]  # a LanguageModel
     if logits.grad_fn is None:
         raise ConfigError(f"The logits of {type(model).__name__} do not depend on parameters that PyTorch trains.")
     svg: str = make_dot(logits, params=dict(model.named_parameters())).pipe(format="svg", encoding="utf-8")
@@ -180,18 +171,21 @@ def _draw_autograd(model: Any, tokens: int) -> str:
 def _with_texts(graph: ModelGraph, tokenizer: Any) -> ModelGraph:
     """Return a graph with the text of its tokens in front of the labels; without a tokenizer, with their ids."""
 
-    def with_text(part: Any) -> Any:
-        if not part.tokens:
-            return part
-        if tokenizer is None:
-            return replace(part, label=f"{' '.join(map(str, part.tokens))} {part.label}".rstrip(), tokens=())
-        special = {tokenizer.bos_id: "⟨start⟩", tokenizer.eos_id: "⟨end⟩"}
-        texts = [tokenizer.decode([each]) if each < tokenizer.vocab_size else f"⟨{each}⟩" for each in part.tokens]
-        text = "".join(special.get(each) or own for each, own in zip(part.tokens, texts, strict=True))
-        return replace(part, label=f"“{''.join(_SHOWN.get(sign, sign) for sign in text)}” {part.label}".rstrip(), tokens=())
+    def named(part: Any) -> Any:
+        return replace(part, label=f"{_text(part.tokens, tokenizer)} {part.label}".rstrip(), tokens=()) if part.tokens else part
 
     nodes = [node if node.inside is None else replace(node, inside=_with_texts(node.inside, tokenizer)) for node in graph.nodes]
-    return replace(graph, nodes=tuple(map(with_text, nodes)), edges=tuple(map(with_text, graph.edges)))
+    return replace(graph, nodes=tuple(map(named, nodes)), edges=tuple(map(named, graph.edges)))
+
+
+def _text(ids: Sequence[int], tokenizer: Any) -> str:
+    """Return tokens as readable text in quotation marks: a space is ␣, and special ids have their names."""
+    if tokenizer is None:
+        return " ".join(map(str, ids))
+    special = {tokenizer.bos_id: "⟨start⟩", tokenizer.eos_id: "⟨end⟩"}
+    known = [tokenizer.decode([each]) if each < tokenizer.vocab_size else f"⟨{each}⟩" for each in ids]
+    text = "".join(special.get(each) or own for each, own in zip(ids, known, strict=True))
+    return f"“{''.join(_SHOWN.get(sign, sign) for sign in text)}”"
 
 
 def _letters(graph: ModelGraph) -> set[str]:
@@ -203,14 +197,14 @@ def _letters(graph: ModelGraph) -> set[str]:
 def _describe(graph: ModelGraph) -> str:
     """Return the graph in words."""
     labels = {node.id: plain(node.label or node.id) for node in graph.nodes}
-    framed = [node for node in graph.nodes if node.inside is not None]
-    for node in framed:
-        labels |= {f"{node.id}/{each.id}": f"{plain(node.label)}: {plain(each.label)}" for each in node.inside.nodes}
+    framed = [(node, node.inside) for node in graph.nodes if node.inside is not None]
+    for node, inside in framed:
+        labels |= {f"{node.id}/{each.id}": f"{plain(node.label)}: {plain(each.label)}" for each in inside.nodes}
     sentences = [
         f"{labels[edge.source]} to {labels[edge.target]}"
         + (f" {shape_text(edge)}" if edge.axes else "")
         + (f", {edge.delay} token{'s' if edge.delay > 1 else ''} later" if edge.delay else "")
         for edge in graph.edges
     ]
-    inner = [f"Inside {plain(node.label)}: {_describe(node.inside)}" for node in framed]
+    inner = [f"Inside {plain(node.label)}: {_describe(inside)}" for node, inside in framed]
     return " ".join(["; ".join(sentences) + ".", *inner])

@@ -126,11 +126,11 @@ def _plain_code() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(fused)
 
 
-class _Watch(TorchDispatchMode):
+class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's is untyped
     """Notes operations, and calls by their hooks."""
 
     def __init__(self, formulas: Mapping[Any, Any]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.steps: list[Step] = []
         self._formulas, self._open = formulas, list[Call]()
 
@@ -158,25 +158,26 @@ class _Watch(TorchDispatchMode):
 
         def noted(own: Any, *args: Any) -> Any:
             result = apply.__get__(None, own)(*args)
-            self.steps.append(
-                Step(own.__name__, list(tensors(args)), list(tensors(result)), self._open[-1] if self._open else None)
-            )
+            self._note(own.__name__, args, result)
             return result
 
-        torch.autograd.Function.apply = classmethod(noted)  # type: ignore[assignment,method-assign]
+        torch.autograd.Function.apply = classmethod(noted)  # type: ignore[method-assign]
         try:
             yield
         finally:
-            torch.autograd.Function.apply = apply
+            torch.autograd.Function.apply = apply  # type: ignore[method-assign]
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         result, packet = function(*args, **kwargs), function._overloadpacket
-        call = self._open[-1] if self._open else None
-        if call is not None:
-            call.products += self._products(packet, args, kwargs, result)
-        self.steps.append(Step(packet.__name__, list(tensors((args, kwargs))), list(tensors(result)), call))
+        if self._open:
+            self._open[-1].products += self._products(packet, args, kwargs, result)
+        self._note(packet.__name__, (args, kwargs), result)
         return result
+
+    def _note(self, operation: str, given: Any, result: Any) -> None:
+        call = self._open[-1] if self._open else None
+        self.steps.append(Step(operation, list(tensors(given)), list(tensors(result)), call))
 
     def _products(self, packet: Any, args: Any, kwargs: Any, result: Any) -> int:
         if packet.__name__ in _ELEMENTWISE:
@@ -213,16 +214,16 @@ def letter_sizes(config: Any) -> dict[str, int]:
     return {letter: size for name, letter in _LETTERS.items() if isinstance(size := settings.get(name), int) and size > 1}
 
 
-def name_axes(shape: Sequence[int], batch: int, time: int, letters: Mapping[str, int]) -> tuple[Axis, ...]:
+def name_axes(shape: Sequence[int], batch: Sequence[int], letters: Mapping[str, int]) -> tuple[Axis, ...]:
     """Return a letter for each axis, by its size: B, T, a size of the model or up to eight times one; a number where none fits.
 
     If a size is ambiguous, the last axis is taken for features, and earlier axes for B or T.
     """
-    places = {batch: "B"} if time == 1 else {batch * time: "BT", time: "T", batch: "B"}
+    places = {batch[0]: "B"} if batch[1] == 1 else {batch[0] * batch[1]: "BT", batch[1]: "T", batch[0]: "B"}
     names: list[Axis] = []
     for n, size in enumerate(shape):
         multiples = [f"{factor}{letter}" for letter, own in letters.items() for factor in range(2, 9) if size == factor * own > 8]
-        features = [*(letter for letter, own in letters.items() if own == size), *multiples]
-        place = [places[size]] if size in places else []
+        features: list[Axis] = [*(letter for letter, own in letters.items() if own == size), *multiples]
+        place: list[Axis] = [places[size]] if size in places else []
         names.append([*features, *place, size][0] if 0 < n == len(shape) - 1 else [*place, *features, size][0])
     return tuple(names)

@@ -39,8 +39,9 @@ def unroll(graph: ModelGraph, steps: int, style: Style) -> Drawn:
         x += column.width + between
     width, height = x - between + (0.8 * _BETWEEN if loops else 0.0), max(column.height for column in columns)
     for name, row in rows.items():
-        for place, other in pairwise([*row, None]):
-            content += _state(place, width if other is None else other.left, [] if other is None else labels[name])
+        for place, other in pairwise(row):
+            content += _state(place, other.left, labels[name])
+        content += _state(row[-1], width, [])
     for node in graph.nodes:
         if node.inside is not None:
             panel = draw_frame(replace(node, label=f"inside each {node.label}"), node.inside, style)

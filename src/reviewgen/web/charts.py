@@ -8,6 +8,7 @@ marks, so that nothing depends on colour alone.
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -103,13 +104,13 @@ class Chart:
     labels: Sequence[str] = ()
 
 
-def draw_figure(chart: Chart, is_open: bool = False) -> Markup:
-    """Return a chart as a figure of a page, with a table of its values, which is unfolded if ``is_open``."""
+def draw_figure(chart: Chart) -> Markup:
+    """Return a chart as a figure of a page, with a table of its values."""
     kept = _keep(chart)
     drawn = [each for panel in kept.panels for each in panel.series if each.points]
     missing = [each.name for panel in kept.panels for each in panel.series if not each.points and each.level is None]
     values = {"svg": Markup(_draw(kept, _WIDTH, [])), "drawn": [(each.name, thin(each.points, _MOST_LISTED)) for each in drawn]}
-    return Markup(render("web/chart.html", chart=chart, is_open=is_open, missing=missing, **values))  # all is escaped
+    return Markup(render("web/chart.html", chart=chart, missing=missing, **values))  # all is escaped
 
 
 def refuse_chart(file: Path, overwrite: bool = False) -> None:
@@ -120,11 +121,8 @@ def refuse_chart(file: Path, overwrite: bool = False) -> None:
         StorageError, OutputExists: See ``refuse_file``.
     """
     refuse_file(file, _CHARTS, overwrite)
-    try:
-        import matplotlib as _
-    except ImportError:
-        if file.suffix.lower() != ".svg":
-            raise ConfigError("PNG and PDF need matplotlib: pip install 'reviewgen[plot]'. A .svg file does not.") from None
+    if file.suffix.lower() != ".svg" and find_spec("matplotlib") is None:
+        raise ConfigError("PNG and PDF need matplotlib: pip install 'reviewgen[plot]'. A .svg file does not.")
 
 
 def save_chart(chart: Chart, file: Path) -> None:
