@@ -207,6 +207,9 @@ def test_an_interrupted_comparison_reports_what_is_there_and_resumes(tmp_path):
     assert third.rows[0].bits_per_character == first.rows[0].bits_per_character
     assert {file: file.stat().st_mtime_ns for file in (out / "models").rglob("*")} == trained
     assert reviewgen.load(out / "models" / "ngram").preset == "ngram-char"
+    second.model.table.mul_(1.5)  # trained on: another model of the same name and source
+    fourth = reviewgen.compare(given, DATA, out=out, resume=True, **SHORT)
+    assert fourth.rows[0] == third.rows[0] and fourth.rows[1].bits_per_character != third.rows[1].bits_per_character
     for data, options in ((DATA, {"prompt": "a", "seed": 1}), (DATA[5:], {})):
         with pytest.raises(CheckpointError):
             reviewgen.compare(given, data, out=out, resume=True, **options, **SHORT)

@@ -18,7 +18,7 @@ from torch import nn
 import reviewgen
 from reviewgen.errors import BrokenPlugin, ConfigError, OutputExists, StorageError, UnknownPlugin
 from reviewgen.look import graph
-from reviewgen.protocols import GraphEdge, GraphNode
+from reviewgen.protocols import GraphEdge, GraphNode, ModelGraph
 from reviewgen.registry import find_model
 from reviewgen.testing import make_model
 from tests.support.fakes import LETTERS, TableModel, run_command
@@ -333,18 +333,15 @@ def test_what_cannot_be_drawn_or_written_is_refused_before_any_work(tmp_path):
 IDS, LOGITS = GraphNode(id="ids", label="ids", kind="value"), GraphNode(id="logits", label="logits", kind="value")
 BODY = GraphNode(id="body", label="body", parameters=tuple(name for name, _ in Plain().named_parameters()))
 LINE = (GraphEdge(source="ids", target="body"), GraphEdge(source="body", target="logits"))
-WRONG = {  # nodes between ids and logits, edges, and what is said
-    "no node 'logits'": ((IDS, BODY), LINE[:1]),
-    "must name one node": ((IDS, BODY, BODY, LOGITS), LINE),
-    "'x' is none": ((IDS, BODY, LOGITS), (*LINE, GraphEdge(source="x", target="body"))),
-    "form a circle": ((IDS, BODY, LOGITS), (*LINE, GraphEdge(source="logits", target="body"))),
-    "the axis 'Q'": ((IDS, BODY, LOGITS), (GraphEdge(source="ids", target="body", axes=("Q",)),)),
-    "the delay -1": ((IDS, BODY, LOGITS), (GraphEdge(source="ids", target="body", delay=-1),)),
-    "belongs to no node": ((IDS, GraphNode(id="body", label=""), LOGITS), LINE),
-    "belongs to two nodes": ((IDS, BODY, LOGITS, GraphNode(id="b", label="", parameters=("mix.bias",))), LINE),
-    "has no parameter 'x'": ((IDS, GraphNode(id="body", label="", parameters=("x",)), LOGITS), LINE),
-    "size of V must be 7": ((IDS, BODY, LOGITS), LINE),
-}
+
+
+def test_nodes_with_states_may_be_listed_in_any_order():
+    below = GraphNode(id="below", label="below")
+    loops = [GraphEdge(source=name, target=name, delay=1) for name in ("below", "body")]
+    edges = (LINE[0], GraphEdge(source="body", target="below"), GraphEdge(source="below", target="logits"), *loops)
+    described = ModelGraph(nodes=(IDS, below, BODY, LOGITS), edges=edges, sizes={"V": 7})
+    model = type("Ordered", (Plain,), {"describe_graph": lambda self: described})()
+    assert graph(model, unroll=3).svg.count(">below<") == 3
 
 
 def test_the_command_writes_a_picture_and_prints_json(tmp_path, monkeypatch, capsys):

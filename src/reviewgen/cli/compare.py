@@ -41,6 +41,7 @@ def compare(
     named = _name_rows(models)
     from reviewgen.config import parse_settings
     from reviewgen.look.comparing import make_request
+    from reviewgen.look.comparison import draw_tables
     from reviewgen.web.rendering import refuse_file
 
     if html is not None:
@@ -63,7 +64,7 @@ def compare(
             comparison.save_html(html, overwrite=overwrite)
             note(f"Page: {html}")
     finally:  # a full disk does not lose the table
-        show(comparison.to_json(), as_json, comparison.tables(TerminalConsole().width))
+        show(comparison.to_json(), as_json, *draw_tables(comparison, TerminalConsole().width))
     sys.exit(INTERRUPTED if comparison.is_interrupted else int(comparison.has_failed))
 
 

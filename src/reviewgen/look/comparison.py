@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
-from rich.console import Group, RenderableType
+from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -86,7 +86,7 @@ class Comparison(Report):
         is_interrupted: Whether Ctrl-C has ended the comparison before all rows were finished.
     """
 
-    template: ClassVar[str] = "look/comparison.html"
+    _template: ClassVar[str] = "look/comparison.html"
 
     def __init__(self, held_out: HeldOut, prompt: str, seed: int) -> None:
         self.held_out, self.prompt, self.seed = held_out, prompt, seed
@@ -154,7 +154,7 @@ class Comparison(Report):
             records.append(record | {f"distinct_{n}": share for n, share in row.distinct.items()})
         return pandas.DataFrame(records, index=[row.name for row in self.rows]).drop(columns="name", errors="ignore")
 
-    def values(self) -> dict[str, Any]:
+    def _values(self) -> dict[str, Any]:
         """Return what the template of the page is filled with."""
         numbered = [(style, row) for style, row in enumerate(self.rows) if row.failed is None]
         finished = [row for _, row in numbered]
@@ -170,38 +170,6 @@ class Comparison(Report):
             "copy_characters": COPY_CHARACTERS,
             "pictures": [(row, b64encode(row.picture.encode()).decode()) for row in finished if row.picture],
         }
-
-    def tables(self, width: int) -> Group:
-        """Return the tables, the failures, the differences and the samples, for a terminal of some columns."""
-        finished = [row for row in self.rows if row.failed is None]
-        groups = [(*PREDICTION, *GENERATED)] if width >= _WIDE else [PREDICTION, GENERATED]
-        parts: list[RenderableType] = []
-        for columns in groups if finished else ():
-            table = Table(box=None, pad_edge=False, padding=(0, 2 if width >= 100 else 1, 0, 0))
-            table.add_column("model", overflow="fold", min_width=8)
-            for column in columns:
-                table.add_column(column.short, justify="right", overflow="fold")
-            for row in finished:
-                table.add_row(Text(row.name), *(Text(column.show(row)) for column in columns))
-            parts += [table, Text("")]
-        parts += [Text(f"{row.name} failed: {row.failed}", style="red") for row in self.rows if row.failed is not None]
-        parts += [Text(f"{'* ' if row.has_seen_held_out else ''}{row.name}: {note}") for row in finished for note in row.notes]
-        parts += [Text(self.describe_best()), Text(self.describe_held_out(), style="dim")]
-        parts += [Text("")] if self.pairs else []
-        parts += [Text(pair.describe()) for pair in self.pairs[:_MAX_PAIRS]]
-        if (more := len(self.pairs) - _MAX_PAIRS) > 0:
-            parts.append(Text(f"... and {more} more pairs; --json and --html have all.", style="dim"))
-        for row in finished:
-            grid = Table.grid(padding=(0, 1))
-            for sample in row.samples:
-                text = Text()
-                for piece, is_copied in _cut(sample):  # without control characters, which a terminal would obey
-                    shown = "".join(sign if sign.isprintable() else " " for sign in piece)
-                    text.append(shown, style="underline" if is_copied else "")
-                text.truncate(_PRINTED, overflow="ellipsis")
-                grid.add_row(Text(f"  {sample.temperature}", style="dim"), text)
-            parts += [Text(f"\n{row.name}", style="bold"), grid]
-        return Group(*parts)
 
     def describe_best(self) -> str:
         """Return which model has the fewest bits per character, and which models do not differ from it significantly."""
@@ -219,6 +187,40 @@ class Comparison(Report):
 
     def __repr__(self) -> str:
         return f"Comparison({[row.name for row in self.rows]})"
+
+
+def draw_tables(comparison: Comparison, width: int) -> Iterator[RenderableType]:
+    """Yield the tables, the failures, the differences and the samples, for a terminal of some columns."""
+    finished = [row for row in comparison.rows if row.failed is None]
+    groups = [(*PREDICTION, *GENERATED)] if width >= _WIDE else [PREDICTION, GENERATED]
+    for columns in groups if finished else ():
+        table = Table(box=None, pad_edge=False, padding=(0, 2 if width >= 100 else 1, 0, 0))
+        table.add_column("model", overflow="fold", min_width=8)
+        for column in columns:
+            table.add_column(column.short, justify="right", overflow="fold")
+        for row in finished:
+            table.add_row(Text(row.name), *(Text(column.show(row)) for column in columns))
+        yield table
+        yield Text("")
+    yield from (Text(f"{row.name} failed: {row.failed}", style="red") for row in comparison.rows if row.failed is not None)
+    yield from (Text(f"{'* ' if row.has_seen_held_out else ''}{row.name}: {note}") for row in finished for note in row.notes)
+    yield Text(comparison.describe_best())
+    yield Text(comparison.describe_held_out(), style="dim")
+    yield from [Text("")] if comparison.pairs else []
+    yield from (Text(pair.describe()) for pair in comparison.pairs[:_MAX_PAIRS])
+    if (more := len(comparison.pairs) - _MAX_PAIRS) > 0:
+        yield Text(f"... and {more} more pairs; --json and --html have all.", style="dim")
+    for row in finished:
+        grid = Table.grid(padding=(0, 1))
+        for sample in row.samples:
+            text = Text()
+            for piece, is_copied in _cut(sample):  # without control characters, which a terminal would obey
+                shown = "".join(sign if sign.isprintable() else " " for sign in piece)
+                text.append(shown, style="underline" if is_copied else "")
+            text.truncate(_PRINTED, overflow="ellipsis")
+            grid.add_row(Text(f"  {sample.temperature}", style="dim"), text)
+        yield Text(f"\n{row.name}", style="bold")
+        yield grid
 
 
 def _cut(sample: Sample) -> list[tuple[str, bool]]:

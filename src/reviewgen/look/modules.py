@@ -90,7 +90,8 @@ class _Flow:
 
     def read(self) -> None:
         """Follow the steps of the pass."""
-        self.origins = {_key(tensor): ("state",) for tensor in self.done.states[0]} | {_key(self.ids): ("ids",)}
+        self.origins.update({_key(tensor): ("state",) for tensor in self.done.states[0]})
+        self.origins[_key(self.ids)] = ("ids",)
         for step in self.done.steps:
             call = step.call
             if not step.operation and call is not None and call.around is not None and _is_box(call):

@@ -15,10 +15,10 @@ from reviewgen.web.rendering import refuse_file, render, save_text
 class Report(ABC):
     """Results that are shown as a page, by a template that extends ``base``."""
 
-    template: ClassVar[str]
+    _template: ClassVar[str]
 
     @abstractmethod
-    def values(self) -> dict[str, Any]:
+    def _values(self) -> dict[str, Any]:
         """Return what the template is filled with."""
 
     def save_html(self, file: str | Path, *, overwrite: bool = False) -> None:
@@ -36,10 +36,10 @@ class Report(ABC):
         check_flags(overwrite=overwrite)
         path = to_path("file", file)
         refuse_file(path, overwrite=overwrite)
-        save_text(render(self.template, base="web/report.html", **self.values()), path)
+        save_text(render(self._template, base="web/report.html", **self._values()), path)
 
     def _repr_html_(self) -> str:
-        return render(self.template, base="web/fragment.html", **self.values())
+        return render(self._template, base="web/fragment.html", **self._values())
 
 
 def to_json(value: Any) -> Any:

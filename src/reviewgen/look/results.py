@@ -210,7 +210,7 @@ class Explanation(Report):
         notes: What to know: texts that were cut, weights that are not trained.
     """
 
-    template: ClassVar[str] = "look/explanation.html"
+    _template: ClassVar[str] = "look/explanation.html"
 
     source: str
     is_trained: bool
@@ -231,7 +231,7 @@ class Explanation(Report):
         values: dict[str, Any] = to_json(self)
         return values
 
-    def values(self) -> dict[str, Any]:
+    def _values(self) -> dict[str, Any]:
         """Return what the template of its page is filled with."""
         return {"explanation": self, "share": show_percent, "number": show_number}
 

@@ -161,7 +161,7 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's is 
             self._note(own.__name__, args, result)
             return result
 
-        torch.autograd.Function.apply = classmethod(noted)  # type: ignore[method-assign]
+        torch.autograd.Function.apply = classmethod(noted)  # type: ignore[assignment,method-assign]
         try:
             yield
         finally:
