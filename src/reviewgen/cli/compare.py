@@ -38,6 +38,8 @@ def compare(
         resume: Take finished rows from --out, and go on with the others.
         settings: A setting of every preset: training.evaluations=20.
     """
+    from rich.console import Group
+
     named = _name_rows(models)
     from reviewgen.config import parse_settings
     from reviewgen.look.comparing import make_request
@@ -64,7 +66,7 @@ def compare(
             comparison.save_html(html, overwrite=overwrite)
             note(f"Page: {html}")
     finally:  # a full disk does not lose the table
-        show(comparison.to_json(), as_json, *draw_tables(comparison, TerminalConsole().width))
+        show(comparison.to_json(), as_json, Group(*draw_tables(comparison, TerminalConsole().width)))
     sys.exit(INTERRUPTED if comparison.is_interrupted else int(comparison.has_failed))
 
 

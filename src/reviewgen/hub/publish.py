@@ -26,8 +26,7 @@ from reviewgen.model.read import read_training
 from reviewgen.model.write import copy_bundle, write_bundle
 from reviewgen.names import HubSource
 from reviewgen.storage import temporary_folder
-from reviewgen.web.charts import refuse_chart, save_chart
-from reviewgen.web.curves import find_curves, learning_chart
+from reviewgen.web import find_curves, learning_chart, refuse_chart, save_chart
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi

@@ -21,8 +21,9 @@ follows ``reviewgen.generation``: ``model.js`` loads, ``decoder.js`` is the loop
 its parts. Engines touch no page and run in Node, too.
 """
 
-from reviewgen.web.charts import Chart, Panel, Series, draw_figure, save_chart
+from reviewgen.web.charts import Chart, Panel, Series, draw_figure, refuse_chart, save_chart
 from reviewgen.web.composing import PackedModel, compose
+from reviewgen.web.curves import find_curves, learning_chart
 from reviewgen.web.rendering import refuse_file, render, save_text
 from reviewgen.web.serving import page_for_server, static_files
 
@@ -33,7 +34,10 @@ __all__ = [
     "Series",
     "compose",
     "draw_figure",
+    "find_curves",
+    "learning_chart",
     "page_for_server",
+    "refuse_chart",
     "refuse_file",
     "render",
     "save_chart",

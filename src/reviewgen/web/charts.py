@@ -151,25 +151,27 @@ def _matplotlib(chart: Chart) -> Any:
     shown: dict[str, Any] = {}
     for panel, own in zip(chart.panels, axes, strict=True):
         for each in panel.series:
-            color, name, (x, y) = f"C{each.style % 10}", _escaped(each.name), _columns(each.points)
-            style = {"marker": "o", "linestyle": "", "markersize": 11, "fillstyle": "none"} if each.is_ring else {}
-            style = style or ({"linestyle": "--", "linewidth": 1} if each.is_dashed else {"marker": "o", "markersize": 3.5})
+            line = {"linestyle": "--", "linewidth": 1} if each.is_dashed else {"marker": "o", "markersize": 3.5}
+            ring = {"marker": "o", "linestyle": "", "markersize": 11, "fillstyle": "none"}
+            look: dict[str, Any] = {"color": f"C{each.style % 10}", "label": _escaped(each.name)}
+            if each.points:
+                drawn = own.plot(*zip(*each.points, strict=True), **look, **(ring if each.is_ring else line))[0]
+                shown.setdefault(each.name, drawn)
             if each.level is not None:
-                shown.setdefault(name, own.axhline(each.level, color=color, linestyle=":", linewidth=1.2, label=name))
-            elif each.points:
-                shown.setdefault(name, own.plot(x, y, color=color, label=name, **style)[0])
+                shown.setdefault(each.name, own.axhline(each.level, **look, linestyle=":", linewidth=1.2))
         own.set_ylabel(_escaped(panel.label).replace(", ", ",\n").replace(" of ", "\nof "))
         own.grid(alpha=0.25)
         own.spines[["top", "right"]].set_visible(False)
-    if chart.labels:
+    if chart.log_x:
+        axes[-1].set_xscale("log")
+    elif chart.labels:
         axes[-1].set_xticks(range(len(chart.labels)), [_escaped(each) for each in chart.labels])
     elif chart.from_zero:
         axes[-1].set_xlim(left=0)
     axes[-1].set_xlabel(_escaped(chart.x))
-    axes[-1].set_xscale("log" if chart.log_x else "linear")
     figure.suptitle(_escaped(chart.title))
     axes[0].set_title(_escaped("\n".join(wrap(chart.summary, DETAIL, _ALONE))), fontsize=9, color="0.35")
-    figure.legend(handles=shown.values(), loc="outside lower center", ncols=3, frameon=False)
+    figure.legend(handles=[shown[each.name] for each in _named(chart)], loc="outside lower center", ncols=2, frameon=False)
     return figure
 
 
@@ -177,10 +179,6 @@ def _escaped(text: str) -> str:
     """Escape a text for matplotlib: dollar signs do not start a formula, a leading underscore does not hide a legend entry."""
     text = text.encode("utf-8", "replace").decode("utf-8")  # it draws no lone surrogates
     return (" " if text.startswith("_") else "") + text.replace("$", r"\$")
-
-
-def _columns(points: Sequence[Point]) -> tuple[list[float], list[float]]:
-    return [x for x, _ in points], [y for _, y in points]
 
 
 def _keep(chart: Chart) -> Chart:
@@ -235,13 +233,20 @@ def _draw(chart: Chart, width: float, head: Lines) -> str:
     for panel in chart.panels:
         content += _draw_panel(panel, across, width, y + _TOP)
         y += _TOP + panel.height
+    y -= _BETWEEN
     for text, value in across.ticks:
         x = across.place(value, _LEFT, width)
         content += [tag("path", class_="grid", d=f"M{x} {number(y)}v5"), label(text, x, y + 14, NOTE, "note", "middle")]
-    content.append(label(chart.x, width, y + 30, DETAIL, "detail", "end"))
-    named = [*chart.panels[0].series, *(each for panel in chart.panels[1:] for each in panel.series if each.level is not None)]
-    legend, height = _draw_legend([each for each in named if each.points or each.level is not None], width, y + 44)
-    return document([*content, *legend], width, y + 44 + height, chart.title, chart.summary, margin=8.0)
+    content.append(label(chart.x, width, y + 31, DETAIL, "detail", "end"))
+    legend, height = _draw_legend(_named(chart), width, y + 46)
+    return document([*content, *legend], width, y + 46 + height, chart.title, chart.summary, margin=8.0)
+
+
+def _named(chart: Chart) -> list[Series]:
+    """Return the series that the legend names: those of the first panel, and the levels of others, each name once."""
+    levels = [each for panel in chart.panels[1:] for each in panel.series if each.level is not None]
+    drawn = [each for each in (*chart.panels[0].series, *levels) if each.points or each.level is not None]
+    return [each for n, each in enumerate(drawn) if each.name not in [other.name for other in drawn[:n]]]
 
 
 def _draw_panel(panel: Panel, across: _Axis, width: float, top: float) -> list[str]:
