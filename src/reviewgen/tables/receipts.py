@@ -191,26 +191,21 @@ def read_receipts(file: Path) -> Iterator[dict[str, Any]]:
         DataError: The file cannot be read, or has something in it that is not a receipt.
     """
     number = 0
-    for number, values in enumerate(_read_values(file), 1):
-        try:
-            Receipt.read(values)
-        except ConfigError as error:
-            raise DataError(f"Receipt {number} in {file} is invalid: {error}") from None
-        yield values
-    if not number:
-        raise DataError(f"{file} is empty: it should have a receipt on each line.")
-
-
-def _read_values(file: Path) -> Iterator[Any]:
-    """Yield the value of each line of a file. Raises as ``read_receipts``."""
     try:
         with open_input(file) as stream:
             for line in filter(bytes.strip, iter(lambda: stream.readline(MAX_RECORD), b"")):
-                yield parse_json(line.decode())
+                number += 1
+                values = parse_json(line.decode())
+                Receipt.read(values)
+                yield values
     except OSError as error:
         raise DataError(f"{file} cannot be read: {error.strerror}.") from None
+    except ConfigError as error:
+        raise DataError(f"Receipt {number} in {file} is invalid: {error}") from None
     except ValueError:
         raise DataError(f"{file} is invalid: it must have a receipt, a JSON object of up to 16 MB, on each line.") from None
+    if not number:
+        raise DataError(f"{file} is empty: it should have a receipt on each line.")
 
 
 def replay(receipt: Mapping[str, Any], model: ReviewModel) -> Replay:
@@ -258,15 +253,13 @@ def describe_replays(replays: Sequence[Replay]) -> str:
     '2 of 3 texts are identical; text 2 differs.'
     """
     different = [f"{number:,}" for number, result in enumerate(replays, 1) if not result.is_equal]
-    total, same = len(replays), len(replays) - len(different)
+    total, same, others = len(replays), len(replays) - len(different), len(different) - _MAX_NAMED
     sentence = f"{same:,} of {total:,} {'text is' if total == 1 else 'texts are'} identical"
     if total == 1 or not different:
-        return sentence + "."
-    named = different[:_MAX_NAMED]
-    if len(different) > _MAX_NAMED:
-        named.append(f"{len(different) - _MAX_NAMED:,} more")
-    listed = " and ".join([", ".join(named[:-1]), named[-1]] if len(named) > 1 else named)
-    return f"{sentence}; {'texts' if len(different) > 1 else 'text'} {listed} {'differ' if len(different) > 1 else 'differs'}."
+        return f"{sentence}."
+    named = ", ".join(different[:_MAX_NAMED] + ([f"{others:,} more"] if others > 0 else []))
+    texts, differ = ("texts", "differ") if len(different) > 1 else ("text", "differs")
+    return f"{sentence}; {texts} {' and '.join(named.rsplit(', ', 1))} {differ}."
 
 
 def _describe_difference(before: str, after: str) -> str:
