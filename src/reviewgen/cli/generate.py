@@ -19,7 +19,8 @@ from reviewgen.config.options import Call, GeneratedShards
 from reviewgen.errors import ConfigError, DataError, counted, storage_errors
 
 if TYPE_CHECKING:
-    from reviewgen.model import Generation, ReviewModel
+    from reviewgen.generation import Generation
+    from reviewgen.model import ReviewModel
 
 _FILES = (".jsonl", ".parquet")
 _NO_TIME = "--max-time was over before the first token: give more seconds, or leave it out."
@@ -161,7 +162,7 @@ def _write_table(
     number, started = settings.pop("num_return_sequences"), time.monotonic()
     with resumable(), progress() as move:
         from reviewgen.tables.generating import generate_dataset  # torch, where several processes meet
-        from reviewgen.tables.shards import read_rows
+        from reviewgen.tables.table import read_rows
 
         call: Any = {"seed": settings.pop("seed"), "options": settings}
         call |= {"receipts": shards["columns"] if receipt is None else receipt}

@@ -62,11 +62,11 @@ def read_bundle(folder: Path, weight_bits: int = 32, *, strict: bool = True, acc
         config = _read_config(folder)
         names = layout.files_of(config)
         _check_files(folder, names, strict)
-        present, manifest = layout.digest_files(folder, names), None if accept_changes else layout.read_manifest(folder, names)
+        present = layout.digest_files(folder, names)
         bundle = _read_checked(folder, config, weight_bits)
-        if manifest is not None:  # last: what a reader finds wrong in a file says more
-            layout.compare(folder, manifest, present, is_local=strict)
-        bundle.digests = {name: str(facts["sha256"]) for name, facts in present.items()}
+        if not accept_changes:  # last: what a reader finds wrong in a file says more
+            layout.check_manifest(folder, names, present, is_local=strict)
+        bundle.digests = present
         return bundle
 
 
@@ -77,11 +77,9 @@ def read_training(folder: Path) -> dict[str, Any]:
         BundleError: The folder is missing, damaged or not a saved model, or the record has changed since it was saved.
     """
     with _reading(folder):
-        training, name = _parse_training(folder), layout.TRAINING
-        saved = layout.read_manifest(folder, layout.files_of(_read_json(folder / layout.CONFIG)))
-        if saved is not None:  # last, as in ``read_bundle``
-            layout.compare(folder, {name: saved[name]} if name in saved else {}, layout.digest_files(folder, [name]))
-    return training
+        training = _parse_training(folder)
+        layout.check_manifest(folder, [layout.TRAINING], layout.digest_files(folder, [layout.TRAINING]))
+        return training
 
 
 @contextlib.contextmanager

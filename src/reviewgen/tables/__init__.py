@@ -1,7 +1,6 @@
 """Tables of texts: generated ones, with their receipts, and the scores and copies of given ones.
 
-    shards     the rows of a table as files: jsonl or parquet
-    table      ``write_table``: shards in ``OUT.partial``, then ``OUT`` with a manifest, by one process or several
+    table      writes a table: shards of jsonl or parquet in ``OUT.partial``, then ``OUT`` with a manifest
     generating the plan of a table of generated texts
     judging    that of a table of scores, or of copies; bits per character, by several processes
     schema     draws the conditions of each text

@@ -20,8 +20,7 @@ from reviewgen.model import ReviewModel
 from reviewgen.tables.judging import NOVELTY_COLUMNS, column_names, load_saved, move, novelty_row
 from reviewgen.tables.receipts import library_versions, make_receipt, portable_source
 from reviewgen.tables.schema import Schema, plain_value, read_schema
-from reviewgen.tables.shards import SHARD_TEXTS, Row
-from reviewgen.tables.table import Plan, Progress, WrittenTexts, write_table
+from reviewgen.tables.table import SHARD_TEXTS, Plan, Progress, Row, WrittenTexts, write_table
 
 _OWN = {
     "text": "string",

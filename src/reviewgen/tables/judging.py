@@ -39,8 +39,7 @@ from reviewgen.registry import find_model
 from reviewgen.storage import is_pipe
 from reviewgen.tables.receipts import library_versions
 from reviewgen.tables.schema import plain_value
-from reviewgen.tables.shards import SHARD_TEXTS, Row
-from reviewgen.tables.table import Plan, Progress, WrittenTexts, write_table
+from reviewgen.tables.table import SHARD_TEXTS, Plan, Progress, Row, WrittenTexts, write_table
 
 _SCORED = 1024  # texts that are scored together, as ``evaluate`` does
 _SCORE_COLUMNS = {"characters": "int64", "tokens": "int64", "bits": "double", "bits_per_character": "double"}

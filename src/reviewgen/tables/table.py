@@ -1,4 +1,4 @@
-"""Writes a table: a ``Job`` whose pieces are shards, which become ``OUT`` with a manifest when all are written.
+"""Writes a table, as lines of JSON or as parquet: a ``Job`` whose pieces are shards, which become ``OUT`` when all are written.
 
 Which rows a shard has depends on the plan only, and not on the number of processes. They work in rounds: in each, every process
 writes one shard, and all wait for each other, so that an error, an interrupt or the end of one ends all.
@@ -6,9 +6,10 @@ writes one shard, and all wait for each other, so that an error, an interrupt or
 
 import json
 import math
+import re
 import secrets
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain, compress, islice
@@ -22,16 +23,20 @@ from reviewgen.data import digest_file, first_of_each, hash_text
 from reviewgen.errors import ConfigError, OutputExists, StorageError, did_you_mean, quoted
 from reviewgen.processes import Processes, all_processes
 from reviewgen.storage import Job, check_output, to_path
-from reviewgen.tables.shards import FORMATS, SHARD_TEXTS, Row, read_rows, writable, write_rows
 
 Progress = Callable[[str, int, int | None], None]
 """Called with what is being done, how many texts of it are done, and of how many if that is known."""
 
+SHARD_TEXTS = 10_000
+"""The number of texts in a shard, by default."""
+
+Row = dict[str, Any]
+_FORMATS, _OTHER_FILES = ("jsonl", "parquet"), ("json", "txt", "csv", "tsv")
 _MANIFEST, _FORMAT = "manifest.json", 1
-_OTHER_FILES = ("json", "txt", "csv", "tsv")
 _REPORTED = 64  # texts between two reports of progress
 _MAX_DRAWS = 10  # texts that are drawn for one that is wanted, if repeats are left out
 _MORE = 1.1  # a little more than what is missing
+_SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -123,10 +128,10 @@ def _check_target(out: Any, format: str | None) -> tuple[Path, str]:
     if suffix in _OTHER_FILES:
         raise ConfigError(f"out={path.name} must be a folder, or a file whose name ends in .jsonl or .parquet.")
     check_text("format", format, optional=True)
-    kind = format if format is not None else suffix if suffix in FORMATS else FORMATS[0]
-    if kind not in FORMATS:
-        raise ConfigError(f"The format {quoted(kind)} is unknown. {did_you_mean(kind, FORMATS)}")
-    if suffix in FORMATS and kind != suffix:
+    kind = format if format is not None else suffix if suffix in _FORMATS else _FORMATS[0]
+    if kind not in _FORMATS:
+        raise ConfigError(f"The format {quoted(kind)} is unknown. {did_you_mean(kind, _FORMATS)}")
+    if suffix in _FORMATS and kind != suffix:
         raise ConfigError(f"out={path.name} is a file of {suffix}, and the format is {kind}: leave the format out.")
     return path, kind
 
@@ -191,12 +196,12 @@ class _Table:
         total, written = self.plan.total and wanted, list[Row]()
         for row in self.plan.rows(self.facts.get("seed", 0), first, last if self.unique else min(last, wanted)):
             self.processes.stop_if_interrupted()
-            written.append(writable(row, self.format))
+            written.append(_writable(row, self.format))
             if self.progress is not None and not len(written) % _REPORTED:
                 done = first + len(written) * self.processes.world_size
                 self.progress(self.plan.stage, min(done, wanted), total)
         if written:
-            Job.write_whole(file, lambda scratch: write_rows(scratch, written, self.format, self.plan.columns))
+            Job.write_whole(file, lambda scratch: _write_rows(scratch, written, self.format, self.plan.columns))
         return written
 
     def _shard(self, number: int) -> Path:
@@ -248,7 +253,7 @@ class _Table:
             rows, texts = islice(compress(rows, is_first.tolist()), len(kept)), len(kept)
             summary |= {"drawn": drawn, "repeats": drawn - texts}
         if self.is_file:
-            self.job.write("table", lambda file: write_rows(file, rows, self.format, self.plan.columns))
+            self.job.write("table", lambda file: _write_rows(file, rows, self.format, self.plan.columns))
             self.job.finish("table")
             return WrittenTexts(self.out, texts, summary, (self.out.name,))
         size, files = self.shard_texts, {}
@@ -256,7 +261,7 @@ class _Table:
         for number in range(count):
             file = folder / f"train-{number:05d}-of-{count:05d}.{self.format}"  # as ``datasets`` names them
             if self.unique:
-                Job.write_whole(file, lambda path: write_rows(path, islice(rows, size), self.format, self.plan.columns))
+                Job.write_whole(file, lambda path: _write_rows(path, islice(rows, size), self.format, self.plan.columns))
             else:
                 shards[number].rename(file)
             files[file.name] = {"texts": min(size, texts - number * size), **digest_file(file)}
@@ -265,6 +270,42 @@ class _Table:
         (folder / _MANIFEST).write_bytes(text.encode("utf-8", "backslashreplace"))
         self.job.finish(folder.name)
         return WrittenTexts(self.out, texts, summary, tuple(files))
+
+
+def _writable(row: Row, format: str) -> Row:
+    """Return a row as it can be read back: parquet has U+FFFD for lone surrogates, which UTF-8 lacks and JSON escapes."""
+    if format == "jsonl":
+        return row
+    return {name: _SURROGATES.sub("\ufffd", value) if isinstance(value, str) else value for name, value in row.items()}
+
+
+def _write_rows(file: Path, rows: Iterable[Row], format: str, columns: Mapping[str, str]) -> None:
+    """Write rows to a file; ``columns`` are the pyarrow types of their values, as in {"text": "string"}."""
+    if format == "jsonl":
+        with file.open("wb") as stream:
+            for row in rows:
+                line = json.dumps(row, ensure_ascii=False, allow_nan=False)
+                stream.write(line.encode("utf-8", "backslashreplace") + b"\n")
+        return
+    import pyarrow as pa  # a tenth of a second
+    from pyarrow import parquet
+
+    schema, rest = pa.schema([(name, pa.type_for_alias(kind)) for name, kind in columns.items()]), iter(rows)
+    with parquet.ParquetWriter(file.absolute(), schema, compression="zstd") as writer:  # of "a:b", a would be a protocol
+        while batch := list(islice(rest, SHARD_TEXTS)):
+            writer.write_table(pa.Table.from_pylist(batch, schema=schema))
+
+
+def read_rows(file: Path) -> Iterator[Row]:
+    """Yield the rows of a shard."""
+    if file.suffix == ".jsonl":
+        with file.open("rb") as stream:
+            yield from map(json.loads, stream)
+        return
+    from pyarrow import parquet
+
+    for batch in parquet.ParquetFile(file.absolute()).iter_batches():
+        yield from batch.to_pylist()
 
 
 def _read_manifest(folder: Path) -> dict[str, Any] | None:
