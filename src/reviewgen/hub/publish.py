@@ -237,15 +237,20 @@ def _select(names: set[str], options: PushOptions) -> set[str]:
     Raises:
         ConfigError: The patterns leave out files of the model.
     """
-    from huggingface_hub.utils import filter_repo_objects
-
     allowed, ignored = options.get("allow_patterns"), options.get("ignore_patterns")
-    kept = {*filter_repo_objects(names, allow_patterns=allowed, ignore_patterns=ignored)}
+    kept = _match(names, allow_patterns=allowed, ignore_patterns=ignored)
     if missing := sorted(names - kept - layout.OPTIONAL_FILES - {layout.CURVE}):
         raise ConfigError(
             f"The patterns leave out {', '.join(missing)}: all files of a model must be published together. Change them."
         )
     return kept
+
+
+def _match(names: Collection[str], **patterns: list[str] | str | None) -> set[str]:
+    """Return the names that the client would upload with these patterns."""
+    from huggingface_hub.utils import filter_repo_objects  # type: ignore[attr-defined]
+
+    return set(filter_repo_objects(names, **patterns))
 
 
 def _plot_curve(bundle: Bundle, folder: Path) -> str | None:
@@ -268,7 +273,6 @@ def _push(folder: Path, kept: set[str], target: HubSource, before: Remote, messa
         HubError: As ``commit``.
     """
     from huggingface_hub import HfApi
-    from huggingface_hub.utils import filter_repo_objects
 
     added = {file.name: file for file in folder.iterdir() if file.name in kept}
     if layout.MANIFEST in added:
@@ -276,7 +280,7 @@ def _push(folder: Path, kept: set[str], target: HubSource, before: Remote, messa
             folder, layout.digest_files(folder, added.keys() & layout.files_of(read_json(folder / layout.CONFIG)))
         )
     patterns = options.get("delete_patterns") or []
-    deleted = {*filter_repo_objects(before.names - {".gitattributes"}, allow_patterns=patterns), *(before.files - {layout.CARD})}
+    deleted = _match(before.names - {".gitattributes"}, allow_patterns=patterns) | (before.files - {layout.CARD})
     api, revision, create_pr = HfApi(token=options.get("token")), target.revision, options.get("create_pr", False)
     with plain_errors(target, FAILED):
         api.create_repo(target.repo_id, private=options.get("private"), exist_ok=True)

@@ -22,6 +22,7 @@ from reviewgen.data import (
     DataConfig,
     Example,
     frame_texts,
+    hash_text,
     open_source,
     read_documents,
     read_texts,
@@ -129,17 +130,17 @@ def evaluate(
         refuse_unknown_options(options, EvaluateOptions, "evaluate")
         models.append(load_saved(model)[0])
         move(models[0], device)
-        return _facts(models[0], source, options)
+        return _facts(models[0], source, options) if processes.world_size > 1 else {}
 
     def work() -> dict[int, Any]:
         loaded, totals = models[0], dict[int, Any]()
-        weights, given = loaded.bundle.weights, (loaded.tokenizer.vocab_size, loaded.bundle.weights.device)
-        trained, conditions = trained_on(loaded.training), loaded.conditions
-        documents = read_documents(source, loaded.tokenizer, trained, conditions=conditions, **options)
+        tokenizer, weights, conditions = loaded.tokenizer, loaded.bundle.weights, loaded.conditions
+        documents = read_documents(source, tokenizer, trained_on(loaded.training), conditions=conditions, **options)
         for number, batch in enumerate(batches(documents)):
             processes.stop_if_interrupted()
             if number % processes.world_size == processes.rank:
-                totals[number] = add_up_documents(weights.model_on_device, batch, *given, len(conditions))
+                facts = (tokenizer.vocab_size, weights.device, len(conditions))
+                totals[number] = add_up_documents(weights.model_on_device, batch, *facts)
         return totals
 
     with all_processes() as processes:
@@ -179,8 +180,10 @@ def judge_texts(
         else:
             require_index(loaded.bundle.index)
         texts: Iterator[Example] = read_texts(source, trained_on(loaded.training), conditions=loaded.conditions, **given)
-        facts = {"judge": kind, **_facts(loaded, source, given), "options": _DEFAULTS | given}
-        texts, done = chain([next(texts)], texts), 0  # before anything is written: the first may be unusable
+        facts, first_text = {"judge": kind, **_facts(loaded, source, given), "options": _DEFAULTS | given}, next(texts)
+        can_resume, texts, done = facts["texts"] is not None, chain([first_text], texts), 0
+        if not can_resume:  # what processes have read is then compared by the first text
+            facts["texts"] = hash_text(first_text[0])
 
         def rows(_: int, first: int, last: int) -> Iterator[Row]:
             """Yield the rows of a shard, after the texts of the shards that other processes write."""
@@ -190,7 +193,6 @@ def judge_texts(
                 yield from judge(loaded, part)
 
         columns = {"text": "string"} | labels | own
-        can_resume = facts["texts"] is not None
         return Plan(columns=columns, facts=facts, stage=stage, rows=rows, summarize=summarize, can_resume=can_resume)
 
     return write_table(plan, out, format, shard_texts, progress)
@@ -198,9 +200,14 @@ def judge_texts(
 
 def _facts(model: ReviewModel, source: Any, options: Mapping[str, Any]) -> dict[str, Any]:
     """Return what decides what is said of the texts of a source, as JSON values by name."""
-    facts = {"model": model.digest, **device_facts(model.device), "source": _name(source)}
-    facts |= {"texts": _identify(source, model.conditions, options), "options": dict(options)}
-    return facts | {"versions": library_versions(model, ())}
+    return {
+        "model": model.digest,
+        **device_facts(model.device),
+        "source": _name(source),
+        "texts": _identify(source, model.conditions, options),
+        "options": dict(options),
+        "versions": library_versions(model, ()),
+    }
 
 
 def _name(source: Any) -> str:
@@ -214,7 +221,7 @@ def _identify(source: Any, conditions: Conditions, options: Mapping[str, Any]) -
     if isinstance(source, str | Path) and is_pipe(Path(source).expanduser()):
         return None
     names = ("text_column", "documents", "max_text_characters", "sql", "subset")
-    config = DataConfig(conditions=conditions.names, **{name: options[name] for name in names if name in options})
+    config = DataConfig(conditions=conditions.names, **{name: options[name] for name in names if options.get(name) is not None})
     with workspace() as folder:
         facts: list[Any] | None = open_source(source, config, folder, allow_missing=True).facts
         return facts

@@ -20,7 +20,7 @@ import numpy as np
 
 from reviewgen.config import MAX_RECORD, MAX_VOCABULARY, check_count, check_text, read_json
 from reviewgen.data import digest_file, first_of_each, hash_text
-from reviewgen.errors import ConfigError, OutputExists, StorageError, did_you_mean, quoted
+from reviewgen.errors import CheckpointError, ConfigError, OutputExists, StorageError, did_you_mean, quoted
 from reviewgen.processes import Processes, all_processes
 from reviewgen.storage import Job, check_output, to_path
 
@@ -230,6 +230,9 @@ class _Table:
             )
         if not self.plan.can_resume:
             raise OutputExists(f"{self.out} already exists. Give another folder, or remove it first.")
+        if self.job.folder.exists():  # a process was killed when it had published the table
+            with suppress(CheckpointError, OutputExists), self.job:
+                self.job.clear()
         return facts, WrittenTexts(self.out, manifest["texts"], manifest["summary"], tuple(manifest["files"]), is_new=False)
 
     def _require_shared(self) -> None:
@@ -241,7 +244,7 @@ class _Table:
     def _finish(self, texts: int, hashes: np.ndarray) -> WrittenTexts:
         """Give the table its name, and return it; ``hashes`` are those of texts that must differ."""
         shards = [self._shard(number) for number in range(math.ceil(texts / self.size))]
-        rows = chain.from_iterable(map(read_rows, shards))
+        rows: Iterator[Row] = chain.from_iterable(map(read_rows, shards))
         if self.plan.summarize is not None:
             summary = self.plan.summarize(list(read_rows(shard)) for shard in shards)
         else:
