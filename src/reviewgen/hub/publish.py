@@ -246,7 +246,7 @@ def _select(names: set[str], options: PushOptions) -> set[str]:
     return kept
 
 
-def _match(names: Collection[str], **patterns: list[str] | str | None) -> set[str]:
+def _match(names: Collection[str], **patterns: Any) -> set[str]:
     """Return the names that the client would upload with these patterns."""
     from huggingface_hub.utils import filter_repo_objects  # type: ignore[attr-defined]
 

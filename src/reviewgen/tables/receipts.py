@@ -229,18 +229,17 @@ def replay(receipt: Mapping[str, Any], model: ReviewModel) -> Replay:
         request = dataclasses.replace(request, offset=given.number)
     first = given.number % config.num_return_sequences if is_search else 0
     text = next(model.generator.generate(request, first, start_late=False)).text
-    differences = []
-    if model.digest != given.model.digest:
-        differences.append(f"The model is a different one: its digest is {model.digest}, not {given.model.digest}.")
-    if model.weight_bits != given.model.bits:
-        differences.append(
-            f"The model has {model.weight_bits}-bit weights; the text was generated with {given.model.bits}-bit weights."
-        )
-    if (here := device_facts(model.device).get("device", "cpu")) != given.model.device:
-        differences.append(f"The device is {here}; the text was generated on {given.model.device}.")
-    for name, value in library_versions(model, request.plugins).items():
-        if (before := given.versions.get(name)) != value:
-            differences.append(f"{name} is {value}; the text was generated with {before}.")
+    here, versions = device_facts(model.device).get("device", "cpu"), library_versions(model, request.plugins)
+    compared = [
+        ("The model is a different one: its digest is {}, not {}.", model.digest, given.model.digest),
+        ("The model has {}-bit weights; the text was generated with {}-bit weights.", model.weight_bits, given.model.bits),
+        ("The device is {}; the text was generated on {}.", here, given.model.device),
+        *(
+            (f"{name} is {{}}; the text was generated with {{}}.", now, given.versions.get(name))
+            for name, now in versions.items()
+        ),
+    ]
+    differences = [sentence.format(now, before) for sentence, now, before in compared if now != before]
     if text != given.text:
         differences.append(_describe_difference(given.text, text))
     return Replay(text, text == given.text, tuple(differences))

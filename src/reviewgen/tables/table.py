@@ -10,7 +10,7 @@ import re
 import secrets
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from itertools import chain, compress, islice
 from pathlib import Path
@@ -111,12 +111,9 @@ def write_table(
         check_count("shard_texts", shard_texts)
         tables.append(_Table(path, kind, shard_texts, make_plan(path), processes, progress))
 
-    with all_processes() as processes:
+    with all_processes() as processes, ExitStack() as locks:
         processes.gather(check, out)
-        try:
-            return tables[0].open() or tables[0].write()
-        finally:
-            tables[0].close()
+        return tables[0].open(locks) or tables[0].write()
 
 
 def _check_target(out: Any, format: str | None) -> tuple[Path, str]:
@@ -148,21 +145,16 @@ class _Table:
         self.facts: dict[str, Any] = json.loads(json.dumps({**plan.facts, **files}))
         self.job = Job(out, {name: value for name, value in self.facts.items() if name != "seed"})
         self.progress = progress if processes.rank == 0 else None
-        self.is_locked, self.unique = False, bool(self.facts.get("unique"))
+        self.unique = bool(self.facts.get("unique"))
         self.size = min(shard_texts, plan.total or shard_texts)  # of a shard, before repeats are left out
 
-    def open(self) -> WrittenTexts | None:
-        """Lock the working folder and resume what is in it; return the table if it is complete already."""
+    def open(self, locks: ExitStack) -> WrittenTexts | None:
+        """Lock the working folder, until ``locks`` end, and resume what is in it; return the table if it is complete already."""
         self.processes.refuse_differences({**self.facts, "out": str(self.out)})
-        self.facts, finished = self.processes.main(self._open, self.out)
+        self.facts, finished = self.processes.main(lambda: self._open(locks), self.out)
         if finished is None:
             self.processes.gather(self._require_shared, self.out)
         return finished
-
-    def close(self) -> None:
-        """Release the lock."""
-        if self.is_locked:
-            self.job.__exit__()
 
     def write(self) -> WrittenTexts:
         """Write shards in rounds; of texts that must differ, until enough do, or about ten times as many are drawn."""
@@ -207,12 +199,11 @@ class _Table:
     def _shard(self, number: int) -> Path:
         return self.job.path(f"shards/texts-{number:05d}.{self.format}")
 
-    def _open(self) -> tuple[dict[str, Any], WrittenTexts | None]:
+    def _open(self, locks: ExitStack) -> tuple[dict[str, Any], WrittenTexts | None]:
         facts, manifest = dict(self.facts), None if self.is_file else _read_manifest(self.out)
         if manifest is None:
             check_output(self.out)
-            self.job.__enter__()
-            self.is_locked = True
+            locks.enter_context(self.job)
             if not self.plan.can_resume:
                 self.job.clear()
             for file in self.job.path("shards").glob("train-*"):  # of a process that was killed while it gave them their names
@@ -301,7 +292,7 @@ def _write_rows(file: Path, rows: Iterable[Row], format: str, columns: Mapping[s
 
 def read_rows(file: Path) -> Iterator[Row]:
     """Yield the rows of a shard."""
-    if file.suffix == ".jsonl":
+    if file.suffix.lower() == ".jsonl":
         with file.open("rb") as stream:
             yield from map(json.loads, stream)
         return
