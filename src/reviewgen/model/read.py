@@ -160,9 +160,9 @@ def _parse_training(folder: Path) -> dict[str, Any]:
     for part, name in _FIGURES:
         check_value(f"{name} in {layout.TRAINING}", (training.get(part) or {}).get(name), _FIGURE)
     for name, facts in (training.get("metrics") or {}).items():
-        check_value(f"{name} in {layout.TRAINING}", facts, dict[str, Any])
+        check_value(f"metrics.{name} in {layout.TRAINING}", facts, dict[str, Any])
         for key, hint in _METRIC.items():
-            check_value(f"{key} of {name} in {layout.TRAINING}", facts[key], hint)
+            check_value(f"metrics.{name}.{key} in {layout.TRAINING}", facts[key], hint)
     return dict(training)
 
 

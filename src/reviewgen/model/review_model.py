@@ -24,7 +24,7 @@ from reviewgen.config import (
 )
 from reviewgen.errors import BundleError, ConfigError, GenerationError, quoted
 from reviewgen.generation import GenerateOptions, Generation, Generator, NextTokens, Pieces, Request, Speller, Walk, make_request
-from reviewgen.generation.generator import require_index
+from reviewgen.generation.generator import choose_batch_size, require_index
 from reviewgen.generation.hooks import make_hooks
 from reviewgen.generation.processors import as_list, make_processors
 from reviewgen.model.layout import Bundle
@@ -526,7 +526,7 @@ class ReviewModel:
             speller=self._speller,
             index=bundle.index,
             score=self._scorer(),
-            batch_size=bundle.weights.batch_size,
+            batch_size=choose_batch_size(self.device),
         )
 
     @cached_property
