@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, Unpack
 
 import numpy as np
+import xxhash
 
 from reviewgen.conditions import Conditions
 from reviewgen.config import EvaluateOptions, check_text, refuse_unknown_options
@@ -29,7 +30,7 @@ from reviewgen.data import (
     trained_on,
     workspace,
 )
-from reviewgen.errors import ConfigError
+from reviewgen.errors import ConfigError, TrainingError
 from reviewgen.evaluation import Evaluation, add_up, add_up_documents, batches, token_losses
 from reviewgen.generation.generator import require_index
 from reviewgen.generation.request import device_facts
@@ -130,23 +131,27 @@ def evaluate(
         refuse_unknown_options(options, EvaluateOptions, "evaluate")
         models.append(load_saved(model)[0])
         move(models[0], device)
-        return _facts(models[0], source, options) if processes.world_size > 1 else {}
+        return _facts(models[0], source, options)
 
-    def work() -> dict[int, Any]:
-        loaded, totals = models[0], dict[int, Any]()
+    def work() -> tuple[dict[int, Any], str]:
+        loaded, totals, digest = models[0], dict[int, Any](), xxhash.xxh3_128()
         tokenizer, weights, conditions = loaded.tokenizer, loaded.bundle.weights, loaded.conditions
         documents = read_documents(source, tokenizer, trained_on(loaded.training), conditions=conditions, **options)
         for number, batch in enumerate(batches(documents)):
             processes.stop_if_interrupted()
+            digest.update(b"".join(ids.tobytes() for ids, _ in batch) + str([length for _, length in batch]).encode())
             if number % processes.world_size == processes.rank:
                 facts = (tokenizer.vocab_size, weights.device, len(conditions))
                 totals[number] = add_up_documents(weights.model_on_device, batch, *facts)
-        return totals
+        return totals, digest.hexdigest()
 
     with all_processes() as processes:
         facts = processes.gather(check, model)
         processes.refuse_differences(facts[processes.rank])
-        totals = {number: each for own in processes.gather(work, _name(source)) for number, each in own.items()}
+        results = processes.gather(work, _name(source))
+        if len({digest for _, digest in results}) > 1:  # as of a pipe, of which each has read a part
+            raise TrainingError("The processes have read different texts. Run the same command everywhere, with the same corpus.")
+        totals = {number: each for own, _ in results for number, each in own.items()}
         return models[0], add_up(totals[number] for number in range(len(totals))).evaluation()
 
 
@@ -180,10 +185,10 @@ def judge_texts(
         else:
             require_index(loaded.bundle.index)
         texts: Iterator[Example] = read_texts(source, trained_on(loaded.training), conditions=loaded.conditions, **given)
-        facts, first_text = {"judge": kind, **_facts(loaded, source, given), "options": _DEFAULTS | given}, next(texts)
-        can_resume, texts, done = facts["texts"] is not None, chain([first_text], texts), 0
-        if not can_resume:  # what processes have read is then compared by the first text
-            facts["texts"] = hash_text(first_text[0])
+        identity, first_text = _identify(source, loaded.conditions, given), next(texts)
+        facts = {"judge": kind, **_facts(loaded, source, _DEFAULTS | given)}
+        facts["texts"] = hash_text(first_text[0]) if identity is None else identity  # which processes compare
+        texts, done = chain([first_text], texts), 0
 
         def rows(_: int, first: int, last: int) -> Iterator[Row]:
             """Yield the rows of a shard, after the texts of the shards that other processes write."""
@@ -193,18 +198,17 @@ def judge_texts(
                 yield from judge(loaded, part)
 
         columns = {"text": "string"} | labels | own
-        return Plan(columns=columns, facts=facts, stage=stage, rows=rows, summarize=summarize, can_resume=can_resume)
+        return Plan(columns=columns, facts=facts, stage=stage, rows=rows, summarize=summarize, can_resume=identity is not None)
 
     return write_table(plan, out, format, shard_texts, progress)
 
 
 def _facts(model: ReviewModel, source: Any, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what decides what is said of the texts of a source, as JSON values by name."""
+    """Return what decides what is said of texts besides the texts, as JSON values by name."""
     return {
         "model": model.digest,
         **device_facts(model.device),
         "source": _name(source),
-        "texts": _identify(source, model.conditions, options),
         "options": dict(options),
         "versions": library_versions(model, ()),
     }
