@@ -36,7 +36,7 @@ from reviewgen.data.store import (
     write_split,
     write_store_file,
 )
-from reviewgen.lexicon import Symbols, WordCounts, count_runs, token_symbols
+from reviewgen.lexicon import Symbols, WordCounts, count_runs, count_runs_in_texts, token_symbols
 from reviewgen.novelty import Index, build_index, write_index
 from reviewgen.protocols import SupportsTrainingInParts, Tokenizer
 from reviewgen.storage import Job
@@ -105,7 +105,7 @@ def _find_example(text: str, decoded: str) -> tuple[str, str]:
 
 
 NOVELTY_FILE, WORDS_FILE = "novelty.safetensors", "words.json"
-_WORD_BYTES = 200_000_000  # of parts, after which no new words are looked for
+_WORD_BYTES, _WORD_TOKENS = 200_000_000, 50_000_000  # of parts, or ids, after which no new words are looked for
 _DROP_PROBABILITY = 0.1  # of a condition of a training text, so that the model also learns to generate without it
 
 
@@ -186,10 +186,10 @@ class _Encoder:
             texts: The number of texts in earlier parts.
             training: The number of training texts in earlier parts.
         """
-        tokenizer, symbols = _load(self.cls, self.folder, self.digest)
+        tokenizer = _load(self.cls, self.folder, self.digest)
         Job.write_whole(shard, lambda folder: self._write(file, folder, tokenizer, training))
         if words is not None:
-            Job.write_whole(words, lambda scratch: _write_words(scratch, _count_words(file, shard, symbols)))
+            Job.write_whole(words, lambda scratch: _write_words(scratch, _count_words(file)))
         wanted = np.zeros(len(read_part(file)), np.bool_)
         wanted[-texts % self.step :: self.step] = True
         return digest_files(shard, shard.parents[1]), count_lost(texts_of([file], wanted), tokenizer, self.step)
@@ -215,29 +215,34 @@ class _Encoder:
 
 
 @functools.lru_cache(1)
-def _load(cls: Any, folder: Path, digest: str) -> tuple[Tokenizer, Symbols | None]:
+def _load(cls: Any, folder: Path, digest: str) -> Tokenizer:
     tokenizer: Tokenizer = cls.load(folder)
-    return tokenizer, token_symbols(tokenizer)
+    return tokenizer
 
 
-def _count_words(file: Path, shard: Path, symbols: Symbols | None) -> WordCounts:
-    """Count what the training texts of a part have between white space, as the tokenizer spells it if it says how."""
-    if symbols is not None:
-        return count_runs(TokenStore(shard, "train").blocks, symbols)
-    counts = WordCounts()
-    for text, _ in examples_of([file], (), 0):
-        counts.add(text)
-    return counts
+def _count_words(file: Path) -> WordCounts:
+    """Count what the training texts of a part have between white space."""
+    return count_runs_in_texts([text for text, _ in examples_of([file], (), 0)])
 
 
 def _write_words(file: Path, counts: WordCounts) -> None:
-    content = {"words": dict(sorted(counts.words.items())), "separators": sorted(counts.separators)}
+    content = {"words": counts.words, "separators": sorted(counts.separators)}
     file.write_text(json.dumps(content), encoding="utf-8", newline="")
 
 
 def _read_words(file: Path) -> WordCounts:
     content = json.loads(file.read_text(encoding="utf-8"))
     return WordCounts(Counter(content["words"]), set(content["separators"]))
+
+
+def _add_up(files: Sequence[Path], train: TokenStore, tokenizer: Tokenizer, lost: LostCharacters) -> WordCounts:
+    """Return the words of the training texts, sorted; of a tokenizer that does not keep all characters, as it spells them."""
+    counts, symbols = WordCounts(), token_symbols(tokenizer) if lost.lost else None
+    for own in map(_read_words, files if symbols is None else ()):
+        counts.words.update(own.words)
+        counts.separators |= own.separators
+    counts = (counts if symbols is None else count_runs(train.head(_WORD_TOKENS).blocks, symbols)).split()
+    return WordCounts(Counter(dict(sorted(counts.words.items()))), counts.separators)
 
 
 def words_of_store(store: StoreFolder, symbols: Symbols | None) -> WordCounts:
@@ -295,13 +300,10 @@ def encode_corpus(
 
     def finish() -> None:
         """Write what is made of all shards: the words, the novelty index and the facts."""
-        counts = WordCounts()
-        for own in map(_read_words, words):
-            counts.words.update(own.words)
-            counts.separators |= own.separators
-        _write_words(store / WORDS_FILE, counts.split())
+        train = TokenStore([store / shard for shard in shards], "train")
+        _write_words(store / WORDS_FILE, _add_up(words, train, tokenizer, lost))
         if index.form != "none":
-            train, belongs_to = TokenStore([store / shard for shard in shards], "train"), index.belongs_to(corpus.fingerprint)
+            belongs_to = index.belongs_to(corpus.fingerprint)
             write_index(index_tokens(train, tokenizer, belongs_to, index.form, index.megabytes), store / NOVELTY_FILE)
         for file in (store / WORDS_FILE, store / NOVELTY_FILE):
             files.update({file.name: digest_file(file)} if file.exists() else {})

@@ -7,7 +7,7 @@ separators.
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import islice
@@ -37,10 +37,10 @@ class WordCounts:
 
     def add(self, text: str, times: int = 1) -> None:
         """Count the words of a text that occurs a number of times."""
-        characters, words = set(text), words_of(text)
+        words = [text] if text.isalpha() else words_of(text)
         for word in words:
             self.words[word] += times
-        self.separators |= characters - set("".join(set(words)).translate(_WITHOUT_APOSTROPHES))
+        self.separators |= set(text) - set("".join(set(words)).translate(_WITHOUT_APOSTROPHES))
 
     def split(self) -> "WordCounts":
         """Return the words in these words, which may be any runs of characters."""
@@ -56,7 +56,8 @@ def words_of(text: str) -> list[str]:
     >>> words_of("Don't say 'no', say na\u00efve.")
     ["Don't", 'say', 'no', 'say', 'naïve']
     """
-    marks = sorted(c for c in set(text) if c in _JOINERS or unicodedata.category(c)[0] == "M")
+    signs = () if text.isascii() else set(text)
+    marks = sorted(c for c in signs if c in _JOINERS or unicodedata.category(c)[0] == "M")
     return _pattern("".join(marks)).findall(text)
 
 
@@ -67,15 +68,23 @@ def count_runs(blocks: Iterable[np.ndarray], symbols: Symbols) -> WordCounts:
         blocks: The token ids of the texts, one after another, each between bos and eos; in blocks of whole texts.
         symbols: The bytes of each token.
     """
-    import pyarrow.compute  # slow to import
-
     runs, parts = WordCounts(), _parts(blocks, symbols)
     while some := list(islice(parts, 64)):
-        runs.separators.update(space for space in _SPACES if any(space in part for part in some))
-        split = pyarrow.compute.utf8_split_whitespace(pyarrow.array(some))  # most of these come again
-        for each in pyarrow.compute.value_counts(pyarrow.compute.list_flatten(split)).to_pylist():
-            runs.words[each["values"]] += each["counts"]
+        counts = count_runs_in_texts(some)  # most of these come again
+        runs.words.update(counts.words)
+        runs.separators |= counts.separators
     return runs
+
+
+def count_runs_in_texts(texts: Sequence[str]) -> WordCounts:
+    """Count the runs of characters that are not white space in texts, each of which ends with a line end."""
+    import pyarrow.compute  # slow to import
+
+    whole = "\n".join([*texts, ""])
+    split = pyarrow.compute.utf8_split_whitespace(pyarrow.array(texts, pyarrow.string()))
+    counts = pyarrow.compute.value_counts(pyarrow.compute.list_flatten(split))
+    pairs = zip(counts.field("values").to_pylist(), counts.field("counts").to_pylist(), strict=True)
+    return WordCounts(Counter(dict(pairs)), {space for space in _SPACES if space in whole})
 
 
 def _parts(blocks: Iterable[np.ndarray], symbols: Symbols) -> Iterator[str]:
