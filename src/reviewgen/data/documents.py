@@ -114,8 +114,8 @@ def open_lines(path: Path, start: int, stop: int) -> io.TextIOWrapper:
         return io.TextIOWrapper(io.BytesIO(file.read(stop - start)), encoding="utf-8")
 
 
-def read_texts(path: Path, documents: str, start: int, stop: int, columns: object = None) -> Iterator[list[str]]:
-    """Yield the texts of a file of UTF-8 between two edges, in lists.
+def read_texts(path: Path, documents: str, start: int, stop: int, columns: object = None) -> Iterator[str]:
+    """Yield the texts of a file of UTF-8 between two edges.
 
     A paragraph ends at a blank line. Sentences are cut within paragraphs where the file has some, and otherwise within lines. In
     a hard-wrapped file, the lines of a paragraph and those of a sentence are joined by a space.
@@ -132,7 +132,7 @@ def read_texts(path: Path, documents: str, start: int, stop: int, columns: objec
         texts: Iterable[str] = [file.read()] if documents == "file" else (line.rstrip("\n") for line in file)
         if documents == "paragraph" or (documents == "sentence" and (found.has_paragraphs or found.is_wrapped)):
             texts = (_join(lines) if found.is_wrapped else "\n".join(lines) for lines in _paragraphs(file))
-        yield from batched(itertools.chain.from_iterable(map(_sentences, texts)) if documents == "sentence" else texts)
+        yield from itertools.chain.from_iterable(map(_sentences, texts)) if documents == "sentence" else texts
 
 
 def _paragraphs(lines: Iterable[str]) -> Iterator[list[str]]:
