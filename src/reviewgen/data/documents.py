@@ -96,7 +96,7 @@ def find_edges(path: Path, size: int, documents: str = "line") -> list[int]:
     """Return bytes that cut a file of UTF-8 into pieces of about ``size`` bytes: at line ends, or else at blank lines."""
     edges, total = [0], path.stat().st_size
     with path.open("rb") as file:
-        while edges[-1] + 2 * size <= total:
+        while documents != "file" and edges[-1] + 2 * size <= total:
             file.seek(edges[-1] + size)
             file.readline()
             while documents != "line" and not file.readline().isspace() and file.tell() < total:

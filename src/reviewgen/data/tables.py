@@ -162,16 +162,13 @@ def _from_columns(value: Mapping[str, Mapping[Any, Any]]) -> list[Any]:
 if TYPE_CHECKING:
     import pyarrow
 
-CsvFormat = tuple[str, Sequence[str], int]
-"""The separator of a csv file, the names of its columns, and the number of lines before them, as of ``sep=;``."""
-
 _SEPARATORS, _SEPARATOR_LINE = ",;\t|", re.compile(r'"?sep=(.)"?[\r\n]*', re.IGNORECASE)
 _CSV_HEAD, _PROBEDROWS = 1 << 20, 10  # characters that the format is looked for in; rows that are compared
 _MAX_FIELD = 1 << 29  # characters
 
 
-def find_format(path: Path) -> CsvFormat | None:
-    """Return the format of a csv file, from its head; None if it has no rows.
+def _find_format(path: Path) -> tuple[str, list[str], int]:
+    """Return the separator of a csv file, the names of its columns, and the number of lines before them, as of ``sep=;``.
 
     The separator is the one that is most frequent in the header outside quotes; in a tsv file a tab, unless it has none. Columns
     get names that are distinct and not empty.
@@ -179,10 +176,8 @@ def find_format(path: Path) -> CsvFormat | None:
     csv.field_size_limit(_MAX_FIELD)
     with path.open(encoding="utf-8", newline="") as stream:
         lines = io.StringIO(stream.read(_CSV_HEAD), newline="").readlines()
-    if all(line.isspace() for line in lines):
-        return None
-    skipped = next(number for number, line in enumerate(lines) if line.strip("\r\n"))
-    if given := _SEPARATOR_LINE.fullmatch(lines[skipped]):
+    skipped = next((number for number, line in enumerate(lines) if line.strip("\r\n")), len(lines))
+    if given := _SEPARATOR_LINE.fullmatch("".join(lines[skipped : skipped + 1])):
         skipped += 1
     lines = lines[skipped:]
     bare = re.sub(r'"[^"]*"', "q", "".join(lines)).splitlines()
@@ -196,10 +191,10 @@ def find_format(path: Path) -> CsvFormat | None:
     for number, column in enumerate(next(csv.reader(lines, delimiter=separator), ()), 1):
         name = " ".join(column.split("\n")) or f"column {number}"
         names.append(name if name not in names else f"{name} ({number})")
-    return (separator, names, skipped) if names else None
+    return separator, names, skipped
 
 
-def read_csv(path: Path, name: str, found: CsvFormat, columns: Sequence[str] | None = None) -> Iterator[dict[str, str]]:
+def read_csv(path: Path, name: str, columns: Sequence[str] | None = None) -> Iterator[dict[str, str]]:
     """Yield the rows of a csv file of UTF-8; all values are strings.
 
     Characters after a closing quote are accepted within a line, as in ``"He said "no" twice"``.
@@ -208,7 +203,7 @@ def read_csv(path: Path, name: str, found: CsvFormat, columns: Sequence[str] | N
         DataError: A row has more or fewer fields than the header, or a quote is never closed, or closed within a text: rows would
             be read as one text, or texts without their quotes.
     """
-    separator, names, skipped = found
+    separator, names, skipped = _find_format(path)
     wanted = [(column, names.index(column)) for column in needed_columns(names, columns)]
     lines, number = list[str](), 0  # of the row
     csv.field_size_limit(_MAX_FIELD)
@@ -273,7 +268,7 @@ def needed_columns(names: Sequence[str], columns: Sequence[str] | None) -> list[
     return [name for name in names if wanted is None or name in wanted]
 
 
-def read_arrow(path: Path, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
+def read_arrow(path: Path, name: str, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
     """Yield the rows of an Arrow file, of either format."""
     return records_of(_arrow_batches(path), columns)
 
@@ -309,7 +304,7 @@ def read_schema(path: Path, kind: str) -> "pyarrow.Schema | None":
     return next((batch.schema for batch in _arrow_batches(path)), None) if kind == "arrow" else None
 
 
-def read_sqlite(path: Path, sql: str | None, columns: object = None) -> Iterator[dict[str, Any]]:
+def read_sqlite(sql: str | None, path: Path, name: str, columns: object = None) -> Iterator[dict[str, Any]]:
     """Yield the rows of a query of a SQLite database, or of its only table.
 
     Raises:
