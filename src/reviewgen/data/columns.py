@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from numbers import Real
 from typing import Annotated, Any, Literal, TypeAlias
 
+from reviewgen.conditions import finite_number
 from reviewgen.config import Bound, check, to_dict
 from reviewgen.errors import ConfigError, DataError, did_you_mean, quoted
 
@@ -21,7 +22,7 @@ Example: TypeAlias = tuple[str, Sequence[str | float | None]]
 
 _PREVIEW = 1000  # characters
 _USUAL_NAMES = "text review review_text reviewtext content body review_body comment caption description"
-USUAL_NAMES = _USUAL_NAMES.split()
+USUAL_NAMES = frozenset(_USUAL_NAMES.split())
 _CODE = re.compile(r"[!-~]*[\d_/@\\:=#][!-~]*|[!-~]*\w\.\w[!-~]*")  # an id, a date, a URL, a path, an address
 _WORD = re.compile(r"[^\W\d_]+")
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -208,9 +209,8 @@ def _guess_text_column(name: str, columns: list[str], records: list[Any]) -> str
     seeming = {column: sum(len(value) for value in values[column] if _is_text(value.strip())) for column in columns}
     textual = [column for column in columns if lengths[column] and 3 * seeming[column] >= lengths[column]]
     usual = {column.lower(): column for column in reversed(textual or [column for column in columns if lengths[column]])}
-    for word in USUAL_NAMES:
-        if word in usual:
-            return usual[word]
+    if words := [word for word in _USUAL_NAMES.split() if word in usual]:
+        return usual[words[0]]
     if not textual:
         raise DataError(
             f"{name} has no column of text; its columns are: {', '.join(columns)}. If one of them is the text, name it with "
@@ -250,7 +250,4 @@ def _as_condition(value: Any, number: int, condition: str, name: str) -> str | f
     if not isinstance(value, Real):
         place = f"Value {number:,} of column {quoted(condition)} of {name}"
         raise DataError(f"{place} is of type {type(value).__name__}, neither a string nor a number.")
-    try:
-        return float(value) if math.isfinite(value) else None
-    except OverflowError:  # an integer too large for a float
-        return None
+    return finite_number(value)

@@ -27,7 +27,7 @@ from typing import IO, Any
 
 import xxhash
 
-from reviewgen.errors import DataError, ReviewgenError, first_line, storage_errors
+from reviewgen.errors import DataError, ReviewgenError, first_line, shortened, storage_errors
 from reviewgen.names import parse_hub_id
 from reviewgen.registry import list_plugins
 from reviewgen.storage import open_input
@@ -173,15 +173,15 @@ def find_files(pattern: str | Path) -> list[Path]:
     Raises:
         DataError: No such file exists.
     """
-    shown = str(pattern) if len(str(pattern)) <= 60 else f"{str(pattern)[:57]}..."
     if not str(pattern).strip():
         raise DataError("The source is an empty string. Name a file, a glob, a Hub dataset (owner/name) or 'reviews'.")
     try:
         path = Path(pattern).expanduser()
         is_folder, exists = path.is_dir(), path.exists()
     except RuntimeError:
-        raise DataError(f"{shown} starts with the home folder of a user who does not exist on this machine.") from None
+        raise DataError(f"{pattern} starts with the home folder of a user who does not exist on this machine.") from None
     except OSError as error:  # the name is too long, as for a text; a folder may not be searched
+        shown = shortened(str(pattern), 60)
         raise DataError(f"{shown} cannot be read as a file: {error.strerror}. To train on texts, pass a list of them.") from None
     if (path / "store.json").is_file():
         raise DataError(f"{pattern} is a token store, which train, sweep and tune read. Give the reviews themselves here.")

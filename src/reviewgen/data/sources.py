@@ -21,16 +21,13 @@ from reviewgen.data.columns import DataConfig, Example, SourceInfo, choose_colum
 from reviewgen.data.documents import ROWS, file_layout, find_edges, read_texts
 from reviewgen.data.files import KINDS, PlainFile, fetch_files, find_files, is_text, is_url, make_plain, name_encodings
 from reviewgen.data.tables import (
+    READERS,
     is_json_lines,
     needed_columns,
     note_sheets,
-    read_arrow,
-    read_csv,
-    read_json,
     read_json_lines,
     read_parquet,
     read_schema,
-    read_sqlite,
     records_of,
     row_groups,
 )
@@ -278,8 +275,9 @@ def _find_units(file: PlainFile, config: DataConfig, size: int) -> list[Unit]:
     if file.kind == "parquet":
         groups = enumerate(row_groups(path))
         return [_unit(partial(read_parquet, path, group), name, own, is_shared=own >= 4 * size) for group, own in groups]
-    readers = {"csv": read_csv, "json": read_json, "arrow": read_arrow, "sqlite": partial(read_sqlite, config.sql)}
-    read = partial(readers.get(file.kind) or partial(_read_with, find_reader(file.kind)), path, name)
+    read = partial(READERS.get(file.kind) or partial(_read_with, find_reader(file.kind)), path, name)
+    if file.kind == "sqlite":
+        read = partial(read, sql=config.sql)
     return [_unit(read, name, total, is_shared=total >= 2 * size)]
 
 

@@ -17,7 +17,7 @@ import itertools
 import json
 import re
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -112,14 +112,17 @@ def _find_records(values: list[Any], name: str) -> list[Any]:
     """Return the records of the values of a file.
 
     Raises:
-        DataError: There are several lists of records, or columns of several lengths.
+        DataError: There are several lists of records, or a row has too many values or too few.
     """
     if len(values) != 1 or not isinstance(values[0], Mapping):
         return values
-    value = values[0]
-    inner = list(value.values())
+    value, inner = values[0], list(values[0].values())
     if isinstance(value.get("columns"), list) and isinstance(value.get("data"), list):
-        return [_row(value["columns"], row, name) for row in value["data"]]
+        for row in value["data"]:
+            if len(row) != len(value["columns"]):
+                counts = f"a row has {len(row)} values, and there are {len(value['columns'])} columns"
+                raise DataError(f"{name} cannot be read: {counts}: {row!r:.60}.")
+        return [dict(zip(value["columns"], row, strict=True)) for row in value["data"]]
     if any(isinstance(each, str) for each in inner):
         is_record = any(str(key).lower() in USUAL_NAMES for key in value) or not all(isinstance(each, str) for each in inner)
         return values if is_record or len(inner) < 3 else inner
@@ -135,28 +138,13 @@ def _find_records(values: list[Any], name: str) -> list[Any]:
         return next(iter(lists.values()))
     if len(inner) == 1 and isinstance(inner[0], Mapping) and any(isinstance(each, list | Mapping) for each in inner[0].values()):
         return _find_records(inner, name)  # as {"data": {"reviews": [...]}}
-    if inner and all(isinstance(each, Mapping) for each in inner):
-        return _from_columns(value) if _are_columns(value) else inner
-    return values
-
-
-def _row(columns: Sequence[str], row: Sequence[Any], name: str) -> dict[str, Any]:
-    if len(columns) != len(row):
-        raise DataError(f"{name} cannot be read: a row has {len(row)} values, and there are {len(columns)} columns: {row!r:.60}.")
-    return dict(zip(columns, row, strict=True))
-
-
-def _are_columns(value: Mapping[str, Mapping[str, Any]]) -> bool:
-    """Return whether a mapping of mappings has columns, as pandas writes them, rather than objects by their ids."""
-    keys = {str(key).lower() for each in value.values() for key in each}
-    if all(key.isdecimal() for key in keys) or keys.intersection(USUAL_NAMES):
-        return not keys.intersection(USUAL_NAMES)
-    return any(str(key).lower() in USUAL_NAMES for key in value)
-
-
-def _from_columns(value: Mapping[str, Mapping[Any, Any]]) -> list[Any]:
-    keys = dict.fromkeys(itertools.chain.from_iterable(value.values()))
-    return [{column: cells.get(key) for column, cells in value.items()} for key in keys]
+    if not inner or not all(isinstance(each, Mapping) for each in inner):
+        return values
+    keys = dict.fromkeys(itertools.chain.from_iterable(inner))
+    inside, outside = ([str(key).lower() for key in each] for each in (keys, value))
+    if not USUAL_NAMES.isdisjoint(inside) or not (all(map(str.isdecimal, inside)) or not USUAL_NAMES.isdisjoint(outside)):
+        return inner  # objects by their ids
+    return [{column: cells.get(key) for column, cells in value.items()} for key in keys]  # columns, as pandas writes them
 
 
 if TYPE_CHECKING:
@@ -304,7 +292,7 @@ def read_schema(path: Path, kind: str) -> "pyarrow.Schema | None":
     return next((batch.schema for batch in _arrow_batches(path)), None) if kind == "arrow" else None
 
 
-def read_sqlite(sql: str | None, path: Path, name: str, columns: object = None) -> Iterator[dict[str, Any]]:
+def read_sqlite(path: Path, name: str, columns: object = None, *, sql: str | None = None) -> Iterator[dict[str, Any]]:
     """Yield the rows of a query of a SQLite database, or of its only table.
 
     Raises:
@@ -326,6 +314,15 @@ def read_sqlite(sql: str | None, path: Path, name: str, columns: object = None) 
                 yield dict(zip(names, row, strict=True))
         except sqlite3.Error as error:
             raise ConfigError(f"The query {quoted(sql)} of {path} fails: {error}. Its tables: {', '.join(tables)}.") from None
+
+
+READERS: Mapping[str, Callable[..., Iterator[Any]]] = {
+    "csv": read_csv,
+    "json": read_json,
+    "arrow": read_arrow,
+    "sqlite": read_sqlite,
+}
+"""The readers of the files that are one unit, by format."""
 
 
 def read_spreadsheet(path: str) -> Iterator[list[dict[str, Any]]]:
