@@ -60,12 +60,14 @@ class Layout:
     has_paragraphs: bool
 
 
-def text_layout(text: str) -> Layout:
-    """Return the layout of a text, from its first characters.
+def file_layout(path: Path) -> Layout:
+    """Return the layout of a file of UTF-8, from its first characters.
 
     A line counts as full if the first word of the next line would not have fitted.
     """
-    paragraphs = list(_paragraphs(io.StringIO(text)))
+    with path.open(encoding="utf-8") as file:
+        head = file.read(_HEAD)
+    paragraphs = list(_paragraphs(io.StringIO(head if len(head) < _HEAD else head[: head.rfind("\n") + 1])))
     pairs = [pair for lines in paragraphs for pair in itertools.pairwise(lines)]
     has_paragraphs = sum(len(lines) > 1 for lines in paragraphs) > 1
     if len(paragraphs) < _MIN_PARAGRAPHS or len(pairs) < _MIN_LINES:
@@ -76,13 +78,6 @@ def text_layout(text: str) -> Layout:
     unpunctuated = sum(_SENTENCE_END.search(line) is None for line, _ in pairs)
     is_wrapped = width in _WIDTHS and full >= _FULL * len(pairs) and unpunctuated >= _UNPUNCTUATED * len(pairs)
     return Layout(is_wrapped, has_paragraphs)
-
-
-def file_layout(path: Path) -> Layout:
-    """Return the layout of a file of UTF-8."""
-    with path.open(encoding="utf-8") as file:
-        head = file.read(_HEAD)
-    return text_layout(head if len(head) < _HEAD else head[: head.rfind("\n") + 1])
 
 
 def batched(records: Iterable[T], size: int = ROWS) -> Iterator[list[T]]:

@@ -134,13 +134,8 @@ class TokenizerChoice:
     def facts(self) -> dict[str, Any]:
         """Return what identifies it, as JSON values."""
         trained = None if self.trained is None else digest_tokenizer(self.trained)
-        return {
-            "name": self.name,
-            "package": self.package,
-            "version": self.version,
-            "settings": to_dict(self.config),
-            "trained": trained,
-        }
+        plugin = {name: getattr(self, name) for name in ("name", "package", "version")}
+        return {**plugin, "settings": to_dict(self.config), "trained": trained}
 
 
 @dataclass(frozen=True)

@@ -194,7 +194,6 @@ def read_csv(path: Path, name: str, columns: Sequence[str] | None = None) -> Ite
     separator, names, skipped = _find_format(path)
     wanted = [(column, names.index(column)) for column in needed_columns(names, columns)]
     lines, number = list[str](), 0  # of the row
-    csv.field_size_limit(_MAX_FIELD)
     with path.open(encoding="utf-8", newline="") as stream:
         kept = (lines.append(line) or line for line in itertools.islice(stream, skipped, None))  # type: ignore[func-returns-value]
         rows = csv.reader(kept, delimiter=separator, strict=True)
