@@ -23,6 +23,7 @@ from reviewgen.conditions import Conditions, fit_conditions
 from reviewgen.config import to_dict
 from reviewgen.data.cache import digest_tokenizer
 from reviewgen.data.corpus import Corpus, require_splits
+from reviewgen.data.documents import batched
 from reviewgen.data.parts import Work, examples_of, read_part, size_of, texts_of
 from reviewgen.data.sources import SPLITS
 from reviewgen.data.store import (
@@ -36,7 +37,7 @@ from reviewgen.data.store import (
     write_split,
     write_store_file,
 )
-from reviewgen.lexicon import Symbols, WordCounts, count_runs, count_runs_in_texts, token_symbols
+from reviewgen.lexicon import WordCounts, count_runs, decode_texts
 from reviewgen.novelty import Index, build_index, write_index
 from reviewgen.protocols import SupportsTrainingInParts, Tokenizer
 from reviewgen.storage import Job
@@ -184,7 +185,7 @@ class _Encoder:
         tokenizer = _load(self.cls, self.folder, self.digest)
         Job.write_whole(shard, lambda folder: self._write(file, folder, tokenizer, training))
         if words is not None:
-            Job.write_whole(words, lambda scratch: _write_words(scratch, _count_words(file)))
+            Job.write_whole(words, lambda scratch: _write_words(scratch, count_runs(_training_texts(file))))
         wanted = np.zeros(len(read_part(file)), np.bool_)
         wanted[-texts % self.step :: self.step] = True
         return digest_files(shard, shard.parents[1]), count_lost(texts_of([file], wanted), tokenizer, self.step)
@@ -215,11 +216,6 @@ def _load(cls: Any, folder: Path, digest: str) -> Tokenizer:
     return tokenizer
 
 
-def _count_words(file: Path) -> WordCounts:
-    """Count what the training texts of a part have between white space."""
-    return count_runs_in_texts([text for text, _ in examples_of([file], (), 0)])
-
-
 def _write_words(file: Path, counts: WordCounts) -> None:
     content = {"words": counts.words, "separators": sorted(counts.separators)}
     file.write_text(json.dumps(content), encoding="utf-8", newline="")
@@ -230,21 +226,18 @@ def _read_words(file: Path) -> WordCounts:
     return WordCounts(Counter(content["words"]), set(content["separators"]))
 
 
-def _add_up(files: Sequence[Path], train: TokenStore, tokenizer: Tokenizer, lost: LostCharacters) -> WordCounts:
-    """Return the words of the training texts, sorted; of a tokenizer that does not keep all characters, as it spells them."""
-    counts, symbols = WordCounts(), token_symbols(tokenizer) if lost.lost else None
-    for own in map(_read_words, files if symbols is None else ()):
-        counts.words.update(own.words)
-        counts.separators |= own.separators
-    counts = (counts if symbols is None else count_runs(train.head(_WORD_TOKENS).blocks, symbols)).split()
-    return WordCounts(Counter(dict(sorted(counts.words.items()))), counts.separators)
-
-
-def words_of_store(store: StoreFolder, symbols: Symbols | None) -> WordCounts:
+def words_of_store(store: StoreFolder, tokenizer: Tokenizer) -> WordCounts:
     """Return the words of a store; those of a store of before, without them, are counted in its ids."""
-    if (file := store.folder / WORDS_FILE).is_file():
-        return _read_words(file)
-    return WordCounts() if symbols is None else count_runs(store.splits()["train"].blocks, symbols).split()
+    file = store.folder / WORDS_FILE
+    return _read_words(file) if file.is_file() else _decoded_words(store.splits()["train"], tokenizer)
+
+
+def _decoded_words(train: TokenStore, tokenizer: Tokenizer) -> WordCounts:
+    """Return the words of texts as their tokenizer spells them."""
+    runs = WordCounts()
+    for texts in batched(decode_texts(train.head(_WORD_TOKENS).blocks, tokenizer)):
+        runs.update(count_runs(texts))
+    return runs.split()
 
 
 def encode_corpus(
@@ -296,7 +289,12 @@ def encode_corpus(
     def finish() -> None:
         """Write what is made of all shards: the words, the novelty index and the facts."""
         train = TokenStore([store / shard for shard in shards], "train")
-        _write_words(store / WORDS_FILE, _add_up(words, train, tokenizer, lost))
+        runs = WordCounts()
+        for own in map(_read_words, words):
+            runs.update(own)
+        counts = _decoded_words(train, tokenizer) if lost.lost else runs.split()
+        counts.words = Counter(dict(sorted(counts.words.items())))
+        _write_words(store / WORDS_FILE, counts)
         if index.form != "none":
             belongs_to = index.belongs_to(corpus.fingerprint)
             write_index(index_tokens(train, tokenizer, belongs_to, index.form, index.megabytes), store / NOVELTY_FILE)
@@ -332,8 +330,11 @@ def _train(corpus: Corpus, choice: TokenizerChoice, work: Work, size: int) -> No
 
 
 def _train_part(cls: Any, config: Any, file: Path, target: Path) -> None:
-    texts = (text for text, _ in examples_of([file], (), 0))
-    Job.write_whole(target, lambda folder: _save(cls.train(texts, config), folder))
+    Job.write_whole(target, lambda folder: _save(cls.train(_training_texts(file), config), folder))
+
+
+def _training_texts(file: Path) -> list[str]:
+    return [text for text, _ in examples_of([file], (), 0)]
 
 
 def _save(tokenizer: Any, folder: Path) -> None:

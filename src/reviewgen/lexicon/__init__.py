@@ -17,7 +17,7 @@ from reviewgen.lexicon.files import read_lexicon, write_lexicon
 from reviewgen.lexicon.lexicon import Lexicon, build_lexicon
 from reviewgen.lexicon.spelling import make_spelling
 from reviewgen.lexicon.symbols import Symbols, token_symbols
-from reviewgen.lexicon.words import WordCounts, count_runs, count_runs_in_texts, words_of
+from reviewgen.lexicon.words import WordCounts, count_runs, words_of
 
 __all__ = [
     "Automaton",
@@ -26,7 +26,6 @@ __all__ = [
     "WordCounts",
     "build_lexicon",
     "count_runs",
-    "count_runs_in_texts",
     "decode_texts",
     "make_spelling",
     "minimal_automaton",
