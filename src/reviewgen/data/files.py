@@ -325,7 +325,7 @@ def _look(path: Path) -> tuple[str, str | None, bool]:
     digest, decoder, has_nul = xxhash.xxh3_128(), codecs.getincrementaldecoder("utf-8")(), False
     with path.open("rb") as stream:
         head = stream.read(4)
-        encoding = next((name for bom, name in BOMS if head.startswith(bom)), "utf-8")
+        encoding: str | None = next((name for bom, name in BOMS if head.startswith(bom)), "utf-8")
         stream.seek(0)
         while chunk := stream.read(_CHUNK):
             digest.update(chunk)
