@@ -4,12 +4,10 @@ import sys
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
-
-from reviewgen.cli.console import note, notes, resumable, show, working
-from reviewgen.cli.options import AsJson, Preset, Source, Trained, parse_data, start, takes
+from reviewgen.cli.console import Result, note, notes, resumable, working
+from reviewgen.cli.options import parse_data, start, takes
 from reviewgen.config.options import Corpus, Training
 from reviewgen.errors import AlreadyTrained, ConfigError, counted
 from reviewgen.interrupts import INTERRUPTED, uninterrupted
@@ -25,17 +23,18 @@ _SAMPLE_CHARACTERS = 160  # of the generated text that is shown at an evaluation
 
 @takes(Corpus, Training)
 def train(
-    data: Source,
-    out: Annotated[Path, typer.Option("--out", help="The folder to save the model in; it must not exist.")],
-    preset: Preset = None,
-    trained: Trained = None,
+    preset: str | None = None,
+    *,
+    data: list[str],
+    out: Path,
+    trained: str | None = None,
     settings: list[str] | None = None,
-    as_json: AsJson = False,
     **options: Any,
-) -> None:
+) -> Result:
     """Train a model on a corpus of reviews and save it as a folder.
 
     Args:
+        out: The folder to save the model in; it must not exist.
         settings: A setting that differs from the preset's: model.hidden_size=256. `reviewgen settings PRESET` lists all
             settings.
     """
@@ -57,18 +56,14 @@ def train(
     try:
         _prepare(run)
     except AlreadyTrained as finished:  # a job that was restarted has nothing left to do
-        note(str(finished))
-        if not notes.quiet:
-            from reviewgen.api import load
+        from reviewgen.api import load
 
-            facts = load(out).training
-            show(facts | (facts["held_out"] or {}) | {"out": str(out)}, as_json)
-        return
-    model = _train(run)
-    if not notes.quiet:
-        show(model.training | (run.held_out or {}) | {"out": str(out)}, as_json, *_describe(run, model.training, out))
-    has_lost = model.training["stopped"] == StopReason.PROCESS_ENDED.value
-    sys.exit(INTERRUPTED if run.is_interrupted else int(has_lost))
+        note(str(finished))
+        facts = load(out).training
+        return Result(facts | (facts["held_out"] or {}) | {"out": str(out)})
+    facts = _train(run).training
+    status = INTERRUPTED if run.is_interrupted else int(facts["stopped"] == StopReason.PROCESS_ENDED.value)
+    return Result(facts | (run.held_out or {}) | {"out": str(out)}, _describe(run, facts, out), status)
 
 
 def _prepare(run: "TrainingRun") -> None:
@@ -179,16 +174,19 @@ def _describe(run: "TrainingRun", facts: dict[str, Any], out: Path) -> Iterator[
 @takes(Corpus)
 def prepare(
     data: list[str],
-    preset: Annotated[str, typer.Option("--preset", help="The preset whose tokenizer is trained, as in lstm-word.")],
-    out: Annotated[str, typer.Option("--out", help="The folder of the store, or a URL; it must not exist.")],
+    *,
+    preset: str,
+    out: str,
     settings: list[str] | None = None,
-    as_json: AsJson = False,
+    as_json: bool = False,
     **options: Any,
-) -> None:
+) -> Result:
     """Prepare a corpus once, as a token store that trainings start from; under accelerate launch, in several processes.
 
     Args:
         data: The reviews, as for `train --data`.
+        preset: The preset whose tokenizer is trained, as in lstm-word.
+        out: The folder of the store, or a URL; it must not exist.
         settings: A tokenizer setting that differs from the preset's: tokenizer.vocab_size=4000.
     """
     from reviewgen.config import parse_settings
@@ -203,16 +201,14 @@ def prepare(
 
         tokenizer = groups["tokenizer"]
         store = prepare_tokens(parse_data(data), preset, out, lambda step: say(f"{step} ..."), tokenizer=tokenizer, **options)
-    if notes.quiet:
-        return
     is_here = store.folder.exists()  # one that was complete already may be at its URL only
     tokens = {split: tokens.tokens for split, tokens in store.splits().items()} if is_here else None
     lines = [f"Saved in {out}"]
     if tokens is not None:
         lines.insert(0, f"Tokens: {tokens['train']:,} to train on, in {counted(len(store.content['shards']), 'shard')}.")
-    if not as_json:
+    if not (as_json or notes.quiet):
         conditions = Conditions.from_json(store.facts["conditions"]) if store.facts["conditions"] else Conditions()
         lines.insert(0, _show_corpus(ReadCorpus.from_json(store.facts["corpus"]), conditions.describe()))
         for line in store.facts["notes"]:
             note(line)
-    show({"out": out, "tokens": tokens, **store.facts}, as_json, *lines)
+    return Result({"out": out, "tokens": tokens, **store.facts}, lines)
