@@ -14,7 +14,7 @@ from reviewgen.cli.options import takes
 from reviewgen.config import VOCABULARY_FIELDS, Preset, TrainingConfig
 from reviewgen.config.descriptions import describe_settings
 from reviewgen.errors import ConfigError
-from reviewgen.registry import describe_weights, find_model, find_preset, find_stepper, find_tokenizer, name_of
+from reviewgen.registry import describe_weights, find_model, find_preset, find_stepper, find_tokenizer
 from reviewgen.registry import plugins as registry
 from reviewgen.version import __version__
 
@@ -42,7 +42,7 @@ def list_plugins() -> Result:
     for kind in _KINDS:
         facts[f"{kind.replace(' ', '_')}s"] = own = []
         for plugin in registry.list_plugins(kind):
-            known = describe_weights(name_of("preset", plugin.name, plugin.package)) if kind == "preset" else None
+            known = describe_weights(plugin.name) if kind == "preset" and plugin.problem is None else None
             own.append(asdict(plugin) | ({"weights": known and asdict(known)} if kind == "preset" else {}))
             size = f"{known.megabytes:.1f} MB" if known and known.megabytes is not None else ""
             bits = f"{known.bits_per_character:.3f}" if known and known.bits_per_character is not None else ""

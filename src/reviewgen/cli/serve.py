@@ -16,7 +16,7 @@ import typer
 from reviewgen.cli.console import note, show, working
 from reviewgen.cli.options import declared, takes
 from reviewgen.errors import ConfigError, ReviewgenError, quoted
-from reviewgen.registry import describe_weights, list_presets, name_of
+from reviewgen.registry import describe_weights, list_presets
 from reviewgen.serving.limits import Limits
 
 if TYPE_CHECKING:
@@ -184,7 +184,7 @@ def _installed() -> list[str]:
     Raises:
         ConfigError: There are none.
     """
-    names = [name_of("preset", plugin.name, plugin.package) for plugin in list_presets()]
+    names = {plugin.name for plugin in list_presets() if plugin.problem is None}
     named = sorted((name for name in names if describe_weights(name) is not None), key=lambda name: (name != _FIRST, name))
     if not named:
         raise ConfigError("No trained weights are installed: name a model, as in `reviewgen demo ./my-model`.")

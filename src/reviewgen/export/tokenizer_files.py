@@ -12,7 +12,7 @@ from reviewgen.export.folders import write_json, write_text
 from reviewgen.model import Bundle
 from reviewgen.model.write import save_tokenizer
 from reviewgen.protocols import SupportsTokenizerJson
-from reviewgen.registry import find_web_tokenizer, name_of
+from reviewgen.registry import find_web_tokenizer
 from reviewgen.storage import temporary_folder
 
 MODULE = "tokenizer.mjs"
@@ -32,8 +32,7 @@ def write_tokenizer(bundle: Bundle, folder: Path) -> bool:
 
 def find_script(bundle: Bundle) -> Path | None:
     """Return the JavaScript file of the tokenizer; None if its package has none."""
-    plugin = bundle.tokenizer_plugin
-    return find_web_tokenizer(name_of("tokenizer", plugin.name, plugin.package))
+    return find_web_tokenizer(bundle.tokenizer_plugin)
 
 
 def write_pretrained_tokenizer(bundle: Bundle, folder: Path) -> None:

@@ -47,7 +47,7 @@ class Plugin:
 
     Attributes:
         kind: One of ``GROUPS``; "package" for a package whose metadata cannot be read.
-        name: The name that users type, without a distribution.
+        name: The name that users type.
         package: The distribution that provides it; "(this process)" if it was registered.
         version: The version of the distribution.
         problem: Why the name does not lead to it, or why it cannot be used; None if no problem is known.
@@ -68,7 +68,7 @@ class InstalledPoint(NamedTuple):
     Attributes:
         plugin: Its description.
         point: Its entry point; None if it was registered.
-        fault: Why it cannot be used even if its distribution is named; None if no reason is known.
+        fault: Why it cannot be used, whatever else is installed; None if no reason is known.
     """
 
     plugin: Plugin
@@ -98,7 +98,7 @@ def find_name_fault(kind: str, name: str) -> str | None:
         return None if is_valid else "its name must have the letters a to z and digits only, a letter first"
     if kind in ("preset", "weights"):
         try:
-            is_valid = ":" not in name and bool(parse_preset(name))
+            is_valid = bool(parse_preset(name))
         except SourceError:
             is_valid = False
         return None if is_valid else "its name must be of the form <model>-<tokenizer>[-<size>], in lower case"
@@ -221,20 +221,12 @@ def _describe_all(points: Iterable[InstalledPoint]) -> list[InstalledPoint]:
     first = ordered[0].plugin
     if len(ordered) == 1:
         return ordered
-    if is_same_package(first.package, OWN):
-        return [
-            ordered[0],
-            *(_add_problem(found, f"the name is reserved for the {first.kind} of {OWN}") for found in ordered[1:]),
-        ]
+    is_reserved = is_same_package(first.package, OWN)
     packages = " and ".join(found.plugin.package for found in ordered)
-    return [_add_problem(found, f"{packages} have this name") for found in ordered]
-
-
-def _add_problem(found: InstalledPoint, problem: str) -> InstalledPoint:
-    plugin = found.plugin
-    return found._replace(
-        plugin=replace(plugin, problem=found.fault or f"{problem}: write {plugin.package}:{plugin.name}"),
-    )
+    problem = f"the name is reserved for the {first.kind} of {OWN}" if is_reserved else f"{packages} have this name"
+    others = ordered[1:] if is_reserved else ordered
+    named = [found._replace(plugin=replace(found.plugin, problem=found.fault or problem)) for found in others]
+    return [*ordered[: len(ordered) - len(others)], *named]
 
 
 def _normalize(package: str) -> str:
