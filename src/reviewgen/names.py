@@ -95,8 +95,8 @@ def parse_preset(name: str, presets: Collection[str] = ()) -> PresetName:
     """
     match = _PRESET.fullmatch(name)
     if match is None:
-        hint = f" {_suggest(name, presets)}" if presets else ""
-        raise SourceError(f"{_shorten(name)} is not a preset name. Write <model>-<tokenizer> in lower case, as in lstm-word.{hint}")
+        form = "Write <model>-<tokenizer> in lower case, as in lstm-word." + (f" {_suggest(name, presets)}" if presets else "")
+        raise SourceError(f"{_shorten(name)} is not a preset name. {form}")
     return PresetName(**match.groupdict())
 
 

@@ -14,7 +14,7 @@ from reviewgen.explanation.results import CountedToken, Gate, ModelExplanation, 
 
 _WIDE = 120  # columns from which on formulas have a column of their own
 _BAR = 8  # characters of a bar for 1
-_MAX_WINDOW = 28  # characters of a window
+_MAX_BEFORE, _MAX_BEFORE_NARROW = 28, 12  # characters of what stands before a token; in a narrow terminal
 
 
 def render(explanation: Explanation, tokens: int) -> Iterator[RenderableType]:
@@ -76,14 +76,15 @@ def _walk(model: ModelExplanation, *, has_formulas: bool) -> Table:
 def _losses(losses: Sequence[TokenLoss], tokens: int) -> Iterator[RenderableType]:
     has_windows = any(token.window for token in losses)
     names = ("window" if has_windows else "after", "token", "logit", "log sum exp", "log-softmax", "bits", "probability")
-    rows = []
+    rows, most = [], _MAX_BEFORE if TerminalConsole().width >= _WIDE else _MAX_BEFORE_NARROW
     for token in losses[:tokens]:
         window = "".join("·" if each == "(before)" else each for each in token.window)
-        before = window if len(window) <= _MAX_WINDOW else "…" + window[1 - _MAX_WINDOW :]
+        before = window if has_windows else token.before
+        before = before if len(before) <= most else "…" + before[1 - most :]
         numbers = (token.logit, token.log_sum_exp, token.log_probability, token.bits)
         shown = [f"{round(number, 4) + 0.0:.4f}" for number in numbers]  # not -0.0000
-        rows.append((before if has_windows else token.before, token.token, *shown, show_percent(token.probability)))
-    yield make_table(*names, rows=rows, left=["token"])
+        rows.append((before, token.token, *shown, show_percent(token.probability)))
+    yield make_table(*names, rows=rows, left=["token"], padding=(0, 1, 0, 0))
     yield from _left_out(tokens, len(losses))
 
 

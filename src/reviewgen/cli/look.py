@@ -49,14 +49,7 @@ def explain(
 
 
 @takes()
-def graph(
-    model: str,
-    *,
-    out: Path | None = None,
-    unroll: int = 1,
-    autograd: bool = False,
-    overwrite: bool = False,
-) -> Result:
+def graph(model: str, *, out: Path | None = None, unroll: int = 1, autograd: bool = False, overwrite: bool = False) -> Result:
     """Draw the computational graph of a model: its layers, the gates of its cell, and the shapes between them.
 
     Args:

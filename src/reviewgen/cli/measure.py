@@ -151,14 +151,7 @@ def _describe_copies(summary: Mapping[str, Any]) -> Iterator[str]:
 
 
 @takes(Evaluating)
-def blend(
-    models: list[str],
-    *,
-    out: Path,
-    weights: str | None = None,
-    data: str | None = None,
-    **options: Any,
-) -> Result:
+def blend(models: list[str], *, out: Path, weights: str | None = None, data: str | None = None, **options: Any) -> Result:
     """Combine trained models that share a tokenizer: the average of their probabilities at each token.
 
     Args:

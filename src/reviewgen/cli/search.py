@@ -18,13 +18,7 @@ if TYPE_CHECKING:
 
 @takes(TrainingTexts, Trial)
 def sweep(
-    preset: str,
-    *,
-    data: list[str],
-    settings: list[str],
-    plot: Path | None = None,
-    overwrite: bool = False,
-    **options: Any,
+    preset: str, *, data: list[str], settings: list[str], plot: Path | None = None, overwrite: bool = False, **options: Any
 ) -> Result:
     """Train a preset with each of several values of one setting, and compare them in a table.
 

@@ -118,12 +118,7 @@ def push(
 
 @takes()
 def pull(
-    repository: str,
-    *,
-    out: Path | None = None,
-    force: bool = False,
-    accept_changes: bool = False,
-    token: str | None = None,
+    repository: str, *, out: Path | None = None, force: bool = False, accept_changes: bool = False, token: str | None = None
 ) -> Result:
     """Download a model from the Hugging Face Hub into its cache (HF_HOME); from then on it loads without a network.
 

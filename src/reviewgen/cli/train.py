@@ -173,13 +173,7 @@ def _describe(run: "TrainingRun", facts: dict[str, Any], out: Path) -> Iterator[
 
 @takes(Corpus)
 def prepare(
-    data: list[str],
-    *,
-    preset: str,
-    out: str,
-    settings: list[str] | None = None,
-    as_json: bool = False,
-    **options: Any,
+    data: list[str], *, preset: str, out: str, settings: list[str] | None = None, as_json: bool = False, **options: Any
 ) -> Result:
     """Prepare a corpus once, as a token store that trainings start from; under accelerate launch, in several processes.
 

@@ -148,7 +148,7 @@ def _check_script(plugin: Plugin, found: Any) -> None:
         raise TypeError(f"is {found.name}, which must be an ES module with an export default function.")
 
 
-_FIND: dict[str, Callable[[str], Any]] = {
+_FIND: dict[str, Callable[[Plugin], Any]] = {
     "model": find_model,
     "tokenizer": find_tokenizer,
     "stepper": find_stepper,

@@ -93,11 +93,11 @@ def find_metric(name: str | Plugin) -> tuple[Any, Plugin]:
     return _load("metric", name)
 
 
-def find_reader(name: str) -> Any | None:
+def find_reader(name: str | Plugin) -> Any | None:
     """Import and return the reader of files with a suffix, or of URLs with a scheme; None if none is installed.
 
     Args:
-        name: The suffix without its dot, or the scheme.
+        name: The suffix without its dot, or the scheme; or its description.
 
     Raises:
         PluginConflict, BrokenPlugin: As in ``find_model``.
