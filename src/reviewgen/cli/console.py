@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
@@ -35,8 +35,6 @@ _CONTROL = re.compile(
     "\u2060-\u2065\u206a-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e0fff"  # characters that nothing shows
     "\ud800-\udfff]"  # bytes of file names that are not text
 )
-
-T = TypeVar("T")
 
 
 def escape(text: str, keep: str = "") -> str:
@@ -196,7 +194,7 @@ def progress() -> Iterator[Callable[[str, int, int | None], None]]:
         yield move
 
 
-class Finished(list[T]):
+class Finished(list[Any]):
     """The finished results of a command that Ctrl-C cuts short.
 
     Attributes:
@@ -212,9 +210,9 @@ class Finished(list[T]):
 
 
 @contextmanager
-def keeping(hint: str) -> Iterator[Finished[Any]]:
+def keeping(hint: str) -> Iterator[Finished]:
     """Let an interrupt end the block with a note; yield the list of what is finished, which is kept."""
-    finished = Finished[Any]()
+    finished = Finished()
     try:
         yield finished
     except KeyboardInterrupt:

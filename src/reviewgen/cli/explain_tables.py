@@ -90,23 +90,17 @@ def _losses(losses: Sequence[TokenLoss], tokens: int) -> Iterator[RenderableType
 
 def _sums(explanation: Explanation) -> Iterator[RenderableType]:
     loss, number = explanation.loss, len(explanation.loss.tokens)
-    table = Table(box=None, pad_edge=False, show_header=False)
-    table.add_column()
-    table.add_column(justify="right")
     which = "the token" if number == 1 else f"the {number} tokens, added up"
-    for what, value in (
+    bits = Text(f"{loss.bits_per_character:.6f} bits", style="bold")
+    rows = (
         (f"-log-softmax of {which}", f"{loss.nats:.6f} nats"),
         (f"divided by {number}: the loss", f"{loss.mean:.6f} nats"),
         ("by nn.LogSoftmax and nn.NLLLoss", f"{loss.mean_of_nll_loss:.6f} nats"),
         ("by nn.CrossEntropyLoss", f"{loss.mean_of_cross_entropy:.6f} nats"),
-        (
-            f"the sum / ln 2 / {counted(loss.characters, 'character')}: bits per character",
-            Text(f"{loss.bits_per_character:.6f} bits", style="bold"),
-        ),
-    ):
-        table.add_row(what, value)
+        (f"the sum / ln 2 / {counted(loss.characters, 'character')}: bits per character", bits),
+    )
     yield Text()
-    yield table
+    yield make_table("what", "value", rows=rows, left=["what"], is_boxed=False, show_header=False)
 
 
 def _mixture(explanation: Explanation, tokens: int) -> Iterator[RenderableType]:

@@ -201,31 +201,25 @@ def _care(model: str | None, accept: bool) -> tuple[dict[str, Any], str]:
         BundleError: The model cannot be read, or has changed since it was saved.
     """
     from reviewgen.api import load
-    from reviewgen.model.layout import MANIFEST
-
-    if accept:
-        changed = _accept(model)
-        line = f"Accepted in {model}: {', '.join(changed)}." if changed else f"Nothing has changed in {model}."
-        return {"accepted": changed}, line
-    bundle = load(model or "").bundle
-    files = sorted(bundle.digests) if bundle.folder is not None and (bundle.folder / MANIFEST).exists() else []
-    unknown = f"{model} can be read. It has no manifest, so changes cannot be found; --accept writes one."
-    return {"files": files}, f"{model} can be read, and no file has changed since it was saved." if files else unknown
-
-
-def _accept(model: str | None) -> list[str]:
     from reviewgen.hub.download import locate
+    from reviewgen.model.layout import MANIFEST
     from reviewgen.model.write import accept_changes
 
     if model is None:
         raise ConfigError("Give the saved model whose changes are accepted: reviewgen doctor ./my-model --accept.")
+    if not accept:
+        bundle = load(model).bundle
+        files = sorted(bundle.digests) if bundle.folder is not None and (bundle.folder / MANIFEST).exists() else []
+        unknown = f"{model} can be read. It has no manifest, so changes cannot be found; --accept writes one."
+        return {"files": files}, f"{model} can be read, and no file has changed since it was saved." if files else unknown
     location = locate(model, local_files_only=True)
     if location.is_downloaded:
         raise ConfigError(
             f"{model} is on the Hub: take its changes into a folder of your own, with reviewgen pull {model} --out ./my-model "
             "--accept-changes."
         )
-    return accept_changes(location.folder)
+    changed = accept_changes(location.folder)
+    return {"accepted": changed}, f"Accepted in {model}: {', '.join(changed)}." if changed else f"Nothing has changed in {model}."
 
 
 @takes()

@@ -164,8 +164,9 @@ def _parameter(given: inspect.Parameter, text: str | None) -> inspect.Parameter:
         return given.replace(kind=inspect.Parameter.KEYWORD_ONLY)
     if given.kind is inspect.Parameter.KEYWORD_ONLY:
         return _option(given.name, given.annotation, given.default, text, is_bounded=False).parameter()
-    hint = Annotated[given.annotation, typer.Argument(help=text, show_default=False)]
-    return given.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=hint)
+    hint: Any = given.annotation
+    argument = Annotated[hint, typer.Argument(help=text, show_default=False)]
+    return given.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=argument)
 
 
 def _option(name: str, hint: Any, default: Any, text: str, *, is_bounded: bool) -> Option:

@@ -198,13 +198,11 @@ def tune_sampling(
     rows += [[_describe(trial.settings), *_figures(trial.generated), f"{trial.distance:.2f}"] for trial in finished]
     flags = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in best.settings.items())
     then = f"Saved as the defaults of {out}." if is_saved else "Generate with them:"
-    lines = [
-        make_table("", *columns, rows=rows, left=[""], is_boxed=False),
-        f"Nearest to texts by people: {_describe(best.settings)}. {then}",
-        f"reviewgen generate {out}" if is_saved else f"reviewgen generate {model} {flags}",
-    ]
     facts = {"trials": [trial.as_json() for trial in finished], "best": best.as_json()}
-    return Result(facts, lines, finished.status)
+    table = make_table("", *columns, rows=rows, left=[""], is_boxed=False)
+    nearest = f"Nearest to texts by people: {_describe(best.settings)}. {then}"
+    command = f"reviewgen generate {out}" if is_saved else f"reviewgen generate {model} {flags}"
+    return Result(facts, [table, nearest, command], finished.status)
 
 
 def _figures(figures: "TextStatistics") -> list[str]:

@@ -8,7 +8,7 @@ import importlib.util
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.metadata import Distribution, EntryPoint, distributions
@@ -141,34 +141,23 @@ def _folders() -> tuple[tuple[str, int], ...]:
 def _read(folders: tuple[tuple[str, int], ...]) -> tuple[dict[str, dict[str, list[InstalledPoint]]], list[Plugin]]:
     """Return the installed plugins by kind and name, and the packages that cannot be read."""
     table: dict[str, dict[str, list[InstalledPoint]]] = {kind: {} for kind in GROUPS}
-    broken: dict[str, Plugin] = {}
+    broken: list[Plugin] = []
     packages: set[str] = set()
-    for distribution in _with_entry_points():
-        package, version = _name_and_version(distribution)
-        if _normalize(package) in packages and package != _UNKNOWN:
-            continue  # the package is on the path twice: the first one is imported
-        packages.add(_normalize(package))
-        try:
-            for found in _points_of(distribution, package, version):
-                table[found.plugin.kind].setdefault(found.plugin.name, []).append(found)
-        except Exception as error:  # a damaged file, which must not hide the other packages
-            problem = f"its entry points cannot be read: {type(error).__name__}: {error!s:.100}"
-            broken[package] = Plugin("package", package, package, version, problem)
-    return {kind: {name: _describe_all(points) for name, points in names.items()} for kind, names in table.items()}, list(
-        broken.values()
-    )
-
-
-def _with_entry_points() -> Iterator[Distribution]:
-    """Yield the installed distributions whose entry points mention reviewgen or cannot be read; the others are not parsed."""
     for distribution in distributions():
         try:
             text = distribution.read_text("entry_points.txt")
-        except Exception:  # it is not UTF-8, for example, which is reported where it is parsed
-            yield distribution
-            continue
-        if text and "[reviewgen." in text.replace(" ", ""):
-            yield distribution
+            if not text or "[reviewgen." not in text.replace(" ", ""):
+                continue  # the others are not parsed, which takes long
+            package, version = _name_and_version(distribution)
+            if _normalize(package) not in packages:  # one that is on the path twice is imported from the first place
+                for found in _points_of(distribution, package, version):
+                    table[found.plugin.kind].setdefault(found.plugin.name, []).append(found)
+            packages.add(_normalize(package))
+        except Exception as error:  # a damaged file, which must not hide the other packages
+            package, version = _name_and_version(distribution)
+            problem = f"its entry points cannot be read: {type(error).__name__}: {error!s:.100}"
+            broken.append(Plugin("package", package, package, version, problem))
+    return {kind: {name: _describe_all(points) for name, points in names.items()} for kind, names in table.items()}, broken
 
 
 def _name_and_version(distribution: Distribution) -> tuple[str, str]:
