@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from reviewgen.cli.console import Result, keeping, make_table, note, show, working
 from reviewgen.cli.options import parse_data, start, takes
+from reviewgen.config import parse_settings
 from reviewgen.config.options import Evaluating, TrainingTexts, Trial
 from reviewgen.errors import ConfigError, quoted
 
@@ -55,8 +56,6 @@ def _split_settings(settings: list[str]) -> tuple[str, list[str], dict[str, dict
     Raises:
         ConfigError: Not exactly one setting has several values.
     """
-    from reviewgen.config import parse_settings
-
     fixed = parse_settings(settings)
     all_of_them = [(group, name) for group, names in fixed.items() for name in names]
     several = [(group, name) for group, name in all_of_them if "," in fixed[group][name] and name != "metrics"]
@@ -96,8 +95,6 @@ def tune(
         settings: A setting of every trial: model.layers=2.
         storage: A file for the trials; with it, the same command resumes an interrupted search.
     """
-    from reviewgen.config import parse_settings
-
     fixed, ranges = parse_settings(settings or []), parse_settings(search or [])
     from reviewgen import api  # torch: a second or two
     from reviewgen.search.tune import DEFAULT_BUDGET

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from reviewgen.cli.console import Result, note, notes, resumable, working
 from reviewgen.cli.options import parse_data, start, takes
+from reviewgen.config import parse_settings
 from reviewgen.config.options import Corpus, Training
 from reviewgen.errors import AlreadyTrained, ConfigError, counted
 from reviewgen.interrupts import INTERRUPTED, uninterrupted
@@ -30,7 +31,7 @@ def train(
     trained: str | None = None,
     settings: list[str] | None = None,
     **options: Any,
-) -> Result:
+) -> Result | None:
     """Train a model on a corpus of reviews and save it as a folder.
 
     Args:
@@ -38,8 +39,6 @@ def train(
         settings: A setting that differs from the preset's: model.hidden_size=256. `reviewgen settings PRESET` lists all
             settings.
     """
-    from reviewgen.config import parse_settings
-
     options |= parse_settings(settings or [])
     from reviewgen.processes import all_processes
     from reviewgen.runs import TrainingRun  # torch: a second or two
@@ -56,9 +55,11 @@ def train(
     try:
         _prepare(run)
     except AlreadyTrained as finished:  # a job that was restarted has nothing left to do
+        note(str(finished))
+        if notes.quiet:
+            return None
         from reviewgen.api import load
 
-        note(str(finished))
         facts = load(out).training
         return Result(facts | (facts["held_out"] or {}) | {"out": str(out)})
     facts = _train(run).training
@@ -174,7 +175,7 @@ def _describe(run: "TrainingRun", facts: dict[str, Any], out: Path) -> Iterator[
 @takes(Corpus)
 def prepare(
     data: list[str], *, preset: str, out: str, settings: list[str] | None = None, as_json: bool = False, **options: Any
-) -> Result:
+) -> Result | None:
     """Prepare a corpus once, as a token store that trainings start from; under accelerate launch, in several processes.
 
     Args:
@@ -183,8 +184,6 @@ def prepare(
         out: The folder of the store, or a URL; it must not exist.
         settings: A tokenizer setting that differs from the preset's: tokenizer.vocab_size=4000.
     """
-    from reviewgen.config import parse_settings
-
     groups = parse_settings(settings or [])
     if other := next((name for name, values in groups.items() if values and name != "tokenizer"), None):
         raise ConfigError(f"--set {other}... is a setting of training: give it to reviewgen train. Here it is tokenizer.NAME.")
@@ -195,12 +194,14 @@ def prepare(
 
         tokenizer = groups["tokenizer"]
         store = prepare_tokens(parse_data(data), preset, out, lambda step: say(f"{step} ..."), tokenizer=tokenizer, **options)
+    if notes.quiet:
+        return None
     is_here = store.folder.exists()  # one that was complete already may be at its URL only
     tokens = {split: tokens.tokens for split, tokens in store.splits().items()} if is_here else None
     lines = [f"Saved in {out}"]
     if tokens is not None:
         lines.insert(0, f"Tokens: {tokens['train']:,} to train on, in {counted(len(store.content['shards']), 'shard')}.")
-    if not (as_json or notes.quiet):
+    if not as_json:
         conditions = Conditions.from_json(store.facts["conditions"]) if store.facts["conditions"] else Conditions()
         lines.insert(0, _show_corpus(ReadCorpus.from_json(store.facts["corpus"]), conditions.describe()))
         for line in store.facts["notes"]:
