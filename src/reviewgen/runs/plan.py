@@ -10,7 +10,7 @@ from typing import Any
 
 from reviewgen.config import MAX_RECORD, check_seed, from_dict, parse_duration, read_json, to_dict
 from reviewgen.config.keywords import TrainOptions
-from reviewgen.data import DataConfig, StoreFolder, Texts, digest_tokenizer, find_store
+from reviewgen.data import DataConfig, Filters, StoreFolder, Texts, digest_tokenizer, find_store
 from reviewgen.errors import ConfigError, DataError, ReviewgenError, quoted
 from reviewgen.evaluation import find_metrics
 from reviewgen.model.layout import TRAINING
@@ -149,10 +149,8 @@ def make_texts(source: Any, options: Mapping[str, Any], config: DataConfig, *, a
     Raises:
         ConfigError: An option is unusable.
     """
-    filters = options.get("near_duplicates"), options.get("decontaminate")
-    texts = Texts(source, config, options.get("validation"), options.get("validation_split"), *filters, allow_missing)
-    texts.check()
-    return texts
+    filters = Filters(near_duplicates=options.get("near_duplicates"), decontaminate=options.get("decontaminate"))
+    return Texts(source, config, options.get("validation"), options.get("validation_split"), filters, allow_missing)
 
 
 def read_training(out: Path) -> dict[str, Any]:
