@@ -31,7 +31,7 @@ from reviewgen.novelty import Index
 from reviewgen.processes import all_processes
 from reviewgen.protocols import CountTrained, LanguageModel, Tokenizer
 from reviewgen.training.autotune import keep_threads
-from reviewgen.training.checkpoints import Checkpoints, interrupts_kept_for_restart, pack, unpack
+from reviewgen.training.checkpoints import Checkpoints, interrupts_kept_for_restart
 from reviewgen.training.config import Budget, Report, StopReason
 from reviewgen.training.counting import train_by_counting
 from reviewgen.training.device import IsolatedRng, choose_device, native_precision, reused_memory
@@ -62,8 +62,6 @@ __all__ = [
     "interrupts_kept_for_restart",
     "keep_threads",
     "native_precision",
-    "pack",
-    "unpack",
 ]
 
 
