@@ -41,7 +41,7 @@ def sweep(
         preset: <model>-<tokenizer>, as in ngram-char.
         plot: Plot the table to this file: .png, .svg or .pdf.
     """
-    swept, values, fixed = _split_settings(settings)
+    swept, values, fixed = _split_settings(preset, settings)
     from reviewgen import api
     from reviewgen.pictures import refuse_plot
 
@@ -64,17 +64,20 @@ def sweep(
     sys.exit(INTERRUPTED if finished.is_interrupted else 0)
 
 
-def _split_settings(settings: list[str]) -> tuple[str, list[str], dict[str, dict[str, str]]]:
+def _split_settings(preset: str, settings: list[str]) -> tuple[str, list[str], dict[str, dict[str, str]]]:
     """Return the setting with several values, its values, and the settings with one value.
 
     Raises:
         ConfigError: Not exactly one setting has several values.
     """
-    from reviewgen.config import parse_settings
+    from reviewgen.config import fields_of, parse_settings
+    from reviewgen.config.settings import is_list
+    from reviewgen.runs.parts import resolve_parts  # torch: a second or two
 
-    fixed = parse_settings(settings)
+    fixed, parts = parse_settings(settings), resolve_parts(preset)
+    lists = {(group, name) for group in fixed for name, hint in fields_of(parts.config_of(group)).items() if is_list(hint)}
     all_of_them = [(group, name) for group, names in fixed.items() for name in names]
-    several = [(group, name) for group, name in all_of_them if "," in fixed[group][name] and name != "metrics"]
+    several = [(group, name) for group, name in all_of_them if "," in fixed[group][name] and (group, name) not in lists]
     chosen = several or (all_of_them if len(all_of_them) == 1 else [])
     if len(chosen) != 1:
         raise ConfigError("Give one setting with several values, as in --set model.order=2,4,6; the others with one value each.")

@@ -140,6 +140,10 @@ class TrainingParts:
         """Whether the model is trained by counting."""
         return issubclass(self.model_class, CountTrained)
 
+    def config_of(self, group: str) -> Any:
+        """Return the class of the settings of a group: of "model", "tokenizer" or "training"."""
+        return {"model": self.model_class.Config, "tokenizer": self.tokenizer_class.Config, "training": TrainingConfig}[group]
+
     def model_facts(self) -> dict[str, Any]:
         """Return all settings of the model, or of each model of a blend by its preset's name."""
         if self.models:
