@@ -60,8 +60,9 @@ class RunFolder:
         self.seconds = 0.0
         self.checkpoints: Checkpoints | None = None
 
-    def open(self) -> None:
-        """Lock the folder for this run, and load the last checkpoint if the run is resumed.
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[None]:
+        """Lock the folder for this run, and load the last checkpoint if the run is resumed; unlock it if the block fails.
 
         Raises:
             CheckpointError: The folder holds an interrupted run and this run does not resume it, or this run resumes and there is
@@ -70,19 +71,20 @@ class RunFolder:
             StorageError: The folder cannot be written.
             TrainingError: Of several processes, only some have an output folder.
         """
-        if self._is_open:  # reading has failed after this, and is tried again
-            return
         out = self._plan.out
-        with all_processes() as processes:
-            if processes.broadcast(out is None) != (out is None):
-                raise TrainingError("The processes have different settings: give all of them the output folder, or none.")
-            with processes.main_process_first():
-                if processes.rank == 0 and out is not None:
-                    self._finished = _find_finished(out, self._plan.digest()) if resumes_by_itself() else None
-                    if self._finished is None:
-                        self._open(out, processes.world_size)
-            self.saved, self.seconds, self._finished = processes.broadcast((self.saved, self.seconds, self._finished))
-        self._is_open = True
+        if not self._is_open:  # else reading was interrupted after this, and is tried again
+            with all_processes() as processes:
+                if processes.broadcast(out is None) != (out is None):
+                    raise TrainingError("The processes have different settings: give all of them the output folder, or none.")
+                with processes.main_process_first():
+                    if processes.rank == 0 and out is not None:
+                        self._finished = _find_finished(out, self._plan.digest()) if resumes_by_itself() else None
+                        if self._finished is None:
+                            self._open(out, processes.world_size)
+                self.saved, self.seconds, self._finished = processes.broadcast((self.saved, self.seconds, self._finished))
+            self._is_open = True
+        with self.closed_on_error():
+            yield
 
     def _open(self, out: Path, processes: int) -> None:
         training, resume = self._plan.parts.training, self._plan.resume

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from reviewgen.config import GenerationConfig, to_dict
-from reviewgen.data import frame_texts, trained_on
+from reviewgen.data import trained_on
 from reviewgen.errors import NotADistribution, ReviewgenError
 from reviewgen.evaluation import (
     Document,
@@ -138,10 +138,7 @@ def _measure_bits(trained: ReviewModel, corpus: PreparedCorpus, characters: int)
     """Return a model's bits per character on evenly spaced held-out texts of about so many characters."""
     store, first = corpus.stores[corpus.final_split], 1 + len(corpus.conditions)
     tokens = round(characters * store.tokens / max(1, int(store.characters.sum())))
-    texts = (corpus.tokenizer.decode(ids[first:-1][:tokens].tolist()) for ids, _ in sample_documents(store, tokens))
-    given = trained.conditions.unspecified_ids
-    documents = frame_texts(((text, given) for text in texts if text), trained.tokenizer)
+    texts = [corpus.tokenizer.decode(ids[first:-1][:tokens].tolist()) for ids, _ in sample_documents(store, tokens)]
     with suppress(NotADistribution):
-        vocab_size = trained.tokenizer.vocab_size
-        return evaluate_documents(trained.bundle.model, documents, vocab_size, given=len(given)).bits_per_character
+        return trained.evaluate([text for text in texts if text], clean=False).bits_per_character
     return math.inf

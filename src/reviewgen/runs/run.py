@@ -6,15 +6,17 @@ on held-out texts, as ``reviewgen.blend`` does.
 
 import logging
 import math
+import os
+import platform
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Unpack
 
 import torch
 
-from reviewgen.blending.model import Blend
 from reviewgen.conditions import Conditions
 from reviewgen.config import refuse_unknown_options, to_dict
 from reviewgen.config.keywords import TrainOptions
@@ -27,20 +29,13 @@ from reviewgen.interrupts import uninterrupted
 from reviewgen.model import Bundle, ReviewModel, Weights
 from reviewgen.processes import all_processes, process_state
 from reviewgen.protocols import LanguageModel, Tokenizer
-from reviewgen.runs.blend import fit_mixture, make_bundle
+from reviewgen.runs.blend import fit_blend, make_bundle
 from reviewgen.runs.corpus import PreparedCorpus, ReadCorpus, read_corpus, tokenize
 from reviewgen.runs.folder import RunFolder
 from reviewgen.runs.measure import choose_documents, evaluate, measure_texts, suggest_trained_weights
 from reviewgen.runs.parts import TrainingParts
 from reviewgen.runs.plan import SETTINGS, TrainingPlan, make_plan
-from reviewgen.runs.record import (
-    ChosenSize,
-    Curves,
-    RunRecord,
-    novelty_facts,
-    parent_facts,
-    progress_facts,
-)
+from reviewgen.runs.record import Curves, RunRecord, novelty_facts, parent_facts
 from reviewgen.runs.tracking import RunLog
 from reviewgen.training import (
     Budget,
@@ -95,7 +90,7 @@ class TrainingRun:
         refuse_unknown_options(options, TrainOptions, "TrainingRun")
         self._set_up(make_plan(start, source, options))
 
-    def _set_up(self, plan: TrainingPlan, size: ChosenSize | None = None) -> None:
+    def _set_up(self, plan: TrainingPlan, size: Mapping[str, Mapping[str, Any]] | None = None) -> None:
         self._plan, self.size = plan, size
         self._log, self._folder = RunLog(plan.log, plan.out, plan.preset), RunFolder(plan)
         self._is_interrupted = False
@@ -104,9 +99,9 @@ class TrainingRun:
         self._read: ReadCorpus | None = None
         self._prepared: PreparedCorpus | None = None
         self._record = RunRecord()
-        self._model: LanguageModel | None = None
+        self._model: Any = None
         self._parts: list[TrainingRun] = []  # of a blend: the runs of its models that have started
-        self._mixture: tuple[tuple[float, ...], dict[str, Any], dict[str, Any]] | None = None  # of a blend: see ``fit_mixture``
+        self._weights: dict[str, Any] = {}  # of a blend: how its weights were fitted, see ``fit_blend``
         self._copy_rate: float | None = None  # of the held-out texts, in tokens; None without a novelty index
         self._bits_before: float | None = None  # of a trained model on the held-out texts
         self._initial_tensors: list[str] = []  # those of the model that a file has given
@@ -125,8 +120,7 @@ class TrainingRun:
         """
         if self._read is not None:
             raise TrainingError("The corpus of this run was read before: make another TrainingRun to read it again.")
-        self._folder.open()
-        with self._folder.closed_on_error():
+        with self._folder.opened():
             read = read_corpus(self.plan)
             self._folder.require_corpus(read.corpus.fingerprint)
         self._read = read
@@ -142,9 +136,8 @@ class TrainingRun:
         """
         if self._prepared is not None:
             raise TrainingError("The corpus of this run was tokenized before: iterate over the run to train.")
-        read = self._require_read("tokenize")
         with self._folder.closed_on_error():
-            self._begin(tokenize(self.plan, read))
+            self._begin(tokenize(self.plan, self._require_read("tokenize")))
 
     def start_on(self, corpus: PreparedCorpus) -> None:
         """Start on a corpus that was prepared before, instead of ``read`` and ``tokenize``.
@@ -158,8 +151,7 @@ class TrainingRun:
         """
         if self._read is not None or self._prepared is not None:
             raise TrainingError("This run has a corpus already: make another TrainingRun to start on a prepared one.")
-        self._folder.open()
-        with self._folder.closed_on_error():
+        with self._folder.opened():
             self._folder.require_corpus(corpus.corpus.fingerprint)
             self._begin(corpus)
 
@@ -208,7 +200,7 @@ class TrainingRun:
                 of = f" of {self.plan.parts.models[-1].preset}" if self.plan.parts.models else ""
                 raise TrainingError(f"The training was over before the first step{of}; nothing was saved. Give it more time.")
             with uninterrupted():
-                if self._parts and self._mixture is None:
+                if self._parts and not self._weights:
                     tokens = self.config.evaluation_tokens // _INTERRUPTED_DIVISOR
                     self._mix(sample_documents(corpus.stores["validation"], tokens))
                 model = self._save()
@@ -236,16 +228,17 @@ class TrainingRun:
         plan, corpus, record = self.plan, self._require_prepared("call facts"), self._record
         if len(self._parts) < len(plan.parts.models):
             raise TrainingError(f"There is no record of {plan.preset} yet: iterate over the run to train its models.")
-        network, initial, last = (self._parts or [self])[-1], plan.parts.initial_weights, record.last or self._network_record.last
-        stopped = None if self._network_record.last is None else self._network_record.last.stopped
-        if stopped is None and self.is_interrupted:
-            stopped = StopReason.INTERRUPTED
+        *counted, network = self._parts or [self]
+        last, stopped = record.last or network._record.last, StopReason.INTERRUPTED if self.is_interrupted else None
+        if network._record.last is not None:
+            stopped = network._record.last.stopped or stopped
         curve = network._record.evaluations
         if self._parts:  # the verdict is on the curve of the network, and on what the blend copies
             copies = record.evaluations[-1]["token_copy_rate"] if record.evaluations else None
             curve = [each | {"token_copy_rate": copies} for each in curve]
-        before = sum(part._record.last.evaluation_seconds for part in self._parts[:-1] if part._record.last is not None)
-        fingerprint, seconds = corpus.corpus.fingerprint, time.monotonic() - self._started + self._folder.seconds
+        reports = [each for each in (*(part._record.last for part in counted), last) if each is not None]
+        measuring = self._measuring_seconds + sum(report.evaluation_seconds for report in reports)
+        initial = plan.parts.initial_weights
         return {
             "preset": plan.preset,
             **parent_facts(plan.parts.trained, self._bits_before),
@@ -256,11 +249,20 @@ class TrainingRun:
             "config": to_dict(self.config),
             "budget_seconds": plan.length.seconds,
             "stopped": None if stopped is None else stopped.value,
-            **progress_facts(last, seconds, before + self._measuring_seconds),
+            "steps": last.step if last else 0,
+            "tokens_seen": last.tokens if last else 0,
+            "seconds": round(time.monotonic() - self._started + self._folder.seconds, 2),
+            "evaluation_seconds": round(measuring, 2),
+            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+            "device": last.device if last else None,
+            "threads": last.threads if last else None,
+            "hardware": f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}",
             "verdict": asdict(find_verdict(curve, stopped, network._copy_rate)),
             "evaluations": record.evaluations,
             "curve": record.curve(),
-            "novelty": novelty_facts(corpus.index, fingerprint, self._copied, record.evaluations, network._copy_rate),
+            "novelty": novelty_facts(
+                corpus.index, corpus.corpus.fingerprint, self._copied, record.evaluations, network._copy_rate
+            ),
             "metrics": self._metric_facts or self._metrics.facts(),
             "held_out": self.held_out,
             "notes": [*record.notes, *filter(None, [self.log.failure])],
@@ -270,7 +272,8 @@ class TrainingRun:
         """Choose the size for a time budget, build the model, and measure what it is compared with afterwards."""
         plan, parts, given = self.plan, self.plan.parts, len(corpus.conditions)
         self._metrics = Metrics(parts.training.metrics, corpus.words)
-        record = self._record = RunRecord.of(corpus.stores["train"], given, {} if parts.models else self._folder.saved)
+        saved = {} if parts.models else self._folder.saved
+        record = self._record = RunRecord.of(corpus.stores["train"], given, saved)
         record.note(*corpus.notes)
         if parts.models:
             names = ", then ".join(each.preset for each in parts.models)
@@ -280,62 +283,54 @@ class TrainingRun:
         documents = sample_documents(corpus.stores["validation"], parts.training.evaluation_tokens)
         if corpus.index is not None:
             self._copy_rate = corpus.index.token_copy_rate(ids[1 + given : -1] for ids, _ in documents)
-        record.size = self.size = record.size or self.size or self._choose_size(corpus)
-        chosen = None if self.size is None else self.size.model
-        model = parts.build_model(corpus.tokenizer, corpus.conditions.vocab_size, plan.seed, chosen)
+        record.size = self.size = record.size if saved else self.size or self._choose_size(corpus)
+        if self.size is not None:
+            parts = parts.sized(**self.size)
+        model = parts.build_model(corpus.tokenizer, corpus.conditions.vocab_size, plan.seed)
         if parts.initial_weights is not None:
             self._initial_tensors = parts.initial_weights.copy_into(model)
             names = ", ".join(self._initial_tensors)
             record.note(f"Initial weights from {parts.initial_weights.file.name}: {names}; the others are random.")
-        self._refuse_differences(corpus, model)
-        if parts.trained is not None:
-            self._note_trained(parts.trained, model, documents, corpus)
-        if self._folder.checkpoints is not None:
-            self._folder.checkpoints.snapshot = record.to_checkpoint
-        self._model, self._prepared = model, corpus
-
-    def _choose_size(self, corpus: PreparedCorpus) -> ChosenSize | None:
-        """Return the largest model and batch of a preset that can be trained in the time budget, on a CPU.
-
-        Of several processes the first times some steps, and all use its result, as if the others added nothing: on processors
-        they add little. None if the user has set a size, the preset has no sizes, or the length is not a time.
-        """
-        parts, sizes, seconds = self.plan.parts, self.plan.parts.sizes, self.plan.length.seconds
-        if sizes is None or seconds is None or process_state().device.type != "cpu":
-            return None
-
-        def build(size: Mapping[str, Any]) -> LanguageModel:
-            return parts.build_model(corpus.tokenizer, corpus.conditions.vocab_size, 0, size)
-
-        with all_processes() as processes:
-            sizing = None
-            if processes.rank == 0:
-                training, train = keep_threads(parts.training, processes.world_size), corpus.stores["train"]
-                corpus_size = train.tokens, int(train.characters.sum())
-                sizing = choose_size(sizes.preset, build, training, seconds, *corpus_size, may_grow=sizes.may_grow_batch)
-            sizing = processes.broadcast(sizing)
-        if sizing is None:
-            return None
-        self._record.note(sizing.describe(seconds))
-        return ChosenSize(sizing.model, sizing.training)
-
-    def _refuse_differences(self, corpus: PreparedCorpus, model: LanguageModel) -> None:
-        """Raise in every process of a launcher if they are not about to train the same.
-
-        Raises:
-            TrainingError: They differ.
-            ProcessLost: A process has ended.
-        """
         with all_processes() as processes:
             processes.refuse_differences(
                 {
                     "the corpus": [corpus.corpus.fingerprint, corpus.conditions.to_json()],
                     "model settings": to_dict(model.config),
                     "versions": [__version__, torch.__version__],
-                    "the seed": self.plan.seed,
-                    "settings": self.plan.facts() | {"seed": None},
+                    "the seed": plan.seed,
+                    "settings": plan.facts() | {"seed": None},
                 }
             )
+        if parts.trained is not None:
+            self._note_trained(parts.trained, model, documents, corpus)
+        if self._folder.checkpoints is not None:
+            self._folder.checkpoints.snapshot = record.to_checkpoint
+        self._model, self._prepared = model, corpus
+
+    def _choose_size(self, corpus: PreparedCorpus) -> dict[str, Mapping[str, Any]] | None:
+        """Return the settings of the largest model and batch of a preset that can be trained in the time budget, on a CPU.
+
+        Of several processes the first times some steps, and all use its result, as if the others added nothing: on processors
+        they add little. None if the user has set a size, the preset has no sizes, or the length is not a time.
+        """
+        parts, seconds, train = self.plan.parts, self.plan.length.seconds, corpus.stores["train"]
+        if parts.sizes is None or seconds is None or process_state().device.type != "cpu":
+            return None
+
+        def build(size: Mapping[str, Any]) -> LanguageModel:
+            return parts.sized(size, {}).build_model(corpus.tokenizer, corpus.conditions.vocab_size, 0)
+
+        with all_processes() as processes:
+            sizing = None
+            if processes.rank == 0:
+                training = keep_threads(parts.training, processes.world_size)
+                characters, may_grow = int(train.characters.sum()), parts.may_grow_batch
+                sizing = choose_size(parts.sizes, build, training, seconds, train.tokens, characters, may_grow=may_grow)
+            sizing = processes.broadcast(sizing)
+        if sizing is None:
+            return None
+        self._record.note(sizing.describe(seconds))
+        return {"model": sizing.model, "training": sizing.training}
 
     def _note_trained(self, trained: ReviewModel, model: Any, documents: list[Document], corpus: PreparedCorpus) -> None:
         """Measure a model that is trained further, and note where it starts from."""
@@ -411,19 +406,18 @@ class TrainingRun:
         """Fit the weights of a blend's models."""
         corpus = self._require_prepared("blend")
         models, plugins = [part.model for part in self._parts], [part.plan.parts.model_plugin for part in self._parts]
-        weights, gate, facts = fit_mixture(models, documents, corpus.conditions.vocab_size, len(corpus.conditions))
-        self._mixture = weights, gate, facts | {"source": corpus.corpus.source.name, "split": "validation"}
-        self._model = Blend.from_models(models, plugins, weights, gate)
+        given = len(corpus.conditions)
+        self._model, facts = fit_blend(models, plugins, documents, corpus.conditions.vocab_size, given)
+        self._weights = facts | {"source": corpus.corpus.source.name, "split": "validation"}
 
     def _describe_weights(self) -> str:
         """Return the weights and the bits per character of the models, as a sentence."""
-        assert self._mixture is not None
-        weights, _, facts = self._mixture
+        alone = self._weights["bits_per_character"]["parts"]
         models = [
             f"{part.preset} {weight:.3f} (alone {'infinite' if own is None else f'{own:.4f}'} bits per character)"
-            for part, weight, own in zip(self._parts, weights, facts["bits_per_character"]["parts"], strict=True)
+            for part, weight, own in zip(self._parts, self.model.config.weights, alone, strict=True)
         ]
-        return f"Weights, fitted on {facts['tokens']:,} held-out tokens: {', '.join(models)}."
+        return f"Weights, fitted on {self._weights['tokens']:,} held-out tokens: {', '.join(models)}."
 
     def _measure(self, corpus: PreparedCorpus, last: Report) -> None:
         """Evaluate the model on held-out texts, and the models of a blend on the same ones; measure what it generates."""
@@ -451,13 +445,13 @@ class TrainingRun:
         """Return the model with everything that is saved with it."""
         parts, corpus = self.plan.parts, self._require_prepared("finish")
         facts = self.facts()
-        if self._mixture is not None:
+        if self._weights:
             models = []
             for part in self._parts:
                 bundle = part._make_bundle()
                 seconds = 0.0 if part._record.last is None else round(part._record.last.seconds, 2)
                 models.append(ReviewModel(replace(bundle, training=bundle.training | {"seconds": seconds})))
-            return make_bundle(models, *self._mixture, parts.preset, parts.generation, facts)
+            return make_bundle(models, self.model, self._weights, parts.preset, parts.generation, facts)
         is_open = corpus.lexicon is None or (parts.trained is not None and parts.trained.generation_config.words == "any")
         bundle = Bundle(
             preset=parts.preset,
@@ -514,7 +508,7 @@ class TrainingRun:
     def config(self) -> TrainingConfig:
         """The training settings; with a time budget, some are chosen by ``tokenize``. Of a blend, those of its network."""
         training, size = self.plan.parts.training, self._network_record.size
-        return training if size is None else replace(training, **size.training)
+        return training if size is None else replace(training, **size["training"])
 
     @property
     def corpus(self) -> Corpus:
@@ -576,12 +570,13 @@ class TrainingRun:
         return self._prepared
 
 
-def make_run(plan: TrainingPlan, size: ChosenSize | None = None) -> TrainingRun:
+def make_run(plan: TrainingPlan, size: Mapping[str, Mapping[str, Any]] | None = None) -> TrainingRun:
     """Return the run of a plan.
 
     Args:
         plan: The plan.
-        size: A size that was chosen for the time budget before; chosen by the run if not given. A resumed run has its own.
+        size: Settings, by group, that were chosen for the time budget before; chosen by the run if not given. A resumed run has
+            its own.
     """
     run = TrainingRun.__new__(TrainingRun)
     run._set_up(plan, size)
