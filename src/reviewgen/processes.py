@@ -14,7 +14,7 @@ import re
 import signal
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -238,24 +238,6 @@ class Processes:
                 f"The processes have different settings: {', '.join(different)}. "
                 "Run the same command everywhere, with the same corpus and the same versions."
             )
-
-    @contextmanager
-    def main_process_first(self) -> Iterator[None]:
-        """Let the main process run the block before the others; if it fails there, the others fail as well.
-
-        Raises:
-            ProcessLost: The main process failed in the block.
-        """
-        has_failed = True
-        try:
-            if self.rank and self.broadcast(None):
-                raise ProcessLost(f"The main process failed; {TOLD}")
-            yield
-            has_failed = False
-        finally:
-            if not self.rank:
-                with suppress(ProcessLost) if has_failed else nullcontext():
-                    self.broadcast(has_failed)
 
     def close(self) -> None:
         """Close the connections; processes that wait for this one get ``ProcessLost``."""

@@ -33,7 +33,7 @@ from reviewgen.registry import find_preset, find_weights
 from reviewgen.runs.corpus import PreparedCorpus
 from reviewgen.runs.parts import resolve_parts
 from reviewgen.runs.plan import TrainingPlan
-from reviewgen.training import SAMPLE_TOKENS
+from reviewgen.training.evaluator import SAMPLE_TOKENS
 
 _MIN_TOKENS = 2_000  # of chosen texts, however slow the model is
 _TEXTS = 100  # that the copy rate and the metrics are measured on; they cost as much as two or three training steps

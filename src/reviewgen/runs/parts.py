@@ -35,7 +35,8 @@ from reviewgen.model.layout import digest_of
 from reviewgen.protocols import CountTrained, LanguageModel, SupportsInitialWeights, Tokenizer
 from reviewgen.registry import Plugin, find_model, find_preset, find_tokenizer, name_of, preset_names
 from reviewgen.storage import to_path
-from reviewgen.training import IsolatedRng, TrainingConfig
+from reviewgen.training import TrainingConfig
+from reviewgen.training.device import IsolatedRng
 
 _PEAK_SHARE = 1 / 2  # of the preset's learning rate: a whole one spoils a model on texts like its own, a sixth is slow on others
 _WARMUP = 0.05  # a trained model needs less warmup than a new one: a share of the run

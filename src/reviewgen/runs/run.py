@@ -17,6 +17,7 @@ from typing import Any, Unpack
 
 import torch
 
+from reviewgen.blending.model import Blend
 from reviewgen.conditions import Conditions
 from reviewgen.config import refuse_unknown_options, to_dict
 from reviewgen.config.keywords import TrainOptions
@@ -37,18 +38,9 @@ from reviewgen.runs.parts import TrainingParts
 from reviewgen.runs.plan import SETTINGS, TrainingPlan, make_plan
 from reviewgen.runs.record import Curves, RunRecord, novelty_facts, parent_facts
 from reviewgen.runs.tracking import RunLog
-from reviewgen.training import (
-    Budget,
-    Evaluator,
-    Report,
-    StopReason,
-    TrainingConfig,
-    choose_size,
-    find_verdict,
-    fit,
-    interrupts_kept_for_restart,
-    keep_threads,
-)
+from reviewgen.training import Budget, Report, StopReason, TrainingConfig, choose_size, find_verdict, fit
+from reviewgen.training.evaluator import Evaluator
+from reviewgen.training.timing import keep_threads
 from reviewgen.version import __version__
 
 _COUNTING_SHARE = 0.4  # of the time left, at most
@@ -99,9 +91,9 @@ class TrainingRun:
         self._read: ReadCorpus | None = None
         self._prepared: PreparedCorpus | None = None
         self._record = RunRecord()
-        self._model: Any = None
+        self._model: LanguageModel | None = None
         self._parts: list[TrainingRun] = []  # of a blend: the runs of its models that have started
-        self._weights: dict[str, Any] = {}  # of a blend: how its weights were fitted, see ``fit_blend``
+        self._fitted: tuple[Blend, dict[str, Any]] | None = None  # the blend, and how its weights were fitted
         self._copy_rate: float | None = None  # of the held-out texts, in tokens; None without a novelty index
         self._bits_before: float | None = None  # of a trained model on the held-out texts
         self._initial_tensors: list[str] = []  # those of the model that a file has given
@@ -171,7 +163,7 @@ class TrainingRun:
         reports = fit(*texts, self.config, plan.length, plan.seed, corpus.index, given, checkpoints, self._metrics)
         own = {"model": self.model.config, "training": self.config}
         settings = plan.facts() | {f"{group}.{name}": value for group in own for name, value in to_dict(own[group]).items()}
-        with self._folder.closed_on_error(), interrupts_kept_for_restart(checkpoints), self.log.opened(settings):
+        with self._folder.closed_on_error(), self.log.opened(settings):
             for report in reports:
                 yield self.log.record(report, self._record.add(report))
 
@@ -200,7 +192,7 @@ class TrainingRun:
                 of = f" of {self.plan.parts.models[-1].preset}" if self.plan.parts.models else ""
                 raise TrainingError(f"The training was over before the first step{of}; nothing was saved. Give it more time.")
             with uninterrupted():
-                if self._parts and not self._weights:
+                if self._parts and self._fitted is None:
                     tokens = self.config.evaluation_tokens // _INTERRUPTED_DIVISOR
                     self._mix(sample_documents(corpus.stores["validation"], tokens))
                 model = self._save()
@@ -303,8 +295,7 @@ class TrainingRun:
             )
         if parts.trained is not None:
             self._note_trained(parts.trained, model, documents, corpus)
-        if self._folder.checkpoints is not None:
-            self._folder.checkpoints.snapshot = record.to_checkpoint
+        self._folder.checkpoints.snapshot = record.to_checkpoint
         self._model, self._prepared = model, corpus
 
     def _choose_size(self, corpus: PreparedCorpus) -> dict[str, Mapping[str, Any]] | None:
@@ -408,16 +399,18 @@ class TrainingRun:
         models, plugins = [part.model for part in self._parts], [part.plan.parts.model_plugin for part in self._parts]
         given = len(corpus.conditions)
         self._model, facts = fit_blend(models, plugins, documents, corpus.conditions.vocab_size, given)
-        self._weights = facts | {"source": corpus.corpus.source.name, "split": "validation"}
+        self._fitted = self._model, facts | {"source": corpus.corpus.source.name, "split": "validation"}
 
     def _describe_weights(self) -> str:
         """Return the weights and the bits per character of the models, as a sentence."""
-        alone = self._weights["bits_per_character"]["parts"]
+        assert self._fitted is not None
+        blend, facts = self._fitted
+        alone = facts["bits_per_character"]["parts"]
         models = [
             f"{part.preset} {weight:.3f} (alone {'infinite' if own is None else f'{own:.4f}'} bits per character)"
-            for part, weight, own in zip(self._parts, self.model.config.weights, alone, strict=True)
+            for part, weight, own in zip(self._parts, blend.config.weights, alone, strict=True)
         ]
-        return f"Weights, fitted on {self._weights['tokens']:,} held-out tokens: {', '.join(models)}."
+        return f"Weights, fitted on {facts['tokens']:,} held-out tokens: {', '.join(models)}."
 
     def _measure(self, corpus: PreparedCorpus, last: Report) -> None:
         """Evaluate the model on held-out texts, and the models of a blend on the same ones; measure what it generates."""
@@ -445,13 +438,13 @@ class TrainingRun:
         """Return the model with everything that is saved with it."""
         parts, corpus = self.plan.parts, self._require_prepared("finish")
         facts = self.facts()
-        if self._weights:
+        if self._fitted is not None:
             models = []
             for part in self._parts:
                 bundle = part._make_bundle()
                 seconds = 0.0 if part._record.last is None else round(part._record.last.seconds, 2)
                 models.append(ReviewModel(replace(bundle, training=bundle.training | {"seconds": seconds})))
-            return make_bundle(models, self.model, self._weights, parts.preset, parts.generation, facts)
+            return make_bundle(models, *self._fitted, parts.preset, parts.generation, facts)
         is_open = corpus.lexicon is None or (parts.trained is not None and parts.trained.generation_config.words == "any")
         bundle = Bundle(
             preset=parts.preset,

@@ -30,7 +30,7 @@ class Checkpoints:
     """The checkpoints of a run, in a folder.
 
     Args:
-        folder: The folder.
+        folder: The folder; None for a run without checkpoints, and in all processes but the first.
         seconds: Minimum seconds between two checkpoints; more if writing one takes over a hundredth of that. 0 saves none.
         kept: Number of most recent checkpoints to keep.
 
@@ -40,7 +40,7 @@ class Checkpoints:
         seconds: Training time at the loaded checkpoint.
     """
 
-    def __init__(self, folder: Path, seconds: float, kept: int) -> None:
+    def __init__(self, folder: Path | None = None, seconds: float = 0.0, kept: int = 1) -> None:
         self.folder = folder
         self.snapshot: Callable[[], Mapping[str, Any]] = dict
         self.extra: dict[str, Any] = {}
@@ -53,6 +53,8 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """Return the steps that have a checkpoint, in order; damaged ones are included."""
+        if self.folder is None:
+            return []
         numbers = (path.stem.removeprefix("step-") for path in self.folder.glob("step-*.pt"))
         return sorted(int(number) for number in numbers if number.isdecimal())
 
@@ -92,6 +94,8 @@ class Checkpoints:
 
         If that fails, a note says so, and the run continues with the checkpoints it has.
         """
+        if self.folder is None:
+            return
         start, stream = time.monotonic(), io.BytesIO()
         torch.save(_plain({"state": state, "beside": self.snapshot()}), stream)
         content = stream.getvalue()
@@ -125,7 +129,7 @@ class Checkpoints:
         self._next = time.monotonic() + wait
 
     def _file(self, step: int) -> Path:
-        return self.folder / f"step-{step:08d}.pt"
+        return (self.folder or Path()) / f"step-{step:08d}.pt"
 
 
 def _read(file: Path) -> Any:
@@ -154,11 +158,8 @@ def _plain(tree: Any) -> Any:
 
 
 @contextlib.contextmanager
-def interrupts_kept_for_restart(checkpoints: Checkpoints | None) -> Iterator[None]:
+def interrupts_kept_for_restart(checkpoints: Checkpoints) -> Iterator[None]:
     """Where the job can be restarted, turn an interrupt into an error: the launcher ends all processes before it restarts them.
-
-    Args:
-        checkpoints: Those of the run; None if it has none, or in another process than the main one.
 
     Raises:
         ProcessLost: The process was interrupted, and the job can be restarted.
@@ -168,5 +169,5 @@ def interrupts_kept_for_restart(checkpoints: Checkpoints | None) -> Iterator[Non
     except KeyboardInterrupt:
         if not can_restart():
             raise
-        has_checkpoint = checkpoints is not None and bool(checkpoints.steps())
-        raise ProcessLost(f"This process was asked to end. {how_to_resume(has_checkpoint=has_checkpoint)}") from None
+        hint = how_to_resume(has_checkpoint=bool(checkpoints.steps()))
+        raise ProcessLost(f"This process was asked to end. {hint}") from None

@@ -31,18 +31,7 @@ SAMPLE_TOKENS = 100  # of each generated text
 _DENSE_STRIDE, _MAX_FACTOR = 32, 8  # copy_tokens suffice up to this stride of the index; a sparser one needs up to 8 times more
 _TRAINING_COST = 3  # a training step computes three times as much per token as scoring: forward, and backward twice as much
 _MIN_TOKENS, _MIN_COPY_TEXTS = 2_000, 4  # of an evaluation in a run of steps: fewer would measure nothing
-_STATE = (  # fields saved in checkpoints
-    "best",
-    "best_token_copy_rate",
-    "without_gain",
-    "seconds",
-    "best_rank",
-    "total_seconds",
-    "setup_seconds",
-    "seconds_each",
-    "copy_texts",
-    "rank_to_beat",
-)
+_GIVEN = ("tokenizer", "documents", "config", "index", "prefix", "processes", "metrics", "pieces", "speller")  # not state
 _UNRANKED = 2, 0.0  # worse than every result
 
 
@@ -158,12 +147,11 @@ class Evaluator:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state to save in a checkpoint."""
-        return {name: getattr(self, name) for name in _STATE} | {"texts": len(self.documents)}
+        return {name: value for name, value in vars(self).items() if name not in _GIVEN} | {"texts": len(self.documents)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore the state of another evaluator, of the same documents."""
-        for name in _STATE:
-            setattr(self, name, state[name])
+        vars(self).update({name: value for name, value in state.items() if name != "texts"})
         self.documents = spread_documents(self.documents, state["texts"])
 
     def notes(self) -> tuple[str, ...]:

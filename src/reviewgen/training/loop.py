@@ -22,7 +22,14 @@ from reviewgen.data import IGNORED, Batch, Lanes, TokenStore
 from reviewgen.errors import BrokenPlugin, CheckpointError, ProcessLost, TrainingError, first_line
 from reviewgen.processes import can_restart, how_to_resume
 from reviewgen.protocols import State, SupportsImplementations, Tokenizer
-from reviewgen.training.autotune import (
+from reviewgen.training.checkpoints import Checkpoints
+from reviewgen.training.config import Budget, Report, StopReason
+from reviewgen.training.device import IsolatedRng, Threads, autocast, choose_device, choose_precision, to_device
+from reviewgen.training.evaluator import Evaluator
+from reviewgen.training.loss import add_own_losses, cross_entropy, own_losses
+from reviewgen.training.optimizing import DivergenceGuard, make_averaged, make_optimizers, set_learning_rate
+from reviewgen.training.schedule import Schedule
+from reviewgen.training.timing import (
     ExecutionConfig,
     Timing,
     autotune,
@@ -31,13 +38,6 @@ from reviewgen.training.autotune import (
     describe_timings,
     keep_threads,
 )
-from reviewgen.training.checkpoints import Checkpoints
-from reviewgen.training.config import Budget, Report, StopReason
-from reviewgen.training.device import IsolatedRng, Threads, autocast, choose_device, choose_precision, to_device
-from reviewgen.training.evaluator import Evaluator
-from reviewgen.training.loss import add_own_losses, cross_entropy, own_losses
-from reviewgen.training.optimizing import DivergenceGuard, make_averaged, make_optimizers, set_learning_rate
-from reviewgen.training.schedule import Schedule
 
 _ACCELERATOR_CHECK_STEPS = 50  # between two checks for divergence on an accelerator, each of which waits for it
 _FIELDS = ("steps", "evaluations", "tokens", "position", "best_weights", "budget")  # saved in checkpoints as they are
@@ -51,11 +51,11 @@ def train_by_gradient(
     budget: Budget,
     seed: int,
     evaluator: Evaluator,
-    checkpoints: Checkpoints | None = None,
+    checkpoints: Checkpoints,
 ) -> Iterator[Report]:
     """Train a model by gradient descent and yield a report per step; at the end the model has its best weights.
 
-    With several processes, only the main process has ``checkpoints``. A checkpoint holds the state of all processes. If another
+    With several processes, only those of the main process are saved: a checkpoint holds the state of all processes. If another
     process is lost before there is one, the main process keeps the best weights so far.
 
     Raises:
@@ -73,15 +73,15 @@ def train_by_gradient(
         rank=processes.rank,
         world_size=processes.world_size,
     )
-    resume_state = processes.broadcast(None if checkpoints is None else checkpoints.pop_state())
+    resume_state = processes.broadcast(checkpoints.pop_state())
     loop = Loop(model, config, lanes, budget, seed, evaluator, resume_state)
     report: Report | None = None
     try:
         batches = iter(lanes.start_at(*loop.position))
         for step_batches in zip(*[batches] * config.gradient_accumulation_steps, strict=False):
             loss = loop.train_step(step_batches)
-            do_save = loop.finish_step(checkpoints is not None and checkpoints.is_due())
-            report = loop.make_report(step_batches[-1], loss, checkpoints.pop_notes() if checkpoints is not None else ())
+            do_save = loop.finish_step(checkpoints.is_due())
+            report = loop.make_report(step_batches[-1], loss, checkpoints.pop_notes())
             do_evaluate = loop.is_evaluation_due()
             if loop.has_diverged(wait=do_evaluate or do_save):
                 yield loop.end_diverged(report)
@@ -90,15 +90,13 @@ def train_by_gradient(
             yield report
             if report.stopped:
                 break
-            state = loop.state() if do_save else None
-            if checkpoints is not None and state is not None:
-                checkpoints.save(loop.steps, state)
+            if do_save:
+                checkpoints.save(loop.steps, loop.state())
     except ProcessLost as error:
         if report is None or processes.rank:
             raise
-        has_checkpoint = checkpoints is not None and bool(checkpoints.steps())
-        if can_restart() or has_checkpoint:
-            raise ProcessLost(f"{error} {how_to_resume(has_checkpoint=has_checkpoint)}") from None
+        if can_restart() or checkpoints.steps():
+            raise ProcessLost(f"{error} {how_to_resume(has_checkpoint=bool(checkpoints.steps()))}") from None
         yield loop.end_early(report, str(error).removesuffix("."), StopReason.PROCESS_ENDED)
     finally:
         loop.release()
