@@ -29,7 +29,7 @@ from reviewgen.lexicon import decode_texts
 from reviewgen.model import ReviewModel
 from reviewgen.novelty import copied_shares
 from reviewgen.protocols import LanguageModel
-from reviewgen.registry import find_preset, find_weights
+from reviewgen.registry import find_weights
 from reviewgen.runs.corpus import PreparedCorpus
 from reviewgen.runs.parts import resolve_parts
 from reviewgen.runs.plan import TrainingPlan
@@ -117,16 +117,16 @@ def suggest_trained_weights(plan: TrainingPlan, corpus: PreparedCorpus, tokens: 
 
 
 def _find_trainable(plan: TrainingPlan) -> ReviewModel | None:
-    """Return the shipped model of a preset, if it can be trained further with the settings of a plan on texts cleaned alike."""
+    """Return the shipped model of a preset, if it can be trained further with a plan's own settings on texts cleaned alike."""
     parts = plan.parts
     try:
-        preset, folder = find_preset(plan.preset), find_weights(plan.preset)
+        usual, folder = resolve_parts(plan.preset), find_weights(plan.preset)
         if folder is None:
             return None
-        trained = ReviewModel.from_pretrained(folder)
-        sizes = set() if parts.sizes is None else {name for size in preset.sizes for name in size}
-        own = {name: value for name, value in parts.model_settings.items() if name not in sizes}
-        resolve_parts(trained, own, to_dict(parts.tokenizer_config))
+        trained, kept = ReviewModel.from_pretrained(folder), to_dict(usual.tokenizer_config)
+        model = {name: value for name, value in parts.model_settings.items() if value != usual.model_settings.get(name)}
+        tokenizer = {name: value for name, value in to_dict(parts.tokenizer_config).items() if value != kept[name]}
+        resolve_parts(trained, model, tokenizer)
     except ReviewgenError:
         return None
     data = trained_on(trained.training)[0]
