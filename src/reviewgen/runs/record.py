@@ -65,13 +65,13 @@ class RunRecord(Curves):
     Attributes:
         notes: Sentences for the user, each once.
         size: The settings that were chosen for the run's time budget, if any, by group: "model" and "training".
-        last: The last report.
+        last: The last report; before the first step one of no tokens.
         means: The losses since the last evaluation, and since the last point.
     """
 
     notes: list[str] = field(default_factory=list)
     size: Mapping[str, Mapping[str, Any]] | None = None
-    last: Report | None = None
+    last: Report = field(default_factory=lambda: Report(0, 0.0, 0.0, 0))
     means: tuple[Mean, Mean] = field(default_factory=lambda: (Mean(), Mean()))
 
     @classmethod

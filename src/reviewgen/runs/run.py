@@ -108,15 +108,11 @@ class TrainingRun:
             CheckpointError: ``<out>.partial`` holds an interrupted run that is not resumed; or, to resume, no run of these
                 settings.
             DataError: The source cannot be read, or contains a single review and no validation is given.
-            TrainingError: The corpus was read before.
         """
-        if self._read is not None:
-            raise TrainingError("The corpus of this run was read before: make another TrainingRun to read it again.")
         with self._folder.opened():
-            read = read_corpus(self.plan)
-            self._folder.require_corpus(read.corpus.fingerprint)
-        self._read = read
-        return read.corpus
+            self._read = read_corpus(self.plan)
+            self._folder.require_corpus(self._read.corpus.fingerprint)
+        return self._read.corpus
 
     def tokenize(self) -> None:
         """Train the tokenizer and encode the corpus, or load both from the token cache, and build the model.
@@ -124,10 +120,8 @@ class TrainingRun:
         Raises:
             StorageError: The cache is full or cannot be written.
             DataError: The texts of a split have no characters.
-            TrainingError: The corpus was not read, or was tokenized before.
+            TrainingError: The corpus was not read.
         """
-        if self._prepared is not None:
-            raise TrainingError("The corpus of this run was tokenized before: iterate over the run to train.")
         with self._folder.closed_on_error():
             self._begin(tokenize(self.plan, self._require_read("tokenize")))
 
@@ -139,10 +133,7 @@ class TrainingRun:
 
         Raises:
             CheckpointError: As ``read``.
-            TrainingError: The corpus of this run was read before.
         """
-        if self._read is not None or self._prepared is not None:
-            raise TrainingError("This run has a corpus already: make another TrainingRun to start on a prepared one.")
         with self._folder.opened():
             self._folder.require_corpus(corpus.corpus.fingerprint)
             self._begin(corpus)
@@ -188,7 +179,7 @@ class TrainingRun:
         corpus = self._require_prepared("finish")
         with self._folder.closed_on_error():
             last = self._network_record.last
-            if last is None or len(self._parts) < len(self.plan.parts.models):
+            if not (last.tokens or last.stopped) or len(self._parts) < len(self.plan.parts.models):
                 of = f" of {self.plan.parts.models[-1].preset}" if self.plan.parts.models else ""
                 raise TrainingError(f"The training was over before the first step{of}; nothing was saved. Give it more time.")
             with uninterrupted():
@@ -221,15 +212,13 @@ class TrainingRun:
         if len(self._parts) < len(plan.parts.models):
             raise TrainingError(f"There is no record of {plan.preset} yet: iterate over the run to train its models.")
         *counted, network = self._parts or [self]
-        last, stopped = record.last or network._record.last, StopReason.INTERRUPTED if self.is_interrupted else None
-        if network._record.last is not None:
-            stopped = network._record.last.stopped or stopped
+        last = record.last if record.last.stopped else network._record.last
+        stopped = network._record.last.stopped or (StopReason.INTERRUPTED if self.is_interrupted else None)
         curve = network._record.evaluations
         if self._parts:  # the verdict is on the curve of the network, and on what the blend copies
             copies = record.evaluations[-1]["token_copy_rate"] if record.evaluations else None
             curve = [each | {"token_copy_rate": copies} for each in curve]
-        reports = [each for each in (*(part._record.last for part in counted), last) if each is not None]
-        measuring = self._measuring_seconds + sum(report.evaluation_seconds for report in reports)
+        measuring = self._measuring_seconds + sum(part._record.last.evaluation_seconds for part in counted)
         initial = plan.parts.initial_weights
         return {
             "preset": plan.preset,
@@ -241,13 +230,13 @@ class TrainingRun:
             "config": to_dict(self.config),
             "budget_seconds": plan.length.seconds,
             "stopped": None if stopped is None else stopped.value,
-            "steps": last.step if last else 0,
-            "tokens_seen": last.tokens if last else 0,
+            "steps": last.step,
+            "tokens_seen": last.tokens,
             "seconds": round(time.monotonic() - self._started + self._folder.seconds, 2),
-            "evaluation_seconds": round(measuring, 2),
+            "evaluation_seconds": round(last.evaluation_seconds + measuring, 2),
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-            "device": last.device if last else None,
-            "threads": last.threads if last else None,
+            "device": last.device,
+            "threads": last.threads,
             "hardware": f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}",
             "verdict": asdict(find_verdict(curve, stopped, network._copy_rate)),
             "evaluations": record.evaluations,
@@ -349,7 +338,7 @@ class TrainingRun:
                     new = [note for note in dict.fromkeys((*run._record.notes, *report.notes)) if note not in self._record.notes]
                     self._record.note(*new)
                     yield replace(report, part=run.preset, notes=tuple(new), stopped=None)
-                if parts.is_counted and run._record.last is not None and run._record.last.evaluation is None:
+                if parts.is_counted and run._record.last.evaluation is None:
                     raise NotADistribution(
                         f"The scores of {run.preset} with these settings are not probabilities that sum to one, so it cannot be "
                         "part of a blend."
@@ -359,13 +348,12 @@ class TrainingRun:
     def _report_blend(self, corpus: PreparedCorpus, seconds: float | None) -> Report:
         """Fit the weights of a blend and evaluate it; return the last report of the run."""
         start, last = time.monotonic(), self._network_record.last
-        assert last is not None, "training by gradient reports at least one step"
         with using_threads(last.threads):
             network, own = self._parts[-1], None if seconds is None else _WEIGHTS_SHARE * seconds
             documents = choose_documents(network.model, corpus, "validation", self.config.evaluation_tokens, own)
             with all_processes() as processes:
                 documents = processes.broadcast(documents)  # their number depends on a clock
-            self._mix(documents)
+            weights = self._mix(documents)
             judge = Evaluator(corpus.tokenizer, documents, self.config, corpus.index, corpus.conditions.unspecified_ids)
             judge.metrics, judge.seconds_each = self._metrics, None if seconds is None else _EVALUATION_SHARE * seconds
             result = judge.evaluate(self.model)
@@ -378,7 +366,7 @@ class TrainingRun:
             learning_rate=None,
             seconds=last.seconds + time.monotonic() - start,
             evaluation_seconds=last.evaluation_seconds + judge.total_seconds,
-            notes=(self._describe_weights(), *self._metrics.pop_notes()),
+            notes=(weights, *self._metrics.pop_notes()),
         )
         self._record.add(report)
         return report
@@ -388,29 +376,23 @@ class TrainingRun:
         length = self.plan.length
         if length.seconds is None:
             return length
-        spent = sum(part._record.last.seconds for part in self._parts if part._record.last is not None)
+        spent = sum(part._record.last.seconds for part in self._parts)
         share = _COUNTING_SHARE if parts.is_counted else _NETWORK_SHARE
         with all_processes() as processes:  # of the first one's clock: the lengths are compared
             return Budget(seconds=processes.broadcast(share * max(0.0, length.seconds - spent)))
 
-    def _mix(self, documents: list[Document]) -> None:
-        """Fit the weights of a blend's models."""
+    def _mix(self, documents: list[Document]) -> str:
+        """Fit the weights of a blend's models; return them and the bits per character of each model, as a sentence."""
         corpus = self._require_prepared("blend")
         models, plugins = [part.model for part in self._parts], [part.plan.parts.model_plugin for part in self._parts]
-        given = len(corpus.conditions)
-        self._model, facts = fit_blend(models, plugins, documents, corpus.conditions.vocab_size, given)
-        self._fitted = self._model, facts | {"source": corpus.corpus.source.name, "split": "validation"}
-
-    def _describe_weights(self) -> str:
-        """Return the weights and the bits per character of the models, as a sentence."""
-        assert self._fitted is not None
-        blend, facts = self._fitted
-        alone = facts["bits_per_character"]["parts"]
-        models = [
+        ids = corpus.conditions.vocab_size, len(corpus.conditions)
+        blend, facts = fit_blend(models, plugins, documents, *ids)
+        self._model, self._fitted = blend, (blend, facts | {"source": corpus.corpus.source.name, "split": "validation"})
+        each = [
             f"{part.preset} {weight:.3f} (alone {'infinite' if own is None else f'{own:.4f}'} bits per character)"
-            for part, weight, own in zip(self._parts, blend.config.weights, alone, strict=True)
+            for part, weight, own in zip(self._parts, blend.config.weights, facts["bits_per_character"]["parts"], strict=True)
         ]
-        return f"Weights, fitted on {facts['tokens']:,} held-out tokens: {', '.join(models)}."
+        return f"Weights, fitted on {facts['tokens']:,} held-out tokens: {', '.join(each)}."
 
     def _measure(self, corpus: PreparedCorpus, last: Report) -> None:
         """Evaluate the model on held-out texts, and the models of a blend on the same ones; measure what it generates."""
@@ -441,8 +423,7 @@ class TrainingRun:
         if self._fitted is not None:
             models = []
             for part in self._parts:
-                bundle = part._make_bundle()
-                seconds = 0.0 if part._record.last is None else round(part._record.last.seconds, 2)
+                bundle, seconds = part._make_bundle(), round(part._record.last.seconds, 2)
                 models.append(ReviewModel(replace(bundle, training=bundle.training | {"seconds": seconds})))
             return make_bundle(models, *self._fitted, parts.preset, parts.generation, facts)
         is_open = corpus.lexicon is None or (parts.trained is not None and parts.trained.generation_config.words == "any")

@@ -34,7 +34,7 @@ from reviewgen.training.config import Budget, Report, StopReason
 from reviewgen.training.counting import train_by_counting
 from reviewgen.training.device import choose_device, native_precision, reused_memory
 from reviewgen.training.evaluator import Evaluator
-from reviewgen.training.loop import train_by_gradient
+from reviewgen.training.loop import Loop
 from reviewgen.training.loss import cross_entropy
 from reviewgen.training.optimizing import DivergenceGuard
 from reviewgen.training.timing import Sizing, choose_size
@@ -104,4 +104,4 @@ def fit(
             yield Report(0, 1.0, 0.0, 0, **vars(result), notes=notes, stopped=StopReason.NOTHING_TO_TRAIN)
         else:
             with reused_memory():
-                yield from train_by_gradient(model, tokenizer, train, config, budget, seed, evaluator, checkpoints)
+                yield from Loop(model, tokenizer, train, config, budget, seed, evaluator, checkpoints).train()
