@@ -11,14 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from reviewgen.errors import (
-    AlreadyTrained,
-    CheckpointError,
-    ConfigError,
-    OutputExists,
-    TrainingError,
-    storage_errors,
-)
+from reviewgen.errors import AlreadyTrained, CheckpointError, ConfigError, OutputExists, TrainingError, storage_errors
 from reviewgen.model import Bundle
 from reviewgen.model.write import write_or_rescue
 from reviewgen.processes import all_processes, resumes_by_itself

@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -86,10 +86,6 @@ class TrainingPlan:
     def digest(self) -> str:
         """Return the SHA-256 of ``facts``."""
         return hashlib.sha256(json.dumps(self.facts(), sort_keys=True).encode()).hexdigest()
-
-    def of_model(self, parts: TrainingParts, length: Budget) -> "TrainingPlan":
-        """Return the plan of one model of a blend, which is not saved by itself."""
-        return replace(self, parts=parts, length=length, out=None, log=None, resume=False)
 
 
 def parse_length(budget: str | float | None, steps: int | None, epochs: float | None) -> Budget:

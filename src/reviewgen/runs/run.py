@@ -82,8 +82,8 @@ class TrainingRun:
         refuse_unknown_options(options, TrainOptions, "TrainingRun")
         self._set_up(make_plan(start, source, options))
 
-    def _set_up(self, plan: TrainingPlan, size: Mapping[str, Mapping[str, Any]] | None = None) -> None:
-        self._plan, self.size = plan, size
+    def _set_up(self, plan: TrainingPlan) -> None:
+        self._plan = plan
         self._log, self._folder = RunLog(plan.log, plan.out, plan.preset), RunFolder(plan)
         self._is_interrupted = False
         self._evaluation: Evaluation | None = None
@@ -264,9 +264,10 @@ class TrainingRun:
         documents = sample_documents(corpus.stores["validation"], parts.training.evaluation_tokens)
         if corpus.index is not None:
             self._copy_rate = corpus.index.token_copy_rate(ids[1 + given : -1] for ids, _ in documents)
-        record.size = self.size = record.size if saved else self.size or self._choose_size(corpus)
-        if self.size is not None:
-            parts = parts.sized(**self.size)
+        if not saved:
+            record.size = self._choose_size(corpus)
+        if record.size is not None:
+            parts = parts.sized(**record.size)
         model = parts.build_model(corpus.tokenizer, corpus.conditions.vocab_size, plan.seed)
         if parts.initial_weights is not None:
             self._initial_tensors = parts.initial_weights.copy_into(model)
@@ -296,6 +297,8 @@ class TrainingRun:
         parts, seconds, train = self.plan.parts, self.plan.length.seconds, corpus.stores["train"]
         if parts.sizes is None or seconds is None or process_state().device.type != "cpu":
             return None
+        if (self.preset, seconds) in corpus.sizes:
+            return corpus.sizes[self.preset, seconds]
 
         def build(size: Mapping[str, Any]) -> LanguageModel:
             return parts.sized(size, {}).build_model(corpus.tokenizer, corpus.conditions.vocab_size, 0)
@@ -310,7 +313,8 @@ class TrainingRun:
         if sizing is None:
             return None
         self._record.note(sizing.describe(seconds))
-        return {"model": sizing.model, "training": sizing.training}
+        corpus.sizes[self.preset, seconds] = size = {"model": sizing.model, "training": sizing.training}
+        return size
 
     def _note_trained(self, trained: ReviewModel, model: Any, documents: list[Document], corpus: PreparedCorpus) -> None:
         """Measure a model that is trained further, and note where it starts from."""
@@ -329,7 +333,8 @@ class TrainingRun:
         """Train the models of a blend in turn, then fit their weights and evaluate the blend."""
         with self._folder.closed_on_error():
             for parts in self.plan.parts.models:
-                run = make_run(self.plan.of_model(parts, self._length_of(parts)))
+                length = self._length_of(parts)
+                run = make_run(replace(self.plan, parts=parts, length=length, out=None, log=None, resume=False))
                 if not parts.is_counted:  # only the network has checkpoints and a log
                     run._log, run._folder = self.log, self._folder
                 run._begin(corpus)
@@ -544,14 +549,8 @@ class TrainingRun:
         return self._prepared
 
 
-def make_run(plan: TrainingPlan, size: Mapping[str, Mapping[str, Any]] | None = None) -> TrainingRun:
-    """Return the run of a plan.
-
-    Args:
-        plan: The plan.
-        size: Settings, by group, that were chosen for the time budget before; chosen by the run if not given. A resumed run has
-            its own.
-    """
+def make_run(plan: TrainingPlan) -> TrainingRun:
+    """Return the run of a plan."""
     run = TrainingRun.__new__(TrainingRun)
-    run._set_up(plan, size)
+    run._set_up(plan)
     return run
