@@ -7,6 +7,7 @@ accumulate, and its advantage, sending the first gradients while the last are co
 recurrent layer are complete only at the end of back-propagation through time.
 """
 
+import copy
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -466,16 +467,9 @@ def _to(state: State, device: torch.device) -> State:
     """Return a model state on a device."""
     if isinstance(state, tuple):
         return tuple(_to(part, device) for part in state)
-    return None if state is None else state.to(device)
+    return None if state is None else state.to(device, copy=True)  # which may be a small part of what it is a view of
 
 
 def _copy_tensors(model: nn.Module) -> Mapping[str, Tensor]:
-    """Return copies of a model's tensors, on the CPU; tied ones share their copy, so that a checkpoint has it once."""
-    copies: dict[tuple[Any, ...], Tensor] = {}
-    named = {}
-    for name, tensor in model.state_dict().items():
-        memory = tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()
-        if not tensor.data_ptr() or memory not in copies:
-            copies[memory] = tensor.detach().to("cpu", copy=True)
-        named[name] = copies[memory]
-    return named
+    """Return copies of a model's tensors, on the CPU; tied ones share their memory, so that a checkpoint has it once."""
+    return copy.deepcopy({name: tensor.detach().to("cpu") for name, tensor in model.state_dict().items()})
