@@ -183,8 +183,8 @@ class Evaluator:
         self.copy_texts = max(1, min(self._wanted_texts(), int(copy_texts)))
 
     def _wanted_texts(self) -> int:
-        """Return how many texts to generate, without a limit."""
-        factor = _copy_tokens_factor(self.index) if self.index is not None else bool(self.metrics)
+        """Return how many texts to generate, without a limit: more if the index is so sparse that it covers few of the windows."""
+        factor = bool(self.metrics) if self.index is None else max(1, min(self.index.stride // _DENSE_STRIDE, _MAX_FACTOR))
         return max(1, self.config.copy_tokens * factor // SAMPLE_TOKENS)
 
     def _score(self, model: Any, device: str) -> Evaluation | None:
@@ -208,7 +208,10 @@ class Evaluator:
         except GenerationError:
             return "", None, {}
         ids, texts = zip(*generated, strict=True)
-        return texts[0], self._token_copy_rate(list(ids)), self.metrics.measure(texts)
+        rate = None
+        if self.index is not None and self.config.copy_tokens:
+            rate = self.index.token_copy_rate([np.array(each, np.int64) for each in ids])
+        return texts[0], rate, self.metrics.measure(texts)
 
     def _generate(self, model: Any, device: str, count: int) -> Sequence[tuple[list[int], str]]:
         """Generate texts, with the same seed at every evaluation; return their ids and their text."""
@@ -216,11 +219,6 @@ class Evaluator:
         generator = Generator(stepper, self.tokenizer, pieces=self.pieces, speller=self.speller, batch_size=size)
         request = Request([""] * count, GenerationConfig(max_new_tokens=SAMPLE_TOKENS), seed=0, prefix=self.prefix)
         return [(row.ids, row.text) for row in generator.generate(request)]
-
-    def _token_copy_rate(self, texts: list[list[int]]) -> float | None:
-        if self.index is None or not self.config.copy_tokens:
-            return None
-        return self.index.token_copy_rate([np.array(ids, np.int64) for ids in texts])
 
     def _update_best(self, evaluation: Evaluation | None, token_copy_rate: float | None) -> bool:
         """Return whether this result is the best so far, and if so, record it.
@@ -239,8 +237,3 @@ class Evaluator:
         self.without_gain = 0 if gains else self.without_gain + 1
         self.rank_to_beat = rank if gains else self.rank_to_beat
         return is_best
-
-
-def _copy_tokens_factor(index: Index) -> int:
-    """Return how many times ``copy_tokens`` to generate: more if the index is so sparse that it covers few of the windows."""
-    return max(1, min(index.stride // _DENSE_STRIDE, _MAX_FACTOR))

@@ -14,7 +14,7 @@ that sees its corpus several times gets the dropout that the preset names for th
 import copy
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -122,11 +122,13 @@ def autotune(
         seconds: Time limit. Configurations not yet timed by then are skipped.
         run_tokens: The tokens of the run, if it has a number of steps: the time limit then follows from its estimated length.
     """
-    is_fixed = {"precision": config.precision != "auto", "implementation": False, "threads": config.threads > 0}
-    tunable = [setting for setting, fixed in is_fixed.items() if not fixed]
-    plainest: dict[str, Any] = {"precision": "no", "threads": 1}
-    start = replace(default, **{setting: plainest[setting] for setting in tunable if setting in plainest})
-    if not any(list(_alternatives(model, start, default, setting)) for setting in tunable):
+    choices: dict[str, Sequence[Any]] = {
+        "precision": ("no", default.precision) if config.precision == "auto" else (),
+        "implementation": model.implementations() if isinstance(model, SupportsImplementations) else (),
+        "threads": () if config.threads else (1, torch.get_num_threads()),
+    }
+    start = replace(default, **{setting: values[0] for setting, values in choices.items() if values})
+    if all(len(set(values)) < 2 for values in choices.values()):
         return []
     batch = config.batch_size, config.bptt
     trial = copy.deepcopy(model).train()
@@ -138,11 +140,13 @@ def autotune(
             seconds = autotune_seconds(run_tokens / best.tokens_per_second)
         deadline = started + seconds
         timings = [best]
-        for setting in tunable:
-            for execution in _alternatives(model, best.execution, default, setting):
+        for setting, values in choices.items():
+            for value in values:
+                if value == getattr(best.execution, setting):
+                    continue
                 if time.monotonic() > deadline:
                     break
-                began = time.monotonic()
+                began, execution = time.monotonic(), replace(best.execution, **{setting: value})
                 timings.append(Timing(execution, measure_throughput(trial, execution, batch)))
                 steps = (_STEPS + 1) * math.prod(batch) / timings[-1].tokens_per_second
                 deadline += max(0.0, time.monotonic() - began - steps)  # what it took longer was compiling
@@ -160,19 +164,6 @@ def _describe(execution: ExecutionConfig) -> str:
     threads = f"{execution.threads} thread{'s' if execution.threads > 1 else ''}"
     precision = "32 bits" if execution.precision == "no" else execution.precision
     return ", ".join(filter(None, (threads, precision, execution.implementation)))
-
-
-def _alternatives(
-    model: nn.Module, execution: ExecutionConfig, default: ExecutionConfig, setting: str
-) -> Iterator[ExecutionConfig]:
-    """Yield the configurations to compare with a given one that differ from it in one setting."""
-    if setting == "threads" and torch.get_num_threads() > 1:
-        yield replace(execution, threads=torch.get_num_threads())
-    elif setting == "implementation" and isinstance(model, SupportsImplementations):
-        others = (name for name in model.implementations() if name != execution.implementation)
-        yield from (replace(execution, implementation=name) for name in others)
-    elif setting == "precision" and execution.precision != default.precision:
-        yield replace(execution, precision=default.precision)
 
 
 def _shorten_batch(model: nn.Module, execution: ExecutionConfig, batch: tuple[int, int]) -> tuple[int, int]:
