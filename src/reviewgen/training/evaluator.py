@@ -183,7 +183,7 @@ class Evaluator:
         self.copy_texts = max(1, min(self._wanted_texts(), int(copy_texts)))
 
     def _wanted_texts(self) -> int:
-        """Return how many texts to generate, without a limit: more if the index is so sparse that it covers few of the windows."""
+        """Return how many texts to generate, without a limit: more if the index is so sparse that it covers few windows."""
         factor = bool(self.metrics) if self.index is None else max(1, min(self.index.stride // _DENSE_STRIDE, _MAX_FACTOR))
         return max(1, self.config.copy_tokens * factor // SAMPLE_TOKENS)
 
