@@ -27,7 +27,7 @@ def export(
 
     Args:
         html: One HTML file with the model inside, which generates without a network.
-        onnx: The model as ONNX, with its tokenizer and programs that generate; checked by onnxruntime.
+        onnx: The model as ONNX, with its tokenizer and settings; checked by onnxruntime.
         transformers: The tokenizer, as AutoTokenizer of transformers loads it.
         bits: Of a weight in the page: 5, 6, 8, 16 or 32.
     """
@@ -58,7 +58,7 @@ def export(
             facts["onnx"] |= {"largest_difference": done.largest_difference, "tokenizer_json": done.tokenizer_json}
             lines.append(
                 f"Wrote {onnx} ({done.megabytes:.1f} MB). onnxruntime gives the model's logits within "
-                f"{done.largest_difference:.0e}; README.md has programs that generate."
+                f"{done.largest_difference:.0e}."
             )
         if transformers is not None:
             formats.export_transformers(trained, transformers, overwrite=overwrite)
