@@ -15,7 +15,7 @@ from reviewgen.errors import AlreadyTrained, CheckpointError, ConfigError, Outpu
 from reviewgen.model import Bundle
 from reviewgen.model.write import write_or_rescue
 from reviewgen.processes import all_processes, resumes_by_itself
-from reviewgen.runs.plan import SETTINGS, TrainingPlan, read_training
+from reviewgen.runs.plan import SETTINGS, TrainingPlan, find_record
 from reviewgen.storage import Job, check_output
 from reviewgen.training import Checkpoints, StopReason
 
@@ -160,7 +160,7 @@ def _find_finished(out: Path, settings: str) -> str | None:
     Raises:
         OutputExists: Something else exists there.
     """
-    training = read_training(out)
+    training = find_record(out)
     if training.get(SETTINGS) == settings and training.get("stopped") not in _CUT_SHORT:
         return str(training["data"]["fingerprint"])
     check_output(out)

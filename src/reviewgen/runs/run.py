@@ -166,8 +166,6 @@ class TrainingRun:
         """
         self._require_prepared("interrupt the training")
         self._is_interrupted = True
-        for part in self._parts[-1:]:
-            part._is_interrupted = True
 
     def finish(self) -> ReviewModel:
         """Save the model in ``out`` if that is given, measure it, save it again with the results, and return it.
