@@ -14,8 +14,7 @@ from reviewgen import TrainingRun
 from reviewgen.config import Preset
 from reviewgen.errors import TrainingError
 from reviewgen.registry import find_model
-from reviewgen.training import Budget, Report, Sizing, TrainingConfig, choose_device, choose_size
-from reviewgen.training.device import IsolatedRng
+from reviewgen.training import Budget, IsolatedRng, Report, Sizing, TrainingConfig, choose_device, choose_size
 from tests.support.fakes import TEXTS
 from tests.support.trainings import Clock, Planted, fitted, prepared
 

@@ -10,6 +10,7 @@ import typer
 
 from reviewgen.cli.console import keeping, make_table, note, show, working
 from reviewgen.cli.options import AsJson, Model, Overwrite, Preset, Source, Trained, parse_data, start, takes
+from reviewgen.config import parse_settings
 from reviewgen.config.options import Evaluating, TrainingTexts, Trial
 from reviewgen.errors import ConfigError, quoted
 from reviewgen.interrupts import INTERRUPTED
@@ -70,14 +71,11 @@ def _split_settings(preset: str, settings: list[str]) -> tuple[str, list[str], d
     Raises:
         ConfigError: Not exactly one setting has several values.
     """
-    from reviewgen.config import fields_of, parse_settings
-    from reviewgen.config.settings import is_list
     from reviewgen.runs.parts import resolve_parts  # torch: a second or two
 
     fixed, parts = parse_settings(settings), resolve_parts(preset)
-    lists = {(group, name) for group in fixed for name, hint in fields_of(parts.config_of(group)).items() if is_list(hint)}
     all_of_them = [(group, name) for group, names in fixed.items() for name in names]
-    several = [(group, name) for group, name in all_of_them if "," in fixed[group][name] and (group, name) not in lists]
+    several = [(group, name) for group, name in all_of_them if "," in fixed[group][name] and not parts.takes_list(group, name)]
     chosen = several or (all_of_them if len(all_of_them) == 1 else [])
     if len(chosen) != 1:
         raise ConfigError("Give one setting with several values, as in --set model.order=2,4,6; the others with one value each.")
@@ -113,8 +111,6 @@ def tune(
         settings: A setting of every trial: model.layers=2.
         storage: A file for the trials; with it, the same command resumes an interrupted search.
     """
-    from reviewgen.config import parse_settings
-
     fixed, ranges = parse_settings(settings or []), parse_settings(search or [])
     from reviewgen import api  # torch: a second or two
     from reviewgen.search.tune import DEFAULT_BUDGET

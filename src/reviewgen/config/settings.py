@@ -249,12 +249,8 @@ def check_value(name: str, value: Any, hint: Any) -> None:
 
 def _to_tuple(value: Any, hint: Any) -> Any:
     """Convert a JSON list to a tuple if the type of the field allows one."""
-    return tuple(value) if isinstance(value, list) and is_list(hint) else value
-
-
-def is_list(hint: Any) -> bool:
-    """Return whether the type of a field allows a list."""
-    return any(get_origin(option) is tuple for option in options_of(_unpack(hint)[0]))
+    takes_tuple = any(get_origin(option) is tuple for option in options_of(_unpack(hint)[0]))
+    return tuple(value) if isinstance(value, list) and takes_tuple else value
 
 
 def _is_finite(value: float) -> bool:

@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, is_dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -28,6 +28,7 @@ from reviewgen.config import (
     vocabulary_settings,
     without_vocabulary,
 )
+from reviewgen.config.settings import bare, options_of
 from reviewgen.errors import BrokenPlugin, ConfigError, PluginError, first_line, quoted
 from reviewgen.generation.model_stepper import using_threads
 from reviewgen.model import ReviewModel
@@ -35,8 +36,7 @@ from reviewgen.model.layout import digest_of
 from reviewgen.protocols import CountTrained, LanguageModel, SupportsInitialWeights, Tokenizer
 from reviewgen.registry import Plugin, find_model, find_preset, find_tokenizer, name_of, preset_names
 from reviewgen.storage import to_path
-from reviewgen.training import TrainingConfig
-from reviewgen.training.device import IsolatedRng
+from reviewgen.training import IsolatedRng, TrainingConfig
 
 _PEAK_SHARE = 1 / 2  # of the preset's learning rate: a whole one spoils a model on texts like its own, a sixth is slow on others
 _WARMUP = 0.05  # a trained model needs less warmup than a new one: a share of the run
@@ -137,6 +137,11 @@ class TrainingParts:
     def config_of(self, group: str) -> Any:
         """Return the class of the settings of a group: of "model", "tokenizer" or "training"."""
         return {"model": self.model_class.Config, "tokenizer": self.tokenizer_class.Config, "training": TrainingConfig}[group]
+
+    def takes_list(self, group: str, name: str) -> bool:
+        """Return whether the value of a setting is a list; not of an unknown one."""
+        hint = fields_of(self.config_of(group)).get(name)
+        return any(get_origin(option) is tuple for option in options_of(bare(hint)))
 
     def model_facts(self) -> dict[str, Any]:
         """Return all settings of the model, or of each model of a blend by its preset's name."""

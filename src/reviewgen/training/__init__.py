@@ -32,7 +32,7 @@ from reviewgen.protocols import CountTrained, LanguageModel, Tokenizer
 from reviewgen.training.checkpoints import Checkpoints, interrupts_kept_for_restart
 from reviewgen.training.config import Budget, Report, StopReason
 from reviewgen.training.counting import train_by_counting
-from reviewgen.training.device import choose_device, native_precision, reused_memory
+from reviewgen.training.device import IsolatedRng, choose_device, native_precision, reused_memory
 from reviewgen.training.evaluator import Evaluator
 from reviewgen.training.loop import Loop
 from reviewgen.training.loss import cross_entropy
@@ -44,6 +44,7 @@ __all__ = [
     "Budget",
     "Checkpoints",
     "DivergenceGuard",
+    "IsolatedRng",
     "Report",
     "RunVerdict",
     "Sizing",
