@@ -34,7 +34,7 @@ from reviewgen.generation.model_stepper import using_threads
 from reviewgen.model import ReviewModel
 from reviewgen.model.layout import digest_of
 from reviewgen.protocols import CountTrained, LanguageModel, SupportsInitialWeights, Tokenizer
-from reviewgen.registry import Plugin, find_model, find_preset, find_tokenizer, name_of, preset_names
+from reviewgen.registry import Plugin, find_model, find_preset, find_tokenizer, preset_names
 from reviewgen.storage import to_path
 from reviewgen.training import IsolatedRng, TrainingConfig
 
@@ -341,8 +341,8 @@ def _from_model(trained: ReviewModel, model: Any, tokenizer: Any, training: Any)
         usual = {}
     peak = _PEAK_SHARE * usual.get("learning_rate", TrainingConfig().learning_rate)
     own = Preset(
-        model=name_of("model", bundle.model_plugin.name, bundle.model_plugin.package),
-        tokenizer=name_of("tokenizer", bundle.tokenizer_plugin.name, bundle.tokenizer_plugin.package),
+        model=bundle.model_plugin.name,
+        tokenizer=bundle.tokenizer_plugin.name,
         model_settings=without_vocabulary(to_dict(bundle.model.config)),
         tokenizer_settings=to_dict(bundle.tokenizer_config),
         training_settings={**usual, "learning_rate": peak, "warmup": _WARMUP},
