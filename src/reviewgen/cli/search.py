@@ -28,7 +28,7 @@ def sweep(
         settings: The setting to sweep with its values: model.order=2,4,6; other settings with one value each.
         plot: Plot the table to this file: .png, .svg or .pdf.
     """
-    swept, values, fixed = _split_settings(settings)
+    swept, values, fixed = _split_settings(preset, settings)
     from reviewgen import api
     from reviewgen.pictures import refuse_plot
 
@@ -50,15 +50,17 @@ def sweep(
     return Result(facts, [make_table(*names, rows=cells, is_boxed=False)], finished.status)
 
 
-def _split_settings(settings: list[str]) -> tuple[str, list[str], dict[str, dict[str, str]]]:
+def _split_settings(preset: str, settings: list[str]) -> tuple[str, list[str], dict[str, dict[str, str]]]:
     """Return the setting with several values, its values, and the settings with one value.
 
     Raises:
         ConfigError: Not exactly one setting has several values.
     """
-    fixed = parse_settings(settings)
+    from reviewgen.runs.parts import resolve_parts  # torch: a second or two
+
+    fixed, parts = parse_settings(settings), resolve_parts(preset)
     all_of_them = [(group, name) for group, names in fixed.items() for name in names]
-    several = [(group, name) for group, name in all_of_them if "," in fixed[group][name] and name != "metrics"]
+    several = [(group, name) for group, name in all_of_them if "," in fixed[group][name] and not parts.takes_list(group, name)]
     chosen = several or (all_of_them if len(all_of_them) == 1 else [])
     if len(chosen) != 1:
         raise ConfigError("Give one setting with several values, as in --set model.order=2,4,6; the others with one value each.")

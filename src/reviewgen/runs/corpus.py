@@ -5,7 +5,7 @@ Of the processes of a machine, one makes the corpus and the tokens in the cache,
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -66,6 +66,7 @@ class PreparedCorpus:
     lexicon: Lexicon | None  # likewise
     words: frozenset[str]  # of the training text in lower case, for the metrics; likewise, and empty without metrics
     notes: tuple[str, ...] = ()
+    sizes: dict[tuple[str, float], dict[str, Mapping[str, Any]]] = field(default_factory=dict)  # chosen, by preset and time
 
     @property
     def final_split(self) -> str:
