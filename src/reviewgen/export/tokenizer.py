@@ -13,7 +13,7 @@ from reviewgen.export.folders import TRANSFORMERS, check_target, export_folder, 
 from reviewgen.model import Bundle, check_model
 from reviewgen.model.write import save_tokenizer
 from reviewgen.protocols import SupportsTokenizerJson
-from reviewgen.registry import find_web_tokenizer, name_of
+from reviewgen.registry import find_web_tokenizer
 from reviewgen.storage import temporary_folder
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def write_tokenizer(bundle: Bundle, folder: Path) -> bool:
         _write_pretrained(bundle, folder)
     else:
         save_tokenizer(bundle.tokenizer, plugin.name, folder)
-    if script := find_web_tokenizer(name_of("tokenizer", plugin.name, plugin.package)):
+    if script := find_web_tokenizer(plugin):
         module = _module(bundle, read_text(script, MAX_RECORD))
         (folder / MODULE).write_text(module, encoding="utf-8", newline="")
     return has_json

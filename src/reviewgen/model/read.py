@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import re
 from collections.abc import Iterator, Mapping, Set
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,7 +17,6 @@ from reviewgen.errors import (
     BundleError,
     ConfigError,
     ReviewgenError,
-    SourceError,
     StorageError,
     UnknownPlugin,
     first_line,
@@ -28,10 +28,9 @@ from reviewgen.model import layout
 from reviewgen.model.layout import Bundle
 from reviewgen.model.tensors import SavedTensors
 from reviewgen.model.weights import Weights
-from reviewgen.names import is_plugin_name, parse_preset
 from reviewgen.novelty import read_index
 from reviewgen.protocols.migration import read_saved_config
-from reviewgen.registry import describe_plugin, find_stepper, find_tokenizer, name_of_saved
+from reviewgen.registry import Plugin, find_stepper, find_tokenizer, plugin_of_saved
 from reviewgen.storage import interrupted
 from reviewgen.version import __version__
 
@@ -43,6 +42,7 @@ _OBJECTS = ("data", "config", "held_out", "novelty", "metrics", "verdict", "pare
 _FIGURES = (("held_out", "bits_per_character"), ("novelty", "copy_rate"), ("novelty", "token_copy_rate"))
 _MAX_PRESET = 200  # characters
 _FIGURE = Annotated[float | None, Bound(at_least=0, at_most=1_000_000)]  # bits per character, and shares
+_PRESET = re.compile(r"([A-Za-z0-9][\w.-]*:)?[a-z][a-z0-9-]*([\w.-]*:[a-z][a-z0-9]*)?", re.ASCII)  # or a package before a name
 
 
 def read_bundle(folder: Path, weight_bits: int = 32, *, strict: bool = True, accept_changes: bool = False) -> Bundle:
@@ -121,11 +121,8 @@ def _read_config(folder: Path) -> dict[str, Any]:
     parts = config.get(layout.PARTS, {"": ""})
     if not isinstance(parts, dict) or not parts or not all(isinstance(digest, str) for digest in parts.values()):
         raise BundleError(f"{layout.PARTS} in {layout.CONFIG} should have the SHA-256 of each part's file; got {quoted(parts)}.")
-    try:
-        if not is_plugin_name(config["preset"]):  # such as "blend", of models that were trained apart
-            parse_preset(config["preset"][:_MAX_PRESET])
-    except SourceError as error:
-        raise BundleError(f"preset in {layout.CONFIG} cannot be read: {error}") from None
+    if len(config["preset"]) > _MAX_PRESET or not _PRESET.fullmatch(config["preset"]):
+        raise BundleError(f"preset in {layout.CONFIG} cannot be read: {quoted(config['preset'])} is not a preset name.")
     return dict(config)
 
 
@@ -173,11 +170,11 @@ def _read_checked(folder: Path, config: Mapping[str, Any], weight_bits: int) -> 
         raise BundleError(f"{folder / layout.GENERATION} is damaged: it should be a JSON object.")
     generation, training = read_saved_generation(defaults), _parse_training(folder)
     facts = config["tokenizer"]
-    tokenizer_class, tokenizer_plugin = find_tokenizer(name_of_saved("tokenizer", facts))
+    tokenizer_class, tokenizer_plugin = find_tokenizer(plugin_of_saved("tokenizer", facts))
     tokenizer_config = read_saved_config(tokenizer_class.Config, facts["config"], facts["version"])
     tokenizer = tokenizer_class.load(folder)
-    model_name = name_of_saved("model", config["model"])
-    weights, model_config = _read_weights(folder, config, model_name, weight_bits)
+    model_plugin = plugin_of_saved("model", config["model"])
+    weights, model_config = _read_weights(folder, config, model_plugin, weight_bits)
     conditions = Conditions(first_id=tokenizer.vocab_size)
     if "conditions" in config:
         conditions = Conditions.from_json(config["conditions"], tokenizer.vocab_size)
@@ -199,7 +196,7 @@ def _read_checked(folder: Path, config: Mapping[str, Any], weight_bits: int) -> 
         preset=config["preset"],
         weights=weights,
         tokenizer=tokenizer,
-        model_plugin=describe_plugin("model", model_name),
+        model_plugin=model_plugin,
         tokenizer_plugin=tokenizer_plugin,
         tokenizer_config=tokenizer_config,
         generation=generation,
@@ -212,20 +209,20 @@ def _read_checked(folder: Path, config: Mapping[str, Any], weight_bits: int) -> 
     )
 
 
-def _read_weights(folder: Path, config: Mapping[str, Any], name: str, weight_bits: int) -> tuple[Weights, Any]:
+def _read_weights(folder: Path, config: Mapping[str, Any], plugin: Plugin, weight_bits: int) -> tuple[Weights, Any]:
     """Return a model's weights, after their tensors were compared with its config, and the config.
 
     A model with a stepper entry point generates without torch; its torch model is built on first use.
     """
     saved, facts = SavedTensors.find(folder, config.get(layout.PARTS, {})), config["model"]
     values, version = facts["config"], facts["version"]
-    factory = find_stepper(name)
+    factory = find_stepper(plugin)
     model_config = None if factory is None else read_saved_config(factory.Config, values, version)
     expected = None if factory is None else factory.expect(model_config)
     if factory is None or expected is None:
         from reviewgen.model.torch_model import read_model
 
-        model = read_model(saved, name, values, version)
+        model = read_model(saved, plugin, values, version)
         return Weights(model, weight_bits=weight_bits), model.config
     arrays = saved.load(expected, load_file)
     tensors = {key: array.astype(expected[key][0], copy=False) for key, array in arrays.items()}
@@ -233,7 +230,7 @@ def _read_weights(folder: Path, config: Mapping[str, Any], name: str, weight_bit
     def load() -> Any:
         from reviewgen.model.torch_model import build_model
 
-        return build_model(name, model_config, tensors)
+        return build_model(plugin, model_config, tensors)
 
     return Weights(load=load, stepper=factory(model_config, tensors, weight_bits), weight_bits=weight_bits), model_config
 
