@@ -25,7 +25,7 @@ from reviewgen.interrupts import INTERRUPTED, begin
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from reviewgen.tables import WrittenTexts
+    from reviewgen.tables.table import WrittenTexts
 
 _MIN_WIDTH, _FILE_WIDTH = 20, 120  # characters; of a terminal, of a file
 

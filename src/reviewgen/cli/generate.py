@@ -19,7 +19,8 @@ from reviewgen.config.options import Call, GeneratedShards
 from reviewgen.errors import ConfigError, DataError, counted, storage_errors
 
 if TYPE_CHECKING:
-    from reviewgen.model import Generation, ReviewModel
+    from reviewgen.generation import Generation
+    from reviewgen.model import ReviewModel
 
 _FILES = (".jsonl", ".parquet")
 _NO_TIME = "--max-time was over before the first token: give more seconds, or leave it out."
@@ -58,7 +59,7 @@ def generate(
 
     trained = load(model, weight_bits=bits)
     if device is not None:
-        from reviewgen.tables import move  # torch
+        from reviewgen.tables.judging import move  # torch
 
         move(trained, device)
     if settings["seed"] is None:
@@ -163,7 +164,8 @@ def _write_table(
     """Generate texts into a file or a folder of shards."""
     number, started = settings.pop("num_return_sequences"), time.monotonic()
     with resumable(), progress() as move:
-        from reviewgen.tables import generate_dataset, read_rows  # torch, where several processes meet
+        from reviewgen.tables.generating import generate_dataset  # torch, where several processes meet
+        from reviewgen.tables.table import read_rows
 
         call: Any = {"seed": settings.pop("seed"), "options": settings}
         call |= {"receipts": shards["columns"] if receipt is None else receipt}
@@ -220,7 +222,7 @@ def _print_text(text: "Generation", count: int, novelty: str | None) -> None:
 
 def _with_receipts(texts: Iterator["Generation"], trained: "ReviewModel", source: str, file: Path) -> Iterator["Generation"]:
     """Yield texts and write a receipt of each to a file, which is created with the first."""
-    from reviewgen.tables import make_receipt, portable_source
+    from reviewgen.tables.receipts import make_receipt, portable_source
 
     _refuse_receipts(file)
     name = portable_source(source, file)
@@ -241,8 +243,8 @@ def replay(receipt: Path, *, model: str | None = None, as_json: bool = False) ->
         model: The model: a saved folder, owner/name on the Hub, or a preset. [default: as in the receipt]
     """
     from reviewgen.api import load
-    from reviewgen.tables import describe_replays, find_source, read_receipts
-    from reviewgen.tables import replay as replay_receipt
+    from reviewgen.tables.receipts import describe_replays, find_source, read_receipts
+    from reviewgen.tables.receipts import replay as replay_receipt
 
     results, loaded = [], {}
     for number, one in enumerate(read_receipts(receipt), 1):

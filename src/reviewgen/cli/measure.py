@@ -25,7 +25,7 @@ def evaluate(model: str, *, data: list[str], device: str = "auto", **options: An
     """
     with working("Evaluating ..."):
         from reviewgen.evaluation import finite
-        from reviewgen.tables import evaluate as evaluate_model  # torch, where several processes meet
+        from reviewgen.tables.judging import evaluate as evaluate_model  # torch, where several processes meet
 
         trained, result = evaluate_model(model, parse_data(data), device, **options)
     if result.zero_probability_tokens:
@@ -68,7 +68,7 @@ def score(
         return given
     from reviewgen.api import load
     from reviewgen.evaluation import finite
-    from reviewgen.tables import move
+    from reviewgen.tables.judging import move
 
     trained = load(model)
     if device is not None:
@@ -126,7 +126,7 @@ def _text_or_table(
         raise ConfigError("--data writes a table: give --out FOLDER, or a .jsonl or .parquet file.")
     started = time.monotonic()
     with resumable(), progress() as move:
-        from reviewgen.tables import judge_texts
+        from reviewgen.tables.judging import judge_texts
 
         shards = {name: options.pop(name) for name in ("format", "shard_texts")}
         given: Any = {name: value for name, value in options.items() if value is not None}

@@ -15,7 +15,7 @@ from reviewgen.errors import ReviewgenError, counted
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from reviewgen.model import Alternative, Context, NextTokens, Walk
+    from reviewgen.generation import Alternative, Context, NextTokens, Walk
 
 _BAR = 12  # characters of a bar for probability 1
 _HELP = """\

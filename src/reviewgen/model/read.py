@@ -5,13 +5,14 @@ import errno
 import re
 from collections.abc import Iterator, Mapping, Set
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from reviewgen.conditions import Conditions
-from reviewgen.config import MAX_RECORD, MAX_SETTINGS, read_json, read_saved_generation, read_text
+from reviewgen.config import MAX_RECORD, MAX_SETTINGS, Bound, read_json, read_saved_generation, read_text
+from reviewgen.config.settings import check_value
 from reviewgen.errors import (
     BundleError,
     ConfigError,
@@ -36,12 +37,12 @@ from reviewgen.version import __version__
 _PLUGIN = {"name": str, "distribution": str, "version": str, "config": dict}
 _TOKENIZER = _PLUGIN | {"files": list}
 _CONFIG = {"schema": int, "library": str, "library_version": str, "preset": str, "model": _PLUGIN, "tokenizer": _TOKENIZER}
-_METRIC = {"unit": str, "lower_is_better": bool | None, "generated": int | float | None, "held_out": int | float | None}
+_METRIC = {"unit": str, "lower_is_better": bool | None, "generated": float | None, "held_out": float | None}
 _OBJECTS = ("data", "config", "held_out", "novelty", "metrics", "verdict", "parent")  # of training.json
 _FIGURES = (("held_out", "bits_per_character"), ("novelty", "copy_rate"), ("novelty", "token_copy_rate"))
 _MAX_PRESET = 200  # characters
+_FIGURE = Annotated[float | None, Bound(at_least=0, at_most=1_000_000)]  # bits per character, and shares
 _PRESET = re.compile(r"([A-Za-z0-9][\w.-]*:)?[a-z][a-z0-9-]*([\w.-]*:[a-z][a-z0-9]*)?", re.ASCII)  # or a package before a name
-_MAX_FIGURE = 1_000_000  # of bits per character, and of shares
 
 
 def read_bundle(folder: Path, weight_bits: int = 32, *, strict: bool = True, accept_changes: bool = False) -> Bundle:
@@ -62,11 +63,11 @@ def read_bundle(folder: Path, weight_bits: int = 32, *, strict: bool = True, acc
         config = _read_config(folder)
         names = layout.files_of(config)
         _check_files(folder, names, strict)
-        present, manifest = layout.digest_files(folder, names), None if accept_changes else layout.read_manifest(folder, names)
+        present = layout.digest_files(folder, names)
         bundle = _read_checked(folder, config, weight_bits)
-        if manifest is not None:  # last: what a reader finds wrong in a file says more
-            layout.compare(folder, manifest, present, is_local=strict)
-        bundle.digests = {name: str(facts["sha256"]) for name, facts in present.items()}
+        if not accept_changes:  # last: what a reader finds wrong in a file says more
+            layout.check_manifest(folder, names, present, is_local=strict)
+        bundle.digests = present
         return bundle
 
 
@@ -77,11 +78,9 @@ def read_training(folder: Path) -> dict[str, Any]:
         BundleError: The folder is missing, damaged or not a saved model, or the record has changed since it was saved.
     """
     with _reading(folder):
-        training, name = _parse_training(folder), layout.TRAINING
-        saved = layout.read_manifest(folder, layout.files_of(_read_json(folder / layout.CONFIG)))
-        if saved is not None:  # last, as in ``read_bundle``
-            layout.compare(folder, {name: saved[name]} if name in saved else {}, layout.digest_files(folder, [name]))
-    return training
+        training = _parse_training(folder)
+        layout.check_manifest(folder, [layout.TRAINING], layout.digest_files(folder, [layout.TRAINING]))
+        return training
 
 
 @contextlib.contextmanager
@@ -152,18 +151,15 @@ def _check_files(folder: Path, known: set[str], strict: bool) -> None:
 
 def _parse_training(folder: Path) -> dict[str, Any]:
     training = _read_json(folder / layout.TRAINING, MAX_RECORD)
-    problem = "" if isinstance(training, dict) else "it should be a JSON object"
-    if not problem and (odd := [name for name in _OBJECTS if not isinstance(training.get(name), dict | None)]):
-        problem = f"{odd[0]} should be an object"
-    for part, name in () if problem else _FIGURES:
-        value = (training.get(part) or {}).get(name)
-        if not isinstance(value, int | float | None) or not 0 <= (value or 0) <= _MAX_FIGURE:
-            problem = f"{name} should be a number from 0 to {_MAX_FIGURE:,}"
-    for facts in () if problem else (training.get("metrics") or {}).values():
-        if not isinstance(facts, dict) or not all(key in facts and isinstance(facts[key], _METRIC[key]) for key in _METRIC):
-            problem = "its metrics should have a unit, a direction and two values each"
-    if problem:
-        raise BundleError(f"{folder / layout.TRAINING} is damaged: {problem}.")
+    check_value(layout.TRAINING, training, dict[str, Any])
+    for name in _OBJECTS:
+        check_value(f"{name} in {layout.TRAINING}", training.get(name), dict[str, Any] | None)
+    for part, name in _FIGURES:
+        check_value(f"{name} in {layout.TRAINING}", (training.get(part) or {}).get(name), _FIGURE)
+    for name, facts in (training.get("metrics") or {}).items():
+        check_value(f"metrics.{name} in {layout.TRAINING}", facts, dict[str, Any])
+        for key, hint in _METRIC.items():
+            check_value(f"metrics.{name}.{key} in {layout.TRAINING}", facts[key], hint)
     return dict(training)
 
 

@@ -35,7 +35,8 @@ from reviewgen.data import (
 )
 from reviewgen.errors import ConfigError, DataError, quoted
 from reviewgen.lexicon import Lexicon, build_lexicon, token_symbols
-from reviewgen.model import check_tokenizer_files, fingerprint
+from reviewgen.model import fingerprint
+from reviewgen.model.write import check_tokenizer_files
 from reviewgen.novelty import Index, read_index
 from reviewgen.processes import all_processes, process_state
 from reviewgen.protocols import Tokenizer
