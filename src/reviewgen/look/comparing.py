@@ -21,6 +21,7 @@ from reviewgen.config import (
     read_json,
     refuse_unknown_options,
 )
+from reviewgen.config.keywords import TrialOptions
 from reviewgen.errors import BrokenPlugin, CheckpointError, ConfigError, OutputExists, ReviewgenError, shortened, storage_errors
 from reviewgen.look.comparison import Comparison
 from reviewgen.look.held_out import HeldOut, Reading
@@ -45,16 +46,12 @@ _LENGTH = ("budget", "steps", "epochs")
 _IDENTITY, _SCHEMA = "comparison.json", 1
 
 
-class CompareOptions(ReadingOptions, total=False):
+class CompareOptions(ReadingOptions, TrialOptions, total=False):
     """The keywords of ``reviewgen.compare``, which documents them."""
 
     held_out: Any
     held_out_split: str | None
     prompt: str
-    budget: str | float | None
-    steps: int | None
-    epochs: float | None
-    seed: int
     settings: Mapping[str, Mapping[str, Any]] | None
     conditions: Any
     out: str | Path | None
