@@ -46,9 +46,9 @@ def test_what_cannot_be_drawn_is_named_long_curves_are_thinned_and_series_look_d
     long = marks(Series("a", [(n, math.exp(-n / 1e4)) for n in range(100_001)]))
     ends = marks(Series("a", [(0, 1.0), (100_000, math.exp(-10))]))
     assert len(long) == 60 and [long[0], long[-1]] == ends
-    figure = draw(Series("a", [(1, 5)], intervals=[(1, 9)]))
+    figure = draw(Series("a", [(1, 5)], interval=(1, 9)))
     low, high = map(float, re.search(r'class="line bar" d="M[\d.]+ ([\d.]+)V([\d.]+)"', figure).groups())
-    assert 26 <= high < marks(Series("a", [(1, 5)], intervals=[(1, 9)]))[0][1] < low <= 258
+    assert 26 <= high < marks(Series("a", [(1, 5)], interval=(1, 9)))[0][1] < low <= 258
     figure = draw(*(Series(f"m{n}", [(n, n)], style=n) for n in range(30)))
     looks = re.findall(r'class="(series-\d)"><path class="mark" [^>]*? d="([^"]+)"/></g>', figure)
     assert len(set(looks)) == len(looks) == 30

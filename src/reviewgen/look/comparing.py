@@ -32,7 +32,7 @@ from reviewgen.model import ReviewModel
 from reviewgen.names import PresetSource, parse_source
 from reviewgen.registry import preset_names
 from reviewgen.runs import TrainingRun
-from reviewgen.runs.plan import DEFAULT_BUDGET
+from reviewgen.runs.plan import DEFAULT_BUDGET, data_config
 from reviewgen.runs.progress import open_console, training_bar
 from reviewgen.search.variants import check_groups
 from reviewgen.storage import atomic_file, check_output, to_path
@@ -40,8 +40,7 @@ from reviewgen.storage import atomic_file, check_output, to_path
 if TYPE_CHECKING:
     from rich.console import Console
 
-_CLEANING = ("lowercase", "strip_markdown", "fix_encoding", "clean")
-_READING = ("text_column", "sql", "subset", "split", "documents", *_CLEANING, "conditions", "max_text_characters")
+_OWN = ("held_out", "held_out_split", "prompt", "settings", "out", "resume")  # the keywords that trainings do not have
 _LENGTH = ("budget", "steps", "epochs")
 _IDENTITY, _SCHEMA = "comparison.json", 1
 
@@ -170,7 +169,7 @@ def make_request(models: Any, data: Any, options: CompareOptions) -> "Request":
         raise ConfigError("data is an iterator, which can be read only once; give a list, or a file.")
     entries, settings = make_entries(models), check_groups(options.get("settings"))
     known = dict[str, Any](options)
-    training: dict[str, Any] = {name: known[name] for name in (*_READING, *_LENGTH, "seed") if known.get(name) is not None}
+    training = {name: value for name, value in known.items() if value is not None and name not in _OWN}
     if not any(name in training for name in _LENGTH):
         training["budget"] = DEFAULT_BUDGET
     if "budget" in training:
@@ -185,8 +184,7 @@ def make_request(models: Any, data: Any, options: CompareOptions) -> "Request":
         raise ConfigError("Only a comparison with an output folder can be resumed: give out, or leave resume out.")
     folder = None if out is None else to_path("out", out)
     before = None if folder is None else _read_facts(folder, resume)
-    reading = {name: training[name] for name in _READING if name in training}
-    source = Reading(data, options.get("held_out"), options.get("held_out_split"), reading, training.get("budget"))
+    source = Reading(data, options.get("held_out"), options.get("held_out_split"), data_config(training), training.get("budget"))
     return Request(entries, source, prompt, check_seed(options.get("seed", 0)), settings, training, folder, before)
 
 

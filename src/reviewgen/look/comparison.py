@@ -251,7 +251,7 @@ def _charts(numbered: Sequence[tuple[int, Row]]) -> Iterator[Chart]:
             from_zero=True,
         )
     marks = [
-        Series(row.name, [(row.parameters, bits)], style, intervals=[row.bits_interval] if row.bits_interval else ())
+        Series(row.name, [(row.parameters, bits)], style, interval=row.bits_interval)
         for style, row in numbered
         if row.parameters and (bits := row.bits_per_character) is not None
     ]

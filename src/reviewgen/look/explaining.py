@@ -118,18 +118,9 @@ def _walk(model: Any, batch: Batch) -> _Walk:
 
 
 def _operation_line(operation: Operation, batch: Batch) -> Line:
-    mean, spread = _mean_and_spread(operation.values, batch.is_read)
-    return Line(
-        name=operation.name,
-        formula=operation.formula,
-        axes=tuple(operation.axes.split()),
-        sizes=tuple(operation.values.shape),
-        parameters=operation.parameters,
-        multiplications=operation.multiplications,
-        mean=mean,
-        spread=spread,
-        kind=operation.kind,
-    )
+    sizes, own = tuple(operation.values.shape), (operation.parameters, operation.multiplications)
+    figures = _mean_and_spread(operation.values, batch.is_read)
+    return Line(operation.name, operation.formula, tuple(operation.axes.split()), sizes, *own, *figures, kind=operation.kind)
 
 
 def _module_lines(model: nn.Module, calls: Sequence[Call], batch: Batch) -> Iterator[Line]:

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from reviewgen.config import from_dict
 from reviewgen.data import Corpus, DataConfig, Texts, cached_corpus, frame_texts, read_examples
 from reviewgen.errors import DataError, counted
 from reviewgen.evaluation.losses import batches, token_losses
@@ -73,14 +72,8 @@ class Reading(NamedTuple):
     data: Any
     held_out: Any
     held_out_split: str | None
-    options: Mapping[str, Any]
+    config: DataConfig
     budget: float | None
-
-    @property
-    def config(self) -> DataConfig:
-        """The settings that the user has given."""
-        names = {"split": "dataset_split"}
-        return from_dict(DataConfig, {names.get(name, name): each for name, each in self.options.items() if each is not None})
 
     def corpus(self) -> Corpus:
         """Return the corpus that presets are trained on, from the cache once it was read."""

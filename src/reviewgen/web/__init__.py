@@ -21,26 +21,6 @@ follows ``reviewgen.generation``: ``model.js`` loads, ``decoder.js`` is the loop
 its parts. Engines touch no page and run in Node, too.
 """
 
-from reviewgen.web.charts import Chart, Panel, Series, draw_figure, refuse_chart, save_chart
-from reviewgen.web.composing import PackedModel, compose
-from reviewgen.web.curves import find_curves, learning_chart
-from reviewgen.web.rendering import refuse_file, render, save_text
-from reviewgen.web.serving import page_for_server, static_files
+import lazy_loader
 
-__all__ = [
-    "Chart",
-    "PackedModel",
-    "Panel",
-    "Series",
-    "compose",
-    "draw_figure",
-    "find_curves",
-    "learning_chart",
-    "page_for_server",
-    "refuse_chart",
-    "refuse_file",
-    "render",
-    "save_chart",
-    "save_text",
-    "static_files",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

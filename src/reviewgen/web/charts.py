@@ -6,7 +6,7 @@ marks, so that nothing depends on colour alone.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -59,7 +59,7 @@ class Series:
         points: Pairs of x and y; pairs with a value that is NaN or infinite are left out.
         style: A number that chooses colour and shape: the same model has the same in each chart.
         is_dashed: Whether its line is dashed, without marks.
-        intervals: The low and high end of each y, drawn as bars; empty for none.
+        interval: The low and high end of the y of a single point, drawn as a bar; None for none.
         level: A height that is drawn as a dotted line from side to side; None for none.
         is_ring: Whether its marks are rings around those of another.
     """
@@ -68,7 +68,7 @@ class Series:
     points: Sequence[Point] = ()
     style: int = 0
     is_dashed: bool = False
-    intervals: Sequence[Point] = ()
+    interval: Point | None = None
     level: float | None = None
     is_ring: bool = False
 
@@ -183,21 +183,12 @@ def _escaped(text: str) -> str:
 
 def _keep(chart: Chart) -> Chart:
     """Return a chart without the points that cannot be drawn, its lines thinned."""
-    panels = [panel._replace(series=[_keep_series(each, chart.log_x) for each in panel.series]) for panel in chart.panels]
-    return replace(chart, panels=panels)
 
+    def keep(series: Series) -> Series:
+        points = [point for point in series.points if all(map(math.isfinite, point)) and (point[0] > 0 or not chart.log_x)]
+        return replace(series, points=thin(points, _MOST_POINTS))
 
-def _keep_series(series: Series, log_x: bool) -> Series:
-    bars: Iterable[Point | None] = series.intervals or [None] * len(series.points)
-    pairs = [
-        (point, bar)
-        for point, bar in zip(series.points, bars, strict=True)
-        if all(map(math.isfinite, point)) and (point[0] > 0 or not log_x)
-    ]
-    thinned = thin(pairs, _MOST_POINTS)
-    intervals = [bar for _, bar in thinned if bar is not None and all(map(math.isfinite, bar))]
-    complete = intervals if len(intervals) == len(thinned) else []
-    return replace(series, points=[point for point, _ in thinned], intervals=complete)
+    return replace(chart, panels=[panel._replace(series=[keep(each) for each in panel.series]) for panel in chart.panels])
 
 
 def thin(values: Sequence[_Value], count: int) -> list[_Value]:
@@ -252,7 +243,7 @@ def _named(chart: Chart) -> list[Series]:
 def _draw_panel(panel: Panel, across: _Axis, width: float, top: float) -> list[str]:
     """Return the elements of a panel, whose box of lines begins at a height."""
     bottom, drawn = top + panel.height - _BETWEEN, [each for each in panel.series if each.points]
-    ends = [end for each in drawn for interval in each.intervals for end in interval]
+    ends = [end for each in drawn for end in each.interval or ()]
     levels = [each.level for each in panel.series if each.level is not None]
     up = _make_axis([y for each in drawn for _, y in each.points] + ends + levels, count=5 if panel.height > 150 else 3)
     content = [label(panel.label, 0.0, top - 14, DETAIL, "detail")]
@@ -268,8 +259,9 @@ def _draw_panel(panel: Panel, across: _Axis, width: float, top: float) -> list[s
         if len(places) > 1 and not each.is_ring:
             path = "M" + "L".join(f"{x} {y}" for x, y in places)
             own.append(tag("path", class_="line dashed" if each.is_dashed else "line", d=path))
-        for (x, _), (low, high) in zip(places, each.intervals, strict=False):
-            own.append(tag("path", class_="line bar", d=f"M{x} {up.place(low, bottom, top)}V{up.place(high, bottom, top)}"))
+        if each.interval is not None and places:
+            low, high = (up.place(end, bottom, top) for end in each.interval)
+            own.append(tag("path", class_="line bar", d=f"M{places[0][0]} {low}V{high}"))
         if not each.is_dashed or len(places) == 1:
             own += [
                 _mark(each, *place, f"{each.name}: {x:,.4g}, {y:.4g}") for place, (x, y) in zip(places, each.points, strict=True)
