@@ -84,7 +84,7 @@ def plot_sweep(rows: Sequence[SweepRow], setting: str, preset: str, file: Path, 
     ]
     panels = [Panel("bits per character", bits)]
     if copies := _points(rows, "token_copy_rate"):
-        panels.append(Panel("token copy rate of generated text", [Series("token copy rate", copies, 5)], 90.0))
+        panels.append(Panel("token copy rate of generated text", [Series("token copy rate", copies, 5)], 90.0, (0.0, 1.0)))
     save_chart(Chart(preset, setting, panels, labels=[str(row.value) for row in rows]), file)
 
 

@@ -74,11 +74,13 @@ class Series:
 
 
 class Panel(NamedTuple):
-    """One of several charts that share an x axis: the label of its y axis, its series, and its height in pixels."""
+    """One of several charts that share an x axis: the label of its y axis, its series, its height in pixels, and values that its
+    y axis has in any case."""
 
     label: str
     series: Sequence[Series]
     height: float = 220.0
+    ends: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -161,6 +163,8 @@ def _matplotlib(chart: Chart) -> Any:
                 shown.setdefault(each.name, own.axhline(each.level, **look, linestyle=":", linewidth=1.2))
         own.set_ylabel(_escaped(panel.label).replace(", ", ",\n").replace(" of ", "\nof "))
         own.grid(alpha=0.25)
+        if panel.ends:
+            own.set_ylim(min(panel.ends) - 0.03, max(panel.ends) + 0.03)
         own.spines[["top", "right"]].set_visible(False)
     if chart.log_x:
         axes[-1].set_xscale("log")
@@ -245,7 +249,9 @@ def _draw_panel(panel: Panel, across: _Axis, width: float, top: float) -> list[s
     bottom, drawn = top + panel.height - _BETWEEN, [each for each in panel.series if each.points]
     ends = [end for each in drawn for end in each.interval or ()]
     levels = [each.level for each in panel.series if each.level is not None]
-    up = _make_axis([y for each in drawn for _, y in each.points] + ends + levels, count=5 if panel.height > 150 else 3)
+    up = _make_axis(
+        [y for each in drawn for _, y in each.points] + ends + levels + list(panel.ends), count=5 if panel.height > 150 else 3
+    )
     content = [label(panel.label, 0.0, top - 14, DETAIL, "detail")]
     for text, value in up.ticks:
         y = up.place(value, bottom, top)

@@ -118,7 +118,8 @@ def learning_chart(runs: Sequence[LearningCurves], against: str = "seconds", met
     for key, label in own.items():
         series = [Series(run.name, _points(run.evaluations, across, key, unit), n) for n, run in enumerate(every)]
         if any(each.points for each in series):
-            panels.append(Panel(label, series + (copies if key == "token_copy_rate" else []), _LOW))
+            is_rate = key == "token_copy_rate"
+            panels.append(Panel(label, series + (copies if is_rate else []), _LOW, (0.0, 1.0) if is_rate else ()))
     rates = [Series(run.name, _between(run, across, "learning_rate", unit), n, is_dashed=True) for n, run in enumerate(every)]
     if any(each.points for each in rates):
         panels.append(Panel("learning rate", rates, _LOW))
