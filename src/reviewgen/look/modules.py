@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from reviewgen.look.trace import Call, Step, Trace, letter_sizes, name_axes, trace
+from reviewgen.config import to_dict
+from reviewgen.look.trace import Call, Step, Trace, broken_plugins, letter_sizes, name_axes, trace
 from reviewgen.protocols.graph import Axis, GraphEdge, GraphNode, ModelGraph
 from reviewgen.protocols.graph_rules import all_nodes, parameter_sizes
 
@@ -38,16 +39,17 @@ def describe_modules(model: Any) -> ModelGraph:
     sizes = letter_sizes(model.config)
     if not isinstance(model, nn.Module):
         return _one_box(model, sizes, None, (), ())
-    model = copy.deepcopy(model).eval()  # the model itself stays as it is
     taken = {size for tensor in model.parameters() for size in tensor.shape}
-    taken |= {size for size in vars(model.config).values() if isinstance(size, int)}
+    taken |= {size for size in to_dict(model.config).values() if isinstance(size, int)}
     pairs = ((one, other) for one, other in product(_SIZES, _SIZES) if one != other)
-    batch, time = next(pair for pair in pairs if not taken & {*pair, pair[0] * pair[1]})
+    batch, time = next((pair for pair in pairs if not taken & {*pair, pair[0] * pair[1]}), _SIZES[:2])
     ids = torch.randint(model.config.vocab_size, (batch, time), generator=torch.Generator().manual_seed(0))
-    done = trace(model, ids)
+    with broken_plugins(model, ids):
+        model = copy.deepcopy(model).eval()  # the model itself stays as it is
+    done = trace(model, ids, follows=True)
     names = [call.name for call in done.calls]
     if any(names.count(name) >= time for name in names):  # the model calls modules token by token
-        done = trace(model, ids[:, :1])
+        done = trace(model, ids[:, :1], follows=True)
     flow = _Flow(done, ids, sizes, {id(parameter): name for name, parameter in model.named_parameters()})
     flow.read()
     used = {name for node in flow.nodes.values() for name in node.parameters}

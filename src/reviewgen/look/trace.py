@@ -70,15 +70,15 @@ class Trace(NamedTuple):
 
 
 @torch.no_grad()
-def trace(model: Any, ids: Int[Tensor, "B T"]) -> Trace:
-    """Record a forward pass.
+def trace(model: Any, ids: Int[Tensor, "B T"], *, follows: bool = False) -> Trace:
+    """Record a forward pass: its calls and their products; the operations between them, too, if ``follows``.
 
     Raises:
         BrokenPlugin: The model raises, or does not return a pair of logits (B, T, V) and a state.
     """
     from torch.utils.flop_counter import flop_registry  # loads half a second of torch's modules
 
-    watch = _Watch(flop_registry)
+    watch = _Watch(flop_registry, follows)
     with broken_plugins(model, ids), ExitStack() as stack:
         for name, module in model.named_modules() if isinstance(model, nn.Module) else ():
             stack.callback(module.register_forward_pre_hook(watch.begin(name), with_kwargs=True).remove)
@@ -129,10 +129,10 @@ def _plain_code() -> Iterator[None]:
 class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's is untyped
     """Notes operations, and calls by their hooks."""
 
-    def __init__(self, formulas: Mapping[Any, Any]) -> None:
+    def __init__(self, formulas: Mapping[Any, Any], follows: bool) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.steps: list[Step] = []
-        self._formulas, self._open = formulas, list[Call]()
+        self._formulas, self._follows, self._open = formulas, follows, list[Call]()
 
     def begin(self, name: str) -> Any:
         """Return the hook before a module's call."""
@@ -169,15 +169,16 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's is 
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        result, packet = function(*args, **kwargs), function._overloadpacket
+        result, packet = function(*args, **kwargs), getattr(function, "_overloadpacket", function)
         if self._open:
             self._open[-1].products += self._products(packet, args, kwargs, result)
         self._note(packet.__name__, (args, kwargs), result)
         return result
 
     def _note(self, operation: str, given: Any, result: Any) -> None:
-        call = self._open[-1] if self._open else None
-        self.steps.append(Step(operation, list(tensors(given)), list(tensors(result)), call))
+        if self._follows:
+            call = self._open[-1] if self._open else None
+            self.steps.append(Step(operation, list(tensors(given)), list(tensors(result)), call))
 
     def _products(self, packet: Any, args: Any, kwargs: Any, result: Any) -> int:
         if packet.__name__ in _ELEMENTWISE:

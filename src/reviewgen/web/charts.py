@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from reviewgen.errors import ConfigError, storage_errors
 from reviewgen.storage import atomic_file
@@ -217,10 +217,8 @@ class _Axis(NamedTuple):
 
 
 def _draw(chart: Chart, width: float, head: Lines) -> str:
-    """Return a chart of points that can be drawn as SVG, below the lines of its head; without any point, nothing."""
+    """Return a chart of points that can be drawn as SVG, below the lines of its head."""
     series = [each for panel in chart.panels for each in panel.series]
-    if not any(each.points for each in series):
-        return ""
     across = _make_axis([x for each in series for x, _ in each.points], chart.log_x, chart.from_zero)
     if chart.labels:
         across = across._replace(ticks=[(shorten(each, 12), float(n)) for n, each in enumerate(chart.labels)])
@@ -279,7 +277,7 @@ def _draw_panel(panel: Panel, across: _Axis, width: float, top: float) -> list[s
 def _mark(series: Series, x: float, y: float, title: str = "") -> str:
     shape = _RING if series.is_ring else _SHAPES[(series.style + series.style // 8) % len(_SHAPES)]
     kind = "mark hollow" if series.is_ring or series.is_dashed else "mark"
-    content = tag("title", Markup.escape(title)) if title else ""
+    content = tag("title", escape(shorten(title, 200))) if title else ""
     return tag("path", content, class_=kind, transform=f"translate({number(x)} {number(y)})", d=shape)
 
 
