@@ -9,6 +9,7 @@ from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
+import pandas
 import pytest
 import scipy.stats
 import torch
@@ -95,7 +96,8 @@ def test_intervals_and_pairs_are_those_of_scipy():
 def test_infinite_bits_and_a_single_text_have_no_interval():
     impossible = letters()
     impossible.model.table[:, 5] = -math.inf
-    result = compare({"a": impossible, "b": letters(), "c": impossible}, ["abcdefgh", "aaa"])
+    result = compare({"a": impossible, "b": letters(), "c": impossible}, pandas.DataFrame({"text": ["abcdefgh", "aaa"]}))
+    assert result.describe_held_out().endswith("2 held-out texts (11 characters): 2 given texts.")
     assert result.rows[0].zero_probability_tokens == 1 and math.isinf(result.rows[0].bits_per_character)
     assert result.rows[0].bits_interval is None
     assert [(pair.difference, pair.interval) for pair in result.pairs[:2]] == [(math.inf, None), (0.0, None)]

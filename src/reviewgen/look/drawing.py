@@ -69,8 +69,10 @@ def draw_graph(graph: ModelGraph, style: Style) -> Drawn:
     """Draw a graph."""
     style = replace(style, sizes={**style.sizes, **graph.sizes})
     own, loops = _merge_windows(graph)
-    parts = {node.id: _draw_node(node, [each for each in loops if _node(each.source) == node.id], style) for node in graph.nodes}
-    sources = {_node(edge.source) for edge in own}
+    parts = {
+        node.id: _draw_node(node, [each for each in loops if node_of(each.source) == node.id], style) for node in graph.nodes
+    }
+    sources = {node_of(edge.source) for edge in own}
     last = [node.id for node in graph.nodes if node.kind == "value" and node.id not in sources and len(graph.nodes) > 1]
     labels = [_label(edge, style) for edge in own]
     links = [_link(edge, parts, lines) for edge, lines in zip(own, labels, strict=True)]
@@ -78,7 +80,7 @@ def draw_graph(graph: ModelGraph, style: Style) -> Drawn:
     layout = place({name: (part.width, part.height) for name, part in parts.items()}, [*links, *order], last)
     content = [moved(part.content, *layout.corners[name]) for name, part in parts.items()]
     for edge, route, lines in zip(own, layout.routes, labels, strict=False):
-        ends = [_end(end, parts).moved(*layout.corners[_node(end)]) for end in (edge.source, edge.target)]
+        ends = [_end(end, parts).moved(*layout.corners[node_of(end)]) for end in (edge.source, edge.target)]
         content.append(_line(route, ends[0].bottom, ends[1].top))
         content += [] if route.label is None else block(lines, *route.label)
     boxes = {name: part.box.moved(*layout.corners[name]) for name, part in parts.items()}
@@ -87,7 +89,7 @@ def draw_graph(graph: ModelGraph, style: Style) -> Drawn:
 
 def _merge_windows(graph: ModelGraph) -> tuple[list[GraphEdge], list[GraphEdge]]:
     """Return the edges that are lines, one for all tokens of a window, and those that are loops."""
-    loops = [edge for edge in graph.edges if edge.delay and _node(edge.source) == _node(edge.target)]
+    loops = [edge for edge in graph.edges if edge.delay and node_of(edge.source) == node_of(edge.target)]
     tokens: dict[tuple[str, str], list[GraphEdge]] = {}
     for edge in graph.edges:
         if edge not in loops:
@@ -99,7 +101,8 @@ def _merge_windows(graph: ModelGraph) -> tuple[list[GraphEdge], list[GraphEdge]]
     return own, loops
 
 
-def _node(end: str) -> str:
+def node_of(end: str) -> str:
+    """Return the node of an edge's end."""
     return end.partition("/")[0]
 
 
@@ -110,11 +113,11 @@ def _end(end: str, parts: Mapping[str, Drawn]) -> Area:
 
 
 def _link(edge: GraphEdge, parts: Mapping[str, Drawn], lines: Lines) -> Link:
-    source, target = parts[_node(edge.source)], parts[_node(edge.target)]
+    source, target = parts[node_of(edge.source)], parts[node_of(edge.target)]
     enters: float | None = _end(edge.target, parts).x - target.width / 2
     is_free = _end(edge.target, parts) is target.box and not enters
     leaves = _end(edge.source, parts).x - source.width / 2
-    return Link(_node(edge.source), _node(edge.target), leaves, None if is_free else enters, *block_size(lines))
+    return Link(node_of(edge.source), node_of(edge.target), leaves, None if is_free else enters, *block_size(lines))
 
 
 def shape_text(edge: GraphEdge) -> str:
@@ -170,7 +173,8 @@ def _arrow(x: float, y: float, dx: float, dy: float, role: str) -> str:
 def _draw_node(node: GraphNode, loops: Sequence[GraphEdge], style: Style) -> Drawn:
     """Draw a node: a box, or a frame around its inside; and its loops."""
     drawn = _draw_box(node, style) if node.inside is None else draw_frame(node, node.inside, style)
-    return _draw_loops(drawn, loops, style) if loops else drawn
+    own = [each for each in loops if node_of(each.source) == node.id]
+    return _draw_loops(drawn, own, style) if own else drawn
 
 
 def draw_value(text: str, name: str) -> Drawn:

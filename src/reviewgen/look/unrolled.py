@@ -5,7 +5,7 @@ from dataclasses import replace
 from graphlib import TopologicalSorter
 from itertools import pairwise
 
-from reviewgen.look.drawing import Area, Drawn, Style, draw_frame, draw_graph, draw_value, loop_label, state_line
+from reviewgen.look.drawing import Area, Drawn, Style, draw_frame, draw_graph, draw_value, loop_label, node_of, state_line
 from reviewgen.protocols.graph import GraphEdge, GraphNode, ModelGraph
 from reviewgen.web.svg import DETAIL, Lines, block, block_size, moved, wrap
 
@@ -18,8 +18,8 @@ def unroll(graph: ModelGraph, steps: int, style: Style) -> Drawn:
     """Draw a graph over a number of tokens."""
     loops: dict[str, list[GraphEdge]] = {}
     for edge in graph.edges:
-        if edge.delay and _node(edge.source) == _node(edge.target):
-            loops.setdefault(_node(edge.source), []).append(edge)
+        if edge.delay and node_of(edge.source) == node_of(edge.target):
+            loops.setdefault(node_of(edge.source), []).append(edge)
     flat = replace(style, has_sizes=False, widest=_DETAIL_WIDTH, counts={}, order=_order(graph, list(loops)))
     columns = [draw_graph(_column(graph, step + 1), flat) for step in range(steps)]
     labels = {name: _state_lines(edges, flat) for name, edges in loops.items()}
@@ -56,7 +56,7 @@ def _order(graph: ModelGraph, stateful: list[str]) -> tuple[tuple[str, str], ...
     before: dict[str, set[str]] = {node.id: set() for node in graph.nodes}
     for edge in graph.edges:
         if not edge.delay:
-            before[_node(edge.target)].add(_node(edge.source))
+            before[node_of(edge.target)].add(node_of(edge.source))
     above: dict[str, set[str]] = {}  # all that a node depends on
     for name in TopologicalSorter(before).static_order():
         above[name] = {name}.union(*(above[each] for each in before[name]))
@@ -67,7 +67,7 @@ def _order(graph: ModelGraph, stateful: list[str]) -> tuple[tuple[str, str], ...
 def _column(graph: ModelGraph, step: int) -> ModelGraph:
     """Return the graph of one token: no insides, no states, no axis of time."""
     nodes = tuple(_collapse(node, step) for node in graph.nodes)
-    edges = [replace(each, source=_node(each.source), target=_node(each.target)) for each in graph.edges]
+    edges = [replace(each, source=node_of(each.source), target=node_of(each.target)) for each in graph.edges]
     kept = [replace(edge, axes=tuple(axis for axis in edge.axes if axis != "T")) for edge in edges if edge.source != edge.target]
     return replace(graph, nodes=nodes, edges=tuple(kept))
 
@@ -75,10 +75,6 @@ def _column(graph: ModelGraph, step: int) -> ModelGraph:
 def _collapse(node: GraphNode, step: int) -> GraphNode:
     label = f"{node.label}_{{{step}}}" if node.kind == "value" else node.label
     return replace(node, label=label, parameters=(), inside=None)
-
-
-def _node(end: str) -> str:
-    return end.partition("/")[0]
 
 
 def _start(loops: Sequence[GraphEdge]) -> str:
