@@ -69,9 +69,7 @@ def draw_graph(graph: ModelGraph, style: Style) -> Drawn:
     """Draw a graph."""
     style = replace(style, sizes={**style.sizes, **graph.sizes})
     own, loops = _merge_windows(graph)
-    parts = {
-        node.id: _draw_node(node, [each for each in loops if node_of(each.source) == node.id], style) for node in graph.nodes
-    }
+    parts = {node.id: _draw_node(node, loops, style) for node in graph.nodes}
     sources = {node_of(edge.source) for edge in own}
     last = [node.id for node in graph.nodes if node.kind == "value" and node.id not in sources and len(graph.nodes) > 1]
     labels = [_label(edge, style) for edge in own]
