@@ -36,14 +36,14 @@ def describe_modules(model: Any) -> ModelGraph:
     Raises:
         BrokenPlugin: A forward pass of the model fails.
     """
-    sizes = letter_sizes(model.config)
+    config, sizes = model.config, letter_sizes(model.config)
     if not isinstance(model, nn.Module):
         return _one_box(model, sizes, None, (), ())
     taken = {size for tensor in model.parameters() for size in tensor.shape}
-    taken |= {size for size in to_dict(model.config).values() if isinstance(size, int)}
+    taken |= {size for size in to_dict(config).values() if isinstance(size, int)}
     pairs = ((one, other) for one, other in product(_SIZES, _SIZES) if one != other)
     batch, time = next((pair for pair in pairs if not taken & {*pair, pair[0] * pair[1]}), _SIZES[:2])
-    ids = torch.randint(model.config.vocab_size, (batch, time), generator=torch.Generator().manual_seed(0))
+    ids = torch.randint(config.vocab_size, (batch, time), generator=torch.Generator().manual_seed(0))
     with broken_plugins(model, ids):
         model = copy.deepcopy(model).eval()  # the model itself stays as it is
     done = trace(model, ids, follows=True)
