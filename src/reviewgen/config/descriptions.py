@@ -21,7 +21,14 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 from reviewgen.config.settings import Bound, bare, fields_of, options_of
 
 _ENTRY = re.compile(r"^(\w+)(?: \([^)]*\))?: *(.*(?:\n+ +.*)*)", re.MULTILINE)
-_TYPE_NAMES: dict[Any, str] = {int: "int", float: "float", str: "string", dict: "JSON object", types.NoneType: "none"}
+_TYPE_NAMES: dict[Any, str] = {
+    int: "int",
+    float: "float",
+    str: "string",
+    dict: "JSON object",
+    list: "list",
+    types.NoneType: "none",
+}
 _LIMITS = {"at_least": ">=", "above": ">", "at_most": "<=", "below": "<"}
 
 
