@@ -118,9 +118,9 @@ def _response_schemas() -> dict[str, Any]:
     nullable, anything = {"type": ["string", "null"]}, {"type": ["object", "null"]}
     choice = {"index": _INTEGER, "text": _STRING, "logprobs": anything, "finish_reason": {"enum": ["stop", "length", None]}}
     usage = dict.fromkeys(("prompt_tokens", "completion_tokens", "total_tokens"), _INTEGER)
-    completion = {"id": _STRING, "object": {"const": "text_completion"}, "created": _INTEGER, "model": _STRING}
+    completion: dict[str, Any] = {"id": _STRING, "object": {"const": "text_completion"}, "created": _INTEGER, "model": _STRING}
     completion |= {"choices": {"type": "array", "items": _object(choice)}, "usage": _object(usage)}
-    error = {"message": _STRING, "type": _STRING, "param": nullable, "code": nullable}
+    error: dict[str, Any] = {"message": _STRING, "type": _STRING, "param": nullable, "code": nullable}
     return {"Completion": _object(completion), "Error": _object({"error": _object(error)})}
 
 

@@ -241,14 +241,14 @@ def read_fields(given: Mapping[str, Any], limits: Limits) -> OpenAIFields:
     _refuse_if(own["max_copy"] is not None and own["novelty"] != "filter", "max_copy", 'max_copy needs novelty: "filter".')
     message = f"max_tokens may be at most {limits.max_tokens:,} here; got {new:,}."
     _refuse_if(new > limits.max_tokens, "max_tokens", message, "limit_exceeded")
-    given = fields.prompt if isinstance(fields.prompt, list) and fields.prompt else [fields.prompt or ""]
-    is_one = not isinstance(given[0], str | list)  # of token ids
-    texts, most = texts * (1 if is_one else len(given)), min(limits.max_texts, limits.max_waiting)
+    parts = fields.prompt if isinstance(fields.prompt, list) and fields.prompt else [fields.prompt or ""]
+    is_one = not isinstance(parts[0], str | list)  # of token ids
+    texts, most = texts * (1 if is_one else len(parts)), min(limits.max_texts, limits.max_waiting)
     message = f"A request may ask for at most {most:,} texts, all prompts together; this one asks for {texts:,}."
     param = "best_of" if fields.best_of else "n" if fields.n else "prompt"
     _refuse_if(texts > most, param, message, "limit_exceeded")
-    length = len(given) if is_one else sum(len(part) for part in given if isinstance(part, str | list))
-    _refuse_long(length, "characters" if isinstance(given[0], str) else "token ids", limits)
+    length = len(parts) if is_one else sum(len(part) for part in parts if isinstance(part, str | list))
+    _refuse_long(length, "characters" if isinstance(parts[0], str) else "token ids", limits)
     return fields
 
 
