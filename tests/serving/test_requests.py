@@ -5,6 +5,7 @@ import math
 import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -12,9 +13,7 @@ import torch
 from openapi_spec_validator import validate
 from prometheus_client.parser import text_string_to_metric_families
 
-from reviewgen.compiled.windows import build_windows
 from reviewgen.errors import ConfigError
-from reviewgen.novelty import exact
 from reviewgen.serving import accepted_hosts, digest_key, read_keys
 from tests.support.fakes import LETTERS, TableModel, review_model, run_command, table
 from tests.support.live_server import KEY, PATH, PATIENCE, error_of, in_process, slow_model, wait_for
@@ -116,7 +115,8 @@ def test_the_time_of_a_request_holds_while_its_prompt_is_scored():
 
 
 def test_others_go_on_while_an_index_is_built_once_for_each_limit(micro, monkeypatch):
-    built, may_go_on = [], threading.Event()
+    built, may_go_on, exact = [], threading.Event(), import_module("reviewgen.novelty.exact")
+    build_windows = exact.build_windows
 
     def build(ids, ends, length, bits):
         built.append(length)

@@ -225,7 +225,7 @@ def test_an_engine_is_closed_in_time():
     engine.submit(Asked(make_request("ab", model.generation_config, {}, model.tokenizer)), events.extend)
     wait_for(lambda: engine.live)
     started = time.monotonic()
-    engine.close(drain=False, timeout=0.1)
+    engine.close(timeout=0.1)
     assert time.monotonic() - started < 1.5 and engine.thread.is_alive()
     wait_for(lambda: events)  # once the model has returned
     assert "shut down" in str(events[-1].error)

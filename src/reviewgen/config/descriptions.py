@@ -21,14 +21,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 from reviewgen.config.settings import Bound, bare, fields_of, options_of
 
 _ENTRY = re.compile(r"^(\w+)(?: \([^)]*\))?: *(.*(?:\n+ +.*)*)", re.MULTILINE)
-_TYPE_NAMES: dict[Any, str] = {
-    int: "int",
-    float: "float",
-    str: "string",
-    dict: "JSON object",
-    list: "list",
-    types.NoneType: "none",
-}
+_TYPE_NAMES: dict[Any, str] = {int: "int", float: "float", str: "string", dict: "JSON object", types.NoneType: "none"}
 _LIMITS = {"at_least": ">=", "above": ">", "at_most": "<=", "below": "<"}
 
 
@@ -127,4 +120,4 @@ def _describe_type(option: Any) -> str:
         return f"list of {_describe_type(bare(get_args(option)[0]))}"
     if option is bool:
         return "true | false"
-    return _TYPE_NAMES.get(get_origin(option) or option, str(option))
+    return _TYPE_NAMES.get(get_origin(option) or option, getattr(option, "__name__", str(option)))

@@ -30,7 +30,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from reviewgen.errors import ConfigError, GenerationError, ReviewgenError
+from reviewgen.errors import GenerationError, ReviewgenError
 from reviewgen.generation import Request
 from reviewgen.generation.decode import Decoder
 from reviewgen.generation.rows import Row, row_of_ids, split_rows, stack_rows
@@ -65,7 +65,7 @@ class Asked:
 
     Attributes:
         request: The request, without beams, ``must_include`` and streamer.
-        prompt_ids: The token ids of each text's prompt, which are then fed as they are.
+        prompt_ids: The token ids of each text's prompt, without bos, which are then fed as they are.
         alternatives: How many alternatives to each token are delivered with the log probabilities; None computes neither.
         is_streamed: Whether a text is delivered while it grows, or once it is complete.
         scores_prompts: Whether the tokens of each prompt are delivered first, scored as those of the text; needs ``prompt_ids``
@@ -298,7 +298,7 @@ class Engine:
         self._beginnings: dict[tuple[int, ...], _Beginning] = {}  # the latest come last
         self._fed_seconds, self._sampled_seconds = 1e-3, 1e-3  # of a token of a prompt, and of a row in a block
         self._wake, self._lock = threading.Event(), threading.Lock()
-        self._is_closed = self._must_stop = False
+        self._must_stop = False
         self.thread = threading.Thread(target=self._run, name=f"reviewgen-engine-{model.preset}", daemon=True)
         self.thread.start()
 
@@ -316,7 +316,6 @@ class Engine:
             waits until its consumer has caught up.
 
         Raises:
-            ConfigError: The prompts' ids are not those of tokens.
             DataError: The request needs a lexicon that the model does not have.
             GenerationError: The engine was closed.
         """
@@ -324,7 +323,7 @@ class Engine:
         decoder = self.generator.decoder(asked.request, guard, asked.request.deadline(), starts)
         job = Job(asked, decoder, starts, deliver, self._wake.set)
         with self._lock:
-            if self._is_closed:
+            if self._must_stop:
                 raise GenerationError("The engine was closed, so it takes no more requests.")
             self._inbox.append(job)
         self._wake.set()
@@ -340,28 +339,23 @@ class Engine:
         """The number of texts that were not started yet."""
         return sum(job.waiting for job in [*self._jobs, *self._inbox])
 
-    def close(self, drain: bool = True, timeout: float | None = None) -> None:
-        """Take no more requests, and end the thread.
+    def close(self, timeout: float | None = None) -> None:
+        """Take no more requests, let those in progress fail, and end the thread.
 
         Args:
-            drain: Whether to finish the texts first; else they fail.
-            timeout: The seconds to wait for that. After it, what is not finished fails as soon as the model returns.
+            timeout: The seconds to wait for that. After it, they fail as soon as the model returns.
         """
         with self._lock:
-            self._is_closed, self._must_stop = True, not drain
+            self._must_stop = True
         self._wake.set()
         self.thread.join(timeout)
-        self._must_stop = True
 
     def _starts(self, asked: Asked) -> list[Row]:
         """Return a row at its beginning for each text; equal prompts share one."""
-        request, size, bos = asked.request, self._tokenizer.vocab_size, self._tokenizer.bos_id
+        request = asked.request
         if asked.prompt_ids is None:
             rows = {prompt: self.generator.row(request, prompt, 0) for prompt in dict.fromkeys(request.prompts)}
             return [rows[prompt] for prompt in request.prompts]
-        for token in {token for ids in asked.prompt_ids for token in ids}:
-            if not 0 <= token < size or token == bos:
-                raise ConfigError(f"{token} is not the id of a token: ids are 0 to {size - 1}, without bos, {bos}.")
         random = np.random.default_rng(0)  # each text that is started gets its own
         given = {ids: row_of_ids(ids, self._tokenizer, random, request.prefix) for ids in map(tuple, asked.prompt_ids)}
         return [given[tuple(ids)] for ids in asked.prompt_ids]
@@ -372,8 +366,6 @@ class Engine:
             self._wake.clear()
             while self._inbox:
                 self._jobs.append(self._inbox.popleft())
-            if self._is_closed and not self._jobs:
-                break
             if not self._tick():
                 self._wake.wait()
             self._jobs = [job for job in self._jobs if not job.is_done]
@@ -520,21 +512,22 @@ class Engine:
 
     def _append(self, texts: Sequence[Text], table: np.ndarray, state: StepState) -> None:
         """Append the tokens of a block (B, N) to its texts; ``state`` is that after them."""
-        sampled = {text: tokens[tokens >= 0].tolist() for text, tokens in zip(texts, table, strict=True)}
+        sampled = dict(zip(texts, table.tolist(), strict=True))
         scored = [text for text in texts if text.job.asked.alternatives is not None]
-        self._contained(scored, lambda some: self._score({text: sampled[text] for text in some}))
-        for text, tokens, after in zip(texts, table, split_rows(state, len(texts)), strict=True):
-            text.state, before, decoder = after, text.row.new_tokens, text.job.decoder
+        self._contained(scored, lambda some: self._score({text: [each for each in sampled[text] if each >= 0] for text in some}))
+
+        def append(some: Sequence[Text]) -> None:
+            text, decoder, before = some[0], some[0].job.decoder, some[0].row.new_tokens
+            if not decoder.append_block(text.row, sampled[text][: decoder.config.max_new_tokens - before]):
+                text.go_back()
+            text.lacks_random = text.row.new_tokens == before
+
+        for text, after in zip(texts, split_rows(state, len(texts)), strict=True):
+            text.state = after
             if text.job.asked.alternatives is None:
                 text.logits = None
-            if text.job.is_stopped:
-                continue
-            try:
-                if not decoder.append_block(text.row, tokens[: decoder.config.max_new_tokens - before].tolist()):
-                    text.go_back()
-            except GenerationError as error:  # the logits are damaged
-                text.job.fail(error)
-            text.lacks_random = text.row.new_tokens == before
+            if not text.job.is_stopped:
+                self._contained([text], append)  # it raises if the logits are damaged
 
     def _score(self, parts: Mapping[Text, Sequence[int]]) -> dict[Text, StepState]:
         """Score some tokens of each text, which are fed one after another; return the states after them."""

@@ -75,7 +75,7 @@ def load_engines(options: ServerOptions, leave_out: Callable[[str, ReviewgenErro
             is_last_chance = number == len(options.sources) and not engines
             if leave_out is None or is_last_chance:
                 for engine in engines.values():
-                    engine.close(drain=False)
+                    engine.close()
                 raise type(error)(f"{source} cannot be served: {error}") from None
             leave_out(name, error)
     return engines
@@ -123,7 +123,7 @@ def run(options: ServerOptions, engines: dict[str, Engine], listening: socket.so
         return
     kept = asdict(options) | {"sources": {name: options.sources[name] for name in engines}}
     while engines:
-        engines.popitem()[1].close(drain=False)
+        engines.popitem()[1].close()
     with temporary_folder() as folder:
         os.environ |= {"PROMETHEUS_MULTIPROC_DIR": str(folder), _OPTIONS: json.dumps(kept)}
         listening.set_inheritable(True)

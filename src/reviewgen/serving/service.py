@@ -72,7 +72,7 @@ class Service:
     def close(self) -> None:
         """Stop the engines."""
         for engine in self.engines.values():
-            engine.close(drain=False, timeout=5.0)
+            engine.close(timeout=5.0)
 
     @property
     def flush_seconds(self) -> float:
