@@ -18,7 +18,6 @@ from reviewgen.config import (
     read_text,
 )
 from reviewgen.errors import BrokenPlugin, ConfigError, did_you_mean, quoted
-from reviewgen.names import split_distribution
 from reviewgen.registry import (
     Plugin,
     describe_weights,
@@ -33,7 +32,6 @@ from reviewgen.registry import (
     find_web_tokenizer,
     find_weights,
     list_plugins,
-    name_of,
 )
 
 _MODEL = ("initial_state", "__call__", "state_dict", "load_state_dict")
@@ -67,7 +65,7 @@ def _find(plugin: Plugin) -> Any:
     """Return the object behind an entry point."""
     if plugin.kind == "weights":
         return None
-    found = _FIND[plugin.kind](name_of(plugin.kind, plugin.name, plugin.package))
+    found = _FIND[plugin.kind](plugin)
     return found[0] if isinstance(found, tuple) else found
 
 
@@ -94,7 +92,7 @@ def _check_stepper(plugin: Plugin, found: Any) -> None:
 def _check_preset(plugin: Plugin, preset: Preset) -> None:
     for kind, name in ("model", preset.model), ("tokenizer", preset.tokenizer):
         names = {each.name for each in list_plugins(kind)}
-        if split_distribution(name)[1] not in names:
+        if name not in names:
             raise ValueError(f"names the {kind} {quoted(name)}, which no installed package provides. {did_you_mean(name, names)}")
     for part in preset.parts:
         find_preset(part)
@@ -121,9 +119,8 @@ def _check_settings(group: str, config: Any, settings: Mapping[str, Any]) -> Non
 
 
 def _check_weights(plugin: Plugin, found: None) -> None:
-    name = name_of("weights", plugin.name, plugin.package)
-    find_weights(name)  # raises if there is no folder
-    known = describe_weights(name)
+    find_weights(plugin)  # raises if there is no folder
+    known = describe_weights(plugin)
     if known is not None and known.problem:
         raise ValueError(f"cannot be used: {known.problem}")
 
@@ -151,7 +148,7 @@ def _check_script(plugin: Plugin, found: Any) -> None:
         raise TypeError(f"is {found.name}, which must be an ES module with an export default function.")
 
 
-_FIND: dict[str, Callable[[str], Any]] = {
+_FIND: dict[str, Callable[[Plugin], Any]] = {
     "model": find_model,
     "tokenizer": find_tokenizer,
     "stepper": find_stepper,

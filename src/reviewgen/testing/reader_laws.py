@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from reviewgen.data import DataConfig, read_examples
-from reviewgen.data.columns import records_of
+from reviewgen.data.tables import records_of
 
 __all__ = ["READER_LAWS", "check_reader", "records", "same_again", "texts"]
 
@@ -44,12 +44,11 @@ def texts(reader: Any, source: str) -> None:
 
 
 def _read(reader: Any, source: str) -> list[Any]:
-    found: list[Any] = []
-    for chunk in reader(source):
+    chunks = list(reader(source))
+    for chunk in chunks:
         is_known = hasattr(chunk, "schema") or (isinstance(chunk, Sequence) and not isinstance(chunk, str | bytes))
         assert is_known, f"The reader yields {type(chunk).__name__}; it must yield Arrow batches or lists of mappings."
-        found += records_of(chunk, len(chunk))
-    return found
+    return list(records_of(chunks))
 
 
 READER_LAWS: tuple[Callable[[Any, str], None], ...] = (records, same_again, texts)

@@ -6,9 +6,7 @@ from typing import Any
 
 from reviewgen.config import Preset
 from reviewgen.errors import UnknownPlugin, did_you_mean
-from reviewgen.names import split_distribution
 from reviewgen.registry import Plugin, find_preset, list_plugins, preset_names
-from reviewgen.registry.installed_points import installed_points, is_same_package
 
 __all__ = ["Subject", "find_subject"]
 
@@ -47,7 +45,7 @@ class Subject:
         try:
             preset = self.preset()
         except (Exception, SystemExit):  # which the metadata report
-            model, tokenizer = split_distribution(self.preset_name)[1].split("-")[:2]
+            model, tokenizer = self.preset_name.split("-")[:2]
             return model, tokenizer
         return preset.model, preset.tokenizer
 
@@ -71,38 +69,34 @@ def find_subject(name: str) -> Subject:
     Raises:
         UnknownPlugin: No installed plugin has that name.
     """
-    distribution, plain = split_distribution(name)
-    trained = _find_trained(name, distribution, plain)
-    by_kind = {kind: _by_name(kind, distribution) for kind in IN_USE}
-    others = tuple(plugins[plain] for plugins in by_kind.values() if plain in plugins)
+    trained = _find_trained(name)
+    by_kind = {kind: _by_name(kind) for kind in IN_USE}
+    others = tuple(plugins[name] for plugins in by_kind.values() if name in plugins)
     if trained is not None:
         return replace(trained, plugins=(*trained.plugins, *others))
     if not others:
-        names = {each for kind in (*TRAINED, *IN_USE) for each in _by_name(kind, distribution)}
-        raise UnknownPlugin(f"No installed package provides a plugin {name!r}. {did_you_mean(plain, names)}")
+        names = {each for kind in (*TRAINED, *IN_USE) for each in _by_name(kind)}
+        raise UnknownPlugin(f"No installed package provides a plugin {name!r}. {did_you_mean(name, names)}")
     return Subject(name, "", others)
 
 
-def _find_trained(name: str, distribution: str | None, plain: str) -> Subject | None:
+def _find_trained(name: str) -> Subject | None:
     """Return what a name means as a model, a tokenizer or a preset; None if it is none of them."""
-    prefix = "" if distribution is None else f"{distribution}:"
-    models, tokenizers, presets = (_by_name(kind, distribution) for kind in TRAINED)
-    if plain in models:
-        own = [p.name for p in presets.values() if p.package == models[plain].package and p.name.split("-")[0] == plain]
-        preset = own[0] if own else f"{plain}-{_TOKENIZER_PARTNER}"
-        return Subject(name, prefix + preset, _with_presets(models[plain], plain, 0, distribution), model=True)
-    if plain in tokenizers:
-        return Subject(name, f"{_MODEL_PARTNER}-{name}", _with_presets(tokenizers[plain], plain, 1, distribution), tokenizer=True)
-    if plain not in (preset_names() if distribution is None else presets):
-        return None
-    return _preset_subject(name, plain, models, tokenizers, presets)
+    models, tokenizers, presets = (_by_name(kind) for kind in TRAINED)
+    if name in models:
+        own = [p.name for p in presets.values() if p.package == models[name].package and p.name.split("-")[0] == name]
+        preset = own[0] if own else f"{name}-{_TOKENIZER_PARTNER}"
+        return Subject(name, preset, _with_presets(models[name], 0), model=True)
+    if name in tokenizers:
+        return Subject(name, f"{_MODEL_PARTNER}-{name}", _with_presets(tokenizers[name], 1), tokenizer=True)
+    return _preset_subject(name, models, tokenizers, presets) if name in preset_names() else None
 
 
 def _preset_subject(
-    name: str, plain: str, models: Mapping[str, Plugin], tokenizers: Mapping[str, Plugin], presets: Mapping[str, Plugin]
+    name: str, models: Mapping[str, Plugin], tokenizers: Mapping[str, Plugin], presets: Mapping[str, Plugin]
 ) -> Subject:
-    model, tokenizer = plain.split("-")[:2]
-    own = [presets[plain]] if plain in presets else []
+    model, tokenizer = name.split("-")[:2]
+    own = [presets[name]] if name in presets else []
     named = [kind[part] for kind, part in ((models, model), (tokenizers, tokenizer)) if part in kind]
     package = named[0].package if named else own[0].package
     is_own_tokenizer = tokenizer in tokenizers and tokenizers[tokenizer].package == package
@@ -114,21 +108,13 @@ def _preset_subject(
     return Subject(name, name, (*own, *named, *others), model=True, tokenizer=is_own_tokenizer)
 
 
-def _by_name(kind: str, distribution: str | None) -> dict[str, Plugin]:
-    """Return the plugins of a kind, and of a distribution if one is given; of several of one name, the usable one."""
-    return {plugin.name: plugin for plugin in sorted(_plugins(kind, distribution), key=lambda plugin: plugin.problem is None)}
+def _by_name(kind: str) -> dict[str, Plugin]:
+    """Return the plugins of a kind; of several of one name, the usable one."""
+    return {plugin.name: plugin for plugin in sorted(list_plugins(kind), key=lambda plugin: plugin.problem is None)}
 
 
-def _plugins(kind: str, distribution: str | None) -> list[Plugin]:
-    """Return the plugins of a kind; of a distribution, which a name that others have too leads to, without that problem."""
-    if distribution is None:
-        return list_plugins(kind)
-    points = [found for points in installed_points(kind).values() for found in points]
-    return [replace(found.plugin, problem=found.fault) for found in points if is_same_package(found.plugin.package, distribution)]
-
-
-def _with_presets(plugin: Plugin, name: str, part: int, distribution: str | None) -> tuple[Plugin, ...]:
+def _with_presets(plugin: Plugin, part: int) -> tuple[Plugin, ...]:
     """Return a plugin, its stepper, and the presets of its package that have its name as the given part."""
     kinds = ("stepper", "preset") if part == 0 else ("preset",)
-    beside = [other for kind in kinds for other in _plugins(kind, distribution) if other.package == plugin.package]
-    return plugin, *(other for other in beside if other.name.split("-")[part if other.kind == "preset" else 0] == name)
+    beside = [other for kind in kinds for other in list_plugins(kind) if other.package == plugin.package]
+    return plugin, *(other for other in beside if other.name.split("-")[part if other.kind == "preset" else 0] == plugin.name)
