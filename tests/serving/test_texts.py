@@ -86,6 +86,13 @@ def test_texts_in_company_are_those_of_generate(server, models, name):
     assert reasons >= ({"stop", "end", "length"} if name == "ngram-word" else {"length"})
 
 
+def test_a_long_prompt_is_fed_in_parts_and_continued_inside_its_last_word(server, models):
+    for name in PRESETS:
+        prompt, settings = "I liked th" + "e film and th" * 200, {"seed": 5, "max_tokens": 10, "finish": "anywhere"}
+        (text,) = generated(models[name], prompt, settings)
+        assert prompt + joined(server.stream(model=name, prompt=prompt, **settings), 1)[0] == text.text
+
+
 def test_prompts_may_be_token_ids_with_or_without_bos(server, models):
     tokenizer, ask = models["exact"].tokenizer, {"model": "exact", "seed": 2, "max_tokens": 20}
     ids = tokenizer.encode("the ")

@@ -177,6 +177,8 @@ class Detokenizer:
 
     def _read(self) -> None:
         """Decode the new tokens: one by one if they are wanted, else all at once."""
+        if not self.row.new_tokens:  # a part of the prompt may not be in the ids yet
+            return
         last, first = len(self.row.ids), len(self.row.ids) - self.row.new_tokens + len(self._ends)
         for count in range(first + 1, last + 1) if self.is_scored else (last,):
             self._decode(count)
