@@ -87,7 +87,7 @@ def _make_app(options: ServerOptions, engines: Mapping[str, Engine]) -> Starlett
 
 def uvicorn_options(limits: Limits, access_log: bool = False) -> dict[str, Any]:
     """Return how uvicorn runs the application. It logs faults, and each request if asked for; no headers, and so no keys."""
-    level: dict[str, Any] = {"handlers": ["stderr"], "level": "INFO" if access_log else "WARNING", "propagate": False}
+    level: dict[str, Any] = {"handlers": ["stderr"], "level": "INFO" if access_log else "ERROR", "propagate": False}
     return {
         "lifespan": "on",
         "http": "h11",  # httptools, which uvicorn takes where it is installed, reads headers of any size
@@ -101,7 +101,7 @@ def uvicorn_options(limits: Limits, access_log: bool = False) -> dict[str, Any]:
             "disable_existing_loggers": False,
             "formatters": {"plain": {"format": "%(asctime)s %(levelname)s %(message)s"}},
             "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "plain"}},
-            "loggers": {"uvicorn": level | {"level": "WARNING"}, "uvicorn.access": level},
+            "loggers": {"uvicorn": level | {"level": "ERROR"}, "uvicorn.access": level},
         },
     }
 
