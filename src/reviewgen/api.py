@@ -67,7 +67,7 @@ def train(start: "str | ReviewModel", source: Any, *, progress: bool = True, **o
             trained ReviewModel to train further: a copy of its weights is trained, and its tokenizer, conditions, size and
             generation defaults are kept.
         source: The reviews: a file, a list of texts or of records, a repository on the Hub, and others; see
-            ``reviewgen.data.sources.open_texts``.
+            ``reviewgen.data.sources.open_source``.
         progress: Whether to show the progress on a terminal or in a notebook; elsewhere nothing is printed.
         validation: A second source to validate on, instead of a part of the first.
         out: A folder to save the model in; it must not exist.

@@ -137,7 +137,7 @@ def read_texts(
     """Read and clean a source; yield each text with the values of the conditions.
 
     Args:
-        source: See ``reviewgen.data.sources.open_texts``.
+        source: See ``reviewgen.data.sources.open_source``.
         trained: The ``data`` entry of each training of the model; see ``trained_on``.
         conditions: The model's conditions; one without a column in the source is unspecified.
         options: How to read and clean; see ``EvaluateOptions``. Cleaning that is not given is done as in the trainings, or by

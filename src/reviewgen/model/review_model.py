@@ -325,7 +325,7 @@ class ReviewModel:
         Its conditions are read from the source's columns of the same names; a missing value is unspecified.
 
         Args:
-            source: See ``reviewgen.data.sources.open_texts``.
+            source: See ``reviewgen.data.sources.open_source``.
             split: "all"; a split that a dataset has; or of any other source a part of its hash split: "train", "validation" or
                 "test". Default: "all".
             text_column: The column that holds the text, "a.b" for the field b of the column a; guessed if not given.

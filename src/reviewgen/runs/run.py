@@ -71,7 +71,7 @@ class TrainingRun:
     Args:
         start: A preset, ``<model>-<tokenizer>``, as in "lstm-word"; or a trained ReviewModel to train further: a copy of its
             weights is trained, and its tokenizer, conditions, size and generation defaults are kept.
-        source: The reviews; see ``reviewgen.data.sources.open_texts``.
+        source: The reviews; see ``reviewgen.data.sources.open_source``.
         options: The keywords of ``reviewgen.train``, which documents them.
 
     Raises:
