@@ -67,7 +67,7 @@ def compare(models: Any, data: Any, *, progress: bool = True, **options: Unpack[
 
     Args:
         models: Presets, saved folders, repositories on the Hub, ReviewModels: a list, or a dictionary by the names of the rows.
-        data: The reviews; see ``reviewgen.data.sources.open_texts``. It is read several times, so an iterator is refused.
+        data: The reviews; see ``reviewgen.data.sources.open_source``. It is read several times, so an iterator is refused.
         progress: Whether to show the progress on a terminal or in a notebook.
         held_out: Another source of held-out texts; by default they are the test split of the data.
         held_out_split: The split of a dataset with the held-out texts, of ``held_out`` or of the data.
