@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from reviewgen.config import check_flags
-from reviewgen.errors import ConfigError, OutputExists, StorageError, quoted, storage_errors
+from reviewgen.errors import BrokenPlugin, ConfigError, OutputExists, StorageError, quoted, storage_errors
 from reviewgen.graphs.compose import Style, compose, shape_text
 from reviewgen.graphs.modules import describe_modules
 from reviewgen.graphs.scene import DETAIL, LABEL, NOTE, Scene, block_size, stack
@@ -19,8 +19,7 @@ from reviewgen.graphs.text import plain, wrap
 from reviewgen.graphs.tokens import with_texts
 from reviewgen.graphs.unroll import unroll as unroll_graph
 from reviewgen.graphs.windows import expand_windows
-from reviewgen.protocols.graph import ModelGraph, SupportsGraph
-from reviewgen.protocols.graph_rules import all_nodes, parameter_sizes, read_graph
+from reviewgen.protocols.graph import ModelGraph, SupportsGraph, all_nodes
 from reviewgen.storage import atomic_file, to_path
 
 if TYPE_CHECKING:
@@ -135,13 +134,18 @@ def describe_graph(model: Any) -> ModelGraph:
     """Return the graph of a model: as it describes itself, or its modules as a forward pass calls them.
 
     Raises:
-        BrokenPlugin: The description is wrong, or the forward pass raises.
+        BrokenPlugin: The description or the forward pass raises. ``reviewgen.testing`` checks a description.
     """
-    return read_graph(model) if isinstance(model, SupportsGraph) else describe_modules(model)
+    if not isinstance(model, SupportsGraph):
+        return describe_modules(model)
+    try:
+        return model.describe_graph()
+    except Exception as error:  # a plugin may raise anything
+        raise BrokenPlugin(f"{type(model).__name__}.describe_graph() raises {type(error).__name__}: {error!s:.200}") from error
 
 
 def _draw(subject: Subject, steps: int) -> GraphPicture:
-    graph, counts = describe_graph(subject.model), parameter_sizes(subject.model)
+    graph, counts = describe_graph(subject.model), _parameter_sizes(subject.model)
     sizes = {**subject.batch, **graph.sizes}
     shown = with_texts(graph, subject.tokenizer)
     style = Style(sizes, counts)
@@ -162,8 +166,14 @@ def _draw_autograd(subject: Subject, steps: int) -> GraphPicture:
     from reviewgen.graphs.autograd import draw_autograd
 
     svg = draw_autograd(subject.model, steps)
-    graph, counts = describe_graph(subject.model), parameter_sizes(subject.model)
+    graph, counts = describe_graph(subject.model), _parameter_sizes(subject.model)
     return GraphPicture(subject.name, graph, steps, _count(subject.model, graph, counts), dict(graph.sizes), svg)
+
+
+def _parameter_sizes(model: Any) -> dict[str, int]:
+    """Return the number of values of each parameter of a module, or of each tensor of another model, by name."""
+    named = model.named_parameters() if isinstance(model, nn.Module) else model.state_dict().items()
+    return {name: tensor.numel() for name, tensor in named}
 
 
 def _count(model: Any, graph: ModelGraph, counts: Mapping[str, int]) -> int:

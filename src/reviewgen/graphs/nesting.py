@@ -4,8 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from graphlib import CycleError, TopologicalSorter
 
-from reviewgen.protocols.graph import Axis, GraphEdge, GraphNode, ModelGraph
-from reviewgen.protocols.graph_rules import all_nodes
+from reviewgen.protocols.graph import Axis, GraphEdge, GraphNode, ModelGraph, all_nodes
 
 
 @dataclass

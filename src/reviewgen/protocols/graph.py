@@ -5,7 +5,7 @@ Shapes by letter: B batch, T time (tokens), V vocabulary; a model adds its own l
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
@@ -95,6 +95,14 @@ class SupportsGraph(Protocol):
         computation has another order.
         """
         ...
+
+
+def all_nodes(graph: ModelGraph) -> Iterator[GraphNode]:
+    """Yield every node of a graph and of the insides of its nodes."""
+    for node in graph.nodes:
+        yield node
+        if node.inside is not None:
+            yield from all_nodes(node.inside)
 
 
 def axis_size(axis: Axis, sizes: Mapping[str, int]) -> int | None:

@@ -192,6 +192,12 @@ def find_preset(name: str) -> Preset:
     return _prefer_own_package(preset, plugin.package)
 
 
+def load_plugin(plugin: Plugin) -> Any:
+    """Import what the entry point of a plugin names, and return it; of weights the folder. Raises as ``find_model``."""
+    name = name_of(plugin.kind, plugin.name, plugin.package)
+    return find_weights(name) if plugin.kind == "weights" else _load(plugin.kind, name)[0]
+
+
 def preset_names() -> set[str]:
     """Return every name without a distribution that ``find_preset`` accepts: presets, and pairs of a model and a tokenizer."""
     return _names("preset") | {f"{model}-{tokenizer}" for model in _names("model") for tokenizer in _names("tokenizer")}

@@ -54,6 +54,7 @@ from reviewgen.training import (
     interrupts_kept_for_restart,
     keep_threads,
 )
+from reviewgen.training.contract import check_contract
 from reviewgen.version import __version__
 
 _COUNTING_SHARE = 0.4  # of the time left, at most
@@ -287,6 +288,8 @@ class TrainingRun:
             self._initial_tensors = parts.initial_weights.copy_into(model)
             names = ", ".join(self._initial_tensors)
             record.note(f"Initial weights from {parts.initial_weights.file.name}: {names}; the others are random.")
+        if isinstance(model, torch.nn.Module) and not parts.is_counted:
+            check_contract(model, parts.model_plugin)
         self._refuse_differences(corpus, model)
         if parts.trained is not None:
             self._note_trained(parts.trained, model, documents, corpus)
