@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from reviewgen.errors import PluginError
 from reviewgen.registry import list_plugins
 from reviewgen.testing.installed import Inspection, inspect_plugin, inspect_plugins
@@ -29,8 +30,8 @@ STATIC = {
     "plainconfig": ("models", MODEL.replace("@dataclass(frozen=True, kw_only=True)\n", ""), "must be a class with @dataclass"),
     "thawed": ("models", MODEL.replace("frozen=True, ", ""), "must be frozen and keyword-only"),
     "novocab": ("models", SIZED.replace("    vocab_size: int\n", ""), "first field of Config must be vocab_size; got size"),
-    "mistyped": ("models", SIZED.replace("size: int = 1", "size: 'Intt' = 1"), "whose types cannot be read"),
-    "badtokenizer": ("tokenizers", MODEL, "lacks decode, encode, load, save, train"),
+    "mistyped": ("models", SIZED.replace("size: int = 1", "size: 'Intt' = 1"), "The types of Config cannot be read"),
+    "badtokenizer": ("tokenizers", MODEL, "lacks decode, encode, load, save of"),
     "nostepper": ("steppers", MODEL, "not a reviewgen.protocols.StepperFactory"),
     "dictpreset": ("presets", "Model = {'model': 'gru'}", "not a reviewgen.config.Preset"),
     "strange": ("presets", PRESET.format("").replace("gru", "grru"), "names the model 'grru'"),

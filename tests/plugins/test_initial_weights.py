@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from reviewgen.testing.abilities import initial_weights
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -15,6 +14,7 @@ import reviewgen
 from reviewgen import TrainingRun
 from reviewgen.errors import BrokenPlugin, ConfigError
 from reviewgen.registry import find_model, register_model, unregister_all
+from reviewgen.testing.abilities import initial_weights
 from tests.support.fakes import GRU, TEXTS
 
 SIZES = {"embedding_size": 4, "hidden_size": 6, "layers": 2}

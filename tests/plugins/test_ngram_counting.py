@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from reviewgen.testing.abilities import ThreadGroup, count_merge, count_ranges, run_ranks
 
 from reviewgen.errors import StorageError, TrainingError
 from reviewgen.protocols import SupportsCountMerge
 from reviewgen.registry import find_model
+from reviewgen.testing.abilities import ThreadGroup, count_merge, count_ranges, run_ranks
 from tests.support.brute_ngram import BruteNgram
 from tests.support.plugin_models import BOS, EOS, LINES, count_ngram, ids_of, spell
 

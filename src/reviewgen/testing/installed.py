@@ -228,9 +228,9 @@ def _inspect(plugins: Sequence[Plugin], limit: float) -> list[Inspection]:
         file = folder / "reports"
         file.touch()
         request = json.dumps([sys.path, str(file), [dataclasses.asdict(plugin) for plugin in plugins]])
-        streams = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
+        command, null = [sys.executable, "-c", _SCRIPT, request], subprocess.DEVNULL
         try:
-            status = subprocess.run([sys.executable, "-c", _SCRIPT, request], **streams, timeout=limit, check=False).returncode
+            status = subprocess.run(command, stdin=null, stdout=null, stderr=null, timeout=limit, check=False).returncode
             end = f"exit status {status}" if status >= 0 else signal.Signals(-status).name  # of its native code
             how = f"ends the process ({end})"
         except subprocess.TimeoutExpired:

@@ -15,6 +15,8 @@ from typing import Any
 
 import torch
 
+from reviewgen.training.contract import describe_error
+
 Law = Callable[..., None]
 Need = type | Callable[[Any], bool]
 
@@ -48,7 +50,7 @@ def laws_of(laws: list[Law], bind: Callable[..., Iterable[tuple[Any, ...]]]) -> 
                     error.args = (f"{sentence} {str(error).strip()}",)
                     raise
                 except Exception as error:
-                    raise AssertionError(f"{sentence} {type(error).__name__}: {' '.join(str(error).split()):.200}") from error
+                    raise AssertionError(f"{sentence} {describe_error(error)}") from error
 
             laws.append(checked)
             return checked

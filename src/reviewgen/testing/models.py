@@ -32,6 +32,7 @@ from reviewgen.training.contract import (
     explained,
     influence,
     lettered,
+    logits_of,
     rows,
     shape,
     some_ids,
@@ -215,7 +216,7 @@ def long_text(model: Any) -> None:
 @law()
 def aligned(model: Any) -> None:
     """``logits[b, t]`` scores the token after ``ids[b, t]``: if later logits depend on ``ids[b, t]``, so do those at t."""
-    changes = influence(model, lambda model, ids: call(model, ids)[0]) > 1e-6
+    changes = influence(model, logits_of) > 1e-6
     assert changes.diagonal().any() or not changes.triu(1).any(), "The logits are shifted."
 
 
@@ -245,7 +246,7 @@ def causal_in_training(model: Any) -> None:
 
     def seeded_call(model: Any, ids: Tensor) -> Tensor:
         with seeded():
-            return call(model.train(), ids)[0]
+            return logits_of(model.train(), ids)
 
     ids = some_ids(model, ROWS, STEPS)
     if torch.equal(seeded_call(model, ids), seeded_call(model, ids)):  # its random numbers are torch's
@@ -302,7 +303,7 @@ def learns(model: Any) -> None:
     from reviewgen.training.optimizing import make_optimizers
 
     ids = _repetitions(model.config.vocab_size)  # (B, T+1)
-    limit, losses = SHARE * math.log(len(ids.unique())), [math.inf]
+    limit, losses = SHARE * math.log(len({*ids.flatten().tolist()})), [math.inf]
     for learning_rate in LEARNING_RATES if limit else ():
         with seeded():
             model = type(model)(model.config).train()
@@ -318,7 +319,7 @@ def learns(model: Any) -> None:
                     if losses[-1] < limit:
                         return
                     model.train()
-        if not influence(model.eval(), lambda model, ids: call(model, ids)[0]).any():
+        if not influence(model.eval(), logits_of).any():
             return  # a model of how often each token occurs, or of less; it has nothing to learn here
         assert learning_rate != LEARNING_RATES[-1], (
             f"The loss is {min(losses):.3g} nats per token, and must fall below {limit:.3g}. The logits lie between "

@@ -19,7 +19,7 @@ from torch import nn
 from reviewgen import registry
 from reviewgen.api import load, train
 from reviewgen.config import Preset, from_dict
-from reviewgen.errors import UnknownPlugin, did_you_mean, shortened
+from reviewgen.errors import UnknownPlugin, did_you_mean
 from reviewgen.model import ReviewModel
 from reviewgen.names import split_distribution
 from reviewgen.protocols import CountTrained
@@ -54,7 +54,6 @@ PROMPTS = ("I", "A great film, and")
 _NAMED = ("preset", "model", "tokenizer", "weights", "logits processor", "metric", "reader")
 _PRESET = "ngram-char"  # trained to try a logits processor or a metric: it is counted in a moment
 _VOCAB_SIZE = 256  # of a tokenizer without the setting vocab_size, as of one that has a token for each character
-_SHORT = 300  # characters of a message
 _SCRIPT = """
 import json, reviewgen, sys
 print(json.dumps(reviewgen.load(sys.argv[1]).generate(json.load(sys.stdin), max_new_tokens=20, seed=1)))
@@ -139,11 +138,12 @@ def check_plugin(name: str, *, show: bool = False) -> PluginReport:
     import pytest
 
     subject, recorder, folder = find_subject(name), _Recorder(), Path(__file__).parent
-    options = ["--plugin", name, "-c", os.devnull, "--rootdir", str(folder), "--tb=short", "-q", "-p", "no:cacheprovider"]
+    options = ["--plugin", name, "-c", os.devnull, "--rootdir", str(folder), "-p", "reviewgen.testing.options"]
+    options += ["-p", "no:cacheprovider", "-W", "ignore::pytest.PytestAssertRewriteWarning", "-q", "--tb=short"]
     with contextlib.ExitStack() as stack:
         if not show:
             stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
-        pytest.main([str(folder / "test_plugin.py"), "-p", "reviewgen.testing.options", *options], plugins=[recorder])
+        pytest.main([str(folder / "test_plugin.py"), *options], plugins=[recorder])
     return PluginReport(name, subject.preset, tuple(recorder.checks))
 
 
@@ -158,8 +158,10 @@ class _Recorder:
         if report.when == "call" or not report.passed:
             outcome = {"passed": "ok", "failed": "failed"}.get(report.outcome, "not checked")
             name, crash = report.nodeid.partition("[")[2][:-1], getattr(report.longrepr, "reprcrash", None)
-            message = "" if crash is None else f"{crash.message} ({Path(crash.path).name}, line {crash.lineno})"
-            self.checks.append(PluginCheck(name, outcome, report.duration, shortened(" ".join(message.split()), _SHORT)))  # type: ignore[arg-type]
+            message = (
+                "" if crash is None else f"{' '.join(crash.message.split()):.250} ({Path(crash.path).name}, line {crash.lineno})"
+            )
+            self.checks.append(PluginCheck(name, outcome, report.duration, message))  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -222,7 +224,8 @@ def find_subject(name: str) -> Subject:
 def checks_of(name: str) -> Checks:
     """Yield the checks of a plugin, by name; those after the metadata only if its package can be imported."""
     subject = find_subject(name)
-    problems = [each.problem for each in inspect_plugins(subject.plugins) if each.problem]
+    inspected = [plugin for plugin in subject.plugins if plugin.kind != "weights"]  # which may not be trained yet
+    problems = [each.problem for each in inspect_plugins(inspected) if each.problem]
     yield "metadata", functools.partial(_assert_none, problems)
     if problems:
         return
@@ -304,9 +307,8 @@ def _check_weights(name: str) -> None:
 def _check_generation(name: str) -> None:
     """Generate with a logits processor that is saved as a model's default, here and in a fresh process."""
     with temporary_folder() as folder:
-        model = _train(_PRESET)
-        model.save_pretrained(folder / "model")
-        model.save_generation_config(folder / "model", logits_processors=[name])
+        _train(_PRESET).save_pretrained(folder / "model")
+        load(folder / "model").save_generation_config(folder / "model", logits_processors=[name])
         _assert_same_elsewhere(folder / "model", _generate(load(folder / "model")))
 
 

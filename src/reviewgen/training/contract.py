@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from reviewgen.errors import BrokenPlugin, first_line, quoted
+from reviewgen.errors import BrokenPlugin, ReviewgenError, first_line, quoted
 from reviewgen.registry import Plugin
 from reviewgen.registry.installed_points import OWN
 
@@ -36,7 +36,7 @@ def check_contract(model: nn.Module, plugin: Plugin) -> None:
     except AssertionError as problem:
         raise BrokenPlugin(
             f"The model {quoted(plugin.name)} of {plugin.package} breaks the law {law.__name__!r} of its contract, so it is not "
-            f"trained. {first_line(problem)}. See: reviewgen plugin check {plugin.name}."
+            f"trained. {first_line(problem)}. reviewgen.testing.check_model says more."
         ) from None
     finally:
         model.train(is_training)
@@ -58,9 +58,9 @@ def shape(model: Any) -> None:
         assert logits.is_floating_point(), f"Logits must have a floating-point dtype; got {logits.dtype}."
 
 
-def causal(model: Any, call: Callable[[Any, Tensor], Tensor] = lambda model, ids: call(model, ids)[0]) -> None:
+def causal(model: Any, read: Callable[[Any, Tensor], Tensor] | None = None) -> None:
     """Changing ``ids[:, t]`` does not change the logits before position t."""
-    changes = influence(model, call).tril(-1)
+    changes = influence(model, read or logits_of).tril(-1)
     for t, place in (changes > TOLERANCE).nonzero().tolist():
         raise AssertionError(
             f"Changing token {t} changes logits before it, those at token {place} by {changes[t, place]:.3g}: the model sees the "
@@ -77,14 +77,19 @@ def rows(model: Any) -> None:
         assert_close(alone[0], together[row], f"Row {row} alone gives other logits than in a batch; rows must be independent.")
 
 
-def influence(model: Any, call: Callable[[Any, Tensor], Tensor]) -> Tensor:
-    """Return by how much another token at t changes the logits at each position, relative to them if they are large, (T, T)."""
+def influence(model: Any, read: Callable[[Any, Tensor], Tensor]) -> Tensor:
+    """Return by how much another token at t changes the logits at each position, relative to them if they are large, (T, T).
+
+    Args:
+        model: The model.
+        read: Returns the logits of a model for ids, as ``logits_of``.
+    """
     ids, changes = some_ids(model, ROWS, STEPS), []
-    before = call(model, ids).double()
+    before = read(model, ids).double()
     for t in range(STEPS):
         changed = ids.clone()
         changed[:, t] = (changed[:, t] + 1) % model.config.vocab_size
-        after = call(model, changed).double()
+        after = read(model, changed).double()
         difference = torch.where(after == before, 0.0, (after - before).abs()) / (1 + before.abs())
         changes.append(difference.nan_to_num(nan=1.0).amax((0, 2)))
     return torch.stack(changes)
@@ -101,6 +106,11 @@ def call(model: Any, ids: Tensor, state: Any = None) -> tuple[Tensor, Any]:
     with torch.no_grad():
         logits, after = model(ids, model.initial_state(len(ids)) if state is None else state)
     return logits, after
+
+
+def logits_of(model: Any, ids: Tensor) -> Tensor:
+    """Return the logits of ids from the initial state, (B, T, V)."""
+    return call(model, ids)[0]
 
 
 def call_twice(model: Any, ids: Tensor) -> Tensor:
@@ -141,9 +151,13 @@ def explained(sentence: str) -> Iterator[None]:
 
 
 def describe_error(error: BaseException) -> str:
-    """Return the kind of an error and the beginning of its message; of an AssertionError the whole message."""
+    """Return the kind of an error and the beginning of its message; of our own sentences and of assertions the whole message."""
     message = str(error).strip()
-    return message if isinstance(error, AssertionError) else f"{type(error).__name__}: {' '.join(message.split()):.200}"
+    return (
+        message
+        if isinstance(error, AssertionError | ReviewgenError)
+        else f"{type(error).__name__}: {' '.join(message.split()):.200}"
+    )
 
 
 def lettered(shape: tuple[int, ...], sizes: Mapping[str, int]) -> str:
@@ -152,8 +166,8 @@ def lettered(shape: tuple[int, ...], sizes: Mapping[str, int]) -> str:
     >>> lettered((12, 3, 64), {"B": 3, "T": 12, "V": 11})
     '(T, B, H) = (12, 3, 64)'
     """
-    letters = {size: letter for letter, size in reversed(sizes.items())}
-    return f"({', '.join(letters.get(size, 'H') for size in shape)}) = {shape}"
+    letters = [next((letter for letter, given in sizes.items() if given == size), "H") for size in shape]
+    return f"({', '.join(letters)}) = {shape}"
 
 
 def _describe_confusion(model: Any, state: Any, sizes: Mapping[str, int]) -> str | None:
