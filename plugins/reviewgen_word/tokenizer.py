@@ -36,7 +36,7 @@ from reviewgen.errors import BundleError, DataError
 FILE = "tokenizer.json"
 FRAME = 2  # bos and eos
 MAX_WORD = 256  # characters; the trainer needs time quadratic in the length of a word
-MAX_CHUNKS, MAX_CHUNK = 1 << 17, 64  # number of cached chunks, about 100 bytes each; characters of each
+MAX_CHUNKS, MAX_CHUNK = 1 << 18, 64  # number of cached chunks, about 100 bytes each; characters of each
 _WHITE = "\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"  # Unicode's White_Space
 _CHUNK = re.compile(f"[{_WHITE}]*[^{_WHITE}]+|[{_WHITE}]+")
 _SURROGATE = re.compile("[\ud800-\udfff]")

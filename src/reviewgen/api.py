@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from reviewgen.model import LoadOptions, ReviewModel
     from reviewgen.pictures import LearningCurves
     from reviewgen.search import SamplingTrial, SweepRow, TuneTrial
-    from reviewgen.tables import WrittenTexts
+    from reviewgen.tables.table import WrittenTexts
 
 
 def load(source: str | Path, **options: "Unpack[LoadOptions]") -> "ReviewModel":
@@ -67,7 +67,7 @@ def train(start: "str | ReviewModel", source: Any, *, progress: bool = True, **o
             trained ReviewModel to train further: a copy of its weights is trained, and its tokenizer, conditions, size and
             generation defaults are kept.
         source: The reviews: a file, a list of texts or of records, a repository on the Hub, and others; see
-            ``reviewgen.data.sources.open_texts``.
+            ``reviewgen.data.sources.open_source``.
         progress: Whether to show the progress on a terminal or in a notebook; elsewhere nothing is printed.
         validation: A second source to validate on, instead of a part of the first.
         out: A folder to save the model in; it must not exist.
@@ -478,7 +478,7 @@ def generate_dataset(
         TrainingError: The processes of a launcher were started with different arguments; ProcessLost if one has ended.
         ReviewgenError: The model cannot be loaded; see ``load``.
     """
-    from reviewgen.tables import generate_dataset as generate_texts
+    from reviewgen.tables.generating import generate_dataset as generate_texts
 
     return generate_texts(
         model,
@@ -531,7 +531,7 @@ def score_dataset(
         ConfigError, DataError, OutputExists, StorageError, CheckpointError, TrainingError: As ``generate_dataset``.
         ReviewgenError: The model cannot be loaded; see ``load``.
     """
-    from reviewgen.tables import judge_texts
+    from reviewgen.tables.judging import judge_texts
 
     return judge_texts("score", model, source, out=out, format=format, shard_texts=shard_texts, device=device, options=options)
 
@@ -560,6 +560,6 @@ def novelty_dataset(
     Raises:
         DataError: The model has no index of its training text.
     """
-    from reviewgen.tables import judge_texts
+    from reviewgen.tables.judging import judge_texts
 
     return judge_texts("novelty", model, source, out=out, format=format, shard_texts=shard_texts, options=options)

@@ -78,7 +78,7 @@ class Condition:
         >>> stars.find(4.5), stars.find("5"), stars.find("4..5"), stars.find(6)
         (0, 0, 0, None)
         """
-        number = _number(value) if self.kind == "number" else None
+        number = finite_number(value) if self.kind == "number" else None
         label = label_of(value)
         for index, known in enumerate(self.values):
             is_it = label == known.label
@@ -229,7 +229,7 @@ def fit_conditions(names: Sequence[str], examples: Iterable[Sequence[str | float
     for values in examples if names else ():
         texts += 1
         for value, own, others in zip(values, numbers, categories, strict=True):
-            if (number := _number(value)) is not None:
+            if (number := finite_number(value)) is not None:
                 own.append(number)
             elif not _is_missing(value):
                 others[label_of(value)] += 1
@@ -272,7 +272,7 @@ def _is_missing(value: object) -> bool:
     return value is None or (isinstance(value, Real) and bool(value != value))  # only NaN differs from itself
 
 
-def _number(value: object) -> float | None:
+def finite_number(value: object) -> float | None:
     """Return a finite number, or a string that is one, as a float; None for anything else."""
     if isinstance(value, bool) or not isinstance(value, str | Real):
         return None
@@ -285,7 +285,7 @@ def _number(value: object) -> float | None:
 
 def label_of(value: object) -> str:
     """Return a value as text; 5 and 5.0 have the same label."""
-    number = None if isinstance(value, str) else _number(value)
+    number = None if isinstance(value, str) else finite_number(value)
     return " ".join(str(value).split()) if number is None else repr(number).removesuffix(".0")
 
 

@@ -8,7 +8,7 @@ public function adds what the user passed in. This module imports nothing else o
     ├── SourceError            the name of a preset or the source of a model is not valid    (also a ValueError)
     ├── PluginError            base of the errors of plugins
     │   ├── UnknownPlugin      no installed plugin has that name                             (also a LookupError)
-    │   ├── PluginConflict     two installed packages provide the same name; name one, distribution:name
+    │   ├── PluginConflict     two installed packages provide the same name
     │   └── BrokenPlugin       its package cannot be imported, or breaks the contract
     ├── DataError              the corpus is missing, unreadable, empty or has no text column (also a ValueError)
     ├── TrainingError          a training run cannot start or continue

@@ -4,14 +4,6 @@ The name of a preset is ``<model>-<tokenizer>[-<size>]``: lower case, digits, hy
 a repository on the Hub (``owner/name`` or ``hf://owner/name``, with or without ``@revision``), or a local folder (a ``Path``, a
 string that starts with ``/``, ``./``, ``../`` or ``~``, or an existing folder whose name cannot be a preset; one whose name can
 be a repository must hold a saved model). A preset with ``@revision`` is the repository ``reviewgen/<preset>``.
-
-``distribution:name`` is the plugin of one installed package, where several have the name; ``distribution`` is what pip installs.
-It has at least two characters, so that ``C:name`` is not such a name. Before a preset's name, it is the package of the preset or,
-if that package has no such preset, of the model; the package of a tokenizer stands before the tokenizer:
-
-    reviewgen-mingru:mingru-char      the preset mingru-char of reviewgen-mingru, or its model mingru with the tokenizer char
-    lstm-reviewgen-bytes:bytes        the model lstm with the tokenizer bytes of reviewgen-bytes
-    reviewgen-mingru:mingru-reviewgen-bytes:bytes      both
 """
 
 import re
@@ -21,13 +13,8 @@ from pathlib import Path
 
 from reviewgen.errors import SourceError, did_you_mean, quoted
 
-_DISTRIBUTION = r"[A-Za-z0-9][A-Za-z0-9._-]{0,98}[A-Za-z0-9]"
-_QUALIFIED = re.compile(rf"(?P<distribution>{_DISTRIBUTION}):(?P<name>[^:]+)")
-_MODEL = rf"(?P<model>(?:{_DISTRIBUTION}:)?[a-z][a-z0-9]*)"
-_PRESET = re.compile(
-    rf"{_MODEL}-(?:(?P<tokenizer>[a-z][a-z0-9]*)(?:-(?P<size>[a-z0-9]+))?|(?P<qualified>{_DISTRIBUTION}:[a-z][a-z0-9]*))"
-)
-_PLUGIN = re.compile(rf"(?:{_DISTRIBUTION}:)?[a-z][a-z0-9]*(?:-[a-z0-9]+)*")
+_PRESET = re.compile(r"(?P<model>[a-z][a-z0-9]*)-(?P<tokenizer>[a-z][a-z0-9]*)(?:-(?P<size>[a-z0-9]+))?")
+_PLUGIN = re.compile(r"[a-z][a-z0-9]*(?:-[a-z0-9]+)*")
 _PART = r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9])?"
 _HUB = re.compile(rf"(?P<repo>{_PART}/{_PART})(?:@(?P<revision>[^\s@]+))?")
 _MAX_PLUGIN_NAME = 100  # characters
@@ -40,8 +27,8 @@ class PresetName:
     """The parts of a preset's name.
 
     Attributes:
-        model: The name of the model plugin, with its distribution if the preset's name has one.
-        tokenizer: The name of the tokenizer plugin, likewise.
+        model: The name of the model plugin.
+        tokenizer: The name of the tokenizer plugin.
         size: The size, if the name has one.
     """
 
@@ -91,44 +78,33 @@ class LocalSource:
 Source = PresetSource | HubSource | LocalSource
 
 
-def parse_preset(name: str) -> PresetName:
+def parse_preset(name: str, presets: Collection[str] = ()) -> PresetName:
     """Parse a preset's name.
+
+    Args:
+        name: The name.
+        presets: The known presets, of which the message suggests one.
 
     >>> parse_preset("lstm-word")
     PresetName(model='lstm', tokenizer='word', size=None)
-    >>> parse_preset("reviewgen-mingru:mingru-char")
-    PresetName(model='reviewgen-mingru:mingru', tokenizer='char', size=None)
-    >>> parse_preset("lstm-reviewgen-bytes:bytes")
-    PresetName(model='lstm', tokenizer='reviewgen-bytes:bytes', size=None)
+    >>> parse_preset("lstm-word-large")
+    PresetName(model='lstm', tokenizer='word', size='large')
 
     Raises:
-        SourceError: The name does not have the form ``<model>-<tokenizer>[-<size>]``, with or without distributions.
+        SourceError: The name does not have the form ``<model>-<tokenizer>[-<size>]``.
     """
     match = _PRESET.fullmatch(name)
     if match is None:
-        raise SourceError(f"{_shorten(name)} is not a preset name. Write <model>-<tokenizer> in lower case, as in lstm-word.")
-    return PresetName(match["model"], match["tokenizer"] or match["qualified"], match["size"])
-
-
-def split_distribution(name: str) -> tuple[str | None, str]:
-    """Split ``distribution:name``; the distribution is None if the name has none.
-
-    >>> split_distribution("reviewgen-mingru:mingru")
-    ('reviewgen-mingru', 'mingru')
-    >>> split_distribution("mingru")
-    (None, 'mingru')
-    """
-    match = _QUALIFIED.fullmatch(name)
-    return (None, name) if match is None else (match["distribution"], match["name"])
+        form = "Write <model>-<tokenizer> in lower case, as in lstm-word." + (f" {_suggest(name, presets)}" if presets else "")
+        raise SourceError(f"{_shorten(name)} is not a preset name. {form}")
+    return PresetName(**match.groupdict())
 
 
 def is_plugin_name(name: str) -> bool:
     """Return whether a string can name a logits processor or a metric: words of a to z and digits joined by hyphens.
 
-    The package may stand before it.
-
-    >>> [is_plugin_name(name) for name in ("no-digits", "reviewgen-filters:no-digits", "No digits", "filters.py")]
-    [True, True, False, False]
+    >>> [is_plugin_name(name) for name in ("no-digits", "No digits", "filters.py")]
+    [True, False, False]
     """
     return len(name) <= _MAX_PLUGIN_NAME and _PLUGIN.fullmatch(name) is not None
 
@@ -175,19 +151,10 @@ def find_revision(source: Source, revision: str) -> HubSource:
         raise SourceError(
             f"{_shorten(str(source.path))} is a local folder, which has no revision {quoted(revision)}: leave it out."
         )
-    hub = _published(source.name) if isinstance(source, PresetSource) else source
+    hub = HubSource(f"{_OWNER}/{source.name}") if isinstance(source, PresetSource) else source
     if hub.revision not in (None, revision):
         raise SourceError(f"{_shorten(str(hub))} has one revision and revision={quoted(revision)} is another: give one of them.")
     return HubSource(hub.repo_id, revision)
-
-
-def _published(preset: str) -> HubSource:
-    """Return the repository of a preset."""
-    if ":" in preset:
-        raise SourceError(
-            f"{_shorten(preset)} is of an installed package, which has no revisions. Give a repository: owner/name@v2."
-        )
-    return HubSource(f"{_OWNER}/{preset}")
 
 
 def _parse(source: str | Path, presets: Collection[str] | None) -> Source:
@@ -213,7 +180,7 @@ def _parse_bare(source: str, presets: Collection[str] | None) -> Source:
         parsed = find_revision(PresetSource(name), revision) if at else PresetSource(name)
     if not _exists(source):
         if parsed is None:
-            hint = "" if presets is None else f" {did_you_mean(source.lower().replace('_', '-'), presets)}"
+            hint = "" if presets is None else f" {_suggest(source, presets)}"
             kinds = "a preset (lstm-word), a repository (owner/name) or an existing folder"
             raise SourceError(f"{_shorten(source)} is not {kinds}.{hint}")
         return parsed
@@ -238,6 +205,10 @@ def _expand(path: Path) -> Path:
         raise SourceError(
             f"{_shorten(str(path))} begins with the home folder of a user that does not exist on this machine."
         ) from None
+
+
+def _suggest(name: str, presets: Collection[str]) -> str:
+    return did_you_mean(name.lower().replace("_", "-"), presets)
 
 
 def _shorten(text: str) -> str:

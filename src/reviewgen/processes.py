@@ -14,7 +14,7 @@ import re
 import signal
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -28,12 +28,7 @@ from reviewgen.interrupts import Interrupts, deferred, handled
 if TYPE_CHECKING:
     from torch import Tensor
 
-CONNECTING = timedelta(minutes=5)
-"""How long a process waits for the others to start: they may import torch from a slow disk, but need no longer than that."""
-
-TOLD = "its own error message says why."
-"""Ends the message of an error that another process prints."""
-
+_CONNECTING = timedelta(minutes=5)  # for the others to start: they may import torch from a slow disk
 _TIMEOUT = timedelta(hours=2)  # for a process that is connected and still working; one that has ended is noticed
 _STRATEGIES = {"FSDP": "FSDP", "DEEPSPEED": "DeepSpeed", "MEGATRON_LM": "Megatron-LM", "PARALLELISM_CONFIG": "parallelism"}
 _failures: list[str] = []  # why the processes could not be connected; accelerate's state is then half made, for good
@@ -41,14 +36,11 @@ _failures: list[str] = []  # why the processes could not be connected; accelerat
 Result = TypeVar("Result")
 
 
-def process_state(timeout: timedelta = CONNECTING) -> Any:
+def process_state() -> Any:
     """Return accelerate's ``PartialState``: rank, number of processes, device. Without an accelerator, processes use the CPU.
 
     The first call connects the processes, and Ctrl-C and SIGTERM end the process while it waits for the others. If that fails, so
     does every later call, at once.
-
-    Args:
-        timeout: How long it waits.
 
     Raises:
         ProcessLost: The processes of a launcher cannot be connected.
@@ -70,7 +62,7 @@ def process_state(timeout: timedelta = CONNECTING) -> Any:
         # While torch waits in compiled code, no handler of Python is called: an interrupt ends the process.
         with nullcontext() if was_connected else handled(signal.SIG_DFL):
             cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not accelerator.is_available()
-            state = PartialState(cpu=cpu, timeout=timeout)
+            state = PartialState(cpu=cpu, timeout=_CONNECTING)
             if state.num_processes > 1:
                 _lasting_group()
     except (RuntimeError, ValueError) as error:  # the second if the environment names no address
@@ -166,8 +158,6 @@ class Processes:
 
     def sum_tensors(self, tensors: "Sequence[Tensor]") -> "Sequence[Tensor]":
         """Return the sums of tensors over the processes, in 32 bits; an accelerator is not waited for."""
-        if self.world_size == 1:
-            return list(tensors)
         import torch
 
         flat = torch.cat([tensor.flatten().float() for tensor in tensors])
@@ -200,9 +190,9 @@ class Processes:
             is_interrupted = True
         ends = self.all_gather_object((result, error is not None, is_interrupted or self.interrupts.arrived))
         if failed := [rank for rank, (_, has_failed, _) in enumerate(ends) if has_failed]:
-            raise (
-                error if error is not None and failed[0] == self.rank else ProcessLost(f"Process {failed[0]} has failed; {TOLD}")
-            )
+            if error is not None and failed[0] == self.rank:
+                raise error
+            raise ProcessLost(f"Process {failed[0]} has failed; its own error message says why.")
         if any(interrupted for *_, interrupted in ends):
             raise KeyboardInterrupt
         return [each for each, *_ in ends]
@@ -232,30 +222,12 @@ class Processes:
         names = dict.fromkeys(name for each in everyone for name in each)
         different = [name for name in names if len({each.get(name) for each in everyone}) > 1]
         if different and self.rank:
-            raise ProcessLost(f"The processes have different settings. The main process has failed; {TOLD}")
+            raise ProcessLost("The processes have different settings; the error message of the main process says which.")
         if different:
             raise TrainingError(
                 f"The processes have different settings: {', '.join(different)}. "
                 "Run the same command everywhere, with the same corpus and the same versions."
             )
-
-    @contextmanager
-    def main_process_first(self) -> Iterator[None]:
-        """Let the main process run the block before the others; if it fails there, the others fail as well.
-
-        Raises:
-            ProcessLost: The main process failed in the block.
-        """
-        has_failed = True
-        try:
-            if self.rank and self.broadcast(None):
-                raise ProcessLost(f"The main process failed; {TOLD}")
-            yield
-            has_failed = False
-        finally:
-            if not self.rank:
-                with suppress(ProcessLost) if has_failed else nullcontext():
-                    self.broadcast(has_failed)
 
     def close(self) -> None:
         """Close the connections; processes that wait for this one get ``ProcessLost``."""

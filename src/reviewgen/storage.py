@@ -9,7 +9,7 @@ filelock only; it knows neither models nor formats.
     atomic_file, atomic_folder      write a target whole
     publish, interrupted            a finished folder gets its name; what to do where a replacement was cut off
     temporary_folder                removed afterwards
-    default_mode, safetensors_errors    for files that another library writes
+    safetensors_file                a file that another library writes
     Job                             work that can be resumed, in a folder until it is whole
 """
 
@@ -133,12 +133,11 @@ def atomic_folder(folder: Path, *, overwrite: bool = False) -> Iterator[Path]:
         if overwrite and os.path.lexists(folder):
             _rename(folder, old)
         try:
-            _rename_new(new, folder)
+            publish(new, folder)
         except BaseException:
-            if os.path.lexists(old):
+            if os.path.lexists(old) and not os.path.lexists(folder):
                 old.rename(folder)
             raise
-        _fsync(folder.parent)
     finally:
         remove(new)
         if os.path.lexists(folder):
@@ -146,14 +145,21 @@ def atomic_folder(folder: Path, *, overwrite: bool = False) -> Iterator[Path]:
 
 
 def publish(new: Path, target: Path) -> None:
-    """Force a finished file or folder to disk and give it its name, on the same file system.
+    """Force a finished file or folder to disk and give it its name, which is new, on the same file system.
 
     Raises:
         OutputExists: Another process was first to create ``target``.
         OSError: The operating system refused a step.
     """
     _fsync_tree(new)
-    _rename_new(new, target)
+    if new.is_file():  # which would replace another file
+        _refuse_existing(target)
+    try:
+        _rename(new, target)
+    except OSError as error:
+        if error.errno in _ALREADY_EXISTS:
+            _refuse_existing(target)
+        raise
     _fsync(target.parent)
 
 
@@ -181,15 +187,9 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def default_mode() -> int:
-    """Return the mode of a new file under the process's umask, as ``open`` gives it."""
-    os.umask(mask := os.umask(0))
-    return 0o666 & ~mask
-
-
 @contextlib.contextmanager
-def safetensors_errors() -> Iterator[None]:
-    """Turn the error that safetensors raises for a failed write into the OSError inside it.
+def safetensors_file(file: Path) -> Iterator[None]:
+    """Write a file by the functions of safetensors, in the block; its mode is that of a new file under the process's umask.
 
     Raises:
         OSError: With the operating system's number and message; EIO where safetensors gives no number.
@@ -203,6 +203,8 @@ def safetensors_errors() -> Iterator[None]:
         if match is None:
             raise OSError(errno.EIO, " ".join(str(error).split())) from None
         raise OSError(int(match[1]), os.strerror(int(match[1]))) from None
+    os.umask(mask := os.umask(0))
+    file.chmod(0o666 & ~mask)  # the library leaves it readable by its owner only
 
 
 def _refuse_existing(path: Path, *, overwrite: bool = False) -> None:
@@ -244,18 +246,6 @@ def _rename(source: Path, target: Path, *, replaces: bool = False) -> None:
                 raise
             time.sleep(_PAUSE_SECONDS)
     raise StorageError(f"{target} cannot be written while its files are open, as in another program. Close it, and try again.")
-
-
-def _rename_new(new: Path, target: Path) -> None:
-    """Rename to a name that did not exist; another program may have created it in the meantime."""
-    if new.is_file():  # which would replace another file
-        _refuse_existing(target)
-    try:
-        _rename(new, target)
-    except OSError as error:
-        if error.errno in _ALREADY_EXISTS:
-            _refuse_existing(target)
-        raise
 
 
 class Job:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -90,6 +91,12 @@ def test_an_infinite_score_is_null_in_json(run: Run, place: Path) -> None:
     status, out, said = run("evaluate", "./none", "--data", "unseen.txt", "--json")
     assert status == 0 and json.loads(out)["bits_per_character"] is None and "probability zero" in said
     assert json.loads(run("score", "./none", "--text", "Zzz", "--json")[1])["bits"] is None
+
+
+def test_the_tables_of_explain_have_all_columns_at_80(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    _, out, _ = run("explain", "rnn-word", "--tokens", 3)
+    assert re.search(r"after +token +logit +log sum exp +log-softmax +bits +probability", out) and "… not given)" in out
 
 
 def test_list_doctor_and_version(run: Run) -> None:

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import resource
+from collections import Counter
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -12,6 +13,7 @@ import pytest
 
 from reviewgen.data import SPLITS, TokenStore, cache_folder, frame_texts, prune_cache
 from reviewgen.errors import StorageError
+from reviewgen.lexicon import words_of
 from reviewgen.registry import find_tokenizer
 from tests.support.fakes import LETTERS
 from tests.support.texts import tokenized
@@ -86,6 +88,8 @@ def test_ids_are_the_tokenizers_framed(kind):
         head = stores[split].head(60)
         assert 1 <= len(head) <= len(stores[split]) and (head.tokens <= 60 or len(head) == 1)
     assert texts["validation"] and texts["test"]
+    words = Counter(word for ids, _ in stores["train"].documents() for word in words_of(tokenizer.decode(ids.tolist())))
+    assert json.loads(next(cache_folder().glob("tokens-*/words.json")).read_text())["words"] == words  # as it spells them
 
 
 def test_the_tokenizer_is_trained_on_the_train_split_and_a_second_run_reads_the_cache():

@@ -23,6 +23,7 @@ from reviewgen.lexicon import (
     WordCounts,
     build_lexicon,
     count_runs,
+    decode_texts,
     make_spelling,
     minimal_automaton,
     read_lexicon,
@@ -360,11 +361,9 @@ def test_a_language_without_spaces_has_no_lexicon(micro: Any) -> None:
 
 def test_a_word_that_occurs_twice_is_known_and_also_with_a_capital() -> None:
     tokenizer = TOKENIZERS["char"]
-    symbols = token_symbols(tokenizer)
-    assert symbols is not None
     texts = ["movie the movie", "The was once was", "goods"] + ["the was movie"] * 20
     ids = np.concatenate([[tokenizer.bos_id, *tokenizer.encode(text), tokenizer.eos_id] for text in texts])
-    known = build_lexicon(count_runs([ids], symbols).split())
+    known = build_lexicon(count_runs(list(decode_texts([ids], tokenizer))).split())
     assert known is not None and set(known) == {"movie", "Movie", "the", "The", "was", "Was"}
     assert "goods" not in known and "once" not in known and "MOVIE" in known and len(known) == 6
     joined = known | Lexicon.of(["café"], ["!"])
@@ -381,8 +380,7 @@ def test_long_texts_are_counted_in_parts() -> None:
         text = " ".join(DRAW.choices(["movie", "café", "don't", "日本"], k=30_000))
         ids = np.array([tokenizer.bos_id, *tokenizer.encode(text), tokenizer.eos_id])
         assert len(ids) > 1 << 16
-        symbols = token_symbols(tokenizer)
-        assert symbols is not None and count_runs([ids], symbols).split().words == Counter(text.split()), name
+        assert count_runs(list(decode_texts([ids], tokenizer))).split().words == Counter(text.split()), name
 
 
 # Files.

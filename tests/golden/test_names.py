@@ -110,7 +110,8 @@ def plain(value: Any) -> str:
 def keywords(name: str, function: Any) -> Iterator[tuple[str, str]]:
     """Yield the keywords of a function that takes ``**options`` of a TypedDict."""
     for parameter in inspect.signature(function).parameters.values():
-        if match := re.search(r"Unpack\[(?:\w+\.)*(\w+)\]", str(parameter.annotation)):
+        match = re.search(r"(?:Unpack\[|\*<class ')(?:\w+\.)*(\w+)", str(parameter.annotation))
+        if match and parameter.kind is parameter.VAR_KEYWORD:
             options = resolve(importlib.import_module(function.__module__), match[1])
             yield from ((f"{name}(**{key})", plain(hint)) for key, hint in typing.get_type_hints(options).items())
 

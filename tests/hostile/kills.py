@@ -13,14 +13,22 @@ import shutil
 import signal
 import time
 import traceback
+import unittest.mock
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import reviewgen
 from reviewgen.errors import OutputExists
 from tests.hostile.frame import in_child
 from tests.support.fakes import TEXTS
-from tests.support.models import SMALL, make_model
+from tests.support.models import make_model
+
+OPTIONS: dict[str, Any] = {
+    "model": {"hidden_size": 8, "embedding_size": 4, "layer": "fused"},
+    "training": {"batch_size": 4, "evaluations": 1, "threads": 1, "precision": "no"},
+}
+"""Of a training that does the same in each process: layers, threads and precision are not chosen by timing."""
 
 
 class Kills:
@@ -75,8 +83,11 @@ class Kills:
         """Nothing is left running."""
 
     def _train(self, place: Path) -> None:
+        from reviewgen.training import Checkpoints  # in the child only: torch starts threads
+
         has_steps = any((place / "out.partial").glob("step-*"))
-        reviewgen.train("lstm-char", TEXTS, out=place / "out", resume=has_steps, progress=False, **SMALL | {"steps": 30})
+        with unittest.mock.patch.object(Checkpoints, "is_due", lambda self: True):  # after each step
+            reviewgen.train("lstm-char", TEXTS, out=place / "out", resume=has_steps, progress=False, steps=30, **OPTIONS)
 
     def _place(self, kind: str) -> Path:
         place = self.root / "case"

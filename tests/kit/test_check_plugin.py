@@ -15,6 +15,7 @@ from reviewgen.errors import ConfigError, UnknownPlugin
 from reviewgen.scaffold import new_plugin
 from reviewgen.testing import PluginReport, check_plugin
 from tests.support.distributions import Install, install, untouched_registry, write_distribution
+from tests.support.saved import edit_json
 
 __all__ = ["install", "untouched_registry"]
 
@@ -141,21 +142,23 @@ def test_a_good_processor_and_a_good_metric_of_one_name_pass(install: Install) -
 def test_a_fault_of_a_processor_or_metric_is_found(install: Install, fault: str) -> None:
     kind, change, check, words = IN_USE[fault]
     put(install, kind, change=change)
-    report = check_plugin("reviewgen-fake:no-e")
+    report = check_plugin("no-e")
     assert words in failures(report)[check], report
 
 
 @pytest.mark.slow
 def test_weights_are_loaded_by_name(install: Install, model_folder: Any) -> None:
-    points = {"ngram-char": "fakew.model", "ngram-char-mine": "fakew.word", "gru-char-mine": "fakew.gone"}
+    points = {"ngram-char-own": "fakew.model", "ngram-char-mine": "fakew.word", "gru-char-mine": "fakew.gone"}
     site = install("reviewgen-fake", {"weights": points}, {"fakew/__init__": ""})
     shutil.copytree(model_folder("ngram-char"), site / "fakew" / "model")
+    edit_json(site / "fakew" / "model" / "config.json", "preset", value="ngram-char-own")
+    (site / "fakew" / "model" / "manifest.json").unlink()
     shutil.copytree(model_folder("ngram-word"), site / "fakew" / "word")
-    report = check_plugin("reviewgen-fake:ngram-char")
+    report = check_plugin("ngram-char-own")
     report.raise_for_failure()
     assert report.checks[-1].name == "weights" and report.checks[-1].outcome == "ok"
     assert "the preset 'ngram-word'" in failures(check_plugin("ngram-char-mine"))["weights"]
-    assert "fakew.gone does not exist" in failures(check_plugin("gru-char-mine"))["metadata"]
+    assert "fakew.gone does not exist" in failures(check_plugin("gru-char-mine"))["weights"]
 
 
 @pytest.mark.slow

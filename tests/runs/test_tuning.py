@@ -36,6 +36,7 @@ class PeakConfig:
     vocab_size: int
     sharpness: float = 0.5
     size: int = 80
+    steps: tuple[int, ...] = ()
 
 
 class Peak(TableModel):
@@ -234,6 +235,15 @@ def words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     Path("my reviews.txt").write_text("\n".join(TEXTS), encoding="utf-8")
     rates = ["--search", "model.sharpness=1e-6:1", "--set", "model.size=64"]
     return ["tune", "peak-char", "--data", "my reviews.txt", "--trials", "3", *rates]
+
+
+def test_a_setting_that_is_a_list_is_not_swept(words: list[str], monkeypatch: Any, capsys: Any) -> None:
+    swept = ["sweep", *words[1:4], "--set", "model.steps=1,2", "--set", "model.size=64,80", "--json"]
+    status, out, err = run_command(monkeypatch, capsys, *swept)
+    assert status == 0, err
+    assert json.loads(out)["setting"] == "model.size"
+    status, _, err = run_command(monkeypatch, capsys, *swept[:6], "--json")
+    assert status == 0, "a list that is the only setting is swept, as each other one is"
 
 
 def test_the_command_prints_a_table_and_the_command_that_trains(words: list[str], monkeypatch: Any, capsys: Any) -> None:

@@ -217,7 +217,7 @@ def test_personal_data_and_the_whole_text_are_published_only_if_allowed(
     assert "'ana@example.org'" in message and "windows of its texts are copied, which is more than 0%" in message
     assert "--allow email,url," in message
     refuses(NotPublished, "no license is named", lambda: push(model, license=None))
-    said = refuses(NotPublished, "is not a repository", lambda: push(model_folder("exact"), "ana", None, allow=[], **french))
+    said = refuses(SourceError, "is not a repository", lambda: push(model_folder("exact"), "ana", None, allow=[], **french))
     assert all(word in said for word in ("language must be", "no license is named", "contains the whole training text")), said
     known = ["email", "url", "handle", "copies"]
     address = push(model, allow=known)

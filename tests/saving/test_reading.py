@@ -312,12 +312,12 @@ def test_the_training_record_is_checked(saved: Path, cases: Cases) -> None:
     for name in ("data", "config", "held_out", "novelty", "metrics", "verdict", "parent"):
         for value in ([], 5, "x"):
             write(**{name: value})
-            cases.expect(saved, (name, value), f"{name} should be an object")
+            cases.expect(saved, (name, value), f"{name} in training.json must be an object or none")
     for part, name in (("held_out", "bits_per_character"), ("novelty", "copy_rate"), ("novelty", "token_copy_rate")):
         new = {"token_copy_rate": 0, "copy_characters": 5} if name == "copy_rate" else {}
         for value in (10**90, 1_000_000.5, -1, -1e-9, 1e300, "5", [1]):
             write(**{part: new | {name: value}})
-            cases.expect(saved, (name, value), f"{name} should be a number from 0 to 1,000,000")
+            cases.expect(saved, (name, value), f"{name} in training.json must be ")
         for value in (0, 0.0, 1_000_000, None):
             write(**{part: new | {name: value}})
             assert reviewgen.load(saved).training[part][name] == value
@@ -328,7 +328,7 @@ def test_the_training_record_is_checked(saved: Path, cases: Cases) -> None:
         None,
     ):
         write(metrics={"good": good, "odd": odd})
-        cases.expect(saved, odd, "metrics")
+        cases.expect(saved, odd, "missing" if isinstance(odd, dict) and odd.keys() < good.keys() else "metrics")
     write(metrics={"good": good, "other": good | {"lower_is_better": True, "held_out": None}})
     assert reviewgen.load(saved).training["metrics"]["good"] == good
     (saved / "novelty.safetensors").unlink()  # it belongs to the corpus of the record

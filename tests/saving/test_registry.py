@@ -79,6 +79,8 @@ def test_an_unknown_name_suggests_the_closest(install: Install) -> None:
     assert "Did you mean 'lstm'? Known: " in said_by(lambda: find_model("lstn"), UnknownPlugin)
     assert "Did you mean 'char'" in said_by(lambda: find_tokenizer("chr"), UnknownPlugin)
     assert "Did you mean 'lstm-word'" in said_by(lambda: find_preset("lstm-wrod"), UnknownPlugin)
+    for name in ("lstm", "lstm_word", "LSTM-word"):
+        assert "Did you mean 'lstm-word'" in said_by(lambda name=name: find_preset(name), SourceError)  # type: ignore[misc]
     code = f"{EMPTY}{PRESET}P = Preset(model='ngram', tokenizer='char', model_settings={{'order': 3}})\nBAD = {{}}\n"
     points = {
         "models": {f"many{number}": "fake_many:Model" for number in range(60)},

@@ -10,7 +10,7 @@ import pytest
 import reviewgen
 from reviewgen import ReviewModel
 from reviewgen.errors import UnknownPlugin
-from reviewgen.registry import find_model, name_of_saved, register_model, unregister_all
+from reviewgen.registry import find_model, plugin_of_saved, register_model, unregister_all
 from tests.support.distributions import MODEL, Install, install, untouched_registry
 from tests.support.fakes import TEXTS
 from tests.support.models import TRAINING
@@ -67,7 +67,7 @@ def test_a_registered_model_is_loaded_where_it_is_registered(install: Install, t
     assert "reviewgen.register_model('mine', ...)" in message_of(tmp_path / "m"), "the installed one is another"
     register_model("mine", second)
     facts = {"name": "mine", "distribution": "reviewgen-mine", "version": "1"}
-    assert find_model(name_of_saved("model", facts))[0].__module__ == "fake_mine"
+    assert find_model(plugin_of_saved("model", facts))[0].__module__ == "fake_mine"
 
 
 # Configs that an earlier version of a plugin has saved.

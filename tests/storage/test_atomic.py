@@ -2,14 +2,13 @@
 
 import errno
 import os
-import stat
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from reviewgen.errors import BundleError, CheckpointError, OutputExists, StorageError
-from reviewgen.storage import Job, atomic_file, atomic_folder, check_output, default_mode, safetensors_errors
+from reviewgen.errors import CheckpointError, OutputExists
+from reviewgen.storage import Job, atomic_file, atomic_folder, check_output, safetensors_file
 
 
 class PowerCut(BaseException):
@@ -46,7 +45,8 @@ def test_a_new_folder_appears_at_the_end_of_the_block(tmp_path: Path) -> None:
         fill(scratch)
         assert not (tmp_path / "m").exists()
     assert listing(tmp_path) == NEW
-    assert stat.S_IMODE((tmp_path / "m/file").stat().st_mode) == default_mode()
+    (tmp_path / "plain").touch()
+    assert (tmp_path / "m/file").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), RuntimeError("bug"), PowerCut()])
@@ -153,9 +153,15 @@ def test_a_job_is_resumed_by_the_same_facts_only(tmp_path: Path) -> None:
     assert names(tmp_path) == ["new.partial", "out"]
 
 
-def test_errors_of_safetensors_on_a_full_disk_are_ours() -> None:
+def test_a_file_of_safetensors_has_the_errors_and_the_mode_of_other_files(tmp_path: Path) -> None:
     from safetensors import SafetensorError
 
-    for said, kind in (("No space left on device", StorageError), ("header too large", BundleError)):
-        with pytest.raises((kind, OSError, SafetensorError)), safetensors_errors():
-            raise SafetensorError(f"I/O error: {said}")
+    for said, number in (("I/O error: no room (os error 28)", errno.ENOSPC), ("header too large", errno.EIO)):
+        with pytest.raises(OSError) as caught, safetensors_file(tmp_path / "t"):
+            raise SafetensorError(said)
+        assert caught.value.errno == number
+    (tmp_path / "plain").touch()
+    (tmp_path / "t").touch(mode=0o600)
+    with safetensors_file(tmp_path / "t"):
+        pass
+    assert (tmp_path / "t").stat().st_mode == (tmp_path / "plain").stat().st_mode

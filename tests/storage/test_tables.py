@@ -138,7 +138,6 @@ def test_arguments_that_are_refused_leave_no_file(
         ({"prompt": []}, "no prompts"),
         ({"format": "csv"}, "csv"),
         ({"shard_texts": 0}, "shard_texts"),
-        ({"shard_texts": 1, "n": 100_001}, "at least 2"),
         ({"seed": -1}, "seed"),
         ({"max_time": 3.0}, "speed"),
         ({"num_beams": 3}, "num_beams"),

@@ -168,11 +168,11 @@ def test_another_run_does_not_go_on(left: Path, tmp_path: Path) -> None:
         ({"source": TEXTS[1:]}, "other corpus"),
         ({"validation": ["another one"]}, "other corpus"),
     ]
-    before = {path: path.read_bytes() for path in tmp_path.rglob("step-*/*")}
+    before = {path: path.read_bytes() for path in tmp_path.rglob("step-*")}
     for given, words in others:
         with pytest.raises(CheckpointError, match=words):
             start(tmp_path / "m", resume=True, **given)
-    assert {path: path.read_bytes() for path in tmp_path.rglob("step-*/*")} == before
+    assert {path: path.read_bytes() for path in tmp_path.rglob("step-*")} == before
     assert next(iter(start(tmp_path / "m", resume=True, training={"checkpoints_kept": 5}))).step == 9  # that may change
 
 
@@ -186,36 +186,40 @@ def flip(file: Path) -> None:
     file.write_bytes(content)
 
 
-@pytest.mark.parametrize(("harm", "name"), [(cut, "state.safetensors"), (flip, "state.json"), (Path.unlink, "digests.json")])
-def test_a_damaged_checkpoint_is_passed_over(harm: Callable[[Path], Any], name: str, left: Path, tmp_path: Path) -> None:
+def empty(file: Path) -> None:
+    file.write_bytes(b"")
+
+
+@pytest.mark.parametrize("harm", [cut, flip, empty])
+def test_a_damaged_checkpoint_is_passed_over(harm: Callable[[Path], Any], left: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(left, tmp_path / "m.partial")
-    (folder / ".step-00000009.12").mkdir()  # what was being written when the power went
-    harm(folder / "step-00000008" / name)
+    (folder / ".step-00000009.pt.12").touch()  # what was being written when the power went
+    harm(folder / "step-00000008.pt")
     report = next(iter(start(tmp_path / "m", resume=True)))
-    assert report.step == 8 and not (folder / ".step-00000009.12").exists()
+    assert report.step == 8 and not (folder / ".step-00000009.pt.12").exists()
     assert report.notes == ("The checkpoint of step 8 is damaged; that of step 7 is used.", "The run resumes from step 7.")
     gc.collect()
     for step in folder.glob("step-*"):
-        harm(step / name)
+        harm(step)
     with pytest.raises(CheckpointError, match=r"Every checkpoint in .* is damaged. Remove"):
         start(tmp_path / "m", resume=True)
 
 
-@pytest.mark.parametrize("full_for", ["state.safetensors", "digests.json"])
-def test_a_full_disk_does_not_end_the_run(full_for: str, tmp_path: Path, monkeypatch: Any) -> None:
-    plain, is_full = Checkpoints.write, False
+def test_a_full_disk_does_not_end_the_run(tmp_path: Path, monkeypatch: Any) -> None:
+    plain, is_full = Path.write_bytes, False
 
-    def write(file: Path, content: bytes) -> None:
-        plain(file, content[:10] if is_full and file.name == full_for else content)
-        if is_full and file.name == full_for:
+    def write(file: Path, content: bytes) -> int:
+        size = plain(file, content[:10] if is_full else content)
+        if is_full:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return size
 
-    monkeypatch.setattr(Checkpoints, "write", staticmethod(write))
+    monkeypatch.setattr(Path, "write_bytes", write)
     run, said = start(tmp_path / "m"), {}
     for report in run:
         is_full = 5 <= report.step < 9
         if 6 < report.step <= 9:
-            assert len(list((tmp_path / "m.partial").iterdir())) == 4 and (tmp_path / "m.partial" / "step-00000004").is_dir()
+            assert len(list((tmp_path / "m.partial").iterdir())) == 4 and (tmp_path / "m.partial" / "step-00000004.pt").is_file()
         said |= {report.step: report.notes} if report.notes else {}
     assert list(said) == [6]
     assert said[6][0].startswith("No checkpoint at step 5: No room to write")
@@ -250,4 +254,4 @@ def test_there_must_be_something_to_resume_and_what_a_run_left_is_not_started_ov
     shutil.copytree(left, tmp_path / "m.partial")
     with pytest.raises(CheckpointError, match=r"m\.partial holds a run that was .* step 8\b.*--resume.*remove"):
         start(tmp_path / "m")
-    assert (tmp_path / "m.partial" / "step-00000008").is_dir()
+    assert (tmp_path / "m.partial" / "step-00000008.pt").is_file()

@@ -16,10 +16,9 @@ FILE = "reviewgen-models.yaml"
 
 def find_sources() -> dict[str, str]:
     """Return what ``reviewgen.load`` loads for each name: the user's own models, then the presets with weights."""
-    from reviewgen.registry import describe_weights, list_presets, name_of
+    from reviewgen.registry import describe_weights, list_presets
 
-    presets = [name_of("preset", plugin.name, plugin.package) for plugin in list_presets()]
-    described = {name: describe_weights(name) for name in presets}
+    described = {plugin.name: describe_weights(plugin.name) for plugin in list_presets()}
     usable = {name: name for name, weights in described.items() if weights is not None and weights.problem is None}
     return usable | _read_file(llm.user_dir() / FILE)
 

@@ -23,7 +23,7 @@ from reviewgen.protocols import LanguageModel, State, SupportsScore
 from reviewgen.protocols.graph import ModelGraph
 from reviewgen.protocols.migration import read_saved_config
 from reviewgen.protocols.shapes import check_ids, check_state
-from reviewgen.registry import Plugin, find_model, name_of_saved
+from reviewgen.registry import Plugin, find_model, plugin_of_saved
 
 
 class Blend:
@@ -241,6 +241,6 @@ def _check_shapes(number: int, part: LanguageModel, tensors: Mapping[str, Tensor
 
 
 def _build_part(part: Mapping[str, Any]) -> LanguageModel:
-    kind, _ = find_model(name_of_saved("model", part))
+    kind, _ = find_model(plugin_of_saved("model", part))
     model: LanguageModel = kind(read_saved_config(kind.Config, part["config"], part["version"]))
     return model

@@ -19,7 +19,7 @@ from reviewgen.compiled.sampling import SamplingParams
 from reviewgen.compiled.steps import CompiledStep, addresses
 from reviewgen.protocols.migration import read_saved_config
 from reviewgen.protocols.stepper import Constraints, Stepper, StepState, SupportsCompiledStep, TensorSpec
-from reviewgen.registry import find_stepper, name_of_saved
+from reviewgen.registry import find_stepper, plugin_of_saved
 
 
 class BlendStepper:
@@ -126,7 +126,7 @@ class SavedBlend:
         """Return the stepper of a blend with these tensors."""
         steppers = []
         for part, named in zip(config.models, split_names(tensors, len(config.models)), strict=True):
-            factory = find_stepper(name_of_saved("model", part))
+            factory = find_stepper(plugin_of_saved("model", part))
             assert factory is not None, "expect() has found one"
             steppers.append(factory(_read_config(factory, part), named, weight_bits))
         return make_blend_stepper(steppers, config)
@@ -136,7 +136,7 @@ class SavedBlend:
         """Return the spec of every tensor of every part; None if a part has no stepper and needs torch."""
         specs = []
         for part in config.models:
-            factory = find_stepper(name_of_saved("model", part))
+            factory = find_stepper(plugin_of_saved("model", part))
             spec = None if factory is None else factory.expect(_read_config(factory, part))
             if spec is None:
                 return None

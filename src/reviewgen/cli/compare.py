@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from reviewgen.cli.console import TerminalConsole, keeping, note, notes, show
-from reviewgen.cli.options import AsJson, Overwrite, Source, parse_data, parse_source, takes
+from reviewgen.cli.options import parse_data, parse_source, takes
 from reviewgen.config.options import TrainingTexts, Trial
 from reviewgen.errors import ConfigError, quoted
 from reviewgen.interrupts import INTERRUPTED, begin
@@ -14,16 +14,17 @@ from reviewgen.interrupts import INTERRUPTED, begin
 @takes(TrainingTexts, Trial)
 def compare(
     models: list[str],
-    data: Source,
+    *,
+    data: list[str],
     held_out: str | None = None,
     held_out_split: str | None = None,
     prompt: str = "the ",
     html: Path | None = None,
-    overwrite: Overwrite = False,
+    overwrite: bool = False,
     out: Path | None = None,
     resume: bool = False,
     settings: list[str] | None = None,
-    as_json: AsJson = False,
+    as_json: bool = False,
     **options: Any,
 ) -> None:
     """Train or load several models, and compare them on the same held-out texts.
@@ -64,7 +65,7 @@ def compare(
             comparison.save_html(html, overwrite=overwrite)
             note(f"Page: {html}")
     finally:  # a full disk does not lose the table
-        show(comparison.to_json(), as_json, draw_tables(comparison, TerminalConsole().width))
+        show(comparison.to_json(), as_json, [draw_tables(comparison, TerminalConsole().width)])
     sys.exit(INTERRUPTED if comparison.is_interrupted else int(comparison.has_failed))
 
 

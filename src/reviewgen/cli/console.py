@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
@@ -25,7 +25,7 @@ from reviewgen.interrupts import INTERRUPTED, begin
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from reviewgen.tables import WrittenTexts
+    from reviewgen.tables.table import WrittenTexts
 
 _MIN_WIDTH, _FILE_WIDTH = 20, 120  # characters; of a terminal, of a file
 
@@ -35,8 +35,6 @@ _CONTROL = re.compile(
     "\u2060-\u2065\u206a-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e0fff"  # characters that nothing shows
     "\ud800-\udfff]"  # bytes of file names that are not text
 )
-
-T = TypeVar("T")
 
 
 def escape(text: str, keep: str = "") -> str:
@@ -87,8 +85,18 @@ def echo_text(text: str, end: str = "\n") -> None:
     sys.stdout.write((escape(text, "\n\t") if sys.stdout.isatty() else text) + end)
 
 
-def show(facts: Any, as_json: bool, *lines: RenderableType) -> None:
-    """Print the result of a command: its facts as one JSON object, or lines and tables of rich."""
+class Result(NamedTuple):
+    """What a command prints: its facts as one JSON object, or lines and tables; and its exit status."""
+
+    facts: Any
+    lines: Iterable[RenderableType] = ()
+    status: int = 0
+
+
+def show(facts: Any, as_json: bool, lines: Iterable[RenderableType] = ()) -> None:
+    """Print the result of a command in the main process: its facts as one JSON object, or lines and tables of rich."""
+    if notes.quiet:
+        return
     if as_json:
         text = json.dumps(facts, indent=2, ensure_ascii=False, allow_nan=False)
         if sys.stdout.isatty():
@@ -121,16 +129,14 @@ def make_table(
     return table
 
 
-def show_written(written: "WrittenTexts", started: float, as_json: bool, *lines: str) -> None:
-    """Print what a table of texts has, in the main process."""
-    if notes.quiet:
-        return
+def describe_written(written: "WrittenTexts", started: float, lines: Iterable[str], status: int = 0) -> Result:
+    """Return what is printed on a table of texts."""
     files, texts, seconds = counted(len(written.files), "file"), counted(written.texts, "text"), time.monotonic() - started
     are, rate = "is" if written.texts == 1 else "are", per_second(written.texts, seconds)
     facts = {"out": str(written.out), "texts": written.texts, **written.summary, "files": list(written.files)}
     new = f"{texts} {are} in {written.out} ({files}, {seconds:.1f} s, {rate})."
     line = new if written.is_new else f"{written.out} is complete already: {texts}, {files}."
-    show(facts | {"is_new": written.is_new, "seconds": round(seconds, 3)}, as_json, *lines, line)
+    return Result(facts | {"is_new": written.is_new, "seconds": round(seconds, 3)}, [*lines, line], status)
 
 
 class _NoteHandler(logging.Handler):
@@ -188,7 +194,7 @@ def progress() -> Iterator[Callable[[str, int, int | None], None]]:
         yield move
 
 
-class Finished(list[T]):
+class Finished(list[Any]):
     """The finished results of a command that Ctrl-C cuts short.
 
     Attributes:
@@ -197,11 +203,16 @@ class Finished(list[T]):
 
     is_interrupted = False
 
+    @property
+    def status(self) -> int:
+        """The exit status."""
+        return INTERRUPTED if self.is_interrupted else 0
+
 
 @contextmanager
-def keeping(hint: str) -> Iterator[Finished[Any]]:
+def keeping(hint: str) -> Iterator[Finished]:
     """Let an interrupt end the block with a note; yield the list of what is finished, which is kept."""
-    finished = Finished[Any]()
+    finished = Finished()
     try:
         yield finished
     except KeyboardInterrupt:

@@ -14,7 +14,7 @@ from reviewgen.explanation.results import CountedToken, Gate, ModelExplanation, 
 
 _WIDE = 120  # columns from which on formulas have a column of their own
 _BAR = 8  # characters of a bar for 1
-_MAX_WINDOW = 28  # characters of a window
+_MAX_BEFORE, _MAX_BEFORE_NARROW = 28, 12  # characters of what stands before a token; in a narrow terminal
 
 
 def render(explanation: Explanation, tokens: int) -> Iterator[RenderableType]:
@@ -76,36 +76,31 @@ def _walk(model: ModelExplanation, *, has_formulas: bool) -> Table:
 def _losses(losses: Sequence[TokenLoss], tokens: int) -> Iterator[RenderableType]:
     has_windows = any(token.window for token in losses)
     names = ("window" if has_windows else "after", "token", "logit", "log sum exp", "log-softmax", "bits", "probability")
-    rows = []
+    rows, most = [], _MAX_BEFORE if TerminalConsole().width >= _WIDE else _MAX_BEFORE_NARROW
     for token in losses[:tokens]:
         window = "".join("·" if each == "(before)" else each for each in token.window)
-        before = window if len(window) <= _MAX_WINDOW else "…" + window[1 - _MAX_WINDOW :]
+        before = window if has_windows else token.before
+        before = before if len(before) <= most else "…" + before[1 - most :]
         numbers = (token.logit, token.log_sum_exp, token.log_probability, token.bits)
         shown = [f"{round(number, 4) + 0.0:.4f}" for number in numbers]  # not -0.0000
-        rows.append((before if has_windows else token.before, token.token, *shown, show_percent(token.probability)))
-    yield make_table(*names, rows=rows, left=["token"])
+        rows.append((before, token.token, *shown, show_percent(token.probability)))
+    yield make_table(*names, rows=rows, left=["token"], padding=(0, 1, 0, 0))
     yield from _left_out(tokens, len(losses))
 
 
 def _sums(explanation: Explanation) -> Iterator[RenderableType]:
     loss, number = explanation.loss, len(explanation.loss.tokens)
-    table = Table(box=None, pad_edge=False, show_header=False)
-    table.add_column()
-    table.add_column(justify="right")
     which = "the token" if number == 1 else f"the {number} tokens, added up"
-    for what, value in (
+    bits = Text(f"{loss.bits_per_character:.6f} bits", style="bold")
+    rows = (
         (f"-log-softmax of {which}", f"{loss.nats:.6f} nats"),
         (f"divided by {number}: the loss", f"{loss.mean:.6f} nats"),
         ("by nn.LogSoftmax and nn.NLLLoss", f"{loss.mean_of_nll_loss:.6f} nats"),
         ("by nn.CrossEntropyLoss", f"{loss.mean_of_cross_entropy:.6f} nats"),
-        (
-            f"the sum / ln 2 / {counted(loss.characters, 'character')}: bits per character",
-            Text(f"{loss.bits_per_character:.6f} bits", style="bold"),
-        ),
-    ):
-        table.add_row(what, value)
+        (f"the sum / ln 2 / {counted(loss.characters, 'character')}: bits per character", bits),
+    )
     yield Text()
-    yield table
+    yield make_table("what", "value", rows=rows, left=["what"], is_boxed=False, show_header=False)
 
 
 def _mixture(explanation: Explanation, tokens: int) -> Iterator[RenderableType]:

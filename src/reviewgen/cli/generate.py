@@ -12,14 +12,15 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reviewgen.cli.console import echo, echo_text, note, notes, progress, resumable, show, show_written
-from reviewgen.cli.options import AsJson, Bits, Model, declared, parse_source, read_stdin, select, takes
+from reviewgen.cli.console import Result, describe_written, echo, echo_text, note, notes, progress, resumable
+from reviewgen.cli.options import declared, parse_source, read_stdin, select, takes
 from reviewgen.config import FOREIGN, MAX_VOCABULARY, GenerationConfig, read_text
 from reviewgen.config.options import Call, GeneratedShards
 from reviewgen.errors import ConfigError, DataError, counted, storage_errors
 
 if TYPE_CHECKING:
-    from reviewgen.model import Generation, ReviewModel
+    from reviewgen.generation import Generation
+    from reviewgen.model import ReviewModel
 
 _FILES = (".jsonl", ".parquet")
 _NO_TIME = "--max-time was over before the first token: give more seconds, or leave it out."
@@ -27,16 +28,17 @@ _NO_TIME = "--max-time was over before the first token: give more seconds, or le
 
 @takes(declared(GenerationConfig, unset=True, num_return_sequences=1), Call, GeneratedShards)
 def generate(
-    model: Model,
+    model: str,
+    *,
     prompt: str = "",
     prompts: Path | None = None,
-    bits: Bits = 32,
+    bits: int = 32,
     device: str | None = None,
     out: Path | None = None,
     receipt: Path | None = None,
-    as_json: AsJson = False,
+    as_json: bool = False,
     **options: Any,
-) -> None:
+) -> Result | None:
     """Generate reviews with a trained model; under accelerate launch, in several processes.
 
     Args:
@@ -52,12 +54,12 @@ def generate(
     shards = select(options, GeneratedShards)
     if _is_table(shards, out, receipt):
         where: dict[str, Any] = {"out": out, "weight_bits": bits, "device": device or "auto"}
-        _write_table(model, begin, settings, shards, where, receipt, as_json)
+        return _write_table(model, begin, settings, shards, where, receipt)
     from reviewgen.api import load
 
     trained = load(model, weight_bits=bits)
     if device is not None:
-        from reviewgen.tables import move  # torch
+        from reviewgen.tables.judging import move  # torch
 
         move(trained, device)
     if settings["seed"] is None:
@@ -67,20 +69,23 @@ def generate(
         texts = _with_receipts(texts, trained, model, receipt)
     number, novelty = settings["num_return_sequences"], settings["novelty"]
     asked = number * (1 if isinstance(begin, str) else len(begin))
+    facts: dict[str, Any] = {}
     is_streamed = asked == 1 and not (as_json or receipt or novelty or prompts)
     if is_streamed and not any(settings[name] for name in ("num_beams", "must_include", "finish")):
         shown, new_tokens = 1, _stream(trained, prompt, settings)
     elif as_json:
-        shown, new_tokens = _show_all(list(texts), {"model": model, "prompt": begin, "seed": settings["seed"]}, novelty)
+        facts = {"model": model, "prompt": begin, "seed": settings["seed"]} | _describe_all(list(texts), novelty)
+        shown, new_tokens = len(facts["texts"]), sum(facts["new_tokens"])
     else:
         shown = new_tokens = 0
         for text in texts:
             _print_text(text, shown, novelty)
             shown, new_tokens = shown + 1, new_tokens + text.new_tokens
-    if settings["max_time"] is not None and (shown < asked or not new_tokens):
+    is_over = settings["max_time"] is not None and (shown < asked or not new_tokens)
+    if is_over:
         has_some = shown and new_tokens
         note(f"--max-time was over after {shown:,} of {asked:,} texts." if has_some else _NO_TIME, "yellow")
-        sys.exit(0 if new_tokens else 1)
+    return Result(facts, status=int(is_over and not new_tokens))
 
 
 def refuse_foreign_names(arguments: Sequence[str]) -> None:
@@ -155,12 +160,12 @@ def _write_table(
     shards: dict[str, Any],
     where: dict[str, Any],
     receipt: Path | None,
-    as_json: bool,
-) -> None:
-    """Generate texts into a file or a folder of shards, and exit."""
+) -> Result:
+    """Generate texts into a file or a folder of shards."""
     number, started = settings.pop("num_return_sequences"), time.monotonic()
     with resumable(), progress() as move:
-        from reviewgen.tables import generate_dataset, read_rows  # torch, where several processes meet
+        from reviewgen.tables.generating import generate_dataset  # torch, where several processes meet
+        from reviewgen.tables.table import read_rows
 
         call: Any = {"seed": settings.pop("seed"), "options": settings}
         call |= {"receipts": shards["columns"] if receipt is None else receipt}
@@ -172,24 +177,22 @@ def _write_table(
     summary = written.summary
     were = "was" if summary["repeats"] == 1 else "were"
     repeats = [f"{counted(summary['repeats'], 'repeat')} among {summary['drawn']:,} generated texts {were} left out."]
-    show_written(written, started, as_json, *(repeats if summary["repeats"] else []))
     if written.texts < summary["asked"]:
         texts, hint = counted(written.texts, "different text"), "raise --temperature, or ask for fewer"
         are = "is" if written.texts == 1 else "are"
         note(f"There {are} only {texts} among {summary['drawn']:,}, and {summary['asked']:,} were wanted: {hint}.", "yellow")
-    sys.exit(int(written.texts < summary["asked"]))
+    return describe_written(written, started, repeats if summary["repeats"] else [], int(written.texts < summary["asked"]))
 
 
-def _show_all(texts: "list[Generation]", facts: dict[str, Any], novelty: str | None) -> tuple[int, int]:
-    """Print texts as JSON; return how many they are, and their new tokens."""
-    facts |= {"texts": [text.text for text in texts], "finish_reasons": [text.finish_reason for text in texts]}
+def _describe_all(texts: "list[Generation]", novelty: str | None) -> dict[str, Any]:
+    """Return texts as JSON."""
+    facts: dict[str, Any] = {"texts": [text.text for text in texts], "finish_reasons": [text.finish_reason for text in texts]}
     facts["new_tokens"] = [text.new_tokens for text in texts]
     if novelty is not None:
         facts["novelty"] = [
             asdict(text.novelty) | {"exceeds_max_copy": text.exceeds_max_copy} for text in texts if text.novelty is not None
         ]
-    show(facts, True)
-    return len(texts), sum(facts["new_tokens"])
+    return facts
 
 
 def _stream(trained: "ReviewModel", prompt: str, settings: dict[str, Any]) -> int:
@@ -219,7 +222,7 @@ def _print_text(text: "Generation", count: int, novelty: str | None) -> None:
 
 def _with_receipts(texts: Iterator["Generation"], trained: "ReviewModel", source: str, file: Path) -> Iterator["Generation"]:
     """Yield texts and write a receipt of each to a file, which is created with the first."""
-    from reviewgen.tables import make_receipt, portable_source
+    from reviewgen.tables.receipts import make_receipt, portable_source
 
     _refuse_receipts(file)
     name = portable_source(source, file)
@@ -232,7 +235,7 @@ def _with_receipts(texts: Iterator["Generation"], trained: "ReviewModel", source
 
 
 @takes()
-def replay(receipt: Path, model: str | None = None, as_json: AsJson = False) -> None:
+def replay(receipt: Path, *, model: str | None = None, as_json: bool = False) -> Result:
     """Generate the texts of receipts again, and show what differs.
 
     Args:
@@ -240,8 +243,8 @@ def replay(receipt: Path, model: str | None = None, as_json: AsJson = False) -> 
         model: The model: a saved folder, owner/name on the Hub, or a preset. [default: as in the receipt]
     """
     from reviewgen.api import load
-    from reviewgen.tables import describe_replays, find_source, read_receipts
-    from reviewgen.tables import replay as replay_receipt
+    from reviewgen.tables.receipts import describe_replays, find_source, read_receipts
+    from reviewgen.tables.receipts import replay as replay_receipt
 
     results, loaded = [], {}
     for number, one in enumerate(read_receipts(receipt), 1):
@@ -263,8 +266,7 @@ def replay(receipt: Path, model: str | None = None, as_json: AsJson = False) -> 
             note("  The same text." if result.is_equal else "  Another text.", "green" if result.is_equal else "red")
     is_equal = all(result.is_equal for result in results)
     identical = sum(result.is_equal for result in results)
-    if as_json:
-        show({"receipt": str(receipt), "identical": identical, "texts": [asdict(result) for result in results]}, as_json)
-    else:
+    if not as_json:
         note(describe_replays(results), "green" if is_equal else "red")
-    sys.exit(0 if is_equal else 1)
+    facts = {"receipt": str(receipt), "identical": identical, "texts": [asdict(result) for result in results]}
+    return Result(facts, status=int(not is_equal))

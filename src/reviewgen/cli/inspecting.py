@@ -2,22 +2,19 @@
 
 import os
 import platform
-import sys
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
-
-from reviewgen.cli.console import make_table, show, working
-from reviewgen.cli.options import AsJson, takes
+from reviewgen.cli.console import Result, make_table, working
+from reviewgen.cli.options import takes
 from reviewgen.config import VOCABULARY_FIELDS, Preset, TrainingConfig
 from reviewgen.config.descriptions import describe_settings
 from reviewgen.errors import ConfigError
-from reviewgen.registry import describe_weights, find_model, find_preset, find_stepper, find_tokenizer, name_of
+from reviewgen.registry import describe_weights, find_model, find_preset, find_stepper, find_tokenizer
 from reviewgen.registry import plugins as registry
 from reviewgen.version import __version__
 
@@ -38,14 +35,14 @@ _LIBRARIES = (
 
 
 @takes()
-def list_plugins(as_json: AsJson = False) -> None:
+def list_plugins() -> Result:
     """List the installed presets, with their trained weights, and the installed plugins of each other kind."""
     facts: dict[str, Any] = {}
     rows, problems = [("kind", "name", "package", "version", "weights", "bits")], [""]
     for kind in _KINDS:
         facts[f"{kind.replace(' ', '_')}s"] = own = []
         for plugin in registry.list_plugins(kind):
-            known = describe_weights(name_of("preset", plugin.name, plugin.package)) if kind == "preset" else None
+            known = describe_weights(plugin.name) if kind == "preset" and plugin.problem is None else None
             own.append(asdict(plugin) | ({"weights": known and asdict(known)} if kind == "preset" else {}))
             size = f"{known.megabytes:.1f} MB" if known and known.megabytes is not None else ""
             bits = f"{known.bits_per_character:.3f}" if known and known.bits_per_character is not None else ""
@@ -56,11 +53,11 @@ def list_plugins(as_json: AsJson = False) -> None:
     for row, problem in zip(rows, problems, strict=True):
         lines.append("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
         lines += _wrap(f"not usable: {problem}", "    ") if problem else []
-    show(facts, as_json, *lines, "bits: per character of held-out text")
+    return Result(facts, [*lines, "bits: per character of held-out text"])
 
 
 @takes()
-def settings(preset: str, as_json: AsJson = False) -> None:
+def settings(preset: str) -> Result:
     """List all settings of a preset, for `reviewgen train --set`.
 
     Args:
@@ -82,7 +79,7 @@ def settings(preset: str, as_json: AsJson = False) -> None:
     )
     tables = {f"model ({model})": rows for model, rows in by_model.items()}
     tables |= {f"tokenizer ({definition.tokenizer})": tokenizer, "training": groups["training"]}
-    show(facts, as_json, *([] if as_json else _settings_tables(preset, tables, models[0])))
+    return Result(facts, _settings_tables(preset, tables, models[0]))
 
 
 def _settings_tables(name: str, tables: dict[str, list[dict[str, Any]]], preset: Preset) -> Iterator[Any]:
@@ -126,24 +123,18 @@ def _format(value: Any) -> str:
 
 
 @takes()
-def doctor(
-    model: Annotated[
-        str | None, typer.Argument(help="A saved model to check instead, such as ./my-model.", show_default=False)
-    ] = None,
-    accept: bool = False,
-    as_json: AsJson = False,
-) -> None:
+def doctor(model: str | None = None, *, accept: bool = False) -> Result:
     """Check this machine: versions, device and precision, cache, and every plugin, each package in a process of its own.
 
     With a saved model: whether it can be read, and whether its files have changed since it was saved.
 
     Args:
+        model: A saved model to check instead, such as ./my-model.
         accept: Take the files of the model as they are now.
     """
     if model is not None or accept:
         facts, line = _care(model, accept)
-        show({"model": model} | facts, as_json, line)
-        return
+        return Result({"model": model} | facts, [line])
     import torch
 
     from reviewgen.data import MAX_BYTES, cache_folder, cache_size
@@ -159,8 +150,7 @@ def doctor(
     with working("Importing every plugin ..."):
         plugins = [asdict(each.plugin) | {"problem": each.problem, "seconds": each.seconds} for each in inspect_plugins()]
     facts |= {"plugins": plugins, "problems": [plugin["problem"] for plugin in plugins if plugin["problem"]]}
-    show(facts, as_json, *_describe_machine(facts))
-    sys.exit(1 if facts["problems"] else 0)
+    return Result(facts, _describe_machine(facts), int(bool(facts["problems"])))
 
 
 def _describe_machine(facts: dict[str, Any]) -> Iterator[str]:
@@ -211,36 +201,31 @@ def _care(model: str | None, accept: bool) -> tuple[dict[str, Any], str]:
         BundleError: The model cannot be read, or has changed since it was saved.
     """
     from reviewgen.api import load
-    from reviewgen.model.layout import MANIFEST
-
-    if accept:
-        changed = _accept(model)
-        line = f"Accepted in {model}: {', '.join(changed)}." if changed else f"Nothing has changed in {model}."
-        return {"accepted": changed}, line
-    bundle = load(model or "").bundle
-    files = sorted(bundle.digests) if bundle.folder is not None and (bundle.folder / MANIFEST).exists() else []
-    unknown = f"{model} can be read. It has no manifest, so changes cannot be found; --accept writes one."
-    return {"files": files}, f"{model} can be read, and no file has changed since it was saved." if files else unknown
-
-
-def _accept(model: str | None) -> list[str]:
     from reviewgen.hub.download import locate
+    from reviewgen.model.layout import MANIFEST
     from reviewgen.model.write import accept_changes
 
     if model is None:
         raise ConfigError("Give the saved model whose changes are accepted: reviewgen doctor ./my-model --accept.")
+    if not accept:
+        bundle = load(model).bundle
+        files = sorted(bundle.digests) if bundle.folder is not None and (bundle.folder / MANIFEST).exists() else []
+        unknown = f"{model} can be read. It has no manifest, so changes cannot be found; --accept writes one."
+        return {"files": files}, f"{model} can be read, and no file has changed since it was saved." if files else unknown
     location = locate(model, local_files_only=True)
     if location.is_downloaded:
         raise ConfigError(
             f"{model} is on the Hub: take its changes into a folder of your own, with reviewgen pull {model} --out ./my-model "
             "--accept-changes."
         )
-    return accept_changes(location.folder)
+    changed = accept_changes(location.folder)
+    return {"accepted": changed}, f"Accepted in {model}: {', '.join(changed)}." if changed else f"Nothing has changed in {model}."
 
 
 @takes()
 def new_plugin(
     name: str,
+    *,
     model: bool = False,
     tokenizer: bool = False,
     weights: bool = False,
@@ -248,8 +233,7 @@ def new_plugin(
     metric: bool = False,
     reader: bool = False,
     out: Path | None = None,
-    as_json: AsJson = False,
-) -> None:
+) -> Result:
     """Write the package of a new plugin, reviewgen-NAME, whose tests pass as written.
 
     Give one kind: --model, --tokenizer, --weights, --processor, --metric or --reader.
@@ -275,11 +259,11 @@ def new_plugin(
     files = sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
     then = ["Next (its README says how to go on):", f"  cd {folder}", "  pip install -e '.[test]'", "  pytest"]
     facts = {"folder": str(folder), "kind": kinds[0], "files": files}
-    show(facts, as_json, f"{folder}:", *(f"  {file}" for file in files), *then)
+    return Result(facts, [f"{folder}:", *(f"  {file}" for file in files), *then])
 
 
 @takes()
-def check_plugin(name: str, as_json: AsJson = False) -> None:
+def check_plugin(name: str) -> Result:
     """Check an installed plugin with pytest: metadata, presets, every law, and a short training, loaded in another process.
 
     Weights are checked with their preset. A logits processor generates with a small model, and a metric measures its texts.
@@ -293,9 +277,8 @@ def check_plugin(name: str, as_json: AsJson = False) -> None:
     from reviewgen.testing import check_plugin as check
 
     try:
-        report = check(name, show=not as_json)
+        with working(f"Checking {name} ..."):
+            report = check(name)
     except ModuleNotFoundError as missing:
         raise ConfigError(f"{missing.name} is not installed, which the checks need: pip install 'reviewgen[testing]'.") from None
-    if as_json:
-        show(report.to_dict(), as_json)
-    sys.exit(0 if report.passed else 1)
+    return Result(report.to_dict(), [report.output], int(not report.passed))

@@ -4,8 +4,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from reviewgen.cli.console import note, show, working
-from reviewgen.cli.options import AsJson, Model, Overwrite, declared, parse_data, read_stdin, takes
+from reviewgen.cli.console import Result, note, working
+from reviewgen.cli.options import declared, parse_data, read_stdin, takes
 from reviewgen.config import GenerationConfig
 from reviewgen.config.options import Evaluating
 from reviewgen.errors import ConfigError
@@ -13,15 +13,15 @@ from reviewgen.errors import ConfigError
 
 @takes(declared(GenerationConfig, only=["conditions"], unset=True), Evaluating)
 def explain(
-    model: Model,
+    model: str,
+    *,
     text: list[str] | None = None,
     tokens: int = 12,
     html: Path | None = None,
-    overwrite: Overwrite = False,
+    overwrite: bool = False,
     data: str | None = None,
-    as_json: AsJson = False,
     **options: Any,
-) -> None:
+) -> Result:
     """Explain what a model computes on a text: operations, loss, counts, gates.
 
     Args:
@@ -45,18 +45,11 @@ def explain(
     if html is not None:
         explanation.save_html(html, overwrite=overwrite)
         note(f"Wrote {html}.")
-    show(explanation.facts(), as_json, *([] if as_json else render(explanation, tokens)))
+    return Result(explanation.facts(), render(explanation, tokens))
 
 
 @takes()
-def graph(
-    model: Model,
-    out: Path | None = None,
-    unroll: int = 1,
-    autograd: bool = False,
-    overwrite: Overwrite = False,
-    as_json: AsJson = False,
-) -> None:
+def graph(model: str, *, out: Path | None = None, unroll: int = 1, autograd: bool = False, overwrite: bool = False) -> Result:
     """Draw the computational graph of a model: its layers, the gates of its cell, and the shapes between them.
 
     Args:
@@ -69,18 +62,18 @@ def graph(
     file = out or Path(f"{Path(model).name.replace('@', '-').replace(':', '-')}.svg")
     picture = draw_graph(model, file, unroll=unroll, autograd=autograd, overwrite=overwrite)
     facts = {"file": str(file), **picture.to_dict()}
-    show(facts, as_json, f"{picture.name}: {picture.parameters:,} parameters", f"Saved as {file}")
+    return Result(facts, [f"{picture.name}: {picture.parameters:,} parameters", f"Saved as {file}"])
 
 
 @takes()
 def plot(
     runs: list[str],
+    *,
     out: Path | None = None,
     against: str = "seconds",
     metric: list[str] | None = None,
-    overwrite: Overwrite = False,
-    as_json: AsJson = False,
-) -> None:
+    overwrite: bool = False,
+) -> Result:
     """Plot a training run: bits per character, token copy rate and learning rate over time.
 
     Args:
@@ -96,4 +89,4 @@ def plot(
     curves = plot_training(runs, file, against=against, metrics=metric or (), overwrite=overwrite)
     facts = {"file": str(file), "against": against, "runs": [asdict(run) for run in curves]}
     lines = [f"{run.name}: {run.verdict}" if run.verdict else run.name for run in curves]
-    show(facts, as_json, *lines, f"Saved as {file}")
+    return Result(facts, [*lines, f"Saved as {file}"])

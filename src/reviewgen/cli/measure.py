@@ -4,78 +4,71 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-import typer
-
-from reviewgen.cli.console import note, notes, progress, resumable, show, show_written, working
-from reviewgen.cli.options import AsJson, Model, Source, declared, parse_data, read_stdin, takes
+from reviewgen.cli.console import Result, describe_written, note, progress, resumable, working
+from reviewgen.cli.options import declared, parse_data, read_stdin, takes
 from reviewgen.config import GenerationConfig
 from reviewgen.config.options import Evaluating, Shards
 from reviewgen.errors import ConfigError, counted, quoted
 
 _MAX_SPANS = 10  # copied spans that are printed
-_DEVICE = "The device that scores: cpu, cuda, mps, or auto: what accelerate finds, for a network."
 _TABLE = [*declared(Shards), *declared(Evaluating, without=["split"])]
-_Text = Annotated[str | None, typer.Option(help="The text to look at; - reads standard input.", show_default=False)]
-_Data = Annotated[
-    str | None, typer.Option("--data", help="Texts, as for `evaluate`; a row for each is written to --out.", show_default=False)
-]
-_Out = Annotated[Path | None, typer.Option("--out", help="With --data: a folder for the table, or a .jsonl or .parquet file.")]
 
 
 @takes(Evaluating)
-def evaluate(
-    model: Model,
-    data: Source,
-    device: Annotated[str, typer.Option(help=_DEVICE)] = "auto",
-    as_json: AsJson = False,
-    **options: Any,
-) -> None:
-    """Evaluate a trained model on a corpus, in bits per character; under accelerate launch, in several processes."""
+def evaluate(model: str, *, data: list[str], device: str = "auto", **options: Any) -> Result:
+    """Evaluate a trained model on a corpus, in bits per character; under accelerate launch, in several processes.
+
+    Args:
+        device: The device that scores: cpu, cuda, mps, or auto: what accelerate finds, for a network.
+    """
     with working("Evaluating ..."):
         from reviewgen.evaluation import finite
-        from reviewgen.tables import evaluate as evaluate_model  # torch, where several processes meet
+        from reviewgen.tables.judging import evaluate as evaluate_model  # torch, where several processes meet
 
         trained, result = evaluate_model(model, parse_data(data), device, **options)
-    if notes.quiet:
-        return
     if result.zero_probability_tokens:
         note(f"{counted(result.zero_probability_tokens, 'token')} with probability zero: the bits are infinite.")
     counts = {"review": result.reviews, "character": result.characters, "token": result.tokens}
-    show(
-        finite(asdict(result)),
-        as_json,
+    lines = [
         f"{result.bits_per_character:.4f} bits per character ({result.nats_per_character:.4f} nats), end tokens included",
         f"{result.perplexity_per_token:.2f} perplexity per {trained.tokenizer_name} token",
         ", ".join(counted(number, noun) for noun, number in counts.items()),
-    )
+    ]
+    return Result(finite(asdict(result)), lines)
 
 
 @takes(declared(GenerationConfig, only=["conditions"], unset=True), _TABLE)
 def score(
-    model: Model,
-    text: _Text = None,
+    model: str,
+    *,
+    text: str | None = None,
     prompt: str = "",
-    data: _Data = None,
-    out: _Out = None,
-    device: Annotated[str | None, typer.Option(help=f"{_DEVICE}  [default: auto with --data, else cpu]")] = None,
-    as_json: AsJson = False,
+    data: str | None = None,
+    out: Path | None = None,
+    device: str | None = None,
     **options: Any,
-) -> None:
+) -> Result:
     """Score a text with a trained model, in bits, token by token; or each text of a corpus.
 
     Args:
+        text: The text to look at; - reads standard input.
         prompt: What comes before the text and is not scored.
+        data: Texts, as for `evaluate`; a row for each is written to --out.
+        out: With --data: a folder for the table, or a .jsonl or .parquet file.
+        device: The device that scores: cpu, cuda, mps, or auto: what accelerate finds, for a network.  [default: auto with
+            --data, else cpu]
     """
     conditions = options.pop("conditions")
     if data is not None and (prompt or conditions):
         raise ConfigError("--prompt and --condition are for --text; the conditions of --data are its columns of the same names.")
-    if (given := _text_or_table("score", model, text, data, out, device or "auto", as_json, options)) is None:
-        return
+    given = _text_or_table("score", model, text, data, out, device or "auto", options)
+    if isinstance(given, Result):
+        return given
     from reviewgen.api import load
     from reviewgen.evaluation import finite
-    from reviewgen.tables import move
+    from reviewgen.tables.judging import move
 
     trained = load(model)
     if device is not None:
@@ -83,16 +76,21 @@ def score(
     result = trained.score(given, prompt, conditions=conditions)
     tokens = [f"{token.bits:9.3f}  {repr(token.text) if token.text else '(end)'}" for token in result.tokens]
     line = f"{result.bits:.2f} bits, {result.bits_per_character:.4f} bits per character, end token included"
-    show(finite(asdict(result)) | {"tokens": [finite(asdict(token)) for token in result.tokens]}, as_json, line, *tokens)
+    return Result(finite(asdict(result)) | {"tokens": [finite(asdict(token)) for token in result.tokens]}, [line, *tokens])
 
 
 @takes(_TABLE)
-def novelty(
-    model: Model, text: _Text = None, data: _Data = None, out: _Out = None, as_json: AsJson = False, **options: Any
-) -> None:
-    """Show which parts of a text, or of each text of a corpus, are copied from the text that a model was trained on."""
-    if (given := _text_or_table("novelty", model, text, data, out, "auto", as_json, options)) is None:
-        return
+def novelty(model: str, *, text: str | None = None, data: str | None = None, out: Path | None = None, **options: Any) -> Result:
+    """Show which parts of a text, or of each text of a corpus, are copied from the text that a model was trained on.
+
+    Args:
+        text: The text to look at; - reads standard input.
+        data: Texts, as for `evaluate`; a row for each is written to --out.
+        out: With --data: a folder for the table, or a .jsonl or .parquet file.
+    """
+    given = _text_or_table("novelty", model, text, data, out, "auto", options)
+    if isinstance(given, Result):
+        return given
     from reviewgen.api import load
 
     report = load(model).novelty(given)
@@ -101,7 +99,7 @@ def novelty(
         + ("" if span.review is None else f"  (training review {span.review})")
         for span in report.spans[1:_MAX_SPANS]
     ]
-    show(asdict(report), as_json, *report.describe(), *spans)
+    return Result(asdict(report), [*report.describe(), *spans])
 
 
 def _text_or_table(
@@ -111,10 +109,9 @@ def _text_or_table(
     data: str | None,
     out: Path | None,
     device: str,
-    as_json: bool,
     options: dict[str, Any],
-) -> str | None:
-    """Return the text to judge; with --data, write a table and return None.
+) -> str | Result:
+    """Return the text to judge; with --data, write a table and return what is printed on it.
 
     Raises:
         ConfigError: Neither --text nor --data is given, or both, or --out is given with the wrong one.
@@ -129,13 +126,12 @@ def _text_or_table(
         raise ConfigError("--data writes a table: give --out FOLDER, or a .jsonl or .parquet file.")
     started = time.monotonic()
     with resumable(), progress() as move:
-        from reviewgen.tables import judge_texts
+        from reviewgen.tables.judging import judge_texts
 
         shards = {name: options.pop(name) for name in ("format", "shard_texts")}
         given: Any = {name: value for name, value in options.items() if value is not None}
         written = judge_texts(kind, model, parse_data(data or ""), out=out, device=device, progress=move, options=given, **shards)
-    show_written(written, started, as_json, *(_describe_scores if kind == "score" else _describe_copies)(written.summary))
-    return None
+    return describe_written(written, started, (_describe_scores if kind == "score" else _describe_copies)(written.summary))
 
 
 def _describe_scores(summary: Mapping[str, Any]) -> Iterator[str]:
@@ -155,18 +151,12 @@ def _describe_copies(summary: Mapping[str, Any]) -> Iterator[str]:
 
 
 @takes(Evaluating)
-def blend(
-    models: list[str],
-    out: Annotated[Path, typer.Option(help="The folder to save the blend in; it must not exist.")],
-    weights: str | None = None,
-    data: str | None = None,
-    as_json: AsJson = False,
-    **options: Any,
-) -> None:
+def blend(models: list[str], *, out: Path, weights: str | None = None, data: str | None = None, **options: Any) -> Result:
     """Combine trained models that share a tokenizer: the average of their probabilities at each token.
 
     Args:
         models: Saved folders, or owner/name on the Hub; all with the same tokenizer.
+        out: The folder to save the blend in; it must not exist.
         weights: A number for each model: 0.3,0.7. [default: equal]
         data: Fit the weights on these texts, on which no model was trained: a file or glob.
     """
@@ -191,7 +181,7 @@ def blend(
         fixed = _format_bits(bits["fixed_weights"])
         lines.append(f"the blend  {_format_bits(bits['fitted_weights'])} (with fixed weights {fixed}), end tokens included")
     facts = {"models": rows, "fit": fit, "bits_per_character": bits.get("fitted_weights"), "saved": str(out)}
-    show(facts, as_json, *lines, f"Saved in {out}")
+    return Result(facts, [*lines, f"Saved in {out}"])
 
 
 def _format_bits(bits: float | None) -> str:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, get_origi
 
 import typer
 
+from reviewgen.cli.console import Result, show
 from reviewgen.config import bounds_of, describe_fields, fields_of
 from reviewgen.config.descriptions import parse_entries
 from reviewgen.config.settings import bare, options_of
@@ -22,32 +23,22 @@ if TYPE_CHECKING:
 
 _MAX_STDIN = 1 << 30  # bytes; texts are then held in memory
 
-Model = Annotated[
-    str, typer.Argument(help="A saved folder (./my-model), owner/name on the Hub, or a preset.", show_default=False)
-]
-Preset = Annotated[
-    str | None, typer.Argument(help="<model>-<tokenizer>, as in lstm-word; see `reviewgen list`.", show_default=False)
-]
-Trained = Annotated[
-    str | None,
-    typer.Option(
-        "--from", metavar="MODEL", help="Train this model further instead of a preset: a saved folder, or owner/name on the Hub."
-    ),
-]
-Source = Annotated[
-    list[str],
-    typer.Option(
-        "--data",
-        help="A file, glob, folder or URL (txt, csv, tsv, json, jsonl, parquet, arrow, sqlite, xlsx, also packed), owner/name of "
-        "a Hub dataset, 'reviews', or - for the lines of standard input. Repeatable for files.",
-    ),
-]
-Bits = Annotated[int, typer.Option("--bits", help="The bits of a weight: 32, or 16 or 8, which are faster for large models.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what exists.")]
-Token = Annotated[
-    str | None, typer.Option("--token", help="The access token of the Hub.  [default: that of `hf auth login`, or HF_TOKEN]")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+class Shared:
+    """The parameters of several commands, where a command's own docstring does not describe them.
+
+    Args:
+        model: A saved folder (./my-model), owner/name on the Hub, or a preset.
+        preset: <model>-<tokenizer>, as in lstm-word; see `reviewgen list`.
+        trained: Train this model further instead of a preset: a saved folder, or owner/name on the Hub.
+        data: A file, glob, folder or URL (txt, csv, tsv, json, jsonl, parquet, arrow, sqlite, xlsx, also packed), owner/name of a
+            Hub dataset, 'reviews', or - for the lines of standard input. Repeatable for files.
+        bits: The bits of a weight: 32, or 16 or 8, which are faster for large models.
+        overwrite: Replace what exists.
+        token: The access token of the Hub.  [default: that of `hf auth login`, or HF_TOKEN]
+        as_json: Print one JSON object.
+    """
+
 
 _NAMES = {  # where an option is not called as its field
     "num_return_sequences": ("-n", "--num-return-sequences"),
@@ -58,6 +49,8 @@ _NAMES = {  # where an option is not called as its field
     "settings": ("--set",),
     "message": ("--message", "-m"),
     "k": ("-k", "--k"),
+    "trained": ("--from",),
+    "as_json": ("--json",),
 }
 _OPPOSITES = {
     "lowercase": "keep-case",
@@ -92,6 +85,10 @@ class Option(NamedTuple):
             return _parse_numbers(self.name, value) if isinstance(value, str) else value or self.absent
         return parse_data(value) if isinstance(value, str) and self.hint is Any else value
 
+    def parameter(self) -> inspect.Parameter:
+        """Return the option as typer reads it."""
+        return inspect.Parameter(self.name, inspect.Parameter.KEYWORD_ONLY, default=self.default, annotation=self.annotation)
+
 
 def declared(
     cls: type,
@@ -125,44 +122,55 @@ def declared(
     return options
 
 
-def takes(*groups: type | Iterable[Option]) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Make the options of a command: of its parameters, which its docstring describes, and of classes.
+def takes(*groups: type | Iterable[Option]) -> Callable[[Callable[..., Result | None]], Callable[..., None]]:
+    """Make a command of the line: its options, of its parameters and of classes, and ``--json``; and print its result.
 
-    The options of classes stand in place of ``**options``, where the command gets their values by the fields' names.
+    A parameter is an argument, one that is keyword-only an option; the docstring describes both. The options of classes stand in
+    place of ``**options``, where the command gets their values by the fields' names.
     """
     options = [option for group in groups for option in (declared(group) if isinstance(group, type) else group)]
 
-    def add(command: Callable[..., None]) -> Callable[..., None]:
+    def add(command: Callable[..., Result | None]) -> Callable[..., None]:
         """Return the command with the options as keywords of its own."""
+        text = inspect.getdoc(command) or ""
+        described = parse_entries(inspect.getdoc(Shared) or "", "Args:") | parse_entries(text, "Args:")
+        own = inspect.signature(command, eval_str=True)
+        named = [each for each in own.parameters.values() if each.kind is not each.VAR_KEYWORD]
+        prints = "as_json" in own.parameters
+        if not prints:
+            named.append(inspect.Parameter("as_json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=bool))
+        made = [_parameter(each, described.get(each.name)) for each in named]
+        made += [each.parameter() for each in options]
 
         @functools.wraps(command)
         def run(**given: Any) -> None:
-            command(**given | {option.name: option.parse(given[option.name]) for option in options})
+            as_json = given["as_json"] if prints else given.pop("as_json")
+            result = command(**given | {option.name: option.parse(given[option.name]) for option in options})
+            if result is not None:
+                show(result.facts, as_json, result.lines)
+                sys.exit(result.status)
 
-        text = inspect.getdoc(command) or ""
-        described, own = parse_entries(text, "Args:"), inspect.signature(command, eval_str=True)
-        named = [each for each in own.parameters.values() if each.kind is not each.VAR_KEYWORD]
-        made = [_parameter(each.name, each.annotation, each.default, described.get(each.name)) for each in named]
-        made += [_parameter(each.name, each.annotation, each.default) for each in options]
         run.__doc__ = text.partition("\n\nArgs:\n")[0]
-        run.__signature__ = own.replace(parameters=made)  # type: ignore[attr-defined]  # what typer reads
+        run.__signature__ = own.replace(parameters=made, return_annotation=None)  # type: ignore[attr-defined]  # what typer reads
         run.__annotations__ = {each.name: each.annotation for each in made}
         return run
 
     return add
 
 
-def _parameter(name: str, hint: Any, default: Any, text: str | None = None) -> inspect.Parameter:
-    """Return a parameter as typer reads it; one that has a text and no default is an argument."""
-    if text is not None and default is inspect.Parameter.empty:
-        hint = Annotated[hint, typer.Argument(help=text, show_default=False)]
-    elif text is not None:
-        _, _, _, hint, default = _option(name, hint, default, text, is_bounded=False)
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=hint)
+def _parameter(given: inspect.Parameter, text: str | None) -> inspect.Parameter:
+    """Return a parameter of a command as typer reads it."""
+    if text is None:  # its type has what typer reads
+        return given.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+    if given.kind is inspect.Parameter.KEYWORD_ONLY:
+        return _option(given.name, given.annotation, given.default, text, is_bounded=False).parameter()
+    hint: Any = given.annotation
+    argument = Annotated[hint, typer.Argument(help=text, show_default=False)]
+    return given.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=argument)
 
 
 def _option(name: str, hint: Any, default: Any, text: str, *, is_bounded: bool) -> Option:
-    """Return the option of a field."""
+    """Return the option of a field, or of a parameter; one without a default is required."""
     kinds = [bare(each) for each in options_of(bare(hint)) if each is not NoneType]
     origins = {get_origin(kind) for kind in kinds}
     absent, names = default, _NAMES.get(name, (f"--{name.replace('_', '-')}",))
@@ -174,14 +182,15 @@ def _option(name: str, hint: Any, default: Any, text: str, *, is_bounded: bool) 
             names, default = (f"--no-{name}",), False
         kind: Any = bool
     elif origins & {dict, list} or (tuple in origins and float not in kinds):
-        kind, default, text = list[str], None, f"{text} Repeatable{', as name=value' if dict in origins else ''}."
+        kind = list[str]
+        text += "" if "Repeatable" in text else f" Repeatable{', as name=value' if dict in origins else ''}."
     elif Literal in origins or Any in kinds or tuple in origins or str in kinds:
         kind = Path if Path in kinds else str
     else:
         kind = kinds[0]
     bounds = bounds_of(hint) if is_bounded and not is_open else {}
     least = int(bounds["at_least"]) if set(bounds) == {"at_least"} else None
-    info = typer.Option(*names, help=text, min=least)
+    info = typer.Option(*names, help=text, min=least, metavar="MODEL" if name == "trained" else None)
     return Option(name, hint, absent, Annotated[kind | None if is_open else kind, info], None if is_open else default)
 
 

@@ -6,8 +6,8 @@ import re
 import sys
 from typing import TYPE_CHECKING, Any
 
-from reviewgen.cli.console import echo, echo_text, make_table, note, show
-from reviewgen.cli.options import AsJson, Model, declared, takes
+from reviewgen.cli.console import Result, echo, echo_text, make_table, note, show
+from reviewgen.cli.options import declared, takes
 from reviewgen.config import GenerationConfig
 from reviewgen.config.options import Call
 from reviewgen.errors import ReviewgenError, counted
@@ -15,7 +15,7 @@ from reviewgen.errors import ReviewgenError, counted
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from reviewgen.model import Alternative, Context, NextTokens, Walk
+    from reviewgen.generation import Alternative, Context, NextTokens, Walk
 
 _BAR = 12  # characters of a bar for probability 1
 _HELP = """\
@@ -33,7 +33,9 @@ below the longest; from, which n contribute most to the probability."""
     declared(GenerationConfig, only=["conditions", "logits_processors"], unset=True),
     declared(Call, only=["seed"]),
 )
-def play(model: Model, prompt: str = "", k: int = 10, temperature: float = 1.0, as_json: AsJson = False, **options: Any) -> None:
+def play(
+    model: str, *, prompt: str = "", k: int = 10, temperature: float = 1.0, as_json: bool = False, **options: Any
+) -> Result | None:
     """Show what a model expects next, token by token, and choose the next token yourself.
 
     Args:
@@ -46,8 +48,7 @@ def play(model: Model, prompt: str = "", k: int = 10, temperature: float = 1.0, 
     processors = options.pop("logits_processors")
     walk = load(model).walk(prompt, temperature=temperature, logits_processor=processors, **options)
     if as_json:
-        show({"model": model} | walk.next_tokens(k).facts(), as_json)
-        return
+        return Result({"model": model} | walk.next_tokens(k).facts())
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(errors="replace")
     try:
@@ -55,6 +56,7 @@ def play(model: Model, prompt: str = "", k: int = 10, temperature: float = 1.0, 
     except (EOFError, KeyboardInterrupt):
         echo()
     echo_text(walk.text)
+    return None
 
 
 def _loop(walk: "Walk", k: int) -> None:
@@ -62,7 +64,7 @@ def _loop(walk: "Walk", k: int) -> None:
     note("A number appends a token, Enter samples one, text is appended, u undoes, q quits, ? is help.", "dim")
     while True:
         expected = None if walk.has_ended else walk.next_tokens(k)
-        show(None, False, *_step(walk.text, expected))
+        show(None, False, _step(walk.text, expected))
         while (line := input("> ")) != "q":
             try:
                 if (problem := _execute(walk, line, expected)) is None:

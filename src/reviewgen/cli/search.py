@@ -4,15 +4,13 @@ import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
-
-from reviewgen.cli.console import keeping, make_table, note, show, working
-from reviewgen.cli.options import AsJson, Model, Overwrite, Preset, Source, Trained, parse_data, start, takes
+from reviewgen.cli.console import Result, keeping, make_table, note, show, working
+from reviewgen.cli.options import parse_data, start, takes
+from reviewgen.config import parse_settings
 from reviewgen.config.options import Evaluating, TrainingTexts, Trial
 from reviewgen.errors import ConfigError, quoted
-from reviewgen.interrupts import INTERRUPTED
 
 if TYPE_CHECKING:
     from reviewgen.evaluation import TextStatistics
@@ -21,27 +19,16 @@ if TYPE_CHECKING:
 
 @takes(TrainingTexts, Trial)
 def sweep(
-    preset: str,
-    data: Source,
-    settings: Annotated[
-        list[str],
-        typer.Option(
-            "--set",
-            help="The setting to sweep with its values: model.order=2,4,6; other settings with one value each. Repeatable.",
-        ),
-    ],
-    plot: Path | None = None,
-    overwrite: Overwrite = False,
-    as_json: AsJson = False,
-    **options: Any,
-) -> None:
+    preset: str, *, data: list[str], settings: list[str], plot: Path | None = None, overwrite: bool = False, **options: Any
+) -> Result:
     """Train a preset with each of several values of one setting, and compare them in a table.
 
     Args:
         preset: <model>-<tokenizer>, as in ngram-char.
+        settings: The setting to sweep with its values: model.order=2,4,6; other settings with one value each.
         plot: Plot the table to this file: .png, .svg or .pdf.
     """
-    swept, values, fixed = _split_settings(settings)
+    swept, values, fixed = _split_settings(preset, settings)
     from reviewgen import api
     from reviewgen.pictures import refuse_plot
 
@@ -57,24 +44,23 @@ def sweep(
     formats = ("", ".4f", ".4f", ".2f", ".1f", ".1%")
     cells = [[_cell(value, form) for value, form in zip(vars(row).values(), formats, strict=True)] for row in finished]
     facts = {"preset": preset, "setting": swept, "rows": [row.as_json() for row in finished]}
-    show(facts, as_json, make_table(*names, rows=cells, is_boxed=False))
     if plot is not None and finished:
         api.plot_sweep(finished, swept, preset, plot, overwrite=overwrite)
         note(f"Plotted to {plot}")
-    sys.exit(INTERRUPTED if finished.is_interrupted else 0)
+    return Result(facts, [make_table(*names, rows=cells, is_boxed=False)], finished.status)
 
 
-def _split_settings(settings: list[str]) -> tuple[str, list[str], dict[str, dict[str, str]]]:
+def _split_settings(preset: str, settings: list[str]) -> tuple[str, list[str], dict[str, dict[str, str]]]:
     """Return the setting with several values, its values, and the settings with one value.
 
     Raises:
         ConfigError: Not exactly one setting has several values.
     """
-    from reviewgen.config import parse_settings
+    from reviewgen.runs.parts import resolve_parts  # torch: a second or two
 
-    fixed = parse_settings(settings)
+    fixed, parts = parse_settings(settings), resolve_parts(preset)
     all_of_them = [(group, name) for group, names in fixed.items() for name in names]
-    several = [(group, name) for group, name in all_of_them if "," in fixed[group][name] and name != "metrics"]
+    several = [(group, name) for group, name in all_of_them if "," in fixed[group][name] and not parts.takes_list(group, name)]
     chosen = several or (all_of_them if len(all_of_them) == 1 else [])
     if len(chosen) != 1:
         raise ConfigError("Give one setting with several values, as in --set model.order=2,4,6; the others with one value each.")
@@ -91,16 +77,17 @@ def _cell(value: Any, form: str) -> str:
 
 @takes(TrainingTexts, Trial)
 def tune(
-    data: Source,
-    preset: Preset = None,
-    trained: Trained = None,
+    preset: str | None = None,
+    *,
+    data: list[str],
+    trained: str | None = None,
     trials: int = 20,
     search: list[str] | None = None,
     settings: list[str] | None = None,
     storage: Path | None = None,
-    as_json: AsJson = False,
+    as_json: bool = False,
     **options: Any,
-) -> None:
+) -> Result:
     """Search for the settings with the lowest bits per character, and print the command that trains with them.
 
     Args:
@@ -110,8 +97,6 @@ def tune(
         settings: A setting of every trial: model.layers=2.
         storage: A file for the trials; with it, the same command resumes an interrupted search.
     """
-    from reviewgen.config import parse_settings
-
     fixed, ranges = parse_settings(settings or []), parse_settings(search or [])
     from reviewgen import api  # torch: a second or two
     from reviewgen.search.tune import DEFAULT_BUDGET
@@ -126,14 +111,14 @@ def tune(
             note(f"Trial {trial.number}: {named}: {_outcome(trial)}, {trial.seconds:.1f} s.")
             say(f"Training: {len(finished)} of {trials} trials are finished ...")
     if finished.is_interrupted and not finished:
-        sys.exit(INTERRUPTED)
+        sys.exit(finished.status)
     names = [name.partition(".")[2] for name in finished[0].settings]
     table = make_table("trial", *names, "bits/char", "steps", "seconds", "outcome", left=["outcome"], is_boxed=False)
     for trial in finished:
         numbers = (_cell(trial.bits, ".4f"), f"{trial.steps:,}", f"{trial.seconds:.1f}", trial.outcome)
         table.add_row(str(trial.number), *map(str, trial.settings.values()), *numbers)
     if not as_json:
-        show(None, False, table)
+        show(None, False, [table])
     best = api.best_trial(finished)
     if not any(options[name] for name in ("budget", "steps", "epochs")):
         options["budget"] = DEFAULT_BUDGET
@@ -141,8 +126,7 @@ def tune(
     command = _train_command(preset, {"--from": trained, "--data": data}, options, values)
     facts = {"trials": [vars(trial) for trial in finished], "best": vars(best), "command": command}
     line = f"Best: trial {best.number}, {best.bits:.4f} bits per character of the validation texts. Train with its settings:"
-    show(facts, as_json, line, command)
-    sys.exit(INTERRUPTED if finished.is_interrupted else 0)
+    return Result(facts, [line, command], finished.status)
 
 
 def _outcome(trial: "TuneTrial") -> str:
@@ -169,21 +153,20 @@ def _train_command(preset: str | None, given: dict[str, Any], options: Mapping[s
 
 @takes(Evaluating)
 def tune_sampling(
-    model: Model,
-    data: Annotated[
-        str, typer.Option("--data", help="Texts by people that the model was not trained on, at least 40: a file or glob.")
-    ],
+    model: str,
+    *,
+    data: str,
     search: list[str] | None = None,
     texts: int = 100,
     judge: str | None = None,
     out: Path | None = None,
     seed: int = 0,
-    as_json: AsJson = False,
     **options: Any,
-) -> None:
+) -> Result:
     """Compare the texts of several generation settings with texts by people, and print the settings that come nearest.
 
     Args:
+        data: Texts by people that the model was not trained on, at least 40: a file or glob.
         search: A setting and its values: temperature=0.8,0.9 or top_p=0.9,1. [default: temperatures from 0.7 to 1.1 with top_p 1
             and 0.95]
         texts: The number of texts generated for each combination, at least 20.
@@ -204,7 +187,7 @@ def tune_sampling(
             finished.append(trial)
             note(f"{_describe(trial.settings)}: distance {trial.distance:.2f}")
     if not finished:
-        sys.exit(INTERRUPTED if finished.is_interrupted else 1)
+        sys.exit(finished.status or 1)
     best = min(finished, key=lambda trial: trial.distance)
     is_saved = out is not None and not finished.is_interrupted
     if out is not None and is_saved:
@@ -214,14 +197,11 @@ def tune_sampling(
     rows += [[_describe(trial.settings), *_figures(trial.generated), f"{trial.distance:.2f}"] for trial in finished]
     flags = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in best.settings.items())
     then = f"Saved as the defaults of {out}." if is_saved else "Generate with them:"
-    show(
-        {"trials": [trial.as_json() for trial in finished], "best": best.as_json()},
-        as_json,
-        make_table("", *columns, rows=rows, left=[""], is_boxed=False),
-        f"Nearest to texts by people: {_describe(best.settings)}. {then}",
-        f"reviewgen generate {out}" if is_saved else f"reviewgen generate {model} {flags}",
-    )
-    sys.exit(INTERRUPTED if finished.is_interrupted else 0)
+    facts = {"trials": [trial.as_json() for trial in finished], "best": best.as_json()}
+    table = make_table("", *columns, rows=rows, left=[""], is_boxed=False)
+    nearest = f"Nearest to texts by people: {_describe(best.settings)}. {then}"
+    command = f"reviewgen generate {out}" if is_saved else f"reviewgen generate {model} {flags}"
+    return Result(facts, [table, nearest, command], finished.status)
 
 
 def _figures(figures: "TextStatistics") -> list[str]:

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from reviewgen.cli.console import note, show, working
-from reviewgen.cli.options import AsJson, Bits, declared, takes
+from reviewgen.cli.options import declared, takes
 from reviewgen.errors import ConfigError, ReviewgenError, quoted
-from reviewgen.registry import describe_weights, list_presets, name_of
+from reviewgen.registry import describe_weights, list_presets
 from reviewgen.serving.limits import Limits
 
 if TYPE_CHECKING:
@@ -26,14 +26,15 @@ _HOST = "127.0.0.1"  # the demo has no keys, so no other machine may reach it
 _FIRST = "lstm-word"  # what the page offers first
 _DEMO_SECONDS = 1.0  # texts that are not finished when it ends are cut off
 _SECONDS = ("request_seconds", "stall_seconds", "shutdown_seconds")
-_MODELS = "Models: presets (lstm-word), saved folders (./my-model) or owner/name on the Hub; NAME=MODEL names one."
+_Port = Annotated[int, typer.Option(help="The port; 0 takes a free one.", min=0, max=65535)]
 
 
 @takes(declared(Limits, without=_SECONDS, is_bounded=False))
 def serve(
-    models: Annotated[list[str], typer.Argument(help=_MODELS, show_default=False)],
+    models: list[str],
+    *,
     host: str = _HOST,
-    port: Annotated[int, typer.Option(help="The port; 0 takes a free one.", min=0, max=65535)] = 8000,
+    port: _Port = 8000,
     api_key_file: Path | None = None,
     cors_origin: list[str] | None = None,
     allowed_host: list[str] | None = None,
@@ -41,14 +42,15 @@ def serve(
     request_timeout: str = "5m",
     stall_timeout: str = "1m",
     shutdown_timeout: str = "30s",
-    bits: Bits = 32,
+    bits: int = 32,
     access_log: bool = False,
-    as_json: AsJson = False,
+    as_json: bool = False,
     **options: Any,
 ) -> None:
     """Serve models over HTTP with the OpenAI protocol: completions, as text or as a stream.
 
     Args:
+        models: Models: presets (lstm-word), saved folders (./my-model) or owner/name on the Hub; NAME=MODEL names one.
         host: The address to listen at; 0.0.0.0 is every address of this machine.
         api_key_file: A file of API keys, one a line; requests must have one.
         cors_origin: An origin whose pages may call the server, as in https://example.org.
@@ -99,17 +101,20 @@ def serve(
 
 @takes()
 def demo(
-    models: Annotated[
-        list[str] | None, typer.Argument(help=f"{_MODELS}  [default: every preset with installed weights]", show_default=False)
-    ] = None,
-    port: Annotated[int, typer.Option(help="The port; 0 takes a free one.", min=0, max=65535)] = 0,
+    models: list[str] | None = None,
+    *,
+    port: _Port = 0,
     open_browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page in a browser.")] = True,
-    bits: Bits = 32,
-    as_json: AsJson = False,
+    bits: int = 32,
+    as_json: bool = False,
 ) -> None:
     """Write on a page in the browser: prompts, settings, several models, and the probability of each token.
 
     The page comes from a server that only this machine reaches. Ctrl-C ends it.
+
+    Args:
+        models: Models: presets (lstm-word), saved folders (./my-model) or owner/name on the Hub; NAME=MODEL names one.  [default:
+            every preset with installed weights]
     """
     _require_extra("demo")
     from reviewgen.serving.server import ServerOptions
@@ -159,7 +164,7 @@ def _run(
 
     def announce(names: list[str]) -> None:
         try:
-            show({"url": url, "models": names, "failed": failed}, as_json, *describe(url, names))
+            show({"url": url, "models": names, "failed": failed}, as_json, describe(url, names))
             sys.stdout.flush()
         except OSError as error:  # it serves on
             note(f"Standard output cannot be written ({error.strerror}); the server is at {url}.", "yellow")
@@ -179,7 +184,7 @@ def _installed() -> list[str]:
     Raises:
         ConfigError: There are none.
     """
-    names = [name_of("preset", plugin.name, plugin.package) for plugin in list_presets()]
+    names = {plugin.name for plugin in list_presets() if plugin.problem is None}
     named = sorted((name for name in names if describe_weights(name) is not None), key=lambda name: (name != _FIRST, name))
     if not named:
         raise ConfigError("No trained weights are installed: name a model, as in `reviewgen demo ./my-model`.")

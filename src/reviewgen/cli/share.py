@@ -2,32 +2,28 @@
 
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
-
-from reviewgen.cli.console import show, working
-from reviewgen.cli.options import AsJson, Model, Overwrite, Token, takes
+from reviewgen.cli.console import Result, working
+from reviewgen.cli.options import takes
 from reviewgen.errors import ConfigError, quoted
-
-_Repository = Annotated[str, typer.Argument(help="owner/name on the Hub, optionally with @revision.", show_default=False)]
 
 
 @takes()
 def export(
-    model: Model,
+    model: str,
+    *,
     html: Path | None = None,
     onnx: Path | None = None,
     transformers: Path | None = None,
     bits: int = 8,
-    overwrite: Overwrite = False,
-    as_json: AsJson = False,
-) -> None:
+    overwrite: bool = False,
+) -> Result:
     """Export a model for browsers and other runtimes.
 
     Args:
         html: One HTML file with the model inside, which generates without a network.
-        onnx: The model as ONNX, with its tokenizer and programs that generate; checked by onnxruntime.
+        onnx: The model as ONNX, with its tokenizer and settings; checked by onnxruntime.
         transformers: The tokenizer, as AutoTokenizer of transformers loads it.
         bits: Of a weight in the page: 5, 6, 8, 16 or 32.
     """
@@ -58,19 +54,20 @@ def export(
             facts["onnx"] |= {"largest_difference": done.largest_difference, "tokenizer_json": done.tokenizer_json}
             lines.append(
                 f"Wrote {onnx} ({done.megabytes:.1f} MB). onnxruntime gives the model's logits within "
-                f"{done.largest_difference:.0e}; README.md has programs that generate."
+                f"{done.largest_difference:.0e}."
             )
         if transformers is not None:
             formats.export_transformers(trained, transformers, overwrite=overwrite)
             facts["transformers"] = {"folder": str(transformers)}
             lines.append(f"Wrote {transformers}: AutoTokenizer.from_pretrained({str(transformers)!r}) loads it.")
-    show(facts, as_json, *lines)
+    return Result(facts, lines)
 
 
 @takes()
 def push(
-    model: Model,
-    repository: _Repository,
+    model: str,
+    repository: str,
+    *,
     license: str | None = None,
     language: str | None = None,
     message: str | None = None,
@@ -80,15 +77,15 @@ def push(
     copy_limit: float = 0.5,
     dtype: str | None = None,
     space: bool = False,
-    token: Token = None,
-    as_json: AsJson = False,
-) -> None:
+    token: str | None = None,
+) -> Result:
     """Check a saved model and publish it on the Hugging Face Hub as one commit.
 
     Its vocabulary and 200 generated texts are scanned for personal data, and the texts for spans copied from the training text.
     This is a check, not a guarantee.
 
     Args:
+        repository: owner/name on the Hub, optionally with @revision.
         license: A license identifier of the Hub: apache-2.0, mit, cc-by-4.0 ...
         language: The language of the texts, for the card: en, de ... Separate several by commas.
         message: The commit message.
@@ -116,21 +113,17 @@ def push(
             facts, lines = {"url": url, "space": page}, [f"Its page: {page}"]
         else:
             facts, lines = {"url": trained.push_to_hub(repository, **given)}, []
-    show(facts, as_json, f"Published: {facts['url']}", *lines)
+    return Result(facts, [f"Published: {facts['url']}", *lines])
 
 
 @takes()
 def pull(
-    repository: _Repository,
-    out: Path | None = None,
-    force: bool = False,
-    accept_changes: bool = False,
-    token: Token = None,
-    as_json: AsJson = False,
-) -> None:
+    repository: str, *, out: Path | None = None, force: bool = False, accept_changes: bool = False, token: str | None = None
+) -> Result:
     """Download a model from the Hugging Face Hub into its cache (HF_HOME); from then on it loads without a network.
 
     Args:
+        repository: owner/name on the Hub, optionally with @revision.
         out: Also copy the model into this folder.
         force: Download again even if the files are cached.
         accept_changes: With --out: also take files that were edited on the Hub.
@@ -141,7 +134,7 @@ def pull(
         facts = pull_model(repository, out=out, token=token, force_download=force, accept_changes=accept_changes)
     bits = facts["bits_per_character"]
     quality = "not evaluated" if bits is None else f"{bits:.4f} bits per character"
-    show(facts, as_json, f"{repository}: {facts['preset']}, {quality}, {facts['megabytes']:.1f} MB, in {facts['folder']}")
+    return Result(facts, [f"{repository}: {facts['preset']}, {quality}, {facts['megabytes']:.1f} MB, in {facts['folder']}"])
 
 
 def _split(text: str) -> list[str]:

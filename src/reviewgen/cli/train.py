@@ -4,12 +4,11 @@ import sys
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
-
-from reviewgen.cli.console import note, notes, resumable, show, working
-from reviewgen.cli.options import AsJson, Preset, Source, Trained, parse_data, start, takes
+from reviewgen.cli.console import Result, note, notes, resumable, working
+from reviewgen.cli.options import parse_data, start, takes
+from reviewgen.config import parse_settings
 from reviewgen.config.options import Corpus, Training
 from reviewgen.errors import AlreadyTrained, ConfigError, counted
 from reviewgen.interrupts import INTERRUPTED, uninterrupted
@@ -25,22 +24,21 @@ _SAMPLE_CHARACTERS = 160  # of the generated text that is shown at an evaluation
 
 @takes(Corpus, Training)
 def train(
-    data: Source,
-    out: Annotated[Path, typer.Option("--out", help="The folder to save the model in; it must not exist.")],
-    preset: Preset = None,
-    trained: Trained = None,
+    preset: str | None = None,
+    *,
+    data: list[str],
+    out: Path,
+    trained: str | None = None,
     settings: list[str] | None = None,
-    as_json: AsJson = False,
     **options: Any,
-) -> None:
+) -> Result | None:
     """Train a model on a corpus of reviews and save it as a folder.
 
     Args:
+        out: The folder to save the model in; it must not exist.
         settings: A setting that differs from the preset's: model.hidden_size=256. `reviewgen settings PRESET` lists all
             settings.
     """
-    from reviewgen.config import parse_settings
-
     options |= parse_settings(settings or [])
     from reviewgen.processes import all_processes
     from reviewgen.runs import TrainingRun  # torch: a second or two
@@ -58,17 +56,15 @@ def train(
         _prepare(run)
     except AlreadyTrained as finished:  # a job that was restarted has nothing left to do
         note(str(finished))
-        if not notes.quiet:
-            from reviewgen.api import load
+        if notes.quiet:
+            return None
+        from reviewgen.api import load
 
-            facts = load(out).training
-            show(facts | (facts["held_out"] or {}) | {"out": str(out)}, as_json)
-        return
-    model = _train(run)
-    if not notes.quiet:
-        show(model.training | (run.held_out or {}) | {"out": str(out)}, as_json, *_describe(run, model.training, out))
-    has_lost = model.training["stopped"] == StopReason.PROCESS_ENDED.value
-    sys.exit(INTERRUPTED if run.is_interrupted else int(has_lost))
+        facts = load(out).training
+        return Result(facts | (facts["held_out"] or {}) | {"out": str(out)})
+    facts = _train(run).training
+    status = INTERRUPTED if run.is_interrupted else int(facts["stopped"] == StopReason.PROCESS_ENDED.value)
+    return Result(facts | (run.held_out or {}) | {"out": str(out)}, _describe(run, facts, out), status)
 
 
 def _prepare(run: "TrainingRun") -> None:
@@ -178,21 +174,16 @@ def _describe(run: "TrainingRun", facts: dict[str, Any], out: Path) -> Iterator[
 
 @takes(Corpus)
 def prepare(
-    data: list[str],
-    preset: Annotated[str, typer.Option("--preset", help="The preset whose tokenizer is trained, as in lstm-word.")],
-    out: Annotated[str, typer.Option("--out", help="The folder of the store, or a URL; it must not exist.")],
-    settings: list[str] | None = None,
-    as_json: AsJson = False,
-    **options: Any,
-) -> None:
+    data: list[str], *, preset: str, out: str, settings: list[str] | None = None, as_json: bool = False, **options: Any
+) -> Result | None:
     """Prepare a corpus once, as a token store that trainings start from; under accelerate launch, in several processes.
 
     Args:
         data: The reviews, as for `train --data`.
+        preset: The preset whose tokenizer is trained, as in lstm-word.
+        out: The folder of the store, or a URL; it must not exist.
         settings: A tokenizer setting that differs from the preset's: tokenizer.vocab_size=4000.
     """
-    from reviewgen.config import parse_settings
-
     groups = parse_settings(settings or [])
     if other := next((name for name, values in groups.items() if values and name != "tokenizer"), None):
         raise ConfigError(f"--set {other}... is a setting of training: give it to reviewgen train. Here it is tokenizer.NAME.")
@@ -204,7 +195,7 @@ def prepare(
         tokenizer = groups["tokenizer"]
         store = prepare_tokens(parse_data(data), preset, out, lambda step: say(f"{step} ..."), tokenizer=tokenizer, **options)
     if notes.quiet:
-        return
+        return None
     is_here = store.folder.exists()  # one that was complete already may be at its URL only
     tokens = {split: tokens.tokens for split, tokens in store.splits().items()} if is_here else None
     lines = [f"Saved in {out}"]
@@ -215,4 +206,4 @@ def prepare(
         lines.insert(0, _show_corpus(ReadCorpus.from_json(store.facts["corpus"]), conditions.describe()))
         for line in store.facts["notes"]:
             note(line)
-    show({"out": out, "tokens": tokens, **store.facts}, as_json, *lines)
+    return Result({"out": out, "tokens": tokens, **store.facts}, lines)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from reviewgen.config import ReadingOptions, refuse_unknown_options
+from reviewgen.config.keywords import TrialOptions
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -25,16 +26,12 @@ _READING = ("text_column", "sql", "subset", "split", "documents", *_CLEANING, "c
 _LENGTH = ("budget", "steps", "epochs")
 
 
-class CompareOptions(ReadingOptions, total=False):
+class CompareOptions(ReadingOptions, TrialOptions, total=False):
     """The keywords of ``reviewgen.compare``, which documents them."""
 
     held_out: Any
     held_out_split: str | None
     prompt: str
-    budget: str | float | None
-    steps: int | None
-    epochs: float | None
-    seed: int
     settings: Mapping[str, Mapping[str, Any]] | None
     conditions: Any
     out: str | Path | None

@@ -16,9 +16,9 @@ import re
 import textwrap
 import types
 from collections.abc import Collection, Mapping
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin
 
-from reviewgen.config.settings import Bound, bare, fields_of, options_of
+from reviewgen.config.settings import Bound, bare, bound_of, fields_of, options_of
 
 _ENTRY = re.compile(r"^(\w+)(?: \([^)]*\))?: *(.*(?:\n+ +.*)*)", re.MULTILINE)
 _TYPE_NAMES: dict[Any, str] = {int: "int", float: "float", str: "string", dict: "JSON object", types.NoneType: "none"}
@@ -98,11 +98,7 @@ def choices_of(hint: Any) -> list[Any] | None:
 
 def bounds_of(hint: Any) -> dict[str, float]:
     """Return the bounds of a number, or of the elements of a list, by the names that ``Bound`` gives them."""
-    extras = get_args(hint)[1:] if get_origin(hint) is Annotated else ()
-    bound = next((extra for extra in extras if isinstance(extra, Bound)), None)
-    if bound is None:
-        inner = bare(hint)
-        return bounds_of(get_args(inner)[0]) if get_origin(inner) is tuple else {}
+    bound = bound_of(hint) or Bound()
     return {name: limit for name in _LIMITS if (limit := getattr(bound, name)) is not None}
 
 

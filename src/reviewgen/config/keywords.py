@@ -49,17 +49,22 @@ class PrepareOptions(CorpusOptions, total=False):
     tokenizer: Mapping[str, Any] | None
 
 
-class TrainOptions(PrepareOptions, total=False):
+class TrialOptions(TypedDict, total=False):
+    """How long a model is trained, and from which seed; see ``options.Trial``."""
+
+    budget: str | float | None
+    steps: int | None
+    epochs: float | None
+    seed: int
+
+
+class TrainOptions(PrepareOptions, TrialOptions, total=False):
     """The keywords of ``reviewgen.train`` and ``TrainingRun``; ``sweep`` and ``tune`` take those that apply to several trainings.
 
     See ``options.Training``.
     """
 
     out: str | Path | None
-    budget: str | float | None
-    steps: int | None
-    epochs: float | None
-    seed: int
     model: Mapping[str, Any] | None
     training: Mapping[str, Any] | None
     initial_weights: str | Path | None

@@ -128,8 +128,7 @@ def from_dict(cls: type[ConfigT], values: Mapping[str, Any]) -> ConfigT:
     for key in values:
         if key not in known:
             raise ConfigError(f"{quoted(key)} is not a setting here. {did_you_mean(key, known)}")
-    missing = [name for name in _required(cls) if name not in values]
-    if missing:
+    if missing := [name for name in _required(cls) if name not in values]:
         raise ConfigError(f"The setting {quoted(missing[0])} is missing.")
     return cls(**{name: _to_tuple(_rename(value, known[name]), known[name]) for name, value in values.items()})
 
@@ -214,17 +213,16 @@ def bare(hint: Any) -> Any:
     return get_args(hint)[0] if get_origin(hint) is Annotated else hint
 
 
-def _unpack(hint: Any) -> tuple[Any, Bound | None]:
-    """Split an ``Annotated`` type hint into the type and its bound; the bound is None if there is none."""
-    if get_origin(hint) is Annotated:
-        inner, *extras = get_args(hint)
-        return inner, next((extra for extra in extras if isinstance(extra, Bound)), None)
-    return hint, None
+def bound_of(hint: Any) -> Bound | None:
+    """Return the bound of a number, or of the elements of a list; None if it has none."""
+    bound = next((extra for extra in getattr(hint, "__metadata__", ()) if isinstance(extra, Bound)), None)
+    inner = bare(hint)
+    return bound_of(get_args(inner)[0]) if bound is None and get_origin(inner) is tuple else bound
 
 
 def _rename(value: Any, hint: Any) -> Any:
     """Return the new name of a value that its field has renamed, any other value as it is."""
-    extras = get_args(hint)[1:] if get_origin(hint) is Annotated and isinstance(value, str) else ()
+    extras = getattr(hint, "__metadata__", ()) if isinstance(value, str) else ()
     return next((extra.new_values.get(value, value) for extra in extras if isinstance(extra, RenamedValues)), value)
 
 
@@ -234,9 +232,7 @@ def check_value(name: str, value: Any, hint: Any) -> None:
     Raises:
         ConfigError: It has the wrong type or is out of range.
     """
-    inner, bound = _unpack(hint)
-    if get_origin(inner) is tuple and bound is None:
-        bound = _unpack(get_args(inner)[0])[1]
+    inner, bound = bare(hint), bound_of(hint)
     if not any(_has_type(value, option) for option in options_of(inner)):
         raise ConfigError(f"{name} must be {_describe_type(inner)}; got {quoted(value)}.")
     for part in value if isinstance(value, tuple) else (value,):
@@ -249,7 +245,7 @@ def check_value(name: str, value: Any, hint: Any) -> None:
 
 def _to_tuple(value: Any, hint: Any) -> Any:
     """Convert a JSON list to a tuple if the type of the field allows one."""
-    takes_tuple = any(get_origin(option) is tuple for option in options_of(_unpack(hint)[0]))
+    takes_tuple = any(get_origin(option) is tuple for option in options_of(bare(hint)))
     return tuple(value) if isinstance(value, list) and takes_tuple else value
 
 
@@ -265,15 +261,11 @@ def _has_type(value: Any, option: Any) -> bool:
     if get_origin(option) is Literal:
         return any(type(value) is type(choice) and value == choice for choice in get_args(option))
     if get_origin(option) is tuple:
-        return isinstance(value, tuple) and all(_has_type(part, _unpack(get_args(option)[0])[0]) for part in value)
+        return isinstance(value, tuple) and all(_has_type(part, bare(get_args(option)[0])) for part in value)
     if get_origin(option) is dict:
         return isinstance(value, dict) and all(isinstance(key, str) for key in value)
-    if option is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    if option is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    if option is None or option is types.NoneType:
-        return value is None
+    if option in (int, float):
+        return isinstance(value, int | option) and not isinstance(value, bool)
     return isinstance(value, option)
 
 
@@ -285,7 +277,7 @@ def _describe_option(option: Any) -> str:
     if get_origin(option) is Literal:
         return " or ".join(json.dumps(choice) for choice in get_args(option))
     if get_origin(option) is tuple:
-        inner = _unpack(get_args(option)[0])[0]
+        inner = bare(get_args(option)[0])
         return f"a list of {_PLURALS[get_origin(inner) or inner]}"
     return _TYPE_NAMES[get_origin(option) or option]
 
@@ -307,7 +299,7 @@ def _convert(name: str, text: str, hint: Any) -> Any:
     Raises:
         ConfigError: It is not a value of any of them.
     """
-    inner, _ = _unpack(hint)
+    inner = bare(hint)
     for option in options_of(inner):
         value = _convert_to(text, option)
         if _has_type(value, option):

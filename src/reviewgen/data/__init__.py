@@ -23,6 +23,7 @@ from reviewgen.data.cleaning import CleaningReport, first_of_each, hash_text
 from reviewgen.data.columns import MAX_TEXT_CHARACTERS, DataConfig, Example
 from reviewgen.data.corpus import Corpus, describe, require_splits, shorten
 from reviewgen.data.files import is_url
+from reviewgen.data.filters import Filters
 from reviewgen.data.lanes import IGNORED, Batch, Lanes
 from reviewgen.data.pipeline import Texts, cached_corpus, cached_store, prepare_store
 from reviewgen.data.prepare import (
@@ -50,6 +51,7 @@ __all__ = [
     "Corpus",
     "DataConfig",
     "Example",
+    "Filters",
     "IndexChoice",
     "Lanes",
     "LostCharacters",

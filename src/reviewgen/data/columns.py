@@ -1,32 +1,28 @@
-"""From chunks of records to examples: chooses the columns of the text and of the conditions. Knows nothing of files.
+"""From records to examples: chooses the columns of the text and of the conditions. Knows nothing of files.
 
-A *chunk* is what a reader yields: an Arrow batch, or a list of records, which are strings or mappings of column to value. An
-*example* is a text with its condition values.
+A *record* is a string, or a mapping of column to value. An *example* is a text with its condition values.
 """
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Real
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
+from reviewgen.conditions import finite_number
 from reviewgen.config import Bound, check, to_dict
 from reviewgen.errors import ConfigError, DataError, did_you_mean, quoted
-
-if TYPE_CHECKING:
-    import pyarrow
 
 MAX_TEXT_CHARACTERS = 10_000_000
 """The default of ``max_text_characters``."""
 
-Chunk: TypeAlias = "pyarrow.RecordBatch | Sequence[Any]"
 Example: TypeAlias = tuple[str, Sequence[str | float | None]]
 """A text and one value for each condition, in order: a string, a finite number, or None if the value is missing."""
 
 _PREVIEW = 1000  # characters
 _USUAL_NAMES = "text review review_text reviewtext content body review_body comment caption description"
-USUAL_NAMES = _USUAL_NAMES.split()
+USUAL_NAMES = frozenset(_USUAL_NAMES.split())
 _CODE = re.compile(r"[!-~]*[\d_/@\\:=#][!-~]*|[!-~]*\w\.\w[!-~]*")  # an id, a date, a URL, a path, an address
 _WORD = re.compile(r"[^\W\d_]+")
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -114,10 +110,9 @@ class SourceInfo:
     is_one_text: bool = False
 
 
-def records_of(chunk: Chunk, count: int) -> list[Any]:
-    """Return the first records of a chunk; the fields of a nested record ``{"a": {"b": 1}}`` are columns ``a.b``."""
-    records = list(chunk[:count]) if isinstance(chunk, Sequence) else chunk.slice(0, count).to_pylist()
-    return [dict(_flatten(record)) if isinstance(record, Mapping) else record for record in records]
+def flatten(record: Any) -> Any:
+    """Return a record whose nested fields ``{"a": {"b": 1}}`` are columns ``a.b``."""
+    return dict(_flatten(record)) if isinstance(record, Mapping) else record
 
 
 def _flatten(record: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -133,7 +128,7 @@ def choose_columns(info: SourceInfo, head: list[Any], config: DataConfig, *, all
 
     Args:
         info: The facts of the source.
-        head: The first records; see ``records_of``.
+        head: The first records; see ``flatten``.
         config: How the source is read.
         allow_missing: Whether a condition without a column counts as not given; otherwise it is an error.
 
@@ -166,47 +161,34 @@ def choose_columns(info: SourceInfo, head: list[Any], config: DataConfig, *, all
 
 
 def to_examples(
-    chunk: Chunk, name: str, column: str | None, conditions: Sequence[str], max_characters: int | None, first: int
-) -> list[Example]:
-    """Return the examples of a chunk; without a column, each record is a text.
+    records: Iterable[Any], name: str, column: str | None, conditions: Sequence[str], max_characters: int | None
+) -> Iterator[Example]:
+    """Yield the examples of records; without a column, each record is a text.
 
     Args:
-        chunk: The chunk.
+        records: The records.
         name: The file, for messages.
         column: The column of the text.
         conditions: The columns of the conditions.
         max_characters: The maximum number of characters of a text; None does not limit it.
-        first: The number of the first record of the chunk in the file.
 
     Raises:
-        DataError: A text is not a string or is too long, or a condition value is neither a string nor a number.
+        DataError: A text is not a string or is too long, a condition value is neither a string nor a number, or no record has the
+            column.
     """
-    if column is None and not isinstance(chunk, Sequence):
-        raise DataError(f"{name} has columns, and the files before it have none: give files of one format.")
-    texts, place = (chunk, name) if column is None else (_values(chunk, column), f"column {column!r} of {name}")
-    if column is not None and first == 1:
-        names = {column, column.partition(".")[0]}
-        rows = chunk if isinstance(chunk, Sequence) else [dict.fromkeys(chunk.schema.names)]
-        if all(isinstance(row, Mapping) and names.isdisjoint(map(str, row)) for row in rows):
-            raise DataError(f"{name} has no column {quoted(column)}, as the records before it have.")
-    values = [_values(chunk, condition, is_text=False) for condition in conditions]
-    examples: list[Example] = []
-    for number, (text, *row) in enumerate(zip(texts, *values, strict=True), first):
-        given = [_as_condition(value, number, condition, name) for value, condition in zip(row, conditions, strict=True)]
-        examples.append((_as_text(text, number, place, max_characters), given))
-    return examples
-
-
-def _values(chunk: Chunk, column: str, *, is_text: bool = True) -> Sequence[Any]:
-    """Return the values of a column, None where it is missing; a text may stand among the records as it is."""
-    if not isinstance(chunk, Sequence):
-        names = chunk.schema.names
-        name = column if column in names else column.partition(".")[0]
-        values = chunk.column(names.index(name)).to_pylist() if name in names else [None] * len(chunk)
-        if name == column:
-            return list(values)
-        chunk = [{name: value} for value in values]
-    return [_look_up(each, column) if isinstance(each, Mapping) else each if is_text else None for each in chunk]
+    place, top, number = name if column is None else f"column {column!r} of {name}", str(column).partition(".")[0], 0
+    has_column = column is None
+    for number, record in enumerate(records, 1):
+        if column is None or not isinstance(record, Mapping):
+            text, values = record, [None] * len(conditions)
+            has_column = True
+        else:
+            text, *values = (_look_up(record, name) for name in (column, *conditions))
+            has_column = has_column or text is not None or column in record or top in record
+        given = [_as_condition(value, number, condition, name) for value, condition in zip(values, conditions, strict=True)]
+        yield _as_text(text, number, place, max_characters), given
+    if number and not has_column:
+        raise DataError(f"{name} has no column {quoted(column)}, as the records before it have.")
 
 
 def _look_up(record: Mapping[Any, Any], column: str) -> Any:
@@ -227,9 +209,8 @@ def _guess_text_column(name: str, columns: list[str], records: list[Any]) -> str
     seeming = {column: sum(len(value) for value in values[column] if _is_text(value.strip())) for column in columns}
     textual = [column for column in columns if lengths[column] and 3 * seeming[column] >= lengths[column]]
     usual = {column.lower(): column for column in reversed(textual or [column for column in columns if lengths[column]])}
-    for word in USUAL_NAMES:
-        if word in usual:
-            return usual[word]
+    if words := [word for word in _USUAL_NAMES.split() if word in usual]:
+        return usual[words[0]]
     if not textual:
         raise DataError(
             f"{name} has no column of text; its columns are: {', '.join(columns)}. If one of them is the text, name it with "
@@ -269,7 +250,4 @@ def _as_condition(value: Any, number: int, condition: str, name: str) -> str | f
     if not isinstance(value, Real):
         place = f"Value {number:,} of column {quoted(condition)} of {name}"
         raise DataError(f"{place} is of type {type(value).__name__}, neither a string nor a number.")
-    try:
-        return float(value) if math.isfinite(value) else None
-    except OverflowError:  # an integer too large for a float
-        return None
+    return finite_number(value)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
@@ -36,6 +36,9 @@ CORPUS_FILE = "corpus.json"
 HELD_OUT = 0.05  # share of the texts in validation, and again in test
 _DUPLICATE, _NEAR_DUPLICATE, _LEAKING = range(3, 6)  # codes of texts that are in no split; smaller ones are splits
 _PART_CHARACTERS = 1 << 22  # of a part of a unit that several processes share
+
+Cut: TypeAlias = Callable[[str], list[str]]
+"""Cuts a long text into its parts."""
 
 
 @dataclass
@@ -199,15 +202,14 @@ def make_corpus(sources: Sequence[Source], work: Work, filters: Filters) -> Corp
     return corpus
 
 
-def _clean(source: Source, number: int, cut: Callable[[str], list[str]], work: Work) -> list[Path]:
+def _clean(source: Source, number: int, cut: Cut, work: Work) -> list[Path]:
     """Read and clean the units of a source into parts; return their files, in order."""
     size, is_here = sum(unit.size for unit in source.units), source.facts is None  # here, that is, objects of this process
     shares = 1 if is_here else work.ranks.world_size * work.count_workers(size)
     characters = max(_PART_CHARACTERS, size // 128)
-    cut_long = cut if source.info.is_one_text else None
-    clean = partial(_clean_unit, replace(source, units=()), work.job.path("raw"), characters, cut_long)
+    clean = partial(_clean_unit, replace(source, units=()), characters, cut if source.info.is_one_text else None)
     tasks = [
-        (f"{number}-{place:05d}", unit, own, count)
+        (work.job.path(f"raw/{number}-{place:05d}"), unit, own, count)
         for place, unit in enumerate(source.units)
         for count in [shares if unit.is_shared else 1]
         for own in range(count)
@@ -216,16 +218,7 @@ def _clean(source: Source, number: int, cut: Callable[[str], list[str]], work: W
     return sorted(itertools.chain(*parts))
 
 
-def _clean_unit(
-    source: Source,
-    folder: Path,
-    characters: int,
-    cut: Callable[[str], list[str]] | None,
-    name: str,
-    unit: Unit,
-    own: int,
-    shares: int,
-) -> list[Path]:
+def _clean_unit(source: Source, characters: int, cut: Cut | None, path: Path, unit: Unit, own: int, shares: int) -> list[Path]:
     """Read a unit, and write every ``shares``-th of its parts from ``own`` on, unless an earlier try has; return their files.
 
     A part of a unit that is shared has about as many characters as asked for; any other unit is one part.
@@ -234,7 +227,7 @@ def _clean_unit(
     is_cut = unit.is_shared or source.facts is None
     for number, part in enumerate(_cut_parts(examples, characters) if is_cut else [examples]):
         if number % shares == own:
-            written.append(folder / f"{name}-{number:05d}.arrow")
+            written.append(path.with_name(f"{path.name}-{number:05d}.arrow"))
             write_part(written[-1], partial(_clean_part, part, source, cut))
     return written
 
@@ -251,7 +244,7 @@ def _cut_parts(examples: Iterable[Example], characters: int) -> Iterator[list[Ex
     yield part
 
 
-def _clean_part(examples: Iterable[Example], source: Source, cut: Callable[[str], list[str]] | None) -> "pyarrow.Table":
+def _clean_part(examples: Iterable[Example], source: Source, cut: Cut | None) -> "pyarrow.Table":
     """Clean examples; return them with their hashes, and what cleaning did in the metadata."""
     import pyarrow
 

@@ -60,12 +60,14 @@ class Layout:
     has_paragraphs: bool
 
 
-def text_layout(text: str) -> Layout:
-    """Return the layout of a text, from its first characters.
+def file_layout(path: Path) -> Layout:
+    """Return the layout of a file of UTF-8, from its first characters.
 
     A line counts as full if the first word of the next line would not have fitted.
     """
-    paragraphs = list(_paragraphs(io.StringIO(text)))
+    with path.open(encoding="utf-8") as file:
+        head = file.read(_HEAD)
+    paragraphs = list(_paragraphs(io.StringIO(head if len(head) < _HEAD else head[: head.rfind("\n") + 1])))
     pairs = [pair for lines in paragraphs for pair in itertools.pairwise(lines)]
     has_paragraphs = sum(len(lines) > 1 for lines in paragraphs) > 1
     if len(paragraphs) < _MIN_PARAGRAPHS or len(pairs) < _MIN_LINES:
@@ -76,13 +78,6 @@ def text_layout(text: str) -> Layout:
     unpunctuated = sum(_SENTENCE_END.search(line) is None for line, _ in pairs)
     is_wrapped = width in _WIDTHS and full >= _FULL * len(pairs) and unpunctuated >= _UNPUNCTUATED * len(pairs)
     return Layout(is_wrapped, has_paragraphs)
-
-
-def file_layout(path: Path) -> Layout:
-    """Return the layout of a file of UTF-8."""
-    with path.open(encoding="utf-8") as file:
-        head = file.read(_HEAD)
-    return text_layout(head if len(head) < _HEAD else head[: head.rfind("\n") + 1])
 
 
 def batched(records: Iterable[T], size: int = ROWS) -> Iterator[list[T]]:
@@ -96,7 +91,7 @@ def find_edges(path: Path, size: int, documents: str = "line") -> list[int]:
     """Return bytes that cut a file of UTF-8 into pieces of about ``size`` bytes: at line ends, or else at blank lines."""
     edges, total = [0], path.stat().st_size
     with path.open("rb") as file:
-        while edges[-1] + 2 * size <= total:
+        while documents != "file" and edges[-1] + 2 * size <= total:
             file.seek(edges[-1] + size)
             file.readline()
             while documents != "line" and not file.readline().isspace() and file.tell() < total:
@@ -114,8 +109,8 @@ def open_lines(path: Path, start: int, stop: int) -> io.TextIOWrapper:
         return io.TextIOWrapper(io.BytesIO(file.read(stop - start)), encoding="utf-8")
 
 
-def read_texts(path: Path, documents: str, start: int, stop: int, columns: object = None) -> Iterator[list[str]]:
-    """Yield the texts of a file of UTF-8 between two edges, in lists.
+def read_texts(path: Path, documents: str, start: int, stop: int, columns: object = None) -> Iterator[str]:
+    """Yield the texts of a file of UTF-8 between two edges.
 
     A paragraph ends at a blank line. Sentences are cut within paragraphs where the file has some, and otherwise within lines. In
     a hard-wrapped file, the lines of a paragraph and those of a sentence are joined by a space.
@@ -132,7 +127,7 @@ def read_texts(path: Path, documents: str, start: int, stop: int, columns: objec
         texts: Iterable[str] = [file.read()] if documents == "file" else (line.rstrip("\n") for line in file)
         if documents == "paragraph" or (documents == "sentence" and (found.has_paragraphs or found.is_wrapped)):
             texts = (_join(lines) if found.is_wrapped else "\n".join(lines) for lines in _paragraphs(file))
-        yield from batched(itertools.chain.from_iterable(map(_sentences, texts)) if documents == "sentence" else texts)
+        yield from itertools.chain.from_iterable(map(_sentences, texts)) if documents == "sentence" else texts
 
 
 def _paragraphs(lines: Iterable[str]) -> Iterator[list[str]]:

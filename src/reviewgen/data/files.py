@@ -11,6 +11,7 @@ the most probable.
 
 import bz2
 import codecs
+import contextlib
 import glob
 import gzip
 import io
@@ -26,7 +27,7 @@ from typing import IO, Any
 
 import xxhash
 
-from reviewgen.errors import DataError, first_line, storage_errors
+from reviewgen.errors import DataError, ReviewgenError, first_line, shortened, storage_errors
 from reviewgen.names import parse_hub_id
 from reviewgen.registry import list_plugins
 from reviewgen.storage import open_input
@@ -172,15 +173,15 @@ def find_files(pattern: str | Path) -> list[Path]:
     Raises:
         DataError: No such file exists.
     """
-    shown = str(pattern) if len(str(pattern)) <= 60 else f"{str(pattern)[:57]}..."
     if not str(pattern).strip():
         raise DataError("The source is an empty string. Name a file, a glob, a Hub dataset (owner/name) or 'reviews'.")
     try:
         path = Path(pattern).expanduser()
         is_folder, exists = path.is_dir(), path.exists()
     except RuntimeError:
-        raise DataError(f"{shown} starts with the home folder of a user who does not exist on this machine.") from None
+        raise DataError(f"{pattern} starts with the home folder of a user who does not exist on this machine.") from None
     except OSError as error:  # the name is too long, as for a text; a folder may not be searched
+        shown = shortened(str(pattern), 60)
         raise DataError(f"{shown} cannot be read as a file: {error.strerror}. To train on texts, pass a list of them.") from None
     if (path / "store.json").is_file():
         raise DataError(f"{pattern} is a token store, which train, sweep and tune read. Give the reviews themselves here.")
@@ -209,23 +210,29 @@ def fetch_files(url: str, folder: Path) -> dict[Path, str]:
     Raises:
         DataError: The URL cannot be read, or no file matches.
     """
-    import fsspec
-
-    try:
-        system, path = fsspec.core.url_to_fs(url)
+    with remote(url, "read") as (system, path):
         names = sorted(system.glob(path)) if glob.has_magic(path) else [path]
         targets = [folder / f"{number:05d}-{Path(name).name.partition('?')[0]}" for number, name in enumerate(names)]
         system.get(names, [str(target) for target in targets])
-    except ImportError as error:
-        raise DataError(f"{url} cannot be read: {first_line(error)}.") from None
+        if not names:
+            raise DataError(f"No file matches {url}.")
+        return dict(zip(targets, [url] if len(names) == 1 else map(str, map(system.unstrip_protocol, names)), strict=True))
+
+
+@contextlib.contextmanager
+def remote(url: str, verb: str) -> Iterator[tuple[Any, str]]:
+    """Yield the file system and the path of a URL; an error in the block says that it cannot be read or written, the verb."""
+    import fsspec
+
+    try:
+        yield fsspec.core.url_to_fs(url.rstrip("/"))
+    except ReviewgenError:
+        raise
     except FileNotFoundError:
         raise DataError(f"There is no file {url}. Check the address.") from None
     except Exception as error:  # each file system raises types of its own
         reason = first_line(error).rstrip(".")
-        raise DataError(f"{url} cannot be read ({reason}): check the address and your credentials.") from None
-    if not names:
-        raise DataError(f"No file matches {url}.")
-    return dict(zip(targets, [url] if len(names) == 1 else map(str, map(system.unstrip_protocol, names)), strict=True))
+        raise DataError(f"{url} cannot be {verb} ({reason}): check the address and your credentials.") from None
 
 
 def kind_of(file: Path, default: str | None) -> str | None:
@@ -281,26 +288,24 @@ def _make_plain(file: Path, folder: Path, name: str) -> PlainFile:
     if (opener := _OPENERS.get(file.suffix.lower())) or not file.is_file():  # a pipe can be read only once
         with (opener or open_input)(file) as stream:
             path = _copy(stream, folder, file.stem if opener else file.name)
-    digest, is_utf8, is_binary = _look(path)
+    digest, encoding, has_nul = _look(path)
     if (log := Path(f"{path}-wal")).is_file() and kind == "sqlite":  # what was committed last
         digest += _look(log)[0]
     facts = (suffix, path.stat().st_size, digest)
-    if kind not in _TEXTS or (is_utf8 and not is_binary):
+    if kind not in _TEXTS or (encoding == "utf-8" and not has_nul):
         return PlainFile(path, name, kind, facts)
-    with path.open("rb") as stream:
-        first = stream.read(4)
-        marked = next((encoding for bom, encoding in BOMS if first.startswith(bom)), None)
-        if is_binary and (marked or "utf-8").startswith("utf-8"):
-            raise DataError(
-                f"{name} is a binary file, not text. Supported formats are {', '.join(KINDS)}, each also as .gz, .bz2, .xz, .zst "
-                "or in a .zip archive."
-            )
-        stream.seek(0)
-        encoding = None if marked or is_utf8 else recognise(iter(lambda: stream.readline(_MAX_LINE), b""))
-    copy = _copy_name(folder, f"{path.stem}.utf8{suffix or '.txt'}")
+    if has_nul and (encoding or "utf-8").startswith("utf-8"):
+        raise DataError(
+            f"{name} is a binary file, not text. Supported formats are {', '.join(KINDS)}, each also as .gz, .bz2, .xz, .zst "
+            "or in a .zip archive."
+        )
+    copy, guessed = _copy_name(folder, f"{path.stem}.utf8{suffix or '.txt'}"), None
     with path.open("rb") as stream, storage_errors(folder):
-        errors = _write_utf8(stream, copy, marked or encoding or "utf-8")
-    return PlainFile(copy, name, kind, (suffix, copy.stat().st_size and facts[1], digest), errors, encoding)
+        if encoding is None:
+            guessed = recognise(iter(lambda: stream.readline(_MAX_LINE), b""))
+            stream.seek(0)
+        errors = _write_utf8(stream, copy, encoding or guessed or "utf-8")
+    return PlainFile(copy, name, kind, (suffix, copy.stat().st_size and facts[1], digest), errors, guessed)
 
 
 def _copy(stream: IO[bytes], folder: Path, name: str) -> Path:
@@ -315,20 +320,23 @@ def _copy_name(folder: Path, name: str) -> Path:
     return folder / f"{len(list(folder.iterdir())):05d}-{name}"
 
 
-def _look(path: Path) -> tuple[str, bool, bool]:
-    """Return the digest of a file, whether it is UTF-8 without a byte order mark, and whether it has NUL bytes."""
-    digest, decoder, is_utf8, is_binary = xxhash.xxh3_128(), codecs.getincrementaldecoder("utf-8")(), True, False
+def _look(path: Path) -> tuple[str, str | None, bool]:
+    """Return the digest of a file, its encoding if a byte order mark or all its bytes tell it, and whether it has NUL bytes."""
+    digest, decoder, has_nul = xxhash.xxh3_128(), codecs.getincrementaldecoder("utf-8")(), False
     with path.open("rb") as stream:
+        head = stream.read(4)
+        encoding: str | None = next((name for bom, name in BOMS if head.startswith(bom)), "utf-8")
+        stream.seek(0)
         while chunk := stream.read(_CHUNK):
-            is_utf8 = is_utf8 and (stream.tell() > len(chunk) or not any(chunk.startswith(bom) for bom, _ in BOMS))
             digest.update(chunk)
-            is_binary = is_binary or b"\0" in chunk
+            has_nul = has_nul or b"\0" in chunk
             try:
-                if is_utf8 and (not chunk.isascii() or decoder.getstate()[0]):  # decoding takes longer than reading
+                if encoding == "utf-8":
                     decoder.decode(chunk)
             except UnicodeDecodeError:
-                is_utf8 = False
-    return digest.hexdigest(), is_utf8 and not decoder.getstate()[0], is_binary
+                encoding = None
+    is_cut = encoding == "utf-8" and decoder.getstate()[0]
+    return digest.hexdigest(), None if is_cut else encoding, has_nul
 
 
 def _write_utf8(stream: IO[bytes], target: Path, encoding: str) -> int:

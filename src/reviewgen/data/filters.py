@@ -13,7 +13,7 @@ from typing import Annotated
 import numpy as np
 
 from reviewgen.config import Bound, check
-from reviewgen.data.parts import Work, size_of, split_by_part, texts_of
+from reviewgen.data.parts import Work, read_part, size_of, split_by_part, texts_of
 from reviewgen.errors import ConfigError
 from reviewgen.novelty import COPY_CHARACTERS, TextWindows
 
@@ -98,20 +98,17 @@ def _are_shared(texts: Sequence[str], length: int, files: Sequence[Path], wanted
 
 def _groups(files: Sequence[Path], parts: Sequence[np.ndarray], *, is_sample: bool) -> Iterator[tuple[np.ndarray, list[str]]]:
     """Yield held-out texts in groups, with their rows; of a sample the first ones of each part, in one group."""
-    rows, texts, first, size = list[int](), list[str](), 0, 0
-    limit = _SAMPLE_CHARACTERS // len(files) if is_sample else _GROUP_CHARACTERS
+    from pyarrow import compute
+
+    sizes = []  # of the texts that are looked for
     for file, codes in zip(files, parts, strict=True):
-        wanted = np.isin(codes, _HELD_OUT)
-        size = 0 if is_sample else size
-        for row, text in zip(np.flatnonzero(wanted).tolist(), texts_of([file], wanted), strict=True):
-            if is_sample and size > limit:
-                break
-            rows.append(first + row)
-            texts.append(text)
-            size += len(text)
-            if not is_sample and size > limit:
-                yield np.array(rows), texts
-                rows, texts, size = [], [], 0
-        first += len(codes)
-    if rows:
-        yield np.array(rows), texts
+        lengths = np.maximum(compute.utf8_length(read_part(file).column("text")), 1)
+        own = np.where(np.isin(codes, _HELD_OUT), lengths, 0)
+        sizes.append(np.where(np.cumsum(own) - own > _SAMPLE_CHARACTERS // len(files), 0, own) if is_sample else own)
+    found = np.concatenate(sizes)
+    rows = np.flatnonzero(found)
+    groups = np.cumsum(found[rows]) // _GROUP_CHARACTERS
+    for group in np.unique(groups):
+        wanted = np.zeros(len(found), np.bool_)
+        wanted[rows[groups == group]] = True
+        yield np.flatnonzero(wanted), list(texts_of(files, wanted))

@@ -11,7 +11,7 @@ import shutil
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -43,8 +43,7 @@ class Texts:
         config: How it is read and cleaned.
         validation: A second source to validate on, instead of a part of the first.
         validation_split: The split of a dataset to validate on; of the first source if there is no second.
-        near_duplicates: Of texts that are at least this similar, from 0.3 to 1, only the first is kept.
-        decontaminate: Held-out texts that share a run of this many characters with a training text are left out.
+        filters: Which texts are left out.
         allow_missing: Whether a condition without a column counts as not given.
     """
 
@@ -52,18 +51,8 @@ class Texts:
     config: DataConfig
     validation: Any = None
     validation_split: str | None = None
-    near_duplicates: float | None = None
-    decontaminate: int | None = None
+    filters: Filters = field(default_factory=Filters)
     allow_missing: bool = False
-
-    @property
-    def filters(self) -> Filters:
-        """The filters, checked."""
-        return Filters(near_duplicates=self.near_duplicates, decontaminate=self.decontaminate)
-
-    def check(self) -> None:
-        """Raise a ConfigError if a filter cannot be used."""
-        _ = self.filters
 
     def open(self, folder: Path) -> list[Source]:
         """Open the sources."""

@@ -23,6 +23,7 @@ from reviewgen.conditions import Conditions, fit_conditions
 from reviewgen.config import to_dict
 from reviewgen.data.cache import digest_tokenizer
 from reviewgen.data.corpus import Corpus, require_splits
+from reviewgen.data.documents import batched
 from reviewgen.data.parts import Work, examples_of, read_part, size_of, texts_of
 from reviewgen.data.sources import SPLITS
 from reviewgen.data.store import (
@@ -36,7 +37,7 @@ from reviewgen.data.store import (
     write_split,
     write_store_file,
 )
-from reviewgen.lexicon import Symbols, WordCounts, count_runs, token_symbols
+from reviewgen.lexicon import WordCounts, count_runs, decode_texts
 from reviewgen.novelty import Index, build_index, write_index
 from reviewgen.protocols import SupportsTrainingInParts, Tokenizer
 from reviewgen.storage import Job
@@ -105,7 +106,7 @@ def _find_example(text: str, decoded: str) -> tuple[str, str]:
 
 
 NOVELTY_FILE, WORDS_FILE = "novelty.safetensors", "words.json"
-_WORD_BYTES = 200_000_000  # of parts, after which no new words are looked for
+_WORD_BYTES, _WORD_TOKENS = 200_000_000, 50_000_000  # of parts, or ids, after which no new words are looked for
 _DROP_PROBABILITY = 0.1  # of a condition of a training text, so that the model also learns to generate without it
 
 
@@ -134,13 +135,8 @@ class TokenizerChoice:
     def facts(self) -> dict[str, Any]:
         """Return what identifies it, as JSON values."""
         trained = None if self.trained is None else digest_tokenizer(self.trained)
-        return {
-            "name": self.name,
-            "package": self.package,
-            "version": self.version,
-            "settings": to_dict(self.config),
-            "trained": trained,
-        }
+        plugin = {name: getattr(self, name) for name in ("name", "package", "version")}
+        return {**plugin, "settings": to_dict(self.config), "trained": trained}
 
 
 @dataclass(frozen=True)
@@ -186,10 +182,10 @@ class _Encoder:
             texts: The number of texts in earlier parts.
             training: The number of training texts in earlier parts.
         """
-        tokenizer, symbols = _load(self.cls, self.folder, self.digest)
+        tokenizer = _load(self.cls, self.folder, self.digest)
         Job.write_whole(shard, lambda folder: self._write(file, folder, tokenizer, training))
         if words is not None:
-            Job.write_whole(words, lambda scratch: _write_words(scratch, _count_words(file, shard, symbols)))
+            Job.write_whole(words, lambda scratch: _write_words(scratch, count_runs(_training_texts(file))))
         wanted = np.zeros(len(read_part(file)), np.bool_)
         wanted[-texts % self.step :: self.step] = True
         return digest_files(shard, shard.parents[1]), count_lost(texts_of([file], wanted), tokenizer, self.step)
@@ -215,23 +211,13 @@ class _Encoder:
 
 
 @functools.lru_cache(1)
-def _load(cls: Any, folder: Path, digest: str) -> tuple[Tokenizer, Symbols | None]:
+def _load(cls: Any, folder: Path, digest: str) -> Tokenizer:
     tokenizer: Tokenizer = cls.load(folder)
-    return tokenizer, token_symbols(tokenizer)
-
-
-def _count_words(file: Path, shard: Path, symbols: Symbols | None) -> WordCounts:
-    """Count what the training texts of a part have between white space, as the tokenizer spells it if it says how."""
-    if symbols is not None:
-        return count_runs(TokenStore(shard, "train").blocks, symbols)
-    counts = WordCounts()
-    for text, _ in examples_of([file], (), 0):
-        counts.add(text)
-    return counts
+    return tokenizer
 
 
 def _write_words(file: Path, counts: WordCounts) -> None:
-    content = {"words": dict(sorted(counts.words.items())), "separators": sorted(counts.separators)}
+    content = {"words": counts.words, "separators": sorted(counts.separators)}
     file.write_text(json.dumps(content), encoding="utf-8", newline="")
 
 
@@ -240,11 +226,18 @@ def _read_words(file: Path) -> WordCounts:
     return WordCounts(Counter(content["words"]), set(content["separators"]))
 
 
-def words_of_store(store: StoreFolder, symbols: Symbols | None) -> WordCounts:
+def words_of_store(store: StoreFolder, tokenizer: Tokenizer) -> WordCounts:
     """Return the words of a store; those of a store of before, without them, are counted in its ids."""
-    if (file := store.folder / WORDS_FILE).is_file():
-        return _read_words(file)
-    return WordCounts() if symbols is None else count_runs(store.splits()["train"].blocks, symbols).split()
+    file = store.folder / WORDS_FILE
+    return _read_words(file) if file.is_file() else _decoded_words(store.splits()["train"], tokenizer)
+
+
+def _decoded_words(train: TokenStore, tokenizer: Tokenizer) -> WordCounts:
+    """Return the words of texts as their tokenizer spells them."""
+    runs = WordCounts()
+    for texts in batched(decode_texts(train.head(_WORD_TOKENS).blocks, tokenizer)):
+        runs.update(count_runs(texts))
+    return runs.split()
 
 
 def encode_corpus(
@@ -295,13 +288,15 @@ def encode_corpus(
 
     def finish() -> None:
         """Write what is made of all shards: the words, the novelty index and the facts."""
-        counts = WordCounts()
+        train = TokenStore([store / shard for shard in shards], "train")
+        runs = WordCounts()
         for own in map(_read_words, words):
-            counts.words.update(own.words)
-            counts.separators |= own.separators
-        _write_words(store / WORDS_FILE, counts.split())
+            runs.update(own)
+        counts = _decoded_words(train, tokenizer) if lost.lost else runs.split()
+        counts.words = Counter(dict(sorted(counts.words.items())))
+        _write_words(store / WORDS_FILE, counts)
         if index.form != "none":
-            train, belongs_to = TokenStore([store / shard for shard in shards], "train"), index.belongs_to(corpus.fingerprint)
+            belongs_to = index.belongs_to(corpus.fingerprint)
             write_index(index_tokens(train, tokenizer, belongs_to, index.form, index.megabytes), store / NOVELTY_FILE)
         for file in (store / WORDS_FILE, store / NOVELTY_FILE):
             files.update({file.name: digest_file(file)} if file.exists() else {})
@@ -335,8 +330,11 @@ def _train(corpus: Corpus, choice: TokenizerChoice, work: Work, size: int) -> No
 
 
 def _train_part(cls: Any, config: Any, file: Path, target: Path) -> None:
-    texts = (text for text, _ in examples_of([file], (), 0))
-    Job.write_whole(target, lambda folder: _save(cls.train(texts, config), folder))
+    Job.write_whole(target, lambda folder: _save(cls.train(_training_texts(file), config), folder))
+
+
+def _training_texts(file: Path) -> list[str]:
+    return [text for text, _ in examples_of([file], (), 0)]
 
 
 def _save(tokenizer: Any, folder: Path) -> None:

@@ -12,7 +12,7 @@ from reviewgen.conditions import Conditions
 from reviewgen.config import EvaluateOptions, from_dict, refuse_unknown_options
 from reviewgen.data.cache import workspace
 from reviewgen.data.cleaning import CleaningReport
-from reviewgen.data.columns import DataConfig, Example, SourceInfo, records_of
+from reviewgen.data.columns import DataConfig, Example, SourceInfo, flatten
 from reviewgen.data.corpus import describe, make_corpus, require_texts
 from reviewgen.data.filters import Filters
 from reviewgen.data.parts import Work
@@ -57,7 +57,7 @@ def open_records(source: Any) -> Iterator[Mapping[str, Any]]:
     with workspace() as folder:
         for read, name in (each for unit in open_units(source, DataConfig(), folder).units for each in unit.reads):
             with reading_errors(name):
-                for record in (record for chunk in read(None) for record in records_of(chunk, len(chunk))):
+                for record in map(flatten, read(None)):
                     if not isinstance(record, Mapping):
                         raise DataError(
                             f"{name} has no columns: give a csv, jsonl or parquet file, or records with named columns."
@@ -137,7 +137,7 @@ def read_texts(
     """Read and clean a source; yield each text with the values of the conditions.
 
     Args:
-        source: See ``reviewgen.data.sources.open_texts``.
+        source: See ``reviewgen.data.sources.open_source``.
         trained: The ``data`` entry of each training of the model; see ``trained_on``.
         conditions: The model's conditions; one without a column in the source is unspecified.
         options: How to read and clean; see ``EvaluateOptions``. Cleaning that is not given is done as in the trainings, or by

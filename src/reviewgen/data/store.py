@@ -13,7 +13,6 @@ import json
 import mmap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -23,7 +22,7 @@ from reviewgen.conditions import Conditions
 from reviewgen.config import MAX_RECORD, parse_json
 from reviewgen.data.cache import cache_folder
 from reviewgen.data.documents import batched
-from reviewgen.data.files import is_text, is_url
+from reviewgen.data.files import is_text, is_url, remote
 from reviewgen.data.sources import SPLITS
 from reviewgen.errors import DataError, OutputExists, first_line, storage_errors
 from reviewgen.protocols import SupportsEncodeBatch, Tokenizer
@@ -332,7 +331,9 @@ def find_store(source: Any) -> StoreFolder | None:
     if not isinstance(source, str | Path) or is_text(source):
         return None
     if isinstance(source, str) and is_url(source):
-        content = _read_url(source)
+        content = None
+        with contextlib.suppress(DataError), remote(source, "read") as (system, folder):  # reading the texts says what is wrong
+            content = system.cat_file(f"{folder}/{STORE_FILE}", end=MAX_RECORD + 1)
         return None if content is None else StoreFolder(_cached(content), _parse(content, source), source)
     path = Path(source)
     with contextlib.suppress(RuntimeError):  # a user who does not exist; reading the texts says so
@@ -340,17 +341,6 @@ def find_store(source: Any) -> StoreFolder | None:
     if path.suffix == ".partial" and (path / "job.json").is_file():
         raise DataError(f"{source} is a token store that is not finished: give the same reviewgen prepare again to resume it.")
     return StoreFolder.read(path, str(source)) if (path / STORE_FILE).is_file() else None
-
-
-def _read_url(url: str) -> bytes | None:
-    """Return the ``store.json`` at a URL; None if there is none, or nothing can be read there."""
-    import fsspec
-
-    with contextlib.suppress(Exception):  # each file system raises types of its own; reading the texts says what is wrong
-        system, path = fsspec.core.url_to_fs(f"{url.rstrip('/')}/{STORE_FILE}")
-        content: bytes = system.cat_file(path, end=MAX_RECORD + 1)
-        return content
-    return None
 
 
 def _cached(content: bytes) -> Path:
@@ -366,36 +356,17 @@ def fetch_store(store: StoreFolder) -> StoreFolder:
     """
     if not is_url(store.name) or (store.folder / STORE_FILE).is_file():
         return store
-    import fsspec
-
-    system, path = fsspec.core.url_to_fs(store.name.rstrip("/"))
-    with storage_errors(store.folder), Job(store.folder, {"url": store.name}, waits=True) as job:
+    names = [*store.content["files"], STORE_FILE]
+    with remote(store.name, "read") as (system, path), storage_errors(store.folder), Job(store.folder, {}, waits=True) as job:
         if not (store.folder / STORE_FILE).is_file():
-            for name in (*store.content["files"], STORE_FILE):
-                job.write(f"store/{name}", partial(_get, system, f"{path}/{name}"))
-                if name != STORE_FILE and digest_file(job.path(f"store/{name}")) != store.content["files"][name]:
+            sources = [f"{path}/{name}" for name in names]
+            job.write("store", lambda folder: system.get(sources, [str(folder / name) for name in names]))
+            for name, facts in store.content["files"].items():
+                if digest_file(job.path(f"store/{name}")) != facts:
                     job.clear()
                     raise DataError(f"{name} of the token store {store.name} differs from its digest. Copy the store again.")
             job.finish("store")
     return store
-
-
-def _get(system: Any, source: str, file: Path) -> None:
-    system.get_file(source, str(file))
-
-
-@contextlib.contextmanager
-def _writing(url: str) -> Iterator[tuple[Any, str]]:
-    """Yield the file system and the path of a URL; errors in the block are those of writing it."""
-    import fsspec
-
-    try:
-        yield fsspec.core.url_to_fs(url.rstrip("/"))
-    except OutputExists:
-        raise
-    except Exception as error:  # each file system raises types of its own
-        reason = first_line(error).rstrip(".")
-        raise DataError(f"{url} cannot be written ({reason}): check the address and your credentials.") from None
 
 
 def refuse_existing_url(url: str) -> None:
@@ -405,7 +376,7 @@ def refuse_existing_url(url: str) -> None:
         OutputExists: There is.
         DataError: The URL cannot be read.
     """
-    with _writing(url) as (system, path):
+    with remote(url, "written") as (system, path):
         if system.exists(f"{path}/{STORE_FILE}") or (system.exists(path) and system.find(path)):
             raise OutputExists(f"{url} already exists. Choose another name, or remove it.")
 
@@ -417,7 +388,7 @@ def upload_store(folder: Path, url: str) -> StoreFolder:
         DataError: The URL cannot be written.
     """
     store = StoreFolder.read(folder)
-    with _writing(url) as (system, path):
+    with remote(url, "written") as (system, path):
         for name in (*store.content["files"], STORE_FILE):
             system.makedirs(f"{path}/{name}".rpartition("/")[0], exist_ok=True)
             system.put_file(str(folder / name), f"{path}/{name}")

@@ -1,7 +1,7 @@
 """Reads files of records: csv, JSON, parquet and Arrow files, SQLite, spreadsheets. Each error names the file and the row.
 
-A reader gets the columns that are needed, or None for all, and yields Arrow batches or lists of records. It can be called in any
-process. JSON is lines, an array, or one value that holds the records, as data frames and APIs write it:
+A reader gets the columns that are needed, or None for all, and yields records. It can be called in any process. JSON is lines, an
+array, or one value that holds the records, as data frames and APIs write it:
 
     {"text": "a"}⏎{"text": "b"}                   lines, or values one after another
     [{"text": "a"}, {"text": "b"}]                an array, read piece by piece
@@ -17,15 +17,13 @@ import itertools
 import json
 import re
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from reviewgen.data.columns import USUAL_NAMES
-from reviewgen.data.documents import ROWS, batched, open_lines
+from reviewgen.data.documents import ROWS, open_lines
 from reviewgen.errors import ConfigError, DataError, first_line, quoted, shortened
 
 _HEAD = 1 << 22  # characters of the first line that is judged by
@@ -42,14 +40,14 @@ def is_json_lines(path: Path) -> bool:
         return False
 
 
-def read_json_lines(path: Path, name: str, start: int, stop: int, columns: object = None) -> Iterator[list[Any]]:
+def read_json_lines(path: Path, name: str, start: int, stop: int, columns: object = None) -> Iterator[Any]:
     """Yield the values of the lines of a file of UTF-8 between two edges; see ``find_edges``.
 
     Raises:
         DataError: A line is not JSON, or neither an object nor a string.
     """
     with open_lines(path, start, stop) as file:
-        yield from batched(_parse(line, number, path, name, start) for number, line in enumerate(file, 1) if not line.isspace())
+        yield from (_parse(line, number, path, name, start) for number, line in enumerate(file, 1) if not line.isspace())
 
 
 def _parse(line: str, number: int, path: Path, name: str, start: int) -> Any:
@@ -65,7 +63,7 @@ def _parse(line: str, number: int, path: Path, name: str, start: int) -> Any:
     raise DataError(f"{name} cannot be read: line {number:,} {problem}.") from None
 
 
-def read_json(path: Path, name: str, columns: object = None) -> Iterator[list[Any]]:
+def read_json(path: Path, name: str, columns: object = None) -> Iterator[Any]:
     """Yield the records of any other JSON file.
 
     Raises:
@@ -73,12 +71,14 @@ def read_json(path: Path, name: str, columns: object = None) -> Iterator[list[An
     """
     with path.open("rb") as file:
         is_array = next((byte for byte in iter(lambda: file.read(1), b"") if not byte.isspace()), b"") == b"["
+    if is_array:
+        yield from _read_array(path, name)
+        return
     try:
-        yield from batched(_read_array(path, name) if is_array else _find_records(_read_values(path), name))
-    except (ValueError, RecursionError) as error:
-        if isinstance(error, DataError):
-            raise
+        values = _read_values(path)
+    except ValueError as error:
         raise DataError(f"{name} cannot be read: it is not JSON ({first_line(error)}).") from None
+    yield from _find_records(values, name)
 
 
 def _read_array(path: Path, name: str) -> Iterator[Any]:
@@ -88,16 +88,12 @@ def _read_array(path: Path, name: str) -> Iterator[Any]:
     with path.open("rb") as file:
         try:
             for record in ijson.items(file, "item", use_float=True):
-                number += 1
                 yield record
-        except RecursionError:
-            raise DataError(f"{name} cannot be read: record {number + 1:,} is nested too deeply.") from None
+                number += 1
         except ijson.JSONError as error:
-            place = f"after record {number:,}" if number else "in the first record"
-            text = str(error)
-            reason = next(
-                (f"JSON has no {word}; write null instead" for word in ("NaN", "Infinity") if word in text), first_line(error)
-            )
+            place, text = f"after record {number:,}" if number else "in the first record", str(error)
+            words = [f"JSON has no {word}; write null instead" for word in ("NaN", "Infinity") if word in text]
+            reason = words[0] if words else first_line(error)
             raise DataError(f"{name} cannot be read: JSON parse error {place}: {reason}.") from None
 
 
@@ -116,14 +112,17 @@ def _find_records(values: list[Any], name: str) -> list[Any]:
     """Return the records of the values of a file.
 
     Raises:
-        DataError: There are several lists of records, or columns of several lengths.
+        DataError: There are several lists of records, or a row has too many values or too few.
     """
     if len(values) != 1 or not isinstance(values[0], Mapping):
         return values
-    value = values[0]
-    inner = list(value.values())
+    value, inner = values[0], list(values[0].values())
     if isinstance(value.get("columns"), list) and isinstance(value.get("data"), list):
-        return [_row(value["columns"], row, name) for row in value["data"]]
+        for row in value["data"]:
+            if len(row) != len(value["columns"]):
+                counts = f"a row has {len(row)} values, and there are {len(value['columns'])} columns"
+                raise DataError(f"{name} cannot be read: {counts}: {row!r:.60}.")
+        return [dict(zip(value["columns"], row, strict=True)) for row in value["data"]]
     if any(isinstance(each, str) for each in inner):
         is_record = any(str(key).lower() in USUAL_NAMES for key in value) or not all(isinstance(each, str) for each in inner)
         return values if is_record or len(inner) < 3 else inner
@@ -134,64 +133,39 @@ def _find_records(values: list[Any], name: str) -> list[Any]:
     if records:
         return list(lists[records[0]])
     if lists and len(lists) == len(inner) > 1:
-        rows = max(map(len, inner))
-        return [
-            _row(list(value), [each[number] if number < len(each) else None for each in inner], name) for number in range(rows)
-        ]
+        return [dict(zip(value, row, strict=True)) for row in itertools.zip_longest(*inner)]
     if len(lists) == 1 and isinstance(next(iter(lists.values()))[0], str):
         return next(iter(lists.values()))
     if len(inner) == 1 and isinstance(inner[0], Mapping) and any(isinstance(each, list | Mapping) for each in inner[0].values()):
         return _find_records(inner, name)  # as {"data": {"reviews": [...]}}
-    if inner and all(isinstance(each, Mapping) for each in inner):
-        return _from_columns(value) if _are_columns(value) else inner
-    return values
-
-
-def _row(columns: Sequence[str], row: Sequence[Any], name: str) -> dict[str, Any]:
-    if len(columns) != len(row):
-        raise DataError(f"{name} cannot be read: a row has {len(row)} values, and there are {len(columns)} columns: {row!r:.60}.")
-    return dict(zip(columns, row, strict=True))
-
-
-def _are_columns(value: Mapping[str, Mapping[str, Any]]) -> bool:
-    """Return whether a mapping of mappings has columns, as pandas writes them, rather than objects by their ids."""
-    keys = {str(key).lower() for each in value.values() for key in each}
-    if all(key.isdecimal() for key in keys) or keys.intersection(USUAL_NAMES):
-        return not keys.intersection(USUAL_NAMES)
-    return any(str(key).lower() in USUAL_NAMES for key in value)
-
-
-def _from_columns(value: Mapping[str, Mapping[Any, Any]]) -> list[Any]:
-    keys = dict.fromkeys(itertools.chain.from_iterable(value.values()))
-    return [{column: cells.get(key) for column, cells in value.items()} for key in keys]
+    if not inner or not all(isinstance(each, Mapping) for each in inner):
+        return values
+    keys = dict.fromkeys(itertools.chain.from_iterable(inner))
+    inside, outside = ([str(key).lower() for key in each] for each in (keys, value))
+    if not USUAL_NAMES.isdisjoint(inside) or not (all(map(str.isdecimal, inside)) or not USUAL_NAMES.isdisjoint(outside)):
+        return inner  # objects by their ids
+    return [{column: cells.get(key) for column, cells in value.items()} for key in keys]  # columns, as pandas writes them
 
 
 if TYPE_CHECKING:
     import pyarrow
 
-CsvFormat = tuple[str, Sequence[str], int]
-"""The separator of a csv file, the names of its columns, and the number of lines before them, as of ``sep=;``."""
-
 _SEPARATORS, _SEPARATOR_LINE = ",;\t|", re.compile(r'"?sep=(.)"?[\r\n]*', re.IGNORECASE)
 _CSV_HEAD, _PROBEDROWS = 1 << 20, 10  # characters that the format is looked for in; rows that are compared
-_CHUNK = 1 << 22  # bytes that are looked through at once
-_BLOCK, _MAX_BLOCK = 1 << 20, 1 << 29  # bytes; a row must fit into a block, so it grows where one does not
-_RAGGED = re.compile(r"Row #(\d+): Expected (\d+) columns, got (\d+): (.*)", re.DOTALL)
+_MAX_FIELD = 1 << 29  # characters
 
 
-def find_format(path: Path) -> CsvFormat | None:
-    """Return the format of a csv file, from its head; None if it has no rows.
+def _find_format(path: Path) -> tuple[str, list[str], int]:
+    """Return the separator of a csv file, the names of its columns, and the number of lines before them, as of ``sep=;``.
 
     The separator is the one that is most frequent in the header outside quotes; in a tsv file a tab, unless it has none. Columns
     get names that are distinct and not empty.
     """
-    csv.field_size_limit(_MAX_BLOCK)
+    csv.field_size_limit(_MAX_FIELD)
     with path.open(encoding="utf-8", newline="") as stream:
         lines = io.StringIO(stream.read(_CSV_HEAD), newline="").readlines()
-    if all(line.isspace() for line in lines):
-        return None
-    skipped = next(number for number, line in enumerate(lines) if line.strip("\r\n"))
-    if given := _SEPARATOR_LINE.fullmatch(lines[skipped]):
+    skipped = next((number for number, line in enumerate(lines) if line.strip("\r\n")), len(lines))
+    if given := _SEPARATOR_LINE.fullmatch("".join(lines[skipped : skipped + 1])):
         skipped += 1
     lines = lines[skipped:]
     bare = re.sub(r'"[^"]*"', "q", "".join(lines)).splitlines()
@@ -205,103 +179,56 @@ def find_format(path: Path) -> CsvFormat | None:
     for number, column in enumerate(next(csv.reader(lines, delimiter=separator), ()), 1):
         name = " ".join(column.split("\n")) or f"column {number}"
         names.append(name if name not in names else f"{name} ({number})")
-    return (separator, names, skipped) if names else None
+    return separator, names, skipped
 
 
-def read_csv(path: Path, name: str, found: CsvFormat, columns: Sequence[str] | None = None) -> "Iterator[pyarrow.RecordBatch]":
+def read_csv(path: Path, name: str, columns: Sequence[str] | None = None) -> Iterator[dict[str, str]]:
     """Yield the rows of a csv file of UTF-8; all values are strings.
-
-    Raises:
-        DataError: A row has more or fewer fields than the header, or a quote is not closed.
-    """
-    import pyarrow
-    from pyarrow.csv import ConvertOptions, ParseOptions, ReadOptions, open_csv
-
-    (separator, names, empty), rows = found, 1  # the first row is the header
-    wanted = needed_columns(names, columns) or list(names[:1])
-    convert = ConvertOptions(column_types=dict.fromkeys(wanted, pyarrow.string()), include_columns=wanted, null_values=[])
-    parse = ParseOptions(delimiter=separator, newlines_in_values=True)
-    block = _BLOCK
-    while True:
-        try:
-            known = rows - 1  # of an earlier try, with smaller blocks
-            read = ReadOptions(use_threads=False, block_size=block, column_names=names, skip_rows=empty, skip_rows_after_names=1)
-            for whole in open_csv(path, read, parse, convert):
-                batch, known = whole.slice(known), max(0, known - len(whole))
-                rows += len(batch)
-                for start in range(0, len(batch), ROWS):
-                    yield batch.slice(start, ROWS)
-        except pyarrow.ArrowInvalid as error:
-            if "straddling" in str(error) and block < _MAX_BLOCK:
-                block *= 8
-                continue
-            raise _csv_error(error, name, separator, rows) from None
-        break
-
-
-def check_quotes(path: Path, name: str, found: CsvFormat) -> None:
-    """Raise if the quotes of a csv file break its rules: rows would be read as one text, or texts without their quotes.
 
     Characters after a closing quote are accepted within a line, as in ``"He said "no" twice"``.
 
     Raises:
-        DataError: A quote is never closed, or closed within a text.
+        DataError: A row has more or fewer fields than the header, or a quote is never closed, or closed within a text: rows would
+            be read as one text, or texts without their quotes.
     """
-    if _are_regular(path, found[0]):
-        return
-    lines: list[str] = []
+    separator, names, skipped = _find_format(path)
+    wanted = [(column, names.index(column)) for column in needed_columns(names, columns)]
+    lines, number = list[str](), 0  # of the row
     with path.open(encoding="utf-8", newline="") as stream:
-        kept = (lines.append(line) or line for line in stream)  # type: ignore[func-returns-value]
-        rows = csv.reader(kept, delimiter=found[0], strict=True)
+        kept = (lines.append(line) or line for line in itertools.islice(stream, skipped, None))  # type: ignore[func-returns-value]
+        rows = csv.reader(kept, delimiter=separator, strict=True)
         while True:
             lines.clear()
-            first = rows.line_num + 1
+            first = skipped + rows.line_num + 1
             try:
-                next(rows)
+                row = next(rows)
             except StopIteration:
                 return
             except csv.Error as error:
-                is_open = "end of data" in str(error)
-                if not is_open and len(lines) == 1 and lines[0].count('"') % 2 == 0 and '\\"' not in lines[0]:
-                    continue
-                how = f"is closed within a text, in line {rows.line_num:,}"
-                if '\\"' in lines[-1]:
-                    how = "has quotes after backslashes"
+                last = skipped + rows.line_num
+                if first != last or lines[0].count('"') % 2 or '\\"' in lines[0]:
+                    raise _quote_error(name, first, last, lines[-1], str(error)) from None
+                (row,) = csv.reader(lines, delimiter=separator)
+            number += bool(row)
+            if row and len(row) != len(names):
+                has = "1 field" if len(row) == 1 else f"{len(row)} fields"
                 raise DataError(
-                    f"{name} cannot be read: the double quote opened in line {first:,} {'is never closed' if is_open else how}; "
-                    "close it where its text ends, and double the quotes inside it."
-                ) from None
+                    f"{name} cannot be read: row {number:,} has {has}, and the header has {len(names)}: "
+                    f"{shortened(lines[0].strip(), 60)!r}. There, put each text with a {separator!r} or a line break in double "
+                    "quotes, double the quotes inside it, and keep the separators of missing values."
+                )
+            if number > 1 and row:
+                yield {column: row[place] for column, place in wanted}
 
 
-def _are_regular(path: Path, separator: str) -> bool:
-    """Return whether each quote opens or closes a field, or is doubled; the state at a quote is the number of those before."""
-    if not path.stat().st_size:
-        return True
-    data, edges, count = np.memmap(path, np.uint8, "r"), np.zeros(256, np.bool_), 0
-    edges[list(f'"\r\n{separator}'.encode())] = True
-    for start in range(0, len(data), _CHUNK):
-        places = start + np.flatnonzero(data[start : start + _CHUNK] == ord('"'))
-        is_opening = (count + np.arange(len(places))) % 2 == 0
-        beside = np.where(is_opening, places - 1, places + 1)
-        is_inside = (beside >= 0) & (beside < len(data))
-        if not edges[data[beside[is_inside]]].all():
-            return False
-        count += len(places)
-    return count % 2 == 0
-
-
-def _csv_error(error: Exception, name: str, separator: str, rows: int) -> DataError:
-    advice = f"put each text with a {separator!r} or a line break in double quotes, and double the quotes inside it"
-    if ragged := _RAGGED.search(str(error)):
-        row, expected, found, text = ragged.groups()
-        has, shown = f"{found} field{'' if found == '1' else 's'}", shortened(first_line(ValueError(text)), 60)
-        return DataError(
-            f"{name} cannot be read: row {int(row):,} has {has}, and the header has {expected}: {shown!r}. There, {advice}, "
-            "and keep the separators of missing values."
-        )
-    if "straddling" in str(error):
-        return DataError(f"{name} cannot be read: after row {rows:,}, a double quote is never closed; {advice}.")
-    return DataError(f"{name} cannot be read: {first_line(error).rstrip('.')}, after row {rows:,}.")
+def _quote_error(name: str, first: int, last: int, line: str, problem: str) -> DataError:
+    how = "is never closed" if "end of data" in problem else f"is closed within a text, in line {last:,}"
+    if '\\"' in line:
+        how = "has quotes after backslashes"
+    return DataError(
+        f"{name} cannot be read: the double quote opened in line {first:,} {how}; close it where its text ends, and double the "
+        "quotes inside it."
+    )
 
 
 def row_groups(path: Path) -> list[int]:
@@ -312,13 +239,14 @@ def row_groups(path: Path) -> list[int]:
         return [file.metadata.row_group(number).total_byte_size for number in range(file.metadata.num_row_groups)]
 
 
-def read_parquet(path: Path, group: int, columns: Sequence[str] | None = None) -> "Iterator[pyarrow.RecordBatch]":
+def read_parquet(path: Path, group: int, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
     """Yield the rows of a row group of a parquet file."""
     from pyarrow.parquet import ParquetFile
 
     with ParquetFile(path, buffer_size=_CSV_HEAD) as file:
         wanted = needed_columns(file.schema_arrow.names, columns)
-        yield from file.iter_batches(ROWS, row_groups=[group], columns=wanted, use_threads=False)
+        for batch in file.iter_batches(ROWS, row_groups=[group], columns=wanted, use_threads=False):
+            yield from batch.to_pylist()
 
 
 def needed_columns(names: Sequence[str], columns: Sequence[str] | None) -> list[str]:
@@ -327,8 +255,12 @@ def needed_columns(names: Sequence[str], columns: Sequence[str] | None) -> list[
     return [name for name in names if wanted is None or name in wanted]
 
 
-def read_arrow(path: Path, columns: Sequence[str] | None = None) -> "Iterator[pyarrow.RecordBatch]":
-    """Yield the batches of an Arrow file, of either format."""
+def read_arrow(path: Path, name: str, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
+    """Yield the rows of an Arrow file, of either format."""
+    return records_of(_arrow_batches(path), columns)
+
+
+def _arrow_batches(path: Path) -> "Iterator[pyarrow.RecordBatch]":
     import pyarrow
 
     with pyarrow.memory_map(str(path)) as source:
@@ -340,16 +272,26 @@ def read_arrow(path: Path, columns: Sequence[str] | None = None) -> "Iterator[py
             yield from pyarrow.ipc.open_stream(source)
 
 
+def records_of(chunks: Iterable[Any], columns: Sequence[str] | None = None) -> Iterator[Any]:
+    """Yield the records of chunks, which are Arrow batches or lists of records."""
+    for chunk in chunks:
+        if isinstance(chunk, Sequence):
+            yield from chunk
+        else:
+            for batch in (chunk.slice(start, ROWS) for start in range(0, len(chunk), ROWS)):
+                yield from batch.select(needed_columns(batch.schema.names, columns)).to_pylist()
+
+
 def read_schema(path: Path, kind: str) -> "pyarrow.Schema | None":
     """Return the schema of a parquet or an Arrow file; None of another one."""
     if kind == "parquet":
         from pyarrow.parquet import read_schema as read
 
         return read(path)
-    return next((batch.schema for batch in read_arrow(path)), None) if kind == "arrow" else None
+    return next((batch.schema for batch in _arrow_batches(path)), None) if kind == "arrow" else None
 
 
-def read_sqlite(path: Path, sql: str | None, columns: Sequence[str] | None = None) -> Iterator[list[dict[str, Any]]]:
+def read_sqlite(path: Path, name: str, columns: object = None, *, sql: str | None = None) -> Iterator[dict[str, Any]]:
     """Yield the rows of a query of a SQLite database, or of its only table.
 
     Raises:
@@ -367,10 +309,19 @@ def read_sqlite(path: Path, sql: str | None, columns: Sequence[str] | None = Non
         try:
             cursor = connection.execute(sql or f"select * from {first}")
             names = [column[0] for column in cursor.description or ()]
-            while rows := cursor.fetchmany(ROWS):
-                yield [dict(zip(names, row, strict=True)) for row in rows]
+            for row in cursor:
+                yield dict(zip(names, row, strict=True))
         except sqlite3.Error as error:
             raise ConfigError(f"The query {quoted(sql)} of {path} fails: {error}. Its tables: {', '.join(tables)}.") from None
+
+
+READERS: Mapping[str, Callable[..., Iterator[Any]]] = {
+    "csv": read_csv,
+    "json": read_json,
+    "arrow": read_arrow,
+    "sqlite": read_sqlite,
+}
+"""The readers of the files that are one unit, by format."""
 
 
 def read_spreadsheet(path: str) -> Iterator[list[dict[str, Any]]]:

@@ -1,16 +1,12 @@
 """Trained models for browsers and other runtimes.
 
-    html             ``export_html``: one HTML page that generates without a server
-    packing          a model as the page loads it
-    onnx             ``export_onnx``: a folder that runtimes of ONNX load
-    onnx_graph       from a model to a graph
-    onnx_check       compares a graph with its model
-    onnx_failure     why a model cannot be exported
-    onnx_readme      programs that generate with a graph
-    space            ``push_with_space``: a model and its page on the Hub
-    transformers     ``export_transformers``: the tokenizer as transformers reads it
-    tokenizer_files  the tokenizer in each of its forms
-    folders          the folder of an export
+    html        ``export_html``: one HTML page that generates without a server
+    packing     a model as the page loads it
+    onnx        ``export_onnx``: a folder that runtimes of ONNX load
+    onnx_graph  from a model to a graph
+    tokenizer   ``export_transformers``: the tokenizer as transformers reads it, and in its other forms
+    space       ``push_with_space``: a model and its page on the Hub
+    folders     the folder of an export
 
 Each name is imported on first use.
 """
@@ -24,7 +20,7 @@ if TYPE_CHECKING:
     from reviewgen.export.onnx import OnnxExport, export_onnx
     from reviewgen.export.packing import pack
     from reviewgen.export.space import push_with_space
-    from reviewgen.export.transformers import export_transformers
+    from reviewgen.export.tokenizer import export_transformers
 
 __all__ = ["OnnxExport", "export_html", "export_onnx", "export_transformers", "pack", "push_with_space"]
 
@@ -35,6 +31,6 @@ __getattr__, __dir__, _ = lazy_loader.attach(
         "onnx": ["OnnxExport", "export_onnx"],
         "packing": ["pack"],
         "space": ["push_with_space"],
-        "transformers": ["export_transformers"],
+        "tokenizer": ["export_transformers"],
     },
 )

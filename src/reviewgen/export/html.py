@@ -10,7 +10,7 @@ from reviewgen.errors import ConfigError, UnknownPlugin
 from reviewgen.export.packing import pack
 from reviewgen.model import Bundle, ReviewModel
 from reviewgen.pages import refuse_page, save_page
-from reviewgen.registry import find_web_stepper, find_web_tokenizer, name_of, name_of_saved
+from reviewgen.registry import Plugin, find_web_stepper, find_web_tokenizer, plugin_of_saved
 from reviewgen.storage import to_path
 from reviewgen.web import compose
 
@@ -76,19 +76,17 @@ def _scripts(bundles: Sequence[Bundle]) -> tuple[dict[str, str], dict[str, str]]
     steppers: dict[str, str] = {}
     tokenizers: dict[str, str] = {}
     for bundle in bundles:
-        model, tokenizer = bundle.model_plugin, bundle.tokenizer_plugin
-        for name, qualified in _models_of(model.name, name_of("model", model.name, model.package), to_dict(bundle.model.config)):
-            steppers[name] = _source("model", name, find_web_stepper(qualified))
-        script = find_web_tokenizer(name_of("tokenizer", tokenizer.name, tokenizer.package))
-        tokenizers[tokenizer.name] = _source("tokenizer", tokenizer.name, script)
+        for model in _models_of(bundle.model_plugin, to_dict(bundle.model.config)):
+            steppers[model.name] = _source("model", model.name, find_web_stepper(model))
+        tokenizer = bundle.tokenizer_plugin
+        tokenizers[tokenizer.name] = _source("tokenizer", tokenizer.name, find_web_tokenizer(tokenizer))
     return steppers, tokenizers
 
 
-def _models_of(name: str, qualified: str, config: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return the name of a model and of its parts, each with the name that finds its plugin."""
-    parts = config.get("models", ()) if name == "blend" else ()
-    below = [each for part in parts for each in _models_of(part["name"], name_of_saved("model", part), part["config"])]
-    return [(name, qualified), *below]
+def _models_of(model: Plugin, config: Mapping[str, Any]) -> list[Plugin]:
+    """Return the plugins of a model and of its parts."""
+    parts = config.get("models", ()) if model.name == "blend" else ()
+    return [model, *(each for part in parts for each in _models_of(plugin_of_saved("model", part), part["config"]))]
 
 
 def _source(kind: str, name: str, script: Path | None) -> str:

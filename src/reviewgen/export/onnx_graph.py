@@ -13,7 +13,7 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import jaxtyping
@@ -119,10 +119,6 @@ def export_step(model: LanguageModel) -> "ModelProto":
     return helper.make_model(
         graph, opset_imports=exported.opset_import, functions=exported.functions, ir_version=exported.ir_version
     )
-
-
-WAYS: tuple[Callable[[LanguageModel], "ModelProto"], ...] = (export_whole, export_step)
-"""The ways to export a model, the faster graph first."""
 
 
 def _rotate(values: Any) -> list[Any]:

@@ -5,9 +5,8 @@ trained by gradient are stored in 5, 6 or 8 bits with a scale for each row, in 1
 ``save_pretrained(dtype=...)`` stores them; everything else, such as the arrays of an n-gram, as it is.
 """
 
+import gzip
 import json
-import struct
-import zlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -60,7 +59,7 @@ def pack(bundle: Bundle, name: str | None = None, bits: int = 8) -> PackedModel:
         "spelling": _add_lexicon(bundle, blob),
         "notes": [],
     }
-    return PackedModel(manifest, blob.compress())
+    return PackedModel(manifest, gzip.compress(blob.content, mtime=0))
 
 
 class _Blob:
@@ -68,29 +67,13 @@ class _Blob:
 
     def __init__(self) -> None:
         self.content = bytearray()
-        self._strategies: list[tuple[int, int]] = []  # where each array begins, and how it is compressed
 
-    def add(self, array: np.ndarray, strategy: int = zlib.Z_DEFAULT_STRATEGY) -> dict[str, Any]:
-        """Append an array; return its dtype, shape, offset in bytes and length in numbers.
-
-        With ``strategy=zlib.Z_HUFFMAN_ONLY``, repetitions are not searched for: weights have none, and searching costs a tenth.
-        """
+    def add(self, array: np.ndarray) -> dict[str, Any]:
+        """Append an array; return its dtype, shape, offset in bytes and length in numbers."""
         self.content += bytes(-len(self.content) % ALIGNMENT)
-        self._strategies.append((len(self.content), strategy))
         entry = {"dtype": array.dtype.name, "shape": list(array.shape), "offset": len(self.content), "length": array.size}
         self.content += np.ascontiguousarray(array, array.dtype.newbyteorder("<")).tobytes()
         return entry
-
-    def compress(self) -> bytes:
-        """Return the arrays compressed with gzip (RFC 1952): one stream, in which each array has blocks of its own."""
-        ends = [start for start, _ in self._strategies[1:]] + [len(self.content)]
-        parts = [b"\x1f\x8b\x08" + bytes(6) + b"\xff"]  # without a time or a name
-        for (start, strategy), end in zip(self._strategies, ends, strict=True):
-            deflate = zlib.compressobj(9, wbits=-zlib.MAX_WBITS, memLevel=9, strategy=strategy)
-            parts += [deflate.compress(self.content[start:end]), deflate.flush(zlib.Z_FULL_FLUSH)]
-        checks = zlib.crc32(self.content), len(self.content) % 2**32
-        parts += [zlib.compressobj(wbits=-zlib.MAX_WBITS).flush(), struct.pack("<2I", *checks)]
-        return b"".join(parts)
 
 
 def _add_tensors(model: Any, bits: int, blob: _Blob) -> dict[str, Any]:
@@ -121,7 +104,7 @@ def _add_tensor(name: str, array: np.ndarray, bits: int, blob: _Blob) -> dict[st
         return blob.add(array)
     if bits <= 8:
         numbers, scales = _quantize(array, bits)
-        entry, scale = blob.add(numbers, zlib.Z_HUFFMAN_ONLY), blob.add(scales)
+        entry, scale = blob.add(numbers), blob.add(scales)
         return entry | {"scales": {"offset": scale["offset"], "length": scale["length"]}}
     if np.abs(array).max(initial=0) > np.finfo(np.float16).max:
         raise ConfigError(f"{name} holds weights that are too large for bits=16: use 8 or 32.")

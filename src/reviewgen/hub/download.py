@@ -7,28 +7,20 @@ compares the files with the manifest that was written when the model was saved. 
 import logging
 import math
 from pathlib import Path
-from typing import Any, NamedTuple, TypedDict, Unpack
+from typing import Any, NamedTuple, Unpack
 
 from reviewgen.config import read_json
 from reviewgen.errors import BundleError, ConfigError, HubError, SourceError, quoted
 from reviewgen.hub_client import check_token, plain_errors, shorten
 from reviewgen.model import read_bundle
 from reviewgen.model.layout import CONFIG, files_of
+from reviewgen.model.review_model import HubOptions
 from reviewgen.names import HubSource, PresetSource, find_revision, parse_hub_id, parse_source
 from reviewgen.registry import find_preset, find_weights, preset_names
 from reviewgen.storage import check_output, to_path
 
 _logger = logging.getLogger("reviewgen")
 _TIMEOUT_SECONDS = 15.0  # without an answer
-
-
-class HubOptions(TypedDict, total=False):
-    """How a repository is downloaded; the names and meanings are those of ``huggingface_hub.snapshot_download``."""
-
-    token: str | bool | None
-    cache_dir: str | Path | None
-    local_files_only: bool
-    force_download: bool
 
 
 class ModelLocation(NamedTuple):
@@ -159,7 +151,7 @@ def pull(repo_id: str, *, out: Path | None = None, accept_changes: bool = False,
     folder = download(source, **options)
     bundle = read_bundle(folder, strict=False, accept_changes=accept_changes)
     if out is not None:
-        copy_bundle(folder, to_path("out", out), digests=bundle.digests)
+        copy_bundle(folder, to_path("out", out), bundle.digests)
     bits = (bundle.training.get("held_out") or {}).get("bits_per_character")
     return {
         "repository": str(source),

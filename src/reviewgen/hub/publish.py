@@ -7,11 +7,10 @@ machine. The copy is what is scanned.
 
 import json
 import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from fnmatch import fnmatch
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any
 
 from reviewgen.config import MAX_RECORD, read_json, read_text
 from reviewgen.errors import BundleError, ConfigError, HubError, ReviewgenError, quoted, shortened, storage_errors
@@ -20,9 +19,8 @@ from reviewgen.hub.card import check_metadata, is_written_by_hand, metadata_of, 
 from reviewgen.hub.download import megabytes, parse_repository
 from reviewgen.hub.scan import check_kinds, generate_texts, refuse, scan
 from reviewgen.hub_client import check_token, plain_errors
-from reviewgen.model import Bundle, read_bundle
-from reviewgen.model.layout import CARD, CONFIG, CURVE, MANIFEST, NOVELTY, OPTIONAL_FILES, TRAINING, files_of, write_manifest
-from reviewgen.model.read import read_training
+from reviewgen.model import Bundle, layout, read_bundle
+from reviewgen.model.review_model import PushOptions
 from reviewgen.model.write import copy_bundle, write_bundle
 from reviewgen.names import HubSource
 from reviewgen.pictures import draw_curves, find_curves, refuse_plot, save_figure
@@ -34,16 +32,6 @@ if TYPE_CHECKING:
 FAILED = "could not be published"
 _MAX_MESSAGE = 490  # characters
 _logger = logging.getLogger("reviewgen")
-
-
-class PushOptions(TypedDict, total=False):
-    """How a folder is uploaded, with the names and meanings of ``huggingface_hub.upload_folder``."""
-
-    private: bool | None
-    create_pr: bool
-    allow_patterns: list[str] | str | None
-    ignore_patterns: list[str] | str | None
-    delete_patterns: list[str] | str | None
 
 
 @dataclass(frozen=True)
@@ -65,20 +53,7 @@ class Remote:
     files: frozenset[str] = frozenset()
 
 
-def publish(
-    bundle: Bundle,
-    repo_id: str,
-    *,
-    revision: str | None,
-    token: str | bool | None,
-    commit_message: str | None,
-    license: str | None,
-    model_card_kwargs: Mapping[str, Any] | None,
-    allow: Collection[str],
-    copy_limit: float,
-    dtype: str | None,
-    **options: Unpack[PushOptions],
-) -> str:
+def publish(bundle: Bundle, repo_id: str, options: PushOptions) -> str:
     """Check and scan a model, and publish it as one commit; ``ReviewModel.push_to_hub`` documents the arguments."""
     problems: list[ReviewgenError] = []
 
@@ -89,9 +64,10 @@ def publish(
         except ReviewgenError as error:
             return problems.append(error)
 
-    target = attempt(parse_repository, repo_id, revision)
-    metadata = attempt(check_metadata, license, model_card_kwargs) or {"license": license}
-    allowed = attempt(check_kinds, allow) or frozenset()
+    license, token, copy_limit = options.get("license"), options.get("token"), options.get("copy_limit", 0.5)
+    target = attempt(parse_repository, repo_id, options.get("revision"))
+    metadata = attempt(check_metadata, license, options.get("model_card_kwargs")) or {"license": license}
+    allowed = attempt(check_kinds, options.get("allow", ())) or frozenset()
     before = Remote() if target is None else attempt(inspect_repository, target, token)
     attempt(_check_options, target, before or Remote(), copy_limit, options)
     if before is not None:
@@ -104,8 +80,8 @@ def publish(
         raise type(problems[0])(shortened(" ".join(map(str, problems)), _MAX_MESSAGE))
     with storage_errors("a copy of the model"), temporary_folder() as scratch:
         folder = scratch / target.repo_id.partition("/")[2]
-        _copy(bundle, folder, dtype)
-        kept = _select({CARD, CURVE, *(file.name for file in folder.iterdir())}, options)
+        _copy(bundle, folder, options.get("dtype"))
+        kept = _select({layout.CARD, layout.CURVE, *(file.name for file in folder.iterdir())}, options)
         copy = read_bundle(folder)
         texts, details = generate_texts(copy)
         texts, rate = [*texts, *(text for _, text in details["samples"])], details["token_copy_rate"]
@@ -116,11 +92,12 @@ def publish(
         words = "Scanned %d samples and %d pieces of the vocabulary: %s; %s. This is a check, not a guarantee."
         _logger.info(words, len(texts), copy.tokenizer.vocab_size, found, copied)
         if card is None:
-            details |= {"megabytes": megabytes(folder), "curve": _plot_curve(folder)}
+            details |= {"megabytes": megabytes(folder), "curve": _plot_curve(copy, folder)}
             card = write_card(copy, source=str(target), **details, **metadata)
-        (folder / CARD).write_text(card, encoding="utf-8", errors="backslashreplace")
-        message = commit_message or f"Publish {copy.preset} with reviewgen"
-        return _push(folder, kept, target, before, message, token, options)
+        (folder / layout.CARD).write_text(card, encoding="utf-8", errors="backslashreplace")
+        return _push(
+            folder, kept, target, before, options.get("commit_message") or f"Publish {copy.preset} with reviewgen", options
+        )
 
 
 def make_card(bundle: Bundle, generator: Generator, source: str | None = None, **metadata: Any) -> str:
@@ -154,14 +131,16 @@ def inspect_repository(target: HubSource, token: str | bool | None = None, kind:
             info, is_new = api.repo_info(target.repo_id, repo_type=kind), True
         except RepositoryNotFoundError:
             return Remote()
-        folder = Path(api.snapshot_download(target.repo_id, repo_type=kind, revision=info.sha, allow_patterns=[CARD, CONFIG]))
+        folder = Path(
+            api.snapshot_download(target.repo_id, repo_type=kind, revision=info.sha, allow_patterns=[layout.CARD, layout.CONFIG])
+        )
     names = frozenset(each.rfilename for each in getattr(info, "siblings", None) or [])
     try:
-        files = files_of(read_json(folder / CONFIG) if CONFIG in names else {})
+        files = layout.files_of(read_json(folder / layout.CONFIG) if layout.CONFIG in names else {})
     except (ValueError, BundleError):
-        files = files_of({})
-    card = read_text(folder / CARD, encoding="utf-8-sig", errors="replace") if CARD in names else ""
-    return Remote(None if is_new else info.sha, card, info.private, names, names & (files | {CURVE}))
+        files = layout.files_of({})
+    card = read_text(folder / layout.CARD, encoding="utf-8-sig", errors="replace") if layout.CARD in names else ""
+    return Remote(None if is_new else info.sha, card, info.private, names, names & (files | {layout.CURVE}))
 
 
 def _check_options(target: HubSource | None, before: Remote, copy_limit: float, options: PushOptions) -> None:
@@ -224,7 +203,7 @@ def _free_findings(bundle: Bundle, card: str | None, metadata: Mapping[str, Any]
     has_license = (metadata_of(card) if card else metadata).get("license")
     has_text = bundle.index is not None and bundle.index.form == "exact"
     findings = {} if has_license else {"license": "no license is named, so nobody may use it"}
-    return findings | ({"text": f"{NOVELTY} contains the whole training text"} if has_text else {})
+    return findings | ({"text": f"{layout.NOVELTY} contains the whole training text"} if has_text else {})
 
 
 def _validate(card: str | None, metadata: Mapping[str, Any], target: HubSource) -> None:
@@ -243,13 +222,13 @@ def _validate(card: str | None, metadata: Mapping[str, Any], target: HubSource) 
 def _copy(bundle: Bundle, folder: Path, dtype: str | None) -> None:
     """Write a model's folder, byte for byte as it was loaded where nothing changed; without paths of this machine."""
     if bundle.folder is not None and not bundle.weights.is_exposed and dtype is None:
-        copy_bundle(bundle.folder, folder, digests=bundle.digests)
+        copy_bundle(bundle.folder, folder, bundle.digests)
     else:
         write_bundle(bundle, folder, dtype=dtype or "float32")
-    file = folder / TRAINING
+    file = folder / layout.TRAINING
     public = without_paths(read_json(file, MAX_RECORD))
     file.write_text(json.dumps(public, indent=2, ensure_ascii=False) + "\n", encoding="utf-8", errors="backslashreplace")
-    write_manifest(folder)
+    layout.write_manifest(folder)
 
 
 def _select(names: set[str], options: PushOptions) -> set[str]:
@@ -258,35 +237,34 @@ def _select(names: set[str], options: PushOptions) -> set[str]:
     Raises:
         ConfigError: The patterns leave out files of the model.
     """
-    allowed = options.get("allow_patterns")
-    kept = (names if allowed is None else _match(names, allowed)) - _match(names, options.get("ignore_patterns"))
-    if missing := sorted(names - kept - OPTIONAL_FILES - {CURVE}):
+    allowed, ignored = options.get("allow_patterns"), options.get("ignore_patterns")
+    kept = _match(names, allow_patterns=allowed, ignore_patterns=ignored)
+    if missing := sorted(names - kept - layout.OPTIONAL_FILES - {layout.CURVE}):
         raise ConfigError(
             f"The patterns leave out {', '.join(missing)}: all files of a model must be published together. Change them."
         )
     return kept
 
 
-def _match(names: Collection[str], patterns: Sequence[str] | None) -> set[str]:
-    """Return the names that match one of the patterns."""
-    listed = [patterns] if isinstance(patterns, str) else patterns or []
-    return {name for name in names if any(fnmatch(name, pattern) for pattern in listed)}
+def _match(names: Collection[str], **patterns: Any) -> set[str]:
+    """Return the names that the client would upload with these patterns."""
+    from huggingface_hub.utils import filter_repo_objects  # type: ignore[attr-defined]
+
+    return set(filter_repo_objects(names, **patterns))
 
 
-def _plot_curve(folder: Path) -> str | None:
+def _plot_curve(bundle: Bundle, folder: Path) -> str | None:
     """Plot the learning curve beside the card; return the name of the file, None where there is no curve."""
     try:
-        refuse_plot(folder / CURVE)
-        save_figure(draw_curves([find_curves(read_training(folder), folder.name)]), folder / CURVE)
+        refuse_plot(folder / layout.CURVE)
+        save_figure(draw_curves([find_curves(bundle.training, folder.name)]), folder / layout.CURVE)
     except (BundleError, ConfigError) as error:  # a blend has none; or matplotlib is not installed
         _logger.info("The card has no plot of the learning curve: %s", error)
         return None
-    return CURVE
+    return layout.CURVE
 
 
-def _push(
-    folder: Path, kept: set[str], target: HubSource, before: Remote, message: str, token: str | bool | None, options: PushOptions
-) -> str:
+def _push(folder: Path, kept: set[str], target: HubSource, before: Remote, message: str, options: PushOptions) -> str:
     """Upload the files of a folder that are kept, and return the address of the commit, or of the pull request.
 
     The repository and the branch are created if they do not exist. Files of an earlier model in the repository are deleted.
@@ -297,10 +275,13 @@ def _push(
     from huggingface_hub import HfApi
 
     added = {file.name: file for file in folder.iterdir() if file.name in kept}
-    if MANIFEST in added:
-        write_manifest(folder, added.keys() & files_of(read_json(folder / CONFIG)))
-    deleted = _match(before.names - {".gitattributes"}, options.get("delete_patterns")) | (before.files - {CARD})
-    api, revision, create_pr = HfApi(token=token), target.revision, options.get("create_pr", False)
+    if layout.MANIFEST in added:
+        layout.write_manifest(
+            folder, layout.digest_files(folder, added.keys() & layout.files_of(read_json(folder / layout.CONFIG)))
+        )
+    patterns = options.get("delete_patterns") or []
+    deleted = _match(before.names - {".gitattributes"}, allow_patterns=patterns) | (before.files - {layout.CARD})
+    api, revision, create_pr = HfApi(token=options.get("token")), target.revision, options.get("create_pr", False)
     with plain_errors(target, FAILED):
         api.create_repo(target.repo_id, private=options.get("private"), exist_ok=True)
         if revision is not None and before.commit is None and not revision.startswith("refs/"):

@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 from reviewgen.errors import BundleError, quoted, storage_errors
 from reviewgen.lexicon.automaton import MAX_WORDS, Automaton, node_places
 from reviewgen.lexicon.lexicon import Lexicon
-from reviewgen.storage import default_mode, safetensors_errors
+from reviewgen.storage import safetensors_file
 
 _SCHEMA = "1"
 _HEADER = "reviewgen.lexicon"
@@ -26,10 +26,8 @@ def write_lexicon(lexicon: Lexicon, file: Path) -> None:
     Raises:
         StorageError: The disk is full, or the file cannot be written.
     """
-    with storage_errors(file):
-        with safetensors_errors():
-            save_file({part: getattr(lexicon, part).nodes for part in _PARTS}, file, metadata={_HEADER: _SCHEMA})
-        file.chmod(default_mode())  # the library leaves it readable by its owner only
+    with storage_errors(file), safetensors_file(file):
+        save_file({part: getattr(lexicon, part).nodes for part in _PARTS}, file, metadata={_HEADER: _SCHEMA})
 
 
 def read_lexicon(file: Path) -> Lexicon:

@@ -24,35 +24,9 @@ appears whole or not at all. Only safetensors, JSON and plain text are read; not
 The Hub stands above this room: it reads and writes saved folders.
 """
 
-from typing import TYPE_CHECKING
-
-import lazy_loader
-
-from reviewgen.generation import Alternative, Context, GeneratedText, Generation, NextTokens, Support, Walk
 from reviewgen.model.layout import Bundle, fingerprint
 from reviewgen.model.read import read_bundle
 from reviewgen.model.review_model import LoadOptions, ReviewModel, check_model
 from reviewgen.model.weights import Weights
 
-if TYPE_CHECKING:
-    from reviewgen.model.write import check_tokenizer_files
-
-__all__ = [
-    "Alternative",
-    "Bundle",
-    "Context",
-    "GeneratedText",
-    "Generation",
-    "LoadOptions",
-    "NextTokens",
-    "ReviewModel",
-    "Support",
-    "Walk",
-    "Weights",
-    "check_model",
-    "check_tokenizer_files",
-    "fingerprint",
-    "read_bundle",
-]
-
-__getattr__, _, _ = lazy_loader.attach(__name__, submod_attrs={"write": ["check_tokenizer_files"]})  # torch
+__all__ = ["Bundle", "LoadOptions", "ReviewModel", "Weights", "check_model", "fingerprint", "read_bundle"]

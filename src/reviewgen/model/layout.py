@@ -63,7 +63,7 @@ class Bundle:
         lexicon: The words of the training text.
         conditions: The conditions that the model was trained with.
         folder: The saved folder that this was read from.
-        digests: The SHA-256 of each file of the saved folder, as it was read.
+        digests: The SHA-256 and the size of each file of the saved folder, as it was read.
         source: The source that the user loaded it from.
     """
 
@@ -80,7 +80,7 @@ class Bundle:
     lexicon: Lexicon | None = None
     conditions: Conditions | None = None
     folder: Path | None = None
-    digests: dict[str, str] = field(default_factory=dict)
+    digests: dict[str, FileFacts] = field(default_factory=dict)
     source: str | None = None
 
     @property
@@ -95,7 +95,7 @@ class Bundle:
         """
         if self.folder is None:
             return None
-        lines = (f"{name} {digest}\n" for name, digest in sorted(self.digests.items()) if name not in _WITHOUT_EFFECT)
+        lines = (f"{name} {self.digests[name]['sha256']}\n" for name in sorted(self.digests.keys() - _WITHOUT_EFFECT))
         return f"sha256:{hashlib.sha256(''.join(lines).encode()).hexdigest()}"
 
 
@@ -145,23 +145,19 @@ def digest_files(folder: Path, names: Iterable[str]) -> dict[str, FileFacts]:
     return {file.name: {"sha256": digest_of(file), "size": file.stat().st_size} for file in files if file.is_file()}
 
 
-def write_manifest(folder: Path, names: Collection[str] | None = None) -> None:
-    """Write the manifest of a folder as it is now; ``names`` are the files to list, by default all that its config.json names.
+def write_manifest(folder: Path, files: Mapping[str, FileFacts] | None = None) -> None:
+    """Write the manifest of a folder; ``files`` are those to list, by default all that its config.json names, as they are now.
 
     Raises:
         OSError: The operating system refused a step.
     """
-    names = files_of(read_json(folder / CONFIG)) if names is None else names
+    files = digest_files(folder, files_of(read_json(folder / CONFIG))) if files is None else files
     with atomic_file(folder / MANIFEST) as new:
-        new.write_bytes(dump_json({"files": digest_files(folder, names)}))
+        new.write_bytes(dump_json({"files": files}))
 
 
-def read_manifest(folder: Path, names: Collection[str]) -> dict[str, FileFacts] | None:
+def read_manifest(folder: Path) -> dict[str, FileFacts] | None:
     """Return what the files of a folder were when it was saved; None if it has no manifest.
-
-    Args:
-        folder: The folder.
-        names: The names that a manifest may list.
 
     Raises:
         BundleError: The manifest is damaged.
@@ -170,12 +166,11 @@ def read_manifest(folder: Path, names: Collection[str]) -> dict[str, FileFacts] 
     if not file.exists():
         return None
     try:
-        files: Any = read_json(file)["files"]
+        return dict(read_json(file)["files"])
     except (ValueError, LookupError, TypeError):
-        files = None
-    if not isinstance(files, dict) or not files.keys() <= {*names} - {CARD, MANIFEST}:
-        raise BundleError(f"{file} is damaged: it should have the SHA-256 and the size of each file. {_what_to_do(folder)}")
-    return files
+        raise BundleError(
+            f"{file} is damaged: it should have the SHA-256 and the size of each file. {_what_to_do(folder)}"
+        ) from None
 
 
 def find_changes(before: Mapping[str, FileFacts], now: Mapping[str, FileFacts]) -> list[str]:
@@ -183,18 +178,20 @@ def find_changes(before: Mapping[str, FileFacts], now: Mapping[str, FileFacts]) 
     return [name for name in sorted(before.keys() | now.keys()) if before.get(name) != now.get(name)]
 
 
-def compare(folder: Path, saved: Mapping[str, FileFacts], present: Mapping[str, FileFacts], *, is_local: bool = True) -> None:
-    """Raise if files are not as they were saved.
+def check_manifest(folder: Path, names: Collection[str], present: Mapping[str, FileFacts], *, is_local: bool = True) -> None:
+    """Raise if files of a folder that has a manifest are not as they were saved.
 
     Args:
-        folder: The folder, for the message.
-        saved: The files of its manifest.
-        present: The files as they are now.
+        folder: The folder.
+        names: The names of the files.
+        present: What they are now.
         is_local: Whether the user can change the folder; false for the cache of the Hub.
 
     Raises:
-        BundleError: A file has changed, is missing, or was added.
+        BundleError: A file has changed, is missing, or was added; or the manifest is damaged.
     """
+    manifest = read_manifest(folder)
+    saved = present if manifest is None else {name: facts for name, facts in manifest.items() if name in names}
     if not (changed := find_changes(saved, present)):
         return
     first = changed[0]

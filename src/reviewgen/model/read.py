@@ -2,20 +2,21 @@
 
 import contextlib
 import errno
+import re
 from collections.abc import Iterator, Mapping, Set
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from reviewgen.conditions import Conditions
-from reviewgen.config import MAX_RECORD, MAX_SETTINGS, read_json, read_saved_generation, read_text
+from reviewgen.config import MAX_RECORD, MAX_SETTINGS, Bound, read_json, read_saved_generation, read_text
+from reviewgen.config.settings import check_value
 from reviewgen.errors import (
     BundleError,
     ConfigError,
     ReviewgenError,
-    SourceError,
     StorageError,
     UnknownPlugin,
     first_line,
@@ -27,21 +28,21 @@ from reviewgen.model import layout
 from reviewgen.model.layout import Bundle
 from reviewgen.model.tensors import SavedTensors
 from reviewgen.model.weights import Weights
-from reviewgen.names import is_plugin_name, parse_preset
 from reviewgen.novelty import read_index
 from reviewgen.protocols.migration import read_saved_config
-from reviewgen.registry import describe_plugin, find_stepper, find_tokenizer, name_of_saved
+from reviewgen.registry import Plugin, find_stepper, find_tokenizer, plugin_of_saved
 from reviewgen.storage import interrupted
 from reviewgen.version import __version__
 
 _PLUGIN = {"name": str, "distribution": str, "version": str, "config": dict}
 _TOKENIZER = _PLUGIN | {"files": list}
 _CONFIG = {"schema": int, "library": str, "library_version": str, "preset": str, "model": _PLUGIN, "tokenizer": _TOKENIZER}
-_METRIC = {"unit": str, "lower_is_better": bool | None, "generated": int | float | None, "held_out": int | float | None}
+_METRIC = {"unit": str, "lower_is_better": bool | None, "generated": float | None, "held_out": float | None}
 _OBJECTS = ("data", "config", "held_out", "novelty", "metrics", "verdict", "parent")  # of training.json
 _FIGURES = (("held_out", "bits_per_character"), ("novelty", "copy_rate"), ("novelty", "token_copy_rate"))
 _MAX_PRESET = 200  # characters
-_MAX_FIGURE = 1_000_000  # of bits per character, and of shares
+_FIGURE = Annotated[float | None, Bound(at_least=0, at_most=1_000_000)]  # bits per character, and shares
+_PRESET = re.compile(r"([A-Za-z0-9][\w.-]*:)?[a-z][a-z0-9-]*([\w.-]*:[a-z][a-z0-9]*)?", re.ASCII)  # or a package before a name
 
 
 def read_bundle(folder: Path, weight_bits: int = 32, *, strict: bool = True, accept_changes: bool = False) -> Bundle:
@@ -62,11 +63,11 @@ def read_bundle(folder: Path, weight_bits: int = 32, *, strict: bool = True, acc
         config = _read_config(folder)
         names = layout.files_of(config)
         _check_files(folder, names, strict)
-        present, manifest = layout.digest_files(folder, names), None if accept_changes else layout.read_manifest(folder, names)
+        present = layout.digest_files(folder, names)
         bundle = _read_checked(folder, config, weight_bits)
-        if manifest is not None:  # last: what a reader finds wrong in a file says more
-            layout.compare(folder, manifest, present, is_local=strict)
-        bundle.digests = {name: str(facts["sha256"]) for name, facts in present.items()}
+        if not accept_changes:  # last: what a reader finds wrong in a file says more
+            layout.check_manifest(folder, names, present, is_local=strict)
+        bundle.digests = present
         return bundle
 
 
@@ -77,11 +78,9 @@ def read_training(folder: Path) -> dict[str, Any]:
         BundleError: The folder is missing, damaged or not a saved model, or the record has changed since it was saved.
     """
     with _reading(folder):
-        training, name = _parse_training(folder), layout.TRAINING
-        saved = layout.read_manifest(folder, layout.files_of(_read_json(folder / layout.CONFIG)))
-        if saved is not None:  # last, as in ``read_bundle``
-            layout.compare(folder, {name: saved[name]} if name in saved else {}, layout.digest_files(folder, [name]))
-    return training
+        training = _parse_training(folder)
+        layout.check_manifest(folder, [layout.TRAINING], layout.digest_files(folder, [layout.TRAINING]))
+        return training
 
 
 @contextlib.contextmanager
@@ -122,11 +121,8 @@ def _read_config(folder: Path) -> dict[str, Any]:
     parts = config.get(layout.PARTS, {"": ""})
     if not isinstance(parts, dict) or not parts or not all(isinstance(digest, str) for digest in parts.values()):
         raise BundleError(f"{layout.PARTS} in {layout.CONFIG} should have the SHA-256 of each part's file; got {quoted(parts)}.")
-    try:
-        if not is_plugin_name(config["preset"]):  # such as "blend", of models that were trained apart
-            parse_preset(config["preset"][:_MAX_PRESET])
-    except SourceError as error:
-        raise BundleError(f"preset in {layout.CONFIG} cannot be read: {error}") from None
+    if len(config["preset"]) > _MAX_PRESET or not _PRESET.fullmatch(config["preset"]):
+        raise BundleError(f"preset in {layout.CONFIG} cannot be read: {quoted(config['preset'])} is not a preset name.")
     return dict(config)
 
 
@@ -155,18 +151,15 @@ def _check_files(folder: Path, known: set[str], strict: bool) -> None:
 
 def _parse_training(folder: Path) -> dict[str, Any]:
     training = _read_json(folder / layout.TRAINING, MAX_RECORD)
-    problem = "" if isinstance(training, dict) else "it should be a JSON object"
-    if not problem and (odd := [name for name in _OBJECTS if not isinstance(training.get(name), dict | None)]):
-        problem = f"{odd[0]} should be an object"
-    for part, name in () if problem else _FIGURES:
-        value = (training.get(part) or {}).get(name)
-        if not isinstance(value, int | float | None) or not 0 <= (value or 0) <= _MAX_FIGURE:
-            problem = f"{name} should be a number from 0 to {_MAX_FIGURE:,}"
-    for facts in () if problem else (training.get("metrics") or {}).values():
-        if not isinstance(facts, dict) or not all(key in facts and isinstance(facts[key], _METRIC[key]) for key in _METRIC):
-            problem = "its metrics should have a unit, a direction and two values each"
-    if problem:
-        raise BundleError(f"{folder / layout.TRAINING} is damaged: {problem}.")
+    check_value(layout.TRAINING, training, dict[str, Any])
+    for name in _OBJECTS:
+        check_value(f"{name} in {layout.TRAINING}", training.get(name), dict[str, Any] | None)
+    for part, name in _FIGURES:
+        check_value(f"{name} in {layout.TRAINING}", (training.get(part) or {}).get(name), _FIGURE)
+    for name, facts in (training.get("metrics") or {}).items():
+        check_value(f"metrics.{name} in {layout.TRAINING}", facts, dict[str, Any])
+        for key, hint in _METRIC.items():
+            check_value(f"metrics.{name}.{key} in {layout.TRAINING}", facts[key], hint)
     return dict(training)
 
 
@@ -177,11 +170,11 @@ def _read_checked(folder: Path, config: Mapping[str, Any], weight_bits: int) -> 
         raise BundleError(f"{folder / layout.GENERATION} is damaged: it should be a JSON object.")
     generation, training = read_saved_generation(defaults), _parse_training(folder)
     facts = config["tokenizer"]
-    tokenizer_class, tokenizer_plugin = find_tokenizer(name_of_saved("tokenizer", facts))
+    tokenizer_class, tokenizer_plugin = find_tokenizer(plugin_of_saved("tokenizer", facts))
     tokenizer_config = read_saved_config(tokenizer_class.Config, facts["config"], facts["version"])
     tokenizer = tokenizer_class.load(folder)
-    model_name = name_of_saved("model", config["model"])
-    weights, model_config = _read_weights(folder, config, model_name, weight_bits)
+    model_plugin = plugin_of_saved("model", config["model"])
+    weights, model_config = _read_weights(folder, config, model_plugin, weight_bits)
     conditions = Conditions(first_id=tokenizer.vocab_size)
     if "conditions" in config:
         conditions = Conditions.from_json(config["conditions"], tokenizer.vocab_size)
@@ -203,7 +196,7 @@ def _read_checked(folder: Path, config: Mapping[str, Any], weight_bits: int) -> 
         preset=config["preset"],
         weights=weights,
         tokenizer=tokenizer,
-        model_plugin=describe_plugin("model", model_name),
+        model_plugin=model_plugin,
         tokenizer_plugin=tokenizer_plugin,
         tokenizer_config=tokenizer_config,
         generation=generation,
@@ -216,20 +209,20 @@ def _read_checked(folder: Path, config: Mapping[str, Any], weight_bits: int) -> 
     )
 
 
-def _read_weights(folder: Path, config: Mapping[str, Any], name: str, weight_bits: int) -> tuple[Weights, Any]:
+def _read_weights(folder: Path, config: Mapping[str, Any], plugin: Plugin, weight_bits: int) -> tuple[Weights, Any]:
     """Return a model's weights, after their tensors were compared with its config, and the config.
 
     A model with a stepper entry point generates without torch; its torch model is built on first use.
     """
     saved, facts = SavedTensors.find(folder, config.get(layout.PARTS, {})), config["model"]
     values, version = facts["config"], facts["version"]
-    factory = find_stepper(name)
+    factory = find_stepper(plugin)
     model_config = None if factory is None else read_saved_config(factory.Config, values, version)
     expected = None if factory is None else factory.expect(model_config)
     if factory is None or expected is None:
         from reviewgen.model.torch_model import read_model
 
-        model = read_model(saved, name, values, version)
+        model = read_model(saved, plugin, values, version)
         return Weights(model, weight_bits=weight_bits), model.config
     arrays = saved.load(expected, load_file)
     tensors = {key: array.astype(expected[key][0], copy=False) for key, array in arrays.items()}
@@ -237,7 +230,7 @@ def _read_weights(folder: Path, config: Mapping[str, Any], name: str, weight_bit
     def load() -> Any:
         from reviewgen.model.torch_model import build_model
 
-        return build_model(name, model_config, tensors)
+        return build_model(plugin, model_config, tensors)
 
     return Weights(load=load, stepper=factory(model_config, tensors, weight_bits), weight_bits=weight_bits), model_config
 

@@ -24,7 +24,7 @@ from reviewgen.config import (
 )
 from reviewgen.errors import BundleError, ConfigError, GenerationError, quoted
 from reviewgen.generation import GenerateOptions, Generation, Generator, NextTokens, Pieces, Request, Speller, Walk, make_request
-from reviewgen.generation.generator import require_index
+from reviewgen.generation.generator import choose_batch_size, require_index
 from reviewgen.generation.hooks import make_hooks
 from reviewgen.generation.processors import as_list, make_processors
 from reviewgen.model.layout import Bundle
@@ -44,16 +44,39 @@ _PUBLISH, _MAKE_CARD = "reviewgen.hub.publish:publish", "reviewgen.hub.publish:m
 """What the Hub does for a model. It stands above this room, whose folders it reads and writes, so it is found by name."""
 
 
-class LoadOptions(TypedDict, total=False):
-    """The keywords of ``reviewgen.load``, which documents them; the last four are those of huggingface_hub."""
+class HubOptions(TypedDict, total=False):
+    """How a repository is downloaded; the names and meanings are those of ``huggingface_hub.snapshot_download``."""
 
-    weight_bits: int
-    revision: str | None
-    accept_changes: bool
     token: str | bool | None
     cache_dir: str | Path | None
     local_files_only: bool
     force_download: bool
+
+
+class LoadOptions(HubOptions, total=False):
+    """The keywords of ``reviewgen.load``, which documents them."""
+
+    weight_bits: int
+    revision: str | None
+    accept_changes: bool
+
+
+class PushOptions(TypedDict, total=False):
+    """The keywords of ``ReviewModel.push_to_hub``, which documents them; the first eight are those of huggingface_hub."""
+
+    commit_message: str | None
+    private: bool | None
+    token: str | bool | None
+    revision: str | None
+    create_pr: bool
+    allow_patterns: list[str] | str | None
+    ignore_patterns: list[str] | str | None
+    delete_patterns: list[str] | str | None
+    license: str | None
+    model_card_kwargs: Mapping[str, Any] | None
+    allow: Collection[str]
+    copy_limit: float
+    dtype: Literal["float32", "float16", "int8"] | None
 
 
 class ReviewModel:
@@ -302,7 +325,7 @@ class ReviewModel:
         Its conditions are read from the source's columns of the same names; a missing value is unspecified.
 
         Args:
-            source: See ``reviewgen.data.sources.open_texts``.
+            source: See ``reviewgen.data.sources.open_source``.
             split: "all"; a split that a dataset has; or of any other source a part of its hash split: "train", "validation" or
                 "test". Default: "all".
             text_column: The column that holds the text, "a.b" for the field b of the column a; guessed if not given.
@@ -388,11 +411,10 @@ class ReviewModel:
         from reviewgen.model.write import write_bundle
 
         check_flags(overwrite=overwrite, push_to_hub=push_to_hub)
-        if not push_to_hub and (repo_id is not None or push_to_hub_kwargs):
-            names = [*([] if repo_id is None else ["repo_id"]), *push_to_hub_kwargs]
-            raise ConfigError(f"{', '.join(names)} needs push_to_hub=True.")
         if push_to_hub:
             resolve_name(_PARSE)(repo_id, push_to_hub_kwargs.get("revision"))
+        elif given := [*([] if repo_id is None else ["repo_id"]), *push_to_hub_kwargs]:
+            raise ConfigError(f"{', '.join(given)} needs push_to_hub=True.")
         write_bundle(self.bundle, to_path("save_directory", save_directory), overwrite=overwrite, dtype=dtype)
         return self.push_to_hub(str(repo_id), dtype=dtype, **push_to_hub_kwargs) if push_to_hub else None
 
@@ -447,24 +469,7 @@ class ReviewModel:
         metadata = {"license": license, "language": language, "datasets": datasets, "tags": tags}
         return ModelCard(resolve_name(_MAKE_CARD)(self.bundle, self.generator, source=source, **metadata))
 
-    def push_to_hub(
-        self,
-        repo_id: str,
-        *,
-        commit_message: str | None = None,
-        private: bool | None = None,
-        token: str | bool | None = None,
-        revision: str | None = None,
-        create_pr: bool = False,
-        allow_patterns: list[str] | str | None = None,
-        ignore_patterns: list[str] | str | None = None,
-        delete_patterns: list[str] | str | None = None,
-        license: str | None = None,
-        model_card_kwargs: Mapping[str, Any] | None = None,
-        allow: Collection[str] = (),
-        copy_limit: float = 0.5,
-        dtype: Literal["float32", "float16", "int8"] | None = None,
-    ) -> str:
+    def push_to_hub(self, repo_id: str, **options: Unpack[PushOptions]) -> str:
         """Publish the model on the Hugging Face Hub, and return the URL of the commit.
 
         First 200 texts that it generates and its vocabulary are scanned for e-mail addresses, telephone numbers, URLs and
@@ -487,7 +492,7 @@ class ReviewModel:
                 the Hub to link; ``reviewgen.export.push_with_space`` publishes one.
             allow: What to publish although it was found: email, url, phone, handle, copies, license, and text, the whole
                 training text in the index of a training with ``novelty=exact``.
-            copy_limit: The largest share of the texts' 20-token windows that may occur in the training text.
+            copy_limit: The largest share of the texts' 20-token windows that may occur in the training text; 0.5 if not given.
             dtype: The dtype of a network's published weights; by default as they were saved, or "float32".
 
         Raises:
@@ -498,8 +503,8 @@ class ReviewModel:
             BundleError: The folder from which the model was loaded is gone or damaged.
             StorageError: There is no disk space for a copy.
         """
-        options = {name: value for name, value in locals().items() if name not in ("self", "repo_id")}
-        url: str = resolve_name(_PUBLISH)(self.bundle, repo_id, **options)
+        refuse_unknown_options(options, PushOptions, "push_to_hub", others=("repo_id",))
+        url: str = resolve_name(_PUBLISH)(self.bundle, repo_id, options)
         return url
 
     @property
@@ -521,7 +526,7 @@ class ReviewModel:
             speller=self._speller,
             index=bundle.index,
             score=self._scorer(),
-            batch_size=bundle.weights.batch_size,
+            batch_size=choose_batch_size(self.device),
         )
 
     @cached_property

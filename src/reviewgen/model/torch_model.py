@@ -13,22 +13,22 @@ from reviewgen.model.layout import CONFIG, WEIGHTS
 from reviewgen.model.tensors import SavedTensors
 from reviewgen.protocols import LanguageModel, TensorSpec
 from reviewgen.protocols.migration import read_saved_config
-from reviewgen.registry import find_model
+from reviewgen.registry import Plugin, find_model
 
 
-def read_model(saved: SavedTensors, name: str, settings: Mapping[str, Any], version: str) -> LanguageModel:
+def read_model(saved: SavedTensors, plugin: Plugin, settings: Mapping[str, Any], version: str) -> LanguageModel:
     """Return the model of a saved folder, built after its tensors were compared with its config.
 
     Args:
         saved: Its tensors.
-        name: The model's name, as ``find_model`` takes it.
+        plugin: The model's plugin.
         settings: The model's config, as JSON values.
         version: The version of the plugin that saved it.
 
     Raises:
         BundleError: The tensors do not match the config.
     """
-    model_class, _ = find_model(name)
+    model_class, _ = find_model(plugin)
     config = read_saved_config(model_class.Config, settings, version)
     expected = _tensor_specs(model_class, config)
     mapped = saved.load(expected, load_file)  # of files that end the process if they are cut off, so they are copied
@@ -36,13 +36,13 @@ def read_model(saved: SavedTensors, name: str, settings: Mapping[str, Any], vers
     return _build(model_class, config, tensors)
 
 
-def build_model(name: str, config: Any, arrays: Mapping[str, np.ndarray]) -> LanguageModel:
+def build_model(plugin: Plugin, config: Any, arrays: Mapping[str, np.ndarray]) -> LanguageModel:
     """Return a model from arrays that were compared with its config.
 
     Raises:
         BundleError: The model itself rejects them.
     """
-    return _build(find_model(name)[0], config, {key: torch.from_numpy(array.copy()) for key, array in arrays.items()})
+    return _build(find_model(plugin)[0], config, {key: torch.from_numpy(array.copy()) for key, array in arrays.items()})
 
 
 def _build(model_class: Any, config: Any, tensors: Mapping[str, Tensor]) -> LanguageModel:

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from reviewgen.errors import ConfigError, first_line, quoted
-from reviewgen.generation.generator import choose_batch_size
 from reviewgen.protocols import Stepper
 
 if TYPE_CHECKING:
@@ -68,11 +67,6 @@ class Weights:
         if self._on_device is not None and self.is_exposed:  # its weights may have changed
             self._on_device, _ = _copy_to(self.device, self.model, self.weight_bits)
         return self.model if self._on_device is None else self._on_device
-
-    @property
-    def batch_size(self) -> int:
-        """How many texts to generate side by side."""
-        return choose_batch_size(self.device)
 
     def stepper(self) -> Stepper:
         """Return a stepper of the current weights, on the device. One on the CPU is kept: packing the weights takes time."""

@@ -34,13 +34,13 @@ from reviewgen.errors import (
 )
 from reviewgen.lexicon import write_lexicon
 from reviewgen.model import layout
-from reviewgen.model.layout import Bundle
+from reviewgen.model.layout import Bundle, FileFacts
 from reviewgen.model.read import read_bundle
 from reviewgen.model.tensors import FORMAT, SCALE, SavedTensors
 from reviewgen.novelty import write_index
 from reviewgen.protocols import Tokenizer
 from reviewgen.registry import Plugin
-from reviewgen.storage import atomic_file, atomic_folder, check_output, default_mode, safetensors_errors, temporary_folder
+from reviewgen.storage import atomic_file, atomic_folder, check_output, safetensors_file, temporary_folder
 from reviewgen.version import __version__
 
 _DTYPES = ("float32", "float16", "int8")
@@ -105,9 +105,7 @@ def write_or_rescue(bundle: Bundle, folder: Path, *, overwrite: bool = False) ->
         raise StorageError(f"{error} The trained model was saved as {rescue} instead.") from None
 
 
-def copy_bundle(
-    source: Path, folder: Path, generation: GenerationConfig | None = None, digests: Mapping[str, str] | None = None
-) -> None:
+def copy_bundle(source: Path, folder: Path, digests: Mapping[str, FileFacts], generation: GenerationConfig | None = None) -> None:
     """Copy the files of a saved model, byte for byte, into a folder that appears whole or not at all.
 
     A copy of a blend that shares the weights of installed presets has them in a file of its own.
@@ -115,8 +113,8 @@ def copy_bundle(
     Args:
         source: The saved model.
         folder: The new folder.
+        digests: What each file was when the model was loaded.
         generation: Generation defaults, in place of those of the saved model.
-        digests: The SHA-256 of each file when the model was loaded.
 
     Raises:
         BundleError: The weights that a blend shares are not installed, or are other ones; or the saved model does not exist, or
@@ -132,11 +130,9 @@ def copy_bundle(
         for name in names:
             if (source / name).is_file():
                 shutil.copyfile(source / name, scratch / name)
-        now = {name: facts["sha256"] for name, facts in layout.digest_files(scratch, names).items()}
-        before = now if digests is None else digests
-        for name in sorted(now):
-            if now[name] != before.get(name) and (generation is None or name != layout.GENERATION):
-                raise BundleError(f"{name} of {source} has changed since the model was loaded. Load it again.")
+        changed = layout.find_changes(digests, layout.digest_files(scratch, names))
+        if changed := [name for name in changed if generation is None or name != layout.GENERATION]:
+            raise BundleError(f"{changed[0]} of {source} has changed since the model was loaded. Load it again.")
         (scratch / layout.CARD).touch()  # the card may have been deleted on the Hub
         if layout.PARTS in config:
             stored = SavedTensors.find(source, config.pop(layout.PARTS)).load_as_stored(load_file)
@@ -164,16 +160,15 @@ def save_defaults(bundle: Bundle, folder: Path, generation: GenerationConfig) ->
         raise ConfigError("The model was not loaded from a folder: save it with save_pretrained, and load it.")
     with storage_errors(folder):
         if not (folder.is_dir() and bundle.folder.is_dir() and folder.samefile(bundle.folder)):
-            copy_bundle(bundle.folder, folder, generation, bundle.digests)
+            copy_bundle(bundle.folder, folder, bundle.digests, generation)
             return
-        manifest = layout.read_manifest(folder, layout.files_of(read_json(folder / layout.CONFIG)))
+        manifest = layout.read_manifest(folder)
         with atomic_file(folder / layout.GENERATION) as new:
             new.write_bytes(dump_json(to_dict(generation)))
         facts = layout.digest_files(folder, [layout.GENERATION])
-        bundle.digests[layout.GENERATION] = str(facts[layout.GENERATION]["sha256"])
-        if manifest is not None:
-            with atomic_file(folder / layout.MANIFEST) as new:
-                new.write_bytes(dump_json({"files": manifest | facts}))
+        bundle.digests |= facts
+        if manifest is not None:  # of which the other files may have changed
+            layout.write_manifest(folder, manifest | facts)
 
 
 def accept_changes(folder: Path) -> list[str]:
@@ -183,14 +178,12 @@ def accept_changes(folder: Path) -> list[str]:
         BundleError: The model cannot be read with these files.
         StorageError: The folder cannot be written.
     """
-    read_bundle(folder, accept_changes=True)
-    names = layout.files_of(read_json(folder / layout.CONFIG))
-    before = {}
+    now, before = read_bundle(folder, accept_changes=True).digests, {}
     with contextlib.suppress(BundleError):  # a damaged manifest is replaced
-        before = layout.read_manifest(folder, names) or {}
+        before = layout.read_manifest(folder) or {}
     with storage_errors(folder):
-        layout.write_manifest(folder, names)
-    return layout.find_changes(before, layout.digest_files(folder, names))
+        layout.write_manifest(folder, now)
+    return layout.find_changes(before, now)
 
 
 def check_tokenizer_files(tokenizer: Tokenizer, name: str) -> None:
@@ -247,10 +240,7 @@ def _new_model_folder(folder: Path, overwrite: bool) -> Iterator[Path]:
         _refuse_others(folder)
         folder.parent.mkdir(parents=True, exist_ok=True)
         with atomic_folder(folder, overwrite=overwrite) as scratch:
-            with safetensors_errors():
-                yield scratch
-            for file in scratch.glob("*.safetensors"):
-                file.chmod(default_mode())  # the library leaves them readable by their owner only
+            yield scratch
             layout.write_manifest(scratch)
 
 
@@ -292,7 +282,8 @@ def _write(file: Path, content: Any, max_bytes: int = MAX_SETTINGS) -> None:
 
 def _save_tensors(tensors: dict[str, Tensor], names: Mapping[str, str], file: Path) -> None:
     """Write the tensors of a model, and the further names of tied ones."""
-    save_file(tensors, file, metadata={FORMAT: "pt", **names})
+    with safetensors_file(file):
+        save_file(tensors, file, metadata={FORMAT: "pt", **names})
 
 
 def _store_once(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -18,7 +18,7 @@ from reviewgen.errors import BundleError, printable, storage_errors
 from reviewgen.novelty.compact import CompactIndex
 from reviewgen.novelty.exact import ExactIndex, id_dtype
 from reviewgen.novelty.report import WINDOWS
-from reviewgen.storage import default_mode, safetensors_errors
+from reviewgen.storage import safetensors_file
 
 _SCHEMA = 1
 _HEADER = "reviewgen.novelty"  # a single key, since safetensors writes several in random order
@@ -43,10 +43,8 @@ def write_index(index: ExactIndex | CompactIndex, file: Path) -> None:
         tensors = {name: windows.bits for name, windows in zip(_SETS, index.sets, strict=True)}
         facts |= {"stride": index.stride, "probes": index.sets[0].probes}
     header = json.dumps({"schema": _SCHEMA, "form": index.form} | facts)
-    with storage_errors(file):
-        with safetensors_errors():
-            save_file(tensors, file, metadata={_HEADER: header})
-        file.chmod(default_mode())  # the library leaves it readable by its owner only
+    with storage_errors(file), safetensors_file(file):
+        save_file(tensors, file, metadata={_HEADER: header})
 
 
 def read_index(file: Path, fingerprint: str, vocab_size: int) -> ExactIndex | CompactIndex:

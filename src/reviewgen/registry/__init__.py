@@ -10,7 +10,6 @@ from reviewgen.registry.installed import InstalledWeights, describe_weights
 from reviewgen.registry.installed_points import Plugin
 from reviewgen.registry.plugins import (
     THIS_PROCESS,
-    describe_plugin,
     find_logits_processor,
     find_metric,
     find_model,
@@ -26,19 +25,17 @@ from reviewgen.registry.plugins import (
     list_presets,
     list_tokenizers,
     load_plugin,
-    name_of,
     preset_names,
     register_model,
     register_tokenizer,
     unregister_all,
 )
-from reviewgen.registry.saved import name_of_saved
+from reviewgen.registry.saved import plugin_of_saved
 
 __all__ = [
     "THIS_PROCESS",
     "InstalledWeights",
     "Plugin",
-    "describe_plugin",
     "describe_weights",
     "find_logits_processor",
     "find_metric",
@@ -55,8 +52,7 @@ __all__ = [
     "list_presets",
     "list_tokenizers",
     "load_plugin",
-    "name_of",
-    "name_of_saved",
+    "plugin_of_saved",
     "preset_names",
     "register_model",
     "register_tokenizer",

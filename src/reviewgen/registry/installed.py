@@ -7,6 +7,7 @@ from typing import Any
 
 from reviewgen.config import MAX_RECORD, read_json
 from reviewgen.errors import PluginError
+from reviewgen.registry.installed_points import Plugin
 from reviewgen.registry.plugins import find_weights
 
 _TRAINING, _MANIFEST = "training.json", "manifest.json"  # as in ``bundle.layout``, not imported because it loads numpy
@@ -27,7 +28,7 @@ class InstalledWeights:
     problem: str | None = None
 
 
-def describe_weights(preset: str) -> InstalledWeights | None:
+def describe_weights(preset: str | Plugin) -> InstalledWeights | None:
     """Return the facts about a preset's installed weights without loading them; None if none are installed.
 
     Files that have changed since the weights were saved are a problem, as they are for ``load``.

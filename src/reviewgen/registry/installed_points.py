@@ -8,7 +8,7 @@ import importlib.util
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.metadata import Distribution, EntryPoint, distributions
@@ -47,7 +47,7 @@ class Plugin:
 
     Attributes:
         kind: One of ``GROUPS``; "package" for a package whose metadata cannot be read.
-        name: The name that users type, without a distribution.
+        name: The name that users type.
         package: The distribution that provides it; "(this process)" if it was registered.
         version: The version of the distribution.
         problem: Why the name does not lead to it, or why it cannot be used; None if no problem is known.
@@ -68,7 +68,7 @@ class InstalledPoint(NamedTuple):
     Attributes:
         plugin: Its description.
         point: Its entry point; None if it was registered.
-        fault: Why it cannot be used even if its distribution is named; None if no reason is known.
+        fault: Why it cannot be used, whatever else is installed; None if no reason is known.
     """
 
     plugin: Plugin
@@ -98,7 +98,7 @@ def find_name_fault(kind: str, name: str) -> str | None:
         return None if is_valid else "its name must have the letters a to z and digits only, a letter first"
     if kind in ("preset", "weights"):
         try:
-            is_valid = ":" not in name and bool(parse_preset(name))
+            is_valid = bool(parse_preset(name))
         except SourceError:
             is_valid = False
         return None if is_valid else "its name must be of the form <model>-<tokenizer>[-<size>], in lower case"
@@ -141,34 +141,23 @@ def _folders() -> tuple[tuple[str, int], ...]:
 def _read(folders: tuple[tuple[str, int], ...]) -> tuple[dict[str, dict[str, list[InstalledPoint]]], list[Plugin]]:
     """Return the installed plugins by kind and name, and the packages that cannot be read."""
     table: dict[str, dict[str, list[InstalledPoint]]] = {kind: {} for kind in GROUPS}
-    broken: dict[str, Plugin] = {}
+    broken: list[Plugin] = []
     packages: set[str] = set()
-    for distribution in _with_entry_points():
-        package, version = _name_and_version(distribution)
-        if _normalize(package) in packages and package != _UNKNOWN:
-            continue  # the package is on the path twice: the first one is imported
-        packages.add(_normalize(package))
-        try:
-            for found in _points_of(distribution, package, version):
-                table[found.plugin.kind].setdefault(found.plugin.name, []).append(found)
-        except Exception as error:  # a damaged file, which must not hide the other packages
-            problem = f"its entry points cannot be read: {type(error).__name__}: {error!s:.100}"
-            broken[package] = Plugin("package", package, package, version, problem)
-    return {kind: {name: _describe_all(points) for name, points in names.items()} for kind, names in table.items()}, list(
-        broken.values()
-    )
-
-
-def _with_entry_points() -> Iterator[Distribution]:
-    """Yield the installed distributions whose entry points mention reviewgen or cannot be read; the others are not parsed."""
     for distribution in distributions():
         try:
             text = distribution.read_text("entry_points.txt")
-        except Exception:  # it is not UTF-8, for example, which is reported where it is parsed
-            yield distribution
-            continue
-        if text and "[reviewgen." in text.replace(" ", ""):
-            yield distribution
+            if not text or "[reviewgen." not in text.replace(" ", ""):
+                continue  # the others are not parsed, which takes long
+            package, version = _name_and_version(distribution)
+            if _normalize(package) not in packages:  # one that is on the path twice is imported from the first place
+                for found in _points_of(distribution, package, version):
+                    table[found.plugin.kind].setdefault(found.plugin.name, []).append(found)
+            packages.add(_normalize(package))
+        except Exception as error:  # a damaged file, which must not hide the other packages
+            package, version = _name_and_version(distribution)
+            problem = f"its entry points cannot be read: {type(error).__name__}: {error!s:.100}"
+            broken.append(Plugin("package", package, package, version, problem))
+    return {kind: {name: _describe_all(points) for name, points in names.items()} for kind, names in table.items()}, broken
 
 
 def _name_and_version(distribution: Distribution) -> tuple[str, str]:
@@ -221,20 +210,12 @@ def _describe_all(points: Iterable[InstalledPoint]) -> list[InstalledPoint]:
     first = ordered[0].plugin
     if len(ordered) == 1:
         return ordered
-    if is_same_package(first.package, OWN):
-        return [
-            ordered[0],
-            *(_add_problem(found, f"the name is reserved for the {first.kind} of {OWN}") for found in ordered[1:]),
-        ]
+    is_reserved = is_same_package(first.package, OWN)
     packages = " and ".join(found.plugin.package for found in ordered)
-    return [_add_problem(found, f"{packages} have this name") for found in ordered]
-
-
-def _add_problem(found: InstalledPoint, problem: str) -> InstalledPoint:
-    plugin = found.plugin
-    return found._replace(
-        plugin=replace(plugin, problem=found.fault or f"{problem}: write {plugin.package}:{plugin.name}"),
-    )
+    problem = f"the name is reserved for the {first.kind} of {OWN}" if is_reserved else f"{packages} have this name"
+    others = ordered[1:] if is_reserved else ordered
+    named = [found._replace(plugin=replace(found.plugin, problem=found.fault or problem)) for found in others]
+    return [*ordered[: len(ordered) - len(others)], *named]
 
 
 def _normalize(package: str) -> str:

@@ -6,8 +6,8 @@ a preset to a package folder that is a saved model and contains no code. ``revie
 processors, ``reviewgen.metrics`` metrics of generated texts. ``reviewgen.web_steppers`` and ``reviewgen.web_tokenizers`` map the
 name of a model or tokenizer to the path of its JavaScript file, for pages that generate in a browser. Plugins in this repository
 are found in the same way as those of third parties, but their names are reserved: a third party's plugin of such a name does not
-replace them. That one, and one of several packages that have the same name, is found by ``distribution:name``. Standard library
-only.
+replace them. A name that several third parties have is an error; the ``Plugin`` of one of them, as a saved model has it, finds
+that one. Standard library only.
 """
 
 import importlib.util
@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from reviewgen.config import Preset, check_text
-from reviewgen.errors import BrokenPlugin, PluginConflict, PluginError, SourceError, UnknownPlugin, did_you_mean, quoted
-from reviewgen.names import parse_preset, split_distribution
+from reviewgen.errors import BrokenPlugin, PluginConflict, SourceError, UnknownPlugin, did_you_mean, quoted
+from reviewgen.names import parse_preset
 from reviewgen.registry.installed_points import (
     GROUPS,
     OWN,
@@ -64,40 +64,40 @@ def list_tokenizers() -> list[Plugin]:
     return list_plugins("tokenizer")
 
 
-def find_model(name: str) -> tuple[Any, Plugin]:
+def find_model(name: str | Plugin) -> tuple[Any, Plugin]:
     """Import a model class, and return it with the description of its plugin.
 
     Args:
-        name: The model's name, or ``distribution:name``.
+        name: The model's name, or its description.
 
     Raises:
         UnknownPlugin: No installed plugin has that name.
-        PluginConflict: Two packages provide the name; the message says how to name one of them.
+        PluginConflict: Two packages provide the name.
         BrokenPlugin: Its package cannot be imported, or is written for another major version of the contract.
     """
     return _load("model", name)
 
 
-def find_tokenizer(name: str) -> tuple[Any, Plugin]:
+def find_tokenizer(name: str | Plugin) -> tuple[Any, Plugin]:
     """Import a tokenizer class, and return it with the description of its plugin; takes and raises as ``find_model``."""
     return _load("tokenizer", name)
 
 
-def find_logits_processor(name: str) -> tuple[Any, Plugin]:
+def find_logits_processor(name: str | Plugin) -> tuple[Any, Plugin]:
     """Import the factory of a logits processor, and return it with its plugin; raises as ``find_model``."""
     return _load("logits processor", name)
 
 
-def find_metric(name: str) -> tuple[Any, Plugin]:
+def find_metric(name: str | Plugin) -> tuple[Any, Plugin]:
     """Import a metric, and return it with its plugin; raises as ``find_model``."""
     return _load("metric", name)
 
 
-def find_reader(name: str) -> Any | None:
+def find_reader(name: str | Plugin) -> Any | None:
     """Import and return the reader of files with a suffix, or of URLs with a scheme; None if none is installed.
 
     Args:
-        name: The suffix without its dot, or the scheme.
+        name: The suffix without its dot, or the scheme; or its description.
 
     Raises:
         PluginConflict, BrokenPlugin: As in ``find_model``.
@@ -108,11 +108,11 @@ def find_reader(name: str) -> Any | None:
         return None
 
 
-def find_stepper(name: str) -> Any | None:
+def find_stepper(name: str | Plugin) -> Any | None:
     """Import and return the stepper factory that a model's own package provides; None if there is none.
 
     Args:
-        name: The model's name, or ``distribution:name``.
+        name: The model's name, or its description.
 
     Raises:
         PluginConflict, BrokenPlugin: As in ``find_model``.
@@ -120,11 +120,11 @@ def find_stepper(name: str) -> Any | None:
     return _find_beside("stepper", "model", name)
 
 
-def find_web_stepper(name: str) -> Path | None:
+def find_web_stepper(name: str | Plugin) -> Path | None:
     """Return the JavaScript file with the stepper of a model that its own package provides; None if it provides no file.
 
     Args:
-        name: The model's name, or ``distribution:name``.
+        name: The model's name, or its description.
 
     Raises:
         PluginConflict, BrokenPlugin: As in ``find_model``; also if the file does not exist.
@@ -132,16 +132,16 @@ def find_web_stepper(name: str) -> Path | None:
     return _find_script("web stepper", "model", name)
 
 
-def find_web_tokenizer(name: str) -> Path | None:
+def find_web_tokenizer(name: str | Plugin) -> Path | None:
     """Return the JavaScript file of a tokenizer; takes and raises as ``find_web_stepper``."""
     return _find_script("web tokenizer", "tokenizer", name)
 
 
-def find_weights(name: str) -> Path | None:
+def find_weights(name: str | Plugin) -> Path | None:
     """Return the installed folder of a preset's trained weights; None if there is none. Imports nothing.
 
     Args:
-        name: The preset's name, or ``distribution:name`` for the weights of one package.
+        name: The preset's name, or the description of the weights.
 
     Raises:
         PluginConflict: Two packages provide the name.
@@ -167,13 +167,11 @@ def find_weights(name: str) -> Path | None:
     )
 
 
-def find_preset(name: str) -> Preset:
+def find_preset(name: str | Plugin) -> Preset:
     """Return a preset; any installed model and tokenizer also form one, with their default settings.
 
-    A model, tokenizer or preset that a preset names is that of the preset's own package, if it has one of that name.
-
     Args:
-        name: The preset's name; ``reviewgen.names`` says where it may have a distribution.
+        name: The preset's name, or its description.
 
     Raises:
         SourceError: The name is not of the form ``<model>-<tokenizer>[-<size>]``.
@@ -181,42 +179,33 @@ def find_preset(name: str) -> Preset:
         PluginConflict: Two packages provide the preset, the model or the tokenizer.
         BrokenPlugin: Its package cannot be imported.
     """
-    parts = parse_preset(name)
+    parts = None if isinstance(name, Plugin) else parse_preset(name, preset_names())
     try:
-        found = _locate("preset", name)
+        preset, plugin = _load("preset", name)
     except UnknownPlugin:
-        return _find_pair(name, parts.model, parts.tokenizer, parts.size)
-    preset, plugin = _import(found), found.plugin
+        if parts is None:
+            raise
+        return _find_pair(str(name), parts.model, parts.tokenizer, parts.size)
     if not isinstance(preset, Preset):
-        raise BrokenPlugin(f"The preset {quoted(name)} of {plugin.package} {plugin.version} is not a reviewgen.config.Preset.")
-    return _prefer_own_package(preset, plugin.package)
+        raise BrokenPlugin(f"{_describe(plugin)} is not a reviewgen.config.Preset.")
+    return preset
 
 
 def load_plugin(plugin: Plugin) -> Any:
     """Import what the entry point of a plugin names, and return it; of weights the folder. Raises as ``find_model``."""
-    name = name_of(plugin.kind, plugin.name, plugin.package)
-    return find_weights(name) if plugin.kind == "weights" else _load(plugin.kind, name)[0]
+    return find_weights(plugin) if plugin.kind == "weights" else _load(plugin.kind, plugin)[0]
 
 
 def preset_names() -> set[str]:
-    """Return every name without a distribution that ``find_preset`` accepts: presets, and pairs of a model and a tokenizer."""
+    """Return every name that ``find_preset`` accepts: presets, and pairs of a model and a tokenizer."""
     return _names("preset") | {f"{model}-{tokenizer}" for model in _names("model") for tokenizer in _names("tokenizer")}
-
-
-def name_of(kind: str, name: str, package: str) -> str:
-    """Return what finds a package's plugin: its name if that leads to it, and ``distribution:name`` otherwise."""
-    try:
-        is_enough = is_same_package(_locate(kind, name).plugin.package, package)
-    except PluginError:
-        is_enough = False
-    return name if is_enough else f"{package}:{name}"
 
 
 def register_model(name: str, model: Any) -> None:
     """Register a model class under a name, for the running process only, as in a notebook; again, to replace it.
 
-    A model that was trained with it can be saved, and loaded in every process that has registered it. An installed third-party
-    model of the same name is then found by ``distribution:name``.
+    A model that was trained with it can be saved, and loaded in every process that has registered it. It takes the name of an
+    installed third-party model.
 
     Raises:
         PluginConflict: reviewgen itself has a model of that name.
@@ -240,11 +229,6 @@ def unregister_all() -> None:
     _failures.clear()
 
 
-def describe_plugin(kind: str, name: str) -> Plugin:
-    """Return the description of a plugin without importing it; takes and raises as ``find_model``, except BrokenPlugin."""
-    return _locate(kind, name).plugin
-
-
 def _register(kind: str, name: str, plugin: Any) -> None:
     if find_name_fault(kind, name) is not None:
         raise SourceError(f"{quoted(name)} cannot name a {kind}: use the letters a to z and digits only, a letter first.")
@@ -254,27 +238,28 @@ def _register(kind: str, name: str, plugin: Any) -> None:
     _registered[kind, name] = plugin
 
 
-def _load(kind: str, name: str) -> tuple[Any, Plugin]:
+def _load(kind: str, name: str | Plugin) -> tuple[Any, Plugin]:
     """Import a plugin, and return it with its description."""
     found = _locate(kind, name)
     return _import(found), found.plugin
 
 
-def _find_beside(kind: str, owner: str, name: str) -> Any | None:
+def _find_beside(kind: str, owner: str, name: str | Plugin) -> Any | None:
     """Import what the package of a model or tokenizer provides for it under the same name; None if it provides nothing."""
     try:
-        plugin = describe_plugin(owner, name)
+        plugin = _locate(owner, name).plugin
     except UnknownPlugin:
         return None
     own = [each for each in installed_points(kind).get(plugin.name, []) if each.plugin.package == plugin.package]
     return _import(own[0]) if own else None
 
 
-def _find_script(kind: str, owner: str, name: str) -> Path | None:
+def _find_script(kind: str, owner: str, name: str | Plugin) -> Path | None:
     file = _find_beside(kind, owner, name)
     if file is None or (isinstance(file, Path) and file.is_file()):
         return file
-    raise BrokenPlugin(f"The {kind} {quoted(name)} must be the Path of an existing JavaScript file; got {file!r:.200}.")
+    shown = quoted(name.name if isinstance(name, Plugin) else name)
+    raise BrokenPlugin(f"The {kind} {shown} must be the Path of an existing JavaScript file; got {file!r:.200}.")
 
 
 def _import(found: InstalledPoint) -> Any:
@@ -307,30 +292,23 @@ def _describe(plugin: Plugin) -> str:
     return f"The {plugin.kind} {plugin.name!r} of {plugin.package} {plugin.version}".rstrip()
 
 
-def _locate(kind: str, name: str) -> InstalledPoint:
-    """Return what a name leads to; without an entry point if it was registered in this process."""
-    distribution, plain = split_distribution(name)
-    if distribution is None and (kind, plain) in _registered:
+def _locate(kind: str, name: str | Plugin) -> InstalledPoint:
+    """Return what a name or a description leads to; without an entry point if it was registered in this process."""
+    package, plain = (name.package, name.name) if isinstance(name, Plugin) else (None, name)
+    if package in (None, THIS_PROCESS) and (kind, plain) in _registered:
         return InstalledPoint(_registered_plugin(kind, plain), None, None)
     points = installed_points(kind).get(plain, [])
-    if distribution is not None:
-        points = [found for found in points if is_same_package(found.plugin.package, distribution)]
+    if package is not None:
+        points = [found for found in points if is_same_package(found.plugin.package, package)]
     elif points and is_same_package(points[0].plugin.package, OWN):
         return points[0]
     if len(points) > 1:
-        packages = [found.plugin.package for found in points]
-        choices = " or ".join(f"{package}:{plain}" for package in packages)
-        raise PluginConflict(
-            f"The packages {' and '.join(packages)} provide the {kind} {quoted(plain)}. Name one of them: {choices}."
-        )
+        packages = " and ".join(found.plugin.package for found in points)
+        raise PluginConflict(f"The packages {packages} provide the {kind} {quoted(plain)}. Uninstall one of them.")
     if points:
         return points[0]
-    if distribution is None:
-        raise UnknownPlugin(f"No installed package provides the {kind} {quoted(plain)}. {did_you_mean(plain, _names(kind))}")
-    known = [f"{each.package}:{each.name}" for each in list_plugins(kind) if each.package not in (OWN, THIS_PROCESS)]
-    raise UnknownPlugin(
-        f"No installed package {distribution} provides the {kind} {quoted(plain)}. Of third parties: {did_you_mean(name, known)}"
-    )
+    of = "" if package is None else f" {package}"
+    raise UnknownPlugin(f"No installed package{of} provides the {kind} {quoted(plain)}. {did_you_mean(plain, _names(kind))}")
 
 
 def _find_pair(name: str, model: str, tokenizer: str, size: str | None) -> Preset:
@@ -341,20 +319,6 @@ def _find_pair(name: str, model: str, tokenizer: str, size: str | None) -> Prese
     except UnknownPlugin:
         pass
     raise UnknownPlugin(f"There is no preset {quoted(name)}. {did_you_mean(name, preset_names())}")
-
-
-def _prefer_own_package(preset: Preset, package: str) -> Preset:
-    """Return a preset whose plain names lead to the plugins of its own package, where that provides them."""
-
-    def prefer(kind: str, name: str) -> str:
-        owners = [found.plugin.package for found in installed_points(kind).get(name, [])]
-        return name_of(kind, name, package) if package in owners else name
-
-    model, tokenizer = prefer("model", preset.model), prefer("tokenizer", preset.tokenizer)
-    parts = tuple(prefer("preset", part) for part in preset.parts)
-    if (model, tokenizer, parts) == (preset.model, preset.tokenizer, tuple(preset.parts)):
-        return preset
-    return replace(preset, model=model, tokenizer=tokenizer, parts=parts)
 
 
 def _registered_plugin(kind: str, name: str) -> Plugin:
@@ -373,5 +337,5 @@ def _with_problem(plugin: Plugin) -> Plugin:
     """Return an installed plugin with the problems that arose in this process: a failed import, or a registered name."""
     problem = plugin.problem or _failures.get((plugin.kind, plugin.name, plugin.package))
     if problem is None and (plugin.kind, plugin.name) in _registered:
-        problem = f"the name is registered in this process: write {plugin.package}:{plugin.name}"
+        problem = "the name is registered in this process"
     return replace(plugin, problem=problem)

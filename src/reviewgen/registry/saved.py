@@ -8,16 +8,16 @@ from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from reviewgen.errors import BundleError, PluginError, UnknownPlugin
-from reviewgen.registry.installed_points import find_name_fault, installed_points, is_same_package
-from reviewgen.registry.plugins import THIS_PROCESS, describe_plugin, name_of
+from reviewgen.errors import BundleError, UnknownPlugin
+from reviewgen.registry.installed_points import Plugin, find_name_fault, is_same_package
+from reviewgen.registry.plugins import THIS_PROCESS, list_plugins
 
 _PACKAGE = re.compile(r"[A-Za-z0-9][\w.-]{0,99}", re.ASCII)
 _VERSION = re.compile(r"[\w.+!-]{0,50}", re.ASCII)
 
 
-def name_of_saved(kind: str, facts: Mapping[str, Any]) -> str:
-    """Return the name by which ``find_model`` or ``find_tokenizer`` finds the plugin that a model was saved with.
+def plugin_of_saved(kind: str, facts: Mapping[str, Any]) -> Plugin:
+    """Return the plugin that a model was saved with, as ``find_model`` or ``find_tokenizer`` takes it.
 
     Args:
         kind: "model" or "tokenizer".
@@ -30,26 +30,19 @@ def name_of_saved(kind: str, facts: Mapping[str, Any]) -> str:
     name, package = facts["name"], facts["distribution"]
     if find_name_fault(kind, name) is not None:
         raise BundleError(f"This model needs a {kind} whose name is not valid: {ascii(name)[:60]}.")
+    named = [plugin for plugin in list_plugins(kind) if plugin.name == name]
+    for plugin in named:
+        if is_same_package(plugin.package, package):
+            return plugin
     if package == THIS_PROCESS:
-        return _name_of_registered(kind, name)
+        raise UnknownPlugin(
+            f"This model needs the {kind} {name!r:.60}, which was registered in the process that saved it. Register it with "
+            f"reviewgen.register_{kind}({name!r:.60}, ...) before loading."
+        )
     if not _PACKAGE.fullmatch(package) or not _VERSION.fullmatch(facts["version"]):
         raise BundleError(f"This model needs the {kind} {name!r:.60} of a package whose name or version is not valid.")
-    providers = [found.plugin.package for found in installed_points(kind).get(name, [])]
-    if any(is_same_package(provider, package) for provider in providers):
-        return name_of(kind, name, package)
-    raise UnknownPlugin(_explain_missing(kind, name, package, facts["version"], providers))
-
-
-def _name_of_registered(kind: str, name: str) -> str:
-    try:
-        if describe_plugin(kind, name).package == THIS_PROCESS:
-            return name
-    except PluginError:
-        pass
-    raise UnknownPlugin(
-        f"This model needs the {kind} {name!r:.60}, which was registered in the process that saved it. Register it with "
-        f"reviewgen.register_{kind}({name!r:.60}, ...) before loading."
-    )
+    others = [plugin.package for plugin in named if plugin.package != THIS_PROCESS]
+    raise UnknownPlugin(_explain_missing(kind, name, package, facts["version"], others))
 
 
 def _explain_missing(kind: str, name: str, package: str, saved_version: str, providers: list[str]) -> str:

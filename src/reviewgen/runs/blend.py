@@ -21,7 +21,7 @@ from reviewgen.evaluation import Document, score_tokens
 from reviewgen.hub.card import write_card
 from reviewgen.model import Bundle, ReviewModel, Weights
 from reviewgen.protocols import LanguageModel, SupportsScore
-from reviewgen.registry import find_model
+from reviewgen.registry import Plugin, find_model
 from reviewgen.runs.record import novelty_facts, part_facts
 
 
@@ -40,30 +40,32 @@ def blend(models: Any, weights: Any = None, *, data: Any = None, **options: Unpa
     first = loaded[0]
     _refuse_other_tokenizers(loaded)
     _refuse_scores(loaded)
+    parts, plugins = [model.bundle.model for model in loaded], [model.bundle.model_plugin for model in loaded]
     if data is None:
-        method = {"method": "equal" if weights is None else "given"}
-        return ReviewModel(make_bundle(loaded, check_weights(weights, len(loaded)), {}, method))
+        equal = Blend.from_models(parts, plugins, check_weights(weights, len(loaded)))
+        return ReviewModel(make_bundle(loaded, equal, {"method": "equal" if weights is None else "given"}))
     trained = [known for model in loaded for known in trained_on(model.training)]
     documents = read_documents(data, first.tokenizer, trained, conditions=first.conditions, **options)
     vocab_size = first.conditions.vocab_size or first.tokenizer.vocab_size
-    fitted, gate, facts = fit_mixture([model.bundle.model for model in loaded], documents, vocab_size, len(first.conditions))
+    fitted, facts = fit_blend(parts, plugins, documents, vocab_size, len(first.conditions))
     source = str(data) if isinstance(data, str | Path) else type(data).__name__
-    return ReviewModel(make_bundle(loaded, fitted, gate, facts | {"source": source, "split": options.get("split", "all")}))
+    return ReviewModel(make_bundle(loaded, fitted, facts | {"source": source, "split": options.get("split", "all")}))
 
 
-def fit_mixture(
-    models: Sequence[LanguageModel], documents: Iterable[Document], vocab_size: int, given: int = 0
-) -> tuple[tuple[float, ...], dict[str, Any], dict[str, Any]]:
-    """Fit a mixture of models on texts that none of them was trained on.
+def fit_blend(
+    models: Sequence[LanguageModel], plugins: Sequence[Plugin], documents: Iterable[Document], vocab_size: int, given: int = 0
+) -> tuple[Blend, dict[str, Any]]:
+    """Blend models with weights that are fitted on texts that none of them was trained on.
 
     Args:
         models: The models, in evaluation mode.
+        plugins: The plugin of each model.
         documents: The texts, each with its number of characters: the ids of bos, conditions, tokens and eos.
         vocab_size: The number of ids.
         given: The number of condition ids after bos, which are inputs and not scored.
 
     Returns:
-        The mixture weights and the gate, as ``Blend.from_models`` takes them, and the facts for ``training.json``.
+        The blend, and the facts for ``training.json``.
 
     Raises:
         DataError: There are no texts, or none of them has a character.
@@ -93,13 +95,12 @@ def fit_mixture(
             "fitted_weights": bits(mixed),
         },
     }
-    return tuple(fixed.tolist()), {"coefficients": gate.tolist()}, facts
+    return Blend.from_models(models, plugins, fixed.tolist(), {"coefficients": gate.tolist()}), facts
 
 
 def make_bundle(
     models: Sequence[ReviewModel],
-    weights: tuple[float, ...],
-    gate: Mapping[str, Any],
+    blend: Blend,
     facts: Mapping[str, Any],
     preset: str = "blend",
     generation: GenerationConfig | None = None,
@@ -109,14 +110,13 @@ def make_bundle(
 
     Args:
         models: Its models.
-        weights, gate: Their weights, as ``Blend.from_models`` takes them.
+        blend: The blend of them.
         facts: How the weights were found.
         preset: The preset that it was trained from.
         generation: Its generation defaults; those of the first model if not given.
         training: Facts of the training in which all of it was trained, if it was one.
     """
     first, parts = models[0].bundle, [model.bundle for model in models]
-    blend = Blend.from_models([part.model for part in parts], [part.model_plugin for part in parts], weights, gate)
     fingerprints = {data.get("fingerprint") for model in models for data in trained_on(model.training)}
     index = None  # of the training text, if all were trained on the same
     if len(fingerprints) == 1 and None not in fingerprints:
@@ -132,7 +132,7 @@ def make_bundle(
         "data": data,
         "parts": [
             {"preset": model.preset, "weight": weight} | part_facts(model.training)
-            for model, weight in zip(models, weights, strict=True)
+            for model, weight in zip(models, blend.config.weights, strict=True)
         ],
         "weights": dict(facts),
         "novelty": novelty_facts(index, data.get("fingerprint"), {}),

@@ -5,7 +5,7 @@ Of the processes of a machine, one makes the corpus and the tokens in the cache,
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -35,7 +35,8 @@ from reviewgen.data import (
 )
 from reviewgen.errors import ConfigError, DataError, quoted
 from reviewgen.lexicon import Lexicon, build_lexicon, token_symbols
-from reviewgen.model import check_tokenizer_files, fingerprint
+from reviewgen.model import fingerprint
+from reviewgen.model.write import check_tokenizer_files
 from reviewgen.novelty import Index, read_index
 from reviewgen.processes import all_processes, process_state
 from reviewgen.protocols import Tokenizer
@@ -66,6 +67,7 @@ class PreparedCorpus:
     lexicon: Lexicon | None  # likewise
     words: frozenset[str]  # of the training text in lower case, for the metrics; likewise, and empty without metrics
     notes: tuple[str, ...] = ()
+    sizes: dict[tuple[str, float], dict[str, Mapping[str, Any]]] = field(default_factory=dict)  # chosen, by preset and time
 
     @property
     def final_split(self) -> str:
@@ -192,7 +194,7 @@ def _build_lexicon(plan: TrainingPlan, tokenizer: Tokenizer, store: StoreFolder)
     """
     before = None if plan.parts.trained is None else plan.parts.trained.bundle.lexicon
     symbols = token_symbols(tokenizer)
-    counts = words_of_store(store, symbols)
+    counts = words_of_store(store, tokenizer)
     lexicon = None if symbols is None else build_lexicon(counts, before)
     has_metrics = bool(plan.parts.training.metrics)
     return lexicon, frozenset(word.casefold() for word in (*counts.words, *(before or ())) if has_metrics)

@@ -11,18 +11,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from reviewgen.errors import (
-    AlreadyTrained,
-    CheckpointError,
-    ConfigError,
-    OutputExists,
-    TrainingError,
-    storage_errors,
-)
+from reviewgen.errors import AlreadyTrained, CheckpointError, ConfigError, OutputExists, TrainingError, storage_errors
 from reviewgen.model import Bundle
 from reviewgen.model.write import write_or_rescue
 from reviewgen.processes import all_processes, resumes_by_itself
-from reviewgen.runs.plan import SETTINGS, TrainingPlan, read_training
+from reviewgen.runs.plan import SETTINGS, TrainingPlan, find_record
 from reviewgen.storage import Job, check_output
 from reviewgen.training import Checkpoints, StopReason
 
@@ -36,7 +29,7 @@ class RunFolder:
         plan: The plan of the run.
 
     Attributes:
-        checkpoints: The checkpoints in it; None without an output, and in all processes but the first.
+        checkpoints: The checkpoints in it; none without an output, and in all processes but the first.
         saved: What the checkpoint that is resumed from has saved of the run's record; empty for a new run.
         seconds: The time that the resumed run had trained before.
 
@@ -58,10 +51,11 @@ class RunFolder:
         self._finished: str | None = None  # the fingerprint of the corpus, if the model was saved before a restart
         self.saved: Mapping[str, Any] = {}
         self.seconds = 0.0
-        self.checkpoints: Checkpoints | None = None
+        self.checkpoints = Checkpoints()
 
-    def open(self) -> None:
-        """Lock the folder for this run, and load the last checkpoint if the run is resumed.
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[None]:
+        """Lock the folder for this run, and load the last checkpoint if the run is resumed; unlock it if the block fails.
 
         Raises:
             CheckpointError: The folder holds an interrupted run and this run does not resume it, or this run resumes and there is
@@ -70,47 +64,47 @@ class RunFolder:
             StorageError: The folder cannot be written.
             TrainingError: Of several processes, only some have an output folder.
         """
-        if self._is_open:  # reading has failed after this, and is tried again
-            return
-        out = self._plan.out
-        with all_processes() as processes:
-            if processes.broadcast(out is None) != (out is None):
-                raise TrainingError("The processes have different settings: give all of them the output folder, or none.")
-            with processes.main_process_first():
-                if processes.rank == 0 and out is not None:
-                    self._finished = _find_finished(out, self._plan.digest()) if resumes_by_itself() else None
-                    if self._finished is None:
-                        self._open(out, processes.world_size)
-            self.saved, self.seconds, self._finished = processes.broadcast((self.saved, self.seconds, self._finished))
-        self._is_open = True
+        if not self._is_open:  # else reading was interrupted after this, and is tried again
+            with all_processes() as processes:
+                if processes.broadcast(self._plan.out is None) != (self._plan.out is None):
+                    raise TrainingError("The processes have different settings: give all of them the output folder, or none.")
+                resumed = processes.main(lambda: self._open(processes.world_size), self._plan.out)
+                self.saved, self.seconds, self._finished = resumed
+            self._is_open = True
+        with self.closed_on_error():
+            yield
 
-    def _open(self, out: Path, processes: int) -> None:
-        training, resume = self._plan.parts.training, self._plan.resume
-        self._job = job = Job(out, {**self._plan.facts(), "processes": processes, SETTINGS: self._plan.digest()})
-        if resume and not job.folder.is_dir():
+    def _open(self, processes: int) -> tuple[Mapping[str, Any], float, str | None]:
+        """Return ``saved``, ``seconds``, and of a run that is over the fingerprint of its corpus."""
+        plan, training = self._plan, self._plan.parts.training
+        finished = _find_finished(plan.out, plan.digest()) if plan.out is not None and resumes_by_itself() else None
+        if plan.out is None or finished is not None:
+            return {}, 0.0, finished
+        self._job = job = Job(plan.out, {**plan.facts(), "processes": processes, SETTINGS: plan.digest()})
+        if plan.resume and not job.folder.is_dir():
             raise CheckpointError(
                 f"There is no run to resume: {job.folder} does not exist. Leave out --resume (resume=True) to start one."
             )
         with storage_errors(job.folder):
             job.__enter__()
         self._close = weakref.finalize(self, job.__exit__)
-        self.checkpoints = Checkpoints(job.folder, training.checkpoint_seconds, training.checkpoints_kept)
-        steps = self.checkpoints.steps()
+        self.checkpoints = checkpoints = Checkpoints(job.folder, training.checkpoint_seconds, training.checkpoints_kept)
+        steps = checkpoints.steps()
         try:
-            if steps and not (resume or resumes_by_itself()):
+            if steps and not (plan.resume or resumes_by_itself()):
                 raise CheckpointError(
                     f"{job.folder} holds a run that was interrupted after step {steps[-1]:,} or later. Resume it with the same "
                     "command and --resume (resume=True), or remove that folder to start over."
                 )
-            self.checkpoints.load()
+            checkpoints.load()
         except CheckpointError:
             self._close()
             raise
         if steps:
-            self.checkpoints.note(f"The run resumes from step {self.checkpoints.steps()[-1]:,}.")
-        elif resume:
-            self.checkpoints.note("The run was interrupted before its first checkpoint, so it starts again.")
-        self.saved, self.seconds = self.checkpoints.extra, self.checkpoints.seconds
+            checkpoints.note(f"The run resumes from step {checkpoints.steps()[-1]:,}.")
+        elif plan.resume:
+            checkpoints.note("The run was interrupted before its first checkpoint, so it starts again.")
+        return checkpoints.extra, checkpoints.seconds, None
 
     def require_corpus(self, fingerprint: str) -> None:
         """Compare the corpus with that of the run that is resumed.
@@ -166,7 +160,7 @@ def _find_finished(out: Path, settings: str) -> str | None:
     Raises:
         OutputExists: Something else exists there.
     """
-    training = read_training(out)
+    training = find_record(out)
     if training.get(SETTINGS) == settings and training.get("stopped") not in _CUT_SHORT:
         return str(training["data"]["fingerprint"])
     check_output(out)

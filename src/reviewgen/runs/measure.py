@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from reviewgen.config import GenerationConfig, to_dict
-from reviewgen.data import frame_texts, trained_on
+from reviewgen.data import trained_on
 from reviewgen.errors import NotADistribution, ReviewgenError
 from reviewgen.evaluation import (
     Document,
@@ -29,11 +29,11 @@ from reviewgen.lexicon import decode_texts
 from reviewgen.model import ReviewModel
 from reviewgen.novelty import copied_shares
 from reviewgen.protocols import LanguageModel
-from reviewgen.registry import find_preset, find_weights
+from reviewgen.registry import find_weights
 from reviewgen.runs.corpus import PreparedCorpus
 from reviewgen.runs.parts import resolve_parts
 from reviewgen.runs.plan import TrainingPlan
-from reviewgen.training import SAMPLE_TOKENS
+from reviewgen.training.evaluator import SAMPLE_TOKENS
 
 _MIN_TOKENS = 2_000  # of chosen texts, however slow the model is
 _TEXTS = 100  # that the copy rate and the metrics are measured on; they cost as much as two or three training steps
@@ -117,16 +117,16 @@ def suggest_trained_weights(plan: TrainingPlan, corpus: PreparedCorpus, tokens: 
 
 
 def _find_trainable(plan: TrainingPlan) -> ReviewModel | None:
-    """Return the shipped model of a preset, if it can be trained further with the settings of a plan on texts cleaned alike."""
+    """Return the shipped model of a preset, if it can be trained further with a plan's own settings on texts cleaned alike."""
     parts = plan.parts
     try:
-        preset, folder = find_preset(plan.preset), find_weights(plan.preset)
+        usual, folder = resolve_parts(plan.preset), find_weights(plan.preset)
         if folder is None:
             return None
-        trained = ReviewModel.from_pretrained(folder)
-        sizes = set() if parts.sizes is None else {name for size in preset.sizes for name in size}
-        own = {name: value for name, value in parts.model_settings.items() if name not in sizes}
-        resolve_parts(trained, own, to_dict(parts.tokenizer_config))
+        trained, kept = ReviewModel.from_pretrained(folder), to_dict(usual.tokenizer_config)
+        model = {name: value for name, value in parts.model_settings.items() if value != usual.model_settings.get(name)}
+        tokenizer = {name: value for name, value in to_dict(parts.tokenizer_config).items() if value != kept[name]}
+        resolve_parts(trained, model, tokenizer)
     except ReviewgenError:
         return None
     data = trained_on(trained.training)[0]
@@ -138,10 +138,7 @@ def _measure_bits(trained: ReviewModel, corpus: PreparedCorpus, characters: int)
     """Return a model's bits per character on evenly spaced held-out texts of about so many characters."""
     store, first = corpus.stores[corpus.final_split], 1 + len(corpus.conditions)
     tokens = round(characters * store.tokens / max(1, int(store.characters.sum())))
-    texts = (corpus.tokenizer.decode(ids[first:-1][:tokens].tolist()) for ids, _ in sample_documents(store, tokens))
-    given = trained.conditions.unspecified_ids
-    documents = frame_texts(((text, given) for text in texts if text), trained.tokenizer)
+    texts = [corpus.tokenizer.decode(ids[first:-1][:tokens].tolist()) for ids, _ in sample_documents(store, tokens)]
     with suppress(NotADistribution):
-        vocab_size = trained.tokenizer.vocab_size
-        return evaluate_documents(trained.bundle.model, documents, vocab_size, given=len(given)).bits_per_character
+        return trained.evaluate([text for text in texts if text], clean=False).bits_per_character
     return math.inf

@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, is_dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -28,26 +28,19 @@ from reviewgen.config import (
     vocabulary_settings,
     without_vocabulary,
 )
+from reviewgen.config.settings import bare, options_of
 from reviewgen.errors import BrokenPlugin, ConfigError, PluginError, first_line, quoted
 from reviewgen.generation.model_stepper import using_threads
 from reviewgen.model import ReviewModel
 from reviewgen.model.layout import digest_of
 from reviewgen.protocols import CountTrained, LanguageModel, SupportsInitialWeights, Tokenizer
-from reviewgen.registry import Plugin, find_model, find_preset, find_tokenizer, name_of, preset_names
+from reviewgen.registry import Plugin, find_model, find_preset, find_tokenizer, preset_names
 from reviewgen.storage import to_path
 from reviewgen.training import IsolatedRng, TrainingConfig
 
 _PEAK_SHARE = 1 / 2  # of the preset's learning rate: a whole one spoils a model on texts like its own, a sixth is slow on others
 _WARMUP = 0.05  # a trained model needs less warmup than a new one: a share of the run
 _PROBE_TOKENS, _TOLERANCE = 24, 1e-3  # of the logits of two implementations of the same function
-
-
-@dataclass(frozen=True)
-class SizeOptions:
-    """The sizes that a time budget can choose from, when the user has set no size."""
-
-    preset: Preset  # without the settings by epochs that the user has set
-    may_grow_batch: bool  # whether the user has set neither batch_size nor bptt
 
 
 @dataclass(frozen=True)
@@ -127,7 +120,8 @@ class TrainingParts:
     generation: GenerationConfig
     trained: ReviewModel | None = None
     initial_weights: InitialWeights | None = None
-    sizes: SizeOptions | None = None
+    sizes: Preset | None = None  # whose sizes a time budget chooses from, and settings by epochs; None if the user has set one
+    may_grow_batch: bool = True  # whether the user has set neither batch_size nor bptt
     models: tuple["TrainingParts", ...] = ()  # of a blend, in the order of their training
 
     @property
@@ -140,6 +134,15 @@ class TrainingParts:
         """Whether the model is trained by counting."""
         return issubclass(self.model_class, CountTrained)
 
+    def config_of(self, group: str) -> Any:
+        """Return the class of the settings of a group: of "model", "tokenizer" or "training"."""
+        return {"model": self.model_class.Config, "tokenizer": self.tokenizer_class.Config, "training": TrainingConfig}[group]
+
+    def takes_list(self, group: str, name: str) -> bool:
+        """Return whether the value of a setting is a list; not of an unknown one."""
+        hint = fields_of(self.config_of(group)).get(name)
+        return any(get_origin(option) is tuple for option in options_of(bare(hint)))
+
     def model_facts(self) -> dict[str, Any]:
         """Return all settings of the model, or of each model of a blend by its preset's name."""
         if self.models:
@@ -147,26 +150,27 @@ class TrainingParts:
         settings = to_dict(check_settings(self.model_class.Config, self.model_settings))
         return settings | dict.fromkeys(VOCABULARY_FIELDS & settings.keys())
 
-    def build_model(
-        self, tokenizer: Tokenizer, vocab_size: int, seed: int, size: Mapping[str, Any] | None = None
-    ) -> LanguageModel:
+    def sized(self, model: Mapping[str, Any], training: Mapping[str, Any]) -> "TrainingParts":
+        """Return the parts with settings of a size instead of the preset's."""
+        return replace(self, model_settings={**self.model_settings, **model}, training=replace(self.training, **training))
+
+    def build_model(self, tokenizer: Tokenizer, vocab_size: int, seed: int) -> LanguageModel:
         """Return the model to train, with new weights or with a copy of the trained model's.
 
         Args:
             tokenizer: The tokenizer, for its special ids.
             vocab_size: The number of ids, those of conditions included.
             seed: Seed of the weights.
-            size: Model settings that a time budget has chosen, instead of the preset's.
 
         Raises:
             ConfigError: There is not enough memory for it.
         """
         ids = vocabulary_settings(self.model_class.Config, vocab_size, tokenizer.bos_id, tokenizer.eos_id)
-        config = from_dict(self.model_class.Config, self.model_settings | dict(size or {}) | ids)
+        config = from_dict(self.model_class.Config, self.model_settings | ids)
         try:
             with IsolatedRng(seed), using_threads(1):  # the rounding of orthogonal matrices depends on the number of threads
                 model: LanguageModel = self.model_class(config)
-        except (RuntimeError, MemoryError) as error:  # torch's error when memory cannot be allocated
+        except (RuntimeError, MemoryError, OverflowError) as error:  # of torch, where memory cannot be allocated
             raise ConfigError(
                 f"The model cannot be built with these settings: {first_line(error)}. Choose smaller ones."
             ) from None
@@ -256,7 +260,8 @@ def _from_preset(
         training=from_dict(TrainingConfig, merge_settings(TrainingConfig, usual, training, "training")),
         generation=from_dict(GenerationConfig, preset.generation_settings),
         trained=trained,
-        sizes=_size_options(preset, set(model or ()), set(training or ())),
+        sizes=_sizes_to_choose(preset, set(model or ()), set(training or ())),
+        may_grow_batch=not {"batch_size", "bptt"} & set(training or ()),
     )
 
 
@@ -309,8 +314,8 @@ def _share_settings(configs: Mapping[str, type], defaults: Mapping[str, Any], ow
     return shared
 
 
-def _size_options(preset: Preset, model: set[str], training: set[str]) -> SizeOptions | None:
-    """Return the sizes to choose from, given the names of the settings that the user has set; None if one of them is a size."""
+def _sizes_to_choose(preset: Preset, model: set[str], training: set[str]) -> Preset | None:
+    """Return the preset without the settings by epochs that the user has set; None if there is no size to choose."""
     if not preset.sizes or any(model & set(size) for size in preset.sizes):
         return None
 
@@ -318,8 +323,7 @@ def _size_options(preset: Preset, model: set[str], training: set[str]) -> SizeOp
         return tuple((epochs, {name: each[name] for name in each if name not in names}) for epochs, each in by_epochs)
 
     by_epochs, training_by_epochs = without(preset.by_epochs, model), without(preset.training_by_epochs, training)
-    own = replace(preset, by_epochs=by_epochs, training_by_epochs=training_by_epochs)
-    return SizeOptions(own, may_grow_batch=not {"batch_size", "bptt"} & training)
+    return replace(preset, by_epochs=by_epochs, training_by_epochs=training_by_epochs)
 
 
 def _from_model(trained: ReviewModel, model: Any, tokenizer: Any, training: Any) -> TrainingParts:
@@ -337,8 +341,8 @@ def _from_model(trained: ReviewModel, model: Any, tokenizer: Any, training: Any)
         usual = {}
     peak = _PEAK_SHARE * usual.get("learning_rate", TrainingConfig().learning_rate)
     own = Preset(
-        model=name_of("model", bundle.model_plugin.name, bundle.model_plugin.package),
-        tokenizer=name_of("tokenizer", bundle.tokenizer_plugin.name, bundle.tokenizer_plugin.package),
+        model=bundle.model_plugin.name,
+        tokenizer=bundle.tokenizer_plugin.name,
         model_settings=without_vocabulary(to_dict(bundle.model.config)),
         tokenizer_settings=to_dict(bundle.tokenizer_config),
         training_settings={**usual, "learning_rate": peak, "warmup": _WARMUP},
@@ -352,7 +356,7 @@ def _from_model(trained: ReviewModel, model: Any, tokenizer: Any, training: Any)
                 f"A model that is trained further keeps its tokenizer, of {setting}={kept[setting]}, so tokenizer.{setting} "
                 f"cannot be {value}: leave it out, or train a model from scratch."
             )
-    if model and (reason := _find_difference(parts, bundle.model)):
+    if model and (reason := _find_difference(parts, trained)):
         values = ", ".join(f"model.{setting}={parts.model_settings[setting]}" for setting in sorted(model))
         raise ConfigError(
             f"The trained weights do not fit {values}: {reason}. When a model is trained further, only settings that do not "
@@ -361,19 +365,16 @@ def _from_model(trained: ReviewModel, model: Any, tokenizer: Any, training: Any)
     return parts
 
 
-def _find_difference(parts: TrainingParts, trained: Any) -> str | None:
+def _find_difference(parts: TrainingParts, trained: ReviewModel) -> str | None:
     """Return why a trained model's weights cannot be used with other settings: they need other tensors, or predict otherwise."""
-    kept = to_dict(trained.config)
-    ids = {name: kept[name] for name in VOCABULARY_FIELDS if name in kept}
-    config = from_dict(parts.model_class.Config, parts.model_settings | ids)
+    model: Any = trained.bundle.model
     try:
-        changed = parts.model_class(config)
-        changed.load_state_dict(trained.state_dict())
-    except (RuntimeError, MemoryError, OverflowError) as error:
+        changed: Any = parts.build_model(trained.tokenizer, model.config.vocab_size, 0)
+    except (RuntimeError, ConfigError) as error:
         return _last_line(error)
-    probe = torch.arange(_PROBE_TOKENS).unsqueeze(0) * 7 % config.vocab_size  # (1, T)
+    probe = torch.arange(_PROBE_TOKENS).unsqueeze(0) * 7 % model.config.vocab_size  # (1, T)
     with torch.inference_mode():
-        one, other = (each.eval()(probe, each.initial_state(1))[0] for each in (changed, trained))
+        one, other = (each.eval()(probe, each.initial_state(1))[0] for each in (changed, model))
     return None if torch.allclose(one, other, rtol=_TOLERANCE, atol=_TOLERANCE) else "it would predict something else"
 
 

@@ -4,16 +4,16 @@ import contextlib
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from reviewgen.config import MAX_RECORD, check_seed, from_dict, parse_duration, read_json, to_dict
+from reviewgen.config import check_seed, from_dict, parse_duration, to_dict
 from reviewgen.config.keywords import TrainOptions
-from reviewgen.data import DataConfig, StoreFolder, Texts, digest_tokenizer, find_store
+from reviewgen.data import DataConfig, Filters, StoreFolder, Texts, digest_tokenizer, find_store
 from reviewgen.errors import ConfigError, DataError, ReviewgenError, quoted
 from reviewgen.evaluation import find_metrics
-from reviewgen.model.layout import TRAINING
+from reviewgen.model.read import read_training
 from reviewgen.processes import resumes_by_itself
 from reviewgen.runs.parts import TrainingParts, resolve_parts
 from reviewgen.runs.tracking import check_tracker
@@ -87,10 +87,6 @@ class TrainingPlan:
         """Return the SHA-256 of ``facts``."""
         return hashlib.sha256(json.dumps(self.facts(), sort_keys=True).encode()).hexdigest()
 
-    def of_model(self, parts: TrainingParts, length: Budget) -> "TrainingPlan":
-        """Return the plan of one model of a blend, which is not saved by itself."""
-        return replace(self, parts=parts, length=length, out=None, log=None, resume=False)
-
 
 def parse_length(budget: str | float | None, steps: int | None, epochs: float | None) -> Budget:
     """Return how long a run trains, as the user has said; two minutes by default.
@@ -149,23 +145,20 @@ def make_texts(source: Any, options: Mapping[str, Any], config: DataConfig, *, a
     Raises:
         ConfigError: An option is unusable.
     """
-    filters = options.get("near_duplicates"), options.get("decontaminate")
-    texts = Texts(source, config, options.get("validation"), options.get("validation_split"), *filters, allow_missing)
-    texts.check()
-    return texts
+    filters = Filters(near_duplicates=options.get("near_duplicates"), decontaminate=options.get("decontaminate"))
+    return Texts(source, config, options.get("validation"), options.get("validation_split"), filters, allow_missing)
 
 
-def read_training(out: Path) -> dict[str, Any]:
+def find_record(out: Path) -> dict[str, Any]:
     """Return the record of a saved model; an empty one if there is none, or it is damaged."""
-    with contextlib.suppress(OSError, ValueError):
-        if isinstance(training := read_json(out / TRAINING, MAX_RECORD), dict):
-            return training
+    with contextlib.suppress(ReviewgenError):
+        return read_training(out)
     return {}
 
 
 def discard_finished(out: Path) -> None:
     """Remove the folder of a run that has saved its model in ``out`` and was killed before it could remove the folder."""
-    settings = read_training(out).get(SETTINGS)
+    settings = find_record(out).get(SETTINGS)
     if settings is not None and out.with_name(f"{out.name}{PARTIAL}").is_dir():
         with contextlib.suppress(ReviewgenError, OSError), Job(out, {SETTINGS: settings}) as job:
             job.clear()

@@ -6,14 +6,10 @@ thinned curve. Their sums stay on the device; converting one to a number waits f
 
 import copy
 import math
-import os
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from reviewgen.data import TokenStore
@@ -24,16 +20,18 @@ from reviewgen.runs.tracking import TERM
 from reviewgen.training import Report
 
 _POINTS = 200  # of the thinned curve, spread evenly; the first step, the last one and the evaluations come on top
+_SAVED = ("notes", "size", "evaluations", "points")  # in a checkpoint
 _PAST = ("preset", "data", "parts", "steps", "seconds", "held_out", "parent")
-_CURVES = ("verdict", "evaluations", "curve")
+_OF_PART = (*_PAST, "config", "verdict", "evaluations", "curve")
 _ANCESTORS = 16  # trainings before that of the parent
 
 
+@dataclass
 class Mean:
     """The mean loss of some steps, and that of each of the model's own loss terms, by name; the plain loss has no name."""
 
-    def __init__(self, sums: Mapping[str, Tensor] | None = None, steps: int = 0) -> None:
-        self.sums, self.steps = dict(sums or {}), steps
+    sums: dict[str, Tensor] = field(default_factory=dict)
+    steps: int = 0
 
     def add(self, losses: Mapping[str, Tensor]) -> None:
         """Add the losses of a step."""
@@ -45,14 +43,6 @@ class Mean:
         means = {name: float(total) / self.steps for name, total in self.sums.items()}
         self.sums, self.steps = {}, 0
         return means
-
-
-@dataclass(frozen=True)
-class ChosenSize:
-    """Settings that were chosen for a time budget, because the user has set no size."""
-
-    model: Mapping[str, Any] = field(default_factory=dict)
-    training: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -74,36 +64,28 @@ class RunRecord(Curves):
 
     Attributes:
         notes: Sentences for the user, each once.
-        size: The size that was chosen for the run's time budget, if any.
-        last: The last report.
+        size: The settings that were chosen for the run's time budget, if any, by group: "model" and "training".
+        last: The last report; before the first step one of no tokens.
         means: The losses since the last evaluation, and since the last point.
     """
 
     notes: list[str] = field(default_factory=list)
-    size: ChosenSize | None = None
-    last: Report | None = None
+    size: Mapping[str, Mapping[str, Any]] | None = None
+    last: Report = field(default_factory=lambda: Report(0, 0.0, 0.0, 0))
     means: tuple[Mean, Mean] = field(default_factory=lambda: (Mean(), Mean()))
 
     @classmethod
     def of(cls, store: TokenStore, conditions: int, saved: Mapping[str, Any]) -> "RunRecord":
         """Return the record of a training on some texts: what a checkpoint has saved, or an empty one for an empty mapping."""
-        record = cls((store.tokens - len(store) * (1 + conditions)) / int(store.characters.sum()))
-        if saved:
-            record.evaluations, record.points, record.notes = (list(saved[name]) for name in ("evaluations", "points", "notes"))
-            record.size = ChosenSize(*saved["size"]) if saved["size"] else None
-            first, second = (Mean(*each) for each in saved["means"])
-            record.means = first, second
-        return record
+        targets_per_character = (store.tokens - len(store) * (1 + conditions)) / int(store.characters.sum())
+        if not saved:
+            return cls(targets_per_character)
+        first, second = (Mean(**each) for each in saved["means"])
+        return cls(targets_per_character, **{name: saved[name] for name in _SAVED}, means=(first, second))
 
     def to_checkpoint(self) -> dict[str, Any]:
         """Return what a checkpoint saves: JSON values and, in ``means``, tensors."""
-        return {
-            "notes": self.notes,
-            "size": [] if self.size is None else [dict(self.size.model), dict(self.size.training)],
-            "evaluations": self.evaluations,
-            "points": self.points,
-            "means": [[dict(mean.sums), mean.steps] for mean in self.means],
-        }
+        return {name: getattr(self, name) for name in _SAVED} | {"means": [vars(mean) for mean in self.means]}
 
     def note(self, *notes: str) -> None:
         """Add notes, except those that a resumed run has had before."""
@@ -146,23 +128,9 @@ class RunRecord(Curves):
         return finite({"train_nats_per_token": nats, "train_bits_per_character": bits, **own})
 
 
-def progress_facts(last: Report | None, seconds: float, final_evaluation_seconds: float) -> dict[str, Any]:
-    """Return how far a run has come, by its last report, how its time was spent, and the hardware."""
-    return {
-        "steps": last.step if last else 0,
-        "tokens_seen": last.tokens if last else 0,
-        "seconds": round(seconds, 2),
-        "evaluation_seconds": round((last.evaluation_seconds if last else 0.0) + final_evaluation_seconds, 2),
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "device": last.device if last else None,
-        "threads": last.threads if last else None,
-        "hardware": f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}",
-    }
-
-
 def part_facts(training: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the record of a blend keeps of the training of one of its models: also its settings and its curves."""
-    return {name: training[name] for name in (*_PAST, "config", *_CURVES) if name in training}
+    return {name: training[name] for name in _OF_PART if name in training}
 
 
 def parent_facts(trained: ReviewModel | None, held_out_bits: float | None) -> dict[str, Any]:

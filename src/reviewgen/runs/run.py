@@ -6,9 +6,12 @@ on held-out texts, as ``reviewgen.blend`` does.
 
 import logging
 import math
+import os
+import platform
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -27,34 +30,18 @@ from reviewgen.interrupts import uninterrupted
 from reviewgen.model import Bundle, ReviewModel, Weights
 from reviewgen.processes import all_processes, process_state
 from reviewgen.protocols import LanguageModel, Tokenizer
-from reviewgen.runs.blend import fit_mixture, make_bundle
+from reviewgen.runs.blend import fit_blend, make_bundle
 from reviewgen.runs.corpus import PreparedCorpus, ReadCorpus, read_corpus, tokenize
 from reviewgen.runs.folder import RunFolder
 from reviewgen.runs.measure import choose_documents, evaluate, measure_texts, suggest_trained_weights
 from reviewgen.runs.parts import TrainingParts
 from reviewgen.runs.plan import SETTINGS, TrainingPlan, make_plan
-from reviewgen.runs.record import (
-    ChosenSize,
-    Curves,
-    RunRecord,
-    novelty_facts,
-    parent_facts,
-    progress_facts,
-)
+from reviewgen.runs.record import Curves, RunRecord, novelty_facts, parent_facts
 from reviewgen.runs.tracking import RunLog
-from reviewgen.training import (
-    Budget,
-    Evaluator,
-    Report,
-    StopReason,
-    TrainingConfig,
-    choose_size,
-    find_verdict,
-    fit,
-    interrupts_kept_for_restart,
-    keep_threads,
-)
+from reviewgen.training import Budget, Report, StopReason, TrainingConfig, choose_size, find_verdict, fit
 from reviewgen.training.contract import check_contract
+from reviewgen.training.evaluator import Evaluator
+from reviewgen.training.timing import keep_threads
 from reviewgen.version import __version__
 
 _COUNTING_SHARE = 0.4  # of the time left, at most
@@ -85,7 +72,7 @@ class TrainingRun:
     Args:
         start: A preset, ``<model>-<tokenizer>``, as in "lstm-word"; or a trained ReviewModel to train further: a copy of its
             weights is trained, and its tokenizer, conditions, size and generation defaults are kept.
-        source: The reviews; see ``reviewgen.data.sources.open_texts``.
+        source: The reviews; see ``reviewgen.data.sources.open_source``.
         options: The keywords of ``reviewgen.train``, which documents them.
 
     Raises:
@@ -96,8 +83,8 @@ class TrainingRun:
         refuse_unknown_options(options, TrainOptions, "TrainingRun")
         self._set_up(make_plan(start, source, options))
 
-    def _set_up(self, plan: TrainingPlan, size: ChosenSize | None = None) -> None:
-        self._plan, self.size = plan, size
+    def _set_up(self, plan: TrainingPlan) -> None:
+        self._plan = plan
         self._log, self._folder = RunLog(plan.log, plan.out, plan.preset), RunFolder(plan)
         self._is_interrupted = False
         self._evaluation: Evaluation | None = None
@@ -107,7 +94,7 @@ class TrainingRun:
         self._record = RunRecord()
         self._model: LanguageModel | None = None
         self._parts: list[TrainingRun] = []  # of a blend: the runs of its models that have started
-        self._mixture: tuple[tuple[float, ...], dict[str, Any], dict[str, Any]] | None = None  # of a blend: see ``fit_mixture``
+        self._fitted: tuple[Blend, dict[str, Any]] | None = None  # the blend, and how its weights were fitted
         self._copy_rate: float | None = None  # of the held-out texts, in tokens; None without a novelty index
         self._bits_before: float | None = None  # of a trained model on the held-out texts
         self._initial_tensors: list[str] = []  # those of the model that a file has given
@@ -122,16 +109,11 @@ class TrainingRun:
             CheckpointError: ``<out>.partial`` holds an interrupted run that is not resumed; or, to resume, no run of these
                 settings.
             DataError: The source cannot be read, or contains a single review and no validation is given.
-            TrainingError: The corpus was read before.
         """
-        if self._read is not None:
-            raise TrainingError("The corpus of this run was read before: make another TrainingRun to read it again.")
-        self._folder.open()
-        with self._folder.closed_on_error():
-            read = read_corpus(self.plan)
-            self._folder.require_corpus(read.corpus.fingerprint)
-        self._read = read
-        return read.corpus
+        with self._folder.opened():
+            self._read = read_corpus(self.plan)
+            self._folder.require_corpus(self._read.corpus.fingerprint)
+        return self._read.corpus
 
     def tokenize(self) -> None:
         """Train the tokenizer and encode the corpus, or load both from the token cache, and build the model.
@@ -139,13 +121,10 @@ class TrainingRun:
         Raises:
             StorageError: The cache is full or cannot be written.
             DataError: The texts of a split have no characters.
-            TrainingError: The corpus was not read, or was tokenized before.
+            TrainingError: The corpus was not read.
         """
-        if self._prepared is not None:
-            raise TrainingError("The corpus of this run was tokenized before: iterate over the run to train.")
-        read = self._require_read("tokenize")
         with self._folder.closed_on_error():
-            self._begin(tokenize(self.plan, read))
+            self._begin(tokenize(self.plan, self._require_read("tokenize")))
 
     def start_on(self, corpus: PreparedCorpus) -> None:
         """Start on a corpus that was prepared before, instead of ``read`` and ``tokenize``.
@@ -155,12 +134,8 @@ class TrainingRun:
 
         Raises:
             CheckpointError: As ``read``.
-            TrainingError: The corpus of this run was read before.
         """
-        if self._read is not None or self._prepared is not None:
-            raise TrainingError("This run has a corpus already: make another TrainingRun to start on a prepared one.")
-        self._folder.open()
-        with self._folder.closed_on_error():
+        with self._folder.opened():
             self._folder.require_corpus(corpus.corpus.fingerprint)
             self._begin(corpus)
 
@@ -180,7 +155,7 @@ class TrainingRun:
         reports = fit(*texts, self.config, plan.length, plan.seed, corpus.index, given, checkpoints, self._metrics)
         own = {"model": self.model.config, "training": self.config}
         settings = plan.facts() | {f"{group}.{name}": value for group in own for name, value in to_dict(own[group]).items()}
-        with self._folder.closed_on_error(), interrupts_kept_for_restart(checkpoints), self.log.opened(settings):
+        with self._folder.closed_on_error(), self.log.opened(settings):
             for report in reports:
                 yield self.log.record(report, self._record.add(report))
 
@@ -192,8 +167,6 @@ class TrainingRun:
         """
         self._require_prepared("interrupt the training")
         self._is_interrupted = True
-        for part in self._parts[-1:]:
-            part._is_interrupted = True
 
     def finish(self) -> ReviewModel:
         """Save the model in ``out`` if that is given, measure it, save it again with the results, and return it.
@@ -205,11 +178,11 @@ class TrainingRun:
         corpus = self._require_prepared("finish")
         with self._folder.closed_on_error():
             last = self._network_record.last
-            if last is None or len(self._parts) < len(self.plan.parts.models):
+            if not (last.tokens or last.stopped) or len(self._parts) < len(self.plan.parts.models):
                 of = f" of {self.plan.parts.models[-1].preset}" if self.plan.parts.models else ""
                 raise TrainingError(f"The training was over before the first step{of}; nothing was saved. Give it more time.")
             with uninterrupted():
-                if self._parts and self._mixture is None:
+                if self._parts and self._fitted is None:
                     tokens = self.config.evaluation_tokens // _INTERRUPTED_DIVISOR
                     self._mix(sample_documents(corpus.stores["validation"], tokens))
                 model = self._save()
@@ -237,16 +210,15 @@ class TrainingRun:
         plan, corpus, record = self.plan, self._require_prepared("call facts"), self._record
         if len(self._parts) < len(plan.parts.models):
             raise TrainingError(f"There is no record of {plan.preset} yet: iterate over the run to train its models.")
-        network, initial, last = (self._parts or [self])[-1], plan.parts.initial_weights, record.last or self._network_record.last
-        stopped = None if self._network_record.last is None else self._network_record.last.stopped
-        if stopped is None and self.is_interrupted:
-            stopped = StopReason.INTERRUPTED
+        *counted, network = self._parts or [self]
+        last = record.last if record.last.stopped else network._record.last
+        stopped = network._record.last.stopped or (StopReason.INTERRUPTED if self.is_interrupted else None)
         curve = network._record.evaluations
         if self._parts:  # the verdict is on the curve of the network, and on what the blend copies
             copies = record.evaluations[-1]["token_copy_rate"] if record.evaluations else None
             curve = [each | {"token_copy_rate": copies} for each in curve]
-        before = sum(part._record.last.evaluation_seconds for part in self._parts[:-1] if part._record.last is not None)
-        fingerprint, seconds = corpus.corpus.fingerprint, time.monotonic() - self._started + self._folder.seconds
+        measuring = self._measuring_seconds + sum(part._record.last.evaluation_seconds for part in counted)
+        initial = plan.parts.initial_weights
         return {
             "preset": plan.preset,
             **parent_facts(plan.parts.trained, self._bits_before),
@@ -257,11 +229,20 @@ class TrainingRun:
             "config": to_dict(self.config),
             "budget_seconds": plan.length.seconds,
             "stopped": None if stopped is None else stopped.value,
-            **progress_facts(last, seconds, before + self._measuring_seconds),
+            "steps": last.step,
+            "tokens_seen": last.tokens,
+            "seconds": round(time.monotonic() - self._started + self._folder.seconds, 2),
+            "evaluation_seconds": round(last.evaluation_seconds + measuring, 2),
+            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+            "device": last.device,
+            "threads": last.threads,
+            "hardware": f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}",
             "verdict": asdict(find_verdict(curve, stopped, network._copy_rate)),
             "evaluations": record.evaluations,
             "curve": record.curve(),
-            "novelty": novelty_facts(corpus.index, fingerprint, self._copied, record.evaluations, network._copy_rate),
+            "novelty": novelty_facts(
+                corpus.index, corpus.corpus.fingerprint, self._copied, record.evaluations, network._copy_rate
+            ),
             "metrics": self._metric_facts or self._metrics.facts(),
             "held_out": self.held_out,
             "notes": [*record.notes, *filter(None, [self.log.failure])],
@@ -271,7 +252,8 @@ class TrainingRun:
         """Choose the size for a time budget, build the model, and measure what it is compared with afterwards."""
         plan, parts, given = self.plan, self.plan.parts, len(corpus.conditions)
         self._metrics = Metrics(parts.training.metrics, corpus.words)
-        record = self._record = RunRecord.of(corpus.stores["train"], given, {} if parts.models else self._folder.saved)
+        saved = {} if parts.models else self._folder.saved
+        record = self._record = RunRecord.of(corpus.stores["train"], given, saved)
         record.note(*corpus.notes)
         if parts.models:
             names = ", then ".join(each.preset for each in parts.models)
@@ -281,64 +263,59 @@ class TrainingRun:
         documents = sample_documents(corpus.stores["validation"], parts.training.evaluation_tokens)
         if corpus.index is not None:
             self._copy_rate = corpus.index.token_copy_rate(ids[1 + given : -1] for ids, _ in documents)
-        record.size = self.size = record.size or self.size or self._choose_size(corpus)
-        chosen = None if self.size is None else self.size.model
-        model = parts.build_model(corpus.tokenizer, corpus.conditions.vocab_size, plan.seed, chosen)
+        if not saved:
+            record.size = self._choose_size(corpus)
+        if record.size is not None:
+            parts = parts.sized(**record.size)
+        model = parts.build_model(corpus.tokenizer, corpus.conditions.vocab_size, plan.seed)
         if parts.initial_weights is not None:
             self._initial_tensors = parts.initial_weights.copy_into(model)
             names = ", ".join(self._initial_tensors)
             record.note(f"Initial weights from {parts.initial_weights.file.name}: {names}; the others are random.")
         if isinstance(model, torch.nn.Module) and not parts.is_counted:
             check_contract(model, parts.model_plugin)
-        self._refuse_differences(corpus, model)
-        if parts.trained is not None:
-            self._note_trained(parts.trained, model, documents, corpus)
-        if self._folder.checkpoints is not None:
-            self._folder.checkpoints.snapshot = record.to_checkpoint
-        self._model, self._prepared = model, corpus
-
-    def _choose_size(self, corpus: PreparedCorpus) -> ChosenSize | None:
-        """Return the largest model and batch of a preset that can be trained in the time budget, on a CPU.
-
-        Of several processes the first times some steps, and all use its result, as if the others added nothing: on processors
-        they add little. None if the user has set a size, the preset has no sizes, or the length is not a time.
-        """
-        parts, sizes, seconds = self.plan.parts, self.plan.parts.sizes, self.plan.length.seconds
-        if sizes is None or seconds is None or process_state().device.type != "cpu":
-            return None
-
-        def build(size: Mapping[str, Any]) -> LanguageModel:
-            return parts.build_model(corpus.tokenizer, corpus.conditions.vocab_size, 0, size)
-
-        with all_processes() as processes:
-            sizing = None
-            if processes.rank == 0:
-                training, train = keep_threads(parts.training, processes.world_size), corpus.stores["train"]
-                corpus_size = train.tokens, int(train.characters.sum())
-                sizing = choose_size(sizes.preset, build, training, seconds, *corpus_size, may_grow=sizes.may_grow_batch)
-            sizing = processes.broadcast(sizing)
-        if sizing is None:
-            return None
-        self._record.note(sizing.describe(seconds))
-        return ChosenSize(sizing.model, sizing.training)
-
-    def _refuse_differences(self, corpus: PreparedCorpus, model: LanguageModel) -> None:
-        """Raise in every process of a launcher if they are not about to train the same.
-
-        Raises:
-            TrainingError: They differ.
-            ProcessLost: A process has ended.
-        """
         with all_processes() as processes:
             processes.refuse_differences(
                 {
                     "the corpus": [corpus.corpus.fingerprint, corpus.conditions.to_json()],
                     "model settings": to_dict(model.config),
                     "versions": [__version__, torch.__version__],
-                    "the seed": self.plan.seed,
-                    "settings": self.plan.facts() | {"seed": None},
+                    "the seed": plan.seed,
+                    "settings": plan.facts() | {"seed": None},
                 }
             )
+        if parts.trained is not None:
+            self._note_trained(parts.trained, model, documents, corpus)
+        self._folder.checkpoints.snapshot = record.to_checkpoint
+        self._model, self._prepared = model, corpus
+
+    def _choose_size(self, corpus: PreparedCorpus) -> dict[str, Mapping[str, Any]] | None:
+        """Return the settings of the largest model and batch of a preset that can be trained in the time budget, on a CPU.
+
+        Of several processes the first times some steps, and all use its result, as if the others added nothing: on processors
+        they add little. None if the user has set a size, the preset has no sizes, or the length is not a time.
+        """
+        parts, seconds, train = self.plan.parts, self.plan.length.seconds, corpus.stores["train"]
+        if parts.sizes is None or seconds is None or process_state().device.type != "cpu":
+            return None
+        if (self.preset, seconds) in corpus.sizes:
+            return corpus.sizes[self.preset, seconds]
+
+        def build(size: Mapping[str, Any]) -> LanguageModel:
+            return parts.sized(size, {}).build_model(corpus.tokenizer, corpus.conditions.vocab_size, 0)
+
+        with all_processes() as processes:
+            sizing = None
+            if processes.rank == 0:
+                training = keep_threads(parts.training, processes.world_size)
+                characters, may_grow = int(train.characters.sum()), parts.may_grow_batch
+                sizing = choose_size(parts.sizes, build, training, seconds, train.tokens, characters, may_grow=may_grow)
+            sizing = processes.broadcast(sizing)
+        if sizing is None:
+            return None
+        self._record.note(sizing.describe(seconds))
+        corpus.sizes[self.preset, seconds] = size = {"model": sizing.model, "training": sizing.training}
+        return size
 
     def _note_trained(self, trained: ReviewModel, model: Any, documents: list[Document], corpus: PreparedCorpus) -> None:
         """Measure a model that is trained further, and note where it starts from."""
@@ -357,7 +334,8 @@ class TrainingRun:
         """Train the models of a blend in turn, then fit their weights and evaluate the blend."""
         with self._folder.closed_on_error():
             for parts in self.plan.parts.models:
-                run = make_run(self.plan.of_model(parts, self._length_of(parts)))
+                length = self._length_of(parts)
+                run = make_run(replace(self.plan, parts=parts, length=length, out=None, log=None, resume=False))
                 if not parts.is_counted:  # only the network has checkpoints and a log
                     run._log, run._folder = self.log, self._folder
                 run._begin(corpus)
@@ -366,7 +344,7 @@ class TrainingRun:
                     new = [note for note in dict.fromkeys((*run._record.notes, *report.notes)) if note not in self._record.notes]
                     self._record.note(*new)
                     yield replace(report, part=run.preset, notes=tuple(new), stopped=None)
-                if parts.is_counted and run._record.last is not None and run._record.last.evaluation is None:
+                if parts.is_counted and run._record.last.evaluation is None:
                     raise NotADistribution(
                         f"The scores of {run.preset} with these settings are not probabilities that sum to one, so it cannot be "
                         "part of a blend."
@@ -376,13 +354,12 @@ class TrainingRun:
     def _report_blend(self, corpus: PreparedCorpus, seconds: float | None) -> Report:
         """Fit the weights of a blend and evaluate it; return the last report of the run."""
         start, last = time.monotonic(), self._network_record.last
-        assert last is not None, "training by gradient reports at least one step"
         with using_threads(last.threads):
             network, own = self._parts[-1], None if seconds is None else _WEIGHTS_SHARE * seconds
             documents = choose_documents(network.model, corpus, "validation", self.config.evaluation_tokens, own)
             with all_processes() as processes:
                 documents = processes.broadcast(documents)  # their number depends on a clock
-            self._mix(documents)
+            weights = self._mix(documents)
             judge = Evaluator(corpus.tokenizer, documents, self.config, corpus.index, corpus.conditions.unspecified_ids)
             judge.metrics, judge.seconds_each = self._metrics, None if seconds is None else _EVALUATION_SHARE * seconds
             result = judge.evaluate(self.model)
@@ -395,7 +372,7 @@ class TrainingRun:
             learning_rate=None,
             seconds=last.seconds + time.monotonic() - start,
             evaluation_seconds=last.evaluation_seconds + judge.total_seconds,
-            notes=(self._describe_weights(), *self._metrics.pop_notes()),
+            notes=(weights, *self._metrics.pop_notes()),
         )
         self._record.add(report)
         return report
@@ -405,28 +382,23 @@ class TrainingRun:
         length = self.plan.length
         if length.seconds is None:
             return length
-        spent = sum(part._record.last.seconds for part in self._parts if part._record.last is not None)
+        spent = sum(part._record.last.seconds for part in self._parts)
         share = _COUNTING_SHARE if parts.is_counted else _NETWORK_SHARE
         with all_processes() as processes:  # of the first one's clock: the lengths are compared
             return Budget(seconds=processes.broadcast(share * max(0.0, length.seconds - spent)))
 
-    def _mix(self, documents: list[Document]) -> None:
-        """Fit the weights of a blend's models."""
+    def _mix(self, documents: list[Document]) -> str:
+        """Fit the weights of a blend's models; return them and the bits per character of each model, as a sentence."""
         corpus = self._require_prepared("blend")
         models, plugins = [part.model for part in self._parts], [part.plan.parts.model_plugin for part in self._parts]
-        weights, gate, facts = fit_mixture(models, documents, corpus.conditions.vocab_size, len(corpus.conditions))
-        self._mixture = weights, gate, facts | {"source": corpus.corpus.source.name, "split": "validation"}
-        self._model = Blend.from_models(models, plugins, weights, gate)
-
-    def _describe_weights(self) -> str:
-        """Return the weights and the bits per character of the models, as a sentence."""
-        assert self._mixture is not None
-        weights, _, facts = self._mixture
-        models = [
+        ids = corpus.conditions.vocab_size, len(corpus.conditions)
+        blend, facts = fit_blend(models, plugins, documents, *ids)
+        self._model, self._fitted = blend, (blend, facts | {"source": corpus.corpus.source.name, "split": "validation"})
+        each = [
             f"{part.preset} {weight:.3f} (alone {'infinite' if own is None else f'{own:.4f}'} bits per character)"
-            for part, weight, own in zip(self._parts, weights, facts["bits_per_character"]["parts"], strict=True)
+            for part, weight, own in zip(self._parts, blend.config.weights, facts["bits_per_character"]["parts"], strict=True)
         ]
-        return f"Weights, fitted on {facts['tokens']:,} held-out tokens: {', '.join(models)}."
+        return f"Weights, fitted on {facts['tokens']:,} held-out tokens: {', '.join(each)}."
 
     def _measure(self, corpus: PreparedCorpus, last: Report) -> None:
         """Evaluate the model on held-out texts, and the models of a blend on the same ones; measure what it generates."""
@@ -454,13 +426,12 @@ class TrainingRun:
         """Return the model with everything that is saved with it."""
         parts, corpus = self.plan.parts, self._require_prepared("finish")
         facts = self.facts()
-        if self._mixture is not None:
+        if self._fitted is not None:
             models = []
             for part in self._parts:
-                bundle = part._make_bundle()
-                seconds = 0.0 if part._record.last is None else round(part._record.last.seconds, 2)
+                bundle, seconds = part._make_bundle(), round(part._record.last.seconds, 2)
                 models.append(ReviewModel(replace(bundle, training=bundle.training | {"seconds": seconds})))
-            return make_bundle(models, *self._mixture, parts.preset, parts.generation, facts)
+            return make_bundle(models, *self._fitted, parts.preset, parts.generation, facts)
         is_open = corpus.lexicon is None or (parts.trained is not None and parts.trained.generation_config.words == "any")
         bundle = Bundle(
             preset=parts.preset,
@@ -517,7 +488,7 @@ class TrainingRun:
     def config(self) -> TrainingConfig:
         """The training settings; with a time budget, some are chosen by ``tokenize``. Of a blend, those of its network."""
         training, size = self.plan.parts.training, self._network_record.size
-        return training if size is None else replace(training, **size.training)
+        return training if size is None else replace(training, **size["training"])
 
     @property
     def corpus(self) -> Corpus:
@@ -579,13 +550,8 @@ class TrainingRun:
         return self._prepared
 
 
-def make_run(plan: TrainingPlan, size: ChosenSize | None = None) -> TrainingRun:
-    """Return the run of a plan.
-
-    Args:
-        plan: The plan.
-        size: A size that was chosen for the time budget before; chosen by the run if not given. A resumed run has its own.
-    """
+def make_run(plan: TrainingPlan) -> TrainingRun:
+    """Return the run of a plan."""
     run = TrainingRun.__new__(TrainingRun)
-    run._set_up(plan, size)
+    run._set_up(plan)
     return run

@@ -48,10 +48,8 @@ def check_tracker(name: str | None) -> None:
     trackers = _tracker_classes()
     if not isinstance(name, str) or name not in trackers:
         raise ConfigError(f"{quoted(name)} is not a tracker to log to. {did_you_mean(name, trackers)}")
-    spec = find_spec(name)
-    if trackers[name].__module__.startswith("accelerate.") and (
-        spec is None or spec.origin is None
-    ):  # as a folder of wandb's runs
+    is_known, spec = trackers[name].__module__.startswith("accelerate."), find_spec(name)
+    if is_known and (spec is None or spec.origin is None):  # without an origin it may be a folder of wandb's runs
         raise ConfigError(f"Logging to {name} needs a package that is not installed: pip install {name}")
 
 

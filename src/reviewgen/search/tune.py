@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Unpack
+from typing import Any, Literal, Unpack
 
 import numpy as np
 import torch
@@ -24,11 +24,8 @@ from reviewgen.processes import process_state
 from reviewgen.runs import TrainingRun
 from reviewgen.runs.parts import TrainingParts, check_settings, merge_settings
 from reviewgen.search.variants import Variants, split_name
-from reviewgen.storage import is_pipe, to_path
-from reviewgen.training import StopReason, TrainingConfig
-
-if TYPE_CHECKING:
-    import optuna
+from reviewgen.storage import to_path
+from reviewgen.training import StopReason
 
 DEFAULT_BUDGET = "30s"
 _FASTER = {"novelty": "none", "copy_tokens": 0}  # training settings that save time and do not change a trial's result
@@ -39,6 +36,7 @@ _DROPOUTS = ("output_dropout", "dropout")  # one is enough for twenty trials: th
 _STARTUP = 6  # trials sampled at random, and run to the end, before the sampler and the pruner learn from them
 _DIGITS = 3  # significant ones of a suggested number, which the user may want to type
 _ABOUT, _RECORD = "reviewgen", "record"
+_UNREADABLE = (LookupError, TypeError, AttributeError, ValueError, RecursionError)  # optuna's, on the lines of other files
 
 
 @dataclass(frozen=True)
@@ -87,8 +85,8 @@ def tune(
     about |= {name: str(value) for name in lengths if (value := options.get(name)) is not None}
     if parts.training.keep == "best":
         variants.settings["training"] = _FASTER | variants.settings["training"]
-    study = _Study(space, seed, parts, None if storage is None else to_path("storage", storage))
-    return _search(study, variants, trials, about)
+    file = None if storage is None else to_path("storage", storage)
+    return _search(_open_study(file), space, variants, trials, about, file)
 
 
 def best_trial(trials: Iterable[TuneTrial]) -> TuneTrial:
@@ -119,18 +117,17 @@ def _range(low: float, high: float, step: int | None = None) -> Any:
 
 def _usual_space(parts: TrainingParts, variants: Variants) -> dict[str, Any]:
     """Return the default space: learning rate, size and dropout, or the order of a model that is trained by counting."""
-    fields, ranges = fields_of(parts.model_class.Config), dict[str, tuple[Any, Any, int | None]]()
+    fields, ranges = fields_of(parts.config_of("model")), dict[str, tuple[Any, Any, int | None]]()
+    size = "order" if parts.is_counted else "hidden_size"
     if not parts.is_counted:
         rate = parts.training.learning_rate
         ranges["training.learning_rate"] = rate / 8, rate * 4, None
-    whole = "order" if parts.is_counted else "hidden_size"
-    if whole in fields and parts.trained is None:
-        value = _current(parts, f"model.{whole}")
+    if size in fields and parts.trained is None:
+        value = _current(parts, f"model.{size}")
         step = 1 if parts.is_counted else max(1, value // 4)
-        ranges[f"model.{whole}"] = max(step, value - 2 * step) if value >= step else value, value + 4 * step, step
-    dropout = next((f"model.{name}" for name in _DROPOUTS if name in fields and not parts.is_counted), None)
-    if dropout is not None:
-        ranges[dropout] = 0.0, max(0.5, _current(parts, dropout)), None
+        ranges[f"model.{size}"] = max(step, value - 2 * step) if value >= step else value, value + 4 * step, step
+    dropouts = [] if parts.is_counted else [f"model.{name}" for name in _DROPOUTS if name in fields]
+    ranges |= {name: (0.0, max(0.5, _current(parts, name)), None) for name in dropouts[:1]}
 
     def allowed(name: str, value: Any) -> Any:
         """Return a value, or that without a search if it is out of the bounds of the setting."""
@@ -141,12 +138,10 @@ def _usual_space(parts: TrainingParts, variants: Variants) -> dict[str, Any]:
         return value
 
     fixed = {f"{group}.{name}" for group, names in variants.settings.items() for name in names}
-    free = {
-        name: (allowed(name, low), allowed(name, high), step) for name, (low, high, step) in ranges.items() if name not in fixed
-    }
+    free = {name: ends for name, ends in ranges.items() if name not in fixed}
     if not free:
         raise ConfigError("Nothing is left to search: name settings and their values, as in --search training.bptt=16:128.")
-    return {name: _range(*ends) for name, ends in free.items()}
+    return {name: _range(allowed(name, low), allowed(name, high), step) for name, (low, high, step) in free.items()}
 
 
 def _parse(parts: TrainingParts, setting: str, given: Any) -> Any:
@@ -162,9 +157,8 @@ def _parse(parts: TrainingParts, setting: str, given: Any) -> Any:
     if not isinstance(given, list | tuple) or not given:
         raise ConfigError(f"{setting} is searched in a range, as in 2:8, or a list, as in 2,4,8; got {quoted(given)}.")
     group, name = split_name(setting)
-    config = {"model": parts.model_class.Config, "training": TrainingConfig, "tokenizer": parts.tokenizer_class.Config}[group]
     stripped = [value.strip() if isinstance(value, str) else value for value in given]
-    values = [merge_settings(config, {}, {name: value}, group)[name] for value in stripped]
+    values = [merge_settings(parts.config_of(group), {}, {name: value}, group)[name] for value in stripped]
     if not all(value is None or isinstance(value, bool | int | float | str) for value in values):
         raise ConfigError(f"{setting} is neither a number nor a string, so it cannot be searched.")
     if isinstance(given, list):
@@ -188,114 +182,45 @@ def _holds(values: Any, value: Any) -> bool:
     """Return whether a distribution contains a value."""
     if hasattr(values, "choices"):
         return value in values.choices
-    if isinstance(value, bool) or not isinstance(value, int | float) or not values.low <= value <= values.high:
-        return False
-    return values.step is None or (value - values.low) % values.step == 0
+    is_inside = isinstance(value, int | float) and values.low <= value <= values.high
+    return is_inside and (values.step is None or (value - values.low) % values.step == 0)
 
 
 # The trials.
 
 
-class _Study:
-    """Suggests settings and keeps their results, in a file if one is given.
+@contextmanager
+def _quiet(file: Path | None) -> Iterator[None]:
+    """Keep optuna from printing inside the block, and say in a sentence that its file cannot be written."""
+    from optuna import logging
 
-    Args:
-        space: What to search.
-        seed: Seed of the suggestions.
-        parts: The parts of the trainings; the first trial has their own settings, if the space contains them.
-        file: Where the trials are saved, to resume an interrupted search.
+    before = logging.get_verbosity()
+    logging.set_verbosity(logging.ERROR)
+    try:
+        with storage_errors(file):
+            yield
+    finally:
+        logging.set_verbosity(before)
+
+
+def _open_study(file: Path | None) -> Any:
+    """Return the study of optuna that a file has, or a new one; its trials are kept in the file, if one is given.
 
     Raises:
         ConfigError: The file does not hold a study.
         StorageError: The file cannot be written.
     """
+    import optuna
 
-    def __init__(self, space: dict[str, Any], seed: int, parts: TrainingParts, file: Path | None) -> None:
-        import optuna
-
-        self._optuna, self._seed, self._space, self._file = optuna, seed, space, file
-        own = {name: _current(parts, name) for name in space}
-        self._first = own if all(_holds(space[name], value) for name, value in own.items()) else {}
-        patience = math.ceil(_MIN_SHARE * _PROGRESS_STEPS)
-        pruner = optuna.pruners.MedianPruner(n_startup_trials=_STARTUP, n_warmup_steps=patience)
-        with self._errors():
-            storage = None if file is None else _open_journal(file)
-            self._study = optuna.create_study(storage=storage, pruner=pruner, study_name="reviewgen", load_if_exists=True)
-            for left in self._study.get_trials(states=(optuna.trial.TrialState.RUNNING,)):  # of a process that was killed
-                self._study.tell(left.number, state=optuna.trial.TrialState.FAIL)
-
-    def resume(self, about: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """Return the records of the trials that were finished before; ``about`` identifies the study.
-
-        Raises:
-            ConfigError: The file holds another study.
-        """
-        with self._errors():
-            kept = self._study.user_attrs.get(_ABOUT)
-            if kept is None:
-                self._study.set_user_attr(_ABOUT, dict(about))
-            elif kept != about:
-                other = next(name for name in {**about, **kept} if about.get(name) != kept.get(name))
-                raise ConfigError(
-                    f"{self._file} holds another search, of {other} {kept.get(other)}, not {about.get(other)}: give another file."
-                )
-            return [trial.user_attrs[_RECORD] for trial in self._study.trials if _RECORD in trial.user_attrs]
-
-    def ask(self, number: int) -> tuple["optuna.Trial", dict[str, Any]]:
-        """Return a new trial and its settings; ``number`` is the number of finished trials."""
-        seed = int(np.random.SeedSequence([self._seed, number]).generate_state(1)[0])
-        with self._errors():
-            self._study.sampler = self._optuna.samplers.TPESampler(seed=seed, n_startup_trials=_STARTUP)
-            if number == 0 and self._first:
-                self._study.enqueue_trial(self._first)
-            trial = self._study.ask(self._space)
-        values = trial.params.items()
-        return trial, {name: float(f"{each:.{_DIGITS}g}") if isinstance(each, float) else each for name, each in values}
-
-    def is_hopeless(self, trial: "optuna.Trial", bits: float, progress: float) -> bool:
-        """Record an evaluation at some progress, and return whether the trial should be stopped."""
-        with self._errors():
-            trial.report(bits, int(progress * _PROGRESS_STEPS))
-            return bool(trial.should_prune())
-
-    def tell(self, trial: "optuna.Trial", result: TuneTrial | None) -> None:
-        """Finish a trial; None drops it, as if it had never been suggested.
-
-        Raises:
-            TrainingError: Another search uses the file.
-        """
-        states = self._optuna.trial.TrialState
-        with self._errors():
-            if result is None:
-                self._study.tell(trial, state=states.FAIL, skip_if_finished=True)
-                return
-            trial.set_user_attr(_RECORD, asdict(result))
-            is_done = result.outcome == "done"
-            self._study.tell(trial, result.bits if is_done else None, None if is_done else states.PRUNED)
-
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        """Keep optuna from printing inside the block, and turn its errors on a file into one sentence."""
-        logging = self._optuna.logging
-        before = logging.get_verbosity()
-        logging.set_verbosity(logging.ERROR)
+    pruner = optuna.pruners.MedianPruner(n_startup_trials=_STARTUP, n_warmup_steps=math.ceil(_MIN_SHARE * _PROGRESS_STEPS))
+    with _quiet(file):
         try:
-            with storage_errors(self._file):
-                yield
-        except self._optuna.exceptions.UpdateFinishedTrialError:
-            raise TrainingError(f"Another search uses {self._file} too: run one search at a time with a file.") from None
-        except (
-            KeyError,
-            TypeError,
-            AttributeError,
-            ValueError,
-            RecursionError,
-        ) as error:  # optuna's, on the lines of other files
-            if self._file is None or isinstance(error, ConfigError):
+            storage = None if file is None else _open_journal(file)
+            return optuna.create_study(storage=storage, pruner=pruner, study_name="reviewgen", load_if_exists=True)
+        except _UNREADABLE:
+            if file is None:
                 raise
-            raise ConfigError(f"{self._file} holds no search that can be read; give another file, or remove it.") from None
-        finally:
-            logging.set_verbosity(before)
+            raise ConfigError(f"{file} holds no search that can be read; give another file, or remove it.") from None
 
 
 def _open_journal(file: Path) -> Any:
@@ -306,8 +231,6 @@ def _open_journal(file: Path) -> Any:
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
-    if is_pipe(file):
-        raise ConfigError(f"The trials are kept in a file, and {file} is a pipe or a device. Give a file.")
     content = file.read_bytes() if file.exists() else b""
     if content:
         first = parse_json(str(content.splitlines()[0], "utf-8"))
@@ -317,23 +240,48 @@ def _open_journal(file: Path) -> Any:
     return JournalStorage(JournalFileBackend(str(file), JournalFileOpenLock(str(file))))  # the default lock is a symlink
 
 
-def _search(study: _Study, variants: Variants, trials: int, about: Mapping[str, Any]) -> Iterator[TuneTrial]:
-    corpus = variants.corpus(variants.plan({})).corpus
-    before = [TuneTrial(**record) for record in study.resume({**about, "corpus": corpus.fingerprint})]
+def _search(
+    study: Any, space: dict[str, Any], variants: Variants, trials: int, about: dict[str, Any], file: Path | None
+) -> Iterator[TuneTrial]:
+    """Yield the trials that the study has, then new ones. A trial that is cut off leaves nothing that the next ones use.
+
+    Raises:
+        ConfigError: The study is of another search.
+    """
+    from optuna.samplers import TPESampler
+    from optuna.trial import TrialState
+
+    plan = variants.plan({})
+    about |= {"corpus": variants.corpus(plan).corpus.fingerprint}
+    with _quiet(file):
+        kept = study.user_attrs.get(_ABOUT, about)
+        if kept != about:
+            other = next(name for name in {**about, **kept} if about.get(name) != kept.get(name))
+            raise ConfigError(
+                f"{file} holds another search, of {other} {kept.get(other)}, not {about.get(other)}: give another file."
+            )
+        study.set_user_attr(_ABOUT, about)
+        before = [TuneTrial(**trial.user_attrs[_RECORD]) for trial in study.trials if _RECORD in trial.user_attrs]
     yield from before[:trials]
+    own = {name: _current(plan.parts, name) for name in space}
     for number in range(len(before), trials):
-        trial, settings = study.ask(number)
-        result = TuneTrial(number=number, settings=settings, bits=None, steps=0, seconds=0.0, outcome="failed")
-        try:
-            result = _try(study, trial, variants, result)
-        except BaseException:
-            study.tell(trial, None)
-            raise
-        study.tell(trial, result)
+        with _quiet(file):
+            seed = int(np.random.SeedSequence([about["seed"], number]).generate_state(1)[0])
+            study.sampler = TPESampler(seed=seed, n_startup_trials=_STARTUP, constant_liar=False)
+            if number == 0 and all(_holds(space[name], value) for name, value in own.items()):
+                study.enqueue_trial(own)  # the first trial has the settings without a search
+            trial = study.ask(space)
+        values = trial.params.items()
+        settings = {name: float(f"{each:.{_DIGITS}g}") if isinstance(each, float) else each for name, each in values}
+        blank = TuneTrial(number=number, settings=settings, bits=None, steps=0, seconds=0.0, outcome="failed")
+        result = _try(trial, variants, blank, file)
+        with _quiet(file):
+            trial.set_user_attr(_RECORD, asdict(result))
+            study.tell(trial, *((result.bits,) if result.outcome == "done" else (None, TrialState.PRUNED)))
         yield result
 
 
-def _try(study: _Study, trial: Any, variants: Variants, blank: TuneTrial) -> TuneTrial:
+def _try(trial: Any, variants: Variants, blank: TuneTrial, file: Path | None) -> TuneTrial:
     """Train with a trial's settings and return its result.
 
     Raises:
@@ -342,19 +290,18 @@ def _try(study: _Study, trial: Any, variants: Variants, blank: TuneTrial) -> Tun
     """
     try:
         run = variants.start(variants.plan(blank.settings))
-        result = _train(study, trial, run, blank)
+        result = _train(trial, run, blank, file)
     except (TrainingError, ConfigError, DeviceError, torch.OutOfMemoryError) as error:
         return replace(blank, problem=str(error))
-    facts = run.facts()
-    if blank.number == 0 and facts["stopped"] == StopReason.BUDGET_SPENT and facts["steps"] < run.config.evaluations:
+    if blank.number == 0 and run.facts()["stopped"] == StopReason.BUDGET_SPENT and result.steps < run.config.evaluations:
         raise TrainingError(
-            f"A budget of {facts['budget_seconds']:g} s for a trial is too short: the first took "
-            f"{counted(facts['steps'], 'step')} in it. Increase the budget, or give a number of steps."
+            f"A budget of {run.plan.length.seconds:g} s for a trial is too short: the first took "
+            f"{counted(result.steps, 'step')} in it. Increase the budget, or give a number of steps."
         )
     return result
 
 
-def _train(study: _Study, trial: Any, run: TrainingRun, result: TuneTrial) -> TuneTrial:
+def _train(trial: Any, run: TrainingRun, result: TuneTrial, file: Path | None) -> TuneTrial:
     """Train until the end of the run, or until the trial is hopeless."""
     best = math.inf
     for report in run:
@@ -367,8 +314,11 @@ def _train(study: _Study, trial: Any, run: TrainingRun, result: TuneTrial) -> Tu
             raise NotADistribution("The scores of this model are not a probability distribution, so there is nothing to tune by.")
         bits = report.evaluation.bits_per_character
         best = min(best, bits)
-        if report.stopped is None and study.is_hopeless(trial, bits, report.progress):
-            return replace(result, outcome="pruned", bits=best if math.isfinite(best) else None)
+        if report.stopped is None:
+            with _quiet(file):
+                trial.report(bits, int(report.progress * _PROGRESS_STEPS))
+                if trial.should_prune():
+                    return replace(result, outcome="pruned", bits=best if math.isfinite(best) else None)
     if not math.isfinite(best):
         return replace(result, problem="It gives some held-out tokens probability zero.")
     return replace(result, outcome="done", bits=best)

@@ -11,7 +11,6 @@ from reviewgen.errors import ConfigError, did_you_mean, quoted
 from reviewgen.runs import TrainingRun
 from reviewgen.runs.corpus import Corpora, PreparedCorpus
 from reviewgen.runs.plan import TrainingPlan, make_plan
-from reviewgen.runs.record import ChosenSize
 from reviewgen.runs.run import make_run
 
 GROUPS = ("model", "tokenizer", "training")
@@ -90,7 +89,7 @@ class Variants:
             if options.get(option) not in (None, False):
                 raise ConfigError(f"{name} trains several models, and no model is saved, so it takes no {option}.")
         self.settings, self._start, self._source, self._options = check_groups(settings), start, source, options
-        self._corpora, self._sizes = Corpora(), dict[int, ChosenSize | None]()
+        self._corpora = Corpora()
 
     def plan(self, changed: Mapping[str, Any]) -> TrainingPlan:
         """Return the plan of a training with some settings changed, as in {"model.order": 4}.
@@ -119,8 +118,6 @@ class Variants:
         Raises:
             ReviewgenError: The corpus cannot be read, or the model cannot be built.
         """
-        corpus = self.corpus(plan)
-        run = make_run(plan, self._sizes.get(id(corpus)))
-        run.start_on(corpus)
-        self._sizes[id(corpus)] = run.size
+        run = make_run(plan)
+        run.start_on(self.corpus(plan))
         return run

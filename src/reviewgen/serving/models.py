@@ -10,7 +10,7 @@ from typing import Any
 
 from reviewgen.config import to_dict
 from reviewgen.errors import ConfigError, quoted
-from reviewgen.hub.card import file_name
+from reviewgen.hub.card import brief_facts
 from reviewgen.model import ReviewModel
 from reviewgen.storage import to_path
 
@@ -40,7 +40,7 @@ class ServedModel:
             "conditions": self.model.conditions.to_json(),
             "defaults": to_dict(self.model.generation_config),
             "has_index": self.model.bundle.index is not None,
-            "facts": _facts(self.model),
+            "facts": brief_facts(self.model.bundle),
             "card": _FRONT_MATTER.sub("", self.model.bundle.card).strip(),
         }
         return {"id": self.name, "object": "model", "created": self.created, "owned_by": "reviewgen", "reviewgen": own}
@@ -80,18 +80,3 @@ def check_names(named: Sequence[tuple[str, str]]) -> None:
 
 def _without_revision(source: str) -> str:
     return source.removeprefix("hf://").partition("@")[0]
-
-
-def _facts(model: ReviewModel) -> list[list[str]]:
-    """Return what is worth knowing of a model, as pairs of a label and a value."""
-    training = model.training
-    held_out, data = training.get("held_out") or {}, training.get("data") or {}
-    bits, rate = held_out.get("bits_per_character"), (training.get("novelty") or {}).get("copy_rate")
-    facts = {
-        "Preset": model.preset,
-        "Bits per character": None if bits is None else f"{bits:.3f}, held out",
-        "Data": file_name(str(data.get("source") or "")),  # no paths of this machine
-        "Copy rate": None if rate is None else f"{rate:.1%} of the characters",
-        "Texts": "synthetic: not written by a person",
-    }
-    return [[label, value] for label, value in facts.items() if value]

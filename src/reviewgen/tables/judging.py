@@ -5,7 +5,6 @@ depend on who has judged which.
 """
 
 import copy
-import json
 import logging
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -24,13 +23,14 @@ from reviewgen.data import (
     DataConfig,
     Example,
     frame_texts,
+    hash_text,
     open_source,
     read_documents,
     read_texts,
     trained_on,
     workspace,
 )
-from reviewgen.errors import ConfigError, DataError, TrainingError
+from reviewgen.errors import ConfigError, TrainingError
 from reviewgen.evaluation import Evaluation, add_up, add_up_documents, batches, token_losses
 from reviewgen.generation.generator import require_index
 from reviewgen.generation.request import device_facts
@@ -41,8 +41,7 @@ from reviewgen.registry import find_model
 from reviewgen.storage import is_pipe
 from reviewgen.tables.receipts import library_versions
 from reviewgen.tables.schema import plain_value
-from reviewgen.tables.shards import SHARD_TEXTS, Layout, Row
-from reviewgen.tables.table import Progress, Table, WrittenTexts
+from reviewgen.tables.table import SHARD_TEXTS, Plan, Progress, Row, WrittenTexts, write_table
 
 _SCORED = 1024  # texts that are scored together, as ``evaluate`` does
 _SCORE_COLUMNS = {"characters": "int64", "tokens": "int64", "bits": "double", "bits_per_character": "double"}
@@ -55,6 +54,8 @@ NOVELTY_COLUMNS = {
 _SHARE = [*NOVELTY_COLUMNS][-1]
 _DEFAULTS: dict[str, Any] = {"split": "all", "documents": "line", "max_text_characters": MAX_TEXT_CHARACTERS}
 _LONG_COPY = 50  # characters
+_Judge = Callable[[ReviewModel, Sequence[Example]], Iterable[Row]]
+_Summarize = Callable[[Iterable[Sequence[Row]]], dict[str, Any]]
 _logger = logging.getLogger("reviewgen")
 
 
@@ -126,30 +127,31 @@ def evaluate(
     """
     models: list[ReviewModel] = []
 
-    def check() -> None:
+    def check() -> dict[str, Any]:
         refuse_unknown_options(options, EvaluateOptions, "evaluate")
-        models.append(_load(model))
+        models.append(load_saved(model)[0])
         move(models[0], device)
+        return _facts(models[0], source, options)
 
     def work() -> tuple[dict[int, Any], str]:
         loaded, totals, digest = models[0], dict[int, Any](), xxhash.xxh3_128()
-        weights, given = loaded.bundle.weights, (loaded.tokenizer.vocab_size, loaded.bundle.weights.device)
-        trained, conditions = trained_on(loaded.training), loaded.conditions
-        documents = read_documents(source, loaded.tokenizer, trained, conditions=conditions, **options)
+        tokenizer, weights, conditions = loaded.tokenizer, loaded.bundle.weights, loaded.conditions
+        documents = read_documents(source, tokenizer, trained_on(loaded.training), conditions=conditions, **options)
         for number, batch in enumerate(batches(documents)):
             processes.stop_if_interrupted()
             digest.update(b"".join(ids.tobytes() for ids, _ in batch) + str([length for _, length in batch]).encode())
             if number % processes.world_size == processes.rank:
-                totals[number] = add_up_documents(weights.model_on_device, batch, *given, len(conditions))
+                facts = (tokenizer.vocab_size, weights.device, len(conditions))
+                totals[number] = add_up_documents(weights.model_on_device, batch, *facts)
         return totals, digest.hexdigest()
 
     with all_processes() as processes:
-        processes.gather(check, model)
-        facts: dict[str, Any] = {"model": models[0].digest, "source": _name(source), "options": dict(options)}
-        facts |= {**device_facts(models[0].device), "versions": library_versions(models[0], ())}
-        processes.refuse_differences(facts)
-        everyone = _same_texts(processes.gather(work, _name(source)))
-        totals = {number: each for own in everyone for number, each in own.items()}
+        facts = processes.gather(check, model)
+        processes.refuse_differences(facts[processes.rank])
+        results = processes.gather(work, _name(source))
+        if len({digest for _, digest in results}) > 1:  # as of a pipe, of which each has read a part
+            raise TrainingError("The processes have read different texts. Run the same command everywhere, with the same corpus.")
+        totals = {number: each for own, _ in results for number, each in own.items()}
         return models[0], add_up(totals[number] for number in range(len(totals))).evaluation()
 
 
@@ -171,81 +173,45 @@ def judge_texts(
         ReviewgenError: See ``reviewgen.score_dataset`` and ``novelty_dataset``.
         ProcessLost: Another process has failed or ended.
     """
-    is_score, given = kind == "score", {name: value for name, value in options.items() if value is not None}
-    tables: list[tuple[ReviewModel, Table, Iterator[Example]]] = []
+    given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+    own, judge, summarize, stage = _JUDGES[kind]
 
-    def check() -> None:
-        """Check all arguments, and keep the model, the table and the texts."""
+    def plan(_: Path) -> Plan:
         refuse_unknown_options(options, EvaluateOptions, f"{kind}_dataset", others=("source", "out", "format", "shard_texts"))
-        loaded = _load(model)
-        if is_score:
+        loaded = load_saved(model)[0]
+        labels = dict.fromkeys(_condition_columns(loaded.conditions).values(), "string") if kind == "score" else {}
+        if kind == "score":
             move(loaded, device)
         else:
             require_index(loaded.bundle.index)
-        columns = {"text": "string"}
-        if is_score:
-            columns |= dict.fromkeys(_condition_columns(loaded.conditions).values(), "string")
-        layout = Layout.make(out, format, shard_texts, columns | (_SCORE_COLUMNS if is_score else NOVELTY_COLUMNS))
-        texts: Iterator[Example] = read_texts(source, trained_on(loaded.training), conditions=loaded.conditions, **given)  # type: ignore[arg-type]
-        identity = _identify(source, loaded.conditions, given)
-        texts = chain([next(texts)], texts)  # before anything is written: the first may be unusable
-        facts = {
-            "judge": kind,
-            "model": loaded.digest,
-            **device_facts(loaded.device),
-            "source": _name(source),
-            "texts": identity,
-            "options": _DEFAULTS | given,
-            "versions": library_versions(loaded, ()),
-        }
-        tables.append((loaded, Table(layout, facts, processes, progress, can_resume=identity is not None), texts))
+        texts: Iterator[Example] = read_texts(source, trained_on(loaded.training), conditions=loaded.conditions, **given)
+        identity, first_text = _identify(source, loaded.conditions, given), next(texts)
+        facts = {"judge": kind, **_facts(loaded, source, _DEFAULTS | given)}
+        facts["texts"] = hash_text(first_text[0]) if identity is None else identity  # which processes compare
+        texts, done = chain([first_text], texts), 0
 
-    with all_processes() as processes:
-        processes.gather(check, out)
-        loaded, table, texts = tables[0]
-        try:
-            return table.open() or _run(_score if is_score else _examine, loaded, table, texts)
-        finally:
-            table.close()
+        def rows(_: int, first: int, last: int) -> Iterator[Row]:
+            """Yield the rows of a shard, after the texts of the shards that other processes write."""
+            nonlocal done
+            shard, done = islice(texts, first - done, last - done), last
+            while part := list(islice(shard, _SCORED)):
+                yield from judge(loaded, part)
+
+        columns = {"text": "string"} | labels | own
+        return Plan(columns=columns, facts=facts, stage=stage, rows=rows, summarize=summarize, can_resume=identity is not None)
+
+    return write_table(plan, out, format, shard_texts, progress)
 
 
-def _run(
-    judge: Callable[[ReviewModel, Sequence[Example]], Iterable[Row]], model: ReviewModel, table: Table, texts: Iterator[Example]
-) -> WrittenTexts:
-    """Judge the texts in rounds, a shard in each process."""
-    processes, size = table.processes, table.layout.shard_texts
-    add_up, summarize = (_add_up_scores, _summarize_scores) if judge is _score else (_add_up_copies, _summarize_copies)
-    stage, count = "Scoring" if judge is _score else "Looking for copies", 0
-    sums: list[Mapping[str, float]] = []
-
-    def work() -> tuple[tuple[int, Mapping[str, float]], str]:
-        digest, length, own = xxhash.xxh3_128(), 0, add_up([])
-        for rank in range(processes.world_size):
-            shard = list(islice(texts, size))
-            table.layout.refuse_many(count + length + len(shard))
-            digest.update(json.dumps(shard).encode())
-            length += len(shard)
-            if rank == processes.rank and shard:
-                parts = (shard[first : first + _SCORED] for first in range(0, len(shard), _SCORED))
-                rows = chain.from_iterable(judge(model, part) for part in parts)
-                own = add_up(table.write(count // size + rank, rows, stage, count))
-        return (length, own), digest.hexdigest()
-
-    while not count % (processes.world_size * size):
-        results = _same_texts(processes.gather(work, table.layout.out))
-        sums += [own for _, own in results]
-        count += (length := results[0][0])
-        if not length:
-            break
-    return table.finish(count, summarize({name: [each[name] for each in sums] for name in sums[0]}))
-
-
-def _load(model: Any) -> ReviewModel:
-    """Return a model; that its folder cannot be read is a DataError, as nothing is written there."""
-    try:
-        return load_saved(model)[0]
-    except OSError as error:
-        raise DataError(f"{error.filename or model} cannot be read: {error.strerror or error}.") from None
+def _facts(model: ReviewModel, source: Any, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what decides what is said of texts besides the texts, as JSON values by name."""
+    return {
+        "model": model.digest,
+        **device_facts(model.device),
+        "source": _name(source),
+        "options": dict(options),
+        "versions": library_versions(model, ()),
+    }
 
 
 def _name(source: Any) -> str:
@@ -259,21 +225,10 @@ def _identify(source: Any, conditions: Conditions, options: Mapping[str, Any]) -
     if isinstance(source, str | Path) and is_pipe(Path(source).expanduser()):
         return None
     names = ("text_column", "documents", "max_text_characters", "sql", "subset")
-    config = DataConfig(conditions=conditions.names, **{name: options[name] for name in names if name in options})
+    config = DataConfig(conditions=conditions.names, **{name: options[name] for name in names if options.get(name) is not None})
     with workspace() as folder:
         facts: list[Any] | None = open_source(source, config, folder, allow_missing=True).facts
         return facts
-
-
-def _same_texts(results: Sequence[tuple[Any, str]]) -> list[Any]:
-    """Return the results of all processes, given with a digest of the texts that each has read.
-
-    Raises:
-        TrainingError: The processes have read different texts, as sources without an identity may be.
-    """
-    if len({digest for _, digest in results}) > 1:
-        raise TrainingError("The processes have read different texts. Run the same command everywhere, with the same corpus.")
-    return [result for result, _ in results]
 
 
 def _condition_columns(conditions: Conditions) -> dict[str, str]:
@@ -282,13 +237,11 @@ def _condition_columns(conditions: Conditions) -> dict[str, str]:
 
 def column_names(conditions: Conditions, others: Sequence[str]) -> dict[str, str]:
     """Return the column of each condition: its name, after ``condition_`` if another column has it."""
-    names, taken = {}, {*others, *conditions.names}
+    names = {}
     for name in conditions.names:
         column = name
-        if name in others:
-            while column in taken:
-                column = f"condition_{column}"
-            taken.add(column)
+        while column in others or (column != name and column in conditions.names):
+            column = f"condition_{column}"
         names[name] = column
     return names
 
@@ -316,16 +269,17 @@ def _score(model: ReviewModel, texts: Sequence[Example]) -> Iterator[Row]:
         yield {"text": text, **labels, **dict(zip(_SCORE_COLUMNS, scores, strict=True))}
 
 
-def _add_up_scores(rows: Sequence[Row]) -> dict[str, float]:
-    known = [row["bits"] for row in rows if row["bits"] is not None]
-    counts = {name: sum(row[name] for row in rows) for name in ("characters", "tokens")}
-    return {"bits": math.fsum(known), "impossible": len(rows) - len(known), **counts}
-
-
-def _summarize_scores(sums: Mapping[str, Sequence[float]]) -> dict[str, Any]:
-    characters, impossible = sum(sums["characters"]), sum(sums["impossible"])
-    per_character = None if impossible or not characters else math.fsum(sums["bits"]) / characters
-    counts = {"characters": characters, "tokens": sum(sums["tokens"]), "zero_probability_texts": impossible}
+def _summarize_scores(shards: Iterable[Sequence[Row]]) -> dict[str, Any]:
+    """Return the bits per character of all texts, the end tokens included, and the counts."""
+    bits: list[float] = []
+    characters = tokens = impossible = 0
+    for rows in shards:
+        known = [row["bits"] for row in rows if row["bits"] is not None]
+        bits.append(math.fsum(known))
+        characters, tokens = characters + sum(row["characters"] for row in rows), tokens + sum(row["tokens"] for row in rows)
+        impossible += len(rows) - len(known)
+    per_character = None if impossible or not characters else math.fsum(bits) / characters
+    counts = {"characters": characters, "tokens": tokens, "zero_probability_texts": impossible}
     return {"bits_per_character": per_character, **counts}
 
 
@@ -336,17 +290,24 @@ def _examine(model: ReviewModel, texts: Sequence[Example]) -> Iterator[Row]:
         yield {"text": text, **novelty_row(index.examine(tokenizer.encode(text), tokenizer.decode))}
 
 
-def _add_up_copies(rows: Sequence[Row]) -> dict[str, float]:
-    shares = [row[_SHARE] for row in rows if row[_SHARE] is not None]
-    lengths = [row["longest_copy_characters"] for row in rows]
-    long = sum(length >= _LONG_COPY for length in lengths)
-    return {"longest": max(lengths, default=0), "long": long, "shares": math.fsum(shares), "known": len(shares)}
-
-
-def _summarize_copies(sums: Mapping[str, Sequence[float]]) -> dict[str, Any]:
-    known = sum(sums["known"])
+def _summarize_copies(shards: Iterable[Sequence[Row]]) -> dict[str, Any]:
+    """Return the longest copy of all texts, how many have long ones, and the mean share of their windows that is copied."""
+    longest = long = known = 0
+    total: list[float] = []
+    for rows in shards:
+        shares = [row[_SHARE] for row in rows if row[_SHARE] is not None]
+        lengths = [row["longest_copy_characters"] for row in rows]
+        longest, long = max(longest, *lengths), long + sum(length >= _LONG_COPY for length in lengths)
+        total.append(math.fsum(shares))
+        known += len(shares)
     return {
-        "longest_copy_characters": max(sums["longest"]),
-        f"texts_with_copies_of_{_LONG_COPY}_characters": sum(sums["long"]),
-        f"mean_{_SHARE}": math.fsum(sums["shares"]) / known if known else None,
+        "longest_copy_characters": longest,
+        f"texts_with_copies_of_{_LONG_COPY}_characters": long,
+        f"mean_{_SHARE}": math.fsum(total) / known if known else None,
     }
+
+
+_JUDGES: dict[str, tuple[dict[str, str], _Judge, _Summarize, str]] = {
+    "score": (_SCORE_COLUMNS, _score, _summarize_scores, "Scoring"),
+    "novelty": (NOVELTY_COLUMNS, _examine, _summarize_copies, "Looking for copies"),
+}

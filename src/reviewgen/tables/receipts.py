@@ -24,9 +24,9 @@ from typing import Annotated, Any, Literal
 
 from reviewgen.config import MAX_RECORD, Bound, GenerationConfig, check, check_seed, from_dict, parse_json, to_dict
 from reviewgen.errors import ConfigError, DataError
-from reviewgen.generation import make_request
+from reviewgen.generation import Generation, make_request
 from reviewgen.generation.request import device_facts
-from reviewgen.model import Generation, ReviewModel
+from reviewgen.model import ReviewModel
 from reviewgen.registry import Plugin
 from reviewgen.storage import open_input
 from reviewgen.version import __version__
@@ -191,26 +191,21 @@ def read_receipts(file: Path) -> Iterator[dict[str, Any]]:
         DataError: The file cannot be read, or has something in it that is not a receipt.
     """
     number = 0
-    for number, values in enumerate(_read_values(file), 1):
-        try:
-            Receipt.read(values)
-        except ConfigError as error:
-            raise DataError(f"Receipt {number} in {file} is invalid: {error}") from None
-        yield values
-    if not number:
-        raise DataError(f"{file} is empty: it should have a receipt on each line.")
-
-
-def _read_values(file: Path) -> Iterator[Any]:
-    """Yield the value of each line of a file. Raises as ``read_receipts``."""
     try:
         with open_input(file) as stream:
             for line in filter(bytes.strip, iter(lambda: stream.readline(MAX_RECORD), b"")):
-                yield parse_json(line.decode())
+                number += 1
+                values = parse_json(line.decode())
+                Receipt.read(values)
+                yield values
     except OSError as error:
         raise DataError(f"{file} cannot be read: {error.strerror}.") from None
+    except ConfigError as error:
+        raise DataError(f"Receipt {number} in {file} is invalid: {error}") from None
     except ValueError:
         raise DataError(f"{file} is invalid: it must have a receipt, a JSON object of up to 16 MB, on each line.") from None
+    if not number:
+        raise DataError(f"{file} is empty: it should have a receipt on each line.")
 
 
 def replay(receipt: Mapping[str, Any], model: ReviewModel) -> Replay:
@@ -234,18 +229,17 @@ def replay(receipt: Mapping[str, Any], model: ReviewModel) -> Replay:
         request = dataclasses.replace(request, offset=given.number)
     first = given.number % config.num_return_sequences if is_search else 0
     text = next(model.generator.generate(request, first, start_late=False)).text
-    differences = []
-    if model.digest != given.model.digest:
-        differences.append(f"The model is a different one: its digest is {model.digest}, not {given.model.digest}.")
-    if model.weight_bits != given.model.bits:
-        differences.append(
-            f"The model has {model.weight_bits}-bit weights; the text was generated with {given.model.bits}-bit weights."
-        )
-    if (here := device_facts(model.device).get("device", "cpu")) != given.model.device:
-        differences.append(f"The device is {here}; the text was generated on {given.model.device}.")
-    for name, value in library_versions(model, request.plugins).items():
-        if (before := given.versions.get(name)) != value:
-            differences.append(f"{name} is {value}; the text was generated with {before}.")
+    here, versions = device_facts(model.device).get("device", "cpu"), library_versions(model, request.plugins)
+    compared = [
+        ("The model is a different one: its digest is {}, not {}.", model.digest, given.model.digest),
+        ("The model has {}-bit weights; the text was generated with {}-bit weights.", model.weight_bits, given.model.bits),
+        ("The device is {}; the text was generated on {}.", here, given.model.device),
+        *(
+            (f"{name} is {{}}; the text was generated with {{}}.", now, given.versions.get(name))
+            for name, now in versions.items()
+        ),
+    ]
+    differences = [sentence.format(now, before) for sentence, now, before in compared if now != before]
     if text != given.text:
         differences.append(_describe_difference(given.text, text))
     return Replay(text, text == given.text, tuple(differences))
@@ -258,15 +252,13 @@ def describe_replays(replays: Sequence[Replay]) -> str:
     '2 of 3 texts are identical; text 2 differs.'
     """
     different = [f"{number:,}" for number, result in enumerate(replays, 1) if not result.is_equal]
-    total, same = len(replays), len(replays) - len(different)
+    total, same, others = len(replays), len(replays) - len(different), len(different) - _MAX_NAMED
     sentence = f"{same:,} of {total:,} {'text is' if total == 1 else 'texts are'} identical"
     if total == 1 or not different:
-        return sentence + "."
-    named = different[:_MAX_NAMED]
-    if len(different) > _MAX_NAMED:
-        named.append(f"{len(different) - _MAX_NAMED:,} more")
-    listed = " and ".join([", ".join(named[:-1]), named[-1]] if len(named) > 1 else named)
-    return f"{sentence}; {'texts' if len(different) > 1 else 'text'} {listed} {'differ' if len(different) > 1 else 'differs'}."
+        return f"{sentence}."
+    named = ", ".join(different[:_MAX_NAMED] + ([f"{others:,} more"] if others > 0 else []))
+    texts, differ = ("texts", "differ") if len(different) > 1 else ("text", "differs")
+    return f"{sentence}; {texts} {' and '.join(named.rsplit(', ', 1))} {differ}."
 
 
 def _describe_difference(before: str, after: str) -> str:

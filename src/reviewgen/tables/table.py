@@ -1,31 +1,42 @@
-"""A table in progress: a ``Job`` whose pieces are shards, which become ``OUT`` with a manifest when all are written.
+"""Writes a table, as lines of JSON or as parquet: a ``Job`` whose pieces are shards, which become ``OUT`` when all are written.
 
-Which rows a shard has depends on the job only, and not on the number of processes. They work in rounds: in each, every process
+Which rows a shard has depends on the plan only, and not on the number of processes. They work in rounds: in each, every process
 writes one shard, and all wait for each other, so that an error, an interrupt or the end of one ends all.
 """
 
 import json
+import math
+import re
 import secrets
-import shutil
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import chain, compress, islice
 from pathlib import Path
 from typing import Any
 
-from reviewgen.config import MAX_RECORD, MAX_VOCABULARY, read_json
-from reviewgen.data import digest_file
-from reviewgen.errors import CheckpointError, ConfigError, DataError, OutputExists, StorageError
-from reviewgen.processes import Processes
-from reviewgen.storage import Job, check_output
-from reviewgen.tables.shards import Layout, Row, read_rows
+import numpy as np
+
+from reviewgen.config import MAX_RECORD, MAX_VOCABULARY, check_count, check_text, read_json
+from reviewgen.data import digest_file, first_of_each, hash_text
+from reviewgen.errors import CheckpointError, ConfigError, OutputExists, StorageError, did_you_mean, quoted
+from reviewgen.processes import Processes, all_processes
+from reviewgen.storage import Job, check_output, to_path
 
 Progress = Callable[[str, int, int | None], None]
 """Called with what is being done, how many texts of it are done, and of how many if that is known."""
 
+SHARD_TEXTS = 10_000
+"""The number of texts in a shard, by default."""
+
+Row = dict[str, Any]
+_FORMATS, _OTHER_FILES = ("jsonl", "parquet"), ("json", "txt", "csv", "tsv")
 _MANIFEST, _FORMAT = "manifest.json", 1
 _REPORTED = 64  # texts between two reports of progress
+_MAX_DRAWS = 10  # texts that are drawn for one that is wanted, if repeats are left out
+_MORE = 1.1  # a little more than what is missing
+_SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -47,174 +58,254 @@ class WrittenTexts:
     is_new: bool = True
 
 
-class Table:
-    """A table in progress, in one of the processes.
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a table has.
 
-    Args:
-        layout: How it is written.
+    Attributes:
+        columns: The pyarrow type of each column, as in {"text": "string"}; one of them is the text.
         facts: What decides the rows, as JSON values by name. A seed that is None becomes that of an earlier try, or a random one.
-        processes: All processes.
-        progress: Called with the progress, in the main process.
-        can_resume: Whether ``facts`` identify the rows; otherwise nothing is kept of an earlier try.
+        stage: What is done, for the progress.
+        rows: Yields the rows of the texts ``first`` to ``last - 1``, after (seed, first, last); there are fewer at the end.
+        total: The number of texts that are wanted; None if the rows end by themselves.
+        summarize: Returns what is said of all texts, from the rows of each shard; None of generated ones.
+        can_resume: Whether the facts identify the rows; otherwise nothing is kept of an earlier try.
     """
 
+    columns: Mapping[str, str]
+    facts: Mapping[str, Any]
+    stage: str
+    rows: Callable[[int, int, int], Iterator[Row]]
+    total: int | None = None
+    summarize: Callable[[Iterator[list[Row]]], dict[str, Any]] | None = None
+    can_resume: bool = True
+
+
+def write_table(
+    make_plan: Callable[[Path], Plan],
+    out: Any,
+    format: str | None = None,
+    shard_texts: int = SHARD_TEXTS,
+    progress: Progress | None = None,
+) -> WrittenTexts:
+    """Write a table; under a launcher, all processes call this.
+
+    Args:
+        make_plan: Checks all other arguments, and returns the plan of a table at a path.
+        out: A folder, or a file whose suffix is .jsonl or .parquet.
+        format: The format; None is that of the file, or jsonl.
+        shard_texts: The number of texts in a shard; the last has fewer.
+        progress: Called with the progress, in the main process.
+
+    Raises:
+        ConfigError: An argument is unusable, or the folder has the texts of another job.
+        OutputExists: Something else exists at ``out``, or a table of texts that cannot be compared with these.
+        CheckpointError: Another process writes it, or the working folder has the shards of another job.
+        ReviewgenError: As ``make_plan``.
+        ProcessLost: Another process has failed or ended.
+    """
+    tables: list[_Table] = []
+
+    def check() -> None:
+        path, kind = _check_target(out, format)
+        check_count("shard_texts", shard_texts)
+        tables.append(_Table(path, kind, shard_texts, make_plan(path), processes, progress))
+
+    with all_processes() as processes, ExitStack() as locks:
+        processes.gather(check, out)
+        return tables[0].open(locks) or tables[0].write()
+
+
+def _check_target(out: Any, format: str | None) -> tuple[Path, str]:
+    """Return the path of a table, and its format."""
+    path = to_path("out", out)
+    if not path.name:  # "." or "/", which exist
+        check_output(path)
+    suffix = path.suffix.removeprefix(".").lower()
+    if suffix in _OTHER_FILES:
+        raise ConfigError(f"out={path.name} must be a folder, or a file whose name ends in .jsonl or .parquet.")
+    check_text("format", format, optional=True)
+    kind = format if format is not None else suffix if suffix in _FORMATS else _FORMATS[0]
+    if kind not in _FORMATS:
+        raise ConfigError(f"The format {quoted(kind)} is unknown. {did_you_mean(kind, _FORMATS)}")
+    if suffix in _FORMATS and kind != suffix:
+        raise ConfigError(f"out={path.name} is a file of {suffix}, and the format is {kind}: leave the format out.")
+    return path, kind
+
+
+class _Table:
+    """A table in progress, in one of the processes: see ``write_table``."""
+
     def __init__(
-        self,
-        layout: Layout,
-        facts: Mapping[str, Any],
-        processes: Processes,
-        progress: Progress | None,
-        *,
-        can_resume: bool = True,
+        self, out: Path, format: str, shard_texts: int, plan: Plan, processes: Processes, progress: Progress | None
     ) -> None:
-        self.layout, self.processes = layout, processes
-        self.facts: dict[str, Any] = json.loads(json.dumps({**facts, **layout.facts()}))
-        self._job = Job(layout.out, {name: value for name, value in self.facts.items() if name != "seed"})
-        self._progress = progress if processes.rank == 0 else None
-        self._can_resume, self._is_locked = can_resume, False
+        self.out, self.format, self.plan, self.processes = out, format, plan, processes
+        self.shard_texts, self.is_file = shard_texts, out.suffix.lower() == f".{format}"
+        files = {"format": format, "shard_texts": shard_texts, "columns": plan.columns}
+        self.facts: dict[str, Any] = json.loads(json.dumps({**plan.facts, **files}))
+        self.job = Job(out, {name: value for name, value in self.facts.items() if name != "seed"})
+        self.progress = progress if processes.rank == 0 else None
+        self.unique = bool(self.facts.get("unique"))
+        self.size = min(shard_texts, plan.total or shard_texts)  # of a shard, before repeats are left out
 
-    def open(self) -> WrittenTexts | None:
-        """Lock the working folder and resume what is in it; return the table if it is complete already.
-
-        Raises:
-            ConfigError: The folder has the texts of another job.
-            OutputExists: Something else exists at ``out``, or a table of texts that cannot be compared with these.
-            DataError: The folder is complete, but for files that were removed or changed.
-            CheckpointError: Another process writes it, or the working folder has the shards of another job.
-        """
-        self.processes.refuse_differences({**self.facts, "out": str(self.layout.out)})
-        self.facts, finished = self.processes.main(self._open, self.layout.out)
+    def open(self, locks: ExitStack) -> WrittenTexts | None:
+        """Lock the working folder, until ``locks`` end, and resume what is in it; return the table if it is complete already."""
+        self.processes.refuse_differences({**self.facts, "out": str(self.out)})
+        self.facts, finished = self.processes.main(lambda: self._open(locks), self.out)
         if finished is None:
-            self.processes.gather(self._require_shared, self.layout.out)
+            self.processes.gather(self._require_shared, self.out)
         return finished
 
-    def close(self) -> None:
-        """Release the lock."""
-        if self._is_locked:
-            self._job.__exit__()
+    def write(self) -> WrittenTexts:
+        """Write shards in rounds; of texts that must differ, until enough do, or about ten times as many are drawn."""
+        total, size, wanted = self.plan.total, self.size, self.plan.total or sys.maxsize
+        count = texts = 0
+        hashes = np.empty(0, np.uint64)
 
-    def write(self, number: int, rows: Iterable[Row], stage: str, before: int, total: int | None = None) -> list[Row]:
-        """Write the rows of a shard, unless it is there, and return them; called by one process, inside ``gather``.
+        def work() -> tuple[int, np.ndarray]:
+            first = (count + self.processes.rank) * size
+            rows = self._write_shard(first, wanted) if first < wanted else []
+            return len(rows), np.array([hash_text(row["text"]) for row in rows] if self.unique else [], np.uint64)
 
-        Args:
-            number: The number of the shard.
-            rows: Its rows.
-            stage: What is done, for the progress.
-            before: The number of texts before them.
-            total: The number of all texts, if it is known.
-        """
-        file = self._shard(number)
+        while count * size < wanted:
+            results = self.processes.gather(work, self.out)
+            hashes = np.concatenate([hashes, *(own for _, own in results)])
+            texts, count = texts + sum(length for length, _ in results), count + self.processes.world_size
+            if total is None and results[-1][0] < size:
+                break
+            if self.unique and total is not None and count * size >= wanted:
+                distinct, most = int(first_of_each(hashes).sum()), _MAX_DRAWS * total
+                if distinct < total and texts < most:
+                    missing = (total - distinct) * texts / max(1, distinct) * _MORE
+                    wanted, count = min(most, texts + math.ceil(missing)), texts // size
+        return self.processes.main(lambda: self._finish(texts, hashes), self.out)
+
+    def _write_shard(self, first: int, wanted: int) -> list[Row]:
+        """Write the rows of a shard, unless it is there, and return them; called by one process, inside ``gather``."""
+        file, last = self._shard(first // self.size), first + self.size
         if file.exists():
             return list(read_rows(file))
-        written: list[Row] = []
-        for row in rows:
+        total, written = self.plan.total and wanted, list[Row]()
+        for row in self.plan.rows(self.facts.get("seed", 0), first, last if self.unique else min(last, wanted)):
             self.processes.stop_if_interrupted()
-            written.append(self.layout.writable(row))
-            if self._progress is not None and not len(written) % _REPORTED:
-                done = before + len(written) * self.processes.world_size
-                self._progress(stage, done if total is None else min(done, total), total)
+            written.append(_writable(row, self.format))
+            if self.progress is not None and not len(written) % _REPORTED:
+                done = first + len(written) * self.processes.world_size
+                self.progress(self.plan.stage, min(done, wanted), total)
         if written:
-            Job.write_whole(file, lambda scratch: self.layout.write_rows(scratch, written))
+            Job.write_whole(file, lambda scratch: _write_rows(scratch, written, self.format, self.plan.columns))
         return written
 
-    def rows(self, count: int) -> Iterator[Row]:
-        """Yield the rows of all shards, of which there are ``count``."""
-        return chain.from_iterable(read_rows(self._shard(number)) for number in range(count))
-
-    def finish(self, texts: int, summary: Mapping[str, Any], rows: Iterable[Row] | None = None) -> WrittenTexts:
-        """Give the table its name, and return it.
-
-        Args:
-            texts: The number of texts.
-            summary: JSON values for the manifest.
-            rows: The rows, where they are not those of all shards in their order.
-        """
-        return self.processes.main(lambda: self._finish(texts, summary, rows), self.layout.out)
-
     def _shard(self, number: int) -> Path:
-        return self._job.path(f"shards/texts-{number:05d}.{self.layout.format}")
+        return self.job.path(f"shards/texts-{number:05d}.{self.format}")
 
-    def _open(self) -> tuple[dict[str, Any], WrittenTexts | None]:
-        out, facts = self.layout.out, dict(self.facts)
-        manifest = None if self.layout.is_file else _read_manifest(out)
+    def _open(self, locks: ExitStack) -> tuple[dict[str, Any], WrittenTexts | None]:
+        facts, manifest = dict(self.facts), None if self.is_file else _read_manifest(self.out)
         if manifest is None:
-            check_output(out)
-            self._job.__enter__()
-            self._is_locked = True
-            if not self._can_resume:
-                self._job.clear()
-            shutil.rmtree(self._job.path("table"), ignore_errors=True)  # of a process that was killed
-            for file in self._job.path("shards").glob("train-*"):  # likewise, while it gave them their names
+            check_output(self.out)
+            locks.enter_context(self.job)
+            if not self.plan.can_resume:
+                self.job.clear()
+            for file in self.job.path("shards").glob("train-*"):  # of a process that was killed while it gave them their names
                 file.rename(file.with_name(f"texts-{file.name.split('-')[1]}{file.suffix}"))
-            if "seed" in facts:
-                if facts["seed"] is None:
-                    facts["seed"] = self._job.require({}).get("seed", secrets.randbits(32))
-                self._job.require({"seed": facts["seed"]})
+        before = self.job.require({}) if manifest is None else manifest["job"]
+        if "seed" in facts and facts["seed"] is None:
+            facts["seed"] = before.get("seed", secrets.randbits(32))
+        if manifest is None:
+            self.job.require({name: facts[name] for name in ("seed",) if name in facts})
             return facts, None
-        before = manifest["job"]
-        if facts.get("seed", 0) is None:
-            facts["seed"] = before.get("seed")
         if different := [name for name in {**facts, **before} if facts.get(name) != before.get(name)]:
             raise ConfigError(
-                f"{out} has the texts of another job: {', '.join(different)} differ. Remove that folder, or give another --out."
+                f"{self.out} has the texts of another job: {', '.join(different)} differ. Remove that folder, or give another "
+                "--out."
             )
-        if not self._can_resume:
-            raise OutputExists(f"{out} already exists. Give another folder, or remove it first.")
-        for name, known in manifest["files"].items():
-            if not (out / name).is_file() or (out / name).stat().st_size != known["size"]:
-                raise DataError(
-                    f"The table {out} is damaged: {name} is missing or has another size. Remove it to write it again, or give "
-                    "another --out."
-                )
-        if self._job.folder.exists():  # a process was killed when it had published the table
-            with suppress(CheckpointError, OutputExists), self._job:
-                self._job.clear()
-        return facts, WrittenTexts(out, manifest["texts"], manifest["summary"], tuple(manifest["files"]), is_new=False)
+        if not self.plan.can_resume:
+            raise OutputExists(f"{self.out} already exists. Give another folder, or remove it first.")
+        if self.job.folder.exists():  # a process was killed when it had published the table
+            with suppress(CheckpointError, OutputExists), self.job:
+                self.job.clear()
+        return facts, WrittenTexts(self.out, manifest["texts"], manifest["summary"], tuple(manifest["files"]), is_new=False)
 
     def _require_shared(self) -> None:
-        if not self._job.done("job.json"):
+        if not self.job.done("job.json"):
             raise StorageError(
-                f"{self._job.folder} is not the same folder on all machines: give an --out on a file system that they share."
+                f"{self.job.folder} is not the same folder on all machines: give an --out on a file system that they share."
             )
 
-    def _finish(self, texts: int, summary: Mapping[str, Any], rows: Iterable[Row] | None) -> WrittenTexts:
-        size, out = self.layout.shard_texts, self.layout.out
-        count = -(-texts // size)
-        if self.layout.is_file:
-            whole = self.rows(count) if rows is None else rows
-            self._job.write("table", lambda file: self.layout.write_rows(file, whole))
-            self._job.finish("table")
-            return WrittenTexts(out, texts, summary, (out.name,))
-        names = [f"train-{number:05d}-of-{count:05d}.{self.layout.format}" for number in range(count)]  # as ``datasets`` has them
-        if rows is None:
-            folder = self._job.path("shards")
-            folder.mkdir(exist_ok=True)
-            for number, name in enumerate(names):
-                self._shard(number).rename(folder / name)
+    def _finish(self, texts: int, hashes: np.ndarray) -> WrittenTexts:
+        """Give the table its name, and return it; ``hashes`` are those of texts that must differ."""
+        shards = [self._shard(number) for number in range(math.ceil(texts / self.size))]
+        rows: Iterator[Row] = chain.from_iterable(map(read_rows, shards))
+        if self.plan.summarize is not None:
+            summary = self.plan.summarize(list(read_rows(shard)) for shard in shards)
         else:
-            folder, rest = self._job.path("table"), iter(rows)
-            for name in names:
-                Job.write_whole(folder / name, lambda file: self.layout.write_rows(file, islice(rest, size)))
-        files = {
-            name: {"texts": min(size, texts - number * size), **digest_file(folder / name)} for number, name in enumerate(names)
-        }
+            summary = {"seed": self.facts["seed"], "asked": self.plan.total, "drawn": texts, "repeats": 0}
+        if self.unique:
+            is_first = first_of_each(hashes)
+            kept = np.flatnonzero(is_first)[: self.plan.total]
+            drawn = int(kept[-1]) + 1 if len(kept) == self.plan.total else texts
+            rows, texts = islice(compress(rows, is_first.tolist()), len(kept)), len(kept)
+            summary |= {"drawn": drawn, "repeats": drawn - texts}
+        if self.is_file:
+            self.job.write("table", lambda file: _write_rows(file, rows, self.format, self.plan.columns))
+            self.job.finish("table")
+            return WrittenTexts(self.out, texts, summary, (self.out.name,))
+        size, files = self.shard_texts, {}
+        folder, count = self.job.path("table" if self.unique else "shards"), math.ceil(texts / size)
+        for number in range(count):
+            file = folder / f"train-{number:05d}-of-{count:05d}.{self.format}"  # as ``datasets`` names them
+            if self.unique:
+                Job.write_whole(file, lambda path: _write_rows(path, islice(rows, size), self.format, self.plan.columns))
+            else:
+                shards[number].rename(file)
+            files[file.name] = {"texts": min(size, texts - number * size), **digest_file(file)}
         content = {"format": _FORMAT, "synthetic": "seed" in self.facts, "texts": texts, "summary": summary}
         text = json.dumps(content | {"job": self.facts, "files": files}, indent=1, ensure_ascii=False)
         (folder / _MANIFEST).write_bytes(text.encode("utf-8", "backslashreplace"))
-        self._job.finish(folder.name)
-        return WrittenTexts(out, texts, summary, tuple(names))
+        self.job.finish(folder.name)
+        return WrittenTexts(self.out, texts, summary, tuple(files))
+
+
+def _writable(row: Row, format: str) -> Row:
+    """Return a row as it can be read back: parquet has U+FFFD for lone surrogates, which UTF-8 lacks and JSON escapes."""
+    if format == "jsonl":
+        return row
+    return {name: _SURROGATES.sub("\ufffd", value) if isinstance(value, str) else value for name, value in row.items()}
+
+
+def _write_rows(file: Path, rows: Iterable[Row], format: str, columns: Mapping[str, str]) -> None:
+    """Write rows to a file; ``columns`` are the pyarrow types of their values, as in {"text": "string"}."""
+    if format == "jsonl":
+        with file.open("wb") as stream:
+            for row in rows:
+                line = json.dumps(row, ensure_ascii=False, allow_nan=False)
+                stream.write(line.encode("utf-8", "backslashreplace") + b"\n")
+        return
+    import pyarrow as pa  # a tenth of a second
+    from pyarrow import parquet
+
+    schema, rest = pa.schema([(name, pa.type_for_alias(kind)) for name, kind in columns.items()]), iter(rows)
+    with parquet.ParquetWriter(file.absolute(), schema, compression="zstd") as writer:  # of "a:b", a would be a protocol
+        while batch := list(islice(rest, SHARD_TEXTS)):
+            writer.write_table(pa.Table.from_pylist(batch, schema=schema))
+
+
+def read_rows(file: Path) -> Iterator[Row]:
+    """Yield the rows of a shard."""
+    if file.suffix.lower() == ".jsonl":
+        with file.open("rb") as stream:
+            yield from map(json.loads, stream)
+        return
+    from pyarrow import parquet
+
+    for batch in parquet.ParquetFile(file.absolute()).iter_batches():
+        yield from batch.to_pylist()
 
 
 def _read_manifest(folder: Path) -> dict[str, Any] | None:
-    """Return the manifest of a table, or None if there is nothing.
-
-    Raises:
-        OutputExists: Something else has a manifest there.
-    """
-    if not (folder / _MANIFEST).is_file():
-        return None
+    """Return the manifest of a table; None if there is none, or that of something else."""
     with suppress(OSError, ValueError, TypeError, KeyError):
         manifest = dict(read_json(folder / _MANIFEST, max(MAX_RECORD, MAX_VOCABULARY)))
         if manifest["format"] == _FORMAT and {"job", "texts", "summary", "files"} <= manifest.keys():
             return manifest
-    raise OutputExists(f"{folder / _MANIFEST} is not a manifest of reviewgen; the folder is left as it is. Give another --out.")
+    return None

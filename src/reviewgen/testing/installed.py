@@ -164,16 +164,12 @@ def _check_stepper(plugin: Plugin, found: Any) -> None:
 
 
 def _check_preset(plugin: Plugin, found: Any) -> None:
-    preset = registry.find_preset(registry.name_of("preset", plugin.name, plugin.package))
-    for kind, name in ("model", preset.model), ("tokenizer", preset.tokenizer):
-        with explained(f"It names the {kind} {name!r}:"):
-            registry.describe_plugin(kind, name)
+    preset = registry.find_preset(plugin)
     for part in preset.parts:
         registry.find_preset(part)
-    model, tokenizer = (
-        registry.find_stepper(preset.model) or registry.find_model(preset.model)[0],
-        registry.find_tokenizer(preset.tokenizer)[0],
-    )
+    with explained(f"It names the model {preset.model!r} and the tokenizer {preset.tokenizer!r}:"):
+        model = registry.find_stepper(preset.model) or registry.find_model(preset.model)[0]
+        tokenizer, _ = registry.find_tokenizer(preset.tokenizer)
     sizes = () if preset.parts else ({}, *preset.sizes, *(settings for _, settings in preset.by_epochs))
     lengths = {}, *(settings for _, settings in preset.training_by_epochs)
     choices = [("model", model.Config, {"vocab_size": _VOCAB_SIZE, **preset.model_settings, **more}) for more in sizes]
@@ -186,7 +182,7 @@ def _check_preset(plugin: Plugin, found: Any) -> None:
 
 
 def _check_weights(plugin: Plugin, found: Any) -> None:
-    known = registry.describe_weights(registry.name_of("weights", plugin.name, plugin.package))
+    known = registry.describe_weights(plugin)
     assert known is None or not known.problem, known and known.problem
 
 

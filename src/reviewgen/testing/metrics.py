@@ -9,7 +9,7 @@ from numbers import Real
 from typing import Any
 
 from reviewgen.data import DataConfig, read_examples
-from reviewgen.data.columns import records_of
+from reviewgen.data.tables import records_of
 from reviewgen.errors import counted
 from reviewgen.evaluation.metrics import find_problem, make_sample
 from reviewgen.testing.laws import Law, check_laws, laws_of
@@ -120,4 +120,4 @@ def _value(metric: Any, texts: Sequence[str], training: Sequence[str] = TRAINING
 
 
 def _read(reader: Any, source: str) -> list[Any]:
-    return [record for chunk in reader(source) for record in records_of(chunk, len(chunk))]
+    return list(records_of(reader(source)))

@@ -9,7 +9,7 @@ import io
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,10 +21,8 @@ from reviewgen.api import load, train
 from reviewgen.config import Preset, from_dict
 from reviewgen.errors import UnknownPlugin, did_you_mean
 from reviewgen.model import ReviewModel
-from reviewgen.names import split_distribution
 from reviewgen.protocols import CountTrained
 from reviewgen.registry import Plugin
-from reviewgen.registry.installed_points import is_same_package
 from reviewgen.storage import temporary_folder
 from reviewgen.testing.abilities import MODEL_LAWS
 from reviewgen.testing.installed import inspect_plugins
@@ -85,11 +83,13 @@ class PluginReport:
         name: The name that was checked.
         preset: The preset that was trained, ``<model>-<tokenizer>``; empty for what is not trained, as a metric.
         checks: The checks, in order.
+        output: What pytest has printed.
     """
 
     name: str
     preset: str
     checks: tuple[PluginCheck, ...]
+    output: str = field(default="", repr=False)
 
     @property
     def passed(self) -> bool:
@@ -115,7 +115,7 @@ class PluginReport:
         return {**asdict(self), "passed": self.passed, "seconds": self.seconds}
 
 
-def check_plugin(name: str, *, show: bool = False) -> PluginReport:
+def check_plugin(name: str) -> PluginReport:
     """Check every installed plugin of a name as a user will meet it, with pytest; takes up to 20 s for a small model.
 
     In order: its metadata and import, in a process of its own; its presets with their settings and sizes; the laws of the model,
@@ -130,7 +130,6 @@ def check_plugin(name: str, *, show: bool = False) -> PluginReport:
         name: A preset, which is checked with its model and tokenizer if its package provides them, and with its weights if they
             are installed; a model, trained with a preset of its package or the tokenizer ``char``; a tokenizer, trained with the
             model ``rnn``; a logits processor; a metric; or a reader.
-        show: Whether to print what pytest prints.
 
     Raises:
         UnknownPlugin: No installed plugin has that name.
@@ -140,11 +139,9 @@ def check_plugin(name: str, *, show: bool = False) -> PluginReport:
     subject, recorder, folder = find_subject(name), _Recorder(), Path(__file__).parent
     options = ["--plugin", name, "-c", os.devnull, "--rootdir", str(folder), "-p", "reviewgen.testing.options"]
     options += ["-p", "no:cacheprovider", "-W", "ignore::pytest.PytestAssertRewriteWarning", "-q", "--tb=short"]
-    with contextlib.ExitStack() as stack:
-        if not show:
-            stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
         pytest.main([str(folder / "test_plugin.py"), *options], plugins=[recorder])
-    return PluginReport(name, subject.preset, tuple(recorder.checks))
+    return PluginReport(name, subject.preset, tuple(recorder.checks), printed.getvalue())
 
 
 class _Recorder:
@@ -189,24 +186,16 @@ def find_subject(name: str) -> Subject:
     Raises:
         UnknownPlugin: No installed plugin has that name.
     """
-    distribution, plain = split_distribution(name)
-    known = sorted(
-        registry.list_plugins(), key=lambda plugin: plugin.problem is not None
-    )  # of several of one name, the usable one first
-    if distribution is not None:  # which leads to a plugin whose name others have too
-        known = [replace(each, problem=None) for each in known if is_same_package(each.package, distribution)]
+    known = sorted(registry.list_plugins(), key=lambda plugin: plugin.problem is not None)
 
-    def find(kind: str, plain: str) -> list[Plugin]:
-        return [plugin for plugin in known if (plugin.kind, plugin.name) == (kind, plain)][:1]
+    def find(kind: str, name: str) -> list[Plugin]:
+        return [plugin for plugin in known if (plugin.kind, plugin.name) == (kind, name)][:1]  # of several the usable one
 
-    named = [plugin for kind in _NAMED for plugin in find(kind, plain)]
-    kinds = {plugin.kind for plugin in named}
-    is_pair = "preset" in kinds or (distribution is None and plain in registry.preset_names())
+    named = [plugin for kind in _NAMED for plugin in find(kind, name)]
+    kinds, is_pair = {plugin.kind for plugin in named}, name in registry.preset_names()
     if not named and not is_pair:
-        raise UnknownPlugin(
-            f"No installed package provides a plugin {name!r}. {did_you_mean(plain, {each.name for each in known})}"
-        )
-    model, tokenizer = [*plain.split("-"), ""][:2] if is_pair else (plain, "") if "model" in kinds else ("", plain)
+        raise UnknownPlugin(f"No installed package provides a plugin {name!r}. {did_you_mean(name, {p.name for p in known})}")
+    model, tokenizer = [*name.split("-"), ""][:2] if is_pair else (name, "") if "model" in kinds else ("", name)
     parts = [*find("model", model), *find("tokenizer", tokenizer)]
     own = [plugin for plugin in known if plugin.package == [*named, *parts][0].package]
     of_model = [plugin for plugin in own if plugin.kind in ("stepper", "preset") and plugin.name.split("-")[0] == model]
@@ -216,8 +205,7 @@ def find_subject(name: str) -> Subject:
         beside += of_model if beside[0].kind == "model" else of_tokenizer
     preset = name if is_pair else f"rnn-{name}" if "tokenizer" in kinds else ""
     if "model" in kinds:
-        presets = [plugin.name for plugin in of_model if plugin.kind == "preset"]
-        preset = name.removesuffix(plain) + (presets[0] if presets else f"{plain}-char")
+        preset = next((plugin.name for plugin in of_model if plugin.kind == "preset"), f"{name}-char")
     return Subject(name, preset, tuple(dict.fromkeys([*named, *beside])))
 
 
@@ -296,10 +284,9 @@ def _check_training(subject: Subject, preset: Preset, settings: Mapping[str, Any
 def _check_weights(name: str) -> None:
     """Load weights by name, here and in a fresh process: both must be of the preset, and generate the same texts."""
     model = load(name)
-    plain, saved = (split_distribution(each)[1] for each in (name, model.preset))
-    assert saved == plain, (
-        f"load({name!r}) returns a model of the preset {saved!r}; the weights must be of the preset that they are named after. "
-        f"Train {plain!r}, or rename the entry point in reviewgen.weights."
+    assert model.preset == name, (
+        f"load({name!r}) returns a model of the preset {model.preset!r}; the weights must be of the preset that they are named "
+        f"after. Train {name!r}, or rename the entry point in reviewgen.weights."
     )
     _assert_same_elsewhere(name, _generate(model))
 

@@ -7,8 +7,7 @@
     loss         cross entropy, and the terms that a model adds
     optimizing   Muon, AdamW, weight averaging, and the guard against NaN or infinite losses
     schedule     the learning rate of each step, and when to evaluate
-    autotune     selects threads, precision and implementation by timing
-    sizing       chooses a model size for a time budget
+    timing       selects threads, precision and implementation, and a model size for a time budget, by timing steps
     checkpoints  a run's state on disk
     device       devices, precision, threads, memory, random number streams
     verdict      the verdict on a finished run, from its curves
@@ -30,24 +29,21 @@ from reviewgen.evaluation import Metrics, sample_documents
 from reviewgen.novelty import Index
 from reviewgen.processes import all_processes
 from reviewgen.protocols import CountTrained, LanguageModel, Tokenizer
-from reviewgen.training.autotune import keep_threads
-from reviewgen.training.checkpoints import Checkpoints, interrupts_kept_for_restart, pack, unpack
+from reviewgen.training.checkpoints import Checkpoints, interrupts_kept_for_restart
 from reviewgen.training.config import Budget, Report, StopReason
 from reviewgen.training.counting import train_by_counting
 from reviewgen.training.device import IsolatedRng, choose_device, native_precision, reused_memory
-from reviewgen.training.evaluator import SAMPLE_TOKENS, Evaluator
-from reviewgen.training.loop import train_by_gradient
+from reviewgen.training.evaluator import Evaluator
+from reviewgen.training.loop import Loop
 from reviewgen.training.loss import cross_entropy
 from reviewgen.training.optimizing import DivergenceGuard
-from reviewgen.training.sizing import Sizing, choose_size
+from reviewgen.training.timing import Sizing, choose_size
 from reviewgen.training.verdict import RunVerdict, find_verdict
 
 __all__ = [
-    "SAMPLE_TOKENS",
     "Budget",
     "Checkpoints",
     "DivergenceGuard",
-    "Evaluator",
     "IsolatedRng",
     "Report",
     "RunVerdict",
@@ -59,11 +55,7 @@ __all__ = [
     "cross_entropy",
     "find_verdict",
     "fit",
-    "interrupts_kept_for_restart",
-    "keep_threads",
     "native_precision",
-    "pack",
-    "unpack",
 ]
 
 
@@ -103,7 +95,8 @@ def fit(
     evaluator = Evaluator(tokenizer, documents, config, index, prefix, metrics=metrics or Metrics())
     if not isinstance(model, CountTrained | nn.Module):
         raise TrainingError(f"{type(model).__name__} is neither a torch module nor CountTrained, so it cannot be trained.")
-    with all_processes() as evaluator.processes:
+    checkpoints = checkpoints or Checkpoints()
+    with interrupts_kept_for_restart(checkpoints), all_processes() as evaluator.processes:
         if isinstance(model, CountTrained):
             yield from train_by_counting(model, train, budget.seconds, evaluator)
         elif not any(True for _ in model.parameters()):
@@ -112,4 +105,4 @@ def fit(
             yield Report(0, 1.0, 0.0, 0, **vars(result), notes=notes, stopped=StopReason.NOTHING_TO_TRAIN)
         else:
             with reused_memory():
-                yield from train_by_gradient(model, tokenizer, train, config, budget, seed, evaluator, checkpoints)
+                yield from Loop(model, tokenizer, train, config, budget, seed, evaluator, checkpoints).train()

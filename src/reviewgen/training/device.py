@@ -7,6 +7,7 @@ one loss scaler, which unscales twice where there are two; and it saves pickles.
 
 import ctypes
 import os
+import platform
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -162,26 +163,15 @@ def reused_memory() -> Iterator[None]:
     each of which the system fills with zeros first. With a vocabulary of 8,000 tokens, that is a quarter of the time of a step.
     Only glibc can do this; see ``mallopt(3)``, and "Performance Tuning Guide" of the PyTorch tutorials for large pages.
     """
-    libc = _load_glibc()
+    if platform.libc_ver()[0] != "glibc":
+        yield
+        return
+    libc = ctypes.CDLL(None)
     try:
-        _set_parameters(libc, _REUSE)
+        for parameter, value in _REUSE.items():
+            libc.mallopt(parameter, value)
         yield
     finally:
-        _set_parameters(libc, _DEFAULTS)
-        if libc is not None:
-            libc.malloc_trim(0)
-
-
-def _set_parameters(libc: Any, values: dict[int, int]) -> None:
-    for parameter, value in values.items() if libc is not None else ():
-        libc.mallopt(parameter, value)
-
-
-def _load_glibc() -> Any:
-    """Return the C library of this process if it is glibc, and otherwise None."""
-    try:
-        libc = ctypes.CDLL(None)
-        libc.gnu_get_libc_version, libc.mallopt, libc.malloc_trim  # noqa: B018  reading them raises where they do not exist
-    except (OSError, TypeError, AttributeError):  # TypeError: on Windows, None names no library
-        return None
-    return libc
+        for parameter, value in _DEFAULTS.items():
+            libc.mallopt(parameter, value)
+        libc.malloc_trim(0)

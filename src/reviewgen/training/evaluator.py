@@ -31,18 +31,7 @@ SAMPLE_TOKENS = 100  # of each generated text
 _DENSE_STRIDE, _MAX_FACTOR = 32, 8  # copy_tokens suffice up to this stride of the index; a sparser one needs up to 8 times more
 _TRAINING_COST = 3  # a training step computes three times as much per token as scoring: forward, and backward twice as much
 _MIN_TOKENS, _MIN_COPY_TEXTS = 2_000, 4  # of an evaluation in a run of steps: fewer would measure nothing
-_STATE = (  # fields saved in checkpoints
-    "best",
-    "best_token_copy_rate",
-    "without_gain",
-    "seconds",
-    "best_rank",
-    "total_seconds",
-    "setup_seconds",
-    "seconds_each",
-    "copy_texts",
-    "rank_to_beat",
-)
+_GIVEN = ("tokenizer", "documents", "config", "index", "prefix", "processes", "metrics", "pieces", "speller")  # not state
 _UNRANKED = 2, 0.0  # worse than every result
 
 
@@ -158,12 +147,11 @@ class Evaluator:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state to save in a checkpoint."""
-        return {name: getattr(self, name) for name in _STATE} | {"texts": len(self.documents)}
+        return {name: value for name, value in vars(self).items() if name not in _GIVEN} | {"texts": len(self.documents)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore the state of another evaluator, of the same documents."""
-        for name in _STATE:
-            setattr(self, name, state[name])
+        vars(self).update({name: value for name, value in state.items() if name != "texts"})
         self.documents = spread_documents(self.documents, state["texts"])
 
     def notes(self) -> tuple[str, ...]:
@@ -195,8 +183,8 @@ class Evaluator:
         self.copy_texts = max(1, min(self._wanted_texts(), int(copy_texts)))
 
     def _wanted_texts(self) -> int:
-        """Return how many texts to generate, without a limit."""
-        factor = _copy_tokens_factor(self.index) if self.index is not None else bool(self.metrics)
+        """Return how many texts to generate, without a limit: more if the index is so sparse that it covers few windows."""
+        factor = bool(self.metrics) if self.index is None else max(1, min(self.index.stride // _DENSE_STRIDE, _MAX_FACTOR))
         return max(1, self.config.copy_tokens * factor // SAMPLE_TOKENS)
 
     def _score(self, model: Any, device: str) -> Evaluation | None:
@@ -220,7 +208,10 @@ class Evaluator:
         except GenerationError:
             return "", None, {}
         ids, texts = zip(*generated, strict=True)
-        return texts[0], self._token_copy_rate(list(ids)), self.metrics.measure(texts)
+        rate = None
+        if self.index is not None and self.config.copy_tokens:
+            rate = self.index.token_copy_rate([np.array(each, np.int64) for each in ids])
+        return texts[0], rate, self.metrics.measure(texts)
 
     def _generate(self, model: Any, device: str, count: int) -> Sequence[tuple[list[int], str]]:
         """Generate texts, with the same seed at every evaluation; return their ids and their text."""
@@ -228,11 +219,6 @@ class Evaluator:
         generator = Generator(stepper, self.tokenizer, pieces=self.pieces, speller=self.speller, batch_size=size)
         request = Request([""] * count, GenerationConfig(max_new_tokens=SAMPLE_TOKENS), seed=0, prefix=self.prefix)
         return [(row.ids, row.text) for row in generator.generate(request)]
-
-    def _token_copy_rate(self, texts: list[list[int]]) -> float | None:
-        if self.index is None or not self.config.copy_tokens:
-            return None
-        return self.index.token_copy_rate([np.array(ids, np.int64) for ids in texts])
 
     def _update_best(self, evaluation: Evaluation | None, token_copy_rate: float | None) -> bool:
         """Return whether this result is the best so far, and if so, record it.
@@ -251,8 +237,3 @@ class Evaluator:
         self.without_gain = 0 if gains else self.without_gain + 1
         self.rank_to_beat = rank if gains else self.rank_to_beat
         return is_best
-
-
-def _copy_tokens_factor(index: Index) -> int:
-    """Return how many times ``copy_tokens`` to generate: more if the index is so sparse that it covers few of the windows."""
-    return max(1, min(index.stride // _DENSE_STRIDE, _MAX_FACTOR))

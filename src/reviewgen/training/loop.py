@@ -7,6 +7,7 @@ accumulate, and its advantage, sending the first gradients while the last are co
 recurrent layer are complete only at the end of back-propagation through time.
 """
 
+import copy
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,7 +23,14 @@ from reviewgen.data import IGNORED, Batch, Lanes, TokenStore
 from reviewgen.errors import BrokenPlugin, CheckpointError, ProcessLost, TrainingError, first_line
 from reviewgen.processes import can_restart, how_to_resume
 from reviewgen.protocols import State, SupportsImplementations, Tokenizer
-from reviewgen.training.autotune import (
+from reviewgen.training.checkpoints import Checkpoints
+from reviewgen.training.config import Budget, Report, StopReason
+from reviewgen.training.device import IsolatedRng, Threads, autocast, choose_device, choose_precision, to_device
+from reviewgen.training.evaluator import Evaluator
+from reviewgen.training.loss import add_own_losses, cross_entropy, own_losses
+from reviewgen.training.optimizing import DivergenceGuard, make_averaged, make_optimizers, set_learning_rate
+from reviewgen.training.schedule import Schedule
+from reviewgen.training.timing import (
     ExecutionConfig,
     Timing,
     autotune,
@@ -31,77 +39,9 @@ from reviewgen.training.autotune import (
     describe_timings,
     keep_threads,
 )
-from reviewgen.training.checkpoints import Checkpoints
-from reviewgen.training.config import Budget, Report, StopReason
-from reviewgen.training.device import IsolatedRng, Threads, autocast, choose_device, choose_precision, to_device
-from reviewgen.training.evaluator import Evaluator
-from reviewgen.training.loss import add_own_losses, cross_entropy, own_losses
-from reviewgen.training.optimizing import DivergenceGuard, make_averaged, make_optimizers, set_learning_rate
-from reviewgen.training.schedule import Schedule
 
 _ACCELERATOR_CHECK_STEPS = 50  # between two checks for divergence on an accelerator, each of which waits for it
 _FIELDS = ("steps", "evaluations", "tokens", "position", "best_weights", "budget")  # saved in checkpoints as they are
-
-
-def train_by_gradient(
-    model: nn.Module,
-    tokenizer: Tokenizer,
-    train: TokenStore,
-    config: TrainingConfig,
-    budget: Budget,
-    seed: int,
-    evaluator: Evaluator,
-    checkpoints: Checkpoints | None = None,
-) -> Iterator[Report]:
-    """Train a model by gradient descent and yield a report per step; at the end the model has its best weights.
-
-    With several processes, only the main process has ``checkpoints``. A checkpoint holds the state of all processes. If another
-    process is lost before there is one, the main process keeps the best weights so far.
-
-    Raises:
-        ProcessLost: Another process has ended, and the run can be resumed, or this is not the main process.
-    """
-    processes = evaluator.processes
-    lanes = Lanes(
-        train,
-        bos_id=tokenizer.bos_id,
-        vocab_size=tokenizer.vocab_size,
-        lanes=config.batch_size,
-        bptt=config.bptt,
-        seed=seed,
-        is_random=config.bptt_random,
-        rank=processes.rank,
-        world_size=processes.world_size,
-    )
-    resume_state = processes.broadcast(None if checkpoints is None else checkpoints.pop_state())
-    loop = Loop(model, config, lanes, budget, seed, evaluator, resume_state)
-    report: Report | None = None
-    try:
-        batches = iter(lanes.start_at(*loop.position))
-        for step_batches in zip(*[batches] * config.gradient_accumulation_steps, strict=False):
-            loss = loop.train_step(step_batches)
-            do_save = loop.finish_step(checkpoints is not None and checkpoints.is_due())
-            report = loop.make_report(step_batches[-1], loss, checkpoints.pop_notes() if checkpoints is not None else ())
-            do_evaluate = loop.is_evaluation_due()
-            if loop.has_diverged(wait=do_evaluate or do_save):
-                yield loop.end_diverged(report)
-                break
-            report = loop.evaluate(report) if do_evaluate else report
-            yield report
-            if report.stopped:
-                break
-            state = loop.state() if do_save else None
-            if checkpoints is not None and state is not None:
-                checkpoints.save(loop.steps, state)
-    except ProcessLost as error:
-        if report is None or processes.rank:
-            raise
-        has_checkpoint = checkpoints is not None and bool(checkpoints.steps())
-        if can_restart() or has_checkpoint:
-            raise ProcessLost(f"{error} {how_to_resume(has_checkpoint=has_checkpoint)}") from None
-        yield loop.end_early(report, str(error).removesuffix("."), StopReason.PROCESS_ENDED)
-    finally:
-        loop.release()
 
 
 class Loop:
@@ -109,32 +49,47 @@ class Loop:
 
     Args:
         model: The model; it is trained in place.
+        tokenizer: Its tokenizer.
+        train: The training texts.
         config: Training settings.
-        lanes: The batches.
         budget: When the run ends.
-        seed: Seed of dropout.
+        seed: Seed of the order of the texts and of dropout.
         evaluator: Evaluates the model and tracks the best result.
-        resume_state: The ``state()`` of an interrupted run to resume from.
+        checkpoints: Where the state is saved, and resumed from if they have loaded one. With several processes, only those of the
+            main process are saved: a checkpoint holds the state of all processes.
 
     Raises:
-        CheckpointError: The resume state does not fit the model.
+        CheckpointError: The loaded state does not fit the model.
         BrokenPlugin: The model's own parameter groups are wrong.
     """
 
     def __init__(
         self,
         model: nn.Module,
+        tokenizer: Tokenizer,
+        train: TokenStore,
         config: TrainingConfig,
-        lanes: Lanes,
         budget: Budget,
         seed: int,
         evaluator: Evaluator,
-        resume_state: Mapping[str, Any] | None = None,
+        checkpoints: Checkpoints,
     ) -> None:
         self.model: Any = model
-        self.config, self.lanes, self.budget, self.evaluator = config, lanes, budget, evaluator
+        self.config, self.budget, self.evaluator, self.checkpoints = config, budget, evaluator, checkpoints
         self.processes = evaluator.processes
-        batches = lanes.batches_in(budget.epochs) if budget.epochs else 0
+        self.lanes = Lanes(
+            train,
+            bos_id=tokenizer.bos_id,
+            vocab_size=tokenizer.vocab_size,
+            lanes=config.batch_size,
+            bptt=config.bptt,
+            seed=seed,
+            is_random=config.bptt_random,
+            rank=self.processes.rank,
+            world_size=self.processes.world_size,
+        )
+        resume_state = self.processes.broadcast(checkpoints.pop_state())
+        batches = self.lanes.batches_in(budget.epochs) if budget.epochs else 0
         self.total_steps = budget.steps or math.ceil(batches / config.gradient_accumulation_steps)
         self.device, self.notes = choose_device(config.device, model)
         self.optimizers = make_optimizers(model, config)
@@ -170,6 +125,44 @@ class Loop:
                 self.threads.restore()
                 raise CheckpointError(f"The checkpoint does not fit this model: {first_line(error)}.") from None
         self.guard = DivergenceGuard(model, self.steps, 1 if self.device.type == "cpu" else _ACCELERATOR_CHECK_STEPS)
+
+    def train(self) -> Iterator[Report]:
+        """Train and yield a report per step; at the end the model has its best weights.
+
+        If another process is lost before there is a checkpoint, the main process keeps the best weights so far.
+
+        Raises:
+            ProcessLost: Another process has ended, and the run can be resumed, or this is not the main process.
+        """
+        report: Report | None = None
+        try:
+            batches = iter(self.lanes.start_at(*self.position))
+            for step_batches in zip(*[batches] * self.config.gradient_accumulation_steps, strict=False):
+                loss = self.train_step(step_batches)
+                do_save = self.finish_step()
+                report = self.make_report(step_batches[-1], loss)
+                do_evaluate = self.is_evaluation_due()
+                if self.has_diverged(wait=do_evaluate or do_save):
+                    yield self.end_diverged(report)
+                    break
+                report = self.evaluate(report) if do_evaluate else report
+                yield report
+                if report.stopped:
+                    break
+                if do_save:
+                    self.checkpoints.save(self.steps, self.state())
+        except ProcessLost as error:
+            if report is None or self.processes.rank:
+                raise
+            has_checkpoint = bool(self.checkpoints.steps())
+            if can_restart() or has_checkpoint:
+                raise ProcessLost(f"{error} {how_to_resume(has_checkpoint=has_checkpoint)}") from None
+            yield self.end_early(report, str(error).removesuffix("."), StopReason.PROCESS_ENDED)
+        finally:
+            self.threads.restore()
+            self.model.to("cpu").eval()
+            if self.evaluator.best < math.inf:
+                self.model.load_state_dict(self.best_weights)
 
     def state(self) -> dict[str, Any]:
         """Return everything that determines how the run continues, as tensors and JSON values, to save and resume from.
@@ -321,12 +314,13 @@ class Loop:
         """Return the training time so far, from the end of the first step."""
         return self.seconds_before + (0.0 if self.started is None else time.monotonic() - self.started)
 
-    def finish_step(self, is_checkpoint_due: bool) -> bool:
+    def finish_step(self) -> bool:
         """Start the clock after the first step, and update the progress; return whether to save a checkpoint now.
 
         The progress reserves time for a last evaluation. The main process's clock decides: all take the same steps.
         """
         self.started = time.monotonic() if self.started is None else self.started
+        is_checkpoint_due: float = self.checkpoints.is_due()
         progress = self.steps / max(1, self.total_steps)
         if self.budget.seconds is not None:
             total = self.budget.seconds - self.evaluator.seconds
@@ -336,9 +330,9 @@ class Loop:
         self.schedule.progress = min(1.0, progress)
         return bool(is_checkpoint_due)
 
-    def make_report(self, batch: Batch, loss: Tensor, notes: tuple[str, ...]) -> Report:
-        """Return the report of a step: of its last batch, its loss, and further notes."""
-        notes, self.notes = (*self.notes, *notes), ()
+    def make_report(self, batch: Batch, loss: Tensor) -> Report:
+        """Return the report of a step: of its last batch and its loss."""
+        notes, self.notes = (*self.notes, *self.checkpoints.pop_notes()), ()
         return Report(
             step=self.steps,
             progress=self.schedule.progress,
@@ -448,13 +442,6 @@ class Loop:
             report, evaluation=None, token_copy_rate=None, metrics={}, is_best=False, sample=None, notes=notes, stopped=stopped
         )
 
-    def release(self) -> None:
-        """End the run: leave the model on the CPU, in evaluation mode, with its best weights, and restore torch's threads."""
-        self.threads.restore()
-        self.model.to("cpu").eval()
-        if self.evaluator.best < math.inf:
-            self.model.load_state_dict(self.best_weights)
-
     def _length_scale(self, batches: Sequence[Batch]) -> float:
         """Return what scales the learning rate: the length of a step's batches as a share of ``bptt`` where it is random.
 
@@ -480,16 +467,9 @@ def _to(state: State, device: torch.device) -> State:
     """Return a model state on a device."""
     if isinstance(state, tuple):
         return tuple(_to(part, device) for part in state)
-    return None if state is None else state.to(device)
+    return None if state is None else state.to(device, copy=True)  # which may be a small part of what it is a view of
 
 
 def _copy_tensors(model: nn.Module) -> Mapping[str, Tensor]:
-    """Return copies of a model's tensors, on the CPU; tied ones share their copy, so that a checkpoint has it once."""
-    copies: dict[tuple[Any, ...], Tensor] = {}
-    named = {}
-    for name, tensor in model.state_dict().items():
-        memory = tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()
-        if not tensor.data_ptr() or memory not in copies:
-            copies[memory] = tensor.detach().to("cpu", copy=True)
-        named[name] = copies[memory]
-    return named
+    """Return copies of a model's tensors, on the CPU; tied ones share their memory, so that a checkpoint has it once."""
+    return copy.deepcopy({name: tensor.detach().to("cpu") for name, tensor in model.state_dict().items()})

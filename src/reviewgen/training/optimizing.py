@@ -27,12 +27,12 @@ _BETAS = (0.9, 0.99)  # the second moment averages over about 100 steps: runs ar
 
 def make_optimizers(model: nn.Module, config: TrainingConfig) -> list[Optimizer]:
     """Return the optimizers of a model; together they have each of its parameters once."""
-    matrices = {id(parameter) for parameter in split_parameters(model)[0]}
-    groups: dict[str, list[dict[str, Any]]] = {"adamw": [], "muon": []}
     given = model.parameter_groups() if isinstance(model, SupportsParameterGroups) else ()
     own: list[dict[str, Any]] = [{**group, "params": list(group["params"])} for group in given]
+    matrices = {id(parameter) for parameter in inner_matrices(model)}
     grouped = {id(parameter) for group in own for parameter in group["params"]}
     others = [parameter for parameter in model.parameters() if id(parameter) not in grouped]
+    groups: dict[str, list[dict[str, Any]]] = {"adamw": [], "muon": []}
     for group in [*own, {"params": others}]:
         by_optimizer: dict[str, list[nn.Parameter]] = {"adamw": [], "muon": []}
         for parameter in group["params"]:
@@ -40,32 +40,22 @@ def make_optimizers(model: nn.Module, config: TrainingConfig) -> list[Optimizer]
             by_optimizer["adamw" if config.optimizer == "adamw" else group.get("optimizer", usual)].append(parameter)
         settings = {name: group[name] for name in (SCALE, "weight_decay") if name in group}
         for name, parameters in by_optimizer.items():
-            if parameters:
-                groups[name].append({**settings, "params": parameters})
+            groups[name] += [{**settings, "params": parameters}] if parameters else []
+    common: dict[str, Any] = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
     optimizers: list[Optimizer] = []
     if groups["adamw"]:
-        optimizers.append(
-            torch.optim.AdamW(
-                groups["adamw"], lr=config.learning_rate, weight_decay=config.weight_decay, betas=_BETAS, fused=True
-            )
-        )
+        optimizers.append(torch.optim.AdamW(groups["adamw"], **common, betas=_BETAS, fused=True))
     if groups["muon"]:
-        optimizers.append(
-            Muon(groups["muon"], lr=config.learning_rate, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw")
-        )
+        optimizers.append(Muon(groups["muon"], **common, adjust_lr_fn="match_rms_adamw"))
     return optimizers
 
 
-def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """Return the matrices between hidden vectors, and all other parameters: embeddings, output layers, vectors."""
+def inner_matrices(model: nn.Module) -> list[nn.Parameter]:
+    """Return the matrices between hidden vectors: neither embeddings nor those of an output layer."""
     embeddings = {id(module.weight) for module in model.modules() if isinstance(module, (nn.Embedding, nn.EmbeddingBag))}
     vocab_size = getattr(getattr(model, "config", None), "vocab_size", None)
-    matrices: list[nn.Parameter] = []
-    others: list[nn.Parameter] = []
-    for parameter in model.parameters():
-        is_inner = parameter.ndim == 2 and id(parameter) not in embeddings and vocab_size not in parameter.shape
-        (matrices if is_inner else others).append(parameter)
-    return matrices, others
+    matrices = [parameter for parameter in model.parameters() if parameter.ndim == 2 and vocab_size not in parameter.shape]
+    return [parameter for parameter in matrices if id(parameter) not in embeddings]
 
 
 def make_averaged(model: nn.Module, decay: float) -> AveragedModel | None:

@@ -17,6 +17,7 @@ MIN_EVALUATIONS, MIN_STEPS = 4, 200  # with fewer, a curve does not show where i
 LAST = 2  # evaluations at the end that must all be worse: a single one may be an outlier
 COPY_MARGIN = 0.15  # above held-out reviews: more than two of an evaluation's sixteen generated texts copied outright
 COPY_FACTOR = 1.5  # times held-out reviews: if these repeat the training text anyway, the margin is within their noise
+_ADVICE = "Lower training.learning_rate."
 
 
 @dataclass(frozen=True)
@@ -46,10 +47,9 @@ def find_verdict(
         stopped: Why the run ended, as in its last report.
         held_out_token_copy_rate: Token copy rate of held-out reviews; what a model copies beyond that, it has memorised.
     """
-    trend = _trend_verdict(evaluations, stopped)
-    kept = _kept_evaluation(evaluations)
-    rate = None if kept is None else kept.get("token_copy_rate")
-    held_out = held_out_token_copy_rate
+    trend, held_out = _trend_verdict(evaluations, stopped), held_out_token_copy_rate
+    kept = [each for each in evaluations if each["is_best"]]
+    rate = kept[-1].get("token_copy_rate") if kept else None
     if rate is None or held_out is None or rate <= max(held_out + COPY_MARGIN, held_out * COPY_FACTOR):
         return trend
     words = (
@@ -62,12 +62,17 @@ def find_verdict(
 
 def _trend_verdict(evaluations: Sequence[Mapping[str, Any]], stopped: str | None) -> RunVerdict:
     """Return the verdict without regard to the token copy rate."""
+    if stopped == StopReason.DIVERGED and not evaluations:
+        return RunVerdict("diverged", f"Diverged before the first evaluation: the loss became NaN or infinite. {_ADVICE}")
     if stopped == StopReason.DIVERGED:
-        return _diverged_verdict(evaluations)
+        step, kept = evaluations[-1]["step"], _describe_kept(evaluations)
+        return RunVerdict("diverged", f"Diverged after step {step:,}: the loss became NaN or infinite; {kept}. {_ADVICE}", step)
     if not evaluations:
         return RunVerdict("unknown", "No verdict: the run ended before its first evaluation. Give it more time.")
-    if all(each.get("train_nats_per_token") is None for each in evaluations):
-        return _counting_verdict(stopped)
+    if all(each.get("train_nats_per_token") is None for each in evaluations):  # trained by counting, or nothing to train
+        if stopped in (StopReason.BUDGET_SPENT, StopReason.INTERRUPTED):
+            return RunVerdict("still improving", "Still improving: the count ended before the last text. Give it more time.")
+        return RunVerdict("converged", "Converged: it has seen every text. More time would change nothing; more reviews may.")
     bits = [_bits(each) for each in evaluations]
     if min(bits) == math.inf:
         return RunVerdict("unknown", "No verdict: held-out text has no finite score.")
@@ -89,18 +94,14 @@ def _too_short_verdict(evaluations: Sequence[Mapping[str, Any]]) -> RunVerdict:
     """Return the verdict on a run that is too short for one, and how much time would serve."""
     count, last = len(evaluations), evaluations[-1]
     factor = max(MIN_EVALUATIONS / count, MIN_STEPS / max(1, last["step"]))
-    seconds = factor * last.get("seconds", 0.0)
-    serves = f"About {_round_up(seconds):,} s of training would show it." if seconds else "Give it more time."
+    seconds, serves = factor * last.get("seconds", 0.0), "Give it more time."
+    if seconds:
+        unit = 10 ** max(0, math.floor(math.log10(seconds)) - 1)  # of two digits
+        serves = f"About {math.ceil(seconds / unit) * unit:,} s of training would show it."
     counts = f"{last['step']:,} step{'s' * (last['step'] != 1)} and {count} evaluation{'s' * (count != 1)}"
     if last["step"] >= MIN_STEPS:
         serves = f"{serves.removesuffix('.')}, or training.evaluations={MIN_EVALUATIONS} or more, if it is set to fewer."
     return RunVerdict("unknown", f"No verdict: {counts} are too few to show whether it still improves. {serves}")
-
-
-def _round_up(seconds: float) -> int:
-    """Return seconds, rounded up to two digits."""
-    unit: int = 10 ** max(0, math.floor(math.log10(seconds)) - 1)
-    return math.ceil(seconds / unit) * unit
 
 
 def _annealed_verdict(evaluations: Sequence[Mapping[str, Any]]) -> RunVerdict:
@@ -112,22 +113,6 @@ def _annealed_verdict(evaluations: Sequence[Mapping[str, Any]]) -> RunVerdict:
         f"Converged: held-out text got no better, so the learning rate was lowered to zero early; {_describe_kept(evaluations)}."
         f"{unused} More time would gain little; more reviews, or a trained model to start from, may.",
     )
-
-
-def _diverged_verdict(evaluations: Sequence[Mapping[str, Any]]) -> RunVerdict:
-    """Return the verdict on a run whose loss or gradient became NaN or infinite."""
-    if not evaluations:
-        return RunVerdict("diverged", f"Diverged before the first evaluation: the loss became NaN or infinite. {_ADVICE}")
-    step = evaluations[-1]["step"]
-    words = f"Diverged after step {step:,}: the loss became NaN or infinite; {_describe_kept(evaluations)}. {_ADVICE}"
-    return RunVerdict("diverged", words, step)
-
-
-def _counting_verdict(stopped: str | None) -> RunVerdict:
-    """Return the verdict on a model without a training loss: one that is trained by counting, or has nothing to train."""
-    if stopped in (StopReason.BUDGET_SPENT, StopReason.INTERRUPTED):
-        return RunVerdict("still improving", "Still improving: the count ended before the last text. Give it more time.")
-    return RunVerdict("converged", "Converged: it has seen every text. More time would change nothing; more reviews may.")
 
 
 def _overfitting_or_diverged(evaluations: Sequence[Mapping[str, Any]], bits: Sequence[float], best: int) -> RunVerdict:
@@ -157,17 +142,10 @@ def _improving_or_converged(evaluations: Sequence[Mapping[str, Any]], bits: Sequ
     return RunVerdict("converged", f"Converged: {gained}. More time would gain little; a larger model or more reviews may.")
 
 
-def _kept_evaluation(evaluations: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    """Return the evaluation whose weights are kept. With training.keep=best-under-copy it need not have the fewest bits."""
-    return next((each for each in reversed(evaluations) if each["is_best"]), None)
-
-
 def _describe_kept(evaluations: Sequence[Mapping[str, Any]]) -> str:
-    kept = _kept_evaluation(evaluations)
-    return "no weights were kept" if kept is None else f"the weights of step {kept['step']:,} are kept"
-
-
-_ADVICE = "Lower training.learning_rate."
+    """Return which weights are kept. With training.keep=best-under-copy they need not be those of the fewest bits."""
+    kept = [each["step"] for each in evaluations if each["is_best"]]
+    return f"the weights of step {kept[-1]:,} are kept" if kept else "no weights were kept"
 
 
 def _bits(evaluation: Mapping[str, Any]) -> float:

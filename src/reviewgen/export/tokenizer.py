@@ -5,38 +5,61 @@ A tokenizer that has neither form is written as its plugin saves it.
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from reviewgen.config import MAX_RECORD, read_text, to_dict
-from reviewgen.export.folders import write_json, write_text
-from reviewgen.model import Bundle
+from reviewgen.errors import ConfigError
+from reviewgen.export.folders import TRANSFORMERS, check_target, export_folder, write_json
+from reviewgen.model import Bundle, check_model
 from reviewgen.model.write import save_tokenizer
 from reviewgen.protocols import SupportsTokenizerJson
-from reviewgen.registry import find_web_tokenizer, name_of
+from reviewgen.registry import find_web_tokenizer
 from reviewgen.storage import temporary_folder
+
+if TYPE_CHECKING:
+    from reviewgen.model import ReviewModel
 
 MODULE = "tokenizer.mjs"
 
 
+def export_transformers(model: "ReviewModel", folder: Path, *, overwrite: bool = False) -> None:
+    """Write the tokenizer of a model as a ``PreTrainedTokenizerFast``, which transformers' ``AutoTokenizer`` loads.
+
+    Args:
+        model: The model.
+        folder: The new folder.
+        overwrite: Whether to replace an earlier export there.
+
+    Raises:
+        ConfigError: The tokenizer has no form that transformers reads.
+        OutputExists: The folder exists, and ``overwrite`` is false or it is not an earlier export.
+        StorageError: The disk is full, or the folder cannot be written; nothing is left behind.
+    """
+    check_model("model", model)
+    folder = check_target(folder, TRANSFORMERS, overwrite)
+    if not isinstance(model.tokenizer, SupportsTokenizerJson):
+        raise ConfigError(
+            f"The tokenizer {model.tokenizer_name!r} has no tokenizer_json(), so transformers cannot read it; word and char have."
+        )
+    with export_folder(folder, TRANSFORMERS, overwrite) as scratch:
+        _write_pretrained(model.bundle, scratch)
+
+
 def write_tokenizer(bundle: Bundle, folder: Path) -> bool:
     """Write the tokenizer in each form that it has; return whether ``tokenizer.json`` is one of them."""
+    plugin = bundle.tokenizer_plugin
     has_json = isinstance(bundle.tokenizer, SupportsTokenizerJson)
     if has_json:
-        write_pretrained_tokenizer(bundle, folder)
+        _write_pretrained(bundle, folder)
     else:
-        save_tokenizer(bundle.tokenizer, bundle.tokenizer_plugin.name, folder)
-    if script := find_script(bundle):
-        write_text(folder / MODULE, _module(bundle, read_text(script, MAX_RECORD)))
+        save_tokenizer(bundle.tokenizer, plugin.name, folder)
+    if script := find_web_tokenizer(plugin):
+        module = _module(bundle, read_text(script, MAX_RECORD))
+        (folder / MODULE).write_text(module, encoding="utf-8", newline="")
     return has_json
 
 
-def find_script(bundle: Bundle) -> Path | None:
-    """Return the JavaScript file of the tokenizer; None if its package has none."""
-    plugin = bundle.tokenizer_plugin
-    return find_web_tokenizer(name_of("tokenizer", plugin.name, plugin.package))
-
-
-def write_pretrained_tokenizer(bundle: Bundle, folder: Path) -> None:
+def _write_pretrained(bundle: Bundle, folder: Path) -> None:
     """Write ``tokenizer.json`` and the two files that transformers reads beside it."""
     from tokenizers import Tokenizer
 
@@ -44,7 +67,7 @@ def write_pretrained_tokenizer(bundle: Bundle, folder: Path) -> None:
     content = tokenizer.tokenizer_json()
     names = Tokenizer.from_str(content).id_to_token
     special = {"bos_token": names(tokenizer.bos_id), "eos_token": names(tokenizer.eos_id)}
-    write_text(folder / "tokenizer.json", content)
+    (folder / "tokenizer.json").write_text(content, encoding="utf-8", newline="")
     write_json(folder / "special_tokens_map.json", special)
     settings = {
         "tokenizer_class": "PreTrainedTokenizerFast",
