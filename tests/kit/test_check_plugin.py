@@ -15,6 +15,7 @@ from reviewgen.errors import ConfigError, UnknownPlugin
 from reviewgen.scaffold import new_plugin
 from reviewgen.testing import PluginReport, check_plugin
 from tests.support.distributions import Install, install, untouched_registry, write_distribution
+from tests.support.forked import run_python
 from tests.support.saved import edit_json
 
 __all__ = ["install", "untouched_registry"]
@@ -177,3 +178,12 @@ def test_without_pytest_the_command_is_one_sentence(monkeypatch: pytest.MonkeyPa
     monkeypatch.setitem(sys.modules, "pytest", None)
     done = CliRunner().invoke(app, ["plugin", "check", "char"])
     assert isinstance(done.exception, ConfigError) and "pip install 'reviewgen[testing]'" in str(done.exception)
+
+
+@pytest.mark.slow
+def test_pytest_checks_by_name_without_the_command() -> None:
+    words = ["-m", "pytest", "--pyargs", "reviewgen.testing", "-p", "reviewgen.testing.options", "--plugin"]
+    done = run_python([*words, "distinct-1", "-q", "-k", "no_order"])  # -p: as the entry point of an installation does
+    assert done.returncode == 0 and "1 passed, 5 deselected" in done.stdout, done.stdout
+    done = run_python([*words, "distinct-0"])
+    assert done.returncode == 4 and "Did you mean 'distinct-1'" in done.stdout + done.stderr, done.stdout
