@@ -34,7 +34,7 @@ from reviewgen.registry import Plugin
 from reviewgen.storage import temporary_folder
 from reviewgen.training.contract import describe_error, explained
 
-LIMIT = 60.0  # seconds to start Python, to import torch and a package, and to check its plugins
+LIMIT = 120.0  # seconds to start Python, to import torch and a package, and to check its plugins, on the busiest machine
 _AT_ONCE = 4  # processes
 _SHORT = 300  # characters of a message
 _VOCAB_SIZE = 1_000  # of the config with which a preset's settings are checked

@@ -134,6 +134,7 @@ def check_plugin(name: str) -> PluginReport:
     Raises:
         UnknownPlugin: No installed plugin has that name.
     """
+    import hypothesis  # noqa: F401  of the same extra: a law needs it
     import pytest
 
     subject, recorder, folder = find_subject(name), _Recorder(), Path(__file__).parent
