@@ -30,29 +30,27 @@ def build(options: dict[str, str]) -> Application:
     Raises:
         ValueError: An option is unknown, or a model is not named as it should be.
     """
-    from reviewgen.serving.limits import Limits
-    from reviewgen.serving.models import check_names, name_source
+    from reviewgen.serving import ServerOptions, name_sources
 
     if unknown := options.keys() - {"models", "replicas", "cpus"}:
         raise ValueError(f"{', '.join(sorted(unknown))} is not an option; there are models, replicas and cpus.")
-    named = [name_source(given.strip()) for given in options.get("models", "lstm-word").split(",")]
-    check_names(named)
-    sources, limits = dict(named), Limits()
+    sources = name_sources([given.strip() for given in options.get("models", "lstm-word").split(",")])
+    given = ServerOptions(sources=sources)
 
     def create():
         """Load the models and return the application: Ray calls this in each replica."""
-        from reviewgen.serving.app import create_app
-        from reviewgen.serving.server import load_engines
+        from reviewgen.serving import create_app, load_engines
 
-        return create_app(load_engines(sources, max_rows=limits.max_rows), limits=limits)
+        return create_app(load_engines(given), limits=given.limits)
 
     @serve.deployment(
         name="reviewgen",
         num_replicas=int(options.get("replicas", "1")),
         ray_actor_options={"num_cpus": float(options.get("cpus", "1"))},
-        max_ongoing_requests=limits.max_rows + limits.max_waiting,  # beyond this the application would answer 429 itself
+        max_ongoing_requests=given.limits.max_rows
+        + given.limits.max_waiting,  # beyond this the application would answer 429 itself
         health_check_period_s=5,
-        graceful_shutdown_timeout_s=limits.shutdown_seconds,
+        graceful_shutdown_timeout_s=given.limits.shutdown_seconds,
     )
     @serve.ingress(create)
     class Reviewgen:

@@ -59,7 +59,7 @@ async def ask(port: int, leave_after: int | None = None, **fields: Any) -> Strea
     body = json.dumps(fields | {"stream": True, "stream_options": {"include_usage": True}}).encode()
     reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 20)
     started, first, text, tokens, parts = time.perf_counter(), 0.0, "", 0, 0
-    head = b"POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nConnection: close\r\n"
+    head = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nConnection: close\r\n"
     writer.write(head + b"Content-Length: %d\r\n\r\n%s" % (len(body), body))
     try:
         async for line in reader:

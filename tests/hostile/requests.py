@@ -25,7 +25,7 @@ HARMLESS = ("WARNING Invalid HTTP request received.", "WARNING Unsupported upgra
 LIMITS = ("--max-tokens-limit", "64", "--request-timeout", "40s", "--stall-timeout", "2s", "--max-body", "500000")
 FIELDS = (
     *("model", "prompt", "max_tokens", "temperature", "top_p", "n", "best_of", "stop", "seed", "logprobs", "echo", "stream"),
-    *("stream_options", "min_tokens", "top_k", "repetition_penalty", "novelty", "conditions", "must_include", "words", "finish"),
+    *("stream_options", "min_tokens", "top_k", "repetition_penalty", "novelty", "conditions", "max_copy", "words", "finish"),
 )
 VALUES: list[Any] = [
     *(

@@ -115,7 +115,7 @@ def connect(server, body=None, buffer=None):
 
 def test_a_client_that_goes_away_stops_its_texts(server):
     long = {"prompt": "ab" * 4000, "logprobs": 0, "echo": True}
-    for fields in ({"n": 8, "stream": True}, {"n": 8}, {"n": 2, "must_include": "☃"}, long):
+    for fields in ({"n": 8, "stream": True}, {"n": 8}, {"prompt": "ab" * 4000, "stream": True}, long):
         asked = server.http.stream("POST", PATH, json={"model": "slow"} | fields, timeout=0.4)
         with contextlib.suppress(httpx.ReadTimeout), asked as response:
             next(response.iter_lines())  # of a stream; the others do not answer in time
@@ -124,8 +124,8 @@ def test_a_client_that_goes_away_stops_its_texts(server):
     assert float(counts[0]) > 10  # those of texts that did not end count, too
 
 
-def test_others_go_on_while_a_long_prompt_is_scored_or_words_do_not_come(server):
-    for fields in ({"prompt": "ab" * 8000, "echo": True, "logprobs": 0, "max_tokens": 0}, {"must_include": "☃", "n": 60}):
+def test_others_go_on_while_a_long_prompt_is_scored_or_continued(server):
+    for fields in ({"prompt": "ab" * 8000, "echo": True, "logprobs": 0, "max_tokens": 0}, {"prompt": "ab" * 8000, "n": 60}):
         with connect(server, json.dumps({"model": "slow"} | fields).encode()) as long:
             wait_for(server.live_texts)
             assert server.complete(model="slow", prompt="ab", max_tokens=3, n=8).status_code == 200
@@ -187,7 +187,7 @@ def test_a_shutdown_lets_requests_end_and_then_ends_them():
 
 def test_a_second_interrupt_ends_requests_with_an_error_and_readers_that_stall(caplog):
     body = json.dumps({"n": 64, "logprobs": 20, "stream": True}).encode()
-    asks = ({"max_tokens": 4000}, {"max_tokens": 4000, "must_include": "☃"})
+    asks = ({"max_tokens": 4000}, {"prompt": "ab" * 8000})
     running = serve({"slow": slow_model()}, {"shutdown_seconds": 100})
     with running as server, connect(server, body, 4096), ThreadPoolExecutor(2) as pool:
         asked = [pool.submit(httpx.post, server.url + PATH, json=fields, timeout=PATIENCE) for fields in asks]
@@ -198,4 +198,4 @@ def test_a_second_interrupt_ends_requests_with_an_error_and_readers_that_stall(c
         results = [each.result() for each in asked]
     assert time.monotonic() - started < 60
     assert [(each.status_code, error_of(each)["code"]) for each in results] == [(503, "shutting_down")] * 2
-    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+    assert [record for record in caplog.records if record.exc_info] == []

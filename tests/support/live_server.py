@@ -9,11 +9,12 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import httpx
+import uvicorn
 from starlette.testclient import TestClient
 from torch import Tensor
 
 from reviewgen import ReviewModel
-from reviewgen.serving import ApiKeys, Limits, create_app, make_server, open_socket
+from reviewgen.serving import Limits, create_app, digest_key, open_socket, uvicorn_options
 from tests.support.fakes import LETTERS, TableModel, review_model, table
 
 __all__ = [
@@ -96,7 +97,7 @@ def in_process(
     models: Mapping[str, ReviewModel], limits: Mapping[str, Any] | None = None, key: str | None = None, **options: Any
 ) -> Iterator[Server]:
     """Run the application in this process, as long as the block lasts; a stream arrives as a whole."""
-    app = create_app(models, limits=Limits(**(limits or {})), keys=key and ApiKeys.of([key]), **options)
+    app = create_app(models, limits=Limits(**(limits or {})), key_digests=key and [digest_key(key)], **options)
     with TestClient(app, raise_server_exceptions=False) as http:
         yield Server(http, key=key)
 
@@ -106,14 +107,14 @@ def serve(
     models: Mapping[str, ReviewModel], limits: Mapping[str, Any] | None = None, key: str | None = None, **options: Any
 ) -> Iterator[Server]:
     """Run a live server on a free port, as long as the block lasts."""
-    own, started = Limits(**({"shutdown_seconds": 2.0} | dict(limits or {}))), threading.Event()
-    app = create_app(models, limits=own, keys=key and ApiKeys.of([key]), **options)
+    own = Limits(**({"shutdown_seconds": 2.0} | dict(limits or {})))
+    app = create_app(models, limits=own, key_digests=key and [digest_key(key)], **options)
     listening = open_socket("127.0.0.1", 0, own.stall_seconds)
-    server, url = make_server(app, started.set), f"http://127.0.0.1:{listening.getsockname()[1]}"
+    server, url = uvicorn.Server(uvicorn.Config(app, **uvicorn_options(own))), f"http://127.0.0.1:{listening.getsockname()[1]}"
     thread = threading.Thread(target=server.run, args=([listening],))
     thread.start()
     try:
-        assert started.wait(60)
+        wait_for(lambda: server.started)
         with httpx.Client(base_url=url, timeout=PATIENCE) as http:
             yield Server(http, url, server, key)
     finally:

@@ -9,7 +9,7 @@ import webbrowser
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -17,10 +17,7 @@ from reviewgen.cli.console import note, show, working
 from reviewgen.cli.options import declared, takes
 from reviewgen.errors import ConfigError, ReviewgenError, quoted
 from reviewgen.registry import describe_weights, list_presets
-from reviewgen.serving.limits import Limits
-
-if TYPE_CHECKING:
-    from reviewgen.serving.server import ServerOptions
+from reviewgen.serving.options import Limits, ServerOptions, accepted_hosts, is_loopback, name_sources, read_keys
 
 _HOST = "127.0.0.1"  # the demo has no keys, so no other machine may reach it
 _FIRST = "lstm-word"  # what the page offers first
@@ -65,33 +62,29 @@ def serve(
 
     seconds = map(parse_duration, (request_timeout, stall_timeout, shutdown_timeout))
     _require_extra("serve")
-    from reviewgen.serving.hosts import is_loopback
-    from reviewgen.serving.keys import read_keys
-    from reviewgen.serving.server import ServerOptions
-
     for origin in cors_origin or ():
         scheme, _, rest = origin.partition("://")
         if origin != "*" and (scheme not in ("http", "https") or not rest or "/" in rest):
             raise ConfigError(f"{quoted(origin)} is not an origin: give scheme and host only, as in https://example.org, or *.")
     options |= dict(zip(_SECONDS, seconds, strict=True))
     limits = Limits(**options)
-    keys, remarks = (None, list[str]()) if api_key_file is None else read_keys(api_key_file)
+    digests, remarks = (None, list[str]()) if api_key_file is None else read_keys(api_key_file)
     if api_key_file is None and not is_loopback(host):
         remarks = [f"other machines reach {host}, and the server asks for no key: give --api-key-file FILE."]
     for remark in remarks:
         note(f"warning: {remark}", "yellow")
     given = ServerOptions(
-        sources=_named(models),
+        sources=name_sources(models),
         weight_bits=bits,
         limits=limits,
+        key_digests=digests,
         cors_origins=tuple(cors_origin or ()),
         access_log=access_log,
-        keys=keys,
     )
 
     def describe(url: str, names: list[str]) -> list[str]:
         body = shlex.quote(json.dumps({"model": names[0], "prompt": "The ", "max_tokens": 40}))
-        key = "" if keys is None else '-H "Authorization: Bearer $KEY" '
+        key = "" if digests is None else '-H "Authorization: Bearer $KEY" '
         command = [f"curl {url}/v1/completions {key}\\", "  -H 'Content-Type: application/json' \\", f"  -d {body}"]
         where = f"Serving {', '.join(names)} at {url}/v1"
         return [where, f"Fields of a request: {url}/docs. Ctrl-C ends the server. Try:", "", *command, ""]
@@ -117,7 +110,6 @@ def demo(
             every preset with installed weights]
     """
     _require_extra("demo")
-    from reviewgen.serving.server import ServerOptions
 
     def describe(url: str, names: list[str]) -> list[str]:
         if open_browser:  # some browsers return when they are closed
@@ -125,21 +117,12 @@ def demo(
         return [f"The page is at {url} until Ctrl-C. Its models: {', '.join(names)}."]
 
     limits = Limits(shutdown_seconds=_DEMO_SECONDS)
-    given = ServerOptions(sources=_named(models or _installed()), weight_bits=bits, limits=limits, page=True)
+    given = ServerOptions(sources=name_sources(models or _installed()), weight_bits=bits, limits=limits, page=True)
     _run(given, _HOST, port, describe, as_json)
 
 
-def _named(models: Sequence[str]) -> dict[str, str]:
-    """Return the sources of models by name."""
-    from reviewgen.serving.models import check_names, name_source
-
-    named = [name_source(given) for given in models]
-    check_names(named)
-    return dict(named)
-
-
 def _run(
-    given: "ServerOptions",
+    given: ServerOptions,
     host: str,
     port: int,
     describe: Callable[[str, list[str]], list[str]],
@@ -148,9 +131,7 @@ def _run(
     workers: int = 1,
 ) -> None:
     """Open the port, load the models, print where the server is, and serve until Ctrl-C."""
-    from reviewgen.serving.hosts import accepted_hosts
-    from reviewgen.serving.server import load_engines, make_app, open_socket, run
-    from reviewgen.serving.workers import run_workers
+    from reviewgen.serving.server import load_engines, open_socket, run
 
     listening = open_socket(host, port, given.limits.stall_seconds)
     address, port = listening.getsockname()[:2]
@@ -162,20 +143,16 @@ def _run(
         failed[name] = str(error)
         note(f"{name} is left out: {error}", "yellow")
 
-    def announce(names: list[str]) -> None:
-        try:
-            show({"url": url, "models": names, "failed": failed}, as_json, describe(url, names))
-            sys.stdout.flush()
-        except OSError as error:  # it serves on
-            note(f"Standard output cannot be written ({error.strerror}); the server is at {url}.", "yellow")
-            sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 (the stream of the process)
-
-    if workers > 1:
-        run_workers(given, listening, workers, leave_out, announce)
-        return
     with working(f"Loading {', '.join(given.sources)} ..."):
-        engines = load_engines(given.sources, given.weight_bits, leave_out, given.limits.max_rows)
-    run(make_app(given, engines), listening, lambda: announce(list(engines)), given.access_log)
+        engines = load_engines(given, leave_out)
+    names = list(engines)
+    try:
+        show({"url": url, "models": names, "failed": failed}, as_json, describe(url, names))
+        sys.stdout.flush()
+    except OSError as error:  # it serves on
+        note(f"Standard output cannot be written ({error.strerror}); the server is at {url}.", "yellow")
+        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 (the stream of the process)
+    run(given, engines, listening, workers)
 
 
 def _installed() -> list[str]:

@@ -116,4 +116,4 @@ def _describe_type(option: Any) -> str:
         return f"list of {_describe_type(bare(get_args(option)[0]))}"
     if option is bool:
         return "true | false"
-    return _TYPE_NAMES.get(get_origin(option) or option, str(option))
+    return _TYPE_NAMES.get(get_origin(option) or option, getattr(option, "__name__", str(option)))

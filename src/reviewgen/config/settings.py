@@ -264,6 +264,8 @@ def _has_type(value: Any, option: Any) -> bool:
         return isinstance(value, tuple) and all(_has_type(part, bare(get_args(option)[0])) for part in value)
     if get_origin(option) is dict:
         return isinstance(value, dict) and all(isinstance(key, str) for key in value)
+    if get_origin(option) is list:
+        return isinstance(value, list)
     if option in (int, float):
         return isinstance(value, int | option) and not isinstance(value, bool)
     return isinstance(value, option)
@@ -288,6 +290,7 @@ _TYPE_NAMES: dict[Any, str] = {
     str: "a string",
     bool: "true or false",
     dict: "an object",
+    list: "a list",
     types.NoneType: "none",
 }
 _PLURALS: dict[Any, str] = {int: "whole numbers", float: "numbers", str: "strings", bool: "true or false", dict: "objects"}

@@ -16,6 +16,7 @@ from reviewgen.novelty.report import MIN_SPAN, WINDOWS, Decode, Novelty, Span, d
 
 _MAX_BUCKETS = 1 << 20  # exceeded only if the vocabulary is larger
 _CONTEXT = 60  # characters of an excerpt on each side of the span
+_MAX_GUARDS = 4
 _GUARD_BITS = 16.0  # per window: about one token in a thousand is rejected by mistake
 
 
@@ -92,16 +93,19 @@ class ExactIndex(IndexBase):
         """Return the set and the run length with which ``compiled.windows.copies`` detects spans over ``max_copy``.
 
         The set holds the windows of max_copy + 1 tokens, about 2 bytes each. About one other token in a thousand is rejected as
-        well. The set is cached until another limit is asked for.
+        well. The sets of the last four limits are cached.
 
         Raises:
             ConfigError: max_copy is not a whole number, or negative.
         """
         length = min(check_max_copy(max_copy), len(self.ids)) + 1  # no span is longer than the training text
-        if length not in self._guards:
-            self._guards.clear()
-            self._guards[length] = build_windows(self.ids, (self.bos_id, self.eos_id), length, _GUARD_BITS)
-        return self._guards[length], 1
+        windows = self._guards.pop(length, None)
+        if windows is None:
+            windows = build_windows(self.ids, (self.bos_id, self.eos_id), length, _GUARD_BITS)
+        self._guards[length] = windows  # the newest comes last
+        if len(self._guards) > _MAX_GUARDS:
+            del self._guards[next(iter(self._guards))]
+        return windows, 1
 
     @cached_property
     def _buckets(self) -> tuple[int, int, Int64[np.ndarray, " _"]]:

@@ -1,27 +1,14 @@
 """Serving: the texts of many callers at once, by one model; and over HTTP, with the OpenAI protocol.
 
-The engine, which knows nothing of HTTP:
-
-    engine   Engine: one thread that advances all texts together, tick by tick
-    jobs     a submitted request: its rows, its consumer, and which rows of all jobs take a seat in the next tick
-    batch    one tick: the beginnings of new rows, a token or a block of tokens for the others
-    outlet   from the tokens of a row to events: what each adds to the text, and what is held back
-    events   what an engine delivers
-    offline  requests that need whole texts before the first is known: beam search and ``must_include``
-    prompt_scores  the log probabilities of prompts
-
-The server:
-
-    fields, protocol     the fields of a completion, and from its JSON to a checked call
-    body, problems       the JSON of a body; what is wrong with a request, in OpenAI's format
-    choices, completion  from events to the JSON of a response, whole or in chunks
-    inbox, service       from the engine's thread to a coroutine; requests in progress
-    app                  the application: routes, keys, errors
-    models, limits       the names of models and what is said of them; what a request may ask for
-    hosts, keys          the names that requests may call the server by; API keys
-    metrics              numbers for Prometheus
-    openapi              the OpenAPI document, and the page that shows it
-    server, workers      uvicorn in one process, or in several
+    options   what the operator decides: limits, keys, names of models and of the server
+    app       the application: routes, keys, errors, the body of a request
+    protocol  the fields of a completion, and from its JSON to a checked call; what is wrong with a request
+    service   a request in progress: handed to the engine of its model, answered whole or as a stream
+    engine    one thread that advances all texts together, tick by tick; knows nothing of HTTP
+    texts     from sampled tokens to characters and tokens that can no longer be removed
+    response  from these to the JSON of a response or a chunk
+    openapi   the OpenAPI document, and the page that shows it
+    server    uvicorn in one process, or in several
 
 Each name is imported on first use.
 """
@@ -31,20 +18,31 @@ import lazy_loader
 TYPE_CHECKING = False  # as in ``reviewgen``
 if TYPE_CHECKING:
     from reviewgen.serving.app import create_app
-    from reviewgen.serving.hosts import accepted_hosts
-    from reviewgen.serving.keys import ApiKeys, read_keys
-    from reviewgen.serving.limits import Limits
-    from reviewgen.serving.server import make_server, open_socket
+    from reviewgen.serving.engine import Asked, Engine
+    from reviewgen.serving.options import Limits, ServerOptions, accepted_hosts, digest_key, name_sources, read_keys
+    from reviewgen.serving.server import load_engines, open_socket, uvicorn_options
 
-__all__ = ["ApiKeys", "Limits", "accepted_hosts", "create_app", "make_server", "open_socket", "read_keys"]
+__all__ = [
+    "Asked",
+    "Engine",
+    "Limits",
+    "ServerOptions",
+    "accepted_hosts",
+    "create_app",
+    "digest_key",
+    "load_engines",
+    "name_sources",
+    "open_socket",
+    "read_keys",
+    "uvicorn_options",
+]
 
 __getattr__, __dir__, _ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "app": ["create_app"],
-        "hosts": ["accepted_hosts"],
-        "keys": ["ApiKeys", "read_keys"],
-        "limits": ["Limits"],
-        "server": ["make_server", "open_socket"],
+        "engine": ["Asked", "Engine"],
+        "options": ["Limits", "ServerOptions", "accepted_hosts", "digest_key", "name_sources", "read_keys"],
+        "server": ["load_engines", "open_socket", "uvicorn_options"],
     },
 )

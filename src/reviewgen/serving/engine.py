@@ -1,63 +1,284 @@
-"""Engine: continuous batching for one model. One thread advances the texts of all callers together, tick by tick.
+"""Engine: continuous batching for one model. One thread advances the texts of all requests together, tick by tick.
 
 A text joins at the next tick, and leaves when it is complete; each is the text that ``ReviewModel.generate`` returns for the same
-seed and number. Requests are ended, never the engine: what a model, a logits processor or a consumer raises ends its own request.
+seed and number. In a tick of some dozen milliseconds the engine
+
+1. schedules texts, at most ``max_rows``: each request's first text, then each one's second, as long as there is room. A text is a
+   state and a few numbers, so it can be left out of a tick and go on later;
+2. feeds a part of the beginnings of new texts (bos, conditions, prompt), of at most 512 tokens: chunked prefill (Agrawal et al.
+   2023, SARATHI). So a long prompt delays the others by a part of it. The last states are kept, since many requests begin alike;
+3. steps the texts that need each token's logits in Python: those inside a prompt's last word, or with logits processors; and the
+   prompts that are scored;
+4. lets the stepper sample a block of tokens for the others in its own loop, those with equal settings together, if they are many
+   in parts on several cores.
+
+A row does not depend on the other rows, so a text is the same alone and in company. Requests are ended, never the engine: what a
+model, a logits processor or a consumer raises ends its own request.
 """
 
 import logging
 import os
 import threading
+import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
+from itertools import count, islice
+from typing import TypeAlias
 
 import numpy as np
 
-from reviewgen.errors import ConfigError, GenerationError, growing_state
+from reviewgen.errors import GenerationError, ReviewgenError
 from reviewgen.generation import Request
-from reviewgen.generation.rows import Row, row_of_ids
+from reviewgen.generation.decode import Decoder
+from reviewgen.generation.rows import Row, row_of_ids, split_rows, stack_rows
 from reviewgen.model import ReviewModel
-from reviewgen.novelty import Span
-from reviewgen.protocols import Stepper, StepState, SupportsSample
-from reviewgen.serving.batch import Batch, failure
-from reviewgen.serving.events import Event
-from reviewgen.serving.jobs import Job, choose
-from reviewgen.serving.offline import Offline, is_offline
-from reviewgen.serving.prompt_scores import PromptScores
-from reviewgen.serving.scores import Scorer
-from reviewgen.serving.steppers import OneAtATime
+from reviewgen.novelty import CopyGuard
+from reviewgen.protocols import StepState, SupportsCompiledStep
+from reviewgen.serving.texts import Detokenizer, Ended, Event, Failed, Hold, Progress, Scored, score
 
 _LOG = logging.getLogger(__name__)
+_TICK_SECONDS = 0.03  # of the prefill, of the steps, and of the blocks of a tick
+_MAX_CHUNK, _MIN_CHUNK = 512, 32  # tokens of a prompt that are fed at once
+_KEPT = 64  # states after beginnings that no text waits for
+_SCORED_AT_ONCE = 8  # tokens of a prompt
+_MIN_NUMBERS, _MAX_NUMBERS = 7, 512  # random numbers of a row in a block
+_SURE_NUMBERS = 32  # with this number of random numbers, a row always gets a token
+_MIN_PART = 8  # rows of a block: fewer do not share the weights' way from memory, and are not worth a thread
 _MAX_THREADS = 4
+_MAX_UNREAD = 4096  # characters of a request that its consumer has not taken, until it is scheduled no more
+_NO_LIMIT = np.iinfo(np.int64).max
 
 
-class Stats(NamedTuple):
-    """What an engine does.
+_Block: TypeAlias = "tuple[Sequence[Text], np.ndarray, StepState]"  # texts, the tokens sampled for them (B, N), the state after
+
+
+class OutOfTime(GenerationError):
+    """The time of a request is over, and nothing was generated."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What an engine is asked for.
 
     Attributes:
-        live_rows, waiting_rows: The rows that were started, and those that wait.
-        offline_rows: The rows of beam search and ``must_include``, which wait for none of the others; they are not among those.
-        jobs: Its requests.
-        tokens: The tokens sampled since its start.
+        request: The request, without beams, ``must_include`` and streamer.
+        prompt_ids: The token ids of each text's prompt, without bos, which are then fed as they are.
+        alternatives: How many alternatives to each token are delivered with the log probabilities; None computes neither.
+        is_streamed: Whether a text is delivered while it grows, or once it is complete.
+        scores_prompts: Whether the tokens of each prompt are delivered first, scored as those of the text; needs ``prompt_ids``
+            and ``alternatives``.
     """
 
-    live_rows: int
-    waiting_rows: int
-    offline_rows: int
-    jobs: int
-    tokens: int
+    request: Request
+    prompt_ids: Sequence[Sequence[int]] | None = None
+    alternatives: int | None = None
+    is_streamed: bool = True
+    scores_prompts: bool = False
+
+
+@dataclass(eq=False)
+class Text:
+    """A text that was started, or a prompt that is being scored.
+
+    Attributes:
+        job, number: Its request, and its number there.
+        row, out: Its row, and what is released of it.
+        known: The ids of a prompt that is being scored; None of a text that is generated.
+        state: The state after its last token; None while its beginning is still to be fed.
+        logits: The logits after its last token, where they are needed: it goes token by token, or is scored.
+        lacks_random: Whether the last block had too few random numbers for a token.
+    """
+
+    job: "Job"
+    number: int
+    row: Row
+    out: Detokenizer
+    known: Sequence[int] | None = None
+    state: StepState | None = None
+    logits: np.ndarray | None = None
+    lacks_random: bool = False
+
+    @property
+    def is_going(self) -> bool:
+        """Whether it can be advanced."""
+        return self.state is not None and self.row.finish_reason is None and not self.job.is_stopped
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it can be advanced in blocks."""
+        return self.is_going and self.job.decoder.has_blocks and self.job.decoder.is_ready(self.row)
+
+    def score(self, logits: np.ndarray, token: int) -> Scored:
+        """Return the log probability of a token, with as many alternatives as the request asks for."""
+        decoder = self.job.decoder
+        return score(logits, token, self.job.asked.alternatives or 0, decoder.tokenizer, decoder.pieces)
+
+    def go_back(self) -> None:
+        """Go back from a dead end, unless it is finished; its beginning is then fed anew."""
+        if self.row.finish_reason is None:
+            self.job.decoder.go_back(self.row)
+            del self.out.scores[self.row.new_tokens :]
+            self.state = self.logits = None
+
+
+@dataclass(eq=False)
+class _Beginning:
+    """Ids that texts begin with, how many of them were fed, the logits and the state after these, and when that was."""
+
+    ids: tuple[int, ...]
+    state: StepState
+    logits: np.ndarray | None = None
+    fed: int = 0
+    turn: float = field(default_factory=time.monotonic)
+
+
+@dataclass(eq=False)
+class Job:
+    """A submitted request; ``Engine.submit`` makes it.
+
+    Attributes:
+        asked, decoder: The request, and its decoding loop.
+        starts: For each text, its row at the beginning, which is copied.
+        deliver: Is called with the events of a tick.
+        wake: Is called when the engine may have something to do.
+        texts: Those that were started and are not finished, in order; or the prompts that are being scored.
+        events: What is delivered after this tick.
+    """
+
+    asked: Asked
+    decoder: Decoder
+    starts: Sequence[Row]
+    deliver: Callable[[list[Event]], None]
+    wake: Callable[[], None]
+    texts: list[Text] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
+    is_cancelled: bool = False
+    is_stopped: bool = False
+    _next: int = 0
+    _delivered: int = 0  # characters; counted by the engine's thread
+    _taken: int = 0  # counted by the consumer's
+    _lengths: dict[int, tuple[int, int]] = field(default_factory=dict)  # of its finished texts
+
+    def cancel(self) -> None:
+        """End the job; nothing more is delivered, but for what is being delivered now. May be called in any thread, twice."""
+        self.is_cancelled = self.is_stopped = True
+        self.wake()
+
+    def fail(self, error: Exception) -> None:
+        """End the job with an error."""
+        if not isinstance(error, ReviewgenError):
+            error = GenerationError(f"The request has failed: {type(error).__name__}: {error!s:.300}")
+        if not self.is_stopped:
+            self.is_stopped = True
+            self.events.append(Failed(error))
+
+    def taken(self, events: Sequence[Event]) -> None:
+        """Record that the consumer has sent some events on; called in its thread."""
+        self._taken += _size(events)
+        self.wake()
+
+    @property
+    def can_go(self) -> bool:
+        """Whether it may be scheduled: its consumer keeps up."""
+        return not self.is_stopped and self._delivered - self._taken <= _MAX_UNREAD
+
+    @property
+    def is_done(self) -> bool:
+        """Whether nothing is left to do."""
+        return self.is_cancelled or (not self.events and (self.is_stopped or not (self.texts or self.waiting)))
+
+    @property
+    def waiting(self) -> int:
+        """The number of texts that were not started yet."""
+        return len(self.starts) - self._next
+
+    @cached_property
+    def alike(self) -> Hashable:
+        """What jobs must have in common for their texts to be sampled in one block."""
+        params, guard, spelling = self.decoder.params, self.decoder.guard, self.decoder.spelling
+        numbers = params._replace(temperatures=params.temperatures.tobytes(), max_new_tokens=0)  # type: ignore[arg-type]
+        return numbers, None if guard is None else (id(guard[0]), guard[1]), id(spelling)
+
+    @cached_property
+    def _unscored(self) -> deque[tuple[int, ...]]:
+        """The different prompts that are still to be scored."""
+        return deque(dict.fromkeys(tuple(row.ids) for row in self.starts) if self.asked.scores_prompts else ())
+
+    def text(self, index: int) -> Text | None:
+        """Return the text with this index among those that are not finished, which is started now if it was not; or None.
+
+        The prompts that are scored come first; no text is started before all are.
+        """
+        if index == len(self.texts):
+            if self._unscored:
+                row = Row("", self.starts[0].prefix, [], "", 0, self.starts[0].rng)
+                self.texts.append(Text(self, 0, row, self._out(row, (), "nothing"), self._unscored.popleft()))
+            elif self.waiting and not any(text.known is not None for text in self.texts):
+                number, start, self._next = self._next, self.starts[self._next], self._next + 1
+                random = np.random.default_rng((self.asked.request.seed, number))
+                row = replace(start, ids=list(start.ids), prefix=list(start.prefix), rng=random)
+                config, is_whole = self.decoder.config, self.decoder.guard is not None or not self.asked.is_streamed
+                hold: Hold = "everything" if is_whole else "sentence" if config.finish == "sentence" else "nothing"
+                self.texts.append(Text(self, number, row, self._out(row, config.stop_strings, hold)))
+        return self.texts[index] if index < len(self.texts) else None
+
+    def _out(self, row: Row, stops: Sequence[str], hold: Hold) -> Detokenizer:
+        return Detokenizer(row, self.decoder.tokenizer, self.decoder.pieces, stops, hold, self.asked.alternatives is not None)
+
+    def collect(self, text: Text) -> None:
+        """Collect what is new of a text; one that is finished leaves the job."""
+        row, scores, ended = text.row, text.out.scores, None
+        if self.is_stopped or (text.known is not None and len(row.ids) < len(text.known)):
+            return
+        if text.known is not None:
+            prompt = text.out.release()[1]
+            numbers = (number for number, start in enumerate(self.starts) if tuple(start.ids) == text.known)
+            self.events += [Progress(number, prompt=prompt) for number in numbers]
+            self.texts.remove(text)
+            return
+        if row.finish_reason is not None:
+            last = next(iter(scores[row.new_tokens :]), None) if row.finish_reason == "end" else None
+            mean = sum(each.logprob for each in scores[: row.new_tokens]) / max(1, row.new_tokens)
+            ended = Ended(row.finish_reason, row.ids, last, mean)
+        characters, tokens = text.out.release()
+        if characters or tokens or ended:
+            self.events.append(Progress(text.number, characters, tokens, ended=ended))
+        if ended:
+            self._lengths[text.number] = len(row.ids) - row.new_tokens, row.new_tokens
+            self.texts.remove(text)
+
+    def lengths(self) -> dict[int, tuple[int, int]]:
+        """Return the tokens of the prompt, and the new ones so far, of each started text. May be called in any thread."""
+        rows = {text.number: text.row for text in list(self.texts) if text.known is None}
+        return {number: (len(row.ids) - row.new_tokens, row.new_tokens) for number, row in rows.items()} | self._lengths
+
+    def flush(self) -> None:
+        """Deliver the events of this tick; end the job if its consumer raises."""
+        events, self.events = self.events, []
+        if not events or self.is_cancelled:
+            return
+        self._delivered += _size(events)
+        try:
+            self.deliver(events)
+        except Exception:  # the consumer may raise anything
+            _LOG.exception("The consumer of a request's events has failed; the request ends.")
+            self.cancel()
 
 
 class Engine:
-    """Generates texts of one model for many callers at once. All methods may be called in any thread.
+    """Generates texts of one model for many requests at once. All methods may be called in any thread.
 
     Args:
         model: The model. Its weights must not be changed any more.
         max_rows: How many texts are advanced side by side; others wait.
-        threads: How many threads compute where many texts are advanced; one for each core, at most four, if not given.
+        threads: How many threads sample blocks of many texts; one for each core, at most four, if not given.
 
     Attributes:
-        model: The model.
+        model, generator: The model, and what generates its texts.
+        thread: The engine's thread.
 
     Raises:
         GenerationError: The model's weights are damaged.
@@ -65,189 +286,318 @@ class Engine:
     """
 
     def __init__(self, model: ReviewModel, max_rows: int = 64, threads: int | None = None) -> None:
-        self.model, generator = model, model.generator
-        if not isinstance(generator.stepper, SupportsSample):
-            generator = generator.with_stepper(OneAtATime(generator.stepper))
-        _refuse_growing(generator.stepper, generator.tokenizer.bos_id)
-        self._generator = generator
-        self._max_rows = max_rows
-        scorer = Scorer(generator.tokenizer, generator.pieces)
-        cores = min(_MAX_THREADS, os.cpu_count() or 1) if threads is None else threads
-        self._batch = Batch(generator.stepper, scorer, self._copied, self._wake_up, cores)
-        self._offline = Offline(self._generator, scorer, self._copied)
-        self._prompt_scores = PromptScores(generator.stepper, scorer, generator.tokenizer, generator.pieces)
+        self.model, self.generator, self._max_rows = model, model.generator, max_rows
+        self._stepper, self._tokenizer = self.generator.stepper, self.generator.tokenizer
+        states, bos = [self._stepper.initial_state(1)], np.array([[self._tokenizer.bos_id]], np.int64)
+        states += [self._stepper.forward(bos, states[0])[1]]  # also compiles what the first text needs
+        stack_rows([*states, self._stepper.forward(bos, states[1])[1]])  # raises if the state grows
+        self._threads = min(_MAX_THREADS, os.cpu_count() or 1) if threads is None else threads
+        self._pool = ThreadPoolExecutor(self._threads, "reviewgen-block")
         self._inbox: deque[Job] = deque()
         self._jobs: list[Job] = []
-        self._wake, self._lock, self._guard_lock = threading.Event(), threading.Lock(), threading.Lock()
-        self._is_closed = self._must_stop = False
-        self._thread = threading.Thread(target=self._run, name=f"reviewgen-engine-{model.preset}", daemon=True)
-        self._thread.start()
+        self._beginnings: dict[tuple[int, ...], _Beginning] = {}  # the latest come last
+        self._fed_seconds, self._sampled_seconds = 1e-3, 1e-3  # of a token of a prompt, and of a row in a block
+        self._wake, self._lock = threading.Event(), threading.Lock()
+        self._must_stop = False
+        self.thread = threading.Thread(target=self._run, name=f"reviewgen-engine-{model.preset}", daemon=True)
+        self.thread.start()
 
-    def submit(
-        self,
-        request: Request,
-        deliver: Callable[[list[Event]], None],
-        alternatives: int | None = None,
-        *,
-        tokens: bool = True,
-        prompt_ids: Sequence[Sequence[int]] | None = None,
-        score_prompts: bool = False,
-    ) -> Job:
-        """Start to generate the texts of a request.
+    def submit(self, asked: Asked, deliver: Callable[[list[Event]], None], guard: CopyGuard | None = None) -> Job:
+        """Start to generate the texts of a request, whose ``max_time`` counts from now.
 
         Args:
-            request: The request; its streamer must be None. Its ``max_time`` counts from now.
+            asked: The request.
             deliver: Is called in the engine's thread after a tick with the events of all texts of the request. It must return
                 quickly; if it raises, the request ends.
-            alternatives: How many alternatives to each token are delivered with the log probabilities; None computes neither.
-            tokens: Whether tokens are delivered; else only the ends of texts.
-            prompt_ids: The token ids of each of the request's prompts, which are then fed as they are. Beam search and
-                ``must_include`` tokenize the prompts instead.
-            score_prompts: Whether the tokens of each prompt are delivered first, scored as those of the text; needs
-                ``prompt_ids`` and ``alternatives``, and neither beam search nor ``must_include``.
+            guard: The copied spans that must not be completed: ``generator.guard(request)``, which may take seconds.
 
         Returns:
-            The job, to cancel it, and to tell how many events were taken: one with more than some hundreds of untaken events
+            The job, to cancel it, and to tell which events were taken: one with more than some thousands of untaken characters
             waits until its consumer has caught up.
 
         Raises:
-            ConfigError: The request has a streamer, or the ids are not those of tokens, one list for each prompt.
-            DataError: It needs an index or a lexicon that the model does not have.
+            DataError: The request needs a lexicon that the model does not have.
             GenerationError: The engine was closed.
         """
-        if request.hooks is not None and request.hooks.streamer is not None:
-            raise ConfigError("An engine delivers the tokens itself: leave the streamer out.")
-        if score_prompts and (prompt_ids is None or alternatives is None or is_offline(request)):
-            raise ConfigError("Prompts are scored by their ids, with alternatives; not for beam search or must_include.")
-        starts = self._starts(request, prompt_ids)
-        with self._guard_lock:  # an index builds a guard when it is first asked for, which takes a while
-            guard = self._generator.guard(request)
-        decoder = self._generator.decoder(request, guard, request.deadline(), starts)
-        job = Job(request, decoder, starts, deliver, alternatives, tokens, score_prompts, self._wake_up)
+        starts = self._starts(asked)
+        decoder = self.generator.decoder(asked.request, guard, asked.request.deadline(), starts)
+        job = Job(asked, decoder, starts, deliver, self._wake.set)
         with self._lock:
-            if self._is_closed:
+            if self._must_stop:
                 raise GenerationError("The engine was closed, so it takes no more requests.")
             self._inbox.append(job)
-        self._wake_up()
+        self._wake.set()
         return job
 
     @property
-    def is_alive(self) -> bool:
-        """Whether its thread runs."""
-        return self._thread.is_alive()
+    def live(self) -> int:
+        """The number of texts that were started."""
+        return sum(len(job.texts) for job in [*self._jobs])
 
-    def stats(self) -> Stats:
-        """Return what it does at the moment."""
-        jobs = [*self._jobs, *self._inbox]
-        live, offline = sum(len(job.rows) for job in jobs), sum(job.waiting for job in jobs if is_offline(job.request))
-        return Stats(live, sum(job.waiting for job in jobs) - offline, offline, len(jobs), self._batch.tokens)
+    @property
+    def waiting(self) -> int:
+        """The number of texts that were not started yet."""
+        return sum(job.waiting for job in [*self._jobs, *self._inbox])
 
-    def close(self, drain: bool = True, timeout: float | None = None) -> None:
-        """Take no more requests, and end the thread.
+    def close(self, timeout: float | None = None) -> None:
+        """Take no more requests, let those in progress fail, and end the thread.
 
         Args:
-            drain: Whether to finish the texts first.
-            timeout: The seconds to wait for them; what is not finished then has failed.
+            timeout: The seconds to wait for that. After it, they fail as soon as the model returns.
         """
         with self._lock:
-            self._is_closed = True
-        if drain:
-            self._wake_up()
-            self._thread.join(timeout)
-        self._must_stop = True
-        self._wake_up()
-        self._thread.join()
-
-    def _starts(self, request: Request, prompt_ids: Sequence[Sequence[int]] | None) -> list[Row]:
-        """Return a row at its beginning for each prompt; equal prompts share one."""
-        random = np.random.default_rng(0)  # each row that is started gets its own
-        if prompt_ids is None:
-            rows = {prompt: self._generator.row(request, prompt, 0) for prompt in dict.fromkeys(request.prompts)}
-            return [rows[prompt] for prompt in request.prompts]
-        size, bos = self._generator.tokenizer.vocab_size, self._generator.tokenizer.bos_id
-        if len(prompt_ids) != len(request.prompts):
-            raise ConfigError(f"There are {len(prompt_ids)} lists of token ids for {len(request.prompts)} prompts.")
-        for token in {token for ids in prompt_ids for token in ids}:
-            if not 0 <= token < size or token == bos:
-                raise ConfigError(f"{token} is not the id of a token: ids are 0 to {size - 1}, without bos, {bos}.")
-        tokenizer = self._generator.tokenizer
-        given = {tuple(ids): row_of_ids(ids, tokenizer, random, request.prefix) for ids in prompt_ids}
-        return [given[tuple(ids)] for ids in prompt_ids]
-
-    def _copied(self, ids: Sequence[int]) -> tuple[Span, ...]:
-        """Return the copied spans of a text, by its ids."""
-        index = self._generator.index
-        return () if index is None else index.examine(ids, self._generator.tokenizer.decode).spans
-
-    def _wake_up(self) -> None:
+            self._must_stop = True
         self._wake.set()
+        self.thread.join(timeout)
+
+    def _starts(self, asked: Asked) -> list[Row]:
+        """Return a row at its beginning for each text; equal prompts share one."""
+        request = asked.request
+        if asked.prompt_ids is None:
+            rows = {prompt: self.generator.row(request, prompt, 0) for prompt in dict.fromkeys(request.prompts)}
+            return [rows[prompt] for prompt in request.prompts]
+        random = np.random.default_rng(0)  # each text that is started gets its own
+        given = {ids: row_of_ids(ids, self._tokenizer, random, request.prefix) for ids in map(tuple, asked.prompt_ids)}
+        return [given[tuple(ids)] for ids in asked.prompt_ids]
 
     def _run(self) -> None:
         """Advance the jobs until the engine is closed; the engine's thread."""
         while not self._must_stop:
             self._wake.clear()
-            self._take_in()
-            if self._is_closed and not self._jobs and not self._inbox:
-                break
+            while self._inbox:
+                self._jobs.append(self._inbox.popleft())
             if not self._tick():
                 self._wake.wait()
-        self._end()
+            self._jobs = [job for job in self._jobs if not job.is_done]
+        for job in [*self._jobs, *self._inbox]:
+            job.fail(GenerationError("The server was shut down before the text was complete."))
+            job.flush()
+        self._jobs, self._inbox = [], deque()
+        self._pool.shutdown()
 
     def _tick(self) -> bool:
         """Advance the jobs and deliver their events; return whether there was anything to do."""
+        texts = _schedule(self._jobs, self._max_rows)
         try:
-            is_busy = self._batch.advance(choose([job for job in self._jobs if not is_offline(job.request)], self._max_rows))
+            self._advance(texts)
         except Exception as error:  # a mistake of ours ends the requests, not the engine
             _LOG.exception("The engine has failed; its requests end.")
             for job in self._jobs:
-                job.fail(failure(error))
-            is_busy = True
+                job.fail(error)
         for job in self._jobs:
-            self._flush(job)
-        return is_busy
-
-    def _take_in(self) -> None:
-        """Take in the jobs that were submitted, and drop those that are done."""
-        while self._inbox:
-            job = self._inbox.popleft()
-            self._jobs.append(job)
-            if is_offline(job.request):
-                self._offline.start(job)
-            elif job.is_held:
-                self._prompt_scores.start(job)
-        if any(job.is_done for job in self._jobs):
-            self._jobs = [job for job in self._jobs if not job.is_done]
-
-    def _flush(self, job: Job) -> None:
-        """Deliver a job's events; end it if its consumer raises."""
-        try:
             job.flush()
-        except Exception:  # the consumer may raise anything
-            _LOG.exception("The consumer of a request's events has failed; the request ends.")
-            job.cancel()
+        return len(texts) > 0
 
-    def _end(self) -> None:
-        """Let what is not finished fail, and end the other threads."""
-        for job in [*self._jobs, *self._inbox]:
-            job.fail(GenerationError("The server was shut down before the text was complete."))
-            self._flush(job)
-        self._jobs.clear()
-        self._inbox.clear()
-        self._offline.close()
-        self._prompt_scores.close()
-        self._batch.close()
+    def _advance(self, texts: Sequence[Text]) -> None:
+        """Give each text some tokens, and collect what is new in its job."""
+        for text in texts:
+            _end_late(text)
+        self._prefill([text for text in texts if text.state is None and text.row.finish_reason is None])
+        self._score_prompts([text for text in texts if text.known and text.is_going])
+        self._step_for_a_while([text for text in texts if text.known is None and text.is_going and not text.is_ready])
+        self._sample_blocks([text for text in texts if text.known is None and text.is_ready])
+        for text in texts:
+            text.job.collect(text)
+
+    def _prefill(self, texts: Sequence[Text]) -> None:
+        """Feed a part of each of the beginnings of texts that have no state, those that have waited for longest first."""
+        waiting: dict[_Beginning, list[Text]] = {}
+        for text in texts:
+            key = (*text.row.prefix, *text.row.ids)
+            beginning = self._beginnings.pop(key, None) or _Beginning(key, self._stepper.initial_state(1))
+            self._beginnings[key] = beginning
+            waiting.setdefault(beginning, []).append(text)
+        for key in [*self._beginnings][: -_KEPT - self._max_rows]:
+            del self._beginnings[key]
+        until, left = time.monotonic() + _TICK_SECONDS, _MAX_CHUNK
+        for beginning in sorted(waiting, key=lambda each: each.turn):
+            if beginning.fed < len(beginning.ids) and left > 0 and time.monotonic() < until:
+                before = beginning.fed
+                self._contained(waiting[beginning], partial(self._feed, beginning))
+                left -= beginning.fed - before
+            if beginning.fed == len(beginning.ids):
+                for text in waiting[beginning]:
+                    text.logits, text.state = beginning.logits, beginning.state
+
+    def _feed(self, beginning: _Beginning, _texts: Sequence[Text]) -> None:
+        """Feed a part of a beginning, as much as a tick has time for.
+
+        A stepper without a compiled step calls its model, whose last bits may depend on where a text is cut: always after 512
+        tokens, as ``ModelStepper`` cuts it.
+        """
+        size = min(max(int(_TICK_SECONDS / self._fed_seconds), _MIN_CHUNK), _MAX_CHUNK)
+        is_compiled, started = isinstance(self._stepper, SupportsCompiledStep), time.monotonic()
+        part = beginning.ids[beginning.fed :][: size if is_compiled else _MAX_CHUNK]
+        logits, beginning.state = self._stepper.forward(np.array([part], np.int64), beginning.state)
+        beginning.logits, beginning.fed, beginning.turn = logits[0], beginning.fed + len(part), time.monotonic()
+        if len(part) >= _MIN_CHUNK:
+            self._fed_seconds = max((self._fed_seconds + (beginning.turn - started) / len(part)) / 2, 1e-9)
+
+    def _score_prompts(self, texts: Sequence[Text]) -> None:
+        """Score the next tokens of prompts, until a tick is over or none is left."""
+
+        def advance(some: Sequence[Text]) -> None:
+            parts = {text: (text.known or ())[len(text.row.ids) :][:_SCORED_AT_ONCE] for text in some}
+            for text, state in self._score(parts).items():
+                text.row.ids += parts[text]
+                text.row.new_tokens, text.state = len(text.row.ids), state
+
+        until = time.monotonic() + _TICK_SECONDS
+        while texts and time.monotonic() < until:
+            self._contained(texts, advance)
+            texts = [text for text in texts if text.is_going and len(text.row.ids) < len(text.known or ())]
+
+    def _step_for_a_while(self, texts: Sequence[Text]) -> None:
+        """Advance texts token by token, until a tick is over or none is left that cannot go on in blocks."""
+        until = time.monotonic() + _TICK_SECONDS
+        while texts:
+            for group in _grouped(texts, lambda text: text.job):
+                self._contained(group, self._step)
+            going = [text for text in texts if text.is_going and text.logits is None]
+            self._contained(going, self._forward)
+            if time.monotonic() >= until:
+                break
+            for text in going:
+                _end_late(text)
+            texts = [text for text in going if text.is_going and not text.is_ready]
+
+    def _step(self, texts: Sequence[Text]) -> None:
+        """Give each of some texts of one job a token; those that continue have no logits then."""
+        job, before = texts[0].job, [text.row.new_tokens for text in texts]
+        table = np.stack([text.logits for text in texts if text.logits is not None])  # all have some
+        continuing = job.decoder.step([text.row for text in texts], table)
+        for number, text in enumerate(texts):
+            is_longer = text.row.new_tokens > before[number]
+            if job.asked.alternatives is not None and (is_longer or text.row.finish_reason == "end"):
+                token = text.row.ids[-1] if is_longer else self._tokenizer.eos_id
+                text.out.scores.append(text.score(table[number], token))
+            text.logits = None
+            if number not in continuing:
+                text.go_back()
+
+    def _forward(self, texts: Sequence[Text]) -> None:
+        """Feed the last token of some texts, together."""
+        ids = np.array([[text.row.ids[-1]] for text in texts], np.int64)
+        logits, state = self._stepper.forward(ids, stack_rows([text.state for text in texts]))
+        for text, own, after in zip(texts, logits, split_rows(state, len(texts)), strict=True):
+            text.logits, text.state = own, after
+
+    def _sample_blocks(self, texts: Sequence[Text]) -> None:
+        """Let the stepper sample texts in its own loop, those that sample alike together."""
+        if not texts:
+            return
+        size = int(min(max(_TICK_SECONDS / (self._sampled_seconds * len(texts)) + 1, _MIN_NUMBERS), _MAX_NUMBERS))
+        started, before, parts = time.monotonic(), sum(text.row.new_tokens for text in texts), list[list[Text]]()
+        for text in texts:  # before the parts run side by side, since places are kept for each job
+            if text.row.place is None and text.job.decoder.spelling is not None:
+                text.job.decoder.place(text.row)
+        for group in _grouped(texts, lambda text: text.job.alike):
+            number = min(self._threads, max(1, len(group) // _MIN_PART))
+            parts += [group[first::number] for first in range(number)]
+        blocks: list[_Block] = []
+
+        def sample(part: Sequence[Text]) -> None:
+            decoder, numbers = part[0].job.decoder, max(size, _SURE_NUMBERS) if any(text.lacks_random for text in part) else size
+            is_one_job = all(text.job is part[0].job for text in part)
+            params = decoder.params if is_one_job else decoder.params._replace(max_new_tokens=_NO_LIMIT)
+            state = stack_rows([text.state for text in part])
+            blocks.append((part, *decoder.sample_block([text.row for text in part], state, numbers, params)))
+
+        run: Callable[..., Iterable[object]] = map if len(parts) == 1 else self._pool.map
+        list(run(lambda part: self._contained(part, sample), parts))
+        for block in blocks:
+            self._append(*block)
+        if (sampled := sum(text.row.new_tokens for text in texts) - before) > 0:
+            self._sampled_seconds = (self._sampled_seconds + (time.monotonic() - started) / sampled) / 2
+
+    def _append(self, texts: Sequence[Text], table: np.ndarray, state: StepState) -> None:
+        """Append the tokens of a block (B, N) to its texts; ``state`` is that after them."""
+        sampled = dict(zip(texts, table.tolist(), strict=True))
+        scored = [text for text in texts if text.job.asked.alternatives is not None]
+        self._contained(scored, lambda some: self._score({text: [each for each in sampled[text] if each >= 0] for text in some}))
+
+        def append(some: Sequence[Text]) -> None:
+            text, decoder, before = some[0], some[0].job.decoder, some[0].row.new_tokens
+            if not decoder.append_block(text.row, sampled[text][: decoder.config.max_new_tokens - before]):
+                text.go_back()
+            text.lacks_random = text.row.new_tokens == before
+
+        for text, after in zip(texts, split_rows(state, len(texts)), strict=True):
+            text.state = after
+            if text.job.asked.alternatives is None:
+                text.logits = None
+            if not text.job.is_stopped:
+                self._contained([text], append)  # it raises if the logits are damaged
+
+    def _score(self, parts: Mapping[Text, Sequence[int]]) -> dict[Text, StepState]:
+        """Score some tokens of each text, which are fed one after another; return the states after them."""
+        scores: dict[Text, list[Scored]] = {text: [] for text in parts}
+        logits, states = {text: text.logits for text in parts}, {text: text.state for text in parts}
+        for at in range(max(map(len, parts.values()))):
+            live = {text: tokens[at] for text, tokens in parts.items() if at < len(tokens)}
+            for text, token in live.items():
+                before = logits[text]
+                assert before is not None  # a text that is scored keeps its logits
+                scores[text].append(text.score(before, token))
+            ids = np.array([*live.values()], np.int64)[:, None]
+            rows, state = self._stepper.forward(ids, stack_rows([states[text] for text in live]))
+            logits.update(zip(live, rows, strict=True))
+            states.update(zip(live, split_rows(state, len(live)), strict=True))
+        for text in parts:  # now that nothing has raised
+            text.logits = logits[text]
+            text.out.scores += scores[text]
+        return states
+
+    def _contained(self, texts: Sequence[Text], advance: Callable[[Sequence[Text]], object]) -> None:
+        """Call a function with some texts; if it raises, with those of each job alone, of which one that raises again fails."""
+        if not texts:
+            return
+        try:
+            advance(texts)
+        except Exception as error:  # a model or a logits processor may raise anything
+            groups = _grouped(texts, lambda text: text.job)
+            if len(groups) == 1:
+                texts[0].job.fail(error)
+                return
+            for group in groups:
+                self._contained(group, advance)
 
 
-def _refuse_growing(stepper: Stepper, bos_id: int) -> None:
-    """Raise if the shapes of a state depend on the tokens read; also compiles what the first text needs."""
-    state = stepper.initial_state(1)
-    before = _shapes(state)
-    for _ in range(2):
-        _, state = stepper.forward(np.array([[bos_id]], np.int64), state)
-        for one, other in zip(before, _shapes(state), strict=False):
-            if one != other:
-                raise growing_state(other, one)
+def _schedule(jobs: Sequence[Job], max_rows: int) -> list[Text]:
+    """Return the texts of some jobs, in the order of their submission, that are advanced next.
+
+    A request for many texts leaves room for every other job, and has all that nobody else needs. If there are more jobs than
+    room, those that came first have it.
+    """
+    going, scheduled, before = [job for job in jobs if job.can_go], list[Text](), -1
+    for index in count():
+        if len(scheduled) in (before, max_rows):
+            break
+        before = len(scheduled)
+        scheduled += islice((text for job in going if (text := job.text(index)) is not None), max_rows - before)
+    return scheduled
 
 
-def _shapes(state: StepState) -> list[tuple[int, ...]]:
-    return [shape for part in state for shape in _shapes(part)] if isinstance(state, tuple) else [state.shape]
+def _end_late(text: Text) -> None:
+    """Finish a text whose time is over, or that gets no tokens."""
+    decoder = text.job.decoder
+    if text.known is not None:
+        if decoder.deadline is not None and time.monotonic() >= decoder.deadline:
+            text.job.fail(OutOfTime("The time of the request was over before its prompts were scored. Try again later."))
+    elif decoder.config.max_new_tokens == 0:
+        decoder.finish_unextended([text.row])
+    elif text.row.finish_reason is None:
+        decoder.is_over([text.row])
+
+
+def _size(events: Sequence[Event]) -> int:
+    """Return the characters of events, about."""
+    return sum(1 + len(event.text) for event in events if isinstance(event, Progress))
+
+
+def _grouped(texts: Sequence[Text], key: Callable[[Text], Hashable]) -> list[list[Text]]:
+    """Return texts by a key, in order."""
+    groups: dict[Hashable, list[Text]] = {}
+    for text in texts:
+        groups.setdefault(key(text), []).append(text)
+    return list(groups.values())

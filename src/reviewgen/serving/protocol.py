@@ -1,31 +1,164 @@
-"""From the JSON of ``POST /v1/completions`` to a checked call: the model, the prompts and the ``Request`` of each text.
+"""From the JSON of ``POST /v1/completions`` to a checked call, and what is wrong with a request, in OpenAI's form.
 
-Knows the models by what is asked of them only: tokenizer, conditions, generation defaults.
+The fields are OpenAI's, as at https://platform.openai.com/docs/api-reference/completions/create, then those of reviewgen, which
+are declared with the settings of ``generate``. The OpenAPI document and the checks are both made from these classes.
 """
 
+import json
 import math
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, cast
+from dataclasses import dataclass, field, make_dataclass, replace
+from typing import Annotated, Any, cast
 
-from reviewgen.config import fields_of, from_dict
-from reviewgen.errors import ConfigError, ReviewgenError, did_you_mean, quoted
+from reviewgen.config import Bound, GenerationConfig, check, describe_fields, fields_of, from_dict
+from reviewgen.config.bounded import parse_json
+from reviewgen.config.options import Call as CallOptions
+from reviewgen.errors import ConfigError, DataError, GenerationError, ReviewgenError, did_you_mean, quoted, shortened
 from reviewgen.generation import GenerateOptions, Request, make_request
 from reviewgen.model import ReviewModel
 from reviewgen.protocols import Tokenizer
-from reviewgen.serving.fields import MAX_STOPS, SAME, CompletionFields, OpenAIFields
-from reviewgen.serving.limits import Limits
-from reviewgen.serving.problems import Problem, problem_of
+from reviewgen.serving.engine import Asked
+from reviewgen.serving.options import Limits
 
-_MAX_WORDS = 16  # of must_include
+_MAX_MESSAGE, _MAX_PARAM = 500, 100  # characters; values and names of a request may be long
+_MAX_LOGPROBS = 20
+_STREAM_OPTIONS = ("include_usage", "include_obfuscation")
+_MAX_STOPS, _MAX_STOP = 16, 200  # strings; characters of each
 _MAX_NUMBERS = 2_000_000  # log probabilities of a response, or of the prompts of a stream
-_NEUTRAL = {"presence_penalty": 0, "frequency_penalty": 0, "logit_bias": {}, "suffix": ""}
-_INSTEAD = {
-    "presence_penalty": "Use repetition_penalty.",
-    "frequency_penalty": "Use repetition_penalty.",
-    "logit_bias": "Leave it out.",
-    "suffix": "These models write from left to right: leave it out.",
+_ZERO = Bound(at_least=0, at_most=0)
+_KINDS = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
+
+
+@dataclass
+class Problem(Exception):
+    """A request that is refused or failed.
+
+    Attributes:
+        status: The HTTP status.
+        message: One sentence: what happened, what is accepted, what to do.
+        param: The field of the request that is at fault; None if it is none.
+        code: A short name for programs, as in "model_not_found".
+        headers: Further headers of the response.
+    """
+
+    status: int
+    message: str
+    param: str | None = None
+    code: str | None = "invalid_value"
+    headers: dict[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the body of the response, in OpenAI's format."""
+        kind = _KINDS.get(self.status, "invalid_request_error" if self.status < 500 else "server_error")
+        param = None if self.param is None else shortened(self.param, _MAX_PARAM)
+        return {"error": {"message": shortened(self.message, _MAX_MESSAGE), "type": kind, "param": param, "code": self.code}}
+
+
+def problem_of(error: ReviewgenError) -> Problem:
+    """Return the problem that an error of the library is for the client."""
+    message = str(error)
+    if isinstance(error, ConfigError | DataError):
+        named = (name for name in SETTINGS if re.search(rf"\b{name.removesuffix('s')}s?\b", message))
+        return Problem(400, message, next(named, None))
+    if isinstance(error, GenerationError):
+        return Problem(422, message, code="generation_failed")
+    return Problem(500, message, code="server_error")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenAIFields:
+    """The fields of a request that are not settings of ``generate`` of the same name; None is the default of the model.
+
+    Attributes:
+        model: The name of a model; may be left out where the server has only one.
+        prompt: The beginning of each text: a string, a list of strings, token ids, or lists of token ids; the empty text by
+            default.
+        max_tokens: The maximum number of new tokens of a text.
+        temperature: Below 1 favours probable tokens, above 1 rare ones; 0 takes the most probable token each time.
+        n: The number of texts per prompt.
+        best_of: Generate this many texts per prompt and return the n whose tokens are most probable on average.
+        stop: A text ends before the first occurrence of this string, or of any of these, up to 16.
+        logprobs: Also return the log probabilities of this many most probable tokens, up to 20, and of the token taken.
+        echo: Whether a returned text starts with its prompt; with logprobs, its tokens are scored, too, and max_tokens may be 0.
+        stream: Whether to send the texts while they are generated, as server-sent events.
+        stream_options: {"include_usage": true} sends the numbers of tokens at the end of a stream.
+        presence_penalty: Not supported; only 0 is accepted. repetition_penalty is.
+        frequency_penalty: Not supported; only 0 is accepted. repetition_penalty is.
+        logit_bias: Not supported; only {} is accepted.
+        suffix: Not supported; only the empty string is accepted.
+        user: Accepted, and not used.
+        min_tokens: The minimum number of new tokens before a text may end.
+    """
+
+    model: str | None = None
+    prompt: str | list[Any] | None = None
+    max_tokens: Annotated[int | None, Bound(at_least=0)] = None
+    temperature: Annotated[float | None, Bound(at_least=0, at_most=100)] = None
+    n: Annotated[int | None, Bound(at_least=1)] = None
+    best_of: Annotated[int | None, Bound(at_least=1)] = None
+    stop: Annotated[str | tuple[str, ...] | None, Bound(at_least=1, at_most=_MAX_STOP)] = None
+    logprobs: Annotated[int | None, Bound(at_least=0, at_most=_MAX_LOGPROBS)] = None
+    echo: bool | None = None
+    stream: bool | None = None
+    stream_options: dict[str, Any] | None = None
+    presence_penalty: Annotated[float | None, _ZERO] = None
+    frequency_penalty: Annotated[float | None, _ZERO] = None
+    logit_bias: dict[str, Any] | None = None
+    suffix: Annotated[str | None, _ZERO] = None
+    user: str | None = None
+    min_tokens: Annotated[int | None, Bound(at_least=0)] = None
+
+    def __post_init__(self) -> None:
+        check(self)
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """The stop strings."""
+        return (self.stop,) if isinstance(self.stop, str) else self.stop or ()
+
+    @property
+    def scores_prompts(self) -> bool:
+        """Whether the log probabilities of the prompts are returned, too."""
+        return bool(self.echo) and self.logprobs is not None
+
+    @property
+    def tries_per_prompt(self) -> int:
+        """The number of texts per prompt that are generated."""
+        return self.best_of or self.n or 1
+
+    @property
+    def picks_best(self) -> bool:
+        """Whether more texts are generated than returned."""
+        return self.tries_per_prompt > (self.n or 1)
+
+
+_OTHERWISE = {  # under OpenAI's names, or decided by the server
+    *("max_new_tokens", "min_new_tokens", "num_return_sequences", "do_sample", "temperature", "stop_strings", "max_time"),
+    "logits_processors",
 }
+_ONLY_PYTHON = ("num_beams", "length_penalty", "must_include")
+_declared = fields_of(GenerationConfig) | fields_of(CallOptions)
+SETTINGS = {name: hint for name, hint in _declared.items() if name not in (*_OTHERWISE, *_ONLY_PYTHON)}
+"""The fields that are named as keywords of ``generate``, with their types."""
+_described = describe_fields(GenerationConfig) | describe_fields(CallOptions)
+
+
+def _optional(hint: Any) -> Any:
+    return Annotated[hint.__origin__ | None, *hint.__metadata__] if hasattr(hint, "__metadata__") else hint | None
+
+
+CompletionFields: type[OpenAIFields] = make_dataclass(
+    "CompletionFields",
+    [(name, _optional(hint), None) for name, hint in SETTINGS.items()],
+    bases=(OpenAIFields,),
+    namespace={
+        "__doc__": "\n".join(["All fields.", "", "Attributes:", *(f"    {name}: {_described[name]}" for name in SETTINGS)])
+    },
+    frozen=True,
+    kw_only=True,
+)
+"""All fields of a request."""
 
 
 @dataclass(frozen=True)
@@ -34,35 +167,34 @@ class Call:
 
     Attributes:
         fields: Its fields.
-        request: What the engine is asked for: text number i continues prompt i // fields.tries_per_prompt.
-        prompt_ids: The token ids of each text's prompt; None where prompts are texts, and not to be scored.
+        asked: What the engine is asked for: text number i continues prompt i // fields.tries_per_prompt.
         starts_with_bos: Whether the ids that the client sent begin with bos, for each text.
     """
 
     fields: OpenAIFields
-    request: Request
-    prompt_ids: Sequence[Sequence[int]] | None = None
-    starts_with_bos: Sequence[bool] = ()
+    asked: Asked
+    starts_with_bos: Sequence[bool]
 
-    @property
-    def include_usage(self) -> bool:
-        """Whether a stream ends with the numbers of tokens."""
-        return bool((self.fields.stream_options or {}).get("include_usage"))
 
-    @property
-    def needs_tokens(self) -> bool:
-        """Whether the tokens are needed, and not only whole texts."""
-        return bool(self.fields.stream) or self.alternatives is not None
+def parse_object(body: bytes) -> dict[str, Any]:
+    """Return the JSON object of a body.
 
-    @property
-    def alternatives(self) -> int | None:
-        """How many alternatives to each token are needed; None if no log probabilities are."""
-        return 0 if self.fields.logprobs is None and self.picks_best else self.fields.logprobs
-
-    @property
-    def picks_best(self) -> bool:
-        """Whether more texts are generated than returned."""
-        return self.fields.tries_per_prompt > self.fields.texts_per_prompt
+    Raises:
+        Problem: It is not UTF-8, not JSON, nested too deeply or not an object, or holds NaN, half of a surrogate pair or a number
+            of more than 100 digits.
+    """
+    try:
+        value = parse_json(body.decode("utf-8"))
+        json.dumps(value, ensure_ascii=False).encode("utf-8") if b"\\u" in body else None  # an escape can be half of a pair
+    except UnicodeDecodeError as error:
+        raise Problem(400, f"The body is not valid UTF-8, at byte {error.start}.", code="invalid_json") from None
+    except UnicodeEncodeError:
+        raise Problem(400, "A string of the body holds half of a surrogate pair (\\ud800).", code="invalid_json") from None
+    except ValueError as error:
+        raise Problem(400, f"The body is not valid JSON: {error}.", code="invalid_json") from None
+    if not isinstance(value, dict):
+        raise Problem(400, f"The body must be a JSON object; got {quoted(value)}.", code="invalid_json")
+    return value
 
 
 def find_model(name: str | None, names: Sequence[str]) -> str:
@@ -71,57 +203,90 @@ def find_model(name: str | None, names: Sequence[str]) -> str:
     Raises:
         Problem: It is unknown (404), or not given where there are several (400).
     """
-    if name is None and len(names) == 1:
-        return names[0]
-    if name is None:
+    found = names[0] if name is None and len(names) == 1 else name
+    if found is None:
         raise Problem(400, f"model is missing. {did_you_mean('', names)}", "model", "missing_field")
-    if name not in names:
-        raise Problem(404, f"There is no model {name!r} here. {did_you_mean(name, names)}", "model", "model_not_found")
-    return name
+    if found not in names:
+        raise Problem(404, f"There is no model {quoted(name)} here. {did_you_mean(name, names)}", "model", "model_not_found")
+    return found
 
 
-def make_call(body: Mapping[str, Any], model: ReviewModel, limits: Limits) -> Call:
-    """Return the checked call of a request.
+def read_fields(given: Mapping[str, Any], limits: Limits) -> OpenAIFields:
+    """Return the fields of a request.
 
     Raises:
         Problem: A field is unknown, of a wrong type, out of range or of the limits, or contradicts another.
     """
-    given = {name: value for name, value in body.items() if name != "prompt"}
-    fields = _read_fields(given)
-    _refuse_unsupported(fields)
-    _refuse_pairs(fields)
-    _refuse_too_much(fields, body.get("prompt"), limits)  # before the prompts are decoded, which takes a while
-    prompts, ids, with_bos = _read_prompts(body.get("prompt"), model.tokenizer)
+    known = fields_of(CompletionFields)
+    for name in given:
+        if name in _ONLY_PYTHON:
+            raise Problem(400, f"{name} is not offered over HTTP: call generate in Python or as a command.", name, "unsupported")
+        if name not in known:
+            message = f"{quoted(name)} is not a field of a completion. {did_you_mean(name, known)}"
+            raise Problem(400, message, name, "unknown_field")
+    try:
+        fields = from_dict(CompletionFields, given)
+    except ConfigError as error:  # the description says what to do
+        param = str(error).partition(" ")[0]
+        raise Problem(400, f"{error} {describe_fields(CompletionFields).get(param, '')}".rstrip(), param) from None
+    texts, new = fields.tries_per_prompt, fields.max_tokens or 0
+    options, own = fields.stream_options or {}, vars(fields)
+    is_known = all(name in _STREAM_OPTIONS and isinstance(value, bool) for name, value in options.items())
+    _refuse_if(fields.logit_bias, "logit_bias", "logit_bias is not supported: leave it out.")
+    _refuse_if(len(fields.stops) > _MAX_STOPS, "stop", f"stop may hold at most {_MAX_STOPS} strings; got {len(fields.stops):,}.")
+    _refuse_if(not is_known, "stream_options", f"stream_options may hold include_usage, true or false; got {quoted(options)}.")
+    _refuse_if(options and not fields.stream, "stream_options", "stream_options needs stream: true.")
+    _refuse_if(fields.best_of and texts < (fields.n or 1), "best_of", f"best_of={texts} is below n={fields.n}: raise it.")
+    _refuse_if(fields.picks_best and fields.stream, "best_of", "best_of chooses among whole texts: leave out stream.")
+    _refuse_if(own["max_copy"] is not None and own["novelty"] != "filter", "max_copy", 'max_copy needs novelty: "filter".')
+    message = f"max_tokens may be at most {limits.max_tokens:,} here; got {new:,}."
+    _refuse_if(new > limits.max_tokens, "max_tokens", message, "limit_exceeded")
+    parts = fields.prompt if isinstance(fields.prompt, list) and fields.prompt else [fields.prompt or ""]
+    is_one = not isinstance(parts[0], str | list)  # of token ids
+    texts, most = texts * (1 if is_one else len(parts)), min(limits.max_texts, limits.max_waiting)
+    message = f"A request may ask for at most {most:,} texts, all prompts together; this one asks for {texts:,}."
+    param = "best_of" if fields.best_of else "n" if fields.n else "prompt"
+    _refuse_if(texts > most, param, message, "limit_exceeded")
+    length = len(parts) if is_one else sum(len(part) for part in parts if isinstance(part, str | list))
+    _refuse_long(length, "characters" if isinstance(parts[0], str) else "token ids", limits)
+    return fields
+
+
+def make_call(fields: OpenAIFields, model: ReviewModel, limits: Limits) -> Call:
+    """Return the checked call of a request.
+
+    Raises:
+        Problem: A prompt is not one of this model, or a setting is.
+    """
+    prompts, ids, with_bos = _read_prompts(fields.prompt, model.tokenizer)
     if fields.scores_prompts and ids is None:  # a prompt is scored as it is: its last word is not sampled again
         ids = [list(model.tokenizer.encode(prompt)) for prompt in prompts]
         prompts = [model.tokenizer.decode(each) for each in ids]
     _refuse_long(sum(map(len, prompts)), "characters", limits)
+    tries = range(fields.tries_per_prompt)
     try:
-        request = _make_request(fields, prompts, model, limits)
+        request = _make_request(fields, [prompt for prompt in prompts for _ in tries], model, limits)
     except ReviewgenError as error:
         raise problem_of(error) from None
-    _refuse_many_numbers(fields, ids, request)
-    tries = range(fields.tries_per_prompt)
-    repeated = [each for each in with_bos for _ in tries]
-    return Call(fields, request, None if ids is None else [each for each in ids for _ in tries], repeated)
+    numbers = sum(map(len, ids or ())) * len(tries) if fields.scores_prompts else 0
+    numbers += 0 if fields.stream else request.config.max_new_tokens * len(request.prompts)
+    numbers = 0 if fields.logprobs is None else numbers * (1 + fields.logprobs)
+    message = f"A response may have at most {_MAX_NUMBERS:,} log probabilities; this one may have {numbers:,}: ask for less, or "
+    _refuse_if(numbers > _MAX_NUMBERS, "logprobs", f"{message}stream it.", "limit_exceeded")
+    alternatives = 0 if fields.logprobs is None and fields.picks_best else fields.logprobs
+    repeated = None if ids is None else [each for each in ids for _ in tries]
+    asked = Asked(request, repeated, alternatives, bool(fields.stream), fields.scores_prompts)
+    return Call(fields, asked, [each for each in with_bos for _ in tries])
 
 
-def _read_fields(given: Mapping[str, Any]) -> OpenAIFields:
-    known = [*fields_of(CompletionFields), "prompt"]
-    for name in given:
-        if name not in known:
-            raise Problem(
-                400, f"{quoted(name)} is not a field of a completion. {did_you_mean(name, known)}", name, "unknown_field"
-            )
-    for name, limit in (("stop", MAX_STOPS), ("must_include", _MAX_WORDS)):
-        value = given.get(name)
-        if isinstance(value, list) and len(value) > limit:
-            raise Problem(400, f"{name} may hold at most {limit} strings; got {len(value):,}.", name, "invalid_value")
-    try:
-        return from_dict(CompletionFields, given)
-    except ConfigError as error:
-        param = str(error).partition(" ")[0]
-        raise Problem(400, str(error), param if param in known else None, "invalid_value") from None
+def _refuse_if(is_wrong: object, param: str, message: str, code: str = "invalid_value") -> None:
+    if is_wrong:
+        raise Problem(400, message, param, code)
+
+
+def _refuse_long(length: int, unit: str, limits: Limits) -> None:
+    message = f"The prompts may have at most {limits.max_prompt:,} {unit} together; these have {length:,}."
+    _refuse_if(length > limits.max_prompt, "prompt", message, "limit_exceeded")
 
 
 def _read_prompts(prompt: Any, tokenizer: Tokenizer) -> tuple[list[str], list[list[int]] | None, list[bool]]:
@@ -132,105 +297,26 @@ def _read_prompts(prompt: Any, tokenizer: Tokenizer) -> tuple[list[str], list[li
     if isinstance(prompt, list) and prompt:
         if all(isinstance(part, str) for part in prompt):
             return prompt, None, [False] * len(prompt)
-        lists = [prompt] if all(map(_is_whole, prompt)) else prompt
-        if all(isinstance(part, list) and all(map(_is_whole, part)) for part in lists):
+        lists = [prompt] if all(type(part) is int for part in prompt) else prompt
+        if all(isinstance(part, list) and all(type(each) is int for each in part) for part in lists):
             with_bos = [part[:1] == [tokenizer.bos_id] for part in lists]
             ids = [part[has_bos:] for part, has_bos in zip(lists, with_bos, strict=True)]
             return [_decode(part, tokenizer) for part in ids], ids, with_bos
     accepted = "a string, a list of strings, a list of token ids, or a list of such lists"
-    raise Problem(400, f"prompt must be {accepted}; got {prompt!r}.", "prompt", "invalid_value")
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+    raise Problem(400, f"prompt must be {accepted}; got {quoted(prompt)}.", "prompt")
 
 
 def _decode(ids: list[int], tokenizer: Tokenizer) -> str:
     """Return the text of token ids."""
-    for token in ids:
-        if not 0 <= token < tokenizer.vocab_size:
-            message = f"{token} in prompt is not a token id of this model: they are 0 to {tokenizer.vocab_size - 1}."
-            raise Problem(400, message, "prompt", "invalid_value")
-        if token in (tokenizer.bos_id, tokenizer.eos_id):
-            raise Problem(400, f"The token id {token} in prompt is the beginning or end of a text.", "prompt", "invalid_value")
+    ends = tokenizer.bos_id, tokenizer.eos_id
+    for token in set(ids):
+        accepted = f"they are 0 to {tokenizer.vocab_size - 1}, without {ends[0]} and {ends[1]}, the beginning and end of a text"
+        is_wrong = not 0 <= token < tokenizer.vocab_size or token in ends
+        _refuse_if(is_wrong, "prompt", f"{token} in prompt is not a token id of this model: {accepted}.")
     text = tokenizer.decode(ids)
-    if "\ufffd" in text and tokenizer.encode(text) != ids:
-        raise Problem(400, "The token ids of prompt end inside a character: add the rest of it.", "prompt", "invalid_value")
+    is_cut = "\ufffd" in text and tokenizer.encode(text) != ids
+    _refuse_if(is_cut, "prompt", "The token ids of prompt end inside a character: add the rest of it.")
     return text
-
-
-def _refuse_unsupported(fields: OpenAIFields) -> None:
-    for name, neutral in _NEUTRAL.items():
-        value = getattr(fields, name)
-        if value is not None and value != neutral:
-            message = f"{name} is not supported; only {neutral!r} is accepted, got {value!r}. {_INSTEAD[name]}"
-            raise Problem(400, message, name, "unsupported")
-    for name, value in (fields.stream_options or {}).items():
-        if name not in ("include_usage", "include_obfuscation") or not isinstance(value, bool):
-            message = f"stream_options may hold include_usage, true or false; got {name!r}: {value!r}."
-            raise Problem(400, message, "stream_options", "invalid_value")
-
-
-def _refuse_pairs(fields: OpenAIFields) -> None:
-    """Raise where two fields contradict each other."""
-    n, best_of = fields.texts_per_prompt, fields.tries_per_prompt
-    lacks_filter = vars(fields)["max_copy"] is not None and vars(fields)["novelty"] != "filter"
-    is_greedy = bool(fields.must_include) and fields.temperature == 0
-    _refuse_if(best_of < n, "best_of", f"best_of={best_of} is below n={n}: raise it, or leave it out.")
-    _refuse_if(best_of > n and fields.stream, "best_of", "best_of chooses among whole texts: it cannot be combined with stream.")
-    _refuse_if(fields.stream_options and not fields.stream, "stream_options", "stream_options needs stream: true.")
-    searches = fields.scores_prompts and bool(fields.must_include)
-    _refuse_if(searches, "echo", "must_include cannot be combined with echo and logprobs: leave one of them out.")
-    _refuse_if(lacks_filter, "max_copy", 'max_copy needs novelty: "filter".')
-    _refuse_if(is_greedy, "must_include", "must_include samples texts until one fits, so it needs a temperature above 0.")
-
-
-def _refuse_if(is_wrong: Any, param: str, message: str) -> None:
-    if is_wrong:
-        raise Problem(400, message, param, "invalid_value")
-
-
-def _refuse_too_much(fields: OpenAIFields, prompt: Any, limits: Limits) -> None:
-    """Raise where a request asks for more than one request may."""
-    prompts, length, unit = _measure(prompt)
-    texts = prompts * fields.tries_per_prompt
-    if fields.max_tokens is not None and fields.max_tokens > limits.max_tokens:
-        message = f"max_tokens may be at most {limits.max_tokens:,} here; got {fields.max_tokens:,}."
-        raise Problem(400, message, "max_tokens", "limit_exceeded")
-    if texts > limits.most_texts:
-        param = "best_of" if fields.best_of else "n" if fields.n else "prompt"
-        message = f"A request may ask for at most {limits.most_texts:,} texts, all prompts together; this one asks for {texts:,}."
-        raise Problem(400, message, param, "limit_exceeded")
-    _refuse_long(length, unit, limits)
-
-
-def _refuse_long(length: int, unit: str, limits: Limits) -> None:
-    if length > limits.max_prompt:
-        message = f"The prompts may have at most {limits.max_prompt:,} {unit} together; these have {length:,}."
-        raise Problem(400, message, "prompt", "limit_exceeded")
-
-
-def _refuse_many_numbers(fields: OpenAIFields, ids: Sequence[Sequence[int]] | None, request: Request) -> None:
-    """Raise where a response would have millions of log probabilities at once."""
-    if fields.logprobs is None:
-        return
-    prompts = sum(map(len, ids or ())) * fields.tries_per_prompt if fields.scores_prompts else 0
-    new = 0 if fields.stream else request.config.max_new_tokens * len(request.prompts)
-    if (count := (prompts + new) * (1 + fields.logprobs)) > _MAX_NUMBERS:
-        message = f"A response may have at most {_MAX_NUMBERS:,} log probabilities; this one may have {count:,}"
-        raise Problem(400, f"{message}: ask for fewer texts or tokens, lower logprobs, or stream.", "logprobs", "limit_exceeded")
-
-
-def _measure(prompt: Any) -> tuple[int, int, str]:
-    """Return the number of prompts, and their length together with its unit, of a prompt that was not checked yet."""
-    if prompt is None or isinstance(prompt, str):
-        return 1, len(prompt or ""), "characters"
-    if not isinstance(prompt, list) or not prompt:
-        return 1, 0, "characters"
-    if not isinstance(prompt[0], str | list):
-        return 1, len(prompt), "token ids"
-    length = sum(len(part) for part in prompt if isinstance(part, str | list))
-    return len(prompt), length, "characters" if isinstance(prompt[0], str) else "token ids"
 
 
 def _make_request(fields: OpenAIFields, prompts: Sequence[str], model: ReviewModel, limits: Limits) -> Request:
@@ -238,22 +324,18 @@ def _make_request(fields: OpenAIFields, prompts: Sequence[str], model: ReviewMod
     saved = model.generation_config
     max_tokens = min(saved.max_new_tokens, limits.max_tokens) if fields.max_tokens is None else fields.max_tokens
     min_tokens = min(saved.min_new_tokens, max_tokens) if fields.min_tokens is None else fields.min_tokens
-    if min_tokens > max_tokens:
-        raise Problem(400, f"min_tokens={min_tokens} is above max_tokens={max_tokens}.", "min_tokens", "invalid_value")
-    seconds = min(limits.request_seconds, math.inf if saved.max_time is None else saved.max_time)
-    samples = saved.do_sample if fields.temperature is None else fields.temperature > 0
+    _refuse_if(min_tokens > max_tokens, "min_tokens", f"min_tokens={min_tokens} is above max_tokens={max_tokens}.")
     defaults = replace(
         saved,
         num_return_sequences=1,
         num_beams=1,
-        do_sample=samples,
+        do_sample=saved.do_sample if fields.temperature is None else fields.temperature > 0,
         max_new_tokens=max_tokens,
         min_new_tokens=min_tokens,
-        max_time=seconds,
+        max_time=min(limits.request_seconds, math.inf if saved.max_time is None else saved.max_time),
         stop_strings=fields.stops or saved.stop_strings,
     )
-    options: dict[str, Any] = {name: getattr(fields, name) for name in SAME} | {"temperature": fields.temperature or None}
-    if fields.scores_prompts and vars(fields)["finish"] is None:
+    options: dict[str, Any] = {name: getattr(fields, name) for name in SETTINGS} | {"temperature": fields.temperature or None}
+    if fields.scores_prompts and options["finish"] is None:
         options["finish"] = "anywhere"  # all tokens are returned: programs that score count them
-    repeated = [prompt for prompt in prompts for _ in range(fields.tries_per_prompt)]
-    return make_request(repeated, defaults, cast(GenerateOptions, options), model.tokenizer, model.conditions)
+    return make_request(prompts, defaults, cast(GenerateOptions, options), model.tokenizer, model.conditions)

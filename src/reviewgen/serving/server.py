@@ -1,58 +1,35 @@
-"""Runs the application under uvicorn, on one socket, until a signal ends it.
+"""Runs the application under uvicorn, in this process or in several workers, until a signal ends it.
 
-On SIGTERM or Ctrl-C no new connection is accepted; requests in progress have ``shutdown_seconds`` to end, then they are ended
-with an error. A second Ctrl-C ends them at once.
+On SIGTERM or Ctrl-C no new connection is accepted; requests in progress have ``shutdown_seconds`` to end, then they are
+cancelled, which the application answers with an error. A second Ctrl-C cancels them at once.
 """
 
-import asyncio
 import errno
-import logging
+import json
+import os
 import signal
 import socket
+import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from types import FrameType
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import uvicorn
+from prometheus_client.multiprocess import mark_process_dead
 from starlette.applications import Starlette
 
 from reviewgen.api import load
 from reviewgen.errors import ConfigError, ReviewgenError, StorageError, quoted
 from reviewgen.serving.app import create_app
 from reviewgen.serving.engine import Engine
-from reviewgen.serving.keys import ApiKeys
-from reviewgen.serving.limits import Limits
-from reviewgen.serving.service import Service
+from reviewgen.serving.options import Limits, ServerOptions
+from reviewgen.storage import temporary_folder
 
 _MAX_HEADERS = 65_536  # bytes of a request's first line and headers
-_HURRY_SECONDS = 1.0  # after a second Ctrl-C, for the errors to be sent
-_GRACE = 5  # seconds between the end of requests and that of their connections
-
-
-@dataclass(frozen=True, kw_only=True)
-class ServerOptions:
-    """What a server serves, and how; may be handed to another process.
-
-    Attributes:
-        sources: The source of each model by its name.
-        weight_bits: The bits of a weight, as in ``reviewgen.load``.
-        limits: The limits of a request.
-        keys: The accepted API keys; None accepts every request.
-        cors_origins: The origins whose pages may call the server.
-        hosts: The names that requests may call the server by, besides localhost; None accepts any.
-        page: Whether to serve the page that writes texts.
-        access_log: Whether to log each request.
-    """
-
-    sources: Mapping[str, str]
-    weight_bits: int = 32
-    limits: Limits = field(default_factory=Limits)
-    keys: ApiKeys | None = None
-    cors_origins: tuple[str, ...] = ()
-    hosts: frozenset[str] | None = None
-    page: bool = False
-    access_log: bool = False
+_OPTIONS = "REVIEWGEN_SERVER_OPTIONS"  # the environment variable by which workers get them
+_OF_APP = ("limits", "key_digests", "cors_origins", "hosts", "page")
+_HEALTH_SECONDS = 60  # in which a worker must answer uvicorn
 
 
 def open_socket(host: str, port: int, stall_seconds: float) -> socket.socket:
@@ -63,157 +40,111 @@ def open_socket(host: str, port: int, stall_seconds: float) -> socket.socket:
         StorageError: The port is in use, or may not be used.
     """
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        listening = socket.create_server((host, port), family=family, backlog=2048)
     except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            message = f"Port {port} of {host} is in use by another program: give another --port, or 0 for a free one."
+            raise StorageError(message) from None
+        if error.errno == errno.EACCES:
+            raise StorageError(f"Port {port} may not be used: ports below 1024 are the system's. Give another --port.") from None
         raise ConfigError(
-            f"{quoted(host)} is not an address: {error.strerror}. Give one of this machine, as in 127.0.0.1."
+            f"{quoted(host)} is not an address of this machine: {error}. Give one that is, as in 127.0.0.1."
         ) from None
-    listening = socket.socket(family, kind, protocol)
-    try:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if hasattr(socket, "TCP_USER_TIMEOUT"):  # connections inherit it: one whose client reads nothing is closed by the system
-            listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(1000 * stall_seconds))
-        listening.bind(address)
-        listening.listen(2048)
-    except OSError as error:
-        listening.close()
-        raise _bind_error(host, port, error) from None
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # connections inherit it, and the next
+    if hasattr(socket, "TCP_USER_TIMEOUT"):  # one whose client reads nothing is closed by the system
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(1000 * stall_seconds))
     return listening
 
 
-def _bind_error(host: str, port: int, error: OSError) -> ReviewgenError:
-    if error.errno == errno.EADDRINUSE:
-        return StorageError(f"Port {port} of {host} is in use by another program: give another --port, or 0 for a free one.")
-    if error.errno == errno.EACCES:
-        return StorageError(f"Port {port} may not be used: ports below 1024 are the system's. Give another --port.")
-    return ConfigError(f"{quoted(host)} is not an address of this machine: {error.strerror}. Give one that is, as in 127.0.0.1.")
-
-
-def load_engines(
-    sources: Mapping[str, str],
-    weight_bits: int = 32,
-    leave_out: Callable[[str, ReviewgenError], None] | None = None,
-    max_rows: int = Limits.max_rows,
-) -> dict[str, Engine]:
+def load_engines(options: ServerOptions, leave_out: Callable[[str, ReviewgenError], None] | None = None) -> dict[str, Engine]:
     """Return engines of the models that load and that an engine can run, by name.
 
     Args:
-        sources: Their sources, by name.
-        weight_bits: The bits of a weight.
+        options: Which models, and how.
         leave_out: Is called with the name of each other one, and why; without it, that is raised.
-        max_rows: How many texts of a model are generated side by side.
 
     Raises:
         ReviewgenError: No model is left; or one fails, and there is no ``leave_out``.
     """
     engines: dict[str, Engine] = {}
-    for number, (name, source) in enumerate(sources.items(), 1):
+    for number, (name, source) in enumerate(options.sources.items(), 1):
         try:
-            engines[name] = Engine(load(source, weight_bits=weight_bits), max_rows=max_rows)
+            engines[name] = Engine(load(source, weight_bits=options.weight_bits), max_rows=options.limits.max_rows)
         except ReviewgenError as error:
-            is_last_chance = number == len(sources) and not engines
+            is_last_chance = number == len(options.sources) and not engines
             if leave_out is None or is_last_chance:
                 for engine in engines.values():
-                    engine.close(drain=False)
+                    engine.close()
                 raise type(error)(f"{source} cannot be served: {error}") from None
             leave_out(name, error)
     return engines
 
 
-class _Server(uvicorn.Server):
-    """A server that says when it has started, and ends requests with an error when their time after the signal is over."""
-
-    def __init__(self, config: uvicorn.Config, announce: Callable[[], None]) -> None:
-        super().__init__(config)
-        self._announce = announce
-        self._loop: asyncio.AbstractEventLoop | None = None
-
-    @property
-    def _service(self) -> Service:
-        app: Any = self.config.app
-        service: Service = app.state.service
-        return service
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """End all requests with an error on a second Ctrl-C; uvicorn alone would cancel them, and answer 500."""
-        if self._loop is not None and self.should_exit and sig == signal.SIGINT:
-            self._loop.call_soon_threadsafe(self._hurry, self._loop)
-        else:
-            super().handle_exit(sig, frame)
-
-    def _hurry(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._service.refuse_new()
-        self._service.end_running()
-        loop.call_later(_HURRY_SECONDS, self._force)
-
-    def _force(self) -> None:
-        """Cancel what is left: connections whose clients do not read."""
-        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # a cancelled task is not a fault to be logged
-        self.force_exit = True
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        self._loop = asyncio.get_running_loop()
-        await super().startup(sockets)
-        self._announce()
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        service = self._service
-        service.refuse_new()
-        end = asyncio.get_running_loop().call_later(service.limits.shutdown_seconds, service.end_running)
-        await super().shutdown(sockets)
-        end.cancel()
+def _make_app(options: ServerOptions, engines: Mapping[str, Engine]) -> Starlette:
+    return create_app(engines, **{name: getattr(options, name) for name in _OF_APP})
 
 
-def make_server(app: Starlette, announce: Callable[[], None], access_log: bool = False) -> uvicorn.Server:
-    """Return the uvicorn server of an application; ``announce`` is called once requests are answered."""
-    service: Service = app.state.service
-    config = uvicorn.Config(
-        app,
-        lifespan="on",
-        http="h11",  # httptools, which uvicorn takes where it is installed, reads headers of any size
-        h11_max_incomplete_event_size=_MAX_HEADERS,
-        ws="none",
-        log_config=None,
-        access_log=access_log,
-        server_header=False,
-        timeout_graceful_shutdown=int(service.limits.shutdown_seconds) + _GRACE,
-    )
-    return _Server(config, announce)
+def uvicorn_options(limits: Limits, access_log: bool = False) -> dict[str, Any]:
+    """Return how uvicorn runs the application. It logs faults, and each request if asked for; no headers, and so no keys."""
+    level: dict[str, Any] = {"handlers": ["stderr"], "level": "INFO" if access_log else "ERROR", "propagate": False}
+    return {
+        "lifespan": "on",
+        "http": "h11",  # httptools, which uvicorn takes where it is installed, reads headers of any size
+        "h11_max_incomplete_event_size": _MAX_HEADERS,
+        "ws": "none",
+        "access_log": access_log,
+        "server_header": False,
+        "timeout_graceful_shutdown": limits.shutdown_seconds,
+        "log_config": {
+            "version": 1,
+            "disable_existing_loggers": False,
+            "formatters": {"plain": {"format": "%(asctime)s %(levelname)s %(message)s"}},
+            "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "plain"}},
+            "loggers": {"uvicorn": level | {"level": "ERROR"}, "uvicorn.access": level},
+        },
+    }
 
 
-def make_app(options: ServerOptions, engines: Mapping[str, Engine]) -> Starlette:
-    """Return the application for some engines as ``options`` says; raises as ``create_app``."""
-    return create_app(
-        engines,
-        limits=options.limits,
-        keys=options.keys,
-        cors_origins=options.cors_origins,
-        hosts=options.hosts,
-        page=options.page,
-    )
-
-
-def run(app: Starlette, listening: socket.socket, announce: Callable[[], None], access_log: bool = False) -> None:
-    """Serve an application until SIGTERM or Ctrl-C.
+def run(options: ServerOptions, engines: dict[str, Engine], listening: socket.socket, workers: int = 1) -> None:
+    """Serve models until SIGTERM or Ctrl-C.
 
     Args:
-        app: The application.
+        options: How to serve.
+        engines: The models that load. Workers load them again, and the dictionary is then emptied.
         listening: The socket.
-        announce: Is called once requests are answered.
-        access_log: Whether to log each request.
+        workers: The number of processes. uvicorn starts one again that ends, and stops all with a signal.
     """
-    _log(access_log)
-    for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises the signal again after the end, which is not a failure
-        signal.signal(number, lambda *_: None)
-    make_server(app, announce, access_log).run([listening])
+    how = uvicorn_options(options.limits, options.access_log)
+    if workers == 1:
+        for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises the signal again after the end, which is not a failure
+            signal.signal(number, lambda *_: None)
+        uvicorn.Server(uvicorn.Config(_make_app(options, engines), **how)).run([listening])
+        return
+    kept = asdict(options) | {"sources": {name: options.sources[name] for name in engines}}
+    while engines:
+        engines.popitem()[1].close()
+    with temporary_folder() as folder:
+        os.environ |= {"PROMETHEUS_MULTIPROC_DIR": str(folder), _OPTIONS: json.dumps(kept)}
+        listening.set_inheritable(True)
+        how |= {"factory": True, "workers": workers, "fd": listening.fileno(), "timeout_worker_healthcheck": _HEALTH_SECONDS}
+        uvicorn.run("reviewgen.serving.server:app_of_worker", **how)
 
 
-def _log(access_log: bool) -> None:
-    """Log faults, and each request if asked for, to standard error; headers, and so the keys, are never logged."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    handler.addFilter(lambda record: "WebSocket library" not in record.getMessage())  # uvicorn's advice to install one
-    logger = logging.getLogger("uvicorn")
-    logger.handlers, logger.propagate = [handler], False
-    logger.setLevel(logging.WARNING)
-    logging.getLogger("uvicorn.access").setLevel(logging.INFO if access_log else logging.WARNING)
+def app_of_worker() -> Starlette:
+    """Return the application of a worker, by the options in its environment; uvicorn calls this in each.
+
+    A model that cannot be loaded any more ends the worker with a sentence; uvicorn starts it again, and the others serve on.
+    """
+    given = json.loads(os.environ[_OPTIONS])
+    options = ServerOptions(**given | {"limits": Limits(**given["limits"])})
+    for file in Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]).glob("gauge_live*.db"):
+        pid = int(file.stem.rpartition("_")[2])
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:  # texts in progress of a worker that died
+            mark_process_dead(pid)
+    try:
+        return _make_app(options, load_engines(options))
+    except ReviewgenError as error:
+        sys.exit(f"A worker cannot start. {error}")

@@ -1,0 +1,180 @@
+"""What the operator of a server decides: the limits, the keys, the names of models, and the names of the server.
+
+The command line imports this file for its help, so it imports neither Starlette nor a model.
+"""
+
+import hashlib
+import hmac
+import ipaddress
+import os
+import re
+import stat
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+from reviewgen.config import Bound, check
+from reviewgen.errors import ConfigError, quoted
+from reviewgen.storage import to_path
+
+_MIN_KEY = 8  # characters
+_MAX_NAME = 100  # characters of the name of a model
+_THIS_MACHINE = ("localhost", "127.0.0.1", "[::1]")
+_HOST = re.compile(r"[^\s/*@:\[\]]+")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """The limits of the server.
+
+    Attributes:
+        max_tokens: The largest ``max_tokens`` of a request.
+        max_texts: The largest number of texts of a request: prompts times ``n`` or ``best_of``.
+        max_waiting: The number of texts that may wait, per model, before requests are refused with 429.
+        max_rows: The number of texts, per model, that are generated side by side; others wait.
+        max_prompt: The largest number of characters of all prompts of a request.
+        max_body: The largest body of a request, in bytes.
+        request_seconds: The time of a request; texts that are not finished then are cut off.
+        stall_seconds: The time that a client may take to read a part of a stream, or to send a part of its request.
+        shutdown_seconds: The time that running requests have after SIGTERM or Ctrl-C.
+    """
+
+    max_tokens: Annotated[int, Bound(at_least=1)] = 4096
+    max_texts: Annotated[int, Bound(at_least=1)] = 128
+    max_waiting: Annotated[int, Bound(at_least=1)] = 512
+    max_rows: Annotated[int, Bound(at_least=1, at_most=1024)] = 64
+    max_prompt: Annotated[int, Bound(at_least=1)] = 16_384
+    max_body: Annotated[int, Bound(at_least=1024)] = 1_000_000
+    request_seconds: Annotated[float, Bound(above=0)] = 300.0
+    stall_seconds: Annotated[float, Bound(above=0)] = 60.0
+    shutdown_seconds: Annotated[float, Bound(at_least=0)] = 30.0
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerOptions:
+    """What a server serves, and how; JSON values, since they are handed to worker processes.
+
+    Attributes:
+        sources: The source of each model by its name.
+        weight_bits: The bits of a weight, as in ``reviewgen.load``.
+        limits: The limits of a request.
+        key_digests: The SHA-256 of each accepted API key; None accepts every request.
+        cors_origins: The origins whose pages may call the server.
+        hosts: The names that requests may call the server by; None accepts any.
+        page: Whether to serve the page that writes texts.
+        access_log: Whether to log each request.
+    """
+
+    sources: dict[str, str]
+    weight_bits: int = 32
+    limits: Limits = field(default_factory=Limits)
+    key_digests: Sequence[str] | None = field(default=None, repr=False)
+    cors_origins: Sequence[str] = ()
+    hosts: Sequence[str] | None = None
+    page: bool = False
+    access_log: bool = False
+
+
+def digest_key(key: str) -> str:
+    """Return the SHA-256 of an API key, in hexadecimal."""
+    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def accepts_key(digests: Sequence[str], authorization: str) -> bool:
+    """Return whether a header ``Authorization`` holds one of the keys: ``Bearer KEY``."""
+    scheme, _, key = authorization.strip().partition(" ")
+    given = digest_key(key.strip())
+    matches = [hmac.compare_digest(given, digest) for digest in digests]  # all of them, whatever the first one is
+    return scheme.lower() == "bearer" and any(matches)
+
+
+def read_keys(file: Path) -> tuple[list[str], list[str]]:
+    """Return the digests of the keys of a file, one a line, and notes for the operator; # starts a comment line.
+
+    Raises:
+        ConfigError: The file is missing or unreadable, holds no key, or a line that cannot be one.
+    """
+    try:
+        lines = [line.strip() for line in file.read_text("utf-8-sig").splitlines()]
+        is_open = bool(file.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"The file of API keys, {file}, cannot be read: {error}.") from None
+    keys = [line for line in lines if line and not line.startswith("#")]
+    for number, line in enumerate(lines, 1):
+        if line in keys and (len(line) < _MIN_KEY or not line.isascii() or not line.isprintable() or " " in line):
+            raise ConfigError(
+                f"Line {number} of {file} is not an API key: a key has at least {_MIN_KEY} characters, ASCII without spaces."
+            )
+    if not keys:
+        raise ConfigError(f"The file of API keys, {file}, is empty: write one key a line, as `openssl rand -hex 24` prints.")
+    notes = [f"{file} can be read by other users of this machine: chmod 600 {file}."] if is_open else []
+    return [digest_key(key) for key in keys], notes
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether only this machine reaches a host's address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def accepted_hosts(host: str, address: str, more: Sequence[str] = ()) -> list[str] | None:
+    """Return the names that requests may call a server by, as the header ``Host`` has them without a port; None accepts any.
+
+    A site can let its own name lead to 127.0.0.1 once its page is loaded (DNS rebinding); the browser then lets that page read
+    the answers of a server of this machine, without CORS. But the header has the name of the site. So a server that only this
+    machine reaches answers to names of this machine alone, as Jupyter and Ollama do.
+
+    Args:
+        host: Where the server listens, as the user has given it.
+        address: The address of that.
+        more: Further names, without a port; ``*`` accepts any.
+
+    Raises:
+        ConfigError: One is not the name of a host.
+    """
+    for name in more:
+        if name != "*" and not _HOST.fullmatch(name):
+            raise ConfigError(f"{quoted(name)} is not the name of a host: give one without a port, as in example.org, or *.")
+    if "*" in more or not (more or is_loopback(address)):
+        return None
+    return [*_THIS_MACHINE, f"[{host}]" if ":" in host else host, *more]
+
+
+def name_source(given: str) -> tuple[str, str]:
+    """Return name and source of a model as typed: NAME=SOURCE, or a source, named by its preset, folder or repository.
+
+    >>> name_source("mine=./my-model"), name_source("lstm-word"), name_source("ana/music@v2")
+    (('mine', './my-model'), ('lstm-word', 'lstm-word'), ('ana/music', 'ana/music@v2'))
+
+    Raises:
+        ConfigError: The name is empty, too long or not printable.
+    """
+    before, equals, after = given.partition("=")
+    is_named = equals and not os.path.exists(os.path.expanduser(given))  # noqa: PTH110, PTH111  Path raises for a name that is too long
+    source = after if is_named else given
+    is_path = source.startswith(("/", "./", "../", "~")) or source in (".", "..")
+    own = to_path("model", source).resolve().name if is_path else source.removeprefix("hf://").partition("@")[0]
+    name = before if is_named else own
+    if not 0 < len(name) <= _MAX_NAME or not name.isprintable() or not source:
+        raise ConfigError(f"{quoted(given)} does not name a model: give MODEL, or NAME=MODEL with a printable name.")
+    return name, source
+
+
+def name_sources(given: Sequence[str]) -> dict[str, str]:
+    """Return the sources of models by name.
+
+    Raises:
+        ConfigError: Two have the same name; names both sources. Or one is not a name.
+    """
+    sources: dict[str, str] = {}
+    for name, source in map(name_source, given):
+        if name in sources:
+            raise ConfigError(f"Two models are named {quoted(name)}: {sources[name]} and {source}. Name one of them: NAME=MODEL.")
+        sources[name] = source
+    return sources

@@ -1,0 +1,234 @@
+"""From the tokens of a row to what a client may get of its text: whole characters that can no longer be removed, with the tokens
+that they come from and their log probabilities.
+
+What was released is never wrong. Characters are held back
+
+- while they may be the beginning of a stop string, which is not a part of the text, as OpenAI has it;
+- with ``finish="sentence"`` until their sentence has ended and another one has begun;
+- until the text is complete, where decoding may go back by any number of tokens (``novelty="filter"``) or nobody reads before.
+
+Log probabilities are the model's own, in nats, at temperature 1, before filters, penalties and processors. V logits.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple, TypeAlias
+
+import numpy as np
+from jaxtyping import Float
+
+from reviewgen.errors import GenerationError, ReviewgenError
+from reviewgen.generation import Pieces
+from reviewgen.generation.rows import Row
+from reviewgen.protocols import SupportsTokenBytes, Tokenizer
+from reviewgen.sentences import sentence_ends
+
+Hold: TypeAlias = Literal["nothing", "sentence", "everything"]
+"""What of a text that is not complete is held back, besides the beginnings of stop strings."""
+
+
+class Alternative(NamedTuple):
+    """A token that the model could have continued with: its id, its text ("" for a part of a character), and its logprob."""
+
+    token: int
+    text: str
+    logprob: float
+
+
+class Scored(NamedTuple):
+    """The log probability of a token, and the most probable tokens in its place, the most probable first."""
+
+    logprob: float
+    alternatives: tuple[Alternative, ...] = ()
+
+
+class Token(NamedTuple):
+    """A token that belongs to a text for good.
+
+    Attributes:
+        id: Its id.
+        text: The characters that it adds; "" for a part of a character, whose last part adds it.
+        score: Its log probability, with alternatives.
+    """
+
+    id: int
+    text: str
+    score: Scored
+
+
+class Ended(NamedTuple):
+    """How a text has ended.
+
+    Attributes:
+        reason: The finish reason, as in ``Generation``.
+        ids: The token ids of the text, those of the prompt included.
+        score: The log probability of the end, if tokens have one and the text ended by itself.
+        mean_logprob: The mean of the new tokens' log probabilities; 0 if they were not computed.
+    """
+
+    reason: str
+    ids: Sequence[int]
+    score: Scored | None
+    mean_logprob: float
+
+
+class Progress(NamedTuple):
+    """What is new of a text.
+
+    Attributes:
+        number: The number of the text in the request.
+        text: Characters; the first follow the prompt.
+        tokens: Their tokens, if log probabilities are computed.
+        prompt: The tokens of the prompt, if it is scored; comes before the text's own tokens.
+        ended: How the text has ended; None while it goes on.
+    """
+
+    number: int
+    text: str = ""
+    tokens: Sequence[Token] = ()
+    prompt: Sequence[Token] | None = None
+    ended: Ended | None = None
+
+
+class Failed(NamedTuple):
+    """The request has failed, and no more events come; others go on."""
+
+    error: ReviewgenError
+
+
+Event: TypeAlias = Progress | Failed
+
+
+@dataclass
+class Detokenizer:
+    """Turns the new tokens of one row into text.
+
+    Attributes:
+        row: The row.
+        tokenizer, pieces: The tokenizer, and the texts of its single tokens.
+        stops: The strings that end the text.
+        hold: What is held back.
+        is_scored: Whether tokens are wanted, each with its log probability.
+        scores: That of each new token of the row.
+    """
+
+    row: Row
+    tokenizer: Tokenizer
+    pieces: Pieces
+    stops: Sequence[str]
+    hold: Hold
+    is_scored: bool
+    scores: list[Scored] = field(default_factory=list)
+    _text: str = ""  # after the prompt, whole characters only
+    _ends: list[int] = field(default_factory=list)  # the length of the text after each new token, if tokens are wanted
+    _whole: tuple[int, int] | None = None  # ids and characters up to the last token that ended a character
+    _sent: tuple[int, int] = (0, 0)  # characters and tokens
+    _safe: int = 0  # characters of whole sentences
+
+    def release(self) -> tuple[str, list[Token]]:
+        """Return the characters that can be released by now and were not yet, and their tokens if they are wanted."""
+        row = self.row
+        if row.finish_reason is not None:
+            return self._release_end()
+        if self.hold == "everything":
+            return "", []
+        self._read()
+        until = first_stop(self._text, self.stops, self._sent[0])
+        if self.hold == "sentence":
+            text = row.prompt + self._text
+            ends = (end for end in sentence_ends(text, len(row.prompt) + self._safe) if text[end:].strip())
+            self._safe = max((end - len(row.prompt) for end in ends), default=self._safe)
+            until = min(until, self._safe)
+        count = self._sent[1]
+        if self.is_scored:
+            while count < len(self._ends) and self._ends[count] <= until:
+                count += 1
+            until = self._ends[count - 1] if count else 0
+        return self._take(until, count)
+
+    def _release_end(self) -> tuple[str, list[Token]]:
+        """Return the rest of a complete text, without the stop string that ended it."""
+        if self.is_scored:
+            self._read()
+        row, new = self.row, self.row.new_tokens
+        self._text = row.text[len(row.prompt) :]
+        del self._ends[new:], self.scores[new:]
+        self._ends = [min(end, len(self._text)) for end in self._ends]
+        if len(self._ends) > self._sent[1]:
+            self._ends[-1] = len(self._text)
+        count = len(self._ends)
+        if row.finish_reason == "stop":
+            endings = [stop for stop in self.stops if self._text.endswith(stop)]
+            self._text = self._text.removesuffix(max(endings, key=len, default=""))
+            while count > self._sent[1] and (self._ends[count - 2] if count > 1 else 0) >= len(self._text):
+                count -= 1
+        return self._take(len(self._text), count)
+
+    def _take(self, until: int, count: int) -> tuple[str, list[Token]]:
+        """Return the characters and the tokens up to some of each that were not returned yet."""
+        sent, first = self._sent
+        start, ids, tokens = self._ends[first - 1] if first else 0, self.row.ids[len(self.row.ids) - self.row.new_tokens :], []
+        for index in range(first, count):
+            end = min(self._ends[index], until)  # a stop string may begin inside the last token
+            tokens.append(Token(ids[index], self._text[start:end], self.scores[index]))
+            start = end
+        self._sent = max(sent, until), max(first, count)
+        return self._text[sent:until], tokens
+
+    def _read(self) -> None:
+        """Decode the new tokens: one by one if they are wanted, else all at once."""
+        if not self.row.new_tokens:  # a part of the prompt may not be in the ids yet
+            return
+        last, first = len(self.row.ids), len(self.row.ids) - self.row.new_tokens + len(self._ends)
+        for count in range(first + 1, last + 1) if self.is_scored else (last,):
+            self._decode(count)
+            if self.is_scored:
+                self._ends.append(len(self._text))
+
+    def _decode(self, count: int) -> None:
+        """Set the text to that of the first ``count`` ids, without the prompt and an incomplete last character."""
+        ids, known = self.row.ids, self._whole
+        if known is None or not isinstance(self.tokenizer, SupportsTokenBytes):  # a text may not be that of its tokens in turn
+            text = self.tokenizer.decode(ids[:count])[self.row.prompt_length :]
+        else:
+            piece = self.pieces.texts[ids[known[0]]] if count - known[0] == 1 else ""
+            text = self._text[: known[1]] + (piece or self.tokenizer.decode(ids[known[0] : count]))
+        self._text = text.rstrip("\ufffd")
+        if len(self._text) == len(text):
+            self._whole = count, len(text)
+
+
+def first_stop(text: str, stops: Sequence[str], start: int) -> int:
+    """Return where the first stop string, or the beginning of one at the end of a text, starts; its length if there is none.
+
+    >>> first_stop("a cat", ["cab", "zoo"], 0), first_stop("a ca", ["cab", "zoo"], 0)
+    (5, 2)
+    """
+    if not stops:
+        return len(text)
+    first = min((place for stop in stops if (place := text.find(stop, start)) >= 0), default=len(text))
+    for place in range(max(start, len(text) - max(map(len, stops)) + 1), first):
+        if any(stop.startswith(text[place:]) for stop in stops):
+            return place
+    return first
+
+
+def score(logits: Float[np.ndarray, " V"], token: int, count: int, tokenizer: Tokenizer, pieces: Pieces) -> Scored:
+    """Return the log probability of a token and the ``count`` most probable ones; none that the model rules out.
+
+    Raises:
+        GenerationError: The logits are damaged: NaN or infinite, or all tokens are ruled out.
+    """
+    logs = logits.astype(np.float64)
+    if not np.isfinite(largest := logs.max()):
+        raise GenerationError.of_damaged_logits()
+    logs -= largest
+    logs -= np.log(np.exp(logs).sum())
+    own = float(logs[token])
+    if count == 0:
+        return Scored(own)
+    logs[tokenizer.bos_id] = -np.inf
+    logs = logs[: tokenizer.vocab_size]  # the others are those of conditions
+    best = np.argpartition(-logs, min(count, len(logs)) - 1)[:count]
+    listed = ((each, float(logs[each])) for each in best[np.lexsort((best, -logs[best]))].tolist())
+    return Scored(own, tuple(Alternative(each, pieces.texts[each], logprob) for each, logprob in listed if logprob > -np.inf))
