@@ -202,28 +202,12 @@ FAULTS: dict[str, list[tuple[Any, str]]] = {
     "config": [(broken(Config=make_dataclass("Mutable", [("vocab_size", int), ("hidden_size", int, 8)])), "must be frozen")],
     "shape": [(scoring(lambda self, hidden: F.pad(self.output(hidden), (0, 1))), "got (B, T, T)")],
     "state": [
-        (
-            broken(initial_state=lambda self, batch: list(Twin.initial_state(self, batch))),
-            "It has a list",
-        ),
-        (
-            calling(lambda _, ids, s, logits, after: (logits, s), initial_state=starting(lambda _: torch.zeros(7))),
-            "B must be 1",
-        ),
+        (broken(initial_state=lambda self, batch: list(Twin.initial_state(self, batch))), "It has a list"),
+        (calling(lambda _, ids, s, logits, after: (logits, s), initial_state=starting(lambda _: torch.zeros(7))), "B must be 1"),
     ],
     "same_again": [(broken(look_up=lambda self, ids: F.dropout(self.embedding(ids), 0.2)), "evaluation must be deterministic")],
-    "causal": [
-        (
-            scoring(lambda self, hidden: self.output(hidden + 0.1 * hidden[:, -1:])),
-            "those at token 0",
-        )
-    ],
-    "chunks": [
-        (
-            broken(forward=lambda m, ids, _: Twin.forward(m, ids, m.initial_state(len(ids)))),
-            "In chunks of [1, 1,",
-        )
-    ],
+    "causal": [(scoring(lambda self, hidden: self.output(hidden + 0.1 * hidden[:, -1:])), "those at token 0")],
+    "chunks": [(broken(forward=lambda m, ids, _: Twin.forward(m, ids, m.initial_state(len(ids)))), "In chunks of [1, 1,")],
     "rows": [(scoring(lambda self, hidden: self.output(hidden - hidden.mean(0))), "Row 0 alone")],
     "no_mutation": [(calling(overwrite_state), "modifies neither the ids nor the state")],
     "normal": [(scoring(lambda self, h: self.output(h).masked_fill(torch.arange(V) == 0, -torch.inf)), "-inf")],
@@ -243,10 +227,7 @@ FAULTS: dict[str, list[tuple[Any, str]]] = {
         (calling(lambda m, i, s, logits, h: (logits, (*h, s[1].double())), initial_state=starting(torch.zeros)), "torch.float64"),
     ],
     "long_text": [
-        (
-            broken(look_up=lambda m, ids: m.embedding(ids) * torch.ones(256)[: ids.size(1), None]),
-            "At tokens 0 to 511:",
-        ),
+        (broken(look_up=lambda m, ids: m.embedding(ids) * torch.ones(256)[: ids.size(1), None]), "At tokens 0 to 511:"),
         (broken(Stepwise, step=lambda self, h, x: (self.recurrent(x) + 1.1 * h,) * 2), "logits are not, as inf"),
     ],
     "aligned": [(broken(Stepwise, step=lambda m, h, x: (torch.tanh(m.recurrent(h) + x), h)), "The logits are shifted")],
@@ -263,35 +244,21 @@ FAULTS: dict[str, list[tuple[Any, str]]] = {
         (scoring(lambda self, hidden: self.output(torch.sigmoid(hidden).mul_(2))), "modified by an inplace operation"),
     ],
     "gradients": [
-        (
-            grown(lambda self: setattr(self, "attention", nn.Linear(8, 8))),
-            "gradient of attention.weight, gradient of",
-        ),
+        (grown(lambda self: setattr(self, "attention", nn.Linear(8, 8))), "gradient of attention.weight, gradient of"),
         (broken(look_up=lambda self, ids: self.embedding(ids).detach()), "no gradient of embedding.weight"),
     ],
     "autocast": [
-        (
-            broken(Stepwise, step=lambda m, h, x: (torch.lerp(h, torch.tanh(m.recurrent(x)), 0.5),) * 2),
-            "BFloat16",
-        ),
+        (broken(Stepwise, step=lambda m, h, x: (torch.lerp(h, torch.tanh(m.recurrent(x)), 0.5),) * 2), "BFloat16"),
         (  # the difference of two large numbers, exact to 1e-5 in 32 bits
             scoring(lambda self, h: self.output(h + 100) - self.output(torch.full_like(h, 100.0)) + self.output.bias),
             "The logits differ by",
         ),
     ],
     "learns": [
-        (
-            scoring(lambda self, hidden: self.output(hidden).softmax(-1)),
-            "and 1: return scores before any softmax",
-        ),
+        (scoring(lambda self, hidden: self.output(hidden).softmax(-1)), "and 1: return scores before any softmax"),
         (scoring(lambda self, hidden: self.output(hidden).softmax(-1).log_softmax(-1)), "return scores before any softmax"),
     ],
-    "score": [
-        (
-            broken(Able, score=lambda m, ids, targets, state: Able.score(m, ids, ids, state)),
-            "log-softmax of the model's",
-        )
-    ],
+    "score": [(broken(Able, score=lambda m, ids, targets, state: Able.score(m, ids, ids, state)), "log-softmax of the model's")],
     "step": [
         (broken(Able, Stepper=Scaled), "logits (B, V) differ after 12 tokens"),
         (broken(Able, Stepper=sampling(params=lambda params: params._replace(is_greedy=False))), "greedy decoding"),

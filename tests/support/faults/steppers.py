@@ -116,10 +116,7 @@ class Scaled(TwinStepper):
 
 FAULTS: dict[str, list[tuple[Any, str]]] = {
     "stepper_protocol": [
-        (
-            broken(__init__=lambda self, config, tensors: tensors["output_bias"]),
-            "KeyError: 'output_bias'",
-        ),
+        (broken(__init__=lambda self, config, tensors: tensors["output_bias"]), "KeyError: 'output_bias'"),
         (broken(forward=None), "lacks forward of reviewgen.protocols.Stepper"),
     ],
     "expected_tensors": [
@@ -140,10 +137,7 @@ FAULTS: dict[str, list[tuple[Any, str]]] = {
     ],
     "stacked": [(broken(Counting, factor=lambda _, count: count / count[:1]), "Texts of [1, 3, 7] tokens get other logits")],
     "drift": [
-        (
-            broken(Counting, factor=lambda _, count: 1 + 2e-6 * count),
-            "After 500 calls of one token",
-        ),
+        (broken(Counting, factor=lambda _, count: 1 + 2e-6 * count), "After 500 calls of one token"),
         (broken(Counting, factor=lambda _, count: np.ones(256)[count - 1]), "It fails at call 256 of 500: IndexError"),
     ],
     "samples": [

@@ -136,12 +136,7 @@ FAULTS: dict[str, list[tuple[Any, str]]] = {
     ],
     "frame": [(broken(encode=lambda self, text: Bytes.encode(self, text) + [256] * ("<s>" in text)), "must not return bos_id")],
     "stable": [(broken(decode=lambda self, ids: Bytes.decode(self, ids).replace("\r\n", "\n")), "but after decoding to")],
-    "known_text": [
-        (
-            encoding(str.lower),
-            "at character 0, 'A good f' becomes",
-        )
-    ],
+    "known_text": [(encoding(str.lower), "at character 0, 'A good f' becomes")],
     "unseen_text": [
         (encoding(lambda text: unicodedata.normalize("NFC", text)), "at character 0, 'e"),
         (encoding(lambda text: text.replace("映", "?")), "at character 0, "),
