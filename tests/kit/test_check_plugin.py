@@ -158,6 +158,7 @@ def test_weights_are_loaded_by_name(install: Install, model_folder: Any) -> None
     report = check_plugin("ngram-char-own")
     report.raise_for_failure()
     assert report.checks[-1].name == "weights" and report.checks[-1].outcome == "ok"
+    assert not PluginReport("ngram-char-own", "", ()).passed  # nothing was checked
     assert "the preset 'ngram-word'" in failures(check_plugin("ngram-char-mine"))["weights"]
     assert "fakew.gone does not exist" in failures(check_plugin("gru-char-mine"))["weights"]
 

@@ -93,8 +93,8 @@ class PluginReport:
 
     @property
     def passed(self) -> bool:
-        """Whether every check was made and is ok."""
-        return all(check.outcome == "ok" for check in self.checks)
+        """Whether every check was made and is ok; not if pytest has found none, as where a package fails in between."""
+        return bool(self.checks) and all(check.outcome == "ok" for check in self.checks)
 
     @property
     def seconds(self) -> float:
@@ -102,13 +102,15 @@ class PluginReport:
         return sum(check.seconds for check in self.checks)
 
     def raise_for_failure(self) -> None:
-        """Raise if a check has failed.
+        """Raise unless all checks were made and are ok.
 
         Raises:
             AssertionError: Names each check that failed, with its message.
         """
         failed = [f"{check.name}: {check.message}" for check in self.checks if check.outcome == "failed"]
-        assert not failed, f"{self.name} fails {len(failed)} of {len(self.checks)} checks.\n" + "\n".join(failed)
+        assert self.passed, f"{self.name} fails {len(failed)} of {len(self.checks)} checks.\n" + (
+            "\n".join(failed) or self.output
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as JSON values."""
