@@ -6,20 +6,14 @@ A test is one check or one law; ``-k causal`` selects by their names. ``reviewge
 from collections.abc import Callable
 from typing import Any
 
-import pytest
-
 from reviewgen.compiled.notice import compiling_notice
-from reviewgen.errors import ReviewgenError
 from reviewgen.testing.plugin import checks_of
 
 
 def pytest_generate_tests(metafunc: Any) -> None:
     """Make a test of each check of the plugin that the option names."""
     name = metafunc.config.getoption("plugin")
-    try:
-        checks = dict(checks_of(name)) if name else {}
-    except ReviewgenError as error:
-        pytest.exit(str(error), pytest.ExitCode.USAGE_ERROR)
+    checks = dict(checks_of(name)) if name else {}
     metafunc.parametrize("check", checks.values(), ids=checks.keys())
 
 

@@ -134,7 +134,7 @@ FAULTS: dict[str, list[tuple[Any, str]]] = {
         (encoding(lambda text: text.encode("utf-8").decode()), "accepts every text"),
         (broken(encode=lambda self, text: np.array(Bytes.encode(self, text))), "It returns a ndarray"),
     ],
-    "frame": [(broken(encode=lambda self, text: Bytes.encode(self, text) + [256] * ("<s>" in text)), "must not return bos_id")],
+    "frame": [(broken(encode=lambda self, text: Bytes.encode(self, text) + [256] * ("<s>" in text)), "must not return, even")],
     "stable": [(broken(decode=lambda self, ids: Bytes.decode(self, ids).replace("\r\n", "\n")), "but after decoding to")],
     "known_text": [(encoding(str.lower), "at character 0, 'A good f' becomes")],
     "unseen_text": [
