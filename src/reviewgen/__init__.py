@@ -29,10 +29,8 @@ if TYPE_CHECKING:
         tune,
         tune_sampling,
     )
-    from reviewgen.comparison import Comparison, compare
     from reviewgen.errors import ReviewgenError
-    from reviewgen.explanation import Explanation, explain
-    from reviewgen.graphs import graph
+    from reviewgen.look import Comparison, Explanation, compare, explain, graph
     from reviewgen.model import ReviewModel
     from reviewgen.registry import list_models, list_presets, list_tokenizers, register_model, register_tokenizer
     from reviewgen.runs import TrainingRun
@@ -87,10 +85,8 @@ __getattr__, __dir__, _ = lazy_loader.attach(
             "tune",
             "tune_sampling",
         ],
-        "comparison": ["Comparison", "compare"],
         "errors": ["ReviewgenError"],
-        "explanation": ["Explanation", "explain"],
-        "graphs": ["graph"],
+        "look": ["Comparison", "Explanation", "compare", "explain", "graph"],
         "model": ["ReviewModel"],
         "registry": ["list_models", "list_presets", "list_tokenizers", "register_model", "register_tokenizer"],
         "runs": ["TrainingRun"],

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from reviewgen.data import StoreFolder
     from reviewgen.generation import GenerateOptions
     from reviewgen.model import LoadOptions, ReviewModel
-    from reviewgen.pictures import LearningCurves
     from reviewgen.search import SamplingTrial, SweepRow, TuneTrial
     from reviewgen.tables.table import WrittenTexts
+    from reviewgen.web.curves import LearningCurves
 
 
 def load(source: str | Path, **options: "Unpack[LoadOptions]") -> "ReviewModel":
@@ -226,7 +226,7 @@ def plot_sweep(rows: "Sequence[SweepRow]", setting: str, preset: str, file: str 
         overwrite: Whether to replace the file if it exists.
 
     Raises:
-        ConfigError: matplotlib is not installed, or it does not write files with this suffix.
+        ConfigError: The suffix is not .png, .svg or .pdf; or matplotlib, which PNG and PDF need, is not installed.
         OutputExists: The file exists.
         StorageError: The file cannot be written.
     """
@@ -352,7 +352,8 @@ def plot_training(
         overwrite: Whether to replace the file if it exists.
 
     Raises:
-        ConfigError: matplotlib is not installed, there are no sources, or the file's suffix, ``against`` or a metric is unknown.
+        ConfigError: There are no sources; the suffix, ``against`` or a metric is unknown; or matplotlib, which PNG and PDF
+            need, is not installed.
         BundleError: A source is not a saved model, or has no learning curve.
         OutputExists: The file exists.
         StorageError: The file cannot be written.

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 CORE, PLUGINS = ROOT / "src" / "reviewgen", ROOT / "plugins"
 FLOORS = [
     "version errors interrupts",
-    "names config compiled processes pictures pages storage sentences hub_client web",
+    "names config compiled processes storage sentences hub_client web",
     "protocols registry conditions novelty lexicon scaffold",
     "data generation",
     "evaluation blending model",
@@ -21,8 +21,7 @@ FLOORS = [
     "hub",
     "runs search tables",
     "api",
-    "explanation export graphs serving",
-    "comparison",
+    "look export serving",
     "cli __main__",
 ]
 """The rooms of each floor, bottom up. ``testing`` stands beside them: it may import every room, and only ``cli`` imports it."""

@@ -32,7 +32,7 @@ DECLARED: dict[str, tuple[type, ...]] = {
 
 FUNCTIONS: list[Callable[..., Any]] = [
     *(reviewgen.train, reviewgen.sweep, reviewgen.tune, reviewgen.blend, reviewgen.tune_sampling, reviewgen.corpus),
-    *(reviewgen.prepare, reviewgen.generate_dataset, reviewgen.score_dataset, reviewgen.compare, reviewgen.explain),
+    *(reviewgen.prepare, reviewgen.generate_dataset, reviewgen.score_dataset, reviewgen.compare),
     *(reviewgen.ReviewModel.generate, reviewgen.ReviewModel.evaluate),
 ]
 OWN = {"generate_dataset": (declared.GeneratedShards,), "score_dataset": (declared.Shards,)}

@@ -9,13 +9,14 @@ from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
+import pandas
 import pytest
 import scipy.stats
 import torch
 
 import reviewgen
-from reviewgen.comparison import Comparison, CurvePoint, HeldOut, Measured, OrderPoint, Row, Sample
 from reviewgen.errors import CheckpointError, ConfigError, DataError, OutputExists, SourceError, StorageError, UnknownPlugin
+from reviewgen.look import Comparison, CurvePoint, HeldOut, Measured, Row, Sample
 from tests.support.browser import problems
 from tests.support.fakes import LETTERS, TEXTS, TableModel, review_model, run_command, table
 
@@ -95,7 +96,8 @@ def test_intervals_and_pairs_are_those_of_scipy():
 def test_infinite_bits_and_a_single_text_have_no_interval():
     impossible = letters()
     impossible.model.table[:, 5] = -math.inf
-    result = compare({"a": impossible, "b": letters(), "c": impossible}, ["abcdefgh", "aaa"])
+    result = compare({"a": impossible, "b": letters(), "c": impossible}, pandas.DataFrame({"text": ["abcdefgh", "aaa"]}))
+    assert result.describe_held_out().endswith("2 held-out texts (11 characters): 2 given texts.")
     assert result.rows[0].zero_probability_tokens == 1 and math.isinf(result.rows[0].bits_per_character)
     assert result.rows[0].bits_interval is None
     assert [(pair.difference, pair.interval) for pair in result.pairs[:2]] == [(math.inf, None), (0.0, None)]
@@ -114,7 +116,6 @@ def test_a_row_has_every_figure_and_a_data_frame_and_json_have_the_rows(compared
         assert result.copy_rate is not None and result.curve
     char, word, trained = compared.rows
     assert char.tokenizer == "char" and word.tokenizer == "word" and trained.is_trained_here and not char.is_trained_here
-    assert [point.order for point in trained.orders] == sorted(point.order for point in trained.orders)
     for sample in char.samples:  # by the exact index
         assert all(any(sample.text[start:end] in text for text in DATA) for start, end in sample.copied)
     frame = compared.to_pandas()
@@ -208,6 +209,9 @@ def test_an_interrupted_comparison_reports_what_is_there_and_resumes(tmp_path):
     assert third.rows[0].bits_per_character == first.rows[0].bits_per_character
     assert {file: file.stat().st_mtime_ns for file in (out / "models").rglob("*")} == trained
     assert reviewgen.load(out / "models" / "ngram").preset == "ngram-char"
+    second.model.table.mul_(1.5)  # trained on: another model of the same name and source
+    fourth = reviewgen.compare(given, DATA, out=out, resume=True, **SHORT)
+    assert fourth.rows[0] == third.rows[0] and fourth.rows[1].bits_per_character != third.rows[1].bits_per_character
     for data, options in ((DATA, {"prompt": "a", "seed": 1}), (DATA[5:], {})):
         with pytest.raises(CheckpointError):
             reviewgen.compare(given, data, out=out, resume=True, **options, **SHORT)
@@ -235,7 +239,6 @@ def make(names, hostile=""):
             distinct={"1": 0.5, "2": 0.9, "3": None},
             samples=tuple(Sample(temperature, text, ((4, 90), (100, 160))) for temperature in (0.5, 0.8, 1.2)),
             curve=tuple(CurvePoint(3.0 * n, 10_000 * n, mean + 3 / n) for n in range(1, 30)),
-            orders=tuple(OrderPoint(n, 4 / n, 2 + 1 / n) for n in range(1, 9)) if number == 0 else (),
             seen=0.5 if number == 2 else 0.0,
             notes=(f"A note.{hostile}",),
             picture=f"<svg><title>{hostile}</title></svg>" if number == 1 else "",
@@ -281,7 +284,7 @@ def test_a_page_marks_copies_and_names_the_best_and_odd_rows_have_a_page(tmp_pat
     html, sample = page_of(comparison, tmp_path), comparison.rows[0].samples[0]
     assert re.findall(r'<mark class="copied">(.*?)</mark>', html)[:2] == [sample.text[4:90], sample.text[100:160]]
     assert {name for pair in comparison.pairs for name in (pair.first, pair.second)} == {"a", "b"}  # c has seen the texts
-    assert "a has the fewest" in html and "(seen)" in html
+    assert "a has the fewest" in html and re.search(r"\d\*</td>", html) and "* c:" in html
     assert b64encode(comparison.rows[1].picture.encode()).decode() in html
     many = make([f"model-{number}" for number in range(30)], HOSTILE)
     html = page_of(many, tmp_path)
@@ -311,7 +314,7 @@ def test_a_browser_finds_no_fault_in_the_page_and_it_prints_on_paper(browser, tm
         assert problems(browser, tmp_path / "page.html", width, scheme) == []
     page = browser.new_page(color_scheme="dark")
     page.goto((tmp_path / "page.html").as_uri())
-    assert page.locator("figure.chart svg[role=img]").count() == 4 and page.title() == "11 language models compared"
+    assert page.locator("figure.chart svg[role=img]").count() == 3 and page.title() == "11 language models compared"
     assert page.evaluate("getComputedStyle(document.body).colorScheme") != "light"
     page.emulate_media(media="print", color_scheme="dark")
     assert page.evaluate("getComputedStyle(document.body).colorScheme") == "light"

@@ -17,8 +17,8 @@ from torch import nn
 
 import reviewgen
 from reviewgen.errors import BrokenPlugin, ConfigError, OutputExists, StorageError, UnknownPlugin
-from reviewgen.graphs import graph
-from reviewgen.protocols import GraphEdge, GraphNode
+from reviewgen.look import graph
+from reviewgen.protocols import GraphEdge, GraphNode, ModelGraph
 from reviewgen.registry import find_model
 from reviewgen.testing import make_model
 from tests.support.fakes import LETTERS, TableModel, run_command
@@ -227,9 +227,21 @@ def test_the_contexts_of_a_trie_have_the_probabilities_and_counts_of_the_texts(s
     assert sorted((counted[tokens] for tokens in drawn), reverse=True) == sorted(seen, reverse=True)[: len(drawn)]
 
 
-def rectangle(each):
+def placed(svg):
+    """Yield each element with how far it is moved by the groups around it."""
+
+    def walk(element, x, y):
+        yield element, x, y
+        by = re.findall(r"-?[\d.]+", element.get("transform") or "0 0")
+        for each in element:
+            yield from walk(each, x + float(by[0]), y + float(by[1]))
+
+    return walk(ET.fromstring(svg), 0.0, 0.0)
+
+
+def rectangle(each, x, y):
     """Return left, upper, right and lower edge."""
-    x, y, width, height = (float(each.get(name)) for name in ("x", "y", "width", "height"))
+    width, height = float(each.get("width")), float(each.get("height"))
     return x, y, x + width, y + height
 
 
@@ -237,31 +249,37 @@ def overlap(one, other):
     return one[0] + PIXEL < other[2] and other[0] + PIXEL < one[2] and one[1] + PIXEL < other[3] and other[1] + PIXEL < one[3]
 
 
-def numbers_of(path):
-    return [float(each) for each in re.findall(r"-?[\d.]+", path.get("d"))]
+def corners_of(path, x, y):
+    """Return the points of a path of M, L, C and V."""
+    points = []
+    for command, written in re.findall(r"([MLCV])([^MLCVZ]*)", path.get("d")):
+        numbers = [float(each) for each in re.findall(r"-?[\d.]+", written)]
+        numbers = [points[-1][0] - x, *numbers] if command == "V" else numbers
+        points += [(a + x, b + y) for a, b in zip(numbers[::2], numbers[1::2], strict=True)]
+    return points
 
 
 def faults_of_drawing(svg, steps):
     """Yield what is wrong with the places of boxes, lines and arrows."""
     root = ET.fromstring(svg)
-    boxes = [rectangle(each) for each in root.iter(f"{SVG}rect") if "box" in each.get("class", "")]
-    frames = [rectangle(each) for each in root.iter(f"{SVG}rect") if each.get("class") == "frame"]
+    every = list(placed(svg))
+    boxes = [rectangle(*each) for each in every if each[0].tag == f"{SVG}rect" and "box" in each[0].get("class", "")]
+    frames = [rectangle(*each) for each in every if each[0].tag == f"{SVG}rect" and each[0].get("class") == "frame"]
     width, height = float(root.get("width")), float(root.get("height"))
     yield from (f"boxes overlap: {pair}" for pair in itertools.combinations(boxes, 2) if overlap(*pair))
     yield from (f"outside: {box}" for box in boxes if min(box) < 0 or box[2] > width or box[3] > height)
     if len(boxes) < 3 or width > READABLE:
         yield f"{len(boxes)} boxes, {width} wide"
-    for path in (each for each in root.iter(f"{SVG}path") if "line" in each.get("class", "")):
-        numbers = numbers_of(path)  # corners, and the middles between them, lie in no box
-        corners = list(zip(numbers[::2], numbers[1::2], strict=True))
+    for path, *by in (each for each in every if "edge" in each[0].get("class", "")):
+        corners = corners_of(path, *by)  # these, and the middles between them, lie in no box
         middles = [((a + c) / 2, (b + d) / 2) for (a, b), (c, d) in itertools.pairwise(corners)]
         for x, y in corners[1:-1] + middles:
             if any(box[0] + 2 < x < box[2] - 2 and box[1] + 2 < y < box[3] - 2 for box in boxes):
                 yield f"a line runs through a box: {path.get('d')}"
-    heads = [numbers_of(each)[:4] for each in root.iter(f"{SVG}path") if each.get("class") == "head"]
+    heads = [corners_of(*each)[:2] for each in every if each[0].get("class") == "head"]
     if len(heads) < 3 * steps:
         yield f"{len(heads)} arrows"
-    for x, tip, _, back in heads:
+    for (x, tip), (_, back) in heads:
         touches = any(left <= x <= right and abs(top - tip) <= 2 * PIXEL for left, top, right, _ in boxes + frames)
         if back >= tip or not touches:
             yield f"an arrow points up, or to no box: {x}, {tip}"
@@ -280,7 +298,7 @@ def test_pictures_are_self_contained_described_and_the_same_for_the_same_model(p
         assert not re.search(r"\bid=|href|url\(|<script|@import", picture.svg), name
         rules = re.findall(r"([^{}]+)\{", re.sub(r"@media[^{]+\{", "", root.find(f"{SVG}style").text))
         selectors = [selector for rule in rules if rule.strip() for selector in rule.split(",")]
-        assert len(selectors) > 20 and all(".reviewgen-graph" in selector for selector in selectors), name
+        assert len(selectors) > 20 and all(".reviewgen-picture" in selector for selector in selectors), name
         texts = ["".join(text.itertext()) for text in root.iter(f"{SVG}text")]
         columns = {text for text in texts if re.fullmatch(r"ids\d", text)}
         assert name[1] == 1 or name[0] == "Named" or columns == {"ids1", "ids2", "ids3"}, name  # a column for each token
@@ -315,18 +333,15 @@ def test_what_cannot_be_drawn_or_written_is_refused_before_any_work(tmp_path):
 IDS, LOGITS = GraphNode(id="ids", label="ids", kind="value"), GraphNode(id="logits", label="logits", kind="value")
 BODY = GraphNode(id="body", label="body", parameters=tuple(name for name, _ in Plain().named_parameters()))
 LINE = (GraphEdge(source="ids", target="body"), GraphEdge(source="body", target="logits"))
-WRONG = {  # nodes between ids and logits, edges, and what is said
-    "no node 'logits'": ((IDS, BODY), LINE[:1]),
-    "must name one node": ((IDS, BODY, BODY, LOGITS), LINE),
-    "'x' is none": ((IDS, BODY, LOGITS), (*LINE, GraphEdge(source="x", target="body"))),
-    "form a circle": ((IDS, BODY, LOGITS), (*LINE, GraphEdge(source="logits", target="body"))),
-    "the axis 'Q'": ((IDS, BODY, LOGITS), (GraphEdge(source="ids", target="body", axes=("Q",)),)),
-    "the delay -1": ((IDS, BODY, LOGITS), (GraphEdge(source="ids", target="body", delay=-1),)),
-    "belongs to no node": ((IDS, GraphNode(id="body", label=""), LOGITS), LINE),
-    "belongs to two nodes": ((IDS, BODY, LOGITS, GraphNode(id="b", label="", parameters=("mix.bias",))), LINE),
-    "has no parameter 'x'": ((IDS, GraphNode(id="body", label="", parameters=("x",)), LOGITS), LINE),
-    "size of V must be 7": ((IDS, BODY, LOGITS), LINE),
-}
+
+
+def test_nodes_with_states_may_be_listed_in_any_order():
+    below = GraphNode(id="below", label="below")
+    loops = [GraphEdge(source=name, target=name, delay=1) for name in ("below", "body")]
+    edges = (LINE[0], GraphEdge(source="body", target="below"), GraphEdge(source="below", target="logits"), *loops)
+    described = ModelGraph(nodes=(IDS, below, BODY, LOGITS), edges=edges, sizes={"V": 7})
+    model = type("Ordered", (Plain,), {"describe_graph": lambda self: described})()
+    assert graph(model, unroll=3).svg.count(">below<") == 3
 
 
 def test_the_command_writes_a_picture_and_prints_json(tmp_path, monkeypatch, capsys):

@@ -78,8 +78,9 @@ def test_every_kind_of_run_can_be_drawn(saved: Path, tmp_path: Path) -> None:
         assert len(reviewgen.plot_training([saved / name for name in names], file, against=against)) == len(names)
         pixels = imread(file)
         assert min(pixels.shape[:2]) > 600 and pixels[..., :3].std() > 0.02
-    reviewgen.plot_training([saved / "gru"], tmp_path / "curves.svg")
-    assert ElementTree.parse(tmp_path / "curves.svg").getroot().tag.endswith("svg")
+    for name in ("gru", "infinite", "_$x_$"):
+        reviewgen.plot_training([saved / name], tmp_path / f"{name}.svg")
+        assert ElementTree.parse(tmp_path / f"{name}.svg").getroot().tag.endswith("svg")
 
 
 def test_the_command_names_the_plot_after_the_run(saved: Path, tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:

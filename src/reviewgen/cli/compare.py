@@ -39,14 +39,16 @@ def compare(
         resume: Take finished rows from --out, and go on with the others.
         settings: A setting of every preset: training.evaluations=20.
     """
+    from rich.console import Group
+
     named = _name_rows(models)
-    from reviewgen.comparison.comparing import compare_each, make_request
-    from reviewgen.comparison.table import draw_tables
     from reviewgen.config import parse_settings
-    from reviewgen.pages import refuse_page
+    from reviewgen.look.comparing import make_request
+    from reviewgen.look.comparison import draw_tables
+    from reviewgen.web.rendering import refuse_file
 
     if html is not None:
-        refuse_page(html, overwrite)
+        refuse_file(html, overwrite=overwrite)
     options |= {"held_out": None if held_out is None else parse_source(held_out), "held_out_split": held_out_split}
     options |= {"prompt": prompt, "out": out, "resume": resume, "settings": parse_settings(settings or [])}
     request = make_request(named, parse_data(data), options)  # type: ignore[arg-type]  # checked there
@@ -54,7 +56,7 @@ def compare(
     comparison = request.start(notes)
     note(comparison.describe_held_out())
     with keeping("the table has the finished models.") as finished:
-        for measured in compare_each(request, comparison, notes):
+        for measured in request.rows(comparison.held_out, notes):
             row = measured.row
             comparison.add(measured)
             bits = "no bits" if row.bits_per_character is None else f"{row.bits_per_character:.3f} bits"
@@ -65,7 +67,7 @@ def compare(
             comparison.save_html(html, overwrite=overwrite)
             note(f"Page: {html}")
     finally:  # a full disk does not lose the table
-        show(comparison.to_json(), as_json, [draw_tables(comparison, TerminalConsole().width)])
+        show(comparison.to_json(), as_json, [Group(*draw_tables(comparison, TerminalConsole().width))])
     sys.exit(INTERRUPTED if comparison.is_interrupted else int(comparison.has_failed))
 
 
@@ -81,7 +83,7 @@ def _name_rows(models: list[str]) -> Any:
 
     if not any(map(is_named, models)):
         return models
-    from reviewgen.comparison.entries import make_entries
+    from reviewgen.look.comparing import make_entries
 
     named: dict[str, str] = {}
     for text in models:

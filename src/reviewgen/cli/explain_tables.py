@@ -1,7 +1,6 @@
 """The tables of ``reviewgen explain``, for a terminal of 80 columns and up."""
 
 from collections.abc import Iterator, Sequence
-from itertools import groupby
 
 from rich.console import RenderableType
 from rich.table import Table
@@ -9,8 +8,7 @@ from rich.text import Text
 
 from reviewgen.cli.console import TerminalConsole, make_table
 from reviewgen.errors import counted
-from reviewgen.explanation import Explanation
-from reviewgen.explanation.results import CountedToken, Gate, ModelExplanation, TokenLoss, show_percent
+from reviewgen.look.results import CountedToken, Explanation, Gate, ModelExplanation, TokenLoss, show_percent
 
 _WIDE = 120  # columns from which on formulas have a column of their own
 _BAR = 8  # characters of a bar for 1
@@ -44,9 +42,6 @@ def render(explanation: Explanation, tokens: int) -> Iterator[RenderableType]:
         if model.gates:
             yield _heading(f"The gates{name}: mean opening over the hidden units, 0 closed to 1 open")
             yield from _gates(model.gates, explanation.tokens, tokens)
-        if model.units:
-            yield _heading(f"Hidden units{name} that follow a property of the text")
-            yield _units(model)
 
 
 def _heading(text: str) -> Text:
@@ -62,8 +57,7 @@ def _walk(model: ModelExplanation, *, has_formulas: bool) -> Table:
     texts = ("operation", "equation", "result") if has_formulas else ("operation", "result")
     table = make_table(*texts, "parameters", "multipli-\ncations", "mean", "spread", left=texts, padding=(0, 1, 0, 0))
     for line in model.lines:
-        pairs = zip(line.axes, line.sizes, strict=True)  # an axis without a letter is its size
-        axes = " ".join(letter if letter == str(size) else f"{letter}={size}" for letter, size in pairs) or "-"
+        axes = line.shape or "-"
         name = line.name + (f" x{line.calls}" if line.calls > 1 else "")
         cells = (name, line.formula, axes) if has_formulas else (name, axes)
         numbers = (_count(line.parameters), _count(line.multiplications), _decimal(line.mean), _decimal(line.spread))
@@ -150,15 +144,6 @@ def _gates(gates: Sequence[Gate], read: Sequence[Sequence[str]], tokens: int) ->
         rows.append((read[row][time], *(f"{('█' * round(_BAR * each)).ljust(_BAR, '░')} {each:.3f}" for each in openings)))
     yield make_table("token", *(gate.name for gate in gates), rows=rows, left=["token"])
     yield from _left_out(tokens, len(places))
-
-
-def _units(model: ModelExplanation) -> Table:
-    rows = []
-    for _, units in groupby(model.units, key=lambda unit: unit.property):
-        for number, unit in enumerate(units):
-            numbers = (unit.unit, f"{unit.correlation:+.3f}", f"{unit.correlation_chosen:+.3f}")
-            rows.append(("" if number else unit.property, unit.state, *numbers))
-    return make_table("property", "state", "unit", "correlation", "where chosen", rows=rows, left=["property", "state"])
 
 
 def _count(number: int) -> str:

@@ -5,13 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from reviewgen.cli.console import Result, note, working
-from reviewgen.cli.options import declared, parse_data, read_stdin, takes
+from reviewgen.cli.options import declared, read_stdin, takes
 from reviewgen.config import GenerationConfig
-from reviewgen.config.options import Evaluating
 from reviewgen.errors import ConfigError
 
 
-@takes(declared(GenerationConfig, only=["conditions"], unset=True), Evaluating)
+@takes(declared(GenerationConfig, only=["conditions"], unset=True))
 def explain(
     model: str,
     *,
@@ -19,7 +18,6 @@ def explain(
     tokens: int = 12,
     html: Path | None = None,
     overwrite: bool = False,
-    data: str | None = None,
     **options: Any,
 ) -> Result:
     """Explain what a model computes on a text: operations, loss, counts, gates.
@@ -28,20 +26,18 @@ def explain(
         text: A text to explain, - for standard input. [default: two short sentences]
         tokens: How many tokens of each table to print; --json and --html have all.
         html: Also write everything, with heat maps, as a page.
-        data: Texts that the model was not trained on, to find hidden units that follow quotes, the position in the line or a
-            condition; a source as for evaluate.
     """
     from reviewgen.cli.explain_tables import render
-    from reviewgen.explanation import explain as explain_model
-    from reviewgen.pages import refuse_page
+    from reviewgen.look import explain as explain_model
+    from reviewgen.web.rendering import refuse_file
 
     if tokens < 1:
         raise ConfigError(f"--tokens must be a whole number of at least 1; got {tokens}.")
     if html is not None:
-        refuse_page(html, overwrite)
+        refuse_file(html, overwrite=overwrite)
     with working("Explaining ..."):
         texts = [read_stdin() if each == "-" else each for each in text] if text else None
-        explanation = explain_model(model, texts, data=None if data is None else parse_data(data), **options)
+        explanation = explain_model(model, texts, **options)
     if html is not None:
         explanation.save_html(html, overwrite=overwrite)
         note(f"Wrote {html}.")
@@ -57,7 +53,7 @@ def graph(model: str, *, out: Path | None = None, unroll: int = 1, autograd: boo
         unroll: The number of tokens to draw, up to 12; 1 draws one with its loop.
         autograd: Draw PyTorch's graph of the backward pass; needs torchviz and graphviz.
     """
-    from reviewgen.graphs import graph as draw_graph
+    from reviewgen.look import graph as draw_graph
 
     file = out or Path(f"{Path(model).name.replace('@', '-').replace(':', '-')}.svg")
     picture = draw_graph(model, file, unroll=unroll, autograd=autograd, overwrite=overwrite)

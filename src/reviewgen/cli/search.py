@@ -30,10 +30,10 @@ def sweep(
     """
     swept, values, fixed = _split_settings(preset, settings)
     from reviewgen import api
-    from reviewgen.pictures import refuse_plot
+    from reviewgen.web.charts import refuse_chart
 
     if plot is not None:
-        refuse_plot(plot, overwrite)
+        refuse_chart(plot, overwrite)
     rows = api.sweep(preset, parse_data(data), swept, values, fixed, **options)
     with keeping("the table has the finished values.") as finished, working(f"Training with {swept}={values[0]} ...") as say:
         for row in rows:

@@ -32,10 +32,10 @@ def export(
     from reviewgen import export as formats
     from reviewgen.api import load
     from reviewgen.export.folders import ONNX, TRANSFORMERS, check_target
-    from reviewgen.pages import refuse_page
+    from reviewgen.web.rendering import refuse_file
 
     if html is not None:  # targets are checked before the model is loaded
-        refuse_page(html, overwrite)
+        refuse_file(html, overwrite=overwrite)
     for folder, kind in ((onnx, ONNX), (transformers, TRANSFORMERS)):
         if folder is not None:
             check_target(folder, kind, overwrite)

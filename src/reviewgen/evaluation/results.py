@@ -35,7 +35,7 @@ class Evaluation:
 
     def _repr_html_(self) -> str:
         """Return a table of the figures, for notebooks."""
-        from reviewgen.pages import render  # Jinja2
+        from reviewgen.web.rendering import render  # Jinja2
 
         return render("evaluation/evaluation.html", evaluation=self)
 
@@ -69,7 +69,7 @@ class Score:
 
     def _repr_html_(self) -> str:
         """Return the text with each token shaded by its bits, for notebooks."""
-        from reviewgen.pages import render  # Jinja2
+        from reviewgen.web.rendering import render  # Jinja2
 
         end = len(self.tokens) - 1
         shown = [

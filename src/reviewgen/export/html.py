@@ -9,10 +9,10 @@ from reviewgen.config import MAX_RECORD, check_flags, check_list, check_text, re
 from reviewgen.errors import ConfigError, UnknownPlugin
 from reviewgen.export.packing import pack
 from reviewgen.model import Bundle, ReviewModel
-from reviewgen.pages import refuse_page, save_page
 from reviewgen.registry import Plugin, find_web_stepper, find_web_tokenizer, plugin_of_saved
 from reviewgen.storage import to_path
 from reviewgen.web import compose
+from reviewgen.web.rendering import refuse_file, save_text
 
 _GROUPS = {"model": "steppers", "tokenizer": "tokenizers"}  # reviewgen.web_...: the entry points of their JavaScript
 
@@ -45,7 +45,7 @@ def export_html(
     """
     check_flags(overwrite=overwrite)
     file = to_path("path", path)
-    refuse_page(file, overwrite)
+    refuse_file(file, overwrite=overwrite)
     check_text("title", title, optional=True)
     models = [model] if isinstance(model, ReviewModel) else check_list("model", model, "[ngram, lstm]")
     if not models or not all(isinstance(each, ReviewModel) for each in models):
@@ -54,7 +54,7 @@ def export_html(
     steppers, tokenizers = _scripts(bundles)
     names = _names(bundles)
     packed = [pack(bundle, name, bits) for bundle, name in zip(bundles, names, strict=True)]
-    save_page(compose(packed, steppers, tokenizers, title or " · ".join(names)), file, overwrite)
+    save_text(compose(packed, steppers, tokenizers, title or " · ".join(names)), file)
     return file
 
 

@@ -23,8 +23,8 @@ from reviewgen.model import Bundle, layout, read_bundle
 from reviewgen.model.review_model import PushOptions
 from reviewgen.model.write import copy_bundle, write_bundle
 from reviewgen.names import HubSource
-from reviewgen.pictures import draw_curves, find_curves, refuse_plot, save_figure
 from reviewgen.storage import temporary_folder
+from reviewgen.web import find_curves, learning_chart, refuse_chart, save_chart
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -256,8 +256,8 @@ def _match(names: Collection[str], **patterns: Any) -> set[str]:
 def _plot_curve(bundle: Bundle, folder: Path) -> str | None:
     """Plot the learning curve beside the card; return the name of the file, None where there is no curve."""
     try:
-        refuse_plot(folder / layout.CURVE)
-        save_figure(draw_curves([find_curves(bundle.training, folder.name)]), folder / layout.CURVE)
+        refuse_chart(folder / layout.CURVE)
+        save_chart(learning_chart([find_curves(bundle.training, folder.name)]), folder / layout.CURVE)
     except (BundleError, ConfigError) as error:  # a blend has none; or matplotlib is not installed
         _logger.info("The card has no plot of the learning curve: %s", error)
         return None

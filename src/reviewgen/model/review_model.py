@@ -185,7 +185,7 @@ class ReviewModel:
 
     def _repr_html_(self) -> str:
         """Return the preset, the figures of its training and the learning curve, for notebooks."""
-        from reviewgen.pages import render  # Jinja2
+        from reviewgen.web.rendering import render  # Jinja2
 
         return render("model/review_model.html", preset=self.preset, facts=_facts(self.bundle), chart=_chart(self.bundle))
 
@@ -575,7 +575,7 @@ def _unpickle(files: Mapping[str, bytes], weight_bits: int, source: str | None) 
 
 def _facts(bundle: Bundle) -> dict[str, str]:
     """Return the known facts of a notebook's summary by their names."""
-    from reviewgen.pages.numbers import decimal, duration, percent, thousands
+    from reviewgen.web.rendering import decimal, duration, percent, thousands
 
     training = bundle.training
     held_out, novelty, data, verdict = (training.get(name) or {} for name in ("held_out", "novelty", "data", "verdict"))
@@ -597,8 +597,7 @@ def _with(value: Any, write: Callable[[float], str]) -> str:
 
 def _chart(bundle: Bundle) -> Any:
     """Return the learning curve of a notebook's summary, without matplotlib; None for a model that was not trained by steps."""
-    from reviewgen.pictures import find_curves
-    from reviewgen.pictures.inline import draw_inline
+    from reviewgen.web.curves import draw_inline, find_curves
 
     try:
         run = find_curves(bundle.training, bundle.preset)

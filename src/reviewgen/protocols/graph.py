@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 Axis: TypeAlias = int | str
 """An axis of a tensor: a number, a letter, or a product of a number and letters, as in "4H"."""
@@ -103,6 +103,12 @@ def all_nodes(graph: ModelGraph) -> Iterator[GraphNode]:
         yield node
         if node.inside is not None:
             yield from all_nodes(node.inside)
+
+
+def parameter_sizes(model: Any) -> dict[str, int]:
+    """Return the number of values of each parameter of a module, or of each tensor of another model, by name."""
+    named = model.named_parameters() if hasattr(model, "named_parameters") else model.state_dict().items()
+    return {name: tensor.numel() for name, tensor in named}
 
 
 def axis_size(axis: Axis, sizes: Mapping[str, int]) -> int | None:

@@ -8,8 +8,9 @@ from reviewgen.config import check_flags, check_list, check_text
 from reviewgen.errors import ConfigError, did_you_mean, quoted
 from reviewgen.hub.download import locate
 from reviewgen.model.read import read_training
-from reviewgen.pictures import AXES, LearningCurves, draw_curves, find_curves, refuse_plot, save_figure
 from reviewgen.storage import to_path
+from reviewgen.web.charts import refuse_chart, save_chart
+from reviewgen.web.curves import AXES, LearningCurves, find_curves, learning_chart
 
 
 def plot_training(
@@ -31,7 +32,7 @@ def plot_training(
     if not isinstance(against, str) or against not in AXES:
         raise ConfigError(f"Curves cannot be drawn against {quoted(against)}. {did_you_mean(against, AXES)}")
     file = to_path("file", file)
-    refuse_plot(file, overwrite)
+    refuse_chart(file, overwrite)
     names = [_name(source) for source in sources]  # two folders of one name get the whole source
     names = [str(source) if names.count(name) > 1 else name for source, name in zip(sources, names, strict=True)]
     runs = [find_curves(read_training(locate(source).folder), name) for source, name in zip(sources, names, strict=True)]
@@ -39,7 +40,7 @@ def plot_training(
     known = {name for run in runs for name in run.metrics}
     if unknown := [name for name in listed if name not in known]:
         raise ConfigError(f"No evaluation has the metric {quoted(unknown[0])}. {did_you_mean(unknown[0], known)}")
-    save_figure(draw_curves(runs, against, listed), file)
+    save_chart(learning_chart(runs, against, listed), file)
     return runs
 
 

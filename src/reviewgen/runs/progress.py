@@ -15,12 +15,11 @@ from rich.table import Column
 from rich.text import Text
 
 from reviewgen.compiled.notice import compiling_notice
-from reviewgen.pages import render
-from reviewgen.pages.numbers import decimal, duration, thousands
-from reviewgen.pictures.inline import draw_inline
 from reviewgen.processes import process_state
 from reviewgen.runs.run import TrainingRun
 from reviewgen.training import Report
+from reviewgen.web.curves import draw_inline
+from reviewgen.web.rendering import decimal, duration, render, thousands
 
 _SECONDS = 0.2  # between two updates of the bar
 _FIGURE_SECONDS, _FIGURE_SHARE = 0.5, 0.02  # between two updates of a figure, at least; of the time that they may take

@@ -1,6 +1,5 @@
 """The implementation of ``reviewgen.sweep`` and ``reviewgen.plot_sweep``: a bias-variance table of one setting."""
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -11,9 +10,9 @@ from reviewgen.config import check_flags, check_list, check_text
 from reviewgen.config.keywords import TrainOptions
 from reviewgen.errors import ConfigError, NotADistribution, quoted
 from reviewgen.evaluation import evaluate_documents, finite, sample_documents
-from reviewgen.pictures import new_figure, plain, refuse_plot, save_figure
 from reviewgen.runs import TrainingRun
 from reviewgen.search.variants import Variants, check_values
+from reviewgen.web.charts import Chart, Panel, Series, refuse_chart, save_chart
 
 _TRAIN_TOKENS = 100_000  # of the training text, scored
 
@@ -78,18 +77,17 @@ def plot_sweep(rows: Sequence[SweepRow], setting: str, preset: str, file: Path, 
     if wrong := [row for row in rows if not isinstance(row, SweepRow)]:
         raise ConfigError(f"rows must be what reviewgen.sweep has yielded; got {quoted(wrong[0])} among them.")
     check_flags(overwrite=overwrite)
-    refuse_plot(file, overwrite)
-    figure = new_figure(7, 4.5)
-    bits = figure.add_subplot()
-    positions, labels = range(len(rows)), [plain(str(row.value)) for row in rows]
-    for name, style, color in ("train_bits", "o--", "tab:gray"), ("held_out_bits", "o-", "tab:blue"):
-        heights = [math.nan if (value := getattr(row, name)) is None else value for row in rows]  # nothing is drawn for NaN
-        bits.plot(positions, heights, style, color=color, label=name.removesuffix("_bits").replace("_", "-") + " text")
-    bits.set(xticks=positions, xticklabels=labels, xlabel=plain(setting), ylabel="bits per character", title=plain(preset))
-    rates = [row.token_copy_rate for row in rows]
-    if any(rate is not None for rate in rates):
-        copies = bits.twinx()
-        copies.bar(positions, [rate or 0.0 for rate in rates], width=0.4, alpha=0.2, color="tab:red", label="token copy rate")
-        copies.set(ylabel="token copy rate", ylim=(0, 1))
-    figure.legend(loc="outside lower center", ncols=3)
-    save_figure(figure, file)
+    refuse_chart(file, overwrite)
+    bits = [
+        Series("held-out text", _points(rows, "held_out_bits")),
+        Series("training text", _points(rows, "train_bits"), 7, is_dashed=True),
+    ]
+    panels = [Panel("bits per character", bits)]
+    if copies := _points(rows, "token_copy_rate"):
+        panels.append(Panel("token copy rate of generated text", [Series("token copy rate", copies, 5)], 90.0, (0.0, 1.0)))
+    save_chart(Chart(preset, setting, panels, labels=[str(row.value) for row in rows]), file)
+
+
+def _points(rows: Sequence[SweepRow], name: str) -> list[tuple[float, float]]:
+    """Return the place of each row and its number, of those that have it."""
+    return [(float(n), value) for n, row in enumerate(rows) if (value := getattr(row, name)) is not None]

@@ -6,10 +6,10 @@ from typing import Any, get_args, get_origin
 
 from reviewgen.config import bounds_of, choices_of, describe_fields, describe_hint, fields_of
 from reviewgen.config.settings import bare, options_of
-from reviewgen.pages import render
 from reviewgen.serving.options import Limits
 from reviewgen.serving.protocol import CompletionFields
 from reviewgen.version import __version__
+from reviewgen.web.rendering import render
 
 _KEYWORDS = {"at_least": "minimum", "above": "exclusiveMinimum", "at_most": "maximum", "below": "exclusiveMaximum"}
 _LENGTHS = {"at_least": "minLength", "at_most": "maxLength"}

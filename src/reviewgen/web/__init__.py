@@ -1,6 +1,10 @@
-"""The web page: HTML, CSS and ES modules, and what composes them into one file or lists them for a server. Knows no model.
+"""What a browser shows: pages of results with their charts, and the page that generates. Knows no model.
 
-    composing  ``compose``: the page as one self-contained file, with packed models inside
+    rendering  templates, numbers as people read them, writing a page or a picture as a file
+    svg        elements of a picture that follows light and dark
+    charts     charts as plain data, and drawn
+    curves     learning curves as charts
+    composing  ``compose``: the page that generates, as one self-contained file, with packed models inside
     serving    ``page_for_server`` and ``static_files``: the same page as files that a server hands out
     modules    the ES modules as ``data:`` URLs in an import map
     page.html  the template of both
@@ -17,7 +21,6 @@ follows ``reviewgen.generation``: ``model.js`` loads, ``decoder.js`` is the loop
 its parts. Engines touch no page and run in Node, too.
 """
 
-from reviewgen.web.composing import PackedModel, compose
-from reviewgen.web.serving import page_for_server, static_files
+import lazy_loader
 
-__all__ = ["PackedModel", "compose", "page_for_server", "static_files"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
-from reviewgen.pages import render
 from reviewgen.web.modules import STATIC, front_end, import_map, module_url
+from reviewgen.web.rendering import render
 
 START = """
 const script = document.createElement("script"); // a policy with 'strict-dynamic' allows what an allowed script adds

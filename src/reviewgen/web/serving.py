@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from reviewgen.pages import render
 from reviewgen.web.modules import STATIC
+from reviewgen.web.rendering import render
 
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; base-uri 'none'; "

@@ -1,0 +1,25 @@
+"""Pictures and numbers of models: what one computes on a text, its graph, and how several compare.
+
+    explaining  ``reviewgen.explain``: operations, loss, counts and gates of a text
+    batch       its texts as ids, targets and tokens for display
+    results     ``Explanation`` and its parts, as plain data
+    picture     ``reviewgen.graph`` and ``draw``: the picture of a model's graph, with title and legend
+    modules     the graph of a model that does not describe itself
+    drawing     from a graph to SVG: boxes, frames, lines and loops
+    layout      where they stand
+    unrolled    a graph over several tokens
+    comparing   ``reviewgen.compare``: trains or loads each model, and measures it
+    held_out    the texts that all are evaluated on, bits of each, and intervals
+    measure     from a trained model to its row
+    rows        the rows, as plain data
+    comparison  ``Comparison``: the rows, and their columns as tables and as a page
+    subject     what is explained or drawn
+    trace       a forward pass: calls of modules, operations, products
+    report      what explanations and comparisons have in common: a page
+
+Each name is imported on first use. Templates lie beside the code; ``reviewgen.web`` has the charts and what all pages share.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,25 @@
+from .comparing import CompareOptions, compare
+from .comparison import Comparison
+from .explaining import explain
+from .held_out import HeldOut
+from .measure import Measured
+from .picture import GraphPicture, draw, graph
+from .results import Explanation
+from .rows import CurvePoint, Pair, Row, Sample
+
+__all__ = [
+    "CompareOptions",
+    "Comparison",
+    "CurvePoint",
+    "Explanation",
+    "GraphPicture",
+    "HeldOut",
+    "Measured",
+    "Pair",
+    "Row",
+    "Sample",
+    "compare",
+    "draw",
+    "explain",
+    "graph",
+]

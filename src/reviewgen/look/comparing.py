@@ -1,0 +1,317 @@
+"""``compare``: trains or loads each model and measures it on the same held-out texts; one that fails is a row that says why."""
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Unpack
+
+import torch
+
+from reviewgen.config import (
+    MAX_VOCABULARY,
+    ReadingOptions,
+    check_seed,
+    check_text,
+    parse_duration,
+    read_json,
+    refuse_unknown_options,
+)
+from reviewgen.config.keywords import TrialOptions
+from reviewgen.errors import BrokenPlugin, CheckpointError, ConfigError, OutputExists, ReviewgenError, shortened, storage_errors
+from reviewgen.look.comparison import Comparison
+from reviewgen.look.held_out import HeldOut, Reading
+from reviewgen.look.measure import Measured, measure_model
+from reviewgen.look.report import to_json
+from reviewgen.look.rows import Row
+from reviewgen.model import ReviewModel
+from reviewgen.names import PresetSource, parse_source
+from reviewgen.registry import preset_names
+from reviewgen.runs import TrainingRun
+from reviewgen.runs.plan import DEFAULT_BUDGET, data_config
+from reviewgen.runs.progress import open_console, training_bar
+from reviewgen.search.variants import check_groups
+from reviewgen.storage import atomic_file, check_output, to_path
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_OWN = ("held_out", "held_out_split", "prompt", "settings", "out", "resume")  # the keywords that trainings do not have
+_LENGTH = ("budget", "steps", "epochs")
+_IDENTITY, _SCHEMA = "comparison.json", 1
+
+
+class CompareOptions(ReadingOptions, TrialOptions, total=False):
+    """The keywords of ``reviewgen.compare``, which documents them."""
+
+    held_out: Any
+    held_out_split: str | None
+    prompt: str
+    settings: Mapping[str, Mapping[str, Any]] | None
+    conditions: Any
+    out: str | Path | None
+    resume: bool
+
+
+def compare(models: Any, data: Any, *, progress: bool = True, **options: Unpack[CompareOptions]) -> Comparison:
+    """Train or load several models, evaluate them on the same held-out texts, and return the comparison.
+
+    A preset is trained on the data, without its held-out texts; a trained model is taken as it is. A model that fails is a row
+    that says why, and the others go on. Ctrl-C ends the comparison, and what is finished is returned.
+
+    >>> reviewgen.compare(["ngram-char", "gru-char"], "reviews.csv", budget="1m").save_html("ladder.html")   # doctest: +SKIP
+
+    Args:
+        models: Presets, saved folders, repositories on the Hub, ReviewModels: a list, or a dictionary by the names of the rows.
+        data: The reviews; see ``reviewgen.data.sources.open_source``. It is read several times, so an iterator is refused.
+        progress: Whether to show the progress on a terminal or in a notebook.
+        held_out: Another source of held-out texts; by default they are the test split of the data.
+        held_out_split: The split of a dataset with the held-out texts, of ``held_out`` or of the data.
+        prompt: The beginning of the samples. Default: "the ".
+        budget, steps, epochs: How long each preset is trained. Default: two minutes, which start when the texts are tokenized.
+        seed: Seed of the initial weights, the order of the texts, dropout and samples.
+        settings: Settings that differ from each preset's, by group, as in {"training": {"evaluations": 20}}.
+        conditions: Columns beside the text, as in "stars", that the model is conditioned on.
+        out: A folder for the trained models and the rows; it must not exist.
+        resume: Take finished rows from ``out``, of models whose weights have not changed, and continue with the others.
+        text_column, documents, max_text_characters, lowercase, strip_markdown, fix_encoding, clean: How the data is read, as in
+            ``train``.
+
+    Raises:
+        ConfigError: There is no model, two rows have one name, or an argument or a setting is unusable.
+        SourceError, UnknownPlugin: A name is neither a preset nor the source of a model.
+        DataError: The data cannot be read, or there is no held-out text.
+        OutputExists: ``out`` exists, and is not resumed.
+        CheckpointError: To resume, ``out`` is a comparison of other texts or settings.
+        StorageError: ``out`` cannot be written.
+    """
+    request = make_request(models, data, options)
+    console = open_console(progress)
+    comparison = request.start(console)
+    try:
+        for measured in request.rows(comparison.held_out, console):
+            comparison.add(measured)
+    except KeyboardInterrupt:
+        comparison.is_interrupted = True
+    return comparison
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One model to compare: the name of its row; what ``load`` takes, the preset to train, or a ReviewModel that is loaded."""
+
+    name: str
+    source: Any
+    is_preset: bool
+
+    @property
+    def label(self) -> str:
+        """The source for people to read."""
+        return self.source.bundle.source or "a loaded model" if isinstance(self.source, ReviewModel) else str(self.source)
+
+
+def make_entries(models: Any) -> list[Entry]:
+    """Return the models to compare, by what the user has given: a list, or a mapping by the names of the rows.
+
+    Raises:
+        ConfigError: There are none, one is neither a name nor a model, or two rows have one name.
+        SourceError: A name is neither a preset nor the source of a model, or could be both.
+    """
+    if isinstance(models, Mapping):
+        entries = [_make_entry(source, name) for name, source in models.items()]
+    elif isinstance(models, Sequence) and not isinstance(models, str):
+        entries = [_make_entry(source) for source in models]
+    else:
+        raise ConfigError(f"models must be a list, or a dictionary by name, as in ['gru-char', 'lstm-char']; got {models!r:.60}.")
+    if not entries:
+        raise ConfigError("There is no model to compare: give presets, as in gru-char, or saved models.")
+    seen: dict[str, Entry] = {}
+    for entry in entries:
+        other = seen.setdefault(_file_name(entry.name).casefold(), entry)
+        if other is not entry:
+            raise ConfigError(
+                f"Two rows have the name {entry.name[:60]!r} ({str(other.label)[:60]} and {str(entry.label)[:60]}). Name them: "
+                "first=SOURCE second=SOURCE on the command line, {'first': ..., 'second': ...} in Python."
+            )
+    return entries
+
+
+def _make_entry(source: Any, name: Any = None) -> Entry:
+    if not isinstance(name, str | None) or name == "":
+        raise ConfigError(f"The name of a row must be a string that is not empty; got {name!r:.60}.")
+    if isinstance(source, ReviewModel):
+        return Entry(name or source.preset, source, is_preset=False)
+    if not isinstance(source, str | Path):
+        raise ConfigError(f"Compare presets, saved folders, repositories or ReviewModels; got {type(source).__name__}.")
+    parsed = parse_source(source, preset_names())
+    own = to_path("models", source).resolve().name if isinstance(source, Path) or os.path.exists(source) else source  # noqa: PTH110  Path raises for a name that is too long
+    return Entry(name or own or str(source), source, is_preset=isinstance(parsed, PresetSource))
+
+
+def _file_name(name: str) -> str:
+    """Return a name as the name of a file, which ends with no dot.
+
+    >>> _file_name("ana/lyrics@v2"), _file_name("../..")
+    ('ana-lyrics-v2', 'model')
+    """
+    return re.sub(r"[^\w.-]+", "-", name).strip(".-")[:80] or "model"
+
+
+def make_request(models: Any, data: Any, options: CompareOptions) -> "Request":
+    """Return the checked arguments; nothing is read. Raises as ``compare``, except for what reading raises."""
+    refuse_unknown_options(options, CompareOptions, "compare", others=("models", "data", "progress"))
+    check_text("prompt", prompt := options.get("prompt", "the "))
+    if isinstance(data, Iterator):
+        raise ConfigError("data is an iterator, which can be read only once; give a list, or a file.")
+    entries, settings = make_entries(models), check_groups(options.get("settings"))
+    known = dict[str, Any](options)
+    training = {name: value for name, value in known.items() if value is not None and name not in _OWN}
+    if not any(name in training for name in _LENGTH):
+        training["budget"] = DEFAULT_BUDGET
+    if "budget" in training:
+        training["budget"] = parse_duration(training["budget"])
+    training |= settings
+    for entry in entries:
+        if entry.is_preset:
+            with suppress(BrokenPlugin):  # its row says why
+                TrainingRun(entry.source, data, **training)
+    out, resume = options.get("out"), options.get("resume", False)
+    if resume and out is None:
+        raise ConfigError("Only a comparison with an output folder can be resumed: give out, or leave resume out.")
+    folder = None if out is None else to_path("out", out)
+    before = None if folder is None else _read_facts(folder, resume)
+    source = Reading(data, options.get("held_out"), options.get("held_out_split"), data_config(training), training.get("budget"))
+    return Request(entries, source, prompt, check_seed(options.get("seed", 0)), settings, training, folder, before)
+
+
+def _read_facts(folder: Path, resume: bool) -> Any:
+    """Return what the rows in the folder of a comparison depend on; None for a new folder."""
+    with storage_errors(folder):
+        is_comparison = (folder / _IDENTITY).is_file()
+    if is_comparison and not resume:
+        raise OutputExists(f"{folder} is a comparison already. Resume it (--resume, in Python resume=True), or give another.")
+    if resume and folder.exists():
+        with suppress(OSError, ValueError):
+            return read_json(folder / _IDENTITY)
+        raise CheckpointError(f"{folder} is not the folder of a comparison, so it cannot be resumed. Give another folder.")
+    check_output(folder)
+    return None
+
+
+@dataclass(frozen=True)
+class Request:
+    """The checked arguments of a comparison: its models, its texts, the settings, and with them the options of each training.
+
+    Its folder has ``comparison.json``, which says what the rows depend on (``before``, of one that is resumed),
+    ``models/NAME`` and ``rows/NAME.json``.
+    """
+
+    entries: list[Entry]
+    reading: Reading
+    prompt: str
+    seed: int
+    settings: Mapping[str, Mapping[str, Any]]
+    options: Mapping[str, Any]
+    folder: Path | None
+    before: Any
+
+    def start(self, console: "Console") -> Comparison:
+        """Read the held-out texts, open the folder, and return a comparison without rows.
+
+        Raises:
+            CheckpointError: The folder has a comparison of other texts or settings.
+        """
+        with console.status("Reading the held-out texts ..."):
+            held_out = self.reading.read_held_out()
+        if self.folder is not None:
+            facts = {"corpus": held_out.corpus, "held_out": held_out.digest, "prompt": self.prompt, "seed": self.seed}
+            length = {name: self.options.get(name) for name in _LENGTH}
+            self._open(self.folder, to_json({"schema": _SCHEMA, **facts, "settings": self.settings, **length}))
+        return Comparison(held_out, self.prompt, self.seed)
+
+    def _open(self, folder: Path, facts: Mapping[str, Any]) -> None:
+        if self.before is None:
+            with storage_errors(folder):
+                (folder / "models").mkdir(parents=True)
+                (folder / "rows").mkdir()
+                with atomic_file(folder / _IDENTITY) as new:
+                    new.write_text(json.dumps(facts, indent=2), encoding="utf-8")
+        elif different := [name for name, value in facts.items() if dict(self.before).get(name) != value]:
+            raise CheckpointError(
+                f"{folder} is a comparison with another {', '.join(different)}. Give the same texts and settings to resume "
+                "it, or another folder."
+            )
+
+    def rows(self, held_out: HeldOut, console: "Console") -> Iterator[Measured]:
+        """Yield each row when it is finished."""
+        for n, entry in enumerate(self.entries, 1):
+            if not console.quiet:
+                console.print(f"{entry.name} ({n} of {len(self.entries)})", markup=False, style="dim")
+            try:
+                yield self._row(entry, held_out, console)
+            except (Exception, SystemExit) as error:  # a plugin may raise anything, and the other models go on
+                text = " ".join(str(error).split())
+                own = isinstance(error, ReviewgenError | OSError) and text
+                reason = text if own else f"{type(error).__name__}: {text}" if text else type(error).__name__
+                failed = shortened(reason, 400)
+                yield Measured(Row(name=entry.name, source=entry.label, is_trained_here=entry.is_preset, failed=failed), None)
+
+    def _row(self, entry: Entry, held_out: HeldOut, console: "Console") -> Measured:
+        """Return the row of a model: that of the folder, if it is of these weights; otherwise measure the model."""
+        model = self._train(entry, console) if entry.is_preset else entry.source
+        model = model if isinstance(model, ReviewModel) else ReviewModel.from_pretrained(model)
+        row = Row(name=entry.name, source=entry.label, is_trained_here=entry.is_preset)
+        training = self.reading.training_texts if entry.is_preset else None
+        if self.folder is None:
+            return measure_model(model, row, held_out, self.prompt, self.seed, training)
+        file, digest = self.folder / "rows" / f"{_file_name(entry.name)}.json", _digest(model)
+        if (known := _read_row(file, row, digest)) is not None:
+            return known
+        measured = measure_model(model, row, held_out, self.prompt, self.seed, training)
+        content = json.dumps(to_json({"row": measured.row, "bits": measured.bits, "weights": digest}))
+        with storage_errors(file), atomic_file(file) as new:
+            new.write_text(content, encoding="utf-8")
+        return measured
+
+    def _train(self, entry: Entry, console: "Console") -> ReviewModel:
+        """Train a preset; or load it, or resume its training, if an interrupted comparison has left that in the folder."""
+        out = None if self.folder is None else self.folder / "models" / _file_name(entry.name)
+        if out is not None and out.exists():
+            return ReviewModel.from_pretrained(out)
+        resume = out is not None and any(out.with_name(f"{out.name}.partial").glob("step-*"))
+        run = TrainingRun(entry.source, self.reading.data, **self.options, out=out, resume=resume)
+        with console.status("Reading and tokenizing ..."):
+            run.read()
+            run.tokenize()
+        with training_bar(console) as show:
+            for report in run:
+                show(report)
+        model = run.finish()
+        if run.is_interrupted:  # by Ctrl-C during the last evaluation, which ends only that
+            raise KeyboardInterrupt
+        return model
+
+
+def _read_row(file: Path, row: Row, digest: str) -> Measured | None:
+    """Return a finished row; None if it is missing, damaged, or of another model."""
+    try:
+        stored = read_json(file, MAX_VOCABULARY)
+        found, bits = Row.from_json(stored["row"]), stored["bits"]
+        is_same = (found.name, found.source, stored["weights"]) == (row.name, row.source, digest)
+        numbers = None if bits is None else tuple(float("inf") if each is None else float(each) for each in bits)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return Measured(found, numbers) if is_same else None
+
+
+def _digest(model: ReviewModel) -> str:
+    """Return a hash of the weights that a model has now."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, tensor in sorted(model.bundle.model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()

@@ -1,0 +1,243 @@
+"""From a graph to SVG: boxes with their texts, frames around what is inside a box, lines, loops and shapes. Units are pixels.
+
+What is inside a box is laid out first, by the same functions; around it the box is as large as that. A delayed edge is a loop on
+the right of its node; a window of tokens is one line. Must not know models.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from reviewgen.look.layout import Link, Route, place
+from reviewgen.protocols.graph import GraphEdge, GraphNode, ModelGraph, axis_size
+from reviewgen.web.svg import DETAIL, LABEL, NOTE, Lines, block, block_size, moved, number, shorten, tag, text_width, wrap
+
+_PAD_X, _PAD_Y = 11.0, 6.0  # inside a box
+_FRAME, _TITLE = 10.0, 22.0  # inside a frame; its title
+_LANE, _TURN = 13.0, 9.0  # between loops side by side, and above one another
+_ARROW = 7.0
+
+
+@dataclass(frozen=True)
+class Style:
+    """How a graph is drawn.
+
+    Attributes:
+        sizes: The size of each letter.
+        counts: The number of values of each parameter.
+        has_sizes: Whether shapes are shown with sizes, too.
+        widest: The width at which details are wrapped.
+        order: Pairs of nodes of which the first stands above the second.
+    """
+
+    sizes: Mapping[str, int]
+    counts: Mapping[str, int]
+    has_sizes: bool = True
+    widest: float = 230.0
+    order: tuple[tuple[str, str], ...] = ()
+
+
+class Area(NamedTuple):
+    """The edges of a box."""
+
+    left: float
+    right: float
+    top: float
+    bottom: float
+
+    @property
+    def x(self) -> float:
+        """Its middle, where lines enter and leave it."""
+        return (self.left + self.right) / 2
+
+    def moved(self, x: float, y: float) -> "Area":
+        """Return it further to the right and further down."""
+        return Area(self.left + x, self.right + x, self.top + y, self.bottom + y)
+
+
+class Drawn(NamedTuple):
+    """A part of a picture: its elements, its size with its loops, its box, and the boxes of what is inside by name."""
+
+    content: list[str]
+    width: float
+    height: float
+    box: Area
+    inside: dict[str, Area]
+
+
+def draw_graph(graph: ModelGraph, style: Style) -> Drawn:
+    """Draw a graph."""
+    style = replace(style, sizes={**style.sizes, **graph.sizes})
+    own, loops = _merge_windows(graph)
+    parts = {node.id: _draw_node(node, loops, style) for node in graph.nodes}
+    sources = {node_of(edge.source) for edge in own}
+    last = [node.id for node in graph.nodes if node.kind == "value" and node.id not in sources and len(graph.nodes) > 1]
+    labels = [_label(edge, style) for edge in own]
+    links = [_link(edge, parts, lines) for edge, lines in zip(own, labels, strict=True)]
+    order = [Link(upper, lower) for upper, lower in style.order]
+    layout = place({name: (part.width, part.height) for name, part in parts.items()}, [*links, *order], last)
+    content = [moved(part.content, *layout.corners[name]) for name, part in parts.items()]
+    for edge, route, lines in zip(own, layout.routes, labels, strict=False):
+        ends = [_end(end, parts).moved(*layout.corners[node_of(end)]) for end in (edge.source, edge.target)]
+        content.append(_line(route, ends[0].bottom, ends[1].top))
+        content += [] if route.label is None else block(lines, *route.label)
+    boxes = {name: part.box.moved(*layout.corners[name]) for name, part in parts.items()}
+    return Drawn(content, layout.width, layout.height, Area(0.0, layout.width, 0.0, layout.height), boxes)
+
+
+def _merge_windows(graph: ModelGraph) -> tuple[list[GraphEdge], list[GraphEdge]]:
+    """Return the edges that are lines, one for all tokens of a window, and those that are loops."""
+    loops = [edge for edge in graph.edges if edge.delay and node_of(edge.source) == node_of(edge.target)]
+    tokens: dict[tuple[str, str], list[GraphEdge]] = {}
+    for edge in graph.edges:
+        if edge not in loops:
+            tokens.setdefault((edge.source, edge.target), []).append(edge)
+    own = [
+        replace(edges[-1], delay=0, label=f"of {len(edges)} tokens") if any(each.delay for each in edges) else edges[0]
+        for edges in tokens.values()
+    ]
+    return own, loops
+
+
+def node_of(end: str) -> str:
+    """Return the node of an edge's end."""
+    return end.partition("/")[0]
+
+
+def _end(end: str, parts: Mapping[str, Drawn]) -> Area:
+    """Return the box at which an edge ends: that of a node, or of what it names inside."""
+    node, _, port = end.partition("/")
+    return parts[node].inside.get(port, parts[node].box)
+
+
+def _link(edge: GraphEdge, parts: Mapping[str, Drawn], lines: Lines) -> Link:
+    source, target = parts[node_of(edge.source)], parts[node_of(edge.target)]
+    enters: float | None = _end(edge.target, parts).x - target.width / 2
+    is_free = _end(edge.target, parts) is target.box and not enters
+    leaves = _end(edge.source, parts).x - source.width / 2
+    return Link(node_of(edge.source), node_of(edge.target), leaves, None if is_free else enters, *block_size(lines))
+
+
+def shape_text(edge: GraphEdge) -> str:
+    """Return the letters of an edge's shape, as in "(B, T, 4H)"; empty if it has none."""
+    return f"({', '.join(map(str, edge.axes))})" if edge.axes else ""
+
+
+def _label(edge: GraphEdge, style: Style) -> Lines:
+    """Return what stands beside an edge: its name, and its shape in letters and sizes."""
+    shape, is_short = shape_text(edge), 0 < len(edge.label) < 4
+    lines = [edge.label] if edge.label and not (is_short and shape) else []
+    lines += [f"{edge.label} {shape}" if is_short else shape] if shape else []
+    sizes = [axis_size(axis, style.sizes) for axis in edge.axes]
+    is_known = style.has_sizes and any(isinstance(axis, str) for axis in edge.axes) and None not in sizes
+    notes = [(" × ".join(f"{size:,}" for size in sizes), NOTE, "note")] if is_known else []
+    return [*((line, DETAIL, "shape") for line in lines), *notes]
+
+
+def loop_label(loops: Sequence[GraphEdge], style: Style) -> Lines:
+    """Return the names of a node's states, then each of their shapes."""
+    names = ", ".join(loop.label for loop in loops if loop.label)
+    shapes = [GraphEdge(source="", target="", axes=axes) for axes in dict.fromkeys(loop.axes for loop in loops)]
+    return [(names, DETAIL, "shape"), *(line for shape in shapes for line in _label(shape, style))]
+
+
+def _line(route: Route, start: float, end: float) -> str:
+    """Return a line from one box down to another, and its arrow."""
+    path, (before_x, before_y) = "", (0.0, 0.0)
+    for n, (x, top, bottom) in enumerate(route.pieces):
+        is_last = n == len(route.pieces) - 1
+        top, bottom = top if n else start, end - 0.7 * _ARROW if is_last else bottom
+        middle = number((before_y + top) / 2)
+        path += f"C{number(before_x)} {middle} {number(x)} {middle} " if n else "M"
+        path += f"{number(x)} {number(top)}V{number(bottom)}"
+        before_x, before_y = x, bottom
+    return tag("path", class_="edge", d=path) + _arrow(before_x, end, 0.0, 1.0, "head")
+
+
+def state_line(*points: tuple[float, float]) -> str:
+    """Return a dashed line through corners, horizontal or vertical between each two, and its arrow."""
+    path = "M" + "L".join(f"{number(x)} {number(y)}" for x, y in points)
+    (before_x, before_y), (x, y) = points[-2:]
+    dx, dy = (0.0 if x == before_x else 1.0 if x > before_x else -1.0), (0.0 if y == before_y else 1.0 if y > before_y else -1.0)
+    return tag("path", class_="edge loop", d=path) + _arrow(x, y, dx, dy, "head loop-head")
+
+
+def _arrow(x: float, y: float, dx: float, dy: float, role: str) -> str:
+    back_x, back_y, half = x - _ARROW * dx, y - _ARROW * dy, _ARROW / 2
+    one, other = (back_x + half * dy, back_y + half * dx), (back_x - half * dy, back_y - half * dx)
+    return tag("path", class_=role, d="M" + "L".join(f"{number(a)} {number(b)}" for a, b in ((x, y), one, other)) + "Z")
+
+
+def _draw_node(node: GraphNode, loops: Sequence[GraphEdge], style: Style) -> Drawn:
+    """Draw a node: a box, or a frame around its inside; and its loops."""
+    drawn = _draw_box(node, style) if node.inside is None else draw_frame(node, node.inside, style)
+    own = [each for each in loops if node_of(each.source) == node.id]
+    return _draw_loops(drawn, own, style) if own else drawn
+
+
+def draw_value(text: str, name: str) -> Drawn:
+    """Draw the box of a value by itself."""
+    return _draw_box(GraphNode(id=name, label=text, kind="value"), Style({}, {}))
+
+
+def _draw_box(node: GraphNode, style: Style) -> Drawn:
+    lines: Lines = [(shorten(node.label), LABEL, "label")] if node.label else []
+    lines += [(shorten(line), DETAIL, "detail") for line in wrap(node.detail, DETAIL, style.widest)]
+    if node.parameters and style.counts and (node.kind != "operation" or node.detail):
+        lines.append((f"{sum(style.counts[name] for name in node.parameters):,} parameters", NOTE, "note"))
+    pad_x, pad_y = (8.0, 3.0) if node.kind == "value" else (_PAD_X, _PAD_Y)
+    text_height = block_size(lines)[1]
+    width, height = max(30.0, block_size(lines)[0] + 2 * pad_x), max(26.0, text_height + 2 * pad_y)
+    kind = "gap" if node.kind == "operation" and node.label == "…" else node.kind
+    radius = min(height / 2, 14.0) if node.kind == "value" else 6.0
+    box = tag("rect", class_=f"box {kind}", x=0, y=0, width=width, height=height, rx=radius)
+    content = [box, *block(lines, width / 2, (height - text_height) / 2, "middle")]
+    return Drawn(content, width, height, Area(0.0, width, 0.0, height), {})
+
+
+def draw_frame(node: GraphNode, inside: ModelGraph, style: Style) -> Drawn:
+    """Draw a frame around the inside of a node."""
+    inner = draw_graph(inside, replace(style, has_sizes=False))
+    title = shorten(f"{node.label}, {node.detail}" if node.detail else node.label)
+    needed = text_width(title, DETAIL)
+    width, height = max(inner.width + 2 * _FRAME, needed + 3 * _FRAME), inner.height + _TITLE + _FRAME
+    left = (width - inner.width) / 2
+    boxes = {name: box.moved(left, _TITLE) for name, box in inner.inside.items()}
+    first, at = min((box.top for box in boxes.values()), default=0.0), _FRAME
+    for x in sorted(
+        box.x for box in boxes.values() if box.top <= first + 14.0
+    ):  # lines may come down here, not through the title
+        at = x + 8.0 if at - 4.0 < x < at + needed + 4.0 else at
+    at = at if at + needed + _FRAME <= width else _FRAME
+    frame = tag("rect", class_="frame", x=0, y=0, width=width, height=height, rx=10)
+    content = [frame, moved(inner.content, left, _TITLE), *block([(title, DETAIL, "label")], at, 4.0)]
+    return Drawn(content, width, height, Area(0.0, width, 0.0, height), boxes)
+
+
+def _draw_loops(drawn: Drawn, loops: Sequence[GraphEdge], style: Style) -> Drawn:
+    """Add loops on the right, nested so that they do not cross, and one label for all that have one shape."""
+    ports = [(loop.source.partition("/")[2], loop.target.partition("/")[2]) for loop in loops]
+    by_input = {taken: (given, taken) for given, taken in ports if taken in drawn.inside}
+    lanes = sorted(by_input.values(), key=lambda each: drawn.inside[each[1]].x) or ports[:1]
+    lines = [*loop_label(loops, style), ("to the next", NOTE, "note"), ("token", NOTE, "note")]
+    lines = lines[1:] if not lines[0][0] else lines
+    label_width, label_height = block_size(lines)
+    above, below = (_TURN * (len(lanes) + 1) if any(lane[side] in drawn.inside for lane in lanes) else 0.0 for side in (1, 0))
+    right, height = drawn.width + 6.0 + _LANE * len(lanes), max(drawn.height + above + below, label_height)
+    top = above + (height - drawn.height - above - below) / 2
+    box, inside = drawn.box.moved(0.0, top), {name: area.moved(0.0, top) for name, area in drawn.inside.items()}
+    content = [moved(drawn.content, 0.0, top)]
+    for n, (given, taken) in enumerate(lanes):  # the first is the outermost
+        depth = len(lanes) - n
+        lane, turn = drawn.width + 6.0 + _LANE * (depth - 0.5), _TURN * depth
+        low, high = box.top + 0.75 * drawn.box.bottom, box.top + 0.25 * drawn.box.bottom
+        start, end = [(box.right, low), (lane, low)], [(lane, high), (box.right, high)]
+        if given in inside:
+            x, y = inside[given].x, box.bottom + turn
+            start = [(x, inside[given].bottom), (x, y), (lane, y)]
+        if taken in inside:
+            x, y = inside[taken].x, box.top - turn
+            end = [(lane, y), (x, y), (x, inside[taken].top)]
+        content.append(state_line(*start, *end))
+    content += block(lines, right + 5.0, max(0.0, box.top + drawn.box.bottom / 2 - label_height / 2))
+    return Drawn(content, right + 5.0 + label_width, height, box, inside)

@@ -1,0 +1,291 @@
+"""``reviewgen.explain``: the operations of a model on a text, its loss, counts and gates, with the actual numbers.
+
+N predicted tokens, V vocabulary; B batch, T time (tokens).
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from reviewgen.blending.model import Blend
+from reviewgen.errors import ConfigError, GenerationError, NotADistribution
+from reviewgen.look.batch import IGNORED, SAMPLE_TEXTS, Batch, check_texts, make_batch
+from reviewgen.look.results import (
+    CountedToken,
+    CountStep,
+    Explanation,
+    Gate,
+    Line,
+    Loss,
+    MixedToken,
+    ModelExplanation,
+    TokenLoss,
+)
+from reviewgen.look.subject import Subject
+from reviewgen.look.trace import Call, broken_plugins, count_parameters, letter_sizes, name_axes, trace
+from reviewgen.protocols import (
+    CountedContext,
+    CountTrained,
+    Operation,
+    SupportsExplain,
+    SupportsOperations,
+    SupportsScore,
+    SupportsStep,
+)
+
+if TYPE_CHECKING:
+    from reviewgen.model import ReviewModel
+
+_COUNTED = 64  # tokens of a batch whose counts are explained
+
+
+def explain(
+    source: "str | Path | ReviewModel", text: str | Sequence[str] | None = None, *, conditions: Mapping[str, Any] | None = None
+) -> Explanation:
+    """Explain what a model computes on a text: each operation, the loss, counts or gates, with the actual numbers.
+
+    >>> explanation = reviewgen.explain("lstm-char", "the movie was")                            # doctest: +SKIP
+    >>> explanation.save_html("explanation.html")                                                # doctest: +SKIP
+
+    Args:
+        source: A preset, a folder, a repository on the Hub, as in ``reviewgen.load``, or a loaded model. A preset without
+            trained weights is initialised, with a note that says so.
+        text: The text, or up to 4; of a long one the first 256 tokens are explained. By default two short sentences.
+        conditions: Values of the conditions that the model was trained with; others are unspecified.
+
+    Raises:
+        DataError: A text is empty or not a string.
+        ConfigError: A condition is unknown.
+        SourceError, BundleError, HubError: As ``reviewgen.load``.
+        UnknownPlugin, PluginConflict: The preset or the model's plugin is not installed, or two packages provide it.
+        BrokenPlugin: The model raises when it is called.
+        GenerationError: The logits are NaN or infinite.
+    """
+    texts = check_texts(text)
+    subject = Subject.of(source, [*SAMPLE_TEXTS, *texts])
+    if subject.tokenizer is None:
+        raise ConfigError(f"A text is explained by a model with its tokenizer; got a {type(source).__name__}.")
+    batch = make_batch(texts, subject, subject.conditions.encode({} if conditions is None else conditions))
+    parts = [(subject.name, subject.model)]
+    if isinstance(subject.model, Blend):
+        names = [str(part["name"]) for part in subject.model.config.models]
+        parts = list(zip(names, subject.model.parts, strict=True))
+    walks = [_walk(model, batch) for _, model in parts]
+    logits, mixture = walks[0].logits, tuple[MixedToken, ...]()
+    if isinstance(subject.model, Blend):
+        logits, mixture = _mix(subject.model, walks, batch)
+    return Explanation(
+        source=subject.source,
+        is_trained=bool(subject.is_trained),
+        texts=batch.texts,
+        tokens=tuple(tuple(batch.labels[token] for token in row) for row in batch.rows),
+        batch=(batch.ids.size(0), batch.ids.size(1)),
+        models=tuple(_explain_model(*part, done, batch) for part, done in zip(parts, walks, strict=True)),
+        loss=_explain_loss(logits, batch, _windows(walks, batch, subject)),
+        mixture=mixture,
+        notes=(*subject.notes, *batch.notes, *_note_scores(subject.model, batch)),
+    )
+
+
+class _Walk(NamedTuple):
+    """What a model computed on a batch: a line for each operation, the logits, and what a model that describes itself yielded."""
+
+    lines: list[Line]
+    logits: Float[Tensor, "B T V"]
+    operations: list[Operation]
+
+
+@torch.no_grad()
+def _walk(model: Any, batch: Batch) -> _Walk:
+    """Return what a model computes on a batch: by its own operations, or by the calls of its modules."""
+    if isinstance(model, SupportsOperations):
+        with broken_plugins(model, batch.ids):
+            operations = list(model.operations(batch.ids, model.initial_state(len(batch.ids))))  # type: ignore[attr-defined]
+        lines = [_operation_line(each, batch) for each in operations]
+        return _Walk(lines, operations[-1].values, operations)
+    done = trace(model, batch.ids)
+    if isinstance(model, nn.Module):
+        return _Walk(list(_module_lines(model, done.calls, batch)), done.logits, [])
+    mean, spread = _mean_and_spread(done.logits, batch.is_read)
+    sizes = tuple(done.logits.shape)
+    return _Walk([Line("logits", "", ("B", "T", "V"), sizes, count_parameters(model), 0, mean, spread)], done.logits, [])
+
+
+def _operation_line(operation: Operation, batch: Batch) -> Line:
+    sizes, own = tuple(operation.values.shape), (operation.parameters, operation.multiplications)
+    figures = _mean_and_spread(operation.values, batch.is_read)
+    return Line(operation.name, operation.formula, tuple(operation.axes.split()), sizes, *own, *figures, kind=operation.kind)
+
+
+def _module_lines(model: nn.Module, calls: Sequence[Call], batch: Batch) -> Iterator[Line]:
+    """Yield a line for each module that did something by itself, by the end of its first call, and last one for what is left."""
+    by_name: dict[str, list[Call]] = {}
+    for call in calls:
+        by_name.setdefault(call.name, []).append(call)
+    counted, letters = set[int](), letter_sizes(model.config)
+    for name, own in by_name.items():
+        module, products = own[0].module, sum(call.products for call in own)
+        used = model.parameters() if name == "" else module.parameters(recurse=False)  # also of modules that are not called
+        new = {id(parameter): parameter.numel() for parameter in used if id(parameter) not in counted}
+        counted |= new.keys()
+        if name and not new and not products and any(True for _ in module.children()):
+            continue
+        outputs = sorted(own[-1].outputs, key=lambda tensor: not tensor.is_floating_point())  # a floating-point one, if any
+        shape = tuple(outputs[0].shape) if outputs else ()
+        mean, spread = _mean_and_spread(outputs[0], batch.is_read) if outputs else (None, None)
+        kind = type(module).__name__
+        title = f"{name} ({kind})" if name else f"the rest of {kind}" if len(by_name) > 1 else kind
+        axes = tuple(map(str, name_axes(shape, batch.ids.shape, letters)))
+        yield Line(title, "", axes, shape, sum(new.values()), products, mean, spread, calls=len(own))
+
+
+def _mean_and_spread(values: Tensor, is_read: Bool[Tensor, "B T"]) -> tuple[float | None, float | None]:
+    """Return mean and standard deviation of finite values; where their axes begin with B and T, without padding."""
+    numbers = (values[is_read] if values.shape[:2] == is_read.shape else values).detach().double()
+    numbers = numbers[numbers.isfinite()]  # a count model gives bos minus infinity
+    if not values.is_floating_point() or not len(numbers):
+        return None, None
+    return float(numbers.mean()), float(numbers.std(correction=0))
+
+
+def _explain_model(name: str, model: Any, done: _Walk, batch: Batch) -> ModelExplanation:
+    return ModelExplanation(
+        name=name,
+        lines=tuple(done.lines),
+        parameters=count_parameters(model),
+        multiplications=sum(line.multiplications for line in done.lines),
+        counts=tuple(_explain_counts(model, done.logits, batch)),
+        gates=tuple(_explain_gate(each, batch) for each in done.operations if each.kind == "gate"),
+    )
+
+
+def _explain_gate(gate: Operation, batch: Batch) -> Gate:
+    means = gate.values.double().flatten(2).mean(-1).tolist()  # (B, T)
+    return Gate(gate.name, tuple(tuple(mean[: len(row)]) for mean, row in zip(means, batch.rows, strict=True)))
+
+
+def _explain_counts(model: Any, logits: Tensor, batch: Batch) -> Iterator[CountedToken]:
+    """Yield the counts behind the tokens of a batch, if the model has counts.
+
+    With the contexts of a token from the longest that was seen to the empty one, numbered from 1, and g their back-off weights::
+
+        p = sum_i (g_1 ... g_{i-1}) (c_i - D_i) / divisor_i  +  what comes from no count
+
+    (Chen & Goodman 1998, interpolated smoothing, written out). A pruned or rounded model does not determine counts; it stores p
+    after each context after which the token was seen, and p is the first of these, times the back-off weights before it.
+    """
+    stepper = model.stepper() if isinstance(model, CountTrained) and isinstance(model, SupportsStep) else None
+    if not isinstance(stepper, SupportsExplain):
+        return
+    log_probs = logits.double().log_softmax(-1)
+    for row, time in batch.places[:_COUNTED]:
+        token, ids = int(batch.targets[row, time]), batch.rows[row][: time + 1]
+        probability = float(log_probs[row, time, token].exp())
+        steps = tuple(_count_steps(stepper.explain(np.array(ids, np.int64)), ids, token, batch))
+        known = [step.part for step in steps if step.part is not None]
+        rest = max(0.0, probability - sum(known)) if len(known) == len(steps) else None
+        yield CountedToken(row, batch.labels[token], probability, steps, rest)
+
+
+def _count_steps(contexts: Sequence[CountedContext], ids: Sequence[int], token: int, batch: Batch) -> Iterator[CountStep]:
+    weight: float | None = 1.0
+    for context in contexts:
+        count = None if context.counts is None else int(context.counts[token])
+        discount = None
+        if count is not None and context.divisor is not None:
+            discount = 0.0 if not count or context.discounts is None else context.discounts[min(count, 3) - 1]
+        is_stored = context.seen[token] and context.probabilities is not None
+        yield CountStep(
+            order=context.tokens + 1,
+            context="".join(batch.labels[each] for each in ids[len(ids) - context.tokens :]),
+            is_start=context.tokens == len(ids),
+            count=count,
+            unit=context.unit,
+            discount=discount,
+            divisor=context.divisor,
+            weight=weight,
+            probability=float(context.probabilities[token]) if is_stored else None,  # type: ignore[index]
+            part=None if context.parts is None else float(context.parts[token]),
+            backoff=context.backoff,
+        )
+        weight = None if weight is None or context.backoff is None else weight * context.backoff
+
+
+@torch.no_grad()
+def _mix(blend: Blend, walks: Sequence[_Walk], batch: Batch) -> tuple[Tensor, tuple[MixedToken, ...]]:
+    """Return the log probabilities of a blend, and how those of the targets are mixed."""
+    log_probs = torch.stack([each.logits.log_softmax(-1) for each in walks])  # (M, B, T, V), of M models
+    log_weights = torch.stack([weights.expand(batch.ids.shape) for weights in blend.log_weights(list(log_probs))])  # (M, B, T)
+    tokens = []
+    for row, time in batch.places:
+        target = int(batch.targets[row, time])
+        weights, probabilities = log_weights[:, row, time].exp().tolist(), log_probs[:, row, time, target].exp().tolist()
+        total = sum(np.multiply(weights, probabilities).tolist())
+        tokens.append(MixedToken(row, batch.labels[target], tuple(weights), tuple(probabilities), total))
+    return (log_probs + log_weights[..., None]).logsumexp(0), tuple(tokens)
+
+
+@torch.no_grad()
+def _note_scores(model: Any, batch: Batch) -> Iterator[str]:
+    """Yield a note on a model whose scores are not probabilities, so that it cannot be evaluated."""
+    try:
+        if isinstance(model, SupportsScore):
+            model.score(batch.ids[:, :1], batch.ids[:, :1], model.initial_state(len(batch.ids)))  # type: ignore[attr-defined]
+    except NotADistribution:
+        yield "The scores of this model do not sum to one; the loss is that of its scores divided by their sum."
+
+
+def _windows(walks: Sequence[_Walk], batch: Batch, subject: Subject) -> dict[tuple[int, int], tuple[str, ...]]:
+    """Return the tokens of the window before each prediction, of a model that has one."""
+    windows = [each.values for done in walks for each in done.operations if each.kind == "window"]
+    padding = subject.conditions.vocab_size
+    return {
+        place: tuple("(before)" if token >= padding else batch.labels[token] for token in windows[0][place].tolist())
+        for place in (batch.places if windows else ())
+    }
+
+
+@torch.no_grad()
+def _explain_loss(logits: Float[Tensor, "B T V"], batch: Batch, windows: Mapping[tuple[int, int], tuple[str, ...]]) -> Loss:
+    """Return the loss in float64, token by token and by torch's losses: negative log likelihoods, nats, bits per character.
+
+    Raises:
+        GenerationError: A logit is NaN or positive infinity.
+    """
+    if bool((logits.isnan() | logits.isposinf()).any()):
+        raise GenerationError.of_damaged_logits()
+    scores, targets = logits.double().flatten(0, 1), batch.targets.flatten()  # (B·T, V), (B·T,)
+    log_sums = scores.logsumexp(-1).view(batch.ids.shape)
+    tokens = []
+    for row, time in batch.places:
+        target, log_sum = int(batch.targets[row, time]), float(log_sums[row, time])
+        logit = float(logits[row, time, target])
+        tokens.append(
+            TokenLoss(
+                text=row,
+                before=batch.labels[batch.rows[row][time]],
+                token=batch.labels[target],
+                logit=logit,
+                log_sum_exp=log_sum,
+                log_probability=logit - log_sum,
+                bits=abs(logit - log_sum) / math.log(2),  # abs, for there is a minus zero
+                probability=math.exp(logit - log_sum),
+                window=windows.get((row, time), ()),
+            )
+        )
+    nats, characters = math.fsum(-token.log_probability for token in tokens), sum(map(len, batch.texts))
+    return Loss(
+        tokens=tuple(tokens),
+        nats=nats,
+        mean=nats / len(tokens),
+        mean_of_nll_loss=float(nn.NLLLoss(ignore_index=IGNORED)(nn.LogSoftmax(dim=-1)(scores), targets)),
+        mean_of_cross_entropy=float(nn.CrossEntropyLoss(ignore_index=IGNORED)(scores, targets)),
+        characters=characters,
+        bits_per_character=nats / math.log(2) / characters,
+    )

@@ -1,0 +1,235 @@
+"""A layered layout of a small graph: ranks from top to bottom, few crossings, no box or label over another, by plain arithmetic.
+
+Sugiyama, Tagawa and Toda 1981, "Methods for Visual Understanding of Hierarchical System Structures", with what graphs of some
+dozens of boxes need: longest-path ranks, sweeps by barycentre, and positions by least squares with the boxes in their order
+(isotonic regression, Barlow et al. 1972).
+
+Ours, since what we need is not in a library that is kept: grandalf, the pure-Python one, has had no release since 2023 and lays
+out neither frames in frames nor labels of edges; graphviz is a system program, and its result depends on its version. Must not
+know what a box or a label shows.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from statistics import fmean
+from typing import NamedTuple
+
+_GAP, _BESIDE = 13.0, 14.0  # between ranks, where lines bend; between boxes of a rank
+_LANE = 16.0  # what a line without a label takes of a rank
+_MOST_BETWEEN_ENDS = 20.0  # of lines that enter a box
+_SMALL_BEND = 7.0
+_SWEEPS = 12
+_STRAIGHT = (1.0, 2.0, 20.0)  # weights of a piece of line by how many of its ends are boxes less: dot's are 1, 2 and 8
+
+
+class Link(NamedTuple):
+    """A line to draw: the boxes that it connects, where it leaves and enters them, from their centres (None: where there is
+    room), and the width and height of its label."""
+
+    source: str
+    target: str
+    leaves: float | None = None
+    enters: float | None = None
+    width: float = 0.0
+    height: float = 0.0
+
+
+class Route(NamedTuple):
+    """A line: the vertical pieces that it is made of, as (x, from y, to y), and the upper left corner of its label."""
+
+    pieces: list[tuple[float, float, float]]
+    label: tuple[float, float] | None
+
+
+class Layout(NamedTuple):
+    """The size of a layout, the upper left corner of each box, and the route of each line, in the order of the lines."""
+
+    width: float
+    height: float
+    corners: dict[str, tuple[float, float]]
+    routes: list[Route]
+
+
+@dataclass(eq=False)
+class _Slot:
+    """A box, or the place where a line passes a rank, with room for its label to the right; x is that of its middle."""
+
+    width: float
+    height: float
+    is_box: bool = False
+    before: "list[_Piece]" = field(default_factory=list)
+    after: "list[_Piece]" = field(default_factory=list)
+    x: float = 0.0
+    at: int = 0  # its place in its rank
+
+
+@dataclass(eq=False)
+class _Piece:
+    """A piece of a line, from a rank to the next: its slots, and where it leaves and enters them, from their middles."""
+
+    upper: _Slot
+    lower: _Slot
+    leaves: float
+    enters: float
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """Where it begins and ends, as places in both ranks, in which a box counts its ports from left to right."""
+        upper, lower = self.upper, self.lower
+        return upper.at + self.leaves / (upper.width + 1), lower.at + self.enters / (lower.width + 1)
+
+
+def place(sizes: Mapping[str, tuple[float, float]], links: Sequence[Link], last: Collection[str] = ()) -> Layout:
+    """Lay out boxes and the lines between them, which form no circle.
+
+    Args:
+        sizes: Width and height of the boxes by name, from left to right where nothing else decides.
+        links: The lines.
+        last: The boxes of the last rank.
+    """
+    ranks_of = dict.fromkeys(sizes, 0)
+    while late := [link for link in links if ranks_of[link.target] < ranks_of[link.source] + 2]:  # labels are in odd ranks
+        ranks_of |= {link.target: ranks_of[link.source] + 2 for link in late}
+    lowest = max(ranks_of.values(), default=0)
+    ranks_of |= dict.fromkeys(last, lowest)
+    ranks: list[list[_Slot]] = [[] for _ in range(lowest + 1)]
+    slots = {name: _Slot(*size, is_box=True) for name, size in sizes.items()}
+    for name, slot in slots.items():
+        ranks[ranks_of[name]].append(slot)
+    in_order = sorted(links, key=lambda link: list(sizes).index(link.target))
+    lines = {id(link): _connect(link, slots, ranks_of, ranks) for link in in_order}
+    _order(ranks)
+    for rank in ranks:
+        for slot in rank:
+            _spread([line[-1] for link in links if link.enters is None and (line := lines[id(link)])[-1].lower is slot])
+    _position(ranks)
+    return _measure(ranks, slots, [lines[id(link)] for link in links])
+
+
+def _connect(link: Link, slots: Mapping[str, _Slot], ranks_of: Mapping[str, int], ranks: list[list[_Slot]]) -> list[_Piece]:
+    """Add the slots where a line passes the ranks between its boxes; return its pieces."""
+    first, last = ranks_of[link.source], ranks_of[link.target]
+    passing = [_Slot(_LANE + link.width, link.height), *(_Slot(_LANE, 0.0) for _ in range(first + 2, last))]
+    for rank, slot in zip(ranks[first + 1 : last], passing, strict=True):
+        rank.append(slot)
+    pieces = []
+    for upper, lower in pairwise([slots[link.source], *passing, slots[link.target]]):
+        leaves = (link.leaves or 0.0) if upper.is_box else (_LANE - upper.width) / 2
+        enters = (link.enters or 0.0) if lower.is_box else (_LANE - lower.width) / 2
+        pieces.append(_Piece(upper, lower, leaves, enters))
+        upper.after.append(pieces[-1])
+        lower.before.append(pieces[-1])
+    return pieces
+
+
+def _order(ranks: list[list[_Slot]]) -> None:
+    """Order each rank so that few lines cross; the first rank keeps its order."""
+    best = list(map(list, ranks))
+    fewest = _number(ranks)
+    for sweep in range(_SWEEPS):
+        down = sweep % 2 == 0
+        for rank in ranks[1:] if down else ranks[-2:0:-1]:
+            keys = {
+                id(slot): fmean([each.ends[0] for each in slot.before] if down else [each.ends[1] for each in slot.after])
+                if (slot.before if down else slot.after)
+                else float(slot.at)
+                for slot in rank
+            }
+            rank.sort(key=lambda slot: keys[id(slot)])
+            _number([rank])
+        crossings = _number(ranks)
+        if crossings < fewest:
+            best, fewest = list(map(list, ranks)), crossings
+    for rank, kept in zip(ranks, best, strict=True):
+        rank[:] = kept
+    _number(ranks)
+
+
+def _number(ranks: Sequence[Sequence[_Slot]]) -> int:
+    """Note the place of each slot in its rank; return how many lines cross."""
+    crossings = 0
+    for rank in ranks:
+        for at, slot in enumerate(rank):
+            slot.at = at
+    for rank in ranks:
+        ends = [piece.ends for slot in rank for piece in slot.after]
+        crossings += sum((a - c) * (b - d) < 0 for n, (a, b) in enumerate(ends) for c, d in ends[:n])
+    return crossings
+
+
+def _spread(pieces: list[_Piece]) -> None:
+    """Let lines that enter a box without a port do so side by side, in the order in which they come."""
+    for n, piece in enumerate(sorted(pieces, key=lambda piece: piece.upper.at)):
+        step = min(_MOST_BETWEEN_ENDS, 0.7 * piece.lower.width / len(pieces))
+        piece.enters = (n - (len(pieces) - 1) / 2) * step
+
+
+def _position(ranks: Sequence[Sequence[_Slot]]) -> None:
+    """Set the x of every slot: near its neighbours, in the order of its rank, without overlaps."""
+    for rank in ranks:
+        _settle(rank, [0.0] * len(rank), [1.0] * len(rank))
+    for sweep in range(12 * _SWEEPS):
+        for rank in ranks if sweep % 2 == 0 else reversed(ranks):
+            wanted, weights = [], []
+            for slot in rank:
+                ends = [(each.upper.x + each.leaves - each.enters, each.upper) for each in slot.before]
+                ends += [(each.lower.x + each.enters - each.leaves, each.lower) for each in slot.after]
+                pulls = [_STRAIGHT[2 - slot.is_box - other.is_box] for _, other in ends]
+                wanted.append(fmean([x for x, _ in ends], pulls) if ends else slot.x)
+                weights.append(sum(pulls) or 0.1)
+            _settle(rank, wanted, weights)
+
+
+def _settle(rank: Sequence[_Slot], wanted: Sequence[float], weights: Sequence[float]) -> None:
+    """Set the x of a rank's slots to the least squares from what is wanted, with the distances that their widths need."""
+    starts = [0.0]
+    for left, right in pairwise(rank):
+        starts.append(starts[-1] + left.width / 2 + right.width / 2 + _BESIDE)
+    blocks: list[tuple[float, float, int]] = []  # mean, weight and number of slots that touch one another
+    for want, weight, start in zip(wanted, weights, starts, strict=False):
+        mean, heavy, many = want - start, weight, 1
+        while blocks and blocks[-1][0] > mean:
+            other, others_weight, more = blocks.pop()
+            mean = (other * others_weight + mean * heavy) / (others_weight + heavy)
+            heavy, many = heavy + others_weight, many + more
+        blocks.append((mean, heavy, many))
+    means = [mean for mean, _, many in blocks for _ in range(many)]
+    for slot, mean, start in zip(rank, means, starts, strict=False):
+        slot.x = mean + start
+
+
+def _measure(ranks: Sequence[Sequence[_Slot]], slots: Mapping[str, _Slot], lines: Sequence[Sequence[_Piece]]) -> Layout:
+    """Return the layout with its upper left corner at (0, 0)."""
+    left = min((slot.x - slot.width / 2 for rank in ranks for slot in rank), default=0.0)
+    right = max((slot.x + slot.width / 2 for rank in ranks for slot in rank), default=0.0)
+    bands: dict[int, tuple[float, float]] = {}  # the upper and the lower edge of each slot's rank
+    y = 0.0
+    for rank in ranks:
+        height = max((slot.height for slot in rank), default=0.0)
+        bands |= {id(slot): (y, y + height) for slot in rank}
+        y += height + _GAP
+    corners = {name: (each.x - left - each.width / 2, fmean(bands[id(each)]) - each.height / 2) for name, each in slots.items()}
+    return Layout(right - left, max(0.0, y - _GAP), corners, [_route(line, left, bands) for line in lines])
+
+
+def _route(line: Sequence[_Piece], left: float, bands: Mapping[int, tuple[float, float]]) -> Route:
+    """Return the route of a line: a vertical piece through each rank, from one box down to the next."""
+    source, target, first = line[0].upper, line[-1].lower, line[0].lower
+    xs = _straighten([source.x + line[0].leaves - left, *(each.lower.x + each.enters - left for each in line)])
+    start, end = fmean(bands[id(source)]) + source.height / 2, fmean(bands[id(target)]) - target.height / 2
+    tops = [start, *(bands[id(each.lower)][0] for each in line)]
+    bottoms = [bands[id(source)][1], *(bands[id(each.lower)][1] for each in line[:-1]), end]
+    label = (xs[1] + _LANE / 2, fmean(bands[id(first)]) - first.height / 2) if first.width > _LANE else None
+    return Route(list(zip(xs, tops, bottoms, strict=True)), label)
+
+
+def _straighten(xs: Sequence[float]) -> list[float]:
+    """Return the places of a line's pieces without bends that are too small to be seen as bends."""
+    runs: list[list[float]] = []
+    for x in xs:
+        if runs and max(*runs[-1], x) - min(*runs[-1], x) < _SMALL_BEND:
+            runs[-1].append(x)
+        else:
+            runs.append([x])
+    return [fmean((min(run), max(run))) for run in runs for _ in run]

@@ -1,0 +1,279 @@
+"""The graph of a model that does not describe itself: its modules as boxes, with the shapes of a forward pass.
+
+Sums, products and concatenations of values of different modules are boxes, too. A module that calls others, and an item of an
+nn.ModuleList, is a frame; one that has the same inside as a frame beside it is a box.
+"""
+
+import copy
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from graphlib import CycleError, TopologicalSorter
+from itertools import product
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from reviewgen.config import to_dict
+from reviewgen.look.trace import Call, Step, Trace, broken_plugins, letter_sizes, name_axes, trace
+from reviewgen.protocols.graph import Axis, GraphEdge, GraphNode, ModelGraph, all_nodes, parameter_sizes
+
+_SIZES = (5, 7, 11, 13, 17, 19, 23)  # of B and T
+_OPERATIONS = {"add": "+", "add_": "+", "sub": "−", "rsub": "−", "mul": "×", "mul_": "×", "cat": "concatenate"}
+_LOOKUPS = ("embedding", "index", "index_select")
+_WEIGHTS = "#weights"  # ends the name of a box of parameters that are used without their module
+_SIGNS = str.maketrans({"/": "∕", "#": "＃"})  # which have a meaning in ids
+_VALUES = ("ids", "logits", "state", "state_after")
+
+Ends = tuple[str, str]
+
+
+def describe_modules(model: Any) -> ModelGraph:
+    """Return the graph of a model: ids, the model with its modules inside, logits, and its state as a loop.
+
+    Raises:
+        BrokenPlugin: A forward pass of the model fails.
+    """
+    config, sizes = model.config, letter_sizes(model.config)
+    if not isinstance(model, nn.Module):
+        return _one_box(model, sizes, None, (), ())
+    taken = {size for tensor in model.parameters() for size in tensor.shape}
+    taken |= {size for size in to_dict(config).values() if isinstance(size, int)}
+    pairs = ((one, other) for one, other in product(_SIZES, _SIZES) if one != other)
+    batch, time = next((pair for pair in pairs if not taken & {*pair, pair[0] * pair[1]}), _SIZES[:2])
+    ids = torch.randint(config.vocab_size, (batch, time), generator=torch.Generator().manual_seed(0))
+    with broken_plugins(model, ids):
+        model = copy.deepcopy(model).eval()  # the model itself stays as it is
+    done = trace(model, ids, follows=True)
+    names = [call.name for call in done.calls]
+    if any(names.count(name) >= time for name in names):  # the model calls modules token by token
+        done = trace(model, ids[:, :1], follows=True)
+    flow = _Flow(done, ids, sizes, {id(parameter): name for name, parameter in model.named_parameters()})
+    flow.read()
+    used = {name for node in flow.nodes.values() for name in node.parameters}
+    unused = tuple(name for name in parameter_sizes(model) if name not in used)
+    return _one_box(model, sizes, flow.graph() if flow.nodes else None, [flow.axes(tensor) for tensor in done.states[0]], unused)
+
+
+def _one_box(
+    model: Any, sizes: dict[str, int], inside: ModelGraph | None, states: Sequence[tuple[Axis, ...]], unused: tuple[str, ...]
+) -> ModelGraph:
+    """Return the graph of the model as one box, or frame."""
+    ports = set() if inside is None else {node.id for node in inside.nodes}
+    ids, logits, before, after = (f"model/{name}" if name in ports else "model" for name in _VALUES)
+    nodes = (_value("ids"), GraphNode(id="model", label=type(model).__name__, parameters=unused, inside=inside), _value("logits"))
+    edges = [
+        GraphEdge(source="ids", target=ids, axes=("B", "T")),
+        GraphEdge(source=logits, target="logits", axes=("B", "T", "V")),
+    ]
+    for n, axes in enumerate(states):
+        edges.append(GraphEdge(source=after, target=before, axes=axes, label="" if n else "state", delay=1))
+    return ModelGraph(nodes=nodes, edges=tuple(edges), sizes=sizes)
+
+
+def _value(name: str, label: str = "") -> GraphNode:
+    return GraphNode(id=name, label=label or name, kind="value")
+
+
+@dataclass
+class _Flow:
+    """What flows from box to box: the boxes, the frames around each, from the outermost, and the axes of each edge's value."""
+
+    done: Trace
+    ids: Tensor
+    sizes: dict[str, int]
+    parameters: dict[int, str]  # the name of each, by its identity
+    nodes: dict[str, GraphNode] = field(default_factory=dict)
+    paths: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    edges: dict[Ends, tuple[Axis, ...]] = field(default_factory=dict)
+    origins: dict[int, tuple[str, ...]] = field(default_factory=dict)  # the boxes that a storage, which views share, comes from
+
+    def read(self) -> None:
+        """Follow the steps of the pass."""
+        self.origins.update({_key(tensor): ("state",) for tensor in self.done.states[0]})
+        self.origins[_key(self.ids)] = ("ids",)
+        for step in self.done.steps:
+            call = step.call
+            if not step.operation and call is not None and call.around is not None and _is_box(call):
+                self._add_module(call)
+            elif step.operation and (call is None or not _is_box(call)):
+                sources = self._join(step)
+                self.origins.update({_key(tensor): sources for tensor in step.outputs})
+        self._connect("logits", [self.done.logits])
+        if not self.nodes:
+            return
+        self._add(_value("logits"))
+        kept = set(map(_key, self.done.states[0]))
+        after = [tensor for tensor in self.done.states[1] if _key(tensor) not in kept]
+        if given := dict.fromkeys(name for tensor in after for name in self._sources(tensor) if name != "state"):
+            self._add(_value("state_after", "state"))
+            self.edges |= {(source, "state_after"): () for source in given}
+
+    def axes(self, tensor: Tensor) -> tuple[Axis, ...]:
+        """Return the axes of a tensor."""
+        return name_axes(tensor.shape, self.done.logits.shape[:2], self.sizes)
+
+    def _add(self, node: GraphNode, path: tuple[str, ...] = ()) -> None:
+        self.nodes.setdefault(node.id, node)
+        self.paths.setdefault(node.id, path)
+
+    def _add_module(self, call: Call) -> None:
+        """Add the box of a call; a module that is called again has its parameters in its first box."""
+        again = sum(name.partition("#")[0] == _id(call) for name in self.paths)
+        name = f"{_id(call)}#{again + 1}" if again else _id(call)
+        own = () if again else tuple(f"{call.name}.{each}" for each, _ in call.module.named_parameters())
+        label = _short(call.name) + (f" ({again + 1})" if again else "")
+        self._connect(name, call.inputs)
+        node = GraphNode(id=name, label=label, detail=_kind(call.module), kind="layer" if own else "operation", parameters=own)
+        item = re.match(r"(.+?\.\d+)\.", _id(call))  # of an nn.ModuleList that is not called itself
+        self._add(node, _path(call.around) or ((item[1],) if item else ()))
+        self.origins.update({_key(tensor): (name,) for tensor in call.outputs})
+
+    def _connect(self, target: str, inputs: Sequence[Tensor]) -> None:
+        """Add the edges into a node, from the nodes that its inputs come from."""
+        for tensor in inputs:
+            sources = self._sources(tensor)
+            for source in sources:
+                self._edge(source, target, self.axes(tensor) if len(sources) == 1 else ())
+
+    def _edge(self, source: str, target: str, axes: tuple[Axis, ...] = ()) -> None:
+        if source in ("ids", "state"):
+            self._add(_value(source))
+        if source != target:
+            self.edges[source, target] = self.edges.get((source, target)) or axes
+
+    def _sources(self, tensor: Tensor) -> tuple[str, ...]:
+        """Return the nodes that a tensor comes from; of a parameter that is used without its module, a box for that."""
+        parameter = self.parameters.get(id(tensor))
+        if parameter is None:
+            return self.origins.get(_key(tensor), ())
+        module = parameter.rpartition(".")[0] or parameter
+        name = f"{module.translate(_SIGNS)}{_WEIGHTS}"
+        if not any(parameter in node.parameters for node in self.nodes.values()):
+            self._add(GraphNode(id=name, label=_short(module)))
+            self.nodes[name] = replace(self.nodes[name], parameters=(*self.nodes[name].parameters, parameter))
+        return (name,) if name in self.nodes else ()
+
+    def _join(self, step: Step) -> tuple[str, ...]:
+        """Return the nodes that an operation's value comes from: itself, if it is drawn and its inputs differ in theirs."""
+        distinct = list(dict.fromkeys(filter(None, map(self._sources, step.inputs))))
+        every = tuple(dict.fromkeys(name for each in distinct for name in each))
+        tables = tuple(name for name in every if name.endswith(_WEIGHTS))
+        if step.operation in _LOOKUPS and tables:  # in a table, without its module
+            for source, table in product(every, tables):
+                self._edge(source, table, ("B", "T") if source == "ids" else ())
+            return tables
+        sign = _OPERATIONS.get(step.operation)
+        if sign is None or len(distinct) < 2:
+            return every
+        name = f"{sign}#{len(self.nodes)}"
+        for source in every:
+            self._edge(source, name)
+        self._add(GraphNode(id=name, label=sign, kind="operation"), _path(step.call))
+        return (name,)
+
+    def graph(self) -> ModelGraph:
+        """Return the graph with its frames; without them, if what is in a frame depends on what depends on it."""
+        graph = self._level(())
+        if _has_circle(graph):
+            graph = replace(self, paths=dict.fromkeys(self.paths, ()))._level(())
+        return graph
+
+    def _level(self, path: tuple[str, ...]) -> ModelGraph:
+        """Return the graph within a frame; a value that enters or leaves a frame does so by a node of that frame."""
+        within = {name: own for name, own in self.paths.items() if own[: len(path)] == path}
+        nodes, kinds = dict[str, GraphNode](), dict[tuple[str, ...], str]()
+        for name, own in within.items():
+            if own == path:
+                nodes[name] = self.nodes[name]
+            elif f"{own[len(path)]}/" not in nodes:
+                nodes[f"{own[len(path)]}/"] = self._frame(own[: len(path) + 1], kinds)
+        edges, inputs, outputs = dict[Ends, tuple[Axis, ...]](), list[str](), list[str]()
+        for (source, target), axes in self.edges.items():
+            if source not in within and target not in within:
+                continue
+            inputs += [] if source in within else [source]
+            outputs += [] if target in within else [source]
+            one = self._end(source, f"from {source}", len(path), nodes) if source in within else f"to {source}"
+            other = self._end(target, f"to {source}", len(path), nodes) if target in within else f"from {source}"
+            if one.partition("/")[0] != other.partition("/")[0]:
+                edges[one, other] = edges.get((one, other)) or axes
+        drawn = tuple(GraphEdge(source=source, target=target, axes=axes) for (source, target), axes in edges.items())
+        return ModelGraph(nodes=(*_ports("to", inputs, "x"), *nodes.values(), *_ports("from", outputs, "y")), edges=drawn)
+
+    def _end(self, name: str, port: str, depth: int, nodes: dict[str, GraphNode]) -> str:
+        """Return the end of an edge within a frame: a box, or the input or output of a frame in it."""
+        if len(self.paths[name]) == depth:
+            return name
+        frame = self.paths[name][depth]
+        return frame if nodes[f"{frame}/"].inside is None else f"{frame}/{port}"
+
+    def _frame(self, path: tuple[str, ...], kinds: dict[tuple[str, ...], str]) -> GraphNode:
+        """Return a frame, or a box, if a frame beside it has the same inside."""
+        inside, name = self._level(path), path[-1]
+        own = tuple(f"{node.label} {node.detail}" for node in all_nodes(inside))
+        if own in kinds:
+            parameters = tuple(each for node in all_nodes(inside) for each in node.parameters)
+            return GraphNode(id=name, label=name, detail=f"as {kinds[own]}", parameters=parameters)
+        kinds[own] = name
+        return GraphNode(id=name, label=name.rstrip("."), inside=inside)
+
+
+def _ports(side: str, sources: list[str], letter: str) -> list[GraphNode]:
+    """Return the nodes by which values enter or leave a frame."""
+    names = list(dict.fromkeys(sources))
+    return [_value(f"{side} {name}", letter if len(names) == 1 else f"{letter}_{{{n}}}") for n, name in enumerate(names, 1)]
+
+
+def _is_box(call: Call) -> bool:
+    """Return whether a call is a box: it calls no other modules, and changes its input."""
+    floats = [tensor for tensor in call.outputs if tensor.is_floating_point()]
+    return not call.has_calls and bool(floats) and _key(floats[0]) not in map(_key, call.inputs)
+
+
+def _key(tensor: Tensor) -> int:
+    """Return the identity of the storage of a tensor, which its views share."""
+    return int(tensor.untyped_storage()._cdata)
+
+
+def _id(call: Call) -> str:
+    """Return a module's path as the id of a node; the names of values are taken."""
+    name = call.name.translate(_SIGNS)
+    return f"{name}." if name in _VALUES else name
+
+
+def _path(call: Call | None) -> tuple[str, ...]:
+    """Return the calls around what happens in a call, from the outermost below the model's; itself is the last."""
+    around = []
+    while call is not None and call.around is not None:
+        around.append(_id(call))
+        call = call.around
+    return tuple(reversed(around))
+
+
+def _short(name: str) -> str:
+    """Return the last part of a module's path, and the one before if it is a number."""
+    parts = name.split(".")
+    return ".".join(parts[-2:]) if parts[-1].isdigit() else parts[-1]
+
+
+def _kind(module: nn.Module) -> str:
+    """Return the class of a module, with its sizes if it is one of torch's."""
+    name = type(module).__name__
+    if isinstance(module, nn.Linear):
+        return f"{name}, {module.in_features:,} to {module.out_features:,}"
+    if isinstance(module, nn.Embedding | nn.EmbeddingBag):
+        return f"{name}, {module.num_embeddings:,} × {module.embedding_dim:,}"
+    return name
+
+
+def _has_circle(graph: ModelGraph) -> bool:
+    before: dict[str, set[str]] = {node.id: set() for node in graph.nodes}
+    for edge in graph.edges:
+        before[edge.target.partition("/")[0]].add(edge.source.partition("/")[0])
+    try:
+        TopologicalSorter(before).prepare()
+    except CycleError:
+        return True
+    return any(_has_circle(node.inside) for node in graph.nodes if node.inside is not None)

@@ -1,0 +1,214 @@
+"""``reviewgen.graph``: the picture of a model's computational graph, with its title and legend; or PyTorch's own graph."""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from reviewgen.config import check_flags
+from reviewgen.errors import BrokenPlugin, ConfigError, quoted
+from reviewgen.look.drawing import Style, draw_graph, shape_text
+from reviewgen.look.modules import describe_modules
+from reviewgen.look.subject import Subject
+from reviewgen.look.trace import broken_plugins
+from reviewgen.look.unrolled import unroll as draw_tokens
+from reviewgen.protocols.graph import ModelGraph, SupportsGraph, all_nodes, parameter_sizes
+from reviewgen.storage import to_path
+from reviewgen.web.rendering import refuse_file, save_text
+from reviewgen.web.svg import DETAIL, LABEL, NOTE, Lines, block, block_size, document, moved, plain, wrap
+
+if TYPE_CHECKING:
+    from reviewgen.model import ReviewModel
+    from reviewgen.protocols import LanguageModel
+
+_MOST_TOKENS = 12  # of an unrolled graph; more cannot be read
+_LEGEND = {"B": "texts of a batch", "T": "tokens", "E": "embedding", "H": "hidden", "V": "vocabulary"}
+_NARROWEST = 360.0  # for title and legend
+_SHOWN = {" ": "␣", "\n": "⏎", "\t": "⇥"}
+
+
+@dataclass(frozen=True)
+class GraphPicture:
+    """The computational graph of a model, and its picture.
+
+    Attributes:
+        name: The model's name.
+        graph: The graph.
+        unrolled: The number of tokens that it is drawn for; 1 is drawn with loops.
+        parameters: The number of trained parameters.
+        sizes: The size of each letter.
+        svg: The picture.
+    """
+
+    name: str
+    graph: ModelGraph
+    unrolled: int
+    parameters: int
+    sizes: Mapping[str, int]
+    svg: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything but the picture, as JSON values."""
+        facts = {"name": self.name, "unrolled": self.unrolled, "parameters": self.parameters, "sizes": dict(self.sizes)}
+        return facts | {"graph": asdict(replace(self.graph, sizes=dict(self.graph.sizes)))}
+
+    def _repr_html_(self) -> str:
+        return self.svg
+
+
+def draw(source: "str | Path | ReviewModel | LanguageModel", unroll: int = 1) -> str:
+    """Return the picture of a model's computational graph as an SVG, which may be a file or a part of an HTML page.
+
+    Takes and raises as ``graph``.
+    """
+    return graph(source, unroll=unroll).svg
+
+
+def graph(
+    source: "str | Path | ReviewModel | LanguageModel",
+    out: str | Path | None = None,
+    *,
+    unroll: int = 1,
+    autograd: bool = False,
+    overwrite: bool = False,
+) -> GraphPicture:
+    """Draw the computational graph of a model as an SVG.
+
+    >>> reviewgen.graph("lstm-char", "lstm.svg")                                                 # doctest: +SKIP
+    >>> reviewgen.graph("./my-model", "my-model.svg", unroll=3)                                  # doctest: +SKIP
+
+    Args:
+        source: A preset, a saved folder, a repository on the Hub, a ReviewModel, or a model of your own. A preset with trained
+            weights is drawn with their sizes.
+        out: The file to write, .svg; None writes none.
+        unroll: The number of tokens to draw, at most 12; 1 draws one, with its state as a loop.
+        autograd: Whether to draw PyTorch's graph of the backward pass, for ``unroll`` tokens; needs torchviz and graphviz.
+        overwrite: Whether to replace the file if it exists.
+
+    Raises:
+        ConfigError: The source, ``unroll`` or the file's suffix cannot be used, or what ``autograd`` needs is not installed.
+        SourceError, UnknownPlugin, BundleError, HubError: The source cannot be loaded; see ``load``.
+        BrokenPlugin: The model's description is wrong, or its forward pass raises.
+        OutputExists: The file exists.
+        StorageError: The file cannot be written.
+    """
+    check_flags(autograd=autograd, overwrite=overwrite)
+    if isinstance(unroll, bool) or not isinstance(unroll, int) or not 1 <= unroll <= _MOST_TOKENS:
+        raise ConfigError(
+            f"unroll must be a number of tokens from 1 to {_MOST_TOKENS}, where 1 draws the loop; got {quoted(unroll)}."
+        )
+    file = None if out is None else to_path("out", out)
+    if file is not None:
+        refuse_file(file, [".svg"], overwrite)
+    subject = Subject.of(source)
+    model, name = subject.model, Path(subject.source).name
+    described, counts = describe_graph(model), parameter_sizes(model)
+    used = counts if isinstance(model, nn.Module) else [each for node in all_nodes(described) for each in node.parameters]
+    parameters = sum(counts[each] for each in used)
+    picture = GraphPicture(name, described, unroll, parameters, {**({} if autograd else subject.batch), **described.sizes}, "")
+    svg = _draw_autograd(model, unroll) if autograd else _draw(picture, subject, counts)
+    if file is not None:
+        save_text(svg, file)
+    return replace(picture, svg=svg)
+
+
+def describe_graph(model: Any) -> ModelGraph:
+    """Return the graph of a model: as it describes itself, or its modules as a forward pass calls them.
+
+    Raises:
+        BrokenPlugin: The description is wrong, or the forward pass raises.
+    """
+    if not isinstance(model, SupportsGraph):
+        return describe_modules(model)
+    try:
+        return model.describe_graph()
+    except Exception as error:  # a plugin may raise anything
+        raise BrokenPlugin(f"{type(model).__name__}.describe_graph() raises {type(error).__name__}: {error!s:.200}") from error
+
+
+def _draw(picture: GraphPicture, subject: Subject, counts: Mapping[str, int]) -> str:
+    """Return the picture of a graph with a title above and a legend below."""
+    name, sizes, parameters, steps = picture.name, picture.sizes, picture.parameters, picture.unrolled
+    graph, over = _with_texts(picture.graph, subject.tokenizer), f"{steps} tokens" if steps > 1 else ""
+    drawn = draw_tokens(graph, steps, Style(sizes, counts)) if over else draw_graph(graph, Style(sizes, counts))
+    remark = {True: "trained", False: "not trained", None: ""}[subject.is_trained]
+    facts = ", ".join(filter(None, [f"{parameters:,} parameters" if parameters else "", remark, over]))
+    letters = [letter for letter in sizes if letter in _letters(graph)]
+    legend = [f"{each} = {sizes[each]:,}" + (f" ({_LEGEND[each]})" if each in _LEGEND else "") for each in letters]
+    notes = [", ".join(each.replace(" ", "\xa0") for each in legend), graph.note]  # each on one line
+    notes += ["The weights are the same at every token."] if over else []
+    width = max(drawn.width, _NARROWEST)
+    head: Lines = [(name, LABEL + 2, "title"), *((line, DETAIL, "note") for line in wrap(facts, DETAIL, width))]
+    foot: Lines = [(line, NOTE, "note") for note in notes for line in wrap(note, NOTE, width)]
+    width = max(width, block_size([*head, *foot])[0])
+    top = block_size(head)[1] + 14.0
+    bottom = top + drawn.height + 12.0
+    middle = moved(drawn.content, (width - drawn.width) / 2, top)
+    title = f"The computational graph of {name}" + (f" over {over}" if over else "")
+    content = [*block(head, 0.0, 0.0), middle, *block(foot, 0.0, bottom)]
+    return document(content, width, bottom + block_size(foot)[1], title, _describe(graph))
+
+
+def _draw_autograd(model: Any, tokens: int) -> str:
+    """Return PyTorch's graph of the backward pass of a text of zeros, drawn by torchviz and graphviz's dot."""
+    if not isinstance(model, nn.Module) or not any(True for _ in model.parameters()):
+        raise ConfigError(f"{type(model).__name__} has no parameters that PyTorch trains, so it has no graph of autograd.")
+    try:
+        from torchviz import make_dot
+    except ImportError:
+        raise ConfigError("The graph of autograd needs torchviz: pip install 'reviewgen[graph]'.") from None
+    if shutil.which("dot") is None:
+        raise ConfigError("The graph of autograd needs graphviz's program dot on the PATH: apt install graphviz, or brew.")
+    ids = torch.zeros(1, tokens, dtype=torch.long)
+    with broken_plugins(model, ids), torch.enable_grad():
+        logits = model(ids, model.initial_state(1))[0]  # type: ignore[operator]  # a LanguageModel
+    if logits.grad_fn is None:
+        raise ConfigError(f"The logits of {type(model).__name__} do not depend on parameters that PyTorch trains.")
+    svg: str = make_dot(logits, params=dict(model.named_parameters())).pipe(format="svg", encoding="utf-8")
+    return svg
+
+
+def _with_texts(graph: ModelGraph, tokenizer: Any) -> ModelGraph:
+    """Return a graph with the text of its tokens in front of the labels; without a tokenizer, with their ids."""
+
+    def named(part: Any) -> Any:
+        return replace(part, label=f"{_text(part.tokens, tokenizer)} {part.label}".rstrip(), tokens=()) if part.tokens else part
+
+    nodes = [node if node.inside is None else replace(node, inside=_with_texts(node.inside, tokenizer)) for node in graph.nodes]
+    return replace(graph, nodes=tuple(map(named, nodes)), edges=tuple(map(named, graph.edges)))
+
+
+def _text(ids: Sequence[int], tokenizer: Any) -> str:
+    """Return tokens as readable text in quotation marks: a space is ␣, and special ids have their names."""
+    if tokenizer is None:
+        return " ".join(map(str, ids))
+    special = {tokenizer.bos_id: "⟨start⟩", tokenizer.eos_id: "⟨end⟩"}
+    known = [tokenizer.decode([each]) if each < tokenizer.vocab_size else f"⟨{each}⟩" for each in ids]
+    text = "".join(special.get(each) or own for each, own in zip(ids, known, strict=True))
+    return f"“{''.join(_SHOWN.get(sign, sign) for sign in text)}”"
+
+
+def _letters(graph: ModelGraph) -> set[str]:
+    """Return the letters of all shapes."""
+    own = {letter for edge in graph.edges for axis in edge.axes for letter in str(axis) if letter.isalpha()}
+    return own.union(*(_letters(node.inside) for node in graph.nodes if node.inside is not None))
+
+
+def _describe(graph: ModelGraph) -> str:
+    """Return the graph in words."""
+    labels = {node.id: plain(node.label or node.id) for node in graph.nodes}
+    framed = [(node, node.inside) for node in graph.nodes if node.inside is not None]
+    for node, inside in framed:
+        labels |= {f"{node.id}/{each.id}": f"{plain(node.label)}: {plain(each.label)}" for each in inside.nodes}
+    sentences = [
+        f"{labels[edge.source]} to {labels[edge.target]}"
+        + (f" {shape_text(edge)}" if edge.axes else "")
+        + (f", {edge.delay} token{'s' if edge.delay > 1 else ''} later" if edge.delay else "")
+        for edge in graph.edges
+    ]
+    inner = [f"Inside {plain(node.label)}: {_describe(inside)}" for node, inside in framed]
+    return " ".join(["; ".join(sentences) + ".", *inner])

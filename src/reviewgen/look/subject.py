@@ -1,0 +1,100 @@
+"""What is explained or drawn: a trained model, a new one of a preset that has no trained weights, or a model object."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from reviewgen.conditions import Conditions
+from reviewgen.errors import ConfigError
+from reviewgen.model import ReviewModel
+from reviewgen.names import PresetSource, parse_source
+from reviewgen.protocols import CountTrained, LanguageModel
+from reviewgen.registry import find_preset, find_weights, preset_names
+
+_CHARACTERS = "".join(map(chr, range(32, 127)))  # a new tokenizer is trained on these if there are no texts
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model with what belongs to it.
+
+    Attributes:
+        source: What the user has named.
+        name: The model's plugin, or its class.
+        model: The model, in evaluation mode.
+        tokenizer: Its tokenizer; None for a model object.
+        conditions: Its conditions.
+        is_trained: Whether its weights are trained ones; None if that is not known.
+        batch: The sizes of B and T in its training, if they are known.
+        notes: What to know of it.
+    """
+
+    source: str
+    name: str
+    model: Any
+    tokenizer: Any = None
+    conditions: Conditions = field(default_factory=Conditions)
+    is_trained: bool | None = None
+    batch: Mapping[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, source: object, texts: Sequence[str] = ()) -> "Subject":
+        """Return what a source means: trained weights, or, of a preset without any, a new model.
+
+        Args:
+            source: What ``reviewgen.load`` takes, a ReviewModel, or a LanguageModel.
+            texts: What a new model is to read; without any, its vocabulary has the size that its tokenizer is set to.
+
+        Raises:
+            ConfigError: It is none of these.
+            SourceError, UnknownPlugin, BundleError, HubError: As in ``reviewgen.load``.
+        """
+        if isinstance(source, str | Path):
+            parsed = parse_source(source, preset_names())
+            if isinstance(parsed, PresetSource) and find_weights(parsed.name) is None:
+                return _new(parsed.name, texts)
+            return _trained(ReviewModel.from_pretrained(source), str(source))
+        if isinstance(source, ReviewModel):
+            return _trained(source, source.bundle.source or source.preset)
+        if not isinstance(source, LanguageModel):
+            raise ConfigError(f"Give a preset, a saved model, a ReviewModel or a LanguageModel; got a {type(source).__name__}.")
+        return cls(type(source).__name__, type(source).__name__, source)
+
+
+def _trained(review: ReviewModel, source: str) -> Subject:
+    model, parts = review.bundle.model, review.training.get("parts")
+    if isinstance(model, nn.Module):
+        model.eval()
+    first = parts[0] if isinstance(parts, list) and parts and isinstance(parts[0], Mapping) else {}
+    settings = review.training.get("config") or first.get("config")
+    known = settings if isinstance(settings, Mapping) else {}
+    batch = {letter: known[key] for letter, key in (("B", "batch_size"), ("T", "bptt")) if isinstance(known.get(key), int)}
+    return Subject(source, review.bundle.model_plugin.name, model, review.tokenizer, review.conditions, True, batch)
+
+
+def _new(name: str, texts: Sequence[str]) -> Subject:
+    """Return a new model of a preset; one that is trained by counting counts the texts."""
+    from reviewgen.runs.parts import resolve_parts  # imports what training needs
+
+    if find_preset(name).parts:
+        raise ConfigError(f"{name} is a blend without trained weights, so there is nothing to show. Train it first.")
+    parts = resolve_parts(name)
+    tokenizer = parts.tokenizer_class.train(list(texts or [_CHARACTERS]), parts.tokenizer_config)
+    own = tokenizer.vocab_size
+    model: Any = parts.build_model(tokenizer, own if texts else getattr(parts.tokenizer_config, "vocab_size", own), seed=0)
+    note = f"No trained weights of {name} are installed: its weights are random, and its tokenizer is trained on the texts shown."
+    if isinstance(model, CountTrained):
+        for text in texts:
+            model.observe(np.array([tokenizer.bos_id, *tokenizer.encode(text), tokenizer.eos_id], np.int64))
+        model.finish()
+        note = f"No trained weights of {name} are installed: it has counted {len(texts)} short texts, those shown among them."
+    if isinstance(model, nn.Module):
+        model.eval()
+    batch = {"B": parts.training.batch_size, "T": parts.training.bptt}
+    conditions = Conditions(first_id=own)
+    return Subject(name, parts.model_plugin.name, model, tokenizer, conditions, is_trained=False, batch=batch, notes=(note,))

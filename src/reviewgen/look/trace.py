@@ -1,0 +1,230 @@
+"""Records a forward pass: the calls of modules with what they took and returned, each operation between them, and its products.
+
+Hooks note the calls of modules, and a ``TorchDispatchMode`` the operations that torch runs, in the order in which they happen, so
+that ``explain`` can count multiplications and ``graph`` can follow values from module to module. Products are those of the code
+that runs: of matrix products by the formulas of torch's flop counter, and of elementwise products. B batch, T time (tokens).
+"""
+
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, is_dataclass
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from reviewgen.config import to_dict
+from reviewgen.errors import BrokenPlugin, ReviewgenError
+from reviewgen.protocols.graph import Axis
+
+_LETTERS = {"vocab_size": "V", "hidden_size": "H", "embedding_size": "E", "embedding_dim": "E", "d_model": "D"}
+_ELEMENTWISE = ("mul", "mul_", "addcmul")
+_CPU_ATTENTION = "_scaled_dot_product_flash_attention_for_cpu"  # torch's flop counter knows only those of GPUs
+
+
+@dataclass(eq=False)
+class Call:
+    """A call of a module.
+
+    Attributes:
+        name: The module's path, as "blocks.0.mix"; empty for the model.
+        module: The module.
+        around: The call that it is part of; None for the model's.
+        inputs, outputs: The tensors that it took and returned.
+        has_calls: Whether it called other modules.
+        products: The multiplications of two numbers in it, without those of the calls in it.
+    """
+
+    name: str
+    module: nn.Module
+    around: "Call | None"
+    inputs: list[Tensor]
+    outputs: list[Tensor] = field(default_factory=list)
+    has_calls: bool = False
+    products: int = 0
+
+
+class Step(NamedTuple):
+    """An operation of torch, or the end of a call, which has no operation; ``call`` is that call, or the one around it."""
+
+    operation: str
+    inputs: list[Tensor]
+    outputs: list[Tensor]
+    call: Call | None
+
+
+class Trace(NamedTuple):
+    """A forward pass: its logits, the tensors of the states before and after, and its steps in order."""
+
+    logits: Float[Tensor, "B T V"]
+    states: tuple[list[Tensor], list[Tensor]]
+    steps: list[Step]
+
+    @property
+    def calls(self) -> list[Call]:
+        """The calls of modules, in the order of their ends; the model's own is the last."""
+        return [step.call for step in self.steps if not step.operation and step.call is not None]
+
+
+@torch.no_grad()
+def trace(model: Any, ids: Int[Tensor, "B T"], *, follows: bool = False) -> Trace:
+    """Record a forward pass: its calls and their products; the operations between them, too, if ``follows``.
+
+    Raises:
+        BrokenPlugin: The model raises, or does not return a pair of logits (B, T, V) and a state.
+    """
+    from torch.utils.flop_counter import flop_registry  # loads half a second of torch's modules
+
+    watch = _Watch(flop_registry, follows)
+    with broken_plugins(model, ids), ExitStack() as stack:
+        for name, module in model.named_modules() if isinstance(model, nn.Module) else ():
+            stack.callback(module.register_forward_pre_hook(watch.begin(name), with_kwargs=True).remove)
+            stack.callback(module.register_forward_hook(watch.end, with_kwargs=True).remove)
+        state = model.initial_state(len(ids))
+        with watch, watch.custom_functions(), _plain_code():
+            result = model(ids, state)
+        expected = (*ids.shape, model.config.vocab_size)
+        if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[0], Tensor) and result[0].shape == expected):
+            given = [tuple(each.shape) for each in tensors(result)] or type(result).__name__
+            raise BrokenPlugin(
+                f"{type(model).__name__} must return a pair of logits (B, T, V) = {expected} and a state; got {given!s:.200}."
+            )
+    return Trace(result[0], (list(tensors(state)), list(tensors(result[1]))), watch.steps)
+
+
+@contextmanager
+def broken_plugins(model: Any, ids: Tensor) -> Iterator[None]:
+    """Name the model in what its code raises, or a hook that it has registered.
+
+    Raises:
+        BrokenPlugin: Anything else than a ReviewgenError was raised.
+    """
+    try:
+        yield
+    except ReviewgenError:
+        raise
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        name = type(model).__name__
+        raise BrokenPlugin(f"A forward pass of {name} with ids of shape {tuple(ids.shape)} raises {reason:.250}") from error
+
+
+@contextmanager
+def _plain_code() -> Iterator[None]:
+    """Leave out oneDNN and fused encoder layers inside the block, in which nothing is seen."""
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="TF32")  # of a setting that flags() sets, too
+            with torch.backends.mkldnn.flags(enabled=False):
+                yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
+
+
+class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's is untyped
+    """Notes operations, and calls by their hooks."""
+
+    def __init__(self, formulas: Mapping[Any, Any], follows: bool) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.steps: list[Step] = []
+        self._formulas, self._follows, self._open = formulas, follows, list[Call]()
+
+    def begin(self, name: str) -> Any:
+        """Return the hook before a module's call."""
+
+        def hook(module: nn.Module, args: Any, kwargs: Any) -> None:
+            around = self._open[-1] if self._open else None
+            if around is not None:
+                around.has_calls = True
+            self._open.append(Call(name, module, around, list(tensors((args, kwargs)))))
+
+        return hook
+
+    def end(self, _module: nn.Module, _args: Any, _kwargs: Any, output: Any) -> None:
+        """The hook after it."""
+        call = self._open.pop()
+        call.outputs = list(tensors(output))
+        self.steps.append(Step("", call.inputs, call.outputs, call))
+
+    @contextmanager
+    def custom_functions(self) -> Iterator[None]:
+        """Note inside the block the functions of autograd that models define: what they compute with numpy is not dispatched."""
+        apply = vars(torch.autograd.Function)["apply"]
+
+        def noted(own: Any, *args: Any) -> Any:
+            result = apply.__get__(None, own)(*args)
+            self._note(own.__name__, args, result)
+            return result
+
+        torch.autograd.Function.apply = classmethod(noted)  # type: ignore[assignment,method-assign]
+        try:
+            yield
+        finally:
+            torch.autograd.Function.apply = apply  # type: ignore[method-assign]
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        result, packet = function(*args, **kwargs), getattr(function, "_overloadpacket", function)
+        if self._open:
+            self._open[-1].products += self._products(packet, args, kwargs, result)
+        self._note(packet.__name__, (args, kwargs), result)
+        return result
+
+    def _note(self, operation: str, given: Any, result: Any) -> None:
+        if self._follows:
+            call = self._open[-1] if self._open else None
+            self.steps.append(Step(operation, list(tensors(given)), list(tensors(result)), call))
+
+    def _products(self, packet: Any, args: Any, kwargs: Any, result: Any) -> int:
+        if packet.__name__ in _ELEMENTWISE:
+            return int(result.numel())
+        if packet.__name__ == _CPU_ATTENTION:
+            (*batch, queries, width), key, value = (each.shape for each in args[:3])  # (B, heads, T, width)
+            return torch.Size((*batch, queries, key[-2], width + value[-1])).numel()
+        formula = self._formulas.get(packet)
+        return 0 if formula is None else int(formula(*args, **kwargs, out_val=result)) // 2  # a product and a sum are two
+
+
+def tensors(value: Any) -> Iterator[Tensor]:
+    """Yield the tensors of a nested value."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from tensors(list(value.values()))
+    elif isinstance(value, list | tuple):
+        for each in value:
+            yield from tensors(each)
+    elif is_dataclass(value):
+        yield from tensors(list(vars(value).values()))
+
+
+def count_parameters(model: Any) -> int:
+    """Return the number of parameters of a module; of a model that has none, of the numbers that it stores."""
+    named = list(model.parameters()) if isinstance(model, nn.Module) else []
+    return sum(tensor.numel() for tensor in named or model.state_dict().values())
+
+
+def letter_sizes(config: Any) -> dict[str, int]:
+    """Return the sizes of a model that have a letter."""
+    settings = to_dict(config)
+    return {letter: size for name, letter in _LETTERS.items() if isinstance(size := settings.get(name), int) and size > 1}
+
+
+def name_axes(shape: Sequence[int], batch: Sequence[int], letters: Mapping[str, int]) -> tuple[Axis, ...]:
+    """Return a letter for each axis, by its size: B, T, a size of the model or up to eight times one; a number where none fits.
+
+    If a size is ambiguous, the last axis is taken for features, and earlier axes for B or T.
+    """
+    places = {batch[0]: "B"} if batch[1] == 1 else {batch[0] * batch[1]: "BT", batch[1]: "T", batch[0]: "B"}
+    names: list[Axis] = []
+    for n, size in enumerate(shape):
+        multiples = [f"{factor}{letter}" for letter, own in letters.items() for factor in range(2, 9) if size == factor * own > 8]
+        features: list[Axis] = [*(letter for letter, own in letters.items() if own == size), *multiples]
+        place: list[Axis] = [places[size]] if size in places else []
+        names.append([*features, *place, size][0] if 0 < n == len(shape) - 1 else [*place, *features, size][0])
+    return tuple(names)

@@ -1,0 +1,178 @@
+"""The learning curves of trainings, from their records, as charts: bits per character, copies, metrics, the learning rate."""
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from markupsafe import Markup
+
+from reviewgen.errors import BundleError
+from reviewgen.web.charts import Chart, Panel, Point, Series, draw_figure
+
+AXES = {"seconds": "seconds", "steps": "step", "tokens": "tokens_seen"}
+"""The quantities of the horizontal axis: the user's name for each, and its name in training.json."""
+
+_UNITS = ((2 * 3600.0, 3600.0, "hours"), (180.0, 60.0, "minutes"), (0.0, 1.0, "seconds"))  # from which duration on, in seconds
+_MAX_RATIO = 3.0  # times the fewest bits; the values of first steps, or of a diverged run, would flatten the rest
+_LOW = 90.0  # the height of a panel below the first, in pixels
+
+
+@dataclass(frozen=True)
+class LearningCurves:
+    """The learning curves of one run, from ``training.json``; a value is None if it is unknown or infinite.
+
+    Attributes:
+        name: The name of the run in the plot.
+        preset: The preset that was trained.
+        verdict: The sentence that sums up the run; None if there is none.
+        held_out_token_copy_rate: The token copy rate of real held-out reviews, to compare with.
+        evaluations: One mapping per evaluation.
+        curve: By name, the values between the evaluations, all of one length.
+        units: The unit of each metric of generated texts, by the metric's name.
+        parts: The curves of the models of a blend that were trained with it.
+    """
+
+    name: str
+    preset: str
+    verdict: str | None
+    held_out_token_copy_rate: float | None
+    evaluations: Sequence[Mapping[str, Any]]
+    curve: Mapping[str, Sequence[float | None]]
+    units: Mapping[str, str] = field(default_factory=dict)
+    parts: Sequence["LearningCurves"] = ()
+
+    @property
+    def metrics(self) -> list[str]:
+        """The names of the metrics of generated texts that have a value at some evaluation, also of the parts."""
+        own = [name for each in self.evaluations for name, value in each.get("metrics", {}).items() if value is not None]
+        return list(dict.fromkeys([*own, *(name for part in self.parts for name in part.metrics)]))
+
+
+def find_curves(training: Mapping[str, Any], name: str) -> LearningCurves:
+    """Return the learning curves in the content of a training.json.
+
+    Args:
+        training: The content.
+        name: The name of the run in the plot.
+
+    Raises:
+        BundleError: It has no evaluations, or they are damaged.
+    """
+    evaluations, curve = training.get("evaluations"), training.get("curve") or {}
+    if not evaluations:
+        why = "a blend is not trained" if "parts" in training else "its training ended before the first evaluation"
+        raise BundleError(f"{name} has no learning curve: {why}.")
+    try:
+        held_out = (training.get("novelty") or {}).get("held_out_token_copy_rate")
+        metrics = training.get("metrics") or {}
+        run = LearningCurves(
+            name=name,
+            preset=str(training.get("preset")),
+            verdict=(training.get("verdict") or {}).get("words"),
+            held_out_token_copy_rate=None if held_out is None else float(held_out),
+            evaluations=evaluations,
+            curve=curve,
+            units={metric: str(facts.get("unit")) for metric, facts in metrics.items()},
+            parts=_find_parts(training.get("parts")),
+        )
+        learning_chart([run], metrics=run.metrics)  # uses every number
+    except (TypeError, ValueError, AttributeError, KeyError):
+        raise BundleError(f"The training.json of {name} is damaged: what its learning curves are drawn from.") from None
+    return run
+
+
+def _find_parts(parts: Any) -> list[LearningCurves]:
+    """Return the curves of the models of a blend, by their presets; of one that was counted only the height is known."""
+    trained = [part for part in parts or () if part.get("evaluations")] if isinstance(parts, list) else []
+    curves = [find_curves(part, str(part.get("preset"))) for part in trained]
+    return [
+        replace(each, evaluations=[_height(last) for last in each.evaluations]) if not each.curve else each for each in curves
+    ]
+
+
+def _height(evaluation: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in evaluation.items() if name not in AXES.values()}
+
+
+def learning_chart(runs: Sequence[LearningCurves], against: str = "seconds", metrics: Sequence[str] = ()) -> Chart:
+    """Return a chart with a panel for each number that is known, and for each metric.
+
+    Args:
+        runs: The runs; the models of a blend are drawn beside it.
+        against: The quantity of the horizontal axis, a key of ``AXES``.
+        metrics: The metrics of generated texts that have a panel, too.
+    """
+    every, across = [each for run in runs for each in (*run.parts, run)], AXES[against]
+    longest = max((x for run in every for x, _ in _points(run.evaluations, across, across)), default=0.0)
+    unit, x = next((unit, f"{name} of training") for shortest, unit, name in _UNITS if longest >= shortest)
+    unit, x = (unit, x) if against == "seconds" else (1.0, {"steps": "steps", "tokens": "tokens seen"}[against])
+    panels = [
+        Panel("bits per character", [each for n, run in enumerate(every) for each in _bits(run, n, len(every), across, unit)])
+    ]
+    copies = [
+        Series("token copy rate of held-out reviews", style=n, level=run.held_out_token_copy_rate) for n, run in enumerate(every)
+    ]
+    own = {"token_copy_rate": "token copy rate of generated text"}
+    own |= {name: next((f"{name}, {run.units[name]}" for run in every if name in run.units), name) for name in metrics}
+    for key, label in own.items():
+        series = [Series(run.name, _points(run.evaluations, across, key, unit), n) for n, run in enumerate(every)]
+        if any(each.points for each in series):
+            is_rate = key == "token_copy_rate"
+            panels.append(Panel(label, series + (copies if is_rate else []), _LOW, (0.0, 1.0) if is_rate else ()))
+    rates = [Series(run.name, _between(run, across, "learning_rate", unit), n, is_dashed=True) for n, run in enumerate(every)]
+    if any(each.points for each in rates):
+        panels.append(Panel("learning rate", rates, _LOW))
+    is_one = len(runs) == 1
+    title = f"{runs[0].name} ({runs[0].preset})" if is_one else "Learning curves"
+    return Chart(title, x, panels, runs[0].verdict or "" if is_one else "", from_zero=True)
+
+
+def draw_inline(
+    evaluations: Mapping[str, Sequence[Mapping[str, Any]]], curves: Mapping[str, Mapping[str, Sequence[Any]]], title: str
+) -> Markup | None:
+    """Return bits per character against seconds as a figure for notebooks; None while there are fewer than two values.
+
+    Args:
+        evaluations: Of each model by name, its evaluations, as in ``training.json``.
+        curves: Of each model by name, its curve between them.
+        title: The caption.
+    """
+    runs = [LearningCurves(name, name, None, None, evaluations[name], curves.get(name, {})) for name in evaluations]
+    series = [each for n, run in enumerate(runs) for each in _bits(run, n, len(runs), "seconds") if each.points]
+    bits = [y for each in series if not each.is_ring for _, y in each.points]
+    if len(bits) < 2:
+        return None
+    summary = f"The fewest bits per character so far are {min(bits):.3f}."
+    return draw_figure(Chart(title, "seconds", [Panel("bits per character", series)], summary, from_zero=True))
+
+
+def _bits(run: LearningCurves, style: int, runs: int, across: str, unit: float = 1.0) -> Iterator[Series]:
+    """Yield bits per character: of held-out text, of training text, and a ring at the weights that were kept."""
+    prefix = f"{run.name}, " if runs > 1 else ""
+    held_out, trained = (
+        _points(run.evaluations, across, "bits_per_character", unit),
+        _between(run, across, "train_bits_per_character", unit),
+    )
+    limit = _MAX_RATIO * min((bits for _, bits in held_out or trained), default=0.0)
+    single = run.evaluations[0].get("bits_per_character") if len(run.evaluations) == 1 else None  # of a model that was counted
+    yield Series(f"{prefix}held-out text", [point for point in held_out if point[1] <= limit], style, level=single)
+    yield Series(f"{prefix}training text", [point for point in trained if point[1] <= limit], style, is_dashed=True)
+    kept = _points([each for each in run.evaluations if each.get("is_best")][-1:], across, "bits_per_character", unit)
+    yield from (Series(f"{prefix}weights kept: {point[1]:.3f}", [point], style, is_ring=True) for point in kept)
+
+
+def _points(evaluations: Sequence[Mapping[str, Any]], across: str, up: str, unit: float = 1.0) -> list[Point]:
+    """Return two numbers of the evaluations that have both, the first divided by a unit."""
+    return _known(((each.get(across), {**each, **each.get("metrics", {})}.get(up)) for each in evaluations), unit)
+
+
+def _between(run: LearningCurves, across: str, up: str, unit: float) -> list[Point]:
+    """Return the points of two columns of the curve between the evaluations."""
+    return _known(zip(run.curve.get(across, ()), run.curve.get(up, ()), strict=False), unit)
+
+
+def _known(pairs: Iterable[tuple[Any, Any]], unit: float) -> list[Point]:
+    """Return the pairs without those of which a value is None or not finite."""
+    known = [(float(x) / unit, float(y)) for x, y in pairs if x is not None and y is not None]
+    return [point for point in known if all(map(math.isfinite, point))]

@@ -1,0 +1,148 @@
+"""Pages from templates, in which every value is escaped; numbers as people read them; writing a page or picture as a file.
+
+A template extends "web/report.html", or "web/fragment.html" for what a notebook shows, whose style applies only inside it. The
+style, ``report.css``, has classes for what pages need: ``table.stacks`` is a table whose rows become cards on a phone (each
+``td`` has a ``data-label``), ``.scrolls`` a box with its own scroll bar (give it ``tabindex="0" role="region"
+aria-label="..."``), ``.charts`` a grid of charts, ``.sample`` a generated text, ``.copied`` a copied span, ``.note`` small text,
+``.failed`` what went wrong. No page has a script or loads anything.
+"""
+
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from reviewgen.errors import ConfigError, OutputExists, StorageError, storage_errors
+from reviewgen.storage import atomic_file
+
+PAGES = (".html", ".htm")
+_PACKAGE = Path(__file__).parents[1]
+_MISSING = "–"
+_SIZES = ("B", "kB", "MB", "GB", "TB")
+
+
+def render(template: str, **values: Any) -> str:
+    """Return a template filled with values, each escaped unless it is a ``Markup``.
+
+    Args:
+        template: Its path in the package, as in "look/comparison.html".
+        values: The values by the names that the template uses.
+
+    Raises:
+        jinja2.UndefinedError: The template uses a value that was not given.
+    """
+    return _environment().get_template(template).render(**values)
+
+
+@cache
+def _environment() -> Environment:
+    options: dict[str, Any] = {"undefined": StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
+    environment = Environment(loader=FileSystemLoader(_PACKAGE), autoescape=True, **options)
+    environment.filters |= _FILTERS
+    return environment
+
+
+def refuse_file(file: Path, suffixes: Sequence[str] = PAGES, overwrite: bool = False) -> None:
+    """Check that a page or a picture can be saved as a file of that name, before any work.
+
+    Raises:
+        ConfigError: It has another suffix.
+        StorageError: The folder does not exist or is not writable, or the file is a folder.
+        OutputExists: The file exists, and ``overwrite`` is false.
+    """
+    if file.suffix.lower() not in suffixes:
+        raise ConfigError(f"{file} cannot be written: its suffix must be {' or '.join(suffixes)}.")
+    with storage_errors(file):
+        if file.is_dir():
+            raise StorageError(f"{file} cannot be written: it is a folder. Give the name of a file.")
+        if not overwrite and os.path.lexists(file):
+            raise OutputExists(f"{file} already exists. Give another file, or --overwrite (overwrite=True).")
+    if not os.access(file.absolute().parent, os.W_OK):
+        raise StorageError(f"{file} cannot be written: {file.absolute().parent} is not a writable folder.")
+
+
+def save_text(text: str, file: Path) -> None:
+    """Write a page or a picture: the whole file or nothing.
+
+    Raises:
+        StorageError: It cannot be written.
+    """
+    with storage_errors(file), atomic_file(file) as new:
+        new.write_bytes(text.encode("utf-8", errors="replace"))  # a lone surrogate has no UTF-8
+
+
+def thousands(value: float | None) -> str:
+    """Return a whole number with separators.
+
+    >>> thousands(1234567), thousands(None)
+    ('1,234,567', '–')
+    """
+    return _special(value) or f"{value:,.0f}"
+
+
+def decimal(value: float | None, digits: int = 3) -> str:
+    """Return a number with a fixed number of digits after the point.
+
+    >>> decimal(2.0456, 2), decimal(math.inf)
+    ('2.05', '∞')
+    """
+    return _special(value) or f"{value:,.{digits}f}"
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    """Return a share as a percentage.
+
+    >>> percent(0.1234)
+    '12.3 %'
+    """
+    return _special(value) or f"{value:.{digits}%}".replace("%", " %")
+
+
+def size(value: float | None) -> str:
+    """Return a number of bytes in decimal units.
+
+    >>> size(999), size(1_234_000), size(10**16)
+    ('999 B', '1.2 MB', '10,000.0 TB')
+    """
+    if value is None or not math.isfinite(value):
+        return _special(value)
+    power = 0
+    while value >= 1000 and power < len(_SIZES) - 1:
+        value, power = value / 1000, power + 1
+    return f"{value:,.1f} {_SIZES[power]}" if power else f"{value:.0f} B"
+
+
+def duration(value: float | None) -> str:
+    """Return seconds as seconds, minutes or hours.
+
+    >>> duration(0.04), duration(12.34), duration(125), duration(7260), duration(3599.7)
+    ('0.04 s', '12.3 s', '2 m 05 s', '2 h 01 m', '1 h 00 m')
+    """
+    if value is None or not math.isfinite(value):
+        return _special(value)
+    if value < 1:
+        return f"{value:.2g} s"
+    if value < 60:
+        return f"{value:.1f} s"
+    whole = round(value)
+    return f"{whole // 60} m {whole % 60:02} s" if whole < 3600 else f"{whole // 3600} h {whole % 3600 // 60:02} m"
+
+
+def _special(value: float | None) -> str:
+    """Return the sign of a value that is missing or infinite; empty for a number."""
+    if value is None or math.isnan(value):
+        return _MISSING
+    return "" if math.isfinite(value) else "∞" if value > 0 else "-∞"
+
+
+_FILTERS: Mapping[str, Callable[..., str]] = {
+    "decimal": decimal,
+    "duration": duration,
+    "percent": percent,
+    "size": size,
+    "thousands": thousands,
+}

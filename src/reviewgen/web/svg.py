@@ -1,0 +1,138 @@
+"""Elements of an SVG, and the width of its texts; ``picture.css`` is its style, in the colours of the pages. Knows no model.
+
+A picture follows light and dark, has no ids and styles its own class only, so that a page may contain any number of them. No font
+is read, so that it is the same on all machines. Every text and attribute is escaped.
+"""
+
+import re
+import textwrap
+import unicodedata
+from collections.abc import Iterable
+from functools import cache
+from xml.sax.saxutils import escape, quoteattr
+
+from reviewgen.web.rendering import render
+
+Lines = list[tuple[str, float, str]]
+"""Lines of text below one another: each text, its size in pixels, and its role: "label", "detail", "shape", "note", "title"."""
+
+LABEL, DETAIL, NOTE = 14.0, 12.0, 11.5  # sizes of texts, in pixels
+CLASS = "reviewgen-picture"
+_SUBSCRIPT = re.compile(r"_\{([^{}]*)\}")
+_NOT_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_LINE, _BELOW = 1.32, 0.75  # the height of a line and the size of a subscript, in font sizes
+_NARROW, _WIDE = set("iljIft.,:;'|!()[]/ ·"), set("mwMWΣ%@…")
+_EM = 0.63  # the width of a letter of a wide sans-serif font, as DejaVu Sans or Verdana, in font sizes
+
+
+def document(content: Iterable[str], width: float, height: float, title: str, description: str, margin: float = 12.0) -> str:
+    """Return a picture as a self-contained SVG: text as text, with a title and a description for screen readers."""
+    title, description = shorten(title, 200), shorten(description, 20_000)
+    across, up = number(width + 2 * margin), number(height + 2 * margin)
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" class="{CLASS}" role="img" aria-label={quoteattr(title)} '
+    return "\n".join(
+        [
+            f'{head}viewBox="0 0 {across} {up}" width="{across}" height="{up}">',
+            f"<title>{escape(title)}</title>",
+            f"<desc>{escape(description)}</desc>",
+            f"<style>{_style()}</style>",
+            f'<rect class="paper" width="{across}" height="{up}" rx="6"/>',
+            moved(content, margin, margin),
+            "</svg>",
+            "",
+        ]
+    )
+
+
+@cache
+def _style() -> str:
+    return render("web/picture.css", name=CLASS)
+
+
+def tag(name: str, content: str = "", **attributes: object) -> str:
+    """Return an element with its content, which is markup; in the names of attributes ``_`` is written ``-``, ``__`` a colon.
+
+    >>> tag("rect", class_="box", stroke_width=1.25)
+    '<rect class="box" stroke-width="1.2"/>'
+    """
+    names = {key: key.rstrip("_").replace("__", ":").replace("_", "-") for key in attributes}
+    written = "".join(f" {names[key]}={quoteattr(_plain(value))}" for key, value in attributes.items())
+    return f"<{name}{written}>{content}</{name}>" if content else f"<{name}{written}/>"
+
+
+def moved(content: Iterable[str], x: float, y: float) -> str:
+    """Return elements as a group that is moved to the right by x and down by y."""
+    return f'<g transform="translate({number(x)} {number(y)})">\n' + "\n".join(content) + "\n</g>"
+
+
+def number(value: float) -> str:
+    """Return a number with at most one decimal, the same on all machines."""
+    return f"{value:.1f}".removesuffix(".0").replace("-0", "0") if abs(value) < 0.05 else f"{value:.1f}".removesuffix(".0")
+
+
+def block(lines: Lines, x: float, y: float, anchor: str = "start") -> list[str]:
+    """Return lines of text below one another, from y on."""
+    texts = []
+    for text, size, role in lines:
+        texts.append(label(text, x, y + size * _LINE / 2, size, role, anchor))
+        y += size * _LINE
+    return texts
+
+
+def label(text: str, x: float, y: float, size: float, role: str, anchor: str = "start") -> str:
+    """Return a line of text whose middle is at the height y; ``_{...}`` in it is a subscript."""
+    parts, is_below = [], False
+    for n, part in enumerate(_SUBSCRIPT.split(shorten(text, 200))):
+        if part:
+            lowered = 0.28 * size * ((n % 2 == 1) - is_below)
+            move = {"dy": lowered} if lowered else {}
+            parts.append(tag("tspan", escape(part), **move, **({"font_size": size * _BELOW} if n % 2 else {})))
+            is_below = n % 2 == 1
+    where = {"x": x, "y": y, "font_size": size} | ({} if anchor == "start" else {"text_anchor": anchor})
+    return tag("text", "".join(parts), class_=role, **where, xml__space="preserve")
+
+
+def block_size(lines: Lines) -> tuple[float, float]:
+    """Return the width and height of lines of text."""
+    return max((text_width(text, size) for text, size, _ in lines), default=0.0), sum(size * _LINE for _, size, _ in lines)
+
+
+def text_width(text: str, size: float) -> float:
+    """Return how wide a text is at most in usual fonts, in pixels of a font size."""
+    parts = enumerate(_SUBSCRIPT.split(text))
+    return size * sum(_letter_width(letter) * (_BELOW if n % 2 else 1.0) for n, part in parts for letter in part)
+
+
+def _letter_width(letter: str) -> float:
+    if unicodedata.combining(letter):
+        return 0.0
+    if unicodedata.east_asian_width(letter) in "WF":
+        return 1.05
+    if letter in _NARROW:
+        return 0.4
+    return 1.0 if letter in _WIDE else 0.74 if letter.isupper() else _EM
+
+
+def wrap(text: str, size: float, width: float) -> list[str]:
+    """Return the lines of a text, each at most a number of pixels wide if its words allow it; none of an empty text."""
+    letters = max(4, int(width / (size * _EM)))
+    return textwrap.wrap(text, letters, break_long_words=False, break_on_hyphens=False)
+
+
+def plain(text: str) -> str:
+    """Return a text without the marks of subscripts and without characters that XML does not allow.
+
+    >>> plain("W_{ih} x")
+    'W_ih x'
+    """
+    return _NOT_IN_XML.sub("�", _SUBSCRIPT.sub(r"_\1", text))
+
+
+def shorten(text: str, characters: int = 60) -> str:
+    """Return a text on one line and of at most a number of characters, which XML allows."""
+    line = _NOT_IN_XML.sub("�", " ".join(text.split()))
+    return line if len(line) <= characters else line[: characters - 1] + "…"
+
+
+def _plain(value: object) -> str:
+    return number(value) if isinstance(value, float) else str(value)
