@@ -33,7 +33,7 @@ SHARING = broken(
     Able, stepper=lambda self: SamplingStepper(self.config, {name: tensor.numpy() for name, tensor in self.state_dict().items()})
 )
 STEPPERS = steppers.FAULTS | {
-    "own_weights": [(SHARING, "Changing the model's weights changes a stepper made before")],
+    "own_weights": [(SHARING, "must have a copy of them")],
     "without_torch": [(LoadsTorch, "models.py, line")],
 }
 
@@ -55,7 +55,7 @@ def first_failure(laws: Iterable[Law], *arguments: Any, also: Law | None = None)
 
 def check_named(laws: Iterable[Law], law: Law, words: str, *arguments: Any) -> None:
     name, message = first_failure(laws, *arguments, also=law)
-    assert name == law.__name__ and words in message and len(message) < 500, (name, message)
+    assert name == law.__name__ and words in message, (name, message)
 
 
 @pytest.mark.parametrize("law", by_name(MODEL_LAWS))

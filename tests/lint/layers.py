@@ -15,7 +15,7 @@ FLOORS = [
     "version errors interrupts",
     "names config compiled processes storage sentences hub_client web",
     "protocols registry conditions novelty lexicon scaffold",
-    "data generation inspection",
+    "data generation",
     "evaluation blending model",
     "training",
     "hub",

@@ -11,7 +11,7 @@ import torch
 from reviewgen.errors import StorageError, TrainingError
 from reviewgen.protocols import SupportsCountMerge
 from reviewgen.registry import find_model
-from reviewgen.testing.counting_laws import COUNTING_LAWS, ThreadGroup, run_ranks
+from reviewgen.testing.abilities import ThreadGroup, count_merge, count_ranges, run_ranks
 from tests.support.brute_ngram import BruteNgram
 from tests.support.plugin_models import BOS, EOS, LINES, count_ngram, ids_of, spell
 
@@ -124,7 +124,7 @@ def test_texts_that_cannot_be_counted_are_an_error_in_every_process(texts: list[
     assert len(errors) == 2 and all(word in error for error in errors)
 
 
-@pytest.mark.parametrize("law", COUNTING_LAWS, ids=lambda law: law.__name__)
+@pytest.mark.parametrize("law", [count_merge, count_ranges], ids=lambda law: law.__name__)
 def test_a_model_that_ignores_the_counts_of_others_breaks_the_law(law: Any) -> None:
     class Selfish(Ngram):  # type: ignore[misc]
         def finish_ranges(self, group: Any) -> Any:

@@ -123,7 +123,7 @@ def test_a_wrong_shape_is_an_error_that_names_each_axis() -> None:
     gru, lstm, nnlm = make("gru", hidden_size=5, layers=2), make("lstm", hidden_size=5), make("nnlm", order=4)
     cases: list[tuple[Any, Any, Any, tuple[str, ...]]] = [
         (gru, ids, torch.zeros(2, 2, 7), ("state h", "(B, L, H)", "L=2 layers, H=5 hidden units", "H is 7")),
-        (gru, ids, torch.zeros(2, 5), ("2 axes instead of 3",)),
+        (gru, ids, torch.zeros(2, 5), ("(B, L, H)", "float32 of the shape (2, 5)")),
         (gru, ids, torch.zeros(2, 2, 5).long(), ("int64",)),
         (lstm, ids, lstm.initial_state(2)[0], ("a tuple of 2 parts",)),
         (lstm, ids, (torch.zeros(2, 1, 5), torch.zeros(2, 5, 1)), ("state c",)),

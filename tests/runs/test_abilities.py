@@ -14,7 +14,7 @@ from torch.nn import functional as F
 import reviewgen
 from reviewgen import TrainingRun
 from reviewgen.data import IGNORED
-from reviewgen.errors import BundleError, ConfigError
+from reviewgen.errors import BrokenPlugin, BundleError, ConfigError
 from reviewgen.registry import unregister_all
 from tests.support.fakes import TEXTS
 
@@ -92,6 +92,34 @@ class Grouped(Smoothed):
         ]
 
 
+class Clairvoyant(Gate):
+    """With the next token added to each hidden vector."""
+
+    def forward(self, ids: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        logits, state = super().forward(ids, state)
+        return logits + self.output(self.embedding(ids.roll(-1, 1))), state
+
+
+class Mixing(Gate):
+    """With the mean of all rows."""
+
+    def forward(self, ids: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        logits, state = super().forward(ids, state)
+        return logits - logits.mean(0), state
+
+
+class TimeFirst(Gate):
+    """With torch's layer, which expects (T, B, H)."""
+
+    def __init__(self, config: GateConfig) -> None:
+        super().__init__(config)
+        self.gru = nn.GRU(config.hidden_size, config.hidden_size)
+
+    def forward(self, ids: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        hidden, after = self.gru(self.embedding(ids), state[None])
+        return self.output(hidden), after[0]
+
+
 @pytest.fixture(autouse=True)
 def registered() -> Iterator[None]:
     for name, kind in {"gate": Gate, "zloss": ZLoss, "smoothed": Smoothed, "grouped": Grouped}.items():
@@ -150,6 +178,20 @@ def test_own_terms_are_minimised_and_reported_as_means_over_the_targets_of_a_ste
     assert {key: float(value) for key, value in report.losses.items()} == {name: pytest.approx(float(term.detach()), rel=1e-5)}
     for mine, theirs in zip(run.model.parameters(), twin.parameters(), strict=True):
         torch.testing.assert_close(mine.grad, theirs.grad, rtol=1e-4, atol=1e-6)
+
+
+BROKEN = [
+    (Clairvoyant, r"breaks the law 'causal'.* Changing token 1 changes logits before it, those at token 0"),
+    (Mixing, r"breaks the law 'rows'.* Row 0 alone gives other logits"),
+    (TimeFirst, r"breaks the law 'shape'.* The state is \(B, H\) = \(3, 4\), but your layer read T = 12 as B"),
+]
+
+
+@pytest.mark.parametrize(("kind", "words"), BROKEN, ids=lambda value: getattr(value, "__name__", None))
+def test_a_model_that_breaks_the_contract_is_not_trained(kind: type, words: str) -> None:
+    reviewgen.register_model("tested", kind)
+    with pytest.raises(BrokenPlugin, match=words):
+        reviewgen.train("tested-char", TEXTS, steps=1, training=QUICK)
 
 
 def test_parameter_groups_train_as_torchs_own_optimizer_with_such_groups() -> None:

@@ -138,7 +138,7 @@ def doctor(model: str | None = None, *, accept: bool = False) -> Result:
     import torch
 
     from reviewgen.data import MAX_BYTES, cache_folder, cache_size
-    from reviewgen.inspection import inspect_plugins
+    from reviewgen.testing.installed import inspect_plugins
     from reviewgen.training import native_precision
 
     device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
@@ -264,31 +264,21 @@ def new_plugin(
 
 @takes()
 def check_plugin(name: str) -> Result:
-    """Check an installed plugin: metadata, presets, every law, a short training, saving, loading elsewhere, the stepper.
+    """Check an installed plugin with pytest: metadata, presets, every law, and a short training, loaded in another process.
 
     Weights are checked with their preset. A logits processor generates with a small model, and a metric measures its texts.
 
-    Takes up to 20 seconds for a small model. Exit status 1 if a check fails. Needs pip install 'reviewgen[testing]'.
+    Takes up to 20 seconds for a small model. Exit status 1 if a check fails. Needs pip install 'reviewgen[testing]'. The same
+    as pytest --pyargs reviewgen.testing --plugin NAME, which also takes pytest's options, such as -k causal.
 
     Args:
         name: A preset, model, tokenizer, logits processor or metric, as `reviewgen list` shows it.
     """
+    from reviewgen.testing import check_plugin as check
+
     try:
-        from reviewgen.testing import check_plugin as check
+        with working(f"Checking {name} ..."):
+            report = check(name)
     except ModuleNotFoundError as missing:
         raise ConfigError(f"{missing.name} is not installed, which the checks need: pip install 'reviewgen[testing]'.") from None
-    from rich.text import Text
-
-    from reviewgen.compiled.notice import compiling_notice
-
-    with compiling_notice.silenced(), working(f"Checking {name} ...") as say:
-        report = check(name, lambda step: say(f"Checking {name}: {step} ..."))
-    styles = {"ok": "green", "failed": "red", "not checked": "yellow"}
-    rows = [(row.name, f"{row.seconds:.1f}", Text(row.outcome, style=styles[row.outcome]), row.message) for row in report.rows()]
-    outcomes = [each.outcome for each in report.checks]
-    skipped = f", {outcomes.count('not checked')} not checked" if "not checked" in outcomes else ""
-    verdict = "all checks are ok" if report.passed else f"{outcomes.count('failed')} failed{skipped}"
-    trained = f" (trained as {report.preset})" if report.preset not in ("", report.name) else ""
-    table = make_table("check", "seconds", "result", "", rows=rows, left=["check", "result", ""])
-    line = f"{report.name}{trained}: {verdict}, {report.seconds:.1f} s"
-    return Result(report.to_dict(), [table, line], int(not report.passed))
+    return Result(report.to_dict(), [report.output], int(not report.passed))

@@ -17,8 +17,7 @@ from torch import Tensor, nn
 
 from reviewgen.config import to_dict
 from reviewgen.look.trace import Call, Step, Trace, broken_plugins, letter_sizes, name_axes, trace
-from reviewgen.protocols.graph import Axis, GraphEdge, GraphNode, ModelGraph
-from reviewgen.protocols.graph_rules import all_nodes, parameter_sizes
+from reviewgen.protocols.graph import Axis, GraphEdge, GraphNode, ModelGraph, all_nodes, parameter_sizes
 
 _SIZES = (5, 7, 11, 13, 17, 19, 23)  # of B and T
 _OPERATIONS = {"add": "+", "add_": "+", "sub": "−", "rsub": "−", "mul": "×", "mul_": "×", "cat": "concatenate"}

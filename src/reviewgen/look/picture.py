@@ -10,14 +10,13 @@ import torch
 from torch import nn
 
 from reviewgen.config import check_flags
-from reviewgen.errors import ConfigError, quoted
+from reviewgen.errors import BrokenPlugin, ConfigError, quoted
 from reviewgen.look.drawing import Style, draw_graph, shape_text
 from reviewgen.look.modules import describe_modules
 from reviewgen.look.subject import Subject
 from reviewgen.look.trace import broken_plugins
 from reviewgen.look.unrolled import unroll as draw_tokens
-from reviewgen.protocols.graph import ModelGraph, SupportsGraph
-from reviewgen.protocols.graph_rules import all_nodes, parameter_sizes, read_graph
+from reviewgen.protocols.graph import ModelGraph, SupportsGraph, all_nodes, parameter_sizes
 from reviewgen.storage import to_path
 from reviewgen.web.rendering import refuse_file, save_text
 from reviewgen.web.svg import DETAIL, LABEL, NOTE, Lines, block, block_size, document, moved, plain, wrap
@@ -123,7 +122,12 @@ def describe_graph(model: Any) -> ModelGraph:
     Raises:
         BrokenPlugin: The description is wrong, or the forward pass raises.
     """
-    return read_graph(model) if isinstance(model, SupportsGraph) else describe_modules(model)
+    if not isinstance(model, SupportsGraph):
+        return describe_modules(model)
+    try:
+        return model.describe_graph()
+    except Exception as error:  # a plugin may raise anything
+        raise BrokenPlugin(f"{type(model).__name__}.describe_graph() raises {type(error).__name__}: {error!s:.200}") from error
 
 
 def _draw(picture: GraphPicture, subject: Subject, counts: Mapping[str, int]) -> str:

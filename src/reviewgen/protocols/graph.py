@@ -5,9 +5,9 @@ Shapes by letter: B batch, T time (tokens), V vocabulary; a model adds its own l
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 Axis: TypeAlias = int | str
 """An axis of a tensor: a number, a letter, or a product of a number and letters, as in "4H"."""
@@ -95,6 +95,20 @@ class SupportsGraph(Protocol):
         computation has another order.
         """
         ...
+
+
+def all_nodes(graph: ModelGraph) -> Iterator[GraphNode]:
+    """Yield every node of a graph and of the insides of its nodes."""
+    for node in graph.nodes:
+        yield node
+        if node.inside is not None:
+            yield from all_nodes(node.inside)
+
+
+def parameter_sizes(model: Any) -> dict[str, int]:
+    """Return the number of values of each parameter of a module, or of each tensor of another model, by name."""
+    named = model.named_parameters() if hasattr(model, "named_parameters") else model.state_dict().items()
+    return {name: tensor.numel() for name, tensor in named}
 
 
 def axis_size(axis: Axis, sizes: Mapping[str, int]) -> int | None:

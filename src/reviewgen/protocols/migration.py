@@ -4,10 +4,9 @@ from collections.abc import Mapping
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from reviewgen.config import from_dict
-from reviewgen.errors import BundleError, ConfigError
+from reviewgen.errors import BundleError, first_line
 
 ConfigT = TypeVar("ConfigT")
-_MAX_REASON = 200  # characters of a plugin's own message
 
 
 @runtime_checkable
@@ -43,28 +42,6 @@ class SupportsMigration(Protocol):
         ...
 
 
-def migrate_values(cls: Any, values: Mapping[str, Any], version: str) -> dict[str, Any]:
-    """Return saved values as the current config has them; unchanged if the config has no migration.
-
-    Raises:
-        BundleError: The migration raises, or returns something other than values by name.
-    """
-    name, said = cls.__name__, f"the config that version {version or '?'} has saved"
-    if not isinstance(cls, SupportsMigration):
-        return dict(values)
-    try:
-        migrated = cls.migrate(dict(values), version)
-    except Exception as error:  # a plugin's code may raise anything
-        lines = str(error).strip().splitlines()
-        reason = lines[0][:_MAX_REASON] if lines else type(error).__name__
-        raise BundleError(f"{name}.migrate cannot read {said}: {reason}") from None
-    if not isinstance(migrated, Mapping) or not all(isinstance(name, str) for name in migrated):
-        raise BundleError(
-            f"{name}.migrate must return the settings by name, as a dict; for {said} it returned a {type(migrated).__name__}."
-        )
-    return dict(migrated)
-
-
 def read_saved_config(cls: type[ConfigT], values: Mapping[str, Any], version: str) -> ConfigT:
     """Return a config from saved values, which an earlier version of the plugin may have written.
 
@@ -74,16 +51,14 @@ def read_saved_config(cls: type[ConfigT], values: Mapping[str, Any], version: st
         version: The version of the plugin's package that saved them.
 
     Raises:
-        BundleError: The migration raises, or returns settings that the config does not take.
+        BundleError: The migration raises, or returns something other than settings that the config takes.
         ConfigError: The config has no migration, and does not take the saved values.
     """
     if not isinstance(cls, SupportsMigration):
         return from_dict(cls, values)
-    migrated = migrate_values(cls, values, version)
     try:
-        return from_dict(cls, migrated)
-    except (ConfigError, TypeError) as error:
+        return from_dict(cls, dict(cls.migrate(dict(values), version)))
+    except Exception as error:  # a plugin's code may raise anything
         raise BundleError(
-            f"{cls.__name__}.migrate returns settings that the config does not take, for the config that version "
-            f"{version or '?'} has saved: {str(error)[:_MAX_REASON]}"
+            f"{cls.__name__}.migrate cannot read the config that version {version or '?'} has saved: {first_line(error):.200}."
         ) from None

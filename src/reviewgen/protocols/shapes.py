@@ -11,14 +11,7 @@ import torch
 from reviewgen.errors import ShapeError
 
 _INTEGERS = {torch.int64, torch.int32}
-_MEANINGS = {
-    "B": "texts",
-    "T": "tokens",
-    "L": "layers",
-    "H": "hidden units",
-    "E": "numbers of an embedding",
-    "K": "tokens before",
-}
+_MEANINGS = {"B": " texts", "L": " layers", "H": " hidden units", "K": " tokens before"}
 
 
 def check_ids(ids: Any) -> int:
@@ -43,7 +36,7 @@ def check_state(state: Any, parts: int) -> tuple[Any, ...]:
     if len(given) != parts:
         expected = "one tensor" if parts == 1 else f"a tuple of {parts} parts"
         raise ShapeError(
-            f"The state must be {expected}, as initial_state(B) and each call return it; got {_describe_state(state)}."
+            f"The state must be {expected}, as initial_state(B) and each call return it; got {', '.join(map(_describe, given))}."
         )
     return given
 
@@ -64,11 +57,14 @@ def check_shape(name: str, tensor: Any, sizes: Mapping[str, int], *, is_integer:
         is_right = tensor.dtype in _INTEGERS if is_integer else tensor.is_floating_point()
         if is_right:
             return
-    expected = ", ".join(f"{letter}={size} {_MEANINGS.get(letter, '')}".rstrip() for letter, size in sizes.items())
-    kind = "integers" if is_integer else "floating-point numbers"
+    expected = ", ".join(f"{letter}={size}{_MEANINGS.get(letter, '')}" for letter, size in sizes.items())
+    kind, shape, differences = "integers" if is_integer else "floating-point numbers", getattr(tensor, "shape", ()), ""
+    if len(shape) == len(sizes):
+        pairs = zip(sizes.items(), shape, strict=True)
+        differences = "".join(f", {letter} is {given}" for (letter, size), given in pairs if given != size)
     raise ShapeError(
-        f"{name} must be {kind} of the shape ({', '.join(sizes)}), here {expected}; got {_describe(tensor)}"
-        f"{_describe_difference(tensor, sizes)}. initial_state(B) returns one of the right shape."
+        f"{name} must be {kind} of the shape ({', '.join(sizes)}), here {expected}; got {_describe(tensor)}{differences}. "
+        "initial_state(B) returns one of the right shape."
     )
 
 
@@ -76,20 +72,3 @@ def _describe(value: Any) -> str:
     if isinstance(value, torch.Tensor):
         return f"a tensor of {str(value.dtype).removeprefix('torch.')} of the shape {tuple(value.shape)}"
     return f"a {type(value).__name__}"
-
-
-def _describe_state(state: Any) -> str:
-    if not isinstance(state, tuple):
-        return _describe(state)
-    return f"a tuple of {len(state)}: {', '.join(map(_describe, state))}" if state else "an empty tuple"
-
-
-def _describe_difference(tensor: Any, sizes: Mapping[str, int]) -> str:
-    """Return which axes differ, if the number of axes is right, or how many there are."""
-    if not isinstance(tensor, torch.Tensor):
-        return ""
-    if tensor.ndim != len(sizes):
-        return f", {tensor.ndim} axes instead of {len(sizes)}"
-    pairs = zip(sizes.items(), tensor.shape, strict=True)
-    wrong = [f"{letter} is {given}" for (letter, size), given in pairs if given != size]
-    return f": {', '.join(wrong)}" if wrong else ""

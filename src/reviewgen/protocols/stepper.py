@@ -10,24 +10,13 @@ from typing import Any, ClassVar, Literal, Protocol, TypeAlias, runtime_checkabl
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64, Int64
 
-from reviewgen.compiled.sampling import DEAD_END, NONE, NOT_A_NUMBER, NOTHING_LEFT, Constraints, SamplingParams
+from reviewgen.compiled.sampling import DEAD_END as DEAD_END
+from reviewgen.compiled.sampling import NONE as NONE
+from reviewgen.compiled.sampling import NOT_A_NUMBER as NOT_A_NUMBER
+from reviewgen.compiled.sampling import NOTHING_LEFT as NOTHING_LEFT
+from reviewgen.compiled.sampling import Constraints as Constraints
+from reviewgen.compiled.sampling import SamplingParams
 from reviewgen.compiled.steps import CompiledStep
-
-__all__ = [
-    "DEAD_END",
-    "NONE",
-    "NOTHING_LEFT",
-    "NOT_A_NUMBER",
-    "Constraints",
-    "CountedContext",
-    "StepState",
-    "Stepper",
-    "StepperFactory",
-    "SupportsCompiledStep",
-    "SupportsExplain",
-    "SupportsSample",
-    "TensorSpec",
-]
 
 StepState: TypeAlias = Any
 """A stepper's recurrent state; see Stepper for its rules."""

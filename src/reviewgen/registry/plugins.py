@@ -191,6 +191,11 @@ def find_preset(name: str | Plugin) -> Preset:
     return preset
 
 
+def load_plugin(plugin: Plugin) -> Any:
+    """Import what the entry point of a plugin names, and return it; of weights the folder. Raises as ``find_model``."""
+    return find_weights(plugin) if plugin.kind == "weights" else _load(plugin.kind, plugin)[0]
+
+
 def preset_names() -> set[str]:
     """Return every name that ``find_preset`` accepts: presets, and pairs of a model and a tokenizer."""
     return _names("preset") | {f"{model}-{tokenizer}" for model in _names("model") for tokenizer in _names("tokenizer")}

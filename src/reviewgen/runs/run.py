@@ -39,6 +39,7 @@ from reviewgen.runs.plan import SETTINGS, TrainingPlan, make_plan
 from reviewgen.runs.record import Curves, RunRecord, novelty_facts, parent_facts
 from reviewgen.runs.tracking import RunLog
 from reviewgen.training import Budget, Report, StopReason, TrainingConfig, choose_size, find_verdict, fit
+from reviewgen.training.contract import check_contract
 from reviewgen.training.evaluator import Evaluator
 from reviewgen.training.timing import keep_threads
 from reviewgen.version import __version__
@@ -271,6 +272,8 @@ class TrainingRun:
             self._initial_tensors = parts.initial_weights.copy_into(model)
             names = ", ".join(self._initial_tensors)
             record.note(f"Initial weights from {parts.initial_weights.file.name}: {names}; the others are random.")
+        if isinstance(model, torch.nn.Module) and not parts.is_counted:
+            check_contract(model, parts.model_plugin)
         with all_processes() as processes:
             processes.refuse_differences(
                 {

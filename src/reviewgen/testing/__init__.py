@@ -24,35 +24,6 @@ if the plugin does not implement it. The suite depends on the contracts only, ne
 ``reviewgen[testing]``.
 """
 
-from reviewgen.testing.metric_laws import METRIC_LAWS, check_metric
-from reviewgen.testing.model_laws import MODEL_LAWS, check_model
-from reviewgen.testing.models import make_model, train_by_counting
-from reviewgen.testing.plugin_check import check_plugin
-from reviewgen.testing.processor_laws import PROCESSOR_LAWS, check_processor
-from reviewgen.testing.reader_laws import READER_LAWS, check_reader
-from reviewgen.testing.report import PluginCheck, PluginReport
-from reviewgen.testing.stepper_laws import STEPPER_LAWS, check_stepper
-from reviewgen.testing.tokenizer_laws import NASTY_TEXTS, TOKENIZER_LAWS, TRAINING_TEXTS, check_tokenizer, make_tokenizer
+import lazy_loader
 
-__all__ = [
-    "METRIC_LAWS",
-    "MODEL_LAWS",
-    "NASTY_TEXTS",
-    "PROCESSOR_LAWS",
-    "READER_LAWS",
-    "STEPPER_LAWS",
-    "TOKENIZER_LAWS",
-    "TRAINING_TEXTS",
-    "PluginCheck",
-    "PluginReport",
-    "check_metric",
-    "check_model",
-    "check_plugin",
-    "check_processor",
-    "check_reader",
-    "check_stepper",
-    "check_tokenizer",
-    "make_model",
-    "make_tokenizer",
-    "train_by_counting",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

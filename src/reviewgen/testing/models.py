@@ -1,46 +1,52 @@
-"""Helpers of the model laws: create a model, train it by counting, call it, compare results."""
+"""The laws of the model contract in ``reviewgen.protocols``, one function each.
 
-from collections.abc import Iterator, Mapping, Sequence
+A law is called with ``make``, which returns a new model in evaluation mode. Its weights may be random, but a model trained by
+counting must be trained. Below, a law is written as a function of such a model. B batch, T time (tokens), V vocabulary.
+"""
+
+import copy
+import inspect
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Int64
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from reviewgen.config import from_dict, vocabulary_settings
+from reviewgen.config import from_dict, to_dict, vocabulary_settings
 from reviewgen.protocols import CountTrained, LanguageModel
 from reviewgen.registry import find_model
-from reviewgen.storage import temporary_folder
+from reviewgen.testing.installed import assert_config, assert_members
+from reviewgen.testing.laws import Law, fails, laws_of, seeded
+from reviewgen.training.contract import (
+    ROWS,
+    STEPS,
+    assert_close,
+    call,
+    causal,
+    explained,
+    influence,
+    lettered,
+    logits_of,
+    rows,
+    shape,
+    some_ids,
+    tensors,
+)
 
-__all__ = [
-    "LOGITS",
-    "ROWS",
-    "STEPS",
-    "TOLERANCE",
-    "assert_close",
-    "assert_normalised",
-    "call",
-    "call_twice",
-    "can",
-    "describe_difference",
-    "describe_error",
-    "detach",
-    "evaluating",
-    "make_model",
-    "rejects",
-    "some_ids",
-    "tensors",
-    "texts_to_count",
-    "through_a_file",
-    "train_by_counting",
-]
+CHUNK, LONG = 512, 2_000  # tokens of a call, and of a long text
+LANES, LENGTH, TRAINING_STEPS = 4, 12, 200  # of the training of ``learns``
+LEARNING_RATES = 0.01, 0.001, 0.1  # a model must learn with one of them
+SHARE = 0.8  # of the unigram's entropy: the loss that a model must reach
+BF16_TOLERANCE = 0.1  # of the largest logit: bfloat16 rounds to 8 bits, once per layer
 
-ROWS, STEPS = 3, 12
-LOGITS = "row", "token", "id"  # the dimensions B, T, V in words
-TOLERANCE = 1e-4
-"""Relative and absolute tolerance for float32 logits computed in two ways; the order of sums alone gives 1e-6 per layer."""
+LAWS: list[Law] = []
+law = laws_of(LAWS, lambda make: [(make(),)])
 
 
 def make_model(name: str, vocab_size: int = 11, seed: int = 0, **settings: Any) -> LanguageModel:
@@ -53,8 +59,7 @@ def make_model(name: str, vocab_size: int = 11, seed: int = 0, **settings: Any) 
         ConfigError: A setting is unknown or out of range.
     """
     cls, _ = find_model(name)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         ids = vocabulary_settings(cls.Config, vocab_size, bos_id=0, eos_id=min(1, vocab_size - 1))
         model = cls(from_dict(cls.Config, {**ids, **settings}))
     if isinstance(model, CountTrained):
@@ -78,9 +83,277 @@ def texts_to_count(vocab_size: int, seed: int = 0, texts: int = 20) -> Iterator[
         yield np.concatenate(([0], tokens, [1])).astype(np.int64)
 
 
-def can(value: Any, protocol: type) -> bool:
-    """Return whether a value implements an optional protocol; unlike isinstance, does not narrow its type."""
-    return isinstance(value, protocol)
+@law()
+def protocol(model: Any) -> None:
+    """The model has the attributes and methods of LanguageModel."""
+    assert_members(model, LanguageModel)
+
+
+@law()
+def explicit(model: Any) -> None:
+    """The constructor must take one argument, the config, without a default, since only the config is saved."""
+    takes = inspect.signature(type(model))
+    assert [each.default for each in takes.parameters.values()] == [inspect.Parameter.empty], f"It takes {takes}."
+    assert isinstance(model.config, type(model).Config), f"The attribute config is {model.config!r:.80}."
+
+
+@law()
+def config(model: Any) -> None:
+    """The config is a frozen, keyword-only dataclass of JSON values; vocab_size is first, and all other fields have defaults."""
+    assert_config(type(model).Config, needs_vocab_size=True)
+    assert from_dict(type(model).Config, json.loads(json.dumps(to_dict(model.config)))) == model.config, "JSON changes it."
+
+
+law()(shape)
+
+
+@law()
+def state(model: Any) -> None:
+    """The state, from ``initial_state`` and from a call, has only tensors and tuples, and B first in each."""
+    for batch in 1, ROWS:
+        sizes, after = {"B": batch, "T": STEPS, "V": model.config.vocab_size}, call(model, some_ids(model, batch, STEPS))[1]
+        for tensor in tensors((model.initial_state(batch), after)):
+            assert isinstance(tensor, Tensor), f"It has a {type(tensor).__name__}."
+            assert tensor.shape[:1] == (batch,), f"A tensor is {lettered(tuple(tensor.shape), sizes)}; B must be {batch}."
+
+
+@law()
+def same_again(model: Any) -> None:
+    """The same call gives the same logits and state: evaluation must be deterministic, and calls share no hidden state."""
+    ids = some_ids(model, ROWS, STEPS)
+    assert_unchanged(call(model, ids), [*tensors(call(model, ids))])
+
+
+law()(causal)
+
+
+@law()
+def chunks(model: Any) -> None:
+    """A text fed in chunks gives the same logits as the whole text in one call: the state must carry all context."""
+    ids = some_ids(model, ROWS, STEPS)
+    whole, _ = call(model, ids)
+    for sizes in [1] * STEPS, [1, 4, 7], [5, 7]:
+        parts, carried = [], model.initial_state(ROWS)
+        for chunk in torch.split(ids, sizes, dim=1):
+            logits, carried = call(model, chunk, carried)
+            parts.append(logits)
+        assert_close(torch.cat(parts, dim=1), whole, f"In chunks of {sizes} tokens, logits (B, T, V) differ.")
+
+
+law()(rows)
+
+
+@law()
+def no_mutation(model: Any) -> None:
+    """A call modifies neither the ids nor the state that it is passed."""
+    ids = some_ids(model, ROWS, STEPS)
+    for passed in model.initial_state(ROWS), call(model, ids)[1]:
+        kept = [tensor.clone() for tensor in tensors((ids, passed))]
+        call(model, ids, passed)
+        assert_unchanged((ids, passed), kept)
+
+
+@law()
+def normal(model: Any) -> None:
+    """Logits are finite; a model trained by counting may return -inf for probability zero, but not NaN or +inf."""
+    logits, _ = call(model, some_ids(model, ROWS, STEPS))
+    _assert_finite(model, logits)
+    is_counted = isinstance(model, CountTrained)
+    assert is_counted or logits.log_softmax(-1).isfinite().all(), "Their log-softmax is not finite; they are too far apart."
+
+
+@law()
+def round_trip(model: Any) -> None:
+    """A saved and loaded model gives exactly the same logits: state_dict and config must contain all that they depend on."""
+    twin = type(model)(from_dict(type(model).Config, json.loads(json.dumps(to_dict(model.config)))))
+    twin.load_state_dict(load(save({name: tensor.clone().contiguous() for name, tensor in model.state_dict().items()})))
+    ids = some_ids(model, ROWS, STEPS)
+    assert_close(call(evaluating(twin), ids)[0], call(model, ids)[0], tolerance=0)
+
+
+@law()
+def strict(model: Any) -> None:
+    """``load_state_dict`` raises for an extra tensor, a missing one and one of another shape."""
+    given = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    invalid = {"an extra tensor": {**given, "unknown": torch.zeros(1)}}
+    for name, tensor in given.items():
+        invalid[f"tensors without {name}"] = {key: value for key, value in given.items() if key != name}
+        invalid[f"{name} with an extra dimension"] = {**given, name: tensor[None]}
+    for what, wrong in invalid.items():
+        assert fails(type(model)(model.config).load_state_dict, wrong), f"It accepts {what}."
+
+
+@law(nn.Module)
+def meta(model: Any) -> None:
+    """A module can be created under torch.device('meta'), where tensors take no memory, with the same names and shapes."""
+    with torch.device("meta"):
+        on_meta = type(model)(model.config)
+    if not isinstance(model, CountTrained):  # sizes of count arrays depend on the text, not on the config
+        expected, actual = ({n: t.shape for n, t in each.state_dict().items()} for each in (model, on_meta))
+        assert actual == expected, f"There it has {actual}, not {expected}."
+
+
+@law()
+def fixed_state(model: Any) -> None:
+    """Shapes and dtypes of the state depend on the batch size only, as rows of any length are stacked: keep a fixed window."""
+
+    def read(batch: int, time: int) -> Any:
+        return call(model, some_ids(model, batch, time), call(model, some_ids(model, batch, 5))[1])[1]
+
+    assert_fixed_state(model.initial_state, read)
+
+
+@law()
+def long_text(model: Any) -> None:
+    """There is no limit on the length of a text: 2,000 tokens in chunks of 512 give finite logits."""
+    ids, state = some_ids(model, 1, LONG), model.initial_state(1)
+    for start in range(0, LONG, CHUNK):
+        with explained(f"At tokens {start} to {min(start + CHUNK, LONG) - 1}:"):
+            logits, state = call(model, ids[:, start : start + CHUNK], state)
+            _assert_finite(model, logits)
+
+
+@law()
+def aligned(model: Any) -> None:
+    """``logits[b, t]`` scores the token after ``ids[b, t]``: if later logits depend on ``ids[b, t]``, so do those at t."""
+    changes = influence(model, logits_of) > 1e-6
+    assert changes.diagonal().any() or not changes.triu(1).any(), "The logits are shifted."
+
+
+@law()
+def deep_copy(model: Any) -> None:
+    """``copy.deepcopy`` gives a model with equal logits that computes with its own tensors, which weight averaging changes."""
+    ids, twin = some_ids(model, ROWS, STEPS), copy.deepcopy(model)
+    expected, _ = call(model, ids)
+    assert_close(call(twin, ids)[0], expected, "The copy gives other logits.")
+    if is_trained_by_gradient(model):
+        change_weights(twin)
+        assert_close(call(model, ids)[0], expected, "Changing the weights of the copy changes the model that was copied.")
+        other = evaluating(type(model)(model.config))
+        other.load_state_dict({name: tensor.clone() for name, tensor in twin.state_dict().items()})
+        assert_close(call(twin, ids)[0], call(other, ids)[0], "The copy computes with weights of the model that was copied.")
+
+
+def is_trained_by_gradient(model: Any) -> bool:
+    """Return whether a model has parameters to train, and is not counted."""
+    is_module = isinstance(model, nn.Module) and not isinstance(model, CountTrained)
+    return is_module and any(parameter.requires_grad for parameter in model.parameters())
+
+
+@law(is_trained_by_gradient)
+def causal_in_training(model: Any) -> None:
+    """Causal in training mode too: changing ``ids[:, t]`` does not change the logits before position t."""
+
+    def seeded_call(model: Any, ids: Tensor) -> Tensor:
+        with seeded():
+            return logits_of(model.train(), ids)
+
+    ids = some_ids(model, ROWS, STEPS)
+    if torch.equal(seeded_call(model, ids), seeded_call(model, ids)):  # its random numbers are torch's
+        causal(model, seeded_call)
+
+
+@law(is_trained_by_gradient)
+def carried(model: Any) -> None:
+    """Two chunks are trained on, with a step of the weights between them and the state passed on detached, and not modified."""
+    state = model.train().initial_state(ROWS)
+    for number in range(2):
+        kept = [tensor.clone() for tensor in tensors(state)]
+        after = _train_chunk(model, number, state)
+        assert_unchanged(state, kept)
+        with torch.no_grad():
+            for tensor in model.parameters():
+                tensor.sub_(0 if tensor.grad is None else 1e-3 * tensor.grad)
+        model.zero_grad()
+        state = detach(after)
+
+
+@law(is_trained_by_gradient)
+def gradients(model: Any) -> None:
+    """Every parameter gets a finite gradient from the loss of two chunks; one that is frozen has ``requires_grad=False``."""
+    with seeded():
+        grads = compute_in_chunks(model.train())
+    without = [name for name, grad in grads.items() if grad is None]
+    assert not without, f"There is no {', '.join(without)}: unused or detached."
+    wrong = [name for name, grad in grads.items() if grad is not None and not grad.isfinite().all()]
+    assert not wrong, f"NaN or infinite are: {', '.join(wrong)}."
+
+
+@law(is_trained_by_gradient)
+def autocast(model: Any) -> None:
+    """Under autocast to bfloat16, loss and gradients of two chunks are finite, and logits are close to those in 32 bits."""
+    state = model.train().initial_state(ROWS)
+    for number in range(2):
+        state = detach(_train_chunk(model, number, state, is_rounded=True))
+    ids = some_ids(model.eval(), ROWS, STEPS)
+    exact, _ = call(model, ids)
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = call(model, ids)[0].float()
+    difference, limit = (rounded - exact).abs().max(), BF16_TOLERANCE * max(1.0, exact.abs().max().item())
+    assert difference <= limit, (
+        f"The logits differ by {difference:.3g}; at most {limit:.3g} is due to rounding. Compute sums over many tokens, "
+        "exponentials and logarithms in 32 bits."
+    )
+
+
+@law(is_trained_by_gradient)
+def learns(model: Any) -> None:
+    """Within 200 steps on a text in which each token decides the next, the loss falls clearly below the unigram's."""
+    from reviewgen.training import TrainingConfig
+    from reviewgen.training.optimizing import make_optimizers
+
+    ids = _repetitions(model.config.vocab_size)  # (B, T+1)
+    limit, losses = SHARE * math.log(len({*ids.flatten().tolist()})), [math.inf]
+    for learning_rate in LEARNING_RATES if limit else ():
+        with seeded():
+            model = type(model)(model.config).train()
+            optimizers = make_optimizers(model, TrainingConfig(learning_rate=learning_rate, weight_decay=0.0))
+            for step in range(1, TRAINING_STEPS + 1):
+                model.zero_grad()
+                torch.autograd.backward(_loss(model(ids[:, :-1], model.initial_state(LANES))[0], ids[:, 1:]))
+                for optimizer in optimizers:
+                    optimizer.step()
+                if step % 25 == 0:
+                    logits, _ = call(model.eval(), ids[:, :-1])
+                    losses.append(_loss(logits, ids[:, 1:]).item())
+                    if losses[-1] < limit:
+                        return
+                    model.train()
+        if not influence(model.eval(), logits_of).any():
+            return  # a model of how often each token occurs, or of less; it has nothing to learn here
+        assert learning_rate != LEARNING_RATES[-1], (
+            f"The loss is {min(losses):.3g} nats per token, and must fall below {limit:.3g}. The logits lie between "
+            f"{logits.min():.3g} and {logits.max():.3g}: return scores before any softmax, sigmoid or tanh, and detach nothing."
+        )
+
+
+def assert_unchanged(state: Any, kept: list[Any]) -> None:
+    """Raise AssertionError unless the leaves of a state are those that were kept."""
+    for tensor, before in zip(tensors(state), kept, strict=True):
+        assert_close(tensor, before, tolerance=0)
+
+
+def assert_fixed_state(initial_state: Callable[[int], Any], read: Callable[[int, int], Any]) -> None:
+    """Raise AssertionError unless shapes and dtypes of a state depend on the batch size only.
+
+    Args:
+        initial_state: Returns the state before the first token, for a batch size.
+        read: Returns the state after some tokens, for a batch size and a number of tokens.
+    """
+    first = [(tuple(each.shape), each.dtype) for each in tensors(initial_state(1))]
+    for batch in 1, ROWS:
+        expected = [((batch, *axes[1:]), dtype) for axes, dtype in first]
+        for time in 0, 1, 5, 40:
+            state = read(batch, time) if time else initial_state(batch)
+            actual = [(tuple(each.shape), each.dtype) for each in tensors(state)]
+            assert actual == expected, f"After {time} tokens it has {actual}; it must have {expected}."
+
+
+def change_weights(model: nn.Module) -> None:
+    """Change all parameters of a model."""
+    with torch.no_grad():
+        for tensor in model.parameters():
+            tensor.mul_(1.5).add_(0.01)
 
 
 def evaluating(model: Any) -> Any:
@@ -88,104 +361,55 @@ def evaluating(model: Any) -> Any:
     return model.eval() if isinstance(model, nn.Module) else model
 
 
-def some_ids(model: Any, batch: int, time: int, seed: int = 0) -> Tensor:
-    """Return random ids (B, T)."""
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randint(model.config.vocab_size, (batch, time), generator=generator)
-
-
-def call(model: Any, ids: Tensor, state: Any = None) -> tuple[Tensor, Any]:
-    """Return the logits and the state after the ids, starting from the initial state by default."""
-    with torch.no_grad():
-        logits, after = model(ids, model.initial_state(len(ids)) if state is None else state)
-    return logits, after
-
-
-def call_twice(model: Any, ids: Tensor) -> tuple[Tensor, Any]:
-    """Return the logits of the ids fed twice in a row, so that they depend on the state."""
-    first, state = call(model, ids)
-    second, state = call(model, ids, state)
-    return torch.cat((first, second), dim=1), state
-
-
-def tensors(state: Any) -> Iterator[Any]:
-    """Yield the leaves of a nested tuple."""
-    if isinstance(state, tuple):
-        for part in state:
-            yield from tensors(part)
-    else:
-        yield state
-
-
 def detach(state: Any) -> Any:
     """Return a state without its autograd graph, as training passes it from step to step."""
     return tuple(detach(part) for part in state) if isinstance(state, tuple) else state.detach()
 
 
-def describe_error(error: BaseException) -> str:
-    """Return the kind of an error and the beginning of its message, on one line."""
-    message = " ".join(str(error).split())
-    return f"{type(error).__name__}: {message[:200]}{'...' if len(message) > 200 else ''}"
+def compute_in_chunks(model: Any) -> dict[str, Tensor | None]:
+    """Return the logits, the state and, for a module, the gradients of two chunks; gradients flow through the state."""
+    ids, targets = some_ids(model, ROWS, STEPS), some_ids(model, ROWS, STEPS, seed=1)
+    first, state = model(ids[:, :5], model.initial_state(ROWS))
+    second, state = model(ids[:, 5:], state)
+    logits = torch.cat((first, second), dim=1)  # (B, T, V)
+    results: dict[str, Tensor | None] = {"logits": logits.detach()}
+    results |= {f"state ({number})": part.detach() for number, part in enumerate(tensors(state))}
+    if isinstance(model, nn.Module):
+        weights = {name: tensor for name, tensor in model.named_parameters() if tensor.requires_grad}
+        grads = torch.autograd.grad(_loss(logits, targets) * targets.numel(), list(weights.values()), allow_unused=True)
+        results |= {f"gradient of {name}": grad for name, grad in zip(weights, grads, strict=True)}
+    return results
 
 
-def assert_close(actual: Tensor, expected: Tensor, sentence: str, axes: Sequence[str] | None = None) -> None:
-    """Raise AssertionError unless two tensors agree, with the sentence, and where and by how much they differ.
+def _loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """Return the cross entropy, nats per token."""
+    return F.cross_entropy(logits.float().flatten(0, 1), targets.flatten())
 
-    Args:
-        actual: The tensor to check; -inf agrees with -inf.
-        expected: What it must be.
-        sentence: What is required.
-        axes: A word for each dimension, as in "row 1, token 7, id 3"; by default those of logits, or none.
+
+def _train_chunk(model: Any, seed: int, state: Any, is_rounded: bool = False) -> Any:
+    """Return the state after a chunk, whose loss has given finite gradients to the parameters."""
+    ids, targets = some_ids(model, ROWS, STEPS, seed=seed), some_ids(model, ROWS, STEPS, seed=seed + 10)
+    with seeded(), explained(f"In chunk {seed + 1}:"):
+        with torch.autocast("cpu", torch.bfloat16, enabled=is_rounded):
+            logits, after = model(ids, state)
+        loss = _loss(logits, targets)
+        torch.autograd.backward(loss)
+        wrong = [name for name, each in model.named_parameters() if each.grad is not None and not each.grad.isfinite().all()]
+        assert loss.isfinite() and not wrong, f"The loss is {loss:.3g}; NaN or infinite are the gradients of {wrong}."
+    return after
+
+
+def _assert_finite(model: Any, logits: Tensor) -> None:
+    """Raise AssertionError unless logits are finite, or -inf for a count model."""
+    wrong = logits[~(logits < torch.inf) if isinstance(model, CountTrained) else ~logits.isfinite()]
+    assert not len(wrong), f"{len(wrong)} of {logits.numel()} logits are not, as {wrong[0].item()}."
+
+
+def _repetitions(vocab_size: int) -> Tensor:
+    """Return ids (LANES, LENGTH + 1): each lane repeats one token, which the simplest model of a context can learn.
+
+    The tokens are so few that probabilities in place of logits, whose cross entropy is at least ln(1 + (V - 1) / e), cannot pass.
     """
-    same_shape = actual.shape == expected.shape
-    close = same_shape and torch.allclose(actual.double(), expected.double(), rtol=TOLERANCE, atol=TOLERANCE)
-    assert close, f"{sentence} {describe_difference(actual, expected, axes)}"
-
-
-def describe_difference(actual: Tensor, expected: Tensor, axes: Sequence[str] | None = None) -> str:
-    """Return where two tensors first differ, both values there, and the largest difference; arguments as ``assert_close``."""
-    if actual.shape != expected.shape:
-        return f"The shape is {tuple(actual.shape)}, not {tuple(expected.shape)}."
-    one, other = actual.detach().double(), expected.detach().double()
-    difference = torch.where(one == other, 0.0, (one - other).abs()).nan_to_num(nan=torch.inf)
-    wrong = ~torch.isclose(one, other, rtol=TOLERANCE, atol=TOLERANCE)
-    if not wrong.any():
-        wrong = difference == difference.max()
-    first = wrong.nonzero()[0].tolist()
-    return (
-        f"The first difference is at {_describe_position(first, axes)}: {one[tuple(first)]:.6g} instead of "
-        f"{other[tuple(first)]:.6g}. The largest of {wrong.sum()} is {difference.max():.3g}; the tolerance is {TOLERANCE:g}."
-    )
-
-
-def _describe_position(index: Sequence[int], axes: Sequence[str] | None) -> str:
-    names = LOGITS if axes is None and len(index) == len(LOGITS) else axes
-    if names is None:
-        return f"index {list(index)}"
-    return ", ".join(f"{name} {place}" for name, place in zip(names, index, strict=True))
-
-
-def assert_normalised(model: Any) -> None:
-    """Raise AssertionError unless the exponentials of a model's logits sum to one."""
-    logits, _ = call(model, some_ids(model, ROWS, STEPS))
-    total = logits.double().exp().sum(-1)  # (B, T)
-    assert (total - 1).abs().max() < TOLERANCE, (
-        f"The exponentials of the logits sum to {total.min():.6f} to {total.max():.6f}; they must sum to one."
-    )
-
-
-def through_a_file(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Save tensors to a safetensors file and return them as loaded from it; tied tensors are saved twice."""
-    with temporary_folder() as folder:
-        path = folder / "model.safetensors"
-        save_file({name: tensor.clone().contiguous() for name, tensor in tensors.items()}, path)
-        return {name: tensor.clone() for name, tensor in load_file(path).items()}
-
-
-def rejects(model: Any, tensors: dict[str, Tensor]) -> bool:
-    """Return whether ``load_state_dict`` raises for these tensors."""
-    try:
-        model.load_state_dict(tensors)
-    except Exception:  # the contract does not say which exception
-        return True
-    return False
+    bound = math.log(1 + (vocab_size - 1) / math.e)
+    tokens = max([min(2, vocab_size), *(k for k in (3, 4) if SHARE * math.log(k) < 0.8 * bound and k <= vocab_size)])
+    return (vocab_size - 1 - torch.arange(LANES) % tokens)[:, None].repeat(1, LENGTH + 1)

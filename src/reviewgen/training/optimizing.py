@@ -19,18 +19,17 @@ from torch.optim import Muon, Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from reviewgen.config import TrainingConfig
-from reviewgen.protocols.parameter_groups import SCALE, read_parameter_groups
+from reviewgen.protocols import SupportsParameterGroups
 
+SCALE = "learning_rate_scale"  # of a model's own parameter group
 _BETAS = (0.9, 0.99)  # the second moment averages over about 100 steps: runs are short
 
 
 def make_optimizers(model: nn.Module, config: TrainingConfig) -> list[Optimizer]:
-    """Return the optimizers of a model; together they have each of its parameters once.
-
-    Raises:
-        BrokenPlugin: The parameter groups of the model itself are not as ``SupportsParameterGroups`` says.
-    """
-    own, matrices = read_parameter_groups(model), {id(parameter) for parameter in inner_matrices(model)}
+    """Return the optimizers of a model; together they have each of its parameters once."""
+    given = model.parameter_groups() if isinstance(model, SupportsParameterGroups) else ()
+    own: list[dict[str, Any]] = [{**group, "params": list(group["params"])} for group in given]
+    matrices = {id(parameter) for parameter in inner_matrices(model)}
     grouped = {id(parameter) for group in own for parameter in group["params"]}
     others = [parameter for parameter in model.parameters() if id(parameter) not in grouped]
     groups: dict[str, list[dict[str, Any]]] = {"adamw": [], "muon": []}

@@ -116,36 +116,33 @@ class Scaled(TwinStepper):
 
 FAULTS: dict[str, list[tuple[Any, str]]] = {
     "stepper_protocol": [
-        (broken(__init__=lambda self, config, tensors: tensors["output_bias"]), "of its model: KeyError: 'output_bias'"),
+        (broken(__init__=lambda self, config, tensors: tensors["output_bias"]), "KeyError: 'output_bias'"),
         (broken(forward=None), "lacks forward of reviewgen.protocols.Stepper"),
     ],
     "expected_tensors": [
-        (expecting(lambda specs: specs.pop("output.bias") and specs), "expect does not name output.bias"),
-        (expecting(lambda specs: specs | {"gate.weight": ("float32", (1,))}), "expect names gate.weight"),
+        (expecting(lambda specs: specs.pop("output.bias") and specs), "the model has ['embedding.weight', 'output.bias'"),
+        (expecting(lambda specs: specs | {"gate.weight": ("float32", (1,))}), "It names ['embedding.weight', 'gate.weight'"),
     ],
     "batch_first": [
-        (calling(lambda ids, state, logits, after: (logits, state), lambda _: np.zeros(7)), "its first dimension must be B"),
-        (calling(lambda ids, state, logits, after: (logits[:, None], after)), "logits of the shape (1, 11); got (1, 1, 11)"),
+        (calling(lambda ids, state, logits, after: (logits, state), lambda _: np.zeros(7)), "B is 1; a part is array"),
+        (calling(lambda ids, state, logits, after: (logits[:, None], after)), "Logits are (1, 1, 11), not (B, V) = (1, 11)"),
     ],
     "fixed_step_state": [
-        (calling(keep_ids, lambda batch: np.zeros((batch, 0))), "state[1] of the stepper after 1 tokens has shape (1, 1)"),
-        (calling(lambda ids, state, logits, after: (logits, (after[0].astype(float),))), "dtype float64; from initial_state"),
+        (calling(keep_ids, lambda batch: np.zeros((batch, 0))), "After 1 tokens it has [((1, 8), dtype('float32')), ((1, 1)"),
+        (calling(lambda ids, state, logits, after: (logits, (after[0].astype(float),))), "dtype('float64'))]; it must have"),
     ],
     "step_logits": [
-        (Scaled, "gives other logits than the model's call after 12 tokens. The first difference is at row 0, id"),
-        (broken(forward=lambda m, ids, _: TwinStepper.forward(m, ids, m.initial_state(len(ids)))), "fed chunks of [1, 1,"),
+        (Scaled, "In chunks of [12] tokens, logits (B, V) differ after 12 tokens"),
+        (broken(forward=lambda m, ids, _: TwinStepper.forward(m, ids, m.initial_state(len(ids)))), "In chunks of [1, 1,"),
     ],
-    "stacked": [(broken(Counting, factor=lambda _, count: count / count[:1]), "texts of [1, 3, 7] tokens get other logits")],
+    "stacked": [(broken(Counting, factor=lambda _, count: count / count[:1]), "Texts of [1, 3, 7] tokens get other logits")],
     "drift": [
-        (
-            broken(Counting, factor=lambda _, count: 1 + 2e-6 * count),
-            "drifts away from the model's call. The first difference is",
-        ),
-        (broken(Counting, factor=lambda _, count: np.ones(256)[count - 1]), "fails at call 256 of 500: IndexError"),
+        (broken(Counting, factor=lambda _, count: 1 + 2e-6 * count), "After 500 calls of one token"),
+        (broken(Counting, factor=lambda _, count: np.ones(256)[count - 1]), "It fails at call 256 of 500: IndexError"),
     ],
     "samples": [
         (sampling(params=lambda params: params._replace(is_greedy=False)), "greedy decoding"),
-        (sampling(tokens=lambda tokens: np.where(np.arange(tokens.shape[1]) == 0, 1, tokens)), "not within the first"),
+        (sampling(tokens=lambda tokens: np.where(np.arange(tokens.shape[1]) == 0, 1, tokens)), "nor eos (1) within 12 tokens"),
     ],
 }
 """Of each law, by name, steppers that break it before any other, and words of the message."""

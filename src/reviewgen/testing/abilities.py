@@ -1,0 +1,351 @@
+"""The laws of the optional abilities of a model, each a small protocol of its own; a model without the ability keeps its law.
+
+B batch, T time (tokens), V vocabulary.
+"""
+
+import json
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from graphlib import TopologicalSorter
+from math import prod
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Int64, Shaped
+from torch import Tensor, nn
+
+from reviewgen import protocols
+from reviewgen.config import to_dict
+from reviewgen.errors import ConfigError
+from reviewgen.protocols.graph import all_nodes, axis_size
+from reviewgen.protocols.migration import read_saved_config
+from reviewgen.testing.laws import Law, check_laws, fails, seeded
+from reviewgen.testing.models import LAWS, assert_unchanged, compute_in_chunks, law, texts_to_count, train_by_counting
+from reviewgen.testing.steppers import check_logits, check_samples
+from reviewgen.training.contract import ROWS, STEPS, assert_close, call, explained, some_ids, tensors
+
+PROCESSES = 3  # of a counting, one of which counts nothing
+IGNORED = -100  # a target that is not to be predicted
+
+
+@law(protocols.SupportsScore)
+def score(model: Any) -> None:
+    """SupportsScore: ``score`` returns the log-softmax of the model's logits at the targets, and the same state as a call."""
+    ids, targets = some_ids(model, ROWS, STEPS), some_ids(model, ROWS, STEPS, seed=1)
+    for passed in model.initial_state(ROWS), call(model, ids)[1]:
+        logits, after = call(model, ids, passed)
+        expected = logits.log_softmax(-1).gather(-1, targets[..., None])[..., 0]  # (B, T)
+        with torch.no_grad():
+            scores = model.score(ids, targets, passed)
+        for one, other in zip(tensors(scores), tensors((expected, after)), strict=True):
+            assert_close(one, other)
+
+
+@law(protocols.SupportsStep)
+def step(model: Any) -> None:
+    """SupportsStep: a stepper gives the logits of the model's call; its greedy samples have the largest logits."""
+    stepper = model.stepper()
+    check_logits(model, stepper)
+    check_samples(model, stepper)
+
+
+@law(protocols.SupportsImplementations)
+def implementations(model: Any) -> None:
+    """SupportsImplementations: each gives the logits, state and gradients of the default, and keeps the model's tensors."""
+    names = model.implementations()
+    assert names and len(set(names)) == len(names), f"implementations() must return different names; got {names}."
+    assert fails(model.use_implementation, "none"), "use_implementation must raise for an unknown name."
+    expected, kept = compute_in_chunks(model), [tensor.clone() for tensor in model.state_dict().values()]
+    for name in names:
+        model.use_implementation(name)
+        for what, actual in compute_in_chunks(model).items():
+            one, other = (torch.zeros(1) if each is None else each for each in (actual, expected[what]))
+            assert_close(one, other, f"Implementation {name!r} gives another {what} than the default.")
+        assert_unchanged(tuple(model.state_dict().values()), kept)
+
+
+@law(protocols.CountTrained)
+def sums_to_one(model: Any) -> None:
+    """CountTrained: logits are log-probabilities: their exponentials sum to one at every position."""
+    totals = call(model, some_ids(model, ROWS, STEPS))[0].double().exp().sum(-1)  # (B, T)
+    assert_close(totals, torch.ones_like(totals))
+
+
+@law(protocols.CountTrained)
+def reports(model: Any) -> None:
+    """CountTrained: a new model can be trained by ``observe`` and ``finish``, which returns JSON values by name."""
+    new = type(model)(model.config)
+    json.dumps(dict(train_by_counting(new, model.config.vocab_size, seed=1, texts=3)))
+    sums_to_one(lambda: new)
+
+
+@law(protocols.SupportsCountMerge)
+def count_merge(model: Any) -> None:
+    """SupportsCountMerge: the merged counts of several models, in any order, make the model that counts all texts."""
+    for order in (0, 1, 2), (2, 0, 1):
+        first, *others = (_count_in_parts(model)[rank] for rank in order)
+        for other in others:
+            first.add_counts(other.take_counts())
+        first.finish()
+        _assert_counts_all(first)
+
+
+@law(protocols.SupportsCountRanges)
+def count_ranges(model: Any) -> None:
+    """SupportsCountRanges: several processes, one of which has counted nothing, finish the model that counts all texts."""
+    parts = _count_in_parts(model)
+    run_ranks(PROCESSES, lambda group: parts[group.rank].finish_ranges(group))
+    _assert_counts_all(parts[0])
+
+
+@law(protocols.SupportsDevices)
+def devices(model: Any) -> None:
+    """SupportsDevices: ``unsuited_devices`` is a frozenset of torch device types without "cpu", on which every model must run."""
+    named = model.unsuited_devices
+    assert isinstance(named, frozenset) and "cpu" not in named, f"It is {named!r}."
+    assert {torch.device(name).type for name in named} == named, f"It has {named}."
+
+
+@law(protocols.SupportsLoss)
+def losses(model: Any) -> None:
+    """SupportsLoss: each call returns the same names; a term is finite, without dimensions, a mean, and can be minimised."""
+    terms, again = _compute_losses(model.train(), seed=0), _compute_losses(model, seed=1)
+    assert terms and again.keys() == terms.keys(), f"The names are {[*terms]}, and then {[*again]}."
+    for name, term in terms.items():
+        assert isinstance(term, Tensor) and term.shape == () and term.isfinite(), f"{name!r} is {term!r:.80}."
+    grads = torch.autograd.grad(sum(terms.values(), torch.zeros(())), [*model.parameters()], allow_unused=True)
+    reached = [grad for grad in grads if grad is not None]
+    assert reached and all(grad.isfinite().all() for grad in reached), "The gradients must be finite, and reach a parameter."
+    if all(torch.equal(terms[name], again[name]) for name in terms):  # no dropout: the rows can be repeated
+        for name, term in _compute_losses(model, seed=0, times=2).items():
+            assert_close(term, terms[name], f"{name!r} changes if each row is there twice: a mean per target, not a sum.")
+
+
+@law(protocols.SupportsParameterGroups)
+def parameter_groups(model: Any) -> None:
+    """SupportsParameterGroups: parameters of the model, none twice, with known settings, and the same groups at each call."""
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    first, again = ([[names.get(id(each)) for each in group["params"]] for group in model.parameter_groups()] for _ in range(2))
+    assert first == again, f"It returns {again} after {first}, so a run cannot be resumed."
+    listed = [name for group in first for name in group]
+    assert None not in listed and len(set(listed)) == len(listed), f"It lists {listed}; None is no parameter of the model."
+    for group in model.parameter_groups():
+        known, optimizer = ("params", "optimizer", "learning_rate_scale", "weight_decay"), group.get("optimizer", "adamw")
+        assert group.keys() <= {*known}, f"A group has the keys {', '.join(group)}; known are {', '.join(known)}."
+        is_right = optimizer == "adamw" or (optimizer == "muon" and all(each.ndim == 2 for each in group["params"]))
+        assert is_right, f'The optimizer {optimizer!r} must be "adamw" or, for matrices, "muon".'
+        numbers = group.get("learning_rate_scale", 0), group.get("weight_decay", 0)
+        assert all(0 <= number < torch.inf for number in numbers), f"{known[2:]} are {numbers}; they must be at least 0."
+
+
+@law(protocols.SupportsInitialWeights)
+def initial_weights(model: Any) -> None:
+    """SupportsInitialWeights: own tensors are returned as they are, the model does not change, an unknown tensor is an error."""
+    kept = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    other = {name: tensor + 1 for name, tensor in kept.items()}
+    given = model.initial_weights(dict(other))
+    assert given.keys() == kept.keys(), f"Given all tensors of state_dict(), it returns {sorted(given)}."
+    assert_unchanged(tuple(given[name] for name in other), [*other.values()])
+    assert_unchanged(tuple(model.state_dict().values()), [*kept.values()])
+    try:
+        model.initial_weights({"an unknown.tensor": torch.zeros(1)})
+    except ConfigError as error:
+        assert "an unknown.tensor" in str(error), f"The error must name the tensor; got {str(error)!r}."
+    else:
+        raise AssertionError("initial_weights() accepts a tensor that it does not know; it must raise ConfigError.")
+
+
+@law()
+def migration(model: Any) -> None:
+    """SupportsMigration: ``migrate`` is a class method of the config, and returns the values of a current config unchanged."""
+    config: Any = type(model).Config
+    is_of_config = isinstance(config, protocols.SupportsMigration)
+    assert is_of_config or not hasattr(type(model), "migrate"), "It is the model's; a config is also read without torch."
+    for version in ("0", "999.0", "") if is_of_config else ():
+        migrated = read_saved_config(config, json.loads(json.dumps(to_dict(model.config))), version)
+        assert migrated == model.config, f"It returns {migrated} for version {version!r}, not {model.config}."
+
+
+@law(protocols.SupportsGraph)
+def described_graph(model: Any) -> None:
+    """SupportsGraph: the graph is sound, the same at each call, and has each of the model's parameters in one node."""
+    graph = model.describe_graph()
+    assert isinstance(graph, protocols.ModelGraph) and graph == model.describe_graph(), (
+        f"describe_graph() returned {graph!r:.80}."
+    )
+    assert {"ids", "logits"} <= {node.id for node in graph.nodes}, "It must have the nodes ids and logits."
+    assert graph.sizes.get("V") == model.config.vocab_size, f"V must be {model.config.vocab_size} in {graph.sizes}."
+    used = sorted(name for node in all_nodes(graph) for name in node.parameters)
+    known = sorted(dict(model.named_parameters()) if isinstance(model, nn.Module) else model.state_dict())
+    is_right = used == known if isinstance(model, nn.Module) else len({*used}) == len(used) and {*used} <= {*known}
+    assert is_right, f"It has the parameters {used}; the model has {known}."
+    _check_graph(graph, {"B": ROWS, "T": STEPS})
+    ids = [edge.axes for edge in graph.edges if edge.source.split("/")[0] == "ids"]
+    logits = [edge.axes for edge in graph.edges if edge.target.split("/")[0] == "logits"]
+    assert ids and logits and ids[0] == ("B", "T") and logits[0] == ("B", "T", "V"), "ids must be (B, T), logits (B, T, V)."
+
+
+@law(protocols.SupportsOperations)
+def operations(model: Any) -> None:
+    """SupportsOperations: the last operation yields the logits; axes, names, parameters and gates are as the protocol says."""
+    ids = some_ids(model, ROWS, STEPS)
+    for state in model.initial_state(ROWS), call(model, ids)[1]:
+        with torch.no_grad():
+            steps = list(model.operations(ids, state))
+        assert steps and all(isinstance(each, protocols.Operation) for each in steps), (
+            "It must yield reviewgen.protocols.Operation."
+        )
+        assert_close(steps[-1].values, call(model, ids, state)[0], "The last operation does not yield the logits of the call.")
+        assert steps[-1].axes == "B T V", f'The last operation has the axes {steps[-1].axes!r}, not "B T V".'
+        _check_operations(steps, {"B": ROWS, "T": STEPS, "V": model.config.vocab_size})
+    if isinstance(model, nn.Module):
+        counted, number = sum(each.parameters for each in steps), sum(each.numel() for each in model.parameters())
+        assert counted == number, f"The operations have {counted:,} parameters in all; the model has {number:,}."
+
+
+MODEL_LAWS: tuple[Law, ...] = tuple(LAWS)
+"""All laws of a model, in the order in which to fix broken ones."""
+
+
+def check_model(make: Callable[[], Any]) -> None:
+    """Check all laws in order, and stop at the first that the model breaks.
+
+    Raises:
+        AssertionError: A law is broken.
+    """
+    check_laws(MODEL_LAWS, make)
+
+
+class ThreadGroup:
+    """The processes of a ``CountGroup`` as threads, which leave what they exchange in a list.
+
+    Args:
+        rank: Number of this thread.
+        places: One place for each thread, shared by all.
+        barrier: For all threads, with a timeout.
+    """
+
+    def __init__(self, rank: int, places: list[Any], barrier: threading.Barrier) -> None:
+        self.rank, self.world_size = rank, len(places)
+        self._places, self._barrier = places, barrier
+
+    def all_gather(self, numbers: Int64[np.ndarray, " N"]) -> Int64[np.ndarray, "P N"]:
+        """Return the numbers of each thread."""
+        return np.stack(self._exchange(numbers.copy()))
+
+    def all_to_all(self, parts: Sequence[Shaped[np.ndarray, "..."]]) -> list[Shaped[np.ndarray, "..."]]:
+        """Return what each thread has sent to this one."""
+        return [sent[self.rank] for sent in self._exchange([part.copy() for part in parts])]
+
+    def all_gather_into(self, whole: Shaped[np.ndarray, " N"], part: Shaped[np.ndarray, " M"]) -> None:
+        """Write the parts of all threads to ``whole``."""
+        whole[:] = np.concatenate(self._exchange(part.copy()))
+
+    def gather_into(self, whole: Shaped[np.ndarray, " N"], part: Shaped[np.ndarray, " M"]) -> None:
+        """Do the same in rank 0 only."""
+        parts = self._exchange(part.copy())
+        if self.rank == 0:
+            whole[:] = np.concatenate(parts)
+
+    def reduce_scatter(self, array: Shaped[np.ndarray, " N"], sizes: Int64[np.ndarray, " P"]) -> None:
+        """Sum each thread's slice, and fill the others with a number that is certainly wrong."""
+        total, stop = sum(self._exchange(array.copy())), int(sizes[: self.rank + 1].sum())
+        own = slice(stop - int(sizes[self.rank]), stop)
+        array[:] = -(10**9)
+        array[own] = total[own]
+
+    def _exchange(self, value: Any) -> list[Any]:
+        """Return the values of all threads."""
+        self._places[self.rank] = value
+        self._barrier.wait()
+        values = list(self._places)
+        self._barrier.wait()
+        return values
+
+
+def run_ranks(processes: int, work: Callable[[ThreadGroup], Any]) -> list[Any]:
+    """Call a function once in each of several threads, with its group, and return the results; raise the first error."""
+    places, barrier = [None] * processes, threading.Barrier(processes, timeout=60)
+
+    def run(rank: int) -> Any:
+        try:
+            return work(ThreadGroup(rank, places, barrier))
+        except Exception:
+            barrier.abort()
+            raise
+
+    with ThreadPoolExecutor(processes) as pool:
+        futures = [pool.submit(run, rank) for rank in range(processes)]
+    for future in sorted(futures, key=lambda each: isinstance(each.exception(), threading.BrokenBarrierError)):
+        future.result()
+    return [future.result() for future in futures]
+
+
+def _count_in_parts(model: Any) -> list[Any]:
+    """Return new models that have counted all texts together; the last has counted none."""
+    parts = [type(model)(model.config) for _ in range(PROCESSES)]
+    for number, text in enumerate(texts_to_count(model.config.vocab_size)):
+        parts[number % (PROCESSES - 1)].observe(text)
+    return parts
+
+
+def _assert_counts_all(model: Any) -> None:
+    """Raise AssertionError unless a model has the tensors of one that has counted all texts in one process."""
+    one = type(model)(model.config)
+    train_by_counting(one, model.config.vocab_size)
+    expected, actual = one.state_dict(), model.state_dict()
+    assert actual.keys() == expected.keys(), f"It has the tensors {sorted(actual)}, not {sorted(expected)}."
+    for name, tensor in expected.items():
+        assert actual[name].dtype == tensor.dtype and torch.equal(actual[name], tensor), f"Its tensor {name!r} is another."
+
+
+def _compute_losses(model: Any, seed: int, times: int = 1) -> Mapping[str, Any]:
+    """Return the terms of a batch in which each row stands some times, the first target of each row ignored."""
+    ids, targets = (some_ids(model, ROWS, STEPS, seed=number).repeat(times, 1) for number in (0, 1))
+    targets[:, 0] = IGNORED
+    with seeded(seed):
+        logits, _ = model(ids, model.initial_state(len(ids)))
+        return dict(model.losses(logits, targets))
+
+
+def _check_graph(graph: protocols.ModelGraph, sizes: Mapping[str, int]) -> None:
+    """Check the names and edges of a graph and of the insides of its nodes; ``sizes`` are those of the letters around it."""
+    sizes, nodes = {**sizes, **graph.sizes}, {node.id: node for node in graph.nodes}
+    before: dict[str, set[str]] = {name: set() for name in nodes}
+    assert len(nodes) == len(graph.nodes) and not any("/" in name for name in nodes), f"Nodes need other names: {[*nodes]}."
+    for edge in graph.edges:
+        (source, _, output), (target, _, into) = edge.source.partition("/"), edge.target.partition("/")
+        with explained(f"The edge from {edge.source!r} to {edge.target!r}:"):
+            assert not output or output in _ends(nodes[source].inside, "source"), "It must leave an output of its node."
+            assert not into or into in _ends(nodes[target].inside, "target"), "It must lead to an input of its node."
+            actual = [axis_size(axis, sizes) for axis in edge.axes]
+            assert None not in actual and edge.delay >= 0, f"It has the axes {edge.axes}, with the letters {[*sizes]}."
+            if not (edge.delay and source == target):
+                before[target].add(source)
+    TopologicalSorter(before).prepare()  # raises if edges without a delay form a circle
+    for node in graph.nodes:
+        if node.inside is not None:
+            _check_graph(node.inside, sizes)
+
+
+def _ends(inside: protocols.ModelGraph | None, side: str) -> set[str]:
+    """Return the outputs of the inside of a node (source), or its inputs (target)."""
+    return set() if inside is None else {node.id for node in inside.nodes} - {getattr(edge, side) for edge in inside.edges}
+
+
+def _check_operations(steps: Sequence[protocols.Operation], known: Mapping[str, int]) -> None:
+    """Check that names are distinct, that a letter has one size throughout, and that counts and gates are in their ranges."""
+    sizes = dict(known)
+    assert len({each.name for each in steps}) == len(steps), f"Two have one name: {[each.name for each in steps]}."
+    for each in steps:
+        words, shape = each.axes.split(), tuple(each.values.shape)
+        for word, size in zip(words, shape, strict=True):
+            sizes.setdefault(word, size)
+        expected = tuple(prod(sizes.get(letter, 0) for letter in word) for word in words)
+        assert shape == expected, f"{each.name!r} is {each.axes} = {shape}; elsewhere its letters are {expected}."
+        assert each.parameters >= 0 and each.multiplications >= 0, f"{each.name!r} has a negative count."
+        is_gate = each.values.min() >= 0 and each.values.max() <= 1
+        assert each.kind != "gate" or is_gate, f"{each.name!r} is a gate, and has values beyond 0 to 1."
+        assert each.kind != "window" or not each.values.is_floating_point(), f"{each.name!r} is a window, and must hold ids."

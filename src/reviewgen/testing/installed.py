@@ -1,0 +1,239 @@
+"""Checks installed plugins without training them, each package in a process of its own: the static laws of each kind.
+
+A plugin may raise, exit, crash, hang, print or fork while it is imported; none of that reaches the process that checks it.
+"""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from reviewgen import registry
+from reviewgen.config import (
+    MAX_RECORD,
+    VOCABULARY_FIELDS,
+    GenerationConfig,
+    TrainingConfig,
+    fields_of,
+    from_dict,
+    generation_config,
+    read_text,
+)
+from reviewgen.errors import BrokenPlugin, PluginError, shortened
+from reviewgen.evaluation.metrics import find_problem
+from reviewgen.protocols import LanguageModel, Tokenizer
+from reviewgen.registry import Plugin
+from reviewgen.storage import temporary_folder
+from reviewgen.training.contract import describe_error, explained
+
+LIMIT = 120.0  # seconds to start Python, to import torch and a package, and to check its plugins, on the busiest machine
+_AT_ONCE = 4  # processes
+_SHORT = 300  # characters of a message
+_VOCAB_SIZE = 1_000  # of the config with which a preset's settings are checked
+_SCRIPT = """
+import json, sys
+path, file, plugins = json.loads(sys.argv[1])
+sys.path[:] = path
+from reviewgen.registry import Plugin
+from reviewgen.testing.installed import report
+report(file, [Plugin(**plugin) for plugin in plugins])
+"""
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """The result for one plugin.
+
+    Attributes:
+        plugin: The plugin.
+        problem: What is wrong, as a sentence that names plugin, package and cause; None if nothing is.
+        seconds: How long its import and checks took.
+    """
+
+    plugin: Plugin
+    problem: str | None
+    seconds: float = 0.0
+
+
+def inspect_plugins(plugins: Iterable[Plugin] | None = None, limit: float = LIMIT) -> list[Inspection]:
+    """Inspect plugins, each package in a process of its own; whatever they do at import, this process is not affected.
+
+    Args:
+        plugins: The plugins; None for all that are installed. One that is registered in this process only is left out.
+        limit: Seconds for a package.
+
+    Returns:
+        The results, in the order of the plugins. If one ends the process, those of its package after it are not inspected.
+    """
+    asked = [
+        plugin for plugin in (registry.list_plugins() if plugins is None else plugins) if plugin.package != registry.THIS_PROCESS
+    ]
+    by_package: dict[str, list[Plugin]] = {}
+    for plugin in asked:
+        if plugin.problem is None:
+            by_package.setdefault(plugin.package, []).append(plugin)
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        done = [each for package in pool.map(lambda each: _inspect(each, limit), by_package.values()) for each in package]
+    results = {id(each.plugin): each for each in done}
+    return [results.get(id(each)) or Inspection(each, f"{_name(each)} is not usable: {each.problem}.") for each in asked]
+
+
+def inspect_plugin(plugin: Plugin) -> None:
+    """Import a plugin and check what its entry point leads to.
+
+    Raises:
+        PluginError: It cannot be imported, or is not what its group asks for; says which package and why.
+    """
+    found = registry.load_plugin(plugin)
+    try:
+        _CHECKS[plugin.kind](plugin, found)
+    except AssertionError as problem:
+        raise BrokenPlugin(f"{_name(plugin)} cannot be used. {problem}") from problem
+
+
+def report(file: str, plugins: Sequence[Plugin]) -> None:
+    """Inspect the plugins of a package, append a line on each to a file, and end the process: called in a process of its own."""
+    forks: list[None] = []
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_parent=lambda: forks.append(None), after_in_child=lambda: os._exit(0))
+    for plugin in plugins:
+        started, problem = time.monotonic(), None
+        try:
+            inspect_plugin(plugin)
+        except BaseException as error:  # a third party's module may raise anything while it is imported
+            named = str(error) if isinstance(error, PluginError) else f"{_name(plugin)} cannot be used: {describe_error(error)}"
+            problem = shortened(" ".join(named.split()), _SHORT)
+        if forks:
+            problem = f"{_name(plugin)} starts a process (os.fork) while it is imported; it must not."
+            forks.clear()
+        with Path(file).open("a", encoding="utf-8") as stream:  # standard output is the plugin's to print to
+            stream.write(json.dumps([problem, time.monotonic() - started]) + "\n")
+    os._exit(0)  # not held up by threads and exit functions of a plugin
+
+
+def assert_members(value: Any, protocol: type, *, is_class: bool = False) -> None:
+    """Raise AssertionError unless a value has the methods and attributes of a protocol; a class, the methods and Config."""
+    assert not is_class or isinstance(value, type), f"Its entry point must name a class; got {value!r:.60}."
+    methods = {name for name, member in vars(protocol).items() if callable(member) or isinstance(member, classmethod)}
+    names = methods | {"Config"} if is_class else {*vars(protocol), *protocol.__annotations__}
+    public = sorted(name for name in names if name == "__call__" or not name.startswith("_"))
+    missing = [name for name in public if getattr(value, name, None) is None]
+    name = value.__name__ if is_class else type(value).__name__
+    assert not missing, f"{name} lacks {', '.join(missing)} of reviewgen.protocols.{protocol.__name__}."
+
+
+def assert_config(cls: Any, *, needs_vocab_size: bool = False) -> None:
+    """Raise AssertionError unless a class is a config: a frozen, keyword-only dataclass whose settings have defaults."""
+    is_dataclass = isinstance(cls, type) and dataclasses.is_dataclass(cls)
+    assert is_dataclass, f"Config is {cls!r:.60}; it must be a class with @dataclass(frozen=True, kw_only=True)."
+    fields = dataclasses.fields(cls)
+    is_right = cls.__dataclass_params__.frozen and all(field.kw_only for field in fields)
+    assert is_right, f"{cls.__name__} must be frozen and keyword-only: @dataclass(frozen=True, kw_only=True)."
+    with explained(f"The types of {cls.__name__} cannot be read:"):
+        fields_of(cls)
+    first = fields[0].name if fields else "none"
+    is_right = not needs_vocab_size or first == "vocab_size"
+    assert is_right, f"The first field of {cls.__name__} must be vocab_size; got {first}."
+    missing = {field.name for field in fields if field.default is field.default_factory is dataclasses.MISSING}
+    required = sorted(missing.difference(VOCABULARY_FIELDS if needs_vocab_size else ()))
+    assert not required, f"The settings {', '.join(required)} need defaults: a plugin can be used without a preset."
+
+
+def _check_model(plugin: Plugin, found: Any) -> None:
+    assert_members(found, LanguageModel, is_class=True)
+    assert_config(found.Config, needs_vocab_size=True)
+
+
+def _check_tokenizer(plugin: Plugin, found: Any) -> None:
+    assert_members(found, Tokenizer, is_class=True)
+    assert_config(found.Config)
+
+
+def _check_stepper(plugin: Plugin, found: Any) -> None:
+    is_factory = callable(found) and callable(getattr(found, "expect", None))
+    assert is_factory, f"{found!r:.60} is not a reviewgen.protocols.StepperFactory: a call, expect and Config."
+    assert_config(getattr(found, "Config", None), needs_vocab_size=True)
+
+
+def _check_preset(plugin: Plugin, found: Any) -> None:
+    preset = registry.find_preset(plugin)
+    for part in preset.parts:
+        registry.find_preset(part)
+    with explained(f"It names the model {preset.model!r} and the tokenizer {preset.tokenizer!r}:"):
+        model = registry.find_stepper(preset.model) or registry.find_model(preset.model)[0]
+        tokenizer, _ = registry.find_tokenizer(preset.tokenizer)
+    sizes = () if preset.parts else ({}, *preset.sizes, *(settings for _, settings in preset.by_epochs))
+    lengths = {}, *(settings for _, settings in preset.training_by_epochs)
+    choices = [("model", model.Config, {"vocab_size": _VOCAB_SIZE, **preset.model_settings, **more}) for more in sizes]
+    choices += [("training", TrainingConfig, {**preset.training_settings, **more}) for more in lengths]
+    for group, config, settings in (*choices, ("tokenizer", tokenizer.Config, preset.tokenizer_settings)):
+        with explained(f"It has a {group} setting that cannot be used:"):
+            from_dict(config, settings)
+    with explained("It has a generation setting that cannot be used:"):
+        generation_config(GenerationConfig(), preset.generation_settings)
+
+
+def _check_weights(plugin: Plugin, found: Any) -> None:
+    known = registry.describe_weights(plugin)
+    assert known is None or not known.problem, known and known.problem
+
+
+def _check_metric(plugin: Plugin, found: Any) -> None:
+    problem = find_problem(found)
+    assert problem is None, f"The entry point must be an object as reviewgen.protocols.Metric describes: {problem}."
+
+
+def _check_callable(plugin: Plugin, found: Any) -> None:
+    assert callable(found), f"The entry point must be a function or a class; got {found!r:.60}."
+
+
+def _check_script(plugin: Plugin, found: Any) -> None:
+    with explained("It must be the Path of an ES module with an export default function:"):
+        assert "export default" in read_text(found, MAX_RECORD), found.name
+
+
+_CHECKS: dict[str, Callable[[Plugin, Any], None]] = {
+    "model": _check_model,
+    "tokenizer": _check_tokenizer,
+    "stepper": _check_stepper,
+    "preset": _check_preset,
+    "weights": _check_weights,
+    "logits processor": _check_callable,
+    "metric": _check_metric,
+    "reader": _check_callable,
+    "web stepper": _check_script,
+    "web tokenizer": _check_script,
+}
+
+
+def _name(plugin: Plugin) -> str:
+    return f"The {plugin.kind} {plugin.name!r} of {plugin.package} {plugin.version}"
+
+
+def _inspect(plugins: Sequence[Plugin], limit: float) -> list[Inspection]:
+    """Inspect the plugins of a package in a new process."""
+    with temporary_folder() as folder:
+        file = folder / "reports"
+        file.touch()
+        request = json.dumps([sys.path, str(file), [dataclasses.asdict(plugin) for plugin in plugins]])
+        command, null = [sys.executable, "-c", _SCRIPT, request], subprocess.DEVNULL
+        try:
+            status = subprocess.run(command, stdin=null, stdout=null, stderr=null, timeout=limit, check=False).returncode
+            end = f"exit status {status}" if status >= 0 else signal.Signals(-status).name  # of its native code
+            how = f"ends the process ({end})"
+        except subprocess.TimeoutExpired:
+            how = f"was not imported within {limit:.0f} s: it waits, or does too much"
+        lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    results, rest = [Inspection(plugin, *line) for plugin, line in zip(plugins, lines, strict=False)], plugins[len(lines) :]
+    for plugin in rest:
+        problem = f"{_name(rest[0])} {how} while it is imported."
+        results.append(Inspection(plugin, problem if plugin is rest[0] else f"{_name(plugin)} was not inspected: {problem}"))
+    return results

@@ -1,0 +1,123 @@
+"""The laws of the contracts of metrics and of readers in ``reviewgen.protocols``, one function each.
+
+A law of a metric is called with the metric, one of a reader with the reader and a file that it can read.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from numbers import Real
+from typing import Any
+
+from reviewgen.data import DataConfig, read_examples
+from reviewgen.data.tables import records_of
+from reviewgen.errors import counted
+from reviewgen.evaluation.metrics import find_problem, make_sample
+from reviewgen.testing.laws import Law, check_laws, laws_of
+from reviewgen.testing.tokenizers import TRAINING_TEXTS
+from reviewgen.training.contract import explained
+
+GENERATED: tuple[str, ...] = (
+    "A good flim. I liked it, and I liked it, and I liked it!",
+    "The plot is thin, the aktors are thin, the end is the end of the end",
+    "a good day, a good film, a bad end;",
+    "Don't watch it: 1999 was the worst of years.\n",
+    "ภาพยนตร์เรื่องนี้ดีมาก, très bon 👍🏽",
+)
+"""Texts as a small model generates them."""
+
+
+_LAWS: list[Law] = []
+_READER_LAWS: list[Law] = []
+law = laws_of(_LAWS, lambda metric: [(metric,)])
+law_of_readers = laws_of(_READER_LAWS, lambda reader, source: [(reader, source)])
+
+
+def check_metric(metric: Any) -> None:
+    """Check all laws in order, and stop at the first that the metric breaks.
+
+    Raises:
+        AssertionError: A law is broken.
+    """
+    check_laws(METRIC_LAWS, metric)
+
+
+def check_reader(reader: Any, source: str) -> None:
+    """Check all laws in order, and stop at the first that the reader breaks.
+
+    Args:
+        reader: The reader.
+        source: A file, or a URL, with a text or more.
+
+    Raises:
+        AssertionError: A law is broken.
+    """
+    check_laws(READER_LAWS, reader, source)
+
+
+@law()
+def protocol(metric: Any) -> None:
+    """The metric is an object with unit and lower_is_better that is called with a TextSample."""
+    problem = find_problem(metric)
+    assert problem is None, problem
+
+
+@law()
+def any_texts(metric: Any) -> None:
+    """The value of any texts is a finite number: of one text or many, of long and empty ones, without words, of unknown words."""
+    for texts in (GENERATED, GENERATED[:1], GENERATED * 50, (" ".join(GENERATED * 50),), ("",), ("", "!?", "123 👍🏽")):
+        for words in (TRAINING_TEXTS, ()):
+            _value(metric, texts, words)
+
+
+@law()
+def no_order(metric: Any) -> None:
+    """The order of the texts must not matter."""
+    value, backwards = _value(metric, GENERATED), _value(metric, GENERATED[::-1])
+    assert math.isclose(value, backwards), f"The value is {value} and, of the same texts in the opposite order, {backwards}."
+
+
+@law()
+def no_memory(metric: Any) -> None:
+    """The value depends on the sample only: not on earlier calls, and not on chance."""
+    value, _, again = (_value(metric, texts) for texts in (GENERATED, GENERATED[:2], GENERATED))
+    assert value == again, f"The value is {value} and, when called again with the same sample, {again}."
+
+
+@law_of_readers()
+def records(reader: Any, source: str) -> None:
+    """The reader yields Arrow batches or lists of mappings, whose columns have names."""
+    read = _read(reader, source)
+    is_right = read and all(isinstance(each, Mapping) and all(isinstance(key, str) for key in each) for each in read)
+    assert is_right, f"From {source} it reads {read!r:.80}."
+
+
+@law_of_readers()
+def same_again(reader: Any, source: str) -> None:
+    """The reader reads the same records each time."""
+    assert _read(reader, source) == _read(reader, source)
+
+
+@law_of_readers()
+def texts(reader: Any, source: str) -> None:
+    """A column of the records holds text."""
+    assert any(text.strip() for text, _ in read_examples(_read(reader, source), DataConfig(clean=False)))
+
+
+METRIC_LAWS: tuple[Law, ...] = tuple(_LAWS)
+"""All laws of a metric, in the order in which ``check_metric`` checks them."""
+READER_LAWS: tuple[Law, ...] = tuple(_READER_LAWS)
+"""All laws of a reader, in the order in which ``check_reader`` checks them."""
+
+
+def _value(metric: Any, texts: Sequence[str], training: Sequence[str] = TRAINING_TEXTS) -> float:
+    """Return the value of texts, with the words of some training texts."""
+    sample = make_sample(texts, frozenset(word.casefold() for row in make_sample(training).words for word in row))
+    with explained(f"For {counted(len(sample.texts), 'text')} with {counted(sum(map(len, sample.words)), 'word')}:"):
+        value = metric(sample)
+        is_number = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+        assert is_number, f"It returned {value!r:.80}."
+    return float(value)
+
+
+def _read(reader: Any, source: str) -> list[Any]:
+    return list(records_of(reader(source)))

@@ -1,0 +1,22 @@
+"""The option ``--plugin`` of pytest, for the checks in ``test_plugin``: a plugin of pytest itself, in its group ``pytest11``."""
+
+from typing import Any
+
+
+def pytest_addoption(parser: Any) -> None:
+    """Add the option."""
+    parser.getgroup("reviewgen").addoption("--plugin", metavar="NAME", help="what `pytest --pyargs reviewgen.testing` checks")
+
+
+def pytest_configure(config: Any) -> None:
+    """Refuse the name of a plugin that is not installed."""
+    if config.getoption("plugin") is not None:
+        from pytest import UsageError
+
+        from reviewgen.errors import UnknownPlugin
+        from reviewgen.testing.plugin import find_subject
+
+        try:
+            find_subject(config.getoption("plugin"))
+        except UnknownPlugin as problem:
+            raise UsageError(str(problem)) from None

@@ -1,0 +1,110 @@
+"""The laws of the logits processor contract in ``reviewgen.protocols``, one function each.
+
+A law is called with the factory, which the entry point names; it tries the tokenizers ``char`` and ``word``, trained on
+``TRAINING_TEXTS``. T time (tokens), V vocabulary.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from reviewgen.protocols import Tokenizer
+from reviewgen.testing.laws import Law, check_laws, laws_of
+from reviewgen.testing.tokenizers import TRAINING_TEXTS, make_tokenizer
+from reviewgen.training.contract import assert_close, explained
+
+CONDITIONS = 3  # ids behind the tokenizer's in a model with conditions
+MANY = 300  # tokens of a long text
+
+
+@lru_cache(maxsize=1)
+def _tokenizers() -> tuple[Tokenizer, ...]:
+    return make_tokenizer("char"), make_tokenizer("word")
+
+
+_LAWS: list[Law] = []
+law = laws_of(_LAWS, lambda factory: [(factory, tokenizer) for tokenizer in _tokenizers()])
+
+
+def check_processor(factory: Callable[[Any], Any]) -> None:
+    """Check all laws in order, and stop at the first that the processor breaks.
+
+    Raises:
+        AssertionError: A law is broken.
+    """
+    check_laws(PROCESSOR_LAWS, factory)
+
+
+@law()
+def made(factory: Any, tokenizer: Tokenizer) -> None:
+    """The factory takes a tokenizer as its only argument, and returns a function of ids and scores."""
+    processor = factory(tokenizer)
+    assert callable(processor) and not isinstance(processor, type), f"It returned {processor!r:.80}."
+
+
+@law()
+def scores(factory: Any, tokenizer: Tokenizer) -> None:
+    """The scores must have the shape (1, V), are not NaN or plus infinity, and leave at least one token.
+
+    V is larger than the tokenizer's vocab_size for a model with conditions; scores that are -inf come in.
+    """
+    processor = factory(tokenizer)
+    for ids in _texts(tokenizer):
+        for conditions in 0, CONDITIONS:
+            given = _scores(tokenizer, conditions)
+            with explained(f"After {ids.shape[1] - 1} tokens, with V = {given.shape[1]}:"):
+                result = processor(ids.clone(), given.clone())
+                assert isinstance(result, Tensor), f"It returned a {type(result).__name__}."
+                assert result.shape == given.shape, f"The scores have the shape {tuple(result.shape)}."
+                wrong = result[~(result < math.inf)]
+                assert not len(wrong), f"A score is {wrong[0].item()}."
+                assert (result > -math.inf).any(), "It rules out every token."
+
+
+@law()
+def ids_unchanged(factory: Any, tokenizer: Tokenizer) -> None:
+    """The processor does not change the ids that it is passed."""
+    processor = factory(tokenizer)
+    for ids in _texts(tokenizer):
+        passed = ids.clone()
+        processor(passed, _scores(tokenizer))
+        assert_close(passed, ids, tolerance=0)
+
+
+@law()
+def no_memory(factory: Any, tokenizer: Tokenizer) -> None:
+    """The result must depend on ids and scores only: not on earlier calls, and not on the object that is called.
+
+    Otherwise a text would depend on which others are generated beside it.
+    """
+    processor, texts = factory(tokenizer), list(_texts(tokenizer))
+    first = [processor(ids.clone(), _scores(tokenizer)) for ids in texts]
+    for ids, expected in reversed([*zip(texts, first, strict=True)]):
+        for when, each in ("after other texts", processor), ("from another processor of the factory", factory(tokenizer)):
+            assert_close(each(ids.clone(), _scores(tokenizer)), expected, f"The scores are different {when}.", 0)
+
+
+PROCESSOR_LAWS: tuple[Law, ...] = tuple(_LAWS)
+"""All laws, in the order in which ``check_processor`` checks them."""
+
+
+def _texts(tokenizer: Tokenizer) -> Iterator[Tensor]:
+    """Yield ids (1, T): bos alone, the beginnings of texts, and a long text."""
+    for text in TRAINING_TEXTS:
+        ids = tokenizer.encode(text)
+        for length in 0, 1, len(ids) // 2, len(ids):
+            yield torch.tensor([[tokenizer.bos_id, *ids[:length]]])
+    yield torch.tensor([[tokenizer.bos_id, *(ids * MANY)[:MANY]]])
+
+
+def _scores(tokenizer: Tokenizer, conditions: int = 0) -> Tensor:
+    """Return random scores (1, V), with -inf for bos, for the ids of conditions, and for every seventh token."""
+    size = tokenizer.vocab_size + conditions
+    table = torch.randn(1, size, generator=torch.Generator().manual_seed(0)) * 3
+    table[:, ::7] = -math.inf
+    table[:, [tokenizer.bos_id, *range(tokenizer.vocab_size, size)]] = -math.inf
+    return table

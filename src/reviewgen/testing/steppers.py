@@ -1,0 +1,238 @@
+"""The laws of the stepper contract in ``reviewgen.protocols``, one function each.
+
+A law is called with ``make`` and ``factory``. ``make`` returns a new model in evaluation mode, with whose plain call the stepper
+is compared. ``factory`` is the ``StepperFactory`` that builds the stepper from the model's tensors; without one, the model's own
+``stepper()`` is checked. Below, a law is a function of the stepper, the model and the factory. B batch, T time (tokens), V
+vocabulary.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from reviewgen.compiled.sampling import NONE, SamplingParams
+from reviewgen.protocols import CountTrained, Stepper, SupportsSample, SupportsStep
+from reviewgen.testing.installed import assert_members
+from reviewgen.testing.laws import Law, check_laws, laws_of, run_python
+from reviewgen.testing.models import assert_fixed_state, assert_unchanged, change_weights
+from reviewgen.training.contract import ROWS, STEPS, TOLERANCE, assert_close, call, explained, some_ids, tensors
+
+CALLS = 500  # of one token each, for which a stepper must stay equal to its model
+PROMPTS = 1, 3, 7  # tokens of the prompts whose states are stacked
+LENGTH, NUMBERS = 80, 1000  # tokens that a stepper samples per text, and random numbers per text
+_IMPORT = """
+import importlib, sys, traceback
+class Watch:
+    def find_spec(self, name, path=None, target=None):
+        if name == "torch":
+            lines = [f for f in traceback.extract_stack()[:-1] if "importlib" not in f.filename and f.filename != "<string>"]
+            sys.exit(f"it imports torch, in {lines[-1].filename}, line {lines[-1].lineno}" if lines else "it imports torch")
+sys.meta_path.insert(0, Watch())
+importlib.import_module(sys.argv[1])
+"""
+
+
+def _build(make: Callable[[], Any], factory: Any) -> Iterator[tuple[Any, Any, Any]]:
+    """Yield the stepper of a model, unless generation with its config needs torch, with the model and the factory."""
+    model = make()
+    if factory is None:
+        yield model.stepper(), model, None
+    elif factory.expect(model.config) is not None:
+        tensors = {name: each.detach().cpu().numpy().copy() for name, each in model.state_dict().items()}
+        yield factory(model.config, tensors), model, factory
+
+
+_LAWS: list[Law] = []
+law = laws_of(_LAWS, _build)
+
+
+def check_stepper(make: Callable[[], Any], factory: Any = None) -> None:
+    """Check all laws in order, and stop at the first that the stepper breaks.
+
+    Args:
+        make: Returns a new model in evaluation mode; a count model must be trained.
+        factory: The ``StepperFactory`` of the model's plugin; None checks the stepper that the model itself returns.
+
+    Raises:
+        AssertionError: A law is broken, or there is no stepper.
+    """
+    has_stepper = factory is not None or isinstance(make(), SupportsStep)
+    assert has_stepper, "The model has no method stepper; pass the factory of its stepper."
+    check_laws(STEPPER_LAWS, make, factory)
+
+
+@law()
+def stepper_protocol(stepper: Any, model: Any, factory: Any) -> None:
+    """The stepper can be built from the tensors of its model, and has the methods of Stepper."""
+    assert_members(stepper, Stepper)
+
+
+@law()
+def expected_tensors(stepper: Any, model: Any, factory: Any) -> None:
+    """``expect`` of a factory gives the name, dtype and shape of every tensor of ``state_dict``."""
+    expected = {} if factory is None else factory.expect(model.config)
+    saved = {name: (str(each.dtype).removeprefix("torch."), tuple(each.shape)) for name, each in model.state_dict().items()}
+    assert factory is None or expected.keys() == saved.keys(), f"It names {sorted(expected)}; the model has {sorted(saved)}."
+    for name, (dtype, shape) in expected.items():
+        kind, sizes = saved[name]
+        fits = len(shape) == len(sizes) and all(a in (b, None) for a, b in zip(shape, sizes, strict=True))
+        assert fits and dtype == kind, f"It gives {name} as {dtype} {tuple(shape)}; in state_dict it is {kind} {sizes}."
+
+
+@law()
+def batch_first(stepper: Any, model: Any, factory: Any) -> None:
+    """The state has only NumPy arrays and tuples, with B first in each array; logits have the shape (B, V)."""
+    for batch in 1, ROWS:
+        start = stepper.initial_state(batch)
+        logits, after = stepper.forward(some_ids(model, batch, 2).numpy(), start)
+        for array in tensors((start, after)):
+            assert isinstance(array, np.ndarray) and array.shape[:1] == (batch,), f"B is {batch}; a part is {array!r:.80}."
+        expected = batch, model.config.vocab_size
+        assert np.shape(logits) == expected, f"Logits are {np.shape(logits)}, not (B, V) = {expected}."
+
+
+@law()
+def fixed_step_state(stepper: Any, model: Any, factory: Any) -> None:
+    """Shapes and dtypes of the state depend on the batch size only, as rows of any length are stacked: keep a fixed window."""
+
+    def read(batch: int, time: int) -> Any:
+        return stepper.forward(some_ids(model, batch, time).numpy(), stepper.initial_state(batch))[1]
+
+    assert_fixed_state(stepper.initial_state, read)
+
+
+@law()
+def step_logits(stepper: Any, model: Any, factory: Any) -> None:
+    """The stepper gives the logits of the model's call, in chunks of any sizes, row by row, and changes no state."""
+    check_logits(model, stepper)
+
+
+@law()
+def stacked(stepper: Any, model: Any, factory: Any) -> None:
+    """States of prompts of unequal lengths can be stacked into a batch, and rows selected and repeated, as when a beam splits."""
+    texts = [some_ids(model, 1, length + 1, seed=length) for length in PROMPTS]
+    together = _stack([forward(stepper, text[:, :-1], stepper.initial_state(1))[1] for text in texts])
+    for rows in [0, 1, 2], [2, 0, 0]:
+        ids = torch.cat([texts[row][:, -1:] for row in rows])
+        logits, _ = forward(stepper, ids, select_rows(together, np.array(rows)))
+        expected = torch.cat([call(model, texts[row])[0][:, -1] for row in rows])
+        assert_close(logits, expected, f"Texts of {[PROMPTS[row] for row in rows]} tokens get other logits than each alone.")
+
+
+@law()
+def drift(stepper: Any, model: Any, factory: Any) -> None:
+    """After 500 calls of one token, the stepper still gives the logits of the model's call."""
+    ids, state, steps = some_ids(model, 2, CALLS), stepper.initial_state(2), []
+    for t in range(CALLS):
+        with explained(f"It fails at call {t} of {CALLS}:"):
+            logits, state = forward(stepper, ids[:, t : t + 1], state)
+        steps.append(logits)
+    assert_close(torch.stack(steps, dim=1), call(model, ids)[0])
+
+
+@law()
+def own_weights(stepper: Any, model: Any, factory: Any) -> None:
+    """Changing the model's weights does not change a stepper made before; it must have a copy of them."""
+    if factory is None and isinstance(model, nn.Module) and not isinstance(model, CountTrained):
+        ids = some_ids(model, ROWS, 3)
+        before = forward(stepper, ids, stepper.initial_state(ROWS))[0].clone()
+        change_weights(model)
+        assert_close(forward(stepper, ids, stepper.initial_state(ROWS))[0], before)
+
+
+@law()
+def samples(stepper: Any, model: Any, factory: Any) -> None:
+    """SupportsSample: greedy samples have the largest logits, and a row depends on its own random numbers only."""
+    check_samples(model, stepper)
+
+
+@law()
+def without_torch(stepper: Any, model: Any, factory: Any) -> None:
+    """The module of a factory can be imported in a new process, and imports no torch."""
+    name = getattr(factory, "__module__", "__main__")
+    if name != "__main__":  # another process cannot import what a notebook defines
+        run_python(_IMPORT, name)
+
+
+STEPPER_LAWS: tuple[Law, ...] = tuple(_LAWS)
+"""All laws of a stepper, in the order in which to fix broken ones; each takes ``make`` and ``factory``."""
+
+
+def check_logits(model: Any, stepper: Any) -> None:
+    """Check the logits after chunks of several sizes, for all rows and for each row alone, and that no state is changed."""
+    ids = some_ids(model, ROWS, STEPS)
+    whole, _ = call(model, ids)
+    for sizes in [STEPS], [1] * STEPS, [1, 4, 7]:
+        state, end = stepper.initial_state(ROWS), 0
+        for size in sizes:
+            kept, end = [array.copy() for array in tensors(state)], end + size
+            logits, after = forward(stepper, ids[:, end - size : end], state)
+            assert_unchanged(state, kept)
+            assert_close(logits, whole[:, end - 1], f"In chunks of {sizes} tokens, logits (B, V) differ after {end} tokens.")
+            state = after
+    for row in range(ROWS):
+        alone, _ = forward(stepper, ids[row : row + 1], stepper.initial_state(1))
+        assert_close(alone[0], whole[row, -1], f"Row {row} alone gets other logits than in a batch.")
+
+
+def check_samples(model: Any, stepper: Any) -> None:
+    """Check the samples of a stepper that is a ``SupportsSample``: greedy ones, and that a row depends on itself only."""
+    size = model.config.vocab_size
+    if not isinstance(stepper, SupportsSample) or size <= 2:
+        return
+    ids = some_ids(model, ROWS, 2)
+    for row, tokens in enumerate(_sample_texts(stepper, ids, size, NUMBERS // 2, is_greedy=True)):
+        sampled = torch.from_numpy(tokens[:STEPS])  # (T,)
+        assert (sampled > 1).all(), f"sample returns {sampled}; bos (0) is never sampled, nor eos (1) within {STEPS} tokens."
+        logits = call(model, torch.cat((ids[row], sampled))[None])[0][0, 1:-1, 2:].double()  # (T, V-2)
+        is_largest = logits.gather(-1, sampled[:, None] - 2)[:, 0] >= logits.max(-1).values - TOLERANCE
+        assert is_largest.all(), f"For greedy decoding sample returns {sampled}; each token must have the largest logit."
+    whole = _sample_texts(stepper, ids, size, NUMBERS // 2)
+    for numbers in 32, 100:
+        for actual, expected in zip(_sample_texts(stepper, ids, size, numbers), whole, strict=True):
+            assert_close(actual, expected, f"With {numbers} random numbers per call, sample returns another text.", 0)
+    assert_close(_sample_texts(stepper, ids[:1], size, 32)[0], whole[0], "sample returns another text for row 0 alone.", 0)
+
+
+def forward(stepper: Any, ids: Tensor, state: Any) -> tuple[Tensor, Any]:
+    """Return a stepper's logits as a tensor, and its state."""
+    logits, after = stepper.forward(ids.numpy(), state)
+    return torch.from_numpy(np.ascontiguousarray(logits)), after
+
+
+def select_rows(state: Any, rows: np.ndarray) -> Any:
+    """Return some rows of a state."""
+    return tuple(select_rows(part, rows) for part in state) if isinstance(state, tuple) else state[rows]
+
+
+def _stack(states: list[Any]) -> Any:
+    """Return the states of several texts as the state of one batch."""
+    if isinstance(states[0], tuple):
+        return tuple(_stack(list(parts)) for parts in zip(*states, strict=True))
+    return np.concatenate(states)
+
+
+def _sample_texts(stepper: Any, ids: Tensor, size: int, numbers: int, is_greedy: bool = False) -> list[np.ndarray]:
+    """Return LENGTH tokens that a stepper samples after each row of prompts (B, T), or fewer if a text ends.
+
+    Id 0 is never sampled, id 1 ends a text of STEPS tokens or more. A row has the same random numbers each time; ``numbers`` of
+    them are passed to a call of ``sample``, and those that it does not use are passed to the next call.
+    """
+    uniform = np.random.default_rng(0).random((len(ids), NUMBERS))
+    params = SamplingParams(np.ones(1), 0, 1.0, 0.0, 1.0, 0, STEPS, 1 << 40, is_greedy, 1, 0, size)
+    _, state = forward(stepper, ids, stepper.initial_state(len(ids)))
+    texts, used, live = [np.empty(0, np.int64)] * len(ids), np.zeros(len(ids), np.int64), np.arange(len(ids))
+    while len(live):
+        passed = np.stack([uniform[row, min(used[row], NUMBERS - numbers) :][:numbers] for row in live])
+        lengths = np.array([len(texts[row]) for row in live])
+        tokens, consumed, state = stepper.sample(state, passed, params, ids[live, :0].numpy(), lengths)
+        assert (consumed > 0).all(), f"sample uses none of {numbers} random numbers per row; it must sample at least one token."
+        used[live] += consumed
+        for row, sampled in zip(live, tokens, strict=True):
+            texts[row] = np.append(texts[row], sampled[sampled != NONE])
+        is_unfinished = np.array([len(texts[row]) < LENGTH and (texts[row] > 1).all() for row in live])
+        state, live = select_rows(state, is_unfinished), live[is_unfinished]
+    return [text[:LENGTH] for text in texts]

@@ -1,0 +1,184 @@
+"""Three laws of ``LanguageModel``, without which no third party's model is trained: shapes, causality, independence of rows.
+
+``reviewgen.testing`` has the other laws, and checks these with the same functions. A law takes a model in evaluation mode, and
+raises an AssertionError that says what is required and what was found. B batch, T time (tokens), V vocabulary.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from reviewgen.errors import BrokenPlugin, ReviewgenError, first_line, quoted
+from reviewgen.registry import Plugin
+from reviewgen.registry.installed_points import OWN
+
+ROWS, STEPS = 3, 12  # B and T, different from each other and from most sizes, so that a size tells its letter
+TOLERANCE = 1e-4
+"""Relative and absolute tolerance for float32 logits computed in two ways; the order of sums alone gives 1e-6 per layer."""
+
+
+def check_contract(model: nn.Module, plugin: Plugin) -> None:
+    """Check the three laws before a third party's model is trained, in about 7 ms for a small one.
+
+    Raises:
+        BrokenPlugin: The model breaks one of them: trained all the same, it would learn to copy what it is to predict.
+    """
+    if plugin.package == OWN:
+        return
+    is_training = model.training
+    try:
+        for law in shape, causal, rows:
+            law(model.eval())
+    except AssertionError as problem:
+        raise BrokenPlugin(
+            f"The model {quoted(plugin.name)} of {plugin.package} breaks the law {law.__name__!r} of its contract, so it is not "
+            f"trained. {first_line(problem)}. reviewgen.testing.check_model says more."
+        ) from None
+    finally:
+        model.train(is_training)
+
+
+def shape(model: Any) -> None:
+    """Logits are floating-point and have the shape (B, T, V), for one or more rows and one or more tokens."""
+    for batch, time in (ROWS, STEPS), (1, 1), (1, STEPS), (ROWS, 1):
+        sizes, state = {"B": batch, "T": time, "V": model.config.vocab_size}, model.initial_state(batch)
+        try:
+            logits, _ = call(model, some_ids(model, batch, time), state)
+        except Exception as error:
+            where = _describe_confusion(model, state, sizes) or f"The call fails for ids (B, T) = ({batch}, {time}):"
+            raise AssertionError(f"{where} {describe_error(error)}") from error
+        actual = tuple(logits.shape)
+        assert actual == tuple(sizes.values()), (
+            f"Logits must be (B, T, V) = {tuple(sizes.values())}; got {lettered(actual, sizes)}."
+        )
+        assert logits.is_floating_point(), f"Logits must have a floating-point dtype; got {logits.dtype}."
+
+
+def causal(model: Any, read: Callable[[Any, Tensor], Tensor] | None = None) -> None:
+    """Changing ``ids[:, t]`` does not change the logits before position t."""
+    changes = influence(model, read or logits_of).tril(-1)
+    for t, place in (changes > TOLERANCE).nonzero().tolist():
+        raise AssertionError(
+            f"Changing token {t} changes logits before it, those at token {place} by {changes[t, place]:.3g}: the model sees the "
+            "future, and learns to copy it."
+        )
+
+
+def rows(model: Any) -> None:
+    """The logits and the state of a row do not depend on the other rows of the batch."""
+    ids = some_ids(model, ROWS, STEPS)
+    together = call_twice(model, ids)
+    for row in range(ROWS):
+        alone = call_twice(model, ids[row : row + 1])
+        assert_close(alone[0], together[row], f"Row {row} alone gives other logits than in a batch; rows must be independent.")
+
+
+def influence(model: Any, read: Callable[[Any, Tensor], Tensor]) -> Tensor:
+    """Return by how much another token at t changes the logits at each position, relative to them if they are large, (T, T).
+
+    Args:
+        model: The model.
+        read: Returns the logits of a model for ids, as ``logits_of``.
+    """
+    ids, changes = some_ids(model, ROWS, STEPS), []
+    before = read(model, ids).double()
+    for t in range(STEPS):
+        changed = ids.clone()
+        changed[:, t] = (changed[:, t] + 1) % model.config.vocab_size
+        after = read(model, changed).double()
+        difference = torch.where(after == before, 0.0, (after - before).abs()) / (1 + before.abs())
+        changes.append(difference.nan_to_num(nan=1.0).amax((0, 2)))
+    return torch.stack(changes)
+
+
+def some_ids(model: Any, batch: int, time: int, seed: int = 0) -> Tensor:
+    """Return random ids (B, T)."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(model.config.vocab_size, (batch, time), generator=generator)
+
+
+def call(model: Any, ids: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+    """Return the logits and the state after the ids, starting from the initial state by default."""
+    with torch.no_grad():
+        logits, after = model(ids, model.initial_state(len(ids)) if state is None else state)
+    return logits, after
+
+
+def logits_of(model: Any, ids: Tensor) -> Tensor:
+    """Return the logits of ids from the initial state, (B, T, V)."""
+    return call(model, ids)[0]
+
+
+def call_twice(model: Any, ids: Tensor) -> Tensor:
+    """Return the logits of the ids fed twice in a row, so that they depend on the state."""
+    first, state = call(model, ids)
+    return torch.cat((first, call(model, ids, state)[0]), dim=1)
+
+
+def tensors(state: Any) -> Iterator[Any]:
+    """Yield the leaves of a nested tuple."""
+    if isinstance(state, tuple):
+        for part in state:
+            yield from tensors(part)
+    else:
+        yield state
+
+
+def assert_close(actual: Any, expected: Any, sentence: str = "", tolerance: float = TOLERANCE) -> None:
+    """Raise AssertionError unless two tensors or arrays agree, with a sentence and with what numpy says; -inf agrees with -inf.
+
+    Args:
+        actual: The tensor or array to check.
+        expected: What it must be.
+        sentence: What is wrong where they differ.
+        tolerance: Relative and absolute; 0 for the same numbers.
+    """
+    with explained(sentence):
+        np.testing.assert_allclose(_array(actual), _array(expected), rtol=tolerance, atol=tolerance)
+
+
+@contextmanager
+def explained(sentence: str) -> Iterator[None]:
+    """Raise whatever is raised inside as an AssertionError that begins with a sentence."""
+    try:
+        yield
+    except Exception as error:
+        raise AssertionError(f"{sentence} {describe_error(error)}") from error
+
+
+def describe_error(error: BaseException) -> str:
+    """Return the kind of an error and the beginning of its message; of our own sentences and of assertions the whole message."""
+    message = str(error).strip()
+    return (
+        message
+        if isinstance(error, AssertionError | ReviewgenError)
+        else f"{type(error).__name__}: {' '.join(message.split()):.200}"
+    )
+
+
+def lettered(shape: tuple[int, ...], sizes: Mapping[str, int]) -> str:
+    """Return a shape with the letters of its axes; H stands for a size that has none.
+
+    >>> lettered((12, 3, 64), {"B": 3, "T": 12, "V": 11})
+    '(T, B, H) = (12, 3, 64)'
+    """
+    letters = [next((letter for letter, given in sizes.items() if given == size), "H") for size in shape]
+    return f"({', '.join(letters)}) = {shape}"
+
+
+def _describe_confusion(model: Any, state: Any, sizes: Mapping[str, int]) -> str | None:
+    """Return that a layer reads T as B, if a call fails except where both are equal."""
+    try:
+        call(model, some_ids(model, STEPS, STEPS))
+    except Exception:
+        return None
+    parts = ", ".join(lettered(tuple(part.shape), sizes) for part in tensors(state))
+    return f"The state is {parts or 'empty'}, but your layer read T = {sizes['T']} as B:"
+
+
+def _array(value: Any) -> Any:
+    return value.detach().double().cpu().numpy() if isinstance(value, Tensor) else value
