@@ -94,3 +94,15 @@ def refuse_unknown_options(
     for name, hint in get_type_hints(known).items():
         if name in options and set(options_of(hint)) <= {bool, str, NoneType}:
             check_value(name, options[name], hint)
+
+
+class CompareOptions(ReadingOptions, TrialOptions, total=False):
+    """The keywords of ``reviewgen.compare``, which documents them."""
+
+    held_out: Any
+    held_out_split: str | None
+    prompt: str
+    settings: Mapping[str, Mapping[str, Any]] | None
+    conditions: Any
+    out: str | Path | None
+    resume: bool

@@ -8,7 +8,8 @@
     drawing     from a graph to SVG: boxes, frames, lines and loops
     layout      where they stand
     unrolled    a graph over several tokens
-    comparing   ``reviewgen.compare``: trains or loads each model, and measures it
+    compare     ``reviewgen.compare``
+    comparing   trains or loads each model, and measures it
     held_out    the texts that all are evaluated on, bits of each, and intervals
     measure     from a trained model to its row
     rows        the rows, as plain data

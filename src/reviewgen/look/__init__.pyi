@@ -1,4 +1,4 @@
-from .comparing import CompareOptions, compare
+from .compare import compare
 from .comparison import Comparison
 from .explaining import explain
 from .held_out import HeldOut
@@ -8,7 +8,6 @@ from .results import Explanation
 from .rows import CurvePoint, Pair, Row, Sample
 
 __all__ = [
-    "CompareOptions",
     "Comparison",
     "CurvePoint",
     "Explanation",
