@@ -15,6 +15,7 @@ class Distinct:
     lower_is_better: ClassVar[None] = None
 
     def __call__(self, sample: TextSample) -> float:
+        """Return distinct-n of some texts."""
         return sample.distinct(self.n)
 
 
@@ -27,6 +28,7 @@ class SelfRepetition:
     lower_is_better: ClassVar[None] = None
 
     def __call__(self, sample: TextSample) -> float:
+        """Return the share of repeated n-grams of some texts."""
         return sample.repetition(self.n)
 
 
@@ -38,6 +40,7 @@ class NewWords:
     lower_is_better: ClassVar[None] = None
 
     def __call__(self, sample: TextSample) -> float:
+        """Return the share of new words of some texts."""
         words = [word.casefold() for row in sample.words for word in row]
         return sum(word not in sample.training_words for word in words) / max(1, len(words))
 

@@ -18,5 +18,6 @@ def pytest_generate_tests(metafunc: Any) -> None:
 
 
 def test_plugin(check: Callable[[], object]) -> None:
+    """Run a check, which raises where a law is broken."""
     with compiling_notice.silenced():
         check()
