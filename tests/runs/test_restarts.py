@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import reviewgen
-from reviewgen.errors import OutputExists
+from reviewgen.errors import OutputExists, ProcessLost
 from tests.runs.test_processes import ROOT
 from tests.runs.test_processes import registered as registered
 from tests.support.fakes import TEXTS
@@ -100,6 +100,11 @@ def test_a_saved_model_of_the_same_run_is_used_and_another_is_in_the_way(tmp_pat
     for texts, order in (TEXTS, 2), ([*TEXTS, "Another text."], 3):
         with pytest.raises(OutputExists, match="already exists"):
             train(texts, order)
+    run = reviewgen.TrainingRun("ngram-char", TEXTS, out=tmp_path / "other")
+    run.read()
+    run.tokenize()
+    with pytest.raises(ProcessLost, match="asked to end"):  # wherever the interrupt has come
+        run.interrupt()
     monkeypatch.delenv("TORCHELASTIC_MAX_RESTARTS")
     with pytest.raises(OutputExists, match="already exists"):
         train()

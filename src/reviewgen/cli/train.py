@@ -111,8 +111,8 @@ def _train(run: "TrainingRun") -> "ReviewModel":
             model = run.finish()
     except KeyboardInterrupt:
         with uninterrupted():
-            note("Interrupted; saving the best weights so far.")
             run.interrupt()
+            note("Interrupted; saving the best weights so far.")
             shown = len(run.notes)
             model = run.finish()
     for line in run.notes[shown:]:

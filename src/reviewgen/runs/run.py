@@ -28,7 +28,7 @@ from reviewgen.generation.model_stepper import using_threads
 from reviewgen.hub.card import file_name, write_card
 from reviewgen.interrupts import uninterrupted
 from reviewgen.model import Bundle, ReviewModel, Weights
-from reviewgen.processes import all_processes, process_state
+from reviewgen.processes import all_processes, can_restart, process_state
 from reviewgen.protocols import LanguageModel, Tokenizer
 from reviewgen.runs.blend import fit_blend, make_bundle
 from reviewgen.runs.corpus import PreparedCorpus, ReadCorpus, read_corpus, tokenize
@@ -164,8 +164,12 @@ class TrainingRun:
 
         Raises:
             TrainingError: The corpus was not tokenized, so there is no training.
+            ProcessLost: The launcher can start the job again, which then goes on.
         """
         self._require_prepared("interrupt the training")
+        if can_restart():
+            with self._folder.closed_on_error():
+                raise self._folder.checkpoints.asked_to_end()
         self._is_interrupted = True
 
     def finish(self) -> ReviewModel:

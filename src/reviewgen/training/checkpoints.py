@@ -114,6 +114,10 @@ class Checkpoints:
             self._is_failing = True
         self._schedule_next(time.monotonic() - start)
 
+    def asked_to_end(self) -> ProcessLost:
+        """Return the error of a process that was asked to end, and that the launcher may start again."""
+        return ProcessLost(f"This process was asked to end. {how_to_resume(has_checkpoint=bool(self.steps()))}")
+
     def note(self, text: str) -> None:
         """Add a note to the next report."""
         self._notes.append(text)
@@ -169,5 +173,4 @@ def interrupts_kept_for_restart(checkpoints: Checkpoints) -> Iterator[None]:
     except KeyboardInterrupt:
         if not can_restart():
             raise
-        hint = how_to_resume(has_checkpoint=bool(checkpoints.steps()))
-        raise ProcessLost(f"This process was asked to end. {hint}") from None
+        raise checkpoints.asked_to_end() from None
