@@ -51,7 +51,7 @@ class Subject:
             texts: What a new model is to read; without any, its vocabulary has the size that its tokenizer is set to.
 
         Raises:
-            ConfigError: It is none of these.
+            ConfigError: The source is of another kind.
             SourceError, UnknownPlugin, BundleError, HubError: As in ``reviewgen.load``.
         """
         if isinstance(source, str | Path):

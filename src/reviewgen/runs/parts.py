@@ -315,7 +315,7 @@ def _share_settings(configs: Mapping[str, type], defaults: Mapping[str, Any], ow
 
 
 def _sizes_to_choose(preset: Preset, model: set[str], training: set[str]) -> Preset | None:
-    """Return the preset without the settings by epochs that the user has set; None if there is no size to choose."""
+    """Return the preset whose sizes a time budget chooses from, without what the user has set; None if it chooses no size."""
     if not preset.sizes or any(model & set(size) for size in preset.sizes):
         return None
 

@@ -152,6 +152,7 @@ def generate_dataset(
     """
 
     def plan(path: Path) -> Plan:
+        """Check the call, and return the plan of its table."""
         check_count("n", n)
         check_flags(columns=columns, unique=unique)
         if seed is not None:

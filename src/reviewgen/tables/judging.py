@@ -177,6 +177,7 @@ def judge_texts(
     own, judge, summarize, stage = _JUDGES[kind]
 
     def plan(_: Path) -> Plan:
+        """Check the call, and return the plan of its table."""
         refuse_unknown_options(options, EvaluateOptions, f"{kind}_dataset", others=("source", "out", "format", "shard_texts"))
         loaded = load_saved(model)[0]
         labels = dict.fromkeys(_condition_columns(loaded.conditions).values(), "string") if kind == "score" else {}

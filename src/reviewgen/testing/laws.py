@@ -33,18 +33,22 @@ def laws_of(laws: list[Law], bind: Callable[..., Iterable[tuple[Any, ...]]]) -> 
     """
 
     def can(plugin: Any, need: Need) -> bool:
+        """Return whether a plugin has an ability."""
         return isinstance(plugin, need) if isinstance(need, type) else need(plugin)
 
     def law(*needs: Need) -> Callable[[Law], Law]:
+        """Return the decorator of a law of plugins with these abilities."""
+
         def register(check: Law) -> Law:
+            """Add a function to the laws, and return it as it is called there."""
+
             @functools.wraps(check)
             def checked(*given: Any) -> None:
+                """Check the law for each bound call."""
                 sentence = f"{check.__name__}: {str(check.__doc__).splitlines()[0]}"
                 try:
                     for arguments in bind(*given):
-                        if all(
-                            isinstance(arguments[0], need) if isinstance(need, type) else need(arguments[0]) for need in needs
-                        ):
+                        if all(can(arguments[0], need) for need in needs):
                             check(*arguments)
                 except AssertionError as error:
                     error.args = (f"{sentence} {str(error).strip()}",)
