@@ -252,14 +252,12 @@ def test_what_others_have_written_cannot_steer_a_terminal(run: Run, place: Path)
 
 
 def started(*words: object) -> "subprocess.Popen[str]":
-    """Start a command that signals reach, even where the tests run in the background, which ignores SIGINT."""
-
-    def heed() -> None:
-        for number in (signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, signal.SIG_DFL)
-
-    command = [sys.executable, "-m", "reviewgen", *map(str, words)]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=heed)
+    """Start a command that SIGHUP reaches, even where the tests run under nohup; conftest.py does it for SIGINT."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    try:
+        return subprocess.Popen([sys.executable, "-m", "reviewgen", *map(str, words)], stderr=subprocess.PIPE, text=True)
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 @pytest.mark.parametrize("name", ["SIGINT", *(pytest.param(each, marks=pytest.mark.slow) for each in ("SIGTERM", "SIGHUP"))])

@@ -363,11 +363,11 @@ class Engine:
     def _run(self) -> None:
         """Advance the jobs until the engine is closed; the engine's thread."""
         while not self._must_stop:
-            self._wake.clear()
             while self._inbox:
                 self._jobs.append(self._inbox.popleft())
             if not self._tick():
                 self._wake.wait()
+                self._wake.clear()  # before the next look at what has woken it
             self._jobs = [job for job in self._jobs if not job.is_done]
         for job in [*self._jobs, *self._inbox]:
             job.fail(GenerationError("The server was shut down before the text was complete."))
