@@ -107,7 +107,8 @@ def train(start: "str | ReviewModel", source: Any, *, progress: bool = True, **o
         UnknownPlugin, PluginConflict, BrokenPlugin: The preset is not installed, or cannot be used.
         OutputExists: ``out`` exists.
         DataError: The source cannot be read, or contains a single review and no validation is given.
-        CheckpointError: ``<out>.partial`` holds an interrupted run that is not resumed; or, to resume, no run of these arguments.
+        CheckpointError: ``<out>.partial`` holds an interrupted run that is not resumed; or ``resume`` is set, and no run of these
+            arguments is there.
         TrainingError: The loss is NaN or infinite before there are weights to keep, or the device is not available.
         StorageError: There is no room on the disk; says where the trained model was saved instead.
     """

@@ -3,7 +3,7 @@
     sources          open a source of any kind, a dataset of the Hub included, as units that any process can read
     files            find and fetch files, unpack and decode them
     documents        txt files as lines, paragraphs, sentences or files; parts of one long text to hold out
-    tables           csv, JSON, parquet, Arrow and SQLite files as records
+    tables           csv, JSON, parquet, Arrow, SQLite files and spreadsheets as records
     columns          from records to examples: the columns of the text and of its conditions
     cleaning         changes texts, with counts; HTML tags, markdown and mojibake
     parts            the Arrow files of a corpus, and the work on them that several processes share

@@ -1,6 +1,6 @@
 """Scores given texts, or says what they copy, in one process or in several: ``reviewgen.score_dataset``, ``novelty_dataset``.
 
-Every process reads the whole source, which is faster than judging it, and judges its share. What is said of all texts does not
+Reading is fast, so every process reads all texts, and judges only its share. What is said of all texts does not
 depend on who has judged which.
 """
 
