@@ -36,7 +36,7 @@ class Reading:
     subset: str | None = None
     split: str | None = None
     documents: Literal["line", "paragraph", "sentence", "file"] = "line"
-    max_text_characters: Annotated[int, Bound(at_least=1)] = 10_000_000
+    max_text_characters: Annotated[int, Bound(at_least=1, at_most=1 << 40)] = 10_000_000
     lowercase: bool | None = False
     strip_markdown: bool | None = False
     fix_encoding: bool | None = False
@@ -71,7 +71,7 @@ class TrainingTexts(Reading):
         conditions: Columns beside the text, as in "stars", that the model is conditioned on.
     """
 
-    conditions: tuple[str, ...] = ()
+    conditions: Annotated[tuple[str, ...], Bound(at_least=1)] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,7 @@ Knows no model, and of a tokenizer only its protocol.
 
 from reviewgen.data.cache import MAX_BYTES, cache_folder, cache_size, digest_tokenizer, prune_cache, workspace
 from reviewgen.data.cleaning import CleaningReport, first_of_each, hash_text
-from reviewgen.data.columns import MAX_TEXT_CHARACTERS, DataConfig, Example
+from reviewgen.data.columns import DataConfig, Example
 from reviewgen.data.corpus import Corpus, describe, require_splits, shorten
 from reviewgen.data.files import is_url
 from reviewgen.data.filters import Filters
@@ -43,7 +43,6 @@ from reviewgen.data.store import StoreFolder, TokenStore, digest_file, fetch_sto
 __all__ = [
     "IGNORED",
     "MAX_BYTES",
-    "MAX_TEXT_CHARACTERS",
     "NOVELTY_FILE",
     "SPLITS",
     "Batch",
