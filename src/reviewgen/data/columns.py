@@ -152,12 +152,12 @@ def to_examples(
     has_column = column is None
     for number, record in enumerate(records, 1):
         if column is None or not isinstance(record, Mapping):
-            text, values = record, [None] * len(conditions)
-            has_column = True
+            text, has_column = record, True
+            given: list[Any] = [None] * len(conditions)
         else:
-            text, *values = (_look_up(record, name) for name in (column, *conditions))
+            text = _look_up(record, column)
             has_column = has_column or text is not None or column in record or top in record
-        given = [_as_condition(value, number, condition, name) for value, condition in zip(values, conditions, strict=True)]
+            given = [_as_condition(_look_up(record, condition), number, condition, name) for condition in conditions]
         yield _as_text(text, number, place, max_characters), given
     if number and not has_column:
         raise DataError(f"{name} has no column {quoted(column)}, as the records before it have.")

@@ -5,6 +5,7 @@ separators.
 """
 
 import re
+import string
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
@@ -14,9 +15,10 @@ from functools import lru_cache
 APOSTROPHES = "'\u2019"
 _WITHOUT_APOSTROPHES = str.maketrans("", "", APOSTROPHES)
 _JOINERS = "\u200c\u200d"  # the zero-width ones, inside words of Persian and of Indian languages
-_ASCII = [character for character in map(chr, range(128)) if not character.isalpha() and character not in APOSTROPHES]
-_SEPARATORS = [*_ASCII, *(character for character in map(chr, range(128, 0x3001)) if character.isspace())]
-_AS_SPACES = bytes.maketrans("".join(_ASCII).encode(), b" " * len(_ASCII))
+_ASCII = "".join(character for character in map(chr, range(128)) if not character.isalpha() and character not in APOSTROPHES)
+_SEPARATORS = {*_ASCII, *(character for character in map(chr, range(0x3001)) if character.isspace())}
+_AS_SPACES = bytes.maketrans(_ASCII.encode(), b" " * len(_ASCII))
+_FREQUENT = (" " + string.ascii_letters).encode()
 
 
 @dataclass
@@ -69,7 +71,8 @@ def count_runs(texts: Sequence[str]) -> WordCounts:
     plain = pyarrow.array([whole.translate(_AS_SPACES)], pyarrow.string())
     counts = pyarrow.compute.value_counts(pyarrow.compute.list_flatten(pyarrow.compute.utf8_split_whitespace(plain)))
     runs = zip(counts.field("values").to_pylist(), counts.field("counts").to_pylist(), strict=True)
-    return WordCounts(Counter(dict(runs)), {separator for separator in _SEPARATORS if separator.encode() in whole})
+    separators = {*whole.translate(None, _FREQUENT).decode(), *(" " if b" " in whole else "")} & _SEPARATORS
+    return WordCounts(Counter(dict(runs)), separators)
 
 
 @lru_cache(maxsize=16)
