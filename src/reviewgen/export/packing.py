@@ -5,8 +5,9 @@ trained by gradient are stored in 5, 6 or 8 bits with a scale for each row, in 1
 ``save_pretrained(dtype=...)`` stores them; everything else, such as the arrays of an n-gram, as it is.
 """
 
-import gzip
+import copy
 import json
+import zlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +17,8 @@ from reviewgen.blending.model import Blend
 from reviewgen.config import to_dict
 from reviewgen.errors import BundleError, ConfigError, quoted
 from reviewgen.hub.card import brief_facts
+from reviewgen.lexicon import utf8_automaton
+from reviewgen.lexicon.automaton import join
 from reviewgen.model import Bundle
 from reviewgen.model.write import save_tokenizer
 from reviewgen.protocols import CountTrained
@@ -23,25 +26,29 @@ from reviewgen.storage import temporary_folder
 from reviewgen.web import PackedModel
 
 BITS = (5, 6, 8, 16, 32)
-ALIGNMENT = 8  # bytes
+_DEFAULTS = (8, 6, 5)  # bits: the first with which the blob is at most that large, or the last
+_LARGEST = 3_840_000  # bytes, 4.8 MB in a page
+_ALIGNMENT = 8  # bytes
 _INTEGERS = {"int64": np.int32, "uint64": np.uint32, "bool": np.uint8}  # what JavaScript has no plain array of
 
 
-def pack(bundle: Bundle, name: str | None = None, bits: int = 8) -> PackedModel:
+def pack(bundle: Bundle, name: str | None = None, bits: int | None = None) -> PackedModel:
     """Return a trained model as a page loads it.
 
     Args:
         bundle: The model.
         name: Its name in the page; that of its preset if not given.
-        bits: Of each weight of a matrix: 5, 6, 8, 16 or 32.
+        bits: Of each weight of a matrix: 5, 6, 8, 16 or 32. By default 8, or the most of 6 and 5 with which the model takes at most
+            5 MB of the page; a model that takes more has 5.
 
     Raises:
         ConfigError: The number of bits is another one, or a weight is too large for 16 bits.
         BundleError: A tensor or a file of the tokenizer has no form in a page.
     """
-    if not isinstance(bits, int) or bits not in BITS:
+    if bits is not None and (not isinstance(bits, int) or bits not in BITS):
         raise ConfigError(f"bits must be one of {', '.join(map(str, BITS))}; got {quoted(bits)}.")
     blob = _Blob()
+    matrices, entries, names = _add_tensors(bundle.model, blob)
     manifest = {
         "id": name or bundle.preset,
         "preset": bundle.preset,
@@ -51,64 +58,90 @@ def pack(bundle: Bundle, name: str | None = None, bits: int = 8) -> PackedModel:
             "config": to_dict(bundle.tokenizer_config),
             "files": _tokenizer_files(bundle, blob),
         },
-        "tensors": _add_tensors(bundle.model, bits, blob),
         "conditions": bundle.conditions.to_json() if bundle.conditions else [],
         "generationConfig": to_dict(bundle.generation),
         "facts": brief_facts(bundle),
         "card": bundle.card,
-        "spelling": _add_lexicon(bundle, blob),
+        "spelling": _add_spelling(bundle, blob),
         "notes": [],
     }
-    return PackedModel(manifest, gzip.compress(blob.content, mtime=0))
+    for choice in _DEFAULTS if bits is None else (bits,):
+        whole = copy.deepcopy(blob)
+        added = {key: _add_matrix(key, matrix, choice, whole) for key, matrix in matrices.items()}
+        manifest["tensors"] = {key: (entries | added)[same] for key, same in names.items()}
+        if len(whole.deflated) <= _LARGEST:
+            break
+    return PackedModel(manifest, whole.gzipped())
 
 
 class _Blob:
-    """Arrays one after another, little endian, each at a multiple of 8 bytes."""
+    """Arrays one after another, little endian, each at a multiple of 8 bytes; compressed one by one."""
 
     def __init__(self) -> None:
-        self.content = bytearray()
+        self.size, self.checksum = 0, 0
+        self.deflated = bytearray()
 
-    def add(self, array: np.ndarray) -> dict[str, Any]:
+    def add(self, array: np.ndarray, strategy: int = zlib.Z_DEFAULT_STRATEGY) -> dict[str, Any]:
         """Append an array; return its dtype, shape, offset in bytes and length in numbers."""
-        self.content += bytes(-len(self.content) % ALIGNMENT)
-        entry = {"dtype": array.dtype.name, "shape": list(array.shape), "offset": len(self.content), "length": array.size}
-        self.content += np.ascontiguousarray(array, array.dtype.newbyteorder("<")).tobytes()
+        padding = -self.size % _ALIGNMENT
+        entry = {"dtype": array.dtype.name, "shape": list(array.shape), "offset": self.size + padding, "length": array.size}
+        content = bytes(padding) + np.ascontiguousarray(array, array.dtype.newbyteorder("<")).tobytes()
+        deflate = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS, 9, strategy)
+        self.deflated += deflate.compress(content) + deflate.flush(zlib.Z_FULL_FLUSH)
+        self.size, self.checksum = self.size + len(content), zlib.crc32(content, self.checksum)
         return entry
 
+    def gzipped(self) -> bytes:
+        """Return all arrays as one gzip stream (RFC 1952): its header, the compressed arrays and an empty last block, its trailer."""
+        trailer = self.checksum.to_bytes(4, "little") + (self.size % 2**32).to_bytes(4, "little")
+        return b"\x1f\x8b\x08" + bytes(6) + b"\xff" + self.deflated + b"\x03\x00" + trailer
 
-def _add_tensors(model: Any, bits: int, blob: _Blob) -> dict[str, Any]:
-    """Append the tensors of a model, tied ones once; return their entries by name."""
+
+def _add_tensors(model: Any, blob: _Blob) -> tuple[dict[str, np.ndarray], dict[str, Any], dict[str, str]]:
+    """Append the tensors of a model, tied ones once, but for the matrices of networks.
+
+    Returns these matrices, and the entries of the others; and for each name that under which its tensor is found.
+    """
     parts = {f"{number}.": part for number, part in enumerate(model.parts)} if isinstance(model, Blend) else {"": model}
     counted = tuple(prefix for prefix, part in parts.items() if isinstance(part, CountTrained))
+    matrices: dict[str, np.ndarray] = {}
     entries: dict[str, Any] = {}
-    stored: dict[tuple[Any, ...], dict[str, Any]] = {}
+    names: dict[str, str] = {}
+    first: dict[tuple[Any, ...], str] = {}
     for name, tensor in model.state_dict().items():
-        key = tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()
-        if key not in stored or not tensor.numel():
-            plain = tensor.detach().cpu()
-            array = (plain if plain.dtype.itemsize != 2 or not plain.is_floating_point() else plain.float()).numpy()
-            stored[key] = _add_tensor(name, array, 32 if name.startswith(counted) else bits, blob)
-        entries[name] = stored[key]
-    return entries
+        names[name] = first.setdefault((tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()), name)
+        if names[name] != name:
+            continue
+        plain = tensor.detach().cpu()
+        array = _readable(name, (plain if plain.dtype.itemsize != 2 or not plain.is_floating_point() else plain.float()).numpy())
+        is_matrix = array.dtype == np.float32 and array.ndim == 2 and np.isfinite(array).all()
+        if is_matrix and not name.startswith(counted):
+            matrices[name] = array
+        else:
+            entries[name] = blob.add(array)
+    return matrices, entries, names
 
 
-def _add_tensor(name: str, array: np.ndarray, bits: int, blob: _Blob) -> dict[str, Any]:
-    """Append a tensor; a float32 matrix in the given bits."""
+def _readable(name: str, array: np.ndarray) -> np.ndarray:
+    """Return the array of a tensor with a dtype that JavaScript has."""
     if (narrow := _INTEGERS.get(array.dtype.name)) is not None:
         if array.size and not np.array_equal(array, array.astype(narrow)):
             raise BundleError(f"The tensor {name} holds integers beyond 32 bits, which a page cannot read.")
         array = array.astype(narrow)
     if array.dtype.name not in ("float32", "float64", "int32", "int16", "int8", "uint32", "uint16", "uint8"):
         raise BundleError(f"The tensor {name} has the dtype {array.dtype.name}, which a page cannot read.")
-    if array.dtype != np.float32 or array.ndim != 2 or bits == 32 or not np.isfinite(array).all():
-        return blob.add(array)
+    return array
+
+
+def _add_matrix(name: str, matrix: np.ndarray, bits: int, blob: _Blob) -> dict[str, Any]:
+    """Append a float32 matrix in the given bits; integers by Huffman codes alone, since strings that repeat by chance cost more."""
     if bits <= 8:
-        numbers, scales = _quantize(array, bits)
-        entry, scale = blob.add(numbers), blob.add(scales)
+        numbers, scales = _quantize(matrix, bits)
+        entry, scale = blob.add(numbers, zlib.Z_HUFFMAN_ONLY), blob.add(scales)
         return entry | {"scales": {"offset": scale["offset"], "length": scale["length"]}}
-    if np.abs(array).max(initial=0) > np.finfo(np.float16).max:
+    if bits == 16 and np.abs(matrix).max(initial=0) > np.finfo(np.float16).max:
         raise ConfigError(f"{name} holds weights that are too large for bits=16: use 8 or 32.")
-    return blob.add(array.astype(np.float16))
+    return blob.add(matrix.astype(np.float16) if bits == 16 else matrix)
 
 
 def _quantize(matrix: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:
@@ -119,12 +152,11 @@ def _quantize(matrix: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:
     return np.rint(matrix / scales[:, None]).clip(-highest, highest).astype(np.int8), scales.astype(np.float32)
 
 
-def _add_lexicon(bundle: Bundle, blob: _Blob) -> dict[str, Any] | None:
-    """Append the automata of the known words and of what stands between them; return their entries, with the roots."""
-    if bundle.lexicon is None:
-        return None
-    parts = {"words": bundle.lexicon.words, "separators": bundle.lexicon.separators}
-    return {name: blob.add(automaton.nodes) | {"root": automaton.root} for name, automaton in parts.items()}
+def _add_spelling(bundle: Bundle, blob: _Blob) -> dict[str, Any]:
+    """Append the automata of valid UTF-8 and, if there is a lexicon, of its words and separators; return their entry."""
+    lexicon, valid = bundle.lexicon, utf8_automaton()
+    nodes, roots = join([valid] if lexicon is None else [valid, lexicon.words, lexicon.separators])
+    return blob.add(nodes) | {"roots": roots, "known": len(valid.nodes)}
 
 
 def _tokenizer_files(bundle: Bundle, blob: _Blob) -> Mapping[str, Any]:

@@ -1,0 +1,50 @@
+/** Tensors of a model as steppers take them, and the product that networks spend their time in. Imports nothing. */
+
+const PANEL = 8; // rows that are summed up together: as many as stay in registers
+
+/**
+ * Returns a tensor: its shape, its numbers row by row, and if it is a matrix, `matrix()`, which prepares it for products.
+ * @param {number[]} shape
+ * @param {TypedArray} data
+ */
+export function createTensor(shape, data) {
+  return { shape, data, matrix: () => new Matrix(shape, data) };
+}
+
+/** A matrix in panels of 8 rows, column by column, padded with zeros: products then read weights in the order in memory. */
+class Matrix {
+  constructor([rows, columns], data) {
+    const panels = new Float32Array(Math.ceil(rows / PANEL) * PANEL * columns);
+    for (let row = 0; row < rows; row++) {
+      let place = (row - (row % PANEL)) * columns + (row % PANEL);
+      for (let k = 0; k < columns; k++, place += PANEL) panels[place] = data[row * columns + k];
+    }
+    Object.assign(this, { rows, columns, panels });
+  }
+
+  /** Returns a bias plus the product of the matrix and a vector. */
+  product(vector, bias = new Float32Array(this.rows)) {
+    return this.addProduct(vector, Float32Array.from(bias));
+  }
+
+  /** Adds the product of the matrix and a vector to `sums`, and returns it. */
+  addProduct(vector, sums) {
+    const { rows, columns, panels } = this;
+    for (let row = 0, place = 0; row < rows; row += PANEL) {
+      let s0 = 0, s1 = 0, s2 = 0, s3 = 0, s4 = 0, s5 = 0, s6 = 0, s7 = 0;
+      for (let k = 0; k < columns; k++, place += PANEL) {
+        const x = vector[k];
+        s0 += panels[place] * x;
+        s1 += panels[place + 1] * x;
+        s2 += panels[place + 2] * x;
+        s3 += panels[place + 3] * x;
+        s4 += panels[place + 4] * x;
+        s5 += panels[place + 5] * x;
+        s6 += panels[place + 6] * x;
+        s7 += panels[place + 7] * x;
+      }
+      [s0, s1, s2, s3, s4, s5, s6, s7].forEach((sum, n) => (sums[row + n] += sum)); // what is beyond the end is ignored
+    }
+    return sums;
+  }
+}
