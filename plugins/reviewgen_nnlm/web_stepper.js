@@ -4,7 +4,7 @@
  * One text at a time. Shapes: V vocabulary, E embedding, H hidden, n order.
  */
 
-/** Return the stepper of a model: `{initialState(), forward(ids, state)}`; the state is the last n-1 ids, V before the beginning. */
+/** Return the stepper of a model: `{initialState(), forward(ids, state)}`; the state is the last n-1 ids, V before the first. */
 export default function createStepper(name, config, tensors) {
   const { order, vocab_size: vocabulary, embedding_size: width } = config;
   const table = tensors["embedding.weight"].data;

@@ -7,7 +7,7 @@
 const MULTIPLIER = 0x9e3779b1; // of the hash, as in `kernels.py`
 const CELLS = { rnn: advanceRnn, gru: advanceGru, lstm: advanceLstm };
 
-/** Return the stepper of a model: `{initialState(), forward(ids, state)}`; the state is h and c (H) of each layer, and the last K ids. */
+/** Return the stepper of a model: `{initialState(), forward(ids, state)}`; the state is h and c (H) of each layer, and K ids. */
 export default function createStepper(name, config, tensors) {
   const layers = Array.from({ length: config.layers }, (_, layer) => readLayer(tensors, layer));
   const embed = makeEmbedding(config, tensors["embedding.weight"].data, tensors["ngrams.table.weight"]?.data);

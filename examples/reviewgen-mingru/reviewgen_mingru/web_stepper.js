@@ -6,7 +6,7 @@
 
 const EPSILON = 1e-6; // added to the mean square of a vector before its root is taken
 
-/** Return the stepper of a model: `{initialState(), forward(ids, state)}`; the state is h (H) of each layer, and the last K ids. */
+/** Return the stepper of a model: `{initialState(), forward(ids, state)}`; the state is h (H) of each layer, and K ids. */
 export default function createStepper(name, config, tensors) {
   const { hidden_size: size, vocab_size: vocabulary, window } = config;
   const update = name === "minlstm" ? updateMinLstm : updateMinGru;
@@ -52,7 +52,7 @@ function updateMinGru(gates, h) {
   for (let j = 0; j < h.length; j++) h[j] += sigmoid(gates[j]) * (gates[h.length + j] - h[j]);
 }
 
-/** Advance h (H) by the gates f, i and c, of which f and i are divided by their sum: a difference of logs, which never is 0 / 0. */
+/** Advance h (H) by the gates f, i and c; f and i are divided by their sum: a difference of logs, which never is 0 / 0. */
 function updateMinLstm(gates, h) {
   for (let j = 0; j < h.length; j++) {
     const kept = sigmoid(softplus(-gates[h.length + j]) - softplus(-gates[j]));

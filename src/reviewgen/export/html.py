@@ -31,8 +31,8 @@ def export_html(
     Args:
         model: A model, or several, to write with side by side.
         path: The file; its suffix must be .html.
-        bits: Of each weight: 5, 6 or 8 (with a scale for each row of a matrix), 16 or 32. By default 8, or the most of 6 and 5 with
-            which the model takes at most 5 MB of the page; a model that takes more has 5.
+        bits: Of each weight: 5, 6 or 8 (with a scale for each row of a matrix), 16 or 32. By default 8, in networks of more than
+            4 million weights 6, and of more than 5 million 5, which hardly makes them worse.
         title: The title of the page; the names of the models if not given.
         overwrite: Whether to replace an existing file.
 

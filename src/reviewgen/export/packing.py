@@ -1,11 +1,10 @@
-"""A trained model as a page loads it: a manifest of JSON values, and one blob of arrays, compressed with gzip.
+"""A trained model as a page loads it: a manifest of JSON values, and one blob of arrays, compressed with deflate.
 
 The format is described in docs/reference/page-format.md, and read by ``web/static/model.js``. The matrices of a model that is
 trained by gradient are stored in 5, 6 or 8 bits with a scale for each row, in 16 or in 32, of which those of 8 and more are as
 ``save_pretrained(dtype=...)`` stores them; everything else, such as the arrays of an n-gram, as it is.
 """
 
-import copy
 import json
 import zlib
 from collections.abc import Mapping
@@ -17,8 +16,7 @@ from reviewgen.blending.model import Blend
 from reviewgen.config import to_dict
 from reviewgen.errors import BundleError, ConfigError, quoted
 from reviewgen.hub.card import brief_facts
-from reviewgen.lexicon import utf8_automaton
-from reviewgen.lexicon.automaton import join
+from reviewgen.lexicon.automaton import join, utf8_automaton
 from reviewgen.model import Bundle
 from reviewgen.model.write import save_tokenizer
 from reviewgen.protocols import CountTrained
@@ -26,9 +24,9 @@ from reviewgen.storage import temporary_folder
 from reviewgen.web import PackedModel
 
 BITS = (5, 6, 8, 16, 32)
-_DEFAULTS = (8, 6, 5)  # bits: the first with which the blob is at most that large, or the last
-_LARGEST = 3_840_000  # bytes, 4.8 MB in a page
+_DEFAULTS = ((8, 4_000_000), (6, 5_000_000))  # bits, of networks of at most that many weights; larger ones have 5
 _ALIGNMENT = 8  # bytes
+_END = b"\x03\x00"  # of a deflate stream: an empty last block
 _INTEGERS = {"int64": np.int32, "uint64": np.uint32, "bool": np.uint8}  # what JavaScript has no plain array of
 
 
@@ -38,17 +36,19 @@ def pack(bundle: Bundle, name: str | None = None, bits: int | None = None) -> Pa
     Args:
         bundle: The model.
         name: Its name in the page; that of its preset if not given.
-        bits: Of each weight of a matrix: 5, 6, 8, 16 or 32. By default 8, or the most of 6 and 5 with which the model takes at most
-            5 MB of the page; a model that takes more has 5.
+        bits: Of each weight of a matrix: 5, 6, 8, 16 or 32. By default 8, in networks of more than 4 million weights 6, and of
+            more than 5 million 5, which hardly makes them worse.
 
     Raises:
         ConfigError: The number of bits is another one, or a weight is too large for 16 bits.
         BundleError: A tensor or a file of the tokenizer has no form in a page.
     """
-    if bits is not None and (not isinstance(bits, int) or bits not in BITS):
+    if bits is None:
+        weights = sum(each.numel() for each in bundle.model.state_dict().values() if each.ndim == 2)  # the arrays of an n-gram have 1
+        bits = next((bits for bits, most in _DEFAULTS if weights <= most), 5)
+    if not isinstance(bits, int) or bits not in BITS:
         raise ConfigError(f"bits must be one of {', '.join(map(str, BITS))}; got {quoted(bits)}.")
     blob = _Blob()
-    matrices, entries, names = _add_tensors(bundle.model, blob)
     manifest = {
         "id": name or bundle.preset,
         "preset": bundle.preset,
@@ -58,28 +58,22 @@ def pack(bundle: Bundle, name: str | None = None, bits: int | None = None) -> Pa
             "config": to_dict(bundle.tokenizer_config),
             "files": _tokenizer_files(bundle, blob),
         },
+        "tensors": _add_tensors(bundle.model, bits, blob),
         "conditions": bundle.conditions.to_json() if bundle.conditions else [],
-        "generationConfig": to_dict(bundle.generation),
+        "defaults": to_dict(bundle.generation),
+        "hasIndex": False,
         "facts": brief_facts(bundle),
         "card": bundle.card,
         "spelling": _add_spelling(bundle, blob),
-        "notes": [],
     }
-    for choice in _DEFAULTS if bits is None else (bits,):
-        whole = copy.deepcopy(blob)
-        added = {key: _add_matrix(key, matrix, choice, whole) for key, matrix in matrices.items()}
-        manifest["tensors"] = {key: (entries | added)[same] for key, same in names.items()}
-        if len(whole.deflated) <= _LARGEST:
-            break
-    return PackedModel(manifest, whole.gzipped())
+    return PackedModel(manifest, blob.deflated + _END)
 
 
 class _Blob:
-    """Arrays one after another, little endian, each at a multiple of 8 bytes; compressed one by one."""
+    """Arrays one after another, little endian, each at a multiple of 8 bytes; each is compressed by itself (RFC 1951)."""
 
     def __init__(self) -> None:
-        self.size, self.checksum = 0, 0
-        self.deflated = bytearray()
+        self.size, self.deflated = 0, b""
 
     def add(self, array: np.ndarray, strategy: int = zlib.Z_DEFAULT_STRATEGY) -> dict[str, Any]:
         """Append an array; return its dtype, shape, offset in bytes and length in numbers."""
@@ -88,60 +82,43 @@ class _Blob:
         content = bytes(padding) + np.ascontiguousarray(array, array.dtype.newbyteorder("<")).tobytes()
         deflate = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS, 9, strategy)
         self.deflated += deflate.compress(content) + deflate.flush(zlib.Z_FULL_FLUSH)
-        self.size, self.checksum = self.size + len(content), zlib.crc32(content, self.checksum)
+        self.size += len(content)
         return entry
 
-    def gzipped(self) -> bytes:
-        """Return all arrays as one gzip stream (RFC 1952): its header, the compressed arrays and an empty last block, its trailer."""
-        trailer = self.checksum.to_bytes(4, "little") + (self.size % 2**32).to_bytes(4, "little")
-        return b"\x1f\x8b\x08" + bytes(6) + b"\xff" + self.deflated + b"\x03\x00" + trailer
 
-
-def _add_tensors(model: Any, blob: _Blob) -> tuple[dict[str, np.ndarray], dict[str, Any], dict[str, str]]:
-    """Append the tensors of a model, tied ones once, but for the matrices of networks.
-
-    Returns these matrices, and the entries of the others; and for each name that under which its tensor is found.
-    """
+def _add_tensors(model: Any, bits: int, blob: _Blob) -> dict[str, Any]:
+    """Append the tensors of a model, tied ones once; return their entries by name."""
     parts = {f"{number}.": part for number, part in enumerate(model.parts)} if isinstance(model, Blend) else {"": model}
     counted = tuple(prefix for prefix, part in parts.items() if isinstance(part, CountTrained))
-    matrices: dict[str, np.ndarray] = {}
     entries: dict[str, Any] = {}
-    names: dict[str, str] = {}
-    first: dict[tuple[Any, ...], str] = {}
+    stored: dict[tuple[Any, ...], dict[str, Any]] = {}
     for name, tensor in model.state_dict().items():
-        names[name] = first.setdefault((tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()), name)
-        if names[name] != name:
-            continue
-        plain = tensor.detach().cpu()
-        array = _readable(name, (plain if plain.dtype.itemsize != 2 or not plain.is_floating_point() else plain.float()).numpy())
-        is_matrix = array.dtype == np.float32 and array.ndim == 2 and np.isfinite(array).all()
-        if is_matrix and not name.startswith(counted):
-            matrices[name] = array
-        else:
-            entries[name] = blob.add(array)
-    return matrices, entries, names
+        key = tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()
+        if key not in stored or not tensor.numel():
+            plain = tensor.detach().cpu()
+            array = (plain if plain.dtype.itemsize != 2 or not plain.is_floating_point() else plain.float()).numpy()
+            stored[key] = _add_tensor(name, array, 32 if name.startswith(counted) else bits, blob)
+        entries[name] = stored[key]
+    return entries
 
 
-def _readable(name: str, array: np.ndarray) -> np.ndarray:
-    """Return the array of a tensor with a dtype that JavaScript has."""
+def _add_tensor(name: str, array: np.ndarray, bits: int, blob: _Blob) -> dict[str, Any]:
+    """Append a tensor; a float32 matrix in the given bits."""
     if (narrow := _INTEGERS.get(array.dtype.name)) is not None:
         if array.size and not np.array_equal(array, array.astype(narrow)):
             raise BundleError(f"The tensor {name} holds integers beyond 32 bits, which a page cannot read.")
         array = array.astype(narrow)
     if array.dtype.name not in ("float32", "float64", "int32", "int16", "int8", "uint32", "uint16", "uint8"):
         raise BundleError(f"The tensor {name} has the dtype {array.dtype.name}, which a page cannot read.")
-    return array
-
-
-def _add_matrix(name: str, matrix: np.ndarray, bits: int, blob: _Blob) -> dict[str, Any]:
-    """Append a float32 matrix in the given bits; integers by Huffman codes alone, since strings that repeat by chance cost more."""
+    if array.dtype != np.float32 or array.ndim != 2 or bits == 32 or not np.isfinite(array).all():
+        return blob.add(array)
     if bits <= 8:
-        numbers, scales = _quantize(matrix, bits)
-        entry, scale = blob.add(numbers, zlib.Z_HUFFMAN_ONLY), blob.add(scales)
+        numbers, scales = _quantize(array, bits)
+        entry, scale = blob.add(numbers, zlib.Z_HUFFMAN_ONLY), blob.add(scales)  # a string that recurs does so by chance
         return entry | {"scales": {"offset": scale["offset"], "length": scale["length"]}}
-    if bits == 16 and np.abs(matrix).max(initial=0) > np.finfo(np.float16).max:
+    if np.abs(array).max(initial=0) > np.finfo(np.float16).max:
         raise ConfigError(f"{name} holds weights that are too large for bits=16: use 8 or 32.")
-    return blob.add(matrix.astype(np.float16) if bits == 16 else matrix)
+    return blob.add(array.astype(np.float16))
 
 
 def _quantize(matrix: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:

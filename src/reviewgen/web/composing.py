@@ -32,7 +32,7 @@ class PackedModel(NamedTuple):
 
     Attributes:
         manifest: What it consists of, as JSON values.
-        blob: Its arrays, compressed with gzip.
+        blob: Its arrays, compressed with deflate (RFC 1951).
     """
 
     manifest: Mapping[str, Any]

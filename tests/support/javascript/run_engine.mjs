@@ -16,7 +16,7 @@ async function createEngine({ folder, steppers, tokenizers }) {
   const { createBrowserEngine } = await load("browser_engine.js");
   const manifest = JSON.parse(readFileSync(`${folder}/manifest.json`, "utf8"));
   const plugins = { steppers: await loadSources(steppers), tokenizers: await loadSources(tokenizers) };
-  return createBrowserEngine([{ manifest, readBlob: () => readFileSync(`${folder}/blob.gz`) }], plugins);
+  return createBrowserEngine([{ manifest, readBlob: () => readFileSync(`${folder}/blob.bin`) }], plugins);
 }
 
 /** Returns what a request gives: the ends of its texts, what the tokens added, and their bits and alternatives; or the error. */

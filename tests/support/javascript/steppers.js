@@ -10,7 +10,7 @@ const ARRAYS = {
   int8: Int8Array,
 };
 
-/** Return a stepper. `sources`: those of each model's file and of tensors.js; `buffer`: all tensors, at the offsets in `model.tensors`. */
+/** Return a stepper. `sources`: of each model's file and of tensors.js; `buffer`: tensors, at the offsets in `model.tensors`. */
 export async function makeStepper(sources, model, buffer) {
   const modules = {};
   for (const [name, source] of Object.entries(sources)) modules[name] = await importSource(source);

@@ -6,10 +6,9 @@
  *     {type: "token", index, text, bits, alternatives: [{text, probability, isEnd}]}
  *     {type: "end", index, reason, text, copied: [{start, end, length, source}]}
  *   request = {model, prompt, n, seed, max_tokens, temperature, top_p, min_p, conditions, novelty, max_copy, alternatives}
- *
  * What goes wrong is an Error with one plain sentence.
  */
-import { attempt, byId, copyText, countText, create, fillLegend, showError } from "./elements.js";
+import { attempt, byId, copyText, countText, create, showError } from "./elements.js";
 import { decodeFragment, encodeFragment } from "./links.js";
 import { createSettings } from "./settings.js";
 import { Writing } from "./writing.js";
@@ -17,26 +16,22 @@ import { Writing } from "./writing.js";
 const ALTERNATIVES = 10;
 const WIDE = "(min-width: 64rem)"; // as in page.css
 const INTERVAL = 80; // milliseconds between changes of the page: to draw it after each token takes longer than the token
-const SYNTHETIC = "The texts are synthetic: a language model writes them, and what they say of films, people or places is made up.";
+const SYNTHETIC =
+  "The texts are synthetic: a language model writes them, and what they say of films, people or places is made up.";
 
 /** Starts the page with an engine. */
 export function start(engine) {
   return attempt(async () => {
     const models = await engine.models();
     if (!models.length) throw new Error("There is no model here.");
-    new Page(engine, models).begin();
+    return new Page(engine, models);
   });
 }
 
 class Page {
-  constructor(engine, models) {
-    Object.assign(this, { engine, models, running: 0, controller: null });
-    this.settings = createSettings(models);
-  }
-
   /** Connects the controls; a link's text is written at once. */
-  begin() {
-    byId("form").noValidate = true; // the page says itself what is out of range, as it does all errors
+  constructor(engine, models) {
+    Object.assign(this, { engine, models, running: 0, controller: null, settings: createSettings(models) });
     byId("form").addEventListener("submit", (event) => {
       event.preventDefault();
       if (this.running) this.controller.abort();
@@ -48,10 +43,12 @@ class Page {
     byId("about").addEventListener("click", () => openCard(this.settings.chosen()));
     byId("card").addEventListener("click", ({ target }) => target === byId("card") && byId("card").close());
     byId("shade").addEventListener("change", () => byId("columns").classList.toggle("plain", !byId("shade").checked));
-    byId("link-copy").addEventListener("click", () => this.copyLink());
+    byId("link-copy").addEventListener("click", async () => {
+      byId("link-text").select();
+      byId("link-copy").textContent = (await copyText(byId("link-text").value)) ? "Copied" : "Not allowed: press Ctrl + C";
+    });
     byId("settings").open = matchMedia(WIDE).matches;
     addEventListener("hashchange", () => this.follow());
-    fillLegend(byId("legend"));
     byId("write").disabled = false;
     if (location.hash.length > 1) this.follow();
   }
@@ -67,7 +64,6 @@ class Page {
 
   /** Writes texts with the settings as they are, one or two models side by side; throws an Error if one is out of range. */
   write() {
-    this.settings.drawSeed();
     this.shared = this.settings.read();
     this.controller = new AbortController();
     const columns = this.settings.chosen().map((model) => this.createColumn(model, requestOf(this.shared, model)));
@@ -139,24 +135,14 @@ class Page {
       byId("link").showPopover({ source });
     });
   }
-
-  async copyLink() {
-    byId("link-text").select();
-    byId("link-copy").textContent = (await copyText(byId("link-text").value)) ? "Copied" : "Not allowed: press Ctrl + C";
-  }
 }
 
 /** Returns what a model is asked for: a value or null for each condition that it has, and a filter only where it has an index. */
 function requestOf({ second, ...settings }, model) {
   const valueOf = ({ name, values }) => values.find((value) => value.label === settings.conditions[name])?.label ?? null;
-  return {
-    ...settings,
-    model: model.id,
-    conditions: Object.fromEntries(model.conditions.map((each) => [each.name, valueOf(each)])),
-    novelty: model.hasIndex ? settings.novelty : null,
-    max_copy: model.hasIndex ? settings.max_copy : null,
-    alternatives: ALTERNATIVES,
-  };
+  const conditions = Object.fromEntries(model.conditions.map((each) => [each.name, valueOf(each)]));
+  const copying = model.hasIndex ? {} : { novelty: null, max_copy: null };
+  return { ...settings, ...copying, model: model.id, conditions, alternatives: ALTERNATIVES };
 }
 
 /** Opens the dialog with the facts of some models and their cards, without the block of metadata that begins a card. */

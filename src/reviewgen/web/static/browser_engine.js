@@ -1,8 +1,6 @@
 /**
- * The engine in the browser: writes texts with packed models, token by token, and gives the event loop time in between. A model is
- * unpacked when it is first used.
- *
- * It has the same two methods as the engine over HTTP: `models()` and `complete(request, signal)`. Touches no DOM.
+ * The engine in the browser: writes texts with packed models, token by token, and gives the event loop time in between. A model
+ * is unpacked when it is first used. For what an engine offers see app.js; this one touches no page.
  */
 
 import { Text, withoutHalves } from "./decoder.js";
@@ -12,24 +10,12 @@ import { exp } from "./sampling.js";
 const MAX_BUSY = 10; // milliseconds until the event loop gets time
 const OPTIONS = { max_tokens: "max_new_tokens", stop: "stop_strings" }; // names of a request, and those of the settings
 
-/**
- * Returns the engine of some packed models.
- * @param {{manifest: object, readBlob: () => Uint8Array}[]} packed `readBlob` returns the gzipped arrays.
- * @param {{steppers: Object<string, Function>, tokenizers: Object<string, Function>}} plugins As for `loadModel`.
- */
+/** Returns the engine of some packed models, `{manifest, readBlob}`; the plugins are those of `loadModel`. */
 export function createBrowserEngine(packed, plugins) {
-  const loaded = {}; // by id, a promise of the model
+  const loaded = Object.create(null); // by id, a promise of the model
   const load = (id) => (loaded[id] ??= loadModel(packed.find(({ manifest }) => manifest.id === id), plugins));
-  return {
-    async models() {
-      return packed.map(({ manifest: { id, preset, conditions, generationConfig: defaults, facts, card } }) => ({
-        id, preset, conditions, defaults, hasIndex: false, facts, card,
-      }));
-    },
-    complete(request, signal) {
-      return complete(load, request, signal);
-    },
-  };
+  const models = async () => packed.map(({ manifest }) => manifest);
+  return { models, complete: (request, signal) => complete(load, request, signal) };
 }
 
 /** Yields the events of a request: the tokens of all its texts, in turn, and the end of each. */
@@ -104,14 +90,14 @@ function mostProbable({ tokenizer, pieces }, weights, total, count) {
 }
 
 /** Returns the settings of a request: the model's defaults, and what the request has in their place. */
-function readSettings({ generation }, request) {
-  const config = { ...generation };
+function readSettings({ defaults }, request) {
+  const config = { ...defaults };
   for (const [name, value] of Object.entries(request)) {
     const setting = OPTIONS[name] ?? name;
     if (setting in config && setting !== "conditions" && value !== null && value !== undefined) config[setting] = value;
   }
   config.stop_strings = [config.stop_strings].flat();
-  config.conditions = { ...generation.conditions, ...request.conditions };
+  config.conditions = { ...defaults.conditions, ...request.conditions };
   if (config.temperature === 0) [config.temperature, config.do_sample] = [1, false];
   if ((config.num_beams ?? 1) > 1) config.do_sample = false; // a page does not search with beams
   if (request.min_new_tokens === undefined) config.min_new_tokens = Math.min(config.min_new_tokens, config.max_new_tokens);

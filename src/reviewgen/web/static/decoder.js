@@ -7,9 +7,9 @@
 
 import { createRandom } from "./random.js";
 import { DEAD_END, MAX_NUMBERS, NOTHING_LEFT, NOT_A_NUMBER } from "./sampling.js";
-import { canPropose, sampleByProposals, sampleToken, samplingParams } from "./sampling.js";
+import { sampleByProposals, sampleToken, samplingParams } from "./sampling.js";
 import { beginsWithSpace, sentenceEnds } from "./sentences.js";
-import { ANY_PLACE, followAll, follows, startOfText } from "./spelling.js";
+import { ANY_PLACE, followAll, follows } from "./spelling.js";
 
 const MAX_HEALED = 8; // tokens removed from the end of a prompt
 const MAX_TOKENS_PER_CHARACTER = 8;
@@ -22,9 +22,8 @@ export function createPieces(tokenizer) {
 }
 
 /**
- * Returns a prompt's ids without its last word, and that word, which may end inside what the tokenizer would make one token ("the
- * mov" before "ie"): the first sampled tokens must match it and may run on ("token healing").
- * @returns {{ids: number[], rest: string, length: number}} `length`: of both as the tokenizer decodes them, in UTF-16 units.
+ * Returns a prompt's ids without its last word, that word as `rest`, and the length of both as the tokenizer decodes them. The
+ * word may end inside a token ("the mov" before "ie"): the first sampled tokens must match it and may run on ("token healing").
  */
 export function splitPrompt(tokenizer, pieces, text) {
   const ids = tokenizer.encode(text);
@@ -58,10 +57,10 @@ export class Text {
     this.prefix = [model.tokenizer.bosId, ...conditionIds];
     this.params = samplingParams(config, model.tokenizer);
     this.random = createRandom(seed, number);
-    this.place = spelling === null ? ANY_PLACE : followAll(spelling, startOfText(spelling), ids);
+    this.place = spelling === null ? ANY_PLACE : followAll(spelling, spelling.start, ids);
   }
 
-  /** Extends the text until it is finished; yields {token, logits} for each token that is not only a part of the prompt, eos included. */
+  /** Extends the text until it is finished; yields {token, logits} for each token that adds to the prompt, and for eos. */
   *write() {
     if (this.config.max_new_tokens === 0) [this.text, this.finishReason] = [this.prompt, "length"];
     let { logits, state } = this.stepper.forward([...this.prefix, ...this.ids], this.stepper.initialState());
@@ -78,7 +77,7 @@ export class Text {
   /** Appends a token to a text that is past its prompt; returns it, or a code. */
   sampleNext(logits, state) {
     const { stepper, params, random, newTokens, spelling, place } = this;
-    const sampled = canPropose(stepper, params)
+    const sampled = stepper.propose && !params.isFiltered
       ? sampleByProposals(stepper, state, logits, newTokens, random.peek(MAX_NUMBERS), params, spelling, place)
       : { ...sampleToken(logits, this.seen(), newTokens, random.peek(1)[0], params, spelling, place), used: 1 };
     random.use(sampled.used);
@@ -156,14 +155,16 @@ export class Text {
     if (this.newTokens >= this.config.max_new_tokens) this.finish("length");
   }
 
-  /** Finishes the text as it stands, without an incomplete last character; one that was cut off may end with its last sentence. */
+  /** Finishes the text as it stands; one that was cut off loses an incomplete character, and may end with its last sentence. */
   finish(reason) {
     [this.text, this.finishReason] = [this.decoded(), reason];
     if (reason === "end") return;
     if (this.text.endsWith("\ufffd")) this.shorten(this.prompt + withoutHalves(this.text.slice(this.prompt.length)));
-    if (this.config.finish !== "sentence") return;
-    const end = sentenceEnds(this.text, this.prompt.length).at(-1);
-    if (end !== undefined && this.keepsMinNewTokens(this.text.slice(0, end))) this.shorten(this.text.slice(0, end));
+    const end = this.config.finish === "sentence" ? sentenceEnds(this.text, this.prompt.length).at(-1) : undefined;
+    if (end === undefined) return;
+    const { min_new_tokens: minimum } = this.config; // which a text that has them keeps
+    const kept = this.newTokens - this.ids.length + this.countTokens(this.text.slice(0, end));
+    if (this.newTokens < Math.max(1, minimum) || kept >= minimum) this.shorten(this.text.slice(0, end));
   }
 
   /** Finishes the text at the end of the first stop string in its continuation; returns whether there is one. */
@@ -186,12 +187,6 @@ export class Text {
     return this.prompt + this.tokenizer.decode(ids).slice(this.promptLength);
   }
 
-  /** Returns whether a shortened text still has `min_new_tokens`, if the whole one had. */
-  keepsMinNewTokens(text) {
-    const { min_new_tokens: minimum } = this.config;
-    return this.newTokens < Math.max(1, minimum) || this.newTokens - this.ids.length + this.countTokens(text) >= minimum;
-  }
-
   /** Makes a beginning of the text the whole, without the tokens behind it. */
   shorten(text) {
     const kept = this.countTokens(text);
@@ -202,13 +197,8 @@ export class Text {
 
   /** Returns the number of leading tokens that are needed for a beginning of the text; at least the prompt's. */
   countTokens(text) {
-    let [low, high] = [this.promptTokens, this.ids.length];
-    while (low < high) {
-      const middle = (low + high) >> 1;
-      if (this.decoded(this.ids.slice(0, middle)).length < text.length) low = middle + 1;
-      else high = middle;
-    }
-    while (low < this.ids.length && !this.decoded(this.ids.slice(0, low)).startsWith(text)) low++; // inside a character
-    return low;
+    let count = this.ids.length;
+    while (count > this.promptTokens && this.decoded(this.ids.slice(0, count - 1)).startsWith(text)) count--;
+    return count;
   }
 }

@@ -1,16 +1,11 @@
 /** Elements of the page, and how tokens, bits and probabilities are shown. Text is set as text, never as markup. */
 
-const EDGES = [1, 2, 3, 5, 7, 9, 12]; // bits of surprise; the shades 1 to 7 begin here
+const EDGES = [1, 2, 3, 5, 7, 9, 12]; // bits of surprise; the shades 1 to 7 begin here, as in the legend of page.html
 
 /** Returns the element of an id. */
 export const byId = (id) => document.getElementById(id);
 
-/**
- * Returns a new element.
- * @param {string} tag
- * @param {Object<string, *>} properties  Attributes; `class`, `text` and functions `onclick` and so on as properties.
- * @param {...(Node|string)} children
- */
+/** Returns a new element with attributes, of which `text` and functions (`onclick`) are set as properties, and children. */
 export function create(tag, properties = {}, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(properties)) {
@@ -46,12 +41,6 @@ export function copyText(text) {
 export function shadeOf(bits) {
   const shade = EDGES.findIndex((edge) => bits < edge);
   return shade < 0 ? EDGES.length : shade;
-}
-
-/** Fills the legend: each shade over the bits that it begins with. */
-export function fillLegend(legend) {
-  const shades = [0, ...EDGES].map((edge, shade) => create("span", { class: `swatch s${shade}`, text: edge }));
-  legend.replaceChildren(create("span", { text: "expected" }), ...shades, create("span", { text: "surprising" }));
 }
 
 /** Returns bits as text: "2.3 bits". */

@@ -5,14 +5,9 @@
 
 const FRAME = 16; // milliseconds
 
-/**
- * Returns an engine; see app.js for what it offers.
- * @param {string} base  The address that `v1/` stands under.
- * @param {function(): Promise<string|null>} askForKey  Asks the user for an API key, where the server wants one.
- */
+/** Returns the engine of a server under an address; `askForKey` resolves to the user's API key, or to null. */
 export function createHttpEngine(base, askForKey) {
-  let key = null;
-  const indexed = new Set(); // the models that find copied spans
+  let [key, known] = [null, []];
   async function send(path, options = {}) {
     const headers = { ...options.headers, ...(key ? { Authorization: `Bearer ${key}` } : {}) };
     const response = await fetch(new URL(path, base), { ...options, headers }).catch((error) => {
@@ -25,13 +20,12 @@ export function createHttpEngine(base, askForKey) {
   }
   return {
     async models() {
-      const models = (await (await send("v1/models")).json()).data.map(toModel);
-      for (const model of models) if (model.hasIndex) indexed.add(model.id);
-      return models;
+      known = (await (await send("v1/models")).json()).data.map(toModel);
+      return known;
     },
     complete(request, signal) {
-      const novelty = request.novelty ?? (indexed.has(request.model) ? "report" : null); // where it can, it reports copied spans
-      return complete(send, { ...request, novelty }, signal);
+      const { hasIndex } = known.find(({ id }) => id === request.model);
+      return complete(send, { ...request, novelty: request.novelty ?? (hasIndex ? "report" : null) }, signal);
     },
   };
 }
@@ -66,8 +60,8 @@ async function* complete(send, { alternatives, ...request }, signal) {
 /** Yields the events of a choice of a chunk, with bits and probabilities instead of logarithms. */
 function* eventsOf({ index, text = "", finish_reason: reason, reviewgen = {} }, texts, ended) {
   for (const { text: added, logprob, alternatives = [] } of reviewgen.tokens ?? []) {
-    const known = alternatives.map((each) => ({ text: each.text, probability: Math.exp(each.logprob), isEnd: each.is_end ?? false }));
-    yield { type: "token", index, text: added, bits: -logprob / Math.LN2, alternatives: known };
+    const toAlternative = (each) => ({ text: each.text, probability: Math.exp(each.logprob), isEnd: each.is_end ?? false });
+    yield { type: "token", index, text: added, bits: -logprob / Math.LN2, alternatives: alternatives.map(toAlternative) };
   }
   texts[index] += text;
   if (!reason || ended.has(index)) return;

@@ -26,10 +26,7 @@ function isInRange(name, number) {
   return number >= low && number <= high && (step < 1 || Number.isInteger(number));
 }
 
-/**
- * Returns a text as the number of a setting.
- * @throws {Error} It is not a number, or out of range.
- */
+/** Returns a text as the number of a setting; throws an Error if it is not a number, or out of range. */
 export function toNumber(name, text) {
   const { label, low, high, step } = LIMITS[name];
   const number = /^\s*[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?\s*$/i.test(text) ? Number(text) : NaN;
@@ -47,10 +44,7 @@ function check(isRight, sentence) {
   if (!isRight) throw new Error(sentence);
 }
 
-/**
- * Returns settings as a fragment, without "#". A number that is out of range is a default of the model: a link without it means it.
- * @throws {Error} The text is too long for a link.
- */
+/** Returns settings as a fragment, without "#". A number out of range is a default of the model: a link without it means it. */
 export function encodeFragment({ conditions, ...settings }) {
   const size = settings.prompt.length;
   check(size <= MAX_PROMPT, `The text is too long for a link: it can hold ${MAX_PROMPT} characters, and these are ${size}.`);
@@ -61,17 +55,10 @@ export function encodeFragment({ conditions, ...settings }) {
     if (isKept) fields.set(name, values.join(","));
   }
   for (const [name, value] of Object.entries(conditions)) if (value !== null) fields.set(`c.${name}`, value);
-  const fragment = fields.toString();
-  check(fragment.length <= MAX_LENGTH, `The settings are too long for a link: it can have ${MAX_LENGTH} characters.`);
-  return fragment;
+  return fields.toString();
 }
 
-/**
- * Returns the settings that a fragment holds; those that it leaves out are missing.
- * @param {string} fragment  With or without "#".
- * @param {Array} models  What the engine offers.
- * @throws {Error} A setting is unknown or out of range; the message is one sentence.
- */
+/** Returns the settings that a fragment holds; throws an Error if one is unknown, out of range, or of no model here. */
 export function decodeFragment(fragment, models) {
   check(fragment.length <= MAX_LENGTH, `The link is too long: at most ${MAX_LENGTH} characters can be read.`);
   const settings = { conditions: Object.create(null), model: models[0].id, second: "", prompt: "", novelty: "", max_copy: null };
@@ -86,7 +73,7 @@ export function decodeFragment(fragment, models) {
   return settings;
 }
 
-/** Checks the model, the prompt and the conditions of a link. */
+/** Checks what is not a number in a link. */
 function checkTexts({ model, second, prompt, novelty, max_copy: limit, conditions }, models) {
   const ids = models.map(({ id }) => id);
   for (const id of [model, second || model]) {
@@ -104,6 +91,7 @@ function checkTexts({ model, second, prompt, novelty, max_copy: limit, condition
     const known = chosen.flatMap((each) => each.conditions).filter((each) => each.name === name);
     const labels = known.flatMap((each) => each.values.map((value) => value.label));
     check(labels.length > 0, `The link has the condition ${quote(name)}, which the model does not have.`);
-    check(labels.includes(label), `The link has ${quote(label)} for the condition ${quote(name)}; it can be ${labels.join(", ")}.`);
+    const sentence = `The link has ${quote(label)} for the condition ${quote(name)}; it can be ${labels.join(", ")}.`;
+    check(labels.includes(label), sentence);
   }
 }

@@ -1,7 +1,7 @@
 /**
  * Starts the page: with the models that it holds, run by the engine in the browser, or else with those of its server.
  *
- * A page with models holds `{models: [manifest], steppers: [name], tokenizers: [name]}` in the data block "contents", the gzipped
+ * A page with models holds `{models: [manifest], steppers: [name], tokenizers: [name]}` in the data block "contents", the deflated
  * arrays of model number n in base85 in "blob-n", and each stepper and tokenizer as a module of the import map.
  */
 import { start } from "./app.js";
@@ -26,9 +26,12 @@ async function askForKey() {
 
 if (byId("contents")) {
   const contents = JSON.parse(byId("contents").textContent);
-  const readBlob = (number) => fromBase85(byId(`blob-${number}`).textContent.trim());
-  const packed = contents.models.map((manifest, number) => ({ manifest, readBlob: () => readBlob(number) }));
-  const [steppers, tokenizers] = [await importAll("stepper", contents.steppers), await importAll("tokenizer", contents.tokenizers)];
+  const packed = contents.models.map((manifest, number) => ({
+    manifest,
+    readBlob: () => fromBase85(byId(`blob-${number}`).textContent.trim()),
+  }));
+  const steppers = await importAll("stepper", contents.steppers);
+  const tokenizers = await importAll("tokenizer", contents.tokenizers);
   start(createBrowserEngine(packed, { steppers, tokenizers }));
 } else {
   start(createHttpEngine(document.baseURI, askForKey));

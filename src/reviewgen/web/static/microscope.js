@@ -4,33 +4,16 @@ import { bitsText, byId, create, percentText, spoken, visible } from "./elements
 const GAP = 6; // pixels between a token and the panel
 const NARROW = "(max-width: 40rem)"; // there the panel is a sheet at the bottom, by the style
 
-/**
- * Opens the microscope beside a token.
- * @param {HTMLElement} anchor  The token.
- * @param {{text: string, bits: number, alternatives: Array}} token
- * @param {{copied: object|undefined, onPick: function(object), onMove: function(number), canPick: boolean}} options  onMove is called
- *   with -1 or 1 for the token before or after.
- */
+/** Opens the microscope beside a token, perhaps of a copied span; onPick gets an alternative, onMove -1 or 1 for a neighbour. */
 export function openMicroscope(anchor, token, { copied, onPick, onMove, canPick }) {
   const panel = byId("microscope");
   const close = () => (anchor.focus({ preventScroll: true }), closeMicroscope());
-  const largest = Math.max(...token.alternatives.map((each) => each.probability), 1e-9);
-  const rows = token.alternatives.map((each) => {
-    const isChosen = !each.isEnd && each.text === token.text;
-    return create("li", {}, createRow(each, isChosen, each.probability / largest, canPick && (() => (close(), onPick(each)))));
-  });
-  const hint = !rows.length
-    ? "The engine has no alternatives for it."
-    : canPick
-      ? "Pick one, and the text goes on from there."
-      : "Once the text is written, you can pick one.";
-  const note = (text) => create("p", { class: "note", text });
-  panel.replaceChildren(...head(token, close), ...(copied ? [note(copiedText(copied))] : []));
-  panel.append(create("ol", { class: "alternatives" }, ...rows), note(hint));
+  fill(token, copied, canPick && ((alternative) => (close(), onPick(alternative))));
+  panel.querySelector(".close").onclick = close;
   panel.onkeydown = (event) => onKey(event, panel, anchor, onMove);
+  panel.ontoggle = (event) => event.newState === "closed" && leave(anchor);
   for (const other of document.querySelectorAll(".token.open")) other.classList.remove("open");
   anchor.classList.add("open");
-  panel.ontoggle = (event) => event.newState === "closed" && leave(anchor);
   if (!panel.matches(":popover-open")) panel.showPopover();
   place(panel, firstBox(anchor));
   (panel.querySelector(".chosen:enabled") ?? panel.querySelector("button")).focus({ preventScroll: true });
@@ -57,36 +40,39 @@ function leave(anchor) {
   if (!document.querySelector(":focus") && anchor.isConnected) anchor.focus();
 }
 
-/** Returns the heading: the token and its surprise. */
-function head({ text, bits, alternatives, picked }, onclick) {
-  const title = create("code", { text: visible(text), "aria-label": spoken(text) });
-  const close = create("button", { class: "close", "aria-label": "Close", text: "✕", onclick });
+/** Fills the panel: the token, its surprise, the copied span that it is part of, and its alternatives. */
+function fill({ text, bits, alternatives, picked }, copied, pick) {
+  byId("microscope-title").replaceChildren(create("code", { text: visible(text), "aria-label": spoken(text) }));
   const rank = alternatives.findIndex((each) => each.text === text && !each.isEnd);
   const ranked = ["not among the ten most likely", "the most likely token"][rank + 1] ?? `number ${rank + 1} of the most likely`;
-  const facts = `${bitsText(bits)} of surprise, ${percentText(2 ** -bits)}: ${picked ? "picked by you, " : ""}${ranked}.`;
-  const line = create("div", { class: "head" }, create("h2", { id: "microscope-title" }, title), close);
-  return [line, create("p", { class: "note", text: facts })];
+  const chance = `${bitsText(bits)} of surprise, ${percentText(2 ** -bits)}`;
+  byId("token-facts").textContent = `${chance}: ${picked ? "picked by you, " : ""}${ranked}.`;
+  const source = copied?.source ? `, from ${copied.source}` : "";
+  byId("token-source").hidden = !copied;
+  byId("token-source").textContent = `Part of ${copied?.length} characters that also stand in the training text${source}.`;
+  const largest = Math.max(...alternatives.map((each) => each.probability), 1e-9);
+  const rows = alternatives.map((each, place) => createRow(each, place === rank, each.probability / largest, pick));
+  byId("alternatives").replaceChildren(...rows);
+  const hint = pick ? "Pick one, and the text goes on from there." : "Once the text is written, you can pick one.";
+  byId("pick-hint").textContent = rows.length ? hint : "The engine has no alternatives for it.";
 }
 
-/** Returns what is known of a copied span, as a sentence. */
-function copiedText({ length, source }) {
-  return `Part of ${length} characters that also stand in the training text${source ? `, from ${source}` : ""}.`;
-}
-
-/** Returns the button of an alternative; without `onclick` it cannot be picked. */
-function createRow({ text, probability, isEnd }, isChosen, share, onclick) {
+/** Returns the row of an alternative; without `pick` it cannot be picked. */
+function createRow(alternative, isChosen, share, pick) {
+  const { text, isEnd } = alternative;
+  const percent = percentText(alternative.probability);
   const bar = create("span", { class: "bar" });
   bar.style.width = `${100 * share}%`;
-  const shown = isEnd ? "(end)" : text === "" ? "(part of a character)" : visible(text);
   const properties = {
     type: "button",
     class: isChosen ? "alternative chosen" : "alternative",
-    "aria-label": `${isEnd ? "end of the text" : spoken(text)}, ${percentText(probability)}${isChosen ? ", in the text" : ""}`,
-    disabled: !onclick || (text === "" && !isEnd),
-    onclick,
+    "aria-label": `${isEnd ? "end of the text" : spoken(text)}, ${percent}${isChosen ? ", in the text" : ""}`,
+    disabled: !pick || (text === "" && !isEnd),
+    onclick: () => pick(alternative),
   };
-  const percent = create("span", { class: "share", text: percentText(probability) });
-  return create("button", properties, bar, create("code", { text: shown }), percent);
+  const shown = isEnd ? "(end)" : text === "" ? "(part of a character)" : visible(text);
+  const parts = [bar, create("code", { text: shown }), create("span", { class: "share", text: percent })];
+  return create("li", {}, create("button", properties, ...parts));
 }
 
 /** Moves among alternatives with up and down, among tokens with left and right; Escape and a Tab out lead back to the token. */

@@ -1,5 +1,5 @@
 /**
- * Loads a packed model, as `reviewgen.export.packing` writes it: a manifest (JSON) and a blob of arrays, gzipped.
+ * Loads a packed model, as `reviewgen.export.packing` writes it: a manifest (JSON) and a blob of arrays, deflated.
  *
  * Knows steppers and tokenizers only as functions that it is given, by the names that the manifest has.
  */
@@ -12,15 +12,11 @@ const ARRAYS = {
   int8: Int8Array, uint8: Uint8Array, int16: Int16Array, uint16: Uint16Array, int32: Int32Array, uint32: Uint32Array,
   float32: Float32Array, float64: Float64Array,
 };
-const DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz!#$%,()*+-;.=/?@^_`{|}~"; // those of RFC 1924 but for & < >
+const DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz!#$%,()*+-;.=/?@^_`{|}~"; // RFC 1924 but for & < >
 
-/**
- * Returns a model that generates.
- * @param {{manifest: object, readBlob: function(): Uint8Array}} packed
- * @param {{steppers: Object<string, Function>, tokenizers: Object<string, Function>}} plugins By the name of model or tokenizer.
- */
+/** Returns a packed model, `{manifest, readBlob}`, as one that generates, with the functions of plugins by their names. */
 export async function loadModel({ manifest, readBlob }, { steppers, tokenizers }) {
-  const stream = new Blob([readBlob()]).stream().pipeThrough(new DecompressionStream("gzip"));
+  const stream = new Blob([readBlob()]).stream().pipeThrough(new DecompressionStream("deflate-raw"));
   const buffer = await new Response(stream).arrayBuffer();
   const { model, tokenizer: saved, spelling } = manifest;
   const readText = (entry) => new TextDecoder("utf-8", { ignoreBOM: true }).decode(readNumbers(buffer, entry));
@@ -29,7 +25,7 @@ export async function loadModel({ manifest, readBlob }, { steppers, tokenizers }
   const createPart = (name, config, parts) => steppers[name](name, config, parts, createPart);
   return {
     conditions: manifest.conditions,
-    generation: manifest.generationConfig,
+    defaults: manifest.defaults,
     stepper: createPart(model.name, model.config, tensors),
     tokenizer,
     pieces: createPieces(tokenizer),
@@ -44,7 +40,8 @@ function mapValues(object, change) {
 /** Returns the numbers of an array; those of 16 bits (IEEE 754 binary16), and of fewer with a scale for each row, as float32. */
 function readNumbers(buffer, { dtype, offset, length, scales }) {
   if (dtype === "float16") {
-    const widened = Uint32Array.from(new Uint16Array(buffer, offset, length), (bits) => ((bits & 0x8000) << 16) | ((bits & 0x7fff) << 13));
+    const halves = new Uint16Array(buffer, offset, length);
+    const widened = Uint32Array.from(halves, (bits) => ((bits & 0x8000) << 16) | ((bits & 0x7fff) << 13));
     return new Float32Array(widened.buffer).map((number) => number * 2 ** 112); // the exponents differ by it
   }
   const numbers = new ARRAYS[dtype](buffer, offset, length);

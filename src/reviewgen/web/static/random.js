@@ -8,10 +8,7 @@
 const MULTIPLIER = 0x2360ed051fc65da44385df649fccf645n;
 const POOL_SIZE = 4; // words of 32 bits
 
-/**
- * Returns the random stream of the text of a number: `peek(count)` returns the next numbers in [0, 1), `use(count)` drops used ones.
- * @param {bigint|number|string} seed A whole number of at least 0, of any size; a number only up to 2 ** 53.
- */
+/** Returns the random stream of a text: `peek(count)` returns the next numbers in [0, 1), and `use(count)` drops used ones. */
 export function createRandom(seed, number) {
   const pool = hashEntropy([...splitWords(seed), ...splitWords(number)]);
   const hash = createHash(0x8b51f9dd, 0x58f38ded);

@@ -18,40 +18,30 @@ const GOLDEN = 0x9e3779b9; // 2 ** 32 divided by the golden ratio: far apart for
 /** The random numbers that a token takes at most. */
 export const MAX_NUMBERS = Math.max(2 * PROPOSALS, MAX_MISSES) + 1;
 
-/** Returns the sampling settings of a call, from the generation settings with the names of `GenerationConfig`, and a tokenizer. */
+/** Returns the sampling settings of a call, from the settings of `GenerationConfig` and a tokenizer. */
 export function samplingParams(config, { vocabSize, bosId, eosId }) {
-  return {
-    temperatures: [config.temperature].flat(),
-    topK: config.top_k < vocabSize ? config.top_k : 0,
-    topP: config.top_p,
-    minP: config.min_p,
-    repetitionPenalty: config.repetition_penalty,
-    noRepeatNgramSize: config.no_repeat_ngram_size,
-    minNewTokens: config.min_new_tokens,
-    isGreedy: config.do_sample === false,
-    looksBack: config.repetition_penalty !== 1 || config.no_repeat_ngram_size > 0, // a penalty depends on the tokens before
-    vocabSize,
-    bosId,
-    eosId,
-  };
+  const { repetition_penalty: penalty, no_repeat_ngram_size: ngram, min_new_tokens: minNewTokens } = config;
+  const { top_p: topP, min_p: minP } = config;
+  const temperatures = [config.temperature].flat();
+  const topK = config.top_k < vocabSize ? config.top_k : 0;
+  const isGreedy = config.do_sample === false;
+  const looksBack = penalty !== 1 || ngram > 0; // at the tokens before
+  const isFiltered = looksBack || topK > 0 || topP < 1 || minP > 0 || isGreedy || minNewTokens > 0;
+  const temperatureOf = (newTokens) => temperatures[newTokens % temperatures.length];
+  const switches = { isGreedy, looksBack, isFiltered, isOneTemperature: temperatures.length === 1 };
+  return { penalty, ngram, minNewTokens, topK, topP, minP, temperatureOf, ...switches, vocabSize, bosId, eosId };
 }
 
 /**
- * Samples the token after a text.
- * @param {ArrayLike<number>} logits One for each id.
- * @param {number[]} text The ids so far, those before the text included; empty if no penalty looks at them.
- * @param {number} newTokens How many of them are new.
- * @param {number} uniform A random number in [0, 1).
- * @param {object} params As `samplingParams` returns them.
- * @param {object|null} spelling The words that the text may contain; null for any.
- * @param {number[]} place Its place among them.
- * @returns {{token: number, place: number[]}} The token or a code, and the place after it.
+ * Samples the token after a text, whose ids so far a penalty looks at and of which some are new, with a random number in [0, 1).
+ * Returns the token or a code, and the place after it. `spelling` has the words that the text may contain (null for any), and
+ * `place` is its place among them.
  */
 export function sampleToken(logits, text, newTokens, uniform, params, spelling, place) {
   const scores = applyPenalties(logits, text, newTokens, params);
   let largest = largestOf(scores);
   if (!Number.isFinite(largest)) return { token: largest === -Infinity ? NOTHING_LEFT : NOT_A_NUMBER, place };
-  const temperature = temperatureOf(params, newTokens);
+  const temperature = params.temperatureOf(newTokens);
   const probs = toProbs(scores, largest, temperature, params);
   let token = drawToken(probs, uniform);
   for (let draws = 0; draws <= MAX_REDRAWS; draws++) {
@@ -69,23 +59,17 @@ export function sampleToken(logits, text, newTokens, uniform, params, spelling, 
   return { token, place: follows(spelling, place, token, params.eosId) };
 }
 
-/** Returns whether tokens are sampled by proposals: the stepper can, and there are neither filters nor penalties. */
-export function canPropose(stepper, params) {
-  const hasFilter = params.topK > 0 || params.topP < 1 || params.minP > 0;
-  return stepper.propose !== undefined && !(hasFilter || params.looksBack || params.isGreedy || params.minNewTokens > 0);
-}
-
 /**
- * Samples as `sampleToken` does, which see, from a stepper that draws from its own distribution faster than it computes all of it,
- * with MAX_NUMBERS random numbers, of which `used` are used.
+ * Samples as `sampleToken` does, which see, from a stepper that draws from its own distribution faster than it computes all of
+ * it, with MAX_NUMBERS random numbers, of which `used` are used.
  *
  * A token is proposed at temperature 1 and accepted with probability p ** (1 / temperature - 1): exact rejection sampling (von
  * Neumann 1951). It is the order of draws of `reviewgen_ngram.sampling`, so equal seeds give equal texts.
  */
 export function sampleByProposals(stepper, state, logits, newTokens, uniform, params, spelling, place) {
   const { bosId, eosId, vocabSize } = params;
-  const temperature = temperatureOf(params, newTokens);
-  const isPlain = params.temperatures.length === 1 && temperature === 1 && vocabSize >= logits.length;
+  const temperature = params.temperatureOf(newTokens);
+  const isPlain = params.isOneTemperature && temperature === 1 && vocabSize >= logits.length;
   const rounds = isPlain ? MAX_MISSES : temperature <= 1 ? PROPOSALS : 0;
   let used = 0;
   for (let round = 0; round < rounds; round++) {
@@ -105,11 +89,6 @@ export function sampleByProposals(stepper, state, logits, newTokens, uniform, pa
   return { token, used: used + 1, place: follows(spelling, place, token, eosId) };
 }
 
-/** Returns the temperature of a new token. */
-function temperatureOf({ temperatures }, newTokens) {
-  return temperatures[newTokens % temperatures.length];
-}
-
 /**
  * Returns the logits after penalties, as float64.
  *
@@ -117,7 +96,7 @@ function temperatureOf({ temperatures }, newTokens) {
  * negative ones; no token completes an n-gram a second time (Paulus et al. 2017); eos is ruled out before `minNewTokens`.
  */
 function applyPenalties(logits, text, newTokens, params) {
-  const { repetitionPenalty: penalty, noRepeatNgramSize: size, vocabSize } = params;
+  const { penalty, ngram: size, vocabSize } = params;
   const scores = new Float64Array(logits);
   if (penalty !== 1) {
     for (const token of text) scores[token] = logits[token] < 0 ? logits[token] * penalty : logits[token] / penalty;
@@ -141,11 +120,7 @@ function largestOf(scores) {
   return largest;
 }
 
-function sum(numbers) {
-  let total = 0;
-  for (let place = 0; place < numbers.length; place++) total += numbers[place];
-  return total;
-}
+const sum = (numbers) => numbers.reduce((total, number) => total + number, 0);
 
 /** Returns unnormalised probabilities, the largest one 1, after temperature and filters; if greedy, of one token alone. */
 function toProbs(scores, largest, temperature, { isGreedy, topK, topP, minP }) {
@@ -205,7 +180,7 @@ const POWERS = Float64Array.from({ length: STEPS }, (_, step) => 2 ** (step / ST
 const HALVES = Float64Array.from({ length: 1023 }, (_, k) => 2 ** -k);
 
 /**
- * Returns e to the power of a number of at most 0, within about 1e-13 of it, in less than half the time of a browser's `Math.exp`:
+ * Returns e to the power of a number of at most 0, within about 1e-13 of it, in less than half the time of `Math.exp`:
  * 2 ** -k * 2 ** (i / 128) * exp(r) with a small r (Tang 1989, "Table-driven implementation of the exponential function").
  */
 export function exp(x) {

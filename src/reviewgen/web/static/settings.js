@@ -1,30 +1,47 @@
-/**
- * The controls of the settings. What a user has not changed follows the chosen model: its own temperature, length and so on.
- *
- * A condition has a menu if it is a category, a slider if it is a number; each can be left open.
- */
+/** The controls of the settings. What a user has not changed follows the chosen model: its own temperature, length and so on. */
 import { byId, create } from "./elements.js";
 import { LIMITS, toNumber } from "./links.js";
 
 const SLIDERS = ["temperature", "top_p", "min_p"];
 const NUMBERS = [...SLIDERS, "max_tokens", "n", "seed"];
-const ANY = "any"; // value of a condition
 
-/**
- * Connects the controls, and returns `{read, write, chosen, drawSeed}`; `chosen` returns one model, or two side by side.
- * @param {Array} models  What the engine offers.
- */
+/** Connects the controls, and returns `{read, write, chosen}`; `chosen` returns one model, or two side by side. */
 export function createSettings(models) {
   const changed = new Set(); // ids of the controls that the user or a link has set
+  let controls = []; // of conditions
   const exact = {}; // what a slider cannot show, until it is moved: several temperatures in turn, a number between two steps
 
   function chosen() {
     return [byId("model").value, byId("second").value].flatMap((id) => models.filter((model) => model.id === id));
   }
 
+  /** Makes a control for each condition of the chosen models; values that are chosen already stay where they can. */
+  function fillConditions() {
+    const before = readConditions();
+    const all = chosen().flatMap((model) => model.conditions);
+    controls = all.filter(({ name }, place) => all.findIndex((each) => each.name === name) === place).map(createCondition);
+    byId("conditions").replaceChildren(create("legend", { text: "Conditions" }), ...controls.map(({ element }) => element));
+    byId("conditions").hidden = controls.length === 0;
+    writeConditions(before);
+  }
+
+  /** Returns the chosen values of conditions by name, without those that are left open. */
+  function readConditions() {
+    const closed = controls.filter(({ place }) => place() > 0);
+    return Object.fromEntries(closed.map(({ name, labels, place }) => [name, labels[place()]]));
+  }
+
+  /** Chooses values of conditions by name; those of others stay, or with `all` are left open. */
+  function writeConditions(values, all = false) {
+    for (const { name, labels, choose } of controls) {
+      const place = Object.hasOwn(values, name) ? Math.max(0, labels.lastIndexOf(String(values[name]))) : 0;
+      if (place > 0 || all) choose(place);
+    }
+  }
+
   /** Sets what the user has not changed to the defaults of the model. */
   function follow() {
-    fillConditions(chosen());
+    fillConditions();
     byId("copying").hidden = !chosen().some((model) => model.hasIndex);
     const { conditions, ...defaults } = chosen()[0].defaults;
     defaults.max_tokens = defaults.max_new_tokens;
@@ -51,11 +68,9 @@ export function createSettings(models) {
     writeConditions({}, true);
   }
 
-  /**
-   * Returns the settings as the controls show them.
-   * @throws {Error} A number is missing or out of range; the message is one sentence.
-   */
+  /** Returns the settings as the controls show them, with a new seed if it is asked for; throws an Error if one is wrong. */
   function read() {
+    if (byId("new-seed").checked) byId("seed").value = crypto.getRandomValues(new Uint32Array(1))[0];
     const avoids = !byId("copying").hidden && byId("novelty").checked;
     const limit = byId("max_copy").value;
     return {
@@ -83,11 +98,6 @@ export function createSettings(models) {
     follow();
     writeConditions(settings.conditions, true);
     summarise();
-  }
-
-  /** Draws a new seed, if each text is to have one. */
-  function drawSeed() {
-    if (byId("new-seed").checked) byId("seed").value = crypto.getRandomValues(new Uint32Array(1))[0];
   }
 
   /** Shows the numbers of the sliders, and the settings in a line, for when they are folded. */
@@ -122,67 +132,27 @@ export function createSettings(models) {
   });
   byId("reset").addEventListener("click", () => (forget(), follow()));
   follow();
-  return { read, write, chosen, drawSeed };
+  return { read, write, chosen };
 }
 
-/** Makes a control for each condition of some models; values that are chosen already stay where they can. */
-function fillConditions(models) {
-  const before = readConditions();
-  const conditions = models.flatMap((model) => model.conditions);
-  const own = conditions.filter(({ name }, place) => conditions.findIndex((each) => each.name === name) === place);
-  byId("conditions").replaceChildren(create("legend", { text: "Conditions" }), ...own.map(createCondition));
-  byId("conditions").hidden = own.length === 0;
-  writeConditions(before);
-}
-
-/** Returns the menu or the slider of a condition, in which place 0 is none of its values. */
+/** Returns the control of a condition: `{name, labels, element, place, choose}`, of which place 0 leaves it open. */
 function createCondition({ name, kind, values }) {
-  const labels = [ANY, ...values.map((value) => value.label)];
-  const shared = { id: `condition-${name}`, "data-condition": name, "data-labels": JSON.stringify(labels) };
-  const label = create("label", { for: shared.id, text: name });
+  const labels = ["any", ...values.map((value) => value.label)];
+  const id = `condition-${name}`;
+  const label = create("label", { for: id, text: name });
   if (kind !== "number") {
-    const options = labels.map((text) => create("option", { text }));
-    return create("p", { class: "field" }, label, create("select", shared, ...options));
+    const menu = create("select", { id }, ...labels.map((text) => create("option", { text })));
+    const element = create("p", { class: "field" }, label, menu);
+    return { name, labels, element, place: () => menu.selectedIndex, choose: (place) => (menu.selectedIndex = place) };
   }
-  const range = { type: "range", min: 0, max: values.length, step: 1, value: 0 };
-  const input = create("input", { ...shared, ...range, oninput: () => setPlace(input, input.value) });
-  const whole = create("p", { class: "slider" }, label, create("output", { for: shared.id }), input);
-  setPlace(input, 0);
-  return whole;
-}
-
-/** Chooses a value of a condition by its place; a slider says in words where it stands. */
-function setPlace(control, place) {
-  if (control.tagName === "SELECT") {
-    control.selectedIndex = place;
-    return;
+  const output = create("output", { for: id });
+  const input = create("input", { id, type: "range", min: 0, max: values.length, step: 1, oninput: () => choose(input.value) });
+  function choose(place) {
+    input.value = place;
+    output.textContent = labels[place];
+    input.setAttribute("aria-valuetext", labels[place]);
   }
-  control.value = place;
-  const text = labelsOf(control)[place];
-  control.setAttribute("aria-valuetext", text);
-  control.parentElement.querySelector("output").textContent = text;
-}
-
-function labelsOf(control) {
-  return JSON.parse(control.dataset.labels);
-}
-
-function conditionControls() {
-  return [...byId("conditions").querySelectorAll("[data-condition]")];
-}
-
-/** Returns the chosen values by name, without those that are left open. */
-function readConditions() {
-  const places = conditionControls().map((control) => [control, Number(control.selectedIndex ?? control.value)]);
-  const chosen = places.filter(([, place]) => place > 0);
-  return Object.fromEntries(chosen.map(([control, place]) => [control.dataset.condition, labelsOf(control)[place]]));
-}
-
-/** Chooses values by name; those of other conditions stay, or with `all` are left open. */
-function writeConditions(values, all = false) {
-  for (const control of conditionControls()) {
-    const name = control.dataset.condition;
-    const place = Object.hasOwn(values, name) ? Math.max(0, labelsOf(control).lastIndexOf(String(values[name]))) : 0;
-    if (place > 0 || all) setPlace(control, place);
-  }
+  choose(0);
+  const element = create("p", { class: "slider" }, label, output, input);
+  return { name, labels, element, place: () => Number(input.value), choose };
 }

@@ -11,35 +11,29 @@ const HALF = 256; // symbols from here on are halves of a byte
 const ANYWHERE = -1; // the word node of a text that any token may follow
 const NOWHERE = [0, 0, -1];
 const isNowhere = (place) => place[0] === 0 && place[1] === 0;
+const isEnd = (spelling, node) => (spelling.nodes[node] & 1) !== 0;
 
 /** The place of a text that any token may follow. */
 export const ANY_PLACE = [ANYWHERE, ANYWHERE, ANYWHERE];
 
 /**
  * Returns a function that returns the automaton for a setting of `words`: "known" lets a token only continue or end a known word,
- * "any" only go on with valid UTF-8, and is null if each token does.
- * @param {{vocabSize: number, tokenBytes: function(number): ArrayLike<number>}} tokenizer 256 + n is half a byte.
- * @param {Uint32Array} nodes The automata of valid UTF-8 and, where there is a lexicon, of words and of separators.
- * @param {number[]} roots Of each automaton.
- * @param {number} known The first node of a word or separator.
+ * "any" only go on with valid UTF-8, and is null if each token does. `nodes` holds the automata of valid UTF-8
+ * and, of a model with a lexicon, from `known` on those of words and separators.
  */
 export function createSpellings({ vocabSize, tokenBytes }, nodes, roots, known) {
-  const [anything, words, separators] = roots;
+  const [anything, words] = roots;
   const tokens = Array.from({ length: vocabSize }, (_, id) => Array.from(tokenBytes(id)));
   const shared = { nodes, anything, known, tokens, ...sortTokens(tokens) };
   const tables = [0, ...roots].map((root) => edgeTable(nodes, root));
-  const valid = { ...shared, words: anything, first: [tables[1], tables[1], tables[0]] };
-  const isKnown = { ...shared, words, first: tables.slice(1) };
   return (setting) => {
-    if (setting === "any") return tokens.every(isWhole) ? null : valid;
-    if (separators === undefined) throw new Error("This model has no list of known words, which words=known needs. Set words=any.");
-    return isKnown;
+    if (setting === "any") {
+      const first = [tables[1], tables[1], tables[0]];
+      return tokens.every(isWhole) ? null : { ...shared, words: anything, start: [anything, 0, -1], first };
+    }
+    if (roots.length === 1) throw new Error("This model has no list of known words, which words=known needs. Set words=any.");
+    return { ...shared, words, start: [words, 0, -1], first: tables.slice(1) };
   };
-}
-
-/** Returns the place of an empty text. */
-export function startOfText(spelling) {
-  return [spelling.words, 0, -1];
 }
 
 /** Returns the place after a token; null if it may not follow. */
@@ -55,7 +49,7 @@ export function followAll(spelling, place, tokens) {
   return place;
 }
 
-/** Sets the score of every token that may not follow to `lowest`. A beginning that several tokens have in common is followed once. */
+/** Sets the score of every token that may not follow to `lowest`; a beginning that several have in common is followed once. */
 export function ruleOutMisspelled(spelling, place, eos, scores, lowest) {
   if (place[0] === ANYWHERE) return;
   const stack = [place]; // the place after each byte of the token
@@ -132,10 +126,6 @@ function child(spelling, node, byte) {
     if ((nodes[edge] & 255) === byte) return nodes[edge] >>> 8;
   }
   return 0;
-}
-
-function isEnd(spelling, node) {
-  return (spelling.nodes[node] & 1) !== 0;
 }
 
 /** Returns the node after each byte from a node, which has many. */

@@ -2,11 +2,7 @@
 
 const PANEL = 8; // rows that are summed up together: as many as stay in registers
 
-/**
- * Returns a tensor: its shape, its numbers row by row, and if it is a matrix, `matrix()`, which prepares it for products.
- * @param {number[]} shape
- * @param {TypedArray} data
- */
+/** Returns a tensor: its shape, its numbers row by row in a typed array, and `matrix()`, which prepares products. */
 export function createTensor(shape, data) {
   return { shape, data, matrix: () => new Matrix(shape, data) };
 }

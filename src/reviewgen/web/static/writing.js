@@ -2,7 +2,7 @@
  * One text as it is written: each token over its surprise, copied spans underlined. A click on a token, or the arrow keys and
  * Enter, open the microscope. A screen reader reads sentences: only the token that the arrow keys have reached is a button.
  */
-import { bitsText, copyText, countText, create, shadeOf, showError, spoken } from "./elements.js";
+import { bitsText, byId, copyText, countText, create, shadeOf, showError, spoken } from "./elements.js";
 import { closeMicroscope, firstBox, isOpenOn, openMicroscope } from "./microscope.js";
 
 const REASONS = { length: "reached the length", stopped: "stopped", time: "out of time", stuck: "no token was left" };
@@ -12,27 +12,21 @@ export class Writing {
   constructor(number, request, { onContinue, onShare }) {
     Object.assign(this, { request, onContinue, onShare, prompt: request.prompt, tokens: [], copied: [], spans: [] });
     Object.assign(this, { waiting: 0, first: 0, isWriting: true, isEnded: false }); // ended: by the user
-    const [onclick, onkeydown] = [(event) => this.onClick(event), (event) => this.onKey(event)];
-    this.body = create("div", { class: "written", tabindex: -1, onclick, onkeydown });
-    this.facts = create("p", { class: "facts" });
-    this.notes = create("div", { class: "notes" });
-    const copy = create("button", { type: "button", text: "Copy", onclick: () => this.copy(copy) });
-    const share = create("button", { type: "button", text: "Share", "aria-haspopup": "dialog", onclick: () => this.share(share) });
-    const title = create("h3", { text: `Text ${number + 1}` });
-    const header = create("header", {}, title, create("span", { class: "buttons" }, copy, share));
-    this.element = create("article", { class: "text" }, header, this.body, this.facts, this.notes);
+    this.element = byId("text").content.firstElementChild.cloneNode(true);
+    [this.body, this.facts, this.notes] = this.element.querySelectorAll(".written, .facts, .notes");
+    const [copy, share] = this.element.querySelectorAll("button");
+    this.element.querySelector("h3").textContent = `Text ${number + 1}`;
+    copy.onclick = async () => {
+      copy.textContent = (await copyText(this.textBefore())) ? "Copied" : "Not allowed";
+      setTimeout(() => (copy.textContent = "Copy"), 2000);
+    };
+    share.onclick = () => {
+      if (!this.isEnded) this.onShare(this.request, share);
+      else showError(new Error("There is no link to a text that you have ended: a link would write on. Copy it instead."));
+    };
+    this.body.onclick = (event) => this.onClick(event);
+    this.body.onkeydown = (event) => this.onKey(event);
     this.draw();
-  }
-
-  async copy(button) {
-    button.textContent = (await copyText(this.textBefore())) ? "Copied" : "Not allowed";
-    setTimeout(() => (button.textContent = "Copy"), 2000);
-  }
-
-  /** Shows the link to the text; there is none to one that a user has ended. */
-  share(button) {
-    if (!this.isEnded) this.onShare(this.request, button);
-    else showError(new Error("There is no link to a text that you have ended: a link would write on. Copy it instead."));
   }
 
   /** Returns the text before a token, or all of it so far. */
@@ -50,10 +44,7 @@ export class Writing {
     else if (count === 0 && this.spans.length) this.setCurrent(0);
   }
 
-  /**
-   * Adds a token; one that is part of a character (text "") waits, and its bits are those of the character's last token. An engine
-   * samples the last word of a prompt again, so the first tokens may add nothing; what they cost is the prompt's.
-   */
+  /** Adds a token. The bits of a part of a character (text "") wait for the character, those of the prompt are dropped. */
   add(token) {
     const isFirst = this.tokens.length === this.first;
     const bits = this.waiting + token.bits;
@@ -62,7 +53,7 @@ export class Writing {
     this.waiting = token.text !== "" || isFirst ? 0 : bits;
   }
 
-  /** Ends the text: what the engine cut off goes, and copied spans are marked; an open microscope now lets alternatives be picked. */
+  /** Ends the text: what the engine cut off goes, copied spans are marked, and an open microscope lets alternatives be picked. */
   finish(reason, text = this.textBefore(), copied = []) {
     const open = this.spans.findIndex(isOpenOn);
     Object.assign(this, { isWriting: false, tokens: fitTokens(text, this.prompt, this.tokens), copied, reason });
@@ -211,10 +202,7 @@ export class Writing {
   }
 }
 
-/**
- * Returns the tokens that make up the final text of an engine, which may have cut the end off (a stop string, an unfinished
- * sentence): whole tokens first, then what remains of the last one.
- */
+/** Returns the tokens of a final text, whose end the engine may have cut off: whole ones, then what remains of the last. */
 function fitTokens(text, prompt, tokens) {
   let [count, place] = [0, Math.min(prompt.length, text.length)];
   while (count < tokens.length && text.startsWith(tokens[count].text, place)) place += tokens[count++].text.length;
