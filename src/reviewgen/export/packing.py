@@ -44,7 +44,7 @@ def pack(bundle: Bundle, name: str | None = None, bits: int | None = None) -> Pa
         BundleError: A tensor or a file of the tokenizer has no form in a page.
     """
     if bits is None:
-        weights = sum(each.numel() for each in bundle.model.state_dict().values() if each.ndim == 2)  # the arrays of an n-gram have 1
+        weights = sum(each.numel() for each in bundle.model.state_dict().values() if each.ndim == 2)  # arrays of an n-gram have 1
         bits = next((bits for bits, most in _DEFAULTS if weights <= most), 5)
     if not isinstance(bits, int) or bits not in BITS:
         raise ConfigError(f"bits must be one of {', '.join(map(str, BITS))}; got {quoted(bits)}.")

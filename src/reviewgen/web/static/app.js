@@ -14,10 +14,7 @@ import { createSettings } from "./settings.js";
 import { Writing } from "./writing.js";
 
 const ALTERNATIVES = 10;
-const WIDE = "(min-width: 64rem)"; // as in page.css
 const INTERVAL = 80; // milliseconds between changes of the page: to draw it after each token takes longer than the token
-const SYNTHETIC =
-  "The texts are synthetic: a language model writes them, and what they say of films, people or places is made up.";
 
 /** Starts the page with an engine. */
 export function start(engine) {
@@ -47,7 +44,7 @@ class Page {
       byId("link-text").select();
       byId("link-copy").textContent = (await copyText(byId("link-text").value)) ? "Copied" : "Not allowed: press Ctrl + C";
     });
-    byId("settings").open = matchMedia(WIDE).matches;
+    byId("settings").open = matchMedia("(min-width: 64rem)").matches; // as in page.css
     addEventListener("hashchange", () => this.follow());
     byId("write").disabled = false;
     if (location.hash.length > 1) this.follow();
@@ -155,6 +152,6 @@ function openCard(models) {
     const details = card ? [create("details", {}, create("summary", { text: "The whole model card" }), whole)] : [];
     return create("section", {}, create("h3", { text: id }), create("dl", {}, ...list), ...details);
   });
-  byId("card-content").replaceChildren(create("p", { text: SYNTHETIC }), ...sections);
+  byId("card-content").replaceChildren(...sections);
   byId("card").showModal();
 }

@@ -8,7 +8,6 @@ import { loadModel } from "./model.js";
 import { exp } from "./sampling.js";
 
 const MAX_BUSY = 10; // milliseconds until the event loop gets time
-const OPTIONS = { max_tokens: "max_new_tokens", stop: "stop_strings" }; // names of a request, and those of the settings
 
 /** Returns the engine of some packed models, `{manifest, readBlob}`; the plugins are those of `loadModel`. */
 export function createBrowserEngine(packed, plugins) {
@@ -93,7 +92,7 @@ function mostProbable({ tokenizer, pieces }, weights, total, count) {
 function readSettings({ defaults }, request) {
   const config = { ...defaults };
   for (const [name, value] of Object.entries(request)) {
-    const setting = OPTIONS[name] ?? name;
+    const setting = name === "max_tokens" ? "max_new_tokens" : name;
     if (setting in config && setting !== "conditions" && value !== null && value !== undefined) config[setting] = value;
   }
   config.stop_strings = [config.stop_strings].flat();

@@ -46,9 +46,11 @@ function readNumbers(buffer, { dtype, offset, length, scales }) {
   }
   const numbers = new ARRAYS[dtype](buffer, offset, length);
   if (scales === undefined) return numbers;
-  const factors = new Float32Array(buffer, scales.offset, scales.length);
-  const width = length / scales.length;
-  return Float32Array.from(numbers, (number, place) => number * factors[Math.floor(place / width)]);
+  const scaled = new Float32Array(length);
+  new Float32Array(buffer, scales.offset, scales.length).forEach((scale, row, { length: rows }) => {
+    for (let place = row * (length / rows); place < (row + 1) * (length / rows); place++) scaled[place] = numbers[place] * scale;
+  });
+  return scaled;
 }
 
 /** Returns the bytes of a base85 text: five characters, the highest digit first, are four bytes; the last ones may be fewer. */

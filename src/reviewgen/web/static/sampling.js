@@ -13,10 +13,8 @@ export const [DEAD_END, NOTHING_LEFT, NOT_A_NUMBER] = [-2, -3, -4];
 const MAX_REDRAWS = 8; // after which all tokens that may not follow are ruled out at once
 const PROPOSALS = 3; // rejected before a token is sampled from all probabilities
 const MAX_MISSES = 8; // proposals of unknown words at temperature 1, after which all tokens that may not follow are ruled out
+export const MAX_NUMBERS = Math.max(2 * PROPOSALS, MAX_MISSES) + 1; // random numbers that a token takes
 const GOLDEN = 0x9e3779b9; // 2 ** 32 divided by the golden ratio: far apart for ids that are close
-
-/** The random numbers that a token takes at most. */
-export const MAX_NUMBERS = Math.max(2 * PROPOSALS, MAX_MISSES) + 1;
 
 /** Returns the sampling settings of a call, from the settings of `GenerationConfig` and a tokenizer. */
 export function samplingParams(config, { vocabSize, bosId, eosId }) {

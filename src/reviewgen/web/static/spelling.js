@@ -26,13 +26,12 @@ export function createSpellings({ vocabSize, tokenBytes }, nodes, roots, known) 
   const tokens = Array.from({ length: vocabSize }, (_, id) => Array.from(tokenBytes(id)));
   const shared = { nodes, anything, known, tokens, ...sortTokens(tokens) };
   const tables = [0, ...roots].map((root) => edgeTable(nodes, root));
+  const valid = { ...shared, words: anything, start: [anything, 0, -1], first: [tables[1], tables[1], tables[0]] };
+  const lexicon = { ...shared, words, start: [words, 0, -1], first: tables.slice(1) };
   return (setting) => {
-    if (setting === "any") {
-      const first = [tables[1], tables[1], tables[0]];
-      return tokens.every(isWhole) ? null : { ...shared, words: anything, start: [anything, 0, -1], first };
-    }
-    if (roots.length === 1) throw new Error("This model has no list of known words, which words=known needs. Set words=any.");
-    return { ...shared, words, start: [words, 0, -1], first: tables.slice(1) };
+    if (setting === "any") return tokens.every(isWhole) ? null : valid;
+    if (roots.length > 1) return lexicon;
+    throw new Error("This model has no list of known words, which words=known needs. Set words=any.");
   };
 }
 

@@ -20,7 +20,7 @@ class Matrix {
 
   /** Returns a bias plus the product of the matrix and a vector. */
   product(vector, bias = new Float32Array(this.rows)) {
-    return this.addProduct(vector, Float32Array.from(bias));
+    return this.addProduct(vector, bias.slice());
   }
 
   /** Adds the product of the matrix and a vector to `sums`, and returns it. */
@@ -39,7 +39,14 @@ class Matrix {
         s6 += panels[place + 6] * x;
         s7 += panels[place + 7] * x;
       }
-      [s0, s1, s2, s3, s4, s5, s6, s7].forEach((sum, n) => (sums[row + n] += sum)); // what is beyond the end is ignored
+      sums[row] += s0; // an index beyond the end of a typed array is ignored
+      sums[row + 1] += s1;
+      sums[row + 2] += s2;
+      sums[row + 3] += s3;
+      sums[row + 4] += s4;
+      sums[row + 5] += s5;
+      sums[row + 6] += s6;
+      sums[row + 7] += s7;
     }
     return sums;
   }
