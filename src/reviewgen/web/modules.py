@@ -1,7 +1,7 @@
 """The ES modules of the front end, and how one HTML file holds them: as ``data:`` URLs in an import map.
 
-A ``data:`` URL has no folder, so an import of "./share.js" from it leads nowhere: each is rewritten to the bare name
-"reviewgen/share.js", which the import map knows.
+A ``data:`` URL has no folder, so an import of "./links.js" from it leads nowhere: each is rewritten to the bare name
+"reviewgen/links.js", which the import map knows.
 """
 
 import re
