@@ -26,7 +26,6 @@ from reviewgen.web import PackedModel
 BITS = (5, 6, 8, 16, 32)
 _DEFAULTS = ((8, 4_000_000), (6, 5_000_000))  # bits, of networks of at most that many weights; larger ones have 5
 _ALIGNMENT = 8  # bytes
-_END = b"\x03\x00"  # of a deflate stream: an empty last block
 _INTEGERS = {"int64": np.int32, "uint64": np.uint32, "bool": np.uint8}  # what JavaScript has no plain array of
 
 
@@ -40,7 +39,7 @@ def pack(bundle: Bundle, name: str | None = None, bits: int | None = None) -> Pa
             more than 5 million 5, which hardly makes them worse.
 
     Raises:
-        ConfigError: The number of bits is another one, or a weight is too large for 16 bits.
+        ConfigError: The number of bits is another one.
         BundleError: A tensor or a file of the tokenizer has no form in a page.
     """
     if bits is None:
@@ -61,12 +60,11 @@ def pack(bundle: Bundle, name: str | None = None, bits: int | None = None) -> Pa
         "tensors": _add_tensors(bundle.model, bits, blob),
         "conditions": bundle.conditions.to_json() if bundle.conditions else [],
         "defaults": to_dict(bundle.generation),
-        "hasIndex": False,
         "facts": brief_facts(bundle),
         "card": bundle.card,
         "spelling": _add_spelling(bundle, blob),
     }
-    return PackedModel(manifest, blob.deflated + _END)
+    return PackedModel(manifest, blob.deflated + b"\x03\x00")  # an empty last block
 
 
 class _Blob:
@@ -116,8 +114,6 @@ def _add_tensor(name: str, array: np.ndarray, bits: int, blob: _Blob) -> dict[st
         numbers, scales = _quantize(array, bits)
         entry, scale = blob.add(numbers, zlib.Z_HUFFMAN_ONLY), blob.add(scales)  # a string that recurs does so by chance
         return entry | {"scales": {"offset": scale["offset"], "length": scale["length"]}}
-    if np.abs(array).max(initial=0) > np.finfo(np.float16).max:
-        raise ConfigError(f"{name} holds weights that are too large for bits=16: use 8 or 32.")
     return blob.add(array.astype(np.float16))
 
 

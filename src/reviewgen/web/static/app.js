@@ -1,7 +1,7 @@
 /**
  * The page: connects the controls, the texts and an engine. An engine has two methods.
  *
- *   await engine.models() -> [{id, preset, conditions, defaults, hasIndex, facts: [[label, value]], card}]
+ *   await engine.models() -> [{id, preset, conditions, defaults, hasIndex?, facts: [[label, value]], card}]
  *   engine.complete(request, signal) -> AsyncIterable of
  *     {type: "token", index, text, bits, alternatives: [{text, probability, isEnd}]}
  *     {type: "end", index, reason, text, copied: [{start, end, length, source}]}
