@@ -8,6 +8,7 @@ import resource
 import subprocess
 import sys
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import hypothesis
@@ -83,8 +84,9 @@ def test_a_page_is_not_replaced_and_what_has_no_page_is_refused(micro, model_fol
         assert found == status and said in output + problem
     assert "ngram-char" in re.findall("<title>(.*)</title>", page.read_text("utf-8"))[0]
     assert run_command(monkeypatch, capsys, *words[:2])[0] == 2
-    export_html(micro("gru-word"), page, overwrite=True)
-    assert "gru-word" in page.read_text("utf-8")
+    one = micro("gru-word")
+    export_html([one, one, reviewgen.ReviewModel(replace(one.bundle, preset="gru-word-2"))], page, overwrite=True)
+    assert "<title>gru-word · gru-word-2 · gru-word-2-2<" in page.read_text("utf-8")
 
 
 def built(name, **settings):
