@@ -25,37 +25,25 @@ export default function createStepper(name, config, tensors) {
   return isDistribution ? { ...stepper, propose: (state, number) => propose(trie, state, number) } : stepper;
 }
 
-/** Return the trie: the saved arrays, the first child of each context, and the node of each id after the empty context. */
+/**
+ * Return the trie: the saved arrays, the first child of each context and where those of the last one end, and as the children of
+ * the empty context `heads`, the node of each id. `links` are contexts without their first token, and so are `ends` of the last
+ * level's nodes; without `ends` they are searched. `probabilities` may be codes, of which `book` has the probabilities.
+ */
 function readTrie(config, tensors) {
-  const array = (name) => tensors[name]?.data;
-  const starts = Array.from(array("starts"), Number); // of each level; int64 arrays hold BigInts where they are not narrowed
-  const tokens = array("tokens");
+  const arrays = Object.fromEntries(Object.entries(tensors).map(([name, { data }]) => [name, data]));
+  const starts = Array.from(arrays.starts, Number); // of each level; int64 arrays hold BigInts where they are not narrowed
   const heads = new Int32Array(config.vocab_size);
-  for (let node = starts[1]; node < starts[2]; node++) heads[tokens[node]] = node;
-  return {
-    tokens,
-    heads,
-    first: addUpChildren(array("children"), starts[2]),
-    links: array("links"), // the context without its first token
-    ends: array("ends"), // the same of the last level's nodes; undefined: they are searched
-    probabilities: array("probabilities"),
-    book: array("book"), // the probability of each code, if `probabilities` are codes
-    backoffs: array("backoffs"),
-    root: array("root"), // the probability of each id after the empty context
-  };
+  for (let node = starts[1]; node < starts[2]; node++) heads[arrays.tokens[node]] = node;
+  const first = new Int32Array(arrays.children.length + 1).fill(starts[2]);
+  for (let context = 1; context < first.length - 1; context++) first[context + 1] = first[context] + arrays.children[context];
+  return { ...arrays, heads, first };
 }
 
-/** Return the first child of each of I contexts, and where those of the last one end; children of the empty one are `heads`. */
-function addUpChildren(children, start) {
-  const first = new Int32Array(children.length + 1).fill(start);
-  for (let context = 1; context < children.length; context++) first[context + 1] = first[context] + children[context];
-  return first;
-}
-
-/** Return the child node for a token of a non-empty context, 0 if it has none; children are sorted by token. */
-function find({ tokens, first }, context, token) {
-  let low = first[context];
-  let high = first[context + 1];
+/** Return the child node for a token of a context, 0 if it has none; children are sorted by token. */
+function find({ tokens, first, heads }, context, token) {
+  if (context === 0) return heads[token];
+  let [low, high] = [first[context], first[context + 1]];
   while (low < high) {
     const middle = (low + high) >> 1;
     if (tokens[middle] < token) low = middle + 1;
@@ -64,27 +52,17 @@ function find({ tokens, first }, context, token) {
   return low < first[context + 1] && tokens[low] === token ? low : 0;
 }
 
-/** Return the child for a token of any context. */
-function findChild(trie, context, token) {
-  return context === 0 ? trie.heads[token] : find(trie, context, token);
-}
-
 /** Return the context after a token that follows a context. */
 function follow(trie, context, token) {
-  while (context !== 0) {
-    const child = find(trie, context, token);
-    if (child !== 0) return contextAfter(trie, context, child, token);
+  let child = find(trie, context, token);
+  while (child === 0 && context !== 0) {
     context = trie.links[context];
+    child = find(trie, context, token);
   }
-  return contextAfter(trie, 0, trie.heads[token], token);
-}
-
-/** Return the context after a token whose node is a child of a context. */
-function contextAfter(trie, context, child, token) {
   const contexts = trie.links.length;
   if (child < contexts) return child;
   if (trie.ends) return trie.ends[child - contexts];
-  return context === 0 ? 0 : findChild(trie, trie.links[context], token);
+  return context === 0 ? 0 : find(trie, trie.links[context], token);
 }
 
 /** Return the probability of a node's token after its parent. */

@@ -41,15 +41,10 @@ export default function createTokenizer(config, files) {
     vocabSize: bosId + 2,
     bosId,
     eosId: bosId + 1,
-    encode: (text) => (text.toWellFormed?.() ?? wellFormed(text)).match(PIECE)?.flatMap(encodePiece) ?? [],
+    encode: (text) => text.replace(/\p{Cs}/gu, "\ufffd").match(PIECE)?.flatMap(encodePiece) ?? [], // no lone surrogates
     decode,
     tokenBytes: (id) => tokens[id] ?? new Uint8Array(0),
   };
-}
-
-/** Returns a text with each half character (a lone surrogate) replaced by U+FFFD, since UTF-8 cannot encode it. */
-function wellFormed(text) {
-  return text.replace(/\p{Cs}/gu, "\ufffd");
 }
 
 /** Returns the bytes of each token of a vocabulary. */
@@ -97,8 +92,9 @@ function mergePairs(ids, ranks) {
   for (;;) {
     let best = null;
     for (let place = 0; place + 1 < ids.length; place++) {
-      const merge = ranks.get(pairKey(ids[place], ids[place + 1]));
-      if (merge !== undefined && (best === null || merge[0] < best.merge[0])) best = { merge, left: ids[place], right: ids[place + 1] };
+      const [left, right] = [ids[place], ids[place + 1]];
+      const merge = ranks.get(pairKey(left, right));
+      if (merge !== undefined && (best === null || merge[0] < best.merge[0])) best = { merge, left, right };
     }
     if (best === null) return ids;
     ids = replacePair(ids, best.left, best.right, best.merge[1]);

@@ -1,6 +1,5 @@
 """``reviewgen export``: what a page packs, the logits of onnxruntime, and the ids of other tokenizers."""
 
-import gzip
 import itertools
 import json
 import random
@@ -8,6 +7,8 @@ import re
 import resource
 import subprocess
 import sys
+import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import hypothesis
@@ -53,7 +54,7 @@ def test_packed_weights_are_those_of_a_folder_of_as_many_bits_or_rounded_to_step
     if dtype:
         model.save_pretrained(tmp_path / "saved", dtype=dtype)
         saved = reviewgen.load(tmp_path / "saved").model.state_dict()
-    content = gzip.decompress(packed.blob)
+    content = zlib.decompress(packed.blob, -zlib.MAX_WBITS)
     assert packed.manifest["tensors"].keys() == saved.keys()
     for name, entry in packed.manifest["tensors"].items():
         assert entry["offset"] % 8 == 0
@@ -83,8 +84,9 @@ def test_a_page_is_not_replaced_and_what_has_no_page_is_refused(micro, model_fol
         assert found == status and said in output + problem
     assert "ngram-char" in re.findall("<title>(.*)</title>", page.read_text("utf-8"))[0]
     assert run_command(monkeypatch, capsys, *words[:2])[0] == 2
-    export_html(micro("gru-word"), page, overwrite=True)
-    assert "gru-word" in page.read_text("utf-8")
+    one = micro("gru-word")
+    export_html([one, one, reviewgen.ReviewModel(replace(one.bundle, preset="gru-word-2"))], page, overwrite=True)
+    assert "<title>gru-word · gru-word-2 · gru-word-2-2<" in page.read_text("utf-8")
 
 
 def built(name, **settings):

@@ -53,7 +53,7 @@ def write_packed(folder: Path, bundle: Bundle, bits: int = 32) -> dict[str, Any]
     packed = pack(bundle, bits=bits)
     folder.mkdir(exist_ok=True)
     (folder / "manifest.json").write_text(json.dumps(packed.manifest), encoding="utf-8")
-    (folder / "blob.gz").write_bytes(packed.blob)
+    (folder / "blob.bin").write_bytes(packed.blob)
     sources = {name: tokenizer_source(name) for name in ("char", "word")}
     return {"folder": str(folder), "steppers": steppers(), "tokenizers": sources}
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from reviewgen.config import to_dict
+from reviewgen.web import static_files
 from tests.support.node import run_node
 
 JAVASCRIPT = Path(__file__).parent / "javascript"
@@ -42,7 +43,8 @@ def write_model(folder: Path, name: str, model: Any, steppers: Mapping[str, str]
     folder.mkdir(exist_ok=True)
     (folder / "tensors.bin").write_bytes(blob)
     (folder / "model.json").write_text(json.dumps({"name": name, "config": to_dict(model.config), "tensors": tensors}))
-    (folder / "sources.json").write_text(json.dumps(steppers or sources()))
+    shared = static_files()["tensors.js"].read_text(encoding="utf-8")
+    (folder / "sources.json").write_text(json.dumps({"tensors.js": shared, **(steppers or sources())}))
     return folder
 
 

@@ -12,13 +12,16 @@ from reviewgen_mingru.config import MinGruConfig, MinLstmConfig
 from reviewgen_mingru.model import MinGru, MinLstm
 from reviewgen_mingru.web import STEPPER
 
+from reviewgen.web import static_files
+
 NODE = shutil.which("node")
 MODELS = {"mingru": (MinGru, MinGruConfig), "minlstm": (MinLstm, MinLstmConfig)}
 SCRIPT = """
 import { readFileSync } from "node:fs";
 const { name, config, tensors, pieces } = JSON.parse(readFileSync(process.argv[2], "utf8"));
-for (const tensor of Object.values(tensors)) tensor.data = Float32Array.from(tensor.data);
-const stepper = createStepper(name, config, tensors);
+const { createTensor } = await import(process.argv[3]);
+const given = Object.entries(tensors).map(([key, { shape, data }]) => [key, createTensor(shape, Float32Array.from(data))]);
+const stepper = createStepper(name, config, Object.fromEntries(given));
 let state = stepper.initialState();
 const logits = pieces.map((ids) => {
   const step = stepper.forward(ids, state);
@@ -45,7 +48,9 @@ def test_logits_in_javascript_equal_those_in_python(name, settings, tmp_path):
     request = {"name": name, "config": vars(model.config), "tensors": tensors, "pieces": pieces}
     (tmp_path / "request.json").write_text(json.dumps(request))
     (tmp_path / "run.mjs").write_text(STEPPER.read_text(encoding="utf-8") + SCRIPT, encoding="utf-8")
-    printed = subprocess.run([NODE, "run.mjs", "request.json"], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    shutil.copy(static_files()["tensors.js"], tmp_path / "tensors.mjs")
+    command = [NODE, "run.mjs", "request.json", "./tensors.mjs"]
+    printed = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
     stepper = model.stepper()
     state = stepper.initial_state(1)
     for ids, found in zip(pieces, json.loads(printed), strict=True):

@@ -29,7 +29,7 @@ function tensorsOf(tensors, number) {
   return Object.fromEntries(own.map(([name, tensor]) => [name.slice(prefix.length), tensor]));
 }
 
-/** Return the distribution of logits: unnormalised probabilities (V), their total, its log plus the largest logit, the entropy in nats. */
+/** Return the distribution of logits: unnormalised probabilities (V), their sum, its log plus the largest logit, the entropy. */
 function softmax(logits) {
   let largest = -Infinity;
   for (let id = 0; id < logits.length; id++) largest = Math.max(largest, logits[id]);

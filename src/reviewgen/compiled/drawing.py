@@ -8,7 +8,7 @@ border of the cumulative sum moves, and of 8,000 tokens a hundred times as many 
 Of the tokens left when some are ruled out, the one next to arrive is a draw, too. So one random number is enough for a token. But
 where filters then let in tokens that had not raced, these would arrive too early, and all race again: with ``another_number``.
 
-Arithmetic of 32 bits, written so that it is exact in numba, in Python and in JavaScript (``web/static/drawing.js``).
+Arithmetic of 32 bits, written so that it is exact in numba, in Python and in JavaScript (``web/static/sampling.js``).
 """
 
 import math

@@ -1,12 +1,12 @@
-"""A trained model as a page loads it: a manifest of JSON values, and one blob of arrays, compressed with gzip.
+"""A trained model as a page loads it: a manifest of JSON values, and one blob of arrays, compressed with deflate.
 
 The format is described in docs/reference/page-format.md, and read by ``web/static/model.js``. The matrices of a model that is
 trained by gradient are stored in 5, 6 or 8 bits with a scale for each row, in 16 or in 32, of which those of 8 and more are as
 ``save_pretrained(dtype=...)`` stores them; everything else, such as the arrays of an n-gram, as it is.
 """
 
-import gzip
 import json
+import zlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +16,7 @@ from reviewgen.blending.model import Blend
 from reviewgen.config import to_dict
 from reviewgen.errors import BundleError, ConfigError, quoted
 from reviewgen.hub.card import brief_facts
+from reviewgen.lexicon.automaton import join, utf8_automaton
 from reviewgen.model import Bundle
 from reviewgen.model.write import save_tokenizer
 from reviewgen.protocols import CountTrained
@@ -23,22 +24,27 @@ from reviewgen.storage import temporary_folder
 from reviewgen.web import PackedModel
 
 BITS = (5, 6, 8, 16, 32)
-ALIGNMENT = 8  # bytes
+_DEFAULTS = ((8, 4_000_000), (6, 5_000_000))  # bits, of networks of at most that many weights; larger ones have 5
+_ALIGNMENT = 8  # bytes
 _INTEGERS = {"int64": np.int32, "uint64": np.uint32, "bool": np.uint8}  # what JavaScript has no plain array of
 
 
-def pack(bundle: Bundle, name: str | None = None, bits: int = 8) -> PackedModel:
+def pack(bundle: Bundle, name: str | None = None, bits: int | None = None) -> PackedModel:
     """Return a trained model as a page loads it.
 
     Args:
         bundle: The model.
         name: Its name in the page; that of its preset if not given.
-        bits: Of each weight of a matrix: 5, 6, 8, 16 or 32.
+        bits: Of each weight of a matrix: 5, 6, 8, 16 or 32. By default 8, in networks of more than 4 million weights 6, and of
+            more than 5 million 5, which hardly makes them worse.
 
     Raises:
-        ConfigError: The number of bits is another one, or a weight is too large for 16 bits.
+        ConfigError: The number of bits is another one.
         BundleError: A tensor or a file of the tokenizer has no form in a page.
     """
+    if bits is None:
+        weights = sum(each.numel() for each in bundle.model.state_dict().values() if each.ndim == 2)  # arrays of an n-gram have 1
+        bits = next((bits for bits, most in _DEFAULTS if weights <= most), 5)
     if not isinstance(bits, int) or bits not in BITS:
         raise ConfigError(f"bits must be one of {', '.join(map(str, BITS))}; got {quoted(bits)}.")
     blob = _Blob()
@@ -53,26 +59,28 @@ def pack(bundle: Bundle, name: str | None = None, bits: int = 8) -> PackedModel:
         },
         "tensors": _add_tensors(bundle.model, bits, blob),
         "conditions": bundle.conditions.to_json() if bundle.conditions else [],
-        "generationConfig": to_dict(bundle.generation),
+        "defaults": to_dict(bundle.generation),
         "facts": brief_facts(bundle),
         "card": bundle.card,
-        "spelling": _add_lexicon(bundle, blob),
-        "notes": [],
+        "spelling": _add_spelling(bundle, blob),
     }
-    return PackedModel(manifest, gzip.compress(blob.content, mtime=0))
+    return PackedModel(manifest, blob.deflated + b"\x03\x00")  # an empty last block
 
 
 class _Blob:
-    """Arrays one after another, little endian, each at a multiple of 8 bytes."""
+    """Arrays one after another, little endian, each at a multiple of 8 bytes; each is compressed by itself (RFC 1951)."""
 
     def __init__(self) -> None:
-        self.content = bytearray()
+        self.size, self.deflated = 0, b""
 
-    def add(self, array: np.ndarray) -> dict[str, Any]:
+    def add(self, array: np.ndarray, strategy: int = zlib.Z_DEFAULT_STRATEGY) -> dict[str, Any]:
         """Append an array; return its dtype, shape, offset in bytes and length in numbers."""
-        self.content += bytes(-len(self.content) % ALIGNMENT)
-        entry = {"dtype": array.dtype.name, "shape": list(array.shape), "offset": len(self.content), "length": array.size}
-        self.content += np.ascontiguousarray(array, array.dtype.newbyteorder("<")).tobytes()
+        padding = -self.size % _ALIGNMENT
+        entry = {"dtype": array.dtype.name, "shape": list(array.shape), "offset": self.size + padding, "length": array.size}
+        content = bytes(padding) + np.ascontiguousarray(array, array.dtype.newbyteorder("<")).tobytes()
+        deflate = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS, 9, strategy)
+        self.deflated += deflate.compress(content) + deflate.flush(zlib.Z_FULL_FLUSH)
+        self.size += len(content)
         return entry
 
 
@@ -104,10 +112,8 @@ def _add_tensor(name: str, array: np.ndarray, bits: int, blob: _Blob) -> dict[st
         return blob.add(array)
     if bits <= 8:
         numbers, scales = _quantize(array, bits)
-        entry, scale = blob.add(numbers), blob.add(scales)
+        entry, scale = blob.add(numbers, zlib.Z_HUFFMAN_ONLY), blob.add(scales)  # a string that recurs does so by chance
         return entry | {"scales": {"offset": scale["offset"], "length": scale["length"]}}
-    if np.abs(array).max(initial=0) > np.finfo(np.float16).max:
-        raise ConfigError(f"{name} holds weights that are too large for bits=16: use 8 or 32.")
     return blob.add(array.astype(np.float16))
 
 
@@ -119,12 +125,11 @@ def _quantize(matrix: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:
     return np.rint(matrix / scales[:, None]).clip(-highest, highest).astype(np.int8), scales.astype(np.float32)
 
 
-def _add_lexicon(bundle: Bundle, blob: _Blob) -> dict[str, Any] | None:
-    """Append the automata of the known words and of what stands between them; return their entries, with the roots."""
-    if bundle.lexicon is None:
-        return None
-    parts = {"words": bundle.lexicon.words, "separators": bundle.lexicon.separators}
-    return {name: blob.add(automaton.nodes) | {"root": automaton.root} for name, automaton in parts.items()}
+def _add_spelling(bundle: Bundle, blob: _Blob) -> dict[str, Any]:
+    """Append the automata of valid UTF-8 and, if there is a lexicon, of its words and separators; return their entry."""
+    lexicon, valid = bundle.lexicon, utf8_automaton()
+    nodes, roots = join([valid] if lexicon is None else [valid, lexicon.words, lexicon.separators])
+    return blob.add(nodes) | {"roots": roots, "known": len(valid.nodes)}
 
 
 def _tokenizer_files(bundle: Bundle, blob: _Blob) -> Mapping[str, Any]:

@@ -14,7 +14,7 @@ from reviewgen.model import ReviewModel
 from reviewgen.storage import temporary_folder
 
 
-def push_with_space(model: ReviewModel, repo_id: str, *, bits: int = 8, **options: Any) -> tuple[str, str]:
+def push_with_space(model: ReviewModel, repo_id: str, *, bits: int | None = None, **options: Any) -> tuple[str, str]:
     """Publish a model on the Hugging Face Hub, and a page that generates with it as a static Space of the same name.
 
     The card links the Space, and the Space the model. The page is made first, so that nothing is published if there can be none,
@@ -23,7 +23,7 @@ def push_with_space(model: ReviewModel, repo_id: str, *, bits: int = 8, **option
     Args:
         model: The model.
         repo_id: ``owner/name``.
-        bits: Of each weight in the page: 5, 6, 8, 16 or 32.
+        bits: Of each weight in the page; see ``export_html``.
         options: Those of ``ReviewModel.push_to_hub``, except revision and create_pr.
 
     Returns:
@@ -55,7 +55,7 @@ def push_with_space(model: ReviewModel, repo_id: str, *, bits: int = 8, **option
         raise HubError(f"The model is published, and its Space is not; the same command tries again. {error}") from None
 
 
-def _compose(model: ReviewModel, bits: int, title: str) -> str:
+def _compose(model: ReviewModel, bits: int | None, title: str) -> str:
     """Return the page of a model."""
     with temporary_folder() as scratch:
         return export_html(model, scratch / "index.html", bits=bits, title=title).read_text(encoding="utf-8")

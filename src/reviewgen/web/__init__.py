@@ -11,14 +11,12 @@
     static     the style and the modules; each opens with what it is for
 
 The front end, ``static/app.js``, calls an *engine* with two methods, ``models()`` and ``complete(request, signal)``. A text
-goes from the engine through ``column.js`` to ``writing.js``, which has its tokens, and a click from there to ``microscope.js``.
-``settings.js``, ``conditions.js`` and ``limits.js`` are the controls, ``share.js`` the links, ``card.js`` what is known of a
-model; ``tokens.js`` and ``surprise.js`` compute, and ``dom.js`` makes elements.
+goes from the engine to ``writing.js``, which has its tokens, and a click from there to ``microscope.js``. ``settings.js`` has the
+controls, ``links.js`` their limits and the links; ``elements.js`` is what they share.
 
-``online.js`` starts the page with ``http_engine.js`` (and ``sse.js``), ``offline.js`` with ``browser_engine.js``. The latter
-follows ``reviewgen.generation``: ``model.js`` loads, ``decoder.js`` is the loop, and ``prompts.js``, ``sampling.js``,
-``filters.js``, ``proposing.js``, ``random.js``, ``exponential.js``, ``spelling.js``, ``stopping.js`` and ``sentences.js`` are
-its parts. Engines touch no page and run in Node, too.
+``main.js`` starts the page with ``http_engine.js`` or ``browser_engine.js``. The latter follows ``reviewgen.generation``:
+``model.js`` loads, with ``tensors.js`` for the products of steppers, ``decoder.js`` is the loop from prompt to end, and
+``sampling.js``, ``random.js``, ``spelling.js`` and ``sentences.js`` are its parts. Engines touch no page and run in Node, too.
 """
 
 import lazy_loader

@@ -1,7 +1,7 @@
 """The page as one HTML file that works without a network, from ``file://`` too: modules, manifests and weights inside.
 
 A browser loads no module from a file beside the page (a file has no origin), so the modules are ``data:`` URLs in an import map.
-The Content-Security-Policy allows two scripts by their hashes, the import map and the one that starts ``offline.js``, and what
+The Content-Security-Policy allows two scripts by their hashes, the import map and the one that starts ``main.js``, and what
 that one adds and imports ('strict-dynamic'); it allows no connection. Manifests and weights are data blocks, which do not run; in
 them ``<`` is escaped, so that no vocabulary, prompt or card ends its block.
 """
@@ -20,7 +20,7 @@ from reviewgen.web.rendering import render
 START = """
 const script = document.createElement("script"); // a policy with 'strict-dynamic' allows what an allowed script adds
 script.type = "module";
-script.src = import.meta.resolve("reviewgen/offline.js");
+script.src = import.meta.resolve("reviewgen/main.js");
 document.head.append(script);
 """
 _PLAIN = str.maketrans("&<>", ",./")  # in the alphabet of base85: characters that mean nothing in HTML
@@ -32,7 +32,7 @@ class PackedModel(NamedTuple):
 
     Attributes:
         manifest: What it consists of, as JSON values.
-        blob: Its arrays, compressed with gzip.
+        blob: Its arrays, compressed with deflate (RFC 1951).
     """
 
     manifest: Mapping[str, Any]
@@ -54,11 +54,7 @@ def compose(
     parts |= {f"tokenizer/{name}": source for name, source in tokenizers.items()}
     imports = data_block(import_map(front_end()) | {name: module_url(source) for name, source in parts.items()}, "imports")
     style = (STATIC / "page.css").read_text(encoding="utf-8")
-    contents = {
-        "models": [model.manifest for model in packed],
-        "steppers": sorted(steppers),
-        "tokenizers": sorted(tokenizers),
-    }
+    contents = {"models": [each.manifest for each in packed], "steppers": sorted(steppers), "tokenizers": sorted(tokenizers)}
     return render(
         "web/page.html",
         title=title,

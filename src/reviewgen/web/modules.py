@@ -1,7 +1,7 @@
 """The ES modules of the front end, and how one HTML file holds them: as ``data:`` URLs in an import map.
 
-A ``data:`` URL has no folder, so an import of "./share.js" from it leads nowhere: each is rewritten to the bare name
-"reviewgen/share.js", which the import map knows.
+A ``data:`` URL has no folder, so an import of "./links.js" from it leads nowhere: each is rewritten to the bare name
+"reviewgen/links.js", which the import map knows.
 """
 
 import re
@@ -9,22 +9,13 @@ from base64 import b64encode
 from collections.abc import Mapping
 from pathlib import Path
 
-from reviewgen.errors import StorageError
-
 STATIC = Path(__file__).with_name("static")
 _IMPORT = re.compile(r"""^((?:import|export)\b[^;"']*?)(["'])\./([\w-]+\.js)\2""", re.MULTILINE)
 
 
 def front_end() -> dict[str, str]:
-    """Return the source of each ES module of the front end by its file name.
-
-    Raises:
-        StorageError: The package is incomplete.
-    """
-    sources = {file.name: file.read_text(encoding="utf-8") for file in sorted(STATIC.glob("*.js"))}
-    if not sources:
-        raise StorageError(f"{STATIC} has no modules: this copy of reviewgen is incomplete. Install it again.")
-    return sources
+    """Return the source of each ES module of the front end by its file name."""
+    return {file.name: file.read_text(encoding="utf-8") for file in sorted(STATIC.glob("*.js"))}
 
 
 def import_map(sources: Mapping[str, str]) -> dict[str, str]:

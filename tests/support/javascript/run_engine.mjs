@@ -16,7 +16,7 @@ async function createEngine({ folder, steppers, tokenizers }) {
   const { createBrowserEngine } = await load("browser_engine.js");
   const manifest = JSON.parse(readFileSync(`${folder}/manifest.json`, "utf8"));
   const plugins = { steppers: await loadSources(steppers), tokenizers: await loadSources(tokenizers) };
-  return createBrowserEngine([{ manifest, readBlob: () => readFileSync(`${folder}/blob.gz`) }], plugins);
+  return createBrowserEngine([{ manifest, readBlob: () => readFileSync(`${folder}/blob.bin`) }], plugins);
 }
 
 /** Returns what a request gives: the ends of its texts, what the tokens added, and their bits and alternatives; or the error. */
@@ -43,7 +43,7 @@ const answers = {
     return streams.map(([seed, number]) => createRandom(seed, number).peek(count));
   },
   async base85({ texts }) {
-    const { fromBase85 } = await load("base85.js");
+    const { fromBase85 } = await load("model.js");
     return texts.map((text) => Array.from(fromBase85(text)));
   },
   async tokenize({ source, files, texts, ids }) {
@@ -57,7 +57,7 @@ const answers = {
     return texts.map((text) => sentenceEnds(text));
   },
   async split({ source, files, texts }) {
-    const { createPieces, splitPrompt } = await load("prompts.js");
+    const { createPieces, splitPrompt } = await load("decoder.js");
     const tokenizer = (await loadSource(source))({}, files);
     const pieces = createPieces(tokenizer);
     return texts.map((text) => splitPrompt(tokenizer, pieces, text));

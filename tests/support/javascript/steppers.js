@@ -10,13 +10,13 @@ const ARRAYS = {
   int8: Int8Array,
 };
 
-/** Return a stepper. `sources`: the source of each model's file; `buffer`: all tensors, at the offsets in `model.tensors`. */
+/** Return a stepper. `sources`: of each model's file and of tensors.js; `buffer`: tensors, at the offsets in `model.tensors`. */
 export async function makeStepper(sources, model, buffer) {
-  const factories = {};
-  for (const [name, source] of Object.entries(sources)) factories[name] = (await importSource(source)).default;
-  const create = (name, config, tensors) => factories[name](name, config, tensors, create);
+  const modules = {};
+  for (const [name, source] of Object.entries(sources)) modules[name] = await importSource(source);
+  const create = (name, config, tensors) => modules[name].default(name, config, tensors, create);
   const started = performance.now();
-  const stepper = create(model.name, model.config, readTensors(model.tensors, buffer));
+  const stepper = create(model.name, model.config, readTensors(model.tensors, buffer, modules["tensors.js"]));
   return { stepper, milliseconds: performance.now() - started };
 }
 
@@ -99,10 +99,10 @@ function draw(logits) {
   return id;
 }
 
-function readTensors(tensors, buffer) {
+function readTensors(tensors, buffer, { createTensor }) {
   const read = ({ dtype, shape, offset }) => {
     const length = shape.reduce((a, b) => a * b, 1);
-    return { shape, data: new ARRAYS[dtype](buffer, offset, length) };
+    return createTensor(shape, new ARRAYS[dtype](buffer, offset, length));
   };
   return Object.fromEntries(Object.entries(tensors).map(([name, tensor]) => [name, read(tensor)]));
 }

@@ -1,153 +1,157 @@
 /**
  * The page: connects the controls, the texts and an engine. An engine has two methods.
  *
- *   await engine.models() -> [{id, preset, conditions, defaults, hasIndex, facts: [[label, value]], card}]
+ *   await engine.models() -> [{id, preset, conditions, defaults, hasIndex?, facts: [[label, value]], card}]
  *   engine.complete(request, signal) -> AsyncIterable of
  *     {type: "token", index, text, bits, alternatives: [{text, probability, isEnd}]}
  *     {type: "end", index, reason, text, copied: [{start, end, length, source}]}
  *   request = {model, prompt, n, seed, max_tokens, temperature, top_p, min_p, conditions, novelty, max_copy, alternatives}
- *
  * What goes wrong is an Error with one plain sentence.
  */
-import { openCard } from "./card.js";
-import { Column } from "./column.js";
-import { announce, byId, copyText, sentenceOf, showError } from "./dom.js";
+import { attempt, byId, copyText, countText, create, showError } from "./elements.js";
+import { decodeFragment, encodeFragment } from "./links.js";
 import { createSettings } from "./settings.js";
-import { decodeFragment, encodeFragment } from "./share.js";
-import { fillLegend } from "./surprise.js";
+import { Writing } from "./writing.js";
 
 const ALTERNATIVES = 10;
-const WIDE = "(min-width: 64rem)"; // as in page.css
+const INTERVAL = 80; // milliseconds between changes of the page: to draw it after each token takes longer than the token
 
 /** Starts the page with an engine. */
-export async function start(engine) {
-  let models;
-  try {
-    models = await engine.models();
+export function start(engine) {
+  return attempt(async () => {
+    const models = await engine.models();
     if (!models.length) throw new Error("There is no model here.");
-  } catch (error) {
-    return showError(sentenceOf(error));
-  }
-  return new Page(engine, models).begin();
+    return new Page(engine, models);
+  });
 }
 
 class Page {
-  constructor(engine, models) {
-    Object.assign(this, { engine, models, running: 0, controller: null });
-    this.settings = createSettings(models);
-  }
-
   /** Connects the controls; a link's text is written at once. */
-  begin() {
-    byId("form").addEventListener("submit", (event) => (event.preventDefault(), this.running ? this.stop() : this.write()));
-    byId("form").noValidate = true; // the page says itself what is out of range, as it does all errors
-    byId("prompt").addEventListener(
-      "keydown",
-      (event) => event.key === "Enter" && (event.ctrlKey || event.metaKey) && byId("form").requestSubmit(),
-    );
+  constructor(engine, models) {
+    Object.assign(this, { engine, models, running: 0, controller: null, settings: createSettings(models) });
+    byId("form").addEventListener("submit", (event) => {
+      event.preventDefault();
+      if (this.running) this.controller.abort();
+      else attempt(() => this.write());
+    });
+    byId("prompt").addEventListener("keydown", ({ key, ctrlKey, metaKey }) => {
+      if (key === "Enter" && (ctrlKey || metaKey)) byId("form").requestSubmit();
+    });
     byId("about").addEventListener("click", () => openCard(this.settings.chosen()));
-    byId("card").addEventListener("click", (event) => event.target === byId("card") && byId("card").close());
+    byId("card").addEventListener("click", ({ target }) => target === byId("card") && byId("card").close());
     byId("shade").addEventListener("change", () => byId("columns").classList.toggle("plain", !byId("shade").checked));
-    byId("link-copy").addEventListener("click", () => this.copyLink());
-    byId("settings").open = matchMedia(WIDE).matches;
-    addEventListener("hashchange", () => this.follow(location.hash));
-    fillLegend(byId("legend"));
+    byId("link-copy").addEventListener("click", async () => {
+      byId("link-text").select();
+      byId("link-copy").textContent = (await copyText(byId("link-text").value)) ? "Copied" : "Not allowed: press Ctrl + C";
+    });
+    byId("settings").open = matchMedia("(min-width: 64rem)").matches; // as in page.css
+    addEventListener("hashchange", () => this.follow());
     byId("write").disabled = false;
-    if (location.hash.length > 1) this.follow(location.hash);
+    if (location.hash.length > 1) this.follow();
   }
 
-  /** Writes what a link asks for. */
-  follow(fragment) {
-    try {
-      this.settings.write(decodeFragment(fragment, this.models));
-    } catch (error) {
-      return showError(sentenceOf(error));
-    }
-    this.stop();
-    return this.write();
+  /** Writes what the link in the address asks for. */
+  follow() {
+    attempt(() => {
+      this.settings.write(decodeFragment(location.hash, this.models));
+      this.controller?.abort();
+      this.write();
+    });
   }
 
-  /** Writes texts with the settings as they are. */
+  /** Writes texts with the settings as they are, one or two models side by side; throws an Error if one is out of range. */
   write() {
-    showError("");
-    let settings;
-    try {
-      this.settings.drawSeed();
-      settings = this.settings.read();
-    } catch (error) {
-      return showError(sentenceOf(error));
-    }
-    this.shared = settings;
+    this.shared = this.settings.read();
     this.controller = new AbortController();
-    const page = {
-      signal: () => this.controller.signal,
-      onShare: (request, button) => this.share(request, button),
-      run: (work) => this.continue(work),
-    };
-    const columns = this.settings.chosen().map((model) => new Column(this.engine, model, page));
-    byId("columns").replaceChildren(...columns.map((column) => column.element));
+    const columns = this.settings.chosen().map((model) => this.createColumn(model, requestOf(this.shared, model)));
+    byId("columns").replaceChildren(...columns.map(({ element }) => element));
     byId("columns").classList.toggle("two", columns.length > 1);
     byId("tools").hidden = false;
-    announce("Writing.");
-    return this.run(() => Promise.all(columns.map((column) => column.write(requestOf(settings, column.model)))));
+    this.run(columns);
   }
 
-  /** Continues a text from an alternative, as a part of what is being written or anew. */
-  continue(work) {
-    if (!this.running) this.controller = new AbortController();
-    showError("");
-    announce("Writing.");
-    return this.run(work);
+  /** Returns the texts of a model, yet to be written: `{model, request, writings, element}`. */
+  createColumn(model, request) {
+    const onShare = (own, button) => this.share(own, button);
+    const onContinue = (writing) => {
+      if (!this.running) this.controller = new AbortController(); // not a part of what is being written
+      this.run([{ model, request: writing.request, writings: [writing] }]);
+    };
+    const writings = Array.from({ length: request.n }, (_, number) => new Writing(number, request, { onShare, onContinue }));
+    const list = create("div", { class: "list" }, ...writings.map(({ element }) => element));
+    const label = { class: "column", "aria-label": `Texts of ${model.id}` };
+    return { model, request, writings, element: create("section", label, create("h2", { text: model.id }), list) };
   }
 
-  /** Shows that the page is writing until some work is done. */
-  async run(work) {
-    this.running += 1;
+  /** Writes texts, and shows meanwhile that the page is writing. */
+  async run(columns) {
+    showError(null);
+    byId("status").textContent = "Writing."; // for a screen reader
     byId("write").textContent = "Stop";
-    try {
-      await work();
-    } finally {
-      this.running -= 1;
-      if (!this.running) byId("write").textContent = "Write";
-    }
+    this.running += 1;
+    await Promise.all(columns.map((column) => this.complete(column, this.controller.signal)));
+    this.running -= 1;
+    if (!this.running) byId("write").textContent = "Write";
   }
 
-  stop() {
-    this.controller?.abort();
+  /** Hands the events of a request to its texts, until all are written, stopped or failed. */
+  async complete({ model, request, writings }, signal) {
+    let [events, timer, reason] = [[], 0, "stopped"];
+    const handOver = () => {
+      const ready = events.splice(0);
+      timer = 0;
+      writings.forEach((writing, number) => writing.take(ready.filter(({ index }) => index === number)));
+    };
+    try {
+      for await (const event of this.engine.complete(request, signal)) {
+        if (signal.aborted) break;
+        events.push(event);
+        timer ||= setTimeout(handOver, INTERVAL);
+      }
+    } catch (error) {
+      if (!signal.aborted) reason = "failed";
+      if (!signal.aborted) showError(error);
+    }
+    clearTimeout(timer);
+    handOver();
+    for (const writing of writings.filter((each) => each.isWriting)) writing.finish(reason);
+    if (reason === "failed") return;
+    const texts = writings.length === 1 ? "a text" : `${writings.length} texts`;
+    const tokens = countText(writings.flatMap((writing) => writing.tokens).length, "token");
+    byId("status").textContent = `${signal.aborted ? "Stopped" : "Written"}: ${texts} of ${tokens} by ${model.id}.`;
   }
 
   /** Shows the link to a text: that of the whole page, or of one that was continued, with what was then its beginning. */
-  share(request, button) {
+  share(request, source) {
     const isContinued = request.prompt !== this.shared.prompt || request.n !== this.shared.n;
-    const own = { ...request, second: "" };
-    showError("");
-    let fragment;
-    try {
-      fragment = encodeFragment(isContinued ? own : this.shared);
-    } catch (error) {
-      return showError(sentenceOf(error));
-    }
-    byId("link-text").value = `${location.href.replace(/#.*$/s, "")}#${fragment}`;
-    byId("link-copy").textContent = "Copy the link";
-    byId("link").ontoggle = (event) => event.newState === "open" && byId("link-text").select();
-    return byId("link").showPopover({ source: button });
-  }
-
-  async copyLink() {
-    byId("link-text").select();
-    byId("link-copy").textContent = (await copyText(byId("link-text").value)) ? "Copied" : "Not allowed: press Ctrl + C";
+    attempt(() => {
+      const fragment = encodeFragment(isContinued ? { ...request, second: "" } : this.shared);
+      byId("link-text").value = `${location.href.replace(/#.*$/s, "")}#${fragment}`;
+      byId("link-copy").textContent = "Copy the link";
+      byId("link").ontoggle = ({ newState }) => newState === "open" && byId("link-text").select();
+      byId("link").showPopover({ source });
+    });
   }
 }
 
 /** Returns what a model is asked for: a value or null for each condition that it has, and a filter only where it has an index. */
 function requestOf({ second, ...settings }, model) {
   const valueOf = ({ name, values }) => values.find((value) => value.label === settings.conditions[name])?.label ?? null;
-  return {
-    ...settings,
-    model: model.id,
-    conditions: Object.fromEntries(model.conditions.map((each) => [each.name, valueOf(each)])),
-    novelty: model.hasIndex ? settings.novelty : null,
-    max_copy: model.hasIndex ? settings.max_copy : null,
-    alternatives: ALTERNATIVES,
-  };
+  const conditions = Object.fromEntries(model.conditions.map((each) => [each.name, valueOf(each)]));
+  const copying = model.hasIndex ? {} : { novelty: null, max_copy: null };
+  return { ...settings, ...copying, model: model.id, conditions, alternatives: ALTERNATIVES };
+}
+
+/** Opens the dialog with the facts of some models and their cards, without the block of metadata that begins a card. */
+function openCard(models) {
+  byId("card-title").textContent = models.length > 1 ? "About the models" : "About the model";
+  const sections = models.map(({ id, facts, card }) => {
+    const list = facts.flatMap(([label, value]) => [create("dt", { text: label }), create("dd", { text: String(value) })]);
+    const text = card.replace(/^---\n[\s\S]*?\n---\n+/, "");
+    const whole = create("pre", { class: "card-text", tabindex: 0, text });
+    const details = card ? [create("details", {}, create("summary", { text: "The whole model card" }), whole)] : [];
+    return create("section", {}, create("h3", { text: id }), create("dl", {}, ...list), ...details);
+  });
+  byId("card-content").replaceChildren(...sections);
+  byId("card").showModal();
 }

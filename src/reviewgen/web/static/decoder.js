@@ -1,166 +1,204 @@
 /**
- * The decoding loop of one text: a row with a prompt in, one token after another, as in `reviewgen.generation.decode`.
+ * The decoding loop of one text, from its prompt to where it ends, as in `reviewgen.generation`.
  *
- * Every row has its own random stream, seeded from the seed and the row's number. A token that may not follow is sampled again
+ * Every text has its own random stream, seeded from the seed and the text's number. A token that may not follow is sampled again
  * from those that may; if none is left, it is taken nevertheless. Knows a model only by its tokenizer and stepper.
  */
 
-import { matches, splitPrompt } from "./prompts.js";
-import { MAX_NUMBERS, canPropose, sampleByProposals } from "./proposing.js";
 import { createRandom } from "./random.js";
-import { DEAD_END, NOTHING_LEFT, NOT_A_NUMBER, looksBack, sampleToken, samplingParams } from "./sampling.js";
-import { follows, followAll, noPlace, startOfText } from "./spelling.js";
-import { checkEnd, finish } from "./stopping.js";
+import { DEAD_END, MAX_NUMBERS, NOTHING_LEFT, NOT_A_NUMBER } from "./sampling.js";
+import { sampleByProposals, sampleToken, samplingParams } from "./sampling.js";
+import { beginsWithSpace, sentenceEnds } from "./sentences.js";
+import { ANY_PLACE, followAll, follows } from "./spelling.js";
+
+const MAX_HEALED = 8; // tokens removed from the end of a prompt
+const MAX_TOKENS_PER_CHARACTER = 8;
+
+/** Returns the text of every single token (its *piece*); the empty string for bos, eos and parts of a character. */
+export function createPieces(tokenizer) {
+  const decoded = Array.from({ length: tokenizer.vocabSize }, (_, id) => tokenizer.decode([id]));
+  const texts = decoded.map((text) => (text.includes("\ufffd") ? "" : text));
+  return { texts, areCharacters: texts.every((text) => [...text].length <= 1) };
+}
 
 /**
- * Returns the row of one text.
+ * Returns a prompt's ids without its last word, that word as `rest`, and the length of both as the tokenizer decodes them. The
+ * word may end inside a token ("the mov" before "ie"): the first sampled tokens must match it and may run on ("token healing").
+ */
+export function splitPrompt(tokenizer, pieces, text) {
+  const ids = tokenizer.encode(text);
+  let keep = ids.length;
+  while (!pieces.areCharacters && keep > Math.max(0, ids.length - MAX_HEALED) && pieces.texts[ids[keep - 1]]) {
+    keep--;
+    if (beginsWithSpace(pieces.texts[ids[keep]])) break;
+  }
+  let rest = ids.slice(keep).map((id) => pieces.texts[id]).join("");
+  if (!text.endsWith(rest)) [keep, rest] = [ids.length, ""];
+  const kept = ids.slice(0, keep);
+  return { ids: kept, rest, length: tokenizer.decode(kept).length + rest.length };
+}
+
+/** Returns a text without an incomplete last character, which decodes to one or more U+FFFD. */
+export function withoutHalves(text) {
+  return text.replace(/\ufffd+$/, "");
+}
+
+/**
+ * A text that a model continues, with the settings of `GenerationConfig` and the words that it may contain.
  *
  * `ids` are those of the text so far; `rest` is the end of the prompt that is not in them yet: the next tokens must match it, and
  * may run on. `forced` are ids to append next, whatever the model predicts. `place` is that among the known words.
  */
-export function createRow(model, prompt, conditionIds, seed, number) {
-  const { ids, rest, length } = splitPrompt(model.tokenizer, model.pieces, prompt);
-  return {
-    prompt,
-    prefix: [model.tokenizer.bosId, ...conditionIds],
-    ids,
-    rest,
-    promptLength: length,
-    promptTokens: ids.length,
-    newTokens: 0,
-    forced: [],
-    isAtDeadEnd: false,
-    finishReason: null,
-    text: "",
-    place: null,
-    random: createRandom(seed, number),
-  };
-}
-
-/**
- * Extends a row until it is finished.
- * @param {{tokenizer, stepper, pieces}} model
- * @param {object} row As `createRow` returns it; updated.
- * @param {object} config The generation settings, with the names of `GenerationConfig`.
- * @param {object|null} spelling The words that the text may contain.
- * @yields {{token: number, logits: ArrayLike<number>}} Every token that is not only a part of the prompt, eos included.
- */
-export function* decode(model, row, config, spelling) {
-  const call = { ...model, config, spelling, params: samplingParams(config, model.tokenizer) };
-  if (config.max_new_tokens === 0) {
-    finishUnextended(row, call);
-    return;
+export class Text {
+  constructor(model, config, spelling, { prompt, conditionIds, seed, number }) {
+    const { ids, rest, length } = splitPrompt(model.tokenizer, model.pieces, prompt);
+    Object.assign(this, model, { config, spelling, prompt, ids, rest, promptLength: length, promptTokens: ids.length });
+    Object.assign(this, { newTokens: 0, forced: [], isAtDeadEnd: false, finishReason: null, text: "" });
+    this.prefix = [model.tokenizer.bosId, ...conditionIds];
+    this.params = samplingParams(config, model.tokenizer);
+    this.random = createRandom(seed, number);
+    this.place = spelling === null ? ANY_PLACE : followAll(spelling, spelling.start, ids);
   }
-  let { logits, state } = model.stepper.forward([...row.prefix, ...row.ids], model.stepper.initialState());
-  while (row.finishReason === null) {
-    const [before, isForced] = [row.newTokens, row.forced.length > 0];
-    const token = isPastPrompt(row) && !row.isAtDeadEnd ? sampleNext(row, logits, state, call) : step(row, logits, call);
-    const isNew = token >= 0 && !isForced && (row.newTokens !== before || row.finishReason !== null);
-    if (isNew) yield { token, logits };
-    if (row.finishReason === null && token !== DEAD_END) ({ logits, state } = model.stepper.forward([row.ids.at(-1)], state));
+
+  /** Extends the text until it is finished; yields {token, logits} for each token that adds to the prompt, and for eos. */
+  *write() {
+    if (this.config.max_new_tokens === 0) [this.text, this.finishReason] = [this.prompt, "length"];
+    let { logits, state } = this.stepper.forward([...this.prefix, ...this.ids], this.stepper.initialState());
+    while (this.finishReason === null) {
+      const [before, isForced] = [this.newTokens, this.forced.length > 0];
+      const isPastPrompt = this.rest === "" && !isForced;
+      const token = isPastPrompt && !this.isAtDeadEnd ? this.sampleNext(logits, state) : this.step(logits, isPastPrompt);
+      const isNew = token >= 0 && !isForced && (this.newTokens !== before || this.finishReason !== null);
+      if (isNew) yield { token, logits };
+      if (this.finishReason === null && token !== DEAD_END) ({ logits, state } = this.stepper.forward([this.ids.at(-1)], state));
+    }
   }
-}
 
-function isPastPrompt(row) {
-  return row.rest === "" && row.forced.length === 0;
-}
-
-/** Finishes a row that gets no new token: it is its prompt. */
-function finishUnextended(row, { tokenizer }) {
-  row.ids.push(...tokenizer.encode(row.rest));
-  [row.text, row.rest, row.finishReason] = [row.prompt, "", "length"];
-}
-
-/** Gives a row that is past its prompt a token; returns it, or a code. */
-function sampleNext(row, logits, state, call) {
-  const { stepper, params, spelling } = call;
-  const place = placeOf(row, spelling);
-  const text = seenBy(params, row);
-  const sampled = canPropose(stepper, params)
-    ? sampleByProposals(stepper, state, logits, text, row.newTokens, row.random.peek(MAX_NUMBERS), params, spelling, place)
-    : sampleToken(logits, text, row.newTokens, row.random.peek(1)[0], params, spelling, place);
-  row.random.use(sampled.used ?? 1);
-  row.isAtDeadEnd = sampled.token === DEAD_END;
-  if (sampled.token >= 0) row.place = sampled.place;
-  append(row, sampled.token, call);
-  return sampled.token;
-}
-
-/** Gives a row a token that matches its prompt, or one that makes an unknown word; returns it, or a code. */
-function step(row, logits, call) {
-  const { params, tokenizer } = call;
-  const table = row.rest === "" ? logits : maskPrompt(row, logits, call);
-  const place = isPastPrompt(row) ? placeOf(row, call.spelling) : noPlace();
-  let token = sampleRow(row, table, call, place);
-  if (token === NOTHING_LEFT && row.rest !== "") { // penalties rule out every match: use the tokenizer's tokens
-    [row.forced, row.rest] = [tokenizer.encode(row.rest), ""];
-  } else if (token === DEAD_END) {
-    token = sampleRow(row, table, call, noPlace());
+  /** Appends a token to a text that is past its prompt; returns it, or a code. */
+  sampleNext(logits, state) {
+    const { stepper, params, random, newTokens, spelling, place } = this;
+    const sampled = stepper.propose && !params.isFiltered
+      ? sampleByProposals(stepper, state, logits, newTokens, random.peek(MAX_NUMBERS), params, spelling, place)
+      : { ...sampleToken(logits, this.seen(), newTokens, random.peek(1)[0], params, spelling, place), used: 1 };
+    random.use(sampled.used);
+    this.isAtDeadEnd = sampled.token === DEAD_END;
+    this.place = sampled.place;
+    this.append(sampled.token);
+    return sampled.token;
   }
-  if (row.forced.length > 0) {
-    token = row.forced.shift();
-    follow(row, token, call);
-    row.ids.push(token);
-    row.promptTokens = row.ids.length;
+
+  /** Appends a token that matches the prompt, or one that makes an unknown word; returns it, or a code. */
+  step(logits, isPastPrompt) {
+    const table = this.rest === "" ? logits : this.maskPrompt(logits);
+    let token = this.sampleAt(table, isPastPrompt ? this.place : ANY_PLACE);
+    if (token === NOTHING_LEFT && this.rest !== "") this.forceRest(); // penalties rule out every match
+    else if (token === DEAD_END) token = this.sampleAt(table, ANY_PLACE);
+    if (this.forced.length > 0) {
+      token = this.forced.shift();
+      this.follow(token);
+      this.ids.push(token);
+      this.promptTokens = this.ids.length;
+      return token;
+    }
+    if (token >= 0) this.isAtDeadEnd = false;
+    if (token >= 0 && token !== this.params.eosId) this.follow(token);
+    this.append(token);
     return token;
   }
-  if (token >= 0) row.isAtDeadEnd = false;
-  if (token >= 0 && token !== params.eosId) follow(row, token, call);
-  append(row, token, call);
-  return token;
-}
 
-function sampleRow(row, logits, { params, spelling }, place) {
-  const text = seenBy(params, row);
-  const { token } = sampleToken(logits, text, row.newTokens, row.random.peek(1)[0], params, spelling, place);
-  row.random.use(1);
-  return token;
-}
-
-/** Returns the ids that the penalties look back at. */
-function seenBy(params, row) {
-  return looksBack(params) ? [...row.prefix, ...row.ids] : [];
-}
-
-/** Returns the logits without the tokens that do not match the rest of the prompt. */
-function maskPrompt(row, logits, { pieces, tokenizer, spelling, params }) {
-  const table = new Float64Array(logits).fill(-Infinity, tokenizer.vocabSize);
-  const place = placeOf(row, spelling);
-  const isSpelled = (token) => spelling === null || follows(spelling, place, token, params.eosId) !== null;
-  let allowed = pieces.texts.map((_, token) => token).filter((token) => matches(pieces.texts[token], row.rest));
-  allowed = allowed.filter((token) => table[token] > -Infinity);
-  const known = allowed.filter(isSpelled);
-  if (known.length > 0) allowed = known;
-  if (allowed.length === 0) { // no match has a probability: use the tokenizer's tokens
-    [row.forced, row.rest] = [tokenizer.encode(row.rest), ""];
-    return table;
+  sampleAt(logits, place) {
+    const [uniform] = this.random.peek(1);
+    this.random.use(1);
+    return sampleToken(logits, this.seen(), this.newTokens, uniform, this.params, this.spelling, place).token;
   }
-  const masked = new Float64Array(table.length).fill(-Infinity);
-  for (const token of allowed) masked[token] = table[token];
-  return masked;
-}
 
-/** Appends a sampled token to a row, and finishes the row if it ends there. */
-function append(row, token, { tokenizer, pieces, config }) {
-  if (token === NOT_A_NUMBER) throw new Error("The model's numbers are damaged: its logits are not finite. Export it again.");
-  if (token === NOTHING_LEFT) finish(row, tokenizer, config, "stuck");
-  if (token === tokenizer.eosId) finish(row, tokenizer, config, "end");
-  if (token < 0 || row.finishReason !== null) return;
-  const [rest, piece] = [row.rest, pieces.texts[token]];
-  row.ids.push(token);
-  row.newTokens += Number(piece.length > rest.length || rest === "");
-  row.rest = rest.slice(piece.length);
-  if (rest !== "") row.promptTokens = row.ids.length;
-  if (row.rest === "") checkEnd(row, tokenizer, config);
-}
+  /** Returns the ids that the penalties look back at. */
+  seen() {
+    return this.params.looksBack ? [...this.prefix, ...this.ids] : [];
+  }
 
-/** Returns the place of a row among the known words. */
-function placeOf(row, spelling) {
-  if (spelling === null) return noPlace();
-  row.place ??= followAll(spelling, startOfText(spelling), row.ids);
-  return row.place;
-}
+  follow(token) {
+    if (this.spelling !== null) this.place = followAll(this.spelling, this.place, [token]);
+  }
 
-function follow(row, token, { spelling }) {
-  if (spelling !== null) row.place = followAll(spelling, placeOf(row, spelling), [token]);
+  /** Takes the tokenizer's tokens for the rest of the prompt. */
+  forceRest() {
+    [this.forced, this.rest] = [this.tokenizer.encode(this.rest), ""];
+  }
+
+  /** Returns the logits without the tokens that do not match the rest of the prompt. */
+  maskPrompt(logits) {
+    const { pieces, rest, spelling, place, params } = this;
+    const matches = (piece) => piece !== "" && (piece.startsWith(rest) || rest.startsWith(piece));
+    const ids = pieces.texts.map((_, token) => token);
+    const allowed = ids.filter((token) => matches(pieces.texts[token]) && logits[token] > -Infinity);
+    const known = allowed.filter((token) => follows(spelling, place, token, params.eosId) !== null);
+    const masked = new Float64Array(logits.length).fill(-Infinity);
+    for (const token of known.length > 0 ? known : allowed) masked[token] = logits[token];
+    if (allowed.length > 0) return masked;
+    this.forceRest(); // no match has a probability
+    return logits;
+  }
+
+  /** Appends a sampled token, and finishes the text if it ends there. */
+  append(token) {
+    if (token === NOT_A_NUMBER) throw new Error("The model's numbers are damaged: its logits are not finite. Export it again.");
+    if (token === NOTHING_LEFT) this.finish("stuck");
+    if (token === this.tokenizer.eosId) this.finish("end");
+    if (token < 0 || this.finishReason !== null) return;
+    const [rest, piece] = [this.rest, this.pieces.texts[token]];
+    this.ids.push(token);
+    this.newTokens += Number(piece.length > rest.length || rest === "");
+    this.rest = rest.slice(piece.length);
+    if (rest !== "") this.promptTokens = this.ids.length;
+    if (this.rest !== "" || this.endsAtStopString()) return;
+    if (this.newTokens >= this.config.max_new_tokens) this.finish("length");
+  }
+
+  /** Finishes the text as it stands; one that was cut off loses an incomplete character, and may end with its last sentence. */
+  finish(reason) {
+    [this.text, this.finishReason] = [this.decoded(), reason];
+    if (reason === "end") return;
+    if (this.text.endsWith("\ufffd")) this.shorten(this.prompt + withoutHalves(this.text.slice(this.prompt.length)));
+    const end = this.config.finish === "sentence" ? sentenceEnds(this.text, this.prompt.length).at(-1) : undefined;
+    if (end === undefined) return;
+    const { min_new_tokens: minimum } = this.config; // which a text that has them keeps
+    const kept = this.newTokens - this.ids.length + this.countTokens(this.text.slice(0, end));
+    if (this.newTokens < Math.max(1, minimum) || kept >= minimum) this.shorten(this.text.slice(0, end));
+  }
+
+  /** Finishes the text at the end of the first stop string in its continuation; returns whether there is one. */
+  endsAtStopString() {
+    const stops = this.config.stop_strings;
+    if (stops.length === 0) return false;
+    const size = MAX_TOKENS_PER_CHARACTER * (Math.max(...stops.map((stop) => stop.length)) + 1);
+    const tail = this.tokenizer.decode(this.ids.slice(-size));
+    if (!stops.some((stop) => tail.includes(stop))) return false;
+    const text = this.decoded();
+    const found = stops.filter((stop) => text.includes(stop, this.prompt.length));
+    if (found.length === 0) return false;
+    this.finishReason = "stop";
+    this.shorten(text.slice(0, Math.min(...found.map((stop) => text.indexOf(stop, this.prompt.length) + stop.length))));
+    return true;
+  }
+
+  /** Returns the prompt as given, even if the tokenizer cannot represent all of it, and its continuation. */
+  decoded(ids = this.ids) {
+    return this.prompt + this.tokenizer.decode(ids).slice(this.promptLength);
+  }
+
+  /** Makes a beginning of the text the whole, without the tokens behind it. */
+  shorten(text) {
+    const kept = this.countTokens(text);
+    this.text = text;
+    this.newTokens -= this.ids.length - kept;
+    this.ids.length = kept;
+  }
+
+  /** Returns the number of leading tokens that are needed for a beginning of the text; at least the prompt's. */
+  countTokens(text) {
+    let count = this.ids.length;
+    while (count > this.promptTokens && this.decoded(this.ids.slice(0, count - 1)).startsWith(text)) count--;
+    return count;
+  }
 }

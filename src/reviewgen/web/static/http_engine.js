@@ -2,32 +2,31 @@
  * The engine over HTTP: OpenAI's completions protocol with the fields that `reviewgen serve` adds, in each item `reviewgen`.
  * Touches no page.
  */
-import { readEvents } from "./sse.js";
 
 const FRAME = 16; // milliseconds
-const UNREACHABLE = "The server cannot be reached: it may have been stopped.";
 
-/**
- * Returns an engine; see app.js for what it offers.
- * @param {string} base  The address that `v1/` stands under.
- * @param {function(): Promise<string|null>} askForKey  Asks the user for an API key, where the server wants one.
- */
+/** Returns the engine of a server under an address; `askForKey` resolves to the user's API key, or to null. */
 export function createHttpEngine(base, askForKey) {
-  let key = null;
-  const send = async (path, options = {}) => {
+  let [key, known] = [null, []];
+  async function send(path, options = {}) {
     const headers = { ...options.headers, ...(key ? { Authorization: `Bearer ${key}` } : {}) };
-    const response = await reach(new URL(path, base), { ...options, headers });
-    if (response.status !== 401 || !(key = await askForKey())) return checked(response);
-    return send(path, options);
-  };
-  const indexed = new Set(); // the models that find copied spans
+    const response = await fetch(new URL(path, base), { ...options, headers }).catch((error) => {
+      throw error.name === "AbortError" ? error : new Error("The server cannot be reached: it may have been stopped.");
+    });
+    if (response.ok) return response;
+    if (response.status === 401 && (key = await askForKey())) return send(path, options);
+    const answer = await response.json().catch(() => ({}));
+    throw new Error(answer.error?.message ?? `The server answered with the status ${response.status}.`);
+  }
   return {
-    models: async () => {
-      const models = (await (await send("v1/models")).json()).data.map(toModel);
-      for (const model of models) if (model.hasIndex) indexed.add(model.id);
-      return models;
+    async models() {
+      known = (await (await send("v1/models")).json()).data.map(toModel);
+      return known;
     },
-    complete: (request, signal) => complete(send, toBody(request, indexed.has(request.model)), request, signal),
+    complete(request, signal) {
+      const { hasIndex } = known.find(({ id }) => id === request.model);
+      return complete(send, { ...request, novelty: request.novelty ?? (hasIndex ? "report" : null) }, signal);
+    },
   };
 }
 
@@ -37,18 +36,15 @@ function toModel({ id, reviewgen = {} }) {
   return { id, preset, conditions, defaults, hasIndex, facts, card };
 }
 
-async function* complete(send, fields, request, signal) {
-  const body = JSON.stringify(fields);
-  const response = await send("v1/completions", {
-    method: "POST",
-    headers: { "Content-Type": "application/json" },
-    body,
-    signal,
-  });
+async function* complete(send, { alternatives, ...request }, signal) {
+  const isSet = ([, value]) => value !== null && value !== undefined;
+  const fields = { ...Object.fromEntries(Object.entries(request).filter(isSet)), logprobs: alternatives, stream: true };
+  const headers = { "Content-Type": "application/json" };
+  const response = await send("v1/completions", { method: "POST", headers, body: JSON.stringify(fields), signal });
   const texts = Array.from({ length: request.n }, () => request.prompt);
   const ended = new Set();
   let drawn = performance.now();
-  for await (const data of guarded(readEvents(response.body))) {
+  for await (const data of readEvents(response.body)) {
     if (data === "[DONE]") break;
     if (performance.now() - drawn > FRAME) {
       await new Promise((resolve) => setTimeout(resolve)); // what waits to be read must not keep the page from drawing
@@ -61,47 +57,36 @@ async function* complete(send, fields, request, signal) {
   if (ended.size < texts.length && !signal.aborted) throw new Error("The server stopped before the text was written.");
 }
 
-/** Returns the fields of a request; what is not set is left out. Where the server can, it reports copied spans at least. */
-function toBody({ alternatives, ...request }, isIndexed) {
-  const novelty = request.novelty ?? (isIndexed ? "report" : null);
-  const set = Object.entries({ ...request, novelty }).filter(([, value]) => value !== null && value !== undefined);
-  return { ...Object.fromEntries(set), logprobs: alternatives, stream: true };
-}
-
-/** Yields the events of a choice of a chunk. */
-function* eventsOf({ index, text, finish_reason: reason, reviewgen = {} }, texts, ended) {
-  for (const token of reviewgen.tokens ?? []) yield { type: "token", index, ...toToken(token) };
-  texts[index] += text ?? "";
+/** Yields the events of a choice of a chunk, with bits and probabilities instead of logarithms. */
+function* eventsOf({ index, text = "", finish_reason: reason, reviewgen = {} }, texts, ended) {
+  for (const { text: added, logprob, alternatives = [] } of reviewgen.tokens ?? []) {
+    const toAlternative = (each) => ({ text: each.text, probability: Math.exp(each.logprob), isEnd: each.is_end ?? false });
+    yield { type: "token", index, text: added, bits: -logprob / Math.LN2, alternatives: alternatives.map(toAlternative) };
+  }
+  texts[index] += text;
   if (!reason || ended.has(index)) return;
   ended.add(index);
   yield { type: "end", index, reason, text: reviewgen.text ?? texts[index], copied: reviewgen.copied ?? [] };
 }
 
-/** Returns a token with bits and probabilities instead of logarithms. */
-function toToken({ text, logprob, alternatives = [] }) {
-  const toAlternative = (each) => ({ text: each.text, probability: Math.exp(each.logprob), isEnd: each.is_end ?? false });
-  return { text, bits: -logprob / Math.LN2, alternatives: alternatives.map(toAlternative) };
-}
-
-/** Returns what a server answers; that it cannot be reached is an Error with a sentence. */
-function reach(url, options) {
-  return fetch(url, options).catch((error) => {
-    throw error.name === "AbortError" ? error : new Error(UNREACHABLE);
-  });
-}
-
-/** Returns a response; one that tells of an error is an Error with the server's sentence. */
-async function checked(response) {
-  if (response.ok) return response;
-  const answer = await response.json().catch(() => ({}));
-  throw new Error(answer.error?.message ?? `The server answered with the status ${response.status}.`);
-}
-
-/** Yields what a stream yields; where the connection breaks, the error says so. */
-async function* guarded(events) {
+/** Yields the data of each server-sent event of a response; comments, which keep a connection open, have none. */
+async function* readEvents(body) {
+  const reader = body.pipeThrough(new TextDecoderStream()).getReader();
+  let waiting = "";
   try {
-    yield* events;
+    for (;;) {
+      const { done, value = "" } = await reader.read();
+      const events = (waiting + value).split(/\r?\n\r?\n/);
+      waiting = events.pop();
+      for (const event of events) {
+        const lines = event.split(/\r?\n/).filter((line) => line.startsWith("data:"));
+        if (lines.length > 0) yield lines.map((line) => line.slice(5).replace(/^ /, "")).join("\n");
+      }
+      if (done) return;
+    }
   } catch (error) {
     throw error.name === "AbortError" ? error : new Error("The connection to the server broke.");
+  } finally {
+    reader.cancel().catch(() => {}); // so that the server stops
   }
 }

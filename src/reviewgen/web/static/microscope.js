@@ -1,36 +1,22 @@
 /** The microscope: the most probable alternatives of a token, any of which can be picked. */
-import { byId, create } from "./dom.js";
-import { bitsText, percentText } from "./surprise.js";
-import { spoken, visible } from "./tokens.js";
+import { bitsText, byId, create, percentText, spoken, visible } from "./elements.js";
 
 const GAP = 6; // pixels between a token and the panel
 const NARROW = "(max-width: 40rem)"; // there the panel is a sheet at the bottom, by the style
 
-/**
- * Opens the microscope beside a token.
- * @param {HTMLElement} anchor  The token.
- * @param {{text: string, bits: number, alternatives: Array}} token
- * @param {{copied: object|null, onPick: function(object), onMove: function(number), canPick: boolean}} options  onMove is called
- *   with -1 or 1 for the token before or after.
- */
+/** Opens the microscope beside a token, perhaps of a copied span; onPick gets an alternative, onMove -1 or 1 for a neighbour. */
 export function openMicroscope(anchor, token, { copied, onPick, onMove, canPick }) {
   const panel = byId("microscope");
   const close = () => (anchor.focus({ preventScroll: true }), closeMicroscope());
-  const pick = (alternative) => (close(), onPick(alternative));
-  panel.replaceChildren(...head(token, copied, close), list(token, pick, canPick), hint(token, canPick));
-  panel.onkeydown = (event) => walk(event, panel, anchor, onMove);
+  fill(token, copied, canPick && ((alternative) => (close(), onPick(alternative))));
+  panel.querySelector(".close").onclick = close;
+  panel.onkeydown = (event) => onKey(event, panel, anchor, onMove);
+  panel.ontoggle = (event) => event.newState === "closed" && leave(anchor);
   for (const other of document.querySelectorAll(".token.open")) other.classList.remove("open");
   anchor.classList.add("open");
-  panel.ontoggle = (event) => event.newState === "closed" && leave(anchor);
   if (!panel.matches(":popover-open")) panel.showPopover();
   place(panel, firstBox(anchor));
   (panel.querySelector(".chosen:enabled") ?? panel.querySelector("button")).focus({ preventScroll: true });
-}
-
-/** Gives the focus back to the token, unless the user has gone elsewhere. */
-function leave(anchor) {
-  anchor.classList.remove("open");
-  if (!document.querySelector(":focus") && anchor.isConnected) anchor.focus();
 }
 
 /** Returns whether the microscope is open on a token. */
@@ -42,97 +28,68 @@ export function closeMicroscope() {
   if (byId("microscope").matches(":popover-open")) byId("microscope").hidePopover();
 }
 
-/** Returns the heading: the token, its surprise, and the copied span that it is part of. */
-function head(token, copied, onClose) {
-  const title = create(
-    "h2",
-    { id: "microscope-title" },
-    create("code", { text: visible(token.text), "aria-label": spoken(token.text) }),
-  );
-  const rank = token.alternatives.findIndex((each) => each.text === token.text && !each.isEnd);
-  const ranked =
-    rank < 0 ? "not among the ten most likely" : rank === 0 ? "the most likely token" : `number ${rank + 1} of the most likely`;
-  const picked = token.picked ? "picked by you, " : "";
-  const facts = `${bitsText(token.bits)} of surprise, ${percentText(2 ** -token.bits)}: ${picked}${ranked}.`;
-  const close = create("button", { class: "close", "aria-label": "Close", text: "✕", onclick: onClose });
-  const parts = [create("div", { class: "head" }, title, close), create("p", { class: "note", text: facts })];
-  if (copied) parts.push(create("p", { class: "note", text: copiedText(copied) }));
-  return parts;
-}
-
-/** Returns what is known of a copied span, as a sentence. */
-function copiedText(span) {
-  const source = span.source ? `, from ${span.source}` : "";
-  return `Part of ${span.length} characters that also stand in the training text${source}.`;
-}
-
-function list(token, pick, canPick) {
-  const largest = Math.max(...token.alternatives.map((each) => each.probability), 1e-9);
-  return create(
-    "ol",
-    { class: "alternatives" },
-    ...token.alternatives.map((each) => create("li", {}, row(each, token, largest, pick, canPick))),
-  );
-}
-
-function row(alternative, token, largest, pick, canPick) {
-  const { text, probability, isEnd } = alternative;
-  const isChosen = !isEnd && text === token.text;
-  const bar = create("span", { class: "bar" });
-  bar.style.width = `${(100 * probability) / largest}%`;
-  const name = isEnd ? "end of the text" : spoken(text);
-  const properties = {
-    type: "button",
-    class: isChosen ? "alternative chosen" : "alternative",
-    "aria-label": `${name}, ${percentText(probability)}${isChosen ? ", in the text" : ""}`,
-    disabled: !canPick || (text === "" && !isEnd),
-    onclick: () => pick(alternative),
-  };
-  const shown = isEnd ? "(end)" : text === "" ? "(part of a character)" : visible(text);
-  return create(
-    "button",
-    properties,
-    bar,
-    create("code", { text: shown }),
-    create("span", { class: "share", text: percentText(probability) }),
-  );
-}
-
-function hint(token, canPick) {
-  const none = token.alternatives.length === 0;
-  const text = none
-    ? "The engine has no alternatives for it."
-    : canPick
-      ? "Pick one, and the text goes on from there."
-      : "Once the text is written, you can pick one.";
-  return create("p", { class: "note", text });
-}
-
-/** Moves among alternatives with up and down, among tokens with left and right; Escape and a Tab out lead back to the token. */
-function walk(event, panel, anchor, onMove) {
-  if (event.key === "Escape") return anchor.focus({ preventScroll: true }); // the browser closes the panel
-  if (event.key === "Tab") return leaveByTab(event, panel, anchor);
-  const buttons = [...panel.querySelectorAll(".alternative:enabled")];
-  const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
-  const move = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
-  if (step && buttons.length) buttons[(buttons.indexOf(document.activeElement) + step + buttons.length) % buttons.length].focus();
-  else if (move) onMove(move);
-  else return;
-  event.preventDefault();
-}
-
-/** Closes the panel on a Tab out of it; the browser goes on from the token. */
-function leaveByTab(event, panel, anchor) {
-  const buttons = [...panel.querySelectorAll("button:enabled")];
-  if (document.activeElement !== buttons.at(event.shiftKey ? 0 : -1)) return;
-  anchor.focus({ preventScroll: true });
-  closeMicroscope();
-}
-
 /** Returns where a token begins, without the space before it, which may be on the line above. */
 export function firstBox(element) {
   const ink = element.lastElementChild ?? element;
   return ink.getClientRects()[0] ?? ink.getBoundingClientRect();
+}
+
+/** Gives the focus back to the token, unless the user has gone elsewhere. */
+function leave(anchor) {
+  anchor.classList.remove("open");
+  if (!document.querySelector(":focus") && anchor.isConnected) anchor.focus();
+}
+
+/** Fills the panel: the token, its surprise, the copied span that it is part of, and its alternatives. */
+function fill({ text, bits, alternatives, picked }, copied, pick) {
+  byId("microscope-title").replaceChildren(create("code", { text: visible(text), "aria-label": spoken(text) }));
+  const rank = alternatives.findIndex((each) => each.text === text && !each.isEnd);
+  const ranked = ["not among the ten most likely", "the most likely token"][rank + 1] ?? `number ${rank + 1} of the most likely`;
+  const chance = `${bitsText(bits)} of surprise, ${percentText(2 ** -bits)}`;
+  byId("token-facts").textContent = `${chance}: ${picked ? "picked by you, " : ""}${ranked}.`;
+  const source = copied?.source ? `, from ${copied.source}` : "";
+  byId("token-source").hidden = !copied;
+  byId("token-source").textContent = `Part of ${copied?.length} characters that also stand in the training text${source}.`;
+  const largest = Math.max(...alternatives.map((each) => each.probability), 1e-9);
+  const rows = alternatives.map((each, place) => createRow(each, place === rank, each.probability / largest, pick));
+  byId("alternatives").replaceChildren(...rows);
+  const hint = pick ? "Pick one, and the text goes on from there." : "Once the text is written, you can pick one.";
+  byId("pick-hint").textContent = rows.length ? hint : "The engine has no alternatives for it.";
+}
+
+/** Returns the row of an alternative; without `pick` it cannot be picked. */
+function createRow(alternative, isChosen, share, pick) {
+  const { text, isEnd } = alternative;
+  const percent = percentText(alternative.probability);
+  const bar = create("span", { class: "bar" });
+  bar.style.width = `${100 * share}%`;
+  const properties = {
+    type: "button",
+    class: isChosen ? "alternative chosen" : "alternative",
+    "aria-label": `${isEnd ? "end of the text" : spoken(text)}, ${percent}${isChosen ? ", in the text" : ""}`,
+    disabled: !pick || (text === "" && !isEnd),
+    onclick: () => pick(alternative),
+  };
+  const shown = isEnd ? "(end)" : text === "" ? "(part of a character)" : visible(text);
+  const parts = [bar, create("code", { text: shown }), create("span", { class: "share", text: percent })];
+  return create("li", {}, create("button", properties, ...parts));
+}
+
+/** Moves among alternatives with up and down, among tokens with left and right; Escape and a Tab out lead back to the token. */
+function onKey(event, panel, anchor, onMove) {
+  const [step, move] = [{ ArrowDown: 1, ArrowUp: -1 }[event.key], { ArrowRight: 1, ArrowLeft: -1 }[event.key]];
+  if (event.key === "Escape") return anchor.focus({ preventScroll: true }); // the browser closes the panel
+  if (event.key === "Tab") {
+    const last = [...panel.querySelectorAll("button:enabled")].at(event.shiftKey ? 0 : -1);
+    if (document.activeElement !== last) return undefined;
+    anchor.focus({ preventScroll: true }); // the browser goes on from the token
+    return closeMicroscope();
+  }
+  const rows = [...panel.querySelectorAll(".alternative:enabled")];
+  if (step && rows.length) rows[(rows.indexOf(document.activeElement) + step + rows.length) % rows.length].focus();
+  else if (move) onMove(move);
+  else return undefined;
+  return event.preventDefault();
 }
 
 /** Places the panel below a token, or above it where there is more room; a sheet stays where it is, and the token moves. */

@@ -1,101 +1,67 @@
 /**
- * Loads a packed model, as `reviewgen.export.packing` writes it: a manifest (JSON) and a blob of arrays, gzipped.
+ * Loads a packed model, as `reviewgen.export.packing` writes it: a manifest (JSON) and a blob of arrays, deflated.
  *
  * Knows steppers and tokenizers only as functions that it is given, by the names that the manifest has.
  */
 
-import { createPieces } from "./prompts.js";
-import { areWhole, createSpelling } from "./spelling.js";
+import { createPieces } from "./decoder.js";
+import { createSpellings } from "./spelling.js";
+import { createTensor } from "./tensors.js";
 
 const ARRAYS = {
   int8: Int8Array, uint8: Uint8Array, int16: Int16Array, uint16: Uint16Array, int32: Int32Array, uint32: Uint32Array,
   float32: Float32Array, float64: Float64Array,
 };
+const DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz!#$%,()*+-;.=/?@^_`{|}~"; // RFC 1924 but for & < >
 
-/** Returns the arrays of a packed model. */
-export function unpack(blob) {
-  const stream = new Blob([blob]).stream().pipeThrough(new DecompressionStream("gzip"));
-  return new Response(stream).arrayBuffer();
-}
-
-/**
- * Returns a model that generates.
- * @param {object} manifest
- * @param {ArrayBuffer} buffer The blob of arrays.
- * @param {{steppers: Object<string, Function>, tokenizers: Object<string, Function>}} plugins By the name of model or tokenizer.
- */
-export function loadModel(manifest, buffer, { steppers, tokenizers }) {
-  const tensors = Object.fromEntries(
-    Object.entries(manifest.tensors).map(([name, entry]) => [name, { shape: entry.shape, data: readTensor(buffer, entry) }]),
-  );
-  const createPart = (name, config, parts) => find(steppers, name, "model")(name, config, parts, createPart);
-  const { tokenizer: saved, model } = manifest;
-  const readText = (entry) => new TextDecoder("utf-8", { ignoreBOM: true }).decode(readTensor(buffer, entry));
-  const files = Object.fromEntries(Object.entries(saved.files).map(([name, entry]) => [name, readText(entry)]));
-  const tokenizer = find(tokenizers, saved.name, "tokenizer")(saved.config, files);
+/** Returns a packed model, `{manifest, readBlob}`, as one that generates, with the functions of plugins by their names. */
+export async function loadModel({ manifest, readBlob }, { steppers, tokenizers }) {
+  const stream = new Blob([readBlob()]).stream().pipeThrough(new DecompressionStream("deflate-raw"));
+  const buffer = await new Response(stream).arrayBuffer();
+  const { model, tokenizer: saved, spelling } = manifest;
+  const readText = (entry) => new TextDecoder("utf-8", { ignoreBOM: true }).decode(readNumbers(buffer, entry));
+  const tokenizer = tokenizers[saved.name](saved.config, mapValues(saved.files, readText));
+  const tensors = mapValues(manifest.tensors, (entry) => createTensor(entry.shape, readNumbers(buffer, entry)));
+  const createPart = (name, config, parts) => steppers[name](name, config, parts, createPart);
   return {
     conditions: manifest.conditions,
-    generation: manifest.generationConfig,
+    defaults: manifest.defaults,
     stepper: createPart(model.name, model.config, tensors),
     tokenizer,
     pieces: createPieces(tokenizer),
-    spelling: createSpeller(tokenizer, readLexicon(buffer, manifest.spelling)),
+    spellingOf: createSpellings(tokenizer, readNumbers(buffer, spelling), spelling.roots, spelling.known),
   };
 }
 
-function find(factories, name, kind) {
-  const factory = factories[name];
-  if (factory === undefined) throw new Error(`This page has no ${kind} ${name}. Export the model again.`);
-  return factory;
+function mapValues(object, change) {
+  return Object.fromEntries(Object.entries(object).map(([name, value]) => [name, change(value)]));
 }
 
-/** Returns the numbers of a tensor; those of 16 bits, and of 8 bits with scales, as float32. */
-function readTensor(buffer, entry) {
-  if (entry.dtype === "float16") return widenHalves(new Uint16Array(buffer, entry.offset, entry.length));
-  const numbers = new (find(ARRAYS, entry.dtype, "type of numbers"))(buffer, entry.offset, entry.length);
-  if (entry.scales === undefined) return numbers;
-  return scaleRows(numbers, new Float32Array(buffer, entry.scales.offset, entry.scales.length));
-}
-
-function scaleRows(numbers, scales) {
-  const scaled = new Float32Array(numbers.length);
-  const width = numbers.length / Math.max(1, scales.length);
-  for (let row = 0; row < scales.length; row++) {
-    for (let place = row * width; place < (row + 1) * width; place++) scaled[place] = numbers[place] * scales[row];
+/** Returns the numbers of an array; those of 16 bits (IEEE 754 binary16), and of fewer with a scale for each row, as float32. */
+function readNumbers(buffer, { dtype, offset, length, scales }) {
+  if (dtype === "float16") {
+    const halves = new Uint16Array(buffer, offset, length);
+    const widened = Uint32Array.from(halves, (bits) => ((bits & 0x8000) << 16) | ((bits & 0x7fff) << 13));
+    return new Float32Array(widened.buffer).map((number) => number * 2 ** 112); // the exponents differ by it
   }
+  const numbers = new ARRAYS[dtype](buffer, offset, length);
+  if (scales === undefined) return numbers;
+  const scaled = new Float32Array(length);
+  new Float32Array(buffer, scales.offset, scales.length).forEach((scale, row, { length: rows }) => {
+    for (let place = row * (length / rows); place < (row + 1) * (length / rows); place++) scaled[place] = numbers[place] * scale;
+  });
   return scaled;
 }
 
-/** Returns numbers of 16 bits (IEEE 754 binary16) as float32. */
-function widenHalves(halves) {
-  const table = new Float32Array(1 << 16);
-  for (let bits = 0; bits < table.length; bits++) {
-    const [sign, exponent, fraction] = [bits >> 15 ? -1 : 1, (bits >> 10) & 31, bits & 1023];
-    if (exponent === 31) table[bits] = fraction ? NaN : sign * Infinity;
-    else table[bits] = sign * (exponent ? 2 ** (exponent - 15) * (1 + fraction / 1024) : 2 ** -24 * fraction);
+/** Returns the bytes of a base85 text: five characters, the highest digit first, are four bytes; the last ones may be fewer. */
+export function fromBase85(text) {
+  const values = new Uint8Array(128);
+  for (let value = 0; value < DIGITS.length; value++) values[DIGITS.charCodeAt(value)] = value;
+  const bytes = new DataView(new ArrayBuffer(4 * Math.ceil(text.length / 5)));
+  for (let place = 0, start = 0; start < text.length; place += 4, start += 5) {
+    let word = 0;
+    for (let next = start; next < start + 5; next++) word = 85 * word + (next < text.length ? values[text.charCodeAt(next)] : 84);
+    bytes.setUint32(place, word);
   }
-  return Float32Array.from(halves, (bits) => table[bits]);
-}
-
-/** Returns the automata of the known words and of what stands between them; null for a model without a lexicon. */
-function readLexicon(buffer, entries) {
-  if (entries === null) return null;
-  return Object.fromEntries(
-    Object.entries(entries).map(([part, entry]) => [part, { nodes: readTensor(buffer, entry), root: entry.root }]),
-  );
-}
-
-/** Returns a function that gives the spelling for a setting of `words`; made when first needed. */
-function createSpeller(tokenizer, lexicon) {
-  const { tokenBytes, vocabSize } = tokenizer;
-  const made = {};
-  return (words) => {
-    if (words === "any") {
-      made.any ??= { spelling: areWhole(tokenBytes, vocabSize) ? null : createSpelling(tokenBytes, vocabSize, null) };
-      return made.any.spelling;
-    }
-    if (lexicon === null) throw new Error("This model has no list of known words, which words=known needs. Set words=any.");
-    made.known ??= createSpelling(tokenBytes, vocabSize, lexicon);
-    return made.known;
-  };
+  return new Uint8Array(bytes.buffer, 0, Math.floor((text.length * 4) / 5));
 }

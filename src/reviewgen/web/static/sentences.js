@@ -14,9 +14,7 @@ const LONGEST_WORD = 24; // characters that are looked at before a full stop
 const SPACE = new RegExp(`^[${WHITE}]`, "u");
 
 /** Returns whether a text begins with white space, as Python defines it. */
-export function beginsWithSpace(text) {
-  return SPACE.test(text);
-}
+export const beginsWithSpace = (text) => SPACE.test(text);
 
 /** Returns where the sentences of a text end, from a position on; the full stop of an abbreviation or of an initial ends none. */
 export function sentenceEnds(text, start = 0) {

@@ -1,152 +1,158 @@
-/**
- * The controls of the settings. What a user has not changed follows the chosen model: its own temperature, length and so on.
- */
-import { fillConditions, readConditions, writeConditions } from "./conditions.js";
-import { byId, create } from "./dom.js";
-import { LIMITS, toNumber } from "./limits.js";
+/** The controls of the settings. What a user has not changed follows the chosen model: its own temperature, length and so on. */
+import { byId, create } from "./elements.js";
+import { LIMITS, toNumber } from "./links.js";
 
 const SLIDERS = ["temperature", "top_p", "min_p"];
-const FIELDS = ["max_tokens", "n", "seed", "max_copy"];
+const NUMBERS = [...SLIDERS, "max_tokens", "n", "seed"];
 
-/**
- * Connects the controls, and returns `{read, write, chosen, drawSeed}`; `chosen` returns one model, or two side by side.
- * @param {Array} models  What the engine offers.
- */
+/** Connects the controls, and returns `{read, write, chosen}`; `chosen` returns one model, or two side by side. */
 export function createSettings(models) {
-  const changed = new Set();
+  const changed = new Set(); // ids of the controls that the user or a link has set
+  let controls = []; // of conditions
   const exact = {}; // what a slider cannot show, until it is moved: several temperatures in turn, a number between two steps
-  const chosen = () =>
-    [byId("model").value, byId("second").value].map((id) => models.find((model) => model.id === id)).filter(Boolean);
-  const follow = () => {
-    fillConditions(chosen());
-    byId("copying").hidden = !chosen().some((model) => model.hasIndex);
-    followDefaults(chosen()[0], changed, exact);
-    summarise(exact);
-  };
-  fillMenus(models);
-  setLimits();
-  byId("form").addEventListener("input", (event) => {
-    changed.add(event.target.id);
-    delete exact[event.target.id];
-    if (event.target.id === "seed") byId("new-seed").checked = false;
-    summarise(exact);
-  });
-  for (const id of ["model", "second"]) byId(id).addEventListener("change", follow);
-  byId("reset").addEventListener("click", () => (forget(changed), follow()));
-  follow();
-  return {
-    read: () => ({ ...readControls(), ...exact, conditions: readConditions() }),
-    write: (settings) => writeControls(settings, changed, exact, follow),
-    chosen,
-    drawSeed,
-  };
-}
 
-/** Fills the menus of models; one model that the title names needs none. */
-function fillMenus(models) {
-  for (const { id } of models) {
-    byId("model").append(create("option", { value: id, text: id }));
-    byId("second").append(create("option", { value: id, text: id }));
+  function chosen() {
+    return [byId("model").value, byId("second").value].flatMap((id) => models.filter((model) => model.id === id));
+  }
+
+  /** Makes a control for each condition of the chosen models; values that are chosen already stay where they can. */
+  function fillConditions() {
+    const before = readConditions();
+    const all = chosen().flatMap((model) => model.conditions);
+    controls = all.filter(({ name }, place) => all.findIndex((each) => each.name === name) === place).map(createCondition);
+    byId("conditions").replaceChildren(create("legend", { text: "Conditions" }), ...controls.map(({ element }) => element));
+    byId("conditions").hidden = controls.length === 0;
+    writeConditions(before);
+  }
+
+  /** Returns the chosen values of conditions by name, without those that are left open. */
+  function readConditions() {
+    const closed = controls.filter(({ place }) => place() > 0);
+    return Object.fromEntries(closed.map(({ name, labels, place }) => [name, labels[place()]]));
+  }
+
+  /** Chooses values of conditions by name; those of others stay, or with `all` are left open. */
+  function writeConditions(values, all = false) {
+    for (const { name, labels, choose } of controls) {
+      const place = Object.hasOwn(values, name) ? Math.max(0, labels.lastIndexOf(String(values[name]))) : 0;
+      if (place > 0 || all) choose(place);
+    }
+  }
+
+  /** Sets what the user has not changed to the defaults of the model. */
+  function follow() {
+    fillConditions();
+    byId("copying").hidden = !chosen().some((model) => model.hasIndex);
+    const { conditions, ...defaults } = chosen()[0].defaults;
+    defaults.max_tokens = defaults.max_new_tokens;
+    for (const name of [...SLIDERS, "max_tokens"]) if (!changed.has(name)) setNumber(name, defaults[name] ?? LIMITS[name].start);
+    const open = Object.entries(conditions ?? {}).filter(([name]) => !changed.has(`condition-${name}`));
+    writeConditions(Object.fromEntries(open));
+    summarise();
+  }
+
+  /** Sets a control; what a slider cannot show is kept beside it. */
+  function setNumber(name, value) {
+    const { low, high } = LIMITS[name];
+    const [first, ...others] = [value].flat();
+    byId(name).value = Math.min(high, Math.max(low, first));
+    const isShown = Number(byId(name).value) === first && others.length === 0;
+    if (isShown || !SLIDERS.includes(name)) delete exact[name];
+    else exact[name] = value;
+  }
+
+  /** Leaves nothing as a user or a link has set it; the conditions and the number of texts follow no other default. */
+  function forget() {
+    changed.clear();
+    byId("n").value = LIMITS.n.start;
+    writeConditions({}, true);
+  }
+
+  /** Returns the settings as the controls show them, with a new seed if it is asked for; throws an Error if one is wrong. */
+  function read() {
+    if (byId("new-seed").checked) byId("seed").value = crypto.getRandomValues(new Uint32Array(1))[0];
+    const avoids = !byId("copying").hidden && byId("novelty").checked;
+    const limit = byId("max_copy").value;
+    return {
+      ...Object.fromEntries(NUMBERS.map((name) => [name, toNumber(name, byId(name).value)])),
+      ...exact,
+      ...Object.fromEntries(["model", "second", "prompt"].map((name) => [name, byId(name).value])),
+      novelty: avoids ? "filter" : null,
+      max_copy: avoids && limit !== "" ? toNumber("max_copy", limit) : null,
+      conditions: readConditions(),
+    };
+  }
+
+  /** Shows the settings of a link and no others; they stay as they are when another model is chosen, and so does the seed. */
+  function write(settings) {
+    forget();
+    for (const name of ["model", "second", "prompt"]) byId(name).value = settings[name];
+    byId("novelty").checked = settings.novelty === "filter";
+    byId("max_copy").value = settings.max_copy ?? "";
+    for (const name of NUMBERS.filter((each) => settings[each] !== undefined)) {
+      changed.add(name);
+      setNumber(name, settings[name]);
+    }
+    byId("new-seed").checked = settings.seed === undefined;
+    for (const name of Object.keys(settings.conditions)) changed.add(`condition-${name}`);
+    follow();
+    writeConditions(settings.conditions, true);
+    summarise();
+  }
+
+  /** Shows the numbers of the sliders, and the settings in a line, for when they are folded. */
+  function summarise() {
+    for (const name of SLIDERS) {
+      const value = exact[name] ?? Number(byId(name).value).toFixed(2);
+      const isList = Array.isArray(value) && value.length > 1;
+      document.querySelector(`output[for="${name}"]`).textContent = isList ? `${value.join(", ")} in turn` : value;
+    }
+    const temperatures = [exact.temperature ?? byId("temperature").value].flat().join(", ");
+    const parts = [`temperature ${temperatures}`, `${byId("max_tokens").value} tokens`];
+    if (byId("n").value !== "1") parts.push(`${byId("n").value} texts`);
+    parts.push(...Object.entries(readConditions()).map(([name, label]) => `${name} ${label}`));
+    byId("summary").textContent = parts.join(" · ");
+  }
+
+  for (const menu of ["model", "second"]) {
+    byId(menu).append(...models.map(({ id }) => create("option", { value: id, text: id })));
+    byId(menu).addEventListener("change", follow);
   }
   byId("second-field").hidden = models.length < 2;
-  byId("model-field").hidden = models.length < 2 && document.title === models[0].id;
-}
-
-function setLimits() {
-  for (const name of [...SLIDERS, ...FIELDS]) {
-    const { low, high, step, start } = LIMITS[name];
+  byId("model-field").hidden = models.length < 2 && document.title === models[0].id; // which the title names
+  for (const [name, { low, high, step, start }] of Object.entries(LIMITS)) {
     if (name !== "seed") Object.assign(byId(name), { min: low, max: high, step });
     byId(name).value = start ?? "";
   }
-}
-
-/** Sets what the user has not changed to the defaults of a model. */
-function followDefaults(model, changed, exact) {
-  const defaults = { ...model.defaults, max_tokens: model.defaults.max_new_tokens };
-  for (const name of [...SLIDERS, "max_tokens"].filter((each) => !changed.has(each))) {
-    const value = defaults[name] ?? LIMITS[name].start;
-    setNumber(name, value, exact);
-  }
-  const conditions = Object.entries(defaults.conditions ?? {}).filter(([name]) => !changed.has(`condition-${name}`));
-  writeConditions(Object.fromEntries(conditions));
-}
-
-/** Leaves nothing as a user or a link has set it; the conditions and the number of texts follow no other default. */
-function forget(changed) {
-  changed.clear();
-  byId("n").value = LIMITS.n.start;
-  writeConditions({}, true);
-}
-
-/** Sets a control; what a slider cannot show is kept beside it. */
-function setNumber(name, value, exact) {
-  const { low, high } = LIMITS[name];
-  const first = Array.isArray(value) ? value[0] : value;
-  byId(name).value = Math.min(high, Math.max(low, first));
-  const isShown = Number(byId(name).value) === first && [value].flat().length === 1;
-  if (isShown || !SLIDERS.includes(name)) delete exact[name];
-  else exact[name] = value;
-}
-
-/**
- * Returns the settings as the controls show them.
- * @throws {Error} A number is missing or out of range; the message is one sentence.
- */
-function readControls() {
-  const numbers = [...SLIDERS, ...FIELDS.filter((name) => name !== "max_copy")];
-  const settings = Object.fromEntries(numbers.map((name) => [name, toNumber(name, byId(name).value)]));
-  const avoids = !byId("copying").hidden && byId("novelty").checked;
-  const limit = byId("max_copy").value;
-  return {
-    ...settings,
-    model: byId("model").value,
-    second: byId("second").value,
-    prompt: byId("prompt").value,
-    novelty: avoids ? "filter" : null,
-    max_copy: avoids && limit !== "" ? toNumber("max_copy", limit) : null,
-  };
-}
-
-/** Shows the settings of a link and no others; they stay as they are when another model is chosen, and so does the seed. */
-function writeControls(settings, changed, exact, follow) {
-  forget(changed);
-  byId("model").value = settings.model;
-  byId("second").value = settings.second;
-  byId("prompt").value = settings.prompt;
-  byId("novelty").checked = settings.novelty === "filter";
-  byId("max_copy").value = settings.max_copy ?? "";
-  for (const name of [...SLIDERS, "max_tokens", "n", "seed"].filter((each) => settings[each] !== undefined)) {
-    changed.add(name);
-    setNumber(name, settings[name], exact);
-  }
-  byId("new-seed").checked = settings.seed === undefined;
-  for (const name of Object.keys(settings.conditions)) changed.add(`condition-${name}`);
+  byId("form").addEventListener("input", ({ target }) => {
+    changed.add(target.id);
+    delete exact[target.id];
+    if (target.id === "seed") byId("new-seed").checked = false;
+    summarise();
+  });
+  byId("reset").addEventListener("click", () => (forget(), follow()));
   follow();
-  writeConditions(settings.conditions, true);
-  summarise(exact);
+  return { read, write, chosen };
 }
 
-/** Draws a new seed, if each text is to have one. */
-function drawSeed() {
-  if (byId("new-seed").checked) byId("seed").value = crypto.getRandomValues(new Uint32Array(1))[0];
-}
-
-function drawOutputs(exact) {
-  for (const name of SLIDERS) {
-    const value = exact[name] ?? Number(byId(name).value).toFixed(2);
-    const text = Array.isArray(value) && value.length > 1 ? `${value.join(", ")} in turn` : String(value);
-    document.querySelector(`output[for="${name}"]`).textContent = text;
+/** Returns the control of a condition: `{name, labels, element, place, choose}`, of which place 0 leaves it open. */
+function createCondition({ name, kind, values }) {
+  const labels = ["any", ...values.map((value) => value.label)];
+  const id = `condition-${name}`;
+  const label = create("label", { for: id, text: name });
+  if (kind !== "number") {
+    const menu = create("select", { id }, ...labels.map((text) => create("option", { text })));
+    const element = create("p", { class: "field" }, label, menu);
+    return { name, labels, element, place: () => menu.selectedIndex, choose: (place) => (menu.selectedIndex = place) };
   }
-}
-
-/** Shows the settings in a line, for when they are folded. */
-function summarise(exact) {
-  drawOutputs(exact);
-  const parts = [
-    `temperature ${[exact.temperature ?? byId("temperature").value].flat().join(", ")}`,
-    `${byId("max_tokens").value} tokens`,
-  ];
-  if (byId("n").value !== "1") parts.push(`${byId("n").value} texts`);
-  parts.push(...Object.entries(readConditions()).map(([name, label]) => `${name} ${label}`));
-  byId("summary").textContent = parts.join(" · ");
+  const output = create("output", { for: id });
+  const input = create("input", { id, type: "range", min: 0, max: values.length, step: 1, oninput: () => choose(input.value) });
+  function choose(place) {
+    input.value = place;
+    output.textContent = labels[place];
+    input.setAttribute("aria-valuetext", labels[place]);
+  }
+  choose(0);
+  const element = create("p", { class: "slider" }, label, output, input);
+  return { name, labels, element, place: () => Number(input.value), choose };
 }

@@ -1,57 +1,41 @@
 /**
  * Whether a token may follow a text: it must keep the text valid UTF-8, made of known words and known characters only.
  *
- * The same automaton over bytes as `reviewgen.compiled.spelling`. A place in it is [word, separator, half]: the node of the word
- * that the text ends in, the node inside a character between words (or 0), and the higher half of a byte (or -1).
- * `nodes[n]` is twice the number of bytes that may follow node n, plus one if a word or separator may end there; behind it, for
- * each of these bytes, is 256 times the node that it leads to, plus the byte. Node 0 is where no text can be.
+ * The automaton over bytes of `reviewgen.compiled.spelling`. A place in it is [word, separator, half]: the node of the word that
+ * the text ends in, the node inside a character between words (or 0), and the higher half of a byte (or -1). Node 0 is where no
+ * text can be. `nodes[n]` is twice the number of bytes that may follow node n, plus one if a word or separator may end there;
+ * behind it, for each of these bytes, is 256 times the node that it leads to, plus the byte.
  */
 
 const HALF = 256; // symbols from here on are halves of a byte
 const ANYWHERE = -1; // the word node of a text that any token may follow
 const NOWHERE = [0, 0, -1];
+const isNowhere = (place) => place[0] === 0 && place[1] === 0;
+const isEnd = (spelling, node) => (spelling.nodes[node] & 1) !== 0;
 
-/** Returns the place of a text that any token may follow. */
-export function noPlace() {
-  return [ANYWHERE, ANYWHERE, ANYWHERE];
-}
-
-/** Returns the place of an empty text. */
-export function startOfText(spelling) {
-  return [spelling.words, 0, -1];
-}
+/** The place of a text that any token may follow. */
+export const ANY_PLACE = [ANYWHERE, ANYWHERE, ANYWHERE];
 
 /**
- * Returns the automaton that lets a token only continue or end a known word; without a lexicon, any valid UTF-8.
- * @param {(id: number) => ArrayLike<number>} tokenBytes The bytes of a token; 256 + n is half a byte.
- * @param {number} vocabSize
- * @param {{words: {nodes: Uint32Array, root: number}, separators: {nodes: Uint32Array, root: number}} | null} lexicon
+ * Returns a function that returns the automaton for a setting of `words`: "known" lets a token only continue or end a known word,
+ * "any" only go on with valid UTF-8, and is null if each token does. `nodes` holds the automata of valid UTF-8
+ * and, of a model with a lexicon, from `known` on those of words and separators.
  */
-export function createSpelling(tokenBytes, vocabSize, lexicon) {
-  const valid = utf8Automaton();
-  const { nodes, roots } = join(lexicon ? [valid, lexicon.words, lexicon.separators] : [valid]);
-  const [anything, words, separators] = lexicon ? roots : [roots[0], roots[0], 0];
-  const first = [anything, words, separators].map((root) => edgeTable(nodes, root));
+export function createSpellings({ vocabSize, tokenBytes }, nodes, roots, known) {
+  const [anything, words] = roots;
   const tokens = Array.from({ length: vocabSize }, (_, id) => Array.from(tokenBytes(id)));
-  return { nodes, anything, known: valid.nodes.length, words, separators, first, tokens, ...sortTokens(tokens) };
+  const shared = { nodes, anything, known, tokens, ...sortTokens(tokens) };
+  const tables = [0, ...roots].map((root) => edgeTable(nodes, root));
+  const valid = { ...shared, words: anything, start: [anything, 0, -1], first: [tables[1], tables[1], tables[0]] };
+  const lexicon = { ...shared, words, start: [words, 0, -1], first: tables.slice(1) };
+  return (setting) => {
+    if (setting === "any") return tokens.every(isWhole) ? null : valid;
+    if (roots.length > 1) return lexicon;
+    throw new Error("This model has no list of known words, which words=known needs. Set words=any.");
+  };
 }
 
-/** Returns whether every token is whole characters, so that no sequence of tokens can be invalid UTF-8. */
-export function areWhole(tokenBytes, vocabSize) {
-  const decoder = new TextDecoder("utf-8", { fatal: true });
-  for (let id = 0; id < vocabSize; id++) {
-    const bytes = Array.from(tokenBytes(id));
-    if (bytes.some((symbol) => symbol >= HALF)) return false;
-    try {
-      decoder.decode(Uint8Array.from(bytes));
-    } catch {
-      return false;
-    }
-  }
-  return true;
-}
-
-/** Returns the place after a token, or null if it may not follow. */
+/** Returns the place after a token; null if it may not follow. */
 export function follows(spelling, place, token, eos) {
   if (place[0] === ANYWHERE) return place;
   if (token === eos) return isEnd(spelling, place[0]) && place[2] < 0 ? place : null;
@@ -64,11 +48,7 @@ export function followAll(spelling, place, tokens) {
   return place;
 }
 
-/**
- * Sets the score of every token that may not follow to `lowest`.
- *
- * The tokens are taken in the order of their bytes, so that each beginning that several have in common is followed once.
- */
+/** Sets the score of every token that may not follow to `lowest`; a beginning that several have in common is followed once. */
 export function ruleOutMisspelled(spelling, place, eos, scores, lowest) {
   if (place[0] === ANYWHERE) return;
   const stack = [place]; // the place after each byte of the token
@@ -79,7 +59,7 @@ export function ruleOutMisspelled(spelling, place, eos, scores, lowest) {
       stack.length = common + 1;
       while (stack.length <= symbols.length) {
         const next = followSymbol(spelling, stack[stack.length - 1], symbols[stack.length - 1]);
-        if (next[0] === 0 && next[1] === 0) break;
+        if (isNowhere(next)) break;
         stack.push(next);
       }
     }
@@ -91,16 +71,18 @@ export function ruleOutMisspelled(spelling, place, eos, scores, lowest) {
 function followKnown(spelling, place, token) {
   for (const symbol of spelling.tokens[token]) {
     place = followSymbol(spelling, place, symbol);
-    if (place[0] === 0 && place[1] === 0) return null;
+    if (isNowhere(place)) return null;
   }
-  return place[0] === 0 && place[1] === 0 ? null : place;
+  return isNowhere(place) ? null : place;
 }
 
 /** Returns the place after a byte or half a byte. */
 function followSymbol(spelling, [word, separator, half], symbol) {
   if (symbol < HALF) return half >= 0 ? NOWHERE : [...followByte(spelling, word, separator, symbol), half];
   if (half >= 0) return [...followByte(spelling, word, separator, symbol + 16 * half - HALF), -1];
-  return hasByte(spelling, word, separator, symbol - HALF) ? [word, separator, symbol - HALF] : NOWHERE;
+  const bytes = Array.from({ length: 16 }, (_, low) => 16 * (symbol - HALF) + low);
+  const isPossible = bytes.some((byte) => followByte(spelling, word, separator, byte).some((node) => node !== 0));
+  return isPossible ? [word, separator, symbol - HALF] : NOWHERE;
 }
 
 /** Returns the place after a token as `followKnown` does, where a word that is not known may be anything. */
@@ -145,63 +127,7 @@ function child(spelling, node, byte) {
   return 0;
 }
 
-function isEnd(spelling, node) {
-  return (spelling.nodes[node] & 1) !== 0;
-}
-
-/** Returns whether a byte with this first half may follow. */
-function hasByte(spelling, word, separator, half) {
-  for (let byte = 16 * half; byte < 16 * half + 16; byte++) {
-    if (followByte(spelling, word, separator, byte).some((node) => node !== 0)) return true;
-  }
-  return false;
-}
-
-/** Returns the automaton of all valid UTF-8 (Unicode 16, table 3-7). */
-function utf8Automaton() {
-  const [whole, one, two, three, afterE0, afterEd, afterF0, afterF4] = [1, 2, 3, 4, 5, 6, 7, 8];
-  const ranges = [
-    [],
-    [
-      [0x00, 0x7f, whole], [0xc2, 0xdf, one], [0xe0, 0xe0, afterE0], [0xe1, 0xec, two], [0xed, 0xed, afterEd],
-      [0xee, 0xef, two], [0xf0, 0xf0, afterF0], [0xf1, 0xf3, three], [0xf4, 0xf4, afterF4],
-    ],
-    [[0x80, 0xbf, whole]],
-    [[0x80, 0xbf, one]],
-    [[0x80, 0xbf, two]],
-    [[0xa0, 0xbf, one]],
-    [[0x80, 0x9f, one]],
-    [[0x90, 0xbf, two]],
-    [[0x80, 0x8f, two]],
-  ];
-  const edges = ranges.map((node) => node.flatMap(([low, high, target]) => range(low, high).map((byte) => [byte, target])));
-  const places = [0];
-  for (const node of edges) places.push(places[places.length - 1] + 1 + node.length);
-  const nodes = edges.flatMap((node, number) => [
-    2 * node.length + Number(number === whole),
-    ...node.map(([byte, target]) => 256 * places[target] + byte),
-  ]);
-  return { nodes: Uint32Array.from(nodes), root: places[whole] };
-}
-
-/** Returns the nodes of several automata in one array, and the root of each. */
-function join(automata) {
-  const nodes = new Uint32Array(automata.reduce((total, one) => total + one.nodes.length, 0));
-  const roots = [];
-  let start = 0;
-  for (const one of automata) {
-    for (let place = 0; place < one.nodes.length; ) {
-      const end = place + 1 + (one.nodes[place] >>> 1);
-      nodes[start + place] = one.nodes[place++];
-      for (; place < end; place++) nodes[start + place] = one.nodes[place] + 256 * start;
-    }
-    roots.push(one.root + start);
-    start += one.nodes.length;
-  }
-  return { nodes, roots };
-}
-
-/** Returns the node after each byte from a node. */
+/** Returns the node after each byte from a node, which has many. */
 function edgeTable(nodes, root) {
   const table = new Int32Array(256);
   for (let edge = root + 1; edge < root + 1 + (nodes[root] >>> 1); edge++) table[nodes[edge] & 255] = nodes[edge] >>> 8;
@@ -210,23 +136,18 @@ function edgeTable(nodes, root) {
 
 /** Returns the tokens sorted by their bytes, and how many bytes each has in common with the one before. */
 function sortTokens(tokens) {
-  const order = tokens.map((_, id) => id).sort((a, b) => compare(tokens[a], tokens[b]) || a - b);
-  const common = order.map((token, number) => (number === 0 ? 0 : commonLength(tokens[order[number - 1]], tokens[token])));
+  const texts = tokens.map((symbols) => String.fromCharCode(...symbols)); // which the operator < compares symbol by symbol
+  const order = tokens.map((_, id) => id).sort((a, b) => (texts[a] < texts[b] ? -1 : texts[a] > texts[b] ? 1 : 0));
+  const common = order.map((token, number) => {
+    const [text, before] = [texts[token], texts[order[number - 1]] ?? ""];
+    let length = 0;
+    while (length < text.length && text[length] === before[length]) length++;
+    return length;
+  });
   return { order, common };
 }
 
-function compare(one, other) {
-  const length = commonLength(one, other);
-  if (length === one.length || length === other.length) return one.length - other.length;
-  return one[length] - other[length];
-}
-
-function commonLength(one, other) {
-  let length = 0;
-  while (length < one.length && length < other.length && one[length] === other[length]) length++;
-  return length;
-}
-
-function range(low, high) {
-  return Array.from({ length: high - low + 1 }, (_, step) => low + step);
+/** Returns whether the bytes of a token are whole characters. If all are, no sequence of tokens can be invalid UTF-8. */
+function isWhole(symbols) {
+  return symbols.every((symbol) => symbol < HALF) && !new TextDecoder().decode(Uint8Array.from(symbols)).includes("\ufffd");
 }

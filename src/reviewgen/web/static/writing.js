@@ -1,106 +1,66 @@
 /**
  * One text as it is written: each token over its surprise, copied spans underlined. A click on a token, or the arrow keys and
- * Enter, open the microscope.
- *
- * The tokens are plain text to a screen reader, so that it reads sentences; only the one that the arrow keys have reached is a
- * button.
+ * Enter, open the microscope. A screen reader reads sentences: only the token that the arrow keys have reached is a button.
  */
-import { copyText, create, showError } from "./dom.js";
+import { bitsText, byId, copyText, countText, create, shadeOf, showError, spoken } from "./elements.js";
 import { closeMicroscope, firstBox, isOpenOn, openMicroscope } from "./microscope.js";
-import { bitsText, shadeOf } from "./surprise.js";
-import { addToken, countText, cutBySpans, fitTokens, spoken } from "./tokens.js";
 
 const REASONS = { length: "reached the length", stopped: "stopped", time: "out of time", stuck: "no token was left" };
 
-/** One text of a column. */
+/** The text of a number in its column; one that is continued has a request of its own. */
 export class Writing {
-  /**
-   * @param {number} number  Which text of the column, from 0.
-   * @param {object} request  What the engine is asked for; a text that is continued has one of its own.
-   * @param {{onContinue: function(Writing), onShare: function(object, HTMLElement)}} actions
-   */
-  constructor(number, request, actions) {
-    Object.assign(this, {
-      number,
-      request,
-      actions,
-      prompt: request.prompt,
-      tokens: [],
-      copied: [],
-      spans: [],
-      waiting: 0,
-      first: 0,
-    });
-    this.isWriting = true;
-    this.isEnded = false; // by the user
-    this.build();
+  constructor(number, request, { onContinue, onShare }) {
+    Object.assign(this, { request, onContinue, onShare, prompt: request.prompt, tokens: [], copied: [], spans: [] });
+    Object.assign(this, { waiting: 0, first: 0, isWriting: true, isEnded: false }); // ended: by the user
+    this.element = byId("text").content.firstElementChild.cloneNode(true);
+    [this.body, this.facts, this.notes] = this.element.querySelectorAll(".written, .facts, .notes");
+    const [copy, share] = this.element.querySelectorAll("button");
+    this.element.querySelector("h3").textContent = `Text ${number + 1}`;
+    copy.onclick = async () => {
+      copy.textContent = (await copyText(this.textBefore())) ? "Copied" : "Not allowed";
+      setTimeout(() => (copy.textContent = "Copy"), 2000);
+    };
+    share.onclick = () => {
+      if (!this.isEnded) this.onShare(this.request, share);
+      else showError(new Error("There is no link to a text that you have ended: a link would write on. Copy it instead."));
+    };
+    this.body.onclick = (event) => this.onClick(event);
+    this.body.onkeydown = (event) => this.onKey(event);
     this.draw();
   }
 
-  /** The text so far. */
-  get text() {
-    return this.prompt + this.tokens.map((token) => token.text).join("");
-  }
-
-  build() {
-    this.facts = create("p", { class: "facts" });
-    this.notes = create("div", { class: "notes" });
-    this.body = create("div", {
-      class: "written",
-      tabindex: -1,
-      onclick: (event) => this.onClick(event),
-      onkeydown: (event) => this.onKey(event),
-    });
-    const copy = create("button", { type: "button", text: "Copy", onclick: () => this.copy(copy) });
-    const share = create("button", {
-      type: "button",
-      text: "Share",
-      "aria-haspopup": "dialog",
-      onclick: () => this.share(share),
-    });
-    const title = create("h3", { text: `Text ${this.number + 1}` });
-    const buttons = create("span", { class: "buttons" }, copy, share);
-    this.element = create("article", { class: "text" }, create("header", {}, title, buttons), this.body, this.facts, this.notes);
-  }
-
-  async copy(button) {
-    button.textContent = (await copyText(this.text)) ? "Copied" : "Not allowed";
-    setTimeout(() => (button.textContent = "Copy"), 2000);
-  }
-
-  /** Shows the link to the text; there is none to one that a user has ended. */
-  share(button) {
-    if (!this.isEnded) return this.actions.onShare(this.request, button);
-    return showError("There is no link to a text that you have ended: a link would write on. Copy it instead.");
+  /** Returns the text before a token, or all of it so far. */
+  textBefore(index = this.tokens.length) {
+    return this.prompt + this.tokens.slice(0, index).map((token) => token.text).join("");
   }
 
   /** Takes events of the engine. */
   take(events) {
     const count = this.tokens.length;
-    for (const event of events.filter(({ type }) => type === "token")) {
-      this.waiting = addToken(this.tokens, event, this.waiting, this.first, this.request.prompt);
-    }
+    for (const event of events.filter(({ type }) => type === "token")) this.add(event);
     const end = events.find(({ type }) => type === "end");
-    if (end) return this.finish(end.reason, end.text, end.copied);
-    this.body.append(...this.tokens.slice(count).map((_, index) => this.span(count + index)));
-    if (count === 0 && this.spans.length) this.setCurrent(0);
+    for (let index = count; index < this.tokens.length && !end; index++) this.body.append(this.span(index));
+    if (end) this.finish(end.reason, end.text, end.copied);
+    else if (count === 0 && this.spans.length) this.setCurrent(0);
   }
 
-  /** Ends the text: what the engine cut off goes, and copied spans are marked; an open microscope now lets alternatives be picked. */
-  finish(reason, text = this.text, copied = []) {
-    this.isWriting = false;
-    this.tokens = fitTokens(text, this.prompt, this.tokens);
-    this.copied = copied;
-    this.reason = reason;
+  /** Adds a token. The bits of a part of a character (text "") wait for the character, those of the prompt are dropped. */
+  add(token) {
+    const isFirst = this.tokens.length === this.first;
+    const bits = this.waiting + token.bits;
+    const alternatives = isFirst ? afterPrompt(token, this.request.prompt) : token.alternatives;
+    if (token.text !== "") this.tokens.push({ ...token, alternatives, bits });
+    this.waiting = token.text !== "" || isFirst ? 0 : bits;
+  }
+
+  /** Ends the text: what the engine cut off goes, copied spans are marked, and an open microscope lets alternatives be picked. */
+  finish(reason, text = this.textBefore(), copied = []) {
     const open = this.spans.findIndex(isOpenOn);
+    Object.assign(this, { isWriting: false, tokens: fitTokens(text, this.prompt, this.tokens), copied, reason });
     this.draw();
     if (this.spans[open]) this.open(open);
-    else if (open >= 0) this.leaveMicroscope();
-  }
-
-  /** Closes the microscope on a token that is gone. */
-  leaveMicroscope() {
-    closeMicroscope();
+    if (open < this.spans.length) return;
+    closeMicroscope(); // its token is gone
     this.focus();
   }
 
@@ -116,55 +76,51 @@ export class Writing {
     this.body.classList.toggle("writing", this.isWriting);
     this.body.replaceChildren(create("span", { class: "prompt-text", text: this.prompt }));
     let place = this.prompt.length;
-    for (let index = 0; index < this.tokens.length; index++) {
+    this.tokens.forEach((token, index) => {
       this.body.append(this.span(index, place));
-      place += this.tokens[index].text.length;
-    }
+      place += token.text.length;
+    });
     if (this.tokens.length) this.setCurrent(Math.min(this.current ?? 0, this.tokens.length - 1));
     if (hasFocus) this.focus();
-    this.drawFacts();
+    if (!this.isWriting) this.drawFacts();
   }
 
   /** Returns the element of a token. */
   span(index, place = 0) {
-    const token = this.tokens[index];
-    const span = create("span", { class: token.picked ? "token picked" : "token", tabindex: -1 });
-    const lead = token.text.trim() ? token.text.match(/^\s*/)[0] : ""; // not shaded, so that no shade stands at the end of a line
-    const ink = create("span", { class: `s${shadeOf(token.bits)}` });
-    span.append(...this.pieces(place, lead), ink);
-    ink.append(...this.pieces(place + lead.length, token.text.slice(lead.length)));
+    const { text, bits, picked } = this.tokens[index];
+    const lead = text.trim() ? text.match(/^\s*/)[0] : ""; // not shaded, so that no shade stands at the end of a line
+    const ink = create("span", { class: `s${shadeOf(bits)}` }, ...this.pieces(place + lead.length, text.slice(lead.length)));
+    const span = create("span", { class: picked ? "token picked" : "token", tabindex: -1 }, ...this.pieces(place, lead), ink);
     this.spans[index] = span;
     return span;
   }
 
   /** Returns a part of the text, with what is copied in it underlined. */
   pieces(place, text) {
-    const pieces = this.copied.length ? cutBySpans(place, text, this.copied) : [{ text, span: null }];
-    return pieces.map((piece) => (piece.span ? create("mark", { text: piece.text }) : piece.text));
-  }
-
-  /** Returns the copied span that a token is part of; null if it is not copied. */
-  copiedAt(index) {
-    const place = this.prompt.length + this.tokens.slice(0, index).reduce((sum, token) => sum + token.text.length, 0);
-    return this.copied.find((span) => span.start < place + this.tokens[index].text.length && span.end > place) ?? null;
+    const end = place + text.length;
+    const edges = this.copied.flatMap((span) => [span.start, span.end]).filter((edge) => edge > place && edge < end);
+    const cuts = [...new Set([place, ...edges, end])].sort((one, other) => one - other);
+    return cuts.slice(0, -1).map((from, index) => {
+      const piece = text.slice(from - place, cuts[index + 1] - place);
+      return this.copied.some((span) => span.start <= from && span.end > from) ? create("mark", { text: piece }) : piece;
+    });
   }
 
   /** Writes the number of tokens, their mean surprise and why the text ended, and lists what was copied. */
   drawFacts() {
-    if (this.isWriting) return;
     const count = this.tokens.length;
     const bits = this.tokens.reduce((sum, token) => sum + token.bits, 0) / Math.max(1, count);
     const isFiltered = this.reason === "stuck" && this.request.novelty;
     const reason = isFiltered ? "nothing left but copies" : REASONS[this.reason];
-    const facts = [countText(count), `${bitsText(bits)} a token`, `seed ${this.request.seed}`, reason];
+    const facts = [countText(count, "token"), `${bitsText(bits)} a token`, `seed ${this.request.seed}`, reason];
     this.facts.textContent = facts.filter(Boolean).join(" · ");
-    const items = this.copied.map((span) =>
-      create("li", {}, create("q", { text: this.text.slice(span.start, span.end) }), sourceText(span)),
-    );
-    const title = `${items.length} copied ${items.length === 1 ? "passage" : "passages"}`;
-    this.notes.replaceChildren(
-      ...(items.length ? [create("details", {}, create("summary", { text: title }), create("ul", {}, ...items))] : []),
-    );
+    const text = this.textBefore();
+    const items = this.copied.map(({ start, end, length, source }) => {
+      const facts = ` ${length} characters${source ? `, from ${source}` : ""}`;
+      return create("li", {}, create("q", { text: text.slice(start, end) }), facts);
+    });
+    const title = create("summary", { text: countText(items.length, "copied passage") });
+    this.notes.replaceChildren(...(items.length ? [create("details", {}, title, create("ul", {}, ...items))] : []));
   }
 
   /** Makes a token the one that Tab reaches and Enter opens. */
@@ -173,15 +129,11 @@ export class Writing {
     if (before) before.tabIndex = -1;
     for (const name of ["role", "aria-label", "aria-haspopup"]) before?.removeAttribute(name);
     this.current = index;
-    const span = this.spans[index];
+    const [span, { text, bits }] = [this.spans[index], this.tokens[index]];
     span.tabIndex = 0;
-    const token = this.tokens[index];
     span.setAttribute("role", "button");
     span.setAttribute("aria-haspopup", "dialog");
-    span.setAttribute(
-      "aria-label",
-      `${spoken(token.text)}, ${bitsText(token.bits)}, token ${index + 1} of ${this.tokens.length}`,
-    );
+    span.setAttribute("aria-label", `${spoken(text)}, ${bitsText(bits)}, token ${index + 1} of ${this.tokens.length}`);
     if (isFocused) span.focus();
   }
 
@@ -209,15 +161,15 @@ export class Writing {
 
   /** Returns the token on the line below (1) or above (-1) the current one that is nearest to it. */
   across(direction) {
-    const box = (index) => firstBox(this.spans[index]);
-    const from = box(this.current);
-    let best = this.current;
-    for (let index = this.current + direction, line = null; this.spans[index]; index += direction) {
-      const to = box(index);
+    const from = firstBox(this.spans[this.current]);
+    let [best, nearest, line] = [this.current, Infinity, null];
+    for (let index = this.current + direction; this.spans[index]; index += direction) {
+      const to = firstBox(this.spans[index]);
       if (Math.abs(to.top - from.top) < from.height / 2) continue;
       line ??= to.top;
       if (Math.abs(to.top - line) >= from.height / 2) break;
-      if (best === this.current || Math.abs(to.left - from.left) < Math.abs(box(best).left - from.left)) best = index;
+      const distance = Math.abs(to.left - from.left);
+      if (distance < nearest) [best, nearest] = [index, distance];
     }
     return best;
   }
@@ -225,8 +177,9 @@ export class Writing {
   /** Opens the microscope on a token. */
   open(index) {
     this.setCurrent(index, true);
+    const [start, end] = [this.textBefore(index).length, this.textBefore(index + 1).length];
     openMicroscope(this.spans[index], this.tokens[index], {
-      copied: this.copiedAt(index),
+      copied: this.copied.find((span) => span.start < end && span.end > start),
       canPick: !this.isWriting,
       onPick: (alternative) => this.pick(index, alternative),
       onMove: (step) => this.spans[index + step] && this.open(index + step),
@@ -237,23 +190,32 @@ export class Writing {
   pick(index, { text, probability, isEnd }) {
     const { alternatives } = this.tokens[index];
     this.tokens = this.tokens.slice(0, index);
-    this.copied = [];
-    this.isEnded = isEnd;
+    Object.assign(this, { copied: [], isEnded: isEnd, waiting: 0, current: index });
     if (isEnd) return this.finish("end");
     this.tokens.push({ text, bits: -Math.log2(probability), alternatives, picked: true });
-    this.request = { ...this.request, prompt: this.text, n: 1 };
-    this.isWriting = true;
-    this.waiting = 0;
-    this.first = this.tokens.length;
+    Object.assign(this, { isWriting: true, first: this.tokens.length });
+    this.request = { ...this.request, prompt: this.textBefore(), n: 1 };
     this.facts.textContent = "";
     this.notes.replaceChildren();
-    this.current = index;
     this.draw();
-    return this.actions.onContinue(this);
+    return this.onContinue(this);
   }
 }
 
-/** Returns the length and the source of a copied span. */
-function sourceText(span) {
-  return ` ${span.length} characters${span.source ? `, from ${span.source}` : ""}`;
+/** Returns the tokens of a final text, whose end the engine may have cut off: whole ones, then what remains of the last. */
+function fitTokens(text, prompt, tokens) {
+  let [count, place] = [0, Math.min(prompt.length, text.length)];
+  while (count < tokens.length && text.startsWith(tokens[count].text, place)) place += tokens[count++].text.length;
+  const [fitted, next, rest] = [tokens.slice(0, count), tokens[count], text.slice(place)];
+  if (rest === "") return fitted;
+  return [...fitted, next?.text.startsWith(rest) ? { ...next, text: rest } : { text: rest, bits: 0, alternatives: [] }];
+}
+
+/** Returns the alternatives of a token that repeats the end of the prompt as what they add to it; others would change it. */
+function afterPrompt({ text, alternatives }, prompt) {
+  const longer = alternatives.filter((each) => each.text.length > text.length && each.text.endsWith(text));
+  const repeated = longer.map((each) => each.text.slice(0, -text.length)).find((beginning) => prompt.endsWith(beginning));
+  if (repeated === undefined) return alternatives;
+  const fitting = alternatives.filter((each) => each.text.startsWith(repeated) && each.text !== repeated);
+  return fitting.map((each) => ({ ...each, text: each.text.slice(repeated.length) }));
 }
