@@ -36,7 +36,7 @@ class Reading:
     subset: str | None = None
     split: str | None = None
     documents: Literal["line", "paragraph", "sentence", "file"] = "line"
-    max_text_characters: Annotated[int, Bound(at_least=1, at_most=1 << 40)] = 10_000_000
+    max_text_characters: Annotated[int, Bound(at_least=1)] = 10_000_000
     lowercase: bool | None = False
     strip_markdown: bool | None = False
     fix_encoding: bool | None = False
