@@ -11,13 +11,14 @@ from itertools import chain, pairwise
 import numpy as np
 from jaxtyping import Bool, Int64, UInt32, UInt64
 
-from reviewgen.compiled.windows import MULTIPLIER
-from reviewgen.novelty.matching import filter_hashes, find_windows
+from reviewgen.compiled.windows import MULTIPLIER, WindowSet, empty_set, insert_windows
+from reviewgen.novelty.matching import find_windows
 
 COPY_CHARACTERS = 50
 """The minimum length of a copied span in characters; shorter ones, such as set phrases, people repeat as well."""
 
 _BLOCK = 1 << 16  # characters of the training text at a time
+_FILTER_BITS = 8.0  # of a set of windows, for each of them
 
 
 def copied_share(texts: Sequence[str], training: Iterable[str], length: int = COPY_CHARACTERS) -> float | None:
@@ -67,7 +68,7 @@ class TextWindows:
         self._bounds = [0, *ends.tolist()]
         self._starts = np.flatnonzero(_are_inside(np.arange(max(0, len(codes) - length + 1)), ends, length))
         self._hashes, self._windows = np.unique(_hash_windows(codes, length)[self._starts], return_inverse=True)
-        self._filters = filter_hashes(_hash_windows(codes, self._anchor)), filter_hashes(self._hashes)
+        self._filters = _set_of(_hash_windows(codes, self._anchor)), _set_of(self._hashes)
 
     def copied(self, training: Iterable[str]) -> Bool[np.ndarray, " N"]:
         """Return for each character of the texts, one after another, whether it lies in a copied span."""
@@ -131,3 +132,10 @@ def _hash_windows(codes: UInt32[np.ndarray, " N"], length: int) -> UInt64[np.nda
     for offset in range(length):
         hashes = hashes * MULTIPLIER + codes[offset : offset + len(hashes)]
     return hashes
+
+
+def _set_of(hashes: UInt64[np.ndarray, " H"]) -> WindowSet:
+    """Return the set of windows with these hashes, and a few of the others."""
+    windows = empty_set(len(hashes), 1, _FILTER_BITS, 1)
+    insert_windows(windows, hashes)
+    return windows

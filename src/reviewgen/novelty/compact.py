@@ -1,32 +1,35 @@
-"""The compact index: hashed sets of the windows of the training text, small enough to publish; stores no text."""
+"""The compact form: hashed sets of the windows of the training text, small enough to publish; stores no text."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
-from jaxtyping import Int64, Integer, UInt8
+from jaxtyping import Int64, UInt8
 
 from reviewgen.compiled.windows import BLOCK, Tokens, WindowSet, build_windows, count_windows, false_positive_rate
 from reviewgen.errors import ConfigError
-from reviewgen.novelty.base import IndexBase, check_max_copy
-from reviewgen.novelty.matching import NEW, SEEN, find_longest, look_up_windows
-from reviewgen.novelty.report import MIN_SPAN, WINDOWS, Decode, Novelty, Span, decode_with_offsets
+from reviewgen.novelty.index import CopyGuard, Index, Match, check_max_copy
+from reviewgen.novelty.matching import find_longest, look_up_windows
+from reviewgen.novelty.report import MIN_SPAN, WINDOWS
 
-BITS_PER_WINDOW = 10.0  # about 1 % false positives
+_BITS_PER_WINDOW = 10.0  # about 1 % false positives
 _BLOCK_BYTES = 8 * BLOCK
-_MIN_SAMPLE = 20  # windows that a thinned index must be able to look up for a copy rate to mean anything
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class CompactIndex(IndexBase):
+class CompactIndex(Index):
     """Gives upper bounds on what was copied, by sets of the training text's windows of 8, 12 and 20 tokens.
 
     A window of the training text that can be looked up is always recognised; about 1 % of new windows are taken for copied ones.
     For a large training text the index is thinned: it stores only the windows whose hash is a multiple of ``stride``, and only
     such windows can be looked up. Whether any other window was copied is unknown.
+
+    The longest span is the longest in which no window of any of the three lengths is known to be new. Every copied span is such a
+    span. A span of fewer than 8 tokens contains no window, so the bound of a text of 7 tokens or more is at least 7. It gets
+    looser as the stride grows.
 
     Attributes:
         sets: One set for each length of WINDOWS, all with the same stride.
@@ -49,64 +52,16 @@ class CompactIndex(IndexBase):
         return MIN_SPAN - 1 if self.stride == 1 else WINDOWS[-1] + 2 * self.stride
 
     @cached_property
-    def false_positive_rates(self) -> dict[int, float]:
+    def false_positive_rates(self) -> Mapping[int, float]:
         """By window length, the measured share of new windows that are taken for copied ones, of those that can be looked up."""
         return {windows.length: false_positive_rate(windows) for windows in self.sets}
 
-    def examine(self, ids: Sequence[int] | np.ndarray, decode: Decode) -> Novelty:
-        """Return upper bounds on what a text has copied from the training text.
-
-        ``longest_tokens`` is the length of the longest span in which no window of any of the three lengths is known to be new.
-        Every copied span is such a span. A span of fewer than 8 tokens contains no window, so the bound of a text of 7 tokens or
-        more is at least 7. It gets looser as the stride grows.
-
-        Args:
-            ids: The text's ids, without bos and eos; a span or window never extends across one.
-            decode: Decodes ids to text.
-
-        Raises:
-            DataError: Some ids are not in the vocabulary.
-        """
-        text = self.check_text(ids)
-        statuses = self._look_up(text)
-        first, last = find_longest(statuses, np.array(WINDOWS), self.span_limits(text))
-        decoded, offsets = decode_with_offsets(text.tolist(), decode)
-        longest = decoded[offsets[first] : offsets[last]]
-        span = Span(offsets[first], offsets[last], longest, last - first, None, None)
-        return Novelty(
-            form=self.form,
-            characters=len(decoded),
-            tokens=len(text),
-            longest_characters=len(longest),
-            longest_tokens=last - first,
-            longest_text=longest,
-            windows={length: _share_seen(each) for length, each in zip(WINDOWS, statuses, strict=True)},
-            spans=(span,) if span.tokens >= MIN_SPAN else (),
-            false_positive_rate=max(self.false_positive_rates.values()),
-        )
-
-    def token_copy_rate(self, texts: Iterable[Integer[np.ndarray, " _"]]) -> float | None:
-        """Return the share of the 20-token windows of all texts that occur in the training text, false positives included.
-
-        None if the texts have no such window, or if a thinned index can look up fewer than 20 of them.
-
-        Raises:
-            DataError: Some ids are not in the vocabulary.
-        """
-        parts = [self._look_up(self.check_text(ids))[-1] for ids in texts]
-        statuses = np.concatenate(parts) if parts else np.zeros(0, np.uint8)
-        known = int(((statuses == SEEN) | (statuses == NEW)).sum())
-        return _share_seen(statuses) if self.stride == 1 or known >= _MIN_SAMPLE else None
-
-    def guard(self, max_copy: int) -> tuple[WindowSet, int]:
+    def guard(self, max_copy: int) -> CopyGuard:
         """Return the set and the run length with which ``compiled.windows.copies`` detects spans over ``max_copy``.
 
         It also rejects some new text: with a stride of s, a new span of n windows passes for a copy with a probability of
         (1 - 1 / s) ** n, where n = max_copy - 18 for a limit of 19 or more. Below ``smallest_max_copy`` it would reject
         most text.
-
-        Raises:
-            ConfigError: max_copy is not a whole number, negative, or too small for this form.
         """
         longest = check_max_copy(max_copy) + 1
         if max_copy < self.smallest_max_copy:
@@ -117,13 +72,15 @@ class CompactIndex(IndexBase):
         windows = [windows for windows in self.sets if windows.length <= longest][-1]
         return windows, longest - windows.length + 1
 
-    def _look_up(self, text: Int64[np.ndarray, " T"]) -> UInt8[np.ndarray, "K T"]:
-        """Return the status of the window of each of K lengths that starts at each position."""
-        statuses = np.zeros((len(self.sets), len(text)), np.uint8)
-        limits = self.span_limits(text)
+    def look_up(self, text: Int64[np.ndarray, " T"]) -> tuple[UInt8[np.ndarray, "K T"], Iterator[Match]]:
+        """Return the status of each window, and the longest span in which no window is new."""
+        statuses, limits = np.zeros((len(self.sets), len(text)), np.uint8), self.span_limits(text)
         for windows, each in zip(self.sets, statuses, strict=True):
             look_up_windows(windows, text, limits, each)
-        return statuses
+        return statuses, self._matches(statuses, limits)
+
+    def _matches(self, statuses: UInt8[np.ndarray, "K T"], limits: Int64[np.ndarray, " T"]) -> Iterator[Match]:
+        yield (*find_longest(statuses, np.array(WINDOWS), limits), -1)
 
 
 def build_sets(ids: Tokens, separators: tuple[int, int], max_bytes: int) -> tuple[WindowSet, ...]:
@@ -136,20 +93,15 @@ def build_sets(ids: Tokens, separators: tuple[int, int], max_bytes: int) -> tupl
     if max_bytes < smallest:
         raise ConfigError(f"max_bytes is {max_bytes}, but the smallest index takes {smallest} bytes. Give at least that many.")
     counts = [count_windows(ids, separators, length) for length in WINDOWS]
-    stride = choose_stride(counts, max_bytes)
+    stride = _choose_stride(counts, max_bytes)
     return tuple(
-        build_windows(ids, separators, length, BITS_PER_WINDOW, stride, expected=-(-count // stride))
+        build_windows(ids, separators, length, _BITS_PER_WINDOW, stride, expected=-(-count // stride))
         for length, count in zip(WINDOWS, counts, strict=True)
     )
 
 
-def choose_stride(counts: Sequence[int], max_bytes: int) -> int:
-    """Return the smallest stride at which sets of all lengths take at most ``max_bytes``.
-
-    Args:
-        counts: The number of distinct windows of each length.
-        max_bytes: At least what the smallest sets take.
-    """
+def _choose_stride(counts: Sequence[int], max_bytes: int) -> int:
+    """Return the smallest stride at which sets of these numbers of different windows take at most ``max_bytes`` together."""
     stride = 1
     while sum(_bytes(-(-count // stride)) for count in counts) > max_bytes:
         stride *= 2
@@ -157,9 +109,4 @@ def choose_stride(counts: Sequence[int], max_bytes: int) -> int:
 
 
 def _bytes(windows: int) -> int:
-    return _BLOCK_BYTES * max(1, math.ceil(windows * BITS_PER_WINDOW / (8 * _BLOCK_BYTES)))
-
-
-def _share_seen(statuses: UInt8[np.ndarray, " T"]) -> float | None:
-    seen, new = int((statuses == SEEN).sum()), int((statuses == NEW).sum())
-    return seen / (seen + new) if seen + new else None
+    return _BLOCK_BYTES * max(1, math.ceil(windows * _BITS_PER_WINDOW / (8 * _BLOCK_BYTES)))
