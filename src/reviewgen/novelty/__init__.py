@@ -6,18 +6,16 @@
 
 Both have the same methods. They work on token ids; callers pass a function that decodes ids to text.
 
-    index       what both forms share: the facts about the training text, and what is found in a text
+    index       both forms
     characters  the copy rate in characters, which needs no index
     report      what an index finds in a text, as values and as sentences
     matching    the compiled loops
     files       builds an index from the training text; an index on disk, checked when it is read
 """
 
-from reviewgen.novelty.characters import COPY_CHARACTERS, TextWindows, copied_share, copied_shares, copied_spans
-from reviewgen.novelty.compact import CompactIndex
-from reviewgen.novelty.exact import ExactIndex
+from reviewgen.novelty.characters import COPY_CHARACTERS, TextWindows, copied_shares, copied_spans
 from reviewgen.novelty.files import build_index, read_index, write_index
-from reviewgen.novelty.index import CopyGuard, Index
+from reviewgen.novelty.index import CompactIndex, CopyGuard, ExactIndex, Index
 from reviewgen.novelty.report import WINDOWS, Novelty, Span
 
 __all__ = [
@@ -31,7 +29,6 @@ __all__ = [
     "Span",
     "TextWindows",
     "build_index",
-    "copied_share",
     "copied_shares",
     "copied_spans",
     "read_index",

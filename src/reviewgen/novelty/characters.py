@@ -21,24 +21,19 @@ _BLOCK = 1 << 16  # characters of the training text at a time
 _FILTER_BITS = 8.0  # of a set of windows, for each of them
 
 
-def copied_share(texts: Sequence[str], training: Iterable[str], length: int = COPY_CHARACTERS) -> float | None:
-    """Return the share of the characters of texts that lie in copied spans; None if the texts have no characters.
+def copied_shares(groups: Sequence[Sequence[str]], training: Iterable[str], length: int = COPY_CHARACTERS) -> list[float | None]:
+    """Return the share of the characters of some texts that lie in copied spans; None if the texts have no characters.
 
     Exact except for collisions of 64-bit hashes. A text shorter than ``length`` has no copied span.
 
     Args:
-        texts: The texts.
+        groups: The texts, in groups that are measured together.
         training: The training texts; iterated over once.
         length: The minimum length of a copied span, in characters.
 
-    >>> copied_share(["so good, so bad"], ["it was so good", "so very bad"], length=6)
-    0.4666666666666667
+    >>> copied_shares([["so good, so bad"], [""]], ["it was so good", "so very bad"], length=6)
+    [0.4666666666666667, None]
     """
-    return copied_shares([texts], training, length)[0]
-
-
-def copied_shares(groups: Sequence[Sequence[str]], training: Iterable[str], length: int = COPY_CHARACTERS) -> list[float | None]:
-    """Return the ``copied_share`` of each of several groups of texts; the training text is read once for all."""
     texts = list(chain.from_iterable(groups))
     copied = TextWindows(texts, length).copied(training)  # (N,), of all texts one after another
     bounds = np.cumsum([0, *(sum(map(len, group)) for group in groups)])
@@ -46,7 +41,7 @@ def copied_shares(groups: Sequence[Sequence[str]], training: Iterable[str], leng
 
 
 def copied_spans(texts: Sequence[str], training: Iterable[str], length: int = COPY_CHARACTERS) -> list[list[tuple[int, int]]]:
-    """Return where the copied spans of each text start and end; overlapping ones are one. As exact as ``copied_share``.
+    """Return where the copied spans of each text start and end; overlapping ones are one. As exact as ``copied_shares``.
 
     >>> copied_spans(["so good, so bad"], ["it was so good", "so very bad"], length=6)
     [[(0, 7)]]
@@ -66,7 +61,8 @@ class TextWindows:
         codes, ends = _join(texts)
         self._length, self._anchor = length, (length + 1) // 2
         self._bounds = [0, *ends.tolist()]
-        self._starts = np.flatnonzero(_are_inside(np.arange(max(0, len(codes) - length + 1)), ends, length))
+        starts = np.arange(max(0, len(codes) - length + 1))
+        self._starts = np.flatnonzero(ends[np.searchsorted(ends, starts, "right")] >= starts + length)  # of those in one text
         self._hashes, self._windows = np.unique(_hash_windows(codes, length)[self._starts], return_inverse=True)
         self._filters = _set_of(_hash_windows(codes, self._anchor)), _set_of(self._hashes)
 
@@ -118,12 +114,6 @@ def _join(texts: Sequence[str]) -> tuple[UInt32[np.ndarray, " N"], Int64[np.ndar
     """Return the code points of texts, one after another, and where each text ends."""
     codes = np.frombuffer("".join(texts).encode("utf-32-le", "surrogatepass"), "<u4").astype(np.uint32, copy=False)
     return codes, np.cumsum(np.fromiter(map(len, texts), np.int64, len(texts)))
-
-
-def _are_inside(starts: Int64[np.ndarray, " W"], ends: Int64[np.ndarray, " _"], length: int) -> Bool[np.ndarray, " W"]:
-    """Return whether the windows that start at some positions end in the same text."""
-    inside: np.ndarray = ends[np.searchsorted(ends, starts, "right")] >= starts + length
-    return inside
 
 
 def _hash_windows(codes: UInt32[np.ndarray, " N"], length: int) -> UInt64[np.ndarray, " W"]:

@@ -12,10 +12,8 @@ from safetensors.numpy import save_file
 
 from reviewgen.compiled.windows import BLOCK, Tokens, WindowSet, cut
 from reviewgen.config import parse_json
-from reviewgen.errors import BundleError, ConfigError, DataError, did_you_mean, quoted, storage_errors
-from reviewgen.novelty.compact import CompactIndex, build_sets
-from reviewgen.novelty.exact import ExactIndex, id_dtype, sort_suffixes
-from reviewgen.novelty.index import Index
+from reviewgen.errors import BundleError, quoted, storage_errors
+from reviewgen.novelty.index import CompactIndex, ExactIndex, Index, build_sets, id_dtype, sort_suffixes
 from reviewgen.novelty.report import WINDOWS
 from reviewgen.storage import open_tensors, read_vectors, safetensors_file
 
@@ -47,40 +45,23 @@ def build_index(
         bos_id: The id before each text.
         eos_id: The id after each text.
         vocab_size: The number of ids.
-        characters: The number of characters of the training texts.
+        characters: The number of characters of the training texts, which have at least one token.
         fingerprint: Identifies the model that the index belongs to.
         form: "exact" or "compact".
         max_bytes: The maximum size of the compact form.
-        tokens: The number of ids without bos and eos, where it is known and all ids are in the vocabulary; else they are counted.
+        tokens: The number of ids without bos and eos, where it is known; else they are counted.
 
     Raises:
-        ConfigError: The form is unknown, or ``max_bytes`` is too small.
-        DataError: The training text is empty, or has ids outside the vocabulary.
+        ConfigError: ``max_bytes`` is too small.
     """
-    forms = (ExactIndex.form, CompactIndex.form)
-    if form not in forms:
-        raise ConfigError(f"{quoted(form)} is not a form of the novelty index. {did_you_mean(form, forms)}")
     if tokens is None:
-        tokens = sum(_count_tokens(block, bos_id, eos_id, vocab_size) for block in cut(ids))
-    if not tokens or characters < 1:
-        raise DataError("The training text is empty, so no novelty index can be built. Give a corpus with text in it.")
+        tokens = sum(np.count_nonzero((block != bos_id) & (block != eos_id)) for block in cut(ids))
     facts: dict[str, Any] = {"bos_id": bos_id, "eos_id": eos_id, "vocab_size": vocab_size, "fingerprint": fingerprint}
     facts["characters_per_token"] = characters / tokens
     if form == CompactIndex.form:
         return CompactIndex(**facts, sets=build_sets(ids, (bos_id, eos_id), max_bytes))
     whole = np.concatenate(list(cut(ids)), dtype=id_dtype(vocab_size), casting="unsafe")
     return ExactIndex(**facts, ids=whole, suffixes=sort_suffixes(whole))
-
-
-def _count_tokens(ids: np.ndarray, bos_id: int, eos_id: int, vocab_size: int) -> int:
-    """Return the number of ids of a block without bos and eos.
-
-    Raises:
-        DataError: Some ids are outside the vocabulary.
-    """
-    if len(ids) and not 0 <= int(ids.min()) <= int(ids.max()) < vocab_size:
-        raise DataError(f"The training text has ids from {ids.min()} to {ids.max()}; the vocabulary has 0 to {vocab_size - 1}.")
-    return int(np.count_nonzero((ids != bos_id) & (ids != eos_id)))
 
 
 def write_index(index: Index, file: Path) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 from reviewgen.compiled import compiled, inner
 from reviewgen.compiled.windows import MULTIPLIER, hash_window, holds
 
-NO_WINDOW, UNKNOWN, SEEN, NEW = 0, 1, 2, 3  # the status of the window that starts at a position
+UNKNOWN, SEEN, NEW = 0, 1, 2  # the status of the window that starts at a position; where the text is too short, it is unknown
 
 
 @compiled
@@ -100,17 +100,12 @@ def _find_bucket(suffixes, starts, base, depth, text, limits, i, low, high):
 
 @compiled
 def look_up_windows(windows, text, limits, statuses):
-    """Fill in the status of the window that starts at each position of a text, uint8 (T,)."""
+    """Fill in the status of the window that starts at each position of a text, uint8 (T,), where it is known."""
     for start in range(len(text)):
-        end = start + windows.length
-        if end > limits[start]:
-            statuses[start] = NO_WINDOW
-            continue
-        value = hash_window(text, end - 1, windows.length)
-        if value & np.uint64(windows.stride - 1):
-            statuses[start] = UNKNOWN
-        else:
-            statuses[start] = SEEN if holds(windows, value) else NEW
+        if start + windows.length <= limits[start]:
+            value = hash_window(text, start + windows.length - 1, windows.length)
+            if not value & np.uint64(windows.stride - 1):
+                statuses[start] = SEEN if holds(windows, value) else NEW
 
 
 @compiled
