@@ -44,7 +44,7 @@ _AS_SPACES = bytes.maketrans(_ASCII.encode(), b" " * len(_ASCII))
 _FREQUENT = (" " + string.ascii_letters).encode()
 _PART_TOKENS = 1 << 16  # about, at a time
 _END = b"\xff"  # occurs in no UTF-8
-_MAX_NODE_WORDS = 1 << 22  # of an array: those of a lexicon are joined into one of 24 bits
+_MAX_NODE_WORDS = 1 << 22  # of a saved automaton: a few of them have room in one array, whose places take 24 bits
 
 _Edges: TypeAlias = Sequence[tuple[int, int]]
 """Pairs of a byte and the node that it leads to."""
@@ -233,8 +233,6 @@ def _places(nodes: UInt32[np.ndarray, " N"]) -> list[int]:
 def _pack(nodes: Sequence[tuple[bool, _Edges]], root: int) -> Automaton:
     """Return an automaton of nodes, each whether a string may end there, and its edges."""
     places = np.cumsum([0, *(1 + len(edges) for _, edges in nodes)]).tolist()
-    if places[-1] >= _MAX_NODE_WORDS:
-        raise ValueError(f"An automaton of {places[-1]:,} words is too large.")
     words = [
         word
         for is_end, edges in nodes

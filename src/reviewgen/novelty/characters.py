@@ -40,15 +40,6 @@ def copied_shares(groups: Sequence[Sequence[str]], training: Iterable[str], leng
     return [float(copied[start:end].mean()) if end > start else None for start, end in pairwise(bounds.tolist())]
 
 
-def copied_spans(texts: Sequence[str], training: Iterable[str], length: int = COPY_CHARACTERS) -> list[list[tuple[int, int]]]:
-    """Return where the copied spans of each text start and end; overlapping ones are one. As exact as ``copied_shares``.
-
-    >>> copied_spans(["so good, so bad"], ["it was so good", "so very bad"], length=6)
-    [[(0, 7)]]
-    """
-    return TextWindows(texts, length).spans(training)
-
-
 class TextWindows:
     """The windows of some texts, hashed once, to be looked for in several training texts.
 
@@ -82,7 +73,11 @@ class TextWindows:
         return shared
 
     def spans(self, training: Iterable[str]) -> list[list[tuple[int, int]]]:
-        """Return where the copied spans of each text start and end; overlapping ones are one."""
+        """Return where the copied spans of each text start and end; overlapping ones are one.
+
+        >>> TextWindows(["so good, so bad"], length=6).spans(["it was so good", "so very bad"])
+        [[(0, 7)]]
+        """
         copied, spans = self.copied(training), []
         for start, end in pairwise(self._bounds):
             edges = np.flatnonzero(np.diff(copied[start:end].astype(np.int8), prepend=0, append=0)).tolist()

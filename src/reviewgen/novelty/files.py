@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 from reviewgen.compiled.windows import BLOCK, Tokens, WindowSet, cut
 from reviewgen.config import parse_json
 from reviewgen.errors import BundleError, quoted, storage_errors
-from reviewgen.novelty.index import CompactIndex, ExactIndex, Index, build_sets, id_dtype, sort_suffixes
+from reviewgen.novelty.index import CompactIndex, ExactIndex, Index, build_sets, id_dtype
 from reviewgen.novelty.report import WINDOWS
 from reviewgen.storage import open_tensors, read_vectors, safetensors_file
 
@@ -21,7 +21,6 @@ _SCHEMA = 1
 _HEADER = "reviewgen.novelty"  # a single key, since safetensors writes several in random order
 _FACTS = {"bos_id": int, "eos_id": int, "vocab_size": int, "characters_per_token": float, "fingerprint": str}
 _COMPACT_FACTS = {"stride": int, "probes": int}
-_MIN_CHARACTERS, _MAX_CHARACTERS = 1e-3, 1e5  # per token
 _SETS = [f"windows_{length}" for length in WINDOWS]
 
 
@@ -48,20 +47,21 @@ def build_index(
         characters: The number of characters of the training texts, which have at least one token.
         fingerprint: Identifies the model that the index belongs to.
         form: "exact" or "compact".
-        max_bytes: The maximum size of the compact form.
+        max_bytes: The maximum size of the compact form, at least 192.
         tokens: The number of ids without bos and eos, where it is known; else they are counted.
-
-    Raises:
-        ConfigError: ``max_bytes`` is too small.
     """
     if tokens is None:
-        tokens = sum(np.count_nonzero((block != bos_id) & (block != eos_id)) for block in cut(ids))
+        tokens = sum(int(np.count_nonzero((block != bos_id) & (block != eos_id))) for block in cut(ids))
     facts: dict[str, Any] = {"bos_id": bos_id, "eos_id": eos_id, "vocab_size": vocab_size, "fingerprint": fingerprint}
     facts["characters_per_token"] = characters / tokens
     if form == CompactIndex.form:
-        return CompactIndex(**facts, sets=build_sets(ids, (bos_id, eos_id), max_bytes))
+        sets = build_sets(ids, (bos_id, eos_id), max_bytes)
+        return CompactIndex(**facts, stride=sets[0].stride, sets=sets)
+    from pydivsufsort import divsufsort  # Mori 2006; it sorts wider ids as byte strings. Only training needs it.
+
     whole = np.concatenate(list(cut(ids)), dtype=id_dtype(vocab_size), casting="unsafe")
-    return ExactIndex(**facts, ids=whole, suffixes=sort_suffixes(whole))
+    suffixes = divsufsort(whole).astype(np.int32 if len(whole) < 1 << 31 else np.int64, copy=False)
+    return ExactIndex(**facts, ids=whole, suffixes=suffixes)
 
 
 def write_index(index: Index, file: Path) -> None:
@@ -114,7 +114,7 @@ def _read_facts(header: str) -> dict[str, Any]:
         raise BundleError(f"is damaged: its header does not have the facts of the form {quoted(form)}.")
     if not all(0 <= facts[name] < facts["vocab_size"] < 1 << 31 for name in ("bos_id", "eos_id")):
         raise BundleError("is damaged: its bos_id or eos_id is outside its vocabulary.")
-    if not _MIN_CHARACTERS <= facts["characters_per_token"] <= _MAX_CHARACTERS:
+    if not 1e-3 <= facts["characters_per_token"] <= 1e5:
         raise BundleError(f"is damaged: it has {facts['characters_per_token']} characters per token.")
     return dict(facts)
 
@@ -131,7 +131,7 @@ def _read_exact(tensors: Any, facts: dict[str, Any]) -> ExactIndex:
 
 
 def _read_compact(tensors: Any, facts: dict[str, Any]) -> CompactIndex:
-    stride, probes = facts.pop("stride"), facts.pop("probes")
+    stride, probes = facts["stride"], facts.pop("probes")
     if not 1 <= probes <= 7 or not 1 <= stride < 1 << 63 or stride & (stride - 1):
         raise BundleError(f"is damaged: it has {probes} probes and a stride of {stride}.")
     arrays = read_vectors(tensors, dict.fromkeys(_SETS, ("uint64",))).values()

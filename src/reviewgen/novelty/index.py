@@ -44,6 +44,7 @@ class Index(ABC):
         vocab_size: The number of ids.
         characters_per_token: The average over the training text, without bos and eos.
         fingerprint: Identifies the model that the index belongs to.
+        stride: On average one window in ``stride`` can be looked up.
     """
 
     form: ClassVar[str]
@@ -52,11 +53,7 @@ class Index(ABC):
     vocab_size: int
     characters_per_token: float
     fingerprint: str
-
-    @property
-    def stride(self) -> int:
-        """On average one window in ``stride`` can be looked up."""
-        return 1
+    stride: int = 1
 
     @property
     def smallest_max_copy(self) -> int:
@@ -206,7 +203,7 @@ class ExactIndex(Index):
     def _matches(self, lengths: Int64[np.ndarray, " T"], positions: Int64[np.ndarray, " T"]) -> Iterator[Match]:
         lengths, positions = np.append(lengths, 0), np.append(positions, 0)
         firsts = np.flatnonzero((lengths >= MIN_SPAN) & (lengths >= np.append(0, lengths[:-1])))
-        firsts = firsts if len(firsts) else lengths.argmax(keepdims=True)
+        firsts = firsts if len(firsts) else lengths.argmax(axis=0, keepdims=True)
         for first in firsts[np.argsort(-lengths[firsts], kind="stable")].tolist():
             yield first, int(lengths[first]), int(positions[first])
 
@@ -240,11 +237,6 @@ class CompactIndex(Index):
 
     form: ClassVar[str] = "compact"
     sets: tuple[WindowSet, ...]
-
-    @property
-    def stride(self) -> int:
-        """On average one window in ``stride`` can be looked up."""
-        return self.sets[0].stride
 
     @property
     def smallest_max_copy(self) -> int:
@@ -290,16 +282,10 @@ class CompactIndex(Index):
 def build_sets(ids: Tokens, separators: tuple[int, int], max_bytes: int) -> tuple[WindowSet, ...]:
     """Return a set for each length of WINDOWS, with the smallest stride at which together they take at most ``max_bytes``.
 
-    Raises:
-        ConfigError: ``max_bytes`` is too small for any stride.
+    The smallest sets take 192 bytes.
     """
-    smallest = len(WINDOWS) * _BLOCK_BYTES
-    if max_bytes < smallest:
-        raise ConfigError(f"max_bytes is {max_bytes}, but the smallest index takes {smallest} bytes. Give at least that many.")
-    counts, stride = [count_windows(ids, separators, length) for length in WINDOWS], 1
-    while (
-        sum(_BLOCK_BYTES * max(1, math.ceil(-(-n // stride) * _BITS_PER_WINDOW / (8 * _BLOCK_BYTES))) for n in counts) > max_bytes
-    ):
+    counts, stride, limit = [count_windows(ids, separators, length) for length in WINDOWS], 1, max_bytes // _BLOCK_BYTES
+    while sum(max(1, math.ceil(-(-count // stride) * _BITS_PER_WINDOW / (8 * _BLOCK_BYTES))) for count in counts) > limit:
         stride *= 2
     return tuple(
         build_windows(ids, separators, length, _BITS_PER_WINDOW, stride, expected=-(-count // stride))
@@ -310,14 +296,6 @@ def build_sets(ids: Tokens, separators: tuple[int, int], max_bytes: int) -> tupl
 def id_dtype(vocab_size: int) -> type[np.integer]:
     """Return the smallest dtype for the ids that both safetensors and torch support."""
     return np.uint8 if vocab_size <= 1 << 8 else np.int16 if vocab_size <= 1 << 15 else np.int32
-
-
-def sort_suffixes(ids: Integer[np.ndarray, " N"]) -> Integer[np.ndarray, " N"]:
-    """Return the suffix array of a sequence of ids, by libdivsufsort (Mori 2006), which sorts wider ids as byte strings."""
-    from pydivsufsort import divsufsort  # imported here: only training needs it
-
-    suffixes: np.ndarray = divsufsort(np.ascontiguousarray(ids))
-    return suffixes.astype(np.int32 if len(ids) < 1 << 31 else np.int64, copy=False)
 
 
 def _check_max_copy(max_copy: object) -> int:

@@ -130,18 +130,13 @@ def decode_with_offsets(ids: list[int], decode: Decode) -> tuple[str, list[int]]
     text = decode(ids)
     pieces = {token: decode([token]) for token in set(ids)}
     if "".join(pieces[token] for token in ids) == text:
-        return text, _cumulative_sums(len(pieces[token]) for token in ids)
-    lengths = []
-    for index in range(len(ids)):
+        return text, list(accumulate((len(pieces[token]) for token in ids), initial=0))
+    offsets = [0]
+    for index, token in enumerate(ids):
         before = ids[max(0, index - _CONTEXT) : index]
-        lengths.append(len(decode([*before, ids[index]])) - len(decode(before)))
-    offsets = _cumulative_sums(lengths)
+        offsets.append(offsets[-1] + len(decode([*before, token])) - len(decode(before)))
     if offsets[-1] != len(text):
         if len(ids) <= _SHORT_TEXT:
             return text, [len(decode(ids[:end])) for end in range(len(ids) + 1)]
         offsets = [min(offset, len(text)) for offset in [*offsets[:-1], len(text)]]
     return text, offsets
-
-
-def _cumulative_sums(lengths: Iterable[int]) -> list[int]:
-    return list(accumulate(lengths, initial=0))
