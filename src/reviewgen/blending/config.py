@@ -58,16 +58,12 @@ class BlendConfig:
             values = self._values_of_parts(name)
             if len(values) > 1 or (name == "vocab_size" and values != [self.vocab_size]):
                 own = " and ".join(map(str, values))
-                raise ConfigError(
-                    f"The models of a blend have the {name}s {own}; a blend and its models must share one tokenizer."
-                )
-        if len(self.weights) != len(self.models) or abs(sum(self.weights) - 1) > _ROUNDING:
-            weights = ", ".join(map(str, self.weights)) or "none"
-            raise ConfigError(
-                f"A blend of {len(self.models)} models needs {len(self.models)} weights that sum to one; got {weights}."
-            )
+                raise ConfigError(f"All models of a blend must share one tokenizer, with one {name}; it is {own} in these.")
+        count = len(self.models)
+        if len(self.weights) != count or abs(sum(self.weights) - 1) > _ROUNDING:
+            raise ConfigError(f"A blend of {count} models needs {count} weights that sum to one; got {quoted(self.weights)}.")
         if self.gate:
-            check_gate(self.gate, len(self.models))
+            check_gate(self.gate, count)
 
     @property
     def bos_id(self) -> int | None:

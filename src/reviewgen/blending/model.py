@@ -99,12 +99,11 @@ class Blend:
         if self.config.gate:
             steps = [_log_probabilities(part, ids, part_state) for part, part_state in zip(self.parts, state, strict=True)]
             logs = self.log_weights([log_probs for log_probs, _ in steps])
-            scores = [_gather(log_probs, targets) for log_probs, _ in steps]
+            steps = [(_gather(log_probs, targets), new_state) for log_probs, new_state in steps]
         else:
             steps = [_score_part(part, ids, targets, part_state) for part, part_state in zip(self.parts, state, strict=True)]
-            scores = [score for score, _ in steps]  # (B, T)
-            logs = self.log_weights(scores)
-        return _mix(scores, logs), tuple(new_state for _, new_state in steps)
+            logs = self.log_weights([])
+        return _mix([score for score, _ in steps], logs), tuple(new_state for _, new_state in steps)
 
     def stepper(self, weight_bits: int = 32) -> BlendStepper:
         """Return a stepper that mixes the parts' steppers of that precision; a part without one is called through torch."""

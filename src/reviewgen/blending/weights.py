@@ -162,11 +162,10 @@ def check_gate(gate: dict[str, Any], models: int) -> None:
     """
     count = count_features(models)
     try:
-        is_right = set(gate) == {"coefficients"} and np.shape(gate["coefficients"]) == (models, count)
-        is_right = is_right and bool(np.isfinite(np.array(gate["coefficients"], np.float64)).all())
-    except (TypeError, ValueError):
-        is_right = False
-    if not is_right:
+        table = np.array(gate["coefficients"], np.float64)
+    except (KeyError, TypeError, ValueError):
+        table = np.empty(0)
+    if table.shape != (models, count) or not np.isfinite(table).all() or len(gate) > 1:
         raise ConfigError(
             f"The gate of a blend of {models} models must be {{'coefficients': {models} lists of {count} finite numbers}}; "
             f"got {str(gate)[:100]}."
