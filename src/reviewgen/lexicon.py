@@ -11,7 +11,6 @@ Watson 2000, "Incremental construction of minimal acyclic finite-state automata"
 """
 
 import re
-import string
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,6 +18,7 @@ from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from itertools import pairwise
 from pathlib import Path
+from string import ascii_letters
 from typing import TypeAlias
 
 import numpy as np
@@ -41,7 +41,7 @@ _JOINERS = "\u200c\u200d"  # the zero-width ones, inside words of Persian and of
 _ASCII = "".join(character for character in map(chr, range(128)) if not character.isalpha() and character not in _APOSTROPHES)
 _SEPARATORS = {*_ASCII, *(character for character in map(chr, range(0x3001)) if character.isspace())}
 _AS_SPACES = bytes.maketrans(_ASCII.encode(), b" " * len(_ASCII))
-_FREQUENT = (" " + string.ascii_letters).encode()
+_FREQUENT = (" " + ascii_letters).encode()
 _PART_TOKENS = 1 << 16  # about, at a time
 _END = b"\xff"  # occurs in no UTF-8
 _MAX_NODE_WORDS = 1 << 22  # of a saved automaton: a few of them have room in one array, whose places take 24 bits
