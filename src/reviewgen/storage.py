@@ -1,8 +1,8 @@
 """Atomic writing and resumable work: what a process writes appears whole or not at all, even where the power fails.
 
 A file or folder is written beside its target under a hidden name, forced to disk, and renamed. A process that is killed leaves
-``.NAME.new``, which the next one removes, or ``OUT.partial`` of a ``Job``, which the same job resumes. Standard library and
-filelock only; it knows neither models nor formats.
+``.NAME.new``, which the next one removes, or ``OUT.partial`` of a ``Job``, which the same job resumes. It knows no models, and no
+formats but safetensors.
 
     to_path, check_output           check a target before hours of work
     open_input, is_pipe             a file that the user names, which may be a pipe
@@ -11,6 +11,7 @@ filelock only; it knows neither models nor formats.
     describe_cut_off                what to do where a replacement was cut off
     temporary_folder                removed afterwards
     safetensors_file                a file that another library writes
+    open_tensors, read_vectors      the same to read from, after checking what it contains
     Job                             work that can be resumed, in a folder until it is whole
 """
 
@@ -24,11 +25,11 @@ import stat
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from reviewgen.errors import CheckpointError, ConfigError, OutputExists, StorageError, quoted, storage_errors
+from reviewgen.errors import BundleError, CheckpointError, ConfigError, OutputExists, StorageError, quoted, storage_errors
 
 LOCKS_OPEN_FILES = os.name == "nt"
 """Whether a file that is open or memory-mapped cannot be renamed, replaced or removed, nor a folder above it renamed."""
@@ -37,6 +38,7 @@ _ALREADY_EXISTS = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)  # what renamin
 _JOB, _LOCK = "job.json", ".lock"
 _NOT_PIECES = {_JOB, ".job.json.new", _LOCK, "source"}  # of a job
 _PIPE_SECONDS = 30
+_KINDS = {"F": "float", "BF": "bfloat", "I": "int", "U": "uint", "BOOL": "bool"}  # of numbers, as safetensors abbreviates them
 _TRIES, _PAUSE_SECONDS = 20, 0.1  # where other programs, such as virus scanners, briefly open what was just written
 
 
@@ -206,6 +208,58 @@ def safetensors_file(file: Path) -> Iterator[None]:
         raise OSError(int(match[1]), os.strerror(int(match[1]))) from None
     os.umask(mask := os.umask(0))
     file.chmod(0o666 & ~mask)  # the library leaves it readable by its owner only
+
+
+@contextlib.contextmanager
+def open_tensors(file: Path, kind: str) -> Iterator[Any]:
+    """Open a safetensors file to read from it in the block; of the arrays that are read, none depends on the file any more.
+
+    Args:
+        file: The file.
+        kind: What it should be, for messages: "lexicon".
+
+    Raises:
+        BundleError: The file cannot be read or is not a safetensors file, or the block raised a BundleError with the part of a
+            sentence that says what is wrong: "is damaged: ...".
+    """
+    from safetensors import SafetensorError, safe_open  # as above
+
+    try:
+        if is_pipe(file):
+            raise BundleError("cannot be read: it is not a file.")
+        with safe_open(file, framework="numpy") as tensors:
+            yield tensors
+    except BundleError as error:
+        raise BundleError(f"The {kind} {file} {error}") from None
+    except OSError as error:
+        raise BundleError(f"The {kind} {file} cannot be read: {error.strerror or error}.") from None
+    except SafetensorError as error:
+        raise BundleError(f"The {kind} {file} is damaged, or not a {kind}: {' '.join(str(error).split())}.") from None
+
+
+def read_vectors(tensors: Any, expected: Mapping[str, Collection[str]]) -> dict[str, Any]:
+    """Return the arrays of an open safetensors file, each with one axis, after checking their names, dtypes and axes.
+
+    Args:
+        tensors: What ``open_tensors`` yields.
+        expected: The names of the dtypes that each array may have: "uint32".
+
+    Raises:
+        BundleError: The file has other arrays.
+    """
+    headers = {name: tensors.get_slice(name) for name in tensors.keys()}  # noqa: SIM118 it is not a mapping
+    fit = headers.keys() == expected.keys() and all(
+        len(header.get_shape()) == 1 and dtype_name(header.get_dtype()) in expected[name] for name, header in headers.items()
+    )
+    if not fit:
+        raise BundleError(f"is damaged: it does not have the arrays {', '.join(expected)}, or their dtypes, with one axis each.")
+    return {name: tensors.get_tensor(name) for name in expected}
+
+
+def dtype_name(code: str) -> str:
+    """Return the name that numpy and torch have for a dtype of safetensors: "float32" for "F32"."""
+    kind = code.rstrip("0123456789")
+    return _KINDS.get(kind, kind) + code[len(kind) :]
 
 
 def _refuse_existing(path: Path, *, overwrite: bool = False) -> None:

@@ -115,7 +115,7 @@ def test_the_time_of_a_request_holds_while_its_prompt_is_scored():
 
 
 def test_others_go_on_while_an_index_is_built_once_for_each_limit(micro, monkeypatch):
-    built, may_go_on, exact = [], threading.Event(), import_module("reviewgen.novelty.exact")
+    built, may_go_on, exact = [], threading.Event(), import_module("reviewgen.novelty.index")
     build_windows = exact.build_windows
 
     def build(ids, ends, length, bits):

@@ -15,7 +15,7 @@ import pytest
 
 import reviewgen
 from reviewgen.errors import CheckpointError, ConfigError, DataError, OutputExists, ReviewgenError
-from reviewgen.novelty import copied_spans
+from reviewgen.novelty import TextWindows
 from reviewgen.registry import find_tokenizer
 from tests.support.fakes import TEXTS, run_command
 from tests.support.models import SMALL
@@ -256,7 +256,7 @@ def test_held_out_texts_that_share_long_runs_with_training_texts_are_left_out(tm
     clean = reviewgen.prepare(rows, preset="gru-char", out=tmp_path / "clean", decontaminate=50)
     left = [*decoded(clean, "validation"), *decoded(clean, "test")]
     assert sorted(left) == sorted(set(held_out) - set(leaking)) and decoded(clean, "train") == train
-    assert not any(copied_spans(left, train, 50))
+    assert not any(TextWindows(left, 50).spans(train))
     assert clean.facts["corpus"]["source"]["cleaning"]["leaking"] == len(leaking)
     with pytest.raises(ConfigError, match="at least 20"):
         reviewgen.prepare(rows, preset="gru-char", out=tmp_path / "no", decontaminate=5)

@@ -1,21 +1,25 @@
-"""The settings of a blend: the mixture weights, and each part's entry as in config.json. No torch."""
+"""The settings of a blend: the mixture weights, and each part's entry as in config.json; its presets and its graph. No torch.
+
+The presets blend an LSTM and an n-gram of one tokenizer. The two differ in their errors: an n-gram knows names and phrases that
+it has seen once, an LSTM what lies further back.
+"""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, TypeVar
 
 import numpy as np
 from jaxtyping import Float64
 
-from reviewgen.blending.gate import check_gate
-from reviewgen.config import VOCABULARY_FIELDS, Bound, check, to_dict
+from reviewgen.blending.weights import check_gate
+from reviewgen.config import VOCABULARY_FIELDS, Bound, Preset, check, to_dict
 from reviewgen.errors import BundleError, ConfigError, quoted
+from reviewgen.protocols.graph import GraphEdge, GraphNode, ModelGraph, SupportsGraph
 from reviewgen.registry import Plugin
 
 T = TypeVar("T")
 _KEYS = {"name": str, "distribution": str, "version": str, "config": dict}
-_SPECIAL_IDS = VOCABULARY_FIELDS[1:]  # that a part's config may have
 _ROUNDING = 1e-6  # tolerance of the sum of the weights
 
 
@@ -27,7 +31,7 @@ class BlendConfig:
         vocab_size: The number of token ids, V, of the blend and of every part.
         weights: The mixture weight of each part; they sum to one. With a gate, those that the gate starts from.
         gate: How the weights depend on the context: ``{"coefficients": [...]}``, a list of numbers for each part, as in
-            ``reviewgen.blending.gate``; empty for fixed weights.
+            ``reviewgen.blending.weights``; empty for fixed weights.
         models: Each part as in config.json: the ``name`` of its plugin, its ``distribution``, ``version`` and ``config``.
 
     Raises:
@@ -50,36 +54,29 @@ class BlendConfig:
         for number, part in enumerate(self.models):
             if {key: type(value) for key, value in part.items()} != _KEYS:
                 raise ConfigError(f"Model {number} of the blend should have the keys {', '.join(_KEYS)}; got {quoted(part)}.")
-            if part["config"].get("vocab_size") != self.vocab_size:
-                raise ConfigError(
-                    f"Model {number} of the blend ({part['name']}) has {part['config'].get('vocab_size')} token ids, but the "
-                    f"blend has {self.vocab_size}; all models of a blend must share one vocabulary."
-                )
-        for name in _SPECIAL_IDS:
-            if len(ids := self._ids_of_parts(name)) > 1:
-                raise ConfigError(
-                    f"The models of a blend have the {name}s {' and '.join(map(str, ids))}; all models of a blend must share one "
-                    "tokenizer."
-                )
-        if len(self.weights) != len(self.models):
-            raise ConfigError(f"A blend of {len(self.models)} models needs {len(self.models)} weights; got {len(self.weights)}.")
-        if abs(sum(self.weights) - 1) > _ROUNDING:
-            raise ConfigError(f"The weights of a blend must sum to one; got {', '.join(map(str, self.weights))}.")
+        for name in VOCABULARY_FIELDS:
+            values = self._values_of_parts(name)
+            if len(values) > 1 or (name == "vocab_size" and values != [self.vocab_size]):
+                own = " and ".join(map(str, values))
+                raise ConfigError(f"All models of a blend must share one tokenizer, with one {name}; it is {own} in these.")
+        count = len(self.models)
+        if len(self.weights) != count or abs(sum(self.weights) - 1) > _ROUNDING:
+            raise ConfigError(f"A blend of {count} models needs {count} weights that sum to one; got {quoted(self.weights)}.")
         if self.gate:
-            check_gate(self.gate, len(self.models))
+            check_gate(self.gate, count)
 
     @property
     def bos_id(self) -> int | None:
         """The beginning-of-text id of the parts; None if no part has one in its config."""
-        return next(iter(self._ids_of_parts("bos_id")), None)
+        return next(iter(self._values_of_parts("bos_id")), None)
 
     @property
     def eos_id(self) -> int | None:
         """The end-of-text id of the parts; None if no part has one in its config."""
-        return next(iter(self._ids_of_parts("eos_id")), None)
+        return next(iter(self._values_of_parts("eos_id")), None)
 
-    def _ids_of_parts(self, name: str) -> list[int]:
-        """Return the values of a special id in the configs of the parts, each once."""
+    def _values_of_parts(self, name: str) -> list[int]:
+        """Return the values of a field in the configs of the parts that have it, each once."""
         return list(dict.fromkeys(part["config"][name] for part in self.models if name in part["config"]))
 
     @property
@@ -116,3 +113,48 @@ def split_names(named: Mapping[str, T], parts: int) -> list[dict[str, T]]:
             raise BundleError(f"The tensor {quoted(name)} belongs to none of the {parts} models of the blend.")
         split[int(number)][short_name] = value
     return split
+
+
+def describe_blend(config: BlendConfig, parts: Sequence[Any], tensors: Sequence[str]) -> ModelGraph:
+    """Return the computational graph of a blend, for pictures: its models side by side, and what mixes them.
+
+    Args:
+        config: Its settings.
+        parts: Its models.
+        tensors: The names of its tensors.
+    """
+    weights, scores = [f"{weight:.2f}" for weight in config.weights], ("B", "T", "V")
+    mixed = f"log ({' + '.join(f'{weight} p_{{{number}}}' for number, weight in enumerate(weights))})"
+    gated = f"log Σ w_{{i}} p_{{i}}, w = softmax of the entropies of p_{{i}}, from the weights {' and '.join(weights)}"
+    nodes = [
+        GraphNode(id="ids", label="ids", kind="value"),
+        GraphNode(id="mixture", label="mixture", detail=gated if config.gate else mixed, kind="operation"),
+        GraphNode(id="logits", label="logits", kind="value"),
+    ]
+    edges = [GraphEdge(source="mixture", target="logits", axes=scores)]
+    for number, (entry, part) in enumerate(zip(config.models, parts, strict=True)):
+        sizes = part.describe_graph().sizes if isinstance(part, SupportsGraph) else {}
+        order = entry["config"].get("order")
+        detail = ", ".join(f"{name} {size:,}" for name, size in sizes.items() if name != "V")
+        own = tuple(name for name in tensors if name.startswith(f"{number}."))
+        detail = detail or (f"up to {order} tokens" if order else "")
+        nodes.append(GraphNode(id=f"part{number}", label=str(entry["name"]), detail=detail, parameters=own))
+        edges.append(GraphEdge(source="ids", target=f"part{number}", axes=("B", "T")))
+        edges.append(GraphEdge(source=f"part{number}", target=f"part{number}", label="state", delay=1))
+        edges.append(GraphEdge(source=f"part{number}", target="mixture", axes=scores, label=f"p_{{{number}}}"))
+    return ModelGraph(nodes=tuple(nodes), edges=tuple(edges), sizes={"V": config.vocab_size})
+
+
+BLEND_CHAR = Preset(
+    model="blend",
+    tokenizer="char",
+    generation_settings={"max_new_tokens": 600, "temperature": 0.7, "finish": "sentence"},
+    parts=("lstm-char", "ngram-char"),
+)
+BLEND_WORD = Preset(
+    model="blend",
+    tokenizer="word",
+    tokenizer_settings={"vocab_size": 8000, "min_frequency": 20},
+    generation_settings={"max_new_tokens": 200, "temperature": 0.7, "finish": "sentence"},
+    parts=("lstm-word", "ngram-word"),
+)

@@ -14,8 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from reviewgen.blending.config import BlendConfig, describe_part, join_names, split_names
-from reviewgen.blending.graph import describe_blend
+from reviewgen.blending.config import BlendConfig, describe_blend, describe_part, join_names, split_names
 from reviewgen.blending.stepper import BlendStepper, make_blend_stepper
 from reviewgen.errors import BundleError
 from reviewgen.generation.model_stepper import make_stepper
@@ -31,7 +30,7 @@ class Blend:
 
         logits[b, t] = log sum_i w_i softmax(logits_i[b, t])                      (V,)
 
-    The weights are fixed, or depend on the entropies of the parts' distributions, see ``reviewgen.blending.gate``. A token has
+    The weights are fixed, or depend on the entropies of the parts' distributions, see ``reviewgen.blending.weights``. A token has
     probability zero if all parts with a nonzero weight give it zero. The state is the tuple of the parts' states. The parts are
     in evaluation mode: a blend is made of trained models and is not trained itself. Its tensors are those of the parts,
     ``weight`` of part 0 as ``0.weight``; until they are loaded, the parts are on the meta device.
@@ -100,12 +99,11 @@ class Blend:
         if self.config.gate:
             steps = [_log_probabilities(part, ids, part_state) for part, part_state in zip(self.parts, state, strict=True)]
             logs = self.log_weights([log_probs for log_probs, _ in steps])
-            scores = [_gather(log_probs, targets) for log_probs, _ in steps]
+            steps = [(_gather(log_probs, targets), new_state) for log_probs, new_state in steps]
         else:
             steps = [_score_part(part, ids, targets, part_state) for part, part_state in zip(self.parts, state, strict=True)]
-            scores = [score for score, _ in steps]  # (B, T)
-            logs = self.log_weights(scores)
-        return _mix(scores, logs), tuple(new_state for _, new_state in steps)
+            logs = self.log_weights([])
+        return _mix([score for score, _ in steps], logs), tuple(new_state for _, new_state in steps)
 
     def stepper(self, weight_bits: int = 32) -> BlendStepper:
         """Return a stepper that mixes the parts' steppers of that precision; a part without one is called through torch."""
@@ -113,12 +111,8 @@ class Blend:
 
     def describe_graph(self) -> ModelGraph:
         """Return the computational graph, for pictures."""
-        tensors = [
-            f"{number}.{name}"
-            for number, part in enumerate(self.parts)
-            if isinstance(part, nn.Module)
-            for name, _ in part.named_parameters()
-        ]
+        modules = [(number, part) for number, part in enumerate(self.parts) if isinstance(part, nn.Module)]
+        tensors = [f"{number}.{name}" for number, part in modules for name, _ in part.named_parameters()]
         return describe_blend(self.config, self.parts, tensors)
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -132,11 +126,14 @@ class Blend:
             BundleError: A tensor is missing, unexpected, of the wrong shape or damaged; the blend stays unchanged.
         """
         split = split_names(tensors, len(self.parts))
-        for number, (part, part_tensors) in enumerate(zip(self.parts, split, strict=True)):
-            _check_shapes(number, part, part_tensors)
+        for number, (part, own) in enumerate(zip(self.parts, split, strict=True)):
+            pairs = [{(name, tuple(tensor.shape)) for name, tensor in named.items()} for named in (own, part.state_dict())]
+            if isinstance(part, nn.Module) and pairs[0] != pairs[1]:  # of counts, the shapes depend on the training text
+                wrong = sorted({f"{number}.{name}" for name, _ in pairs[0] ^ pairs[1]})
+                raise BundleError(f"Tensors of the blend are missing, unexpected or of the wrong shape: {', '.join(wrong):.200}.")
         parts = [_build_part(entry) for entry in self.config.models]
-        for part, part_tensors in zip(parts, split, strict=True):
-            part.load_state_dict(part_tensors)
+        for part, own in zip(parts, split, strict=True):
+            part.load_state_dict(own)
         self.parts = tuple(_in_evaluation_mode(part) for part in parts)
 
     def log_weights(self, log_probs: list[Float[Tensor, "B T V"]] | list[Float[Tensor, "B T"]]) -> list[Tensor]:
@@ -171,23 +168,12 @@ class EntropyModel:
     """
 
     def __init__(self, model: LanguageModel) -> None:
-        self._model, self.config, self.Config = model, model.config, model.Config
-
-    def initial_state(self, batch_size: int) -> State:
-        """Return the model's state before the first token."""
-        return self._model.initial_state(batch_size)
+        self._model, self.config, self.Config, self.initial_state = model, model.config, model.Config, model.initial_state
+        self.state_dict, self.load_state_dict = model.state_dict, model.load_state_dict
 
     def __call__(self, ids: Int[Tensor, "B T"], state: State) -> tuple[Float[Tensor, "B T V"], State]:
         """Return the model's own logits."""
         return self._model(ids, state)
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """Return the model's tensors."""
-        return self._model.state_dict()
-
-    def load_state_dict(self, tensors: Mapping[str, Tensor]) -> Any:
-        """Load the model's tensors."""
-        return self._model.load_state_dict(dict(tensors))
 
     def score(self, ids: Int[Tensor, "B T"], targets: Int[Tensor, "B T"], state: State) -> tuple[Float[Tensor, "B T"], State]:
         """Return minus the entropy of the token after each of ``ids``, and the state after the last."""
@@ -226,18 +212,6 @@ def _score_part(
 
 def _in_evaluation_mode(model: Any) -> Any:
     return model.eval() if isinstance(model, nn.Module) else model
-
-
-def _check_shapes(number: int, part: LanguageModel, tensors: Mapping[str, Tensor]) -> None:
-    """Raise if tensors differ in name or shape from those of a torch module; shapes of counts depend on the training text."""
-    if not isinstance(part, nn.Module):
-        return
-    actual, expected = ({name: tuple(tensor.shape) for name, tensor in named.items()} for named in (tensors, part.state_dict()))
-    for name in sorted(actual.keys() | expected.keys()):
-        if actual.get(name) != expected.get(name):
-            raise BundleError(
-                f"Model {number} of the blend expects {name} of shape {expected.get(name)}; got {actual.get(name)}."
-            )
 
 
 def _build_part(part: Mapping[str, Any]) -> LanguageModel:

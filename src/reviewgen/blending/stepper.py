@@ -5,7 +5,7 @@ If every part has a compiled step, so has the blend, and it generates in one com
 B batch, T time (tokens), V vocabulary, M parts, F features of the gate; S, W and K of a compiled step's state.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -70,40 +70,31 @@ class CompiledBlendStepper(BlendStepper):
     def compiled_step(self) -> CompiledStep:
         """The step; see ``reviewgen.protocols.SupportsCompiledStep``."""
         steps = [stepper.compiled_step for stepper in self._steppers]
-        mixture = Mixture(*addresses(steps), *self._starts, self._prior, self._gate, self._vocab_size)
+        mixture = Mixture(*addresses(steps), *self._layout[:2], self._prior, self._gate, self._vocab_size)
         return CompiledStep(step_mixture, mixture, steps)
 
     def state_arrays(self, state: StepState) -> tuple[Float32[np.ndarray, "S B W"], Int64[np.ndarray, "K B"]]:
         """Return a copy of the parts' states, one after another, all as wide as the widest."""
+        float_starts, _, widths = self._layout
         arrays = [stepper.state_arrays(part) for stepper, part in zip(self._steppers, state, strict=True)]
-        floats = np.zeros((self._starts[0][-1], arrays[0][0].shape[1], max(self._widths)), np.float32)
-        for start, (part, _), width in zip(self._starts[0], arrays, self._widths, strict=False):
+        floats = np.zeros((float_starts[-1], arrays[0][0].shape[1], max(widths)), np.float32)
+        for start, (part, _), width in zip(float_starts, arrays, widths, strict=False):
             floats[start : start + len(part), :, :width] = part
         return floats, np.concatenate([ints for _, ints in arrays])
 
     def state_of(self, floats: Float32[np.ndarray, "S B W"], ints: Int64[np.ndarray, "K B"]) -> StepState:
         """Return the parts' states of such arrays."""
-        float_starts, int_starts = self._starts
-        pieces = zip(np.split(floats, float_starts[1:-1]), np.split(ints, int_starts[1:-1]), self._widths, strict=True)
+        float_starts, int_starts, widths = self._layout
+        pieces = zip(np.split(floats, float_starts[1:-1]), np.split(ints, int_starts[1:-1]), widths, strict=True)
         parts = zip(self._steppers, pieces, strict=True)
         return tuple(stepper.state_of(part[..., :width], numbers) for stepper, (part, numbers, width) in parts)
 
     @cached_property
-    def _starts(self) -> tuple[Int64[np.ndarray, " M1"], Int64[np.ndarray, " M1"]]:
-        """Where the floats and the ints of each part begin in the arrays of a state, and where the last ones end."""
-        sizes = [[len(floats), len(ints)] for floats, ints in self._one_state]
-        starts = np.concatenate((np.zeros((1, 2), np.int64), np.cumsum(sizes, axis=0)))
-        return starts[:, 0].copy(), starts[:, 1].copy()
-
-    @cached_property
-    def _widths(self) -> list[int]:
-        """The width of each part's floats."""
-        return [floats.shape[2] for floats, _ in self._one_state]
-
-    @cached_property
-    def _one_state(self) -> list[tuple[np.ndarray, np.ndarray]]:
-        """The arrays of each part's state of one text."""
-        return [stepper.state_arrays(stepper.initial_state(1)) for stepper in self._steppers]
+    def _layout(self) -> tuple[Int64[np.ndarray, " M1"], Int64[np.ndarray, " M1"], list[int]]:
+        """Where the floats and the ints of each part begin in a state's arrays and the last ones end; the widths of floats."""
+        states = [stepper.state_arrays(stepper.initial_state(1)) for stepper in self._steppers]
+        float_starts, int_starts = (np.cumsum([0, *map(len, arrays)]) for arrays in zip(*states, strict=True))
+        return float_starts, int_starts, [floats.shape[2] for floats, _ in states]
 
 
 def make_blend_stepper(steppers: Sequence[Stepper], config: BlendConfig) -> BlendStepper:
@@ -124,26 +115,18 @@ class SavedBlend:
     # mypy expects __new__ to return an instance of its own class; here it returns a BlendStepper.
     def __new__(cls, config: BlendConfig, tensors: Mapping[str, np.ndarray], weight_bits: int = 32) -> BlendStepper:  # type: ignore[misc]
         """Return the stepper of a blend with these tensors."""
-        steppers = []
-        for part, named in zip(config.models, split_names(tensors, len(config.models)), strict=True):
-            factory = find_stepper(plugin_of_saved("model", part))
-            assert factory is not None, "expect() has found one"
-            steppers.append(factory(_read_config(factory, part), named, weight_bits))
-        return make_blend_stepper(steppers, config)
+        parts = zip(_factories(config), split_names(tensors, len(config.models)), strict=True)
+        return make_blend_stepper([factory(part, named, weight_bits) for (factory, part), named in parts], config)
 
     @staticmethod
     def expect(config: BlendConfig) -> Mapping[str, TensorSpec] | None:
         """Return the spec of every tensor of every part; None if a part has no stepper and needs torch."""
-        specs = []
-        for part in config.models:
-            factory = find_stepper(plugin_of_saved("model", part))
-            spec = None if factory is None else factory.expect(_read_config(factory, part))
-            if spec is None:
-                return None
-            specs.append(spec)
-        return join_names(specs)
+        specs = [factory and factory.expect(part) for factory, part in _factories(config)]
+        return None if None in specs else join_names(specs)
 
 
-def _read_config(factory: Any, part: Mapping[str, Any]) -> Any:
-    """Return the config of a part, which an earlier version of its plugin may have saved."""
-    return read_saved_config(factory.Config, part["config"], part["version"])
+def _factories(config: BlendConfig) -> Iterator[tuple[Any, Any]]:
+    """Yield the stepper factory of each part and the part's config, which an earlier version of its plugin may have saved."""
+    for part in config.models:
+        factory: Any = find_stepper(plugin_of_saved("model", part))
+        yield factory, factory and read_saved_config(factory.Config, part["config"], part["version"])

@@ -1,7 +1,11 @@
-"""Metrics of generated texts by name: installed plugins, called at each evaluation. One that fails does not end the training."""
+"""Numbers of texts: metrics by name, which are installed plugins, and statistics that compare generated and human texts.
+
+The metrics are called at each evaluation. One that fails does not end the training.
+"""
 
 import math
-from collections.abc import Sequence, Set
+from collections.abc import Callable, Iterable, Sequence, Set
+from dataclasses import dataclass
 from numbers import Real
 
 from reviewgen.errors import BrokenPlugin
@@ -10,6 +14,8 @@ from reviewgen.protocols import Metric, TextSample
 from reviewgen.registry import Plugin, find_metric
 
 _MAX_UNIT = 40  # characters
+_NGRAMS = (1, 2, 3, 4)  # words
+_REPEATED = 4  # words of a repeated n-gram
 
 
 def make_sample(texts: Sequence[str], training_words: Set[str] = frozenset()) -> TextSample:
@@ -79,14 +85,10 @@ class Metrics:
             generated: Texts of the model; none leaves the values out.
             held_out: About as much text by people.
         """
-        values = [self.measure(texts) if texts else {} for texts in (generated, held_out)]
+        values = {key: self.measure(texts) for key, texts in (("generated", generated), ("held_out", held_out)) if texts}
         return {
-            name: {
-                "unit": metric.unit,
-                "lower_is_better": metric.lower_is_better,
-                "generated": values[0].get(name),
-                "held_out": values[1].get(name),
-            }
+            name: {"unit": metric.unit, "lower_is_better": metric.lower_is_better}
+            | {key: values.get(key, {}).get(name) for key in ("generated", "held_out")}
             for name, (metric, _) in self._metrics.items()
         }
 
@@ -107,12 +109,66 @@ class Metrics:
             problem = f"it returned {value!r:.60}, not a finite number"
         if name not in self._has_failed:
             self._has_failed.add(name)
+            problem = " ".join(problem.split()).rstrip(".")
             self._notes.append(
-                f"The metric {name!r} of {plugin.package} {plugin.version} failed and is shown as missing: {_end(problem)}"
+                f"The metric {name!r} of {plugin.package} {plugin.version} failed and is shown as missing: {problem}."
             )
         return None
 
 
-def _end(sentence: str) -> str:
-    """Return a sentence on one line with one full stop at its end."""
-    return " ".join(sentence.split()).rstrip(".") + "."
+@dataclass(frozen=True)
+class TextStatistics:
+    """Figures of some texts. Words are compared in lower case.
+
+    Attributes:
+        words: The number of words of all texts.
+        words_per_text: The mean length of a text in words.
+        unknown_words: The share of words that are not known to the model; None for a model without known words.
+        distinct: For n from 1 to 4, the share of different n-grams of words among all; it falls as the number of words grows.
+        repetition: The share of 4-grams of words that occurred before in the same text.
+        bits_per_character: Bits per character under another model, the judge; None without a judge.
+    """
+
+    words: int
+    words_per_text: float
+    unknown_words: float | None
+    distinct: tuple[float, float, float, float]
+    repetition: float
+    bits_per_character: float | None = None
+
+
+def measure_texts(
+    texts: Sequence[str],
+    is_known: Callable[[str], bool] | None = None,
+    score: Callable[[Sequence[str]], float] | None = None,
+) -> TextStatistics:
+    """Return the figures of some texts.
+
+    Args:
+        texts: The texts.
+        is_known: Returns whether a word is known.
+        score: Returns the bits per character of some texts.
+    """
+    sample = make_sample(texts)
+    written = [word for row in sample.words for word in row]
+    one, two, three, four = map(sample.distinct, _NGRAMS)
+    return TextStatistics(
+        words=len(written),
+        words_per_text=len(written) / max(1, len(texts)),
+        unknown_words=None if is_known is None else sum(not is_known(word) for word in written) / max(1, len(written)),
+        distinct=(one, two, three, four),
+        repetition=sample.repetition(_REPEATED),
+        bits_per_character=None if score is None or not any(texts) else score(texts),
+    )
+
+
+def take_words(texts: Iterable[str], words: int) -> list[str]:
+    """Return the first texts that have at least this many words together, or all if there are fewer."""
+    taken: list[str] = []
+    count = 0
+    for text in texts:
+        if count >= words:
+            break
+        taken.append(text)
+        count += len(words_of(text))
+    return taken

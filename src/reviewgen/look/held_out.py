@@ -12,7 +12,7 @@ from jaxtyping import Float64, Int64
 
 from reviewgen.data import Corpus, DataConfig, Texts, cached_corpus, frame_texts, read_examples
 from reviewgen.errors import DataError, counted
-from reviewgen.evaluation.losses import batches, token_losses
+from reviewgen.evaluation import batches, token_losses
 from reviewgen.look.rows import Interval, Pair
 from reviewgen.model import ReviewModel
 

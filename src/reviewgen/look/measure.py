@@ -19,7 +19,7 @@ from reviewgen.look.picture import draw
 from reviewgen.look.rows import CurvePoint, Row, Sample
 from reviewgen.look.trace import count_parameters
 from reviewgen.model import ReviewModel
-from reviewgen.novelty import COPY_CHARACTERS, copied_spans
+from reviewgen.novelty import COPY_CHARACTERS, TextWindows
 from reviewgen.protocols import CountTrained
 from reviewgen.storage import temporary_folder
 
@@ -152,7 +152,7 @@ def _draw_samples(
     texts = [model.generate_one(prompt, generation_config=each, seed=seed) for each in settings]
     copied: Sequence[Any] = [None] * len(texts)
     if training is not None:
-        copied = [tuple(spans) for spans in copied_spans(texts, training())]
+        copied = [tuple(spans) for spans in TextWindows(texts).spans(training())]
     elif index is not None and index.form == "exact":
         copied = [_spans(model, text) for text in texts]
     return tuple(Sample(*each) for each in zip(TEMPERATURES, texts, copied, strict=True))

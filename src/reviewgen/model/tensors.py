@@ -18,6 +18,7 @@ from reviewgen.errors import BundleError, shortened
 from reviewgen.model.layout import WEIGHTS, digest_of
 from reviewgen.protocols import TensorSpec
 from reviewgen.registry import find_weights
+from reviewgen.storage import dtype_name
 
 _MAX_NAMES = 150  # characters of a message for names of tensors
 _MAX_WEIGHT = 1e9  # a sum of products of two stays far below the largest float32
@@ -28,7 +29,6 @@ FORMAT = "format"
 SCALE = ".scale"
 """The end of the name of an int8 matrix's scales, (rows,) float32."""
 
-_KINDS = {"F": "float", "BF": "bfloat", "I": "int", "U": "uint", "BOOL": "bool"}
 _Header = tuple[str, str, tuple[int, ...]]  # the name under which a tensor is stored, its dtype and its shape
 
 
@@ -93,7 +93,7 @@ class SavedTensors:
             scales = {name + SCALE: kept + SCALE for name, kept in names.items() if kept + SCALE in slices}
             scales = {name: kept for name, kept in scales.items() if slices[kept.removesuffix(SCALE)].get_dtype() == "I8"}
             for name, kept in (scales | names | {name: name for name in slices}).items():
-                headers[prefix + name] = (prefix + kept, _dtype(slices[kept].get_dtype()), tuple(slices[kept].get_shape()))
+                headers[prefix + name] = (prefix + kept, dtype_name(slices[kept].get_dtype()), tuple(slices[kept].get_shape()))
         return headers
 
     def _check(self, expected: Mapping[str, TensorSpec]) -> set[str]:
@@ -116,12 +116,6 @@ class SavedTensors:
                     f"{name} in {WEIGHTS} is {saved_dtype} {list(saved_shape)}; its config requires {dtype} {sizes}."
                 )
         return scaled
-
-
-def _dtype(code: str) -> str:
-    """Return the name that numpy and torch have for a dtype of safetensors: "float32" for "F32"."""
-    kind = code.rstrip("0123456789")
-    return _KINDS.get(kind, kind) + code[len(kind) :]
 
 
 def _check_values(tensors: Mapping[str, Any]) -> None:

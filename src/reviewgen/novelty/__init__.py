@@ -6,22 +6,16 @@
 
 Both have the same methods. They work on token ids; callers pass a function that decodes ids to text.
 
+    index       both forms
     characters  the copy rate in characters, which needs no index
     report      what an index finds in a text, as values and as sentences
-    base        what both kinds of index share: the special ids, the vocabulary, the model's fingerprint
     matching    the compiled loops
-    build       builds an index from the training text
-    files       an index on disk, checked when it is read
+    files       builds an index from the training text; an index on disk, checked when it is read
 """
 
-from typing import TypeAlias
-
-from reviewgen.compiled.windows import WindowSet
-from reviewgen.novelty.build import build_index
-from reviewgen.novelty.characters import COPY_CHARACTERS, TextWindows, copied_share, copied_shares, copied_spans
-from reviewgen.novelty.compact import CompactIndex, choose_stride
-from reviewgen.novelty.exact import ExactIndex
-from reviewgen.novelty.files import read_index, write_index
+from reviewgen.novelty.characters import COPY_CHARACTERS, TextWindows, copied_shares
+from reviewgen.novelty.files import build_index, read_index, write_index
+from reviewgen.novelty.index import CompactIndex, CopyGuard, ExactIndex, Index
 from reviewgen.novelty.report import WINDOWS, Novelty, Span
 
 __all__ = [
@@ -35,15 +29,7 @@ __all__ = [
     "Span",
     "TextWindows",
     "build_index",
-    "choose_stride",
-    "copied_share",
     "copied_shares",
-    "copied_spans",
     "read_index",
     "write_index",
 ]
-
-CopyGuard: TypeAlias = tuple[WindowSet, int]
-"""The copied spans that must not be completed: the windows and the run of ``reviewgen.compiled.windows.copies``."""
-
-Index: TypeAlias = CompactIndex | ExactIndex

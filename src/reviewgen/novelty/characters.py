@@ -11,46 +11,33 @@ from itertools import chain, pairwise
 import numpy as np
 from jaxtyping import Bool, Int64, UInt32, UInt64
 
-from reviewgen.compiled.windows import MULTIPLIER
-from reviewgen.novelty.matching import filter_hashes, find_windows
+from reviewgen.compiled.windows import MULTIPLIER, WindowSet, empty_set, insert_windows
+from reviewgen.novelty.matching import find_windows
 
 COPY_CHARACTERS = 50
 """The minimum length of a copied span in characters; shorter ones, such as set phrases, people repeat as well."""
 
 _BLOCK = 1 << 16  # characters of the training text at a time
+_FILTER_BITS = 8.0  # of a set of windows, for each of them
 
 
-def copied_share(texts: Sequence[str], training: Iterable[str], length: int = COPY_CHARACTERS) -> float | None:
-    """Return the share of the characters of texts that lie in copied spans; None if the texts have no characters.
+def copied_shares(groups: Sequence[Sequence[str]], training: Iterable[str], length: int = COPY_CHARACTERS) -> list[float | None]:
+    """Return the share of the characters of some texts that lie in copied spans; None if the texts have no characters.
 
     Exact except for collisions of 64-bit hashes. A text shorter than ``length`` has no copied span.
 
     Args:
-        texts: The texts.
+        groups: The texts, in groups that are measured together.
         training: The training texts; iterated over once.
         length: The minimum length of a copied span, in characters.
 
-    >>> copied_share(["so good, so bad"], ["it was so good", "so very bad"], length=6)
-    0.4666666666666667
+    >>> copied_shares([["so good, so bad"], [""]], ["it was so good", "so very bad"], length=6)
+    [0.4666666666666667, None]
     """
-    return copied_shares([texts], training, length)[0]
-
-
-def copied_shares(groups: Sequence[Sequence[str]], training: Iterable[str], length: int = COPY_CHARACTERS) -> list[float | None]:
-    """Return the ``copied_share`` of each of several groups of texts; the training text is read once for all."""
     texts = list(chain.from_iterable(groups))
     copied = TextWindows(texts, length).copied(training)  # (N,), of all texts one after another
     bounds = np.cumsum([0, *(sum(map(len, group)) for group in groups)])
     return [float(copied[start:end].mean()) if end > start else None for start, end in pairwise(bounds.tolist())]
-
-
-def copied_spans(texts: Sequence[str], training: Iterable[str], length: int = COPY_CHARACTERS) -> list[list[tuple[int, int]]]:
-    """Return where the copied spans of each text start and end; overlapping ones are one. As exact as ``copied_share``.
-
-    >>> copied_spans(["so good, so bad"], ["it was so good", "so very bad"], length=6)
-    [[(0, 7)]]
-    """
-    return TextWindows(texts, length).spans(training)
 
 
 class TextWindows:
@@ -65,9 +52,10 @@ class TextWindows:
         codes, ends = _join(texts)
         self._length, self._anchor = length, (length + 1) // 2
         self._bounds = [0, *ends.tolist()]
-        self._starts = np.flatnonzero(_are_inside(np.arange(max(0, len(codes) - length + 1)), ends, length))
+        starts = np.arange(max(0, len(codes) - length + 1))
+        self._starts = np.flatnonzero(ends[np.searchsorted(ends, starts, "right")] >= starts + length)  # of those in one text
         self._hashes, self._windows = np.unique(_hash_windows(codes, length)[self._starts], return_inverse=True)
-        self._filters = filter_hashes(_hash_windows(codes, self._anchor)), filter_hashes(self._hashes)
+        self._filters = _set_of(_hash_windows(codes, self._anchor)), _set_of(self._hashes)
 
     def copied(self, training: Iterable[str]) -> Bool[np.ndarray, " N"]:
         """Return for each character of the texts, one after another, whether it lies in a copied span."""
@@ -85,7 +73,11 @@ class TextWindows:
         return shared
 
     def spans(self, training: Iterable[str]) -> list[list[tuple[int, int]]]:
-        """Return where the copied spans of each text start and end; overlapping ones are one."""
+        """Return where the copied spans of each text start and end; overlapping ones are one.
+
+        >>> TextWindows(["so good, so bad"], length=6).spans(["it was so good", "so very bad"])
+        [[(0, 7)]]
+        """
         copied, spans = self.copied(training), []
         for start, end in pairwise(self._bounds):
             edges = np.flatnonzero(np.diff(copied[start:end].astype(np.int8), prepend=0, append=0)).tolist()
@@ -119,15 +111,16 @@ def _join(texts: Sequence[str]) -> tuple[UInt32[np.ndarray, " N"], Int64[np.ndar
     return codes, np.cumsum(np.fromiter(map(len, texts), np.int64, len(texts)))
 
 
-def _are_inside(starts: Int64[np.ndarray, " W"], ends: Int64[np.ndarray, " _"], length: int) -> Bool[np.ndarray, " W"]:
-    """Return whether the windows that start at some positions end in the same text."""
-    inside: np.ndarray = ends[np.searchsorted(ends, starts, "right")] >= starts + length
-    return inside
-
-
 def _hash_windows(codes: UInt32[np.ndarray, " N"], length: int) -> UInt64[np.ndarray, " W"]:
     """Return the hashes of all windows of a sequence, whether or not they cross the end of a text."""
     hashes = np.zeros(max(0, len(codes) - length + 1), np.uint64)
     for offset in range(length):
         hashes = hashes * MULTIPLIER + codes[offset : offset + len(hashes)]
     return hashes
+
+
+def _set_of(hashes: UInt64[np.ndarray, " H"]) -> WindowSet:
+    """Return the set of windows with these hashes, and a few of the others."""
+    windows = empty_set(len(hashes), 1, _FILTER_BITS, 1)
+    insert_windows(windows, hashes)
+    return windows

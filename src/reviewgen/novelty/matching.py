@@ -3,39 +3,27 @@
 A matching statistic (Chang & Lawler 1994) is the length of the longest match from one position of a text, anywhere in the corpus.
 """
 
-from typing import NamedTuple
-
 import numpy as np
-from jaxtyping import UInt64
 
 from reviewgen.compiled import compiled, inner
 from reviewgen.compiled.windows import MULTIPLIER, hash_window, holds
 
-_FILTER_BITS, _PROBES = 8, 3  # at least, for each hash; and those that a hash sets
-
-NO_WINDOW, UNKNOWN, SEEN, NEW = 0, 1, 2, 3  # the status of the window that starts at a position
+UNKNOWN, SEEN, NEW = 0, 1, 2  # the status of the window that starts at a position; where the text is too short, it is unknown
 
 
 @compiled
 def count_buckets(ids, base, depth):
-    """Return the start of each bucket of the suffix array, int64 (base ** depth + 1,): suffixes that share ``depth`` ids.
+    """Return 0 and the size of each bucket of the suffix array, int64 (base ** depth + 1,): suffixes that share ``depth`` ids.
 
     The bucket of a suffix is the number in base V + 1 whose digits are its ids plus one; digits after the last id are 0.
     """
-    top = base ** (depth - 1)
-    starts = np.zeros(base**depth + 1, np.int64)
-    key = 0
-    for end in range(len(ids) + depth - 1):
-        if end >= depth:
-            key -= (ids[end - depth] + 1) * top
-        key *= base
-        if end < len(ids):
-            key += ids[end] + 1
-        if end >= depth - 1:
-            starts[key + 1] += 1
-    for bucket in range(base**depth):
-        starts[bucket + 1] += starts[bucket]
-    return starts
+    counts = np.zeros(base**depth + 1, np.int64)
+    for start in range(len(ids)):
+        key = 0
+        for position in range(start, start + depth):
+            key = key * base + (ids[position] + 1 if position < len(ids) else 0)
+        counts[key + 1] += 1
+    return counts
 
 
 @compiled
@@ -48,7 +36,7 @@ def match(ids, suffixes, starts, base, depth, text, limits, lengths, positions):
     Args:
         ids: The corpus (N,).
         suffixes: Its suffix array (N,).
-        starts: Its buckets, from ``count_buckets``.
+        starts: The start of each bucket, the sums of ``count_buckets``.
         base: V + 1.
         depth: The number of ids that suffixes of one bucket share.
         text: int64 (T,), ids of the vocabulary.
@@ -112,17 +100,12 @@ def _find_bucket(suffixes, starts, base, depth, text, limits, i, low, high):
 
 @compiled
 def look_up_windows(windows, text, limits, statuses):
-    """Fill in the status of the window that starts at each position of a text, uint8 (T,)."""
+    """Fill in the status of the window that starts at each position of a text, uint8 (T,), where it is known."""
     for start in range(len(text)):
-        end = start + windows.length
-        if end > limits[start]:
-            statuses[start] = NO_WINDOW
-            continue
-        value = hash_window(text, end - 1, windows.length)
-        if value & np.uint64(windows.stride - 1):
-            statuses[start] = UNKNOWN
-        else:
-            statuses[start] = SEEN if holds(windows, value) else NEW
+        if start + windows.length <= limits[start]:
+            value = hash_window(text, start + windows.length - 1, windows.length)
+            if not value & np.uint64(windows.stride - 1):
+                statuses[start] = SEEN if holds(windows, value) else NEW
 
 
 @compiled
@@ -149,44 +132,6 @@ def find_longest(statuses, lengths, limits):
     return best_start, best_end
 
 
-class HashFilter(NamedTuple):
-    """A Bloom filter of hashes whose bits for one hash are in one word, so that a lookup is one memory access."""
-
-    words: UInt64[np.ndarray, " W"]
-    bits: int  # of a hash, the first of which select the word: W = 2 ** bits
-
-
-def filter_hashes(hashes: UInt64[np.ndarray, " H"]) -> HashFilter:
-    """Return a filter of some hashes; it has a hundredth or a few of the others, too."""
-    bits = max(1, (_FILTER_BITS * len(hashes) // 64).bit_length())
-    hash_filter = HashFilter(np.zeros(1 << bits, np.uint64), bits)
-    _fill(hash_filter, hashes)
-    return hash_filter
-
-
-@compiled
-def _fill(hash_filter, hashes):
-    for value in hashes:
-        word, mask = _find_bits(hash_filter, value)
-        hash_filter.words[word] |= mask
-
-
-@inner
-def _find_bits(hash_filter, value):
-    """Return the word of a hash, and its bits in the word."""
-    rest, mask = value << np.uint64(hash_filter.bits), np.uint64(0)
-    for _ in range(_PROBES):
-        mask |= np.uint64(1) << (rest >> np.uint64(58))
-        rest <<= np.uint64(6)
-    return np.int64(value >> np.uint64(64 - hash_filter.bits)), mask
-
-
-@inner
-def _may_have(hash_filter, value):
-    word, mask = _find_bits(hash_filter, value)
-    return hash_filter.words[word] & mask == mask
-
-
 @compiled
 def find_windows(codes, ends, length, anchor, anchors, hashes, windows, found):
     """Mark the windows of characters that some texts contain.
@@ -199,9 +144,9 @@ def find_windows(codes, ends, length, anchor, anchors, hashes, windows, found):
         ends: int64, where each text ends.
         length: The number of characters of a window.
         anchor: The number of characters of an anchor, at most ``length``.
-        anchors: A ``HashFilter`` of all anchors of the windows to find.
+        anchors: A ``WindowSet`` of all anchors of the windows to find.
         hashes: uint64 (H,), the hashes of these windows, sorted.
-        windows: A ``HashFilter`` of ``hashes``.
+        windows: A ``WindowSet`` of ``hashes``.
         found: bool (H,), filled in.
     """
     powers = np.ones(length + 1, np.uint64)
@@ -215,7 +160,7 @@ def find_windows(codes, ends, length, anchor, anchors, hashes, windows, found):
             value = np.uint64(0)
             for place in range(anchor):
                 value += np.uint64(codes[first + place]) * weights[place]
-            if _may_have(anchors, value):
+            if holds(anchors, value):
                 low, high = max(start, first + anchor - length), min(end, first + length)
                 _mark_windows(codes, low, high, length, oldest, hashes, windows, found)
         start = end
@@ -229,20 +174,7 @@ def _mark_windows(codes, low, high, length, oldest, hashes, windows, found):
         value = value * MULTIPLIER + np.uint64(codes[position])
         if position >= low + length:
             value -= oldest * np.uint64(codes[position - length])
-        if position >= low + length - 1 and _may_have(windows, value):
-            index = _lower_bound(hashes, value)
-            if hashes[index] == value:
+        if position >= low + length - 1 and holds(windows, value):
+            index = np.searchsorted(hashes, value)
+            if index < len(hashes) and hashes[index] == value:
                 found[index] = True
-
-
-@inner
-def _lower_bound(numbers, value):
-    """Return the index of the first of some sorted numbers that is not smaller than a value; the last index if all are."""
-    low, high = 0, len(numbers) - 1
-    while low < high:
-        middle = (low + high) >> 1
-        if numbers[middle] < value:
-            low = middle + 1
-        else:
-            high = middle
-    return low

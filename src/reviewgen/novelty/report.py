@@ -73,12 +73,25 @@ class Novelty:
         """Return two to four sentences for the user, one per line."""
         if not self.tokens:
             return ["The text is empty.", "There is nothing to compare with the training text."]
-        lines = [self._describe_longest(), self._describe_shares()]
+        bound = "at most " if self.form == "compact" else ""
+        lines = ["No token of the text occurs in the training text."]
+        if self.longest_tokens:
+            sizes = f"{bound}{counted(self.longest_characters, 'character')} ({counted(self.longest_tokens, 'token')})"
+            lines = [f"The longest copied span has {sizes}: {_quote(self.longest_text, _MAX_QUOTE)}."]
+        known = {length: share for length, share in self.windows.items() if share is not None}
+        shares = ", ".join(f"{bound}{100 * share:.1f} % of its windows of {length} tokens" for length, share in known.items())
+        too_long = _join(length for length in self.windows if length not in known and length > self.tokens)
+        unknown = _join(length for length in self.windows if length not in known and length <= self.tokens)
+        sentences = [
+            f"Also in the training text: {shares}." * bool(shares),
+            f"The text is too short for windows of {too_long} tokens." * bool(too_long),
+            f"None of its windows of {unknown} tokens can be looked up." * bool(unknown),
+        ]
+        lines.append(" ".join(filter(None, sentences)))
         if self.spans and self.spans[0].excerpt is not None:
-            lines.append(
-                f"It comes from training review {self.spans[0].review}: {_quote(self.spans[0].excerpt, 2 * _MAX_QUOTE)}."
-            )
-        if self.form == "compact":
+            excerpt = _quote(self.spans[0].excerpt, 2 * _MAX_QUOTE)
+            lines.append(f"It comes from training review {self.spans[0].review}: {excerpt}.")
+        if bound:
             rate = f"{100 * self.false_positive_rate:.1f} %"
             lines.append(f"These are upper bounds: the compact index takes up to {rate} of all new windows for copied ones.")
         return lines
@@ -90,26 +103,6 @@ class Novelty:
         spans = [{"span": span, "parts": _split_excerpt(span)} for span in self.spans[:_MAX_SHOWN]]
         return render("novelty/novelty.html", novelty=self, spans=spans, hidden=len(self.spans) - len(spans))
 
-    def _describe_longest(self) -> str:
-        if not self.longest_tokens:
-            return "No token of the text occurs in the training text."
-        bound = "at most " if self.form == "compact" else ""
-        sizes = f"{bound}{counted(self.longest_characters, 'character')} ({counted(self.longest_tokens, 'token')})"
-        return f"The longest copied span has {sizes}: {_quote(self.longest_text, _MAX_QUOTE)}."
-
-    def _describe_shares(self) -> str:
-        bound = "at most " if self.form == "compact" else ""
-        known = {length: share for length, share in self.windows.items() if share is not None}
-        shares = [f"{bound}{100 * share:.1f} % of its windows of {length} tokens" for length, share in known.items()]
-        too_long = [str(length) for length in self.windows if length not in known and length > self.tokens]
-        unknown = [str(length) for length in self.windows if length not in known and length <= self.tokens]
-        sentences = [f"Also in the training text: {', '.join(shares)}."] if shares else []
-        if too_long:
-            sentences.append(f"The text is too short for windows of {_join(too_long)} tokens.")
-        if unknown:
-            sentences.append(f"None of its windows of {_join(unknown)} tokens can be looked up.")
-        return " ".join(sentences)
-
 
 def _split_excerpt(span: Span) -> tuple[str, str, str]:
     """Return what is before a span in the training review, the span, and what is after it."""
@@ -117,8 +110,9 @@ def _split_excerpt(span: Span) -> tuple[str, str, str]:
     return (before, found, after) if found else ("", span.text, "")
 
 
-def _join(words: list[str]) -> str:
-    return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
+def _join(lengths: Iterable[int]) -> str:
+    words = [str(length) for length in lengths]
+    return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
 
 
 def _quote(text: str, limit: int) -> str:
@@ -136,18 +130,13 @@ def decode_with_offsets(ids: list[int], decode: Decode) -> tuple[str, list[int]]
     text = decode(ids)
     pieces = {token: decode([token]) for token in set(ids)}
     if "".join(pieces[token] for token in ids) == text:
-        return text, _cumulative_sums(len(pieces[token]) for token in ids)
-    lengths = []
-    for index in range(len(ids)):
+        return text, list(accumulate((len(pieces[token]) for token in ids), initial=0))
+    offsets = [0]
+    for index, token in enumerate(ids):
         before = ids[max(0, index - _CONTEXT) : index]
-        lengths.append(len(decode([*before, ids[index]])) - len(decode(before)))
-    offsets = _cumulative_sums(lengths)
+        offsets.append(offsets[-1] + len(decode([*before, token])) - len(decode(before)))
     if offsets[-1] != len(text):
         if len(ids) <= _SHORT_TEXT:
             return text, [len(decode(ids[:end])) for end in range(len(ids) + 1)]
         offsets = [min(offset, len(text)) for offset in [*offsets[:-1], len(text)]]
     return text, offsets
-
-
-def _cumulative_sums(lengths: Iterable[int]) -> list[int]:
-    return list(accumulate(lengths, initial=0))

@@ -11,9 +11,8 @@ from typing import Any, Unpack
 import numpy as np
 import torch
 
-from reviewgen.blending.gate import features_of, fit_gate, gated_weights
 from reviewgen.blending.model import Blend, EntropyModel
-from reviewgen.blending.weights import check_weights, fit_weights, mix_scores
+from reviewgen.blending.weights import check_weights, features_of, fit_gate, fit_weights, gated_weights, mix_scores
 from reviewgen.config import EvaluateOptions, GenerationConfig, refuse_unknown_options, to_dict
 from reviewgen.data import digest_tokenizer, read_documents, trained_on
 from reviewgen.errors import ConfigError, NotADistribution, quoted

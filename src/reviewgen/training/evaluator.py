@@ -9,7 +9,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import astuple, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -195,7 +195,7 @@ class Evaluator:
             totals = add_up_documents(model, own, self.tokenizer.vocab_size, device, len(self.prefix))
         except NotADistribution:
             is_scored = False
-        nats, *counts, scored = self.processes.all_gather([*astuple(totals), is_scored]).sum(axis=0).tolist()
+        nats, *counts, scored = self.processes.all_gather([*totals, is_scored]).sum(axis=0).tolist()
         return Totals(nats, *map(int, counts)).evaluation() if scored == self.processes.world_size else None
 
     def _measure_texts(self, model: Any, device: str) -> tuple[str, float | None, dict[str, float | None]]:
