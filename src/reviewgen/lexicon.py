@@ -440,14 +440,20 @@ def read_lexicon(file: Path) -> Lexicon:
         return Lexicon(words, separators)
 
 
-def make_spelling(symbols: Symbols, lexicon: Lexicon | None = None) -> Spelling:
-    """Return the automaton that lets a token only continue or end a known word; without a lexicon, any valid UTF-8."""
+def joined_automata(lexicon: Lexicon | None) -> tuple[UInt32[np.ndarray, " N"], list[int], int]:
+    """Return the automata of UTF-8 and of a lexicon: their nodes in one array, the roots, and where the lexicon's begin."""
     valid = utf8_automaton()
     nodes, roots = _join([valid] if lexicon is None else [valid, lexicon.words, lexicon.separators])
+    return nodes, roots, len(valid.nodes)
+
+
+def make_spelling(symbols: Symbols, lexicon: Lexicon | None = None) -> Spelling:
+    """Return the automaton that lets a token only continue or end a known word; without a lexicon, any valid UTF-8."""
+    nodes, roots, known = joined_automata(lexicon)
     anything, words, separators = (roots[0], roots[0], 0) if lexicon is None else roots
     first = np.zeros((3, 256), np.int32)
     for row, root in zip(first, (anything, words, separators), strict=True):
         for byte, target in Automaton(nodes, root).edges(root):
             row[byte] = target
     pieces = (symbols.values, symbols.offsets, *symbols.sorted_tokens())
-    return Spelling(nodes, anything, len(valid.nodes), words, separators, first, *pieces)
+    return Spelling(nodes, anything, known, words, separators, first, *pieces)

@@ -16,7 +16,7 @@ from reviewgen.blending.model import Blend
 from reviewgen.config import to_dict
 from reviewgen.errors import BundleError, ConfigError, quoted
 from reviewgen.hub.card import brief_facts
-from reviewgen.lexicon.automaton import join, utf8_automaton
+from reviewgen.lexicon import joined_automata
 from reviewgen.model import Bundle
 from reviewgen.model.write import save_tokenizer
 from reviewgen.protocols import CountTrained
@@ -127,9 +127,8 @@ def _quantize(matrix: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:
 
 def _add_spelling(bundle: Bundle, blob: _Blob) -> dict[str, Any]:
     """Append the automata of valid UTF-8 and, if there is a lexicon, of its words and separators; return their entry."""
-    lexicon, valid = bundle.lexicon, utf8_automaton()
-    nodes, roots = join([valid] if lexicon is None else [valid, lexicon.words, lexicon.separators])
-    return blob.add(nodes) | {"roots": roots, "known": len(valid.nodes)}
+    nodes, roots, known = joined_automata(bundle.lexicon)
+    return blob.add(nodes) | {"roots": roots, "known": known}
 
 
 def _tokenizer_files(bundle: Bundle, blob: _Blob) -> Mapping[str, Any]:
