@@ -18,7 +18,7 @@ from reviewgen.blending.config import BlendConfig, describe_part, join_names, sp
 from reviewgen.blending.graph import describe_blend
 from reviewgen.blending.stepper import BlendStepper, make_blend_stepper
 from reviewgen.errors import BundleError
-from reviewgen.generation.model_stepper import make_stepper
+from reviewgen.generation import make_stepper
 from reviewgen.protocols import LanguageModel, State, SupportsScore
 from reviewgen.protocols.graph import ModelGraph
 from reviewgen.protocols.migration import read_saved_config

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from reviewgen.compiled.entropy import target_losses
 from reviewgen.compiled.tensors import PRECISIONS, as_array
 from reviewgen.errors import growing_state
-from reviewgen.generation.model_stepper import device_errors
+from reviewgen.generation import device_errors
 from reviewgen.protocols import LanguageModel, State, SupportsScore
 
 Document = tuple[np.ndarray, int]

@@ -6,7 +6,6 @@ from functools import cached_property
 from typing import Any
 
 from reviewgen.generation.request import Request
-from reviewgen.generation.rows import Row
 from reviewgen.novelty import Novelty
 
 
@@ -20,12 +19,11 @@ class GeneratedText(str):
     exceeds_max_copy: bool
     _examine: Callable[[], Novelty]
 
-    @classmethod
-    def of(cls, row: Row, examine: Callable[[], Novelty]) -> "GeneratedText":
-        """Return the text of a finished row."""
-        text = cls(row.text)
-        text.exceeds_max_copy, text._examine = row.exceeds_limit, examine
-        return text
+    def __new__(cls, text: str, exceeds_max_copy: bool, examine: Callable[[], Novelty]) -> "GeneratedText":
+        """Return a text; ``examine`` finds out what of it was copied."""
+        self = super().__new__(cls, text)
+        self.exceeds_max_copy, self._examine = exceeds_max_copy, examine
+        return self
 
     @cached_property
     def novelty(self) -> Novelty:
@@ -80,26 +78,6 @@ class Generation:
         They are the model's own, before temperature, filters and penalties; computed on first use.
         """
         return self._score()
-
-    @classmethod
-    def of(
-        cls, row: Row, request: Request, number: int, examine: Callable[[], Novelty | None], score: Callable[[], list[float]]
-    ) -> "Generation":
-        """Return the Generation of a finished row."""
-        return cls(
-            text=row.text,
-            prompt=row.prompt,
-            tokens=row.ids,
-            new_tokens=row.new_tokens,
-            finish_reason=row.finish_reason or "",
-            seed=request.seed,
-            number=number,
-            seconds=row.seconds,
-            exceeds_max_copy=row.exceeds_limit,
-            request=request,
-            _examine=examine,
-            _score=score,
-        )
 
     def facts(self) -> dict[str, Any]:
         """Return what is known without further computation, as JSON values."""

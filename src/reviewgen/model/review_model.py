@@ -23,10 +23,22 @@ from reviewgen.config import (
     refuse_unknown_options,
 )
 from reviewgen.errors import BundleError, ConfigError, GenerationError, quoted
-from reviewgen.generation import GenerateOptions, Generation, Generator, NextTokens, Pieces, Request, Speller, Walk, make_request
-from reviewgen.generation.generator import choose_batch_size, require_index
-from reviewgen.generation.hooks import make_hooks
-from reviewgen.generation.processors import as_list, make_processors
+from reviewgen.generation import (
+    GenerateOptions,
+    Generation,
+    Generator,
+    NextTokens,
+    Pieces,
+    Request,
+    Speller,
+    Walk,
+    as_list,
+    choose_batch_size,
+    make_hooks,
+    make_processors,
+    make_request,
+    require_index,
+)
 from reviewgen.model.layout import Bundle
 from reviewgen.model.read import read_bundle
 from reviewgen.novelty import Novelty

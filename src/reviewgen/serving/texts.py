@@ -17,10 +17,9 @@ from typing import Literal, NamedTuple, TypeAlias
 import numpy as np
 from jaxtyping import Float
 
-from reviewgen.errors import GenerationError, ReviewgenError
-from reviewgen.generation import Pieces
-from reviewgen.generation.rows import Row
-from reviewgen.protocols import SupportsTokenBytes, Tokenizer
+from reviewgen.errors import ReviewgenError
+from reviewgen.generation import Pieces, Text, log_softmax
+from reviewgen.protocols import SupportsTokenBytes
 from reviewgen.sentences import sentence_ends
 
 Hold: TypeAlias = Literal["nothing", "sentence", "everything"]
@@ -101,20 +100,17 @@ Event: TypeAlias = Progress | Failed
 
 @dataclass
 class Detokenizer:
-    """Turns the new tokens of one row into text.
+    """Turns the new tokens of one text into characters that can be released.
 
     Attributes:
-        row: The row.
-        tokenizer, pieces: The tokenizer, and the texts of its single tokens.
+        row: The text.
         stops: The strings that end the text.
         hold: What is held back.
         is_scored: Whether tokens are wanted, each with its log probability.
-        scores: That of each new token of the row.
+        scores: That of each new token.
     """
 
-    row: Row
-    tokenizer: Tokenizer
-    pieces: Pieces
+    row: Text
     stops: Sequence[str]
     hold: Hold
     is_scored: bool
@@ -187,12 +183,12 @@ class Detokenizer:
 
     def _decode(self, count: int) -> None:
         """Set the text to that of the first ``count`` ids, without the prompt and an incomplete last character."""
-        ids, known = self.row.ids, self._whole
-        if known is None or not isinstance(self.tokenizer, SupportsTokenBytes):  # a text may not be that of its tokens in turn
-            text = self.tokenizer.decode(ids[:count])[self.row.prompt_length :]
+        ids, known, tokenizer = self.row.ids, self._whole, self.row.pieces.tokenizer
+        if known is None or not isinstance(tokenizer, SupportsTokenBytes):  # a text may not be that of its tokens in turn
+            text = tokenizer.decode(ids[:count])[self.row.prompt_length :]
         else:
-            piece = self.pieces.texts[ids[known[0]]] if count - known[0] == 1 else ""
-            text = self._text[: known[1]] + (piece or self.tokenizer.decode(ids[known[0] : count]))
+            piece = self.row.pieces.texts[ids[known[0]]] if count - known[0] == 1 else ""
+            text = self._text[: known[1]] + (piece or tokenizer.decode(ids[known[0] : count]))
         self._text = text.rstrip("\ufffd")
         if len(self._text) == len(text):
             self._whole = count, len(text)
@@ -213,22 +209,18 @@ def first_stop(text: str, stops: Sequence[str], start: int) -> int:
     return first
 
 
-def score(logits: Float[np.ndarray, " V"], token: int, count: int, tokenizer: Tokenizer, pieces: Pieces) -> Scored:
+def score(logits: Float[np.ndarray, " V"], token: int, count: int, pieces: Pieces) -> Scored:
     """Return the log probability of a token and the ``count`` most probable ones; none that the model rules out.
 
     Raises:
         GenerationError: The logits are damaged: NaN or infinite, or all tokens are ruled out.
     """
-    logs = logits.astype(np.float64)
-    if not np.isfinite(largest := logs.max()):
-        raise GenerationError.of_damaged_logits()
-    logs -= largest
-    logs -= np.log(np.exp(logs).sum())
+    logs = log_softmax(logits)
     own = float(logs[token])
     if count == 0:
         return Scored(own)
-    logs[tokenizer.bos_id] = -np.inf
-    logs = logs[: tokenizer.vocab_size]  # the others are those of conditions
+    logs[pieces.bos_id] = -np.inf
+    logs = logs[: len(pieces.texts)]  # the others are those of conditions
     best = np.argpartition(-logs, min(count, len(logs)) - 1)[:count]
     listed = ((each, float(logs[each])) for each in best[np.lexsort((best, -logs[best]))].tolist())
     return Scored(own, tuple(Alternative(each, pieces.texts[each], logprob) for each, logprob in listed if logprob > -np.inf))
