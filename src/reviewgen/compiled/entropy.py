@@ -26,7 +26,7 @@ def cross_entropy_and_gradient(logits, targets, scale, gradient):
     total = 0.0
     for row in range(len(logits)):
         if targets[row] < 0:
-            _clear(gradient[row])
+            gradient[row, :] = 0
             continue
         shift, exp_sum = _exp_all(logits[row], powers)
         factor = scale / exp_sum
@@ -84,9 +84,3 @@ def _exp_shifted(logits, shift, powers):
 def _scale_all(powers, scale, row):
     for j in range(len(row)):
         row[j] = narrow(powers[j] * scale, row[j])
-
-
-@inner
-def _clear(row):
-    for j in range(len(row)):
-        row[j] = 0

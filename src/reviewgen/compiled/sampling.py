@@ -255,11 +255,17 @@ def sample_from(probs, top_k, top_p, min_p, uniform):
 
 @inner
 def filter_probs(probs, top_k, top_p, min_p):
-    """Apply the filters that are on to unnormalised probabilities, float64 (V,), in place; see ``sample_from``."""
+    """Apply the filters that are on to unnormalised probabilities, float64 (V,), in place; see ``sample_from``.
+
+    min-p (Nguyen et al. 2024) drops the tokens that are less than min_p times as probable as the most probable one.
+    """
     if 0 < top_k < len(probs) or top_p < 1:
         filter_top_k_top_p(probs, top_k if top_k > 0 else len(probs), top_p)
     if min_p > 0:
-        filter_min_p(probs, min_p)
+        threshold = min_p * probs.max()
+        for token in range(len(probs)):
+            if probs[token] < threshold:
+                probs[token] = 0.0
 
 
 @inner
@@ -285,15 +291,6 @@ def draw_allowed(probs, spelling, place, eos, uniform):
         if probs[token] == 0:  # no token is left
             return np.int64(NONE)
     return token if follows(spelling, place, token, eos)[0] else np.int64(NONE)
-
-
-@inner
-def filter_min_p(probs, min_p):
-    """Zero the tokens that are less than min_p times as probable as the most probable one (Nguyen et al. 2024)."""
-    threshold = min_p * probs.max()
-    for token in range(len(probs)):
-        if probs[token] < threshold:
-            probs[token] = 0.0
 
 
 @inner

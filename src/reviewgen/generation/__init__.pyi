@@ -3,9 +3,6 @@ from .decode import make_sampling_params as make_sampling_params
 from .generator import Generator as Generator
 from .generator import choose_batch_size as choose_batch_size
 from .generator import require_index as require_index
-from .hooks import as_list as as_list
-from .hooks import make_hooks as make_hooks
-from .hooks import make_processors as make_processors
 from .model_stepper import DeviceStepper as DeviceStepper
 from .model_stepper import ModelStepper as ModelStepper
 from .model_stepper import device_errors as device_errors

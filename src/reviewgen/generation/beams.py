@@ -9,13 +9,12 @@ import time
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from jaxtyping import Float, Float64
+from jaxtyping import Float64
 
 from reviewgen.compiled.sampling import apply_penalties
 from reviewgen.errors import GenerationError
 from reviewgen.generation.decode import Decoder
 from reviewgen.generation.next_tokens import log_softmax
-from reviewgen.generation.states import select_rows
 from reviewgen.generation.text import Text
 
 
@@ -56,7 +55,7 @@ def search(decoder: Decoder, start: Text) -> list[Text]:
         )
     best = beams.finished[: config.num_return_sequences]
     for beam in best:
-        beam.text.seconds = time.monotonic() - started
+        beam.text.seconds, beam.text.state, beam.text.logits = time.monotonic() - started, None, None
     return [beam.text for beam in best]
 
 
@@ -69,26 +68,23 @@ class _Search:
 
     def run(self, start: Text) -> None:
         """Search until no better text can be found, or the deadline has passed."""
-        stepper, deadline = self.decoder.stepper, self.decoder.deadline
-        logits, state = stepper.forward(np.array([[*start.prefix, *start.ids]], np.int64), stepper.initial_state(1))
-        live = [_Beam(0.0, start, 0.0)]
+        decoder, live = self.decoder, [_Beam(0.0, start, 0.0)]
+        decoder.prefill([start])
         while True:
-            before = live
-            table = np.stack([self.log_probabilities(beam.text, row) for beam, row in zip(live, logits, strict=True)])
-            sources, live = self.extend(live, table)
-            if deadline is not None and time.monotonic() > deadline:
+            before, live = live, self.extend(live)
+            if decoder.deadline is not None and time.monotonic() > decoder.deadline:
                 self.finish(live, "time")
                 return
             if not live and not self.finished:
                 self.finish([beam for beam in before if not beam.text.rest], "stuck")
             if not live or self.is_over(live):
                 return
-            state = select_rows(state, sources)
-            logits, state = stepper.forward(np.array([[beam.text.ids[-1]] for beam in live], np.int64), state)
+            decoder.forward([beam.text for beam in live])
 
-    def log_probabilities(self, text: Text, logits: Float[np.ndarray, " V"]) -> Float64[np.ndarray, " V"]:
+    def log_probabilities(self, text: Text) -> Float64[np.ndarray, " V"]:
         """Return the log probability of each next token after penalties and logits processors; -inf is ruled out."""
-        decoder, params = self.decoder, self.decoder.params
+        decoder, params, logits = self.decoder, self.decoder.params, text.logits
+        assert logits is not None  # the model was fed its last token
         table = np.full(len(logits), -np.inf)
         table[: params.vocab_size] = logits[: params.vocab_size]
         table[params.bos_id] = -np.inf
@@ -103,26 +99,22 @@ class _Search:
         apply_penalties(log_softmax(table), ids, len(ids), text.new_tokens, params, scores)
         return scores if decoder.hooks is None or text.rest else decoder.hooks.process(ids.tolist(), scores)
 
-    def extend(self, live: list[_Beam], scores: Float64[np.ndarray, "K V"]) -> tuple[list[int], list[_Beam]]:
-        """Extend the beams by a token; return the beam that each new one extends, and the new beams."""
+    def extend(self, live: list[_Beam]) -> list[_Beam]:
+        """Return the beams that extend some beams by a token."""
         num_beams = self.decoder.config.num_beams
-        totals = (scores + np.array([[beam.log_probability] for beam in live])).ravel()
+        scores = np.stack([beam.log_probability + self.log_probabilities(beam.text) for beam in live])
+        totals = scores.ravel()
         count = min(2 * num_beams, int((totals > -np.inf).sum()))
         best = np.argpartition(-totals, count - 1)[:count] if count else np.empty(0, np.int64)
-        best = best[np.lexsort((best, -totals[best]))]
-        sources: list[int] = []
         going: list[_Beam] = []
-        for rank, index in enumerate(best.tolist()):
+        for rank, index in enumerate(best[np.lexsort((best, -totals[best]))].tolist()):
             source, token = divmod(index, scores.shape[1])
-            text = self._append(live[source].text, token)
-            beam = _Beam(0.0, text, float(totals[index]))
-            if text.finish_reason is not None:
-                if rank < num_beams:
-                    self._keep(beam)
-            elif len(going) < num_beams:
+            beam = _Beam(0.0, self._append(live[source].text, token), float(totals[index]))
+            if beam.text.finish_reason is None and len(going) < num_beams:
                 going.append(beam)
-                sources.append(source)
-        return sources, going
+            elif beam.text.finish_reason is not None and rank < num_beams:
+                self._keep(beam)
+        return going
 
     def is_over(self, live: list[_Beam]) -> bool:
         """Return whether no beam can still beat the worst of the finished texts."""

@@ -18,6 +18,7 @@ from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int64
@@ -64,6 +65,20 @@ def make_sampling_params(config: GenerationConfig, tokenizer: Tokenizer) -> Samp
         bos_id=tokenizer.bos_id,
         vocab_size=tokenizer.vocab_size,
     )
+
+
+class _Batch(NamedTuple):
+    """What the next token of some texts is sampled from: the scores, and the last tokens with room for the next one."""
+
+    texts: Sequence[Text]
+    table: Float[np.ndarray, "B V"]
+    tails: Int64[np.ndarray, "B K"]
+    params: SamplingParams
+
+    def row(self, row: int) -> "_Batch":
+        """Return the same of one text."""
+        one = slice(row, row + 1)
+        return _Batch(self.texts[one], self.table[one], self.tails[one], self.params)
 
 
 @dataclass(frozen=True)
@@ -115,7 +130,7 @@ class Decoder:
             self.hooks.begin(texts)
         while live := [text for text in texts if text.finish_reason is None]:
             self.forward(stepped)
-            self._prefill([text for text in live if text.state is None])
+            self.prefill([text for text in live if text.state is None])
             ready = [text for text in live if self.is_ready(text)]
             stepped = self.step([text for text in live if not self.is_ready(text)])
             if ready and not self.is_over(ready):
@@ -152,7 +167,7 @@ class Decoder:
         """Return whether the next tokens of a text are sampled in the stepper's own loop."""
         return self.has_blocks and text.is_past_prompt and text.retries < MAX_RETRIES
 
-    def _prefill(self, texts: Sequence[Text]) -> None:
+    def prefill(self, texts: Sequence[Text]) -> None:
         """Feed each distinct beginning of some texts."""
         fed: dict[tuple[int, ...], tuple[np.ndarray, Slot]] = {}
         for text in texts:
@@ -197,19 +212,19 @@ class Decoder:
         if not texts:
             return []
         table, params = self._mask_and_process(texts)
-        tails = np.pad(self._tails(texts), ((0, 0), (0, 1)))  # room for a token
-        runs = np.array([self.guard[1] if self.guard and text.is_past_prompt else 0 for text in texts], np.int64)
-        constraints = self._constraints(texts)
-        constraints.places[[not text.is_past_prompt for text in texts]] = no_places(1)
-        tokens = self._sample(texts, table, tails, runs, params, constraints)
-        for row, text in enumerate(texts):
-            token, one = int(tokens[row]), slice(row, row + 1)
+        batch = _Batch(texts, table, np.pad(self._tails(texts), ((0, 0), (0, 1))), params)
+        is_past_prompt = np.array([text.is_past_prompt for text in texts])
+        runs = np.where(is_past_prompt, self.guard[1] if self.guard else 0, 0)
+        tokens = self._sample(batch, runs, is_past_prompt).tolist()
+        for row, (text, token) in enumerate(zip(texts, tokens, strict=True)):
             if token == NOTHING_LEFT and text.rest:  # penalties rule out every match: use the tokenizer's tokens
                 text.forced, text.rest = self.pieces.tokenizer.encode(text.rest), ""
-            elif token == DEAD_END and text.retries >= MAX_RETRIES:
-                token = self._sample_forbidden(text, table[one], tails[one], runs[one], params)
+            elif token == DEAD_END and text.retries >= MAX_RETRIES:  # allow unknown words first, then copied spans
+                token = self._sample_anywhere(batch.row(row), runs[row])
+                if token == DEAD_END:
+                    token, text.exceeds_limit = self._sample_anywhere(batch.row(row), 0), True
             elif token >= 0 and self.guard is not None and not text.is_past_prompt:
-                token = self._guard_prompt_end(text, token, table[one], tails[one], params)
+                token = self._guard_prompt_end(batch.row(row), token)
             if self.guard is None and token >= 0:
                 text.retries = 0
             if text.forced:
@@ -246,16 +261,18 @@ class Decoder:
         return table, params
 
     def _sample(
-        self,
-        texts: Sequence[Text],
-        table: Float[np.ndarray, "B V"],
-        tails: Int64[np.ndarray, "B K"],
-        runs: Int64[np.ndarray, " B"],
-        params: SamplingParams,
-        constraints: Constraints,
+        self, batch: "_Batch", runs: Int64[np.ndarray, " B"], is_spelled: Bool[np.ndarray, " B"]
     ) -> Int64[np.ndarray, " B"]:
-        """Sample a token for each text; a negative value is the code of why it has none."""
-        tokens = np.empty(len(texts), np.int64)
+        """Sample a token for each text; a negative value is the code of why it has none.
+
+        Args:
+            batch: What is sampled from.
+            runs: The ``run`` of each text; 0 lets it copy.
+            is_spelled: Whether each text must have known words.
+        """
+        texts, table, tails, params = batch
+        constraints, tokens = self._constraints(texts), np.empty(len(texts), np.int64)
+        constraints.places[~is_spelled] = no_places(1)
         uniform = np.array([text.peek_random(1)[0] for text in texts])
         sizes, new_tokens = np.full(len(texts), tails.shape[1] - 1), np.array([text.new_tokens for text in texts], np.int64)
         windows, _, spelling, places = compiled_constraints(params, constraints, len(texts))
@@ -264,35 +281,21 @@ class Decoder:
             text.use_random(1)
         return tokens
 
-    def _sample_forbidden(
-        self,
-        text: Text,
-        table: Float[np.ndarray, "1 V"],
-        tail: Int64[np.ndarray, "1 K"],
-        run: Int64[np.ndarray, "1"],
-        params: SamplingParams,
-    ) -> int:
-        """Sample where every token is forbidden: allow unknown words first, then copied spans."""
-        anywhere = self._constraints([text])._replace(places=no_places(1))
-        token = int(self._sample([text], table, tail, run, params, anywhere)[0])
-        if token == DEAD_END:
-            text.exceeds_limit = True
-            token = int(self._sample([text], table, tail, np.zeros(1, np.int64), params, anywhere)[0])
-        return token
+    def _sample_anywhere(self, batch: "_Batch", run: int) -> int:
+        """Sample a token for one text that may have unknown words."""
+        return int(self._sample(batch, np.full(1, run, np.int64), np.zeros(1, np.bool_))[0])
 
-    def _guard_prompt_end(
-        self, text: Text, token: int, table: Float[np.ndarray, "1 V"], tail: Int64[np.ndarray, "1 K"], params: SamplingParams
-    ) -> int:
-        """Return the token that runs on from the prompt, or another one if it would complete a copied span."""
+    def _guard_prompt_end(self, batch: "_Batch", token: int) -> int:
+        """Return the token that runs on from the prompt of one text, or another one if it would complete a copied span."""
+        text, tail = batch.texts[0], batch.tails[0]
         if text.forced or token == self.params.eos_id or 0 < len(self.pieces.texts[token]) <= len(text.rest):
             return token  # the prompt, and no more
         assert self.guard is not None
         windows, run = self.guard
-        tail[0, -1] = token
-        if not copies(windows, tail[0], tail.shape[1] - 1, run):
+        tail[-1] = token
+        if not copies(windows, tail, len(tail) - 1, run):
             return token
-        anywhere = self._constraints([text])._replace(places=no_places(1))
-        other = int(self._sample([text], table, tail, np.full(1, run), params, anywhere)[0])
+        other = self._sample_anywhere(batch, run)
         text.exceeds_limit |= other == DEAD_END
         return token if other == DEAD_END else other
 

@@ -169,15 +169,16 @@ def as_list(given: Any) -> list[Any]:
     return listed
 
 
-def make_processors(listed: Sequence[Any], tokenizer: Tokenizer) -> list[Processor]:
-    """Return the processors of a list of names and functions, in its order.
+def make_processors(given: Any, tokenizer: Tokenizer) -> list[Processor]:
+    """Return the processors of the argument ``logits_processor``, in its order.
 
     Raises:
+        ConfigError: Something in it is neither a name nor a function.
         UnknownPlugin: No installed package provides a name.
         PluginConflict: Two packages provide a name.
         BrokenPlugin: A package cannot be imported, or its factory raises or returns something that cannot be called.
     """
-    return [_make(each, tokenizer) if isinstance(each, str) else Processor(each, _name(each)) for each in listed]
+    return [_make(each, tokenizer) if isinstance(each, str) else Processor(each, _name(each)) for each in as_list(given)]
 
 
 def refuse_missing(names: Iterable[str]) -> None:
