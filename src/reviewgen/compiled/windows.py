@@ -60,38 +60,23 @@ def build_windows(
     (True, False)
     """
     windows = count_windows(ids, separators, length, stride) if expected is None else expected
-    window_set = empty_set(windows, length, bits_per_window, stride)
+    blocks = max(1, math.ceil(windows * bits_per_window / (64 * BLOCK)))
+    probes = min(7, max(1, round(bits_per_window * math.log(2))))
+    window_set = WindowSet(np.zeros(blocks * BLOCK, np.uint64), length, probes, stride)
     for block in cut(ids):
         _insert_all(window_set, block, *separators)
     return window_set
 
 
-def empty_set(windows: int, length: int, bits_per_window: float, stride: int) -> WindowSet:
-    """Return a set with room for a number of windows; see ``build_windows``."""
-    blocks = max(1, math.ceil(windows * bits_per_window / (64 * BLOCK)))
-    probes = min(7, max(1, round(bits_per_window * math.log(2))))
-    return WindowSet(np.zeros(blocks * BLOCK, np.uint64), length, probes, stride)
-
-
 def count_windows(ids: Tokens, separators: tuple[int, int], length: int, stride: int = 1) -> int:
     """Return the number of distinct windows that a set of the stream would store; an estimate from 65,536 tokens on."""
-    thinner = max(stride, sample_stride(sum(len(block) for block in cut(ids))))
+    thinner = max(stride, 1 << (sum(len(block) for block in cut(ids)) >> 16).bit_length())
     return len(np.unique(sample_windows(ids, separators, length, thinner))) * (thinner // stride)
-
-
-def sample_stride(tokens: int) -> int:
-    """Return the stride of a sample of the windows of a stream that is large enough to count them by; ``tokens`` long."""
-    return 1 << (tokens >> 16).bit_length()
 
 
 def sample_windows(ids: Tokens, separators: tuple[int, int], length: int, stride: int) -> UInt64[np.ndarray, " W"]:
     """Return the hashes of the windows of a stream that a set of this stride stores."""
     return np.concatenate([np.empty(0, np.uint64), *(_sample(block, *separators, length, stride) for block in cut(ids))])
-
-
-def insert_windows(window_set: WindowSet, hashes: UInt64[np.ndarray, " W"]) -> None:
-    """Insert the windows with these hashes into a set; those whose hash is not a multiple of its stride are left out."""
-    _insert(window_set, hashes[hashes & np.uint64(window_set.stride - 1) == 0])
 
 
 def cut(ids: Tokens) -> Iterable[np.ndarray]:

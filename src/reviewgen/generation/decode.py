@@ -196,10 +196,8 @@ class Decoder:
             params: The sampling settings.
         """
         assert isinstance(self.stepper, SupportsSample)
-        uniform, state = (
-            np.stack([text.peek_random(size) for text in texts]),
-            gather([text.state for text in texts if text.state]),
-        )
+        uniform = np.stack([text.peek_random(size) for text in texts])
+        state = gather([text.state for text in texts if text.state])
         new_tokens, constraints = np.array([text.new_tokens for text in texts], np.int64), self._constraints(texts)
         tokens, used, state = self.stepper.sample(state, uniform, params, self._tails(texts), new_tokens, constraints)
         for row, text in enumerate(texts):
