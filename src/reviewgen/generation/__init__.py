@@ -1,13 +1,12 @@
 """Generation: from the keywords of ``generate`` to the sampled tokens, and what is returned of them.
 
     request        the arguments of one call, checked
-    generator      texts of one model: many, one as a stream, or texts that must include some words
+    generator      texts of one model: many, one as a stream, or texts that must include some words; the returned objects
     text           one text: its tokens, its random stream, and where it ends
     decode         the decoding loop: token by token, or in blocks where the stepper has a loop of its own
     beams          beam search
     pieces         the texts of a tokenizer's tokens, how a prompt is split, and the words that texts are made of
     hooks          logits processors, stopping criteria and streamers, as transformers calls them
-    outputs        the returned texts
     next_tokens    the most probable next tokens, and a text that a user extends and undoes step by step
     states         the states of several texts as one
     model_stepper  a Stepper for any model, through its call; imports torch

@@ -1,5 +1,7 @@
 from .decode import Decoder as Decoder
 from .decode import make_sampling_params as make_sampling_params
+from .generator import GeneratedText as GeneratedText
+from .generator import Generation as Generation
 from .generator import Generator as Generator
 from .generator import choose_batch_size as choose_batch_size
 from .generator import require_index as require_index
@@ -15,8 +17,6 @@ from .next_tokens import Support as Support
 from .next_tokens import Walk as Walk
 from .next_tokens import log_softmax as log_softmax
 from .next_tokens import show as show
-from .outputs import GeneratedText as GeneratedText
-from .outputs import Generation as Generation
 from .pieces import Pieces as Pieces
 from .pieces import Speller as Speller
 from .request import GenerateOptions as GenerateOptions

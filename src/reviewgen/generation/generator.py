@@ -1,4 +1,4 @@
-"""Generator: texts of one model, many at once, as a stream, or such that they include some words.
+"""Generator: texts of one model, many at once, as a stream, or such that they include some words; and what is returned of them.
 
 Holds what every call needs of a model: its stepper, its tokenizer, the texts of its tokens and the index of its training text.
 The function that scores a text, which only ``must_include`` and ``log_probabilities`` need, is passed in.
@@ -8,15 +8,16 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from itertools import count, islice
+from typing import Any
 
 import numpy as np
 
 from reviewgen.errors import DataError, GenerationError
 from reviewgen.generation.beams import search
 from reviewgen.generation.decode import Decoder
-from reviewgen.generation.outputs import GeneratedText, Generation
 from reviewgen.generation.pieces import Pieces, Speller
 from reviewgen.generation.request import Request
 from reviewgen.generation.text import Text
@@ -33,13 +34,89 @@ _STREAM_BLOCK_SECONDS = 0.02  # between two pieces of a text that is streamed
 _MAX_COPY = 50  # characters of a copied span that the filter allows by default
 
 
+class GeneratedText(str):
+    """A generated text, with the copied spans in it.
+
+    Attributes:
+        exceeds_max_copy: Whether it contains a longer copied span than was allowed, because no other token was left.
+    """
+
+    exceeds_max_copy: bool
+    _examine: Callable[[], Novelty]
+
+    def __new__(cls, text: str, exceeds_max_copy: bool, examine: Callable[[], Novelty]) -> "GeneratedText":
+        """Return a text; ``examine`` finds out what of it was copied."""
+        self = super().__new__(cls, text)
+        self.exceeds_max_copy, self._examine = exceeds_max_copy, examine
+        return self
+
+    @cached_property
+    def novelty(self) -> Novelty:
+        """What of the text occurs in the training text; computed on first use."""
+        return self._examine()
+
+    def __reduce__(self) -> tuple[type[str], tuple[str]]:
+        """Copy and pickle as a plain string: the index of the training text does not travel with a text."""
+        return str, (str(self),)
+
+
+@dataclass
+class Generation:
+    """A generated text and everything known about it.
+
+    Attributes:
+        text: The text, the prompt included.
+        prompt: The prompt.
+        tokens: The ids of the text, those of the prompt included.
+        new_tokens: How many of them are new.
+        finish_reason: "end" (the model ended the review), "length" (``max_new_tokens``), "stop" (a stop string), "time"
+            (``max_time``), "criteria" (``stopping_criteria``) or "stuck" (every token was ruled out).
+        seed: The seed of the call, a random one where none was given.
+        number: The number of the text in the call, from 0: seed and number reproduce the text.
+        seconds: From the start of its batch until it was complete.
+        exceeds_max_copy: Whether it contains a longer copied span than was allowed, because no other token was left.
+        request: The call, checked.
+    """
+
+    text: str
+    prompt: str
+    tokens: list[int]
+    new_tokens: int
+    finish_reason: str
+    seed: int
+    number: int
+    seconds: float
+    exceeds_max_copy: bool
+    request: Request = field(repr=False, compare=False)
+    _examine: Callable[[], Novelty | None] = field(repr=False, compare=False)
+    _score: Callable[[], list[float]] = field(repr=False, compare=False)
+
+    @cached_property
+    def novelty(self) -> Novelty | None:
+        """What of the text occurs in the training text; None if the model has no index. Computed on first use."""
+        return self._examine()
+
+    @cached_property
+    def log_probabilities(self) -> list[float]:
+        """The model's log probability (nats) of each of ``tokens``, and of the end if the text ended by itself.
+
+        They are the model's own, before temperature, filters and penalties; computed on first use.
+        """
+        return self._score()
+
+    def facts(self) -> dict[str, Any]:
+        """Return what is known without further computation, as JSON values."""
+        names = ("text", "prompt", "new_tokens", "finish_reason", "seed", "number", "exceeds_max_copy")
+        return {name: getattr(self, name) for name in names} | {"seconds": round(self.seconds, 4)}
+
+
 class Generator:
     """Generates texts with one model.
 
     Args:
         stepper: Predicts the next token.
         tokenizer: The model's tokenizer.
-        pieces: The texts of its tokens; decoded when first needed if not given.
+        pieces: The texts of its tokens; decoded now if not given.
         speller: The words that texts are made of; without one, they are valid UTF-8.
         index: The index of the training text, for ``novelty``.
         score: Returns the model's log probability (nats) of each of some ids after the first ``given`` ones:
@@ -59,12 +136,7 @@ class Generator:
         batch_size: int = _CPU_ROWS,
     ) -> None:
         self.stepper, self.tokenizer, self.index, self.batch_size = stepper, tokenizer, index, batch_size
-        self._pieces, self._speller, self._score = pieces, speller or Speller(tokenizer), score
-
-    @cached_property
-    def pieces(self) -> Pieces:
-        """The texts of the tokenizer's tokens."""
-        return self._pieces or Pieces(self.tokenizer)
+        self.pieces, self._speller, self._score = pieces or Pieces(tokenizer), speller or Speller(tokenizer), score
 
     def generate(self, request: Request, first: int = 0, start_late: bool = True) -> Iterator[Text]:
         """Return the finished texts of a call, in order and each as soon as it can be.

@@ -103,14 +103,14 @@ class Detokenizer:
     """Turns the new tokens of one text into characters that can be released.
 
     Attributes:
-        row: The text.
+        source: The text that is being generated.
         stops: The strings that end the text.
         hold: What is held back.
         is_scored: Whether tokens are wanted, each with its log probability.
         scores: That of each new token.
     """
 
-    row: Text
+    source: Text
     stops: Sequence[str]
     hold: Hold
     is_scored: bool
@@ -123,17 +123,17 @@ class Detokenizer:
 
     def release(self) -> tuple[str, list[Token]]:
         """Return the characters that can be released by now and were not yet, and their tokens if they are wanted."""
-        row = self.row
-        if row.finish_reason is not None:
+        source = self.source
+        if source.finish_reason is not None:
             return self._release_end()
         if self.hold == "everything":
             return "", []
         self._read()
         until = first_stop(self._text, self.stops, self._sent[0])
         if self.hold == "sentence":
-            text = row.prompt + self._text
-            ends = (end for end in sentence_ends(text, len(row.prompt) + self._safe) if text[end:].strip())
-            self._safe = max((end - len(row.prompt) for end in ends), default=self._safe)
+            text = source.prompt + self._text
+            ends = (end for end in sentence_ends(text, len(source.prompt) + self._safe) if text[end:].strip())
+            self._safe = max((end - len(source.prompt) for end in ends), default=self._safe)
             until = min(until, self._safe)
         count = self._sent[1]
         if self.is_scored:
@@ -146,14 +146,14 @@ class Detokenizer:
         """Return the rest of a complete text, without the stop string that ended it."""
         if self.is_scored:
             self._read()
-        row, new = self.row, self.row.new_tokens
-        self._text = row.text[len(row.prompt) :]
+        source, new = self.source, self.source.new_tokens
+        self._text = source.text[len(source.prompt) :]
         del self._ends[new:], self.scores[new:]
         self._ends = [min(end, len(self._text)) for end in self._ends]
         if len(self._ends) > self._sent[1]:
             self._ends[-1] = len(self._text)
         count = len(self._ends)
-        if row.finish_reason == "stop":
+        if source.finish_reason == "stop":
             endings = [stop for stop in self.stops if self._text.endswith(stop)]
             self._text = self._text.removesuffix(max(endings, key=len, default=""))
             while count > self._sent[1] and (self._ends[count - 2] if count > 1 else 0) >= len(self._text):
@@ -162,8 +162,8 @@ class Detokenizer:
 
     def _take(self, until: int, count: int) -> tuple[str, list[Token]]:
         """Return the characters and the tokens up to some of each that were not returned yet."""
-        sent, first = self._sent
-        start, ids, tokens = self._ends[first - 1] if first else 0, self.row.ids[len(self.row.ids) - self.row.new_tokens :], []
+        source, (sent, first) = self.source, self._sent
+        start, ids, tokens = self._ends[first - 1] if first else 0, source.ids[len(source.ids) - source.new_tokens :], []
         for index in range(first, count):
             end = min(self._ends[index], until)  # a stop string may begin inside the last token
             tokens.append(Token(ids[index], self._text[start:end], self.scores[index]))
@@ -173,9 +173,9 @@ class Detokenizer:
 
     def _read(self) -> None:
         """Decode the new tokens: one by one if they are wanted, else all at once."""
-        if not self.row.new_tokens:  # a part of the prompt may not be in the ids yet
+        if not self.source.new_tokens:  # a part of the prompt may not be in the ids yet
             return
-        last, first = len(self.row.ids), len(self.row.ids) - self.row.new_tokens + len(self._ends)
+        last, first = len(self.source.ids), len(self.source.ids) - self.source.new_tokens + len(self._ends)
         for count in range(first + 1, last + 1) if self.is_scored else (last,):
             self._decode(count)
             if self.is_scored:
@@ -183,11 +183,11 @@ class Detokenizer:
 
     def _decode(self, count: int) -> None:
         """Set the text to that of the first ``count`` ids, without the prompt and an incomplete last character."""
-        ids, known, tokenizer = self.row.ids, self._whole, self.row.pieces.tokenizer
+        ids, known, tokenizer = self.source.ids, self._whole, self.source.pieces.tokenizer
         if known is None or not isinstance(tokenizer, SupportsTokenBytes):  # a text may not be that of its tokens in turn
-            text = tokenizer.decode(ids[:count])[self.row.prompt_length :]
+            text = tokenizer.decode(ids[:count])[self.source.prompt_length :]
         else:
-            piece = self.row.pieces.texts[ids[known[0]]] if count - known[0] == 1 else ""
+            piece = self.source.pieces.texts[ids[known[0]]] if count - known[0] == 1 else ""
             text = self._text[: known[1]] + (piece or tokenizer.decode(ids[known[0] : count]))
         self._text = text.rstrip("\ufffd")
         if len(self._text) == len(text):
