@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from reviewgen.compiled.entropy import target_losses
 from reviewgen.compiled.tensors import PRECISIONS, as_array
 from reviewgen.errors import growing_state
-from reviewgen.generation import device_errors
+from reviewgen.generation import device_errors, map_state
 from reviewgen.protocols import LanguageModel, State, SupportsScore
 
 Document = tuple[np.ndarray, int]
@@ -137,17 +137,12 @@ def cross_entropies(logits: Float[Tensor, "B T V"], targets: Int[Tensor, "B T"])
 
 def _replace_rows(model: LanguageModel, state: State, kept: Int64[np.ndarray, " K"], added: int) -> State:
     """Return the state of the rows that continue, then of rows at the beginning of a text."""
-    selected = _select_rows(state, torch.from_numpy(kept))
-    return _join_rows(selected, model.initial_state(added)) if added else selected
+    rows = torch.from_numpy(kept)
+    selected: State = map_state(lambda part: part[rows.to(part.device)], state)
+    return map_state(_join, selected, model.initial_state(added)) if added else selected
 
 
-def _select_rows(state: State, rows: Tensor) -> State:
-    return tuple(_select_rows(part, rows) for part in state) if isinstance(state, tuple) else state[rows.to(state.device)]
-
-
-def _join_rows(first: State, second: State) -> State:
-    if isinstance(first, tuple):
-        return tuple(_join_rows(*parts) for parts in zip(first, second, strict=True))
+def _join(first: Tensor, second: Tensor) -> Tensor:
     if first.shape[1:] != second.shape[1:]:
         raise growing_state(first.shape, second.shape)
     return torch.cat([first, second])

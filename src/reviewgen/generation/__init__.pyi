@@ -25,6 +25,7 @@ from .request import device_facts as device_facts
 from .request import make_request as make_request
 from .states import Slot as Slot
 from .states import gather as gather
+from .states import map_state as map_state
 from .states import select_rows as select_rows
 from .states import stack_rows as stack_rows
 from .text import Text as Text
