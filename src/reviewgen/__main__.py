@@ -14,7 +14,7 @@ def main() -> None:
     try:
         _run()
     except KeyboardInterrupt:  # while ``interrupts`` is imported, between two imports, or at the very end
-        try:  # noqa: SIM105  # contextlib takes milliseconds to import, in which an interrupt is not caught
+        try:  # noqa: SIM105  # contextlib takes milliseconds to import, in which an interrupt is not raising_interrupts
             os.write(2, b"Interrupted.\n")
         except OSError:  # standard error is closed
             pass
@@ -22,10 +22,10 @@ def main() -> None:
 
 
 def _run() -> None:
-    from reviewgen.interrupts import caught, ignore  # its own imports take some milliseconds
+    from reviewgen.interrupts import ignore, raising_interrupts  # its own imports take some milliseconds
 
     try:
-        with caught():
+        with raising_interrupts():
             from reviewgen.cli import main as run  # typer, rich and the registry of plugins
 
             run()

@@ -94,7 +94,7 @@ def train(start: "str | ReviewModel", source: Any, *, progress: bool = True, **o
         subset: The subset (configuration) of a dataset of the Hub.
         split: The split of a dataset that is read; by default train, or the first one.
         validation_split: The split of a dataset to validate on; of the first source if there is no second.
-        near_duplicates: A similarity from 0.3 to 1; of texts that are at least as similar, only the first is kept. 0.8 finds
+        near_duplicates: A similarity from 0.3 to 1; of texts that are at least this similar, only the first is kept. 0.8 finds
             texts that differ slightly. Needs rensa.
         decontaminate: Leave out held-out texts that share a run of this many characters with a training text.
         conditions: Columns beside the text, as in "stars", that the model is conditioned on.
@@ -107,7 +107,8 @@ def train(start: "str | ReviewModel", source: Any, *, progress: bool = True, **o
         UnknownPlugin, PluginConflict, BrokenPlugin: The preset is not installed, or cannot be used.
         OutputExists: ``out`` exists.
         DataError: The source cannot be read, or contains a single review and no validation is given.
-        CheckpointError: ``<out>.partial`` holds an interrupted run that is not resumed; or, to resume, no run of these arguments.
+        CheckpointError: ``<out>.partial`` holds an interrupted run that is not resumed; or ``resume`` is set, and no run of these
+            arguments is there.
         TrainingError: The loss is NaN or infinite before there are weights to keep, or the device is not available.
         StorageError: There is no room on the disk; says where the trained model was saved instead.
     """
@@ -405,7 +406,7 @@ def prepare(source: Any, *, preset: str, out: str | Path, **options: "Unpack[Pre
         validation: A second source to validate on, instead of a part of the first.
         conditions: Columns beside the text, as in "stars", that the model is conditioned on.
         tokenizer: Tokenizer settings that differ from the preset's.
-        near_duplicates: A similarity from 0.3 to 1; of texts that are at least as similar, only the first is kept. 0.8 finds
+        near_duplicates: A similarity from 0.3 to 1; of texts that are at least this similar, only the first is kept. 0.8 finds
             texts that differ slightly. Needs rensa.
         decontaminate: Leave out held-out texts that share a run of this many characters with a training text.
 

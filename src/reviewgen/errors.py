@@ -1,7 +1,7 @@
 """The exceptions of reviewgen. All derive from ``ReviewgenError``.
 
-A message says what is wrong with the value, what is accepted, and what to do next. Inner functions raise the plain fact; the
-public function adds what the user passed in. This module imports nothing else of the package.
+A message says what is wrong with the value, what is accepted, and what to do next. Inner functions say what is wrong; the
+public function adds the user's value. This module imports nothing else of the package.
 
     ReviewgenError
     ├── ConfigError            a setting is unknown, has the wrong type or is out of range   (also a ValueError)
@@ -260,7 +260,7 @@ def first_line(error: BaseException) -> str:
 
 
 def did_you_mean(wrong: object, known: Iterable[str]) -> str:
-    """Return the end of an error message: the closest known name, and the known names, or the first of very many.
+    """Return the end of an error message: the closest known name, then all known names (only the first if they are many).
 
     >>> did_you_mean("hiden_size", ["hidden_size", "layers"])
     "Did you mean 'hidden_size'? Known: hidden_size, layers."

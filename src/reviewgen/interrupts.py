@@ -3,7 +3,7 @@
 Each raises KeyboardInterrupt, which a command may catch to keep what is finished. A module that is cut off while it is imported
 leaves packages such as NumPy half initialised, and some of them turn the interrupt into another error; so until a command has
 begun its work, an interrupt inside an import ends the process at once. It is imported before all else, and imports little itself:
-until it has run, Ctrl-C is the interpreter's, with a traceback.
+before that, Python handles Ctrl-C and prints a traceback.
 """
 
 import os
@@ -34,8 +34,8 @@ def begin() -> None:
 
 
 @contextmanager
-def caught() -> Iterator[None]:
-    """Let the signals end the command inside the block, as above; see ``handled``."""
+def raising_interrupts() -> Iterator[None]:
+    """Inside the block, the signals raise KeyboardInterrupt; inside an import, before ``begin``, they end the process."""
     global _has_begun
     _has_begun = False
     with handled(_interrupt):
@@ -48,7 +48,7 @@ def handled(
 ) -> Iterator[None]:
     """Give the signals a handler inside the block; those before are set again. Does nothing outside the main thread.
 
-    A signal that the parent process has set to be ignored, as nohup does, stays ignored.
+    A signal that was ignored at the start, as under nohup, stays ignored.
 
     Args:
         handler: The handler.

@@ -1,9 +1,12 @@
-"""Parses names of presets and sources of models, as given to ``load`` and ``train``. Reads no files and knows no plugins.
+"""Parses names of presets and sources of models, as given to ``load`` and ``train``. Opens no files and knows no plugins.
 
 The name of a preset is ``<model>-<tokenizer>[-<size>]``: lower case, digits, hyphens. The source of a trained model is a preset,
-a repository on the Hub (``owner/name`` or ``hf://owner/name``, with or without ``@revision``), or a local folder (a ``Path``, a
-string that starts with ``/``, ``./``, ``../`` or ``~``, or an existing folder whose name cannot be a preset; one whose name can
-be a repository must hold a saved model). A preset with ``@revision`` is the repository ``reviewgen/<preset>``.
+a repository on the Hub (``owner/name`` or ``hf://owner/name``, with or without ``@revision``), or a local folder:
+
+- A ``Path``, and a string that starts with ``/``, ``./``, ``../`` or ``~``, is a folder.
+- ``owner/name`` is a folder if it has a ``config.json``, and otherwise a repository.
+- The name of a known preset that is also a folder is refused as ambiguous; any other existing path is a folder.
+- A preset with ``@revision`` is the repository ``reviewgen/<preset>``.
 """
 
 import re
@@ -122,7 +125,7 @@ def parse_source(source: str | Path, presets: Collection[str] | None = None, rev
 
     Args:
         source: The source.
-        presets: The known presets; None takes every name of that form for a preset.
+        presets: The known presets; None: every name that looks like a preset is one.
         revision: The revision, if it is not part of the source.
 
     >>> parse_source("lstm-word")

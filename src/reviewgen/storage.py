@@ -7,7 +7,8 @@ filelock only; it knows neither models nor formats.
     to_path, check_output           check a target before hours of work
     open_input, is_pipe             a file that the user names, which may be a pipe
     atomic_file, atomic_folder      write a target whole
-    publish, interrupted            a finished folder gets its name; what to do where a replacement was cut off
+    publish                         a finished folder gets its name
+    describe_cut_off                what to do where a replacement was cut off
     temporary_folder                removed afterwards
     safetensors_file                a file that another library writes
     Job                             work that can be resumed, in a folder until it is whole
@@ -163,7 +164,7 @@ def publish(new: Path, target: Path) -> None:
     _fsync(target.parent)
 
 
-def interrupted(folder: Path) -> str:
+def describe_cut_off(folder: Path) -> str:
     """Return what to do about a folder whose replacement was cut off between its two renames; "" where none was."""
     new, old = folder.with_name(f".{folder.name}.new"), folder.with_name(f".{folder.name}.old")
     if os.path.lexists(folder) or not os.path.lexists(old):
@@ -208,7 +209,7 @@ def safetensors_file(file: Path) -> Iterator[None]:
 
 
 def _refuse_existing(path: Path, *, overwrite: bool = False) -> None:
-    if reason := interrupted(path):
+    if reason := describe_cut_off(path):
         raise OutputExists(reason)
     if os.path.lexists(path) and not overwrite:
         raise OutputExists(f"{path} already exists. Give another name, or remove it first.")
@@ -350,7 +351,7 @@ class Job:
 
     @staticmethod
     def write_whole(path: Path, make: Callable[[Path], object]) -> None:
-        """The same in another process, which has the path of the piece."""
+        """Make a piece at its path, in a process that does not have the job."""
         if path.exists():
             return
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -47,8 +47,7 @@ TOKENIZERS: dict[str, Any] = {
 
 
 def lexicon() -> Lexicon:
-    counts = WordCounts()
-    counts.add(f"{' '.join(WORDS)} {SEPARATORS}")
+    counts = count_runs([f"{' '.join(WORDS)} {SEPARATORS}"]).split()
     return Lexicon.of(counts.words, counts.separators)
 
 

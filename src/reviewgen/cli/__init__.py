@@ -12,7 +12,7 @@ A command parses its arguments, calls the library and prints the result. Heavy i
     play       ``play``
     share      ``export``, ``push``, ``pull``
     serve      ``serve``, ``demo``
-    inspect    ``list``, ``settings``, ``doctor``, ``plugin new``, ``plugin check``
+    inspecting ``list``, ``settings``, ``doctor``, ``plugin new``, ``plugin check``
     options    the options, made from the classes that declare them, and the parsing of values
     console    what all commands print
 """
@@ -30,7 +30,7 @@ import typer
 from reviewgen.cli import compare, generate, inspecting, look, measure, play, search, serve, share, train
 from reviewgen.cli.console import echo, escape, note, notes, show_log
 from reviewgen.errors import ConfigError, ProcessLost, ReviewgenError, SourceError, shortened
-from reviewgen.interrupts import INTERRUPTED, caught, uninterrupted
+from reviewgen.interrupts import INTERRUPTED, raising_interrupts, uninterrupted
 from reviewgen.version import __version__
 
 __all__ = ["app", "main"]
@@ -120,7 +120,7 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")
     notes.quiet = os.environ.get("RANK", "0") != "0"
     show_log()
-    with caught():
+    with raising_interrupts():
         sys.exit(_run())
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from reviewgen.cli.console import TerminalConsole, keeping, note, notes, show
-from reviewgen.cli.options import parse_data, parse_source, takes
+from reviewgen.cli.options import parse_data, path_or_string, takes
 from reviewgen.config.options import TrainingTexts, Trial
 from reviewgen.errors import ConfigError, quoted
 from reviewgen.interrupts import INTERRUPTED, begin
@@ -49,7 +49,7 @@ def compare(
 
     if html is not None:
         refuse_file(html, overwrite=overwrite)
-    options |= {"held_out": None if held_out is None else parse_source(held_out), "held_out_split": held_out_split}
+    options |= {"held_out": None if held_out is None else path_or_string(held_out), "held_out_split": held_out_split}
     options |= {"prompt": prompt, "out": out, "resume": resume, "settings": parse_settings(settings or [])}
     request = make_request(named, parse_data(data), options)  # type: ignore[arg-type]  # checked there
     begin()

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reviewgen.cli.console import Result, describe_written, echo, echo_text, note, notes, progress, resumable
-from reviewgen.cli.options import declared, parse_source, read_stdin, select, takes
+from reviewgen.cli.options import declared, path_or_string, read_stdin, select, takes
 from reviewgen.config import FOREIGN, MAX_VOCABULARY, GenerationConfig, read_text
 from reviewgen.config.options import Call, GeneratedShards
 from reviewgen.errors import ConfigError, DataError, counted, storage_errors
@@ -248,7 +248,7 @@ def replay(receipt: Path, *, model: str | None = None, as_json: bool = False) ->
 
     results, loaded = [], {}
     for number, one in enumerate(read_receipts(receipt), 1):
-        source = find_source(one, receipt) if model is None else parse_source(model)
+        source = find_source(one, receipt) if model is None else path_or_string(model)
         device = one["model"].get("device", "cpu")
         key = source, one["model"]["bits"], device
         if key not in loaded:

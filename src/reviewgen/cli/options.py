@@ -105,8 +105,8 @@ def declared(
         cls: The dataclass.
         only: The fields to take; all if empty.
         without: The fields to leave out.
-        unset: Whether an option that is not given is None, not its default.
-        is_bounded: Whether a number that is too small is refused as bad usage, and not by the class.
+        unset: Whether an option that is not given is None instead of its default.
+        is_bounded: Whether a number that is too small is refused by typer, as bad usage; else the class refuses it.
         defaults: Defaults that differ from those of the class.
     """
     hints, described = fields_of(cls), describe_fields(cls)
@@ -125,8 +125,8 @@ def declared(
 def takes(*groups: type | Iterable[Option]) -> Callable[[Callable[..., Result | None]], Callable[..., None]]:
     """Make a command of the line: its options, of its parameters and of classes, and ``--json``; and print its result.
 
-    A parameter is an argument, one that is keyword-only an option; the docstring describes both. The options of classes stand in
-    place of ``**options``, where the command gets their values by the fields' names.
+    Positional parameters become arguments, keyword-only ones options; the docstring describes both. The options of classes
+    replace ``**options``: the command receives them under the names of their fields.
     """
     options = [option for group in groups for option in (declared(group) if isinstance(group, type) else group)]
 
@@ -245,19 +245,19 @@ def read_stdin(max_bytes: int = _MAX_STDIN) -> str:
 
 
 def parse_data(given: str | list[str]) -> str | Path | list[str] | list[Path]:
-    """Return a source of texts from the command line, as ``parse_source`` does; for ``-`` the lines of standard input."""
+    """Return a source of texts from the command line, as ``path_or_string`` does; for ``-`` the lines of standard input."""
     if isinstance(given, list) and len(given) > 1:
         return [Path(each) for each in given]
     text = given[0] if isinstance(given, list) else given
     if text != "-":
-        return parse_source(text)
+        return path_or_string(text)
     lines = read_stdin().splitlines()
     if not lines:
         raise DataError("Standard input is empty: pipe texts into it, one a line, or give a file with --data.")
     return lines
 
 
-def parse_source(text: str) -> str | Path:
+def path_or_string(text: str) -> str | Path:
     """Return a source from the command line: as a Path if it can only be one."""
     return Path(text) if text.startswith(("/", "./", "../", "~")) and not any(sign in text for sign in "*?[") else text
 

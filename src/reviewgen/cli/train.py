@@ -14,7 +14,7 @@ from reviewgen.errors import AlreadyTrained, ConfigError, counted
 from reviewgen.interrupts import INTERRUPTED, uninterrupted
 
 if TYPE_CHECKING:
-    from reviewgen.data import Corpus as ReadCorpus
+    from reviewgen.data import Corpus as CleanedCorpus
     from reviewgen.model import ReviewModel
     from reviewgen.runs import TrainingRun
     from reviewgen.training import Report
@@ -82,7 +82,7 @@ def _prepare(run: "TrainingRun") -> None:
         note(line)
 
 
-def _show_corpus(corpus: "ReadCorpus", conditions: list[str]) -> str:
+def _show_corpus(corpus: "CleanedCorpus", conditions: list[str]) -> str:
     """Print what was read; return how it was split."""
     from reviewgen.data import SPLITS, describe
 
@@ -189,7 +189,7 @@ def prepare(
         raise ConfigError(f"--set {other}... is a setting of training: give it to reviewgen train. Here it is tokenizer.NAME.")
     with resumable(), working("Preparing ...") as say:
         from reviewgen.conditions import Conditions
-        from reviewgen.data import Corpus as ReadCorpus
+        from reviewgen.data import Corpus as CleanedCorpus
         from reviewgen.runs.corpus import prepare_tokens  # torch: a second or two
 
         tokenizer = groups["tokenizer"]
@@ -203,7 +203,7 @@ def prepare(
         lines.insert(0, f"Tokens: {tokens['train']:,} to train on, in {counted(len(store.content['shards']), 'shard')}.")
     if not as_json:
         conditions = Conditions.from_json(store.facts["conditions"]) if store.facts["conditions"] else Conditions()
-        lines.insert(0, _show_corpus(ReadCorpus.from_json(store.facts["corpus"]), conditions.describe()))
+        lines.insert(0, _show_corpus(CleanedCorpus.from_json(store.facts["corpus"]), conditions.describe()))
         for line in store.facts["notes"]:
             note(line)
     return Result({"out": out, "tokens": tokens, **store.facts}, lines)

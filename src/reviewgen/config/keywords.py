@@ -75,7 +75,7 @@ class TrainOptions(PrepareOptions, TrialOptions, total=False):
 def refuse_unknown_options(
     options: Mapping[str, Any], known: type, function: str, *, others: Collection[str] = (), hidden: Collection[str] = ()
 ) -> None:
-    """Raise if a keyword is not one of a TypedDict's, or if its value is neither True, False nor a string and has to be.
+    """Raise if a keyword is not one of a TypedDict's, or if the value of a flag or string has another type.
 
     Args:
         options: The keywords.

@@ -1,5 +1,6 @@
-"""The options of functions and commands beside the settings of a model: each is declared and described here, and only here.
+"""Options that several functions or commands share, beside the settings of a model: declared and described here only.
 
+An option of a single command is described in the command's docstring, the settings of ``generate`` in ``GenerationConfig``.
 From these classes and from ``GenerationConfig`` come the options of every command (``reviewgen.cli.options``), and what is
 checked against them: the TypedDicts of ``keywords`` and the argument lists of docstrings (``python -m tests.lint.options``).
 Knows neither the command line nor the functions.
@@ -35,7 +36,7 @@ class Reading:
     subset: str | None = None
     split: str | None = None
     documents: Literal["line", "paragraph", "sentence", "file"] = "line"
-    max_text_characters: Annotated[int, Bound(at_least=1)] = 10_000_000
+    max_text_characters: Annotated[int, Bound(at_least=1, at_most=1 << 40)] = 10_000_000
     lowercase: bool | None = False
     strip_markdown: bool | None = False
     fix_encoding: bool | None = False
@@ -70,7 +71,7 @@ class TrainingTexts(Reading):
         conditions: Columns beside the text, as in "stars", that the model is conditioned on.
     """
 
-    conditions: tuple[str, ...] = ()
+    conditions: Annotated[tuple[str, ...], Bound(at_least=1)] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +81,7 @@ class Corpus(TrainingTexts):
     Attributes:
         validation: A second source to validate on, instead of a part of the first.
         validation_split: The split of a dataset to validate on; of the first source if there is no second.
-        near_duplicates: A similarity from 0.3 to 1; of texts that are at least as similar, only the first is kept. 0.8 finds
+        near_duplicates: A similarity from 0.3 to 1; of texts that are at least this similar, only the first is kept. 0.8 finds
             texts that differ slightly. Needs rensa.
         decontaminate: Leave out held-out texts that share a run of this many characters with a training text.
     """

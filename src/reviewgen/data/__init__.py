@@ -3,7 +3,7 @@
     sources          open a source of any kind, a dataset of the Hub included, as units that any process can read
     files            find and fetch files, unpack and decode them
     documents        txt files as lines, paragraphs, sentences or files; parts of one long text to hold out
-    tables           csv, JSON, parquet, Arrow and SQLite files as records
+    tables           csv, JSON, parquet, Arrow, SQLite files and spreadsheets as records
     columns          from records to examples: the columns of the text and of its conditions
     cleaning         changes texts, with counts; HTML tags, markdown and mojibake
     parts            the Arrow files of a corpus, and the work on them that several processes share
@@ -20,7 +20,7 @@ Knows no model, and of a tokenizer only its protocol.
 
 from reviewgen.data.cache import MAX_BYTES, cache_folder, cache_size, digest_tokenizer, prune_cache, workspace
 from reviewgen.data.cleaning import CleaningReport, first_of_each, hash_text
-from reviewgen.data.columns import MAX_TEXT_CHARACTERS, DataConfig, Example
+from reviewgen.data.columns import DataConfig, Example
 from reviewgen.data.corpus import Corpus, describe, require_splits, shorten
 from reviewgen.data.files import is_url
 from reviewgen.data.filters import Filters
@@ -43,7 +43,6 @@ from reviewgen.data.store import StoreFolder, TokenStore, digest_file, fetch_sto
 __all__ = [
     "IGNORED",
     "MAX_BYTES",
-    "MAX_TEXT_CHARACTERS",
     "NOVELTY_FILE",
     "SPLITS",
     "Batch",

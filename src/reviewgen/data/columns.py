@@ -8,14 +8,12 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Real
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 from reviewgen.conditions import finite_number
-from reviewgen.config import Bound, check, to_dict
+from reviewgen.config import check, to_dict
+from reviewgen.config.options import TrainingTexts
 from reviewgen.errors import ConfigError, DataError, did_you_mean, quoted
-
-MAX_TEXT_CHARACTERS = 10_000_000
-"""The default of ``max_text_characters``."""
 
 Example: TypeAlias = tuple[str, Sequence[str | float | None]]
 """A text and one value for each condition, in order: a string, a finite number, or None if the value is missing."""
@@ -34,38 +32,12 @@ _DATE_WORDS = frozenset(word[:length] for word in _DATES.split() for length in (
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataConfig:
-    """How a source is read and cleaned.
-
-    Attributes:
-        text_column: The column that holds the text, ``a.b`` for the field b of the column a; guessed if None.
-        documents: How a txt file is cut into texts: by "line", by "paragraph" (blank lines between), by "sentence", or not at
-            all ("file"; a source of one such file is one long text, whose parts are split).
-        clean: Whether to decode HTML entities, remove HTML tags, apply NFC, and drop empty and duplicate texts.
-        lowercase: Whether to lower-case the texts.
-        strip_markdown: Whether to keep only the words of markdown.
-        fix_encoding: Whether to mend texts that were decoded wrongly, with ftfy.
-        conditions: The columns, such as stars or genre, that the model is conditioned on.
-        max_text_characters: The maximum number of characters of a text; a txt file that is one text has no limit.
-        sql: The query of a SQLite file; None reads its only table.
-        subset: The subset of a Hub dataset.
-        dataset_split: The split of a dataset that is read; None reads train, or the first one.
+class DataConfig(TrainingTexts):
+    """How a source is read and cleaned, checked.
 
     Raises:
         ConfigError: A value is of the wrong type or not allowed, or a condition is named twice.
     """
-
-    text_column: str | None = None
-    documents: Literal["line", "paragraph", "sentence", "file"] = "line"
-    clean: bool = True
-    lowercase: bool = False
-    strip_markdown: bool = False
-    fix_encoding: bool = False
-    conditions: Annotated[tuple[str, ...], Bound(at_least=1)] = ()
-    max_text_characters: Annotated[int, Bound(at_least=1, at_most=1 << 40)] = MAX_TEXT_CHARACTERS
-    sql: str | None = None
-    subset: str | None = None
-    dataset_split: str | None = None
 
     def __post_init__(self) -> None:
         check(self)
@@ -180,12 +152,12 @@ def to_examples(
     has_column = column is None
     for number, record in enumerate(records, 1):
         if column is None or not isinstance(record, Mapping):
-            text, values = record, [None] * len(conditions)
-            has_column = True
+            text, has_column = record, True
+            given: list[Any] = [None] * len(conditions)
         else:
-            text, *values = (_look_up(record, name) for name in (column, *conditions))
+            text = _look_up(record, column)
             has_column = has_column or text is not None or column in record or top in record
-        given = [_as_condition(value, number, condition, name) for value, condition in zip(values, conditions, strict=True)]
+            given = [_as_condition(_look_up(record, condition), number, condition, name) for condition in conditions]
         yield _as_text(text, number, place, max_characters), given
     if number and not has_column:
         raise DataError(f"{name} has no column {quoted(column)}, as the records before it have.")

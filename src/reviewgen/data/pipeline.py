@@ -59,7 +59,7 @@ class Texts:
         given = [(self.source, self.config)]
         if self.validation is not None or self.validation_split is not None:
             second = self.source if self.validation is None else self.validation
-            given.append((second, replace(self.config, dataset_split=self.validation_split)))
+            given.append((second, replace(self.config, split=self.validation_split)))
         opened = []
         for number, (source, config) in enumerate(given):
             (own := folder / str(number)).mkdir(exist_ok=True)

@@ -42,7 +42,7 @@ def read_examples(source: Any, config: DataConfig, *, split: str = "all") -> Ite
         ConfigError: The split is unknown.
     """
     if split != "all" and split in splits_of(source, config):
-        config, split = replace(config, dataset_split=split), "all"
+        config, split = replace(config, split=split), "all"
     if split not in ("all", *SPLITS):
         raise ConfigError(f"A split is all, train, validation or test; got {quoted(split)}.")
     return _read(source, config, split)

@@ -45,7 +45,7 @@ _ONLY_FOR = {  # the options that some sources have, and their kinds
     "documents": ({"text"}, "txt files"),
     "sql": ({"sqlite"}, "SQLite files"),
     "subset": ({"dataset"}, "datasets of the Hub"),
-    "dataset_split": ({"dataset"}, "datasets that have splits"),
+    "split": ({"dataset"}, "datasets that have splits"),
 }
 
 Read: TypeAlias = Callable[[Sequence[str] | None], Iterable[Any]]
@@ -339,7 +339,7 @@ def _open_hub(hub: HubSource, config: DataConfig) -> Source:
     names = [name] if count == 1 else [f"{name}, shard {number + 1} of {count}," for number in range(count)]
     units = [_unit(partial(_read_shard, shard), own, is_shared=count == 1) for shard, own in zip(shards, names, strict=True)]
     info = SourceInfo(name)
-    if others and config.dataset_split is None:
+    if others and config.split is None:
         info.notes.append(f"Split {chosen!r} of {hub.repo_id} is read; not read: {', '.join(others)}.")
     facts = [[hub.repo_id, commit, subset, chosen]] if commit else None
     return Source(info, units, {"dataset"}, config, facts, _is_cleaned(stream))
@@ -361,7 +361,7 @@ def _find_dataset(hub: HubSource, config: DataConfig) -> tuple[str | None, str |
         subset = _choose("subset", config.subset, subsets, "default" if "default" in subsets else None, hub.repo_id)
         splits = load_dataset(hub.repo_id, subset, revision=commit, streaming=True)
         first = "train" if "train" in splits else next(iter(splits))
-        return commit, subset, splits, _choose("split", config.dataset_split, list(splits), first, hub.repo_id)
+        return commit, subset, splits, _choose("split", config.split, list(splits), first, hub.repo_id)
     except ReviewgenError:
         raise
     except Exception as error:  # the client raises types of its own, of httpx and of the operating system
@@ -389,7 +389,7 @@ def _read_shard(shard: Any, columns: object) -> Iterator[Any]:
 def _open_object(source: Any, config: DataConfig) -> Source:
     kind = type(source).__name__
     if isinstance(source, Mapping) and not hasattr(source, "mapping"):  # a DatasetDict; the keys of a dict are an iterable
-        splits, wanted = list(map(str, source)), config.dataset_split or "train"
+        splits, wanted = list(map(str, source)), config.split or "train"
         if wanted not in splits:
             raise DataError(f"A mapping of splits needs a split named {wanted}; this one has: {', '.join(splits)}.")
         chosen = _open_object(source[wanted], config)

@@ -5,7 +5,7 @@ array, or one value that holds the records, as data frames and APIs write it:
 
     {"text": "a"}⏎{"text": "b"}                   lines, or values one after another
     [{"text": "a"}, {"text": "b"}]                an array, read piece by piece
-    {"reviews": [{"text": "a"}, ...], "page": 1}  a wrapper: its longest list of records
+    {"reviews": [{"text": "a"}, ...], "page": 1}  a wrapper: its only list of records
     {"text": {"0": "a"}, "stars": {"0": 5}}       columns, as pandas writes them by default
     {"columns": [...], "data": [[...], ...]}      columns and rows, pandas' orientation "split"
     {"tt01": {"text": "a"}, ...}                  objects by their id

@@ -1,4 +1,4 @@
-"""The results of evaluating and scoring: plain data."""
+"""The results of evaluating and scoring: plain data, and how bits per character are computed from sums."""
 
 import math
 from collections.abc import Mapping

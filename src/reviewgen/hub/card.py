@@ -1,4 +1,4 @@
-"""The model card: a template, ``card.md.j2``, filled with what was recorded of a training; reads no files.
+"""The model card: a template, ``card.md.j2``, filled with what was recorded of a training.
 
 The last line of a generated card is a comment with a digest of the lines above it. A card without that line, or with another
 digest, was written or edited by hand and is kept; any other card may be generated again.
@@ -27,13 +27,13 @@ _LICENSE = re.compile(r"\s*---\n.*?^license: *(\S[^\n]{0,80})$.*?^---", re.DOTAL
 _MARK = re.compile(r"<!-- written by reviewgen from what it recorded; (?P<digest>[0-9a-f]{16}) -->\n?\Z")
 
 
-def write_card(bundle: Bundle, *, source: str | None = None, **details: Any) -> str:
+def card_text(bundle: Bundle, *, source: str | None = None, **details: Any) -> str:
     """Return the card of a trained model: Markdown below the Hub's YAML front matter.
 
     Args:
         bundle: The model.
         source: The source for ``reviewgen.load``; None for a local folder.
-        details: Further facts for the card, those of which are None being unknown:
+        details: Further facts for the card; None means unknown:
             license, language, datasets, tags: The metadata for the Hub.
             space: The Space on the Hub whose page generates with the model, as in "owner/name".
             samples: Generated texts, each after its temperature.

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from reviewgen.config import MAX_RECORD, read_json, read_text
 from reviewgen.errors import BundleError, ConfigError, HubError, ReviewgenError, quoted, shortened, storage_errors
 from reviewgen.generation import Generator
-from reviewgen.hub.card import check_metadata, is_written_by_hand, metadata_of, odd_text, parse_card, without_paths, write_card
+from reviewgen.hub.card import card_text, check_metadata, is_written_by_hand, metadata_of, odd_text, parse_card, without_paths
 from reviewgen.hub.download import megabytes, parse_repository
 from reviewgen.hub.scan import check_kinds, generate_texts, refuse, scan
 from reviewgen.hub_client import check_token, plain_errors
@@ -93,7 +93,7 @@ def publish(bundle: Bundle, repo_id: str, options: PushOptions) -> str:
         _logger.info(words, len(texts), copy.tokenizer.vocab_size, found, copied)
         if card is None:
             details |= {"megabytes": megabytes(folder), "curve": _plot_curve(copy, folder)}
-            card = write_card(copy, source=str(target), **details, **metadata)
+            card = card_text(copy, source=str(target), **details, **metadata)
         (folder / layout.CARD).write_text(card, encoding="utf-8", errors="backslashreplace")
         return _push(
             folder, kept, target, before, options.get("commit_message") or f"Publish {copy.preset} with reviewgen", options
@@ -101,7 +101,7 @@ def publish(bundle: Bundle, repo_id: str, options: PushOptions) -> str:
 
 
 def make_card(bundle: Bundle, generator: Generator, source: str | None = None, **metadata: Any) -> str:
-    """Return a new card of a model, with texts that it generates at three temperatures; takes what ``write_card`` takes.
+    """Return a new card of a model, with texts that it generates at three temperatures; takes what ``card_text`` takes.
 
     Raises:
         ConfigError: A value of the metadata is not text; nothing was generated.
@@ -109,7 +109,7 @@ def make_card(bundle: Bundle, generator: Generator, source: str | None = None, *
     check_metadata(None, metadata)
     folder, (_, generated) = bundle.folder, generate_texts(bundle, generator)
     size = megabytes(folder) if folder is not None and folder.is_dir() else None
-    return write_card(bundle, source=source, megabytes=size, **generated, **metadata)
+    return card_text(bundle, source=source, megabytes=size, **generated, **metadata)
 
 
 def inspect_repository(target: HubSource, token: str | bool | None = None, kind: str = "model") -> Remote:

@@ -150,8 +150,8 @@ def _read_facts(folder: Path, resume: bool) -> Any:
 class Request:
     """The checked arguments of a comparison: its models, its texts, the settings, and with them the options of each training.
 
-    Its folder has ``comparison.json``, which says what the rows depend on (``before``, of one that is resumed),
-    ``models/NAME`` and ``rows/NAME.json``.
+    Its folder has ``comparison.json``, which says what the rows depend on, ``models/NAME`` and ``rows/NAME.json``; ``before`` is
+    the content of ``comparison.json`` when a comparison is resumed.
     """
 
     entries: list[Entry]

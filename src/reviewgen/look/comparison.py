@@ -29,7 +29,7 @@ _SAMPLE, _PRINTED = 1500, 240  # characters of a sample on a page, and on a term
 
 
 class Column(NamedTuple):
-    """A column of both tables: its name on a page and on a terminal, and what its cells show of a row."""
+    """A column of one of the two tables: its name on a page and on a terminal, and what its cells show of a row."""
 
     name: str
     short: str

@@ -94,7 +94,7 @@ class Reading(NamedTuple):
             limit = round(min(max(_MIN_CHARACTERS, _PER_SECOND * self.budget), _MAX_CHARACTERS))
         if self.held_out is not None or self.held_out_split is not None:
             separate = self.data if self.held_out is None else self.held_out
-            read = read_examples(separate, replace(self.config, dataset_split=self.held_out_split))
+            read = read_examples(separate, replace(self.config, split=self.held_out_split))
             return self._choose(islice(read, _READ), "all", _name(separate), None, limit)
         corpus = self.corpus()
         part = "test" if corpus.count("test") else "validation"

@@ -31,7 +31,7 @@ from reviewgen.model.weights import Weights
 from reviewgen.novelty import read_index
 from reviewgen.protocols.migration import read_saved_config
 from reviewgen.registry import Plugin, find_stepper, find_tokenizer, plugin_of_saved
-from reviewgen.storage import interrupted
+from reviewgen.storage import describe_cut_off
 from reviewgen.version import __version__
 
 _PLUGIN = {"name": str, "distribution": str, "version": str, "config": dict}
@@ -65,7 +65,7 @@ def read_bundle(folder: Path, weight_bits: int = 32, *, strict: bool = True, acc
         _check_files(folder, names, strict)
         present = layout.digest_files(folder, names)
         bundle = _read_checked(folder, config, weight_bits)
-        if not accept_changes:  # last: what a reader finds wrong in a file says more
+        if not accept_changes:  # last, because the errors of the readers are more precise
             layout.check_manifest(folder, names, present, is_local=strict)
         bundle.digests = present
         return bundle
@@ -88,7 +88,7 @@ def _reading(folder: Path) -> Iterator[None]:
     """Raise an error of one sentence if there is no saved model, or it cannot be read."""
     try:
         if not folder.is_dir():
-            reason = interrupted(folder) or ("it is a file." if folder.exists() else "no such folder.")
+            reason = describe_cut_off(folder) or ("it is a file." if folder.exists() else "no such folder.")
             raise BundleError(f"There is no saved model at {folder}: {reason}")
         if not (folder / layout.CONFIG).is_file():
             raise BundleError(f"{folder} is not a saved model: it has no {layout.CONFIG}.")

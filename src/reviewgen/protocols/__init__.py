@@ -8,6 +8,7 @@ them; a plugin declares the one it is written for in its package's metadata, or 
     abilities   its own loss, optimizer settings and foreign weights
     graph       its computational graph, for pictures
     operations  what a model computes, one operation after the other
+    shapes      errors about shapes that name the letters
     migration   configs that an earlier version of a plugin has saved
     stepper     Stepper: generates; NumPy arrays in and out, without torch
     tokenizer   Tokenizer: text to ids and back

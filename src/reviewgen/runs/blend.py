@@ -18,7 +18,7 @@ from reviewgen.config import EvaluateOptions, GenerationConfig, refuse_unknown_o
 from reviewgen.data import digest_tokenizer, read_documents, trained_on
 from reviewgen.errors import ConfigError, NotADistribution, quoted
 from reviewgen.evaluation import Document, score_tokens
-from reviewgen.hub.card import write_card
+from reviewgen.hub.card import card_text
 from reviewgen.model import Bundle, ReviewModel, Weights
 from reviewgen.protocols import LanguageModel, SupportsScore
 from reviewgen.registry import Plugin, find_model
@@ -150,7 +150,7 @@ def make_bundle(
         index=index,
         lexicon=lexicon,
     )
-    bundle.card = write_card(bundle)
+    bundle.card = card_text(bundle)
     return bundle
 
 

@@ -1,8 +1,9 @@
 """``OUT.partial``, the folder beside the output while a run trains: a ``Job`` whose pieces are checkpoints.
 
 An interrupted run resumes from its last checkpoint, and only with the same settings, seed, length and corpus: on request, or by
-itself where the launcher restarts lost processes; one that had saved its model by then is over. What an interrupted run has left
-is never overwritten silently. The folder is removed when the model is saved for the first time, before it is measured.
+itself where the launcher restarts lost processes. A run that has already saved its model is finished, not resumed. What an
+interrupted run has left is never overwritten silently. The folder is removed when the model is saved for the first time, before
+it is measured.
 """
 
 import contextlib
@@ -142,7 +143,7 @@ class RunFolder:
     def closed_on_error(self) -> Iterator[None]:
         """Unlock the folder if a block raises an error.
 
-        The garbage collector might be late: a traceback that is kept, as in a notebook, keeps the lock as well. After an
+        This does not wait for the garbage collector: a traceback that a notebook keeps would keep the lock. After an
         interrupt the folder stays locked, since the run may still be finished.
         """
         try:

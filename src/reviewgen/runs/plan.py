@@ -172,10 +172,7 @@ def data_config(options: Mapping[str, Any], trained: Any = None) -> DataConfig:
     Raises:
         ConfigError: An option is unusable, or the trained model does not have one of the conditions.
     """
-    names = ("text_column", "documents", "conditions", "max_text_characters", "sql", "subset", "split", *_CLEANING)
-    given = {name: options[name] for name in names if options.get(name) is not None}
-    if "split" in given:
-        given["dataset_split"] = given.pop("split")
+    given = {name: options[name] for name in to_dict(DataConfig()) if options.get(name) is not None}
     if trained is None:
         return from_dict(DataConfig, given)
     names, before = trained.conditions.names, trained.training.get("data", {})

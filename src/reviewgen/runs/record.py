@@ -60,7 +60,7 @@ class Curves:
 
 @dataclass
 class RunRecord(Curves):
-    """What a run has reported so far. Each checkpoint saves it as it is then, except for the last report.
+    """What a run has reported so far. Each checkpoint saves a copy, without the last report.
 
     Attributes:
         notes: Sentences for the user, each once.

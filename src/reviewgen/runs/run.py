@@ -25,7 +25,7 @@ from reviewgen.data import Corpus, TokenStore
 from reviewgen.errors import NotADistribution, TrainingError
 from reviewgen.evaluation import Document, Evaluation, Metrics, finite, sample_documents
 from reviewgen.generation import using_threads
-from reviewgen.hub.card import file_name, write_card
+from reviewgen.hub.card import card_text, file_name
 from reviewgen.interrupts import uninterrupted
 from reviewgen.model import Bundle, ReviewModel, Weights
 from reviewgen.processes import all_processes, can_restart, process_state
@@ -450,7 +450,7 @@ class TrainingRun:
             lexicon=corpus.lexicon,
             conditions=corpus.conditions or None,
         )
-        bundle.card = write_card(bundle)
+        bundle.card = card_text(bundle)
         return bundle
 
     @property

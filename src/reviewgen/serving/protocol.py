@@ -68,7 +68,9 @@ def problem_of(error: ReviewgenError) -> Problem:
 
 @dataclass(frozen=True, kw_only=True)
 class OpenAIFields:
-    """The fields of a request that are not settings of ``generate`` of the same name; None is the default of the model.
+    """The fields of a request that OpenAI names or bounds in its own way; None is the default of the model.
+
+    The others are settings of ``generate``, taken over below.
 
     Attributes:
         model: The name of a model; may be left out where the server has only one.
@@ -133,7 +135,7 @@ class OpenAIFields:
         return self.tries_per_prompt > (self.n or 1)
 
 
-_OTHERWISE = {  # under OpenAI's names, or decided by the server
+_OTHERWISE = {  # declared above, or decided by the server
     *("max_new_tokens", "min_new_tokens", "num_return_sequences", "do_sample", "temperature", "stop_strings", "max_time"),
     "logits_processors",
 }

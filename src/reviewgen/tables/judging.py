@@ -1,6 +1,6 @@
 """Scores given texts, or says what they copy, in one process or in several: ``reviewgen.score_dataset``, ``novelty_dataset``.
 
-Every process reads the whole source, which is faster than judging it, and judges its share. What is said of all texts does not
+Reading is fast, so every process reads all texts, and judges only its share. What is said of all texts does not
 depend on who has judged which.
 """
 
@@ -17,9 +17,9 @@ import numpy as np
 import xxhash
 
 from reviewgen.conditions import Conditions
-from reviewgen.config import EvaluateOptions, check_text, refuse_unknown_options
+from reviewgen.config import EvaluateOptions, check_text, refuse_unknown_options, to_dict
+from reviewgen.config.options import Evaluating
 from reviewgen.data import (
-    MAX_TEXT_CHARACTERS,
     DataConfig,
     Example,
     frame_texts,
@@ -51,7 +51,7 @@ NOVELTY_COLUMNS = {
     **{f"copied_share_{length}": "double" for length in WINDOWS},
 }
 _SHARE = [*NOVELTY_COLUMNS][-1]
-_DEFAULTS: dict[str, Any] = {"split": "all", "documents": "line", "max_text_characters": MAX_TEXT_CHARACTERS}
+_DEFAULTS = {name: value for name, value in to_dict(Evaluating()).items() if value is not None}
 _LONG_COPY = 50  # characters
 _Judge = Callable[[ReviewModel, Sequence[Example]], Iterable[Row]]
 _Summarize = Callable[[Iterable[Sequence[Row]]], dict[str, Any]]

@@ -1,7 +1,7 @@
 """Writes a table, as lines of JSON or as parquet: a ``Job`` whose pieces are shards, which become ``OUT`` when all are written.
 
-Which rows a shard has depends on the plan only, and not on the number of processes. They work in rounds: in each, every process
-writes one shard, and all wait for each other, so that an error, an interrupt or the end of one ends all.
+Which rows a shard has depends on the plan and ``shard_texts``, and not on the number of processes. They work in rounds: in each,
+every process writes one shard, and all wait for each other, so that an error, an interrupt or the end of one ends all.
 """
 
 import json
@@ -66,9 +66,9 @@ class Plan:
         columns: The pyarrow type of each column, as in {"text": "string"}; one of them is the text.
         facts: What decides the rows, as JSON values by name. A seed that is None becomes that of an earlier try, or a random one.
         stage: What is done, for the progress.
-        rows: Yields the rows of the texts ``first`` to ``last - 1``, after (seed, first, last); there are fewer at the end.
+        rows: Called with (seed, first, last); yields the rows of the texts ``first`` to ``last - 1``, or fewer at the end.
         total: The number of texts that are wanted; None if the rows end by themselves.
-        summarize: Returns what is said of all texts, from the rows of each shard; None of generated ones.
+        summarize: Makes the summary from the rows of all shards; None for generated texts.
         can_resume: Whether the facts identify the rows; otherwise nothing is kept of an earlier try.
     """
 
@@ -157,7 +157,7 @@ class _Table:
         return finished
 
     def write(self) -> WrittenTexts:
-        """Write shards in rounds; of texts that must differ, until enough do, or about ten times as many are drawn."""
+        """Write shards in rounds; if texts must differ, until enough do, or until about ten times as many were drawn."""
         total, size, wanted = self.plan.total, self.size, self.plan.total or sys.maxsize
         count = texts = 0
         hashes = np.empty(0, np.uint64)
@@ -181,7 +181,7 @@ class _Table:
         return self.processes.main(lambda: self._finish(texts, hashes), self.out)
 
     def _write_shard(self, first: int, wanted: int) -> list[Row]:
-        """Write the rows of a shard, unless it is there, and return them; called by one process, inside ``gather``."""
+        """Write the rows of a shard, unless it is there, and return them; each process calls it for its own shard."""
         file, last = self._shard(first // self.size), first + self.size
         if file.exists():
             return list(read_rows(file))

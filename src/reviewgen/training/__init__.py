@@ -4,6 +4,7 @@
     loop         training by gradient: the steps, and the state of a run
     counting     training by counting
     evaluator    held-out evaluation, token copy rate and samples during training
+    contract     whether a third party's model sees the future or other rows
     loss         cross entropy, and the terms that a model adds
     optimizing   Muon, AdamW, weight averaging, and the guard against NaN or infinite losses
     schedule     the learning rate of each step, and when to evaluate

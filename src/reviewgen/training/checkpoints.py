@@ -1,8 +1,8 @@
 """Checkpoints: the state of a run on disk, from which an interrupted run resumes as if it had never stopped.
 
-A checkpoint is one file, ``step-00001200.pt`` for the state after step 1,200: a digest, then the state as torch writes it, with
-the memory order of each tensor, because matrix products may round differently in another one. It is read as plain data and runs
-no code. The folder is that of a ``Job``, whose lock keeps other processes out. A checkpoint is complete or not there. If one was
+A checkpoint is one file, ``step-00001200.pt`` for the state after step 1,200: a digest, then the state as ``torch.save`` writes
+it. That keeps the strides of each tensor; with others, products may round differently. It is read as plain data and runs no
+code. The folder is that of a ``Job``, whose lock keeps other processes out. A checkpoint is complete or not there. If one was
 damaged later, it does not match its digest, and the one before it is loaded. Knows neither models nor optimizers.
 """
 
@@ -31,7 +31,7 @@ class Checkpoints:
 
     Args:
         folder: The folder; None for a run without checkpoints, and in all processes but the first.
-        seconds: Minimum seconds between two checkpoints; more if writing one takes over a hundredth of that. 0 saves none.
+        seconds: Minimum seconds between two checkpoints; longer if writing takes more than 1 % of it. 0 saves none.
         kept: Number of most recent checkpoints to keep.
 
     Attributes:
