@@ -29,7 +29,7 @@ import importlib, sys, traceback
 class Watch:
     def find_spec(self, name, path=None, target=None):
         if name == "torch":
-            lines = [f for f in traceback.extractstack_rows()[:-1] if "importlib" not in f.filename and f.filename != "<string>"]
+            lines = [f for f in traceback.extract_stack()[:-1] if "importlib" not in f.filename and f.filename != "<string>"]
             sys.exit(f"it imports torch, in {lines[-1].filename}, line {lines[-1].lineno}" if lines else "it imports torch")
 sys.meta_path.insert(0, Watch())
 importlib.import_module(sys.argv[1])
