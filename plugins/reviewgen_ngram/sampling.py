@@ -3,9 +3,8 @@
 import numpy as np
 
 from reviewgen.compiled import by_address, compiled, inlined, inner
-from reviewgen.compiled.drawing import another_number, draw_token
 from reviewgen.compiled.linear import add_up, log32
-from reviewgen.compiled.sampling import DEAD_END, NONE, filter_probs, redraw, sharpen
+from reviewgen.compiled.sampling import DEAD_END, NONE, another_number, draw_allowed, draw_token, filter_probs, sharpen
 from reviewgen.compiled.spelling import follows, rule_out_misspelled
 from reviewgen.compiled.windows import copies, forbid
 from reviewgen_ngram.trie import context_after, family, fill_row, find, follow, probability, search_end
@@ -120,7 +119,7 @@ def sample(trie, contexts, uniform, params, proposals, windows, run, spelling, p
         uniform: float64 (B, N), random numbers in [0, 1); a token takes at most MAX_NUMBERS.
         params: SamplingParams, of which the penalties, min_new_tokens and is_greedy are ignored.
         proposals: The number of proposals a token at temperatures up to 1, at most PROPOSALS; 0 if there are filters.
-        windows, run, spelling: What the texts must not contain, as in ``sample_token``.
+        windows, run, spelling: What the texts must not contain, as in ``choose``.
         places: int64 (B, 3), the ``place`` of each row; updated.
         tails: int64 (B, K), each row's last tokens, for the windows.
         new_tokens: int64 (B,), how many new tokens each row had before.
@@ -157,10 +156,8 @@ def sample(trie, contexts, uniform, params, proposals, windows, run, spelling, p
                 _compute_probs(trie, context, bos, vocab_size, temperature, probs)
                 if windows is not None:  # None is a type: without windows, this is not compiled
                     filter_probs(probs, top_k, top_p, min_p)
-                token = np.int64(draw_token(probs, own))
+                token = draw_allowed(probs, spelling, places[row], end, own)
                 if spelling is not None:
-                    if not follows(spelling, places[row], token, end)[0]:
-                        token = redraw(spelling, places[row], end, probs, token, own)
                     if token == NONE:
                         _compute_probs(trie, context, bos, vocab_size, 1.0, probs)
                         rule_out_misspelled(spelling, places[row], end, probs, 0.0)

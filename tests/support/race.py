@@ -1,4 +1,4 @@
-"""The exponential race that draws a token, written plainly with Python's whole numbers; see ``reviewgen.compiled.drawing``."""
+"""The exponential race that draws a token, written plainly with Python's whole numbers; see ``reviewgen.compiled.draw_token``."""
 
 from fractions import Fraction
 

@@ -17,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 from reviewgen.blending.config import BlendConfig, describe_blend, describe_part, join_names, split_names
 from reviewgen.blending.stepper import BlendStepper, make_blend_stepper
 from reviewgen.errors import BundleError
-from reviewgen.generation.model_stepper import make_stepper
+from reviewgen.generation import make_stepper
 from reviewgen.protocols import LanguageModel, State, SupportsScore
 from reviewgen.protocols.graph import ModelGraph
 from reviewgen.protocols.migration import read_saved_config

@@ -119,7 +119,7 @@ def _step(text: str, expected: "NextTokens | None") -> "list[RenderableType]":
 
 def _describe_context(context: "Context") -> str:
     """Return a sentence on the longest context that was seen in training."""
-    from reviewgen.generation.next_tokens import show as shown
+    from reviewgen.generation import show as shown
 
     if context.is_start:
         what = "the start of the review" + (f" and {shown(context.text)}" if context.text else "")

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float32, Float64, Int64
 
 from reviewgen.compiled.jit import compiled, inner
-from reviewgen.compiled.sampling import NONE, Constraints, SamplingParams, compiled_constraints, sample_token
+from reviewgen.compiled.sampling import NONE, Constraints, SamplingParams, choose, compiled_constraints
 from reviewgen.compiled.steps import CompiledStep, call_step
 
 LOGITS_MULTIPLE = 64
@@ -99,7 +99,7 @@ def _generate(
         uniform: float64 (B, N), random numbers in [0, 1).
         used: int64 (B,), how many of them were used; updated.
         places: int64 (B, 3), the ``place`` of each text; updated.
-        params, windows, run, spelling, scores, probs: As in ``sample_token``.
+        params, windows, run, spelling, scores, probs: As in ``choose``.
     """
     live = len(rows)
     call_step(function, weights, ids[:0], floats, ints, logits)
@@ -110,21 +110,9 @@ def _generate(
             ids[slot] = NONE
             if number >= uniform.shape[1] or count >= params.max_new_tokens:
                 continue
-            token = sample_token(
-                *(
-                    logits[slot],
-                    texts[row],
-                    size,
-                    count,
-                    uniform[row, number],
-                    params,
-                    windows,
-                    run,
-                    spelling,
-                    places[row],
-                    scores,
-                    probs,
-                )
+            random = uniform[row, number]
+            token = choose(
+                logits[slot], params, texts[row], size, count, random, windows, run, spelling, places[row], scores, probs
             )
             texts[row, size] = token
             sampled[row] += 1

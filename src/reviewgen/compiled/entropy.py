@@ -26,13 +26,9 @@ def cross_entropy_and_gradient(logits, targets, scale, gradient):
     total = 0.0
     for row in range(len(logits)):
         if targets[row] < 0:
-            _clear(gradient[row])
+            gradient[row, :] = 0
             continue
-        shift = np.float32(0)
-        exp_sum = _exp_all(logits[row], shift, powers)
-        if not MIN_SUM < exp_sum < MAX_SUM:  # for logits far from zero, subtract the largest first
-            shift = _largest(logits[row])
-            exp_sum = _exp_all(logits[row], shift, powers)
+        shift, exp_sum = _exp_all(logits[row], powers)
         factor = scale / exp_sum
         _scale_all(powers, factor, gradient[row])
         target = targets[row]
@@ -50,36 +46,29 @@ def target_losses(logits, targets, losses):
         targets: int64 (N,), from 0 and below V.
         losses: float32 (N,); written.
     """
+    powers = np.empty((logits.shape[1] + BLOCK - 1) // BLOCK * BLOCK, np.float32)
     for row in range(len(logits)):
-        shift = np.float32(0)
-        exp_sum = _sum_exp(logits[row], shift)
-        if not MIN_SUM < exp_sum < MAX_SUM:  # as above
-            shift = _largest(logits[row])
-            exp_sum = _sum_exp(logits[row], shift)
+        shift, exp_sum = _exp_all(logits[row], powers)
         losses[row] = math.log(exp_sum) + float(shift) - float(wide(logits[row, targets[row]]))
 
 
 @inner
-def _sum_exp(logits, shift):
-    """Return the sum of exp(logit - shift)."""
-    sums = np.zeros(BLOCK, np.float32)
-    whole = len(logits) // BLOCK * BLOCK
-    for start in range(0, whole, BLOCK):
-        for j in range(BLOCK):
-            sums[j] += exp32(np.float32(wide(logits[start + j]) - shift))
-    for j in range(whole, len(logits)):
-        sums[j - whole] += exp32(np.float32(wide(logits[j]) - shift))
-    total = np.float32(0)
-    for j in range(BLOCK):
-        total += sums[j]
-    return total
+def _exp_all(logits, powers):
+    """Write exp(logit - shift) of each logit; return the shift, zero or for logits far from zero the largest, and the sum."""
+    shift = np.float32(0)
+    exp_sum = _exp_shifted(logits, shift, powers)
+    if not MIN_SUM < exp_sum < MAX_SUM:
+        shift = np.float32(wide(logits[0]))
+        for j in range(len(logits)):
+            shift = max(shift, np.float32(wide(logits[j])))
+        exp_sum = _exp_shifted(logits, shift, powers)
+    return shift, exp_sum
 
 
 @inner
-def _exp_all(logits, shift, powers):
-    """Write exp(logit - shift) of each logit, and return the sum."""
+def _exp_shifted(logits, shift, powers):
     for j in range(len(logits)):
-        powers[j] = exp32(wide(logits[j]) - shift)
+        powers[j] = exp32(np.float32(wide(logits[j]) - shift))
     powers[len(logits) :] = 0
     sums = np.zeros(BLOCK, np.float32)
     for start in range(0, len(powers), BLOCK):
@@ -92,20 +81,6 @@ def _exp_all(logits, shift, powers):
 
 
 @inner
-def _largest(logits):
-    largest = wide(logits[0])
-    for j in range(len(logits)):
-        largest = max(largest, wide(logits[j]))
-    return largest
-
-
-@inner
 def _scale_all(powers, scale, row):
     for j in range(len(row)):
         row[j] = narrow(powers[j] * scale, row[j])
-
-
-@inner
-def _clear(row):
-    for j in range(len(row)):
-        row[j] = 0

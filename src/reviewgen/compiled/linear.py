@@ -27,10 +27,7 @@ GROUP = 4  # rows that share a pass over a panel: 16 registers of sums and four 
 ALIGNMENT = 64  # bytes, a cache line
 LOWEST, HIGHEST = np.float32(-87.0), np.float32(88.72283)  # beyond, exp is not a normal number in single precision
 LOG2_E = np.float32(1.4426950408889634)
-LN2_HIGH, LN2_LOW = (
-    np.float32(0.693359375),
-    np.float32(-2.12194440e-4),
-)  # their sum is ln 2, the first with few bits (Cody & Waite)
+LN2_HIGH, LN2_LOW = np.float32(0.693359375), np.float32(-2.12194440e-4)  # sum: ln 2; the first has few bits (Cody & Waite)
 SHIFT = np.float32(1.5 * 2**23)  # added to a number, it rounds it to an integer, in the lowest bits
 ONE, HALF, TWO, ZERO, INFINITY = np.float32(1), np.float32(0.5), np.float32(2), np.float32(0), np.float32(np.inf)
 C3, C4, C5, C6, C7 = (np.float32(1 / factor) for factor in (6, 24, 120, 720, 5040))  # Taylor: below 1e-8 up to ln(2) / 2

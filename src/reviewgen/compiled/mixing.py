@@ -48,14 +48,9 @@ def step_mixture(mixture, ids, floats, ints, logits):
     blend = mixture[0]
     parts = np.empty((len(blend.prior), *logits.shape), np.float32)
     for part in range(len(blend.prior)):
-        call_step(
-            blend.functions[part],
-            blend.weights[part],
-            ids,
-            floats[blend.float_starts[part] : blend.float_starts[part + 1]],
-            ints[blend.int_starts[part] : blend.int_starts[part + 1]],
-            parts[part],
-        )
+        own_floats = floats[blend.float_starts[part] : blend.float_starts[part + 1]]
+        own_ints = ints[blend.int_starts[part] : blend.int_starts[part + 1]]
+        call_step(blend.functions[part], blend.weights[part], ids, own_floats, own_ints, parts[part])
     mix(parts, blend.prior, blend.gate, blend.vocab_size, logits)
 
 

@@ -52,7 +52,8 @@ class CompilingNotice(event.Listener):
         if not self._open and function not in self.functions:
             return
         if not self._open:
-            self._started, self._terminal = time.monotonic(), None if self.is_quiet else _find_terminal()
+            can_erase = sys.stderr is not None and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+            self._started, self._terminal = time.monotonic(), sys.stderr if can_erase and not self.is_quiet else None
             self._write(_SAVE)
         self._open.append(function)
         self._write(f"{_ERASE}Compiling for the first use, {time.monotonic() - self._started:.0f} s ...")
@@ -68,12 +69,6 @@ class CompilingNotice(event.Listener):
         if self._terminal is not None:
             self._terminal.write(text)
             self._terminal.flush()
-
-
-def _find_terminal() -> TextIO | None:
-    """Return standard error if it is a terminal on which a line can be erased."""
-    is_terminal = sys.stderr is not None and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
-    return sys.stderr if is_terminal else None
 
 
 compiling_notice = CompilingNotice()

@@ -2,15 +2,24 @@
 
 Each setting means what it means in transformers, and they are applied in its order. Knows neither a model nor a tokenizer.
 
+    choose              all of it, and another draw where the first token would complete a copied span or an unknown word
+    sample_rows         ``choose`` for each row of a batch
     apply_penalties     repetition penalty, no repeated n-grams, no end before ``min_new_tokens``
     apply_temperature   scores to unnormalised probabilities
-    filter_top_k_top_p  top-k and top-p
-    filter_min_p        min-p
     filter_probs        the filters that are on
-    redraw              another token, if the first would make an unknown word
-    sample_from         the filters, then the token
-    sample_token        all of it, and another draw where the first token would complete a copied span or an unknown word
-    sample_rows         ``sample_token`` for each row of a batch
+    sample_from         the filters, then a draw
+    draw_allowed        a draw, and others in place of a token that would make an unknown word
+    draw_token          the draw
+
+A token is drawn by an exponential race, so that close probabilities give the same token. Each token gets a random number of its
+own, a hash of the draw's number and of its id, and from it an exponential arrival time, -log(1 - x) / p. The first to arrive
+wins, which a token does with its probability (the Gumbel-max trick; Maddison et al. 2014). Inverse transform sampling would do
+for one machine. But where another one computes the probabilities with other rounding, each border of the cumulative sum moves,
+and of 8,000 tokens a hundred times as many draws change.
+
+Of the tokens left when some are ruled out, the one next to arrive is a draw, too. So one random number is enough for a token. But
+where filters then let in tokens that had not raced, these would arrive too early, and all race again: with ``another_number``.
+The race's arithmetic is of 32 bits, exact in numba, in Python and in JavaScript (``web/static/sampling.js``).
 
 B rows, V vocabulary, T tokens of a text, K temperatures.
 """
@@ -21,7 +30,6 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from reviewgen.compiled.drawing import another_number, draw_token
 from reviewgen.compiled.jit import compiled, inner
 from reviewgen.compiled.spelling import Spelling, follows, no_places, rule_out_misspelled
 from reviewgen.compiled.windows import NO_WINDOWS, WindowSet, copies, forbid
@@ -30,6 +38,8 @@ NONE, DEAD_END, NOTHING_LEFT, NOT_A_NUMBER = -1, -2, -3, -4
 """Codes in place of a token: the row has ended; every token left is forbidden; every token has probability zero; NaN logits."""
 
 MAX_REDRAWS = 8  # after which all tokens that may not follow are ruled out at once
+MASK = 0xFFFFFFFF  # 32 bits
+GOLDEN = 0x9E3779B9  # 2 ** 32 divided by the golden ratio: far apart for ids that are close
 
 
 class SamplingParams(NamedTuple):
@@ -88,16 +98,16 @@ def compiled_constraints(
 
 
 @inner
-def sample_token(logits, text, size, new_tokens, uniform, params, windows, run, spelling, place, scores, probs):
+def choose(logits, params, text, size, new_tokens, uniform, windows, run, spelling, place, scores, probs):
     """Return the token after ``text[:size]``, or DEAD_END, NOTHING_LEFT or NOT_A_NUMBER.
 
     Args:
         logits: float (V,).
+        params: SamplingParams.
         text: int64, at least size + 1 long; ``text[size:]`` may be overwritten.
         size: Number of tokens in the text.
         new_tokens: How many of them are new.
         uniform: A random number in [0, 1).
-        params: SamplingParams.
         windows, run: The copied spans that must not be completed, as in ``copies``; a run of 0 is off, and windows of None is off
             with all settings but the temperature; see ``compiled_constraints``.
         spelling, place: The words that the text may contain, and its place among them, int64 (3,), which is updated; a spelling
@@ -112,9 +122,7 @@ def sample_token(logits, text, size, new_tokens, uniform, params, windows, run, 
     if not -np.inf < largest < np.inf:
         return np.int64(NOTHING_LEFT if largest == -np.inf else NOT_A_NUMBER)
     _weigh(windows, scores, largest, temperature, params, probs)
-    token, is_copy = np.int64(draw_token(probs, uniform)), False
-    if spelling is not None and not follows(spelling, place, token, eos)[0]:
-        token = redraw(spelling, place, eos, probs, token, uniform)
+    token, is_copy = draw_allowed(probs, spelling, place, eos, uniform), False
     if windows is not None and run > 0 and token >= 0 and token != eos:
         text[size] = token
         is_copy = copies(windows, text, size, run)
@@ -137,9 +145,8 @@ def sample_token(logits, text, size, new_tokens, uniform, params, windows, run, 
 def _weigh(windows, scores, largest, temperature, params, probs):
     """Write unnormalised probabilities after temperature and filters, or if greedy, all to the most probable token."""
     if windows is not None and params.is_greedy:
-        for token in range(len(probs)):
-            probs[token] = 0.0
-        probs[_most_probable(scores)] = 1.0
+        probs[:] = 0.0
+        probs[np.argmax(scores)] = 1.0  # of equals, the one with the smallest id
         return
     apply_temperature(scores, largest, temperature, probs)
     if windows is not None:
@@ -155,25 +162,15 @@ def sample_rows(logits, texts, sizes, new_tokens, uniform, params, windows, runs
         texts: int64 (B, T), each at least one longer than its ``sizes``, int64 (B,).
         new_tokens: int64 (B,).
         uniform: float64 (B,), a random number in [0, 1) for each.
-        params, windows, spelling: As in ``sample_token``.
+        params, windows, spelling: As in ``choose``.
         runs: int64 (B,), each row's ``run``.
         places: int64 (B, 3), each row's ``place``.
     """
     scores, probs = np.empty(logits.shape[1]), np.empty(logits.shape[1])
     for row in range(len(logits)):
-        tokens[row] = sample_token(
-            logits[row],
-            texts[row],
-            sizes[row],
-            new_tokens[row],
-            uniform[row],
-            params,
-            windows,
-            runs[row],
-            spelling,
-            places[row],
-            scores,
-            probs,
+        text, size, run = texts[row], sizes[row], runs[row]
+        tokens[row] = choose(
+            logits[row], params, text, size, new_tokens[row], uniform[row], windows, run, spelling, places[row], scores, probs
         )
 
 
@@ -237,7 +234,7 @@ def sharpen(probs, temperature):
     """Apply a temperature to probabilities, float64 (V,), in place: raise them to 1 / temperature, up to a factor."""
     if temperature == 1.0:
         return
-    largest, exponent = _largest(probs), np.float32(1 / temperature)
+    largest, exponent = probs.max(), np.float32(1 / temperature)
     for token in range(len(probs)):  # in single precision, where a power is four times as fast
         probs[token] = np.float32(probs[token] / largest) ** exponent
 
@@ -258,43 +255,42 @@ def sample_from(probs, top_k, top_p, min_p, uniform):
 
 @inner
 def filter_probs(probs, top_k, top_p, min_p):
-    """Apply the filters that are on to unnormalised probabilities, float64 (V,), in place; see ``sample_from``."""
+    """Apply the filters that are on to unnormalised probabilities, float64 (V,), in place; see ``sample_from``.
+
+    min-p (Nguyen et al. 2024) drops the tokens that are less than min_p times as probable as the most probable one.
+    """
     if 0 < top_k < len(probs) or top_p < 1:
         filter_top_k_top_p(probs, top_k if top_k > 0 else len(probs), top_p)
     if min_p > 0:
-        filter_min_p(probs, min_p)
+        threshold = min_p * probs.max()
+        for token in range(len(probs)):
+            if probs[token] < threshold:
+                probs[token] = 0.0
 
 
 @inner
-def redraw(spelling, place, eos, probs, refused, uniform):
-    """Draw other tokens in place of one that may not follow a text, each only once, until one may.
+def draw_allowed(probs, spelling, place, eos, uniform):
+    """Draw a token, and others in place of one that may not follow a text, each only once, until one may.
 
     Args:
-        spelling, place, eos: As in ``follows``.
-        probs: float64 (V,), unnormalised probabilities; those of the refused tokens become zero.
-        refused: The token that may not follow.
-        uniform: The random number that it was drawn with.
+        probs: float64 (V,), unnormalised probabilities; those of refused tokens become zero.
+        spelling, place, eos: As in ``follows``; a spelling of None refuses none.
+        uniform: A random number in [0, 1).
 
     Returns:
         The token, or NONE if a few others may not follow either.
     """
+    token = np.int64(draw_token(probs, uniform))
+    if spelling is None:
+        return token
     for _ in range(MAX_REDRAWS):
-        probs[refused] = 0.0
-        refused = np.int64(draw_token(probs, uniform))
-        if probs[refused] == 0:  # no token is left
-            break
-        if follows(spelling, place, refused, eos)[0]:
-            return refused
-    return np.int64(NONE)
-
-
-@inner
-def filter_min_p(probs, min_p):
-    """Zero the tokens that are less than min_p times as probable as the most probable one (Nguyen et al. 2024)."""
-    threshold = min_p * _largest(probs)
-    for token in range(len(probs)):
-        if probs[token] < threshold:
-            probs[token] = 0.0
+        if follows(spelling, place, token, eos)[0]:
+            return token
+        probs[token] = 0.0
+        token = np.int64(draw_token(probs, uniform))
+        if probs[token] == 0:  # no token is left
+            return np.int64(NONE)
+    return token if follows(spelling, place, token, eos)[0] else np.int64(NONE)
 
 
 @inner
@@ -309,7 +305,7 @@ def filter_top_k_top_p(probs, top_k, top_p):
         heap[position] = position
     for position in range(size // 2 - 1, -1, -1):
         _sift_down(heap, size, position, probs)
-    total = _sum(probs) if top_k >= size else np.inf  # of what top-k leaves; not known yet where it drops some
+    total = probs.sum() if top_k >= size else np.inf  # of what top-k leaves; not known yet where it drops some
     kept, before = 0, 0.0
     while size > 0 and before < top_p * total and (kept < top_k or probs[heap[0]] == probs[heap[size]]):
         size -= 1
@@ -341,32 +337,6 @@ def _sift_down(heap, size, position, probs):
 
 
 @inner
-def _sum(numbers):
-    total = 0.0
-    for j in range(len(numbers)):
-        total += numbers[j]
-    return total
-
-
-@inner
-def _largest(numbers):
-    largest = numbers[0]
-    for j in range(len(numbers)):
-        largest = max(largest, numbers[j])
-    return largest
-
-
-@inner
-def _most_probable(scores):
-    """Return the token of the highest score; of equals, the one with the smallest id."""
-    best = 0
-    for token in range(len(scores)):
-        if scores[token] > scores[best]:
-            best = token
-    return best
-
-
-@inner
 def _rule_out_copies(windows, text, size, run, eos, is_copy, largest, scores, probs):
     """Rule out every token that completes a copied span, and eos if the first token drawn did."""
     apply_temperature(scores, largest, 1.0, probs)  # at a low temperature all other tokens could underflow to zero
@@ -376,3 +346,44 @@ def _rule_out_copies(windows, text, size, run, eos, is_copy, largest, scores, pr
             scores[token] = -np.inf if is_copy else scores[token]
         elif probs[token] == 0:
             scores[token] = -np.inf
+
+
+@inner
+def draw_token(probs, uniform):
+    """Return a token by its probability; of tokens that are ruled out, the same number gives the next best instead.
+
+    Args:
+        probs: float64 (V,), unnormalised probabilities, not negative, at least one above zero.
+        uniform: A random number in [0, 1).
+    """
+    scaled = uniform * 4294967296.0
+    high = int(scaled)
+    low = int((scaled - high) * 4294967296.0)
+    first = _mix((high + low) & MASK, low)
+    second = _mix((low + GOLDEN) & MASK, first)
+    winner, prob, time = 0, 0.0, np.inf  # time: that of arrival, times the probability
+    for token in range(len(probs)):
+        if probs[token] <= 0:
+            continue
+        bits = _mix((first + token * GOLDEN) & MASK, second)
+        if probs[token] * time <= prob * (bits * 2.0**-32):  # -log(1 - x) >= x, so it cannot be the first to arrive
+            continue
+        share = (bits + (_mix(bits, first) >> 11) * 2.0**-21) * 2.0**-32  # in [0, 1), of 53 bits
+        own_time = -math.log1p(-share)
+        if probs[token] * time > prob * own_time:
+            winner, prob, time = token, probs[token], own_time
+    return winner
+
+
+@inner
+def another_number(uniform):
+    """Return a number in [0, 1) whose race does not depend on that of ``uniform``: a quarter further on, exactly."""
+    return uniform + 0.25 if uniform < 0.75 else uniform - 0.75
+
+
+@inner
+def _mix(x, key):
+    """Return a hash of 32 bits of two numbers of 32 bits; constants by Wellons 2018, found by search ("lowbias32")."""
+    x = ((x ^ (x >> 16)) * 0x21F0AAAD) & MASK
+    x = ((x ^ (x >> 15) ^ key) * 0x735A2D97) & MASK
+    return x ^ (x >> 15)

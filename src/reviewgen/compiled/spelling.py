@@ -77,17 +77,12 @@ def follows(spelling, place, token, eos):
 def mark_spelled(spelling: Spelling, place: Int64[np.ndarray, "3"], eos: int) -> Bool[np.ndarray, " V"]:
     """Return whether each token may follow."""
     scores = np.zeros(len(spelling.offsets) - 1)
-    _rule_out(spelling, place, eos, scores)
+    rule_out_misspelled(spelling, place, eos, scores, -np.inf)
     is_spelled: np.ndarray = scores == 0
     return is_spelled
 
 
 @compiled
-def _rule_out(spelling, place, eos, scores):
-    rule_out_misspelled(spelling, place, eos, scores, -np.inf)
-
-
-@inner
 def rule_out_misspelled(spelling, place, eos, scores, lowest):
     """Set the score, (V,), of every token that may not follow to the lowest one.
 

@@ -66,7 +66,7 @@ def build_windows(
     return window_set
 
 
-def empty_set(windows: int, length: int, bits_per_window: float, stride: int) -> WindowSet:
+def empty_set(windows: int, length: int, bits_per_window: float, stride: int = 1) -> WindowSet:
     """Return a set with room for a number of windows; see ``build_windows``."""
     blocks = max(1, math.ceil(windows * bits_per_window / (64 * BLOCK)))
     probes = min(7, max(1, round(bits_per_window * math.log(2))))
@@ -75,23 +75,13 @@ def empty_set(windows: int, length: int, bits_per_window: float, stride: int) ->
 
 def count_windows(ids: Tokens, separators: tuple[int, int], length: int, stride: int = 1) -> int:
     """Return the number of distinct windows that a set of the stream would store; an estimate from 65,536 tokens on."""
-    thinner = max(stride, sample_stride(sum(len(block) for block in cut(ids))))
+    thinner = max(stride, 1 << (sum(len(block) for block in cut(ids)) >> 16).bit_length())
     return len(np.unique(sample_windows(ids, separators, length, thinner))) * (thinner // stride)
-
-
-def sample_stride(tokens: int) -> int:
-    """Return the stride of a sample of the windows of a stream that is large enough to count them by; ``tokens`` long."""
-    return 1 << (tokens >> 16).bit_length()
 
 
 def sample_windows(ids: Tokens, separators: tuple[int, int], length: int, stride: int) -> UInt64[np.ndarray, " W"]:
     """Return the hashes of the windows of a stream that a set of this stride stores."""
     return np.concatenate([np.empty(0, np.uint64), *(_sample(block, *separators, length, stride) for block in cut(ids))])
-
-
-def insert_windows(window_set: WindowSet, hashes: UInt64[np.ndarray, " W"]) -> None:
-    """Insert the windows with these hashes into a set; those whose hash is not a multiple of its stride are left out."""
-    _insert(window_set, hashes[hashes & np.uint64(window_set.stride - 1) == 0])
 
 
 def cut(ids: Tokens) -> Iterable[np.ndarray]:
@@ -228,14 +218,15 @@ def _insert_all(windows, ids, bos, eos):
             waiting[region, sizes[region]] = value
             sizes[region] += 1
             if sizes[region] == QUEUE:
-                _insert(windows, waiting[region])
+                insert(windows, waiting[region])
                 sizes[region] = 0
     for queue in range(REGIONS):
-        _insert(windows, waiting[queue, : sizes[queue]])
+        insert(windows, waiting[queue, : sizes[queue]])
 
 
 @compiled
-def _insert(windows, hashes):
+def insert(windows, hashes):
+    """Insert windows, given their hashes."""
     blocks = np.uint64(len(windows.bits) // BLOCK)
     for value in hashes:
         start = np.int64(((value >> np.uint64(32)) * blocks) >> np.uint64(32)) * BLOCK

@@ -36,7 +36,7 @@ from reviewgen.evaluation.metrics import TextStatistics as TextStatistics
 from reviewgen.evaluation.metrics import find_metrics as find_metrics
 from reviewgen.evaluation.metrics import measure_texts as measure_texts
 from reviewgen.evaluation.metrics import take_words as take_words
-from reviewgen.generation.model_stepper import device_errors
+from reviewgen.generation import device_errors, map_state
 from reviewgen.protocols import LanguageModel, State, SupportsScore, Tokenizer
 
 Document = tuple[np.ndarray, int]
@@ -337,7 +337,7 @@ def token_losses(
             added = [waiting.pop() for _ in range(min(size - len(rows), len(waiting)))]
             if added:
                 fresh = model.initial_state(len(added))
-                state = _join_rows(state, fresh) if rows else fresh
+                state = map_state(_join, state, fresh) if rows else fresh
             rows, starts = rows + added, np.append(starts, np.zeros(len(added), np.int64))
             remaining = lengths[rows] - starts
             length = _choose_length(remaining, max(1, min(_MAX_TOKENS, _MAX_LOGITS // (len(rows) * vocab_size))))
@@ -351,7 +351,8 @@ def token_losses(
                 part[:] = row[: len(part)]
             continuing = np.flatnonzero(remaining > length)
             if len(continuing) < len(rows):
-                state = _select_rows(state, torch.from_numpy(continuing))
+                kept = torch.from_numpy(continuing).to(device)
+                state = map_state(lambda part, kept=kept: part[kept], state)
             rows, starts = [rows[row] for row in continuing], starts[continuing] + length
     return [each[given:] for each in losses]
 
@@ -389,13 +390,7 @@ def _cross_entropies(logits: Float[Tensor, "B T V"], targets: Int[Tensor, "B T"]
     return table.T if is_time_first else table
 
 
-def _select_rows(state: State, rows: Tensor) -> State:
-    return tuple(_select_rows(part, rows) for part in state) if isinstance(state, tuple) else state[rows.to(state.device)]
-
-
-def _join_rows(first: State, second: State) -> State:
-    if isinstance(first, tuple):
-        return tuple(_join_rows(*parts) for parts in zip(first, second, strict=True))
+def _join(first: Tensor, second: Tensor) -> Tensor:
     if first.shape[1:] != second.shape[1:]:
         raise growing_state(first.shape, second.shape)
     return torch.cat([first, second])

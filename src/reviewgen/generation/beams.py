@@ -6,16 +6,16 @@ ends when no beam can still beat the worst of K finished texts.
 """
 
 import time
-from copy import copy
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from jaxtyping import Float, Float64
+from jaxtyping import Float64
 
 from reviewgen.compiled.sampling import apply_penalties
 from reviewgen.errors import GenerationError
 from reviewgen.generation.decode import Decoder
-from reviewgen.generation.rows import Row, select_rows
+from reviewgen.generation.next_tokens import log_softmax
+from reviewgen.generation.text import Text
 
 
 @dataclass(order=True)
@@ -23,27 +23,30 @@ class _Beam:
     """A text, its score, and the log probability (nats) of the tokens after those that the model was fed of the prompt."""
 
     score: float
-    row: Row = field(compare=False)
+    text: Text = field(compare=False)
     log_probability: float = field(compare=False)
 
 
-def search(decoder: Decoder, start: Row) -> list[Row]:
-    """Return the ``num_return_sequences`` best of ``num_beams`` texts that continue a row, the best first.
+def search(decoder: Decoder, start: Text) -> list[Text]:
+    """Return the ``num_return_sequences`` best of ``num_beams`` texts that continue a prompt, the best first.
 
     Args:
         decoder: The decoder; its guard must be None, and its hooks may have logits processors only.
-        start: The row of the prompt.
+        start: The text at its beginning.
 
     Raises:
         GenerationError: The logits are NaN or infinite, a logits processor rules out every token, or fewer texts were found.
     """
     started, config = time.monotonic(), decoder.config
     if config.max_new_tokens == 0:
-        return [_unextended(start, decoder) for _ in range(config.num_return_sequences)]
+        texts = [replace(start, ids=list(start.ids)) for _ in range(config.num_return_sequences)]
+        for text in texts:
+            text.finish_unextended()
+        return texts
     beams = _Search(decoder)
     beams.run(start)
     if not beams.finished and start.rest:  # no match has a probability: use the tokenizer's tokens
-        ids = [*start.ids, *decoder.tokenizer.encode(start.rest)]
+        ids = [*start.ids, *decoder.pieces.tokenizer.encode(start.rest)]
         beams.run(replace(start, ids=ids, rest="", prompt_tokens=len(ids), place=None))
     if len(beams.finished) < config.num_return_sequences:
         raise GenerationError(
@@ -52,13 +55,8 @@ def search(decoder: Decoder, start: Row) -> list[Row]:
         )
     best = beams.finished[: config.num_return_sequences]
     for beam in best:
-        beam.row.seconds = time.monotonic() - started
-    return [beam.row for beam in best]
-
-
-def _unextended(start: Row, decoder: Decoder) -> Row:
-    """Return a row that is its prompt."""
-    return replace(start, ids=[*start.ids, *decoder.tokenizer.encode(start.rest)], text=start.prompt, finish_reason="length")
+        beam.text.seconds, beam.text.state, beam.text.logits = time.monotonic() - started, None, None
+    return [beam.text for beam in best]
 
 
 @dataclass
@@ -68,66 +66,55 @@ class _Search:
     decoder: Decoder
     finished: list[_Beam] = field(default_factory=list)
 
-    def run(self, start: Row) -> None:
+    def run(self, start: Text) -> None:
         """Search until no better text can be found, or the deadline has passed."""
-        stepper, deadline = self.decoder.stepper, self.decoder.deadline
-        logits, state = stepper.forward(np.array([[*start.prefix, *start.ids]], np.int64), stepper.initial_state(1))
-        live = [_Beam(0.0, start, 0.0)]
+        decoder, live = self.decoder, [_Beam(0.0, start, 0.0)]
+        decoder.prefill([start])
         while True:
-            before = live
-            table = np.stack([self.log_probabilities(beam.row, row) for beam, row in zip(live, logits, strict=True)])
-            sources, live = self.extend(live, table)
-            if deadline is not None and time.monotonic() > deadline:
+            before, live = live, self.extend(live)
+            if decoder.deadline is not None and time.monotonic() > decoder.deadline:
                 self.finish(live, "time")
                 return
             if not live and not self.finished:
-                self.finish([beam for beam in before if not beam.row.rest], "stuck")
+                self.finish([beam for beam in before if not beam.text.rest], "stuck")
             if not live or self.is_over(live):
                 return
-            state = select_rows(state, sources)
-            logits, state = stepper.forward(np.array([[beam.row.ids[-1]] for beam in live], np.int64), state)
+            decoder.forward([beam.text for beam in live])
 
-    def log_probabilities(self, row: Row, logits: Float[np.ndarray, " V"]) -> Float64[np.ndarray, " V"]:
+    def log_probabilities(self, text: Text) -> Float64[np.ndarray, " V"]:
         """Return the log probability of each next token after penalties and logits processors; -inf is ruled out."""
-        decoder, params = self.decoder, self.decoder.params
+        decoder, params, logits = self.decoder, self.decoder.params, text.logits
+        assert logits is not None  # the model was fed its last token
         table = np.full(len(logits), -np.inf)
         table[: params.vocab_size] = logits[: params.vocab_size]
         table[params.bos_id] = -np.inf
-        if row.rest:
-            table[: params.vocab_size][~decoder.pieces.matches(row.rest)] = -np.inf
-        unknown = ~decoder.spelled(row)
+        if text.rest:
+            table[: params.vocab_size][~decoder.pieces.matches(text.rest)] = -np.inf
+        unknown = ~decoder.spelled(text)
         if (table[: params.vocab_size][~unknown] > -np.inf).any():
             table[: params.vocab_size][unknown] = -np.inf
-        largest = table.max()
-        if largest == -np.inf:
+        if table.max() == -np.inf:
             return table
-        if not np.isfinite(largest):
-            raise GenerationError.of_damaged_logits()
-        table -= largest + np.log(np.exp(table - largest).sum())
-        scores, text = np.empty(len(table)), np.array([*row.prefix, *row.ids], np.int64)
-        apply_penalties(table, text, len(text), row.new_tokens, params, scores)
-        return scores if decoder.hooks is None or row.rest else decoder.hooks.process(text.tolist(), scores)
+        scores, ids = np.empty(len(table)), np.array([*text.prefix, *text.ids], np.int64)
+        apply_penalties(log_softmax(table), ids, len(ids), text.new_tokens, params, scores)
+        return scores if decoder.hooks is None or text.rest else decoder.hooks.process(ids.tolist(), scores)
 
-    def extend(self, live: list[_Beam], scores: Float64[np.ndarray, "K V"]) -> tuple[list[int], list[_Beam]]:
-        """Extend the beams by a token; return the beam that each new one extends, and the new beams."""
+    def extend(self, live: list[_Beam]) -> list[_Beam]:
+        """Return the beams that extend some beams by a token."""
         num_beams = self.decoder.config.num_beams
-        totals = (scores + np.array([[beam.log_probability] for beam in live])).ravel()
+        scores = np.stack([beam.log_probability + self.log_probabilities(beam.text) for beam in live])
+        totals = scores.ravel()
         count = min(2 * num_beams, int((totals > -np.inf).sum()))
         best = np.argpartition(-totals, count - 1)[:count] if count else np.empty(0, np.int64)
-        best = best[np.lexsort((best, -totals[best]))]
-        sources: list[int] = []
         going: list[_Beam] = []
-        for rank, index in enumerate(best.tolist()):
+        for rank, index in enumerate(best[np.lexsort((best, -totals[best]))].tolist()):
             source, token = divmod(index, scores.shape[1])
-            row = self._append(live[source].row, token)
-            beam = _Beam(0.0, row, float(totals[index]))
-            if row.finish_reason is not None:
-                if rank < num_beams:
-                    self._keep(beam)
-            elif len(going) < num_beams:
+            beam = _Beam(0.0, self._append(live[source].text, token), float(totals[index]))
+            if beam.text.finish_reason is None and len(going) < num_beams:
                 going.append(beam)
-                sources.append(source)
-        return sources, going
+            elif beam.text.finish_reason is not None and rank < num_beams:
+                self._keep(beam)
+        return going
 
     def is_over(self, live: list[_Beam]) -> bool:
         """Return whether no beam can still beat the worst of the finished texts."""
@@ -139,26 +126,22 @@ class _Search:
     def finish(self, live: list[_Beam], reason: str) -> None:
         """Finish all beams as they are."""
         for beam in live:
-            self.decoder.stopping.finish(beam.row, reason)
+            beam.text.finish(reason)
             self._keep(beam)
 
-    def _append(self, row: Row, token: int) -> Row:
-        """Return a copy of a row with one more token, finished if it ends there."""
-        decoder = self.decoder
-        row = copy(row)
-        row.ids = list(row.ids)
-        if token == decoder.tokenizer.eos_id:
-            decoder.stopping.finish(row, "end")
-            return row
-        piece = decoder.pieces.texts[token]
-        decoder.append(row, token)
-        row.new_tokens += len(piece) > len(row.rest) or not row.rest
-        if row.rest:
-            row.rest = row.rest[len(piece) :]
-            row.prompt_tokens = len(row.ids)
-        if not row.rest:
-            decoder.stopping.check(row, 1)
-        return row
+    def _append(self, text: Text, token: int) -> Text:
+        """Return a copy of a text with one more token, finished if it ends there."""
+        text = replace(text, ids=list(text.ids))
+        if token == self.decoder.params.eos_id:
+            text.finish("end")
+        elif text.rest:
+            self.decoder.match(text, token)
+        else:
+            self.decoder.extend(text, token)
+            text.new_tokens += 1
+        if text.finish_reason is None and not text.rest:
+            text.is_complete(1)
+        return text
 
     def _keep(self, beam: _Beam) -> None:
         """Insert a finished text among the best."""
@@ -167,5 +150,5 @@ class _Search:
 
     def _score(self, beam: _Beam) -> float:
         """Return the log probability / tokens ** length_penalty, where the tokens are the new ones, eos included."""
-        tokens = beam.row.new_tokens + (beam.row.finish_reason == "end")
+        tokens = beam.text.new_tokens + (beam.text.finish_reason == "end")
         return float(beam.log_probability / max(1, tokens) ** self.decoder.config.length_penalty)

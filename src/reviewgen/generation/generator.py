@@ -1,4 +1,4 @@
-"""Generator: texts of one model, many at once, as a stream, or such that they include some words.
+"""Generator: texts of one model, many at once, as a stream, or such that they include some words; and what is returned of them.
 
 Holds what every call needs of a model: its stepper, its tokenizer, the texts of its tokens and the index of its training text.
 The function that scores a text, which only ``must_include`` and ``log_probabilities`` need, is passed in.
@@ -6,20 +6,21 @@ The function that scores a text, which only ``must_include`` and ``log_probabili
 
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from itertools import count, islice
+from typing import Any
 
 import numpy as np
 
 from reviewgen.errors import DataError, GenerationError
 from reviewgen.generation.beams import search
-from reviewgen.generation.decode import Decoder, reachable_guard
-from reviewgen.generation.outputs import GeneratedText, Generation
-from reviewgen.generation.prompts import Pieces
+from reviewgen.generation.decode import Decoder
+from reviewgen.generation.pieces import Pieces, Speller
 from reviewgen.generation.request import Request
-from reviewgen.generation.rows import Row, make_row, text_so_far
-from reviewgen.generation.speller import Speller
+from reviewgen.generation.text import Text
 from reviewgen.novelty import CopyGuard, Index, Novelty
 from reviewgen.protocols import Stepper, Tokenizer
 from reviewgen.sentences import sentence_ends
@@ -29,8 +30,84 @@ DEVICE_ROWS = 512
 
 _CPU_ROWS = 64
 _MAX_TRIES, _TRIES_PER_BATCH = 128, 16  # texts generated for one that must include something
-_BLOCK_SECONDS, _STREAM_BLOCK_SECONDS = 0.2, 0.02  # between two yields of a text that is still growing
+_STREAM_BLOCK_SECONDS = 0.02  # between two pieces of a text that is streamed
 _MAX_COPY = 50  # characters of a copied span that the filter allows by default
+
+
+class GeneratedText(str):
+    """A generated text, with the copied spans in it.
+
+    Attributes:
+        exceeds_max_copy: Whether it contains a longer copied span than was allowed, because no other token was left.
+    """
+
+    exceeds_max_copy: bool
+    _examine: Callable[[], Novelty]
+
+    def __new__(cls, text: str, exceeds_max_copy: bool, examine: Callable[[], Novelty]) -> "GeneratedText":
+        """Return a text; ``examine`` finds out what of it was copied."""
+        self = super().__new__(cls, text)
+        self.exceeds_max_copy, self._examine = exceeds_max_copy, examine
+        return self
+
+    @cached_property
+    def novelty(self) -> Novelty:
+        """What of the text occurs in the training text; computed on first use."""
+        return self._examine()
+
+    def __reduce__(self) -> tuple[type[str], tuple[str]]:
+        """Copy and pickle as a plain string: the index of the training text does not travel with a text."""
+        return str, (str(self),)
+
+
+@dataclass
+class Generation:
+    """A generated text and everything known about it.
+
+    Attributes:
+        text: The text, the prompt included.
+        prompt: The prompt.
+        tokens: The ids of the text, those of the prompt included.
+        new_tokens: How many of them are new.
+        finish_reason: "end" (the model ended the review), "length" (``max_new_tokens``), "stop" (a stop string), "time"
+            (``max_time``), "criteria" (``stopping_criteria``) or "stuck" (every token was ruled out).
+        seed: The seed of the call, a random one where none was given.
+        number: The number of the text in the call, from 0: seed and number reproduce the text.
+        seconds: From the start of its batch until it was complete.
+        exceeds_max_copy: Whether it contains a longer copied span than was allowed, because no other token was left.
+        request: The call, checked.
+    """
+
+    text: str
+    prompt: str
+    tokens: list[int]
+    new_tokens: int
+    finish_reason: str
+    seed: int
+    number: int
+    seconds: float
+    exceeds_max_copy: bool
+    request: Request = field(repr=False, compare=False)
+    _examine: Callable[[], Novelty | None] = field(repr=False, compare=False)
+    _score: Callable[[], list[float]] = field(repr=False, compare=False)
+
+    @cached_property
+    def novelty(self) -> Novelty | None:
+        """What of the text occurs in the training text; None if the model has no index. Computed on first use."""
+        return self._examine()
+
+    @cached_property
+    def log_probabilities(self) -> list[float]:
+        """The model's log probability (nats) of each of ``tokens``, and of the end if the text ended by itself.
+
+        They are the model's own, before temperature, filters and penalties; computed on first use.
+        """
+        return self._score()
+
+    def facts(self) -> dict[str, Any]:
+        """Return what is known without further computation, as JSON values."""
+        names = ("text", "prompt", "new_tokens", "finish_reason", "seed", "number", "exceeds_max_copy")
+        return {name: getattr(self, name) for name in names} | {"seconds": round(self.seconds, 4)}
 
 
 class Generator:
@@ -39,7 +116,7 @@ class Generator:
     Args:
         stepper: Predicts the next token.
         tokenizer: The model's tokenizer.
-        pieces: The texts of its tokens; decoded when first needed if not given.
+        pieces: The texts of its tokens; decoded now if not given.
         speller: The words that texts are made of; without one, they are valid UTF-8.
         index: The index of the training text, for ``novelty``.
         score: Returns the model's log probability (nats) of each of some ids after the first ``given`` ones:
@@ -59,29 +136,12 @@ class Generator:
         batch_size: int = _CPU_ROWS,
     ) -> None:
         self.stepper, self.tokenizer, self.index, self.batch_size = stepper, tokenizer, index, batch_size
-        self._pieces, self._speller, self._score = pieces, speller or Speller(tokenizer), score
+        self.pieces, self._speller, self._score = pieces or Pieces(tokenizer), speller or Speller(tokenizer), score
 
-    @cached_property
-    def pieces(self) -> Pieces:
-        """The texts of the tokenizer's tokens."""
-        return self._pieces or Pieces(self.tokenizer)
+    def generate(self, request: Request, first: int = 0, start_late: bool = True) -> Iterator[Text]:
+        """Return the finished texts of a call, in order and each as soon as it can be.
 
-    def with_stepper(self, stepper: Stepper) -> "Generator":
-        """Return the same generator with another stepper of the model."""
-        return Generator(
-            stepper,
-            self.tokenizer,
-            pieces=self.pieces,
-            speller=self._speller,
-            index=self.index,
-            score=self._score,
-            batch_size=self.batch_size,
-        )
-
-    def generate(self, request: Request, first: int = 0, start_late: bool = True) -> Iterator[Row]:
-        """Return the finished rows of a call, in order and each as soon as it can be.
-
-        Row i samples from the random stream of (seed, i). What is wrong with the call is raised before anything is generated.
+        Text i samples from the random stream of (seed, i). What is wrong with the call is raised before anything is generated.
 
         Args:
             request: The call.
@@ -98,31 +158,40 @@ class Generator:
         if request.config.num_beams > 1:  # the texts of a prompt are found together
             return islice(self._search(request), first, None)
         if request.must_include:
-            return filter(None, self._generate_including(request, guard, first))
+            return self._generate_including(request, guard, first)
         return self._generate_batches(request, guard, first, start_late)
-
-    def search(self, request: Request) -> Iterator[Row | None]:
-        """Return the finished rows of a call with ``must_include``, with a None after each block of tokens of all tries: where
-        several calls take turns, no one of them waits for the whole search of another. Raises as ``generate``."""
-        return self._generate_including(request, self.guard(request), 0)
 
     def stream(self, request: Request) -> Iterator[str]:
         """Return the pieces of the one text of a call as they are generated, the prompt first; raises as ``generate``."""
         return self._stream(request, self.guard(request))
 
-    def output(self, row: Row, request: Request, number: int) -> Generation:
-        """Return a finished row as the Generation with that number in the call."""
-        return Generation.of(row, request, number, partial(self._examine, row.ids), partial(self.log_probabilities, row))
+    def output(self, text: Text, request: Request, number: int) -> Generation:
+        """Return a finished text as the Generation with that number in the call."""
+        return Generation(
+            text=text.text,
+            prompt=text.prompt,
+            tokens=text.ids,
+            new_tokens=text.new_tokens,
+            finish_reason=text.finish_reason or "",
+            seed=request.seed,
+            number=number,
+            seconds=text.seconds,
+            exceeds_max_copy=text.exceeds_limit,
+            request=request,
+            _examine=partial(self._examine, text.ids),
+            _score=partial(self.log_probabilities, text),
+        )
 
-    def with_novelty(self, row: Row) -> GeneratedText:
-        """Return the text of a finished row as a string that knows what of it was copied."""
-        return GeneratedText.of(row, partial(require_index(self.index).examine, row.ids, self.tokenizer.decode))
+    def with_novelty(self, text: Text) -> GeneratedText:
+        """Return a finished text as a string that knows what of it was copied."""
+        examine = partial(require_index(self.index).examine, text.ids, self.tokenizer.decode)
+        return GeneratedText(text.text, text.exceeds_limit, examine)
 
-    def log_probabilities(self, row: Row) -> list[float]:
-        """Return the model's log probability (nats) of each token of a row, and of eos where the text ended by itself."""
+    def log_probabilities(self, text: Text) -> list[float]:
+        """Return the model's log probability (nats) of each token of a text, and of eos where it ended by itself."""
         assert self._score is not None, "This generator was made without a function that scores."
-        ends = [self.tokenizer.eos_id] if row.finish_reason == "end" else []
-        return self._score([*row.prefix, *row.ids, *ends], len(row.prefix))
+        ends = [self.tokenizer.eos_id] if text.finish_reason == "end" else []
+        return self._score([*text.prefix, *text.ids, *ends], len(text.prefix))
 
     def guard(self, request: Request) -> CopyGuard | None:
         """Return the copied spans that decoding must not complete; None without novelty="filter".
@@ -138,34 +207,33 @@ class Generator:
         default = max(index.smallest_max_copy, math.ceil(_MAX_COPY / index.characters_per_token))
         return index.guard(default if request.max_copy is None else request.max_copy)
 
-    def _generate_batches(self, request: Request, guard: CopyGuard | None, first: int, start_late: bool) -> Iterator[Row]:
-        """Yield each row once it and all before it are finished, while others of its batch continue."""
+    def _generate_batches(self, request: Request, guard: CopyGuard | None, first: int, start_late: bool) -> Iterator[Text]:
+        """Yield each text once it and all before it are finished, while others of its batch continue."""
         deadline = request.deadline()
         numbered = enumerate(islice(request.prompts, first, None), request.offset + first)
-        while rows := [self.row(request, prompt, number) for number, prompt in islice(numbered, self.batch_size)]:
+        while texts := [self.text(request, prompt, number) for number, prompt in islice(numbered, self.batch_size)]:
             if not start_late and deadline is not None and time.monotonic() >= deadline:
                 return
             waiting = 0
-            for _ in self.decoder(request, guard, deadline, rows).decode(rows):
-                while waiting < len(rows) and rows[waiting].finish_reason is not None:
-                    yield rows[waiting]
+            for _ in self.decoder(request, guard, deadline, texts).decode(texts):
+                while waiting < len(texts) and texts[waiting].finish_reason is not None:
+                    yield texts[waiting]
                     waiting += 1
-            yield from rows[waiting:]
+            yield from texts[waiting:]
 
-    def _generate_including(self, request: Request, guard: CopyGuard | None, first: int) -> Iterator[Row | None]:
-        """Yield for each prompt the most probable of the first texts that include all words, and None as ``search`` does."""
+    def _generate_including(self, request: Request, guard: CopyGuard | None, first: int) -> Iterator[Text]:
+        """Yield for each prompt the most probable of the first texts that include all words."""
         deadline = request.deadline()
         for number, prompt in enumerate(islice(request.prompts, first, None), request.offset + first):
             started, tries = time.monotonic(), ((number, attempt) if attempt else (number,) for attempt in count())
             generated, lacking = 0, dict.fromkeys(request.must_include, 0)
-            best: Row | None = None
+            best: Text | None = None
             while best is None:
-                rows = [self.row(request, prompt, *numbers) for numbers in islice(tries, _TRIES_PER_BATCH)]
-                for _ in self.decoder(request, guard, deadline, rows).decode(rows):
-                    yield None
-                generated += len(rows)
-                best = max((row for row in rows if not _missing(request, row)), key=self._likelihood, default=None)
-                for word in (word for row in rows for word in _missing(request, row)):
+                texts = [self.text(request, prompt, *numbers) for numbers in islice(tries, _TRIES_PER_BATCH)]
+                deque(self.decoder(request, guard, deadline, texts).decode(texts), maxlen=0)  # to the end
+                generated += len(texts)
+                best = max((text for text in texts if not _missing(request, text)), key=self._likelihood, default=None)
+                for word in (word for text in texts for word in _missing(request, text)):
                     lacking[word] += 1
                 is_late = deadline is not None and time.monotonic() >= deadline
                 if best is None and (is_late or generated >= _MAX_TRIES):
@@ -173,57 +241,59 @@ class Generator:
             best.seconds = time.monotonic() - started
             yield best
 
-    def _search(self, request: Request) -> Iterator[Row]:
+    def _search(self, request: Request) -> Iterator[Text]:
         """Yield the best texts of each prompt, found by beam search."""
         decoder = self.decoder(request, None, request.deadline(), [])
         for prompt in request.prompts[:: request.config.num_return_sequences]:
-            yield from search(decoder, self.row(request, prompt, 0))
+            yield from search(decoder, self.text(request, prompt, 0))
 
     def _stream(self, request: Request, guard: CopyGuard | None) -> Iterator[str]:
         shown = request.prompts[0]
         if shown:
             yield shown
-        rows = [self.row(request, shown, 0)]
-        for _ in self.decoder(request, guard, request.deadline(), rows, _STREAM_BLOCK_SECONDS).decode(rows):
-            text = text_so_far(rows[0], self.tokenizer)
-            if request.config.finish == "sentence" and rows[0].finish_reason is None:  # the last sentence may be removed
-                text = text[: max((end for end in sentence_ends(text, len(shown)) if text[end:].strip()), default=0)]
-            if len(text) > len(shown):
-                yield from _characters(text[len(shown) :]) if self.pieces.are_characters else (text[len(shown) :],)
-                shown = text
+        text = self.text(request, shown, 0)
+        for _ in self.decoder(request, guard, request.deadline(), [text], _STREAM_BLOCK_SECONDS).decode([text]):
+            whole = text.text if text.finish_reason else text.so_far().rstrip("\ufffd")
+            if request.config.finish == "sentence" and text.finish_reason is None:  # the last sentence may be removed
+                whole = whole[: max((end for end in sentence_ends(whole, len(shown)) if whole[end:].strip()), default=0)]
+            if len(whole) > len(shown):
+                piece, shown = whole[len(shown) :], whole
+                yield from _characters(piece) if self.pieces.are_characters else (piece,)
 
     def decoder(
         self,
         request: Request,
         guard: CopyGuard | None,
         deadline: float | None,
-        rows: Sequence[Row],
-        block_seconds: float = _BLOCK_SECONDS,
+        texts: Sequence[Text],
+        block_seconds: float = 0.2,
     ) -> Decoder:
         """Return the decoding loop of a call.
 
         Args:
             request: The call.
             guard: The copied spans that must not be completed: those of ``guard(request)``.
-            deadline: The ``time.monotonic`` at which all rows end where they are.
-            rows: The rows at their beginning; the guard is left out if none of them can become long enough for it.
+            deadline: The ``time.monotonic`` at which all texts end where they are.
+            texts: The texts at their beginning; the guard is left out if none can become long enough to complete its spans.
             block_seconds: About how long a block of a stepper's own loop should take.
 
         Raises:
             DataError: ``words="known"``, and the model has no lexicon.
         """
-        guard = reachable_guard(guard, rows, request.config.max_new_tokens)
-        spelling = self._speller.spelling(request.config.words)
-        model = self.stepper, self.tokenizer, self.pieces
-        return Decoder(*model, request.config, guard, spelling, request.hooks, deadline, block_seconds)
+        config, longest = request.config, max((len(text.ids) + len(text.rest) for text in texts), default=0)
+        if guard is not None and guard[0].length + guard[1] - 1 > config.max_new_tokens + longest:
+            guard = None
+        spelling = self._speller.spelling(config.words)
+        return Decoder(self.stepper, self.pieces, config, guard, spelling, request.hooks, deadline, block_seconds)
 
-    def row(self, request: Request, prompt: str, *numbers: int) -> Row:
-        """Return the row of a prompt, whose random stream is that of the seed and some numbers."""
-        return make_row(prompt, self.pieces, np.random.default_rng((request.seed, *numbers)), request.prefix_of(numbers[0]))
+    def text(self, request: Request, prompt: str, *numbers: int) -> Text:
+        """Return the text of a prompt at its beginning, whose random stream is that of the seed and some numbers."""
+        random = np.random.default_rng((request.seed, *numbers))
+        return Text.of_prompt(prompt, self.pieces, request.config, random, request.prefix_of(numbers[0]))
 
-    def _likelihood(self, row: Row) -> float:
-        """Return the mean log probability (nats) of a row's tokens."""
-        return math.fsum(self.log_probabilities(row)) / max(1, len(row.ids))
+    def _likelihood(self, text: Text) -> float:
+        """Return the mean log probability (nats) of a text's tokens."""
+        return math.fsum(self.log_probabilities(text)) / max(1, len(text.ids))
 
     def _examine(self, ids: Sequence[int]) -> Novelty | None:
         return None if self.index is None else self.index.examine(ids, self.tokenizer.decode)
@@ -248,10 +318,9 @@ def require_index(index: Index | None) -> Index:
     return index
 
 
-def _missing(request: Request, row: Row) -> list[str]:
+def _missing(request: Request, text: Text) -> list[str]:
     """Return which of the words that a text must include it lacks, upper or lower case."""
-    text = row.text.casefold()
-    return [word for word in request.must_include if word.casefold() not in text]
+    return [word for word in request.must_include if word.casefold() not in text.text.casefold()]
 
 
 def _nothing_includes(request: Request, generated: int, lacking: dict[str, int], is_late: bool) -> GenerationError:

@@ -1,6 +1,8 @@
 """Objects that are called at every token: logits processors, stopping criteria and streamers, those of transformers unchanged.
 
-They get torch tensors of one row each: ids (1, T), all tokens so far with bos first, and scores (1, V), float32.
+They get torch tensors of one row each: ids (1, T), all tokens so far with bos first, and scores (1, V), float32. A logits
+processor is a function of the caller's, or the name of an installed one: only entry points of installed packages are looked up; a
+saved model has names, and no code.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -10,10 +12,51 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Float64
 
-from reviewgen.errors import ConfigError, GenerationError, counted, quoted
-from reviewgen.generation.processors import Processor
-from reviewgen.generation.rows import Row
+from reviewgen.config import check_list
+from reviewgen.errors import BrokenPlugin, ConfigError, GenerationError, UnknownPlugin, counted, quoted
+from reviewgen.generation.text import Text
 from reviewgen.protocols import Tokenizer
+from reviewgen.registry import Plugin, find_logits_processor
+
+
+@dataclass(frozen=True)
+class Processor:
+    """A logits processor of a call.
+
+    Attributes:
+        call: Takes ids (1, T) and scores (1, V), and returns scores.
+        name: What error messages call it.
+        plugin: The plugin that made it; None for a function of the caller's.
+    """
+
+    call: Callable[[Any, Any], Any]
+    name: str
+    plugin: Plugin | None = None
+
+    def __call__(self, ids: Any, table: Any) -> Any:
+        """Apply the processor to scores (1, V).
+
+        Raises:
+            GenerationError: It returns something else; or it is a plugin and raises. An error of the caller's own function is not
+                caught.
+        """
+        import torch
+
+        shape = tuple(table.shape)
+        try:
+            processed = self.call(ids, table)
+        except Exception as error:
+            if self.plugin is None:
+                raise
+            raise GenerationError(
+                f"{self.name} has failed after {ids.shape[1] - 1} tokens: {type(error).__name__}: {error!s:.200}"
+            ) from error
+        if not isinstance(processed, torch.Tensor) or tuple(processed.shape) != shape:
+            got = tuple(processed.shape) if isinstance(processed, torch.Tensor) else type(processed).__name__
+            raise GenerationError(f"{self.name} should return scores of shape {shape}; it returned {got}.")
+        if not (processed < torch.inf).all():
+            raise GenerationError(f"{self.name} returns scores that are not numbers (NaN or plus infinity).")
+        return processed
 
 
 @dataclass(frozen=True)
@@ -42,7 +85,7 @@ class Hooks:
 
         table = torch.from_numpy(scores.astype(np.float32))[None]
         for processor in self.processors:
-            table = _call(processor, torch.tensor([list(ids)]), table)
+            table = processor(torch.tensor([list(ids)]), table)
         processed: np.ndarray = table[0].double().cpu().numpy()
         if not (processed > -np.inf).any():
             raise GenerationError(
@@ -50,8 +93,8 @@ class Hooks:
             )
         return processed
 
-    def should_stop(self, row: Row, scores: Float64[np.ndarray, " V"]) -> bool:
-        """Return whether a stopping criterion ends a row, to which a token was just appended.
+    def should_stop(self, text: Text, scores: Float64[np.ndarray, " V"]) -> bool:
+        """Return whether a stopping criterion ends a text, to which a token was just appended.
 
         Raises:
             GenerationError: One of them returns neither a bool nor a tensor.
@@ -60,7 +103,7 @@ class Hooks:
             return False
         import torch
 
-        table, ids = torch.from_numpy(scores.astype(np.float32))[None], self._ids(row)
+        table, ids = torch.from_numpy(scores.astype(np.float32))[None], torch.tensor([[*text.prefix, *text.ids]])
         for criterion in self.criteria:
             stops = criterion(ids, table)
             if not isinstance(stops, bool | np.bool_ | torch.Tensor):
@@ -71,17 +114,13 @@ class Hooks:
                 return True
         return False
 
-    def begin(self, rows: Sequence[Row], tokenizer: Tokenizer) -> None:
+    def begin(self, texts: Sequence[Text]) -> None:
         """Put the whole prompts, as the tokenizer encodes them, into the streamer."""
-        if self.streamer is None:
-            return
-        import torch
+        for text in texts if self.streamer is not None else ():
+            self.put([[*text.prefix, *text.ids, *text.pieces.tokenizer.encode(text.rest)]])
 
-        for row in rows:
-            self.streamer.put(torch.tensor([[*row.prefix, *row.ids, *tokenizer.encode(row.rest)]]))
-
-    def put(self, tokens: Sequence[int]) -> None:
-        """Put tokens into the streamer, one by one."""
+    def put(self, tokens: Sequence[int] | Sequence[list[int]]) -> None:
+        """Put tokens, or whole prompts, into the streamer, one by one."""
         if self.streamer is None:
             return
         import torch
@@ -94,11 +133,6 @@ class Hooks:
         if self.streamer is not None:
             self.streamer.end()
 
-    def _ids(self, row: Row) -> Any:
-        import torch
-
-        return torch.tensor([[*row.prefix, *row.ids]])
-
 
 def make_hooks(processors: Sequence[Processor] = (), stopping_criteria: Any = None, streamer: Any = None) -> Hooks | None:
     """Return the hooks of a call; None if there are none.
@@ -106,45 +140,79 @@ def make_hooks(processors: Sequence[Processor] = (), stopping_criteria: Any = No
     Raises:
         ConfigError: A criterion is not callable, or the streamer lacks a method.
     """
-    criteria = _callables("stopping_criteria", stopping_criteria)
+    one_or_more = isinstance(stopping_criteria, Iterable)  # transformers' own lists are both a list and a function
+    criteria = list(stopping_criteria) if one_or_more else [] if stopping_criteria is None else [stopping_criteria]
+    if not all(callable(criterion) for criterion in criteria):
+        raise ConfigError(
+            f"stopping_criteria is a function of ids and scores, or a list of such functions; got {quoted(stopping_criteria)}."
+        )
     if streamer is not None and not (callable(getattr(streamer, "put", None)) and callable(getattr(streamer, "end", None))):
         raise ConfigError(f"streamer needs the methods put and end, as transformers' have; got {type(streamer).__name__}.")
     return Hooks(processors, criteria, streamer) if processors or criteria or streamer is not None else None
 
 
-def _call(processor: Processor, ids: Any, table: Any) -> Any:
-    """Return the scores (1, V) that a processor makes of others.
+def as_list(given: Any) -> list[Any]:
+    """Return the argument ``logits_processor`` as a list of names and functions; transformers' own lists are both.
 
     Raises:
-        GenerationError: It returns something else; or it is a plugin and raises. An error of the caller's own function is not
-            caught.
+        ConfigError: Something in it is neither.
     """
-    import torch
+    if given is None:
+        return []
+    is_list = isinstance(given, Iterable) and not isinstance(given, str)
+    listed = check_list("logits_processor", given, "['my-processor']") if is_list else [given]
+    if not all(callable(each) or isinstance(each, str) for each in listed):
+        raise ConfigError(
+            "logits_processor is a function of ids and scores, the name of an installed logits processor, or a list of these; "
+            f"got {quoted(given)}."
+        )
+    return listed
 
-    shape = tuple(table.shape)
+
+def make_processors(given: Any, tokenizer: Tokenizer) -> list[Processor]:
+    """Return the processors of the argument ``logits_processor``, in its order.
+
+    Raises:
+        ConfigError: Something in it is neither a name nor a function.
+        UnknownPlugin: No installed package provides a name.
+        PluginConflict: Two packages provide a name.
+        BrokenPlugin: A package cannot be imported, or its factory raises or returns something that cannot be called.
+    """
+    return [_make(each, tokenizer) if isinstance(each, str) else Processor(each, _name(each)) for each in as_list(given)]
+
+
+def refuse_missing(names: Iterable[str]) -> None:
+    """Raise if a saved name is not installed.
+
+    Raises:
+        UnknownPlugin: One is not; the message says how to generate without it.
+    """
+    for name in names:
+        try:
+            find_logits_processor(name)
+        except UnknownPlugin:
+            package, _, own = name.rpartition(":")
+            install = f"pip install {package}" if package else "install the package that provides it"
+            raise UnknownPlugin(
+                f"This model's generation_config names the logits processor {own!r}, which is not installed: {install}, or set "
+                "logits_processors=[] to generate without it."
+            ) from None
+
+
+def _make(name: str, tokenizer: Tokenizer) -> Processor:
+    factory, plugin = find_logits_processor(name)
+    described = f"The logits processor {name!r} of {plugin.package} {plugin.version}"
     try:
-        processed = processor.call(ids, table)
-    except Exception as error:
-        if processor.plugin is None:
-            raise
-        raise GenerationError(
-            f"{processor.name} has failed after {ids.shape[1] - 1} tokens: {type(error).__name__}: {error!s:.200}"
-        ) from error
-    if not isinstance(processed, torch.Tensor) or tuple(processed.shape) != shape:
-        got = tuple(processed.shape) if isinstance(processed, torch.Tensor) else type(processed).__name__
-        raise GenerationError(f"{processor.name} should return scores of shape {shape}; it returned {got}.")
-    if not (processed < torch.inf).all():
-        raise GenerationError(f"{processor.name} returns scores that are not numbers (NaN or plus infinity).")
-    return processed
+        processor = factory(tokenizer)
+    except Exception as error:  # a third party's factory may raise anything
+        raise BrokenPlugin(f"{described} cannot be made for this tokenizer: {type(error).__name__}: {error!s:.200}") from error
+    if not callable(processor):
+        raise BrokenPlugin(
+            f"{described} is broken: its factory should return a function of ids and scores; it returned "
+            f"{type(processor).__name__}."
+        )
+    return Processor(processor, described, plugin)
 
 
-def _callables(name: str, given: Any) -> list[Callable[[Any, Any], Any]]:
-    """Return one callable or a list of them as a list; transformers' own lists are both."""
-    callables = list(given) if isinstance(given, Iterable) else [] if given is None else [given]
-    if not all(callable(one) for one in callables):
-        raise ConfigError(f"{name} is a function of ids and scores, or a list of such functions; got {quoted(given)}.")
-    return callables
-
-
-def _name(criterion: Any) -> str:
-    return getattr(criterion, "__name__", type(criterion).__name__)
+def _name(function: Any) -> str:
+    return getattr(function, "__name__", type(function).__name__)

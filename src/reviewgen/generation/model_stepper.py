@@ -4,7 +4,7 @@ B batch, T time (tokens), V vocabulary, N random numbers of a row, K trailing to
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from itertools import pairwise
@@ -18,6 +18,7 @@ from torch import Tensor
 from reviewgen.compiled.sampling import NONE, Constraints, SamplingParams, compiled_constraints, sample_rows
 from reviewgen.errors import DeviceError, first_line
 from reviewgen.generation.generator import DEVICE_ROWS
+from reviewgen.generation.states import map_state
 from reviewgen.protocols import LanguageModel, State, Stepper, StepState, SupportsStep
 
 _CHUNK_TOKENS = 512  # of a prompt, in one call
@@ -98,9 +99,9 @@ class DeviceStepper(ModelStepper):
             if ids.shape[1] > 1:  # a prompt
                 logits, new_state = super().forward(ids, state[0])
                 return logits, (new_state, logits)
-            tensors = _map(_pad, _to_tensors(state[0], self._device))
+            tensors = map_state(_pad, _to_tensors(state[0], self._device))
             logits, tensors = self._step(ids[:, 0], tensors)
-            return logits, (_to_arrays(_map(lambda tensor: tensor[: len(ids)], tensors)), logits)
+            return logits, (_to_arrays(map_state(lambda tensor: tensor[: len(ids)], tensors)), logits)
 
     def _step(self, tokens: Int64[np.ndarray, " B"], tensors: State) -> tuple[Float[np.ndarray, "B V"], State]:
         """Return the logits after one token of each row, and the state of ``DEVICE_ROWS``, on the device."""
@@ -132,7 +133,7 @@ class DeviceStepper(ModelStepper):
             sample_rows(logits[rows], *texts_of_rows, params, windows, runs[rows], spelling, new_places[rows], tokens[rows])
 
         with ThreadPoolExecutor(max(1, len(shares))) as threads, device_errors(self._device):
-            tensors = _map(_pad, _to_tensors(state[0], self._device))
+            tensors = map_state(_pad, _to_tensors(state[0], self._device))
             for number in range(numbers):
                 if not live.any():
                     break
@@ -143,7 +144,7 @@ class DeviceStepper(ModelStepper):
                 live &= (tokens >= 0) & (tokens != params.eos_id) & (new_tokens + number + 1 < params.max_new_tokens)
                 whole[:, start + number] = np.where(live, tokens, params.eos_id)
                 logits, tensors = self._step(whole[:, start + number], tensors)
-            return sampled, used, (_to_arrays(_map(lambda tensor: tensor[:count], tensors)), logits)
+            return sampled, used, (_to_arrays(map_state(lambda tensor: tensor[:count], tensors)), logits)
 
 
 def _count_threads() -> int:
@@ -159,18 +160,13 @@ def _share(count: int, parts: int) -> list[slice]:
     return [slice(first, last) for first, last in pairwise(ends) if first < last]
 
 
-def _map(function: Callable[[Tensor], Tensor], state: State) -> State:
-    """Return a state with a function applied to each of its tensors."""
-    return tuple(_map(function, part) for part in state) if isinstance(state, tuple) else function(state)
-
-
 def _pad(tensor: Tensor) -> Tensor:
     """Return a tensor with rows of zeros at its end, so that it has at least ``DEVICE_ROWS``."""
     return torch.cat([tensor, tensor.new_zeros(max(0, DEVICE_ROWS - len(tensor)), *tensor.shape[1:])])
 
 
 def _to_arrays(state: State) -> StepState:
-    return tuple(_to_arrays(part) for part in state) if isinstance(state, tuple) else _to_array(state)
+    return map_state(_to_array, state)
 
 
 def _to_array(tensor: Tensor) -> Any:
@@ -180,6 +176,4 @@ def _to_array(tensor: Tensor) -> Any:
 
 
 def _to_tensors(state: StepState, device: str) -> State:
-    if isinstance(state, tuple):
-        return tuple(_to_tensors(part, device) for part in state)
-    return torch.from_numpy(np.ascontiguousarray(state)).to(device)
+    return map_state(lambda part: torch.from_numpy(np.ascontiguousarray(part)).to(device), state)

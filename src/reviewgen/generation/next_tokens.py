@@ -1,4 +1,4 @@
-"""The most probable next tokens after a text, the entropy of their distribution, and for a count model the counts behind them.
+"""The next token of a text: the most probable ones with the counts behind them, and a text that a user extends token by token.
 
 The distribution is the one that is sampled from (``reviewgen.compiled.sampling``) without filters and penalties: bos is left
 out, and the rest sums to one. Entropy: Shannon 1948. No torch. V ids of the tokenizer, W of the model (with those of conditions).
@@ -8,14 +8,17 @@ import math
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Float64
 
+from reviewgen.compiled.sampling import sample_from
+from reviewgen.config import seed_or_random
 from reviewgen.errors import ConfigError, GenerationError, quoted
-from reviewgen.generation.prompts import Pieces
-from reviewgen.protocols import CountedContext, Stepper, SupportsExplain, Tokenizer
+from reviewgen.generation.hooks import Hooks
+from reviewgen.generation.pieces import Pieces
+from reviewgen.protocols import CountedContext, Stepper, StepState, SupportsExplain, Tokenizer
 
 _VISIBLE = str.maketrans({" ": "␣", "\n": "⏎", "\t": "⇥", "\r": "␍"})
 _MAX_TEXT, _MAX_TOKEN = 200, 60  # characters that a notebook shows
@@ -126,6 +129,19 @@ def check_choice(k: Any, temperature: Any) -> None:
         raise ConfigError(f"temperature must be a number above 0; got {quoted(temperature)}.")
 
 
+def log_softmax(logits: Float[np.ndarray, " W"]) -> Float64[np.ndarray, " W"]:
+    """Return log probabilities (nats), of which some may be -inf.
+
+    Raises:
+        GenerationError: The logits are NaN or infinite, or all -inf.
+    """
+    largest, scores = float(logits.max()), logits.astype(np.float64)
+    if not math.isfinite(largest):
+        raise GenerationError.of_damaged_logits()
+    scores -= largest + np.log(np.exp(scores - largest).sum())
+    return scores
+
+
 def distribution(logits: Float[np.ndarray, " W"], tokenizer: Tokenizer, temperature: float) -> Float64[np.ndarray, " V"]:
     """Return the probability with which each token is sampled.
 
@@ -149,56 +165,6 @@ def distribution(logits: Float[np.ndarray, " W"], tokenizer: Tokenizer, temperat
     return probabilities
 
 
-def next_tokens(
-    stepper: Stepper,
-    tokenizer: Tokenizer,
-    pieces: Pieces,
-    ids: Sequence[int],
-    logits: Float[np.ndarray, " W"],
-    scores: Float[np.ndarray, " W"],
-    *,
-    start: int,
-    k: int,
-    temperature: float,
-) -> NextTokens:
-    """Return the next tokens and what is known about them.
-
-    Args:
-        stepper: Explains the counts, if it can.
-        tokenizer, pieces: The tokenizer, and the texts of its tokens.
-        ids: The ids fed: bos, conditions, text.
-        logits: The stepper's for them.
-        scores: The logits after logits processors; see ``distribution``.
-        start: How many ids are before the text.
-        k: The number of alternatives.
-        temperature: Of the probabilities.
-
-    Raises:
-        GenerationError: The logits are NaN or infinite, or no token has a probability above zero.
-    """
-    probabilities = distribution(scores, tokenizer, temperature)
-    own = np.exp(logits - logits.max(), dtype=np.float64)  # the model's, over all its ids
-    own /= own.sum()
-    fed = np.array(ids, np.int64)
-    contexts = stepper.explain(fed) if isinstance(stepper, SupportsExplain) else []
-    best = np.argsort(-probabilities, kind="stable")[:k]
-    some = probabilities[probabilities > 0]
-    alternatives = [
-        _alternative(token, float(probabilities[token]), _support(token, float(own[token]), contexts), tokenizer, pieces)
-        for token in best.tolist()
-        if probabilities[token] > 0
-    ]
-    return NextTokens(
-        text=tokenizer.decode(ids[start:]),
-        tokens=len(ids) - start,
-        temperature=float(temperature),
-        alternatives=tuple(alternatives),
-        entropy_bits=max(0.0, float(-(some * np.log2(some)).sum())),
-        possible=len(some),
-        contexts=tuple(_context(each, ids, start, tokenizer) for each in contexts),
-    )
-
-
 def show(text: str) -> str:
     """Return a text with visible spaces and line breaks, and unprintable characters escaped.
 
@@ -206,20 +172,6 @@ def show(text: str) -> str:
     'a␣b⏎'
     """
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text.translate(_VISIBLE))
-
-
-def _alternative(token: int, probability: float, support: Support | None, tokenizer: Tokenizer, pieces: Pieces) -> Alternative:
-    is_end = token == tokenizer.eos_id
-    text = "" if is_end else pieces.texts[token]
-    return Alternative(
-        token=token,
-        text=text,
-        shown="(end)" if is_end else show(text) or "(part of a character)",
-        is_end=is_end,
-        probability=probability,
-        bits=abs(math.log2(probability)),  # abs, for there is a minus zero
-        support=support,
-    )
 
 
 def _support(token: int, probability: float, contexts: Sequence[CountedContext]) -> Support | None:
@@ -235,12 +187,189 @@ def _support(token: int, probability: float, contexts: Sequence[CountedContext])
     )
 
 
-def _context(counted: CountedContext, ids: Sequence[int], start: int, tokenizer: Tokenizer) -> Context:
-    first = len(ids) - counted.tokens
-    return Context(
-        tokens=counted.tokens,
-        text=tokenizer.decode(ids[max(first, start) :]),
-        is_start=first < start,
-        total=None if counted.counts is None else int(counted.counts.sum()),
-        unit=counted.unit,
-    )
+class _Step(NamedTuple):
+    """The ids fed so far, bos first; the model's logits (W,) of the next token; the same after processors; the state."""
+
+    ids: tuple[int, ...]
+    logits: Float[np.ndarray, " W"]
+    scores: Float[np.ndarray, " W"]
+    state: StepState
+
+
+class Walk:
+    """A text that is extended token by token. A step that raises leaves it unchanged.
+
+    Args:
+        stepper: Predicts the next token.
+        tokenizer, pieces: The tokenizer, and the texts of its single tokens.
+        text: The text to begin with; any text works, the empty one is the start of a review.
+        conditions: The ids of conditions, which follow bos.
+        temperature: Of the probabilities shown, at which tokens are sampled.
+        hooks: The logits processors that the probabilities are shown and sampled after.
+        seed: Of the sampling; None takes a random one.
+
+    Raises:
+        ConfigError: The text is not a string, the temperature not a number above 0, or the seed out of range.
+    """
+
+    def __init__(
+        self,
+        stepper: Stepper,
+        tokenizer: Tokenizer,
+        pieces: Pieces,
+        text: str = "",
+        conditions: Sequence[int] = (),
+        *,
+        temperature: float = 1.0,
+        hooks: Hooks | None = None,
+        seed: int | None = None,
+    ) -> None:
+        check_choice(1, temperature)
+        self._hooks = hooks
+        self._stepper, self._tokenizer, self._pieces, self._temperature = stepper, tokenizer, pieces, temperature
+        self._rng = np.random.default_rng(seed_or_random(seed))
+        self._prefix = (tokenizer.bos_id, *conditions)
+        self._steps = [self._feed((*self._prefix, *tokenizer.encode(_checked(text))))]
+
+    @property
+    def text(self) -> str:
+        """The text so far, as its tokens decode."""
+        return self._tokenizer.decode(self._ids)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the last token is eos; then only ``undo`` is possible."""
+        return self._tokenizer.eos_id in self._ids[-1:]
+
+    @property
+    def _ids(self) -> list[int]:
+        """The token ids of the text."""
+        return list(self._steps[-1].ids[len(self._prefix) :])
+
+    def next_tokens(self, k: int = 10) -> NextTokens:
+        """Return the k most probable next tokens.
+
+        Raises:
+            ConfigError: k is not a whole number of at least 1.
+            GenerationError: No token can follow, or the text has ended.
+        """
+        check_choice(k, self._temperature)
+        self._refuse_end()
+        ids, logits, scores, _ = self._steps[-1]
+        probabilities = distribution(scores, self._tokenizer, self._temperature)
+        own = np.exp(log_softmax(logits))  # the model's, over all its ids
+        contexts = self._stepper.explain(np.array(ids, np.int64)) if isinstance(self._stepper, SupportsExplain) else []
+        best = np.argsort(-probabilities, kind="stable")[:k].tolist()
+        some = probabilities[probabilities > 0]
+        return NextTokens(
+            text=self.text,
+            tokens=len(self._ids),
+            temperature=float(self._temperature),
+            alternatives=tuple(
+                self._alternative(token, float(probabilities[token]), _support(token, float(own[token]), contexts))
+                for token in best
+                if probabilities[token] > 0
+            ),
+            entropy_bits=max(0.0, float(-(some * np.log2(some)).sum())),
+            possible=len(some),
+            contexts=tuple(map(self._context, contexts)),
+        )
+
+    def take(self, token: int) -> None:
+        """Append a token.
+
+        Raises:
+            ConfigError: It is not an id of the tokenizer, or it is bos.
+            GenerationError: The text has ended.
+        """
+        self._refuse_end()
+        is_id = isinstance(token, int) and not isinstance(token, bool)
+        if not is_id or not 0 <= token < self._tokenizer.vocab_size or token == self._tokenizer.bos_id:
+            raise ConfigError(
+                f"Token {quoted(token)} cannot be taken: ids are 0 to {self._tokenizer.vocab_size - 1}, without bos."
+            )
+        self._append((*self._steps[-1].ids, token))
+
+    def write(self, text: str) -> None:
+        """Append a text, tokenized together with the text before it as the tokenizer would.
+
+        Raises:
+            ConfigError: It is not a string, or the tokenizer has no token for any of it.
+            GenerationError: The text has ended.
+        """
+        self._refuse_end()
+        _checked(text)
+        before = self._ids
+        is_canonical = self._tokenizer.encode(self.text) == before
+        after = self._tokenizer.encode(self.text + text) if is_canonical else before + self._tokenizer.encode(text)
+        if after == before:
+            raise ConfigError(f"The tokenizer has no token for {quoted(text)}, so nothing was added.")
+        self._append((*self._prefix, *after))
+
+    def draw(self, number: int = 1) -> None:
+        """Append tokens sampled from the probabilities shown, as one step; fewer if the text ends before.
+
+        Raises:
+            ConfigError: The number is not a whole number of at least 1.
+            GenerationError: No token can follow, or the text has ended.
+        """
+        if not isinstance(number, int) or isinstance(number, bool) or number < 1:
+            raise ConfigError(f"The number of tokens to sample must be a whole number of at least 1; got {quoted(number)}.")
+        self._refuse_end()
+        start = len(self._steps)
+        try:
+            while len(self._steps) < start + number and not self.has_ended:
+                probabilities = distribution(self._steps[-1].scores, self._tokenizer, self._temperature)
+                self.take(int(sample_from(probabilities, 0, 1.0, 0.0, self._rng.random())))
+        finally:
+            del self._steps[start:-1]
+
+    def undo(self) -> bool:
+        """Undo the last step; return whether there was one."""
+        if len(self._steps) == 1:
+            return False
+        self._steps.pop()
+        return True
+
+    def _alternative(self, token: int, probability: float, support: Support | None) -> Alternative:
+        is_end = token == self._tokenizer.eos_id
+        text = "" if is_end else self._pieces.texts[token]
+        shown = "(end)" if is_end else show(text) or "(part of a character)"
+        bits = abs(math.log2(probability))  # abs, for there is a minus zero
+        return Alternative(token, text, shown, is_end, probability, bits, support)
+
+    def _context(self, counted: CountedContext) -> Context:
+        ids, start = self._steps[-1].ids, len(self._prefix)
+        first = len(ids) - counted.tokens
+        text = self._tokenizer.decode(ids[max(first, start) :])
+        total = None if counted.counts is None else int(counted.counts.sum())
+        return Context(counted.tokens, text, is_start=first < start, total=total, unit=counted.unit)
+
+    def _append(self, ids: tuple[int, ...]) -> None:
+        self._steps.append(self._feed(ids, self._steps[-1]))
+
+    def _feed(self, ids: tuple[int, ...], before: _Step | None = None) -> _Step:
+        """Feed ids to the stepper, from the step before on where they begin with its ids."""
+        if before is None or ids[: len(before.ids)] != before.ids:
+            before = _Step((), np.empty(0), np.empty(0), self._stepper.initial_state(1))
+        logits, state = self._stepper.forward(np.array([ids[len(before.ids) :]], np.int64), before.state)
+        return _Step(ids, logits[0], self._process(ids, logits[0]), state)
+
+    def _process(self, ids: tuple[int, ...], logits: Float[np.ndarray, " W"]) -> Float[np.ndarray, " W"]:
+        """Return the logits after the logits processors; after eos no token follows."""
+        if self._hooks is None or self._tokenizer.eos_id in ids[len(self._prefix) :][-1:]:
+            return logits
+        scores = logits.astype(np.float64)
+        scores[self._tokenizer.bos_id] = -np.inf
+        scores[self._tokenizer.vocab_size :] = -np.inf
+        return self._hooks.process(ids, scores)
+
+    def _refuse_end(self) -> None:
+        if self.has_ended:
+            raise GenerationError("The review has ended, so no token can follow; undo the end first.")
+
+
+def _checked(text: object) -> str:
+    if not isinstance(text, str):
+        raise ConfigError(f"The text must be a string; got {type(text).__name__}.")
+    return text

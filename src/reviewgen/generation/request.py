@@ -9,11 +9,9 @@ from typing import Any
 import numpy as np
 
 from reviewgen.conditions import Conditions
-from reviewgen.config import GenerationConfig, GenerationSettings, generation_config, seed_or_random
+from reviewgen.config import GenerationConfig, GenerationSettings, check_list, generation_config, seed_or_random
 from reviewgen.errors import ConfigError, quoted
-from reviewgen.generation.hooks import Hooks, make_hooks
-from reviewgen.generation.processors import as_list, make_processors, refuse_missing
-from reviewgen.generation.prompts import check_prompts
+from reviewgen.generation.hooks import Hooks, as_list, make_hooks, make_processors, refuse_missing
 from reviewgen.protocols import Tokenizer
 from reviewgen.registry import Plugin
 
@@ -122,7 +120,7 @@ def make_request(
         processors = list(config.logits_processors)
         refuse_missing(set(processors) & set(defaults.logits_processors))
     request = Request(
-        prompts=check_prompts(prompt, config.num_return_sequences),
+        prompts=[text for text in _prompts(prompt) for _ in range(config.num_return_sequences)],
         config=config,
         seed=seed_or_random(given["seed"]),
         hooks=make_hooks(make_processors(processors, tokenizer), given["stopping_criteria"], given["streamer"]),
@@ -159,6 +157,14 @@ def _refuse_pairs(request: Request) -> None:
                 raise ConfigError(f"num_beams cannot be combined with {name}.")
     if request.must_include and request.config.do_sample is False:
         raise ConfigError("must_include samples texts until one fits, so it cannot be combined with do_sample=False.")
+
+
+def _prompts(prompt: Any) -> Sequence[str]:
+    is_list = isinstance(prompt, Iterable) and not isinstance(prompt, str)
+    prompts = check_list("prompt", prompt, "['The ']") if is_list else [prompt]
+    if not all(isinstance(text, str) for text in prompts):
+        raise ConfigError(f"prompt must be a string or a list of strings; got {quoted(prompt)}.")
+    return prompts
 
 
 def _mapping(conditions: Any) -> Mapping[str, Any]:

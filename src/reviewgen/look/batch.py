@@ -9,7 +9,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from reviewgen.errors import DataError
-from reviewgen.generation.next_tokens import show
+from reviewgen.generation import show
 from reviewgen.look.subject import Subject
 
 SAMPLE_TEXTS = ("The movie was good.", "I did not like the end of it.")

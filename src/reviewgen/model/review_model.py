@@ -25,8 +25,7 @@ from reviewgen.config import (
 from reviewgen.errors import BundleError, ConfigError, GenerationError, quoted
 from reviewgen.generation import GenerateOptions, Generation, Generator, NextTokens, Pieces, Request, Speller, Walk, make_request
 from reviewgen.generation.generator import choose_batch_size, require_index
-from reviewgen.generation.hooks import make_hooks
-from reviewgen.generation.processors import as_list, make_processors
+from reviewgen.generation.hooks import make_hooks, make_processors
 from reviewgen.model.layout import Bundle
 from reviewgen.model.read import read_bundle
 from reviewgen.novelty import Novelty
@@ -316,7 +315,7 @@ class ReviewModel:
         PluginError if a logits processor is not installed, or cannot be made.
         """
         stepper, prefix = self.bundle.weights.stepper(), self.conditions.encode({} if conditions is None else conditions)
-        hooks = make_hooks(make_processors(as_list(logits_processor), self.tokenizer))
+        hooks = make_hooks(make_processors(logits_processor, self.tokenizer))
         return Walk(stepper, self.tokenizer, self._pieces, text, prefix, temperature=temperature, hooks=hooks, seed=seed)
 
     def evaluate(self, source: Any, **options: Unpack[EvaluateOptions]) -> "Evaluation":

@@ -72,7 +72,7 @@ class Weights:
         """Return a stepper of the current weights, on the device. One on the CPU is kept: packing the weights takes time."""
         if self._stepper is not None and self._on_device is None and not self.is_exposed:
             return self._stepper
-        from reviewgen.generation.model_stepper import make_stepper  # torch
+        from reviewgen.generation import make_stepper  # torch
 
         stepper = make_stepper(self.model_on_device, self.device, self.weight_bits)
         if self._on_device is None:

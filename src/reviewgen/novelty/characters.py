@@ -11,7 +11,7 @@ from itertools import chain, pairwise
 import numpy as np
 from jaxtyping import Bool, Int64, UInt32, UInt64
 
-from reviewgen.compiled.windows import MULTIPLIER, WindowSet, empty_set, insert_windows
+from reviewgen.compiled.windows import MULTIPLIER, WindowSet, empty_set, insert
 from reviewgen.novelty.matching import find_windows
 
 COPY_CHARACTERS = 50
@@ -121,6 +121,6 @@ def _hash_windows(codes: UInt32[np.ndarray, " N"], length: int) -> UInt64[np.nda
 
 def _set_of(hashes: UInt64[np.ndarray, " H"]) -> WindowSet:
     """Return the set of windows with these hashes, and a few of the others."""
-    windows = empty_set(len(hashes), 1, _FILTER_BITS, 1)
-    insert_windows(windows, hashes)
+    windows = empty_set(len(hashes), 1, _FILTER_BITS)
+    insert(windows, hashes)
     return windows

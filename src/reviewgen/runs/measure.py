@@ -23,8 +23,7 @@ from reviewgen.evaluation import (
     sample_documents,
     spread_documents,
 )
-from reviewgen.generation import Generator, Request
-from reviewgen.generation.model_stepper import make_stepper
+from reviewgen.generation import Generator, Request, make_stepper
 from reviewgen.lexicon import decode_texts
 from reviewgen.model import ReviewModel
 from reviewgen.novelty import copied_shares

@@ -30,7 +30,7 @@ from reviewgen.config import (
 )
 from reviewgen.config.settings import bare, options_of
 from reviewgen.errors import BrokenPlugin, ConfigError, PluginError, first_line, quoted
-from reviewgen.generation.model_stepper import using_threads
+from reviewgen.generation import using_threads
 from reviewgen.model import ReviewModel
 from reviewgen.model.layout import digest_of
 from reviewgen.protocols import CountTrained, LanguageModel, SupportsInitialWeights, Tokenizer

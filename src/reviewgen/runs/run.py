@@ -24,7 +24,7 @@ from reviewgen.config.keywords import TrainOptions
 from reviewgen.data import Corpus, TokenStore
 from reviewgen.errors import NotADistribution, TrainingError
 from reviewgen.evaluation import Document, Evaluation, Metrics, finite, sample_documents
-from reviewgen.generation.model_stepper import using_threads
+from reviewgen.generation import using_threads
 from reviewgen.hub.card import card_text, file_name
 from reviewgen.interrupts import uninterrupted
 from reviewgen.model import Bundle, ReviewModel, Weights

@@ -23,17 +23,14 @@ import time
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from itertools import count, islice
-from typing import TypeAlias
 
 import numpy as np
 
 from reviewgen.errors import GenerationError, ReviewgenError
-from reviewgen.generation import Request
-from reviewgen.generation.decode import Decoder
-from reviewgen.generation.rows import Row, row_of_ids, split_rows, stack_rows
+from reviewgen.generation import Decoder, Request, Slot, Text, gather, stack_rows
 from reviewgen.model import ReviewModel
 from reviewgen.novelty import CopyGuard
 from reviewgen.protocols import StepState, SupportsCompiledStep
@@ -50,9 +47,6 @@ _MIN_PART = 8  # rows of a block: fewer do not share the weights' way from memor
 _MAX_THREADS = 4
 _MAX_UNREAD = 4096  # characters of a request that its consumer has not taken, until it is scheduled no more
 _NO_LIMIT = np.iinfo(np.int64).max
-
-
-_Block: TypeAlias = "tuple[Sequence[Text], np.ndarray, StepState]"  # texts, the tokens sampled for them (B, N), the state after
 
 
 class OutOfTime(GenerationError):
@@ -79,49 +73,42 @@ class Asked:
     scores_prompts: bool = False
 
 
-@dataclass(eq=False)
-class Text:
-    """A text that was started, or a prompt that is being scored.
+@dataclass(eq=False, kw_only=True)
+class ServedText(Text):
+    """A text that was started, or a prompt that is being scored; it has logits where they are needed: it goes token by token, or
+    is scored.
 
     Attributes:
         job, number: Its request, and its number there.
-        row, out: Its row, and what is released of it.
+        out: What is released of it.
         known: The ids of a prompt that is being scored; None of a text that is generated.
-        state: The state after its last token; None while its beginning is still to be fed.
-        logits: The logits after its last token, where they are needed: it goes token by token, or is scored.
         lacks_random: Whether the last block had too few random numbers for a token.
     """
 
     job: "Job"
     number: int
-    row: Row
-    out: Detokenizer
+    out: Detokenizer = field(init=False)
     known: Sequence[int] | None = None
-    state: StepState | None = None
-    logits: np.ndarray | None = None
     lacks_random: bool = False
 
     @property
     def is_going(self) -> bool:
         """Whether it can be advanced."""
-        return self.state is not None and self.row.finish_reason is None and not self.job.is_stopped
+        return self.state is not None and self.finish_reason is None and not self.job.is_stopped
 
     @property
     def is_ready(self) -> bool:
         """Whether it can be advanced in blocks."""
-        return self.is_going and self.job.decoder.has_blocks and self.job.decoder.is_ready(self.row)
+        return self.is_going and self.job.decoder.is_ready(self)
 
     def score(self, logits: np.ndarray, token: int) -> Scored:
         """Return the log probability of a token, with as many alternatives as the request asks for."""
-        decoder = self.job.decoder
-        return score(logits, token, self.job.asked.alternatives or 0, decoder.tokenizer, decoder.pieces)
+        return score(logits, token, self.job.asked.alternatives or 0, self.pieces)
 
-    def go_back(self) -> None:
-        """Go back from a dead end, unless it is finished; its beginning is then fed anew."""
-        if self.row.finish_reason is None:
-            self.job.decoder.go_back(self.row)
-            del self.out.scores[self.row.new_tokens :]
-            self.state = self.logits = None
+    def drop_scores(self) -> None:
+        """Drop the scores of the tokens that it has lost where it backtracked."""
+        if self.state is None:
+            del self.out.scores[self.new_tokens :]
 
 
 @dataclass(eq=False)
@@ -141,7 +128,7 @@ class Job:
 
     Attributes:
         asked, decoder: The request, and its decoding loop.
-        starts: For each text, its row at the beginning, which is copied.
+        starts: Each text at its beginning, which is copied.
         deliver: Is called with the events of a tick.
         wake: Is called when the engine may have something to do.
         texts: Those that were started and are not finished, in order; or the prompts that are being scored.
@@ -150,10 +137,10 @@ class Job:
 
     asked: Asked
     decoder: Decoder
-    starts: Sequence[Row]
+    starts: Sequence[Text]
     deliver: Callable[[list[Event]], None]
     wake: Callable[[], None]
-    texts: list[Text] = field(default_factory=list)
+    texts: list[ServedText] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
     is_cancelled: bool = False
     is_stopped: bool = False
@@ -205,33 +192,35 @@ class Job:
     @cached_property
     def _unscored(self) -> deque[tuple[int, ...]]:
         """The different prompts that are still to be scored."""
-        return deque(dict.fromkeys(tuple(row.ids) for row in self.starts) if self.asked.scores_prompts else ())
+        return deque(dict.fromkeys(tuple(start.ids) for start in self.starts) if self.asked.scores_prompts else ())
 
-    def text(self, index: int) -> Text | None:
+    def text(self, index: int) -> ServedText | None:
         """Return the text with this index among those that are not finished, which is started now if it was not; or None.
 
         The prompts that are scored come first; no text is started before all are.
         """
         if index == len(self.texts):
+            hold: Hold = "nothing"
+            stops: Sequence[str] = ()
             if self._unscored:
-                row = Row("", self.starts[0].prefix, [], "", 0, self.starts[0].rng)
-                self.texts.append(Text(self, 0, row, self._out(row, (), "nothing"), self._unscored.popleft()))
+                bare = {"prompt": "", "ids": [], "prompt_length": 0}
+                text = ServedText(**vars(self.starts[0]) | bare, job=self, number=0, known=self._unscored.popleft())
             elif self.waiting and not any(text.known is not None for text in self.texts):
                 number, start, self._next = self._next, self.starts[self._next], self._next + 1
-                random = np.random.default_rng((self.asked.request.seed, number))
-                row = replace(start, ids=list(start.ids), prefix=list(start.prefix), rng=random)
-                config, is_whole = self.decoder.config, self.decoder.guard is not None or not self.asked.is_streamed
-                hold: Hold = "everything" if is_whole else "sentence" if config.finish == "sentence" else "nothing"
-                self.texts.append(Text(self, number, row, self._out(row, config.stop_strings, hold)))
+                own = {"ids": list(start.ids), "rng": np.random.default_rng((self.asked.request.seed, number))}
+                text = ServedText(**vars(start) | own, job=self, number=number)
+                stops, is_whole = text.config.stop_strings, self.decoder.guard is not None or not self.asked.is_streamed
+                hold = "everything" if is_whole else "sentence" if text.config.finish == "sentence" else "nothing"
+            else:
+                return None
+            text.out = Detokenizer(text, stops, hold, self.asked.alternatives is not None)
+            self.texts.append(text)
         return self.texts[index] if index < len(self.texts) else None
 
-    def _out(self, row: Row, stops: Sequence[str], hold: Hold) -> Detokenizer:
-        return Detokenizer(row, self.decoder.tokenizer, self.decoder.pieces, stops, hold, self.asked.alternatives is not None)
-
-    def collect(self, text: Text) -> None:
+    def collect(self, text: ServedText) -> None:
         """Collect what is new of a text; one that is finished leaves the job."""
-        row, scores, ended = text.row, text.out.scores, None
-        if self.is_stopped or (text.known is not None and len(row.ids) < len(text.known)):
+        scores, ended = text.out.scores, None
+        if self.is_stopped or (text.known is not None and len(text.ids) < len(text.known)):
             return
         if text.known is not None:
             prompt = text.out.release()[1]
@@ -239,21 +228,21 @@ class Job:
             self.events += [Progress(number, prompt=prompt) for number in numbers]
             self.texts.remove(text)
             return
-        if row.finish_reason is not None:
-            last = next(iter(scores[row.new_tokens :]), None) if row.finish_reason == "end" else None
-            mean = sum(each.logprob for each in scores[: row.new_tokens]) / max(1, row.new_tokens)
-            ended = Ended(row.finish_reason, row.ids, last, mean)
+        if text.finish_reason is not None:
+            last = next(iter(scores[text.new_tokens :]), None) if text.finish_reason == "end" else None
+            mean = sum(each.logprob for each in scores[: text.new_tokens]) / max(1, text.new_tokens)
+            ended = Ended(text.finish_reason, text.ids, last, mean)
         characters, tokens = text.out.release()
         if characters or tokens or ended:
             self.events.append(Progress(text.number, characters, tokens, ended=ended))
         if ended:
-            self._lengths[text.number] = len(row.ids) - row.new_tokens, row.new_tokens
+            self._lengths[text.number] = len(text.ids) - text.new_tokens, text.new_tokens
             self.texts.remove(text)
 
     def lengths(self) -> dict[int, tuple[int, int]]:
         """Return the tokens of the prompt, and the new ones so far, of each started text. May be called in any thread."""
-        rows = {text.number: text.row for text in list(self.texts) if text.known is None}
-        return {number: (len(row.ids) - row.new_tokens, row.new_tokens) for number, row in rows.items()} | self._lengths
+        texts = [text for text in list(self.texts) if text.known is None]
+        return {text.number: (len(text.ids) - text.new_tokens, text.new_tokens) for text in texts} | self._lengths
 
     def flush(self) -> None:
         """Deliver the events of this tick; end the job if its consumer raises."""
@@ -350,14 +339,14 @@ class Engine:
         self._wake.set()
         self.thread.join(timeout)
 
-    def _starts(self, asked: Asked) -> list[Row]:
-        """Return a row at its beginning for each text; equal prompts share one."""
+    def _starts(self, asked: Asked) -> list[Text]:
+        """Return each text at its beginning; equal prompts share one."""
         request = asked.request
         if asked.prompt_ids is None:
-            rows = {prompt: self.generator.row(request, prompt, 0) for prompt in dict.fromkeys(request.prompts)}
-            return [rows[prompt] for prompt in request.prompts]
-        random = np.random.default_rng(0)  # each text that is started gets its own
-        given = {ids: row_of_ids(ids, self._tokenizer, random, request.prefix) for ids in map(tuple, asked.prompt_ids)}
+            starts = {prompt: self.generator.text(request, prompt, 0) for prompt in dict.fromkeys(request.prompts)}
+            return [starts[prompt] for prompt in request.prompts]
+        pieces, random = self.generator.pieces, np.random.default_rng(0)  # each text that is started gets its own
+        given = {ids: Text.of_ids(ids, pieces, request.config, random, request.prefix) for ids in map(tuple, asked.prompt_ids)}
         return [given[tuple(ids)] for ids in asked.prompt_ids]
 
     def _run(self) -> None:
@@ -388,22 +377,22 @@ class Engine:
             job.flush()
         return len(texts) > 0
 
-    def _advance(self, texts: Sequence[Text]) -> None:
+    def _advance(self, texts: Sequence[ServedText]) -> None:
         """Give each text some tokens, and collect what is new in its job."""
         for text in texts:
             _end_late(text)
-        self._prefill([text for text in texts if text.state is None and text.row.finish_reason is None])
+        self._prefill([text for text in texts if text.state is None and text.finish_reason is None])
         self._score_prompts([text for text in texts if text.known and text.is_going])
         self._step_for_a_while([text for text in texts if text.known is None and text.is_going and not text.is_ready])
         self._sample_blocks([text for text in texts if text.known is None and text.is_ready])
         for text in texts:
             text.job.collect(text)
 
-    def _prefill(self, texts: Sequence[Text]) -> None:
+    def _prefill(self, texts: Sequence[ServedText]) -> None:
         """Feed a part of each of the beginnings of texts that have no state, those that have waited for longest first."""
-        waiting: dict[_Beginning, list[Text]] = {}
+        waiting: dict[_Beginning, list[ServedText]] = {}
         for text in texts:
-            key = (*text.row.prefix, *text.row.ids)
+            key = (*text.prefix, *text.ids)
             beginning = self._beginnings.pop(key, None) or _Beginning(key, self._stepper.initial_state(1))
             self._beginnings[key] = beginning
             waiting.setdefault(beginning, []).append(text)
@@ -417,9 +406,9 @@ class Engine:
                 left -= beginning.fed - before
             if beginning.fed == len(beginning.ids):
                 for text in waiting[beginning]:
-                    text.logits, text.state = beginning.logits, beginning.state
+                    text.logits, text.state = beginning.logits, Slot(beginning.state, 0)
 
-    def _feed(self, beginning: _Beginning, _texts: Sequence[Text]) -> None:
+    def _feed(self, beginning: _Beginning, _texts: Sequence[ServedText]) -> None:
         """Feed a part of a beginning, as much as a tick has time for.
 
         A stepper without a compiled step calls its model, whose last bits may depend on where a text is cut: always after 512
@@ -433,106 +422,94 @@ class Engine:
         if len(part) >= _MIN_CHUNK:
             self._fed_seconds = max((self._fed_seconds + (beginning.turn - started) / len(part)) / 2, 1e-9)
 
-    def _score_prompts(self, texts: Sequence[Text]) -> None:
+    def _score_prompts(self, texts: Sequence[ServedText]) -> None:
         """Score the next tokens of prompts, until a tick is over or none is left."""
 
-        def advance(some: Sequence[Text]) -> None:
-            parts = {text: (text.known or ())[len(text.row.ids) :][:_SCORED_AT_ONCE] for text in some}
-            for text, state in self._score(parts).items():
-                text.row.ids += parts[text]
-                text.row.new_tokens, text.state = len(text.row.ids), state
+        def advance(some: Sequence[ServedText]) -> None:
+            parts = {text: (text.known or ())[len(text.ids) :][:_SCORED_AT_ONCE] for text in some}
+            for text, state in self._score(parts, [text.state for text in some]).items():
+                text.ids += parts[text]
+                text.new_tokens, text.state = len(text.ids), state
 
         until = time.monotonic() + _TICK_SECONDS
         while texts and time.monotonic() < until:
             self._contained(texts, advance)
-            texts = [text for text in texts if text.is_going and len(text.row.ids) < len(text.known or ())]
+            texts = [text for text in texts if text.is_going and len(text.ids) < len(text.known or ())]
 
-    def _step_for_a_while(self, texts: Sequence[Text]) -> None:
+    def _step_for_a_while(self, texts: Sequence[ServedText]) -> None:
         """Advance texts token by token, until a tick is over or none is left that cannot go on in blocks."""
         until = time.monotonic() + _TICK_SECONDS
         while texts:
             for group in _grouped(texts, lambda text: text.job):
                 self._contained(group, self._step)
             going = [text for text in texts if text.is_going and text.logits is None]
-            self._contained(going, self._forward)
+            self._contained(going, lambda some: some[0].job.decoder.forward(some))
             if time.monotonic() >= until:
                 break
             for text in going:
                 _end_late(text)
             texts = [text for text in going if text.is_going and not text.is_ready]
 
-    def _step(self, texts: Sequence[Text]) -> None:
+    def _step(self, texts: Sequence[ServedText]) -> None:
         """Give each of some texts of one job a token; those that continue have no logits then."""
-        job, before = texts[0].job, [text.row.new_tokens for text in texts]
-        table = np.stack([text.logits for text in texts if text.logits is not None])  # all have some
-        continuing = job.decoder.step([text.row for text in texts], table)
-        for number, text in enumerate(texts):
-            is_longer = text.row.new_tokens > before[number]
-            if job.asked.alternatives is not None and (is_longer or text.row.finish_reason == "end"):
-                token = text.row.ids[-1] if is_longer else self._tokenizer.eos_id
-                text.out.scores.append(text.score(table[number], token))
+        job, before = texts[0].job, [(text.new_tokens, text.logits) for text in texts]
+        for text in job.decoder.step(texts):
             text.logits = None
-            if number not in continuing:
-                text.go_back()
+        for text, (new_tokens, logits) in zip(texts, before, strict=True):
+            is_longer = text.new_tokens > new_tokens
+            if job.asked.alternatives is not None and logits is not None and (is_longer or text.finish_reason == "end"):
+                text.out.scores.append(text.score(logits, text.ids[-1] if is_longer else self._tokenizer.eos_id))
+            text.drop_scores()
 
-    def _forward(self, texts: Sequence[Text]) -> None:
-        """Feed the last token of some texts, together."""
-        ids = np.array([[text.row.ids[-1]] for text in texts], np.int64)
-        logits, state = self._stepper.forward(ids, stack_rows([text.state for text in texts]))
-        for text, own, after in zip(texts, logits, split_rows(state, len(texts)), strict=True):
-            text.logits, text.state = own, after
-
-    def _sample_blocks(self, texts: Sequence[Text]) -> None:
+    def _sample_blocks(self, texts: Sequence[ServedText]) -> None:
         """Let the stepper sample texts in its own loop, those that sample alike together."""
         if not texts:
             return
         size = int(min(max(_TICK_SECONDS / (self._sampled_seconds * len(texts)) + 1, _MIN_NUMBERS), _MAX_NUMBERS))
-        started, before, parts = time.monotonic(), sum(text.row.new_tokens for text in texts), list[list[Text]]()
+        started, before, parts = time.monotonic(), sum(text.new_tokens for text in texts), list[list[ServedText]]()
         for text in texts:  # before the parts run side by side, since places are kept for each job
-            if text.row.place is None and text.job.decoder.spelling is not None:
-                text.job.decoder.place(text.row)
+            if text.place is None and text.job.decoder.spelling is not None:
+                text.job.decoder.place(text)
         for group in _grouped(texts, lambda text: text.job.alike):
             number = min(self._threads, max(1, len(group) // _MIN_PART))
             parts += [group[first::number] for first in range(number)]
-        blocks: list[_Block] = []
+        blocks: list[tuple[Sequence[ServedText], list[Slot | None], np.ndarray]] = []
 
-        def sample(part: Sequence[Text]) -> None:
+        def sample(part: Sequence[ServedText]) -> None:
             decoder, numbers = part[0].job.decoder, max(size, _SURE_NUMBERS) if any(text.lacks_random for text in part) else size
             is_one_job = all(text.job is part[0].job for text in part)
             params = decoder.params if is_one_job else decoder.params._replace(max_new_tokens=_NO_LIMIT)
-            state = stack_rows([text.state for text in part])
-            blocks.append((part, *decoder.sample_block([text.row for text in part], state, numbers, params)))
+            blocks.append((part, [text.state for text in part], decoder.sample_block(part, numbers, params)))
 
         run: Callable[..., Iterable[object]] = map if len(parts) == 1 else self._pool.map
         list(run(lambda part: self._contained(part, sample), parts))
         for block in blocks:
             self._append(*block)
-        if (sampled := sum(text.row.new_tokens for text in texts) - before) > 0:
+        if (sampled := sum(text.new_tokens for text in texts) - before) > 0:
             self._sampled_seconds = (self._sampled_seconds + (time.monotonic() - started) / sampled) / 2
 
-    def _append(self, texts: Sequence[Text], table: np.ndarray, state: StepState) -> None:
-        """Append the tokens of a block (B, N) to its texts; ``state`` is that after them."""
-        sampled = dict(zip(texts, table.tolist(), strict=True))
-        scored = [text for text in texts if text.job.asked.alternatives is not None]
-        self._contained(scored, lambda some: self._score({text: [each for each in sampled[text] if each >= 0] for text in some}))
+    def _append(self, texts: Sequence[ServedText], states: Sequence[Slot | None], table: np.ndarray) -> None:
+        """Append the tokens of a block (B, N) to its texts; ``states`` are those before them."""
+        sampled, before = dict(zip(texts, table.tolist(), strict=True)), dict(zip(texts, states, strict=True))
 
-        def append(some: Sequence[Text]) -> None:
-            text, decoder, before = some[0], some[0].job.decoder, some[0].row.new_tokens
-            if not decoder.append_block(text.row, sampled[text][: decoder.config.max_new_tokens - before]):
-                text.go_back()
-            text.lacks_random = text.row.new_tokens == before
+        def score_all(some: Sequence[ServedText]) -> None:
+            self._score({text: [each for each in sampled[text] if each >= 0] for text in some}, [before[text] for text in some])
 
-        for text, after in zip(texts, split_rows(state, len(texts)), strict=True):
-            text.state = after
-            if text.job.asked.alternatives is None:
-                text.logits = None
+        def append(some: Sequence[ServedText]) -> None:
+            text, count = some[0], some[0].new_tokens
+            text.job.decoder.append(text, sampled[text][: text.config.max_new_tokens - count])
+            text.drop_scores()
+            text.lacks_random = text.new_tokens == count
+
+        self._contained([text for text in texts if text.job.asked.alternatives is not None], score_all)
+        for text in texts:
             if not text.job.is_stopped:
                 self._contained([text], append)  # it raises if the logits are damaged
 
-    def _score(self, parts: Mapping[Text, Sequence[int]]) -> dict[Text, StepState]:
-        """Score some tokens of each text, which are fed one after another; return the states after them."""
-        scores: dict[Text, list[Scored]] = {text: [] for text in parts}
-        logits, states = {text: text.logits for text in parts}, {text: text.state for text in parts}
+    def _score(self, parts: Mapping[ServedText, Sequence[int]], states: Sequence[Slot | None]) -> dict[ServedText, Slot | None]:
+        """Score some tokens of each text, which are fed one after another from these states; return the states after them."""
+        scores: dict[ServedText, list[Scored]] = {text: [] for text in parts}
+        logits, after = {text: text.logits for text in parts}, dict(zip(parts, states, strict=True))
         for at in range(max(map(len, parts.values()))):
             live = {text: tokens[at] for text, tokens in parts.items() if at < len(tokens)}
             for text, token in live.items():
@@ -540,15 +517,15 @@ class Engine:
                 assert before is not None  # a text that is scored keeps its logits
                 scores[text].append(text.score(before, token))
             ids = np.array([*live.values()], np.int64)[:, None]
-            rows, state = self._stepper.forward(ids, stack_rows([states[text] for text in live]))
-            logits.update(zip(live, rows, strict=True))
-            states.update(zip(live, split_rows(state, len(live)), strict=True))
+            rows, state = self._stepper.forward(ids, gather([slot for text in live if (slot := after[text])]))
+            for row, text in enumerate(live):
+                logits[text], after[text] = rows[row], Slot(state, row)
         for text in parts:  # now that nothing has raised
             text.logits = logits[text]
             text.out.scores += scores[text]
-        return states
+        return after
 
-    def _contained(self, texts: Sequence[Text], advance: Callable[[Sequence[Text]], object]) -> None:
+    def _contained(self, texts: Sequence[ServedText], advance: Callable[[Sequence[ServedText]], object]) -> None:
         """Call a function with some texts; if it raises, with those of each job alone, of which one that raises again fails."""
         if not texts:
             return
@@ -563,13 +540,13 @@ class Engine:
                 self._contained(group, advance)
 
 
-def _schedule(jobs: Sequence[Job], max_rows: int) -> list[Text]:
+def _schedule(jobs: Sequence[Job], max_rows: int) -> list[ServedText]:
     """Return the texts of some jobs, in the order of their submission, that are advanced next.
 
     A request for many texts leaves room for every other job, and has all that nobody else needs. If there are more jobs than
     room, those that came first have it.
     """
-    going, scheduled, before = [job for job in jobs if job.can_go], list[Text](), -1
+    going, scheduled, before = [job for job in jobs if job.can_go], list[ServedText](), -1
     for index in count():
         if len(scheduled) in (before, max_rows):
             break
@@ -578,16 +555,16 @@ def _schedule(jobs: Sequence[Job], max_rows: int) -> list[Text]:
     return scheduled
 
 
-def _end_late(text: Text) -> None:
+def _end_late(text: ServedText) -> None:
     """Finish a text whose time is over, or that gets no tokens."""
     decoder = text.job.decoder
     if text.known is not None:
         if decoder.deadline is not None and time.monotonic() >= decoder.deadline:
             text.job.fail(OutOfTime("The time of the request was over before its prompts were scored. Try again later."))
     elif decoder.config.max_new_tokens == 0:
-        decoder.finish_unextended([text.row])
-    elif text.row.finish_reason is None:
-        decoder.is_over([text.row])
+        text.finish_unextended()
+    else:
+        decoder.is_over([text])
 
 
 def _size(events: Sequence[Event]) -> int:
@@ -595,9 +572,9 @@ def _size(events: Sequence[Event]) -> int:
     return sum(1 + len(event.text) for event in events if isinstance(event, Progress))
 
 
-def _grouped(texts: Sequence[Text], key: Callable[[Text], Hashable]) -> list[list[Text]]:
+def _grouped(texts: Sequence[ServedText], key: Callable[[ServedText], Hashable]) -> list[list[ServedText]]:
     """Return texts by a key, in order."""
-    groups: dict[Hashable, list[Text]] = {}
+    groups: dict[Hashable, list[ServedText]] = {}
     for text in texts:
         groups.setdefault(key(text), []).append(text)
     return list(groups.values())

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from reviewgen.errors import ReviewgenError, counted
-from reviewgen.generation.generator import require_index
+from reviewgen.generation import require_index
 from reviewgen.serving.engine import Engine, Job, OutOfTime
 from reviewgen.serving.options import Limits
 from reviewgen.serving.protocol import Problem, find_model, make_call, problem_of, read_fields

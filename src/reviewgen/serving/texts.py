@@ -17,10 +17,9 @@ from typing import Literal, NamedTuple, TypeAlias
 import numpy as np
 from jaxtyping import Float
 
-from reviewgen.errors import GenerationError, ReviewgenError
-from reviewgen.generation import Pieces
-from reviewgen.generation.rows import Row
-from reviewgen.protocols import SupportsTokenBytes, Tokenizer
+from reviewgen.errors import ReviewgenError
+from reviewgen.generation import Pieces, Text, log_softmax
+from reviewgen.protocols import SupportsTokenBytes
 from reviewgen.sentences import sentence_ends
 
 Hold: TypeAlias = Literal["nothing", "sentence", "everything"]
@@ -101,20 +100,17 @@ Event: TypeAlias = Progress | Failed
 
 @dataclass
 class Detokenizer:
-    """Turns the new tokens of one row into text.
+    """Turns the new tokens of one text into characters that can be released.
 
     Attributes:
-        row: The row.
-        tokenizer, pieces: The tokenizer, and the texts of its single tokens.
+        source: The text that is being generated.
         stops: The strings that end the text.
         hold: What is held back.
         is_scored: Whether tokens are wanted, each with its log probability.
-        scores: That of each new token of the row.
+        scores: That of each new token.
     """
 
-    row: Row
-    tokenizer: Tokenizer
-    pieces: Pieces
+    source: Text
     stops: Sequence[str]
     hold: Hold
     is_scored: bool
@@ -127,17 +123,17 @@ class Detokenizer:
 
     def release(self) -> tuple[str, list[Token]]:
         """Return the characters that can be released by now and were not yet, and their tokens if they are wanted."""
-        row = self.row
-        if row.finish_reason is not None:
+        source = self.source
+        if source.finish_reason is not None:
             return self._release_end()
         if self.hold == "everything":
             return "", []
         self._read()
         until = first_stop(self._text, self.stops, self._sent[0])
         if self.hold == "sentence":
-            text = row.prompt + self._text
-            ends = (end for end in sentence_ends(text, len(row.prompt) + self._safe) if text[end:].strip())
-            self._safe = max((end - len(row.prompt) for end in ends), default=self._safe)
+            text = source.prompt + self._text
+            ends = (end for end in sentence_ends(text, len(source.prompt) + self._safe) if text[end:].strip())
+            self._safe = max((end - len(source.prompt) for end in ends), default=self._safe)
             until = min(until, self._safe)
         count = self._sent[1]
         if self.is_scored:
@@ -150,14 +146,14 @@ class Detokenizer:
         """Return the rest of a complete text, without the stop string that ended it."""
         if self.is_scored:
             self._read()
-        row, new = self.row, self.row.new_tokens
-        self._text = row.text[len(row.prompt) :]
+        source, new = self.source, self.source.new_tokens
+        self._text = source.text[len(source.prompt) :]
         del self._ends[new:], self.scores[new:]
         self._ends = [min(end, len(self._text)) for end in self._ends]
         if len(self._ends) > self._sent[1]:
             self._ends[-1] = len(self._text)
         count = len(self._ends)
-        if row.finish_reason == "stop":
+        if source.finish_reason == "stop":
             endings = [stop for stop in self.stops if self._text.endswith(stop)]
             self._text = self._text.removesuffix(max(endings, key=len, default=""))
             while count > self._sent[1] and (self._ends[count - 2] if count > 1 else 0) >= len(self._text):
@@ -166,8 +162,8 @@ class Detokenizer:
 
     def _take(self, until: int, count: int) -> tuple[str, list[Token]]:
         """Return the characters and the tokens up to some of each that were not returned yet."""
-        sent, first = self._sent
-        start, ids, tokens = self._ends[first - 1] if first else 0, self.row.ids[len(self.row.ids) - self.row.new_tokens :], []
+        source, (sent, first) = self.source, self._sent
+        start, ids, tokens = self._ends[first - 1] if first else 0, source.ids[len(source.ids) - source.new_tokens :], []
         for index in range(first, count):
             end = min(self._ends[index], until)  # a stop string may begin inside the last token
             tokens.append(Token(ids[index], self._text[start:end], self.scores[index]))
@@ -177,9 +173,9 @@ class Detokenizer:
 
     def _read(self) -> None:
         """Decode the new tokens: one by one if they are wanted, else all at once."""
-        if not self.row.new_tokens:  # a part of the prompt may not be in the ids yet
+        if not self.source.new_tokens:  # a part of the prompt may not be in the ids yet
             return
-        last, first = len(self.row.ids), len(self.row.ids) - self.row.new_tokens + len(self._ends)
+        last, first = len(self.source.ids), len(self.source.ids) - self.source.new_tokens + len(self._ends)
         for count in range(first + 1, last + 1) if self.is_scored else (last,):
             self._decode(count)
             if self.is_scored:
@@ -187,12 +183,12 @@ class Detokenizer:
 
     def _decode(self, count: int) -> None:
         """Set the text to that of the first ``count`` ids, without the prompt and an incomplete last character."""
-        ids, known = self.row.ids, self._whole
-        if known is None or not isinstance(self.tokenizer, SupportsTokenBytes):  # a text may not be that of its tokens in turn
-            text = self.tokenizer.decode(ids[:count])[self.row.prompt_length :]
+        ids, known, tokenizer = self.source.ids, self._whole, self.source.pieces.tokenizer
+        if known is None or not isinstance(tokenizer, SupportsTokenBytes):  # a text may not be that of its tokens in turn
+            text = tokenizer.decode(ids[:count])[self.source.prompt_length :]
         else:
-            piece = self.pieces.texts[ids[known[0]]] if count - known[0] == 1 else ""
-            text = self._text[: known[1]] + (piece or self.tokenizer.decode(ids[known[0] : count]))
+            piece = self.source.pieces.texts[ids[known[0]]] if count - known[0] == 1 else ""
+            text = self._text[: known[1]] + (piece or tokenizer.decode(ids[known[0] : count]))
         self._text = text.rstrip("\ufffd")
         if len(self._text) == len(text):
             self._whole = count, len(text)
@@ -213,22 +209,18 @@ def first_stop(text: str, stops: Sequence[str], start: int) -> int:
     return first
 
 
-def score(logits: Float[np.ndarray, " V"], token: int, count: int, tokenizer: Tokenizer, pieces: Pieces) -> Scored:
+def score(logits: Float[np.ndarray, " V"], token: int, count: int, pieces: Pieces) -> Scored:
     """Return the log probability of a token and the ``count`` most probable ones; none that the model rules out.
 
     Raises:
         GenerationError: The logits are damaged: NaN or infinite, or all tokens are ruled out.
     """
-    logs = logits.astype(np.float64)
-    if not np.isfinite(largest := logs.max()):
-        raise GenerationError.of_damaged_logits()
-    logs -= largest
-    logs -= np.log(np.exp(logs).sum())
+    logs = log_softmax(logits)
     own = float(logs[token])
     if count == 0:
         return Scored(own)
-    logs[tokenizer.bos_id] = -np.inf
-    logs = logs[: tokenizer.vocab_size]  # the others are those of conditions
+    logs[pieces.bos_id] = -np.inf
+    logs = logs[: len(pieces.texts)]  # the others are those of conditions
     best = np.argpartition(-logs, min(count, len(logs)) - 1)[:count]
     listed = ((each, float(logs[each])) for each in best[np.lexsort((best, -logs[best]))].tolist())
     return Scored(own, tuple(Alternative(each, pieces.texts[each], logprob) for each, logprob in listed if logprob > -np.inf))

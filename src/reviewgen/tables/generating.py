@@ -14,8 +14,7 @@ from typing import Any
 
 from reviewgen.config import check_count, check_flags, check_seed, check_text, to_dict
 from reviewgen.errors import ConfigError, quoted
-from reviewgen.generation import GenerateOptions, Generation, Request, make_request
-from reviewgen.generation.request import device_facts
+from reviewgen.generation import GenerateOptions, Generation, Request, device_facts, make_request
 from reviewgen.model import ReviewModel
 from reviewgen.tables.judging import NOVELTY_COLUMNS, column_names, load_saved, move, novelty_row
 from reviewgen.tables.receipts import library_versions, make_receipt, portable_source

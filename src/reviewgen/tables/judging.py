@@ -32,8 +32,7 @@ from reviewgen.data import (
 )
 from reviewgen.errors import ConfigError, TrainingError
 from reviewgen.evaluation import Evaluation, add_up, add_up_documents, batches, token_losses
-from reviewgen.generation.generator import require_index
-from reviewgen.generation.request import device_facts
+from reviewgen.generation import device_facts, require_index
 from reviewgen.model import ReviewModel, check_model
 from reviewgen.novelty import WINDOWS, Novelty
 from reviewgen.processes import all_processes, process_state

@@ -24,8 +24,7 @@ from typing import Annotated, Any, Literal
 
 from reviewgen.config import MAX_RECORD, Bound, GenerationConfig, check, check_seed, from_dict, parse_json, to_dict
 from reviewgen.errors import ConfigError, DataError
-from reviewgen.generation import Generation, make_request
-from reviewgen.generation.request import device_facts
+from reviewgen.generation import Generation, device_facts, make_request
 from reviewgen.model import ReviewModel
 from reviewgen.registry import Plugin
 from reviewgen.storage import open_input

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from reviewgen.config import from_dict, to_dict, vocabulary_settings
+from reviewgen.generation import map_state
 from reviewgen.protocols import CountTrained, LanguageModel
 from reviewgen.registry import find_model
 from reviewgen.testing.installed import assert_config, assert_members
@@ -265,7 +266,7 @@ def carried(model: Any) -> None:
             for tensor in model.parameters():
                 tensor.sub_(0 if tensor.grad is None else 1e-3 * tensor.grad)
         model.zero_grad()
-        state = detach(after)
+        state = map_state(Tensor.detach, after)
 
 
 @law(is_trained_by_gradient)
@@ -284,7 +285,7 @@ def autocast(model: Any) -> None:
     """Under autocast to bfloat16, loss and gradients of two chunks are finite, and logits are close to those in 32 bits."""
     state = model.train().initial_state(ROWS)
     for number in range(2):
-        state = detach(_train_chunk(model, number, state, is_rounded=True))
+        state = map_state(Tensor.detach, _train_chunk(model, number, state, is_rounded=True))
     ids = some_ids(model.eval(), ROWS, STEPS)
     exact, _ = call(model, ids)
     with torch.autocast("cpu", torch.bfloat16):
@@ -359,11 +360,6 @@ def change_weights(model: nn.Module) -> None:
 def evaluating(model: Any) -> Any:
     """Put the model into evaluation mode, without dropout, if it is a module, and return it."""
     return model.eval() if isinstance(model, nn.Module) else model
-
-
-def detach(state: Any) -> Any:
-    """Return a state without its autograd graph, as training passes it from step to step."""
-    return tuple(detach(part) for part in state) if isinstance(state, tuple) else state.detach()
 
 
 def compute_in_chunks(model: Any) -> dict[str, Tensor | None]:

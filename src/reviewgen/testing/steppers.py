@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from reviewgen.compiled.sampling import NONE, SamplingParams
+from reviewgen.generation import select_rows, stack_rows
 from reviewgen.protocols import CountTrained, Stepper, SupportsSample, SupportsStep
 from reviewgen.testing.installed import assert_members
 from reviewgen.testing.laws import Law, check_laws, laws_of, run_python
@@ -114,10 +115,10 @@ def step_logits(stepper: Any, model: Any, factory: Any) -> None:
 def stacked(stepper: Any, model: Any, factory: Any) -> None:
     """States of prompts of unequal lengths can be stacked into a batch, and rows selected and repeated, as when a beam splits."""
     texts = [some_ids(model, 1, length + 1, seed=length) for length in PROMPTS]
-    together = _stack([forward(stepper, text[:, :-1], stepper.initial_state(1))[1] for text in texts])
+    together = stack_rows([forward(stepper, text[:, :-1], stepper.initial_state(1))[1] for text in texts])
     for rows in [0, 1, 2], [2, 0, 0]:
         ids = torch.cat([texts[row][:, -1:] for row in rows])
-        logits, _ = forward(stepper, ids, select_rows(together, np.array(rows)))
+        logits, _ = forward(stepper, ids, select_rows(together, rows))
         expected = torch.cat([call(model, texts[row])[0][:, -1] for row in rows])
         assert_close(logits, expected, f"Texts of {[PROMPTS[row] for row in rows]} tokens get other logits than each alone.")
 
@@ -203,18 +204,6 @@ def forward(stepper: Any, ids: Tensor, state: Any) -> tuple[Tensor, Any]:
     return torch.from_numpy(np.ascontiguousarray(logits)), after
 
 
-def select_rows(state: Any, rows: np.ndarray) -> Any:
-    """Return some rows of a state."""
-    return tuple(select_rows(part, rows) for part in state) if isinstance(state, tuple) else state[rows]
-
-
-def _stack(states: list[Any]) -> Any:
-    """Return the states of several texts as the state of one batch."""
-    if isinstance(states[0], tuple):
-        return tuple(_stack(list(parts)) for parts in zip(*states, strict=True))
-    return np.concatenate(states)
-
-
 def _sample_texts(stepper: Any, ids: Tensor, size: int, numbers: int, is_greedy: bool = False) -> list[np.ndarray]:
     """Return LENGTH tokens that a stepper samples after each row of prompts (B, T), or fewer if a text ends.
 
@@ -234,5 +223,5 @@ def _sample_texts(stepper: Any, ids: Tensor, size: int, numbers: int, is_greedy:
         for row, sampled in zip(live, tokens, strict=True):
             texts[row] = np.append(texts[row], sampled[sampled != NONE])
         is_unfinished = np.array([len(texts[row]) < LENGTH and (texts[row] > 1).all() for row in live])
-        state, live = select_rows(state, is_unfinished), live[is_unfinished]
+        state, live = select_rows(state, np.flatnonzero(is_unfinished).tolist()), live[is_unfinished]
     return [text[:LENGTH] for text in texts]

@@ -17,9 +17,7 @@ import numpy as np
 from reviewgen.config import GenerationConfig, TrainingConfig
 from reviewgen.errors import GenerationError, NotADistribution
 from reviewgen.evaluation import Document, Evaluation, Metrics, Totals, add_up_documents, measure_rate, spread_documents
-from reviewgen.generation import Generator, Pieces, Request, Speller
-from reviewgen.generation.generator import choose_batch_size
-from reviewgen.generation.model_stepper import make_stepper
+from reviewgen.generation import Generator, Pieces, Request, Speller, choose_batch_size, make_stepper
 from reviewgen.novelty import Index
 from reviewgen.processes import Processes
 from reviewgen.protocols import Tokenizer

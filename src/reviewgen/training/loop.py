@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from reviewgen.config import TrainingConfig
 from reviewgen.data import IGNORED, Batch, Lanes, TokenStore
 from reviewgen.errors import BrokenPlugin, CheckpointError, ProcessLost, TrainingError, first_line
+from reviewgen.generation import map_state
 from reviewgen.processes import can_restart, how_to_resume
 from reviewgen.protocols import State, SupportsImplementations, Tokenizer
 from reviewgen.training.checkpoints import Checkpoints
@@ -285,7 +286,7 @@ class Loop:
                 raise BrokenPlugin(f"{type(self.model).__name__}.losses must return the same names at each call; got {names}.")
             losses += [loss, *(parts[name] for name in self.loss_names)]
         torch.autograd.backward(self.scaler.scale(loss))
-        self.carried_state = detach(state)
+        self.carried_state = map_state(Tensor.detach, state)  # where back-propagation ends
         return torch.stack(losses).detach()
 
     def _sum_gradients(self, losses: Float[Tensor, " L"]) -> Float[Tensor, " L"]:
@@ -458,16 +459,9 @@ class Loop:
         return self.total_steps * tokens if self.budget.seconds is None else math.inf
 
 
-def detach(state: State) -> State:
-    """Return a state detached from the autograd graph, so that back-propagation ends there."""
-    return tuple(detach(part) for part in state) if isinstance(state, tuple) else state.detach()
-
-
 def _to(state: State, device: torch.device) -> State:
     """Return a model state on a device."""
-    if isinstance(state, tuple):
-        return tuple(_to(part, device) for part in state)
-    return None if state is None else state.to(device, copy=True)  # which may be a small part of what it is a view of
+    return map_state(lambda part: None if part is None else part.to(device, copy=True), state)  # of a view, no more than it
 
 
 def _copy_tensors(model: nn.Module) -> Mapping[str, Tensor]:

@@ -22,7 +22,7 @@ import torch
 from torch import nn
 
 from reviewgen.config import Preset, TrainingConfig
-from reviewgen.generation.model_stepper import using_threads
+from reviewgen.generation import using_threads
 from reviewgen.protocols import SupportsImplementations
 from reviewgen.training.device import IsolatedRng, autocast, choose_precision
 from reviewgen.training.loss import add_own_losses, cross_entropy, own_losses

@@ -1,12 +1,64 @@
-"""The words that the texts of a model are made of, as compiled code takes them: made when first needed."""
+"""What a tokenizer's texts are made of: the text of each token, and the words that compiled code lets them spell.
+
+A prompt may end inside what the tokenizer would make one token: "the " before "the movie", whose tokens are "the" and " movie".
+Fed as it stands, its last token is one that never occurred there in training. So the last word is removed, and the first sampled
+tokens must match it and may run on ("token healing"). A tokenizer of single characters needs none of this.
+"""
 
 from functools import cached_property
 from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool
 
 from reviewgen.compiled.spelling import HALF, Spelling
 from reviewgen.errors import DataError
 from reviewgen.lexicon import Lexicon, Symbols, make_spelling, token_symbols
 from reviewgen.protocols import Tokenizer
+
+_MAX_HEALED = 8  # tokens removed from the end of a prompt
+
+
+class Prompt(NamedTuple):
+    """A prompt, split.
+
+    Attributes:
+        ids: What the model is fed.
+        rest: The end of the text that the next tokens must match.
+        length: Characters of both as the tokenizer decodes them.
+    """
+
+    ids: list[int]
+    rest: str
+    length: int
+
+
+class Pieces:
+    """The text of every single token (its *piece*); the empty string for bos, eos and parts of a character."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self.tokenizer, self.bos_id = tokenizer, tokenizer.bos_id
+        pieces = [tokenizer.decode([token]) for token in range(tokenizer.vocab_size)]
+        self.texts = ["" if "\ufffd" in piece else piece for piece in pieces]
+        self.are_characters = max(map(len, self.texts)) <= 1
+
+    def split(self, text: str) -> Prompt:
+        """Return a prompt's ids without its last word, and that word."""
+        ids = self.tokenizer.encode(text)
+        keep = len(ids)
+        while not self.are_characters and keep > max(0, len(ids) - _MAX_HEALED) and (piece := self.texts[ids[keep - 1]]):
+            keep -= 1
+            if piece[0].isspace():
+                break
+        rest = "".join(self.texts[token] for token in ids[keep:])
+        if not text.endswith(rest):
+            keep, rest = len(ids), ""
+        return Prompt(list(ids[:keep]), rest, len(self.tokenizer.decode(ids[:keep])) + len(rest))
+
+    def matches(self, rest: str) -> Bool[np.ndarray, " V"]:
+        """Return a mask of the tokens that start with ``rest`` or are a prefix of it."""
+        return np.array([bool(piece) and (piece.startswith(rest) or rest.startswith(piece)) for piece in self.texts])
 
 
 class Speller:
