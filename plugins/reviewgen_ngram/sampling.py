@@ -129,11 +129,12 @@ def sample(trie, contexts, uniform, params, proposals, windows, run, spelling, p
     length, kept = uniform.shape[1], tails.shape[1]
     texts, live, sizes, probs = _allocate(trie, uniform, tails, tokens, used)
     nodes, links, ends, bases, children, probabilities, backoffs, book, root, heads = trie
-    temperatures, top_k, top_p, min_p, _, _, _, max_new_tokens, _, end, bos, vocab_size = params
+    temperatures, top_k, top_p, min_p = params.temperatures, params.top_k, params.top_p, params.min_p
+    end, bos, vocab_size = params.eos_id, params.bos_id, params.vocab_size
     for _ in range(length):
         for row in range(len(uniform)):
             count = new_tokens[row] + sizes[row]
-            if not live[row] or used[row] + MAX_NUMBERS > length or count >= max_new_tokens:
+            if not live[row] or used[row] + MAX_NUMBERS > length or count >= params.max_new_tokens:
                 continue
             context, position, number = contexts[row], kept + sizes[row], used[row]
             token, after = np.int64(NONE), np.int64(-1)

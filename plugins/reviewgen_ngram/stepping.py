@@ -86,8 +86,7 @@ class NgramStepper:
         contexts, trie = self._checked(state), self._trained.trie
         tokens, used = np.empty(uniform.shape, np.int64), np.empty(len(uniform), np.int64)
         windows, run, spelling, places = compiled_constraints(params, constraints, len(uniform))
-        has_filter = params.top_k > 0 or params.top_p < 1 or params.min_p > 0
-        can_propose = self._config.is_distribution and not has_filter
+        can_propose = self._config.is_distribution and not params.has_filter
         is_plain = len(params.temperatures) == 1 and params.temperatures[0] == 1 and params.vocab_size >= self._config.vocab_size
         if can_propose and is_plain and run == 0:
             limits = params.max_new_tokens - new_tokens

@@ -35,6 +35,7 @@ def test_a_validation_source_replaces_the_split() -> None:
     assert any("1 of 2 validation texts" in note for note in run.corpus.notes)
     with pytest.raises(ConfigError, match="with a separate validation source"):
         model.evaluate(TEXTS, split="test")
+    assert trained("ngram-char", {"test": [], "own": TEXTS}, split="own")[2].training["data"]["dataset_split"] == "own"
 
 
 def test_evaluation_cleans_as_the_training_did() -> None:

@@ -1,4 +1,4 @@
-"""Compiled functions that plugins share: matrix products, cross entropy, sampling, sets of token windows. numpy and numba.
+"""Compiled functions that plugins share: products, cross entropy, sampling, token windows, known words. numpy and numba only.
 
 A stepper that generates in a loop of its own (``SupportsSample``) imports these, so that a temperature, a top-p and a copy limit
 mean the same for every model. Each name is imported on first use.
@@ -10,6 +10,7 @@ mean the same for every model. Each name is imported on first use.
     decoding   the loop that samples many tokens with such a step
     mixing     mixtures of next-token distributions
     precision  numbers of 16, 32 and 64 bits in one loop
+    spelling   follows the known words of a text, token by token
     windows    hashed sets of token windows, and whether a token would complete a copied span
     jit        what compiles a function, and where its machine code is cached
     notice     a line on the terminal while functions are compiled for the first use

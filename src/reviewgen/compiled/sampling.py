@@ -64,10 +64,14 @@ class SamplingParams(NamedTuple):
         return self.repetition_penalty != 1 or self.no_repeat_ngram_size > 0
 
     @property
+    def has_filter(self) -> bool:
+        """Whether a filter leaves tokens out."""
+        return self.top_k > 0 or self.top_p < 1 or self.min_p > 0
+
+    @property
     def is_plain(self) -> bool:
         """Whether all settings but the temperature are off."""
-        has_filter = self.top_k > 0 or self.top_p < 1 or self.min_p > 0
-        return not (has_filter or self.looks_back or self.is_greedy or self.min_new_tokens > 0)
+        return not (self.has_filter or self.looks_back or self.is_greedy or self.min_new_tokens > 0)
 
 
 class Constraints(NamedTuple):
@@ -181,8 +185,8 @@ def apply_penalties(logits, text, size, new_tokens, params, scores):
     The repetition penalty (Keskar et al. 2019) divides the positive logits of all tokens in the text by it and multiplies the
     negative ones; no token completes an n-gram a second time (Paulus et al. 2017); eos is ruled out before ``min_new_tokens``.
     """
-    _, _, _, _, penalty, ngram, min_new_tokens, _, _, eos, bos, vocab_size = params
-    _write_scores(logits, bos, vocab_size, scores)
+    penalty, ngram, vocab_size = params.repetition_penalty, params.no_repeat_ngram_size, params.vocab_size
+    _write_scores(logits, params.bos_id, vocab_size, scores)
     if penalty != 1:
         for position in range(size):
             token = text[position]
@@ -196,9 +200,9 @@ def apply_penalties(logits, text, size, new_tokens, params, scores):
                 length += 1
             if length == ngram - 1 and 0 <= text[start + length] < vocab_size:
                 scores[text[start + length]] = -np.inf
-    if new_tokens < min_new_tokens:
-        scores[eos] = -np.inf
-    scores[bos] = -np.inf
+    if new_tokens < params.min_new_tokens:
+        scores[params.eos_id] = -np.inf
+    scores[params.bos_id] = -np.inf
     return _largest_score(scores)
 
 

@@ -21,7 +21,7 @@ from reviewgen.generation.decode import Decoder
 from reviewgen.generation.pieces import Pieces, Speller
 from reviewgen.generation.request import Request
 from reviewgen.generation.text import Text
-from reviewgen.novelty import CopyGuard, Index, Novelty
+from reviewgen.novelty import COPY_CHARACTERS, CopyGuard, Index, Novelty
 from reviewgen.protocols import Stepper, Tokenizer
 from reviewgen.sentences import sentence_ends
 
@@ -31,7 +31,6 @@ DEVICE_ROWS = 512
 _CPU_ROWS = 64
 _MAX_TRIES, _TRIES_PER_BATCH = 128, 16  # texts generated for one that must include something
 _STREAM_BLOCK_SECONDS = 0.02  # between two pieces of a text that is streamed
-_MAX_COPY = 50  # characters of a copied span that the filter allows by default
 
 
 class GeneratedText(str):
@@ -204,7 +203,7 @@ class Generator:
         index = require_index(self.index)  # raised before anything is generated
         if request.novelty == "report":
             return None
-        default = max(index.smallest_max_copy, math.ceil(_MAX_COPY / index.characters_per_token))
+        default = max(index.smallest_max_copy, math.ceil(COPY_CHARACTERS / index.characters_per_token))
         return index.guard(default if request.max_copy is None else request.max_copy)
 
     def _generate_batches(self, request: Request, guard: CopyGuard | None, first: int, start_late: bool) -> Iterator[Text]:

@@ -229,7 +229,7 @@ class TrainingRun:
             **({} if initial is None else {"initial_weights": initial.facts() | {"tensors": self._initial_tensors}}),
             "seed": plan.seed,
             SETTINGS: plan.digest(),
-            "data": plan.data.facts() | corpus.facts(),
+            "data": plan.data.facts() | {"dataset_split": plan.data.split} | corpus.facts(),  # which has its own "split"
             "config": to_dict(self.config),
             "budget_seconds": plan.length.seconds,
             "stopped": None if stopped is None else stopped.value,

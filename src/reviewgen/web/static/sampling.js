@@ -1,7 +1,7 @@
 /**
  * Samples one token from logits: penalties, temperature, top-k, top-p, min-p, then one draw.
  *
- * The same steps in the same order as `reviewgen.compiled.sampling` and `drawing`, where the methods are explained, in 64-bit
+ * The same steps in the same order as `reviewgen.compiled.sampling` and `sampling`, where the methods are explained, in 64-bit
  * numbers, so that equal logits and equal random numbers give equal tokens. Knows neither a model nor a tokenizer.
  */
 
