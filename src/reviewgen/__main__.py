@@ -14,7 +14,7 @@ def main() -> None:
     try:
         _run()
     except KeyboardInterrupt:  # while ``interrupts`` is imported, between two imports, or at the very end
-        try:  # noqa: SIM105  # contextlib takes milliseconds to import, in which an interrupt is not raising_interrupts
+        try:  # noqa: SIM105  # contextlib takes milliseconds to import, in which Ctrl-C would print a traceback
             os.write(2, b"Interrupted.\n")
         except OSError:  # standard error is closed
             pass

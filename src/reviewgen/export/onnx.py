@@ -16,8 +16,9 @@ from torch import Tensor
 from reviewgen.blending.model import Blend
 from reviewgen.errors import ConfigError, PluginError, first_line, quoted
 from reviewgen.export.folders import ONNX, check_target, export_folder, write_json
-from reviewgen.export.onnx_graph import export_step, export_whole, flatten_state, names_of
+from reviewgen.export.onnx_graph import export_step, export_whole, names_of
 from reviewgen.export.tokenizer import write_tokenizer
+from reviewgen.generation import flatten_state
 from reviewgen.model import check_model
 from reviewgen.protocols import CountTrained, LanguageModel
 

@@ -20,17 +20,13 @@ import jaxtyping
 import torch
 from torch import Tensor, nn
 
+from reviewgen.generation import flatten_state
 from reviewgen.protocols import LanguageModel, State
 
 if TYPE_CHECKING:
     from onnx import ModelProto
 
 TRACED_BATCH, TRACED_TIME = 2, 5  # torch takes sizes of 0 and 1 as constants
-
-
-def flatten_state(state: State) -> list[Tensor]:
-    """Return the tensors of a state, in order."""
-    return [state] if isinstance(state, Tensor) else [tensor for part in state for tensor in flatten_state(part)]
 
 
 def names_of(count: int) -> tuple[list[str], list[str]]:

@@ -24,6 +24,7 @@ from .request import Request as Request
 from .request import device_facts as device_facts
 from .request import make_request as make_request
 from .states import Slot as Slot
+from .states import flatten_state as flatten_state
 from .states import gather as gather
 from .states import map_state as map_state
 from .states import select_rows as select_rows

@@ -23,6 +23,11 @@ def map_state(function: Callable[..., Any], *states: Any) -> Any:
     return function(*states)
 
 
+def flatten_state(state: Any) -> list[Any]:
+    """Return the arrays or tensors of a state, in order."""
+    return [part for each in state for part in flatten_state(each)] if isinstance(state, tuple) else [state]
+
+
 def select_rows(state: StepState, rows: Sequence[int]) -> StepState:
     """Return the state of some rows."""
     return map_state(lambda part: part[np.asarray(rows, np.int64)], state)

@@ -19,12 +19,13 @@ from torch import Tensor, nn
 from reviewgen import protocols
 from reviewgen.config import to_dict
 from reviewgen.errors import ConfigError
+from reviewgen.generation import flatten_state
 from reviewgen.protocols.graph import all_nodes, axis_size
 from reviewgen.protocols.migration import read_saved_config
 from reviewgen.testing.laws import Law, check_laws, fails, seeded
 from reviewgen.testing.models import LAWS, assert_unchanged, compute_in_chunks, law, texts_to_count, train_by_counting
 from reviewgen.testing.steppers import check_logits, check_samples
-from reviewgen.training.contract import ROWS, STEPS, assert_close, call, explained, some_ids, tensors
+from reviewgen.training.contract import ROWS, STEPS, assert_close, call, explained, some_ids
 
 PROCESSES = 3  # of a counting, one of which counts nothing
 IGNORED = -100  # a target that is not to be predicted
@@ -39,7 +40,7 @@ def score(model: Any) -> None:
         expected = logits.log_softmax(-1).gather(-1, targets[..., None])[..., 0]  # (B, T)
         with torch.no_grad():
             scores = model.score(ids, targets, passed)
-        for one, other in zip(tensors(scores), tensors((expected, after)), strict=True):
+        for one, other in zip(flatten_state(scores), flatten_state((expected, after)), strict=True):
             assert_close(one, other)
 
 

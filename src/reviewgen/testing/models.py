@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from reviewgen.config import from_dict, to_dict, vocabulary_settings
-from reviewgen.generation import map_state
+from reviewgen.generation import flatten_state, map_state
 from reviewgen.protocols import CountTrained, LanguageModel
 from reviewgen.registry import find_model
 from reviewgen.testing.installed import assert_config, assert_members
@@ -37,7 +37,6 @@ from reviewgen.training.contract import (
     rows,
     shape,
     some_ids,
-    tensors,
 )
 
 CHUNK, LONG = 512, 2_000  # tokens of a call, and of a long text
@@ -113,7 +112,7 @@ def state(model: Any) -> None:
     """The state, from ``initial_state`` and from a call, has only tensors and tuples, and B first in each."""
     for batch in 1, ROWS:
         sizes, after = {"B": batch, "T": STEPS, "V": model.config.vocab_size}, call(model, some_ids(model, batch, STEPS))[1]
-        for tensor in tensors((model.initial_state(batch), after)):
+        for tensor in flatten_state((model.initial_state(batch), after)):
             assert isinstance(tensor, Tensor), f"It has a {type(tensor).__name__}."
             assert tensor.shape[:1] == (batch,), f"A tensor is {lettered(tuple(tensor.shape), sizes)}; B must be {batch}."
 
@@ -122,7 +121,7 @@ def state(model: Any) -> None:
 def same_again(model: Any) -> None:
     """The same call gives the same logits and state: evaluation must be deterministic, and calls share no hidden state."""
     ids = some_ids(model, ROWS, STEPS)
-    assert_unchanged(call(model, ids), [*tensors(call(model, ids))])
+    assert_unchanged(call(model, ids), [*flatten_state(call(model, ids))])
 
 
 law()(causal)
@@ -149,7 +148,7 @@ def no_mutation(model: Any) -> None:
     """A call modifies neither the ids nor the state that it is passed."""
     ids = some_ids(model, ROWS, STEPS)
     for passed in model.initial_state(ROWS), call(model, ids)[1]:
-        kept = [tensor.clone() for tensor in tensors((ids, passed))]
+        kept = [tensor.clone() for tensor in flatten_state((ids, passed))]
         call(model, ids, passed)
         assert_unchanged((ids, passed), kept)
 
@@ -259,7 +258,7 @@ def carried(model: Any) -> None:
     """Two chunks are trained on, with a step of the weights between them and the state passed on detached, and not modified."""
     state = model.train().initial_state(ROWS)
     for number in range(2):
-        kept = [tensor.clone() for tensor in tensors(state)]
+        kept = [tensor.clone() for tensor in flatten_state(state)]
         after = _train_chunk(model, number, state)
         assert_unchanged(state, kept)
         with torch.no_grad():
@@ -330,7 +329,7 @@ def learns(model: Any) -> None:
 
 def assert_unchanged(state: Any, kept: list[Any]) -> None:
     """Raise AssertionError unless the leaves of a state are those that were kept."""
-    for tensor, before in zip(tensors(state), kept, strict=True):
+    for tensor, before in zip(flatten_state(state), kept, strict=True):
         assert_close(tensor, before, tolerance=0)
 
 
@@ -341,12 +340,12 @@ def assert_fixed_state(initial_state: Callable[[int], Any], read: Callable[[int,
         initial_state: Returns the state before the first token, for a batch size.
         read: Returns the state after some tokens, for a batch size and a number of tokens.
     """
-    first = [(tuple(each.shape), each.dtype) for each in tensors(initial_state(1))]
+    first = [(tuple(each.shape), each.dtype) for each in flatten_state(initial_state(1))]
     for batch in 1, ROWS:
         expected = [((batch, *axes[1:]), dtype) for axes, dtype in first]
         for time in 0, 1, 5, 40:
             state = read(batch, time) if time else initial_state(batch)
-            actual = [(tuple(each.shape), each.dtype) for each in tensors(state)]
+            actual = [(tuple(each.shape), each.dtype) for each in flatten_state(state)]
             assert actual == expected, f"After {time} tokens it has {actual}; it must have {expected}."
 
 
@@ -369,7 +368,7 @@ def compute_in_chunks(model: Any) -> dict[str, Tensor | None]:
     second, state = model(ids[:, 5:], state)
     logits = torch.cat((first, second), dim=1)  # (B, T, V)
     results: dict[str, Tensor | None] = {"logits": logits.detach()}
-    results |= {f"state ({number})": part.detach() for number, part in enumerate(tensors(state))}
+    results |= {f"state ({number})": part.detach() for number, part in enumerate(flatten_state(state))}
     if isinstance(model, nn.Module):
         weights = {name: tensor for name, tensor in model.named_parameters() if tensor.requires_grad}
         grads = torch.autograd.grad(_loss(logits, targets) * targets.numel(), list(weights.values()), allow_unused=True)

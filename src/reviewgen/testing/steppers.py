@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from reviewgen.compiled.sampling import NONE, SamplingParams
-from reviewgen.generation import select_rows, stack_rows
+from reviewgen.generation import flatten_state, select_rows, stack_rows
 from reviewgen.protocols import CountTrained, Stepper, SupportsSample, SupportsStep
 from reviewgen.testing.installed import assert_members
 from reviewgen.testing.laws import Law, check_laws, laws_of, run_python
 from reviewgen.testing.models import assert_fixed_state, assert_unchanged, change_weights
-from reviewgen.training.contract import ROWS, STEPS, TOLERANCE, assert_close, call, explained, some_ids, tensors
+from reviewgen.training.contract import ROWS, STEPS, TOLERANCE, assert_close, call, explained, some_ids
 
 CALLS = 500  # of one token each, for which a stepper must stay equal to its model
 PROMPTS = 1, 3, 7  # tokens of the prompts whose states are stacked
@@ -89,7 +89,7 @@ def batch_first(stepper: Any, model: Any, factory: Any) -> None:
     for batch in 1, ROWS:
         start = stepper.initial_state(batch)
         logits, after = stepper.forward(some_ids(model, batch, 2).numpy(), start)
-        for array in tensors((start, after)):
+        for array in flatten_state((start, after)):
             assert isinstance(array, np.ndarray) and array.shape[:1] == (batch,), f"B is {batch}; a part is {array!r:.80}."
         expected = batch, model.config.vocab_size
         assert np.shape(logits) == expected, f"Logits are {np.shape(logits)}, not (B, V) = {expected}."
@@ -169,7 +169,7 @@ def check_logits(model: Any, stepper: Any) -> None:
     for sizes in [STEPS], [1] * STEPS, [1, 4, 7]:
         state, end = stepper.initial_state(ROWS), 0
         for size in sizes:
-            kept, end = [array.copy() for array in tensors(state)], end + size
+            kept, end = [array.copy() for array in flatten_state(state)], end + size
             logits, after = forward(stepper, ids[:, end - size : end], state)
             assert_unchanged(state, kept)
             assert_close(logits, whole[:, end - 1], f"In chunks of {sizes} tokens, logits (B, V) differ after {end} tokens.")

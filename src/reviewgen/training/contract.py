@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from reviewgen.errors import BrokenPlugin, ReviewgenError, first_line, quoted
+from reviewgen.generation import flatten_state
 from reviewgen.registry import Plugin
 from reviewgen.registry.installed_points import OWN
 
@@ -119,15 +120,6 @@ def call_twice(model: Any, ids: Tensor) -> Tensor:
     return torch.cat((first, call(model, ids, state)[0]), dim=1)
 
 
-def tensors(state: Any) -> Iterator[Any]:
-    """Yield the leaves of a nested tuple."""
-    if isinstance(state, tuple):
-        for part in state:
-            yield from tensors(part)
-    else:
-        yield state
-
-
 def assert_close(actual: Any, expected: Any, sentence: str = "", tolerance: float = TOLERANCE) -> None:
     """Raise AssertionError unless two tensors or arrays agree, with a sentence and with what numpy says; -inf agrees with -inf.
 
@@ -176,7 +168,7 @@ def _describe_confusion(model: Any, state: Any, sizes: Mapping[str, int]) -> str
         call(model, some_ids(model, STEPS, STEPS))
     except Exception:
         return None
-    parts = ", ".join(lettered(tuple(part.shape), sizes) for part in tensors(state))
+    parts = ", ".join(lettered(tuple(part.shape), sizes) for part in flatten_state(state))
     return f"The state is {parts or 'empty'}, but your layer read T = {sizes['T']} as B:"
 
 
