@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from reviewgen_recurrent import drop
 from torch import Tensor, nn
 
-from reviewgen.testing.models import some_ids, tensors
+from reviewgen.generation import flatten_state
+from reviewgen.testing.models import some_ids
 from tests.support.plugin_models import make_network
 
 NAMES = ("rnn", "gru", "lstm")
@@ -56,12 +57,12 @@ def by_torch(name: str, model: Any, ids: Tensor, state: Any) -> tuple[Tensor, An
     kind = {"nonlinearity": config.activation} if name == "rnn" else {}
     layers = LAYERS[name](config.embedding_size, config.hidden_size, config.layers, batch_first=True, **kind)
     layers.load_state_dict(model.recurrent.state_dict())
-    before = tuple(part.transpose(0, 1).contiguous() for part in tensors(state))
+    before = tuple(part.transpose(0, 1).contiguous() for part in flatten_state(state))
     x, after = layers(saved["embedding.weight"][ids], before if len(before) > 1 else before[0])
     if "output.projection.weight" in saved:
         x = x @ saved["output.projection.weight"].T
     weight = saved["embedding.weight" if config.tied else "output.weight"]
-    return x @ weight.T + saved["output.bias"], [part.transpose(0, 1) for part in tensors(after)], layers
+    return x @ weight.T + saved["output.bias"], [part.transpose(0, 1) for part in flatten_state(after)], layers
 
 
 def loss_of(logits: Tensor, ids: Tensor) -> Tensor:
@@ -80,7 +81,7 @@ def test_logits_states_and_gradients_are_those_of_torch(name: str, layer: str, a
         logits, after = model(ids, state)
         expected, expected_after, layers = by_torch(name, model, ids, state)
         torch.testing.assert_close(logits, expected, atol=1e-5, rtol=0)
-        torch.testing.assert_close(list(tensors(after)), expected_after, atol=1e-5, rtol=0)
+        torch.testing.assert_close(list(flatten_state(after)), expected_after, atol=1e-5, rtol=0)
         for each in (logits, expected):
             loss_of(each, ids).backward()
         for key, weights in layers.named_parameters():
@@ -95,7 +96,7 @@ def test_logits_states_and_gradients_are_those_of_torch(name: str, layer: str, a
 def test_gradients_of_the_compiled_layers_are_finite_differences(name: str, activation: str) -> None:
     for zoneout in (0.0, 0.4):
         model = make(name, layer="compiled", activation=activation, zoneout=zoneout, layers=1, hidden_size=5).double().train()
-        state = tuple(torch.randn(1, 2, 5, dtype=torch.double, requires_grad=True) for _ in tensors(model.initial_state(2)))
+        state = tuple(torch.randn(1, 2, 5, dtype=torch.double, requires_grad=True) for _ in flatten_state(model.initial_state(2)))
         inputs = [torch.randn(4, 2, E, dtype=torch.double, requires_grad=True), *state, *model.recurrent.parameters()]
 
         def function(x: Tensor, *rest: Tensor, model: Any = model, parts: int = len(state)) -> Any:
@@ -117,7 +118,7 @@ def test_compiled_layers_of_any_size_are_those_of_torch_in_bfloat16_and_float32(
                 with torch.autocast("cpu", torch.bfloat16, enabled=is_mixed):
                     logits, state = model(ids, model.initial_state(batch))
                 assert logits.dtype == (torch.bfloat16 if is_mixed else torch.float32)
-                loss = loss_of(logits, targets) + sum(part.square().mean() for part in tensors(state))
+                loss = loss_of(logits, targets) + sum(part.square().mean() for part in flatten_state(state))
                 results.append([loss, *torch.autograd.grad(loss, list(model.parameters()))])
             for expected, found in zip(*results, strict=True):
                 assert (found - expected).abs().max() <= tolerance * expected.abs().max().clamp(min=1)
@@ -161,8 +162,8 @@ def test_zoneout(name: str, layer: str) -> None:
     for token in ids.T:
         with torch.enable_grad():  # which the compiled layer asks for
             _, after = model(token[:, None], state)
-        old = tuple(part[:, 0] for part in tensors(state))
-        for before, now, new in zip(old, tensors(after), step(cell, model.embedding(token), old), strict=True):
+        old = tuple(part[:, 0] for part in flatten_state(state))
+        for before, now, new in zip(old, flatten_state(after), step(cell, model.embedding(token), old), strict=True):
             kept = now[:, 0] == before
             torch.testing.assert_close(now[:, 0][~kept], new[~kept], atol=1e-5, rtol=0)
             assert abs(kept.double().mean() - 0.4) < 0.04 + 0.6 * float((new == before).double().mean())
@@ -234,7 +235,7 @@ class TestDropoutOfModels:
         expected, expected_after = run(reference)
         expected.square().sum().backward()
         torch.testing.assert_close(logits, expected)
-        torch.testing.assert_close(list(tensors(after)), list(tensors(expected_after)))
+        torch.testing.assert_close(list(flatten_state(after)), list(flatten_state(expected_after)))
         for key, weights in model.recurrent.named_parameters():  # the whole matrix learns, by what was left of it
             gradient = reference.recurrent.get_parameter(key).grad
             gradient = gradient * masks[int(key[-1])] if key.startswith("weight_hh") else gradient

@@ -11,9 +11,10 @@ import torch
 
 from reviewgen.compiled import NONE, Constraints, SamplingParams, build_windows, copies, no_places
 from reviewgen.errors import BundleError
+from reviewgen.generation import flatten_state
 from reviewgen.protocols import Stepper, SupportsSample, SupportsStep
 from reviewgen.registry import find_stepper
-from reviewgen.testing.models import call, some_ids, tensors
+from reviewgen.testing.models import call, some_ids
 from tests.support.plugin_models import EOS, PLAIN, count_ngram, make_network
 
 NETWORKS = ("rnn", "gru", "lstm", "nnlm")
@@ -38,7 +39,7 @@ def assert_equals_the_plain_call(model: Any, batch: int, time: int, stepper: Any
         expected, memory = call(model, ids, memory)
         logits, state = stepper.forward(ids.numpy(), state)
         assert np.abs(logits - expected[:, -1].numpy()).max() < tolerance
-        for found, wanted in zip(tensors(state), tensors(memory), strict=True):
+        for found, wanted in zip(flatten_state(state), flatten_state(memory), strict=True):
             assert np.abs(found - wanted.numpy()).max() < tolerance
 
 
@@ -132,7 +133,9 @@ def test_a_row_is_the_same_to_the_bit_among_others_and_leaves_the_state_of_its_t
         _, expected = stepper.forward(np.array([text]), stepper.initial_state(1))
         _, at_end = stepper.forward(np.array([[*text, EOS]]), stepper.initial_state(1))
         assert any(
-            all(np.abs(found[row] - wanted[0]).max() < 1e-5 for found, wanted in zip(tensors(after), tensors(each), strict=True))
+            all(
+                np.abs(one[row] - own[0]).max() < 1e-5 for one, own in zip(flatten_state(after), flatten_state(each), strict=True)
+            )
             for each in (expected, at_end)
         )
 
@@ -151,7 +154,7 @@ def test_numbers_left_over_are_given_again(name: str) -> None:
         pieces.append(tokens[tokens != NONE])
         place += taken[0]
     assert np.array_equal(np.concatenate(pieces), whole[whole != NONE])
-    for found, wanted in zip(tensors(state), tensors(after), strict=True):
+    for found, wanted in zip(flatten_state(state), flatten_state(after), strict=True):
         assert np.array_equal(found, wanted)
 
 
