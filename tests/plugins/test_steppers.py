@@ -133,9 +133,7 @@ def test_a_row_is_the_same_to_the_bit_among_others_and_leaves_the_state_of_its_t
         _, expected = stepper.forward(np.array([text]), stepper.initial_state(1))
         _, at_end = stepper.forward(np.array([[*text, EOS]]), stepper.initial_state(1))
         assert any(
-            all(
-                np.abs(one[row] - own[0]).max() < 1e-5 for one, own in zip(flatten_state(after), flatten_state(each), strict=True)
-            )
+            all(np.abs(a[row] - b[0]).max() < 1e-5 for a, b in zip(flatten_state(after), flatten_state(each), strict=True))
             for each in (expected, at_end)
         )
 
