@@ -77,6 +77,7 @@ def test_a_faulty_tokenizer_is_named_by_its_law(law: Law, tmp_path: Path, monkey
         (tmp_path / name).mkdir()
     monkeypatch.chdir(tmp_path / "work")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("CI", "true")  # where pytest would compare long values line by line
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     for fault, words in tokenizers.FAULTS[law.__name__]:
         check_named(TOKENIZER_LAWS, law, words, tokenizers.make(fault))

@@ -2,6 +2,8 @@
 
 A law is called with ``make``, which returns a new tokenizer, trained on ``TRAINING_TEXTS``. Below, a law is written as a function
 of such a tokenizer. Laws about arbitrary text use ``NASTY_TEXTS`` and texts that hypothesis generates.
+
+PYTEST_DONT_REWRITE: where ``CI`` is set, pytest would compare lists of thousands of ids line by line, which takes hours.
 """
 
 import contextlib

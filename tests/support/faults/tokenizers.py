@@ -17,7 +17,6 @@ from tokenizers.pre_tokenizers import ByteLevel
 
 __all__ = ["FAULTS", "LOSSY", "Ascii", "Bytes", "make"]
 
-
 Settings, Mutable = make_dataclass("Settings", [], frozen=True, kw_only=True), make_dataclass("Mutable", [])
 
 
