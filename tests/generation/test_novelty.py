@@ -18,12 +18,7 @@ import reviewgen
 from reviewgen import ReviewModel
 from reviewgen.compiled import copies
 from reviewgen.errors import BundleError, DataError, StorageError
-from reviewgen.novelty import (
-    WINDOWS,
-    build_index,
-    read_index,
-    write_index,
-)
+from reviewgen.novelty import WINDOWS, build_index, build_sets, read_index, write_index
 from tests.support.fakes import TEXTS
 
 LETTERS = "^$abcdefgh"
@@ -93,7 +88,10 @@ def test_the_exact_form_equals_brute_force_and_the_compact_form_never_reports_le
         assert span.excerpt in [source[max(0, i - 60) : i + len(span.text) + 60] for i in starts]
     assert index.token_copy_rate([np.array(text, np.int64)]) == exact.windows[20]
     texts = texts * (5 if thin else 1) + ([[2, 3, 4, 5, 6, 2, 4, 6, 3, 5] * 9] if thin else [])
-    exact, index = build(texts).examine(text, decode), build(texts, "compact", max_bytes=SMALLEST if thin else 4_000_000)
+    limit = SMALLEST if thin else 4_000_000
+    exact, index = build(texts).examine(text, decode), build(texts, "compact", max_bytes=limit)
+    parts = build_sets([np.array([0, *own, 1]) for own in texts], (0, 1), limit)
+    assert all(np.array_equal(own.bits, whole.bits) for own, whole in zip(parts, index.sets, strict=True))
     compact = index.examine(text, decode)
     assert compact.longest_tokens >= exact.longest_tokens
     assert compact.longest_characters == len(compact.longest_text) == compact.longest_tokens

@@ -75,8 +75,13 @@ def empty_set(windows: int, length: int, bits_per_window: float, stride: int = 1
 
 def count_windows(ids: Tokens, separators: tuple[int, int], length: int, stride: int = 1) -> int:
     """Return the number of distinct windows that a set of the stream would store; an estimate from 65,536 tokens on."""
-    thinner = max(stride, 1 << (sum(len(block) for block in cut(ids)) >> 16).bit_length())
+    thinner = max(stride, thin_for_counting(sum(len(block) for block in cut(ids))))
     return len(np.unique(sample_windows(ids, separators, length, thinner))) * (thinner // stride)
+
+
+def thin_for_counting(tokens: int) -> int:
+    """Return the stride of a sample that is large enough to estimate the number of windows of a stream."""
+    return 1 << (tokens >> 16).bit_length()
 
 
 def sample_windows(ids: Tokens, separators: tuple[int, int], length: int, stride: int) -> UInt64[np.ndarray, " W"]:

@@ -75,10 +75,10 @@ def find_leaks(files: Sequence[Path], codes: np.ndarray, length: int | None, wor
         A mask (N,) of the texts to leave out, none if ``length`` is None; and a sentence for the user.
     """
     run, size, parts = length or COPY_CHARACTERS, size_of(files), split_by_part(codes, files)
-    shares = min(len(files), work.ranks.world_size * work.count_workers(size))
     leaking, checked = np.zeros(len(codes), np.bool_), 0
     for rows, texts in _groups(files, parts, is_sample=length is None):
-        tasks = [(texts, run, files[n::shares], np.concatenate(parts[n::shares]) == _TRAIN) for n in range(shares)]
+        slices = work.slices(len(files), size)
+        tasks = [(texts, run, files[own], np.concatenate(parts[own]) == _TRAIN) for own in slices]
         leaking[rows] = np.logical_or.reduce(work.share(_are_shared, tasks, size))
         checked += len(rows)
     which, count = f"{checked:,} held-out texts", int(leaking.sum())

@@ -62,6 +62,11 @@ class Work:
         results = self.ranks.gather(lambda: _call_all(function, own, min(self.count_workers(size), len(own))), self.job.out)
         return [results[number % world][number // world] for number in range(len(tasks))]
 
+    def slices(self, items: int, size: int) -> list[slice]:
+        """Return the slices that deal items, which have ``size`` bytes of text, to all processes: one task of each."""
+        count = min(items, self.ranks.world_size * self.count_workers(size))
+        return [slice(number, None, count) for number in range(count)]
+
     def count_workers(self, size: int) -> int:
         """Return the number of worker processes of each process for texts of ``size`` bytes.
 

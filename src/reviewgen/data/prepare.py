@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from reviewgen.compiled import WindowSet
 from reviewgen.conditions import Conditions, fit_conditions
 from reviewgen.config import to_dict
 from reviewgen.data.cache import digest_tokenizer
@@ -30,6 +31,7 @@ from reviewgen.data.store import (
     STORE_FILE,
     StoreFolder,
     TokenStore,
+    TrainingIds,
     digest_file,
     digest_files,
     dtype_of,
@@ -38,7 +40,7 @@ from reviewgen.data.store import (
     write_store_file,
 )
 from reviewgen.lexicon import WordCounts, count_runs, decode_texts
-from reviewgen.novelty import Index, build_index, write_index
+from reviewgen.novelty import CompactIndex, Index, build_index, build_sets, write_index
 from reviewgen.protocols import SupportsTrainingInParts, Tokenizer
 from reviewgen.storage import Job
 
@@ -286,6 +288,13 @@ def encode_corpus(
     lost = functools.reduce(operator.add, [each for _, each in encoded])
     notes = [*known.notes(), *([lost.describe(choice.name)] if lost.lost else [])]
 
+    sets = None
+    if index.form == CompactIndex.form:
+        work.progress("Indexing the texts")
+        ids = [TrainingIds([store / shard for shard in shards[own]]) for own in work.slices(len(shards), size)]
+        separators, share = (tokenizer.bos_id, tokenizer.eos_id), functools.partial(work.share, size=size)
+        sets = build_sets(ids, separators, round(index.megabytes * 1e6), share)
+
     def finish() -> None:
         """Write what is made of all shards: the words, the novelty index and the facts."""
         train = TokenStore([store / shard for shard in shards], "train")
@@ -297,7 +306,7 @@ def encode_corpus(
         _write_words(store / WORDS_FILE, counts)
         if index.form != "none":
             belongs_to = index.belongs_to(corpus.fingerprint)
-            write_index(index_tokens(train, tokenizer, belongs_to, index.form, index.megabytes), store / NOVELTY_FILE)
+            write_index(index_tokens(train, tokenizer, belongs_to, index.form, index.megabytes, sets), store / NOVELTY_FILE)
         for file in (store / WORDS_FILE, store / NOVELTY_FILE):
             files.update({file.name: digest_file(file)} if file.exists() else {})
         files.update(digest_files(store / "tokenizer", store))
@@ -342,7 +351,14 @@ def _save(tokenizer: Any, folder: Path) -> None:
     tokenizer.save(folder)
 
 
-def index_tokens(store: TokenStore, tokenizer: Tokenizer, belongs_to: str, form: str, megabytes: float) -> Index:
+def index_tokens(
+    store: TokenStore,
+    tokenizer: Tokenizer,
+    belongs_to: str,
+    form: str,
+    megabytes: float,
+    sets: tuple[WindowSet, ...] | None = None,
+) -> Index:
     """Return the novelty index of the texts of a split.
 
     Args:
@@ -351,6 +367,7 @@ def index_tokens(store: TokenStore, tokenizer: Tokenizer, belongs_to: str, form:
         belongs_to: Identifies the texts and the tokenizer.
         form: "compact" or "exact".
         megabytes: The maximum size of a compact index.
+        sets: Those of a compact index, where they are built already.
     """
     index = build_index(
         store.blocks,
@@ -362,6 +379,7 @@ def index_tokens(store: TokenStore, tokenizer: Tokenizer, belongs_to: str, form:
         form=form,
         max_bytes=round(megabytes * 1e6),
         tokens=int(store.offsets[-1]) - 2 * len(store),
+        sets=sets,
     )
     store.release_pages()
     return index

@@ -146,6 +146,16 @@ class Blocks:
             first = last
 
 
+@dataclass(frozen=True)
+class TrainingIds:
+    """The ids of the training texts of some shards in blocks, which a process opens when it reads them."""
+
+    folders: Sequence[Path]
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return iter(TokenStore(self.folders, "train").blocks)
+
+
 def _map(file: Path) -> mmap.mmap | None:
     """Return the memory map of a file; None if it is empty, which cannot be mapped."""
     with file.open("rb") as stream:

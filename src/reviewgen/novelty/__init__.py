@@ -15,7 +15,7 @@ Both have the same methods. They work on token ids; callers pass a function that
 
 from reviewgen.novelty.characters import COPY_CHARACTERS, TextWindows, copied_shares
 from reviewgen.novelty.files import build_index, read_index, write_index
-from reviewgen.novelty.index import CompactIndex, CopyGuard, ExactIndex, Index
+from reviewgen.novelty.index import CompactIndex, CopyGuard, ExactIndex, Index, build_sets
 from reviewgen.novelty.report import WINDOWS, Novelty, Span
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "Span",
     "TextWindows",
     "build_index",
+    "build_sets",
     "copied_shares",
     "read_index",
     "write_index",

@@ -35,6 +35,7 @@ def build_index(
     form: str = "compact",
     max_bytes: int = 4_000_000,
     tokens: int | None = None,
+    sets: tuple[WindowSet, ...] | None = None,
 ) -> Index:
     """Build an index of a training text.
 
@@ -49,13 +50,14 @@ def build_index(
         form: "exact" or "compact".
         max_bytes: The maximum size of the compact form, at least 192.
         tokens: The number of ids without bos and eos, where it is known; else they are counted.
+        sets: The sets of the compact form, where ``build_sets`` has built them in several processes.
     """
     if tokens is None:
         tokens = sum(int(np.count_nonzero((block != bos_id) & (block != eos_id))) for block in cut(ids))
     facts: dict[str, Any] = {"bos_id": bos_id, "eos_id": eos_id, "vocab_size": vocab_size, "fingerprint": fingerprint}
     facts["characters_per_token"] = characters / tokens
     if form == CompactIndex.form:
-        sets = build_sets(ids, (bos_id, eos_id), max_bytes)
+        sets = sets or build_sets([ids], (bos_id, eos_id), max_bytes)
         return CompactIndex(**facts, stride=sets[0].stride, sets=sets)
     from pydivsufsort import divsufsort  # Mori 2006; it sorts wider ids as byte strings. Only training needs it.
 

@@ -5,15 +5,24 @@ The exact form is for local use only, since it contains the whole text; the comp
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import ClassVar, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 from jaxtyping import Int64, Integer, UInt8
 
-from reviewgen.compiled.windows import BLOCK, Tokens, WindowSet, build_windows, count_windows, false_positive_rate
+from reviewgen.compiled.windows import (
+    BLOCK,
+    Tokens,
+    WindowSet,
+    build_windows,
+    cut,
+    false_positive_rate,
+    sample_windows,
+    thin_for_counting,
+)
 from reviewgen.errors import ConfigError, DataError, quoted
 from reviewgen.novelty.matching import NEW, SEEN, UNKNOWN, count_buckets, find_longest, look_up_windows, match
 from reviewgen.novelty.report import MIN_SPAN, WINDOWS, Decode, Novelty, Span, decode_with_offsets
@@ -29,6 +38,8 @@ _GUARD_BITS = 16.0  # per window: about one token in a thousand is rejected by m
 
 CopyGuard: TypeAlias = tuple[WindowSet, int]
 """The copied spans that must not be completed: the windows and the run of ``reviewgen.compiled.windows.copies``."""
+
+Share: TypeAlias = Callable[[Callable[..., Any], Sequence[tuple[Any, ...]]], Sequence[Any]]
 
 Match: TypeAlias = tuple[int, int, int]
 """The index of the first token of a copied span, the number of its tokens, and where it starts in the training text, if known."""
@@ -279,18 +290,40 @@ class CompactIndex(Index):
         yield start, end - start, -1
 
 
-def build_sets(ids: Tokens, separators: tuple[int, int], max_bytes: int) -> tuple[WindowSet, ...]:
+def build_sets(
+    parts: Sequence[Tokens], separators: tuple[int, int], max_bytes: int, share: Share | None = None
+) -> tuple[WindowSet, ...]:
     """Return a set for each length of WINDOWS, with the smallest stride at which together they take at most ``max_bytes``.
 
-    The smallest sets take 192 bytes.
+    The smallest sets take 192 bytes. The sets are the same for any parts.
+
+    Args:
+        parts: The training text, in parts that each end with a separator.
+        separators: The ids of bos and eos.
+        max_bytes: The maximum size.
+        share: Calls a function with each of some arguments, possibly in other processes, and returns the results in order.
     """
-    counts, stride, limit = [count_windows(ids, separators, length) for length in WINDOWS], 1, max_bytes // _BLOCK_BYTES
+    call = share or (lambda function, tasks: [function(*task) for task in tasks])
+    thinner = thin_for_counting(sum(len(block) for part in parts for block in cut(part)))
+    sampled = call(_sample_part, [(part, separators, thinner) for part in parts])
+    counts = [len(np.unique(np.concatenate(hashes))) * thinner for hashes in zip(*sampled, strict=True)]
+    stride, limit = 1, max_bytes // _BLOCK_BYTES
     while sum(max(1, math.ceil(-(-count // stride) * _BITS_PER_WINDOW / (8 * _BLOCK_BYTES))) for count in counts) > limit:
         stride *= 2
-    return tuple(
-        build_windows(ids, separators, length, _BITS_PER_WINDOW, stride, expected=-(-count // stride))
-        for length, count in zip(WINDOWS, counts, strict=True)
-    )
+    sizes = [-(-count // stride) for count in counts]
+    built = call(_build_part, [(part, separators, sizes, stride) for part in parts])
+    return tuple(sets[0]._replace(bits=np.bitwise_or.reduce([each.bits for each in sets])) for sets in zip(*built, strict=True))
+
+
+def _sample_part(part: Tokens, separators: tuple[int, int], stride: int) -> list[np.ndarray]:
+    return [np.unique(sample_windows(part, separators, length, stride)) for length in WINDOWS]
+
+
+def _build_part(part: Tokens, separators: tuple[int, int], sizes: Sequence[int], stride: int) -> list[WindowSet]:
+    return [
+        build_windows(part, separators, length, _BITS_PER_WINDOW, stride, expected=size)
+        for length, size in zip(WINDOWS, sizes, strict=True)
+    ]
 
 
 def id_dtype(vocab_size: int) -> type[np.integer]:
