@@ -333,7 +333,8 @@ class ReviewModel:
                 single file is then one long text, of which blocks are held out. Default: "line".
             sql: The query of a SQLite file, as in "select text, stars from reviews"; by default its only table is read.
             subset: The subset (configuration) of a dataset of the Hub.
-            lowercase, strip_markdown, fix_encoding, clean: How to clean; what is not given is done as in the training.
+            lowercase, strip_markdown, fix_encoding, keep_line_breaks, clean: How to clean; what is not given is done as in the
+                training.
             max_text_characters: A text of more characters is an error; a txt file that is one text has no limit. Default:
                 10,000,000.
 
