@@ -228,14 +228,14 @@ def test_a_model_whose_state_grows_is_named(models):
 def test_an_engine_is_closed_in_time():
     model = slow_model()
     model.model.seconds = 2.0
-    engine, events = Engine(model), []
-    engine.submit(Asked(make_request("ab", model.generation_config, {}, model.tokenizer)), events.extend)
+    engine = Engine(model)
+    job = engine.submit(Asked(make_request("ab", model.generation_config, {}, model.tokenizer)), lambda: None)
     wait_for(lambda: engine.live)
     started = time.monotonic()
     engine.close(timeout=0.1)
     assert time.monotonic() - started < 1.5 and engine.thread.is_alive()
-    wait_for(lambda: events)  # once the model has returned
-    assert "shut down" in str(events[-1].error)
+    wait_for(lambda: job.error)  # once the model has returned
+    assert "shut down" in str(job.error)
 
 
 def test_a_request_for_many_texts_leaves_room_for_others(server):

@@ -23,7 +23,7 @@ from reviewgen.generation.request import Request
 from reviewgen.generation.text import Text
 from reviewgen.novelty import COPY_CHARACTERS, CopyGuard, Index, Novelty
 from reviewgen.protocols import Stepper, Tokenizer
-from reviewgen.sentences import sentence_ends
+from reviewgen.sentences import last_whole_sentence
 
 DEVICE_ROWS = 512
 """The texts that are generated side by side on an accelerator."""
@@ -254,7 +254,7 @@ class Generator:
         for _ in self.decoder(request, guard, request.deadline(), [text], _STREAM_BLOCK_SECONDS).decode([text]):
             whole = text.text if text.finish_reason else text.so_far().rstrip("\ufffd")
             if request.config.finish == "sentence" and text.finish_reason is None:  # the last sentence may be removed
-                whole = whole[: max((end for end in sentence_ends(whole, len(shown)) if whole[end:].strip()), default=0)]
+                whole = whole[: last_whole_sentence(whole, len(shown))]
             if len(whole) > len(shown):
                 piece, shown = whole[len(shown) :], whole
                 yield from _characters(piece) if self.pieces.are_characters else (piece,)

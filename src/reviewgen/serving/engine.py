@@ -5,15 +5,16 @@ seed and number. In a tick of some dozen milliseconds the engine
 
 1. schedules texts, at most ``max_rows``: each request's first text, then each one's second, as long as there is room. A text is a
    state and a few numbers, so it can be left out of a tick and go on later;
-2. feeds a part of the beginnings of new texts (bos, conditions, prompt), of at most 512 tokens: chunked prefill (Agrawal et al.
-   2023, SARATHI). So a long prompt delays the others by a part of it. The last states are kept, since many requests begin alike;
+2. feeds the beginnings of new texts (bos, conditions, prompt) in turns, a part of at most 512 tokens each time: chunked prefill
+   (Agrawal et al. 2023, SARATHI). So a long prompt delays the others by a part of it, and a new one goes before the next
+   part. The last states are kept, since many requests begin alike;
 3. steps the texts that need each token's logits in Python: those inside a prompt's last word, or with logits processors; and the
    prompts that are scored;
 4. lets the stepper sample a block of tokens for the others in its own loop, those with equal settings together, if they are many
    in parts on several cores.
 
 A row does not depend on the other rows, so a text is the same alone and in company. Requests are ended, never the engine: what a
-model, a logits processor or a consumer raises ends its own request.
+model or a logits processor raises ends its own request.
 """
 
 import logging
@@ -21,11 +22,12 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from itertools import count, islice
+from typing import NamedTuple
 
 import numpy as np
 
@@ -34,11 +36,12 @@ from reviewgen.generation import Decoder, Request, Slot, Text, gather, stack_row
 from reviewgen.model import ReviewModel
 from reviewgen.novelty import CopyGuard
 from reviewgen.protocols import StepState, SupportsCompiledStep
-from reviewgen.serving.texts import Detokenizer, Ended, Event, Failed, Hold, Progress, Scored, score
+from reviewgen.serving.texts import Detokenizer, Scored, Token, score
 
 _LOG = logging.getLogger(__name__)
 _TICK_SECONDS = 0.03  # of the prefill, of the steps, and of the blocks of a tick
 _MAX_CHUNK, _MIN_CHUNK = 512, 32  # tokens of a prompt that are fed at once
+_HEAD_START = 1.0  # seconds that a new prompt counts as waiting already, so that it goes before the next part of a long one
 _KEPT = 64  # states after beginnings that no text waits for
 _SCORED_AT_ONCE = 8  # tokens of a prompt
 _MIN_NUMBERS, _MAX_NUMBERS = 7, 512  # random numbers of a row in a block
@@ -111,15 +114,33 @@ class ServedText(Text):
             del self.out.scores[self.new_tokens :]
 
 
+class Progress(NamedTuple):
+    """What is new of a text.
+
+    Attributes:
+        source: The text; its other attributes are final once it is over.
+        text: Characters; the first follow the prompt.
+        tokens: Their tokens, if log probabilities are computed.
+        prompt: The tokens of the prompt, if it is scored; comes before everything else.
+        is_over: Whether the text is complete.
+    """
+
+    source: ServedText
+    text: str = ""
+    tokens: Sequence[Token] = ()
+    prompt: Sequence[Token] = ()
+    is_over: bool = False
+
+
 @dataclass(eq=False)
 class _Beginning:
-    """Ids that texts begin with, how many of them were fed, the logits and the state after these, and when that was."""
+    """Ids that texts begin with, how many of them were fed, the logits and the state after these, and since when it waits."""
 
     ids: tuple[int, ...]
     state: StepState
     logits: np.ndarray | None = None
     fed: int = 0
-    turn: float = field(default_factory=time.monotonic)
+    waits_since: float = field(default_factory=lambda: time.monotonic() - _HEAD_START)
 
 
 @dataclass(eq=False)
@@ -129,53 +150,64 @@ class Job:
     Attributes:
         asked, decoder: The request, and its decoding loop.
         starts: Each text at its beginning, which is copied.
-        deliver: Is called with the events of a tick.
+        notify: Is called in the engine's thread after a tick if there is anything to take, or the job has failed.
         wake: Is called when the engine may have something to do.
-        texts: Those that were started and are not finished, in order; or the prompts that are being scored.
-        events: What is delivered after this tick.
+        started: The texts that were started.
+        texts: Those of them that are not complete, in order; or the prompts that are scored before.
+        error: Why the job has failed; None if it has not.
     """
 
     asked: Asked
     decoder: Decoder
     starts: Sequence[Text]
-    deliver: Callable[[list[Event]], None]
+    notify: Callable[[], None]
     wake: Callable[[], None]
+    started: list[ServedText] = field(default_factory=list)
     texts: list[ServedText] = field(default_factory=list)
-    events: list[Event] = field(default_factory=list)
+    error: ReviewgenError | None = None
     is_cancelled: bool = False
-    is_stopped: bool = False
     _next: int = 0
-    _delivered: int = 0  # characters; counted by the engine's thread
-    _taken: int = 0  # counted by the consumer's
-    _lengths: dict[int, tuple[int, int]] = field(default_factory=dict)  # of its finished texts
+    _news: deque[Progress] = field(default_factory=deque)
 
     def cancel(self) -> None:
-        """End the job; nothing more is delivered, but for what is being delivered now. May be called in any thread, twice."""
-        self.is_cancelled = self.is_stopped = True
+        """End the job. May be called in any thread, twice."""
+        self.is_cancelled = True
+        self.wake()
+
+    def take(self) -> Iterator[Progress]:
+        """Yield what is new of the texts; called in the consumer's thread."""
+        while self._news:
+            yield self._news.popleft()
         self.wake()
 
     def fail(self, error: Exception) -> None:
         """End the job with an error."""
         if not isinstance(error, ReviewgenError):
             error = GenerationError(f"The request has failed: {type(error).__name__}: {error!s:.300}")
-        if not self.is_stopped:
-            self.is_stopped = True
-            self.events.append(Failed(error))
+        self.error = self.error or error
 
-    def taken(self, events: Sequence[Event]) -> None:
-        """Record that the consumer has sent some events on; called in its thread."""
-        self._taken += _size(events)
-        self.wake()
+    def tell(self) -> None:
+        """Notify the consumer if there is anything to take, or the job has failed."""
+        if self._news or self.error is not None:
+            try:
+                self.notify()
+            except RuntimeError:  # the event loop of the consumer was closed
+                self.cancel()
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether it was cancelled or has failed."""
+        return self.is_cancelled or self.error is not None
 
     @property
     def can_go(self) -> bool:
         """Whether it may be scheduled: its consumer keeps up."""
-        return not self.is_stopped and self._delivered - self._taken <= _MAX_UNREAD
+        return not self.is_stopped and sum(1 + len(news.text) for news in [*self._news]) <= _MAX_UNREAD
 
     @property
     def is_done(self) -> bool:
-        """Whether nothing is left to do."""
-        return self.is_cancelled or (not self.events and (self.is_stopped or not (self.texts or self.waiting)))
+        """Whether the engine has nothing left to do."""
+        return self.is_stopped or not (self.texts or self.waiting)
 
     @property
     def waiting(self) -> int:
@@ -189,72 +221,47 @@ class Job:
         numbers = params._replace(temperatures=params.temperatures.tobytes(), max_new_tokens=0)  # type: ignore[arg-type]
         return numbers, None if guard is None else (id(guard[0]), guard[1]), id(spelling)
 
-    @cached_property
-    def _unscored(self) -> deque[tuple[int, ...]]:
-        """The different prompts that are still to be scored."""
-        return deque(dict.fromkeys(tuple(start.ids) for start in self.starts) if self.asked.scores_prompts else ())
-
     def text(self, index: int) -> ServedText | None:
-        """Return the text with this index among those that are not finished, which is started now if it was not; or None.
-
-        The prompts that are scored come first; no text is started before all are.
-        """
-        if index == len(self.texts):
-            hold: Hold = "nothing"
-            stops: Sequence[str] = ()
-            if self._unscored:
-                bare = {"prompt": "", "ids": [], "prompt_length": 0}
-                text = ServedText(**vars(self.starts[0]) | bare, job=self, number=0, known=self._unscored.popleft())
-            elif self.waiting and not any(text.known is not None for text in self.texts):
-                number, start, self._next = self._next, self.starts[self._next], self._next + 1
-                own = {"ids": list(start.ids), "rng": np.random.default_rng((self.asked.request.seed, number))}
-                text = ServedText(**vars(start) | own, job=self, number=number)
-                stops, is_whole = text.config.stop_strings, self.decoder.guard is not None or not self.asked.is_streamed
-                hold = "everything" if is_whole else "sentence" if text.config.finish == "sentence" else "nothing"
-            else:
-                return None
-            text.out = Detokenizer(text, stops, hold, self.asked.alternatives is not None)
-            self.texts.append(text)
+        """Return the text with this index among those that are not complete, which is started now if it was not; or None."""
+        if index == len(self.texts) and self.waiting:
+            start = self._score_prompt if self.asked.scores_prompts else self._start
+            self.texts.append(start(self._next))
+            self._next += 1
         return self.texts[index] if index < len(self.texts) else None
 
+    def _start(self, number: int) -> ServedText:
+        """Return a text at its beginning."""
+        start, random = self.starts[number], np.random.default_rng((self.asked.request.seed, number))
+        text = ServedText(**vars(start) | {"ids": list(start.ids), "rng": random}, job=self, number=number)
+        is_whole = self.decoder.guard is not None or not self.asked.is_streamed
+        text.out = Detokenizer(text, is_whole, self.asked.alternatives is not None)
+        self.started.append(text)
+        return text
+
+    def _score_prompt(self, number: int) -> ServedText:
+        """Return the prompt of a text, which is scored before the text starts."""
+        start = self.starts[number]
+        plain = replace(start.config, stop_strings=(), finish=None)  # all its tokens are released
+        bare = {"prompt": "", "ids": [], "prompt_length": 0, "config": plain}
+        text = ServedText(**vars(start) | bare, job=self, number=number, known=start.ids)
+        text.out = Detokenizer(text, is_whole=False, is_scored=True)
+        return text
+
     def collect(self, text: ServedText) -> None:
-        """Collect what is new of a text; one that is finished leaves the job."""
-        scores, ended = text.out.scores, None
-        if self.is_stopped or (text.known is not None and len(text.ids) < len(text.known)):
+        """Collect what is new of a text; one that is complete leaves the job."""
+        if self.is_stopped:
             return
         if text.known is not None:
-            prompt = text.out.release()[1]
-            numbers = (number for number, start in enumerate(self.starts) if tuple(start.ids) == text.known)
-            self.events += [Progress(number, prompt=prompt) for number in numbers]
-            self.texts.remove(text)
+            if len(text.ids) == len(text.known):
+                self.texts[self.texts.index(text)] = started = self._start(text.number)
+                self._news.append(Progress(started, prompt=text.out.release()[1]))
             return
-        if text.finish_reason is not None:
-            last = next(iter(scores[text.new_tokens :]), None) if text.finish_reason == "end" else None
-            mean = sum(each.logprob for each in scores[: text.new_tokens]) / max(1, text.new_tokens)
-            ended = Ended(text.finish_reason, text.ids, last, mean)
-        characters, tokens = text.out.release()
-        if characters or tokens or ended:
-            self.events.append(Progress(text.number, characters, tokens, ended=ended))
-        if ended:
-            self._lengths[text.number] = len(text.ids) - text.new_tokens, text.new_tokens
+        (characters, tokens), is_over = text.out.release(), text.finish_reason is not None
+        if characters or tokens or is_over:
+            self._news.append(Progress(text, characters, tokens, is_over=is_over))
+        if is_over:
+            text.state = text.logits = None
             self.texts.remove(text)
-
-    def lengths(self) -> dict[int, tuple[int, int]]:
-        """Return the tokens of the prompt, and the new ones so far, of each started text. May be called in any thread."""
-        texts = [text for text in list(self.texts) if text.known is None]
-        return {text.number: (len(text.ids) - text.new_tokens, text.new_tokens) for text in texts} | self._lengths
-
-    def flush(self) -> None:
-        """Deliver the events of this tick; end the job if its consumer raises."""
-        events, self.events = self.events, []
-        if not events or self.is_cancelled:
-            return
-        self._delivered += _size(events)
-        try:
-            self.deliver(events)
-        except Exception:  # the consumer may raise anything
-            _LOG.exception("The consumer of a request's events has failed; the request ends.")
-            self.cancel()
 
 
 class Engine:
@@ -291,18 +298,18 @@ class Engine:
         self.thread = threading.Thread(target=self._run, name=f"reviewgen-engine-{model.preset}", daemon=True)
         self.thread.start()
 
-    def submit(self, asked: Asked, deliver: Callable[[list[Event]], None], guard: CopyGuard | None = None) -> Job:
+    def submit(self, asked: Asked, notify: Callable[[], None], guard: CopyGuard | None = None) -> Job:
         """Start to generate the texts of a request, whose ``max_time`` counts from now.
 
         Args:
             asked: The request.
-            deliver: Is called in the engine's thread after a tick with the events of all texts of the request. It must return
-                quickly; if it raises, the request ends.
+            notify: Is called in the engine's thread after a tick if there is anything to take from the job, or it has failed. It
+                must return quickly.
             guard: The copied spans that must not be completed: ``generator.guard(request)``, which may take seconds.
 
         Returns:
-            The job, to cancel it, and to tell which events were taken: one with more than some thousands of untaken characters
-            waits until its consumer has caught up.
+            The job, to take from it what is new, and to cancel it. One with more than some thousands of characters that were not
+            taken waits until its consumer has caught up.
 
         Raises:
             DataError: The request needs a lexicon that the model does not have.
@@ -310,7 +317,7 @@ class Engine:
         """
         starts = self._starts(asked)
         decoder = self.generator.decoder(asked.request, guard, asked.request.deadline(), starts)
-        job = Job(asked, decoder, starts, deliver, self._wake.set)
+        job = Job(asked, decoder, starts, notify, self._wake.set)
         with self._lock:
             if self._must_stop:
                 raise GenerationError("The engine was closed, so it takes no more requests.")
@@ -341,13 +348,15 @@ class Engine:
 
     def _starts(self, asked: Asked) -> list[Text]:
         """Return each text at its beginning; equal prompts share one."""
-        request = asked.request
-        if asked.prompt_ids is None:
-            starts = {prompt: self.generator.text(request, prompt, 0) for prompt in dict.fromkeys(request.prompts)}
-            return [starts[prompt] for prompt in request.prompts]
-        pieces, random = self.generator.pieces, np.random.default_rng(0)  # each text that is started gets its own
-        given = {ids: Text.of_ids(ids, pieces, request.config, random, request.prefix) for ids in map(tuple, asked.prompt_ids)}
-        return [given[tuple(ids)] for ids in asked.prompt_ids]
+        generator, request = self.generator, asked.request
+        keys = request.prompts if asked.prompt_ids is None else [tuple(ids) for ids in asked.prompt_ids]
+        random, starts = np.random.default_rng(0), dict[str | tuple[int, ...], Text]()  # each text that is started gets its own
+        for key in dict.fromkeys(keys):
+            if isinstance(key, str):
+                starts[key] = generator.text(request, key, 0)
+            else:
+                starts[key] = Text.of_ids(key, generator.pieces, request.config, random, request.prefix)
+        return [starts[key] for key in keys]
 
     def _run(self) -> None:
         """Advance the jobs until the engine is closed; the engine's thread."""
@@ -360,12 +369,12 @@ class Engine:
             self._jobs = [job for job in self._jobs if not job.is_done]
         for job in [*self._jobs, *self._inbox]:
             job.fail(GenerationError("The server was shut down before the text was complete."))
-            job.flush()
+            job.tell()
         self._jobs, self._inbox = [], deque()
         self._pool.shutdown()
 
     def _tick(self) -> bool:
-        """Advance the jobs and deliver their events; return whether there was anything to do."""
+        """Advance the jobs and notify their consumers; return whether there was anything to do."""
         texts = _schedule(self._jobs, self._max_rows)
         try:
             self._advance(texts)
@@ -374,7 +383,7 @@ class Engine:
             for job in self._jobs:
                 job.fail(error)
         for job in self._jobs:
-            job.flush()
+            job.tell()
         return len(texts) > 0
 
     def _advance(self, texts: Sequence[ServedText]) -> None:
@@ -389,7 +398,7 @@ class Engine:
             text.job.collect(text)
 
     def _prefill(self, texts: Sequence[ServedText]) -> None:
-        """Feed a part of each of the beginnings of texts that have no state, those that have waited for longest first."""
+        """Feed the beginnings of texts that have no state in turns, the one that has waited for longest first."""
         waiting: dict[_Beginning, list[ServedText]] = {}
         for text in texts:
             key = (*text.prefix, *text.ids)
@@ -398,14 +407,15 @@ class Engine:
             waiting.setdefault(beginning, []).append(text)
         for key in [*self._beginnings][: -_KEPT - self._max_rows]:
             del self._beginnings[key]
-        until, left = time.monotonic() + _TICK_SECONDS, _MAX_CHUNK
-        for beginning in sorted(waiting, key=lambda each: each.turn):
-            if beginning.fed < len(beginning.ids) and left > 0 and time.monotonic() < until:
-                before = beginning.fed
+        until, queue = time.monotonic() + _TICK_SECONDS, deque(sorted(waiting, key=lambda each: each.waits_since))
+        while queue and time.monotonic() < until:
+            beginning, before = queue[0], queue[0].fed
+            if before < len(beginning.ids):
                 self._contained(waiting[beginning], partial(self._feed, beginning))
-                left -= beginning.fed - before
+            queue.rotate(-1) if before < beginning.fed < len(beginning.ids) else queue.popleft()
+        for beginning, some in waiting.items():
             if beginning.fed == len(beginning.ids):
-                for text in waiting[beginning]:
+                for text in some:
                     text.logits, text.state = beginning.logits, Slot(beginning.state, 0)
 
     def _feed(self, beginning: _Beginning, _texts: Sequence[ServedText]) -> None:
@@ -418,9 +428,9 @@ class Engine:
         is_compiled, started = isinstance(self._stepper, SupportsCompiledStep), time.monotonic()
         part = beginning.ids[beginning.fed :][: size if is_compiled else _MAX_CHUNK]
         logits, beginning.state = self._stepper.forward(np.array([part], np.int64), beginning.state)
-        beginning.logits, beginning.fed, beginning.turn = logits[0], beginning.fed + len(part), time.monotonic()
+        beginning.logits, beginning.fed, beginning.waits_since = logits[0], beginning.fed + len(part), time.monotonic()
         if len(part) >= _MIN_CHUNK:
-            self._fed_seconds = max((self._fed_seconds + (beginning.turn - started) / len(part)) / 2, 1e-9)
+            self._fed_seconds = max((self._fed_seconds + (beginning.waits_since - started) / len(part)) / 2, 1e-9)
 
     def _score_prompts(self, texts: Sequence[ServedText]) -> None:
         """Score the next tokens of prompts, until a tick is over or none is left."""
@@ -565,11 +575,6 @@ def _end_late(text: ServedText) -> None:
         text.finish_unextended()
     else:
         decoder.is_over([text])
-
-
-def _size(events: Sequence[Event]) -> int:
-    """Return the characters of events, about."""
-    return sum(1 + len(event.text) for event in events if isinstance(event, Progress))
 
 
 def _grouped(texts: Sequence[ServedText], key: Callable[[ServedText], Hashable]) -> list[list[ServedText]]:

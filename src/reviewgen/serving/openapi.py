@@ -1,8 +1,10 @@
-"""The OpenAPI document of the server, made from the fields of a completion, and a page that shows it without a script."""
+"""The OpenAPI document of the server, made from its routes and the fields of a completion, and a page that shows it."""
 
 import types
 from collections.abc import Sequence
 from typing import Any, get_args, get_origin
+
+from starlette.routing import BaseRoute, Route
 
 from reviewgen.config import bounds_of, choices_of, describe_fields, describe_hint, fields_of
 from reviewgen.config.settings import bare, options_of
@@ -17,14 +19,6 @@ _TYPES: dict[Any, str] = {int: "integer", float: "number", str: "string", dict: 
 _ABOUT = "Small text generators behind the OpenAI protocol for completions."
 _STRING, _INTEGER = {"type": "string"}, {"type": "integer"}
 _ITEMS = {"anyOf": [_STRING, _INTEGER, {"type": "array", "items": _INTEGER}]}  # of prompt
-_PATHS = {  # method, path, summary
-    ("get", "/v1/models"): "The models.",
-    ("get", "/v1/models/{name}"): "One model.",
-    ("post", "/v1/completions"): "Writes texts.",
-    ("get", "/health"): "Whether the engines run.",
-    ("get", "/ready"): "Whether requests are accepted.",
-    ("get", "/metrics"): "Numbers for Prometheus.",
-}
 _REASONS = {
     400: "A field is unknown, of a wrong type, or out of range; or the server does not answer to this name.",
     401: "No API key, or one that this server does not have.",
@@ -39,19 +33,17 @@ _REASONS = {
 }
 
 
-def openapi_document(limits: Limits) -> dict[str, Any]:
-    """Return the OpenAPI 3.1 document of a server with these limits."""
+def openapi_document(routes: Sequence[BaseRoute], limits: Limits) -> dict[str, Any]:
+    """Return the OpenAPI 3.1 document of a server with these routes and limits; the docstring of an endpoint is its summary."""
     described, hints = describe_fields(CompletionFields), fields_of(CompletionFields).items()
     fields = {name: schema_of(hint) | {"description": described[name]} for name, hint in hints}
     fields["max_tokens"]["maximum"] = limits.max_tokens
     request = {"type": "object", "additionalProperties": False, "properties": fields}
-    paths: dict[str, Any] = {}
-    for (method, path), summary in _PATHS.items():
-        paths.setdefault(path, {})[method] = _operation(method, path, summary)
+    listed = [route for route in routes if isinstance(route, Route) and route.include_in_schema]
     return {
         "openapi": "3.1.0",
         "info": {"title": "reviewgen", "version": __version__, "description": _ABOUT},
-        "paths": paths,
+        "paths": {route.path_format: _operation(route) for route in listed},
         "components": {
             "schemas": {"CompletionRequest": request} | _response_schemas(),
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
@@ -67,23 +59,25 @@ def docs_page(document: dict[str, Any], models: Sequence[str]) -> str:
         (name, describe_hint(hints[name]).replace(" | none", ""), each["description"])
         for name, each in schema["properties"].items()
     ]
-    paths = [(method.upper(), path, summary) for (method, path), summary in _PATHS.items()]
-    return render("serving/docs.html", paths=paths, rows=rows, reasons=_REASONS, models=models, version=__version__)
+    return render("serving/docs.html", paths=document["paths"], rows=rows, reasons=_REASONS, models=models, version=__version__)
 
 
-def _operation(method: str, path: str, summary: str) -> dict[str, Any]:
+def _operation(route: Route) -> dict[str, Any]:
     done = {"description": "Done.", "content": {"application/json": {"schema": {"type": "object"}}}}
     responses = {"200": done} | {
         str(status): {"description": reason, "content": _content("Error")} for status, reason in _REASONS.items()
     }
-    words = [part.strip("{}") for part in path.split("/") if part]
-    operation: dict[str, Any] = {"summary": summary, "operationId": "_".join([method, *words]), "responses": responses}
-    if "{name}" in path:
-        operation["parameters"] = [{"name": "name", "in": "path", "required": True, "schema": _STRING}]
+    method = "post" if "POST" in (route.methods or ()) else "get"
+    words = [part.strip("{}") for part in route.path_format.split("/") if part]
+    operation: dict[str, Any] = {"summary": route.endpoint.__doc__, "operationId": "_".join([method, *words])}
+    operation["responses"] = responses
+    if route.param_convertors:
+        parameters = [{"name": name, "in": "path", "required": True, "schema": _STRING} for name in route.param_convertors]
+        operation["parameters"] = parameters
     if method == "post":
         operation["requestBody"] = {"required": True, "content": _content("CompletionRequest")}
         done["content"] = _content("Completion") | {"text/event-stream": {"schema": _STRING}}
-    return operation
+    return {method: operation}
 
 
 def _content(name: str) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from reviewgen.errors import ConfigError, DataError, GenerationError, ReviewgenE
 from reviewgen.generation import GenerateOptions, Request, make_request
 from reviewgen.model import ReviewModel
 from reviewgen.protocols import Tokenizer
-from reviewgen.serving.engine import Asked
+from reviewgen.serving.engine import Asked, OutOfTime
 from reviewgen.serving.options import Limits
 
 _MAX_MESSAGE, _MAX_PARAM = 500, 100  # characters; values and names of a request may be long
@@ -61,6 +61,8 @@ def problem_of(error: ReviewgenError) -> Problem:
     if isinstance(error, ConfigError | DataError):
         named = (name for name in SETTINGS if re.search(rf"\b{name.removesuffix('s')}s?\b", message))
         return Problem(400, message, next(named, None))
+    if isinstance(error, OutOfTime):
+        return Problem(503, message, code="timeout")
     if isinstance(error, GenerationError):
         return Problem(422, message, code="generation_failed")
     return Problem(500, message, code="server_error")
@@ -128,6 +130,11 @@ class OpenAIFields:
     def tries_per_prompt(self) -> int:
         """The number of texts per prompt that are generated."""
         return self.best_of or self.n or 1
+
+    @property
+    def include_usage(self) -> bool:
+        """Whether a stream ends with the numbers of tokens."""
+        return bool((self.stream_options or {}).get("include_usage"))
 
     @property
     def picks_best(self) -> bool:

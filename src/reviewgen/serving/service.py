@@ -1,36 +1,36 @@
-"""Requests on their way through the server: handed to the engine of their model, and answered whole or as a stream."""
+"""Requests for completions on their way through the server: read, handed to the engine of their model, and answered whole or as
+a stream. A request that the server ends, as where the time after a signal is over, ends with an error."""
 
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from reviewgen.errors import ReviewgenError, counted
 from reviewgen.generation import require_index
-from reviewgen.serving.engine import Engine, Job, OutOfTime
-from reviewgen.serving.options import Limits
-from reviewgen.serving.protocol import Problem, find_model, make_call, problem_of, read_fields
+from reviewgen.serving.engine import Engine, Job
+from reviewgen.serving.options import Limits, accepts_key
+from reviewgen.serving.protocol import Problem, find_model, make_call, parse_object, problem_of, read_fields
 from reviewgen.serving.response import Completion
-from reviewgen.serving.texts import Event, Failed
 
+_LARGE_BODY = 32_768  # bytes: a larger one is read by another thread, since it may take tenths of a second
 _FLUSH_SECONDS = 0.02  # between two parts of a stream; tokens that come sooner share one
 _FLUSH_SECONDS_PER_REQUEST, _MAX_FLUSH_SECONDS = 0.001, 0.1  # the more requests, the larger the parts
 _LATE_SECONDS = 10.0  # after its time limit, by which the engine ends a request
+_LAST_SECONDS = 1.0  # for the error of a stream that is ended: a reader that stalls gets nothing
 _JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 _EVENT = b"data: ", b"\n\n"  # around the JSON of a server-sent event
 _STREAM_HEADERS = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache")]
 _STREAM_HEADERS += [(b"x-accel-buffering", b"no")]  # nginx would collect the parts
 _FIRST = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)  # seconds
 _WHOLE = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
-
-
-_Inbox: TypeAlias = "asyncio.Queue[Sequence[Event] | None]"  # None: the client has gone
 
 
 class ClientGone(Exception):
@@ -57,16 +57,20 @@ class Metrics:
 
 
 class Service:
-    """The models of a server with their engines, and the requests in progress.
+    """The models of a server with their engines.
 
     Args:
         engines: The engine of each model, by its name.
         limits: The limits of a request.
+        key_digests: The SHA-256 of each accepted key; None accepts every request.
+
+    Attributes:
+        answering: The number of requests for completions in progress.
     """
 
-    def __init__(self, engines: Mapping[str, Engine], limits: Limits) -> None:
-        self.engines, self.limits, self.metrics = dict(engines), limits, Metrics()
-        self.answering = 0  # requests for completions
+    def __init__(self, engines: Mapping[str, Engine], limits: Limits, key_digests: Sequence[str] | None = None) -> None:
+        self.engines, self.limits, self.metrics, self._key_digests = dict(engines), limits, Metrics(), key_digests
+        self.answering = 0
         self._guarding = {name: asyncio.Lock() for name in engines}  # one index is built at a time
 
     def close(self) -> None:
@@ -84,19 +88,30 @@ class Service:
         """The models whose engine has stopped: the server should be replaced."""
         return [name for name, engine in self.engines.items() if not engine.thread.is_alive()]
 
-    def answer(self, body: Mapping[str, Any]) -> "Answer":
-        """Return the answer to a request.
+    def authorize(self, request: Request) -> None:
+        """Check the key of a request.
+
+        Raises:
+            Problem: It has none, or another one.
+        """
+        given = request.headers.get("authorization", "")
+        if self._key_digests is not None and not accepts_key(self._key_digests, given):
+            what = "The API key is not one of this server's" if given else "The request has no API key"
+            headers = {"www-authenticate": "Bearer"}
+            raise Problem(401, f"{what}: send Authorization: Bearer KEY.", None, "invalid_api_key", headers)
+
+    def read(self, body: bytes) -> Completion:
+        """Return the request of a body.
 
         Raises:
             Problem: A field is wrong.
         """
-        fields = read_fields(body, self.limits)
+        fields = read_fields(parse_object(body), self.limits)
         name = find_model(fields.model, list(self.engines))
         model = self.engines[name].model
-        call = make_call(fields, model, self.limits)
-        return Answer(self, Completion(name, call, model.tokenizer.bos_id, model.tokenizer.eos_id))
+        return Completion(name, make_call(fields, model, self.limits), model.tokenizer.bos_id, model.tokenizer.eos_id)
 
-    async def submit(self, completion: Completion, deliver: Callable[[Sequence[Event]], None]) -> Job:
+    async def submit(self, completion: Completion, notify: Callable[[], None]) -> Job:
         """Start to generate the texts of a request; others go on while an index is built for it.
 
         Raises:
@@ -112,133 +127,197 @@ class Service:
                 are = "is" if waiting == 1 else "are"
                 message = f"{counted(waiting, 'text')} {are} waiting already. Try again in a moment, or ask for fewer texts."
                 raise Problem(429, message, code="queue_full", headers={"retry-after": "1"})
-            return engine.submit(completion.call.asked, deliver, guard)
+            return engine.submit(completion.call.asked, notify, guard)
         except ReviewgenError as error:
             raise problem_of(error) from None
 
 
 @dataclass
 class Answer:
-    """The response to one request: an ASGI application.
+    """The response to one request for a completion: an ASGI application.
 
     Attributes:
         service: The server's models and engines.
-        completion: The request.
+        request: The request.
+        status: The status of the response; "none" until it is known.
     """
 
     service: Service
-    completion: Completion
+    request: Request
+    status: str = "none"
+    _woken: asyncio.Event = field(default_factory=asyncio.Event)
+    _is_gone: bool = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Generate the texts and send them; the client's leaving stops them."""
-        model, metrics = self.completion.model, self.service.metrics
-        scope["reviewgen.model"] = model
-        started, job = time.perf_counter(), None
-        inbox: _Inbox = asyncio.Queue()
-        watching = asyncio.create_task(_watch(receive, inbox))
-        loop = asyncio.get_running_loop()
+        """Read the request, generate the texts and send them; the client's leaving stops them.
 
-        def deliver(events: Sequence[Event]) -> None:
-            loop.call_soon_threadsafe(inbox.put_nowait, events)
-
+        Raises:
+            Problem: The request is refused or fails before anything was sent.
+        """
+        service, model = self.service, ""
+        service.answering += 1
         try:
-            job = await self.service.submit(self.completion, deliver)
-            events = self._read(inbox, job)
-            if self.completion.call.fields.stream:
-                await self._send_stream(events, job, send)
-            else:
-                async for _ in events:
-                    pass
-                lengths, headers = job.lengths(), {"x-request-id": self.completion.id}
-                body = await self._encode(lambda: [self.completion.whole(lengths)])
-                await Response(body, headers=headers, media_type="application/json")(scope, receive, send)
+            service.authorize(self.request)
+            body = await _read_body(self.request, service.limits)
+            completion = await asyncio.to_thread(service.read, body) if len(body) > _LARGE_BODY else service.read(body)
+            model = completion.model
+            await self._answer(completion, scope, receive, send)
         except (ClientGone, TimeoutError):  # TimeoutError: a reader that reads nothing
-            metrics.disconnects.labels(model).inc()
+            service.metrics.disconnects.labels(model).inc()
+        except asyncio.CancelledError:  # the server ends
+            if self.status == "none":
+                self.status = "503"
+                raise _shutting_down() from None
+        except Problem as problem:
+            self.status = str(problem.status)
+            raise
+        except Exception:
+            self.status = "500"
+            raise
+        finally:
+            service.answering -= 1
+            service.metrics.requests.labels(model, self.status).inc()
+
+    async def _answer(self, completion: Completion, scope: Scope, receive: Receive, send: Send) -> None:
+        metrics, model, started, job = self.service.metrics, completion.model, time.perf_counter(), None
+        watching, loop = asyncio.create_task(self._watch(receive)), asyncio.get_running_loop()
+        deadline = loop.time() + self.service.limits.request_seconds + _LATE_SECONDS
+        try:
+            job = await self.service.submit(completion, lambda: loop.call_soon_threadsafe(self._woken.set))
+            await self._advance(completion, job, deadline)
+            if completion.call.fields.stream:
+                metrics.first_token.labels(model).observe(time.perf_counter() - started)
+                await self._send_stream(completion, job, deadline, send)
+            else:
+                while not completion.is_over:
+                    await self._advance(completion, job, deadline)
+                body, headers = await _encode(completion, lambda: [completion.whole(job.started)]), _id_header(completion)
+                self.status = "200"
+                await Response(body, headers=headers, media_type="application/json")(scope, receive, send)
         finally:
             watching.cancel()
             metrics.seconds.labels(model).observe(time.perf_counter() - started)
             if job is not None:
                 job.cancel()
-                usage = self.completion.usage(job.lengths())
+                usage = completion.usage(job.started)
                 for kind in ("prompt", "completion"):
                     metrics.tokens.labels(model, kind).inc(usage[f"{kind}_tokens"])
 
-    async def _read(self, inbox: _Inbox, job: Job) -> AsyncIterator[None]:
-        """Yield each time the texts have grown, until they have ended; the engine waits for a consumer that lags far behind."""
-        limit, request = self.service.limits.request_seconds, self.completion.call.asked.request
-        started, deadline = time.perf_counter(), time.monotonic() + limit + _LATE_SECONDS
-        engine, is_first = self.service.engines[self.completion.model], bool(self.completion.call.fields.stream)
-        while not self.completion.is_over:
-            try:
-                async with asyncio.timeout(deadline - time.monotonic()):
-                    parts = [await inbox.get()] + [inbox.get_nowait() for _ in range(inbox.qsize())]
-            except TimeoutError:
-                raise Problem(503, f"The request did not end within {limit:g} seconds.", code="timeout") from None
-            if None in parts:
-                raise ClientGone
-            events = [event for part in parts for event in part or ()]
-            for event in events:
-                if isinstance(event, Failed):
-                    late = Problem(503, str(event.error), code="timeout")
-                    raise late if isinstance(event.error, OutOfTime) else problem_of(event.error)
-                choice = self.completion.choices[event.number]
-                choice.read(event, self.completion.bos_id)
-                if event.ended and request.novelty is not None:  # an index takes a while the first time
-                    index, decode = require_index(engine.generator.index), engine.generator.tokenizer.decode
-                    choice.copied = (await asyncio.to_thread(index.examine, event.ended.ids, decode)).spans
-            if is_first:
-                self.service.metrics.first_token.labels(self.completion.model).observe(time.perf_counter() - started)
-                is_first = False
-            yield
-            job.taken(events)
-
-    async def _send_stream(self, events: AsyncIterator[None], job: Job, send: Send) -> None:
-        """Send server-sent events; what fails before the first of them has a status of its own."""
-        await anext(events, None)
-        headers = [*_STREAM_HEADERS, (b"x-request-id", self.completion.id.encode())]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        last: list[Any] = []
-        try:
-            await self._send_chunks(send)
-            while not self.completion.is_over:
-                await asyncio.sleep(self.service.flush_seconds)
-                await anext(events, None)
-                await self._send_chunks(send)
-            if self.completion.include_usage:
-                last = [self.completion.last_chunk(job.lengths())]
-        except Problem as problem:
-            last = [problem.to_json()]
-        await self._send_part(send, end_of_stream(*last), is_last=True)
-
-    async def _encode(self, make: Callable[[], list[Any]], before: bytes = b"", after: bytes = b"") -> bytes:
-        """Return some values as JSON; log probabilities in a thread and piece by piece, so that others go on meanwhile."""
-        if self.completion.call.fields.logprobs is None:
-            return b"".join(before + _JSON.encode(value).encode() + after for value in make())
-        values = await asyncio.to_thread(lambda: ["".join(_JSON.iterencode(value)).encode() for value in make()])
-        return b"".join(before + value + after for value in values)
-
-    async def _send_chunks(self, send: Send) -> None:
-        if data := await self._encode(lambda: list(self.completion.chunks()), *_EVENT):
-            await self._send_part(send, data)
-
-    async def _send_part(self, send: Send, data: bytes, is_last: bool = False) -> None:
-        """Send a part of the response.
+    async def _advance(self, completion: Completion, job: Job, deadline: float) -> None:
+        """Wait until the texts have grown, and take in what is new.
 
         Raises:
-            TimeoutError: The client has not read for too long.
+            Problem: The request has failed, or its time is over.
+            ClientGone: The client is not there any more.
         """
-        async with asyncio.timeout(self.service.limits.stall_seconds):
-            await send({"type": "http.response.body", "body": data, "more_body": not is_last})
+        engine, limit = self.service.engines[completion.model], self.service.limits.request_seconds
+        try:
+            async with asyncio.timeout_at(deadline):
+                await self._woken.wait()
+        except TimeoutError:
+            raise Problem(503, f"The request did not end within {limit:g} seconds.", code="timeout") from None
+        self._woken.clear()
+        if self._is_gone:
+            raise ClientGone
+        for news in job.take():
+            choice = completion.choices[news.source.number]
+            choice.read(news)
+            if choice.is_over and job.asked.request.novelty is not None:  # an index takes a while the first time
+                index, decode = require_index(engine.generator.index), engine.generator.tokenizer.decode
+                choice.copied = (await asyncio.to_thread(index.examine, news.source.ids, decode)).spans
+        if job.error is not None:
+            raise problem_of(job.error)
+
+    async def _send_stream(self, completion: Completion, job: Job, deadline: float, send: Send) -> None:
+        """Send server-sent events; what fails from now on is the last of them."""
+        headers = [*_STREAM_HEADERS, *((name.encode(), value.encode()) for name, value in _id_header(completion).items())]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        self.status, stall_seconds = "200", self.service.limits.stall_seconds
+        try:
+            await self._send_chunks(completion, send)
+            while not completion.is_over:
+                await asyncio.sleep(self.service.flush_seconds)
+                await self._advance(completion, job, deadline)
+                await self._send_chunks(completion, send)
+            last = completion.last_chunks(job.started)
+        except Problem as problem:
+            last = [problem.to_json()]
+        except asyncio.CancelledError:
+            last, stall_seconds = [_shutting_down().to_json()], min(stall_seconds, _LAST_SECONDS)
+        before, after = _EVENT
+        data = b"".join(before + part + after for part in [*map(_to_json, last), b"[DONE]"])
+        await _send_part(send, data, stall_seconds, is_last=True)
+
+    async def _send_chunks(self, completion: Completion, send: Send) -> None:
+        if data := await _encode(completion, lambda: completion.chunks(), *_EVENT):
+            await _send_part(send, data, self.service.limits.stall_seconds)
+
+    async def _watch(self, receive: Receive) -> None:
+        """Wake up once the client has gone."""
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        self._is_gone = True
+        self._woken.set()
 
 
-async def _watch(receive: Receive, inbox: _Inbox) -> None:
-    """Put None into an inbox once the client has gone."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
-    inbox.put_nowait(None)
+async def _read_body(request: Request, limits: Limits) -> bytes:
+    """Return the body of a request, of which no more than the limit is read, in chunks or not.
+
+    Raises:
+        Problem: It is not JSON by its content type or compressed (415), too large (413), or did not come in time (408).
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json" and not kind.endswith("+json"):
+        raise Problem(415, f"The content type must be application/json; got {kind or 'none'}.", code="unsupported_media_type")
+    if (coding := request.headers.get("content-encoding", "identity")) != "identity":
+        raise Problem(415, f"The body must not be compressed; its content encoding is {coding}.", code="unsupported_media_type")
+    headers = {"connection": "close"}  # the rest of it is not read
+    too_large = Problem(413, f"The body is larger than {limits.max_body:,} bytes: send less.", None, "body_too_large", headers)
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal() and int(declared[:20]) > limits.max_body:
+        raise too_large
+    body, now = bytearray(), asyncio.get_running_loop().time
+    until = now() + limits.request_seconds
+    try:
+        async with asyncio.timeout_at(min(now() + limits.stall_seconds, until)) as limit:
+            async for part in request.stream():
+                body += part
+                if len(body) > limits.max_body:
+                    raise too_large
+                limit.reschedule(min(now() + limits.stall_seconds, until))
+    except TimeoutError:
+        raise Problem(408, "The body, or the next part of it, did not come in time.", None, "timeout", headers) from None
+    except ClientDisconnect:
+        raise Problem(400, "The connection was closed before the end of the body.", code="disconnected") from None
+    return bytes(body)
 
 
-def end_of_stream(*values: Any) -> bytes:
-    """Return the last part of a stream."""
-    before, after = _EVENT
-    return b"".join(before + _JSON.encode(value).encode() + after for value in values) + before + b"[DONE]" + after
+async def _encode(completion: Completion, make: Callable[[], Iterable[Any]], before: bytes = b"", after: bytes = b"") -> bytes:
+    """Return some values as JSON; log probabilities in a thread and piece by piece, so that others go on meanwhile."""
+    if completion.call.fields.logprobs is None:
+        return b"".join(before + _to_json(value) + after for value in make())
+    values = await asyncio.to_thread(lambda: ["".join(_JSON.iterencode(value)).encode() for value in make()])
+    return b"".join(before + value + after for value in values)
+
+
+async def _send_part(send: Send, data: bytes, seconds: float, is_last: bool = False) -> None:
+    """Send a part of the response.
+
+    Raises:
+        TimeoutError: The client has not read for too long.
+    """
+    async with asyncio.timeout(seconds):
+        await send({"type": "http.response.body", "body": data, "more_body": not is_last})
+
+
+def _to_json(value: Any) -> bytes:
+    return _JSON.encode(value).encode()
+
+
+def _id_header(completion: Completion) -> dict[str, str]:
+    return {"x-request-id": completion.id}
+
+
+def _shutting_down() -> Problem:
+    headers = {"retry-after": "5", "connection": "close"}
+    return Problem(503, "The server is shutting down: the text is not finished.", None, "shutting_down", headers)

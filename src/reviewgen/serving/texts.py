@@ -12,18 +12,14 @@ Log probabilities are the model's own, in nats, at temperature 1, before filters
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
-from reviewgen.errors import ReviewgenError
 from reviewgen.generation import Pieces, Text, log_softmax
 from reviewgen.protocols import SupportsTokenBytes
-from reviewgen.sentences import sentence_ends
-
-Hold: TypeAlias = Literal["nothing", "sentence", "everything"]
-"""What of a text that is not complete is held back, besides the beginnings of stop strings."""
+from reviewgen.sentences import last_whole_sentence
 
 
 class Alternative(NamedTuple):
@@ -47,55 +43,14 @@ class Token(NamedTuple):
     Attributes:
         id: Its id.
         text: The characters that it adds; "" for a part of a character, whose last part adds it.
+        start: Where they start in the text, prompt included.
         score: Its log probability, with alternatives.
     """
 
     id: int
     text: str
+    start: int
     score: Scored
-
-
-class Ended(NamedTuple):
-    """How a text has ended.
-
-    Attributes:
-        reason: The finish reason, as in ``Generation``.
-        ids: The token ids of the text, those of the prompt included.
-        score: The log probability of the end, if tokens have one and the text ended by itself.
-        mean_logprob: The mean of the new tokens' log probabilities; 0 if they were not computed.
-    """
-
-    reason: str
-    ids: Sequence[int]
-    score: Scored | None
-    mean_logprob: float
-
-
-class Progress(NamedTuple):
-    """What is new of a text.
-
-    Attributes:
-        number: The number of the text in the request.
-        text: Characters; the first follow the prompt.
-        tokens: Their tokens, if log probabilities are computed.
-        prompt: The tokens of the prompt, if it is scored; comes before the text's own tokens.
-        ended: How the text has ended; None while it goes on.
-    """
-
-    number: int
-    text: str = ""
-    tokens: Sequence[Token] = ()
-    prompt: Sequence[Token] | None = None
-    ended: Ended | None = None
-
-
-class Failed(NamedTuple):
-    """The request has failed, and no more events come; others go on."""
-
-    error: ReviewgenError
-
-
-Event: TypeAlias = Progress | Failed
 
 
 @dataclass
@@ -103,37 +58,34 @@ class Detokenizer:
     """Turns the new tokens of one text into characters that can be released.
 
     Attributes:
-        source: The text that is being generated.
-        stops: The strings that end the text.
-        hold: What is held back.
+        source: The text that is being generated; its settings say which strings and sentences end it.
+        is_whole: Whether everything is held back until the text is complete.
         is_scored: Whether tokens are wanted, each with its log probability.
-        scores: That of each new token.
+        scores: That of each new token, and of the end if the text ended by itself.
     """
 
     source: Text
-    stops: Sequence[str]
-    hold: Hold
+    is_whole: bool
     is_scored: bool
     scores: list[Scored] = field(default_factory=list)
     _text: str = ""  # after the prompt, whole characters only
     _ends: list[int] = field(default_factory=list)  # the length of the text after each new token, if tokens are wanted
-    _whole: tuple[int, int] | None = None  # ids and characters up to the last token that ended a character
+    _known: tuple[int, int] | None = None  # ids and characters up to the last token that ended a character
     _sent: tuple[int, int] = (0, 0)  # characters and tokens
     _safe: int = 0  # characters of whole sentences
 
     def release(self) -> tuple[str, list[Token]]:
         """Return the characters that can be released by now and were not yet, and their tokens if they are wanted."""
-        source = self.source
+        source, config, stops = self.source, self.source.config, self.source.config.stop_strings
         if source.finish_reason is not None:
             return self._release_end()
-        if self.hold == "everything":
+        if self.is_whole:
             return "", []
         self._read()
-        until = first_stop(self._text, self.stops, self._sent[0])
-        if self.hold == "sentence":
-            text = source.prompt + self._text
-            ends = (end for end in sentence_ends(text, len(source.prompt) + self._safe) if text[end:].strip())
-            self._safe = max((end - len(source.prompt) for end in ends), default=self._safe)
+        until = first_stop(self._text, stops, self._sent[0])
+        if config.finish == "sentence":
+            first = len(source.prompt)
+            self._safe = last_whole_sentence(source.prompt + self._text, first + self._safe) - first
             until = min(until, self._safe)
         count = self._sent[1]
         if self.is_scored:
@@ -146,15 +98,14 @@ class Detokenizer:
         """Return the rest of a complete text, without the stop string that ended it."""
         if self.is_scored:
             self._read()
-        source, new = self.source, self.source.new_tokens
+        source = self.source
         self._text = source.text[len(source.prompt) :]
-        del self._ends[new:], self.scores[new:]
-        self._ends = [min(end, len(self._text)) for end in self._ends]
+        self._ends = [min(end, len(self._text)) for end in self._ends[: source.new_tokens]]
         if len(self._ends) > self._sent[1]:
             self._ends[-1] = len(self._text)
         count = len(self._ends)
         if source.finish_reason == "stop":
-            endings = [stop for stop in self.stops if self._text.endswith(stop)]
+            endings = [stop for stop in source.config.stop_strings if self._text.endswith(stop)]
             self._text = self._text.removesuffix(max(endings, key=len, default=""))
             while count > self._sent[1] and (self._ends[count - 2] if count > 1 else 0) >= len(self._text):
                 count -= 1
@@ -166,7 +117,7 @@ class Detokenizer:
         start, ids, tokens = self._ends[first - 1] if first else 0, source.ids[len(source.ids) - source.new_tokens :], []
         for index in range(first, count):
             end = min(self._ends[index], until)  # a stop string may begin inside the last token
-            tokens.append(Token(ids[index], self._text[start:end], self.scores[index]))
+            tokens.append(Token(ids[index], self._text[start:end], len(source.prompt) + start, self.scores[index]))
             start = end
         self._sent = max(sent, until), max(first, count)
         return self._text[sent:until], tokens
@@ -183,7 +134,7 @@ class Detokenizer:
 
     def _decode(self, count: int) -> None:
         """Set the text to that of the first ``count`` ids, without the prompt and an incomplete last character."""
-        ids, known, tokenizer = self.source.ids, self._whole, self.source.pieces.tokenizer
+        ids, known, tokenizer = self.source.ids, self._known, self.source.pieces.tokenizer
         if known is None or not isinstance(tokenizer, SupportsTokenBytes):  # a text may not be that of its tokens in turn
             text = tokenizer.decode(ids[:count])[self.source.prompt_length :]
         else:
@@ -191,7 +142,7 @@ class Detokenizer:
             text = self._text[: known[1]] + (piece or tokenizer.decode(ids[known[0] : count]))
         self._text = text.rstrip("\ufffd")
         if len(self._text) == len(text):
-            self._whole = count, len(text)
+            self._known = count, len(text)
 
 
 def first_stop(text: str, stops: Sequence[str], start: int) -> int:
