@@ -1,13 +1,11 @@
 """Serving: the texts of many callers at once, by one model; and over HTTP, with the OpenAI protocol.
 
     options   what the operator decides: limits, keys, names of models and of the server
-    app       the application: routes, models, errors
+    app       the application: routes, the OpenAPI document and the page that shows it, models, errors
     service   a request for a completion on its way: read, handed to the engine of its model, answered whole or as a stream
     protocol  the fields of a completion, and from its JSON to a checked call; what is wrong with a request
     engine    one thread that advances all texts together, tick by tick; knows nothing of HTTP
-    texts     from sampled tokens to characters and tokens that can no longer be removed
-    response  from these to the JSON of a response or a chunk
-    openapi   the OpenAPI document, and the page that shows it
+    response  from what is released of the texts to the JSON of a response or a chunk
     server    uvicorn in one process, or in several
 
 Each name is imported on first use.

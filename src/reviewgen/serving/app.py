@@ -1,4 +1,4 @@
-"""The application of the server: routes, models, errors in OpenAI's format. Any ASGI server runs it."""
+"""The application of the server: routes and their documents, models, errors in OpenAI's format. Any ASGI server runs it."""
 
 import asyncio
 import contextlib
@@ -19,17 +19,34 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from reviewgen.config import to_dict
+from reviewgen.config import describe_hint, json_schema, to_dict
 from reviewgen.errors import ReviewgenError
 from reviewgen.hub.card import brief_facts
 from reviewgen.model import ReviewModel
 from reviewgen.serving.engine import Engine
-from reviewgen.serving.openapi import docs_page, openapi_document
 from reviewgen.serving.options import Limits
-from reviewgen.serving.protocol import Problem, find_model
+from reviewgen.serving.protocol import DESCRIPTIONS, HINTS, Problem, find_model
 from reviewgen.serving.service import Answer, Service
+from reviewgen.version import __version__
+from reviewgen.web import page_for_server, static_files
+from reviewgen.web.rendering import render
 
 _LAST_SECONDS = 2.0  # in which requests that are ended are answered
+_ABOUT = "Small text generators behind the OpenAI protocol for completions."
+_STRING, _INTEGER = {"type": "string"}, {"type": "integer"}
+_ITEMS = {"anyOf": [_STRING, _INTEGER, {"type": "array", "items": _INTEGER}]}  # of prompt
+_REASONS = {
+    400: "A field is unknown, of a wrong type, or out of range; or the server does not answer to this name.",
+    401: "No API key, or one that this server does not have.",
+    404: "There is no such model.",
+    408: "The body did not come in time.",
+    413: "The body is too large.",
+    415: "The content type is not application/json.",
+    422: "No text could be generated as asked.",
+    429: "The queue is full; Retry-After says when to try again.",
+    500: "The server failed.",
+    503: "The server is shutting down or late.",
+}
 _FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
 
 
@@ -74,9 +91,7 @@ def create_app(
             await asyncio.sleep(0.02)
         await asyncio.to_thread(service.close)
 
-    middleware = list[Middleware]()
-    if hosts is not None:
-        middleware.append(Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False))
+    middleware = [Middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False)]
     if cors_origins:
         allowed: dict[str, Any] = {"allow_methods": ["GET", "POST"], "allow_headers": ["authorization", "content-type"]}
         middleware.append(Middleware(CORSMiddleware, allow_origins=list(cors_origins), **allowed))
@@ -155,23 +170,35 @@ async def _metrics(request: Request) -> Response:
 
 
 async def _openapi(request: Request) -> Response:
-    return JSONResponse(openapi_document(request.app.routes, request.app.state.service.limits))
+    """The OpenAPI 3.1 document, made from the routes and the fields of a completion."""
+    fields = {name: json_schema(hint) | {"description": DESCRIPTIONS[name]} for name, hint in HINTS.items()}
+    fields["max_tokens"]["maximum"] = request.app.state.service.limits.max_tokens
+    fields["prompt"]["anyOf"][1]["items"] = _ITEMS
+    schemas = {"CompletionRequest": {"type": "object", "additionalProperties": False, "properties": fields}} | _response_schemas()
+    document = {
+        "openapi": "3.1.0",
+        "info": {"title": "reviewgen", "version": __version__, "description": _ABOUT},
+        "paths": {route.path_format: _operation(method, route) for method, route in _documented(request)},
+        "components": {"schemas": schemas, "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}}},
+        "security": [{}, {"key": []}],
+    }
+    return JSONResponse(document)
 
 
 async def _docs(request: Request) -> Response:
-    service = request.app.state.service
-    return HTMLResponse(docs_page(openapi_document(request.app.routes, service.limits), list(service.engines)))
+    """A page with the same: paths, fields of a completion with types and descriptions, statuses."""
+    rows = [(name, describe_hint(hint).replace(" | none", ""), DESCRIPTIONS[name]) for name, hint in HINTS.items()]
+    paths = [(method.upper(), route.path_format, route.endpoint.__doc__) for method, route in _documented(request)]
+    models = list(request.app.state.service.engines)
+    page = render("serving/docs.html", paths=paths, rows=rows, reasons=_REASONS, models=models, version=__version__)
+    return HTMLResponse(page)
 
 
 async def _page(request: Request) -> Response:
-    from reviewgen.web import page_for_server
-
     return HTMLResponse(page_for_server())
 
 
 async def _static(request: Request) -> Response:
-    from reviewgen.web import static_files
-
     file = static_files().get(request.path_params["name"])
     if file is None:
         raise Problem(404, "The page has no file of this name.", code="not_found")
@@ -203,3 +230,45 @@ async def _answer_error(request: Request, error: Exception) -> Response:
         headers = {name.lower(): value for name, value in (error.headers or {}).items()}
         problem = Problem(error.status_code, message, code=code, headers=headers)
     return JSONResponse(problem.to_json(), problem.status, problem.headers)
+
+
+def _documented(request: Request) -> list[tuple[str, Route]]:
+    """Return the routes of the OpenAPI document, each with its method."""
+    routes = [route for route in request.app.routes if route.include_in_schema]
+    return [("post" if "POST" in route.methods else "get", route) for route in routes]
+
+
+def _operation(method: str, route: Route) -> dict[str, Any]:
+    done = {"description": "Done.", "content": {"application/json": {"schema": {"type": "object"}}}}
+    responses = {"200": done} | {
+        str(status): {"description": reason, "content": _content("Error")} for status, reason in _REASONS.items()
+    }
+    words = [part.strip("{}") for part in route.path_format.split("/") if part]
+    operation: dict[str, Any] = {"summary": route.endpoint.__doc__, "operationId": "_".join([method, *words])}
+    operation["responses"] = responses
+    if route.param_convertors:
+        parameters = [{"name": name, "in": "path", "required": True, "schema": _STRING} for name in route.param_convertors]
+        operation["parameters"] = parameters
+    if method == "post":
+        operation["requestBody"] = {"required": True, "content": _content("CompletionRequest")}
+        done["content"] = _content("Completion") | {"text/event-stream": {"schema": _STRING}}
+    return {method: operation}
+
+
+def _content(name: str) -> dict[str, Any]:
+    return {"application/json": {"schema": {"$ref": f"#/components/schemas/{name}"}}}
+
+
+def _response_schemas() -> dict[str, Any]:
+    """Return the schemas of responses; objects may have further members."""
+    nullable, anything = {"type": ["string", "null"]}, {"type": ["object", "null"]}
+    choice = {"index": _INTEGER, "text": _STRING, "logprobs": anything, "finish_reason": {"enum": ["stop", "length", None]}}
+    usage = dict.fromkeys(("prompt_tokens", "completion_tokens", "total_tokens"), _INTEGER)
+    completion: dict[str, Any] = {"id": _STRING, "object": {"const": "text_completion"}, "created": _INTEGER, "model": _STRING}
+    completion |= {"choices": {"type": "array", "items": _object(choice)}, "usage": _object(usage)}
+    error: dict[str, Any] = {"message": _STRING, "type": _STRING, "param": nullable, "code": nullable}
+    return {"Completion": _object(completion), "Error": _object({"error": _object(error)})}
+
+
+def _object(properties: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, "required": list(properties)}

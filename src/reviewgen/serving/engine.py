@@ -8,10 +8,11 @@ seed and number. In a tick of some dozen milliseconds the engine
 2. feeds the beginnings of new texts (bos, conditions, prompt) in turns, a part of at most 512 tokens each time: chunked prefill
    (Agrawal et al. 2023, SARATHI). So a long prompt delays the others by a part of it, and a new one goes before the next
    part. The last states are kept, since many requests begin alike;
-3. steps the texts that need each token's logits in Python: those inside a prompt's last word, or with logits processors; and the
-   prompts that are scored;
+3. steps the texts that need each token's logits in Python: those inside a prompt's last word, or with logits processors;
 4. lets the stepper sample a block of tokens for the others in its own loop, those with equal settings together, if they are many
-   in parts on several cores.
+   in parts on several cores;
+5. scores the new tokens of texts with log probabilities, and the prompts that are scored: it feeds them once more, one by one.
+   The next block waits for that.
 
 A row does not depend on the other rows, so a text is the same alone and in company. Requests are ended, never the engine: what a
 model or a logits processor raises ends its own request.
@@ -22,9 +23,9 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from itertools import count, islice
 from typing import NamedTuple
@@ -32,18 +33,16 @@ from typing import NamedTuple
 import numpy as np
 
 from reviewgen.errors import GenerationError, ReviewgenError
-from reviewgen.generation import Decoder, Request, Slot, Text, gather, stack_rows
+from reviewgen.generation import Decoder, Detokenizer, Request, Scored, Slot, Text, Token, gather, score_token, stack_rows
 from reviewgen.model import ReviewModel
 from reviewgen.novelty import CopyGuard
 from reviewgen.protocols import StepState, SupportsCompiledStep
-from reviewgen.serving.texts import Detokenizer, Scored, Token, score
 
 _LOG = logging.getLogger(__name__)
 _TICK_SECONDS = 0.03  # of the prefill, of the steps, and of the blocks of a tick
 _MAX_CHUNK, _MIN_CHUNK = 512, 32  # tokens of a prompt that are fed at once
 _HEAD_START = 1.0  # seconds that a new prompt counts as waiting already, so that it goes before the next part of a long one
 _KEPT = 64  # states after beginnings that no text waits for
-_SCORED_AT_ONCE = 8  # tokens of a prompt
 _MIN_NUMBERS, _MAX_NUMBERS = 7, 512  # random numbers of a row in a block
 _SURE_NUMBERS = 32  # with this number of random numbers, a row always gets a token
 _MIN_PART = 8  # rows of a block: fewer do not share the weights' way from memory, and are not worth a thread
@@ -65,53 +64,57 @@ class Asked:
         prompt_ids: The token ids of each text's prompt, without bos, which are then fed as they are.
         alternatives: How many alternatives to each token are delivered with the log probabilities; None computes neither.
         is_streamed: Whether a text is delivered while it grows, or once it is complete.
-        scores_prompts: Whether the tokens of each prompt are delivered first, scored as those of the text; needs ``prompt_ids``
-            and ``alternatives``.
+        is_echoed: Whether a text is delivered with its prompt.
+        scores_prompts: Whether the tokens of the prompts are scored and delivered, too; needs the others but ``is_streamed``.
     """
 
     request: Request
     prompt_ids: Sequence[Sequence[int]] | None = None
     alternatives: int | None = None
     is_streamed: bool = True
+    is_echoed: bool = False
     scores_prompts: bool = False
 
 
 @dataclass(eq=False, kw_only=True)
 class ServedText(Text):
-    """A text that was started, or a prompt that is being scored; it has logits where they are needed: it goes token by token, or
-    is scored.
+    """A text that was started.
 
     Attributes:
         job, number: Its request, and its number there.
-        out: What is released of it.
-        known: The ids of a prompt that is being scored; None of a text that is generated.
+        out: What is released of it, and its scores.
         lacks_random: Whether the last block had too few random numbers for a token.
+        scored: How many of its ids were scored, or need no score.
+        score_logits, score_state: The model's after these; None until they are known.
     """
 
     job: "Job"
     number: int
     out: Detokenizer = field(init=False)
-    known: Sequence[int] | None = None
     lacks_random: bool = False
+    scored: int = 0
+    score_logits: np.ndarray | None = None
+    score_state: Slot | None = None
 
     @property
     def is_going(self) -> bool:
         """Whether it can be advanced."""
-        return self.state is not None and self.finish_reason is None and not self.job.is_stopped
+        return self.state is not None and self.finish_reason is None and not (self.job.is_stopped or self.is_scoring_prompt)
 
     @property
     def is_ready(self) -> bool:
         """Whether it can be advanced in blocks."""
         return self.is_going and self.job.decoder.is_ready(self)
 
-    def score(self, logits: np.ndarray, token: int) -> Scored:
-        """Return the log probability of a token, with as many alternatives as the request asks for."""
-        return score(logits, token, self.job.asked.alternatives or 0, self.pieces)
+    @property
+    def is_scoring_prompt(self) -> bool:
+        """Whether its prompt is still to be scored."""
+        return self.out.scores_prompt and self.scored < self.prompt_tokens
 
-    def drop_scores(self) -> None:
-        """Drop the scores of the tokens that it has lost where it backtracked."""
-        if self.state is None:
-            del self.out.scores[self.new_tokens :]
+    @property
+    def is_unscored(self) -> bool:
+        """Whether it has tokens that must be scored first."""
+        return self.out.is_scored and len(self.out.scores) < len(self.ids) - self.out.first + (self.finish_reason == "end")
 
 
 class Progress(NamedTuple):
@@ -119,16 +122,14 @@ class Progress(NamedTuple):
 
     Attributes:
         source: The text; its other attributes are final once it is over.
-        text: Characters; the first follow the prompt.
+        text: Characters; the first follow the prompt, or are those of the prompt if it is echoed.
         tokens: Their tokens, if log probabilities are computed.
-        prompt: The tokens of the prompt, if it is scored; comes before everything else.
         is_over: Whether the text is complete.
     """
 
     source: ServedText
     text: str = ""
     tokens: Sequence[Token] = ()
-    prompt: Sequence[Token] = ()
     is_over: bool = False
 
 
@@ -153,14 +154,14 @@ class Job:
         notify: Is called in the engine's thread after a tick if there is anything to take, or the job has failed.
         wake: Is called when the engine may have something to do.
         started: The texts that were started.
-        texts: Those of them that are not complete, in order; or the prompts that are scored before.
+        texts: Those of them that are not complete, in order.
         error: Why the job has failed; None if it has not.
     """
 
     asked: Asked
     decoder: Decoder
     starts: Sequence[Text]
-    notify: Callable[[], None]
+    notify: Callable[[], object]
     wake: Callable[[], None]
     started: list[ServedText] = field(default_factory=list)
     texts: list[ServedText] = field(default_factory=list)
@@ -187,12 +188,9 @@ class Job:
         self.error = self.error or error
 
     def tell(self) -> None:
-        """Notify the consumer if there is anything to take, or the job has failed."""
-        if self._news or self.error is not None:
-            try:
-                self.notify()
-            except RuntimeError:  # the event loop of the consumer was closed
-                self.cancel()
+        """Notify the consumer if there is anything to take, or the job has failed; one that has cancelled may be gone."""
+        if (self._news or self.error is not None) and not self.is_cancelled:
+            self.notify()
 
     @property
     def is_stopped(self) -> bool:
@@ -224,43 +222,27 @@ class Job:
     def text(self, index: int) -> ServedText | None:
         """Return the text with this index among those that are not complete, which is started now if it was not; or None."""
         if index == len(self.texts) and self.waiting:
-            start = self._score_prompt if self.asked.scores_prompts else self._start
-            self.texts.append(start(self._next))
+            number, start, asked = self._next, self.starts[self._next], self.asked
+            own = {"ids": list(start.ids), "rng": np.random.default_rng((asked.request.seed, number))}
+            text = ServedText(**vars(start) | own, job=self, number=number)
+            is_whole = self.decoder.guard is not None or not asked.is_streamed
+            is_scored, stops = asked.alternatives is not None, start.config.stop_strings
+            text.out = Detokenizer(text, stops, is_whole, asked.is_echoed, is_scored, asked.scores_prompts)
+            self.started.append(text)
+            self.texts.append(text)
             self._next += 1
         return self.texts[index] if index < len(self.texts) else None
 
-    def _start(self, number: int) -> ServedText:
-        """Return a text at its beginning."""
-        start, random = self.starts[number], np.random.default_rng((self.asked.request.seed, number))
-        text = ServedText(**vars(start) | {"ids": list(start.ids), "rng": random}, job=self, number=number)
-        is_whole = self.decoder.guard is not None or not self.asked.is_streamed
-        text.out = Detokenizer(text, is_whole, self.asked.alternatives is not None)
-        self.started.append(text)
-        return text
-
-    def _score_prompt(self, number: int) -> ServedText:
-        """Return the prompt of a text, which is scored before the text starts."""
-        start = self.starts[number]
-        plain = replace(start.config, stop_strings=(), finish=None)  # all its tokens are released
-        bare = {"prompt": "", "ids": [], "prompt_length": 0, "config": plain}
-        text = ServedText(**vars(start) | bare, job=self, number=number, known=start.ids)
-        text.out = Detokenizer(text, is_whole=False, is_scored=True)
-        return text
-
     def collect(self, text: ServedText) -> None:
         """Collect what is new of a text; one that is complete leaves the job."""
-        if self.is_stopped:
+        is_over = text.finish_reason is not None
+        if self.is_stopped or (is_over and text.is_unscored):
             return
-        if text.known is not None:
-            if len(text.ids) == len(text.known):
-                self.texts[self.texts.index(text)] = started = self._start(text.number)
-                self._news.append(Progress(started, prompt=text.out.release()[1]))
-            return
-        (characters, tokens), is_over = text.out.release(), text.finish_reason is not None
+        characters, tokens = text.out.release()
         if characters or tokens or is_over:
-            self._news.append(Progress(text, characters, tokens, is_over=is_over))
+            self._news.append(Progress(text, characters, tokens, is_over))
         if is_over:
-            text.state = text.logits = None
+            text.state = text.logits = text.score_state = text.score_logits = None
             self.texts.remove(text)
 
 
@@ -293,12 +275,11 @@ class Engine:
         self._jobs: list[Job] = []
         self._beginnings: dict[tuple[int, ...], _Beginning] = {}  # the latest come last
         self._fed_seconds, self._sampled_seconds = 1e-3, 1e-3  # of a token of a prompt, and of a row in a block
-        self._wake, self._lock = threading.Event(), threading.Lock()
-        self._must_stop = False
+        self._wake, self._lock, self._must_stop = threading.Event(), threading.Lock(), False
         self.thread = threading.Thread(target=self._run, name=f"reviewgen-engine-{model.preset}", daemon=True)
         self.thread.start()
 
-    def submit(self, asked: Asked, notify: Callable[[], None], guard: CopyGuard | None = None) -> Job:
+    def submit(self, asked: Asked, notify: Callable[[], object], guard: CopyGuard | None = None) -> Job:
         """Start to generate the texts of a request, whose ``max_time`` counts from now.
 
         Args:
@@ -315,7 +296,10 @@ class Engine:
             DataError: The request needs a lexicon that the model does not have.
             GenerationError: The engine was closed.
         """
-        starts = self._starts(asked)
+        keys: Sequence[str | tuple[int, ...]] = asked.request.prompts
+        keys = keys if asked.prompt_ids is None else list(map(tuple, asked.prompt_ids))
+        known = {key: self.generator.text(asked.request, key, 0) for key in dict.fromkeys(keys)}  # equal prompts share one
+        starts = [known[key] for key in keys]
         decoder = self.generator.decoder(asked.request, guard, asked.request.deadline(), starts)
         job = Job(asked, decoder, starts, notify, self._wake.set)
         with self._lock:
@@ -346,18 +330,6 @@ class Engine:
         self._wake.set()
         self.thread.join(timeout)
 
-    def _starts(self, asked: Asked) -> list[Text]:
-        """Return each text at its beginning; equal prompts share one."""
-        generator, request = self.generator, asked.request
-        keys = request.prompts if asked.prompt_ids is None else [tuple(ids) for ids in asked.prompt_ids]
-        random, starts = np.random.default_rng(0), dict[str | tuple[int, ...], Text]()  # each text that is started gets its own
-        for key in dict.fromkeys(keys):
-            if isinstance(key, str):
-                starts[key] = generator.text(request, key, 0)
-            else:
-                starts[key] = Text.of_ids(key, generator.pieces, request.config, random, request.prefix)
-        return [starts[key] for key in keys]
-
     def _run(self) -> None:
         """Advance the jobs until the engine is closed; the engine's thread."""
         while not self._must_stop:
@@ -370,14 +342,23 @@ class Engine:
         for job in [*self._jobs, *self._inbox]:
             job.fail(GenerationError("The server was shut down before the text was complete."))
             job.tell()
-        self._jobs, self._inbox = [], deque()
         self._pool.shutdown()
 
     def _tick(self) -> bool:
         """Advance the jobs and notify their consumers; return whether there was anything to do."""
         texts = _schedule(self._jobs, self._max_rows)
         try:
-            self._advance(texts)
+            for text in texts:
+                if text.config.max_new_tokens == 0 and text.finish_reason is None:
+                    text.finish_unextended()
+                if text.job.decoder.is_over([text]) and text.is_scoring_prompt:
+                    text.job.fail(OutOfTime("The time was over before the prompts were scored. Try again later."))
+            self._prefill([text for text in texts if text.state is None and text.finish_reason is None])
+            self._step_for_a_while([text for text in texts if text.is_going and not text.is_ready])
+            self._sample_blocks([text for text in texts if text.is_ready and not text.is_unscored])
+            self._score_for_a_while(texts)
+            for text in texts:
+                text.job.collect(text)
         except Exception as error:  # a mistake of ours ends the requests, not the engine
             _LOG.exception("The engine has failed; its requests end.")
             for job in self._jobs:
@@ -385,17 +366,6 @@ class Engine:
         for job in self._jobs:
             job.tell()
         return len(texts) > 0
-
-    def _advance(self, texts: Sequence[ServedText]) -> None:
-        """Give each text some tokens, and collect what is new in its job."""
-        for text in texts:
-            _end_late(text)
-        self._prefill([text for text in texts if text.state is None and text.finish_reason is None])
-        self._score_prompts([text for text in texts if text.known and text.is_going])
-        self._step_for_a_while([text for text in texts if text.known is None and text.is_going and not text.is_ready])
-        self._sample_blocks([text for text in texts if text.known is None and text.is_ready])
-        for text in texts:
-            text.job.collect(text)
 
     def _prefill(self, texts: Sequence[ServedText]) -> None:
         """Feed the beginnings of texts that have no state in turns, the one that has waited for longest first."""
@@ -417,6 +387,9 @@ class Engine:
             if beginning.fed == len(beginning.ids):
                 for text in some:
                     text.logits, text.state = beginning.logits, Slot(beginning.state, 0)
+                    if text.scored > len(text.ids) or (text.score_state is None and not text.out.scores_prompt):
+                        del text.out.scores[len(text.ids) - text.out.first :]  # of tokens that it lost where it backtracked
+                        text.scored, text.score_logits, text.score_state = len(text.ids), text.logits, text.state
 
     def _feed(self, beginning: _Beginning, _texts: Sequence[ServedText]) -> None:
         """Feed a part of a beginning, as much as a tick has time for.
@@ -432,44 +405,20 @@ class Engine:
         if len(part) >= _MIN_CHUNK:
             self._fed_seconds = max((self._fed_seconds + (beginning.waits_since - started) / len(part)) / 2, 1e-9)
 
-    def _score_prompts(self, texts: Sequence[ServedText]) -> None:
-        """Score the next tokens of prompts, until a tick is over or none is left."""
-
-        def advance(some: Sequence[ServedText]) -> None:
-            parts = {text: (text.known or ())[len(text.ids) :][:_SCORED_AT_ONCE] for text in some}
-            for text, state in self._score(parts, [text.state for text in some]).items():
-                text.ids += parts[text]
-                text.new_tokens, text.state = len(text.ids), state
-
-        until = time.monotonic() + _TICK_SECONDS
-        while texts and time.monotonic() < until:
-            self._contained(texts, advance)
-            texts = [text for text in texts if text.is_going and len(text.ids) < len(text.known or ())]
-
     def _step_for_a_while(self, texts: Sequence[ServedText]) -> None:
         """Advance texts token by token, until a tick is over or none is left that cannot go on in blocks."""
         until = time.monotonic() + _TICK_SECONDS
-        while texts:
+        while texts and time.monotonic() < until:
             for group in _grouped(texts, lambda text: text.job):
                 self._contained(group, self._step)
             going = [text for text in texts if text.is_going and text.logits is None]
             self._contained(going, lambda some: some[0].job.decoder.forward(some))
-            if time.monotonic() >= until:
-                break
-            for text in going:
-                _end_late(text)
             texts = [text for text in going if text.is_going and not text.is_ready]
 
     def _step(self, texts: Sequence[ServedText]) -> None:
         """Give each of some texts of one job a token; those that continue have no logits then."""
-        job, before = texts[0].job, [(text.new_tokens, text.logits) for text in texts]
-        for text in job.decoder.step(texts):
+        for text in texts[0].job.decoder.step(texts):
             text.logits = None
-        for text, (new_tokens, logits) in zip(texts, before, strict=True):
-            is_longer = text.new_tokens > new_tokens
-            if job.asked.alternatives is not None and logits is not None and (is_longer or text.finish_reason == "end"):
-                text.out.scores.append(text.score(logits, text.ids[-1] if is_longer else self._tokenizer.eos_id))
-            text.drop_scores()
 
     def _sample_blocks(self, texts: Sequence[ServedText]) -> None:
         """Let the stepper sample texts in its own loop, those that sample alike together."""
@@ -483,71 +432,65 @@ class Engine:
         for group in _grouped(texts, lambda text: text.job.alike):
             number = min(self._threads, max(1, len(group) // _MIN_PART))
             parts += [group[first::number] for first in range(number)]
-        blocks: list[tuple[Sequence[ServedText], list[Slot | None], np.ndarray]] = []
+        blocks: list[tuple[Sequence[ServedText], np.ndarray]] = []
 
         def sample(part: Sequence[ServedText]) -> None:
             decoder, numbers = part[0].job.decoder, max(size, _SURE_NUMBERS) if any(text.lacks_random for text in part) else size
             is_one_job = all(text.job is part[0].job for text in part)
             params = decoder.params if is_one_job else decoder.params._replace(max_new_tokens=_NO_LIMIT)
-            blocks.append((part, [text.state for text in part], decoder.sample_block(part, numbers, params)))
+            blocks.append((part, decoder.sample_block(part, numbers, params)))
 
         run: Callable[..., Iterable[object]] = map if len(parts) == 1 else self._pool.map
         list(run(lambda part: self._contained(part, sample), parts))
-        for block in blocks:
-            self._append(*block)
+        for part, table in blocks:
+            for text, tokens in zip(part, table.tolist(), strict=True):
+                self._contained([text], partial(self._append, tokens))  # it raises if the logits are damaged
         if (sampled := sum(text.new_tokens for text in texts) - before) > 0:
             self._sampled_seconds = (self._sampled_seconds + (time.monotonic() - started) / sampled) / 2
 
-    def _append(self, texts: Sequence[ServedText], states: Sequence[Slot | None], table: np.ndarray) -> None:
-        """Append the tokens of a block (B, N) to its texts; ``states`` are those before them."""
-        sampled, before = dict(zip(texts, table.tolist(), strict=True)), dict(zip(texts, states, strict=True))
+    def _append(self, tokens: list[int], texts: Sequence[ServedText]) -> None:
+        """Append the tokens of a block to a text."""
+        text, count = texts[0], texts[0].new_tokens
+        text.job.decoder.append(text, tokens[: text.config.max_new_tokens - count])
+        text.lacks_random = text.new_tokens == count
 
-        def score_all(some: Sequence[ServedText]) -> None:
-            self._score({text: [each for each in sampled[text] if each >= 0] for text in some}, [before[text] for text in some])
+    def _score_for_a_while(self, texts: Sequence[ServedText]) -> None:
+        """Score the tokens of texts one by one, until a tick is over or none is left."""
+        until = time.monotonic() + _TICK_SECONDS
+        while (texts := [text for text in texts if text.is_unscored and not text.job.is_stopped]) and time.monotonic() < until:
+            self._contained(texts, self._score)
 
-        def append(some: Sequence[ServedText]) -> None:
-            text, count = some[0], some[0].new_tokens
-            text.job.decoder.append(text, sampled[text][: text.config.max_new_tokens - count])
-            text.drop_scores()
-            text.lacks_random = text.new_tokens == count
-
-        self._contained([text for text in texts if text.job.asked.alternatives is not None], score_all)
+    def _score(self, texts: Sequence[ServedText]) -> None:
+        """Score the next token of some texts, and feed it."""
         for text in texts:
-            if not text.job.is_stopped:
-                self._contained([text], append)  # it raises if the logits are damaged
-
-    def _score(self, parts: Mapping[ServedText, Sequence[int]], states: Sequence[Slot | None]) -> dict[ServedText, Slot | None]:
-        """Score some tokens of each text, which are fed one after another from these states; return the states after them."""
-        scores: dict[ServedText, list[Scored]] = {text: [] for text in parts}
-        logits, after = {text: text.logits for text in parts}, dict(zip(parts, states, strict=True))
-        for at in range(max(map(len, parts.values()))):
-            live = {text: tokens[at] for text, tokens in parts.items() if at < len(tokens)}
-            for text, token in live.items():
-                before = logits[text]
-                assert before is not None  # a text that is scored keeps its logits
-                scores[text].append(text.score(before, token))
-            ids = np.array([*live.values()], np.int64)[:, None]
-            rows, state = self._stepper.forward(ids, gather([slot for text in live if (slot := after[text])]))
-            for row, text in enumerate(live):
-                logits[text], after[text] = rows[row], Slot(state, row)
-        for text in parts:  # now that nothing has raised
-            text.logits = logits[text]
-            text.out.scores += scores[text]
-        return after
+            if text.score_state is None:  # a prompt is scored from its beginning
+                logits, state = self._stepper.forward(np.array([text.prefix], np.int64), self._stepper.initial_state(1))
+                text.score_logits, text.score_state = logits[0], Slot(state, 0)
+        scores, fed = list[Scored](), [text for text in texts if text.scored < len(text.ids)]
+        for text in texts:
+            assert text.score_logits is not None
+            token = text.ids[text.scored] if text.scored < len(text.ids) else self._tokenizer.eos_id
+            scores.append(score_token(text.score_logits, token, text.job.asked.alternatives or 0, text.pieces))
+        if fed:
+            ids = np.array([[text.ids[text.scored]] for text in fed], np.int64)
+            logits, state = self._stepper.forward(ids, gather([text.score_state for text in fed if text.score_state]))
+        for text, scored in zip(texts, scores, strict=True):  # now that nothing has raised
+            text.out.scores += [scored] if text.scored >= text.out.first else []  # not of a part of the prompt
+        for row, text in enumerate(fed):
+            text.scored, text.score_logits, text.score_state = text.scored + 1, logits[row], Slot(state, row)
 
     def _contained(self, texts: Sequence[ServedText], advance: Callable[[Sequence[ServedText]], object]) -> None:
         """Call a function with some texts; if it raises, with those of each job alone, of which one that raises again fails."""
-        if not texts:
-            return
         try:
-            advance(texts)
+            if texts:
+                advance(texts)
         except Exception as error:  # a model or a logits processor may raise anything
             groups = _grouped(texts, lambda text: text.job)
-            if len(groups) == 1:
-                texts[0].job.fail(error)
-                return
             for group in groups:
-                self._contained(group, advance)
+                if len(groups) == 1:
+                    group[0].job.fail(error)
+                else:
+                    self._contained(group, advance)
 
 
 def _schedule(jobs: Sequence[Job], max_rows: int) -> list[ServedText]:
@@ -563,18 +506,6 @@ def _schedule(jobs: Sequence[Job], max_rows: int) -> list[ServedText]:
         before = len(scheduled)
         scheduled += islice((text for job in going if (text := job.text(index)) is not None), max_rows - before)
     return scheduled
-
-
-def _end_late(text: ServedText) -> None:
-    """Finish a text whose time is over, or that gets no tokens."""
-    decoder = text.job.decoder
-    if text.known is not None:
-        if decoder.deadline is not None and time.monotonic() >= decoder.deadline:
-            text.job.fail(OutOfTime("The time of the request was over before its prompts were scored. Try again later."))
-    elif decoder.config.max_new_tokens == 0:
-        text.finish_unextended()
-    else:
-        decoder.is_over([text])
 
 
 def _grouped(texts: Sequence[ServedText], key: Callable[[ServedText], Hashable]) -> list[list[ServedText]]:

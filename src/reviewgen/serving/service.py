@@ -2,6 +2,7 @@
 a stream. A request that the server ends, as where the time after a signal is over, ends with an error."""
 
 import asyncio
+import contextlib
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -9,15 +10,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from reviewgen.errors import ReviewgenError, counted
+from reviewgen.errors import ReviewgenError
 from reviewgen.generation import require_index
 from reviewgen.serving.engine import Engine, Job
 from reviewgen.serving.options import Limits, accepts_key
-from reviewgen.serving.protocol import Problem, find_model, make_call, parse_object, problem_of, read_fields
+from reviewgen.serving.protocol import Problem, parse_object, problem_of, read_call
 from reviewgen.serving.response import Completion
 
 _LARGE_BODY = 32_768  # bytes: a larger one is read by another thread, since it may take tenths of a second
@@ -26,9 +28,9 @@ _FLUSH_SECONDS_PER_REQUEST, _MAX_FLUSH_SECONDS = 0.001, 0.1  # the more requests
 _LATE_SECONDS = 10.0  # after its time limit, by which the engine ends a request
 _LAST_SECONDS = 1.0  # for the error of a stream that is ended: a reader that stalls gets nothing
 _JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-_EVENT = b"data: ", b"\n\n"  # around the JSON of a server-sent event
-_STREAM_HEADERS = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache")]
-_STREAM_HEADERS += [(b"x-accel-buffering", b"no")]  # nginx would collect the parts
+_EVENT, _DONE = (b"data: ", b"\n\n"), b"data: [DONE]\n\n"  # around the JSON of a server-sent event; the last one
+# X-Accel-Buffering: nginx would collect the parts
+_STREAM_HEADERS = {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache", "x-accel-buffering": "no"}
 _FIRST = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)  # seconds
 _WHOLE = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 
@@ -41,19 +43,17 @@ class Metrics:
     """The numbers of a server, for Prometheus."""
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        name, model = "reviewgen_", ["model"]
-        own: dict[str, Any] = {"registry": self.registry}
+        self.registry, model = CollectorRegistry(), ["model"]
+        own: dict[str, Any] = {"namespace": "reviewgen", "registry": self.registry}
         live = own | {"multiprocess_mode": "livesum"}
-        counted_by = "Completions by model and status of the response."
-        self.requests = Counter(f"{name}requests", counted_by, ["model", "status"], **own)
-        self.tokens = Counter(f"{name}tokens", "Tokens by model and kind.", ["model", "kind"], **own)
-        self.disconnects = Counter(f"{name}disconnects", "Requests whose client went away before the end.", model, **own)
-        first = f"{name}time_to_first_token_seconds", "From a request to its first token."
+        self.requests = Counter("requests", "Completions by model and status of the response.", ["model", "status"], **own)
+        self.tokens = Counter("tokens", "Tokens by model and kind.", ["model", "kind"], **own)
+        self.disconnects = Counter("disconnects", "Requests whose client went away before the end.", model, **own)
+        first = "time_to_first_token_seconds", "From a request to its first token."
         self.first_token = Histogram(*first, model, buckets=_FIRST, **own)
-        self.seconds = Histogram(f"{name}request_seconds", "From a request to its end.", model, buckets=_WHOLE, **own)
-        self.live = Gauge(f"{name}live_rows", "Texts in progress.", model, **live)
-        self.waiting = Gauge(f"{name}waiting_rows", "Texts that wait.", model, **live)
+        self.seconds = Histogram("request_seconds", "From a request to its end.", model, buckets=_WHOLE, **own)
+        self.live = Gauge("live_rows", "Texts in progress.", model, **live)
+        self.waiting = Gauge("waiting_rows", "Texts that wait.", model, **live)
 
 
 class Service:
@@ -79,11 +79,6 @@ class Service:
             engine.close(timeout=5.0)
 
     @property
-    def flush_seconds(self) -> float:
-        """The time between two parts of a stream."""
-        return min(_FLUSH_SECONDS + _FLUSH_SECONDS_PER_REQUEST * self.answering, _MAX_FLUSH_SECONDS)
-
-    @property
     def stopped(self) -> list[str]:
         """The models whose engine has stopped: the server should be replaced."""
         return [name for name, engine in self.engines.items() if not engine.thread.is_alive()]
@@ -106,26 +101,23 @@ class Service:
         Raises:
             Problem: A field is wrong.
         """
-        fields = read_fields(parse_object(body), self.limits)
-        name = find_model(fields.model, list(self.engines))
-        model = self.engines[name].model
-        return Completion(name, make_call(fields, model, self.limits), model.tokenizer.bos_id, model.tokenizer.eos_id)
+        models = {name: engine.model for name, engine in self.engines.items()}
+        return Completion(read_call(parse_object(body), models, self.limits))
 
-    async def submit(self, completion: Completion, notify: Callable[[], None]) -> Job:
+    async def submit(self, completion: Completion, notify: Callable[[], object]) -> Job:
         """Start to generate the texts of a request; others go on while an index is built for it.
 
         Raises:
             Problem: The queue is full, or the model lacks what the request needs.
         """
-        engine, request, guard = self.engines[completion.model], completion.call.asked.request, None
+        engine, request, guard = self.engines[completion.call.model], completion.call.asked.request, None
         try:
             if request.novelty is not None:
-                async with self._guarding[completion.model]:
+                async with self._guarding[completion.call.model]:
                     guard = await asyncio.to_thread(engine.generator.guard, request)
             waiting = engine.waiting
             if waiting + len(request.prompts) > self.limits.max_waiting:
-                are = "is" if waiting == 1 else "are"
-                message = f"{counted(waiting, 'text')} {are} waiting already. Try again in a moment, or ask for fewer texts."
+                message = f"The queue is full, with {waiting:,} waiting: try again in a moment, or ask for fewer texts."
                 raise Problem(429, message, code="queue_full", headers={"retry-after": "1"})
             return engine.submit(completion.call.asked, notify, guard)
         except ReviewgenError as error:
@@ -139,124 +131,134 @@ class Answer:
     Attributes:
         service: The server's models and engines.
         request: The request.
-        status: The status of the response; "none" until it is known.
+        completion, job: What was asked for, and the engine's work on it.
+        model: The name of its model; empty until the request is read.
+        status: The status of the response; "none" until it has begun.
     """
 
     service: Service
     request: Request
+    completion: Completion = field(init=False)
+    job: Job = field(init=False)
+    model: str = ""
     status: str = "none"
     _woken: asyncio.Event = field(default_factory=asyncio.Event)
-    _is_gone: bool = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Read the request, generate the texts and send them; the client's leaving stops them.
 
         Raises:
-            Problem: The request is refused or fails before anything was sent.
+            Problem: The request is refused or fails before anything was sent; what fails later is the last event of the stream.
         """
-        service, model = self.service, ""
-        service.answering += 1
+        self.service.answering += 1
         try:
-            service.authorize(self.request)
-            body = await _read_body(self.request, service.limits)
-            completion = await asyncio.to_thread(service.read, body) if len(body) > _LARGE_BODY else service.read(body)
-            model = completion.model
-            await self._answer(completion, scope, receive, send)
+            self.service.authorize(self.request)
+            body, read = await _read_body(self.request, self.service.limits), self.service.read
+            self.completion = await asyncio.to_thread(read, body) if len(body) > _LARGE_BODY else read(body)
+            self.model = self.completion.call.model
+            await self._answer(scope, receive, send)
         except (ClientGone, TimeoutError):  # TimeoutError: a reader that reads nothing
-            service.metrics.disconnects.labels(model).inc()
-        except asyncio.CancelledError:  # the server ends
+            self.service.metrics.disconnects.labels(self.model).inc()
+        except (Problem, asyncio.CancelledError) as error:  # CancelledError: the server ends
+            headers = {"retry-after": "5", "connection": "close"}
+            ending = Problem(503, "The server is shutting down: the text is not finished.", None, "shutting_down", headers)
+            problem = error if isinstance(error, Problem) else ending
             if self.status == "none":
-                self.status = "503"
-                raise _shutting_down() from None
-        except Problem as problem:
-            self.status = str(problem.status)
-            raise
+                self.status = str(problem.status)
+                raise problem from None
+            if self.completion.call.fields.stream:
+                last = await self._encode(lambda: [problem.to_json()], *_EVENT)
+                with contextlib.suppress(TimeoutError):
+                    await self._send(send, last + _DONE, _LAST_SECONDS, is_last=True)
         except Exception:
             self.status = "500"
             raise
         finally:
-            service.answering -= 1
-            service.metrics.requests.labels(model, self.status).inc()
+            self.service.answering -= 1
+            self.service.metrics.requests.labels(self.model, self.status).inc()
 
-    async def _answer(self, completion: Completion, scope: Scope, receive: Receive, send: Send) -> None:
-        metrics, model, started, job = self.service.metrics, completion.model, time.perf_counter(), None
-        watching, loop = asyncio.create_task(self._watch(receive)), asyncio.get_running_loop()
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Hand the request to the engine, and send what it generates."""
+        metrics, completion, started = self.service.metrics, self.completion, time.perf_counter()
+        name, loop = {"x-request-id": completion.id}, asyncio.get_running_loop()
         deadline = loop.time() + self.service.limits.request_seconds + _LATE_SECONDS
+        self.job = await self.service.submit(completion, lambda: loop.call_soon_threadsafe(self._woken.set))
+        watching = asyncio.create_task(self._watch(receive))
         try:
-            job = await self.service.submit(completion, lambda: loop.call_soon_threadsafe(self._woken.set))
-            await self._advance(completion, job, deadline)
+            while not completion.is_over:
+                await self._advance(deadline)
+                if completion.call.fields.stream:
+                    if self.status == "none":
+                        metrics.first_token.labels(self.model).observe(time.perf_counter() - started)
+                        headers = Headers(_STREAM_HEADERS | name)
+                        await send({"type": "http.response.start", "status": 200, "headers": headers.raw})
+                        self.status = "200"
+                    if data := await self._encode(completion.chunks, *_EVENT):
+                        await self._send(send, data, self.service.limits.stall_seconds)
             if completion.call.fields.stream:
-                metrics.first_token.labels(model).observe(time.perf_counter() - started)
-                await self._send_stream(completion, job, deadline, send)
+                last = await self._encode(lambda: completion.last_chunks(self.job.started), *_EVENT)
+                await self._send(send, last + _DONE, self.service.limits.stall_seconds, is_last=True)
             else:
-                while not completion.is_over:
-                    await self._advance(completion, job, deadline)
-                body, headers = await _encode(completion, lambda: [completion.whole(job.started)]), _id_header(completion)
+                body = await self._encode(lambda: [completion.whole(self.job.started)])
                 self.status = "200"
-                await Response(body, headers=headers, media_type="application/json")(scope, receive, send)
+                await Response(body, headers=name, media_type="application/json")(scope, receive, send)
         finally:
             watching.cancel()
-            metrics.seconds.labels(model).observe(time.perf_counter() - started)
-            if job is not None:
-                job.cancel()
-                usage = completion.usage(job.started)
-                for kind in ("prompt", "completion"):
-                    metrics.tokens.labels(model, kind).inc(usage[f"{kind}_tokens"])
+            metrics.seconds.labels(self.model).observe(time.perf_counter() - started)
+            self.job.cancel()
+            usage = completion.usage(self.job.started)
+            for kind in ("prompt", "completion"):
+                metrics.tokens.labels(self.model, kind).inc(usage[f"{kind}_tokens"])
 
-    async def _advance(self, completion: Completion, job: Job, deadline: float) -> None:
+    async def _advance(self, deadline: float) -> None:
         """Wait until the texts have grown, and take in what is new.
 
         Raises:
             Problem: The request has failed, or its time is over.
             ClientGone: The client is not there any more.
         """
-        engine, limit = self.service.engines[completion.model], self.service.limits.request_seconds
+        generator, limit = self.service.engines[self.model].generator, self.service.limits.request_seconds
+        if self.status != "none":  # a part of the stream was sent
+            await asyncio.sleep(min(_FLUSH_SECONDS + _FLUSH_SECONDS_PER_REQUEST * self.service.answering, _MAX_FLUSH_SECONDS))
         try:
             async with asyncio.timeout_at(deadline):
                 await self._woken.wait()
         except TimeoutError:
             raise Problem(503, f"The request did not end within {limit:g} seconds.", code="timeout") from None
         self._woken.clear()
-        if self._is_gone:
+        if self.job.is_cancelled:
             raise ClientGone
-        for news in job.take():
-            choice = completion.choices[news.source.number]
+        for news in self.job.take():
+            choice = self.completion.choices[news.source.number]
             choice.read(news)
-            if choice.is_over and job.asked.request.novelty is not None:  # an index takes a while the first time
-                index, decode = require_index(engine.generator.index), engine.generator.tokenizer.decode
-                choice.copied = (await asyncio.to_thread(index.examine, news.source.ids, decode)).spans
-        if job.error is not None:
-            raise problem_of(job.error)
+            if choice.is_over and self.job.asked.request.novelty is not None:  # an index takes a while the first time
+                index = require_index(generator.index)
+                choice.copied = (await asyncio.to_thread(index.examine, news.source.ids, generator.tokenizer.decode)).spans
+        if self.job.error is not None:
+            raise problem_of(self.job.error)
 
-    async def _send_stream(self, completion: Completion, job: Job, deadline: float, send: Send) -> None:
-        """Send server-sent events; what fails from now on is the last of them."""
-        headers = [*_STREAM_HEADERS, *((name.encode(), value.encode()) for name, value in _id_header(completion).items())]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        self.status, stall_seconds = "200", self.service.limits.stall_seconds
-        try:
-            await self._send_chunks(completion, send)
-            while not completion.is_over:
-                await asyncio.sleep(self.service.flush_seconds)
-                await self._advance(completion, job, deadline)
-                await self._send_chunks(completion, send)
-            last = completion.last_chunks(job.started)
-        except Problem as problem:
-            last = [problem.to_json()]
-        except asyncio.CancelledError:
-            last, stall_seconds = [_shutting_down().to_json()], min(stall_seconds, _LAST_SECONDS)
-        before, after = _EVENT
-        data = b"".join(before + part + after for part in [*map(_to_json, last), b"[DONE]"])
-        await _send_part(send, data, stall_seconds, is_last=True)
+    async def _encode(self, values: Callable[[], Iterable[Any]], before: bytes = b"", after: bytes = b"") -> bytes:
+        """Return some values as JSON; log probabilities in a thread and piece by piece, so that others go on meanwhile."""
 
-    async def _send_chunks(self, completion: Completion, send: Send) -> None:
-        if data := await _encode(completion, lambda: completion.chunks(), *_EVENT):
-            await _send_part(send, data, self.service.limits.stall_seconds)
+        def encode() -> bytes:
+            return b"".join(before + "".join(_JSON.iterencode(value)).encode() + after for value in values())
+
+        return encode() if self.completion.call.fields.logprobs is None else await asyncio.to_thread(encode)
+
+    async def _send(self, send: Send, data: bytes, seconds: float, is_last: bool = False) -> None:
+        """Send a part of a stream.
+
+        Raises:
+            TimeoutError: The client has not read for too long.
+        """
+        async with asyncio.timeout(seconds):
+            await send({"type": "http.response.body", "body": data, "more_body": not is_last})
 
     async def _watch(self, receive: Receive) -> None:
-        """Wake up once the client has gone."""
+        """Cancel the job once the client has gone."""
         while (await receive())["type"] != "http.disconnect":
             pass
-        self._is_gone = True
+        self.job.cancel()
         self._woken.set()
 
 
@@ -290,34 +292,3 @@ async def _read_body(request: Request, limits: Limits) -> bytes:
     except ClientDisconnect:
         raise Problem(400, "The connection was closed before the end of the body.", code="disconnected") from None
     return bytes(body)
-
-
-async def _encode(completion: Completion, make: Callable[[], Iterable[Any]], before: bytes = b"", after: bytes = b"") -> bytes:
-    """Return some values as JSON; log probabilities in a thread and piece by piece, so that others go on meanwhile."""
-    if completion.call.fields.logprobs is None:
-        return b"".join(before + _to_json(value) + after for value in make())
-    values = await asyncio.to_thread(lambda: ["".join(_JSON.iterencode(value)).encode() for value in make()])
-    return b"".join(before + value + after for value in values)
-
-
-async def _send_part(send: Send, data: bytes, seconds: float, is_last: bool = False) -> None:
-    """Send a part of the response.
-
-    Raises:
-        TimeoutError: The client has not read for too long.
-    """
-    async with asyncio.timeout(seconds):
-        await send({"type": "http.response.body", "body": data, "more_body": not is_last})
-
-
-def _to_json(value: Any) -> bytes:
-    return _JSON.encode(value).encode()
-
-
-def _id_header(completion: Completion) -> dict[str, str]:
-    return {"x-request-id": completion.id}
-
-
-def _shutting_down() -> Problem:
-    headers = {"retry-after": "5", "connection": "close"}
-    return Problem(503, "The server is shutting down: the text is not finished.", None, "shutting_down", headers)
