@@ -125,7 +125,9 @@ class Completion:
             own["tokens"] = [self._own_token(token) for token in choice.tokens if token.start >= start and token.id != bos]
             logprobs = self._logprobs(choice)
         if choice.source is not None and choice.is_over:
-            ended, choice.source = choice.source.finish_reason, None
+            ended = choice.source.finish_reason
+            choice.source.out.scores.clear()  # they may be many
+            choice.source = None
             reason = "stop" if ended in ("end", "stop") else "length"  # a text that was cut off
             own |= {"text": choice.text, "reason": ended, "copied": _spans(choice.text, choice.copied)}
         fields: dict[str, Any] = {"index": index, "text": choice.unsent, "logprobs": logprobs, "finish_reason": reason}
