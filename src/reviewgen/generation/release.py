@@ -1,7 +1,6 @@
-"""From the tokens of a text to what may be shown of it while it is generated: whole characters that can no longer be removed,
-with the tokens that they come from and their log probabilities.
+"""What may be shown of a text while it is generated, and the log probabilities of its tokens.
 
-What was released is never wrong. Characters are held back
+Whole characters are released that can no longer be removed, with the tokens that they come from. Characters are held back
 
 - while they may be the beginning of a stop string, where these are not a part of the text, as OpenAI has it;
 - with ``finish="sentence"`` until their sentence has ended and another one has begun;

@@ -1,5 +1,7 @@
-"""Requests for completions on their way through the server: read, handed to the engine of their model, and answered whole or as
-a stream. A request that the server ends, as where the time after a signal is over, ends with an error."""
+"""Requests for completions: each is read, handed to the engine of its model, and answered whole or as a stream.
+
+A request that the server ends, as where the time after a signal is over, ends with an error.
+"""
 
 import asyncio
 import contextlib
