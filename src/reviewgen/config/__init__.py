@@ -28,7 +28,7 @@ from reviewgen.config.bounded import (
     read_json,
     read_text,
 )
-from reviewgen.config.descriptions import bounds_of, choices_of, describe_fields, describe_hint, json_schema
+from reviewgen.config.descriptions import bounds_of, choices_of, describe_fields, describe_hint
 from reviewgen.config.generation import FOREIGN, GenerationConfig, GenerationSettings, Preset, generation_config
 from reviewgen.config.keywords import EvaluateOptions, ReadingOptions, refuse_unknown_options
 from reviewgen.config.saved_generation import check_saved_generation, read_saved_generation
@@ -84,7 +84,6 @@ __all__ = [
     "from_dict",
     "from_strings",
     "generation_config",
-    "json_schema",
     "parse_duration",
     "parse_json",
     "parse_settings",

@@ -19,7 +19,8 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from reviewgen.config import describe_hint, json_schema, to_dict
+from reviewgen.config import describe_hint, to_dict
+from reviewgen.config.descriptions import json_schema
 from reviewgen.errors import ReviewgenError
 from reviewgen.hub.card import brief_facts
 from reviewgen.model import ReviewModel
