@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from huggingface_hub.utils import validate_repo_id
 
+from reviewgen.config import HubSource, LocalSource, PresetSource, parse_source
 from reviewgen.errors import SourceError
-from reviewgen.names import HubSource, LocalSource, PresetSource, parse_source
 
 PRESETS = ["lstm-word", "lstm-word-large", "lstm2-word-10m", "a-b"]
 OTHERS = {

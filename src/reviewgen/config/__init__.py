@@ -5,6 +5,7 @@
     generation    generation settings, and presets
     saved_generation  limits of the generation defaults in a folder
     training      training settings
+    names         names of presets, and sources of models, as given to ``load`` and ``train``
     plugin_names  settings whose values are names of plugins
     options       the options that functions and commands share, each declared and described once
     keywords      the same as type checkers see them, and the check of the names that a call gives
@@ -31,6 +32,14 @@ from reviewgen.config.bounded import (
 from reviewgen.config.descriptions import bounds_of, choices_of, describe_fields, describe_hint
 from reviewgen.config.generation import FOREIGN, GenerationConfig, GenerationSettings, Preset, generation_config
 from reviewgen.config.keywords import EvaluateOptions, ReadingOptions, refuse_unknown_options
+from reviewgen.config.names import HubSource as HubSource
+from reviewgen.config.names import LocalSource as LocalSource
+from reviewgen.config.names import PresetSource as PresetSource
+from reviewgen.config.names import find_revision as find_revision
+from reviewgen.config.names import is_plugin_name as is_plugin_name
+from reviewgen.config.names import parse_hub_id as parse_hub_id
+from reviewgen.config.names import parse_preset as parse_preset
+from reviewgen.config.names import parse_source as parse_source
 from reviewgen.config.saved_generation import check_saved_generation, read_saved_generation
 from reviewgen.config.settings import (
     Bound,

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
+from reviewgen.config.names import is_plugin_name
 from reviewgen.errors import ConfigError, quoted
-from reviewgen.names import is_plugin_name
 
 
 def check_plugin_names(setting: str, names: Sequence[str]) -> None:

@@ -27,8 +27,8 @@ from typing import IO, Any
 
 import xxhash
 
+from reviewgen.config import parse_hub_id
 from reviewgen.errors import DataError, ReviewgenError, first_line, shortened, storage_errors
-from reviewgen.names import parse_hub_id
 from reviewgen.registry import list_plugins
 from reviewgen.storage import open_input
 

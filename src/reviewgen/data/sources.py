@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from reviewgen.config import HubSource, parse_hub_id
 from reviewgen.data.cleaning import Cleaner
 from reviewgen.data.columns import DataConfig, Example, SourceInfo, choose_columns, flatten, to_examples
 from reviewgen.data.documents import ROWS, file_layout, find_edges, read_texts
@@ -34,7 +35,6 @@ from reviewgen.data.tables import (
 from reviewgen.data.wrapping import find_width
 from reviewgen.errors import ConfigError, DataError, HubError, ReviewgenError, did_you_mean, first_line, quoted, shortened
 from reviewgen.hub_client import guard_client
-from reviewgen.names import HubSource, parse_hub_id
 from reviewgen.registry import find_reader
 
 SPLITS = ("train", "validation", "test")

@@ -9,13 +9,12 @@ import math
 from pathlib import Path
 from typing import Any, NamedTuple, Unpack
 
-from reviewgen.config import read_json
+from reviewgen.config import HubSource, PresetSource, find_revision, parse_hub_id, parse_source, read_json
 from reviewgen.errors import BundleError, ConfigError, HubError, SourceError, quoted
 from reviewgen.hub_client import check_token, plain_errors, shorten
 from reviewgen.model import read_bundle
 from reviewgen.model.layout import CONFIG, files_of
 from reviewgen.model.review_model import HubOptions
-from reviewgen.names import HubSource, PresetSource, find_revision, parse_hub_id, parse_source
 from reviewgen.registry import find_preset, find_weights, preset_names
 from reviewgen.storage import check_output, to_path
 

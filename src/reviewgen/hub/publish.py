@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reviewgen.config import MAX_RECORD, read_json, read_text
+from reviewgen.config import MAX_RECORD, HubSource, read_json, read_text
 from reviewgen.errors import BundleError, ConfigError, HubError, ReviewgenError, quoted, shortened, storage_errors
 from reviewgen.generation import Generator
 from reviewgen.hub.card import card_text, check_metadata, is_written_by_hand, metadata_of, odd_text, parse_card, without_paths
@@ -22,7 +22,6 @@ from reviewgen.hub_client import check_token, plain_errors
 from reviewgen.model import Bundle, layout, read_bundle
 from reviewgen.model.review_model import PushOptions
 from reviewgen.model.write import copy_bundle, write_bundle
-from reviewgen.names import HubSource
 from reviewgen.storage import temporary_folder
 from reviewgen.web import find_curves, learning_chart, refuse_chart, save_chart
 

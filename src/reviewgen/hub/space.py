@@ -3,12 +3,12 @@
 from dataclasses import replace
 from pathlib import Path
 
+from reviewgen.config import HubSource
 from reviewgen.errors import HubError
 from reviewgen.hub.card import hub_address, parse_card
 from reviewgen.hub.publish import FAILED, Remote, commit, inspect_repository
 from reviewgen.hub_client import plain_errors
 from reviewgen.model.layout import CARD
-from reviewgen.names import HubSource
 
 PAGE = "index.html"
 _EXAMPLE = {".gitattributes", CARD, PAGE, "style.css"}  # the files of a new static Space

@@ -14,9 +14,11 @@ import torch
 
 from reviewgen.config import (
     MAX_VOCABULARY,
+    PresetSource,
     check_seed,
     check_text,
     parse_duration,
+    parse_source,
     read_json,
     refuse_unknown_options,
 )
@@ -28,7 +30,6 @@ from reviewgen.look.measure import Measured, measure_model
 from reviewgen.look.report import to_json
 from reviewgen.look.rows import Row
 from reviewgen.model import ReviewModel
-from reviewgen.names import PresetSource, parse_source
 from reviewgen.registry import preset_names
 from reviewgen.runs import TrainingRun
 from reviewgen.runs.plan import DEFAULT_BUDGET, data_config

@@ -9,9 +9,9 @@ import numpy as np
 from torch import nn
 
 from reviewgen.conditions import Conditions
+from reviewgen.config import PresetSource, parse_source
 from reviewgen.errors import ConfigError
 from reviewgen.model import ReviewModel
-from reviewgen.names import PresetSource, parse_source
 from reviewgen.protocols import CountTrained, LanguageModel
 from reviewgen.registry import find_preset, find_weights, preset_names
 

@@ -14,8 +14,8 @@ from functools import lru_cache
 from importlib.metadata import Distribution, EntryPoint, distributions
 from typing import NamedTuple
 
+from reviewgen.config import parse_preset
 from reviewgen.errors import SourceError
-from reviewgen.names import parse_preset
 from reviewgen.version import API_VERSION
 
 GROUPS = {

@@ -15,9 +15,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from reviewgen.config import Preset, check_text
+from reviewgen.config import Preset, check_text, parse_preset
 from reviewgen.errors import BrokenPlugin, PluginConflict, SourceError, UnknownPlugin, did_you_mean, quoted
-from reviewgen.names import parse_preset
 from reviewgen.registry.installed_points import (
     GROUPS,
     OWN,
