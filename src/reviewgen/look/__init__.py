@@ -1,15 +1,12 @@
 """Pictures and numbers of models: what one computes on a text, its graph, and how several compare.
 
     explaining  ``reviewgen.explain``: operations, loss, counts and gates of a text
-    batch       its texts as ids, targets and tokens for display
     results     ``Explanation`` and its parts, as plain data
     picture     ``reviewgen.graph`` and ``draw``: the picture of a model's graph, with title and legend
     modules     the graph of a model that does not describe itself
-    drawing     from a graph to SVG: boxes, frames, lines and loops
+    drawing     from a graph to SVG: boxes, frames, lines and loops; one token, or several side by side
     layout      where they stand
-    unrolled    a graph over several tokens
-    compare     ``reviewgen.compare``
-    comparing   trains or loads each model, and measures it
+    comparing   ``reviewgen.compare``: trains or loads each model, and measures it
     held_out    the texts that all are evaluated on, bits of each, and intervals
     measure     from a trained model to its row
     rows        the rows, as plain data

@@ -1,4 +1,4 @@
-from .compare import compare
+from .comparing import compare
 from .comparison import Comparison
 from .explaining import explain
 from .held_out import HeldOut

@@ -5,44 +5,115 @@ N predicted tokens, V vocabulary; B batch, T time (tokens).
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
+from reviewgen import protocols
 from reviewgen.blending.model import Blend
-from reviewgen.errors import ConfigError, GenerationError, NotADistribution
-from reviewgen.look.batch import IGNORED, SAMPLE_TEXTS, Batch, check_texts, make_batch
-from reviewgen.look.results import (
-    CountedToken,
-    CountStep,
-    Explanation,
-    Gate,
-    Line,
-    Loss,
-    MixedToken,
-    ModelExplanation,
-    TokenLoss,
-)
+from reviewgen.errors import ConfigError, DataError, GenerationError, NotADistribution
+from reviewgen.generation import show
+from reviewgen.look.results import CountedToken, CountStep, Explanation, Gate, Line, Loss, MixedToken, ModelExplanation, TokenLoss
 from reviewgen.look.subject import Subject
 from reviewgen.look.trace import Call, broken_plugins, count_parameters, letter_sizes, name_axes, trace
-from reviewgen.protocols import (
-    CountedContext,
-    CountTrained,
-    Operation,
-    SupportsExplain,
-    SupportsOperations,
-    SupportsScore,
-    SupportsStep,
-)
 
 if TYPE_CHECKING:
     from reviewgen.model import ReviewModel
 
+SAMPLE_TEXTS = ("The movie was good.", "I did not like the end of it.")
+IGNORED = -100  # the target where none is to be predicted, as torch's losses have it
+_MOST_TEXTS, _MOST_TOKENS = 4, 256
+_MOST_CHARACTERS = 64 * _MOST_TOKENS  # of a text that are tokenized
 _COUNTED = 64  # tokens of a batch whose counts are explained
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The ids of some texts.
+
+    Attributes:
+        texts: The texts, perhaps cut.
+        ids: What the model reads: bos, conditions, tokens; shorter texts are padded with eos.
+        targets: The tokens that follow, IGNORED after bos and at padding.
+        rows: The ids of each text without padding.
+        labels: The tokens of a model for display.
+        notes: Sentences on texts that were cut.
+    """
+
+    texts: tuple[str, ...]
+    ids: Int[Tensor, "B T"]
+    targets: Int[Tensor, "B T"]
+    rows: list[list[int]]
+    labels: "Labels"
+    notes: tuple[str, ...]
+
+    @property
+    def is_read(self) -> Bool[Tensor, "B T"]:
+        """Whether each position is one of a text, not padding."""
+        return torch.arange(self.ids.size(1)) < torch.tensor([len(row) for row in self.rows])[:, None]
+
+    @property
+    def places(self) -> list[tuple[int, int]]:
+        """Row and position of each prediction, text by text."""
+        return [(row, time) for row, time in torch.nonzero(self.targets != IGNORED).tolist()]
+
+
+class Labels(dict[int, str]):
+    """The ids of a model for display: tokens, each decoded once, and conditions."""
+
+    def __init__(self, subject: Subject) -> None:
+        self._tokenizer = subject.tokenizer
+        super().__init__({self._tokenizer.bos_id: "(start)", self._tokenizer.eos_id: "(end)"})
+        for condition, first in zip(subject.conditions, subject.conditions.unspecified_ids, strict=True):
+            self[first] = f"({condition.name} not given)"
+            self.update({first + n: f"({condition.name} {value.label})" for n, value in enumerate(condition.values, 1)})
+
+    def __missing__(self, token: int) -> str:
+        text = self._tokenizer.decode([token])
+        self[token] = show(text) if text and "\ufffd" not in text else "(byte)"  # a part of a character
+        return self[token]
+
+
+def check_texts(text: Any) -> tuple[str, ...]:
+    """Return the texts to explain; without any, sample texts.
+
+    Raises:
+        DataError: A text is empty or not a string, or there are too many.
+    """
+    if text is None:
+        return SAMPLE_TEXTS
+    texts = (text,) if isinstance(text, str) or not isinstance(text, Sequence) else tuple(text)
+    if wrong := [each for each in texts if not isinstance(each, str)]:
+        raise DataError(f"A text to explain must be a string; got {type(wrong[0]).__name__}.")
+    if not texts or not all(texts):
+        raise DataError("A text to explain is empty; give one of at least one character.")
+    if len(texts) > _MOST_TEXTS:
+        raise DataError(f"At most {_MOST_TEXTS} texts are explained at once; got {len(texts)}.")
+    return texts
+
+
+def make_batch(texts: Sequence[str], subject: Subject, prefix: Sequence[int]) -> Batch:
+    """Return the batch of some texts, behind the ids of their conditions; of a long text, the beginning."""
+    tokenizer, frames, shown, notes = subject.tokenizer, [], [], []
+    for text in texts:
+        tokens = list(tokenizer.encode(text[:_MOST_CHARACTERS]))
+        is_cut = len(tokens) > _MOST_TOKENS or len(text) > _MOST_CHARACTERS
+        tokens = tokens[:_MOST_TOKENS]
+        shown.append(tokenizer.decode(tokens) if is_cut else text)
+        frames.append([tokenizer.bos_id, *prefix, *tokens, *([] if is_cut else [tokenizer.eos_id])])
+        if is_cut:
+            notes.append(f"Of a text of {len(text):,} characters the first {len(tokens)} tokens are explained.")
+    rows = [frame[:-1] for frame in frames]
+    ids = pad_sequence(list(map(torch.tensor, rows)), batch_first=True, padding_value=tokenizer.eos_id)
+    after = [torch.tensor([IGNORED] * len(prefix) + frame[1 + len(prefix) :]) for frame in frames]
+    targets = pad_sequence(after, batch_first=True, padding_value=IGNORED)
+    return Batch(tuple(shown), ids, targets, rows, Labels(subject), tuple(notes))
 
 
 def explain(
@@ -98,26 +169,25 @@ class _Walk(NamedTuple):
 
     lines: list[Line]
     logits: Float[Tensor, "B T V"]
-    operations: list[Operation]
+    operations: list[protocols.Operation]
 
 
 @torch.no_grad()
 def _walk(model: Any, batch: Batch) -> _Walk:
     """Return what a model computes on a batch: by its own operations, or by the calls of its modules."""
-    if isinstance(model, SupportsOperations):
+    if isinstance(model, protocols.SupportsOperations):
         with broken_plugins(model, batch.ids):
             operations = list(model.operations(batch.ids, model.initial_state(len(batch.ids))))  # type: ignore[attr-defined]
-        lines = [_operation_line(each, batch) for each in operations]
-        return _Walk(lines, operations[-1].values, operations)
+        return _Walk([_operation_line(each, batch) for each in operations], operations[-1].values, operations)
     done = trace(model, batch.ids)
     if isinstance(model, nn.Module):
         return _Walk(list(_module_lines(model, done.calls, batch)), done.logits, [])
-    mean, spread = _mean_and_spread(done.logits, batch.is_read)
-    sizes = tuple(done.logits.shape)
-    return _Walk([Line("logits", "", ("B", "T", "V"), sizes, count_parameters(model), 0, mean, spread)], done.logits, [])
+    figures = _mean_and_spread(done.logits, batch.is_read)
+    line = Line("logits", "", ("B", "T", "V"), tuple(done.logits.shape), count_parameters(model), 0, *figures)
+    return _Walk([line], done.logits, [])
 
 
-def _operation_line(operation: Operation, batch: Batch) -> Line:
+def _operation_line(operation: protocols.Operation, batch: Batch) -> Line:
     sizes, own = tuple(operation.values.shape), (operation.parameters, operation.multiplications)
     figures = _mean_and_spread(operation.values, batch.is_read)
     return Line(operation.name, operation.formula, tuple(operation.axes.split()), sizes, *own, *figures, kind=operation.kind)
@@ -138,11 +208,11 @@ def _module_lines(model: nn.Module, calls: Sequence[Call], batch: Batch) -> Iter
             continue
         outputs = sorted(own[-1].outputs, key=lambda tensor: not tensor.is_floating_point())  # a floating-point one, if any
         shape = tuple(outputs[0].shape) if outputs else ()
-        mean, spread = _mean_and_spread(outputs[0], batch.is_read) if outputs else (None, None)
+        figures = _mean_and_spread(outputs[0], batch.is_read) if outputs else (None, None)
         kind = type(module).__name__
         title = f"{name} ({kind})" if name else f"the rest of {kind}" if len(by_name) > 1 else kind
         axes = tuple(map(str, name_axes(shape, batch.ids.shape, letters)))
-        yield Line(title, "", axes, shape, sum(new.values()), products, mean, spread, calls=len(own))
+        yield Line(title, "", axes, shape, sum(new.values()), products, *figures, calls=len(own))
 
 
 def _mean_and_spread(values: Tensor, is_read: Bool[Tensor, "B T"]) -> tuple[float | None, float | None]:
@@ -165,7 +235,7 @@ def _explain_model(name: str, model: Any, done: _Walk, batch: Batch) -> ModelExp
     )
 
 
-def _explain_gate(gate: Operation, batch: Batch) -> Gate:
+def _explain_gate(gate: protocols.Operation, batch: Batch) -> Gate:
     means = gate.values.double().flatten(2).mean(-1).tolist()  # (B, T)
     return Gate(gate.name, tuple(tuple(mean[: len(row)]) for mean, row in zip(means, batch.rows, strict=True)))
 
@@ -180,8 +250,8 @@ def _explain_counts(model: Any, logits: Tensor, batch: Batch) -> Iterator[Counte
     (Chen & Goodman 1998, interpolated smoothing, written out). A pruned or rounded model does not determine counts; it stores p
     after each context after which the token was seen, and p is the first of these, times the back-off weights before it.
     """
-    stepper = model.stepper() if isinstance(model, CountTrained) and isinstance(model, SupportsStep) else None
-    if not isinstance(stepper, SupportsExplain):
+    stepper = model.stepper() if isinstance(model, protocols.CountTrained) and isinstance(model, protocols.SupportsStep) else None
+    if not isinstance(stepper, protocols.SupportsExplain):
         return
     log_probs = logits.double().log_softmax(-1)
     for row, time in batch.places[:_COUNTED]:
@@ -193,7 +263,9 @@ def _explain_counts(model: Any, logits: Tensor, batch: Batch) -> Iterator[Counte
         yield CountedToken(row, batch.labels[token], probability, steps, rest)
 
 
-def _count_steps(contexts: Sequence[CountedContext], ids: Sequence[int], token: int, batch: Batch) -> Iterator[CountStep]:
+def _count_steps(
+    contexts: Sequence[protocols.CountedContext], ids: Sequence[int], token: int, batch: Batch
+) -> Iterator[CountStep]:
     weight: float | None = 1.0
     for context in contexts:
         count = None if context.counts is None else int(context.counts[token])
@@ -235,7 +307,7 @@ def _mix(blend: Blend, walks: Sequence[_Walk], batch: Batch) -> tuple[Tensor, tu
 def _note_scores(model: Any, batch: Batch) -> Iterator[str]:
     """Yield a note on a model whose scores are not probabilities, so that it cannot be evaluated."""
     try:
-        if isinstance(model, SupportsScore):
+        if isinstance(model, protocols.SupportsScore):
             model.score(batch.ids[:, :1], batch.ids[:, :1], model.initial_state(len(batch.ids)))  # type: ignore[attr-defined]
     except NotADistribution:
         yield "The scores of this model do not sum to one; the loss is that of its scores divided by their sum."
@@ -266,19 +338,10 @@ def _explain_loss(logits: Float[Tensor, "B T V"], batch: Batch, windows: Mapping
     for row, time in batch.places:
         target, log_sum = int(batch.targets[row, time]), float(log_sums[row, time])
         logit = float(logits[row, time, target])
-        tokens.append(
-            TokenLoss(
-                text=row,
-                before=batch.labels[batch.rows[row][time]],
-                token=batch.labels[target],
-                logit=logit,
-                log_sum_exp=log_sum,
-                log_probability=logit - log_sum,
-                bits=abs(logit - log_sum) / math.log(2),  # abs, for there is a minus zero
-                probability=math.exp(logit - log_sum),
-                window=windows.get((row, time), ()),
-            )
-        )
+        log_probability = logit - log_sum
+        bits, probability = abs(log_probability) / math.log(2), math.exp(log_probability)  # abs, for there is a minus zero
+        before, token, window = batch.labels[batch.rows[row][time]], batch.labels[target], windows.get((row, time), ())
+        tokens.append(TokenLoss(row, before, token, logit, log_sum, log_probability, bits, probability, window))
     nats, characters = math.fsum(-token.log_probability for token in tokens), sum(map(len, batch.texts))
     return Loss(
         tokens=tuple(tokens),

@@ -41,12 +41,7 @@ class Measured:
 
 
 def measure_model(
-    model: ReviewModel,
-    row: Row,
-    held_out: HeldOut,
-    prompt: str,
-    seed: int,
-    training: Callable[[], Iterable[str]] | None = None,
+    model: ReviewModel, row: Row, held_out: HeldOut, prompt: str, seed: int, training: Callable[[], Iterable[str]] | None = None
 ) -> Measured:
     """Return the row of a model, given with its name and source; ``training`` returns its training text, if that is at hand.
 

@@ -11,11 +11,11 @@ from torch import nn
 
 from reviewgen.config import check_flags
 from reviewgen.errors import BrokenPlugin, ConfigError, quoted
-from reviewgen.look.drawing import Style, draw_graph, shape_text
+from reviewgen.generation import show
+from reviewgen.look.drawing import Style, draw_graph, draw_tokens, shape_text
 from reviewgen.look.modules import describe_modules
 from reviewgen.look.subject import Subject
 from reviewgen.look.trace import broken_plugins
-from reviewgen.look.unrolled import unroll as draw_tokens
 from reviewgen.protocols.graph import ModelGraph, SupportsGraph, all_nodes, parameter_sizes
 from reviewgen.storage import to_path
 from reviewgen.web.rendering import refuse_file, save_text
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 _MOST_TOKENS = 12  # of an unrolled graph; more cannot be read
 _LEGEND = {"B": "texts of a batch", "T": "tokens", "E": "embedding", "H": "hidden", "V": "vocabulary"}
 _NARROWEST = 360.0  # for title and legend
-_SHOWN = {" ": "␣", "\n": "⏎", "\t": "⇥"}
 
 
 @dataclass(frozen=True)
@@ -189,7 +188,7 @@ def _text(ids: Sequence[int], tokenizer: Any) -> str:
     special = {tokenizer.bos_id: "⟨start⟩", tokenizer.eos_id: "⟨end⟩"}
     known = [tokenizer.decode([each]) if each < tokenizer.vocab_size else f"⟨{each}⟩" for each in ids]
     text = "".join(special.get(each) or own for each, own in zip(ids, known, strict=True))
-    return f"“{''.join(_SHOWN.get(sign, sign) for sign in text)}”"
+    return f"“{show(text)}”"
 
 
 def _letters(graph: ModelGraph) -> set[str]:

@@ -111,11 +111,12 @@ class Row:
         """
         is_infinite = values["bits_per_character"] is None and values["zero_probability_tokens"]
         infinite = dict.fromkeys(("bits_per_character", "perplexity_per_token"), math.inf) if is_infinite else {}
-        samples = [Sample(each["temperature"], each["text"], _pairs(each["copied"])) for each in values["samples"]]
-        interval = values["bits_interval"]
+        interval, spans = values["bits_interval"], [each["copied"] for each in values["samples"]]
+        copied = [None if each is None else tuple(map(tuple, each)) for each in spans]
+        samples = [Sample(each["temperature"], each["text"], own) for each, own in zip(values["samples"], copied, strict=True)]
         nested: dict[str, Any] = {
             "notes": tuple(values["notes"]),
-            "bits_interval": None if interval is None else (interval[0], interval[1]),
+            "bits_interval": None if interval is None else tuple(interval),
             "samples": tuple(samples),
             "curve": tuple(CurvePoint(**each) for each in values["curve"]),
         }
@@ -156,7 +157,3 @@ class Pair:
         better, other = (self.first, self.second) if self.difference < 0 else (self.second, self.first)
         low, high = sorted(map(abs, self.interval))
         return f"{better} is better than {other} by {abs(self.difference):.3f} bits per character ({low:.3f} to {high:.3f})."
-
-
-def _pairs(values: Any) -> tuple[tuple[int, int], ...] | None:
-    return None if values is None else tuple((start, end) for start, end in values)
