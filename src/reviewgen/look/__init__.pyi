@@ -4,8 +4,7 @@ from .explaining import explain
 from .held_out import HeldOut
 from .measure import Measured
 from .picture import GraphPicture, draw, graph
-from .results import Explanation
-from .rows import CurvePoint, Pair, Row, Sample
+from .results import CurvePoint, Explanation, Pair, Row, Sample
 
 __all__ = [
     "Comparison",

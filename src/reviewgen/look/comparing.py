@@ -18,8 +18,7 @@ from reviewgen.errors import BrokenPlugin, CheckpointError, ConfigError, OutputE
 from reviewgen.look.comparison import Comparison
 from reviewgen.look.held_out import HeldOut, Reading
 from reviewgen.look.measure import Measured, measure_model
-from reviewgen.look.report import to_json
-from reviewgen.look.rows import Row
+from reviewgen.look.results import Row, to_json
 from reviewgen.model import ReviewModel
 from reviewgen.names import PresetSource, parse_source
 from reviewgen.registry import preset_names

@@ -12,8 +12,7 @@ from rich.text import Text
 
 from reviewgen.look.held_out import Bootstrap, HeldOut
 from reviewgen.look.measure import TEMPERATURES, Measured
-from reviewgen.look.report import Report, to_json
-from reviewgen.look.rows import Pair, Row, Sample
+from reviewgen.look.results import Pair, Report, Row, Sample, to_json
 from reviewgen.novelty import COPY_CHARACTERS
 from reviewgen.web.charts import Chart, Panel, Series, draw_figure
 from reviewgen.web.rendering import decimal, duration, percent, size, thousands
@@ -227,24 +226,15 @@ def _charts(rows: Sequence[Row]) -> Iterator[Chart]:
             points = [(getattr(each, name), bits) for each in row.curve if (bits := each.bits_per_character) is not None]
             lowest = min((bits for _, bits in points), default=0.0)
             lines.append(Series(row.name, [point for point in points if point[1] <= _MAX_RATIO * lowest], style))
-        yield Chart(
-            f"Bits per character against {x}",
-            x,
-            [Panel("bits per character, validation texts", lines)],
-            "Each line is a model; its points are the evaluations on validation texts during the training.",
-            log_x=name == "tokens",  # counting reads millions of tokens while a network learns from thousands
-            from_zero=True,
-        )
+        panels = [Panel("bits per character, validation texts", lines)]
+        note = "Each line is a model; its points are the evaluations on validation texts during the training."
+        log_x = name == "tokens"  # counting reads millions of tokens while a network learns from thousands
+        yield Chart(f"Bits per character against {x}", x, panels, note, log_x=log_x, from_zero=True)
+    known = [(style, row, row.bits_per_character) for style, row in enumerate(rows) if row.parameters]
     marks = [
-        Series(row.name, [(row.parameters, bits)], style, interval=row.bits_interval)
-        for style, row in enumerate(rows)
-        if row.parameters and (bits := row.bits_per_character) is not None
+        Series(row.name, [(row.parameters, bits)], n, interval=row.bits_interval) for n, row, bits in known if bits is not None
     ]
     if marks:
-        yield Chart(
-            "Bits per character against parameters",
-            "parameters",
-            [Panel("bits per character, held-out texts", marks)],
-            "Each mark is a model, with its 95 % interval over the held-out texts.",
-            log_x=True,
-        )
+        panels = [Panel("bits per character, held-out texts", marks)]
+        note = "Each mark is a model, with its 95 % interval over the held-out texts."
+        yield Chart("Bits per character against parameters", "parameters", panels, note, log_x=True)

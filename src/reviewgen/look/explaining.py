@@ -89,10 +89,10 @@ def check_texts(text: Any) -> tuple[str, ...]:
     if text is None:
         return SAMPLE_TEXTS
     texts = (text,) if isinstance(text, str) or not isinstance(text, Sequence) else tuple(text)
-    if wrong := [each for each in texts if not isinstance(each, str)]:
-        raise DataError(f"A text to explain must be a string; got {type(wrong[0]).__name__}.")
-    if not texts or not all(texts):
-        raise DataError("A text to explain is empty; give one of at least one character.")
+    for each in texts or ("",):
+        if not isinstance(each, str) or not each:
+            got = repr(each) if isinstance(each, str) else type(each).__name__
+            raise DataError(f"A text to explain must be a string of at least one character; got {got}.")
     if len(texts) > _MOST_TEXTS:
         raise DataError(f"At most {_MOST_TEXTS} texts are explained at once; got {len(texts)}.")
     return texts
@@ -143,21 +143,18 @@ def explain(
     if subject.tokenizer is None:
         raise ConfigError(f"A text is explained by a model with its tokenizer; got a {type(source).__name__}.")
     batch = make_batch(texts, subject, subject.conditions.encode({} if conditions is None else conditions))
-    parts = [(subject.name, subject.model)]
-    if isinstance(subject.model, Blend):
-        names = [str(part["name"]) for part in subject.model.config.models]
-        parts = list(zip(names, subject.model.parts, strict=True))
-    walks = [_walk(model, batch) for _, model in parts]
-    logits, mixture = walks[0].logits, tuple[MixedToken, ...]()
-    if isinstance(subject.model, Blend):
-        logits, mixture = _mix(subject.model, walks, batch)
+    blend, names, models = subject.model if isinstance(subject.model, Blend) else None, [subject.name], [subject.model]
+    if blend is not None:
+        names, models = [str(part["name"]) for part in blend.config.models], list(blend.parts)
+    walks = [_walk(model, batch) for model in models]
+    logits, mixture = (walks[0].logits, ()) if blend is None else _mix(blend, walks, batch)
     return Explanation(
         source=subject.source,
         is_trained=bool(subject.is_trained),
         texts=batch.texts,
         tokens=tuple(tuple(batch.labels[token] for token in row) for row in batch.rows),
         batch=(batch.ids.size(0), batch.ids.size(1)),
-        models=tuple(_explain_model(*part, done, batch) for part, done in zip(parts, walks, strict=True)),
+        models=tuple(_explain_model(*each, batch) for each in zip(names, models, walks, strict=True)),
         loss=_explain_loss(logits, batch, _windows(walks, batch, subject)),
         mixture=mixture,
         notes=(*subject.notes, *batch.notes, *_note_scores(subject.model, batch)),

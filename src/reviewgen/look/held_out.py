@@ -13,7 +13,7 @@ from jaxtyping import Float64, Int64
 from reviewgen.data import Corpus, DataConfig, Texts, cached_corpus, frame_texts, read_examples
 from reviewgen.errors import DataError, counted
 from reviewgen.evaluation import batches, token_losses
-from reviewgen.look.rows import Interval, Pair
+from reviewgen.look.results import Interval, Pair
 from reviewgen.model import ReviewModel
 
 _CHARACTERS = 150_000  # that each model is evaluated on, at most, where trainings have no time budget
@@ -104,9 +104,7 @@ class Reading(NamedTuple):
         """Return some of the texts, evenly spread, with about ``limit`` characters at most."""
         known = [(text, values) for text, values in examples if text]
         if not known:
-            raise DataError(
-                f"There are no held-out texts in {source}: its {split} part has no text. Give more texts, or held-out ones."
-            )
+            raise DataError(f"There are no held-out texts in {source}: its {split} part has no text. Give held-out texts.")
         mean = sum(len(text) for text, _ in known) / len(known)
         count = max(1, min(len(known), _MAX_TEXTS, math.ceil(limit / mean)))
         chosen = [known[(2 * n + 1) * len(known) // (2 * count)] for n in range(count)]

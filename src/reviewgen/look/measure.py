@@ -16,7 +16,7 @@ from reviewgen.errors import NotADistribution, ReviewgenError
 from reviewgen.evaluation import measure_texts, take_words
 from reviewgen.look.held_out import Bootstrap, HeldOut, TextBits, measure_bits
 from reviewgen.look.picture import draw
-from reviewgen.look.rows import CurvePoint, Row, Sample
+from reviewgen.look.results import CurvePoint, Row, Sample
 from reviewgen.look.trace import count_parameters
 from reviewgen.model import ReviewModel
 from reviewgen.novelty import COPY_CHARACTERS, TextWindows
@@ -87,12 +87,12 @@ def measure_model(
 def _bits_facts(texts: TextBits, held_out: HeldOut, seed: int) -> dict[str, Any]:
     characters, total = held_out.characters, float(texts.bits.sum())
     bits_per_token = total / texts.tokens
-    return {
+    perplexity = 2.0**bits_per_token if bits_per_token < 1000 else math.inf
+    facts = {
         "bits_per_character": total / int(characters.sum()),
         "bits_interval": Bootstrap(characters, seed).interval(texts.bits),
-        "perplexity_per_token": 2.0**bits_per_token if bits_per_token < 1000 else math.inf,
-        "zero_probability_tokens": texts.zero_probability_tokens,
     }
+    return facts | {"perplexity_per_token": perplexity, "zero_probability_tokens": texts.zero_probability_tokens}
 
 
 def _training_facts(training: dict[str, Any]) -> dict[str, Any]:
@@ -100,14 +100,10 @@ def _training_facts(training: dict[str, Any]) -> dict[str, Any]:
     novelty, data = training.get("novelty") or {}, training.get("data") or {}
     evaluations = [each for each in training.get("evaluations") or () if each.get("tokens_seen") and "seconds" in each]
     curve = tuple(CurvePoint(each["seconds"], each["tokens_seen"], each.get("bits_per_character")) for each in evaluations)
-    epoch = (data.get("tokens") or {}).get("train")
-    return {
-        "training_seconds": training.get("seconds"),
-        "seconds_per_epoch": curve[-1].seconds * epoch / curve[-1].tokens if curve and epoch else None,
-        "copy_rate": novelty.get("copy_rate"),
-        "held_out_copy_rate": novelty.get("held_out_copy_rate"),
-        "curve": curve,
-    }
+    tokens = (data.get("tokens") or {}).get("train")
+    epoch = curve[-1].seconds * tokens / curve[-1].tokens if curve and tokens else None
+    rates = {name: novelty.get(name) for name in ("copy_rate", "held_out_copy_rate")}
+    return {"training_seconds": training.get("seconds"), "seconds_per_epoch": epoch, "curve": curve} | rates
 
 
 def _saved_bytes(model: ReviewModel) -> int:
@@ -174,12 +170,9 @@ def _written_facts(model: ReviewModel, density: float, seed: int) -> dict[str, A
     seconds = max(time.perf_counter() - start, 1e-9)
     lexicon = model.bundle.lexicon
     figures = measure_texts(take_words(texts, _WORDS), None if lexicon is None else lexicon.__contains__)
-    return {
-        "characters_per_second": sum(map(len, texts)) / seconds,
-        "new_words": figures.unknown_words if figures.words else None,
-        "distinct": {str(n): share if figures.words >= n else None for n, share in enumerate(figures.distinct, 1)},
-        "words_measured": figures.words,
-    }
+    distinct = {str(n): share if figures.words >= n else None for n, share in enumerate(figures.distinct, 1)}
+    facts = {"characters_per_second": sum(map(len, texts)) / seconds, "words_measured": figures.words, "distinct": distinct}
+    return facts | {"new_words": figures.unknown_words if figures.words else None}
 
 
 def _config(density: float) -> GenerationConfig:

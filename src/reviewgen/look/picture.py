@@ -97,9 +97,7 @@ def graph(
     """
     check_flags(autograd=autograd, overwrite=overwrite)
     if isinstance(unroll, bool) or not isinstance(unroll, int) or not 1 <= unroll <= _MOST_TOKENS:
-        raise ConfigError(
-            f"unroll must be a number of tokens from 1 to {_MOST_TOKENS}, where 1 draws the loop; got {quoted(unroll)}."
-        )
+        raise ConfigError(f"unroll must be a number of tokens from 1 to {_MOST_TOKENS}; 1 draws the loop; got {quoted(unroll)}.")
     file = None if out is None else to_path("out", out)
     if file is not None:
         refuse_file(file, [".svg"], overwrite)
@@ -132,8 +130,9 @@ def describe_graph(model: Any) -> ModelGraph:
 def _draw(picture: GraphPicture, subject: Subject, counts: Mapping[str, int]) -> str:
     """Return the picture of a graph with a title above and a legend below."""
     name, sizes, parameters, steps = picture.name, picture.sizes, picture.parameters, picture.unrolled
-    graph, over = _with_texts(picture.graph, subject.tokenizer), f"{steps} tokens" if steps > 1 else ""
-    drawn = draw_tokens(graph, steps, Style(sizes, counts)) if over else draw_graph(graph, Style(sizes, counts))
+    graph, style = _with_texts(picture.graph, subject.tokenizer), Style(sizes, counts)
+    over = f"{steps} tokens" if steps > 1 else ""
+    drawn = draw_tokens(graph, steps, style) if over else draw_graph(graph, style)
     remark = {True: "trained", False: "not trained", None: ""}[subject.is_trained]
     facts = ", ".join(filter(None, [f"{parameters:,} parameters" if parameters else "", remark, over]))
     letters = [letter for letter in sizes if letter in _letters(graph)]

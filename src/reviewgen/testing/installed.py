@@ -16,18 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from reviewgen import registry
-from reviewgen.config import (
-    MAX_RECORD,
-    VOCABULARY_FIELDS,
-    GenerationConfig,
-    Preset,
-    TrainingConfig,
-    fields_of,
-    from_dict,
-    generation_config,
-    read_text,
-)
+from reviewgen import config, registry
+from reviewgen.config import VOCABULARY_FIELDS, Preset, fields_of, from_dict
 from reviewgen.errors import BrokenPlugin, PluginError, shortened
 from reviewgen.evaluation.metrics import find_problem
 from reviewgen.protocols import LanguageModel, Tokenizer
@@ -74,9 +64,8 @@ def inspect_plugins(plugins: Iterable[Plugin] | None = None, limit: float = LIMI
     Returns:
         The results, in the order of the plugins. If one ends the process, those of its package after it are not inspected.
     """
-    asked = [
-        plugin for plugin in (registry.list_plugins() if plugins is None else plugins) if plugin.package != registry.THIS_PROCESS
-    ]
+    every = registry.list_plugins() if plugins is None else plugins
+    asked = [plugin for plugin in every if plugin.package != registry.THIS_PROCESS]
     by_package: dict[str, list[Plugin]] = {}
     for plugin in asked:
         if plugin.problem is None:
@@ -173,7 +162,7 @@ def _check(kind: str, found: Any) -> None:
         assert callable(found), f"The entry point must be a function or a class; got {found!r:.60}."
     elif kind in ("web stepper", "web tokenizer"):
         with explained("It must be the Path of an ES module with an export default function:"):
-            assert "export default" in read_text(found, MAX_RECORD), found.name
+            assert "export default" in config.read_text(found, config.MAX_RECORD), found.name
 
 
 def _check_preset(preset: Preset) -> None:
@@ -186,12 +175,12 @@ def _check_preset(preset: Preset) -> None:
     sizes = () if preset.parts else ({}, *preset.sizes, *(settings for _, settings in preset.by_epochs))
     lengths = {}, *(settings for _, settings in preset.training_by_epochs)
     choices = [("model", model.Config, {"vocab_size": _VOCAB_SIZE, **preset.model_settings, **more}) for more in sizes]
-    choices += [("training", TrainingConfig, {**preset.training_settings, **more}) for more in lengths]
-    for group, config, settings in (*choices, ("tokenizer", tokenizer.Config, preset.tokenizer_settings)):
+    choices += [("training", config.TrainingConfig, {**preset.training_settings, **more}) for more in lengths]
+    for group, cls, settings in (*choices, ("tokenizer", tokenizer.Config, preset.tokenizer_settings)):
         with explained(f"It has a {group} setting that cannot be used:"):
-            from_dict(config, settings)
+            from_dict(cls, settings)
     with explained("It has a generation setting that cannot be used:"):
-        generation_config(GenerationConfig(), preset.generation_settings)
+        config.generation_config(config.GenerationConfig(), preset.generation_settings)
 
 
 def _name(plugin: Plugin) -> str:

@@ -77,15 +77,6 @@ class Laws(list[Law]):
             law(*given)
 
 
-def fails(function: Callable[..., Any], *arguments: Any) -> bool:
-    """Return whether a call raises; the contract does not say which exception."""
-    try:
-        function(*arguments)
-    except Exception:
-        return True
-    return False
-
-
 def run_python(code: str, *arguments: str, given: str = "", variables: Mapping[str, str] | None = None) -> str:
     """Return the last line that Python code prints in a process of its own, with this one's path; raise if the process fails.
 
