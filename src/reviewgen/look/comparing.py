@@ -202,7 +202,7 @@ class Request:
         """
         with console.status("Reading the held-out texts ..."):
             held_out = self.reading.read_held_out()
-        facts = {"schema": _SCHEMA, "corpus": held_out.corpus, "held_out": held_out.digest, "prompt": self.prompt}
+        facts: dict[str, Any] = {"schema": _SCHEMA, "corpus": held_out.corpus, "held_out": held_out.digest, "prompt": self.prompt}
         facts |= {"seed": self.seed, "settings": self.settings, **{name: self.options.get(name) for name in _LENGTH}}
         facts = to_json(facts)
         if self.folder is not None and self.before is None:

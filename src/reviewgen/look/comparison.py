@@ -230,9 +230,10 @@ def _charts(rows: Sequence[Row]) -> Iterator[Chart]:
         note = "Each line is a model; its points are the evaluations on validation texts during the training."
         log_x = name == "tokens"  # counting reads millions of tokens while a network learns from thousands
         yield Chart(f"Bits per character against {x}", x, panels, note, log_x=log_x, from_zero=True)
-    known = [(style, row, row.bits_per_character) for style, row in enumerate(rows) if row.parameters]
     marks = [
-        Series(row.name, [(row.parameters, bits)], n, interval=row.bits_interval) for n, row, bits in known if bits is not None
+        Series(row.name, [(row.parameters, bits)], style, interval=row.bits_interval)
+        for style, row in enumerate(rows)
+        if row.parameters and (bits := row.bits_per_character) is not None
     ]
     if marks:
         panels = [Panel("bits per character, held-out texts", marks)]

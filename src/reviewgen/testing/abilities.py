@@ -22,7 +22,8 @@ from reviewgen.errors import ConfigError
 from reviewgen.protocols.graph import all_nodes, axis_size
 from reviewgen.protocols.migration import read_saved_config
 from reviewgen.testing.laws import assert_same, seeded, unchanged
-from reviewgen.testing.models import MODEL_LAWS, compute_in_chunks, copies, law, texts_to_count, train_by_counting
+from reviewgen.testing.models import MODEL_LAWS as MODEL_LAWS  # with the laws below
+from reviewgen.testing.models import compute_in_chunks, copies, law, texts_to_count, train_by_counting
 from reviewgen.testing.steppers import samples, step_logits
 from reviewgen.training.contract import ROWS, STEPS, TOLERANCE, assert_close, call, explained, some_ids
 

@@ -51,7 +51,7 @@ def make_model(name: str, vocab_size: int = 11, seed: int = 0, **settings: Any) 
         model = cls(from_dict(cls.Config, {**ids, **settings}))
     if isinstance(model, CountTrained):
         train_by_counting(model, vocab_size, seed)
-    ready: LanguageModel = model.eval() if isinstance(model, nn.Module) else model
+    ready: LanguageModel = _evaluating(model)
     return ready
 
 
@@ -339,6 +339,11 @@ def copies(model: Any) -> dict[str, Tensor]:
 def _load(model: Any, tensors: Mapping[str, Tensor]) -> Any:
     """Return a new model with these tensors, in evaluation mode."""
     model.load_state_dict(tensors)
+    return _evaluating(model)
+
+
+def _evaluating(model: Any) -> Any:
+    """Put the model into evaluation mode, without dropout, if it is a module, and return it."""
     return model.eval() if isinstance(model, nn.Module) else model
 
 
