@@ -15,13 +15,14 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from reviewgen import protocols
 from reviewgen.blending.model import Blend
 from reviewgen.errors import ConfigError, DataError, GenerationError, NotADistribution
 from reviewgen.generation import show
 from reviewgen.look.results import CountedToken, CountStep, Explanation, Gate, Line, Loss, MixedToken, ModelExplanation, TokenLoss
 from reviewgen.look.subject import Subject
 from reviewgen.look.trace import Call, broken_plugins, count_parameters, letter_sizes, name_axes, trace
+from reviewgen.protocols import CountTrained, Operation, SupportsExplain, SupportsOperations, SupportsScore, SupportsStep
+from reviewgen.protocols.stepper import CountedContext
 
 if TYPE_CHECKING:
     from reviewgen.model import ReviewModel
@@ -166,13 +167,13 @@ class _Walk(NamedTuple):
 
     lines: list[Line]
     logits: Float[Tensor, "B T V"]
-    operations: list[protocols.Operation]
+    operations: list[Operation]
 
 
 @torch.no_grad()
 def _walk(model: Any, batch: Batch) -> _Walk:
     """Return what a model computes on a batch: by its own operations, or by the calls of its modules."""
-    if isinstance(model, protocols.SupportsOperations):
+    if isinstance(model, SupportsOperations):
         with broken_plugins(model, batch.ids):
             operations = list(model.operations(batch.ids, model.initial_state(len(batch.ids))))  # type: ignore[attr-defined]
         return _Walk([_operation_line(each, batch) for each in operations], operations[-1].values, operations)
@@ -184,7 +185,7 @@ def _walk(model: Any, batch: Batch) -> _Walk:
     return _Walk([line], done.logits, [])
 
 
-def _operation_line(operation: protocols.Operation, batch: Batch) -> Line:
+def _operation_line(operation: Operation, batch: Batch) -> Line:
     sizes, own = tuple(operation.values.shape), (operation.parameters, operation.multiplications)
     figures = _mean_and_spread(operation.values, batch.is_read)
     return Line(operation.name, operation.formula, tuple(operation.axes.split()), sizes, *own, *figures, kind=operation.kind)
@@ -232,7 +233,7 @@ def _explain_model(name: str, model: Any, done: _Walk, batch: Batch) -> ModelExp
     )
 
 
-def _explain_gate(gate: protocols.Operation, batch: Batch) -> Gate:
+def _explain_gate(gate: Operation, batch: Batch) -> Gate:
     means = gate.values.double().flatten(2).mean(-1).tolist()  # (B, T)
     return Gate(gate.name, tuple(tuple(mean[: len(row)]) for mean, row in zip(means, batch.rows, strict=True)))
 
@@ -247,8 +248,8 @@ def _explain_counts(model: Any, logits: Tensor, batch: Batch) -> Iterator[Counte
     (Chen & Goodman 1998, interpolated smoothing, written out). A pruned or rounded model does not determine counts; it stores p
     after each context after which the token was seen, and p is the first of these, times the back-off weights before it.
     """
-    stepper = model.stepper() if isinstance(model, protocols.CountTrained) and isinstance(model, protocols.SupportsStep) else None
-    if not isinstance(stepper, protocols.SupportsExplain):
+    stepper = model.stepper() if isinstance(model, CountTrained) and isinstance(model, SupportsStep) else None
+    if not isinstance(stepper, SupportsExplain):
         return
     log_probs = logits.double().log_softmax(-1)
     for row, time in batch.places[:_COUNTED]:
@@ -260,9 +261,7 @@ def _explain_counts(model: Any, logits: Tensor, batch: Batch) -> Iterator[Counte
         yield CountedToken(row, batch.labels[token], probability, steps, rest)
 
 
-def _count_steps(
-    contexts: Sequence[protocols.CountedContext], ids: Sequence[int], token: int, batch: Batch
-) -> Iterator[CountStep]:
+def _count_steps(contexts: Sequence[CountedContext], ids: Sequence[int], token: int, batch: Batch) -> Iterator[CountStep]:
     weight: float | None = 1.0
     for context in contexts:
         count = None if context.counts is None else int(context.counts[token])
@@ -304,7 +303,7 @@ def _mix(blend: Blend, walks: Sequence[_Walk], batch: Batch) -> tuple[Tensor, tu
 def _note_scores(model: Any, batch: Batch) -> Iterator[str]:
     """Yield a note on a model whose scores are not probabilities, so that it cannot be evaluated."""
     try:
-        if isinstance(model, protocols.SupportsScore):
+        if isinstance(model, SupportsScore):
             model.score(batch.ids[:, :1], batch.ids[:, :1], model.initial_state(len(batch.ids)))  # type: ignore[attr-defined]
     except NotADistribution:
         yield "The scores of this model do not sum to one; the loss is that of its scores divided by their sum."
