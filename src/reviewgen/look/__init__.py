@@ -7,8 +7,7 @@
     drawing     from a graph to SVG: boxes, frames, lines and loops; one token, or several side by side
     layout      where they stand
     comparing   ``reviewgen.compare``: trains or loads each model, and measures it
-    held_out    the texts that all are evaluated on, bits of each, and intervals
-    measure     from a trained model to its row
+    measure     the held-out texts, and from a trained model to its row: bits with intervals, samples, words
     comparison  ``Comparison``: the rows, and their columns as tables and as a page
     subject     what is explained or drawn
     trace       a forward pass: calls of modules, operations, products

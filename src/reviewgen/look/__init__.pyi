@@ -1,8 +1,7 @@
 from .comparing import compare
 from .comparison import Comparison
 from .explaining import explain
-from .held_out import HeldOut
-from .measure import Measured
+from .measure import HeldOut, Measured
 from .picture import GraphPicture, draw, graph
 from .results import CurvePoint, Explanation, Pair, Row, Sample
 

@@ -16,8 +16,7 @@ from reviewgen.config import MAX_VOCABULARY, check_seed, check_text, parse_durat
 from reviewgen.config.keywords import CompareOptions
 from reviewgen.errors import BrokenPlugin, CheckpointError, ConfigError, OutputExists, ReviewgenError, shortened, storage_errors
 from reviewgen.look.comparison import Comparison
-from reviewgen.look.held_out import HeldOut, Reading
-from reviewgen.look.measure import Measured, measure_model
+from reviewgen.look.measure import HeldOut, Measured, Reading, measure_model
 from reviewgen.look.results import Row, to_json
 from reviewgen.model import ReviewModel
 from reviewgen.names import PresetSource, parse_source

@@ -10,8 +10,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from reviewgen.look.held_out import Bootstrap, HeldOut
-from reviewgen.look.measure import TEMPERATURES, Measured
+from reviewgen.look.measure import TEMPERATURES, Bootstrap, HeldOut, Measured
 from reviewgen.look.results import Pair, Report, Row, Sample, to_json
 from reviewgen.novelty import COPY_CHARACTERS
 from reviewgen.web.charts import Chart, Panel, Series, draw_figure
