@@ -90,10 +90,10 @@ def check_texts(text: Any) -> tuple[str, ...]:
     if text is None:
         return SAMPLE_TEXTS
     texts = (text,) if isinstance(text, str) or not isinstance(text, Sequence) else tuple(text)
-    for each in texts or ("",):
-        if not isinstance(each, str) or not each:
-            got = repr(each) if isinstance(each, str) else type(each).__name__
-            raise DataError(f"A text to explain must be a string of at least one character; got {got}.")
+    if wrong := [each for each in texts if not isinstance(each, str)]:
+        raise DataError(f"A text to explain must be a string; got {type(wrong[0]).__name__}.")
+    if not texts or not all(texts):
+        raise DataError("A text to explain is empty; give one of at least one character.")
     if len(texts) > _MOST_TEXTS:
         raise DataError(f"At most {_MOST_TEXTS} texts are explained at once; got {len(texts)}.")
     return texts
