@@ -87,6 +87,7 @@ def train(start: "str | ReviewModel", source: Any, *, progress: bool = True, **o
         lowercase: Lower-case the texts.
         strip_markdown: Keep only the words of markdown.
         fix_encoding: Mend texts that were decoded wrongly, as "cafÃ©"; needs ftfy.
+        keep_line_breaks: Keep the line breaks of texts that are wrapped at a width; without it their lines are joined.
         clean: Clean the texts (HTML, Unicode, empty and repeated texts); without it they are taken exactly as they are.
         max_text_characters: A text of more characters is an error; a txt file that is one text has no limit. Default:
             10,000,000.
@@ -168,7 +169,8 @@ def blend(models: Any, weights: Any = None, *, data: Any = None, **options: "Unp
             file is then one long text, of which blocks are held out. Default: "line".
         sql: The query of a SQLite file, as in "select text, stars from reviews"; by default its only table is read.
         subset: The subset (configuration) of a dataset of the Hub.
-        lowercase, strip_markdown, fix_encoding, clean: How to clean the data; what is not given is done as in the trainings.
+        lowercase, strip_markdown, fix_encoding, keep_line_breaks, clean: How to clean the data; what is not given is done as in
+            the trainings.
         max_text_characters: A text of more characters is an error; a txt file that is one text has no limit. Default:
             10,000,000.
 

@@ -22,6 +22,15 @@ def sentence_ends(text: str, start: int = 0) -> list[int]:
     return [match.end() for match in _END.finditer(text, start) if not _is_abbreviated(text, match)]
 
 
+def last_whole_sentence(text: str, start: int = 0) -> int:
+    """Return where the last sentence ends that another one follows, from a position on; the position if there is none.
+
+    >>> last_whole_sentence("It rained. So we went. "), last_whole_sentence("It rained. So")
+    (10, 10)
+    """
+    return max((end for end in sentence_ends(text, start) if text[end:].strip()), default=start)
+
+
 def _is_abbreviated(text: str, match: re.Match[str]) -> bool:
     """Return whether the full stop belongs to an abbreviation, an initial or a numbered item, and ends no sentence."""
     before = _WORD_BEFORE.search(text, max(0, match.start() - 24), match.start()) if match.group() == "." else None

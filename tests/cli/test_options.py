@@ -56,7 +56,6 @@ def test_a_dummy_option_reaches_every_face() -> None:
 
 def test_keywords_docstrings_and_the_server_have_what_is_declared() -> None:
     assert list(check_options()) == []
-    settings, fields = config.fields_of(config.GenerationConfig), import_module("reviewgen.serving.protocol").CompletionFields
-    described = config.describe_fields(fields)
-    assert described["top_k"] == config.describe_fields(config.GenerationConfig)["top_k"]
-    assert config.bounds_of(config.fields_of(fields)["top_k"]) == config.bounds_of(settings["top_k"])
+    settings, protocol = config.fields_of(config.GenerationConfig), import_module("reviewgen.serving.protocol")
+    assert protocol.DESCRIPTIONS["top_k"] == config.describe_fields(config.GenerationConfig)["top_k"]
+    assert config.bounds_of(protocol.HINTS["top_k"]) == config.bounds_of(settings["top_k"])

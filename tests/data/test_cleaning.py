@@ -3,6 +3,7 @@
 import hashlib
 import random
 import sys
+import textwrap
 import time
 from dataclasses import asdict
 from html.parser import HTMLParser
@@ -261,3 +262,15 @@ def test_long_runs_of_markup_take_no_quadratic_time():
     start = time.process_time()
     clean(*texts)
     assert time.process_time() - start < 20  # two seconds on an idle core; minutes if it were quadratic
+
+
+def test_wrapped_texts_are_joined_as_they_were_before_and_verse_is_not() -> None:
+    draw, words = random.Random(0), ["a", "film", "with", "actors", "and", "an", "ending", "nobody", "expected"]
+    prose = ["\n\n".join(" ".join(draw.choices(words, k=40)) for _ in range(3)) for _ in range(50)]
+    verse = ["\n".join(" ".join(draw.choices(words, k=draw.randint(3, 9))) for _ in range(8)) for _ in range(50)]
+    for width in 60, 78:
+        wrapped = ["\n\n".join(textwrap.fill(part, width) for part in text.split("\n\n")) for text in prose]
+        kept, counts = clean(*wrapped)
+        assert kept == prose and counts["unwrapped"] == 50
+        assert clean(*wrapped, keep_line_breaks=True)[0] == wrapped == clean(*wrapped, clean=False)[0]
+    assert clean(*verse)[0] == verse

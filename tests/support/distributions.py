@@ -8,8 +8,6 @@ import pytest
 
 from reviewgen.registry import unregister_all
 
-__all__ = ["MODEL", "Install", "install", "untouched_registry", "write_distribution"]
-
 Install = Callable[..., Path]
 
 MODEL = """

@@ -17,20 +17,6 @@ from reviewgen import ReviewModel
 from reviewgen.serving import Limits, create_app, digest_key, open_socket, uvicorn_options
 from tests.support.fakes import LETTERS, TableModel, review_model, table
 
-__all__ = [
-    "KEY",
-    "PATH",
-    "PATIENCE",
-    "Server",
-    "SlowModel",
-    "error_of",
-    "in_process",
-    "joined",
-    "serve",
-    "slow_model",
-    "wait_for",
-]
-
 PATIENCE = 120.0  # seconds that a test waits for what comes within one on an idle machine
 PATH, KEY = "/v1/completions", "sk-0123456789abcdef"
 

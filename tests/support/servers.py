@@ -12,8 +12,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["free_port", "serving", "started", "wait_for_log"]
-
 
 def free_port() -> int:
     """Return a port that nothing listens at."""

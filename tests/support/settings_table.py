@@ -8,8 +8,6 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["SETTINGS", "reference", "reference_tokens"]
-
 SETTINGS: list[dict[str, Any]] = [
     {"temperature": 1.0},
     {"temperature": 0.4},

@@ -56,6 +56,7 @@ _OPPOSITES = {
     "lowercase": "keep-case",
     "strip_markdown": "keep-markdown",
     "fix_encoding": "keep-encoding",
+    "keep_line_breaks": "join-lines",
     "do_sample": "greedy",
     "private": "public",
 }

@@ -22,6 +22,9 @@ from reviewgen.config.settings import Bound, bare, bound_of, fields_of, options_
 
 _ENTRY = re.compile(r"^(\w+)(?: \([^)]*\))?: *(.*(?:\n+ +.*)*)", re.MULTILINE)
 _TYPE_NAMES: dict[Any, str] = {int: "int", float: "float", str: "string", dict: "JSON object", types.NoneType: "none"}
+_JSON_TYPES = {int: "integer", float: "number", str: "string", dict: "object", list: "array", types.NoneType: "null"}
+_NUMBER_KEYWORDS = {"at_least": "minimum", "above": "exclusiveMinimum", "at_most": "maximum", "below": "exclusiveMaximum"}
+_STRING_KEYWORDS = {"at_least": "minLength", "at_most": "maxLength"}
 _LIMITS = {"at_least": ">=", "above": ">", "at_most": "<=", "below": "<"}
 
 
@@ -101,6 +104,26 @@ def bounds_of(hint: Any) -> dict[str, float]:
     """Return the bounds of a number, or of the elements of a list, by the names that ``Bound`` gives them."""
     bound = bound_of(hint) or Bound()
     return {name: limit for name in _LIMITS if (limit := getattr(bound, name)) is not None}
+
+
+def json_schema(hint: Any) -> dict[str, Any]:
+    """Return the JSON schema of the accepted values of a type hint.
+
+    >>> json_schema(int | None)
+    {'anyOf': [{'type': 'integer'}, {'type': 'null'}]}
+    """
+    if choices := choices_of(hint):
+        return {"enum": choices}
+    schemas = [_option_schema(option, bounds_of(hint)) for option in options_of(bare(hint))]
+    return schemas[0] if len(schemas) == 1 else {"anyOf": schemas}
+
+
+def _option_schema(option: Any, bounds: dict[str, float]) -> dict[str, Any]:
+    if get_origin(option) is tuple:
+        return {"type": "array", "items": _option_schema(bare(get_args(option)[0]), bounds)}
+    keywords = _NUMBER_KEYWORDS if option in (int, float) else _STRING_KEYWORDS if option is str else {}
+    limits = {keywords[name]: limit for name, limit in bounds.items() if name in keywords}
+    return {"type": _JSON_TYPES[get_origin(option) or option]} | limits
 
 
 def parse_entries(docstring: str, heading: str = "Attributes:") -> dict[str, str]:

@@ -20,6 +20,7 @@ class ReadingOptions(TypedDict, total=False):
     lowercase: bool | None
     strip_markdown: bool | None
     fix_encoding: bool | None
+    keep_line_breaks: bool | None
     clean: bool | None
     sql: str | None
     subset: str | None

@@ -28,6 +28,7 @@ class Reading:
         lowercase: Lower-case the texts.
         strip_markdown: Keep only the words of markdown.
         fix_encoding: Mend texts that were decoded wrongly, as "cafÃ©"; needs ftfy.
+        keep_line_breaks: Keep the line breaks of texts that are wrapped at a width; without it their lines are joined.
         clean: Clean the texts (HTML, Unicode, empty and repeated texts); without it they are taken exactly as they are.
     """
 
@@ -40,6 +41,7 @@ class Reading:
     lowercase: bool | None = False
     strip_markdown: bool | None = False
     fix_encoding: bool | None = False
+    keep_line_breaks: bool | None = False
     clean: bool | None = True
 
 
@@ -53,6 +55,7 @@ class Evaluating(Reading):
         lowercase: Lower-case the texts; as in training if not given.
         strip_markdown: Keep only the words of markdown; as in training if not given.
         fix_encoding: Mend texts that were decoded wrongly; as in training if not given.
+        keep_line_breaks: Keep the line breaks of texts that are wrapped at a width; as in training if not given.
         clean: Clean the texts, or take them exactly as they are; as in training if not given.
     """
 
@@ -60,6 +63,7 @@ class Evaluating(Reading):
     lowercase: bool | None = None
     strip_markdown: bool | None = None
     fix_encoding: bool | None = None
+    keep_line_breaks: bool | None = None
     clean: bool | None = None
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from reviewgen.data.wrapping import unwrap
 from reviewgen.errors import ConfigError
 
 _BLOCKS = (
@@ -75,6 +76,7 @@ class CleaningReport:
         decode_errors: Runs of bytes that are not valid in the encoding of their file.
         mojibake: Texts that seem to be decoded wrongly, as "cafÃ©"; they are left as they are.
         encodings_fixed: Texts whose mojibake was mended.
+        unwrapped: Texts whose lines were joined.
     """
 
     read: int = 0
@@ -91,6 +93,7 @@ class CleaningReport:
     decode_errors: int = 0
     mojibake: int = 0
     encodings_fixed: int = 0
+    unwrapped: int = 0
 
 
 class Cleaner:
@@ -103,6 +106,8 @@ class Cleaner:
         lowercase: Whether to lower-case the texts.
         strip_markdown: Whether to keep only the words of markdown.
         fix_encoding: Whether to mend mojibake.
+        keep_line_breaks: Whether to join no lines.
+        width: The width that the texts are wrapped at, whose lines are joined.
 
     Attributes:
         report: The counts.
@@ -113,12 +118,20 @@ class Cleaner:
     """
 
     def __init__(
-        self, *, clean: bool = True, lowercase: bool = False, strip_markdown: bool = False, fix_encoding: bool = False
+        self,
+        *,
+        clean: bool = True,
+        lowercase: bool = False,
+        strip_markdown: bool = False,
+        fix_encoding: bool = False,
+        keep_line_breaks: bool = False,
+        width: int | None = None,
     ) -> None:
         self.report = CleaningReport()
         self.mojibake: str | None = None
         self._clean = clean
         self._lowercase = lowercase
+        self._width = width if clean and not keep_line_breaks else None
         self._fix_encoding = self._parse_markdown = None
         if fix_encoding:
             try:
@@ -138,6 +151,9 @@ class Cleaner:
             text = self._mend(text)
         if self._clean:
             text = self._normalize(text)
+        if self._width is not None and (unwrapped := unwrap(text, self._width)) != text:
+            text = unwrapped
+            self.report.unwrapped += 1
         if self._parse_markdown is not None:
             text = _strip_markdown(self._parse_markdown(text))
         if self._lowercase:

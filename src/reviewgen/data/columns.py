@@ -49,7 +49,7 @@ class DataConfig(TrainingTexts):
     @property
     def cleaning(self) -> dict[str, bool]:
         """The options of the ``Cleaner``."""
-        names = ("clean", "lowercase", "strip_markdown", "fix_encoding")
+        names = ("clean", "lowercase", "strip_markdown", "fix_encoding", "keep_line_breaks")
         return {name: getattr(self, name) for name in names}
 
     def facts(self) -> dict[str, Any]:
@@ -69,6 +69,7 @@ class SourceInfo:
         preview: How the first three texts begin.
         decode_errors: Runs of bytes in the files that are not valid in their encoding.
         notes: Sentences about the source that the user should see.
+        width: The width that its texts are wrapped at, in characters, where their lines are joined.
         is_one_text: Whether the source is a single text file that is not cut into lines, paragraphs or sentences.
     """
 
@@ -79,6 +80,7 @@ class SourceInfo:
     preview: list[str] = field(default_factory=list)
     decode_errors: int = 0
     notes: list[str] = field(default_factory=list)
+    width: int | None = None
     is_one_text: bool = False
 
 

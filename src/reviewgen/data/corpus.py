@@ -396,6 +396,7 @@ def describe(source: SourceInfo, report: CleaningReport) -> list[str]:
         "entities decoded": report.entities_decoded,
         "changed by NFC": report.normalized,
         "encodings mended": report.encodings_fixed,
+        "unwrapped": report.unwrapped,
         "decode errors": report.decode_errors,
     }
     counts = "".join(f", {name} {count:,}" for name, count in changes.items() if count)

@@ -102,13 +102,15 @@ def _log(info: SourceInfo, report: CleaningReport) -> None:
 def trained_on(training: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """Return the ``data`` entries of training.json: of each part of a blend, and of each training of a model, the last first.
 
-    An entry of a version that could not mend encodings has ``fix_encoding`` False.
+    An entry of a version that could not mend encodings has ``fix_encoding`` False, and of one that joined no lines
+    ``keep_line_breaks`` True.
     """
     parts, parent = training.get("parts"), training.get("parent")
     if parts:
         return [data for part in parts for data in trained_on(part)]
     data = training.get("data", {})
-    return [{"fix_encoding": False, **data} if "clean" in data else data, *(trained_on(parent) if parent else ())]
+    before = {"fix_encoding": False, "keep_line_breaks": True} if "clean" in data else {}
+    return [{**before, **data}, *(trained_on(parent) if parent else ())]
 
 
 def read_documents(

@@ -31,6 +31,7 @@ from reviewgen.data.tables import (
     records_of,
     row_groups,
 )
+from reviewgen.data.wrapping import find_width
 from reviewgen.errors import ConfigError, DataError, HubError, ReviewgenError, did_you_mean, first_line, quoted, shortened
 from reviewgen.hub_client import guard_client
 from reviewgen.names import HubSource, parse_hub_id
@@ -95,7 +96,7 @@ class Source:
     def cleaner(self) -> Cleaner:
         """Return a cleaner; that of a cleaned corpus changes nothing."""
         options = self.config.cleaning
-        return Cleaner(**dict.fromkeys(options, False) if self.is_cleaned else options)
+        return Cleaner(**dict.fromkeys(options, False) if self.is_cleaned else options, width=self.info.width)
 
     def examples(self, unit: Unit) -> Iterator[Example]:
         """Yield the examples of a unit; those of a cleaned corpus have the code of their split as the last value.
@@ -135,6 +136,14 @@ def open_source(source: Any, config: DataConfig, folder: Path, *, allow_missing:
     if not head:
         raise DataError(f"{opened.info.name} holds no texts.")
     choose_columns(opened.info, head, config, allow_missing=allow_missing)
+    if config.clean and not config.keep_line_breaks and not opened.is_cleaned:
+        examples = to_examples(head, opened.info.name, opened.info.text_column, [], None)
+        opened.info.width = find_width(text for text, _ in examples)
+    if opened.info.width is not None:
+        opened.info.notes.append(
+            f"The texts of {opened.info.name} are wrapped at {opened.info.width} characters; their lines are joined. "
+            "--keep-line-breaks (keep_line_breaks=True) keeps them."
+        )
     opened.info.is_one_text = config.documents == "file" and len(opened.facts or ()) == 1
     return opened
 

@@ -19,6 +19,10 @@ from .next_tokens import log_softmax as log_softmax
 from .next_tokens import show as show
 from .pieces import Pieces as Pieces
 from .pieces import Speller as Speller
+from .release import Detokenizer as Detokenizer
+from .release import Scored as Scored
+from .release import Token as Token
+from .release import score_token as score_token
 from .request import GenerateOptions as GenerateOptions
 from .request import Request as Request
 from .request import device_facts as device_facts

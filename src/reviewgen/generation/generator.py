@@ -19,11 +19,11 @@ from reviewgen.errors import DataError, GenerationError
 from reviewgen.generation.beams import search
 from reviewgen.generation.decode import Decoder
 from reviewgen.generation.pieces import Pieces, Speller
+from reviewgen.generation.release import Detokenizer
 from reviewgen.generation.request import Request
 from reviewgen.generation.text import Text
 from reviewgen.novelty import COPY_CHARACTERS, CopyGuard, Index, Novelty
 from reviewgen.protocols import Stepper, Tokenizer
-from reviewgen.sentences import sentence_ends
 
 DEVICE_ROWS = 512
 """The texts that are generated side by side on an accelerator."""
@@ -247,17 +247,14 @@ class Generator:
             yield from search(decoder, self.text(request, prompt, 0))
 
     def _stream(self, request: Request, guard: CopyGuard | None) -> Iterator[str]:
-        shown = request.prompts[0]
-        if shown:
-            yield shown
-        text = self.text(request, shown, 0)
+        text = self.text(request, request.prompts[0], 0)
+        out = Detokenizer(text, is_echoed=True)
+        prompt, _ = out.release()
+        if prompt:
+            yield prompt
         for _ in self.decoder(request, guard, request.deadline(), [text], _STREAM_BLOCK_SECONDS).decode([text]):
-            whole = text.text if text.finish_reason else text.so_far().rstrip("\ufffd")
-            if request.config.finish == "sentence" and text.finish_reason is None:  # the last sentence may be removed
-                whole = whole[: max((end for end in sentence_ends(whole, len(shown)) if whole[end:].strip()), default=0)]
-            if len(whole) > len(shown):
-                piece, shown = whole[len(shown) :], whole
-                yield from _characters(piece) if self.pieces.are_characters else (piece,)
+            piece, _ = out.release()
+            yield from _characters(piece) if self.pieces.are_characters or not piece else (piece,)
 
     def decoder(
         self,
@@ -285,10 +282,13 @@ class Generator:
         spelling = self._speller.spelling(config.words)
         return Decoder(self.stepper, self.pieces, config, guard, spelling, request.hooks, deadline, block_seconds)
 
-    def text(self, request: Request, prompt: str, *numbers: int) -> Text:
-        """Return the text of a prompt at its beginning, whose random stream is that of the seed and some numbers."""
-        random = np.random.default_rng((request.seed, *numbers))
-        return Text.of_prompt(prompt, self.pieces, request.config, random, request.prefix_of(numbers[0]))
+    def text(self, request: Request, prompt: str | Sequence[int], *numbers: int) -> Text:
+        """Return the text of a prompt at its beginning, whose random stream is that of the seed and some numbers.
+
+        A prompt that is given as token ids is fed as it is.
+        """
+        make, random = Text.of_prompt if isinstance(prompt, str) else Text.of_ids, np.random.default_rng((request.seed, *numbers))
+        return make(prompt, self.pieces, request.config, random, request.prefix_of(numbers[0]))  # type: ignore[arg-type]
 
     def _likelihood(self, text: Text) -> float:
         """Return the mean log probability (nats) of a text's tokens."""

@@ -56,8 +56,8 @@ def compare(models: Any, data: Any, *, progress: bool = True, **options: Unpack[
         conditions: Columns beside the text, as in "stars", that the model is conditioned on.
         out: A folder for the trained models and the rows; it must not exist.
         resume: Take finished rows from ``out``, of models whose weights have not changed, and continue with the others.
-        text_column, documents, max_text_characters, lowercase, strip_markdown, fix_encoding, clean: How the data is read, as in
-            ``train``.
+        text_column, documents, max_text_characters, lowercase, strip_markdown, fix_encoding, keep_line_breaks, clean: How the
+            data is read, as in ``train``.
 
     Raises:
         ConfigError: There is no model, two rows have one name, or an argument or a setting is unusable.

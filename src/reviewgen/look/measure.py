@@ -26,19 +26,21 @@ from reviewgen.look.trace import count_parameters
 from reviewgen.model import ReviewModel
 from reviewgen.novelty import COPY_CHARACTERS, TextWindows
 from reviewgen.protocols import CountTrained
+from reviewgen.rates import find_intervals
 from reviewgen.storage import temporary_folder
 
 TEMPERATURES = (0.5, 0.8, 1.2)
-_LENGTH, _TEXTS = 300, 32  # characters of a generated text, about; texts that words and speed are measured on
-_WORDS = 1000  # that distinct n-grams are counted on: their share falls as the text grows
+_LENGTH, _TEXTS, _MAX_TEXTS = 300, 32, 640  # characters of a generated text, about; texts of a batch, and at most
+_CHARACTERS = 30_000  # of generated text, at least
+_WORDS = 4500  # that distinct n-grams are counted on: their share falls as the text grows
 _MAX_SECONDS = 10.0  # of a batch of texts, for a model that is very slow
 _SURE_CHARACTERS = 200  # of a text that a compact index, which gives upper bounds, does not find by chance
 _LOOKED_UP = 200  # texts that are looked up in a model's training text
 _INDEX = "novelty.safetensors"
-_CHARACTERS = 150_000  # that each model is evaluated on, at most, where trainings have no time budget
+_HELD_OUT_CHARACTERS = 150_000  # that each model is evaluated on, at most, where trainings have no time budget
 _PER_SECOND = 2500  # characters, by the time budget: an LSTM takes about a tenth of it to score them
 _MIN_CHARACTERS, _MAX_CHARACTERS = 20_000, 400_000
-_MAX_TEXTS = 2000
+_MAX_HELD_OUT = 2000  # texts
 _READ = 200_000  # texts of a separate source, at most
 _RESAMPLES = 4000
 _LEVEL = (2.5, 97.5)  # percentiles
@@ -108,7 +110,7 @@ class Reading(NamedTuple):
         Raises:
             DataError: A source cannot be read, or there is no held-out text.
         """
-        limit = _CHARACTERS
+        limit = _HELD_OUT_CHARACTERS
         if self.budget is not None:
             limit = round(min(max(_MIN_CHARACTERS, _PER_SECOND * self.budget), _MAX_CHARACTERS))
         if self.held_out is not None or self.held_out_split is not None:
@@ -125,7 +127,7 @@ class Reading(NamedTuple):
         if not known:
             raise DataError(f"There are no held-out texts in {source}: its {split} part has no text. Give held-out texts.")
         mean = sum(len(text) for text, _ in known) / len(known)
-        count = max(1, min(len(known), _MAX_TEXTS, math.ceil(limit / mean)))
+        count = max(1, min(len(known), _MAX_HELD_OUT, math.ceil(limit / mean)))
         chosen = [known[(2 * n + 1) * len(known) // (2 * count)] for n in range(count)]
         values = [dict(zip(self.config.conditions, each, strict=True)) for _, each in chosen]
         return HeldOut([text for text, _ in chosen], values, len(known), split, source, corpus)
@@ -257,7 +259,7 @@ def _training_facts(training: dict[str, Any]) -> dict[str, Any]:
     curve = tuple(CurvePoint(each["seconds"], each["tokens_seen"], each.get("bits_per_character")) for each in evaluations)
     tokens = (data.get("tokens") or {}).get("train")
     epoch = curve[-1].seconds * tokens / curve[-1].tokens if curve and tokens else None
-    rates = {name: novelty.get(name) for name in ("copy_rate", "held_out_copy_rate")}
+    rates = {name: novelty.get(name) for name in ("copy_rate", "copy_rate_characters", "held_out_copy_rate")}
     return {"training_seconds": training.get("seconds"), "seconds_per_epoch": epoch, "curve": curve} | rates
 
 
@@ -320,14 +322,30 @@ def _written_facts(model: ReviewModel, density: float, seed: int) -> dict[str, A
     """Generate texts at temperature 1, and return how fast, and how new and various their words are."""
     config = _config(density)
     model.generate("", num_return_sequences=_TEXTS, generation_config=replace(config, max_new_tokens=1), seed=seed)  # compiles
-    start = time.perf_counter()
-    texts = model.generate("", num_return_sequences=_TEXTS, generation_config=config, seed=seed)
+    start, texts = time.perf_counter(), list[str]()
+    while len(texts) < _MAX_TEXTS and sum(map(len, texts)) < _CHARACTERS:
+        texts += model.generate("", num_return_sequences=_TEXTS, generation_config=config, seed=seed + len(texts) // _TEXTS)
     seconds = max(time.perf_counter() - start, 1e-9)
     lexicon = model.bundle.lexicon
-    figures = measure_texts(take_words(texts, _WORDS), None if lexicon is None else lexicon.__contains__)
-    distinct = {str(n): share if figures.words >= n else None for n, share in enumerate(figures.distinct, 1)}
-    facts = {"characters_per_second": sum(map(len, texts)) / seconds, "words_measured": figures.words, "distinct": distinct}
-    return facts | {"new_words": figures.unknown_words if figures.words else None}
+    is_known = None if lexicon is None else lexicon.__contains__
+
+    def measure(some: Sequence[str]) -> list[float]:
+        figures = measure_texts(some, is_known)
+        return [figures.unknown_words or 0.0, *figures.distinct]
+
+    taken = take_words(texts, _WORDS)
+    figures = measure_texts(taken, is_known)
+    names = ("new_words", *(f"distinct_{n}" for n in range(1, 5)))
+    intervals = dict(zip(names, find_intervals(measure, taken), strict=True))
+    intervals["copy_rate"] = (model.training.get("novelty") or {}).get("copy_rate_interval")
+    return {
+        "characters_per_second": sum(map(len, texts)) / seconds,
+        "characters_measured": sum(map(len, taken)),
+        "intervals": {name: limits and (limits[0], limits[1]) for name, limits in intervals.items()},
+        "new_words": figures.unknown_words if figures.words else None,
+        "distinct": {str(n): share if figures.words >= n else None for n, share in enumerate(figures.distinct, 1)},
+        "words_measured": figures.words,
+    }
 
 
 def _config(density: float) -> GenerationConfig:

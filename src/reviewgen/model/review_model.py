@@ -30,6 +30,7 @@ from reviewgen.model.layout import Bundle
 from reviewgen.model.read import read_bundle
 from reviewgen.novelty import Novelty
 from reviewgen.protocols import Tokenizer
+from reviewgen.rates import describe_copies
 from reviewgen.storage import temporary_folder, to_path
 
 if TYPE_CHECKING:
@@ -332,7 +333,8 @@ class ReviewModel:
                 single file is then one long text, of which blocks are held out. Default: "line".
             sql: The query of a SQLite file, as in "select text, stars from reviews"; by default its only table is read.
             subset: The subset (configuration) of a dataset of the Hub.
-            lowercase, strip_markdown, fix_encoding, clean: How to clean; what is not given is done as in the training.
+            lowercase, strip_markdown, fix_encoding, keep_line_breaks, clean: How to clean; what is not given is done as in the
+                training.
             max_text_characters: A text of more characters is an error; a txt file that is one text has no limit. Default:
                 10,000,000.
 
@@ -574,13 +576,13 @@ def _unpickle(files: Mapping[str, bytes], weight_bits: int, source: str | None) 
 
 def _facts(bundle: Bundle) -> dict[str, str]:
     """Return the known facts of a notebook's summary by their names."""
-    from reviewgen.web.rendering import decimal, duration, percent, thousands
+    from reviewgen.web.rendering import decimal, duration, thousands
 
     training = bundle.training
     held_out, novelty, data, verdict = (training.get(name) or {} for name in ("held_out", "novelty", "data", "verdict"))
     facts = {
         "held-out text": _with(held_out.get("bits_per_character"), lambda bits: f"{decimal(bits)} bits per character"),
-        "copy rate": _with(novelty.get("copy_rate"), lambda rate: f"{percent(rate)} of its texts"),
+        "copy rate": describe_copies(novelty),
         "vocabulary": f"{thousands(bundle.tokenizer.vocab_size)} tokens ({bundle.tokenizer_plugin.name})",
         "conditions": ", ".join(each.name for each in bundle.conditions or ()),
         "trained on": str(data.get("source") or ""),

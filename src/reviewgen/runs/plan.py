@@ -10,7 +10,7 @@ from typing import Any
 
 from reviewgen.config import check_seed, from_dict, parse_duration, to_dict
 from reviewgen.config.keywords import TrainOptions
-from reviewgen.data import DataConfig, Filters, StoreFolder, Texts, digest_tokenizer, find_store
+from reviewgen.data import DataConfig, Filters, StoreFolder, Texts, digest_tokenizer, find_store, trained_on
 from reviewgen.errors import ConfigError, DataError, ReviewgenError, quoted
 from reviewgen.evaluation import find_metrics
 from reviewgen.model.read import read_training
@@ -29,7 +29,7 @@ PARTIAL = ".partial"
 DEFAULT_BUDGET = "2m"
 _MAX_LENGTH = 1_000_000_000  # steps or epochs
 _FREE = ("checkpoint_seconds", "checkpoints_kept", "device", "metrics")  # settings that may change when a run is resumed
-_CLEANING = ("lowercase", "strip_markdown", "fix_encoding", "clean")
+_CLEANING = ("lowercase", "strip_markdown", "fix_encoding", "keep_line_breaks", "clean")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,13 +175,13 @@ def data_config(options: Mapping[str, Any], trained: Any = None) -> DataConfig:
     given = {name: options[name] for name in to_dict(DataConfig()) if options.get(name) is not None}
     if trained is None:
         return from_dict(DataConfig, given)
-    names, before = trained.conditions.names, trained.training.get("data", {})
+    names, before = trained.conditions.names, (trained_on(trained.training) or [{}])[0]
     if new := [name for name in given.get("conditions", ()) if name not in names]:
         raise ConfigError(
             f"A model that is trained further keeps its conditions ({', '.join(names) or 'none'}), so {quoted(new[0])} cannot be "
             "one of them: train a model from scratch."
         )
-    cleaning = {name: given.get(name, False) or bool(before.get(name)) for name in _CLEANING[:3]}
+    cleaning = {name: given.get(name, False) or bool(before.get(name)) for name in _CLEANING[:-1]}
     clean = given.get("clean", True) and before.get("clean", True)
     return from_dict(DataConfig, {**given, **cleaning, "clean": clean, "conditions": names})
 

@@ -1,4 +1,4 @@
-"""The application of the server: routes, keys, errors in OpenAI's format. Any ASGI server runs it."""
+"""The application of the server: routes and their documents, models, errors in OpenAI's format. Any ASGI server runs it."""
 
 import asyncio
 import contextlib
@@ -15,23 +15,39 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from reviewgen.config import to_dict
+from reviewgen.config import describe_hint, to_dict
+from reviewgen.config.descriptions import json_schema
 from reviewgen.errors import ReviewgenError
 from reviewgen.hub.card import brief_facts
 from reviewgen.model import ReviewModel
 from reviewgen.serving.engine import Engine
-from reviewgen.serving.openapi import docs_page, openapi_document
-from reviewgen.serving.options import Limits, accepts_key
-from reviewgen.serving.protocol import Problem, find_model, parse_object
-from reviewgen.serving.service import Answer, Service, end_of_stream
+from reviewgen.serving.options import Limits
+from reviewgen.serving.protocol import DESCRIPTIONS, HINTS, Problem, find_model
+from reviewgen.serving.service import Answer, Service
+from reviewgen.version import __version__
+from reviewgen.web import page_for_server, static_files
+from reviewgen.web.rendering import render
 
-_LARGE_BODY = 32_768  # bytes: a larger one is read by another thread, since it may take tenths of a second
-_LAST_SECONDS = 2.0  # for the errors of requests that are ended
+_LAST_SECONDS = 2.0  # in which requests that are ended are answered
+_ABOUT = "Small text generators behind the OpenAI protocol for completions."
+_STRING, _INTEGER = {"type": "string"}, {"type": "integer"}
+_ITEMS = {"anyOf": [_STRING, _INTEGER, {"type": "array", "items": _INTEGER}]}  # of prompt
+_REASONS = {
+    400: "A field is unknown, of a wrong type, or out of range; or the server does not answer to this name.",
+    401: "No API key, or one that this server does not have.",
+    404: "There is no such model.",
+    408: "The body did not come in time.",
+    413: "The body is too large.",
+    415: "The content type is not application/json.",
+    422: "No text could be generated as asked.",
+    429: "The queue is full; Retry-After says when to try again.",
+    500: "The server failed.",
+    503: "The server is shutting down or late.",
+}
 _FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
 
 
@@ -66,7 +82,7 @@ def create_app(
         except ReviewgenError as error:
             Service(engines, limits).close()
             raise type(error)(f"{name} cannot be served: {error}") from None
-    service = Service(engines, limits)
+    service = Service(engines, limits, key_digests)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -76,31 +92,31 @@ def create_app(
             await asyncio.sleep(0.02)
         await asyncio.to_thread(service.close)
 
-    middleware = [Middleware(_Completions, service=service)]
-    if hosts is not None:
-        middleware.append(Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False))
+    middleware = [Middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False)]
     if cors_origins:
         allowed: dict[str, Any] = {"allow_methods": ["GET", "POST"], "allow_headers": ["authorization", "content-type"]}
         middleware.append(Middleware(CORSMiddleware, allow_origins=list(cors_origins), **allowed))
-    handlers: dict[Any, Any] = {Problem: _answer_problem, HTTPException: _answer_http, Exception: _answer_fault}
+    handlers: dict[Any, Any] = dict.fromkeys((Problem, HTTPException, Exception), _answer_error)
     app = Starlette(routes=_routes(page), middleware=middleware, exception_handlers=handlers, lifespan=lifespan)
     app.router.redirect_slashes = False  # it would redirect to whatever host the request names
-    app.state.service, app.state.key_digests, app.state.created = service, key_digests, int(time.time())
+    app.state.service, app.state.created = service, int(time.time())
     return app
 
 
 def _routes(page: bool) -> list[Route]:
+    """Return the routes; the docstrings of those in the OpenAPI document are its summaries."""
+    hidden: dict[str, Any] = {"include_in_schema": False}
     return [
-        Route("/v1/models", _list_models, methods=["GET"]),
-        Route("/v1/models/{name:path}", _show_model, methods=["GET"]),
+        Route("/v1/models", _list_models),
+        Route("/v1/models/{name:path}", _show_model),
         Route("/v1/completions", _complete, methods=["POST"]),
-        Route("/v1/chat/completions", _refuse_chat, methods=["POST"]),
-        Route("/health", _health, methods=["GET"]),
-        Route("/ready", _health, methods=["GET"]),
-        Route("/metrics", _metrics, methods=["GET"]),
-        Route("/openapi.json", _openapi, methods=["GET"]),
-        Route("/docs", _docs, methods=["GET"]),
-        *([Route("/", _page, methods=["GET"]), Route("/static/{name}", _static, methods=["GET"])] if page else []),
+        Route("/v1/chat/completions", _refuse_chat, methods=["POST"], **hidden),
+        Route("/health", _health),
+        Route("/ready", _health),
+        Route("/metrics", _metrics),
+        Route("/openapi.json", _openapi, **hidden),
+        Route("/docs", _docs, **hidden),
+        *([Route("/", _page, **hidden), Route("/static/{name}", _static, **hidden)] if page else []),
     ]
 
 
@@ -110,31 +126,24 @@ def _service(request: Request) -> Service:
     Raises:
         Problem: It has none.
     """
-    digests, given = request.app.state.key_digests, request.headers.get("authorization", "")
-    if digests is not None and not accepts_key(digests, given):
-        what = "The API key is not one of this server's" if given else "The request has no API key"
-        headers = {"www-authenticate": "Bearer"}
-        raise Problem(401, f"{what}: send Authorization: Bearer KEY.", None, "invalid_api_key", headers)
     service: Service = request.app.state.service
+    service.authorize(request)
     return service
 
 
 async def _list_models(request: Request) -> Response:
+    """The models."""
     return JSONResponse({"object": "list", "data": [_describe(request, name) for name in _service(request).engines]})
 
 
 async def _show_model(request: Request) -> Response:
+    """One model."""
     return JSONResponse(_describe(request, find_model(request.path_params["name"], list(_service(request).engines))))
 
 
 async def _complete(request: Request) -> Answer:
-    service = _service(request)
-    body = await _read_body(request, service.limits)
-
-    def answer() -> Answer:
-        return service.answer(parse_object(body))
-
-    return await asyncio.to_thread(answer) if len(body) > _LARGE_BODY else answer()
+    """Writes texts."""
+    return Answer(request.app.state.service, request)
 
 
 async def _refuse_chat(request: Request) -> Response:
@@ -143,12 +152,14 @@ async def _refuse_chat(request: Request) -> Response:
 
 
 async def _health(request: Request) -> Response:
+    """Whether the engines run, and so requests are accepted."""
     if stopped := request.app.state.service.stopped:
         raise Problem(503, f"The engine of {', '.join(stopped)} has stopped: start the server again.", code="engine_stopped")
     return JSONResponse({"status": "ok"})
 
 
 async def _metrics(request: Request) -> Response:
+    """Numbers for Prometheus."""
     metrics = _service(request).metrics
     for name, engine in _service(request).engines.items():
         metrics.live.labels(name).set(engine.live)
@@ -160,23 +171,35 @@ async def _metrics(request: Request) -> Response:
 
 
 async def _openapi(request: Request) -> Response:
-    return JSONResponse(openapi_document(request.app.state.service.limits))
+    """The OpenAPI 3.1 document, made from the routes and the fields of a completion."""
+    fields = {name: json_schema(hint) | {"description": DESCRIPTIONS[name]} for name, hint in HINTS.items()}
+    fields["max_tokens"]["maximum"] = request.app.state.service.limits.max_tokens
+    fields["prompt"]["anyOf"][1]["items"] = _ITEMS
+    schemas = {"CompletionRequest": {"type": "object", "additionalProperties": False, "properties": fields}} | _response_schemas()
+    document = {
+        "openapi": "3.1.0",
+        "info": {"title": "reviewgen", "version": __version__, "description": _ABOUT},
+        "paths": {route.path_format: _operation(method, route) for method, route in _documented(request)},
+        "components": {"schemas": schemas, "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}}},
+        "security": [{}, {"key": []}],
+    }
+    return JSONResponse(document)
 
 
 async def _docs(request: Request) -> Response:
-    service = request.app.state.service
-    return HTMLResponse(docs_page(openapi_document(service.limits), list(service.engines)))
+    """A page with the same: paths, fields of a completion with types and descriptions, statuses."""
+    rows = [(name, describe_hint(hint).replace(" | none", ""), DESCRIPTIONS[name]) for name, hint in HINTS.items()]
+    paths = [(method.upper(), route.path_format, route.endpoint.__doc__) for method, route in _documented(request)]
+    models = list(request.app.state.service.engines)
+    page = render("serving/docs.html", paths=paths, rows=rows, reasons=_REASONS, models=models, version=__version__)
+    return HTMLResponse(page)
 
 
 async def _page(request: Request) -> Response:
-    from reviewgen.web import page_for_server
-
     return HTMLResponse(page_for_server())
 
 
 async def _static(request: Request) -> Response:
-    from reviewgen.web import static_files
-
     file = static_files().get(request.path_params["name"])
     if file is None:
         raise Problem(404, "The page has no file of this name.", code="not_found")
@@ -197,88 +220,56 @@ def _describe(request: Request, name: str) -> dict[str, Any]:
     return {"id": name, "object": "model", "created": request.app.state.created, "owned_by": "reviewgen", "reviewgen": own}
 
 
-async def _read_body(request: Request, limits: Limits) -> bytes:
-    """Return the body of a request, of which no more than the limit is read, in chunks or not.
-
-    Raises:
-        Problem: It is not JSON by its content type or compressed (415), too large (413), or did not come in time (408).
-    """
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != "application/json" and not kind.endswith("+json"):
-        raise Problem(415, f"The content type must be application/json; got {kind or 'none'}.", code="unsupported_media_type")
-    if (coding := request.headers.get("content-encoding", "identity")) != "identity":
-        raise Problem(415, f"The body must not be compressed; its content encoding is {coding}.", code="unsupported_media_type")
-    headers = {"connection": "close"}  # the rest of it is not read
-    too_large = Problem(413, f"The body is larger than {limits.max_body:,} bytes: send less.", None, "body_too_large", headers)
-    declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared[:20]) > limits.max_body:
-        raise too_large
-    body, now = bytearray(), asyncio.get_running_loop().time
-    until = now() + limits.request_seconds
-    try:
-        async with asyncio.timeout_at(min(now() + limits.stall_seconds, until)) as limit:
-            async for part in request.stream():
-                body += part
-                if len(body) > limits.max_body:
-                    raise too_large
-                limit.reschedule(min(now() + limits.stall_seconds, until))
-    except TimeoutError:
-        raise Problem(408, "The body, or the next part of it, did not come in time.", None, "timeout", headers) from None
-    except ClientDisconnect:
-        raise Problem(400, "The connection was closed before the end of the body.", code="disconnected") from None
-    return bytes(body)
-
-
-async def _answer_problem(request: Request, problem: Exception) -> Response:
-    assert isinstance(problem, Problem)
+async def _answer_error(request: Request, error: Exception) -> Response:
+    """Answer in OpenAI's format what is refused, by us or by Starlette, or a fault of ours, whose traceback is in the log."""
+    problem = Problem(500, "The server failed; its log says why.", None, "server_error", {"connection": "close"})
+    if isinstance(error, Problem):
+        problem = error
+    elif isinstance(error, HTTPException):  # an unknown path, another method
+        message = f"There is no {request.method} {request.url.path} here. GET /docs lists what there is."
+        code = "method_not_allowed" if error.status_code == 405 else "not_found"
+        headers = {name.lower(): value for name, value in (error.headers or {}).items()}
+        problem = Problem(error.status_code, message, code=code, headers=headers)
     return JSONResponse(problem.to_json(), problem.status, problem.headers)
 
 
-async def _answer_http(request: Request, error: Exception) -> Response:
-    """Answer what Starlette itself refuses: an unknown path, another method."""
-    assert isinstance(error, HTTPException)
-    message = f"There is no {request.method} {request.url.path} here. GET /docs lists what there is."
-    code = "method_not_allowed" if error.status_code == 405 else "not_found"
-    headers = {name.lower(): value for name, value in (error.headers or {}).items()}
-    return await _answer_problem(request, Problem(error.status_code, message, code=code, headers=headers))
+def _documented(request: Request) -> list[tuple[str, Route]]:
+    """Return the routes of the OpenAPI document, each with its method."""
+    routes = [route for route in request.app.routes if route.include_in_schema]
+    return [("post" if "POST" in route.methods else "get", route) for route in routes]
 
 
-async def _answer_fault(request: Request, error: Exception) -> Response:
-    """Answer a fault of ours; its traceback is in the log of the server."""
-    headers = {"connection": "close"}  # uvicorn closes it after a fault
-    return await _answer_problem(request, Problem(500, "The server failed; its log says why.", None, "server_error", headers))
+def _operation(method: str, route: Route) -> dict[str, Any]:
+    done = {"description": "Done.", "content": {"application/json": {"schema": {"type": "object"}}}}
+    responses = {"200": done} | {
+        str(status): {"description": reason, "content": _content("Error")} for status, reason in _REASONS.items()
+    }
+    words = [part.strip("{}") for part in route.path_format.split("/") if part]
+    operation: dict[str, Any] = {"summary": route.endpoint.__doc__, "operationId": "_".join([method, *words])}
+    operation["responses"] = responses
+    if route.param_convertors:
+        parameters = [{"name": name, "in": "path", "required": True, "schema": _STRING} for name in route.param_convertors]
+        operation["parameters"] = parameters
+    if method == "post":
+        operation["requestBody"] = {"required": True, "content": _content("CompletionRequest")}
+        done["content"] = _content("Completion") | {"text/event-stream": {"schema": _STRING}}
+    return {method: operation}
 
 
-class _Completions:
-    """Counts completions by model and status, and ends those that are cancelled with an error."""
+def _content(name: str) -> dict[str, Any]:
+    return {"application/json": {"schema": {"$ref": f"#/components/schemas/{name}"}}}
 
-    def __init__(self, app: ASGIApp, service: Service) -> None:
-        self._app, self._service = app, service
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] != "/v1/completions":
-            return await self._app(scope, receive, send)
-        status, is_stream = "none", False  # the client went away first
+def _response_schemas() -> dict[str, Any]:
+    """Return the schemas of responses; objects may have further members."""
+    nullable, anything = {"type": ["string", "null"]}, {"type": ["object", "null"]}
+    choice = {"index": _INTEGER, "text": _STRING, "logprobs": anything, "finish_reason": {"enum": ["stop", "length", None]}}
+    usage = dict.fromkeys(("prompt_tokens", "completion_tokens", "total_tokens"), _INTEGER)
+    completion: dict[str, Any] = {"id": _STRING, "object": {"const": "text_completion"}, "created": _INTEGER, "model": _STRING}
+    completion |= {"choices": {"type": "array", "items": _object(choice)}, "usage": _object(usage)}
+    error: dict[str, Any] = {"message": _STRING, "type": _STRING, "param": nullable, "code": nullable}
+    return {"Completion": _object(completion), "Error": _object({"error": _object(error)})}
 
-        async def observed(message: Message) -> None:
-            nonlocal status, is_stream
-            if message["type"] == "http.response.start":
-                status = str(message["status"])
-                is_stream = dict(message["headers"]).get(b"content-type", b"").startswith(b"text/event-stream")
-            await send(message)
 
-        self._service.answering += 1
-        try:
-            await self._app(scope, receive, observed)
-        except asyncio.CancelledError:  # the server ends
-            problem = Problem(503, "The server is shutting down: the text is not finished.", code="shutting_down")
-            problem.headers = {"retry-after": "5", "connection": "close"}
-            with contextlib.suppress(TimeoutError, asyncio.CancelledError):
-                async with asyncio.timeout(_LAST_SECONDS / 2):  # a reader that stalls gets nothing
-                    if status == "none":
-                        await JSONResponse(problem.to_json(), 503, problem.headers)(scope, receive, observed)
-                    elif is_stream:
-                        await send({"type": "http.response.body", "body": end_of_stream(problem.to_json())})
-        finally:
-            self._service.answering -= 1
-            self._service.metrics.requests.labels(scope.get("reviewgen.model", ""), status).inc()
+def _object(properties: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, "required": list(properties)}

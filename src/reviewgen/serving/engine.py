@@ -5,15 +5,17 @@ seed and number. In a tick of some dozen milliseconds the engine
 
 1. schedules texts, at most ``max_rows``: each request's first text, then each one's second, as long as there is room. A text is a
    state and a few numbers, so it can be left out of a tick and go on later;
-2. feeds a part of the beginnings of new texts (bos, conditions, prompt), of at most 512 tokens: chunked prefill (Agrawal et al.
-   2023, SARATHI). So a long prompt delays the others by a part of it. The last states are kept, since many requests begin alike;
-3. steps the texts that need each token's logits in Python: those inside a prompt's last word, or with logits processors; and the
-   prompts that are scored;
+2. feeds the beginnings of new texts (bos, conditions, prompt) in turns, a part of at most 512 tokens each time: chunked prefill
+   (Agrawal et al. 2023, SARATHI). So a long prompt delays the others by a part of it, and a new one goes before the next
+   part. The last states are kept, since many requests begin alike;
+3. steps the texts that need each token's logits in Python: those inside a prompt's last word, or with logits processors;
 4. lets the stepper sample a block of tokens for the others in its own loop, those with equal settings together, if they are many
-   in parts on several cores.
+   in parts on several cores;
+5. scores the new tokens of texts with log probabilities, and the prompts that are scored: it feeds them once more, one by one.
+   The next block waits for that.
 
 A row does not depend on the other rows, so a text is the same alone and in company. Requests are ended, never the engine: what a
-model, a logits processor or a consumer raises ends its own request.
+model or a logits processor raises ends its own request.
 """
 
 import logging
@@ -21,26 +23,26 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from itertools import count, islice
+from typing import NamedTuple
 
 import numpy as np
 
 from reviewgen.errors import GenerationError, ReviewgenError
-from reviewgen.generation import Decoder, Request, Slot, Text, gather, stack_rows
+from reviewgen.generation import Decoder, Detokenizer, Request, Scored, Slot, Text, Token, gather, score_token, stack_rows
 from reviewgen.model import ReviewModel
 from reviewgen.novelty import CopyGuard
 from reviewgen.protocols import StepState, SupportsCompiledStep
-from reviewgen.serving.texts import Detokenizer, Ended, Event, Failed, Hold, Progress, Scored, score
 
 _LOG = logging.getLogger(__name__)
 _TICK_SECONDS = 0.03  # of the prefill, of the steps, and of the blocks of a tick
 _MAX_CHUNK, _MIN_CHUNK = 512, 32  # tokens of a prompt that are fed at once
+_HEAD_START = 1.0  # seconds that a new prompt counts as waiting already, so that it goes before the next part of a long one
 _KEPT = 64  # states after beginnings that no text waits for
-_SCORED_AT_ONCE = 8  # tokens of a prompt
 _MIN_NUMBERS, _MAX_NUMBERS = 7, 512  # random numbers of a row in a block
 _SURE_NUMBERS = 32  # with this number of random numbers, a row always gets a token
 _MIN_PART = 8  # rows of a block: fewer do not share the weights' way from memory, and are not worth a thread
@@ -62,64 +64,84 @@ class Asked:
         prompt_ids: The token ids of each text's prompt, without bos, which are then fed as they are.
         alternatives: How many alternatives to each token are delivered with the log probabilities; None computes neither.
         is_streamed: Whether a text is delivered while it grows, or once it is complete.
-        scores_prompts: Whether the tokens of each prompt are delivered first, scored as those of the text; needs ``prompt_ids``
-            and ``alternatives``.
+        is_echoed: Whether a text is delivered with its prompt.
+        scores_prompts: Whether the tokens of the prompts are scored and delivered, too; needs the others but ``is_streamed``.
     """
 
     request: Request
     prompt_ids: Sequence[Sequence[int]] | None = None
     alternatives: int | None = None
     is_streamed: bool = True
+    is_echoed: bool = False
     scores_prompts: bool = False
 
 
 @dataclass(eq=False, kw_only=True)
 class ServedText(Text):
-    """A text that was started, or a prompt that is being scored; it has logits where they are needed: it goes token by token, or
-    is scored.
+    """A text that was started.
 
     Attributes:
         job, number: Its request, and its number there.
-        out: What is released of it.
-        known: The ids of a prompt that is being scored; None of a text that is generated.
+        out: What is released of it, and its scores.
         lacks_random: Whether the last block had too few random numbers for a token.
+        scored: How many of its ids were scored, or need no score.
+        score_logits, score_state: The model's after these; None until they are known.
     """
 
     job: "Job"
     number: int
     out: Detokenizer = field(init=False)
-    known: Sequence[int] | None = None
     lacks_random: bool = False
+    scored: int = 0
+    score_logits: np.ndarray | None = None
+    score_state: Slot | None = None
 
     @property
     def is_going(self) -> bool:
         """Whether it can be advanced."""
-        return self.state is not None and self.finish_reason is None and not self.job.is_stopped
+        return self.state is not None and self.finish_reason is None and not (self.job.is_stopped or self.is_scoring_prompt)
 
     @property
     def is_ready(self) -> bool:
         """Whether it can be advanced in blocks."""
         return self.is_going and self.job.decoder.is_ready(self)
 
-    def score(self, logits: np.ndarray, token: int) -> Scored:
-        """Return the log probability of a token, with as many alternatives as the request asks for."""
-        return score(logits, token, self.job.asked.alternatives or 0, self.pieces)
+    @property
+    def is_scoring_prompt(self) -> bool:
+        """Whether its prompt is still to be scored."""
+        return self.out.scores_prompt and self.scored < self.prompt_tokens
 
-    def drop_scores(self) -> None:
-        """Drop the scores of the tokens that it has lost where it backtracked."""
-        if self.state is None:
-            del self.out.scores[self.new_tokens :]
+    @property
+    def is_unscored(self) -> bool:
+        """Whether it has tokens that must be scored first."""
+        return self.out.is_scored and len(self.out.scores) < len(self.ids) - self.out.first + (self.finish_reason == "end")
+
+
+class Progress(NamedTuple):
+    """What is new of a text.
+
+    Attributes:
+        source: The text; its other attributes are final once it is over.
+        text: Characters; the first follow the prompt, or are those of the prompt if it is echoed.
+        tokens: Their tokens, if log probabilities are computed.
+        is_over: Whether the text is complete.
+    """
+
+    source: ServedText
+    text: str = ""
+    tokens: Sequence[Token] = ()
+    is_over: bool = False
 
 
 @dataclass(eq=False)
 class _Beginning:
-    """Ids that texts begin with, how many of them were fed, the logits and the state after these, and when that was."""
+    """Ids that texts begin with, how many of them were fed, the logits and the state after these, and since when it waits."""
 
     ids: tuple[int, ...]
     state: StepState
     logits: np.ndarray | None = None
     fed: int = 0
-    turn: float = field(default_factory=time.monotonic)
+    waits_since: float = field(default_factory=lambda: time.monotonic() - _HEAD_START)
 
 
 @dataclass(eq=False)
@@ -129,53 +151,61 @@ class Job:
     Attributes:
         asked, decoder: The request, and its decoding loop.
         starts: Each text at its beginning, which is copied.
-        deliver: Is called with the events of a tick.
+        notify: Is called in the engine's thread after a tick if there is anything to take, or the job has failed.
         wake: Is called when the engine may have something to do.
-        texts: Those that were started and are not finished, in order; or the prompts that are being scored.
-        events: What is delivered after this tick.
+        started: The texts that were started.
+        texts: Those of them that are not complete, in order.
+        error: Why the job has failed; None if it has not.
     """
 
     asked: Asked
     decoder: Decoder
     starts: Sequence[Text]
-    deliver: Callable[[list[Event]], None]
+    notify: Callable[[], object]
     wake: Callable[[], None]
+    started: list[ServedText] = field(default_factory=list)
     texts: list[ServedText] = field(default_factory=list)
-    events: list[Event] = field(default_factory=list)
+    error: ReviewgenError | None = None
     is_cancelled: bool = False
-    is_stopped: bool = False
     _next: int = 0
-    _delivered: int = 0  # characters; counted by the engine's thread
-    _taken: int = 0  # counted by the consumer's
-    _lengths: dict[int, tuple[int, int]] = field(default_factory=dict)  # of its finished texts
+    _news: deque[Progress] = field(default_factory=deque)
 
     def cancel(self) -> None:
-        """End the job; nothing more is delivered, but for what is being delivered now. May be called in any thread, twice."""
-        self.is_cancelled = self.is_stopped = True
+        """End the job. May be called in any thread, twice."""
+        self.is_cancelled = True
+        self.wake()
+
+    def take(self) -> Iterator[Progress]:
+        """Yield what is new of the texts; called in the consumer's thread."""
+        while self._news:
+            yield self._news.popleft()
         self.wake()
 
     def fail(self, error: Exception) -> None:
         """End the job with an error."""
         if not isinstance(error, ReviewgenError):
             error = GenerationError(f"The request has failed: {type(error).__name__}: {error!s:.300}")
-        if not self.is_stopped:
-            self.is_stopped = True
-            self.events.append(Failed(error))
+        self.error = self.error or error
 
-    def taken(self, events: Sequence[Event]) -> None:
-        """Record that the consumer has sent some events on; called in its thread."""
-        self._taken += _size(events)
-        self.wake()
+    def tell(self) -> None:
+        """Notify the consumer if there is anything to take, or the job has failed; one that has cancelled may be gone."""
+        if (self._news or self.error is not None) and not self.is_cancelled:
+            self.notify()
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether it was cancelled or has failed."""
+        return self.is_cancelled or self.error is not None
 
     @property
     def can_go(self) -> bool:
         """Whether it may be scheduled: its consumer keeps up."""
-        return not self.is_stopped and self._delivered - self._taken <= _MAX_UNREAD
+        return not self.is_stopped and sum(1 + len(news.text) for news in [*self._news]) <= _MAX_UNREAD
 
     @property
     def is_done(self) -> bool:
-        """Whether nothing is left to do."""
-        return self.is_cancelled or (not self.events and (self.is_stopped or not (self.texts or self.waiting)))
+        """Whether the engine has nothing left to do."""
+        return self.is_stopped or not (self.texts or self.waiting)
 
     @property
     def waiting(self) -> int:
@@ -189,72 +219,31 @@ class Job:
         numbers = params._replace(temperatures=params.temperatures.tobytes(), max_new_tokens=0)  # type: ignore[arg-type]
         return numbers, None if guard is None else (id(guard[0]), guard[1]), id(spelling)
 
-    @cached_property
-    def _unscored(self) -> deque[tuple[int, ...]]:
-        """The different prompts that are still to be scored."""
-        return deque(dict.fromkeys(tuple(start.ids) for start in self.starts) if self.asked.scores_prompts else ())
-
     def text(self, index: int) -> ServedText | None:
-        """Return the text with this index among those that are not finished, which is started now if it was not; or None.
-
-        The prompts that are scored come first; no text is started before all are.
-        """
-        if index == len(self.texts):
-            hold: Hold = "nothing"
-            stops: Sequence[str] = ()
-            if self._unscored:
-                bare = {"prompt": "", "ids": [], "prompt_length": 0}
-                text = ServedText(**vars(self.starts[0]) | bare, job=self, number=0, known=self._unscored.popleft())
-            elif self.waiting and not any(text.known is not None for text in self.texts):
-                number, start, self._next = self._next, self.starts[self._next], self._next + 1
-                own = {"ids": list(start.ids), "rng": np.random.default_rng((self.asked.request.seed, number))}
-                text = ServedText(**vars(start) | own, job=self, number=number)
-                stops, is_whole = text.config.stop_strings, self.decoder.guard is not None or not self.asked.is_streamed
-                hold = "everything" if is_whole else "sentence" if text.config.finish == "sentence" else "nothing"
-            else:
-                return None
-            text.out = Detokenizer(text, stops, hold, self.asked.alternatives is not None)
+        """Return the text with this index among those that are not complete, which is started now if it was not; or None."""
+        if index == len(self.texts) and self.waiting:
+            number, start, asked = self._next, self.starts[self._next], self.asked
+            own = {"ids": list(start.ids), "rng": np.random.default_rng((asked.request.seed, number))}
+            text = ServedText(**vars(start) | own, job=self, number=number)
+            is_whole = self.decoder.guard is not None or not asked.is_streamed
+            is_scored, stops = asked.alternatives is not None, start.config.stop_strings
+            text.out = Detokenizer(text, stops, is_whole, asked.is_echoed, is_scored, asked.scores_prompts)
+            self.started.append(text)
             self.texts.append(text)
+            self._next += 1
         return self.texts[index] if index < len(self.texts) else None
 
     def collect(self, text: ServedText) -> None:
-        """Collect what is new of a text; one that is finished leaves the job."""
-        scores, ended = text.out.scores, None
-        if self.is_stopped or (text.known is not None and len(text.ids) < len(text.known)):
+        """Collect what is new of a text; one that is complete leaves the job."""
+        is_over = text.finish_reason is not None
+        if self.is_stopped or (is_over and text.is_unscored):
             return
-        if text.known is not None:
-            prompt = text.out.release()[1]
-            numbers = (number for number, start in enumerate(self.starts) if tuple(start.ids) == text.known)
-            self.events += [Progress(number, prompt=prompt) for number in numbers]
-            self.texts.remove(text)
-            return
-        if text.finish_reason is not None:
-            last = next(iter(scores[text.new_tokens :]), None) if text.finish_reason == "end" else None
-            mean = sum(each.logprob for each in scores[: text.new_tokens]) / max(1, text.new_tokens)
-            ended = Ended(text.finish_reason, text.ids, last, mean)
         characters, tokens = text.out.release()
-        if characters or tokens or ended:
-            self.events.append(Progress(text.number, characters, tokens, ended=ended))
-        if ended:
-            self._lengths[text.number] = len(text.ids) - text.new_tokens, text.new_tokens
+        if characters or tokens or is_over:
+            self._news.append(Progress(text, characters, tokens, is_over))
+        if is_over:
+            text.state = text.logits = text.score_state = text.score_logits = None
             self.texts.remove(text)
-
-    def lengths(self) -> dict[int, tuple[int, int]]:
-        """Return the tokens of the prompt, and the new ones so far, of each started text. May be called in any thread."""
-        texts = [text for text in list(self.texts) if text.known is None]
-        return {text.number: (len(text.ids) - text.new_tokens, text.new_tokens) for text in texts} | self._lengths
-
-    def flush(self) -> None:
-        """Deliver the events of this tick; end the job if its consumer raises."""
-        events, self.events = self.events, []
-        if not events or self.is_cancelled:
-            return
-        self._delivered += _size(events)
-        try:
-            self.deliver(events)
-        except Exception:  # the consumer may raise anything
-            _LOG.exception("The consumer of a request's events has failed; the request ends.")
-            self.cancel()
 
 
 class Engine:
@@ -286,31 +275,33 @@ class Engine:
         self._jobs: list[Job] = []
         self._beginnings: dict[tuple[int, ...], _Beginning] = {}  # the latest come last
         self._fed_seconds, self._sampled_seconds = 1e-3, 1e-3  # of a token of a prompt, and of a row in a block
-        self._wake, self._lock = threading.Event(), threading.Lock()
-        self._must_stop = False
+        self._wake, self._lock, self._must_stop = threading.Event(), threading.Lock(), False
         self.thread = threading.Thread(target=self._run, name=f"reviewgen-engine-{model.preset}", daemon=True)
         self.thread.start()
 
-    def submit(self, asked: Asked, deliver: Callable[[list[Event]], None], guard: CopyGuard | None = None) -> Job:
+    def submit(self, asked: Asked, notify: Callable[[], object], guard: CopyGuard | None = None) -> Job:
         """Start to generate the texts of a request, whose ``max_time`` counts from now.
 
         Args:
             asked: The request.
-            deliver: Is called in the engine's thread after a tick with the events of all texts of the request. It must return
-                quickly; if it raises, the request ends.
+            notify: Is called in the engine's thread after a tick if there is anything to take from the job, or it has failed. It
+                must return quickly.
             guard: The copied spans that must not be completed: ``generator.guard(request)``, which may take seconds.
 
         Returns:
-            The job, to cancel it, and to tell which events were taken: one with more than some thousands of untaken characters
-            waits until its consumer has caught up.
+            The job, to take from it what is new, and to cancel it. One with more than some thousands of characters that were not
+            taken waits until its consumer has caught up.
 
         Raises:
             DataError: The request needs a lexicon that the model does not have.
             GenerationError: The engine was closed.
         """
-        starts = self._starts(asked)
+        keys: Sequence[str | tuple[int, ...]] = asked.request.prompts
+        keys = keys if asked.prompt_ids is None else list(map(tuple, asked.prompt_ids))
+        known = {key: self.generator.text(asked.request, key, 0) for key in dict.fromkeys(keys)}  # equal prompts share one
+        starts = [known[key] for key in keys]
         decoder = self.generator.decoder(asked.request, guard, asked.request.deadline(), starts)
-        job = Job(asked, decoder, starts, deliver, self._wake.set)
+        job = Job(asked, decoder, starts, notify, self._wake.set)
         with self._lock:
             if self._must_stop:
                 raise GenerationError("The engine was closed, so it takes no more requests.")
@@ -339,16 +330,6 @@ class Engine:
         self._wake.set()
         self.thread.join(timeout)
 
-    def _starts(self, asked: Asked) -> list[Text]:
-        """Return each text at its beginning; equal prompts share one."""
-        request = asked.request
-        if asked.prompt_ids is None:
-            starts = {prompt: self.generator.text(request, prompt, 0) for prompt in dict.fromkeys(request.prompts)}
-            return [starts[prompt] for prompt in request.prompts]
-        pieces, random = self.generator.pieces, np.random.default_rng(0)  # each text that is started gets its own
-        given = {ids: Text.of_ids(ids, pieces, request.config, random, request.prefix) for ids in map(tuple, asked.prompt_ids)}
-        return [given[tuple(ids)] for ids in asked.prompt_ids]
-
     def _run(self) -> None:
         """Advance the jobs until the engine is closed; the engine's thread."""
         while not self._must_stop:
@@ -360,36 +341,34 @@ class Engine:
             self._jobs = [job for job in self._jobs if not job.is_done]
         for job in [*self._jobs, *self._inbox]:
             job.fail(GenerationError("The server was shut down before the text was complete."))
-            job.flush()
-        self._jobs, self._inbox = [], deque()
+            job.tell()
         self._pool.shutdown()
 
     def _tick(self) -> bool:
-        """Advance the jobs and deliver their events; return whether there was anything to do."""
+        """Advance the jobs and notify their consumers; return whether there was anything to do."""
         texts = _schedule(self._jobs, self._max_rows)
         try:
-            self._advance(texts)
+            for text in texts:
+                if text.config.max_new_tokens == 0 and text.finish_reason is None:
+                    text.finish_unextended()
+                if text.job.decoder.is_over([text]) and text.is_scoring_prompt:
+                    text.job.fail(OutOfTime("The time was over before the prompts were scored. Try again later."))
+            self._prefill([text for text in texts if text.state is None and text.finish_reason is None])
+            self._step_for_a_while([text for text in texts if text.is_going and not text.is_ready])
+            self._sample_blocks([text for text in texts if text.is_ready and not text.is_unscored])
+            self._score_for_a_while(texts)
+            for text in texts:
+                text.job.collect(text)
         except Exception as error:  # a mistake of ours ends the requests, not the engine
             _LOG.exception("The engine has failed; its requests end.")
             for job in self._jobs:
                 job.fail(error)
         for job in self._jobs:
-            job.flush()
+            job.tell()
         return len(texts) > 0
 
-    def _advance(self, texts: Sequence[ServedText]) -> None:
-        """Give each text some tokens, and collect what is new in its job."""
-        for text in texts:
-            _end_late(text)
-        self._prefill([text for text in texts if text.state is None and text.finish_reason is None])
-        self._score_prompts([text for text in texts if text.known and text.is_going])
-        self._step_for_a_while([text for text in texts if text.known is None and text.is_going and not text.is_ready])
-        self._sample_blocks([text for text in texts if text.known is None and text.is_ready])
-        for text in texts:
-            text.job.collect(text)
-
     def _prefill(self, texts: Sequence[ServedText]) -> None:
-        """Feed a part of each of the beginnings of texts that have no state, those that have waited for longest first."""
+        """Feed the beginnings of texts that have no state in turns, the one that has waited for longest first."""
         waiting: dict[_Beginning, list[ServedText]] = {}
         for text in texts:
             key = (*text.prefix, *text.ids)
@@ -398,15 +377,19 @@ class Engine:
             waiting.setdefault(beginning, []).append(text)
         for key in [*self._beginnings][: -_KEPT - self._max_rows]:
             del self._beginnings[key]
-        until, left = time.monotonic() + _TICK_SECONDS, _MAX_CHUNK
-        for beginning in sorted(waiting, key=lambda each: each.turn):
-            if beginning.fed < len(beginning.ids) and left > 0 and time.monotonic() < until:
-                before = beginning.fed
+        until, queue = time.monotonic() + _TICK_SECONDS, deque(sorted(waiting, key=lambda each: each.waits_since))
+        while queue and time.monotonic() < until:
+            beginning, before = queue[0], queue[0].fed
+            if before < len(beginning.ids):
                 self._contained(waiting[beginning], partial(self._feed, beginning))
-                left -= beginning.fed - before
+            queue.rotate(-1) if before < beginning.fed < len(beginning.ids) else queue.popleft()
+        for beginning, some in waiting.items():
             if beginning.fed == len(beginning.ids):
-                for text in waiting[beginning]:
+                for text in some:
                     text.logits, text.state = beginning.logits, Slot(beginning.state, 0)
+                    if text.scored > len(text.ids) or (text.score_state is None and not text.out.scores_prompt):
+                        del text.out.scores[len(text.ids) - text.out.first :]  # of tokens that it lost where it backtracked
+                        text.scored, text.score_logits, text.score_state = len(text.ids), text.logits, text.state
 
     def _feed(self, beginning: _Beginning, _texts: Sequence[ServedText]) -> None:
         """Feed a part of a beginning, as much as a tick has time for.
@@ -418,48 +401,24 @@ class Engine:
         is_compiled, started = isinstance(self._stepper, SupportsCompiledStep), time.monotonic()
         part = beginning.ids[beginning.fed :][: size if is_compiled else _MAX_CHUNK]
         logits, beginning.state = self._stepper.forward(np.array([part], np.int64), beginning.state)
-        beginning.logits, beginning.fed, beginning.turn = logits[0], beginning.fed + len(part), time.monotonic()
+        beginning.logits, beginning.fed, beginning.waits_since = logits[0], beginning.fed + len(part), time.monotonic()
         if len(part) >= _MIN_CHUNK:
-            self._fed_seconds = max((self._fed_seconds + (beginning.turn - started) / len(part)) / 2, 1e-9)
-
-    def _score_prompts(self, texts: Sequence[ServedText]) -> None:
-        """Score the next tokens of prompts, until a tick is over or none is left."""
-
-        def advance(some: Sequence[ServedText]) -> None:
-            parts = {text: (text.known or ())[len(text.ids) :][:_SCORED_AT_ONCE] for text in some}
-            for text, state in self._score(parts, [text.state for text in some]).items():
-                text.ids += parts[text]
-                text.new_tokens, text.state = len(text.ids), state
-
-        until = time.monotonic() + _TICK_SECONDS
-        while texts and time.monotonic() < until:
-            self._contained(texts, advance)
-            texts = [text for text in texts if text.is_going and len(text.ids) < len(text.known or ())]
+            self._fed_seconds = max((self._fed_seconds + (beginning.waits_since - started) / len(part)) / 2, 1e-9)
 
     def _step_for_a_while(self, texts: Sequence[ServedText]) -> None:
         """Advance texts token by token, until a tick is over or none is left that cannot go on in blocks."""
         until = time.monotonic() + _TICK_SECONDS
-        while texts:
+        while texts and time.monotonic() < until:
             for group in _grouped(texts, lambda text: text.job):
                 self._contained(group, self._step)
             going = [text for text in texts if text.is_going and text.logits is None]
             self._contained(going, lambda some: some[0].job.decoder.forward(some))
-            if time.monotonic() >= until:
-                break
-            for text in going:
-                _end_late(text)
             texts = [text for text in going if text.is_going and not text.is_ready]
 
     def _step(self, texts: Sequence[ServedText]) -> None:
         """Give each of some texts of one job a token; those that continue have no logits then."""
-        job, before = texts[0].job, [(text.new_tokens, text.logits) for text in texts]
-        for text in job.decoder.step(texts):
+        for text in texts[0].job.decoder.step(texts):
             text.logits = None
-        for text, (new_tokens, logits) in zip(texts, before, strict=True):
-            is_longer = text.new_tokens > new_tokens
-            if job.asked.alternatives is not None and logits is not None and (is_longer or text.finish_reason == "end"):
-                text.out.scores.append(text.score(logits, text.ids[-1] if is_longer else self._tokenizer.eos_id))
-            text.drop_scores()
 
     def _sample_blocks(self, texts: Sequence[ServedText]) -> None:
         """Let the stepper sample texts in its own loop, those that sample alike together."""
@@ -473,71 +432,65 @@ class Engine:
         for group in _grouped(texts, lambda text: text.job.alike):
             number = min(self._threads, max(1, len(group) // _MIN_PART))
             parts += [group[first::number] for first in range(number)]
-        blocks: list[tuple[Sequence[ServedText], list[Slot | None], np.ndarray]] = []
+        blocks: list[tuple[Sequence[ServedText], np.ndarray]] = []
 
         def sample(part: Sequence[ServedText]) -> None:
             decoder, numbers = part[0].job.decoder, max(size, _SURE_NUMBERS) if any(text.lacks_random for text in part) else size
             is_one_job = all(text.job is part[0].job for text in part)
             params = decoder.params if is_one_job else decoder.params._replace(max_new_tokens=_NO_LIMIT)
-            blocks.append((part, [text.state for text in part], decoder.sample_block(part, numbers, params)))
+            blocks.append((part, decoder.sample_block(part, numbers, params)))
 
         run: Callable[..., Iterable[object]] = map if len(parts) == 1 else self._pool.map
         list(run(lambda part: self._contained(part, sample), parts))
-        for block in blocks:
-            self._append(*block)
+        for part, table in blocks:
+            for text, tokens in zip(part, table.tolist(), strict=True):
+                self._contained([text], partial(self._append, tokens))  # it raises if the logits are damaged
         if (sampled := sum(text.new_tokens for text in texts) - before) > 0:
             self._sampled_seconds = (self._sampled_seconds + (time.monotonic() - started) / sampled) / 2
 
-    def _append(self, texts: Sequence[ServedText], states: Sequence[Slot | None], table: np.ndarray) -> None:
-        """Append the tokens of a block (B, N) to its texts; ``states`` are those before them."""
-        sampled, before = dict(zip(texts, table.tolist(), strict=True)), dict(zip(texts, states, strict=True))
+    def _append(self, tokens: list[int], texts: Sequence[ServedText]) -> None:
+        """Append the tokens of a block to a text."""
+        text, count = texts[0], texts[0].new_tokens
+        text.job.decoder.append(text, tokens[: text.config.max_new_tokens - count])
+        text.lacks_random = text.new_tokens == count
 
-        def score_all(some: Sequence[ServedText]) -> None:
-            self._score({text: [each for each in sampled[text] if each >= 0] for text in some}, [before[text] for text in some])
+    def _score_for_a_while(self, texts: Sequence[ServedText]) -> None:
+        """Score the tokens of texts one by one, until a tick is over or none is left."""
+        until = time.monotonic() + _TICK_SECONDS
+        while (texts := [text for text in texts if text.is_unscored and not text.job.is_stopped]) and time.monotonic() < until:
+            self._contained(texts, self._score)
 
-        def append(some: Sequence[ServedText]) -> None:
-            text, count = some[0], some[0].new_tokens
-            text.job.decoder.append(text, sampled[text][: text.config.max_new_tokens - count])
-            text.drop_scores()
-            text.lacks_random = text.new_tokens == count
-
-        self._contained([text for text in texts if text.job.asked.alternatives is not None], score_all)
+    def _score(self, texts: Sequence[ServedText]) -> None:
+        """Score the next token of some texts, and feed it."""
         for text in texts:
-            if not text.job.is_stopped:
-                self._contained([text], append)  # it raises if the logits are damaged
-
-    def _score(self, parts: Mapping[ServedText, Sequence[int]], states: Sequence[Slot | None]) -> dict[ServedText, Slot | None]:
-        """Score some tokens of each text, which are fed one after another from these states; return the states after them."""
-        scores: dict[ServedText, list[Scored]] = {text: [] for text in parts}
-        logits, after = {text: text.logits for text in parts}, dict(zip(parts, states, strict=True))
-        for at in range(max(map(len, parts.values()))):
-            live = {text: tokens[at] for text, tokens in parts.items() if at < len(tokens)}
-            for text, token in live.items():
-                before = logits[text]
-                assert before is not None  # a text that is scored keeps its logits
-                scores[text].append(text.score(before, token))
-            ids = np.array([*live.values()], np.int64)[:, None]
-            rows, state = self._stepper.forward(ids, gather([slot for text in live if (slot := after[text])]))
-            for row, text in enumerate(live):
-                logits[text], after[text] = rows[row], Slot(state, row)
-        for text in parts:  # now that nothing has raised
-            text.logits = logits[text]
-            text.out.scores += scores[text]
-        return after
+            if text.score_state is None:  # a prompt is scored from its beginning
+                logits, state = self._stepper.forward(np.array([text.prefix], np.int64), self._stepper.initial_state(1))
+                text.score_logits, text.score_state = logits[0], Slot(state, 0)
+        scores, fed = list[Scored](), [text for text in texts if text.scored < len(text.ids)]
+        for text in texts:
+            assert text.score_logits is not None
+            token = text.ids[text.scored] if text.scored < len(text.ids) else self._tokenizer.eos_id
+            scores.append(score_token(text.score_logits, token, text.job.asked.alternatives or 0, text.pieces))
+        if fed:
+            ids = np.array([[text.ids[text.scored]] for text in fed], np.int64)
+            logits, state = self._stepper.forward(ids, gather([text.score_state for text in fed if text.score_state]))
+        for text, scored in zip(texts, scores, strict=True):  # now that nothing has raised
+            text.out.scores += [scored] if text.scored >= text.out.first else []  # not of a part of the prompt
+        for row, text in enumerate(fed):
+            text.scored, text.score_logits, text.score_state = text.scored + 1, logits[row], Slot(state, row)
 
     def _contained(self, texts: Sequence[ServedText], advance: Callable[[Sequence[ServedText]], object]) -> None:
         """Call a function with some texts; if it raises, with those of each job alone, of which one that raises again fails."""
-        if not texts:
-            return
         try:
-            advance(texts)
+            if texts:
+                advance(texts)
         except Exception as error:  # a model or a logits processor may raise anything
             groups = _grouped(texts, lambda text: text.job)
-            if len(groups) == 1:
-                texts[0].job.fail(error)
-                return
             for group in groups:
-                self._contained(group, advance)
+                if len(groups) == 1:
+                    group[0].job.fail(error)
+                else:
+                    self._contained(group, advance)
 
 
 def _schedule(jobs: Sequence[Job], max_rows: int) -> list[ServedText]:
@@ -553,23 +506,6 @@ def _schedule(jobs: Sequence[Job], max_rows: int) -> list[ServedText]:
         before = len(scheduled)
         scheduled += islice((text for job in going if (text := job.text(index)) is not None), max_rows - before)
     return scheduled
-
-
-def _end_late(text: ServedText) -> None:
-    """Finish a text whose time is over, or that gets no tokens."""
-    decoder = text.job.decoder
-    if text.known is not None:
-        if decoder.deadline is not None and time.monotonic() >= decoder.deadline:
-            text.job.fail(OutOfTime("The time of the request was over before its prompts were scored. Try again later."))
-    elif decoder.config.max_new_tokens == 0:
-        text.finish_unextended()
-    else:
-        decoder.is_over([text])
-
-
-def _size(events: Sequence[Event]) -> int:
-    """Return the characters of events, about."""
-    return sum(1 + len(event.text) for event in events if isinstance(event, Progress))
 
 
 def _grouped(texts: Sequence[ServedText], key: Callable[[ServedText], Hashable]) -> list[list[ServedText]]:

@@ -146,15 +146,24 @@ def accepted_hosts(host: str, address: str, more: Sequence[str] = ()) -> list[st
     return [*_THIS_MACHINE, f"[{host}]" if ":" in host else host, *more]
 
 
-def name_source(given: str) -> tuple[str, str]:
-    """Return name and source of a model as typed: NAME=SOURCE, or a source, named by its preset, folder or repository.
+def name_sources(given: Sequence[str]) -> dict[str, str]:
+    """Return the source of each model as typed, by its name: NAME=SOURCE, or a source, named by its preset, folder or repository.
 
-    >>> name_source("mine=./my-model"), name_source("lstm-word"), name_source("ana/music@v2")
-    (('mine', './my-model'), ('lstm-word', 'lstm-word'), ('ana/music', 'ana/music@v2'))
+    >>> name_sources(["mine=./my-model", "lstm-word", "ana/music@v2"])
+    {'mine': './my-model', 'lstm-word': 'lstm-word', 'ana/music': 'ana/music@v2'}
 
     Raises:
-        ConfigError: The name is empty, too long or not printable.
+        ConfigError: A name is empty, too long or not printable; or two are the same.
     """
+    sources: dict[str, str] = {}
+    for name, source in map(_name_source, given):
+        if name in sources:
+            raise ConfigError(f"Two models are named {quoted(name)}: {sources[name]} and {source}. Name one of them: NAME=MODEL.")
+        sources[name] = source
+    return sources
+
+
+def _name_source(given: str) -> tuple[str, str]:
     before, equals, after = given.partition("=")
     is_named = equals and not os.path.exists(os.path.expanduser(given))  # noqa: PTH110, PTH111  Path raises for a name that is too long
     source = after if is_named else given
@@ -164,17 +173,3 @@ def name_source(given: str) -> tuple[str, str]:
     if not 0 < len(name) <= _MAX_NAME or not name.isprintable() or not source:
         raise ConfigError(f"{quoted(given)} does not name a model: give MODEL, or NAME=MODEL with a printable name.")
     return name, source
-
-
-def name_sources(given: Sequence[str]) -> dict[str, str]:
-    """Return the sources of models by name.
-
-    Raises:
-        ConfigError: Two have the same name; names both sources. Or one is not a name.
-    """
-    sources: dict[str, str] = {}
-    for name, source in map(name_source, given):
-        if name in sources:
-            raise ConfigError(f"Two models are named {quoted(name)}: {sources[name]} and {source}. Name one of them: NAME=MODEL.")
-        sources[name] = source
-    return sources

@@ -8,17 +8,18 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, make_dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, cast
 
 from reviewgen.config import Bound, GenerationConfig, check, describe_fields, fields_of, from_dict
 from reviewgen.config.bounded import parse_json
 from reviewgen.config.options import Call as CallOptions
+from reviewgen.config.settings import check_value
 from reviewgen.errors import ConfigError, DataError, GenerationError, ReviewgenError, did_you_mean, quoted, shortened
-from reviewgen.generation import GenerateOptions, Request, make_request
+from reviewgen.generation import GenerateOptions, make_request
 from reviewgen.model import ReviewModel
 from reviewgen.protocols import Tokenizer
-from reviewgen.serving.engine import Asked
+from reviewgen.serving.engine import Asked, OutOfTime
 from reviewgen.serving.options import Limits
 
 _MAX_MESSAGE, _MAX_PARAM = 500, 100  # characters; values and names of a request may be long
@@ -59,8 +60,10 @@ def problem_of(error: ReviewgenError) -> Problem:
     """Return the problem that an error of the library is for the client."""
     message = str(error)
     if isinstance(error, ConfigError | DataError):
-        named = (name for name in SETTINGS if re.search(rf"\b{name.removesuffix('s')}s?\b", message))
+        named = (name for name in _SETTINGS if re.search(rf"\b{name.removesuffix('s')}s?\b", message))
         return Problem(400, message, next(named, None))
+    if isinstance(error, OutOfTime):
+        return Problem(503, message, code="timeout")
     if isinstance(error, GenerationError):
         return Problem(422, message, code="generation_failed")
     return Problem(500, message, code="server_error")
@@ -130,6 +133,11 @@ class OpenAIFields:
         return self.best_of or self.n or 1
 
     @property
+    def include_usage(self) -> bool:
+        """Whether a stream ends with the numbers of tokens."""
+        return bool((self.stream_options or {}).get("include_usage"))
+
+    @property
     def picks_best(self) -> bool:
         """Whether more texts are generated than returned."""
         return self.tries_per_prompt > (self.n or 1)
@@ -141,26 +149,19 @@ _OTHERWISE = {  # declared above, or decided by the server
 }
 _ONLY_PYTHON = ("num_beams", "length_penalty", "must_include")
 _declared = fields_of(GenerationConfig) | fields_of(CallOptions)
-SETTINGS = {name: hint for name, hint in _declared.items() if name not in (*_OTHERWISE, *_ONLY_PYTHON)}
-"""The fields that are named as keywords of ``generate``, with their types."""
-_described = describe_fields(GenerationConfig) | describe_fields(CallOptions)
+_SETTINGS = {name: hint for name, hint in _declared.items() if name not in (*_OTHERWISE, *_ONLY_PYTHON)}
+_described = describe_fields(GenerationConfig) | describe_fields(CallOptions) | describe_fields(OpenAIFields)
 
 
 def _optional(hint: Any) -> Any:
     return Annotated[hint.__origin__ | None, *hint.__metadata__] if hasattr(hint, "__metadata__") else hint | None
 
 
-CompletionFields: type[OpenAIFields] = make_dataclass(
-    "CompletionFields",
-    [(name, _optional(hint), None) for name, hint in SETTINGS.items()],
-    bases=(OpenAIFields,),
-    namespace={
-        "__doc__": "\n".join(["All fields.", "", "Attributes:", *(f"    {name}: {_described[name]}" for name in SETTINGS)])
-    },
-    frozen=True,
-    kw_only=True,
-)
-"""All fields of a request."""
+HINTS = fields_of(OpenAIFields) | {name: _optional(hint) for name, hint in _SETTINGS.items()}
+"""The types of all fields of a request: OpenAI's, and settings, which are keywords of ``generate``."""
+
+DESCRIPTIONS = {name: _described[name] for name in HINTS}
+"""What each field means."""
 
 
 @dataclass(frozen=True)
@@ -168,14 +169,18 @@ class Call:
     """A checked request.
 
     Attributes:
-        fields: Its fields.
+        model: The name of its model.
+        fields: Its fields, without the settings.
         asked: What the engine is asked for: text number i continues prompt i // fields.tries_per_prompt.
         starts_with_bos: Whether the ids that the client sent begin with bos, for each text.
+        tokenizer: The model's tokenizer.
     """
 
+    model: str
     fields: OpenAIFields
     asked: Asked
     starts_with_bos: Sequence[bool]
+    tokenizer: Tokenizer
 
 
 def parse_object(body: bytes) -> dict[str, Any]:
@@ -213,72 +218,85 @@ def find_model(name: str | None, names: Sequence[str]) -> str:
     return found
 
 
-def read_fields(given: Mapping[str, Any], limits: Limits) -> OpenAIFields:
-    """Return the fields of a request.
+def read_call(given: Mapping[str, Any], models: Mapping[str, ReviewModel], limits: Limits) -> Call:
+    """Return the checked call of a request.
+
+    Args:
+        given: Its fields, as JSON values.
+        models: The models by name.
+        limits: The limits of the server.
 
     Raises:
-        Problem: A field is unknown, of a wrong type, out of range or of the limits, or contradicts another.
+        Problem: A field is unknown, of a wrong type, out of range or of the limits, or contradicts another or the model.
     """
-    known = fields_of(CompletionFields)
-    for name in given:
-        if name in _ONLY_PYTHON:
-            raise Problem(400, f"{name} is not offered over HTTP: call generate in Python or as a command.", name, "unsupported")
-        if name not in known:
-            message = f"{quoted(name)} is not a field of a completion. {did_you_mean(name, known)}"
-            raise Problem(400, message, name, "unknown_field")
-    try:
-        fields = from_dict(CompletionFields, given)
-    except ConfigError as error:  # the description says what to do
-        param = str(error).partition(" ")[0]
-        raise Problem(400, f"{error} {describe_fields(CompletionFields).get(param, '')}".rstrip(), param) from None
-    texts, new = fields.tries_per_prompt, fields.max_tokens or 0
-    options, own = fields.stream_options or {}, vars(fields)
-    is_known = all(name in _STREAM_OPTIONS and isinstance(value, bool) for name, value in options.items())
-    _refuse_if(fields.logit_bias, "logit_bias", "logit_bias is not supported: leave it out.")
-    _refuse_if(len(fields.stops) > _MAX_STOPS, "stop", f"stop may hold at most {_MAX_STOPS} strings; got {len(fields.stops):,}.")
-    _refuse_if(not is_known, "stream_options", f"stream_options may hold include_usage, true or false; got {quoted(options)}.")
-    _refuse_if(options and not fields.stream, "stream_options", "stream_options needs stream: true.")
-    _refuse_if(fields.best_of and texts < (fields.n or 1), "best_of", f"best_of={texts} is below n={fields.n}: raise it.")
-    _refuse_if(fields.picks_best and fields.stream, "best_of", "best_of chooses among whole texts: leave out stream.")
-    _refuse_if(own["max_copy"] is not None and own["novelty"] != "filter", "max_copy", 'max_copy needs novelty: "filter".')
-    message = f"max_tokens may be at most {limits.max_tokens:,} here; got {new:,}."
-    _refuse_if(new > limits.max_tokens, "max_tokens", message, "limit_exceeded")
-    parts = fields.prompt if isinstance(fields.prompt, list) and fields.prompt else [fields.prompt or ""]
-    is_one = not isinstance(parts[0], str | list)  # of token ids
-    texts, most = texts * (1 if is_one else len(parts)), min(limits.max_texts, limits.max_waiting)
+    fields, settings = _read_fields(given)
+    _refuse_contradictions(fields, settings)
+    prompts, tries = _read_prompts(fields.prompt), fields.tries_per_prompt
+    texts, most = tries * len(prompts), min(limits.max_texts, limits.max_waiting)
     message = f"A request may ask for at most {most:,} texts, all prompts together; this one asks for {texts:,}."
     param = "best_of" if fields.best_of else "n" if fields.n else "prompt"
     _refuse_if(texts > most, param, message, "limit_exceeded")
-    length = len(parts) if is_one else sum(len(part) for part in parts if isinstance(part, str | list))
-    _refuse_long(length, "characters" if isinstance(parts[0], str) else "token ids", limits)
-    return fields
-
-
-def make_call(fields: OpenAIFields, model: ReviewModel, limits: Limits) -> Call:
-    """Return the checked call of a request.
-
-    Raises:
-        Problem: A prompt is not one of this model, or a setting is.
-    """
-    prompts, ids, with_bos = _read_prompts(fields.prompt, model.tokenizer)
-    if fields.scores_prompts and ids is None:  # a prompt is scored as it is: its last word is not sampled again
+    _refuse_long(prompts, limits)
+    name = find_model(fields.model, list(models))
+    model, ids, with_bos = models[name], list[list[int]](), [False] * texts
+    if not isinstance(prompts[0], str):
+        with_bos = [part[:1] == [model.tokenizer.bos_id] for part in prompts for _ in range(tries)]
+        ids = [part[part[:1] == [model.tokenizer.bos_id] :] for part in prompts]
+        prompts = [_decode(part, model.tokenizer) for part in ids]
+    elif fields.scores_prompts:  # a prompt is scored as it is: its last word is not sampled again
         ids = [list(model.tokenizer.encode(prompt)) for prompt in prompts]
         prompts = [model.tokenizer.decode(each) for each in ids]
-    _refuse_long(sum(map(len, prompts)), "characters", limits)
-    tries = range(fields.tries_per_prompt)
+    _refuse_long(prompts, limits)
+    repeated = [prompt for prompt in prompts for _ in range(tries)]
+    options = {**settings, "temperature": fields.temperature or None}
+    if fields.scores_prompts and options.get("finish") is None:
+        options["finish"] = "anywhere"  # all tokens are returned: programs that score count them
     try:
-        request = _make_request(fields, [prompt for prompt in prompts for _ in tries], model, limits)
+        defaults = _defaults(fields, model.generation_config, limits)
+        request = make_request(repeated, defaults, cast(GenerateOptions, options), model.tokenizer, model.conditions)
     except ReviewgenError as error:
         raise problem_of(error) from None
-    numbers = sum(map(len, ids or ())) * len(tries) if fields.scores_prompts else 0
-    numbers += 0 if fields.stream else request.config.max_new_tokens * len(request.prompts)
+    numbers = sum(map(len, ids)) * tries if fields.scores_prompts else 0
+    numbers += 0 if fields.stream else request.config.max_new_tokens * texts
     numbers = 0 if fields.logprobs is None else numbers * (1 + fields.logprobs)
     message = f"A response may have at most {_MAX_NUMBERS:,} log probabilities; this one may have {numbers:,}: ask for less, or "
     _refuse_if(numbers > _MAX_NUMBERS, "logprobs", f"{message}stream it.", "limit_exceeded")
+    prompt_ids = [each for each in ids for _ in range(tries)] or None
     alternatives = 0 if fields.logprobs is None and fields.picks_best else fields.logprobs
-    repeated = None if ids is None else [each for each in ids for _ in tries]
-    asked = Asked(request, repeated, alternatives, bool(fields.stream), fields.scores_prompts)
-    return Call(fields, asked, [each for each in with_bos for _ in tries])
+    asked = Asked(request, prompt_ids, alternatives, bool(fields.stream), bool(fields.echo), fields.scores_prompts)
+    return Call(name, fields, asked, with_bos, model.tokenizer)
+
+
+def _read_fields(given: Mapping[str, Any]) -> tuple[OpenAIFields, dict[str, Any]]:
+    """Return OpenAI's fields of a request, and its settings."""
+    for name in given:
+        if name in _ONLY_PYTHON:
+            raise Problem(400, f"{name} is not offered over HTTP: call generate in Python or as a command.", name, "unsupported")
+        if name not in HINTS:
+            message = f"{quoted(name)} is not a field of a completion. {did_you_mean(name, HINTS)}"
+            raise Problem(400, message, name, "unknown_field")
+    settings = {name: given[name] for name in _SETTINGS if name in given}
+    try:
+        for name, value in settings.items():
+            check_value(name, value, HINTS[name])
+        return from_dict(OpenAIFields, {name: value for name, value in given.items() if name not in settings}), settings
+    except ConfigError as error:  # the description says what to do
+        param = str(error).partition(" ")[0]
+        raise Problem(400, f"{error} {DESCRIPTIONS.get(param, '')}".rstrip(), param) from None
+
+
+def _refuse_contradictions(fields: OpenAIFields, settings: Mapping[str, Any]) -> None:
+    """Raise where a field is not supported as it is, or not together with another."""
+    options, stops, tries = fields.stream_options or {}, len(fields.stops), fields.tries_per_prompt
+    is_known = all(name in _STREAM_OPTIONS and isinstance(value, bool) for name, value in options.items())
+    _refuse_if(fields.logit_bias, "logit_bias", "logit_bias is not supported: leave it out.")
+    _refuse_if(stops > _MAX_STOPS, "stop", f"stop may hold at most {_MAX_STOPS} strings; got {stops:,}.")
+    _refuse_if(not is_known, "stream_options", f"stream_options may hold include_usage, true or false; got {quoted(options)}.")
+    _refuse_if(options and not fields.stream, "stream_options", "stream_options needs stream: true.")
+    _refuse_if(tries < (fields.n or 1), "best_of", f"best_of={tries} is below n={fields.n}: raise it.")
+    _refuse_if(fields.picks_best and fields.stream, "best_of", "best_of chooses among whole texts: leave out stream.")
+    is_lost = settings.get("max_copy") is not None and settings.get("novelty") != "filter"
+    _refuse_if(is_lost, "max_copy", 'max_copy needs novelty: "filter".')
 
 
 def _refuse_if(is_wrong: object, param: str, message: str, code: str = "invalid_value") -> None:
@@ -286,24 +304,19 @@ def _refuse_if(is_wrong: object, param: str, message: str, code: str = "invalid_
         raise Problem(400, message, param, code)
 
 
-def _refuse_long(length: int, unit: str, limits: Limits) -> None:
+def _refuse_long(prompts: Sequence[Any], limits: Limits) -> None:
+    length, unit = sum(map(len, prompts)), "characters" if isinstance(prompts[0], str) else "token ids"
     message = f"The prompts may have at most {limits.max_prompt:,} {unit} together; these have {length:,}."
     _refuse_if(length > limits.max_prompt, "prompt", message, "limit_exceeded")
 
 
-def _read_prompts(prompt: Any, tokenizer: Tokenizer) -> tuple[list[str], list[list[int]] | None, list[bool]]:
-    """Return the prompts as texts, none given as the empty text; their token ids if they are given as such, without bos; and
-    which of these begin with bos."""
-    if prompt is None or isinstance(prompt, str):
-        return [prompt or ""], None, [False]
-    if isinstance(prompt, list) and prompt:
-        if all(isinstance(part, str) for part in prompt):
-            return prompt, None, [False] * len(prompt)
-        lists = [prompt] if all(type(part) is int for part in prompt) else prompt
-        if all(isinstance(part, list) and all(type(each) is int for each in part) for part in lists):
-            with_bos = [part[:1] == [tokenizer.bos_id] for part in lists]
-            ids = [part[has_bos:] for part, has_bos in zip(lists, with_bos, strict=True)]
-            return [_decode(part, tokenizer) for part in ids], ids, with_bos
+def _read_prompts(prompt: Any) -> list[Any]:
+    """Return the prompts, all of them texts or lists of token ids; the empty text if none is given."""
+    is_one = not isinstance(prompt, list) or (prompt and all(type(each) is int for each in prompt))
+    prompts = [prompt or ""] if is_one else prompt
+    is_text = all(isinstance(part, str) for part in prompts)
+    if prompts and (is_text or all(isinstance(part, list) and all(type(each) is int for each in part) for part in prompts)):
+        return prompts
     accepted = "a string, a list of strings, a list of token ids, or a list of such lists"
     raise Problem(400, f"prompt must be {accepted}; got {quoted(prompt)}.", "prompt")
 
@@ -321,13 +334,15 @@ def _decode(ids: list[int], tokenizer: Tokenizer) -> str:
     return text
 
 
-def _make_request(fields: OpenAIFields, prompts: Sequence[str], model: ReviewModel, limits: Limits) -> Request:
-    """Return the request of the engine; what is not given is the model's own default, within the limits."""
-    saved = model.generation_config
+def _defaults(fields: OpenAIFields, saved: GenerationConfig, limits: Limits) -> GenerationConfig:
+    """Return the settings of a request that OpenAI has, within the limits; what is not given is the model's own default."""
+    new = fields.max_tokens or 0
+    message = f"max_tokens may be at most {limits.max_tokens:,} here; got {new:,}."
+    _refuse_if(new > limits.max_tokens, "max_tokens", message, "limit_exceeded")
     max_tokens = min(saved.max_new_tokens, limits.max_tokens) if fields.max_tokens is None else fields.max_tokens
     min_tokens = min(saved.min_new_tokens, max_tokens) if fields.min_tokens is None else fields.min_tokens
     _refuse_if(min_tokens > max_tokens, "min_tokens", f"min_tokens={min_tokens} is above max_tokens={max_tokens}.")
-    defaults = replace(
+    return replace(
         saved,
         num_return_sequences=1,
         num_beams=1,
@@ -337,7 +352,3 @@ def _make_request(fields: OpenAIFields, prompts: Sequence[str], model: ReviewMod
         max_time=min(limits.request_seconds, math.inf if saved.max_time is None else saved.max_time),
         stop_strings=fields.stops or saved.stop_strings,
     )
-    options: dict[str, Any] = {name: getattr(fields, name) for name in SETTINGS} | {"temperature": fields.temperature or None}
-    if fields.scores_prompts and options["finish"] is None:
-        options["finish"] = "anywhere"  # all tokens are returned: programs that score count them
-    return make_request(prompts, defaults, cast(GenerateOptions, options), model.tokenizer, model.conditions)

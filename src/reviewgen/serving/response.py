@@ -3,15 +3,16 @@
 import math
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate
 from typing import Any
 
+from reviewgen.generation import Scored, Token
 from reviewgen.novelty import Span
+from reviewgen.serving.engine import Progress, ServedText
 from reviewgen.serving.protocol import Call
-from reviewgen.serving.texts import Ended, Progress, Scored, Token
 
 _END = "<|endoftext|>"  # OpenAI's name of the token that ends a text
 _IMPOSSIBLE = -9999.0  # OpenAI's log probability of a token that the model rules out
@@ -23,39 +24,35 @@ class Choice:
 
     Attributes:
         prompt: Its prompt.
-        starts_with_bos: Whether the ids of the prompt begin with bos, which is then listed with the prompt's tokens.
-        unsent: What was not sent yet: at first the prompt, where it is echoed.
-        prompt_tokens, tokens: The tokens of prompt and text that were not sent yet, with the index of the first character.
-        text: The characters after the prompt so far; without the stop string once it has ended.
-        ended: How it ended; None while it goes on.
+        text: The text so far, whole if the prompt is not echoed; without the stop string once it is complete.
+        tokens: The tokens that were not sent yet.
+        unsent: The characters that were not sent yet.
+        source: The text in the engine; None until there is anything of it, and once its end was sent.
+        is_over: Whether it is complete.
         copied: The copied spans of the whole text.
-        is_reported: Whether the client knows that it has ended.
     """
 
     prompt: str
-    starts_with_bos: bool
-    unsent: str
-    prompt_tokens: list[tuple[int, Token]] = field(default_factory=list)
-    tokens: list[tuple[int, Token]] = field(default_factory=list)
-    text: str = ""
-    ended: Ended | None = None
+    text: str
+    tokens: list[Token]
+    unsent: str = ""
+    source: ServedText | None = None
+    is_over: bool = False
     copied: Sequence[Span] = ()
-    is_reported: bool = False
 
-    def read(self, event: Progress, bos_id: int) -> None:
+    def read(self, news: Progress) -> None:
         """Take in what is new of the text."""
-        if event.prompt is not None:
-            bos = [Token(bos_id, "", Scored(math.nan))] if self.starts_with_bos else []
-            self.prompt_tokens = _placed([*bos, *event.prompt], 0)
-        self.tokens += _placed(event.tokens, len(self.prompt) + len(self.text))
-        self.text += event.text
-        self.unsent += event.text
-        self.ended = event.ended
+        self.source, self.is_over = news.source, news.is_over
+        self.tokens += news.tokens
+        self.text += news.text
+        self.unsent += news.text
 
     @property
-    def has_news(self) -> bool:
-        """Whether there is anything to send."""
-        return bool(self.unsent or self.prompt_tokens or self.tokens or (self.ended and not self.is_reported))
+    def mean_logprob(self) -> float:
+        """The mean log probability of the tokens of a complete text."""
+        assert self.source is not None
+        first, count = len(self.source.ids) - self.source.new_tokens - self.source.out.first, self.source.new_tokens
+        return sum(score.logprob for score in self.source.out.scores[first : first + count]) / max(1, count)
 
 
 @dataclass
@@ -63,98 +60,90 @@ class Completion:
     """A request in progress.
 
     Attributes:
-        model: The name of its model.
         call: What was asked for.
-        bos_id, eos_id: The tokens before a text, and that end it.
         id: Its name, for the client's log.
         created: When it came, in seconds since 1970.
     """
 
-    model: str
     call: Call
-    bos_id: int
-    eos_id: int
     id: str = field(default_factory=lambda: f"cmpl-{uuid.uuid4().hex}")
     created: int = field(default_factory=lambda: int(time.time()))
 
     @cached_property
     def choices(self) -> list[Choice]:
         """All texts that are generated, by their number in the request."""
-        prompts, echo = self.call.asked.request.prompts, self.call.fields.echo
+        fields, bos = self.call.fields, Token(self.call.tokenizer.bos_id, "", 0, Scored(math.nan))
         return [
-            Choice(prompt, bos, prompt if echo else "") for prompt, bos in zip(prompts, self.call.starts_with_bos, strict=True)
+            Choice(prompt, "" if fields.echo else prompt, [bos] if fields.scores_prompts and starts_with_bos else [])
+            for prompt, starts_with_bos in zip(self.call.asked.request.prompts, self.call.starts_with_bos, strict=True)
         ]
 
     @property
-    def include_usage(self) -> bool:
-        """Whether a stream ends with the numbers of tokens."""
-        return bool((self.call.fields.stream_options or {}).get("include_usage"))
-
-    @property
     def is_over(self) -> bool:
-        """Whether all texts have ended."""
-        return all(choice.ended for choice in self.choices)
+        """Whether all texts are complete."""
+        return all(choice.is_over for choice in self.choices)
 
-    def whole(self, lengths: Mapping[int, tuple[int, int]]) -> dict[str, Any]:
+    def whole(self, started: Sequence[ServedText]) -> dict[str, Any]:
         """Return the response of a request that is not streamed: for each prompt the n texts that are most probable on average.
 
         Args:
-            lengths: The tokens of prompt and text, by the number of the text.
+            started: The texts that were started, whose tokens are counted.
         """
         tries, n = self.call.fields.tries_per_prompt, self.call.fields.n or 1
         groups = [self.choices[start : start + tries] for start in range(0, len(self.choices), tries)]
         if self.call.fields.picks_best:
-            groups = [sorted(group, key=_surprise)[:n] for group in groups]
+            groups = [sorted(group, key=lambda choice: -choice.mean_logprob)[:n] for group in groups]
         best = [choice for group in groups for choice in group]
-        return self._object([self._choice(index, choice) for index, choice in enumerate(best)]) | {"usage": self.usage(lengths)}
+        return self._object([self._choice(index, choice) for index, choice in enumerate(best)]) | {"usage": self.usage(started)}
 
     def chunks(self) -> Iterator[dict[str, Any]]:
         """Yield a chunk for each text that has grown or ended since the last call."""
-        more = {"usage": None} if self.include_usage else {}
+        more = {"usage": None} if self.call.fields.include_usage else {}
         for index, choice in enumerate(self.choices):
-            is_scoring = self.call.fields.scores_prompts and not (choice.prompt_tokens or choice.text or choice.ended)
-            if choice.has_news and not is_scoring:
+            if choice.source is not None and (choice.unsent or choice.tokens or choice.is_over):
                 yield self._object([self._choice(index, choice)]) | more
 
-    def last_chunk(self, lengths: Mapping[int, tuple[int, int]]) -> dict[str, Any]:
+    def last_chunks(self, started: Sequence[ServedText]) -> list[dict[str, Any]]:
         """Return the chunk with the numbers of tokens, of a stream that asked for them."""
-        return self._object([]) | {"usage": self.usage(lengths)}
+        return [self._object([]) | {"usage": self.usage(started)}] if self.call.fields.include_usage else []
 
-    def usage(self, lengths: Mapping[int, tuple[int, int]]) -> dict[str, int]:
+    def usage(self, started: Sequence[ServedText]) -> dict[str, int]:
         """Return the tokens of all prompts, each of which counts once, and of all texts."""
-        prompts = {number // self.call.fields.tries_per_prompt: prompt for number, (prompt, _) in lengths.items()}
-        given, new = sum(prompts.values()), sum(new for _, new in lengths.values())
+        prompts = {text.number // self.call.fields.tries_per_prompt: len(text.ids) - text.new_tokens for text in started}
+        given, new = sum(prompts.values()), sum(text.new_tokens for text in started)
         return {"prompt_tokens": given, "completion_tokens": new, "total_tokens": given + new}
 
     def _object(self, choices: list[dict[str, Any]]) -> dict[str, Any]:
-        head: dict[str, Any] = {"id": self.id, "object": "text_completion", "created": self.created, "model": self.model}
-        return head | {"choices": choices}
+        head = {"id": self.id, "object": "text_completion", "created": self.created}
+        return head | {"model": self.call.model, "choices": choices}
 
     def _choice(self, index: int, choice: Choice) -> dict[str, Any]:
         """Return OpenAI's fields of what was not sent yet of a text, and ours under ``reviewgen``."""
-        count, logprobs, own, reason = self.call.fields.logprobs, None, dict[str, Any](), None
-        if count is not None:
-            own["tokens"] = [self._own_token(token) for _, token in choice.tokens]
+        logprobs, own, reason = None, dict[str, Any](), None
+        if self.call.fields.logprobs is not None:
+            bos, start = self.call.tokenizer.bos_id, len(choice.prompt)
+            own["tokens"] = [self._own_token(token) for token in choice.tokens if token.start >= start and token.id != bos]
             logprobs = self._logprobs(choice)
-        if choice.ended and not choice.is_reported:
-            text, choice.is_reported = choice.prompt + choice.text, True
-            reason = "stop" if choice.ended.reason in ("end", "stop") else "length"  # a text that was cut off
-            own |= {"text": text, "reason": choice.ended.reason, "copied": _spans(text, choice.copied)}
+        if choice.source is not None and choice.is_over:
+            ended = choice.source.finish_reason
+            choice.source.out.scores.clear()  # they may be many
+            choice.source = None
+            reason = "stop" if ended in ("end", "stop") else "length"  # a text that was cut off
+            own |= {"text": choice.text, "reason": ended, "copied": _spans(choice.text, choice.copied)}
         fields: dict[str, Any] = {"index": index, "text": choice.unsent, "logprobs": logprobs, "finish_reason": reason}
-        choice.unsent, choice.prompt_tokens, choice.tokens = "", [], []
+        choice.unsent, choice.tokens = "", []
         return fields | ({"reviewgen": own} if own else {})
 
     def _logprobs(self, choice: Choice) -> dict[str, Any]:
         """Return the log probabilities of tokens, in OpenAI's format: those of the token taken, and of the most probable ones."""
-        listed = choice.prompt_tokens + choice.tokens
-        if self.call.fields.scores_prompts and choice.ended and choice.ended.score and not choice.is_reported:
-            end = len(choice.prompt) + len(choice.text), Token(self.eos_id, _END, choice.ended.score)
-            listed.append(end)
+        listed, source = choice.tokens, choice.source
+        if self.call.fields.scores_prompts and source is not None and choice.is_over and source.finish_reason == "end":
+            listed = [*listed, Token(self.call.tokenizer.eos_id, _END, len(choice.text), source.out.scores[len(source.ids)])]
         return {
-            "tokens": [token.text for _, token in listed],
-            "token_logprobs": [_number(token.score.logprob) for _, token in listed],
-            "top_logprobs": [self._top_logprobs(token) for _, token in listed],
-            "text_offset": [start for start, _ in listed],
+            "tokens": [token.text for token in listed],
+            "token_logprobs": [_number(token.score.logprob) for token in listed],
+            "top_logprobs": [self._top_logprobs(token) for token in listed],
+            "text_offset": [token.start for token in listed],
         }
 
     def _top_logprobs(self, token: Token) -> dict[str, float] | None:
@@ -164,26 +153,16 @@ class Completion:
         top: dict[str, float] = {}
         for other in token.score.alternatives:
             if other.token != token.id:
-                top.setdefault(_END if other.token == self.eos_id else other.text, other.logprob)
+                top.setdefault(_END if other.token == self.call.tokenizer.eos_id else other.text, other.logprob)
         return top | {token.text: own}
 
     def _own_token(self, token: Token) -> dict[str, Any]:
         """Return a token with its alternatives as a list, in which two may have the same text."""
         others = [
-            {"text": text, "logprob": logprob, "is_end": other == self.eos_id}
+            {"text": text, "logprob": logprob, "is_end": other == self.call.tokenizer.eos_id}
             for other, text, logprob in token.score.alternatives
         ]
         return {"text": token.text, "logprob": token.score.logprob, "alternatives": others}
-
-
-def _surprise(choice: Choice) -> float:
-    return -choice.ended.mean_logprob if choice.ended else 0.0
-
-
-def _placed(tokens: Sequence[Token], start: int) -> list[tuple[int, Token]]:
-    """Return tokens, each with the index of its first character; that of the first one is ``start``."""
-    starts = accumulate((len(token.text) for token in tokens), initial=start)
-    return list(zip(starts, tokens, strict=False))
 
 
 def _number(logprob: float) -> float | None:
@@ -194,9 +173,8 @@ def _number(logprob: float) -> float | None:
 def _spans(text: str, spans: Sequence[Span]) -> list[dict[str, Any]]:
     """Return copied spans as JSON values, with the offsets of JavaScript's strings: UTF-16 units."""
     units = list(accumulate((2 if character > "\uffff" else 1 for character in text), initial=0))
-    last = len(text)  # a stop string is not part of the text, but may be of a span
-    return [
-        {"start": units[span.start], "end": units[min(span.end, last)], "length": span.tokens, "source": span.excerpt}
+    return [  # a stop string is not part of the text, but may be of a span
+        {"start": units[span.start], "end": units[min(span.end, len(text))], "length": span.tokens, "source": span.excerpt}
         for span in spans
-        if span.start < last
+        if span.start < len(text)
     ]

@@ -43,14 +43,10 @@ def open_socket(host: str, port: int, stall_seconds: float) -> socket.socket:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         listening = socket.create_server((host, port), family=family, backlog=2048)
     except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            message = f"Port {port} of {host} is in use by another program: give another --port, or 0 for a free one."
+        if error.errno in (errno.EADDRINUSE, errno.EACCES):  # EACCES: ports below 1024 are the system's
+            message = f"Port {port} of {host} cannot be used: {error.strerror}. Give another --port, or 0 for a free one."
             raise StorageError(message) from None
-        if error.errno == errno.EACCES:
-            raise StorageError(f"Port {port} may not be used: ports below 1024 are the system's. Give another --port.") from None
-        raise ConfigError(
-            f"{quoted(host)} is not an address of this machine: {error}. Give one that is, as in 127.0.0.1."
-        ) from None
+        raise ConfigError(f"{quoted(host)} is not an address of this machine: {error}. Give one, as in 127.0.0.1.") from None
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # connections inherit it, and the next
     if hasattr(socket, "TCP_USER_TIMEOUT"):  # one whose client reads nothing is closed by the system
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(1000 * stall_seconds))

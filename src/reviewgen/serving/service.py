@@ -1,36 +1,40 @@
-"""Requests on their way through the server: handed to the engine of their model, and answered whole or as a stream."""
+"""Requests for completions: each is read, handed to the engine of its model, and answered whole or as a stream.
+
+A request that the server ends, as where the time after a signal is over, ends with an error.
+"""
 
 import asyncio
+import contextlib
 import json
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from reviewgen.errors import ReviewgenError, counted
+from reviewgen.errors import ReviewgenError
 from reviewgen.generation import require_index
-from reviewgen.serving.engine import Engine, Job, OutOfTime
-from reviewgen.serving.options import Limits
-from reviewgen.serving.protocol import Problem, find_model, make_call, problem_of, read_fields
+from reviewgen.serving.engine import Engine, Job
+from reviewgen.serving.options import Limits, accepts_key
+from reviewgen.serving.protocol import Problem, parse_object, problem_of, read_call
 from reviewgen.serving.response import Completion
-from reviewgen.serving.texts import Event, Failed
 
+_LARGE_BODY = 32_768  # bytes: a larger one is read by another thread, since it may take tenths of a second
 _FLUSH_SECONDS = 0.02  # between two parts of a stream; tokens that come sooner share one
 _FLUSH_SECONDS_PER_REQUEST, _MAX_FLUSH_SECONDS = 0.001, 0.1  # the more requests, the larger the parts
 _LATE_SECONDS = 10.0  # after its time limit, by which the engine ends a request
+_LAST_SECONDS = 1.0  # for the error of a stream that is ended: a reader that stalls gets nothing
 _JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-_EVENT = b"data: ", b"\n\n"  # around the JSON of a server-sent event
-_STREAM_HEADERS = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache")]
-_STREAM_HEADERS += [(b"x-accel-buffering", b"no")]  # nginx would collect the parts
+_EVENT, _DONE = (b"data: ", b"\n\n"), b"data: [DONE]\n\n"  # around the JSON of a server-sent event; the last one
+# X-Accel-Buffering: nginx would collect the parts
+_STREAM_HEADERS = {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache", "x-accel-buffering": "no"}
 _FIRST = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)  # seconds
 _WHOLE = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
-
-
-_Inbox: TypeAlias = "asyncio.Queue[Sequence[Event] | None]"  # None: the client has gone
 
 
 class ClientGone(Exception):
@@ -41,32 +45,34 @@ class Metrics:
     """The numbers of a server, for Prometheus."""
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        name, model = "reviewgen_", ["model"]
-        own: dict[str, Any] = {"registry": self.registry}
+        self.registry, model = CollectorRegistry(), ["model"]
+        own: dict[str, Any] = {"namespace": "reviewgen", "registry": self.registry}
         live = own | {"multiprocess_mode": "livesum"}
-        counted_by = "Completions by model and status of the response."
-        self.requests = Counter(f"{name}requests", counted_by, ["model", "status"], **own)
-        self.tokens = Counter(f"{name}tokens", "Tokens by model and kind.", ["model", "kind"], **own)
-        self.disconnects = Counter(f"{name}disconnects", "Requests whose client went away before the end.", model, **own)
-        first = f"{name}time_to_first_token_seconds", "From a request to its first token."
+        self.requests = Counter("requests", "Completions by model and status of the response.", ["model", "status"], **own)
+        self.tokens = Counter("tokens", "Tokens by model and kind.", ["model", "kind"], **own)
+        self.disconnects = Counter("disconnects", "Requests whose client went away before the end.", model, **own)
+        first = "time_to_first_token_seconds", "From a request to its first token."
         self.first_token = Histogram(*first, model, buckets=_FIRST, **own)
-        self.seconds = Histogram(f"{name}request_seconds", "From a request to its end.", model, buckets=_WHOLE, **own)
-        self.live = Gauge(f"{name}live_rows", "Texts in progress.", model, **live)
-        self.waiting = Gauge(f"{name}waiting_rows", "Texts that wait.", model, **live)
+        self.seconds = Histogram("request_seconds", "From a request to its end.", model, buckets=_WHOLE, **own)
+        self.live = Gauge("live_rows", "Texts in progress.", model, **live)
+        self.waiting = Gauge("waiting_rows", "Texts that wait.", model, **live)
 
 
 class Service:
-    """The models of a server with their engines, and the requests in progress.
+    """The models of a server with their engines.
 
     Args:
         engines: The engine of each model, by its name.
         limits: The limits of a request.
+        key_digests: The SHA-256 of each accepted key; None accepts every request.
+
+    Attributes:
+        answering: The number of requests for completions in progress.
     """
 
-    def __init__(self, engines: Mapping[str, Engine], limits: Limits) -> None:
-        self.engines, self.limits, self.metrics = dict(engines), limits, Metrics()
-        self.answering = 0  # requests for completions
+    def __init__(self, engines: Mapping[str, Engine], limits: Limits, key_digests: Sequence[str] | None = None) -> None:
+        self.engines, self.limits, self.metrics, self._key_digests = dict(engines), limits, Metrics(), key_digests
+        self.answering = 0
         self._guarding = {name: asyncio.Lock() for name in engines}  # one index is built at a time
 
     def close(self) -> None:
@@ -75,170 +81,216 @@ class Service:
             engine.close(timeout=5.0)
 
     @property
-    def flush_seconds(self) -> float:
-        """The time between two parts of a stream."""
-        return min(_FLUSH_SECONDS + _FLUSH_SECONDS_PER_REQUEST * self.answering, _MAX_FLUSH_SECONDS)
-
-    @property
     def stopped(self) -> list[str]:
         """The models whose engine has stopped: the server should be replaced."""
         return [name for name, engine in self.engines.items() if not engine.thread.is_alive()]
 
-    def answer(self, body: Mapping[str, Any]) -> "Answer":
-        """Return the answer to a request.
+    def authorize(self, request: Request) -> None:
+        """Check the key of a request.
+
+        Raises:
+            Problem: It has none, or another one.
+        """
+        given = request.headers.get("authorization", "")
+        if self._key_digests is not None and not accepts_key(self._key_digests, given):
+            what = "The API key is not one of this server's" if given else "The request has no API key"
+            headers = {"www-authenticate": "Bearer"}
+            raise Problem(401, f"{what}: send Authorization: Bearer KEY.", None, "invalid_api_key", headers)
+
+    def read(self, body: bytes) -> Completion:
+        """Return the request of a body.
 
         Raises:
             Problem: A field is wrong.
         """
-        fields = read_fields(body, self.limits)
-        name = find_model(fields.model, list(self.engines))
-        model = self.engines[name].model
-        call = make_call(fields, model, self.limits)
-        return Answer(self, Completion(name, call, model.tokenizer.bos_id, model.tokenizer.eos_id))
+        models = {name: engine.model for name, engine in self.engines.items()}
+        return Completion(read_call(parse_object(body), models, self.limits))
 
-    async def submit(self, completion: Completion, deliver: Callable[[Sequence[Event]], None]) -> Job:
+    async def submit(self, completion: Completion, notify: Callable[[], object]) -> Job:
         """Start to generate the texts of a request; others go on while an index is built for it.
 
         Raises:
             Problem: The queue is full, or the model lacks what the request needs.
         """
-        engine, request, guard = self.engines[completion.model], completion.call.asked.request, None
+        engine, request, guard = self.engines[completion.call.model], completion.call.asked.request, None
         try:
             if request.novelty is not None:
-                async with self._guarding[completion.model]:
+                async with self._guarding[completion.call.model]:
                     guard = await asyncio.to_thread(engine.generator.guard, request)
             waiting = engine.waiting
             if waiting + len(request.prompts) > self.limits.max_waiting:
-                are = "is" if waiting == 1 else "are"
-                message = f"{counted(waiting, 'text')} {are} waiting already. Try again in a moment, or ask for fewer texts."
+                message = f"The queue is full, with {waiting:,} waiting: try again in a moment, or ask for fewer texts."
                 raise Problem(429, message, code="queue_full", headers={"retry-after": "1"})
-            return engine.submit(completion.call.asked, deliver, guard)
+            return engine.submit(completion.call.asked, notify, guard)
         except ReviewgenError as error:
             raise problem_of(error) from None
 
 
 @dataclass
 class Answer:
-    """The response to one request: an ASGI application.
+    """The response to one request for a completion: an ASGI application.
 
     Attributes:
         service: The server's models and engines.
-        completion: The request.
+        request: The request.
+        completion, job: What was asked for, and the engine's work on it.
+        model: The name of its model; empty until the request is read.
+        status: The status of the response; "none" until it has begun.
     """
 
     service: Service
-    completion: Completion
+    request: Request
+    completion: Completion = field(init=False)
+    job: Job = field(init=False)
+    model: str = ""
+    status: str = "none"
+    _woken: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Generate the texts and send them; the client's leaving stops them."""
-        model, metrics = self.completion.model, self.service.metrics
-        scope["reviewgen.model"] = model
-        started, job = time.perf_counter(), None
-        inbox: _Inbox = asyncio.Queue()
-        watching = asyncio.create_task(_watch(receive, inbox))
-        loop = asyncio.get_running_loop()
+        """Read the request, generate the texts and send them; the client's leaving stops them.
 
-        def deliver(events: Sequence[Event]) -> None:
-            loop.call_soon_threadsafe(inbox.put_nowait, events)
-
+        Raises:
+            Problem: The request is refused or fails before anything was sent; what fails later is the last event of the stream.
+        """
+        self.service.answering += 1
         try:
-            job = await self.service.submit(self.completion, deliver)
-            events = self._read(inbox, job)
-            if self.completion.call.fields.stream:
-                await self._send_stream(events, job, send)
-            else:
-                async for _ in events:
-                    pass
-                lengths, headers = job.lengths(), {"x-request-id": self.completion.id}
-                body = await self._encode(lambda: [self.completion.whole(lengths)])
-                await Response(body, headers=headers, media_type="application/json")(scope, receive, send)
+            self.service.authorize(self.request)
+            body, read = await _read_body(self.request, self.service.limits), self.service.read
+            self.completion = await asyncio.to_thread(read, body) if len(body) > _LARGE_BODY else read(body)
+            self.model = self.completion.call.model
+            await self._answer(scope, receive, send)
         except (ClientGone, TimeoutError):  # TimeoutError: a reader that reads nothing
-            metrics.disconnects.labels(model).inc()
+            self.service.metrics.disconnects.labels(self.model).inc()
+        except (Problem, asyncio.CancelledError) as error:  # CancelledError: the server ends
+            headers = {"retry-after": "5", "connection": "close"}
+            ending = Problem(503, "The server is shutting down: the text is not finished.", None, "shutting_down", headers)
+            problem = error if isinstance(error, Problem) else ending
+            if self.status == "none":
+                self.status = str(problem.status)
+                raise problem from None
+            if self.completion.call.fields.stream:
+                last = await self._encode(lambda: [problem.to_json()], *_EVENT)
+                with contextlib.suppress(TimeoutError):
+                    await self._send(send, last + _DONE, _LAST_SECONDS, is_last=True)
+        except Exception:
+            self.status = "500"
+            raise
+        finally:
+            self.service.answering -= 1
+            self.service.metrics.requests.labels(self.model, self.status).inc()
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Hand the request to the engine, and send what it generates."""
+        metrics, completion, started = self.service.metrics, self.completion, time.perf_counter()
+        name, loop = {"x-request-id": completion.id}, asyncio.get_running_loop()
+        deadline = loop.time() + self.service.limits.request_seconds + _LATE_SECONDS
+        self.job = await self.service.submit(completion, lambda: loop.call_soon_threadsafe(self._woken.set))
+        watching = asyncio.create_task(self._watch(receive))
+        try:
+            while not completion.is_over:
+                await self._advance(deadline)
+                if completion.call.fields.stream:
+                    if self.status == "none":
+                        metrics.first_token.labels(self.model).observe(time.perf_counter() - started)
+                        headers = Headers(_STREAM_HEADERS | name)
+                        await send({"type": "http.response.start", "status": 200, "headers": headers.raw})
+                        self.status = "200"
+                    if data := await self._encode(completion.chunks, *_EVENT):
+                        await self._send(send, data, self.service.limits.stall_seconds)
+            if completion.call.fields.stream:
+                last = await self._encode(lambda: completion.last_chunks(self.job.started), *_EVENT)
+                await self._send(send, last + _DONE, self.service.limits.stall_seconds, is_last=True)
+            else:
+                body = await self._encode(lambda: [completion.whole(self.job.started)])
+                self.status = "200"
+                await Response(body, headers=name, media_type="application/json")(scope, receive, send)
         finally:
             watching.cancel()
-            metrics.seconds.labels(model).observe(time.perf_counter() - started)
-            if job is not None:
-                job.cancel()
-                usage = self.completion.usage(job.lengths())
-                for kind in ("prompt", "completion"):
-                    metrics.tokens.labels(model, kind).inc(usage[f"{kind}_tokens"])
+            metrics.seconds.labels(self.model).observe(time.perf_counter() - started)
+            self.job.cancel()
+            usage = completion.usage(self.job.started)
+            for kind in ("prompt", "completion"):
+                metrics.tokens.labels(self.model, kind).inc(usage[f"{kind}_tokens"])
 
-    async def _read(self, inbox: _Inbox, job: Job) -> AsyncIterator[None]:
-        """Yield each time the texts have grown, until they have ended; the engine waits for a consumer that lags far behind."""
-        limit, request = self.service.limits.request_seconds, self.completion.call.asked.request
-        started, deadline = time.perf_counter(), time.monotonic() + limit + _LATE_SECONDS
-        engine, is_first = self.service.engines[self.completion.model], bool(self.completion.call.fields.stream)
-        while not self.completion.is_over:
-            try:
-                async with asyncio.timeout(deadline - time.monotonic()):
-                    parts = [await inbox.get()] + [inbox.get_nowait() for _ in range(inbox.qsize())]
-            except TimeoutError:
-                raise Problem(503, f"The request did not end within {limit:g} seconds.", code="timeout") from None
-            if None in parts:
-                raise ClientGone
-            events = [event for part in parts for event in part or ()]
-            for event in events:
-                if isinstance(event, Failed):
-                    late = Problem(503, str(event.error), code="timeout")
-                    raise late if isinstance(event.error, OutOfTime) else problem_of(event.error)
-                choice = self.completion.choices[event.number]
-                choice.read(event, self.completion.bos_id)
-                if event.ended and request.novelty is not None:  # an index takes a while the first time
-                    index, decode = require_index(engine.generator.index), engine.generator.tokenizer.decode
-                    choice.copied = (await asyncio.to_thread(index.examine, event.ended.ids, decode)).spans
-            if is_first:
-                self.service.metrics.first_token.labels(self.completion.model).observe(time.perf_counter() - started)
-                is_first = False
-            yield
-            job.taken(events)
+    async def _advance(self, deadline: float) -> None:
+        """Wait until the texts have grown, and take in what is new.
 
-    async def _send_stream(self, events: AsyncIterator[None], job: Job, send: Send) -> None:
-        """Send server-sent events; what fails before the first of them has a status of its own."""
-        await anext(events, None)
-        headers = [*_STREAM_HEADERS, (b"x-request-id", self.completion.id.encode())]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        last: list[Any] = []
+        Raises:
+            Problem: The request has failed, or its time is over.
+            ClientGone: The client is not there any more.
+        """
+        generator, limit = self.service.engines[self.model].generator, self.service.limits.request_seconds
+        if self.status != "none":  # a part of the stream was sent
+            await asyncio.sleep(min(_FLUSH_SECONDS + _FLUSH_SECONDS_PER_REQUEST * self.service.answering, _MAX_FLUSH_SECONDS))
         try:
-            await self._send_chunks(send)
-            while not self.completion.is_over:
-                await asyncio.sleep(self.service.flush_seconds)
-                await anext(events, None)
-                await self._send_chunks(send)
-            if self.completion.include_usage:
-                last = [self.completion.last_chunk(job.lengths())]
-        except Problem as problem:
-            last = [problem.to_json()]
-        await self._send_part(send, end_of_stream(*last), is_last=True)
+            async with asyncio.timeout_at(deadline):
+                await self._woken.wait()
+        except TimeoutError:
+            raise Problem(503, f"The request did not end within {limit:g} seconds.", code="timeout") from None
+        self._woken.clear()
+        if self.job.is_cancelled:
+            raise ClientGone
+        for news in self.job.take():
+            choice = self.completion.choices[news.source.number]
+            choice.read(news)
+            if choice.is_over and self.job.asked.request.novelty is not None:  # an index takes a while the first time
+                index = require_index(generator.index)
+                choice.copied = (await asyncio.to_thread(index.examine, news.source.ids, generator.tokenizer.decode)).spans
+        if self.job.error is not None:
+            raise problem_of(self.job.error)
 
-    async def _encode(self, make: Callable[[], list[Any]], before: bytes = b"", after: bytes = b"") -> bytes:
+    async def _encode(self, values: Callable[[], Iterable[Any]], before: bytes = b"", after: bytes = b"") -> bytes:
         """Return some values as JSON; log probabilities in a thread and piece by piece, so that others go on meanwhile."""
-        if self.completion.call.fields.logprobs is None:
-            return b"".join(before + _JSON.encode(value).encode() + after for value in make())
-        values = await asyncio.to_thread(lambda: ["".join(_JSON.iterencode(value)).encode() for value in make()])
-        return b"".join(before + value + after for value in values)
 
-    async def _send_chunks(self, send: Send) -> None:
-        if data := await self._encode(lambda: list(self.completion.chunks()), *_EVENT):
-            await self._send_part(send, data)
+        def encode() -> bytes:
+            return b"".join(before + "".join(_JSON.iterencode(value)).encode() + after for value in values())
 
-    async def _send_part(self, send: Send, data: bytes, is_last: bool = False) -> None:
-        """Send a part of the response.
+        return encode() if self.completion.call.fields.logprobs is None else await asyncio.to_thread(encode)
+
+    async def _send(self, send: Send, data: bytes, seconds: float, is_last: bool = False) -> None:
+        """Send a part of a stream.
 
         Raises:
             TimeoutError: The client has not read for too long.
         """
-        async with asyncio.timeout(self.service.limits.stall_seconds):
+        async with asyncio.timeout(seconds):
             await send({"type": "http.response.body", "body": data, "more_body": not is_last})
 
+    async def _watch(self, receive: Receive) -> None:
+        """Cancel the job once the client has gone."""
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        self.job.cancel()
+        self._woken.set()
 
-async def _watch(receive: Receive, inbox: _Inbox) -> None:
-    """Put None into an inbox once the client has gone."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
-    inbox.put_nowait(None)
 
+async def _read_body(request: Request, limits: Limits) -> bytes:
+    """Return the body of a request, of which no more than the limit is read, in chunks or not.
 
-def end_of_stream(*values: Any) -> bytes:
-    """Return the last part of a stream."""
-    before, after = _EVENT
-    return b"".join(before + _JSON.encode(value).encode() + after for value in values) + before + b"[DONE]" + after
+    Raises:
+        Problem: It is not JSON by its content type or compressed (415), too large (413), or did not come in time (408).
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json" and not kind.endswith("+json"):
+        raise Problem(415, f"The content type must be application/json; got {kind or 'none'}.", code="unsupported_media_type")
+    if (coding := request.headers.get("content-encoding", "identity")) != "identity":
+        raise Problem(415, f"The body must not be compressed; its content encoding is {coding}.", code="unsupported_media_type")
+    headers = {"connection": "close"}  # the rest of it is not read
+    too_large = Problem(413, f"The body is larger than {limits.max_body:,} bytes: send less.", None, "body_too_large", headers)
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal() and int(declared[:20]) > limits.max_body:
+        raise too_large
+    body, now = bytearray(), asyncio.get_running_loop().time
+    until = now() + limits.request_seconds
+    try:
+        async with asyncio.timeout_at(min(now() + limits.stall_seconds, until)) as limit:
+            async for part in request.stream():
+                body += part
+                if len(body) > limits.max_body:
+                    raise too_large
+                limit.reschedule(min(now() + limits.stall_seconds, until))
+    except TimeoutError:
+        raise Problem(408, "The body, or the next part of it, did not come in time.", None, "timeout", headers) from None
+    except ClientDisconnect:
+        raise Problem(400, "The connection was closed before the end of the body.", code="disconnected") from None
+    return bytes(body)

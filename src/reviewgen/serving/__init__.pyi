@@ -1,0 +1,12 @@
+from .app import create_app as create_app
+from .engine import Asked as Asked
+from .engine import Engine as Engine
+from .options import Limits as Limits
+from .options import ServerOptions as ServerOptions
+from .options import accepted_hosts as accepted_hosts
+from .options import digest_key as digest_key
+from .options import name_sources as name_sources
+from .options import read_keys as read_keys
+from .server import load_engines as load_engines
+from .server import open_socket as open_socket
+from .server import uvicorn_options as uvicorn_options
