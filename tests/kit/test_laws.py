@@ -34,7 +34,7 @@ SHARING = broken(
 )
 STEPPERS = steppers.FAULTS | {
     "own_weights": [(SHARING, "must have a copy of them")],
-    "without_torch": [(LoadsTorch, "models.py, line")],
+    "without_torch": [(LoadsTorch, 'models.py", line')],
 }
 
 

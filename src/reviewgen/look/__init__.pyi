@@ -1,11 +1,9 @@
-from .compare import compare
+from .comparing import compare
 from .comparison import Comparison
 from .explaining import explain
-from .held_out import HeldOut
-from .measure import Measured
+from .measure import HeldOut, Measured
 from .picture import GraphPicture, draw, graph
-from .results import Explanation
-from .rows import CurvePoint, Pair, Row, Sample
+from .results import CurvePoint, Explanation, Pair, Row, Sample
 
 __all__ = [
     "Comparison",

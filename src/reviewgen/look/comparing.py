@@ -1,4 +1,4 @@
-"""``compare``: trains or loads each model and measures it on the same held-out texts; one that fails is a row that says why."""
+"""``reviewgen.compare``: trains or loads models, and measures each on the same held-out texts; the row of a failure says why."""
 
 import hashlib
 import json
@@ -6,9 +6,9 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import torch
 
@@ -25,15 +25,13 @@ from reviewgen.config import (
 from reviewgen.config.keywords import CompareOptions
 from reviewgen.errors import BrokenPlugin, CheckpointError, ConfigError, OutputExists, ReviewgenError, shortened, storage_errors
 from reviewgen.look.comparison import Comparison
-from reviewgen.look.held_out import HeldOut, Reading
-from reviewgen.look.measure import Measured, measure_model
-from reviewgen.look.report import to_json
-from reviewgen.look.rows import Row
+from reviewgen.look.measure import HeldOut, Measured, Reading, measure_model
+from reviewgen.look.results import Row, to_json
 from reviewgen.model import ReviewModel
 from reviewgen.registry import preset_names
 from reviewgen.runs import TrainingRun
 from reviewgen.runs.plan import DEFAULT_BUDGET, data_config
-from reviewgen.runs.progress import training_bar
+from reviewgen.runs.progress import open_console, training_bar
 from reviewgen.search.variants import check_groups
 from reviewgen.storage import atomic_file, check_output, to_path
 
@@ -43,6 +41,49 @@ if TYPE_CHECKING:
 _OWN = ("held_out", "held_out_split", "prompt", "settings", "out", "resume")  # the keywords that trainings do not have
 _LENGTH = ("budget", "steps", "epochs")
 _IDENTITY, _SCHEMA = "comparison.json", 1
+
+
+def compare(models: Any, data: Any, *, progress: bool = True, **options: Unpack[CompareOptions]) -> Comparison:
+    """Train or load several models, evaluate them on the same held-out texts, and return the comparison.
+
+    A preset is trained on the data, without its held-out texts; a trained model is taken as it is. A model that fails is a row
+    that says why, and the others go on. Ctrl-C ends the comparison, and what is finished is returned.
+
+    >>> reviewgen.compare(["ngram-char", "gru-char"], "reviews.csv", budget="1m").save_html("ladder.html")   # doctest: +SKIP
+
+    Args:
+        models: Presets, saved folders, repositories on the Hub, ReviewModels: a list, or a dictionary by the names of the rows.
+        data: The reviews; see ``reviewgen.data.sources.open_source``. It is read several times, so an iterator is refused.
+        progress: Whether to show the progress on a terminal or in a notebook.
+        held_out: Another source of held-out texts; by default they are the test split of the data.
+        held_out_split: The split of a dataset with the held-out texts, of ``held_out`` or of the data.
+        prompt: The beginning of the samples. Default: "the ".
+        budget, steps, epochs: How long each preset is trained. Default: two minutes, which start when the texts are tokenized.
+        seed: Seed of the initial weights, the order of the texts, dropout and samples.
+        settings: Settings that differ from each preset's, by group, as in {"training": {"evaluations": 20}}.
+        conditions: Columns beside the text, as in "stars", that the model is conditioned on.
+        out: A folder for the trained models and the rows; it must not exist.
+        resume: Take finished rows from ``out``, of models whose weights have not changed, and continue with the others.
+        text_column, documents, max_text_characters, lowercase, strip_markdown, fix_encoding, keep_line_breaks, clean: How the
+            data is read, as in ``train``.
+
+    Raises:
+        ConfigError: There is no model, two rows have one name, or an argument or a setting is unusable.
+        SourceError, UnknownPlugin: A name is neither a preset nor the source of a model.
+        DataError: The data cannot be read, or there is no held-out text.
+        OutputExists: ``out`` exists, and is not resumed.
+        CheckpointError: To resume, ``out`` is a comparison of other texts or settings.
+        StorageError: ``out`` cannot be written.
+    """
+    request = make_request(models, data, options)
+    console = open_console(progress)
+    comparison = request.start(console)
+    try:
+        for measured in request.rows(comparison.held_out, console):
+            comparison.add(measured)
+    except KeyboardInterrupt:
+        comparison.is_interrupted = True
+    return comparison
 
 
 @dataclass(frozen=True)
@@ -66,26 +107,23 @@ def make_entries(models: Any) -> list[Entry]:
         ConfigError: There are none, one is neither a name nor a model, or two rows have one name.
         SourceError: A name is neither a preset nor the source of a model, or could be both.
     """
-    if isinstance(models, Mapping):
-        entries = [_make_entry(source, name) for name, source in models.items()]
-    elif isinstance(models, Sequence) and not isinstance(models, str):
-        entries = [_make_entry(source) for source in models]
-    else:
+    if isinstance(models, str) or not isinstance(models, Mapping | Sequence):
         raise ConfigError(f"models must be a list, or a dictionary by name, as in ['gru-char', 'lstm-char']; got {models!r:.60}.")
+    named = models.items() if isinstance(models, Mapping) else ((None, source) for source in models)
+    entries = [_make_entry(source, name) for name, source in named]
     if not entries:
         raise ConfigError("There is no model to compare: give presets, as in gru-char, or saved models.")
     seen: dict[str, Entry] = {}
     for entry in entries:
         other = seen.setdefault(_file_name(entry.name).casefold(), entry)
         if other is not entry:
-            raise ConfigError(
-                f"Two rows have the name {entry.name[:60]!r} ({str(other.label)[:60]} and {str(entry.label)[:60]}). Name them: "
-                "first=SOURCE second=SOURCE on the command line, {'first': ..., 'second': ...} in Python."
-            )
+            labels = f"{other.label[:60]} and {entry.label[:60]}"
+            ways = "first=SOURCE second=SOURCE on the command line, {'first': ..., 'second': ...} in Python"
+            raise ConfigError(f"Two rows have the name {entry.name[:60]!r} ({labels}). Name them: {ways}.")
     return entries
 
 
-def _make_entry(source: Any, name: Any = None) -> Entry:
+def _make_entry(source: Any, name: Any) -> Entry:
     if not isinstance(name, str | None) or name == "":
         raise ConfigError(f"The name of a row must be a string that is not empty; got {name!r:.60}.")
     if isinstance(source, ReviewModel):
@@ -113,8 +151,7 @@ def make_request(models: Any, data: Any, options: CompareOptions) -> "Request":
     if isinstance(data, Iterator):
         raise ConfigError("data is an iterator, which can be read only once; give a list, or a file.")
     entries, settings = make_entries(models), check_groups(options.get("settings"))
-    known = dict[str, Any](options)
-    training = {name: value for name, value in known.items() if value is not None and name not in _OWN}
+    training = {name: value for name, value in dict[str, Any](options).items() if value is not None and name not in _OWN}
     if not any(name in training for name in _LENGTH):
         training["budget"] = DEFAULT_BUDGET
     if "budget" in training:
@@ -172,54 +209,44 @@ class Request:
         """
         with console.status("Reading the held-out texts ..."):
             held_out = self.reading.read_held_out()
-        if self.folder is not None:
-            facts = {"corpus": held_out.corpus, "held_out": held_out.digest, "prompt": self.prompt, "seed": self.seed}
-            length = {name: self.options.get(name) for name in _LENGTH}
-            self._open(self.folder, to_json({"schema": _SCHEMA, **facts, "settings": self.settings, **length}))
+        facts: dict[str, Any] = {"schema": _SCHEMA, "corpus": held_out.corpus, "held_out": held_out.digest, "prompt": self.prompt}
+        facts |= {"seed": self.seed, "settings": self.settings, **{name: self.options.get(name) for name in _LENGTH}}
+        facts = to_json(facts)
+        if self.folder is not None and self.before is None:
+            _write_json(self.folder / _IDENTITY, facts)
+        elif self.folder is not None:
+            different = ", ".join(name for name, value in facts.items() if dict(self.before).get(name) != value)
+            advice = "Give the same texts and settings to resume it, or another folder."
+            if different:
+                raise CheckpointError(f"{self.folder} is a comparison with another {different}. {advice}")
         return Comparison(held_out, self.prompt, self.seed)
-
-    def _open(self, folder: Path, facts: Mapping[str, Any]) -> None:
-        if self.before is None:
-            with storage_errors(folder):
-                (folder / "models").mkdir(parents=True)
-                (folder / "rows").mkdir()
-                with atomic_file(folder / _IDENTITY) as new:
-                    new.write_text(json.dumps(facts, indent=2), encoding="utf-8")
-        elif different := [name for name, value in facts.items() if dict(self.before).get(name) != value]:
-            raise CheckpointError(
-                f"{folder} is a comparison with another {', '.join(different)}. Give the same texts and settings to resume "
-                "it, or another folder."
-            )
 
     def rows(self, held_out: HeldOut, console: "Console") -> Iterator[Measured]:
         """Yield each row when it is finished."""
         for n, entry in enumerate(self.entries, 1):
             if not console.quiet:
                 console.print(f"{entry.name} ({n} of {len(self.entries)})", markup=False, style="dim")
+            row = Row(name=entry.name, source=entry.label, is_trained_here=entry.is_preset)
             try:
-                yield self._row(entry, held_out, console)
+                yield self._measure(entry, row, held_out, console)
             except (Exception, SystemExit) as error:  # a plugin may raise anything, and the other models go on
-                text = " ".join(str(error).split())
-                own = isinstance(error, ReviewgenError | OSError) and text
-                reason = text if own else f"{type(error).__name__}: {text}" if text else type(error).__name__
-                failed = shortened(reason, 400)
-                yield Measured(Row(name=entry.name, source=entry.label, is_trained_here=entry.is_preset, failed=failed), None)
+                text, kind = " ".join(str(error).split()), type(error).__name__
+                is_own = text and isinstance(error, ReviewgenError | OSError)
+                failed = shortened(text if is_own else f"{kind}: {text}" if text else kind, 400)
+                yield Measured(replace(row, failed=failed), None)
 
-    def _row(self, entry: Entry, held_out: HeldOut, console: "Console") -> Measured:
+    def _measure(self, entry: Entry, row: Row, held_out: HeldOut, console: "Console") -> Measured:
         """Return the row of a model: that of the folder, if it is of these weights; otherwise measure the model."""
         model = self._train(entry, console) if entry.is_preset else entry.source
         model = model if isinstance(model, ReviewModel) else ReviewModel.from_pretrained(model)
-        row = Row(name=entry.name, source=entry.label, is_trained_here=entry.is_preset)
         training = self.reading.training_texts if entry.is_preset else None
-        if self.folder is None:
-            return measure_model(model, row, held_out, self.prompt, self.seed, training)
-        file, digest = self.folder / "rows" / f"{_file_name(entry.name)}.json", _digest(model)
-        if (known := _read_row(file, row, digest)) is not None:
-            return known
-        measured = measure_model(model, row, held_out, self.prompt, self.seed, training)
-        content = json.dumps(to_json({"row": measured.row, "bits": measured.bits, "weights": digest}))
-        with storage_errors(file), atomic_file(file) as new:
-            new.write_text(content, encoding="utf-8")
+        file = None if self.folder is None else self.folder / "rows" / f"{_file_name(entry.name)}.json"
+        digest = "" if file is None else _digest(model)
+        measured = None if file is None else _read_row(file, row, digest)
+        if measured is None:
+            measured = measure_model(model, row, held_out, self.prompt, self.seed, training)
+            if file is not None:
+                _write_json(file, to_json({"row": measured.row, "bits": measured.bits, "weights": digest}))
         return measured
 
     def _train(self, entry: Entry, console: "Console") -> ReviewModel:
@@ -239,6 +266,13 @@ class Request:
         if run.is_interrupted:  # by Ctrl-C during the last evaluation, which ends only that
             raise KeyboardInterrupt
         return model
+
+
+def _write_json(file: Path, values: Any) -> None:
+    with storage_errors(file):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_file(file) as new:
+            new.write_text(json.dumps(values, indent=2), encoding="utf-8")
 
 
 def _read_row(file: Path, row: Row, digest: str) -> Measured | None:

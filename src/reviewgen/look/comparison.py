@@ -10,10 +10,8 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from reviewgen.look.held_out import Bootstrap, HeldOut
-from reviewgen.look.measure import TEMPERATURES, Measured
-from reviewgen.look.report import Report, to_json
-from reviewgen.look.rows import Pair, Row, Sample
+from reviewgen.look.measure import TEMPERATURES, Bootstrap, HeldOut, Measured
+from reviewgen.look.results import Pair, Report, Row, Sample, to_json
 from reviewgen.novelty import COPY_CHARACTERS
 from reviewgen.rates import MIN_CHARACTERS
 from reviewgen.web.charts import Chart, Panel, Series, draw_figure
@@ -130,35 +128,21 @@ class Comparison(Report):
 
     def describe_held_out(self) -> str:
         """Return a sentence on the texts that all models are evaluated on."""
-        held_out = self.held_out
-        count, total = len(held_out.texts), held_out.total
-        part = f"{count:,}" + (f" of {total:,}" if count < total else "")
+        held_out, total = self.held_out, self.held_out.total
+        part = f"{len(held_out.texts):,} of {total:,}" if len(held_out.texts) < total else f"{total:,}"
         source = held_out.source if held_out.split == "all" else f"the {held_out.split} split of {held_out.source}"
-        texts = "text" if total == 1 else "texts"
-        characters = int(held_out.characters.sum())
-        return f"All are evaluated on the same {part} held-out {texts} ({characters:,} characters): {source}."
+        texts = f"held-out {'text' if total == 1 else 'texts'} ({held_out.characters.sum():,} characters)"
+        return f"All are evaluated on the same {part} {texts}: {source}."
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as JSON values; a number that is infinite becomes None."""
         held_out = self.held_out
-        facts = {
-            "source": held_out.source,
-            "split": held_out.split,
-            "texts": len(held_out.texts),
-            "of": held_out.total,
-            "characters": int(held_out.characters.sum()),
-            "digest": held_out.digest,
-        }
+        facts = {"source": held_out.source, "split": held_out.split, "texts": len(held_out.texts), "of": held_out.total}
+        facts |= {"characters": int(held_out.characters.sum()), "digest": held_out.digest}
         rows = [to_json(row) | {"has_seen_held_out": row.has_seen_held_out} for row in self.rows]
         pairs = [to_json(pair) | {"is_told_apart": pair.is_told_apart} for pair in self.pairs]
-        return {
-            "held_out": facts,
-            "prompt": self.prompt,
-            "seed": self.seed,
-            "is_interrupted": self.is_interrupted,
-            "rows": rows,
-            "pairs": pairs,
-        }
+        facts = {"held_out": facts, "prompt": self.prompt, "seed": self.seed, "is_interrupted": self.is_interrupted}
+        return facts | {"rows": rows, "pairs": pairs}
 
     def to_pandas(self) -> "pandas.DataFrame":
         """Return the figures as a data frame, a row for each model, its name as the index."""
@@ -176,15 +160,14 @@ class Comparison(Report):
 
     def _values(self) -> dict[str, Any]:
         """Return what the template of the page is filled with."""
-        numbered = [(style, row) for style, row in enumerate(self.rows) if row.failed is None]
-        finished = [row for _, row in numbered]
+        finished = [row for row in self.rows if row.failed is None]
         return {
             "comparison": self,
             "finished": finished,
             "tables": [("Prediction and cost", PREDICTION), ("Generated text", GENERATED)],
             "most_pairs": _MAX_PAIRS,
             "best": self.describe_best(),
-            "charts": [draw_figure(chart) for chart in _charts(numbered)],
+            "charts": [draw_figure(chart) for chart in _charts(self.rows)],
             "samples": {row.name: [(each.temperature, _cut(each)) for each in row.samples] for row in finished},
             "temperatures": ", ".join(map(str, TEMPERATURES)),
             "copy_characters": COPY_CHARACTERS,
@@ -253,33 +236,25 @@ def _cut(sample: Sample) -> list[tuple[str, bool]]:
     return [(piece, is_copied) for piece, is_copied in pieces if piece]
 
 
-def _charts(numbered: Sequence[tuple[int, Row]]) -> Iterator[Chart]:
-    """Yield the charts that there are values for."""
-    curves = [(style, row) for style, row in numbered if row.curve]
+def _charts(rows: Sequence[Row]) -> Iterator[Chart]:
+    """Yield the charts that there are values for; a row keeps its style."""
+    curves = [(style, row) for style, row in enumerate(rows) if row.curve]
     for x, name in (("seconds of training", "seconds"), ("tokens trained on", "tokens")) if curves else ():
         lines = []
         for style, row in curves:
             points = [(getattr(each, name), bits) for each in row.curve if (bits := each.bits_per_character) is not None]
             lowest = min((bits for _, bits in points), default=0.0)
             lines.append(Series(row.name, [point for point in points if point[1] <= _MAX_RATIO * lowest], style))
-        yield Chart(
-            f"Bits per character against {x}",
-            x,
-            [Panel("bits per character, validation texts", lines)],
-            "Each line is a model; its points are the evaluations on validation texts during the training.",
-            log_x=name == "tokens",  # counting reads millions of tokens while a network learns from thousands
-            from_zero=True,
-        )
+        panels = [Panel("bits per character, validation texts", lines)]
+        note = "Each line is a model; its points are the evaluations on validation texts during the training."
+        log_x = name == "tokens"  # counting reads millions of tokens while a network learns from thousands
+        yield Chart(f"Bits per character against {x}", x, panels, note, log_x=log_x, from_zero=True)
     marks = [
         Series(row.name, [(row.parameters, bits)], style, interval=row.bits_interval)
-        for style, row in numbered
+        for style, row in enumerate(rows)
         if row.parameters and (bits := row.bits_per_character) is not None
     ]
     if marks:
-        yield Chart(
-            "Bits per character against parameters",
-            "parameters",
-            [Panel("bits per character, held-out texts", marks)],
-            "Each mark is a model, with its 95 % interval over the held-out texts.",
-            log_x=True,
-        )
+        panels = [Panel("bits per character, held-out texts", marks)]
+        note = "Each mark is a model, with its 95 % interval over the held-out texts."
+        yield Chart("Bits per character against parameters", "parameters", panels, note, log_x=True)

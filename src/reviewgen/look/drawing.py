@@ -6,6 +6,8 @@ the right of its node; a window of tokens is one line. Must not know models.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from graphlib import TopologicalSorter
+from itertools import pairwise
 from typing import NamedTuple
 
 from reviewgen.look.layout import Link, Route, place
@@ -16,6 +18,9 @@ _PAD_X, _PAD_Y = 11.0, 6.0  # inside a box
 _FRAME, _TITLE = 10.0, 22.0  # inside a frame; its title
 _LANE, _TURN = 13.0, 9.0  # between loops side by side, and above one another
 _ARROW = 7.0
+_BETWEEN = 34.0  # columns of tokens, at least
+_DETAIL_WIDTH, _STATE_WIDTH = 118.0, 84.0  # of a detail, and of the shape of a state, in columns before they are wrapped
+_ABOVE = 26.0  # what is inside, below the columns
 
 
 @dataclass(frozen=True)
@@ -70,7 +75,7 @@ def draw_graph(graph: ModelGraph, style: Style) -> Drawn:
     style = replace(style, sizes={**style.sizes, **graph.sizes})
     own, loops = _merge_windows(graph)
     parts = {node.id: _draw_node(node, loops, style) for node in graph.nodes}
-    sources = {node_of(edge.source) for edge in own}
+    sources = {_node_of(edge.source) for edge in own}
     last = [node.id for node in graph.nodes if node.kind == "value" and node.id not in sources and len(graph.nodes) > 1]
     labels = [_label(edge, style) for edge in own]
     links = [_link(edge, parts, lines) for edge, lines in zip(own, labels, strict=True)]
@@ -78,7 +83,7 @@ def draw_graph(graph: ModelGraph, style: Style) -> Drawn:
     layout = place({name: (part.width, part.height) for name, part in parts.items()}, [*links, *order], last)
     content = [moved(part.content, *layout.corners[name]) for name, part in parts.items()]
     for edge, route, lines in zip(own, layout.routes, labels, strict=False):
-        ends = [_end(end, parts).moved(*layout.corners[node_of(end)]) for end in (edge.source, edge.target)]
+        ends = [_end(end, parts).moved(*layout.corners[_node_of(end)]) for end in (edge.source, edge.target)]
         content.append(_line(route, ends[0].bottom, ends[1].top))
         content += [] if route.label is None else block(lines, *route.label)
     boxes = {name: part.box.moved(*layout.corners[name]) for name, part in parts.items()}
@@ -87,7 +92,7 @@ def draw_graph(graph: ModelGraph, style: Style) -> Drawn:
 
 def _merge_windows(graph: ModelGraph) -> tuple[list[GraphEdge], list[GraphEdge]]:
     """Return the edges that are lines, one for all tokens of a window, and those that are loops."""
-    loops = [edge for edge in graph.edges if edge.delay and node_of(edge.source) == node_of(edge.target)]
+    loops = [edge for edge in graph.edges if edge.delay and _node_of(edge.source) == _node_of(edge.target)]
     tokens: dict[tuple[str, str], list[GraphEdge]] = {}
     for edge in graph.edges:
         if edge not in loops:
@@ -99,7 +104,7 @@ def _merge_windows(graph: ModelGraph) -> tuple[list[GraphEdge], list[GraphEdge]]
     return own, loops
 
 
-def node_of(end: str) -> str:
+def _node_of(end: str) -> str:
     """Return the node of an edge's end."""
     return end.partition("/")[0]
 
@@ -111,11 +116,11 @@ def _end(end: str, parts: Mapping[str, Drawn]) -> Area:
 
 
 def _link(edge: GraphEdge, parts: Mapping[str, Drawn], lines: Lines) -> Link:
-    source, target = parts[node_of(edge.source)], parts[node_of(edge.target)]
+    source, target = parts[_node_of(edge.source)], parts[_node_of(edge.target)]
     enters: float | None = _end(edge.target, parts).x - target.width / 2
     is_free = _end(edge.target, parts) is target.box and not enters
     leaves = _end(edge.source, parts).x - source.width / 2
-    return Link(node_of(edge.source), node_of(edge.target), leaves, None if is_free else enters, *block_size(lines))
+    return Link(_node_of(edge.source), _node_of(edge.target), leaves, None if is_free else enters, *block_size(lines))
 
 
 def shape_text(edge: GraphEdge) -> str:
@@ -134,7 +139,7 @@ def _label(edge: GraphEdge, style: Style) -> Lines:
     return [*((line, DETAIL, "shape") for line in lines), *notes]
 
 
-def loop_label(loops: Sequence[GraphEdge], style: Style) -> Lines:
+def _loop_label(loops: Sequence[GraphEdge], style: Style) -> Lines:
     """Return the names of a node's states, then each of their shapes."""
     names = ", ".join(loop.label for loop in loops if loop.label)
     shapes = [GraphEdge(source="", target="", axes=axes) for axes in dict.fromkeys(loop.axes for loop in loops)]
@@ -154,7 +159,7 @@ def _line(route: Route, start: float, end: float) -> str:
     return tag("path", class_="edge", d=path) + _arrow(before_x, end, 0.0, 1.0, "head")
 
 
-def state_line(*points: tuple[float, float]) -> str:
+def _state_line(*points: tuple[float, float]) -> str:
     """Return a dashed line through corners, horizontal or vertical between each two, and its arrow."""
     path = "M" + "L".join(f"{number(x)} {number(y)}" for x, y in points)
     (before_x, before_y), (x, y) = points[-2:]
@@ -170,14 +175,9 @@ def _arrow(x: float, y: float, dx: float, dy: float, role: str) -> str:
 
 def _draw_node(node: GraphNode, loops: Sequence[GraphEdge], style: Style) -> Drawn:
     """Draw a node: a box, or a frame around its inside; and its loops."""
-    drawn = _draw_box(node, style) if node.inside is None else draw_frame(node, node.inside, style)
-    own = [each for each in loops if node_of(each.source) == node.id]
+    drawn = _draw_box(node, style) if node.inside is None else _draw_frame(node, node.inside, style)
+    own = [each for each in loops if _node_of(each.source) == node.id]
     return _draw_loops(drawn, own, style) if own else drawn
-
-
-def draw_value(text: str, name: str) -> Drawn:
-    """Draw the box of a value by itself."""
-    return _draw_box(GraphNode(id=name, label=text, kind="value"), Style({}, {}))
 
 
 def _draw_box(node: GraphNode, style: Style) -> Drawn:
@@ -195,7 +195,7 @@ def _draw_box(node: GraphNode, style: Style) -> Drawn:
     return Drawn(content, width, height, Area(0.0, width, 0.0, height), {})
 
 
-def draw_frame(node: GraphNode, inside: ModelGraph, style: Style) -> Drawn:
+def _draw_frame(node: GraphNode, inside: ModelGraph, style: Style) -> Drawn:
     """Draw a frame around the inside of a node."""
     inner = draw_graph(inside, replace(style, has_sizes=False))
     title = shorten(f"{node.label}, {node.detail}" if node.detail else node.label)
@@ -219,7 +219,7 @@ def _draw_loops(drawn: Drawn, loops: Sequence[GraphEdge], style: Style) -> Drawn
     ports = [(loop.source.partition("/")[2], loop.target.partition("/")[2]) for loop in loops]
     by_input = {taken: (given, taken) for given, taken in ports if taken in drawn.inside}
     lanes = sorted(by_input.values(), key=lambda each: drawn.inside[each[1]].x) or ports[:1]
-    lines = [*loop_label(loops, style), ("to the next", NOTE, "note"), ("token", NOTE, "note")]
+    lines = [*_loop_label(loops, style), ("to the next", NOTE, "note"), ("token", NOTE, "note")]
     lines = lines[1:] if not lines[0][0] else lines
     label_width, label_height = block_size(lines)
     above, below = (_TURN * (len(lanes) + 1) if any(lane[side] in drawn.inside for lane in lanes) else 0.0 for side in (1, 0))
@@ -238,6 +238,84 @@ def _draw_loops(drawn: Drawn, loops: Sequence[GraphEdge], style: Style) -> Drawn
         if taken in inside:
             x, y = inside[taken].x, box.top - turn
             end = [(lane, y), (x, y), (x, inside[taken].top)]
-        content.append(state_line(*start, *end))
+        content.append(_state_line(*start, *end))
     content += block(lines, right + 5.0, max(0.0, box.top + drawn.box.bottom / 2 - label_height / 2))
     return Drawn(content, right + 5.0 + label_width, height, box, inside)
+
+
+def draw_tokens(graph: ModelGraph, steps: int, style: Style) -> Drawn:
+    """Draw a graph over a number of tokens: a column for each, states as arrows between columns, and insides once, below."""
+    loops: dict[str, list[GraphEdge]] = {}
+    for edge in graph.edges:
+        if edge.delay and _node_of(edge.source) == _node_of(edge.target):
+            loops.setdefault(_node_of(edge.source), []).append(edge)
+    flat = replace(style, has_sizes=False, widest=_DETAIL_WIDTH, counts={}, order=_order(graph, list(loops)))
+    columns = [draw_graph(_column(graph, step + 1), flat) for step in range(steps)]
+    labels = {name: _state_lines(edges, flat) for name, edges in loops.items()}
+    starts = {name: _draw_box(GraphNode(id=name, label=_start(edges), kind="value"), flat) for name, edges in loops.items()}
+    between = max([_BETWEEN, *(block_size(lines)[0] + 22.0 for lines in labels.values())])
+    x = max((start.width for start in starts.values()), default=0.0) + (between if starts else 0.0)
+    content, rows = list[str](), {name: list[Area]() for name in loops}
+    for name, start in starts.items():
+        first = columns[0].inside[name]
+        y = (first.top + first.bottom - start.height) / 2
+        content.append(moved(start.content, 0.0, y))
+        rows[name].append(start.box.moved(0.0, y))
+    for column in columns:
+        content.append(moved(column.content, x, 0.0))
+        for name, row in rows.items():
+            row.append(column.inside[name].moved(x, 0.0))
+        x += column.width + between
+    width, height = x - between + (0.8 * _BETWEEN if loops else 0.0), max(column.height for column in columns)
+    for name, row in rows.items():
+        for box, other in pairwise(row):
+            content += _state(box, other.left, labels[name])
+        content += _state(row[-1], width, [])
+    for node in graph.nodes:
+        if node.inside is not None:
+            panel = _draw_frame(replace(node, label=f"inside each {node.label}"), node.inside, style)
+            wider = max(width, panel.width)
+            content = [moved(content, (wider - width) / 2, 0.0), moved(panel.content, (wider - panel.width) / 2, height + _ABOVE)]
+            width, height = wider, height + _ABOVE + panel.height
+    return Drawn(content, width, height, Area(0.0, width, 0.0, height), {})
+
+
+def _order(graph: ModelGraph, stateful: list[str]) -> tuple[tuple[str, str], ...]:
+    """Return which nodes with a state stand above which, so that each has a row for its arrows."""
+    before: dict[str, set[str]] = {node.id: set() for node in graph.nodes}
+    for edge in graph.edges:
+        if not edge.delay:
+            before[_node_of(edge.target)].add(_node_of(edge.source))
+    above: dict[str, set[str]] = {}  # all that a node depends on
+    for name in TopologicalSorter(before).static_order():
+        above[name] = {name}.union(*(above[each] for each in before[name]))
+    rows = sorted(stateful, key=lambda name: len(above[name]))
+    return tuple((one, other) for one, other in pairwise(rows) if one not in above[other])
+
+
+def _column(graph: ModelGraph, step: int) -> ModelGraph:
+    """Return the graph of one token: no insides, no states, no axis of time."""
+    labels = {node.id: f"{node.label}_{{{step}}}" if node.kind == "value" else node.label for node in graph.nodes}
+    nodes = tuple(replace(node, label=labels[node.id], parameters=(), inside=None) for node in graph.nodes)
+    edges = [replace(each, source=_node_of(each.source), target=_node_of(each.target)) for each in graph.edges]
+    kept = [replace(edge, axes=tuple(axis for axis in edge.axes if axis != "T")) for edge in edges if edge.source != edge.target]
+    return replace(graph, nodes=nodes, edges=tuple(kept))
+
+
+def _start(loops: Sequence[GraphEdge]) -> str:
+    """Return the name of a state before the first token."""
+    short = [f"{loop.label}_{{0}}" for loop in loops if 0 < len(loop.label) < 4]
+    return ", ".join(short) if len(short) == len(loops) else "start"
+
+
+def _state_lines(loops: Sequence[GraphEdge], style: Style) -> Lines:
+    """Return the names above a state's arrow, and the lines of its shapes below it."""
+    name, *shapes = _loop_label(loops, style)
+    return [name, *((part, size, role) for text, size, role in shapes for part in wrap(text, size, _STATE_WIDTH))]
+
+
+def _state(place: Area, end: float, lines: Lines) -> list[str]:
+    """Return the arrow of a state from the right of a box, with its name above and its shapes below it."""
+    y, middle = (place.top + place.bottom) / 2, (place.right + end) / 2 - 2.0
+    above = block(lines[:1], middle, y - 1.5 * DETAIL, "middle")
+    return [_state_line((place.right, y), (end, y)), *above, *block(lines[1:], middle, y + 3.0, "middle")]

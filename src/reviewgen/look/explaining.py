@@ -5,44 +5,116 @@ N predicted tokens, V vocabulary; B batch, T time (tokens).
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from reviewgen.blending.model import Blend
-from reviewgen.errors import ConfigError, GenerationError, NotADistribution
-from reviewgen.look.batch import IGNORED, SAMPLE_TEXTS, Batch, check_texts, make_batch
-from reviewgen.look.results import (
-    CountedToken,
-    CountStep,
-    Explanation,
-    Gate,
-    Line,
-    Loss,
-    MixedToken,
-    ModelExplanation,
-    TokenLoss,
-)
+from reviewgen.errors import ConfigError, DataError, GenerationError, NotADistribution
+from reviewgen.generation import show
+from reviewgen.look.results import CountedToken, CountStep, Explanation, Gate, Line, Loss, MixedToken, ModelExplanation, TokenLoss
 from reviewgen.look.subject import Subject
 from reviewgen.look.trace import Call, broken_plugins, count_parameters, letter_sizes, name_axes, trace
-from reviewgen.protocols import (
-    CountedContext,
-    CountTrained,
-    Operation,
-    SupportsExplain,
-    SupportsOperations,
-    SupportsScore,
-    SupportsStep,
-)
+from reviewgen.protocols import CountTrained, Operation, SupportsExplain, SupportsOperations, SupportsScore, SupportsStep
+from reviewgen.protocols.stepper import CountedContext
 
 if TYPE_CHECKING:
     from reviewgen.model import ReviewModel
 
+SAMPLE_TEXTS = ("The movie was good.", "I did not like the end of it.")
+IGNORED = -100  # the target where none is to be predicted, as torch's losses have it
+_MOST_TEXTS, _MOST_TOKENS = 4, 256
+_MOST_CHARACTERS = 64 * _MOST_TOKENS  # of a text that are tokenized
 _COUNTED = 64  # tokens of a batch whose counts are explained
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The ids of some texts.
+
+    Attributes:
+        texts: The texts, perhaps cut.
+        ids: What the model reads: bos, conditions, tokens; shorter texts are padded with eos.
+        targets: The tokens that follow, IGNORED after bos and at padding.
+        rows: The ids of each text without padding.
+        labels: The tokens of a model for display.
+        notes: Sentences on texts that were cut.
+    """
+
+    texts: tuple[str, ...]
+    ids: Int[Tensor, "B T"]
+    targets: Int[Tensor, "B T"]
+    rows: list[list[int]]
+    labels: "Labels"
+    notes: tuple[str, ...]
+
+    @property
+    def is_read(self) -> Bool[Tensor, "B T"]:
+        """Whether each position is one of a text, not padding."""
+        return torch.arange(self.ids.size(1)) < torch.tensor([len(row) for row in self.rows])[:, None]
+
+    @property
+    def places(self) -> list[tuple[int, int]]:
+        """Row and position of each prediction, text by text."""
+        return [(row, time) for row, time in torch.nonzero(self.targets != IGNORED).tolist()]
+
+
+class Labels(dict[int, str]):
+    """The ids of a model for display: tokens, each decoded once, and conditions."""
+
+    def __init__(self, subject: Subject) -> None:
+        self._tokenizer = subject.tokenizer
+        super().__init__({self._tokenizer.bos_id: "(start)", self._tokenizer.eos_id: "(end)"})
+        for condition, first in zip(subject.conditions, subject.conditions.unspecified_ids, strict=True):
+            self[first] = f"({condition.name} not given)"
+            self.update({first + n: f"({condition.name} {value.label})" for n, value in enumerate(condition.values, 1)})
+
+    def __missing__(self, token: int) -> str:
+        text = self._tokenizer.decode([token])
+        self[token] = show(text) if text and "\ufffd" not in text else "(byte)"  # a part of a character
+        return self[token]
+
+
+def check_texts(text: Any) -> tuple[str, ...]:
+    """Return the texts to explain; without any, sample texts.
+
+    Raises:
+        DataError: A text is empty or not a string, or there are too many.
+    """
+    if text is None:
+        return SAMPLE_TEXTS
+    texts = (text,) if isinstance(text, str) or not isinstance(text, Sequence) else tuple(text)
+    if wrong := [each for each in texts if not isinstance(each, str)]:
+        raise DataError(f"A text to explain must be a string; got {type(wrong[0]).__name__}.")
+    if not texts or not all(texts):
+        raise DataError("A text to explain is empty; give one of at least one character.")
+    if len(texts) > _MOST_TEXTS:
+        raise DataError(f"At most {_MOST_TEXTS} texts are explained at once; got {len(texts)}.")
+    return texts
+
+
+def make_batch(texts: Sequence[str], subject: Subject, prefix: Sequence[int]) -> Batch:
+    """Return the batch of some texts, behind the ids of their conditions; of a long text, the beginning."""
+    tokenizer, frames, shown, notes = subject.tokenizer, [], [], []
+    for text in texts:
+        tokens = list(tokenizer.encode(text[:_MOST_CHARACTERS]))
+        is_cut = len(tokens) > _MOST_TOKENS or len(text) > _MOST_CHARACTERS
+        tokens = tokens[:_MOST_TOKENS]
+        shown.append(tokenizer.decode(tokens) if is_cut else text)
+        frames.append([tokenizer.bos_id, *prefix, *tokens, *([] if is_cut else [tokenizer.eos_id])])
+        if is_cut:
+            notes.append(f"Of a text of {len(text):,} characters the first {len(tokens)} tokens are explained.")
+    rows = [frame[:-1] for frame in frames]
+    ids = pad_sequence(list(map(torch.tensor, rows)), batch_first=True, padding_value=tokenizer.eos_id)
+    after = [torch.tensor([IGNORED] * len(prefix) + frame[1 + len(prefix) :]) for frame in frames]
+    targets = pad_sequence(after, batch_first=True, padding_value=IGNORED)
+    return Batch(tuple(shown), ids, targets, rows, Labels(subject), tuple(notes))
 
 
 def explain(
@@ -72,21 +144,18 @@ def explain(
     if subject.tokenizer is None:
         raise ConfigError(f"A text is explained by a model with its tokenizer; got a {type(source).__name__}.")
     batch = make_batch(texts, subject, subject.conditions.encode({} if conditions is None else conditions))
-    parts = [(subject.name, subject.model)]
-    if isinstance(subject.model, Blend):
-        names = [str(part["name"]) for part in subject.model.config.models]
-        parts = list(zip(names, subject.model.parts, strict=True))
-    walks = [_walk(model, batch) for _, model in parts]
-    logits, mixture = walks[0].logits, tuple[MixedToken, ...]()
-    if isinstance(subject.model, Blend):
-        logits, mixture = _mix(subject.model, walks, batch)
+    blend, names, models = subject.model if isinstance(subject.model, Blend) else None, [subject.name], [subject.model]
+    if blend is not None:
+        names, models = [str(part["name"]) for part in blend.config.models], list(blend.parts)
+    walks = [_walk(model, batch) for model in models]
+    logits, mixture = (walks[0].logits, ()) if blend is None else _mix(blend, walks, batch)
     return Explanation(
         source=subject.source,
         is_trained=bool(subject.is_trained),
         texts=batch.texts,
         tokens=tuple(tuple(batch.labels[token] for token in row) for row in batch.rows),
         batch=(batch.ids.size(0), batch.ids.size(1)),
-        models=tuple(_explain_model(*part, done, batch) for part, done in zip(parts, walks, strict=True)),
+        models=tuple(_explain_model(*each, batch) for each in zip(names, models, walks, strict=True)),
         loss=_explain_loss(logits, batch, _windows(walks, batch, subject)),
         mixture=mixture,
         notes=(*subject.notes, *batch.notes, *_note_scores(subject.model, batch)),
@@ -107,14 +176,13 @@ def _walk(model: Any, batch: Batch) -> _Walk:
     if isinstance(model, SupportsOperations):
         with broken_plugins(model, batch.ids):
             operations = list(model.operations(batch.ids, model.initial_state(len(batch.ids))))  # type: ignore[attr-defined]
-        lines = [_operation_line(each, batch) for each in operations]
-        return _Walk(lines, operations[-1].values, operations)
+        return _Walk([_operation_line(each, batch) for each in operations], operations[-1].values, operations)
     done = trace(model, batch.ids)
     if isinstance(model, nn.Module):
         return _Walk(list(_module_lines(model, done.calls, batch)), done.logits, [])
-    mean, spread = _mean_and_spread(done.logits, batch.is_read)
-    sizes = tuple(done.logits.shape)
-    return _Walk([Line("logits", "", ("B", "T", "V"), sizes, count_parameters(model), 0, mean, spread)], done.logits, [])
+    figures = _mean_and_spread(done.logits, batch.is_read)
+    line = Line("logits", "", ("B", "T", "V"), tuple(done.logits.shape), count_parameters(model), 0, *figures)
+    return _Walk([line], done.logits, [])
 
 
 def _operation_line(operation: Operation, batch: Batch) -> Line:
@@ -138,11 +206,11 @@ def _module_lines(model: nn.Module, calls: Sequence[Call], batch: Batch) -> Iter
             continue
         outputs = sorted(own[-1].outputs, key=lambda tensor: not tensor.is_floating_point())  # a floating-point one, if any
         shape = tuple(outputs[0].shape) if outputs else ()
-        mean, spread = _mean_and_spread(outputs[0], batch.is_read) if outputs else (None, None)
+        figures = _mean_and_spread(outputs[0], batch.is_read) if outputs else (None, None)
         kind = type(module).__name__
         title = f"{name} ({kind})" if name else f"the rest of {kind}" if len(by_name) > 1 else kind
         axes = tuple(map(str, name_axes(shape, batch.ids.shape, letters)))
-        yield Line(title, "", axes, shape, sum(new.values()), products, mean, spread, calls=len(own))
+        yield Line(title, "", axes, shape, sum(new.values()), products, *figures, calls=len(own))
 
 
 def _mean_and_spread(values: Tensor, is_read: Bool[Tensor, "B T"]) -> tuple[float | None, float | None]:
@@ -266,19 +334,10 @@ def _explain_loss(logits: Float[Tensor, "B T V"], batch: Batch, windows: Mapping
     for row, time in batch.places:
         target, log_sum = int(batch.targets[row, time]), float(log_sums[row, time])
         logit = float(logits[row, time, target])
-        tokens.append(
-            TokenLoss(
-                text=row,
-                before=batch.labels[batch.rows[row][time]],
-                token=batch.labels[target],
-                logit=logit,
-                log_sum_exp=log_sum,
-                log_probability=logit - log_sum,
-                bits=abs(logit - log_sum) / math.log(2),  # abs, for there is a minus zero
-                probability=math.exp(logit - log_sum),
-                window=windows.get((row, time), ()),
-            )
-        )
+        log_probability = logit - log_sum
+        bits, probability = abs(log_probability) / math.log(2), math.exp(log_probability)  # abs, for there is a minus zero
+        before, token, window = batch.labels[batch.rows[row][time]], batch.labels[target], windows.get((row, time), ())
+        tokens.append(TokenLoss(row, before, token, logit, log_sum, log_probability, bits, probability, window))
     nats, characters = math.fsum(-token.log_probability for token in tokens), sum(map(len, batch.texts))
     return Loss(
         tokens=tuple(tokens),

@@ -63,6 +63,14 @@ class _Slot:
     x: float = 0.0
     at: int = 0  # its place in its rank
 
+    def barycentre_above(self) -> float:
+        """Return the mean place of the ends of lines from above; without any, its own."""
+        return fmean([each.ends[0] for each in self.before] or [float(self.at)])
+
+    def barycentre_below(self) -> float:
+        """Return the same of lines to below."""
+        return fmean([each.ends[1] for each in self.after] or [float(self.at)])
+
 
 @dataclass(eq=False)
 class _Piece:
@@ -125,18 +133,11 @@ def _connect(link: Link, slots: Mapping[str, _Slot], ranks_of: Mapping[str, int]
 
 def _order(ranks: list[list[_Slot]]) -> None:
     """Order each rank so that few lines cross; the first rank keeps its order."""
-    best = list(map(list, ranks))
-    fewest = _number(ranks)
+    best, fewest = list(map(list, ranks)), _number(ranks)
     for sweep in range(_SWEEPS):
         down = sweep % 2 == 0
         for rank in ranks[1:] if down else ranks[-2:0:-1]:
-            keys = {
-                id(slot): fmean([each.ends[0] for each in slot.before] if down else [each.ends[1] for each in slot.after])
-                if (slot.before if down else slot.after)
-                else float(slot.at)
-                for slot in rank
-            }
-            rank.sort(key=lambda slot: keys[id(slot)])
+            rank.sort(key=_Slot.barycentre_above if down else _Slot.barycentre_below)
             _number([rank])
         crossings = _number(ranks)
         if crossings < fewest:

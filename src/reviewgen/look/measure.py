@@ -1,22 +1,27 @@
-"""From a trained model to its row: everything that is measured of a single model.
+"""What models are compared on, and what is measured of each: held-out texts, bits of each text with intervals, samples and words.
 
-All models generate with the same settings, plain sampling from the whole distribution, instead of the defaults that were saved
-with each: it is the models that are compared. Texts have about the same length in characters, whatever a token is.
+The held-out texts are the same for all models, read once and cleaned alike. All models generate with the same settings, plain
+sampling from the whole distribution, instead of the defaults that were saved with each: it is the models that are compared.
+Texts have about the same length in characters, whatever a token is.
 """
 
+import hashlib
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from itertools import combinations, islice
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float64, Int64
 
 from reviewgen.config import GenerationConfig
-from reviewgen.data import trained_on
-from reviewgen.errors import NotADistribution, ReviewgenError
-from reviewgen.evaluation import measure_texts, take_words
-from reviewgen.look.held_out import Bootstrap, HeldOut, TextBits, measure_bits
+from reviewgen.data import Corpus, DataConfig, Texts, cached_corpus, frame_texts, read_examples, trained_on
+from reviewgen.errors import DataError, NotADistribution, ReviewgenError, counted
+from reviewgen.evaluation import batches, measure_texts, take_words, token_losses
 from reviewgen.look.picture import draw
-from reviewgen.look.rows import CurvePoint, Row, Sample
+from reviewgen.look.results import CurvePoint, Interval, Pair, Row, Sample
 from reviewgen.look.trace import count_parameters
 from reviewgen.model import ReviewModel
 from reviewgen.novelty import COPY_CHARACTERS, TextWindows
@@ -32,6 +37,156 @@ _MAX_SECONDS = 10.0  # of a batch of texts, for a model that is very slow
 _SURE_CHARACTERS = 200  # of a text that a compact index, which gives upper bounds, does not find by chance
 _LOOKED_UP = 200  # texts that are looked up in a model's training text
 _INDEX = "novelty.safetensors"
+_HELD_OUT_CHARACTERS = 150_000  # that each model is evaluated on, at most, where trainings have no time budget
+_PER_SECOND = 2500  # characters, by the time budget: an LSTM takes about a tenth of it to score them
+_MIN_CHARACTERS, _MAX_CHARACTERS = 20_000, 400_000
+_MAX_HELD_OUT = 2000  # texts
+_READ = 200_000  # texts of a separate source, at most
+_RESAMPLES = 4000
+_LEVEL = (2.5, 97.5)  # percentiles
+
+Example = tuple[str, Sequence[Any]]
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """The texts that all models are evaluated on.
+
+    Attributes:
+        texts: The texts.
+        values: The values of the conditions beside each text, by name.
+        total: The number of texts that these were chosen from, evenly spread.
+        split: Which part of the data they are: "test", "validation", or "all" of a separate source.
+        source: The name of the source.
+        corpus: The fingerprint of the corpus that they are a part of; None for a separate source.
+    """
+
+    texts: Sequence[str]
+    values: Sequence[Mapping[str, Any]]
+    total: int
+    split: str
+    source: str
+    corpus: str | None
+
+    @property
+    def characters(self) -> Int64[np.ndarray, " N"]:
+        """The number of characters of each text."""
+        return np.array([len(text) for text in self.texts], np.int64)
+
+    @property
+    def digest(self) -> str:
+        """A hash of the texts."""
+        return hashlib.blake2b("\0".join(self.texts).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
+
+class TextBits(NamedTuple):
+    """A model's bits of each held-out text, end tokens included; the number of tokens, and of those with probability zero."""
+
+    bits: Float64[np.ndarray, " N"]
+    tokens: int
+    zero_probability_tokens: int
+
+
+class Reading(NamedTuple):
+    """How the data is read: the source that presets are trained on, a separate one or a split with the held-out texts."""
+
+    data: Any
+    held_out: Any
+    held_out_split: str | None
+    config: DataConfig
+    budget: float | None
+
+    def corpus(self) -> Corpus:
+        """Return the corpus that presets are trained on, from the cache once it was read."""
+        return cached_corpus(Texts(self.data, self.config, allow_missing=True))
+
+    def training_texts(self) -> Iterator[str]:
+        """Yield the texts that presets are trained on."""
+        return (text for text, _ in self.corpus().examples("train"))
+
+    def read_held_out(self) -> HeldOut:
+        """Read the held-out texts: the test split of the data, or its validation split if that is empty; or a separate source.
+
+        Raises:
+            DataError: A source cannot be read, or there is no held-out text.
+        """
+        limit = _HELD_OUT_CHARACTERS
+        if self.budget is not None:
+            limit = round(min(max(_MIN_CHARACTERS, _PER_SECOND * self.budget), _MAX_CHARACTERS))
+        if self.held_out is not None or self.held_out_split is not None:
+            separate = self.data if self.held_out is None else self.held_out
+            read = read_examples(separate, replace(self.config, split=self.held_out_split))
+            return self._choose(islice(read, _READ), "all", _name(separate), None, limit)
+        corpus = self.corpus()
+        part = "test" if corpus.count("test") else "validation"
+        return self._choose(corpus.examples(part), part, corpus.source.name, corpus.fingerprint, limit)
+
+    def _choose(self, examples: Iterable[Example], split: str, source: str, corpus: str | None, limit: int) -> HeldOut:
+        """Return some of the texts, evenly spread, with about ``limit`` characters at most."""
+        known = [(text, values) for text, values in examples if text]
+        if not known:
+            raise DataError(f"There are no held-out texts in {source}: its {split} part has no text. Give held-out texts.")
+        mean = sum(len(text) for text, _ in known) / len(known)
+        count = max(1, min(len(known), _MAX_HELD_OUT, math.ceil(limit / mean)))
+        chosen = [known[(2 * n + 1) * len(known) // (2 * count)] for n in range(count)]
+        values = [dict(zip(self.config.conditions, each, strict=True)) for _, each in chosen]
+        return HeldOut([text for text, _ in chosen], values, len(known), split, source, corpus)
+
+
+def _name(source: Any) -> str:
+    """Return the name of a source: its own, or what it is."""
+    named = isinstance(source, str) or hasattr(source, "__fspath__")
+    return str(source) if named else counted(len(source), "given text") if hasattr(source, "__len__") else type(source).__name__
+
+
+def measure_bits(model: ReviewModel, held_out: HeldOut) -> TextBits:
+    """Return a model's bits of each text, in the order of the texts.
+
+    Raises:
+        NotADistribution: The model's scores do not sum to one.
+    """
+    conditions, tokenizer = model.conditions, model.tokenizer
+    prefixes = [conditions.encode_values([values.get(name) for name in conditions.names]) for values in held_out.values]
+    documents = frame_texts(zip(held_out.texts, prefixes, strict=True), tokenizer)
+    bits, tokens, zeros = [], 0, 0
+    for batch in batches(documents):
+        ids = [each for each, _ in batch]
+        for losses in token_losses(model.bundle.model, ids, tokenizer.vocab_size, given=len(conditions)):
+            bits.append(float(losses.sum(dtype=np.float64)) / math.log(2))
+            tokens, zeros = tokens + losses.size, zeros + int(np.isinf(losses).sum())
+    return TextBits(np.array(bits), tokens, zeros)
+
+
+class Bootstrap:
+    """Intervals by drawing texts with replacement (Efron 1979, "Bootstrap Methods: Another Look at the Jackknife"): percentiles.
+
+    A text is drawn whole, with its bits and its characters, because the characters of one text are not independent. All models
+    are drawn on the same texts, so a difference of two has the interval of paired texts.
+    """
+
+    def __init__(self, characters: Int64[np.ndarray, " N"], seed: int) -> None:
+        count = len(characters)
+        self._characters = characters
+        self._drawn: np.ndarray = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=_RESAMPLES)
+        self._drawn_characters = np.maximum(1, self._drawn @ characters)
+
+    def interval(self, bits: Float64[np.ndarray, " N"]) -> Interval | None:
+        """Return the 95 % interval of bits per character; None for a single text, or if bits are not finite."""
+        if len(bits) < 2 or not np.isfinite(bits).all():
+            return None
+        low, high = np.percentile((self._drawn @ bits) / self._drawn_characters, _LEVEL)
+        return float(low), float(high)
+
+    def pairs(self, bits: Mapping[str, Sequence[float]]) -> list[Pair]:
+        """Return the paired difference of each two models, whose bits of each text are given by name."""
+        pairs, total = [], int(self._characters.sum())
+        for first, second in combinations(bits, 2):
+            one, other = np.array(bits[first]), np.array(bits[second])
+            sums = float(one.sum()), float(other.sum())
+            difference = 0.0 if sums[0] == sums[1] else (sums[0] - sums[1]) / total
+            is_finite = np.isfinite(one).all() and np.isfinite(other).all()
+            pairs.append(Pair(first, second, difference, self.interval(one - other) if is_finite else None))
+        return pairs
 
 
 @dataclass(frozen=True)
@@ -43,12 +198,7 @@ class Measured:
 
 
 def measure_model(
-    model: ReviewModel,
-    row: Row,
-    held_out: HeldOut,
-    prompt: str,
-    seed: int,
-    training: Callable[[], Iterable[str]] | None = None,
+    model: ReviewModel, row: Row, held_out: HeldOut, prompt: str, seed: int, training: Callable[[], Iterable[str]] | None = None
 ) -> Measured:
     """Return the row of a model, given with its name and source; ``training`` returns its training text, if that is at hand.
 
@@ -94,12 +244,12 @@ def measure_model(
 def _bits_facts(texts: TextBits, held_out: HeldOut, seed: int) -> dict[str, Any]:
     characters, total = held_out.characters, float(texts.bits.sum())
     bits_per_token = total / texts.tokens
-    return {
+    perplexity = 2.0**bits_per_token if bits_per_token < 1000 else math.inf
+    facts = {
         "bits_per_character": total / int(characters.sum()),
         "bits_interval": Bootstrap(characters, seed).interval(texts.bits),
-        "perplexity_per_token": 2.0**bits_per_token if bits_per_token < 1000 else math.inf,
-        "zero_probability_tokens": texts.zero_probability_tokens,
     }
+    return facts | {"perplexity_per_token": perplexity, "zero_probability_tokens": texts.zero_probability_tokens}
 
 
 def _training_facts(training: dict[str, Any]) -> dict[str, Any]:
@@ -107,15 +257,10 @@ def _training_facts(training: dict[str, Any]) -> dict[str, Any]:
     novelty, data = training.get("novelty") or {}, training.get("data") or {}
     evaluations = [each for each in training.get("evaluations") or () if each.get("tokens_seen") and "seconds" in each]
     curve = tuple(CurvePoint(each["seconds"], each["tokens_seen"], each.get("bits_per_character")) for each in evaluations)
-    epoch = (data.get("tokens") or {}).get("train")
-    return {
-        "training_seconds": training.get("seconds"),
-        "seconds_per_epoch": curve[-1].seconds * epoch / curve[-1].tokens if curve and epoch else None,
-        "copy_rate": novelty.get("copy_rate"),
-        "copy_rate_characters": novelty.get("copy_rate_characters"),
-        "held_out_copy_rate": novelty.get("held_out_copy_rate"),
-        "curve": curve,
-    }
+    tokens = (data.get("tokens") or {}).get("train")
+    epoch = curve[-1].seconds * tokens / curve[-1].tokens if curve and tokens else None
+    rates = {name: novelty.get(name) for name in ("copy_rate", "copy_rate_characters", "held_out_copy_rate")}
+    return {"training_seconds": training.get("seconds"), "seconds_per_epoch": epoch, "curve": curve} | rates
 
 
 def _saved_bytes(model: ReviewModel) -> int:

@@ -63,13 +63,10 @@ def _one_box(
     ports = set() if inside is None else {node.id for node in inside.nodes}
     ids, logits, before, after = (f"model/{name}" if name in ports else "model" for name in _VALUES)
     nodes = (_value("ids"), GraphNode(id="model", label=type(model).__name__, parameters=unused, inside=inside), _value("logits"))
-    edges = [
-        GraphEdge(source="ids", target=ids, axes=("B", "T")),
-        GraphEdge(source=logits, target="logits", axes=("B", "T", "V")),
-    ]
-    for n, axes in enumerate(states):
-        edges.append(GraphEdge(source=after, target=before, axes=axes, label="" if n else "state", delay=1))
-    return ModelGraph(nodes=nodes, edges=tuple(edges), sizes=sizes)
+    read = GraphEdge(source="ids", target=ids, axes=("B", "T")), GraphEdge(source=logits, target="logits", axes=("B", "T", "V"))
+    names = ["state", *[""] * len(states)]
+    loops = [GraphEdge(source=after, target=before, axes=axes, label=names[n], delay=1) for n, axes in enumerate(states)]
+    return ModelGraph(nodes=nodes, edges=(*read, *loops), sizes=sizes)
 
 
 def _value(name: str, label: str = "") -> GraphNode:
@@ -263,9 +260,8 @@ def _kind(module: nn.Module) -> str:
     name = type(module).__name__
     if isinstance(module, nn.Linear):
         return f"{name}, {module.in_features:,} to {module.out_features:,}"
-    if isinstance(module, nn.Embedding | nn.EmbeddingBag):
-        return f"{name}, {module.num_embeddings:,} × {module.embedding_dim:,}"
-    return name
+    is_table = isinstance(module, nn.Embedding | nn.EmbeddingBag)
+    return f"{name}, {module.num_embeddings:,} × {module.embedding_dim:,}" if is_table else name
 
 
 def _has_circle(graph: ModelGraph) -> bool:

@@ -11,11 +11,11 @@ from torch import nn
 
 from reviewgen.config import check_flags
 from reviewgen.errors import BrokenPlugin, ConfigError, quoted
-from reviewgen.look.drawing import Style, draw_graph, shape_text
+from reviewgen.generation import show
+from reviewgen.look.drawing import Style, draw_graph, draw_tokens, shape_text
 from reviewgen.look.modules import describe_modules
 from reviewgen.look.subject import Subject
 from reviewgen.look.trace import broken_plugins
-from reviewgen.look.unrolled import unroll as draw_tokens
 from reviewgen.protocols.graph import ModelGraph, SupportsGraph, all_nodes, parameter_sizes
 from reviewgen.storage import to_path
 from reviewgen.web.rendering import refuse_file, save_text
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 _MOST_TOKENS = 12  # of an unrolled graph; more cannot be read
 _LEGEND = {"B": "texts of a batch", "T": "tokens", "E": "embedding", "H": "hidden", "V": "vocabulary"}
 _NARROWEST = 360.0  # for title and legend
-_SHOWN = {" ": "␣", "\n": "⏎", "\t": "⇥"}
 
 
 @dataclass(frozen=True)
@@ -98,9 +97,7 @@ def graph(
     """
     check_flags(autograd=autograd, overwrite=overwrite)
     if isinstance(unroll, bool) or not isinstance(unroll, int) or not 1 <= unroll <= _MOST_TOKENS:
-        raise ConfigError(
-            f"unroll must be a number of tokens from 1 to {_MOST_TOKENS}, where 1 draws the loop; got {quoted(unroll)}."
-        )
+        raise ConfigError(f"unroll must be a number of tokens from 1 to {_MOST_TOKENS}; 1 draws the loop; got {quoted(unroll)}.")
     file = None if out is None else to_path("out", out)
     if file is not None:
         refuse_file(file, [".svg"], overwrite)
@@ -133,8 +130,9 @@ def describe_graph(model: Any) -> ModelGraph:
 def _draw(picture: GraphPicture, subject: Subject, counts: Mapping[str, int]) -> str:
     """Return the picture of a graph with a title above and a legend below."""
     name, sizes, parameters, steps = picture.name, picture.sizes, picture.parameters, picture.unrolled
-    graph, over = _with_texts(picture.graph, subject.tokenizer), f"{steps} tokens" if steps > 1 else ""
-    drawn = draw_tokens(graph, steps, Style(sizes, counts)) if over else draw_graph(graph, Style(sizes, counts))
+    graph, style = _with_texts(picture.graph, subject.tokenizer), Style(sizes, counts)
+    over = f"{steps} tokens" if steps > 1 else ""
+    drawn = draw_tokens(graph, steps, style) if over else draw_graph(graph, style)
     remark = {True: "trained", False: "not trained", None: ""}[subject.is_trained]
     facts = ", ".join(filter(None, [f"{parameters:,} parameters" if parameters else "", remark, over]))
     letters = [letter for letter in sizes if letter in _letters(graph)]
@@ -189,7 +187,7 @@ def _text(ids: Sequence[int], tokenizer: Any) -> str:
     special = {tokenizer.bos_id: "⟨start⟩", tokenizer.eos_id: "⟨end⟩"}
     known = [tokenizer.decode([each]) if each < tokenizer.vocab_size else f"⟨{each}⟩" for each in ids]
     text = "".join(special.get(each) or own for each, own in zip(ids, known, strict=True))
-    return f"“{''.join(_SHOWN.get(sign, sign) for sign in text)}”"
+    return f"“{show(text)}”"
 
 
 def _letters(graph: ModelGraph) -> set[str]:

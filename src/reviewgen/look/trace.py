@@ -10,11 +10,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, is_dataclass
 from typing import Any, NamedTuple
+from unittest import mock
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from reviewgen.config import to_dict
 from reviewgen.errors import BrokenPlugin, ReviewgenError
@@ -89,9 +91,8 @@ def trace(model: Any, ids: Int[Tensor, "B T"], *, follows: bool = False) -> Trac
         expected = (*ids.shape, model.config.vocab_size)
         if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[0], Tensor) and result[0].shape == expected):
             given = [tuple(each.shape) for each in tensors(result)] or type(result).__name__
-            raise BrokenPlugin(
-                f"{type(model).__name__} must return a pair of logits (B, T, V) = {expected} and a state; got {given!s:.200}."
-            )
+            wanted = f"a pair of logits (B, T, V) = {expected} and a state"
+            raise BrokenPlugin(f"{type(model).__name__} must return {wanted}; got {given!s:.200}.")
     return Trace(result[0], (list(tensors(state)), list(tensors(result[1]))), watch.steps)
 
 
@@ -115,15 +116,13 @@ def broken_plugins(model: Any, ids: Tensor) -> Iterator[None]:
 @contextmanager
 def _plain_code() -> Iterator[None]:
     """Leave out oneDNN and fused encoder layers inside the block, in which nothing is seen."""
-    fused = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="TF32")  # of a setting that flags() sets, too
-            with torch.backends.mkldnn.flags(enabled=False):
-                yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fused)
+    with ExitStack() as stack:
+        stack.callback(torch.backends.mha.set_fastpath_enabled, torch.backends.mha.get_fastpath_enabled())
+        torch.backends.mha.set_fastpath_enabled(False)
+        stack.enter_context(warnings.catch_warnings())
+        warnings.filterwarnings("ignore", message="TF32")  # of a setting that flags() sets, too
+        stack.enter_context(torch.backends.mkldnn.flags(enabled=False))
+        yield
 
 
 class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's is untyped
@@ -161,11 +160,8 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's is 
             self._note(own.__name__, args, result)
             return result
 
-        torch.autograd.Function.apply = classmethod(noted)  # type: ignore[assignment,method-assign]
-        try:
+        with mock.patch.object(torch.autograd.Function, "apply", classmethod(noted)):
             yield
-        finally:
-            torch.autograd.Function.apply = apply  # type: ignore[method-assign]
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -192,15 +188,8 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's is 
 
 def tensors(value: Any) -> Iterator[Tensor]:
     """Yield the tensors of a nested value."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, Mapping):
-        yield from tensors(list(value.values()))
-    elif isinstance(value, list | tuple):
-        for each in value:
-            yield from tensors(each)
-    elif is_dataclass(value):
-        yield from tensors(list(vars(value).values()))
+    leaves = tree_leaves(vars(value) if is_dataclass(value) else value)
+    return (leaf for leaf in leaves if isinstance(leaf, Tensor))
 
 
 def count_parameters(model: Any) -> int:

@@ -11,8 +11,7 @@ import re
 from pathlib import Path
 
 from reviewgen.errors import ConfigError, StorageError, quoted, storage_errors
-from reviewgen.registry import Plugin, list_plugins
-from reviewgen.registry.installed_points import GROUPS
+from reviewgen.registry import list_plugins
 from reviewgen.storage import atomic_folder, check_output
 from reviewgen.version import __version__
 
@@ -59,18 +58,12 @@ def new_plugin(name: str, kind: str, folder: Path | None = None) -> Path:
 
 def _refuse_name(name: str) -> None:
     if _NAME.fullmatch(name) is None:
-        raise ConfigError(
-            f"{name if len(name) <= 60 else name[:57] + '...'!r} cannot name a plugin: use the letters a to z and digits, a "
-            "letter first, at most 40 of them, as in mingru."
-        )
-    taken = next((plugin for plugin in _own_plugins() if name in (plugin.name, *plugin.name.split("-")[:2])), None)
-    if taken is not None or name == _OWN:
-        what = f"the {taken.kind} {taken.name!r} of {_OWN}" if taken else _OWN
-        raise ConfigError(f"The name {quoted(name)} is reserved for {what}. Choose another name.")
-
-
-def _own_plugins() -> list[Plugin]:
-    return [plugin for kind in GROUPS for plugin in list_plugins(kind) if plugin.package == _OWN]
+        rule = "use the letters a to z and digits, a letter first, at most 40 of them, as in mingru"
+        raise ConfigError(f"{quoted(name, 60)} cannot name a plugin: {rule}.")
+    own = [plugin for plugin in list_plugins() if plugin.package == _OWN]
+    taken = [f"the {each.kind} {each.name!r} of {_OWN}" for each in own if name in (each.name, *each.name.split("-")[:2])]
+    if taken or name == _OWN:
+        raise ConfigError(f"The name {quoted(name)} is reserved for {[*taken, _OWN][0]}. Choose another name.")
 
 
 def _templates(kind: str, values: dict[str, str]) -> dict[Path, str]:

@@ -19,13 +19,13 @@ from torch import Tensor, nn
 from reviewgen import protocols
 from reviewgen.config import to_dict
 from reviewgen.errors import ConfigError
-from reviewgen.generation import flatten_state
 from reviewgen.protocols.graph import all_nodes, axis_size
 from reviewgen.protocols.migration import read_saved_config
-from reviewgen.testing.laws import Law, check_laws, fails, seeded
-from reviewgen.testing.models import LAWS, assert_unchanged, compute_in_chunks, law, texts_to_count, train_by_counting
-from reviewgen.testing.steppers import check_logits, check_samples
-from reviewgen.training.contract import ROWS, STEPS, assert_close, call, explained, some_ids
+from reviewgen.testing.laws import assert_same, seeded, unchanged
+from reviewgen.testing.models import MODEL_LAWS as MODEL_LAWS  # with the laws below
+from reviewgen.testing.models import compute_in_chunks, copies, law, texts_to_count, train_by_counting
+from reviewgen.testing.steppers import samples, step_logits
+from reviewgen.training.contract import ROWS, STEPS, TOLERANCE, assert_close, call, explained, some_ids
 
 PROCESSES = 3  # of a counting, one of which counts nothing
 IGNORED = -100  # a target that is not to be predicted
@@ -40,16 +40,14 @@ def score(model: Any) -> None:
         expected = logits.log_softmax(-1).gather(-1, targets[..., None])[..., 0]  # (B, T)
         with torch.no_grad():
             scores = model.score(ids, targets, passed)
-        for one, other in zip(flatten_state(scores), flatten_state((expected, after)), strict=True):
-            assert_close(one, other)
+        assert_same(scores, (expected, after), TOLERANCE)
 
 
 @law(protocols.SupportsStep)
 def step(model: Any) -> None:
     """SupportsStep: a stepper gives the logits of the model's call; its greedy samples have the largest logits."""
-    stepper = model.stepper()
-    check_logits(model, stepper)
-    check_samples(model, stepper)
+    for check in step_logits, samples:
+        check(lambda: model)
 
 
 @law(protocols.SupportsImplementations)
@@ -57,14 +55,15 @@ def implementations(model: Any) -> None:
     """SupportsImplementations: each gives the logits, state and gradients of the default, and keeps the model's tensors."""
     names = model.implementations()
     assert names and len(set(names)) == len(names), f"implementations() must return different names; got {names}."
-    assert fails(model.use_implementation, "none"), "use_implementation must raise for an unknown name."
-    expected, kept = compute_in_chunks(model), [tensor.clone() for tensor in model.state_dict().values()]
+    with explained("use_implementation must raise for an unknown name:"):
+        np.testing.assert_raises(Exception, model.use_implementation, "none")
+    expected = compute_in_chunks(model)
     for name in names:
-        model.use_implementation(name)
-        for what, actual in compute_in_chunks(model).items():
-            one, other = (torch.zeros(1) if each is None else each for each in (actual, expected[what]))
-            assert_close(one, other, f"Implementation {name!r} gives another {what} than the default.")
-        assert_unchanged(tuple(model.state_dict().values()), kept)
+        with unchanged(tuple(model.state_dict().values())):
+            model.use_implementation(name)
+            for what, actual in compute_in_chunks(model).items():
+                one, other = (torch.zeros(1) if each is None else each for each in (actual, expected[what]))
+                assert_close(one, other, f"Implementation {name!r} gives another {what} than the default.")
 
 
 @law(protocols.CountTrained)
@@ -144,18 +143,14 @@ def parameter_groups(model: Any) -> None:
 @law(protocols.SupportsInitialWeights)
 def initial_weights(model: Any) -> None:
     """SupportsInitialWeights: own tensors are returned as they are, the model does not change, an unknown tensor is an error."""
-    kept = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    other = {name: tensor + 1 for name, tensor in kept.items()}
-    given = model.initial_weights(dict(other))
-    assert given.keys() == kept.keys(), f"Given all tensors of state_dict(), it returns {sorted(given)}."
-    assert_unchanged(tuple(given[name] for name in other), [*other.values()])
-    assert_unchanged(tuple(model.state_dict().values()), [*kept.values()])
-    try:
-        model.initial_weights({"an unknown.tensor": torch.zeros(1)})
-    except ConfigError as error:
-        assert "an unknown.tensor" in str(error), f"The error must name the tensor; got {str(error)!r}."
-    else:
-        raise AssertionError("initial_weights() accepts a tensor that it does not know; it must raise ConfigError.")
+    other = {name: tensor + 1 for name, tensor in copies(model).items()}
+    with unchanged(tuple(model.state_dict().values())):
+        given = model.initial_weights(dict(other))
+    assert given.keys() == other.keys(), f"Given all tensors of state_dict(), it returns {sorted(given)}."
+    assert_same(tuple(given[name] for name in other), tuple(other.values()))
+    with explained("initial_weights() accepts a tensor that it does not know, or does not name it in a ConfigError:"):
+        unknown = {"an unknown.tensor": torch.zeros(1)}
+        np.testing.assert_raises_regex(ConfigError, r"an unknown\.tensor", model.initial_weights, unknown)
 
 
 @law()
@@ -173,9 +168,8 @@ def migration(model: Any) -> None:
 def described_graph(model: Any) -> None:
     """SupportsGraph: the graph is sound, the same at each call, and has each of the model's parameters in one node."""
     graph = model.describe_graph()
-    assert isinstance(graph, protocols.ModelGraph) and graph == model.describe_graph(), (
-        f"describe_graph() returned {graph!r:.80}."
-    )
+    is_graph = isinstance(graph, protocols.ModelGraph) and graph == model.describe_graph()
+    assert is_graph, f"describe_graph() returned {graph!r:.80}."
     assert {"ids", "logits"} <= {node.id for node in graph.nodes}, "It must have the nodes ids and logits."
     assert graph.sizes.get("V") == model.config.vocab_size, f"V must be {model.config.vocab_size} in {graph.sizes}."
     used = sorted(name for node in all_nodes(graph) for name in node.parameters)
@@ -195,19 +189,24 @@ def operations(model: Any) -> None:
     for state in model.initial_state(ROWS), call(model, ids)[1]:
         with torch.no_grad():
             steps = list(model.operations(ids, state))
-        assert steps and all(isinstance(each, protocols.Operation) for each in steps), (
-            "It must yield reviewgen.protocols.Operation."
-        )
+        assert steps and all(isinstance(each, protocols.Operation) for each in steps), "It must yield Operation."
         assert_close(steps[-1].values, call(model, ids, state)[0], "The last operation does not yield the logits of the call.")
         assert steps[-1].axes == "B T V", f'The last operation has the axes {steps[-1].axes!r}, not "B T V".'
-        _check_operations(steps, {"B": ROWS, "T": STEPS, "V": model.config.vocab_size})
+        sizes = {"B": ROWS, "T": STEPS, "V": model.config.vocab_size}
+        assert len({each.name for each in steps}) == len(steps), f"Two have one name: {[each.name for each in steps]}."
+        for each in steps:
+            words, shape = each.axes.split(), tuple(each.values.shape)
+            for word, size in zip(words, shape, strict=True):
+                sizes.setdefault(word, size)
+            expected = tuple(prod(sizes.get(letter, 0) for letter in word) for word in words)
+            assert shape == expected, f"{each.name!r} is {each.axes} = {shape}; elsewhere its letters are {expected}."
+            assert each.parameters >= 0 and each.multiplications >= 0, f"{each.name!r} has a negative count."
+            is_gate = each.values.min() >= 0 and each.values.max() <= 1
+            assert each.kind != "gate" or is_gate, f"{each.name!r} is a gate, and has values beyond 0 to 1."
+            assert each.kind != "window" or not each.values.is_floating_point(), f"{each.name!r} is a window, and must hold ids."
     if isinstance(model, nn.Module):
         counted, number = sum(each.parameters for each in steps), sum(each.numel() for each in model.parameters())
         assert counted == number, f"The operations have {counted:,} parameters in all; the model has {number:,}."
-
-
-MODEL_LAWS: tuple[Law, ...] = tuple(LAWS)
-"""All laws of a model, in the order in which to fix broken ones."""
 
 
 def check_model(make: Callable[[], Any]) -> None:
@@ -216,7 +215,7 @@ def check_model(make: Callable[[], Any]) -> None:
     Raises:
         AssertionError: A law is broken.
     """
-    check_laws(MODEL_LAWS, make)
+    MODEL_LAWS.check(make)
 
 
 class ThreadGroup:
@@ -334,19 +333,3 @@ def _check_graph(graph: protocols.ModelGraph, sizes: Mapping[str, int]) -> None:
 def _ends(inside: protocols.ModelGraph | None, side: str) -> set[str]:
     """Return the outputs of the inside of a node (source), or its inputs (target)."""
     return set() if inside is None else {node.id for node in inside.nodes} - {getattr(edge, side) for edge in inside.edges}
-
-
-def _check_operations(steps: Sequence[protocols.Operation], known: Mapping[str, int]) -> None:
-    """Check that names are distinct, that a letter has one size throughout, and that counts and gates are in their ranges."""
-    sizes = dict(known)
-    assert len({each.name for each in steps}) == len(steps), f"Two have one name: {[each.name for each in steps]}."
-    for each in steps:
-        words, shape = each.axes.split(), tuple(each.values.shape)
-        for word, size in zip(words, shape, strict=True):
-            sizes.setdefault(word, size)
-        expected = tuple(prod(sizes.get(letter, 0) for letter in word) for word in words)
-        assert shape == expected, f"{each.name!r} is {each.axes} = {shape}; elsewhere its letters are {expected}."
-        assert each.parameters >= 0 and each.multiplications >= 0, f"{each.name!r} has a negative count."
-        is_gate = each.values.min() >= 0 and each.values.max() <= 1
-        assert each.kind != "gate" or is_gate, f"{each.name!r} is a gate, and has values beyond 0 to 1."
-        assert each.kind != "window" or not each.values.is_floating_point(), f"{each.name!r} is a window, and must hold ids."

@@ -10,23 +10,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from reviewgen import registry
-from reviewgen.config import (
-    MAX_RECORD,
-    VOCABULARY_FIELDS,
-    GenerationConfig,
-    TrainingConfig,
-    fields_of,
-    from_dict,
-    generation_config,
-    read_text,
-)
+from reviewgen import config, registry
+from reviewgen.config import VOCABULARY_FIELDS, Preset, fields_of, from_dict
 from reviewgen.errors import BrokenPlugin, PluginError, shortened
 from reviewgen.evaluation.metrics import find_problem
 from reviewgen.protocols import LanguageModel, Tokenizer
@@ -73,9 +64,8 @@ def inspect_plugins(plugins: Iterable[Plugin] | None = None, limit: float = LIMI
     Returns:
         The results, in the order of the plugins. If one ends the process, those of its package after it are not inspected.
     """
-    asked = [
-        plugin for plugin in (registry.list_plugins() if plugins is None else plugins) if plugin.package != registry.THIS_PROCESS
-    ]
+    every = registry.list_plugins() if plugins is None else plugins
+    asked = [plugin for plugin in every if plugin.package != registry.THIS_PROCESS]
     by_package: dict[str, list[Plugin]] = {}
     for plugin in asked:
         if plugin.problem is None:
@@ -94,7 +84,13 @@ def inspect_plugin(plugin: Plugin) -> None:
     """
     found = registry.load_plugin(plugin)
     try:
-        _CHECKS[plugin.kind](plugin, found)
+        if plugin.kind == "preset":
+            _check_preset(registry.find_preset(plugin))
+        elif plugin.kind == "weights":
+            known = registry.describe_weights(plugin)
+            assert known is None or not known.problem, known and known.problem
+        else:
+            _check(plugin.kind, found)
     except AssertionError as problem:
         raise BrokenPlugin(f"{_name(plugin)} cannot be used. {problem}") from problem
 
@@ -147,24 +143,30 @@ def assert_config(cls: Any, *, needs_vocab_size: bool = False) -> None:
     assert not required, f"The settings {', '.join(required)} need defaults: a plugin can be used without a preset."
 
 
-def _check_model(plugin: Plugin, found: Any) -> None:
-    assert_members(found, LanguageModel, is_class=True)
-    assert_config(found.Config, needs_vocab_size=True)
+def _check(kind: str, found: Any) -> None:
+    """Check the static laws of a kind of plugin: those that need no training."""
+    if kind == "model":
+        assert_members(found, LanguageModel, is_class=True)
+        assert_config(found.Config, needs_vocab_size=True)
+    elif kind == "tokenizer":
+        assert_members(found, Tokenizer, is_class=True)
+        assert_config(found.Config)
+    elif kind == "stepper":
+        is_factory = callable(found) and callable(getattr(found, "expect", None))
+        assert is_factory, f"{found!r:.60} is not a reviewgen.protocols.StepperFactory: a call, expect and Config."
+        assert_config(getattr(found, "Config", None), needs_vocab_size=True)
+    elif kind == "metric":
+        problem = find_problem(found)
+        assert problem is None, f"The entry point must be an object as reviewgen.protocols.Metric describes: {problem}."
+    elif kind in ("logits processor", "reader"):
+        assert callable(found), f"The entry point must be a function or a class; got {found!r:.60}."
+    elif kind in ("web stepper", "web tokenizer"):
+        with explained("It must be the Path of an ES module with an export default function:"):
+            assert "export default" in config.read_text(found, config.MAX_RECORD), found.name
 
 
-def _check_tokenizer(plugin: Plugin, found: Any) -> None:
-    assert_members(found, Tokenizer, is_class=True)
-    assert_config(found.Config)
-
-
-def _check_stepper(plugin: Plugin, found: Any) -> None:
-    is_factory = callable(found) and callable(getattr(found, "expect", None))
-    assert is_factory, f"{found!r:.60} is not a reviewgen.protocols.StepperFactory: a call, expect and Config."
-    assert_config(getattr(found, "Config", None), needs_vocab_size=True)
-
-
-def _check_preset(plugin: Plugin, found: Any) -> None:
-    preset = registry.find_preset(plugin)
+def _check_preset(preset: Preset) -> None:
+    """Check that the parts of a preset are installed, and its settings are theirs."""
     for part in preset.parts:
         registry.find_preset(part)
     with explained(f"It names the model {preset.model!r} and the tokenizer {preset.tokenizer!r}:"):
@@ -173,45 +175,12 @@ def _check_preset(plugin: Plugin, found: Any) -> None:
     sizes = () if preset.parts else ({}, *preset.sizes, *(settings for _, settings in preset.by_epochs))
     lengths = {}, *(settings for _, settings in preset.training_by_epochs)
     choices = [("model", model.Config, {"vocab_size": _VOCAB_SIZE, **preset.model_settings, **more}) for more in sizes]
-    choices += [("training", TrainingConfig, {**preset.training_settings, **more}) for more in lengths]
-    for group, config, settings in (*choices, ("tokenizer", tokenizer.Config, preset.tokenizer_settings)):
+    choices += [("training", config.TrainingConfig, {**preset.training_settings, **more}) for more in lengths]
+    for group, cls, settings in (*choices, ("tokenizer", tokenizer.Config, preset.tokenizer_settings)):
         with explained(f"It has a {group} setting that cannot be used:"):
-            from_dict(config, settings)
+            from_dict(cls, settings)
     with explained("It has a generation setting that cannot be used:"):
-        generation_config(GenerationConfig(), preset.generation_settings)
-
-
-def _check_weights(plugin: Plugin, found: Any) -> None:
-    known = registry.describe_weights(plugin)
-    assert known is None or not known.problem, known and known.problem
-
-
-def _check_metric(plugin: Plugin, found: Any) -> None:
-    problem = find_problem(found)
-    assert problem is None, f"The entry point must be an object as reviewgen.protocols.Metric describes: {problem}."
-
-
-def _check_callable(plugin: Plugin, found: Any) -> None:
-    assert callable(found), f"The entry point must be a function or a class; got {found!r:.60}."
-
-
-def _check_script(plugin: Plugin, found: Any) -> None:
-    with explained("It must be the Path of an ES module with an export default function:"):
-        assert "export default" in read_text(found, MAX_RECORD), found.name
-
-
-_CHECKS: dict[str, Callable[[Plugin, Any], None]] = {
-    "model": _check_model,
-    "tokenizer": _check_tokenizer,
-    "stepper": _check_stepper,
-    "preset": _check_preset,
-    "weights": _check_weights,
-    "logits processor": _check_callable,
-    "metric": _check_metric,
-    "reader": _check_callable,
-    "web stepper": _check_script,
-    "web tokenizer": _check_script,
-}
+        config.generation_config(config.GenerationConfig(), preset.generation_settings)
 
 
 def _name(plugin: Plugin) -> str:

@@ -5,6 +5,7 @@ docstring; pytest adds the values that an ``assert`` compares, numpy the arrays.
 """
 
 import functools
+import json
 import os
 import subprocess
 import sys
@@ -14,30 +15,34 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from reviewgen.training.contract import describe_error
+from reviewgen.config import from_dict, to_dict
+from reviewgen.generation import flatten_state, map_state
+from reviewgen.training.contract import assert_close, describe_error
 
 Law = Callable[..., None]
 Need = type | Callable[[Any], bool]
 
 
-def laws_of(laws: list[Law], bind: Callable[..., Iterable[tuple[Any, ...]]]) -> Callable[..., Callable[[Law], Law]]:
-    """Return a decorator that makes a law of a function, and appends it to the laws of a contract.
-
-    The decorator takes the optional protocols that a law is about, or functions that say whether it applies: a plugin that lacks
-    them keeps the law. Whatever is raised in a law breaks it.
+class Laws(list[Law]):
+    """The laws of a contract, in the order in which to fix broken ones.
 
     Args:
-        laws: The laws of the contract, in the order in which to fix broken ones.
         bind: From what a law is called with, the arguments of each call of its function, the plugin first.
     """
 
-    def can(plugin: Any, need: Need) -> bool:
-        """Return whether a plugin has an ability."""
-        return isinstance(plugin, need) if isinstance(need, type) else need(plugin)
+    def __init__(self, bind: Callable[..., Iterable[tuple[Any, ...]]]) -> None:
+        super().__init__()
+        self._bind = bind
 
-    def law(*needs: Need) -> Callable[[Law], Law]:
-        """Return the decorator of a law of plugins with these abilities."""
+    def law(self, *needs: Need) -> Callable[[Law], Law]:
+        """Return a decorator that makes a law of a function, and appends it. Whatever is raised in a law breaks it.
+
+        Args:
+            needs: The optional protocols that the law is about, or functions that say whether it applies: a plugin that lacks
+                them keeps the law.
+        """
 
         def register(check: Law) -> Law:
             """Add a function to the laws, and return it as it is called there."""
@@ -47,8 +52,9 @@ def laws_of(laws: list[Law], bind: Callable[..., Iterable[tuple[Any, ...]]]) -> 
                 """Check the law for each bound call."""
                 sentence = f"{check.__name__}: {str(check.__doc__).splitlines()[0]}"
                 try:
-                    for arguments in bind(*given):
-                        if all(can(arguments[0], need) for need in needs):
+                    for arguments in self._bind(*given):
+                        plugin = arguments[0]
+                        if all(isinstance(plugin, need) if isinstance(need, type) else need(plugin) for need in needs):
                             check(*arguments)
                 except AssertionError as error:
                     error.args = (f"{sentence} {str(error).strip()}",)
@@ -56,31 +62,19 @@ def laws_of(laws: list[Law], bind: Callable[..., Iterable[tuple[Any, ...]]]) -> 
                 except Exception as error:
                     raise AssertionError(f"{sentence} {describe_error(error)}") from error
 
-            laws.append(checked)
+            self.append(checked)
             return checked
 
         return register
 
-    return law
+    def check(self, *given: Any) -> None:
+        """Check all laws in order, and stop at the first that is broken.
 
-
-def check_laws(laws: Iterable[Law], *given: Any) -> None:
-    """Check laws in order, and stop at the first that is broken.
-
-    Raises:
-        AssertionError: A law is broken.
-    """
-    for law in laws:
-        law(*given)
-
-
-def fails(function: Callable[..., Any], *arguments: Any) -> bool:
-    """Return whether a call raises; the contract does not say which exception."""
-    try:
-        function(*arguments)
-    except Exception:
-        return True
-    return False
+        Raises:
+            AssertionError: A law is broken.
+        """
+        for law in self:
+            law(*given)
 
 
 def run_python(code: str, *arguments: str, given: str = "", variables: Mapping[str, str] | None = None) -> str:
@@ -93,13 +87,13 @@ def run_python(code: str, *arguments: str, given: str = "", variables: Mapping[s
         variables: Changes of the environment.
 
     Raises:
-        AssertionError: It fails, with the last line of its errors.
+        AssertionError: It fails, with the end of its traceback.
     """
     path = {"PYTHONPATH": os.pathsep.join(folder or str(Path.cwd()) for folder in sys.path)}
     command, environment = [sys.executable, "-P", "-c", code, *arguments], os.environ | path | dict(variables or {})
     done = subprocess.run(command, env=environment, input=given, capture_output=True, text=True, encoding="utf-8")
-    last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
-    assert done.returncode == 0, f"In a process of its own: {last[-300:]}"
+    last = " ".join(done.stderr.split())[-300:] or f"exit status {done.returncode}"
+    assert done.returncode == 0, f"In a process of its own: {last}"
     return (done.stdout.splitlines() or [""])[-1]
 
 
@@ -109,3 +103,22 @@ def seeded(seed: int = 0) -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield
+
+
+def reread(config: Any) -> Any:
+    """Return the config that JSON makes of a config."""
+    return from_dict(type(config), json.loads(json.dumps(to_dict(config))))
+
+
+def assert_same(actual: Any, expected: Any, tolerance: float = 0.0) -> None:
+    """Raise AssertionError unless two nested states have close arrays or tensors."""
+    for one, other in zip(flatten_state(actual), flatten_state(expected), strict=True):
+        assert_close(one, other, tolerance=tolerance)
+
+
+@contextmanager
+def unchanged(*states: Any) -> Iterator[None]:
+    """Raise AssertionError if the block changes an array or tensor of some states."""
+    kept = map_state(lambda each: each.clone() if isinstance(each, Tensor) else each.copy(), states)
+    yield
+    assert_same(states, kept)

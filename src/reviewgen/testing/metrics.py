@@ -12,7 +12,7 @@ from reviewgen.data import DataConfig, read_examples
 from reviewgen.data.tables import records_of
 from reviewgen.errors import counted
 from reviewgen.evaluation.metrics import find_problem, make_sample
-from reviewgen.testing.laws import Law, check_laws, laws_of
+from reviewgen.testing.laws import Laws
 from reviewgen.testing.tokenizers import TRAINING_TEXTS
 from reviewgen.training.contract import explained
 
@@ -26,10 +26,11 @@ GENERATED: tuple[str, ...] = (
 """Texts as a small model generates them."""
 
 
-_LAWS: list[Law] = []
-_READER_LAWS: list[Law] = []
-law = laws_of(_LAWS, lambda metric: [(metric,)])
-law_of_readers = laws_of(_READER_LAWS, lambda reader, source: [(reader, source)])
+METRIC_LAWS = Laws(lambda metric: [(metric,)])
+"""All laws of a metric, in the order in which ``check_metric`` checks them."""
+law = METRIC_LAWS.law
+READER_LAWS = Laws(lambda reader, source: [(reader, source)])
+"""All laws of a reader, in the order in which ``check_reader`` checks them."""
 
 
 def check_metric(metric: Any) -> None:
@@ -38,7 +39,7 @@ def check_metric(metric: Any) -> None:
     Raises:
         AssertionError: A law is broken.
     """
-    check_laws(METRIC_LAWS, metric)
+    METRIC_LAWS.check(metric)
 
 
 def check_reader(reader: Any, source: str) -> None:
@@ -51,7 +52,7 @@ def check_reader(reader: Any, source: str) -> None:
     Raises:
         AssertionError: A law is broken.
     """
-    check_laws(READER_LAWS, reader, source)
+    READER_LAWS.check(reader, source)
 
 
 @law()
@@ -83,7 +84,7 @@ def no_memory(metric: Any) -> None:
     assert value == again, f"The value is {value} and, when called again with the same sample, {again}."
 
 
-@law_of_readers()
+@READER_LAWS.law()
 def records(reader: Any, source: str) -> None:
     """The reader yields Arrow batches or lists of mappings, whose columns have names."""
     read = _read(reader, source)
@@ -91,22 +92,16 @@ def records(reader: Any, source: str) -> None:
     assert is_right, f"From {source} it reads {read!r:.80}."
 
 
-@law_of_readers()
+@READER_LAWS.law()
 def same_again(reader: Any, source: str) -> None:
     """The reader reads the same records each time."""
     assert _read(reader, source) == _read(reader, source)
 
 
-@law_of_readers()
+@READER_LAWS.law()
 def texts(reader: Any, source: str) -> None:
     """A column of the records holds text."""
     assert any(text.strip() for text, _ in read_examples(_read(reader, source), DataConfig(clean=False)))
-
-
-METRIC_LAWS: tuple[Law, ...] = tuple(_LAWS)
-"""All laws of a metric, in the order in which ``check_metric`` checks them."""
-READER_LAWS: tuple[Law, ...] = tuple(_READER_LAWS)
-"""All laws of a reader, in the order in which ``check_reader`` checks them."""
 
 
 def _value(metric: Any, texts: Sequence[str], training: Sequence[str] = TRAINING_TEXTS) -> float:

@@ -6,7 +6,6 @@ counting must be trained. Below, a law is written as a function of such a model.
 
 import copy
 import inspect
-import json
 import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -18,26 +17,14 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from reviewgen.config import from_dict, to_dict, vocabulary_settings
+from reviewgen.config import from_dict, vocabulary_settings
 from reviewgen.generation import flatten_state, map_state
 from reviewgen.protocols import CountTrained, LanguageModel
 from reviewgen.registry import find_model
 from reviewgen.testing.installed import assert_config, assert_members
-from reviewgen.testing.laws import Law, fails, laws_of, seeded
-from reviewgen.training.contract import (
-    ROWS,
-    STEPS,
-    assert_close,
-    call,
-    causal,
-    explained,
-    influence,
-    lettered,
-    logits_of,
-    rows,
-    shape,
-    some_ids,
-)
+from reviewgen.testing.laws import Laws, assert_same, reread, seeded, unchanged
+from reviewgen.training import contract
+from reviewgen.training.contract import ROWS, STEPS, assert_close, call, explained, influence, lettered, logits_of, some_ids
 
 CHUNK, LONG = 512, 2_000  # tokens of a call, and of a long text
 LANES, LENGTH, TRAINING_STEPS = 4, 12, 200  # of the training of ``learns``
@@ -45,8 +32,8 @@ LEARNING_RATES = 0.01, 0.001, 0.1  # a model must learn with one of them
 SHARE = 0.8  # of the unigram's entropy: the loss that a model must reach
 BF16_TOLERANCE = 0.1  # of the largest logit: bfloat16 rounds to 8 bits, once per layer
 
-LAWS: list[Law] = []
-law = laws_of(LAWS, lambda make: [(make(),)])
+MODEL_LAWS = Laws(lambda make: [(make(),)])
+law = MODEL_LAWS.law
 
 
 def make_model(name: str, vocab_size: int = 11, seed: int = 0, **settings: Any) -> LanguageModel:
@@ -64,7 +51,7 @@ def make_model(name: str, vocab_size: int = 11, seed: int = 0, **settings: Any) 
         model = cls(from_dict(cls.Config, {**ids, **settings}))
     if isinstance(model, CountTrained):
         train_by_counting(model, vocab_size, seed)
-    ready: LanguageModel = evaluating(model)
+    ready: LanguageModel = _evaluating(model)
     return ready
 
 
@@ -101,10 +88,10 @@ def explicit(model: Any) -> None:
 def config(model: Any) -> None:
     """The config is a frozen, keyword-only dataclass of JSON values; vocab_size is first, and all other fields have defaults."""
     assert_config(type(model).Config, needs_vocab_size=True)
-    assert from_dict(type(model).Config, json.loads(json.dumps(to_dict(model.config)))) == model.config, "JSON changes it."
+    assert reread(model.config) == model.config, "JSON changes it."
 
 
-law()(shape)
+law()(contract.shape)
 
 
 @law()
@@ -121,10 +108,10 @@ def state(model: Any) -> None:
 def same_again(model: Any) -> None:
     """The same call gives the same logits and state: evaluation must be deterministic, and calls share no hidden state."""
     ids = some_ids(model, ROWS, STEPS)
-    assert_unchanged(call(model, ids), [*flatten_state(call(model, ids))])
+    assert_same(call(model, ids), call(model, ids))
 
 
-law()(causal)
+law()(contract.causal)
 
 
 @law()
@@ -140,7 +127,7 @@ def chunks(model: Any) -> None:
         assert_close(torch.cat(parts, dim=1), whole, f"In chunks of {sizes} tokens, logits (B, T, V) differ.")
 
 
-law()(rows)
+law()(contract.rows)
 
 
 @law()
@@ -148,15 +135,14 @@ def no_mutation(model: Any) -> None:
     """A call modifies neither the ids nor the state that it is passed."""
     ids = some_ids(model, ROWS, STEPS)
     for passed in model.initial_state(ROWS), call(model, ids)[1]:
-        kept = [tensor.clone() for tensor in flatten_state((ids, passed))]
-        call(model, ids, passed)
-        assert_unchanged((ids, passed), kept)
+        with unchanged(ids, passed):
+            call(model, ids, passed)
 
 
 @law()
 def normal(model: Any) -> None:
     """Logits are finite; a model trained by counting may return -inf for probability zero, but not NaN or +inf."""
-    logits, _ = call(model, some_ids(model, ROWS, STEPS))
+    logits = logits_of(model, some_ids(model, ROWS, STEPS))
     _assert_finite(model, logits)
     is_counted = isinstance(model, CountTrained)
     assert is_counted or logits.log_softmax(-1).isfinite().all(), "Their log-softmax is not finite; they are too far apart."
@@ -165,22 +151,21 @@ def normal(model: Any) -> None:
 @law()
 def round_trip(model: Any) -> None:
     """A saved and loaded model gives exactly the same logits: state_dict and config must contain all that they depend on."""
-    twin = type(model)(from_dict(type(model).Config, json.loads(json.dumps(to_dict(model.config)))))
-    twin.load_state_dict(load(save({name: tensor.clone().contiguous() for name, tensor in model.state_dict().items()})))
-    ids = some_ids(model, ROWS, STEPS)
-    assert_close(call(evaluating(twin), ids)[0], call(model, ids)[0], tolerance=0)
+    twin, ids = _load(type(model)(reread(model.config)), load(save(copies(model)))), some_ids(model, ROWS, STEPS)
+    assert_close(logits_of(twin, ids), logits_of(model, ids), tolerance=0)
 
 
 @law()
 def strict(model: Any) -> None:
     """``load_state_dict`` raises for an extra tensor, a missing one and one of another shape."""
-    given = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    given = copies(model)
     invalid = {"an extra tensor": {**given, "unknown": torch.zeros(1)}}
     for name, tensor in given.items():
         invalid[f"tensors without {name}"] = {key: value for key, value in given.items() if key != name}
         invalid[f"{name} with an extra dimension"] = {**given, name: tensor[None]}
     for what, wrong in invalid.items():
-        assert fails(type(model)(model.config).load_state_dict, wrong), f"It accepts {what}."
+        with explained(f"It accepts {what}:"):
+            np.testing.assert_raises(Exception, type(model)(model.config).load_state_dict, wrong)
 
 
 @law(nn.Module)
@@ -224,14 +209,13 @@ def aligned(model: Any) -> None:
 def deep_copy(model: Any) -> None:
     """``copy.deepcopy`` gives a model with equal logits that computes with its own tensors, which weight averaging changes."""
     ids, twin = some_ids(model, ROWS, STEPS), copy.deepcopy(model)
-    expected, _ = call(model, ids)
-    assert_close(call(twin, ids)[0], expected, "The copy gives other logits.")
+    expected = logits_of(model, ids)
+    assert_close(logits_of(twin, ids), expected, "The copy gives other logits.")
     if is_trained_by_gradient(model):
         change_weights(twin)
-        assert_close(call(model, ids)[0], expected, "Changing the weights of the copy changes the model that was copied.")
-        other = evaluating(type(model)(model.config))
-        other.load_state_dict({name: tensor.clone() for name, tensor in twin.state_dict().items()})
-        assert_close(call(twin, ids)[0], call(other, ids)[0], "The copy computes with weights of the model that was copied.")
+        assert_close(logits_of(model, ids), expected, "Changing the weights of the copy changes the model that was copied.")
+        other = logits_of(_load(type(model)(model.config), copies(twin)), ids)
+        assert_close(logits_of(twin, ids), other, "The copy computes with weights of the model that was copied.")
 
 
 def is_trained_by_gradient(model: Any) -> bool:
@@ -250,7 +234,7 @@ def causal_in_training(model: Any) -> None:
 
     ids = some_ids(model, ROWS, STEPS)
     if torch.equal(seeded_call(model, ids), seeded_call(model, ids)):  # its random numbers are torch's
-        causal(model, seeded_call)
+        contract.causal(model, seeded_call)
 
 
 @law(is_trained_by_gradient)
@@ -258,9 +242,8 @@ def carried(model: Any) -> None:
     """Two chunks are trained on, with a step of the weights between them and the state passed on detached, and not modified."""
     state = model.train().initial_state(ROWS)
     for number in range(2):
-        kept = [tensor.clone() for tensor in flatten_state(state)]
-        after = _train_chunk(model, number, state)
-        assert_unchanged(state, kept)
+        with unchanged(state):
+            after = _train_chunk(model, number, state)
         with torch.no_grad():
             for tensor in model.parameters():
                 tensor.sub_(0 if tensor.grad is None else 1e-3 * tensor.grad)
@@ -273,10 +256,10 @@ def gradients(model: Any) -> None:
     """Every parameter gets a finite gradient from the loss of two chunks; one that is frozen has ``requires_grad=False``."""
     with seeded():
         grads = compute_in_chunks(model.train())
-    without = [name for name, grad in grads.items() if grad is None]
-    assert not without, f"There is no {', '.join(without)}: unused or detached."
-    wrong = [name for name, grad in grads.items() if grad is not None and not grad.isfinite().all()]
-    assert not wrong, f"NaN or infinite are: {', '.join(wrong)}."
+    without = ", ".join(name for name, grad in grads.items() if grad is None)
+    assert not without, f"There is no {without}: unused or detached."
+    wrong = ", ".join(name for name, grad in grads.items() if grad is not None and not grad.isfinite().all())
+    assert not wrong, f"NaN or infinite are: {wrong}."
 
 
 @law(is_trained_by_gradient)
@@ -286,14 +269,12 @@ def autocast(model: Any) -> None:
     for number in range(2):
         state = map_state(Tensor.detach, _train_chunk(model, number, state, is_rounded=True))
     ids = some_ids(model.eval(), ROWS, STEPS)
-    exact, _ = call(model, ids)
+    exact = logits_of(model, ids)
     with torch.autocast("cpu", torch.bfloat16):
-        rounded = call(model, ids)[0].float()
-    difference, limit = (rounded - exact).abs().max(), BF16_TOLERANCE * max(1.0, exact.abs().max().item())
-    assert difference <= limit, (
-        f"The logits differ by {difference:.3g}; at most {limit:.3g} is due to rounding. Compute sums over many tokens, "
-        "exponentials and logarithms in 32 bits."
-    )
+        difference = (logits_of(model, ids).float() - exact).abs().max()
+    limit = BF16_TOLERANCE * max(1.0, exact.abs().max().item())
+    words = "Compute sums over many tokens, exponentials and logarithms in 32 bits."
+    assert difference <= limit, f"The logits differ by {difference:.3g}; at most {limit:.3g} is due to rounding. {words}"
 
 
 @law(is_trained_by_gradient)
@@ -327,12 +308,6 @@ def learns(model: Any) -> None:
         )
 
 
-def assert_unchanged(state: Any, kept: list[Any]) -> None:
-    """Raise AssertionError unless the leaves of a state are those that were kept."""
-    for tensor, before in zip(flatten_state(state), kept, strict=True):
-        assert_close(tensor, before, tolerance=0)
-
-
 def assert_fixed_state(initial_state: Callable[[int], Any], read: Callable[[int, int], Any]) -> None:
     """Raise AssertionError unless shapes and dtypes of a state depend on the batch size only.
 
@@ -356,7 +331,18 @@ def change_weights(model: nn.Module) -> None:
             tensor.mul_(1.5).add_(0.01)
 
 
-def evaluating(model: Any) -> Any:
+def copies(model: Any) -> dict[str, Tensor]:
+    """Return copies of the tensors of a model, by name."""
+    return {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in model.state_dict().items()}
+
+
+def _load(model: Any, tensors: Mapping[str, Tensor]) -> Any:
+    """Return a new model with these tensors, in evaluation mode."""
+    model.load_state_dict(tensors)
+    return _evaluating(model)
+
+
+def _evaluating(model: Any) -> Any:
     """Put the model into evaluation mode, without dropout, if it is a module, and return it."""
     return model.eval() if isinstance(model, nn.Module) else model
 

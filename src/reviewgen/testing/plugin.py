@@ -108,9 +108,8 @@ class PluginReport:
             AssertionError: Names each check that failed, with its message.
         """
         failed = [f"{check.name}: {check.message}" for check in self.checks if check.outcome == "failed"]
-        assert self.passed, f"{self.name} fails {len(failed)} of {len(self.checks)} checks.\n" + (
-            "\n".join(failed) or self.output
-        )
+        found = "\n".join(failed) or self.output
+        assert self.passed, f"{self.name} fails {len(failed)} of {len(self.checks)} checks.\n{found}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as JSON values."""
@@ -158,9 +157,8 @@ class _Recorder:
         if report.when == "call" or not report.passed:
             outcome = {"passed": "ok", "failed": "failed"}.get(report.outcome, "not checked")
             name, crash = report.nodeid.partition("[")[2][:-1], getattr(report.longrepr, "reprcrash", None)
-            message = (
-                "" if crash is None else f"{' '.join(crash.message.split()):.250} ({Path(crash.path).name}, line {crash.lineno})"
-            )
+            place = "" if crash is None else f" ({Path(crash.path).name}, line {crash.lineno})"
+            message = "" if crash is None else f"{' '.join(crash.message.split()):.250}{place}"
             self.checks.append(PluginCheck(name, outcome, report.duration, message))  # type: ignore[arg-type]
 
 
@@ -201,14 +199,14 @@ def find_subject(name: str) -> Subject:
     model, tokenizer = [*name.split("-"), ""][:2] if is_pair else (name, "") if "model" in kinds else ("", name)
     parts = [*find("model", model), *find("tokenizer", tokenizer)]
     own = [plugin for plugin in known if plugin.package == [*named, *parts][0].package]
-    of_model = [plugin for plugin in own if plugin.kind in ("stepper", "preset") and plugin.name.split("-")[0] == model]
-    of_tokenizer = [plugin for plugin in own if plugin.kind == "preset" and plugin.name.split("-")[1] == tokenizer]
     beside = [plugin for plugin in parts if plugin in own]
-    if beside:
-        beside += of_model if beside[0].kind == "model" else of_tokenizer
+    if beside:  # with what is named after the model, or else after the tokenizer
+        place = 0 if beside[0].kind == "model" else 1  # in the name of a preset
+        after = [plugin for plugin in own if beside[0].name in plugin.name.split("-")[place : place + 1]]
+        beside += [plugin for plugin in after if plugin.kind in ("stepper", "preset")]
     preset = name if is_pair else f"rnn-{name}" if "tokenizer" in kinds else ""
     if "model" in kinds:
-        preset = next((plugin.name for plugin in of_model if plugin.kind == "preset"), f"{name}-char")
+        preset = next((plugin.name for plugin in beside if plugin.kind == "preset"), f"{name}-char")
     return Subject(name, preset, tuple(dict.fromkeys([*named, *beside])))
 
 
@@ -287,10 +285,8 @@ def _check_training(subject: Subject, preset: Preset, settings: Mapping[str, Any
 def _check_weights(name: str) -> None:
     """Load weights by name, here and in a fresh process: both must be of the preset, and generate the same texts."""
     model = load(name)
-    assert model.preset == name, (
-        f"load({name!r}) returns a model of the preset {model.preset!r}; the weights must be of the preset that they are named "
-        f"after. Train {name!r}, or rename the entry point in reviewgen.weights."
-    )
+    advice = "They must be of the preset that they are named after: train that, or rename the entry point in reviewgen.weights."
+    assert model.preset == name, f"load({name!r}) returns weights of the preset {model.preset!r}. {advice}"
     _assert_same_elsewhere(name, _generate(model))
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from reviewgen.protocols import Tokenizer
-from reviewgen.testing.laws import Law, check_laws, laws_of
+from reviewgen.testing.laws import Laws, unchanged
 from reviewgen.testing.tokenizers import TRAINING_TEXTS, make_tokenizer
 from reviewgen.training.contract import assert_close, explained
 
@@ -26,8 +26,9 @@ def _tokenizers() -> tuple[Tokenizer, ...]:
     return make_tokenizer("char"), make_tokenizer("word")
 
 
-_LAWS: list[Law] = []
-law = laws_of(_LAWS, lambda factory: [(factory, tokenizer) for tokenizer in _tokenizers()])
+PROCESSOR_LAWS = Laws(lambda factory: [(factory(tokenizer), factory, tokenizer) for tokenizer in _tokenizers()])
+"""All laws, in the order in which ``check_processor`` checks them."""
+law = PROCESSOR_LAWS.law
 
 
 def check_processor(factory: Callable[[Any], Any]) -> None:
@@ -36,23 +37,21 @@ def check_processor(factory: Callable[[Any], Any]) -> None:
     Raises:
         AssertionError: A law is broken.
     """
-    check_laws(PROCESSOR_LAWS, factory)
+    PROCESSOR_LAWS.check(factory)
 
 
 @law()
-def made(factory: Any, tokenizer: Tokenizer) -> None:
+def made(processor: Any, factory: Any, tokenizer: Tokenizer) -> None:
     """The factory takes a tokenizer as its only argument, and returns a function of ids and scores."""
-    processor = factory(tokenizer)
     assert callable(processor) and not isinstance(processor, type), f"It returned {processor!r:.80}."
 
 
 @law()
-def scores(factory: Any, tokenizer: Tokenizer) -> None:
+def scores(processor: Any, factory: Any, tokenizer: Tokenizer) -> None:
     """The scores must have the shape (1, V), are not NaN or plus infinity, and leave at least one token.
 
     V is larger than the tokenizer's vocab_size for a model with conditions; scores that are -inf come in.
     """
-    processor = factory(tokenizer)
     for ids in _texts(tokenizer):
         for conditions in 0, CONDITIONS:
             given = _scores(tokenizer, conditions)
@@ -66,30 +65,24 @@ def scores(factory: Any, tokenizer: Tokenizer) -> None:
 
 
 @law()
-def ids_unchanged(factory: Any, tokenizer: Tokenizer) -> None:
+def ids_unchanged(processor: Any, factory: Any, tokenizer: Tokenizer) -> None:
     """The processor does not change the ids that it is passed."""
-    processor = factory(tokenizer)
     for ids in _texts(tokenizer):
-        passed = ids.clone()
-        processor(passed, _scores(tokenizer))
-        assert_close(passed, ids, tolerance=0)
+        with unchanged(ids):
+            processor(ids, _scores(tokenizer))
 
 
 @law()
-def no_memory(factory: Any, tokenizer: Tokenizer) -> None:
+def no_memory(processor: Any, factory: Any, tokenizer: Tokenizer) -> None:
     """The result must depend on ids and scores only: not on earlier calls, and not on the object that is called.
 
     Otherwise a text would depend on which others are generated beside it.
     """
-    processor, texts = factory(tokenizer), list(_texts(tokenizer))
+    texts = list(_texts(tokenizer))
     first = [processor(ids.clone(), _scores(tokenizer)) for ids in texts]
     for ids, expected in reversed([*zip(texts, first, strict=True)]):
         for when, each in ("after other texts", processor), ("from another processor of the factory", factory(tokenizer)):
             assert_close(each(ids.clone(), _scores(tokenizer)), expected, f"The scores are different {when}.", 0)
-
-
-PROCESSOR_LAWS: tuple[Law, ...] = tuple(_LAWS)
-"""All laws, in the order in which ``check_processor`` checks them."""
 
 
 def _texts(tokenizer: Tokenizer) -> Iterator[Tensor]:

@@ -11,43 +11,34 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from reviewgen.compiled.sampling import NONE, SamplingParams
 from reviewgen.generation import flatten_state, select_rows, stack_rows
-from reviewgen.protocols import CountTrained, Stepper, SupportsSample, SupportsStep
+from reviewgen.protocols import Stepper, SupportsSample, SupportsStep
 from reviewgen.testing.installed import assert_members
-from reviewgen.testing.laws import Law, check_laws, laws_of, run_python
-from reviewgen.testing.models import assert_fixed_state, assert_unchanged, change_weights
-from reviewgen.training.contract import ROWS, STEPS, TOLERANCE, assert_close, call, explained, some_ids
+from reviewgen.testing.laws import Laws, run_python, unchanged
+from reviewgen.testing.models import assert_fixed_state, change_weights, copies, is_trained_by_gradient
+from reviewgen.training.contract import ROWS, STEPS, TOLERANCE, assert_close, call, explained, logits_of, some_ids
 
 CALLS = 500  # of one token each, for which a stepper must stay equal to its model
 PROMPTS = 1, 3, 7  # tokens of the prompts whose states are stacked
 LENGTH, NUMBERS = 80, 1000  # tokens that a stepper samples per text, and random numbers per text
-_IMPORT = """
-import importlib, sys, traceback
-class Watch:
-    def find_spec(self, name, path=None, target=None):
-        if name == "torch":
-            lines = [f for f in traceback.extract_stack()[:-1] if "importlib" not in f.filename and f.filename != "<string>"]
-            sys.exit(f"it imports torch, in {lines[-1].filename}, line {lines[-1].lineno}" if lines else "it imports torch")
-sys.meta_path.insert(0, Watch())
-importlib.import_module(sys.argv[1])
-"""
+_IMPORT = "import importlib, sys; sys.modules['torch'] = None; importlib.import_module(sys.argv[1])"
 
 
-def _build(make: Callable[[], Any], factory: Any) -> Iterator[tuple[Any, Any, Any]]:
+def _build(make: Callable[[], Any], factory: Any = None) -> Iterator[tuple[Any, Any, Any]]:
     """Yield the stepper of a model, unless generation with its config needs torch, with the model and the factory."""
     model = make()
     if factory is None:
         yield model.stepper(), model, None
     elif factory.expect(model.config) is not None:
-        tensors = {name: each.detach().cpu().numpy().copy() for name, each in model.state_dict().items()}
-        yield factory(model.config, tensors), model, factory
+        yield factory(model.config, {name: each.detach().cpu().numpy() for name, each in copies(model).items()}), model, factory
 
 
-_LAWS: list[Law] = []
-law = laws_of(_LAWS, _build)
+STEPPER_LAWS = Laws(_build)
+"""All laws of a stepper, in the order in which to fix broken ones; each takes ``make`` and ``factory``."""
+law = STEPPER_LAWS.law
 
 
 def check_stepper(make: Callable[[], Any], factory: Any = None) -> None:
@@ -62,7 +53,7 @@ def check_stepper(make: Callable[[], Any], factory: Any = None) -> None:
     """
     has_stepper = factory is not None or isinstance(make(), SupportsStep)
     assert has_stepper, "The model has no method stepper; pass the factory of its stepper."
-    check_laws(STEPPER_LAWS, make, factory)
+    STEPPER_LAWS.check(make, factory)
 
 
 @law()
@@ -108,7 +99,19 @@ def fixed_step_state(stepper: Any, model: Any, factory: Any) -> None:
 @law()
 def step_logits(stepper: Any, model: Any, factory: Any) -> None:
     """The stepper gives the logits of the model's call, in chunks of any sizes, row by row, and changes no state."""
-    check_logits(model, stepper)
+    ids = some_ids(model, ROWS, STEPS)
+    whole = logits_of(model, ids)
+    for sizes in [STEPS], [1] * STEPS, [1, 4, 7]:
+        state, end = stepper.initial_state(ROWS), 0
+        for size in sizes:
+            end += size
+            with unchanged(state):
+                logits, after = forward(stepper, ids[:, end - size : end], state)
+            assert_close(logits, whole[:, end - 1], f"In chunks of {sizes} tokens, logits (B, V) differ after {end} tokens.")
+            state = after
+    for row in range(ROWS):
+        alone, _ = forward(stepper, ids[row : row + 1], stepper.initial_state(1))
+        assert_close(alone[0], whole[row, -1], f"Row {row} alone gets other logits than in a batch.")
 
 
 @law()
@@ -137,53 +140,19 @@ def drift(stepper: Any, model: Any, factory: Any) -> None:
 @law()
 def own_weights(stepper: Any, model: Any, factory: Any) -> None:
     """Changing the model's weights does not change a stepper made before; it must have a copy of them."""
-    if factory is None and isinstance(model, nn.Module) and not isinstance(model, CountTrained):
+    if factory is None and is_trained_by_gradient(model):
         ids = some_ids(model, ROWS, 3)
         before = forward(stepper, ids, stepper.initial_state(ROWS))[0].clone()
         change_weights(model)
         assert_close(forward(stepper, ids, stepper.initial_state(ROWS))[0], before)
 
 
-@law()
+@law(SupportsSample)
 def samples(stepper: Any, model: Any, factory: Any) -> None:
     """SupportsSample: greedy samples have the largest logits, and a row depends on its own random numbers only."""
-    check_samples(model, stepper)
-
-
-@law()
-def without_torch(stepper: Any, model: Any, factory: Any) -> None:
-    """The module of a factory can be imported in a new process, and imports no torch."""
-    name = getattr(factory, "__module__", "__main__")
-    if name != "__main__":  # another process cannot import what a notebook defines
-        run_python(_IMPORT, name)
-
-
-STEPPER_LAWS: tuple[Law, ...] = tuple(_LAWS)
-"""All laws of a stepper, in the order in which to fix broken ones; each takes ``make`` and ``factory``."""
-
-
-def check_logits(model: Any, stepper: Any) -> None:
-    """Check the logits after chunks of several sizes, for all rows and for each row alone, and that no state is changed."""
-    ids = some_ids(model, ROWS, STEPS)
-    whole, _ = call(model, ids)
-    for sizes in [STEPS], [1] * STEPS, [1, 4, 7]:
-        state, end = stepper.initial_state(ROWS), 0
-        for size in sizes:
-            kept, end = [array.copy() for array in flatten_state(state)], end + size
-            logits, after = forward(stepper, ids[:, end - size : end], state)
-            assert_unchanged(state, kept)
-            assert_close(logits, whole[:, end - 1], f"In chunks of {sizes} tokens, logits (B, V) differ after {end} tokens.")
-            state = after
-    for row in range(ROWS):
-        alone, _ = forward(stepper, ids[row : row + 1], stepper.initial_state(1))
-        assert_close(alone[0], whole[row, -1], f"Row {row} alone gets other logits than in a batch.")
-
-
-def check_samples(model: Any, stepper: Any) -> None:
-    """Check the samples of a stepper that is a ``SupportsSample``: greedy ones, and that a row depends on itself only."""
     size = model.config.vocab_size
-    if not isinstance(stepper, SupportsSample) or size <= 2:
-        return
+    if size <= 2:
+        return  # all ids are special
     ids = some_ids(model, ROWS, 2)
     for row, tokens in enumerate(_sample_texts(stepper, ids, size, NUMBERS // 2, is_greedy=True)):
         sampled = torch.from_numpy(tokens[:STEPS])  # (T,)
@@ -196,6 +165,14 @@ def check_samples(model: Any, stepper: Any) -> None:
         for actual, expected in zip(_sample_texts(stepper, ids, size, numbers), whole, strict=True):
             assert_close(actual, expected, f"With {numbers} random numbers per call, sample returns another text.", 0)
     assert_close(_sample_texts(stepper, ids[:1], size, 32)[0], whole[0], "sample returns another text for row 0 alone.", 0)
+
+
+@law()
+def without_torch(stepper: Any, model: Any, factory: Any) -> None:
+    """The module of a factory can be imported in a new process, and imports no torch."""
+    name = getattr(factory, "__module__", "__main__")
+    if name != "__main__":  # another process cannot import what a notebook defines
+        run_python(_IMPORT, name)
 
 
 def forward(stepper: Any, ids: Tensor, state: Any) -> tuple[Tensor, Any]:

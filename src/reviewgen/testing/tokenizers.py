@@ -21,13 +21,12 @@ from unittest import mock
 import numpy as np
 import tokenizers
 
-from reviewgen.config import from_dict, to_dict
 from reviewgen.model.layout import OPTIONAL_FILES, OWN_FILES, TOLERATED, files_of
 from reviewgen.protocols import SupportsEncodeBatch, SupportsTokenizerJson, SupportsTrainingInParts, Tokenizer
 from reviewgen.registry import find_tokenizer
 from reviewgen.storage import temporary_folder
 from reviewgen.testing.installed import assert_config, assert_members
-from reviewgen.testing.laws import Law, check_laws, laws_of, run_python
+from reviewgen.testing.laws import Laws, reread, run_python
 from reviewgen.training.contract import explained
 
 TRAINING_TEXTS: tuple[str, ...] = (
@@ -77,8 +76,9 @@ tokenizer = kind.train(iter(texts), kind.Config())
 print("\\n" + json.dumps([[int(i) for i in tokenizer.encode(text)] for text in texts]))
 """
 
-_LAWS: list[Law] = []
-law = laws_of(_LAWS, lambda make: [(make(),)])
+TOKENIZER_LAWS = Laws(lambda make: [(make(),)])
+"""All laws of a tokenizer, in the order in which to fix broken ones."""
+law = TOKENIZER_LAWS.law
 
 
 def make_tokenizer(name: str) -> Tokenizer:
@@ -102,7 +102,7 @@ def check_tokenizer(make: Callable[[], Any], *, lossless: bool = False) -> None:
     Raises:
         AssertionError: A law is broken.
     """
-    check_laws(TOKENIZER_LAWS, make)
+    TOKENIZER_LAWS.check(make)
     tokenizer = make()
     for text in _texts() if lossless else ():
         decoded = tokenizer.decode(tokenizer.encode(text))
@@ -118,9 +118,8 @@ def protocol(tokenizer: Any) -> None:
 @law()
 def config(tokenizer: Any) -> None:
     """The config is a frozen, keyword-only dataclass of JSON values, and all fields have defaults."""
-    cls = type(tokenizer).Config
-    assert_config(cls)
-    assert from_dict(cls, json.loads(json.dumps(to_dict(cls())))) == cls(), "JSON changes it."
+    assert_config(type(tokenizer).Config)
+    assert reread(default := type(tokenizer).Config()) == default, "JSON changes it."
 
 
 @law()
@@ -288,10 +287,6 @@ def any_order(tokenizer: Any) -> None:
             elsewhere = json.loads(run_python(_TRAIN, path, given=json.dumps(texts), variables=environment))
             for text, ids in zip(texts, elsewhere, strict=True):
                 assert ids == here.encode(text), f"With {settings}, {text!r:.30} encodes to {ids!r:.60}, and here to others."
-
-
-TOKENIZER_LAWS: tuple[Law, ...] = tuple(_LAWS)
-"""All laws of a tokenizer, in the order in which to fix broken ones."""
 
 
 @functools.cache
