@@ -6,7 +6,8 @@
     modules     the graph of a model that does not describe itself
     drawing     from a graph to SVG: boxes, frames, lines and loops; one token, or several side by side
     layout      where they stand
-    comparing   ``reviewgen.compare``: trains or loads each model, and measures it
+    compare     ``reviewgen.compare``
+    comparing   trains or loads each model of a comparison, and measures it
     measure     the held-out texts, and from a trained model to its row: bits with intervals, samples, words
     comparison  ``Comparison``: the rows, and their columns as tables and as a page
     subject     what is explained or drawn

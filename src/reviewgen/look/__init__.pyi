@@ -1,4 +1,4 @@
-from .comparing import compare
+from .compare import compare
 from .comparison import Comparison
 from .explaining import explain
 from .measure import HeldOut, Measured
