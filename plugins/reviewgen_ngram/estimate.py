@@ -22,7 +22,7 @@ from jaxtyping import Float32, Float64, Int32, Int64
 
 from reviewgen.compiled import compiled
 from reviewgen.protocols import CountGroup
-from reviewgen_ngram.memory import Arena
+from reviewgen_ngram.counts import Arena
 from reviewgen_ngram.nodes import Nodes, Share
 
 FALLBACK = (0.5, 1.0, 1.5)  # lmplz --discount_fallback

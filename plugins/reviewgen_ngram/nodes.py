@@ -15,8 +15,7 @@ from jaxtyping import Int32, Int64, Integer
 from reviewgen.compiled import compiled
 from reviewgen.errors import DataError
 from reviewgen.protocols import CountGroup
-from reviewgen_ngram.counts import Rows, token_dtype
-from reviewgen_ngram.memory import Arena
+from reviewgen_ngram.counts import Arena, Rows, token_dtype
 
 PIECE_ROWS = 1 << 22  # read before the pages of files are released
 MAX_NODES = (1 << 31) - 1  # node numbers and counts have 32 bits

@@ -10,14 +10,13 @@ from functools import cached_property
 from typing import ClassVar, NamedTuple
 
 import numpy as np
-from jaxtyping import Float32, Float64, Int64, Shaped
+from jaxtyping import Float32, Int64, Shaped
 
-from reviewgen.compiled import by_address, compiled, inner
-from reviewgen.compiled.decoding import sample
+from reviewgen.compiled import by_address, inner
+from reviewgen.compiled.decoding import CompiledStepper
 from reviewgen.compiled.linear import Bits, add_product, pack, refuse_non_finite, tanh32
-from reviewgen.compiled.sampling import SamplingParams
 from reviewgen.compiled.steps import CompiledStep
-from reviewgen.protocols.stepper import Constraints, TensorSpec
+from reviewgen.protocols.stepper import TensorSpec
 from reviewgen_nnlm.config import NnlmConfig
 
 TABLE_BYTES = 1 << 24  # of the table of products; a larger one takes longer to compute than it saves in a few texts
@@ -44,7 +43,7 @@ class Network(NamedTuple):
     is_relu: int
 
 
-class NnlmStepper:
+class NnlmStepper(CompiledStepper):
     """The stepper of ``nnlm``. The state is the last n-1 ids, (B, n-1), padded with the id V before the beginning."""
 
     Config: ClassVar[type] = NnlmConfig
@@ -76,27 +75,6 @@ class NnlmStepper:
         """Return the state before the first token: n-1 times the id V."""
         return np.full((batch_size, self.config.order - 1), self.config.vocab_size, np.int64)
 
-    def forward(
-        self, ids: Int64[np.ndarray, "B T"], state: Int64[np.ndarray, "B K"]
-    ) -> tuple[Float32[np.ndarray, "B V"], Int64[np.ndarray, "B K"]]:
-        """Return the logits after the last of T >= 1 tokens, and the last n-1 ids (K = n-1)."""
-        seen = np.concatenate((state, ids), axis=1)[:, -state.shape[1] :].T.copy()
-        logits = np.zeros((len(ids), len(self._weights.output_scales)), np.float32)
-        _compute_logits(self._weights, self._is_relu, seen, logits)
-        return np.ascontiguousarray(logits[:, : self.config.vocab_size]), seen.T.copy()
-
-    def sample(
-        self,
-        state: Int64[np.ndarray, "B K"],
-        uniform: Float64[np.ndarray, "B N"],
-        params: SamplingParams,
-        texts: Int64[np.ndarray, "B L"],
-        new_tokens: Int64[np.ndarray, " B"],
-        constraints: Constraints | None = None,
-    ) -> tuple[Int64[np.ndarray, "B N"], Int64[np.ndarray, " B"], Int64[np.ndarray, "B K"]]:
-        """Sample up to N tokens a row in one compiled loop; see ``reviewgen.protocols.SupportsSample``."""
-        return sample(self, self.config.vocab_size, state, uniform, params, texts, new_tokens, constraints)
-
     @cached_property
     def compiled_step(self) -> CompiledStep:
         """The step; see ``reviewgen.protocols.SupportsCompiledStep``."""
@@ -125,7 +103,7 @@ def _prepare(tensors: Mapping[str, Float32[np.ndarray, "..."]], bits: Bits) -> W
     return Weights(table, embedding, *packed, padded, *pack(tensors["output.weight"], bits), tensors["output.bias"])
 
 
-@compiled
+@inner
 def _compute_logits(weights, is_relu, seen, logits):
     """Write the logits after the last n-1 ids, int64 (n-1, R) or wider, to ``logits``, (R, V64)."""
     embedding, bias = weights.embedding, weights.output_bias

@@ -23,9 +23,8 @@ from reviewgen.protocols.shapes import check_ids, check_shape, check_state
 from reviewgen_recurrent.config import RecurrentConfig
 from reviewgen_recurrent.dropout import drop
 from reviewgen_recurrent.graph import describe_recurrent
-from reviewgen_recurrent.layers import Cell, Layers
+from reviewgen_recurrent.layers import Cell, Layers, layer_operations
 from reviewgen_recurrent.ngrams import NgramEmbedding
-from reviewgen_recurrent.operations import layer_operations
 from reviewgen_recurrent.stepping import RecurrentStepper
 
 State: TypeAlias = Tensor | tuple[Tensor, ...]
