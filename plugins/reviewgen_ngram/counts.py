@@ -20,13 +20,13 @@ from itertools import pairwise
 from typing import IO, Any, TypeAlias
 
 import numpy as np
-from jaxtyping import Int64, Integer, Shaped
+from jaxtyping import Int64, Integer
 
 from reviewgen.compiled import compiled
 from reviewgen.errors import storage_errors
 from reviewgen.protocols import CountGroup
 
-BLOCK_BYTES = 1 << 26  # of one block's rows, before sorting
+BLOCK_BYTES, MIN_BLOCK_BYTES = 1 << 26, 1 << 20  # of one block's rows, before sorting; the minimum with a memory limit
 MERGED_ROWS = 1 << 22  # of two blocks, before the pages of files are released
 DIGIT = 8  # bits that a radix sort orders by in one pass
 PIECE_BYTES = 1 << 25  # of the rows that a process sends at a time
@@ -43,7 +43,7 @@ class Arena:
     """
 
     def __init__(self, limit_bytes: int | None = None) -> None:
-        self._largest = None if limit_bytes is None else limit_bytes // LARGEST_SHARE
+        self.limit_bytes = limit_bytes
 
     def empty(self, shape: int | tuple[int, ...], dtype: Any) -> np.ndarray:
         """Return an uninitialised array; a large one is a file.
@@ -53,7 +53,7 @@ class Arena:
         """
         dtype = np.dtype(dtype)
         size = int(np.prod(shape)) * dtype.itemsize
-        if self._largest is None or size <= max(self._largest, 1):
+        if self.limit_bytes is None or size <= max(self.limit_bytes // LARGEST_SHARE, 1):
             return np.empty(shape, dtype)
         with storage_errors("the scratch folder"), tempfile.TemporaryFile(prefix="reviewgen-") as file:
             _reserve(file, size)
@@ -125,10 +125,11 @@ def token_dtype(vocab_size: int) -> np.dtype:
 class NgramCounter:
     """Counts distinct n-grams of texts that are added one by one."""
 
-    def __init__(self, vocab_size: int, order: int, arena: Arena | None = None, block_bytes: int = BLOCK_BYTES) -> None:
+    def __init__(self, vocab_size: int, order: int, arena: Arena) -> None:
         self.order, self.packing = order, pack_for(vocab_size, order)
         self._dtype = token_dtype(vocab_size)
-        self._arena = arena or Arena()
+        self._arena = arena
+        block_bytes = BLOCK_BYTES if arena.limit_bytes is None else max(MIN_BLOCK_BYTES, arena.limit_bytes // 16)
         self._block_tokens = max(1, block_bytes // (8 * self.packing.words))
         self._pending: list[Integer[np.ndarray, " T"]] = []
         self._pending_tokens = 0
@@ -284,32 +285,6 @@ def _compare(a, i, b, j):
         if a[i, word] != b[j, word]:
             return -1 if a[i, word] < b[j, word] else 1
     return 0
-
-
-class Alone:
-    """The group of one process, which has nothing to exchange."""
-
-    rank, world_size = 0, 1
-
-    def all_gather(self, numbers: Int64[np.ndarray, " N"]) -> Int64[np.ndarray, "P N"]:
-        """Return the numbers."""
-        return numbers[None]
-
-    def all_to_all(self, parts: list[Shaped[np.ndarray, "..."]]) -> list[Shaped[np.ndarray, "..."]]:
-        """Return the parts."""
-        return list(parts)
-
-    def all_gather_into(self, whole: Shaped[np.ndarray, " N"], part: Shaped[np.ndarray, " M"]) -> None:
-        """Copy the part, unless it is in its place."""
-        if not np.may_share_memory(whole, part):
-            whole[:] = part
-
-    def gather_into(self, whole: Shaped[np.ndarray, " N"], part: Shaped[np.ndarray, " M"]) -> None:
-        """Copy the part, unless it is in its place."""
-        self.all_gather_into(whole, part)
-
-    def reduce_scatter(self, array: Shaped[np.ndarray, " N"], sizes: Int64[np.ndarray, " P"]) -> None:
-        """Leave the only summand as it is."""
 
 
 def exchange(counter: NgramCounter, vocab_size: int, arena: Arena, group: CountGroup) -> Rows:

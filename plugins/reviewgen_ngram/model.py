@@ -14,17 +14,17 @@ from jaxtyping import Bool, Float, Int, Int64, Integer
 from torch import Tensor
 
 from reviewgen.errors import NotADistribution, TrainingError
-from reviewgen.protocols import CountGroup
+from reviewgen.protocols import CountGroup, SingleProcess
 from reviewgen.protocols.graph import ModelGraph
 from reviewgen.protocols.shapes import check_ids, check_shape, check_state
 from reviewgen_ngram.config import NgramConfig
-from reviewgen_ngram.counts import Alone, Arena, NgramCounter, exchange
-from reviewgen_ngram.estimate import ABSOLUTE_FALLBACK, FALLBACK, Estimate, estimate
+from reviewgen_ngram.counts import Arena, NgramCounter, exchange
+from reviewgen_ngram.estimate import ABSOLUTE_FALLBACK, FALLBACK, Estimate, estimate, first_node, root_row
 from reviewgen_ngram.explain import describe_ngram
 from reviewgen_ngram.nodes import Nodes, gather, grow, link
-from reviewgen_ngram.prune import frequent, prune, quantize, texts_per_token
-from reviewgen_ngram.stepping import NgramStepper, checked_ids, checked_state, log_rows
-from reviewgen_ngram.trie import Trained, advance, dense, expect_arrays, make_trie, read_arrays, score, write_arrays
+from reviewgen_ngram.prune import frequent, prune, quantize
+from reviewgen_ngram.stepping import NgramStepper, checked_ids, checked_state
+from reviewgen_ngram.trie import Trained, advance, expect_arrays, log_probabilities, make_trie, read_arrays, score, write_arrays
 
 DENSE_CELLS = 1 << 21  # probabilities computed at once: 16 MiB
 MEBIBYTE = 1 << 20
@@ -75,7 +75,7 @@ class Ngram:
             TrainingError: No text was observed, or none has a token after its first.
             DataError: There are more n-grams than 32-bit node numbers.
         """
-        return self.finish_ranges(Alone())
+        return self.finish_ranges(SingleProcess())
 
     def finish_ranges(self, group: CountGroup) -> Mapping[str, Any]:
         """Do the same in several processes, each with the counts of a range of first tokens; rank 0 gets the model.
@@ -96,9 +96,8 @@ class Ngram:
         nodes = gather(share, group)
         if group.rank:
             return {}
-        texts = texts_per_token(share, bos_id)
         del share
-        return self._keep(nodes, estimated, texts, keep)
+        return self._keep(nodes, estimated, keep)
 
     def initial_state(self, batch_size: int) -> Int[Tensor, " B"]:
         """Return the state before the first token of B texts."""
@@ -121,9 +120,7 @@ class Ngram:
         step = max(1, DENSE_CELLS // self.config.vocab_size)
         for first in range(0, len(logits), step):
             part = contexts.reshape(-1)[first : first + step]
-            rows = np.empty((len(part), self.config.vocab_size))
-            dense(trie, part, rows)
-            logits[first : first + step] = log_rows(rows, self.config.is_distribution)
+            logits[first : first + step] = log_probabilities(trie, part, self.config.is_distribution)
         after = contexts[:, -1].copy() if ids.shape[1] else start
         return torch.from_numpy(logits).view(*ids.shape, self.config.vocab_size).to(ids.device), _tensor(after, ids)
 
@@ -145,8 +142,9 @@ class Ngram:
             )
         scores = np.empty(ids.shape)
         given = (checked_ids(_array(each), self.config) for each in (ids, targets))
-        score(trie, trie.ends, trie.book, *given, contexts, scores)
-        return torch.from_numpy(log_rows(scores, True).astype(np.float32)).to(ids.device), _tensor(contexts, ids)
+        score(trie, *given, contexts, scores)
+        with np.errstate(divide="ignore"):  # zero becomes -inf
+            return torch.from_numpy(np.log(scores).astype(np.float32)).to(ids.device), _tensor(contexts, ids)
 
     def stepper(self, weight_bits: int = 32) -> NgramStepper:
         """Return a stepper that shares the model's memory; it multiplies no weights, so ``weight_bits`` has no effect.
@@ -154,7 +152,7 @@ class Ngram:
         Raises:
             TrainingError: The model is not trained yet.
         """
-        return NgramStepper.of(self.config, self._finished())
+        return NgramStepper(self.config, self._finished())
 
     def describe_graph(self) -> ModelGraph:
         """Return the computational graph, for pictures, with a few contexts of the trained model."""
@@ -187,14 +185,17 @@ class Ngram:
             raise TrainingError(f"The texts begin with the ids {_enumerate(ids)}, by process; all must begin with the same id.")
         return ids[0]
 
-    def _keep(self, nodes: Nodes, estimated: Estimate, texts: float, keep: Bool[np.ndarray, " M"] | None) -> Mapping[str, Any]:
+    def _keep(self, nodes: Nodes, estimated: Estimate, keep: Bool[np.ndarray, " M"] | None) -> Mapping[str, Any]:
         """Prune and quantise the estimated nodes, keep them as the trained model, and return what ``finish`` reports."""
         config, bos_id, counted = self.config, self._bos_id, _sizes(nodes)
         assert bos_id is not None
+        root = root_row(nodes, estimated, config.vocab_size, bos_id)
         if keep is not None:
-            nodes, estimated = prune(nodes, texts, estimated, config.vocab_size, bos_id, keep, config.prune_entropy)
-        quantized = quantize(nodes, estimated, config.vocab_size, bos_id) if config.quantized else None
-        trie = make_trie(nodes, estimated, quantized, config.vocab_size, bos_id)
+            nodes, estimated = prune(nodes, estimated, root, first_node(nodes, bos_id), keep, config.prune_entropy)
+        probabilities, book, backoffs = estimated.probabilities, None, estimated.backoffs
+        if config.quantized:
+            probabilities, book, backoffs = quantize(nodes, estimated, root)
+        trie = make_trie(nodes, probabilities, backoffs, book, root)
         self._trained = Trained(trie, nodes.starts, bos_id, estimated.discounts)
         return self._facts(nodes, estimated, counted)
 
@@ -203,10 +204,7 @@ class Ngram:
 
     def _counter_for(self, bos_id: int) -> NgramCounter:
         if self._counter is None:
-            limit = self.config.memory_mb * MEBIBYTE
-            block = {"block_bytes": max(MEBIBYTE, limit // 16)} if limit else {}
-            self._counter = NgramCounter(self.config.vocab_size, self.config.order, self._arena(), **block)
-            self._bos_id = bos_id
+            self._counter, self._bos_id = NgramCounter(self.config.vocab_size, self.config.order, self._arena()), bos_id
         if bos_id != self._bos_id:
             raise TrainingError(
                 f"A text begins with id {bos_id}, those before with {self._bos_id}; all must begin with the same id."
@@ -221,8 +219,7 @@ class Ngram:
     def _facts(self, nodes: Nodes, estimated: Estimate, counted: list[int]) -> dict[str, Any]:
         """Return what ``finish`` reports, as JSON values; the first item of each list is of order 1."""
         fell_back = [order for order, fell in enumerate(estimated.fell_back, 1) if fell]
-        kept = _sizes(nodes)
-        size = sum(tensor.nbytes for tensor in self.state_dict().values())
+        kept, size = _sizes(nodes), sum(tensor.nbytes for tensor in self.state_dict().values())
         notes = [f"{sum(kept):,} n-grams of 1 to {self.config.order} tokens in {size / 1e6:,.1f} MB."]
         if sum(kept) < sum(counted):
             notes[0] += f" Pruning dropped {sum(counted) - sum(kept):,} others."

@@ -22,11 +22,11 @@ from reviewgen_ngram.trie import (
     Trained,
     advance,
     context_after,
-    dense,
     expect_arrays,
     family,
     fill_row,
     follow,
+    log_probabilities,
     probability,
     read_arrays,
 )
@@ -39,7 +39,7 @@ MAX_NUMBERS = max(2 * PROPOSALS, PLAIN_PROPOSALS) + 1  # random numbers that a t
 class NgramStepper(CompiledStepper):
     """The stepper of ``ngram``. The state is the model's, int64 (B,): the node of each row's context.
 
-    It multiplies no weights, so ``weight_bits`` has no effect.
+    It multiplies no weights, so ``weight_bits`` has no effect. A trained model in memory is used as it is, unchecked.
 
     Raises:
         BundleError: The arrays are damaged or do not fit the config.
@@ -47,16 +47,9 @@ class NgramStepper(CompiledStepper):
 
     Config: ClassVar[type] = NgramConfig
 
-    def __init__(self, config: NgramConfig, tensors: Mapping[str, np.ndarray], weight_bits: int = 32) -> None:
+    def __init__(self, config: NgramConfig, tensors: Mapping[str, np.ndarray] | Trained, weight_bits: int = 32) -> None:
         self.config = config
-        self._trained = read_arrays(tensors, config)
-
-    @classmethod
-    def of(cls, config: NgramConfig, trained: Trained) -> "NgramStepper":
-        """Return the stepper of a model in memory, without checking its arrays again."""
-        stepper = cls.__new__(cls)
-        stepper.config, stepper._trained = config, trained
-        return stepper
+        self._trained = tensors if isinstance(tensors, Trained) else read_arrays(tensors, config)
 
     @classmethod
     def expect(cls, config: NgramConfig) -> Mapping[str, TensorSpec]:
@@ -78,9 +71,7 @@ class NgramStepper(CompiledStepper):
         contexts = np.empty(ids.shape, np.int64)
         advance(self._trained.trie, checked_ids(ids, self.config), checked_state(state, self._trained), contexts)
         last = contexts[:, -1].copy()
-        rows = np.empty((len(last), self.config.vocab_size))
-        dense(self._trained.trie, last, rows)
-        return log_rows(rows, self.config.is_distribution).astype(np.float32), last
+        return log_probabilities(self._trained.trie, last, self.config.is_distribution).astype(np.float32), last
 
     def sample(
         self,
@@ -161,15 +152,6 @@ def checked_state(state: Int64[np.ndarray, " B"], trained: Trained) -> Int64[np.
     return state.copy()
 
 
-def log_rows(rows: Float64[np.ndarray, "N V"], is_distribution: bool) -> Float64[np.ndarray, "N V"]:
-    """Return the logarithms of probabilities, or of normalised scores; zero becomes -inf."""
-    if not is_distribution:
-        rows = rows / rows.sum(axis=1, keepdims=True)
-    with np.errstate(divide="ignore"):
-        logs: np.ndarray = np.log(rows)
-    return logs
-
-
 @by_address
 def _step(trie, ids, floats, ints, logits):
     """Feed a token to each text, and write the log probabilities after it; see ``reviewgen.compiled.steps``.
@@ -222,9 +204,13 @@ def _sample(
         tokens: int64 (B, N), NONE; tokens up to the end token or a code are written.
         used: int64 (B,), 0; how many random numbers each row used is written.
     """
-    nodes, links, ends, bases, children, probabilities, backoffs, book, root, heads = trie
-    live, sizes, logits = np.ones(len(uniform), np.bool_), np.zeros(len(uniform), np.int64), np.empty(len(root), np.float32)
-    scores, probs, end = np.empty(len(root)), np.empty(len(root)), params.eos_id
+    live, sizes, end, vocab_size = (
+        np.ones(len(uniform), np.bool_),
+        np.zeros(len(uniform), np.int64),
+        params.eos_id,
+        len(trie.root),
+    )
+    logits, scores, probs = np.empty(vocab_size, np.float32), np.empty(vocab_size), np.empty(vocab_size)
     for _ in range(uniform.shape[1]):
         for row in range(len(uniform)):
             if not live[row] or used[row] + MAX_NUMBERS > uniform.shape[1] or sizes[row] >= limits[row]:
@@ -234,9 +220,7 @@ def _sample(
             temperature = params.temperatures[count % len(params.temperatures)]
             place = (places[row, 0], places[row, 1], places[row, 2])
             for _ in range(proposals if temperature <= 1 else 0):
-                candidate, p, following = _propose(
-                    nodes, links, ends, bases, children, probabilities, backoffs, book, root, heads, context, uniform[row, number]
-                )
+                candidate, p, following = _propose(trie, context, uniform[row, number])
                 number += 1 if temperature == 1 else 2
                 is_accepted = temperature == 1 or uniform[row, number - 1] < np.float32(p) ** np.float32(1 / temperature - 1)
                 is_accepted = is_accepted and 0 <= candidate < params.vocab_size and candidate != params.bos_id
@@ -267,15 +251,16 @@ def _sample(
 
 
 @inlined
-def _propose(tokens, links, ends, bases, children, probabilities, backoffs, book, root, heads, context, number):
+def _propose(trie, context, number):
     """Return a token by inverse transform sampling, its probability and the context after it; NONE if rounding leaves none.
 
     The children of the longest context come first, then, context by context, those of a shorter one that the longer one lacks.
     The children of a longer context are also children of the shorter one.
     """
+    tokens, root = trie.tokens, trie.root
     weight, low, high = 1.0, 0, 0  # the children of the longer context are low:high
     while context != 0:
-        start, stop = family(bases, children, context)
+        start, stop = family(trie.bases, trie.children, context)
         passed = low
         for child in range(start, stop):
             token = np.int64(tokens[child])
@@ -284,13 +269,13 @@ def _propose(tokens, links, ends, bases, children, probabilities, backoffs, book
             if passed < high and tokens[passed] == token:
                 passed += 1
                 continue
-            mass = weight * probability(probabilities, book, child)
+            mass = weight * probability(trie.probabilities, trie.book, child)
             number -= mass
             if number < 0:
-                return token, mass, context_after(tokens, links, ends, bases, children, heads, context, child, token)
-        weight *= backoffs[context]
+                return token, mass, context_after(trie, context, child, token)
+        weight *= trie.backoffs[context]
         low, high = start, stop
-        context = np.int64(links[context])
+        context = np.int64(trie.links[context])
     passed = low
     for token in range(len(root)):
         if passed < high and tokens[passed] == token:
@@ -299,6 +284,5 @@ def _propose(tokens, links, ends, bases, children, probabilities, backoffs, book
         mass = weight * root[token]
         number -= mass
         if number < 0:
-            after = context_after(tokens, links, ends, bases, children, heads, context, np.int64(heads[token]), token)
-            return np.int64(token), mass, after
+            return np.int64(token), mass, context_after(trie, context, np.int64(trie.heads[token]), token)
     return np.int64(NONE), 0.0, np.int64(0)

@@ -10,7 +10,7 @@ an error when it is read, never a wrong probability later.
 """
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float32, Float64, Int32, Int64, Integer, Shaped
@@ -20,13 +20,10 @@ from reviewgen.errors import BundleError
 from reviewgen.protocols import TensorSpec
 from reviewgen_ngram.config import NgramConfig
 from reviewgen_ngram.counts import token_dtype
-from reviewgen_ngram.estimate import Estimate, root_row
 from reviewgen_ngram.nodes import Nodes
-from reviewgen_ngram.prune import Quantized
 
 GROUP_BITS = 4  # shifts are cheaper than divisions that round down
 GROUP = 1 << GROUP_BITS  # contexts that share one base
-TOO_LARGE = np.int64(1 << 40)  # above any link
 ROUNDING = 1e-6  # error of the probability that a shorter context leaves, computed as a difference from one
 TOLERANCE = 1e-4  # on the sum of the probabilities of a context
 
@@ -65,24 +62,22 @@ class Trained(NamedTuple):
     discounts: list[tuple[float, float, float]]
 
 
-def make_trie(nodes: Nodes, estimated: Estimate, quantized: Quantized | None, vocab_size: int, bos_id: int) -> Trie:
-    """Return the trie of estimated nodes; without ``ends`` if it is quantised."""
+def make_trie(
+    nodes: Nodes,
+    probabilities: Shaped[np.ndarray, " M"],
+    backoffs: Float32[np.ndarray, " I"],
+    book: Float32[np.ndarray, " 256"] | None,
+    root: Float64[np.ndarray, " V"],
+) -> Trie:
+    """Return the trie of estimated nodes; without ``ends`` if it has a book."""
     children = np.diff(nodes.first)
     children[0] = 0
     bases = nodes.first[:-1:GROUP].copy()
     bases[0] = nodes.starts[2]
-    return Trie(
-        tokens=nodes.tokens,
-        links=nodes.links[: len(children)],
-        ends=nodes.links[len(children) :] if quantized is None else None,
-        bases=bases,
-        children=children.astype(nodes.tokens.dtype),
-        probabilities=estimated.probabilities if quantized is None else quantized.codes,
-        backoffs=estimated.backoffs if quantized is None else quantized.backoffs,
-        book=None if quantized is None else quantized.book,
-        root=root_row(nodes, estimated, vocab_size, bos_id),
-        heads=_heads(nodes.tokens, nodes.starts, vocab_size),
-    )
+    ends = None if book is not None else nodes.links[len(children) :]
+    heads = _heads(nodes.tokens, nodes.starts, len(root))
+    few = children.astype(nodes.tokens.dtype)
+    return Trie(nodes.tokens, nodes.links[: len(children)], ends, bases, few, probabilities, backoffs, book, root, heads)
 
 
 def _heads(tokens: Integer[np.ndarray, " M"], starts: Int64[np.ndarray, " L"], vocab_size: int) -> Int32[np.ndarray, " V"]:
@@ -136,35 +131,24 @@ def read_arrays(arrays: Mapping[str, np.ndarray], config: NgramConfig) -> Traine
     bos_id = int(arrays["bos_id"][0])
     _require(0 <= bos_id < vocab_size, "bos_id", f"lies in 0..{vocab_size - 1}")
     discounts = arrays["discounts"]
-    _require(discounts.shape == (order, 3) and bool(np.isfinite(discounts).all()), "discounts", f"holds {order} x 3 numbers")
+    _require(discounts.shape == (order, 3) and np.isfinite(discounts).all(), "discounts", f"holds {order} x 3 numbers")
     starts = arrays["starts"]
     _check_sizes(arrays, starts, config)
-    level = arrays["tokens"][starts[1] : starts[2]]
-    _require(bool((level >= 0).all() and (level.astype(np.int64) < vocab_size).all()), "tokens", "holds ids of the vocabulary")
-    heads = _heads(arrays["tokens"], starts, vocab_size)
-    _require(bool(heads[bos_id] > 0), "tokens", "holds bos as a context")
-    trie = Trie(
-        **{name: arrays[name] for name in ("tokens", "links", "bases", "children", "probabilities", "backoffs", "root")},
-        ends=arrays.get("ends"),
-        book=arrays.get("book"),
-        heads=heads,
-    )
-    fault = _find_fault(trie, starts, bos_id, config.is_distribution)
-    _require(fault == 0, *FAULTS[int(fault)])
+    tokens, root = arrays["tokens"], arrays["root"]
+    _require((tokens >= 0) & (tokens.astype(np.int32) < vocab_size), "tokens", "holds ids of the vocabulary")
+    heads = _heads(tokens, starts, vocab_size)
+    _require(heads[bos_id] > 0 and root[bos_id] == 0, "tokens", "holds bos as a context only")
+    _require(tokens[starts[2] :] != bos_id, "tokens", "holds bos as a context only")
+    _require((root >= 0) & (root <= 1), "root", "lies in 0..1")
+    own = ("tokens", "links", "bases", "children", "probabilities", "backoffs", "root")
+    trie = Trie(**{name: arrays[name] for name in own}, ends=arrays.get("ends"), book=arrays.get("book"), heads=heads)
+    _check_nodes(trie, starts)
+    stored = trie.probabilities if trie.book is None else trie.book
+    _require((stored >= 0) & (stored <= 1), "probabilities", "lies in 0..1")
+    _require((trie.backoffs >= 0) & (trie.backoffs < np.inf), "backoffs", "is finite and not negative")
+    if config.is_distribution:
+        _require(abs(root.sum() - 1) < TOLERANCE and _sums_to_one(trie), "backoffs", "makes the probabilities sum to one")
     return Trained(trie, starts, bos_id, [(float(a), float(b), float(c)) for a, b, c in discounts])
-
-
-FAULTS = {
-    0: ("", ""),
-    1: ("bases", "agrees with children"),
-    2: ("children", "adds up to the nodes of each level"),
-    3: ("tokens", "ascends within every context"),
-    4: ("tokens", "holds ids of the vocabulary, and bos as a context only"),
-    5: ("links", "points to the same n-gram without its first token"),
-    6: ("probabilities", "lies in 0..1"),
-    7: ("backoffs", "is finite and not negative"),
-    8: ("backoffs", "makes the probabilities of every context sum to one"),
-}
 
 
 def _check_specs(arrays: Mapping[str, np.ndarray], expected: Mapping[str, TensorSpec]) -> None:
@@ -180,8 +164,7 @@ def _check_specs(arrays: Mapping[str, np.ndarray], expected: Mapping[str, Tensor
 def _check_sizes(arrays: Mapping[str, np.ndarray], starts: np.ndarray, config: NgramConfig) -> None:
     order = config.order
     _require(len(starts) == order + 2, "starts", f"holds {order + 2} numbers, not {len(starts)}")
-    ascends = starts[0] == 0 and starts[1] == 1 and starts[2] > 1 and bool((starts[1:] >= starts[:-1]).all())
-    _require(bool(ascends), "starts", "ascends from 0, 1")
+    _require(starts[0] == 0 and starts[1] == 1 < starts[2] and (np.diff(starts) >= 0).all(), "starts", "ascends from 0, 1")
     nodes, contexts = int(starts[-1]), int(starts[-2])
     sizes = {
         "tokens": nodes,
@@ -193,91 +176,50 @@ def _check_sizes(arrays: Mapping[str, np.ndarray], starts: np.ndarray, config: N
         "root": config.vocab_size,
     }
     sizes |= {"book": 256} if config.quantized else {"ends": nodes - contexts}
-    if config.quantized:
-        _require(bool(((arrays["book"] >= 0) & (arrays["book"] <= 1)).all()), "book", "lies in 0..1")
     for name, size in sizes.items():
         _require(len(arrays[name]) == size, name, f"holds {size:,} numbers, not {len(arrays[name]):,}")
-    root = arrays["root"]
-    _require(bool(np.isfinite(root).all() and (root >= 0).all() and (root <= 1).all()), "root", "lies in 0..1")
+
+
+def _check_nodes(trie: Trie, starts: Int64[np.ndarray, " L"]) -> None:
+    """Raise unless the children of every context are in order, and links lead to the contexts without the first token."""
+    tokens, children = trie.tokens, trie.children
+    first = starts[2] + np.concatenate([[0], np.cumsum(children, dtype=np.int64)])  # where the children of each context start
+    adds_up = children[0] == 0 and (children >= 0).all() and np.array_equal(first[starts[1:-1]], starts[2:])
+    _require(adds_up, "children", "adds up to the nodes of each level")
+    _require(trie.bases == first[:-1:GROUP], "bases", "agrees with children")
+    ascends = np.concatenate([[True], tokens[1:] > tokens[:-1]])
+    ascends[1] = ascends[first[first < len(tokens)]] = True  # the first child of each context
+    _require(ascends, "tokens", "ascends within every context")
+    for level in range(1, len(starts) - 1):
+        own = slice(*starts[level : level + 2].tolist())
+        links = trie.ends if level == len(starts) - 2 else trie.links[own]
+        if links is not None:
+            is_inside = ((links >= starts[level - 1]) & (links < starts[level])).all()
+            is_same = is_inside and (level == 1 or np.array_equal(tokens[links], tokens[own]))
+            _require(is_same, "links", "points to the same n-gram without its first token")
 
 
 @compiled
-def _find_fault(trie, starts, bos, is_distribution):
-    """Return the first fault, a key of FAULTS; every value is checked before it is used as an index."""
-    tokens, links, ends, bases, children, _, _, _, root, _ = trie
-    contexts, vocab_size = len(children), len(root)
-    if is_distribution and not abs(root.sum() - 1) < TOLERANCE:
-        return 8
-    level, first = 1, starts[2] if contexts > 1 else starts[1]
-    if children[0] != 0 or root[bos] != 0:
-        return 4
-    for node in range(1, starts[2]):
-        if np.int64(tokens[node]) < 0 or np.int64(tokens[node]) >= vocab_size:
-            return 4
-        if node > 1 and tokens[node] <= tokens[node - 1]:
-            return 3
-        if _stored_link(links, ends, node) > 0:
-            return 5
-    for node in range(1, contexts):
-        while node >= starts[level + 1]:
-            level += 1
-        if node == starts[level] and first != starts[level + 1]:
-            return 2
-        if node % GROUP == 0 and bases[node // GROUP] != first:
-            return 1
-        count = np.int64(children[node])
-        if count < 0 or first + count > starts[level + 2]:
-            return 2
-        before = np.int64(-1)
-        for child in range(first, first + count):
-            token = np.int64(tokens[child])
-            if token <= before:
-                return 3
-            if token >= vocab_size or token == bos:
-                return 4
-            before = token
-            link = _stored_link(links, ends, child)
-            if link >= 0 and (link < starts[level] or link >= starts[level + 1] or tokens[link] != tokens[child]):
-                return 5
-        first += count
-    if bases[0] != (starts[2] if contexts > 1 else bases[0]) or first != (len(tokens) if contexts > 1 else first):
-        return 2
-    return _find_fault_in_probabilities(trie, is_distribution)
-
-
-@compiled
-def _stored_link(links, ends, node):
-    """Return a node's link; -1 if links are not stored, and TOO_LARGE if the stored one is negative."""
-    link = np.int64(links[node]) if node < len(links) else stored_end(ends, node - len(links))
-    return link if link >= 0 or (node >= len(links) and ends is None) else TOO_LARGE
-
-
-@compiled
-def _find_fault_in_probabilities(trie, is_distribution):
-    """Return the first fault of the probabilities, once all indices are valid; without ``ends`` the last sums cost too much."""
-    _, links, ends, bases, children, probabilities, backoffs, book, root, _ = trie
-    for node in range(len(probabilities)):
-        if not 0 <= probability(probabilities, book, node) <= 1:
-            return 6
-    for context in range(len(backoffs)):
-        if not 0 <= backoffs[context] < np.inf:
-            return 7
-    for context in range(1, len(backoffs) if is_distribution else 0):
-        low, high = family(bases, children, context)
+def _sums_to_one(trie):
+    """Return whether the probabilities of every context do; without ``ends`` those of the last level's would cost too much."""
+    links, ends, backoffs = trie.links, trie.ends, trie.backoffs
+    for context in range(1, len(backoffs)):
+        low, high = family(trie.bases, trie.children, context)
         if high > len(links) and ends is None:
             break
         seen, lower = 0.0, 0.0
         for child in range(low, high):
-            link = _stored_link(links, ends, child)
-            seen += probability(probabilities, book, child)
-            lower += root[trie.tokens[link]] if links[context] == 0 else probability(probabilities, book, link)
+            link = np.int64(links[child]) if child < len(links) else stored_end(ends, child - len(links))
+            seen += probability(trie.probabilities, trie.book, child)
+            lower += trie.root[trie.tokens[link]] if links[context] == 0 else probability(trie.probabilities, trie.book, link)
         if not abs(seen + backoffs[context] * (1 - lower) - 1) < TOLERANCE + backoffs[context] * ROUNDING:
-            return 8
-    return 0
+            return False
+    return True
 
 
-def _require(holds: bool, name: str, condition: str) -> None:
-    if not holds:
+def _require(holds: Any, name: str, condition: str) -> None:
+    """Raise unless a condition, or each of an array, is true."""
+    if not np.all(holds):
         raise BundleError(
             f"The n-gram tensors are damaged or belong to other settings: the tensor {name!r} is valid only if it {condition}."
         )
@@ -319,14 +261,12 @@ def probability(probabilities, book, node):
 
 
 @inlined
-def context_after(tokens, links, ends, bases, children, heads, context, child, token):
+def context_after(trie, context, child, token):
     """Return the next context of a text after a token that was found as a child of a context, given both nodes."""
-    if child < len(children):
+    if child < len(trie.children):
         return child
-    end = stored_end(ends, child - len(children))
-    if end < 0:
-        end = search_end(tokens, links, bases, children, heads, context, token)
-    return end
+    end = stored_end(trie.ends, child - len(trie.children))
+    return end if end >= 0 else _search_end(trie, context, token)
 
 
 @compiled
@@ -338,24 +278,32 @@ def stored_end(ends, index):
 
 
 @compiled
-def search_end(tokens, links, bases, children, heads, context, token):
+def _search_end(trie, context, token):
     """Search and return the link of a context's child in the last level."""
     if context == 0:
         return np.int64(0)
-    shorter = np.int64(links[context])
-    return find(tokens, bases, children, shorter, token) if shorter != 0 else np.int64(heads[token])
+    shorter = np.int64(trie.links[context])
+    return find(trie.tokens, trie.bases, trie.children, shorter, token) if shorter != 0 else np.int64(trie.heads[token])
+
+
+@inlined
+def _look_up(trie, context, token):
+    """Return the longest suffix of a context after which a token was seen, its node there, and the weight of that suffix."""
+    weight, child = 1.0, np.int64(0)
+    while context != 0:
+        child = find(trie.tokens, trie.bases, trie.children, context, token)
+        if child != 0:
+            break
+        weight *= trie.backoffs[context]
+        context = np.int64(trie.links[context])
+    return context, child if context != 0 else np.int64(trie.heads[token]), weight
 
 
 @compiled
 def follow(trie, context, token):
     """Return the context after a token that follows a context."""
-    tokens, links, ends, bases, children, _, _, _, _, heads = trie
-    while context != 0:
-        child = find(tokens, bases, children, context, token)
-        if child != 0:
-            return context_after(tokens, links, ends, bases, children, heads, context, child, token)
-        context = np.int64(links[context])
-    return context_after(tokens, links, ends, bases, children, heads, context, np.int64(heads[token]), token)
+    context, child, _ = _look_up(trie, context, token)
+    return context_after(trie, context, child, token)
 
 
 @compiled
@@ -369,42 +317,23 @@ def advance(trie, ids, contexts, after):
 
 
 @compiled
-def score(trie, ends, book, ids, targets, contexts, scores):
+def score(trie, ids, targets, contexts, scores):
     """Write p(targets[b, t] | ids[b, :t + 1]) to ``scores``, float64 (B, T), and update ``contexts`` (B,) to the end of ids.
 
     Rows take turns, so that one waits for memory while another computes. Mostly the next id is the last target, whose node was
-    just found. ``ends`` and ``book`` are the trie's: passed by themselves, numba compiles only the branch for None or for an
-    array, and the inner loop is twice as fast.
+    just found.
     """
-    tokens, links, _, bases, children, probabilities, backoffs, _, root, heads = trie
     rows, length = ids.shape
     following = np.full(rows, -1, np.int64)
     for t in range(length):
         for row in range(rows):
             context = following[row] if following[row] >= 0 else follow(trie, contexts[row], ids[row, t])
-            contexts[row] = context
-            token, weight, child = np.int64(targets[row, t]), 1.0, np.int64(0)
-            while context != 0:
-                child = find(tokens, bases, children, context, token)
-                if child != 0:
-                    break
-                weight *= backoffs[context]
-                context = np.int64(links[context])
-            if context == 0:
-                child = np.int64(heads[token])
-                scores[row, t] = weight * root[token]
-            elif book is None:
-                scores[row, t] = weight * probabilities[child]
-            else:
-                scores[row, t] = weight * book[np.int64(probabilities[child])]
-            if t + 1 == length or ids[row, t + 1] != token:
-                following[row] = -1
-            elif child < len(children):
-                following[row] = child
-            elif ends is None:
-                following[row] = search_end(tokens, links, bases, children, heads, context, token)
-            else:
-                following[row] = np.int64(ends[child - len(children)])
+            contexts[row], token = context, np.int64(targets[row, t])
+            context, child, weight = _look_up(trie, context, token)
+            p = trie.root[token] if context == 0 else probability(trie.probabilities, trie.book, child)
+            scores[row, t] = weight * p
+            is_next = t + 1 < length and ids[row, t + 1] == token
+            following[row] = context_after(trie, context, child, token) if is_next else -1
 
 
 @compiled
@@ -433,7 +362,17 @@ def fill_row(trie, context, row):
 
 
 @compiled
-def dense(trie, contexts, rows):
+def _fill_rows(trie, contexts, rows):
     """Write the probability of every id after each context (R,) to ``rows``, float64 (R, V)."""
     for row in range(len(contexts)):
         fill_row(trie, contexts[row], rows[row])
+
+
+def log_probabilities(trie: Trie, contexts: Int64[np.ndarray, " R"], is_distribution: bool) -> Float64[np.ndarray, "R V"]:
+    """Return the log probability of every id after each context; of scores that do not sum to one, when they are normalised."""
+    rows = np.empty((len(contexts), len(trie.root)))
+    _fill_rows(trie, contexts, rows)
+    if not is_distribution:
+        rows /= rows.sum(axis=1, keepdims=True)
+    with np.errstate(divide="ignore"):  # zero becomes -inf
+        return np.log(rows)

@@ -34,12 +34,6 @@ class Weights(NamedTuple):
     output: Shaped[np.ndarray, "panels H 64"]
     output_scales: Float32[np.ndarray, " V64"]
     output_bias: Float32[np.ndarray, " V"]
-
-
-class Network(NamedTuple):
-    """An nnlm, prepared for the step."""
-
-    weights: Weights
     is_relu: int
 
 
@@ -56,8 +50,8 @@ class NnlmStepper(CompiledStepper):
         """
         refuse_non_finite(tensors)
         self.config = config
-        self._is_relu = int(config.activation == "relu")
-        self._weights = _prepare({name: np.array(tensor, np.float32) for name, tensor in tensors.items()}, weight_bits)
+        arrays = {name: np.array(tensor, np.float32) for name, tensor in tensors.items()}
+        self._weights = _prepare(arrays, weight_bits, config.activation == "relu")
 
     @staticmethod
     def expect(config: NnlmConfig) -> dict[str, TensorSpec]:
@@ -78,7 +72,7 @@ class NnlmStepper(CompiledStepper):
     @cached_property
     def compiled_step(self) -> CompiledStep:
         """The step; see ``reviewgen.protocols.SupportsCompiledStep``."""
-        return CompiledStep(_step, Network(self._weights, self._is_relu))
+        return CompiledStep(_step, self._weights)
 
     def state_arrays(self, state: Int64[np.ndarray, "B K"]) -> tuple[Float32[np.ndarray, "0 B 0"], Int64[np.ndarray, "K B"]]:
         """Return a copy of a state as the step takes it: no floats, and the last n-1 ids."""
@@ -89,7 +83,7 @@ class NnlmStepper(CompiledStepper):
         return np.ascontiguousarray(ints.T)
 
 
-def _prepare(tensors: Mapping[str, Float32[np.ndarray, "..."]], bits: Bits) -> Weights:
+def _prepare(tensors: Mapping[str, Float32[np.ndarray, "..."]], bits: Bits, is_relu: bool) -> Weights:
     embedding, hidden, bias = (tensors[name] for name in ("embedding.weight", "hidden.weight", "hidden.bias"))
     (rows, width), size = embedding.shape, len(bias)
     context = hidden.shape[1] // width
@@ -100,11 +94,12 @@ def _prepare(tensors: Mapping[str, Float32[np.ndarray, "..."]], bits: Bits) -> W
     packed = pack(hidden, bits)
     padded = np.zeros(len(packed.scales), np.float32)
     padded[:size] = bias
-    return Weights(table, embedding, *packed, padded, *pack(tensors["output.weight"], bits), tensors["output.bias"])
+    output = pack(tensors["output.weight"], bits)
+    return Weights(table, embedding, *packed, padded, *output, tensors["output.bias"], int(is_relu))
 
 
 @inner
-def _compute_logits(weights, is_relu, seen, logits):
+def _compute_logits(weights, seen, logits):
     """Write the logits after the last n-1 ids, int64 (n-1, R) or wider, to ``logits``, (R, V64)."""
     embedding, bias = weights.embedding, weights.output_bias
     width = embedding.shape[1]
@@ -125,29 +120,28 @@ def _compute_logits(weights, is_relu, seen, logits):
         add_product(weights.hidden, weights.hidden_scales, vectors, h)
     for row in range(rows):
         for j in range(h.shape[1]):
-            h[row, j] = (ZERO if h[row, j] < ZERO else h[row, j]) if is_relu else tanh32(h[row, j])
+            h[row, j] = (ZERO if h[row, j] < ZERO else h[row, j]) if weights.is_relu else tanh32(h[row, j])
         for j in range(len(bias)):
             logits[row, j] = bias[j]
     add_product(weights.output, weights.output_scales, h, logits)
 
 
 @by_address
-def _step(network, ids, floats, ints, logits):
+def _step(weights, ids, floats, ints, logits):
     """Feed a token to each text, and write the logits after it; see ``reviewgen.compiled.steps``.
 
     Args:
-        network: The address of a Network.
+        weights: The address of Weights.
         ids, logits: As there.
         floats: Not used.
         ints: The last n-1 ids.
     """
-    weights, is_relu = network[0]
     last = len(ints) - 1
     for row in range(len(ids)):
         for position in range(last):
             ints[position, row] = ints[position + 1, row]
         ints[last, row] = ids[row]
-    _compute_logits(weights, is_relu, ints, logits)
+    _compute_logits(weights[0], ints, logits)
 
 
 @inner

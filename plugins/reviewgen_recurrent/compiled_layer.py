@@ -209,7 +209,8 @@ def _gru(gates, product, bias, h, kept, is_relu, new):
     r, z, n = gates[:size], gates[size : 2 * size], gates[2 * size :]
     _sigmoid_gate(r, product[:size], bias[:size])
     _sigmoid_gate(z, product[size : 2 * size], bias[size : 2 * size])
-    _add_bias(product[2 * size :], bias[2 * size :], kept)
+    for j in range(size):
+        kept[j] = narrow(wide(product[2 * size + j]) + bias[2 * size + j], kept[j])
     for j in range(size):
         n[j] = narrow(_activate(wide(n[j]) + wide(r[j]) * wide(kept[j]), is_relu), n[j])
     for j in range(size):
@@ -286,12 +287,6 @@ def _sigmoid_gate(gate, product, bias):
 def _activation_gate(gate, product, bias, is_relu):
     for j in range(len(gate)):
         gate[j] = narrow(_activate(wide(gate[j]) + wide(product[j]) + bias[j], is_relu), gate[j])
-
-
-@inner
-def _add_bias(product, bias, total):
-    for j in range(len(total)):
-        total[j] = narrow(wide(product[j]) + bias[j], total[j])
 
 
 @inner

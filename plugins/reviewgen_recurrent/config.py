@@ -64,17 +64,13 @@ class RecurrentConfig:
 
     def __post_init__(self) -> None:
         check(self)
-        if self.layer != "fused":
-            return
+        refused = [f"zoneout={self.zoneout:g}"] if self.zoneout > 0 else []
         if self.activation == "relu" and self.torch_layer != "RNN":
+            refused.append('activation="relu"')
+        if self.layer == "fused" and refused:
             raise ConfigError(
-                f'activation="relu" cannot be combined with layer="fused": torch\'s {self.torch_layer} has no relu, but '
-                'layer="compiled" and layer="reference" have. Set layer to "auto", or activation to "tanh".'
-            )
-        if self.zoneout > 0:
-            raise ConfigError(
-                f'zoneout={self.zoneout:g} cannot be combined with layer="fused": torch\'s layers have no zoneout, but '
-                'layer="compiled" and layer="reference" have. Set layer to "auto", or zoneout to 0.'
+                f'{" and ".join(refused)} cannot be combined with layer="fused": torch\'s {self.torch_layer} does not have it, '
+                'but layer="compiled" and layer="reference" do. Set layer to "auto", or leave it out.'
             )
 
 

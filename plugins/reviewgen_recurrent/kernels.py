@@ -62,31 +62,25 @@ class Weights(NamedTuple):
     output: Shaped[np.ndarray, "panels K 64"]
     output_scales: Float32[np.ndarray, " V64"]
     output_bias: Float32[np.ndarray, " V"]
-
-
-class Network(NamedTuple):
-    """A recurrent model, prepared for ``step``."""
-
-    weights: Weights
     relu: int | None  # 1 for relu as the activation, None for tanh
     zoneout: float | None  # the config's; None for 0
     memory: int | None  # 1 for the lstm, whose state has c, None for the others
-    layers: int
 
 
 @by_address
-def step(network, ids, floats, ints, logits):
+def step(model, ids, floats, ints, logits):
     """Feed a token to each text, and write the logits after it; see ``reviewgen.compiled.steps``.
 
     Args:
-        network: The address of a Network.
+        model: The address of Weights.
         ids: As there.
         floats: The state: h of each layer, then for the lstm c of each layer.
         ints: The last tokens, if the model has n-grams.
         logits: As there; without rows, only the state is updated.
     """
-    weights, relu, zoneout, memory, layers = network[0]
-    h, c, rows = floats[:layers], _memory(floats, memory, layers), len(ids)
+    weights = model[0]
+    layers, rows = len(weights.biases), len(ids)
+    h, c = floats[:layers], _memory(floats, weights.memory, layers)
     if rows > 0:
         gates = np.empty((rows, weights.biases.shape[1]), np.float32)
         _look_up(weights, weights.table, weights.ngrams, ids, ints, gates)
@@ -97,7 +91,7 @@ def step(network, ids, floats, ints, logits):
                 _broadcast(weights.biases[layer], gates)
                 add_product(weights.above[layer - 1], weights.above_scales[layer - 1], h[layer - 1, :rows], gates)
             panels, scales = weights.recurrent[layer], weights.recurrent_scales[layer]
-            _step(panels, scales, weights.hidden_biases, relu, zoneout, layer, gates, h[layer, :rows], c)
+            _step(panels, scales, weights.hidden_biases, weights.relu, weights.zoneout, layer, gates, h[layer, :rows], c)
     _compute_logits(weights, weights.projection, weights.projection_scales, h[layers - 1, : len(logits)], logits)
 
 
@@ -181,7 +175,7 @@ def _step(panels, scales, hidden_biases, relu, zoneout, layer, gates, h, c):
     Args:
         panels, scales: The layer's recurrent matrix.
         hidden_biases: float32 (L, P), the gru's; None for the others.
-        relu, zoneout: Those of the Network.
+        relu, zoneout: Those of the Weights.
         layer: Index of the layer.
         gates: float32 (R, P), the products of the inputs; overwritten.
         h: The layer's.

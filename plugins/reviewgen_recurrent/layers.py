@@ -22,7 +22,7 @@ from reviewgen.errors import ConfigError, did_you_mean
 from reviewgen.protocols import Operation
 from reviewgen_recurrent.compiled_layer import can_run_compiled, run_compiled
 from reviewgen_recurrent.config import RecurrentConfig
-from reviewgen_recurrent.dropout import drop, make_zoneout_mask, zone_out
+from reviewgen_recurrent.dropout import drop, make_mask, zone_out
 
 CellState: TypeAlias = tuple[Tensor, ...]
 """The state of a cell, ``(h,)`` or, for the lstm, ``(h, c)``: each part (B, H) in a cell, (L, B, H) in a stack."""
@@ -106,7 +106,8 @@ class Layers:
             (weight_ih, drop(weight_hh, config.weight_dropout, training), bias_ih, bias_hh)
             for weight_ih, weight_hh, bias_ih, bias_hh in parameters.all_weights
         ]
-        one_call = config.layers == 1 or not training or config.dropout == 0 or self._can_use_torch_dropout(x)
+        is_torchs_dropout = x.device.type != "cpu" and not config.locked_dropout  # cuDNN then runs the whole stack at once
+        one_call = config.layers == 1 or not training or config.dropout == 0 or is_torchs_dropout
         if implementation == "fused" and one_call:
             return self._run_fused(x, state, weights, training)
         last = []
@@ -124,10 +125,6 @@ class Layers:
             return "fused" if self.can_fuse else "reference"
         return self._implementation
 
-    def _can_use_torch_dropout(self, x: Tensor) -> bool:
-        """Return whether to leave the dropout between layers to torch: on a GPU, cuDNN then runs the whole stack at once."""
-        return x.device.type != "cpu" and not self.config.locked_dropout
-
     def _run_layer(
         self, implementation: str, x: Tensor, state: CellState, weights: Weights, training: bool
     ) -> tuple[Tensor, CellState]:
@@ -136,7 +133,7 @@ class Layers:
             return self._run_fused(x, state, [weights], training)
         config = self.config
         shape = (len(x), len(state), x.shape[1], config.hidden_size)  # T, P, B, H
-        zoned = make_zoneout_mask(shape, config.zoneout, training, x.device)
+        zoned = make_mask(shape, config.zoneout, x.device) if training and config.zoneout > 0 else None
         if implementation == "compiled":
             return run_compiled(x, state, weights, self.cell.kernel, config.activation == "relu", zoned)
         return self._run_reference(x, state, weights, zoned)

@@ -71,9 +71,7 @@ class RecurrentStepper(CompiledStepper):
     @cached_property
     def compiled_step(self) -> CompiledStep:
         """The step; see ``reviewgen.protocols.SupportsCompiledStep``."""
-        relu, memory = 1 if self.config.activation == "relu" else None, 1 if self.parts > 1 else None
-        network = kernels.Network(self._weights, relu, self.config.zoneout or None, memory, self.config.layers)
-        return CompiledStep(kernels.step, network)
+        return CompiledStep(kernels.step, self._weights)
 
     def state_arrays(self, state: Parts) -> tuple[Float32[np.ndarray, "S B H"], Int64[np.ndarray, "K B"]]:
         """Return a copy of a state as the kernels take it: h of each layer, then c of each; and the last tokens."""
@@ -107,7 +105,10 @@ class RecurrentStepper(CompiledStepper):
         output_bias = np.array(tensors["output.bias"], np.float32)
         projection, output = self._output(tensors, bits)
         matrices, gru_biases = (*first, *above, *recurrent), hidden_biases if separate else None
-        return kernels.Weights(table, embedding.copy(), ngrams, *matrices, biases, gru_biases, *projection, *output, output_bias)
+        kind = 1 if self.config.activation == "relu" else None, self.config.zoneout or None, 1 if self.parts > 1 else None
+        return kernels.Weights(
+            table, embedding.copy(), ngrams, *matrices, biases, gru_biases, *projection, *output, output_bias, *kind
+        )
 
     def _ngrams(self, tensors: Mapping[str, np.ndarray]) -> Float32[np.ndarray, "K buckets E"] | None:
         shape = self.config.ngrams - 1, self.config.ngram_buckets, self.config.embedding_size
