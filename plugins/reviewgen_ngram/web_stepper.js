@@ -1,5 +1,5 @@
 /**
- * The stepper of ngram in JavaScript: queries of the trie as in `trie.py`, of which it has the saved arrays (`tensors.py`).
+ * The stepper of ngram in JavaScript: queries of the trie as in `trie.py`, of which it has the saved arrays.
  *
  * The context of a text is the node of its longest suffix that is a context of the model; it is the whole state. Node 0 is the
  * empty context; as a child or as the result of a search, 0 means "none". M nodes, the first I of them contexts, over V ids.

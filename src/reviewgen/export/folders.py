@@ -146,9 +146,8 @@ def _write_pretrained(bundle: Bundle, folder: Path) -> None:
 
 def _module(bundle: Bundle, script: str) -> str:
     """Return the tokenizer's script with its files in it, as a module that exports a tokenizer."""
-    values = (to_dict(bundle.tokenizer_config), read_tokenizer_files(bundle))
-    given = ", ".join(json.dumps(value, ensure_ascii=False) for value in values)
-    return f"{script}\nexport const tokenizer = createTokenizer({given});\n"
+    given = (json.dumps(value, ensure_ascii=False) for value in (to_dict(bundle.tokenizer_config), read_tokenizer_files(bundle)))
+    return f"{script}\nexport const tokenizer = createTokenizer({', '.join(given)});\n"
 
 
 def read_tokenizer_files(bundle: Bundle) -> dict[str, str]:

@@ -110,7 +110,7 @@ def _models_of(model: Plugin, config: Mapping[str, Any]) -> list[Plugin]:
 def _source(kind: str, name: str, script: Path | None) -> str:
     if script is None:
         raise UnknownPlugin(
-            f"The {kind} {name!r} has no JavaScript, an entry point in reviewgen.web_steppers or .web_tokenizers, so no page can run "
+            f"The {kind} {name!r} has no JavaScript (entry points reviewgen.web_steppers, .web_tokenizers), so no page can run "
             "it. Use `reviewgen serve` or `reviewgen demo`, which show the same page, or `reviewgen export --onnx`."
         )
     return read_text(script, MAX_RECORD)
