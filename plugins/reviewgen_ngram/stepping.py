@@ -204,13 +204,8 @@ def _sample(
         tokens: int64 (B, N), NONE; tokens up to the end token or a code are written.
         used: int64 (B,), 0; how many random numbers each row used is written.
     """
-    live, sizes, end, vocab_size = (
-        np.ones(len(uniform), np.bool_),
-        np.zeros(len(uniform), np.int64),
-        params.eos_id,
-        len(trie.root),
-    )
-    logits, scores, probs = np.empty(vocab_size, np.float32), np.empty(vocab_size), np.empty(vocab_size)
+    live, sizes, end = np.ones(len(uniform), np.bool_), np.zeros(len(uniform), np.int64), params.eos_id
+    logits, scores, probs = np.empty(len(trie.root), np.float32), np.empty(len(trie.root)), np.empty(len(trie.root))
     for _ in range(uniform.shape[1]):
         for row in range(len(uniform)):
             if not live[row] or used[row] + MAX_NUMBERS > uniform.shape[1] or sizes[row] >= limits[row]:
