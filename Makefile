@@ -8,7 +8,7 @@ MINUTES ?= 30
 # What make test leaves to make test-all: all but one quick test of each of these kinds.
 QUICK := not (launch or browser or node or server or install or fuzz or slow or device)
 
-.PHONY: demo test test-all test-device test-oldest test-on lint fuzz audit wheel docs bench clean
+.PHONY: demo test test-all test-device test-oldest test-on lint fuzz audit wheel docs bench files clean
 
 $(INSTALLED): pyproject.toml src/reviewgen/version.py
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "reviewgen needs Python 3.11 or newer; run: make PYTHON=/path/to/python3.11")'
@@ -74,6 +74,9 @@ docs: $(INSTALLED)
 bench: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --editable '.[dev,bench]'
 	$(BIN)/python -m tests.benchmarks
+
+files: $(INSTALLED)
+	$(BIN)/python -m tests.lint.files
 
 clean:
 	rm -rf .venv .venv-* dist build demo-model

@@ -1,4 +1,4 @@
-"""Public names exist, and the documentation lists what there is: files, pages, public names, commands and their help."""
+"""Public names exist, and the documentation lists what there is: pages, public names, commands and their help."""
 
 import ast
 import importlib
@@ -31,18 +31,16 @@ def check_names() -> Iterator[str]:
 
 
 def check_pages() -> Iterator[str]:
-    """Yield what the lists of the documentation lack: pages, public names, files; and calls that do not exist."""
+    """Yield pages and public names that the documentation lacks, and files and calls of its architecture that do not exist."""
     listed = re.findall(r"^ *- .+: (\S+\.md)$", (DOCS / "mkdocs" / "mkdocs.yml").read_text(encoding="utf-8"), re.MULTILINE)
     yield from _differ("docs/mkdocs/mkdocs.yml", listed, (str(page.relative_to(DOCS)) for page in TEXT))
     reference = re.findall(r"^::: reviewgen\.(\w+)$", "\n".join(TEXT.values()), re.MULTILINE)
     missing = {*reviewgen.__all__} - {*reference, "__version__", "ReviewgenError"}
     yield from (f"docs/reference: {name} is missing" for name in missing)
-    page, files, parents = TEXT[DOCS / "architecture.md"], [], list[str]()
-    for line in _block(page, "## Files"):
-        parents[(len(line) - len(line.lstrip())) // 4 :] = [line.split()[0]]
-        files.append("".join(parents))
-    existing = [str(file.relative_to(ROOT)) for top in ("src/reviewgen", "plugins") for file in (ROOT / top).rglob("*.py")]
-    yield from _differ("docs/architecture.md", (file for file in files if file.endswith(".py")), existing)
+    page = TEXT[DOCS / "architecture.md"]
+    for name in {*re.findall(r"`([\w/]+\.(?:py|js|html|toml))\b", page)}:
+        if not any(itertools.chain(ROOT.glob(name), *((ROOT / top).rglob(name) for top in ("src", "plugins")))):
+            yield f"docs/architecture.md: {name} does not exist"
     for heading, most in CHAINS.items():
         chain = [line.split(": ") for line in _block(page, heading)]
         yield from [f"docs/architecture.md: {heading} has more than {most} calls"] * (len(chain) > most + 1)
