@@ -254,7 +254,7 @@ def export_step(model: LanguageModel) -> "ModelProto":
     exported = _trace(_Flat(model, is_step=True), ids, axes, flat.first, inner)
     step = exported.graph
     body = helper.make_graph(step.node, "step", _rotate(step.input), _rotate(step.output), value_info=step.value_info)
-    settings = {"body": body, "num_scan_inputs": 1, "scan_input_axes": [1], "scan_output_axes": [1]}
+    settings: dict[str, Any] = {"body": body, "num_scan_inputs": 1, "scan_input_axes": [1], "scan_output_axes": [1]}
     scan = helper.make_node("Scan", _rotate(inputs), _rotate(outputs), **settings)
     graph = helper.make_graph([scan], "model", [], [], initializer=step.initializer)
     _set_shapes(graph, flat)
