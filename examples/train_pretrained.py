@@ -21,7 +21,8 @@ from typing import Any
 import reviewgen
 from reviewgen.data import read_documents, trained_on
 from reviewgen.model.layout import CONFIG, WEIGHTS, digest_of, write_manifest
-from reviewgen.novelty import COPY_CHARACTERS, copied_shares
+from reviewgen.novelty import COPY_CHARACTERS, count_copied
+from reviewgen.rates import find_intervals
 from reviewgen.registry import find_preset
 from reviewgen.search.tune_sampling import shorten_as_generated
 
@@ -171,8 +172,22 @@ def measure_copying(model: reviewgen.ReviewModel) -> dict[str, Any]:
     """Return the copy rates in characters of texts at the default settings, and of held-out reviews of the same length."""
     generated = model.generate(num_return_sequences=COPY_TEXTS, seed=0)
     held_out = [shorten_as_generated(text, model) for text in islice(read_texts(model, "test", **CONDITIONS), COPY_TEXTS)]
-    rates = copied_shares([generated, held_out], read_texts(model, "train"))
-    return {"copy_characters": COPY_CHARACTERS} | dict(zip(("copy_rate", "held_out_copy_rate"), rates, strict=True))
+    counts = count_copied([*generated, *held_out], read_texts(model, "train"))
+    pairs = [(copied, len(text)) for copied, text in zip(counts, [*generated, *held_out], strict=True)]
+    own, others = pairs[: len(generated)], pairs[len(generated) :]
+    return {
+        "copy_characters": COPY_CHARACTERS,
+        "copy_rate": share(own)[0],
+        "copy_rate_interval": find_intervals(share, own)[0],
+        "copy_rate_texts": len(generated),
+        "copy_rate_characters": sum(map(len, generated)),
+        "held_out_copy_rate": share(others)[0],
+    }
+
+
+def share(pairs: Sequence[tuple[int, int]]) -> list[float]:
+    """Return the share of copied characters, given how many each text has, and of how many."""
+    return [sum(copied for copied, _ in pairs) / sum(length for _, length in pairs)]
 
 
 def read_texts(model: reviewgen.ReviewModel, split: str, **values: str) -> Iterator[str]:

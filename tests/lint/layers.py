@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 CORE, PLUGINS = ROOT / "src" / "reviewgen", ROOT / "plugins"
 FLOORS = [
     "version errors interrupts",
-    "names config compiled processes storage sentences hub_client web",
+    "names config compiled processes storage sentences rates hub_client web",
     "protocols registry conditions novelty lexicon scaffold",
     "data generation",
     "evaluation blending model",

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reviewgen.lexicon import decode_texts
-from reviewgen.novelty import copied_shares
+from reviewgen.novelty import count_copied
 from reviewgen.registry import find_tokenizer
 from tests.support.distributions import Install, install, untouched_registry
 from tests.support.fakes import LETTERS
@@ -26,27 +26,25 @@ REVIEWS = [
 
 def brute_force(texts: Sequence[str], training: Sequence[str], length: int = 50) -> float | None:
     """Return the copy rate by looking for every window in every training text."""
-    copied = total = 0
-    for text in texts:
-        starts = [n for n in range(len(text) - length + 1) if any(text[n : n + length] in other for other in training)]
-        copied += len({place for start in starts for place in range(start, start + length)})
-        total += len(text)
-    return copied / total if total else None
+    total = sum(map(len, texts))
+    return sum(covered(text, training, length) for text in texts) / total if total else None
+
+
+def covered(text: str, training: Sequence[str], length: int = 50) -> int:
+    starts = [n for n in range(len(text) - length + 1) if any(text[n : n + length] in other for other in training)]
+    return len({place for start in starts for place in range(start, start + length)})
 
 
 some_texts = st.lists(st.text("aäb😀\x00", max_size=14), max_size=5)
 
 
-@given(groups=st.lists(some_texts, max_size=3), training=some_texts, length=st.integers(1, 6))
-def test_the_shares_of_groups_of_texts_equal_a_brute_force_search(
-    groups: list[list[str]], training: list[str], length: int
-) -> None:
-    expected = [brute_force(texts, training, length) for texts in groups]
-    assert copied_shares(groups, iter(training), length) == expected
+@given(texts=some_texts, training=some_texts, length=st.integers(1, 6))
+def test_the_copied_characters_equal_a_brute_force_search(texts: list[str], training: list[str], length: int) -> None:
+    assert count_copied(texts, iter(training), length) == [covered(text, training, length) for text in texts]
 
 
-def copied_share(texts: Sequence[str], training: Sequence[str]) -> float | None:
-    return copied_shares([texts], training)[0]
+def copied_share(texts: Sequence[str], training: Sequence[str]) -> float:
+    return sum(count_copied(texts, training)) / sum(map(len, texts))
 
 
 def test_the_share_of_plain_cases() -> None:
@@ -55,7 +53,7 @@ def test_the_share_of_plain_cases() -> None:
     assert copied_share([long], [long[:45], long[45:]]) == 0.0  # a span does not continue in another training text
     assert copied_share([long[:49]], [long]) == 0.0 and copied_share([long[:50]], [long]) == 1.0
     assert copied_share([long[:60], "?" * 60], [long]) == 0.5
-    assert copied_share([], [long]) is None and copied_share(["", ""], [long]) is None
+    assert count_copied([], [long]) == [] and count_copied(["", ""], [long]) == [0, 0]
     assert copied_share([long], []) == 0.0 == copied_share([long], ["", ""])
     assert copied_share(["\ud800" * 50], ["a", "\ud800" * 60]) == 1.0
     book = "".join(np.random.default_rng(0).choice(list("abcdefgh"), 200_000))  # is read in parts of 65,536 characters
@@ -89,15 +87,17 @@ def test_a_training_records_the_rates_of_brute_force(install: Install) -> None:
         for form in ("none", "compact"):
             options = {"model": model, "training": {"copy_tokens": 1600, "metrics": ["recorder"], "novelty": form}}
             run, _, trained_model = trained(preset, REVIEWS, **options)
-            training, (generated, held_out) = texts_of(run, "train"), fake_recorder.seen[-2:]
+            training, (generated, held_out) = texts_of(run, "train"), fake_recorder.seen[-23:-21]  # then 21 for the interval
             novelty = trained_model.training["novelty"]
             assert novelty["copy_rate"] == brute_force(generated, training) > 0
             assert novelty["held_out_copy_rate"] == brute_force(held_out, training) > 0
             assert (novelty["copy_characters"], novelty["form"]) == (50, form)
-            assert (novelty["copy_rate_texts"], novelty["copy_rate_characters"]) == (100, sum(map(len, generated)))
+            low, high = novelty["copy_rate_interval"]
+            assert 0 < low < novelty["copy_rate"] < high < 1 and novelty["copy_rate_characters"] >= 100_000
+            assert (novelty["copy_rate_texts"], novelty["copy_rate_characters"]) == (len(generated), sum(map(len, generated)))
             assert (novelty["token_copy_rate"] is None) == (form == "none")
             card = str(trained_model.generate_model_card())
-            assert f"Copy rate: {novelty['copy_rate']:.1%} of the characters of its texts stand in spans of 50" in card
+            assert f"Copy rate: {novelty['copy_rate']:.1%} (95 %: {low:.1%} to {high:.1%}) of the characters" in card
     off = {"novelty": "none", "copy_tokens": 0}
     assert trained("ngram-char", REVIEWS, training=off)[2].training["novelty"] is None
 

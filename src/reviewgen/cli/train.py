@@ -12,6 +12,7 @@ from reviewgen.config import parse_settings
 from reviewgen.config.options import Corpus, Training
 from reviewgen.errors import AlreadyTrained, ConfigError, counted
 from reviewgen.interrupts import INTERRUPTED, uninterrupted
+from reviewgen.rates import describe_copies
 
 if TYPE_CHECKING:
     from reviewgen.data import Corpus as CleanedCorpus
@@ -154,11 +155,11 @@ def _describe(run: "TrainingRun", facts: dict[str, Any], out: Path) -> Iterator[
             yield "This training gained nothing on them: the model that it started from is better."
     novelty = facts["novelty"]
     if novelty is not None and novelty["copy_rate"] is not None:
-        held_out = novelty["held_out_copy_rate"]
-        sample = f"{novelty['copy_rate_texts']:,} texts, {novelty['copy_rate_characters']:,} characters"
+        held_out, characters = novelty["held_out_copy_rate"], novelty["copy_rate_characters"]
         yield (
-            f"Copy rate: {novelty['copy_rate']:.1%} of its text ({sample}) stands in spans of {novelty['copy_characters']} "
-            "characters or more of the training text" + ("" if held_out is None else f"; of held-out reviews {held_out:.1%}")
+            f"Copy rate: {describe_copies(novelty)} of {characters:,} generated characters stand in spans of "
+            f"{novelty['copy_characters']} or more of the training text"
+            + ("" if held_out is None else f"; of held-out reviews {held_out:.1%}")
         )
     metrics = {name: each for name, each in facts.get("metrics", {}).items() if each["generated"] is not None}
     if metrics:

@@ -11,6 +11,7 @@ from numbers import Real
 from reviewgen.errors import BrokenPlugin
 from reviewgen.lexicon import words_of
 from reviewgen.protocols import Metric, TextSample
+from reviewgen.rates import find_intervals
 from reviewgen.registry import Plugin, find_metric
 
 _MAX_UNIT = 40  # characters
@@ -81,6 +82,8 @@ class Metrics:
     def facts(self, generated: Sequence[str] = (), held_out: Sequence[str] = ()) -> dict[str, dict[str, object]]:
         """Return each metric as JSON values: its unit, its direction, and its value of generated and of held-out texts.
 
+        With the value of generated texts come its 95 % interval and the number of characters that it rests on.
+
         Args:
             generated: Texts of the model; none leaves the values out.
             held_out: About as much text by people.
@@ -89,6 +92,7 @@ class Metrics:
         return {
             name: {"unit": metric.unit, "lower_is_better": metric.lower_is_better}
             | {key: values.get(key, {}).get(name) for key in ("generated", "held_out")}
+            | {"interval": self._find_interval(metric, generated), "characters": sum(map(len, generated))}
             for name, (metric, _) in self._metrics.items()
         }
 
@@ -96,6 +100,14 @@ class Metrics:
         """Return a sentence for each metric that has failed for the first time since the last call."""
         notes, self._notes = tuple(self._notes), []
         return notes
+
+    def _find_interval(self, metric: Metric, texts: Sequence[str]) -> list[float] | None:
+        try:
+            return find_intervals(
+                lambda part: [metric(make_sample(part, self._training_words))], texts, are_shares=metric.unit == "share"
+            )[0]
+        except (Exception, SystemExit):  # as below, where it is said
+            return None
 
     def _measure(self, name: str, sample: TextSample) -> float | None:
         metric, plugin = self._metrics[name]

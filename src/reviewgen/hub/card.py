@@ -14,6 +14,7 @@ from reviewgen.config import check_mapping, to_dict
 from reviewgen.errors import BundleError, ConfigError, did_you_mean, first_line, quoted
 from reviewgen.model import Bundle
 from reviewgen.names import parse_hub_id
+from reviewgen.rates import MIN_CHARACTERS, describe_copies
 from reviewgen.version import __version__
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ def card_text(bundle: Bundle, *, source: str | None = None, **details: Any) -> s
             settings=settings | {"training": training.get("config")},
             fence=_fence,
             hub_address=hub_address,
+            copies=describe_copies(training.get("novelty") or {}),
             **facts,
             **details,
         )
@@ -90,12 +92,13 @@ def _results(training: Mapping[str, Any], token_copy_rate: float | None) -> "lis
 
     held_out, novelty = training.get("held_out") or {}, training.get("novelty") or {}
     corpus = str((training.get("data") or {}).get("source", "an unnamed corpus")).removeprefix("hf://")
-    bits, rate = held_out.get("bits_per_character"), novelty.get("copy_rate")
+    bits, rate, characters = held_out.get("bits_per_character"), novelty.get("copy_rate"), novelty.get("copy_rate_characters")
+    is_known = characters is None or characters >= MIN_CHARACTERS
     windows = "share of 20-token windows of generated texts that occur in the training text"
     spans = f"spans of {novelty.get('copy_characters')} characters or more of the training text"
     metrics = [
         ("bits_per_character", "bits per character, held out", bits, held_out.get("split")),
-        ("copy_rate", f"share of the characters of generated texts in {spans}", rate, "train"),
+        ("copy_rate", f"share of the characters of generated texts in {spans}", rate if is_known else None, "train"),
         ("token_copy_rate", windows, token_copy_rate if rate is None else None, "train"),
     ]
     return [
@@ -192,13 +195,13 @@ def _digest(text: str) -> str:
 def brief_facts(bundle: Bundle) -> list[list[str]]:
     """Return what is worth knowing of a model at a glance, as pairs of a label and a value, for a page that generates with it."""
     held_out, data, novelty = (bundle.training.get(name) or {} for name in ("held_out", "data", "novelty"))
-    bits, rate, license = held_out.get("bits_per_character"), novelty.get("copy_rate"), _LICENSE.match(bundle.card)
+    bits, license = held_out.get("bits_per_character"), _LICENSE.match(bundle.card)
     facts = {
         "Preset": bundle.preset,
         "Bits per character": None if bits is None else f"{bits:.3f}, held out",
         "Data": file_name(str(data.get("source") or "")),
         "License": license and license[1].strip("'\""),
-        "Copy rate": None if rate is None else f"{rate:.1%} of the characters",
+        "Copy rate": describe_copies(novelty),
         "Texts": "synthetic: not written by a person",
     }
     return [[label, value] for label, value in facts.items() if value]

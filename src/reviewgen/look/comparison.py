@@ -15,13 +15,14 @@ from reviewgen.look.measure import TEMPERATURES, Measured
 from reviewgen.look.report import Report, to_json
 from reviewgen.look.rows import Pair, Row, Sample
 from reviewgen.novelty import COPY_CHARACTERS
+from reviewgen.rates import MIN_CHARACTERS
 from reviewgen.web.charts import Chart, Panel, Series, draw_figure
 from reviewgen.web.rendering import decimal, duration, percent, size, thousands
 
 if TYPE_CHECKING:
     import pandas
 
-_NESTED = ("bits_interval", "distinct", "samples", "curve", "notes", "picture")
+_NESTED = ("bits_interval", "intervals", "distinct", "samples", "curve", "notes", "picture")
 _MAX_RATIO = 3.0  # times the lowest bits; the first steps of a training would flatten all other points
 _MAX_PAIRS = 15  # that are shown at once
 _WIDE = 160  # columns of a terminal, for one table
@@ -44,6 +45,22 @@ def _interval(row: Row) -> str:
     return "–" if row.bits_interval is None else f"{row.bits_interval[0]:.3f}–{row.bits_interval[1]:.3f}"
 
 
+def _rate(name: str, characters: str = "characters_measured") -> Callable[[Row], str]:
+    """Return what shows a rate of generated text: half the width of its interval after it; only a bound, where it may be zero."""
+
+    def show(row: Row) -> str:
+        value = row.distinct.get(name[-1]) if name.startswith("distinct") else getattr(row, name)
+        count, limits = getattr(row, characters), row.intervals.get(name)
+        if count is not None and count < MIN_CHARACTERS:
+            return percent(None)
+        if value is None or limits is None:
+            return percent(value)
+        low, high = limits
+        return f"< {percent(high)}" if low < 0.0005 else f"{100 * value:.1f}±{percent((high - low) / 2)}"
+
+    return show
+
+
 def _perplexity(row: Row) -> str:
     value = row.perplexity_per_token
     return f"{decimal(value, 2 if value is None or value < 100 else 0)} {row.tokenizer}"
@@ -63,12 +80,12 @@ PREDICTION = (
     Column("an epoch", "epoch", lambda row: duration(row.seconds_per_epoch)),
 )
 GENERATED = (
-    Column("copy rate", "copied", lambda row: percent(row.copy_rate)),
+    Column("copy rate", "copied", _rate("copy_rate", "copy_rate_characters")),
     Column("copy rate of held-out texts", "held out", lambda row: percent(row.held_out_copy_rate)),
-    Column("new words", "new words", lambda row: percent(row.new_words)),
-    Column("distinct-1", "distinct-1", lambda row: percent(row.distinct.get("1"))),
-    Column("distinct-2", "distinct-2", lambda row: percent(row.distinct.get("2"))),
-    Column("distinct-3", "distinct-3", lambda row: percent(row.distinct.get("3"))),
+    Column("new words", "new words", _rate("new_words")),
+    Column("distinct-1", "distinct-1", _rate("distinct_1")),
+    Column("distinct-2", "distinct-2", _rate("distinct_2")),
+    Column("distinct-3", "distinct-3", _rate("distinct_3")),
     Column("characters a second", "char/s", lambda row: thousands(row.characters_per_second)),
 )
 
@@ -151,7 +168,10 @@ class Comparison(Report):
         for row in self.rows:
             record = {name: value for name, value in vars(row).items() if name not in _NESTED}
             record["bits_low"], record["bits_high"] = row.bits_interval or (None, None)
-            records.append(record | {f"distinct_{n}": share for n, share in row.distinct.items()})
+            record |= {f"distinct_{n}": share for n, share in row.distinct.items()}
+            for name, limits in row.intervals.items():
+                record[f"{name}_low"], record[f"{name}_high"] = limits or (None, None)
+            records.append(record)
         return pandas.DataFrame(records, index=[row.name for row in self.rows]).drop(columns="name", errors="ignore")
 
     def _values(self) -> dict[str, Any]:

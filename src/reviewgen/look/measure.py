@@ -21,11 +21,13 @@ from reviewgen.look.trace import count_parameters
 from reviewgen.model import ReviewModel
 from reviewgen.novelty import COPY_CHARACTERS, TextWindows
 from reviewgen.protocols import CountTrained
+from reviewgen.rates import find_intervals
 from reviewgen.storage import temporary_folder
 
 TEMPERATURES = (0.5, 0.8, 1.2)
-_LENGTH, _TEXTS = 300, 32  # characters of a generated text, about; texts that words and speed are measured on
-_WORDS = 1000  # that distinct n-grams are counted on: their share falls as the text grows
+_LENGTH, _TEXTS, _MAX_TEXTS = 300, 32, 640  # characters of a generated text, about; texts of a batch, and at most
+_CHARACTERS = 30_000  # of generated text, at least
+_WORDS = 4500  # that distinct n-grams are counted on: their share falls as the text grows
 _MAX_SECONDS = 10.0  # of a batch of texts, for a model that is very slow
 _SURE_CHARACTERS = 200  # of a text that a compact index, which gives upper bounds, does not find by chance
 _LOOKED_UP = 200  # texts that are looked up in a model's training text
@@ -110,6 +112,7 @@ def _training_facts(training: dict[str, Any]) -> dict[str, Any]:
         "training_seconds": training.get("seconds"),
         "seconds_per_epoch": curve[-1].seconds * epoch / curve[-1].tokens if curve and epoch else None,
         "copy_rate": novelty.get("copy_rate"),
+        "copy_rate_characters": novelty.get("copy_rate_characters"),
         "held_out_copy_rate": novelty.get("held_out_copy_rate"),
         "curve": curve,
     }
@@ -174,13 +177,26 @@ def _written_facts(model: ReviewModel, density: float, seed: int) -> dict[str, A
     """Generate texts at temperature 1, and return how fast, and how new and various their words are."""
     config = _config(density)
     model.generate("", num_return_sequences=_TEXTS, generation_config=replace(config, max_new_tokens=1), seed=seed)  # compiles
-    start = time.perf_counter()
-    texts = model.generate("", num_return_sequences=_TEXTS, generation_config=config, seed=seed)
+    start, texts = time.perf_counter(), list[str]()
+    while len(texts) < _MAX_TEXTS and sum(map(len, texts)) < _CHARACTERS:
+        texts += model.generate("", num_return_sequences=_TEXTS, generation_config=config, seed=seed + len(texts) // _TEXTS)
     seconds = max(time.perf_counter() - start, 1e-9)
     lexicon = model.bundle.lexicon
-    figures = measure_texts(take_words(texts, _WORDS), None if lexicon is None else lexicon.__contains__)
+    is_known = None if lexicon is None else lexicon.__contains__
+
+    def measure(some: Sequence[str]) -> list[float]:
+        figures = measure_texts(some, is_known)
+        return [figures.unknown_words or 0.0, *figures.distinct]
+
+    taken = take_words(texts, _WORDS)
+    figures = measure_texts(taken, is_known)
+    names = ("new_words", *(f"distinct_{n}" for n in range(1, 5)))
+    intervals = dict(zip(names, find_intervals(measure, taken), strict=True))
+    intervals["copy_rate"] = (model.training.get("novelty") or {}).get("copy_rate_interval")
     return {
         "characters_per_second": sum(map(len, texts)) / seconds,
+        "characters_measured": sum(map(len, taken)),
+        "intervals": {name: limits and (limits[0], limits[1]) for name, limits in intervals.items()},
         "new_words": figures.unknown_words if figures.words else None,
         "distinct": {str(n): share if figures.words >= n else None for n, share in enumerate(figures.distinct, 1)},
         "words_measured": figures.words,

@@ -59,11 +59,14 @@ class Row:
         zero_probability_tokens: The number of held-out tokens with probability zero.
         perplexity_per_token: exp of the nats per token; comparable only between models with the same tokenizer.
         copy_rate: Share of generated characters in spans of 50 or more that stand in its training text, as measured in training.
+        copy_rate_characters: The number of generated characters that it rests on; None for a model that was saved without.
         held_out_copy_rate: The same share of held-out texts.
         characters_per_second: Generated characters a second.
         new_words: Share of generated words that are not in its training text, or only once.
         distinct: By n, the share of different n-grams of words among all.
         words_measured: The number of words that ``new_words`` and ``distinct`` are measured on.
+        characters_measured: The number of characters of the texts with these words.
+        intervals: The 95 % intervals of ``copy_rate``, ``new_words``, ``distinct_1`` and so on, by name.
         samples: Texts from one prompt.
         curve: The evaluations during the training.
         seen: Share of the held-out texts that stand in its training text as a whole; None if it has no index of that.
@@ -86,11 +89,14 @@ class Row:
     zero_probability_tokens: int = 0
     perplexity_per_token: float | None = None
     copy_rate: float | None = None
+    copy_rate_characters: int | None = None
     held_out_copy_rate: float | None = None
     characters_per_second: float | None = None
     new_words: float | None = None
     distinct: Mapping[str, float | None] = field(default_factory=dict)
     words_measured: int = 0
+    characters_measured: int = 0
+    intervals: Mapping[str, Interval | None] = field(default_factory=dict)
     samples: tuple[Sample, ...] = ()
     curve: tuple[CurvePoint, ...] = ()
     seen: float | None = None
@@ -112,10 +118,10 @@ class Row:
         is_infinite = values["bits_per_character"] is None and values["zero_probability_tokens"]
         infinite = dict.fromkeys(("bits_per_character", "perplexity_per_token"), math.inf) if is_infinite else {}
         samples = [Sample(each["temperature"], each["text"], _pairs(each["copied"])) for each in values["samples"]]
-        interval = values["bits_interval"]
         nested: dict[str, Any] = {
             "notes": tuple(values["notes"]),
-            "bits_interval": None if interval is None else (interval[0], interval[1]),
+            "bits_interval": _interval(values["bits_interval"]),
+            "intervals": {name: _interval(interval) for name, interval in values["intervals"].items()},
             "samples": tuple(samples),
             "curve": tuple(CurvePoint(**each) for each in values["curve"]),
         }
@@ -156,6 +162,10 @@ class Pair:
         better, other = (self.first, self.second) if self.difference < 0 else (self.second, self.first)
         low, high = sorted(map(abs, self.interval))
         return f"{better} is better than {other} by {abs(self.difference):.3f} bits per character ({low:.3f} to {high:.3f})."
+
+
+def _interval(limits: Any) -> Interval | None:
+    return None if limits is None else (limits[0], limits[1])
 
 
 def _pairs(values: Any) -> tuple[tuple[int, int], ...] | None:

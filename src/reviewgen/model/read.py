@@ -39,9 +39,14 @@ _TOKENIZER = _PLUGIN | {"files": list}
 _CONFIG = {"schema": int, "library": str, "library_version": str, "preset": str, "model": _PLUGIN, "tokenizer": _TOKENIZER}
 _METRIC = {"unit": str, "lower_is_better": bool | None, "generated": float | None, "held_out": float | None}
 _OBJECTS = ("data", "config", "held_out", "novelty", "metrics", "verdict", "parent")  # of training.json
-_FIGURES = (("held_out", "bits_per_character"), ("novelty", "copy_rate"), ("novelty", "token_copy_rate"))
+_FIGURES = (
+    ("held_out", "bits_per_character"),
+    ("novelty", "copy_rate"),
+    ("novelty", "copy_rate_characters"),
+    ("novelty", "token_copy_rate"),
+)
 _MAX_PRESET = 200  # characters
-_FIGURE = Annotated[float | None, Bound(at_least=0, at_most=1_000_000)]  # bits per character, and shares
+_FIGURE = Annotated[float | None, Bound(at_least=0, at_most=1_000_000)]  # bits per character, shares, characters
 _PRESET = re.compile(r"([A-Za-z0-9][\w.-]*:)?[a-z][a-z0-9-]*([\w.-]*:[a-z][a-z0-9]*)?", re.ASCII)  # or a package before a name
 
 
@@ -156,6 +161,10 @@ def _parse_training(folder: Path) -> dict[str, Any]:
         check_value(f"{name} in {layout.TRAINING}", training.get(name), dict[str, Any] | None)
     for part, name in _FIGURES:
         check_value(f"{name} in {layout.TRAINING}", (training.get(part) or {}).get(name), _FIGURE)
+    interval = (training.get("novelty") or {}).get("copy_rate_interval")
+    if interval is not None:
+        for limit in interval if isinstance(interval, list) and len(interval) == 2 else [interval]:
+            check_value(f"copy_rate_interval in {layout.TRAINING}", limit, float)
     for name, facts in (training.get("metrics") or {}).items():
         check_value(f"metrics.{name} in {layout.TRAINING}", facts, dict[str, Any])
         for key, hint in _METRIC.items():

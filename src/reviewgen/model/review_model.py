@@ -30,6 +30,7 @@ from reviewgen.model.layout import Bundle
 from reviewgen.model.read import read_bundle
 from reviewgen.novelty import Novelty
 from reviewgen.protocols import Tokenizer
+from reviewgen.rates import describe_copies
 from reviewgen.storage import temporary_folder, to_path
 
 if TYPE_CHECKING:
@@ -574,13 +575,13 @@ def _unpickle(files: Mapping[str, bytes], weight_bits: int, source: str | None) 
 
 def _facts(bundle: Bundle) -> dict[str, str]:
     """Return the known facts of a notebook's summary by their names."""
-    from reviewgen.web.rendering import decimal, duration, percent, thousands
+    from reviewgen.web.rendering import decimal, duration, thousands
 
     training = bundle.training
     held_out, novelty, data, verdict = (training.get(name) or {} for name in ("held_out", "novelty", "data", "verdict"))
     facts = {
         "held-out text": _with(held_out.get("bits_per_character"), lambda bits: f"{decimal(bits)} bits per character"),
-        "copy rate": _with(novelty.get("copy_rate"), lambda rate: f"{percent(rate)} of its texts"),
+        "copy rate": describe_copies(novelty),
         "vocabulary": f"{thousands(bundle.tokenizer.vocab_size)} tokens ({bundle.tokenizer_plugin.name})",
         "conditions": ", ".join(each.name for each in bundle.conditions or ()),
         "trained on": str(data.get("source") or ""),

@@ -13,7 +13,7 @@ Both have the same methods. They work on token ids; callers pass a function that
     files       builds an index from the training text; an index on disk, checked when it is read
 """
 
-from reviewgen.novelty.characters import COPY_CHARACTERS, TextWindows, copied_shares
+from reviewgen.novelty.characters import COPY_CHARACTERS, TextWindows, count_copied
 from reviewgen.novelty.files import build_index, read_index, write_index
 from reviewgen.novelty.index import CompactIndex, CopyGuard, ExactIndex, Index, build_sets
 from reviewgen.novelty.report import WINDOWS, Novelty, Span
@@ -30,7 +30,7 @@ __all__ = [
     "TextWindows",
     "build_index",
     "build_sets",
-    "copied_shares",
+    "count_copied",
     "read_index",
     "write_index",
 ]

@@ -6,7 +6,7 @@ n-th anchor of it is looked up, such that each window has one of these inside; t
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain, pairwise
+from itertools import pairwise
 
 import numpy as np
 from jaxtyping import Bool, Int64, UInt32, UInt64
@@ -21,23 +21,22 @@ _BLOCK = 1 << 16  # characters of the training text at a time
 _FILTER_BITS = 8.0  # of a set of windows, for each of them
 
 
-def copied_shares(groups: Sequence[Sequence[str]], training: Iterable[str], length: int = COPY_CHARACTERS) -> list[float | None]:
-    """Return the share of the characters of some texts that lie in copied spans; None if the texts have no characters.
+def count_copied(texts: Sequence[str], training: Iterable[str], length: int = COPY_CHARACTERS) -> list[int]:
+    """Return how many characters of each text lie in copied spans.
 
     Exact except for collisions of 64-bit hashes. A text shorter than ``length`` has no copied span.
 
     Args:
-        groups: The texts, in groups that are measured together.
+        texts: The texts.
         training: The training texts; iterated over once.
         length: The minimum length of a copied span, in characters.
 
-    >>> copied_shares([["so good, so bad"], [""]], ["it was so good", "so very bad"], length=6)
-    [0.4666666666666667, None]
+    >>> count_copied(["so good, so bad", ""], ["it was so good", "so very bad"], length=6)
+    [7, 0]
     """
-    texts = list(chain.from_iterable(groups))
     copied = TextWindows(texts, length).copied(training)  # (N,), of all texts one after another
-    bounds = np.cumsum([0, *(sum(map(len, group)) for group in groups)])
-    return [float(copied[start:end].mean()) if end > start else None for start, end in pairwise(bounds.tolist())]
+    bounds = np.cumsum([0, *map(len, texts)])
+    return [int(copied[start:end].sum()) for start, end in pairwise(bounds.tolist())]
 
 
 class TextWindows:

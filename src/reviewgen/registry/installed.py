@@ -1,6 +1,7 @@
 """The size and quality of a preset's installed weights, for ``reviewgen list``. Standard library only."""
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,14 @@ class InstalledWeights:
     Attributes:
         megabytes: The size of the folder; None if it cannot be read.
         bits_per_character: On held-out text of the training corpus; None if it was not measured.
+        copy_rate: The share of the characters of its texts in long spans of the training text, with its 95 % interval and the
+            number of characters that it rests on: "value", "interval", "characters". None if it was not measured.
         problem: Why the weights cannot be used; None if they can.
     """
 
     megabytes: float | None = None
     bits_per_character: float | None = None
+    copy_rate: Mapping[str, Any] | None = None
     problem: str | None = None
 
 
@@ -38,8 +42,10 @@ def describe_weights(preset: str | Plugin) -> InstalledWeights | None:
         if folder is None:
             return None
         size = sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
-        held_out = read_json(folder / _TRAINING, MAX_RECORD).get("held_out") or {}
-        bits = held_out.get("bits_per_character")
+        training = read_json(folder / _TRAINING, MAX_RECORD)
+        bits, novelty = (training.get("held_out") or {}).get("bits_per_character"), training.get("novelty") or {}
+        names = {"value": "copy_rate", "interval": "copy_rate_interval", "characters": "copy_rate_characters"}
+        copies = {name: novelty.get(key) for name, key in names.items()} if "copy_rate" in novelty else None
     except PluginError as problem:
         return InstalledWeights(problem=str(problem))
     except (OSError, ValueError, AttributeError) as error:
@@ -52,7 +58,7 @@ def describe_weights(preset: str | Plugin) -> InstalledWeights | None:
         return InstalledWeights(problem=f"{_MANIFEST} is damaged, or does not belong to {folder}: {error}")
     if changed is not None:
         return InstalledWeights(problem=f"{changed} of {folder} has changed since the model was saved, or is missing")
-    return InstalledWeights(round(size / 1e6, 2), bits)
+    return InstalledWeights(round(size / 1e6, 2), bits, copies)
 
 
 def _find_change(folder: Path) -> str | None:

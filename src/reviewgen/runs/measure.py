@@ -26,8 +26,9 @@ from reviewgen.evaluation import (
 from reviewgen.generation import Generator, Request, make_stepper
 from reviewgen.lexicon import decode_texts
 from reviewgen.model import ReviewModel
-from reviewgen.novelty import copied_shares
-from reviewgen.protocols import LanguageModel
+from reviewgen.novelty import count_copied
+from reviewgen.protocols import CountTrained, LanguageModel
+from reviewgen.rates import MIN_CHARACTERS, find_intervals
 from reviewgen.registry import find_weights
 from reviewgen.runs.corpus import PreparedCorpus
 from reviewgen.runs.parts import resolve_parts
@@ -35,7 +36,8 @@ from reviewgen.runs.plan import TrainingPlan
 from reviewgen.training.evaluator import SAMPLE_TOKENS
 
 _MIN_TOKENS = 2_000  # of chosen texts, however slow the model is
-_TEXTS = 100  # that the copy rate and the metrics are measured on; they cost as much as two or three training steps
+_TEXTS, _MAX_TEXTS = 100, 2_000  # generated at a time, and at most
+_COUNTED_CHARACTERS = 100_000  # that an n-gram writes in a tenth of a second
 
 # Bits per character of held-out text after the same time on one core, lstm-word from the weights that ship / from scratch, by how
 # often the latter has read its texts; the first column before the vocabulary depended on the size of the corpus:
@@ -72,23 +74,45 @@ def choose_documents(
 
 
 def measure_texts(model: LanguageModel, corpus: PreparedCorpus, metrics: Metrics) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the copy rates and the metrics of ``_TEXTS`` generated texts, and of as many characters of held-out texts.
+    """Return the copy rates and the metrics of generated texts, and of as many characters of held-out texts.
 
-    Both are texts of up to ``SAMPLE_TOKENS`` tokens, and the training text is read once. How many there are follows from no
-    clock, so that the copy rate of a model is the same however fast it was measured.
+    Both are texts of up to ``SAMPLE_TOKENS`` tokens, and the training text is read once.
     """
-    config, prefix = GenerationConfig(max_new_tokens=SAMPLE_TOKENS), corpus.conditions.unspecified_ids
-    request = Request([""] * _TEXTS, config, seed=0, prefix=prefix)
-    generated = [row.text for row in Generator(make_stepper(model), corpus.tokenizer).generate(request)]
+    generated = _write_texts(model, corpus)
     characters = sum(map(len, generated))
     store, first = corpus.stores[corpus.final_split], 1 + len(corpus.conditions)
     each = float((store.characters * (SAMPLE_TOKENS / store.lengths).clip(max=1.0)).mean())
     count = min(len(store), max(1, round(characters / max(1.0, each))))
     numbers = np.linspace(0, len(store) - 1, count).round().astype(int).tolist()
     held_out = [corpus.tokenizer.decode(store.document(number)[first:-1][:SAMPLE_TOKENS].tolist()) for number in numbers]
-    rates = copied_shares([generated, held_out], decode_texts(corpus.stores["train"].blocks, corpus.tokenizer))
-    names = "copy_rate", "held_out_copy_rate", "copy_rate_texts", "copy_rate_characters"
-    return dict(zip(names, (*rates, len(generated), characters), strict=True)), metrics.facts(generated, held_out)
+    counts = count_copied([*generated, *held_out], decode_texts(corpus.stores["train"].blocks, corpus.tokenizer))
+    lengths = list(map(len, [*generated, *held_out]))
+    pairs = list(zip(counts, lengths, strict=True))
+    own, others = pairs[: len(generated)], pairs[len(generated) :]
+    rates = {
+        "copy_rate": _share(own)[0] if characters else None,
+        "copy_rate_interval": find_intervals(_share, own)[0] if characters else None,
+        "copy_rate_texts": len(generated),
+        "copy_rate_characters": characters,
+        "held_out_copy_rate": _share(others)[0] if any(held_out) else None,
+    }
+    return rates, metrics.facts(generated, held_out)
+
+
+def _write_texts(model: LanguageModel, corpus: PreparedCorpus) -> list[str]:
+    """Return generated texts with as many characters as a rate needs; how many there are follows from no clock."""
+    wanted = _COUNTED_CHARACTERS if isinstance(model, CountTrained) else MIN_CHARACTERS
+    config, texts = GenerationConfig(max_new_tokens=SAMPLE_TOKENS), list[str]()
+    generator = Generator(make_stepper(model), corpus.tokenizer)
+    while len(texts) < _MAX_TEXTS and sum(map(len, texts)) < wanted:
+        request = Request([""] * _TEXTS, config, seed=len(texts) // _TEXTS, prefix=corpus.conditions.unspecified_ids)
+        texts += [row.text for row in generator.generate(request)]
+    return texts
+
+
+def _share(pairs: Sequence[tuple[int, int]]) -> list[float]:
+    """Return the share of copied characters, given how many each text has, and of how many."""
+    return [sum(copied for copied, _ in pairs) / max(1, sum(length for _, length in pairs))]
 
 
 def suggest_trained_weights(plan: TrainingPlan, corpus: PreparedCorpus, tokens: int, seconds: float) -> list[str]:

@@ -175,6 +175,7 @@ def novelty_facts(
         "corpus": corpus,
         "copy_characters": COPY_CHARACTERS,
         "copy_rate": None,
+        "copy_rate_interval": None,
         "held_out_copy_rate": None,
         "copy_rate_texts": 0,
         "copy_rate_characters": 0,
