@@ -204,6 +204,7 @@ def _sample(
         tokens: int64 (B, N), NONE; tokens up to the end token or a code are written.
         used: int64 (B,), 0; how many random numbers each row used is written.
     """
+    nodes, links, ends, bases, children, probabilities, backoffs, book, root, heads = trie
     live, sizes, end = np.ones(len(uniform), np.bool_), np.zeros(len(uniform), np.int64), params.eos_id
     logits, scores, probs = np.empty(len(trie.root), np.float32), np.empty(len(trie.root)), np.empty(len(trie.root))
     for _ in range(uniform.shape[1]):
@@ -215,7 +216,9 @@ def _sample(
             temperature = params.temperatures[count % len(params.temperatures)]
             place = (places[row, 0], places[row, 1], places[row, 2])
             for _ in range(proposals if temperature <= 1 else 0):
-                candidate, p, following = _propose(trie, context, uniform[row, number])
+                candidate, p, following = _propose(
+                    nodes, links, ends, bases, children, probabilities, backoffs, book, root, heads, context, uniform[row, number]
+                )
                 number += 1 if temperature == 1 else 2
                 is_accepted = temperature == 1 or uniform[row, number - 1] < np.float32(p) ** np.float32(1 / temperature - 1)
                 is_accepted = is_accepted and 0 <= candidate < params.vocab_size and candidate != params.bos_id
@@ -246,16 +249,15 @@ def _sample(
 
 
 @inlined
-def _propose(trie, context, number):
+def _propose(tokens, links, ends, bases, children, probabilities, backoffs, book, root, heads, context, number):
     """Return a token by inverse transform sampling, its probability and the context after it; NONE if rounding leaves none.
 
     The children of the longest context come first, then, context by context, those of a shorter one that the longer one lacks.
     The children of a longer context are also children of the shorter one.
     """
-    tokens, root = trie.tokens, trie.root
     weight, low, high = 1.0, 0, 0  # the children of the longer context are low:high
     while context != 0:
-        start, stop = family(trie.bases, trie.children, context)
+        start, stop = family(bases, children, context)
         passed = low
         for child in range(start, stop):
             token = np.int64(tokens[child])
@@ -264,13 +266,13 @@ def _propose(trie, context, number):
             if passed < high and tokens[passed] == token:
                 passed += 1
                 continue
-            mass = weight * probability(trie.probabilities, trie.book, child)
+            mass = weight * probability(probabilities, book, child)
             number -= mass
             if number < 0:
-                return token, mass, context_after(trie, context, child, token)
-        weight *= trie.backoffs[context]
+                return token, mass, context_after(tokens, links, ends, bases, children, heads, context, child, token)
+        weight *= backoffs[context]
         low, high = start, stop
-        context = np.int64(trie.links[context])
+        context = np.int64(links[context])
     passed = low
     for token in range(len(root)):
         if passed < high and tokens[passed] == token:
@@ -279,5 +281,6 @@ def _propose(trie, context, number):
         mass = weight * root[token]
         number -= mass
         if number < 0:
-            return np.int64(token), mass, context_after(trie, context, np.int64(trie.heads[token]), token)
+            node = np.int64(heads[token])
+            return np.int64(token), mass, context_after(tokens, links, ends, bases, children, heads, context, node, token)
     return np.int64(NONE), 0.0, np.int64(0)

@@ -261,12 +261,14 @@ def probability(probabilities, book, node):
 
 
 @inlined
-def context_after(trie, context, child, token):
+def context_after(tokens, links, ends, bases, children, heads, context, child, token):
     """Return the next context of a text after a token that was found as a child of a context, given both nodes."""
-    if child < len(trie.children):
+    if child < len(children):
         return child
-    end = stored_end(trie.ends, child - len(trie.children))
-    return end if end >= 0 else _search_end(trie, context, token)
+    end = stored_end(ends, child - len(children))
+    if end < 0:
+        end = _search_end(tokens, links, bases, children, heads, context, token)
+    return end
 
 
 @compiled
@@ -278,32 +280,36 @@ def stored_end(ends, index):
 
 
 @compiled
-def _search_end(trie, context, token):
+def _search_end(tokens, links, bases, children, heads, context, token):
     """Search and return the link of a context's child in the last level."""
     if context == 0:
         return np.int64(0)
-    shorter = np.int64(trie.links[context])
-    return find(trie.tokens, trie.bases, trie.children, shorter, token) if shorter != 0 else np.int64(trie.heads[token])
+    shorter = np.int64(links[context])
+    return find(tokens, bases, children, shorter, token) if shorter != 0 else np.int64(heads[token])
 
 
 @inlined
-def _look_up(trie, context, token):
-    """Return the longest suffix of a context after which a token was seen, its node there, and the weight of that suffix."""
+def _look_up(tokens, links, bases, children, backoffs, heads, context, token):
+    """Return the longest suffix of a context after which a token was seen, its node there, and the weight of that suffix.
+
+    Arrays instead of a trie, here and in other inner functions, make the loops up to twice as fast.
+    """
     weight, child = 1.0, np.int64(0)
     while context != 0:
-        child = find(trie.tokens, trie.bases, trie.children, context, token)
+        child = find(tokens, bases, children, context, token)
         if child != 0:
             break
-        weight *= trie.backoffs[context]
-        context = np.int64(trie.links[context])
-    return context, child if context != 0 else np.int64(trie.heads[token]), weight
+        weight *= backoffs[context]
+        context = np.int64(links[context])
+    return context, child if context != 0 else np.int64(heads[token]), weight
 
 
 @compiled
 def follow(trie, context, token):
     """Return the context after a token that follows a context."""
-    context, child, _ = _look_up(trie, context, token)
-    return context_after(trie, context, child, token)
+    tokens, links, ends, bases, children, _, backoffs, _, _, heads = trie
+    context, child, _ = _look_up(tokens, links, bases, children, backoffs, heads, context, token)
+    return context_after(tokens, links, ends, bases, children, heads, context, child, token)
 
 
 @compiled
@@ -323,17 +329,18 @@ def score(trie, ids, targets, contexts, scores):
     Rows take turns, so that one waits for memory while another computes. Mostly the next id is the last target, whose node was
     just found.
     """
+    tokens, links, ends, bases, children, probabilities, backoffs, book, root, heads = trie
     rows, length = ids.shape
     following = np.full(rows, -1, np.int64)
     for t in range(length):
         for row in range(rows):
             context = following[row] if following[row] >= 0 else follow(trie, contexts[row], ids[row, t])
             contexts[row], token = context, np.int64(targets[row, t])
-            context, child, weight = _look_up(trie, context, token)
-            p = trie.root[token] if context == 0 else probability(trie.probabilities, trie.book, child)
-            scores[row, t] = weight * p
-            is_next = t + 1 < length and ids[row, t + 1] == token
-            following[row] = context_after(trie, context, child, token) if is_next else -1
+            context, child, weight = _look_up(tokens, links, bases, children, backoffs, heads, context, token)
+            scores[row, t] = weight * (root[token] if context == 0 else probability(probabilities, book, child))
+            following[row] = -1
+            if t + 1 < length and ids[row, t + 1] == token:
+                following[row] = context_after(tokens, links, ends, bases, children, heads, context, child, token)
 
 
 @compiled
