@@ -87,8 +87,7 @@ class CharTokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of any text."""
-        ids: list[int] = self._encode(text).tolist()
-        return ids
+        return self._encode(text).tolist()
 
     def encode_batch(self, texts: Sequence[str]) -> list[NDArray[np.int32] | NDArray[np.uint8]]:
         """Return the ids of each text, as arrays."""

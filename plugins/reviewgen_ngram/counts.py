@@ -4,24 +4,87 @@ One n-gram starts at every token of a text: the token and the n - 1 after it, fe
 63 bits, each token + 1 in as many bits as the vocabulary needs, the first token highest, zeros after the end: sorted rows are
 the nodes of a trie in order. If one word is too short, the first takes the tokens that do not fill the others. Blocks are sorted
 one by one and merged in pairs of similar size, as in a log-structured merge (O'Neil et al. 1996), so memory depends on the number
-of distinct n-grams, not on the corpus. Must not know probabilities.
+of distinct n-grams, not on the corpus.
+
+Several processes exchange their counts, so that each ends with all counts of a range of first tokens, and of no others. A range
+consists of whole first tokens, so no n-gram has a prefix in two ranges. The ranges follow one another in the order of the ranks.
+Each process sends its sorted rows in pieces, so it holds its own rows and those of its range at most. Must not know
+probabilities.
 """
 
+import mmap
+import os
+import tempfile
 from dataclasses import dataclass
-from typing import TypeAlias
+from itertools import pairwise
+from typing import IO, Any, TypeAlias
 
 import numpy as np
 from jaxtyping import Int64, Integer
 
 from reviewgen.compiled import compiled
-from reviewgen_ngram.memory import Arena
+from reviewgen.errors import storage_errors
+from reviewgen.protocols import CountGroup
 
-BLOCK_BYTES = 1 << 26  # of one block's rows, before sorting
+BLOCK_BYTES, MIN_BLOCK_BYTES = 1 << 26, 1 << 20  # of one block's rows, before sorting; the minimum with a memory limit
 MERGED_ROWS = 1 << 22  # of two blocks, before the pages of files are released
 DIGIT = 8  # bits that a radix sort orders by in one pass
-MAX_BUCKET_BITS = 16  # of a first word that is short enough for one bucket a value
+PIECE_BYTES = 1 << 25  # of the rows that a process sends at a time
+LARGEST_SHARE = 8  # an array of more than an eighth of a memory limit goes to disk
+CHUNK_BYTES = 1 << 20  # of a file that is reserved by writing
 
 Block: TypeAlias = tuple[np.ndarray, np.ndarray]  # packed rows (N, W) and their counts (N,)
+
+
+class Arena:
+    """Allocates arrays. With a limit, large ones are memory-mapped files, which the system pages in and out.
+
+    The operating system removes a file with its array, however the process ends.
+    """
+
+    def __init__(self, limit_bytes: int | None = None) -> None:
+        self.limit_bytes = limit_bytes
+
+    def empty(self, shape: int | tuple[int, ...], dtype: Any) -> np.ndarray:
+        """Return an uninitialised array; a large one is a file.
+
+        Raises:
+            StorageError: The disk has no room for it.
+        """
+        dtype = np.dtype(dtype)
+        size = int(np.prod(shape)) * dtype.itemsize
+        if self.limit_bytes is None or size <= max(self.limit_bytes // LARGEST_SHARE, 1):
+            return np.empty(shape, dtype)
+        with storage_errors("the scratch folder"), tempfile.TemporaryFile(prefix="reviewgen-") as file:
+            _reserve(file, size)
+            return np.memmap(file, dtype, "r+", shape=shape)
+
+    def zeros(self, shape: int | tuple[int, ...], dtype: Any) -> np.ndarray:
+        """Return an array of zeros, which takes no memory where it is never written; a large one is a file.
+
+        Raises:
+            StorageError: The disk has no room for it.
+        """
+        array = self.empty(shape, dtype)
+        return array if isinstance(array, np.memmap) else np.zeros(shape, dtype)
+
+    def release(self, *arrays: np.ndarray) -> None:
+        """Release the pages of arrays that are files from memory; they are read again when needed."""
+        for array in arrays:
+            while isinstance(array, np.ndarray) and array.base is not None:
+                array = array.base  # a view's
+            if isinstance(array, mmap.mmap) and hasattr(array, "madvise"):  # not on Windows
+                array.madvise(mmap.MADV_DONTNEED)
+
+
+def _reserve(file: IO[bytes], size: int) -> None:
+    """Reserve the room of a file on the disk: a full disk must fail here, not kill the process when a page is written later."""
+    if hasattr(os, "posix_fallocate"):  # neither on Windows nor on macOS
+        os.posix_fallocate(file.fileno(), 0, size)
+        return
+    for start in range(0, size, CHUNK_BYTES):
+        file.write(bytes(min(CHUNK_BYTES, size - start)))
+    file.flush()
 
 
 @dataclass(frozen=True)
@@ -62,10 +125,11 @@ def token_dtype(vocab_size: int) -> np.dtype:
 class NgramCounter:
     """Counts distinct n-grams of texts that are added one by one."""
 
-    def __init__(self, vocab_size: int, order: int, arena: Arena | None = None, block_bytes: int = BLOCK_BYTES) -> None:
+    def __init__(self, vocab_size: int, order: int, arena: Arena) -> None:
         self.order, self.packing = order, pack_for(vocab_size, order)
         self._dtype = token_dtype(vocab_size)
-        self._arena = arena or Arena()
+        self._arena = arena
+        block_bytes = BLOCK_BYTES if arena.limit_bytes is None else max(MIN_BLOCK_BYTES, arena.limit_bytes // 16)
         self._block_tokens = max(1, block_bytes // (8 * self.packing.words))
         self._pending: list[Integer[np.ndarray, " T"]] = []
         self._pending_tokens = 0
@@ -128,19 +192,11 @@ class NgramCounter:
 
 
 def _sorted(rows: Int64[np.ndarray, "N W"], packing: Packing) -> Int64[np.ndarray, "N W"]:
-    """Sort rows: of one word by numpy's sort, of two with a short first one by bucket and numpy's sort, others by radix."""
-    short = packing.bits * packing.in_first
+    """Sort rows: of one word by numpy's sort, others by radix."""
     if packing.words == 1:
         rows[:, 0].sort()
         return rows
-    if packing.words > 2 or short > MAX_BUCKET_BITS:
-        return _radix_sort(rows, np.empty_like(rows), packing.bits * packing.per_word)
-    ends, seconds = np.zeros((1 << short) + 1, np.int64), np.empty(len(rows), np.int64)
-    _fill_buckets(rows, ends, seconds)
-    for bucket in np.flatnonzero(np.diff(ends, prepend=0)).tolist():
-        seconds[ends[bucket - 1] if bucket else 0 : ends[bucket]].sort()
-    _empty_buckets(ends, seconds, rows)
-    return rows
+    return _radix_sort(rows, np.empty_like(rows), packing.bits * packing.in_first, packing.bits * packing.per_word)
 
 
 @compiled
@@ -164,35 +220,14 @@ def _pack(ids, bos, start, stop, bits, per_word, in_first, rows):
 
 
 @compiled
-def _fill_buckets(rows, ends, seconds):
-    """Copy the second words into buckets, one for each first word, and the end of each bucket to ``ends``."""
-    for i in range(len(rows)):
-        ends[rows[i, 0] + 1] += 1
-    for bucket in range(1, len(ends)):
-        ends[bucket] += ends[bucket - 1]
-    for i in range(len(rows)):
-        bucket = rows[i, 0]
-        seconds[ends[bucket]] = rows[i, 1]
-        ends[bucket] += 1
+def _radix_sort(rows, other, first_bits, bits):
+    """Return rows sorted by words of ``bits`` bits, least significant digit first; ``other`` is scratch of the same size.
 
-
-@compiled
-def _empty_buckets(ends, seconds, rows):
-    """Copy the buckets back into rows."""
-    i = 0
-    for bucket in range(len(ends)):
-        while i < ends[bucket]:
-            rows[i, 0] = bucket
-            rows[i, 1] = seconds[i]
-            i += 1
-
-
-@compiled
-def _radix_sort(rows, other, bits):
-    """Return rows sorted by words of ``bits`` bits, least significant digit first; ``other`` is scratch of the same size."""
+    The first word has ``first_bits``.
+    """
     buckets = 1 << DIGIT
     for word in range(rows.shape[1] - 1, -1, -1):
-        for shift in range(0, bits, DIGIT):
+        for shift in range(0, bits if word > 0 else first_bits, DIGIT):
             starts = np.zeros(buckets + 1, np.int64)
             for i in range(len(rows)):
                 starts[((rows[i, word] >> shift) & (buckets - 1)) + 1] += 1
@@ -250,3 +285,58 @@ def _compare(a, i, b, j):
         if a[i, word] != b[j, word]:
             return -1 if a[i, word] < b[j, word] else 1
     return 0
+
+
+def exchange(counter: NgramCounter, vocab_size: int, arena: Arena, group: CountGroup) -> Rows:
+    """Return the counts of this process's range, from all processes; ``counter`` is empty afterwards."""
+    rows = counter.take()
+    if group.world_size == 1:
+        return rows
+    edges = _cut(rows, vocab_size, group)
+    sizes = group.all_gather(np.diff(edges))  # (P, P): the rows from each rank to each
+    received = [
+        (arena.empty((size, rows.packing.words), np.int64), arena.empty(size, np.int64)) for size in sizes[:, group.rank].tolist()
+    ]
+    step = max(1, PIECE_BYTES // (8 * (rows.packing.words + 1) * group.world_size))
+    for start in range(0, int(sizes.max()), step):
+        pieces = [_piece(rows, low + start, min(high, low + start + step)) for low, high in pairwise(edges)]
+        for (packed, counts), piece in zip(received, group.all_to_all(pieces), strict=True):
+            packed[start : start + len(piece)] = piece[:, :-1]
+            counts[start : start + len(piece)] = piece[:, -1]
+        arena.release(rows.packed, rows.counts, *(array for pair in received for array in pair))
+    del rows
+    while received:
+        counter.add_rows(*received.pop())
+    return counter.take()
+
+
+def _cut(rows: Rows, vocab_size: int, group: CountGroup) -> list[int]:
+    """Return the first row of each rank's range, and the number of rows; the ranges have about equally many in all processes."""
+    if rows.order == 1:  # the first token is the whole n-gram, whose probability depends on all others
+        return [0, *[len(rows.counts)] * group.world_size]
+    first = np.full(vocab_size + 1, len(rows.counts))
+    _first_rows(rows.packed, rows.packing.bits * (rows.packing.in_first - 1), first)
+    sizes = group.all_gather(np.diff(first)).sum(0)  # (V,), of all processes
+    middles = 2 * sizes.cumsum() - sizes  # twice the rows before the middle of each first token's
+    tokens = np.searchsorted(middles, 2 * sizes.sum() * np.arange(1, group.world_size) // group.world_size, side="right")
+    return [0, *first[tokens].tolist(), len(rows.counts)]
+
+
+@compiled
+def _first_rows(packed, shift, first):
+    """Write the first row of each first token; a token that does not occur has that of the next one."""
+    low = 0
+    for token in range(len(first) - 1):
+        high = len(packed)
+        while low < high:
+            middle = (low + high) >> 1
+            if packed[middle, 0] >> shift <= token:
+                low = middle + 1
+            else:
+                high = middle
+        first[token] = low
+
+
+def _piece(rows: Rows, low: int, high: int) -> Int64[np.ndarray, "N C"]:
+    """Return some rows and their counts, the last column, as one array."""
+    return np.concatenate((rows.packed[low : max(low, high)], rows.counts[low : max(low, high), None]), axis=1)

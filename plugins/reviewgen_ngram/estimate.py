@@ -22,7 +22,7 @@ from jaxtyping import Float32, Float64, Int32, Int64
 
 from reviewgen.compiled import compiled
 from reviewgen.protocols import CountGroup
-from reviewgen_ngram.memory import Arena
+from reviewgen_ngram.counts import Arena
 from reviewgen_ngram.nodes import Nodes, Share
 
 FALLBACK = (0.5, 1.0, 1.5)  # lmplz --discount_fallback
@@ -40,6 +40,7 @@ class Estimate:
         probabilities: Of each of M nodes, the probability of its token after its parent.
         backoffs: The back-off weight of each of I contexts.
         floor: The probability of an id that was never seen.
+        texts: The number of texts divided by that of predicted tokens.
         discounts: The discounts of each order.
         fell_back: For each order, whether its discounts are the fall-back, because the formula failed.
     """
@@ -47,6 +48,7 @@ class Estimate:
     probabilities: Float32[np.ndarray, " M"]
     backoffs: Float32[np.ndarray, " I"]
     floor: float
+    texts: float
     discounts: list[Discounts]
     fell_back: list[bool]
 
@@ -57,15 +59,15 @@ def estimate(share: Share, vocab_size: int, bos_id: int, smoothing: str, arena: 
     Each process computes those of its own nodes, level by level: a level needs the probabilities of the one before.
     """
     nodes, order = share.nodes, share.nodes.order
-    bos = _find_first_level(nodes, bos_id)
+    bos = first_node(nodes, bos_id)
     counts = _adjusted(share, bos, arena, group) if smoothing == "kneser-ney" else share.counts
     chosen = [_discounts(smoothing, numbers) for numbers in _numbers(share, counts, bos, group)]
     probabilities = arena.empty(len(nodes.tokens), np.float32)
     backoffs = arena.empty(len(nodes.first) - 1, np.float32)
     uniform = 0.0 if smoothing in ("none", "stupid-backoff") else 1 / max(vocab_size - 1, 1)
     probabilities[0] = uniform  # what every 1-gram is interpolated with
-    for level, (discounts, _) in enumerate(chosen, 1):
-        table = np.array([0.0, *discounts])
+    for level, (values, _) in enumerate(chosen, 1):
+        table = np.array([0.0, *values])
         kind = smoothing == "witten-bell", STUPID if smoothing == "stupid-backoff" else -1.0
         _smooth(*share.own[level - 1], nodes.first, nodes.links, counts, bos, table, *kind, probabilities, backoffs)
         if 1 < level < order:
@@ -75,7 +77,10 @@ def estimate(share: Share, vocab_size: int, bos_id: int, smoothing: str, arena: 
     for level in range(1, order):
         share.gather(backoffs, level, group)
     floor = float(backoffs[0]) * uniform
-    return Estimate(probabilities, backoffs, floor, [discounts for discounts, _ in chosen], [fell for _, fell in chosen])
+    texts = share.counts[bos : bos + 1].sum(dtype=np.int64)  # 1-grams of order 1 are all in rank 0
+    tokens = share.counts[share.level(1)].sum(dtype=np.int64)
+    discounts, fell_back = map(list, zip(*chosen, strict=True))
+    return Estimate(probabilities, backoffs, floor, float(texts / max(1, tokens - texts)), discounts, fell_back)
 
 
 def root_row(nodes: Nodes, estimated: Estimate, vocab_size: int, bos_id: int) -> Float64[np.ndarray, " V"]:
@@ -116,7 +121,7 @@ def absolute_discount(once: int, twice: int) -> float | None:
     return once / (once + 2 * twice) if once and twice else None
 
 
-def _find_first_level(nodes: Nodes, token: int) -> int:
+def first_node(nodes: Nodes, token: int) -> int:
     """Return the node of the 1-gram of a token that occurs, as bos always does."""
     level = nodes.tokens[nodes.starts[1] : nodes.starts[2]]
     return int(nodes.starts[1] + np.searchsorted(level, token))

@@ -1,4 +1,6 @@
-"""The counts behind a prediction, recovered from a trained model's arrays, which contain probabilities instead of counts.
+"""What a trained model shows of itself: the counts behind a prediction, and a picture of its trie. Must not import torch.
+
+The counts are recovered from the arrays, which contain probabilities instead.
 
 For a context with counts c_i and total T, a smoothing of ``estimate`` stores in float32
 
@@ -9,7 +11,8 @@ known which tokens have count 1, which 2 and which more. Tokens of equal count h
 or 2 can only be among the four lowest of these values, so there are few cases to try. Counts are returned only if they
 reproduce every stored number bit for bit and no other counts do. Witten-Bell is the same with D = 0 and T + K for T, where K
 tokens were seen. Relative frequencies (``none``, ``stupid-backoff``) do not determine T, and pruning and quantisation change the
-numbers: then counts are unknown. Shapes: K tokens seen after a context, V ids.
+numbers: then counts are unknown. Shapes: B batch, T time
+(tokens), K tokens seen after a context, V ids.
 """
 
 from collections.abc import Iterator
@@ -20,12 +23,15 @@ import numpy as np
 from jaxtyping import Float32, Float64, Int64, Shaped
 
 from reviewgen.protocols import CountedContext
+from reviewgen.protocols.graph import GraphEdge, GraphNode, ModelGraph
 from reviewgen_ngram.config import NgramConfig
-from reviewgen_ngram.tensors import Trained
-from reviewgen_ngram.trie import family, probability
+from reviewgen_ngram.trie import Trained, family, probability
 
 MAX_TOTAL = 1 << 22  # of the counts of a context; float32 does not distinguish larger ones
 ROUNDING = 2.0**-22  # of a difference of two float32, relative to the larger
+CHILDREN = 3  # of a context that are drawn, the most probable ones
+LEVELS = 4  # of the trie that are drawn
+NOTE = "A token that was not seen after a context is looked up after the context without its first token (back-off)."
 
 
 class Followers(NamedTuple):
@@ -135,14 +141,24 @@ def _chain(trained: Trained, context: int) -> list[tuple[int, Followers]]:
     row = np.full(len(trie.root), probability(trie.probabilities, trie.book, 0))  # after the next shorter context
     chain = []
     for node in reversed(nodes):
-        low, high = family(trie.bases, trie.children, node) if node else trained.starts[1:3].tolist()
-        children = np.arange(low, high)[trie.tokens[low:high] != trained.bos_id]
-        tokens = trie.tokens[children].astype(np.int64)
-        stored = trie.probabilities[children] if trie.book is None else trie.book[trie.probabilities[children]]
+        children = _children(trained, node)
+        tokens, stored = trie.tokens[children].astype(np.int64), _probabilities(trained, children)
         length = int(np.searchsorted(trained.starts, node, side="right")) - 1
         chain.append((length, Followers(tokens, stored, row[tokens], float(trie.backoffs[node]))))
         row[tokens] = stored
     return chain[::-1]
+
+
+def _children(trained: Trained, context: int) -> Int64[np.ndarray, " K"]:
+    """Return the nodes of the tokens that were seen after a context."""
+    trie = trained.trie
+    low, high = family(trie.bases, trie.children, context) if context else trained.starts[1:3].tolist()
+    return np.arange(low, high)[trie.tokens[low:high] != trained.bos_id]
+
+
+def _probabilities(trained: Trained, nodes: Int64[np.ndarray, " K"]) -> Float32[np.ndarray, " K"]:
+    trie = trained.trie
+    return trie.probabilities[nodes] if trie.book is None else trie.book[trie.probabilities[nodes]]
 
 
 def _parts(chain: list[Followers], config: NgramConfig) -> list[Float64[np.ndarray, " V"]]:
@@ -167,3 +183,65 @@ def _to_dense(tokens: Int64[np.ndarray, " K"], values: Shaped[np.ndarray, " K"],
     row = np.zeros(vocab_size, values.dtype)
     row[tokens] = values
     return row
+
+
+def describe_ngram(config: NgramConfig, trained: Trained | None) -> ModelGraph:
+    """Return the graph.
+
+    Args:
+        config: The settings.
+        trained: The trained model, of which the most probable contexts are drawn; None if there is none yet.
+    """
+    inside, detail = None, "not trained yet"
+    if trained is not None:
+        inside, grams = _draw_trie(trained, config), int(trained.starts[-1] - trained.starts[1]) - 1
+        detail = f"{grams:,} n-grams of up to {config.order} tokens"
+    look_back = f"the longest known suffix of the last {config.order - 1} tokens" if config.order > 1 else "the empty one"
+    nodes = (
+        GraphNode(id="ids", label="ids", kind="value"),
+        GraphNode(id="context", label="context", detail=look_back, kind="operation"),
+        GraphNode(id="trie", label="trie", detail=detail, inside=inside),
+        GraphNode(id="smoothing", label="log p", detail=f"smoothing: {config.smoothing}", kind="operation"),
+        GraphNode(id="logits", label="logits", kind="value"),
+    )
+    edges = (
+        GraphEdge(source="ids", target="context", axes=("B", "T")),
+        GraphEdge(source="context", target="context", axes=("B",), label="context", delay=1),
+        GraphEdge(source="context", target="trie", axes=("B", "T")),
+        GraphEdge(source="trie", target="smoothing", axes=("B", "T", "V"), label="p"),
+        GraphEdge(source="smoothing", target="logits", axes=("B", "T", "V")),
+    )
+    return ModelGraph(nodes=nodes, edges=edges, sizes={"V": config.vocab_size}, note=NOTE)
+
+
+def _draw_trie(trained: Trained, config: NgramConfig) -> ModelGraph:
+    """Return the most probable tokens of the empty context, those after the first of them, and so on."""
+    tokens = trained.trie.tokens
+    nodes, edges = [GraphNode(id="root", label="any context")], []
+    node, path, name = 0, (), "root"
+    for _ in range(min(LEVELS, config.order)):
+        children = _children(trained, node)
+        chances = _probabilities(trained, children)
+        best = np.lexsort((children, -chances))[:CHILDREN].tolist()
+        counted = explain(trained, config, node, np.array(path, np.int64))[0]
+        for number in (*best[1:2], *best[:1], *best[2:]):  # the first, which goes on, in the middle
+            token, detail = int(tokens[children[number]]), f"p = {chances[number]:.2g}"
+            if counted.counts is not None:
+                detail += f", {counted.counts[token]:,} {'times' if counted.unit == 'occurrences' else counted.unit}"
+            nodes.append(GraphNode(id=_name((*path, token)), label="", detail=detail, tokens=(*path, token)))
+            edges.append(GraphEdge(source=name, target=nodes[-1].id))
+        if more := len(children) - len(best):
+            nodes.append(GraphNode(id=f"{name} more", label="…", detail=f"{more:,} more", kind="operation"))
+            edges.append(GraphEdge(source=name, target=nodes[-1].id))
+        shown = children[best].tolist()
+        inner = [child for child in shown if child < len(trained.trie.children) and len(_children(trained, child))]
+        if not inner:
+            break
+        node = inner[0]
+        path = (*path, int(tokens[node]))
+        name = _name(path)
+    return ModelGraph(nodes=tuple(nodes), edges=tuple(edges))
+
+
+def _name(path: tuple[int, ...]) -> str:
+    return " ".join(map(str, path))

@@ -13,21 +13,18 @@ import torch
 from jaxtyping import Bool, Float, Int, Int64, Integer
 from torch import Tensor
 
-from reviewgen.errors import DataError, NotADistribution, TrainingError
-from reviewgen.protocols import CountGroup
+from reviewgen.errors import NotADistribution, TrainingError
+from reviewgen.protocols import CountGroup, SingleProcess
 from reviewgen.protocols.graph import ModelGraph
 from reviewgen.protocols.shapes import check_ids, check_shape, check_state
 from reviewgen_ngram.config import NgramConfig
-from reviewgen_ngram.counts import NgramCounter
-from reviewgen_ngram.estimate import ABSOLUTE_FALLBACK, FALLBACK, Estimate, estimate
-from reviewgen_ngram.graph import describe_ngram
-from reviewgen_ngram.memory import Arena
+from reviewgen_ngram.counts import Arena, NgramCounter, exchange
+from reviewgen_ngram.estimate import ABSOLUTE_FALLBACK, FALLBACK, Estimate, estimate, first_node, root_row
+from reviewgen_ngram.explain import describe_ngram
 from reviewgen_ngram.nodes import Nodes, gather, grow, link
-from reviewgen_ngram.prune import frequent, prune, quantize, texts_per_token
-from reviewgen_ngram.ranges import Alone, exchange
-from reviewgen_ngram.stepping import NgramStepper, log_rows
-from reviewgen_ngram.tensors import Trained, expect_arrays, read_arrays, write_arrays
-from reviewgen_ngram.trie import advance, dense, make_trie, score
+from reviewgen_ngram.prune import frequent, prune, quantize
+from reviewgen_ngram.stepping import NgramStepper, checked_ids, checked_state
+from reviewgen_ngram.trie import Trained, advance, expect_arrays, log_probabilities, make_trie, read_arrays, score, write_arrays
 
 DENSE_CELLS = 1 << 21  # probabilities computed at once: 16 MiB
 MEBIBYTE = 1 << 20
@@ -71,23 +68,6 @@ class Ngram:
             raise TrainingError(f"A text has ids {ids.min()}..{ids.max()}; this model accepts 0..{self.config.vocab_size - 1}.")
         self._counter_for(int(ids[0])).add(ids)
 
-    def take_counts(self) -> dict[str, Tensor]:
-        """Return all counts so far, for another model's ``add_counts``, and start anew."""
-        if self._counter is None or self._bos_id is None:
-            return {"bos_id": torch.empty(0, dtype=torch.int64)}
-        rows = self._counter.take()
-        self._counter = None
-        return {
-            "bos_id": torch.tensor([self._bos_id]),
-            "packed": torch.from_numpy(np.asarray(rows.packed)),
-            "counts": torch.from_numpy(np.asarray(rows.counts)),
-        }
-
-    def add_counts(self, counts: Mapping[str, Tensor]) -> None:
-        """Add the counts of another model with the same settings; the result equals that of one model that saw all the texts."""
-        if len(counts["bos_id"]):
-            self._counter_for(int(counts["bos_id"])).add_rows(counts["packed"].numpy(), counts["counts"].numpy())
-
     def finish(self) -> Mapping[str, Any]:
         """Turn the counts into probabilities; return discounts and numbers of n-grams per order, the size, and notes.
 
@@ -95,7 +75,7 @@ class Ngram:
             TrainingError: No text was observed, or none has a token after its first.
             DataError: There are more n-grams than 32-bit node numbers.
         """
-        return self.finish_ranges(Alone())
+        return self.finish_ranges(SingleProcess())
 
     def finish_ranges(self, group: CountGroup) -> Mapping[str, Any]:
         """Do the same in several processes, each with the counts of a range of first tokens; rank 0 gets the model.
@@ -116,9 +96,8 @@ class Ngram:
         nodes = gather(share, group)
         if group.rank:
             return {}
-        texts = texts_per_token(share, bos_id)
         del share
-        return self._keep(nodes, estimated, texts, keep)
+        return self._keep(nodes, estimated, keep)
 
     def initial_state(self, batch_size: int) -> Int[Tensor, " B"]:
         """Return the state before the first token of B texts."""
@@ -135,15 +114,13 @@ class Ngram:
         trie = self._finished().trie
         check_shape("The state", *check_state(state, 1), {"B": check_ids(ids)}, is_integer=True)
         contexts = np.empty(ids.shape, np.int64)
-        start = self._contexts(state)
-        advance(trie, self._checked(ids), start, contexts)
+        start = checked_state(_array(state), self._finished())
+        advance(trie, checked_ids(_array(ids), self.config), start, contexts)
         logits = np.empty((contexts.size, self.config.vocab_size), np.float32)  # (B·T, V)
         step = max(1, DENSE_CELLS // self.config.vocab_size)
         for first in range(0, len(logits), step):
             part = contexts.reshape(-1)[first : first + step]
-            rows = np.empty((len(part), self.config.vocab_size))
-            dense(trie, part, rows)
-            logits[first : first + step] = log_rows(rows, self.config.is_distribution)
+            logits[first : first + step] = log_probabilities(trie, part, self.config.is_distribution)
         after = contexts[:, -1].copy() if ids.shape[1] else start
         return torch.from_numpy(logits).view(*ids.shape, self.config.vocab_size).to(ids.device), _tensor(after, ids)
 
@@ -157,15 +134,17 @@ class Ngram:
             TrainingError: The model is not trained yet.
             DataError: An id or a target is outside the vocabulary, or the state is not one of this model.
         """
-        trie, contexts = self._finished().trie, self._contexts(state)
+        trie, contexts = self._finished().trie, checked_state(_array(state), self._finished())
         if not self.config.is_distribution:
             raise NotADistribution(
                 "The scores of stupid back-off do not sum to one, so they have no bits per character. "
                 "Train with another model.smoothing to evaluate the model; generating works."
             )
         scores = np.empty(ids.shape)
-        score(trie, trie.ends, trie.book, self._checked(ids), self._checked(targets), contexts, scores)
-        return torch.from_numpy(log_rows(scores, True).astype(np.float32)).to(ids.device), _tensor(contexts, ids)
+        given = (checked_ids(_array(each), self.config) for each in (ids, targets))
+        score(trie, *given, contexts, scores)
+        with np.errstate(divide="ignore"):  # zero becomes -inf
+            return torch.from_numpy(np.log(scores).astype(np.float32)).to(ids.device), _tensor(contexts, ids)
 
     def stepper(self, weight_bits: int = 32) -> NgramStepper:
         """Return a stepper that shares the model's memory; it multiplies no weights, so ``weight_bits`` has no effect.
@@ -173,7 +152,7 @@ class Ngram:
         Raises:
             TrainingError: The model is not trained yet.
         """
-        return NgramStepper.of(self.config, self._finished())
+        return NgramStepper(self.config, self._finished())
 
     def describe_graph(self) -> ModelGraph:
         """Return the computational graph, for pictures, with a few contexts of the trained model."""
@@ -183,7 +162,7 @@ class Ngram:
         """Return the tensors of the trained model; before it is trained, empty tensors of the same names."""
         if self._trained is not None:
             return {name: torch.from_numpy(array) for name, array in write_arrays(self._trained).items()}
-        specs = expect_arrays(self.config.vocab_size, self.config.quantized)
+        specs = expect_arrays(self.config)
         return {name: torch.empty((0, *shape[1:]), dtype=getattr(torch, dtype)) for name, (dtype, shape) in specs.items()}
 
     def load_state_dict(self, tensors: Mapping[str, Tensor]) -> None:
@@ -192,9 +171,8 @@ class Ngram:
         Raises:
             BundleError: A tensor is missing, unexpected, has another shape, or is damaged; the model stays unchanged.
         """
-        config = self.config
         arrays = {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()}
-        self._trained = read_arrays(arrays, config.vocab_size, config.order, config.quantized, config.is_distribution)
+        self._trained = read_arrays(arrays, self.config)
         self._bos_id, self._counter = self._trained.bos_id, None
 
     def _common_bos_id(self, group: CountGroup) -> int:
@@ -207,14 +185,17 @@ class Ngram:
             raise TrainingError(f"The texts begin with the ids {_enumerate(ids)}, by process; all must begin with the same id.")
         return ids[0]
 
-    def _keep(self, nodes: Nodes, estimated: Estimate, texts: float, keep: Bool[np.ndarray, " M"] | None) -> Mapping[str, Any]:
+    def _keep(self, nodes: Nodes, estimated: Estimate, keep: Bool[np.ndarray, " M"] | None) -> Mapping[str, Any]:
         """Prune and quantise the estimated nodes, keep them as the trained model, and return what ``finish`` reports."""
         config, bos_id, counted = self.config, self._bos_id, _sizes(nodes)
         assert bos_id is not None
+        root = root_row(nodes, estimated, config.vocab_size, bos_id)
         if keep is not None:
-            nodes, estimated = prune(nodes, texts, estimated, config.vocab_size, bos_id, keep, config.prune_entropy)
-        quantized = quantize(nodes, estimated, config.vocab_size, bos_id) if config.quantized else None
-        trie = make_trie(nodes, estimated, quantized, config.vocab_size, bos_id)
+            nodes, estimated = prune(nodes, estimated, root, first_node(nodes, bos_id), keep, config.prune_entropy)
+        probabilities, book, backoffs = estimated.probabilities, None, estimated.backoffs
+        if config.quantized:
+            probabilities, book, backoffs = quantize(nodes, estimated, root)
+        trie = make_trie(nodes, probabilities, backoffs, book, root)
         self._trained = Trained(trie, nodes.starts, bos_id, estimated.discounts)
         return self._facts(nodes, estimated, counted)
 
@@ -223,10 +204,7 @@ class Ngram:
 
     def _counter_for(self, bos_id: int) -> NgramCounter:
         if self._counter is None:
-            limit = self.config.memory_mb * MEBIBYTE
-            block = {"block_bytes": max(MEBIBYTE, limit // 16)} if limit else {}
-            self._counter = NgramCounter(self.config.vocab_size, self.config.order, self._arena(), **block)
-            self._bos_id = bos_id
+            self._counter, self._bos_id = NgramCounter(self.config.vocab_size, self.config.order, self._arena()), bos_id
         if bos_id != self._bos_id:
             raise TrainingError(
                 f"A text begins with id {bos_id}, those before with {self._bos_id}; all must begin with the same id."
@@ -238,25 +216,10 @@ class Ngram:
             raise TrainingError("This n-gram model is not trained yet. Call observe and finish, or load_state_dict, first.")
         return self._trained
 
-    def _checked(self, ids: Int[Tensor, "B T"]) -> Int64[np.ndarray, "B T"]:
-        array: np.ndarray = ids.detach().cpu().numpy().astype(np.int64)
-        if array.size and (array.min() < 0 or array.max() >= self.config.vocab_size):
-            raise DataError(f"Got ids {array.min()}..{array.max()}; this model accepts 0..{self.config.vocab_size - 1}.")
-        return array
-
-    def _contexts(self, state: Int[Tensor, " B"]) -> Int64[np.ndarray, " B"]:
-        """Return a copy of the state as an array."""
-        contexts: np.ndarray = state.detach().cpu().numpy().astype(np.int64)
-        last = len(self._finished().trie.children) - 1
-        if contexts.size and (contexts.min() < 0 or contexts.max() > last):
-            raise DataError(f"The state is not one of this model, which has the contexts 0..{last}.")
-        return contexts
-
     def _facts(self, nodes: Nodes, estimated: Estimate, counted: list[int]) -> dict[str, Any]:
         """Return what ``finish`` reports, as JSON values; the first item of each list is of order 1."""
         fell_back = [order for order, fell in enumerate(estimated.fell_back, 1) if fell]
-        kept = _sizes(nodes)
-        size = sum(tensor.nbytes for tensor in self.state_dict().values())
+        kept, size = _sizes(nodes), sum(tensor.nbytes for tensor in self.state_dict().values())
         notes = [f"{sum(kept):,} n-grams of 1 to {self.config.order} tokens in {size / 1e6:,.1f} MB."]
         if sum(kept) < sum(counted):
             notes[0] += f" Pruning dropped {sum(counted) - sum(kept):,} others."
@@ -280,6 +243,11 @@ def _sizes(nodes: Nodes) -> list[int]:
     """Return the number of n-grams of each order; bos, which is never predicted, is not counted as a 1-gram."""
     sizes: list[int] = np.diff(nodes.starts)[1:].tolist()
     return [sizes[0] - 1, *sizes[1:]]
+
+
+def _array(tensor: Int[Tensor, "..."]) -> Int64[np.ndarray, "..."]:
+    array: np.ndarray = tensor.detach().cpu().numpy()
+    return array.astype(np.int64)
 
 
 def _tensor(contexts: Int64[np.ndarray, " B"], like: Tensor) -> Int[Tensor, " B"]:

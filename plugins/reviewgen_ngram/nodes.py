@@ -15,8 +15,7 @@ from jaxtyping import Int32, Int64, Integer
 from reviewgen.compiled import compiled
 from reviewgen.errors import DataError
 from reviewgen.protocols import CountGroup
-from reviewgen_ngram.counts import Rows, token_dtype
-from reviewgen_ngram.memory import Arena
+from reviewgen_ngram.counts import Arena, Rows, token_dtype
 
 PIECE_ROWS = 1 << 22  # read before the pages of files are released
 MAX_NODES = (1 << 31) - 1  # node numbers and counts have 32 bits
@@ -93,7 +92,11 @@ def grow(rows: Rows, vocab_size: int, arena: Arena, group: CountGroup) -> Share:
     totals = sizes.sum(0)
     totals[0] = 1
     starts = np.concatenate([[0], np.cumsum(totals)])
-    _check_sizes(int(starts[-1]), observed, order)
+    if starts[-1] > MAX_NODES:
+        text = f"The corpus has {starts[-1]:,} distinct n-grams of 1 to {order} tokens; the limit is {MAX_NODES:,}."
+        raise DataError(f"{text} Lower the order.")
+    if observed > MAX_NODES:
+        raise DataError(f"The corpus has {observed:,} tokens; the limit is {MAX_NODES:,}. Train on a part of it.")
     own = _own_nodes(starts, sizes, group.rank)
     inner = int(starts[-2])
     room = inner + int(totals[-1] if group.rank == 0 else sizes[group.rank, -1])
@@ -141,15 +144,6 @@ def _pieces(rows: Rows, arena: Arena) -> Iterator[tuple[int, int]]:
     for start in range(0, len(rows.counts), PIECE_ROWS):
         yield start, min(start + PIECE_ROWS, len(rows.counts))
         arena.release(rows.packed, rows.counts)
-
-
-def _check_sizes(nodes: int, tokens: int, order: int) -> None:
-    if nodes > MAX_NODES:
-        raise DataError(
-            f"The corpus has {nodes:,} distinct n-grams of 1 to {order} tokens; the limit is {MAX_NODES:,}. Lower the order."
-        )
-    if tokens > MAX_NODES:
-        raise DataError(f"The corpus has {tokens:,} tokens; the limit is {MAX_NODES:,}. Train on a part of it.")
 
 
 def _own_nodes(starts: Int64[np.ndarray, " L"], sizes: Int64[np.ndarray, "P K"], rank: int) -> Int64[np.ndarray, "K 2"]:

@@ -7,7 +7,7 @@ restore the sums:
     bow[h] = (1 - sum of p(w | h) over the w kept after h) / (sum of p(w | h without its first token) over the others)
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, UInt8
@@ -15,21 +15,12 @@ from jaxtyping import Bool, Float32, Float64, UInt8
 from reviewgen.compiled import compiled
 from reviewgen.errors import TrainingError
 from reviewgen.protocols import CountGroup
-from reviewgen_ngram.estimate import Estimate, root_row
+from reviewgen_ngram.estimate import Estimate
 from reviewgen_ngram.nodes import Nodes, Share
 
 CODES = 256
 ROUNDING = 2e-7  # of a probability in single precision
 MIN_UNSEEN = 1e-6  # minimum probability of the unseen tokens of a quantised context
-
-
-@dataclass(frozen=True)
-class Quantized:
-    """Quantised probabilities: M codes into a codebook of 256, and back-off weights that fit the codebook's values."""
-
-    codes: UInt8[np.ndarray, " M"]
-    book: Float32[np.ndarray, " 256"]
-    backoffs: Float32[np.ndarray, " I"]
 
 
 def frequent(share: Share, min_count: int, group: CountGroup) -> Bool[np.ndarray, " M"]:
@@ -43,21 +34,24 @@ def frequent(share: Share, min_count: int, group: CountGroup) -> Bool[np.ndarray
 
 
 def prune(
-    nodes: Nodes,
-    texts: float,
-    estimated: Estimate,
-    vocab_size: int,
-    bos_id: int,
-    keep: Bool[np.ndarray, " M"],
-    max_loss: float,
+    nodes: Nodes, estimated: Estimate, root: Float64[np.ndarray, " V"], bos: int, keep: Bool[np.ndarray, " M"], max_loss: float
 ) -> tuple[Nodes, Estimate]:
     """Drop n-grams of two or more tokens that are not to be kept, or whose loss is less than ``max_loss``.
 
-    The loss is the relative rise in perplexity if one n-gram is dropped, Stolcke's exp(D) - 1. ``texts`` is that of
-    ``entropy_losses``.
+    The loss is the relative rise in perplexity if one n-gram is dropped, Stolcke's exp(D) - 1.
+
+    Args:
+        nodes: The n-grams.
+        estimated: Their probabilities.
+        root: The probability of every id after the empty context.
+        bos: The node of the id that begins every text.
+        keep: Which n-grams are to be kept.
+        max_loss: The loss below which others are dropped, too.
     """
     if max_loss > 0:
-        keep = keep & (entropy_losses(nodes, texts, estimated, bos_id) >= max_loss)
+        losses = np.full(len(nodes.links), np.inf)  # 1-grams are never dropped
+        _losses(nodes.first, nodes.links, estimated.probabilities, estimated.backoffs, bos, estimated.texts, losses)
+        keep = keep & (losses >= max_loss)
     keep[: nodes.starts[2]] = True
     _close(nodes.first, nodes.links, keep)
     if keep.all():
@@ -71,31 +65,19 @@ def prune(
     smaller = Nodes(kept_before[nodes.starts], nodes.tokens[keep], first, number[nodes.links[keep]])
     probabilities, backoffs = estimated.probabilities[keep], estimated.backoffs[keep[:inner]]
     lost[0] = False  # 1-grams stay
-    root = root_row(nodes, estimated, vocab_size, bos_id)
     _balance(first, smaller.links, smaller.tokens, root, lost, probabilities, backoffs)
     return smaller, replace(estimated, probabilities=probabilities, backoffs=backoffs)
 
 
-def texts_per_token(share: Share, bos_id: int) -> float:
-    """Return the number of texts divided by the number of predicted tokens."""
-    level = share.level(1)
-    texts = share.counts[level.start + int(np.searchsorted(share.nodes.tokens[level], bos_id))]
-    return float(texts / max(1, share.counts[level].sum(dtype=np.int64) - texts))
-
-
-def entropy_losses(nodes: Nodes, texts: float, estimated: Estimate, bos_id: int) -> Float64[np.ndarray, " M"]:
-    """Return the relative rise in perplexity if each n-gram is dropped; infinite for 1-grams, which are never dropped."""
-    first = slice(int(nodes.starts[1]), int(nodes.starts[2]))
-    bos = first.start + int(np.searchsorted(nodes.tokens[first], bos_id))
-    losses = np.full(len(nodes.links), np.inf)
-    _losses(nodes.first, nodes.links, estimated.probabilities, estimated.backoffs, bos, texts, losses)
-    return losses
-
-
-def quantize(nodes: Nodes, estimated: Estimate, vocab_size: int, bos_id: int) -> Quantized:
+def quantize(
+    nodes: Nodes, estimated: Estimate, root: Float64[np.ndarray, " V"]
+) -> tuple[UInt8[np.ndarray, " M"], Float32[np.ndarray, " 256"], Float32[np.ndarray, " I"]]:
     """Round each probability to one of 256: zero, and 255 bins of equal width in its logarithm.
 
     The most probable token of a context compensates the rounding of the others, so that the unseen ones keep their probability.
+
+    Returns:
+        The code of each probability, the probability of each code, and back-off weights that fit them.
 
     Raises:
         TrainingError: After some context every token was seen.
@@ -113,13 +95,11 @@ def quantize(nodes: Nodes, estimated: Estimate, vocab_size: int, bos_id: int) ->
     values[: nodes.starts[2]] = estimated.probabilities[: nodes.starts[2]]  # those of 1-grams are not quantised
     changed = np.ones(len(backoffs), bool)
     changed[0] = False
-    if not _balance(
-        nodes.first, nodes.links, nodes.tokens, root_row(nodes, estimated, vocab_size, bos_id), changed, values, backoffs
-    ):
+    if not _balance(nodes.first, nodes.links, nodes.tokens, root, changed, values, backoffs):
         raise TrainingError(
             "After some context every id was seen, so no unseen id can compensate rounding: leave model.quantized off."
         )
-    return Quantized(codes, book, backoffs)
+    return codes, book, backoffs
 
 
 @compiled

@@ -1,4 +1,4 @@
-"""The stepper of ngram: inference from a trained model's arrays. Must not import torch."""
+"""The stepper of ngram: inference from a trained model's arrays, and the compiled loop that samples. Must not import torch."""
 
 from collections.abc import Mapping
 from functools import cached_property
@@ -7,22 +7,39 @@ from typing import ClassVar
 import numpy as np
 from jaxtyping import Float32, Float64, Int64
 
-from reviewgen.compiled import decoding
-from reviewgen.compiled.sampling import SamplingParams, compiled_constraints
+from reviewgen.compiled import by_address, compiled, inlined, inner
+from reviewgen.compiled.decoding import CompiledStepper
+from reviewgen.compiled.linear import add_up, log32
+from reviewgen.compiled.sampling import NONE, SamplingParams, choose, compiled_constraints
+from reviewgen.compiled.spelling import follows
 from reviewgen.compiled.steps import CompiledStep
+from reviewgen.compiled.windows import copies
 from reviewgen.errors import DataError
 from reviewgen.protocols import Constraints, CountedContext, TensorSpec
 from reviewgen_ngram.config import NgramConfig
 from reviewgen_ngram.explain import explain
-from reviewgen_ngram.sampling import PROPOSALS, sample, sample_plain, step
-from reviewgen_ngram.tensors import Trained, expect_arrays, read_arrays
-from reviewgen_ngram.trie import advance, dense
+from reviewgen_ngram.trie import (
+    Trained,
+    advance,
+    context_after,
+    expect_arrays,
+    family,
+    fill_row,
+    follow,
+    log_probabilities,
+    probability,
+    read_arrays,
+)
+
+PROPOSALS = 3  # rejected before a token is chosen from all probabilities
+PLAIN_PROPOSALS = 8  # the same at temperature 1, where only an unknown word is rejected
+MAX_NUMBERS = max(2 * PROPOSALS, PLAIN_PROPOSALS) + 1  # random numbers that a token takes
 
 
-class NgramStepper:
+class NgramStepper(CompiledStepper):
     """The stepper of ``ngram``. The state is the model's, int64 (B,): the node of each row's context.
 
-    It multiplies no weights, so ``weight_bits`` has no effect.
+    It multiplies no weights, so ``weight_bits`` has no effect. A trained model in memory is used as it is, unchecked.
 
     Raises:
         BundleError: The arrays are damaged or do not fit the config.
@@ -30,21 +47,14 @@ class NgramStepper:
 
     Config: ClassVar[type] = NgramConfig
 
-    def __init__(self, config: NgramConfig, tensors: Mapping[str, np.ndarray], weight_bits: int = 32) -> None:
-        self._config = config
-        self._trained = read_arrays(tensors, config.vocab_size, config.order, config.quantized, config.is_distribution)
-
-    @classmethod
-    def of(cls, config: NgramConfig, trained: Trained) -> "NgramStepper":
-        """Return the stepper of a model in memory, without checking its arrays again."""
-        stepper = cls.__new__(cls)
-        stepper._config, stepper._trained = config, trained
-        return stepper
+    def __init__(self, config: NgramConfig, tensors: Mapping[str, np.ndarray] | Trained, weight_bits: int = 32) -> None:
+        self.config = config
+        self._trained = tensors if isinstance(tensors, Trained) else read_arrays(tensors, config)
 
     @classmethod
     def expect(cls, config: NgramConfig) -> Mapping[str, TensorSpec]:
         """Return the name, dtype and shape of every array of a model with this config."""
-        return expect_arrays(config.vocab_size, config.quantized)
+        return expect_arrays(config)
 
     def initial_state(self, batch_size: int) -> Int64[np.ndarray, " B"]:
         """Return the state before the first token of B texts."""
@@ -58,14 +68,10 @@ class NgramStepper:
         Raises:
             DataError: An id is outside the vocabulary, or the state is not one of this model.
         """
-        if ids.min() < 0 or ids.max() >= self._config.vocab_size:
-            raise DataError(f"Got ids {ids.min()}..{ids.max()}; this model accepts 0..{self._config.vocab_size - 1}.")
         contexts = np.empty(ids.shape, np.int64)
-        advance(self._trained.trie, ids, self._checked(state), contexts)
+        advance(self._trained.trie, checked_ids(ids, self.config), checked_state(state, self._trained), contexts)
         last = contexts[:, -1].copy()
-        rows = np.empty((len(last), self._config.vocab_size))
-        dense(self._trained.trie, last, rows)
-        return log_rows(rows, self._config.is_distribution).astype(np.float32), last
+        return log_probabilities(self._trained.trie, last, self.config.is_distribution).astype(np.float32), last
 
     def sample(
         self,
@@ -81,39 +87,25 @@ class NgramStepper:
         Raises:
             DataError: The state is not one of this model.
         """
-        if params.looks_back or params.is_greedy or params.min_new_tokens > 0:  # decided by params alone, not by other rows
-            return decoding.sample(self, self._config.vocab_size, state, uniform, params, texts, new_tokens, constraints)
-        contexts, trie = self._checked(state), self._trained.trie
-        tokens, used = np.empty(uniform.shape, np.int64), np.empty(len(uniform), np.int64)
+        if not (params.is_plain and self.config.is_distribution):  # decided by params alone, not by other rows
+            return super().sample(state, uniform, params, texts, new_tokens, constraints)
+        contexts = checked_state(state, self._trained)
+        tokens, used = np.full(uniform.shape, NONE, np.int64), np.zeros(len(uniform), np.int64)
         windows, run, spelling, places = compiled_constraints(params, constraints, len(uniform))
-        can_propose = self._config.is_distribution and not params.has_filter
-        is_plain = len(params.temperatures) == 1 and params.temperatures[0] == 1 and params.vocab_size >= self._config.vocab_size
-        if can_propose and is_plain and run == 0:
-            limits = params.max_new_tokens - new_tokens
-            sample_plain(
-                trie,
-                trie.ends,
-                trie.book,
-                contexts,
-                uniform,
-                params.bos_id,
-                params.eos_id,
-                limits,
-                spelling,
-                places,
-                tokens,
-                used,
-            )
-        else:
-            proposals = PROPOSALS if can_propose else 0
-            constrained = windows, run, spelling, places
-            sample(trie, contexts, uniform, params, proposals, *constrained, texts, new_tokens, tokens, used)
+        is_plain = len(params.temperatures) == 1 and params.temperatures[0] == 1 and params.vocab_size >= self.config.vocab_size
+        proposals = PLAIN_PROPOSALS if is_plain and run == 0 else PROPOSALS
+        whole = np.pad(texts, ((0, 0), (0, uniform.shape[1] + 1)))
+        limits = params.max_new_tokens - new_tokens
+        _sample(
+            *(self._trained.trie, contexts, uniform, params, proposals, windows, run, spelling, places),
+            *(whole, texts.shape[1], new_tokens, limits, tokens, used),
+        )
         return tokens, used, contexts
 
     @cached_property
     def compiled_step(self) -> CompiledStep:
         """The step; see ``reviewgen.protocols.SupportsCompiledStep``."""
-        return CompiledStep(step, self._trained.trie)
+        return CompiledStep(_step, self._trained.trie)
 
     def state_arrays(self, state: Int64[np.ndarray, " B"]) -> tuple[Float32[np.ndarray, "0 B 0"], Int64[np.ndarray, "1 B"]]:
         """Return a copy of a state as the step takes it: no floats, and the contexts.
@@ -121,7 +113,7 @@ class NgramStepper:
         Raises:
             DataError: The state is not one of this model.
         """
-        return np.empty((0, len(state), 0), np.float32), self._checked(state)[None]
+        return np.empty((0, len(state), 0), np.float32), checked_state(state, self._trained)[None]
 
     def state_of(self, floats: Float32[np.ndarray, "0 B 0"], ints: Int64[np.ndarray, "1 B"]) -> Int64[np.ndarray, " B"]:
         """Return the state of such arrays."""
@@ -134,20 +126,161 @@ class NgramStepper:
             DataError: An id is outside the vocabulary.
         """
         _, state = self.forward(ids[None], self.initial_state(1))
-        return explain(self._trained, self._config, int(state[0]), ids)
-
-    def _checked(self, state: Int64[np.ndarray, " B"]) -> Int64[np.ndarray, " B"]:
-        """Return a copy of the state, if it is one of this model."""
-        last = len(self._trained.trie.children) - 1
-        if state.size and (state.min() < 0 or state.max() > last):
-            raise DataError(f"The state is not one of this model, which has the contexts 0..{last}.")
-        return state.copy()
+        return explain(self._trained, self.config, int(state[0]), ids)
 
 
-def log_rows(rows: Float64[np.ndarray, "N V"], is_distribution: bool) -> Float64[np.ndarray, "N V"]:
-    """Return the logarithms of probabilities, or of normalised scores; zero becomes -inf."""
-    if not is_distribution:
-        rows = rows / rows.sum(axis=1, keepdims=True)
-    with np.errstate(divide="ignore"):
-        logs: np.ndarray = np.log(rows)
-    return logs
+def checked_ids(ids: Int64[np.ndarray, "B T"], config: NgramConfig) -> Int64[np.ndarray, "B T"]:
+    """Return ids, if they are in the vocabulary.
+
+    Raises:
+        DataError: One is not.
+    """
+    if ids.size and (ids.min() < 0 or ids.max() >= config.vocab_size):
+        raise DataError(f"Got ids {ids.min()}..{ids.max()}; this model accepts 0..{config.vocab_size - 1}.")
+    return ids
+
+
+def checked_state(state: Int64[np.ndarray, " B"], trained: Trained) -> Int64[np.ndarray, " B"]:
+    """Return a copy of a state, if it is one of a model.
+
+    Raises:
+        DataError: It is not.
+    """
+    last = len(trained.trie.children) - 1
+    if state.size and (state.min() < 0 or state.max() > last):
+        raise DataError(f"The state is not one of this model, which has the contexts 0..{last}.")
+    return state.copy()
+
+
+@by_address
+def _step(trie, ids, floats, ints, logits):
+    """Feed a token to each text, and write the log probabilities after it; see ``reviewgen.compiled.steps``.
+
+    Args:
+        trie: The address of the model's trie.
+        ids: As there.
+        floats: Not used.
+        ints: The contexts.
+        logits: As there; without rows, only the contexts are updated.
+    """
+    model = trie[0]
+    probs = np.empty(len(model.root))
+    for row in range(len(ids)):
+        ints[0, row] = follow(model, ints[0, row], ids[row])
+    for row in range(len(logits)):
+        _write_logits(model, ints[0, row], probs, logits[row])
+
+
+@inner
+def _write_logits(trie, context, probs, logits):
+    """Write the log probabilities after a context; ``probs`` is scratch memory."""
+    fill_row(trie, context, probs)
+    scale = 1 / add_up(probs)
+    for token in range(len(probs)):
+        logits[token] = log32(np.float32(probs[token] * scale))
+
+
+@compiled
+def _sample(
+    trie, contexts, uniform, params, proposals, windows, run, spelling, places, texts, start, new_tokens, limits, tokens, used
+):
+    """Sample tokens of B rows until each has ended, has its last token, or has too few random numbers left.
+
+    Up to temperature 1, a token is proposed from the unsharpened distribution and accepted with probability
+    p ** (1 / temperature - 1): exact rejection sampling (von Neumann 1951), which needs no probability but the token's own.
+
+    Args:
+        trie: The model's.
+        contexts: int64 (B,), the state; updated.
+        uniform: float64 (B, N), random numbers in [0, 1); a token takes at most MAX_NUMBERS.
+        params: SamplingParams, of which all but temperatures and ids are off.
+        proposals: The number of proposals a token at temperatures up to 1.
+        windows, run, spelling: What the texts must not contain, as in ``choose``.
+        places: int64 (B, 3), the ``place`` of each row; updated.
+        texts: int64 (B, start + N + 1), of which ``start`` tokens were there before, for the windows.
+        start: Their number.
+        new_tokens: int64 (B,), how many new tokens each row had before.
+        limits: int64 (B,), the number of tokens that each row may get.
+        tokens: int64 (B, N), NONE; tokens up to the end token or a code are written.
+        used: int64 (B,), 0; how many random numbers each row used is written.
+    """
+    nodes, links, ends, bases, children, probabilities, backoffs, book, root, heads = trie
+    live, sizes, end = np.ones(len(uniform), np.bool_), np.zeros(len(uniform), np.int64), params.eos_id
+    logits, scores, probs = np.empty(len(trie.root), np.float32), np.empty(len(trie.root)), np.empty(len(trie.root))
+    for _ in range(uniform.shape[1]):
+        for row in range(len(uniform)):
+            if not live[row] or used[row] + MAX_NUMBERS > uniform.shape[1] or sizes[row] >= limits[row]:
+                continue
+            context, position, number, count = contexts[row], start + sizes[row], used[row], new_tokens[row] + sizes[row]
+            token, after, is_copy = np.int64(NONE), np.int64(-1), False
+            temperature = params.temperatures[count % len(params.temperatures)]
+            place = (places[row, 0], places[row, 1], places[row, 2])
+            for _ in range(proposals if temperature <= 1 else 0):
+                candidate, p, following = _propose(
+                    nodes, links, ends, bases, children, probabilities, backoffs, book, root, heads, context, uniform[row, number]
+                )
+                number += 1 if temperature == 1 else 2
+                is_accepted = temperature == 1 or uniform[row, number - 1] < np.float32(p) ** np.float32(1 / temperature - 1)
+                is_accepted = is_accepted and 0 <= candidate < params.vocab_size and candidate != params.bos_id
+                if spelling is not None and is_accepted:  # None is a type: without a spelling, this is not compiled
+                    is_accepted, place = follows(spelling, places[row], candidate, end)
+                if is_accepted:
+                    token, after = candidate, following
+                    break
+            if windows is not None and run > 0 and token >= 0 and token != end:
+                texts[row, position] = token
+                is_copy = copies(windows, texts[row], position, run)
+            if token == NONE or is_copy:
+                _write_logits(trie, context, probs, logits)
+                own = uniform[row, number]
+                token = choose(
+                    logits, params, texts[row], position, count, own, windows, run, spelling, places[row], scores, probs, is_copy
+                )
+                number += 1
+                if token >= 0:
+                    after = follow(trie, context, token)
+            elif spelling is not None:
+                places[row, 0], places[row, 1], places[row, 2] = place
+            used[row], tokens[row, sizes[row]], texts[row, position] = number, token, token
+            live[row] = token >= 0 and token != end
+            if token >= 0:
+                sizes[row] += 1
+                contexts[row] = after
+
+
+@inlined
+def _propose(tokens, links, ends, bases, children, probabilities, backoffs, book, root, heads, context, number):
+    """Return a token by inverse transform sampling, its probability and the context after it; NONE if rounding leaves none.
+
+    The children of the longest context come first, then, context by context, those of a shorter one that the longer one lacks.
+    The children of a longer context are also children of the shorter one.
+    """
+    weight, low, high = 1.0, 0, 0  # the children of the longer context are low:high
+    while context != 0:
+        start, stop = family(bases, children, context)
+        passed = low
+        for child in range(start, stop):
+            token = np.int64(tokens[child])
+            while passed < high and tokens[passed] < token:
+                passed += 1
+            if passed < high and tokens[passed] == token:
+                passed += 1
+                continue
+            mass = weight * probability(probabilities, book, child)
+            number -= mass
+            if number < 0:
+                return token, mass, context_after(tokens, links, ends, bases, children, heads, context, child, token)
+        weight *= backoffs[context]
+        low, high = start, stop
+        context = np.int64(links[context])
+    passed = low
+    for token in range(len(root)):
+        if passed < high and tokens[passed] == token:
+            passed += 1
+            continue
+        mass = weight * root[token]
+        number -= mass
+        if number < 0:
+            node = np.int64(heads[token])
+            return np.int64(token), mass, context_after(tokens, links, ends, bases, children, heads, context, node, token)
+    return np.int64(NONE), 0.0, np.int64(0)

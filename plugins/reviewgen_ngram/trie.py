@@ -1,22 +1,31 @@
-"""A trained n-gram model as flat arrays, and compiled queries: the back-off form of ``estimate`` over the nodes of ``nodes``.
+"""A trained n-gram model as flat arrays, its saved form, and compiled queries.
 
 The context of a text is the node of its longest suffix that is a context of the model. A token is searched among that node's
-children, then among those of its link, and so on; each back-off multiplies the probability by the context's back-off weight.
-Node 0 is the empty context; as a child or as the result of a search, 0 means "none".
+children, then among those of its link, and so on; each back-off multiplies the probability by the context's back-off weight: the
+back-off form of ``estimate`` over the nodes of ``nodes``. Node 0 is the empty context; as a child or as the result of a search,
+0 means "none".
+
+Names, dtypes and numbers of axes of the saved arrays depend on the settings only; sizes depend on the data. A damaged array is
+an error when it is read, never a wrong probability later.
 """
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float32, Float64, Int32, Integer, Shaped
+from jaxtyping import Float32, Float64, Int32, Int64, Integer, Shaped
 
 from reviewgen.compiled import compiled, inlined
-from reviewgen_ngram.estimate import Estimate, root_row
+from reviewgen.errors import BundleError
+from reviewgen.protocols import TensorSpec
+from reviewgen_ngram.config import NgramConfig
+from reviewgen_ngram.counts import token_dtype
 from reviewgen_ngram.nodes import Nodes
-from reviewgen_ngram.prune import Quantized
 
 GROUP_BITS = 4  # shifts are cheaper than divisions that round down
 GROUP = 1 << GROUP_BITS  # contexts that share one base
+ROUNDING = 1e-6  # error of the probability that a shorter context leaves, computed as a difference from one
+TOLERANCE = 1e-4  # on the sum of the probabilities of a context
 
 
 class Trie(NamedTuple):
@@ -37,27 +46,183 @@ class Trie(NamedTuple):
     heads: Int32[np.ndarray, " V"]  # the node of each id after the empty context, 0 if there is none
 
 
-def make_trie(nodes: Nodes, estimated: Estimate, quantized: Quantized | None, vocab_size: int, bos_id: int) -> Trie:
-    """Return the trie of estimated nodes; without ``ends`` if it is quantised."""
+class Trained(NamedTuple):
+    """A trained model.
+
+    Attributes:
+        trie: The probabilities.
+        starts: The first node of each level, and the number of nodes; L = order + 2.
+        bos_id: The id that begins every text.
+        discounts: The discounts of each order.
+    """
+
+    trie: Trie
+    starts: Int64[np.ndarray, " L"]
+    bos_id: int
+    discounts: list[tuple[float, float, float]]
+
+
+def make_trie(
+    nodes: Nodes,
+    probabilities: Shaped[np.ndarray, " M"],
+    backoffs: Float32[np.ndarray, " I"],
+    book: Float32[np.ndarray, " 256"] | None,
+    root: Float64[np.ndarray, " V"],
+) -> Trie:
+    """Return the trie of estimated nodes; without ``ends`` if it has a book."""
     children = np.diff(nodes.first)
     children[0] = 0
     bases = nodes.first[:-1:GROUP].copy()
     bases[0] = nodes.starts[2]
-    first, stop = int(nodes.starts[1]), int(nodes.starts[2])
+    ends = None if book is not None else nodes.links[len(children) :]
+    heads = _heads(nodes.tokens, nodes.starts, len(root))
+    few = children.astype(nodes.tokens.dtype)
+    return Trie(nodes.tokens, nodes.links[: len(children)], ends, bases, few, probabilities, backoffs, book, root, heads)
+
+
+def _heads(tokens: Integer[np.ndarray, " M"], starts: Int64[np.ndarray, " L"], vocab_size: int) -> Int32[np.ndarray, " V"]:
+    """Return the node of each id after the empty context, 0 if there is none."""
     heads = np.zeros(vocab_size, np.int32)
-    heads[nodes.tokens[first:stop]] = np.arange(first, stop, dtype=np.int32)
-    return Trie(
-        tokens=nodes.tokens,
-        links=nodes.links[: len(children)],
-        ends=nodes.links[len(children) :] if quantized is None else None,
-        bases=bases,
-        children=children.astype(nodes.tokens.dtype),
-        probabilities=estimated.probabilities if quantized is None else quantized.codes,
-        backoffs=estimated.backoffs if quantized is None else quantized.backoffs,
-        book=None if quantized is None else quantized.book,
-        root=root_row(nodes, estimated, vocab_size, bos_id),
-        heads=heads,
-    )
+    heads[tokens[starts[1] : starts[2]]] = np.arange(starts[1], starts[2], dtype=np.int32)
+    return heads
+
+
+def expect_arrays(config: NgramConfig) -> dict[str, TensorSpec]:
+    """Return the name, dtype and shape of a model's arrays; sizes that depend on the data are None."""
+    token = token_dtype(config.vocab_size).name
+    specs: dict[str, TensorSpec] = {
+        "bos_id": ("int64", (None,)),
+        "starts": ("int64", (None,)),
+        "tokens": (token, (None,)),
+        "links": ("int32", (None,)),
+        "bases": ("int32", (None,)),
+        "children": (token, (None,)),
+        "probabilities": ("uint8" if config.quantized else "float32", (None,)),
+        "backoffs": ("float32", (None,)),
+        "root": ("float64", (config.vocab_size,)),
+        "discounts": ("float64", (None, 3)),
+    }
+    own: dict[str, TensorSpec] = {"book": ("float32", (256,))} if config.quantized else {"ends": ("int32", (None,))}
+    return specs | own
+
+
+def write_arrays(trained: Trained) -> dict[str, np.ndarray]:
+    """Return the model as arrays that share its memory."""
+    trie = trained.trie
+    names = ("tokens", "links", "bases", "children", "probabilities", "backoffs", "root", "ends", "book")
+    arrays = {name: np.asarray(array) for name in names if (array := getattr(trie, name)) is not None}
+    return arrays | {
+        "bos_id": np.array([trained.bos_id], np.int64),
+        "starts": np.asarray(trained.starts),
+        "discounts": np.array(trained.discounts, np.float64),
+    }
+
+
+def read_arrays(arrays: Mapping[str, np.ndarray], config: NgramConfig) -> Trained:
+    """Return the model that is saved in arrays.
+
+    Raises:
+        BundleError: An array is missing, unexpected, of another dtype or shape, or damaged.
+    """
+    vocab_size, order = config.vocab_size, config.order
+    _check_specs(arrays, expect_arrays(config))
+    arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    _require(arrays["bos_id"].size == 1, "bos_id", "holds one id, of a trained model")
+    bos_id = int(arrays["bos_id"][0])
+    _require(0 <= bos_id < vocab_size, "bos_id", f"lies in 0..{vocab_size - 1}")
+    discounts = arrays["discounts"]
+    _require(discounts.shape == (order, 3) and np.isfinite(discounts).all(), "discounts", f"holds {order} x 3 numbers")
+    starts = arrays["starts"]
+    _check_sizes(arrays, starts, config)
+    tokens, root = arrays["tokens"], arrays["root"]
+    _require((tokens >= 0) & (tokens.astype(np.int32) < vocab_size), "tokens", "holds ids of the vocabulary")
+    heads = _heads(tokens, starts, vocab_size)
+    _require(heads[bos_id] > 0 and root[bos_id] == 0, "tokens", "holds bos as a context only")
+    _require(tokens[starts[2] :] != bos_id, "tokens", "holds bos as a context only")
+    _require((root >= 0) & (root <= 1), "root", "lies in 0..1")
+    own = ("tokens", "links", "bases", "children", "probabilities", "backoffs", "root")
+    trie = Trie(**{name: arrays[name] for name in own}, ends=arrays.get("ends"), book=arrays.get("book"), heads=heads)
+    _check_nodes(trie, starts)
+    stored = trie.probabilities if trie.book is None else trie.book
+    _require((stored >= 0) & (stored <= 1), "probabilities", "lies in 0..1")
+    _require((trie.backoffs >= 0) & (trie.backoffs < np.inf), "backoffs", "is finite and not negative")
+    if config.is_distribution:
+        _require(abs(root.sum() - 1) < TOLERANCE and _sums_to_one(trie), "backoffs", "makes the probabilities sum to one")
+    return Trained(trie, starts, bos_id, [(float(a), float(b), float(c)) for a, b, c in discounts])
+
+
+def _check_specs(arrays: Mapping[str, np.ndarray], expected: Mapping[str, TensorSpec]) -> None:
+    for problem, names in ("missing", expected.keys() - arrays.keys()), ("unexpected", arrays.keys() - expected.keys()):
+        if names:
+            raise BundleError(f"The n-gram tensors do not fit the settings: {min(names)!r} is {problem}. Save the model again.")
+    for name, (dtype, shape) in expected.items():
+        array = arrays[name]
+        _require(array.dtype.name == dtype, name, f"has the dtype {dtype}, not {array.dtype}")
+        _require(array.ndim == len(shape), name, f"has {len(shape)} axes, not {array.ndim}")
+
+
+def _check_sizes(arrays: Mapping[str, np.ndarray], starts: np.ndarray, config: NgramConfig) -> None:
+    order = config.order
+    _require(len(starts) == order + 2, "starts", f"holds {order + 2} numbers, not {len(starts)}")
+    _require(starts[0] == 0 and starts[1] == 1 < starts[2] and (np.diff(starts) >= 0).all(), "starts", "ascends from 0, 1")
+    nodes, contexts = int(starts[-1]), int(starts[-2])
+    sizes = {
+        "tokens": nodes,
+        "links": contexts,
+        "bases": -(-contexts // GROUP),
+        "children": contexts,
+        "probabilities": nodes,
+        "backoffs": contexts,
+        "root": config.vocab_size,
+    }
+    sizes |= {"book": 256} if config.quantized else {"ends": nodes - contexts}
+    for name, size in sizes.items():
+        _require(len(arrays[name]) == size, name, f"holds {size:,} numbers, not {len(arrays[name]):,}")
+
+
+def _check_nodes(trie: Trie, starts: Int64[np.ndarray, " L"]) -> None:
+    """Raise unless the children of every context are in order, and links lead to the contexts without the first token."""
+    tokens, children = trie.tokens, trie.children
+    first = starts[2] + np.concatenate([[0], np.cumsum(children, dtype=np.int64)])  # where the children of each context start
+    adds_up = children[0] == 0 and (children >= 0).all() and np.array_equal(first[starts[1:-1]], starts[2:])
+    _require(adds_up, "children", "adds up to the nodes of each level")
+    _require(trie.bases == first[:-1:GROUP], "bases", "agrees with children")
+    ascends = np.concatenate([[True], tokens[1:] > tokens[:-1]])
+    ascends[1] = ascends[first[first < len(tokens)]] = True  # the first child of each context
+    _require(ascends, "tokens", "ascends within every context")
+    for level in range(1, len(starts) - 1):
+        own = slice(*starts[level : level + 2].tolist())
+        links = trie.ends if level == len(starts) - 2 else trie.links[own]
+        if links is not None:
+            is_inside = ((links >= starts[level - 1]) & (links < starts[level])).all()
+            is_same = is_inside and (level == 1 or np.array_equal(tokens[links], tokens[own]))
+            _require(is_same, "links", "points to the same n-gram without its first token")
+
+
+@compiled
+def _sums_to_one(trie):
+    """Return whether the probabilities of every context do; without ``ends`` those of the last level's would cost too much."""
+    links, ends, backoffs = trie.links, trie.ends, trie.backoffs
+    for context in range(1, len(backoffs)):
+        low, high = family(trie.bases, trie.children, context)
+        if high > len(links) and ends is None:
+            break
+        seen, lower = 0.0, 0.0
+        for child in range(low, high):
+            link = np.int64(links[child]) if child < len(links) else stored_end(ends, child - len(links))
+            seen += probability(trie.probabilities, trie.book, child)
+            lower += trie.root[trie.tokens[link]] if links[context] == 0 else probability(trie.probabilities, trie.book, link)
+        if not abs(seen + backoffs[context] * (1 - lower) - 1) < TOLERANCE + backoffs[context] * ROUNDING:
+            return False
+    return True
+
+
+def _require(holds: Any, name: str, condition: str) -> None:
+    """Raise unless a condition, or each of an array, is true."""
+    if not np.all(holds):
+        raise BundleError(
+            f"The n-gram tensors are damaged or belong to other settings: the tensor {name!r} is valid only if it {condition}."
+        )
 
 
 @inlined
@@ -102,7 +267,7 @@ def context_after(tokens, links, ends, bases, children, heads, context, child, t
         return child
     end = stored_end(ends, child - len(children))
     if end < 0:
-        end = search_end(tokens, links, bases, children, heads, context, token)
+        end = _search_end(tokens, links, bases, children, heads, context, token)
     return end
 
 
@@ -115,7 +280,7 @@ def stored_end(ends, index):
 
 
 @compiled
-def search_end(tokens, links, bases, children, heads, context, token):
+def _search_end(tokens, links, bases, children, heads, context, token):
     """Search and return the link of a context's child in the last level."""
     if context == 0:
         return np.int64(0)
@@ -123,16 +288,28 @@ def search_end(tokens, links, bases, children, heads, context, token):
     return find(tokens, bases, children, shorter, token) if shorter != 0 else np.int64(heads[token])
 
 
-@compiled
-def follow(trie, context, token):
-    """Return the context after a token that follows a context."""
-    tokens, links, ends, bases, children, _, _, _, _, heads = trie
+@inlined
+def _look_up(tokens, links, bases, children, backoffs, heads, context, token):
+    """Return the longest suffix of a context after which a token was seen, its node there, and the weight of that suffix.
+
+    Arrays instead of a trie, here and in other inner functions, make the loops up to twice as fast.
+    """
+    weight, child = 1.0, np.int64(0)
     while context != 0:
         child = find(tokens, bases, children, context, token)
         if child != 0:
-            return context_after(tokens, links, ends, bases, children, heads, context, child, token)
+            break
+        weight *= backoffs[context]
         context = np.int64(links[context])
-    return context_after(tokens, links, ends, bases, children, heads, context, np.int64(heads[token]), token)
+    return context, child if context != 0 else np.int64(heads[token]), weight
+
+
+@compiled
+def follow(trie, context, token):
+    """Return the context after a token that follows a context."""
+    tokens, links, ends, bases, children, _, backoffs, _, _, heads = trie
+    context, child, _ = _look_up(tokens, links, bases, children, backoffs, heads, context, token)
+    return context_after(tokens, links, ends, bases, children, heads, context, child, token)
 
 
 @compiled
@@ -146,42 +323,24 @@ def advance(trie, ids, contexts, after):
 
 
 @compiled
-def score(trie, ends, book, ids, targets, contexts, scores):
+def score(trie, ids, targets, contexts, scores):
     """Write p(targets[b, t] | ids[b, :t + 1]) to ``scores``, float64 (B, T), and update ``contexts`` (B,) to the end of ids.
 
     Rows take turns, so that one waits for memory while another computes. Mostly the next id is the last target, whose node was
-    just found. ``ends`` and ``book`` are the trie's: passed by themselves, numba compiles only the branch for None or for an
-    array, and the inner loop is twice as fast.
+    just found.
     """
-    tokens, links, _, bases, children, probabilities, backoffs, _, root, heads = trie
+    tokens, links, ends, bases, children, probabilities, backoffs, book, root, heads = trie
     rows, length = ids.shape
     following = np.full(rows, -1, np.int64)
     for t in range(length):
         for row in range(rows):
             context = following[row] if following[row] >= 0 else follow(trie, contexts[row], ids[row, t])
-            contexts[row] = context
-            token, weight, child = np.int64(targets[row, t]), 1.0, np.int64(0)
-            while context != 0:
-                child = find(tokens, bases, children, context, token)
-                if child != 0:
-                    break
-                weight *= backoffs[context]
-                context = np.int64(links[context])
-            if context == 0:
-                child = np.int64(heads[token])
-                scores[row, t] = weight * root[token]
-            elif book is None:
-                scores[row, t] = weight * probabilities[child]
-            else:
-                scores[row, t] = weight * book[np.int64(probabilities[child])]
-            if t + 1 == length or ids[row, t + 1] != token:
-                following[row] = -1
-            elif child < len(children):
-                following[row] = child
-            elif ends is None:
-                following[row] = search_end(tokens, links, bases, children, heads, context, token)
-            else:
-                following[row] = np.int64(ends[child - len(children)])
+            contexts[row], token = context, np.int64(targets[row, t])
+            context, child, weight = _look_up(tokens, links, bases, children, backoffs, heads, context, token)
+            scores[row, t] = weight * (root[token] if context == 0 else probability(probabilities, book, child))
+            following[row] = -1
+            if t + 1 < length and ids[row, t + 1] == token:
+                following[row] = context_after(tokens, links, ends, bases, children, heads, context, child, token)
 
 
 @compiled
@@ -210,7 +369,17 @@ def fill_row(trie, context, row):
 
 
 @compiled
-def dense(trie, contexts, rows):
+def _fill_rows(trie, contexts, rows):
     """Write the probability of every id after each context (R,) to ``rows``, float64 (R, V)."""
     for row in range(len(contexts)):
         fill_row(trie, contexts[row], rows[row])
+
+
+def log_probabilities(trie: Trie, contexts: Int64[np.ndarray, " R"], is_distribution: bool) -> Float64[np.ndarray, "R V"]:
+    """Return the log probability of every id after each context; of scores that do not sum to one, when they are normalised."""
+    rows = np.empty((len(contexts), len(trie.root)))
+    _fill_rows(trie, contexts, rows)
+    if not is_distribution:
+        rows /= rows.sum(axis=1, keepdims=True)
+    with np.errstate(divide="ignore"):  # zero becomes -inf
+        return np.log(rows)

@@ -1,5 +1,5 @@
 /**
- * The stepper of ngram in JavaScript: queries of the trie as in `trie.py`, of which it has the saved arrays (`tensors.py`).
+ * The stepper of ngram in JavaScript: queries of the trie as in `trie.py`, of which it has the saved arrays.
  *
  * The context of a text is the node of its longest suffix that is a context of the model; it is the whole state. Node 0 is the
  * empty context; as a child or as the result of a search, 0 means "none". M nodes, the first I of them contexts, over V ids.
@@ -95,13 +95,11 @@ function computeProbabilities(trie, context) {
 /**
  * Return a token drawn with a random number in [0, 1), and its probability, by inverse transform sampling: first the children of
  * the longest context, then, context by context, those of a shorter one that the longer one lacks. It is the order of
- * `sampling.py`, so that equal numbers give equal tokens.
+ * `stepping.py`, so that equal numbers give equal tokens. Null if rounding leaves no token.
  */
 function propose(trie, context, number) {
   const { tokens, first, links, backoffs, root } = trie;
-  const started = context;
   let weight = 1;
-  let last = null; // of positive probability after the empty context
   let [low, high] = [0, 0]; // the children of the longer context, which come again here
   for (; context !== 0; context = links[context]) {
     let passed = low;
@@ -121,20 +119,8 @@ function propose(trie, context, number) {
       continue;
     }
     const probability = weight * root[token];
-    if (probability > 0) last = { token, probability };
     number -= probability;
-    if (number < 0) return last;
+    if (number < 0) return { token, probability };
   }
-  return last ?? lastChild(trie, started);
-}
-
-/** Return the last child of positive probability of the longest context that has one: rounding has passed it. */
-function lastChild(trie, context) {
-  for (; context !== 0; context = trie.links[context]) {
-    for (let child = trie.first[context + 1] - 1; child >= trie.first[context]; child--) {
-      const probability = probabilityOf(trie, child);
-      if (probability > 0) return { token: trie.tokens[child], probability };
-    }
-  }
-  return { token: trie.heads.indexOf(Math.max(...trie.heads)), probability: 1 };
+  return null;
 }

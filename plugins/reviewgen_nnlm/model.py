@@ -11,8 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from reviewgen.compiled.linear import Bits
-from reviewgen.errors import ConfigError
-from reviewgen.protocols import Operation, is_embedding_table
+from reviewgen.protocols import Operation, match_tensors
 from reviewgen.protocols.graph import ModelGraph
 from reviewgen.protocols.shapes import check_ids, check_shape, check_state
 from reviewgen_nnlm.config import NnlmConfig
@@ -117,18 +116,8 @@ class Nnlm(nn.Module):
         Raises:
             ConfigError: A tensor is none of these, or two are for the same one.
         """
-        accepted, given = self.state_dict(), dict[str, Tensor]()
-        for name, tensor in tensors.items():
-            own = "embedding.weight" if is_embedding_table(name) else name
-            if own not in accepted:
-                raise ConfigError(
-                    f"{name} has no place in a {type(self).__name__}; accepted are weight or embedding.weight (V, E), and the "
-                    "model's own, as hidden.weight"
-                )
-            if own in given:
-                raise ConfigError(f"two tensors are for {own}, one of which is {name}")
-            given[own] = tensor
-        table, own_table = given.get("embedding.weight"), accepted["embedding.weight"]
+        given = match_tensors(self, tensors, str, "and the model's own, as hidden.weight")
+        table, own_table = given.get("embedding.weight"), self.embedding.weight.detach()
         if table is not None and table.shape == own_table[1:].shape:
             given["embedding.weight"] = torch.cat([table.to(own_table), own_table[-1:]])
         return given
@@ -149,11 +138,5 @@ class Nnlm(nn.Module):
 
 def _product(layer: nn.Linear, name: str, formula: str, values: Tensor, axes: str) -> Operation:
     """Return the operation of a linear layer, perhaps with an activation function after it."""
-    return Operation(
-        name=name,
-        formula=formula,
-        values=values,
-        axes=axes,
-        parameters=sum(parameter.numel() for parameter in layer.parameters()),
-        multiplications=values.numel() * layer.in_features,
-    )
+    parameters, multiplications = layer.weight.numel() + layer.bias.numel(), values.numel() * layer.in_features
+    return Operation(name=name, formula=formula, values=values, axes=axes, parameters=parameters, multiplications=multiplications)

@@ -10,14 +10,13 @@ from functools import cached_property
 from typing import ClassVar, NamedTuple
 
 import numpy as np
-from jaxtyping import Float32, Float64, Int64, Shaped
+from jaxtyping import Float32, Int64, Shaped
 
-from reviewgen.compiled import by_address, compiled, inner
-from reviewgen.compiled.decoding import sample
+from reviewgen.compiled import by_address, inner
+from reviewgen.compiled.decoding import CompiledStepper
 from reviewgen.compiled.linear import Bits, add_product, pack, refuse_non_finite, tanh32
-from reviewgen.compiled.sampling import SamplingParams
 from reviewgen.compiled.steps import CompiledStep
-from reviewgen.protocols.stepper import Constraints, TensorSpec
+from reviewgen.protocols.stepper import TensorSpec
 from reviewgen_nnlm.config import NnlmConfig
 
 TABLE_BYTES = 1 << 24  # of the table of products; a larger one takes longer to compute than it saves in a few texts
@@ -35,16 +34,10 @@ class Weights(NamedTuple):
     output: Shaped[np.ndarray, "panels H 64"]
     output_scales: Float32[np.ndarray, " V64"]
     output_bias: Float32[np.ndarray, " V"]
-
-
-class Network(NamedTuple):
-    """An nnlm, prepared for the step."""
-
-    weights: Weights
     is_relu: int
 
 
-class NnlmStepper:
+class NnlmStepper(CompiledStepper):
     """The stepper of ``nnlm``. The state is the last n-1 ids, (B, n-1), padded with the id V before the beginning."""
 
     Config: ClassVar[type] = NnlmConfig
@@ -57,8 +50,8 @@ class NnlmStepper:
         """
         refuse_non_finite(tensors)
         self.config = config
-        self._is_relu = int(config.activation == "relu")
-        self._weights = _prepare({name: np.array(tensor, np.float32) for name, tensor in tensors.items()}, weight_bits)
+        arrays = {name: np.array(tensor, np.float32) for name, tensor in tensors.items()}
+        self._weights = _prepare(arrays, weight_bits, config.activation == "relu")
 
     @staticmethod
     def expect(config: NnlmConfig) -> dict[str, TensorSpec]:
@@ -76,31 +69,10 @@ class NnlmStepper:
         """Return the state before the first token: n-1 times the id V."""
         return np.full((batch_size, self.config.order - 1), self.config.vocab_size, np.int64)
 
-    def forward(
-        self, ids: Int64[np.ndarray, "B T"], state: Int64[np.ndarray, "B K"]
-    ) -> tuple[Float32[np.ndarray, "B V"], Int64[np.ndarray, "B K"]]:
-        """Return the logits after the last of T >= 1 tokens, and the last n-1 ids (K = n-1)."""
-        seen = np.concatenate((state, ids), axis=1)[:, -state.shape[1] :].T.copy()
-        logits = np.zeros((len(ids), len(self._weights.output_scales)), np.float32)
-        _compute_logits(self._weights, self._is_relu, seen, logits)
-        return np.ascontiguousarray(logits[:, : self.config.vocab_size]), seen.T.copy()
-
-    def sample(
-        self,
-        state: Int64[np.ndarray, "B K"],
-        uniform: Float64[np.ndarray, "B N"],
-        params: SamplingParams,
-        texts: Int64[np.ndarray, "B L"],
-        new_tokens: Int64[np.ndarray, " B"],
-        constraints: Constraints | None = None,
-    ) -> tuple[Int64[np.ndarray, "B N"], Int64[np.ndarray, " B"], Int64[np.ndarray, "B K"]]:
-        """Sample up to N tokens a row in one compiled loop; see ``reviewgen.protocols.SupportsSample``."""
-        return sample(self, self.config.vocab_size, state, uniform, params, texts, new_tokens, constraints)
-
     @cached_property
     def compiled_step(self) -> CompiledStep:
         """The step; see ``reviewgen.protocols.SupportsCompiledStep``."""
-        return CompiledStep(_step, Network(self._weights, self._is_relu))
+        return CompiledStep(_step, self._weights)
 
     def state_arrays(self, state: Int64[np.ndarray, "B K"]) -> tuple[Float32[np.ndarray, "0 B 0"], Int64[np.ndarray, "K B"]]:
         """Return a copy of a state as the step takes it: no floats, and the last n-1 ids."""
@@ -111,7 +83,7 @@ class NnlmStepper:
         return np.ascontiguousarray(ints.T)
 
 
-def _prepare(tensors: Mapping[str, Float32[np.ndarray, "..."]], bits: Bits) -> Weights:
+def _prepare(tensors: Mapping[str, Float32[np.ndarray, "..."]], bits: Bits, is_relu: bool) -> Weights:
     embedding, hidden, bias = (tensors[name] for name in ("embedding.weight", "hidden.weight", "hidden.bias"))
     (rows, width), size = embedding.shape, len(bias)
     context = hidden.shape[1] // width
@@ -122,11 +94,12 @@ def _prepare(tensors: Mapping[str, Float32[np.ndarray, "..."]], bits: Bits) -> W
     packed = pack(hidden, bits)
     padded = np.zeros(len(packed.scales), np.float32)
     padded[:size] = bias
-    return Weights(table, embedding, *packed, padded, *pack(tensors["output.weight"], bits), tensors["output.bias"])
+    output = pack(tensors["output.weight"], bits)
+    return Weights(table, embedding, *packed, padded, *output, tensors["output.bias"], int(is_relu))
 
 
-@compiled
-def _compute_logits(weights, is_relu, seen, logits):
+@inner
+def _compute_logits(weights, seen, logits):
     """Write the logits after the last n-1 ids, int64 (n-1, R) or wider, to ``logits``, (R, V64)."""
     embedding, bias = weights.embedding, weights.output_bias
     width = embedding.shape[1]
@@ -147,29 +120,28 @@ def _compute_logits(weights, is_relu, seen, logits):
         add_product(weights.hidden, weights.hidden_scales, vectors, h)
     for row in range(rows):
         for j in range(h.shape[1]):
-            h[row, j] = (ZERO if h[row, j] < ZERO else h[row, j]) if is_relu else tanh32(h[row, j])
+            h[row, j] = (ZERO if h[row, j] < ZERO else h[row, j]) if weights.is_relu else tanh32(h[row, j])
         for j in range(len(bias)):
             logits[row, j] = bias[j]
     add_product(weights.output, weights.output_scales, h, logits)
 
 
 @by_address
-def _step(network, ids, floats, ints, logits):
+def _step(weights, ids, floats, ints, logits):
     """Feed a token to each text, and write the logits after it; see ``reviewgen.compiled.steps``.
 
     Args:
-        network: The address of a Network.
+        weights: The address of Weights.
         ids, logits: As there.
         floats: Not used.
         ints: The last n-1 ids.
     """
-    weights, is_relu = network[0]
     last = len(ints) - 1
     for row in range(len(ids)):
         for position in range(last):
             ints[position, row] = ints[position + 1, row]
         ints[last, row] = ids[row]
-    _compute_logits(weights, is_relu, ints, logits)
+    _compute_logits(weights[0], ints, logits)
 
 
 @inner

@@ -1,23 +1,36 @@
 """The compiled implementation of a recurrent layer for training on a CPU, with a hand-written gradient.
 
 torch's own GRU and RNN add to the gradient of the recurrent matrix at every step; here it is one product after the loop, and so
-are the products of the inputs. In the loop over time, torch computes the state's product and ``pointwise`` the rest. Under
+are the products of the inputs. In the loop over time, torch computes the state's product, and compiled loops the rest. Under
 autocast, matrices, outputs and what the backward pass needs have autocast's precision; states have float32.
 
-Must not know a model or its settings. Shapes: B batch, T time, E inputs, H hidden, G number of gates times H, P parts of a state.
+The loops take arrays of any ``precision``. Each writes to one row and reads few others: only then does the compiler see that
+rows do not overlap, and use vector instructions.
+
+Must not know a model or its settings. Shapes: B batch, T time, E inputs, H hidden, G number of gates times H, P parts of a state
+(the lstm's are h and c). The gradient of the gates has D columns. For rnn and lstm D = G. For the gru D = 4 H: the gradient of n
+as the input's product has it, then those of r and z, then the gradient of n as the state's product has it, scaled by r. So the
+first G columns, rolled by H, belong to the input's product, and the last G to the state's.
 """
 
+import math
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
+from numba import types
+from numba.extending import overload
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from reviewgen.compiled import compiled, inlined, inner
+from reviewgen.compiled.linear import sigmoid32, tanh32
+from reviewgen.compiled.precision import narrow, wide
 from reviewgen.compiled.tensors import PRECISIONS, as_array
-from reviewgen_recurrent.kernels import GRU, LSTM
-from reviewgen_recurrent.pointwise import backward_step, forward_step
+from reviewgen_recurrent.kernels import GRU, LSTM, add
+
+ZERO, ONE = np.float32(0), np.float32(1)
 
 
 def can_run_compiled(x: Tensor) -> bool:
@@ -79,7 +92,7 @@ class _CompiledLayer(torch.autograd.Function):
         arrays = (*map(as_array, (gates, product, bias_hh, last, outputs, kept)), masks)
         for t, before in enumerate(outputs[:-1].unbind()):
             torch.mm(before, weight_hh.T, out=product)
-            forward_step(cell, is_relu, t, *arrays)
+            _forward_step(cell, is_relu, t, *arrays)
         ctx.save_for_backward(x, weight_ih, weight_hh, gates, outputs, kept)
         ctx.facts = cell, is_relu, masks
         return outputs[1:], last
@@ -97,13 +110,13 @@ class _CompiledLayer(torch.autograd.Function):
         arrays = *map(as_array, (gates, kept, outputs, grad_outputs.contiguous(), grad_product, grad_memory, grad_gates)), masks
         steps = grad_gates[..., -width:].unbind()
         for t in reversed(range(time)):
-            backward_step(cell, is_relu, t, *arrays)
+            _backward_step(cell, is_relu, t, *arrays)
             torch.mm(steps[t], weight_hh, out=grad_product)
         grad_memory[0] += grad_product
         grad_inputs, grad_hidden = (
             part.flatten(0, 1) for part in (grad_gates[..., :width], grad_gates[..., -width:])
         )  # (T*B, G)
-        shift = outputs.shape[-1] if cell == GRU else 0  # the gru's gradients of the inputs begin with n; see ``pointwise``
+        shift = outputs.shape[-1] if cell == GRU else 0  # the gru's gradients of the inputs begin with n
         grad_x = (grad_inputs @ weight_ih.roll(shift, 0)).view_as(x) if ctx.needs_input_grad[0] else None
         grad_weight_ih = (grad_inputs.T @ x.flatten(0, 1)).roll(-shift, 0)
         grad_weight_hh = grad_hidden.T @ outputs[:-1].flatten(0, 1)
@@ -115,3 +128,226 @@ class _CompiledLayer(torch.autograd.Function):
 def _precision(x: Tensor) -> torch.dtype:
     """Return the precision in which matrices are multiplied."""
     return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+
+
+@compiled
+def _forward_step(cell, is_relu, t, gates, product, bias, memory, outputs, kept, zoned):
+    """Advance the state by one step.
+
+    Args:
+        cell: RNN, GRU or LSTM of ``kernels``.
+        is_relu: Whether the activation is relu instead of tanh.
+        t: The step.
+        gates: (T, B, G), the inputs' products; overwritten by the gates' values.
+        product: (B, G), the state's product.
+        bias: (G,), the bias of the state's product.
+        memory: (P, B, H), the state; updated.
+        outputs: (T + 1, B, H), of which t + 1 is written.
+        kept: (T, B, H), written: what else the backward pass needs, the gru's state product of n, the lstm's c before the step.
+        zoned: bool (T, P, B, H), the units that keep their old value; empty without zoneout.
+    """
+    _, rows, size = memory.shape
+    new = np.empty((2, size), memory.dtype)
+    for row in range(rows):
+        gate_row, product_row, h = gates[t, row], product[row], memory[0, row]
+        if cell == GRU:
+            _gru(gate_row, product_row, bias, h, kept[t, row], is_relu, new[0])
+        elif cell == LSTM:
+            _lstm(gate_row, product_row, bias, memory[1, row], kept[t, row], is_relu, new)
+            _update(memory[1, row], new[1], zoned, t, 1, row)
+        else:
+            _rnn(gate_row, product_row, bias, is_relu, new[0])
+        _update(h, new[0], zoned, t, 0, row)
+        _narrow_all(h, outputs[t + 1, row])
+
+
+@compiled
+def _backward_step(cell, is_relu, t, gates, kept, outputs, grad_outputs, grad_product, grad_memory, grad_gates, zoned):
+    """Move the gradient of the state, (P, B, H), one step back, and write the gradient of the gates, (T, B, D).
+
+    Args:
+        cell, is_relu, t: As in ``_forward_step``.
+        gates, kept, outputs, zoned: As ``forward_step`` left them.
+        grad_outputs: (T, B, H), the gradient of the outputs.
+        grad_product: (B, H), the gradient of h that comes through the next step's matrix product.
+        grad_memory: (P, B, H), the gradient of the state after the step; becomes that of the state before it.
+        grad_gates: (T, B, D), of which step t is written.
+    """
+    parts, rows, size = grad_memory.shape
+    held, scratch = np.zeros((parts, size), grad_memory.dtype), np.empty(size, grad_memory.dtype)
+    for row in range(rows):
+        grad_h, gate_row, out = grad_memory[0, row], gates[t, row], grad_gates[t, row]
+        _add_gradients(grad_h, grad_product[row], grad_outputs[t, row])
+        for part in range(parts if len(zoned) else 0):
+            _hold(grad_memory[part, row], zoned[t, part, row], held[part])
+        if cell == GRU:
+            _gru_backward(grad_h, gate_row, outputs[t, row], kept[t, row], is_relu, out)
+        elif cell == LSTM:
+            _lstm_backward(grad_h, grad_memory[1, row], gate_row, kept[t, row], is_relu, out, scratch)
+        else:
+            _rnn_backward(grad_h, outputs[t + 1, row], is_relu, out)
+        for part in range(parts if len(zoned) else 0):
+            add(held[part], grad_memory[part, row])
+
+
+@inner
+def _rnn(gates, product, bias, is_relu, new):
+    for j in range(len(new)):
+        new[j] = _activate(wide(gates[j]) + wide(product[j]) + bias[j], is_relu)
+
+
+@inner
+def _rnn_backward(grad_h, output, is_relu, grad_gates):
+    for j in range(len(grad_h)):
+        grad_gates[j] = narrow(grad_h[j] * _derivative(wide(output[j]), is_relu), grad_gates[j])
+    grad_h[:] = ZERO
+
+
+@inner
+def _gru(gates, product, bias, h, kept, is_relu, new):
+    size = len(h)
+    r, z, n = gates[:size], gates[size : 2 * size], gates[2 * size :]
+    _sigmoid_gate(r, product[:size], bias[:size])
+    _sigmoid_gate(z, product[size : 2 * size], bias[size : 2 * size])
+    for j in range(size):
+        kept[j] = narrow(wide(product[2 * size + j]) + bias[2 * size + j], kept[j])
+    for j in range(size):
+        n[j] = narrow(_activate(wide(n[j]) + wide(r[j]) * wide(kept[j]), is_relu), n[j])
+    for j in range(size):
+        new[j] = wide(n[j]) + wide(z[j]) * (h[j] - wide(n[j]))
+
+
+@inner
+def _gru_backward(grad_h, gates, before, kept, is_relu, grad_gates):
+    size = len(grad_h)
+    r, z, n = gates[:size], gates[size : 2 * size], gates[2 * size :]
+    grad_n_input, grad_r = grad_gates[:size], grad_gates[size : 2 * size]
+    grad_z, grad_n_hidden = grad_gates[2 * size : 3 * size], grad_gates[3 * size :]
+    for j in range(size):
+        slope = (ONE - wide(z[j])) * _derivative(wide(n[j]), is_relu)
+        grad_n_input[j] = narrow(grad_h[j] * slope, grad_n_input[j])
+    for j in range(size):
+        slope = (wide(before[j]) - wide(n[j])) * wide(z[j]) * (ONE - wide(z[j]))
+        grad_z[j] = narrow(grad_h[j] * slope, grad_z[j])
+    for j in range(size):
+        grad_n_hidden[j] = narrow(wide(grad_n_input[j]) * wide(r[j]), grad_n_hidden[j])
+    for j in range(size):
+        grad_r[j] = narrow(wide(grad_n_hidden[j]) * wide(kept[j]) * (ONE - wide(r[j])), grad_r[j])
+    for j in range(size):
+        grad_h[j] *= wide(z[j])
+
+
+@inner
+def _lstm(gates, product, bias, c, kept, is_relu, new):
+    size = len(c)
+    i, f, g, o = gates[:size], gates[size : 2 * size], gates[2 * size : 3 * size], gates[3 * size :]
+    h_new, c_new = new[0], new[1]
+    _sigmoid_gate(i, product[:size], bias[:size])
+    _sigmoid_gate(f, product[size : 2 * size], bias[size : 2 * size])
+    _sigmoid_gate(o, product[3 * size :], bias[3 * size :])
+    _activation_gate(g, product[2 * size : 3 * size], bias[2 * size : 3 * size], is_relu)
+    _narrow_all(c, kept)
+    for j in range(size):
+        c_new[j] = wide(f[j]) * c[j] + wide(i[j]) * wide(g[j])
+    for j in range(size):
+        h_new[j] = wide(o[j]) * _activate(c_new[j], is_relu)
+
+
+@inner
+def _lstm_backward(grad_h, grad_c, gates, before, is_relu, grad_gates, activated):
+    size = len(grad_h)
+    i, f, g, o = gates[:size], gates[size : 2 * size], gates[2 * size : 3 * size], gates[3 * size :]
+    grad_i, grad_f = grad_gates[:size], grad_gates[size : 2 * size]
+    grad_g, grad_o = grad_gates[2 * size : 3 * size], grad_gates[3 * size :]
+    for j in range(size):
+        c = wide(f[j]) * wide(before[j]) + wide(i[j]) * wide(g[j])
+        activated[j] = _activate(c, is_relu)
+    for j in range(size):
+        grad_o[j] = narrow(grad_h[j] * activated[j] * wide(o[j]) * (ONE - wide(o[j])), grad_o[j])
+    for j in range(size):
+        grad_c[j] += grad_h[j] * wide(o[j]) * _derivative(activated[j], is_relu)
+    for j in range(size):
+        grad_f[j] = narrow(grad_c[j] * wide(before[j]) * wide(f[j]) * (ONE - wide(f[j])), grad_f[j])
+    for j in range(size):
+        grad_i[j] = narrow(grad_c[j] * wide(g[j]) * wide(i[j]) * (ONE - wide(i[j])), grad_i[j])
+    for j in range(size):
+        grad_g[j] = narrow(grad_c[j] * wide(i[j]) * _derivative(wide(g[j]), is_relu), grad_g[j])
+    for j in range(size):
+        grad_c[j] *= wide(f[j])
+    grad_h[:] = ZERO
+
+
+@inner
+def _sigmoid_gate(gate, product, bias):
+    for j in range(len(gate)):
+        gate[j] = narrow(_sigmoid(wide(gate[j]) + wide(product[j]) + bias[j]), gate[j])
+
+
+@inner
+def _activation_gate(gate, product, bias, is_relu):
+    for j in range(len(gate)):
+        gate[j] = narrow(_activate(wide(gate[j]) + wide(product[j]) + bias[j], is_relu), gate[j])
+
+
+@inner
+def _narrow_all(numbers, row):
+    for j in range(len(row)):
+        row[j] = narrow(numbers[j], row[j])
+
+
+@inner
+def _update(old, new, zoned, t, part, row):
+    """Replace the old values by the new ones, except where they are zoned out."""
+    if len(zoned) == 0:
+        for j in range(len(old)):
+            old[j] = new[j]
+        return
+    stays = zoned[t, part, row]
+    for j in range(len(old)):
+        old[j] = old[j] if stays[j] else new[j]
+
+
+@inner
+def _add_gradients(grad_h, grad_product, grad_output):
+    for j in range(len(grad_h)):
+        grad_h[j] += wide(grad_product[j]) + wide(grad_output[j])
+
+
+@inner
+def _hold(grad, stays, held):
+    """Move the gradient of the zoned-out units to ``held``: it goes to the step before, past the cell."""
+    for j in range(len(grad)):
+        held[j] = grad[j] if stays[j] else ZERO
+    for j in range(len(grad)):
+        grad[j] -= held[j]
+
+
+@inlined
+def _activate(number, is_relu):
+    return (ZERO if number < ZERO else number) if is_relu else _tanh(number)
+
+
+@inlined
+def _derivative(value, is_relu):
+    """Return the derivative of the activation function where its value is ``value``."""
+    return (ONE if value > ZERO else ZERO) if is_relu else ONE - value * value
+
+
+def _sigmoid(number):
+    """Return 1 / (1 + exp(-number))."""
+
+
+@overload(_sigmoid)
+def _make_sigmoid(number):
+    if number == types.float32:
+        return lambda number: sigmoid32(number)
+    return lambda number: 1 / (1 + math.exp(-number))
+
+
+def _tanh(number):
+    """Return the hyperbolic tangent of a number."""
+
+
+@overload(_tanh)
+def _make_tanh(number):
+    return (lambda number: tanh32(number)) if number == types.float32 else (lambda number: math.tanh(number))

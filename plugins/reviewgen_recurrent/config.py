@@ -4,7 +4,7 @@ Shapes: V vocabulary, E embedding, H hidden, L layers.
 """
 
 from dataclasses import dataclass
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, ClassVar, Literal, TypeAlias
 
 from reviewgen.config import Bound, RenamedValues, check
 from reviewgen.errors import ConfigError
@@ -60,8 +60,18 @@ class RecurrentConfig:
     ] = "auto"
     activation: Literal["tanh", "relu"] = "tanh"
 
+    torch_layer: ClassVar[str] = "RNN"  # of the fused implementation; only torch's RNN has relu
+
     def __post_init__(self) -> None:
         check(self)
+        refused = [f"zoneout={self.zoneout:g}"] if self.zoneout > 0 else []
+        if self.activation == "relu" and self.torch_layer != "RNN":
+            refused.append('activation="relu"')
+        if self.layer == "fused" and refused:
+            raise ConfigError(
+                f'{" and ".join(refused)} cannot be combined with layer="fused": torch\'s {self.torch_layer} does not have it, '
+                'but layer="compiled" and layer="reference" do. Set layer to "auto", or leave it out.'
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,21 +80,13 @@ class RnnConfig(RecurrentConfig):
 
     hidden_size: Size = 512
 
-    def __post_init__(self) -> None:
-        check(self)
-        _refuse_fused_zoneout(self)
-
 
 @dataclass(frozen=True, kw_only=True)
 class GruConfig(RecurrentConfig):
     """The settings of ``gru``; torch's GRU, the fused layer, has no relu."""
 
     hidden_size: Size = 320
-
-    def __post_init__(self) -> None:
-        check(self)
-        _refuse_fused_relu(self, "GRU")
-        _refuse_fused_zoneout(self)
+    torch_layer: ClassVar[str] = "GRU"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,34 +94,4 @@ class LstmConfig(RecurrentConfig):
     """The settings of ``lstm``; torch's LSTM, the fused layer, has no relu."""
 
     hidden_size: Size = 320
-
-    def __post_init__(self) -> None:
-        check(self)
-        _refuse_fused_relu(self, "LSTM")
-        _refuse_fused_zoneout(self)
-
-
-def _refuse_fused_relu(config: RecurrentConfig, cell: str) -> None:
-    """Raise if the config sets relu for torch's GRU or LSTM.
-
-    Raises:
-        ConfigError: ``layer`` is "fused" and ``activation`` is "relu".
-    """
-    if config.layer == "fused" and config.activation == "relu":
-        raise ConfigError(
-            f'activation="relu" cannot be combined with layer="fused": torch\'s {cell} has no relu, but layer="compiled" and '
-            f'layer="reference" have. Set layer to "auto", or activation to "tanh".'
-        )
-
-
-def _refuse_fused_zoneout(config: RecurrentConfig) -> None:
-    """Raise if the config sets zoneout for torch's layers.
-
-    Raises:
-        ConfigError: ``layer`` is "fused" and ``zoneout`` is above 0.
-    """
-    if config.layer == "fused" and config.zoneout > 0:
-        raise ConfigError(
-            f'zoneout={config.zoneout:g} cannot be combined with layer="fused": torch\'s layers have no zoneout, but '
-            f'layer="compiled" and layer="reference" have. Set layer to "auto", or zoneout to 0.'
-        )
+    torch_layer: ClassVar[str] = "LSTM"

@@ -44,11 +44,6 @@ def drop(x: Tensor, p: float, training: bool, is_locked: bool = False) -> Tensor
     return x.masked_fill(dropped, 0.0) * (1 / (1 - p))
 
 
-def make_zoneout_mask(shape: Sequence[int], p: float, training: bool, device: torch.device) -> Bool[Tensor, "..."] | None:
-    """Return a random mask of the units of a state that keep their old value, for each step; None where no mask is needed."""
-    return make_mask(shape, p, device) if training and p > 0 else None
-
-
 def zone_out(old: Tensor, new: Tensor, p: float, zoned: Bool[Tensor, "B H"] | None) -> Tensor:
     """Return a part of the state in which the masked units keep their old value or, without a mask, the expectation of that."""
     if zoned is not None:

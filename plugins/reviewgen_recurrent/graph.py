@@ -4,18 +4,81 @@ The equations are those in the docstrings of ``Rnn``, ``Gru`` and ``Lstm``. Must
 (tokens), V vocabulary, E embedding, H hidden, N longest n-gram.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterator
 from itertools import pairwise
+from typing import NamedTuple
 
 from reviewgen.protocols.graph import GraphEdge, GraphNode, ModelGraph
 from reviewgen_recurrent.config import RecurrentConfig
 from reviewgen_recurrent.kernels import GRU, LSTM, RNN
 
-STATES = {RNN: ("h",), GRU: ("h",), LSTM: ("h", "c")}
 NAMES = {RNN: "rnn", GRU: "gru", LSTM: "lstm"}
 PARAMETERS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 LAYERS_DRAWN = 3  # more are one box
 STATE = ("B", "H")
+PRODUCTS = "W_{ih} x_{t} + b_{ih} + W_{hh} h_{t-1} + b_{hh}"
+
+
+class Box(NamedTuple):
+    """A box inside a cell.
+
+    Attributes:
+        id: Its name.
+        label: What it computes.
+        inputs: The names of the boxes whose results it takes.
+        detail: A remark below the label.
+        parameters: The names of its tensors, without prefix and layer.
+    """
+
+    id: str
+    label: str
+    inputs: tuple[str, ...] = ()
+    detail: str = ""
+    parameters: tuple[str, ...] = ()
+
+
+CELLS = {
+    RNN: (
+        Box("x", "x_{t}"),
+        Box("h_previous", "h_{t-1}"),
+        Box("sum", PRODUCTS, ("x", "h_previous"), parameters=PARAMETERS),
+        Box("squash", "tanh", ("sum",)),
+        Box("h", "h_{t}", ("squash",)),
+    ),
+    GRU: (
+        Box("x", "x_{t}"),
+        Box("h_previous", "h_{t-1}"),
+        Box("input", "W_{ih} x_{t} + b_{ih}", ("x",), parameters=("weight_ih", "bias_ih")),
+        Box("hidden", "W_{hh} h_{t-1} + b_{hh}", ("h_previous",), parameters=("weight_hh", "bias_hh")),
+        Box("n", "n = tanh(+)", ("input", "scale"), "candidate"),
+        Box("r", "r = σ(+)", ("input", "hidden"), "reset gate"),
+        Box("scale", "×", ("r", "hidden")),
+        Box("z", "z = σ(+)", ("input", "hidden"), "update gate"),
+        Box("rest", "1 −", ("z",)),
+        Box("new", "×", ("rest", "n")),
+        Box("kept", "×", ("z", "h_previous")),
+        Box("sum", "+", ("new", "kept")),
+        Box("h", "h_{t}", ("sum",)),
+    ),
+    LSTM: (
+        Box("x", "x_{t}"),
+        Box("h_previous", "h_{t-1}"),
+        Box("c_previous", "c_{t-1}"),
+        Box("sum", PRODUCTS, ("x", "h_previous"), parameters=PARAMETERS),
+        Box("o", "o = σ", ("sum",), "output gate"),
+        Box("g", "g = tanh", ("sum",), "candidate"),
+        Box("i", "i = σ", ("sum",), "input gate"),
+        Box("f", "f = σ", ("sum",), "forget gate"),
+        Box("written", "×", ("i", "g")),
+        Box("kept", "×", ("f", "c_previous")),
+        Box("memory", "+", ("written", "kept")),
+        Box("squash", "tanh", ("memory",)),
+        Box("emitted", "×", ("o", "squash")),
+        Box("h", "h_{t}", ("emitted",)),
+        Box("c", "c_{t}", ("memory",)),
+    ),
+}
+"""The boxes of each cell, in the order in which they are drawn; a part of the state, as ``h``, comes in as ``h_previous``."""
 
 
 def describe_recurrent(config: RecurrentConfig, kernel: int) -> ModelGraph:
@@ -26,12 +89,12 @@ def describe_recurrent(config: RecurrentConfig, kernel: int) -> ModelGraph:
         kernel: The number of its cell in ``kernels``.
     """
     layers = _layers(config, kernel)
-    nodes = [_value("ids", "ids"), _embedding(config), *layers, *_outputs(config), _value("logits", "logits")]
-    chain = [node.id for node in nodes]
-    ends = _ends(config, len(layers))
+    outputs = _outputs(config)
+    nodes = [_value("ids"), _embedding(config), *layers, *outputs, _value("logits")]
+    axes = [(), ("E",), *[("H",)] * len(layers), *[("E",)] * (len(outputs) - 1), ("V",)]  # the last ones of each result
     edges = [
-        GraphEdge(source=source, target=target, axes=("B", "T", *axes))
-        for (source, target), axes in zip(_pairs(chain, config, kernel), ends, strict=True)
+        GraphEdge(source=_port(source, "x" if source.id == "embedding" else "h"), target=_port(target), axes=("B", "T", *last))
+        for (source, target), last in zip(pairwise(nodes), axes, strict=True)
     ]
     loops = [edge for layer in layers for edge in _loops(layer, config, kernel)]
     if config.ngrams > 1:
@@ -42,26 +105,13 @@ def describe_recurrent(config: RecurrentConfig, kernel: int) -> ModelGraph:
     return ModelGraph(nodes=tuple(nodes), edges=(*edges, *loops), sizes=sizes)
 
 
-def _pairs(chain: list[str], config: RecurrentConfig, kernel: int) -> list[tuple[str, str]]:
-    """Return source and target of each edge of the chain, with the ports of those that have an inside."""
-    into = {"embedding": "embedding/ids"} if config.ngrams > 1 else {}
-    out = {"embedding": "embedding/x"} if config.ngrams > 1 else {}
-    into["layer1"], out["layer1"] = "layer1/x", "layer1/h"
-    return [(out.get(a, a), into.get(b, b)) for a, b in pairwise(chain)]
+def _port(node: GraphNode, name: str | None = None) -> str:
+    """Return the end of an edge: a node or, of one that has an inside, a node of it, by default the first."""
+    return f"{node.id}/{name or node.inside.nodes[0].id}" if node.inside else node.id
 
 
-def _ends(config: RecurrentConfig, layers: int) -> list[tuple[str, ...]]:
-    """Return the last axes of each edge of the chain."""
-    projected = [("E",)] if config.tied and config.hidden_size != config.embedding_size else []
-    return [(), ("E",), *[("H",)] * layers, *projected, ("V",)]
-
-
-def _value(name: str, label: str) -> GraphNode:
-    return GraphNode(id=name, label=label, kind="value")
-
-
-def _operation(name: str, label: str, detail: str = "") -> GraphNode:
-    return GraphNode(id=name, label=label, detail=detail, kind="operation")
+def _value(name: str) -> GraphNode:
+    return GraphNode(id=name, label=name, kind="value")
 
 
 def _embedding(config: RecurrentConfig) -> GraphNode:
@@ -72,12 +122,12 @@ def _embedding(config: RecurrentConfig) -> GraphNode:
     lengths = "pairs" if past == 1 else f"2 to {config.ngrams}"
     inside = ModelGraph(
         nodes=(
-            _value("ids", "ids_{t}"),
-            _value("past", "ids_{t-1}" if past == 1 else f"ids_{{t-{past}}} to ids_{{t-1}}"),
+            GraphNode(id="ids", label="ids_{t}", kind="value"),
+            GraphNode(id="past", label="ids_{t-1}" if past == 1 else f"ids_{{t-{past}}} to ids_{{t-1}}", kind="value"),
             GraphNode(id="token", label="token", detail="e[ids_{t}]", parameters=("embedding.weight",)),
             GraphNode(id="ngrams", label="n-grams", detail=f"{lengths}, hashed", parameters=("ngrams.table.weight",)),
-            _operation("sum", "+"),
-            _value("x", "x_{t}"),
+            GraphNode(id="sum", label="+", kind="operation"),
+            GraphNode(id="x", label="x_{t}", kind="value"),
         ),
         edges=(
             GraphEdge(source="ids", target="token", axes=("B", "T")),
@@ -93,37 +143,40 @@ def _embedding(config: RecurrentConfig) -> GraphNode:
 
 def _layers(config: RecurrentConfig, kernel: int) -> list[GraphNode]:
     """Return the layers: the first with its cell, the others as boxes, or as one box if there are many."""
-    many = config.layers > LAYERS_DRAWN
-    name = NAMES[kernel]
-    first = GraphNode(
-        id="layer1", label=f"{name} cell" if config.layers == 1 else f"{name} layer 1", inside=_cell(config, kernel)
+    name, count = NAMES[kernel], config.layers
+    label = f"{name} cell" if count == 1 else f"{name} layer 1"
+    layers = [GraphNode(id="layer1", label=label, inside=_cell(CELLS[kernel], config.activation))]
+    for number in range(1, count) if count <= LAYERS_DRAWN else [1]:
+        label = f"{name} layer {number + 1}" if count <= LAYERS_DRAWN else f"{name} layers 2 to {count}"
+        drawn = range(number, number + 1 if count <= LAYERS_DRAWN else count)
+        parameters = tuple(f"recurrent.{part}_l{layer}" for layer in drawn for part in PARAMETERS)
+        layers.append(GraphNode(id=f"layer{number + 1}", label=label, detail="as layer 1", parameters=parameters))
+    return layers
+
+
+def _cell(boxes: tuple[Box, ...], activation: str) -> ModelGraph:
+    """Return what happens inside a cell."""
+    nodes = tuple(
+        GraphNode(
+            id=box.id,
+            label=box.label.replace("tanh", activation),
+            detail=box.detail,
+            kind="layer" if box.parameters else "value" if not box.inputs or box.id in ("h", "c") else "operation",
+            parameters=tuple(f"recurrent.{part}_l0" for part in box.parameters),
+        )
+        for box in boxes
     )
-    if many:
-        rest = [(f"{name} layers 2 to {config.layers}", range(1, config.layers))]
-    else:
-        rest = [(f"{name} layer {number + 1}", range(number, number + 1)) for number in range(1, config.layers)]
-    return [
-        first,
-        *(
-            GraphNode(id=f"layer{numbers[0] + 1}", label=label, detail="as layer 1", parameters=_parameters(numbers))
-            for label, numbers in rest
-        ),
-    ]
+    wires = [(source, box.id) for box in boxes for source in box.inputs]
+    edges = tuple(GraphEdge(source=a, target=b, axes=() if a == "x" else STATE) for a, b in wires)
+    return ModelGraph(nodes=nodes, edges=edges)
 
 
-def _loops(layer: GraphNode, config: RecurrentConfig, kernel: int) -> Iterable[GraphEdge]:
+def _loops(layer: GraphNode, config: RecurrentConfig, kernel: int) -> Iterator[GraphEdge]:
     """Yield the recurrent states of a layer."""
-    count = config.layers - 1 if layer.label.startswith(f"{NAMES[kernel]} layers") else 1
+    count = len(layer.parameters) // len(PARAMETERS) or 1
     axes = STATE if count == 1 else ("B", count, "H")
-    for name in STATES[kernel]:
-        source, target = (f"{layer.id}/{name}", f"{layer.id}/{name}_previous") if layer.inside else (layer.id, layer.id)
-        yield GraphEdge(source=source, target=target, axes=axes, label=name, delay=1)
-
-
-def _parameters(
-    layers: Iterable[int], parts: tuple[str, ...] = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-) -> tuple[str, ...]:
-    return tuple(f"recurrent.{part}_l{layer}" for layer in layers for part in parts)
+    for name in ("h", "c") if kernel == LSTM else ("h",):
+        yield GraphEdge(source=_port(layer, name), target=_port(layer, f"{name}_previous"), axes=axes, label=name, delay=1)
 
 
 def _outputs(config: RecurrentConfig) -> list[GraphNode]:
@@ -135,82 +188,3 @@ def _outputs(config: RecurrentConfig) -> list[GraphNode]:
         return [output]
     projection = GraphNode(id="projection", label="projection", detail="W h_{t}", parameters=("output.projection.weight",))
     return [projection, output]
-
-
-def _cell(config: RecurrentConfig, kernel: int) -> ModelGraph:
-    """Return what happens inside a cell."""
-    make: Callable[[str], ModelGraph] = {RNN: _rnn_cell, GRU: _gru_cell, LSTM: _lstm_cell}[kernel]
-    return make(config.activation)
-
-
-def _edges(*pairs: tuple[str, str]) -> tuple[GraphEdge, ...]:
-    """Return edges inside a cell, each a (B, H)."""
-    return tuple(GraphEdge(source=source, target=target, axes=STATE) for source, target in pairs)
-
-
-def _rnn_cell(activation: str) -> ModelGraph:
-    nodes = (
-        _value("x", "x_{t}"),
-        _value("h_previous", "h_{t-1}"),
-        GraphNode(id="sum", label="W_{ih} x_{t} + b_{ih} + W_{hh} h_{t-1} + b_{hh}", parameters=_parameters([0])),
-        _operation("squash", activation),
-        _value("h", "h_{t}"),
-    )
-    edges = (
-        GraphEdge(source="x", target="sum"),
-        *_edges(("h_previous", "sum"), ("sum", "squash"), ("squash", "h")),
-    )
-    return ModelGraph(nodes=nodes, edges=edges)
-
-
-def _gru_cell(activation: str) -> ModelGraph:
-    nodes = (
-        _value("x", "x_{t}"),
-        _value("h_previous", "h_{t-1}"),
-        GraphNode(id="input", label="W_{ih} x_{t} + b_{ih}", parameters=_parameters([0], ("weight_ih", "bias_ih"))),
-        GraphNode(id="hidden", label="W_{hh} h_{t-1} + b_{hh}", parameters=_parameters([0], ("weight_hh", "bias_hh"))),
-        _operation("n", f"n = {activation}(+)", "candidate"),
-        _operation("r", "r = σ(+)", "reset gate"),
-        _operation("scale", "×"),
-        _operation("z", "z = σ(+)", "update gate"),
-        _operation("rest", "1 −"),
-        _operation("new", "×"),
-        _operation("kept", "×"),
-        _operation("sum", "+"),
-        _value("h", "h_{t}"),
-    )
-    edges = (
-        GraphEdge(source="x", target="input"),
-        *_edges(("h_previous", "hidden"), ("input", "r"), ("hidden", "r"), ("input", "z"), ("hidden", "z")),
-        *_edges(("r", "scale"), ("hidden", "scale"), ("input", "n"), ("scale", "n"), ("z", "rest"), ("rest", "new")),
-        *_edges(("n", "new"), ("z", "kept"), ("h_previous", "kept"), ("new", "sum"), ("kept", "sum"), ("sum", "h")),
-    )
-    return ModelGraph(nodes=nodes, edges=edges)
-
-
-def _lstm_cell(activation: str) -> ModelGraph:
-    nodes = (
-        _value("x", "x_{t}"),
-        _value("h_previous", "h_{t-1}"),
-        _value("c_previous", "c_{t-1}"),
-        GraphNode(id="sum", label="W_{ih} x_{t} + b_{ih} + W_{hh} h_{t-1} + b_{hh}", parameters=_parameters([0])),
-        _operation("o", "o = σ", "output gate"),
-        _operation("g", f"g = {activation}", "candidate"),
-        _operation("i", "i = σ", "input gate"),
-        _operation("f", "f = σ", "forget gate"),
-        _operation("written", "×"),
-        _operation("kept", "×"),
-        _operation("memory", "+"),
-        _operation("squash", activation),
-        _operation("emitted", "×"),
-        _value("h", "h_{t}"),
-        _value("c", "c_{t}"),
-    )
-    edges = (
-        GraphEdge(source="x", target="sum"),
-        *_edges(("h_previous", "sum"), ("sum", "i"), ("sum", "f"), ("sum", "g"), ("sum", "o")),
-        *_edges(("f", "kept"), ("c_previous", "kept"), ("i", "written"), ("g", "written"), ("written", "memory")),
-        *_edges(("kept", "memory"), ("memory", "squash"), ("o", "emitted"), ("squash", "emitted"), ("emitted", "h")),
-        *_edges(("memory", "c")),
-    )
-    return ModelGraph(nodes=nodes, edges=edges)

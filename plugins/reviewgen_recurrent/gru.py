@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from reviewgen_recurrent.config import GruConfig
 from reviewgen_recurrent.kernels import GATES, GRU
 from reviewgen_recurrent.layers import Cell, Equation
-from reviewgen_recurrent.network import RELU_RECURRENT_GAIN, Recurrent, initialise_layers
+from reviewgen_recurrent.network import Recurrent
 from reviewgen_recurrent.stepping import GruStepper
 
 
@@ -70,8 +70,3 @@ class Gru(Recurrent):
     cell = Cell(gru_step, ("h",), EQUATIONS, {"tanh": torch.gru}, GRU)
     Torch = nn.GRU
     Stepper = GruStepper
-
-    def initialise(self) -> None:
-        """Set the initial weights of the layers."""
-        gain = RELU_RECURRENT_GAIN if self.config.activation == "relu" else 1.0
-        initialise_layers(self.recurrent, GATES[GRU], gain)

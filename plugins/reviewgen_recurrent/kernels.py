@@ -1,4 +1,4 @@
-"""Compiled loops of the recurrent models for inference: the forward pass, logits, generation. They know arrays, no settings.
+"""The compiled step of the recurrent models for inference. It knows arrays, no settings.
 
 What a model does not have is None. None is a type, so a branch for it is not compiled: first use compiles one cell, and either
 the table of products or the matrix that it stands for.
@@ -11,7 +11,7 @@ rounded up to whole panels (``reviewgen.compiled.linear``), K tokens before the 
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float32, Int64, Shaped
+from jaxtyping import Float32, Shaped
 
 from reviewgen.compiled import by_address, compiled, inlined, inner
 from reviewgen.compiled.linear import add_product, sigmoid32, tanh32
@@ -20,7 +20,6 @@ RNN, GRU, LSTM = 0, 1, 2
 GATES = {RNN: 1, GRU: 3, LSTM: 4}
 """Number of blocks of H rows in a layer's matrices, in torch's order: the rnn's only one; r, z, n; i, f, g, o."""
 
-CHUNK_ROWS = 512  # tokens whose input products are made together: a few megabytes
 ZERO, ONE = np.float32(0), np.float32(1)
 MULTIPLIER = 0x9E3779B1  # 2 ** 32 over the golden ratio, made odd
 MASK = 0xFFFFFFFF
@@ -63,93 +62,28 @@ class Weights(NamedTuple):
     output: Shaped[np.ndarray, "panels K 64"]
     output_scales: Float32[np.ndarray, " V64"]
     output_bias: Float32[np.ndarray, " V"]
-
-
-class Network(NamedTuple):
-    """A recurrent model, prepared for ``step``."""
-
-    weights: Weights
     relu: int | None  # 1 for relu as the activation, None for tanh
     zoneout: float | None  # the config's; None for 0
     memory: int | None  # 1 for the lstm, whose state has c, None for the others
-    layers: int
-
-
-class Scratch(NamedTuple):
-    """Memory that the loops overwrite, for C tokens of the same texts side by side."""
-
-    ids: Int64[np.ndarray, " C"]
-    before: Int64[np.ndarray, "K C"] | None  # the last tokens before each of ids; with n-grams only
-    vectors: Float32[np.ndarray, "C E"] | None  # without a table only
-    gates: Float32[np.ndarray, "C P"]
-    hidden: Float32[np.ndarray, "R P"] | None  # the gru's product of the state
-    outputs: Float32[np.ndarray, "C H"]
-    projected: Float32[np.ndarray, "R E64"] | None
-
-
-def make_scratch(weights: Weights, h: Float32[np.ndarray, "L B H"], past: Int64[np.ndarray, "K B"] | None, time: int) -> Scratch:
-    """Return scratch memory for texts of up to ``time`` tokens, at least 1, of which about CHUNK_ROWS are taken together."""
-    rows, padded = h.shape[1], weights.biases.shape[1]
-    tokens = rows * min(time, max(1, CHUNK_ROWS // max(1, rows)))
-    projected = weights.projection_scales
-    return Scratch(
-        ids=np.empty(tokens, np.int64),
-        before=None if past is None else np.empty((len(past), tokens), np.int64),
-        vectors=None if weights.table is not None else np.empty((tokens, weights.embedding.shape[1]), np.float32),
-        gates=np.empty((tokens, padded), np.float32),
-        hidden=None if weights.hidden_biases is None else np.empty((rows, padded), np.float32),
-        outputs=np.empty((tokens, h.shape[2]), np.float32),
-        projected=None if projected is None else np.empty((rows, len(projected)), np.float32),
-    )
-
-
-@compiled
-def forward(weights, relu, zoneout, ids, h, c, past, scratch, logits):
-    """Feed ids, int64 (B, T), to the model, update its state in place, and write the logits after them, (B, V64).
-
-    A layer takes about CHUNK_ROWS tokens before the next layer does: the input products of all of them are one matrix product.
-
-    Args:
-        weights: The model's Weights.
-        relu: 1 for relu as the activation, None for tanh.
-        zoneout: float32, the config's; None for 0.
-        ids: The tokens.
-        h, c: float32 (L, B, H), the state; c is None but for the lstm.
-        past: int64 (K, B), the last tokens; None without n-grams.
-        scratch: Scratch memory for ids.
-        logits: Written.
-    """
-    rows, time = ids.shape
-    steps = max(1, len(scratch.ids) // max(1, rows))
-    for start in range(0, time, steps):
-        count = min(steps, time - start)
-        for t in range(count):
-            for row in range(rows):
-                scratch.ids[t * rows + row] = ids[row, start + t]
-                if past is not None:
-                    for j in range(len(past)):
-                        scratch.before[j, t * rows + row] = past[j, row]
-                    _append(ids[row, start + t], past, row)
-        _advance(weights, relu, zoneout, count * rows, rows, h, c, scratch)
-    _compute_logits(weights, h[len(h) - 1], scratch.projected, logits)
 
 
 @by_address
-def step(network, ids, floats, ints, logits):
+def step(model, ids, floats, ints, logits):
     """Feed a token to each text, and write the logits after it; see ``reviewgen.compiled.steps``.
 
     Args:
-        network: The address of a Network.
-        ids, logits: As there.
+        model: The address of Weights.
+        ids: As there.
         floats: The state: h of each layer, then for the lstm c of each layer.
         ints: The last tokens, if the model has n-grams.
+        logits: As there; without rows, only the state is updated.
     """
-    weights, relu, zoneout, memory, layers = network[0]
-    h, c, rows = floats[:layers], _memory(floats, memory, layers), len(logits)
-    if len(ids) > 0:
+    weights = model[0]
+    layers, rows = len(weights.biases), len(ids)
+    h, c = floats[:layers], _memory(floats, weights.memory, layers)
+    if rows > 0:
         gates = np.empty((rows, weights.biases.shape[1]), np.float32)
-        vectors, hidden = _vectors(weights, weights.table, rows), _hidden(gates, weights.hidden_biases)
-        _look_up(weights, weights.table, weights.ngrams, ids, ints, vectors, gates)
+        _look_up(weights, weights.table, weights.ngrams, ids, ints, gates)
         for row in range(rows):
             _append(ids[row], ints, row)
         for layer in range(layers):
@@ -157,8 +91,8 @@ def step(network, ids, floats, ints, logits):
                 _broadcast(weights.biases[layer], gates)
                 add_product(weights.above[layer - 1], weights.above_scales[layer - 1], h[layer - 1, :rows], gates)
             panels, scales = weights.recurrent[layer], weights.recurrent_scales[layer]
-            _step(panels, scales, weights.hidden_biases, relu, _single(zoneout), layer, gates, hidden, h[layer, :rows], c)
-    _compute_logits(weights, h[layers - 1, :rows], _projected(weights.projection_scales, rows), logits)
+            _step(panels, scales, weights.hidden_biases, weights.relu, weights.zoneout, layer, gates, h[layer, :rows], c)
+    _compute_logits(weights, weights.projection, weights.projection_scales, h[layers - 1, : len(logits)], logits)
 
 
 @inner
@@ -168,54 +102,15 @@ def _memory(floats, memory, layers):
 
 
 @inner
-def _vectors(weights, table, rows):
-    return np.empty((rows, weights.embedding.shape[1]), np.float32) if table is None else None
-
-
-@inner
-def _hidden(gates, hidden_biases):
-    return None if hidden_biases is None else np.empty_like(gates)
-
-
-@inner
-def _projected(scales, rows):
-    return None if scales is None else np.empty((rows, len(scales)), np.float32)
-
-
-@inner
-def _single(zoneout):
-    return None if zoneout is None else np.float32(zoneout)
-
-
-@inner
-def _advance(weights, relu, zoneout, count, rows, h, c, scratch):
-    """Feed the first ``count`` tokens of ``scratch.ids``, step by step, to the texts in the first ``rows`` slots of h and c."""
-    biases, outputs = weights.biases, scratch.outputs
-    gates = scratch.gates[:count]
-    _look_up(weights, weights.table, weights.ngrams, scratch.ids[:count], scratch.before, scratch.vectors, gates)
-    for layer in range(len(h)):
-        if layer > 0:
-            _broadcast(biases[layer], gates)
-            add_product(weights.above[layer - 1], weights.above_scales[layer - 1], outputs[:count], gates)
-        panels, scales = weights.recurrent[layer], weights.recurrent_scales[layer]
-        for t in range(count // max(1, rows)):
-            now = gates[t * rows : (t + 1) * rows]
-            _step(panels, scales, weights.hidden_biases, relu, zoneout, layer, now, scratch.hidden, h[layer, :rows], c)
-            for row in range(rows):
-                _copy(h[layer, row], outputs[t * rows + row])
-
-
-@inner
-def _compute_logits(weights, top, projected, logits):
+def _compute_logits(weights, projection, projection_scales, top, logits):
     """Write the logits of the last layer's h, (R, H), to ``logits``, (R, V64)."""
     _broadcast(weights.output_bias, logits)
-    if projected is None:
+    if projection is None:
         add_product(weights.output, weights.output_scales, top, logits)
-        return
-    projected = projected[: len(top)]
-    _clear(projected)
-    add_product(weights.projection, weights.projection_scales, top, projected)
-    add_product(weights.output, weights.output_scales, projected, logits)
+    else:
+        projected = np.zeros((len(top), len(projection_scales)), np.float32)
+        add_product(projection, projection_scales, top, projected)
+        add_product(weights.output, weights.output_scales, projected, logits)
 
 
 @inner
@@ -242,13 +137,6 @@ def add(numbers, row):
 
 
 @inner
-def _clear(rows):
-    for row in range(len(rows)):
-        for j in range(rows.shape[1]):
-            rows[row, j] = ZERO
-
-
-@inner
 def _broadcast(numbers, rows):
     """Copy numbers into each row."""
     for row in range(len(rows)):
@@ -256,18 +144,19 @@ def _broadcast(numbers, rows):
 
 
 @inner
-def _look_up(weights, table, ngrams, ids, past, vectors, gates):
+def _look_up(weights, table, ngrams, ids, past, gates):
     """Write the first layer's products of tokens, int64 (R,), that follow ``past``, int64 (K, R), to ``gates``, (R, P)."""
     if table is not None:
         for row in range(len(ids)):
             _copy(table[ids[row]], gates[row])
-    if vectors is not None:
+    else:
+        vectors = np.empty((len(ids), weights.embedding.shape[1]), np.float32)
         for row in range(len(ids)):
             _copy(weights.embedding[ids[row]], vectors[row])
             if ngrams is not None:
                 _add_ngrams(ngrams, ids[row], past, row, vectors[row])
         _broadcast(weights.biases[0], gates)
-        add_product(weights.first, weights.first_scales, vectors[: len(ids)], gates)
+        add_product(weights.first, weights.first_scales, vectors, gates)
 
 
 @inner
@@ -280,22 +169,21 @@ def _add_ngrams(ngrams, token, past, row, vector):
 
 
 @inner
-def _step(panels, scales, hidden_biases, relu, zoneout, layer, gates, hidden, h, c):
+def _step(panels, scales, hidden_biases, relu, zoneout, layer, gates, h, c):
     """Advance a layer's h, (R, H) or wider, and c by one token, by the equations in the cell's own file.
 
     Args:
         panels, scales: The layer's recurrent matrix.
         hidden_biases: float32 (L, P), the gru's; None for the others.
-        relu, zoneout: As in ``forward``.
+        relu, zoneout: Those of the Weights.
         layer: Index of the layer.
         gates: float32 (R, P), the products of the inputs; overwritten.
-        hidden: float32, at least R rows of P, scratch memory of the gru, which needs the product of the state by itself.
         h: The layer's.
         c: float32 (L, B, H) or wider, the lstm's; None for the others.
     """
     size = panels.shape[1]
     if hidden_biases is not None:
-        hidden = hidden[: len(h)]
+        hidden = np.empty_like(gates)  # the gru needs the product of the state by itself
         _broadcast(hidden_biases[layer], hidden)
         add_product(panels, scales, h, hidden)
         for row in range(len(h)):
@@ -342,7 +230,8 @@ def _zone_out(old, new, zoneout):
     """Return the expected value of a unit that keeps its old value with probability ``zoneout``."""
     if zoneout is None:
         return new
-    return zoneout * old + (ONE - zoneout) * new
+    share = np.float32(zoneout)
+    return share * old + (ONE - share) * new
 
 
 @inlined

@@ -9,18 +9,20 @@ embedding, H hidden, L layers, G rows of a layer's matrices (number of gates tim
 order in which torch's layers compute.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from reviewgen.config import rename_values
 from reviewgen.errors import ConfigError, did_you_mean
+from reviewgen.protocols import Operation
 from reviewgen_recurrent.compiled_layer import can_run_compiled, run_compiled
 from reviewgen_recurrent.config import RecurrentConfig
-from reviewgen_recurrent.dropout import drop, make_zoneout_mask, zone_out
+from reviewgen_recurrent.dropout import drop, make_mask, zone_out
 
 CellState: TypeAlias = tuple[Tensor, ...]
 """The state of a cell, ``(h,)`` or, for the lstm, ``(h, c)``: each part (B, H) in a cell, (L, B, H) in a stack."""
@@ -77,7 +79,6 @@ class Layers:
 
     def __init__(self, cell: Cell, config: RecurrentConfig) -> None:
         self.cell, self.config = cell, config
-        self.activation = {"tanh": torch.tanh, "relu": torch.relu}[config.activation]
         self.can_fuse = config.activation in cell.fused and config.zoneout == 0
         self.implementations: tuple[str, ...] = (config.layer,)
         if config.layer == "auto":
@@ -105,7 +106,8 @@ class Layers:
             (weight_ih, drop(weight_hh, config.weight_dropout, training), bias_ih, bias_hh)
             for weight_ih, weight_hh, bias_ih, bias_hh in parameters.all_weights
         ]
-        one_call = config.layers == 1 or not training or config.dropout == 0 or self._can_use_torch_dropout(x)
+        is_torchs_dropout = x.device.type != "cpu" and not config.locked_dropout  # cuDNN then runs the whole stack at once
+        one_call = config.layers == 1 or not training or config.dropout == 0 or is_torchs_dropout
         if implementation == "fused" and one_call:
             return self._run_fused(x, state, weights, training)
         last = []
@@ -123,10 +125,6 @@ class Layers:
             return "fused" if self.can_fuse else "reference"
         return self._implementation
 
-    def _can_use_torch_dropout(self, x: Tensor) -> bool:
-        """Return whether to leave the dropout between layers to torch: on a GPU, cuDNN then runs the whole stack at once."""
-        return x.device.type != "cpu" and not self.config.locked_dropout
-
     def _run_layer(
         self, implementation: str, x: Tensor, state: CellState, weights: Weights, training: bool
     ) -> tuple[Tensor, CellState]:
@@ -135,7 +133,7 @@ class Layers:
             return self._run_fused(x, state, [weights], training)
         config = self.config
         shape = (len(x), len(state), x.shape[1], config.hidden_size)  # T, P, B, H
-        zoned = make_zoneout_mask(shape, config.zoneout, training, x.device)
+        zoned = make_mask(shape, config.zoneout, x.device) if training and config.zoneout > 0 else None
         if implementation == "compiled":
             return run_compiled(x, state, weights, self.cell.kernel, config.activation == "relu", zoned)
         return self._run_reference(x, state, weights, zoned)
@@ -150,13 +148,61 @@ class Layers:
         return x, tuple(after)
 
     def _run_reference(self, x: Tensor, state: CellState, weights: Weights, zoned: Tensor | None) -> tuple[Tensor, CellState]:
-        """Run one layer step by step; the products of the inputs do not depend on the state and are made at once."""
-        weight_ih, weight_hh, bias_ih, bias_hh = weights
-        now, outputs = tuple(part[0] for part in state), []
-        for t, inputs in enumerate(F.linear(x, weight_ih, bias_ih)):  # T times (B, G)
-            results = self.cell.step(inputs, now, weight_hh, bias_hh, self.activation)
-            new = tuple(results[name] for name in self.cell.state)
-            masks = [None] * len(now) if zoned is None else zoned[t]
-            now = tuple(zone_out(*parts, self.config.zoneout, mask) for *parts, mask in zip(now, new, masks, strict=True))
-            outputs.append(now[0])
-        return torch.stack(outputs), tuple(part[None] for part in now)
+        """Run one layer step by step."""
+        first = tuple(part[0] for part in state)
+        states = [after for _, after in run_steps(self.cell, self.config, weights, x, first, zoned)]
+        return torch.stack([h for h, *_ in states]), tuple(part[None] for part in states[-1])
+
+
+def run_steps(
+    cell: Cell, config: RecurrentConfig, weights: Weights, x: Tensor, state: CellState, zoned: Tensor | None = None
+) -> Iterator[tuple[dict[str, Tensor], CellState]]:
+    """Yield the results of the equations at each step, and the state after it.
+
+    The products of the inputs do not depend on the state and are made at once.
+    """
+    weight_ih, weight_hh, bias_ih, bias_hh = weights
+    activation = torch.tanh if config.activation == "tanh" else torch.relu
+    for t, inputs in enumerate(F.linear(x, weight_ih, bias_ih)):  # T times (B, G)
+        results = cell.step(inputs, state, weight_hh, bias_hh, activation)
+        masks = [None] * len(state) if zoned is None else zoned[t]
+        parts = zip(state, cell.state, masks, strict=True)
+        state = tuple(zone_out(old, results[name], config.zoneout, mask) for old, name, mask in parts)
+        yield results, state
+
+
+def layer_operations(
+    cell: Cell, config: RecurrentConfig, weights: Weights, x: Float[Tensor, "T B I"], state: CellState, place: str
+) -> Iterator[Operation]:
+    """Yield the operations of one layer in evaluation mode; the last one yields h.
+
+    Args:
+        cell: The cell.
+        config: The settings of the model.
+        weights: The layer's.
+        x: Its inputs.
+        state: Its state before the first token, each part (B, H).
+        place: What is added to the names, as in ", layer 2".
+    """
+    steps = list(run_steps(cell, config, weights, x, state))
+    tokens, size = x[..., 0].numel(), config.hidden_size
+    for name, equation in cell.equations.items():
+        products = (x.size(-1) + size) * equation.has_weights + equation.products  # of one unit and token
+        yield Operation(
+            name=equation.name + place,
+            formula=equation.formula.replace("tanh", config.activation),
+            values=torch.stack([results[name] for results, _ in steps], dim=1),  # (B, T, H)
+            axes="B T H",
+            parameters=(x.size(-1) + size + 2) * size * equation.has_weights,
+            multiplications=products * size * tokens,
+            kind=equation.kind,
+        )
+    for part, name in [*enumerate(cell.state)][::-1] if config.zoneout > 0 else ():
+        yield Operation(
+            name=f"zoneout of the {cell.equations[name].name}{place}",
+            formula=f"{name}_t = {config.zoneout:g} {name}_{{t-1}} + {1 - config.zoneout:g} {name}_t",
+            values=torch.stack([after[part] for _, after in steps], dim=1),
+            axes="B T H",
+            multiplications=2 * size * tokens,
+            kind="state",
+        )

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from reviewgen_recurrent.config import LstmConfig
 from reviewgen_recurrent.kernels import GATES, LSTM
 from reviewgen_recurrent.layers import Cell, Equation
-from reviewgen_recurrent.network import RELU_RECURRENT_GAIN, Recurrent, initialise_layers
+from reviewgen_recurrent.network import Recurrent
 from reviewgen_recurrent.stepping import LstmStepper
 
 FORGET_BIAS = 1.0  # Jozefowicz et al. 2015, "An Empirical Exploration of Recurrent Network Architectures"
@@ -75,13 +75,8 @@ class Lstm(Recurrent):
 
     def initialise(self) -> None:
         """Set the initial weights of the layers."""
-        gain = RELU_RECURRENT_GAIN if self.config.activation == "relu" else 1.0
-        initialise_layers(self.recurrent, GATES[LSTM], gain)
-        _set_forget_bias(self.recurrent)
-
-
-def _set_forget_bias(layers: nn.Module) -> None:
-    for name, bias in layers.named_parameters():
-        if name.startswith("bias_ih"):
-            _, f, _, _ = bias.detach().chunk(GATES[LSTM])  # each (H)
-            nn.init.constant_(f, FORGET_BIAS)
+        super().initialise()
+        for name, bias in self.recurrent.named_parameters():
+            if name.startswith("bias_ih"):
+                _, f, _, _ = bias.detach().chunk(GATES[LSTM])  # each (H)
+                nn.init.constant_(f, FORGET_BIAS)

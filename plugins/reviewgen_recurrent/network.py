@@ -16,16 +16,15 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from reviewgen.compiled.linear import Bits
-from reviewgen.errors import ConfigError
-from reviewgen.protocols import Operation, is_embedding_table
+from reviewgen.protocols import Operation, match_tensors
 from reviewgen.protocols.graph import ModelGraph
 from reviewgen.protocols.shapes import check_ids, check_shape, check_state
 from reviewgen_recurrent.config import RecurrentConfig
 from reviewgen_recurrent.dropout import drop
 from reviewgen_recurrent.graph import describe_recurrent
-from reviewgen_recurrent.layers import Cell, Layers
+from reviewgen_recurrent.kernels import GATES
+from reviewgen_recurrent.layers import Cell, Layers, layer_operations
 from reviewgen_recurrent.ngrams import NgramEmbedding
-from reviewgen_recurrent.operations import layer_operations
 from reviewgen_recurrent.stepping import RecurrentStepper
 
 State: TypeAlias = Tensor | tuple[Tensor, ...]
@@ -35,46 +34,10 @@ RELU_RECURRENT_GAIN = 0.5
 """For gru and lstm with relu: with 1, the state of an untrained lstm passes 1e30 within 300 tokens; with 0.5 it stays below 5."""
 
 
-def _make_embedding(config: RecurrentConfig) -> nn.Embedding:
-    """Return a normally distributed (V, E) table; small if it is also the output layer, so that logits start near zero."""
-    embedding = nn.Embedding(config.vocab_size, config.embedding_size)
-    nn.init.normal_(embedding.weight, std=config.embedding_size**-0.5 if config.tied else 1.0)
-    return embedding
-
-
-def _embed(ids: Int[Tensor, "T B"], embedding: nn.Embedding, config: RecurrentConfig) -> Float[Tensor, "T B E"]:
-    """Return the embeddings of ids, with token dropout."""
-    table, training = embedding.weight, embedding.training
-    if training and config.token_dropout > 0:
-        table = table * drop(torch.ones_like(table[:, :1]), config.token_dropout, training)  # (V, E) times (V, 1)
-    return F.embedding(ids, table)
-
-
-def initialise_layers(layers: nn.Module, gates: int, recurrent_gain: float = 1.0) -> None:
-    """Initialise layers gate by gate: Glorot input matrices, orthogonal recurrent matrices, zero biases.
-
-    An orthogonal matrix keeps the length of a vector, so signals and gradients neither fade nor grow over time.
-    """
-    for name, weights in layers.named_parameters():
-        if name.startswith("bias"):
-            nn.init.zeros_(weights)
-            continue
-        for gate in weights.detach().chunk(gates):  # each (H, in)
-            if name.startswith("weight_hh"):
-                nn.init.orthogonal_(gate, recurrent_gain)
-            else:
-                nn.init.xavier_uniform_(gate)
-
-
 def _operation(name: str, formula: str, x: Tensor, axes: str, parameters: int, multiplications: int = 0) -> Operation:
     """Return an operation from its result with time first, (T, B, ...)."""
     return Operation(
-        name=name,
-        formula=formula,
-        values=x.transpose(0, 1),
-        axes=axes,
-        parameters=parameters,
-        multiplications=multiplications,
+        name=name, formula=formula, values=x.transpose(0, 1), axes=axes, parameters=parameters, multiplications=multiplications
     )
 
 
@@ -100,7 +63,7 @@ class Output(nn.Module):
 
 
 class Recurrent(nn.Module):
-    """Base class of the recurrent language models; a subclass adds its cell, torch's layer and the initial weights.
+    """Base class of the recurrent language models; a subclass adds its cell and torch's layer.
 
     Returns logits; see ``reviewgen.protocols.LanguageModel``.
     """
@@ -112,7 +75,8 @@ class Recurrent(nn.Module):
     def __init__(self, config: RecurrentConfig) -> None:
         super().__init__()
         self.config = config
-        self.embedding = _make_embedding(config)
+        self.embedding = nn.Embedding(config.vocab_size, config.embedding_size)
+        nn.init.normal_(self.embedding.weight, std=config.embedding_size**-0.5 if config.tied else 1.0)  # tied: small logits
         self.ngrams = NgramEmbedding(config) if config.ngrams > 1 else None
         self.recurrent = self.Torch(config.embedding_size, config.hidden_size, config.layers)
         self.layers = Layers(self.cell, config)
@@ -120,8 +84,19 @@ class Recurrent(nn.Module):
         self.initialise()
 
     def initialise(self) -> None:
-        """Set the initial weights of the layers; each subclass does it for its cell."""
-        raise NotImplementedError(f"{type(self).__name__} must define initialise, which sets the initial weights of its layers.")
+        """Initialise the layers gate by gate: Glorot input matrices, orthogonal recurrent matrices, zero biases.
+
+        An orthogonal matrix keeps the length of a vector, so signals and gradients neither fade nor grow over time.
+        """
+        for name, weights in self.recurrent.named_parameters():
+            if name.startswith("bias"):
+                nn.init.zeros_(weights)
+                continue
+            for gate in weights.detach().chunk(GATES[self.cell.kernel]):  # each (H, in)
+                if name.startswith("weight_hh"):
+                    nn.init.orthogonal_(gate, RELU_RECURRENT_GAIN if self.config.activation == "relu" else 1.0)
+                else:
+                    nn.init.xavier_uniform_(gate)
 
     def initial_state(self, batch_size: int) -> State:
         """Return the state before the first token: zeros, and the id V for each token before the beginning."""
@@ -139,7 +114,10 @@ class Recurrent(nn.Module):
         """
         config, table = self.config, self.embedding.weight
         memory = self._check(ids, state)
-        x = _embed(ids.T, self.embedding, config)  # (T, B, E)
+        rows = table
+        if self.training and config.token_dropout > 0:
+            rows = table * drop(torch.ones_like(table[:, :1]), config.token_dropout, self.training)  # (V, E) times (V, 1)
+        x = F.embedding(ids.T, rows)  # (T, B, E)
         last: tuple[Tensor, ...] = ()
         if self.ngrams is not None:
             *memory, past = memory
@@ -204,25 +182,13 @@ class Recurrent(nn.Module):
         Raises:
             ConfigError: A tensor is none of these, or two are for the same one.
         """
-        accepted, given = self.state_dict().keys(), dict[str, Tensor]()
-        for name, tensor in tensors.items():
-            last = name.rpartition(".")[2]
-            own = (
-                "embedding.weight"
-                if is_embedding_table(name)
-                else f"recurrent.{last}"
-                if f"recurrent.{last}" in accepted
-                else name
-            )
-            if own not in accepted:
-                raise ConfigError(
-                    f"{name} has no place in a {type(self).__name__} of {self.config.layers} layers; accepted are weight or "
-                    "embedding.weight (V, E), the tensors of torch's layer, as weight_ih_l0, and the model's own, as output.bias"
-                )
-            if own in given:
-                raise ConfigError(f"two tensors are for {own}, one of which is {name}")
-            given[own] = tensor
-        return given
+        names = self.state_dict().keys()
+
+        def own_name(name: str) -> str:
+            layers_name = f"recurrent.{name.rpartition('.')[2]}"
+            return layers_name if layers_name in names else name
+
+        return match_tensors(self, tensors, own_name, "the tensors of torch's layer, as weight_ih_l0, and the model's own")
 
     def implementations(self) -> tuple[str, ...]:
         """Return the names of the available implementations of the layers, the default first."""

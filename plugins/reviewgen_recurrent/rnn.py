@@ -12,9 +12,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from reviewgen_recurrent.config import RnnConfig
-from reviewgen_recurrent.kernels import GATES, RNN
+from reviewgen_recurrent.kernels import RNN
 from reviewgen_recurrent.layers import Cell, Equation
-from reviewgen_recurrent.network import Recurrent, initialise_layers
+from reviewgen_recurrent.network import Recurrent
 from reviewgen_recurrent.stepping import RnnStepper
 
 RELU_RECURRENT_SCALE = 0.9  # just below one, so that with relu past inputs fade instead of adding up without bound
@@ -60,15 +60,9 @@ class Rnn(Recurrent):
 
     def initialise(self) -> None:
         """Set the initial weights of the layers."""
-        initialise_layers(self.recurrent, GATES[RNN])
-        if self.config.activation == "relu":
-            _set_scaled_identity(self.recurrent)
-
-
-def _set_scaled_identity(layers: nn.Module) -> None:
-    with torch.no_grad():
-        for name, weights in layers.named_parameters():
+        super().initialise()
+        for name, weights in self.recurrent.named_parameters() if self.config.activation == "relu" else ():
             if name.startswith("weight_hh"):
-                nn.init.eye_(weights).mul_(RELU_RECURRENT_SCALE)
+                nn.init.eye_(weights).detach().mul_(RELU_RECURRENT_SCALE)
             elif name.startswith("weight_ih"):
-                weights.mul_(1 - RELU_RECURRENT_SCALE)  # so that the fading sum stays about as large as one input
+                weights.detach().mul_(1 - RELU_RECURRENT_SCALE)  # so that the fading sum stays about as large as one input

@@ -2,7 +2,7 @@
 
 The first layer's product of a token is looked up (``W_ih`` times its embedding is one of V vectors), the matrices are packed
 for products with one vector (``reviewgen.compiled.linear``), and the loops over tokens are compiled, in ``kernels``. Must not
-import torch. Shapes: B texts, T time (tokens), V vocabulary, E embedding, H hidden, L layers, N random numbers a row, K tokens
+import torch. Shapes: B texts, T time (tokens), V vocabulary, E embedding, H hidden, L layers, K tokens
 before the last one that n-grams look at.
 """
 
@@ -11,26 +11,22 @@ from functools import cached_property
 from typing import ClassVar, TypeAlias
 
 import numpy as np
-from jaxtyping import Float32, Float64, Int64
+from jaxtyping import Float32, Int64
 
-from reviewgen.compiled.decoding import feed, sample
+from reviewgen.compiled.decoding import CompiledStepper
 from reviewgen.compiled.linear import Bits, Matrix, pack, refuse_non_finite
-from reviewgen.compiled.sampling import SamplingParams
 from reviewgen.compiled.steps import CompiledStep
-from reviewgen.protocols.stepper import Constraints, TensorSpec
+from reviewgen.protocols.stepper import TensorSpec
 from reviewgen_recurrent import kernels
 from reviewgen_recurrent.config import GruConfig, LstmConfig, RecurrentConfig, RnnConfig
 
-SHORT = 16  # tokens of a text that is fed step by step, so that the first use compiles no more than generating needs
-TABLE_BYTES = (
-    1 << 24
-)  # of the table of products; a larger one takes longer to compute than it saves in a text of a few hundred words
+TABLE_BYTES = 1 << 24  # of the table of products; a larger one takes longer to compute than it saves in a few hundred words
 
 Parts: TypeAlias = tuple[np.ndarray, ...]
 """A state: h, float32 (B, L, H), for the lstm also c, the same, and with n-grams the last K ids, int64 (B, K)."""
 
 
-class RecurrentStepper:
+class RecurrentStepper(CompiledStepper):
     """Base class of the three steppers; a subclass names its cell, whose equations are in ``kernels``."""
 
     Config: ClassVar[type]
@@ -45,7 +41,6 @@ class RecurrentStepper:
         """
         refuse_non_finite(tensors)
         self.config = config
-        self._cell = 1 if config.activation == "relu" else None, np.float32(config.zoneout) if config.zoneout else None
         self._weights = self._prepare(tensors, weight_bits)
 
     @classmethod
@@ -73,35 +68,10 @@ class RecurrentStepper:
         past = [np.full((batch_size, config.ngrams - 1), config.vocab_size, np.int64)] if config.ngrams > 1 else []
         return *parts, *past
 
-    def forward(self, ids: Int64[np.ndarray, "B T"], state: Parts) -> tuple[Float32[np.ndarray, "B V"], Parts]:
-        """Return the logits after the last of T >= 1 tokens, and the state after it."""
-        if ids.shape[1] <= SHORT:
-            return feed(self, self.config.vocab_size, ids, state)
-        floats, ints = self.state_arrays(state)
-        h, c = floats[: self.config.layers], floats[self.config.layers :] if self.parts > 1 else None
-        past = ints if self.config.ngrams > 1 else None
-        logits = np.zeros((len(ids), len(self._weights.output_scales)), np.float32)
-        scratch = kernels.make_scratch(self._weights, h, past, ids.shape[1])
-        kernels.forward(self._weights, *self._cell, np.ascontiguousarray(ids), h, c, past, scratch, logits)
-        return np.ascontiguousarray(logits[:, : self.config.vocab_size]), self.state_of(floats, ints)
-
-    def sample(
-        self,
-        state: Parts,
-        uniform: Float64[np.ndarray, "B N"],
-        params: SamplingParams,
-        texts: Int64[np.ndarray, "B K"],
-        new_tokens: Int64[np.ndarray, " B"],
-        constraints: Constraints | None = None,
-    ) -> tuple[Int64[np.ndarray, "B N"], Int64[np.ndarray, " B"], Parts]:
-        """Sample up to N tokens a row in one compiled loop; see ``reviewgen.protocols.SupportsSample``."""
-        return sample(self, self.config.vocab_size, state, uniform, params, texts, new_tokens, constraints)
-
     @cached_property
     def compiled_step(self) -> CompiledStep:
         """The step; see ``reviewgen.protocols.SupportsCompiledStep``."""
-        relu, zoneout, memory = self._cell[0], self.config.zoneout or None, 1 if self.parts > 1 else None
-        return CompiledStep(kernels.step, kernels.Network(self._weights, relu, zoneout, memory, self.config.layers))
+        return CompiledStep(kernels.step, self._weights)
 
     def state_arrays(self, state: Parts) -> tuple[Float32[np.ndarray, "S B H"], Int64[np.ndarray, "K B"]]:
         """Return a copy of a state as the kernels take it: h of each layer, then c of each; and the last tokens."""
@@ -135,7 +105,10 @@ class RecurrentStepper:
         output_bias = np.array(tensors["output.bias"], np.float32)
         projection, output = self._output(tensors, bits)
         matrices, gru_biases = (*first, *above, *recurrent), hidden_biases if separate else None
-        return kernels.Weights(table, embedding.copy(), ngrams, *matrices, biases, gru_biases, *projection, *output, output_bias)
+        kind = 1 if self.config.activation == "relu" else None, self.config.zoneout or None, 1 if self.parts > 1 else None
+        return kernels.Weights(
+            table, embedding.copy(), ngrams, *matrices, biases, gru_biases, *projection, *output, output_bias, *kind
+        )
 
     def _ngrams(self, tensors: Mapping[str, np.ndarray]) -> Float32[np.ndarray, "K buckets E"] | None:
         shape = self.config.ngrams - 1, self.config.ngram_buckets, self.config.embedding_size

@@ -98,8 +98,7 @@ class WordTokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of any text."""
-        ids: list[int] = self._bpe.encode(_well_formed(text), add_special_tokens=False).ids
-        return ids
+        return self._bpe.encode(_well_formed(text), add_special_tokens=False).ids
 
     def encode_batch(self, texts: Sequence[str]) -> list[NDArray[np.uint32]]:
         """Return the ids of each text, as arrays."""
@@ -254,6 +253,6 @@ def _check_compatible(path: Path, bpe: Tokenizer) -> None:
 
 def _settings(bpe: Tokenizer) -> dict[str, Any]:
     """Return all settings of a tokenizer, without its vocabulary, in the format of this version of the library."""
-    settings: dict[str, Any] = json.loads(bpe.to_str())
+    settings = json.loads(bpe.to_str())
     settings["model"] |= {"vocab": {}, "merges": []}
     return settings

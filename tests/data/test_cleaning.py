@@ -270,7 +270,6 @@ def test_wrapped_texts_are_joined_as_they_were_before_and_verse_is_not() -> None
     verse = ["\n".join(" ".join(draw.choices(words, k=draw.randint(3, 9))) for _ in range(8)) for _ in range(50)]
     for width in 60, 78:
         wrapped = ["\n\n".join(textwrap.fill(part, width) for part in text.split("\n\n")) for text in prose]
-        kept, counts = clean(*wrapped)
-        assert kept == prose and counts["unwrapped"] == 50
+        assert clean(*wrapped)[0] == prose and counts_of(*wrapped) == {"unwrapped": 50}
         assert clean(*wrapped, keep_line_breaks=True)[0] == wrapped == clean(*wrapped, clean=False)[0]
     assert clean(*verse)[0] == verse

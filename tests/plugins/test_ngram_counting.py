@@ -1,4 +1,4 @@
-"""Counting n-grams in several processes (threads here), with little memory, in parts: always the model of one, bit for bit."""
+"""Counting n-grams in several processes (threads here), with little memory: always the model of one, bit for bit."""
 
 import os
 import threading
@@ -9,11 +9,10 @@ import pytest
 import torch
 
 from reviewgen.errors import StorageError, TrainingError
-from reviewgen.protocols import SupportsCountMerge
 from reviewgen.registry import find_model
-from reviewgen.testing.abilities import ThreadGroup, count_merge, count_ranges, run_ranks
+from reviewgen.testing.abilities import ThreadGroup, count_ranges, run_ranks
 from tests.support.brute_ngram import BruteNgram
-from tests.support.plugin_models import BOS, EOS, LINES, count_ngram, ids_of, spell
+from tests.support.plugin_models import BOS, EOS, count_ngram, ids_of
 
 Ngram: Any = find_model("ngram")[0]
 SMOOTHINGS = ("kneser-ney", "absolute", "witten-bell", "stupid-backoff", "none")
@@ -124,22 +123,18 @@ def test_texts_that_cannot_be_counted_are_an_error_in_every_process(texts: list[
     assert len(errors) == 2 and all(word in error for error in errors)
 
 
-@pytest.mark.parametrize("law", [count_merge, count_ranges], ids=lambda law: law.__name__)
-def test_a_model_that_ignores_the_counts_of_others_breaks_the_law(law: Any) -> None:
+def test_a_model_that_ignores_the_counts_of_others_breaks_the_law() -> None:
     class Selfish(Ngram):  # type: ignore[misc]
         def finish_ranges(self, group: Any) -> Any:
             return super().finish_ranges(group if group.world_size == 1 else ThreadGroup(0, [None], NoBarrier(1)))  # type: ignore[arg-type]
-
-        def add_counts(self, counts: Any) -> None:
-            pass
 
     class NoBarrier(threading.Barrier):
         def wait(self, timeout: float | None = None) -> int:
             return 0
 
-    law(lambda: Ngram(Ngram.Config(vocab_size=11)))
+    count_ranges(lambda: Ngram(Ngram.Config(vocab_size=11)))
     with pytest.raises((AssertionError, TrainingError)):
-        law(lambda: Selfish(Selfish.Config(vocab_size=11)))
+        count_ranges(lambda: Selfish(Selfish.Config(vocab_size=11)))
 
 
 @pytest.mark.parametrize(
@@ -179,16 +174,3 @@ def test_a_memory_limit_changes_no_bit_and_uses_files(monkeypatch: pytest.Monkey
     monkeypatch.setattr(os, "posix_fallocate", full)
     with pytest.raises(StorageError, match="No space left"):
         count_ngram(texts, 30, 9, memory_mb=1)
-
-
-def test_counts_of_several_models_make_the_model_of_all_texts() -> None:
-    texts = spell(*LINES)
-    parts = [Ngram(Ngram.Config(vocab_size=128, order=5)) for _ in range(3)]  # the third sees nothing
-    for number, text in enumerate(texts):
-        parts[number % 2].observe(np.array(text))
-    assert isinstance(parts[0], SupportsCountMerge)
-    for part in parts[1:]:
-        parts[0].add_counts(part.take_counts())
-    assert_same((parts[0], parts[0].finish()), count_ngram(texts, 128, 5))
-    with pytest.raises(TrainingError, match="No text"):
-        parts[1].finish()  # its counts were taken

@@ -10,15 +10,14 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
-from jaxtyping import Float, Float32, Float64, Int64
+from jaxtyping import Float, Float32, Int64
 
 from reviewgen.blending.config import BlendConfig, join_names, split_names
-from reviewgen.compiled.decoding import sample
+from reviewgen.compiled.decoding import CompiledStepper
 from reviewgen.compiled.mixing import Mixture, mix, step_mixture
-from reviewgen.compiled.sampling import SamplingParams
 from reviewgen.compiled.steps import CompiledStep, addresses
 from reviewgen.protocols.migration import read_saved_config
-from reviewgen.protocols.stepper import Constraints, Stepper, StepState, SupportsCompiledStep, TensorSpec
+from reviewgen.protocols.stepper import Stepper, StepState, SupportsCompiledStep, TensorSpec
 from reviewgen.registry import find_stepper, plugin_of_saved
 
 
@@ -34,7 +33,7 @@ class BlendStepper:
 
     def __init__(self, steppers: Sequence[Stepper], config: BlendConfig) -> None:
         self._steppers = tuple(steppers)
-        self._vocab_size, self._prior, self._gate = config.vocab_size, np.array(config.weights, np.float64), config.coefficients
+        self.config, self._prior, self._gate = config, np.array(config.weights, np.float64), config.coefficients
 
     def initial_state(self, batch_size: int) -> StepState:
         """Return the states of the parts before the first token."""
@@ -45,32 +44,20 @@ class BlendStepper:
         steps = [stepper.forward(ids, part) for stepper, part in zip(self._steppers, state, strict=True)]
         parts = np.stack([np.asarray(logits, np.float32) for logits, _ in steps])  # (M, B, V)
         mixed = np.empty(parts.shape[1:], np.float32)
-        mix(parts, self._prior, self._gate, self._vocab_size, mixed)
+        mix(parts, self._prior, self._gate, self.config.vocab_size, mixed)
         return mixed, tuple(new_state for _, new_state in steps)
 
 
-class CompiledBlendStepper(BlendStepper):
+class CompiledBlendStepper(BlendStepper, CompiledStepper):
     """A mixture of steppers with compiled steps: samples in one compiled loop."""
 
     _steppers: tuple[Any, ...]
-
-    def sample(
-        self,
-        state: StepState,
-        uniform: Float64[np.ndarray, "B N"],
-        params: SamplingParams,
-        texts: Int64[np.ndarray, "B K"],
-        new_tokens: Int64[np.ndarray, " B"],
-        constraints: Constraints | None = None,
-    ) -> tuple[Int64[np.ndarray, "B N"], Int64[np.ndarray, " B"], StepState]:
-        """Sample up to N tokens a row in one compiled loop; see ``reviewgen.protocols.SupportsSample``."""
-        return sample(self, self._vocab_size, state, uniform, params, texts, new_tokens, constraints)
 
     @cached_property
     def compiled_step(self) -> CompiledStep:
         """The step; see ``reviewgen.protocols.SupportsCompiledStep``."""
         steps = [stepper.compiled_step for stepper in self._steppers]
-        mixture = Mixture(*addresses(steps), *self._layout[:2], self._prior, self._gate, self._vocab_size)
+        mixture = Mixture(*addresses(steps), *self._layout[:2], self._prior, self._gate, self.config.vocab_size)
         return CompiledStep(step_mixture, mixture, steps)
 
     def state_arrays(self, state: StepState) -> tuple[Float32[np.ndarray, "S B W"], Int64[np.ndarray, "K B"]]:

@@ -1,3 +1,4 @@
+from .decoding import CompiledStepper as CompiledStepper
 from .decoding import feed as feed
 from .decoding import logits_width as logits_width
 from .decoding import sample as sample

@@ -61,21 +61,50 @@ def sample(
 def feed(stepper: Any, vocab_size: int, ids: Int64[np.ndarray, "B T"], state: Any) -> tuple[Float32[np.ndarray, "B V"], Any]:
     """Return the logits after T >= 1 tokens, and the state after them, by one step for each token.
 
-    A stepper with a compiled step can use it as its ``forward``. It computes all logits after each token, so for long texts a
-    forward of its own is faster; but there is nothing more to compile.
+    A stepper with a compiled step can use it as its ``forward``: then there is nothing more to compile. Unless the stepper is a
+    ``CompiledStepper``, all logits after each token are computed, so for long texts a forward of its own is faster.
     """
     floats, ints = stepper.state_arrays(state)
     logits = np.zeros((len(ids), logits_width(vocab_size)), np.float32)
     step: CompiledStep = stepper.compiled_step
-    _feed(step.function, step.weights, np.ascontiguousarray(ids.T), floats, ints, logits)
+    before = logits[:0] if isinstance(stepper, CompiledStepper) else logits
+    _feed(step.function, step.weights, np.ascontiguousarray(ids.T), floats, ints, before, logits)
     return np.ascontiguousarray(logits[:, :vocab_size]), stepper.state_of(floats, ints)
 
 
+class CompiledStepper:
+    """Base class of a stepper that feeds and samples with its compiled step.
+
+    A subclass has a ``config``, whose ``vocab_size`` is V, and is a ``reviewgen.protocols.SupportsCompiledStep``. Of a text that
+    is fed, only the last logits count: given ``logits`` without rows, (0, V64), its step updates the state and writes none.
+    """
+
+    config: Any
+
+    def forward(self, ids: Int64[np.ndarray, "B T"], state: Any) -> tuple[Float32[np.ndarray, "B V"], Any]:
+        """Return the logits after the last of T >= 1 tokens, and the state after it."""
+        return feed(self, self.config.vocab_size, ids, state)
+
+    def sample(
+        self,
+        state: Any,
+        uniform: Float64[np.ndarray, "B N"],
+        params: SamplingParams,
+        texts: Int64[np.ndarray, "B K"],
+        new_tokens: Int64[np.ndarray, " B"],
+        constraints: Constraints | None = None,
+    ) -> tuple[Int64[np.ndarray, "B N"], Int64[np.ndarray, " B"], Any]:
+        """Sample up to N tokens a row in one compiled loop; see ``reviewgen.protocols.SupportsSample``."""
+        return sample(self, self.config.vocab_size, state, uniform, params, texts, new_tokens, constraints)
+
+
 @compiled
-def _feed(function, weights, tokens, floats, ints, logits):
-    """Feed tokens, int64 (T, B), to B texts by the step at an address."""
-    for t in range(len(tokens)):
-        call_step(function, weights, tokens[t], floats, ints, logits)
+def _feed(function, weights, tokens, floats, ints, before, logits):
+    """Feed tokens, int64 (T, B), to B texts by the step at an address; the logits of the last go to ``logits``."""
+    last = len(tokens) - 1
+    for t in range(last):
+        call_step(function, weights, tokens[t], floats, ints, before)
+    call_step(function, weights, tokens[last], floats, ints, logits)
 
 
 @compiled
@@ -112,7 +141,7 @@ def _generate(
                 continue
             random = uniform[row, number]
             token = choose(
-                logits[slot], params, texts[row], size, count, random, windows, run, spelling, places[row], scores, probs
+                logits[slot], params, texts[row], size, count, random, windows, run, spelling, places[row], scores, probs, False
             )
             texts[row, size] = token
             sampled[row] += 1

@@ -74,15 +74,26 @@ def pack(weights: Float32[np.ndarray, "*S M K"], bits: Bits = 32) -> Matrix:
     scales = np.ones((*stack, panels * PANEL), np.float32)
     dtype = np.dtype({32: "float32", 16: "int16", 8: "int8"}[bits])
     if bits < 32:
-        limit = np.float32(2 ** (bits - 1) - 1)
-        largest = np.abs(weights).max(axis=-1, initial=0)  # (*S, M)
-        scales[..., :outputs] = np.where(largest > 0, largest, limit) / limit
-        weights = np.rint(weights / scales[..., :outputs, None])
+        weights, scales[..., :outputs] = quantize(weights, bits)
     padded = np.zeros((*stack, panels * PANEL, inputs), dtype)
     padded[..., :outputs, :] = weights
     packed = _aligned((*stack, panels, inputs, PANEL), dtype)
     packed[...] = np.swapaxes(padded.reshape(*stack, panels, PANEL, inputs), -1, -2)
     return Matrix(packed, scales)
+
+
+def quantize(
+    weights: Float32[np.ndarray, "*S M K"], bits: int
+) -> tuple[Float32[np.ndarray, "*S M K"], Float32[np.ndarray, "*S M"]]:
+    """Return weights as whole numbers of some bits, and the scale of each row, by which they are multiplied.
+
+    >>> [array.tolist() for array in quantize(np.array([[1, -127], [0, 0]], np.float32), 8)]
+    [[[1.0, -127.0], [0.0, 0.0]], [1.0, 1.0]]
+    """
+    limit = np.float32(2 ** (bits - 1) - 1)
+    largest = np.abs(weights).max(axis=-1, initial=0)
+    scales = np.where(largest > 0, largest, limit) / limit
+    return np.rint(weights / scales[..., None]), scales
 
 
 def refuse_non_finite(tensors: Mapping[str, np.ndarray]) -> None:

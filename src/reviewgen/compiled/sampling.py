@@ -102,7 +102,7 @@ def compiled_constraints(
 
 
 @inner
-def choose(logits, params, text, size, new_tokens, uniform, windows, run, spelling, place, scores, probs):
+def choose(logits, params, text, size, new_tokens, uniform, windows, run, spelling, place, scores, probs, is_copy):
     """Return the token after ``text[:size]``, or DEAD_END, NOTHING_LEFT or NOT_A_NUMBER.
 
     Args:
@@ -117,6 +117,7 @@ def choose(logits, params, text, size, new_tokens, uniform, windows, run, spelli
         spelling, place: The words that the text may contain, and its place among them, int64 (3,), which is updated; a spelling
             of None is off.
         scores, probs: float64 (V,), scratch memory.
+        is_copy: Whether the caller has drawn a token that would complete a copied span, so that one is chosen in its place.
     """
     eos, temperature = params.eos_id, params.temperatures[new_tokens % len(params.temperatures)]
     if windows is None:  # the rest is not compiled
@@ -125,8 +126,10 @@ def choose(logits, params, text, size, new_tokens, uniform, windows, run, spelli
         largest = apply_penalties(logits, text, size, new_tokens, params, scores)
     if not -np.inf < largest < np.inf:
         return np.int64(NOTHING_LEFT if largest == -np.inf else NOT_A_NUMBER)
-    _weigh(windows, scores, largest, temperature, params, probs)
-    token, is_copy = draw_allowed(probs, spelling, place, eos, uniform), False
+    token = np.int64(NONE)
+    if not is_copy:
+        _weigh(windows, scores, largest, temperature, params, probs)
+        token = draw_allowed(probs, spelling, place, eos, uniform)
     if windows is not None and run > 0 and token >= 0 and token != eos:
         text[size] = token
         is_copy = copies(windows, text, size, run)
@@ -174,8 +177,9 @@ def sample_rows(logits, texts, sizes, new_tokens, uniform, params, windows, runs
     for row in range(len(logits)):
         text, size, run = texts[row], sizes[row], runs[row]
         tokens[row] = choose(
-            logits[row], params, text, size, new_tokens[row], uniform[row], windows, run, spelling, places[row], scores, probs
-        )
+            logits[row], params, text, size, new_tokens[row], uniform[row], windows, run, spelling, places[row], scores, probs,
+            False,
+        )  # fmt: skip
 
 
 @compiled

@@ -1,7 +1,10 @@
-"""The folder of an export: it appears whole or not at all, and replaces nothing but an earlier export. Knows no format.
+"""The folder of an export, and the tokenizer in it.
 
-An export has a list of its files. Names alone would not tell it from others: every model folder of the Hugging Face Hub has a
-``tokenizer_config.json``.
+The folder appears whole or not at all, and replaces nothing but an earlier export. An export has a list of its files. Names alone
+would not tell it from others: every model folder of the Hugging Face Hub has a ``tokenizer_config.json``.
+
+The tokenizer is written in the format of the library ``tokenizers``, which transformers reads, and as a JavaScript module; one
+that has neither form as its plugin saves it.
 """
 
 import contextlib
@@ -11,13 +14,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from reviewgen.config import check_flags, read_json
-from reviewgen.errors import OutputExists, quoted, storage_errors
-from reviewgen.storage import atomic_folder, check_output, to_path
+from reviewgen.config import MAX_RECORD, check_flags, read_json, read_text, to_dict
+from reviewgen.errors import BundleError, ConfigError, OutputExists, quoted, storage_errors
+from reviewgen.model import Bundle, ReviewModel, check_model
+from reviewgen.model.write import save_tokenizer
+from reviewgen.protocols import SupportsTokenizerJson
+from reviewgen.registry import find_web_tokenizer
+from reviewgen.storage import atomic_folder, check_output, temporary_folder, to_path
 from reviewgen.version import __version__
 
 LIST = "reviewgen-export.json"
 """The file of an export that names its other files."""
+
+MODULE = "tokenizer.mjs"
 
 ONNX, TRANSFORMERS = "onnx", "transformers"
 """The kinds of exports."""
@@ -77,3 +86,81 @@ def write_json(file: Path, value: Any) -> None:
     """Write a value as a JSON file."""
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     file.write_text(text, encoding="utf-8", newline="")
+
+
+def export_transformers(model: ReviewModel, folder: Path, *, overwrite: bool = False) -> None:
+    """Write the tokenizer of a model as a ``PreTrainedTokenizerFast``, which transformers' ``AutoTokenizer`` loads.
+
+    Args:
+        model: The model.
+        folder: The new folder.
+        overwrite: Whether to replace an earlier export there.
+
+    Raises:
+        ConfigError: The tokenizer has no form that transformers reads.
+        OutputExists: The folder exists, and ``overwrite`` is false or it is not an earlier export.
+        StorageError: The disk is full, or the folder cannot be written; nothing is left behind.
+    """
+    check_model("model", model)
+    folder = check_target(folder, TRANSFORMERS, overwrite)
+    if not isinstance(model.tokenizer, SupportsTokenizerJson):
+        raise ConfigError(
+            f"The tokenizer {model.tokenizer_name!r} has no tokenizer_json(), so transformers cannot read it; word and char have."
+        )
+    with export_folder(folder, TRANSFORMERS, overwrite) as scratch:
+        _write_pretrained(model.bundle, scratch)
+
+
+def write_tokenizer(bundle: Bundle, folder: Path) -> bool:
+    """Write the tokenizer in each form that it has; return whether ``tokenizer.json`` is one of them."""
+    plugin = bundle.tokenizer_plugin
+    has_json = isinstance(bundle.tokenizer, SupportsTokenizerJson)
+    if has_json:
+        _write_pretrained(bundle, folder)
+    else:
+        save_tokenizer(bundle.tokenizer, plugin.name, folder)
+    if script := find_web_tokenizer(plugin):
+        module = _module(bundle, read_text(script, MAX_RECORD))
+        (folder / MODULE).write_text(module, encoding="utf-8", newline="")
+    return has_json
+
+
+def _write_pretrained(bundle: Bundle, folder: Path) -> None:
+    """Write ``tokenizer.json`` and the two files that transformers reads beside it."""
+    from tokenizers import Tokenizer
+
+    tokenizer: Any = bundle.tokenizer
+    content = tokenizer.tokenizer_json()
+    names = Tokenizer.from_str(content).id_to_token
+    special = {"bos_token": names(tokenizer.bos_id), "eos_token": names(tokenizer.eos_id)}
+    (folder / "tokenizer.json").write_text(content, encoding="utf-8", newline="")
+    write_json(folder / "special_tokens_map.json", special)
+    settings = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "clean_up_tokenization_spaces": False,
+        "split_special_tokens": True,  # a text that spells a special token is only a text
+        "model_input_names": ["input_ids", "attention_mask"],
+    }
+    write_json(folder / "tokenizer_config.json", settings | special)
+
+
+def _module(bundle: Bundle, script: str) -> str:
+    """Return the tokenizer's script with its files in it, as a module that exports a tokenizer."""
+    given = (json.dumps(value, ensure_ascii=False) for value in (to_dict(bundle.tokenizer_config), read_tokenizer_files(bundle)))
+    return f"{script}\nexport const tokenizer = createTokenizer({', '.join(given)});\n"
+
+
+def read_tokenizer_files(bundle: Bundle) -> dict[str, str]:
+    """Return the text of each file that the tokenizer saves, by its name.
+
+    Raises:
+        BundleError: A file is not text.
+    """
+    name = bundle.tokenizer_plugin.name
+    with temporary_folder() as folder:
+        try:
+            return {file: (folder / file).read_text(encoding="utf-8") for file in save_tokenizer(bundle.tokenizer, name, folder)}
+        except UnicodeDecodeError:
+            raise BundleError(
+                f"The tokenizer {quoted(name)} saves files that are not text, which JavaScript cannot read."
+            ) from None

@@ -1,32 +1,43 @@
 """A model as a folder that any runtime of ONNX loads: graph, tokenizer and settings.
 
-Before the folder appears, onnxruntime runs the graph, and its logits are compared with those of the model.
+Before the folder appears, onnxruntime runs the graph, and its logits are compared with those of the model. The graph is made by
+torch's own exporter::
+
+    ids (B, T), state_0, state_1, ...   ->   logits (B, T, V), new_state_0, new_state_1, ...
+
+The tensors of a state are those of the model's nested tuple, in order, minus the state before the first token, so that zeros are
+the first state of every model. There are two ways, since torch traces a loop over time as the steps that it happens to see:
+
+    whole   the call over T tokens, traced with an unknown T; fails where the model loops over time
+    step    the call of one token is traced, and ONNX's Scan repeats it, which the law *chunks* of the contract allows
 """
 
+import contextlib
 import importlib
-from collections.abc import Sequence
+import io
+import logging
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import cycle, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import jaxtyping
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from reviewgen.blending.model import Blend
 from reviewgen.errors import ConfigError, PluginError, first_line, quoted
-from reviewgen.export.folders import ONNX, check_target, export_folder, write_json
-from reviewgen.export.onnx_graph import export_step, export_whole, names_of
-from reviewgen.export.tokenizer import write_tokenizer
-from reviewgen.generation import flatten_state
-from reviewgen.model import check_model
+from reviewgen.export.folders import ONNX, check_target, export_folder, write_json, write_tokenizer
+from reviewgen.generation import SAMPLING_SETTINGS, flatten_state, map_state
+from reviewgen.model import ReviewModel, check_model
 from reviewgen.protocols import CountTrained, LanguageModel
 
 if TYPE_CHECKING:
-    from reviewgen.model import ReviewModel
+    from onnx import ModelProto
 
 GRAPH, SETTINGS = "model.onnx", "generation_config.json"
-PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 PASSAGE = (
     "It was the best of times, it was the worst of times, it was the age of wisdom, it was the age of foolishness, it was the "
     "epoch of belief, it was the epoch of incredulity. «Très bien», she said; 10/10 👍"
@@ -34,6 +45,7 @@ PASSAGE = (
 CHECKED_TOKENS = 200  # of each text
 CHUNKS = 1, 2, 17  # tokens in the first pieces; the others come in one
 TOLERANCE = 1e-4  # of a logit
+TRACED_BATCH, TRACED_TIME = 2, 5  # torch takes sizes of 0 and 1 as constants
 
 
 class OnnxExport(NamedTuple):
@@ -52,7 +64,7 @@ class OnnxExport(NamedTuple):
     tokenizer_json: bool
 
 
-def export_onnx(model: "ReviewModel", folder: Path, *, overwrite: bool = False) -> OnnxExport:
+def export_onnx(model: ReviewModel, folder: Path, *, overwrite: bool = False) -> OnnxExport:
     """Write a model as ONNX, with its tokenizer and settings, after onnxruntime gave the model's own logits.
 
     Args:
@@ -85,7 +97,7 @@ def export_onnx(model: "ReviewModel", folder: Path, *, overwrite: bool = False) 
 
 
 def _require_packages() -> None:
-    for package in PACKAGES:
+    for package in ("onnx", "onnxruntime", "onnxscript"):
         try:
             importlib.import_module(package)
         except ImportError:
@@ -94,17 +106,15 @@ def _require_packages() -> None:
 
 def _refuse_counts(model: LanguageModel, name: str) -> None:
     parts = model.parts if isinstance(model, Blend) else (model,)
-    counted = next((part for part in parts if isinstance(part, CountTrained)), None)
-    if counted is None:
-        return
-    what = f"a part of the blend, {type(counted).__name__}, was" if isinstance(model, Blend) else f"{name!r} was"
-    raise ConfigError(
-        f"ONNX is for models that are trained by gradient; {what} trained by counting, and looks its counts up. For a browser "
-        "use `reviewgen export MODEL --html PAGE.html`, for a server `reviewgen serve MODEL`."
-    )
+    if counted := [type(part).__name__ for part in parts if isinstance(part, CountTrained)]:
+        what = f"a part of {quoted(name)}, {counted[0]}," if isinstance(model, Blend) else quoted(name)
+        raise ConfigError(
+            f"ONNX is for models that are trained by gradient; {what} was trained by counting, and looks its counts up. For a "
+            "browser use `reviewgen export MODEL --html PAGE.html`, for a server `reviewgen serve MODEL`."
+        )
 
 
-def _texts_to_check(model: "ReviewModel") -> list[list[int]]:
+def _texts_to_check(model: ReviewModel) -> list[list[int]]:
     """Return the ids of a passage (Dickens, and odd characters) and of two texts that the model generates, each repeated."""
     settings = {"max_new_tokens": CHECKED_TOKENS, "min_new_tokens": 0, "do_sample": True, "num_beams": 1}
     generated = model.generate("", num_return_sequences=2, seed=0, generation_config=settings)
@@ -166,11 +176,11 @@ def _difference(file: Path, model: LanguageModel, ids: Tensor) -> float:
     return float(np.max(differences))  # NaN if one is
 
 
-def _start_ids(model: "ReviewModel") -> list[int]:
+def _start_ids(model: ReviewModel) -> list[int]:
     return [model.tokenizer.bos_id, *model.conditions.encode(model.generation_config.conditions)]
 
 
-def _settings(model: "ReviewModel") -> dict[str, Any]:
+def _settings(model: ReviewModel) -> dict[str, Any]:
     """Return what a program needs to generate: the names of transformers, and two of our own."""
     config, tokenizer, conditions = model.generation_config, model.tokenizer, model.conditions
     ids = {
@@ -181,14 +191,133 @@ def _settings(model: "ReviewModel") -> dict[str, Any]:
         "bos_token_id": tokenizer.bos_id,
         "eos_token_id": tokenizer.eos_id,
         "do_sample": True,
+        **{name: getattr(config, name) for name in SAMPLING_SETTINGS},
         "temperature": config.temperatures[0],
-        "top_k": config.top_k,
-        "top_p": config.top_p,
-        "min_p": config.min_p,
-        "repetition_penalty": config.repetition_penalty,
-        "no_repeat_ngram_size": config.no_repeat_ngram_size,
         "max_new_tokens": config.max_new_tokens,
         "suppress_tokens": [tokenizer.bos_id, *range(tokenizer.vocab_size, conditions.vocab_size)],
         "start_ids": _start_ids(model),
         "condition_ids": ids,
     }
+
+
+def names_of(count: int) -> tuple[list[str], list[str]]:
+    """Return the names of the inputs and of the outputs of a graph whose state has that many tensors."""
+    states = [f"state_{number}" for number in range(count)]
+    return ["ids", *states], ["logits", *(f"new_{name}" for name in states)]
+
+
+class _Flat(nn.Module):
+    """A model with the tensors of its state side by side, each minus the state before the first token."""
+
+    def __init__(self, model: LanguageModel, is_step: bool = False) -> None:
+        super().__init__()
+        self.model, self.like, self.is_step = model, model.initial_state(1), is_step
+        self.first = flatten_state(self.like)
+        self.shifts = [first if first.any() else None for first in self.first]  # adding zeros is left out
+
+    def forward(self, ids: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
+        """Return logits (B, T, V) and the tensors of the new state; as a step, of ids (B), logits (B, V)."""
+        given = (_shift(tensor, shift, 1) for tensor, shift in zip(state, self.shifts, strict=True))
+        logits, after = self.model(ids[:, None] if self.is_step else ids, map_state(lambda _: next(given), self.like))
+        changed = (_shift(tensor, shift, -1) for tensor, shift in zip(flatten_state(after), self.shifts, strict=True))
+        return (logits[:, 0] if self.is_step else logits).float(), *changed
+
+
+def _shift(tensor: Tensor, shift: Tensor | None, sign: int) -> Tensor:
+    """Return a tensor of a state plus or minus one of the first state; None leaves it as it is."""
+    if shift is None:
+        return tensor
+    return tensor ^ shift if tensor.dtype == torch.bool else tensor + shift if sign > 0 else tensor - shift
+
+
+@torch.no_grad()
+def export_whole(model: LanguageModel) -> "ModelProto":
+    """Return the graph of a call over T tokens."""
+    flat = _Flat(model)
+    ids = torch.zeros(TRACED_BATCH, TRACED_TIME, dtype=torch.long)
+    batch, time = torch.export.Dim("batch"), torch.export.Dim("time")
+    inputs, outputs = names_of(len(flat.first))
+    exported = _trace(flat, ids, {0: batch, 1: time}, flat.first, (inputs, outputs))
+    _set_shapes(exported.graph, flat)
+    return exported
+
+
+@torch.no_grad()
+def export_step(model: LanguageModel) -> "ModelProto":
+    """Return a graph that repeats the call of one token."""
+    from onnx import helper
+
+    flat = _Flat(model)
+    inputs, outputs = names_of(len(flat.first))
+    inner = ["id", *(f"{name}_before" for name in inputs[1:])], ["scores", *(f"{name}_after" for name in inputs[1:])]
+    ids, axes = torch.zeros(TRACED_BATCH, dtype=torch.long), {0: torch.export.Dim("batch")}
+    exported = _trace(_Flat(model, is_step=True), ids, axes, flat.first, inner)
+    step = exported.graph
+    body = helper.make_graph(step.node, "step", _rotate(step.input), _rotate(step.output), value_info=step.value_info)
+    settings: dict[str, Any] = {"body": body, "num_scan_inputs": 1, "scan_input_axes": [1], "scan_output_axes": [1]}
+    scan = helper.make_node("Scan", _rotate(inputs), _rotate(outputs), **settings)
+    graph = helper.make_graph([scan], "model", [], [], initializer=step.initializer)
+    _set_shapes(graph, flat)
+    return helper.make_model(
+        graph, opset_imports=exported.opset_import, functions=exported.functions, ir_version=exported.ir_version
+    )
+
+
+def _rotate(values: Any) -> list[Any]:
+    """Return the values with the first one last: ONNX's Scan has the state first."""
+    first, *others = values
+    return [*others, first]
+
+
+def _trace(
+    module: nn.Module, ids: Tensor, axes: Mapping[int, Any], first: list[Tensor], names: tuple[list[str], list[str]]
+) -> "ModelProto":
+    """Return the graph of a module that takes ids and a state.
+
+    Args:
+        module: The module.
+        ids: The ids to trace it with.
+        axes: The axes of the ids whose size is free, the batch first.
+        first: The tensors of the state, for one row.
+        names: The names of inputs and outputs.
+    """
+    state = tuple(part.new_zeros(TRACED_BATCH, *part.shape[1:]) for part in first)
+    shapes = {"ids": axes, "state": tuple({0: axes[0]} for _ in state)}
+    with _quiet():
+        program = torch.export.export(module.eval(), (ids, *state), dynamic_shapes=shapes)
+        exported = torch.onnx.export(program, (), dynamo=True, input_names=names[0], output_names=names[1], verbose=False)
+    assert exported is not None  # with dynamo it returns a program
+    return exported.model_proto
+
+
+def _set_shapes(graph: Any, flat: _Flat) -> None:
+    """Write the inputs and outputs of a graph, with axes that have names."""
+    from onnx import TensorProto, helper
+
+    vocab_size = flat.model(torch.zeros(1, 1, dtype=torch.long), flat.like)[0].shape[-1]
+    states = [(helper.np_dtype_to_tensor_dtype(first.numpy().dtype), ["batch", *first.shape[1:]]) for first in flat.first]
+    inputs, outputs = names_of(len(states))
+    for values, names, own in (
+        (graph.input, inputs, (TensorProto.INT64, ["batch", "time"])),
+        (graph.output, outputs, (TensorProto.FLOAT, ["batch", "time", vocab_size])),
+    ):
+        del values[:]
+        values.extend(helper.make_tensor_value_info(name, *kind) for name, kind in zip(names, [own, *states], strict=True))
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Hold back the exporter's warnings, log and prints, which are about torch's own code; what fails is raised all the same.
+
+    Code with jaxtyping's run-time checks is not checked: while torch traces, sizes are symbols and not numbers.
+    """
+    log_level, is_unchecked = logging.root.manager.disable, jaxtyping.config.jaxtyping_disable
+    logging.disable(logging.ERROR)
+    jaxtyping.config.update("jaxtyping_disable", True)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(log_level)
+        jaxtyping.config.update("jaxtyping_disable", is_unchecked)

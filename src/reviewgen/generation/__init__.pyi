@@ -1,3 +1,4 @@
+from .decode import SAMPLING_SETTINGS as SAMPLING_SETTINGS
 from .decode import Decoder as Decoder
 from .decode import make_sampling_params as make_sampling_params
 from .generator import GeneratedText as GeneratedText

@@ -35,7 +35,7 @@ from reviewgen.compiled.sampling import (
 )
 from reviewgen.compiled.spelling import Spelling, follow_all, mark_spelled, no_places, start_of_text
 from reviewgen.compiled.windows import copies
-from reviewgen.config import GenerationConfig
+from reviewgen.config import GenerationConfig, fields_of
 from reviewgen.errors import GenerationError
 from reviewgen.generation.hooks import Hooks
 from reviewgen.generation.pieces import Pieces
@@ -45,6 +45,11 @@ from reviewgen.novelty import CopyGuard
 from reviewgen.protocols import Stepper, SupportsSample, Tokenizer
 
 MAX_RETRIES = 12  # of a text at dead ends
+SAMPLING_SETTINGS = (
+    "temperature",
+    *(name for name in SamplingParams._fields if name in fields_of(GenerationConfig) and not name.endswith("_new_tokens")),
+)
+"""The settings of ``GenerationConfig`` that a token's probability depends on."""
 _MIN_BLOCK, _FIRST_BLOCK, _MAX_BLOCK = 32, 64, 4096  # random numbers a text for a stepper's own loop
 
 

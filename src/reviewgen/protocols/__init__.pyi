@@ -2,6 +2,7 @@ from .abilities import SupportsInitialWeights as SupportsInitialWeights
 from .abilities import SupportsLoss as SupportsLoss
 from .abilities import SupportsParameterGroups as SupportsParameterGroups
 from .abilities import is_embedding_table as is_embedding_table
+from .abilities import match_tensors as match_tensors
 from .graph import GraphEdge as GraphEdge
 from .graph import GraphNode as GraphNode
 from .graph import ModelGraph as ModelGraph
@@ -22,6 +23,7 @@ from .operations import SupportsOperations as SupportsOperations
 from .processor import LogitsProcessor as LogitsProcessor
 from .processor import LogitsProcessorFactory as LogitsProcessorFactory
 from .ranges import CountGroup as CountGroup
+from .ranges import SingleProcess as SingleProcess
 from .ranges import SupportsCountRanges as SupportsCountRanges
 from .reader import Reader as Reader
 from .reader import Records as Records

@@ -3,11 +3,13 @@
 Shapes by letter: B batch, T time (tokens), V vocabulary.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Float, Int
 from torch import Tensor
+
+from reviewgen.errors import ConfigError
 
 _TABLE_MODULES = {"embedding", "embeddings", "embed", "encoder", "word_embeddings"}  # what such a module is called elsewhere
 
@@ -84,3 +86,28 @@ def is_embedding_table(name: str) -> bool:
     """
     *path, last = name.split(".")
     return last == "weight" and (not path or path[-1] in _TABLE_MODULES)
+
+
+def match_tensors(model: Any, tensors: Mapping[str, Tensor], own_name: Callable[[str], str], accepted: str) -> dict[str, Tensor]:
+    """Return the tensors of another source by the names that they have in a model; for ``initial_weights``.
+
+    Args:
+        model: The model. Embedding tables, see ``is_embedding_table``, become its ``embedding.weight``.
+        tensors: The tensors, by name.
+        own_name: Returns the model's name for that of another tensor.
+        accepted: What is accepted beside embedding tables, for the message of the error.
+
+    Raises:
+        ConfigError: The model has no such tensor, or two are for the same one.
+    """
+    names, matched = model.state_dict().keys(), dict[str, Tensor]()
+    for name, tensor in tensors.items():
+        own = "embedding.weight" if is_embedding_table(name) else own_name(name)
+        if own not in names:
+            raise ConfigError(
+                f"{name} has no place in this {type(model).__name__}; accepted are weight or embedding.weight (V, E), {accepted}"
+            )
+        if own in matched:
+            raise ConfigError(f"two tensors are for {own}, one of which is {name}")
+        matched[own] = tensor
+    return matched

@@ -45,6 +45,32 @@ class CountGroup(Protocol):
         ...
 
 
+class SingleProcess:
+    """The ``CountGroup`` of one process, which has nothing to exchange: with it, ``finish`` is ``finish_ranges``."""
+
+    rank, world_size = 0, 1
+
+    def all_gather(self, numbers: Int64[np.ndarray, " N"]) -> Int64[np.ndarray, "P N"]:
+        """Return the numbers."""
+        return numbers[None]
+
+    def all_to_all(self, parts: list[Shaped[np.ndarray, "..."]]) -> list[Shaped[np.ndarray, "..."]]:
+        """Return the parts."""
+        return list(parts)
+
+    def all_gather_into(self, whole: Shaped[np.ndarray, " N"], part: Shaped[np.ndarray, " M"]) -> None:
+        """Copy the part, unless it is in its place."""
+        if not np.may_share_memory(whole, part):
+            whole[:] = part
+
+    def gather_into(self, whole: Shaped[np.ndarray, " N"], part: Shaped[np.ndarray, " M"]) -> None:
+        """Copy the part, unless it is in its place."""
+        self.all_gather_into(whole, part)
+
+    def reduce_scatter(self, array: Shaped[np.ndarray, " N"], sizes: Int64[np.ndarray, " P"]) -> None:
+        """Leave the only summand as it is."""
+
+
 @runtime_checkable
 class SupportsCountRanges(Protocol):
     """A count model that several processes finish together, so that none holds all counts (``accelerate launch``).

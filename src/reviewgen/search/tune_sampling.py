@@ -19,13 +19,14 @@ from reviewgen.config import EvaluateOptions, GenerationConfig, check_seed, gene
 from reviewgen.data import read_documents, trained_on
 from reviewgen.errors import ConfigError, DataError, did_you_mean, quoted
 from reviewgen.evaluation import TextStatistics, measure_texts, take_words
+from reviewgen.generation import SAMPLING_SETTINGS
 from reviewgen.model import ReviewModel
 from reviewgen.runs import TrainingRun
 from reviewgen.search.variants import check_values
 from reviewgen.sentences import sentence_ends
 
 DEFAULT_SEARCH: Mapping[str, Sequence[Any]] = {"temperature": (0.7, 0.8, 0.9, 1.0, 1.1), "top_p": (1.0, 0.95)}
-_SEARCHED = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "no_repeat_ngram_size", "words")
+_SEARCHED = (*SAMPLING_SETTINGS, "words")
 _MAX_TEXTS = 20_000  # human texts that are read
 _GROUPS = 5  # of human texts, between which the standard deviations are taken
 _MIN_TEXTS = 4 * _GROUPS

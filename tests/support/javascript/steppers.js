@@ -59,7 +59,8 @@ function join(rows) {
 /** Return the token and the probability that a stepper proposes after each text, with a random number each. */
 function proposeAfter(stepper, texts, numbers) {
   return texts.map((ids, row) => {
-    const { token, probability } = stepper.propose(stepper.forward(ids, stepper.initialState()).state, numbers[row]);
+    const { state } = stepper.forward(ids, stepper.initialState());
+    const { token, probability } = stepper.propose(state, numbers[row]) ?? { token: -1, probability: 0 };
     return [token, probability];
   });
 }
