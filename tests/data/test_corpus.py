@@ -63,12 +63,12 @@ def test_the_fingerprint_depends_on_the_texts_in_order_and_their_splits():
 
 
 def test_texts_to_evaluate_are_cleaned_as_those_of_the_training():
-    """A record of before has no ``fix_encoding``."""
+    """A record of before has no ``fix_encoding``, and kept all line breaks."""
     tokenizer = CharTokenizer("acf©Ãé")
     old = {"source": "x", "lowercase": True, "strip_markdown": False, "clean": True, "cleaning": {"read": 2, "kept": 2}}
-    new = old | {"fix_encoding": True}
-    assert trained_on({"data": old}) == [old | {"fix_encoding": False}]
-    assert trained_on({"data": new, "parent": {"data": old}}) == [new, old | {"fix_encoding": False}]
+    new, before = old | {"fix_encoding": True, "keep_line_breaks": False}, {"fix_encoding": False, "keep_line_breaks": True}
+    assert trained_on({"data": old}) == [old | before]
+    assert trained_on({"data": new, "parent": {"data": old}}) == [new, old | before]
     assert trained_on({}) == [{}]
     for trained, characters in ((old, len("cafã©")), (new, len("café"))):
         ((_, count),) = read_documents(["CAFÃ©"], tokenizer, [trained])

@@ -120,14 +120,15 @@ def test_evaluations_measure_the_texts_that_were_generated(fakes: Any) -> None:
     for evaluation, sample in zip(evaluations, fakes.seen, strict=False):
         assert evaluation["metrics"] == pytest.approx(brute_values(sample.texts, known) | {"recorder": len(sample.texts)})
         assert len(sample.texts) == 4  # the fewest, in so short a run
-    final, (generated, held_out) = model.training["metrics"], fakes.seen[-2:]
-    counts = {"generated": len(generated.texts), "held_out": len(held_out.texts)}
-    assert final["recorder"] == {"unit": "texts", "lower_is_better": False} | counts
+    final, (generated, held_out) = model.training["metrics"], fakes.seen[-23:-21]  # then 21 for the interval
+    counts = {"generated": len(generated.texts), "held_out": len(held_out.texts), "characters": sum(map(len, generated.texts))}
+    assert final["recorder"] == {"unit": "texts", "lower_is_better": False, "interval": [counts["generated"]] * 2} | counts
     assert all(any(whole.startswith(text) for whole in TEXTS) for text in held_out.texts)
     for name, sample in (("generated", generated), ("held_out", held_out)):
         assert {each: final[each][name] for each in IN_TREE} == pytest.approx(brute_values(sample.texts, known))
     card = str(model.generate_model_card())
-    assert all(f"| {each} (share) | {final[each]['generated']:.4g} | {final[each]['held_out']:.4g} |" in card for each in IN_TREE)
+    assert all(f"| {each} (share) | {final[each]['generated']:.4g} | " in card for each in IN_TREE)
+    assert all(final[each]["interval"][0] <= final[each]["generated"] <= final[each]["interval"][1] for each in IN_TREE)
     plain = trained(steps=12, training={"evaluations": 3})[2].model.state_dict()
     assert all(tensor.equal(plain[name]) for name, tensor in model.model.state_dict().items())  # training is the same without
 

@@ -92,7 +92,7 @@ class Metrics:
         return {
             name: {"unit": metric.unit, "lower_is_better": metric.lower_is_better}
             | {key: values.get(key, {}).get(name) for key in ("generated", "held_out")}
-            | {"interval": self._find_interval(metric, generated), "characters": sum(map(len, generated))}
+            | {"interval": self._find_interval(name, generated), "characters": sum(map(len, generated))}
             for name, (metric, _) in self._metrics.items()
         }
 
@@ -101,13 +101,15 @@ class Metrics:
         notes, self._notes = tuple(self._notes), []
         return notes
 
-    def _find_interval(self, metric: Metric, texts: Sequence[str]) -> list[float] | None:
+    def _find_interval(self, name: str, texts: Sequence[str]) -> list[float] | None:
+        metric, _ = self._metrics[name]
         try:
-            return find_intervals(
+            (interval,) = find_intervals(
                 lambda part: [metric(make_sample(part, self._training_words))], texts, are_shares=metric.unit == "share"
-            )[0]
+            )
         except (Exception, SystemExit):  # as below, where it is said
             return None
+        return interval if interval is not None and all(map(math.isfinite, interval)) else None
 
     def _measure(self, name: str, sample: TextSample) -> float | None:
         metric, plugin = self._metrics[name]
