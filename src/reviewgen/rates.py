@@ -5,6 +5,7 @@ Texts are drawn independently of each other, their characters are not. So the va
 have that variance; so it does not shrink to a point where nothing was counted.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from statistics import pvariance
 from typing import Any, TypeVar
@@ -12,20 +13,22 @@ from typing import Any, TypeVar
 MIN_CHARACTERS = 20_000
 """A rate that was measured on fewer characters of generated text is not known yet."""
 
-_GROUPS = 20
-_NORMAL, _STUDENT = 1.960, 2.093  # quantiles at 0.975: of the normal distribution, and of Student's with 19 degrees of freedom
+_GROUPS = 10
+_NORMAL, _STUDENT = 1.960, 2.262  # quantiles at 0.975: of the normal distribution, and of Student's with 9 degrees of freedom
 T = TypeVar("T")
 
 
 def find_intervals(
-    measure: Callable[[Sequence[T]], Sequence[float]], items: Sequence[T], *, are_shares: bool = True
+    measure: Callable[[Sequence[T]], Sequence[float]], items: Sequence[T], are_shares: Sequence[bool] | None = None
 ) -> list[list[float] | None]:
-    """Return the 95 % interval, low and high, of each number that is measured of some items; None with fewer than 20 items.
+    """Return the 95 % interval, low and high, of each number that is measured of some items; None with fewer than 10 items.
+
+    None also where a number is not finite, for all items or for nine tenths of them.
 
     Args:
         measure: Returns the numbers of any of the items.
         items: Texts, or what is known of each.
-        are_shares: Whether the numbers are shares, from 0 to 1.
+        are_shares: Of each number, whether it is a share, from 0 to 1; all are by default.
 
     >>> ((low, high),) = find_intervals(lambda items: [sum(items) / len(items)], [0] * 100)
     >>> low, round(high, 3)
@@ -36,10 +39,11 @@ def find_intervals(
         return [None] * len(values)
     parts = [[item for number, item in enumerate(items) if number % _GROUPS != group] for group in range(_GROUPS)]
     variances = [(_GROUPS - 1) * pvariance(map(float, each)) for each in zip(*map(measure, parts), strict=True)]
-    return [
-        _wilson(value, variance, len(items)) if are_shares and 0 <= value <= 1 else _symmetric(value, variance)
-        for value, variance in zip(values, variances, strict=True)
-    ]
+    found = []
+    for value, variance, is_share in zip(values, variances, are_shares or [True] * len(values), strict=True):
+        interval = _wilson(value, variance, len(items)) if is_share and 0 <= value <= 1 else _symmetric(value, variance)
+        found.append(interval if all(map(math.isfinite, interval)) else None)
+    return found
 
 
 def describe_rate(value: float, interval: Sequence[float] | None = None, characters: int | None = None) -> str:
@@ -61,7 +65,10 @@ def describe_copies(novelty: Mapping[str, Any]) -> str:
 
 
 def _wilson(value: float, variance: float, count: int) -> list[float]:
-    trials = value * (1 - value) / variance if variance > 0 and 0 < value < 1 else count
+    """Return Wilson's interval, with Student's quantile where the variance is estimated from the groups."""
+    trials: float = count
+    if variance > 0 and 0 < value < 1:
+        trials = value * (1 - value) / (variance * (_STUDENT / _NORMAL) ** 2)
     scale, middle = 1 + _NORMAL**2 / trials, value + _NORMAL**2 / (2 * trials)
     spread = _NORMAL * (value * (1 - value) / trials + (_NORMAL / (2 * trials)) ** 2) ** 0.5
     return [max(0.0, (middle - spread) / scale), min(1.0, (middle + spread) / scale)]

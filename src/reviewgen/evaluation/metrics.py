@@ -89,10 +89,11 @@ class Metrics:
             held_out: About as much text by people.
         """
         values = {key: self.measure(texts) for key, texts in (("generated", generated), ("held_out", held_out)) if texts}
+        intervals = self._find_intervals(generated) if self._metrics else {}
         return {
             name: {"unit": metric.unit, "lower_is_better": metric.lower_is_better}
             | {key: values.get(key, {}).get(name) for key in ("generated", "held_out")}
-            | {"interval": self._find_interval(name, generated), "characters": sum(map(len, generated))}
+            | {"interval": intervals[name], "characters": sum(map(len, generated))}
             for name, (metric, _) in self._metrics.items()
         }
 
@@ -101,15 +102,16 @@ class Metrics:
         notes, self._notes = tuple(self._notes), []
         return notes
 
-    def _find_interval(self, name: str, texts: Sequence[str]) -> list[float] | None:
-        metric, _ = self._metrics[name]
-        try:
-            (interval,) = find_intervals(
-                lambda part: [metric(make_sample(part, self._training_words))], texts, are_shares=metric.unit == "share"
-            )
-        except (Exception, SystemExit):  # as below, where it is said
-            return None
-        return interval if interval is not None and all(map(math.isfinite, interval)) else None
+    def _find_intervals(self, texts: Sequence[str]) -> dict[str, list[float] | None]:
+        whole = make_sample(texts, self._training_words)
+        shares = [metric.unit == "share" for metric, _ in self._metrics.values()]
+
+        def measure(pairs: Sequence[tuple[str, Sequence[str]]]) -> list[float]:
+            sample = TextSample(tuple(text for text, _ in pairs), tuple(words for _, words in pairs), self._training_words)
+            return [_number(metric, sample) for metric, _ in self._metrics.values()]
+
+        pairs = list(zip(whole.texts, whole.words, strict=True))
+        return dict(zip(self._metrics, find_intervals(measure, pairs, shares), strict=True))
 
     def _measure(self, name: str, sample: TextSample) -> float | None:
         metric, plugin = self._metrics[name]
@@ -128,6 +130,14 @@ class Metrics:
                 f"The metric {name!r} of {plugin.package} {plugin.version} failed and is shown as missing: {problem}."
             )
         return None
+
+
+def _number(metric: Metric, sample: TextSample) -> float:
+    """Return what a metric measures; NaN if it fails, which is said where the whole is measured."""
+    try:
+        return float(metric(sample))
+    except (Exception, SystemExit):
+        return math.nan
 
 
 @dataclass(frozen=True)
