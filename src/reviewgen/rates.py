@@ -38,7 +38,7 @@ def find_intervals(
     if len(items) < _GROUPS:
         return [None] * len(values)
     parts = [[item for number, item in enumerate(items) if number % _GROUPS != group] for group in range(_GROUPS)]
-    variances = [(_GROUPS - 1) * pvariance(map(float, each)) for each in zip(*map(measure, parts), strict=True)]
+    variances = [(_GROUPS - 1) * _variance(each) for each in zip(*map(measure, parts), strict=True)]
     found = []
     for value, variance, is_share in zip(values, variances, are_shares or [True] * len(values), strict=True):
         interval = _wilson(value, variance, len(items)) if is_share and 0 <= value <= 1 else _symmetric(value, variance)
@@ -62,6 +62,13 @@ def describe_copies(novelty: Mapping[str, Any]) -> str:
     if novelty.get("copy_rate") is None:
         return ""
     return describe_rate(novelty["copy_rate"], novelty.get("copy_rate_interval"), novelty.get("copy_rate_characters"))
+
+
+def _variance(values: Sequence[float]) -> float:
+    try:
+        return float(pvariance(map(float, values)))
+    except OverflowError:
+        return math.inf
 
 
 def _wilson(value: float, variance: float, count: int) -> list[float]:

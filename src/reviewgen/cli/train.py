@@ -12,7 +12,7 @@ from reviewgen.config import parse_settings
 from reviewgen.config.options import Corpus, Training
 from reviewgen.errors import AlreadyTrained, ConfigError, counted
 from reviewgen.interrupts import INTERRUPTED, uninterrupted
-from reviewgen.rates import describe_copies
+from reviewgen.rates import MIN_CHARACTERS, describe_copies
 
 if TYPE_CHECKING:
     from reviewgen.data import Corpus as CleanedCorpus
@@ -156,11 +156,9 @@ def _describe(run: "TrainingRun", facts: dict[str, Any], out: Path) -> Iterator[
     novelty = facts["novelty"]
     if novelty is not None and novelty["copy_rate"] is not None:
         held_out, characters = novelty["held_out_copy_rate"], novelty["copy_rate_characters"]
-        yield (
-            f"Copy rate: {describe_copies(novelty)} of {characters:,} generated characters stand in spans of "
-            f"{novelty['copy_characters']} or more of the training text"
-            + ("" if held_out is None else f"; of held-out reviews {held_out:.1%}")
-        )
+        rate, beside = describe_copies(novelty), "" if held_out is None else f"; of held-out reviews {held_out:.1%}"
+        what = f"generated characters stand in spans of {novelty['copy_characters']} or more of the training text"
+        yield f"Copy rate: {rate}" + (f" of {characters:,} {what}{beside}" if characters >= MIN_CHARACTERS else "")
     metrics = {name: each for name, each in facts.get("metrics", {}).items() if each["generated"] is not None}
     if metrics:
         yield "Metrics of its texts: " + ", ".join(

@@ -36,11 +36,12 @@ from reviewgen.data.prepare import (
     sample_step,
     words_of_store,
 )
-from reviewgen.data.reading import open_records, read_documents, read_examples, read_texts, trained_on
+from reviewgen.data.reading import AS_BEFORE, open_records, read_documents, read_examples, read_texts, trained_on
 from reviewgen.data.sources import SPLITS, open_source
 from reviewgen.data.store import StoreFolder, TokenStore, digest_file, fetch_store, find_store, frame_texts
 
 __all__ = [
+    "AS_BEFORE",
     "IGNORED",
     "MAX_BYTES",
     "NOVELTY_FILE",

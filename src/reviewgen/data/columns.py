@@ -35,9 +35,14 @@ _DATE_WORDS = frozenset(word[:length] for word in _DATES.split() for length in (
 class DataConfig(TrainingTexts):
     """How a source is read and cleaned, checked.
 
+    Attributes:
+        width: The width that the texts are wrapped at, in characters; None looks for it in the first ones.
+
     Raises:
         ConfigError: A value is of the wrong type or not allowed, or a condition is named twice.
     """
+
+    width: int | None = None
 
     def __post_init__(self) -> None:
         check(self)

@@ -60,9 +60,10 @@ class Texts:
         if self.validation is not None or self.validation_split is not None:
             second = self.source if self.validation is None else self.validation
             given.append((second, replace(self.config, split=self.validation_split)))
-        opened = []
+        opened: list[Source] = []
         for number, (source, config) in enumerate(given):
             (own := folder / str(number)).mkdir(exist_ok=True)
+            config = replace(config, width=opened[0].info.width) if opened else config  # the same lines are joined
             opened.append(open_source(source, config, own, allow_missing=self.allow_missing))
         return opened
 

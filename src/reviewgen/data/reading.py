@@ -99,6 +99,10 @@ def _log(info: SourceInfo, report: CleaningReport) -> None:
         _logger.info("%s", line)
 
 
+AS_BEFORE = {"fix_encoding": False, "keep_line_breaks": True}
+"""How texts were cleaned by a version that could not mend encodings or join lines."""
+
+
 def trained_on(training: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """Return the ``data`` entries of training.json: of each part of a blend, and of each training of a model, the last first.
 
@@ -109,8 +113,7 @@ def trained_on(training: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     if parts:
         return [data for part in parts for data in trained_on(part)]
     data = training.get("data", {})
-    before = {"fix_encoding": False, "keep_line_breaks": True} if "clean" in data else {}
-    return [{**before, **data}, *(trained_on(parent) if parent else ())]
+    return [{**AS_BEFORE, **data} if "clean" in data else data, *(trained_on(parent) if parent else ())]
 
 
 def read_documents(
@@ -159,7 +162,8 @@ def read_texts(
     if split != "all" and split not in splits_of(source, DataConfig(subset=options.get("subset"))):
         for data in trained:
             _require_same_split(data, cleaning, source, documents)
-    columns = {name: value for name, value in options.items() if name not in ("split", *cleaning)}
+    columns: dict[str, Any] = {name: value for name, value in options.items() if name not in ("split", *cleaning)}
+    columns["width"] = next((data["width"] for data in trained if data.get("width") is not None), None)
     yield from read_examples(source, from_dict(DataConfig, {**columns, **cleaning, "conditions": conditions.names}), split=split)
 
 

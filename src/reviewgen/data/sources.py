@@ -138,7 +138,7 @@ def open_source(source: Any, config: DataConfig, folder: Path, *, allow_missing:
     choose_columns(opened.info, head, config, allow_missing=allow_missing)
     if config.clean and not config.keep_line_breaks and not opened.is_cleaned:
         examples = to_examples(head, opened.info.name, opened.info.text_column, [], None)
-        opened.info.width = find_width(text for text, _ in examples)
+        opened.info.width = config.width or find_width(text for text, _ in examples)
     if opened.info.width is not None:
         opened.info.notes.append(
             f"The texts of {opened.info.name} are wrapped at {opened.info.width} characters; their lines are joined. "

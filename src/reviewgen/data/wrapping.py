@@ -10,6 +10,7 @@ from itertools import pairwise
 import numpy as np
 
 _NARROWEST, _WIDEST = 40, 160
+_LONGEST_WORD = 25  # characters
 _MIN_BREAKS, _MIN_SHARE = 40, 0.8  # of the line breaks within paragraphs, those that one width explains
 
 
@@ -22,7 +23,7 @@ def find_width(texts: Iterable[str]) -> int | None:
     explained, breaks = np.zeros(_WIDEST + 2, np.int64), 0  # by width
     for line, word in (each for text in texts for each in _breaks(text)):
         breaks += 1
-        if (low := max(len(line), _NARROWEST)) <= (high := min(len(line) + len(word), _WIDEST)):
+        if word and (low := max(len(line), _NARROWEST)) <= (high := min(len(line) + len(word), _WIDEST)):
             explained[low] += 1
             explained[high + 1] -= 1
     explained = explained.cumsum()
@@ -37,18 +38,23 @@ def unwrap(text: str, width: int) -> str:
     'A line that is full and goes on.\\n\\nNew\\nparagraph'
     """
     lines = text.split("\n")
-    joined = lines[:1]
+    pieces = lines[:1]
     for line, following in pairwise(lines):
         broken = next(_breaks(f"{line}\n{following}"), None)
-        if broken is not None and len(broken[0]) <= width < len(broken[0]) + 1 + len(broken[1]):
-            joined[-1] = f"{joined[-1].rstrip()} {following}"
+        if broken is not None and broken[1] and len(broken[0]) <= width < len(broken[0]) + 1 + len(broken[1]):
+            pieces[-1] = pieces[-1].rstrip()
+            pieces += [" ", following]
         else:
-            joined.append(following)
-    return "\n".join(joined)
+            pieces += ["\n", following]
+    return "".join(pieces)
 
 
 def _breaks(text: str) -> Iterator[tuple[str, str]]:
-    """Yield each line before a line break within a paragraph, and the first word of the next line."""
+    """Yield each line before a line break within a paragraph, and the first word of the next line, "" for none.
+
+    What is longer than a word is an address or a script without spaces, which is not wrapped at words.
+    """
     for line, following in pairwise(text.split("\n")):
         if line.strip() and following[:1].strip():
-            yield line.rstrip(), following.split(None, 1)[0]
+            word = following.split(None, 1)[0]
+            yield line.rstrip(), word if len(word) <= _LONGEST_WORD else ""

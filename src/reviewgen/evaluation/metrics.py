@@ -89,7 +89,7 @@ class Metrics:
             held_out: About as much text by people.
         """
         values = {key: self.measure(texts) for key, texts in (("generated", generated), ("held_out", held_out)) if texts}
-        intervals = self._find_intervals(generated) if self._metrics else {}
+        intervals = self._find_intervals(generated) if generated else dict.fromkeys(self._metrics)
         return {
             name: {"unit": metric.unit, "lower_is_better": metric.lower_is_better}
             | {key: values.get(key, {}).get(name) for key in ("generated", "held_out")}

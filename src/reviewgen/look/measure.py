@@ -323,7 +323,7 @@ def _written_facts(model: ReviewModel, density: float, seed: int) -> dict[str, A
     config = _config(density)
     model.generate("", num_return_sequences=_TEXTS, generation_config=replace(config, max_new_tokens=1), seed=seed)  # compiles
     start, texts = time.perf_counter(), list[str]()
-    while len(texts) < _MAX_TEXTS and sum(map(len, texts)) < _CHARACTERS:
+    while len(texts) < _MAX_TEXTS and sum(map(len, texts)) < _CHARACTERS and time.perf_counter() < start + 2 * _MAX_SECONDS:
         texts += model.generate("", num_return_sequences=_TEXTS, generation_config=config, seed=seed + len(texts) // _TEXTS)
     seconds = max(time.perf_counter() - start, 1e-9)
     lexicon = model.bundle.lexicon
@@ -337,10 +337,12 @@ def _written_facts(model: ReviewModel, density: float, seed: int) -> dict[str, A
     figures = measure_texts(taken, is_known)
     names = ("new_words", *(f"distinct_{n}" for n in range(1, 5)))
     intervals = dict(zip(names, find_intervals(measure, taken), strict=True))
+    if is_known is None:
+        intervals["new_words"] = None
     intervals["copy_rate"] = (model.training.get("novelty") or {}).get("copy_rate_interval")
     return {
         "characters_per_second": sum(map(len, texts)) / seconds,
-        "characters_measured": sum(map(len, taken)),
+        "characters_measured": sum(map(len, texts)),
         "intervals": {name: limits and (limits[0], limits[1]) for name, limits in intervals.items()},
         "new_words": figures.unknown_words if figures.words else None,
         "distinct": {str(n): share if figures.words >= n else None for n, share in enumerate(figures.distinct, 1)},

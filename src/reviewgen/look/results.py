@@ -361,7 +361,7 @@ class Row:
         new_words: Share of generated words that are not in its training text, or only once.
         distinct: By n, the share of different n-grams of words among all.
         words_measured: The number of words that ``new_words`` and ``distinct`` are measured on.
-        characters_measured: The number of characters of the texts with these words.
+        characters_measured: The number of characters of the texts that these words begin.
         intervals: The 95 % intervals of ``copy_rate``, ``new_words``, ``distinct_1`` and so on, by name.
         samples: Texts from one prompt.
         curve: The evaluations during the training.

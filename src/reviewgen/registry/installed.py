@@ -45,7 +45,7 @@ def describe_weights(preset: str | Plugin) -> InstalledWeights | None:
         training = read_json(folder / _TRAINING, MAX_RECORD)
         bits, novelty = (training.get("held_out") or {}).get("bits_per_character"), training.get("novelty") or {}
         names = {"value": "copy_rate", "interval": "copy_rate_interval", "characters": "copy_rate_characters"}
-        copies = {name: novelty.get(key) for name, key in names.items()} if "copy_rate" in novelty else None
+        copies = {name: novelty.get(key) for name, key in names.items()} if novelty.get("copy_rate") is not None else None
     except PluginError as problem:
         return InstalledWeights(problem=str(problem))
     except (OSError, ValueError, AttributeError) as error:

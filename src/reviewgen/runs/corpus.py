@@ -82,6 +82,7 @@ class PreparedCorpus:
             "validation_source": corpus.validation[0].name if corpus.validation else None,
             "validation_cleaning": asdict(corpus.validation[1]) if corpus.validation else None,
             "text_column": corpus.source.text_column,
+            "width": corpus.source.width,
             "fingerprint": corpus.fingerprint,
             "split": {"method": corpus.split_method, "words": corpus.describe_held_out()},
             "reviews": {split: corpus.count(split) for split in SPLITS},

@@ -10,7 +10,7 @@ from typing import Any
 
 from reviewgen.config import check_seed, from_dict, parse_duration, to_dict
 from reviewgen.config.keywords import TrainOptions
-from reviewgen.data import DataConfig, Filters, StoreFolder, Texts, digest_tokenizer, find_store, trained_on
+from reviewgen.data import AS_BEFORE, DataConfig, Filters, StoreFolder, Texts, digest_tokenizer, find_store
 from reviewgen.errors import ConfigError, DataError, ReviewgenError, quoted
 from reviewgen.evaluation import find_metrics
 from reviewgen.model.read import read_training
@@ -29,7 +29,7 @@ PARTIAL = ".partial"
 DEFAULT_BUDGET = "2m"
 _MAX_LENGTH = 1_000_000_000  # steps or epochs
 _FREE = ("checkpoint_seconds", "checkpoints_kept", "device", "metrics")  # settings that may change when a run is resumed
-_CLEANING = ("lowercase", "strip_markdown", "fix_encoding", "keep_line_breaks", "clean")
+_CLEANING = ("lowercase", "strip_markdown", "fix_encoding")  # that a further training does if the first one did
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,13 +175,13 @@ def data_config(options: Mapping[str, Any], trained: Any = None) -> DataConfig:
     given = {name: options[name] for name in to_dict(DataConfig()) if options.get(name) is not None}
     if trained is None:
         return from_dict(DataConfig, given)
-    names, before = trained.conditions.names, (trained_on(trained.training) or [{}])[0]
+    names, before = trained.conditions.names, trained.training.get("data", {})
     if new := [name for name in given.get("conditions", ()) if name not in names]:
         raise ConfigError(
             f"A model that is trained further keeps its conditions ({', '.join(names) or 'none'}), so {quoted(new[0])} cannot be "
             "one of them: train a model from scratch."
         )
-    cleaning = {name: given.get(name, False) or bool(before.get(name)) for name in _CLEANING[:-1]}
+    cleaning = {name: given.get(name, False) or bool(before.get(name)) for name in _CLEANING}
     clean = given.get("clean", True) and before.get("clean", True)
     return from_dict(DataConfig, {**given, **cleaning, "clean": clean, "conditions": names})
 
@@ -195,7 +195,7 @@ def _fit_store(store: StoreFolder, parts: TrainingParts, data: DataConfig, valid
     """
     trained, plugin, plain = parts.trained, parts.tokenizer_plugin, DataConfig()
     try:
-        made, stored = store.facts["tokenizer"], from_dict(DataConfig, dict(store.facts["reading"]))
+        made, stored = store.facts["tokenizer"], from_dict(DataConfig, {**AS_BEFORE, **store.facts["reading"]})
         reading = {name: getattr(stored, name) for name in plain.facts()}
         before = {"tokenizer": made["name"], "package": made["package"]}
         before |= {f"tokenizer.{name}": value for name, value in made["settings"].items()}

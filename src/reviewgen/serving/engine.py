@@ -190,7 +190,11 @@ class Job:
     def tell(self) -> None:
         """Notify the consumer if there is anything to take, or the job has failed; one that has cancelled may be gone."""
         if (self._news or self.error is not None) and not self.is_cancelled:
-            self.notify()
+            try:
+                self.notify()
+            except Exception:  # its event loop is closed, for one; the other jobs go on
+                _LOG.exception("A consumer cannot be notified; its request ends.")
+                self.cancel()
 
     @property
     def is_stopped(self) -> bool:

@@ -1,5 +1,5 @@
 /**
- * Loads a packed model, as `reviewgen.export.packing` writes it: a manifest (JSON) and a blob of arrays, deflated.
+ * Loads a packed model, as `reviewgen.export.html` writes it: a manifest (JSON) and a blob of arrays, deflated.
  *
  * Knows steppers and tokenizers only as functions that it is given, by the names that the manifest has.
  */
