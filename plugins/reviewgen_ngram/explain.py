@@ -190,7 +190,7 @@ def describe_ngram(config: NgramConfig, trained: Trained | None) -> ModelGraph:
 
     Args:
         config: The settings.
-        trained: The trained model, of which the most probable contexts are drawn; None if there is none yet.
+        trained: The trained model, whose most probable contexts are drawn; None before a training.
     """
     inside, detail = None, "not trained yet"
     if trained is not None:

@@ -81,7 +81,7 @@ def make_trie(
 
 
 def _heads(tokens: Integer[np.ndarray, " M"], starts: Int64[np.ndarray, " L"], vocab_size: int) -> Int32[np.ndarray, " V"]:
-    """Return the node of each id after the empty context, 0 if there is none."""
+    """Return the node of each id after the empty context; 0 for an id that has no node."""
     heads = np.zeros(vocab_size, np.int32)
     heads[tokens[starts[1] : starts[2]]] = np.arange(starts[1], starts[2], dtype=np.int32)
     return heads

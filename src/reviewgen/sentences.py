@@ -23,7 +23,7 @@ def sentence_ends(text: str, start: int = 0) -> list[int]:
 
 
 def last_whole_sentence(text: str, start: int = 0) -> int:
-    """Return where the last sentence ends that another one follows, from a position on; the position if there is none.
+    """Return the end of the last complete sentence after a position, that is, one before another sentence; else the position.
 
     >>> last_whole_sentence("It rained. So we went. "), last_whole_sentence("It rained. So")
     (10, 10)

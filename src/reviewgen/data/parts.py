@@ -90,6 +90,7 @@ class Work:
 def _call_all(function: Callable[..., T], tasks: Sequence[tuple[Any, ...]], workers: int) -> list[T]:
     if workers <= 1:
         return [function(*task) for task in tasks]
+    # joblib has no type hints. Its processes exchange functions of ours and their arguments, and read no file.
     from joblib import Parallel, delayed  # type: ignore[import-untyped]
     from joblib.externals.loky.process_executor import TerminatedWorkerError  # type: ignore[import-untyped]
 

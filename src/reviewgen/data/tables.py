@@ -195,6 +195,7 @@ def read_csv(path: Path, name: str, columns: Sequence[str] | None = None) -> Ite
     wanted = [(column, names.index(column)) for column in needed_columns(names, columns)]
     lines, number = list[str](), 0  # of the row
     with path.open(encoding="utf-8", newline="") as stream:
+        # Remembers the lines of a row for its message; ``append`` returns None, which mypy takes for a mistake.
         kept = (lines.append(line) or line for line in itertools.islice(stream, skipped, None))  # type: ignore[func-returns-value]
         rows = csv.reader(kept, delimiter=separator, strict=True)
         while True:

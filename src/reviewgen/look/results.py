@@ -343,7 +343,7 @@ class Row:
         name: The name of the row, different from all others.
         source: What was trained or loaded: a preset, a folder, a repository.
         is_trained_here: Whether it was trained for this comparison.
-        failed: Why there is no result, a sentence; None if there is one.
+        failed: The sentence that says why the model has failed; None if it has not.
         notes: Sentences for the user.
         tokenizer: The name of the tokenizer, which says what a token of ``perplexity_per_token`` is.
         parameters: The number of parameters; of a model that is not a network, of the numbers in its tables.
