@@ -29,7 +29,7 @@ from reviewgen.storage import temporary_folder
 _MAX_HEADERS = 65_536  # bytes of a request's first line and headers
 _OPTIONS = "REVIEWGEN_SERVER_OPTIONS"  # the environment variable by which workers get them
 _OF_APP = ("limits", "key_digests", "cors_origins", "hosts", "page")
-_HEALTH_SECONDS = 60  # in which a worker must answer uvicorn
+_HEALTH_SECONDS = 20  # in which a worker must answer uvicorn, which waits as long for one that has just died, and heeds no signal
 
 
 def open_socket(host: str, port: int, stall_seconds: float) -> socket.socket:
