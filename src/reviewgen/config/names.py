@@ -10,11 +10,11 @@ a repository on the Hub (``owner/name`` or ``hf://owner/name``, with or without 
 """
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from reviewgen.errors import SourceError, did_you_mean, quoted
+from reviewgen.errors import ConfigError, SourceError, did_you_mean, quoted
 
 _PRESET = re.compile(r"(?P<model>[a-z][a-z0-9]*)-(?P<tokenizer>[a-z][a-z0-9]*)(?:-(?P<size>[a-z0-9]+))?")
 _PLUGIN = re.compile(r"[a-z][a-z0-9]*(?:-[a-z0-9]+)*")
@@ -110,6 +110,21 @@ def is_plugin_name(name: str) -> bool:
     [True, False, False]
     """
     return len(name) <= _MAX_PLUGIN_NAME and _PLUGIN.fullmatch(name) is not None
+
+
+def check_plugin_names(setting: str, names: Sequence[str]) -> None:
+    """Validate a setting whose value are names of plugins.
+
+    Raises:
+        ConfigError: A name has another form than those of plugins, or is given twice.
+    """
+    for number, name in enumerate(names):
+        if not is_plugin_name(name):
+            raise ConfigError(
+                f"{setting} are names of installed plugins, of lower-case letters, digits and hyphens; {name!r:.60} is not one."
+            )
+        if name in names[:number]:
+            raise ConfigError(f"{setting} has {quoted(name)} twice: name it once.")
 
 
 def parse_hub_id(text: str) -> HubSource | None:

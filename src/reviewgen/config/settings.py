@@ -26,13 +26,19 @@ import math
 import re
 import secrets
 import types
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from reviewgen.errors import ConfigError, did_you_mean, quoted
 
 ConfigT = TypeVar("ConfigT")
+
+VOCABULARY_FIELDS = ("vocab_size", "bos_id", "eos_id")
+"""The first is required, the others are optional."""
+
+SMALLEST_VOCABULARY = {"vocab_size": 2, "bos_id": 0, "eos_id": 1}
+"""A stand-in where the other settings of a config are checked before there is a tokenizer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -326,3 +332,92 @@ def _convert_to(text: str, option: Any) -> Any:
         except ValueError:
             return text
     return text
+
+
+def vocabulary_settings(config: type, vocab_size: int, bos_id: int, eos_id: int) -> dict[str, int]:
+    """Return the settings of a model that its tokenizer decides, those that its config has.
+
+    Args:
+        config: The config class.
+        vocab_size: The number of ids, those of conditions included.
+        bos_id, eos_id: The beginning-of-text and the end-of-text id.
+    """
+    known = fields_of(config)
+    values = dict(zip(VOCABULARY_FIELDS, (vocab_size, bos_id, eos_id), strict=True))
+    return {name: value for name, value in values.items() if name in known or name == "vocab_size"}
+
+
+def without_vocabulary(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a model's settings without those that its tokenizer decides."""
+    return {name: value for name, value in settings.items() if name not in VOCABULARY_FIELDS}
+
+
+def check_count(name: str, value: Any) -> None:
+    """Check that an argument is a whole number of at least 1.
+
+    Raises:
+        ConfigError: It is something else.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ConfigError(f"{name} must be a whole number of at least 1; got {quoted(value)}.")
+
+
+def check_flags(**flags: Any) -> None:
+    """Check that arguments are True or False; others, such as an array, may have no truth value.
+
+    Raises:
+        ConfigError: One is something else.
+    """
+    for name, value in flags.items():
+        if not isinstance(value, bool):
+            raise ConfigError(f"{name} must be True or False; got {quoted(value)}.")
+
+
+def check_text(name: str, value: Any, *, optional: bool = False) -> None:
+    """Check that an argument is a string, or None if it is optional.
+
+    Raises:
+        ConfigError: It is something else.
+    """
+    if not (isinstance(value, str) or (optional and value is None)):
+        raise ConfigError(f"{name} must be a string{' or None' if optional else ''}; got {quoted(value)}.")
+
+
+def check_list(name: str, value: Any, example: str) -> list[Any]:
+    """Return the items of a list, a tuple or another iterable other than a string or a mapping.
+
+    Args:
+        name: The argument.
+        value: Its value.
+        example: A list that would be accepted, for the message.
+
+    Raises:
+        ConfigError: It is something else, or iterating it fails.
+    """
+    if isinstance(value, Iterable) and not isinstance(value, str | bytes | bytearray | Mapping | type):
+        try:
+            return list(value)
+        except (TypeError, ValueError):  # such as an array without dimensions
+            pass
+    raise ConfigError(f"{name} must be a list, as in {example}; got {quoted(value)}.")
+
+
+def check_mapping(name: str, value: Any, example: str) -> dict[str, Any]:
+    """Return a mapping of strings to values as a dictionary.
+
+    Args:
+        name: The argument.
+        value: Its value.
+        example: A dictionary that would be accepted, for the message.
+
+    Raises:
+        ConfigError: It is something else, or reading it fails.
+    """
+    if isinstance(value, Mapping):
+        try:
+            items = dict(value)
+        except Exception:  # whatever a mapping of the user's raises
+            items = {None: None}
+        if all(isinstance(key, str) for key in items):
+            return items
+    raise ConfigError(f"{name} must be a dictionary with strings as keys, as in {example}; got {quoted(value)}.")

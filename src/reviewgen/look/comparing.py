@@ -22,7 +22,7 @@ from reviewgen.config import (
     read_json,
     refuse_unknown_options,
 )
-from reviewgen.config.keywords import CompareOptions
+from reviewgen.config.options import CompareOptions
 from reviewgen.errors import BrokenPlugin, CheckpointError, ConfigError, OutputExists, ReviewgenError, shortened, storage_errors
 from reviewgen.look.comparison import Comparison
 from reviewgen.look.measure import HeldOut, Measured, Reading, measure_model
