@@ -23,7 +23,7 @@ STATIC = {
     "raises": ("models", "raise RuntimeError('no such device')", "no such device"),
     "lacksit": ("models", "Other = 1", "AttributeError"),
     "nomodule": ("models", "import fake_not_there", "No module named 'fake_not_there'"),
-    "unwritten": ("models", None, "its module fakeunwritten is not installed"),
+    "unwritten": ("models", None, "No module named 'fakeunwritten'"),
     "syntax": ("models", "def broken(:", "SyntaxError"),
     "instance": ("models", "Model = 3", "must name a class; got 3"),
     "half": ("models", MODEL.replace("initial_state", "start"), "lacks initial_state"),

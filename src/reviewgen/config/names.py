@@ -9,6 +9,7 @@ a repository on the Hub (``owner/name`` or ``hf://owner/name``, with or without 
 - A preset with ``@revision`` is the repository ``reviewgen/<preset>``.
 """
 
+import os
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from pathlib import Path
 
 from reviewgen.errors import ConfigError, SourceError, did_you_mean, quoted
 
-_PRESET = re.compile(r"(?P<model>[a-z][a-z0-9]*)-(?P<tokenizer>[a-z][a-z0-9]*)(?:-(?P<size>[a-z0-9]+))?")
+PRESET = re.compile(r"(?P<model>[a-z][a-z0-9]*)-(?P<tokenizer>[a-z][a-z0-9]*)(?:-(?P<size>[a-z0-9]+))?")
 _PLUGIN = re.compile(r"[a-z][a-z0-9]*(?:-[a-z0-9]+)*")
 _PART = r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9])?"
 _HUB = re.compile(rf"(?P<repo>{_PART}/{_PART})(?:@(?P<revision>[^\s@]+))?")
@@ -96,7 +97,7 @@ def parse_preset(name: str, presets: Collection[str] = ()) -> PresetName:
     Raises:
         SourceError: The name does not have the form ``<model>-<tokenizer>[-<size>]``.
     """
-    match = _PRESET.fullmatch(name)
+    match = PRESET.fullmatch(name)
     if match is None:
         form = "Write <model>-<tokenizer> in lower case, as in lstm-word." + (f" {_suggest(name, presets)}" if presets else "")
         raise SourceError(f"{_shorten(name)} is not a preset name. {form}")
@@ -194,9 +195,9 @@ def _parse_bare(source: str, presets: Collection[str] | None) -> Source:
     """Parse a string that has no prefix which says what it is."""
     name, at, revision = source.partition("@")
     parsed: Source | None = parse_hub_id(source)
-    if _PRESET.fullmatch(name) and (revision or not at):
+    if PRESET.fullmatch(name) and (revision or not at):
         parsed = find_revision(PresetSource(name), revision) if at else PresetSource(name)
-    if not _exists(source):
+    if not os.path.exists(source):  # noqa: PTH110 (which raises for no string)
         if parsed is None:
             hint = "" if presets is None else f" {_suggest(source, presets)}"
             kinds = "a preset (lstm-word), a repository (owner/name) or an existing folder"
@@ -207,13 +208,6 @@ def _parse_bare(source: str, presets: Collection[str] | None) -> Source:
     if parsed is None or (presets is not None and source not in presets):
         return LocalSource(Path(source))
     raise SourceError(f"{quoted(source)} is ambiguous: write ./{source} for the folder, or rename the folder for the preset.")
-
-
-def _exists(path: str) -> bool:
-    try:
-        return path != "" and Path(path).exists()  # Path("") would be the current folder
-    except (OSError, ValueError):  # too long for a file name, or a NUL in it
-        return False
 
 
 def _expand(path: Path) -> Path:

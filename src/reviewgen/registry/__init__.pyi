@@ -1,6 +1,4 @@
-from .installed import InstalledWeights as InstalledWeights
-from .installed import describe_weights as describe_weights
-from .installed_points import Plugin as Plugin
+from .metadata import Plugin as Plugin
 from .plugins import THIS_PROCESS as THIS_PROCESS
 from .plugins import find_logits_processor as find_logits_processor
 from .plugins import find_metric as find_metric
@@ -21,4 +19,6 @@ from .plugins import preset_names as preset_names
 from .plugins import register_model as register_model
 from .plugins import register_tokenizer as register_tokenizer
 from .plugins import unregister_all as unregister_all
+from .saved import InstalledWeights as InstalledWeights
+from .saved import describe_weights as describe_weights
 from .saved import plugin_of_saved as plugin_of_saved

@@ -1,6 +1,6 @@
 """Finds plugins by name. Listing reads package metadata and imports no plugin; finding one by name imports that one.
 
-The groups are in ``installed_points.GROUPS``; the name of an entry point is the name that users type. ``reviewgen.steppers`` is
+The groups are in ``metadata.GROUPS``; the name of an entry point is the name that users type. ``reviewgen.steppers`` is
 optional: it maps the name of a model to a factory of steppers that generate without torch. ``reviewgen.weights`` maps the name of
 a preset to a package folder that is a saved model and contains no code. ``reviewgen.logits_processors`` has factories of logits
 processors, ``reviewgen.metrics`` metrics of generated texts. ``reviewgen.web_steppers`` and ``reviewgen.web_tokenizers`` map the
@@ -11,21 +11,21 @@ that one. Standard library only.
 """
 
 import importlib.util
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from reviewgen.config import Preset, check_text, parse_preset
 from reviewgen.errors import BrokenPlugin, PluginConflict, SourceError, UnknownPlugin, did_you_mean, quoted
-from reviewgen.registry.installed_points import (
+from reviewgen.registry.metadata import (
     GROUPS,
     OWN,
-    InstalledPoint,
+    InstalledPlugin,
     Plugin,
-    broken_packages,
     find_api_fault,
     find_name_fault,
-    installed_points,
+    installed_plugins,
     is_same_package,
 )
 
@@ -39,13 +39,12 @@ def list_plugins(kind: str | None = None) -> list[Plugin]:
     """Return the installed plugins of a kind, sorted by name, without importing them.
 
     Args:
-        kind: A kind as in ``Plugin``; None for all plugins of all kinds, and the packages whose metadata cannot be read.
+        kind: A kind as in ``Plugin``; None for all plugins of all kinds.
     """
     if kind is None:
-        return [plugin for each in GROUPS for plugin in list_plugins(each)] + broken_packages()
-    installed = [_with_problem(found.plugin) for points in installed_points(kind).values() for found in points]
-    registered = [_registered_plugin(kind, name) for name in _registered_names(kind)]
-    return sorted(installed + registered, key=lambda plugin: (plugin.name, plugin.package != OWN, plugin.package))
+        return [plugin for each in GROUPS for plugin in list_plugins(each)]
+    listed = [_with_problem(each.plugin, named) for named in _plugins(kind).values() for each in named]
+    return sorted(listed, key=lambda plugin: (plugin.name, plugin.package != OWN, plugin.package))
 
 
 def list_presets() -> list[Plugin]:
@@ -147,19 +146,18 @@ def find_weights(name: str | Plugin) -> Path | None:
         BrokenPlugin: The folder does not exist, or the package is written for another major version of the contract.
     """
     try:
-        found = _locate("weights", name)
+        plugin, point = _locate("weights", name)
     except UnknownPlugin:
         return None
-    plugin, point, fault = found
-    if fault is None and point is not None:
+    if plugin.problem is None and point is not None:
         top, *below = point.value.split(".")
         spec = importlib.util.find_spec(top)
         for location in (spec and spec.submodule_search_locations) or ():
             if (folder := Path(location, *below)).is_dir():
                 return folder
     of_package = f"The weights {plugin.name!r} of {plugin.package} {plugin.version}"
-    if fault is not None:
-        raise BrokenPlugin(f"{of_package} cannot be used: {fault}.")
+    if plugin.problem is not None:
+        raise BrokenPlugin(f"{of_package} cannot be used: {plugin.problem}.")
     raise BrokenPlugin(
         f"{of_package} are missing: their folder {point.value if point else ''} does not exist. Reinstall the package; if it is "
         "your own, save a trained model in that folder and install it again."
@@ -197,7 +195,9 @@ def load_plugin(plugin: Plugin) -> Any:
 
 def preset_names() -> set[str]:
     """Return every name that ``find_preset`` accepts: presets, and pairs of a model and a tokenizer."""
-    return _names("preset") | {f"{model}-{tokenizer}" for model in _names("model") for tokenizer in _names("tokenizer")}
+    return _plugins("preset").keys() | {
+        f"{model}-{tokenizer}" for model in _plugins("model") for tokenizer in _plugins("tokenizer")
+    }
 
 
 def register_model(name: str, model: Any) -> None:
@@ -231,9 +231,9 @@ def unregister_all() -> None:
 def _register(kind: str, name: str, plugin: Any) -> None:
     if find_name_fault(kind, name) is not None:
         raise SourceError(f"{quoted(name)} cannot name a {kind}: use the letters a to z and digits only, a letter first.")
-    if any(is_same_package(found.plugin.package, OWN) for found in installed_points(kind).get(name, [])):
+    if any(is_same_package(found.plugin.package, OWN) for found in installed_plugins(kind).get(name, [])):
         raise PluginConflict(f"The {kind} {quoted(name)} is already provided by {OWN}. Choose another name.")
-    _refuse_other_api(_registered_plugin(kind, name), plugin)
+    _refuse_other_api(Plugin(kind, name, THIS_PROCESS, ""), plugin)
     _registered[kind, name] = plugin
 
 
@@ -249,7 +249,7 @@ def _find_beside(kind: str, owner: str, name: str | Plugin) -> Any | None:
         plugin = _locate(owner, name).plugin
     except UnknownPlugin:
         return None
-    own = [each for each in installed_points(kind).get(plugin.name, []) if each.plugin.package == plugin.package]
+    own = [each for each in installed_plugins(kind).get(plugin.name, []) if each.plugin.package == plugin.package]
     return _import(own[0]) if own else None
 
 
@@ -261,13 +261,13 @@ def _find_script(kind: str, owner: str, name: str | Plugin) -> Path | None:
     raise BrokenPlugin(f"The {kind} {shown} must be the Path of an existing JavaScript file; got {file!r:.200}.")
 
 
-def _import(found: InstalledPoint) -> Any:
+def _import(found: InstalledPlugin) -> Any:
     """Return the object of an entry point, or of a registered plugin."""
-    plugin, point, fault = found
+    plugin, point = found
     if point is None:
         return _registered[plugin.kind, plugin.name]
-    if fault is not None:
-        raise BrokenPlugin(f"{_describe(plugin)} cannot be used: {fault}.")
+    if plugin.problem is not None:
+        raise BrokenPlugin(f"{_describe(plugin)} cannot be used: {plugin.problem}.")
     try:
         loaded = point.load()
     except (Exception, SystemExit) as error:  # a third party's module may do anything while it is imported
@@ -291,23 +291,21 @@ def _describe(plugin: Plugin) -> str:
     return f"The {plugin.kind} {plugin.name!r} of {plugin.package} {plugin.version}".rstrip()
 
 
-def _locate(kind: str, name: str | Plugin) -> InstalledPoint:
-    """Return what a name or a description leads to; without an entry point if it was registered in this process."""
+def _locate(kind: str, name: str | Plugin) -> InstalledPlugin:
+    """Return what a name or a description leads to."""
     package, plain = (name.package, name.name) if isinstance(name, Plugin) else (None, name)
-    if package in (None, THIS_PROCESS) and (kind, plain) in _registered:
-        return InstalledPoint(_registered_plugin(kind, plain), None, None)
-    points = installed_points(kind).get(plain, [])
+    named = _plugins(kind).get(plain, [])
     if package is not None:
-        points = [found for found in points if is_same_package(found.plugin.package, package)]
-    elif points and is_same_package(points[0].plugin.package, OWN):
-        return points[0]
-    if len(points) > 1:
-        packages = " and ".join(found.plugin.package for found in points)
+        named = [each for each in named if is_same_package(each.plugin.package, package)]
+    elif named and _comes_first(named[0].plugin):
+        named = named[:1]
+    if len(named) > 1:
+        packages = " and ".join(each.plugin.package for each in named)
         raise PluginConflict(f"The packages {packages} provide the {kind} {quoted(plain)}. Uninstall one of them.")
-    if points:
-        return points[0]
+    if named:
+        return named[0]
     of = "" if package is None else f" {package}"
-    raise UnknownPlugin(f"No installed package{of} provides the {kind} {quoted(plain)}. {did_you_mean(plain, _names(kind))}")
+    raise UnknownPlugin(f"No installed package{of} provides the {kind} {quoted(plain)}. {did_you_mean(plain, _plugins(kind))}")
 
 
 def _find_pair(name: str, model: str, tokenizer: str, size: str | None) -> Preset:
@@ -320,21 +318,24 @@ def _find_pair(name: str, model: str, tokenizer: str, size: str | None) -> Prese
     raise UnknownPlugin(f"There is no preset {quoted(name)}. {did_you_mean(name, preset_names())}")
 
 
-def _registered_plugin(kind: str, name: str) -> Plugin:
-    return Plugin(kind, name, THIS_PROCESS, "")
+def _plugins(kind: str) -> dict[str, list[InstalledPlugin]]:
+    """Return the plugins of a kind by name; of one name the registered one first, then that of reviewgen."""
+    named = dict(installed_plugins(kind))
+    for name in (name for of, name in _registered if of == kind):
+        named[name] = [InstalledPlugin(Plugin(kind, name, THIS_PROCESS, ""), None), *named.get(name, [])]
+    return named
 
 
-def _registered_names(kind: str) -> set[str]:
-    return {name for k, name in _registered if k == kind}
+def _comes_first(plugin: Plugin) -> bool:
+    """Return whether a name leads to a plugin whoever else has it."""
+    return plugin.package == THIS_PROCESS or is_same_package(plugin.package, OWN)
 
 
-def _names(kind: str) -> set[str]:
-    return set(installed_points(kind)) | _registered_names(kind)
-
-
-def _with_problem(plugin: Plugin) -> Plugin:
-    """Return an installed plugin with the problems that arose in this process: a failed import, or a registered name."""
-    problem = plugin.problem or _failures.get((plugin.kind, plugin.name, plugin.package))
-    if problem is None and (plugin.kind, plugin.name) in _registered:
-        problem = "the name is registered in this process"
-    return replace(plugin, problem=problem)
+def _with_problem(plugin: Plugin, named: Sequence[InstalledPlugin]) -> Plugin:
+    """Return a plugin with the problem that it has beside those of its name, or that its import had in this process."""
+    first, problem = named[0].plugin, plugin.problem
+    if problem is None and len(named) > 1 and not _comes_first(plugin):
+        reserved = "the name is registered in this process" if first.package == THIS_PROCESS else None
+        reserved = reserved or f"the name is reserved for the {plugin.kind} of {OWN}"
+        problem = reserved if _comes_first(first) else f"{' and '.join(each.plugin.package for each in named)} have this name"
+    return replace(plugin, problem=problem or _failures.get((plugin.kind, plugin.name, plugin.package)))
