@@ -126,7 +126,7 @@ def read_prompts(prompt: str, file: Path | None) -> str | list[str]:
     if prompt:
         raise ConfigError("Give --prompt or --prompts, not both.")
     try:
-        text = read_stdin(MAX_VOCABULARY) if str(file) == "-" else read_text(file, MAX_VOCABULARY, "utf-8-sig")
+        text = read_stdin() if str(file) == "-" else read_text(file, MAX_VOCABULARY, "utf-8-sig")
     except UnicodeDecodeError:
         raise DataError(f"The prompts {file} cannot be read: it is not UTF-8 text.") from None
     except (OSError, ValueError) as error:

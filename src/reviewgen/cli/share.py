@@ -118,8 +118,6 @@ def push(
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # the client's bars would break the status line
     from reviewgen.api import load
 
-    if dtype not in (None, "float32", "float16", "int8"):
-        raise ConfigError(f"--dtype must be float32, float16 or int8; got {quoted(dtype)}.")
     trained = load(model)
     given: dict[str, Any] = {"commit_message": message, "private": private, "token": token, "create_pr": pull_request}
     given |= {"license": license, "model_card_kwargs": {} if language is None else {"language": _split(language)}}
@@ -278,12 +276,8 @@ def _run(
     with working(f"Loading {', '.join(given.sources)} ..."):
         engines = load_engines(given, leave_out)
     names = list(engines)
-    try:
-        show({"url": url, "models": names, "failed": failed}, as_json, describe(url, names))
-        sys.stdout.flush()
-    except OSError as error:  # it serves on
-        note(f"Standard output cannot be written ({error.strerror}); the server is at {url}.", "yellow")
-        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 (the stream of the process)
+    show({"url": url, "models": names, "failed": failed}, as_json, describe(url, names))
+    sys.stdout.flush()
     run(given, engines, listening, workers)
 
 

@@ -130,11 +130,9 @@ def from_dict(cls: type[ConfigT], values: Mapping[str, Any]) -> ConfigT:
     Raises:
         ConfigError: A key is unknown or missing, or a value has the wrong type or is out of range.
     """
-    known = fields_of(cls)
-    for key in values:
-        if key not in known:
-            raise ConfigError(f"{quoted(key)} is not a setting here. {did_you_mean(key, known)}")
-    if missing := [name for name in _required(cls) if name not in values]:
+    known = _fields_of_known(cls, values)
+    required = (f.name for f in dataclasses.fields(cls) if f.default is f.default_factory is dataclasses.MISSING)  # type: ignore[arg-type]
+    if missing := [name for name in required if name not in values]:
         raise ConfigError(f"The setting {quoted(missing[0])} is missing.")
     return cls(**{name: _to_tuple(_rename(value, known[name]), known[name]) for name, value in values.items()})
 
@@ -145,13 +143,11 @@ def from_strings(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ConfigError: A key is unknown, or a string cannot be converted.
     """
-    known = fields_of(cls)
-    parsed = {}
-    for key, value in values.items():
-        if key not in known:
-            raise ConfigError(f"{quoted(key)} is not a setting here. {did_you_mean(key, known)}")
-        parsed[key] = _convert(key, _rename(value, known[key]), known[key]) if isinstance(value, str) else value
-    return parsed
+    known = _fields_of_known(cls, values)
+    texts = {
+        key: _convert(key, _rename(value, known[key]), known[key]) for key, value in values.items() if isinstance(value, str)
+    }
+    return {**values, **texts}
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -203,10 +199,13 @@ def parse_duration(text: str | float) -> float:
     return seconds
 
 
-def _required(cls: Any) -> list[str]:
-    """Return the names of the fields without a default."""
-    missing = dataclasses.MISSING
-    return [f.name for f in dataclasses.fields(cls) if f.default is missing and f.default_factory is missing]
+def _fields_of_known(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the type hint of each field; raise for a value of another name."""
+    known = fields_of(cls)
+    for key in values:
+        if key not in known:
+            raise ConfigError(f"{quoted(key)} is not a setting here. {did_you_mean(key, known)}")
+    return known
 
 
 def options_of(hint: Any) -> tuple[Any, ...]:

@@ -3,6 +3,7 @@ from .plugins import THIS_PROCESS as THIS_PROCESS
 from .plugins import find_logits_processor as find_logits_processor
 from .plugins import find_metric as find_metric
 from .plugins import find_model as find_model
+from .plugins import find_plugin as find_plugin
 from .plugins import find_preset as find_preset
 from .plugins import find_reader as find_reader
 from .plugins import find_stepper as find_stepper
@@ -14,7 +15,6 @@ from .plugins import list_models as list_models
 from .plugins import list_plugins as list_plugins
 from .plugins import list_presets as list_presets
 from .plugins import list_tokenizers as list_tokenizers
-from .plugins import load_plugin as load_plugin
 from .plugins import preset_names as preset_names
 from .plugins import register_model as register_model
 from .plugins import register_tokenizer as register_tokenizer

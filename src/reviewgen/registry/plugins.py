@@ -62,33 +62,40 @@ def list_tokenizers() -> list[Plugin]:
     return list_plugins("tokenizer")
 
 
-def find_model(name: str | Plugin) -> tuple[Any, Plugin]:
-    """Import a model class, and return it with the description of its plugin.
+def find_plugin(kind: str, name: str | Plugin) -> tuple[Any, Plugin]:
+    """Import a plugin, such as a metric or the factory of a logits processor, and return it with its description.
 
     Args:
-        name: The model's name, or its description.
+        kind: One of ``GROUPS``, other than "weights".
+        name: The plugin's name, or its description.
 
     Raises:
         UnknownPlugin: No installed plugin has that name.
         PluginConflict: Two packages provide the name.
         BrokenPlugin: Its package cannot be imported, or is written for another major version of the contract.
     """
-    return _load("model", name)
+    found = _locate(kind, name)
+    return _import(found), found.plugin
+
+
+def find_model(name: str | Plugin) -> tuple[Any, Plugin]:
+    """Import a model class, and return it with the description of its plugin; raises as ``find_plugin``."""
+    return find_plugin("model", name)
 
 
 def find_tokenizer(name: str | Plugin) -> tuple[Any, Plugin]:
-    """Import a tokenizer class, and return it with the description of its plugin; takes and raises as ``find_model``."""
-    return _load("tokenizer", name)
+    """Import a tokenizer class, and return it with the description of its plugin; raises as ``find_plugin``."""
+    return find_plugin("tokenizer", name)
 
 
 def find_logits_processor(name: str | Plugin) -> tuple[Any, Plugin]:
-    """Import the factory of a logits processor, and return it with its plugin; raises as ``find_model``."""
-    return _load("logits processor", name)
+    """Import the factory of a logits processor, and return it with its plugin; raises as ``find_plugin``."""
+    return find_plugin("logits processor", name)
 
 
 def find_metric(name: str | Plugin) -> tuple[Any, Plugin]:
-    """Import a metric, and return it with its plugin; raises as ``find_model``."""
-    return _load("metric", name)
+    """Import a metric, and return it with its plugin; raises as ``find_plugin``."""
+    return find_plugin("metric", name)
 
 
 def find_reader(name: str | Plugin) -> Any | None:
@@ -98,10 +105,10 @@ def find_reader(name: str | Plugin) -> Any | None:
         name: The suffix without its dot, or the scheme; or its description.
 
     Raises:
-        PluginConflict, BrokenPlugin: As in ``find_model``.
+        PluginConflict, BrokenPlugin: As in ``find_plugin``.
     """
     try:
-        return _load("reader", name)[0]
+        return find_plugin("reader", name)[0]
     except UnknownPlugin:
         return None
 
@@ -113,7 +120,7 @@ def find_stepper(name: str | Plugin) -> Any | None:
         name: The model's name, or its description.
 
     Raises:
-        PluginConflict, BrokenPlugin: As in ``find_model``.
+        PluginConflict, BrokenPlugin: As in ``find_plugin``.
     """
     return _find_beside("stepper", "model", name)
 
@@ -125,7 +132,7 @@ def find_web_stepper(name: str | Plugin) -> Path | None:
         name: The model's name, or its description.
 
     Raises:
-        PluginConflict, BrokenPlugin: As in ``find_model``; also if the file does not exist.
+        PluginConflict, BrokenPlugin: As in ``find_plugin``; also if the file does not exist.
     """
     return _find_script("web stepper", "model", name)
 
@@ -178,7 +185,7 @@ def find_preset(name: str | Plugin) -> Preset:
     """
     parts = None if isinstance(name, Plugin) else parse_preset(name, preset_names())
     try:
-        preset, plugin = _load("preset", name)
+        preset, plugin = find_plugin("preset", name)
     except UnknownPlugin:
         if parts is None:
             raise
@@ -186,11 +193,6 @@ def find_preset(name: str | Plugin) -> Preset:
     if not isinstance(preset, Preset):
         raise BrokenPlugin(f"{_describe(plugin)} is not a reviewgen.config.Preset.")
     return preset
-
-
-def load_plugin(plugin: Plugin) -> Any:
-    """Import what the entry point of a plugin names, and return it; of weights the folder. Raises as ``find_model``."""
-    return find_weights(plugin) if plugin.kind == "weights" else _load(plugin.kind, plugin)[0]
 
 
 def preset_names() -> set[str]:
@@ -235,12 +237,6 @@ def _register(kind: str, name: str, plugin: Any) -> None:
         raise PluginConflict(f"The {kind} {quoted(name)} is already provided by {OWN}. Choose another name.")
     _refuse_other_api(Plugin(kind, name, THIS_PROCESS, ""), plugin)
     _registered[kind, name] = plugin
-
-
-def _load(kind: str, name: str | Plugin) -> tuple[Any, Plugin]:
-    """Import a plugin, and return it with its description."""
-    found = _locate(kind, name)
-    return _import(found), found.plugin
 
 
 def _find_beside(kind: str, owner: str, name: str | Plugin) -> Any | None:
