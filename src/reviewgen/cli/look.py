@@ -7,9 +7,8 @@ from typing import Any
 
 from reviewgen.cli.console import Result, TerminalConsole, keeping, note, notes, show, working
 from reviewgen.cli.options import declared, parse_data, path_or_string, read_stdin, takes
-from reviewgen.config import GenerationConfig, parse_settings
+from reviewgen.config import GenerationConfig, check_count, parse_settings
 from reviewgen.config.options import TrainingTexts, Trial
-from reviewgen.errors import ConfigError
 from reviewgen.interrupts import INTERRUPTED, begin
 
 
@@ -34,8 +33,7 @@ def explain(
     from reviewgen.look import explain as explain_model
     from reviewgen.web.rendering import refuse_file
 
-    if tokens < 1:
-        raise ConfigError(f"--tokens must be a whole number of at least 1; got {tokens}.")
+    check_count("--tokens", tokens)
     if html is not None:
         refuse_file(html, overwrite=overwrite)
     with working("Explaining ..."):
@@ -141,7 +139,7 @@ def compare(
             comparison.add(measured)
             bits = "no bits" if row.bits_per_character is None else f"{row.bits_per_character:.3f} bits"
             note(f"{row.name} failed: {row.failed}" if row.failed else f"{row.name}: {bits} per character")
-    comparison.is_interrupted = finished.is_interrupted
+    comparison.is_interrupted = bool(finished.status)
     try:
         if html is not None:
             comparison.save_html(html, overwrite=overwrite)

@@ -100,7 +100,7 @@ def parse_preset(name: str, presets: Collection[str] = ()) -> PresetName:
     match = PRESET.fullmatch(name)
     if match is None:
         form = "Write <model>-<tokenizer> in lower case, as in lstm-word." + (f" {_suggest(name, presets)}" if presets else "")
-        raise SourceError(f"{_shorten(name)} is not a preset name. {form}")
+        raise SourceError(f"{quoted(name, 60)} is not a preset name. {form}")
     return PresetName(**match.groupdict())
 
 
@@ -165,14 +165,16 @@ def find_revision(source: Source, revision: str) -> HubSource:
         SourceError: The source is a local folder or has another revision, or ``revision`` is not valid.
     """
     if not isinstance(revision, str) or re.fullmatch(r"[^\s@]+", revision) is None:
-        raise SourceError(f"{_shorten(str(revision))} is not a revision. Give a branch, a tag or a commit.")
+        raise SourceError(f"{quoted(str(revision), 60)} is not a revision. Give a branch, a tag or a commit.")
     if isinstance(source, LocalSource):
         raise SourceError(
-            f"{_shorten(str(source.path))} is a local folder, which has no revision {quoted(revision)}: leave it out."
+            f"{quoted(str(source.path), 60)} is a local folder, which has no revision {quoted(revision)}: leave it out."
         )
     hub = HubSource(f"{_OWNER}/{source.name}") if isinstance(source, PresetSource) else source
     if hub.revision not in (None, revision):
-        raise SourceError(f"{_shorten(str(hub))} has one revision and revision={quoted(revision)} is another: give one of them.")
+        raise SourceError(
+            f"{quoted(str(hub), 60)} has one revision and revision={quoted(revision)} is another: give one of them."
+        )
     return HubSource(hub.repo_id, revision)
 
 
@@ -185,7 +187,7 @@ def _parse(source: str | Path, presets: Collection[str] | None) -> Source:
         hub = parse_hub_id(source)
         if hub is None:
             raise SourceError(
-                f"{_shorten(source)} is not a repository on the Hub. Write hf://owner/name, with or without @revision."
+                f"{quoted(source, 60)} is not a repository on the Hub. Write hf://owner/name, with or without @revision."
             )
         return hub
     return _parse_bare(source, presets)
@@ -201,7 +203,7 @@ def _parse_bare(source: str, presets: Collection[str] | None) -> Source:
         if parsed is None:
             hint = "" if presets is None else f" {_suggest(source, presets)}"
             kinds = "a preset (lstm-word), a repository (owner/name) or an existing folder"
-            raise SourceError(f"{_shorten(source)} is not {kinds}.{hint}")
+            raise SourceError(f"{quoted(source, 60)} is not {kinds}.{hint}")
         return parsed
     if isinstance(parsed, HubSource):
         return LocalSource(Path(source)) if (Path(source) / "config.json").is_file() else parsed
@@ -215,13 +217,9 @@ def _expand(path: Path) -> Path:
         return path.expanduser()
     except RuntimeError:
         raise SourceError(
-            f"{_shorten(str(path))} begins with the home folder of a user that does not exist on this machine."
+            f"{quoted(str(path), 60)} begins with the home folder of a user that does not exist on this machine."
         ) from None
 
 
 def _suggest(name: str, presets: Collection[str]) -> str:
     return did_you_mean(name.lower().replace("_", "-"), presets)
-
-
-def _shorten(text: str) -> str:
-    return repr(text if len(text) <= 60 else text[:57] + "...")

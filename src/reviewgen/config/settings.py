@@ -263,17 +263,16 @@ def _is_finite(value: float) -> bool:
 
 def _has_type(value: Any, option: Any) -> bool:
     """Return whether a value has a type of a union; a bool is not a number, an int is a float."""
-    if get_origin(option) is Literal:
+    kind = get_origin(option) or option
+    if kind is Literal:
         return any(type(value) is type(choice) and value == choice for choice in get_args(option))
-    if get_origin(option) is tuple:
+    if kind is tuple:
         return isinstance(value, tuple) and all(_has_type(part, bare(get_args(option)[0])) for part in value)
-    if get_origin(option) is dict:
+    if kind is dict:
         return isinstance(value, dict) and all(isinstance(key, str) for key in value)
-    if get_origin(option) is list:
-        return isinstance(value, list)
-    if option in (int, float):
-        return isinstance(value, int | option) and not isinstance(value, bool)
-    return isinstance(value, option)
+    if kind in (int, float):
+        return isinstance(value, int | kind) and not isinstance(value, bool)
+    return isinstance(value, kind)
 
 
 def _describe_type(hint: Any) -> str:

@@ -162,13 +162,11 @@ def find_weights(name: str | Plugin) -> Path | None:
         for location in (spec and spec.submodule_search_locations) or ():
             if (folder := Path(location, *below)).is_dir():
                 return folder
-    of_package = f"The weights {plugin.name!r} of {plugin.package} {plugin.version}"
-    if plugin.problem is not None:
-        raise BrokenPlugin(f"{of_package} cannot be used: {plugin.problem}.")
-    raise BrokenPlugin(
-        f"{of_package} are missing: their folder {point.value if point else ''} does not exist. Reinstall the package; if it is "
-        "your own, save a trained model in that folder and install it again."
-    )
+    fault = f"cannot be used: {plugin.problem}."
+    if plugin.problem is None:
+        lost = f"are missing: their folder {point.value if point else ''} does not exist."
+        fault = f"{lost} Reinstall the package; if it is your own, save a trained model in that folder and install it again."
+    raise BrokenPlugin(f"{_describe(plugin)} {fault}")
 
 
 def find_preset(name: str | Plugin) -> Preset:
@@ -189,7 +187,11 @@ def find_preset(name: str | Plugin) -> Preset:
     except UnknownPlugin:
         if parts is None:
             raise
-        return _find_pair(str(name), parts.model, parts.tokenizer, parts.size)
+        if name not in preset_names():
+            raise UnknownPlugin(f"There is no preset {quoted(name)}. {did_you_mean(name, preset_names())}") from None
+        for kind, part in ("model", parts.model), ("tokenizer", parts.tokenizer):
+            _locate(kind, part)  # raises if two packages provide it
+        return Preset(model=parts.model, tokenizer=parts.tokenizer)
     if not isinstance(preset, Preset):
         raise BrokenPlugin(f"{_describe(plugin)} is not a reviewgen.config.Preset.")
     return preset
@@ -302,16 +304,6 @@ def _locate(kind: str, name: str | Plugin) -> InstalledPlugin:
         return named[0]
     of = "" if package is None else f" {package}"
     raise UnknownPlugin(f"No installed package{of} provides the {kind} {quoted(plain)}. {did_you_mean(plain, _plugins(kind))}")
-
-
-def _find_pair(name: str, model: str, tokenizer: str, size: str | None) -> Preset:
-    """Return the preset of a model and a tokenizer with their default settings."""
-    try:
-        if size is None and _locate("model", model) and _locate("tokenizer", tokenizer):
-            return Preset(model=model, tokenizer=tokenizer)
-    except UnknownPlugin:
-        pass
-    raise UnknownPlugin(f"There is no preset {quoted(name)}. {did_you_mean(name, preset_names())}")
 
 
 def _plugins(kind: str) -> dict[str, list[InstalledPlugin]]:
