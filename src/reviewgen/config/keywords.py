@@ -69,6 +69,7 @@ class TrainOptions(PrepareOptions, TrialOptions, total=False):
     model: Mapping[str, Any] | None
     training: Mapping[str, Any] | None
     initial_weights: str | Path | None
+    min_texts: int
     log: str | None
     resume: bool
 

@@ -39,7 +39,7 @@ from reviewgen.data.store import (
     write_split,
     write_store_file,
 )
-from reviewgen.lexicon import WordCounts, count_runs, decode_texts
+from reviewgen.lexicon import WordCounts, count_words, decode_texts
 from reviewgen.novelty import CompactIndex, Index, build_index, build_sets, write_index
 from reviewgen.protocols import SupportsTrainingInParts, Tokenizer
 from reviewgen.storage import Job
@@ -187,7 +187,7 @@ class _Encoder:
         tokenizer = _load(self.cls, self.folder, self.digest)
         Job.write_whole(shard, lambda folder: self._write(file, folder, tokenizer, training))
         if words is not None:
-            Job.write_whole(words, lambda scratch: _write_words(scratch, count_runs(_training_texts(file))))
+            Job.write_whole(words, lambda scratch: _write_words(scratch, count_words(_training_texts(file))))
         wanted = np.zeros(len(read_part(file)), np.bool_)
         wanted[-texts % self.step :: self.step] = True
         return digest_files(shard, shard.parents[1]), count_lost(texts_of([file], wanted), tokenizer, self.step)
@@ -219,27 +219,29 @@ def _load(cls: Any, folder: Path, digest: str) -> Tokenizer:
 
 
 def _write_words(file: Path, counts: WordCounts) -> None:
-    content = {"words": counts.words, "separators": sorted(counts.separators)}
-    file.write_text(json.dumps(content), encoding="utf-8", newline="")
+    content = vars(counts) | {"separators": sorted(counts.separators)}
+    file.write_text(json.dumps(content, sort_keys=True), encoding="utf-8", newline="")
 
 
 def _read_words(file: Path) -> WordCounts:
     content = json.loads(file.read_text(encoding="utf-8"))
-    return WordCounts(Counter(content["words"]), set(content["separators"]))
+    return WordCounts(Counter(content["words"]), Counter(content["texts"]), set(content["separators"]))
 
 
 def words_of_store(store: StoreFolder, tokenizer: Tokenizer) -> WordCounts:
     """Return the words of a store; those of a store of before, without them, are counted in its ids."""
-    file = store.folder / WORDS_FILE
-    return _read_words(file) if file.is_file() else _decoded_words(store.splits()["train"], tokenizer)
+    try:
+        return _read_words(store.folder / WORDS_FILE)
+    except (FileNotFoundError, KeyError):
+        return _decoded_words(store.splits()["train"], tokenizer)
 
 
 def _decoded_words(train: TokenStore, tokenizer: Tokenizer) -> WordCounts:
     """Return the words of texts as their tokenizer spells them."""
-    runs = WordCounts()
+    counts = WordCounts()
     for texts in batched(decode_texts(train.head(_WORD_TOKENS).blocks, tokenizer)):
-        runs.update(count_runs(texts))
-    return runs.split()
+        counts.update(count_words(texts))
+    return counts
 
 
 def encode_corpus(
@@ -298,11 +300,10 @@ def encode_corpus(
     def finish() -> None:
         """Write what is made of all shards: the words, the novelty index and the facts."""
         train = TokenStore([store / shard for shard in shards], "train")
-        runs = WordCounts()
+        counts = WordCounts()
         for own in map(_read_words, words):
-            runs.update(own)
-        counts = _decoded_words(train, tokenizer) if lost.lost else runs.split()
-        counts.words = Counter(dict(sorted(counts.words.items())))
+            counts.update(own)
+        counts = _decoded_words(train, tokenizer) if lost.lost else counts
         _write_words(store / WORDS_FILE, counts)
         if index.form != "none":
             belongs_to = index.belongs_to(corpus.fingerprint)

@@ -196,7 +196,7 @@ def _build_lexicon(plan: TrainingPlan, tokenizer: Tokenizer, store: StoreFolder)
     before = None if plan.parts.trained is None else plan.parts.trained.bundle.lexicon
     symbols = token_symbols(tokenizer)
     counts = words_of_store(store, tokenizer)
-    lexicon = None if symbols is None else build_lexicon(counts, before)
+    lexicon = None if symbols is None else build_lexicon(counts, plan.min_texts, before)
     has_metrics = bool(plan.parts.training.metrics)
     return lexicon, frozenset(word.casefold() for word in (*counts.words, *(before or ())) if has_metrics)
 
