@@ -15,76 +15,9 @@
     reading          texts to evaluate models on
     lanes            batches for truncated back-propagation through time
 
-Knows no model, and of a tokenizer only its protocol.
+Knows no model, and of a tokenizer only its protocol. Each name is imported on first use.
 """
 
-from reviewgen.data.cache import MAX_BYTES, cache_folder, cache_size, digest_tokenizer, prune_cache, workspace
-from reviewgen.data.cleaning import CleaningReport, first_of_each, hash_text
-from reviewgen.data.columns import DataConfig, Example
-from reviewgen.data.corpus import Corpus, describe, require_splits, shorten
-from reviewgen.data.files import is_url
-from reviewgen.data.filters import Filters
-from reviewgen.data.lanes import IGNORED, Batch, Lanes
-from reviewgen.data.pipeline import Texts, cached_corpus, cached_store, prepare_store
-from reviewgen.data.prepare import (
-    NOVELTY_FILE,
-    IndexChoice,
-    LostCharacters,
-    TokenizerChoice,
-    count_lost,
-    index_tokens,
-    sample_step,
-    words_of_store,
-)
-from reviewgen.data.reading import AS_BEFORE, open_records, read_documents, read_examples, read_texts, trained_on
-from reviewgen.data.sources import SPLITS, open_source
-from reviewgen.data.store import StoreFolder, TokenStore, digest_file, fetch_store, find_store, frame_texts
+import lazy_loader
 
-__all__ = [
-    "AS_BEFORE",
-    "IGNORED",
-    "MAX_BYTES",
-    "NOVELTY_FILE",
-    "SPLITS",
-    "Batch",
-    "CleaningReport",
-    "Corpus",
-    "DataConfig",
-    "Example",
-    "Filters",
-    "IndexChoice",
-    "Lanes",
-    "LostCharacters",
-    "StoreFolder",
-    "Texts",
-    "TokenStore",
-    "TokenizerChoice",
-    "cache_folder",
-    "cache_size",
-    "cached_corpus",
-    "cached_store",
-    "count_lost",
-    "describe",
-    "digest_file",
-    "digest_tokenizer",
-    "fetch_store",
-    "find_store",
-    "first_of_each",
-    "frame_texts",
-    "hash_text",
-    "index_tokens",
-    "is_url",
-    "open_records",
-    "open_source",
-    "prepare_store",
-    "prune_cache",
-    "read_documents",
-    "read_examples",
-    "read_texts",
-    "require_splits",
-    "sample_step",
-    "shorten",
-    "trained_on",
-    "words_of_store",
-    "workspace",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
