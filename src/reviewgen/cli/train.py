@@ -201,7 +201,7 @@ def prepare(
     if tokens is not None:
         lines.insert(0, f"Tokens: {tokens['train']:,} to train on, in {counted(len(store.content['shards']), 'shard')}.")
     if not as_json:
-        conditions = Conditions.from_json(store.facts["conditions"]) if store.facts["conditions"] else Conditions()
+        conditions = Conditions.from_json(store.facts["conditions"])
         lines.insert(0, _show_corpus(CleanedCorpus.from_json(store.facts["corpus"]), conditions.describe()))
         for line in store.facts["notes"]:
             note(line)

@@ -123,7 +123,7 @@ def read_corpus(plan: TrainingPlan) -> ReadCorpus:
     if plan.store is not None:
         facts = fetch_store(plan.store).facts
         try:
-            conditions = Conditions.from_json(facts["conditions"]) if facts["conditions"] else Conditions()
+            conditions = Conditions.from_json(facts["conditions"])
             return ReadCorpus(Corpus.from_json(facts["corpus"]), conditions, tuple(facts["notes"]))
         except (KeyError, TypeError, ConfigError):
             raise DataError(f"The token store {plan.store.name} is damaged: its facts are wrong. Prepare it again.") from None

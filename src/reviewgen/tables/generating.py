@@ -18,7 +18,7 @@ from reviewgen.generation import GenerateOptions, Generation, Request, device_fa
 from reviewgen.model import ReviewModel
 from reviewgen.tables.judging import NOVELTY_COLUMNS, column_names, load_saved, move, novelty_row
 from reviewgen.tables.receipts import library_versions, make_receipt, portable_source
-from reviewgen.tables.schema import Schema, plain_value, read_schema
+from reviewgen.tables.schema import Schema, read_schema
 from reviewgen.tables.table import SHARD_TEXTS, Plan, Progress, Row, WrittenTexts, write_table
 
 _OWN = {
@@ -97,7 +97,7 @@ class _Texts:
         """The pyarrow type of the column of each condition: integers, numbers or text."""
         kinds = {}
         for condition in self.model.conditions:
-            values = {plain_value(condition, self.request.config.conditions.get(condition.name))}
+            values = {condition.plain(self.request.config.conditions.get(condition.name))}
             if condition.name in self.schema.names:
                 values = self.schema.values(condition.name)
             types = {type(value) for value in values} - {type(None)}
@@ -111,7 +111,7 @@ class _Texts:
     def _row(self, text: Generation, conditions: Mapping[str, Any]) -> Row:
         row: Row = {name: getattr(text, name) for name in (_OWN if self.has_columns else ("text",))}
         for condition in self.model.conditions if self.has_columns else ():
-            value = plain_value(condition, conditions.get(condition.name))  # one that is given is not plain yet
+            value = condition.plain(conditions.get(condition.name))  # one that is given is not plain yet
             make = {"string": str, "double": float, "int64": int}[self._kinds[condition.name]]
             row[self._names[condition.name]] = None if value is None else make(value)
         if self.has_receipts:

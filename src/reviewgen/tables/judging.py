@@ -39,7 +39,6 @@ from reviewgen.processes import all_processes, process_state
 from reviewgen.registry import find_model
 from reviewgen.storage import is_pipe
 from reviewgen.tables.receipts import library_versions
-from reviewgen.tables.schema import plain_value
 from reviewgen.tables.table import SHARD_TEXTS, Plan, Progress, Row, WrittenTexts, write_table
 
 _SCORED = 1024  # texts that are scored together, as ``evaluate`` does
@@ -261,7 +260,7 @@ def _score(model: ReviewModel, texts: Sequence[Example]) -> Iterator[Row]:
     weights, ids = model.bundle.weights, [ids for ids, _ in framed]
     losses = token_losses(weights.model_on_device, ids, tokenizer.vocab_size, weights.device, len(conditions))
     for (text, values), (_, characters), own in zip(texts, framed, losses, strict=True):
-        plain = {names[each.name]: plain_value(each, value) for each, value in zip(conditions, values, strict=True)}
+        plain = {names[each.name]: each.plain(value) for each, value in zip(conditions, values, strict=True)}
         bits = float(own.sum(dtype=np.float64)) / math.log(2)
         known = bits if math.isfinite(bits) else None
         scores = (characters, len(own), known, None if known is None or not characters else known / characters)

@@ -6,7 +6,6 @@ What text i gets depends on the schema, the seed and i only.
 import hashlib
 import itertools
 import json
-import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -106,20 +105,6 @@ def read_schema(source: Any, conditions: Conditions, given: Mapping[str, Any]) -
     return schema
 
 
-def plain_value(condition: Condition, value: Any) -> Value:
-    """Return a value of a condition as it is written: a number of a numeric condition as one, anything else as text."""
-    if value is None or (isinstance(value, float) and math.isnan(value)) or str(value).strip().lower() in ("", "nan"):
-        return None
-    text = " ".join(str(value).split())
-    if condition.kind == "number":
-        try:
-            number = float(text)
-        except ValueError:  # the label of a bin
-            return text
-        return int(number) if number.is_integer() else number
-    return text.removesuffix(".0") if isinstance(value, float) else text
-
-
 def _read_weights(name: Any, weights: Any, conditions: Conditions) -> Group:
     """Return the group of a condition with a weight for each value."""
     condition = next((each for each in conditions if each.name == name), None)
@@ -152,7 +137,7 @@ def _read_table(records: Iterable[Mapping[str, Any]], conditions: Conditions) ->
 
 
 def _checked(condition: Condition, value: Any) -> Value:
-    plain = plain_value(condition, value)
+    plain = condition.plain(value)
     if plain is not None and condition.find(plain) is None:
         raise ConfigError(condition.describe_unknown(plain))
     return plain
