@@ -1,8 +1,8 @@
 """Validation of config dataclasses, and their conversion from and to JSON values and strings.
 
 A plugin's ``Config`` is a frozen keyword-only dataclass whose fields are bool, int, float, str, a ``Literal`` of those, a
-``tuple[X, ...]`` of one of these (a list in JSON), ``dict[str, Any]`` (any JSON object), another such dataclass, or a union such as ``X | None``.
-Bounds are part of the type; the bounds of a tuple apply to each element. ``check`` validates types and bounds::
+``tuple[X, ...]`` of one of these (a list in JSON), ``dict[str, Any]`` (any JSON object), another such dataclass, or a union such
+as ``X | None``. Bounds are part of the type; the bounds of a tuple apply to each element. ``check`` validates types and bounds::
 
     @dataclass(frozen=True, kw_only=True)
     class GruConfig:
