@@ -248,7 +248,7 @@ def _from_json(value: Any, hint: Any) -> Any:
     for option in options_of(bare(hint)):
         if isinstance(value, list) and get_origin(option) is tuple:
             return tuple(_from_json(part, get_args(option)[0]) for part in value)
-        if isinstance(value, Mapping) and dataclasses.is_dataclass(option):
+        if isinstance(value, Mapping) and isinstance(option, type) and dataclasses.is_dataclass(option):
             return from_dict(option, value)
     return value
 

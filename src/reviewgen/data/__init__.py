@@ -10,9 +10,8 @@
     corpus           the cleaned corpus: duplicates, splits
     filters          near duplicates and leaks
     prepare, store   from a corpus to a token store
-    pipeline         the way from a source to a store, in the cache or elsewhere
+    pipeline         the way from a source to a store, in the cache or elsewhere; texts to evaluate models on
     cache            the folder of both, of bounded size
-    reading          texts to evaluate models on
     lanes            batches for truncated back-propagation through time
 
 Knows no model, and of a tokenizer only its protocol. Each name is imported on first use.

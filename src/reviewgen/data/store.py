@@ -18,7 +18,6 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from reviewgen.conditions import Conditions
 from reviewgen.config import MAX_RECORD, parse_json
 from reviewgen.data.cache import cache_folder
 from reviewgen.data.documents import batched
@@ -268,26 +267,6 @@ class StoreFolder:
         except (ValueError, IndexError, OSError) as error:  # it was changed, or is being removed
             raise self._damaged(first_line(error).rstrip(".")) from None
 
-    def check(self, splits: Mapping[str, TokenStore], conditions: Conditions) -> None:
-        """Raise unless the tokenizer and the index have their digests, and all ids are in the vocabulary.
-
-        Args:
-            splits: What ``splits`` has returned.
-            conditions: The conditions of the texts, with their ids.
-
-        Raises:
-            DataError: They have not.
-        """
-        shards = tuple(f"{name}/" for name in self.content["shards"])
-        for name, facts in self.content["files"].items():
-            if not name.startswith(shards) and digest_file(self.folder / name)["sha256"] != facts["sha256"]:
-                raise self._damaged(f"{name} has changed since it was prepared")
-        for split, store in splits.items():
-            largest = max((int(block.max()) for block in store.blocks if len(block)), default=0)
-            given = 0 if store.conditions is None or not store.conditions.size else int(store.conditions.max())
-            if largest >= conditions.first_id or given >= max(1, conditions.vocab_size):
-                raise self._damaged(f"the {split} texts have ids that are not in the vocabulary")
-
     def _damaged(self, problem: str) -> DataError:
         return DataError(f"The token store {self.name} is damaged: {problem}. Prepare it again.")
 
@@ -300,16 +279,12 @@ def _parse(content: bytes, name: str) -> dict[str, Any]:
     """
     try:
         parsed: dict[str, Any] = parse_json(content.decode("utf-8"))
-        names = [*parsed["files"], *parsed["shards"]]
-        version, is_inside = (
-            int(parsed["format"]),
-            not any(Path(each).is_absolute() or ".." in Path(each).parts for each in names),
-        )
+        version, names = int(parsed["format"]), map(Path, map(str, [*parsed["files"], *parsed["shards"]]))
     except (ValueError, KeyError, TypeError):
-        version, is_inside = 0, False
+        version = 0
     if version > _FORMAT:
         raise DataError(f"The token store {name} is of a newer version of reviewgen (format {version}): update reviewgen.")
-    if version != _FORMAT or not is_inside:
+    if version != _FORMAT or any(name.is_absolute() or ".." in name.parts for name in names):
         raise DataError(f"{name} is not a token store: its {STORE_FILE} is damaged. Prepare it again.")
     return parsed
 

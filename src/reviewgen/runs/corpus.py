@@ -16,10 +16,9 @@ from reviewgen.data import (
     NOVELTY_FILE,
     SPLITS,
     Corpus,
-    IndexChoice,
+    Encoding,
     StoreFolder,
     Texts,
-    TokenizerChoice,
     TokenStore,
     cache_folder,
     cached_corpus,
@@ -154,11 +153,9 @@ def tokenize(plan: TrainingPlan, read: ReadCorpus) -> PreparedCorpus:
         BrokenPlugin: The tokenizer cannot be saved with a model.
     """
     parts = plan.parts
-    folder = plan.store or cached_store(read.corpus, _tokenizer_choice(parts), _index_choice(parts), read.conditions)
+    folder = plan.store or cached_store(read.corpus, _encoding(parts), read.conditions)
     tokenizer: Tokenizer = parts.tokenizer_class.load(folder.folder / "tokenizer")
     conditions, stores = read.conditions.with_ids_from(tokenizer.vocab_size), folder.splits()
-    if plan.store is not None:
-        folder.check(stores, conditions)
     check_tokenizer_files(tokenizer, parts.tokenizer_plugin.name)
     for split in ("train", "validation"):
         if not stores[split].characters.any():
@@ -171,16 +168,19 @@ def tokenize(plan: TrainingPlan, read: ReadCorpus) -> PreparedCorpus:
     return PreparedCorpus(read.corpus, conditions, tokenizer, stores, index, lexicon, words, notes)
 
 
-def _tokenizer_choice(parts: TrainingParts) -> TokenizerChoice:
-    plugin, trained = parts.tokenizer_plugin, None if parts.trained is None else parts.trained.tokenizer
-    names = (plugin.name, plugin.package, plugin.version)
-    return TokenizerChoice(parts.tokenizer_class, parts.tokenizer_config, *names, trained, check_tokenizer_files)
-
-
-def _index_choice(parts: TrainingParts) -> IndexChoice:
-    """Return the novelty index of a store; that of a model that is trained further depends on its parents, too."""
-    form = parts.training.novelty if parts.trained is None else "none"
-    return IndexChoice(form, parts.training.novelty_mb, lambda corpus: _fingerprint(parts, corpus))
+def _encoding(parts: TrainingParts) -> Encoding:
+    """Return how texts are encoded; the novelty index of a model that is trained further depends on its parents, too."""
+    plugin, trained = parts.tokenizer_plugin, parts.trained
+    return Encoding(
+        cls=parts.tokenizer_class,
+        config=parts.tokenizer_config,
+        plugin={name: getattr(plugin, name) for name in ("name", "package", "version")},
+        trained=None if trained is None else trained.tokenizer,
+        check=check_tokenizer_files,
+        novelty=parts.training.novelty if trained is None else "none",
+        megabytes=parts.training.novelty_mb,
+        belongs_to=lambda corpus: _fingerprint(parts, corpus),
+    )
 
 
 def _fingerprint(parts: TrainingParts, corpus: str) -> str:
@@ -252,7 +252,7 @@ def prepare_tokens(
     with all_processes() as processes:
         processes.gather(check, out)
         parts, texts, folder, url = made[0]
-        choice, index = _tokenizer_choice(parts), _index_choice(parts)
-        names = {"preset": preset, "out": str(out), "tokenizer": choice.facts(), "reading": texts.config.facts()}
+        encoding = _encoding(parts)
+        names = {"preset": preset, "out": str(out), "tokenizer": encoding.facts(), "reading": texts.config.facts()}
         processes.refuse_differences({**names, "source": str(source)[:1000]})
-        return prepare_store(texts, choice, index, folder, url, processes, progress, {"preset": parts.preset})
+        return prepare_store(texts, encoding, folder, url, processes, progress, {"preset": parts.preset})
