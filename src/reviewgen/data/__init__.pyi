@@ -14,10 +14,10 @@ from .corpus import describe as describe
 from .corpus import require_splits as require_splits
 from .corpus import shorten as shorten
 from .files import is_url as is_url
-from .filters import Filters as Filters
 from .lanes import IGNORED as IGNORED
 from .lanes import Batch as Batch
 from .lanes import Lanes as Lanes
+from .parts import Filters as Filters
 from .pipeline import AS_BEFORE as AS_BEFORE
 from .pipeline import Texts as Texts
 from .pipeline import cached_corpus as cached_corpus

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from reviewgen.data.wrapping import unwrap
+from reviewgen.data.documents import unwrap
 from reviewgen.errors import ConfigError
 
 _BLOCKS = (

@@ -24,8 +24,18 @@ from reviewgen.config import MAX_RECORD, read_json
 from reviewgen.data.cleaning import Cleaner, CleaningReport, first_of_each, hash_text
 from reviewgen.data.columns import Example, SourceInfo
 from reviewgen.data.documents import SPLIT_CYCLE, cut_text, divide_text
-from reviewgen.data.filters import Filters, drop_near_duplicates, find_leaks
-from reviewgen.data.parts import Work, examples_of, read_column, read_part, size_of, split_by_part, write_part
+from reviewgen.data.parts import (
+    Filters,
+    Work,
+    drop_near_duplicates,
+    examples_of,
+    find_leaks,
+    read_column,
+    read_part,
+    size_of,
+    split_by_part,
+    write_part,
+)
 from reviewgen.data.sources import SPLITS, Source, Unit
 from reviewgen.errors import DataError, counted
 

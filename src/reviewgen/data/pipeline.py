@@ -23,8 +23,7 @@ from reviewgen.data.cache import cache_folder, prune_cache, touch, workspace
 from reviewgen.data.cleaning import CleaningReport
 from reviewgen.data.columns import DataConfig, Example, SourceInfo, flatten
 from reviewgen.data.corpus import Corpus, describe, make_corpus, require_texts
-from reviewgen.data.filters import Filters
-from reviewgen.data.parts import Progress, Work
+from reviewgen.data.parts import Filters, Progress, Work
 from reviewgen.data.prepare import Encoding, encode_corpus
 from reviewgen.data.sources import SPLITS, Source, open_source, open_units, reading_errors, splits_of
 from reviewgen.data.store import StoreFolder, find_store, frame_texts, refuse_existing_url, upload_store

@@ -19,7 +19,7 @@ from typing import Any, TypeAlias
 from reviewgen.config import HubSource, parse_hub_id
 from reviewgen.data.cleaning import Cleaner
 from reviewgen.data.columns import DataConfig, Example, SourceInfo, choose_columns, flatten, to_examples
-from reviewgen.data.documents import ROWS, file_layout, find_edges, read_texts
+from reviewgen.data.documents import ROWS, file_layout, find_edges, find_width, read_texts
 from reviewgen.data.files import KINDS, PlainFile, fetch_files, find_files, is_text, is_url, make_plain, name_encodings
 from reviewgen.data.tables import (
     READERS,
@@ -32,7 +32,6 @@ from reviewgen.data.tables import (
     records_of,
     row_groups,
 )
-from reviewgen.data.wrapping import find_width
 from reviewgen.errors import ConfigError, DataError, HubError, ReviewgenError, did_you_mean, first_line, quoted, shortened
 from reviewgen.hub_client import guard_client
 from reviewgen.registry import find_reader
@@ -313,7 +312,7 @@ def _join_small(units: Sequence[Unit], size: int) -> list[Unit]:
 def _note_layout(files: Sequence[PlainFile], documents: str) -> list[str]:
     """Return a sentence for the user if txt files are hard-wrapped, on what is done about it."""
     texts = [file for file in files if file.kind == "text" and documents != "file"]
-    wrapped = [file.name for file in texts if file_layout(file.path).is_wrapped]
+    wrapped = [file.name for file in texts if file_layout(file.path)[0]]
     if not wrapped:
         return []
     which = f"{wrapped[0]} is" if len(texts) == 1 else f"{len(wrapped)} of {len(texts)} files are"
