@@ -21,7 +21,7 @@ import numpy as np
 
 from reviewgen.conditions import label_of
 from reviewgen.config import MAX_RECORD, read_json
-from reviewgen.data.cleaning import Cleaner, CleaningReport, first_of_each, hash_text
+from reviewgen.data.cleaning import CleaningReport, first_of_each, hash_text
 from reviewgen.data.columns import Example, SourceInfo
 from reviewgen.data.documents import SPLIT_CYCLE, cut_text, divide_text
 from reviewgen.data.parts import (
@@ -148,10 +148,6 @@ class Corpus:
                 "the training text"
             )
         return {"hash": "texts chosen by a hash of each", "source": "a separate source"}[self.split_method]
-
-    def count(self, split: str) -> int:
-        """Return the number of texts in a split."""
-        return int(self.counts[split])
 
 
 def make_corpus(sources: Sequence[Source], work: Work, filters: Filters) -> Corpus:
@@ -284,7 +280,7 @@ def _as_array(values: Iterable[str | float | None], *, is_text: bool) -> Any:
 
 def _add_up(source: Source, files: Sequence[Path]) -> CleaningReport:
     """Return what cleaning did to a source, and add its notes to the source's."""
-    cleaner = Cleaner()
+    cleaner = source.cleaner()
     cleaner.report.decode_errors = source.info.decode_errors
     for file in files:
         cleaner.add(**json.loads(read_part(file).schema.metadata[b"report"]))

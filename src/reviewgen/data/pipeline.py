@@ -21,11 +21,11 @@ from reviewgen.conditions import Conditions
 from reviewgen.config import EvaluateOptions, from_dict, refuse_unknown_options, to_dict
 from reviewgen.data.cache import cache_folder, prune_cache, touch, workspace
 from reviewgen.data.cleaning import CleaningReport
-from reviewgen.data.columns import DataConfig, Example, SourceInfo, flatten
+from reviewgen.data.columns import DataConfig, Example, SourceInfo
 from reviewgen.data.corpus import Corpus, describe, make_corpus, require_texts
 from reviewgen.data.parts import Filters, Progress, Work
 from reviewgen.data.prepare import Encoding, encode_corpus
-from reviewgen.data.sources import SPLITS, Source, open_source, open_units, reading_errors, splits_of
+from reviewgen.data.sources import SPLITS, Source, open_source, open_units, splits_of
 from reviewgen.data.store import StoreFolder, find_store, frame_texts, refuse_existing_url, upload_store
 from reviewgen.errors import CheckpointError, ConfigError, DataError, OutputExists, counted, quoted, storage_errors
 from reviewgen.processes import Processes
@@ -266,14 +266,12 @@ def open_records(source: Any) -> Iterator[Mapping[str, Any]]:
         DataError: The source cannot be read, or has something else than rows with named columns.
     """
     with workspace() as folder:
-        for read, name in (each for unit in open_units(source, DataConfig(), folder).units for each in unit.reads):
-            with reading_errors(name):
-                for record in map(flatten, read(None)):
-                    if not isinstance(record, Mapping):
-                        raise DataError(
-                            f"{name} has no columns: give a csv, jsonl or parquet file, or records with named columns."
-                        )
-                    yield record
+        opened = open_units(source, DataConfig(), folder)
+        for record in opened.records():
+            if not isinstance(record, Mapping):
+                name = opened.info.name
+                raise DataError(f"{name} has no columns: give a csv, jsonl or parquet file, or records with named columns.")
+            yield record
 
 
 def _read(source: Any, config: DataConfig, split: str) -> Iterator[Example]:

@@ -11,6 +11,7 @@ area, which no text contains, has an id for every byte or the like: of its texts
 import functools
 import json
 import operator
+import os
 from collections import ChainMap, Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -95,16 +96,11 @@ def count_lost(texts: Iterable[str], tokenizer: Tokenizer, step: int) -> LostCha
         checked += len(text)
         decoded = tokenizer.decode(tokenizer.encode(text))
         if decoded != text:
-            example = example if lost else _find_example(text, decoded)
+            place = len(os.path.commonprefix([text, decoded]))  # noqa: RUF071  character by character is what is needed
+            around = slice(max(0, place - _BEFORE), place + _AFTER)
+            example = example if lost else (text[around], decoded[around])
             lost += max(1, (Counter(text) - Counter(decoded)).total())  # at least their order
     return LostCharacters(lost, checked, step > 1, example)
-
-
-def _find_example(text: str, decoded: str) -> tuple[str, str]:
-    """Return the place where a text and its decoded ids first differ, in both."""
-    place = next((n for n, (a, b) in enumerate(zip(text, decoded, strict=False)) if a != b), min(len(text), len(decoded)))
-    start = max(0, place - _BEFORE)
-    return text[start : place + _AFTER], decoded[start : place + _AFTER]
 
 
 NOVELTY_FILE, WORDS_FILE = "novelty.safetensors", "words.json"

@@ -32,8 +32,8 @@ from reviewgen.data.tables import (
     records_of,
     row_groups,
 )
-from reviewgen.errors import ConfigError, DataError, HubError, ReviewgenError, did_you_mean, first_line, quoted, shortened
-from reviewgen.hub_client import guard_client
+from reviewgen.errors import ConfigError, DataError, HubError, ReviewgenError, did_you_mean, first_line, quoted
+from reviewgen.hub_client import guard_client, shorten
 from reviewgen.registry import find_reader
 
 SPLITS = ("train", "validation", "test")
@@ -95,7 +95,17 @@ class Source:
     def cleaner(self) -> Cleaner:
         """Return a cleaner; that of a cleaned corpus changes nothing."""
         options = self.config.cleaning
-        return Cleaner(**dict.fromkeys(options, False) if self.is_cleaned else options, width=self.info.width)
+        return Cleaner(dict.fromkeys(options, False) if self.is_cleaned else options, self.info.width)
+
+    def records(self) -> Iterator[Any]:
+        """Yield all records, whose nested fields are columns.
+
+        Raises:
+            DataError: A unit cannot be read.
+        """
+        for read, name in (each for unit in self.units for each in unit.reads):
+            with reading_errors(name):
+                yield from map(flatten, read(None))
 
     def examples(self, unit: Unit) -> Iterator[Example]:
         """Yield the examples of a unit; those of a cleaned corpus have the code of their split as the last value.
@@ -129,9 +139,8 @@ def open_source(source: Any, config: DataConfig, folder: Path, *, allow_missing:
     opened = open_units(source, config, folder)
     for option, (kinds, what) in _ONLY_FOR.items():
         if getattr(config, option) not in (None, "line") and not opened.kinds <= kinds:
-            name = option.removeprefix("dataset_")
-            raise ConfigError(f"{name}={quoted(getattr(config, option))} is for {what}, which {opened.info.name} is not.")
-    head = _read_head(opened.units)
+            raise ConfigError(f"{option}={quoted(getattr(config, option))} is for {what}, which {opened.info.name} is not.")
+    head = _read_head(opened.records())
     if not head:
         raise DataError(f"{opened.info.name} holds no texts.")
     choose_columns(opened.info, head, config, allow_missing=allow_missing)
@@ -158,7 +167,7 @@ def splits_of(source: Any, config: DataConfig) -> Sequence[str]:
     hub = parse_hub_id(source) if isinstance(source, str) and Path(source).suffix not in KINDS else None
     if hub is None or Path(source).exists():
         return ()
-    _, _, splits, chosen = _find_dataset(hub, config)
+    _, splits, chosen = _find_dataset(hub, config)
     return () if _is_cleaned(splits[chosen]) else list(splits)
 
 
@@ -172,18 +181,15 @@ def _is_cleaned(source: Any) -> bool:
     return names == list(SPLITS) and "text" in (features or {})
 
 
-def _read_head(units: Sequence[Unit]) -> list[Any]:
+def _read_head(records: Iterable[Any]) -> list[Any]:
     """Return the first records, fewer if they are very long."""
-    head: list[Any] = []
-    size = 0
-    for read, name in (each for unit in units for each in unit.reads):
-        with reading_errors(name):
-            for record in map(flatten, read(None)):
-                head.append(record)
-                values = record.values() if isinstance(record, Mapping) else [record]
-                size += sum(len(value) for value in values if isinstance(value, str))
-                if len(head) == _HEAD or size > _HEAD_CHARACTERS:
-                    return head
+    head, size = list[Any](), 0
+    for record in records:
+        head.append(record)
+        values = record.values() if isinstance(record, Mapping) else [record]
+        size += sum(len(value) for value in values if isinstance(value, str))
+        if len(head) == _HEAD or size > _HEAD_CHARACTERS:
+            break
     return head
 
 
@@ -340,7 +346,7 @@ def _read_reviews(read: Read, columns: object) -> Iterator[Any]:
 
 def _open_hub(hub: HubSource, config: DataConfig) -> Source:
     """Open a split of a dataset of the Hub, whose shards are its units; a single one is shared."""
-    commit, subset, splits, chosen = _find_dataset(hub, config)
+    commit, splits, chosen = _find_dataset(hub, config)
     name, stream, others = f"hf://{hub.repo_id}", splits[chosen], [split for split in splits if split != chosen]
     count = stream.num_shards
     shards = [stream] if count == 1 else [stream.shard(count, number) for number in range(count)]
@@ -349,44 +355,32 @@ def _open_hub(hub: HubSource, config: DataConfig) -> Source:
     info = SourceInfo(name)
     if others and config.split is None:
         info.notes.append(f"Split {chosen!r} of {hub.repo_id} is read; not read: {', '.join(others)}.")
-    facts = [[hub.repo_id, commit, subset, chosen]] if commit else None
+    facts = [[hub.repo_id, commit, stream.config_name, chosen]] if commit else None
     return Source(info, units, {"dataset"}, config, facts, _is_cleaned(stream))
 
 
-def _find_dataset(hub: HubSource, config: DataConfig) -> tuple[str | None, str | None, Mapping[str, Any], str]:
-    """Return the commit of a dataset, its subset, the streams of its splits, and the split: by default train, or the first one.
+def _find_dataset(hub: HubSource, config: DataConfig) -> tuple[str | None, Mapping[str, Any], str]:
+    """Return the commit of a dataset, the streams of the splits of its subset, and the split: by default train, or the first one.
 
     Raises:
         HubError: The dataset cannot be opened, or has no such subset or split; the message lists those it has.
     """
-    from datasets import get_dataset_config_names, load_dataset  # half a second
+    from datasets import load_dataset  # half a second
     from huggingface_hub import HfApi
 
     guard_client()
     try:
         commit = HfApi().dataset_info(hub.repo_id, revision=hub.revision).sha
-        subsets = get_dataset_config_names(hub.repo_id, revision=commit)
-        subset = _choose("subset", config.subset, subsets, "default" if "default" in subsets else None, hub.repo_id)
-        splits = load_dataset(hub.repo_id, subset, revision=commit, streaming=True)
-        first = "train" if "train" in splits else next(iter(splits))
-        return commit, subset, splits, _choose("split", config.split, list(splits), first, hub.repo_id)
+        splits = load_dataset(hub.repo_id, config.subset, revision=commit, streaming=True)
     except ReviewgenError:
         raise
     except Exception as error:  # the client raises types of its own, of httpx and of the operating system
-        hint = "Check the name and the network; without one, give a file, or 'reviews' (pip install 'reviewgen[reviews]')."
-        raise HubError(f"The Hub dataset {hub} cannot be opened: {shortened(first_line(error), 250)}. {hint}") from None
-
-
-def _choose(kind: str, wanted: str | None, names: Sequence[str], default: str | None, repo_id: str) -> str:
-    if wanted is None and (default is not None or len(names) == 1):
-        return default or names[0]
-    if wanted is None:
-        raise HubError(
-            f"The Hub dataset {repo_id} has several {kind}s: {', '.join(names)}. Name one with --{kind} ({kind} in Python)."
-        )
-    if wanted not in names:
-        raise HubError(f"The Hub dataset {repo_id} has no {kind} {wanted!r}. {did_you_mean(wanted, names)}")
-    return wanted
+        hint = "Check the name, the subset (--subset) and the network; without one, give a file, or 'reviews'."
+        raise HubError(f"The Hub dataset {hub} cannot be opened: {shorten(error)}. {hint}") from None
+    chosen = config.split or ("train" if "train" in splits else next(iter(splits)))
+    if chosen not in splits:
+        raise HubError(f"The Hub dataset {hub} has no split {chosen!r}. {did_you_mean(chosen, list(splits))}")
+    return commit, splits, chosen
 
 
 def _read_shard(shard: Any, columns: object) -> Iterator[Any]:

@@ -84,7 +84,7 @@ class PreparedCorpus:
             "width": corpus.source.width,
             "fingerprint": corpus.fingerprint,
             "split": {"method": corpus.split_method, "words": corpus.describe_held_out()},
-            "reviews": {split: corpus.count(split) for split in SPLITS},
+            "reviews": {split: corpus.counts[split] for split in SPLITS},
             "tokens": {split: self.stores[split].tokens for split in SPLITS},
             "conditions": self.conditions.to_json(),
             "cleaning": asdict(corpus.report),

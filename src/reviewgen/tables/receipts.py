@@ -14,6 +14,7 @@ A file of receipts has one receipt per line.
 """
 
 import dataclasses
+import os
 import platform
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -257,7 +258,7 @@ def describe_replays(replays: Sequence[Replay]) -> str:
 
 def _describe_difference(before: str, after: str) -> str:
     """Return a sentence with the first difference of two texts."""
-    index = next((n for n, (a, b) in enumerate(zip(before, after, strict=False)) if a != b), min(len(before), len(after)))
+    index = len(os.path.commonprefix([before, after]))  # noqa: RUF071  character by character is what is needed
     start = max(0, index - _EXCERPT // 2)
     new, old = (repr(text[start : index + _EXCERPT // 2]) for text in (after, before))
     return f"The text differs from character {index} on: {new} instead of {old}."
