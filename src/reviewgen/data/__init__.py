@@ -3,14 +3,14 @@
     sources          open a source of any kind, a dataset of the Hub included, as units that any process can read
     files            find and fetch files, unpack and decode them
     documents        txt files as lines, paragraphs, sentences or files; parts of one long text to hold out; wrapped lines
-    tables           csv, JSON, parquet, Arrow, SQLite files and spreadsheets as records
+    tables           csv, JSON, parquet, Arrow, SQLite files and spreadsheets as records; the units of a file
     columns          from records to examples: the columns of the text and of its conditions
     cleaning         changes texts, with counts; HTML tags, markdown and mojibake
     parts            the Arrow files of a corpus, the work on them that several processes share; near duplicates and leaks
     corpus           the cleaned corpus: duplicates, splits
-    prepare, store   from a corpus to a token store
+    prepare          from a corpus to a token store
+    store            a token store; the cache, of bounded size
     pipeline         the way from a source to a store, in the cache or elsewhere; texts to evaluate models on
-    cache            the folder of both, of bounded size
     lanes            batches for truncated back-propagation through time
 
 Knows no model, and of a tokenizer only its protocol. Each name is imported on first use.

@@ -1,9 +1,3 @@
-from .cache import MAX_BYTES as MAX_BYTES
-from .cache import cache_folder as cache_folder
-from .cache import cache_size as cache_size
-from .cache import digest_tokenizer as digest_tokenizer
-from .cache import prune_cache as prune_cache
-from .cache import workspace as workspace
 from .cleaning import CleaningReport as CleaningReport
 from .cleaning import first_of_each as first_of_each
 from .cleaning import hash_text as hash_text
@@ -37,9 +31,15 @@ from .prepare import sample_step as sample_step
 from .prepare import words_of_store as words_of_store
 from .sources import SPLITS as SPLITS
 from .sources import open_source as open_source
+from .store import MAX_BYTES as MAX_BYTES
 from .store import StoreFolder as StoreFolder
 from .store import TokenStore as TokenStore
+from .store import cache_folder as cache_folder
+from .store import cache_size as cache_size
 from .store import digest_file as digest_file
+from .store import digest_tokenizer as digest_tokenizer
 from .store import fetch_store as fetch_store
 from .store import find_store as find_store
 from .store import frame_texts as frame_texts
+from .store import prune_cache as prune_cache
+from .store import workspace as workspace

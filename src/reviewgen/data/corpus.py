@@ -36,7 +36,8 @@ from reviewgen.data.parts import (
     split_by_part,
     write_part,
 )
-from reviewgen.data.sources import SPLITS, Source, Unit
+from reviewgen.data.sources import SPLITS, Source
+from reviewgen.data.tables import Unit
 from reviewgen.errors import DataError, counted
 
 if TYPE_CHECKING:

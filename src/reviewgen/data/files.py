@@ -107,7 +107,7 @@ KINDS = {
     ".sqlite": "sqlite",
     ".sqlite3": "sqlite",
 }
-"""The format of a file by its suffix; its reader is in ``tables.READERS``. Plugins add suffixes: ``reviewgen.readers``."""
+"""The format of a file by its suffix; ``tables.find_units`` knows its reader. Plugins add suffixes: ``reviewgen.readers``."""
 
 _TEXTS = {"text", "csv", "json"}
 _MAGIC = {b"PAR1": "parquet", b"ARROW1": "arrow", b"SQLite format 3\0": "sqlite"}

@@ -7,6 +7,7 @@ while others wait. Texts to evaluate on are by default cleaned as a model's trai
 import hashlib
 import json
 import logging
+import os
 import shutil
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,14 +20,22 @@ import numpy as np
 
 from reviewgen.conditions import Conditions
 from reviewgen.config import EvaluateOptions, from_dict, refuse_unknown_options, to_dict
-from reviewgen.data.cache import cache_folder, prune_cache, touch, workspace
 from reviewgen.data.cleaning import CleaningReport
 from reviewgen.data.columns import DataConfig, Example, SourceInfo
 from reviewgen.data.corpus import Corpus, describe, make_corpus, require_texts
 from reviewgen.data.parts import Filters, Progress, Work
 from reviewgen.data.prepare import Encoding, encode_corpus
 from reviewgen.data.sources import SPLITS, Source, open_source, open_units, splits_of
-from reviewgen.data.store import StoreFolder, find_store, frame_texts, refuse_existing_url, upload_store
+from reviewgen.data.store import (
+    StoreFolder,
+    cache_folder,
+    find_store,
+    frame_texts,
+    prune_cache,
+    refuse_existing_url,
+    upload_store,
+    workspace,
+)
 from reviewgen.errors import CheckpointError, ConfigError, DataError, OutputExists, counted, quoted, storage_errors
 from reviewgen.processes import Processes
 from reviewgen.protocols import Tokenizer
@@ -142,7 +151,8 @@ def _in_cache(name: str, read: Callable[[Path], T], facts: Mapping[str, Any], pi
                 if not target.exists():
                     make(job)
                     job.finish(piece)
-    touch(target)
+    with suppress(OSError):  # a cache that others may only read
+        os.utime(target)
     prune_cache()
     return read(target)
 

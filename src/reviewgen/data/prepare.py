@@ -9,11 +9,12 @@ area, which no text contains, has an id for every byte or the like: of its texts
 """
 
 import functools
+import io
 import json
 import operator
 import os
 from collections import ChainMap, Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,23 +24,12 @@ import numpy as np
 from reviewgen.compiled import WindowSet
 from reviewgen.conditions import Conditions, fit_conditions
 from reviewgen.config import to_dict
-from reviewgen.data.cache import digest_tokenizer
 from reviewgen.data.corpus import Corpus, require_splits
 from reviewgen.data.documents import batched
 from reviewgen.data.parts import Work, examples_of, read_part, size_of, texts_of
 from reviewgen.data.sources import SPLITS
-from reviewgen.data.store import (
-    STORE_FILE,
-    StoreFolder,
-    TokenStore,
-    TrainingIds,
-    digest_file,
-    digest_files,
-    dtype_of,
-    save_array,
-    write_split,
-    write_store_file,
-)
+from reviewgen.data.store import FORMAT, STORE_FILE, StoreFolder, TokenStore, digest_file, digest_tokenizer, encode_texts
+from reviewgen.errors import DataError
 from reviewgen.lexicon import WordCounts, count_runs, decode_texts
 from reviewgen.novelty import CompactIndex, Index, build_index, build_sets, write_index
 from reviewgen.protocols import SupportsTrainingInParts, Tokenizer
@@ -138,6 +128,59 @@ class Encoding:
         return {**self.plugin, "settings": to_dict(self.config), "trained": trained}
 
 
+def dtype_of(vocab_size: int) -> np.dtype:
+    """Return the dtype of the ids in the files."""
+    return np.dtype(np.uint16 if vocab_size <= 1 << 16 else np.uint32)
+
+
+def write_split(texts: Iterable[str], tokenizer: Tokenizer, folder: Path, split: str, vocab_size: int) -> None:
+    """Encode texts and write them as one split of a shard.
+
+    Args:
+        texts: The texts.
+        tokenizer: The tokenizer that encodes them.
+        folder: The folder of the shard.
+        split: The name of the split.
+        vocab_size: The number of ids, including those of conditions; decides the dtype.
+
+    Raises:
+        DataError: Some ids are outside the vocabulary.
+    """
+    dtype, lengths, characters = dtype_of(vocab_size), [0], list[int]()
+    bos, eos = np.array([[tokenizer.bos_id], [tokenizer.eos_id]], dtype)
+    with (folder / f"{split}.{dtype.name}").open("wb") as file:
+        for chunk in batched(texts):
+            encoded = encode_texts(tokenizer, chunk)
+            arrays = (ids if isinstance(ids, np.ndarray) else np.array(ids, np.int64) for ids in encoded)
+            whole = np.concatenate([part for ids in arrays for part in (bos, ids, eos)])
+            if not 0 <= (first := whole.min()) <= (last := whole.max()) < tokenizer.vocab_size:
+                wrong = first if first < 0 else last
+                raise DataError(f"The tokenizer gives the id {wrong}; its vocabulary has 0 to {tokenizer.vocab_size - 1}.")
+            file.write(whole.astype(dtype, copy=False).data)
+            lengths += [len(ids) + 2 for ids in encoded]
+            characters += map(len, chunk)
+    save_array(
+        folder / f"{split}.index.npy", np.stack([np.cumsum(lengths, dtype=np.int64), np.array([*characters, 0], np.int64)])
+    )
+
+
+def save_array(file: Path, values: np.ndarray) -> None:
+    """Write an array in numpy's format.
+
+    Raises:
+        OSError: The disk is full.
+    """
+    buffer = io.BytesIO()  # np.save into a file hides the cause of an error, such as a full disk
+    np.save(buffer, values)
+    file.write_bytes(buffer.getbuffer())
+
+
+def digest_files(folder: Path, within: Path | None = None) -> dict[str, dict[str, Any]]:
+    """Return the size and digest of each file of a folder, by its name relative to ``folder`` or to one around it."""
+    files = sorted(file for file in folder.rglob("*") if file.is_file() and file != folder / STORE_FILE)
+    return {file.relative_to(within or folder).as_posix(): digest_file(file) for file in files}
+
+
 def _encode_part(
     cls: Any,
     folder: Path,
@@ -223,6 +266,16 @@ def _decoded_words(train: TokenStore, tokenizer: Tokenizer) -> WordCounts:
     return runs.split()
 
 
+@dataclass(frozen=True)
+class TrainingIds:
+    """The ids of the training texts of some shards in blocks, which a process opens when it reads them."""
+
+    folders: Sequence[Path]
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return iter(TokenStore(self.folders, "train").blocks)
+
+
 def encode_corpus(
     corpus: Corpus, encoding: Encoding, work: Work, *, conditions: Conditions | None = None, facts: Mapping[str, Any]
 ) -> None:
@@ -278,9 +331,7 @@ def encode_corpus(
         counts.words = Counter(dict(sorted(counts.words.items())))
         _write_words(store / WORDS_FILE, counts)
         if encoding.novelty != "none":
-            belongs_to = encoding.belongs_to(corpus.fingerprint)
-            index = index_tokens(train, tokenizer, belongs_to, encoding.novelty, encoding.megabytes, sets)
-            write_index(index, store / NOVELTY_FILE)
+            write_index(index_tokens(train, tokenizer, encoding, corpus.fingerprint, sets), store / NOVELTY_FILE)
         others = {file.name: digest_file(file) for file in (store / WORDS_FILE, store / NOVELTY_FILE) if file.exists()}
         more = {
             "tokenizer": {**encoding.facts(), "digest": digest},
@@ -290,7 +341,9 @@ def encode_corpus(
             "notes": [*known.notes(), *([lost.describe(name)] if lost.lost else [])],
         }
         files = dict(ChainMap(others, digest_files(store / "tokenizer", store), *(digests for digests, _ in encoded)))
-        work.job.write(f"store/{STORE_FILE}", lambda file: write_store_file(file, shards, files, {**facts, **more}))
+        content = {"format": FORMAT, "facts": {**facts, **more}, "shards": shards, "files": dict(sorted(files.items()))}
+        text = json.dumps(content, indent=1).encode()
+        work.job.write(f"store/{STORE_FILE}", lambda file: file.write_bytes(text))
 
     work.progress("Finishing the store")
     work.main(finish)
@@ -326,21 +379,15 @@ def _save(tokenizer: Any, folder: Path) -> None:
 
 
 def index_tokens(
-    store: TokenStore,
-    tokenizer: Tokenizer,
-    belongs_to: str,
-    form: str,
-    megabytes: float,
-    sets: tuple[WindowSet, ...] | None = None,
+    store: TokenStore, tokenizer: Tokenizer, encoding: Encoding, corpus: str, sets: tuple[WindowSet, ...] | None = None
 ) -> Index:
     """Return the novelty index of the texts of a split.
 
     Args:
         store: The split.
         tokenizer: Its tokenizer.
-        belongs_to: Identifies the texts and the tokenizer.
-        form: "compact" or "exact".
-        megabytes: The maximum size of a compact index.
+        encoding: The form of the index, its maximum size if it is compact, and what it belongs to.
+        corpus: The fingerprint of the corpus.
         sets: Those of a compact index, where they are built already.
     """
     index = build_index(
@@ -349,9 +396,9 @@ def index_tokens(
         eos_id=tokenizer.eos_id,
         vocab_size=tokenizer.vocab_size,
         characters=int(store.characters.sum()),
-        fingerprint=belongs_to,
-        form=form,
-        max_bytes=round(megabytes * 1e6),
+        fingerprint=encoding.belongs_to(corpus),
+        form=encoding.novelty,
+        max_bytes=round(encoding.megabytes * 1e6),
         tokens=int(store.offsets[-1]) - 2 * len(store),
         sets=sets,
     )

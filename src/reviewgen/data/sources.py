@@ -10,28 +10,18 @@ import importlib.util
 import itertools
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 from reviewgen.config import HubSource, parse_hub_id
 from reviewgen.data.cleaning import Cleaner
 from reviewgen.data.columns import DataConfig, Example, SourceInfo, choose_columns, flatten, to_examples
-from reviewgen.data.documents import ROWS, file_layout, find_edges, find_width, read_texts
+from reviewgen.data.documents import file_layout, find_width
 from reviewgen.data.files import KINDS, PlainFile, fetch_files, find_files, is_text, is_url, make_plain, name_encodings
-from reviewgen.data.tables import (
-    READERS,
-    is_json_lines,
-    needed_columns,
-    note_sheets,
-    read_json_lines,
-    read_parquet,
-    read_schema,
-    records_of,
-    row_groups,
-)
+from reviewgen.data.tables import Read, Unit, find_units, make_unit, note_sheets, read_dataset, read_schema, read_with, records_of
 from reviewgen.errors import ConfigError, DataError, HubError, ReviewgenError, did_you_mean, first_line, quoted
 from reviewgen.hub_client import guard_client, shorten
 from reviewgen.registry import find_reader
@@ -47,24 +37,6 @@ _ONLY_FOR = {  # the options that some sources have, and their kinds
     "subset": ({"dataset"}, "datasets of the Hub"),
     "split": ({"dataset"}, "datasets that have splits"),
 }
-
-Read: TypeAlias = Callable[[Sequence[str] | None], Iterable[Any]]
-"""Yields the records of a unit, given the columns that are needed, or None for all."""
-
-
-@dataclass(frozen=True)
-class Unit:
-    """A piece of a source.
-
-    Attributes:
-        reads: Functions that read it, one after another, each with the name of its file for messages.
-        size: Its size in bytes, about; 0 if unknown.
-        is_shared: Whether it may be too large for one process, so that each reads all of it and keeps a part.
-    """
-
-    reads: tuple[tuple[Read, str], ...]
-    size: int = 0
-    is_shared: bool = False
 
 
 @dataclass
@@ -231,7 +203,7 @@ def _open_string(source: str, config: DataConfig, folder: Path) -> Source:
     if is_url(source) and (source.startswith("hf://datasets/") or not is_remote):
         scheme = source.partition("://")[0]
         if reader := find_reader(scheme):
-            unit = _unit(partial(_read_with, reader, source, source), source, is_shared=True)
+            unit = make_unit(partial(read_with, reader, source, source), source, is_shared=True)
             return Source(SourceInfo(source), [unit], {scheme}, config, [source])
         fetched = fetch_files(source, folder)
         return _open_files(source, list(fetched), config, folder, fetched)
@@ -268,39 +240,12 @@ def _open_files(
     units, is_cleaned, notes = list[Unit](), list[bool](), [*name_encodings(plain), *_note_layout(plain, config.documents)]
     for file in plain:
         with reading_errors(file.name):
-            units += _find_units(file, config, size)
+            units += find_units(file, config, size)
             is_cleaned.append(_is_cleaned(read_schema(file.path, file.kind)))
             notes += note_sheets(file.path, file.name) if file.kind == "xlsx" else ()
     info = SourceInfo(name, decode_errors=sum(file.decode_errors for file in plain), notes=notes)
     facts, kinds = [file.facts for file in plain], {file.kind for file in plain}
     return Source(info, _join_small(units, size), kinds, config, facts, all(is_cleaned))
-
-
-def _find_units(file: PlainFile, config: DataConfig, size: int) -> list[Unit]:
-    """Return the units of a file, each of about ``size`` bytes if it can be cut."""
-    path, name, total = file.path, file.name, file.path.stat().st_size
-    read: Any
-    if file.kind == "text" or (file.kind == "json" and is_json_lines(path)):
-        documents = config.documents if file.kind == "text" else "line"
-        read = partial(read_texts, path, documents) if file.kind == "text" else partial(read_json_lines, path, name)
-        pieces = list(itertools.pairwise(find_edges(path, size, documents)))
-        names = [name if start == 0 else f"{name} (from byte {start:,} on)" for start, _ in pieces]
-        return [_unit(partial(read, start, stop), each, stop - start) for (start, stop), each in zip(pieces, names, strict=True)]
-    if file.kind == "parquet":
-        groups = enumerate(row_groups(path))
-        return [_unit(partial(read_parquet, path, group), name, own, is_shared=own >= 4 * size) for group, own in groups]
-    read = partial(READERS.get(file.kind) or partial(_read_with, find_reader(file.kind)), path, name)
-    if file.kind == "sqlite":
-        read = partial(read, sql=config.sql)
-    return [_unit(read, name, total, is_shared=total >= 2 * size)]
-
-
-def _read_with(reader: Any, source: Path | str, name: str, columns: Sequence[str] | None) -> Iterator[Any]:
-    return records_of(reader(str(source)), columns)
-
-
-def _unit(read: Read, name: str, size: int = 0, *, is_shared: bool = False) -> Unit:
-    return Unit(((read, name),), size, is_shared)
 
 
 def _join_small(units: Sequence[Unit], size: int) -> list[Unit]:
@@ -351,7 +296,7 @@ def _open_hub(hub: HubSource, config: DataConfig) -> Source:
     count = stream.num_shards
     shards = [stream] if count == 1 else [stream.shard(count, number) for number in range(count)]
     names = [name] if count == 1 else [f"{name}, shard {number + 1} of {count}," for number in range(count)]
-    units = [_unit(partial(_read_shard, shard), own, is_shared=count == 1) for shard, own in zip(shards, names, strict=True)]
+    units = [make_unit(partial(_read_shard, shard), own, is_shared=count == 1) for shard, own in zip(shards, names, strict=True)]
     info = SourceInfo(name)
     if others and config.split is None:
         info.notes.append(f"Split {chosen!r} of {hub.repo_id} is read; not read: {', '.join(others)}.")
@@ -399,7 +344,7 @@ def _open_object(source: Any, config: DataConfig) -> Source:
         return chosen
 
     def opened(read: Read, name: str = f"{kind} of texts", *, is_shared: bool = False) -> Source:
-        units = [_unit(read, name, is_shared=is_shared)]
+        units = [make_unit(read, name, is_shared=is_shared)]
         return Source(SourceInfo(name), units, {"object"}, config, is_cleaned=_is_cleaned(source))
 
     if type(source).__module__.partition(".")[0] == "pandas" and kind == "DataFrame":
@@ -410,7 +355,7 @@ def _open_object(source: Any, config: DataConfig) -> Source:
 
         return opened(lambda columns: records_of(RecordBatchReader.from_stream(source), columns))
     if hasattr(source, "with_format") and hasattr(source, "num_rows"):
-        return opened(partial(_read_dataset, source), is_shared=True)
+        return opened(partial(read_dataset, source), is_shared=True)
     if isinstance(source, bytes | int | float) or not isinstance(source, Iterable):
         raise DataError(f"A source of texts is a path, a name or an iterable of strings; got {kind}.")
     if isinstance(source, list | tuple) and source and all(map(_is_file_name, source[:_HEAD])):
@@ -422,10 +367,6 @@ def _open_object(source: Any, config: DataConfig) -> Source:
     head = list(itertools.islice(source, _HEAD))  # of an iterator, so that it can be read again
     reads = iter([head, itertools.chain(head, source)])
     return opened(lambda columns: next(reads))
-
-
-def _read_dataset(source: Any, columns: Sequence[str] | None) -> Iterator[Any]:
-    return records_of(source.select_columns(needed_columns(source.column_names, columns)).with_format("arrow").iter(ROWS))
 
 
 def _is_file_name(item: Any) -> bool:

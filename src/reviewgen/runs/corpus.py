@@ -5,7 +5,7 @@ Of the processes of a machine, one makes the corpus and the tokens in the cache,
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -206,10 +206,10 @@ def _find_index(plan: TrainingPlan, corpus: str, tokenizer: Tokenizer, folder: S
     parts, settings = plan.parts, plan.parts.training
     if settings.novelty == "none":
         return None
-    belongs_to = _fingerprint(parts, corpus)
+    encoding = replace(_encoding(parts), novelty=settings.novelty)
     if parts.trained is None and folder.facts["novelty"] == {"form": settings.novelty, "megabytes": settings.novelty_mb}:
-        return read_index(folder.folder / NOVELTY_FILE, belongs_to, tokenizer.vocab_size)
-    return index_tokens(store, tokenizer, belongs_to, settings.novelty, settings.novelty_mb)
+        return read_index(folder.folder / NOVELTY_FILE, encoding.belongs_to(corpus), tokenizer.vocab_size)
+    return index_tokens(store, tokenizer, encoding, corpus)
 
 
 def read_dataset(source: Any, **options: Unpack[CorpusOptions]) -> Any:
