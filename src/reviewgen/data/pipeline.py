@@ -7,10 +7,8 @@ while others wait. Texts to evaluate on are by default cleaned as a model's trai
 import hashlib
 import json
 import logging
-import os
-import shutil
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -26,20 +24,11 @@ from reviewgen.data.corpus import Corpus, describe, make_corpus, require_texts
 from reviewgen.data.parts import Filters, Progress, Work
 from reviewgen.data.prepare import Encoding, encode_corpus
 from reviewgen.data.sources import SPLITS, Source, open_source, open_units, splits_of
-from reviewgen.data.store import (
-    StoreFolder,
-    cache_folder,
-    find_store,
-    frame_texts,
-    prune_cache,
-    refuse_existing_url,
-    upload_store,
-    workspace,
-)
-from reviewgen.errors import CheckpointError, ConfigError, DataError, OutputExists, counted, quoted, storage_errors
+from reviewgen.data.store import StoreFolder, find_store, frame_texts, in_cache, publish_store, refuse_existing, workspace
+from reviewgen.errors import CheckpointError, ConfigError, DataError, counted, quoted, storage_errors
 from reviewgen.processes import Processes
 from reviewgen.protocols import Tokenizer
-from reviewgen.storage import Job, check_output, publish
+from reviewgen.storage import Job, publish
 from reviewgen.version import __version__
 
 _logger = logging.getLogger("reviewgen")
@@ -93,20 +82,19 @@ def cached_corpus(texts: Texts) -> Corpus:
         ReviewgenError: See ``open_source`` and ``make_corpus``.
     """
     with workspace() as folder:
-        sources = texts.open(folder)
-
-        def make(job: Job) -> Corpus:
-            return make_corpus(sources, Work(job), texts.filters)
-
-        facts = {**texts.settings(), "texts": _identify(sources)}
-        key = _digest(facts)
-        if any(source.facts is None for source in sources):  # known by its texts only, once they are read
+        sources, made = texts.open(folder), Job(folder / "job", {})
+        facts, is_known = {**texts.settings(), "texts": _identify(sources)}, all(source.facts is not None for source in sources)
+        if not is_known:  # only by its texts, once they are read
             with storage_errors(folder):
-                job = Job(folder / "job", {})
-                key = _digest(make(job).to_json())
-                with suppress(OutputExists):
-                    publish(job.path("corpus"), cache_folder() / f"texts-{key}")
-        return _in_cache(f"texts-{key}", Corpus.open, facts, "corpus", make)
+                facts = make_corpus(sources, Work(made), texts.filters).to_json()
+
+        def make(job: Job) -> None:
+            if is_known:
+                make_corpus(sources, Work(job), texts.filters)
+            else:
+                publish(made.path("corpus"), job.path("corpus"))
+
+        return in_cache(f"texts-{_digest(facts)}", Corpus.open, facts, "corpus", make)
 
 
 def cached_store(corpus: Corpus, encoding: Encoding, conditions: Conditions) -> StoreFolder:
@@ -126,35 +114,7 @@ def cached_store(corpus: Corpus, encoding: Encoding, conditions: Conditions) -> 
     def make(job: Job) -> None:
         encode_corpus(corpus, encoding, Work(job), conditions=conditions, facts={})
 
-    return _in_cache(f"tokens-{_digest(facts)}", StoreFolder.read, facts, "store", make)
-
-
-def _in_cache(name: str, read: Callable[[Path], T], facts: Mapping[str, Any], piece: str, make: Callable[[Job], object]) -> T:
-    """Return what is read from a folder of the cache, after a job has made it if need be.
-
-    Args:
-        name: The name of the folder.
-        read: Reads it, or raises if it is not whole.
-        facts: What it depends on.
-        piece: The piece of the job that becomes the folder.
-        make: Makes that piece.
-    """
-    target = cache_folder() / name
-    with storage_errors(target):
-        if target.exists():
-            try:
-                read(target)
-            except (OSError, ValueError, KeyError, TypeError):  # its removal was cut off, or the power failed; it is made again
-                shutil.rmtree(target)
-        if not target.exists():
-            with Job(target, facts, waits=True) as job:
-                if not target.exists():
-                    make(job)
-                    job.finish(piece)
-    with suppress(OSError):  # a cache that others may only read
-        os.utime(target)
-    prune_cache()
-    return read(target)
+    return in_cache(f"tokens-{_digest(facts)}", StoreFolder.read, facts, "store", make)
 
 
 def _identify(sources: Sequence[Source]) -> list[Any]:
@@ -188,11 +148,6 @@ def prepare_store(
     settings = {"tokenizer": encoding.facts(), "novelty": [encoding.novelty, encoding.megabytes], **texts.settings()}
     work, own = Work(Job(out, settings), ranks, progress), list[Source]()  # the sources of the main process, whose objects stay
 
-    def refuse() -> None:
-        check_output(out)
-        if url is not None:
-            refuse_existing_url(url)
-
     with ExitStack() as stack:
         copies = stack.enter_context(workspace())
 
@@ -202,7 +157,7 @@ def prepare_store(
             with suppress(DataError):  # it is damaged, or unfinished
                 existing = find_store(url or out)
             if existing is None:
-                refuse()
+                refuse_existing(out, url)
                 stack.enter_context(work.job)
             progress("Opening the source")
             folder = copies if existing or ranks.world_size == 1 else work.job.path("source")
@@ -215,7 +170,7 @@ def prepare_store(
                 if not can_repeat:  # what an earlier try has read cannot be compared
                     work.job.clear()
             elif existing.facts.get("job") != identity or not can_repeat:
-                refuse()
+                refuse_existing(out, url)
             else:
                 with suppress(CheckpointError, OSError), work.job:  # one that was killed while it removed its folder
                     work.job.clear()
@@ -229,18 +184,7 @@ def prepare_store(
         corpus = make_corpus(own or sources, work, texts.filters)
         more = {**facts, **to_dict(texts.filters), "job": identity, "reading": texts.config.facts()}
         encode_corpus(corpus, encoding, work, facts=more)
-        return work.main(lambda: _publish(work.job, out, url))
-
-
-def _publish(job: Job, out: Path, url: str | None) -> StoreFolder:
-    if url is None:
-        job.finish("store")
-        return StoreFolder.read(out)
-    store = upload_store(job.path("store"), url)
-    if not store.folder.exists():  # it need not be fetched
-        publish(job.path("store"), store.folder)
-    job.clear()
-    return store
+        return work.main(lambda: publish_store(work.job, out, url))
 
 
 def _digest(facts: Any) -> str:

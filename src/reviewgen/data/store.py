@@ -14,10 +14,10 @@ import mmap
 import os
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -27,7 +27,7 @@ from reviewgen.data.files import is_text, is_url, remote
 from reviewgen.data.sources import SPLITS
 from reviewgen.errors import DataError, OutputExists, StorageError, first_line, storage_errors
 from reviewgen.protocols import SupportsEncodeBatch, Tokenizer
-from reviewgen.storage import Job, temporary_folder
+from reviewgen.storage import Job, check_output, publish, temporary_folder
 
 MAX_BYTES = 10_000_000_000
 _WORKSPACE = "tmp-"  # how the names of temporary folders in the cache begin
@@ -37,6 +37,7 @@ STORE_FILE = "store.json"
 FORMAT, _DTYPES = 1, ("uint16", "uint32")
 _BLOCK_TOKENS = 1 << 22  # about, in one block
 
+T = TypeVar("T")
 PrefixedText: TypeAlias = tuple[str, Sequence[int]]
 """A text and the ids of its conditions."""
 
@@ -276,45 +277,58 @@ def fetch_store(store: StoreFolder) -> StoreFolder:
         DataError: The URL cannot be read, or a file differs from its digest.
         StorageError: The disk is full.
     """
-    if not is_url(store.name) or (store.folder / STORE_FILE).is_file():
+    if not is_url(store.name):
         return store
-    names = [*store.content["files"], STORE_FILE]
-    with remote(store.name, "read") as (system, path), storage_errors(store.folder), Job(store.folder, {}, waits=True) as job:
-        if not (store.folder / STORE_FILE).is_file():
-            sources = [f"{path}/{name}" for name in names]
-            job.write("store", lambda folder: system.get(sources, [str(folder / name) for name in names]))
-            for name, facts in store.content["files"].items():
-                if digest_file(job.path(f"store/{name}")) != facts:
-                    job.clear()
-                    raise DataError(f"{name} of the token store {store.name} differs from its digest. Copy the store again.")
-            job.finish("store")
+    files = store.content["files"]
+
+    def fetch(job: Job) -> None:
+        with remote(store.name, "read") as (system, path):
+            sources = [f"{path}/{name}" for name in (*files, STORE_FILE)]
+            job.write("store", lambda folder: system.get(sources, [str(folder / name) for name in (*files, STORE_FILE)]))
+        for name, facts in files.items():
+            if digest_file(job.path(f"store/{name}")) != facts:
+                job.clear()
+                raise DataError(f"{name} of the token store {store.name} differs from its digest. Copy the store again.")
+
+    in_cache(store.folder.name, StoreFolder.read, {}, "store", fetch)
     return store
 
 
-def refuse_existing_url(url: str) -> None:
-    """Raise if something is at a URL.
+def refuse_existing(out: Path, url: str | None) -> None:
+    """Raise if no store can be created in a folder, or something is at its URL.
 
     Raises:
-        OutputExists: There is.
+        OutputExists: Something exists there.
         DataError: The URL cannot be read.
+        StorageError: The folder cannot be written.
     """
-    with remote(url, "written") as (system, path):
-        if system.exists(f"{path}/{STORE_FILE}") or (system.exists(path) and system.find(path)):
-            raise OutputExists(f"{url} already exists. Choose another name, or remove it.")
+    check_output(out)
+    if url is not None:
+        with remote(url, "written") as (system, path):
+            if system.exists(f"{path}/{STORE_FILE}") or (system.exists(path) and system.find(path)):
+                raise OutputExists(f"{url} already exists. Choose another name, or remove it.")
 
 
-def upload_store(folder: Path, url: str) -> StoreFolder:
-    """Copy a store to a URL, ``store.json`` last.
+def publish_store(job: Job, out: Path, url: str | None) -> StoreFolder:
+    """Give the store of a job its name, or copy it to a URL, ``store.json`` last; return it.
 
     Raises:
         DataError: The URL cannot be written.
     """
-    store = StoreFolder.read(folder)
+    if url is None:
+        job.finish("store")
+        return StoreFolder.read(out)
+    folder = job.path("store")
+    content = StoreFolder.read(folder).content
     with remote(url, "written") as (system, path):
-        for name in (*store.content["files"], STORE_FILE):
+        for name in (*content["files"], STORE_FILE):
             system.makedirs(f"{path}/{name}".rpartition("/")[0], exist_ok=True)
             system.put_file(str(folder / name), f"{path}/{name}")
-    return StoreFolder(_cached((folder / STORE_FILE).read_bytes()), store.content, url)
+    store = StoreFolder(_cached((folder / STORE_FILE).read_bytes()), content, url)
+    if not store.folder.exists():  # it need not be fetched
+        publish(folder, store.folder)
+    job.clear()
+    return store
 
 
 def cache_folder() -> Path:
@@ -350,6 +364,34 @@ def workspace() -> Iterator[Path]:
         folder = stack.enter_context(temporary_folder(root, _WORKSPACE))
     with stack:
         yield folder
+
+
+def in_cache(name: str, read: Callable[[Path], T], facts: Mapping[str, Any], piece: str, make: Callable[[Job], object]) -> T:
+    """Return what is read from a folder of the cache, after a job has made it if need be.
+
+    Args:
+        name: The name of the folder.
+        read: Reads it, or raises if it is not whole.
+        facts: What it depends on.
+        piece: The piece of the job that becomes the folder.
+        make: Makes that piece.
+    """
+    target = cache_folder() / name
+    with storage_errors(target):
+        if target.exists():
+            try:
+                read(target)
+            except (OSError, ValueError, KeyError, TypeError):  # its removal was cut off, or the power failed; it is made again
+                shutil.rmtree(target)
+        if not target.exists():
+            with Job(target, facts, waits=True) as job:
+                if not target.exists():
+                    make(job)
+                    job.finish(piece)
+    with contextlib.suppress(OSError):  # a cache that others may only read
+        os.utime(target)
+    prune_cache()
+    return read(target)
 
 
 def cache_size() -> int:

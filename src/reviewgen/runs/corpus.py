@@ -234,9 +234,8 @@ def prepare_tokens(
         ReviewgenError: See ``reviewgen.prepare``.
         ProcessLost: Another process has failed or ended.
     """
-    made: list[tuple[TrainingParts, Texts, Path, str | None]] = []
 
-    def check() -> None:
+    def check() -> tuple[TrainingParts, Texts, Path, str | None]:
         refuse_unknown_options(options, PrepareOptions, "prepare", others=("preset", "out"))
         if find_store(source) is not None:
             raise ConfigError(f"{source} is a token store already: give it to reviewgen train --data.")
@@ -247,11 +246,10 @@ def prepare_tokens(
         if not folder.name:  # "." or "/", which exist
             check_output(folder)
         parts = resolve_parts(preset, tokenizer=options.get("tokenizer"))
-        made.append((parts, make_texts(source, options, data_config(options)), folder, url))
+        return parts, make_texts(source, options, data_config(options)), folder, url
 
     with all_processes() as processes:
-        processes.gather(check, out)
-        parts, texts, folder, url = made[0]
+        parts, texts, folder, url = processes.each(check, out)
         encoding = _encoding(parts)
         names = {"preset": preset, "out": str(out), "tokenizer": encoding.facts(), "reading": texts.config.facts()}
         processes.refuse_differences({**names, "source": str(source)[:1000]})

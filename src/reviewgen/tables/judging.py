@@ -123,16 +123,15 @@ def evaluate(
         ReviewgenError: See ``ReviewModel.evaluate`` and ``reviewgen.load``.
         ProcessLost: Another process has failed or ended.
     """
-    models: list[ReviewModel] = []
 
-    def check() -> dict[str, Any]:
+    def check() -> ReviewModel:
         refuse_unknown_options(options, EvaluateOptions, "evaluate")
-        models.append(load_saved(model)[0])
-        move(models[0], device)
-        return _facts(models[0], source, options)
+        loaded = load_saved(model)[0]
+        move(loaded, device)
+        return loaded
 
     def work() -> tuple[dict[int, Any], str]:
-        loaded, totals, digest = models[0], dict[int, Any](), xxhash.xxh3_128()
+        totals, digest = dict[int, Any](), xxhash.xxh3_128()
         tokenizer, weights, conditions = loaded.tokenizer, loaded.bundle.weights, loaded.conditions
         documents = read_documents(source, tokenizer, trained_on(loaded.training), conditions=conditions, **options)
         for number, batch in enumerate(batches(documents)):
@@ -144,13 +143,13 @@ def evaluate(
         return totals, digest.hexdigest()
 
     with all_processes() as processes:
-        facts = processes.gather(check, model)
-        processes.refuse_differences(facts[processes.rank])
+        loaded = processes.each(check, model)
+        processes.refuse_differences(_facts(loaded, source, options))
         results = processes.gather(work, _name(source))
         if len({digest for _, digest in results}) > 1:  # as of a pipe, of which each has read a part
             raise TrainingError("The processes have read different texts. Run the same command everywhere, with the same corpus.")
         totals = {number: each for own, _ in results for number, each in own.items()}
-        return models[0], add_up(totals[number] for number in range(len(totals))).evaluation()
+        return loaded, add_up(totals[number] for number in range(len(totals))).evaluation()
 
 
 def judge_texts(
