@@ -5,7 +5,6 @@ a parquet file into its row groups, a Hub dataset into its shards. What can only
 unit, which each process reads, and whose texts they share.
 """
 
-import contextlib
 import importlib.util
 import itertools
 import json
@@ -19,10 +18,10 @@ from typing import Any
 from reviewgen.config import HubSource, parse_hub_id
 from reviewgen.data.cleaning import Cleaner
 from reviewgen.data.columns import DataConfig, Example, SourceInfo, choose_columns, flatten, to_examples
-from reviewgen.data.documents import file_layout, find_width
-from reviewgen.data.files import KINDS, PlainFile, fetch_files, find_files, is_text, is_url, make_plain, name_encodings
+from reviewgen.data.documents import find_width
+from reviewgen.data.files import KINDS, fetch_files, find_files, is_text, is_url, make_plain, note_files, reading_errors
 from reviewgen.data.tables import Read, Unit, find_units, make_unit, note_sheets, read_dataset, read_schema, read_with, records_of
-from reviewgen.errors import ConfigError, DataError, HubError, ReviewgenError, did_you_mean, first_line, quoted
+from reviewgen.errors import ConfigError, DataError, HubError, ReviewgenError, did_you_mean, quoted
 from reviewgen.hub_client import guard_client, shorten
 from reviewgen.registry import find_reader
 
@@ -165,20 +164,6 @@ def _read_head(records: Iterable[Any]) -> list[Any]:
     return head
 
 
-@contextlib.contextmanager
-def reading_errors(name: str) -> Iterator[None]:
-    """Turn any error of a reader in the block into a DataError of one sentence."""
-    try:
-        yield
-    except ReviewgenError:
-        raise
-    except RecursionError:
-        raise DataError(f"{name} cannot be read: its records are nested too deeply.") from None
-    except Exception as error:  # pyarrow and datasets raise types of their own, and a user's iterable any
-        reason = first_line(error).strip("\"'").rstrip(".")
-        raise DataError(f"{name} cannot be read: {reason}.") from None
-
-
 def open_units(source: Any, config: DataConfig, folder: Path) -> Source:
     """Open a source, of any columns; see ``open_source``."""
     if isinstance(source, Path):
@@ -237,7 +222,7 @@ def _open_files(
     if not plain:
         raise DataError(f"{files[0]} is empty." if len(files) == 1 else f"All {len(files)} files are empty.")
     size = max(_UNIT_BYTES, sum(file.facts[1] for file in plain) // _MAX_UNITS)
-    units, is_cleaned, notes = list[Unit](), list[bool](), [*name_encodings(plain), *_note_layout(plain, config.documents)]
+    units, is_cleaned, notes = list[Unit](), list[bool](), note_files(plain, config.documents)
     for file in plain:
         with reading_errors(file.name):
             units += find_units(file, config, size)
@@ -258,18 +243,6 @@ def _join_small(units: Sequence[Unit], size: int) -> list[Unit]:
         else:
             joined[-1] = Unit(last.reads + unit.reads, last.size + unit.size)
     return joined
-
-
-def _note_layout(files: Sequence[PlainFile], documents: str) -> list[str]:
-    """Return a sentence for the user if txt files are hard-wrapped, on what is done about it."""
-    texts = [file for file in files if file.kind == "text" and documents != "file"]
-    wrapped = [file.name for file in texts if file_layout(file.path)[0]]
-    if not wrapped:
-        return []
-    which = f"{wrapped[0]} is" if len(texts) == 1 else f"{len(wrapped)} of {len(texts)} files are"
-    if documents == "line":
-        return [f"{which} hard-wrapped, so each text is a piece of a paragraph: --documents paragraph joins its lines."]
-    return [f"{which} hard-wrapped: the lines of each paragraph are joined."]
 
 
 def _open_reviews(config: DataConfig, folder: Path) -> Source:
