@@ -16,6 +16,7 @@ from .pipeline import AS_BEFORE as AS_BEFORE
 from .pipeline import Texts as Texts
 from .pipeline import cached_corpus as cached_corpus
 from .pipeline import cached_store as cached_store
+from .pipeline import identify_texts as identify_texts
 from .pipeline import open_records as open_records
 from .pipeline import prepare_store as prepare_store
 from .pipeline import read_documents as read_documents

@@ -28,7 +28,7 @@ from reviewgen.data.store import StoreFolder, find_store, frame_texts, in_cache,
 from reviewgen.errors import CheckpointError, ConfigError, DataError, counted, quoted, storage_errors
 from reviewgen.processes import Processes
 from reviewgen.protocols import Tokenizer
-from reviewgen.storage import Job, publish
+from reviewgen.storage import Job, is_pipe, publish
 from reviewgen.version import __version__
 
 _logger = logging.getLogger("reviewgen")
@@ -328,6 +328,18 @@ def read_texts(
     columns: dict[str, Any] = {name: value for name, value in options.items() if name not in ("split", *cleaning)}
     columns["width"] = next((data["width"] for data in trained if data.get("width") is not None), None)
     yield from read_examples(source, from_dict(DataConfig, {**columns, **cleaning, "conditions": conditions.names}), split=split)
+
+
+def identify_texts(source: Any, conditions: Conditions, options: Mapping[str, Any]) -> list[Any] | None:
+    """Return what identifies the texts that ``read_texts`` reads; None of a source that is not files, or is a pipe."""
+    names = source if isinstance(source, list) else [Path(source) if isinstance(source, str) else source]
+    if not all(isinstance(name, Path) for name in names) or any(is_pipe(name.expanduser()) for name in names):
+        return None
+    given = {name: value for name, value in options.items() if name != "split"}
+    with workspace() as folder:
+        config = from_dict(DataConfig, {**given, "conditions": conditions.names})
+        facts: list[Any] | None = open_source(source, config, folder, allow_missing=True).facts
+        return facts
 
 
 def _require_same_split(trained: Mapping[str, Any], cleaning: Mapping[str, Any], source: Any, documents: str) -> None:

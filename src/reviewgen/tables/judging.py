@@ -19,17 +19,7 @@ import xxhash
 from reviewgen.conditions import Conditions
 from reviewgen.config import EvaluateOptions, check_text, refuse_unknown_options, to_dict
 from reviewgen.config.options import Evaluating
-from reviewgen.data import (
-    DataConfig,
-    Example,
-    frame_texts,
-    hash_text,
-    open_source,
-    read_documents,
-    read_texts,
-    trained_on,
-    workspace,
-)
+from reviewgen.data import Example, frame_texts, hash_text, identify_texts, read_documents, read_texts, trained_on
 from reviewgen.errors import ConfigError, TrainingError
 from reviewgen.evaluation import Evaluation, add_up, add_up_documents, batches, token_losses
 from reviewgen.generation import device_facts, require_index
@@ -37,7 +27,6 @@ from reviewgen.model import ReviewModel, check_model
 from reviewgen.novelty import WINDOWS, Novelty
 from reviewgen.processes import all_processes, process_state
 from reviewgen.registry import find_model
-from reviewgen.storage import is_pipe
 from reviewgen.tables.receipts import library_versions
 from reviewgen.tables.table import SHARD_TEXTS, Plan, Progress, Row, WrittenTexts, write_table
 
@@ -183,7 +172,7 @@ def judge_texts(
         else:
             require_index(loaded.bundle.index)
         texts: Iterator[Example] = read_texts(source, trained_on(loaded.training), conditions=loaded.conditions, **given)
-        identity, first_text = _identify(source, loaded.conditions, given), next(texts)
+        identity, first_text = identify_texts(source, loaded.conditions, given), next(texts)
         facts = {"judge": kind, **_facts(loaded, source, _DEFAULTS | given)}
         facts["texts"] = hash_text(first_text[0]) if identity is None else identity  # which processes compare
         texts, done = chain([first_text], texts), 0
@@ -214,19 +203,6 @@ def _facts(model: ReviewModel, source: Any, options: Mapping[str, Any]) -> dict[
 
 def _name(source: Any) -> str:
     return str(source) if isinstance(source, str | Path) else type(source).__name__
-
-
-def _identify(source: Any, conditions: Conditions, options: Mapping[str, Any]) -> list[Any] | None:
-    """Return what identifies the texts of a source; None of one that is not read from files, or from a pipe."""
-    if not isinstance(source, str | Path) and not (isinstance(source, list) and all(isinstance(one, Path) for one in source)):
-        return None
-    if isinstance(source, str | Path) and is_pipe(Path(source).expanduser()):
-        return None
-    names = ("text_column", "documents", "max_text_characters", "sql", "subset")
-    config = DataConfig(conditions=conditions.names, **{name: options[name] for name in names if options.get(name) is not None})
-    with workspace() as folder:
-        facts: list[Any] | None = open_source(source, config, folder, allow_missing=True).facts
-        return facts
 
 
 def _condition_columns(conditions: Conditions) -> dict[str, str]:
