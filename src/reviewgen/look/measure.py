@@ -118,7 +118,7 @@ class Reading(NamedTuple):
             read = read_examples(separate, replace(self.config, split=self.held_out_split))
             return self._choose(islice(read, _READ), "all", _name(separate), None, limit)
         corpus = self.corpus()
-        part = "test" if corpus.count("test") else "validation"
+        part = "test" if corpus.counts["test"] else "validation"
         return self._choose(corpus.examples(part), part, corpus.source.name, corpus.fingerprint, limit)
 
     def _choose(self, examples: Iterable[Example], split: str, source: str, corpus: str | None, limit: int) -> HeldOut:
