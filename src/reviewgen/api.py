@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
     from reviewgen.config import EvaluateOptions
-    from reviewgen.config.keywords import CorpusOptions, PrepareOptions, TrainOptions
+    from reviewgen.config.options import CorpusOptions, PrepareOptions, TrainOptions
     from reviewgen.data import StoreFolder
     from reviewgen.generation import GenerateOptions
     from reviewgen.model import LoadOptions, ReviewModel
@@ -117,7 +117,7 @@ def train(start: "str | ReviewModel", source: Any, *, progress: bool = True, **o
     """
     from reviewgen.compiled.notice import compiling_notice
     from reviewgen.config import refuse_unknown_options
-    from reviewgen.config.keywords import TrainOptions
+    from reviewgen.config.options import TrainOptions
     from reviewgen.errors import AlreadyTrained, ConfigError, quoted
     from reviewgen.interrupts import uninterrupted
     from reviewgen.runs import TrainingRun

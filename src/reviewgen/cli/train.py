@@ -46,12 +46,8 @@ def train(
     from reviewgen.training import StopReason
 
     runs: list[TrainingRun] = []
-
-    def make() -> None:
-        runs.append(TrainingRun(start(preset, trained), parse_data(data), out=out, **options))
-
     with all_processes() as processes:
-        processes.gather(make, out)
+        processes.gather(lambda: runs.append(TrainingRun(start(preset, trained), parse_data(data), out=out, **options)), out)
     [run] = runs
     try:
         _prepare(run)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from reviewgen.config.plugin_names import check_plugin_names
+from reviewgen.config.names import check_plugin_names
 from reviewgen.config.settings import Bound, check
 from reviewgen.errors import ConfigError
 

@@ -11,7 +11,7 @@ from typing import Any, Unpack
 
 from reviewgen.conditions import Conditions, fit_conditions
 from reviewgen.config import refuse_unknown_options, to_dict
-from reviewgen.config.keywords import CorpusOptions, PrepareOptions
+from reviewgen.config.options import CorpusOptions, PrepareOptions
 from reviewgen.data import (
     NOVELTY_FILE,
     SPLITS,

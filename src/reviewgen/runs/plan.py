@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from reviewgen.config import check_seed, from_dict, parse_duration, to_dict
-from reviewgen.config.keywords import TrainOptions
-from reviewgen.config.options import Training
+from reviewgen.config.options import Training, TrainOptions
 from reviewgen.config.settings import check_value, fields_of
 from reviewgen.data import AS_BEFORE, DataConfig, Filters, StoreFolder, Texts, digest_tokenizer, find_store
 from reviewgen.errors import ConfigError, DataError, ReviewgenError, quoted

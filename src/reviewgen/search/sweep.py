@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from reviewgen.config import check_flags, check_list, check_text
-from reviewgen.config.keywords import TrainOptions
+from reviewgen.config.options import TrainOptions
 from reviewgen.errors import ConfigError, NotADistribution, quoted
 from reviewgen.evaluation import evaluate_documents, finite, sample_documents
 from reviewgen.runs import TrainingRun

@@ -6,7 +6,7 @@ The corpus is prepared once for all variants that need the same.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from reviewgen.config.keywords import TrainOptions, refuse_unknown_options
+from reviewgen.config.options import TrainOptions, refuse_unknown_options
 from reviewgen.errors import ConfigError, did_you_mean, quoted
 from reviewgen.runs import TrainingRun
 from reviewgen.runs.corpus import Corpora, PreparedCorpus
