@@ -322,7 +322,7 @@ READERS: Mapping[str, Callable[..., Iterator[Any]]] = {
     "arrow": read_arrow,
     "sqlite": read_sqlite,
 }
-"""The readers of the files that are one unit, by format."""
+"""The readers of the files that are one unit, by format; each takes the plain file, its name for messages, and the columns."""
 
 
 def read_spreadsheet(path: str) -> Iterator[list[dict[str, Any]]]:
