@@ -1,5 +1,6 @@
-"""The public functions of ``reviewgen``, with their documentation. Each imports its implementation when it is called, so that
-``load`` does not import what only training needs.
+"""The public functions of ``reviewgen``, with their documentation.
+
+Each imports its implementation when it is called, so that ``load`` does not import what only training needs.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence

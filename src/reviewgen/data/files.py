@@ -109,7 +109,7 @@ KINDS = {
 }
 """The format of a file by its suffix; ``tables.find_units`` knows its reader. Plugins add suffixes: ``reviewgen.readers``."""
 
-_TEXTS = {"text", "csv", "json"}
+_TEXTS = {"text", "csv", "json"}  # the formats whose files are converted to UTF-8 before they are read
 _MAGIC = {b"PAR1": "parquet", b"ARROW1": "arrow", b"SQLite format 3\0": "sqlite"}
 _CHUNK, _MAX_LINE = 1 << 20, 1 << 16  # bytes; the second of a line that an encoding is recognised from
 _MAX_NAME = 255  # bytes

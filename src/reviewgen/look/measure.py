@@ -222,7 +222,7 @@ def measure_model(
         bytes_on_disk=_saved_bytes(model),
         samples=_draw_samples(model, prompt, density, seed, training),
         is_same_split=held_out.corpus is not None and fingerprints == {held_out.corpus},
-        **_written_facts(model, density, seed),
+        **_generation_facts(model, density, seed),
         **_training_facts(model.training),
         **({} if texts is None else _bits_facts(texts, held_out, seed)),
     )
@@ -318,7 +318,7 @@ def _spans(model: ReviewModel, text: str) -> tuple[tuple[int, int], ...]:
     return tuple(joined)
 
 
-def _written_facts(model: ReviewModel, density: float, seed: int) -> dict[str, Any]:
+def _generation_facts(model: ReviewModel, density: float, seed: int) -> dict[str, Any]:
     """Generate texts at temperature 1, and return how fast, and how new and various their words are."""
     config = _config(density)
     model.generate("", num_return_sequences=_TEXTS, generation_config=replace(config, max_new_tokens=1), seed=seed)  # compiles
