@@ -46,6 +46,9 @@ def generate(
     *,
     prompt: str = "",
     prompts: Path | None = None,
+    best: int | None = None,
+    of: int | None = None,
+    by: str = "model",
     bits: int = 32,
     device: str | None = None,
     out: Path | None = None,
@@ -58,6 +61,9 @@ def generate(
     Args:
         prompt: The beginning of each text.
         prompts: A text file of prompts, one a line, each for -n texts; - reads standard input.
+        best: Print this many texts of each prompt: the best of --of, the best first.
+        of: How many texts --best chooses among.
+        by: What chooses: the bits per character of the model itself (model) or of another model, or an installed metric.
         device: The device that generates: cpu, cuda, mps, or auto: what accelerate finds, for a network. [default: auto with a
             folder, else cpu]
         out: Write to this .jsonl or .parquet file, or folder of shards; the same command resumes it.
@@ -66,6 +72,8 @@ def generate(
     begin = read_prompts(prompt, prompts)
     settings = select(options, GenerationConfig) | select(options, Call)
     shards = select(options, GeneratedShards)
+    if best is not None or of is not None:
+        _choose(settings, best, of, by, out)
     if _is_table(shards, out, receipt):
         where: dict[str, Any] = {"out": out, "weight_bits": bits, "device": device or "auto"}
         return _write_table(model, begin, settings, shards, where, receipt)
@@ -85,7 +93,7 @@ def generate(
     asked = number * (1 if isinstance(begin, str) else len(begin))
     facts: dict[str, Any] = {}
     is_streamed = asked == 1 and not (as_json or receipt or novelty or prompts)
-    if is_streamed and not any(settings[name] for name in ("num_beams", "must_include", "finish")):
+    if is_streamed and of is None and not any(settings[name] for name in ("num_beams", "must_include", "finish")):
         shown, new_tokens = 1, _stream(trained, prompt, settings)
     elif as_json:
         facts = {"model": model, "prompt": begin, "seed": settings["seed"]} | _describe_all(list(texts), novelty)
@@ -100,6 +108,24 @@ def generate(
         has_some = shown and new_tokens
         note(f"--max-time was over after {shown:,} of {asked:,} texts." if has_some else _NO_TIME, "yellow")
     return Result(facts, status=int(is_over and not new_tokens))
+
+
+def _choose(settings: dict[str, Any], best: int | None, of: int | None, by: str, out: Path | None) -> None:
+    """Set the number of texts, and what chooses them.
+
+    Raises:
+        ConfigError: The options do not fit together, or the judge cannot be loaded.
+    """
+    if best is None or of is None:
+        raise ConfigError("--best and --of are given together, as in --best 5 --of 50.")
+    if settings["num_return_sequences"] != 1 or out is not None:
+        raise ConfigError("--best says how many texts are printed: leave out -n and --out.")
+    settings |= {"num_return_sequences": best, "best_of": of}
+    if by != "model":
+        from reviewgen.api import load
+        from reviewgen.registry import list_plugins
+
+        settings["judge"] = by if by in {each.name for each in list_plugins("metric")} else load(by)
 
 
 def refuse_foreign_names(arguments: Sequence[str]) -> None:

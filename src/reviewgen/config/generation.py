@@ -33,8 +33,8 @@ class GenerationConfig:
         no_repeat_ngram_size: No n-gram of this many tokens occurs twice in a text; 0 is off.
         stop_strings: A text ends after the first occurrence of any of these strings.
         max_time: The maximum time of a call in seconds, after which all texts are cut off; no limit if not given.
-        words: "known" lets a token only continue or end a word that occurs at least twice in the training text; "any" is the
-            plain model. An unknown word of a prompt is left alone.
+        words: "known" lets a token only continue or end a word that occurs in two training texts, or as many as min_texts of the
+            training; "any" is the plain model. An unknown word of a prompt is left alone.
         finish: "sentence" removes the unfinished last sentence of a text that was cut off, unless it has no other; "anywhere"
             keeps it, as if not given.
         logits_processors: Names of installed logits processors, called in this order; those of a call replace the saved ones.

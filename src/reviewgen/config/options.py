@@ -133,12 +133,15 @@ class Training(Trial):
     Attributes:
         initial_weights: A safetensors file of another source whose tensors a new model starts from, as an embedding table or the
             state dict of an nn.LSTM; only some models support it.
+        min_texts: A generated word occurs in at least this many of the training texts (words="known"), so that a name from
+            fewer of them is never written; of a single text, as a book, it occurs this often.
         log: Also log the curves to a tracker of accelerate, which must be installed: tensorboard, wandb, trackio, mlflow, aim,
             clearml, comet_ml, dvclive or swanlab.
         resume: Resume an interrupted run of the same arguments from its last checkpoint in OUT.partial.
     """
 
     initial_weights: str | Path | None = None
+    min_texts: Annotated[int, Bound(at_least=1)] = 2
     log: str | None = None
     resume: bool = False
 
@@ -251,6 +254,7 @@ class TrainOptions(PrepareOptions, TrialOptions, total=False):
     model: Mapping[str, Any] | None
     training: Mapping[str, Any] | None
     initial_weights: str | Path | None
+    min_texts: int
     log: str | None
     resume: bool
 

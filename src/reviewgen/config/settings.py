@@ -1,8 +1,8 @@
 """Validation of config dataclasses, and their conversion from and to JSON values and strings.
 
 A plugin's ``Config`` is a frozen keyword-only dataclass whose fields are bool, int, float, str, a ``Literal`` of those, a
-``tuple[X, ...]`` of one of these (a list in JSON), ``dict[str, Any]`` (any JSON object), or a union such as ``X | None``.
-Bounds are part of the type; the bounds of a tuple apply to each element. ``check`` validates types and bounds::
+``tuple[X, ...]`` of one of these (a list in JSON), ``dict[str, Any]`` (any JSON object), another such dataclass, or a union such
+as ``X | None``. Bounds are part of the type; the bounds of a tuple apply to each element. ``check`` validates types and bounds::
 
     @dataclass(frozen=True, kw_only=True)
     class GruConfig:
@@ -134,7 +134,7 @@ def from_dict(cls: type[ConfigT], values: Mapping[str, Any]) -> ConfigT:
     required = (f.name for f in dataclasses.fields(cls) if f.default is f.default_factory is dataclasses.MISSING)  # type: ignore[arg-type]
     if missing := [name for name in required if name not in values]:
         raise ConfigError(f"The setting {quoted(missing[0])} is missing.")
-    return cls(**{name: _to_tuple(_rename(value, known[name]), known[name]) for name, value in values.items()})
+    return cls(**{name: _from_json(_rename(value, known[name]), known[name]) for name, value in values.items()})
 
 
 def from_strings(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -248,10 +248,14 @@ def check_value(name: str, value: Any, hint: Any) -> None:
             raise ConfigError(f"{name} must be {bound}{unit}; got {quoted(part)}.")
 
 
-def _to_tuple(value: Any, hint: Any) -> Any:
-    """Convert a JSON list to a tuple if the type of the field allows one."""
-    takes_tuple = any(get_origin(option) is tuple for option in options_of(bare(hint)))
-    return tuple(value) if isinstance(value, list) and takes_tuple else value
+def _from_json(value: Any, hint: Any) -> Any:
+    """Convert a JSON list to a tuple, and an object to a dataclass, if the type of the field allows one."""
+    for option in options_of(bare(hint)):
+        if isinstance(value, list) and get_origin(option) is tuple:
+            return tuple(_from_json(part, get_args(option)[0]) for part in value)
+        if isinstance(value, Mapping) and isinstance(option, type) and dataclasses.is_dataclass(option):
+            return from_dict(option, value)
+    return value
 
 
 def _is_finite(value: float) -> bool:
@@ -284,8 +288,8 @@ def _describe_option(option: Any) -> str:
         return " or ".join(json.dumps(choice) for choice in get_args(option))
     if get_origin(option) is tuple:
         inner = bare(get_args(option)[0])
-        return f"a list of {_PLURALS[get_origin(inner) or inner]}"
-    return _TYPE_NAMES[get_origin(option) or option]
+        return f"a list of {_PLURALS.get(get_origin(inner) or inner, 'objects')}"
+    return _TYPE_NAMES.get(get_origin(option) or option, "an object")
 
 
 _TYPE_NAMES: dict[Any, str] = {
@@ -293,11 +297,10 @@ _TYPE_NAMES: dict[Any, str] = {
     float: "a number",
     str: "a string",
     bool: "true or false",
-    dict: "an object",
     list: "a list",
     types.NoneType: "none",
 }
-_PLURALS: dict[Any, str] = {int: "whole numbers", float: "numbers", str: "strings", bool: "true or false", dict: "objects"}
+_PLURALS: dict[Any, str] = {int: "whole numbers", float: "numbers", str: "strings", bool: "true or false"}
 
 
 def _convert(name: str, text: str, hint: Any) -> Any:

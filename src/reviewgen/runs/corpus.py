@@ -5,7 +5,7 @@ Of the processes of a machine, one makes the corpus and the tokens in the cache,
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -16,10 +16,9 @@ from reviewgen.data import (
     NOVELTY_FILE,
     SPLITS,
     Corpus,
-    IndexChoice,
+    Encoding,
     StoreFolder,
     Texts,
-    TokenizerChoice,
     TokenStore,
     cache_folder,
     cached_corpus,
@@ -85,7 +84,7 @@ class PreparedCorpus:
             "width": corpus.source.width,
             "fingerprint": corpus.fingerprint,
             "split": {"method": corpus.split_method, "words": corpus.describe_held_out()},
-            "reviews": {split: corpus.count(split) for split in SPLITS},
+            "reviews": {split: corpus.counts[split] for split in SPLITS},
             "tokens": {split: self.stores[split].tokens for split in SPLITS},
             "conditions": self.conditions.to_json(),
             "cleaning": asdict(corpus.report),
@@ -123,7 +122,7 @@ def read_corpus(plan: TrainingPlan) -> ReadCorpus:
     if plan.store is not None:
         facts = fetch_store(plan.store).facts
         try:
-            conditions = Conditions.from_json(facts["conditions"]) if facts["conditions"] else Conditions()
+            conditions = Conditions.from_json(facts["conditions"])
             return ReadCorpus(Corpus.from_json(facts["corpus"]), conditions, tuple(facts["notes"]))
         except (KeyError, TypeError, ConfigError):
             raise DataError(f"The token store {plan.store.name} is damaged: its facts are wrong. Prepare it again.") from None
@@ -154,7 +153,7 @@ def tokenize(plan: TrainingPlan, read: ReadCorpus) -> PreparedCorpus:
         BrokenPlugin: The tokenizer cannot be saved with a model.
     """
     parts = plan.parts
-    folder = plan.store or cached_store(read.corpus, _tokenizer_choice(parts), _index_choice(parts), read.conditions)
+    folder = plan.store or cached_store(read.corpus, _encoding(parts), read.conditions)
     tokenizer: Tokenizer = parts.tokenizer_class.load(folder.folder / "tokenizer")
     conditions, stores = read.conditions.with_ids_from(tokenizer.vocab_size), folder.splits()
     if plan.store is not None:
@@ -171,16 +170,19 @@ def tokenize(plan: TrainingPlan, read: ReadCorpus) -> PreparedCorpus:
     return PreparedCorpus(read.corpus, conditions, tokenizer, stores, index, lexicon, words, notes)
 
 
-def _tokenizer_choice(parts: TrainingParts) -> TokenizerChoice:
-    plugin, trained = parts.tokenizer_plugin, None if parts.trained is None else parts.trained.tokenizer
-    names = (plugin.name, plugin.package, plugin.version)
-    return TokenizerChoice(parts.tokenizer_class, parts.tokenizer_config, *names, trained, check_tokenizer_files)
-
-
-def _index_choice(parts: TrainingParts) -> IndexChoice:
-    """Return the novelty index of a store; that of a model that is trained further depends on its parents, too."""
-    form = parts.training.novelty if parts.trained is None else "none"
-    return IndexChoice(form, parts.training.novelty_mb, lambda corpus: _fingerprint(parts, corpus))
+def _encoding(parts: TrainingParts) -> Encoding:
+    """Return how texts are encoded; the novelty index of a model that is trained further depends on its parents, too."""
+    plugin, trained = parts.tokenizer_plugin, parts.trained
+    return Encoding(
+        cls=parts.tokenizer_class,
+        config=parts.tokenizer_config,
+        plugin={name: getattr(plugin, name) for name in ("name", "package", "version")},
+        trained=None if trained is None else trained.tokenizer,
+        check=check_tokenizer_files,
+        novelty=parts.training.novelty if trained is None else "none",
+        megabytes=parts.training.novelty_mb,
+        belongs_to=lambda corpus: _fingerprint(parts, corpus),
+    )
 
 
 def _fingerprint(parts: TrainingParts, corpus: str) -> str:
@@ -196,7 +198,7 @@ def _build_lexicon(plan: TrainingPlan, tokenizer: Tokenizer, store: StoreFolder)
     before = None if plan.parts.trained is None else plan.parts.trained.bundle.lexicon
     symbols = token_symbols(tokenizer)
     counts = words_of_store(store, tokenizer)
-    lexicon = None if symbols is None else build_lexicon(counts, before)
+    lexicon = None if symbols is None else build_lexicon(counts, plan.min_texts, before)
     has_metrics = bool(plan.parts.training.metrics)
     return lexicon, frozenset(word.casefold() for word in (*counts.words, *(before or ())) if has_metrics)
 
@@ -206,10 +208,10 @@ def _find_index(plan: TrainingPlan, corpus: str, tokenizer: Tokenizer, folder: S
     parts, settings = plan.parts, plan.parts.training
     if settings.novelty == "none":
         return None
-    belongs_to = _fingerprint(parts, corpus)
+    encoding = replace(_encoding(parts), novelty=settings.novelty)
     if parts.trained is None and folder.facts["novelty"] == {"form": settings.novelty, "megabytes": settings.novelty_mb}:
-        return read_index(folder.folder / NOVELTY_FILE, belongs_to, tokenizer.vocab_size)
-    return index_tokens(store, tokenizer, belongs_to, settings.novelty, settings.novelty_mb)
+        return read_index(folder.folder / NOVELTY_FILE, encoding.belongs_to(corpus), tokenizer.vocab_size)
+    return index_tokens(store, tokenizer, encoding, corpus)
 
 
 def read_dataset(source: Any, **options: Unpack[CorpusOptions]) -> Any:
@@ -234,9 +236,8 @@ def prepare_tokens(
         ReviewgenError: See ``reviewgen.prepare``.
         ProcessLost: Another process has failed or ended.
     """
-    made: list[tuple[TrainingParts, Texts, Path, str | None]] = []
 
-    def check() -> None:
+    def check() -> tuple[TrainingParts, Texts, Path, str | None]:
         refuse_unknown_options(options, PrepareOptions, "prepare", others=("preset", "out"))
         if find_store(source) is not None:
             raise ConfigError(f"{source} is a token store already: give it to reviewgen train --data.")
@@ -247,12 +248,11 @@ def prepare_tokens(
         if not folder.name:  # "." or "/", which exist
             check_output(folder)
         parts = resolve_parts(preset, tokenizer=options.get("tokenizer"))
-        made.append((parts, make_texts(source, options, data_config(options)), folder, url))
+        return parts, make_texts(source, options, data_config(options)), folder, url
 
     with all_processes() as processes:
-        processes.gather(check, out)
-        parts, texts, folder, url = made[0]
-        choice, index = _tokenizer_choice(parts), _index_choice(parts)
-        names = {"preset": preset, "out": str(out), "tokenizer": choice.facts(), "reading": texts.config.facts()}
+        parts, texts, folder, url = processes.each(check, out)
+        encoding = _encoding(parts)
+        names = {"preset": preset, "out": str(out), "tokenizer": encoding.facts(), "reading": texts.config.facts()}
         processes.refuse_differences({**names, "source": str(source)[:1000]})
-        return prepare_store(texts, choice, index, folder, url, processes, progress, {"preset": parts.preset})
+        return prepare_store(texts, encoding, folder, url, processes, progress, {"preset": parts.preset})
