@@ -19,7 +19,7 @@ import reviewgen
 from reviewgen import TrainingRun
 from reviewgen.errors import ConfigError, TrainingError
 from reviewgen.registry import find_preset, unregister_all
-from reviewgen.search import TuneTrial, best_trial
+from reviewgen.runs.tune import TuneTrial, best_trial
 from tests.support.fakes import TEXTS, TableModel, run_command
 
 NETWORK = {

@@ -92,27 +92,6 @@ class PreparedCorpus:
         }
 
 
-class Corpora:
-    """Prepared corpora, each shared by all plans that need the same: of one source, with one tokenizer and index."""
-
-    def __init__(self) -> None:
-        self._known: list[tuple[tuple[Any, ...], PreparedCorpus]] = []
-
-    def get(self, plan: TrainingPlan) -> PreparedCorpus:
-        """Return the corpus of a plan; it is read and tokenized unless that was done for an earlier plan.
-
-        Raises:
-            ReviewgenError: See ``read_corpus`` and ``tokenize``.
-        """
-        parts = plan.parts
-        own = plan.data, parts.tokenizer_plugin, parts.tokenizer_config, parts.training.novelty, parts.training.novelty_mb
-        for needed, corpus in self._known:
-            if needed == own:
-                return corpus
-        self._known.append((own, tokenize(plan, read_corpus(plan))))
-        return self._known[-1][1]
-
-
 def read_corpus(plan: TrainingPlan) -> ReadCorpus:
     """Read, clean and split the corpus of a plan, and fit its conditions.
 

@@ -16,7 +16,7 @@ from reviewgen.data import TokenStore
 from reviewgen.evaluation import finite
 from reviewgen.model import ReviewModel
 from reviewgen.novelty import COPY_CHARACTERS, CompactIndex, Index
-from reviewgen.runs.tracking import TERM
+from reviewgen.runs.showing import TERM
 from reviewgen.training import Report
 
 _POINTS = 200  # of the thinned curve, spread evenly; the first step, the last one and the evaluations come on top

@@ -22,26 +22,24 @@ from reviewgen.conditions import Conditions
 from reviewgen.config import refuse_unknown_options, to_dict
 from reviewgen.config.keywords import TrainOptions
 from reviewgen.data import Corpus, TokenStore
-from reviewgen.errors import NotADistribution, TrainingError
+from reviewgen.errors import NotADistribution, ProcessLost, TrainingError
 from reviewgen.evaluation import Document, Evaluation, Metrics, finite, sample_documents
 from reviewgen.generation import using_threads
 from reviewgen.hub.card import card_text, file_name
 from reviewgen.interrupts import uninterrupted
 from reviewgen.model import Bundle, ReviewModel, Weights
-from reviewgen.processes import all_processes, can_restart, process_state
+from reviewgen.processes import all_processes, can_restart, how_to_resume, process_state
 from reviewgen.protocols import LanguageModel, Tokenizer
 from reviewgen.runs.blend import fit_blend, make_bundle
 from reviewgen.runs.corpus import PreparedCorpus, ReadCorpus, read_corpus, tokenize
-from reviewgen.runs.folder import RunFolder
 from reviewgen.runs.measure import choose_documents, evaluate, measure_texts, suggest_trained_weights
 from reviewgen.runs.parts import TrainingParts
-from reviewgen.runs.plan import SETTINGS, TrainingPlan, make_plan
+from reviewgen.runs.plan import SETTINGS, RunFolder, TrainingPlan, make_plan
 from reviewgen.runs.record import Curves, RunRecord, novelty_facts, parent_facts
-from reviewgen.runs.tracking import RunLog
+from reviewgen.runs.showing import RunLog
 from reviewgen.training import Budget, Report, StopReason, TrainingConfig, choose_size, find_verdict, fit
 from reviewgen.training.contract import check_contract
 from reviewgen.training.evaluator import Evaluator
-from reviewgen.training.timing import keep_threads
 from reviewgen.version import __version__
 
 _COUNTING_SHARE = 0.4  # of the time left, at most
@@ -169,7 +167,8 @@ class TrainingRun:
         self._require_prepared("interrupt the training")
         if can_restart():
             with self._folder.closed_on_error():
-                raise self._folder.checkpoints.asked_to_end()
+                has_checkpoint = bool(self._folder.checkpoints.steps())
+                raise ProcessLost(f"This process was asked to end. {how_to_resume(has_checkpoint=has_checkpoint)}")
         self._is_interrupted = True
 
     def finish(self) -> ReviewModel:
@@ -311,9 +310,8 @@ class TrainingRun:
         with all_processes() as processes:
             sizing = None
             if processes.rank == 0:
-                training = keep_threads(parts.training, processes.world_size)
-                characters, may_grow = int(train.characters.sum()), parts.may_grow_batch
-                sizing = choose_size(parts.sizes, build, training, seconds, train.tokens, characters, may_grow=may_grow)
+                counts, may_grow = (train.tokens, int(train.characters.sum())), parts.may_grow_batch
+                sizing = choose_size(parts.sizes, build, parts.training, seconds, *counts, may_grow=may_grow)
             sizing = processes.broadcast(sizing)
         if sizing is None:
             return None
@@ -366,18 +364,10 @@ class TrainingRun:
             weights = self._mix(documents)
             judge = Evaluator(corpus.tokenizer, documents, self.config, corpus.index, corpus.conditions.unspecified_ids)
             judge.metrics, judge.seconds_each = self._metrics, None if seconds is None else _EVALUATION_SHARE * seconds
-            result = judge.evaluate(self.model)
-        report = replace(
-            last,
-            **vars(result),
-            part=self.preset,
-            progress=1.0,
-            loss=None,
-            learning_rate=None,
-            seconds=last.seconds + time.monotonic() - start,
-            evaluation_seconds=last.evaluation_seconds + judge.total_seconds,
-            notes=(weights, *self._metrics.pop_notes()),
-        )
+            report = replace(last, part=self.preset, progress=1.0, loss=None, learning_rate=None, notes=(weights,), stopped=None)
+            report = judge.evaluate(self.model, report)
+        seconds, evaluations = last.seconds + time.monotonic() - start, last.evaluation_seconds + judge.total_seconds
+        report = replace(report, seconds=seconds, evaluation_seconds=evaluations, stopped=last.stopped)
         self._record.add(report)
         return report
 

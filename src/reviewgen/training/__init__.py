@@ -1,17 +1,13 @@
 """Training: ``fit`` yields a report per step; training by gradient and training by counting live behind it.
 
-    config       budget and step reports
+    report       budget, step reports, and the verdict on a finished run
     loop         training by gradient: the steps, and the state of a run
     counting     training by counting
     evaluator    held-out evaluation, token copy rate and samples during training
     contract     whether a third party's model sees the future or other rows
-    loss         cross entropy, and the terms that a model adds
-    optimizing   Muon, AdamW, weight averaging, and the guard against NaN or infinite losses
-    schedule     the learning rate of each step, and when to evaluate
-    timing       selects threads, precision and implementation, and a model size for a time budget, by timing steps
+    optimizing   the loss, Muon and AdamW, the learning rate, weight averaging, and the guard against NaN or infinite losses
+    execution    device, precision, threads, random numbers; implementation and model size by timing steps
     checkpoints  a run's state on disk
-    device       devices, precision, threads, memory, random number streams
-    verdict      the verdict on a finished run, from its curves
 
 Logging, printing and plotting are ordinary code around the loop. When the loop ends, for any reason, the model has its best
 weights, is in evaluation mode and on the CPU. Recurrent models are trained on B lanes of one long stream and carry their state
@@ -20,6 +16,7 @@ around it.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from torch import nn
 
@@ -30,16 +27,13 @@ from reviewgen.evaluation import Metrics, sample_documents
 from reviewgen.novelty import Index
 from reviewgen.processes import all_processes
 from reviewgen.protocols import CountTrained, LanguageModel, Tokenizer
-from reviewgen.training.checkpoints import Checkpoints, interrupts_kept_for_restart
-from reviewgen.training.config import Budget, Report, StopReason
+from reviewgen.training.checkpoints import Checkpoints
 from reviewgen.training.counting import train_by_counting
-from reviewgen.training.device import IsolatedRng, choose_device, native_precision, reused_memory
 from reviewgen.training.evaluator import Evaluator
+from reviewgen.training.execution import IsolatedRng, Sizing, choose_device, choose_size, native_precision, reused_memory
 from reviewgen.training.loop import Loop
-from reviewgen.training.loss import cross_entropy
-from reviewgen.training.optimizing import DivergenceGuard
-from reviewgen.training.timing import Sizing, choose_size
-from reviewgen.training.verdict import RunVerdict, find_verdict
+from reviewgen.training.optimizing import DivergenceGuard, cross_entropy
+from reviewgen.training.report import Budget, Report, RunVerdict, StopReason, find_verdict
 
 __all__ = [
     "Budget",
@@ -96,14 +90,12 @@ def fit(
     evaluator = Evaluator(tokenizer, documents, config, index, prefix, metrics=metrics or Metrics())
     if not isinstance(model, CountTrained | nn.Module):
         raise TrainingError(f"{type(model).__name__} is neither a torch module nor CountTrained, so it cannot be trained.")
-    checkpoints = checkpoints or Checkpoints()
-    with interrupts_kept_for_restart(checkpoints), all_processes() as evaluator.processes:
+    with all_processes() as evaluator.processes:
         if isinstance(model, CountTrained):
             yield from train_by_counting(model, train, budget.seconds, evaluator)
         elif not any(True for _ in model.parameters()):
-            result = evaluator.evaluate(model.eval())
-            notes = ("The model has nothing to train.", *evaluator.metrics.pop_notes())
-            yield Report(0, 1.0, 0.0, 0, **vars(result), notes=notes, stopped=StopReason.NOTHING_TO_TRAIN)
+            report = evaluator.evaluate(model.eval(), Report(0, 1.0, 0.0, 0, notes=("The model has nothing to train.",)))
+            yield replace(report, stopped=StopReason.NOTHING_TO_TRAIN)
         else:
             with reused_memory():
-                yield from Loop(model, tokenizer, train, config, budget, seed, evaluator, checkpoints).train()
+                yield from Loop(model, train, budget, seed, evaluator, checkpoints or Checkpoints()).train()

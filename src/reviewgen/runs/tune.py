@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Unpack
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -21,9 +21,9 @@ from reviewgen.config.keywords import TrainOptions
 from reviewgen.errors import ConfigError, DeviceError, NotADistribution, TrainingError, counted, quoted, storage_errors
 from reviewgen.model import ReviewModel
 from reviewgen.processes import process_state
-from reviewgen.runs import TrainingRun
 from reviewgen.runs.parts import TrainingParts, check_settings, merge_settings
-from reviewgen.search.variants import Variants, split_name
+from reviewgen.runs.run import TrainingRun
+from reviewgen.runs.sweep import Variants, split_name
 from reviewgen.storage import to_path
 from reviewgen.training import StopReason
 
@@ -53,14 +53,7 @@ class TuneTrial:
 
 
 def tune(
-    start: str | ReviewModel,
-    source: Any,
-    *,
-    trials: int = 20,
-    search: Mapping[str, Any] | None = None,
-    settings: Mapping[str, Mapping[str, Any]] | None = None,
-    storage: str | Path | None = None,
-    **options: Unpack[TrainOptions],
+    start: str | ReviewModel, source: Any, trials: int, search: Any, settings: Any, storage: Any, options: TrainOptions
 ) -> Iterator[TuneTrial]:
     """Search for good settings; see ``reviewgen.tune``."""
     check_count("trials", trials)
