@@ -30,7 +30,8 @@ if TYPE_CHECKING:
         tune_sampling,
     )
     from reviewgen.errors import ReviewgenError
-    from reviewgen.look import Comparison, Explanation, compare, explain, graph
+    from reviewgen.look import Comparison, Explanation, explain, graph
+    from reviewgen.look.compare import compare
     from reviewgen.model import ReviewModel
     from reviewgen.registry import list_models, list_presets, list_tokenizers, register_model, register_tokenizer
     from reviewgen.runs import TrainingRun

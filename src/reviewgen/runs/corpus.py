@@ -9,30 +9,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Unpack
 
+import reviewgen.data as data
 from reviewgen.conditions import Conditions, fit_conditions
 from reviewgen.config import refuse_unknown_options, to_dict
 from reviewgen.config.keywords import CorpusOptions, PrepareOptions
-from reviewgen.data import (
-    NOVELTY_FILE,
-    SPLITS,
-    Corpus,
-    IndexChoice,
-    StoreFolder,
-    Texts,
-    TokenizerChoice,
-    TokenStore,
-    cache_folder,
-    cached_corpus,
-    cached_store,
-    fetch_store,
-    find_store,
-    hash_text,
-    index_tokens,
-    is_url,
-    prepare_store,
-    require_splits,
-    words_of_store,
-)
 from reviewgen.errors import ConfigError, DataError, quoted
 from reviewgen.lexicon import Lexicon, build_lexicon, token_symbols
 from reviewgen.model import fingerprint
@@ -40,9 +20,8 @@ from reviewgen.model.write import check_tokenizer_files
 from reviewgen.novelty import Index, read_index
 from reviewgen.processes import all_processes, process_state
 from reviewgen.protocols import Tokenizer
-from reviewgen.runs.parts import TrainingParts, resolve_parts
+from reviewgen.runs.parts import TrainingParts, parent_facts, resolve_parts
 from reviewgen.runs.plan import TrainingPlan, data_config, make_texts
-from reviewgen.runs.record import parent_facts
 from reviewgen.storage import check_output, to_path
 
 
@@ -50,7 +29,7 @@ from reviewgen.storage import check_output, to_path
 class ReadCorpus:
     """A corpus that was read and is not tokenized yet."""
 
-    corpus: Corpus
+    corpus: data.Corpus
     conditions: Conditions
     notes: tuple[str, ...]
 
@@ -59,10 +38,10 @@ class ReadCorpus:
 class PreparedCorpus:
     """A corpus that a model can be fitted on."""
 
-    corpus: Corpus
+    corpus: data.Corpus
     conditions: Conditions  # with ids behind the tokenizer's
     tokenizer: Tokenizer
-    stores: Mapping[str, TokenStore]  # by split
+    stores: Mapping[str, data.TokenStore]  # by split
     index: Index | None  # of the training text; None without one, and in all processes but the first
     lexicon: Lexicon | None  # likewise
     words: frozenset[str]  # of the training text in lower case, for the metrics; likewise, and empty without metrics
@@ -85,8 +64,8 @@ class PreparedCorpus:
             "width": corpus.source.width,
             "fingerprint": corpus.fingerprint,
             "split": {"method": corpus.split_method, "words": corpus.describe_held_out()},
-            "reviews": {split: corpus.count(split) for split in SPLITS},
-            "tokens": {split: self.stores[split].tokens for split in SPLITS},
+            "reviews": {split: corpus.count(split) for split in data.SPLITS},
+            "tokens": {split: self.stores[split].tokens for split in data.SPLITS},
             "conditions": self.conditions.to_json(),
             "cleaning": asdict(corpus.report),
         }
@@ -100,14 +79,14 @@ def read_corpus(plan: TrainingPlan) -> ReadCorpus:
         StorageError: There is no room for the texts.
     """
     if plan.store is not None:
-        facts = fetch_store(plan.store).facts
+        facts = data.fetch_store(plan.store).facts
         try:
             conditions = Conditions.from_json(facts["conditions"]) if facts["conditions"] else Conditions()
-            return ReadCorpus(Corpus.from_json(facts["corpus"]), conditions, tuple(facts["notes"]))
+            return ReadCorpus(data.Corpus.from_json(facts["corpus"]), conditions, tuple(facts["notes"]))
         except (KeyError, TypeError, ConfigError):
             raise DataError(f"The token store {plan.store.name} is damaged: its facts are wrong. Prepare it again.") from None
-    corpus = cached_corpus(plan.texts)
-    require_splits(corpus)
+    corpus = data.cached_corpus(plan.texts)
+    data.require_splits(corpus)
     values = corpus.conditions("train")
     if plan.parts.trained is None:
         fitted = fit_conditions(plan.data.conditions, values)
@@ -133,7 +112,7 @@ def tokenize(plan: TrainingPlan, read: ReadCorpus) -> PreparedCorpus:
         BrokenPlugin: The tokenizer cannot be saved with a model.
     """
     parts = plan.parts
-    folder = plan.store or cached_store(read.corpus, _tokenizer_choice(parts), _index_choice(parts), read.conditions)
+    folder = plan.store or data.cached_store(read.corpus, _tokenizer_choice(parts), _index_choice(parts), read.conditions)
     tokenizer: Tokenizer = parts.tokenizer_class.load(folder.folder / "tokenizer")
     conditions, stores = read.conditions.with_ids_from(tokenizer.vocab_size), folder.splits()
     if plan.store is not None:
@@ -144,22 +123,21 @@ def tokenize(plan: TrainingPlan, read: ReadCorpus) -> PreparedCorpus:
             raise DataError(f"The {split} texts have no characters.")
     index, lexicon, words = None, None, frozenset[str]()
     if process_state().is_main_process:
-        index = _find_index(plan, read.corpus.fingerprint, tokenizer, folder, stores["train"])
-        lexicon, words = _build_lexicon(plan, tokenizer, folder)
+        index, lexicon, words = _index_texts(plan, read.corpus.fingerprint, tokenizer, folder, stores["train"])
     notes = tuple(dict.fromkeys((*read.notes, *folder.facts["notes"])))
     return PreparedCorpus(read.corpus, conditions, tokenizer, stores, index, lexicon, words, notes)
 
 
-def _tokenizer_choice(parts: TrainingParts) -> TokenizerChoice:
+def _tokenizer_choice(parts: TrainingParts) -> data.TokenizerChoice:
     plugin, trained = parts.tokenizer_plugin, None if parts.trained is None else parts.trained.tokenizer
     names = (plugin.name, plugin.package, plugin.version)
-    return TokenizerChoice(parts.tokenizer_class, parts.tokenizer_config, *names, trained, check_tokenizer_files)
+    return data.TokenizerChoice(parts.tokenizer_class, parts.tokenizer_config, *names, trained, check_tokenizer_files)
 
 
-def _index_choice(parts: TrainingParts) -> IndexChoice:
+def _index_choice(parts: TrainingParts) -> data.IndexChoice:
     """Return the novelty index of a store; that of a model that is trained further depends on its parents, too."""
     form = parts.training.novelty if parts.trained is None else "none"
-    return IndexChoice(form, parts.training.novelty_mb, lambda corpus: _fingerprint(parts, corpus))
+    return data.IndexChoice(form, parts.training.novelty_mb, lambda corpus: _fingerprint(parts, corpus))
 
 
 def _fingerprint(parts: TrainingParts, corpus: str) -> str:
@@ -167,28 +145,24 @@ def _fingerprint(parts: TrainingParts, corpus: str) -> str:
     return fingerprint(facts, parts.tokenizer_plugin.name, to_dict(parts.tokenizer_config))
 
 
-def _build_lexicon(plan: TrainingPlan, tokenizer: Tokenizer, store: StoreFolder) -> tuple[Lexicon | None, frozenset[str]]:
-    """Return the lexicon of the training text, and all its words in lower case if there are metrics.
+def _index_texts(
+    plan: TrainingPlan, corpus: str, tokenizer: Tokenizer, folder: data.StoreFolder, train: data.TokenStore
+) -> tuple[Index | None, Lexicon | None, frozenset[str]]:
+    """Return the novelty index and the lexicon of the training text, and all its words in lower case if there are metrics.
 
-    Of a model that is trained further, both include the words that it knows.
+    Of a model that is trained further, the words include those that it knows.
     """
-    before = None if plan.parts.trained is None else plan.parts.trained.bundle.lexicon
-    symbols = token_symbols(tokenizer)
-    counts = words_of_store(store, tokenizer)
-    lexicon = None if symbols is None else build_lexicon(counts, before)
-    has_metrics = bool(plan.parts.training.metrics)
-    return lexicon, frozenset(word.casefold() for word in (*counts.words, *(before or ())) if has_metrics)
-
-
-def _find_index(plan: TrainingPlan, corpus: str, tokenizer: Tokenizer, folder: StoreFolder, store: TokenStore) -> Index | None:
-    """Return the novelty index of the training text, unless the settings say none; that of a store is read from it."""
-    parts, settings = plan.parts, plan.parts.training
-    if settings.novelty == "none":
-        return None
+    parts, settings, index = plan.parts, plan.parts.training, None
     belongs_to = _fingerprint(parts, corpus)
-    if parts.trained is None and folder.facts["novelty"] == {"form": settings.novelty, "megabytes": settings.novelty_mb}:
-        return read_index(folder.folder / NOVELTY_FILE, belongs_to, tokenizer.vocab_size)
-    return index_tokens(store, tokenizer, belongs_to, settings.novelty, settings.novelty_mb)
+    if settings.novelty != "none":
+        if parts.trained is None and folder.facts["novelty"] == {"form": settings.novelty, "megabytes": settings.novelty_mb}:
+            index = read_index(folder.folder / data.NOVELTY_FILE, belongs_to, tokenizer.vocab_size)
+        else:
+            index = data.index_tokens(train, tokenizer, belongs_to, settings.novelty, settings.novelty_mb)
+    before = None if parts.trained is None else parts.trained.bundle.lexicon
+    counts = data.words_of_store(folder, tokenizer)
+    lexicon = None if token_symbols(tokenizer) is None else build_lexicon(counts, before)
+    return index, lexicon, frozenset(word.casefold() for word in (*counts.words, *(before or ())) if settings.metrics)
 
 
 def read_dataset(source: Any, **options: Unpack[CorpusOptions]) -> Any:
@@ -197,7 +171,7 @@ def read_dataset(source: Any, **options: Unpack[CorpusOptions]) -> Any:
 
     refuse_unknown_options(options, CorpusOptions, "corpus", others=("source",))
     texts = make_texts(source, options, data_config(options))
-    return concatenate_datasets([Dataset.from_file(str(file)) for file in cached_corpus(texts).files])
+    return concatenate_datasets([Dataset.from_file(str(file)) for file in data.cached_corpus(texts).files])
 
 
 def prepare_tokens(
@@ -206,23 +180,23 @@ def prepare_tokens(
     out: str | Path,
     progress: Callable[[str], None] = lambda stage: None,
     **options: Unpack[PrepareOptions],
-) -> StoreFolder:
+) -> data.StoreFolder:
     """Prepare a token store; under a launcher, all processes call this; the implementation of ``reviewgen.prepare``.
 
     Raises:
         ReviewgenError: See ``reviewgen.prepare``.
         ProcessLost: Another process has failed or ended.
     """
-    made: list[tuple[TrainingParts, Texts, Path, str | None]] = []
+    made: list[tuple[TrainingParts, data.Texts, Path, str | None]] = []
 
     def check() -> None:
         refuse_unknown_options(options, PrepareOptions, "prepare", others=("preset", "out"))
-        if find_store(source) is not None:
+        if data.find_store(source) is not None:
             raise ConfigError(f"{source} is a token store already: give it to reviewgen train --data.")
-        url = out if isinstance(out, str) and is_url(out) else None
+        url = out if isinstance(out, str) and data.is_url(out) else None
         if url is None and isinstance(out, str) and out.startswith("hf://"):
             raise ConfigError(f"{quoted(out)} names no folder of the Hub: write hf://datasets/owner/name/folder.")
-        folder = cache_folder() / f"preparing-{hash_text(url):016x}" if url else to_path("out", out)
+        folder = data.cache_folder() / f"preparing-{data.hash_text(url):016x}" if url else to_path("out", out)
         if not folder.name:  # "." or "/", which exist
             check_output(folder)
         parts = resolve_parts(preset, tokenizer=options.get("tokenizer"))
@@ -234,4 +208,4 @@ def prepare_tokens(
         choice, index = _tokenizer_choice(parts), _index_choice(parts)
         names = {"preset": preset, "out": str(out), "tokenizer": choice.facts(), "reading": texts.config.facts()}
         processes.refuse_differences({**names, "source": str(source)[:1000]})
-        return prepare_store(texts, choice, index, folder, url, processes, progress, {"preset": parts.preset})
+        return data.prepare_store(texts, choice, index, folder, url, processes, progress, {"preset": parts.preset})

@@ -25,7 +25,6 @@ from reviewgen.errors import (
     DataError,
     OutputExists,
     ReviewgenError,
-    TrainingError,
     quoted,
     storage_errors,
 )
@@ -248,8 +247,8 @@ class RunFolder:
         plan: The plan of the run.
 
     Attributes:
-        checkpoints: The checkpoints in it; none without an output, and in all processes but the first.
-        saved: What the checkpoint that is resumed from has saved of the run's record; empty for a new run.
+        checkpoints: The checkpoints in it; none without an output, and in all processes but the first. All processes have their
+            ``extra``, what is saved of the run's record, and their ``seconds``.
 
     Raises:
         ConfigError: There is nothing to resume from: no output.
@@ -267,8 +266,6 @@ class RunFolder:
         self._plan, self._is_open, self._is_saved = plan, False, False
         self._job: Job | None = None
         self._finished: str | None = None  # the fingerprint of the corpus, if the model was saved before a restart
-        self.saved: Mapping[str, Any] = {}
-        self.seconds = 0.0
         self.checkpoints = Checkpoints()
 
     @contextlib.contextmanager
@@ -284,20 +281,27 @@ class RunFolder:
         """
         if not self._is_open:  # else reading was interrupted after this, and is tried again
             with all_processes() as processes:
-                if processes.broadcast(self._plan.out is None) != (self._plan.out is None):
-                    raise TrainingError("The processes have different settings: give all of them the output folder, or none.")
-                resumed = processes.main(lambda: self._open(processes.world_size), self._plan.out)
-                self.saved, self.seconds, self._finished = resumed
+                processes.refuse_differences({"whether there is an output folder": self._plan.out is None})
+                opened = processes.main(lambda: self._open(processes.world_size), self._plan.out)
+            self._finished, self.checkpoints.extra, self.checkpoints.seconds = opened
             self._is_open = True
         with self.closed_on_error():
             yield
 
-    def _open(self, processes: int) -> tuple[Mapping[str, Any], float, str | None]:
-        """Return ``saved``, ``seconds``, and of a run that is over the fingerprint of its corpus."""
+    def _open(self, processes: int) -> tuple[str | None, dict[str, Any], float]:
+        """Return the fingerprint of the corpus of a run that is over, or None; and what a checkpoint has to resume from.
+
+        Raises:
+            OutputExists: The output folder exists, and is not of a run that is over.
+        """
         plan, training = self._plan, self._plan.parts.training
-        finished = _find_finished(plan.out, plan.digest()) if plan.out is not None and resumes_by_itself() else None
-        if plan.out is None or finished is not None:
-            return {}, 0.0, finished
+        if plan.out is not None and resumes_by_itself():
+            record = find_record(plan.out)
+            if record.get(SETTINGS) == plan.digest() and record.get("stopped") not in _CUT_SHORT:
+                return record["data"]["fingerprint"], {}, 0.0
+            check_output(plan.out)
+        if plan.out is None:
+            return None, {}, 0.0
         self._job = job = Job(plan.out, {**plan.facts(), "processes": processes, SETTINGS: plan.digest()})
         if plan.resume and not job.folder.is_dir():
             raise CheckpointError(
@@ -308,19 +312,16 @@ class RunFolder:
         self._close = weakref.finalize(self, job.__exit__)
         self.checkpoints = checkpoints = Checkpoints(job.folder, training.checkpoint_seconds, training.checkpoints_kept)
         steps = checkpoints.steps()
-        try:
+        with self.closed_on_error():
             if steps and not (plan.resume or resumes_by_itself()):
                 raise CheckpointError(
                     f"{job.folder} holds a run that was interrupted after step {steps[-1]:,} or later. Resume it with the same "
                     "command and --resume (resume=True), or remove that folder to start over."
                 )
             checkpoints.load()
-        except CheckpointError:
-            self._close()
-            raise
         if plan.resume and not steps:
             checkpoints.note("The run was interrupted before its first checkpoint, so it starts again.")
-        return checkpoints.extra, checkpoints.seconds, None
+        return None, checkpoints.extra, checkpoints.seconds
 
     def require_corpus(self, fingerprint: str) -> None:
         """Compare the corpus with that of the run that is resumed.
@@ -368,16 +369,3 @@ class RunFolder:
                 self._close()
             self._is_open = False
             raise
-
-
-def _find_finished(out: Path, settings: str) -> str | None:
-    """Return the fingerprint of the corpus that a run of the same settings has trained the model in ``out`` on.
-
-    Raises:
-        OutputExists: Something else exists there.
-    """
-    training = find_record(out)
-    if training.get(SETTINGS) == settings and training.get("stopped") not in _CUT_SHORT:
-        return str(training["data"]["fingerprint"])
-    check_output(out)
-    return None

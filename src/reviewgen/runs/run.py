@@ -32,10 +32,17 @@ from reviewgen.processes import all_processes, can_restart, how_to_resume, proce
 from reviewgen.protocols import LanguageModel, Tokenizer
 from reviewgen.runs.blend import fit_blend, make_bundle
 from reviewgen.runs.corpus import PreparedCorpus, ReadCorpus, read_corpus, tokenize
-from reviewgen.runs.measure import choose_documents, evaluate, measure_texts, suggest_trained_weights
-from reviewgen.runs.parts import TrainingParts
+from reviewgen.runs.parts import TrainingParts, parent_facts
 from reviewgen.runs.plan import SETTINGS, RunFolder, TrainingPlan, make_plan
-from reviewgen.runs.record import Curves, RunRecord, novelty_facts, parent_facts
+from reviewgen.runs.record import (
+    Curves,
+    RunRecord,
+    choose_documents,
+    evaluate,
+    measure_texts,
+    novelty_facts,
+    suggest_trained_weights,
+)
 from reviewgen.runs.showing import RunLog
 from reviewgen.training import Budget, Report, StopReason, TrainingConfig, choose_size, find_verdict, fit
 from reviewgen.training.contract import check_contract
@@ -221,11 +228,12 @@ class TrainingRun:
             copies = record.evaluations[-1]["token_copy_rate"] if record.evaluations else None
             curve = [each | {"token_copy_rate": copies} for each in curve]
         measuring = self._measuring_seconds + sum(part._record.last.evaluation_seconds for part in counted)
-        initial = plan.parts.initial_weights
+        given = plan.parts.initial_weights
+        initial = given and {"file": given.file.name, "sha256": given.digest, "tensors": self._initial_tensors}
         return {
             "preset": plan.preset,
             **parent_facts(plan.parts.trained, self._bits_before),
-            **({} if initial is None else {"initial_weights": initial.facts() | {"tensors": self._initial_tensors}}),
+            **({"initial_weights": initial} if initial else {}),
             "seed": plan.seed,
             SETTINGS: plan.digest(),
             "data": plan.data.facts() | {"dataset_split": plan.data.split} | corpus.facts(),  # which has its own "split"
@@ -234,7 +242,7 @@ class TrainingRun:
             "stopped": None if stopped is None else stopped.value,
             "steps": last.step,
             "tokens_seen": last.tokens,
-            "seconds": round(time.monotonic() - self._started + self._folder.seconds, 2),
+            "seconds": round(time.monotonic() - self._started + self._folder.checkpoints.seconds, 2),
             "evaluation_seconds": round(last.evaluation_seconds + measuring, 2),
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
             "device": last.device,
@@ -255,7 +263,7 @@ class TrainingRun:
         """Choose the size for a time budget, build the model, and measure what it is compared with afterwards."""
         plan, parts, given = self.plan, self.plan.parts, len(corpus.conditions)
         self._metrics = Metrics(parts.training.metrics, corpus.words)
-        saved = {} if parts.models else self._folder.saved
+        saved = {} if parts.models else self._folder.checkpoints.extra
         record = self._record = RunRecord.of(corpus.stores["train"], given, saved)
         record.note(*corpus.notes)
         if parts.models:

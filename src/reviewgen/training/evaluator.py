@@ -120,13 +120,12 @@ class Evaluator:
         """
         self.without_gain, self.rank_to_beat = 0, _UNRANKED
 
-    def limit_to_share_of_seconds(self, seconds: float) -> None:
-        """Limit the evaluations to a share of a run of some seconds; how much that allows is measured by the first one."""
-        self.seconds_each = MAX_SHARE * max(0.0, seconds) / self.config.evaluations
-
-    def limit_to_share_of_tokens(self, tokens: int) -> None:
-        """Limit the evaluations to a share of a run that trains on some tokens."""
-        each = MAX_SHARE * tokens / self.config.evaluations / 2  # half for scoring, half for generating
+    def limit_to_share(self, seconds: float | None, tokens: float) -> None:
+        """Limit the evaluations to a share of a run of some seconds, which the first one measures; or of a number of tokens."""
+        if seconds is not None:
+            self.seconds_each = MAX_SHARE * max(0.0, seconds) / self.config.evaluations
+            return
+        each = MAX_SHARE * round(tokens) / self.config.evaluations / 2  # half for scoring, half for generating
         self._limit(max(_MIN_TOKENS, round(_TRAINING_COST * each)), max(_MIN_COPY_TEXTS, round(each / SAMPLE_TOKENS)))
 
     def has_time(self, seconds: float) -> bool:

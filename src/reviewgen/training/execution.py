@@ -26,15 +26,13 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
-from jaxtyping import Int
 from torch import Tensor, nn
 
 from reviewgen.config import Preset, TrainingConfig
 from reviewgen.errors import TrainingError
 from reviewgen.generation import using_threads
-from reviewgen.processes import process_state
+from reviewgen.processes import Processes, process_state
 from reviewgen.protocols import SupportsDevices, SupportsImplementations
 from reviewgen.training.optimizing import add_own_losses, cross_entropy, make_optimizers, own_losses
 
@@ -45,7 +43,7 @@ _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -2, -3, -4  # the pa
 _REUSE = {_MMAP_MAX: 0, _TRIM_THRESHOLD: (1 << 31) - 1, _TOP_PAD: 1 << 26}
 _DEFAULTS = {_MMAP_MAX: 1 << 16, _TRIM_THRESHOLD: 1 << 17, _TOP_PAD: 1 << 17, _MMAP_THRESHOLD: 1 << 25}
 
-SECONDS = 0.5
+_SECONDS = 0.5
 _LONG_RUN_SHARE = 100  # of a longer run, autotuning may take 1/100: a large model's first configuration alone can take a second
 _STEP_SECONDS = 0.03  # of one timed step: longer batches are shortened
 _STEPS = 3  # timed, of each configuration
@@ -119,13 +117,6 @@ def native_precision(device: str) -> str:
     if device == "cpu":
         return "bf16" if any("bf16" in name and has for name, has in torch.cpu.get_capabilities().items()) else "no"
     return "no"
-
-
-def to_device(array: Int[np.ndarray, "B T"], device: torch.device) -> Int[Tensor, "B T"]:
-    """Copy ids to a device. The copy to a GPU is asynchronous, from pinned memory."""
-    if device.type != "cuda":
-        return torch.from_numpy(array).to(device)
-    return torch.from_numpy(np.ascontiguousarray(array)).pin_memory().to(device, non_blocking=True)
 
 
 class IsolatedRng:
@@ -246,9 +237,29 @@ class Execution:
         return f"{', '.join(filter(None, (threads, precision, self.implementation)))}: {self.tokens_per_second:,.0f}"
 
 
-def autotune_seconds(run_seconds: float | None) -> float:
+def choose_execution(
+    model: nn.Module, config: TrainingConfig, device: str, seconds: float | None, run_tokens: float, processes: Processes
+) -> list[Execution]:
+    """Return how to compute the steps of a run, then the slower configurations that were timed, on a CPU if there is a choice.
+
+    Args:
+        model: The model.
+        config: Training settings.
+        device: The type of the device.
+        seconds: The time of the run, or None.
+        run_tokens: The tokens of the run, or infinity.
+        processes: The processes, of which the first chooses for all.
+    """
+    default, timed = default_execution(model, config, choose_precision(config.precision, device)), list[Execution]()
+    if device == "cpu" and processes.rank == 0:  # the others wait for its result
+        timed = autotune(model, default, config, _autotune_seconds(seconds), run_tokens)
+    chosen: list[Execution] = processes.broadcast(timed or [default])
+    return chosen
+
+
+def _autotune_seconds(run_seconds: float | None) -> float:
     """Return how long autotuning may take for a run of some seconds; half a second if that is not known."""
-    return SECONDS if run_seconds is None else min(max(SECONDS, run_seconds / _LONG_RUN_SHARE), run_seconds / _SHARE)
+    return _SECONDS if run_seconds is None else min(max(_SECONDS, run_seconds / _LONG_RUN_SHARE), run_seconds / _SHARE)
 
 
 def default_execution(model: nn.Module, config: TrainingConfig, precision: str) -> Execution:
@@ -291,7 +302,7 @@ def autotune(
         started = time.monotonic()  # the first call may have compiled
         best = time_steps(trial, start, batch)
         if math.isfinite(run_tokens):
-            seconds = autotune_seconds(run_tokens / best.tokens_per_second)
+            seconds = _autotune_seconds(run_tokens / best.tokens_per_second)
         deadline = started + seconds
         timed = [best]
         for setting, values in choices.items():
@@ -393,13 +404,14 @@ def choose_size(
         if time.monotonic() > deadline:
             break
         model = build(settings)
-        parameters, in_tables = _count_parameters(model)
+        parameters = sum(parameter.numel() for parameter in model.parameters())
+        in_tables = sum(module.weight.numel() for module in model.modules() if isinstance(module, nn.EmbeddingBag))
         throughput_of = _measure_throughput(model, config)
         deadline = min(deadline, time.monotonic() + max(_SIZING_SECONDS, _SIZING_SHARE * seconds))  # the first may have compiled
         batch = _grow_batch(config, throughput_of, seconds) if may_grow else (config.batch_size, config.bptt)
         throughput = throughput_of(math.prod(batch) * config.gradient_accumulation_steps)
         tokens = throughput * max(0.0, seconds - (time.monotonic() - start)) * _STEP_SHARE
-        multiplied = parameters - in_tables  # parameters that every token uses
+        multiplied = parameters - in_tables  # parameters that every token uses; of a table of n-grams it uses a few rows only
         is_too_large = tokens < MIN_TOKENS_PER_PARAMETER * multiplied or multiplied > MAX_PARAMETERS_PER_TOKEN * corpus_tokens
         if chosen is not None and is_too_large:
             break
@@ -410,12 +422,6 @@ def choose_size(
         model_settings = {**settings, **_of_epochs(preset.by_epochs, counted)}
         chosen = Sizing(model_settings, training, parameters, throughput, epochs)
     return chosen
-
-
-def _count_parameters(model: nn.Module) -> tuple[int, int]:
-    """Return the number of parameters, and how many of them are in tables of n-grams, of which a token uses a few rows only."""
-    in_tables = sum(module.weight.numel() for module in model.modules() if isinstance(module, nn.EmbeddingBag))
-    return sum(parameter.numel() for parameter in model.parameters()), in_tables
 
 
 def _grow_batch(config: TrainingConfig, throughput_of: Callable[[int], float], seconds: float) -> tuple[int, int]:

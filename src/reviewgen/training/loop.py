@@ -14,8 +14,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from reviewgen.data import IGNORED, Batch, Lanes, TokenStore
@@ -23,6 +24,7 @@ from reviewgen.errors import BrokenPlugin, CheckpointError, ProcessLost, Trainin
 from reviewgen.generation import map_state
 from reviewgen.processes import can_restart, how_to_resume
 from reviewgen.protocols import State, SupportsImplementations
+from reviewgen.training import optimizing
 from reviewgen.training.checkpoints import Checkpoints
 from reviewgen.training.evaluator import Evaluator
 from reviewgen.training.execution import (
@@ -30,22 +32,9 @@ from reviewgen.training.execution import (
     IsolatedRng,
     Threads,
     autocast,
-    autotune,
-    autotune_seconds,
     choose_device,
+    choose_execution,
     choose_precision,
-    default_execution,
-    to_device,
-)
-from reviewgen.training.optimizing import (
-    DivergenceGuard,
-    Schedule,
-    add_own_losses,
-    cross_entropy,
-    make_averaged,
-    make_optimizers,
-    own_losses,
-    set_learning_rate,
 )
 from reviewgen.training.report import Budget, Report, StopReason
 
@@ -97,7 +86,7 @@ class Loop:
         batches = self.lanes.batches_in(budget.epochs) if budget.epochs else 0
         self.total_steps = budget.steps or math.ceil(batches / config.gradient_accumulation_steps)
         self.device, self.notes = choose_device(config.device, model)
-        self.optimizers = make_optimizers(model, config)
+        self.optimizers = optimizing.make_optimizers(model, config)
         self.execution, self.threads = self._choose_execution(resume_state)
         parts = f"{self.device}, {self.execution.precision} mixed precision", self.execution.implementation
         self.device_description = ", ".join(filter(None, parts))
@@ -106,7 +95,7 @@ class Loop:
         model.load_state_dict(self.processes.broadcast(dict(model.state_dict())))
         self.best_weights = _copy_tensors(model)
         model.to(self.device).train()
-        self.averaged = make_averaged(model, config.averaging)
+        self.averaged = optimizing.make_averaged(model, config.averaging)
         self.evaluated_model: Any = model if self.averaged is None else self.averaged.module  # and whose weights are kept
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.started: float | None = None  # when the clock was started, at the end of the first step
@@ -114,22 +103,20 @@ class Loop:
         self.tokens = 0  # trained on so far, of all processes
         self.position = 0, 0  # epoch, and index in it, of the next batch
         self.carried_state: State = None  # of the lanes, from the last batch
-        self.schedule = Schedule(config.learning_rate, config.warmup, config.evaluations)
+        self.schedule = optimizing.Schedule(config.learning_rate, config.warmup, config.evaluations)
         self.learning_rate = 0.0
         self.loss_names: tuple[str, ...] = ()  # of the model's own loss terms
         self.losses: dict[str, Tensor] = {}  # of the last step, by those names
         self.rng = IsolatedRng((seed + self.processes.rank) % 2**64, self.device.type)  # dropout differs from process to process
-        if budget.seconds is not None:
-            evaluator.limit_to_share_of_seconds(budget.seconds)
-        else:
-            evaluator.limit_to_share_of_tokens(round(self._run_tokens()))
+        evaluator.limit_to_share(budget.seconds, self._run_tokens())
         if resume_state is not None:
             try:
                 self._restore(resume_state)
             except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
                 self.threads.restore()
                 raise CheckpointError(f"The checkpoint does not fit this model: {first_line(error)}.") from None
-        self.guard = DivergenceGuard(model, self.schedule.steps, 1 if self.device.type == "cpu" else _ACCELERATOR_CHECK_STEPS)
+        check_every = 1 if self.device.type == "cpu" else _ACCELERATOR_CHECK_STEPS
+        self.guard = optimizing.DivergenceGuard(model, self.schedule.steps, check_every)
 
     def train(self) -> Iterator[Report]:
         """Train and yield a report per step; at the end the model has its best weights.
@@ -194,7 +181,7 @@ class Loop:
         for name, part in self._parts().items():
             part.load_state_dict(state["parts"][name])
         self.tokens, self.position, self.best_weights = state["tokens"], state["position"], state["best_weights"]
-        self.schedule, self.budget = Schedule(**state["schedule"]), Budget(**state["budget"])
+        self.schedule, self.budget = optimizing.Schedule(**state["schedule"]), Budget(**state["budget"])
         self.seconds_before = state["seconds"]
         own = state["own"][self.processes.rank]
         self.rng.resume(own["rng"])
@@ -212,24 +199,19 @@ class Loop:
         Raises:
             CheckpointError: The model has no such implementation.
         """
-        one_thread_seconds: float | None = None
         if resume_state is not None:
             execution, one_thread_seconds = Execution(**resume_state["execution"]), resume_state["one_thread_seconds"]
             choose_precision(execution.precision, self.device.type)  # raises if the run goes on elsewhere, without it
         else:
-            execution = default_execution(self.model, self.config, choose_precision(self.config.precision, self.device.type))
-            timed: list[Execution] = []
-            if self.device.type == "cpu" and self.processes.rank == 0:  # the others wait for its result
-                limit = autotune_seconds(self.budget.seconds)
-                timed = autotune(self.model, execution, self.config, limit, self._run_tokens())
-            timed = self.processes.broadcast(timed)
+            length = self.budget.seconds, self._run_tokens()
+            execution, *others = choose_execution(self.model, self.config, self.device.type, *length, self.processes)
+            timed = [execution, *others] if execution.tokens_per_second else []
             tokens = self.config.batch_size * self.config.bptt * self.config.gradient_accumulation_steps
             one_thread_seconds = min((tokens / each.tokens_per_second for each in timed if each.threads == 1), default=None)
-            execution = timed[0] if timed else execution
-            if len(timed) > 1:
-                best, *others = (each.describe() for each in timed)
+            if others:
+                best, *slower = (each.describe() for each in timed)
                 unit = "in tokens per second forward and backward"
-                self.notes += (f"Fastest of {len(timed)} configurations, {unit}: {best} ({'; '.join(others)}).",)
+                self.notes += (f"Fastest of {len(timed)} configurations, {unit}: {best} ({'; '.join(slower)}).",)
         if isinstance(self.model, SupportsImplementations) and execution.implementation is not None:
             try:
                 self.model.use_implementation(execution.implementation)
@@ -248,7 +230,7 @@ class Loop:
         """
         start = time.monotonic()
         self.learning_rate = self.schedule.learning_rate()
-        set_learning_rate(self.optimizers, self.learning_rate * self._length_scale(batches))
+        optimizing.set_learning_rate(self.optimizers, self.learning_rate * self._length_scale(batches))
         self.model.zero_grad()
         own_targets = sum(int((batch.targets != IGNORED).sum()) for batch in batches)
         targets, interrupted = self.processes.all_gather([own_targets, self.processes.interrupts.arrived]).sum(axis=0)
@@ -277,17 +259,17 @@ class Loop:
             Its part of the step's losses, which are means over ``targets``: the cross entropy and, if the model has terms of its
             own, what is minimised, and each of them.
         """
-        ids, following = to_device(batch.ids, self.device), to_device(batch.targets, self.device)
+        ids, following = _to_device(batch.ids, self.device), _to_device(batch.targets, self.device)
         starts_anew = self.carried_state is None or batch.starts_epoch
         state = self.model.initial_state(len(ids)) if starts_anew else self.carried_state
         with self.rng, self.autocast:  # dropout uses the run's own random stream
             logits, state = self.model(ids, state)
-            terms = own_losses(self.model, logits, following)
-        loss = entropy = cross_entropy(logits, following, targets)
+            terms = optimizing.own_losses(self.model, logits, following)
+        loss = entropy = optimizing.cross_entropy(logits, following, targets)
         losses = [entropy]
         if terms:
             share = int((batch.targets != IGNORED).sum()) / max(1, targets)
-            loss, parts = add_own_losses(entropy, terms, share)
+            loss, parts = optimizing.add_own_losses(entropy, terms, share)
             self.loss_names = self.loss_names or tuple(parts)
             if parts.keys() != set(self.loss_names):
                 names = f"{', '.join(parts)} after {', '.join(self.loss_names)}"
@@ -455,3 +437,10 @@ def _to(state: State, device: torch.device) -> State:
 def _copy_tensors(model: nn.Module) -> Mapping[str, Tensor]:
     """Return copies of a model's tensors, on the CPU; tied ones share their memory, so that a checkpoint has it once."""
     return copy.deepcopy({name: tensor.detach().to("cpu") for name, tensor in model.state_dict().items()})
+
+
+def _to_device(array: Int[np.ndarray, "B T"], device: torch.device) -> Int[Tensor, "B T"]:
+    """Copy ids to a device. The copy to a GPU is asynchronous, from pinned memory."""
+    if device.type != "cuda":
+        return torch.from_numpy(array).to(device)
+    return torch.from_numpy(np.ascontiguousarray(array)).pin_memory().to(device, non_blocking=True)
