@@ -14,9 +14,7 @@ if TYPE_CHECKING:
     from reviewgen.data import StoreFolder
     from reviewgen.generation import GenerateOptions
     from reviewgen.model import LoadOptions, ReviewModel
-    from reviewgen.runs.sweep import SweepRow
-    from reviewgen.runs.tune import TuneTrial
-    from reviewgen.runs.tune_sampling import SamplingTrial
+    from reviewgen.runs import SamplingTrial, SweepRow, TuneTrial
     from reviewgen.tables.table import WrittenTexts
     from reviewgen.web.curves import LearningCurves
 

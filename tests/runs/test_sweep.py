@@ -11,7 +11,7 @@ import reviewgen
 from reviewgen import TrainingRun, plot_sweep
 from reviewgen.errors import ConfigError, OutputExists
 from reviewgen.evaluation import evaluate_documents
-from reviewgen.runs.sweep import SweepRow
+from reviewgen.runs import SweepRow
 from tests.support.fakes import TEXTS, run_command
 
 

@@ -14,7 +14,7 @@ from reviewgen.errors import ConfigError, quoted
 
 if TYPE_CHECKING:
     from reviewgen.evaluation import TextStatistics
-    from reviewgen.runs.tune import TuneTrial
+    from reviewgen.runs import TuneTrial
 
 
 @takes(TrainingTexts, Trial)

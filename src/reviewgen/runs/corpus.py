@@ -30,22 +30,19 @@ class ReadCorpus:
     """A corpus that was read and is not tokenized yet."""
 
     corpus: data.Corpus
-    conditions: Conditions
+    conditions: Conditions  # with ids behind the tokenizer's once it is tokenized
     notes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class PreparedCorpus:
+class PreparedCorpus(ReadCorpus):
     """A corpus that a model can be fitted on."""
 
-    corpus: data.Corpus
-    conditions: Conditions  # with ids behind the tokenizer's
     tokenizer: Tokenizer
     stores: Mapping[str, data.TokenStore]  # by split
     index: Index | None  # of the training text; None without one, and in all processes but the first
     lexicon: Lexicon | None  # likewise
     words: frozenset[str]  # of the training text in lower case, for the metrics; likewise, and empty without metrics
-    notes: tuple[str, ...] = ()
     sizes: dict[tuple[str, float], dict[str, Mapping[str, Any]]] = field(default_factory=dict)  # chosen, by preset and time
 
     @property
@@ -125,7 +122,7 @@ def tokenize(plan: TrainingPlan, read: ReadCorpus) -> PreparedCorpus:
     if process_state().is_main_process:
         index, lexicon, words = _index_texts(plan, read.corpus.fingerprint, tokenizer, folder, stores["train"])
     notes = tuple(dict.fromkeys((*read.notes, *folder.facts["notes"])))
-    return PreparedCorpus(read.corpus, conditions, tokenizer, stores, index, lexicon, words, notes)
+    return PreparedCorpus(read.corpus, conditions, notes, tokenizer, stores, index, lexicon, words)
 
 
 def _tokenizer_choice(parts: TrainingParts) -> data.TokenizerChoice:

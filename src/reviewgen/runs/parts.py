@@ -22,6 +22,7 @@ from reviewgen.config import (
     VOCABULARY_FIELDS,
     GenerationConfig,
     Preset,
+    TrainingConfig,
     fields_of,
     from_dict,
     from_strings,
@@ -37,7 +38,7 @@ from reviewgen.model.layout import digest_of
 from reviewgen.protocols import CountTrained, LanguageModel, SupportsInitialWeights, Tokenizer
 from reviewgen.registry import Plugin, find_model, find_preset, find_tokenizer, preset_names
 from reviewgen.storage import to_path
-from reviewgen.training import IsolatedRng, TrainingConfig
+from reviewgen.training import IsolatedRng
 
 _PAST = ("preset", "data", "parts", "steps", "seconds", "held_out", "parent")  # kept of an earlier training
 _OF_PART = (*_PAST, "config", "verdict", "evaluations", "curve")  # and of that of a model of a blend

@@ -19,7 +19,7 @@ import torch
 
 from reviewgen.blending.model import Blend
 from reviewgen.conditions import Conditions
-from reviewgen.config import refuse_unknown_options, to_dict
+from reviewgen.config import TrainingConfig, refuse_unknown_options, to_dict
 from reviewgen.config.keywords import TrainOptions
 from reviewgen.data import Corpus, TokenStore
 from reviewgen.errors import NotADistribution, ProcessLost, TrainingError
@@ -44,7 +44,7 @@ from reviewgen.runs.record import (
     suggest_trained_weights,
 )
 from reviewgen.runs.showing import RunLog
-from reviewgen.training import Budget, Report, StopReason, TrainingConfig, choose_size, find_verdict, fit
+from reviewgen.training import Budget, Report, StopReason, choose_size, find_verdict, fit
 from reviewgen.training.contract import check_contract
 from reviewgen.training.evaluator import Evaluator
 from reviewgen.version import __version__
@@ -94,8 +94,7 @@ class TrainingRun:
         self._is_interrupted = False
         self._evaluation: Evaluation | None = None
         self._started = time.monotonic()
-        self._read: ReadCorpus | None = None
-        self._prepared: PreparedCorpus | None = None
+        self._corpus: ReadCorpus | None = None
         self._record = RunRecord()
         self._model: LanguageModel | None = None
         self._parts: list[TrainingRun] = []  # of a blend: the runs of its models that have started
@@ -116,9 +115,9 @@ class TrainingRun:
             DataError: The source cannot be read, or contains a single review and no validation is given.
         """
         with self._folder.opened():
-            self._read = read_corpus(self.plan)
-            self._folder.require_corpus(self._read.corpus.fingerprint)
-        return self._read.corpus
+            self._corpus = read_corpus(self.plan)
+            self._folder.require_corpus(self.corpus.fingerprint)
+        return self.corpus
 
     def tokenize(self) -> None:
         """Train the tokenizer and encode the corpus, or load both from the token cache, and build the model.
@@ -269,7 +268,7 @@ class TrainingRun:
         if parts.models:
             names = ", then ".join(each.preset for each in parts.models)
             record.note(f"{plan.preset} is trained in parts: {names}, then their weights on held-out texts.")
-            self._prepared = corpus
+            self._corpus = corpus
             return
         documents = sample_documents(corpus.stores["validation"], parts.training.evaluation_tokens)
         if corpus.index is not None:
@@ -298,7 +297,7 @@ class TrainingRun:
         if parts.trained is not None:
             self._note_trained(parts.trained, model, documents, corpus)
         self._folder.checkpoints.snapshot = record.to_checkpoint
-        self._model, self._prepared = model, corpus
+        self._model, self._corpus = model, corpus
 
     def _choose_size(self, corpus: PreparedCorpus) -> dict[str, Mapping[str, Any]] | None:
         """Return the settings of the largest model and batch of a preset that can be trained in the time budget, on a CPU.
@@ -495,12 +494,12 @@ class TrainingRun:
     @property
     def corpus(self) -> Corpus:
         """The corpus, once it was read."""
-        return (self._prepared or self._require_read("use the corpus")).corpus
+        return self._require_read("use the corpus").corpus
 
     @property
     def conditions(self) -> Conditions:
         """The conditions, once the corpus was read; their ids are assigned when it is tokenized."""
-        return (self._prepared or self._require_read("use the conditions")).conditions
+        return self._require_read("use the conditions").conditions
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -529,7 +528,7 @@ class TrainingRun:
     @property
     def notes(self) -> list[str]:
         """Sentences for the user so far."""
-        return list(self._record.notes if self._read is None or self._prepared is not None else self._read.notes)
+        return list(self._record.notes if isinstance(self._corpus, PreparedCorpus | None) else self._corpus.notes)
 
     @property
     def held_out(self) -> dict[str, Any] | None:
@@ -541,15 +540,15 @@ class TrainingRun:
         return {"split": split, "reviews_in_split": len(corpus.stores[split])} | finite(asdict(self.evaluation))
 
     def _require_read(self, action: str) -> ReadCorpus:
-        if self._read is None:
+        if self._corpus is None:
             raise TrainingError(f"There is no corpus yet: call read before you {action}.")
-        return self._read
+        return self._corpus
 
     def _require_prepared(self, action: str) -> PreparedCorpus:
-        if self._prepared is None:
-            step = "read and tokenize" if self._read is None else "tokenize"
+        if not isinstance(self._corpus, PreparedCorpus):
+            step = "read and tokenize" if self._corpus is None else "tokenize"
             raise TrainingError(f"The corpus is not prepared yet: call {step} before you {action}.")
-        return self._prepared
+        return self._corpus
 
 
 def make_run(plan: TrainingPlan) -> TrainingRun:

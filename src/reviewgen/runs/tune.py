@@ -22,7 +22,6 @@ from reviewgen.errors import ConfigError, DeviceError, NotADistribution, Trainin
 from reviewgen.model import ReviewModel
 from reviewgen.processes import process_state
 from reviewgen.runs.parts import TrainingParts, check_settings, merge_settings
-from reviewgen.runs.run import TrainingRun
 from reviewgen.runs.sweep import Variants, split_name
 from reviewgen.storage import to_path
 from reviewgen.training import StopReason
@@ -274,44 +273,39 @@ def _search(
         yield result
 
 
-def _try(trial: Any, variants: Variants, blank: TuneTrial, file: Path | None) -> TuneTrial:
-    """Train with a trial's settings and return its result.
+def _try(trial: Any, variants: Variants, result: TuneTrial, file: Path | None) -> TuneTrial:
+    """Train with a trial's settings, until the end of the run or until the trial is hopeless; return its result.
 
     Raises:
         TrainingError: It is the first, and its budget was over before it could learn anything.
         NotADistribution: The model cannot be scored.
     """
+    best, stopped = math.inf, None
     try:
-        run = variants.start(variants.plan(blank.settings))
-        result = _train(trial, run, blank, file)
+        run = variants.start(variants.plan(result.settings))
+        for report in run:
+            result, stopped = replace(result, steps=report.step, seconds=round(report.seconds, 2)), report.stopped
+            if stopped == StopReason.DIVERGED:
+                return replace(result, problem=" ".join(report.notes))
+            if report.sample is None:
+                continue
+            if report.evaluation is None:
+                what = "The scores of this model are not a probability distribution"
+                raise NotADistribution(f"{what}, so there is nothing to tune by.")
+            bits = report.evaluation.bits_per_character
+            best = min(best, bits)
+            if stopped is None:
+                with _quiet(file):
+                    trial.report(bits, int(report.progress * _PROGRESS_STEPS))
+                    if trial.should_prune():
+                        return replace(result, outcome="pruned", bits=best if math.isfinite(best) else None)
     except (TrainingError, ConfigError, DeviceError, torch.OutOfMemoryError) as error:
-        return replace(blank, problem=str(error))
-    if blank.number == 0 and run.facts()["stopped"] == StopReason.BUDGET_SPENT and result.steps < run.config.evaluations:
+        return replace(result, steps=0, seconds=0.0, problem=str(error))
+    if result.number == 0 and stopped == StopReason.BUDGET_SPENT and result.steps < run.config.evaluations:
         raise TrainingError(
             f"A budget of {run.plan.length.seconds:g} s for a trial is too short: the first took "
             f"{counted(result.steps, 'step')} in it. Increase the budget, or give a number of steps."
         )
-    return result
-
-
-def _train(trial: Any, run: TrainingRun, result: TuneTrial, file: Path | None) -> TuneTrial:
-    """Train until the end of the run, or until the trial is hopeless."""
-    best = math.inf
-    for report in run:
-        result = replace(result, steps=report.step, seconds=round(report.seconds, 2))
-        if report.stopped == StopReason.DIVERGED:
-            return replace(result, problem=" ".join(report.notes))
-        if report.sample is None:
-            continue
-        if report.evaluation is None:
-            raise NotADistribution("The scores of this model are not a probability distribution, so there is nothing to tune by.")
-        bits = report.evaluation.bits_per_character
-        best = min(best, bits)
-        if report.stopped is None:
-            with _quiet(file):
-                trial.report(bits, int(report.progress * _PROGRESS_STEPS))
-                if trial.should_prune():
-                    return replace(result, outcome="pruned", bits=best if math.isfinite(best) else None)
     if not math.isfinite(best):
         return replace(result, problem="It gives some held-out tokens probability zero.")
     return replace(result, outcome="done", bits=best)
