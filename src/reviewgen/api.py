@@ -114,16 +114,15 @@ def train(start: "str | ReviewModel", source: Any, *, progress: bool = True, **o
         StorageError: There is no room on the disk; says where the trained model was saved instead.
     """
     from reviewgen.compiled.notice import compiling_notice
-    from reviewgen.config import refuse_unknown_options
+    from reviewgen.config import check_flags, refuse_unknown_options
     from reviewgen.config.keywords import TrainOptions
-    from reviewgen.errors import AlreadyTrained, ConfigError, quoted
+    from reviewgen.errors import AlreadyTrained
     from reviewgen.interrupts import uninterrupted
     from reviewgen.runs import TrainingRun
     from reviewgen.runs.showing import open_view
 
     refuse_unknown_options(options, TrainOptions, "train")
-    if not isinstance(progress, bool):
-        raise ConfigError(f"progress must be True or False; got {quoted(progress)}.")
+    check_flags(progress=progress)
     run = TrainingRun(start, source, **options)
     view = open_view(run, progress)
     with compiling_notice.silenced():

@@ -77,11 +77,8 @@ def read_corpus(plan: TrainingPlan) -> ReadCorpus:
     """
     if plan.store is not None:
         facts = data.fetch_store(plan.store).facts
-        try:
-            conditions = Conditions.from_json(facts["conditions"]) if facts["conditions"] else Conditions()
-            return ReadCorpus(data.Corpus.from_json(facts["corpus"]), conditions, tuple(facts["notes"]))
-        except (KeyError, TypeError, ConfigError):
-            raise DataError(f"The token store {plan.store.name} is damaged: its facts are wrong. Prepare it again.") from None
+        conditions = Conditions.from_json(facts["conditions"]) if facts["conditions"] else Conditions()
+        return ReadCorpus(data.Corpus.from_json(facts["corpus"]), conditions, tuple(facts["notes"]))
     corpus = data.cached_corpus(plan.texts)
     data.require_splits(corpus)
     values = corpus.conditions("train")

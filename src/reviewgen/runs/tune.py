@@ -210,8 +210,6 @@ def _open_study(file: Path | None) -> Any:
             storage = None if file is None else _open_journal(file)
             return optuna.create_study(storage=storage, pruner=pruner, study_name="reviewgen", load_if_exists=True)
         except _UNREADABLE:
-            if file is None:
-                raise
             raise ConfigError(f"{file} holds no search that can be read; give another file, or remove it.") from None
 
 

@@ -73,7 +73,7 @@ def train_by_counting(model: Any, train: TokenStore, seconds: float | None, eval
             if texts % report_every == 0:
                 train.release_pages()
                 yield Report(texts, texts / len(own), time.monotonic() - start, tokens)
-            if processes.interrupts.arrived or (seconds is not None and time.monotonic() - start > seconds):
+            if processes.interrupted.is_set() or (seconds is not None and time.monotonic() - start > seconds):
                 break
     except Exception:
         is_broken = True
@@ -81,7 +81,7 @@ def train_by_counting(model: Any, train: TokenStore, seconds: float | None, eval
     finally:
         train.release_pages()
         if not is_broken:
-            counts = processes.all_gather([texts, tokens, processes.interrupts.arrived]).sum(axis=0)
+            counts = processes.all_gather([texts, tokens, processes.interrupted.is_set()]).sum(axis=0)
             texts, tokens, interrupted = map(int, counts)
             if tokens:
                 with uninterrupted():

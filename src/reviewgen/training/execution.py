@@ -162,7 +162,7 @@ def autocast(device: str, precision: str) -> AbstractContextManager[Any]:
 
 
 class Threads:
-    """Sets torch's number of CPU threads for a run, and falls back to one thread if several turn slow.
+    """The number of CPU threads of a run, which falls back to one thread if several turn slow.
 
     If other programs occupy a core, threads that wait for one another at every time step of a recurrent layer can be fifty
     times slower than one thread.
@@ -175,9 +175,7 @@ class Threads:
     def __init__(self, count: int, one_thread_seconds: float | None) -> None:
         self.count = min(count, torch.get_num_threads())
         self.one_thread_seconds = one_thread_seconds
-        self._count_before = torch.get_num_threads()
         self._slow_steps = 0  # in a row
-        torch.set_num_threads(self.count)
 
     def record(self, seconds: float) -> None:
         """Record the duration of a step; after five slow steps in a row, switch to one thread."""
@@ -186,10 +184,6 @@ class Threads:
             if self._slow_steps == _MAX_SLOW_STEPS:
                 self.count = 1
                 torch.set_num_threads(1)
-
-    def restore(self) -> None:
-        """Set torch's number of threads back to what it was before the run."""
-        torch.set_num_threads(self._count_before)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from reviewgen.config import TrainingConfig
 from reviewgen.data import TokenStore
 from reviewgen.errors import TrainingError
 from reviewgen.evaluation import Metrics, sample_documents
+from reviewgen.generation import using_threads
 from reviewgen.novelty import Index
 from reviewgen.processes import all_processes
 from reviewgen.protocols import CountTrained, LanguageModel, Tokenizer
@@ -64,4 +65,6 @@ def fit(
             yield replace(report, stopped=StopReason.NOTHING_TO_TRAIN)
         else:
             with reused_memory():
-                yield from Loop(model, train, budget, seed, evaluator, checkpoints or Checkpoints()).train()
+                loop = Loop(model, train, budget, seed, evaluator, checkpoints or Checkpoints())
+                with using_threads(loop.threads.count):
+                    yield from loop.train()

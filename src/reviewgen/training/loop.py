@@ -113,7 +113,6 @@ class Loop:
             try:
                 self._restore(resume_state)
             except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-                self.threads.restore()
                 raise CheckpointError(f"The checkpoint does not fit this model: {first_line(error)}.") from None
         check_every = 1 if self.device.type == "cpu" else _ACCELERATOR_CHECK_STEPS
         self.guard = optimizing.DivergenceGuard(model, self.schedule.steps, check_every)
@@ -152,7 +151,6 @@ class Loop:
                 raise ProcessLost(f"{error} {how_to_resume(has_checkpoint=has_checkpoint)}") from None
             yield self.end_early(report, str(error).removesuffix("."), StopReason.PROCESS_ENDED)
         finally:
-            self.threads.restore()
             self.model.to("cpu").eval()
             if self.evaluator.best < math.inf:
                 self.model.load_state_dict(self.best_weights)
@@ -194,7 +192,7 @@ class Loop:
         return {name: part for name, part in parts.items() if part is not None}
 
     def _choose_execution(self, resume_state: Mapping[str, Any] | None) -> tuple[Execution, Threads]:
-        """Return how to compute steps, and set the threads: as in the resume state, or autotuned on a CPU, with a note.
+        """Return how to compute steps, and with how many threads: as in the resume state, or autotuned on a CPU, with a note.
 
         Raises:
             CheckpointError: The model has no such implementation.
@@ -233,7 +231,7 @@ class Loop:
         optimizing.set_learning_rate(self.optimizers, self.learning_rate * self._length_scale(batches))
         self.model.zero_grad()
         own_targets = sum(int((batch.targets != IGNORED).sum()) for batch in batches)
-        targets, interrupted = self.processes.all_gather([own_targets, self.processes.interrupts.arrived]).sum(axis=0)
+        targets, interrupted = self.processes.all_gather([own_targets, self.processes.interrupted.is_set()]).sum(axis=0)
         if interrupted:
             raise KeyboardInterrupt
         losses = sum((self._forward_backward(batch, int(targets)) for batch in batches), torch.zeros((), device=self.device))
