@@ -41,12 +41,10 @@ from reviewgen.training import Budget, Checkpoints, StopReason
 SETTINGS = "settings_digest"
 """Where the record of a training has the digest of what decides the run besides its corpus."""
 
-PARTIAL = ".partial"
-"""The end of the name of the folder of unfinished work."""
-
 DEFAULT_BUDGET = "2m"
 _MAX_LENGTH = 1_000_000_000  # steps or epochs
 _FREE = ("checkpoint_seconds", "checkpoints_kept", "device", "metrics")  # settings that may change when a run is resumed
+_CUT_SHORT = (StopReason.INTERRUPTED.value, StopReason.PROCESS_ENDED.value)
 _CLEANING = ("lowercase", "strip_markdown", "fix_encoding")  # that a further training does if the first one did
 
 
@@ -177,8 +175,8 @@ def find_record(out: Path) -> dict[str, Any]:
 def discard_finished(out: Path) -> None:
     """Remove the folder of a run that has saved its model in ``out`` and was killed before it could remove the folder."""
     settings = find_record(out).get(SETTINGS)
-    if settings is not None and out.with_name(f"{out.name}{PARTIAL}").is_dir():
-        with contextlib.suppress(ReviewgenError, OSError), Job(out, {SETTINGS: settings}) as job:
+    if settings is not None and (job := Job(out, {SETTINGS: settings})).folder.is_dir():
+        with contextlib.suppress(ReviewgenError, OSError), job:
             job.clear()
 
 
@@ -235,9 +233,6 @@ def _fit_store(store: StoreFolder, parts: TrainingParts, data: DataConfig, valid
                 "prepare another store."
             )
     return stored
-
-
-_CUT_SHORT = (StopReason.INTERRUPTED.value, StopReason.PROCESS_ENDED.value)
 
 
 class RunFolder:
