@@ -1,5 +1,6 @@
-"""The public functions of ``reviewgen``, with their documentation. Each imports its implementation when it is called, so that
-``load`` does not import what only training needs.
+"""The public functions of ``reviewgen``, with their documentation.
+
+Each imports its implementation when it is called, so that ``load`` does not import what only training needs.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -10,7 +11,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
     from reviewgen.config import EvaluateOptions
-    from reviewgen.config.keywords import CorpusOptions, PrepareOptions, TrainOptions
+    from reviewgen.config.options import CorpusOptions, PrepareOptions, TrainOptions
     from reviewgen.data import StoreFolder
     from reviewgen.generation import GenerateOptions
     from reviewgen.model import LoadOptions, ReviewModel
@@ -81,6 +82,8 @@ def train(start: "str | ReviewModel", source: Any, *, progress: bool = True, **o
             learning rate peaks at half of its preset's.
         initial_weights: A safetensors file of another source whose tensors a new model starts from, as an embedding table or the
             state dict of an nn.LSTM; only some models support it.
+        min_texts: A generated word occurs in at least this many of the training texts (words="known"), so that a name from fewer
+            of them is never written; of a single text, as a book, it occurs this often. Default: 2.
         text_column: The column that holds the text, "a.b" for the field b of the column a; guessed if not given.
         documents: How a txt file is cut into texts: "line", "paragraph" (blank lines between), "sentence" or "file"; a single
             file is then one long text, of which blocks are held out. Default: "line".
@@ -115,7 +118,7 @@ def train(start: "str | ReviewModel", source: Any, *, progress: bool = True, **o
     """
     from reviewgen.compiled.notice import compiling_notice
     from reviewgen.config import check_flags, refuse_unknown_options
-    from reviewgen.config.keywords import TrainOptions
+    from reviewgen.config.options import TrainOptions
     from reviewgen.errors import AlreadyTrained
     from reviewgen.interrupts import uninterrupted
     from reviewgen.runs import TrainingRun
@@ -207,7 +210,7 @@ def sweep(
         values: The values of the setting, in this order; strings are converted to its type.
         settings: Other settings that differ from the preset's, by group, as in {"model": {"smoothing": "witten-bell"}}.
         options: The other keywords of ``train``, except out, resume, model, tokenizer and training: budget (for each value),
-            steps, epochs, seed, log, initial_weights, and those for reading and filtering a corpus.
+            steps, epochs, seed, log, initial_weights, min_texts, and those for reading and filtering a corpus.
 
     Raises:
         ConfigError: The setting, a value or an argument is unknown; nothing was trained by then.
@@ -265,8 +268,8 @@ def tune(
         settings: Settings of every trial, by group, as in {"model": {"layers": 2}}.
         storage: A file that saves the trials; with the same file, an interrupted search is resumed.
         options: The other keywords of ``train``, except out, resume, model, tokenizer and training: budget (for each trial;
-            default 30 seconds), steps, epochs, seed (also of the suggestions), log, initial_weights, and those for reading and
-            filtering a corpus.
+            default 30 seconds), steps, epochs, seed (also of the suggestions), log, initial_weights, min_texts, and those for
+            reading and filtering a corpus.
 
     Raises:
         ConfigError: optuna is not installed, or a setting, a range or an argument is unusable; nothing was trained by then.

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 
 from reviewgen.config import Bound, check, from_dict, to_dict
+from reviewgen.config.settings import check_value
 from reviewgen.errors import ConfigError, DataError, did_you_mean, quoted
 
 MAX_CATEGORIES = 50
@@ -88,11 +89,19 @@ class Condition:
                 return index
         return None
 
+    def plain(self, value: object) -> str | int | float | None:
+        """Return a value as it is written: of a numeric condition a number, else text; None if it is missing."""
+        if is_missing(value):
+            return None
+        number = finite_number(value) if self.kind == "number" else None
+        return label_of(value) if number is None else int(number) if number.is_integer() else number
+
     def describe(self) -> str:
         """Return one line with the values and their shares, as in "stars: 4 (30 %), 5 (70 %)"."""
-        parts = [f"{value.label} ({_percent(value.share)})" for value in self.values]
-        rest = 1 - sum(value.share for value in self.values)
-        return f"{self.name}: {', '.join(parts)}" + (f", not given ({_percent(rest)})" if rest > 1e-4 else "")
+        shares = {value.label: value.share for value in self.values}
+        rest = 1 - sum(shares.values())
+        shares |= {"not given": rest} if rest > 1e-4 else {}
+        return f"{self.name}: {', '.join(f'{label} ({100 * share:.3g} %)' for label, share in shares.items())}"
 
     def describe_unknown(self, value: object) -> str:
         """Return an error message for a value that ``find`` does not know."""
@@ -123,6 +132,7 @@ class Conditions:
     first_id: int = 0
 
     def __post_init__(self) -> None:
+        check_value("conditions", self.conditions, tuple[Condition, ...])
         if len(set(self.names)) < len(self.names):
             raise ConfigError(f"A condition is named twice: {', '.join(self.names)}.")
 
@@ -171,14 +181,14 @@ class Conditions:
 
     def encode_values(self, values: Sequence[Any]) -> list[int]:
         """Return one id for each condition, given the values of an example in order; missing or unknown ones are unspecified."""
-        indices = (None if _is_missing(value) else c.find(value) for c, value in zip(self.conditions, values, strict=True))
+        indices = (None if is_missing(value) else c.find(value) for c, value in zip(self.conditions, values, strict=True))
         pairs = zip(self.unspecified_ids, indices, strict=True)
         return [first if index is None else first + 1 + index for first, index in pairs]
 
     def unknown(self, values: Sequence[Any]) -> list[str]:
         """Return the names of the conditions for which an example has a value that was not in the training texts."""
         pairs = zip(self.conditions, values, strict=True)
-        return [condition.name for condition, value in pairs if not _is_missing(value) and condition.find(value) is None]
+        return [condition.name for condition, value in pairs if not is_missing(value) and condition.find(value) is None]
 
     def describe(self) -> list[str]:
         """Return one line per condition for the user: its values and their shares of the training texts."""
@@ -204,11 +214,7 @@ class Conditions:
         Raises:
             ConfigError: The values do not describe conditions.
         """
-        conditions = []
-        for item in _check_objects(stored, "The conditions"):
-            values = [from_dict(Value, value) for value in _check_objects(item.get("values"), "A condition's values")]
-            conditions.append(from_dict(Condition, item | {"values": values}))
-        return cls(tuple(conditions), first_id)
+        return from_dict(cls, {"conditions": stored, "first_id": first_id})
 
 
 def fit_conditions(names: Sequence[str], examples: Iterable[Sequence[str | float | None]]) -> Conditions:
@@ -231,7 +237,7 @@ def fit_conditions(names: Sequence[str], examples: Iterable[Sequence[str | float
         for value, own, others in zip(values, numbers, categories, strict=True):
             if (number := finite_number(value)) is not None:
                 own.append(number)
-            elif not _is_missing(value):
+            elif not is_missing(value):
                 others[label_of(value)] += 1
     return Conditions(tuple(_fit(*column, texts) for column in zip(names, numbers, categories, strict=True)))
 
@@ -266,7 +272,8 @@ def _bin_numbers(numbers: np.ndarray, texts: int) -> tuple[Value, ...]:
     return tuple(values)
 
 
-def _is_missing(value: object) -> bool:
+def is_missing(value: object) -> bool:
+    """Return whether a value is not given: None, NaN, or a string that is blank or says NaN."""
     if isinstance(value, str):
         return value.strip().lower() in ("", "nan")
     return value is None or (isinstance(value, Real) and bool(value != value))  # only NaN differs from itself
@@ -287,13 +294,3 @@ def label_of(value: object) -> str:
     """Return a value as text; 5 and 5.0 have the same label."""
     number = None if isinstance(value, str) else finite_number(value)
     return " ".join(str(value).split()) if number is None else repr(number).removesuffix(".0")
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.3g} %"
-
-
-def _check_objects(stored: Any, name: str) -> list[dict[str, Any]]:
-    if not isinstance(stored, list) or not stored or not all(isinstance(item, dict) for item in stored):
-        raise ConfigError(f"{name} should be a list of JSON objects, not {str(stored)[:60]!r}.")
-    return stored

@@ -25,6 +25,7 @@ import numpy as np
 from jaxtyping import Int32, Int64, UInt16, UInt32
 from safetensors.numpy import save_file
 
+from reviewgen.compiled.jit import compiled
 from reviewgen.compiled.spelling import HALF, Spelling
 from reviewgen.errors import BrokenPlugin, BundleError, quoted, storage_errors
 from reviewgen.protocols import SupportsTokenBytes, Tokenizer
@@ -33,8 +34,7 @@ from reviewgen.storage import open_tensors, read_vectors, safetensors_file
 _HEADER, _SCHEMA = "reviewgen.lexicon", "1"
 _PARTS = "words", "separators"
 _MAX_WORDS = 100_000
-_MIN_COUNT = 2
-_MIN_KNOWN = 0.85  # of the words of the training text; in a language without spaces, few runs of letters occur twice
+_MIN_KNOWN = 0.85  # of the words of the training text; in a language without spaces, few runs of letters occur again
 _APOSTROPHES = "'\u2019"
 _WITHOUT_APOSTROPHES = str.maketrans("", "", _APOSTROPHES)
 _JOINERS = "\u200c\u200d"  # the zero-width ones, inside words of Persian and of Indian languages
@@ -52,30 +52,23 @@ _Edges: TypeAlias = Sequence[tuple[int, int]]
 
 @dataclass
 class WordCounts:
-    """How often each word occurs in a text, and its separators.
+    """The words of some texts, and what is between them.
 
     Attributes:
-        words: The words, as written.
+        words: How often each word occurs, as written.
+        texts: In how many texts each word occurs, in lower case.
         separators: The characters that are not in words, and apostrophes.
     """
 
     words: Counter[str] = field(default_factory=Counter)
+    texts: Counter[str] = field(default_factory=Counter)
     separators: set[str] = field(default_factory=set)
 
     def update(self, other: "WordCounts") -> None:
-        """Add what was counted elsewhere."""
+        """Add what was counted in other texts."""
         self.words.update(other.words)
+        self.texts.update(other.texts)
         self.separators |= other.separators
-
-    def split(self) -> "WordCounts":
-        """Return the words in these words, which may be any runs of characters."""
-        characters = set[str]().union(*self.words)
-        letters = "".join(words_of(" ".join(characters))).translate(_WITHOUT_APOSTROPHES)
-        counts = WordCounts(separators=self.separators | characters.difference(letters))
-        for run, times in self.words.items():
-            for word in [run] if run.isalpha() else words_of(run):
-                counts.words[word] += times
-        return counts
 
 
 def words_of(text: str) -> list[str]:
@@ -89,19 +82,55 @@ def words_of(text: str) -> list[str]:
     return _pattern("".join(marks)).findall(text)
 
 
-def count_runs(texts: Sequence[str]) -> WordCounts:
-    """Count the runs between white space and ASCII separators in texts, after each of which comes a line end.
+def count_words(texts: Sequence[str]) -> WordCounts:
+    """Count the words of texts, after each of which comes a line end.
 
-    ``split`` gives their words; most runs are words that come again and again, so this is faster than counting the words.
+    The runs between white space and ASCII separators are found first: most are words that come again and again, and are split and
+    folded once.
     """
     import pyarrow.compute  # slow to import
 
-    whole = "\n".join([*texts, ""]).encode()
-    plain = pyarrow.array([whole.translate(_AS_SPACES)], pyarrow.string())
-    counts = pyarrow.compute.value_counts(pyarrow.compute.list_flatten(pyarrow.compute.utf8_split_whitespace(plain)))
-    runs = zip(counts.field("values").to_pylist(), counts.field("counts").to_pylist(), strict=True)
-    separators = {*whole.translate(None, _FREQUENT).decode(), *(" " if b" " in whole else "")} & _SEPARATORS
-    return WordCounts(Counter(dict(runs)), separators)
+    array = pyarrow.array(texts, pyarrow.large_string())
+    _, offsets, values = array.buffers()
+    whole = b"" if values is None else values.to_pybytes()
+    plain = pyarrow.LargeStringArray.from_buffers(len(texts), offsets, pyarrow.py_buffer(whole.translate(_AS_SPACES)))
+    pieces = pyarrow.compute.utf8_split_whitespace(plain)
+    runs = pyarrow.compute.list_flatten(pieces).dictionary_encode()
+    codes, owners = runs.indices.to_numpy(), pyarrow.compute.list_parent_indices(pieces).to_numpy()
+    written = [[run] if run.isalpha() else words_of(run) for run in runs.dictionary.to_pylist()]
+    words = Counter[str]()
+    for found, times in zip(written, np.bincount(codes, minlength=len(written)).tolist(), strict=True):
+        for word in found:
+            words[word] += times
+    numbers: dict[str, int] = {}
+    folded = [[numbers.setdefault(word.casefold(), len(numbers)) for word in found] for found in written]
+    starts = np.cumsum([0, *map(len, folded)])
+    flat = np.fromiter((number for found in folded for number in found), np.int64, int(starts[-1]))
+    in_texts = _count_texts(codes, owners, starts, flat, len(numbers))
+    signs = {*whole.translate(None, _FREQUENT).decode(), *(" " if b" " in whole else ""), "\n"}
+    between = signs & _SEPARATORS | _separators_in("".join(signs - _SEPARATORS))
+    return WordCounts(words, Counter(dict(zip(numbers, in_texts.tolist(), strict=True))), between)
+
+
+@compiled
+def _count_texts(codes: np.ndarray, owners: np.ndarray, starts: np.ndarray, words: np.ndarray, count: int) -> np.ndarray:
+    """Return in how many texts each of ``count`` words occurs.
+
+    Run ``codes[i]`` of text ``owners[i]`` has the words ``words[starts[code]:starts[code + 1]]``; texts come one after another.
+    """
+    texts, last = np.zeros(count, np.int64), np.full(count, -1, np.int64)
+    for position in range(len(codes)):
+        for place in range(starts[codes[position]], starts[codes[position] + 1]):
+            word = words[place]
+            if last[word] != owners[position]:
+                last[word] = owners[position]
+                texts[word] += 1
+    return texts
+
+
+def _separators_in(characters: str) -> set[str]:
+    letters = "".join(words_of(" ".join(characters))).translate(_WITHOUT_APOSTROPHES)
+    return set(characters).difference(letters)
 
 
 @lru_cache(maxsize=16)
@@ -338,24 +367,27 @@ def _decode_bytes(ids: np.ndarray, symbols: Symbols) -> bytes:
 
 @dataclass(frozen=True)
 class Lexicon:
-    """The words that occur at least twice in a training text, and the characters between them.
+    """The words that occur in several training texts, and the characters between them.
 
     Attributes:
         words: An automaton of the words, in UTF-8; a closing apostrophe may follow each of them.
         separators: An automaton of the separators.
+        min_texts: In how many training texts each word occurs, at least; 0 if unknown, as in a lexicon of before.
     """
 
     words: Automaton
     separators: Automaton
+    min_texts: int = 0
 
     @classmethod
-    def of(cls, words: Iterable[str], separators: Iterable[str]) -> "Lexicon":
+    def of(cls, words: Iterable[str], separators: Iterable[str], min_texts: int = 0) -> "Lexicon":
         """Return the lexicon of some words and separators."""
         known = {word.encode() for word in words}
         quotes = [quote.encode() for quote in _APOSTROPHES]
         return cls(
             minimal_automaton([b"", *known, *(word + quote for word in known for quote in quotes)]),
             minimal_automaton(separator.encode() for separator in separators),
+            min_texts,
         )
 
     def __contains__(self, word: str) -> bool:
@@ -371,8 +403,8 @@ class Lexicon:
     def __or__(self, other: "Lexicon") -> "Lexicon":
         """Return the lexicon of the words of both."""
         if all(np.array_equal(getattr(self, part).nodes, getattr(other, part).nodes) for part in _PARTS):
-            return self
-        return Lexicon.of({*self, *other}, self.between | other.between)
+            return min(self, other, key=lambda lexicon: lexicon.min_texts)
+        return Lexicon.of({*self, *other}, self.between | other.between, min(self.min_texts, other.min_texts))
 
     @property
     def between(self) -> set[str]:
@@ -386,30 +418,33 @@ class Lexicon:
         return frozenset(word for word in words if word and not word.endswith(quotes))
 
 
-def build_lexicon(counts: WordCounts, before: Lexicon | None = None) -> Lexicon | None:
+def build_lexicon(counts: WordCounts, min_texts: int = 2, before: Lexicon | None = None) -> Lexicon | None:
     """Return the lexicon of a training text; None if few of its words are known, as in a language without spaces.
 
     Args:
         counts: The words of the text.
+        min_texts: In how many texts a word occurs, at least, so that what stands in one of them only, as a name, is not written.
+            Of a single text, as a book, a word occurs this often.
         before: The lexicon of a model that is trained further, whose words stay known.
     """
-    known = _known_words(counts)
-    known |= set(before or ())
+    known = _known_words(counts, min_texts) | set(before or ())
     total = counts.words.total()
     if not total or sum(counts.words[word] for word in known) < _MIN_KNOWN * total:
         return None
-    return Lexicon.of(known, counts.separators | (set() if before is None else before.between))
+    lexicon = Lexicon.of(known, counts.separators, min_texts)
+    return lexicon if before is None else before | lexicon
 
 
-def _known_words(counts: WordCounts) -> set[str]:
-    """Return the words that occur at least twice, each as it is written, and with a capital at the beginning of a sentence.
+def _known_words(counts: WordCounts, min_texts: int) -> set[str]:
+    """Return the words that occur in enough texts, each as it is written, and with a capital at the beginning of a sentence.
 
     Upper and lower case count together. Of too many, the most frequent ones.
     """
     folded: Counter[str] = Counter()
     for word, count in counts.words.items():
         folded[word.casefold()] += count
-    frequent = {word for word, count in folded.most_common(_MAX_WORDS) if count >= _MIN_COUNT}
+    texts = counts.texts if max(counts.texts.values(), default=0) > 1 else folded
+    frequent = {word for word, _ in folded.most_common(_MAX_WORDS) if texts[word] >= min_texts}
     known = {word for word in counts.words if word.casefold() in frequent}
     return known | {word[0].upper() + word[1:] for word in known if word.islower()}
 
@@ -421,7 +456,8 @@ def write_lexicon(lexicon: Lexicon, file: Path) -> None:
         StorageError: The disk is full, or the file cannot be written.
     """
     with storage_errors(file), safetensors_file(file):
-        save_file({part: getattr(lexicon, part).nodes for part in _PARTS}, file, metadata={_HEADER: _SCHEMA})
+        metadata = {_HEADER: _SCHEMA, **({"min_texts": str(lexicon.min_texts)} if lexicon.min_texts else {})}
+        save_file({part: getattr(lexicon, part).nodes for part in _PARTS}, file, metadata=metadata)
 
 
 def read_lexicon(file: Path) -> Lexicon:
@@ -431,13 +467,14 @@ def read_lexicon(file: Path) -> Lexicon:
         BundleError: The file is missing, damaged, not a lexicon, or of an unknown schema.
     """
     with open_tensors(file, "lexicon") as tensors:
-        schema = (tensors.metadata() or {}).get(_HEADER)
+        metadata = tensors.metadata() or {}
+        schema, min_texts = metadata.get(_HEADER), metadata.get("min_texts", "0")
         if schema != _SCHEMA:
             raise BundleError(f"has the schema {quoted(schema)}; this version of reviewgen reads schema {_SCHEMA}.")
         words, separators = map(_check_nodes, read_vectors(tensors, dict.fromkeys(_PARTS, ("uint32",))).values())
         if words is None or separators is None:
             raise BundleError("is damaged: its words or separators are not an automaton.")
-        return Lexicon(words, separators)
+        return Lexicon(words, separators, int(min_texts) if min_texts.isdecimal() else 0)
 
 
 def joined_automata(lexicon: Lexicon | None) -> tuple[UInt32[np.ndarray, " N"], list[int], int]:

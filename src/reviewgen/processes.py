@@ -198,6 +198,12 @@ class Processes:
             raise KeyboardInterrupt
         return [each for each, *_ in ends]
 
+    def each(self, work: Callable[[], Result], place: object) -> Result:
+        """Call a function in each process; return its own result, of any type. Arguments and errors are those of ``gather``."""
+        own: list[Result] = []
+        self.gather(lambda: own.append(work()), place)
+        return own[0]
+
     def main(self, work: Callable[[], Result], place: object) -> Result:
         """Call a function in the main process; return its result in all. Arguments and errors are those of ``gather``."""
         results: list[Any] = self.gather(lambda: work() if self.rank == 0 else None, place)

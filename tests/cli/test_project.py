@@ -108,7 +108,7 @@ def test_plugins_have_the_bounds_of_the_core() -> None:
     """In the examples, the templates and the documentation: a lower bound that the core does not allow cannot be installed."""
     lines = [*PROJECT["project"]["dependencies"], *PROJECT["project"]["optional-dependencies"]["dev"]]
     own = {Requirement(line).name: str(Requirement(line).specifier) for line in lines}
-    files = [*(ROOT / "examples").glob("*/pyproject.toml"), *(ROOT / "src/reviewgen/scaffold").glob("*/pyproject.toml.template")]
+    files = [*(ROOT / "examples").glob("*/pyproject.toml"), *(ROOT / "src").rglob("pyproject.toml.template")]
     count = 0
     for file in [*files, *DOCS.rglob("*.md")]:
         for each in re.findall(r"^dependencies = (\[.*?\])", file.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL):

@@ -243,7 +243,7 @@ def test_the_folder_keeps_conditions_and_damaged_ones_are_refused(ngram, tmp_pat
     config = json.loads((tmp_path / "m" / "config.json").read_text(encoding="utf-8"))
     unsorted = {"name": "stars", "kind": "number", "values": [{"label": "1", "share": 1}]}
     category = {"name": "a", "kind": "category", "values": [{"label": "1", "share": 1}]}
-    for damaged, said in ((None, "list of JSON objects"), ([unsorted], "not ascending"), ([category], "do not belong")):
+    for damaged, said in ((None, "list of objects"), ([unsorted], "not ascending"), ([category], "do not belong")):
         (tmp_path / "m" / "config.json").write_text(json.dumps(config | {"conditions": damaged}), encoding="utf-8")
         with pytest.raises(BundleError, match=said):
             reviewgen.load(tmp_path / "m")

@@ -22,7 +22,7 @@ from reviewgen.lexicon import (
     Lexicon,
     WordCounts,
     build_lexicon,
-    count_runs,
+    count_words,
     decode_texts,
     make_spelling,
     minimal_automaton,
@@ -47,7 +47,7 @@ TOKENIZERS: dict[str, Any] = {
 
 
 def lexicon() -> Lexicon:
-    counts = count_runs([f"{' '.join(WORDS)} {SEPARATORS}"]).split()
+    counts = count_words([f"{' '.join(WORDS)} {SEPARATORS}"])
     return Lexicon.of(counts.words, counts.separators)
 
 
@@ -362,16 +362,38 @@ def test_a_word_that_occurs_twice_is_known_and_also_with_a_capital() -> None:
     tokenizer = TOKENIZERS["char"]
     texts = ["movie the movie", "The was once was", "goods"] + ["the was movie"] * 20
     ids = np.concatenate([[tokenizer.bos_id, *tokenizer.encode(text), tokenizer.eos_id] for text in texts])
-    known = build_lexicon(count_runs(list(decode_texts([ids], tokenizer))).split())
+    known = build_lexicon(count_words(list(decode_texts([ids], tokenizer))))
     assert known is not None and set(known) == {"movie", "Movie", "the", "The", "was", "Was"}
     assert "goods" not in known and "once" not in known and "MOVIE" in known and len(known) == 6
     joined = known | Lexicon.of(["café"], ["!"])
     assert set(joined) == {*known, "café"} and known | known is known
-    rare = WordCounts(Counter({"the": 17, **{f"w{c}": 1 for c in "abc"}}), {" "})
-    assert build_lexicon(rare) is not None  # 17 of 20 words are known, 85 %
-    assert build_lexicon(WordCounts(rare.words + Counter({"zz": 1}), {" "})) is None
-    again = build_lexicon(WordCounts(Counter({"new": 9}), {" "}), before=known)
-    assert again is not None and {"new", "movie"} <= set(again)
+    rare = Counter({"the": 17, **{f"w{c}": 1 for c in "abc"}})
+    assert build_lexicon(WordCounts(rare, rare)) is not None  # 17 of 20 words are known, 85 %
+    assert build_lexicon(WordCounts(more := rare + Counter({"zz": 1}), more)) is None
+    again = build_lexicon(WordCounts(Counter({"new": 9})), before=known)
+    assert again is not None and {"new", "movie"} <= set(again) and (known.min_texts, again.min_texts) == (2, 2)
+
+
+@given(st.lists(st.text(alphabet="aAbé e\u0301'’.“—\n", max_size=30), min_size=1, max_size=8))
+def test_words_are_counted_by_text_as_one_by_one(texts: list[str]) -> None:
+    counts, found = count_words(texts), [words_of(text) for text in texts]
+    assert counts.words == Counter(word for words in found for word in words)
+    assert counts.texts == Counter(word for words in found for word in {each.casefold() for each in words})
+
+
+def test_a_name_from_one_review_is_never_written() -> None:
+    texts = ["Zyx Qwv, ZYX “Zyx” and zyx.", *["The film is good and the end is bad."] * 9]
+    for least, is_written in ((1, True), (2, False)):
+        model = reviewgen.train(
+            "ngram-word", texts, min_texts=least, tokenizer={"vocab_size": 300}, validation=texts[1:], clean=False
+        )
+        assert {"zyx" in model.bundle.lexicon, "Qwv" in model.bundle.lexicon} == {is_written}
+        assert ("Zyx" in " ".join(model.generate("", num_return_sequences=60, seed=0, temperature=1.5))) == is_written
+        assert f"each of {'a training text' if least == 1 else 'at least 2 training texts'};" in model.bundle.card
+    book = reviewgen.train("ngram-char", ["It is. " * 60], validation=["It is."])
+    assert set(book.bundle.lexicon) == {"It", "is", "Is"}
+    with pytest.raises(ConfigError, match="min_texts must be at least 1; got 0"):
+        reviewgen.train("ngram-char", texts, min_texts=0)
 
 
 def test_long_texts_are_counted_in_parts() -> None:
@@ -379,7 +401,7 @@ def test_long_texts_are_counted_in_parts() -> None:
         text = " ".join(DRAW.choices(["movie", "café", "don't", "日本"], k=30_000))
         ids = np.array([tokenizer.bos_id, *tokenizer.encode(text), tokenizer.eos_id])
         assert len(ids) > 1 << 16
-        assert count_runs(list(decode_texts([ids], tokenizer))).split().words == Counter(text.split()), name
+        assert count_words(list(decode_texts([ids], tokenizer))).words == Counter(text.split()), name
 
 
 # Files.

@@ -14,12 +14,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from reviewgen import ReviewModel
-from reviewgen.errors import GenerationError
+from reviewgen.errors import ConfigError, GenerationError
 from reviewgen.generation import Generation, Pieces
 from reviewgen.sentences import sentence_ends
+from tests.support.distributions import Install, install, untouched_registry
 from tests.support.fakes import LETTERS, LetterTokenizer, QueueModel, TableModel, review_model, table
 from tests.support.ngrams import CHAR, LOOP, WORD, Plain, counted
 
+__all__ = ["install", "untouched_registry"]  # fixtures
 V = LETTERS.vocab_size
 NGRAM = counted(LOOP, order=3)
 MODELS = {"table": TableModel(table(V, 1, eos=-1.0)), "ngram": NGRAM, "plain ngram": Plain(NGRAM)}
@@ -303,6 +305,38 @@ def test_texts_include_the_words() -> None:
         assert texts[3] == next(model.generate_each(["", "h"], **options, first=3)).text
         assert all(text == "bad cafe" for text in model.generate("bad cafe", must_include="BAD", max_new_tokens=0))
         assert model.generate(must_include=[], seed=1) == model.generate(seed=1)
+
+
+# The best of several.
+
+
+def test_the_best_of_several_are_chosen_with_their_numbers(model: ReviewModel, install: Install) -> None:
+    options: dict[str, Any] = {"seed": 3, "max_new_tokens": 12}
+    drawn = model.generate(["a", "h"], num_return_sequences=20, **options)
+
+    def bits(number: int) -> float:
+        text, prompt = drawn[number], "ah"[number // 20]
+        score = model.score(text[1:], prompt) if text[1:] else None
+        ended = len(text) < 13  # else the end token is not scored
+        return math.inf if score is None else (score.bits - (0 if ended else score.tokens[-1].bits)) / len(text[1:])
+
+    orders = [sorted(range(first, first + 20), key=bits)[:3] for first in (0, 20)]
+    found = model.generate(["a", "h"], num_return_sequences=3, best_of=20, return_dict_in_generate=True, **options)
+    assert [each.text for each in found] == [drawn[number] for order in orders for number in order]
+    assert [drawn[each.number] for each in found] == [each.text for each in found]
+    fewest = "class Fewest:\n unit, lower_is_better = 'letters', True\n __call__ = lambda self, sample: len(sample.texts[0])"
+    install("reviewgen-fakes", {"metrics": {"fewest": "fakes:fewest"}}, {"fakes": f"{fewest}\nfewest = Fewest()"})
+    for judge, is_reversed in ((lambda text, prompt: len(text), True), ("fewest", False)):
+        every = model.generate("a", num_return_sequences=20, best_of=20, judge=judge, **options)
+        assert every == sorted(drawn[:20], key=len, reverse=is_reversed)
+    by_itself = model.generate("a", num_return_sequences=20, best_of=20, judge=model, **options)
+    assert by_itself == sorted(
+        drawn[:20], key=lambda text: model.score(text[1:], "a").bits_per_character if text[1:] else math.inf
+    )
+    wrong: list[dict[str, Any]] = [{"num_return_sequences": 3}, {"num_beams": 2}, {"do_sample": False}, {"must_include": "a"}]
+    for more in (*wrong, {"judge": 3}, {"judge": "distinct-2"}, {"best_of": 0}, {"best_of": None, "judge": model}):
+        with pytest.raises(ConfigError, match=r"best_of|judge"):
+            model.generate("a", **{"best_of": 2} | more)
 
 
 # Time.

@@ -149,7 +149,7 @@ def test_public_names_and_commands_are_as_stored():
     stored, found = read_stored("names"), observe()
     names = sorted(name for name in stored.keys() | found.keys() if stored.get(name) != found.get(name))
     differences = [f"{name}\n  stored: {stored.get(name, '-')}\n  now:    {found.get(name, '-')}" for name in names]
-    assert not differences, "\n".join(["the public interface differs from names.json:", *differences])
+    assert not differences, "\n".join(["names.json differs (python -m tests.golden.test_names writes it):", *differences])
 
 
 if __name__ == "__main__":

@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 
 from reviewgen.cli import app
 from reviewgen.errors import ConfigError, UnknownPlugin
-from reviewgen.scaffold import new_plugin
 from reviewgen.testing import PluginReport, check_plugin
+from reviewgen.testing.scaffold import new_plugin
 from tests.support.distributions import Install, install, untouched_registry, write_distribution
 from tests.support.forked import run_python
 from tests.support.saved import edit_json

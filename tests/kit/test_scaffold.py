@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from reviewgen.errors import ConfigError
-from reviewgen.scaffold import KINDS, new_plugin
+from reviewgen.testing.scaffold import KINDS, new_plugin
 from tests.support.fakes import run_command
 from tests.support.forked import run_python
 
@@ -96,5 +96,5 @@ def test_the_templates_are_in_the_wheel() -> None:
     from hatchling.builders.wheel import WheelBuilder
 
     listed = {Path(file.path) for file in WheelBuilder(str(ROOT)).recurse_included_files()}
-    templates = set((ROOT / "src" / "reviewgen" / "scaffold").rglob("*.template"))
+    templates = set((ROOT / "src" / "reviewgen" / "testing" / "templates").rglob("*.template"))
     assert len(templates) > 30 and templates <= listed

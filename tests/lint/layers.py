@@ -14,7 +14,7 @@ CORE, PLUGINS = ROOT / "src" / "reviewgen", ROOT / "plugins"
 FLOORS = [
     "version errors interrupts",
     "config compiled processes storage sentences rates hub_client web",
-    "protocols registry conditions novelty lexicon scaffold",
+    "protocols registry conditions novelty lexicon",
     "data generation",
     "evaluation blending model",
     "training",

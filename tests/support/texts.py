@@ -18,9 +18,8 @@ from reviewgen.data import (
     SPLITS,
     CleaningReport,
     DataConfig,
-    IndexChoice,
+    Encoding,
     Texts,
-    TokenizerChoice,
     cached_corpus,
     cached_store,
     describe,
@@ -92,8 +91,8 @@ def tokenized(source: Any, kind: Any, config: Any = None, *, name: str = "", val
     """Tokenize a source as a training does; return the tokenizer, the conditions, the stores and the corpus."""
     corpus = cached_corpus(Texts(source, DataConfig(**options), validation))
     fitted = fit_conditions(corpus.names, corpus.conditions("train"))
-    choice = TokenizerChoice(kind, config or kind.Config(), name or kind.__name__, "tests", "1")
-    folder = cached_store(corpus, choice, IndexChoice("none", 1.0, str), fitted)
+    plugin = {"name": name or kind.__name__, "package": "tests", "version": "1"}
+    folder = cached_store(corpus, Encoding(cls=kind, config=config or kind.Config(), plugin=plugin), fitted)
     tokenizer = kind.load(folder.folder / "tokenizer")
     return tokenizer, fitted.with_ids_from(tokenizer.vocab_size), folder.splits(), corpus
 

@@ -15,7 +15,7 @@ from tests.support.trainings import texts_of, trained
 
 __all__ = ["install", "untouched_registry"]  # fixtures
 
-IN_TREE = ("distinct-1", "distinct-2", "distinct-3", "distinct-4", "self-repetition", "new-words")
+IN_TREE = ("distinct-1", "distinct-2", "distinct-3", "distinct-4", "self-repetition", "new-words", "repeated-sentences")
 CODE = """
 seen, calls = [], []
 
@@ -89,13 +89,16 @@ def brute_values(texts: Sequence[str], known: set[str]) -> dict[str, float]:
     values["self-repetition"] = sum(shares) / len(shares) if shares else 0.0
     written = [word for row in rows for word in row]
     values["new-words"] = sum(word not in known for word in written) / len(written) if written else 0.0
+    pieces = [[piece.strip() for piece in text.casefold().split("!") if len(piece.split()) > 2] for text in texts]
+    values["repeated-sentences"] = sum(len({*row}) < len(row) for row in pieces) / max(1, len(texts))
     return values
 
 
 def test_values_are_those_of_brute_force() -> None:
     known, rng = {"a", "b", "c", "don't"}, np.random.default_rng(0)
     for _ in range(20):
-        texts = [" ".join(rng.choice(list("abcDEF"), rng.integers(0, 14))) + "." for _ in range(rng.integers(1, 9))]
+        texts = [" ".join(rng.choice(list("abcDEF"), rng.integers(0, 14))) + "!" for _ in range(rng.integers(1, 9))]
+        texts[0] += f" {texts[0].swapcase()}"
         values = Metrics(IN_TREE, frozenset(known)).measure(texts)
         assert values == pytest.approx(brute_values(texts, known))
         statistics = measure_texts(texts)  # of tune-sampling

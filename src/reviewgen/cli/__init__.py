@@ -5,20 +5,16 @@ A command parses its arguments, calls the library and prints the result. Heavy i
 
     train      ``train``, ``prepare``
     search     ``sweep``, ``tune``, ``tune-sampling``
-    generate   ``generate``, ``replay``
+    generate   ``generate``, ``replay``, ``play``
     measure    ``evaluate``, ``score``, ``novelty``, ``blend``
-    compare    ``compare``
-    look       ``explain``, ``graph``, ``plot``; explain_tables prints the first
-    play       ``play``
-    share      ``export``, ``push``, ``pull``
-    serve      ``serve``, ``demo``
+    look       ``explain``, ``graph``, ``plot``, ``compare``; explain_tables prints the first
+    share      ``export``, ``push``, ``pull``, ``serve``, ``demo``
     inspecting ``list``, ``settings``, ``doctor``, ``plugin new``, ``plugin check``
     options    the options, made from the classes that declare them, and the parsing of values
     console    what all commands print
 """
 
 import contextlib
-import inspect
 import io
 import os
 import sys
@@ -27,7 +23,7 @@ from typing import Annotated, Any
 
 import typer
 
-from reviewgen.cli import compare, generate, inspecting, look, measure, play, search, serve, share, train
+from reviewgen.cli import generate, inspecting, look, measure, search, share, train
 from reviewgen.cli.console import echo, escape, note, notes, show_log
 from reviewgen.errors import ConfigError, ProcessLost, ReviewgenError, SourceError, shortened
 from reviewgen.interrupts import INTERRUPTED, raising_interrupts, uninterrupted
@@ -70,41 +66,21 @@ def _options(
     pass
 
 
-def _add(group: typer.Typer, name: str, command: Callable[..., None]) -> None:
+def _add(group: typer.Typer, command: Callable[..., None]) -> None:
     """Add a command; the list of commands has the whole first line of its docstring, which typer would cut off."""
-    group.command(name, short_help=(inspect.getdoc(command) or "").partition("\n")[0])(command)
+    name, summary = command.__name__.strip("_").replace("_", "-"), (command.__doc__ or "").partition("\n")[0]
+    group.command(name, short_help=summary)(command)
 
 
-_COMMANDS: dict[str, Callable[..., None]] = {
-    "train": train.train,
-    "prepare": train.prepare,
-    "settings": inspecting.settings,
-    "plot": look.plot,
-    "sweep": search.sweep,
-    "tune": search.tune,
-    "tune-sampling": search.tune_sampling,
-    "blend": measure.blend,
-    "compare": compare.compare,
-    "generate": generate.generate,
-    "replay": generate.replay,
-    "play": play.play,
-    "graph": look.graph,
-    "evaluate": measure.evaluate,
-    "score": measure.score,
-    "novelty": measure.novelty,
-    "explain": look.explain,
-    "export": share.export,
-    "push": share.push,
-    "pull": share.pull,
-    "serve": serve.serve,
-    "demo": serve.demo,
-    "list": inspecting.list_plugins,
-    "doctor": inspecting.doctor,
-}
-for _name, _command in _COMMANDS.items():
-    _add(app, _name, _command)
-_add(_plugin, "new", inspecting.new_plugin)
-_add(_plugin, "check", inspecting.check_plugin)
+for _command in (
+    *(train.train, train.prepare, inspecting.settings, look.plot, search.sweep, search.tune, search.tune_sampling),
+    *(measure.blend, look.compare, generate.generate, generate.replay, generate.play, look.graph, measure.evaluate),
+    *(measure.score, measure.novelty, look.explain, share.export, share.push, share.pull, share.serve, share.demo),
+    *(inspecting.list_, inspecting.doctor),
+):
+    _add(app, _command)
+_add(_plugin, inspecting.new)
+_add(_plugin, inspecting.check)
 app.add_typer(_plugin, name="plugin", short_help=_plugin.info.help)
 
 

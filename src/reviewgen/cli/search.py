@@ -110,7 +110,7 @@ def tune(
             named = ", ".join(f"{name.partition('.')[2]} {value}" for name, value in trial.settings.items())
             note(f"Trial {trial.number}: {named}: {_outcome(trial)}, {trial.seconds:.1f} s.")
             say(f"Training: {len(finished)} of {trials} trials are finished ...")
-    if finished.is_interrupted and not finished:
+    if finished.status and not finished:
         sys.exit(finished.status)
     names = [name.partition(".")[2] for name in finished[0].settings]
     table = make_table("trial", *names, "bits/char", "steps", "seconds", "outcome", left=["outcome"], is_boxed=False)
@@ -189,7 +189,7 @@ def tune_sampling(
     if not finished:
         sys.exit(finished.status or 1)
     best = min(finished, key=lambda trial: trial.distance)
-    is_saved = out is not None and not finished.is_interrupted
+    is_saved = out is not None and not finished.status
     if out is not None and is_saved:
         loaded.save_generation_config(out, **best.settings)
     columns = ("unknown", "distinct-1", "-2", "-3", "-4", "words/text", "repeated", "bits/char", "distance")

@@ -46,12 +46,8 @@ def train(
     from reviewgen.training import StopReason
 
     runs: list[TrainingRun] = []
-
-    def make() -> None:
-        runs.append(TrainingRun(start(preset, trained), parse_data(data), out=out, **options))
-
     with all_processes() as processes:
-        processes.gather(make, out)
+        processes.gather(lambda: runs.append(TrainingRun(start(preset, trained), parse_data(data), out=out, **options)), out)
     [run] = runs
     try:
         _prepare(run)
@@ -88,7 +84,7 @@ def _show_corpus(corpus: "CleanedCorpus", conditions: list[str]) -> str:
     from reviewgen.data import SPLITS, describe
 
     validation = [] if corpus.validation is None else ["Validation:", *describe(*corpus.validation)]
-    counts = ", ".join(f"{name} {corpus.count(name):,}" for name in SPLITS)
+    counts = ", ".join(f"{name} {corpus.counts[name]:,}" for name in SPLITS)
     split = f"Split: {counts}. Held out: {corpus.describe_held_out()}."
     others = [line for line in corpus.notes if line not in corpus.source.notes]  # which ``describe`` has
     named = [f"Condition {line}" for line in conditions]
@@ -201,7 +197,7 @@ def prepare(
     if tokens is not None:
         lines.insert(0, f"Tokens: {tokens['train']:,} to train on, in {counted(len(store.content['shards']), 'shard')}.")
     if not as_json:
-        conditions = Conditions.from_json(store.facts["conditions"]) if store.facts["conditions"] else Conditions()
+        conditions = Conditions.from_json(store.facts["conditions"])
         lines.insert(0, _show_corpus(CleanedCorpus.from_json(store.facts["corpus"]), conditions.describe()))
         for line in store.facts["notes"]:
             note(line)

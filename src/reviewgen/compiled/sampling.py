@@ -358,7 +358,9 @@ def _rule_out_copies(windows, text, size, run, eos, is_copy, largest, scores, pr
 
 @inner
 def draw_token(probs, uniform):
-    """Return a token by its probability; of tokens that are ruled out, the same number gives the next best instead.
+    """Return a token by its probability, by the exponential race that the docstring of the file explains.
+
+    Of tokens that are left when some are ruled out, the same number gives the next best.
 
     Args:
         probs: float64 (V,), unnormalised probabilities, not negative, at least one above zero.

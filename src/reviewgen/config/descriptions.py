@@ -87,17 +87,9 @@ def describe_hint(hint: Any) -> str:
 
 def choices_of(hint: Any) -> list[Any] | None:
     """Return the accepted values if there are finitely many, None otherwise."""
-    choices: list[Any] = []
-    for option in options_of(bare(hint)):
-        if get_origin(option) is Literal:
-            choices += get_args(option)
-        elif option is bool:
-            choices += [True, False]
-        elif option is types.NoneType:
-            choices.append(None)
-        else:
-            return None
-    return choices
+    few: dict[Any, tuple[Any, ...]] = {bool: (True, False), types.NoneType: (None,)}
+    choices = [get_args(option) if get_origin(option) is Literal else few.get(option) for option in options_of(bare(hint))]
+    return None if None in choices else [choice for values in choices for choice in values or ()]
 
 
 def bounds_of(hint: Any) -> dict[str, float]:

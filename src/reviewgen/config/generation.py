@@ -5,9 +5,13 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal, TypedDict
 
-from reviewgen.config.plugin_names import check_plugin_names
-from reviewgen.config.settings import Bound, check, fields_of
+from reviewgen.config.names import check_plugin_names
+from reviewgen.config.settings import Bound, check, fields_of, from_dict
 from reviewgen.errors import ConfigError, did_you_mean, quoted
+
+_MAX_TOKENS, _MAX_FORCED = 100_000, 10_000
+_MAX_BEAM_TOKENS = 1_000_000
+_MAX_LISTED, _MAX_STRING = 1_000, 1_000  # elements of a list, characters of a stop string
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,8 +33,8 @@ class GenerationConfig:
         no_repeat_ngram_size: No n-gram of this many tokens occurs twice in a text; 0 is off.
         stop_strings: A text ends after the first occurrence of any of these strings.
         max_time: The maximum time of a call in seconds, after which all texts are cut off; no limit if not given.
-        words: "known" lets a token only continue or end a word that occurs at least twice in the training text; "any" is the
-            plain model. An unknown word of a prompt is left alone.
+        words: "known" lets a token only continue or end a word that occurs in two training texts, or as many as min_texts of the
+            training; "any" is the plain model. An unknown word of a prompt is left alone.
         finish: "sentence" removes the unfinished last sentence of a text that was cut off, unless it has no other; "anywhere"
             keeps it, as if not given.
         logits_processors: Names of installed logits processors, called in this order; those of a call replace the saved ones.
@@ -170,6 +174,43 @@ def generation_config(
     if isinstance(given.get("conditions"), Mapping):
         given["conditions"] = {name: value for part in (base.conditions, *conditions) for name, value in part.items()}
     return replace(base, **given)
+
+
+def read_saved_generation(values: Mapping[str, Any]) -> GenerationConfig:
+    """Return the generation defaults of a folder; ``num_return_sequences`` is left to each call.
+
+    Raises:
+        ConfigError: A setting is unknown, or its value is out of range or above the limits for defaults.
+    """
+    config = from_dict(GenerationConfig, values)
+    check_saved_generation(replace(config, num_return_sequences=1))
+    return replace(config, num_return_sequences=1)
+
+
+def check_saved_generation(config: GenerationConfig) -> None:
+    """Raise if settings cannot be the defaults of a saved model, although a call may have them.
+
+    Raises:
+        ConfigError: They ask for several texts, or for so long ones or so much work that a call would hardly end.
+    """
+    if config.num_return_sequences != 1:
+        raise ConfigError(
+            f"num_return_sequences={config.num_return_sequences} is not saved with a model: give it in each call of generate."
+        )
+    for name, value, limit in (
+        ("max_new_tokens", config.max_new_tokens, _MAX_TOKENS),
+        ("min_new_tokens", config.min_new_tokens, _MAX_FORCED),
+        ("max_new_tokens times num_beams", config.max_new_tokens * config.num_beams, _MAX_BEAM_TOKENS),
+        ("no_repeat_ngram_size", config.no_repeat_ngram_size, _MAX_LISTED),
+        ("the number of temperatures", len(config.temperatures), _MAX_LISTED),
+        ("the number of stop_strings", len(config.stop_strings), _MAX_LISTED),
+        ("the number of logits_processors", len(config.logits_processors), _MAX_LISTED),
+        ("the number of conditions", len(config.conditions), _MAX_LISTED),
+        ("the length of a stop string", max(map(len, config.stop_strings), default=0), _MAX_STRING),
+    ):
+        if value > limit:
+            shown = f"{value:,}" if value < 10**15 else f"about {value:.0e}" if value < 10**300 else "too large"
+            raise ConfigError(f"In the defaults of a saved model {name} is at most {limit:,}; got {shown}. Give more in a call.")
 
 
 @dataclass(frozen=True, kw_only=True)

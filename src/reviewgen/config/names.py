@@ -9,14 +9,15 @@ a repository on the Hub (``owner/name`` or ``hf://owner/name``, with or without 
 - A preset with ``@revision`` is the repository ``reviewgen/<preset>``.
 """
 
+import os
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from reviewgen.errors import SourceError, did_you_mean, quoted
+from reviewgen.errors import ConfigError, SourceError, did_you_mean, quoted
 
-_PRESET = re.compile(r"(?P<model>[a-z][a-z0-9]*)-(?P<tokenizer>[a-z][a-z0-9]*)(?:-(?P<size>[a-z0-9]+))?")
+PRESET = re.compile(r"(?P<model>[a-z][a-z0-9]*)-(?P<tokenizer>[a-z][a-z0-9]*)(?:-(?P<size>[a-z0-9]+))?")
 _PLUGIN = re.compile(r"[a-z][a-z0-9]*(?:-[a-z0-9]+)*")
 _PART = r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9])?"
 _HUB = re.compile(rf"(?P<repo>{_PART}/{_PART})(?:@(?P<revision>[^\s@]+))?")
@@ -96,10 +97,10 @@ def parse_preset(name: str, presets: Collection[str] = ()) -> PresetName:
     Raises:
         SourceError: The name does not have the form ``<model>-<tokenizer>[-<size>]``.
     """
-    match = _PRESET.fullmatch(name)
+    match = PRESET.fullmatch(name)
     if match is None:
         form = "Write <model>-<tokenizer> in lower case, as in lstm-word." + (f" {_suggest(name, presets)}" if presets else "")
-        raise SourceError(f"{_shorten(name)} is not a preset name. {form}")
+        raise SourceError(f"{quoted(name, 60)} is not a preset name. {form}")
     return PresetName(**match.groupdict())
 
 
@@ -110,6 +111,21 @@ def is_plugin_name(name: str) -> bool:
     [True, False, False]
     """
     return len(name) <= _MAX_PLUGIN_NAME and _PLUGIN.fullmatch(name) is not None
+
+
+def check_plugin_names(setting: str, names: Sequence[str]) -> None:
+    """Validate a setting whose value are names of plugins.
+
+    Raises:
+        ConfigError: A name has another form than those of plugins, or is given twice.
+    """
+    for number, name in enumerate(names):
+        if not is_plugin_name(name):
+            raise ConfigError(
+                f"{setting} are names of installed plugins, of lower-case letters, digits and hyphens; {name!r:.60} is not one."
+            )
+        if name in names[:number]:
+            raise ConfigError(f"{setting} has {quoted(name)} twice: name it once.")
 
 
 def parse_hub_id(text: str) -> HubSource | None:
@@ -149,14 +165,16 @@ def find_revision(source: Source, revision: str) -> HubSource:
         SourceError: The source is a local folder or has another revision, or ``revision`` is not valid.
     """
     if not isinstance(revision, str) or re.fullmatch(r"[^\s@]+", revision) is None:
-        raise SourceError(f"{_shorten(str(revision))} is not a revision. Give a branch, a tag or a commit.")
+        raise SourceError(f"{quoted(str(revision), 60)} is not a revision. Give a branch, a tag or a commit.")
     if isinstance(source, LocalSource):
         raise SourceError(
-            f"{_shorten(str(source.path))} is a local folder, which has no revision {quoted(revision)}: leave it out."
+            f"{quoted(str(source.path), 60)} is a local folder, which has no revision {quoted(revision)}: leave it out."
         )
     hub = HubSource(f"{_OWNER}/{source.name}") if isinstance(source, PresetSource) else source
     if hub.revision not in (None, revision):
-        raise SourceError(f"{_shorten(str(hub))} has one revision and revision={quoted(revision)} is another: give one of them.")
+        raise SourceError(
+            f"{quoted(str(hub), 60)} has one revision and revision={quoted(revision)} is another: give one of them."
+        )
     return HubSource(hub.repo_id, revision)
 
 
@@ -169,7 +187,7 @@ def _parse(source: str | Path, presets: Collection[str] | None) -> Source:
         hub = parse_hub_id(source)
         if hub is None:
             raise SourceError(
-                f"{_shorten(source)} is not a repository on the Hub. Write hf://owner/name, with or without @revision."
+                f"{quoted(source, 60)} is not a repository on the Hub. Write hf://owner/name, with or without @revision."
             )
         return hub
     return _parse_bare(source, presets)
@@ -179,13 +197,13 @@ def _parse_bare(source: str, presets: Collection[str] | None) -> Source:
     """Parse a string that has no prefix which says what it is."""
     name, at, revision = source.partition("@")
     parsed: Source | None = parse_hub_id(source)
-    if _PRESET.fullmatch(name) and (revision or not at):
+    if PRESET.fullmatch(name) and (revision or not at):
         parsed = find_revision(PresetSource(name), revision) if at else PresetSource(name)
-    if not _exists(source):
+    if not os.path.exists(source):  # noqa: PTH110 (which raises for no string)
         if parsed is None:
             hint = "" if presets is None else f" {_suggest(source, presets)}"
             kinds = "a preset (lstm-word), a repository (owner/name) or an existing folder"
-            raise SourceError(f"{_shorten(source)} is not {kinds}.{hint}")
+            raise SourceError(f"{quoted(source, 60)} is not {kinds}.{hint}")
         return parsed
     if isinstance(parsed, HubSource):
         return LocalSource(Path(source)) if (Path(source) / "config.json").is_file() else parsed
@@ -194,25 +212,14 @@ def _parse_bare(source: str, presets: Collection[str] | None) -> Source:
     raise SourceError(f"{quoted(source)} is ambiguous: write ./{source} for the folder, or rename the folder for the preset.")
 
 
-def _exists(path: str) -> bool:
-    try:
-        return path != "" and Path(path).exists()  # Path("") would be the current folder
-    except (OSError, ValueError):  # too long for a file name, or a NUL in it
-        return False
-
-
 def _expand(path: Path) -> Path:
     try:
         return path.expanduser()
     except RuntimeError:
         raise SourceError(
-            f"{_shorten(str(path))} begins with the home folder of a user that does not exist on this machine."
+            f"{quoted(str(path), 60)} begins with the home folder of a user that does not exist on this machine."
         ) from None
 
 
 def _suggest(name: str, presets: Collection[str]) -> str:
     return did_you_mean(name.lower().replace("_", "-"), presets)
-
-
-def _shorten(text: str) -> str:
-    return repr(text if len(text) <= 60 else text[:57] + "...")

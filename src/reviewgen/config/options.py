@@ -6,11 +6,14 @@ checked against them: the TypedDicts of ``keywords`` and the argument lists of d
 Knows neither the command line nor the functions.
 """
 
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from types import NoneType
+from typing import Annotated, Any, Literal, TypedDict, get_type_hints
 
-from reviewgen.config.settings import Bound
+from reviewgen.config.settings import Bound, check_value, options_of
+from reviewgen.errors import ConfigError, did_you_mean, quoted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,12 +133,15 @@ class Training(Trial):
     Attributes:
         initial_weights: A safetensors file of another source whose tensors a new model starts from, as an embedding table or the
             state dict of an nn.LSTM; only some models support it.
+        min_texts: A generated word occurs in at least this many of the training texts (words="known"), so that a name from
+            fewer of them is never written; of a single text, as a book, it occurs this often.
         log: Also log the curves to a tracker of accelerate, which must be installed: tensorboard, wandb, trackio, mlflow, aim,
             clearml, comet_ml, dvclive or swanlab.
         resume: Resume an interrupted run of the same arguments from its last checkpoint in OUT.partial.
     """
 
     initial_weights: str | Path | None = None
+    min_texts: Annotated[int, Bound(at_least=1)] = 2
     log: str | None = None
     resume: bool = False
 
@@ -189,3 +195,101 @@ class GeneratedShards(Shards):
     columns: bool = False
     unique: bool = False
     schema: Any = None
+
+
+class ReadingOptions(TypedDict, total=False):
+    """How a source of texts is read and cleaned; see ``options.Reading``."""
+
+    text_column: str | None
+    documents: str
+    lowercase: bool | None
+    strip_markdown: bool | None
+    fix_encoding: bool | None
+    keep_line_breaks: bool | None
+    clean: bool | None
+    sql: str | None
+    subset: str | None
+    split: str | None
+    max_text_characters: int
+
+
+class EvaluateOptions(ReadingOptions, total=False):
+    """How texts are read that a trained model is measured on; see ``options.Evaluating``."""
+
+    split: str | None
+
+
+class CorpusOptions(ReadingOptions, total=False):
+    """The keywords of ``reviewgen.corpus``; see ``options.Corpus``."""
+
+    validation: Any
+    validation_split: str | None
+    conditions: Sequence[str]
+    near_duplicates: float | None
+    decontaminate: int | None
+
+
+class PrepareOptions(CorpusOptions, total=False):
+    """The keywords of ``reviewgen.prepare``."""
+
+    tokenizer: Mapping[str, Any] | None
+
+
+class TrialOptions(TypedDict, total=False):
+    """How long a model is trained, and from which seed; see ``options.Trial``."""
+
+    budget: str | float | None
+    steps: int | None
+    epochs: float | None
+    seed: int
+
+
+class TrainOptions(PrepareOptions, TrialOptions, total=False):
+    """The keywords of ``reviewgen.train`` and ``TrainingRun``; ``sweep`` and ``tune`` take those that apply to several trainings.
+
+    See ``options.Training``.
+    """
+
+    out: str | Path | None
+    model: Mapping[str, Any] | None
+    training: Mapping[str, Any] | None
+    initial_weights: str | Path | None
+    min_texts: int
+    log: str | None
+    resume: bool
+
+
+def refuse_unknown_options(
+    options: Mapping[str, Any], known: type, function: str, *, others: Collection[str] = (), hidden: Collection[str] = ()
+) -> None:
+    """Raise if a keyword is not one of a TypedDict's, or if the value of a flag or string has another type.
+
+    Args:
+        options: The keywords.
+        known: The TypedDict.
+        function: The public function that was called, for the message.
+        others: The other arguments of that function, which the message may suggest.
+        hidden: Keywords that the message does not suggest.
+
+    Raises:
+        ConfigError: A keyword is unknown, of which the closest known one is suggested, or has a value of another type.
+    """
+    names = [*others, *(name for name in known.__annotations__ if name not in hidden)]
+    for name in options:
+        if name not in known.__annotations__:
+            raise ConfigError(f"{quoted(name)} is not an argument of {function}. {did_you_mean(name, names)}")
+    for name, hint in get_type_hints(known).items():
+        if name in options and set(options_of(hint)) <= {bool, str, NoneType}:
+            check_value(name, options[name], hint)
+
+
+class CompareOptions(ReadingOptions, TrialOptions, total=False):
+    """The keywords of ``reviewgen.compare``, which documents them."""
+
+    held_out: Any
+    held_out_split: str | None
+    prompt: str
+    settings: Mapping[str, Mapping[str, Any]] | None
+    conditions: Any
+    out: str | Path | None
+    resume: bool

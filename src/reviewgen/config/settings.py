@@ -1,8 +1,8 @@
 """Validation of config dataclasses, and their conversion from and to JSON values and strings.
 
 A plugin's ``Config`` is a frozen keyword-only dataclass whose fields are bool, int, float, str, a ``Literal`` of those, a
-``tuple[X, ...]`` of one of these (a list in JSON), ``dict[str, Any]`` (any JSON object), or a union such as ``X | None``.
-Bounds are part of the type; the bounds of a tuple apply to each element. ``check`` validates types and bounds::
+``tuple[X, ...]`` of one of these (a list in JSON), ``dict[str, Any]`` (any JSON object), another such dataclass, or a union such
+as ``X | None``. Bounds are part of the type; the bounds of a tuple apply to each element. ``check`` validates types and bounds::
 
     @dataclass(frozen=True, kw_only=True)
     class GruConfig:
@@ -26,13 +26,19 @@ import math
 import re
 import secrets
 import types
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from reviewgen.errors import ConfigError, did_you_mean, quoted
 
 ConfigT = TypeVar("ConfigT")
+
+VOCABULARY_FIELDS = ("vocab_size", "bos_id", "eos_id")
+"""The first is required, the others are optional."""
+
+SMALLEST_VOCABULARY = {"vocab_size": 2, "bos_id": 0, "eos_id": 1}
+"""A stand-in where the other settings of a config are checked before there is a tokenizer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,13 +130,11 @@ def from_dict(cls: type[ConfigT], values: Mapping[str, Any]) -> ConfigT:
     Raises:
         ConfigError: A key is unknown or missing, or a value has the wrong type or is out of range.
     """
-    known = fields_of(cls)
-    for key in values:
-        if key not in known:
-            raise ConfigError(f"{quoted(key)} is not a setting here. {did_you_mean(key, known)}")
-    if missing := [name for name in _required(cls) if name not in values]:
+    known = _fields_of_known(cls, values)
+    required = (f.name for f in dataclasses.fields(cls) if f.default is f.default_factory is dataclasses.MISSING)  # type: ignore[arg-type]
+    if missing := [name for name in required if name not in values]:
         raise ConfigError(f"The setting {quoted(missing[0])} is missing.")
-    return cls(**{name: _to_tuple(_rename(value, known[name]), known[name]) for name, value in values.items()})
+    return cls(**{name: _from_json(_rename(value, known[name]), known[name]) for name, value in values.items()})
 
 
 def from_strings(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -139,13 +143,11 @@ def from_strings(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ConfigError: A key is unknown, or a string cannot be converted.
     """
-    known = fields_of(cls)
-    parsed = {}
-    for key, value in values.items():
-        if key not in known:
-            raise ConfigError(f"{quoted(key)} is not a setting here. {did_you_mean(key, known)}")
-        parsed[key] = _convert(key, _rename(value, known[key]), known[key]) if isinstance(value, str) else value
-    return parsed
+    known = _fields_of_known(cls, values)
+    texts = {
+        key: _convert(key, _rename(value, known[key]), known[key]) for key, value in values.items() if isinstance(value, str)
+    }
+    return {**values, **texts}
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -197,10 +199,13 @@ def parse_duration(text: str | float) -> float:
     return seconds
 
 
-def _required(cls: Any) -> list[str]:
-    """Return the names of the fields without a default."""
-    missing = dataclasses.MISSING
-    return [f.name for f in dataclasses.fields(cls) if f.default is missing and f.default_factory is missing]
+def _fields_of_known(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the type hint of each field; raise for a value of another name."""
+    known = fields_of(cls)
+    for key in values:
+        if key not in known:
+            raise ConfigError(f"{quoted(key)} is not a setting here. {did_you_mean(key, known)}")
+    return known
 
 
 def options_of(hint: Any) -> tuple[Any, ...]:
@@ -243,10 +248,14 @@ def check_value(name: str, value: Any, hint: Any) -> None:
             raise ConfigError(f"{name} must be {bound}{unit}; got {quoted(part)}.")
 
 
-def _to_tuple(value: Any, hint: Any) -> Any:
-    """Convert a JSON list to a tuple if the type of the field allows one."""
-    takes_tuple = any(get_origin(option) is tuple for option in options_of(bare(hint)))
-    return tuple(value) if isinstance(value, list) and takes_tuple else value
+def _from_json(value: Any, hint: Any) -> Any:
+    """Convert a JSON list to a tuple, and an object to a dataclass, if the type of the field allows one."""
+    for option in options_of(bare(hint)):
+        if isinstance(value, list) and get_origin(option) is tuple:
+            return tuple(_from_json(part, get_args(option)[0]) for part in value)
+        if isinstance(value, Mapping) and isinstance(option, type) and dataclasses.is_dataclass(option):
+            return from_dict(option, value)
+    return value
 
 
 def _is_finite(value: float) -> bool:
@@ -258,17 +267,16 @@ def _is_finite(value: float) -> bool:
 
 def _has_type(value: Any, option: Any) -> bool:
     """Return whether a value has a type of a union; a bool is not a number, an int is a float."""
-    if get_origin(option) is Literal:
+    kind = get_origin(option) or option
+    if kind is Literal:
         return any(type(value) is type(choice) and value == choice for choice in get_args(option))
-    if get_origin(option) is tuple:
+    if kind is tuple:
         return isinstance(value, tuple) and all(_has_type(part, bare(get_args(option)[0])) for part in value)
-    if get_origin(option) is dict:
+    if kind is dict:
         return isinstance(value, dict) and all(isinstance(key, str) for key in value)
-    if get_origin(option) is list:
-        return isinstance(value, list)
-    if option in (int, float):
-        return isinstance(value, int | option) and not isinstance(value, bool)
-    return isinstance(value, option)
+    if kind in (int, float):
+        return isinstance(value, int | kind) and not isinstance(value, bool)
+    return isinstance(value, kind)
 
 
 def _describe_type(hint: Any) -> str:
@@ -280,8 +288,8 @@ def _describe_option(option: Any) -> str:
         return " or ".join(json.dumps(choice) for choice in get_args(option))
     if get_origin(option) is tuple:
         inner = bare(get_args(option)[0])
-        return f"a list of {_PLURALS[get_origin(inner) or inner]}"
-    return _TYPE_NAMES[get_origin(option) or option]
+        return f"a list of {_PLURALS.get(get_origin(inner) or inner, 'objects')}"
+    return _TYPE_NAMES.get(get_origin(option) or option, "an object")
 
 
 _TYPE_NAMES: dict[Any, str] = {
@@ -289,11 +297,10 @@ _TYPE_NAMES: dict[Any, str] = {
     float: "a number",
     str: "a string",
     bool: "true or false",
-    dict: "an object",
     list: "a list",
     types.NoneType: "none",
 }
-_PLURALS: dict[Any, str] = {int: "whole numbers", float: "numbers", str: "strings", bool: "true or false", dict: "objects"}
+_PLURALS: dict[Any, str] = {int: "whole numbers", float: "numbers", str: "strings", bool: "true or false"}
 
 
 def _convert(name: str, text: str, hint: Any) -> Any:
@@ -326,3 +333,92 @@ def _convert_to(text: str, option: Any) -> Any:
         except ValueError:
             return text
     return text
+
+
+def vocabulary_settings(config: type, vocab_size: int, bos_id: int, eos_id: int) -> dict[str, int]:
+    """Return the settings of a model that its tokenizer decides, those that its config has.
+
+    Args:
+        config: The config class.
+        vocab_size: The number of ids, those of conditions included.
+        bos_id, eos_id: The beginning-of-text and the end-of-text id.
+    """
+    known = fields_of(config)
+    values = dict(zip(VOCABULARY_FIELDS, (vocab_size, bos_id, eos_id), strict=True))
+    return {name: value for name, value in values.items() if name in known or name == "vocab_size"}
+
+
+def without_vocabulary(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a model's settings without those that its tokenizer decides."""
+    return {name: value for name, value in settings.items() if name not in VOCABULARY_FIELDS}
+
+
+def check_count(name: str, value: Any) -> None:
+    """Check that an argument is a whole number of at least 1.
+
+    Raises:
+        ConfigError: It is something else.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ConfigError(f"{name} must be a whole number of at least 1; got {quoted(value)}.")
+
+
+def check_flags(**flags: Any) -> None:
+    """Check that arguments are True or False; others, such as an array, may have no truth value.
+
+    Raises:
+        ConfigError: One is something else.
+    """
+    for name, value in flags.items():
+        if not isinstance(value, bool):
+            raise ConfigError(f"{name} must be True or False; got {quoted(value)}.")
+
+
+def check_text(name: str, value: Any, *, optional: bool = False) -> None:
+    """Check that an argument is a string, or None if it is optional.
+
+    Raises:
+        ConfigError: It is something else.
+    """
+    if not (isinstance(value, str) or (optional and value is None)):
+        raise ConfigError(f"{name} must be a string{' or None' if optional else ''}; got {quoted(value)}.")
+
+
+def check_list(name: str, value: Any, example: str) -> list[Any]:
+    """Return the items of a list, a tuple or another iterable other than a string or a mapping.
+
+    Args:
+        name: The argument.
+        value: Its value.
+        example: A list that would be accepted, for the message.
+
+    Raises:
+        ConfigError: It is something else, or iterating it fails.
+    """
+    if isinstance(value, Iterable) and not isinstance(value, str | bytes | bytearray | Mapping | type):
+        try:
+            return list(value)
+        except (TypeError, ValueError):  # such as an array without dimensions
+            pass
+    raise ConfigError(f"{name} must be a list, as in {example}; got {quoted(value)}.")
+
+
+def check_mapping(name: str, value: Any, example: str) -> dict[str, Any]:
+    """Return a mapping of strings to values as a dictionary.
+
+    Args:
+        name: The argument.
+        value: Its value.
+        example: A dictionary that would be accepted, for the message.
+
+    Raises:
+        ConfigError: It is something else, or reading it fails.
+    """
+    if isinstance(value, Mapping):
+        try:
+            items = dict(value)
+        except Exception:  # whatever a mapping of the user's raises
+            items = {None: None}
+        if all(isinstance(key, str) for key in items):
+            return items
+    raise ConfigError(f"{name} must be a dictionary with strings as keys, as in {example}; got {quoted(value)}.")

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from reviewgen.config.plugin_names import check_plugin_names
+from reviewgen.config.names import check_plugin_names
 from reviewgen.config.settings import Bound, check
 from reviewgen.errors import ConfigError
 
@@ -55,7 +55,7 @@ class TrainingConfig:
     patience: Annotated[int, Bound(at_least=1)] = 3
     evaluation_tokens: Annotated[int, Bound(at_least=1)] = 50_000
     copy_tokens: Annotated[int, Bound(at_least=0)] = 1_600
-    metrics: tuple[str, ...] = ("distinct-2", "self-repetition", "new-words")
+    metrics: tuple[str, ...] = ("distinct-2", "self-repetition", "new-words", "repeated-sentences")
     keep: Literal["best", "best-under-copy"] = "best"
     copy_limit: Annotated[float, Bound(at_least=0, at_most=1)] = 0.5
     novelty: Literal["compact", "exact", "none"] = "compact"

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from reviewgen.data.wrapping import unwrap
+from reviewgen.data.documents import unwrap
 from reviewgen.errors import ConfigError
 
 _BLOCKS = (
@@ -53,7 +53,6 @@ _MOJIBAKE = re.compile(
 )
 _BREAK_TAG = re.compile(r"</?br\b[^<>]{0,100}>", re.IGNORECASE)
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
-_SURROGATE = re.compile("[\ud800-\udfff]")
 _AROUND = 15  # characters of an example before and after
 
 
@@ -102,11 +101,9 @@ class Cleaner:
     Calling it cleans one text. Duplicates are found by the hashes of all texts of a source; see ``first_of_each``.
 
     Args:
-        clean: False changes and drops nothing, except what the other options ask for.
-        lowercase: Whether to lower-case the texts.
-        strip_markdown: Whether to keep only the words of markdown.
-        fix_encoding: Whether to mend mojibake.
-        keep_line_breaks: Whether to join no lines.
+        options: Which changes are made, by name: "clean" (else nothing is changed or dropped, except what the others ask for),
+            "lowercase", "strip_markdown" (only the words of markdown are kept), "fix_encoding" (mojibake is mended),
+            "keep_line_breaks" (no lines are joined).
         width: The width that the texts are wrapped at, whose lines are joined.
 
     Attributes:
@@ -117,29 +114,19 @@ class Cleaner:
         ConfigError: Mojibake is to be mended, and ftfy is not installed.
     """
 
-    def __init__(
-        self,
-        *,
-        clean: bool = True,
-        lowercase: bool = False,
-        strip_markdown: bool = False,
-        fix_encoding: bool = False,
-        keep_line_breaks: bool = False,
-        width: int | None = None,
-    ) -> None:
+    def __init__(self, options: Mapping[str, bool], width: int | None = None) -> None:
         self.report = CleaningReport()
         self.mojibake: str | None = None
-        self._clean = clean
-        self._lowercase = lowercase
-        self._width = width if clean and not keep_line_breaks else None
+        self._clean, self._lowercase = options["clean"], options["lowercase"]
+        self._width = width if self._clean and not options["keep_line_breaks"] else None
         self._fix_encoding = self._parse_markdown = None
-        if fix_encoding:
+        if options["fix_encoding"]:
             try:
                 from ftfy import fix_encoding as fix  # an extra
             except ImportError:
                 raise ConfigError("Mending encodings needs ftfy: pip install 'reviewgen[ftfy]'.") from None
             self._fix_encoding = fix
-        if strip_markdown:
+        if options["strip_markdown"]:
             from markdown_it import MarkdownIt  # slow to import, and off by default
 
             self._parse_markdown = MarkdownIt("commonmark").parse
@@ -191,8 +178,6 @@ class Cleaner:
         report = self.report
         if "&" in text:
             text = _ENTITY.sub(self._decode_entity, text)
-        if not text.isascii():
-            text = _SURROGATE.sub("\ufffd", text)
         if "<" in text:
             text, count = _BREAK_TAG.subn("\n", text)
             report.breaks_replaced += count

@@ -89,17 +89,17 @@ class SourceInfo:
     is_one_text: bool = False
 
 
-def flatten(record: Any) -> Any:
+def flatten(record: Any, prefix: str = "") -> Any:
     """Return a record whose nested fields ``{"a": {"b": 1}}`` are columns ``a.b``."""
-    return dict(_flatten(record)) if isinstance(record, Mapping) else record
-
-
-def _flatten(record: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    if not isinstance(record, Mapping):
+        return record
+    flat: dict[str, Any] = {}
     for name, value in record.items():
         if isinstance(value, Mapping):
-            yield from _flatten(value, f"{prefix}{name}.")
+            flat |= flatten(value, f"{prefix}{name}.")
         else:
-            yield f"{prefix}{name}", value
+            flat[f"{prefix}{name}"] = value
+    return flat
 
 
 def choose_columns(info: SourceInfo, head: list[Any], config: DataConfig, *, allow_missing: bool = False) -> None:
@@ -171,7 +171,7 @@ def to_examples(
 
 
 def _look_up(record: Mapping[Any, Any], column: str) -> Any:
-    return record[column] if column in record else dict(_flatten(record)).get(column)
+    return record[column] if column in record else flatten(record).get(column)
 
 
 def _is_missing(value: Any) -> bool:

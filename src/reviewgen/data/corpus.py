@@ -21,12 +21,12 @@ import numpy as np
 
 from reviewgen.conditions import label_of
 from reviewgen.config import MAX_RECORD, read_json
-from reviewgen.data.cleaning import Cleaner, CleaningReport, first_of_each, hash_text
+from reviewgen.data.cleaning import CleaningReport, first_of_each, hash_text
 from reviewgen.data.columns import Example, SourceInfo
 from reviewgen.data.documents import SPLIT_CYCLE, cut_text, divide_text
-from reviewgen.data.filters import Filters, drop_near_duplicates, find_leaks
-from reviewgen.data.parts import Work, examples_of, read_column, read_part, size_of, split_by_part, write_part
-from reviewgen.data.sources import SPLITS, Source, Unit
+from reviewgen.data.parts import Filters, Work, examples_of, read_column, read_part, size_of, split_by_part, write_part
+from reviewgen.data.sources import SPLITS, Source
+from reviewgen.data.tables import Unit
 from reviewgen.errors import DataError, counted
 
 if TYPE_CHECKING:
@@ -139,10 +139,6 @@ class Corpus:
             )
         return {"hash": "texts chosen by a hash of each", "source": "a separate source"}[self.split_method]
 
-    def count(self, split: str) -> int:
-        """Return the number of texts in a split."""
-        return int(self.counts[split])
-
 
 def make_corpus(sources: Sequence[Source], work: Work, filters: Filters) -> Corpus:
     """Read and clean sources into the folder ``corpus`` of a job; what an earlier try has finished there is kept.
@@ -172,11 +168,11 @@ def make_corpus(sources: Sequence[Source], work: Work, filters: Filters) -> Corp
     if filters.near_duplicates is not None:
         work.progress("Looking for near duplicates")
         keep = codes == 0
-        codes[keep & ~work.main(partial(drop_near_duplicates, files, keep, filters.near_duplicates))] = _NEAR_DUPLICATE
+        codes[keep & ~work.main(partial(filters.find_distinct, files, keep))] = _NEAR_DUPLICATE
     keep = codes == 0
     codes[keep] = _split(sources, hashes, keep, raw[0])
     work.progress("Looking for held-out texts in the training texts")
-    leaking, notes = find_leaks(files, codes, filters.decontaminate, work)
+    leaking, notes = filters.find_leaks(files, codes, work)
     codes[leaking] = _LEAKING
     work.progress("Writing the corpus")
     names, targets = first.config.conditions, [folder / f"{number:05d}.arrow" for number in range(len(files))]
@@ -274,7 +270,7 @@ def _as_array(values: Iterable[str | float | None], *, is_text: bool) -> Any:
 
 def _add_up(source: Source, files: Sequence[Path]) -> CleaningReport:
     """Return what cleaning did to a source, and add its notes to the source's."""
-    cleaner = Cleaner()
+    cleaner = source.cleaner()
     cleaner.report.decode_errors = source.info.decode_errors
     for file in files:
         cleaner.add(**json.loads(read_part(file).schema.metadata[b"report"]))

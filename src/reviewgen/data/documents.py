@@ -1,7 +1,11 @@
-"""Cuts txt files into texts: lines, paragraphs, sentences or whole files. Knows neither columns nor where files come from.
+"""How texts are laid out: cuts txt files into lines, paragraphs, sentences or parts; joins lines that are wrapped at a width.
 
 In a *hard-wrapped* file, as of Project Gutenberg, line ends are only where the next word would not have fitted: its lines belong
 together. Each file is judged by its beginning, so that it is read alike in any process, and by one of several.
+
+Texts of a table are *wrapped* likewise, where a mail program or an editor has broken lines at a width. A line was broken by a
+program if it is at most as wide as the width, and wider with the first word of the next line. Lines of verse and lists, and those
+that a person has broken, mostly end earlier.
 
 A *long text*, such as a novel, is cut into parts to train on and parts to hold out. It is divided into stretches of equal length,
 and the middle of each is held out: a *block*, for validation and for test in turn. So the held-out text is spread evenly over the
@@ -21,9 +25,10 @@ import itertools
 import math
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
+
+import numpy as np
 
 from reviewgen.errors import DataError
 from reviewgen.sentences import sentence_ends
@@ -37,6 +42,9 @@ _SLACK = 0.06  # of the width; not every typist fills each line
 _MAY_GO_ON = re.compile(r"(?:(?<=[\"'”’»)\]])|(?<=\w\.\w\.))\s+([^\W\d_])")  # after speech, and after U.S.
 _SENTENCE_END = re.compile(r"[.!?…:;。！？][\"'”’»)\]]*$")
 ROWS = 1024  # of a batch
+_NARROWEST, _WIDEST = 40, 160
+_LONGEST_WORD = 25  # characters
+_MIN_BREAKS, _MIN_SHARE = 40, 0.8  # of the line breaks within paragraphs, those that one width explains
 T = TypeVar("T")
 SPLIT_CYCLE = ("train", "validation", "train", "test")
 """The splits of the parts of a text, which recur in this order."""
@@ -47,23 +55,10 @@ _PAIRS = 16  # of a block for validation and a block for test, if the text is lo
 _SEPARATORS = (re.compile(r"\n\s*\n"), re.compile(r"\n"), re.compile(r"\s"))  # of paragraphs, lines, words
 
 
-@dataclass(frozen=True)
-class Layout:
-    """How a text is laid out.
+def file_layout(path: Path) -> tuple[bool, bool]:
+    """Return whether a file of UTF-8 is hard-wrapped, and whether blank lines separate paragraphs of several lines.
 
-    Attributes:
-        is_wrapped: Whether it is hard-wrapped.
-        has_paragraphs: Whether blank lines separate paragraphs of several lines.
-    """
-
-    is_wrapped: bool
-    has_paragraphs: bool
-
-
-def file_layout(path: Path) -> Layout:
-    """Return the layout of a file of UTF-8, from its first characters.
-
-    A line counts as full if the first word of the next line would not have fitted.
+    It is judged by its first characters. A line counts as full if the first word of the next line would not have fitted.
     """
     with path.open(encoding="utf-8") as file:
         head = file.read(_HEAD)
@@ -71,13 +66,13 @@ def file_layout(path: Path) -> Layout:
     pairs = [pair for lines in paragraphs for pair in itertools.pairwise(lines)]
     has_paragraphs = sum(len(lines) > 1 for lines in paragraphs) > 1
     if len(paragraphs) < _MIN_PARAGRAPHS or len(pairs) < _MIN_LINES:
-        return Layout(False, has_paragraphs)
+        return False, has_paragraphs
     lengths = sorted(len(line) for line, _ in pairs)
     width = lengths[int(0.95 * (len(lengths) - 1))]  # a line with a long word may be longer
     full = sum(len(line) + 1 + len(after.split()[0]) > (1 - _SLACK) * width for line, after in pairs)
     unpunctuated = sum(_SENTENCE_END.search(line) is None for line, _ in pairs)
     is_wrapped = width in _WIDTHS and full >= _FULL * len(pairs) and unpunctuated >= _UNPUNCTUATED * len(pairs)
-    return Layout(is_wrapped, has_paragraphs)
+    return is_wrapped, has_paragraphs
 
 
 def batched(records: Iterable[T], size: int = ROWS) -> Iterator[list[T]]:
@@ -122,11 +117,11 @@ def read_texts(path: Path, documents: str, start: int, stop: int, columns: objec
         stop: Where to stop.
         columns: Not used: a text has none.
     """
-    found = file_layout(path)
+    is_wrapped, has_paragraphs = file_layout(path)
     with open_lines(path, start, stop) as file:
         texts: Iterable[str] = [file.read()] if documents == "file" else (line.rstrip("\n") for line in file)
-        if documents == "paragraph" or (documents == "sentence" and (found.has_paragraphs or found.is_wrapped)):
-            texts = (_join(lines) if found.is_wrapped else "\n".join(lines) for lines in _paragraphs(file))
+        if documents == "paragraph" or (documents == "sentence" and (has_paragraphs or is_wrapped)):
+            texts = (_join(lines) if is_wrapped else "\n".join(lines) for lines in _paragraphs(file))
         yield from itertools.chain.from_iterable(map(_sentences, texts)) if documents == "sentence" else texts
 
 
@@ -166,7 +161,8 @@ def cut_text(text: str, held_out: float) -> list[str]:
             f"There is one text, of {len(text):,} characters; to hold out parts of it, it needs at least {_MIN_CHARACTERS}. Add "
             "text, or give other texts for validation."
         )
-    stretches = 2 * _count_pairs(len(text) * held_out)
+    characters = len(text) * held_out
+    stretches = 2 * max(1, min(_PAIRS, int(characters / _MIN_BLOCK)), math.ceil(characters / _MAX_BLOCK))
     block = len(text) * 2 * held_out / stretches
     middles = [(number + 0.5) / stretches * len(text) for number in range(stretches)]
     targets = [middle + side * block / 2 for middle in middles for side in (-1, 1)]
@@ -181,11 +177,6 @@ def divide_text(text: str) -> list[str]:
     """
     blocks = math.ceil(len(text) / _MAX_BLOCK)
     return _cut_near(text, [number * len(text) / blocks for number in range(1, blocks)], _MAX_BLOCK // 4)
-
-
-def _count_pairs(characters: float) -> int:
-    """Return the number of blocks that a number of characters is held out in."""
-    return max(1, min(_PAIRS, int(characters / _MIN_BLOCK)), math.ceil(characters / _MAX_BLOCK))
 
 
 def _cut_near(text: str, targets: list[float], reach: int) -> list[str]:
@@ -206,3 +197,49 @@ def _nearest_separator(text: str, target: int, reach: int) -> int:
         if starts:
             return min(starts, key=lambda start: abs(start - target))
     return target
+
+
+def find_width(texts: Iterable[str]) -> int | None:
+    """Return the width that texts are wrapped at, in characters; None if they are not, or have few line breaks.
+
+    >>> find_width(["four words to a line " * 3 + "and\\n" + "the rest of it."] * 40), find_width(["Two\\nlines."] * 40)
+    (66, None)
+    """
+    explained, breaks = np.zeros(_WIDEST + 2, np.int64), 0  # by width
+    for line, word in (each for text in texts for each in _breaks(text)):
+        breaks += 1
+        if word and (low := max(len(line), _NARROWEST)) <= (high := min(len(line) + len(word), _WIDEST)):
+            explained[low] += 1
+            explained[high + 1] -= 1
+    explained = explained.cumsum()
+    width = int(explained.argmax())
+    return width if breaks >= _MIN_BREAKS and explained[width] >= _MIN_SHARE * breaks else None
+
+
+def unwrap(text: str, width: int) -> str:
+    """Return a text with the lines joined that were broken at a width.
+
+    >>> unwrap("A line that is full\\nand goes on.\\n\\nNew\\nparagraph", 20)
+    'A line that is full and goes on.\\n\\nNew\\nparagraph'
+    """
+    lines = text.split("\n")
+    pieces = lines[:1]
+    for line, following in itertools.pairwise(lines):
+        broken = next(_breaks(f"{line}\n{following}"), None)
+        if broken is not None and broken[1] and len(broken[0]) <= width < len(broken[0]) + 1 + len(broken[1]):
+            pieces[-1] = pieces[-1].rstrip()
+            pieces += [" ", following]
+        else:
+            pieces += ["\n", following]
+    return "".join(pieces)
+
+
+def _breaks(text: str) -> Iterator[tuple[str, str]]:
+    """Yield each line before a line break within a paragraph, and the first word of the next line, "" for none.
+
+    What is longer than a word is an address or a script without spaces, which is not wrapped at words.
+    """
+    for line, following in itertools.pairwise(text.split("\n")):
+        if line.strip() and following[:1].strip():
+            word = following.split(None, 1)[0]
+            yield line.rstrip(), word if len(word) <= _LONGEST_WORD else ""

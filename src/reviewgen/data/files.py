@@ -19,7 +19,6 @@ import lzma
 import re
 import shutil
 import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +27,7 @@ from typing import IO, Any
 import xxhash
 
 from reviewgen.config import parse_hub_id
+from reviewgen.data.documents import file_layout
 from reviewgen.errors import DataError, ReviewgenError, first_line, shortened, storage_errors
 from reviewgen.registry import list_plugins
 from reviewgen.storage import open_input
@@ -107,9 +107,9 @@ KINDS = {
     ".sqlite": "sqlite",
     ".sqlite3": "sqlite",
 }
-"""The format of a file by its suffix; its reader is in ``tables.READERS``. Plugins add suffixes: ``reviewgen.readers``."""
+"""The format of a file by its suffix; ``tables.find_units`` knows its reader. Plugins add suffixes: ``reviewgen.readers``."""
 
-_TEXTS = {"text", "csv", "json"}
+_TEXTS = {"text", "csv", "json"}  # the formats whose files are converted to UTF-8 before they are read
 _MAGIC = {b"PAR1": "parquet", b"ARROW1": "arrow", b"SQLite format 3\0": "sqlite"}
 _CHUNK, _MAX_LINE = 1 << 20, 1 << 16  # bytes; the second of a line that an encoding is recognised from
 _MAX_NAME = 255  # bytes
@@ -220,6 +220,20 @@ def fetch_files(url: str, folder: Path) -> dict[Path, str]:
 
 
 @contextlib.contextmanager
+def reading_errors(name: str) -> Iterator[None]:
+    """Turn any error of a reader in the block into a DataError of one sentence."""
+    try:
+        yield
+    except ReviewgenError:
+        raise
+    except RecursionError:
+        raise DataError(f"{name} cannot be read: its records are nested too deeply.") from None
+    except Exception as error:  # pyarrow and datasets raise types of their own, and a user's iterable any
+        reason = first_line(error).strip("\"'").rstrip(".")
+        raise DataError(f"{name} cannot be read: {reason}.") from None
+
+
+@contextlib.contextmanager
 def remote(url: str, verb: str) -> Iterator[tuple[Any, str]]:
     """Yield the file system and the path of a URL; an error in the block says that it cannot be read or written, the verb."""
     import fsspec
@@ -257,17 +271,13 @@ def make_plain(file: Path, folder: Path, name: str | None = None) -> Iterator[Pl
         StorageError: The disk of the folder is full.
     """
     name = name or str(file)
-    try:
+    with reading_errors(name):
         if file.suffix.lower() == ".zip":
             yield from _unzip(file, folder, name)
         else:
             plain = _make_plain(file, folder, name)
             if plain.facts[1]:
                 yield plain
-    except (OSError, EOFError, RuntimeError, lzma.LZMAError, zlib.error, zipfile.BadZipFile) as error:
-        if isinstance(error, DataError) or getattr(error, "errno", None) == 28:
-            raise
-        raise DataError(f"{name} cannot be read: {first_line(error)}.") from None
 
 
 def _unzip(file: Path, folder: Path, name: str) -> Iterator[PlainFile]:
@@ -353,8 +363,13 @@ def _write_utf8(stream: IO[bytes], target: Path, encoding: str) -> int:
     return errors
 
 
-def name_encodings(files: Sequence[PlainFile]) -> list[str]:
-    """Return a sentence on the files that are read in each encoding that was recognised."""
+def note_files(files: Sequence[PlainFile], documents: str) -> list[str]:
+    """Return sentences for the user: on the files of each encoding that was recognised, and on txt files that are hard-wrapped.
+
+    Args:
+        files: The files.
+        documents: How txt files are cut into texts.
+    """
     notes = []
     for encoding in dict.fromkeys(file.encoding for file in files if file.encoding):
         names = [file.name for file in files if file.encoding == encoding]
@@ -362,4 +377,10 @@ def name_encodings(files: Sequence[PlainFile]) -> list[str]:
         notes.append(
             f"{which} not UTF-8 and read as {encoding}. If letters look wrong, convert to UTF-8: iconv -f ENCODING -t UTF-8."
         )
+    texts = [file for file in files if file.kind == "text" and documents != "file"]
+    if wrapped := [file.name for file in texts if file_layout(file.path)[0]]:
+        which = f"{wrapped[0]} is" if len(texts) == 1 else f"{len(wrapped)} of {len(texts)} files are"
+        joined = "the lines of each paragraph are joined."
+        piece = "so each text is a piece of a paragraph: --documents paragraph joins its lines."
+        notes.append(f"{which} hard-wrapped, {piece}" if documents == "line" else f"{which} hard-wrapped: {joined}")
     return notes

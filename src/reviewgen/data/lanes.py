@@ -15,7 +15,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Int
 
 from reviewgen.data.store import TokenStore
 from reviewgen.errors import DataError, counted
@@ -96,6 +95,7 @@ class Lanes:
         self._first_lane = rank * self.lanes  # among the lanes of all processes
         self.bptt = min(bptt, self.length)
         self._is_random = is_random
+        self._longest = max(1, int(self.bptt * (1 + _LIMIT * _DEVIATION))) if is_random else self.bptt  # that is drawn
         self._store, self._bos_id, self._vocab_size, self._seed = store, bos_id, vocab_size, seed
 
     def __iter__(self) -> Iterator[Batch]:
@@ -126,17 +126,25 @@ class Lanes:
         return epoch, batch
 
     def _edges(self, epoch: int) -> Sequence[int]:
-        """Return the positions in a lane at which the batches of an epoch begin and end."""
+        """Return the positions in a lane at which the batches of an epoch begin and end.
+
+        Of batches of one length, tokens that do not fill a batch are left out.
+        """
+        length, bptt = self.length, self.bptt
         if not self._is_random:
-            return equal_edges(self.length, self.bptt)
-        edges: list[int] = draw_edges(self.length, self.bptt, np.random.default_rng((self._seed, epoch, _LENGTHS))).tolist()
-        return edges
+            return range(0, length // bptt * bptt + 1, bptt)
+        random, edges = np.random.default_rng((self._seed, epoch, _LENGTHS)), np.zeros(1, np.int64)
+        while edges[-1] < length:
+            means = np.where(random.random(1 + int(length - edges[-1]) // bptt) < _FULL, bptt, bptt / 2)
+            drawn = np.clip(np.rint(random.normal(means, _DEVIATION * bptt)), 1, self._longest).astype(np.int64)
+            edges = np.concatenate([edges, edges[-1] + np.cumsum(drawn)])
+        return [*edges[edges < length].tolist(), length]
 
     def _batches(self, epoch: int, number: int) -> Iterator[Batch]:
         """Yield the batches of an epoch, from a number on."""
         stream = _ShuffledStream(self._store, np.random.default_rng((self._seed, epoch)))
         edges = self._edges(epoch)
-        steps_per_block = max(1, _BLOCK_TOKENS // (self.lanes * (longest(self.bptt) if self._is_random else self.bptt)))
+        steps_per_block = max(1, _BLOCK_TOKENS // (self.lanes * self._longest))
         for first in range(number, len(edges) - 1, steps_per_block):
             inner = edges[first : first + steps_per_block + 1]
             start = inner[0]
@@ -175,27 +183,3 @@ class _ShuffledStream:
             out[done : done + len(piece)] = piece
             done += len(piece)
             position += 1
-
-
-def equal_edges(tokens: int, bptt: int) -> Sequence[int]:
-    """Return the edges of batches of one length; tokens that do not fill a batch are left out."""
-    return range(0, tokens // bptt * bptt + 1, bptt)
-
-
-def draw_edges(tokens: int, bptt: int, random: np.random.Generator) -> Int[np.ndarray, " edges"]:
-    """Return the edges of batches of random lengths, from 0 to ``tokens``."""
-    edges = np.zeros(1, np.int64)
-    while edges[-1] < tokens:
-        lengths = _draw_lengths(1 + int(tokens - edges[-1]) // bptt, bptt, random)
-        edges = np.concatenate([edges, edges[-1] + np.cumsum(lengths)])
-    return np.append(edges[edges < tokens], tokens)
-
-
-def longest(bptt: int) -> int:
-    """Return the largest length that is drawn."""
-    return max(1, int(bptt * (1 + _LIMIT * _DEVIATION)))
-
-
-def _draw_lengths(count: int, bptt: int, random: np.random.Generator) -> Int[np.ndarray, " count"]:
-    means = np.where(random.random(count) < _FULL, bptt, bptt / 2)
-    return np.clip(np.rint(random.normal(means, _DEVIATION * bptt)), 1, longest(bptt)).astype(np.int64)

@@ -1,26 +1,39 @@
-"""The parts of a corpus: the Arrow files that they are, and how the work on them is shared.
+"""The parts of a corpus: the Arrow files that they are, how the work on them is shared, and which texts are left out.
 
 The tasks of a stage are dealt to the processes of a launcher, or to worker processes of this one. A task is a function of a
 module and its arguments, whose result depends on these only; so the results do not depend on how many processes there are. A part
 is a file in the format of ``datasets``, which stays on disk while it is read.
+
+Near duplicates are texts of similar word trigrams in lower case, by MinHash (Broder 1997) and banding (Leskovec et al., ch. 3),
+both of ``rensa``: a text is dropped if its estimated Jaccard similarity to an earlier one that is kept reaches the threshold.
 """
 
 import itertools
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar
 
 import numpy as np
 
+from reviewgen.config import Bound, check
+from reviewgen.data.documents import ROWS
 from reviewgen.errors import ConfigError, WorkerError, quoted
+from reviewgen.novelty import COPY_CHARACTERS, TextWindows
 from reviewgen.processes import Processes
 from reviewgen.storage import Job
 
 _MAX_WORKERS = 8  # by default; more would wait for the disk
 _MIN_BYTES = 1 << 26  # of texts; several processes take a second to start
 _VARIABLE = "REVIEWGEN_WORKERS"
+_MINIMA, _SEED, _SHINGLE, _RECALL = 128, 1, 3, 0.99
+_SAMPLE_CHARACTERS, _GROUP_CHARACTERS = 1 << 18, 1 << 20  # of held-out texts that are looked for: of a sample; of all, at once
+_TRAIN, _HELD_OUT = 0, (1, 2)  # codes of splits
+if TYPE_CHECKING:
+    import pyarrow
+
 T = TypeVar("T")
 
 Progress: TypeAlias = Callable[[str], None]
@@ -109,12 +122,6 @@ def _call(function: Callable[..., T], task: tuple[Any, ...]) -> T:
     return function(*task)
 
 
-if TYPE_CHECKING:
-    import pyarrow
-
-_ROWS = 1024  # of a batch
-
-
 def read_part(file: Path) -> "pyarrow.Table":
     """Return the table of a part."""
     import pyarrow
@@ -159,6 +166,99 @@ def write_part(file: Path, make: Callable[[], "pyarrow.Table"]) -> None:
     def write(scratch: Path) -> None:
         table = make()
         with scratch.open("wb") as stream, pyarrow.ipc.new_stream(stream, table.schema) as writer:
-            writer.write_table(table, max_chunksize=_ROWS)
+            writer.write_table(table, max_chunksize=ROWS)
 
     Job.write_whole(file, write)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Filters:
+    """Which texts are left out of a corpus.
+
+    Attributes:
+        near_duplicates: Of texts that are at least this similar, only the first is kept.
+        decontaminate: Held-out texts that share a run of this many characters with a training text are left out.
+
+    Raises:
+        ConfigError: A value is out of range, or rensa is not installed.
+    """
+
+    near_duplicates: Annotated[float | None, Bound(at_least=0.3, at_most=1)] = None
+    decontaminate: Annotated[int | None, Bound(at_least=20, at_most=1_000_000_000)] = None
+
+    def __post_init__(self) -> None:
+        check(self)
+        if self.near_duplicates is not None and find_spec("rensa") is None:
+            raise ConfigError("near_duplicates needs rensa: pip install 'reviewgen[near-duplicates]'.")
+
+    def find_distinct(self, files: Sequence[Path], keep: np.ndarray) -> np.ndarray:
+        """Return a mask (N,) of the texts that no earlier one is similar to, of those in the mask ``keep`` (N,)."""
+        from rensa import RMinHash, RMinHashLSH
+
+        threshold = self.near_duplicates or 1.0
+        widths = [width for width in (32, 16, 8, 4, 2) if 1 - (1 - threshold**width) ** (_MINIMA // width) >= _RECALL]
+        index, kept = RMinHashLSH(threshold, _MINIMA, _MINIMA // max(widths, default=1)), keep.copy()
+        known: dict[int, RMinHash] = {}
+        for row, text in zip(np.flatnonzero(keep).tolist(), texts_of(files, keep), strict=True):
+            words = text.lower().split()
+            minima = RMinHash(_MINIMA, _SEED)
+            minima.update([" ".join(words[at : at + _SHINGLE]) for at in range(max(1, len(words) - _SHINGLE + 1))])
+            if any(minima.jaccard(known[other]) >= threshold for other in index.query(minima)):
+                kept[row] = False
+            else:
+                index.insert(row, minima)
+                known[row] = minima
+        return kept
+
+    def find_leaks(self, files: Sequence[Path], codes: np.ndarray, work: Work) -> tuple[np.ndarray, list[str]]:
+        """Find held-out texts that share a run of ``decontaminate`` characters with a training text.
+
+        If that is None, runs of 50 are counted in a sample of the held-out texts.
+
+        Args:
+            files: The parts, in order.
+            codes: The split of each text, (N,).
+            work: The job and its processes.
+
+        Returns:
+            A mask (N,) of the texts to leave out, none if ``decontaminate`` is None; and a sentence for the user.
+        """
+        length = self.decontaminate
+        run, size, parts = length or COPY_CHARACTERS, size_of(files), split_by_part(codes, files)
+        leaking, checked = np.zeros(len(codes), np.bool_), 0
+        for rows, texts in _groups(files, parts, is_sample=length is None):
+            slices = work.slices(len(files), size)
+            tasks = [(texts, run, files[own], np.concatenate(parts[own]) == _TRAIN) for own in slices]
+            leaking[rows] = np.logical_or.reduce(work.share(_are_shared, tasks, size))
+            checked += len(rows)
+        which, count = f"{checked:,} held-out texts", int(leaking.sum())
+        if checked < (held_out := int(np.isin(codes, _HELD_OUT).sum())):
+            which = f"a sample of {checked:,} of {held_out:,} held-out texts"
+        share_of, are, them = ("shares", "is", "it") if count == 1 else ("share", "are", "them")
+        note = f"Of {which}, {count:,} {share_of} a run of {run} characters or more with a training text"
+        if length is not None:
+            return leaking, [f"{note}, and {are} left out." if count else f"{note}."] if checked else []
+        return np.zeros_like(leaking), [f"{note}; --decontaminate {run} leaves {them} out."] if count else []
+
+
+def _are_shared(texts: Sequence[str], length: int, files: Sequence[Path], wanted: np.ndarray) -> np.ndarray:
+    """Return which texts share a run with a training text of some parts, (T,)."""
+    return TextWindows(texts, length).are_shared(texts_of(files, wanted))
+
+
+def _groups(files: Sequence[Path], parts: Sequence[np.ndarray], *, is_sample: bool) -> Iterator[tuple[np.ndarray, list[str]]]:
+    """Yield held-out texts in groups, with their rows; of a sample the first ones of each part, in one group."""
+    from pyarrow import compute
+
+    sizes = []  # of the texts that are looked for
+    for file, codes in zip(files, parts, strict=True):
+        lengths = np.maximum(compute.utf8_length(read_part(file).column("text")), 1)
+        own = np.where(np.isin(codes, _HELD_OUT), lengths, 0)
+        sizes.append(np.where(np.cumsum(own) - own > _SAMPLE_CHARACTERS // len(files), 0, own) if is_sample else own)
+    found = np.concatenate(sizes)
+    rows = np.flatnonzero(found)
+    groups = np.cumsum(found[rows]) // _GROUP_CHARACTERS
+    for group in np.unique(groups):
+        wanted = np.zeros(len(found), np.bool_)
+        wanted[rows[groups == group]] = True
+        yield np.flatnonzero(wanted), list(texts_of(files, wanted))

@@ -1,36 +1,38 @@
-"""The one way from a source to tokens: a cleaned corpus, then a token store; in the cache for a training, or elsewhere.
+"""What other rooms read: a cleaned corpus, then a token store, in the cache or elsewhere; or texts to evaluate models on.
 
 In the cache, a corpus is ``texts-KEY`` and a store ``tokens-KEY``; both appear whole, and one process makes them
-while others wait.
+while others wait. Texts to evaluate on are by default cleaned as a model's training texts were, and not kept.
 """
 
 import hashlib
 import json
 import logging
-import shutil
 import unicodedata
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, Unpack
+
+import numpy as np
 
 from reviewgen.conditions import Conditions
-from reviewgen.config import to_dict
-from reviewgen.data.cache import cache_folder, prune_cache, touch, workspace
-from reviewgen.data.columns import DataConfig
-from reviewgen.data.corpus import Corpus, make_corpus
-from reviewgen.data.filters import Filters
-from reviewgen.data.parts import Progress, Work
-from reviewgen.data.prepare import IndexChoice, TokenizerChoice, encode_corpus
-from reviewgen.data.sources import Source, open_source
-from reviewgen.data.store import StoreFolder, find_store, refuse_existing_url, upload_store
-from reviewgen.errors import CheckpointError, DataError, OutputExists, storage_errors
+from reviewgen.config import EvaluateOptions, from_dict, refuse_unknown_options, to_dict
+from reviewgen.data.cleaning import CleaningReport
+from reviewgen.data.columns import DataConfig, Example, SourceInfo
+from reviewgen.data.corpus import Corpus, describe, make_corpus, require_texts
+from reviewgen.data.parts import Filters, Progress, Work
+from reviewgen.data.prepare import Encoding, encode_corpus
+from reviewgen.data.sources import SPLITS, Source, open_source, open_units, splits_of
+from reviewgen.data.store import StoreFolder, find_store, frame_texts, in_cache, publish_store, refuse_existing, workspace
+from reviewgen.errors import CheckpointError, ConfigError, DataError, counted, quoted, storage_errors
 from reviewgen.processes import Processes
-from reviewgen.storage import Job, check_output, publish
+from reviewgen.protocols import Tokenizer
+from reviewgen.storage import Job, is_pipe, publish
 from reviewgen.version import __version__
 
 _logger = logging.getLogger("reviewgen")
+_NO_CONDITIONS = Conditions()
 T = TypeVar("T")
 
 
@@ -73,90 +75,46 @@ class Texts:
         return {"versions": [__version__, unicodedata.unidata_version], "reading": reading, **to_dict(self.filters)}
 
 
-def cached_corpus(texts: Texts, progress: Progress = lambda stage: None) -> Corpus:
+def cached_corpus(texts: Texts) -> Corpus:
     """Return a corpus from the cache, after it was made there if need be.
 
     Raises:
         ReviewgenError: See ``open_source`` and ``make_corpus``.
     """
     with workspace() as folder:
-        progress("Opening the source")
-        sources = texts.open(folder)
-
-        def make(job: Job) -> Corpus:
-            return make_corpus(sources, Work(job, progress=progress), texts.filters)
-
-        facts = {**texts.settings(), "texts": _identify(sources)}
-        key = _digest(facts)
-        if any(source.facts is None for source in sources):  # known by its texts only, once they are read
+        sources, made = texts.open(folder), Job(folder / "job", {})
+        facts, is_known = {**texts.settings(), "texts": _identify(sources)}, all(source.facts is not None for source in sources)
+        if not is_known:  # only by its texts, once they are read
             with storage_errors(folder):
-                job = Job(folder / "job", {})
-                key = _digest(make(job).to_json())
-                with suppress(OutputExists):
-                    publish(job.path("corpus"), cache_folder() / f"texts-{key}")
-        return _in_cache(f"texts-{key}", Corpus.open, facts, "corpus", make)
+                facts = make_corpus(sources, Work(made), texts.filters).to_json()
+
+        def make(job: Job) -> None:
+            if is_known:
+                make_corpus(sources, Work(job), texts.filters)
+            else:
+                publish(made.path("corpus"), job.path("corpus"))
+
+        return in_cache(f"texts-{_digest(facts)}", Corpus.open, facts, "corpus", make)
 
 
-def cached_store(
-    corpus: Corpus,
-    choice: TokenizerChoice,
-    index: IndexChoice,
-    conditions: Conditions | None,
-    progress: Progress = lambda stage: None,
-) -> StoreFolder:
-    """Return the token store of a corpus from the cache, after it was made there if need be.
-
-    Args:
-        corpus: The corpus.
-        choice: The tokenizer.
-        index: The novelty index.
-        conditions: The conditions of a trained model; None fits them to the training texts.
-        progress: Called with each stage.
+def cached_store(corpus: Corpus, encoding: Encoding, conditions: Conditions) -> StoreFolder:
+    """Return the token store of a corpus with its conditions from the cache, after it was made there if need be.
 
     Raises:
         ReviewgenError: See ``encode_corpus``.
     """
-    given = None if conditions is None else conditions.to_json()
+    form, belongs_to = encoding.novelty, None if encoding.novelty == "none" else encoding.belongs_to(corpus.fingerprint)
     facts = {
         "corpus": corpus.fingerprint,
-        "tokenizer": choice.facts(),
-        "conditions": given,
-        "novelty": [index.form, index.megabytes, None if index.form == "none" else index.belongs_to(corpus.fingerprint)],
+        "tokenizer": encoding.facts(),
+        "conditions": conditions.to_json(),
+        "novelty": [form, encoding.megabytes, belongs_to],
     }
-    return _in_cache(
-        f"tokens-{_digest(facts)}",
-        StoreFolder.read,
-        facts,
-        "store",
-        lambda job: encode_corpus(corpus, choice, index, Work(job, progress=progress), conditions=conditions, facts={}),
-    )
 
+    def make(job: Job) -> None:
+        encode_corpus(corpus, encoding, Work(job), conditions=conditions, facts={})
 
-def _in_cache(name: str, read: Callable[[Path], T], facts: Mapping[str, Any], piece: str, make: Callable[[Job], object]) -> T:
-    """Return what is read from a folder of the cache, after a job has made it if need be.
-
-    Args:
-        name: The name of the folder.
-        read: Reads it, or raises if it is not whole.
-        facts: What it depends on.
-        piece: The piece of the job that becomes the folder.
-        make: Makes that piece.
-    """
-    target = cache_folder() / name
-    with storage_errors(target):
-        if target.exists():
-            try:
-                read(target)
-            except (OSError, ValueError, KeyError, TypeError):  # its removal was cut off, or the power failed; it is made again
-                shutil.rmtree(target)
-        if not target.exists():
-            with Job(target, facts, waits=True) as job:
-                if not target.exists():
-                    make(job)
-                    job.finish(piece)
-    touch(target)
-    prune_cache()
-    return read(target)
+    return in_cache(f"tokens-{_digest(facts)}", StoreFolder.read, facts, "store", make)
 
 
 def _identify(sources: Sequence[Source]) -> list[Any]:
@@ -166,8 +124,7 @@ def _identify(sources: Sequence[Source]) -> list[Any]:
 
 def prepare_store(
     texts: Texts,
-    choice: TokenizerChoice,
-    index: IndexChoice,
+    encoding: Encoding,
     out: Path,
     url: str | None,
     ranks: Processes,
@@ -178,8 +135,7 @@ def prepare_store(
 
     Args:
         texts: The texts.
-        choice: The tokenizer.
-        index: The novelty index.
+        encoding: The tokenizer and the novelty index.
         out: The folder to create; for a URL, the folder to work in.
         url: Where to copy the store.
         ranks: The processes that share the work.
@@ -189,13 +145,8 @@ def prepare_store(
     Raises:
         ReviewgenError: A source, a text or the disk is unusable; or ``out`` exists, or is the beginning of another store.
     """
-    settings = {"tokenizer": choice.facts(), "novelty": [index.form, index.megabytes], **texts.settings()}
+    settings = {"tokenizer": encoding.facts(), "novelty": [encoding.novelty, encoding.megabytes], **texts.settings()}
     work, own = Work(Job(out, settings), ranks, progress), list[Source]()  # the sources of the main process, whose objects stay
-
-    def refuse() -> None:
-        check_output(out)
-        if url is not None:
-            refuse_existing_url(url)
 
     with ExitStack() as stack:
         copies = stack.enter_context(workspace())
@@ -206,7 +157,7 @@ def prepare_store(
             with suppress(DataError):  # it is damaged, or unfinished
                 existing = find_store(url or out)
             if existing is None:
-                refuse()
+                refuse_existing(out, url)
                 stack.enter_context(work.job)
             progress("Opening the source")
             folder = copies if existing or ranks.world_size == 1 else work.job.path("source")
@@ -219,7 +170,7 @@ def prepare_store(
                 if not can_repeat:  # what an earlier try has read cannot be compared
                     work.job.clear()
             elif existing.facts.get("job") != identity or not can_repeat:
-                refuse()
+                refuse_existing(out, url)
             else:
                 with suppress(CheckpointError, OSError), work.job:  # one that was killed while it removed its folder
                     work.job.clear()
@@ -232,20 +183,181 @@ def prepare_store(
             return existing
         corpus = make_corpus(own or sources, work, texts.filters)
         more = {**facts, **to_dict(texts.filters), "job": identity, "reading": texts.config.facts()}
-        encode_corpus(corpus, choice, index, work, facts=more)
-        return work.main(lambda: _publish(work.job, out, url))
-
-
-def _publish(job: Job, out: Path, url: str | None) -> StoreFolder:
-    if url is None:
-        job.finish("store")
-        return StoreFolder.read(out)
-    store = upload_store(job.path("store"), url)
-    if not store.folder.exists():  # it need not be fetched
-        publish(job.path("store"), store.folder)
-    job.clear()
-    return store
+        encode_corpus(corpus, encoding, work, facts=more)
+        return work.main(lambda: publish_store(work.job, out, url))
 
 
 def _digest(facts: Any) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def read_examples(source: Any, config: DataConfig, *, split: str = "all") -> Iterator[Example]:
+    """Yield the cleaned examples of a source, or of one of its splits; nothing is kept afterwards.
+
+    A condition without a column counts as not given. What was read and changed is logged, at level INFO of the logger
+    ``reviewgen``.
+
+    Args:
+        source: See ``open_source``.
+        config: How to read and clean.
+        split: "all"; or a part of the hash split, "train", "validation" or "test"; or a split that the source itself has.
+
+    Raises:
+        DataError: The source cannot be read, no texts are left, or the split is empty.
+        ConfigError: The split is unknown.
+    """
+    if split != "all" and split in splits_of(source, config):
+        config, split = replace(config, split=split), "all"
+    if split not in ("all", *SPLITS):
+        raise ConfigError(f"A split is all, train, validation or test; got {quoted(split)}.")
+    return _read(source, config, split)
+
+
+def open_records(source: Any) -> Iterator[Mapping[str, Any]]:
+    """Yield the rows of a table, as mappings of column to value, without choosing columns.
+
+    Raises:
+        DataError: The source cannot be read, or has something else than rows with named columns.
+    """
+    with workspace() as folder:
+        opened = open_units(source, DataConfig(), folder)
+        for record in opened.records():
+            if not isinstance(record, Mapping):
+                name = opened.info.name
+                raise DataError(f"{name} has no columns: give a csv, jsonl or parquet file, or records with named columns.")
+            yield record
+
+
+def _read(source: Any, config: DataConfig, split: str) -> Iterator[Example]:
+    with workspace() as folder:
+        opened = open_source(source, config, folder, allow_missing=True)
+        if split != "all":
+            corpus = make_corpus([opened], Work(Job(folder / "corpus", {})), Filters())
+            _log(corpus.source, corpus.report)
+            if not corpus.counts[split]:
+                total = counted(sum(corpus.counts.values()), "text")
+                raise DataError(f"The {split} split of {corpus.source.name} is empty: it has {total} in all.")
+            yield from corpus.examples(split)
+            return
+        cleaner, seen = opened.cleaner(), set[int]()
+        report = cleaner.report
+        for text, values in (example for unit in opened.units for example in opened.examples(unit)):
+            if (cleaned := cleaner(text)) is None:
+                continue
+            if config.clean and not opened.is_cleaned and cleaned[1] in seen:
+                report.duplicates += 1
+                continue
+            seen.add(cleaned[1])
+            report.kept += 1
+            report.characters += len(cleaned[0])
+            yield cleaned[0], values[: len(config.conditions)]
+        report.decode_errors = opened.info.decode_errors
+        opened.info.notes += cleaner.notes()
+        _log(opened.info, report)
+        require_texts(opened.info, report)
+
+
+def _log(info: SourceInfo, report: CleaningReport) -> None:
+    for line in describe(info, report):
+        _logger.info("%s", line)
+
+
+AS_BEFORE = {"fix_encoding": False, "keep_line_breaks": True}
+"""How texts were cleaned by a version that could not mend encodings or join lines."""
+
+
+def trained_on(training: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the ``data`` entries of training.json: of each part of a blend, and of each training of a model, the last first.
+
+    An entry of a version that could not mend encodings has ``fix_encoding`` False, and of one that joined no lines
+    ``keep_line_breaks`` True.
+    """
+    parts, parent = training.get("parts"), training.get("parent")
+    if parts:
+        return [data for part in parts for data in trained_on(part)]
+    data = training.get("data", {})
+    return [{**AS_BEFORE, **data} if "clean" in data else data, *(trained_on(parent) if parent else ())]
+
+
+def read_documents(
+    source: Any,
+    tokenizer: Tokenizer,
+    trained: Sequence[Mapping[str, Any]],
+    *,
+    conditions: Conditions = _NO_CONDITIONS,
+    **options: Unpack[EvaluateOptions],
+) -> Iterator[tuple[np.ndarray, int]]:
+    """Read a source and encode its texts; yield the ids of each (bos, conditions, tokens, eos) and its number of characters.
+
+    Args and errors are those of ``read_texts``; ``tokenizer`` is the model's.
+    """
+    examples = read_texts(source, trained, conditions=conditions, **options)
+    yield from frame_texts(((text, conditions.encode_values(values)) for text, values in examples), tokenizer)
+
+
+def read_texts(
+    source: Any,
+    trained: Sequence[Mapping[str, Any]],
+    *,
+    conditions: Conditions = _NO_CONDITIONS,
+    **options: Unpack[EvaluateOptions],
+) -> Iterator[Example]:
+    """Read and clean a source; yield each text with the values of the conditions.
+
+    Args:
+        source: See ``reviewgen.data.sources.open_source``.
+        trained: The ``data`` entry of each training of the model; see ``trained_on``.
+        conditions: The model's conditions; one without a column in the source is unspecified.
+        options: How to read and clean; see ``EvaluateOptions``. Cleaning that is not given is done as in the trainings, or by
+            default if they differ.
+
+    Raises:
+        DataError: The source cannot be read or holds nothing to evaluate.
+        ConfigError: An option is unknown, or the split is unknown or would differ from the split of the training.
+    """
+    refuse_unknown_options(options, EvaluateOptions, "read_documents")
+    split, documents = options.get("split") or "all", options.get("documents", "line")
+    cleaning: dict[str, Any] = {}
+    for name, default in DataConfig().cleaning.items():
+        before = {data.get(name, default) for data in trained}
+        as_trained = before.pop() if len(before) == 1 else default
+        cleaning[name] = as_trained if (given := options.get(name)) is None else given
+    if split != "all" and split not in splits_of(source, DataConfig(subset=options.get("subset"))):
+        for data in trained:
+            _require_same_split(data, cleaning, source, documents)
+    columns: dict[str, Any] = {name: value for name, value in options.items() if name not in ("split", *cleaning)}
+    columns["width"] = next((data["width"] for data in trained if data.get("width") is not None), None)
+    yield from read_examples(source, from_dict(DataConfig, {**columns, **cleaning, "conditions": conditions.names}), split=split)
+
+
+def identify_texts(source: Any, conditions: Conditions, options: Mapping[str, Any]) -> list[Any] | None:
+    """Return what identifies the texts that ``read_texts`` reads; None of a source that is not files, or is a pipe."""
+    names = source if isinstance(source, list) else [Path(source) if isinstance(source, str) else source]
+    if not all(isinstance(name, Path) for name in names) or any(is_pipe(name.expanduser()) for name in names):
+        return None
+    given = {name: value for name, value in options.items() if name != "split"}
+    with workspace() as folder:
+        config = from_dict(DataConfig, {**given, "conditions": conditions.names})
+        facts: list[Any] | None = open_source(source, config, folder, allow_missing=True).facts
+        return facts
+
+
+def _require_same_split(trained: Mapping[str, Any], cleaning: Mapping[str, Any], source: Any, documents: str) -> None:
+    """Raise if the split of the cleaned texts would differ from the one that the model was trained on.
+
+    A file that is one long text is split in blocks.
+    """
+    if trained.get("validation_source") is not None:
+        raise ConfigError("This model was trained on all of its source, with a separate validation source: use split='all'.")
+    for name, value in cleaning.items():
+        if trained.get(name, value) != value:
+            raise ConfigError(
+                f"The split depends on how texts are cleaned, and this model was trained with {name}={not value}; use the same."
+            )
+    is_same_file = isinstance(source, str | Path) and Path(source).name == Path(trained.get("source") or "").name
+    before = trained.get("documents", documents)
+    if is_same_file and before != documents and "file" in (before, documents):
+        raise ConfigError(
+            f"The split depends on how a text file is cut into texts, and this model was trained with documents={before!r}; use "
+            "the same."
+        )

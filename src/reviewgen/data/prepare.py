@@ -9,9 +9,11 @@ area, which no text contains, has an id for every byte or the like: of its texts
 """
 
 import functools
+import io
 import json
 import operator
-from collections import Counter
+import os
+from collections import ChainMap, Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,24 +24,13 @@ import numpy as np
 from reviewgen.compiled import WindowSet
 from reviewgen.conditions import Conditions, fit_conditions
 from reviewgen.config import to_dict
-from reviewgen.data.cache import digest_tokenizer
 from reviewgen.data.corpus import Corpus, require_splits
 from reviewgen.data.documents import batched
 from reviewgen.data.parts import Work, examples_of, read_part, size_of, texts_of
 from reviewgen.data.sources import SPLITS
-from reviewgen.data.store import (
-    STORE_FILE,
-    StoreFolder,
-    TokenStore,
-    TrainingIds,
-    digest_file,
-    digest_files,
-    dtype_of,
-    save_array,
-    write_split,
-    write_store_file,
-)
-from reviewgen.lexicon import WordCounts, count_runs, decode_texts
+from reviewgen.data.store import FORMAT, STORE_FILE, StoreFolder, TokenStore, digest_file, digest_tokenizer, encode_texts
+from reviewgen.errors import DataError
+from reviewgen.lexicon import WordCounts, count_words, decode_texts
 from reviewgen.novelty import CompactIndex, Index, build_index, build_sets, write_index
 from reviewgen.protocols import SupportsTrainingInParts, Tokenizer
 from reviewgen.storage import Job
@@ -95,16 +86,11 @@ def count_lost(texts: Iterable[str], tokenizer: Tokenizer, step: int) -> LostCha
         checked += len(text)
         decoded = tokenizer.decode(tokenizer.encode(text))
         if decoded != text:
-            example = example if lost else _find_example(text, decoded)
+            place = len(os.path.commonprefix([text, decoded]))  # noqa: RUF071  character by character is what is needed
+            around = slice(max(0, place - _BEFORE), place + _AFTER)
+            example = example if lost else (text[around], decoded[around])
             lost += max(1, (Counter(text) - Counter(decoded)).total())  # at least their order
     return LostCharacters(lost, checked, step > 1, example)
-
-
-def _find_example(text: str, decoded: str) -> tuple[str, str]:
-    """Return the place where a text and its decoded ids first differ, in both."""
-    place = next((n for n, (a, b) in enumerate(zip(text, decoded, strict=False)) if a != b), min(len(text), len(decoded)))
-    start = max(0, place - _BEFORE)
-    return text[start : place + _AFTER], decoded[start : place + _AFTER]
 
 
 NOVELTY_FILE, WORDS_FILE = "novelty.safetensors", "words.json"
@@ -112,104 +98,142 @@ _WORD_BYTES, _WORD_TOKENS = 200_000_000, 50_000_000  # of parts, or ids, after w
 _DROP_PROBABILITY = 0.1  # of a condition of a training text, so that the model also learns to generate without it
 
 
-@dataclass(frozen=True)
-class TokenizerChoice:
-    """The tokenizer of a store.
+@dataclass(frozen=True, kw_only=True)
+class Encoding:
+    """How a corpus becomes a store: by which tokenizer, and with which novelty index.
 
     Attributes:
-        cls: The class of the plugin.
+        cls: The class of the tokenizer.
         config: Its config.
-        name: The name of the plugin.
-        package: Its package.
-        version: The version of the package.
+        plugin: Its name, its package and the version of the package, by these names.
         trained: A trained tokenizer to use instead of training one.
-        check: Raises if a trained tokenizer cannot be used.
+        check: Raises if a tokenizer, given with its name, cannot be used.
+        novelty: "none", "exact" or "compact".
+        megabytes: The size of a compact index.
+        belongs_to: Returns what the index names its training text by, given the fingerprint of the corpus.
     """
 
     cls: Any
     config: Any
-    name: str
-    package: str
-    version: str
+    plugin: Mapping[str, str]
     trained: Tokenizer | None = None
     check: Callable[[Tokenizer, str], None] = lambda tokenizer, name: None
+    novelty: str = "none"
+    megabytes: float = 0.0
+    belongs_to: Callable[[str], str] = str
 
     def facts(self) -> dict[str, Any]:
-        """Return what identifies it, as JSON values."""
+        """Return what identifies the tokenizer, as JSON values."""
         trained = None if self.trained is None else digest_tokenizer(self.trained)
-        plugin = {name: getattr(self, name) for name in ("name", "package", "version")}
-        return {**plugin, "settings": to_dict(self.config), "trained": trained}
+        return {**self.plugin, "settings": to_dict(self.config), "trained": trained}
 
 
-@dataclass(frozen=True)
-class IndexChoice:
-    """The novelty index of a store.
+def dtype_of(vocab_size: int) -> np.dtype:
+    """Return the dtype of the ids in the files."""
+    return np.dtype(np.uint16 if vocab_size <= 1 << 16 else np.uint32)
 
-    Attributes:
-        form: "none", "exact" or "compact".
-        megabytes: The size of a compact one.
-        belongs_to: Returns what the index names its training text by, given the fingerprint of the corpus.
+
+def write_split(texts: Iterable[str], tokenizer: Tokenizer, folder: Path, split: str, vocab_size: int) -> None:
+    """Encode texts and write them as one split of a shard.
+
+    Args:
+        texts: The texts.
+        tokenizer: The tokenizer that encodes them.
+        folder: The folder of the shard.
+        split: The name of the split.
+        vocab_size: The number of ids, including those of conditions; decides the dtype.
+
+    Raises:
+        DataError: Some ids are outside the vocabulary.
     """
+    dtype, lengths, characters = dtype_of(vocab_size), [0], list[int]()
+    bos, eos = np.array([[tokenizer.bos_id], [tokenizer.eos_id]], dtype)
+    with (folder / f"{split}.{dtype.name}").open("wb") as file:
+        for chunk in batched(texts):
+            encoded = encode_texts(tokenizer, chunk)
+            arrays = (ids if isinstance(ids, np.ndarray) else np.array(ids, np.int64) for ids in encoded)
+            whole = np.concatenate([part for ids in arrays for part in (bos, ids, eos)])
+            if not 0 <= (first := whole.min()) <= (last := whole.max()) < tokenizer.vocab_size:
+                wrong = first if first < 0 else last
+                raise DataError(f"The tokenizer gives the id {wrong}; its vocabulary has 0 to {tokenizer.vocab_size - 1}.")
+            file.write(whole.astype(dtype, copy=False).data)
+            lengths += [len(ids) + 2 for ids in encoded]
+            characters += map(len, chunk)
+    save_array(
+        folder / f"{split}.index.npy", np.stack([np.cumsum(lengths, dtype=np.int64), np.array([*characters, 0], np.int64)])
+    )
 
-    form: str
-    megabytes: float
-    belongs_to: Callable[[str], str]
+
+def save_array(file: Path, values: np.ndarray) -> None:
+    """Write an array in numpy's format.
+
+    Raises:
+        OSError: The disk is full.
+    """
+    buffer = io.BytesIO()  # np.save into a file hides the cause of an error, such as a full disk
+    np.save(buffer, values)
+    file.write_bytes(buffer.getbuffer())
 
 
-@dataclass(frozen=True)
-class _Encoder:
-    """Writes shards, in any process.
+def digest_files(folder: Path, within: Path | None = None) -> dict[str, dict[str, Any]]:
+    """Return the size and digest of each file of a folder, by its name relative to ``folder`` or to one around it."""
+    files = sorted(file for file in folder.rglob("*") if file.is_file() and file != folder / STORE_FILE)
+    return {file.relative_to(within or folder).as_posix(): digest_file(file) for file in files}
 
-    Attributes:
+
+def _encode_part(
+    cls: Any,
+    folder: Path,
+    digest: str,
+    conditions: Conditions,
+    step: int,
+    file: Path,
+    shard: Path,
+    words: Path | None,
+    texts: int,
+    training: int,
+) -> tuple[Any, LostCharacters]:
+    """Write the shard of a part and its words, in any process; return the digests of its files, and what the tokenizer loses.
+
+    Args:
         cls: The class of the tokenizer.
         folder: The folder of the tokenizer.
         digest: The digest of the tokenizer.
         conditions: The conditions, with their ids.
         step: One text in ``step`` is checked for lost characters.
+        file: The part.
+        shard: The folder to write.
+        words: The file of the words; None does not count them.
+        texts: The number of texts in earlier parts.
+        training: The number of training texts in earlier parts.
     """
+    tokenizer = _load(cls, folder, digest)
 
-    cls: Any
-    folder: Path
-    digest: str
-    conditions: Conditions
-    step: int
-
-    def __call__(self, file: Path, shard: Path, words: Path | None, texts: int, training: int) -> tuple[Any, LostCharacters]:
-        """Write the shard of a part and its words; return the digests of its files, and what the tokenizer loses.
-
-        Args:
-            file: The part.
-            shard: The folder to write.
-            words: The file of the words; None does not count them.
-            texts: The number of texts in earlier parts.
-            training: The number of training texts in earlier parts.
-        """
-        tokenizer = _load(self.cls, self.folder, self.digest)
-        Job.write_whole(shard, lambda folder: self._write(file, folder, tokenizer, training))
-        if words is not None:
-            Job.write_whole(words, lambda scratch: _write_words(scratch, count_runs(_training_texts(file))))
-        wanted = np.zeros(len(read_part(file)), np.bool_)
-        wanted[-texts % self.step :: self.step] = True
-        return digest_files(shard, shard.parents[1]), count_lost(texts_of([file], wanted), tokenizer, self.step)
-
-    def _write(self, file: Path, folder: Path, tokenizer: Tokenizer, training: int) -> None:
-        folder.mkdir()
-        names, size = self.conditions.names, self.conditions.vocab_size
+    def write(scratch: Path) -> None:
+        scratch.mkdir()
         for code, split in enumerate(SPLITS):
-            write_split((text for text, _ in examples_of([file], (), code)), tokenizer, folder, split, size)
-            if names:
-                ids = list(self._encode_conditions(file, code, training))
-                save_array(folder / f"{split}.conditions.npy", np.array(ids, dtype_of(size)).reshape(-1, len(names)))
+            own = (text for text, _ in examples_of([file], (), code))
+            write_split(own, tokenizer, scratch, split, conditions.vocab_size)
+            if conditions:
+                save_array(scratch / f"{split}.conditions.npy", _encode_conditions(conditions, file, code, training))
 
-    def _encode_conditions(self, file: Path, code: int, training: int) -> Iterator[Sequence[int]]:
-        """Yield the ids of the conditions of each text of a split; in training texts, some are replaced by "unspecified"."""
-        draws, conditions = np.random.PCG64(0), self.conditions
-        if code == 0:
-            draws.advance(training * len(conditions))  # each number takes one draw
-        random, probability = np.random.Generator(draws), 0.0 if code else _DROP_PROBABILITY
-        for _, values in examples_of([file], conditions.names, code):
-            is_dropped = random.random(len(conditions)) < probability
-            yield np.where(is_dropped, conditions.unspecified_ids, conditions.encode_values(values)).tolist()
+    Job.write_whole(shard, write)
+    if words is not None:
+        Job.write_whole(words, lambda scratch: _write_words(scratch, count_words(_training_texts(file))))
+    wanted = np.zeros(len(read_part(file)), np.bool_)
+    wanted[-texts % step :: step] = True
+    return digest_files(shard, shard.parents[1]), count_lost(texts_of([file], wanted), tokenizer, step)
+
+
+def _encode_conditions(conditions: Conditions, file: Path, code: int, training: int) -> np.ndarray:
+    """Return the ids of the conditions of each text of a split, (N, C); in training texts, some are replaced by "unspecified"."""
+    rows = [conditions.encode_values(values) for _, values in examples_of([file], conditions.names, code)]
+    ids = np.array(rows, dtype_of(conditions.vocab_size)).reshape(-1, len(conditions))
+    if code == 0:
+        draws = np.random.PCG64(0).advance(training * len(conditions))  # each number takes one draw
+        is_dropped = np.random.Generator(draws).random(ids.shape) < _DROP_PROBABILITY
+        ids = np.where(is_dropped, np.array(conditions.unspecified_ids, ids.dtype), ids)
+    return ids
 
 
 @functools.lru_cache(1)
@@ -219,44 +243,49 @@ def _load(cls: Any, folder: Path, digest: str) -> Tokenizer:
 
 
 def _write_words(file: Path, counts: WordCounts) -> None:
-    content = {"words": counts.words, "separators": sorted(counts.separators)}
-    file.write_text(json.dumps(content), encoding="utf-8", newline="")
+    content = vars(counts) | {"separators": sorted(counts.separators)}
+    file.write_text(json.dumps(content, sort_keys=True), encoding="utf-8", newline="")
 
 
 def _read_words(file: Path) -> WordCounts:
     content = json.loads(file.read_text(encoding="utf-8"))
-    return WordCounts(Counter(content["words"]), set(content["separators"]))
+    return WordCounts(Counter(content["words"]), Counter(content["texts"]), set(content["separators"]))
 
 
 def words_of_store(store: StoreFolder, tokenizer: Tokenizer) -> WordCounts:
     """Return the words of a store; those of a store of before, without them, are counted in its ids."""
-    file = store.folder / WORDS_FILE
-    return _read_words(file) if file.is_file() else _decoded_words(store.splits()["train"], tokenizer)
+    try:
+        return _read_words(store.folder / WORDS_FILE)
+    except (FileNotFoundError, KeyError):
+        return _decoded_words(store.splits()["train"], tokenizer)
 
 
 def _decoded_words(train: TokenStore, tokenizer: Tokenizer) -> WordCounts:
     """Return the words of texts as their tokenizer spells them."""
-    runs = WordCounts()
+    counts = WordCounts()
     for texts in batched(decode_texts(train.head(_WORD_TOKENS).blocks, tokenizer)):
-        runs.update(count_runs(texts))
-    return runs.split()
+        counts.update(count_words(texts))
+    return counts
+
+
+@dataclass(frozen=True)
+class TrainingIds:
+    """The ids of the training texts of some shards in blocks, which a process opens when it reads them."""
+
+    folders: Sequence[Path]
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return iter(TokenStore(self.folders, "train").blocks)
 
 
 def encode_corpus(
-    corpus: Corpus,
-    choice: TokenizerChoice,
-    index: IndexChoice,
-    work: Work,
-    *,
-    conditions: Conditions | None = None,
-    facts: Mapping[str, Any],
+    corpus: Corpus, encoding: Encoding, work: Work, *, conditions: Conditions | None = None, facts: Mapping[str, Any]
 ) -> None:
     """Write the folder ``store`` of a job; what an earlier try has finished there is kept.
 
     Args:
         corpus: The corpus.
-        choice: The tokenizer.
-        index: The novelty index.
+        encoding: The tokenizer and the novelty index.
         work: The job and its processes; all call this.
         conditions: The conditions of a trained model; None fits them to the training texts.
         facts: What ``store.json`` says besides the corpus, the tokenizer and the index.
@@ -265,13 +294,13 @@ def encode_corpus(
         ReviewgenError: The tokenizer cannot be saved, a condition has no values, or the disk is full.
     """
     require_splits(corpus)
-    store, size = work.job.path("store"), size_of(corpus.files)
+    store, size, name = work.job.path("store"), size_of(corpus.files), encoding.plugin["name"]
     work.progress("Training the tokenizer")
     fitted = work.main(lambda: conditions or fit_conditions(corpus.names, corpus.conditions("train")))
     if not work.main(lambda: work.job.done("store/tokenizer")):
-        _train(corpus, choice, work, size)
-    tokenizer: Tokenizer = choice.cls.load(store / "tokenizer")
-    choice.check(tokenizer, choice.name)
+        _train(corpus, encoding, work, size)
+    tokenizer: Tokenizer = encoding.cls.load(store / "tokenizer")
+    encoding.check(tokenizer, name)
     known, digest = fitted.with_ids_from(tokenizer.vocab_size), digest_tokenizer(tokenizer)
     work.progress("Encoding the texts")
     step = sample_step(tokenizer, corpus.report.characters + (corpus.validation[1].characters if corpus.validation else 0))
@@ -283,57 +312,56 @@ def encode_corpus(
         tasks.append((file, store / shards[-1], words[number] if number < len(words) else None, *before[1:].tolist()))
         codes = np.asarray(read_part(file).column("split"))
         before += np.array([file.stat().st_size, len(codes), np.count_nonzero(codes == 0)])
-    encoded = work.share(_Encoder(choice.cls, store / "tokenizer", digest, known, step), tasks, size)
-    files = {name: each for digests, _ in encoded for name, each in digests.items()}
+    encode = functools.partial(_encode_part, encoding.cls, store / "tokenizer", digest, known, step)
+    encoded = work.share(encode, tasks, size)
     lost = functools.reduce(operator.add, [each for _, each in encoded])
-    notes = [*known.notes(), *([lost.describe(choice.name)] if lost.lost else [])]
 
     sets = None
-    if index.form == CompactIndex.form:
+    if encoding.novelty == CompactIndex.form:
         work.progress("Indexing the texts")
         ids = [TrainingIds([store / shard for shard in shards[own]]) for own in work.slices(len(shards), size)]
         separators, share = (tokenizer.bos_id, tokenizer.eos_id), functools.partial(work.share, size=size)
-        sets = build_sets(ids, separators, round(index.megabytes * 1e6), share)
+        sets = build_sets(ids, separators, round(encoding.megabytes * 1e6), share)
 
     def finish() -> None:
         """Write what is made of all shards: the words, the novelty index and the facts."""
         train = TokenStore([store / shard for shard in shards], "train")
-        runs = WordCounts()
+        counts = WordCounts()
         for own in map(_read_words, words):
-            runs.update(own)
-        counts = _decoded_words(train, tokenizer) if lost.lost else runs.split()
-        counts.words = Counter(dict(sorted(counts.words.items())))
+            counts.update(own)
+        counts = _decoded_words(train, tokenizer) if lost.lost else counts
         _write_words(store / WORDS_FILE, counts)
-        if index.form != "none":
-            belongs_to = index.belongs_to(corpus.fingerprint)
-            write_index(index_tokens(train, tokenizer, belongs_to, index.form, index.megabytes, sets), store / NOVELTY_FILE)
-        for file in (store / WORDS_FILE, store / NOVELTY_FILE):
-            files.update({file.name: digest_file(file)} if file.exists() else {})
-        files.update(digest_files(store / "tokenizer", store))
+        if encoding.novelty != "none":
+            write_index(index_tokens(train, tokenizer, encoding, corpus.fingerprint, sets), store / NOVELTY_FILE)
+        others = {file.name: digest_file(file) for file in (store / WORDS_FILE, store / NOVELTY_FILE) if file.exists()}
         more = {
-            "tokenizer": {**choice.facts(), "digest": digest},
+            "tokenizer": {**encoding.facts(), "digest": digest},
             "conditions": known.to_json(),
             "corpus": corpus.to_json(),
-            "novelty": {"form": index.form, "megabytes": index.megabytes},
-            "notes": notes,
+            "novelty": {"form": encoding.novelty, "megabytes": encoding.megabytes},
+            "notes": [*known.notes(), *([lost.describe(name)] if lost.lost else [])],
         }
-        work.job.write(f"store/{STORE_FILE}", lambda file: write_store_file(file, shards, files, {**facts, **more}))
+        files = dict(ChainMap(others, digest_files(store / "tokenizer", store), *(digests for digests, _ in encoded)))
+        content = {"format": FORMAT, "facts": {**facts, **more}, "shards": shards, "files": dict(sorted(files.items()))}
+        text = json.dumps(content, indent=1).encode()
+        work.job.write(f"store/{STORE_FILE}", lambda file: file.write_bytes(text))
 
     work.progress("Finishing the store")
     work.main(finish)
 
 
-def _train(corpus: Corpus, choice: TokenizerChoice, work: Work, size: int) -> None:
+def _train(corpus: Corpus, encoding: Encoding, work: Work, size: int) -> None:
     """Train the tokenizer; one that supports it, part by part."""
-    cls, targets = choice.cls, [work.job.path(f"tokenizers/{number:05d}") for number in range(len(corpus.files))]
-    is_cut = choice.trained is None and issubclass(cls, SupportsTrainingInParts) and len(targets) > 1
+    cls, trained = encoding.cls, encoding.trained
+    targets = [work.job.path(f"tokenizers/{number:05d}") for number in range(len(corpus.files))]
+    is_cut = trained is None and issubclass(cls, SupportsTrainingInParts) and len(targets) > 1
     if is_cut:
-        work.share(functools.partial(_train_part, cls, choice.config), list(zip(corpus.files, targets, strict=True)), size)
+        work.share(functools.partial(_train_part, cls, encoding.config), list(zip(corpus.files, targets, strict=True)), size)
 
     def train() -> Any:
         if is_cut:
             return cls.combine([cls.load(target) for target in targets])
-        return cls.train(corpus.texts("train"), choice.config) if choice.trained is None else choice.trained
+        return cls.train(corpus.texts("train"), encoding.config) if trained is None else trained
 
     work.main(lambda: work.job.write("store/tokenizer", lambda folder: _save(train(), folder)))
 
@@ -352,21 +380,15 @@ def _save(tokenizer: Any, folder: Path) -> None:
 
 
 def index_tokens(
-    store: TokenStore,
-    tokenizer: Tokenizer,
-    belongs_to: str,
-    form: str,
-    megabytes: float,
-    sets: tuple[WindowSet, ...] | None = None,
+    store: TokenStore, tokenizer: Tokenizer, encoding: Encoding, corpus: str, sets: tuple[WindowSet, ...] | None = None
 ) -> Index:
     """Return the novelty index of the texts of a split.
 
     Args:
         store: The split.
         tokenizer: Its tokenizer.
-        belongs_to: Identifies the texts and the tokenizer.
-        form: "compact" or "exact".
-        megabytes: The maximum size of a compact index.
+        encoding: The form of the index, its maximum size if it is compact, and what it belongs to.
+        corpus: The fingerprint of the corpus.
         sets: Those of a compact index, where they are built already.
     """
     index = build_index(
@@ -375,9 +397,9 @@ def index_tokens(
         eos_id=tokenizer.eos_id,
         vocab_size=tokenizer.vocab_size,
         characters=int(store.characters.sum()),
-        fingerprint=belongs_to,
-        form=form,
-        max_bytes=round(megabytes * 1e6),
+        fingerprint=encoding.belongs_to(corpus),
+        form=encoding.novelty,
+        max_bytes=round(encoding.megabytes * 1e6),
         tokens=int(store.offsets[-1]) - 2 * len(store),
         sets=sets,
     )

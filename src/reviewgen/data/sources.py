@@ -5,36 +5,24 @@ a parquet file into its row groups, a Hub dataset into its shards. What can only
 unit, which each process reads, and whose texts they share.
 """
 
-import contextlib
 import importlib.util
 import itertools
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 from reviewgen.config import HubSource, parse_hub_id
 from reviewgen.data.cleaning import Cleaner
 from reviewgen.data.columns import DataConfig, Example, SourceInfo, choose_columns, flatten, to_examples
-from reviewgen.data.documents import ROWS, file_layout, find_edges, read_texts
-from reviewgen.data.files import KINDS, PlainFile, fetch_files, find_files, is_text, is_url, make_plain, name_encodings
-from reviewgen.data.tables import (
-    READERS,
-    is_json_lines,
-    needed_columns,
-    note_sheets,
-    read_json_lines,
-    read_parquet,
-    read_schema,
-    records_of,
-    row_groups,
-)
-from reviewgen.data.wrapping import find_width
-from reviewgen.errors import ConfigError, DataError, HubError, ReviewgenError, did_you_mean, first_line, quoted, shortened
-from reviewgen.hub_client import guard_client
+from reviewgen.data.documents import find_width
+from reviewgen.data.files import KINDS, fetch_files, find_files, is_text, is_url, make_plain, note_files, reading_errors
+from reviewgen.data.tables import Read, Unit, find_units, make_unit, note_sheets, read_dataset, read_schema, read_with, records_of
+from reviewgen.errors import ConfigError, DataError, HubError, ReviewgenError, did_you_mean, quoted
+from reviewgen.hub_client import guard_client, shorten
 from reviewgen.registry import find_reader
 
 SPLITS = ("train", "validation", "test")
@@ -48,24 +36,6 @@ _ONLY_FOR = {  # the options that some sources have, and their kinds
     "subset": ({"dataset"}, "datasets of the Hub"),
     "split": ({"dataset"}, "datasets that have splits"),
 }
-
-Read: TypeAlias = Callable[[Sequence[str] | None], Iterable[Any]]
-"""Yields the records of a unit, given the columns that are needed, or None for all."""
-
-
-@dataclass(frozen=True)
-class Unit:
-    """A piece of a source.
-
-    Attributes:
-        reads: Functions that read it, one after another, each with the name of its file for messages.
-        size: Its size in bytes, about; 0 if unknown.
-        is_shared: Whether it may be too large for one process, so that each reads all of it and keeps a part.
-    """
-
-    reads: tuple[tuple[Read, str], ...]
-    size: int = 0
-    is_shared: bool = False
 
 
 @dataclass
@@ -96,7 +66,17 @@ class Source:
     def cleaner(self) -> Cleaner:
         """Return a cleaner; that of a cleaned corpus changes nothing."""
         options = self.config.cleaning
-        return Cleaner(**dict.fromkeys(options, False) if self.is_cleaned else options, width=self.info.width)
+        return Cleaner(dict.fromkeys(options, False) if self.is_cleaned else options, self.info.width)
+
+    def records(self) -> Iterator[Any]:
+        """Yield all records, whose nested fields are columns.
+
+        Raises:
+            DataError: A unit cannot be read.
+        """
+        for read, name in (each for unit in self.units for each in unit.reads):
+            with reading_errors(name):
+                yield from map(flatten, read(None))
 
     def examples(self, unit: Unit) -> Iterator[Example]:
         """Yield the examples of a unit; those of a cleaned corpus have the code of their split as the last value.
@@ -130,9 +110,8 @@ def open_source(source: Any, config: DataConfig, folder: Path, *, allow_missing:
     opened = open_units(source, config, folder)
     for option, (kinds, what) in _ONLY_FOR.items():
         if getattr(config, option) not in (None, "line") and not opened.kinds <= kinds:
-            name = option.removeprefix("dataset_")
-            raise ConfigError(f"{name}={quoted(getattr(config, option))} is for {what}, which {opened.info.name} is not.")
-    head = _read_head(opened.units)
+            raise ConfigError(f"{option}={quoted(getattr(config, option))} is for {what}, which {opened.info.name} is not.")
+    head = _read_head(opened.records())
     if not head:
         raise DataError(f"{opened.info.name} holds no texts.")
     choose_columns(opened.info, head, config, allow_missing=allow_missing)
@@ -159,7 +138,7 @@ def splits_of(source: Any, config: DataConfig) -> Sequence[str]:
     hub = parse_hub_id(source) if isinstance(source, str) and Path(source).suffix not in KINDS else None
     if hub is None or Path(source).exists():
         return ()
-    _, _, splits, chosen = _find_dataset(hub, config)
+    _, splits, chosen = _find_dataset(hub, config)
     return () if _is_cleaned(splits[chosen]) else list(splits)
 
 
@@ -173,33 +152,16 @@ def _is_cleaned(source: Any) -> bool:
     return names == list(SPLITS) and "text" in (features or {})
 
 
-def _read_head(units: Sequence[Unit]) -> list[Any]:
+def _read_head(records: Iterable[Any]) -> list[Any]:
     """Return the first records, fewer if they are very long."""
-    head: list[Any] = []
-    size = 0
-    for read, name in (each for unit in units for each in unit.reads):
-        with reading_errors(name):
-            for record in map(flatten, read(None)):
-                head.append(record)
-                values = record.values() if isinstance(record, Mapping) else [record]
-                size += sum(len(value) for value in values if isinstance(value, str))
-                if len(head) == _HEAD or size > _HEAD_CHARACTERS:
-                    return head
+    head, size = list[Any](), 0
+    for record in records:
+        head.append(record)
+        values = record.values() if isinstance(record, Mapping) else [record]
+        size += sum(len(value) for value in values if isinstance(value, str))
+        if len(head) == _HEAD or size > _HEAD_CHARACTERS:
+            break
     return head
-
-
-@contextlib.contextmanager
-def reading_errors(name: str) -> Iterator[None]:
-    """Turn any error of a reader in the block into a DataError of one sentence."""
-    try:
-        yield
-    except ReviewgenError:
-        raise
-    except RecursionError:
-        raise DataError(f"{name} cannot be read: its records are nested too deeply.") from None
-    except Exception as error:  # pyarrow and datasets raise types of their own, and a user's iterable any
-        reason = first_line(error).strip("\"'").rstrip(".")
-        raise DataError(f"{name} cannot be read: {reason}.") from None
 
 
 def open_units(source: Any, config: DataConfig, folder: Path) -> Source:
@@ -226,7 +188,7 @@ def _open_string(source: str, config: DataConfig, folder: Path) -> Source:
     if is_url(source) and (source.startswith("hf://datasets/") or not is_remote):
         scheme = source.partition("://")[0]
         if reader := find_reader(scheme):
-            unit = _unit(partial(_read_with, reader, source, source), source, is_shared=True)
+            unit = make_unit(partial(read_with, reader, source, source), source, is_shared=True)
             return Source(SourceInfo(source), [unit], {scheme}, config, [source])
         fetched = fetch_files(source, folder)
         return _open_files(source, list(fetched), config, folder, fetched)
@@ -260,42 +222,15 @@ def _open_files(
     if not plain:
         raise DataError(f"{files[0]} is empty." if len(files) == 1 else f"All {len(files)} files are empty.")
     size = max(_UNIT_BYTES, sum(file.facts[1] for file in plain) // _MAX_UNITS)
-    units, is_cleaned, notes = list[Unit](), list[bool](), [*name_encodings(plain), *_note_layout(plain, config.documents)]
+    units, is_cleaned, notes = list[Unit](), list[bool](), note_files(plain, config.documents)
     for file in plain:
         with reading_errors(file.name):
-            units += _find_units(file, config, size)
+            units += find_units(file, config, size)
             is_cleaned.append(_is_cleaned(read_schema(file.path, file.kind)))
             notes += note_sheets(file.path, file.name) if file.kind == "xlsx" else ()
     info = SourceInfo(name, decode_errors=sum(file.decode_errors for file in plain), notes=notes)
     facts, kinds = [file.facts for file in plain], {file.kind for file in plain}
     return Source(info, _join_small(units, size), kinds, config, facts, all(is_cleaned))
-
-
-def _find_units(file: PlainFile, config: DataConfig, size: int) -> list[Unit]:
-    """Return the units of a file, each of about ``size`` bytes if it can be cut."""
-    path, name, total = file.path, file.name, file.path.stat().st_size
-    read: Any
-    if file.kind == "text" or (file.kind == "json" and is_json_lines(path)):
-        documents = config.documents if file.kind == "text" else "line"
-        read = partial(read_texts, path, documents) if file.kind == "text" else partial(read_json_lines, path, name)
-        pieces = list(itertools.pairwise(find_edges(path, size, documents)))
-        names = [name if start == 0 else f"{name} (from byte {start:,} on)" for start, _ in pieces]
-        return [_unit(partial(read, start, stop), each, stop - start) for (start, stop), each in zip(pieces, names, strict=True)]
-    if file.kind == "parquet":
-        groups = enumerate(row_groups(path))
-        return [_unit(partial(read_parquet, path, group), name, own, is_shared=own >= 4 * size) for group, own in groups]
-    read = partial(READERS.get(file.kind) or partial(_read_with, find_reader(file.kind)), path, name)
-    if file.kind == "sqlite":
-        read = partial(read, sql=config.sql)
-    return [_unit(read, name, total, is_shared=total >= 2 * size)]
-
-
-def _read_with(reader: Any, source: Path | str, name: str, columns: Sequence[str] | None) -> Iterator[Any]:
-    return records_of(reader(str(source)), columns)
-
-
-def _unit(read: Read, name: str, size: int = 0, *, is_shared: bool = False) -> Unit:
-    return Unit(((read, name),), size, is_shared)
 
 
 def _join_small(units: Sequence[Unit], size: int) -> list[Unit]:
@@ -308,18 +243,6 @@ def _join_small(units: Sequence[Unit], size: int) -> list[Unit]:
         else:
             joined[-1] = Unit(last.reads + unit.reads, last.size + unit.size)
     return joined
-
-
-def _note_layout(files: Sequence[PlainFile], documents: str) -> list[str]:
-    """Return a sentence for the user if txt files are hard-wrapped, on what is done about it."""
-    texts = [file for file in files if file.kind == "text" and documents != "file"]
-    wrapped = [file.name for file in texts if file_layout(file.path).is_wrapped]
-    if not wrapped:
-        return []
-    which = f"{wrapped[0]} is" if len(texts) == 1 else f"{len(wrapped)} of {len(texts)} files are"
-    if documents == "line":
-        return [f"{which} hard-wrapped, so each text is a piece of a paragraph: --documents paragraph joins its lines."]
-    return [f"{which} hard-wrapped: the lines of each paragraph are joined."]
 
 
 def _open_reviews(config: DataConfig, folder: Path) -> Source:
@@ -341,53 +264,41 @@ def _read_reviews(read: Read, columns: object) -> Iterator[Any]:
 
 def _open_hub(hub: HubSource, config: DataConfig) -> Source:
     """Open a split of a dataset of the Hub, whose shards are its units; a single one is shared."""
-    commit, subset, splits, chosen = _find_dataset(hub, config)
+    commit, splits, chosen = _find_dataset(hub, config)
     name, stream, others = f"hf://{hub.repo_id}", splits[chosen], [split for split in splits if split != chosen]
     count = stream.num_shards
     shards = [stream] if count == 1 else [stream.shard(count, number) for number in range(count)]
     names = [name] if count == 1 else [f"{name}, shard {number + 1} of {count}," for number in range(count)]
-    units = [_unit(partial(_read_shard, shard), own, is_shared=count == 1) for shard, own in zip(shards, names, strict=True)]
+    units = [make_unit(partial(_read_shard, shard), own, is_shared=count == 1) for shard, own in zip(shards, names, strict=True)]
     info = SourceInfo(name)
     if others and config.split is None:
         info.notes.append(f"Split {chosen!r} of {hub.repo_id} is read; not read: {', '.join(others)}.")
-    facts = [[hub.repo_id, commit, subset, chosen]] if commit else None
+    facts = [[hub.repo_id, commit, stream.config_name, chosen]] if commit else None
     return Source(info, units, {"dataset"}, config, facts, _is_cleaned(stream))
 
 
-def _find_dataset(hub: HubSource, config: DataConfig) -> tuple[str | None, str | None, Mapping[str, Any], str]:
-    """Return the commit of a dataset, its subset, the streams of its splits, and the split: by default train, or the first one.
+def _find_dataset(hub: HubSource, config: DataConfig) -> tuple[str | None, Mapping[str, Any], str]:
+    """Return the commit of a dataset, the streams of the splits of its subset, and the split: by default train, or the first one.
 
     Raises:
         HubError: The dataset cannot be opened, or has no such subset or split; the message lists those it has.
     """
-    from datasets import get_dataset_config_names, load_dataset  # half a second
+    from datasets import load_dataset  # half a second
     from huggingface_hub import HfApi
 
     guard_client()
     try:
         commit = HfApi().dataset_info(hub.repo_id, revision=hub.revision).sha
-        subsets = get_dataset_config_names(hub.repo_id, revision=commit)
-        subset = _choose("subset", config.subset, subsets, "default" if "default" in subsets else None, hub.repo_id)
-        splits = load_dataset(hub.repo_id, subset, revision=commit, streaming=True)
-        first = "train" if "train" in splits else next(iter(splits))
-        return commit, subset, splits, _choose("split", config.split, list(splits), first, hub.repo_id)
+        splits = load_dataset(hub.repo_id, config.subset, revision=commit, streaming=True)
     except ReviewgenError:
         raise
     except Exception as error:  # the client raises types of its own, of httpx and of the operating system
-        hint = "Check the name and the network; without one, give a file, or 'reviews' (pip install 'reviewgen[reviews]')."
-        raise HubError(f"The Hub dataset {hub} cannot be opened: {shortened(first_line(error), 250)}. {hint}") from None
-
-
-def _choose(kind: str, wanted: str | None, names: Sequence[str], default: str | None, repo_id: str) -> str:
-    if wanted is None and (default is not None or len(names) == 1):
-        return default or names[0]
-    if wanted is None:
-        raise HubError(
-            f"The Hub dataset {repo_id} has several {kind}s: {', '.join(names)}. Name one with --{kind} ({kind} in Python)."
-        )
-    if wanted not in names:
-        raise HubError(f"The Hub dataset {repo_id} has no {kind} {wanted!r}. {did_you_mean(wanted, names)}")
-    return wanted
+        hint = "Check the name, the subset (--subset) and the network; without one, give a file, or 'reviews'."
+        raise HubError(f"The Hub dataset {hub} cannot be opened: {shorten(error)}. {hint}") from None
+    chosen = config.split or ("train" if "train" in splits else next(iter(splits)))
+    if chosen not in splits:
+        raise HubError(f"The Hub dataset {hub} has no split {chosen!r}. {did_you_mean(chosen, list(splits))}")
+    return commit, splits, chosen
 
 
 def _read_shard(shard: Any, columns: object) -> Iterator[Any]:
@@ -406,7 +317,7 @@ def _open_object(source: Any, config: DataConfig) -> Source:
         return chosen
 
     def opened(read: Read, name: str = f"{kind} of texts", *, is_shared: bool = False) -> Source:
-        units = [_unit(read, name, is_shared=is_shared)]
+        units = [make_unit(read, name, is_shared=is_shared)]
         return Source(SourceInfo(name), units, {"object"}, config, is_cleaned=_is_cleaned(source))
 
     if type(source).__module__.partition(".")[0] == "pandas" and kind == "DataFrame":
@@ -417,7 +328,7 @@ def _open_object(source: Any, config: DataConfig) -> Source:
 
         return opened(lambda columns: records_of(RecordBatchReader.from_stream(source), columns))
     if hasattr(source, "with_format") and hasattr(source, "num_rows"):
-        return opened(partial(_read_dataset, source), is_shared=True)
+        return opened(partial(read_dataset, source), is_shared=True)
     if isinstance(source, bytes | int | float) or not isinstance(source, Iterable):
         raise DataError(f"A source of texts is a path, a name or an iterable of strings; got {kind}.")
     if isinstance(source, list | tuple) and source and all(map(_is_file_name, source[:_HEAD])):
@@ -429,10 +340,6 @@ def _open_object(source: Any, config: DataConfig) -> Source:
     head = list(itertools.islice(source, _HEAD))  # of an iterator, so that it can be read again
     reads = iter([head, itertools.chain(head, source)])
     return opened(lambda columns: next(reads))
-
-
-def _read_dataset(source: Any, columns: Sequence[str] | None) -> Iterator[Any]:
-    return records_of(source.select_columns(needed_columns(source.column_names, columns)).with_format("arrow").iter(ROWS))
 
 
 def _is_file_name(item: Any) -> bool:

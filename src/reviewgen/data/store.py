@@ -2,36 +2,43 @@
 
 The texts of a split stand one after another, each framed by bos and eos, in ``SPLIT.uint16`` or ``SPLIT.uint32``, with
 ``SPLIT.index.npy`` and, if there are conditions, ``SPLIT.conditions.npy``. ``store.json`` has the names of the shards, the size
-and SHA-256 of each file, and the facts that a training needs. A store behind a URL is fetched into the token cache.
+and SHA-256 of each file, and the facts that a training needs. A store behind a URL is fetched into the cache,
+which has cleaned corpora and stores, and a limit of its size: what was not used for longest is removed first.
 """
 
 import contextlib
 import copy
+import errno
 import hashlib
-import io
-import json
 import mmap
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 
 from reviewgen.conditions import Conditions
 from reviewgen.config import MAX_RECORD, parse_json
-from reviewgen.data.cache import cache_folder
 from reviewgen.data.documents import batched
 from reviewgen.data.files import is_text, is_url, remote
 from reviewgen.data.sources import SPLITS
-from reviewgen.errors import DataError, OutputExists, first_line, storage_errors
+from reviewgen.errors import DataError, OutputExists, StorageError, first_line, storage_errors
 from reviewgen.protocols import SupportsEncodeBatch, Tokenizer
-from reviewgen.storage import Job
+from reviewgen.storage import Job, check_output, publish, temporary_folder
 
+MAX_BYTES = 10_000_000_000
+_WORKSPACE = "tmp-"  # how the names of temporary folders in the cache begin
+_KILLED_SECONDS = 7 * 24 * 3600  # after which a temporary folder is one that a killed process has left
+_IN_USE_SECONDS = 3600  # after its last use, a folder is not removed: a training may be running on it
 STORE_FILE = "store.json"
-_FORMAT, _DTYPES = 1, ("uint16", "uint32")
+FORMAT, _DTYPES = 1, ("uint16", "uint32")
 _BLOCK_TOKENS = 1 << 22  # about, in one block
 
+T = TypeVar("T")
 PrefixedText: TypeAlias = tuple[str, Sequence[int]]
 """A text and the ids of its conditions."""
 
@@ -146,77 +153,20 @@ class Blocks:
             first = last
 
 
-@dataclass(frozen=True)
-class TrainingIds:
-    """The ids of the training texts of some shards in blocks, which a process opens when it reads them."""
-
-    folders: Sequence[Path]
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        return iter(TokenStore(self.folders, "train").blocks)
-
-
 def _map(file: Path) -> mmap.mmap | None:
     """Return the memory map of a file; None if it is empty, which cannot be mapped."""
     with file.open("rb") as stream:
         return mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) if file.stat().st_size else None
 
 
-def dtype_of(vocab_size: int) -> np.dtype:
-    """Return the dtype of the ids in the files."""
-    return np.dtype(np.uint16 if vocab_size <= 1 << 16 else np.uint32)
-
-
-def write_split(texts: Iterable[str], tokenizer: Tokenizer, folder: Path, split: str, vocab_size: int) -> None:
-    """Encode texts and write them as one split of a shard.
-
-    Args:
-        texts: The texts.
-        tokenizer: The tokenizer that encodes them.
-        folder: The folder of the shard.
-        split: The name of the split.
-        vocab_size: The number of ids, including those of conditions; decides the dtype.
-
-    Raises:
-        DataError: Some ids are outside the vocabulary.
-    """
-    dtype, lengths, characters = dtype_of(vocab_size), [0], list[int]()
-    bos, eos = np.array([[tokenizer.bos_id], [tokenizer.eos_id]], dtype)
-    with (folder / f"{split}.{dtype.name}").open("wb") as file:
-        for chunk in batched(texts):
-            encoded = _encode_texts(tokenizer, chunk)
-            arrays = (ids if isinstance(ids, np.ndarray) else np.array(ids, np.int64) for ids in encoded)
-            whole = np.concatenate([part for ids in arrays for part in (bos, ids, eos)])
-            if not 0 <= (first := whole.min()) <= (last := whole.max()) < tokenizer.vocab_size:
-                wrong = first if first < 0 else last
-                raise DataError(f"The tokenizer gives the id {wrong}; its vocabulary has 0 to {tokenizer.vocab_size - 1}.")
-            file.write(whole.astype(dtype, copy=False).data)
-            lengths += [len(ids) + 2 for ids in encoded]
-            characters += map(len, chunk)
-    save_array(
-        folder / f"{split}.index.npy", np.stack([np.cumsum(lengths, dtype=np.int64), np.array([*characters, 0], np.int64)])
-    )
-
-
-def save_array(file: Path, values: np.ndarray) -> None:
-    """Write an array in numpy's format.
-
-    Raises:
-        OSError: The disk is full.
-    """
-    buffer = io.BytesIO()  # np.save into a file hides the cause of an error, such as a full disk
-    np.save(buffer, values)
-    file.write_bytes(buffer.getbuffer())
-
-
 def frame_texts(texts: Iterable[PrefixedText], tokenizer: Tokenizer) -> Iterator[tuple[np.ndarray, int]]:
     """Encode texts; yield the ids of each (bos, conditions, tokens, eos) and its number of characters."""
     for chunk in batched(texts):
-        for (text, prefix), ids in zip(chunk, _encode_texts(tokenizer, [text for text, _ in chunk]), strict=True):
+        for (text, prefix), ids in zip(chunk, encode_texts(tokenizer, [text for text, _ in chunk]), strict=True):
             yield np.concatenate(([tokenizer.bos_id, *prefix], np.asarray(ids, np.int64), [tokenizer.eos_id])), len(text)
 
 
-def _encode_texts(tokenizer: Tokenizer, texts: Sequence[str]) -> Sequence[Sequence[int] | np.ndarray]:
+def encode_texts(tokenizer: Tokenizer, texts: Sequence[str]) -> Sequence[Sequence[int] | np.ndarray]:
     """Encode texts, with ``encode_batch`` if the tokenizer has it."""
     if isinstance(tokenizer, SupportsEncodeBatch):
         return tokenizer.encode_batch(texts)
@@ -269,19 +219,15 @@ class StoreFolder:
             raise self._damaged(first_line(error).rstrip(".")) from None
 
     def check(self, splits: Mapping[str, TokenStore], conditions: Conditions) -> None:
-        """Raise unless the tokenizer and the index have their digests, and all ids are in the vocabulary.
+        """Raise unless all ids are in the vocabulary; compiled code does not check them.
 
         Args:
             splits: What ``splits`` has returned.
             conditions: The conditions of the texts, with their ids.
 
         Raises:
-            DataError: They have not.
+            DataError: Some are not.
         """
-        shards = tuple(f"{name}/" for name in self.content["shards"])
-        for name, facts in self.content["files"].items():
-            if not name.startswith(shards) and digest_file(self.folder / name)["sha256"] != facts["sha256"]:
-                raise self._damaged(f"{name} has changed since it was prepared")
         for split, store in splits.items():
             largest = max((int(block.max()) for block in store.blocks if len(block)), default=0)
             given = 0 if store.conditions is None or not store.conditions.size else int(store.conditions.max())
@@ -300,36 +246,20 @@ def _parse(content: bytes, name: str) -> dict[str, Any]:
     """
     try:
         parsed: dict[str, Any] = parse_json(content.decode("utf-8"))
-        names = [*parsed["files"], *parsed["shards"]]
-        version, is_inside = (
-            int(parsed["format"]),
-            not any(Path(each).is_absolute() or ".." in Path(each).parts for each in names),
-        )
+        version, names = int(parsed["format"]), map(Path, map(str, [*parsed["files"], *parsed["shards"]]))
     except (ValueError, KeyError, TypeError):
-        version, is_inside = 0, False
-    if version > _FORMAT:
+        version = 0
+    if version > FORMAT:
         raise DataError(f"The token store {name} is of a newer version of reviewgen (format {version}): update reviewgen.")
-    if version != _FORMAT or not is_inside:
+    if version != FORMAT or any(name.is_absolute() or ".." in name.parts for name in names):
         raise DataError(f"{name} is not a token store: its {STORE_FILE} is damaged. Prepare it again.")
     return parsed
-
-
-def digest_files(folder: Path, within: Path | None = None) -> dict[str, dict[str, Any]]:
-    """Return the size and digest of each file of a folder, by its name relative to ``folder`` or to one around it."""
-    files = sorted(file for file in folder.rglob("*") if file.is_file() and file != folder / STORE_FILE)
-    return {file.relative_to(within or folder).as_posix(): digest_file(file) for file in files}
 
 
 def digest_file(file: Path) -> dict[str, Any]:
     """Return the size and digest of a file."""
     with file.open("rb") as stream:
         return {"size": file.stat().st_size, "sha256": hashlib.file_digest(stream, "sha256").hexdigest()}
-
-
-def write_store_file(file: Path, shards: Sequence[str], files: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
-    """Write a ``store.json``, after all other files of the store."""
-    content = {"format": _FORMAT, "facts": dict(facts), "shards": list(shards), "files": dict(sorted(files.items()))}
-    file.write_text(json.dumps(content, indent=1), encoding="utf-8", newline="")
 
 
 def find_store(source: Any) -> StoreFolder | None:
@@ -364,42 +294,154 @@ def fetch_store(store: StoreFolder) -> StoreFolder:
         DataError: The URL cannot be read, or a file differs from its digest.
         StorageError: The disk is full.
     """
-    if not is_url(store.name) or (store.folder / STORE_FILE).is_file():
+    if not is_url(store.name):
         return store
-    names = [*store.content["files"], STORE_FILE]
-    with remote(store.name, "read") as (system, path), storage_errors(store.folder), Job(store.folder, {}, waits=True) as job:
-        if not (store.folder / STORE_FILE).is_file():
-            sources = [f"{path}/{name}" for name in names]
-            job.write("store", lambda folder: system.get(sources, [str(folder / name) for name in names]))
-            for name, facts in store.content["files"].items():
-                if digest_file(job.path(f"store/{name}")) != facts:
-                    job.clear()
-                    raise DataError(f"{name} of the token store {store.name} differs from its digest. Copy the store again.")
-            job.finish("store")
+    files = store.content["files"]
+
+    def fetch(job: Job) -> None:
+        with remote(store.name, "read") as (system, path):
+            sources = [f"{path}/{name}" for name in (*files, STORE_FILE)]
+            job.write("store", lambda folder: system.get(sources, [str(folder / name) for name in (*files, STORE_FILE)]))
+        for name, facts in files.items():
+            if digest_file(job.path(f"store/{name}")) != facts:
+                job.clear()
+                raise DataError(f"{name} of the token store {store.name} differs from its digest. Copy the store again.")
+
+    in_cache(store.folder.name, StoreFolder.read, {}, "store", fetch)
     return store
 
 
-def refuse_existing_url(url: str) -> None:
-    """Raise if something is at a URL.
+def refuse_existing(out: Path, url: str | None) -> None:
+    """Raise if no store can be created in a folder, or something is at its URL.
 
     Raises:
-        OutputExists: There is.
+        OutputExists: Something exists there.
         DataError: The URL cannot be read.
+        StorageError: The folder cannot be written.
     """
-    with remote(url, "written") as (system, path):
-        if system.exists(f"{path}/{STORE_FILE}") or (system.exists(path) and system.find(path)):
-            raise OutputExists(f"{url} already exists. Choose another name, or remove it.")
+    check_output(out)
+    if url is not None:
+        with remote(url, "written") as (system, path):
+            if system.exists(f"{path}/{STORE_FILE}") or (system.exists(path) and system.find(path)):
+                raise OutputExists(f"{url} already exists. Choose another name, or remove it.")
 
 
-def upload_store(folder: Path, url: str) -> StoreFolder:
-    """Copy a store to a URL, ``store.json`` last.
+def publish_store(job: Job, out: Path, url: str | None) -> StoreFolder:
+    """Give the store of a job its name, or copy it to a URL, ``store.json`` last; return it.
 
     Raises:
         DataError: The URL cannot be written.
     """
-    store = StoreFolder.read(folder)
+    if url is None:
+        job.finish("store")
+        return StoreFolder.read(out)
+    folder = job.path("store")
+    content = StoreFolder.read(folder).content
     with remote(url, "written") as (system, path):
-        for name in (*store.content["files"], STORE_FILE):
+        for name in (*content["files"], STORE_FILE):
             system.makedirs(f"{path}/{name}".rpartition("/")[0], exist_ok=True)
             system.put_file(str(folder / name), f"{path}/{name}")
-    return StoreFolder(_cached((folder / STORE_FILE).read_bytes()), store.content, url)
+    store = StoreFolder(_cached((folder / STORE_FILE).read_bytes()), content, url)
+    if not store.folder.exists():  # it need not be fetched
+        publish(folder, store.folder)
+    job.clear()
+    return store
+
+
+def cache_folder() -> Path:
+    """Return the folder of the cache: ``$REVIEWGEN_CACHE`` if set, else ``reviewgen`` in the user's cache folder.
+
+    Raises:
+        StorageError: The user has no home folder, as in some containers.
+    """
+    configured = os.environ.get("REVIEWGEN_CACHE")
+    try:
+        if configured:
+            return Path(configured).expanduser()
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "reviewgen"
+    except RuntimeError:  # pathlib's, for HOME unset and a user without an entry in the system's list
+        raise StorageError(
+            "The cache has no place: this user has no home folder. Set REVIEWGEN_CACHE to a folder that can be written."
+        ) from None
+
+
+@contextlib.contextmanager
+def workspace() -> Iterator[Path]:
+    """Yield a temporary folder inside the cache folder and remove it afterwards.
+
+    Raises:
+        StorageError: The cache folder cannot be written.
+    """
+    root = cache_folder()
+    with storage_errors(f"the cache folder {root} (set REVIEWGEN_CACHE to use another)"):
+        if root.is_file():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        root.mkdir(parents=True, exist_ok=True)
+        stack = contextlib.ExitStack()
+        folder = stack.enter_context(temporary_folder(root, _WORKSPACE))
+    with stack:
+        yield folder
+
+
+def in_cache(name: str, read: Callable[[Path], T], facts: Mapping[str, Any], piece: str, make: Callable[[Job], object]) -> T:
+    """Return what is read from a folder of the cache, after a job has made it if need be.
+
+    Args:
+        name: The name of the folder.
+        read: Reads it, or raises if it is not whole.
+        facts: What it depends on.
+        piece: The piece of the job that becomes the folder.
+        make: Makes that piece.
+    """
+    target = cache_folder() / name
+    with storage_errors(target):
+        if target.exists():
+            try:
+                read(target)
+            except (OSError, ValueError, KeyError, TypeError):  # its removal was cut off, or the power failed; it is made again
+                shutil.rmtree(target)
+        if not target.exists():
+            with Job(target, facts, waits=True) as job:
+                if not target.exists():
+                    make(job)
+                    job.finish(piece)
+    with contextlib.suppress(OSError):  # a cache that others may only read
+        os.utime(target)
+    prune_cache()
+    return read(target)
+
+
+def cache_size() -> int:
+    """Return the size of the cache in bytes."""
+    return sum(size for _, size, _ in _entries())
+
+
+def prune_cache(max_bytes: int = MAX_BYTES) -> None:
+    """Remove folders, the one that was not used for longest first, until the cache has at most ``max_bytes``."""
+    entries = sorted(_entries())
+    total = sum(size for _, size, _ in entries)
+    for used, size, folder in entries:
+        idle, is_temporary = time.time() - used, folder.name.startswith(_WORKSPACE)
+        if idle > _KILLED_SECONDS if is_temporary else total > max_bytes and idle > _IN_USE_SECONDS:
+            shutil.rmtree(folder, ignore_errors=True)
+            total -= size
+
+
+def _entries() -> Iterator[tuple[float, int, Path]]:
+    """Yield when each folder of the cache was used last, its size in bytes, and its path."""
+    root = cache_folder()
+    for folder in root.iterdir() if root.is_dir() else ():
+        with contextlib.suppress(OSError):  # another process is removing it
+            if folder.is_dir():
+                files = [file.stat() for file in folder.rglob("*") if file.is_file()]
+                written = [file.st_mtime for file in files if folder.suffix == ".partial"]  # a job is used while it is written
+                yield max([folder.stat().st_mtime, *written]), sum(file.st_size for file in files), folder
+
+
+def digest_tokenizer(tokenizer: Tokenizer) -> str:
+    """Return a SHA-256 digest of a trained tokenizer, from the files that it saves."""
+    with temporary_folder() as folder:
+        tokenizer.save(folder)
+        files = sorted(folder.iterdir())
+        digests = [f"{file.name} {hashlib.sha256(file.read_bytes()).hexdigest()}\n" for file in files]
+    return hashlib.sha256("".join(digests).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""Reads files of records: csv, JSON, parquet and Arrow files, SQLite, spreadsheets. Each error names the file and the row.
+"""Reads files of each format: csv, JSON, parquet and Arrow files, SQLite, spreadsheets. Each error names the file and the row.
 
 A reader gets the columns that are needed, or None for all, and yields records. It can be called in any process. JSON is lines, an
 array, or one value that holds the records, as data frames and APIs write it:
@@ -19,12 +19,35 @@ import re
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from reviewgen.data.columns import USUAL_NAMES
-from reviewgen.data.documents import ROWS, open_lines
+from reviewgen.data.columns import USUAL_NAMES, DataConfig
+from reviewgen.data.documents import ROWS, find_edges, open_lines, read_texts
+from reviewgen.data.files import PlainFile
 from reviewgen.errors import ConfigError, DataError, first_line, quoted, shortened
+from reviewgen.registry import find_reader
+
+Read: TypeAlias = Callable[[Sequence[str] | None], Iterable[Any]]
+"""Yields the records of a unit, given the columns that are needed, or None for all."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A piece of a source.
+
+    Attributes:
+        reads: Functions that read it, one after another, each with the name of its file for messages.
+        size: Its size in bytes, about; 0 if unknown.
+        is_shared: Whether it may be too large for one process, so that each reads all of it and keeps a part.
+    """
+
+    reads: tuple[tuple[Read, str], ...]
+    size: int = 0
+    is_shared: bool = False
+
 
 _HEAD = 1 << 22  # characters of the first line that is judged by
 
@@ -232,14 +255,6 @@ def _quote_error(name: str, first: int, last: int, line: str, problem: str) -> D
     )
 
 
-def row_groups(path: Path) -> list[int]:
-    """Return the size of each row group of a parquet file in bytes."""
-    from pyarrow.parquet import ParquetFile  # a tenth of a second
-
-    with ParquetFile(path) as file:
-        return [file.metadata.row_group(number).total_byte_size for number in range(file.metadata.num_row_groups)]
-
-
 def read_parquet(path: Path, group: int, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
     """Yield the rows of a row group of a parquet file."""
     from pyarrow.parquet import ParquetFile
@@ -283,6 +298,11 @@ def records_of(chunks: Iterable[Any], columns: Sequence[str] | None = None) -> I
                 yield from batch.select(needed_columns(batch.schema.names, columns)).to_pylist()
 
 
+def read_dataset(source: Any, columns: Sequence[str] | None) -> Iterator[Any]:
+    """Yield the rows of a ``datasets.Dataset``."""
+    return records_of(source.select_columns(needed_columns(source.column_names, columns)).with_format("arrow").iter(ROWS))
+
+
 def read_schema(path: Path, kind: str) -> "pyarrow.Schema | None":
     """Return the schema of a parquet or an Arrow file; None of another one."""
     if kind == "parquet":
@@ -316,15 +336,6 @@ def read_sqlite(path: Path, name: str, columns: object = None, *, sql: str | Non
             raise ConfigError(f"The query {quoted(sql)} of {path} fails: {error}. Its tables: {', '.join(tables)}.") from None
 
 
-READERS: Mapping[str, Callable[..., Iterator[Any]]] = {
-    "csv": read_csv,
-    "json": read_json,
-    "arrow": read_arrow,
-    "sqlite": read_sqlite,
-}
-"""The readers of the files that are one unit, by format."""
-
-
 def read_spreadsheet(path: str) -> Iterator[list[dict[str, Any]]]:
     """Yield the rows of the first sheet of a spreadsheet; its first row has the names of the columns.
 
@@ -349,3 +360,37 @@ def _open_workbook(path: str) -> Any:
     except ImportError:
         raise ConfigError(f"Reading {path} needs an extra: pip install 'reviewgen[xlsx]'.") from None
     return CalamineWorkbook.from_path(path)
+
+
+def find_units(file: PlainFile, config: DataConfig, size: int) -> list[Unit]:
+    """Return the units of a file, each of about ``size`` bytes if it can be cut."""
+    path, name, total, kind = file.path, file.name, file.path.stat().st_size, file.kind
+    read: Any
+    if kind == "text" or (kind == "json" and is_json_lines(path)):
+        documents = config.documents if kind == "text" else "line"
+        read = partial(read_texts, path, documents) if kind == "text" else partial(read_json_lines, path, name)
+        pieces = list(itertools.pairwise(find_edges(path, size, documents)))
+        names = [name if start == 0 else f"{name} (from byte {start:,} on)" for start, _ in pieces]
+        return [
+            make_unit(partial(read, start, stop), own, stop - start) for (start, stop), own in zip(pieces, names, strict=True)
+        ]
+    if kind == "parquet":
+        from pyarrow.parquet import ParquetFile  # a tenth of a second
+
+        with ParquetFile(path) as opened:
+            sizes = [opened.metadata.row_group(group).total_byte_size for group in range(opened.metadata.num_row_groups)]
+        read = partial(read_parquet, path)
+        return [make_unit(partial(read, group), name, own, is_shared=own >= 4 * size) for group, own in enumerate(sizes)]
+    readers = {"csv": read_csv, "json": read_json, "arrow": read_arrow, "sqlite": partial(read_sqlite, sql=config.sql)}
+    read = readers.get(kind) or partial(read_with, find_reader(kind))
+    return [make_unit(partial(read, path, name), name, total, is_shared=total >= 2 * size)]
+
+
+def read_with(reader: Any, source: Path | str, name: str, columns: Sequence[str] | None) -> Iterator[Any]:
+    """Yield the records that an installed reader gives of a source."""
+    return records_of(reader(str(source)), columns)
+
+
+def make_unit(read: Read, name: str, size: int = 0, *, is_shared: bool = False) -> Unit:
+    """Return a unit that one function reads; ``name`` is that of its file."""
+    return Unit(((read, name),), size, is_shared)

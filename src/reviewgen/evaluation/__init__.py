@@ -34,6 +34,7 @@ from reviewgen.errors import DataError, growing_state, quoted
 from reviewgen.evaluation.metrics import Metrics as Metrics
 from reviewgen.evaluation.metrics import TextStatistics as TextStatistics
 from reviewgen.evaluation.metrics import find_metrics as find_metrics
+from reviewgen.evaluation.metrics import judge_by_metric as judge_by_metric
 from reviewgen.evaluation.metrics import measure_texts as measure_texts
 from reviewgen.evaluation.metrics import take_words as take_words
 from reviewgen.generation import device_errors, map_state

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import dataclass
 from numbers import Real
 
-from reviewgen.errors import BrokenPlugin
+from reviewgen.errors import BrokenPlugin, ConfigError
 from reviewgen.lexicon import words_of
 from reviewgen.protocols import Metric, TextSample
 from reviewgen.rates import find_intervals
@@ -53,6 +53,20 @@ def find_problem(metric: object) -> str | None:
     if not isinstance(metric.lower_is_better, bool | None):
         return f"lower_is_better should be True, False or None, and is {metric.lower_is_better!r:.60}"
     return None
+
+
+def judge_by_metric(name: str, training_words: Set[str]) -> Callable[[str, str], float]:
+    """Return a function that rates a text by a metric: the higher the better; the second argument, a prompt, is ignored.
+
+    Raises:
+        PluginError: See ``find_metrics``.
+        ConfigError: The metric does not say whether lower is better.
+    """
+    metric, _ = find_metrics([name])[name]
+    if metric.lower_is_better is None:
+        raise ConfigError(f"The metric {name} does not say whether lower or higher is better, so it cannot judge texts.")
+    sign = -1.0 if metric.lower_is_better else 1.0
+    return lambda text, prompt: sign * float(metric(make_sample([text], training_words)))
 
 
 class Metrics:

@@ -25,6 +25,7 @@ from .release import Scored as Scored
 from .release import Token as Token
 from .release import score_token as score_token
 from .request import GenerateOptions as GenerateOptions
+from .request import Judge as Judge
 from .request import Request as Request
 from .request import device_facts as device_facts
 from .request import make_request as make_request

@@ -156,6 +156,8 @@ class Generator:
         self._speller.spelling(request.config.words)  # raised before anything is generated
         if request.config.num_beams > 1:  # the texts of a prompt are found together
             return islice(self._search(request), first, None)
+        if request.best_of:
+            return islice(self._choose(request, guard, start_late), first, None)
         if request.must_include:
             return self._generate_including(request, guard, first)
         return self._generate_batches(request, guard, first, start_late)
@@ -165,7 +167,7 @@ class Generator:
         return self._stream(request, self.guard(request))
 
     def output(self, text: Text, request: Request, number: int) -> Generation:
-        """Return a finished text as the Generation with that number in the call."""
+        """Return a finished text as the Generation with that number in the call, or where it was chosen, in what was drawn."""
         return Generation(
             text=text.text,
             prompt=text.prompt,
@@ -173,7 +175,7 @@ class Generator:
             new_tokens=text.new_tokens,
             finish_reason=text.finish_reason or "",
             seed=request.seed,
-            number=number,
+            number=text.number if request.best_of else number,
             seconds=text.seconds,
             exceeds_max_copy=text.exceeds_limit,
             request=request,
@@ -240,6 +242,16 @@ class Generator:
             best.seconds = time.monotonic() - started
             yield best
 
+    def _choose(self, request: Request, guard: CopyGuard | None, start_late: bool) -> Iterator[Text]:
+        """Yield the best texts of each prompt, the best first."""
+        texts, judge = self._generate_batches(request, guard, 0, start_late), request.judge
+        while drawn := list(islice(texts, request.best_of)):
+            if judge is None:
+                drawn.sort(key=self._likelihood_after_prompt, reverse=True)
+            else:
+                drawn.sort(key=lambda text: judge(text.text[len(text.prompt) :], text.prompt), reverse=True)
+            yield from drawn[: request.config.num_return_sequences]
+
     def _search(self, request: Request) -> Iterator[Text]:
         """Yield the best texts of each prompt, found by beam search."""
         decoder = self.decoder(request, None, request.deadline(), [])
@@ -288,11 +300,18 @@ class Generator:
         A prompt that is given as token ids is fed as it is.
         """
         make, random = Text.of_prompt if isinstance(prompt, str) else Text.of_ids, np.random.default_rng((request.seed, *numbers))
-        return make(prompt, self.pieces, request.config, random, request.prefix_of(numbers[0]))  # type: ignore[arg-type]
+        text = make(prompt, self.pieces, request.config, random, request.prefix_of(numbers[0]))  # type: ignore[arg-type]
+        text.number = numbers[0]
+        return text
 
     def _likelihood(self, text: Text) -> float:
         """Return the mean log probability (nats) of a text's tokens."""
         return math.fsum(self.log_probabilities(text)) / max(1, len(text.ids))
+
+    def _likelihood_after_prompt(self, text: Text) -> float:
+        """Return the log probability (nats) of what continues the prompt, per character; of nothing it is the lowest."""
+        characters = len(text.text) - len(text.prompt)
+        return math.fsum(self.log_probabilities(text)[text.prompt_tokens :]) / characters if characters else -math.inf
 
     def _examine(self, ids: Sequence[int]) -> Novelty | None:
         return None if self.index is None else self.index.examine(ids, self.tokenizer.decode)

@@ -82,8 +82,8 @@ class Speller:
             return self._valid
         if self._lexicon is None:
             raise DataError(
-                "This model has no lexicon, which words=known needs: lexicon.safetensors is missing, few words of its training "
-                "text occur twice, as in a language without spaces, or it was trained by an earlier version. Set words=any."
+                "This model has no lexicon, which words=known needs: lexicon.safetensors is missing, few words occur in several "
+                "training texts, as in a language without spaces, or it was trained by an earlier version. Set words=any."
             )
         if self._known is None:
             raise DataError(

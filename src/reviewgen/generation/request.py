@@ -1,19 +1,22 @@
 """The arguments of one call of ``generate``, checked."""
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Annotated, Any, TypeAlias
 
 import numpy as np
 
 from reviewgen.conditions import Conditions
-from reviewgen.config import GenerationConfig, GenerationSettings, check_list, generation_config, seed_or_random
+from reviewgen.config import Bound, GenerationConfig, GenerationSettings, check_list, generation_config, seed_or_random
+from reviewgen.config.settings import check_value
 from reviewgen.errors import ConfigError, quoted
 from reviewgen.generation.hooks import Hooks, as_list, make_hooks, make_processors, refuse_missing
 from reviewgen.protocols import Tokenizer
 from reviewgen.registry import Plugin
+
+_MOST = 100_000  # texts that the best are chosen among
 
 
 class GenerateOptions(GenerationSettings, total=False):
@@ -27,6 +30,12 @@ class GenerateOptions(GenerationSettings, total=False):
     novelty: str | None
     max_copy: int | None
     must_include: str | Iterable[str] | None
+    best_of: int | None
+    judge: Any
+
+
+Judge: TypeAlias = Callable[[str, str], float]
+"""Rates the continuation of a prompt: ``judge(text, prompt)``; the higher the better."""
 
 
 def device_facts(device: str) -> dict[str, str]:
@@ -47,6 +56,8 @@ class Request:
         max_copy: For "filter": the longest copied span allowed, in tokens; None is the default.
         prefix: The ids of the conditions, between bos and the text.
         must_include: Strings that each text must include.
+        best_of: Of this many texts of a prompt, ``num_return_sequences`` are returned, the best first; 0 returns all.
+        judge: Rates texts, given without their prompts, after the prompts: the higher the better; None is the model itself.
         offset: The number of the first text, where a call is a part of a larger one.
         prefixes: The ids of the conditions of each text, where they differ; else those of ``prefix``.
         device: The device that generates.
@@ -60,6 +71,8 @@ class Request:
     max_copy: int | None = None
     prefix: Sequence[int] = ()
     must_include: Sequence[str] = ()
+    best_of: int = 0
+    judge: Judge | None = None
     offset: int = 0
     prefixes: Sequence[Sequence[int]] = ()
     device: str = "cpu"
@@ -114,13 +127,16 @@ def make_request(
             raise ConfigError("logits_processor and logits_processors are both given; name all in logits_processor.")
         settings["logits_processors"] = tuple(each for each in processors if isinstance(each, str))
     config = generation_config(defaults, given["generation_config"], settings, own)
+    check_value("best_of", given["best_of"], Annotated[int | None, Bound(at_least=config.num_return_sequences, at_most=_MOST)])
+    if given["judge"] is not None and given["best_of"] is None:
+        raise ConfigError("judge needs best_of, the number of texts that it chooses among.")
     if given["streamer"] is not None and settings.get("finish") is None:  # a streamer gets each token at once
         config = replace(config, finish=None)
     if given["logits_processor"] is None:
         processors = list(config.logits_processors)
         refuse_missing(set(processors) & set(defaults.logits_processors))
     request = Request(
-        prompts=[text for text in _prompts(prompt) for _ in range(config.num_return_sequences)],
+        prompts=[text for text in _prompts(prompt) for _ in range(given["best_of"] or config.num_return_sequences)],
         config=config,
         seed=seed_or_random(given["seed"]),
         hooks=make_hooks(make_processors(processors, tokenizer), given["stopping_criteria"], given["streamer"]),
@@ -128,6 +144,8 @@ def make_request(
         max_copy=given["max_copy"],
         prefix=(conditions or Conditions()).encode(config.conditions),
         must_include=_words(given["must_include"]),
+        best_of=given["best_of"] or 0,
+        judge=given["judge"],
     )
     _refuse_pairs(request)
     return request
@@ -155,6 +173,15 @@ def _refuse_pairs(request: Request) -> None:
         ):
             if is_given:
                 raise ConfigError(f"num_beams cannot be combined with {name}.")
+    if request.best_of:
+        for name, is_given in (
+            ("num_beams", request.config.num_beams > 1),
+            ("do_sample=False", request.config.do_sample is False),
+            ("must_include", bool(request.must_include)),
+            ("a streamer", request.hooks is not None and request.hooks.streamer is not None),
+        ):
+            if is_given:
+                raise ConfigError(f"best_of cannot be combined with {name}.")
     if request.must_include and request.config.do_sample is False:
         raise ConfigError("must_include samples texts until one fits, so it cannot be combined with do_sample=False.")
 

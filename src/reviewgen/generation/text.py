@@ -42,6 +42,7 @@ class Text:
         exceeds_limit: Whether it contains a copied span longer than allowed, because no other token was left.
         finish_reason: "end" (eos), "length", "stop" (a stop string), "time", "criteria" or "stuck" (no token was left);
             None while it is being generated.
+        number: Its number in the call, which its random stream is that of.
         text: The text, once there is a finish_reason.
         seconds: From the start of the batch until the text was complete.
         place: Its place among the known words, as in ``reviewgen.compiled.spelling``; None if it is not known yet.
@@ -62,6 +63,7 @@ class Text:
     retries: int = 0
     exceeds_limit: bool = False
     finish_reason: str | None = None
+    number: int = 0
     text: str = ""
     seconds: float = 0.0
     place: Int64[np.ndarray, "3"] | None = None

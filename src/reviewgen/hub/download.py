@@ -1,7 +1,7 @@
 """Finds the folder of a trained model: that of a preset's weights, a local one, or a download from the Hub.
 
-A download has the files of the model only, all of one commit. Nothing of it is executed; ``model`` reads it strictly, and
-compares the files with the manifest that was written when the model was saved. No torch.
+A download has the files of the model only, all of one commit. Nothing of it is executed; ``model.read_bundle`` reads it
+strictly, and compares the files with the manifest that was written when the model was saved. No torch.
 """
 
 import logging

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any, Unpack
 
-from reviewgen.config.keywords import CompareOptions
+from reviewgen.config.options import CompareOptions
 
 if TYPE_CHECKING:
     from reviewgen.look.comparison import Comparison

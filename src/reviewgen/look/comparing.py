@@ -22,7 +22,7 @@ from reviewgen.config import (
     read_json,
     refuse_unknown_options,
 )
-from reviewgen.config.keywords import CompareOptions
+from reviewgen.config.options import CompareOptions
 from reviewgen.errors import BrokenPlugin, CheckpointError, ConfigError, OutputExists, ReviewgenError, shortened, storage_errors
 from reviewgen.look.comparison import Comparison
 from reviewgen.look.measure import HeldOut, Measured, Reading, measure_model
@@ -58,7 +58,7 @@ class Entry:
 
 
 def make_entries(models: Any) -> list[Entry]:
-    """Return the models to compare, by what the user has given: a list, or a mapping by the names of the rows.
+    """Return the models to compare, by what the user has given: a list, also of pairs of a row's name and a model, or a mapping.
 
     Raises:
         ConfigError: There are none, one is neither a name nor a model, or two rows have one name.
@@ -66,7 +66,9 @@ def make_entries(models: Any) -> list[Entry]:
     """
     if isinstance(models, str) or not isinstance(models, Mapping | Sequence):
         raise ConfigError(f"models must be a list, or a dictionary by name, as in ['gru-char', 'lstm-char']; got {models!r:.60}.")
-    named = models.items() if isinstance(models, Mapping) else ((None, source) for source in models)
+    named = (
+        models.items() if isinstance(models, Mapping) else (each if isinstance(each, tuple) else (None, each) for each in models)
+    )
     entries = [_make_entry(source, name) for name, source in named]
     if not entries:
         raise ConfigError("There is no model to compare: give presets, as in gru-char, or saved models.")

@@ -118,7 +118,7 @@ class Reading(NamedTuple):
             read = read_examples(separate, replace(self.config, split=self.held_out_split))
             return self._choose(islice(read, _READ), "all", _name(separate), None, limit)
         corpus = self.corpus()
-        part = "test" if corpus.count("test") else "validation"
+        part = "test" if corpus.counts["test"] else "validation"
         return self._choose(corpus.examples(part), part, corpus.source.name, corpus.fingerprint, limit)
 
     def _choose(self, examples: Iterable[Example], split: str, source: str, corpus: str | None, limit: int) -> HeldOut:
@@ -222,7 +222,7 @@ def measure_model(
         bytes_on_disk=_saved_bytes(model),
         samples=_draw_samples(model, prompt, density, seed, training),
         is_same_split=held_out.corpus is not None and fingerprints == {held_out.corpus},
-        **_written_facts(model, density, seed),
+        **_generation_facts(model, density, seed),
         **_training_facts(model.training),
         **({} if texts is None else _bits_facts(texts, held_out, seed)),
     )
@@ -318,7 +318,7 @@ def _spans(model: ReviewModel, text: str) -> tuple[tuple[int, int], ...]:
     return tuple(joined)
 
 
-def _written_facts(model: ReviewModel, density: float, seed: int) -> dict[str, Any]:
+def _generation_facts(model: ReviewModel, density: float, seed: int) -> dict[str, Any]:
     """Generate texts at temperature 1, and return how fast, and how new and various their words are."""
     config = _config(density)
     model.generate("", num_return_sequences=_TEXTS, generation_config=replace(config, max_new_tokens=1), seed=seed)  # compiles

@@ -4,6 +4,7 @@ What only evaluating, saving and publishing need is imported there: a model that
 stepper that needs none.
 """
 
+import math
 import re
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -23,7 +24,18 @@ from reviewgen.config import (
     refuse_unknown_options,
 )
 from reviewgen.errors import BundleError, ConfigError, GenerationError, quoted
-from reviewgen.generation import GenerateOptions, Generation, Generator, NextTokens, Pieces, Request, Speller, Walk, make_request
+from reviewgen.generation import (
+    GenerateOptions,
+    Generation,
+    Generator,
+    Judge,
+    NextTokens,
+    Pieces,
+    Request,
+    Speller,
+    Walk,
+    make_request,
+)
 from reviewgen.generation.generator import choose_batch_size, require_index
 from reviewgen.generation.hooks import make_hooks, make_processors
 from reviewgen.model.layout import Bundle
@@ -223,6 +235,10 @@ class ReviewModel:
             max_copy: With "filter", the most tokens of a copied span; about 50 characters if not given.
             must_include: A string, or several, that each text must contain, ignoring case; up to 128 texts are sampled until
                 some contain them all, and the most probable of these is returned.
+            best_of: Sample this many texts for each prompt, and return the best ``num_return_sequences`` of them, the best first.
+            judge: What rates them: another model, by bits per character; the name of an installed metric that says whether
+                lower is better; or a function of a text without its prompt, and the prompt, to a number that is higher the
+                better. By default the model itself, by the bits per character of its own probabilities.
 
         Returns:
             ``num_return_sequences`` texts for each prompt, in the order of the prompts; each includes its prompt. With
@@ -539,8 +555,22 @@ class ReviewModel:
         return Pieces(self.tokenizer)
 
     def _request(self, prompt: str | Sequence[str], options: GenerateOptions) -> Request:
+        if (judge := options.get("judge")) is not None:
+            options = {**options, "judge": self._judge(judge)}
         request = make_request(prompt, self.generation_config, options, self.tokenizer, self.conditions)
         return replace(request, device=self.device)
+
+    def _judge(self, judge: Any) -> Judge:
+        """Return what rates a text after a prompt, for ``best_of``."""
+        if isinstance(judge, ReviewModel):
+            return lambda text, prompt: -judge.score(text, prompt).bits_per_character if text else -math.inf
+        if isinstance(judge, str):
+            from reviewgen.evaluation import judge_by_metric
+
+            return judge_by_metric(judge, frozenset(word.casefold() for word in self.bundle.lexicon or ()))
+        if not callable(judge):
+            raise ConfigError(f"judge must be a model, the name of a metric, or a function; got {quoted(judge)}.")
+        return judge  # type: ignore[no-any-return]
 
     def _scorer(self) -> Callable[[list[int], int], list[float]]:
         """Return the function that scores the texts of a generator; it loads torch when it is called."""

@@ -3,8 +3,11 @@
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from statistics import fmean
 from typing import Protocol, runtime_checkable
+
+from reviewgen.sentences import sentence_ends
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,15 @@ class TextSample:
         """Return the share of a text's n-grams that occurred before in it, the mean of the texts that have any; 0 if none has."""
         shares = [1 - len(set(row)) / len(row) for row in self.ngrams(n) if row]
         return fmean(shares) if shares else 0.0
+
+    def sentences(self) -> list[list[str]]:
+        """Return the sentences of each text, in lower case and in order; what follows the last end is one, too."""
+        rows = []
+        for text in self.texts:
+            ends = sentence_ends(text)
+            pieces = [text[start:end].strip().casefold() for start, end in pairwise([0, *ends, len(text)])]
+            rows.append([piece for piece in pieces if piece])
+        return rows
 
     @cached_property
     def _folded(self) -> list[list[str]]:

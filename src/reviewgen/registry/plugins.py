@@ -1,6 +1,6 @@
 """Finds plugins by name. Listing reads package metadata and imports no plugin; finding one by name imports that one.
 
-The groups are in ``installed_points.GROUPS``; the name of an entry point is the name that users type. ``reviewgen.steppers`` is
+The groups are in ``metadata.GROUPS``; the name of an entry point is the name that users type. ``reviewgen.steppers`` is
 optional: it maps the name of a model to a factory of steppers that generate without torch. ``reviewgen.weights`` maps the name of
 a preset to a package folder that is a saved model and contains no code. ``reviewgen.logits_processors`` has factories of logits
 processors, ``reviewgen.metrics`` metrics of generated texts. ``reviewgen.web_steppers`` and ``reviewgen.web_tokenizers`` map the
@@ -11,21 +11,21 @@ that one. Standard library only.
 """
 
 import importlib.util
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from reviewgen.config import Preset, check_text, parse_preset
 from reviewgen.errors import BrokenPlugin, PluginConflict, SourceError, UnknownPlugin, did_you_mean, quoted
-from reviewgen.registry.installed_points import (
+from reviewgen.registry.metadata import (
     GROUPS,
     OWN,
-    InstalledPoint,
+    InstalledPlugin,
     Plugin,
-    broken_packages,
     find_api_fault,
     find_name_fault,
-    installed_points,
+    installed_plugins,
     is_same_package,
 )
 
@@ -39,13 +39,12 @@ def list_plugins(kind: str | None = None) -> list[Plugin]:
     """Return the installed plugins of a kind, sorted by name, without importing them.
 
     Args:
-        kind: A kind as in ``Plugin``; None for all plugins of all kinds, and the packages whose metadata cannot be read.
+        kind: A kind as in ``Plugin``; None for all plugins of all kinds.
     """
     if kind is None:
-        return [plugin for each in GROUPS for plugin in list_plugins(each)] + broken_packages()
-    installed = [_with_problem(found.plugin) for points in installed_points(kind).values() for found in points]
-    registered = [_registered_plugin(kind, name) for name in _registered_names(kind)]
-    return sorted(installed + registered, key=lambda plugin: (plugin.name, plugin.package != OWN, plugin.package))
+        return [plugin for each in GROUPS for plugin in list_plugins(each)]
+    listed = [_with_problem(each.plugin, named) for named in _plugins(kind).values() for each in named]
+    return sorted(listed, key=lambda plugin: (plugin.name, plugin.package != OWN, plugin.package))
 
 
 def list_presets() -> list[Plugin]:
@@ -63,33 +62,40 @@ def list_tokenizers() -> list[Plugin]:
     return list_plugins("tokenizer")
 
 
-def find_model(name: str | Plugin) -> tuple[Any, Plugin]:
-    """Import a model class, and return it with the description of its plugin.
+def find_plugin(kind: str, name: str | Plugin) -> tuple[Any, Plugin]:
+    """Import a plugin, such as a metric or the factory of a logits processor, and return it with its description.
 
     Args:
-        name: The model's name, or its description.
+        kind: One of ``GROUPS``, other than "weights".
+        name: The plugin's name, or its description.
 
     Raises:
         UnknownPlugin: No installed plugin has that name.
         PluginConflict: Two packages provide the name.
         BrokenPlugin: Its package cannot be imported, or is written for another major version of the contract.
     """
-    return _load("model", name)
+    found = _locate(kind, name)
+    return _import(found), found.plugin
+
+
+def find_model(name: str | Plugin) -> tuple[Any, Plugin]:
+    """Import a model class, and return it with the description of its plugin; raises as ``find_plugin``."""
+    return find_plugin("model", name)
 
 
 def find_tokenizer(name: str | Plugin) -> tuple[Any, Plugin]:
-    """Import a tokenizer class, and return it with the description of its plugin; takes and raises as ``find_model``."""
-    return _load("tokenizer", name)
+    """Import a tokenizer class, and return it with the description of its plugin; raises as ``find_plugin``."""
+    return find_plugin("tokenizer", name)
 
 
 def find_logits_processor(name: str | Plugin) -> tuple[Any, Plugin]:
-    """Import the factory of a logits processor, and return it with its plugin; raises as ``find_model``."""
-    return _load("logits processor", name)
+    """Import the factory of a logits processor, and return it with its plugin; raises as ``find_plugin``."""
+    return find_plugin("logits processor", name)
 
 
 def find_metric(name: str | Plugin) -> tuple[Any, Plugin]:
-    """Import a metric, and return it with its plugin; raises as ``find_model``."""
-    return _load("metric", name)
+    """Import a metric, and return it with its plugin; raises as ``find_plugin``."""
+    return find_plugin("metric", name)
 
 
 def find_reader(name: str | Plugin) -> Any | None:
@@ -99,10 +105,10 @@ def find_reader(name: str | Plugin) -> Any | None:
         name: The suffix without its dot, or the scheme; or its description.
 
     Raises:
-        PluginConflict, BrokenPlugin: As in ``find_model``.
+        PluginConflict, BrokenPlugin: As in ``find_plugin``.
     """
     try:
-        return _load("reader", name)[0]
+        return find_plugin("reader", name)[0]
     except UnknownPlugin:
         return None
 
@@ -114,7 +120,7 @@ def find_stepper(name: str | Plugin) -> Any | None:
         name: The model's name, or its description.
 
     Raises:
-        PluginConflict, BrokenPlugin: As in ``find_model``.
+        PluginConflict, BrokenPlugin: As in ``find_plugin``.
     """
     return _find_beside("stepper", "model", name)
 
@@ -126,7 +132,7 @@ def find_web_stepper(name: str | Plugin) -> Path | None:
         name: The model's name, or its description.
 
     Raises:
-        PluginConflict, BrokenPlugin: As in ``find_model``; also if the file does not exist.
+        PluginConflict, BrokenPlugin: As in ``find_plugin``; also if the file does not exist.
     """
     return _find_script("web stepper", "model", name)
 
@@ -147,23 +153,20 @@ def find_weights(name: str | Plugin) -> Path | None:
         BrokenPlugin: The folder does not exist, or the package is written for another major version of the contract.
     """
     try:
-        found = _locate("weights", name)
+        plugin, point = _locate("weights", name)
     except UnknownPlugin:
         return None
-    plugin, point, fault = found
-    if fault is None and point is not None:
+    if plugin.problem is None and point is not None:
         top, *below = point.value.split(".")
         spec = importlib.util.find_spec(top)
         for location in (spec and spec.submodule_search_locations) or ():
             if (folder := Path(location, *below)).is_dir():
                 return folder
-    of_package = f"The weights {plugin.name!r} of {plugin.package} {plugin.version}"
-    if fault is not None:
-        raise BrokenPlugin(f"{of_package} cannot be used: {fault}.")
-    raise BrokenPlugin(
-        f"{of_package} are missing: their folder {point.value if point else ''} does not exist. Reinstall the package; if it is "
-        "your own, save a trained model in that folder and install it again."
-    )
+    fault = f"cannot be used: {plugin.problem}."
+    if plugin.problem is None:
+        lost = f"are missing: their folder {point.value if point else ''} does not exist."
+        fault = f"{lost} Reinstall the package; if it is your own, save a trained model in that folder and install it again."
+    raise BrokenPlugin(f"{_describe(plugin)} {fault}")
 
 
 def find_preset(name: str | Plugin) -> Preset:
@@ -180,24 +183,25 @@ def find_preset(name: str | Plugin) -> Preset:
     """
     parts = None if isinstance(name, Plugin) else parse_preset(name, preset_names())
     try:
-        preset, plugin = _load("preset", name)
+        preset, plugin = find_plugin("preset", name)
     except UnknownPlugin:
         if parts is None:
             raise
-        return _find_pair(str(name), parts.model, parts.tokenizer, parts.size)
+        if name not in preset_names():
+            raise UnknownPlugin(f"There is no preset {quoted(name)}. {did_you_mean(name, preset_names())}") from None
+        for kind, part in ("model", parts.model), ("tokenizer", parts.tokenizer):
+            _locate(kind, part)  # raises if two packages provide it
+        return Preset(model=parts.model, tokenizer=parts.tokenizer)
     if not isinstance(preset, Preset):
         raise BrokenPlugin(f"{_describe(plugin)} is not a reviewgen.config.Preset.")
     return preset
 
 
-def load_plugin(plugin: Plugin) -> Any:
-    """Import what the entry point of a plugin names, and return it; of weights the folder. Raises as ``find_model``."""
-    return find_weights(plugin) if plugin.kind == "weights" else _load(plugin.kind, plugin)[0]
-
-
 def preset_names() -> set[str]:
     """Return every name that ``find_preset`` accepts: presets, and pairs of a model and a tokenizer."""
-    return _names("preset") | {f"{model}-{tokenizer}" for model in _names("model") for tokenizer in _names("tokenizer")}
+    return _plugins("preset").keys() | {
+        f"{model}-{tokenizer}" for model in _plugins("model") for tokenizer in _plugins("tokenizer")
+    }
 
 
 def register_model(name: str, model: Any) -> None:
@@ -231,16 +235,10 @@ def unregister_all() -> None:
 def _register(kind: str, name: str, plugin: Any) -> None:
     if find_name_fault(kind, name) is not None:
         raise SourceError(f"{quoted(name)} cannot name a {kind}: use the letters a to z and digits only, a letter first.")
-    if any(is_same_package(found.plugin.package, OWN) for found in installed_points(kind).get(name, [])):
+    if any(is_same_package(found.plugin.package, OWN) for found in installed_plugins(kind).get(name, [])):
         raise PluginConflict(f"The {kind} {quoted(name)} is already provided by {OWN}. Choose another name.")
-    _refuse_other_api(_registered_plugin(kind, name), plugin)
+    _refuse_other_api(Plugin(kind, name, THIS_PROCESS, ""), plugin)
     _registered[kind, name] = plugin
-
-
-def _load(kind: str, name: str | Plugin) -> tuple[Any, Plugin]:
-    """Import a plugin, and return it with its description."""
-    found = _locate(kind, name)
-    return _import(found), found.plugin
 
 
 def _find_beside(kind: str, owner: str, name: str | Plugin) -> Any | None:
@@ -249,7 +247,7 @@ def _find_beside(kind: str, owner: str, name: str | Plugin) -> Any | None:
         plugin = _locate(owner, name).plugin
     except UnknownPlugin:
         return None
-    own = [each for each in installed_points(kind).get(plugin.name, []) if each.plugin.package == plugin.package]
+    own = [each for each in installed_plugins(kind).get(plugin.name, []) if each.plugin.package == plugin.package]
     return _import(own[0]) if own else None
 
 
@@ -261,13 +259,13 @@ def _find_script(kind: str, owner: str, name: str | Plugin) -> Path | None:
     raise BrokenPlugin(f"The {kind} {shown} must be the Path of an existing JavaScript file; got {file!r:.200}.")
 
 
-def _import(found: InstalledPoint) -> Any:
+def _import(found: InstalledPlugin) -> Any:
     """Return the object of an entry point, or of a registered plugin."""
-    plugin, point, fault = found
+    plugin, point = found
     if point is None:
         return _registered[plugin.kind, plugin.name]
-    if fault is not None:
-        raise BrokenPlugin(f"{_describe(plugin)} cannot be used: {fault}.")
+    if plugin.problem is not None:
+        raise BrokenPlugin(f"{_describe(plugin)} cannot be used: {plugin.problem}.")
     try:
         loaded = point.load()
     except (Exception, SystemExit) as error:  # a third party's module may do anything while it is imported
@@ -291,50 +289,41 @@ def _describe(plugin: Plugin) -> str:
     return f"The {plugin.kind} {plugin.name!r} of {plugin.package} {plugin.version}".rstrip()
 
 
-def _locate(kind: str, name: str | Plugin) -> InstalledPoint:
-    """Return what a name or a description leads to; without an entry point if it was registered in this process."""
+def _locate(kind: str, name: str | Plugin) -> InstalledPlugin:
+    """Return what a name or a description leads to."""
     package, plain = (name.package, name.name) if isinstance(name, Plugin) else (None, name)
-    if package in (None, THIS_PROCESS) and (kind, plain) in _registered:
-        return InstalledPoint(_registered_plugin(kind, plain), None, None)
-    points = installed_points(kind).get(plain, [])
+    named = _plugins(kind).get(plain, [])
     if package is not None:
-        points = [found for found in points if is_same_package(found.plugin.package, package)]
-    elif points and is_same_package(points[0].plugin.package, OWN):
-        return points[0]
-    if len(points) > 1:
-        packages = " and ".join(found.plugin.package for found in points)
+        named = [each for each in named if is_same_package(each.plugin.package, package)]
+    elif named and _comes_first(named[0].plugin):
+        named = named[:1]
+    if len(named) > 1:
+        packages = " and ".join(each.plugin.package for each in named)
         raise PluginConflict(f"The packages {packages} provide the {kind} {quoted(plain)}. Uninstall one of them.")
-    if points:
-        return points[0]
+    if named:
+        return named[0]
     of = "" if package is None else f" {package}"
-    raise UnknownPlugin(f"No installed package{of} provides the {kind} {quoted(plain)}. {did_you_mean(plain, _names(kind))}")
+    raise UnknownPlugin(f"No installed package{of} provides the {kind} {quoted(plain)}. {did_you_mean(plain, _plugins(kind))}")
 
 
-def _find_pair(name: str, model: str, tokenizer: str, size: str | None) -> Preset:
-    """Return the preset of a model and a tokenizer with their default settings."""
-    try:
-        if size is None and _locate("model", model) and _locate("tokenizer", tokenizer):
-            return Preset(model=model, tokenizer=tokenizer)
-    except UnknownPlugin:
-        pass
-    raise UnknownPlugin(f"There is no preset {quoted(name)}. {did_you_mean(name, preset_names())}")
+def _plugins(kind: str) -> dict[str, list[InstalledPlugin]]:
+    """Return the plugins of a kind by name; of one name the registered one first, then that of reviewgen."""
+    named = dict(installed_plugins(kind))
+    for name in (name for of, name in _registered if of == kind):
+        named[name] = [InstalledPlugin(Plugin(kind, name, THIS_PROCESS, ""), None), *named.get(name, [])]
+    return named
 
 
-def _registered_plugin(kind: str, name: str) -> Plugin:
-    return Plugin(kind, name, THIS_PROCESS, "")
+def _comes_first(plugin: Plugin) -> bool:
+    """Return whether a name leads to a plugin whoever else has it."""
+    return plugin.package == THIS_PROCESS or is_same_package(plugin.package, OWN)
 
 
-def _registered_names(kind: str) -> set[str]:
-    return {name for k, name in _registered if k == kind}
-
-
-def _names(kind: str) -> set[str]:
-    return set(installed_points(kind)) | _registered_names(kind)
-
-
-def _with_problem(plugin: Plugin) -> Plugin:
-    """Return an installed plugin with the problems that arose in this process: a failed import, or a registered name."""
-    problem = plugin.problem or _failures.get((plugin.kind, plugin.name, plugin.package))
-    if problem is None and (plugin.kind, plugin.name) in _registered:
-        problem = "the name is registered in this process"
-    return replace(plugin, problem=problem)
+def _with_problem(plugin: Plugin, named: Sequence[InstalledPlugin]) -> Plugin:
+    """Return a plugin with the problem that it has beside those of its name, or that its import had in this process."""
+    first, problem = named[0].plugin, plugin.problem
+    if problem is None and len(named) > 1 and not _comes_first(plugin):
+        reserved = "the name is registered in this process" if first.package == THIS_PROCESS else None
+        reserved = reserved or f"the name is reserved for the {plugin.kind} of {OWN}"
+        problem = reserved if _comes_first(first) else f"{' and '.join(each.plugin.package for each in named)} have this name"
+    return replace(plugin, problem=problem or _failures.get((plugin.kind, plugin.name, plugin.package)))

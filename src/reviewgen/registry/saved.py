@@ -1,16 +1,19 @@
-"""Finds the plugin that a model was saved with, and says what to do if it is missing. Standard library only.
+"""What saved models need and are: the plugin that one was saved with, and the size and quality of installed weights.
 
-The ``distribution`` in config.json decides: the plugin of that package is used, also if another package has one of the same name.
+The ``distribution`` in config.json decides: the plugin of that package is used, also if another package has one of the same
+name. Standard library only.
 """
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from reviewgen.errors import BundleError, UnknownPlugin
-from reviewgen.registry.installed_points import Plugin, find_name_fault, is_same_package
-from reviewgen.registry.plugins import THIS_PROCESS, list_plugins
+from reviewgen.config import MAX_RECORD, read_json
+from reviewgen.errors import BundleError, PluginError, UnknownPlugin
+from reviewgen.registry.metadata import Plugin, find_name_fault, is_same_package
+from reviewgen.registry.plugins import THIS_PROCESS, find_weights, list_plugins
 
 _PACKAGE = re.compile(r"[A-Za-z0-9][\w.-]{0,99}", re.ASCII)
 _VERSION = re.compile(r"[\w.+!-]{0,50}", re.ASCII)
@@ -54,3 +57,39 @@ def _explain_missing(kind: str, name: str, package: str, saved_version: str, pro
         problem, wanted = "which is not installed", package
     others = f"The one of {' and '.join(providers):.100} is another {kind} and is not used. " if providers else ""
     return f"{needed}, {problem}. {others}Install it: pip install {wanted}"
+
+
+@dataclass(frozen=True)
+class InstalledWeights:
+    """The trained weights of a preset.
+
+    Attributes:
+        megabytes: The size of the folder; None if it cannot be read.
+        bits_per_character: On held-out text of the training corpus; None if it was not measured.
+        copy_rate: The share of the characters of its texts in long spans of the training text, with its 95 % interval and the
+            number of characters that it rests on: "value", "interval", "characters". None if it was not measured.
+        problem: Why the weights cannot be used; None if they can.
+    """
+
+    megabytes: float | None = None
+    bits_per_character: float | None = None
+    copy_rate: Mapping[str, Any] | None = None
+    problem: str | None = None
+
+
+def describe_weights(preset: str | Plugin) -> InstalledWeights | None:
+    """Return the facts about a preset's installed weights without loading them; None if none are installed."""
+    try:
+        folder = find_weights(preset)
+        if folder is None:
+            return None
+        size = sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
+        training = read_json(folder / "training.json", MAX_RECORD)
+        bits, novelty = (training.get("held_out") or {}).get("bits_per_character"), training.get("novelty") or {}
+        names = {"value": "copy_rate", "interval": "copy_rate_interval", "characters": "copy_rate_characters"}
+        copies = {name: novelty.get(key) for name, key in names.items()} if novelty.get("copy_rate") is not None else None
+    except PluginError as problem:
+        return InstalledWeights(problem=str(problem))
+    except (OSError, ValueError) as error:
+        return InstalledWeights(problem=f"training.json cannot be read: {error}")
+    return InstalledWeights(round(size / 1e6, 2), bits, copies)

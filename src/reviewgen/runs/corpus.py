@@ -5,14 +5,14 @@ Of the processes of a machine, one makes the corpus and the tokens in the cache,
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Unpack
 
 import reviewgen.data as data
 from reviewgen.conditions import Conditions, fit_conditions
 from reviewgen.config import refuse_unknown_options, to_dict
-from reviewgen.config.keywords import CorpusOptions, PrepareOptions
+from reviewgen.config.options import CorpusOptions, PrepareOptions
 from reviewgen.errors import ConfigError, DataError, quoted
 from reviewgen.lexicon import Lexicon, build_lexicon, token_symbols
 from reviewgen.model import fingerprint
@@ -61,7 +61,7 @@ class PreparedCorpus(ReadCorpus):
             "width": corpus.source.width,
             "fingerprint": corpus.fingerprint,
             "split": {"method": corpus.split_method, "words": corpus.describe_held_out()},
-            "reviews": {split: corpus.count(split) for split in data.SPLITS},
+            "reviews": {split: corpus.counts[split] for split in data.SPLITS},
             "tokens": {split: self.stores[split].tokens for split in data.SPLITS},
             "conditions": self.conditions.to_json(),
             "cleaning": asdict(corpus.report),
@@ -77,7 +77,7 @@ def read_corpus(plan: TrainingPlan) -> ReadCorpus:
     """
     if plan.store is not None:
         facts = data.fetch_store(plan.store).facts
-        conditions = Conditions.from_json(facts["conditions"]) if facts["conditions"] else Conditions()
+        conditions = Conditions.from_json(facts["conditions"])
         return ReadCorpus(data.Corpus.from_json(facts["corpus"]), conditions, tuple(facts["notes"]))
     corpus = data.cached_corpus(plan.texts)
     data.require_splits(corpus)
@@ -106,7 +106,7 @@ def tokenize(plan: TrainingPlan, read: ReadCorpus) -> PreparedCorpus:
         BrokenPlugin: The tokenizer cannot be saved with a model.
     """
     parts = plan.parts
-    folder = plan.store or data.cached_store(read.corpus, _tokenizer_choice(parts), _index_choice(parts), read.conditions)
+    folder = plan.store or data.cached_store(read.corpus, _encoding(parts), read.conditions)
     tokenizer: Tokenizer = parts.tokenizer_class.load(folder.folder / "tokenizer")
     conditions, stores = read.conditions.with_ids_from(tokenizer.vocab_size), folder.splits()
     if plan.store is not None:
@@ -122,16 +122,19 @@ def tokenize(plan: TrainingPlan, read: ReadCorpus) -> PreparedCorpus:
     return PreparedCorpus(read.corpus, conditions, notes, tokenizer, stores, index, lexicon, words)
 
 
-def _tokenizer_choice(parts: TrainingParts) -> data.TokenizerChoice:
-    plugin, trained = parts.tokenizer_plugin, None if parts.trained is None else parts.trained.tokenizer
-    names = (plugin.name, plugin.package, plugin.version)
-    return data.TokenizerChoice(parts.tokenizer_class, parts.tokenizer_config, *names, trained, check_tokenizer_files)
-
-
-def _index_choice(parts: TrainingParts) -> data.IndexChoice:
-    """Return the novelty index of a store; that of a model that is trained further depends on its parents, too."""
-    form = parts.training.novelty if parts.trained is None else "none"
-    return data.IndexChoice(form, parts.training.novelty_mb, lambda corpus: _fingerprint(parts, corpus))
+def _encoding(parts: TrainingParts) -> data.Encoding:
+    """Return how texts are encoded; the novelty index of a model that is trained further depends on its parents, too."""
+    plugin, trained = parts.tokenizer_plugin, parts.trained
+    return data.Encoding(
+        cls=parts.tokenizer_class,
+        config=parts.tokenizer_config,
+        plugin={name: getattr(plugin, name) for name in ("name", "package", "version")},
+        trained=None if trained is None else trained.tokenizer,
+        check=check_tokenizer_files,
+        novelty=parts.training.novelty if trained is None else "none",
+        megabytes=parts.training.novelty_mb,
+        belongs_to=lambda corpus: _fingerprint(parts, corpus),
+    )
 
 
 def _fingerprint(parts: TrainingParts, corpus: str) -> str:
@@ -147,15 +150,15 @@ def _index_texts(
     Of a model that is trained further, the words include those that it knows.
     """
     parts, settings, index = plan.parts, plan.parts.training, None
-    belongs_to = _fingerprint(parts, corpus)
     if settings.novelty != "none":
+        encoding = replace(_encoding(parts), novelty=settings.novelty)
         if parts.trained is None and folder.facts["novelty"] == {"form": settings.novelty, "megabytes": settings.novelty_mb}:
-            index = read_index(folder.folder / data.NOVELTY_FILE, belongs_to, tokenizer.vocab_size)
+            index = read_index(folder.folder / data.NOVELTY_FILE, encoding.belongs_to(corpus), tokenizer.vocab_size)
         else:
-            index = data.index_tokens(train, tokenizer, belongs_to, settings.novelty, settings.novelty_mb)
+            index = data.index_tokens(train, tokenizer, encoding, corpus)
     before = None if parts.trained is None else parts.trained.bundle.lexicon
     counts = data.words_of_store(folder, tokenizer)
-    lexicon = None if token_symbols(tokenizer) is None else build_lexicon(counts, before)
+    lexicon = None if token_symbols(tokenizer) is None else build_lexicon(counts, plan.min_texts, before)
     return index, lexicon, frozenset(word.casefold() for word in (*counts.words, *(before or ())) if settings.metrics)
 
 
@@ -181,9 +184,8 @@ def prepare_tokens(
         ReviewgenError: See ``reviewgen.prepare``.
         ProcessLost: Another process has failed or ended.
     """
-    made: list[tuple[TrainingParts, data.Texts, Path, str | None]] = []
 
-    def check() -> None:
+    def check() -> tuple[TrainingParts, data.Texts, Path, str | None]:
         refuse_unknown_options(options, PrepareOptions, "prepare", others=("preset", "out"))
         if data.find_store(source) is not None:
             raise ConfigError(f"{source} is a token store already: give it to reviewgen train --data.")
@@ -194,12 +196,11 @@ def prepare_tokens(
         if not folder.name:  # "." or "/", which exist
             check_output(folder)
         parts = resolve_parts(preset, tokenizer=options.get("tokenizer"))
-        made.append((parts, make_texts(source, options, data_config(options)), folder, url))
+        return parts, make_texts(source, options, data_config(options)), folder, url
 
     with all_processes() as processes:
-        processes.gather(check, out)
-        parts, texts, folder, url = made[0]
-        choice, index = _tokenizer_choice(parts), _index_choice(parts)
-        names = {"preset": preset, "out": str(out), "tokenizer": choice.facts(), "reading": texts.config.facts()}
+        parts, texts, folder, url = processes.each(check, out)
+        encoding = _encoding(parts)
+        names = {"preset": preset, "out": str(out), "tokenizer": encoding.facts(), "reading": texts.config.facts()}
         processes.refuse_differences({**names, "source": str(source)[:1000]})
-        return data.prepare_store(texts, choice, index, folder, url, processes, progress, {"preset": parts.preset})
+        return data.prepare_store(texts, encoding, folder, url, processes, progress, {"preset": parts.preset})

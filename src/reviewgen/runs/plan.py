@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from reviewgen.config import check_seed, from_dict, parse_duration, to_dict
-from reviewgen.config.keywords import TrainOptions
+from reviewgen.config.options import Training, TrainOptions
+from reviewgen.config.settings import check_value, fields_of
 from reviewgen.data import AS_BEFORE, DataConfig, Filters, StoreFolder, Texts, digest_tokenizer, find_store
 from reviewgen.errors import (
     AlreadyTrained,
@@ -58,6 +59,7 @@ class TrainingPlan:
         length: How long.
         seed: Seed of the initial weights, the order of the texts and dropout.
         out: The folder that the model is saved in.
+        min_texts: In how many training texts a word of the lexicon occurs, at least.
         log: The tracker.
         resume: Whether an interrupted run is resumed.
         store: The token store, if the source is a prepared one.
@@ -68,6 +70,7 @@ class TrainingPlan:
     length: Budget
     seed: int
     out: Path | None = None
+    min_texts: int = 2
     log: str | None = None
     resume: bool = False
     store: StoreFolder | None = None
@@ -95,6 +98,7 @@ class TrainingPlan:
         return {
             "preset": self.preset,
             "seed": self.seed,
+            "min_texts": self.min_texts,
             "from": None if parts.trained is None else parts.trained.digest,
             "initial_weights": None if parts.initial_weights is None else parts.initial_weights.digest,
         } | {f"{group}.{name}": value for group, values in groups.items() for name, value in values.items()}
@@ -140,6 +144,8 @@ def make_plan(start: Any, source: Any, options: TrainOptions) -> TrainingPlan:
     parts = resolve_parts(start, *groups)
     find_metrics(parts.training.metrics)  # one that is not installed is refused before anything is read
     check_tracker(options.get("log"))
+    min_texts = options.get("min_texts", 2)
+    check_value("min_texts", min_texts, fields_of(Training)["min_texts"])
     data, store = data_config(options, parts.trained), find_store(source)
     if store is not None:
         data = _fit_store(store, parts, data, options.get("validation"))
@@ -149,6 +155,7 @@ def make_plan(start: Any, source: Any, options: TrainOptions) -> TrainingPlan:
         length=parse_length(options.get("budget"), options.get("steps"), options.get("epochs")),
         seed=check_seed(options.get("seed", 0)),
         out=out,
+        min_texts=min_texts,
         log=options.get("log"),
         resume=options.get("resume", False),
         store=store,

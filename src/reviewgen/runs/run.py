@@ -20,7 +20,7 @@ import torch
 from reviewgen.blending.model import Blend
 from reviewgen.conditions import Conditions
 from reviewgen.config import TrainingConfig, refuse_unknown_options, to_dict
-from reviewgen.config.keywords import TrainOptions
+from reviewgen.config.options import TrainOptions
 from reviewgen.data import Corpus, TokenStore
 from reviewgen.errors import NotADistribution, ProcessLost, TrainingError
 from reviewgen.evaluation import Document, Evaluation, Metrics, finite, sample_documents

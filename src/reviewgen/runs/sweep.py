@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from reviewgen.config import check_flags, check_list, check_text
-from reviewgen.config.keywords import TrainOptions, refuse_unknown_options
+from reviewgen.config.options import TrainOptions, refuse_unknown_options
 from reviewgen.errors import ConfigError, NotADistribution, did_you_mean, quoted
 from reviewgen.evaluation import evaluate_documents, finite, sample_documents
 from reviewgen.runs.corpus import PreparedCorpus, read_corpus, tokenize

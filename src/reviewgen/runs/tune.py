@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from reviewgen.config import check_count, check_list, check_seed, fields_of, parse_json
-from reviewgen.config.keywords import TrainOptions
+from reviewgen.config.options import TrainOptions
 from reviewgen.errors import ConfigError, DeviceError, NotADistribution, TrainingError, counted, quoted, storage_errors
 from reviewgen.model import ReviewModel
 from reviewgen.processes import process_state

@@ -56,8 +56,8 @@ class OutOfTime(GenerationError):
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What an engine is asked for.
+class Submission:
+    """A request as it is submitted to an engine: what to generate, and what to deliver of it.
 
     Attributes:
         request: The request, without beams, ``must_include`` and streamer.
@@ -97,14 +97,14 @@ class ServedText(Text):
     score_state: Slot | None = None
 
     @property
-    def is_going(self) -> bool:
+    def can_advance(self) -> bool:
         """Whether it can be advanced."""
         return self.state is not None and self.finish_reason is None and not (self.job.is_stopped or self.is_scoring_prompt)
 
     @property
     def is_ready(self) -> bool:
         """Whether it can be advanced in blocks."""
-        return self.is_going and self.job.decoder.is_ready(self)
+        return self.can_advance and self.job.decoder.is_ready(self)
 
     @property
     def is_scoring_prompt(self) -> bool:
@@ -135,7 +135,7 @@ class Progress(NamedTuple):
 
 @dataclass(eq=False)
 class _Beginning:
-    """Ids that texts begin with, how many of them were fed, the logits and the state after these, and since when it waits."""
+    """An entry of the prefix cache: ids, how many were fed, logits and state after these, since when it waits."""
 
     ids: tuple[int, ...]
     state: StepState
@@ -149,7 +149,7 @@ class Job:
     """A submitted request; ``Engine.submit`` makes it.
 
     Attributes:
-        asked, decoder: The request, and its decoding loop.
+        submission, decoder: What was submitted, and its decoding loop.
         starts: Each text at its beginning, which is copied.
         notify: Is called in the engine's thread after a tick if there is anything to take, or the job has failed.
         wake: Is called when the engine may have something to do.
@@ -158,7 +158,7 @@ class Job:
         error: Why the job has failed; None if it has not.
     """
 
-    asked: Asked
+    submission: Submission
     decoder: Decoder
     starts: Sequence[Text]
     notify: Callable[[], object]
@@ -187,7 +187,7 @@ class Job:
             error = GenerationError(f"The request has failed: {type(error).__name__}: {error!s:.300}")
         self.error = self.error or error
 
-    def tell(self) -> None:
+    def notify_consumer(self) -> None:
         """Notify the consumer if there is anything to take, or the job has failed; one that has cancelled may be gone."""
         if (self._news or self.error is not None) and not self.is_cancelled:
             try:
@@ -202,7 +202,7 @@ class Job:
         return self.is_cancelled or self.error is not None
 
     @property
-    def can_go(self) -> bool:
+    def is_schedulable(self) -> bool:
         """Whether it may be scheduled: its consumer keeps up."""
         return not self.is_stopped and sum(1 + len(news.text) for news in [*self._news]) <= _MAX_UNREAD
 
@@ -217,7 +217,7 @@ class Job:
         return len(self.starts) - self._next
 
     @cached_property
-    def alike(self) -> Hashable:
+    def batch_key(self) -> Hashable:
         """What jobs must have in common for their texts to be sampled in one block."""
         params, guard, spelling = self.decoder.params, self.decoder.guard, self.decoder.spelling
         numbers = params._replace(temperatures=params.temperatures.tobytes(), max_new_tokens=0)  # type: ignore[arg-type]
@@ -226,12 +226,12 @@ class Job:
     def text(self, index: int) -> ServedText | None:
         """Return the text with this index among those that are not complete, which is started now if it was not; or None."""
         if index == len(self.texts) and self.waiting:
-            number, start, asked = self._next, self.starts[self._next], self.asked
-            own = {"ids": list(start.ids), "rng": np.random.default_rng((asked.request.seed, number))}
+            number, start, submission = self._next, self.starts[self._next], self.submission
+            own = {"ids": list(start.ids), "rng": np.random.default_rng((submission.request.seed, number))}
             text = ServedText(**vars(start) | own, job=self, number=number)
-            is_whole = self.decoder.guard is not None or not asked.is_streamed
-            is_scored, stops = asked.alternatives is not None, start.config.stop_strings
-            text.out = Detokenizer(text, stops, is_whole, asked.is_echoed, is_scored, asked.scores_prompts)
+            is_whole = self.decoder.guard is not None or not submission.is_streamed
+            is_scored, stops = submission.alternatives is not None, start.config.stop_strings
+            text.out = Detokenizer(text, stops, is_whole, submission.is_echoed, is_scored, submission.scores_prompts)
             self.started.append(text)
             self.texts.append(text)
             self._next += 1
@@ -283,11 +283,11 @@ class Engine:
         self.thread = threading.Thread(target=self._run, name=f"reviewgen-engine-{model.preset}", daemon=True)
         self.thread.start()
 
-    def submit(self, asked: Asked, notify: Callable[[], object], guard: CopyGuard | None = None) -> Job:
+    def submit(self, submission: Submission, notify: Callable[[], object], guard: CopyGuard | None = None) -> Job:
         """Start to generate the texts of a request, whose ``max_time`` counts from now.
 
         Args:
-            asked: The request.
+            submission: The request.
             notify: Is called in the engine's thread after a tick if there is anything to take from the job, or it has failed. It
                 must return quickly.
             guard: The copied spans that must not be completed: ``generator.guard(request)``, which may take seconds.
@@ -300,12 +300,12 @@ class Engine:
             DataError: The request needs a lexicon that the model does not have.
             GenerationError: The engine was closed.
         """
-        keys: Sequence[str | tuple[int, ...]] = asked.request.prompts
-        keys = keys if asked.prompt_ids is None else list(map(tuple, asked.prompt_ids))
-        known = {key: self.generator.text(asked.request, key, 0) for key in dict.fromkeys(keys)}  # equal prompts share one
+        keys: Sequence[str | tuple[int, ...]] = submission.request.prompts
+        keys = keys if submission.prompt_ids is None else list(map(tuple, submission.prompt_ids))
+        known = {key: self.generator.text(submission.request, key, 0) for key in dict.fromkeys(keys)}  # equal prompts share one
         starts = [known[key] for key in keys]
-        decoder = self.generator.decoder(asked.request, guard, asked.request.deadline(), starts)
-        job = Job(asked, decoder, starts, notify, self._wake.set)
+        decoder = self.generator.decoder(submission.request, guard, submission.request.deadline(), starts)
+        job = Job(submission, decoder, starts, notify, self._wake.set)
         with self._lock:
             if self._must_stop:
                 raise GenerationError("The engine was closed, so it takes no more requests.")
@@ -345,7 +345,7 @@ class Engine:
             self._jobs = [job for job in self._jobs if not job.is_done]
         for job in [*self._jobs, *self._inbox]:
             job.fail(GenerationError("The server was shut down before the text was complete."))
-            job.tell()
+            job.notify_consumer()
         self._pool.shutdown()
 
     def _tick(self) -> bool:
@@ -358,7 +358,7 @@ class Engine:
                 if text.job.decoder.is_over([text]) and text.is_scoring_prompt:
                     text.job.fail(OutOfTime("The time was over before the prompts were scored. Try again later."))
             self._prefill([text for text in texts if text.state is None and text.finish_reason is None])
-            self._step_for_a_while([text for text in texts if text.is_going and not text.is_ready])
+            self._step_for_a_while([text for text in texts if text.can_advance and not text.is_ready])
             self._sample_blocks([text for text in texts if text.is_ready and not text.is_unscored])
             self._score_for_a_while(texts)
             for text in texts:
@@ -368,7 +368,7 @@ class Engine:
             for job in self._jobs:
                 job.fail(error)
         for job in self._jobs:
-            job.tell()
+            job.notify_consumer()
         return len(texts) > 0
 
     def _prefill(self, texts: Sequence[ServedText]) -> None:
@@ -385,7 +385,7 @@ class Engine:
         while queue and time.monotonic() < until:
             beginning, before = queue[0], queue[0].fed
             if before < len(beginning.ids):
-                self._contained(waiting[beginning], partial(self._feed, beginning))
+                self._call_isolated(waiting[beginning], partial(self._feed, beginning))
             queue.rotate(-1) if before < beginning.fed < len(beginning.ids) else queue.popleft()
         for beginning, some in waiting.items():
             if beginning.fed == len(beginning.ids):
@@ -414,10 +414,10 @@ class Engine:
         until = time.monotonic() + _TICK_SECONDS
         while texts and time.monotonic() < until:
             for group in _grouped(texts, lambda text: text.job):
-                self._contained(group, self._step)
-            going = [text for text in texts if text.is_going and text.logits is None]
-            self._contained(going, lambda some: some[0].job.decoder.forward(some))
-            texts = [text for text in going if text.is_going and not text.is_ready]
+                self._call_isolated(group, self._step)
+            going = [text for text in texts if text.can_advance and text.logits is None]
+            self._call_isolated(going, lambda some: some[0].job.decoder.forward(some))
+            texts = [text for text in going if text.can_advance and not text.is_ready]
 
     def _step(self, texts: Sequence[ServedText]) -> None:
         """Give each of some texts of one job a token; those that continue have no logits then."""
@@ -433,7 +433,7 @@ class Engine:
         for text in texts:  # before the parts run side by side, since places are kept for each job
             if text.place is None and text.job.decoder.spelling is not None:
                 text.job.decoder.place(text)
-        for group in _grouped(texts, lambda text: text.job.alike):
+        for group in _grouped(texts, lambda text: text.job.batch_key):
             number = min(self._threads, max(1, len(group) // _MIN_PART))
             parts += [group[first::number] for first in range(number)]
         blocks: list[tuple[Sequence[ServedText], np.ndarray]] = []
@@ -445,10 +445,10 @@ class Engine:
             blocks.append((part, decoder.sample_block(part, numbers, params)))
 
         run: Callable[..., Iterable[object]] = map if len(parts) == 1 else self._pool.map
-        list(run(lambda part: self._contained(part, sample), parts))
+        list(run(lambda part: self._call_isolated(part, sample), parts))
         for part, table in blocks:
             for text, tokens in zip(part, table.tolist(), strict=True):
-                self._contained([text], partial(self._append, tokens))  # it raises if the logits are damaged
+                self._call_isolated([text], partial(self._append, tokens))  # it raises if the logits are damaged
         if (sampled := sum(text.new_tokens for text in texts) - before) > 0:
             self._sampled_seconds = (self._sampled_seconds + (time.monotonic() - started) / sampled) / 2
 
@@ -462,7 +462,7 @@ class Engine:
         """Score the tokens of texts one by one, until a tick is over or none is left."""
         until = time.monotonic() + _TICK_SECONDS
         while (texts := [text for text in texts if text.is_unscored and not text.job.is_stopped]) and time.monotonic() < until:
-            self._contained(texts, self._score)
+            self._call_isolated(texts, self._score)
 
     def _score(self, texts: Sequence[ServedText]) -> None:
         """Score the next token of some texts, and feed it."""
@@ -474,7 +474,7 @@ class Engine:
         for text in texts:
             assert text.score_logits is not None
             token = text.ids[text.scored] if text.scored < len(text.ids) else self._tokenizer.eos_id
-            scores.append(score_token(text.score_logits, token, text.job.asked.alternatives or 0, text.pieces))
+            scores.append(score_token(text.score_logits, token, text.job.submission.alternatives or 0, text.pieces))
         if fed:
             ids = np.array([[text.ids[text.scored]] for text in fed], np.int64)
             logits, state = self._stepper.forward(ids, gather([text.score_state for text in fed if text.score_state]))
@@ -483,7 +483,7 @@ class Engine:
         for row, text in enumerate(fed):
             text.scored, text.score_logits, text.score_state = text.scored + 1, logits[row], Slot(state, row)
 
-    def _contained(self, texts: Sequence[ServedText], advance: Callable[[Sequence[ServedText]], object]) -> None:
+    def _call_isolated(self, texts: Sequence[ServedText], advance: Callable[[Sequence[ServedText]], object]) -> None:
         """Call a function with some texts; if it raises, with those of each job alone, of which one that raises again fails."""
         try:
             if texts:
@@ -494,7 +494,7 @@ class Engine:
                 if len(groups) == 1:
                     group[0].job.fail(error)
                 else:
-                    self._contained(group, advance)
+                    self._call_isolated(group, advance)
 
 
 def _schedule(jobs: Sequence[Job], max_rows: int) -> list[ServedText]:
@@ -503,7 +503,7 @@ def _schedule(jobs: Sequence[Job], max_rows: int) -> list[ServedText]:
     A request for many texts leaves room for every other job, and has all that nobody else needs. If there are more jobs than
     room, those that came first have it.
     """
-    going, scheduled, before = [job for job in jobs if job.can_go], list[ServedText](), -1
+    going, scheduled, before = [job for job in jobs if job.is_schedulable], list[ServedText](), -1
     for index in count():
         if len(scheduled) in (before, max_rows):
             break

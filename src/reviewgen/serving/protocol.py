@@ -19,7 +19,7 @@ from reviewgen.errors import ConfigError, DataError, GenerationError, ReviewgenE
 from reviewgen.generation import GenerateOptions, make_request
 from reviewgen.model import ReviewModel
 from reviewgen.protocols import Tokenizer
-from reviewgen.serving.engine import Asked, OutOfTime
+from reviewgen.serving.engine import OutOfTime, Submission
 from reviewgen.serving.options import Limits
 
 _MAX_MESSAGE, _MAX_PARAM = 500, 100  # characters; values and names of a request may be long
@@ -171,14 +171,14 @@ class Call:
     Attributes:
         model: The name of its model.
         fields: Its fields, without the settings.
-        asked: What the engine is asked for: text number i continues prompt i // fields.tries_per_prompt.
+        submission: What the engine gets: text number i continues prompt i // fields.tries_per_prompt.
         starts_with_bos: Whether the ids that the client sent begin with bos, for each text.
         tokenizer: The model's tokenizer.
     """
 
     model: str
     fields: OpenAIFields
-    asked: Asked
+    submission: Submission
     starts_with_bos: Sequence[bool]
     tokenizer: Tokenizer
 
@@ -263,8 +263,8 @@ def read_call(given: Mapping[str, Any], models: Mapping[str, ReviewModel], limit
     _refuse_if(numbers > _MAX_NUMBERS, "logprobs", f"{message}stream it.", "limit_exceeded")
     prompt_ids = [each for each in ids for _ in range(tries)] or None
     alternatives = 0 if fields.logprobs is None and fields.picks_best else fields.logprobs
-    asked = Asked(request, prompt_ids, alternatives, bool(fields.stream), bool(fields.echo), fields.scores_prompts)
-    return Call(name, fields, asked, with_bos, model.tokenizer)
+    submission = Submission(request, prompt_ids, alternatives, bool(fields.stream), bool(fields.echo), fields.scores_prompts)
+    return Call(name, fields, submission, with_bos, model.tokenizer)
 
 
 def _read_fields(given: Mapping[str, Any]) -> tuple[OpenAIFields, dict[str, Any]]:

@@ -75,7 +75,7 @@ class Completion:
         fields, bos = self.call.fields, Token(self.call.tokenizer.bos_id, "", 0, Scored(math.nan))
         return [
             Choice(prompt, "" if fields.echo else prompt, [bos] if fields.scores_prompts and starts_with_bos else [])
-            for prompt, starts_with_bos in zip(self.call.asked.request.prompts, self.call.starts_with_bos, strict=True)
+            for prompt, starts_with_bos in zip(self.call.submission.request.prompts, self.call.starts_with_bos, strict=True)
         ]
 
     @property

@@ -112,7 +112,7 @@ class Service:
         Raises:
             Problem: The queue is full, or the model lacks what the request needs.
         """
-        engine, request, guard = self.engines[completion.call.model], completion.call.asked.request, None
+        engine, request, guard = self.engines[completion.call.model], completion.call.submission.request, None
         try:
             if request.novelty is not None:
                 async with self._guarding[completion.call.model]:
@@ -121,7 +121,7 @@ class Service:
             if waiting + len(request.prompts) > self.limits.max_waiting:
                 message = f"The queue is full, with {waiting:,} waiting: try again in a moment, or ask for fewer texts."
                 raise Problem(429, message, code="queue_full", headers={"retry-after": "1"})
-            return engine.submit(completion.call.asked, notify, guard)
+            return engine.submit(completion.call.submission, notify, guard)
         except ReviewgenError as error:
             raise problem_of(error) from None
 
@@ -233,7 +233,7 @@ class Answer:
         for news in self.job.take():
             choice = self.completion.choices[news.source.number]
             choice.read(news)
-            if choice.is_over and self.job.asked.request.novelty is not None:  # an index takes a while the first time
+            if choice.is_over and self.job.submission.request.novelty is not None:  # an index takes a while the first time
                 index = require_index(generator.index)
                 choice.copied = (await asyncio.to_thread(index.examine, news.source.ids, generator.tokenizer.decode)).spans
         if self.job.error is not None:

@@ -1,9 +1,8 @@
 """Tables of texts: generated ones, with their receipts, and the scores and copies of given ones.
 
     table      writes a table: shards of jsonl or parquet in ``OUT.partial``, then ``OUT`` with a manifest
-    generating the plan of a table of generated texts
+    generating the plan of a table of generated texts; draws the conditions of each
     judging    that of a table of scores, or of copies; bits per character, by several processes
-    schema     draws the conditions of each text
     receipts   what a text was generated with, and generating it again
 
 Processes share the shards, and the files do not depend on how many there are.

@@ -1,26 +1,35 @@
 """Generates the texts of a table, in one process or in several: the implementation of ``reviewgen.generate_dataset``.
 
-Text i samples from the random stream of (seed, i), and its conditions are drawn from another stream of both. So shards can be
-generated anywhere and in any order.
+Text i samples from the random stream of (seed, i), and its conditions are drawn from another stream of both: from a distribution
+for each condition, or from the rows of a table, jointly. So shards can be generated anywhere and in any order.
 """
 
 import hashlib
+import itertools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from reviewgen.config import check_count, check_flags, check_seed, check_text, to_dict
-from reviewgen.errors import ConfigError, quoted
-from reviewgen.generation import GenerateOptions, Generation, Request, device_facts, make_request
+import numpy as np
+
+from reviewgen.conditions import Condition, Conditions
+from reviewgen.config import MAX_RECORD, check_count, check_flags, check_seed, check_text, read_json, to_dict
+from reviewgen.data import open_records
+from reviewgen.errors import ConfigError, DataError, did_you_mean, quoted
+from reviewgen.generation import GenerateOptions, Request, device_facts, make_request
 from reviewgen.model import ReviewModel
+from reviewgen.storage import to_path
 from reviewgen.tables.judging import NOVELTY_COLUMNS, column_names, load_saved, move, novelty_row
 from reviewgen.tables.receipts import library_versions, make_receipt, portable_source
-from reviewgen.tables.schema import Schema, plain_value, read_schema
 from reviewgen.tables.table import SHARD_TEXTS, Plan, Progress, Row, WrittenTexts, write_table
 
+_HEAD = 1000  # rows whose columns are those of a table
+_STREAM = 0x5C4E  # beside (seed, i), which text i samples from, and (seed, i, try)
+
+Value = str | int | float | None
 _OWN = {
     "text": "string",
     "number": "int64",
@@ -30,94 +39,87 @@ _OWN = {
     "new_tokens": "int64",
     "exceeds_max_copy": "bool",
 }
+_MAKE: dict[str, Any] = {"int64": int, "double": float, "string": str}
 _MAX_TEXTS = 1_000_000_000  # of a table
 
 
-@dataclass(frozen=True)
-class _Texts:
-    """What to generate.
+def _make_plan(
+    model: ReviewModel,
+    source: str | None,
+    n: int,
+    request: Request,
+    schema: "Schema",
+    seed: int | None,
+    *,
+    unique: bool,
+    columns: bool,
+    receipts: bool,
+) -> Plan:
+    """Return the plan of a table.
 
-    Attributes:
+    Args:
         model: The model.
         source: The model's source, without paths of this machine, for the receipts.
-        number: The number of texts of each prompt.
+        n: The number of texts of each prompt.
         request: The checked settings, with each prompt once.
         schema: What the conditions are drawn from.
-        has_columns: Whether there are columns beside the text.
-        has_receipts: Whether one of them is the receipt.
+        seed: The seed, if it is given.
+        unique: Whether repeats are left out.
+        columns: Whether there are columns beside the text.
+        receipts: Whether one of them is the receipt.
     """
+    prompts, given, conditions = request.prompts, request.config.conditions, model.conditions
+    names = column_names(conditions, [*_OWN, "receipt", *NOVELTY_COLUMNS])
+    types: dict[str, str] = {}  # of the column of each condition: integers, numbers or text
+    for condition in conditions if columns else ():
+        values = schema.values(condition.name) or {condition.plain(given.get(condition.name))}
+        kinds = {type(value) for value in values} - {type(None)}
+        types[condition.name] = "int64" if kinds == {int} else "double" if kinds and kinds <= {int, float} else "string"
 
-    model: ReviewModel
-    source: str | None
-    number: int
-    request: Request
-    schema: Schema
-    has_columns: bool
-    has_receipts: bool
-
-    def columns(self) -> dict[str, str]:
-        """Return the type of each column."""
-        columns = {"text": "string"}
-        if self.has_columns:
-            columns = {**_OWN, **{self._names[name]: kind for name, kind in self._kinds.items()}}
-        columns |= {"receipt": "string"} if self.has_receipts else {}
-        return columns | (NOVELTY_COLUMNS if self.request.novelty is not None else {})
-
-    def facts(self) -> dict[str, Any]:
-        """Return what decides the rows besides the seed, as JSON values by name."""
-        request = self.request
-        arguments = {name: getattr(request, name) for name in ("novelty", "max_copy", "must_include")}
-        return {
-            "model": [self.model.digest, self.model.weight_bits],
-            **device_facts(self.model.device),
-            "prompt": hashlib.sha256(json.dumps(list(request.prompts)).encode()).hexdigest(),
-            "n": self.number,
-            "settings": {"generation_config": to_dict(request.config), **arguments},
-            "schema": self.schema.digest(),
-            "source": self.source if self.has_receipts else None,
-            "versions": library_versions(self.model, request.plugins),
-        }
-
-    def rows(self, seed: int, first: int, last: int) -> Iterator[Row]:
+    def rows(seed: int, first: int, last: int) -> Iterator[Row]:
         """Yield the rows of the texts ``first`` to ``last - 1``."""
-        numbers, generator, prompts = range(first, last), self.model.generator, self.request.prompts
-        drawn = [{**self.request.config.conditions, **self.schema.draw(seed, number)} for number in numbers]
-        request = replace(
-            self.request,
-            prompts=[prompts[number // self.number % len(prompts)] for number in numbers],
+        numbers = range(first, last)
+        drawn = [{**given, **schema.draw(seed, number)} for number in numbers]
+        own = replace(
+            request,
+            prompts=[prompts[number // n % len(prompts)] for number in numbers],
             seed=seed,
             offset=first,
-            prefixes=[self.model.conditions.encode(values) for values in drawn] if self.schema.groups else (),
+            prefixes=[conditions.encode(values) for values in drawn] if schema.groups else (),
         )
-        for number, values, row in zip(numbers, drawn, generator.generate(request), strict=True):
-            yield self._row(generator.output(row, request, number), values)
+        for number, values, generated in zip(numbers, drawn, model.generator.generate(own), strict=True):
+            text = model.generator.output(generated, own, number)
+            row: Row = {name: getattr(text, name) for name in (_OWN if columns else ("text",))}
+            for condition in conditions if columns else ():
+                value = condition.plain(values.get(condition.name))  # one that is given is not plain yet
+                row[names[condition.name]] = None if value is None else _MAKE[types[condition.name]](value)
+            if receipts:
+                known = {name: value for name, value in values.items() if value is not None}
+                row["receipt"] = json.dumps(make_receipt(model, text, source, conditions=known), ensure_ascii=False)
+            yield row | (novelty_row(text.novelty) if request.novelty is not None else {})
 
-    @cached_property
-    def _kinds(self) -> dict[str, str]:
-        """The pyarrow type of the column of each condition: integers, numbers or text."""
-        kinds = {}
-        for condition in self.model.conditions:
-            values = {plain_value(condition, self.request.config.conditions.get(condition.name))}
-            if condition.name in self.schema.names:
-                values = self.schema.values(condition.name)
-            types = {type(value) for value in values} - {type(None)}
-            kinds[condition.name] = "int64" if types == {int} else "double" if types and types <= {int, float} else "string"
-        return kinds
-
-    @cached_property
-    def _names(self) -> dict[str, str]:
-        return column_names(self.model.conditions, [*_OWN, "receipt", *NOVELTY_COLUMNS])
-
-    def _row(self, text: Generation, conditions: Mapping[str, Any]) -> Row:
-        row: Row = {name: getattr(text, name) for name in (_OWN if self.has_columns else ("text",))}
-        for condition in self.model.conditions if self.has_columns else ():
-            value = plain_value(condition, conditions.get(condition.name))  # one that is given is not plain yet
-            make = {"string": str, "double": float, "int64": int}[self._kinds[condition.name]]
-            row[self._names[condition.name]] = None if value is None else make(value)
-        if self.has_receipts:
-            given = {name: value for name, value in conditions.items() if value is not None}
-            row["receipt"] = json.dumps(make_receipt(self.model, text, self.source, conditions=given), ensure_ascii=False)
-        return row | (novelty_row(text.novelty) if self.request.novelty is not None else {})
+    all_columns = _OWN | {names[name]: kind for name, kind in types.items()} if columns else {"text": "string"}
+    all_columns |= {"receipt": "string"} if receipts else {}
+    settings = {name: getattr(request, name) for name in ("novelty", "max_copy", "must_include")}
+    facts = {
+        "model": [model.digest, model.weight_bits],
+        **device_facts(model.device),
+        "prompt": hashlib.sha256(json.dumps(list(prompts)).encode()).hexdigest(),
+        "n": n,
+        "settings": {"generation_config": to_dict(request.config), **settings},
+        "schema": schema.digest(),
+        "source": source if receipts else None,
+        "versions": library_versions(model, request.plugins),
+        "seed": seed,
+        "unique": unique,
+    }
+    return Plan(
+        columns=all_columns | (NOVELTY_COLUMNS if request.novelty is not None else {}),
+        facts=facts,
+        stage="Generating",
+        rows=rows,
+        total=n * len(prompts),
+    )
 
 
 def generate_dataset(
@@ -161,16 +163,13 @@ def generate_dataset(
         request = _check_request(loaded, prompt, options)
         if device != "auto" or not request.must_include:  # of which few texts are generated at once
             move(loaded, device)
-        total = n * len(request.prompts)
-        if total > _MAX_TEXTS:
+        if (total := n * len(request.prompts)) > _MAX_TEXTS:
             raise ConfigError(f"A table has at most {_MAX_TEXTS:,} texts; these would be {quoted(total)}.")
         drawn = Schema() if schema is None else read_schema(schema, loaded.conditions, options.get("conditions") or {})
         file = receipts if isinstance(receipts, Path) else path / "receipts.jsonl"
         name = None if source is None else portable_source(source, file)
-        has_receipts = bool(columns if receipts is None else receipts)
-        texts = _Texts(loaded, name, n, replace(request, device=loaded.device), drawn, columns, has_receipts)
-        facts = {**texts.facts(), "seed": seed, "unique": unique}
-        return Plan(columns=texts.columns(), facts=facts, stage="Generating", rows=texts.rows, total=total)
+        request, has_receipts = replace(request, device=loaded.device), bool(columns if receipts is None else receipts)
+        return _make_plan(loaded, name, n, request, drawn, seed, unique=unique, columns=columns, receipts=has_receipts)
 
     return write_table(plan, out, format, shard_texts, progress)
 
@@ -197,3 +196,120 @@ def _check_request(model: ReviewModel, prompt: Any, options: GenerateOptions) ->
         raise ConfigError("Functions as logits_processor, stopping_criteria or streamer cannot be repeated: leave them out.")
     model.generator.guard(request)  # refuses a novelty filter that the model has no index for
     return request
+
+
+@dataclass(frozen=True)
+class Group:
+    """Conditions that are drawn together.
+
+    Attributes:
+        names: Their names.
+        rows: The values that can be drawn.
+        weights: The cumulative weights of the rows.
+    """
+
+    names: tuple[str, ...]
+    rows: Sequence[tuple[Value, ...]]
+    weights: np.ndarray
+
+
+@dataclass(frozen=True)
+class Schema:
+    """What the conditions of texts are drawn from."""
+
+    groups: Sequence[Group] = ()
+
+    @property
+    def names(self) -> list[str]:
+        """The conditions that are drawn."""
+        return [name for group in self.groups for name in group.names]
+
+    def draw(self, seed: int, number: int) -> dict[str, Value]:
+        """Return the values of a text by condition; one that is None is not given."""
+        if not self.groups:
+            return {}
+        random = np.random.default_rng((seed, number, _STREAM)).random(len(self.groups))
+        values: dict[str, Value] = {}
+        for group, share in zip(self.groups, random.tolist(), strict=True):
+            row = int(group.weights.searchsorted(share * group.weights[-1], side="right"))
+            values |= zip(group.names, group.rows[min(row, len(group.rows) - 1)], strict=True)
+        return values
+
+    def values(self, name: str) -> set[Value]:
+        """Return the values that a condition can get."""
+        return {row[group.names.index(name)] for group in self.groups if name in group.names for row in group.rows}
+
+    def digest(self) -> str | None:
+        """Return a digest of what is drawn from; None if nothing is."""
+        facts = [[group.names, group.rows, group.weights.tolist()] for group in self.groups]
+        return hashlib.sha256(json.dumps(facts).encode()).hexdigest() if facts else None
+
+
+def read_schema(source: Any, conditions: Conditions, given: Mapping[str, Any]) -> Schema:
+    """Return the schema that a source describes.
+
+    Args:
+        source: A mapping, or a .json file with one, of condition to {value: weight}; or a table whose columns are conditions: a
+            csv, jsonl or parquet file, or what else ``train`` takes. The empty value stands for "not given".
+        conditions: The conditions of the model.
+        given: Conditions that are the same for all texts.
+
+    Raises:
+        ConfigError: The model has no conditions, or a condition, a value or a weight is unusable.
+        DataError: The source cannot be read.
+    """
+    if not conditions:
+        raise ConfigError("This model was trained without conditions, so a schema has nothing to draw: leave it out.")
+    weights = source
+    if isinstance(source, str | Path) and Path(source).suffix.lower() == ".json":
+        try:
+            weights = read_json(to_path("schema", source), MAX_RECORD)
+        except (OSError, ValueError) as error:
+            raise DataError(f"The schema {source} cannot be read: {getattr(error, 'strerror', None) or error}.") from None
+    if isinstance(weights, Mapping):
+        schema = Schema([_read_weights(name, own, conditions) for name, own in weights.items()])
+        if not schema.groups:
+            raise ConfigError('The schema is empty: give {"condition": {"value": weight}}.')
+    else:
+        schema = Schema([_read_table(open_records(source), conditions)])
+    if twice := [name for name in schema.names if given.get(name) is not None]:
+        raise ConfigError(f"The condition {quoted(twice[0])} is given and also drawn by the schema: leave out one of them.")
+    return schema
+
+
+def _read_weights(name: Any, weights: Any, conditions: Conditions) -> Group:
+    """Return the group of a condition with a weight for each value."""
+    condition = next((each for each in conditions if each.name == name), None)
+    if condition is None:
+        raise ConfigError(f"{quoted(name)} is not a condition of this model. {did_you_mean(str(name), conditions.names)}")
+    numbers = list(weights.values()) if isinstance(weights, Mapping) else []
+    if not all(type(weight) in (int, float) and weight >= 0 for weight in numbers) or not 0 < sum(numbers) <= sys.float_info.max:
+        raise ConfigError(
+            f"The schema must give {quoted(name)} weights of at least 0, {{value: weight}}, with a finite sum above 0; "
+            f"got {quoted(weights)}."
+        )
+    return Group((condition.name,), [(_checked(condition, value),) for value in weights], np.cumsum(numbers, dtype=np.float64))
+
+
+def _read_table(records: Iterable[Mapping[str, Any]], conditions: Conditions) -> Group:
+    """Return the group of those columns of a table that are conditions."""
+    rest = iter(records)
+    head = list(itertools.islice(rest, _HEAD))
+    columns = dict.fromkeys(str(column) for record in head for column in record)
+    chosen, rows = [condition for condition in conditions if condition.name in columns], list[tuple[Value, ...]]()
+    for number, record in enumerate(itertools.chain(head, rest) if chosen else (), 1):
+        try:
+            rows.append(tuple(_checked(condition, record.get(condition.name)) for condition in chosen))
+        except ConfigError as problem:
+            raise ConfigError(f"Row {number:,} of the schema: {problem}") from None
+    if not rows:
+        found = f"its columns are {', '.join(columns)}" if columns else "it has no rows"
+        raise ConfigError(f"The schema has no column of a condition of this model ({', '.join(conditions.names)}); {found}.")
+    return Group(tuple(condition.name for condition in chosen), rows, np.arange(1.0, len(rows) + 1))
+
+
+def _checked(condition: Condition, value: Any) -> Value:
+    plain = condition.plain(value)
+    if plain is not None and condition.find(plain) is None:
+        raise ConfigError(condition.describe_unknown(plain))
+    return plain

@@ -19,17 +19,7 @@ import xxhash
 from reviewgen.conditions import Conditions
 from reviewgen.config import EvaluateOptions, check_text, refuse_unknown_options, to_dict
 from reviewgen.config.options import Evaluating
-from reviewgen.data import (
-    DataConfig,
-    Example,
-    frame_texts,
-    hash_text,
-    open_source,
-    read_documents,
-    read_texts,
-    trained_on,
-    workspace,
-)
+from reviewgen.data import Example, frame_texts, hash_text, identify_texts, read_documents, read_texts, trained_on
 from reviewgen.errors import ConfigError, TrainingError
 from reviewgen.evaluation import Evaluation, add_up, add_up_documents, batches, token_losses
 from reviewgen.generation import device_facts, require_index
@@ -37,9 +27,7 @@ from reviewgen.model import ReviewModel, check_model
 from reviewgen.novelty import WINDOWS, Novelty
 from reviewgen.processes import all_processes, process_state
 from reviewgen.registry import find_model
-from reviewgen.storage import is_pipe
 from reviewgen.tables.receipts import library_versions
-from reviewgen.tables.schema import plain_value
 from reviewgen.tables.table import SHARD_TEXTS, Plan, Progress, Row, WrittenTexts, write_table
 
 _SCORED = 1024  # texts that are scored together, as ``evaluate`` does
@@ -124,16 +112,15 @@ def evaluate(
         ReviewgenError: See ``ReviewModel.evaluate`` and ``reviewgen.load``.
         ProcessLost: Another process has failed or ended.
     """
-    models: list[ReviewModel] = []
 
-    def check() -> dict[str, Any]:
+    def check() -> ReviewModel:
         refuse_unknown_options(options, EvaluateOptions, "evaluate")
-        models.append(load_saved(model)[0])
-        move(models[0], device)
-        return _facts(models[0], source, options)
+        loaded = load_saved(model)[0]
+        move(loaded, device)
+        return loaded
 
     def work() -> tuple[dict[int, Any], str]:
-        loaded, totals, digest = models[0], dict[int, Any](), xxhash.xxh3_128()
+        totals, digest = dict[int, Any](), xxhash.xxh3_128()
         tokenizer, weights, conditions = loaded.tokenizer, loaded.bundle.weights, loaded.conditions
         documents = read_documents(source, tokenizer, trained_on(loaded.training), conditions=conditions, **options)
         for number, batch in enumerate(batches(documents)):
@@ -145,13 +132,13 @@ def evaluate(
         return totals, digest.hexdigest()
 
     with all_processes() as processes:
-        facts = processes.gather(check, model)
-        processes.refuse_differences(facts[processes.rank])
+        loaded = processes.each(check, model)
+        processes.refuse_differences(_facts(loaded, source, options))
         results = processes.gather(work, _name(source))
         if len({digest for _, digest in results}) > 1:  # as of a pipe, of which each has read a part
             raise TrainingError("The processes have read different texts. Run the same command everywhere, with the same corpus.")
         totals = {number: each for own, _ in results for number, each in own.items()}
-        return models[0], add_up(totals[number] for number in range(len(totals))).evaluation()
+        return loaded, add_up(totals[number] for number in range(len(totals))).evaluation()
 
 
 def judge_texts(
@@ -185,7 +172,7 @@ def judge_texts(
         else:
             require_index(loaded.bundle.index)
         texts: Iterator[Example] = read_texts(source, trained_on(loaded.training), conditions=loaded.conditions, **given)
-        identity, first_text = _identify(source, loaded.conditions, given), next(texts)
+        identity, first_text = identify_texts(source, loaded.conditions, given), next(texts)
         facts = {"judge": kind, **_facts(loaded, source, _DEFAULTS | given)}
         facts["texts"] = hash_text(first_text[0]) if identity is None else identity  # which processes compare
         texts, done = chain([first_text], texts), 0
@@ -218,19 +205,6 @@ def _name(source: Any) -> str:
     return str(source) if isinstance(source, str | Path) else type(source).__name__
 
 
-def _identify(source: Any, conditions: Conditions, options: Mapping[str, Any]) -> list[Any] | None:
-    """Return what identifies the texts of a source; None of one that is not read from files, or from a pipe."""
-    if not isinstance(source, str | Path) and not (isinstance(source, list) and all(isinstance(one, Path) for one in source)):
-        return None
-    if isinstance(source, str | Path) and is_pipe(Path(source).expanduser()):
-        return None
-    names = ("text_column", "documents", "max_text_characters", "sql", "subset")
-    config = DataConfig(conditions=conditions.names, **{name: options[name] for name in names if options.get(name) is not None})
-    with workspace() as folder:
-        facts: list[Any] | None = open_source(source, config, folder, allow_missing=True).facts
-        return facts
-
-
 def _condition_columns(conditions: Conditions) -> dict[str, str]:
     return column_names(conditions, ["text", *_SCORE_COLUMNS, *NOVELTY_COLUMNS])
 
@@ -261,7 +235,7 @@ def _score(model: ReviewModel, texts: Sequence[Example]) -> Iterator[Row]:
     weights, ids = model.bundle.weights, [ids for ids, _ in framed]
     losses = token_losses(weights.model_on_device, ids, tokenizer.vocab_size, weights.device, len(conditions))
     for (text, values), (_, characters), own in zip(texts, framed, losses, strict=True):
-        plain = {names[each.name]: plain_value(each, value) for each, value in zip(conditions, values, strict=True)}
+        plain = {names[each.name]: each.plain(value) for each, value in zip(conditions, values, strict=True)}
         bits = float(own.sum(dtype=np.float64)) / math.log(2)
         known = bits if math.isfinite(bits) else None
         scores = (characters, len(own), known, None if known is None or not characters else known / characters)

@@ -14,6 +14,7 @@ A file of receipts has one receipt per line.
 """
 
 import dataclasses
+import os
 import platform
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from reviewgen.config import MAX_RECORD, Bound, GenerationConfig, check, check_seed, from_dict, parse_json, to_dict
+from reviewgen.config import MAX_RECORD, Bound, GenerationConfig, check, from_dict, parse_json, to_dict
 from reviewgen.errors import ConfigError, DataError
 from reviewgen.generation import Generation, device_facts, make_request
 from reviewgen.model import ReviewModel
@@ -66,7 +67,7 @@ class Receipt(_Checked):
     text: str
     prompt: str
     number: Annotated[int, Bound(at_least=0, below=10**11)]  # far beyond the largest table
-    seed: int
+    seed: Annotated[int, Bound(at_least=0, below=1 << 64)]
     settings: _Settings
     model: _Model
     versions: dict[str, Any]
@@ -78,15 +79,10 @@ class Receipt(_Checked):
         Raises:
             ConfigError: They are not a receipt.
         """
-        try:
-            settings = {**values["settings"]}
-            settings["generation_config"] = from_dict(GenerationConfig, settings["generation_config"])
-            parts = {"settings": from_dict(_Settings, settings), "model": from_dict(_Model, values["model"])}
-            check_seed(values["seed"])
-            return from_dict(cls, {**values, **parts})
-        except (TypeError, KeyError):
+        if not isinstance(values, Mapping):
             names = ", ".join(field.name for field in dataclasses.fields(cls))
-            raise ConfigError(f"It must be a JSON object with the keys {names}.") from None
+            raise ConfigError(f"It must be a JSON object with the keys {names}.")
+        return from_dict(cls, values)
 
 
 @dataclass(frozen=True)
@@ -262,7 +258,7 @@ def describe_replays(replays: Sequence[Replay]) -> str:
 
 def _describe_difference(before: str, after: str) -> str:
     """Return a sentence with the first difference of two texts."""
-    index = next((n for n, (a, b) in enumerate(zip(before, after, strict=False)) if a != b), min(len(before), len(after)))
+    index = len(os.path.commonprefix([before, after]))  # noqa: RUF071  character by character is what is needed
     start = max(0, index - _EXCERPT // 2)
     new, old = (repr(text[start : index + _EXCERPT // 2]) for text in (after, before))
     return f"The text differs from character {index} on: {new} instead of {old}."

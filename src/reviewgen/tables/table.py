@@ -104,16 +104,15 @@ def write_table(
         ReviewgenError: As ``make_plan``.
         ProcessLost: Another process has failed or ended.
     """
-    tables: list[_Table] = []
 
-    def check() -> None:
+    def check() -> _Table:
         path, kind = _check_target(out, format)
         check_count("shard_texts", shard_texts)
-        tables.append(_Table(path, kind, shard_texts, make_plan(path), processes, progress))
+        return _Table(path, kind, shard_texts, make_plan(path), processes, progress)
 
     with all_processes() as processes, ExitStack() as locks:
-        processes.gather(check, out)
-        return tables[0].open(locks) or tables[0].write()
+        table = processes.each(check, out)
+        return table.open(locks) or table.write()
 
 
 def _check_target(out: Any, format: str | None) -> tuple[Path, str]:

@@ -1,6 +1,6 @@
 """Checks installed plugins without training them, each package in a process of its own: the static laws of each kind.
 
-A plugin may raise, exit, crash, hang, print or fork while it is imported; none of that reaches the process that checks it.
+A plugin may raise, exit, crash, hang or print while it is imported; none of that reaches the process that checks it.
 """
 
 import dataclasses
@@ -31,11 +31,9 @@ _SHORT = 300  # characters of a message
 _VOCAB_SIZE = 1_000  # of the config with which a preset's settings are checked
 _SCRIPT = """
 import json, sys
-path, file, plugins = json.loads(sys.argv[1])
-sys.path[:] = path
-from reviewgen.registry import Plugin
+sys.path[:], *given = json.loads(sys.argv[1])
 from reviewgen.testing.installed import report
-report(file, [Plugin(**plugin) for plugin in plugins])
+report(*given)
 """
 
 
@@ -82,34 +80,28 @@ def inspect_plugin(plugin: Plugin) -> None:
     Raises:
         PluginError: It cannot be imported, or is not what its group asks for; says which package and why.
     """
-    found = registry.load_plugin(plugin)
     try:
         if plugin.kind == "preset":
             _check_preset(registry.find_preset(plugin))
         elif plugin.kind == "weights":
+            registry.find_weights(plugin)
             known = registry.describe_weights(plugin)
             assert known is None or not known.problem, known and known.problem
         else:
-            _check(plugin.kind, found)
+            _check(plugin.kind, registry.find_plugin(plugin.kind, plugin)[0])
     except AssertionError as problem:
         raise BrokenPlugin(f"{_name(plugin)} cannot be used. {problem}") from problem
 
 
-def report(file: str, plugins: Sequence[Plugin]) -> None:
+def report(file: str, plugins: Sequence[dict[str, Any]]) -> None:
     """Inspect the plugins of a package, append a line on each to a file, and end the process: called in a process of its own."""
-    forks: list[None] = []
-    if hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_parent=lambda: forks.append(None), after_in_child=lambda: os._exit(0))
-    for plugin in plugins:
+    for plugin in (Plugin(**facts) for facts in plugins):
         started, problem = time.monotonic(), None
         try:
             inspect_plugin(plugin)
         except BaseException as error:  # a third party's module may raise anything while it is imported
             named = str(error) if isinstance(error, PluginError) else f"{_name(plugin)} cannot be used: {describe_error(error)}"
             problem = shortened(" ".join(named.split()), _SHORT)
-        if forks:
-            problem = f"{_name(plugin)} starts a process (os.fork) while it is imported; it must not."
-            forks.clear()
         with Path(file).open("a", encoding="utf-8") as stream:  # standard output is the plugin's to print to
             stream.write(json.dumps([problem, time.monotonic() - started]) + "\n")
     os._exit(0)  # not held up by threads and exit functions of a plugin

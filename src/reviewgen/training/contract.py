@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from reviewgen.errors import BrokenPlugin, ReviewgenError, first_line, quoted
 from reviewgen.generation import flatten_state
 from reviewgen.registry import Plugin
-from reviewgen.registry.installed_points import OWN
+from reviewgen.registry.metadata import OWN
 
 ROWS, STEPS = 3, 12  # B and T, different from each other and from most sizes, so that a size tells its letter
 TOLERANCE = 1e-4

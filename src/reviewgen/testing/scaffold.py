@@ -1,4 +1,4 @@
-"""Writes the package of a new plugin from the files beside this one, for ``reviewgen plugin new``.
+"""Writes the package of a new plugin from the files in ``templates``, for ``reviewgen plugin new``.
 
     every                                                   the files of every package: license, CI
     model, tokenizer, weights, processor, metric, reader    the other files of each kind
@@ -12,15 +12,13 @@ from pathlib import Path
 
 from reviewgen.errors import ConfigError, StorageError, quoted, storage_errors
 from reviewgen.registry import list_plugins
+from reviewgen.registry.metadata import OWN
 from reviewgen.storage import atomic_folder, check_output
 from reviewgen.version import __version__
-
-__all__ = ["KINDS", "new_plugin"]
 
 KINDS = ("model", "tokenizer", "weights", "processor", "metric", "reader")
 _NAME = re.compile(r"[a-z][a-z0-9]{0,39}")
 _SUFFIX = ".template"
-_OWN = "reviewgen"  # the package whose names are reserved
 
 
 def new_plugin(name: str, kind: str, folder: Path | None = None) -> Path:
@@ -42,15 +40,17 @@ def new_plugin(name: str, kind: str, folder: Path | None = None) -> Path:
     _refuse_name(name)
     target = Path(f"reviewgen-{name}") if folder is None else folder
     values = {"@name@": name, "@Name@": name.capitalize(), "@version@": __version__}
-    files = {path: _fill(content, values) for path, content in _templates(kind, values).items()}
+    templates = Path(__file__).parent / "templates"
     try:
         check_output(target)
         with storage_errors(target):
             target.absolute().parent.mkdir(parents=True, exist_ok=True)
             with atomic_folder(target) as scratch:
-                for path, content in files.items():
-                    (scratch / path).parent.mkdir(parents=True, exist_ok=True)
-                    (scratch / path).write_text(content, encoding="utf-8")
+                for top in (templates / "every", templates / kind):
+                    for template in top.rglob(f"*{_SUFFIX}"):
+                        file = scratch / _fill(template.relative_to(top).as_posix().removesuffix(_SUFFIX), values)
+                        file.parent.mkdir(parents=True, exist_ok=True)
+                        file.write_text(_fill(template.read_text(encoding="utf-8"), values), encoding="utf-8")
     except (FileExistsError, StorageError) as problem:  # what the user has typed is wrong
         raise ConfigError(str(problem)) from None
     return target
@@ -60,20 +60,10 @@ def _refuse_name(name: str) -> None:
     if _NAME.fullmatch(name) is None:
         rule = "use the letters a to z and digits, a letter first, at most 40 of them, as in mingru"
         raise ConfigError(f"{quoted(name, 60)} cannot name a plugin: {rule}.")
-    own = [plugin for plugin in list_plugins() if plugin.package == _OWN]
-    taken = [f"the {each.kind} {each.name!r} of {_OWN}" for each in own if name in (each.name, *each.name.split("-")[:2])]
-    if taken or name == _OWN:
-        raise ConfigError(f"The name {quoted(name)} is reserved for {[*taken, _OWN][0]}. Choose another name.")
-
-
-def _templates(kind: str, values: dict[str, str]) -> dict[Path, str]:
-    """Return the templates of a kind by the path that each gets in the package."""
-    found = {}
-    for top in (Path(__file__).parent / "every", Path(__file__).parent / kind):
-        for file in sorted(top.rglob(f"*{_SUFFIX}")):
-            path = _fill(file.relative_to(top).as_posix().removesuffix(_SUFFIX), values)
-            found[Path(path)] = file.read_text(encoding="utf-8")
-    return found
+    own = [plugin for plugin in list_plugins() if plugin.package == OWN]
+    taken = [f"the {each.kind} {each.name!r} of {OWN}" for each in own if name in (each.name, *each.name.split("-")[:2])]
+    if taken or name == OWN:
+        raise ConfigError(f"The name {quoted(name)} is reserved for {[*taken, OWN][0]}. Choose another name.")
 
 
 def _fill(text: str, values: dict[str, str]) -> str:

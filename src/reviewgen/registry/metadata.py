@@ -1,0 +1,144 @@
+"""Reads from the metadata of installed packages which plugins they provide, and what is wrong with them. Imports no plugin.
+
+What the distribution ``reviewgen`` provides has its name to itself. The version of the contract that a package is written for is
+the name of its entry point in the group ``reviewgen.api``. Standard library only.
+"""
+
+import os
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.metadata import EntryPoint, distributions
+from typing import NamedTuple
+
+from reviewgen.config.names import PRESET, is_plugin_name
+from reviewgen.version import API_VERSION
+
+GROUPS = {
+    "model": "reviewgen.models",
+    "tokenizer": "reviewgen.tokenizers",
+    "preset": "reviewgen.presets",
+    "stepper": "reviewgen.steppers",
+    "weights": "reviewgen.weights",
+    "logits processor": "reviewgen.logits_processors",
+    "metric": "reviewgen.metrics",
+    "reader": "reviewgen.readers",
+    "web stepper": "reviewgen.web_steppers",
+    "web tokenizer": "reviewgen.web_tokenizers",
+}
+API_GROUP = "reviewgen.api"
+OWN = "reviewgen"  # the distribution of the plugins in this repository
+
+_PART_OF_PRESET = ("model", "tokenizer", "stepper", "web stepper", "web tokenizer")
+_VERSION = re.compile(r"(\d{1,9})(\.\d{1,9})?", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """An installed plugin, as described by the metadata of its package.
+
+    Attributes:
+        kind: One of ``GROUPS``.
+        name: The name that users type.
+        package: The distribution that provides it; "(this process)" if it was registered.
+        version: The version of the distribution.
+        problem: Why the name does not lead to it, or why it cannot be used; None if no problem is known.
+        api_version: The version of the contract that it is written for; None if its package declares none, which counts as 1.
+    """
+
+    kind: str
+    name: str
+    package: str
+    version: str
+    problem: str | None = None
+    api_version: str | None = None
+
+
+class InstalledPlugin(NamedTuple):
+    """An installed plugin, and its entry point; None if it was registered."""
+
+    plugin: Plugin
+    point: EntryPoint | None
+
+
+def installed_plugins(kind: str) -> Mapping[str, list[InstalledPlugin]]:
+    """Return the installed plugins of a kind by name; those of one name by package, reviewgen's own first."""
+    return _read(_folders())[kind]
+
+
+def is_same_package(one: str, other: str) -> bool:
+    """Return whether two names are of one distribution: case does not count, and hyphens, underscores and dots are equal."""
+    return _normalize(one) == _normalize(other)
+
+
+def find_name_fault(kind: str, name: str) -> str | None:
+    """Return why a plugin cannot have a name; None if it can."""
+    if kind in ("preset", "weights"):
+        rule, is_valid = "be of the form <model>-<tokenizer>[-<size>], in lower case", PRESET.fullmatch(name) is not None
+    elif kind in _PART_OF_PRESET:
+        rule, is_valid = "have the letters a to z and digits only, a letter first", is_plugin_name(name) and "-" not in name
+    else:
+        rule, is_valid = "have the letters a to z, digits and hyphens only, a letter first", is_plugin_name(name)
+    return None if is_valid else f"its name must {rule}"
+
+
+def find_api_fault(declared: object, package: str) -> str | None:
+    """Return why a plugin with a version of the contract cannot be used; None if it can.
+
+    Args:
+        declared: The version, as in "1.0"; None counts as 1.
+        package: The package to upgrade, if its version is too old.
+    """
+    match = _VERSION.fullmatch("1" if declared is None else str(declared))
+    if match is None:
+        return f"the version of the plugin contract that it declares must be of the form major.minor; got {ascii(declared)[:40]}"
+    ours, theirs = int(API_VERSION.partition(".")[0]), int(match[1])
+    if ours == theirs:
+        return None
+    newer = OWN if theirs > ours else package
+    return (
+        f"it is written for version {declared or 1} of the plugin contract, and this reviewgen has version {API_VERSION}; "
+        f"upgrade {newer}"
+    )
+
+
+def _folders() -> tuple[tuple[str, int], ...]:
+    """Return the folders of ``sys.path``, and when a package was last installed into each of them or removed."""
+    folders = []
+    for folder in sys.path:
+        try:
+            folders.append((folder, os.stat(folder or ".").st_mtime_ns))  # noqa: PTH116, a Path takes ten times as long
+        except OSError:
+            continue
+    return tuple(folders)
+
+
+@lru_cache(maxsize=1)
+def _read(folders: tuple[tuple[str, int], ...]) -> dict[str, dict[str, list[InstalledPlugin]]]:
+    """Return the installed plugins by kind and name, with what is wrong with each of them alone."""
+    table: dict[str, dict[str, list[InstalledPlugin]]] = {kind: {} for kind in GROUPS}
+    kinds, packages = {group: kind for kind, group in GROUPS.items()}, set[str]()
+    for distribution in distributions():
+        text = distribution.read_text("entry_points.txt")
+        if not text or "[reviewgen." not in text.replace(" ", ""):
+            continue  # the others are not parsed, which takes long
+        package, points = distribution.name, distribution.entry_points
+        if _normalize(package) in packages:  # one that is on the path twice is imported from the first place
+            continue
+        packages.add(_normalize(package))
+        declared = next((point.name for point in points if point.group == API_GROUP), None)
+        fault = find_api_fault(declared, package)
+        for point in points:
+            if (kind := kinds.get(point.group)) is not None:
+                problem = find_name_fault(kind, point.name) or fault
+                plugin = Plugin(kind, point.name, package, distribution.version, problem, declared)
+                table[kind].setdefault(point.name, []).append(InstalledPlugin(plugin, point))
+    for named in (named for names in table.values() for named in names.values()):
+        named.sort(key=lambda found: (not is_same_package(found.plugin.package, OWN), found.plugin.package))
+    return table
+
+
+def _normalize(package: str) -> str:
+    return re.sub(r"[-_.]+", "-", package).lower()
