@@ -1,4 +1,4 @@
-"""Cleaning of texts, each change counted: HTML tags and entities, NFC, mojibake, markdown, case, empty texts, duplicates.
+"""Cleaning of texts: HTML tags and entities, NFC, mojibake, markdown, case, white space around, empty texts, duplicates.
 
 Lower-casing and stripping markdown are off by default, since they lose information that a reader would miss; so is mending
 mojibake, which guesses. Knows nothing of files.
@@ -105,6 +105,7 @@ class Cleaner:
             "lowercase", "strip_markdown" (only the words of markdown are kept), "fix_encoding" (mojibake is mended),
             "keep_line_breaks" (no lines are joined).
         width: The width that the texts are wrapped at, whose lines are joined.
+        is_one_text: Whether there is one long text, whose parts keep the white space around them.
 
     Attributes:
         report: The counts.
@@ -114,10 +115,10 @@ class Cleaner:
         ConfigError: Mojibake is to be mended, and ftfy is not installed.
     """
 
-    def __init__(self, options: Mapping[str, bool], width: int | None = None) -> None:
+    def __init__(self, options: Mapping[str, bool], width: int | None = None, *, is_one_text: bool = False) -> None:
         self.report = CleaningReport()
         self.mojibake: str | None = None
-        self._clean, self._lowercase = options["clean"], options["lowercase"]
+        self._clean, self._lowercase, self._is_one_text = options["clean"], options["lowercase"], is_one_text
         self._width = width if self._clean and not options["keep_line_breaks"] else None
         self._fix_encoding = self._parse_markdown = None
         if options["fix_encoding"]:
@@ -148,6 +149,8 @@ class Cleaner:
         if self._clean and not text.strip():
             self.report.empty += 1
             return None
+        if self._clean and not self._is_one_text:
+            text = text.strip()
         return text, hash_text(text)
 
     def add(self, counts: Mapping[str, int], mojibake: str | None) -> None:

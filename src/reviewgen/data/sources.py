@@ -65,8 +65,9 @@ class Source:
 
     def cleaner(self) -> Cleaner:
         """Return a cleaner; that of a cleaned corpus changes nothing."""
-        options = self.config.cleaning
-        return Cleaner(dict.fromkeys(options, False) if self.is_cleaned else options, self.info.width)
+        info, options = self.info, self.config.cleaning
+        options = dict.fromkeys(options, False) if self.is_cleaned else options
+        return Cleaner(options, info.width, is_one_text=info.is_one_text)
 
     def records(self) -> Iterator[Any]:
         """Yield all records, whose nested fields are columns.
