@@ -65,9 +65,8 @@ class Source:
 
     def cleaner(self) -> Cleaner:
         """Return a cleaner; that of a cleaned corpus changes nothing."""
-        info, options = self.info, self.config.cleaning
-        options = dict.fromkeys(options, False) if self.is_cleaned else options
-        return Cleaner(options, info.width, is_one_text=info.is_one_text)
+        options = self.config.cleaning
+        return Cleaner(dict.fromkeys(options, False) if self.is_cleaned else options, self.info)
 
     def records(self) -> Iterator[Any]:
         """Yield all records, whose nested fields are columns.
@@ -124,6 +123,7 @@ def open_source(source: Any, config: DataConfig, folder: Path, *, allow_missing:
             f"The texts of {opened.info.name} are wrapped at {opened.info.width} characters; their lines are joined. "
             "--keep-line-breaks (keep_line_breaks=True) keeps them."
         )
+    opened.info.repeated_lines = list(config.repeated_lines or ())
     opened.info.is_one_text = config.documents == "file" and len(opened.facts or ()) == 1
     return opened
 
