@@ -23,7 +23,7 @@ from tests.support.fakes import LETTERS, TEXTS, TableModel, review_model, run_co
 DATA = [f"{text} And then {number} more of the same came along, to my surprise." for number, text in enumerate(TEXTS)]
 SHORT = {"steps": 2, "settings": {"model": {"order": 2}}, "progress": False}
 HOSTILE = "</p><script>document.title = 'owned'</script><img src=x onerror=alert(1)>\"' {{ 7 * 19101 }} & \u202eabc"
-LETTER_TEXTS = [LETTERS.characters[n % 9 :] * (1 + n % 5) + "abcdefgh"[: n % 8] + "gh" for n in range(120)]
+LETTER_TEXTS = ["h" + LETTERS.characters[n % 9 :] * (1 + n % 5) + "abcdefgh"[: n % 8] + "gh" for n in range(120)]
 
 
 @pytest.fixture(scope="module")

@@ -57,6 +57,7 @@ _OPPOSITES = {
     "strip_markdown": "keep-markdown",
     "fix_encoding": "keep-encoding",
     "keep_line_breaks": "join-lines",
+    "drop_repeated_lines": "keep-repeated-lines",
     "do_sample": "greedy",
     "private": "public",
 }

@@ -32,6 +32,7 @@ class Reading:
         strip_markdown: Keep only the words of markdown.
         fix_encoding: Mend texts that were decoded wrongly, as "cafÃ©"; needs ftfy.
         keep_line_breaks: Keep the line breaks of texts that are wrapped at a width; without it their lines are joined.
+        drop_repeated_lines: Drop the lines that stand in many texts, as "Read more"; without it they are only named.
         clean: Clean the texts (HTML, Unicode, empty and repeated texts); without it they are taken exactly as they are.
     """
 
@@ -45,6 +46,7 @@ class Reading:
     strip_markdown: bool | None = False
     fix_encoding: bool | None = False
     keep_line_breaks: bool | None = False
+    drop_repeated_lines: bool | None = False
     clean: bool | None = True
 
 
@@ -59,6 +61,7 @@ class Evaluating(Reading):
         strip_markdown: Keep only the words of markdown; as in training if not given.
         fix_encoding: Mend texts that were decoded wrongly; as in training if not given.
         keep_line_breaks: Keep the line breaks of texts that are wrapped at a width; as in training if not given.
+        drop_repeated_lines: Drop the lines that stand in many texts, or that training has dropped; as in training if not given.
         clean: Clean the texts, or take them exactly as they are; as in training if not given.
     """
 
@@ -67,6 +70,7 @@ class Evaluating(Reading):
     strip_markdown: bool | None = None
     fix_encoding: bool | None = None
     keep_line_breaks: bool | None = None
+    drop_repeated_lines: bool | None = None
     clean: bool | None = None
 
 
@@ -206,6 +210,7 @@ class ReadingOptions(TypedDict, total=False):
     strip_markdown: bool | None
     fix_encoding: bool | None
     keep_line_breaks: bool | None
+    drop_repeated_lines: bool | None
     clean: bool | None
     sql: str | None
     subset: str | None

@@ -1,4 +1,4 @@
-"""Cleaning of texts, each change counted: HTML tags and entities, NFC, mojibake, markdown, case, empty texts, duplicates.
+"""Cleaning of texts: HTML tags and entities, NFC, mojibake, markdown, case, white space around, empty texts, duplicates.
 
 Lower-casing and stripping markdown are off by default, since they lose information that a reader would miss; so is mending
 mojibake, which guesses. Knows nothing of files.
@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from reviewgen.data.documents import unwrap
+from reviewgen.data.columns import SourceInfo
+from reviewgen.data.documents import drop_lines, unwrap
 from reviewgen.errors import ConfigError
 
 _BLOCKS = (
@@ -76,6 +77,7 @@ class CleaningReport:
         mojibake: Texts that seem to be decoded wrongly, as "cafÃ©"; they are left as they are.
         encodings_fixed: Texts whose mojibake was mended.
         unwrapped: Texts whose lines were joined.
+        lines_dropped: Repeated lines dropped.
     """
 
     read: int = 0
@@ -93,6 +95,7 @@ class CleaningReport:
     mojibake: int = 0
     encodings_fixed: int = 0
     unwrapped: int = 0
+    lines_dropped: int = 0
 
 
 class Cleaner:
@@ -103,8 +106,9 @@ class Cleaner:
     Args:
         options: Which changes are made, by name: "clean" (else nothing is changed or dropped, except what the others ask for),
             "lowercase", "strip_markdown" (only the words of markdown are kept), "fix_encoding" (mojibake is mended),
-            "keep_line_breaks" (no lines are joined).
-        width: The width that the texts are wrapped at, whose lines are joined.
+            "keep_line_breaks" (no lines are joined), "drop_repeated_lines".
+        info: The source: the width that its texts are wrapped at, its repeated lines, and whether it is one long text, of which
+            the white space around and all lines are kept.
 
     Attributes:
         report: The counts.
@@ -114,11 +118,12 @@ class Cleaner:
         ConfigError: Mojibake is to be mended, and ftfy is not installed.
     """
 
-    def __init__(self, options: Mapping[str, bool], width: int | None = None) -> None:
+    def __init__(self, options: Mapping[str, bool], info: SourceInfo) -> None:
         self.report = CleaningReport()
         self.mojibake: str | None = None
-        self._clean, self._lowercase = options["clean"], options["lowercase"]
-        self._width = width if self._clean and not options["keep_line_breaks"] else None
+        self._clean, self._lowercase, self._is_one_text = options["clean"], options["lowercase"], info.is_one_text
+        self._lines = frozenset(info.repeated_lines if options["drop_repeated_lines"] and not info.is_one_text else ())
+        self._width = info.width if self._clean and not options["keep_line_breaks"] else None
         self._fix_encoding = self._parse_markdown = None
         if options["fix_encoding"]:
             try:
@@ -148,7 +153,16 @@ class Cleaner:
         if self._clean and not text.strip():
             self.report.empty += 1
             return None
-        return text, hash_text(text)
+        if self._clean and not self._is_one_text:
+            text = text.strip()
+        return (text := self.drop_lines(text)), hash_text(text)
+
+    def drop_lines(self, text: str) -> str:
+        """Return a cleaned text without its repeated lines."""
+        if self._lines:
+            text, count = drop_lines(text, self._lines)
+            self.report.lines_dropped += count
+        return text
 
     def add(self, counts: Mapping[str, int], mojibake: str | None) -> None:
         """Add what another cleaner has counted, and its example of mojibake, for a later part of the source."""

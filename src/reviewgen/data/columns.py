@@ -37,12 +37,14 @@ class DataConfig(TrainingTexts):
 
     Attributes:
         width: The width that the texts are wrapped at, in characters; None looks for it in the first ones.
+        repeated_lines: The lines that ``drop_repeated_lines`` drops; None looks for them in the texts.
 
     Raises:
         ConfigError: A value is of the wrong type or not allowed, or a condition is named twice.
     """
 
     width: int | None = None
+    repeated_lines: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         check(self)
@@ -54,7 +56,7 @@ class DataConfig(TrainingTexts):
     @property
     def cleaning(self) -> dict[str, bool]:
         """The options of the ``Cleaner``."""
-        names = ("clean", "lowercase", "strip_markdown", "fix_encoding", "keep_line_breaks")
+        names = ("clean", "lowercase", "strip_markdown", "fix_encoding", "keep_line_breaks", "drop_repeated_lines")
         return {name: getattr(self, name) for name in names}
 
     def facts(self) -> dict[str, Any]:
@@ -75,6 +77,7 @@ class SourceInfo:
         decode_errors: Runs of bytes in the files that are not valid in their encoding.
         notes: Sentences about the source that the user should see.
         width: The width that its texts are wrapped at, in characters, where their lines are joined.
+        repeated_lines: The lines that are dropped from its texts.
         is_one_text: Whether the source is a single text file that is not cut into lines, paragraphs or sentences.
     """
 
@@ -86,6 +89,7 @@ class SourceInfo:
     decode_errors: int = 0
     notes: list[str] = field(default_factory=list)
     width: int | None = None
+    repeated_lines: list[str] = field(default_factory=list)
     is_one_text: bool = False
 
 

@@ -1,6 +1,7 @@
 """The cleaned corpus: from the units of a source to Arrow files of texts, their conditions and their splits.
 
     raw/0-00012-00000.arrow   the cleaned texts of a part of a source, with their hashes and what cleaning did
+    raw/0-00012-00000.lines   the same without repeated lines, where they are dropped
     corpus/00012.arrow        the same without duplicates, with the split of each text; a file of ``datasets``
     corpus/corpus.json        how the sources were read, written last
 
@@ -23,7 +24,7 @@ from reviewgen.conditions import label_of
 from reviewgen.config import MAX_RECORD, read_json
 from reviewgen.data.cleaning import CleaningReport, first_of_each, hash_text
 from reviewgen.data.columns import Example, SourceInfo
-from reviewgen.data.documents import SPLIT_CYCLE, cut_text, divide_text
+from reviewgen.data.documents import SPLIT_CYCLE, cut_text, divide_text, find_repeated_lines
 from reviewgen.data.parts import Filters, Work, examples_of, read_column, read_part, size_of, split_by_part, write_part
 from reviewgen.data.sources import SPLITS, Source
 from reviewgen.data.tables import Unit
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 CORPUS_FILE = "corpus.json"
 HELD_OUT = 0.05  # share of the texts in validation, and again in test
 _DUPLICATE, _NEAR_DUPLICATE, _LEAKING = range(3, 6)  # codes of texts that are in no split; smaller ones are splits
+_SAMPLE_CHARACTERS, _NAMED = 1 << 24, 5  # of a source that repeated lines are looked for in; lines that are named
 _PART_CHARACTERS = 1 << 22  # of a part of a unit that several processes share
 
 Cut: TypeAlias = Callable[[str], list[str]]
@@ -159,6 +161,11 @@ def make_corpus(sources: Sequence[Source], work: Work, filters: Filters) -> Corp
     work.progress("Reading and cleaning")
     cut = partial(cut_text, held_out=HELD_OUT) if len(sources) == 1 else divide_text
     raw = [_clean(source, number, cut, work) for number, source in enumerate(sources)]
+    if lines := _find_lines(first, raw[0], work):
+        for number, source in enumerate(sources):
+            source.info.repeated_lines = list(lines)
+            drop = partial(_drop_lines, replace(source, units=()))
+            raw[number] = work.share(drop, [(file,) for file in raw[number]], size_of(raw[number]))
     reports = [_add_up(source, own) for source, own in zip(sources, raw, strict=True)]
     files = list(itertools.chain(*raw))
     work.progress("Looking for duplicates")
@@ -257,6 +264,49 @@ def _clean_part(examples: Iterable[Example], source: Source, cut: Cut | None) ->
         arrays[f"c{number}"] = _as_array(column, is_text=any(isinstance(value, str) for value in column))
     report = json.dumps({"counts": asdict(cleaner.report), "mojibake": cleaner.mojibake})
     return pyarrow.table(arrays).replace_schema_metadata({"report": report})
+
+
+def _find_lines(source: Source, files: Sequence[Path], work: Work) -> list[str]:
+    """Name the repeated lines of a source in its notes; return those to drop, none if they are known and dropped already."""
+    config, info = source.config, source.info
+    may_look = config.repeated_lines is None and not source.is_cleaned and not info.is_one_text
+    if not may_look or not (config.clean or config.drop_repeated_lines):
+        return []
+    if counts := work.main(partial(_count_lines, files)):
+        named = [f"{shorten(line, 60)!r} in {count:,}" for line, count in itertools.islice(counts.items(), _NAMED)]
+        others = f" and {len(counts) - _NAMED} more" if len(counts) > _NAMED else ""
+        drop = "they are dropped" if config.drop_repeated_lines else "--drop-repeated-lines (drop_repeated_lines=True) drops them"
+        info.notes.append(f"Lines that stand in many texts of {info.name}: {', '.join(named)}{others}; {drop}.")
+    return list(counts) if config.drop_repeated_lines else []
+
+
+def _count_lines(files: Sequence[Path]) -> dict[str, int]:
+    """Return the repeated lines of the texts at the beginning of each part, so that memory stays bounded."""
+    from pyarrow import compute
+
+    texts, limit = dict[int, str](), _SAMPLE_CHARACTERS // len(files)  # by hash: of duplicates, one counts
+    for table in map(read_part, files):
+        ends = np.cumsum(compute.utf8_length(table.column("text")))
+        head = table[: int(ends.searchsorted(limit)) + 1]
+        texts |= zip(head.column("hash").to_pylist(), head.column("text").to_pylist(), strict=True)
+    return find_repeated_lines(texts.values())
+
+
+def _drop_lines(source: Source, file: Path) -> Path:
+    """Write a part without the repeated lines of its source; return its file."""
+    import pyarrow
+
+    def make() -> pyarrow.Table:
+        table, cleaner = read_part(file), source.cleaner()
+        texts = list(map(cleaner.drop_lines, table.column("text").to_pylist()))
+        report = json.loads(table.schema.metadata[b"report"])
+        report["counts"]["lines_dropped"] = cleaner.report.lines_dropped
+        table = table.set_column(0, "text", pyarrow.array(texts, pyarrow.string()))
+        hashes = np.array(list(map(hash_text, texts)), np.uint64)
+        return table.set_column(1, "hash", pyarrow.array(hashes)).replace_schema_metadata({"report": json.dumps(report)})
+
+    write_part(target := file.with_suffix(".lines"), make)
+    return target
 
 
 def _as_array(values: Iterable[str | float | None], *, is_text: bool) -> Any:
@@ -393,6 +443,7 @@ def describe(source: SourceInfo, report: CleaningReport) -> list[str]:
         "changed by NFC": report.normalized,
         "encodings mended": report.encodings_fixed,
         "unwrapped": report.unwrapped,
+        "repeated lines dropped": report.lines_dropped,
         "decode errors": report.decode_errors,
     }
     counts = "".join(f", {name} {count:,}" for name, count in changes.items() if count)

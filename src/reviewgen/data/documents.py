@@ -1,4 +1,4 @@
-"""How texts are laid out: cuts txt files into lines, paragraphs, sentences or parts; joins lines that are wrapped at a width.
+"""How texts are laid out: cuts txt files into lines, paragraphs, sentences or parts; joins wrapped lines, drops repeated ones.
 
 In a *hard-wrapped* file, as of Project Gutenberg, line ends are only where the next word would not have fitted: its lines belong
 together. Each file is judged by its beginning, so that it is read alike in any process, and by one of several.
@@ -6,6 +6,10 @@ together. Each file is judged by its beginning, so that it is read alike in any 
 Texts of a table are *wrapped* likewise, where a mail program or an editor has broken lines at a width. A line was broken by a
 program if it is at most as wide as the width, and wider with the first word of the next line. Lines of verse and lists, and those
 that a person has broken, mostly end earlier.
+
+A line is *repeated* if it stands in many texts, as "Read more" or a signature: in at least 10 and 0.5 % of them, where only texts
+of several different lines count, each once. So neither the refrain of a song is repeated, nor a text that is one line. It has a
+letter, unlike what separates two parts of a text, and at most 1000 characters. Of film reviews, 0.3 % have the line "8/10".
 
 A *long text*, such as a novel, is cut into parts to train on and parts to hold out. It is divided into stretches of equal length,
 and the middle of each is held out: a *block*, for validation and for test in turn. So the held-out text is spread evenly over the
@@ -24,7 +28,8 @@ import io
 import itertools
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -45,6 +50,8 @@ ROWS = 1024  # of a batch
 _NARROWEST, _WIDEST = 40, 160
 _LONGEST_WORD = 25  # characters
 _MIN_BREAKS, _MIN_SHARE = 40, 0.8  # of the line breaks within paragraphs, those that one width explains
+_MIN_TEXTS, _MIN_SHARE_OF_TEXTS = 10, 0.005  # that a repeated line stands in
+_MAX_LINE, _MAX_LINES = 1000, 200  # characters of a repeated line, and how many there are
 T = TypeVar("T")
 SPLIT_CYCLE = ("train", "validation", "train", "test")
 """The splits of the parts of a text, which recur in this order."""
@@ -243,3 +250,38 @@ def _breaks(text: str) -> Iterator[tuple[str, str]]:
         if line.strip() and following[:1].strip():
             word = following.split(None, 1)[0]
             yield line.rstrip(), word if len(word) <= _LONGEST_WORD else ""
+
+
+def find_repeated_lines(texts: Iterable[str]) -> dict[str, int]:
+    """Return the lines that stand in many texts, without the white space around, and in how many; the most frequent first.
+
+    >>> find_repeated_lines([f"Film {number}\\n Read more" for number in range(10)] + ["Read more"])
+    {'Read more': 10}
+    """
+    counts, several = Counter[str](), 0
+    for text in texts:
+        lines = set(map(str.strip, text.split("\n"))) - {""}
+        if len(lines) > 1:
+            several += 1
+            counts.update(line for line in lines if len(line) <= _MAX_LINE and any(map(str.isalpha, line)))
+    least = max(_MIN_TEXTS, _MIN_SHARE_OF_TEXTS * several)
+    found = [(line, count) for line, count in counts.items() if count >= least]
+    return dict(sorted(found, key=lambda each: (-each[1], each[0]))[:_MAX_LINES])
+
+
+def drop_lines(text: str, repeated: Collection[str]) -> tuple[str, int]:
+    """Return a text without its repeated lines, and how many it had; one that mostly consists of them stays as it is.
+
+    >>> drop_lines("A long review.\\n\\nRead more\\n\\nOf two parts.", {"Read more"})
+    ('A long review.\\n\\nOf two parts.', 1)
+    """
+    kept, dropped, is_after = list[str](), list[str](), False
+    for line in text.split("\n"):
+        if (stripped := line.strip()) in repeated:
+            dropped.append(stripped)
+            is_after = True
+        elif stripped or not (is_after and kept and not kept[-1].strip()):  # of the blank lines around it, those before stay
+            kept.append(line)
+            is_after = False
+    is_most = sum(map(len, dropped)) > sum(len(line.strip()) for line in kept)
+    return (text, 0) if is_most or not dropped else ("\n".join(kept).strip(), len(dropped))

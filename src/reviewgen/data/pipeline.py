@@ -5,6 +5,7 @@ while others wait. Texts to evaluate on are by default cleaned as a model's trai
 """
 
 import hashlib
+import itertools
 import json
 import logging
 import unicodedata
@@ -231,13 +232,14 @@ def open_records(source: Any) -> Iterator[Mapping[str, Any]]:
 def _read(source: Any, config: DataConfig, split: str) -> Iterator[Example]:
     with workspace() as folder:
         opened = open_source(source, config, folder, allow_missing=True)
-        if split != "all":
+        if split != "all" or (config.drop_repeated_lines and config.repeated_lines is None):  # else each text by itself
             corpus = make_corpus([opened], Work(Job(folder / "corpus", {})), Filters())
             _log(corpus.source, corpus.report)
-            if not corpus.counts[split]:
+            if split != "all" and not corpus.counts[split]:
                 total = counted(sum(corpus.counts.values()), "text")
                 raise DataError(f"The {split} split of {corpus.source.name} is empty: it has {total} in all.")
-            yield from corpus.examples(split)
+            for each in SPLITS if split == "all" else (split,):
+                yield from corpus.examples(each)
             return
         cleaner, seen = opened.cleaner(), set[int]()
         report = cleaner.report
@@ -262,15 +264,14 @@ def _log(info: SourceInfo, report: CleaningReport) -> None:
         _logger.info("%s", line)
 
 
-AS_BEFORE = {"fix_encoding": False, "keep_line_breaks": True}
-"""How texts were cleaned by a version that could not mend encodings or join lines."""
+AS_BEFORE = {"fix_encoding": False, "keep_line_breaks": True, "drop_repeated_lines": False}
+"""How texts were cleaned by a version that could not mend encodings, join lines or drop repeated ones."""
 
 
 def trained_on(training: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """Return the ``data`` entries of training.json: of each part of a blend, and of each training of a model, the last first.
 
-    An entry of a version that could not mend encodings has ``fix_encoding`` False, and of one that joined no lines
-    ``keep_line_breaks`` True.
+    An entry of a version that could not do it has the options in ``AS_BEFORE``.
     """
     parts, parent = training.get("parts"), training.get("parent")
     if parts:
@@ -326,6 +327,8 @@ def read_texts(
         for data in trained:
             _require_same_split(data, cleaning, source, documents)
     columns: dict[str, Any] = {name: value for name, value in options.items() if name not in ("split", *cleaning)}
+    lines = [data["repeated_lines"] for data in trained if data.get("drop_repeated_lines")]
+    columns["repeated_lines"] = tuple(dict.fromkeys(itertools.chain(*lines))) if lines else None
     columns["width"] = next((data["width"] for data in trained if data.get("width") is not None), None)
     yield from read_examples(source, from_dict(DataConfig, {**columns, **cleaning, "conditions": conditions.names}), split=split)
 

@@ -66,7 +66,7 @@ class Source:
     def cleaner(self) -> Cleaner:
         """Return a cleaner; that of a cleaned corpus changes nothing."""
         options = self.config.cleaning
-        return Cleaner(dict.fromkeys(options, False) if self.is_cleaned else options, self.info.width)
+        return Cleaner(dict.fromkeys(options, False) if self.is_cleaned else options, self.info)
 
     def records(self) -> Iterator[Any]:
         """Yield all records, whose nested fields are columns.
@@ -123,6 +123,7 @@ def open_source(source: Any, config: DataConfig, folder: Path, *, allow_missing:
             f"The texts of {opened.info.name} are wrapped at {opened.info.width} characters; their lines are joined. "
             "--keep-line-breaks (keep_line_breaks=True) keeps them."
         )
+    opened.info.repeated_lines = list(config.repeated_lines or ())
     opened.info.is_one_text = config.documents == "file" and len(opened.facts or ()) == 1
     return opened
 

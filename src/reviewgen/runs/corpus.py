@@ -59,6 +59,7 @@ class PreparedCorpus(ReadCorpus):
             "validation_cleaning": asdict(corpus.validation[1]) if corpus.validation else None,
             "text_column": corpus.source.text_column,
             "width": corpus.source.width,
+            "repeated_lines": corpus.source.repeated_lines,
             "fingerprint": corpus.fingerprint,
             "split": {"method": corpus.split_method, "words": corpus.describe_held_out()},
             "reviews": {split: corpus.counts[split] for split in data.SPLITS},

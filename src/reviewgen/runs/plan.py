@@ -46,7 +46,7 @@ DEFAULT_BUDGET = "2m"
 _MAX_LENGTH = 1_000_000_000  # steps or epochs
 _FREE = ("checkpoint_seconds", "checkpoints_kept", "device", "metrics")  # settings that may change when a run is resumed
 _CUT_SHORT = (StopReason.INTERRUPTED.value, StopReason.PROCESS_ENDED.value)
-_CLEANING = ("lowercase", "strip_markdown", "fix_encoding")  # that a further training does if the first one did
+_CLEANING = ("lowercase", "strip_markdown", "fix_encoding", "drop_repeated_lines")  # what was done is done in further trainings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,7 +190,8 @@ def discard_finished(out: Path) -> None:
 def data_config(options: Mapping[str, Any], trained: Any = None) -> DataConfig:
     """Return how the corpus is read: as the user has chosen, else by the defaults.
 
-    A model that is trained further keeps its conditions, and its texts are cleaned at least as those before.
+    A model that is trained further keeps its conditions, and its texts are cleaned at least as those before: if lines were
+    dropped, the same ones are.
 
     Raises:
         ConfigError: An option is unusable, or the trained model does not have one of the conditions.
@@ -206,7 +207,8 @@ def data_config(options: Mapping[str, Any], trained: Any = None) -> DataConfig:
         )
     cleaning = {name: given.get(name, False) or bool(before.get(name)) for name in _CLEANING}
     clean = given.get("clean", True) and before.get("clean", True)
-    return from_dict(DataConfig, {**given, **cleaning, "clean": clean, "conditions": names})
+    lines = before.get("repeated_lines") if before.get("drop_repeated_lines") else None
+    return from_dict(DataConfig, {**given, **cleaning, "clean": clean, "conditions": names, "repeated_lines": lines})
 
 
 def _fit_store(store: StoreFolder, parts: TrainingParts, data: DataConfig, validation: Any) -> DataConfig:
