@@ -95,7 +95,10 @@ def flatten(record: Any, prefix: str = "") -> Any:
         return record
     flat: dict[str, Any] = {}
     for name, value in record.items():
-        flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = value
     return flat
 
 

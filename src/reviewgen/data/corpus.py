@@ -24,18 +24,7 @@ from reviewgen.config import MAX_RECORD, read_json
 from reviewgen.data.cleaning import CleaningReport, first_of_each, hash_text
 from reviewgen.data.columns import Example, SourceInfo
 from reviewgen.data.documents import SPLIT_CYCLE, cut_text, divide_text
-from reviewgen.data.parts import (
-    Filters,
-    Work,
-    drop_near_duplicates,
-    examples_of,
-    find_leaks,
-    read_column,
-    read_part,
-    size_of,
-    split_by_part,
-    write_part,
-)
+from reviewgen.data.parts import Filters, Work, examples_of, read_column, read_part, size_of, split_by_part, write_part
 from reviewgen.data.sources import SPLITS, Source
 from reviewgen.data.tables import Unit
 from reviewgen.errors import DataError, counted
@@ -179,11 +168,11 @@ def make_corpus(sources: Sequence[Source], work: Work, filters: Filters) -> Corp
     if filters.near_duplicates is not None:
         work.progress("Looking for near duplicates")
         keep = codes == 0
-        codes[keep & ~work.main(partial(drop_near_duplicates, files, keep, filters.near_duplicates))] = _NEAR_DUPLICATE
+        codes[keep & ~work.main(partial(filters.find_distinct, files, keep))] = _NEAR_DUPLICATE
     keep = codes == 0
     codes[keep] = _split(sources, hashes, keep, raw[0])
     work.progress("Looking for held-out texts in the training texts")
-    leaking, notes = find_leaks(files, codes, filters.decontaminate, work)
+    leaking, notes = filters.find_leaks(files, codes, work)
     codes[leaking] = _LEAKING
     work.progress("Writing the corpus")
     names, targets = first.config.conditions, [folder / f"{number:05d}.arrow" for number in range(len(files))]

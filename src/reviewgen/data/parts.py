@@ -191,53 +191,54 @@ class Filters:
         if self.near_duplicates is not None and find_spec("rensa") is None:
             raise ConfigError("near_duplicates needs rensa: pip install 'reviewgen[near-duplicates]'.")
 
+    def find_distinct(self, files: Sequence[Path], keep: np.ndarray) -> np.ndarray:
+        """Return a mask (N,) of the texts that no earlier one is similar to, of those in the mask ``keep`` (N,)."""
+        from rensa import RMinHash, RMinHashLSH
 
-def drop_near_duplicates(files: Sequence[Path], keep: np.ndarray, threshold: float) -> np.ndarray:
-    """Return a mask (N,) of the texts that no earlier one is similar to, of those in the mask ``keep`` (N,)."""
-    from rensa import RMinHash, RMinHashLSH
+        threshold = self.near_duplicates or 1.0
+        widths = [width for width in (32, 16, 8, 4, 2) if 1 - (1 - threshold**width) ** (_MINIMA // width) >= _RECALL]
+        index, kept = RMinHashLSH(threshold, _MINIMA, _MINIMA // max(widths, default=1)), keep.copy()
+        known: dict[int, RMinHash] = {}
+        for row, text in zip(np.flatnonzero(keep).tolist(), texts_of(files, keep), strict=True):
+            words = text.lower().split()
+            minima = RMinHash(_MINIMA, _SEED)
+            minima.update([" ".join(words[at : at + _SHINGLE]) for at in range(max(1, len(words) - _SHINGLE + 1))])
+            if any(minima.jaccard(known[other]) >= threshold for other in index.query(minima)):
+                kept[row] = False
+            else:
+                index.insert(row, minima)
+                known[row] = minima
+        return kept
 
-    widths = [width for width in (32, 16, 8, 4, 2) if 1 - (1 - threshold**width) ** (_MINIMA // width) >= _RECALL]
-    index, kept = RMinHashLSH(threshold, _MINIMA, _MINIMA // max(widths, default=1)), keep.copy()
-    known: dict[int, RMinHash] = {}
-    for row, text in zip(np.flatnonzero(keep).tolist(), texts_of(files, keep), strict=True):
-        words = text.lower().split()
-        minima = RMinHash(_MINIMA, _SEED)
-        minima.update([" ".join(words[at : at + _SHINGLE]) for at in range(max(1, len(words) - _SHINGLE + 1))])
-        if any(minima.jaccard(known[other]) >= threshold for other in index.query(minima)):
-            kept[row] = False
-        else:
-            index.insert(row, minima)
-            known[row] = minima
-    return kept
+    def find_leaks(self, files: Sequence[Path], codes: np.ndarray, work: Work) -> tuple[np.ndarray, list[str]]:
+        """Find held-out texts that share a run of ``decontaminate`` characters with a training text.
 
+        If that is None, runs of 50 are counted in a sample of the held-out texts.
 
-def find_leaks(files: Sequence[Path], codes: np.ndarray, length: int | None, work: Work) -> tuple[np.ndarray, list[str]]:
-    """Find held-out texts that share a run of characters with a training text.
+        Args:
+            files: The parts, in order.
+            codes: The split of each text, (N,).
+            work: The job and its processes.
 
-    Args:
-        files: The parts, in order.
-        codes: The split of each text, (N,).
-        length: The number of characters; None counts runs of 50 in a sample of the held-out texts.
-        work: The job and its processes.
-
-    Returns:
-        A mask (N,) of the texts to leave out, none if ``length`` is None; and a sentence for the user.
-    """
-    run, size, parts = length or COPY_CHARACTERS, size_of(files), split_by_part(codes, files)
-    leaking, checked = np.zeros(len(codes), np.bool_), 0
-    for rows, texts in _groups(files, parts, is_sample=length is None):
-        slices = work.slices(len(files), size)
-        tasks = [(texts, run, files[own], np.concatenate(parts[own]) == _TRAIN) for own in slices]
-        leaking[rows] = np.logical_or.reduce(work.share(_are_shared, tasks, size))
-        checked += len(rows)
-    which, count = f"{checked:,} held-out texts", int(leaking.sum())
-    if checked < (held_out := int(np.isin(codes, _HELD_OUT).sum())):
-        which = f"a sample of {checked:,} of {held_out:,} held-out texts"
-    share_of, are, them = ("shares", "is", "it") if count == 1 else ("share", "are", "them")
-    note = f"Of {which}, {count:,} {share_of} a run of {run} characters or more with a training text"
-    if length is not None:
-        return leaking, [f"{note}, and {are} left out." if count else f"{note}."] if checked else []
-    return np.zeros_like(leaking), [f"{note}; --decontaminate {run} leaves {them} out."] if count else []
+        Returns:
+            A mask (N,) of the texts to leave out, none if ``decontaminate`` is None; and a sentence for the user.
+        """
+        length = self.decontaminate
+        run, size, parts = length or COPY_CHARACTERS, size_of(files), split_by_part(codes, files)
+        leaking, checked = np.zeros(len(codes), np.bool_), 0
+        for rows, texts in _groups(files, parts, is_sample=length is None):
+            slices = work.slices(len(files), size)
+            tasks = [(texts, run, files[own], np.concatenate(parts[own]) == _TRAIN) for own in slices]
+            leaking[rows] = np.logical_or.reduce(work.share(_are_shared, tasks, size))
+            checked += len(rows)
+        which, count = f"{checked:,} held-out texts", int(leaking.sum())
+        if checked < (held_out := int(np.isin(codes, _HELD_OUT).sum())):
+            which = f"a sample of {checked:,} of {held_out:,} held-out texts"
+        share_of, are, them = ("shares", "is", "it") if count == 1 else ("share", "are", "them")
+        note = f"Of {which}, {count:,} {share_of} a run of {run} characters or more with a training text"
+        if length is not None:
+            return leaking, [f"{note}, and {are} left out." if count else f"{note}."] if checked else []
+        return np.zeros_like(leaking), [f"{note}; --decontaminate {run} leaves {them} out."] if count else []
 
 
 def _are_shared(texts: Sequence[str], length: int, files: Sequence[Path], wanted: np.ndarray) -> np.ndarray:

@@ -21,6 +21,7 @@ from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 
+from reviewgen.conditions import Conditions
 from reviewgen.config import MAX_RECORD, parse_json
 from reviewgen.data.documents import batched
 from reviewgen.data.files import is_text, is_url, remote
@@ -216,6 +217,22 @@ class StoreFolder:
             return {split: TokenStore(shards, split) for split in SPLITS}
         except (ValueError, IndexError, OSError) as error:  # it was changed, or is being removed
             raise self._damaged(first_line(error).rstrip(".")) from None
+
+    def check(self, splits: Mapping[str, TokenStore], conditions: Conditions) -> None:
+        """Raise unless all ids are in the vocabulary; compiled code does not check them.
+
+        Args:
+            splits: What ``splits`` has returned.
+            conditions: The conditions of the texts, with their ids.
+
+        Raises:
+            DataError: Some are not.
+        """
+        for split, store in splits.items():
+            largest = max((int(block.max()) for block in store.blocks if len(block)), default=0)
+            given = 0 if store.conditions is None or not store.conditions.size else int(store.conditions.max())
+            if largest >= conditions.first_id or given >= max(1, conditions.vocab_size):
+                raise self._damaged(f"the {split} texts have ids that are not in the vocabulary")
 
     def _damaged(self, problem: str) -> DataError:
         return DataError(f"The token store {self.name} is damaged: {problem}. Prepare it again.")

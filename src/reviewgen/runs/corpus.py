@@ -156,6 +156,8 @@ def tokenize(plan: TrainingPlan, read: ReadCorpus) -> PreparedCorpus:
     folder = plan.store or cached_store(read.corpus, _encoding(parts), read.conditions)
     tokenizer: Tokenizer = parts.tokenizer_class.load(folder.folder / "tokenizer")
     conditions, stores = read.conditions.with_ids_from(tokenizer.vocab_size), folder.splits()
+    if plan.store is not None:
+        folder.check(stores, conditions)
     check_tokenizer_files(tokenizer, parts.tokenizer_plugin.name)
     for split in ("train", "validation"):
         if not stores[split].characters.any():
