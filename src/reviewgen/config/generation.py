@@ -109,8 +109,8 @@ class GenerationConfig:
                 "This model was saved without the profile likeness: leave profile out, or save one, as in "
                 "save_generation_config(folder, likeness={'temperature': 1.0})."
             )
-        settings = {name: tuple(value) if isinstance(value, list) else value for name, value in self.likeness.items()}
-        return replace(self, likeness={}, **settings)
+        settings: Any = {name: tuple(value) if isinstance(value, list) else value for name, value in self.likeness.items()}
+        return replace(self, **settings | {"likeness": {}})
 
     @property
     def temperatures(self) -> tuple[float, ...]:
