@@ -18,7 +18,7 @@ from reviewgen.cli.console import Result, describe_written, echo, echo_text, mak
 from reviewgen.cli.options import declared, path_or_string, read_stdin, select, takes
 from reviewgen.config import FOREIGN, MAX_VOCABULARY, GenerationConfig, read_text
 from reviewgen.config.options import Call, GeneratedShards
-from reviewgen.errors import ConfigError, DataError, ReviewgenError, counted, storage_errors
+from reviewgen.errors import ConfigError, DataError, ReviewgenError, counted, first_line, storage_errors
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -153,11 +153,8 @@ def read_prompts(prompt: str, file: Path | None) -> str | list[str]:
         raise ConfigError("Give --prompt or --prompts, not both.")
     try:
         text = read_stdin() if str(file) == "-" else read_text(file, MAX_VOCABULARY, "utf-8-sig")
-    except UnicodeDecodeError:
-        raise DataError(f"The prompts {file} cannot be read: it is not UTF-8 text.") from None
     except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise DataError(f"The prompts {file} cannot be read: {reason}.") from None
+        raise DataError(f"The prompts {file} cannot be read: {first_line(error)}.") from None
     prompts = [line for line in text.splitlines() if line.strip()]
     if not prompts:
         raise ConfigError(f"{file} has no prompts; write one a line.")
@@ -168,13 +165,11 @@ def _is_table(shards: dict[str, Any], out: Path | None, receipt: Path | None) ->
     """Return whether the options ask for a file or a folder of texts.
 
     Raises:
-        ConfigError: They do, and there is no --out, or a --receipt beside a folder; or they do not, and there is --shard-texts.
+        ConfigError: They do, and there is no --out, or a --receipt beside a folder, or the file of either is there.
     """
     processes = int(os.environ.get("WORLD_SIZE", "1"))
-    asking = [f"--{name}" for name in ("format", "columns", "unique", "schema") if shards[name]]
+    asking = [f"--{name.replace('_', '-')}" for name, value in shards.items() if value != getattr(GeneratedShards, name)]
     if out is None and not asking and processes == 1:
-        if shards["shard_texts"] != GeneratedShards.shard_texts:
-            raise ConfigError("--shard-texts is for a folder of shards: give --out FOLDER.")
         return False
     if out is None:
         why = asking[0] if asking else f"A launcher with {processes} processes"

@@ -2,7 +2,7 @@
 
 An option of a single command is described in the command's docstring, the settings of ``generate`` in ``GenerationConfig``.
 From these classes and from ``GenerationConfig`` come the options of every command (``reviewgen.cli.options``), and what is
-checked against them: the TypedDicts of ``keywords`` and the argument lists of docstrings (``python -m tests.lint.options``).
+checked against them: the TypedDicts below and the argument lists of docstrings (``python -m tests.lint.options``).
 Knows neither the command line nor the functions.
 """
 

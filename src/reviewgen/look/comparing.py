@@ -66,10 +66,8 @@ def make_entries(models: Any) -> list[Entry]:
     """
     if isinstance(models, str) or not isinstance(models, Mapping | Sequence):
         raise ConfigError(f"models must be a list, or a dictionary by name, as in ['gru-char', 'lstm-char']; got {models!r:.60}.")
-    named = (
-        models.items() if isinstance(models, Mapping) else (each if isinstance(each, tuple) else (None, each) for each in models)
-    )
-    entries = [_make_entry(source, name) for name, source in named]
+    pairs = models.items() if isinstance(models, Mapping) else models
+    entries = [_make_entry(*each[::-1]) if isinstance(each, tuple) else _make_entry(each, None) for each in pairs]
     if not entries:
         raise ConfigError("There is no model to compare: give presets, as in gru-char, or saved models.")
     seen: dict[str, Entry] = {}
