@@ -76,29 +76,15 @@ def uninterrupted() -> Iterator[None]:
         yield
 
 
-class Interrupts:
-    """Whether a signal has arrived inside a ``deferred`` block.
-
-    Attributes:
-        arrived: Whether one has.
-    """
-
-    arrived = False
-
-
 @contextmanager
-def deferred(interrupts: Interrupts) -> Iterator[None]:
-    """Record the signals inside the block, and raise KeyboardInterrupt at its end if one arrived.
+def deferred(interrupted: threading.Event) -> Iterator[None]:
+    """Record the signals inside the block in an event, and raise KeyboardInterrupt at its end if one arrived.
 
     A signal without a Python handler, such as SIGTERM in a plain script, still ends the process.
     """
-
-    def record(*_: object) -> None:
-        interrupts.arrived = True
-
-    with handled(record, only_handled=True):
+    with handled(lambda *_: interrupted.set(), only_handled=True):
         yield
-    if interrupts.arrived:
+    if interrupted.is_set():
         raise KeyboardInterrupt
 
 

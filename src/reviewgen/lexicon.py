@@ -32,6 +32,7 @@ from reviewgen.protocols import SupportsTokenBytes, Tokenizer
 from reviewgen.storage import open_tensors, read_vectors, safetensors_file
 
 _HEADER, _SCHEMA = "reviewgen.lexicon", "1"
+_MIN_TEXTS = "; min_texts="  # after the schema, since the order of several entries would vary from file to file
 _PARTS = "words", "separators"
 _MAX_WORDS = 100_000
 _MIN_KNOWN = 0.85  # of the words of the training text; in a language without spaces, few runs of letters occur again
@@ -456,8 +457,8 @@ def write_lexicon(lexicon: Lexicon, file: Path) -> None:
         StorageError: The disk is full, or the file cannot be written.
     """
     with storage_errors(file), safetensors_file(file):
-        metadata = {_HEADER: _SCHEMA, **({"min_texts": str(lexicon.min_texts)} if lexicon.min_texts else {})}
-        save_file({part: getattr(lexicon, part).nodes for part in _PARTS}, file, metadata=metadata)
+        header = f"{_SCHEMA}{_MIN_TEXTS}{lexicon.min_texts}" if lexicon.min_texts else _SCHEMA
+        save_file({part: getattr(lexicon, part).nodes for part in _PARTS}, file, metadata={_HEADER: header})
 
 
 def read_lexicon(file: Path) -> Lexicon:
@@ -467,8 +468,7 @@ def read_lexicon(file: Path) -> Lexicon:
         BundleError: The file is missing, damaged, not a lexicon, or of an unknown schema.
     """
     with open_tensors(file, "lexicon") as tensors:
-        metadata = tensors.metadata() or {}
-        schema, min_texts = metadata.get(_HEADER), metadata.get("min_texts", "0")
+        schema, _, min_texts = (tensors.metadata() or {}).get(_HEADER, "").partition(_MIN_TEXTS)
         if schema != _SCHEMA:
             raise BundleError(f"has the schema {quoted(schema)}; this version of reviewgen reads schema {_SCHEMA}.")
         words, separators = map(_check_nodes, read_vectors(tensors, dict.fromkeys(_PARTS, ("uint32",))).values())

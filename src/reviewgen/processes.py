@@ -12,6 +12,7 @@ import json
 import os
 import re
 import signal
+import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -23,7 +24,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from reviewgen.errors import ProcessLost, ReviewgenError, TrainingError, first_line, storage_errors
-from reviewgen.interrupts import Interrupts, deferred, handled
+from reviewgen.interrupts import deferred, handled
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -116,12 +117,12 @@ class Processes:
         group: The gloo group of torch. This object owns it.
 
     Attributes:
-        interrupts: Whether this process was interrupted.
+        interrupted: Set once this process was interrupted.
     """
 
     def __init__(self, rank: int = 0, world_size: int = 1, group: Any = None) -> None:
         self.rank, self.world_size, self.group = rank, world_size, group
-        self.interrupts = Interrupts()
+        self.interrupted = threading.Event()
 
     def all_gather(self, values: Sequence[float]) -> Float64[np.ndarray, "P N"]:
         """Return the N numbers of each of P processes."""
@@ -188,7 +189,7 @@ class Processes:
             error = problem
         except KeyboardInterrupt:
             is_interrupted = True
-        ends = self.all_gather_object((result, error is not None, is_interrupted or self.interrupts.arrived))
+        ends = self.all_gather_object((result, error is not None, is_interrupted or self.interrupted.is_set()))
         if failed := [rank for rank, (_, has_failed, _) in enumerate(ends) if has_failed]:
             if error is not None and failed[0] == self.rank:
                 raise error
@@ -211,7 +212,7 @@ class Processes:
 
     def stop_if_interrupted(self) -> None:
         """Raise KeyboardInterrupt, inside ``gather``, if this process was interrupted."""
-        if self.interrupts.arrived:
+        if self.interrupted.is_set():
             raise KeyboardInterrupt
 
     def refuse_differences(self, facts: Mapping[str, Any]) -> None:
@@ -259,7 +260,7 @@ def all_processes() -> Iterator[Processes]:
     processes = Processes(state.process_index, state.num_processes, group)
     del group
     try:
-        with deferred(processes.interrupts):
+        with deferred(processes.interrupted):
             yield processes
     finally:
         processes.close()

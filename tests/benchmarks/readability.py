@@ -21,7 +21,7 @@ from reviewgen.data import DataConfig, Texts, cached_corpus
 from reviewgen.evaluation import TextStatistics, measure_texts, take_words
 from reviewgen.lexicon import words_of
 from reviewgen.registry import find_weights
-from reviewgen.search import shorten_as_generated
+from reviewgen.runs import shorten_as_generated
 from reviewgen.sentences import sentence_ends
 
 ROUNDS = 3

@@ -19,7 +19,7 @@ FLOORS = [
     "evaluation blending model",
     "training",
     "hub",
-    "runs search tables",
+    "runs tables",
     "api",
     "look export serving",
     "cli __main__",

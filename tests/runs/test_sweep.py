@@ -8,10 +8,10 @@ from xml.etree import ElementTree
 import pytest
 
 import reviewgen
-from reviewgen import TrainingRun
+from reviewgen import TrainingRun, plot_sweep
 from reviewgen.errors import ConfigError, OutputExists
 from reviewgen.evaluation import evaluate_documents
-from reviewgen.search import SweepRow, plot_sweep
+from reviewgen.runs import SweepRow
 from tests.support.fakes import TEXTS, run_command
 
 

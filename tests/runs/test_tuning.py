@@ -16,10 +16,10 @@ import pytest
 import torch
 
 import reviewgen
-from reviewgen import TrainingRun
+from reviewgen import TrainingRun, best_trial
 from reviewgen.errors import ConfigError, TrainingError
 from reviewgen.registry import find_preset, unregister_all
-from reviewgen.search import TuneTrial, best_trial
+from reviewgen.runs import TuneTrial
 from tests.support.fakes import TEXTS, TableModel, run_command
 
 NETWORK = {

@@ -80,7 +80,7 @@ def plot(
         metric: A metric of generated texts that gets a panel, as in distinct-2.
     """
     from reviewgen.api import plot_training
-    from reviewgen.runs.plot import picture_name
+    from reviewgen.runs.showing import picture_name
 
     file = out or picture_name(runs)
     curves = plot_training(runs, file, against=against, metrics=metric or (), overwrite=overwrite)

@@ -14,7 +14,7 @@ from reviewgen.errors import ConfigError, quoted
 
 if TYPE_CHECKING:
     from reviewgen.evaluation import TextStatistics
-    from reviewgen.search import TuneTrial
+    from reviewgen.runs import TuneTrial
 
 
 @takes(TrainingTexts, Trial)
@@ -99,7 +99,7 @@ def tune(
     """
     fixed, ranges = parse_settings(settings or []), parse_settings(search or [])
     from reviewgen import api  # torch: a second or two
-    from reviewgen.search.tune import DEFAULT_BUDGET
+    from reviewgen.runs.tune import DEFAULT_BUDGET
 
     space = {f"{group}.{name}": value for group, names in ranges.items() for name, value in names.items()}
     about = {"trials": trials, "search": space, "settings": fixed, "storage": storage}

@@ -95,7 +95,7 @@ def _show_corpus(corpus: "CleanedCorpus", conditions: list[str]) -> str:
 
 def _train(run: "TrainingRun") -> "ReviewModel":
     """Train, save and measure the model; Ctrl-C and SIGTERM cut training and measuring short, and cannot stop the saving."""
-    from reviewgen.runs.progress import training_bar
+    from reviewgen.runs.showing import training_bar
 
     shown = 0
     try:

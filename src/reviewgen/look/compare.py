@@ -41,7 +41,7 @@ def compare(models: Any, data: Any, *, progress: bool = True, **options: Unpack[
         StorageError: ``out`` cannot be written.
     """
     from reviewgen.look.comparing import make_request
-    from reviewgen.runs.progress import open_console
+    from reviewgen.runs.showing import open_console
 
     request = make_request(models, data, options)
     console = open_console(progress)

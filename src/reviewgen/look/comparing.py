@@ -31,8 +31,8 @@ from reviewgen.model import ReviewModel
 from reviewgen.registry import preset_names
 from reviewgen.runs import TrainingRun
 from reviewgen.runs.plan import DEFAULT_BUDGET, data_config
-from reviewgen.runs.progress import training_bar
-from reviewgen.search.variants import check_groups
+from reviewgen.runs.showing import training_bar
+from reviewgen.runs.sweep import check_groups
 from reviewgen.storage import atomic_file, check_output, to_path
 
 if TYPE_CHECKING:

@@ -1,26 +1,19 @@
-"""A training run: from a plan to a saved model and its record.
+"""Training runs, from a plan to a saved model and its record; ``reviewgen.sweep``, ``tune`` and ``tune_sampling``.
 
-    parts     the plugins, settings and trained weights that a run starts from
-    plan      the keywords of a training, and everything that is decided before anything is read
-    corpus    the corpus: read, then tokenized and indexed; shared by several runs
-    run       ``TrainingRun``: read, tokenize, iterate for reports, finish; of a blend, a run for each of its models
-    folder    the folder of the checkpoints, from which an interrupted run is resumed
-    record    what was reported so far, the learning curves, and the parts of training.json
-    measure   what is measured at the end of a training
-    tracking  the log in a tracker of accelerate
-    progress  the progress on a terminal or in a notebook
-    blend, plot   the implementations of ``reviewgen.blend`` and ``reviewgen.plot_training``
+    parts    the plugins, settings and trained weights that a run starts from
+    plan     the keywords of a training, everything that is decided before anything is read, and the folder to resume from
+    corpus   the corpus: read, then tokenized and indexed; shared by several runs
+    run      ``TrainingRun``: read, tokenize, iterate for reports, finish; of a blend, a run for each of its models
+    record   what was reported so far, the learning curves, what is measured at the end, and the parts of training.json
+    showing  the progress on a terminal or in a notebook, the log in a tracker, and ``reviewgen.plot_training``
+    blend    ``reviewgen.blend``
+    sweep    trainings that differ in some settings, on corpora that are prepared once; ``reviewgen.sweep``
+    tune     a search for the best settings
+    tune_sampling  compares the texts of generation settings with human ones
 
 Each name is imported on first use.
 """
 
-from typing import TYPE_CHECKING
-
 import lazy_loader
 
-if TYPE_CHECKING:
-    from reviewgen.runs.run import TrainingRun
-
-__all__ = ["TrainingRun"]
-
-__getattr__, __dir__, _ = lazy_loader.attach(__name__, submod_attrs={"run": ["TrainingRun"]})
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -21,7 +21,8 @@ from reviewgen.hub.card import card_text
 from reviewgen.model import Bundle, ReviewModel, Weights
 from reviewgen.protocols import LanguageModel, SupportsScore
 from reviewgen.registry import Plugin, find_model
-from reviewgen.runs.record import novelty_facts, part_facts
+from reviewgen.runs.parts import part_facts
+from reviewgen.runs.record import novelty_facts
 
 
 def blend(models: Any, weights: Any = None, *, data: Any = None, **options: Unpack[EvaluateOptions]) -> ReviewModel:

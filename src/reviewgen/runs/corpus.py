@@ -9,29 +9,10 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Unpack
 
+import reviewgen.data as data
 from reviewgen.conditions import Conditions, fit_conditions
 from reviewgen.config import refuse_unknown_options, to_dict
 from reviewgen.config.options import CorpusOptions, PrepareOptions
-from reviewgen.data import (
-    NOVELTY_FILE,
-    SPLITS,
-    Corpus,
-    Encoding,
-    StoreFolder,
-    Texts,
-    TokenStore,
-    cache_folder,
-    cached_corpus,
-    cached_store,
-    fetch_store,
-    find_store,
-    hash_text,
-    index_tokens,
-    is_url,
-    prepare_store,
-    require_splits,
-    words_of_store,
-)
 from reviewgen.errors import ConfigError, DataError, quoted
 from reviewgen.lexicon import Lexicon, build_lexicon, token_symbols
 from reviewgen.model import fingerprint
@@ -39,9 +20,8 @@ from reviewgen.model.write import check_tokenizer_files
 from reviewgen.novelty import Index, read_index
 from reviewgen.processes import all_processes, process_state
 from reviewgen.protocols import Tokenizer
-from reviewgen.runs.parts import TrainingParts, resolve_parts
+from reviewgen.runs.parts import TrainingParts, parent_facts, resolve_parts
 from reviewgen.runs.plan import TrainingPlan, data_config, make_texts
-from reviewgen.runs.record import parent_facts
 from reviewgen.storage import check_output, to_path
 
 
@@ -49,23 +29,20 @@ from reviewgen.storage import check_output, to_path
 class ReadCorpus:
     """A corpus that was read and is not tokenized yet."""
 
-    corpus: Corpus
-    conditions: Conditions
+    corpus: data.Corpus
+    conditions: Conditions  # with ids behind the tokenizer's once it is tokenized
     notes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class PreparedCorpus:
+class PreparedCorpus(ReadCorpus):
     """A corpus that a model can be fitted on."""
 
-    corpus: Corpus
-    conditions: Conditions  # with ids behind the tokenizer's
     tokenizer: Tokenizer
-    stores: Mapping[str, TokenStore]  # by split
+    stores: Mapping[str, data.TokenStore]  # by split
     index: Index | None  # of the training text; None without one, and in all processes but the first
     lexicon: Lexicon | None  # likewise
     words: frozenset[str]  # of the training text in lower case, for the metrics; likewise, and empty without metrics
-    notes: tuple[str, ...] = ()
     sizes: dict[tuple[str, float], dict[str, Mapping[str, Any]]] = field(default_factory=dict)  # chosen, by preset and time
 
     @property
@@ -84,32 +61,11 @@ class PreparedCorpus:
             "width": corpus.source.width,
             "fingerprint": corpus.fingerprint,
             "split": {"method": corpus.split_method, "words": corpus.describe_held_out()},
-            "reviews": {split: corpus.counts[split] for split in SPLITS},
-            "tokens": {split: self.stores[split].tokens for split in SPLITS},
+            "reviews": {split: corpus.counts[split] for split in data.SPLITS},
+            "tokens": {split: self.stores[split].tokens for split in data.SPLITS},
             "conditions": self.conditions.to_json(),
             "cleaning": asdict(corpus.report),
         }
-
-
-class Corpora:
-    """Prepared corpora, each shared by all plans that need the same: of one source, with one tokenizer and index."""
-
-    def __init__(self) -> None:
-        self._known: list[tuple[tuple[Any, ...], PreparedCorpus]] = []
-
-    def get(self, plan: TrainingPlan) -> PreparedCorpus:
-        """Return the corpus of a plan; it is read and tokenized unless that was done for an earlier plan.
-
-        Raises:
-            ReviewgenError: See ``read_corpus`` and ``tokenize``.
-        """
-        parts = plan.parts
-        own = plan.data, parts.tokenizer_plugin, parts.tokenizer_config, parts.training.novelty, parts.training.novelty_mb
-        for needed, corpus in self._known:
-            if needed == own:
-                return corpus
-        self._known.append((own, tokenize(plan, read_corpus(plan))))
-        return self._known[-1][1]
 
 
 def read_corpus(plan: TrainingPlan) -> ReadCorpus:
@@ -120,14 +76,11 @@ def read_corpus(plan: TrainingPlan) -> ReadCorpus:
         StorageError: There is no room for the texts.
     """
     if plan.store is not None:
-        facts = fetch_store(plan.store).facts
-        try:
-            conditions = Conditions.from_json(facts["conditions"])
-            return ReadCorpus(Corpus.from_json(facts["corpus"]), conditions, tuple(facts["notes"]))
-        except (KeyError, TypeError, ConfigError):
-            raise DataError(f"The token store {plan.store.name} is damaged: its facts are wrong. Prepare it again.") from None
-    corpus = cached_corpus(plan.texts)
-    require_splits(corpus)
+        facts = data.fetch_store(plan.store).facts
+        conditions = Conditions.from_json(facts["conditions"])
+        return ReadCorpus(data.Corpus.from_json(facts["corpus"]), conditions, tuple(facts["notes"]))
+    corpus = data.cached_corpus(plan.texts)
+    data.require_splits(corpus)
     values = corpus.conditions("train")
     if plan.parts.trained is None:
         fitted = fit_conditions(plan.data.conditions, values)
@@ -153,7 +106,7 @@ def tokenize(plan: TrainingPlan, read: ReadCorpus) -> PreparedCorpus:
         BrokenPlugin: The tokenizer cannot be saved with a model.
     """
     parts = plan.parts
-    folder = plan.store or cached_store(read.corpus, _encoding(parts), read.conditions)
+    folder = plan.store or data.cached_store(read.corpus, _encoding(parts), read.conditions)
     tokenizer: Tokenizer = parts.tokenizer_class.load(folder.folder / "tokenizer")
     conditions, stores = read.conditions.with_ids_from(tokenizer.vocab_size), folder.splits()
     if plan.store is not None:
@@ -164,16 +117,15 @@ def tokenize(plan: TrainingPlan, read: ReadCorpus) -> PreparedCorpus:
             raise DataError(f"The {split} texts have no characters.")
     index, lexicon, words = None, None, frozenset[str]()
     if process_state().is_main_process:
-        index = _find_index(plan, read.corpus.fingerprint, tokenizer, folder, stores["train"])
-        lexicon, words = _build_lexicon(plan, tokenizer, folder)
+        index, lexicon, words = _index_texts(plan, read.corpus.fingerprint, tokenizer, folder, stores["train"])
     notes = tuple(dict.fromkeys((*read.notes, *folder.facts["notes"])))
-    return PreparedCorpus(read.corpus, conditions, tokenizer, stores, index, lexicon, words, notes)
+    return PreparedCorpus(read.corpus, conditions, notes, tokenizer, stores, index, lexicon, words)
 
 
-def _encoding(parts: TrainingParts) -> Encoding:
+def _encoding(parts: TrainingParts) -> data.Encoding:
     """Return how texts are encoded; the novelty index of a model that is trained further depends on its parents, too."""
     plugin, trained = parts.tokenizer_plugin, parts.trained
-    return Encoding(
+    return data.Encoding(
         cls=parts.tokenizer_class,
         config=parts.tokenizer_config,
         plugin={name: getattr(plugin, name) for name in ("name", "package", "version")},
@@ -190,28 +142,24 @@ def _fingerprint(parts: TrainingParts, corpus: str) -> str:
     return fingerprint(facts, parts.tokenizer_plugin.name, to_dict(parts.tokenizer_config))
 
 
-def _build_lexicon(plan: TrainingPlan, tokenizer: Tokenizer, store: StoreFolder) -> tuple[Lexicon | None, frozenset[str]]:
-    """Return the lexicon of the training text, and all its words in lower case if there are metrics.
+def _index_texts(
+    plan: TrainingPlan, corpus: str, tokenizer: Tokenizer, folder: data.StoreFolder, train: data.TokenStore
+) -> tuple[Index | None, Lexicon | None, frozenset[str]]:
+    """Return the novelty index and the lexicon of the training text, and all its words in lower case if there are metrics.
 
-    Of a model that is trained further, both include the words that it knows.
+    Of a model that is trained further, the words include those that it knows.
     """
-    before = None if plan.parts.trained is None else plan.parts.trained.bundle.lexicon
-    symbols = token_symbols(tokenizer)
-    counts = words_of_store(store, tokenizer)
-    lexicon = None if symbols is None else build_lexicon(counts, plan.min_texts, before)
-    has_metrics = bool(plan.parts.training.metrics)
-    return lexicon, frozenset(word.casefold() for word in (*counts.words, *(before or ())) if has_metrics)
-
-
-def _find_index(plan: TrainingPlan, corpus: str, tokenizer: Tokenizer, folder: StoreFolder, store: TokenStore) -> Index | None:
-    """Return the novelty index of the training text, unless the settings say none; that of a store is read from it."""
-    parts, settings = plan.parts, plan.parts.training
-    if settings.novelty == "none":
-        return None
-    encoding = replace(_encoding(parts), novelty=settings.novelty)
-    if parts.trained is None and folder.facts["novelty"] == {"form": settings.novelty, "megabytes": settings.novelty_mb}:
-        return read_index(folder.folder / NOVELTY_FILE, encoding.belongs_to(corpus), tokenizer.vocab_size)
-    return index_tokens(store, tokenizer, encoding, corpus)
+    parts, settings, index = plan.parts, plan.parts.training, None
+    if settings.novelty != "none":
+        encoding = replace(_encoding(parts), novelty=settings.novelty)
+        if parts.trained is None and folder.facts["novelty"] == {"form": settings.novelty, "megabytes": settings.novelty_mb}:
+            index = read_index(folder.folder / data.NOVELTY_FILE, encoding.belongs_to(corpus), tokenizer.vocab_size)
+        else:
+            index = data.index_tokens(train, tokenizer, encoding, corpus)
+    before = None if parts.trained is None else parts.trained.bundle.lexicon
+    counts = data.words_of_store(folder, tokenizer)
+    lexicon = None if token_symbols(tokenizer) is None else build_lexicon(counts, plan.min_texts, before)
+    return index, lexicon, frozenset(word.casefold() for word in (*counts.words, *(before or ())) if settings.metrics)
 
 
 def read_dataset(source: Any, **options: Unpack[CorpusOptions]) -> Any:
@@ -220,7 +168,7 @@ def read_dataset(source: Any, **options: Unpack[CorpusOptions]) -> Any:
 
     refuse_unknown_options(options, CorpusOptions, "corpus", others=("source",))
     texts = make_texts(source, options, data_config(options))
-    return concatenate_datasets([Dataset.from_file(str(file)) for file in cached_corpus(texts).files])
+    return concatenate_datasets([Dataset.from_file(str(file)) for file in data.cached_corpus(texts).files])
 
 
 def prepare_tokens(
@@ -229,7 +177,7 @@ def prepare_tokens(
     out: str | Path,
     progress: Callable[[str], None] = lambda stage: None,
     **options: Unpack[PrepareOptions],
-) -> StoreFolder:
+) -> data.StoreFolder:
     """Prepare a token store; under a launcher, all processes call this; the implementation of ``reviewgen.prepare``.
 
     Raises:
@@ -237,14 +185,14 @@ def prepare_tokens(
         ProcessLost: Another process has failed or ended.
     """
 
-    def check() -> tuple[TrainingParts, Texts, Path, str | None]:
+    def check() -> tuple[TrainingParts, data.Texts, Path, str | None]:
         refuse_unknown_options(options, PrepareOptions, "prepare", others=("preset", "out"))
-        if find_store(source) is not None:
+        if data.find_store(source) is not None:
             raise ConfigError(f"{source} is a token store already: give it to reviewgen train --data.")
-        url = out if isinstance(out, str) and is_url(out) else None
+        url = out if isinstance(out, str) and data.is_url(out) else None
         if url is None and isinstance(out, str) and out.startswith("hf://"):
             raise ConfigError(f"{quoted(out)} names no folder of the Hub: write hf://datasets/owner/name/folder.")
-        folder = cache_folder() / f"preparing-{hash_text(url):016x}" if url else to_path("out", out)
+        folder = data.cache_folder() / f"preparing-{data.hash_text(url):016x}" if url else to_path("out", out)
         if not folder.name:  # "." or "/", which exist
             check_output(folder)
         parts = resolve_parts(preset, tokenizer=options.get("tokenizer"))
@@ -255,4 +203,4 @@ def prepare_tokens(
         encoding = _encoding(parts)
         names = {"preset": preset, "out": str(out), "tokenizer": encoding.facts(), "reading": texts.config.facts()}
         processes.refuse_differences({**names, "source": str(source)[:1000]})
-        return prepare_store(texts, encoding, folder, url, processes, progress, {"preset": parts.preset})
+        return data.prepare_store(texts, encoding, folder, url, processes, progress, {"preset": parts.preset})

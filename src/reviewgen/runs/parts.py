@@ -4,6 +4,7 @@ Resolved from a preset's name or a ReviewModel, and checked before any work. A r
 models. A model that is trained further keeps its tokenizer, its conditions, its size and its generation defaults.
 """
 
+import copy
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, is_dataclass, replace
@@ -21,6 +22,7 @@ from reviewgen.config import (
     VOCABULARY_FIELDS,
     GenerationConfig,
     Preset,
+    TrainingConfig,
     fields_of,
     from_dict,
     from_strings,
@@ -36,10 +38,13 @@ from reviewgen.model.layout import digest_of
 from reviewgen.protocols import CountTrained, LanguageModel, SupportsInitialWeights, Tokenizer
 from reviewgen.registry import Plugin, find_model, find_preset, find_tokenizer, preset_names
 from reviewgen.storage import to_path
-from reviewgen.training import IsolatedRng, TrainingConfig
+from reviewgen.training import IsolatedRng
 
+_PAST = ("preset", "data", "parts", "steps", "seconds", "held_out", "parent")  # kept of an earlier training
+_OF_PART = (*_PAST, "config", "verdict", "evaluations", "curve")  # and of that of a model of a blend
 _PEAK_SHARE = 1 / 2  # of the preset's learning rate: a whole one spoils a model on texts like its own, a sixth is slow on others
 _WARMUP = 0.05  # a trained model needs less warmup than a new one: a share of the run
+_ANCESTORS = 16  # trainings before that of the parent
 _PROBE_TOKENS, _TOLERANCE = 24, 1e-3  # of the logits of two implementations of the same function
 
 
@@ -75,10 +80,6 @@ class InitialWeights:
         except OSError as error:
             reason = "there is no such file" if isinstance(error, FileNotFoundError) else error.strerror or str(error)
             raise ConfigError(f"initial_weights={quoted(str(path))} cannot be read: {reason}.") from None
-
-    def facts(self) -> dict[str, Any]:
-        """Return what is recorded: the name of the file without its folder, and its SHA-256."""
-        return {"file": self.file.name, "sha256": self.digest}
 
     def copy_into(self, model: Any) -> list[str]:
         """Copy the tensors into a new model; return the names of the model's tensors that have changed.
@@ -248,7 +249,8 @@ def _from_preset(
     model_settings = merge_settings(model_class.Config, preset.model_settings, model, "model")
     tokenizer_settings = merge_settings(tokenizer_class.Config, preset.tokenizer_settings, tokenizer, "tokenizer")
     check_settings(model_class.Config, model_settings)  # a bad value is refused before any work
-    usual = _launcher_settings() | dict(preset.training_settings)
+    steps = os.environ.get("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "")  # of accelerate config; all others go before it
+    usual = ({"gradient_accumulation_steps": int(steps)} if steps.isdecimal() else {}) | dict(preset.training_settings)
     return TrainingParts(
         preset=name,
         model_class=model_class,
@@ -263,12 +265,6 @@ def _from_preset(
         sizes=_sizes_to_choose(preset, set(model or ()), set(training or ())),
         may_grow_batch=not {"batch_size", "bptt"} & set(training or ()),
     )
-
-
-def _launcher_settings() -> dict[str, Any]:
-    """Return the training settings of ``accelerate config``; those of the preset and of the user go before them."""
-    steps = os.environ.get("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "")
-    return {"gradient_accumulation_steps": int(steps)} if steps.isdecimal() else {}
 
 
 def _from_blend(name: str, preset: Preset, model: Any, tokenizer: Any, training: Any) -> TrainingParts:
@@ -381,3 +377,26 @@ def _find_difference(parts: TrainingParts, trained: ReviewModel) -> str | None:
 def _last_line(error: BaseException) -> str:
     """Return the last line of an error, which of torch's says which tensor does not fit."""
     return str(error).strip().splitlines()[-1].strip()
+
+
+def parent_facts(trained: ReviewModel | None, held_out_bits: float | None) -> dict[str, Any]:
+    """Return what is known of the model that is trained further, and of those before it; nothing for a new model.
+
+    Args:
+        trained: The model.
+        held_out_bits: Its bits per character on the new held-out texts before the training.
+    """
+    if trained is None:
+        return {}
+    parent: dict[str, Any] = {"source": trained.bundle.source, "digest": trained.digest, "bits_per_character": held_out_bits}
+    parent |= {name: copy.deepcopy(trained.training[name]) for name in _PAST if name in trained.training}
+    oldest: dict[str, Any] = parent
+    for _ in range(_ANCESTORS):  # JSON that is nested too deeply cannot be read again
+        oldest = oldest.get("parent", {})
+    oldest.pop("parent", None)
+    return {"parent": parent}
+
+
+def part_facts(training: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the record of a blend keeps of the training of one of its models: also its settings and its curves."""
+    return {name: training[name] for name in _OF_PART if name in training}

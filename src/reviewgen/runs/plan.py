@@ -1,9 +1,16 @@
-"""The plan of a training: everything that is decided and checked before anything is read."""
+"""The plan of a training, everything that is decided before anything is read, and the folder from which it is resumed.
+
+``OUT.partial`` is the folder beside the output while a run trains: a ``Job`` whose pieces are checkpoints. An interrupted run
+resumes from its last checkpoint, and only with the same settings, seed, length and corpus: on request, or by itself where the
+launcher restarts lost processes. A run that has already saved its model is finished, not resumed. What an interrupted run has
+left is never overwritten silently. The folder is removed when the model is saved for the first time, before it is measured.
+"""
 
 import contextlib
 import hashlib
 import json
-from collections.abc import Mapping
+import weakref
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,24 +19,33 @@ from reviewgen.config import check_seed, from_dict, parse_duration, to_dict
 from reviewgen.config.options import Training, TrainOptions
 from reviewgen.config.settings import check_value, fields_of
 from reviewgen.data import AS_BEFORE, DataConfig, Filters, StoreFolder, Texts, digest_tokenizer, find_store
-from reviewgen.errors import ConfigError, DataError, ReviewgenError, quoted
+from reviewgen.errors import (
+    AlreadyTrained,
+    CheckpointError,
+    ConfigError,
+    DataError,
+    OutputExists,
+    ReviewgenError,
+    quoted,
+    storage_errors,
+)
 from reviewgen.evaluation import find_metrics
+from reviewgen.model import Bundle
 from reviewgen.model.read import read_training
-from reviewgen.processes import resumes_by_itself
+from reviewgen.model.write import write_or_rescue
+from reviewgen.processes import all_processes, resumes_by_itself
 from reviewgen.runs.parts import TrainingParts, resolve_parts
-from reviewgen.runs.tracking import check_tracker
+from reviewgen.runs.showing import check_tracker
 from reviewgen.storage import Job, check_output, to_path
-from reviewgen.training import Budget
+from reviewgen.training import Budget, Checkpoints, StopReason
 
 SETTINGS = "settings_digest"
 """Where the record of a training has the digest of what decides the run besides its corpus."""
 
-PARTIAL = ".partial"
-"""The end of the name of the folder of unfinished work."""
-
 DEFAULT_BUDGET = "2m"
 _MAX_LENGTH = 1_000_000_000  # steps or epochs
 _FREE = ("checkpoint_seconds", "checkpoints_kept", "device", "metrics")  # settings that may change when a run is resumed
+_CUT_SHORT = (StopReason.INTERRUPTED.value, StopReason.PROCESS_ENDED.value)
 _CLEANING = ("lowercase", "strip_markdown", "fix_encoding")  # that a further training does if the first one did
 
 
@@ -166,8 +182,8 @@ def find_record(out: Path) -> dict[str, Any]:
 def discard_finished(out: Path) -> None:
     """Remove the folder of a run that has saved its model in ``out`` and was killed before it could remove the folder."""
     settings = find_record(out).get(SETTINGS)
-    if settings is not None and out.with_name(f"{out.name}{PARTIAL}").is_dir():
-        with contextlib.suppress(ReviewgenError, OSError), Job(out, {SETTINGS: settings}) as job:
+    if settings is not None and (job := Job(out, {SETTINGS: settings})).folder.is_dir():
+        with contextlib.suppress(ReviewgenError, OSError), job:
             job.clear()
 
 
@@ -224,3 +240,134 @@ def _fit_store(store: StoreFolder, parts: TrainingParts, data: DataConfig, valid
                 "prepare another store."
             )
     return stored
+
+
+class RunFolder:
+    """The folder of a run; a run without an output has none. Of several processes, only the first uses it.
+
+    Args:
+        plan: The plan of the run.
+
+    Attributes:
+        checkpoints: The checkpoints in it; none without an output, and in all processes but the first. All processes have their
+            ``extra``, what is saved of the run's record, and their ``seconds``.
+
+    Raises:
+        ConfigError: There is nothing to resume from: no output.
+        CheckpointError: The model is trained by counting, which cannot be resumed.
+    """
+
+    def __init__(self, plan: TrainingPlan) -> None:
+        if plan.resume and plan.out is None:
+            raise ConfigError("Only a run with an output folder has checkpoints to resume from: give out, or leave resume out.")
+        if plan.resume and plan.parts.is_counted:
+            raise CheckpointError(
+                f"{plan.preset} is trained by counting, which has no checkpoints: an interrupted count starts over. "
+                "Leave out --resume (resume=True)."
+            )
+        self._plan, self._is_open, self._is_saved = plan, False, False
+        self._job: Job | None = None
+        self._finished: str | None = None  # the fingerprint of the corpus, if the model was saved before a restart
+        self.checkpoints = Checkpoints()
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[None]:
+        """Lock the folder for this run, and load the last checkpoint if the run is resumed; unlock it if the block fails.
+
+        Raises:
+            CheckpointError: The folder holds an interrupted run and this run does not resume it, or this run resumes and there is
+                none; or what the folder holds is of another run, damaged or in use.
+            OutputExists: It is not the folder of a run; or the job was started with restarts, and the output folder exists.
+            StorageError: The folder cannot be written.
+            TrainingError: Of several processes, only some have an output folder.
+        """
+        if not self._is_open:  # else reading was interrupted after this, and is tried again
+            with all_processes() as processes:
+                processes.refuse_differences({"whether there is an output folder": self._plan.out is None})
+                opened = processes.main(lambda: self._open(processes.world_size), self._plan.out)
+            self._finished, self.checkpoints.extra, self.checkpoints.seconds = opened
+            self._is_open = True
+        with self.closed_on_error():
+            yield
+
+    def _open(self, processes: int) -> tuple[str | None, dict[str, Any], float]:
+        """Return the fingerprint of the corpus of a run that is over, or None; and what a checkpoint has to resume from.
+
+        Raises:
+            OutputExists: The output folder exists, and is not of a run that is over.
+        """
+        plan, training = self._plan, self._plan.parts.training
+        if plan.out is not None and resumes_by_itself():
+            record = find_record(plan.out)
+            if record.get(SETTINGS) == plan.digest() and record.get("stopped") not in _CUT_SHORT:
+                return record["data"]["fingerprint"], {}, 0.0
+            check_output(plan.out)
+        if plan.out is None:
+            return None, {}, 0.0
+        self._job = job = Job(plan.out, {**plan.facts(), "processes": processes, SETTINGS: plan.digest()})
+        if plan.resume and not job.folder.is_dir():
+            raise CheckpointError(
+                f"There is no run to resume: {job.folder} does not exist. Leave out --resume (resume=True) to start one."
+            )
+        with storage_errors(job.folder):
+            job.__enter__()
+        self._close = weakref.finalize(self, job.__exit__)
+        self.checkpoints = checkpoints = Checkpoints(job.folder, training.checkpoint_seconds, training.checkpoints_kept)
+        steps = checkpoints.steps()
+        with self.closed_on_error():
+            if steps and not (plan.resume or resumes_by_itself()):
+                raise CheckpointError(
+                    f"{job.folder} holds a run that was interrupted after step {steps[-1]:,} or later. Resume it with the same "
+                    "command and --resume (resume=True), or remove that folder to start over."
+                )
+            checkpoints.load()
+        if plan.resume and not steps:
+            checkpoints.note("The run was interrupted before its first checkpoint, so it starts again.")
+        return None, checkpoints.extra, checkpoints.seconds
+
+    def require_corpus(self, fingerprint: str) -> None:
+        """Compare the corpus with that of the run that is resumed.
+
+        Raises:
+            AlreadyTrained: The run had saved its model before the launcher restarted it.
+            OutputExists: A run of the same settings has saved a model of another corpus.
+            CheckpointError: The resumed run was started on another corpus.
+        """
+        if self._finished == fingerprint:
+            raise AlreadyTrained(f"{self._plan.out} was saved before: it was trained with the same settings, on the same texts.")
+        if self._finished is not None:
+            raise OutputExists(
+                f"{self._plan.out} already exists, and was trained on other texts. Give another folder, or remove it first."
+            )
+        if self._job is not None:
+            with storage_errors(self._job.folder):
+                self._job.require({"corpus": fingerprint})
+
+    def save(self, bundle: Bundle) -> None:
+        """Write the model, in place of what this run has saved before, and remove the folder, which is of no more use.
+
+        Raises:
+            StorageError: The output folder cannot be written; says where the model was saved instead.
+        """
+        if self._job is None:
+            return
+        write_or_rescue(bundle, self._job.out, overwrite=self._is_saved)
+        if not self._is_saved and self._close.alive:
+            self._job.clear()
+            self._close()
+        self._is_saved = True
+
+    @contextlib.contextmanager
+    def closed_on_error(self) -> Iterator[None]:
+        """Unlock the folder if a block raises an error.
+
+        This does not wait for the garbage collector: a traceback that a notebook keeps would keep the lock. After an
+        interrupt the folder stays locked, since the run may still be finished.
+        """
+        try:
+            yield
+        except Exception:
+            if self._job is not None:
+                self._close()
+            self._is_open = False
+            raise

@@ -19,29 +19,34 @@ import torch
 
 from reviewgen.blending.model import Blend
 from reviewgen.conditions import Conditions
-from reviewgen.config import refuse_unknown_options, to_dict
+from reviewgen.config import TrainingConfig, refuse_unknown_options, to_dict
 from reviewgen.config.options import TrainOptions
 from reviewgen.data import Corpus, TokenStore
-from reviewgen.errors import NotADistribution, TrainingError
+from reviewgen.errors import NotADistribution, ProcessLost, TrainingError
 from reviewgen.evaluation import Document, Evaluation, Metrics, finite, sample_documents
 from reviewgen.generation import using_threads
 from reviewgen.hub.card import card_text, file_name
 from reviewgen.interrupts import uninterrupted
 from reviewgen.model import Bundle, ReviewModel, Weights
-from reviewgen.processes import all_processes, can_restart, process_state
+from reviewgen.processes import all_processes, can_restart, how_to_resume, process_state
 from reviewgen.protocols import LanguageModel, Tokenizer
 from reviewgen.runs.blend import fit_blend, make_bundle
 from reviewgen.runs.corpus import PreparedCorpus, ReadCorpus, read_corpus, tokenize
-from reviewgen.runs.folder import RunFolder
-from reviewgen.runs.measure import choose_documents, evaluate, measure_texts, suggest_trained_weights
-from reviewgen.runs.parts import TrainingParts
-from reviewgen.runs.plan import SETTINGS, TrainingPlan, make_plan
-from reviewgen.runs.record import Curves, RunRecord, novelty_facts, parent_facts
-from reviewgen.runs.tracking import RunLog
-from reviewgen.training import Budget, Report, StopReason, TrainingConfig, choose_size, find_verdict, fit
+from reviewgen.runs.parts import TrainingParts, parent_facts
+from reviewgen.runs.plan import SETTINGS, RunFolder, TrainingPlan, make_plan
+from reviewgen.runs.record import (
+    Curves,
+    RunRecord,
+    choose_documents,
+    evaluate,
+    measure_texts,
+    novelty_facts,
+    suggest_trained_weights,
+)
+from reviewgen.runs.showing import RunLog
+from reviewgen.training import Budget, Report, StopReason, choose_size, find_verdict, fit
 from reviewgen.training.contract import check_contract
 from reviewgen.training.evaluator import Evaluator
-from reviewgen.training.timing import keep_threads
 from reviewgen.version import __version__
 
 _COUNTING_SHARE = 0.4  # of the time left, at most
@@ -89,8 +94,7 @@ class TrainingRun:
         self._is_interrupted = False
         self._evaluation: Evaluation | None = None
         self._started = time.monotonic()
-        self._read: ReadCorpus | None = None
-        self._prepared: PreparedCorpus | None = None
+        self._corpus: ReadCorpus | None = None
         self._record = RunRecord()
         self._model: LanguageModel | None = None
         self._parts: list[TrainingRun] = []  # of a blend: the runs of its models that have started
@@ -111,9 +115,9 @@ class TrainingRun:
             DataError: The source cannot be read, or contains a single review and no validation is given.
         """
         with self._folder.opened():
-            self._read = read_corpus(self.plan)
-            self._folder.require_corpus(self._read.corpus.fingerprint)
-        return self._read.corpus
+            self._corpus = read_corpus(self.plan)
+            self._folder.require_corpus(self.corpus.fingerprint)
+        return self.corpus
 
     def tokenize(self) -> None:
         """Train the tokenizer and encode the corpus, or load both from the token cache, and build the model.
@@ -169,7 +173,8 @@ class TrainingRun:
         self._require_prepared("interrupt the training")
         if can_restart():
             with self._folder.closed_on_error():
-                raise self._folder.checkpoints.asked_to_end()
+                has_checkpoint = bool(self._folder.checkpoints.steps())
+                raise ProcessLost(f"This process was asked to end. {how_to_resume(has_checkpoint=has_checkpoint)}")
         self._is_interrupted = True
 
     def finish(self) -> ReviewModel:
@@ -222,11 +227,12 @@ class TrainingRun:
             copies = record.evaluations[-1]["token_copy_rate"] if record.evaluations else None
             curve = [each | {"token_copy_rate": copies} for each in curve]
         measuring = self._measuring_seconds + sum(part._record.last.evaluation_seconds for part in counted)
-        initial = plan.parts.initial_weights
+        given = plan.parts.initial_weights
+        initial = given and {"file": given.file.name, "sha256": given.digest, "tensors": self._initial_tensors}
         return {
             "preset": plan.preset,
             **parent_facts(plan.parts.trained, self._bits_before),
-            **({} if initial is None else {"initial_weights": initial.facts() | {"tensors": self._initial_tensors}}),
+            **({"initial_weights": initial} if initial else {}),
             "seed": plan.seed,
             SETTINGS: plan.digest(),
             "data": plan.data.facts() | {"dataset_split": plan.data.split} | corpus.facts(),  # which has its own "split"
@@ -235,7 +241,7 @@ class TrainingRun:
             "stopped": None if stopped is None else stopped.value,
             "steps": last.step,
             "tokens_seen": last.tokens,
-            "seconds": round(time.monotonic() - self._started + self._folder.seconds, 2),
+            "seconds": round(time.monotonic() - self._started + self._folder.checkpoints.seconds, 2),
             "evaluation_seconds": round(last.evaluation_seconds + measuring, 2),
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
             "device": last.device,
@@ -256,13 +262,13 @@ class TrainingRun:
         """Choose the size for a time budget, build the model, and measure what it is compared with afterwards."""
         plan, parts, given = self.plan, self.plan.parts, len(corpus.conditions)
         self._metrics = Metrics(parts.training.metrics, corpus.words)
-        saved = {} if parts.models else self._folder.saved
+        saved = {} if parts.models else self._folder.checkpoints.extra
         record = self._record = RunRecord.of(corpus.stores["train"], given, saved)
         record.note(*corpus.notes)
         if parts.models:
             names = ", then ".join(each.preset for each in parts.models)
             record.note(f"{plan.preset} is trained in parts: {names}, then their weights on held-out texts.")
-            self._prepared = corpus
+            self._corpus = corpus
             return
         documents = sample_documents(corpus.stores["validation"], parts.training.evaluation_tokens)
         if corpus.index is not None:
@@ -291,7 +297,7 @@ class TrainingRun:
         if parts.trained is not None:
             self._note_trained(parts.trained, model, documents, corpus)
         self._folder.checkpoints.snapshot = record.to_checkpoint
-        self._model, self._prepared = model, corpus
+        self._model, self._corpus = model, corpus
 
     def _choose_size(self, corpus: PreparedCorpus) -> dict[str, Mapping[str, Any]] | None:
         """Return the settings of the largest model and batch of a preset that can be trained in the time budget, on a CPU.
@@ -311,9 +317,8 @@ class TrainingRun:
         with all_processes() as processes:
             sizing = None
             if processes.rank == 0:
-                training = keep_threads(parts.training, processes.world_size)
-                characters, may_grow = int(train.characters.sum()), parts.may_grow_batch
-                sizing = choose_size(parts.sizes, build, training, seconds, train.tokens, characters, may_grow=may_grow)
+                counts, may_grow = (train.tokens, int(train.characters.sum())), parts.may_grow_batch
+                sizing = choose_size(parts.sizes, build, parts.training, seconds, *counts, may_grow=may_grow)
             sizing = processes.broadcast(sizing)
         if sizing is None:
             return None
@@ -366,18 +371,10 @@ class TrainingRun:
             weights = self._mix(documents)
             judge = Evaluator(corpus.tokenizer, documents, self.config, corpus.index, corpus.conditions.unspecified_ids)
             judge.metrics, judge.seconds_each = self._metrics, None if seconds is None else _EVALUATION_SHARE * seconds
-            result = judge.evaluate(self.model)
-        report = replace(
-            last,
-            **vars(result),
-            part=self.preset,
-            progress=1.0,
-            loss=None,
-            learning_rate=None,
-            seconds=last.seconds + time.monotonic() - start,
-            evaluation_seconds=last.evaluation_seconds + judge.total_seconds,
-            notes=(weights, *self._metrics.pop_notes()),
-        )
+            report = replace(last, part=self.preset, progress=1.0, loss=None, learning_rate=None, notes=(weights,), stopped=None)
+            report = judge.evaluate(self.model, report)
+        seconds, evaluations = last.seconds + time.monotonic() - start, last.evaluation_seconds + judge.total_seconds
+        report = replace(report, seconds=seconds, evaluation_seconds=evaluations, stopped=last.stopped)
         self._record.add(report)
         return report
 
@@ -497,12 +494,12 @@ class TrainingRun:
     @property
     def corpus(self) -> Corpus:
         """The corpus, once it was read."""
-        return (self._prepared or self._require_read("use the corpus")).corpus
+        return self._require_read("use the corpus").corpus
 
     @property
     def conditions(self) -> Conditions:
         """The conditions, once the corpus was read; their ids are assigned when it is tokenized."""
-        return (self._prepared or self._require_read("use the conditions")).conditions
+        return self._require_read("use the conditions").conditions
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -531,7 +528,7 @@ class TrainingRun:
     @property
     def notes(self) -> list[str]:
         """Sentences for the user so far."""
-        return list(self._record.notes if self._read is None or self._prepared is not None else self._read.notes)
+        return list(self._record.notes if isinstance(self._corpus, PreparedCorpus | None) else self._corpus.notes)
 
     @property
     def held_out(self) -> dict[str, Any] | None:
@@ -543,15 +540,15 @@ class TrainingRun:
         return {"split": split, "reviews_in_split": len(corpus.stores[split])} | finite(asdict(self.evaluation))
 
     def _require_read(self, action: str) -> ReadCorpus:
-        if self._read is None:
+        if self._corpus is None:
             raise TrainingError(f"There is no corpus yet: call read before you {action}.")
-        return self._read
+        return self._corpus
 
     def _require_prepared(self, action: str) -> PreparedCorpus:
-        if self._prepared is None:
-            step = "read and tokenize" if self._read is None else "tokenize"
+        if not isinstance(self._corpus, PreparedCorpus):
+            step = "read and tokenize" if self._corpus is None else "tokenize"
             raise TrainingError(f"The corpus is not prepared yet: call {step} before you {action}.")
-        return self._prepared
+        return self._corpus
 
 
 def make_run(plan: TrainingPlan) -> TrainingRun:

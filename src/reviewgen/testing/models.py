@@ -280,7 +280,7 @@ def autocast(model: Any) -> None:
 @law(is_trained_by_gradient)
 def learns(model: Any) -> None:
     """Within 200 steps on a text in which each token decides the next, the loss falls clearly below the unigram's."""
-    from reviewgen.training import TrainingConfig
+    from reviewgen.config import TrainingConfig
     from reviewgen.training.optimizing import make_optimizers
 
     ids = _repetitions(model.config.vocab_size)  # (B, T+1)

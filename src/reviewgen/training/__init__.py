@@ -1,17 +1,14 @@
 """Training: ``fit`` yields a report per step; training by gradient and training by counting live behind it.
 
-    config       budget and step reports
+    fitting      ``fit``
+    report       budget, step reports, and the verdict on a finished run
     loop         training by gradient: the steps, and the state of a run
     counting     training by counting
     evaluator    held-out evaluation, token copy rate and samples during training
     contract     whether a third party's model sees the future or other rows
-    loss         cross entropy, and the terms that a model adds
-    optimizing   Muon, AdamW, weight averaging, and the guard against NaN or infinite losses
-    schedule     the learning rate of each step, and when to evaluate
-    timing       selects threads, precision and implementation, and a model size for a time budget, by timing steps
+    optimizing   the loss, Muon and AdamW, the learning rate, weight averaging, and the guard against NaN or infinite losses
+    execution    device, precision, threads, random numbers; implementation and model size by timing steps
     checkpoints  a run's state on disk
-    device       devices, precision, threads, memory, random number streams
-    verdict      the verdict on a finished run, from its curves
 
 Logging, printing and plotting are ordinary code around the loop. When the loop ends, for any reason, the model has its best
 weights, is in evaluation mode and on the CPU. Recurrent models are trained on B lanes of one long stream and carry their state
@@ -19,91 +16,8 @@ from step to step (truncated back-propagation through time, Williams & Peng 1990
 around it.
 """
 
-from collections.abc import Iterator, Sequence
+import lazy_loader
 
-from torch import nn
+from reviewgen.config import TrainingConfig as TrainingConfig
 
-from reviewgen.config import TrainingConfig
-from reviewgen.data import TokenStore
-from reviewgen.errors import TrainingError
-from reviewgen.evaluation import Metrics, sample_documents
-from reviewgen.novelty import Index
-from reviewgen.processes import all_processes
-from reviewgen.protocols import CountTrained, LanguageModel, Tokenizer
-from reviewgen.training.checkpoints import Checkpoints, interrupts_kept_for_restart
-from reviewgen.training.config import Budget, Report, StopReason
-from reviewgen.training.counting import train_by_counting
-from reviewgen.training.device import IsolatedRng, choose_device, native_precision, reused_memory
-from reviewgen.training.evaluator import Evaluator
-from reviewgen.training.loop import Loop
-from reviewgen.training.loss import cross_entropy
-from reviewgen.training.optimizing import DivergenceGuard
-from reviewgen.training.timing import Sizing, choose_size
-from reviewgen.training.verdict import RunVerdict, find_verdict
-
-__all__ = [
-    "Budget",
-    "Checkpoints",
-    "DivergenceGuard",
-    "IsolatedRng",
-    "Report",
-    "RunVerdict",
-    "Sizing",
-    "StopReason",
-    "TrainingConfig",
-    "choose_device",
-    "choose_size",
-    "cross_entropy",
-    "find_verdict",
-    "fit",
-    "native_precision",
-]
-
-
-def fit(
-    model: LanguageModel,
-    tokenizer: Tokenizer,
-    train: TokenStore,
-    validation: TokenStore,
-    config: TrainingConfig,
-    budget: Budget,
-    seed: int,
-    index: Index | None = None,
-    prefix: Sequence[int] = (),
-    checkpoints: Checkpoints | None = None,
-    metrics: Metrics | None = None,
-) -> Iterator[Report]:
-    """Train a model and yield a report per step.
-
-    Args:
-        model: The model, trained in place by counting or by gradient.
-        tokenizer: Its tokenizer.
-        train: The training texts.
-        validation: The held-out texts, of which evaluations score a sample.
-        config: Training settings.
-        budget: When to stop.
-        seed: Seed of the order of the texts and of dropout.
-        index: Index of the training texts; with it, each evaluation measures the token copy rate.
-        prefix: Ids that stand for conditions not given, one for each condition that the texts have after bos.
-        checkpoints: Where to save the state of a training by gradient; if they have loaded one, training resumes from it.
-        metrics: Measured of the texts that each evaluation generates.
-
-    Raises:
-        TrainingError: The model can be trained neither by counting nor by gradient, or its loss is NaN or infinite from the
-            first step on.
-    """
-    documents = sample_documents(validation, config.evaluation_tokens)
-    evaluator = Evaluator(tokenizer, documents, config, index, prefix, metrics=metrics or Metrics())
-    if not isinstance(model, CountTrained | nn.Module):
-        raise TrainingError(f"{type(model).__name__} is neither a torch module nor CountTrained, so it cannot be trained.")
-    checkpoints = checkpoints or Checkpoints()
-    with interrupts_kept_for_restart(checkpoints), all_processes() as evaluator.processes:
-        if isinstance(model, CountTrained):
-            yield from train_by_counting(model, train, budget.seconds, evaluator)
-        elif not any(True for _ in model.parameters()):
-            result = evaluator.evaluate(model.eval())
-            notes = ("The model has nothing to train.", *evaluator.metrics.pop_notes())
-            yield Report(0, 1.0, 0.0, 0, **vars(result), notes=notes, stopped=StopReason.NOTHING_TO_TRAIN)
-        else:
-            with reused_memory():
-                yield from Loop(model, tokenizer, train, config, budget, seed, evaluator, checkpoints).train()
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

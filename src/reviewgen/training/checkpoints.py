@@ -6,20 +6,17 @@ code. The folder is that of a ``Job``, whose lock keeps other processes out. A c
 damaged later, it does not match its digest, and the one before it is loaded. Knows neither models nor optimizers.
 """
 
-import contextlib
-import errno
 import hashlib
 import io
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
 import torch
 
-from reviewgen.errors import CheckpointError, ProcessLost, storage_errors
-from reviewgen.processes import can_restart, how_to_resume
+from reviewgen.errors import CheckpointError, storage_errors
 from reviewgen.storage import Job
 
 _SHARE = 0.01  # of the training time that writing checkpoints may take
@@ -75,6 +72,7 @@ class Checkpoints:
             for later in damaged:
                 self._file(later).unlink(missing_ok=True)
                 self._notes.append(f"The checkpoint of step {later:,} is damaged; that of step {step:,} is used.")
+            self._notes.append(f"The run resumes from step {step:,}.")
             return
         if damaged:
             raise CheckpointError(f"Every checkpoint in {self.folder} is damaged. Remove that folder to start over.")
@@ -101,8 +99,6 @@ class Checkpoints:
         content = stream.getvalue()
         try:
             with storage_errors(self._file(step)):
-                if not self.folder.is_dir():
-                    raise FileNotFoundError(errno.ENOENT, "the folder was removed")
                 Job.write_whole(self._file(step), lambda scratch: scratch.write_bytes(_digest(content) + content))
                 for old in self.steps()[: -self._kept]:
                     self._file(old).unlink(missing_ok=True)
@@ -113,10 +109,6 @@ class Checkpoints:
                 self._notes.append(f"No checkpoint at step {step:,}: {error} Training continues; {last}.")
             self._is_failing = True
         self._schedule_next(time.monotonic() - start)
-
-    def asked_to_end(self) -> ProcessLost:
-        """Return the error of a process that was asked to end, and that the launcher may start again."""
-        return ProcessLost(f"This process was asked to end. {how_to_resume(has_checkpoint=bool(self.steps()))}")
 
     def note(self, text: str) -> None:
         """Add a note to the next report."""
@@ -159,18 +151,3 @@ def _plain(tree: Any) -> Any:
     if isinstance(tree, list | tuple):
         return (list if isinstance(tree, list) else tuple)(_plain(part) for part in tree)
     return float(tree) if isinstance(tree, float) else tree
-
-
-@contextlib.contextmanager
-def interrupts_kept_for_restart(checkpoints: Checkpoints) -> Iterator[None]:
-    """Where the job can be restarted, turn an interrupt into an error: the launcher ends all processes before it restarts them.
-
-    Raises:
-        ProcessLost: The process was interrupted, and the job can be restarted.
-    """
-    try:
-        yield
-    except KeyboardInterrupt:
-        if not can_restart():
-            raise
-        raise checkpoints.asked_to_end() from None

@@ -11,6 +11,7 @@ torch and the network hold of them is bounded.
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -24,8 +25,8 @@ from reviewgen.errors import TrainingError
 from reviewgen.interrupts import uninterrupted
 from reviewgen.processes import Processes, connection_errors
 from reviewgen.protocols import SupportsCountMerge, SupportsCountRanges
-from reviewgen.training.config import Report, StopReason
 from reviewgen.training.evaluator import Evaluator
+from reviewgen.training.report import Report, StopReason
 
 _MIN_SPEED = 10_000  # tokens per second, counted and made into a model, of the slowest machine: no sample is needed to know
 _WARM_UP_TOKENS = 1_000  # counted before, since the first use compiles
@@ -72,7 +73,7 @@ def train_by_counting(model: Any, train: TokenStore, seconds: float | None, eval
             if texts % report_every == 0:
                 train.release_pages()
                 yield Report(texts, texts / len(own), time.monotonic() - start, tokens)
-            if processes.interrupts.arrived or (seconds is not None and time.monotonic() - start > seconds):
+            if processes.interrupted.is_set() or (seconds is not None and time.monotonic() - start > seconds):
                 break
     except Exception:
         is_broken = True
@@ -80,7 +81,7 @@ def train_by_counting(model: Any, train: TokenStore, seconds: float | None, eval
     finally:
         train.release_pages()
         if not is_broken:
-            counts = processes.all_gather([texts, tokens, processes.interrupts.arrived]).sum(axis=0)
+            counts = processes.all_gather([texts, tokens, processes.interrupted.is_set()]).sum(axis=0)
             texts, tokens, interrupted = map(int, counts)
             if tokens:
                 with uninterrupted():
@@ -88,17 +89,15 @@ def train_by_counting(model: Any, train: TokenStore, seconds: float | None, eval
     if interrupted:
         yield Report(texts, texts / len(train), time.monotonic() - start, tokens)
         raise KeyboardInterrupt
-    result = evaluator.evaluate(model)
-    yield Report(
+    report = Report(
         step=texts,
         progress=1.0,
-        seconds=time.monotonic() - start,
+        seconds=0.0,
         tokens=tokens,
-        **vars(result),
-        evaluation_seconds=evaluator.total_seconds,
-        notes=(*facts.get("notes", ()), *evaluator.metrics.pop_notes(), *evaluator.notes()),
+        notes=tuple(facts.get("notes", ())),
         stopped=StopReason.ALL_TEXTS_COUNTED if texts == len(train) else StopReason.BUDGET_SPENT,
     )
+    yield replace(evaluator.evaluate(model, report), seconds=time.monotonic() - start)
 
 
 def _countable_share(model: Any, train: TokenStore, seconds: float, speedup: float) -> tuple[float, float]:
@@ -169,14 +168,11 @@ class GlooGroup:
 
     def __init__(self, processes: Processes) -> None:
         self.rank, self.world_size, self._group = processes.rank, processes.world_size, processes.group
+        self._processes = processes
 
-    @connection_errors()
     def all_gather(self, numbers: Int64[np.ndarray, " N"]) -> Int64[np.ndarray, "P N"]:
         """Return the N numbers of each process."""
-        table = torch.empty(self.world_size, len(numbers), dtype=torch.int64)
-        distributed.all_gather(list(table), torch.from_numpy(np.ascontiguousarray(numbers)), group=self._group)
-        gathered: np.ndarray = table.numpy()
-        return gathered
+        return np.stack(self._processes.all_gather_object(numbers))
 
     @connection_errors()
     def all_to_all(self, parts: Sequence[Shaped[np.ndarray, "..."]]) -> list[Shaped[np.ndarray, "..."]]:
@@ -196,22 +192,21 @@ class GlooGroup:
     @connection_errors()
     def all_gather_into(self, whole: Shaped[np.ndarray, " N"], part: Shaped[np.ndarray, " M"]) -> None:
         """Write the parts of all ranks to ``whole``, in their order and in every process."""
-        edges = self._place(whole, part)
-        for source, (start, stop) in enumerate(pairwise(edges)):
-            for piece in _pieces(whole[start:stop]):
-                distributed.broadcast(piece, source, self._group)
+        self.gather_into(whole, part)
+        for piece in _pieces(whole):
+            distributed.broadcast(piece, 0, self._group)
 
     @connection_errors()
     def gather_into(self, whole: Shaped[np.ndarray, " N"], part: Shaped[np.ndarray, " M"]) -> None:
         """Do the same in rank 0 only."""
+        edges = np.cumsum([0, *self.all_gather(np.array([len(part)]))[:, 0]]).tolist()
         if self.rank:
-            self.all_gather(np.array([len(part)]))
             for piece in _pieces(np.ascontiguousarray(part)):
                 distributed.send(piece, 0, self._group)
             return
-        edges = self._place(whole, part)
-        for source in range(1, self.world_size):
-            for piece in _pieces(whole[edges[source] : edges[source + 1]]):
+        whole[: len(part)] = part  # which may be a view of its place
+        for source, (start, stop) in enumerate(pairwise(edges[1:]), 1):
+            for piece in _pieces(whole[start:stop]):
                 distributed.recv(piece, source, self._group)
 
     @connection_errors()
@@ -241,14 +236,6 @@ class GlooGroup:
             if tensor.numel():
                 distributed.recv(tensor.view(-1).view(torch.uint8), source, self._group)
         return tensors
-
-    def _place(self, whole: Shaped[np.ndarray, " N"], part: Shaped[np.ndarray, " M"]) -> list[int]:
-        """Copy a part to its place in a whole, unless it is a view of it; return where the parts start, and the length."""
-        edges: list[int] = np.cumsum([0, *self.all_gather(np.array([len(part)]))[:, 0]]).tolist()
-        place = whole[edges[self.rank] : edges[self.rank + 1]]
-        if len(part) and place.ctypes.data != part.ctypes.data:
-            place[:] = part
-        return edges
 
 
 def _pieces(array: Shaped[np.ndarray, "..."]) -> Iterator[Tensor]:

@@ -9,7 +9,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from reviewgen.generation import Generator, Pieces, Request, Speller, choose_bat
 from reviewgen.novelty import Index
 from reviewgen.processes import Processes
 from reviewgen.protocols import Tokenizer
+from reviewgen.training.report import Report
 
 MAX_SHARE = 0.06
 """The largest share of a run that goes into its evaluations, without the final one."""
@@ -31,25 +32,6 @@ _TRAINING_COST = 3  # a training step computes three times as much per token as 
 _MIN_TOKENS, _MIN_COPY_TEXTS = 2_000, 4  # of an evaluation in a run of steps: fewer would measure nothing
 _GIVEN = ("tokenizer", "documents", "config", "index", "prefix", "processes", "metrics", "pieces", "speller")  # not state
 _UNRANKED = 2, 0.0  # worse than every result
-
-
-@dataclass(frozen=True)
-class EvaluationResult:
-    """The result of one evaluation.
-
-    Attributes:
-        evaluation: Scores of the held-out texts; None for a model whose scores are not a distribution.
-        token_copy_rate: Share of 20-token windows of generated texts that occur in the training text; None if not measured.
-        sample: A generated text.
-        is_best: Whether this is the best result so far.
-        metrics: The metrics of the generated texts by name; None for one that failed.
-    """
-
-    evaluation: Evaluation | None
-    token_copy_rate: float | None
-    sample: str
-    is_best: bool
-    metrics: Mapping[str, float | None] = field(default_factory=dict)
 
 
 @dataclass
@@ -105,8 +87,8 @@ class Evaluator:
     def __post_init__(self) -> None:
         self.pieces, self.speller = Pieces(self.tokenizer), Speller(self.tokenizer)
 
-    def evaluate(self, model: Any, device: str = "cpu") -> EvaluationResult:
-        """Evaluate a model, which is in evaluation mode, and update the best result."""
+    def evaluate(self, model: Any, report: Report, device: str = "cpu") -> Report:
+        """Evaluate a model, which is in evaluation mode, and update the best result; return the report with this one."""
         if self.seconds_each is not None and self.copy_texts is None:
             start = time.monotonic()
             self._limit_to_seconds(model, device, self.seconds_each)
@@ -119,7 +101,16 @@ class Evaluator:
         is_best = self._update_best(evaluation, token_copy_rate)
         self.seconds = float(self.processes.all_gather([time.monotonic() - start])[0, 0])  # the main process's clock
         self.total_seconds += self.seconds
-        return EvaluationResult(evaluation, token_copy_rate, sample, is_best, metrics)
+        return replace(
+            report,
+            evaluation=evaluation,
+            token_copy_rate=token_copy_rate,
+            sample=sample,
+            is_best=is_best,
+            metrics=metrics,
+            evaluation_seconds=self.total_seconds,
+            notes=(*report.notes, *self.metrics.pop_notes(), *(self._notes() if report.stopped else ())),
+        )
 
     def end_warmup(self) -> None:
         """Count evaluations without gain from the next one on.
@@ -129,13 +120,12 @@ class Evaluator:
         """
         self.without_gain, self.rank_to_beat = 0, _UNRANKED
 
-    def limit_to_share_of_seconds(self, seconds: float) -> None:
-        """Limit the evaluations to a share of a run of some seconds; how much that allows is measured by the first one."""
-        self.seconds_each = MAX_SHARE * max(0.0, seconds) / self.config.evaluations
-
-    def limit_to_share_of_tokens(self, tokens: int) -> None:
-        """Limit the evaluations to a share of a run that trains on some tokens."""
-        each = MAX_SHARE * tokens / self.config.evaluations / 2  # half for scoring, half for generating
+    def limit_to_share(self, seconds: float | None, tokens: float) -> None:
+        """Limit the evaluations to a share of a run of some seconds, which the first one measures; or of a number of tokens."""
+        if seconds is not None:
+            self.seconds_each = MAX_SHARE * max(0.0, seconds) / self.config.evaluations
+            return
+        each = MAX_SHARE * round(tokens) / self.config.evaluations / 2  # half for scoring, half for generating
         self._limit(max(_MIN_TOKENS, round(_TRAINING_COST * each)), max(_MIN_COPY_TEXTS, round(each / SAMPLE_TOKENS)))
 
     def has_time(self, seconds: float) -> bool:
@@ -152,7 +142,7 @@ class Evaluator:
         vars(self).update({name: value for name, value in state.items() if name != "texts"})
         self.documents = spread_documents(self.documents, state["texts"])
 
-    def notes(self) -> tuple[str, ...]:
+    def _notes(self) -> tuple[str, ...]:
         """Return notes for the end of the run: whether the copy limit was met."""
         limit, rate = self.config.copy_limit, self.best_token_copy_rate
         if self.config.keep == "best" or rate is None or rate <= limit:

@@ -14,35 +14,31 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from reviewgen.config import TrainingConfig
 from reviewgen.data import IGNORED, Batch, Lanes, TokenStore
 from reviewgen.errors import BrokenPlugin, CheckpointError, ProcessLost, TrainingError, first_line
 from reviewgen.generation import map_state
 from reviewgen.processes import can_restart, how_to_resume
-from reviewgen.protocols import State, SupportsImplementations, Tokenizer
+from reviewgen.protocols import State, SupportsImplementations
+from reviewgen.training import optimizing
 from reviewgen.training.checkpoints import Checkpoints
-from reviewgen.training.config import Budget, Report, StopReason
-from reviewgen.training.device import IsolatedRng, Threads, autocast, choose_device, choose_precision, to_device
 from reviewgen.training.evaluator import Evaluator
-from reviewgen.training.loss import add_own_losses, cross_entropy, own_losses
-from reviewgen.training.optimizing import DivergenceGuard, make_averaged, make_optimizers, set_learning_rate
-from reviewgen.training.schedule import Schedule
-from reviewgen.training.timing import (
-    ExecutionConfig,
-    Timing,
-    autotune,
-    autotune_seconds,
-    default_execution,
-    describe_timings,
-    keep_threads,
+from reviewgen.training.execution import (
+    Execution,
+    IsolatedRng,
+    Threads,
+    autocast,
+    choose_device,
+    choose_execution,
+    choose_precision,
 )
+from reviewgen.training.report import Budget, Report, StopReason
 
 _ACCELERATOR_CHECK_STEPS = 50  # between two checks for divergence on an accelerator, each of which waits for it
-_FIELDS = ("steps", "evaluations", "tokens", "position", "best_weights", "budget")  # saved in checkpoints as they are
 
 
 class Loop:
@@ -50,12 +46,10 @@ class Loop:
 
     Args:
         model: The model; it is trained in place.
-        tokenizer: Its tokenizer.
         train: The training texts.
-        config: Training settings.
         budget: When the run ends.
         seed: Seed of the order of the texts and of dropout.
-        evaluator: Evaluates the model and tracks the best result.
+        evaluator: Evaluates the model and tracks the best result; has the tokenizer and the training settings.
         checkpoints: Where the state is saved, and resumed from if they have loaded one. With several processes, only those of the
             main process are saved: a checkpoint holds the state of all processes.
 
@@ -67,17 +61,16 @@ class Loop:
     def __init__(
         self,
         model: nn.Module,
-        tokenizer: Tokenizer,
         train: TokenStore,
-        config: TrainingConfig,
         budget: Budget,
         seed: int,
         evaluator: Evaluator,
         checkpoints: Checkpoints,
     ) -> None:
         self.model: Any = model
-        self.config, self.budget, self.evaluator, self.checkpoints = config, budget, evaluator, checkpoints
-        self.processes = evaluator.processes
+        self.budget, self.evaluator, self.checkpoints = budget, evaluator, checkpoints
+        self.config, self.processes = evaluator.config, evaluator.processes
+        config, tokenizer = evaluator.config, evaluator.tokenizer
         self.lanes = Lanes(
             train,
             bos_id=tokenizer.bos_id,
@@ -93,7 +86,7 @@ class Loop:
         batches = self.lanes.batches_in(budget.epochs) if budget.epochs else 0
         self.total_steps = budget.steps or math.ceil(batches / config.gradient_accumulation_steps)
         self.device, self.notes = choose_device(config.device, model)
-        self.optimizers = make_optimizers(model, config)
+        self.optimizers = optimizing.make_optimizers(model, config)
         self.execution, self.threads = self._choose_execution(resume_state)
         parts = f"{self.device}, {self.execution.precision} mixed precision", self.execution.implementation
         self.device_description = ", ".join(filter(None, parts))
@@ -102,30 +95,27 @@ class Loop:
         model.load_state_dict(self.processes.broadcast(dict(model.state_dict())))
         self.best_weights = _copy_tensors(model)
         model.to(self.device).train()
-        self.averaged = make_averaged(model, config.averaging)
+        self.averaged = optimizing.make_averaged(model, config.averaging)
+        self.evaluated_model: Any = model if self.averaged is None else self.averaged.module  # and whose weights are kept
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.started: float | None = None  # when the clock was started, at the end of the first step
         self.seconds_before = 0.0  # of an interrupted run
-        self.steps = self.evaluations = 0
         self.tokens = 0  # trained on so far, of all processes
         self.position = 0, 0  # epoch, and index in it, of the next batch
         self.carried_state: State = None  # of the lanes, from the last batch
-        self.schedule = Schedule(config.learning_rate, config.warmup)
+        self.schedule = optimizing.Schedule(config.learning_rate, config.warmup, config.evaluations)
         self.learning_rate = 0.0
         self.loss_names: tuple[str, ...] = ()  # of the model's own loss terms
         self.losses: dict[str, Tensor] = {}  # of the last step, by those names
         self.rng = IsolatedRng((seed + self.processes.rank) % 2**64, self.device.type)  # dropout differs from process to process
-        if budget.seconds is not None:
-            evaluator.limit_to_share_of_seconds(budget.seconds)
-        else:
-            evaluator.limit_to_share_of_tokens(round(self._run_tokens()))
+        evaluator.limit_to_share(budget.seconds, self._run_tokens())
         if resume_state is not None:
             try:
                 self._restore(resume_state)
             except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-                self.threads.restore()
                 raise CheckpointError(f"The checkpoint does not fit this model: {first_line(error)}.") from None
-        self.guard = DivergenceGuard(model, self.steps, 1 if self.device.type == "cpu" else _ACCELERATOR_CHECK_STEPS)
+        check_every = 1 if self.device.type == "cpu" else _ACCELERATOR_CHECK_STEPS
+        self.guard = optimizing.DivergenceGuard(model, self.schedule.steps, check_every)
 
     def train(self) -> Iterator[Report]:
         """Train and yield a report per step; at the end the model has its best weights.
@@ -143,7 +133,8 @@ class Loop:
                 do_save = self.finish_step()
                 report = self.make_report(step_batches[-1], loss)
                 do_evaluate = self.is_evaluation_due()
-                if self.has_diverged(wait=do_evaluate or do_save):
+                steps = report.step if do_evaluate or do_save else None  # of an accelerator, which is then waited for
+                if self.guard.bad_step or (steps and not self.guard.check(steps)):
                     yield self.end_diverged(report)
                     break
                 report = self.evaluate(report) if do_evaluate else report
@@ -151,7 +142,7 @@ class Loop:
                 if report.stopped:
                     break
                 if do_save:
-                    self.checkpoints.save(self.steps, self.state())
+                    self.checkpoints.save(report.step, self.state())
         except ProcessLost as error:
             if report is None or self.processes.rank:
                 raise
@@ -160,7 +151,6 @@ class Loop:
                 raise ProcessLost(f"{error} {how_to_resume(has_checkpoint=has_checkpoint)}") from None
             yield self.end_early(report, str(error).removesuffix("."), StopReason.PROCESS_ENDED)
         finally:
-            self.threads.restore()
             self.model.to("cpu").eval()
             if self.evaluator.best < math.inf:
                 self.model.load_state_dict(self.best_weights)
@@ -171,13 +161,15 @@ class Loop:
         All processes call it together. What differs between them is in ``own``, by rank.
         """
         own = {"carried_state": _to(self.carried_state, torch.device("cpu")), "rng": self.rng.states}
-        counters = {name: getattr(self, name) for name in _FIELDS} | {"budget": asdict(self.budget)}
-        execution = {**asdict(self.execution), "threads": self.threads.count}
         return {
             "parts": {name: dict(part.state_dict()) for name, part in self._parts().items()},
             "own": self.processes.all_gather_object(own),
-            "counters": counters,
-            "execution": execution,
+            "tokens": self.tokens,
+            "position": self.position,
+            "best_weights": self.best_weights,
+            "schedule": asdict(self.schedule),
+            "budget": asdict(self.budget),
+            "execution": asdict(replace(self.execution, threads=self.threads.count)),
             "one_thread_seconds": self.threads.one_thread_seconds,
             "seconds": self.seconds(),
         }
@@ -186,42 +178,38 @@ class Loop:
         """Resume from a state, with the time that was left of its budget."""
         for name, part in self._parts().items():
             part.load_state_dict(state["parts"][name])
-        for name in _FIELDS:
-            setattr(self, name, state["counters"][name])
-        self.budget, self.seconds_before = Budget(**state["counters"]["budget"]), state["seconds"]
+        self.tokens, self.position, self.best_weights = state["tokens"], state["position"], state["best_weights"]
+        self.schedule, self.budget = optimizing.Schedule(**state["schedule"]), Budget(**state["budget"])
+        self.seconds_before = state["seconds"]
         own = state["own"][self.processes.rank]
         self.rng.resume(own["rng"])
         self.carried_state = _to(own["carried_state"], self.device)
 
     def _parts(self) -> dict[str, Any]:
         """Return what has a ``state_dict``, by name."""
-        parts = {"model": self.model, "averaged": self.averaged, "scaler": self.scaler}
-        parts |= {"evaluator": self.evaluator, "schedule": self.schedule}
+        parts = {"model": self.model, "averaged": self.averaged, "scaler": self.scaler, "evaluator": self.evaluator}
         parts |= {f"optimizer {number}": optimizer for number, optimizer in enumerate(self.optimizers)}
         return {name: part for name, part in parts.items() if part is not None}
 
-    def _choose_execution(self, resume_state: Mapping[str, Any] | None) -> tuple[ExecutionConfig, Threads]:
-        """Return how to compute steps, and set the threads: as in the resume state, or autotuned on a CPU, with a note.
+    def _choose_execution(self, resume_state: Mapping[str, Any] | None) -> tuple[Execution, Threads]:
+        """Return how to compute steps, and with how many threads: as in the resume state, or autotuned on a CPU, with a note.
 
         Raises:
             CheckpointError: The model has no such implementation.
         """
-        one_thread_seconds: float | None = None
         if resume_state is not None:
-            execution, one_thread_seconds = ExecutionConfig(**resume_state["execution"]), resume_state["one_thread_seconds"]
+            execution, one_thread_seconds = Execution(**resume_state["execution"]), resume_state["one_thread_seconds"]
             choose_precision(execution.precision, self.device.type)  # raises if the run goes on elsewhere, without it
         else:
-            execution = default_execution(self.model, self.config, choose_precision(self.config.precision, self.device.type))
-            timings: list[Timing] = []
-            if self.device.type == "cpu" and self.processes.rank == 0:  # the others wait for its result
-                config = keep_threads(self.config, self.processes.world_size)
-                timings = autotune(self.model, execution, config, autotune_seconds(self.budget.seconds), self._run_tokens())
-            timings = self.processes.broadcast(timings)
+            length = self.budget.seconds, self._run_tokens()
+            execution, *others = choose_execution(self.model, self.config, self.device.type, *length, self.processes)
+            timed = [execution, *others] if execution.tokens_per_second else []
             tokens = self.config.batch_size * self.config.bptt * self.config.gradient_accumulation_steps
-            seconds = [tokens / timing.tokens_per_second for timing in timings if timing.execution.threads == 1]
-            execution = timings[0].execution if timings else execution
-            one_thread_seconds = min(seconds, default=None)
-            self.notes += (describe_timings(timings),) if len(timings) > 1 else ()
+            one_thread_seconds = min((tokens / each.tokens_per_second for each in timed if each.threads == 1), default=None)
+            if others:
+                best, *slower = (each.describe() for each in timed)
+                unit = "in tokens per second forward and backward"
+                self.notes += (f"Fastest of {len(timed)} configurations, {unit}: {best} ({'; '.join(slower)}).",)
         if isinstance(self.model, SupportsImplementations) and execution.implementation is not None:
             try:
                 self.model.use_implementation(execution.implementation)
@@ -239,18 +227,18 @@ class Loop:
             ProcessLost: Another process has ended.
         """
         start = time.monotonic()
-        self.learning_rate = self.schedule.learning_rate(self.steps)
-        set_learning_rate(self.optimizers, self.learning_rate * self._length_scale(batches))
+        self.learning_rate = self.schedule.learning_rate()
+        optimizing.set_learning_rate(self.optimizers, self.learning_rate * self._length_scale(batches))
         self.model.zero_grad()
         own_targets = sum(int((batch.targets != IGNORED).sum()) for batch in batches)
-        targets, interrupted = self.processes.all_gather([own_targets, self.processes.interrupts.arrived]).sum(axis=0)
+        targets, interrupted = self.processes.all_gather([own_targets, self.processes.interrupted.is_set()]).sum(axis=0)
         if interrupted:
             raise KeyboardInterrupt
         losses = sum((self._forward_backward(batch, int(targets)) for batch in batches), torch.zeros((), device=self.device))
         entropy: Tensor
         entropy, *own = self._sum_gradients(losses)
         self.losses = dict(zip(self.loss_names, own[1:], strict=True))
-        self.steps += 1
+        self.schedule.steps += 1
         self.tokens += self.processes.world_size * sum(batch.ids.size for batch in batches)
         if self._clip_gradients(own[0] if own else entropy):
             for optimizer in self.optimizers:
@@ -269,17 +257,17 @@ class Loop:
             Its part of the step's losses, which are means over ``targets``: the cross entropy and, if the model has terms of its
             own, what is minimised, and each of them.
         """
-        ids, following = to_device(batch.ids, self.device), to_device(batch.targets, self.device)
+        ids, following = _to_device(batch.ids, self.device), _to_device(batch.targets, self.device)
         starts_anew = self.carried_state is None or batch.starts_epoch
         state = self.model.initial_state(len(ids)) if starts_anew else self.carried_state
         with self.rng, self.autocast:  # dropout uses the run's own random stream
             logits, state = self.model(ids, state)
-            terms = own_losses(self.model, logits, following)
-        loss = entropy = cross_entropy(logits, following, targets)
+            terms = optimizing.own_losses(self.model, logits, following)
+        loss = entropy = optimizing.cross_entropy(logits, following, targets)
         losses = [entropy]
         if terms:
             share = int((batch.targets != IGNORED).sum()) / max(1, targets)
-            loss, parts = add_own_losses(entropy, terms, share)
+            loss, parts = optimizing.add_own_losses(entropy, terms, share)
             self.loss_names = self.loss_names or tuple(parts)
             if parts.keys() != set(self.loss_names):
                 names = f"{', '.join(parts)} after {', '.join(self.loss_names)}"
@@ -307,9 +295,9 @@ class Loop:
             self.scaler.unscale_(optimizer)
         norm = nn.utils.clip_grad_norm_(self.parameters, self.config.clip_norm)
         if not self.scaler.is_enabled():
-            return self.guard.allows_step(self.steps, loss, norm)
+            return self.guard.allows_step(self.schedule.steps, loss, norm)
         # Infinite gradients are common in fp16: the scaler lowers its scale, and the run has not diverged.
-        return self.guard.allows_step(self.steps, loss, None) and bool(norm.isfinite())
+        return self.guard.allows_step(self.schedule.steps, loss, None) and bool(norm.isfinite())
 
     def seconds(self) -> float:
         """Return the training time so far, from the end of the first step."""
@@ -322,7 +310,7 @@ class Loop:
         """
         self.started = time.monotonic() if self.started is None else self.started
         is_checkpoint_due: float = self.checkpoints.is_due()
-        progress = self.steps / max(1, self.total_steps)
+        progress = self.schedule.steps / max(1, self.total_steps)
         if self.budget.seconds is not None:
             total = self.budget.seconds - self.evaluator.seconds
             progress = self.seconds() / total if total > 0 else 1.0
@@ -335,7 +323,7 @@ class Loop:
         """Return the report of a step: of its last batch and its loss."""
         notes, self.notes = (*self.notes, *self.checkpoints.pop_notes()), ()
         return Report(
-            step=self.steps,
+            step=self.schedule.steps,
             progress=self.schedule.progress,
             seconds=self.seconds(),
             tokens=self.tokens,
@@ -350,63 +338,43 @@ class Loop:
             notes=notes,
         )
 
-    def has_diverged(self, wait: bool) -> bool:
-        """Return whether a NaN or infinite loss or gradient is known; only with ``wait`` is an accelerator waited for."""
-        return self.guard.bad_step > 0 or (wait and not self.guard.check(self.steps))
-
     def is_evaluation_due(self) -> bool:
         """Return whether to evaluate after this step: at the end of the run, else where the schedule and their share allow it."""
-        if self.schedule.is_over(self.steps):
+        if self.schedule.is_over:
             return True
-        if self.schedule.evaluations_due(self.config.evaluations, self.steps) <= self.evaluations:
+        if self.schedule.evaluations_due() <= self.schedule.evaluated:
             return False
         return self.budget.seconds is None or self.evaluator.has_time(self.schedule.progress * self.budget.seconds)
 
-    @property
-    def evaluated_model(self) -> Any:
-        """The model whose weights are evaluated and kept: the trained one, or the average of its weights."""
-        return self.model if self.averaged is None else self.averaged.module
-
     def evaluate(self, report: Report) -> Report:
         """Evaluate the model, keep its weights if they are the best, and return the step's report with the result."""
-        self.evaluations = self.schedule.evaluations_due(self.config.evaluations, self.steps)
+        schedule, stopped = self.schedule, None
+        schedule.evaluated = schedule.evaluations_due()
+        if schedule.is_over:
+            usual = StopReason.ALL_STEPS_TAKEN if self.budget.seconds is None else StopReason.BUDGET_SPENT
+            stopped = usual if schedule.annealing is None else StopReason.NO_MORE_GAIN
         self.evaluated_model.eval()
         try:
             with self.autocast:
-                result = self.evaluator.evaluate(self.evaluated_model, str(self.device))
+                report = self.evaluator.evaluate(self.evaluated_model, replace(report, stopped=stopped), str(self.device))
         finally:
             self.evaluated_model.train()
-        if result.is_best:
+        if report.is_best:
             self.best_weights = _copy_tensors(self.evaluated_model)
-            self.schedule.mark_best(self.steps)
-        if self.schedule.progress < self.config.warmup:
+            schedule.mark_best()
+        if schedule.progress < self.config.warmup:
             self.evaluator.end_warmup()
-        stopped = self._stop_reason()
-        notes = report.notes + self.evaluator.metrics.pop_notes() + (self.evaluator.notes() if stopped else ())
-        can_anneal = self.evaluator.best < math.inf and self.schedule.annealing is None
-        if stopped is None and can_anneal and self.evaluator.without_gain >= self.config.patience:
-            notes += (self._anneal(),)
-        return replace(report, **vars(result), stopped=stopped, notes=notes, evaluation_seconds=self.evaluator.total_seconds)
-
-    def _stop_reason(self) -> StopReason | None:
-        """Return why the run ends after an evaluation; None if it continues."""
-        if not self.schedule.is_over(self.steps):
-            return None
-        if self.schedule.annealing is not None:
-            return StopReason.NO_MORE_GAIN
-        return StopReason.ALL_STEPS_TAKEN if self.budget.seconds is None else StopReason.BUDGET_SPENT
-
-    def _anneal(self) -> str:
-        """Return to the best weights, and lower the learning rate from there to zero; return a note for the user."""
+        can_anneal = stopped is None and schedule.annealing is None and self.evaluator.best < math.inf
+        if not can_anneal or self.evaluator.without_gain < self.config.patience:
+            return report
         self.model.load_state_dict(self.best_weights)
         if self.averaged is not None:
             self.averaged.module.load_state_dict(self.best_weights)
-        best, steps = self.schedule.best_step, self.schedule.anneal(self.steps)
-        self.evaluations = self.config.evaluations  # those of the annealing come on top
-        return (
-            f"Held-out text got no better after step {best:,}: back to its weights, and the learning rate falls to zero within "
-            f"{steps:,} steps."
+        note = (
+            f"Held-out text got no better after step {schedule.best_step:,}: back to its weights, and the learning rate falls to "
+            f"zero within {schedule.anneal():,} steps."
         )
+        return replace(report, notes=(*report.notes, note))
 
     def end_diverged(self, report: Report) -> Report:
         """Return the last report of a run whose loss or gradient became NaN or infinite; the last good weights are kept.
@@ -429,7 +397,7 @@ class Loop:
         Raises:
             TrainingError: There are no good weights.
         """
-        good_steps = self.guard.good_steps if self.guard.bad_step else self.steps
+        good_steps = self.guard.good_steps if self.guard.bad_step else self.schedule.steps
         if self.evaluator.best < math.inf:
             kept = "the best weights so far"
         elif good_steps and not self.evaluator.has_nan:
@@ -467,3 +435,10 @@ def _to(state: State, device: torch.device) -> State:
 def _copy_tensors(model: nn.Module) -> Mapping[str, Tensor]:
     """Return copies of a model's tensors, on the CPU; tied ones share their memory, so that a checkpoint has it once."""
     return copy.deepcopy({name: tensor.detach().to("cpu") for name, tensor in model.state_dict().items()})
+
+
+def _to_device(array: Int[np.ndarray, "B T"], device: torch.device) -> Int[Tensor, "B T"]:
+    """Copy ids to a device. The copy to a GPU is asynchronous, from pinned memory."""
+    if device.type != "cuda":
+        return torch.from_numpy(array).to(device)
+    return torch.from_numpy(np.ascontiguousarray(array)).pin_memory().to(device, non_blocking=True)

@@ -1,4 +1,8 @@
-"""Optimizers (Muon for the matrices inside a model, AdamW for the rest), and weight averaging.
+"""What a step minimises, the optimizers and their learning rate, weight averaging, and the guard against divergence.
+
+The loss of every model is the cross entropy, in nats per token, with the terms that a model adds. On a CPU, a compiled loop
+computes it and its gradient in one pass (``reviewgen.compiled.entropy``): with a vocabulary of some thousand tokens, torch's
+separate steps (conversion to 32 bits, log-softmax, its gradient, conversion back) take most of the time of a training step.
 
 Muon (Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks") updates a matrix by its gradient's momentum
 with all singular values set to about one. It is meant for matrices between hidden vectors: embeddings, output layers and vectors
@@ -6,23 +10,137 @@ stay with AdamW (Loshchilov & Hutter 2019). Muon's update of a matrix is scaled 
 2025, "Muon is Scalable for LLM Training"), so that both use one learning rate. Both optimizers are torch's. A model may decide
 otherwise for some of its parameters (``SupportsParameterGroups``).
 
-``DivergenceGuard`` keeps the optimizers from a NaN or infinite loss or gradient. Processes that train one model see the same
-losses and gradients, so all of them stop at the same step.
+The learning rate rises to its peak and falls in a straight line to zero over the run (Bergsma et al. 2025, "Straight to Zero: Why
+Linearly Decaying the Learning Rate to Zero Works Best for LLMs"). Where held-out text gets no better long before the run is over,
+as on a small corpus, the weights at its best were made at a high rate and were never annealed: so the run goes back to them, and
+the rate falls to zero from there within a part of the steps that led to them, as in the decay of a warmup-stable-decay schedule
+(Hägele et al. 2024, "Scaling Laws and Compute-Optimal Training Beyond Fixed Training Durations"). What a longer run would have
+gained is decided by the held-out text and not by the length of the run.
 """
 
 import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
 from torch.optim import Muon, Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from reviewgen.compiled.entropy import cross_entropy_and_gradient
+from reviewgen.compiled.tensors import as_array
 from reviewgen.config import TrainingConfig
-from reviewgen.protocols import SupportsParameterGroups
+from reviewgen.data import IGNORED
+from reviewgen.errors import BrokenPlugin
+from reviewgen.protocols import SupportsLoss, SupportsParameterGroups
 
+CROSS_ENTROPY = "cross_entropy"
+"""The name of a model's own term that is minimised in place of the cross entropy."""
+
+_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,39}", re.ASCII)  # of a term
+_COMPILED_DTYPES = (torch.float32, torch.bfloat16)
 SCALE = "learning_rate_scale"  # of a model's own parameter group
 _BETAS = (0.9, 0.99)  # the second moment averages over about 100 steps: runs are short
+_WARMUP_START = 0.04  # share of the peak learning rate at which the warm-up starts
+_ANNEALING = 0.5  # steps of the annealing, as a share of those that led to the best weights
+_ANNEALING_EVALUATIONS = 4  # while annealing
+
+
+def cross_entropy(logits: Float[Tensor, "B T V"], targets: Int[Tensor, "B T"], count: int) -> Float[Tensor, ""]:
+    """Return the summed negative log likelihood of the targets, in nats, divided by ``count``. Targets ``IGNORED`` are skipped.
+
+    With ``count`` the number of targets of a whole step, the losses of its batches add up to the mean of the step, even if the
+    batches have different numbers of targets. Logits that are time-first in memory, as from torch's recurrent layers, are
+    processed in that order, without a copy.
+    """
+    if not logits.is_contiguous():
+        logits, targets = logits.transpose(0, 1), targets.transpose(0, 1)
+    flat_logits, flat_targets = logits.flatten(0, 1), targets.flatten()
+    if flat_logits.device.type == "cpu" and flat_logits.dtype in _COMPILED_DTYPES and flat_logits.requires_grad:
+        apply = _CrossEntropy.apply  # torch leaves it untyped
+        loss: Tensor = apply(flat_logits, flat_targets, max(1, count))  # type: ignore[no-untyped-call]
+        return loss
+    return F.cross_entropy(flat_logits.float(), flat_targets, ignore_index=IGNORED, reduction="sum") / max(1, count)
+
+
+def own_losses(model: object, logits: Float[Tensor, "B T V"], targets: Int[Tensor, "B T"]) -> dict[str, Float[Tensor, ""]]:
+    """Return a model's own loss terms of a batch by name, after they were checked; empty for a model without any.
+
+    Raises:
+        BrokenPlugin: They are not floating-point tensors without dimensions by name.
+    """
+    if not isinstance(model, SupportsLoss):
+        return {}
+    terms = model.losses(logits, targets)
+    if not isinstance(terms, Mapping) or not terms:
+        raise BrokenPlugin(f"{type(model).__name__}.losses must return at least one term by name, as a dict.")
+    for name, term in terms.items():
+        if problem := _find_problem(name, term, logits.requires_grad):
+            raise BrokenPlugin(f"{type(model).__name__}.losses: {problem}.")
+    return dict(terms)
+
+
+def _find_problem(name: object, term: object, has_gradient: bool) -> str | None:
+    """Return why a value is not a loss term, if it is not."""
+    if not isinstance(name, str) or _NAME.fullmatch(name) is None:
+        return f"a term's name must have letters, digits, hyphens, underscores and dots only, at most 40; got {ascii(name)[:60]}"
+    if not isinstance(term, Tensor):
+        return f"{name} must be a tensor without dimensions; got a {type(term).__name__}"
+    if term.dim() or not term.is_floating_point():
+        kind = str(term.dtype).removeprefix("torch.")
+        return f"{name} must be a floating-point tensor without dimensions; got {kind} of the shape {tuple(term.shape)}"
+    if name == CROSS_ENTROPY and has_gradient and not term.requires_grad:
+        return f"{name} replaces the cross entropy and has no gradient; compute it from the logits without detaching them"
+    return None
+
+
+def add_own_losses(
+    entropy: Float[Tensor, ""], terms: Mapping[str, Float[Tensor, ""]], share: float
+) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
+    """Return the loss to minimise, and a model's own terms as their part of the step's.
+
+    Args:
+        entropy: The cross entropy of a batch, divided by the number of targets of its step.
+        terms: The model's own terms; see ``own_losses``.
+        share: The batch's share of the targets of its step. Without a target, the terms are zero: a mean of nothing is NaN.
+    """
+    parts = {name: term.float() * share if share else torch.zeros_like(entropy) for name, term in terms.items()}
+    replaced = share > 0 and CROSS_ENTROPY in parts
+    return sum(parts.values(), torch.zeros_like(entropy) if replaced else entropy), parts
+
+
+class _CrossEntropy(torch.autograd.Function):
+    """Cross entropy whose gradient is computed in the forward pass."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Float[Tensor, "N V"], targets: Int[Tensor, " N"], count: int) -> Float[Tensor, ""]:
+        """Return the sum over the targets, divided by the count, and save the gradient of the logits.
+
+        Raises:
+            IndexError: A target is not an index of the logits.
+        """
+        grad_logits = torch.empty_like(logits)
+        if len(targets) and int(targets.max()) >= logits.size(1):
+            raise IndexError(
+                f"Target {int(targets.max())} is out of range: the model has logits for ids 0 to {logits.size(1) - 1}."
+            )
+        scale, target_array = np.float32(1 / count), targets.contiguous().numpy()
+        total = cross_entropy_and_gradient(as_array(logits), target_array, scale, as_array(grad_logits))
+        ctx.save_for_backward(grad_logits)
+        return torch.tensor(total / count, dtype=torch.float32)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_loss: Float[Tensor, ""]) -> tuple[Tensor | None, ...]:
+        """Return the gradient of the logits."""
+        (grad_logits,) = ctx.saved_tensors
+        return grad_logits if grad_loss == 1 else grad_logits * grad_loss.to(grad_logits.dtype), None, None
 
 
 def make_optimizers(model: nn.Module, config: TrainingConfig) -> list[Optimizer]:
@@ -125,3 +243,74 @@ class DivergenceGuard:
         """Copy the last good weights back into the model."""
         for kept, live in zip(self._kept, self._live, strict=False):
             live.copy_(kept)
+
+
+@dataclass
+class Schedule:
+    """How far a run is: the learning rate of its next step, when to evaluate, and when it is over. Checkpoints save it as it is.
+
+    Attributes:
+        peak: The largest learning rate.
+        warmup: The share of the run in which the rate rises.
+        evaluations: The number of evaluations, without those of the annealing.
+        steps: Optimizer steps so far.
+        progress: Share of the budget used so far.
+        evaluated: How many evaluations were due at the last one.
+        best_step: The step of the best evaluation.
+        best_share: The learning rate at that step, as a share of the peak.
+        annealing: The end of a run whose held-out text got no better, in which the rate falls from where it was to zero: the step
+            after which it starts, its number of steps, and the learning rate it starts from, as a share of the peak.
+    """
+
+    peak: float
+    warmup: float
+    evaluations: int
+    steps: int = 0
+    progress: float = 0.0
+    evaluated: int = 0
+    best_step: int = 0
+    best_share: float = 1.0
+    annealing: tuple[int, int, float] | None = None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the run is over."""
+        return self.progress >= 1 or self._annealing_left() <= 0
+
+    def learning_rate(self) -> float:
+        """Return the learning rate of the next step."""
+        return self.peak * (self._linear_decay() if self.annealing is None else self.annealing[2] * self._annealing_left())
+
+    def mark_best(self) -> None:
+        """Record that the weights are the best so far."""
+        self.best_step, self.best_share = self.steps, self._linear_decay()
+
+    def anneal(self) -> int:
+        """Lower the rate from that of the best weights to zero, from this step on; return within how many steps."""
+        left = round(self.steps * (1 - self.progress) / self.progress) if self.progress > 0 else 0  # at the speed so far
+        length = max(1, min(math.ceil(_ANNEALING * self.best_step), left))
+        self.annealing = self.steps, length, self.best_share
+        self.evaluated = self.evaluations  # those of the annealing come on top
+        return length
+
+    def evaluations_due(self) -> int:
+        """Return how many of a run's evaluations are due by now: k of n after (k / n)^2 of it.
+
+        They lie close together at first, since what they show depends on the ratio of two times and not on their difference.
+        """
+        if self.annealing is None:
+            return int(math.sqrt(self.progress) * self.evaluations)
+        return self.evaluations + int((1 - self._annealing_left()) * _ANNEALING_EVALUATIONS)
+
+    def _linear_decay(self) -> float:
+        """Return the learning rate as a share of its peak: linear warm-up, then linear decay to zero."""
+        if self.progress < self.warmup:
+            return _WARMUP_START + (1 - _WARMUP_START) * self.progress / self.warmup
+        return max(0.0, (1 - self.progress) / (1 - self.warmup))
+
+    def _annealing_left(self) -> float:
+        """Return the share of the annealing that is left; all of it before it starts."""
+        if self.annealing is None:
+            return 1.0
+        start, length, _ = self.annealing
+        return max(0.0, 1 - (self.steps - start) / length)

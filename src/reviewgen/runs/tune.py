@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Unpack
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -21,9 +21,8 @@ from reviewgen.config.options import TrainOptions
 from reviewgen.errors import ConfigError, DeviceError, NotADistribution, TrainingError, counted, quoted, storage_errors
 from reviewgen.model import ReviewModel
 from reviewgen.processes import process_state
-from reviewgen.runs import TrainingRun
 from reviewgen.runs.parts import TrainingParts, check_settings, merge_settings
-from reviewgen.search.variants import Variants, split_name
+from reviewgen.runs.sweep import Variants, split_name
 from reviewgen.storage import to_path
 from reviewgen.training import StopReason
 
@@ -53,14 +52,7 @@ class TuneTrial:
 
 
 def tune(
-    start: str | ReviewModel,
-    source: Any,
-    *,
-    trials: int = 20,
-    search: Mapping[str, Any] | None = None,
-    settings: Mapping[str, Mapping[str, Any]] | None = None,
-    storage: str | Path | None = None,
-    **options: Unpack[TrainOptions],
+    start: str | ReviewModel, source: Any, trials: int, search: Any, settings: Any, storage: Any, options: TrainOptions
 ) -> Iterator[TuneTrial]:
     """Search for good settings; see ``reviewgen.tune``."""
     check_count("trials", trials)
@@ -218,8 +210,6 @@ def _open_study(file: Path | None) -> Any:
             storage = None if file is None else _open_journal(file)
             return optuna.create_study(storage=storage, pruner=pruner, study_name="reviewgen", load_if_exists=True)
         except _UNREADABLE:
-            if file is None:
-                raise
             raise ConfigError(f"{file} holds no search that can be read; give another file, or remove it.") from None
 
 
@@ -281,44 +271,39 @@ def _search(
         yield result
 
 
-def _try(trial: Any, variants: Variants, blank: TuneTrial, file: Path | None) -> TuneTrial:
-    """Train with a trial's settings and return its result.
+def _try(trial: Any, variants: Variants, result: TuneTrial, file: Path | None) -> TuneTrial:
+    """Train with a trial's settings, until the end of the run or until the trial is hopeless; return its result.
 
     Raises:
         TrainingError: It is the first, and its budget was over before it could learn anything.
         NotADistribution: The model cannot be scored.
     """
+    best, stopped = math.inf, None
     try:
-        run = variants.start(variants.plan(blank.settings))
-        result = _train(trial, run, blank, file)
+        run = variants.start(variants.plan(result.settings))
+        for report in run:
+            result, stopped = replace(result, steps=report.step, seconds=round(report.seconds, 2)), report.stopped
+            if stopped == StopReason.DIVERGED:
+                return replace(result, problem=" ".join(report.notes))
+            if report.sample is None:
+                continue
+            if report.evaluation is None:
+                what = "The scores of this model are not a probability distribution"
+                raise NotADistribution(f"{what}, so there is nothing to tune by.")
+            bits = report.evaluation.bits_per_character
+            best = min(best, bits)
+            if stopped is None:
+                with _quiet(file):
+                    trial.report(bits, int(report.progress * _PROGRESS_STEPS))
+                    if trial.should_prune():
+                        return replace(result, outcome="pruned", bits=best if math.isfinite(best) else None)
     except (TrainingError, ConfigError, DeviceError, torch.OutOfMemoryError) as error:
-        return replace(blank, problem=str(error))
-    if blank.number == 0 and run.facts()["stopped"] == StopReason.BUDGET_SPENT and result.steps < run.config.evaluations:
+        return replace(result, steps=0, seconds=0.0, problem=str(error))
+    if result.number == 0 and stopped == StopReason.BUDGET_SPENT and result.steps < run.config.evaluations:
         raise TrainingError(
             f"A budget of {run.plan.length.seconds:g} s for a trial is too short: the first took "
             f"{counted(result.steps, 'step')} in it. Increase the budget, or give a number of steps."
         )
-    return result
-
-
-def _train(trial: Any, run: TrainingRun, result: TuneTrial, file: Path | None) -> TuneTrial:
-    """Train until the end of the run, or until the trial is hopeless."""
-    best = math.inf
-    for report in run:
-        result = replace(result, steps=report.step, seconds=round(report.seconds, 2))
-        if report.stopped == StopReason.DIVERGED:
-            return replace(result, problem=" ".join(report.notes))
-        if report.sample is None:
-            continue
-        if report.evaluation is None:
-            raise NotADistribution("The scores of this model are not a probability distribution, so there is nothing to tune by.")
-        bits = report.evaluation.bits_per_character
-        best = min(best, bits)
-        if report.stopped is None:
-            with _quiet(file):
-                trial.report(bits, int(report.progress * _PROGRESS_STEPS))
-                if trial.should_prune():
-                    return replace(result, outcome="pruned", bits=best if math.isfinite(best) else None)
     if not math.isfinite(best):
         return replace(result, problem="It gives some held-out tokens probability zero.")
     return replace(result, outcome="done", bits=best)

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from statistics import fmean, stdev
-from typing import Any, Unpack
+from typing import Any
 
 import numpy as np
 
@@ -21,8 +21,8 @@ from reviewgen.errors import ConfigError, DataError, did_you_mean, quoted
 from reviewgen.evaluation import TextStatistics, measure_texts, take_words
 from reviewgen.generation import SAMPLING_SETTINGS
 from reviewgen.model import ReviewModel
-from reviewgen.runs import TrainingRun
-from reviewgen.search.variants import check_values
+from reviewgen.runs.run import TrainingRun
+from reviewgen.runs.sweep import check_values
 from reviewgen.sentences import sentence_ends
 
 DEFAULT_SEARCH: Mapping[str, Sequence[Any]] = {"temperature": (0.7, 0.8, 0.9, 1.0, 1.1), "top_p": (1.0, 0.95)}
@@ -58,14 +58,7 @@ class SamplingTrial:
 
 
 def tune_sampling(
-    model: ReviewModel,
-    source: Any,
-    *,
-    search: Mapping[str, Sequence[Any]] | None = None,
-    texts: int = 100,
-    judge: ReviewModel | None = None,
-    seed: int = 0,
-    **options: Unpack[EvaluateOptions],
+    model: ReviewModel, source: Any, search: Any, texts: int, judge: ReviewModel | None, seed: int, options: EvaluateOptions
 ) -> Iterator[SamplingTrial]:
     """Try generation settings; see ``reviewgen.tune_sampling``."""
     for name, value in {"model": model, "judge": judge or model}.items():

@@ -1,14 +1,19 @@
-"""The verdict on a finished run, from its curves: still improving, converged, overfitting, copying, diverged or unknown.
+"""The budget of a training run, its step reports, and the verdict on it. Training settings are in ``config.training``.
 
-A pure function of the evaluations as ``training.json`` records them; knows neither models nor the training loop.
+The verdict (still improving, converged, overfitting, copying, diverged or unknown) is a pure function of the evaluations as
+``training.json`` records them.
 """
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any, Literal
 
-from reviewgen.training.config import StopReason
+from torch import Tensor
+
+from reviewgen.errors import counted
+from reviewgen.evaluation import Evaluation
 
 MIN_CHANGE = 0.01  # as a share of the bits per character; smaller changes may come from the seed
 MIN_BITS = 0.01  # bits per character; changes are relative to at least this, since shares of less mean nothing
@@ -18,6 +23,89 @@ LAST = 2  # evaluations at the end that must all be worse: a single one may be a
 COPY_MARGIN = 0.15  # above held-out reviews: more than two of an evaluation's sixteen generated texts copied outright
 COPY_FACTOR = 1.5  # times held-out reviews: if these repeat the training text anyway, the margin is within their noise
 _ADVICE = "Lower training.learning_rate."
+
+
+class StopReason(StrEnum):
+    """Why a run ended; ``training.json`` holds the value."""
+
+    BUDGET_SPENT = "budget spent"
+    ALL_STEPS_TAKEN = "all steps taken"
+    NO_MORE_GAIN = "early: no more gain on held-out text"
+    ALL_TEXTS_COUNTED = "all texts counted"
+    NOTHING_TO_TRAIN = "nothing to train"
+    DIVERGED = "diverged"
+    INTERRUPTED = "interrupted"
+    PROCESS_ENDED = "another process ended"
+
+
+@dataclass(frozen=True)
+class Budget:
+    """When a training run ends. One of the three is set.
+
+    Attributes:
+        seconds: Time from the end of the first step, which may compile: neither it nor what comes before it is counted.
+        steps: Number of optimizer steps.
+        epochs: Number of passes over the corpus.
+    """
+
+    seconds: float | None = None
+    steps: int | None = None
+    epochs: float | None = None
+
+
+@dataclass(frozen=True)
+class Report:
+    """The report of one training step. From ``evaluation`` to ``metrics``, and ``sample``, are set at evaluations only.
+
+    Attributes:
+        step: Optimizer steps so far; texts so far for a model trained by counting.
+        progress: Share of the budget used, 0 to 1.
+        seconds: Training time so far.
+        tokens: Tokens trained on so far, of all processes.
+        epoch: Index of the epoch, from 0.
+        loss: Cross entropy of this step, nats per token; None for a model trained by counting.
+        losses: The model's own loss terms of this step, by name; see ``SupportsLoss``.
+        learning_rate: Learning rate of this step, before random lengths scale it; None for a model trained by counting.
+        bptt: Tokens of each lane in the last batch of this step where lengths are random (``bptt_random``); None otherwise.
+        evaluation: Held-out evaluation; None also for a model whose scores are not a distribution.
+        token_copy_rate: Share of 20-token windows of generated texts that occur in the training text; None if not measured.
+        metrics: The metrics of generated texts by name; None for one that failed.
+        evaluation_seconds: Duration of all evaluations so far.
+        is_best: Whether this evaluation is the best so far, so that its weights are kept.
+        sample: A generated text.
+        device: Device, mixed precision and implementation of the layers, as text.
+        threads: CPU threads in use.
+        notes: Messages for the user.
+        stopped: Why the run ended; set on its last report only.
+        part: In a run of a blend, the preset of the model whose training this reports, with its own progress and seconds; on the
+            last report the blend itself. None in a run of a single model.
+    """
+
+    step: int
+    progress: float
+    seconds: float
+    tokens: int
+    epoch: int = 0
+    loss: Tensor | None = None
+    losses: Mapping[str, Tensor] = field(default_factory=dict)
+    learning_rate: float | None = None
+    bptt: int | None = None
+    evaluation: Evaluation | None = None
+    token_copy_rate: float | None = None
+    metrics: Mapping[str, float | None] = field(default_factory=dict)
+    evaluation_seconds: float = 0.0
+    is_best: bool = False
+    sample: str | None = None
+    device: str = "cpu"
+    threads: int = 1
+    notes: tuple[str, ...] = ()
+    stopped: StopReason | None = None
+    part: str | None = None
+
+    @property
+    def nats_per_token(self) -> float | None:
+        """The step's loss as a float. On an accelerator this waits for the device."""
+        return None if self.loss is None else float(self.loss)
 
 
 @dataclass(frozen=True)
@@ -81,26 +169,22 @@ def _trend_verdict(evaluations: Sequence[Mapping[str, Any]], stopped: str | None
         return _annealed_verdict(evaluations)
     if best + 1 < len(bits) and _relative_change(min(bits[best + 1 :][-LAST:]) - bits[best], bits[best]) > MIN_CHANGE:
         return _overfitting_or_diverged(evaluations, bits, best)
-    if _is_too_short(evaluations):
-        return _too_short_verdict(evaluations)
-    return _improving_or_converged(evaluations, bits)
+    return _too_short_verdict(evaluations) or _improving_or_converged(evaluations, bits)
 
 
-def _is_too_short(evaluations: Sequence[Mapping[str, Any]]) -> bool:
-    return len(evaluations) < MIN_EVALUATIONS or evaluations[-1]["step"] < MIN_STEPS
-
-
-def _too_short_verdict(evaluations: Sequence[Mapping[str, Any]]) -> RunVerdict:
-    """Return the verdict on a run that is too short for one, and how much time would serve."""
+def _too_short_verdict(evaluations: Sequence[Mapping[str, Any]]) -> RunVerdict | None:
+    """Return the verdict on a run that is too short for one, and how much time would serve; None for a longer run."""
     count, last = len(evaluations), evaluations[-1]
+    if count >= MIN_EVALUATIONS and last["step"] >= MIN_STEPS:
+        return None
     factor = max(MIN_EVALUATIONS / count, MIN_STEPS / max(1, last["step"]))
     seconds, serves = factor * last.get("seconds", 0.0), "Give it more time."
     if seconds:
         unit = 10 ** max(0, math.floor(math.log10(seconds)) - 1)  # of two digits
         serves = f"About {math.ceil(seconds / unit) * unit:,} s of training would show it."
-    counts = f"{last['step']:,} step{'s' * (last['step'] != 1)} and {count} evaluation{'s' * (count != 1)}"
     if last["step"] >= MIN_STEPS:
         serves = f"{serves.removesuffix('.')}, or training.evaluations={MIN_EVALUATIONS} or more, if it is set to fewer."
+    counts = f"{counted(last['step'], 'step')} and {counted(count, 'evaluation')}"
     return RunVerdict("unknown", f"No verdict: {counts} are too few to show whether it still improves. {serves}")
 
 
@@ -120,13 +204,11 @@ def _overfitting_or_diverged(evaluations: Sequence[Mapping[str, Any]], bits: Seq
     step, before, after = evaluations[best]["step"], *(evaluations[i]["train_nats_per_token"] for i in (best, -1))
     kept, change = _describe_kept(evaluations), f"({bits[best]:.3f} to {bits[-1]:.3f} bits per character)"
     if None not in (before, after) and after < before:
-        if _is_too_short(evaluations):
-            return _too_short_verdict(evaluations)
         words = (
             f"Overfitting since step {step:,}: from there on held-out text got worse {change} while the training loss went on "
             f"falling; {kept}. More reviews, more dropout or a smaller model would help, more time would not."
         )
-        return RunVerdict("overfitting", words, step)
+        return _too_short_verdict(evaluations) or RunVerdict("overfitting", words, step)
     worse = f"held-out {change} and training text both got worse"
     return RunVerdict("diverged", f"Diverged since step {step:,}: {worse}; {kept}. {_ADVICE}", step)
 

@@ -1,0 +1,338 @@
+"""How a training is shown: a bar on a terminal, a figure in a notebook, a log of accelerate's trackers, and a plot of its curves.
+
+The bar is on standard error. The figure is drawn with the notebook's own display (IPython, which is there in every notebook) as
+inline SVG, and stays when the training has ended. Its curves come from the run's record, so no update waits for the device.
+
+A tracker (TensorBoard, Weights & Biases, MLflow ...) is third-party code: what it prints never reaches standard output; when it
+fails, the training continues without it.
+"""
+
+import contextlib
+import contextvars
+import io
+import itertools
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, Task, TextColumn, TimeElapsedColumn
+from rich.table import Column
+from rich.text import Text
+
+from reviewgen.compiled.notice import compiling_notice
+from reviewgen.config import check_flags, check_list, check_text
+from reviewgen.errors import ConfigError, did_you_mean, quoted
+from reviewgen.hub.download import locate
+from reviewgen.model.read import read_training
+from reviewgen.processes import process_state
+from reviewgen.storage import check_output, to_path
+from reviewgen.training import Report
+from reviewgen.web.charts import refuse_chart, save_chart
+from reviewgen.web.curves import AXES, LearningCurves, draw_inline, find_curves, learning_chart
+from reviewgen.web.rendering import decimal, duration, render, thousands
+
+TERM = "loss."
+"""The beginning of the name under which a model's own loss term is kept, as in "loss.z_loss"."""
+
+_PROJECT = "reviewgen"  # which trackers keep runs under
+_NAMED_BY_RUN = ("tensorboard", "aim")  # their first argument is the run's name, not the project's
+_OPTIONS: dict[str, Callable[[str], dict[str, Any]]] = {  # of each tracker, by the run's name
+    "clearml": lambda name: {"task_name": name},
+    "dvclive": lambda name: {"dir": name},
+    "mlflow": lambda name: {"run_name": name},
+    "swanlab": lambda name: {"experiment_name": name},
+    "trackio": lambda name: {"name": name, "embed": False},
+    "wandb": lambda name: {"name": name, "settings": {"console": "off"}},
+}
+_TAKE_TEXT = ("tensorboard", "trackio", "wandb", "comet_ml")  # others refuse a sample, or warn at each one
+_LOGGED = ("bits_per_character", "train_bits_per_character", "token_copy_rate", "learning_rate", "tokens_seen", "bptt")
+
+
+def check_tracker(name: str | None) -> None:
+    """Raise if a tracker cannot be used; None for no tracker.
+
+    Raises:
+        ConfigError: There is no tracker of that name, or it is not installed.
+    """
+    if name is None:
+        return
+    trackers = _tracker_classes()
+    if not isinstance(name, str) or name not in trackers:
+        raise ConfigError(f"{quoted(name)} is not a tracker to log to. {did_you_mean(name, trackers)}")
+    is_known, spec = trackers[name].__module__.startswith("accelerate."), find_spec(name)
+    if is_known and (spec is None or spec.origin is None):  # without an origin it may be a folder of wandb's runs
+        raise ConfigError(f"Logging to {name} needs a package that is not installed: pip install {name}")
+
+
+def _tracker_classes() -> dict[str, Any]:
+    """Return accelerate's trackers by name, with those that ``accelerate.tracking.register_tracker_class`` has added."""
+    from accelerate.tracking import LOGGER_TYPE_TO_CLASS  # imports torch
+
+    trackers: dict[str, Any] = LOGGER_TYPE_TO_CLASS
+    return trackers
+
+
+class RunLog:
+    """The log of a run with a tracker, or one that does nothing.
+
+    A tracker that needs a folder gets ``runs/NAME`` beside the model, or ``runs/NAME-2`` and so on if that exists. The others
+    have a project "reviewgen" where their own settings say, with a run of that name.
+
+    Args:
+        tracker: The name of a tracker of accelerate, or None.
+        out: The folder that the model will be saved in, whose name the run gets.
+        preset: The run's name if there is no such folder.
+
+    Attributes:
+        failure: Why logging has failed, a sentence; None while it works.
+
+    Raises:
+        StorageError: Nothing can be written beside the model.
+    """
+
+    def __init__(self, tracker: str | None, out: Path | None, preset: str) -> None:
+        self.failure: str | None = None
+        self._kind, self._name = tracker, preset.replace(":", "-") if out is None else out.absolute().name
+        self._tracker: Any = None
+        self._is_reported = False
+        self._context = contextvars.copy_context()  # a tracker keeps its current run there
+        self._folder: Path | None = None
+        if tracker is not None and (tracker == "dvclive" or _tracker_classes()[tracker].requires_logging_directory):
+            parent = (Path() if out is None else out.parent) / "runs"
+            names = itertools.chain([self._name], (f"{self._name}-{number}" for number in itertools.count(2)))
+            self._folder = next(folder for folder in map(parent.joinpath, names) if not folder.exists())
+            check_output(self._folder)  # the curves of two runs are not mixed
+
+    def describe(self) -> str | None:
+        """Return where the log is."""
+        where = f"{self._kind} as {self._name}" if self._folder is None else str(self._folder)
+        return None if self._kind is None else f"Logging to {where}."
+
+    @contextlib.contextmanager
+    def opened(self, settings: Mapping[str, Any]) -> Iterator[None]:
+        """Log inside the block; the settings, by dotted name, become the run's hyperparameters."""
+        if self._kind is not None and process_state().is_main_process:
+            self._try(self._start, settings, is_shown=True)  # it may ask for a login
+        try:
+            yield
+        finally:
+            if self._tracker is not None:
+                self._try(self._tracker.finish)
+                self._tracker = None
+
+    def record(self, report: Report, kept: Mapping[str, Any] | None) -> Report:
+        """Log what is kept of a report, and return the report; with a note if logging has just failed."""
+        if self._tracker is not None and kept is not None:
+            names = [*_LOGGED, *(name for name in kept if name.startswith(TERM))]
+            values = {name: kept.get(name) for name in names} | dict(kept.get("metrics", {}))
+            values = {name: value for name, value in values.items() if value is not None}
+            sample = {"sample": report.sample} if report.sample and self._kind in _TAKE_TEXT else {}
+            self._try(self._tracker.log, values | sample, report.step)
+        if self.failure is None or self._is_reported:
+            return report
+        self._is_reported = True
+        return replace(report, notes=(*report.notes, self.failure))
+
+    def _start(self, settings: Mapping[str, Any]) -> None:
+        kind = self._kind or ""
+        name = self._name if self._folder is None else str(self._folder) if kind == "dvclive" else self._folder.name
+        tracker_class = _tracker_classes()[kind]
+        folders = [self._folder.parent] if self._folder is not None and tracker_class.requires_logging_directory else []
+        first = name if kind in _NAMED_BY_RUN else _PROJECT
+        tracker = tracker_class(first, *folders, **(_OPTIONS[kind](name) if kind in _OPTIONS else {}))
+        tracker.start()
+        simple = bool | int | float | str  # what a tracker takes
+        tracker.store_init_configuration({name: x if isinstance(x, simple) else json.dumps(x) for name, x in settings.items()})
+        self._tracker = tracker
+
+    def _try(self, action: Callable[..., None], *arguments: Any, is_shown: bool = False) -> None:
+        """Call the tracker, and show what it prints as a note or not at all; if it fails, continue without it."""
+        try:
+            with contextlib.redirect_stdout(sys.stderr if is_shown else io.StringIO()):
+                self._context.run(action, *arguments)
+        except Exception as error:  # third-party code may raise anything, and hours of training must not be lost to it
+            cause = error.strerror if isinstance(error, OSError) and error.strerror else str(error).strip()
+            reason = (cause or type(error).__name__).splitlines()[0]
+            self.failure = f"Logging to {self._kind} failed, and the training continues without it: {reason}"
+            self._tracker = None
+
+
+_SECONDS = 0.2  # between two updates of the bar
+_FIGURE_SECONDS, _FIGURE_SHARE = 0.5, 0.02  # between two updates of a figure, at least; of the time that they may take
+
+
+class TerminalView:
+    """Shows a bar while a training runs, and nothing afterwards."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    def phase(self, text: str) -> AbstractContextManager[object]:
+        """Show inside the block what is being done."""
+        return self._console.status(text)
+
+    def training(self) -> AbstractContextManager[Callable[[Report], None]]:
+        """Show a bar inside the block."""
+        return training_bar(self._console)
+
+    def finish(self) -> None:
+        """Show nothing."""
+
+
+class NotebookView:
+    """Shows a run as one figure of a notebook's cell, with a bar, bits per character and the learning curve."""
+
+    def __init__(self, run: Any) -> None:
+        self._run = run
+        self._handle: Any = None
+        self._last: Report | None = None
+        self._next_update = 0.0  # of ``time.monotonic``
+        self._has_curves = False
+
+    @contextmanager
+    def phase(self, text: str) -> Iterator[None]:
+        """Show inside the block what is being done."""
+        with compiling_notice.silenced():
+            self._update(text)
+            yield
+
+    @contextmanager
+    def training(self) -> Iterator[Callable[[Report], None]]:
+        """Show the training inside the block; the value is the function that takes the report of each step."""
+        self._has_curves = True
+        with self.phase("Training ..."):
+            yield self._show
+
+    def finish(self) -> None:
+        """Show the result."""
+        held_out = self._run.evaluation
+        result = "Interrupted" if self._run.is_interrupted else "Trained"
+        bits = "" if held_out is None else f": {decimal(held_out.bits_per_character)} bits per character of held-out text"
+        self._update(f"{result}{bits}.", is_over=True)
+
+    def _show(self, report: Report) -> None:
+        self._last = report
+        if time.monotonic() >= self._next_update:
+            self._update("Training ...")
+
+    def _update(self, status: str, is_over: bool = False) -> None:
+        """Draw the figure, and set the time of the next update."""
+        from IPython import display as notebook  # in a notebook it is there
+
+        shown: Any = notebook
+        start = time.monotonic()
+        curves = self._run.curves if self._has_curves else {}
+        evaluations = {name: each.evaluations for name, each in curves.items()}
+        bits = {name: each[-1].get("bits_per_character") for name, each in evaluations.items() if each and not is_over}
+        figure = shown.HTML(
+            render(
+                "runs/training.html",
+                preset=self._run.preset,
+                status=status,
+                progress=None if is_over or self._last is None else self._last.progress,
+                facts="" if self._last is None else _describe(self._last),
+                bits=[(name, decimal(value)) for name, value in bits.items()],
+                chart=draw_inline(evaluations, {name: each.curve() for name, each in curves.items()}, "Bits per character"),
+            )
+        )
+        if self._handle is None:
+            self._handle = shown.display(figure, display_id=True)
+        else:
+            self._handle.update(figure)
+        end = time.monotonic()
+        self._next_update = end + max(_FIGURE_SECONDS, (end - start) / _FIGURE_SHARE)
+
+
+def open_view(run: Any, is_shown: bool) -> TerminalView | NotebookView:
+    """Return what shows a run if ``is_shown``, on a terminal or in a notebook, and in the main process of a run."""
+    console = open_console(is_shown)
+    return NotebookView(run) if console.is_jupyter else TerminalView(console)
+
+
+def open_console(is_shown: bool) -> Console:
+    """Return a console that prints only if ``is_shown``, on a terminal or in a notebook, and in the main process of a run."""
+    console = Console(stderr=True, highlight=False)
+    has_viewer = console.is_jupyter or console.file.isatty()
+    if is_shown and has_viewer and process_state().is_main_process:
+        return console
+    return Console(stderr=True, quiet=True, force_jupyter=False)  # in a notebook a quiet one would still show its bars
+
+
+@contextmanager
+def training_bar(console: Console) -> Iterator[Callable[[Report], None]]:
+    """Show a progress bar inside the block; yield the function that updates it with a step's report."""
+    elapsed, facts = TimeElapsedColumn(Column(min_width=7)), _Facts("{task.fields[facts]}", markup=False)
+    columns = TextColumn("Training"), BarColumn(), TextColumn("{task.percentage:3.0f}%"), elapsed, facts
+    is_hidden = console.quiet or not (console.is_jupyter or console.file.isatty())
+    shown = 0.0
+    with Progress(*columns, console=console, transient=True, disable=is_hidden) as bar, compiling_notice.silenced():
+        task = bar.add_task("", total=1.0, facts="")
+
+        def show(report: Report) -> None:
+            nonlocal shown
+            if abs(report.seconds - shown) > _SECONDS:  # each model of a blend starts from zero
+                loss = "" if is_hidden or report.loss is None else f", {report.nats_per_token:.3f} nats"
+                bar.update(task, completed=report.progress, facts=_describe(report) + loss)
+                shown = report.seconds
+
+        yield show
+
+
+class _Facts(TextColumn):
+    """The facts of the last step (nats are per token); or that functions are being compiled, during which there are no steps."""
+
+    def render(self, task: Task) -> Text:
+        """Return the text of the column."""
+        return Text("compiling (once)") if compiling_notice.is_compiling else super().render(task)
+
+
+def _describe(report: Report) -> str:
+    """Return the facts of a step."""
+    part = "" if report.part is None else f"{report.part}, "
+    is_counted = report.loss is None and report.learning_rate is None
+    steps = f"{thousands(report.step)} texts" if is_counted else f"step {thousands(report.step)}, epoch {report.epoch + 1}"
+    speed = f"{thousands(report.tokens / max(report.seconds, 1e-9))} tokens a second"
+    return f"{part}{steps}, {duration(report.seconds)}, {speed}, {report.device}"
+
+
+def plot_training(
+    sources: Sequence[str | Path], file: str | Path, against: str, metrics: Sequence[str], overwrite: bool
+) -> list[LearningCurves]:
+    """Draw the learning curves of saved models; see ``reviewgen.plot_training``."""
+    check_flags(overwrite=overwrite)
+    sources = check_list("sources", sources, "['./my-model']")
+    if not sources:
+        raise ConfigError("Give at least one saved model, as in ['./my-model'].")
+    metrics = [metrics] if isinstance(metrics, str) else check_list("metrics", metrics, "['distinct-2']")
+    for name in metrics:
+        check_text("metrics", name)
+    if not isinstance(against, str) or against not in AXES:
+        raise ConfigError(f"Curves cannot be drawn against {quoted(against)}. {did_you_mean(against, AXES)}")
+    file = to_path("file", file)
+    refuse_chart(file, overwrite)
+    names = [_name(source) for source in sources]  # two folders of one name get the whole source
+    names = [str(source) if names.count(name) > 1 else name for source, name in zip(sources, names, strict=True)]
+    runs = [find_curves(read_training(locate(source).folder), name) for source, name in zip(sources, names, strict=True)]
+    listed = list(dict.fromkeys(metrics))
+    known = {name for run in runs for name in run.metrics}
+    if unknown := [name for name in listed if name not in known]:
+        raise ConfigError(f"No evaluation has the metric {quoted(unknown[0])}. {did_you_mean(unknown[0], known)}")
+    save_chart(learning_chart(runs, against, listed), file)
+    return runs
+
+
+def picture_name(sources: Sequence[str | Path]) -> Path:
+    """Return the default file of a picture, in the current folder."""
+    return Path(f"{_name(sources[0])}.png" if len(sources) == 1 else "curves.png")
+
+
+def _name(source: str | Path) -> str:
+    return Path(os.path.normpath(to_path("sources", source).absolute())).name

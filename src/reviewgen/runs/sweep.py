@@ -1,0 +1,208 @@
+"""Trainings that differ in some settings, and ``reviewgen.sweep`` and ``reviewgen.plot_sweep``, a bias-variance table of one.
+
+``Variants`` is the one way in which a sweep and a search vary a plan. The corpus is prepared once for all that need the same.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from reviewgen.config import check_flags, check_list, check_text
+from reviewgen.config.options import TrainOptions, refuse_unknown_options
+from reviewgen.errors import ConfigError, NotADistribution, did_you_mean, quoted
+from reviewgen.evaluation import evaluate_documents, finite, sample_documents
+from reviewgen.runs.corpus import PreparedCorpus, read_corpus, tokenize
+from reviewgen.runs.plan import TrainingPlan, make_plan
+from reviewgen.runs.run import TrainingRun, make_run
+from reviewgen.storage import to_path
+from reviewgen.web.charts import Chart, Panel, Series, refuse_chart, save_chart
+
+GROUPS = ("model", "tokenizer", "training")
+_TRAIN_TOKENS = 100_000  # of the training text, scored
+
+
+def split_name(setting: str) -> tuple[str, str]:
+    """Return the group and the name of a setting.
+
+    >>> split_name("model.order")
+    ('model', 'order')
+
+    Raises:
+        ConfigError: It has another form, or there is no such group.
+    """
+    group, _, name = setting.partition(".") if isinstance(setting, str) else ("", "", "")
+    if group not in GROUPS or not name:
+        raise ConfigError(f"{quoted(setting)} is not a setting; name one as in model.order, tokenizer.vocab_size, training.bptt.")
+    return group, name
+
+
+def check_groups(settings: Mapping[str, Mapping[str, Any]] | None) -> dict[str, dict[str, Any]]:
+    """Return the settings of each group, empty for a group that is not given.
+
+    Raises:
+        ConfigError: It is not a mapping from groups to settings.
+    """
+    groups = {} if settings is None else settings
+    if not isinstance(groups, Mapping) or not all(isinstance(group, Mapping) for group in groups.values()):
+        raise ConfigError(f"settings must be a dictionary by group, as in {{'model': {{'order': 4}}}}; got {quoted(settings)}.")
+    for group in groups:
+        if group not in GROUPS:
+            raise ConfigError(f"{quoted(group)} is not a group of settings. {did_you_mean(str(group), GROUPS)}")
+    return {group: dict(groups.get(group, {})) for group in GROUPS}
+
+
+def check_values(setting: str, values: Any) -> None:
+    """Raise unless there is a list of at least one value of a setting.
+
+    Raises:
+        ConfigError: There is not.
+    """
+    if isinstance(values, str) or not isinstance(values, Sequence) or not values:
+        raise ConfigError(f"Give a list of at least one value of {setting}; got {quoted(values)}.")
+
+
+class Variants:
+    """Trainings of the same preset or model on the same source with different settings.
+
+    Args:
+        function: The public function, "sweep" or "tune", and its own arguments, for messages.
+        start: A preset, or a trained model to train further.
+        source: The reviews.
+        settings: Settings of all trainings, by group; see ``check_groups``.
+        options: Other arguments of ``reviewgen.train``, for all trainings.
+
+    Attributes:
+        settings: The settings of all trainings, by group.
+
+    Raises:
+        ConfigError: A keyword is unknown, or for a single training; or the preset is a blend.
+    """
+
+    def __init__(
+        self,
+        function: Sequence[str],
+        start: Any,
+        source: Any,
+        settings: Mapping[str, Mapping[str, Any]] | None,
+        options: TrainOptions,
+    ) -> None:
+        name, *arguments = function
+        refuse_unknown_options(options, TrainOptions, name, others=arguments, hidden=[*GROUPS, "out", "resume"])
+        for option in (*GROUPS, "out", "resume"):
+            if option in GROUPS and option in options:
+                raise ConfigError(f"{name} takes {option} settings in settings, as in settings={{{quoted(option)}: {{...}}}}.")
+            if options.get(option) not in (None, False):
+                raise ConfigError(f"{name} trains several models, and no model is saved, so it takes no {option}.")
+        self.settings, self._start, self._source, self._options = check_groups(settings), start, source, options
+        self._corpora: list[tuple[Any, PreparedCorpus]] = []
+
+    def plan(self, changed: Mapping[str, Any]) -> TrainingPlan:
+        """Return the plan of a training with some settings changed, as in {"model.order": 4}.
+
+        Raises:
+            ConfigError: A setting is unknown or out of range, or changed and fixed.
+        """
+        groups: Any = check_groups(self.settings)
+        for setting, value in changed.items():
+            group, name = split_name(setting)
+            if name in groups[group]:
+                raise ConfigError(f"{setting} is both set and varied; do one of the two.")
+            groups[group][name] = value
+        plan = make_plan(self._start, self._source, {**self._options, **groups})
+        if plan.parts.models:
+            raise ConfigError(f"{plan.preset} is a blend of several models: give one of them, {plan.parts.names}.")
+        return plan
+
+    def corpus(self, plan: TrainingPlan) -> PreparedCorpus:
+        """Return the corpus of a plan; it is read and tokenized unless that was done for an earlier plan."""
+        parts = plan.parts
+        needed = plan.data, parts.tokenizer_plugin, parts.tokenizer_config, parts.training.novelty, parts.training.novelty_mb
+        corpus = next((corpus for known, corpus in self._corpora if known == needed), None)
+        if corpus is None:
+            corpus = tokenize(plan, read_corpus(plan))
+            self._corpora.append((needed, corpus))
+        return corpus
+
+    def start(self, plan: TrainingPlan) -> TrainingRun:
+        """Return a run that is ready to train. All runs on one corpus have the size that was chosen for the first one.
+
+        Raises:
+            ReviewgenError: The corpus cannot be read, or the model cannot be built.
+        """
+        run = make_run(plan)
+        run.start_on(self.corpus(plan))
+        return run
+
+
+@dataclass(frozen=True)
+class SweepRow:
+    """The model of one value. Bits per character are None if its scores are not a probability distribution."""
+
+    value: Any
+    train_bits: float | None
+    held_out_bits: float | None
+    megabytes: float
+    seconds: float  # of training and its evaluations, without reading and tokenizing
+    token_copy_rate: float | None  # share of 20-token windows of generated texts that occur in the training text
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the row as JSON values; an infinite number becomes None."""
+        return finite(asdict(self))
+
+
+def sweep(
+    preset: str, source: Any, setting: str, values: Sequence[Any], settings: Any, options: TrainOptions
+) -> Iterator[SweepRow]:
+    """Train a preset with each value of a setting; see ``reviewgen.sweep``."""
+    variants = Variants(("sweep", "setting", "values", "settings"), preset, source, settings, options)
+    check_values(setting, values)
+    plans = [variants.plan({setting: value}) for value in values]  # a bad value is refused before any work
+    return (train_row(variants.start(plan), value) for plan, value in zip(plans, values, strict=True))
+
+
+def train_row(run: TrainingRun, value: Any) -> SweepRow:
+    """Train to the end and return the row of the table."""
+    seconds = 0.0
+    for report in run:
+        seconds = report.seconds
+    model = run.finish()
+    documents = sample_documents(run.stores["train"], _TRAIN_TOKENS)
+    train_bits = None
+    with suppress(NotADistribution):
+        evaluation = evaluate_documents(run.model, documents, run.tokenizer.vocab_size, given=len(run.conditions))
+        train_bits = evaluation.bits_per_character
+    return SweepRow(
+        value=value,
+        train_bits=train_bits,
+        held_out_bits=None if run.evaluation is None else run.evaluation.bits_per_character,
+        megabytes=sum(tensor.nbytes for tensor in run.model.state_dict().values()) / 1e6,
+        seconds=seconds,
+        token_copy_rate=(model.training["novelty"] or {}).get("token_copy_rate"),
+    )
+
+
+def plot_sweep(rows: Sequence[SweepRow], setting: str, preset: str, file: str | Path, overwrite: bool) -> None:
+    """Draw the rows of a sweep; see ``reviewgen.plot_sweep``."""
+    for name, value in (("setting", setting), ("preset", preset)):
+        check_text(name, value)
+    rows = check_list("rows", rows, "list(reviewgen.sweep(...))")
+    if wrong := [row for row in rows if not isinstance(row, SweepRow)]:
+        raise ConfigError(f"rows must be what reviewgen.sweep has yielded; got {quoted(wrong[0])} among them.")
+    check_flags(overwrite=overwrite)
+    file = to_path("file", file)
+    refuse_chart(file, overwrite)
+    bits = [
+        Series("held-out text", _points(rows, "held_out_bits")),
+        Series("training text", _points(rows, "train_bits"), 7, is_dashed=True),
+    ]
+    panels = [Panel("bits per character", bits)]
+    if copies := _points(rows, "token_copy_rate"):
+        panels.append(Panel("token copy rate of generated text", [Series("token copy rate", copies, 5)], 90.0, (0.0, 1.0)))
+    save_chart(Chart(preset, setting, panels, labels=[str(row.value) for row in rows]), file)
+
+
+def _points(rows: Sequence[SweepRow], name: str) -> list[tuple[float, float]]:
+    """Return the place of each row and its number, of those that have it."""
+    return [(float(n), value) for n, row in enumerate(rows) if (value := getattr(row, name)) is not None]
