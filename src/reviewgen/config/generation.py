@@ -14,7 +14,7 @@ _MAX_BEAM_TOKENS = 1_000_000
 _MAX_LISTED, _MAX_STRING = 1_000, 1_000  # elements of a list, characters of a stop string
 
 
-_OF_PROFILES = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "no_repeat_ngram_size")
+_OF_PROFILES = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "no_repeat_ngram_size", "words")
 
 
 @dataclass(frozen=True, kw_only=True)
