@@ -21,23 +21,28 @@ PAGE = """# Trained weights
 These weights come with reviewgen; `reviewgen list` shows them. They were trained on {train:,} film reviews, and {held_out:,} were
 held out; `examples/train_pretrained.py` is the recipe of each. Networks are saved in 8 bits, and a blend shares the files of its
 two parts. By default they write whole reviews; `--condition style=snippet` asks for single sentences in lower case, and
-`--condition sentiment=positive` or `negative` for an opinion. The default temperature was
-[chosen by reading texts](../how-to/generation.md#the-default-temperature) of each.
+`--condition sentiment=positive` or `negative` for an opinion. The default settings were
+[chosen by comparing texts](#how-the-defaults-were-chosen) blindly.
 
-| preset | MB | bits | temperature | unknown words, `known` | `any` | distinct-2 | of reviews | whole | copy rate | of reviews |
+| preset | MB | bits | settings | unknown words, `known` | `any` | distinct-2 | of reviews | whole | copy rate | of reviews |
 |---|---|---|---|---|---|---|---|---|---|---|
 {rows}
 
-The other columns are of {texts} texts at the default settings, so at this temperature, beside as many words of test reviews:
+The other columns are of {texts} texts at the default settings, the profile `reading`, beside as many words of test reviews:
 
 - **bits**: per character of all reviews of the test split.
 - **unknown words**: the share of words that are not in the training text, with `words="known"`, the default, and with `"any"`. Of
   the held-out reviews it is {unknown:.2%}.
+- **settings**: those of the profile `reading`; `--profile likeness` has others.
 - **distinct-2**: the share of different pairs of words. Lower is more repetitive; a low temperature makes it lower.
 - **whole**: the share of texts that end by themselves or at the end of a sentence.
 - **copy rate**: the share of the text that stands in spans of 50 characters or more of the training text; of 500 texts.
 
 `python -m tests.benchmarks.readability` measures them again, and `python -m docs.mkdocs.trained_models` writes this page.
+
+## How the defaults were chosen
+
+COMPARISONS
 
 ## Five texts each
 
@@ -69,7 +74,7 @@ def row(preset, known, free) -> str:
         f"`{preset}`",
         f"{facts.megabytes:.1f}",
         f"{facts.bits_per_character:.3f}",
-        f"{reviewgen.load(preset).generation_config.temperature:g}",
+        describe(reviewgen.load(preset).generation_config),
         f"{known.texts.unknown_words:.2%}",
         f"{free.texts.unknown_words:.2%}",
         f"{known.texts.distinct[1]:.3f}",
@@ -79,6 +84,12 @@ def row(preset, known, free) -> str:
         f"{novelty['held_out_copy_rate']:.2%}",
     )
     return f"| {' | '.join(cells)} |"
+
+
+def describe(config) -> str:
+    """Return the settings of sampling that are not off."""
+    values = {"top-p": config.top_p, "repetition penalty": config.repetition_penalty}
+    return ", ".join([f"temperature {config.temperature:g}", *(f"{name} {value:g}" for name, value in values.items() if value != 1)])
 
 
 def samples(preset) -> str:
