@@ -42,7 +42,39 @@ The other columns are of {texts} texts at the default settings, the profile `rea
 
 ## How the defaults were chosen
 
-COMPARISONS
+Each line compares texts of two settings in 60 pairs: shuffled, the settings hidden, and judged twice, independently, by
+language models that were asked which one a person would rather read. The two judges agreed in 72 to 97 % of the pairs. What
+is not named is off.
+
+| preset | one | another | prefer the one | the other | neither |
+|---|---|---|---|---|---|
+| `lstm-word` | temperature 0.7 | temperature 0.8, repetition penalty 1.15 | 85 | 35 | 0 |
+| `lstm-word` | temperature 0.8, repetition penalty 1.15 | temperature 0.9 | 78 | 42 | 0 |
+| `lstm-word` | temperature 0.7 | **temperature 0.7, repetition penalty 1.1** | 53 | 65 | 2 |
+| `lstm-word` | **temperature 0.7, repetition penalty 1.1** | temperature 0.8, top-p 0.9, repetition penalty 1.1 | 66 | 54 | 0 |
+| `lstm-char` | temperature 0.7 | temperature 1, top-p 0.9 | 100 | 20 | 0 |
+| `lstm-char` | temperature 1, top-p 0.9 | temperature 0.8 | 81 | 39 | 0 |
+| `lstm-char` | temperature 0.7 | temperature 0.8, top-p 0.9 | 36 | 81 | 3 |
+| `lstm-char` | temperature 0.8, top-p 0.9 | **temperature 0.9, top-p 0.85** | 59 | 58 | 3 |
+| `blend-word` | temperature 0.7 | temperature 0.9 | 108 | 12 | 0 |
+| `blend-word` | temperature 0.9 | temperature 1, top-p 0.9 | 65 | 55 | 0 |
+| `blend-word` | temperature 0.7 | **temperature 0.7, repetition penalty 1.1** | 54 | 64 | 2 |
+| `blend-word` | **temperature 0.7, repetition penalty 1.1** | temperature 0.8, top-p 0.9, repetition penalty 1.1 | 69 | 50 | 1 |
+| `ngram-word` | **temperature 0.7** | temperature 0.85, repetition penalty 1.1 | 94 | 24 | 2 |
+| `ngram-word` | temperature 0.85, repetition penalty 1.1 | temperature 0.9, top-p 0.95 | 52 | 68 | 0 |
+| `ngram-word` | **temperature 0.7** | temperature 0.7, repetition penalty 1.1 | 52 | 52 | 16 |
+| `ngram-word` | temperature 0.7, repetition penalty 1.1 | temperature 0.8, top-p 0.9, repetition penalty 1.1 | 60 | 50 | 10 |
+
+The other presets follow the nearest of these. Of equal ones the more varied was taken, and of `ngram-word` the faster.
+Beside them, of 120 texts of each setting: distinct-2 over that of as many words by people, and bits per character under a
+blend that was trained on half of the reviews. Of none, more than 1 % of the texts repeat a sentence.
+
+| preset | settings | distinct-2 over people's | bits |
+|---|---|---|---|
+BESIDE
+
+So what people would rather read is less varied than what they write: settings with 0.85 of their variety or more lost to
+less varied ones in 71 to 90 % of the pairs.
 
 ## Five texts each
 
@@ -88,8 +120,8 @@ def row(preset, known, free) -> str:
 
 def describe(config) -> str:
     """Return the settings of sampling that are not off."""
-    values = {"top-p": config.top_p, "repetition penalty": config.repetition_penalty}
-    return ", ".join([f"temperature {config.temperature:g}", *(f"{name} {value:g}" for name, value in values.items() if value != 1)])
+    values = {"temperature": config.temperature, "top-p": config.top_p, "repetition penalty": config.repetition_penalty}
+    return ", ".join(f"{name} {value:g}" for name, value in values.items() if value != 1)
 
 
 def samples(preset) -> str:
