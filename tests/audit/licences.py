@@ -7,21 +7,17 @@ from license_expression import ExpressionError, get_spdx_licensing
 __all__ = ["ACCEPTED", "EXCEPTIONS", "is_accepted", "licence", "why_excepted"]
 
 ACCEPTED = {
-    "0BSD",
-    "Apache-2.0",
-    "Apache-2.0 WITH LLVM-exception",
-    "BSD-2-Clause",
-    "BSD-3-Clause",
-    "BSL-1.0",
-    "CC0-1.0",
-    "CNRI-Python",
-    "ISC",
-    "MIT",
-    "MIT-0",
-    "MIT-CMU",
-    "MPL-2.0",
-    "PSF-2.0",
-    "Zlib",
+    *(
+        "0BSD",
+        "Apache-2.0",
+        "Apache-2.0 WITH LLVM-exception",
+        "BSD-2-Clause",
+        "BSD-3-Clause",
+        "BSL-1.0",
+        "CC0-1.0",
+        "CNRI-Python",
+    ),
+    *("ISC", "MIT", "MIT-0", "MIT-CMU", "MPL-2.0", "PSF-2.0", "Zlib"),
 }
 
 EXCEPTIONS = {

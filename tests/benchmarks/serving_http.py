@@ -9,16 +9,47 @@ work.
 """
 
 import asyncio
+import json
 import sys
+import tempfile
 import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 import reviewgen
-from tests.benchmarks.http_clients import Stream, ask, serving
+from tests.support.servers import serving
 
 TOKENS, ROUNDS = 400, 3
 PLAIN = {"prompt": "The movie", "words": "any", "finish": "anywhere", "max_tokens": TOKENS, "min_tokens": TOKENS}
+
+
+@dataclass
+class Stream:
+    """What a client got: the number of new tokens, and the seconds from the request to the first one."""
+
+    tokens: int
+    first: float
+
+
+async def ask(port: int, **fields: Any) -> Stream:
+    """Read one stream on a connection of its own."""
+    body = json.dumps(fields | {"stream": True, "stream_options": {"include_usage": True}}).encode()
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 20)
+    started, first, tokens = time.perf_counter(), 0.0, 0
+    head = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nConnection: close\r\n"
+    writer.write(head + b"Content-Length: %d\r\n\r\n%s" % (len(body), body))
+    async for line in reader:
+        if line.startswith(b"HTTP/1.1 ") and b" 200 " not in line:
+            raise RuntimeError(f"{line!r} {await reader.read()!r}")
+        if line.startswith(b"data: {"):
+            chunk = json.loads(line[6:])
+            first = first or time.perf_counter() - started
+            tokens = chunk["usage"]["completion_tokens"] if chunk.get("usage") else tokens
+    writer.close()
+    return Stream(tokens, first)
 
 
 async def at_once(port: int, model: str, streams: int, rounds: int) -> tuple[float, list[Stream]]:
@@ -43,12 +74,13 @@ def bare(model: reviewgen.ReviewModel, texts: int) -> float:
 def main(name: str = "lstm-char", streams: str = "64") -> None:
     """Print the figures."""
     model, many = reviewgen.load(name), int(streams)
-    with serving(name) as served:
+    with tempfile.TemporaryDirectory() as folder, serving(["serve", name, "--port", "0"], Path(folder, "log")) as said:
+        port = int(said["url"].rpartition(":")[2])
         bare(model, many)  # compiles
-        asyncio.run(at_once(served.port, name, many, 1))
-        alone, _ = asyncio.run(at_once(served.port, name, 1, ROUNDS))
+        asyncio.run(at_once(port, name, many, 1))
+        alone, _ = asyncio.run(at_once(port, name, 1, ROUNDS))
         loop = max(bare(model, many) for _ in range(ROUNDS))
-        together, read = asyncio.run(at_once(served.port, name, many, ROUNDS))
+        together, read = asyncio.run(at_once(port, name, many, ROUNDS))
     first = np.array([one.first for one in read]) * 1000
     print(f"{name}, {TOKENS} tokens a stream")
     print(f"1 stream           {alone:9,.0f} tokens/s")

@@ -19,7 +19,7 @@ import psutil
 
 __all__ = ["FUZZERS", "Failure", "Fuzzer", "find_fault", "fuzz"]
 
-FUZZERS = ("folders", "kills", "hub", "commands", "calls", "requests")
+FUZZERS = ("folders", "kills", "commands", "calls", "requests")
 CASE_SECONDS, PREPARE_SECONDS, MEMORY, MAX_MESSAGE = 20.0, 300.0, 10**9, 500
 
 

@@ -72,9 +72,7 @@ class Kills:
             if self._run(kind, place, None) != 0:
                 return case, f"again: {(self.root / 'log').read_text(encoding='utf-8')[-2000:]}"
             found = digests(place)
-            different = [
-                name for name in found.keys() | self.results[kind].keys() if found.get(name) != self.results[kind].get(name)
-            ]
+            different = [name for name in found | self.results[kind] if found.get(name) != self.results[kind].get(name)]
             return case, f"another result: {different}" if different else ""
         finally:
             shutil.rmtree(place)

@@ -28,26 +28,9 @@ FIELDS = (
     *("stream_options", "min_tokens", "top_k", "repetition_penalty", "novelty", "conditions", "max_copy", "words", "finish"),
 )
 VALUES: list[Any] = [
-    *(
-        True,
-        None,
-        0,
-        1,
-        -1,
-        65,
-        2**31,
-        2**64,
-        10**400,
-        0.5,
-        -0.0,
-        1e308,
-        float("nan"),
-        float("inf"),
-        "",
-        "\x00",
-        "\u65e5\U0001f600",
-    ),
-    *("\ud800", "a" * 300, "\u202e", "known", [], [[]], ["a"] * 40, [5, 6], [1e9], {}, {"a": {"b": 1}}, {"include_usage": True}),
+    *(True, None, 0, 1, -1, 65, 2**31, 2**64, 10**400, 0.5, -0.0, 1e308, float("nan"), float("inf"), [1e9], {}, {"a": {"b": 1}}),
+    *("", "\x00", "\u65e5\U0001f600", "\ud800", "a" * 300, "\u202e", "known", [], [[]], ["a"] * 40, [5, 6]),
+    {"include_usage": True},
 ]
 
 
@@ -78,38 +61,25 @@ def choose(source: random.Random) -> tuple[str, list[bytes], int | None, bool]:
         place = source.randrange(len(body))
         body = body[:place] + source.choice([b"", b"\xff", b"\x00", b'"', b"{", b"]", b"9" * 40, b"\\u12"]) + body[place + 1 :]
     elif kind == "huge":
-        bodies = [
-            b"[" * size,
-            b'{"a":' * (size // 5) + b"1" + b"}" * (size // 5),
-            b'{"max_tokens":' + b"9" * size + b"}",
+        bodies = [b"[" * size, b'{"a":' * (size // 5) + b"1" + b"}" * (size // 5), b'{"max_tokens":' + b"9" * size + b"}"]
+        bodies += [
+            b'{"model":"chars","prompt":[' + b"5," * (size // 2) + b"5]}",
+            b'{"model":"' + b"a" * size + b'"}',
             b" " * size,
         ]
-        bodies += [b'{"model":"chars","prompt":[' + b"5," * (size // 2) + b"5]}", b'{"model":"' + b"a" * size + b'"}']
         body = source.choice(bodies)
     elif kind == "header":
         heads = ["Content-Length: -5", "Content-Length: abc", "Content-Length: 3\r\nContent-Length: 4", "Transfer-Encoding: gzip"]
-        heads += [
-            "Transfer-Encoding: chunked",
-            "Content-Encoding: gzip",
-            "Expect: nonsense",
-            "X-A: " + "b" * 70_000,
-            "X-A: \x00",
-            "X-A",
-        ]
-        heads += ["Content-Type: text/plain", "Host: b", "Origin: null", "Upgrade: websocket\r\nConnection: Upgrade"]
+        heads += ["Transfer-Encoding: chunked", "Content-Encoding: gzip", "Expect: nonsense", "X-A: " + "b" * 70_000, "X-A: \x00"]
+        heads += ["X-A", "Content-Type: text/plain", "Host: b", "Origin: null", "Upgrade: websocket\r\nConnection: Upgrade"]
         head = source.choice(heads)
         return f"header {head[:60]}", [request(body, head + "\r\n")], None, True
     elif kind == "line":
         method = source.choice(["GET", "PUT", "DELETE", "HEAD", "OPTIONS", "TRACE", "post", "LONG" * 50])
-        path = source.choice(
-            ["/v1/models", "/health", "/", "/x", "/../../etc/passwd", "/%00", "//", "/" + "a" * 70_000, "/v1/models/chars"]
-        )
-        return (
-            f"{method[:9]} {path[:20]}",
-            [source.choice([request(b"", path=path, method=method), source.randbytes(200)])],
-            None,
-            True,
-        )
+        paths = ["/v1/models", "/health", "/", "/x", "/../../etc/passwd", "/%00", "//", "/" + "a" * 70_000, "/v1/models/chars"]
+        path = source.choice(paths)
+        line = source.choice([request(b"", path=path, method=method), source.randbytes(200)])
+        return f"{method[:9]} {path[:20]}", [line], None, True
     elif kind == "key":
         key = source.choice(["", "x", KEY[:-1], KEY + "0", KEY.upper(), "é" * 9, "a" * 60_000])
         return f"key {key[:30]!r}", [request(body, key=key)], None, True
@@ -171,9 +141,8 @@ class Requests:
             "reference": json.dumps(self.expected).encode() not in after,
             "log": [line for line in lines if not line.endswith(HARMLESS)],
         }
-        return case, f"{ {name: found for name, found in problems.items() if found} } {answer[:500]!r}" if any(
-            problems.values()
-        ) else ""
+        found = {name: problem for name, problem in problems.items() if problem}
+        return case, f"{found} {answer[:500]!r}" if found else ""
 
     def close(self) -> None:
         """Stop the server."""

@@ -4,7 +4,7 @@ import pytest
 
 from tests.hostile.frame import FUZZERS, find_fault, fuzz
 
-CASES = {"folders": 30, "kills": 2, "hub": 10, "commands": 10, "calls": 60, "requests": 40}
+CASES = {"folders": 30, "kills": 2, "commands": 10, "calls": 60, "requests": 40}
 
 
 @pytest.mark.fuzz

@@ -22,16 +22,6 @@ OPTIONS = {
     "lstm-ngrams": ("lstm", {"ngrams": 6, "layer": "reference"}),
     "lstm-tokens": ("lstm", {"token_dropout": 0.5, "embedding_dropout": 0.5, "output_dropout": 0.5, "locked_dropout": True}),
 }
-LEARNERS = [
-    ("nnlm", {"activation": "relu"}),
-    ("rnn", {"layer": "fused", "activation": "relu"}),
-    ("rnn", {"layer": "compiled", "activation": "tanh"}),
-    ("rnn", {"layer": "reference", "activation": "relu"}),
-    ("gru", {"layer": "fused", "activation": "tanh"}),
-    ("gru", {"layer": "compiled", "activation": "relu"}),
-    ("lstm", {"layer": "reference", "activation": "tanh"}),
-    ("lstm", {"layer": "compiled", "activation": "relu"}),
-]
 
 
 def names(kind: str) -> list[str]:
@@ -74,12 +64,6 @@ def test_a_model_with_options_keeps_the_laws(options: str) -> None:
         return model
 
     assert broken_laws(MODEL_LAWS, make) == {}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("name", "settings"), LEARNERS)
-def test_every_layer_learns(name: str, settings: dict[str, Any]) -> None:
-    assert broken_laws(MODEL_LAWS, lambda: make_model(name, hidden_size=32, **settings), slow=True) == {}
 
 
 @pytest.mark.parametrize("name", names("tokenizer"))

@@ -1,7 +1,6 @@
 """Counting n-grams in several processes (threads here), with little memory: always the model of one, bit for bit."""
 
 import os
-import threading
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,7 @@ import torch
 
 from reviewgen.errors import StorageError, TrainingError
 from reviewgen.registry import find_model
-from reviewgen.testing.abilities import ThreadGroup, count_ranges, run_ranks
+from reviewgen.testing.abilities import ThreadGroup, run_ranks
 from tests.support.brute_ngram import BruteNgram
 from tests.support.plugin_models import BOS, EOS, count_ngram, ids_of
 
@@ -121,20 +120,6 @@ def test_texts_that_cannot_be_counted_are_an_error_in_every_process(texts: list[
 
     run_ranks(2, work)
     assert len(errors) == 2 and all(word in error for error in errors)
-
-
-def test_a_model_that_ignores_the_counts_of_others_breaks_the_law() -> None:
-    class Selfish(Ngram):  # type: ignore[misc]
-        def finish_ranges(self, group: Any) -> Any:
-            return super().finish_ranges(group if group.world_size == 1 else ThreadGroup(0, [None], NoBarrier(1)))  # type: ignore[arg-type]
-
-    class NoBarrier(threading.Barrier):
-        def wait(self, timeout: float | None = None) -> int:
-            return 0
-
-    count_ranges(lambda: Ngram(Ngram.Config(vocab_size=11)))
-    with pytest.raises((AssertionError, TrainingError)):
-        count_ranges(lambda: Selfish(Selfish.Config(vocab_size=11)))
 
 
 @pytest.mark.parametrize(

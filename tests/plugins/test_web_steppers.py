@@ -17,7 +17,6 @@ from tests.support.node import run_node, why_no_node
 from tests.support.plugin_models import BOS, EOS, PLAIN, count_ngram, make_network
 from tests.support.web_steppers import (
     Pieces,
-    ask_browser,
     ask_node,
     greedy_in_python,
     logits_in_node,
@@ -142,7 +141,7 @@ import { readFileSync } from "node:fs";
 STEPPERS
 const read = (name) => readFileSync(`${process.argv[2]}/${name}`);
 const buffer = new Uint8Array(read("tensors.bin")).buffer;
-const { stepper } = await makeStepper(JSON.parse(read("sources.json")), JSON.parse(read("model.json")), buffer);
+const stepper = await makeStepper(JSON.parse(read("sources.json")), JSON.parse(read("model.json")), buffer);
 const first = stepper.forward([0, 3, 2], stepper.initialState());
 const kept = [JSON.stringify(first.state), first.logits.slice()];
 const one = stepper.forward([4], first.state).logits;
@@ -170,24 +169,14 @@ def reviews(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return [text for text, _ in itertools.islice(read, 200)]
 
 
-def check_shipped(name: str, reviews: list[str], folder: Path, ask: Any) -> None:
-    """Compare the beginnings of the reviews, sixty tokens of some, and a greedy continuation."""
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_weights_on_held_out_reviews(name: str, reviews: list[str], tmp_path: Path) -> None:
+    """The beginnings of the reviews, sixty tokens of some, and a greedy continuation."""
     model = reviewgen.load(name)
     stepper, tokenizer = model.bundle.weights.stepper(), model.tokenizer
     texts = [[tokenizer.bos_id, *tokenizer.encode(text[:400])] for text in reviews]
     pieces: list[Pieces] = [[ids[: 1 + number % 4]] for number, ids in enumerate(texts)] + [[ids[:60]] for ids in texts[:3]]
-    write_model(folder, name.split("-")[0], model.model)
-    answer = ask(folder, texts=pieces, greedy={"prompt": texts[0][:8], "count": 40})
-    compare(np.fromfile(folder / "logits.bin").reshape(len(pieces), -1), logits_in_python(stepper, pieces))
+    write_model(tmp_path, name.split("-")[0], model.model)
+    answer = ask_node(tmp_path, texts=pieces, greedy={"prompt": texts[0][:8], "count": 40})
+    compare(np.fromfile(tmp_path / "logits.bin").reshape(len(pieces), -1), logits_in_python(stepper, pieces))
     assert answer["greedy"] == greedy_in_python(stepper, texts[0][:8], 40)
-
-
-@pytest.mark.parametrize("name", SHIPPED)
-def test_shipped_weights_on_held_out_reviews(name: str, reviews: list[str], tmp_path: Path) -> None:
-    check_shipped(name, reviews, tmp_path, ask_node)
-
-
-@pytest.mark.browser
-@pytest.mark.parametrize("name", ["gru-char", "ngram-word"])
-def test_shipped_weights_in_chromium(name: str, browser: Any, reviews: list[str], tmp_path: Path) -> None:
-    check_shipped(name, reviews, tmp_path, lambda folder, **request: ask_browser(browser, folder, **request))

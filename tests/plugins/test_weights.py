@@ -70,11 +70,6 @@ def test_each_folder_is_complete() -> None:
         assert ("I8" in dtypes) == (not name.startswith("ngram"))
 
 
-def test_one_scores_english_better_than_noise() -> None:
-    model = reviewgen.load("ngram-char")
-    assert model.score("vghe Mxoie wsa gtera.").bits_per_character > 2 * model.score("The movie was great.").bits_per_character
-
-
 @pytest.mark.install
 def test_the_wheel_holds_them(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)], cwd=ROOT, check=True)

@@ -81,3 +81,23 @@ def test_headers_commits_digests_and_names_of_files_that_lead_outside(target: Ta
 def test_a_byte_that_changes_on_the_way_is_found(target: Target) -> None:
     said = [target.load(Fault(f"^GET .*{name}", flips=True)) for name in ("/characters.json", "/lfs-objects/")]
     assert all(" damaged" in each or "has changed since" in each for each in said), said
+
+
+def test_an_answer_of_another_form_is_one_sentence(target: Target) -> None:
+    def say(status: int, text: bytes = b"", **named: str) -> Edit:
+        fields = {name.replace("_", "-"): value for name, value in named.items()}
+        return lambda _, headers, body: (status, headers | fields, text or body)
+
+    odd_json = (b"null", b"[1]", b"{}", b"{", b"[" * 200_000, b"\xff", b'{"error": "\x1b[31m"}', b"<html>Log in</html>")
+    edits = [(INFO, say(200, text)) for text in odd_json]
+    edits += [(TREE, say(200, text)) for text in (b"{}", b"[{}]", b'[{"type": "file", "path": 5}]', b"<html>Log in</html>")]
+    edits += [("/resolve/.*/config.json", say(status)) for status in (204, 307, 400, 401, 416)]
+    edits += [(INFO, say(status)) for status in (204, 301, 400, 403, 410)]
+    edits += [("/resolve/", say(302, Location=place)) for place in ("", "http://[::1", "javascript:1", "file:///etc/passwd")]
+    edits += [(INFO, say(404, X_Error_Code=code)) for code in ("GatedRepo", "EntryNotFound", "\xe2\x80\xae")]
+    edits += [("^GET .*/resolve/", say(200, body)) for body in (b"x", b" " * (3 << 20))]
+    edits += [("^GET .*/resolve/", say(200, Content_Encoding="gzip, br")), ("^HEAD .*/resolve/", say(200, X_Linked_Size="-1"))]
+    for pattern, edit in edits:
+        said = target.load(Fault(pattern, edit=edit))
+        assert said.isprintable() and (said == target.text or len(said) > 10), said
+    assert target.load(Fault("^nothing")) == target.text

@@ -1,12 +1,16 @@
-"""Threads that share a model."""
+"""A model in use: threads that share it, its pickle, and the stepper that it keeps."""
 
+import copy
+import pickle
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 
 from reviewgen import ReviewModel
+from reviewgen.model import Weights
 from reviewgen.registry import unregister_all
 
 THREADS = 32
@@ -32,3 +36,23 @@ def test_threads_that_share_a_model_get_what_one_thread_gets(micro: Callable[[st
     with ThreadPoolExecutor(THREADS) as threads:
         assert list(threads.map(work_together, range(THREADS))) == alone
     assert len({text for text, _ in alone}) > 10
+
+
+@pytest.mark.parametrize("name", ["gru-char", "ngram-char", "conditional", "blend-char"])
+def test_a_pickled_model_generates_and_scores_the_same(micro: Callable[[str], ReviewModel], name: str) -> None:
+    model = micro(name)
+    again = pickle.loads(pickle.dumps(model))
+    assert again.generate("the ", seed=1) == model.generate("the ", seed=1)
+    assert again.score("a good band") == model.score("a good band")
+    assert (again.preset, again.training, again.generation_config) == (model.preset, model.training, model.generation_config)
+
+
+def test_the_stepper_is_kept_until_the_weights_may_have_changed(micro: Callable[[str], ReviewModel]) -> None:
+    bundle = micro("gru-char").bundle
+    model = ReviewModel(replace(bundle, weights=Weights(copy.deepcopy(bundle.model))))  # as one that was just trained
+    first = model.generator.stepper
+    assert model.generator.stepper is first
+    text = model.generate("the ", seed=1)
+    for parameter in model.model.parameters():
+        parameter.data.zero_()
+    assert model.generate("the ", seed=1) != text

@@ -69,18 +69,9 @@ def test_an_existing_folder_without_another_meaning_is_local() -> None:
         refuses(None, text)
         Path(text).mkdir(parents=True)
         assert parse_source(text) == LocalSource(Path(text))
-    Path("runs/model").mkdir(parents=True)
-    assert parse_source("runs/model") == HubSource("runs/model")
-    Path("runs/model/config.json").touch()
-    assert parse_source("runs/model") == LocalSource(Path("runs/model"))
     assert parse_source(Path("gru-word")) == LocalSource(Path("gru-word"))
     assert parse_source(Path("~/x")) == LocalSource(Path.home() / "x")
     refuses("home folder", Path("~no_such_user_here/x"))
-
-
-def test_a_name_that_is_almost_a_preset_is_named() -> None:
-    for text in ("lstm", "lstm_word", "LSTM-word"):
-        refuses("Did you mean 'lstm-word", text, PRESETS)
 
 
 def test_a_saved_model_wins_over_a_repository_and_not_over_a_preset() -> None:

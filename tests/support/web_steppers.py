@@ -1,7 +1,6 @@
-"""Web steppers beside Python's: a model as a folder that ``tests/javascript`` reads, in Node and in a browser."""
+"""Web steppers beside Python's: a model as a folder that ``tests/support/javascript`` reads in Node."""
 
 import json
-from base64 import b64decode
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -14,16 +13,6 @@ from reviewgen.web import static_files
 from tests.support.node import run_node
 
 JAVASCRIPT = Path(__file__).parent / "javascript"
-SITE = "http://steppers.test"  # of the pages in the browser; nothing is sent there
-IN_PAGE = """async () => {
-  const read = async (name) => (await fetch(name)).json();
-  const { run } = await import("/steppers.js");
-  const buffer = await (await fetch("tensors.bin")).arrayBuffer();
-  const { logits, answer } = await run(await read("sources.json"), await read("model.json"), buffer, await read("request.json"));
-  const reader = new FileReader();
-  await new Promise((done) => { reader.onload = done; reader.readAsDataURL(new Blob([logits])); });
-  return { ...answer, logits: reader.result };
-}"""
 Pieces = Sequence[Sequence[int]]
 """A text in pieces that are fed one after another."""
 
@@ -53,26 +42,6 @@ def ask_node(folder: Path, **request: Any) -> dict[str, Any]:
     (folder / "request.json").write_text(json.dumps(request))
     answer: dict[str, Any] = json.loads(run_node(JAVASCRIPT / "run_steppers.mjs", str(folder)))
     return answer
-
-
-def ask_browser(browser: Any, folder: Path, **request: Any) -> dict[str, Any]:
-    """Do the same in a browser."""
-    (folder / "request.json").write_text(json.dumps(request))
-    page = browser.new_page()
-    page.route(f"{SITE}/*", lambda route: route.fulfill(**_response(folder, route.request.url.removeprefix(f"{SITE}/"))))
-    page.goto(f"{SITE}/page.html")
-    answer: dict[str, Any] = page.evaluate(IN_PAGE)
-    page.close()
-    (folder / "logits.bin").write_bytes(b64decode(answer.pop("logits").partition(",")[2]))
-    return answer
-
-
-def _response(folder: Path, name: str) -> dict[str, Any]:
-    """Return a file of a model's folder, or of ``tests/javascript``, as the answer to a browser."""
-    if name == "page.html":
-        return {"body": "<!doctype html><title>A web stepper</title>", "content_type": "text/html"}
-    file = (JAVASCRIPT if name.endswith(".js") else folder) / name
-    return {"body": file.read_bytes(), "content_type": "text/javascript" if name.endswith(".js") else "application/json"}
 
 
 def logits_in_node(folder: Path, texts: Sequence[Pieces], vocab_size: int) -> np.ndarray:

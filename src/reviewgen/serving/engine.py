@@ -81,7 +81,7 @@ class ServedText(Text):
     """A text that was started.
 
     Attributes:
-        job, number: Its request, and its number there.
+        job: Its request, which its number is that of.
         out: What is released of it, and its scores.
         lacks_random: Whether the last block had too few random numbers for a token.
         scored: How many of its ids were scored, or need no score.
@@ -89,7 +89,6 @@ class ServedText(Text):
     """
 
     job: "Job"
-    number: int
     out: Detokenizer = field(init=False)
     lacks_random: bool = False
     scored: int = 0
@@ -227,8 +226,8 @@ class Job:
         """Return the text with this index among those that are not complete, which is started now if it was not; or None."""
         if index == len(self.texts) and self.waiting:
             number, start, submission = self._next, self.starts[self._next], self.submission
-            own = {"ids": list(start.ids), "rng": np.random.default_rng((submission.request.seed, number))}
-            text = ServedText(**vars(start) | own, job=self, number=number)
+            random = np.random.default_rng((submission.request.seed, number))
+            text = ServedText(**vars(start) | {"ids": list(start.ids), "rng": random, "number": number}, job=self)
             is_whole = self.decoder.guard is not None or not submission.is_streamed
             is_scored, stops = submission.alternatives is not None, start.config.stop_strings
             text.out = Detokenizer(text, stops, is_whole, submission.is_echoed, is_scored, submission.scores_prompts)

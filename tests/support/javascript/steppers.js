@@ -1,4 +1,4 @@
-/** Runs a web stepper on token ids, for tests and benchmarks; in Node and in a browser alike. */
+/** Runs a web stepper on token ids, for tests in Node. */
 
 const ARRAYS = {
   float32: Float32Array,
@@ -15,25 +15,18 @@ export async function makeStepper(sources, model, buffer) {
   const modules = {};
   for (const [name, source] of Object.entries(sources)) modules[name] = await importSource(source);
   const create = (name, config, tensors) => modules[name].default(name, config, tensors, create);
-  const started = performance.now();
-  const stepper = create(model.name, model.config, readTensors(model.tensors, buffer, modules["tensors.js"]));
-  return { stepper, milliseconds: performance.now() - started };
+  return create(model.name, model.config, readTensors(model.tensors, buffer, modules["tensors.js"]));
 }
 
-/**
- * Run a model on a request: `texts` in pieces, whose logits are returned one after another; `proposals`, a `greedy` continuation
- * and the `speed`, each if it is asked for.
- */
-export async function run(sources, model, buffer, { texts = [], proposals, greedy, speed }) {
-  const { stepper, milliseconds } = await makeStepper(sources, model, buffer);
+/** Run a model: `texts` in pieces, whose logits are returned; `proposals` and a `greedy` continuation, each if it is asked for. */
+export async function run(sources, model, buffer, { texts = [], proposals, greedy }) {
+  const stepper = await makeStepper(sources, model, buffer);
   const logits = feed(stepper, texts);
   return {
     logits: join(logits),
     answer: {
-      milliseconds,
       proposed: proposals && proposeAfter(stepper, proposals.texts, proposals.numbers),
       greedy: greedy && continueGreedily(stepper, greedy.prompt, greedy.count),
-      tokensPerSecond: speed && measureSpeed(stepper, speed.prompt, speed.bursts, speed.tokens),
     },
   };
 }
@@ -74,30 +67,6 @@ function continueGreedily(stepper, prompt, count) {
     ({ logits, state } = stepper.forward([ids.at(-1)], state));
   }
   return ids;
-}
-
-/** Return the tokens a second of sampling at temperature 1, in the best of some bursts. */
-function measureSpeed(stepper, prompt, bursts, tokens) {
-  let best = 0;
-  for (let burst = 0; burst < bursts; burst++) {
-    let { logits, state } = stepper.forward(prompt, stepper.initialState());
-    const started = performance.now();
-    for (let count = 0; count < tokens; count++) ({ logits, state } = stepper.forward([draw(logits)], state));
-    best = Math.max(best, (1000 * tokens) / (performance.now() - started));
-  }
-  return best;
-}
-
-function draw(logits) {
-  let largest = -Infinity;
-  for (const logit of logits) largest = Math.max(largest, logit);
-  const probabilities = new Float64Array(logits.length);
-  let total = 0;
-  for (let id = 0; id < logits.length; id++) total += probabilities[id] = Math.exp(logits[id] - largest);
-  let left = Math.random() * total;
-  let id = 0;
-  while (id < logits.length - 1 && left >= probabilities[id]) left -= probabilities[id++];
-  return id;
 }
 
 function readTensors(tensors, buffer, { createTensor }) {
