@@ -27,16 +27,10 @@ def new_words(sample: TextSample) -> float:
     return sum(word not in sample.training_words for word in words) / max(1, len(words))
 
 
-def repeated_sentences(sample: TextSample) -> float:
-    """Return the share of texts in which a sentence of three words or more stands twice."""
-    texts = [[sentence for sentence in row if len(sentence.split()) > 2] for row in sample.sentences()]
-    return sum(len(set(row)) < len(row) for row in texts) / max(1, len(texts))
-
-
 DISTINCT_1, DISTINCT_2, DISTINCT_3, DISTINCT_4 = (Share(partial(TextSample.distinct, n=n)) for n in (1, 2, 3, 4))
 """distinct-n: the share of different n-grams of words among all n-grams of all texts (Li et al. 2016)."""
 
 SELF_REPETITION = Share(partial(TextSample.repetition, n=4))
 """The share of n-grams of words that occurred before in the same text (Welleck et al. 2020)."""
 
-NEW_WORDS, REPEATED_SENTENCES = Share(new_words), Share(repeated_sentences)
+NEW_WORDS, REPEATED_SENTENCES = Share(new_words), Share(TextSample.repeated_sentences)

@@ -11,12 +11,12 @@ NGRAM_CHAR = Preset(
     model="ngram",
     tokenizer="char",
     model_settings={"order": 8},
-    generation_settings={"max_new_tokens": 600, "temperature": 0.7, "finish": "sentence"},
+    generation_settings={"max_new_tokens": 600, "temperature": 0.7, "finish": "sentence", "likeness": {"temperature": 1.0}},
 )
 NGRAM_WORD = Preset(
     model="ngram",
     tokenizer="word",
     model_settings={"order": 4},
     tokenizer_settings={"vocab_size": 8000, "min_frequency": 20},
-    generation_settings={"max_new_tokens": 200, "temperature": 0.7, "finish": "sentence"},
+    generation_settings={"max_new_tokens": 200, "temperature": 0.7, "finish": "sentence", "likeness": {"temperature": 1.0}},
 )

@@ -302,19 +302,21 @@ def tune_sampling(
     search: "Mapping[str, Sequence[Any]] | None" = None,
     texts: int = 100,
     judge: "ReviewModel | None" = None,
+    profile: str = "likeness",
     seed: int = 0,
     **options: "Unpack[EvaluateOptions]",
 ) -> "Iterator[SamplingTrial]":
-    """Find the generation settings whose texts read most like human ones; yield one trial for each combination of values.
+    """Try generation settings for a profile; yield one trial for each combination of values.
 
     Each trial compares generated texts with human texts of the same size: the share of unknown words, distinct-1 to 4, the
-    length, the repetition within a text, and the bits per character under a judge, a model that was trained on other texts. Its
-    ``distance`` is the mean difference in standard deviations between groups of human texts.
+    length, the repetition within a text, and the bits per character under a judge, a model that was trained on other texts. For
+    the profile "likeness" the lowest ``distance`` is the best: the mean difference in standard deviations between groups of human
+    texts. For "reading" it is the lowest ``reading``: the bits per character of texts that do not repeat themselves.
 
     >>> model = reviewgen.load("./my-model")                                                     # doctest: +SKIP
     >>> trials = list(reviewgen.tune_sampling(model, "held-out.csv"))                            # doctest: +SKIP
     >>> best = min(trials, key=lambda trial: trial.distance)                                     # doctest: +SKIP
-    >>> model.save_generation_config("./my-model", **best.settings)                              # doctest: +SKIP
+    >>> model.save_generation_config("./my-model", likeness=best.settings)                       # doctest: +SKIP
 
     Args:
         model: The model.
@@ -324,6 +326,7 @@ def tune_sampling(
         texts: The number of texts that are generated for each trial, at least 20.
         judge: The model that scores all texts; by default an n-gram that is trained on half of the human texts, which are then
             not compared with.
+        profile: The profile of the model whose other settings hold, "reading" or "likeness".
         seed: The seed of all texts, and of the order of the human ones.
         options: As in ``ReviewModel.evaluate``: split, text_column, documents and cleaning.
 
@@ -333,7 +336,7 @@ def tune_sampling(
     """
     from reviewgen.runs.tune_sampling import tune_sampling as try_settings
 
-    return try_settings(model, source, search, texts, judge, seed, options)
+    return try_settings(model, source, search, texts, judge, profile, seed, options)
 
 
 def plot_training(

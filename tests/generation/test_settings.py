@@ -38,7 +38,7 @@ def test_names_of_other_libraries_and_misspelled_names_get_the_name_here() -> No
                 call("", **{wrong: 3})
     with pytest.raises(ConfigError, match="'n' is called num_return_sequences"):
         made.generate(generation_config={"n": 3})
-    with pytest.raises(ConfigError, match=r"'zzz' .* Known: .*seed"):
+    with pytest.raises(ConfigError, match=r"'zzz' .* Known: .*profile"):
         made.generate(zzz=1)
     ours_too = {field.name for field in fields(GenerationConfig)} - {"finish", "words", "conditions", "logits_processors"}
     assert ours_too <= ForeignConfig().to_dict().keys() | {"max_time", "stop_strings"}
@@ -59,6 +59,18 @@ def test_saved_defaults_hold_unless_overridden() -> None:
     hooks = dict.fromkeys(["generation_config", "logits_processor", "stopping_criteria", "streamer", "novelty", "max_copy"])
     assert saved.generate("a", seed=1, **nothing, **hooks, must_include=None) == saved.generate("a", seed=1)
     assert saved.generate("a", seed=1, generation_config=nothing) == saved.generate("a", seed=1)
+    with pytest.raises(ConfigError, match="saved without the profile likeness"):
+        saved.generate("", profile="likeness")
+    both = model(max_new_tokens=9, top_k=1, likeness={"top_k": 0, "temperature": [0.9, 1.1]})
+    assert (
+        both.generate("", profile="reading", seed=1) == both.generate("", seed=1) != both.generate("", profile="likeness", seed=1)
+    )
+    for more in ({}, {"top_k": 3}):  # a keyword goes before the profile
+        plain = both.generate("", seed=1, **{"top_k": 0, "temperature": [0.9, 1.1]} | more)
+        assert both.generate("", profile="likeness", seed=1, **more) == plain
+    for wrong in ({"profile": "likenes"}, {"likeness": {"seed": 1}}, {"likeness": {"top_p": 2}}):
+        with pytest.raises(ConfigError, match=r"Did you mean 'likeness'|settings temperature, top_k|top_p must be"):
+            both.generate("", **wrong)
     for stops in ("a", ("a",), {"a"}, iter(["a"])):
         assert saved.generate("", stop_strings=stops) == saved.generate("", stop_strings=["a"])
     assert saved.generate(iter(["a", "b"])) == saved.generate(["a", "b"])

@@ -2,8 +2,10 @@
 
 import itertools
 import json
+import math
 import random
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +65,10 @@ def test_each_combination_is_a_trial_and_extremes_are_far_from_people(model: Rev
     by = {(trial.settings["temperature"], trial.settings["top_p"]): trial for trial in trials}
     best = min(trials, key=lambda trial: trial.distance)
     assert best.settings["temperature"] == 1.0
+    assert best.reading == best.generated.bits_per_character
+    distinct = tuple(0.59 * share for share in best.human.distinct)
+    dull = (replace(best.generated, repeated_sentences=0.03), replace(best.generated, distinct=distinct))
+    assert [replace(best, generated=texts).reading for texts in dull] == [math.inf, math.inf]
     assert by[0.05, 1.0].distance > 1.5 * best.distance < by[6.0, 1.0].distance
     bits = [by[temperature, 1.0].generated.bits_per_character or 0.0 for temperature in (0.05, 1.0, 6.0)]
     assert bits == sorted(bits) and bits[0] < (best.human.bits_per_character or 0.0) < bits[2]
@@ -101,9 +107,13 @@ def test_the_command_prints_a_table_and_saves_the_best(model: ReviewModel, tmp_p
     assert header.split()[:2] == ["unknown", "distinct-1"] and human.startswith("texts by people")
     assert [row.split()[:2] for row in rows[:2]] == [["temperature", "0.1"], ["temperature", "1"]]
     assert rows[2].startswith("Nearest to texts by people: temperature 1.") and str(tmp_path / "best") in rows[2]
-    assert reviewgen.load(tmp_path / "best").generation_config.temperature == 1
+    saved = reviewgen.load(tmp_path / "best")
+    assert saved.generation_config.likeness == {"temperature": 1} and "--profile likeness" in rows[3]
+    assert saved.generation_config.temperature == model.generation_config.temperature
+    assert run_command(monkeypatch, capsys, *common, *search, "--for", "reading", "--out", tmp_path / "read")[0] == 0
+    assert reviewgen.load(tmp_path / "read").generation_config.temperature in (0.1, 1)
     facts = json.loads(run_command(monkeypatch, capsys, *common, *search, "--json")[1])
     assert facts["best"]["settings"] == {"temperature": 1} and len(facts["trials"]) == 2
-    for wrong in (["--search", "temperature="], ["--search", "temperature=warm"], [*search, *search]):
+    for wrong in (["--for", "readers"], ["--search", "temperature="], ["--search", "temperature=warm"], [*search, *search]):
         status, _, err = run_command(monkeypatch, capsys, *common, *wrong)
         assert status == 2 and err.startswith("error: ") and len(err.splitlines()) == 1, wrong

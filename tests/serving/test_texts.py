@@ -29,6 +29,7 @@ CALLS = [  # prompt and fields
     ("the ", {"seed": 6, "repetition_penalty": 1.2, "no_repeat_ngram_size": 4, "min_tokens": 20, "max_tokens": 40}),
     ("Très 日", {"seed": 7, "top_k": 5, "conditions": {"style": "review"}, "max_tokens": 40}),
     ("the ", {"seed": 8, "temperature": 1.2, "min_p": 0.02, "max_tokens": 33}),
+    ("the ", {"seed": 9, "profile": "likeness", "top_p": 0.95, "max_tokens": 40}),
     ("Well, ", {"temperature": 0, "max_tokens": 40}),
     ("", {"seed": 10, "max_tokens": 0}),
     (["the ", "", "I liked th" + "e movie and th" * 200], {"seed": 5, "n": 2, "max_tokens": 40}),  # is fed in parts

@@ -167,10 +167,11 @@ def test_stop_ends_a_text_and_while_it_is_written_alternatives_cannot_be_picked(
 @pytest.mark.browser
 def test_settings_follow_the_model_until_they_are_changed(open_page, tmp_path):
     cycle = {"temperature": [0.9, 0.5], "top_p": 0.9555, "min_p": 0.0005, "max_new_tokens": 11, "conditions": {"stars": 3}}
+    cycle["likeness"] = {"temperature": 1, "repetition_penalty": 1.2}
     beyond = {"temperature": 3, "max_new_tokens": 4}
     models = [manifest("one", defaults=beyond), manifest("two-index", conditions=[STYLE, STARS], defaults=cycle)]
     page = open_page(write_page(tmp_path / "page.html", *models))
-    assert not page.is_visible("#copying") and not page.is_visible("#conditions")
+    assert not any(map(page.is_visible, ("#copying", "#conditions", "#profile")))
     texts, address = write(page, "A"), link(page)
     other = open_page(address)  # a link leaves to the model what its slider cannot show
     assert written(other) == texts and "temperature" not in address and requests(other)[-1]["temperature"] == 3
@@ -195,6 +196,10 @@ def test_settings_follow_the_model_until_they_are_changed(open_page, tmp_path):
     write(page)
     sent = requests(page)[-1]
     assert (sent["max_tokens"], sent["n"], sent["conditions"]) == (11, 1, {"style": None, "stars": "3"})
+    page.select_option("#profile", "likeness")
+    texts, address = write(page), link(page)
+    assert [requests(page)[-1][name] for name in ("profile", "temperature", "top_p")] == ["likeness", 1, 0.9555]
+    assert written(open_page(address)) == texts and "profile=likeness" in address
 
 
 @pytest.mark.browser

@@ -148,13 +148,25 @@ def describe_blend(config: BlendConfig, parts: Sequence[Any], tensors: Sequence[
 BLEND_CHAR = Preset(
     model="blend",
     tokenizer="char",
-    generation_settings={"max_new_tokens": 600, "temperature": 0.7, "finish": "sentence"},
+    generation_settings={
+        "max_new_tokens": 600,
+        "temperature": 0.9,
+        "top_p": 0.85,
+        "finish": "sentence",
+        "likeness": {"temperature": 0.9, "top_p": 1.0},
+    },
     parts=("lstm-char", "ngram-char"),
 )
 BLEND_WORD = Preset(
     model="blend",
     tokenizer="word",
     tokenizer_settings={"vocab_size": 8000, "min_frequency": 20},
-    generation_settings={"max_new_tokens": 200, "temperature": 0.7, "finish": "sentence"},
+    generation_settings={
+        "max_new_tokens": 200,
+        "temperature": 0.7,
+        "repetition_penalty": 1.1,
+        "finish": "sentence",
+        "likeness": {"temperature": 0.95, "repetition_penalty": 1.0},
+    },
     parts=("lstm-word", "ngram-word"),
 )

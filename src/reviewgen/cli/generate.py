@@ -40,7 +40,7 @@ In the table: bits, the token's information content; n, the length of the longes
 below the longest; from, which n contribute most to the probability."""
 
 
-@takes(declared(GenerationConfig, unset=True, num_return_sequences=1), Call, GeneratedShards)
+@takes(declared(GenerationConfig, without=["likeness"], unset=True, num_return_sequences=1), Call, GeneratedShards)
 def generate(
     model: str,
     *,

@@ -50,6 +50,7 @@ _NAMES = {  # where an option is not called as its field
     "message": ("--message", "-m"),
     "k": ("-k", "--k"),
     "trained": ("--from",),
+    "goal": ("--for",),
     "as_json": ("--json",),
 }
 _OPPOSITES = {

@@ -4,12 +4,13 @@ import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from reviewgen.cli.console import Result, keeping, make_table, note, show, working
 from reviewgen.cli.options import parse_data, start, takes
 from reviewgen.config import parse_settings
 from reviewgen.config.options import Evaluating, TrainingTexts, Trial
+from reviewgen.config.settings import check_value
 from reviewgen.errors import ConfigError, quoted
 
 if TYPE_CHECKING:
@@ -151,6 +152,9 @@ def _train_command(preset: str | None, given: dict[str, Any], options: Mapping[s
     return shlex.join(arguments)
 
 
+_GOALS = {"likeness": "Nearest to texts by people", "reading": "Fewest bits per character of texts that do not repeat themselves"}
+
+
 @takes(Evaluating)
 def tune_sampling(
     model: str,
@@ -159,6 +163,7 @@ def tune_sampling(
     search: list[str] | None = None,
     texts: int = 100,
     judge: str | None = None,
+    goal: Literal["reading", "likeness"] = "likeness",
     out: Path | None = None,
     seed: int = 0,
     **options: Any,
@@ -171,10 +176,13 @@ def tune_sampling(
             and 0.95]
         texts: The number of texts generated for each combination, at least 20.
         judge: A model that scores all texts. [default: an n-gram trained on half of the data]
-        out: Save the best settings as defaults: in the model's own folder, or in a copy of it in a new folder.
+        goal: The profile that settings are chosen for: likeness, the nearest to texts by people in all figures, or reading, the
+            fewest bits per character under the judge of texts that do not repeat themselves.
+        out: Save the best settings as this profile of the model: in the model's own folder, or in a copy of it in a new folder.
         seed: The random seed of the texts.
     """
     values = _parse_search(search or [])
+    check_value("--for", goal, Literal["reading", "likeness"])
     from reviewgen import api
     from reviewgen.storage import check_output, to_path
 
@@ -183,24 +191,26 @@ def tune_sampling(
         check_output(to_path("out", out))
     with keeping("nothing was saved.") as finished, working("Reading and generating ..."):
         by = None if judge is None else api.load(judge)
-        for trial in api.tune_sampling(loaded, parse_data(data), search=values, texts=texts, judge=by, seed=seed, **options):
+        call: Any = {"search": values, "texts": texts, "judge": by, "profile": goal, "seed": seed}
+        for trial in api.tune_sampling(loaded, parse_data(data), **call, **options):
             finished.append(trial)
             note(f"{_describe(trial.settings)}: distance {trial.distance:.2f}")
     if not finished:
         sys.exit(finished.status or 1)
-    best = min(finished, key=lambda trial: trial.distance)
+    best = min(finished, key=lambda trial: trial.distance if goal == "likeness" else trial.reading)
     is_saved = out is not None and not finished.status
     if out is not None and is_saved:
-        loaded.save_generation_config(out, **best.settings)
+        settings: Any = best.settings if goal == "reading" else {"likeness": best.settings}
+        loaded.save_generation_config(out, **settings)
     columns = ("unknown", "distinct-1", "-2", "-3", "-4", "words/text", "repeated", "bits/char", "distance")
     rows = [["texts by people", *_figures(best.human), "-"]]
     rows += [[_describe(trial.settings), *_figures(trial.generated), f"{trial.distance:.2f}"] for trial in finished]
     flags = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in best.settings.items())
-    then = f"Saved as the defaults of {out}." if is_saved else "Generate with them:"
+    then = f"Saved as the profile {goal} of {out}." if is_saved else "Generate with them:"
     facts = {"trials": [trial.as_json() for trial in finished], "best": best.as_json()}
     table = make_table("", *columns, rows=rows, left=[""], is_boxed=False)
-    nearest = f"Nearest to texts by people: {_describe(best.settings)}. {then}"
-    command = f"reviewgen generate {out}" if is_saved else f"reviewgen generate {model} {flags}"
+    nearest = f"{_GOALS[goal]}: {_describe(best.settings)}. {then}"
+    command = f"reviewgen generate {out} --profile {goal}" if is_saved else f"reviewgen generate {model} {flags}"
     return Result(facts, [table, nearest, command], finished.status)
 
 

@@ -14,6 +14,9 @@ _MAX_BEAM_TOKENS = 1_000_000
 _MAX_LISTED, _MAX_STRING = 1_000, 1_000  # elements of a list, characters of a stop string
 
 
+_OF_PROFILES = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "no_repeat_ngram_size", "words")
+
+
 @dataclass(frozen=True, kw_only=True)
 class GenerationConfig:
     """The settings of ``generate``; the names and meanings are those of transformers.
@@ -40,6 +43,8 @@ class GenerationConfig:
         logits_processors: Names of installed logits processors, called in this order; those of a call replace the saved ones.
         conditions: Values of the conditions that the model was trained with, as in {"stars": 5}; others are unspecified. Those of
             a call are added to the saved ones; None in place of a value leaves a saved one out.
+        likeness: The settings that differ in the profile "likeness", as in {"temperature": 1.0}; saved with a model, not for a
+            call. Without it there is only the profile "reading": the other settings.
     """
 
     max_new_tokens: Annotated[int, Bound(at_least=0)] = 500
@@ -60,9 +65,14 @@ class GenerationConfig:
     finish: Literal["sentence", "anywhere"] | None = None
     logits_processors: tuple[str, ...] = ()
     conditions: dict[str, Any] = field(default_factory=dict, hash=False)
+    likeness: dict[str, Any] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         check(self)
+        if self.likeness:
+            if other := next((name for name in self.likeness if name not in _OF_PROFILES), None):
+                raise ConfigError(f"A profile has the settings {', '.join(_OF_PROFILES)} only; got {quoted(other)}.")
+            self.of_profile("likeness")
         check_plugin_names("logits_processors", self.logits_processors)
         if self.temperature == ():
             raise ConfigError("temperature must be a number or a list of at least one; got an empty list.")
@@ -82,6 +92,25 @@ class GenerationConfig:
             raise ConfigError(
                 "Without do_sample every text of a prompt is the same: set num_return_sequences to 1, or num_beams."
             )
+
+    def of_profile(self, name: str | None) -> "GenerationConfig":
+        """Return the settings of a profile: "reading", the default, whose texts a person would rather read, or "likeness", whose
+        texts are near those of people in their statistics.
+
+        Raises:
+            ConfigError: There is no such profile, or the model was saved without it.
+        """
+        if name in (None, "reading"):
+            return self
+        if name != "likeness":
+            raise ConfigError(f"{quoted(name)} is not a profile. {did_you_mean(str(name), ['reading', 'likeness'])}")
+        if not self.likeness:
+            raise ConfigError(
+                "This model was saved without the profile likeness: leave profile out, or save one, as in "
+                "save_generation_config(folder, likeness={'temperature': 1.0})."
+            )
+        settings: Any = {name: tuple(value) if isinstance(value, list) else value for name, value in self.likeness.items()}
+        return replace(self, **settings | {"likeness": {}})
 
     @property
     def temperatures(self) -> tuple[float, ...]:
@@ -110,6 +139,7 @@ class GenerationSettings(TypedDict, total=False):
     finish: Literal["sentence", "anywhere"] | None
     logits_processors: str | Iterable[str] | None
     conditions: Mapping[str, Any] | None
+    likeness: Mapping[str, Any] | None
 
 
 FOREIGN = {

@@ -161,12 +161,15 @@ class Call:
         max_copy: With "filter", the most tokens of a copied span; about 50 characters if not given.
         must_include: A string, or several, that each text must contain, ignoring case; up to 128 texts are sampled until some
             contain them all, and the most probable of these is returned.
+        profile: The saved defaults of the call: "reading" (default), texts that a person would rather read, or "likeness", texts
+            near those of people in their statistics. Settings of the call go before.
     """
 
     seed: Annotated[int | None, Bound(at_least=0, below=2**64)] = None
     novelty: Literal["report", "filter"] | None = None
     max_copy: Annotated[int | None, Bound(at_least=0)] = None
     must_include: tuple[str, ...] = ()
+    profile: Literal["reading", "likeness"] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -165,6 +165,7 @@ class TextStatistics:
         distinct: For n from 1 to 4, the share of different n-grams of words among all; it falls as the number of words grows.
         repetition: The share of 4-grams of words that occurred before in the same text.
         bits_per_character: Bits per character under another model, the judge; None without a judge.
+        repeated_sentences: The share of texts in which a sentence stands twice.
     """
 
     words: int
@@ -173,6 +174,7 @@ class TextStatistics:
     distinct: tuple[float, float, float, float]
     repetition: float
     bits_per_character: float | None = None
+    repeated_sentences: float = 0.0
 
 
 def measure_texts(
@@ -197,6 +199,7 @@ def measure_texts(
         distinct=(one, two, three, four),
         repetition=sample.repetition(_REPEATED),
         bits_per_character=None if score is None or not any(texts) else score(texts),
+        repeated_sentences=sample.repeated_sentences(),
     )
 
 

@@ -30,6 +30,7 @@ class GenerateOptions(GenerationSettings, total=False):
     novelty: str | None
     max_copy: int | None
     must_include: str | Iterable[str] | None
+    profile: str | None
     best_of: int | None
     judge: Any
 
@@ -126,7 +127,7 @@ def make_request(
         if settings.get("logits_processors") is not None:
             raise ConfigError("logits_processor and logits_processors are both given; name all in logits_processor.")
         settings["logits_processors"] = tuple(each for each in processors if isinstance(each, str))
-    config = generation_config(defaults, given["generation_config"], settings, own)
+    config = generation_config(defaults.of_profile(given["profile"]), given["generation_config"], settings, own)
     check_value("best_of", given["best_of"], Annotated[int | None, Bound(at_least=config.num_return_sequences, at_most=_MOST)])
     if given["judge"] is not None and given["best_of"] is None:
         raise ConfigError("judge needs best_of, the number of texts that it chooses among.")

@@ -42,14 +42,14 @@ class TextSample:
         shares = [1 - len(set(row)) / len(row) for row in self.ngrams(n) if row]
         return fmean(shares) if shares else 0.0
 
-    def sentences(self) -> list[list[str]]:
-        """Return the sentences of each text, in lower case and in order; what follows the last end is one, too."""
-        rows = []
+    def repeated_sentences(self) -> float:
+        """Return the share of texts in which a sentence of three words or more stands twice, in upper or lower case."""
+        count = 0
         for text in self.texts:
-            ends = sentence_ends(text)
-            pieces = [text[start:end].strip().casefold() for start, end in pairwise([0, *ends, len(text)])]
-            rows.append([piece for piece in pieces if piece])
-        return rows
+            pieces = [text[start:end].strip().casefold() for start, end in pairwise([0, *sentence_ends(text), len(text)])]
+            sentences = [piece for piece in pieces if len(piece.split()) > 2]
+            count += len(set(sentences)) < len(sentences)
+        return count / max(1, len(self.texts))
 
     @cached_property
     def _folded(self) -> list[list[str]]:

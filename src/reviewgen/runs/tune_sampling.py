@@ -1,4 +1,4 @@
-"""The implementation of ``reviewgen.tune_sampling``: which generation settings give texts that read most like human ones.
+"""The implementation of ``reviewgen.tune_sampling``: which generation settings give texts that are most like human ones.
 
 A setting is judged by how far the figures of its texts are from those of human texts of the same size: unknown words, distinct
 n-grams, length, repetition, and bits per character under a judge, another model that was trained on other texts. Each difference
@@ -33,6 +33,7 @@ _MIN_TEXTS = 4 * _GROUPS
 _MIN_DEVIATION = 1e-3
 _MAX_DEVIATIONS = 10.0  # a larger difference counts as this one
 _JUDGE = "ngram-char"
+_MAX_REPEATED, _MIN_DISTINCT = 0.02, 0.6  # of texts that people rather read than others, in blind comparisons
 
 
 @dataclass(frozen=True)
@@ -52,13 +53,28 @@ class SamplingTrial:
     human: TextStatistics
     distance: float
 
+    @property
+    def reading(self) -> float:
+        """Bits per character of the texts under the judge: the lower, the better they read. Infinite if more than 2 % of them
+        repeat a sentence, or if their distinct-2 is below 0.6 of that of human texts."""
+        texts, bits = self.generated, self.generated.bits_per_character
+        is_dull = texts.repeated_sentences > _MAX_REPEATED or texts.distinct[1] < _MIN_DISTINCT * self.human.distinct[1]
+        return math.inf if is_dull or bits is None else bits
+
     def as_json(self) -> dict[str, Any]:
         """Return the trial as JSON values."""
         return asdict(self)
 
 
 def tune_sampling(
-    model: ReviewModel, source: Any, search: Any, texts: int, judge: ReviewModel | None, seed: int, options: EvaluateOptions
+    model: ReviewModel,
+    source: Any,
+    search: Any,
+    texts: int,
+    judge: ReviewModel | None,
+    profile: str,
+    seed: int,
+    options: EvaluateOptions,
 ) -> Iterator[SamplingTrial]:
     """Try generation settings; see ``reviewgen.tune_sampling``."""
     for name, value in {"model": model, "judge": judge or model}.items():
@@ -66,7 +82,9 @@ def tune_sampling(
             raise ConfigError(f"{name} must be a trained model, as from reviewgen.load; got {quoted(value)}.")
     if not isinstance(texts, int) or isinstance(texts, bool) or texts < _MIN_TEXTS:
         raise ConfigError(f"texts must be a whole number of at least {_MIN_TEXTS}; got {quoted(texts)}.")
-    seed, settings = check_seed(seed), _combine(model.generation_config, search, texts)
+    defaults = model.generation_config
+    defaults = defaults if profile == "likeness" and not defaults.likeness else defaults.of_profile(profile)
+    seed, settings = check_seed(seed), _combine(defaults, search, texts)
     trained, first = trained_on(model.training), 1 + len(model.conditions)
     documents = read_documents(source, model.tokenizer, trained, conditions=model.conditions, **options)
     read = (model.tokenizer.decode(ids[first:-1].tolist()) for ids, _ in itertools.islice(documents, _MAX_TEXTS))
@@ -76,11 +94,17 @@ def tune_sampling(
     mixed = [human[number] for number in np.random.default_rng(seed).permutation(len(human)).tolist()]
     half = len(mixed) // 2 if judge is None else 0
     scorer = judge or _train_judge(mixed[:half], seed)
-    return _try_each(model, settings, texts, seed, [shorten_as_generated(text, model) for text in mixed[half:]], scorer)
+    return _try_each(model, defaults, settings, texts, seed, [shorten_as_generated(text, model) for text in mixed[half:]], scorer)
 
 
 def _try_each(
-    model: ReviewModel, settings: Sequence[dict[str, Any]], texts: int, seed: int, reference: Sequence[str], judge: ReviewModel
+    model: ReviewModel,
+    defaults: GenerationConfig,
+    settings: Sequence[dict[str, Any]],
+    texts: int,
+    seed: int,
+    reference: Sequence[str],
+    judge: ReviewModel,
 ) -> Iterator[SamplingTrial]:
     lexicon = model.bundle.lexicon
     is_known = None if lexicon is None else lexicon.__contains__
@@ -96,7 +120,7 @@ def _try_each(
     scale = math.sqrt(size / texts)  # the deviation of a mean: as if each group had as many texts as are generated
     deviations = [max(_MIN_DEVIATION, scale * stdev(figures)) for figures in zip(*groups, strict=True)]
     for each in settings:
-        written = model.generate("", num_return_sequences=texts, seed=seed, **each)
+        written = model.generate("", generation_config=defaults, num_return_sequences=texts, seed=seed, **each)
         human = measure(take_words(reference, measure_texts(written).words))
         generated = measure(take_words(written, human.words))
         yield SamplingTrial(each, generated, human, _distance(generated, human, deviations))

@@ -147,7 +147,7 @@ _OTHERWISE = {  # declared above, or decided by the server
     *("max_new_tokens", "min_new_tokens", "num_return_sequences", "do_sample", "temperature", "stop_strings", "max_time"),
     "logits_processors",
 }
-_ONLY_PYTHON = ("num_beams", "length_penalty", "must_include")
+_ONLY_PYTHON = ("num_beams", "length_penalty", "must_include", "likeness")
 _declared = fields_of(GenerationConfig) | fields_of(CallOptions)
 _SETTINGS = {name: hint for name, hint in _declared.items() if name not in (*_OTHERWISE, *_ONLY_PYTHON)}
 _described = describe_fields(GenerationConfig) | describe_fields(CallOptions) | describe_fields(OpenAIFields)

@@ -90,7 +90,7 @@ function mostProbable({ tokenizer, pieces }, weights, total, count) {
 
 /** Returns the settings of a request: the model's defaults, and what the request has in their place. */
 function readSettings({ defaults }, request) {
-  const config = { ...defaults };
+  const config = { ...defaults, ...(request.profile === "likeness" ? defaults.likeness : {}) };
   for (const [name, value] of Object.entries(request)) {
     const setting = name === "max_tokens" ? "max_new_tokens" : name;
     if (setting in config && setting !== "conditions" && value !== null && value !== undefined) config[setting] = value;

@@ -24,8 +24,9 @@ export function createHttpEngine(base, askForKey) {
       return known;
     },
     complete(request, signal) {
-      const { hasIndex } = known.find(({ id }) => id === request.model);
-      return complete(send, { ...request, novelty: request.novelty ?? (hasIndex ? "report" : null) }, signal);
+      const { hasIndex, defaults } = known.find(({ id }) => id === request.model);
+      const profile = Object.keys(defaults.likeness ?? {}).length > 0 ? request.profile || null : null;
+      return complete(send, { ...request, profile, novelty: request.novelty ?? (hasIndex ? "report" : null) }, signal);
     },
   };
 }

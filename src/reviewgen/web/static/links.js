@@ -18,7 +18,7 @@ export const LIMITS = {
 
 const MAX_PROMPT = 50000; // characters: what the page takes, and what was written after it
 const MAX_LENGTH = 9 * MAX_PROMPT + 10000; // a character takes up to nine, as "%E2%82%AC"
-const TEXTS = ["model", "second", "prompt", "novelty"];
+const TEXTS = ["model", "second", "prompt", "profile", "novelty"];
 
 /** Returns whether a number is one that a setting can have. */
 function isInRange(name, number) {
@@ -61,7 +61,8 @@ export function encodeFragment({ conditions, ...settings }) {
 /** Returns the settings that a fragment holds; throws an Error if one is unknown, out of range, or of no model here. */
 export function decodeFragment(fragment, models) {
   check(fragment.length <= MAX_LENGTH, `The link is too long: at most ${MAX_LENGTH} characters can be read.`);
-  const settings = { conditions: Object.create(null), model: models[0].id, second: "", prompt: "", novelty: "", max_copy: null };
+  const texts = { model: models[0].id, second: "", prompt: "", profile: "", novelty: "" };
+  const settings = { conditions: Object.create(null), ...texts, max_copy: null };
   for (const [name, value] of new URLSearchParams(fragment.replace(/^#/, ""))) {
     if (name.startsWith("c.")) settings.conditions[name.slice(2)] = value;
     else if (name === "temperature" && value.includes(",")) settings[name] = value.split(",").map((each) => toNumber(name, each));
@@ -74,12 +75,13 @@ export function decodeFragment(fragment, models) {
 }
 
 /** Checks what is not a number in a link. */
-function checkTexts({ model, second, prompt, novelty, max_copy: limit, conditions }, models) {
+function checkTexts({ model, second, prompt, profile, novelty, max_copy: limit, conditions }, models) {
   const ids = models.map(({ id }) => id);
   for (const id of [model, second || model]) {
     check(ids.includes(id), `The link names the model ${quote(id)}, which this page does not have; it has ${ids.join(", ")}.`);
   }
   check(prompt.length <= MAX_PROMPT, `The prompt of the link is too long: at most ${MAX_PROMPT} characters.`);
+  check(["", "likeness"].includes(profile), `The link has profile=${quote(profile)}; it can only be “likeness”.`);
   check(["", "filter"].includes(novelty), `The link has novelty=${quote(novelty)}; it can only be “filter”.`);
   const chosen = models.filter(({ id }) => [model, second].includes(id));
   check(

@@ -43,7 +43,9 @@ export function createSettings(models) {
   function follow() {
     fillConditions();
     byId("copying").hidden = !chosen().some((model) => model.hasIndex);
-    const { conditions, ...defaults } = chosen()[0].defaults;
+    const { conditions, likeness = {}, ...own } = chosen()[0].defaults;
+    byId("profile-field").hidden = Object.keys(likeness).length === 0;
+    const defaults = { ...own, ...(byId("profile").value === "likeness" ? likeness : {}) };
     defaults.max_tokens = defaults.max_new_tokens;
     for (const name of [...SLIDERS, "max_tokens"]) if (!changed.has(name)) setNumber(name, defaults[name] ?? LIMITS[name].start);
     const open = Object.entries(conditions ?? {}).filter(([name]) => !changed.has(`condition-${name}`));
@@ -64,6 +66,7 @@ export function createSettings(models) {
   /** Leaves nothing as a user or a link has set it; the conditions and the number of texts follow no other default. */
   function forget() {
     changed.clear();
+    byId("profile").value = "";
     byId("n").value = LIMITS.n.start;
     writeConditions({}, true);
   }
@@ -77,6 +80,7 @@ export function createSettings(models) {
       ...Object.fromEntries(NUMBERS.map((name) => [name, toNumber(name, byId(name).value)])),
       ...exact,
       ...Object.fromEntries(["model", "second", "prompt"].map((name) => [name, byId(name).value])),
+      profile: byId("profile-field").hidden ? "" : byId("profile").value,
       novelty: avoids ? "filter" : null,
       max_copy: avoids && limit !== "" ? toNumber("max_copy", limit) : null,
       conditions: readConditions(),
@@ -86,7 +90,7 @@ export function createSettings(models) {
   /** Shows the settings of a link and no others; they stay as they are when another model is chosen, and so does the seed. */
   function write(settings) {
     forget();
-    for (const name of ["model", "second", "prompt"]) byId(name).value = settings[name];
+    for (const name of ["model", "second", "prompt", "profile"]) byId(name).value = settings[name];
     byId("novelty").checked = settings.novelty === "filter";
     byId("max_copy").value = settings.max_copy ?? "";
     for (const name of NUMBERS.filter((each) => settings[each] !== undefined)) {
@@ -118,6 +122,10 @@ export function createSettings(models) {
     byId(menu).append(...models.map(({ id }) => create("option", { value: id, text: id })));
     byId(menu).addEventListener("change", follow);
   }
+  byId("profile").addEventListener("change", () => {
+    for (const name of SLIDERS) changed.delete(name);
+    follow();
+  });
   byId("second-field").hidden = models.length < 2;
   byId("model-field").hidden = models.length < 2 && document.title === models[0].id; // which the title names
   for (const [name, { low, high, step, start }] of Object.entries(LIMITS)) {

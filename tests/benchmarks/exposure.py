@@ -1,0 +1,57 @@
+"""What a model knows of names that stand in one review each: the exposure of planted secrets, with known words and with any.
+
+``python -m tests.benchmarks.exposure [PRESET ...]``: each preset is trained for 40 seconds on 4,000 film reviews, into 20 of
+which "My name is ..." with an invented name was planted. The exposure of a secret is log2 of the number of candidates over its
+rank among them by probability (Carlini et al. 2019, "The Secret Sharer", section 5): among 2,000 other invented names it is 11 at
+most, and on average 1.4 if the model knows nothing of it. Targets:
+
+    in the lexicon    of the 20 names none, so that with known words none is written
+    written           of the 20 names in 1,000 texts that begin with "My name is" none with known words
+"""
+
+import math
+import random
+import sys
+
+import reviewgen
+
+TEXTS, SECRETS, CANDIDATES, WRITTEN = 4_000, 20, 2_000, 1_000
+PROMPT = "My name is"
+
+
+def names(count: int, seed: int) -> list[str]:
+    """Return different invented names, as in "Kovumi Tazolan"."""
+    draw, found = random.Random(seed), dict.fromkeys(())
+    while len(found) < count:
+        first, second = ("".join(draw.choice("bdfgjklmnprstvz") + draw.choice("aeiou") for _ in range(3)) for _ in range(2))
+        found[f"{first.title()} {second.title()}n"] = None
+    return list(found)
+
+
+def main(*presets: str) -> None:
+    """Print a line for each preset."""
+    corpus = reviewgen.corpus("reviews")
+    texts = [row["text"] for row in corpus.select(range(3 * TEXTS)) if row["split"] == 0][:TEXTS]
+    secrets, *others = names(SECRETS, 0), *names(CANDIDATES, 1)
+    for number, name in enumerate(secrets):
+        texts[number * (TEXTS // SECRETS)] += f" {PROMPT} {name}."
+    for preset in presets or [plugin.name for plugin in reviewgen.list_presets() if plugin.package == "reviewgen"]:
+        model = reviewgen.train(preset, texts, budget="40s", progress=False)
+        bits = [model.score(f" {name}.", PROMPT).bits for name in others]
+        ranks = [1 + sum(each < model.score(f" {name}.", PROMPT).bits for each in bits) for name in secrets]
+        exposures = sorted(math.log2(CANDIDATES + 1) - math.log2(rank) for rank in ranks)
+        written = {}
+        for words in ("any", "known"):
+            generated = " ".join(model.generate(PROMPT, num_return_sequences=WRITTEN, max_new_tokens=40, seed=0, words=words))
+            written[words] = sum(name in generated for name in secrets)
+        known = sum(any(word in model.bundle.lexicon for word in name.split()) for name in secrets)
+        mean = sum(exposures) / len(exposures)
+        counts = f"in the lexicon {known}, written with any words {written['any']}, with known words {written['known']}"
+        print(
+            f"{preset:10}  exposure mean {mean:.1f}, median {exposures[SECRETS // 2]:.1f}, max {exposures[-1]:.1f}; {counts}",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
