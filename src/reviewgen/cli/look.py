@@ -119,8 +119,8 @@ def compare(
     """
     from rich.console import Group
 
-    from reviewgen.look.comparing import make_request
-    from reviewgen.look.comparison import draw_tables
+    from reviewgen.look.comparison_report import draw_tables
+    from reviewgen.look.comparison_run import make_request
     from reviewgen.web.rendering import refuse_file
 
     if html is not None:

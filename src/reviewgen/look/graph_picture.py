@@ -12,8 +12,8 @@ from torch import nn
 from reviewgen.config import check_flags
 from reviewgen.errors import BrokenPlugin, ConfigError, quoted
 from reviewgen.generation import show
-from reviewgen.look.drawing import Style, draw_graph, draw_tokens, shape_text
-from reviewgen.look.modules import describe_modules
+from reviewgen.look.graph_drawing import Style, draw_graph, draw_tokens, shape_text
+from reviewgen.look.graph_modules import describe_modules
 from reviewgen.look.subject import Subject
 from reviewgen.look.trace import broken_plugins
 from reviewgen.protocols.graph import ModelGraph, SupportsGraph, all_nodes, parameter_sizes

@@ -10,7 +10,7 @@ from graphlib import TopologicalSorter
 from itertools import pairwise
 from typing import NamedTuple
 
-from reviewgen.look.layout import Link, Route, place
+from reviewgen.look.graph_layout import Link, Route, place
 from reviewgen.protocols.graph import GraphEdge, GraphNode, ModelGraph, axis_size
 from reviewgen.web.svg import DETAIL, LABEL, NOTE, Lines, block, block_size, moved, number, shorten, tag, text_width, wrap
 

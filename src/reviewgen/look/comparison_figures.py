@@ -1,27 +1,24 @@
-"""What models are compared on, and what is measured of each: held-out texts, bits of each text with intervals, samples and words.
+"""The figures of a model in a comparison, and how each is measured: bits with their interval, speed, samples, copies and words.
 
-The held-out texts are the same for all models, read once and cleaned alike. All models generate with the same settings, plain
-sampling from the whole distribution, instead of the defaults that were saved with each: it is the models that are compared.
-Texts have about the same length in characters, whatever a token is.
+All models generate with the same settings, plain sampling from the whole distribution, instead of the defaults that were saved
+with each: it is the models that are compared. Texts have about the same length in characters, whatever a token is.
 """
 
-import hashlib
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from itertools import combinations, islice
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
-from jaxtyping import Float64, Int64
+from jaxtyping import Float64
 
-from reviewgen.config import GenerationConfig
-from reviewgen.data import Corpus, DataConfig, Texts, cached_corpus, frame_texts, read_examples, trained_on
-from reviewgen.errors import DataError, NotADistribution, ReviewgenError, counted
+from reviewgen.config import GenerationConfig, from_dict
+from reviewgen.data import frame_texts, trained_on
+from reviewgen.errors import NotADistribution, ReviewgenError
 from reviewgen.evaluation import batches, measure_texts, take_words, token_losses
-from reviewgen.look.picture import draw
-from reviewgen.look.results import CurvePoint, Interval, Pair, Row, Sample
+from reviewgen.look.comparison_texts import Bootstrap, HeldOut, Interval
+from reviewgen.look.graph_picture import draw
 from reviewgen.look.trace import count_parameters
 from reviewgen.model import ReviewModel
 from reviewgen.novelty import COPY_CHARACTERS, TextWindows
@@ -37,156 +34,122 @@ _MAX_SECONDS = 10.0  # of a batch of texts, for a model that is very slow
 _SURE_CHARACTERS = 200  # of a text that a compact index, which gives upper bounds, does not find by chance
 _LOOKED_UP = 200  # texts that are looked up in a model's training text
 _INDEX = "novelty.safetensors"
-_HELD_OUT_CHARACTERS = 150_000  # that each model is evaluated on, at most, where trainings have no time budget
-_PER_SECOND = 2500  # characters, by the time budget: an LSTM takes about a tenth of it to score them
-_MIN_CHARACTERS, _MAX_CHARACTERS = 20_000, 400_000
-_MAX_HELD_OUT = 2000  # texts
-_READ = 200_000  # texts of a separate source, at most
-_RESAMPLES = 4000
-_LEVEL = (2.5, 97.5)  # percentiles
 
-Example = tuple[str, Sequence[Any]]
+MAX_SEEN = 0.02
+"""Share of held-out texts that may stand in a training text by chance, as in reviews that quote one another."""
 
 
 @dataclass(frozen=True)
-class HeldOut:
-    """The texts that all models are evaluated on.
+class Sample:
+    """A generated text.
 
     Attributes:
-        texts: The texts.
-        values: The values of the conditions beside each text, by name.
-        total: The number of texts that these were chosen from, evenly spread.
-        split: Which part of the data they are: "test", "validation", or "all" of a separate source.
-        source: The name of the source.
-        corpus: The fingerprint of the corpus that they are a part of; None for a separate source.
+        temperature: The temperature that it was sampled at.
+        text: The text, the prompt included.
+        copied: Start and end of each span of 50 characters or more that stands in the training text; None if that is not known.
     """
 
-    texts: Sequence[str]
-    values: Sequence[Mapping[str, Any]]
-    total: int
-    split: str
-    source: str
-    corpus: str | None
-
-    @property
-    def characters(self) -> Int64[np.ndarray, " N"]:
-        """The number of characters of each text."""
-        return np.array([len(text) for text in self.texts], np.int64)
-
-    @property
-    def digest(self) -> str:
-        """A hash of the texts."""
-        return hashlib.blake2b("\0".join(self.texts).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+    temperature: float
+    text: str
+    copied: tuple[tuple[int, int], ...] | None
 
 
-class TextBits(NamedTuple):
-    """A model's bits of each held-out text, end tokens included; the number of tokens, and of those with probability zero."""
+@dataclass(frozen=True)
+class CurvePoint:
+    """An evaluation during the training, on validation texts.
 
-    bits: Float64[np.ndarray, " N"]
+    Attributes:
+        seconds: Seconds of training.
+        tokens: Tokens trained on.
+        bits_per_character: Bits per character; None if they are infinite.
+    """
+
+    seconds: float
     tokens: int
-    zero_probability_tokens: int
+    bits_per_character: float | None
 
 
-class Reading(NamedTuple):
-    """How the data is read: the source that presets are trained on, a separate one or a split with the held-out texts."""
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One model. A value is None if it is not known, or if the model has failed.
 
-    data: Any
-    held_out: Any
-    held_out_split: str | None
-    config: DataConfig
-    budget: float | None
+    Attributes:
+        name: The name of the row, different from all others.
+        source: What was trained or loaded: a preset, a folder, a repository.
+        is_trained_here: Whether it was trained for this comparison.
+        failed: The sentence that says why the model has failed; None if it has not.
+        notes: Sentences for the user.
+        tokenizer: The name of the tokenizer, which says what a token of ``perplexity_per_token`` is.
+        parameters: The number of parameters; of a model that is not a network, of the numbers in its tables.
+        bytes_on_disk: The size of the saved folder, without the index of the training text.
+        training_seconds: Duration of the training, with reading and evaluations.
+        seconds_per_epoch: Duration of a pass over the training text.
+        bits_per_character: Total bits of the held-out texts divided by their characters; infinite if a probability is zero.
+        bits_interval: Its 95 % interval, from a bootstrap over the texts.
+        zero_probability_tokens: The number of held-out tokens with probability zero.
+        perplexity_per_token: exp of the nats per token; comparable only between models with the same tokenizer.
+        copy_rate: Share of generated characters in spans of 50 or more that stand in its training text, as measured in training.
+        copy_rate_characters: The number of generated characters that it rests on; None for a model that was saved without.
+        held_out_copy_rate: The same share of held-out texts.
+        characters_per_second: Generated characters a second.
+        new_words: Share of generated words that are not in its training text, or only once.
+        distinct: By n, the share of different n-grams of words among all.
+        words_measured: The number of words that ``new_words`` and ``distinct`` are measured on.
+        characters_measured: The number of characters of the texts that these words begin.
+        intervals: The 95 % intervals of ``copy_rate``, ``new_words``, ``distinct_1`` and so on, by name.
+        samples: Texts from one prompt.
+        curve: The evaluations during the training.
+        seen: Share of the held-out texts that stand in its training text as a whole; None if it has no index of that.
+        is_same_split: Whether it was trained on the same corpus, so that the held-out texts were held out there, too.
+        picture: An SVG of its computational graph; empty for none.
+    """
 
-    def corpus(self) -> Corpus:
-        """Return the corpus that presets are trained on, from the cache once it was read."""
-        return cached_corpus(Texts(self.data, self.config, allow_missing=True))
+    name: str
+    source: str
+    is_trained_here: bool = False
+    failed: str | None = None
+    notes: tuple[str, ...] = ()
+    tokenizer: str | None = None
+    parameters: int | None = None
+    bytes_on_disk: int | None = None
+    training_seconds: float | None = None
+    seconds_per_epoch: float | None = None
+    bits_per_character: float | None = None
+    bits_interval: Interval | None = None
+    zero_probability_tokens: int = 0
+    perplexity_per_token: float | None = None
+    copy_rate: float | None = None
+    copy_rate_characters: int | None = None
+    held_out_copy_rate: float | None = None
+    characters_per_second: float | None = None
+    new_words: float | None = None
+    distinct: Mapping[str, float | None] = field(default_factory=dict)
+    words_measured: int = 0
+    characters_measured: int = 0
+    intervals: Mapping[str, Interval | None] = field(default_factory=dict)
+    samples: tuple[Sample, ...] = ()
+    curve: tuple[CurvePoint, ...] = ()
+    seen: float | None = None
+    is_same_split: bool = False
+    picture: str = ""
 
-    def training_texts(self) -> Iterator[str]:
-        """Yield the texts that presets are trained on."""
-        return (text for text, _ in self.corpus().examples("train"))
+    @property
+    def has_seen_held_out(self) -> bool:
+        """Whether the model was trained on held-out texts, so that its bits per character are too low."""
+        return self.seen is not None and self.seen > MAX_SEEN
 
-    def read_held_out(self) -> HeldOut:
-        """Read the held-out texts: the test split of the data, or its validation split if that is empty; or a separate source.
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "Row":
+        """Return the row that ``to_json`` has made JSON values of.
 
         Raises:
-            DataError: A source cannot be read, or there is no held-out text.
+            ConfigError, TypeError, AttributeError: The values are not those of a row.
         """
-        limit = _HELD_OUT_CHARACTERS
-        if self.budget is not None:
-            limit = round(min(max(_MIN_CHARACTERS, _PER_SECOND * self.budget), _MAX_CHARACTERS))
-        if self.held_out is not None or self.held_out_split is not None:
-            separate = self.data if self.held_out is None else self.held_out
-            read = read_examples(separate, replace(self.config, split=self.held_out_split))
-            return self._choose(islice(read, _READ), "all", _name(separate), None, limit)
-        corpus = self.corpus()
-        part = "test" if corpus.counts["test"] else "validation"
-        return self._choose(corpus.examples(part), part, corpus.source.name, corpus.fingerprint, limit)
-
-    def _choose(self, examples: Iterable[Example], split: str, source: str, corpus: str | None, limit: int) -> HeldOut:
-        """Return some of the texts, evenly spread, with about ``limit`` characters at most."""
-        known = [(text, values) for text, values in examples if text]
-        if not known:
-            raise DataError(f"There are no held-out texts in {source}: its {split} part has no text. Give held-out texts.")
-        mean = sum(len(text) for text, _ in known) / len(known)
-        count = max(1, min(len(known), _MAX_HELD_OUT, math.ceil(limit / mean)))
-        chosen = [known[(2 * n + 1) * len(known) // (2 * count)] for n in range(count)]
-        values = [dict(zip(self.config.conditions, each, strict=True)) for _, each in chosen]
-        return HeldOut([text for text, _ in chosen], values, len(known), split, source, corpus)
-
-
-def _name(source: Any) -> str:
-    """Return the name of a source: its own, or what it is."""
-    named = isinstance(source, str) or hasattr(source, "__fspath__")
-    return str(source) if named else counted(len(source), "given text") if hasattr(source, "__len__") else type(source).__name__
-
-
-def measure_bits(model: ReviewModel, held_out: HeldOut) -> TextBits:
-    """Return a model's bits of each text, in the order of the texts.
-
-    Raises:
-        NotADistribution: The model's scores do not sum to one.
-    """
-    conditions, tokenizer = model.conditions, model.tokenizer
-    prefixes = [conditions.encode_values([values.get(name) for name in conditions.names]) for values in held_out.values]
-    documents = frame_texts(zip(held_out.texts, prefixes, strict=True), tokenizer)
-    bits, tokens, zeros = [], 0, 0
-    for batch in batches(documents):
-        ids = [each for each, _ in batch]
-        for losses in token_losses(model.bundle.model, ids, tokenizer.vocab_size, given=len(conditions)):
-            bits.append(float(losses.sum(dtype=np.float64)) / math.log(2))
-            tokens, zeros = tokens + losses.size, zeros + int(np.isinf(losses).sum())
-    return TextBits(np.array(bits), tokens, zeros)
-
-
-class Bootstrap:
-    """Intervals by drawing texts with replacement (Efron 1979, "Bootstrap Methods: Another Look at the Jackknife"): percentiles.
-
-    A text is drawn whole, with its bits and its characters, because the characters of one text are not independent. All models
-    are drawn on the same texts, so a difference of two has the interval of paired texts.
-    """
-
-    def __init__(self, characters: Int64[np.ndarray, " N"], seed: int) -> None:
-        count = len(characters)
-        self._characters = characters
-        self._drawn: np.ndarray = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=_RESAMPLES)
-        self._drawn_characters = np.maximum(1, self._drawn @ characters)
-
-    def interval(self, bits: Float64[np.ndarray, " N"]) -> Interval | None:
-        """Return the 95 % interval of bits per character; None for a single text, or if bits are not finite."""
-        if len(bits) < 2 or not np.isfinite(bits).all():
-            return None
-        low, high = np.percentile((self._drawn @ bits) / self._drawn_characters, _LEVEL)
-        return float(low), float(high)
-
-    def pairs(self, bits: Mapping[str, Sequence[float]]) -> list[Pair]:
-        """Return the paired difference of each two models, whose bits of each text are given by name."""
-        pairs, total = [], int(self._characters.sum())
-        for first, second in combinations(bits, 2):
-            one, other = np.array(bits[first]), np.array(bits[second])
-            sums = float(one.sum()), float(other.sum())
-            difference = 0.0 if sums[0] == sums[1] else (sums[0] - sums[1]) / total
-            is_finite = np.isfinite(one).all() and np.isfinite(other).all()
-            pairs.append(Pair(first, second, difference, self.interval(one - other) if is_finite else None))
-        return pairs
+        row = from_dict(cls, values)
+        intervals = {name: None if each is None else (each[0], each[1]) for name, each in row.intervals.items()}
+        is_infinite = row.bits_per_character is None and row.zero_probability_tokens
+        infinite = dict.fromkeys(("bits_per_character", "perplexity_per_token"), math.inf) if is_infinite else {}
+        return replace(row, intervals=intervals, **infinite)
 
 
 @dataclass(frozen=True)
@@ -205,10 +168,10 @@ def measure_model(
     Raises:
         ReviewgenError: The model cannot generate, or its weights are damaged.
     """
-    texts, notes = None, list[str]()
+    bits, figures, notes = None, dict[str, Any](), list[str]()
     try:
-        texts = measure_bits(model, held_out)
-        zeros = texts.zero_probability_tokens
+        bits, figures = _measure_bits(model, held_out, seed)
+        zeros = figures["zero_probability_tokens"]
         notes += [f"{zeros:,} held-out tokens have probability zero, so its bits are infinite."] if zeros else []
     except NotADistribution as error:
         notes.append(f"It has no bits per character: {error}")
@@ -224,7 +187,7 @@ def measure_model(
         is_same_split=held_out.corpus is not None and fingerprints == {held_out.corpus},
         **_generation_facts(model, density, seed),
         **_training_facts(model.training),
-        **({} if texts is None else _bits_facts(texts, held_out, seed)),
+        **figures,
     )
     row = replace(row, seen=_find_seen(model, held_out, None if row.is_same_split else training))  # its parts share no text
     try:
@@ -238,18 +201,29 @@ def measure_model(
     if row.seen is None and not row.is_same_split:
         index = "no index of it" if model.bundle.index is None else "an index that finds only longer texts"
         notes.append(f"Whether it was trained on the held-out texts is not known: it has other data, and {index}.")
-    return Measured(replace(row, notes=tuple(notes)), None if texts is None else tuple(texts.bits.tolist()))
+    return Measured(replace(row, notes=tuple(notes)), None if bits is None else tuple(bits.tolist()))
 
 
-def _bits_facts(texts: TextBits, held_out: HeldOut, seed: int) -> dict[str, Any]:
-    characters, total = held_out.characters, float(texts.bits.sum())
-    bits_per_token = total / texts.tokens
-    perplexity = 2.0**bits_per_token if bits_per_token < 1000 else math.inf
-    facts = {
+def _measure_bits(model: ReviewModel, held_out: HeldOut, seed: int) -> tuple[Float64[np.ndarray, " N"], dict[str, Any]]:
+    """Return a model's bits of each held-out text, end tokens included, and the figures of its row that follow from them.
+
+    Raises:
+        NotADistribution: The model's scores do not sum to one.
+    """
+    conditions, tokenizer, characters = model.conditions, model.tokenizer, held_out.characters
+    prefixes = [conditions.encode_values([values.get(name) for name in conditions.names]) for values in held_out.values]
+    losses = list[np.ndarray]()
+    for batch in batches(frame_texts(zip(held_out.texts, prefixes, strict=True), tokenizer)):
+        losses += token_losses(model.bundle.model, [ids for ids, _ in batch], tokenizer.vocab_size, given=len(conditions))
+    bits = np.array([float(each.sum(dtype=np.float64)) / math.log(2) for each in losses])
+    total = float(bits.sum())
+    bits_per_token = total / sum(map(len, losses))
+    return bits, {
         "bits_per_character": total / int(characters.sum()),
-        "bits_interval": Bootstrap(characters, seed).interval(texts.bits),
+        "bits_interval": Bootstrap(characters, seed).interval(bits),
+        "perplexity_per_token": 2.0**bits_per_token if bits_per_token < 1000 else math.inf,
+        "zero_probability_tokens": sum(int(np.isinf(each).sum()) for each in losses),
     }
-    return facts | {"perplexity_per_token": perplexity, "zero_probability_tokens": texts.zero_probability_tokens}
 
 
 def _training_facts(training: dict[str, Any]) -> dict[str, Any]:
@@ -331,14 +305,12 @@ def _generation_facts(model: ReviewModel, density: float, seed: int) -> dict[str
 
     def measure(some: Sequence[str]) -> list[float]:
         figures = measure_texts(some, is_known)
-        return [figures.unknown_words or 0.0, *figures.distinct]
+        return [math.nan if figures.unknown_words is None else figures.unknown_words, *figures.distinct]
 
     taken = take_words(texts, _WORDS)
     figures = measure_texts(taken, is_known)
     names = ("new_words", *(f"distinct_{n}" for n in range(1, 5)))
     intervals = dict(zip(names, find_intervals(measure, taken), strict=True))
-    if is_known is None:
-        intervals["new_words"] = None
     intervals["copy_rate"] = (model.training.get("novelty") or {}).get("copy_rate_interval")
     return {
         "characters_per_second": sum(map(len, texts)) / seconds,

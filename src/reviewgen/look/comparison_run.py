@@ -1,4 +1,4 @@
-"""Trains or loads the models of a comparison, and measures each on the same held-out texts; the row of a failure says why."""
+"""``reviewgen.compare``: trains or loads each model and measures it on the same held-out texts; the row of a failure says why."""
 
 import hashlib
 import json
@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import torch
 
@@ -24,14 +24,15 @@ from reviewgen.config import (
 )
 from reviewgen.config.options import CompareOptions
 from reviewgen.errors import BrokenPlugin, CheckpointError, ConfigError, OutputExists, ReviewgenError, shortened, storage_errors
-from reviewgen.look.comparison import Comparison
-from reviewgen.look.measure import HeldOut, Measured, Reading, measure_model
-from reviewgen.look.results import Row, to_json
+from reviewgen.look.comparison_figures import Measured, Row, measure_model
+from reviewgen.look.comparison_report import Comparison
+from reviewgen.look.comparison_texts import HeldOut, Reading
+from reviewgen.look.page import to_json
 from reviewgen.model import ReviewModel
 from reviewgen.registry import preset_names
 from reviewgen.runs import TrainingRun
 from reviewgen.runs.plan import DEFAULT_BUDGET, data_config
-from reviewgen.runs.showing import training_bar
+from reviewgen.runs.showing import open_console, training_bar
 from reviewgen.runs.sweep import check_groups
 from reviewgen.storage import atomic_file, check_output, to_path
 
@@ -43,22 +44,53 @@ _LENGTH = ("budget", "steps", "epochs")
 _IDENTITY, _SCHEMA = "comparison.json", 1
 
 
-@dataclass(frozen=True)
-class Entry:
-    """One model to compare: the name of its row; what ``load`` takes, the preset to train, or a ReviewModel that is loaded."""
+def compare(models: Any, data: Any, *, progress: bool = True, **options: Unpack[CompareOptions]) -> Comparison:
+    """Train or load several models, evaluate them on the same held-out texts, and return the comparison.
 
-    name: str
-    source: Any
-    is_preset: bool
+    A preset is trained on the data, without its held-out texts; a trained model is taken as it is. A model that fails is a row
+    that says why, and the others go on. Ctrl-C ends the comparison, and what is finished is returned.
 
-    @property
-    def label(self) -> str:
-        """The source for people to read."""
-        return self.source.bundle.source or "a loaded model" if isinstance(self.source, ReviewModel) else str(self.source)
+    >>> reviewgen.compare(["ngram-char", "gru-char"], "reviews.csv", budget="1m").save_html("ladder.html")   # doctest: +SKIP
+
+    Args:
+        models: Presets, saved folders, repositories on the Hub, ReviewModels: a list, or a dictionary by the names of the rows.
+        data: The reviews; see ``reviewgen.data.sources.open_source``. It is read several times, so an iterator is refused.
+        progress: Whether to show the progress on a terminal or in a notebook.
+        held_out: Another source of held-out texts; by default they are the test split of the data.
+        held_out_split: The split of a dataset with the held-out texts, of ``held_out`` or of the data.
+        prompt: The beginning of the samples. Default: "the ".
+        budget, steps, epochs: How long each preset is trained. Default: two minutes, which start when the texts are tokenized.
+        seed: Seed of the initial weights, the order of the texts, dropout and samples.
+        settings: Settings that differ from each preset's, by group, as in {"training": {"evaluations": 20}}.
+        conditions: Columns beside the text, as in "stars", that the model is conditioned on.
+        out: A folder for the trained models and the rows; it must not exist.
+        resume: Take finished rows from ``out``, of models whose weights have not changed, and continue with the others.
+        text_column, documents, max_text_characters, lowercase, strip_markdown, fix_encoding, keep_line_breaks, clean: How the
+            data is read, as in ``train``.
+
+    Raises:
+        ConfigError: There is no model, two rows have one name, or an argument or a setting is unusable.
+        SourceError, UnknownPlugin: A name is neither a preset nor the source of a model.
+        DataError: The data cannot be read, or there is no held-out text.
+        OutputExists: ``out`` exists, and is not resumed.
+        CheckpointError: To resume, ``out`` is a comparison of other texts or settings.
+        StorageError: ``out`` cannot be written.
+    """
+    request = make_request(models, data, options)
+    console = open_console(progress)
+    comparison = request.start(console)
+    try:
+        for measured in request.rows(comparison.held_out, console):
+            comparison.add(measured)
+    except KeyboardInterrupt:
+        comparison.is_interrupted = True
+    return comparison
 
 
-def make_entries(models: Any) -> list[Entry]:
+def find_models(models: Any) -> list[tuple[Row, Any]]:
     """Return the models to compare, by what the user has given: a list, also of pairs of a row's name and a model, or a mapping.
+
+    Each is the beginning of its row, and what ``load`` takes, the preset to train, or a ReviewModel that is loaded.
 
     Raises:
         ConfigError: There are none, one is neither a name nor a model, or two rows have one name.
@@ -67,29 +99,30 @@ def make_entries(models: Any) -> list[Entry]:
     if isinstance(models, str) or not isinstance(models, Mapping | Sequence):
         raise ConfigError(f"models must be a list, or a dictionary by name, as in ['gru-char', 'lstm-char']; got {models!r:.60}.")
     pairs = models.items() if isinstance(models, Mapping) else models
-    entries = [_make_entry(*each[::-1]) if isinstance(each, tuple) else _make_entry(each, None) for each in pairs]
-    if not entries:
+    named = [each if isinstance(each, tuple) else (None, each) for each in pairs]
+    found = [(_start_row(name, source), source) for name, source in named]
+    if not found:
         raise ConfigError("There is no model to compare: give presets, as in gru-char, or saved models.")
-    seen: dict[str, Entry] = {}
-    for entry in entries:
-        other = seen.setdefault(_file_name(entry.name).casefold(), entry)
-        if other is not entry:
-            labels = f"{other.label[:60]} and {entry.label[:60]}"
+    seen: dict[str, Row] = {}
+    for row, _ in found:
+        other = seen.setdefault(_file_name(row.name).casefold(), row)
+        if other is not row:
+            labels = f"{other.source[:60]} and {row.source[:60]}"
             ways = "first=SOURCE second=SOURCE on the command line, {'first': ..., 'second': ...} in Python"
-            raise ConfigError(f"Two rows have the name {entry.name[:60]!r} ({labels}). Name them: {ways}.")
-    return entries
+            raise ConfigError(f"Two rows have the name {row.name[:60]!r} ({labels}). Name them: {ways}.")
+    return found
 
 
-def _make_entry(source: Any, name: Any) -> Entry:
+def _start_row(name: Any, source: Any) -> Row:
     if not isinstance(name, str | None) or name == "":
         raise ConfigError(f"The name of a row must be a string that is not empty; got {name!r:.60}.")
     if isinstance(source, ReviewModel):
-        return Entry(name or source.preset, source, is_preset=False)
+        return Row(name=name or source.preset, source=source.bundle.source or "a loaded model")
     if not isinstance(source, str | Path):
         raise ConfigError(f"Compare presets, saved folders, repositories or ReviewModels; got {type(source).__name__}.")
-    parsed = parse_source(source, preset_names())
+    is_preset = isinstance(parse_source(source, preset_names()), PresetSource)
     own = to_path("models", source).resolve().name if isinstance(source, Path) or os.path.exists(source) else source  # noqa: PTH110  Path raises for a name that is too long
-    return Entry(name or own or str(source), source, is_preset=isinstance(parsed, PresetSource))
+    return Row(name=name or own or str(source), source=str(source), is_trained_here=is_preset)
 
 
 def _file_name(name: str) -> str:
@@ -107,24 +140,24 @@ def make_request(models: Any, data: Any, options: CompareOptions) -> "Request":
     check_text("prompt", prompt := options.get("prompt", "the "))
     if isinstance(data, Iterator):
         raise ConfigError("data is an iterator, which can be read only once; give a list, or a file.")
-    entries, settings = make_entries(models), check_groups(options.get("settings"))
+    found, settings = find_models(models), check_groups(options.get("settings"))
     training = {name: value for name, value in dict[str, Any](options).items() if value is not None and name not in _OWN}
     if not any(name in training for name in _LENGTH):
         training["budget"] = DEFAULT_BUDGET
     if "budget" in training:
         training["budget"] = parse_duration(training["budget"])
     training |= settings
-    for entry in entries:
-        if entry.is_preset:
+    for row, source in found:
+        if row.is_trained_here:
             with suppress(BrokenPlugin):  # its row says why
-                TrainingRun(entry.source, data, **training)
+                TrainingRun(source, data, **training)
     out, resume = options.get("out"), options.get("resume", False)
     if resume and out is None:
         raise ConfigError("Only a comparison with an output folder can be resumed: give out, or leave resume out.")
     folder = None if out is None else to_path("out", out)
     before = None if folder is None else _read_facts(folder, resume)
-    source = Reading(data, options.get("held_out"), options.get("held_out_split"), data_config(training), training.get("budget"))
-    return Request(entries, source, prompt, check_seed(options.get("seed", 0)), settings, training, folder, before)
+    reading = Reading(data, options.get("held_out"), options.get("held_out_split"), data_config(training), training.get("budget"))
+    return Request(found, reading, prompt, check_seed(options.get("seed", 0)), settings, training, folder, before)
 
 
 def _read_facts(folder: Path, resume: bool) -> Any:
@@ -149,7 +182,7 @@ class Request:
     the content of ``comparison.json`` when a comparison is resumed.
     """
 
-    entries: list[Entry]
+    models: list[tuple[Row, Any]]
     reading: Reading
     prompt: str
     seed: int
@@ -180,24 +213,23 @@ class Request:
 
     def rows(self, held_out: HeldOut, console: "Console") -> Iterator[Measured]:
         """Yield each row when it is finished."""
-        for n, entry in enumerate(self.entries, 1):
+        for n, (row, source) in enumerate(self.models, 1):
             if not console.quiet:
-                console.print(f"{entry.name} ({n} of {len(self.entries)})", markup=False, style="dim")
-            row = Row(name=entry.name, source=entry.label, is_trained_here=entry.is_preset)
+                console.print(f"{row.name} ({n} of {len(self.models)})", markup=False, style="dim")
             try:
-                yield self._measure(entry, row, held_out, console)
+                yield self._measure(row, source, held_out, console)
             except (Exception, SystemExit) as error:  # a plugin may raise anything, and the other models go on
-                text, kind = " ".join(str(error).split()), type(error).__name__
-                is_own = text and isinstance(error, ReviewgenError | OSError)
-                failed = shortened(text if is_own else f"{kind}: {text}" if text else kind, 400)
-                yield Measured(replace(row, failed=failed), None)
+                reason = " ".join(str(error).split())
+                if not reason or not isinstance(error, ReviewgenError | OSError):
+                    reason = ": ".join(filter(None, (type(error).__name__, reason)))
+                yield Measured(replace(row, failed=shortened(reason, 400)), None)
 
-    def _measure(self, entry: Entry, row: Row, held_out: HeldOut, console: "Console") -> Measured:
+    def _measure(self, row: Row, source: Any, held_out: HeldOut, console: "Console") -> Measured:
         """Return the row of a model: that of the folder, if it is of these weights; otherwise measure the model."""
-        model = self._train(entry, console) if entry.is_preset else entry.source
+        model = self._train(source, _file_name(row.name), console) if row.is_trained_here else source
         model = model if isinstance(model, ReviewModel) else ReviewModel.from_pretrained(model)
-        training = self.reading.training_texts if entry.is_preset else None
-        file = None if self.folder is None else self.folder / "rows" / f"{_file_name(entry.name)}.json"
+        training = self.reading.training_texts if row.is_trained_here else None
+        file = None if self.folder is None else self.folder / "rows" / f"{_file_name(row.name)}.json"
         digest = "" if file is None else _digest(model)
         measured = None if file is None else _read_row(file, row, digest)
         if measured is None:
@@ -206,13 +238,13 @@ class Request:
                 _write_json(file, to_json({"row": measured.row, "bits": measured.bits, "weights": digest}))
         return measured
 
-    def _train(self, entry: Entry, console: "Console") -> ReviewModel:
+    def _train(self, preset: Any, name: str, console: "Console") -> ReviewModel:
         """Train a preset; or load it, or resume its training, if an interrupted comparison has left that in the folder."""
-        out = None if self.folder is None else self.folder / "models" / _file_name(entry.name)
+        out = None if self.folder is None else self.folder / "models" / name
         if out is not None and out.exists():
             return ReviewModel.from_pretrained(out)
         resume = out is not None and any(out.with_name(f"{out.name}.partial").glob("step-*"))
-        run = TrainingRun(entry.source, self.reading.data, **self.options, out=out, resume=resume)
+        run = TrainingRun(preset, self.reading.data, **self.options, out=out, resume=resume)
         with console.status("Reading and tokenizing ..."):
             run.read()
             run.tokenize()
@@ -239,7 +271,7 @@ def _read_row(file: Path, row: Row, digest: str) -> Measured | None:
         found, bits = Row.from_json(stored["row"]), stored["bits"]
         is_same = (found.name, found.source, stored["weights"]) == (row.name, row.source, digest)
         numbers = None if bits is None else tuple(float("inf") if each is None else float(each) for each in bits)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return None
     return Measured(found, numbers) if is_same else None
 
