@@ -148,8 +148,8 @@ class Row:
         row = from_dict(cls, values)
         intervals = {name: None if each is None else (each[0], each[1]) for name, each in row.intervals.items()}
         is_infinite = row.bits_per_character is None and row.zero_probability_tokens
-        infinite = dict.fromkeys(("bits_per_character", "perplexity_per_token"), math.inf) if is_infinite else {}
-        return replace(row, intervals=intervals, **infinite)
+        known = replace(row, intervals=intervals)
+        return replace(known, bits_per_character=math.inf, perplexity_per_token=math.inf) if is_infinite else known
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -76,11 +76,10 @@ def compare(models: Any, data: Any, *, progress: bool = True, **options: Unpack[
         CheckpointError: To resume, ``out`` is a comparison of other texts or settings.
         StorageError: ``out`` cannot be written.
     """
-    request = make_request(models, data, options)
-    console = open_console(progress)
-    comparison = request.start(console)
+    run, console = ComparisonRun(models, data, options), open_console(progress)
+    comparison = run.start(console)
     try:
-        for measured in request.rows(comparison.held_out, console):
+        for measured in run.rows(comparison.held_out, console):
             comparison.add(measured)
     except KeyboardInterrupt:
         comparison.is_interrupted = True
@@ -134,62 +133,39 @@ def _file_name(name: str) -> str:
     return re.sub(r"[^\w.-]+", "-", name).strip(".-")[:80] or "model"
 
 
-def make_request(models: Any, data: Any, options: CompareOptions) -> "Request":
-    """Return the checked arguments; nothing is read. Raises as ``compare``, except for what reading raises."""
-    refuse_unknown_options(options, CompareOptions, "compare", others=("models", "data", "progress"))
-    check_text("prompt", prompt := options.get("prompt", "the "))
-    if isinstance(data, Iterator):
-        raise ConfigError("data is an iterator, which can be read only once; give a list, or a file.")
-    found, settings = find_models(models), check_groups(options.get("settings"))
-    training = {name: value for name, value in dict[str, Any](options).items() if value is not None and name not in _OWN}
-    if not any(name in training for name in _LENGTH):
-        training["budget"] = DEFAULT_BUDGET
-    if "budget" in training:
-        training["budget"] = parse_duration(training["budget"])
-    training |= settings
-    for row, source in found:
-        if row.is_trained_here:
-            with suppress(BrokenPlugin):  # its row says why
-                TrainingRun(source, data, **training)
-    out, resume = options.get("out"), options.get("resume", False)
-    if resume and out is None:
-        raise ConfigError("Only a comparison with an output folder can be resumed: give out, or leave resume out.")
-    folder = None if out is None else to_path("out", out)
-    before = None if folder is None else _read_facts(folder, resume)
-    reading = Reading(data, options.get("held_out"), options.get("held_out_split"), data_config(training), training.get("budget"))
-    return Request(found, reading, prompt, check_seed(options.get("seed", 0)), settings, training, folder, before)
+class ComparisonRun:
+    """The checked arguments of a comparison, with which its models are trained and measured; nothing is read until it starts.
 
+    Its folder has ``comparison.json``, which says what the rows depend on, ``models/NAME`` and ``rows/NAME.json``.
 
-def _read_facts(folder: Path, resume: bool) -> Any:
-    """Return what the rows in the folder of a comparison depend on; None for a new folder."""
-    with storage_errors(folder):
-        is_comparison = (folder / _IDENTITY).is_file()
-    if is_comparison and not resume:
-        raise OutputExists(f"{folder} is a comparison already. Resume it (--resume, in Python resume=True), or give another.")
-    if resume and folder.exists():
-        with suppress(OSError, ValueError):
-            return read_json(folder / _IDENTITY)
-        raise CheckpointError(f"{folder} is not the folder of a comparison, so it cannot be resumed. Give another folder.")
-    check_output(folder)
-    return None
-
-
-@dataclass(frozen=True)
-class Request:
-    """The checked arguments of a comparison: its models, its texts, the settings, and with them the options of each training.
-
-    Its folder has ``comparison.json``, which says what the rows depend on, ``models/NAME`` and ``rows/NAME.json``; ``before`` is
-    the content of ``comparison.json`` when a comparison is resumed.
+    Raises:
+        ReviewgenError: As ``compare``, except for what reading raises.
     """
 
-    models: list[tuple[Row, Any]]
-    reading: Reading
-    prompt: str
-    seed: int
-    settings: Mapping[str, Mapping[str, Any]]
-    options: Mapping[str, Any]
-    folder: Path | None
-    before: Any
+    def __init__(self, models: Any, data: Any, options: CompareOptions) -> None:
+        refuse_unknown_options(options, CompareOptions, "compare", others=("models", "data", "progress"))
+        self.prompt, self.seed = options.get("prompt", "the "), check_seed(options.get("seed", 0))
+        check_text("prompt", self.prompt)
+        if isinstance(data, Iterator):
+            raise ConfigError("data is an iterator, which can be read only once; give a list, or a file.")
+        self.models, self.settings = find_models(models), check_groups(options.get("settings"))
+        training = {name: value for name, value in dict[str, Any](options).items() if value is not None and name not in _OWN}
+        if not any(name in training for name in _LENGTH):
+            training["budget"] = DEFAULT_BUDGET
+        if "budget" in training:
+            training["budget"] = parse_duration(training["budget"])
+        self.options = training | self.settings
+        for row, source in self.models:
+            if row.is_trained_here:
+                with suppress(BrokenPlugin):  # its row says why
+                    TrainingRun(source, data, **self.options)
+        out, resume = options.get("out"), options.get("resume", False)
+        if resume and out is None:
+            raise ConfigError("Only a comparison with an output folder can be resumed: give out, or leave resume out.")
+        self.folder = None if out is None else to_path("out", out)
+        self._before = None if self.folder is None else _read_facts(self.folder, resume)
+        held_out = options.get("held_out"), options.get("held_out_split")
+        self.reading = Reading(data, *held_out, data_config(self.options), training.get("budget"))
 
     def start(self, console: "Console") -> Comparison:
         """Read the held-out texts, open the folder, and return a comparison without rows.
@@ -202,13 +178,12 @@ class Request:
         facts: dict[str, Any] = {"schema": _SCHEMA, "corpus": held_out.corpus, "held_out": held_out.digest, "prompt": self.prompt}
         facts |= {"seed": self.seed, "settings": self.settings, **{name: self.options.get(name) for name in _LENGTH}}
         facts = to_json(facts)
-        if self.folder is not None and self.before is None:
+        if self.folder is not None and self._before is None:
             _write_json(self.folder / _IDENTITY, facts)
-        elif self.folder is not None:
-            different = ", ".join(name for name, value in facts.items() if dict(self.before).get(name) != value)
+        before = facts if self._before is None else dict(self._before)
+        if different := [name for name, value in facts.items() if before.get(name) != value]:
             advice = "Give the same texts and settings to resume it, or another folder."
-            if different:
-                raise CheckpointError(f"{self.folder} is a comparison with another {different}. {advice}")
+            raise CheckpointError(f"{self.folder} is a comparison with another {', '.join(different)}. {advice}")
         return Comparison(held_out, self.prompt, self.seed)
 
     def rows(self, held_out: HeldOut, console: "Console") -> Iterator[Measured]:
@@ -255,6 +230,20 @@ class Request:
         if run.is_interrupted:  # by Ctrl-C during the last evaluation, which ends only that
             raise KeyboardInterrupt
         return model
+
+
+def _read_facts(folder: Path, resume: bool) -> Any:
+    """Return what the rows in the folder of a comparison depend on; None for a new folder."""
+    with storage_errors(folder):
+        is_comparison = (folder / _IDENTITY).is_file()
+    if is_comparison and not resume:
+        raise OutputExists(f"{folder} is a comparison already. Resume it (--resume, in Python resume=True), or give another.")
+    if resume and folder.exists():
+        with suppress(OSError, ValueError):
+            return read_json(folder / _IDENTITY)
+        raise CheckpointError(f"{folder} is not the folder of a comparison, so it cannot be resumed. Give another folder.")
+    check_output(folder)
+    return None
 
 
 def _write_json(file: Path, values: Any) -> None:
