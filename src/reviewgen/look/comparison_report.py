@@ -36,10 +36,6 @@ class Column(NamedTuple):
     show: Callable[[Row], str]
 
 
-def _bits(row: Row) -> str:
-    return decimal(row.bits_per_character) + ("*" if row.has_seen_held_out else "")
-
-
 def _interval(row: Row) -> str:
     return "–" if row.bits_interval is None else f"{row.bits_interval[0]:.3f}–{row.bits_interval[1]:.3f}"
 
@@ -65,15 +61,11 @@ def _perplexity(row: Row) -> str:
     return f"{decimal(value, 2 if value is None or value < 100 else 0)} {row.tokenizer}"
 
 
-def _parameters(row: Row) -> str:
-    return "–" if row.parameters is None else size(row.parameters).removesuffix("B").strip()
-
-
 PREDICTION = (
-    Column("bits per character", "bits/char", _bits),
+    Column("bits per character", "bits/char", lambda row: decimal(row.bits_per_character) + "*" * row.has_seen_held_out),
     Column("95 % interval", "95 %", _interval),
     Column("perplexity per token", "ppl/token", _perplexity),
-    Column("parameters", "params", _parameters),
+    Column("parameters", "params", lambda row: size(row.parameters).removesuffix("B").strip()),
     Column("size on disk", "size", lambda row: size(row.bytes_on_disk)),
     Column("training", "trained", lambda row: duration(row.training_seconds)),
     Column("an epoch", "epoch", lambda row: duration(row.seconds_per_epoch)),

@@ -12,17 +12,8 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 import torch
 
-from reviewgen.config import (
-    MAX_VOCABULARY,
-    PresetSource,
-    check_seed,
-    check_text,
-    parse_duration,
-    parse_source,
-    read_json,
-    refuse_unknown_options,
-)
-from reviewgen.config.options import CompareOptions
+from reviewgen.config import MAX_VOCABULARY, PresetSource, check_seed, check_text, parse_duration, parse_source, read_json
+from reviewgen.config.options import CompareOptions, refuse_unknown_options
 from reviewgen.errors import BrokenPlugin, CheckpointError, ConfigError, OutputExists, ReviewgenError, shortened, storage_errors
 from reviewgen.look.comparison_figures import Measured, Row, measure_model
 from reviewgen.look.comparison_report import Comparison

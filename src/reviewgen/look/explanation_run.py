@@ -180,19 +180,17 @@ def _walk(model: Any, batch: Batch) -> _Walk:
     if isinstance(model, SupportsOperations):
         with broken_plugins(model, batch.ids):
             operations = list(model.operations(batch.ids, model.initial_state(len(batch.ids))))  # type: ignore[attr-defined]
-        return _Walk([_operation_line(each, batch) for each in operations], operations[-1].values, operations)
+        lines = []
+        for each in operations:
+            own = (tuple(each.axes.split()), tuple(each.values.shape), each.parameters, each.multiplications)
+            lines.append(Line(each.name, each.formula, *own, *_mean_and_spread(each.values, batch.is_read), kind=each.kind))
+        return _Walk(lines, operations[-1].values, operations)
     done = trace(model, batch.ids)
     if isinstance(model, nn.Module):
         return _Walk(list(_module_lines(model, done.calls, batch)), done.logits, [])
     figures = _mean_and_spread(done.logits, batch.is_read)
     line = Line("logits", "", ("B", "T", "V"), tuple(done.logits.shape), count_parameters(model), 0, *figures)
     return _Walk([line], done.logits, [])
-
-
-def _operation_line(operation: Operation, batch: Batch) -> Line:
-    sizes, own = tuple(operation.values.shape), (operation.parameters, operation.multiplications)
-    figures = _mean_and_spread(operation.values, batch.is_read)
-    return Line(operation.name, operation.formula, tuple(operation.axes.split()), sizes, *own, *figures, kind=operation.kind)
 
 
 def _module_lines(model: nn.Module, calls: Sequence[Call], batch: Batch) -> Iterator[Line]:
@@ -227,19 +225,14 @@ def _mean_and_spread(values: Tensor, is_read: Bool[Tensor, "B T"]) -> tuple[floa
 
 
 def _explain_model(name: str, model: Any, done: _Walk, batch: Batch) -> explanation.ModelExplanation:
-    return explanation.ModelExplanation(
-        name=name,
-        lines=tuple(done.lines),
-        parameters=count_parameters(model),
-        multiplications=sum(line.multiplications for line in done.lines),
-        counts=tuple(_explain_counts(model, done.logits, batch)),
-        gates=tuple(_explain_gate(each, batch) for each in done.operations if each.kind == "gate"),
-    )
-
-
-def _explain_gate(gate: Operation, batch: Batch) -> explanation.Gate:
-    means = gate.values.double().flatten(2).mean(-1).tolist()  # (B, T)
-    return explanation.Gate(gate.name, tuple(tuple(mean[: len(row)]) for mean, row in zip(means, batch.rows, strict=True)))
+    gates = []
+    for gate in (each for each in done.operations if each.kind == "gate"):
+        means = gate.values.double().flatten(2).mean(-1).tolist()  # (B, T)
+        openings = tuple(tuple(mean[: len(row)]) for mean, row in zip(means, batch.rows, strict=True))
+        gates.append(explanation.Gate(gate.name, openings))
+    multiplications = sum(line.multiplications for line in done.lines)
+    counts = tuple(_explain_counts(model, done.logits, batch))
+    return explanation.ModelExplanation(name, tuple(done.lines), count_parameters(model), multiplications, counts, tuple(gates))
 
 
 def _explain_counts(model: Any, logits: Tensor, batch: Batch) -> Iterator[explanation.CountedToken]:

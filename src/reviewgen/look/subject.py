@@ -67,13 +67,11 @@ class Subject:
 
 
 def _trained(review: ReviewModel, source: str) -> Subject:
-    model, parts = review.bundle.model, review.training.get("parts")
+    model, runs = review.bundle.model, [review.training, *review.training.get("parts", ())]  # a blend has no training of its own
     if isinstance(model, nn.Module):
         model.eval()
-    first = parts[0] if isinstance(parts, list) and parts and isinstance(parts[0], Mapping) else {}
-    settings = review.training.get("config") or first.get("config")
-    known = settings if isinstance(settings, Mapping) else {}
-    batch = {letter: known[key] for letter, key in (("B", "batch_size"), ("T", "bptt")) if isinstance(known.get(key), int)}
+    settings = next((run["config"] for run in runs if run.get("config")), {})
+    batch = {letter: settings[name] for letter, name in (("B", "batch_size"), ("T", "bptt")) if name in settings}
     return Subject(source, review.bundle.model_plugin.name, model, review.tokenizer, review.conditions, True, batch)
 
 
