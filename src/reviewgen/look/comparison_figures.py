@@ -177,15 +177,17 @@ def measure_model(
         notes.append(f"It has no bits per character: {error}")
     sample = held_out.texts[:200]
     density = sum(len(model.tokenizer.encode(text)) for text in sample) / sum(map(len, sample))  # tokens per character
+    tokens = max(1, math.ceil(_LENGTH * density))
+    config = GenerationConfig(temperature=1.0, max_new_tokens=tokens, words="any", max_time=_MAX_SECONDS)
     fingerprints = {data.get("fingerprint") for data in trained_on(model.training)}
     row = replace(
         row,
         tokenizer=model.tokenizer_name,
         parameters=count_parameters(model.bundle.model),
         bytes_on_disk=_saved_bytes(model),
-        samples=_draw_samples(model, prompt, density, seed, training),
+        samples=_draw_samples(model, prompt, config, seed, training),
         is_same_split=held_out.corpus is not None and fingerprints == {held_out.corpus},
-        **_generation_facts(model, density, seed),
+        **_generation_facts(model, config, seed),
         **_training_facts(model.training),
         **figures,
     )
@@ -265,12 +267,11 @@ def _find_seen(model: ReviewModel, held_out: HeldOut, training: Callable[[], Ite
 
 
 def _draw_samples(
-    model: ReviewModel, prompt: str, density: float, seed: int, training: Callable[[], Iterable[str]] | None
+    model: ReviewModel, prompt: str, config: GenerationConfig, seed: int, training: Callable[[], Iterable[str]] | None
 ) -> tuple[Sample, ...]:
     """Return a text for each of ``TEMPERATURES``, from one prompt, with its copied spans if the training text or an exact index
     says which they are; a compact index gives upper bounds."""
-    config, index = _config(density), model.bundle.index
-    settings = [replace(config, temperature=temperature) for temperature in TEMPERATURES]
+    index, settings = model.bundle.index, [replace(config, temperature=each) for each in TEMPERATURES]
     texts = [model.generate_one(prompt, generation_config=each, seed=seed) for each in settings]
     copied: Sequence[Any] = [None] * len(texts)
     if training is not None:
@@ -282,19 +283,15 @@ def _draw_samples(
 
 def _spans(model: ReviewModel, text: str) -> tuple[tuple[int, int], ...]:
     """Return the copied spans of at least 50 characters, in order, joined where they overlap."""
-    joined: list[tuple[int, int]] = []
-    spans = model.novelty(text).spans
-    for start, end in sorted((each.start, each.end) for each in spans if each.end - each.start >= COPY_CHARACTERS):
-        if joined and start <= joined[-1][1]:
-            joined[-1] = joined[-1][0], max(end, joined[-1][1])
-        else:
-            joined.append((start, end))
-    return tuple(joined)
+    is_copied = np.zeros(len(text), bool)
+    for span in model.novelty(text).spans:
+        is_copied[span.start : span.end] |= span.end - span.start >= COPY_CHARACTERS
+    edges = np.flatnonzero(np.diff(is_copied, prepend=False, append=False)).tolist()
+    return tuple(zip(edges[::2], edges[1::2], strict=True))
 
 
-def _generation_facts(model: ReviewModel, density: float, seed: int) -> dict[str, Any]:
+def _generation_facts(model: ReviewModel, config: GenerationConfig, seed: int) -> dict[str, Any]:
     """Generate texts at temperature 1, and return how fast, and how new and various their words are."""
-    config = _config(density)
     model.generate("", num_return_sequences=_TEXTS, generation_config=replace(config, max_new_tokens=1), seed=seed)  # compiles
     start, texts = time.perf_counter(), list[str]()
     while len(texts) < _MAX_TEXTS and sum(map(len, texts)) < _CHARACTERS and time.perf_counter() < start + 2 * _MAX_SECONDS:
@@ -320,8 +317,3 @@ def _generation_facts(model: ReviewModel, density: float, seed: int) -> dict[str
         "distinct": {str(n): share if figures.words >= n else None for n, share in enumerate(figures.distinct, 1)},
         "words_measured": figures.words,
     }
-
-
-def _config(density: float) -> GenerationConfig:
-    tokens = max(1, math.ceil(_LENGTH * density))
-    return GenerationConfig(temperature=1.0, max_new_tokens=tokens, words="any", max_time=_MAX_SECONDS)

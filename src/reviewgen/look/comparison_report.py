@@ -129,13 +129,12 @@ class Comparison(Report):
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as JSON values; a number that is infinite becomes None."""
-        held_out = self.held_out
-        facts = {"source": held_out.source, "split": held_out.split, "texts": len(held_out.texts), "of": held_out.total}
-        facts |= {"characters": int(held_out.characters.sum()), "digest": held_out.digest}
+        held_out, own = self.held_out, {"prompt": self.prompt, "seed": self.seed, "is_interrupted": self.is_interrupted}
+        texts = {"source": held_out.source, "split": held_out.split, "texts": len(held_out.texts), "of": held_out.total}
+        texts |= {"characters": int(held_out.characters.sum()), "digest": held_out.digest}
         rows = [to_json(row) | {"has_seen_held_out": row.has_seen_held_out} for row in self.rows]
         pairs = [to_json(pair) | {"is_told_apart": pair.is_told_apart} for pair in self.pairs]
-        facts = {"held_out": facts, "prompt": self.prompt, "seed": self.seed, "is_interrupted": self.is_interrupted}
-        return facts | {"rows": rows, "pairs": pairs}
+        return {"held_out": texts, **own, "rows": rows, "pairs": pairs}
 
     def to_pandas(self) -> "pandas.DataFrame":
         """Return the figures as a data frame, a row for each model, its name as the index."""

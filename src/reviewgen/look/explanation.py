@@ -228,8 +228,7 @@ class Explanation(Report):
 
     def facts(self) -> dict[str, Any]:
         """Return everything as JSON values; an infinite number is None."""
-        values: dict[str, Any] = to_json(self)
-        return values
+        return dict(to_json(self))
 
     def _values(self) -> dict[str, Any]:
         """Return what the template of its page is filled with."""

@@ -107,9 +107,8 @@ def make_batch(texts: Sequence[str], subject: Subject, prefix: Sequence[int]) ->
     """Return the batch of some texts, behind the ids of their conditions; of a long text, the beginning."""
     tokenizer, frames, shown, notes = subject.tokenizer, [], [], []
     for text in texts:
-        tokens = list(tokenizer.encode(text[:_MOST_CHARACTERS]))
-        is_cut = len(tokens) > _MOST_TOKENS or len(text) > _MOST_CHARACTERS
-        tokens = tokens[:_MOST_TOKENS]
+        encoded = list(tokenizer.encode(text[:_MOST_CHARACTERS]))
+        tokens, is_cut = encoded[:_MOST_TOKENS], len(encoded) > _MOST_TOKENS or len(text) > _MOST_CHARACTERS
         shown.append(tokenizer.decode(tokens) if is_cut else text)
         frames.append([tokenizer.bos_id, *prefix, *tokens, *([] if is_cut else [tokenizer.eos_id])])
         if is_cut:

@@ -32,14 +32,12 @@ class Style:
         counts: The number of values of each parameter.
         has_sizes: Whether shapes are shown with sizes, too.
         widest: The width at which details are wrapped.
-        order: Pairs of nodes of which the first stands above the second.
     """
 
     sizes: Mapping[str, int]
     counts: Mapping[str, int]
     has_sizes: bool = True
     widest: float = 230.0
-    order: tuple[tuple[str, str], ...] = ()
 
 
 class Area(NamedTuple):
@@ -70,8 +68,8 @@ class Drawn(NamedTuple):
     inside: dict[str, Area]
 
 
-def draw_graph(graph: ModelGraph, style: Style) -> Drawn:
-    """Draw a graph."""
+def draw_graph(graph: ModelGraph, style: Style, order: Sequence[Link] = ()) -> Drawn:
+    """Draw a graph; each link of ``order`` is of two nodes of which the first stands above the second."""
     style = replace(style, sizes={**style.sizes, **graph.sizes})
     own, loops = _split_edges(graph)
     parts = {node.id: _draw_node(node, loops.get(node.id, []), style) for node in graph.nodes}
@@ -79,7 +77,6 @@ def draw_graph(graph: ModelGraph, style: Style) -> Drawn:
     last = [node.id for node in graph.nodes if node.kind == "value" and node.id not in sources and len(graph.nodes) > 1]
     labels = [_label(edge, style) for edge in own]
     links = [_link(edge, parts, lines) for edge, lines in zip(own, labels, strict=True)]
-    order = [Link(upper, lower) for upper, lower in style.order]
     layout = place({name: (part.width, part.height) for name, part in parts.items()}, [*links, *order], last)
     content = [moved(part.content, *layout.corners[name]) for name, part in parts.items()]
     for edge, route, lines in zip(own, layout.routes, labels, strict=False):
@@ -247,8 +244,8 @@ def _draw_loops(drawn: Drawn, loops: Sequence[GraphEdge], style: Style) -> Drawn
 def draw_tokens(graph: ModelGraph, steps: int, style: Style) -> Drawn:
     """Draw a graph over a number of tokens: a column for each, states as arrows between columns, and insides once, below."""
     _, loops = _split_edges(graph)
-    flat = replace(style, has_sizes=False, widest=_DETAIL_WIDTH, counts={}, order=_order(graph, list(loops)))
-    columns = [draw_graph(_column(graph, step + 1), flat) for step in range(steps)]
+    flat, order = replace(style, has_sizes=False, widest=_DETAIL_WIDTH, counts={}), _order(graph, list(loops))
+    columns = [draw_graph(_column(graph, step + 1), flat, order) for step in range(steps)]
     labels = {name: _state_lines(edges, flat) for name, edges in loops.items()}
     starts = {name: _draw_box(GraphNode(id=name, label=_start(edges), kind="value"), flat) for name, edges in loops.items()}
     between = max([_BETWEEN, *(block_size(lines)[0] + 22.0 for lines in labels.values())])
@@ -278,7 +275,7 @@ def draw_tokens(graph: ModelGraph, steps: int, style: Style) -> Drawn:
     return Drawn(content, width, height, Area(0.0, width, 0.0, height), {})
 
 
-def _order(graph: ModelGraph, stateful: list[str]) -> tuple[tuple[str, str], ...]:
+def _order(graph: ModelGraph, stateful: list[str]) -> list[Link]:
     """Return which nodes with a state stand above which, so that each has a row for its arrows."""
     before: dict[str, set[str]] = {node.id: set() for node in graph.nodes}
     for edge in graph.edges:
@@ -288,7 +285,7 @@ def _order(graph: ModelGraph, stateful: list[str]) -> tuple[tuple[str, str], ...
     for name in TopologicalSorter(before).static_order():
         above[name] = {name}.union(*(above[each] for each in before[name]))
     rows = sorted(stateful, key=lambda name: len(above[name]))
-    return tuple((one, other) for one, other in pairwise(rows) if one not in above[other])
+    return [Link(one, other) for one, other in pairwise(rows) if one not in above[other]]
 
 
 def _column(graph: ModelGraph, step: int) -> ModelGraph:

@@ -139,8 +139,7 @@ def _order(ranks: list[list[_Slot]]) -> None:
         crossings = _number(ranks)
         if crossings < fewest:
             best, fewest = list(map(list, ranks)), crossings
-    for rank, kept in zip(ranks, best, strict=True):
-        rank[:] = kept
+    ranks[:] = best
     _number(ranks)
 
 
