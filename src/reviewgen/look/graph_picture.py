@@ -153,17 +153,17 @@ def _draw(picture: GraphPicture, subject: Subject, counts: Mapping[str, int]) ->
 
 def _draw_autograd(model: Any, tokens: int) -> str:
     """Return PyTorch's graph of the backward pass of a text of zeros, drawn by torchviz and graphviz's dot."""
+    ids = torch.zeros(1, tokens, dtype=torch.long)
+    with broken_plugins(model, ids), torch.enable_grad():
+        logits = model(ids, model.initial_state(1))[0]
+    if logits.grad_fn is None:
+        raise ConfigError(f"{type(model).__name__} has no parameters that PyTorch trains, so it has no graph of autograd.")
     try:
         from torchviz import make_dot
     except ImportError:
         raise ConfigError("The graph of autograd needs torchviz: pip install 'reviewgen[graph]'.") from None
     if shutil.which("dot") is None:
         raise ConfigError("The graph of autograd needs graphviz's program dot on the PATH: apt install graphviz, or brew.")
-    ids = torch.zeros(1, tokens, dtype=torch.long)
-    with broken_plugins(model, ids), torch.enable_grad():
-        logits = model(ids, model.initial_state(1))[0]
-    if logits.grad_fn is None:
-        raise ConfigError(f"{type(model).__name__} has no parameters that PyTorch trains, so it has no graph of autograd.")
     svg: str = make_dot(logits, params=dict(model.named_parameters())).pipe(format="svg", encoding="utf-8")
     return svg
 

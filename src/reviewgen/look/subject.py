@@ -70,7 +70,7 @@ def _trained(review: ReviewModel, source: str) -> Subject:
     model, runs = review.bundle.model, [review.training, *review.training.get("parts", ())]  # a blend has no training of its own
     if isinstance(model, nn.Module):
         model.eval()
-    settings = next((run["config"] for run in runs if run.get("config")), {})
+    settings: Mapping[str, Any] = next((run["config"] for run in runs if run.get("config")), {})
     batch = {letter: settings[name] for letter, name in (("B", "batch_size"), ("T", "bptt")) if name in settings}
     return Subject(source, review.bundle.model_plugin.name, model, review.tokenizer, review.conditions, True, batch)
 
