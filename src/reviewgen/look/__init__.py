@@ -6,7 +6,8 @@
     graph_modules       the graph of a model that does not describe itself
     graph_drawing       from a graph to SVG: boxes, frames, lines and loops; one token, or several side by side
     graph_layout        where they stand
-    comparison_run      ``reviewgen.compare``: trains or loads each model, measures it, and resumes a folder
+    comparison          ``reviewgen.compare``, which imports the others when it is called
+    comparison_run      trains or loads each model, measures it, and resumes a folder
     comparison_texts    the held-out texts, and the intervals that they give
     comparison_figures  ``Row``: what is measured of a model, and how
     comparison_report   ``Comparison``, the result: the rows, and their columns as tables and as a page

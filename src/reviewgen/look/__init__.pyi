@@ -1,6 +1,6 @@
+from .comparison import compare
 from .comparison_figures import CurvePoint, Measured, Row, Sample
 from .comparison_report import Comparison
-from .comparison_run import compare
 from .comparison_texts import HeldOut, Pair
 from .explanation import Explanation
 from .explanation_run import explain
