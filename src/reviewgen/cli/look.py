@@ -119,8 +119,8 @@ def compare(
     """
     from rich.console import Group
 
-    from reviewgen.look.comparing import make_request
-    from reviewgen.look.comparison import draw_tables
+    from reviewgen.look.comparison_report import draw_tables
+    from reviewgen.look.comparison_run import ComparisonRun
     from reviewgen.web.rendering import refuse_file
 
     if html is not None:
@@ -129,12 +129,12 @@ def compare(
     named = [text.partition("=")[::2] if "=" in text and not text.startswith(paths) else text for text in models]
     options |= {"held_out": None if held_out is None else path_or_string(held_out), "held_out_split": held_out_split}
     options |= {"prompt": prompt, "out": out, "resume": resume, "settings": parse_settings(settings or [])}
-    request = make_request(named, parse_data(data), options)  # type: ignore[arg-type]  # checked there
+    run = ComparisonRun(named, parse_data(data), options)  # type: ignore[arg-type]  # checked there
     begin()
-    comparison = request.start(notes)
+    comparison = run.start(notes)
     note(comparison.describe_held_out())
     with keeping("the table has the finished models.") as finished:
-        for measured in request.rows(comparison.held_out, notes):
+        for measured in run.rows(comparison.held_out, notes):
             row = measured.row
             comparison.add(measured)
             bits = "no bits" if row.bits_per_character is None else f"{row.bits_per_character:.3f} bits"

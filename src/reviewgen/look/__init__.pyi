@@ -1,9 +1,10 @@
-from .compare import compare
-from .comparison import Comparison
-from .explaining import explain
-from .measure import HeldOut, Measured
-from .picture import GraphPicture, draw, graph
-from .results import CurvePoint, Explanation, Pair, Row, Sample
+from .comparison import compare
+from .comparison_figures import CurvePoint, Measured, Row, Sample
+from .comparison_report import Comparison
+from .comparison_texts import HeldOut, Pair
+from .explanation import Explanation
+from .explanation_run import explain
+from .graph_picture import GraphPicture, draw, graph
 
 __all__ = [
     "Comparison",

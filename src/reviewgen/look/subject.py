@@ -67,13 +67,11 @@ class Subject:
 
 
 def _trained(review: ReviewModel, source: str) -> Subject:
-    model, parts = review.bundle.model, review.training.get("parts")
+    model, runs = review.bundle.model, [review.training, *review.training.get("parts", ())]  # a blend has no training of its own
     if isinstance(model, nn.Module):
         model.eval()
-    first = parts[0] if isinstance(parts, list) and parts and isinstance(parts[0], Mapping) else {}
-    settings = review.training.get("config") or first.get("config")
-    known = settings if isinstance(settings, Mapping) else {}
-    batch = {letter: known[key] for letter, key in (("B", "batch_size"), ("T", "bptt")) if isinstance(known.get(key), int)}
+    settings: Mapping[str, Any] = next((run["config"] for run in runs if run.get("config")), {})
+    batch = {letter: settings[name] for letter, name in (("B", "batch_size"), ("T", "bptt")) if name in settings}
     return Subject(source, review.bundle.model_plugin.name, model, review.tokenizer, review.conditions, True, batch)
 
 
@@ -83,13 +81,13 @@ def _new(name: str, texts: Sequence[str]) -> Subject:
 
     if find_preset(name).parts:
         raise ConfigError(f"{name} is a blend without trained weights, so there is nothing to show. Train it first.")
-    parts = resolve_parts(name)
-    tokenizer = parts.tokenizer_class.train(list(texts or [_CHARACTERS]), parts.tokenizer_config)
+    parts, read = resolve_parts(name), list(texts) or [_CHARACTERS]
+    tokenizer = parts.tokenizer_class.train(read, parts.tokenizer_config)
     own = tokenizer.vocab_size
     model: Any = parts.build_model(tokenizer, own if texts else getattr(parts.tokenizer_config, "vocab_size", own), seed=0)
     note = f"No trained weights of {name} are installed: its weights are random, and its tokenizer is trained on the texts shown."
     if isinstance(model, CountTrained):
-        for text in texts:
+        for text in read:
             model.observe(np.array([tokenizer.bos_id, *tokenizer.encode(text), tokenizer.eos_id], np.int64))
         model.finish()
         note = f"No trained weights of {name} are installed: it has counted {len(texts)} short texts, those shown among them."

@@ -20,7 +20,7 @@ from torch.utils._pytree import tree_leaves
 
 from reviewgen.config import to_dict
 from reviewgen.errors import BrokenPlugin, ReviewgenError
-from reviewgen.protocols.graph import Axis
+from reviewgen.protocols.graph import Axis, parameter_sizes
 
 _LETTERS = {"vocab_size": "V", "hidden_size": "H", "embedding_size": "E", "embedding_dim": "E", "d_model": "D"}
 _ELEMENTWISE = ("mul", "mul_", "addcmul")
@@ -194,8 +194,7 @@ def tensors(value: Any) -> Iterator[Tensor]:
 
 def count_parameters(model: Any) -> int:
     """Return the number of parameters of a module; of a model that has none, of the numbers that it stores."""
-    named = list(model.parameters()) if isinstance(model, nn.Module) else []
-    return sum(tensor.numel() for tensor in named or model.state_dict().values())
+    return sum(parameter_sizes(model).values()) or sum(tensor.numel() for tensor in model.state_dict().values())
 
 
 def letter_sizes(config: Any) -> dict[str, int]:

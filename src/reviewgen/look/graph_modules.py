@@ -265,11 +265,11 @@ def _kind(module: nn.Module) -> str:
 
 
 def _has_circle(graph: ModelGraph) -> bool:
-    before: dict[str, set[str]] = {node.id: set() for node in graph.nodes}
+    sorter = TopologicalSorter[str]()
     for edge in graph.edges:
-        before[edge.target.partition("/")[0]].add(edge.source.partition("/")[0])
+        sorter.add(edge.target.partition("/")[0], edge.source.partition("/")[0])
     try:
-        TopologicalSorter(before).prepare()
+        sorter.prepare()
     except CycleError:
         return True
     return any(_has_circle(node.inside) for node in graph.nodes if node.inside is not None)

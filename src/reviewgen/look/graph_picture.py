@@ -12,8 +12,8 @@ from torch import nn
 from reviewgen.config import check_flags
 from reviewgen.errors import BrokenPlugin, ConfigError, quoted
 from reviewgen.generation import show
-from reviewgen.look.drawing import Style, draw_graph, draw_tokens, shape_text
-from reviewgen.look.modules import describe_modules
+from reviewgen.look.graph_drawing import Style, draw_graph, draw_tokens, shape_text
+from reviewgen.look.graph_modules import describe_modules
 from reviewgen.look.subject import Subject
 from reviewgen.look.trace import broken_plugins
 from reviewgen.protocols.graph import ModelGraph, SupportsGraph, all_nodes, parameter_sizes
@@ -153,7 +153,10 @@ def _draw(picture: GraphPicture, subject: Subject, counts: Mapping[str, int]) ->
 
 def _draw_autograd(model: Any, tokens: int) -> str:
     """Return PyTorch's graph of the backward pass of a text of zeros, drawn by torchviz and graphviz's dot."""
-    if not isinstance(model, nn.Module) or not any(True for _ in model.parameters()):
+    ids = torch.zeros(1, tokens, dtype=torch.long)
+    with broken_plugins(model, ids), torch.enable_grad():
+        logits = model(ids, model.initial_state(1))[0]
+    if logits.grad_fn is None:
         raise ConfigError(f"{type(model).__name__} has no parameters that PyTorch trains, so it has no graph of autograd.")
     try:
         from torchviz import make_dot
@@ -161,11 +164,6 @@ def _draw_autograd(model: Any, tokens: int) -> str:
         raise ConfigError("The graph of autograd needs torchviz: pip install 'reviewgen[graph]'.") from None
     if shutil.which("dot") is None:
         raise ConfigError("The graph of autograd needs graphviz's program dot on the PATH: apt install graphviz, or brew.")
-    ids = torch.zeros(1, tokens, dtype=torch.long)
-    with broken_plugins(model, ids), torch.enable_grad():
-        logits = model(ids, model.initial_state(1))[0]  # type: ignore[operator]  # a LanguageModel
-    if logits.grad_fn is None:
-        raise ConfigError(f"The logits of {type(model).__name__} do not depend on parameters that PyTorch trains.")
     svg: str = make_dot(logits, params=dict(model.named_parameters())).pipe(format="svg", encoding="utf-8")
     return svg
 

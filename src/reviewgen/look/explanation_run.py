@@ -18,7 +18,8 @@ from torch.nn.utils.rnn import pad_sequence
 from reviewgen.blending.model import Blend
 from reviewgen.errors import ConfigError, DataError, GenerationError, NotADistribution
 from reviewgen.generation import show
-from reviewgen.look.results import CountedToken, CountStep, Explanation, Gate, Line, Loss, MixedToken, ModelExplanation, TokenLoss
+from reviewgen.look import explanation
+from reviewgen.look.explanation import Explanation, Line
 from reviewgen.look.subject import Subject
 from reviewgen.look.trace import Call, broken_plugins, count_parameters, letter_sizes, name_axes, trace
 from reviewgen.protocols import CountTrained, Operation, SupportsExplain, SupportsOperations, SupportsScore, SupportsStep
@@ -32,6 +33,9 @@ IGNORED = -100  # the target where none is to be predicted, as torch's losses ha
 _MOST_TEXTS, _MOST_TOKENS = 4, 256
 _MOST_CHARACTERS = 64 * _MOST_TOKENS  # of a text that are tokenized
 _COUNTED = 64  # tokens of a batch whose counts are explained
+
+Windows = Mapping[tuple[int, int], tuple[str, ...]]
+"""The tokens of the window before each prediction, by row and position; empty for a model without a window."""
 
 
 @dataclass(frozen=True)
@@ -103,9 +107,8 @@ def make_batch(texts: Sequence[str], subject: Subject, prefix: Sequence[int]) ->
     """Return the batch of some texts, behind the ids of their conditions; of a long text, the beginning."""
     tokenizer, frames, shown, notes = subject.tokenizer, [], [], []
     for text in texts:
-        tokens = list(tokenizer.encode(text[:_MOST_CHARACTERS]))
-        is_cut = len(tokens) > _MOST_TOKENS or len(text) > _MOST_CHARACTERS
-        tokens = tokens[:_MOST_TOKENS]
+        encoded = list(tokenizer.encode(text[:_MOST_CHARACTERS]))
+        tokens, is_cut = encoded[:_MOST_TOKENS], len(encoded) > _MOST_TOKENS or len(text) > _MOST_CHARACTERS
         shown.append(tokenizer.decode(tokens) if is_cut else text)
         frames.append([tokenizer.bos_id, *prefix, *tokens, *([] if is_cut else [tokenizer.eos_id])])
         if is_cut:
@@ -176,19 +179,17 @@ def _walk(model: Any, batch: Batch) -> _Walk:
     if isinstance(model, SupportsOperations):
         with broken_plugins(model, batch.ids):
             operations = list(model.operations(batch.ids, model.initial_state(len(batch.ids))))  # type: ignore[attr-defined]
-        return _Walk([_operation_line(each, batch) for each in operations], operations[-1].values, operations)
+        lines = []
+        for each in operations:
+            own = (tuple(each.axes.split()), tuple(each.values.shape), each.parameters, each.multiplications)
+            lines.append(Line(each.name, each.formula, *own, *_mean_and_spread(each.values, batch.is_read), kind=each.kind))
+        return _Walk(lines, operations[-1].values, operations)
     done = trace(model, batch.ids)
     if isinstance(model, nn.Module):
         return _Walk(list(_module_lines(model, done.calls, batch)), done.logits, [])
     figures = _mean_and_spread(done.logits, batch.is_read)
     line = Line("logits", "", ("B", "T", "V"), tuple(done.logits.shape), count_parameters(model), 0, *figures)
     return _Walk([line], done.logits, [])
-
-
-def _operation_line(operation: Operation, batch: Batch) -> Line:
-    sizes, own = tuple(operation.values.shape), (operation.parameters, operation.multiplications)
-    figures = _mean_and_spread(operation.values, batch.is_read)
-    return Line(operation.name, operation.formula, tuple(operation.axes.split()), sizes, *own, *figures, kind=operation.kind)
 
 
 def _module_lines(model: nn.Module, calls: Sequence[Call], batch: Batch) -> Iterator[Line]:
@@ -222,23 +223,18 @@ def _mean_and_spread(values: Tensor, is_read: Bool[Tensor, "B T"]) -> tuple[floa
     return float(numbers.mean()), float(numbers.std(correction=0))
 
 
-def _explain_model(name: str, model: Any, done: _Walk, batch: Batch) -> ModelExplanation:
-    return ModelExplanation(
-        name=name,
-        lines=tuple(done.lines),
-        parameters=count_parameters(model),
-        multiplications=sum(line.multiplications for line in done.lines),
-        counts=tuple(_explain_counts(model, done.logits, batch)),
-        gates=tuple(_explain_gate(each, batch) for each in done.operations if each.kind == "gate"),
-    )
+def _explain_model(name: str, model: Any, done: _Walk, batch: Batch) -> explanation.ModelExplanation:
+    gates = []
+    for gate in (each for each in done.operations if each.kind == "gate"):
+        means = gate.values.double().flatten(2).mean(-1).tolist()  # (B, T)
+        openings = tuple(tuple(mean[: len(row)]) for mean, row in zip(means, batch.rows, strict=True))
+        gates.append(explanation.Gate(gate.name, openings))
+    multiplications = sum(line.multiplications for line in done.lines)
+    counts = tuple(_explain_counts(model, done.logits, batch))
+    return explanation.ModelExplanation(name, tuple(done.lines), count_parameters(model), multiplications, counts, tuple(gates))
 
 
-def _explain_gate(gate: Operation, batch: Batch) -> Gate:
-    means = gate.values.double().flatten(2).mean(-1).tolist()  # (B, T)
-    return Gate(gate.name, tuple(tuple(mean[: len(row)]) for mean, row in zip(means, batch.rows, strict=True)))
-
-
-def _explain_counts(model: Any, logits: Tensor, batch: Batch) -> Iterator[CountedToken]:
+def _explain_counts(model: Any, logits: Tensor, batch: Batch) -> Iterator[explanation.CountedToken]:
     """Yield the counts behind the tokens of a batch, if the model has counts.
 
     With the contexts of a token from the longest that was seen to the empty one, numbered from 1, and g their back-off weights::
@@ -258,10 +254,12 @@ def _explain_counts(model: Any, logits: Tensor, batch: Batch) -> Iterator[Counte
         steps = tuple(_count_steps(stepper.explain(np.array(ids, np.int64)), ids, token, batch))
         known = [step.part for step in steps if step.part is not None]
         rest = max(0.0, probability - sum(known)) if len(known) == len(steps) else None
-        yield CountedToken(row, batch.labels[token], probability, steps, rest)
+        yield explanation.CountedToken(row, batch.labels[token], probability, steps, rest)
 
 
-def _count_steps(contexts: Sequence[CountedContext], ids: Sequence[int], token: int, batch: Batch) -> Iterator[CountStep]:
+def _count_steps(
+    contexts: Sequence[CountedContext], ids: Sequence[int], token: int, batch: Batch
+) -> Iterator[explanation.CountStep]:
     weight: float | None = 1.0
     for context in contexts:
         count = None if context.counts is None else int(context.counts[token])
@@ -269,7 +267,7 @@ def _count_steps(contexts: Sequence[CountedContext], ids: Sequence[int], token: 
         if count is not None and context.divisor is not None:
             discount = 0.0 if not count or context.discounts is None else context.discounts[min(count, 3) - 1]
         is_stored = context.seen[token] and context.probabilities is not None
-        yield CountStep(
+        yield explanation.CountStep(
             order=context.tokens + 1,
             context="".join(batch.labels[each] for each in ids[len(ids) - context.tokens :]),
             is_start=context.tokens == len(ids),
@@ -286,7 +284,7 @@ def _count_steps(contexts: Sequence[CountedContext], ids: Sequence[int], token: 
 
 
 @torch.no_grad()
-def _mix(blend: Blend, walks: Sequence[_Walk], batch: Batch) -> tuple[Tensor, tuple[MixedToken, ...]]:
+def _mix(blend: Blend, walks: Sequence[_Walk], batch: Batch) -> tuple[Tensor, tuple[explanation.MixedToken, ...]]:
     """Return the log probabilities of a blend, and how those of the targets are mixed."""
     log_probs = torch.stack([each.logits.log_softmax(-1) for each in walks])  # (M, B, T, V), of M models
     log_weights = torch.stack([weights.expand(batch.ids.shape) for weights in blend.log_weights(list(log_probs))])  # (M, B, T)
@@ -295,7 +293,7 @@ def _mix(blend: Blend, walks: Sequence[_Walk], batch: Batch) -> tuple[Tensor, tu
         target = int(batch.targets[row, time])
         weights, probabilities = log_weights[:, row, time].exp().tolist(), log_probs[:, row, time, target].exp().tolist()
         total = sum(np.multiply(weights, probabilities).tolist())
-        tokens.append(MixedToken(row, batch.labels[target], tuple(weights), tuple(probabilities), total))
+        tokens.append(explanation.MixedToken(row, batch.labels[target], tuple(weights), tuple(probabilities), total))
     return (log_probs + log_weights[..., None]).logsumexp(0), tuple(tokens)
 
 
@@ -309,7 +307,7 @@ def _note_scores(model: Any, batch: Batch) -> Iterator[str]:
         yield "The scores of this model do not sum to one; the loss is that of its scores divided by their sum."
 
 
-def _windows(walks: Sequence[_Walk], batch: Batch, subject: Subject) -> dict[tuple[int, int], tuple[str, ...]]:
+def _windows(walks: Sequence[_Walk], batch: Batch, subject: Subject) -> Windows:
     """Return the tokens of the window before each prediction, of a model that has one."""
     windows = [each.values for done in walks for each in done.operations if each.kind == "window"]
     padding = subject.conditions.vocab_size
@@ -320,7 +318,9 @@ def _windows(walks: Sequence[_Walk], batch: Batch, subject: Subject) -> dict[tup
 
 
 @torch.no_grad()
-def _explain_loss(logits: Float[Tensor, "B T V"], batch: Batch, windows: Mapping[tuple[int, int], tuple[str, ...]]) -> Loss:
+def _explain_loss(
+    logits: Float[Tensor, "B T V"], batch: Batch, windows: Mapping[tuple[int, int], tuple[str, ...]]
+) -> explanation.Loss:
     """Return the loss in float64, token by token and by torch's losses: negative log likelihoods, nats, bits per character.
 
     Raises:
@@ -337,9 +337,9 @@ def _explain_loss(logits: Float[Tensor, "B T V"], batch: Batch, windows: Mapping
         log_probability = logit - log_sum
         bits, probability = abs(log_probability) / math.log(2), math.exp(log_probability)  # abs, for there is a minus zero
         before, token, window = batch.labels[batch.rows[row][time]], batch.labels[target], windows.get((row, time), ())
-        tokens.append(TokenLoss(row, before, token, logit, log_sum, log_probability, bits, probability, window))
+        tokens.append(explanation.TokenLoss(row, before, token, logit, log_sum, log_probability, bits, probability, window))
     nats, characters = math.fsum(-token.log_probability for token in tokens), sum(map(len, batch.texts))
-    return Loss(
+    return explanation.Loss(
         tokens=tuple(tokens),
         nats=nats,
         mean=nats / len(tokens),

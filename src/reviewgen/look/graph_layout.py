@@ -63,13 +63,10 @@ class _Slot:
     x: float = 0.0
     at: int = 0  # its place in its rank
 
-    def barycentre_above(self) -> float:
-        """Return the mean place of the ends of lines from above; without any, its own."""
-        return fmean([each.ends[0] for each in self.before] or [float(self.at)])
-
-    def barycentre_below(self) -> float:
-        """Return the same of lines to below."""
-        return fmean([each.ends[1] for each in self.after] or [float(self.at)])
+    def barycentre(self, is_above: bool) -> float:
+        """Return the mean place of the other ends of lines from above, or to below; without any, its own."""
+        others = [each.ends[0] for each in self.before] if is_above else [each.ends[1] for each in self.after]
+        return fmean(others or [float(self.at)])
 
 
 @dataclass(eq=False)
@@ -137,13 +134,12 @@ def _order(ranks: list[list[_Slot]]) -> None:
     for sweep in range(_SWEEPS):
         down = sweep % 2 == 0
         for rank in ranks[1:] if down else ranks[-2:0:-1]:
-            rank.sort(key=_Slot.barycentre_above if down else _Slot.barycentre_below)
+            rank.sort(key=lambda slot: slot.barycentre(down))
             _number([rank])
         crossings = _number(ranks)
         if crossings < fewest:
             best, fewest = list(map(list, ranks)), crossings
-    for rank, kept in zip(ranks, best, strict=True):
-        rank[:] = kept
+    ranks[:] = best
     _number(ranks)
 
 

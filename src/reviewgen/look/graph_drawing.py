@@ -10,7 +10,7 @@ from graphlib import TopologicalSorter
 from itertools import pairwise
 from typing import NamedTuple
 
-from reviewgen.look.layout import Link, Route, place
+from reviewgen.look.graph_layout import Link, Route, place
 from reviewgen.protocols.graph import GraphEdge, GraphNode, ModelGraph, axis_size
 from reviewgen.web.svg import DETAIL, LABEL, NOTE, Lines, block, block_size, moved, number, shorten, tag, text_width, wrap
 
@@ -32,14 +32,12 @@ class Style:
         counts: The number of values of each parameter.
         has_sizes: Whether shapes are shown with sizes, too.
         widest: The width at which details are wrapped.
-        order: Pairs of nodes of which the first stands above the second.
     """
 
     sizes: Mapping[str, int]
     counts: Mapping[str, int]
     has_sizes: bool = True
     widest: float = 230.0
-    order: tuple[tuple[str, str], ...] = ()
 
 
 class Area(NamedTuple):
@@ -70,16 +68,15 @@ class Drawn(NamedTuple):
     inside: dict[str, Area]
 
 
-def draw_graph(graph: ModelGraph, style: Style) -> Drawn:
-    """Draw a graph."""
+def draw_graph(graph: ModelGraph, style: Style, order: Sequence[Link] = ()) -> Drawn:
+    """Draw a graph; each link of ``order`` is of two nodes of which the first stands above the second."""
     style = replace(style, sizes={**style.sizes, **graph.sizes})
-    own, loops = _merge_windows(graph)
-    parts = {node.id: _draw_node(node, loops, style) for node in graph.nodes}
+    own, loops = _split_edges(graph)
+    parts = {node.id: _draw_node(node, loops.get(node.id, []), style) for node in graph.nodes}
     sources = {_node_of(edge.source) for edge in own}
     last = [node.id for node in graph.nodes if node.kind == "value" and node.id not in sources and len(graph.nodes) > 1]
     labels = [_label(edge, style) for edge in own]
     links = [_link(edge, parts, lines) for edge, lines in zip(own, labels, strict=True)]
-    order = [Link(upper, lower) for upper, lower in style.order]
     layout = place({name: (part.width, part.height) for name, part in parts.items()}, [*links, *order], last)
     content = [moved(part.content, *layout.corners[name]) for name, part in parts.items()]
     for edge, route, lines in zip(own, layout.routes, labels, strict=False):
@@ -90,18 +87,20 @@ def draw_graph(graph: ModelGraph, style: Style) -> Drawn:
     return Drawn(content, layout.width, layout.height, Area(0.0, layout.width, 0.0, layout.height), boxes)
 
 
-def _merge_windows(graph: ModelGraph) -> tuple[list[GraphEdge], list[GraphEdge]]:
-    """Return the edges that are lines, one for all tokens of a window, and those that are loops."""
-    loops = [edge for edge in graph.edges if edge.delay and _node_of(edge.source) == _node_of(edge.target)]
-    tokens: dict[tuple[str, str], list[GraphEdge]] = {}
+def _split_edges(graph: ModelGraph) -> tuple[list[GraphEdge], dict[str, list[GraphEdge]]]:
+    """Return the edges that are lines, one for all tokens of a window, and those that are loops, by their node."""
+    loops: dict[str, list[GraphEdge]] = {}
+    windows: dict[tuple[str, str], list[GraphEdge]] = {}
     for edge in graph.edges:
-        if edge not in loops:
-            tokens.setdefault((edge.source, edge.target), []).append(edge)
-    own = [
+        if edge.delay and _node_of(edge.source) == _node_of(edge.target):
+            loops.setdefault(_node_of(edge.source), []).append(edge)
+        else:
+            windows.setdefault((edge.source, edge.target), []).append(edge)
+    lines = [
         replace(edges[-1], delay=0, label=f"of {len(edges)} tokens") if any(each.delay for each in edges) else edges[0]
-        for edges in tokens.values()
+        for edges in windows.values()
     ]
-    return own, loops
+    return lines, loops
 
 
 def _node_of(end: str) -> str:
@@ -163,7 +162,7 @@ def _state_line(*points: tuple[float, float]) -> str:
     """Return a dashed line through corners, horizontal or vertical between each two, and its arrow."""
     path = "M" + "L".join(f"{number(x)} {number(y)}" for x, y in points)
     (before_x, before_y), (x, y) = points[-2:]
-    dx, dy = (0.0 if x == before_x else 1.0 if x > before_x else -1.0), (0.0 if y == before_y else 1.0 if y > before_y else -1.0)
+    dx, dy = float(x > before_x) - float(x < before_x), float(y > before_y) - float(y < before_y)
     return tag("path", class_="edge loop", d=path) + _arrow(x, y, dx, dy, "head loop-head")
 
 
@@ -176,8 +175,7 @@ def _arrow(x: float, y: float, dx: float, dy: float, role: str) -> str:
 def _draw_node(node: GraphNode, loops: Sequence[GraphEdge], style: Style) -> Drawn:
     """Draw a node: a box, or a frame around its inside; and its loops."""
     drawn = _draw_box(node, style) if node.inside is None else _draw_frame(node, node.inside, style)
-    own = [each for each in loops if _node_of(each.source) == node.id]
-    return _draw_loops(drawn, own, style) if own else drawn
+    return _draw_loops(drawn, loops, style) if loops else drawn
 
 
 def _draw_box(node: GraphNode, style: Style) -> Drawn:
@@ -245,12 +243,9 @@ def _draw_loops(drawn: Drawn, loops: Sequence[GraphEdge], style: Style) -> Drawn
 
 def draw_tokens(graph: ModelGraph, steps: int, style: Style) -> Drawn:
     """Draw a graph over a number of tokens: a column for each, states as arrows between columns, and insides once, below."""
-    loops: dict[str, list[GraphEdge]] = {}
-    for edge in graph.edges:
-        if edge.delay and _node_of(edge.source) == _node_of(edge.target):
-            loops.setdefault(_node_of(edge.source), []).append(edge)
-    flat = replace(style, has_sizes=False, widest=_DETAIL_WIDTH, counts={}, order=_order(graph, list(loops)))
-    columns = [draw_graph(_column(graph, step + 1), flat) for step in range(steps)]
+    _, loops = _split_edges(graph)
+    flat, order = replace(style, has_sizes=False, widest=_DETAIL_WIDTH, counts={}), _order(graph, list(loops))
+    columns = [draw_graph(_column(graph, step + 1), flat, order) for step in range(steps)]
     labels = {name: _state_lines(edges, flat) for name, edges in loops.items()}
     starts = {name: _draw_box(GraphNode(id=name, label=_start(edges), kind="value"), flat) for name, edges in loops.items()}
     between = max([_BETWEEN, *(block_size(lines)[0] + 22.0 for lines in labels.values())])
@@ -280,7 +275,7 @@ def draw_tokens(graph: ModelGraph, steps: int, style: Style) -> Drawn:
     return Drawn(content, width, height, Area(0.0, width, 0.0, height), {})
 
 
-def _order(graph: ModelGraph, stateful: list[str]) -> tuple[tuple[str, str], ...]:
+def _order(graph: ModelGraph, stateful: list[str]) -> list[Link]:
     """Return which nodes with a state stand above which, so that each has a row for its arrows."""
     before: dict[str, set[str]] = {node.id: set() for node in graph.nodes}
     for edge in graph.edges:
@@ -290,7 +285,7 @@ def _order(graph: ModelGraph, stateful: list[str]) -> tuple[tuple[str, str], ...
     for name in TopologicalSorter(before).static_order():
         above[name] = {name}.union(*(above[each] for each in before[name]))
     rows = sorted(stateful, key=lambda name: len(above[name]))
-    return tuple((one, other) for one, other in pairwise(rows) if one not in above[other])
+    return [Link(one, other) for one, other in pairwise(rows) if one not in above[other]]
 
 
 def _column(graph: ModelGraph, step: int) -> ModelGraph:

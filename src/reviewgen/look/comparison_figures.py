@@ -1,0 +1,319 @@
+"""The figures of a model in a comparison, and how each is measured: bits with their interval, speed, samples, copies and words.
+
+All models generate with the same settings, plain sampling from the whole distribution, instead of the defaults that were saved
+with each: it is the models that are compared. Texts have about the same length in characters, whatever a token is.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float64
+
+from reviewgen.config import GenerationConfig, from_dict
+from reviewgen.data import frame_texts, trained_on
+from reviewgen.errors import NotADistribution, ReviewgenError
+from reviewgen.evaluation import batches, measure_texts, take_words, token_losses
+from reviewgen.look.comparison_texts import Bootstrap, HeldOut, Interval
+from reviewgen.look.graph_picture import draw
+from reviewgen.look.trace import count_parameters
+from reviewgen.model import ReviewModel
+from reviewgen.novelty import COPY_CHARACTERS, TextWindows
+from reviewgen.protocols import CountTrained
+from reviewgen.rates import find_intervals
+from reviewgen.storage import temporary_folder
+
+TEMPERATURES = (0.5, 0.8, 1.2)
+_LENGTH, _TEXTS, _MAX_TEXTS = 300, 32, 640  # characters of a generated text, about; texts of a batch, and at most
+_CHARACTERS = 30_000  # of generated text, at least
+_WORDS = 4500  # that distinct n-grams are counted on: their share falls as the text grows
+_MAX_SECONDS = 10.0  # of a batch of texts, for a model that is very slow
+_SURE_CHARACTERS = 200  # of a text that a compact index, which gives upper bounds, does not find by chance
+_LOOKED_UP = 200  # texts that are looked up in a model's training text
+_INDEX = "novelty.safetensors"
+
+MAX_SEEN = 0.02
+"""Share of held-out texts that may stand in a training text by chance, as in reviews that quote one another."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A generated text.
+
+    Attributes:
+        temperature: The temperature that it was sampled at.
+        text: The text, the prompt included.
+        copied: Start and end of each span of 50 characters or more that stands in the training text; None if that is not known.
+    """
+
+    temperature: float
+    text: str
+    copied: tuple[tuple[int, int], ...] | None
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """An evaluation during the training, on validation texts.
+
+    Attributes:
+        seconds: Seconds of training.
+        tokens: Tokens trained on.
+        bits_per_character: Bits per character; None if they are infinite.
+    """
+
+    seconds: float
+    tokens: int
+    bits_per_character: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One model. A value is None if it is not known, or if the model has failed.
+
+    Attributes:
+        name: The name of the row, different from all others.
+        source: What was trained or loaded: a preset, a folder, a repository.
+        is_trained_here: Whether it was trained for this comparison.
+        failed: The sentence that says why the model has failed; None if it has not.
+        notes: Sentences for the user.
+        tokenizer: The name of the tokenizer, which says what a token of ``perplexity_per_token`` is.
+        parameters: The number of parameters; of a model that is not a network, of the numbers in its tables.
+        bytes_on_disk: The size of the saved folder, without the index of the training text.
+        training_seconds: Duration of the training, with reading and evaluations.
+        seconds_per_epoch: Duration of a pass over the training text.
+        bits_per_character: Total bits of the held-out texts divided by their characters; infinite if a probability is zero.
+        bits_interval: Its 95 % interval, from a bootstrap over the texts.
+        zero_probability_tokens: The number of held-out tokens with probability zero.
+        perplexity_per_token: exp of the nats per token; comparable only between models with the same tokenizer.
+        copy_rate: Share of generated characters in spans of 50 or more that stand in its training text, as measured in training.
+        copy_rate_characters: The number of generated characters that it rests on; None for a model that was saved without.
+        held_out_copy_rate: The same share of held-out texts.
+        characters_per_second: Generated characters a second.
+        new_words: Share of generated words that are not in its training text, or only once.
+        distinct: By n, the share of different n-grams of words among all.
+        words_measured: The number of words that ``new_words`` and ``distinct`` are measured on.
+        characters_measured: The number of characters of the texts that these words begin.
+        intervals: The 95 % intervals of ``copy_rate``, ``new_words``, ``distinct_1`` and so on, by name.
+        samples: Texts from one prompt.
+        curve: The evaluations during the training.
+        seen: Share of the held-out texts that stand in its training text as a whole; None if it has no index of that.
+        is_same_split: Whether it was trained on the same corpus, so that the held-out texts were held out there, too.
+        picture: An SVG of its computational graph; empty for none.
+    """
+
+    name: str
+    source: str
+    is_trained_here: bool = False
+    failed: str | None = None
+    notes: tuple[str, ...] = ()
+    tokenizer: str | None = None
+    parameters: int | None = None
+    bytes_on_disk: int | None = None
+    training_seconds: float | None = None
+    seconds_per_epoch: float | None = None
+    bits_per_character: float | None = None
+    bits_interval: Interval | None = None
+    zero_probability_tokens: int = 0
+    perplexity_per_token: float | None = None
+    copy_rate: float | None = None
+    copy_rate_characters: int | None = None
+    held_out_copy_rate: float | None = None
+    characters_per_second: float | None = None
+    new_words: float | None = None
+    distinct: Mapping[str, float | None] = field(default_factory=dict)
+    words_measured: int = 0
+    characters_measured: int = 0
+    intervals: Mapping[str, Interval | None] = field(default_factory=dict)
+    samples: tuple[Sample, ...] = ()
+    curve: tuple[CurvePoint, ...] = ()
+    seen: float | None = None
+    is_same_split: bool = False
+    picture: str = ""
+
+    @property
+    def has_seen_held_out(self) -> bool:
+        """Whether the model was trained on held-out texts, so that its bits per character are too low."""
+        return self.seen is not None and self.seen > MAX_SEEN
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "Row":
+        """Return the row that ``to_json`` has made JSON values of.
+
+        Raises:
+            ConfigError, TypeError, AttributeError: The values are not those of a row.
+        """
+        row = from_dict(cls, values)
+        intervals = {name: None if each is None else (each[0], each[1]) for name, each in row.intervals.items()}
+        is_infinite = row.bits_per_character is None and row.zero_probability_tokens
+        known = replace(row, intervals=intervals)
+        return replace(known, bits_per_character=math.inf, perplexity_per_token=math.inf) if is_infinite else known
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A row, and the bits of each held-out text that differences are computed from; None for a model without them."""
+
+    row: Row
+    bits: tuple[float, ...] | None
+
+
+def measure_model(
+    model: ReviewModel, row: Row, held_out: HeldOut, prompt: str, seed: int, training: Callable[[], Iterable[str]] | None = None
+) -> Measured:
+    """Return the row of a model, given with its name and source; ``training`` returns its training text, if that is at hand.
+
+    Raises:
+        ReviewgenError: The model cannot generate, or its weights are damaged.
+    """
+    bits, figures, notes = None, dict[str, Any](), list[str]()
+    try:
+        bits, figures = _measure_bits(model, held_out, seed)
+        zeros = figures["zero_probability_tokens"]
+        notes += [f"{zeros:,} held-out tokens have probability zero, so its bits are infinite."] if zeros else []
+    except NotADistribution as error:
+        notes.append(f"It has no bits per character: {error}")
+    sample = held_out.texts[:200]
+    density = sum(len(model.tokenizer.encode(text)) for text in sample) / sum(map(len, sample))  # tokens per character
+    tokens = max(1, math.ceil(_LENGTH * density))
+    config = GenerationConfig(temperature=1.0, max_new_tokens=tokens, words="any", max_time=_MAX_SECONDS)
+    fingerprints = {data.get("fingerprint") for data in trained_on(model.training)}
+    row = replace(
+        row,
+        tokenizer=model.tokenizer_name,
+        parameters=count_parameters(model.bundle.model),
+        bytes_on_disk=_saved_bytes(model),
+        samples=_draw_samples(model, prompt, config, seed, training),
+        is_same_split=held_out.corpus is not None and fingerprints == {held_out.corpus},
+        **_generation_facts(model, config, seed),
+        **_training_facts(model.training),
+        **figures,
+    )
+    row = replace(row, seen=_find_seen(model, held_out, None if row.is_same_split else training))  # its parts share no text
+    try:
+        row = replace(row, picture=draw(model))
+    except ReviewgenError as error:  # a plugin's description of its graph may be damaged
+        notes.append(f"Its graph cannot be drawn: {error}")
+    if model.training.get("steps") == 1 and not isinstance(model.bundle.model, CountTrained):
+        notes.append("It was trained for one step only, so it has learned next to nothing: give it more time.")
+    if row.has_seen_held_out:
+        notes.append(f"It was trained on {row.seen:.0%} of the held-out texts, so its bits per character are too low.")
+    if row.seen is None and not row.is_same_split:
+        index = "no index of it" if model.bundle.index is None else "an index that finds only longer texts"
+        notes.append(f"Whether it was trained on the held-out texts is not known: it has other data, and {index}.")
+    return Measured(replace(row, notes=tuple(notes)), None if bits is None else tuple(bits.tolist()))
+
+
+def _measure_bits(model: ReviewModel, held_out: HeldOut, seed: int) -> tuple[Float64[np.ndarray, " N"], dict[str, Any]]:
+    """Return a model's bits of each held-out text, end tokens included, and the figures of its row that follow from them.
+
+    Raises:
+        NotADistribution: The model's scores do not sum to one.
+    """
+    conditions, tokenizer, characters = model.conditions, model.tokenizer, held_out.characters
+    prefixes = [conditions.encode_values([values.get(name) for name in conditions.names]) for values in held_out.values]
+    losses = list[np.ndarray]()
+    for batch in batches(frame_texts(zip(held_out.texts, prefixes, strict=True), tokenizer)):
+        losses += token_losses(model.bundle.model, [ids for ids, _ in batch], tokenizer.vocab_size, given=len(conditions))
+    bits = np.array([float(each.sum(dtype=np.float64)) / math.log(2) for each in losses])
+    total = float(bits.sum())
+    bits_per_token = total / sum(map(len, losses))
+    return bits, {
+        "bits_per_character": total / int(characters.sum()),
+        "bits_interval": Bootstrap(characters, seed).interval(bits),
+        "perplexity_per_token": 2.0**bits_per_token if bits_per_token < 1000 else math.inf,
+        "zero_probability_tokens": sum(int(np.isinf(each).sum()) for each in losses),
+    }
+
+
+def _training_facts(training: dict[str, Any]) -> dict[str, Any]:
+    """Return what training.json says; a model of an older version, or a blend, may lack some of it."""
+    novelty, data = training.get("novelty") or {}, training.get("data") or {}
+    evaluations = [each for each in training.get("evaluations") or () if each.get("tokens_seen") and "seconds" in each]
+    curve = tuple(CurvePoint(each["seconds"], each["tokens_seen"], each.get("bits_per_character")) for each in evaluations)
+    tokens = (data.get("tokens") or {}).get("train")
+    epoch = curve[-1].seconds * tokens / curve[-1].tokens if curve and tokens else None
+    rates = {name: novelty.get(name) for name in ("copy_rate", "copy_rate_characters", "held_out_copy_rate")}
+    return {"training_seconds": training.get("seconds"), "seconds_per_epoch": epoch, "curve": curve} | rates
+
+
+def _saved_bytes(model: ReviewModel) -> int:
+    """Return the size of the saved folder, without the index of the training text, which is that of the text."""
+    with temporary_folder() as parent:
+        model.save_pretrained(parent / "model")
+        return sum(file.stat().st_size for file in parent.rglob("*") if file.is_file() and file.name != _INDEX)
+
+
+def _find_seen(model: ReviewModel, held_out: HeldOut, training: Callable[[], Iterable[str]] | None) -> float | None:
+    """Return which share of the held-out texts stands in a model's training text as a whole.
+
+    Texts of fewer than 50 characters are left out, since people repeat those; for a compact index, those of fewer than 200.
+    None if the model has no index of its training text, or all texts are that short. With the training text at hand, no index is
+    needed, and if all texts are short, none is left out.
+    """
+    index = model.bundle.index
+    is_sure = training is not None or (index is not None and index.form == "exact")
+    texts = [text for text in held_out.texts if len(text) >= (COPY_CHARACTERS if is_sure else _SURE_CHARACTERS)]
+    if training is not None:
+        texts = texts or list(held_out.texts)
+        known = set(texts).intersection(training())
+        return sum(text in known for text in texts) / len(texts)
+    if index is None or not texts:
+        return None
+    reports = [model.novelty(text) for text in texts[:: math.ceil(len(texts) / _LOOKED_UP)]]
+    return sum(report.longest_tokens >= report.tokens for report in reports) / len(reports)
+
+
+def _draw_samples(
+    model: ReviewModel, prompt: str, config: GenerationConfig, seed: int, training: Callable[[], Iterable[str]] | None
+) -> tuple[Sample, ...]:
+    """Return a text for each of ``TEMPERATURES``, from one prompt, with its copied spans if the training text or an exact index
+    says which they are; a compact index gives upper bounds."""
+    index, settings = model.bundle.index, [replace(config, temperature=each) for each in TEMPERATURES]
+    texts = [model.generate_one(prompt, generation_config=each, seed=seed) for each in settings]
+    copied: Sequence[Any] = [None] * len(texts)
+    if training is not None:
+        copied = [tuple(spans) for spans in TextWindows(texts).spans(training())]
+    elif index is not None and index.form == "exact":
+        copied = [_spans(model, text) for text in texts]
+    return tuple(Sample(*each) for each in zip(TEMPERATURES, texts, copied, strict=True))
+
+
+def _spans(model: ReviewModel, text: str) -> tuple[tuple[int, int], ...]:
+    """Return the copied spans of at least 50 characters, in order, joined where they overlap."""
+    is_copied = np.zeros(len(text), bool)
+    for span in model.novelty(text).spans:
+        is_copied[span.start : span.end] |= span.end - span.start >= COPY_CHARACTERS
+    edges = np.flatnonzero(np.diff(is_copied, prepend=False, append=False)).tolist()
+    return tuple(zip(edges[::2], edges[1::2], strict=True))
+
+
+def _generation_facts(model: ReviewModel, config: GenerationConfig, seed: int) -> dict[str, Any]:
+    """Generate texts at temperature 1, and return how fast, and how new and various their words are."""
+    model.generate("", num_return_sequences=_TEXTS, generation_config=replace(config, max_new_tokens=1), seed=seed)  # compiles
+    start, texts = time.perf_counter(), list[str]()
+    while len(texts) < _MAX_TEXTS and sum(map(len, texts)) < _CHARACTERS and time.perf_counter() < start + 2 * _MAX_SECONDS:
+        texts += model.generate("", num_return_sequences=_TEXTS, generation_config=config, seed=seed + len(texts) // _TEXTS)
+    seconds = max(time.perf_counter() - start, 1e-9)
+    lexicon = model.bundle.lexicon
+    is_known = None if lexicon is None else lexicon.__contains__
+
+    def measure(some: Sequence[str]) -> list[float]:
+        figures = measure_texts(some, is_known)
+        return [math.nan if figures.unknown_words is None else figures.unknown_words, *figures.distinct]
+
+    taken = take_words(texts, _WORDS)
+    figures = measure_texts(taken, is_known)
+    names = ("new_words", *(f"distinct_{n}" for n in range(1, 5)))
+    intervals = dict(zip(names, find_intervals(measure, taken), strict=True))
+    intervals["copy_rate"] = (model.training.get("novelty") or {}).get("copy_rate_interval")
+    return {
+        "characters_per_second": sum(map(len, texts)) / seconds,
+        "characters_measured": sum(map(len, texts)),
+        "intervals": {name: limits and (limits[0], limits[1]) for name, limits in intervals.items()},
+        "new_words": figures.unknown_words if figures.words else None,
+        "distinct": {str(n): share if figures.words >= n else None for n, share in enumerate(figures.distinct, 1)},
+        "words_measured": figures.words,
+    }

@@ -1,0 +1,223 @@
+"""Trains or loads each model of a comparison and measures it on the same held-out texts; the row of a failure says why."""
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from reviewgen.config import MAX_VOCABULARY, PresetSource, check_seed, check_text, parse_duration, parse_source, read_json
+from reviewgen.config.options import CompareOptions, refuse_unknown_options
+from reviewgen.errors import BrokenPlugin, CheckpointError, ConfigError, OutputExists, ReviewgenError, shortened, storage_errors
+from reviewgen.look.comparison_figures import Measured, Row, measure_model
+from reviewgen.look.comparison_report import Comparison
+from reviewgen.look.comparison_texts import HeldOut, Reading
+from reviewgen.look.page import to_json
+from reviewgen.model import ReviewModel
+from reviewgen.registry import preset_names
+from reviewgen.runs import TrainingRun
+from reviewgen.runs.plan import DEFAULT_BUDGET, data_config
+from reviewgen.runs.showing import training_bar
+from reviewgen.runs.sweep import check_groups
+from reviewgen.storage import atomic_file, check_output, to_path
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_OWN = ("held_out", "held_out_split", "prompt", "settings", "out", "resume")  # the keywords that trainings do not have
+_LENGTH = ("budget", "steps", "epochs")
+_IDENTITY, _SCHEMA = "comparison.json", 1
+
+
+def find_models(models: Any) -> list[tuple[Row, Any]]:
+    """Return the models to compare, by what the user has given: a list, also of pairs of a row's name and a model, or a mapping.
+
+    Each is the beginning of its row, and what ``load`` takes, the preset to train, or a ReviewModel that is loaded.
+
+    Raises:
+        ConfigError: There are none, one is neither a name nor a model, or two rows have one name.
+        SourceError: A name is neither a preset nor the source of a model, or could be both.
+    """
+    if isinstance(models, str) or not isinstance(models, Mapping | Sequence):
+        raise ConfigError(f"models must be a list, or a dictionary by name, as in ['gru-char', 'lstm-char']; got {models!r:.60}.")
+    pairs = models.items() if isinstance(models, Mapping) else models
+    named = [each if isinstance(each, tuple) else (None, each) for each in pairs]
+    found = [(_start_row(name, source), source) for name, source in named]
+    if not found:
+        raise ConfigError("There is no model to compare: give presets, as in gru-char, or saved models.")
+    seen: dict[str, Row] = {}
+    for row, _ in found:
+        other = seen.setdefault(_file_name(row.name).casefold(), row)
+        if other is not row:
+            labels = f"{other.source[:60]} and {row.source[:60]}"
+            ways = "first=SOURCE second=SOURCE on the command line, {'first': ..., 'second': ...} in Python"
+            raise ConfigError(f"Two rows have the name {row.name[:60]!r} ({labels}). Name them: {ways}.")
+    return found
+
+
+def _start_row(name: Any, source: Any) -> Row:
+    if not isinstance(name, str | None) or name == "":
+        raise ConfigError(f"The name of a row must be a string that is not empty; got {name!r:.60}.")
+    if isinstance(source, ReviewModel):
+        return Row(name=name or source.preset, source=source.bundle.source or "a loaded model")
+    if not isinstance(source, str | Path):
+        raise ConfigError(f"Compare presets, saved folders, repositories or ReviewModels; got {type(source).__name__}.")
+    is_preset = isinstance(parse_source(source, preset_names()), PresetSource)
+    own = to_path("models", source).resolve().name if isinstance(source, Path) or os.path.exists(source) else source  # noqa: PTH110  Path raises for a name that is too long
+    return Row(name=name or own or str(source), source=str(source), is_trained_here=is_preset)
+
+
+def _file_name(name: str) -> str:
+    """Return a name as the name of a file, which ends with no dot.
+
+    >>> _file_name("ana/lyrics@v2"), _file_name("../..")
+    ('ana-lyrics-v2', 'model')
+    """
+    return re.sub(r"[^\w.-]+", "-", name).strip(".-")[:80] or "model"
+
+
+class ComparisonRun:
+    """The checked arguments of a comparison, with which its models are trained and measured; nothing is read until it starts.
+
+    Its folder has ``comparison.json``, which says what the rows depend on, ``models/NAME`` and ``rows/NAME.json``.
+
+    Raises:
+        ReviewgenError: As ``compare``, except for what reading raises.
+    """
+
+    def __init__(self, models: Any, data: Any, options: CompareOptions) -> None:
+        refuse_unknown_options(options, CompareOptions, "compare", others=("models", "data", "progress"))
+        self.prompt, self.seed = options.get("prompt", "the "), check_seed(options.get("seed", 0))
+        check_text("prompt", self.prompt)
+        if isinstance(data, Iterator):
+            raise ConfigError("data is an iterator, which can be read only once; give a list, or a file.")
+        self.models, self.settings = find_models(models), check_groups(options.get("settings"))
+        training = {name: value for name, value in dict[str, Any](options).items() if value is not None and name not in _OWN}
+        if not any(name in training for name in _LENGTH):
+            training["budget"] = DEFAULT_BUDGET
+        if "budget" in training:
+            training["budget"] = parse_duration(training["budget"])
+        self.options = training | self.settings
+        for row, source in self.models:
+            if row.is_trained_here:
+                with suppress(BrokenPlugin):  # its row says why
+                    TrainingRun(source, data, **self.options)
+        out, resume = options.get("out"), options.get("resume", False)
+        if resume and out is None:
+            raise ConfigError("Only a comparison with an output folder can be resumed: give out, or leave resume out.")
+        self.folder = None if out is None else to_path("out", out)
+        self._before = None if self.folder is None else _read_facts(self.folder, resume)
+        held_out = options.get("held_out"), options.get("held_out_split")
+        self.reading = Reading(data, *held_out, data_config(self.options), training.get("budget"))
+
+    def start(self, console: "Console") -> Comparison:
+        """Read the held-out texts, open the folder, and return a comparison without rows.
+
+        Raises:
+            CheckpointError: The folder has a comparison of other texts or settings.
+        """
+        with console.status("Reading the held-out texts ..."):
+            held_out = self.reading.read_held_out()
+        facts: dict[str, Any] = {"schema": _SCHEMA, "corpus": held_out.corpus, "held_out": held_out.digest, "prompt": self.prompt}
+        facts |= {"seed": self.seed, "settings": self.settings, **{name: self.options.get(name) for name in _LENGTH}}
+        facts = to_json(facts)
+        if self.folder is not None and self._before is None:
+            _write_json(self.folder / _IDENTITY, facts)
+        before = facts if self._before is None else dict(self._before)
+        if different := [name for name, value in facts.items() if before.get(name) != value]:
+            advice = "Give the same texts and settings to resume it, or another folder."
+            raise CheckpointError(f"{self.folder} is a comparison with another {', '.join(different)}. {advice}")
+        return Comparison(held_out, self.prompt, self.seed)
+
+    def rows(self, held_out: HeldOut, console: "Console") -> Iterator[Measured]:
+        """Yield each row when it is finished."""
+        for n, (row, source) in enumerate(self.models, 1):
+            if not console.quiet:
+                console.print(f"{row.name} ({n} of {len(self.models)})", markup=False, style="dim")
+            try:
+                yield self._measure(row, source, held_out, console)
+            except (Exception, SystemExit) as error:  # a plugin may raise anything, and the other models go on
+                reason = " ".join(str(error).split())
+                if not reason or not isinstance(error, ReviewgenError | OSError):
+                    reason = ": ".join(filter(None, (type(error).__name__, reason)))
+                yield Measured(replace(row, failed=shortened(reason, 400)), None)
+
+    def _measure(self, row: Row, source: Any, held_out: HeldOut, console: "Console") -> Measured:
+        """Return the row of a model: that of the folder, if it is of these weights; otherwise measure the model."""
+        model = self._train(source, _file_name(row.name), console) if row.is_trained_here else source
+        model = model if isinstance(model, ReviewModel) else ReviewModel.from_pretrained(model)
+        training = self.reading.training_texts if row.is_trained_here else None
+        file = None if self.folder is None else self.folder / "rows" / f"{_file_name(row.name)}.json"
+        digest = "" if file is None else _digest(model)
+        measured = None if file is None else _read_row(file, row, digest)
+        if measured is None:
+            measured = measure_model(model, row, held_out, self.prompt, self.seed, training)
+            if file is not None:
+                _write_json(file, to_json({"row": measured.row, "bits": measured.bits, "weights": digest}))
+        return measured
+
+    def _train(self, preset: Any, name: str, console: "Console") -> ReviewModel:
+        """Train a preset; or load it, or resume its training, if an interrupted comparison has left that in the folder."""
+        out = None if self.folder is None else self.folder / "models" / name
+        if out is not None and out.exists():
+            return ReviewModel.from_pretrained(out)
+        resume = out is not None and any(out.with_name(f"{out.name}.partial").glob("step-*"))
+        run = TrainingRun(preset, self.reading.data, **self.options, out=out, resume=resume)
+        with console.status("Reading and tokenizing ..."):
+            run.read()
+            run.tokenize()
+        with training_bar(console) as show:
+            for report in run:
+                show(report)
+        model = run.finish()
+        if run.is_interrupted:  # by Ctrl-C during the last evaluation, which ends only that
+            raise KeyboardInterrupt
+        return model
+
+
+def _read_facts(folder: Path, resume: bool) -> Any:
+    """Return what the rows in the folder of a comparison depend on; None for a new folder."""
+    with storage_errors(folder):
+        is_comparison = (folder / _IDENTITY).is_file()
+    if is_comparison and not resume:
+        raise OutputExists(f"{folder} is a comparison already. Resume it (--resume, in Python resume=True), or give another.")
+    if resume and folder.exists():
+        with suppress(OSError, ValueError):
+            return read_json(folder / _IDENTITY)
+        raise CheckpointError(f"{folder} is not the folder of a comparison, so it cannot be resumed. Give another folder.")
+    check_output(folder)
+    return None
+
+
+def _write_json(file: Path, values: Any) -> None:
+    with storage_errors(file):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_file(file) as new:
+            new.write_text(json.dumps(values, indent=2), encoding="utf-8")
+
+
+def _read_row(file: Path, row: Row, digest: str) -> Measured | None:
+    """Return a finished row; None if it is missing, damaged, or of another model."""
+    try:
+        stored = read_json(file, MAX_VOCABULARY)
+        found, bits = Row.from_json(stored["row"]), stored["bits"]
+        is_same = (found.name, found.source, stored["weights"]) == (row.name, row.source, digest)
+        numbers = None if bits is None else tuple(float("inf") if each is None else float(each) for each in bits)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return None
+    return Measured(found, numbers) if is_same else None
+
+
+def _digest(model: ReviewModel) -> str:
+    """Return a hash of the weights that a model has now."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, tensor in sorted(model.bundle.model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()

@@ -1,0 +1,174 @@
+"""The held-out texts of a comparison, the same for all models, and what differences on them mean: a bootstrap over the texts."""
+
+import hashlib
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations, islice
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float64, Int64
+
+from reviewgen.data import Corpus, DataConfig, Texts, cached_corpus, read_examples
+from reviewgen.errors import DataError, counted
+
+Interval = tuple[float, float]
+"""The low and high end of a 95 % interval."""
+
+_CHARACTERS = 150_000  # that each model is evaluated on, at most, where trainings have no time budget
+_PER_SECOND = 2500  # characters, by the time budget: an LSTM takes about a tenth of it to score them
+_MIN_CHARACTERS, _MAX_CHARACTERS = 20_000, 400_000
+_MAX_TEXTS = 2000
+_READ = 200_000  # texts of a separate source, at most
+_RESAMPLES = 4000
+_LEVEL = (2.5, 97.5)  # percentiles
+
+Example = tuple[str, Sequence[Any]]
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """The texts that all models are evaluated on.
+
+    Attributes:
+        texts: The texts.
+        values: The values of the conditions beside each text, by name.
+        total: The number of texts that these were chosen from, evenly spread.
+        split: Which part of the data they are: "test", "validation", or "all" of a separate source.
+        source: The name of the source.
+        corpus: The fingerprint of the corpus that they are a part of; None for a separate source.
+    """
+
+    texts: Sequence[str]
+    values: Sequence[Mapping[str, Any]]
+    total: int
+    split: str
+    source: str
+    corpus: str | None
+
+    @property
+    def characters(self) -> Int64[np.ndarray, " N"]:
+        """The number of characters of each text."""
+        return np.array([len(text) for text in self.texts], np.int64)
+
+    @property
+    def digest(self) -> str:
+        """A hash of the texts."""
+        return hashlib.blake2b("\0".join(self.texts).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
+
+class Reading(NamedTuple):
+    """How the data is read: the source that presets are trained on, a separate one or a split with the held-out texts."""
+
+    data: Any
+    held_out: Any
+    held_out_split: str | None
+    config: DataConfig
+    budget: float | None
+
+    def corpus(self) -> Corpus:
+        """Return the corpus that presets are trained on, from the cache once it was read."""
+        return cached_corpus(Texts(self.data, self.config, allow_missing=True))
+
+    def training_texts(self) -> Iterator[str]:
+        """Yield the texts that presets are trained on."""
+        return (text for text, _ in self.corpus().examples("train"))
+
+    def read_held_out(self) -> HeldOut:
+        """Read the held-out texts: the test split of the data, or its validation split if that is empty; or a separate source.
+
+        Raises:
+            DataError: A source cannot be read, or there is no held-out text.
+        """
+        limit = _CHARACTERS
+        if self.budget is not None:
+            limit = round(min(max(_MIN_CHARACTERS, _PER_SECOND * self.budget), _MAX_CHARACTERS))
+        if self.held_out is not None or self.held_out_split is not None:
+            separate = self.data if self.held_out is None else self.held_out
+            read = read_examples(separate, replace(self.config, split=self.held_out_split))
+            return self._choose(islice(read, _READ), "all", _name(separate), None, limit)
+        corpus = self.corpus()
+        part = "test" if corpus.counts["test"] else "validation"
+        return self._choose(corpus.examples(part), part, corpus.source.name, corpus.fingerprint, limit)
+
+    def _choose(self, examples: Iterable[Example], split: str, source: str, corpus: str | None, limit: int) -> HeldOut:
+        """Return some of the texts, evenly spread, with about ``limit`` characters at most."""
+        known = [(text, values) for text, values in examples if text]
+        if not known:
+            raise DataError(f"There are no held-out texts in {source}: its {split} part has no text. Give held-out texts.")
+        mean = sum(len(text) for text, _ in known) / len(known)
+        count = max(1, min(len(known), _MAX_TEXTS, math.ceil(limit / mean)))
+        chosen = [known[(2 * n + 1) * len(known) // (2 * count)] for n in range(count)]
+        values = [dict(zip(self.config.conditions, each, strict=True)) for _, each in chosen]
+        return HeldOut([text for text, _ in chosen], values, len(known), split, source, corpus)
+
+
+def _name(source: Any) -> str:
+    """Return the name of a source: its own, or what it is."""
+    named = isinstance(source, str) or hasattr(source, "__fspath__")
+    return str(source) if named else counted(len(source), "given text") if hasattr(source, "__len__") else type(source).__name__
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two models on the same texts.
+
+    Attributes:
+        first, second: The names of their rows.
+        difference: Bits per character of the first minus those of the second; below zero, the first is better.
+        interval: Its 95 % interval, from a bootstrap over the same texts; None if one of them is infinite, or there is one text.
+    """
+
+    first: str
+    second: str
+    difference: float
+    interval: Interval | None
+
+    @property
+    def is_told_apart(self) -> bool:
+        """Whether the interval leaves out zero."""
+        return self.interval is not None and not self.interval[0] <= 0 <= self.interval[1]
+
+    def describe(self) -> str:
+        """Return a sentence."""
+        if self.interval is None:
+            return f"{self.first} and {self.second}: no interval, because one is infinite or there is a single text."
+        low, high = self.interval
+        if not self.is_told_apart:
+            return f"{self.first} and {self.second} are not told apart: {self.difference:+.3f} ({low:+.3f} to {high:+.3f})."
+        better, other = (self.first, self.second) if self.difference < 0 else (self.second, self.first)
+        low, high = sorted(map(abs, self.interval))
+        return f"{better} is better than {other} by {abs(self.difference):.3f} bits per character ({low:.3f} to {high:.3f})."
+
+
+class Bootstrap:
+    """Intervals by drawing texts with replacement (Efron 1979, "Bootstrap Methods: Another Look at the Jackknife"): percentiles.
+
+    A text is drawn whole, with its bits and its characters, because the characters of one text are not independent. All models
+    are drawn on the same texts, so a difference of two has the interval of paired texts.
+    """
+
+    def __init__(self, characters: Int64[np.ndarray, " N"], seed: int) -> None:
+        count = len(characters)
+        self._characters = characters
+        self._drawn: np.ndarray = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=_RESAMPLES)
+        self._drawn_characters = np.maximum(1, self._drawn @ characters)
+
+    def interval(self, bits: Float64[np.ndarray, " N"]) -> Interval | None:
+        """Return the 95 % interval of bits per character; None for a single text, or if bits are not finite."""
+        if len(bits) < 2 or not np.isfinite(bits).all():
+            return None
+        low, high = np.percentile((self._drawn @ bits) / self._drawn_characters, _LEVEL)
+        return float(low), float(high)
+
+    def pairs(self, bits: Mapping[str, Sequence[float]]) -> list[Pair]:
+        """Return the paired difference of each two models, whose bits of each text are given by name."""
+        pairs, total = [], int(self._characters.sum())
+        for first, second in combinations(bits, 2):
+            one, other = np.array(bits[first]), np.array(bits[second])
+            sums = float(one.sum()), float(other.sum())
+            difference = 0.0 if sums[0] == sums[1] else (sums[0] - sums[1]) / total
+            is_finite = np.isfinite(one).all() and np.isfinite(other).all()
+            pairs.append(Pair(first, second, difference, self.interval(one - other) if is_finite else None))
+        return pairs
