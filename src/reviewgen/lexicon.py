@@ -420,7 +420,7 @@ class Lexicon:
 
 
 def build_lexicon(counts: WordCounts, min_texts: int = 2, before: Lexicon | None = None) -> Lexicon | None:
-    """Return the lexicon of a training text; None if few of its words are known, as in a language without spaces.
+    """Return the lexicon of a training text; None if few of its words occur again, as in a language without spaces.
 
     Args:
         counts: The words of the text.
@@ -428,22 +428,21 @@ def build_lexicon(counts: WordCounts, min_texts: int = 2, before: Lexicon | None
             Of a single text, as a book, a word occurs this often.
         before: The lexicon of a model that is trained further, whose words stay known.
     """
-    known = _known_words(counts, min_texts) | set(before or ())
-    total = counts.words.total()
-    if not total or sum(counts.words[word] for word in known) < _MIN_KNOWN * total:
-        return None
-    lexicon = Lexicon.of(known, counts.separators, min_texts)
-    return lexicon if before is None else before | lexicon
-
-
-def _known_words(counts: WordCounts, min_texts: int) -> set[str]:
-    """Return the words that occur in enough texts, each as it is written, and with a capital at the beginning of a sentence.
-
-    Upper and lower case count together. Of too many, the most frequent ones.
-    """
     folded: Counter[str] = Counter()
     for word, count in counts.words.items():
         folded[word.casefold()] += count
+    again = sum(count for word, count in folded.items() if count > 1 or (before is not None and word in before))
+    if not folded or again < _MIN_KNOWN * folded.total():
+        return None
+    lexicon = Lexicon.of(_known_words(counts, folded, min_texts), counts.separators, min_texts)
+    return lexicon if before is None else before | lexicon
+
+
+def _known_words(counts: WordCounts, folded: Counter[str], min_texts: int) -> set[str]:
+    """Return the words that occur in enough texts, each as it is written, and with a capital at the beginning of a sentence.
+
+    Upper and lower case count together, as in ``folded``. Of too many, the most frequent ones.
+    """
     texts = counts.texts if max(counts.texts.values(), default=0) > 1 else folded
     frequent = {word for word, _ in folded.most_common(_MAX_WORDS) if texts[word] >= min_texts}
     known = {word for word in counts.words if word.casefold() in frequent}

@@ -65,7 +65,7 @@ def test_the_fingerprint_depends_on_the_texts_in_order_and_their_splits():
 def test_texts_to_evaluate_are_cleaned_as_those_of_the_training():
     tokenizer = CharTokenizer("acf©Ãé")
     old = {"source": "x", "lowercase": True, "strip_markdown": False, "clean": True, "cleaning": {"read": 2, "kept": 2}}
-    before = {"fix_encoding": False, "keep_line_breaks": True, "drop_repeated_lines": False}
+    before = {"fix_encoding": False, "keep_line_breaks": True, "drop_repeated_lines": False, "keep_space": True}
     new = old | before | {"fix_encoding": True, "keep_line_breaks": False}
     assert trained_on({"data": old}) == [old | before]
     assert trained_on({"data": new, "parent": {"data": old}}) == [new, old | before]

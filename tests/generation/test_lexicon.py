@@ -381,7 +381,7 @@ def test_words_are_counted_by_text_as_one_by_one(texts: list[str]) -> None:
     assert counts.texts == Counter(word for words in found for word in {each.casefold() for each in words})
 
 
-def test_a_name_from_one_review_is_never_written() -> None:
+def test_a_name_from_one_review_is_never_written(tmp_path: Path) -> None:
     texts = ["Zyx Qwv, ZYX “Zyx” and zyx.", *["The film is good and the end is bad."] * 9]
     for least, is_written in ((1, True), (2, False)):
         model = reviewgen.train(
@@ -392,6 +392,12 @@ def test_a_name_from_one_review_is_never_written() -> None:
         assert f"each of {'a training text' if least == 1 else 'at least 2 training texts'};" in model.bundle.card
     book = reviewgen.train("ngram-char", ["It is. " * 60], validation=["It is."])
     assert set(book.bundle.lexicon) == {"It", "is", "Is"}
+    (tmp_path / "book.txt").write_text(
+        "".join(f"Once {'Ariel ' * 9 * (n == 2)}it was {n}. " for n in range(900)), encoding="utf-8"
+    )
+    parts = reviewgen.train("ngram-char", tmp_path / "book.txt", documents="file")
+    assert {"Ariel", "Once"} <= set(parts.bundle.lexicon)  # its parts are no texts
+    assert set(build_lexicon(WordCounts(Counter(a=9, b=9, c=9), Counter(a=9, b=2, c=2)), 5) or ()) == {"a", "A"}  # not None
     with pytest.raises(ConfigError, match="min_texts must be at least 1; got 0"):
         reviewgen.train("ngram-char", texts, min_texts=0)
 

@@ -108,7 +108,8 @@ def test_the_command_prints_a_table_and_saves_the_best(model: ReviewModel, tmp_p
     assert [row.split()[:2] for row in rows[:2]] == [["temperature", "0.1"], ["temperature", "1"]]
     assert rows[2].startswith("Nearest to texts by people: temperature 1.") and str(tmp_path / "best") in rows[2]
     saved = reviewgen.load(tmp_path / "best")
-    assert saved.generation_config.likeness == {"temperature": 1} and "--profile likeness" in rows[3]
+    before = model.generation_config.likeness
+    assert saved.generation_config.likeness == before | {"temperature": 1} and "--profile likeness" in rows[3]
     assert saved.generation_config.temperature == model.generation_config.temperature
     assert run_command(monkeypatch, capsys, *common, *search, "--for", "reading", "--out", tmp_path / "read")[0] == 0
     assert reviewgen.load(tmp_path / "read").generation_config.temperature in (0.1, 1)

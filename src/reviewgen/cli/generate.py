@@ -72,7 +72,7 @@ def generate(
     begin = read_prompts(prompt, prompts)
     settings = select(options, GenerationConfig) | select(options, Call)
     shards = select(options, GeneratedShards)
-    if best is not None or of is not None:
+    if best is not None or of is not None or by != "model":
         _choose(settings, best, of, by, out)
     if _is_table(shards, out, receipt):
         where: dict[str, Any] = {"out": out, "weight_bits": bits, "device": device or "auto"}

@@ -1,5 +1,6 @@
 """``reviewgen sweep | tune | tune-sampling``: several trainings, or several ways to generate, compared in a table."""
 
+import math
 import shlex
 import sys
 from collections.abc import Mapping
@@ -194,14 +195,23 @@ def tune_sampling(
         call: Any = {"search": values, "texts": texts, "judge": by, "profile": goal, "seed": seed}
         for trial in api.tune_sampling(loaded, parse_data(data), **call, **options):
             finished.append(trial)
-            note(f"{_describe(trial.settings)}: distance {trial.distance:.2f}")
+            figure = trial.distance if goal == "likeness" else trial.reading
+            note(f"{_describe(trial.settings)}: {'distance' if goal == 'likeness' else 'bits per character'} {figure:.2f}")
     if not finished:
         sys.exit(finished.status or 1)
     best = min(finished, key=lambda trial: trial.distance if goal == "likeness" else trial.reading)
+    if goal == "reading" and math.isinf(best.reading):
+        raise ConfigError(
+            "With each setting, more than 2 % of the texts repeat a sentence, or they are too much alike: raise the temperatures "
+            "of --search, or --texts. Nothing was saved."
+        )
     is_saved = out is not None and not finished.status
+    saved = loaded.generation_config
     if out is not None and is_saved:
-        settings: Any = best.settings if goal == "reading" else {"likeness": best.settings}
-        loaded.save_generation_config(out, **settings)
+        others = {name: getattr(saved, name) for name in best.settings} if saved.likeness else {}  # stay as they are
+        likeness = {**others, **saved.likeness} if goal == "reading" else {**saved.likeness, **best.settings}
+        settings: Any = best.settings if goal == "reading" else {}
+        loaded.save_generation_config(out, **settings, likeness=likeness)
     columns = ("unknown", "distinct-1", "-2", "-3", "-4", "words/text", "repeated", "bits/char", "distance")
     rows = [["texts by people", *_figures(best.human), "-"]]
     rows += [[_describe(trial.settings), *_figures(trial.generated), f"{trial.distance:.2f}"] for trial in finished]
@@ -210,7 +220,8 @@ def tune_sampling(
     facts = {"trials": [trial.as_json() for trial in finished], "best": best.as_json()}
     table = make_table("", *columns, rows=rows, left=[""], is_boxed=False)
     nearest = f"{_GOALS[goal]}: {_describe(best.settings)}. {then}"
-    command = f"reviewgen generate {out} --profile {goal}" if is_saved else f"reviewgen generate {model} {flags}"
+    profile = f" --profile {goal}" if is_saved or saved.likeness else ""
+    command = f"reviewgen generate {out}{profile}" if is_saved else f"reviewgen generate {model}{profile} {flags}"
     return Result(facts, [table, nearest, command], finished.status)
 
 

@@ -227,6 +227,8 @@ def check_saved_generation(config: GenerationConfig) -> None:
         raise ConfigError(
             f"num_return_sequences={config.num_return_sequences} is not saved with a model: give it in each call of generate."
         )
+    if config.likeness:
+        check_saved_generation(config.of_profile("likeness"))
     for name, value, limit in (
         ("max_new_tokens", config.max_new_tokens, _MAX_TOKENS),
         ("min_new_tokens", config.min_new_tokens, _MAX_FORCED),

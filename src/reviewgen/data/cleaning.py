@@ -106,7 +106,7 @@ class Cleaner:
     Args:
         options: Which changes are made, by name: "clean" (else nothing is changed or dropped, except what the others ask for),
             "lowercase", "strip_markdown" (only the words of markdown are kept), "fix_encoding" (mojibake is mended),
-            "keep_line_breaks" (no lines are joined), "drop_repeated_lines".
+            "keep_line_breaks" (no lines are joined), "drop_repeated_lines", "keep_space" (around a text).
         info: The source: the width that its texts are wrapped at, its repeated lines, and whether it is one long text, of which
             the white space around and all lines are kept.
 
@@ -121,7 +121,8 @@ class Cleaner:
     def __init__(self, options: Mapping[str, bool], info: SourceInfo) -> None:
         self.report = CleaningReport()
         self.mojibake: str | None = None
-        self._clean, self._lowercase, self._is_one_text = options["clean"], options["lowercase"], info.is_one_text
+        self._clean, self._lowercase = options["clean"], options["lowercase"]
+        self._strips = self._clean and not options["keep_space"] and not info.is_one_text
         self._lines = frozenset(info.repeated_lines if options["drop_repeated_lines"] and not info.is_one_text else ())
         self._width = info.width if self._clean and not options["keep_line_breaks"] else None
         self._fix_encoding = self._parse_markdown = None
@@ -153,7 +154,7 @@ class Cleaner:
         if self._clean and not text.strip():
             self.report.empty += 1
             return None
-        if self._clean and not self._is_one_text:
+        if self._strips:
             text = text.strip()
         return (text := self.drop_lines(text)), hash_text(text)
 

@@ -38,6 +38,7 @@ class DataConfig(TrainingTexts):
     Attributes:
         width: The width that the texts are wrapped at, in characters; None looks for it in the first ones.
         repeated_lines: The lines that ``drop_repeated_lines`` drops; None looks for them in the texts.
+        keep_space: Keep the white space around a text, on whose hash its split depends; of models that were trained so.
 
     Raises:
         ConfigError: A value is of the wrong type or not allowed, or a condition is named twice.
@@ -45,6 +46,7 @@ class DataConfig(TrainingTexts):
 
     width: int | None = None
     repeated_lines: tuple[str, ...] | None = None
+    keep_space: bool = False
 
     def __post_init__(self) -> None:
         check(self)
@@ -56,7 +58,7 @@ class DataConfig(TrainingTexts):
     @property
     def cleaning(self) -> dict[str, bool]:
         """The options of the ``Cleaner``."""
-        names = ("clean", "lowercase", "strip_markdown", "fix_encoding", "keep_line_breaks", "drop_repeated_lines")
+        names = ["clean", "lowercase", "strip_markdown", "fix_encoding", "keep_line_breaks", "drop_repeated_lines", "keep_space"]
         return {name: getattr(self, name) for name in names}
 
     def facts(self) -> dict[str, Any]:

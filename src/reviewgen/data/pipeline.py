@@ -264,8 +264,8 @@ def _log(info: SourceInfo, report: CleaningReport) -> None:
         _logger.info("%s", line)
 
 
-AS_BEFORE = {"fix_encoding": False, "keep_line_breaks": True, "drop_repeated_lines": False}
-"""How texts were cleaned by a version that could not mend encodings, join lines or drop repeated ones."""
+AS_BEFORE = {"fix_encoding": False, "keep_line_breaks": True, "drop_repeated_lines": False, "keep_space": True}
+"""How texts were cleaned by a version that could not mend encodings, join lines, drop repeated ones or strip white space."""
 
 
 def trained_on(training: Mapping[str, Any]) -> list[Mapping[str, Any]]:

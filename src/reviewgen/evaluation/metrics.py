@@ -66,7 +66,12 @@ def judge_by_metric(name: str, training_words: Set[str]) -> Callable[[str, str],
     if metric.lower_is_better is None:
         raise ConfigError(f"The metric {name} does not say whether lower or higher is better, so it cannot judge texts.")
     sign = -1.0 if metric.lower_is_better else 1.0
-    return lambda text, prompt: sign * float(metric(make_sample([text], training_words)))
+
+    def rate(text: str, prompt: str) -> float:
+        value = sign * _number(metric, make_sample([text], training_words)) if text else -math.inf
+        return -math.inf if math.isnan(value) else value
+
+    return rate
 
 
 class Metrics:

@@ -118,7 +118,7 @@ def tokenize(plan: TrainingPlan, read: ReadCorpus) -> PreparedCorpus:
             raise DataError(f"The {split} texts have no characters.")
     index, lexicon, words = None, None, frozenset[str]()
     if process_state().is_main_process:
-        index, lexicon, words = _index_texts(plan, read.corpus.fingerprint, tokenizer, folder, stores["train"])
+        index, lexicon, words = _index_texts(plan, read.corpus, tokenizer, folder, stores["train"])
     notes = tuple(dict.fromkeys((*read.notes, *folder.facts["notes"])))
     return PreparedCorpus(read.corpus, conditions, notes, tokenizer, stores, index, lexicon, words)
 
@@ -144,7 +144,7 @@ def _fingerprint(parts: TrainingParts, corpus: str) -> str:
 
 
 def _index_texts(
-    plan: TrainingPlan, corpus: str, tokenizer: Tokenizer, folder: data.StoreFolder, train: data.TokenStore
+    plan: TrainingPlan, corpus: data.Corpus, tokenizer: Tokenizer, folder: data.StoreFolder, train: data.TokenStore
 ) -> tuple[Index | None, Lexicon | None, frozenset[str]]:
     """Return the novelty index and the lexicon of the training text, and all its words in lower case if there are metrics.
 
@@ -154,11 +154,13 @@ def _index_texts(
     if settings.novelty != "none":
         encoding = replace(_encoding(parts), novelty=settings.novelty)
         if parts.trained is None and folder.facts["novelty"] == {"form": settings.novelty, "megabytes": settings.novelty_mb}:
-            index = read_index(folder.folder / data.NOVELTY_FILE, encoding.belongs_to(corpus), tokenizer.vocab_size)
+            index = read_index(folder.folder / data.NOVELTY_FILE, encoding.belongs_to(corpus.fingerprint), tokenizer.vocab_size)
         else:
-            index = data.index_tokens(train, tokenizer, encoding, corpus)
+            index = data.index_tokens(train, tokenizer, encoding, corpus.fingerprint)
     before = None if parts.trained is None else parts.trained.bundle.lexicon
     counts = data.words_of_store(folder, tokenizer)
+    if corpus.source.is_one_text:
+        counts.texts.clear()  # its parts are no texts
     lexicon = None if token_symbols(tokenizer) is None else build_lexicon(counts, plan.min_texts, before)
     return index, lexicon, frozenset(word.casefold() for word in (*counts.words, *(before or ())) if settings.metrics)
 
