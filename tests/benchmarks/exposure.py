@@ -37,9 +37,8 @@ def main(*presets: str) -> None:
         texts[number * (TEXTS // SECRETS)] += f" {PROMPT} {name}."
     for preset in presets or [plugin.name for plugin in reviewgen.list_presets() if plugin.package == "reviewgen"]:
         model = reviewgen.train(preset, texts, budget="40s", progress=False)
-        bits = [model.score(f" {name}.", PROMPT).bits for name in others]
-        ranks = [1 + sum(each < model.score(f" {name}.", PROMPT).bits for each in bits) for name in secrets]
-        exposures = sorted(math.log2(CANDIDATES + 1) - math.log2(rank) for rank in ranks)
+        bits, own = ([model.score(f" {name}.", PROMPT).bits for name in some] for some in (others, secrets))
+        exposures = sorted(math.log2((CANDIDATES + 1) / (1 + sum(other < each for other in bits))) for each in own)
         written = {}
         for words in ("any", "known"):
             generated = " ".join(model.generate(PROMPT, num_return_sequences=WRITTEN, max_new_tokens=40, seed=0, words=words))
