@@ -4,7 +4,7 @@ Must not import torch or the model. The char preset has the model's default shap
 layer (V x H), so the hidden layer is narrow, and batches are small, for more steps in the same time.
 """
 
-from reviewgen.config import Preset
+from reviewgen.config import CHAR_GENERATION, WORD_GENERATION, Preset
 
 BY_EPOCHS = ((3.0, {"dropout": 0.1}), (6.0, {"dropout": 0.2}), (12.0, {"dropout": 0.3}))
 
@@ -14,13 +14,7 @@ NNLM_CHAR = Preset(
     tokenizer="char",
     model_settings={"order": 12, "embedding_size": 32, "hidden_size": 768},
     training_settings={"batch_size": 32, "bptt": 64, "learning_rate": 0.01, "weight_decay": 0.01, "clip_norm": 1.0},
-    generation_settings={
-        "max_new_tokens": 600,
-        "temperature": 0.9,
-        "top_p": 0.85,
-        "finish": "sentence",
-        "likeness": {"temperature": 0.9, "top_p": 1.0},
-    },
+    generation_settings=CHAR_GENERATION,
     sizes=tuple({"hidden_size": size} for size in (256, 512, 768)),  # within a minute of training, wider ones were worse
     by_epochs=BY_EPOCHS,
 )
@@ -31,13 +25,7 @@ NNLM_WORD = Preset(
     model_settings={"order": 5, "embedding_size": 64, "hidden_size": 128},
     tokenizer_settings={"vocab_size": 8000, "min_frequency": 20},
     training_settings={"batch_size": 16, "bptt": 32, "learning_rate": 0.008, "weight_decay": 0.01, "clip_norm": 1.0},
-    generation_settings={
-        "max_new_tokens": 200,
-        "temperature": 0.7,
-        "repetition_penalty": 1.1,
-        "finish": "sentence",
-        "likeness": {"temperature": 0.9, "repetition_penalty": 1.0},
-    },
+    generation_settings=WORD_GENERATION | {"likeness": {"temperature": 0.9, "repetition_penalty": 1.0}},
     sizes=tuple({"hidden_size": size, "embedding_size": size // 2} for size in (64, 128, 256)),
     by_epochs=BY_EPOCHS,
 )

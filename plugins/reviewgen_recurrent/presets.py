@@ -6,22 +6,8 @@ are small, for more steps in the same time. Dropout grows with the number of epo
 n-grams become shorter, since they learn fastest and are the first to overfit.
 """
 
-from reviewgen.config import Preset
+from reviewgen.config import CHAR_GENERATION, WORD_GENERATION, Preset
 
-CHAR_GENERATION = {
-    "max_new_tokens": 600,
-    "temperature": 0.9,
-    "top_p": 0.85,
-    "finish": "sentence",
-    "likeness": {"temperature": 0.9, "top_p": 1.0},
-}
-WORD_GENERATION = {
-    "max_new_tokens": 200,
-    "temperature": 0.7,
-    "repetition_penalty": 1.1,
-    "finish": "sentence",
-    "likeness": {"temperature": 0.95, "repetition_penalty": 1.0},
-}
 WORD_MODEL = {"embedding_size": 128, "hidden_size": 256, "layers": 1, "tied": True}
 WORD_TOKENIZER = {"vocab_size": 8000, "min_frequency": 20}
 CHAR_SIZES = tuple({"hidden_size": size} for size in (128, 256, 384, 512, 768, 1024))

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from reviewgen.blending.weights import check_gate
-from reviewgen.config import VOCABULARY_FIELDS, Bound, Preset, check, to_dict
+from reviewgen.config import CHAR_GENERATION, VOCABULARY_FIELDS, WORD_GENERATION, Bound, Preset, check, to_dict
 from reviewgen.errors import BundleError, ConfigError, quoted
 from reviewgen.protocols.graph import GraphEdge, GraphNode, ModelGraph, SupportsGraph
 from reviewgen.registry import Plugin
@@ -148,25 +148,13 @@ def describe_blend(config: BlendConfig, parts: Sequence[Any], tensors: Sequence[
 BLEND_CHAR = Preset(
     model="blend",
     tokenizer="char",
-    generation_settings={
-        "max_new_tokens": 600,
-        "temperature": 0.9,
-        "top_p": 0.85,
-        "finish": "sentence",
-        "likeness": {"temperature": 0.9, "top_p": 1.0},
-    },
+    generation_settings=CHAR_GENERATION,
     parts=("lstm-char", "ngram-char"),
 )
 BLEND_WORD = Preset(
     model="blend",
     tokenizer="word",
     tokenizer_settings={"vocab_size": 8000, "min_frequency": 20},
-    generation_settings={
-        "max_new_tokens": 200,
-        "temperature": 0.7,
-        "repetition_penalty": 1.1,
-        "finish": "sentence",
-        "likeness": {"temperature": 0.95, "repetition_penalty": 1.0},
-    },
+    generation_settings=WORD_GENERATION,
     parts=("lstm-word", "ngram-word"),
 )

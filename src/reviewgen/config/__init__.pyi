@@ -12,7 +12,9 @@ from .descriptions import bounds_of as bounds_of
 from .descriptions import choices_of as choices_of
 from .descriptions import describe_fields as describe_fields
 from .descriptions import describe_hint as describe_hint
+from .generation import CHAR_GENERATION as CHAR_GENERATION
 from .generation import FOREIGN as FOREIGN
+from .generation import WORD_GENERATION as WORD_GENERATION
 from .generation import GenerationConfig as GenerationConfig
 from .generation import GenerationSettings as GenerationSettings
 from .generation import Preset as Preset

@@ -98,7 +98,7 @@ class GenerationConfig:
         texts are near those of people in their statistics.
 
         Raises:
-            ConfigError: There is no such profile, or the model was saved without it.
+            ConfigError: The profile is unknown, or the model was saved without it.
         """
         if name in (None, "reading"):
             return self
@@ -243,6 +243,25 @@ def check_saved_generation(config: GenerationConfig) -> None:
         if value > limit:
             shown = f"{value:,}" if value < 10**15 else f"about {value:.0e}" if value < 10**300 else "too large"
             raise ConfigError(f"In the defaults of a saved model {name} is at most {limit:,}; got {shown}. Give more in a call.")
+
+
+CHAR_GENERATION: dict[str, Any] = {
+    "max_new_tokens": 600,
+    "temperature": 0.9,
+    "top_p": 0.85,
+    "finish": "sentence",
+    "likeness": {"temperature": 0.9, "top_p": 1.0},
+}
+"""The generation settings of networks over characters, chosen by comparing texts; see the page of the trained weights."""
+
+WORD_GENERATION: dict[str, Any] = {
+    "max_new_tokens": 200,
+    "temperature": 0.7,
+    "repetition_penalty": 1.1,
+    "finish": "sentence",
+    "likeness": {"temperature": 0.95, "repetition_penalty": 1.0},
+}
+"""Those of networks over words."""
 
 
 @dataclass(frozen=True, kw_only=True)
