@@ -154,9 +154,19 @@ class Conditions:
         return [self.first_id + sum(sizes[:number]) for number in range(len(sizes))]
 
     @property
+    def condition_ids(self) -> int:
+        """The number of ids of categories and numbers, from ``first_id`` on."""
+        return sum(1 + len(condition.values) for condition in self.conditions)
+
+    @property
+    def field_ids(self) -> int:
+        """The number of ids of fields, which follow those of categories and numbers: one each, and one that ends them all."""
+        return 0
+
+    @property
     def vocab_size(self) -> int:
         """The number of ids, including the tokenizer's."""
-        return self.first_id + sum(1 + len(condition.values) for condition in self.conditions)
+        return self.first_id + self.condition_ids + self.field_ids
 
     def with_ids_from(self, vocab_size: int) -> "Conditions":
         """Return the same conditions with ids from ``vocab_size`` on, after a tokenizer's."""

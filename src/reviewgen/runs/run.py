@@ -277,7 +277,7 @@ class TrainingRun:
             record.size = self._choose_size(corpus)
         if record.size is not None:
             parts = parts.sized(**record.size)
-        model = parts.build_model(corpus.tokenizer, corpus.conditions.vocab_size, plan.seed)
+        model = parts.build_model(corpus.tokenizer, corpus.conditions.vocab_size, plan.seed, corpus.conditions)
         if parts.initial_weights is not None:
             self._initial_tensors = parts.initial_weights.copy_into(model)
             names = ", ".join(self._initial_tensors)
@@ -312,7 +312,7 @@ class TrainingRun:
             return corpus.sizes[self.preset, seconds]
 
         def build(size: Mapping[str, Any]) -> LanguageModel:
-            return parts.sized(size, {}).build_model(corpus.tokenizer, corpus.conditions.vocab_size, 0)
+            return parts.sized(size, {}).build_model(corpus.tokenizer, corpus.conditions.vocab_size, 0, corpus.conditions)
 
         with all_processes() as processes:
             sizing = None
