@@ -20,6 +20,8 @@ class NgramConfig:
         prune_entropy: N-grams whose loss would raise the perplexity by less than this share are dropped (Stolcke 1998).
         quantized: Store probabilities in 8 bits.
         memory_mb: Memory in MiB that counting may use before it moves to disk; 0 sets no limit.
+        field_ids: Number of ids of fields, the last of the vocabulary: one that opens each, and one that closes them all; taken
+            from the data. With fields, the model mixes in a cache of their words.
     """
 
     vocab_size: Annotated[int, Bound(at_least=1)]
@@ -29,6 +31,7 @@ class NgramConfig:
     prune_entropy: Annotated[float, Bound(at_least=0, below=1)] = 0.0
     quantized: bool = False
     memory_mb: Annotated[int, Bound(at_least=0)] = 0
+    field_ids: Annotated[int, Bound(at_least=0)] = 0
 
     def __post_init__(self) -> None:
         check(self)

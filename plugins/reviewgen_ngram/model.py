@@ -2,7 +2,8 @@
 
 Source: Chen & Goodman 1998, "An Empirical Study of Smoothing Techniques for Language Modeling"; Heafield et al. 2013 for the
 conventions of KenLM's lmplz, which this model follows: bos is context only and never predicted, eos is predicted, the lowest
-order is interpolated with the uniform distribution over every id but bos. The smoothings are described in ``estimate``.
+order is interpolated with the uniform distribution over every id but bos. The smoothings are described in ``estimate``. If the texts have
+fields, such as a name, the model mixes in a cache of their words, which ``cache`` describes.
 """
 
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ from reviewgen.errors import NotADistribution, TrainingError
 from reviewgen.protocols import CountGroup, SingleProcess
 from reviewgen.protocols.graph import ModelGraph
 from reviewgen.protocols.shapes import check_ids, check_shape, check_state
+from reviewgen_ngram.cache import STATE_SIZE, HeldOut, fill_rows, fit_weights, score_with_cache, with_cache, without_fields
 from reviewgen_ngram.config import NgramConfig
 from reviewgen_ngram.counts import Arena, NgramCounter, exchange
 from reviewgen_ngram.estimate import ABSOLUTE_FALLBACK, FALLBACK, Estimate, estimate, first_node, root_row
@@ -40,7 +42,8 @@ class Ngram:
     unseen n-gram after a seen context, at the latest after bos, which scored -inf. ``stupid-backoff`` is not a distribution: it
     generates from its normalised scores, and cannot be evaluated.
 
-    The state is the longest suffix of the text that is a context of the model: the number of its node, 0 at the beginning.
+    The state is the longest suffix of the text that is a context of the model: the number of its node, 0 at the beginning. With
+    fields it is a row of numbers, which also has their ids and the last tokens.
     """
 
     Config: ClassVar[type] = NgramConfig
@@ -50,6 +53,7 @@ class Ngram:
         self._counter: NgramCounter | None = None
         self._bos_id: int | None = None
         self._trained: Trained | None = None
+        self._held_out, self._has_counted = HeldOut(), False
 
     def observe(self, ids: Integer[np.ndarray, " T"]) -> None:
         """Count one text: its beginning-of-text id, its tokens, its end-of-text id.
@@ -66,7 +70,11 @@ class Ngram:
             raise TrainingError("The text has no ids; it needs at least its beginning-of-text id.")
         if ids.min() < 0 or ids.max() >= self.config.vocab_size:
             raise TrainingError(f"A text has ids {ids.min()}..{ids.max()}; this model accepts 0..{self.config.vocab_size - 1}.")
-        self._counter_for(int(ids[0])).add(ids)
+        counter = self._counter_for(int(ids[0]))
+        if self.config.field_ids:
+            self._count(ids)
+        else:
+            counter.add(ids)
 
     def finish(self) -> Mapping[str, Any]:
         """Turn the counts into probabilities; return discounts and numbers of n-grams per order, the size, and notes.
@@ -86,7 +94,13 @@ class Ngram:
         """
         config, arena = self.config, self._arena()
         bos_id = self._common_bos_id(group)
-        counter, self._counter = self._counter_for(bos_id), None
+        counter = self._counter_for(bos_id)
+        held_out: list[np.ndarray] = []
+        if config.field_ids:
+            given_back, held_out = self._held_out.settle(self._has_counted, group)
+            for ids in given_back:
+                counter.add(without_fields(ids, config))
+        self._counter = None
         share = grow(exchange(counter, config.vocab_size, arena, group), config.vocab_size, arena, group)
         if share.nodes.starts[2] == 2:  # bos alone
             raise TrainingError("No observed text has a token after its first, so there is nothing to predict. Add texts.")
@@ -97,13 +111,13 @@ class Ngram:
         if group.rank:
             return {}
         del share
-        return self._keep(nodes, estimated, keep)
+        return self._keep(nodes, estimated, keep, held_out)
 
-    def initial_state(self, batch_size: int) -> Int[Tensor, " B"]:
+    def initial_state(self, batch_size: int) -> Int[Tensor, "B *S"]:
         """Return the state before the first token of B texts."""
-        return torch.zeros(batch_size, dtype=torch.int64)
+        return torch.zeros((batch_size, STATE_SIZE) if self.config.field_ids else batch_size, dtype=torch.int64)
 
-    def __call__(self, ids: Int[Tensor, "B T"], state: Int[Tensor, " B"]) -> tuple[Float[Tensor, "B T V"], Int[Tensor, " B"]]:
+    def __call__(self, ids: Int[Tensor, "B T"], state: Int[Tensor, "B *S"]) -> tuple[Float[Tensor, "B T V"], Int[Tensor, "B *S"]]:
         """Return the log probability of every token after each position, and the state after the last.
 
         Raises:
@@ -112,9 +126,12 @@ class Ngram:
             ShapeError: The ids or the state have another shape.
         """
         trie = self._finished().trie
-        check_shape("The state", *check_state(state, 1), {"B": check_ids(ids)}, is_integer=True)
-        contexts = np.empty(ids.shape, np.int64)
+        sizes = {"B": check_ids(ids)} | ({"S": STATE_SIZE} if self.config.field_ids else {})
+        check_shape("The state", *check_state(state, 1), sizes, is_integer=True)
         start = checked_state(_array(state), self._finished())
+        if self.config.field_ids:
+            return self._call_with_cache(ids, start)
+        contexts = np.empty(ids.shape, np.int64)
         advance(trie, checked_ids(_array(ids), self.config), start, contexts)
         logits = np.empty((contexts.size, self.config.vocab_size), np.float32)  # (B·T, V)
         step = max(1, DENSE_CELLS // self.config.vocab_size)
@@ -125,8 +142,8 @@ class Ngram:
         return torch.from_numpy(logits).view(*ids.shape, self.config.vocab_size).to(ids.device), _tensor(after, ids)
 
     def score(
-        self, ids: Int[Tensor, "B T"], targets: Int[Tensor, "B T"], state: Int[Tensor, " B"]
-    ) -> tuple[Float[Tensor, "B T"], Int[Tensor, " B"]]:
+        self, ids: Int[Tensor, "B T"], targets: Int[Tensor, "B T"], state: Int[Tensor, "B *S"]
+    ) -> tuple[Float[Tensor, "B T"], Int[Tensor, "B *S"]]:
         """Return the log probability of ``targets[b, t]`` after ``ids[b, :t + 1]``, and the state after the last token.
 
         Raises:
@@ -134,17 +151,22 @@ class Ngram:
             TrainingError: The model is not trained yet.
             DataError: An id or a target is outside the vocabulary, or the state is not one of this model.
         """
-        trie, contexts = self._finished().trie, checked_state(_array(state), self._finished())
+        trained, after = self._finished(), checked_state(_array(state), self._finished())
         if not self.config.is_distribution:
             raise NotADistribution(
                 "The scores of stupid back-off do not sum to one, so they have no bits per character. "
                 "Train with another model.smoothing to evaluate the model; generating works."
             )
-        scores = np.empty(ids.shape)
-        given = (checked_ids(_array(each), self.config) for each in (ids, targets))
-        score(trie, *given, contexts, scores)
+        read, wanted = (checked_ids(_array(each), self.config) for each in (ids, targets))
+        if self.config.field_ids:
+            states = np.ascontiguousarray(after.T)
+            scores = score_with_cache(with_cache(trained, self.config), read, wanted, states)
+            after = np.ascontiguousarray(states.T)
+        else:
+            scores = np.empty(ids.shape)
+            score(trained.trie, read, wanted, after, scores)
         with np.errstate(divide="ignore"):  # zero becomes -inf
-            return torch.from_numpy(np.log(scores).astype(np.float32)).to(ids.device), _tensor(contexts, ids)
+            return torch.from_numpy(np.log(scores).astype(np.float32)).to(ids.device), _tensor(after, ids)
 
     def stepper(self, weight_bits: int = 32) -> NgramStepper:
         """Return a stepper that shares the model's memory; it multiplies no weights, so ``weight_bits`` has no effect.
@@ -185,7 +207,31 @@ class Ngram:
             raise TrainingError(f"The texts begin with the ids {_enumerate(ids)}, by process; all must begin with the same id.")
         return ids[0]
 
-    def _keep(self, nodes: Nodes, estimated: Estimate, keep: Bool[np.ndarray, " M"] | None) -> Mapping[str, Any]:
+    def _count(self, ids: Integer[np.ndarray, " T"]) -> None:
+        """Count a text without its fields, or hold it out."""
+        counted = without_fields(ids, self.config)
+        texts = [ids] if len(counted) == len(ids) else self._held_out.add(ids)
+        for text in texts:
+            self._counter_for(int(ids[0])).add(without_fields(text, self.config))
+        self._has_counted = self._has_counted or bool(texts)
+
+    def _call_with_cache(self, ids: Int[Tensor, "B T"], state: Int64[np.ndarray, "B S"]) -> tuple[Tensor, Tensor]:
+        """Do what a call does, with fields."""
+        read, states = checked_ids(_array(ids), self.config), np.ascontiguousarray(state.T)
+        vocab_size, is_distribution = self.config.vocab_size, self.config.is_distribution
+        logits = np.empty((*ids.shape, vocab_size), np.float32)
+        step = max(1, DENSE_CELLS // (vocab_size * max(1, len(ids))))
+        for first in range(0, ids.shape[1], step):
+            part = np.ascontiguousarray(read[:, first : first + step])
+            rows = np.empty((*part.shape, vocab_size))
+            fill_rows(with_cache(self._finished(), self.config), part, states, is_distribution, rows)
+            with np.errstate(divide="ignore"):  # zero becomes -inf
+                logits[:, first : first + step] = np.log(rows)
+        return torch.from_numpy(logits).to(ids.device), _tensor(np.ascontiguousarray(states.T), ids)
+
+    def _keep(
+        self, nodes: Nodes, estimated: Estimate, keep: Bool[np.ndarray, " M"] | None, held_out: list[np.ndarray]
+    ) -> Mapping[str, Any]:
         """Prune and quantise the estimated nodes, keep them as the trained model, and return what ``finish`` reports."""
         config, bos_id, counted = self.config, self._bos_id, _sizes(nodes)
         assert bos_id is not None
@@ -197,7 +243,10 @@ class Ngram:
             probabilities, book, backoffs = quantize(nodes, estimated, root)
         trie = make_trie(nodes, probabilities, backoffs, book, root)
         self._trained = Trained(trie, nodes.starts, bos_id, estimated.discounts)
-        return self._facts(nodes, estimated, counted)
+        if config.field_ids:
+            weights = fit_weights(with_cache(self._trained, config), held_out)
+            self._trained = self._trained._replace(cache_weights=weights)
+        return self._facts(nodes, estimated, counted, len(held_out))
 
     def _arena(self) -> Arena:
         return Arena(self.config.memory_mb * MEBIBYTE if self.config.memory_mb else None)
@@ -216,7 +265,7 @@ class Ngram:
             raise TrainingError("This n-gram model is not trained yet. Call observe and finish, or load_state_dict, first.")
         return self._trained
 
-    def _facts(self, nodes: Nodes, estimated: Estimate, counted: list[int]) -> dict[str, Any]:
+    def _facts(self, nodes: Nodes, estimated: Estimate, counted: list[int], held_out: int) -> dict[str, Any]:
         """Return what ``finish`` reports, as JSON values; the first item of each list is of order 1."""
         fell_back = [order for order, fell in enumerate(estimated.fell_back, 1) if fell]
         kept, size = _sizes(nodes), sum(tensor.nbytes for tensor in self.state_dict().values())
@@ -230,7 +279,11 @@ class Ngram:
             notes.append(f"{orders} no usable discounts; {used} is used instead.")
         if not self.config.is_distribution:
             notes.append("Stupid back-off is not a distribution: the model generates, and cannot be evaluated.")
-        return {
+        cache: dict[str, Any] = {}
+        if (weights := self._finished().cache_weights) is not None:
+            cache = {"cache_weights": weights.tolist(), "held_out_texts": held_out}
+            notes.append(f"{held_out:,} texts with fields decided how much the words of fields weigh; they are not counted.")
+        return cache | {
             "discounts": [list(values) for values in estimated.discounts],
             "fallback_orders": fell_back,
             "ngrams": kept,
@@ -250,8 +303,8 @@ def _array(tensor: Int[Tensor, "..."]) -> Int64[np.ndarray, "..."]:
     return array.astype(np.int64)
 
 
-def _tensor(contexts: Int64[np.ndarray, " B"], like: Tensor) -> Int[Tensor, " B"]:
-    return torch.from_numpy(contexts).to(like.device)
+def _tensor(state: Int64[np.ndarray, "B *S"], like: Tensor) -> Int[Tensor, "B *S"]:
+    return torch.from_numpy(state).to(like.device)
 
 
 def _enumerate(numbers: list[int]) -> str:

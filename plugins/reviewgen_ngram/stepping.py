@@ -16,6 +16,7 @@ from reviewgen.compiled.steps import CompiledStep
 from reviewgen.compiled.windows import copies
 from reviewgen.errors import DataError
 from reviewgen.protocols import Constraints, CountedContext, TensorSpec
+from reviewgen_ngram.cache import CONTEXT, FIELDS, ROOM, SIZE, STATE_SIZE, step_with_cache, with_cache
 from reviewgen_ngram.config import NgramConfig
 from reviewgen_ngram.explain import explain
 from reviewgen_ngram.trie import (
@@ -37,7 +38,7 @@ MAX_NUMBERS = max(2 * PROPOSALS, PLAIN_PROPOSALS) + 1  # random numbers that a t
 
 
 class NgramStepper(CompiledStepper):
-    """The stepper of ``ngram``. The state is the model's, int64 (B,): the node of each row's context.
+    """The stepper of ``ngram``. The state is the model's, int64 (B,): the node of each row's context; with fields, (B, S).
 
     It multiplies no weights, so ``weight_bits`` has no effect. A trained model in memory is used as it is, unchecked.
 
@@ -56,18 +57,20 @@ class NgramStepper(CompiledStepper):
         """Return the name, dtype and shape of every array of a model with this config."""
         return expect_arrays(config)
 
-    def initial_state(self, batch_size: int) -> Int64[np.ndarray, " B"]:
+    def initial_state(self, batch_size: int) -> Int64[np.ndarray, "B *S"]:
         """Return the state before the first token of B texts."""
-        return np.zeros(batch_size, np.int64)
+        return np.zeros((batch_size, STATE_SIZE) if self.config.field_ids else batch_size, np.int64)
 
     def forward(
-        self, ids: Int64[np.ndarray, "B T"], state: Int64[np.ndarray, " B"]
-    ) -> tuple[Float32[np.ndarray, "B V"], Int64[np.ndarray, " B"]]:
+        self, ids: Int64[np.ndarray, "B T"], state: Int64[np.ndarray, "B *S"]
+    ) -> tuple[Float32[np.ndarray, "B V"], Int64[np.ndarray, "B *S"]]:
         """Return the log probabilities after the last of T >= 1 tokens, and the state after it.
 
         Raises:
             DataError: An id is outside the vocabulary, or the state is not one of this model.
         """
+        if self.config.field_ids:
+            return super().forward(checked_ids(ids, self.config), state)
         contexts = np.empty(ids.shape, np.int64)
         advance(self._trained.trie, checked_ids(ids, self.config), checked_state(state, self._trained), contexts)
         last = contexts[:, -1].copy()
@@ -75,19 +78,19 @@ class NgramStepper(CompiledStepper):
 
     def sample(
         self,
-        state: Int64[np.ndarray, " B"],
+        state: Int64[np.ndarray, "B *S"],
         uniform: Float64[np.ndarray, "B N"],
         params: SamplingParams,
         texts: Int64[np.ndarray, "B K"],
         new_tokens: Int64[np.ndarray, " B"],
         constraints: Constraints | None = None,
-    ) -> tuple[Int64[np.ndarray, "B N"], Int64[np.ndarray, " B"], Int64[np.ndarray, " B"]]:
+    ) -> tuple[Int64[np.ndarray, "B N"], Int64[np.ndarray, " B"], Int64[np.ndarray, "B *S"]]:
         """Sample up to N tokens a row in one compiled loop; see ``reviewgen.protocols.SupportsSample``.
 
         Raises:
             DataError: The state is not one of this model.
         """
-        if not (params.is_plain and self.config.is_distribution):  # decided by params alone, not by other rows
+        if self.config.field_ids or not (params.is_plain and self.config.is_distribution):  # decided without other rows
             return super().sample(state, uniform, params, texts, new_tokens, constraints)
         contexts = checked_state(state, self._trained)
         tokens, used = np.full(uniform.shape, NONE, np.int64), np.zeros(len(uniform), np.int64)
@@ -105,19 +108,23 @@ class NgramStepper(CompiledStepper):
     @cached_property
     def compiled_step(self) -> CompiledStep:
         """The step; see ``reviewgen.protocols.SupportsCompiledStep``."""
+        if self.config.field_ids:
+            return CompiledStep(step_with_cache, with_cache(self._trained, self.config))
         return CompiledStep(_step, self._trained.trie)
 
-    def state_arrays(self, state: Int64[np.ndarray, " B"]) -> tuple[Float32[np.ndarray, "0 B 0"], Int64[np.ndarray, "1 B"]]:
-        """Return a copy of a state as the step takes it: no floats, and the contexts.
+    def state_arrays(self, state: Int64[np.ndarray, "B *S"]) -> tuple[Float32[np.ndarray, "0 B 0"], Int64[np.ndarray, "K B"]]:
+        """Return a copy of a state as the step takes it: no floats, and the contexts or all numbers of each row.
 
         Raises:
             DataError: The state is not one of this model.
         """
-        return np.empty((0, len(state), 0), np.float32), checked_state(state, self._trained)[None]
+        checked = checked_state(state, self._trained)
+        ints = np.ascontiguousarray(checked.T) if self.config.field_ids else checked[None]
+        return np.empty((0, len(state), 0), np.float32), ints
 
-    def state_of(self, floats: Float32[np.ndarray, "0 B 0"], ints: Int64[np.ndarray, "1 B"]) -> Int64[np.ndarray, " B"]:
+    def state_of(self, floats: Float32[np.ndarray, "0 B 0"], ints: Int64[np.ndarray, "K B"]) -> Int64[np.ndarray, "B *S"]:
         """Return the state of such arrays."""
-        return ints[0].copy()
+        return np.ascontiguousarray(ints.T) if self.config.field_ids else ints[0].copy()
 
     def explain(self, ids: Int64[np.ndarray, " T"]) -> list[CountedContext]:
         """Return the contexts and counts behind the prediction after a text; see ``reviewgen.protocols.SupportsExplain``.
@@ -126,7 +133,7 @@ class NgramStepper(CompiledStepper):
             DataError: An id is outside the vocabulary.
         """
         _, state = self.forward(ids[None], self.initial_state(1))
-        return explain(self._trained, self.config, int(state[0]), ids)
+        return explain(self._trained, self.config, int(state.reshape(-1)[CONTEXT]), ids)
 
 
 def checked_ids(ids: Int64[np.ndarray, "B T"], config: NgramConfig) -> Int64[np.ndarray, "B T"]:
@@ -140,15 +147,19 @@ def checked_ids(ids: Int64[np.ndarray, "B T"], config: NgramConfig) -> Int64[np.
     return ids
 
 
-def checked_state(state: Int64[np.ndarray, " B"], trained: Trained) -> Int64[np.ndarray, " B"]:
+def checked_state(state: Int64[np.ndarray, "B *S"], trained: Trained) -> Int64[np.ndarray, "B *S"]:
     """Return a copy of a state, if it is one of a model.
 
     Raises:
         DataError: It is not.
     """
-    last = len(trained.trie.children) - 1
-    if state.size and (state.min() < 0 or state.max() > last):
+    last, contexts = len(trained.trie.children) - 1, state if state.ndim == 1 else state[:, CONTEXT]
+    if contexts.size and (contexts.min() < 0 or contexts.max() > last):
         raise DataError(f"The state is not one of this model, which has the contexts 0..{last}.")
+    if state.ndim > 1 and len(state):
+        sizes, ids = state[:, SIZE], state[:, FIELDS:]
+        if sizes.min() < 0 or sizes.max() > ROOM or ids.min() < 0 or ids.max() >= len(trained.trie.root):
+            raise DataError(f"The state is not one of this model, which holds up to {ROOM} ids of fields.")
     return state.copy()
 
 
