@@ -21,7 +21,7 @@ class NgramConfig:
         quantized: Store probabilities in 8 bits.
         memory_mb: Memory in MiB that counting may use before it moves to disk; 0 sets no limit.
         field_ids: Number of ids of fields, the last of the vocabulary: one that opens each, and one that closes them all; taken
-            from the data. With fields, the model mixes in a cache of their words.
+            from the data. A text with fields may copy from them.
     """
 
     vocab_size: Annotated[int, Bound(at_least=1)]

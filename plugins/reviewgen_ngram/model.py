@@ -2,8 +2,8 @@
 
 Source: Chen & Goodman 1998, "An Empirical Study of Smoothing Techniques for Language Modeling"; Heafield et al. 2013 for the
 conventions of KenLM's lmplz, which this model follows: bos is context only and never predicted, eos is predicted, the lowest
-order is interpolated with the uniform distribution over every id but bos. The smoothings are described in ``estimate``. If the texts have
-fields, such as a name, the model mixes in a cache of their words, which ``cache`` describes.
+order is interpolated with the uniform distribution over every id but bos. The smoothings are described in ``estimate``. What becomes of
+fields, such as a name, is described in ``fields``.
 """
 
 from collections.abc import Mapping
@@ -18,11 +18,11 @@ from reviewgen.errors import NotADistribution, TrainingError
 from reviewgen.protocols import CountGroup, SingleProcess
 from reviewgen.protocols.graph import ModelGraph
 from reviewgen.protocols.shapes import check_ids, check_shape, check_state
-from reviewgen_ngram.cache import STATE_SIZE, HeldOut, fill_rows, fit_weights, score_with_cache, with_cache, without_fields
 from reviewgen_ngram.config import NgramConfig
 from reviewgen_ngram.counts import Arena, NgramCounter, exchange
 from reviewgen_ngram.estimate import ABSOLUTE_FALLBACK, FALLBACK, Estimate, estimate, first_node, root_row
 from reviewgen_ngram.explain import describe_ngram
+from reviewgen_ngram.fields import STATE_SIZE, counted_form, fill_rows, score_with_fields, with_fields
 from reviewgen_ngram.nodes import Nodes, gather, grow, link
 from reviewgen_ngram.prune import frequent, prune, quantize
 from reviewgen_ngram.stepping import NgramStepper, checked_ids, checked_state
@@ -53,7 +53,6 @@ class Ngram:
         self._counter: NgramCounter | None = None
         self._bos_id: int | None = None
         self._trained: Trained | None = None
-        self._held_out, self._has_counted = HeldOut(), False
 
     def observe(self, ids: Integer[np.ndarray, " T"]) -> None:
         """Count one text: its beginning-of-text id, its tokens, its end-of-text id.
@@ -70,11 +69,7 @@ class Ngram:
             raise TrainingError("The text has no ids; it needs at least its beginning-of-text id.")
         if ids.min() < 0 or ids.max() >= self.config.vocab_size:
             raise TrainingError(f"A text has ids {ids.min()}..{ids.max()}; this model accepts 0..{self.config.vocab_size - 1}.")
-        counter = self._counter_for(int(ids[0]))
-        if self.config.field_ids:
-            self._count(ids)
-        else:
-            counter.add(ids)
+        self._counter_for(int(ids[0])).add(counted_form(ids, self.config) if self.config.field_ids else ids)
 
     def finish(self) -> Mapping[str, Any]:
         """Turn the counts into probabilities; return discounts and numbers of n-grams per order, the size, and notes.
@@ -94,13 +89,7 @@ class Ngram:
         """
         config, arena = self.config, self._arena()
         bos_id = self._common_bos_id(group)
-        counter = self._counter_for(bos_id)
-        held_out: list[np.ndarray] = []
-        if config.field_ids:
-            given_back, held_out = self._held_out.settle(self._has_counted, group)
-            for ids in given_back:
-                counter.add(without_fields(ids, config))
-        self._counter = None
+        counter, self._counter = self._counter_for(bos_id), None
         share = grow(exchange(counter, config.vocab_size, arena, group), config.vocab_size, arena, group)
         if share.nodes.starts[2] == 2:  # bos alone
             raise TrainingError("No observed text has a token after its first, so there is nothing to predict. Add texts.")
@@ -111,7 +100,7 @@ class Ngram:
         if group.rank:
             return {}
         del share
-        return self._keep(nodes, estimated, keep, held_out)
+        return self._keep(nodes, estimated, keep)
 
     def initial_state(self, batch_size: int) -> Int[Tensor, "B *S"]:
         """Return the state before the first token of B texts."""
@@ -130,7 +119,7 @@ class Ngram:
         check_shape("The state", *check_state(state, 1), sizes, is_integer=True)
         start = checked_state(_array(state), self._finished())
         if self.config.field_ids:
-            return self._call_with_cache(ids, start)
+            return self._call_with_fields(ids, start)
         contexts = np.empty(ids.shape, np.int64)
         advance(trie, checked_ids(_array(ids), self.config), start, contexts)
         logits = np.empty((contexts.size, self.config.vocab_size), np.float32)  # (B·T, V)
@@ -157,13 +146,13 @@ class Ngram:
                 "The scores of stupid back-off do not sum to one, so they have no bits per character. "
                 "Train with another model.smoothing to evaluate the model; generating works."
             )
+        scores = np.empty(ids.shape)
         read, wanted = (checked_ids(_array(each), self.config) for each in (ids, targets))
         if self.config.field_ids:
             states = np.ascontiguousarray(after.T)
-            scores = score_with_cache(with_cache(trained, self.config), read, wanted, states)
+            score_with_fields(with_fields(trained, self.config), read, wanted, states, scores)
             after = np.ascontiguousarray(states.T)
         else:
-            scores = np.empty(ids.shape)
             score(trained.trie, read, wanted, after, scores)
         with np.errstate(divide="ignore"):  # zero becomes -inf
             return torch.from_numpy(np.log(scores).astype(np.float32)).to(ids.device), _tensor(after, ids)
@@ -207,31 +196,21 @@ class Ngram:
             raise TrainingError(f"The texts begin with the ids {_enumerate(ids)}, by process; all must begin with the same id.")
         return ids[0]
 
-    def _count(self, ids: Integer[np.ndarray, " T"]) -> None:
-        """Count a text without its fields, or hold it out."""
-        counted = without_fields(ids, self.config)
-        texts = [ids] if len(counted) == len(ids) else self._held_out.add(ids)
-        for text in texts:
-            self._counter_for(int(ids[0])).add(without_fields(text, self.config))
-        self._has_counted = self._has_counted or bool(texts)
-
-    def _call_with_cache(self, ids: Int[Tensor, "B T"], state: Int64[np.ndarray, "B S"]) -> tuple[Tensor, Tensor]:
+    def _call_with_fields(self, ids: Int[Tensor, "B T"], state: Int64[np.ndarray, "B S"]) -> tuple[Tensor, Tensor]:
         """Do what a call does, with fields."""
         read, states = checked_ids(_array(ids), self.config), np.ascontiguousarray(state.T)
-        vocab_size, is_distribution = self.config.vocab_size, self.config.is_distribution
+        model, vocab_size = with_fields(self._finished(), self.config), self.config.vocab_size
         logits = np.empty((*ids.shape, vocab_size), np.float32)
         step = max(1, DENSE_CELLS // (vocab_size * max(1, len(ids))))
         for first in range(0, ids.shape[1], step):
             part = np.ascontiguousarray(read[:, first : first + step])
             rows = np.empty((*part.shape, vocab_size))
-            fill_rows(with_cache(self._finished(), self.config), part, states, is_distribution, rows)
+            fill_rows(model, part, states, rows)
             with np.errstate(divide="ignore"):  # zero becomes -inf
                 logits[:, first : first + step] = np.log(rows)
         return torch.from_numpy(logits).to(ids.device), _tensor(np.ascontiguousarray(states.T), ids)
 
-    def _keep(
-        self, nodes: Nodes, estimated: Estimate, keep: Bool[np.ndarray, " M"] | None, held_out: list[np.ndarray]
-    ) -> Mapping[str, Any]:
+    def _keep(self, nodes: Nodes, estimated: Estimate, keep: Bool[np.ndarray, " M"] | None) -> Mapping[str, Any]:
         """Prune and quantise the estimated nodes, keep them as the trained model, and return what ``finish`` reports."""
         config, bos_id, counted = self.config, self._bos_id, _sizes(nodes)
         assert bos_id is not None
@@ -243,10 +222,7 @@ class Ngram:
             probabilities, book, backoffs = quantize(nodes, estimated, root)
         trie = make_trie(nodes, probabilities, backoffs, book, root)
         self._trained = Trained(trie, nodes.starts, bos_id, estimated.discounts)
-        if config.field_ids:
-            weights = fit_weights(with_cache(self._trained, config), held_out)
-            self._trained = self._trained._replace(cache_weights=weights)
-        return self._facts(nodes, estimated, counted, len(held_out))
+        return self._facts(nodes, estimated, counted)
 
     def _arena(self) -> Arena:
         return Arena(self.config.memory_mb * MEBIBYTE if self.config.memory_mb else None)
@@ -265,7 +241,7 @@ class Ngram:
             raise TrainingError("This n-gram model is not trained yet. Call observe and finish, or load_state_dict, first.")
         return self._trained
 
-    def _facts(self, nodes: Nodes, estimated: Estimate, counted: list[int], held_out: int) -> dict[str, Any]:
+    def _facts(self, nodes: Nodes, estimated: Estimate, counted: list[int]) -> dict[str, Any]:
         """Return what ``finish`` reports, as JSON values; the first item of each list is of order 1."""
         fell_back = [order for order, fell in enumerate(estimated.fell_back, 1) if fell]
         kept, size = _sizes(nodes), sum(tensor.nbytes for tensor in self.state_dict().values())
@@ -279,11 +255,7 @@ class Ngram:
             notes.append(f"{orders} no usable discounts; {used} is used instead.")
         if not self.config.is_distribution:
             notes.append("Stupid back-off is not a distribution: the model generates, and cannot be evaluated.")
-        cache: dict[str, Any] = {}
-        if (weights := self._finished().cache_weights) is not None:
-            cache = {"cache_weights": weights.tolist(), "held_out_texts": held_out}
-            notes.append(f"{held_out:,} texts with fields decided how much the words of fields weigh; they are not counted.")
-        return cache | {
+        return {
             "discounts": [list(values) for values in estimated.discounts],
             "fallback_orders": fell_back,
             "ngrams": kept,

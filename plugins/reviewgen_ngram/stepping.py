@@ -16,9 +16,9 @@ from reviewgen.compiled.steps import CompiledStep
 from reviewgen.compiled.windows import copies
 from reviewgen.errors import DataError
 from reviewgen.protocols import Constraints, CountedContext, TensorSpec
-from reviewgen_ngram.cache import CONTEXT, FIELDS, ROOM, SIZE, STATE_SIZE, step_with_cache, with_cache
 from reviewgen_ngram.config import NgramConfig
 from reviewgen_ngram.explain import explain
+from reviewgen_ngram.fields import AFTER, BELIEFS, CONTEXT, FIELDS, ROOM, SIZE, STATE_SIZE, WRITTEN, step_with_fields, with_fields
 from reviewgen_ngram.trie import (
     Trained,
     advance,
@@ -109,7 +109,7 @@ class NgramStepper(CompiledStepper):
     def compiled_step(self) -> CompiledStep:
         """The step; see ``reviewgen.protocols.SupportsCompiledStep``."""
         if self.config.field_ids:
-            return CompiledStep(step_with_cache, with_cache(self._trained, self.config))
+            return CompiledStep(step_with_fields, with_fields(self._trained, self.config))
         return CompiledStep(_step, self._trained.trie)
 
     def state_arrays(self, state: Int64[np.ndarray, "B *S"]) -> tuple[Float32[np.ndarray, "0 B 0"], Int64[np.ndarray, "K B"]]:
@@ -153,11 +153,11 @@ def checked_state(state: Int64[np.ndarray, "B *S"], trained: Trained) -> Int64[n
     Raises:
         DataError: It is not.
     """
-    last, contexts = len(trained.trie.children) - 1, state if state.ndim == 1 else state[:, CONTEXT]
+    last, contexts = len(trained.trie.children) - 1, state if state.ndim == 1 else state[:, [CONTEXT, AFTER]]
     if contexts.size and (contexts.min() < 0 or contexts.max() > last):
         raise DataError(f"The state is not one of this model, which has the contexts 0..{last}.")
     if state.ndim > 1 and len(state):
-        sizes, ids = state[:, SIZE], state[:, FIELDS:]
+        sizes, ids = state[:, [SIZE, WRITTEN]], state[:, FIELDS:BELIEFS]
         if sizes.min() < 0 or sizes.max() > ROOM or ids.min() < 0 or ids.max() >= len(trained.trie.root):
             raise DataError(f"The state is not one of this model, which holds up to {ROOM} ids of fields.")
     return state.copy()

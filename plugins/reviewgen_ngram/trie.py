@@ -26,7 +26,6 @@ GROUP_BITS = 4  # shifts are cheaper than divisions that round down
 GROUP = 1 << GROUP_BITS  # contexts that share one base
 ROUNDING = 1e-6  # error of the probability that a shorter context leaves, computed as a difference from one
 TOLERANCE = 1e-4  # on the sum of the probabilities of a context
-LONGEST = 8  # tokens of the suffix of a text that the cache looks for in fields, M
 
 
 class Trie(NamedTuple):
@@ -55,14 +54,12 @@ class Trained(NamedTuple):
         starts: The first node of each level, and the number of nodes; L = order + 2.
         bos_id: The id that begins every text.
         discounts: The discounts of each order.
-        cache_weights: The weight of the cache after a suffix of each length; None without fields.
     """
 
     trie: Trie
     starts: Int64[np.ndarray, " L"]
     bos_id: int
     discounts: list[tuple[float, float, float]]
-    cache_weights: Float64[np.ndarray, " W"] | None = None
 
 
 def make_trie(
@@ -106,8 +103,7 @@ def expect_arrays(config: NgramConfig) -> dict[str, TensorSpec]:
         "discounts": ("float64", (None, 3)),
     }
     own: dict[str, TensorSpec] = {"book": ("float32", (256,))} if config.quantized else {"ends": ("int32", (None,))}
-    cache: dict[str, TensorSpec] = {"cache.weights": ("float64", (LONGEST + 1,))} if config.field_ids else {}
-    return specs | own | cache
+    return specs | own
 
 
 def write_arrays(trained: Trained) -> dict[str, np.ndarray]:
@@ -115,8 +111,6 @@ def write_arrays(trained: Trained) -> dict[str, np.ndarray]:
     trie = trained.trie
     names = ("tokens", "links", "bases", "children", "probabilities", "backoffs", "root", "ends", "book")
     arrays = {name: np.asarray(array) for name in names if (array := getattr(trie, name)) is not None}
-    if trained.cache_weights is not None:
-        arrays["cache.weights"] = trained.cache_weights
     return arrays | {
         "bos_id": np.array([trained.bos_id], np.int64),
         "starts": np.asarray(trained.starts),
@@ -154,10 +148,7 @@ def read_arrays(arrays: Mapping[str, np.ndarray], config: NgramConfig) -> Traine
     _require((trie.backoffs >= 0) & (trie.backoffs < np.inf), "backoffs", "is finite and not negative")
     if config.is_distribution:
         _require(abs(root.sum() - 1) < TOLERANCE and _sums_to_one(trie), "backoffs", "makes the probabilities sum to one")
-    weights = arrays.get("cache.weights")
-    if weights is not None:
-        _require((weights >= 0) & (weights <= 1), "cache.weights", "lies in 0..1")
-    return Trained(trie, starts, bos_id, [(float(a), float(b), float(c)) for a, b, c in discounts], weights)
+    return Trained(trie, starts, bos_id, [(float(a), float(b), float(c)) for a, b, c in discounts])
 
 
 def _check_specs(arrays: Mapping[str, np.ndarray], expected: Mapping[str, TensorSpec]) -> None:
@@ -185,7 +176,6 @@ def _check_sizes(arrays: Mapping[str, np.ndarray], starts: np.ndarray, config: N
         "root": config.vocab_size,
     }
     sizes |= {"book": 256} if config.quantized else {"ends": nodes - contexts}
-    sizes |= {"cache.weights": LONGEST + 1} if config.field_ids else {}
     for name, size in sizes.items():
         _require(len(arrays[name]) == size, name, f"holds {size:,} numbers, not {len(arrays[name]):,}")
 

@@ -1,0 +1,288 @@
+"""An n-gram of texts with fields, such as a name: a class n-gram, and a text that copies from its fields.
+
+Wherever the value of a field stands in a text, its marker is counted in its place. So the n-gram learns where a text names what
+it is about, and how it goes on, whatever the value is: an n-gram of classes with one word each.
+
+The next token is written by the n-gram or copied from a place of the fields. Which of them wrote the last token is hidden:
+``beliefs`` are the probabilities that each place is copied next, by the forward algorithm of hidden Markov models. A copy begins
+at the first token of a value with the probability of its marker after the context, and, rarely, anywhere; it ends with the value
+or, now and then, before. When a whole value has been written, its marker takes its place in the context, too.
+
+A field may be given in several forms, each after its marker, as with a space before it. The marker of a field that is not given
+has no probability, nor has any other id of fields. Without fields, this is an n-gram.
+
+Sources: Brown et al. 1992, "Class-based n-gram models of natural language"; Rabiner 1989, "A tutorial on hidden Markov models";
+Kuhn & De Mori 1990, "A cache-based natural language model for speech recognition"; Gu et al. 2016, "Incorporating copying
+mechanism in sequence-to-sequence learning". Must not import torch.
+
+B batch, T time (tokens), V ids, S numbers of a state.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Integer
+
+from reviewgen.compiled import by_address, compiled, inner
+from reviewgen.compiled.linear import add_up, log32
+from reviewgen_ngram.config import NgramConfig
+from reviewgen_ngram.trie import Trained, Trie, fill_row, follow, probability_after
+
+ROOM = 256  # ids of fields that a state holds; later ones are dropped
+CONTEXT, IS_OPEN, SIZE, WRITTEN, AFTER, FIELDS = range(6)  # the numbers of a state
+BELIEFS = FIELDS + ROOM
+STATE_SIZE = BELIEFS + ROOM
+UNIT = 2.0**-40  # of a belief, which a state holds as a whole number
+
+SHORTEST = 2  # tokens of a value that can stand for its field
+ANYWHERE = 0.002  # probability that a copy begins at any place of the fields
+STAY = 0.95  # probability that a copy goes on to the next token of the value
+MIN_LEFT = 0.01  # probability that a context must leave for what can follow
+TINY = 1e-9  # added to the probability of the first token of each form of a field
+
+
+class FieldNgram(NamedTuple):
+    """An n-gram with fields.
+
+    Attributes:
+        trie: The n-gram.
+        bos_id: The id that begins every text.
+        marker: The first id of fields; the last id of the vocabulary closes them, each of the others opens one.
+    """
+
+    trie: Trie
+    bos_id: int
+    marker: int
+
+
+def with_fields(trained: Trained, config: NgramConfig) -> FieldNgram:
+    """Return a trained n-gram with its fields."""
+    return FieldNgram(trained.trie, trained.bos_id, config.vocab_size - config.field_ids)
+
+
+def counted_form(ids: Integer[np.ndarray, " T"], config: NgramConfig) -> Integer[np.ndarray, " C"]:
+    """Return texts, which begin with bos, as they are counted: without fields, and with markers in place of their values."""
+    form = np.empty(len(ids), np.int64)
+    size = _write_form(ids.astype(np.int64), config.vocab_size - config.field_ids, config.vocab_size - 1, form)
+    return form[:size]
+
+
+@compiled
+def _write_form(ids, marker, begin, form):
+    """Write the counted form of texts to ``form`` (T,), and return its length."""
+    size, at, is_open = 0, 0, False
+    first = stop = 0  # of the fields
+    while at < len(ids):
+        token, step = ids[at], 1
+        if token == ids[0] or token == begin:
+            is_open = False
+            first, stop = (at, at) if token == ids[0] else (first, stop)
+        elif token >= marker:
+            is_open = True
+        if token == begin or is_open:
+            at += 1
+            stop = at
+            continue
+        start = first
+        for place in range(first + 1, stop + 1):
+            if place < stop and ids[place] < marker:
+                continue
+            length = place - start - 1  # of the value after the marker at ``start``
+            if ids[start] >= marker and length >= max(SHORTEST, step) and _stands_at(ids, start + 1, at, length):
+                token, step = ids[start], length
+            start = place
+        form[size] = token
+        size += 1
+        at += step
+    return size
+
+
+@inner
+def _stands_at(ids, start, at, length):
+    """Return whether the ``length`` ids from ``start`` stand at another place, too."""
+    if at + length > len(ids):
+        return False
+    for offset in range(length):
+        if ids[start + offset] != ids[at + offset]:
+            return False
+    return True
+
+
+@inner
+def _known(state):
+    """Return the number of ids of fields that the next token may come from: none while a field is open."""
+    return 0 if state[IS_OPEN] else state[SIZE]
+
+
+@inner
+def _begins_value(model, state, at):
+    """Return whether a value that can stand for its field begins at a place."""
+    if at == 0 or state[FIELDS + at - 1] < model.marker or at + SHORTEST > state[SIZE]:
+        return False
+    for place in range(at, at + SHORTEST):
+        if state[FIELDS + place] >= model.marker:
+            return False
+    return True
+
+
+@inner
+def _value_probability(model, state, context, at):
+    """Return the probability after a context of the value at a place: its marker's, shared with other forms by first tokens."""
+    marker, own, total = state[FIELDS + at - 1], 0.0, 0.0
+    for other in range(1, _known(state)):
+        if state[FIELDS + other - 1] == marker and _begins_value(model, state, other):
+            first = TINY + probability_after(model.trie, context, state[FIELDS + other])
+            total += first
+            own = first if other == at else own
+    return probability_after(model.trie, context, marker) * own / total
+
+
+@inner
+def _left(model, state, context):
+    """Return the probability after a context of what can follow: all but the fields that are not given."""
+    left = 1.0
+    for token in range(model.marker, len(model.trie.root)):
+        left -= probability_after(model.trie, context, token)
+    for at in range(1, _known(state)):
+        if _begins_value(model, state, at):
+            left += _value_probability(model, state, context, at)
+    return left
+
+
+@inner
+def _outlook(model, state):
+    """Return the context that the next token depends on, the weight of the n-gram, and the probability of a copy anywhere."""
+    context = state[CONTEXT]
+    left = _left(model, state, context)
+    while context != 0 and left < MIN_LEFT:
+        context = np.int64(model.trie.links[context])
+        left = _left(model, state, context)
+    copied, places = 0.0, 0
+    for at in range(_known(state)):
+        copied += state[BELIEFS + at] * UNIT
+        places += state[FIELDS + at] < model.marker
+    anywhere = ANYWHERE if places > 0 else 0.0
+    return context, (1 - copied) * (1 - anywhere) / left, (1 - copied) * anywhere / max(places, 1)
+
+
+@inner
+def _copied(model, state, at, context, weight, anywhere):
+    """Return the probability that the next token is copied from a place."""
+    if state[FIELDS + at] >= model.marker:
+        return 0.0
+    p = state[BELIEFS + at] * UNIT + anywhere
+    return p + weight * _value_probability(model, state, context, at) if _begins_value(model, state, at) else p
+
+
+@inner
+def _read(model, state, token):
+    """Update a state, (S,), with the next id of a text."""
+    begin = len(model.trie.root) - 1
+    if token == model.bos_id:
+        state[IS_OPEN] = state[SIZE] = state[WRITTEN] = 0
+    elif token >= model.marker:
+        state[IS_OPEN] = token != begin
+    if state[IS_OPEN]:
+        if state[SIZE] < ROOM:
+            state[FIELDS + state[SIZE]], state[BELIEFS + state[SIZE]] = token, 0
+            state[SIZE] += 1
+    elif token != begin:
+        context = state[CONTEXT]
+        _update_beliefs(model, state, token)
+        state[CONTEXT] = follow(model.trie, context, token)
+        _match_value(model, state, token, context)
+
+
+@inner
+def _update_beliefs(model, state, token):
+    """Update the beliefs with a token: a copy has gone on where the token was copied, and moves to the next place."""
+    if state[SIZE] == 0:
+        return
+    context, weight, anywhere = _outlook(model, state)
+    p = weight * probability_after(model.trie, context, token)
+    for at in range(state[SIZE]):
+        if state[FIELDS + at] == token:
+            p += _copied(model, state, at, context, weight, anywhere)
+    for at in range(state[SIZE] - 1, 0, -1):
+        goes_on = state[FIELDS + at - 1] == token and state[FIELDS + at] < model.marker and p > 0
+        copied = _copied(model, state, at - 1, context, weight, anywhere) if goes_on else 0.0
+        state[BELIEFS + at] = np.int64(STAY * copied / max(p, TINY) / UNIT)
+    state[BELIEFS] = 0
+
+
+@inner
+def _match_value(model, state, token, before):
+    """Follow the value whose beginning is being written; when it is whole, put its marker into the context in its place."""
+    at = state[WRITTEN]
+    if at > 0 and state[FIELDS + at] == token:
+        state[WRITTEN] += 1
+    else:
+        state[WRITTEN] = 0
+        for at in range(1, state[SIZE]):
+            if state[WRITTEN] == 0 and state[FIELDS + at] == token and _begins_value(model, state, at):
+                state[WRITTEN], state[AFTER] = at + 1, follow(model.trie, before, state[FIELDS + at - 1])
+    at = state[WRITTEN]
+    if at > 0 and (at == state[SIZE] or state[FIELDS + at] >= model.marker):
+        state[CONTEXT], state[WRITTEN] = state[AFTER], 0
+
+
+@inner
+def _fill(model, state, row):
+    """Write the probability of every id after a state to ``row``, (V,)."""
+    context, weight, anywhere = _outlook(model, state)
+    fill_row(model.trie, context, row)
+    for token in range(len(row)):
+        row[token] = weight * row[token] if token < model.marker else 0.0
+    for at in range(_known(state)):
+        if state[FIELDS + at] < model.marker:
+            row[state[FIELDS + at]] += _copied(model, state, at, context, weight, anywhere)
+    scale = 1 / add_up(row)
+    for token in range(len(row)):
+        row[token] *= scale
+
+
+@compiled
+def fill_rows(model, ids, states, rows):
+    """Write the probability of every id after each of ids (B, T) to ``rows``, float64 (B, T, V), and update ``states`` (S, B)."""
+    for b in range(ids.shape[0]):
+        for t in range(ids.shape[1]):
+            _read(model, states[:, b], ids[b, t])
+            _fill(model, states[:, b], rows[b, t])
+
+
+@compiled
+def score_with_fields(model, ids, targets, states, scores):
+    """Write p(targets[b, t] | ids[b, :t + 1]) to ``scores``, float64 (B, T), and update ``states`` (S, B) to the end of ids."""
+    for b in range(ids.shape[0]):
+        state = states[:, b]
+        for t in range(ids.shape[1]):
+            _read(model, state, ids[b, t])
+            target, p = targets[b, t], 0.0
+            if target < model.marker:
+                context, weight, anywhere = _outlook(model, state)
+                p = weight * probability_after(model.trie, context, target)
+                for at in range(_known(state)):
+                    if state[FIELDS + at] == target:
+                        p += _copied(model, state, at, context, weight, anywhere)
+            scores[b, t] = p
+
+
+@by_address
+def step_with_fields(models, ids, floats, ints, logits):
+    """Feed a token to each text, and write the log probabilities after it; see ``reviewgen.compiled.steps``.
+
+    Args:
+        models: The address of the n-gram with its fields.
+        ids: As there.
+        floats: Not used.
+        ints: The states.
+        logits: As there; without rows, only the states are updated.
+    """
+    model = models[0]
+    probs = np.empty(len(model.trie.root))
+    for row in range(len(ids)):
+        _read(model, ints[:, row], ids[row])
+    for row in range(len(logits)):
+        _fill(model, ints[:, row], probs)
+        for token in range(len(probs)):
+            logits[row, token] = log32(np.float32(probs[token]))
