@@ -18,6 +18,7 @@ mechanism in sequence-to-sequence learning". Must not import torch.
 B batch, T time (tokens), V ids, S numbers of a state.
 """
 
+import re
 from typing import NamedTuple
 
 import numpy as np
@@ -34,7 +35,6 @@ BELIEFS = FIELDS + ROOM
 STATE_SIZE = BELIEFS + ROOM
 UNIT = 2.0**-40  # of a belief, which a state holds as a whole number
 
-SHORTEST = 2  # tokens of a value that can stand for its field
 ANYWHERE = 0.002  # probability that a copy begins at any place of the fields
 STAY = 0.95  # probability that a copy goes on to the next token of the value
 MIN_LEFT = 0.01  # probability that a context must leave for what can follow
@@ -61,51 +61,22 @@ def with_fields(trained: Trained, config: NgramConfig) -> FieldNgram:
 
 
 def counted_form(ids: Integer[np.ndarray, " T"], config: NgramConfig) -> Integer[np.ndarray, " C"]:
-    """Return texts, which begin with bos, as they are counted: without fields, and with markers in place of their values."""
-    form = np.empty(len(ids), np.int64)
-    size = _write_form(ids.astype(np.int64), config.vocab_size - config.field_ids, config.vocab_size - 1, form)
-    return form[:size]
+    """Return texts, which begin with bos, as they are counted: without fields, and with markers in place of their values.
 
-
-@compiled
-def _write_form(ids, marker, begin, form):
-    """Write the counted form of texts to ``form`` (T,), and return its length."""
-    size, at, is_open = 0, 0, False
-    first = stop = 0  # of the fields
-    while at < len(ids):
-        token, step = ids[at], 1
-        if token == ids[0] or token == begin:
-            is_open = False
-            first, stop = (at, at) if token == ids[0] else (first, stop)
-        elif token >= marker:
-            is_open = True
-        if token == begin or is_open:
-            at += 1
-            stop = at
-            continue
-        start = first
-        for place in range(first + 1, stop + 1):
-            if place < stop and ids[place] < marker:
-                continue
-            length = place - start - 1  # of the value after the marker at ``start``
-            if ids[start] >= marker and length >= max(SHORTEST, step) and _stands_at(ids, start + 1, at, length):
-                token, step = ids[start], length
-            start = place
-        form[size] = token
-        size += 1
-        at += step
-    return size
-
-
-@inner
-def _stands_at(ids, start, at, length):
-    """Return whether the ``length`` ids from ``start`` stand at another place, too."""
-    if at + length > len(ids):
-        return False
-    for offset in range(length):
-        if ids[start + offset] != ids[at + offset]:
-            return False
-    return True
+    Where several values stand, it is the longest.
+    """
+    marker, begin = config.vocab_size - config.field_ids, config.vocab_size - 1
+    spelled, bos = ids.astype("<u4").tobytes().decode("utf-32-le", "surrogatepass"), chr(ids[0])  # one character for each id
+    forms = []
+    for text in spelled.split(bos)[1:]:
+        given, _, body = text.rpartition(chr(begin))
+        before, *fields = re.split(f"([\\U{marker:08x}-\\U{begin:08x}])", given)
+        markers = {value: id_ for id_, value in zip(fields[::2], fields[1::2], strict=True) if value}
+        if markers:
+            pattern = "|".join(map(re.escape, sorted(markers, key=len, reverse=True)))
+            body = re.sub(pattern, lambda found, markers=markers: markers[found[0]], body)
+        forms += [bos, before, body]
+    return np.frombuffer("".join(forms).encode("utf-32-le", "surrogatepass"), "<u4")
 
 
 @inner
@@ -116,13 +87,8 @@ def _known(state):
 
 @inner
 def _begins_value(model, state, at):
-    """Return whether a value that can stand for its field begins at a place."""
-    if at == 0 or state[FIELDS + at - 1] < model.marker or at + SHORTEST > state[SIZE]:
-        return False
-    for place in range(at, at + SHORTEST):
-        if state[FIELDS + place] >= model.marker:
-            return False
-    return True
+    """Return whether a value begins at a place."""
+    return at > 0 and state[FIELDS + at - 1] >= model.marker and state[FIELDS + at] < model.marker
 
 
 @inner
@@ -168,8 +134,6 @@ def _outlook(model, state):
 @inner
 def _copied(model, state, at, context, weight, anywhere):
     """Return the probability that the next token is copied from a place."""
-    if state[FIELDS + at] >= model.marker:
-        return 0.0
     p = state[BELIEFS + at] * UNIT + anywhere
     return p + weight * _value_probability(model, state, context, at) if _begins_value(model, state, at) else p
 

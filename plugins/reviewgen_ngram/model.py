@@ -2,8 +2,8 @@
 
 Source: Chen & Goodman 1998, "An Empirical Study of Smoothing Techniques for Language Modeling"; Heafield et al. 2013 for the
 conventions of KenLM's lmplz, which this model follows: bos is context only and never predicted, eos is predicted, the lowest
-order is interpolated with the uniform distribution over every id but bos. The smoothings are described in ``estimate``. What becomes of
-fields, such as a name, is described in ``fields``.
+order is interpolated with the uniform distribution over every id but bos. The smoothings are described in ``estimate``, texts
+with fields in ``fields``.
 """
 
 from collections.abc import Mapping
@@ -43,7 +43,7 @@ class Ngram:
     generates from its normalised scores, and cannot be evaluated.
 
     The state is the longest suffix of the text that is a context of the model: the number of its node, 0 at the beginning. With
-    fields it is a row of numbers, which also has their ids and the last tokens.
+    fields it is a row of numbers, which ``fields`` describes.
     """
 
     Config: ClassVar[type] = NgramConfig

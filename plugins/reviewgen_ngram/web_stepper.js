@@ -3,7 +3,14 @@
  *
  * The context of a text is the node of its longest suffix that is a context of the model; it is the whole state. Node 0 is the
  * empty context; as a child or as the result of a search, 0 means "none". M nodes, the first I of them contexts, over V ids.
+ * Of texts with fields, the state is more: see `createFieldStepper`.
  */
+
+const ROOM = 256; // these are those of `fields.py`
+const ANYWHERE = 0.002;
+const STAY = 0.95;
+const MIN_LEFT = 0.01;
+const TINY = 1e-9;
 
 /**
  * Return the stepper of a model: `{initialState(), forward(ids, state)}`; the logits are log probabilities. If they sum to one,
@@ -11,6 +18,7 @@
  */
 export default function createStepper(name, config, tensors) {
   const trie = readTrie(config, tensors);
+  if (config.field_ids) return createFieldStepper(config, trie);
   const isDistribution = config.smoothing !== "stupid-backoff";
 
   function forward(ids, state) {
@@ -123,4 +131,102 @@ function propose(trie, context, number) {
     if (number < 0) return { token, probability };
   }
   return null;
+}
+
+/**
+ * Return the stepper of an n-gram of texts with fields, as in `fields.py`. Its state has the context, whether a field is open, the
+ * ids of the fields and the belief that each is copied next, and the place after the beginning of a value that is being written,
+ * with the context after its marker.
+ */
+function createFieldStepper(config, trie) {
+  const begin = config.vocab_size - 1;
+  const marker = config.vocab_size - config.field_ids;
+  const bos = Number(trie.bos_id[0]);
+  const sum = (numbers) => numbers.reduce((total, number) => total + number, 0);
+  const after = (context, token) => probabilityAfter(trie, context, token);
+
+  /** Return the places where values begin. */
+  function findValues(ids) {
+    return [...ids.keys()].filter((at) => ids[at - 1] >= marker && ids[at] < marker);
+  }
+
+  /** Return the probability of each value after a context: its marker's, shared with other forms by first tokens. */
+  function valueProbabilities(ids, values, context) {
+    const firsts = values.map((at) => TINY + after(context, ids[at]));
+    const ofMarker = (id) => sum(firsts.filter((_, number) => ids[values[number] - 1] === id));
+    return values.map((at, number) => (after(context, ids[at - 1]) * firsts[number]) / ofMarker(ids[at - 1]));
+  }
+
+  /** Return the context that the next token depends on, the weight of the n-gram, and the probability that each id is copied. */
+  function look(state) {
+    const ids = state.isOpen ? [] : state.ids;
+    const values = findValues(ids);
+    let { context } = state;
+    let parts, left;
+    for (; ; context = trie.links[context]) {
+      parts = valueProbabilities(ids, values, context);
+      left = 1 + sum(parts);
+      for (let id = marker; id <= begin; id++) left -= after(context, id);
+      if (context === 0 || left >= MIN_LEFT) break;
+    }
+    const places = ids.filter((id) => id < marker).length;
+    const anywhere = places > 0 ? ANYWHERE : 0;
+    const plain = 1 - sum(state.beliefs.slice(0, ids.length));
+    const weight = (plain * (1 - anywhere)) / left;
+    const copied = ids.map((id, at) => (id < marker ? state.beliefs[at] + (plain * anywhere) / places : 0));
+    values.forEach((at, number) => (copied[at] += weight * parts[number]));
+    return { ids, context, weight, copied };
+  }
+
+  /** Return the beliefs after a token: a copy has gone on where it was copied, and moves to the next place. */
+  function updateBeliefs(state, token) {
+    const { ids, context, weight, copied } = look(state);
+    const p = weight * after(context, token) + sum(copied.filter((_, at) => ids[at] === token));
+    const goesOn = (at) => at > 0 && ids[at - 1] === token && ids[at] < marker && p > 0;
+    return ids.map((_, at) => (goesOn(at) ? (STAY * copied[at - 1]) / Math.max(p, TINY) : 0));
+  }
+
+  /** Return the place after what has been written of a value, 0 if nothing, and the context after its marker. */
+  function matchValue(state, token) {
+    if (state.written > 0 && state.ids[state.written] === token) return { written: state.written + 1, after: state.after };
+    const start = findValues(state.ids).find((at) => state.ids[at] === token);
+    if (start === undefined) return { written: 0, after: state.after };
+    return { written: start + 1, after: follow(trie, state.context, state.ids[start - 1]) };
+  }
+
+  function read(state, token) {
+    let { isOpen, ids, beliefs, written } = state;
+    if (token === bos) [isOpen, ids, beliefs, written] = [false, [], [], 0];
+    else if (token >= marker) isOpen = token !== begin;
+    if (token === begin) return { ...state, isOpen };
+    if (isOpen) return ids.length < ROOM ? { ...state, isOpen, ids: [...ids, token], beliefs: [...beliefs, 0] } : { ...state, isOpen };
+    const before = { ...state, isOpen, ids, beliefs, written };
+    const next = { ...before, ...matchValue(before, token), beliefs: updateBeliefs(before, token) };
+    const isWhole = next.written > 0 && !(ids[next.written] < marker);
+    if (isWhole) return { ...next, context: next.after, written: 0 };
+    return { ...next, context: follow(trie, state.context, token) };
+  }
+
+  function forward(newIds, state) {
+    for (const id of newIds) state = read(state, id);
+    const { ids, context, weight, copied } = look(state);
+    const row = computeProbabilities(trie, context).map((p, id) => (id < marker ? weight * p : 0));
+    ids.forEach((id, at) => (row[id] += copied[at]));
+    const total = sum(row);
+    return { logits: row.map((p) => Math.log(p / total)), state };
+  }
+
+  const start = { context: 0, isOpen: false, ids: [], beliefs: [], written: 0, after: 0 };
+  return { initialState: () => start, forward };
+}
+
+/** Return the probability of a token after a context. */
+function probabilityAfter(trie, context, token) {
+  let weight = 1;
+  for (; context !== 0; context = trie.links[context]) {
+    const child = find(trie, context, token);
+    if (child !== 0) return weight * probabilityOf(trie, child);
+    weight *= trie.backoffs[context];
+  }
+  return weight * trie.root[token];
 }

@@ -58,6 +58,7 @@ def test_ranks_make_the_model_of_one_process(smoothing: str) -> None:
         {"min_count": 2, "smoothing": "witten-bell"},
         {"min_count": 2, "prune_entropy": 1e-5},
         {"memory_mb": 1},
+        {"field_ids": 12},
         {"vocab_size": 127, "order": 9, "quantized": True, "prune_entropy": 1e-6},
         {"vocab_size": 1000, "order": 20, "quantized": True},
         {"vocab_size": 70_000, "order": 4, "quantized": True},
