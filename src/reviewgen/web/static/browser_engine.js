@@ -103,18 +103,21 @@ function readSettings({ defaults }, request) {
   return config;
 }
 
-/** Returns one id for each condition; a condition that is missing or null is unspecified. */
+/** Returns the ids between bos and the text; a condition that is missing or null is unspecified, a field then left out. */
 function encodeConditions({ conditions, tokenizer }, values) {
   let first = tokenizer.vocabSize;
-  return conditions.map(({ name, values: known }) => {
+  const ids = conditions.flatMap(({ name, kind, values: known, lowercase }) => {
     const value = values[name] ?? null;
     const number = String(value).trim() === "" ? NaN : Number(value); // belongs to the first bin that holds it
     const label = String(value).trim().split(/\s+/).join(" ");
     const isValue = (each) => each.label === label || (each.low !== null && each.low <= number && number <= each.high);
-    const id = value === null ? first : first + 1 + known.findIndex(isValue);
+    const own = first;
     first += 1 + known.length;
-    return id;
+    if (kind !== "text") return value === null ? own : own + 1 + known.findIndex(isValue);
+    if (value === null || label === "") return [];
+    return [own, ...tokenizer.encode(` ${lowercase ? label.toLowerCase() : label}`)];
   });
+  return conditions.some(({ kind }) => kind === "text") ? [...ids, first] : ids; // the id that ends the fields
 }
 
 /** Lets other work of the page go on, sooner than a timer would. */
