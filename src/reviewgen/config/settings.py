@@ -37,6 +37,8 @@ ConfigT = TypeVar("ConfigT")
 VOCABULARY_FIELDS = ("vocab_size", "bos_id", "eos_id", "condition_ids", "field_ids")
 """The first is required, the others are optional."""
 
+GIVEN_IDS = VOCABULARY_FIELDS[3:]
+
 SMALLEST_VOCABULARY = {"vocab_size": 2, "bos_id": 0, "eos_id": 1}
 """A stand-in where the other settings of a config are checked before there is a tokenizer."""
 
@@ -151,8 +153,9 @@ def from_strings(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """Return the config as plain JSON values."""
-    return {key: list(value) if isinstance(value, tuple) else value for key, value in dataclasses.asdict(config).items()}
+    """Return the config as plain JSON values; without ids of conditions and fields that a model does not have, as before them."""
+    values = dataclasses.asdict(config).items()
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in values if value or key not in GIVEN_IDS}
 
 
 def parse_settings(
