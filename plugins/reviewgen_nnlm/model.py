@@ -20,6 +20,8 @@ from reviewgen_nnlm.config import NnlmConfig
 from reviewgen_nnlm.graph import describe_nnlm
 from reviewgen_nnlm.stepping import NnlmStepper
 
+HELD_LEARNING_RATE = 0.1  # times that of the other weights, as in the recurrent models
+
 
 class Nnlm(nn.Module):
     """A language model that sees the last n-1 tokens, like an n-gram model, but shares what it learns among similar contexts.
@@ -144,6 +146,10 @@ class Nnlm(nn.Module):
         if table is not None and table.shape == own_table[1:].shape:
             given["embedding.weight"] = torch.cat([table.to(own_table), own_table[-1:]])
         return given
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Return the matrix of what is held, which learns slowly; see ``reviewgen.protocols.SupportsParameterGroups``."""
+        return [{"params": [self.held], "learning_rate_scale": HELD_LEARNING_RATE}] if self.held is not None else []
 
     def stepper(self, weight_bits: Bits = 32) -> NnlmStepper:
         """Return a stepper made from a copy of the current weights, rounded to ``weight_bits``.
