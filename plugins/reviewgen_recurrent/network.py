@@ -234,7 +234,8 @@ class Recurrent(nn.Module):
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Return the matrices of what is held, which learn slowly; see ``reviewgen.protocols.SupportsParameterGroups``."""
-        return [{"params": list(self.held.parameters()), "learning_rate_scale": HELD_LEARNING_RATE}] if self.held is not None else []
+        held = [] if self.held is None else [list(self.held.parameters())]
+        return [{"params": parameters, "learning_rate_scale": HELD_LEARNING_RATE} for parameters in held]
 
     def implementations(self) -> tuple[str, ...]:
         """Return the names of the available implementations of the layers, the default first."""

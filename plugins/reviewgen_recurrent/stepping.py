@@ -79,7 +79,7 @@ class RecurrentStepper(CompiledStepper):
         return CompiledStep(kernels.step, self._weights)
 
     def state_arrays(self, state: Parts) -> tuple[Float32[np.ndarray, "S B W"], Int64[np.ndarray, "K B"]]:
-        """Return a copy of a state as the kernels take it: h of each layer, then c of each, then what is held; and the last tokens.
+        """Return a copy of a state as the kernels take it: h of each layer, c of each, what is held; and the last tokens.
 
         What is held takes two rows, which may be wider than H: the sums, and their product with a matrix.
         """

@@ -63,8 +63,8 @@ def test_a_model_with_options_keeps_the_laws(options: str) -> None:
 
     def make() -> Any:
         model: Any = make_model(name, hidden_size=16, **settings)
-        for name, weights in model.named_parameters():  # zeros, until they have learned something
-            if "ngrams" in name or "held" in name:
+        for key, weights in model.named_parameters():  # zeros, until they have learned something
+            if "ngrams" in key or "held" in key:
                 nn.init.normal_(weights, generator=torch.Generator().manual_seed(0))
         return model
 

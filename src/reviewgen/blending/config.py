@@ -76,7 +76,7 @@ class BlendConfig:
         return next(iter(self._values_of_parts("eos_id")), None)
 
     def _values_of_parts(self, name: str) -> list[int]:
-        """Return the values of a field in the configs of the parts that have it, each once; a part of before may hold no given ids."""
+        """Return the values of a field in the configs of the parts that have it, each once; a part may hold no given ids."""
         values = [part["config"].get(name) for part in self.models]
         nothing = (None, 0) if name in ("condition_ids", "field_ids") else (None,)
         return list(dict.fromkeys(value for value in values if value not in nothing))

@@ -1,4 +1,4 @@
-"""The step of ``reviewgen.protocols.given``: what a model holds of the ids that a text is given, as each is read. numpy and numba only.
+"""The step of ``reviewgen.protocols.given``: what a model holds of the ids that a text is given. numpy and numba only.
 
 Shapes: B texts, E embedding, M outputs of the product, M64 rounded up to whole panels.
 """
@@ -61,8 +61,8 @@ def hold(held, ids, sums, products):
     Args:
         held: The model's.
         ids: int64 (R,), the tokens.
-        sums: float32 (B, E + 2) or wider, of which the first R rows are updated: the sum of the given ids' embeddings, their number
-            and whether a field is open.
+        sums: float32 (B, E + 2) or wider, of which the first R rows are updated: the sum of the given ids' embeddings, their
+            number and whether a field is open.
         products: float32 (B, M64) or wider, the product of each; updated where an id is given.
     """
     width = held.table.shape[1]

@@ -1,7 +1,7 @@
 """The ids that a text is given, its conditions and fields, and their vector for models that hold it at every step. Needs torch.
 
-A text is read as bos, the ids of its conditions, its fields, each a marker and the tokens of its value, then its own tokens. With V
-ids in all, those of conditions and of fields are the last ones::
+A text is read as bos, the ids of its conditions, its fields, each a marker and the tokens of its value, then its own tokens. The
+ids of conditions and of fields are the last ones of V in all::
 
     V - field_ids - condition_ids ...    conditions
     V - field_ids ... V - 2              markers, each of which opens a field

@@ -219,7 +219,7 @@ def operations(model: Any) -> None:
 
 
 def holds_given(model: Any) -> bool:
-    """Return whether a model that is trained by gradient asks for the number of ids of conditions, to hold what a text is given."""
+    """Return whether a model trained by gradient asks for the number of ids of conditions: it holds what a text is given."""
     return is_trained_by_gradient(model) and "condition_ids" in fields_of(type(model).Config)
 
 
