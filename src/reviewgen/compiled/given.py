@@ -28,7 +28,7 @@ class Held(NamedTuple):
     @property
     def state_width(self) -> int:
         """The width of the two rows of a state, that of ``sums`` and that of ``products``, in ``advance``."""
-        return max(self.table.shape[1] + 2, len(self.scales))
+        return max(int(self.table.shape[1]) + 2, len(self.scales))
 
 
 def make_held(config: Any, table: Float32[np.ndarray, "V E"], matrix: Float32[np.ndarray, "M E"], bits: Bits) -> Held | None:
