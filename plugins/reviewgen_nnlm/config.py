@@ -12,6 +12,10 @@ class NnlmConfig:
 
     Attributes:
         vocab_size: Number of token ids, V; taken from the tokenizer.
+        bos_id: The id that begins a text; taken from the tokenizer. Models of before have none.
+        condition_ids: Number of ids of conditions, which follow the tokenizer's; taken from the conditions. A model with ids of
+            conditions or fields holds what a text is given, at every step.
+        field_ids: Number of ids of fields, the last ones; taken from the fields.
         order: Length of an n-gram, n: a token is predicted from the n-1 before it.
         embedding_size: Width of a token's embedding, E.
         hidden_size: Width of the hidden layer, H.
@@ -20,11 +24,19 @@ class NnlmConfig:
     """
 
     vocab_size: Annotated[int, Bound(at_least=1)]
+    bos_id: int | None = None
+    condition_ids: Annotated[int, Bound(at_least=0)] = 0
+    field_ids: Annotated[int, Bound(at_least=0)] = 0
     order: Annotated[int, Bound(at_least=2)] = 12
     embedding_size: Annotated[int, Bound(at_least=1)] = 32
     hidden_size: Annotated[int, Bound(at_least=1)] = 768
     dropout: Annotated[float, Bound(at_least=0, below=1)] = 0.0
     activation: Literal["tanh", "relu"] = "relu"
+
+    @property
+    def holds(self) -> bool:
+        """Whether the model holds what a text is given."""
+        return self.condition_ids + self.field_ids > 0
 
     def __post_init__(self) -> None:
         check(self)

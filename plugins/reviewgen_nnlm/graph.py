@@ -19,6 +19,19 @@ def describe_nnlm(config: NnlmConfig) -> ModelGraph:
         GraphNode(id="output", label="output", detail="W h + b", parameters=("output.weight", "output.bias")),
         GraphNode(id="logits", label="logits", kind="value"),
     )
+    held: tuple[GraphNode, ...] = ()
+    extra: tuple[GraphEdge, ...] = ()
+    if config.holds:
+        held = (
+            GraphNode(id="given", label="given", detail="g: Σ e[id] / √n of the given ids", kind="operation"),
+            GraphNode(id="held", label="+ A g", parameters=("held",)),
+        )
+        extra = (
+            GraphEdge(source="ids", target="given", axes=("B", "T")),
+            GraphEdge(source="given", target="given", axes=("B", "E"), label="g", delay=1),
+            GraphEdge(source="given", target="held", axes=("B", "T", "E")),
+            GraphEdge(source="held", target="activation", axes=("B", "T", "H")),
+        )
     window = [
         GraphEdge(source="embedding", target="window", axes=("B", "T", "E"), delay=delay) for delay in range(context - 1, -1, -1)
     ]
@@ -26,10 +39,11 @@ def describe_nnlm(config: NnlmConfig) -> ModelGraph:
         GraphEdge(source="ids", target="embedding", axes=("B", "T")),
         *window,
         GraphEdge(source="window", target="hidden", axes=("B", "T", "E" if context == 1 else f"{context}E")),
-        GraphEdge(source="hidden", target="activation", axes=("B", "T", "H")),
+        GraphEdge(source="hidden", target="held" if held else "activation", axes=("B", "T", "H")),
         GraphEdge(source="activation", target="output", axes=("B", "T", "H"), label="h"),
         GraphEdge(source="output", target="logits", axes=("B", "T", "V")),
+        *extra,
     )
     return ModelGraph(
-        nodes=nodes, edges=edges, sizes={"E": config.embedding_size, "H": config.hidden_size, "V": config.vocab_size}
+        nodes=(*nodes, *held), edges=edges, sizes={"E": config.embedding_size, "H": config.hidden_size, "V": config.vocab_size}
     )

@@ -4,19 +4,23 @@ Must not know tokenizers, training or text. Shapes: B batch, T time (tokens), V 
 """
 
 from collections.abc import Iterator, Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from reviewgen.compiled.linear import Bits
-from reviewgen.protocols import Operation, match_tensors
+from reviewgen.protocols import Operation, State, match_tensors
+from reviewgen.protocols.given import GIVEN_FORMULA, hold_given
 from reviewgen.protocols.graph import ModelGraph
 from reviewgen.protocols.shapes import check_ids, check_shape, check_state
 from reviewgen_nnlm.config import NnlmConfig
 from reviewgen_nnlm.graph import describe_nnlm
 from reviewgen_nnlm.stepping import NnlmStepper
+
+HELD_LEARNING_RATE = 0.1  # times that of the other weights, as in the recurrent models
 
 
 class Nnlm(nn.Module):
@@ -33,6 +37,9 @@ class Nnlm(nn.Module):
 
     The state is the last n-1 ids, (B, n-1), padded with the id V before the beginning. Training feeds one long stream, in which
     no context is padded; so in training, one row in four starts a new context at a random token, as texts do in inference.
+
+    With ids of conditions or fields, ``A g_t`` is added to the hidden layer's input, where g_t is the vector of what the text is
+    given (``reviewgen.protocols.given``), and the state has a second part, (B, E + 2).
     """
 
     Config: ClassVar[type] = NnlmConfig
@@ -50,51 +57,69 @@ class Nnlm(nn.Module):
         nn.init.xavier_uniform_(self.hidden.weight, nn.init.calculate_gain(config.activation))
         nn.init.zeros_(self.hidden.bias)
         nn.init.zeros_(self.output.bias)
+        self.held = nn.Parameter(torch.zeros(config.hidden_size, config.embedding_size)) if config.holds else None
 
-    def initial_state(self, batch_size: int) -> Int[Tensor, "B K"]:
+    def initial_state(self, batch_size: int) -> State:
         """Return the state before the first token: n-1 times the id V."""
-        shape = (batch_size, self.config.order - 1)
-        return torch.full(shape, self.config.vocab_size, dtype=torch.long, device=self.embedding.weight.device)
+        config, like = self.config, self.embedding.weight
+        last = like.new_full((batch_size, config.order - 1), config.vocab_size, dtype=torch.long)
+        return last if self.held is None else (last, like.new_zeros(batch_size, config.embedding_size + 2))
 
-    def forward(self, ids: Int[Tensor, "B T"], state: Int[Tensor, "B K"]) -> tuple[Float[Tensor, "B T V"], Int[Tensor, "B K"]]:
+    def forward(self, ids: Int[Tensor, "B T"], state: State) -> tuple[Float[Tensor, "B T V"], State]:
         """Return logits of the token after each of ``ids``, and the last n-1 ids (K = n-1).
 
         Raises:
             ShapeError: The ids or the state have another shape.
         """
         context = self.config.order - 1
-        self._check(ids, state)
-        seen = torch.cat([state, ids], dim=1)  # (B, n-1+T)
+        last, held = self._check(ids, state)
+        seen = torch.cat([last, ids], dim=1)  # (B, n-1+T)
         x = self.embedding(seen[:, 1:])  # (B, n-2+T, E)
         parts = [x[:, k : k + ids.size(1)] for k in range(context)]  # (B, T, E) each, oldest first
         if self.training:
             parts = self._restart_some_rows(parts)
-        x = torch.cat(parts, dim=-1)  # (B, T, (n-1) E)
-        h = self.dropout(self.activation(self.hidden(x)))  # (B, T, H)
-        return self.output(h), seen[:, -context:]
+        h = self.hidden(torch.cat(parts, dim=-1))  # (B, T, H)
+        after = seen[:, -context:]
+        if self.held is not None:
+            given, held = hold_given(self.config, self.embedding.weight, ids, held)  # (B, T, E)
+            h, after = h + F.linear(given, self.held), (after, held)
+        return self.output(self.dropout(self.activation(h))), after
 
-    def operations(self, ids: Int[Tensor, "B T"], state: Int[Tensor, "B K"]) -> Iterator[Operation]:
+    def operations(self, ids: Int[Tensor, "B T"], state: State) -> Iterator[Operation]:
         """Yield what a call in evaluation mode computes; see ``reviewgen.protocols.SupportsOperations``.
 
         Raises:
             ShapeError: The ids or the state have another shape.
         """
         context, function = self.config.order - 1, "relu" if self.config.activation == "relu" else "tanh"
-        self._check(ids, state)
-        window = torch.cat([state, ids], dim=1)[:, 1:].unfold(1, context, 1)  # (B, T, K), oldest first
+        last, held = self._check(ids, state)
+        window = torch.cat([last, ids], dim=1)[:, 1:].unfold(1, context, 1)  # (B, T, K), oldest first
         yield Operation(name="window", formula="ids_{t-n+2} ... ids_t", values=window, axes="B T K", kind="window")
         e = self.embedding(window)  # (B, T, K, E)
         count = self.embedding.weight.numel()
         yield Operation(name="embeddings", formula="e[ids_{t-n+2}], ..., e[ids_t]", values=e, axes="B T K E", parameters=count)
         x = e.flatten(2)  # (B, T, K E)
         yield Operation(name="concatenation", formula="x_t = [e[ids_{t-n+2}], ..., e[ids_t]]", values=x, axes="B T KE")
-        h = self.activation(self.hidden(x))  # (B, T, H)
-        yield _product(self.hidden, "hidden layer", f"h_t = {function}(W_hidden x_t + b_hidden)", h, "B T H")
+        sums, formula = self.hidden(x), "W_hidden x_t + b_hidden"  # (B, T, H)
+        if self.held is not None:
+            given, size = hold_given(self.config, self.embedding.weight, ids, held)[0], self.held.numel()
+            yield Operation(name="given", formula=GIVEN_FORMULA, values=given, axes="B T E")
+            a, formula = F.linear(given, self.held), f"{formula} + a_t"
+            products = size * ids.numel()
+            yield Operation(name="held", formula="a_t = A g_t", values=a, axes="B T H", parameters=size, multiplications=products)
+            sums = sums + a
+        h = self.activation(sums)
+        yield _product(self.hidden, "hidden layer", f"h_t = {function}({formula})", h, "B T H")
         yield _product(self.output, "logits", "logits_t = W_out h_t + b_out", self.output(h), "B T V")
 
-    def _check(self, ids: Tensor, state: Tensor) -> None:
+    def _check(self, ids: Tensor, state: State) -> tuple[Tensor, Any]:
+        """Return the last ids and what is held, if they and the ids have the shapes of this model."""
         sizes = {"B": check_ids(ids), "K": self.config.order - 1}
-        check_shape("The state", *check_state(state, 1), sizes, is_integer=True)
+        last, *held = check_state(state, 1 if self.held is None else 2)
+        check_shape("The state" if self.held is None else "The first part of the state", last, sizes, is_integer=True)
+        for part in held:
+            check_shape("What the state holds", part, {"B": sizes["B"], "G": self.config.embedding_size + 2})
+        return last, *(held or (None,))
 
     def _restart_some_rows(self, parts: list[Tensor]) -> list[Tensor]:
         """Return the embeddings of the contexts, (B, T, E) each; in some rows a text start is simulated at a random token."""
@@ -121,6 +146,10 @@ class Nnlm(nn.Module):
         if table is not None and table.shape == own_table[1:].shape:
             given["embedding.weight"] = torch.cat([table.to(own_table), own_table[-1:]])
         return given
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Return the matrix of what is held, which learns slowly; see ``reviewgen.protocols.SupportsParameterGroups``."""
+        return [{"params": [self.held], "learning_rate_scale": HELD_LEARNING_RATE}] if self.held is not None else []
 
     def stepper(self, weight_bits: Bits = 32) -> NnlmStepper:
         """Return a stepper made from a copy of the current weights, rounded to ``weight_bits``.

@@ -14,9 +14,10 @@ from jaxtyping import Float32, Int64, Shaped
 
 from reviewgen.compiled import by_address, inner
 from reviewgen.compiled.decoding import CompiledStepper
+from reviewgen.compiled.given import Held, hold, make_held, multiply
 from reviewgen.compiled.linear import Bits, add_product, pack, refuse_non_finite, tanh32
 from reviewgen.compiled.steps import CompiledStep
-from reviewgen.protocols.stepper import TensorSpec
+from reviewgen.protocols.stepper import StepState, TensorSpec
 from reviewgen_nnlm.config import NnlmConfig
 
 TABLE_BYTES = 1 << 24  # of the table of products; a larger one takes longer to compute than it saves in a few texts
@@ -35,10 +36,14 @@ class Weights(NamedTuple):
     output_scales: Float32[np.ndarray, " V64"]
     output_bias: Float32[np.ndarray, " V"]
     is_relu: int
+    held: Held | None  # its product is added to the hidden layer's input
 
 
 class NnlmStepper(CompiledStepper):
-    """The stepper of ``nnlm``. The state is the last n-1 ids, (B, n-1), padded with the id V before the beginning."""
+    """The stepper of ``nnlm``. The state is the last n-1 ids, (B, n-1), padded with the id V before the beginning.
+
+    If the model holds what a text is given, the state has a second part, (B, E + 2).
+    """
 
     Config: ClassVar[type] = NnlmConfig
 
@@ -51,13 +56,15 @@ class NnlmStepper(CompiledStepper):
         refuse_non_finite(tensors)
         self.config = config
         arrays = {name: np.array(tensor, np.float32) for name, tensor in tensors.items()}
-        self._weights = _prepare(arrays, weight_bits, config.activation == "relu")
+        held = make_held(config, arrays["embedding.weight"], arrays["held"], weight_bits) if config.holds else None
+        self._weights = _prepare(arrays, weight_bits, config.activation == "relu", held)
 
     @staticmethod
     def expect(config: NnlmConfig) -> dict[str, TensorSpec]:
         """Return the name, dtype and shape of every tensor of a model with this config."""
         vocabulary, width, size = config.vocab_size, config.embedding_size, config.hidden_size
         return {
+            **({"held": ("float32", (size, width))} if config.holds else {}),
             "embedding.weight": ("float32", (vocabulary + 1, width)),
             "hidden.weight": ("float32", (size, (config.order - 1) * width)),
             "hidden.bias": ("float32", (size,)),
@@ -65,25 +72,34 @@ class NnlmStepper(CompiledStepper):
             "output.bias": ("float32", (vocabulary,)),
         }
 
-    def initial_state(self, batch_size: int) -> Int64[np.ndarray, "B K"]:
+    def initial_state(self, batch_size: int) -> StepState:
         """Return the state before the first token: n-1 times the id V."""
-        return np.full((batch_size, self.config.order - 1), self.config.vocab_size, np.int64)
+        config = self.config
+        last = np.full((batch_size, config.order - 1), config.vocab_size, np.int64)
+        return (last, np.zeros((batch_size, config.embedding_size + 2), np.float32)) if config.holds else last
 
     @cached_property
     def compiled_step(self) -> CompiledStep:
         """The step; see ``reviewgen.protocols.SupportsCompiledStep``."""
         return CompiledStep(_step, self._weights)
 
-    def state_arrays(self, state: Int64[np.ndarray, "B K"]) -> tuple[Float32[np.ndarray, "0 B 0"], Int64[np.ndarray, "K B"]]:
-        """Return a copy of a state as the step takes it: no floats, and the last n-1 ids."""
-        return np.empty((0, len(state), 0), np.float32), np.array(state.T, order="C")
+    def state_arrays(self, state: StepState) -> tuple[Float32[np.ndarray, "S B W"], Int64[np.ndarray, "K B"]]:
+        """Return a copy of a state as the step takes it: what is held, its sums and their product; and the last n-1 ids."""
+        held, (last, *sums) = self._weights.held, state if self.config.holds else (state,)
+        floats = np.zeros((0, len(last), 0), np.float32)
+        if held is not None:
+            floats = np.zeros((2, len(last), held.state_width), np.float32)
+            floats[0, :, : sums[0].shape[1]] = sums[0]
+            multiply(held, floats[0], floats[1])
+        return floats, np.array(last.T, order="C")
 
-    def state_of(self, floats: Float32[np.ndarray, "0 B 0"], ints: Int64[np.ndarray, "K B"]) -> Int64[np.ndarray, "B K"]:
+    def state_of(self, floats: Float32[np.ndarray, "S B W"], ints: Int64[np.ndarray, "K B"]) -> StepState:
         """Return the state of such arrays."""
-        return np.ascontiguousarray(ints.T)
+        last = np.ascontiguousarray(ints.T)
+        return (last, floats[0, :, : self.config.embedding_size + 2].copy()) if self.config.holds else last
 
 
-def _prepare(tensors: Mapping[str, Float32[np.ndarray, "..."]], bits: Bits, is_relu: bool) -> Weights:
+def _prepare(tensors: Mapping[str, Float32[np.ndarray, "..."]], bits: Bits, is_relu: bool, held: Held | None) -> Weights:
     embedding, hidden, bias = (tensors[name] for name in ("embedding.weight", "hidden.weight", "hidden.bias"))
     (rows, width), size = embedding.shape, len(bias)
     context = hidden.shape[1] // width
@@ -95,11 +111,11 @@ def _prepare(tensors: Mapping[str, Float32[np.ndarray, "..."]], bits: Bits, is_r
     padded = np.zeros(len(packed.scales), np.float32)
     padded[:size] = bias
     output = pack(tensors["output.weight"], bits)
-    return Weights(table, embedding, *packed, padded, *output, tensors["output.bias"], int(is_relu))
+    return Weights(table, embedding, *packed, padded, *output, tensors["output.bias"], int(is_relu), held)
 
 
 @inner
-def _compute_logits(weights, seen, logits):
+def _compute_logits(weights, held, seen, floats, logits):
     """Write the logits after the last n-1 ids, int64 (n-1, R) or wider, to ``logits``, (R, V64)."""
     embedding, bias = weights.embedding, weights.output_bias
     width = embedding.shape[1]
@@ -108,6 +124,8 @@ def _compute_logits(weights, seen, logits):
     for row in range(rows):
         for j in range(h.shape[1]):
             h[row, j] = weights.hidden_bias[j]
+        if held is not None:
+            _add(floats[1, row, : h.shape[1]], h[row])
     if len(weights.table) > 0:
         for row in range(rows):
             for position in range(positions):
@@ -133,7 +151,7 @@ def _step(weights, ids, floats, ints, logits):
     Args:
         weights: The address of Weights.
         ids, logits: As there.
-        floats: Not used.
+        floats: What the model holds: the sums, and their product.
         ints: The last n-1 ids.
     """
     last = len(ints) - 1
@@ -141,7 +159,14 @@ def _step(weights, ids, floats, ints, logits):
         for position in range(last):
             ints[position, row] = ints[position + 1, row]
         ints[last, row] = ids[row]
-    _compute_logits(weights[0], ints, logits)
+    _hold(weights[0].held, ids, floats)
+    _compute_logits(weights[0], weights[0].held, ints, floats, logits)
+
+
+@inner
+def _hold(held, ids, floats):
+    if held is not None:
+        hold(held, ids, floats[0], floats[1])
 
 
 @inner

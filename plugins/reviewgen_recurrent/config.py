@@ -19,6 +19,10 @@ class RecurrentConfig:
 
     Attributes:
         vocab_size: Number of token ids, V; taken from the tokenizer.
+        bos_id: The id that begins a text; taken from the tokenizer. Models of before have none.
+        condition_ids: Number of ids of conditions, which follow the tokenizer's; taken from the conditions. A model with ids of
+            conditions or fields holds what a text is given, at every step.
+        field_ids: Number of ids of fields, the last ones; taken from the fields.
         embedding_size: Width of a token's embedding, E.
         hidden_size: Width of each layer, H.
         layers: Number of stacked recurrent layers, L.
@@ -40,6 +44,9 @@ class RecurrentConfig:
     """
 
     vocab_size: Size
+    bos_id: int | None = None
+    condition_ids: Annotated[int, Bound(at_least=0)] = 0
+    field_ids: Annotated[int, Bound(at_least=0)] = 0
     embedding_size: Size = 64
     hidden_size: Size = 256
     layers: Annotated[int, Bound(at_least=1, at_most=64)] = 1
@@ -61,6 +68,11 @@ class RecurrentConfig:
     activation: Literal["tanh", "relu"] = "tanh"
 
     torch_layer: ClassVar[str] = "RNN"  # of the fused implementation; only torch's RNN has relu
+
+    @property
+    def holds(self) -> bool:
+        """Whether the model holds what a text is given."""
+        return self.condition_ids + self.field_ids > 0
 
     def __post_init__(self) -> None:
         check(self)

@@ -92,6 +92,12 @@ def describe_recurrent(config: RecurrentConfig, kernel: int) -> ModelGraph:
     outputs = _outputs(config)
     nodes = [_value("ids"), _embedding(config), *layers, *outputs, _value("logits")]
     axes = [(), ("E",), *[("H",)] * len(layers), *[("E",)] * (len(outputs) - 1), ("V",)]  # the last ones of each result
+    given: list[GraphNode] = []
+    if config.holds:
+        given = [GraphNode(id="given", label="given", detail="g_{t}: Σ e[id] / √n of the given ids", kind="operation")]
+        for name, place in ("output", len(nodes) - 2), ("input", 2):  # before the output layer, and before the first layer
+            nodes.insert(place, GraphNode(id=f"held_{name}", label="+ A g_{t}", parameters=(f"held.{name}",)))
+            axes.insert(place, axes[place - 1])
     edges = [
         GraphEdge(source=_port(source, "x" if source.id == "embedding" else "h"), target=_port(target), axes=("B", "T", *last))
         for (source, target), last in zip(pairwise(nodes), axes, strict=True)
@@ -101,8 +107,12 @@ def describe_recurrent(config: RecurrentConfig, kernel: int) -> ModelGraph:
         past = config.ngrams - 1
         label = "last id" if past == 1 else f"last {past} ids"
         loops.append(GraphEdge(source="embedding", target="embedding/past", axes=("B", past), label=label, delay=1))
+    if config.holds:
+        edges += [GraphEdge(source="given", target=f"held_{name}", axes=("B", "T", "E")) for name in ("input", "output")]
+        edges.append(GraphEdge(source="ids", target="given", axes=("B", "T")))
+        loops.append(GraphEdge(source="given", target="given", axes=("B", "E"), label="g", delay=1))
     sizes = {"E": config.embedding_size, "H": config.hidden_size, "V": config.vocab_size}
-    return ModelGraph(nodes=tuple(nodes), edges=(*edges, *loops), sizes=sizes)
+    return ModelGraph(nodes=(*nodes, *given), edges=(*edges, *loops), sizes=sizes)
 
 
 def _port(node: GraphNode, name: str | None = None) -> str:

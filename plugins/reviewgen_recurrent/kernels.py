@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float32, Shaped
 
 from reviewgen.compiled import by_address, compiled, inlined, inner
+from reviewgen.compiled.given import Held, hold
 from reviewgen.compiled.linear import add_product, sigmoid32, tanh32
 
 RNN, GRU, LSTM = 0, 1, 2
@@ -65,6 +66,7 @@ class Weights(NamedTuple):
     relu: int | None  # 1 for relu as the activation, None for tanh
     zoneout: float | None  # the config's; None for 0
     memory: int | None  # 1 for the lstm, whose state has c, None for the others
+    held: Held | None  # its product is added to the first layer's gates, (P,), then to the output layer's input
 
 
 @by_address
@@ -74,7 +76,8 @@ def step(model, ids, floats, ints, logits):
     Args:
         model: The address of Weights.
         ids: As there.
-        floats: The state: h of each layer, then for the lstm c of each layer.
+        floats: The state: h of each layer, then for the lstm c of each layer; the last two are the sums and the products of what
+            the text is given, if the model holds that.
         ints: The last tokens, if the model has n-grams.
         logits: As there; without rows, only the state is updated.
     """
@@ -84,6 +87,7 @@ def step(model, ids, floats, ints, logits):
     if rows > 0:
         gates = np.empty((rows, weights.biases.shape[1]), np.float32)
         _look_up(weights, weights.table, weights.ngrams, ids, ints, gates)
+        _hold(weights.held, ids, floats, gates)
         for row in range(rows):
             _append(ids[row], ints, row)
         for layer in range(layers):
@@ -92,7 +96,17 @@ def step(model, ids, floats, ints, logits):
                 add_product(weights.above[layer - 1], weights.above_scales[layer - 1], h[layer - 1, :rows], gates)
             panels, scales = weights.recurrent[layer], weights.recurrent_scales[layer]
             _step(panels, scales, weights.hidden_biases, weights.relu, weights.zoneout, layer, gates, h[layer, :rows], c)
-    _compute_logits(weights, weights.projection, weights.projection_scales, h[layers - 1, : len(logits)], logits)
+    _compute_logits(weights, weights.projection, weights.projection_scales, weights.held, floats, layers - 1, logits)
+
+
+@inner
+def _hold(held, ids, floats, gates):
+    """Read what texts are given, and add the product of it to the gates, (R, P)."""
+    if held is not None:
+        sums, products = floats[len(floats) - 2], floats[len(floats) - 1]
+        hold(held, ids, sums, products)
+        for row in range(len(ids)):
+            add(products[row, : gates.shape[1]], gates[row])
 
 
 @inner
@@ -102,15 +116,30 @@ def _memory(floats, memory, layers):
 
 
 @inner
-def _compute_logits(weights, projection, projection_scales, top, logits):
-    """Write the logits of the last layer's h, (R, H), to ``logits``, (R, V64)."""
+def _compute_logits(weights, projection, projection_scales, held, floats, layer, logits):
+    """Write the logits of the last layer's h to ``logits``, (R, V64)."""
+    top = floats[layer, : len(logits)]  # (R, H) or wider
     _broadcast(weights.output_bias, logits)
-    if projection is None:
+    if projection is None and held is None:
         add_product(weights.output, weights.output_scales, top, logits)
+        return
+    inputs = np.zeros((len(top), _width(weights.output, projection_scales)), np.float32)
+    if projection is None:
+        for row in range(len(top)):
+            _copy(top[row, : inputs.shape[1]], inputs[row])
     else:
-        projected = np.zeros((len(top), len(projection_scales)), np.float32)
-        add_product(projection, projection_scales, top, projected)
-        add_product(weights.output, weights.output_scales, projected, logits)
+        add_product(projection, projection_scales, top, inputs)
+    if held is not None:
+        first = weights.biases.shape[1]
+        for row in range(len(top)):
+            add(floats[len(floats) - 1, row, first : first + inputs.shape[1]], inputs[row])
+    add_product(weights.output, weights.output_scales, inputs, logits)
+
+
+@inner
+def _width(output, projection_scales):
+    """Return the width of the output layer's input, or of the projection's panels."""
+    return output.shape[1] if projection_scales is None else len(projection_scales)
 
 
 @inner

@@ -8,7 +8,7 @@ Sources: Press and Wolf 2017, "Using the Output Embedding to Improve Language Mo
 """
 
 from collections.abc import Iterator, Mapping
-from typing import ClassVar, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from reviewgen.compiled.linear import Bits
 from reviewgen.protocols import Operation, match_tensors
+from reviewgen.protocols.given import GIVEN_FORMULA, hold_given
 from reviewgen.protocols.graph import ModelGraph
 from reviewgen.protocols.shapes import check_ids, check_shape, check_state
 from reviewgen_recurrent.config import RecurrentConfig
@@ -28,10 +29,15 @@ from reviewgen_recurrent.ngrams import NgramEmbedding
 from reviewgen_recurrent.stepping import RecurrentStepper
 
 State: TypeAlias = Tensor | tuple[Tensor, ...]
-"""h, (B, L, H), for the lstm also c, the same; with n-grams also the last N-1 ids, (B, N-1)."""
+"""h, (B, L, H), for the lstm also c, the same; with n-grams also the last N-1 ids, (B, N-1); then, if the model holds what a text
+is given, that, (B, E + 2): see ``hold_given``."""
 
 RELU_RECURRENT_GAIN = 0.5
 """For gru and lstm with relu: with 1, the state of an untrained lstm passes 1e30 within 300 tokens; with 0.5 it stays below 5."""
+
+HELD_LEARNING_RATE = 0.1
+"""Times that of the other weights. With all of it, the vector of what is given drowns the token's before the layers have learned
+to read either: 0.07 bits per character worse on texts that are new to the model."""
 
 
 def _operation(name: str, formula: str, x: Tensor, axes: str, parameters: int, multiplications: int = 0) -> Operation:
@@ -56,10 +62,26 @@ class Output(nn.Module):
         if self.weight is not None:
             nn.init.normal_(self.weight, std=config.hidden_size**-0.5)
 
-    def forward(self, hidden: Float[Tensor, "T B H"], embedding: Float[Tensor, "V E"]) -> Float[Tensor, "T B V"]:
-        """Return the logits of every token at every position."""
+    def forward(
+        self, hidden: Float[Tensor, "T B H"], embedding: Float[Tensor, "V E"], held: Float[Tensor, "T B K"] | None = None
+    ) -> Float[Tensor, "T B V"]:
+        """Return the logits of every token at every position; ``held`` is added to the input of W."""
         weight = embedding if self.weight is None else self.weight
-        return F.linear(self.projection(hidden), weight, self.bias)
+        projected = self.projection(hidden)
+        return F.linear(projected if held is None else projected + held, weight, self.bias)
+
+
+class Held(nn.Module):
+    """The two matrices, initially zero, by which the vector of what a text is given enters the model at every step.
+
+    One product is added to the embedding of each token, the other to the input of the output layer's W.
+    """
+
+    def __init__(self, config: RecurrentConfig) -> None:
+        super().__init__()
+        width = config.embedding_size
+        self.input = nn.Parameter(torch.zeros(width, width))
+        self.output = nn.Parameter(torch.zeros(width if config.tied else config.hidden_size, width))
 
 
 class Recurrent(nn.Module):
@@ -81,6 +103,7 @@ class Recurrent(nn.Module):
         self.recurrent = self.Torch(config.embedding_size, config.hidden_size, config.layers)
         self.layers = Layers(self.cell, config)
         self.output = Output(config)
+        self.held = Held(config) if config.holds else None
         self.initialise()
 
     def initialise(self) -> None:
@@ -104,6 +127,8 @@ class Recurrent(nn.Module):
         memory = tuple(like.new_zeros(batch_size, config.layers, config.hidden_size) for _ in range(self.Stepper.parts))
         if self.ngrams is not None:
             memory += (like.new_full((batch_size, config.ngrams - 1), config.vocab_size, dtype=torch.long),)
+        if self.held is not None:
+            memory += (like.new_zeros(batch_size, config.embedding_size + 2),)
         return memory if len(memory) > 1 else memory[0]
 
     def forward(self, ids: Int[Tensor, "B T"], state: State) -> tuple[Float[Tensor, "B T V"], State]:
@@ -113,21 +138,25 @@ class Recurrent(nn.Module):
             ShapeError: The ids or a part of the state have another shape.
         """
         config, table = self.config, self.embedding.weight
-        memory = self._check(ids, state)
+        memory, past, held = self._check(ids, state)
         rows = table
         if self.training and config.token_dropout > 0:
             rows = table * drop(torch.ones_like(table[:, :1]), config.token_dropout, self.training)  # (V, E) times (V, 1)
         x = F.embedding(ids.T, rows)  # (T, B, E)
         last: tuple[Tensor, ...] = ()
         if self.ngrams is not None:
-            *memory, past = memory
             x = x + self.ngrams(ids.T, past.T)
             last = (torch.cat([past, ids], dim=1)[:, -past.size(1) :],)
+        shift = None
+        if self.held is not None:
+            given, held = hold_given(config, table, ids, held)
+            x, shift = x + F.linear(given.transpose(0, 1), self.held.input), F.linear(given.transpose(0, 1), self.held.output)
+            last += (held,)
         x = drop(x, config.embedding_dropout, self.training, config.locked_dropout)
         first = tuple(part.transpose(0, 1).to(x.dtype).contiguous() for part in memory)  # each (L, B, H)
         x, after = self.layers(self.recurrent, x, first)  # (T, B, H)
         x = drop(x, config.output_dropout, self.training, config.locked_dropout)
-        logits = self.output(x, table)  # (T, B, V)
+        logits = self.output(x, table, shift)  # (T, B, V)
         after = (*(part.to(table.dtype).transpose(0, 1) for part in after), *last)  # B first, as states have it
         return logits.transpose(0, 1), after if len(after) > 1 else after[0]
 
@@ -138,14 +167,21 @@ class Recurrent(nn.Module):
             ShapeError: The ids or a part of the state have another shape.
         """
         config, table, output = self.config, self.embedding.weight, self.output
-        memory = self._check(ids, state)
+        memory, past, held = self._check(ids, state)
         x = self.embedding(ids.T)  # (T, B, E)
         yield _operation("embedding", "x_t = e[ids_t]", x, "B T E", table.numel())
         if self.ngrams is not None:
-            *memory, past = memory
             x = x + self.ngrams(ids.T, past.T)
             formula = f"x_t = e[ids_t] + the sum of the embeddings of the last 2 to {config.ngrams} tokens"
             yield _operation("n-gram embeddings", formula, x, "B T E", self.ngrams.table.weight.numel())
+        shift = None
+        if self.held is not None:
+            given, tokens = hold_given(config, table, ids, held)[0].transpose(0, 1), ids.numel()  # (T, B, E)
+            yield _operation("given", GIVEN_FORMULA, given, "B T E", 0)
+            x, shift = x + F.linear(given, self.held.input), F.linear(given, self.held.output)
+            size, output_size = self.held.input.numel(), self.held.output.numel()
+            yield _operation("held input", "x_t = x_t + A_in g_t", x, "B T E", size, size * tokens)
+            yield _operation("held output", "a_t = A_out g_t", shift, "B T K", output_size, output_size * tokens)
         for layer, weights in enumerate(self.recurrent.all_weights):
             place = f", layer {layer + 1}" if config.layers > 1 else ""
             first = tuple(part[:, layer] for part in memory)  # each (B, H)
@@ -159,18 +195,24 @@ class Recurrent(nn.Module):
         matrix = "W_out" if own else "e"
         hidden = "p_t" if isinstance(output.projection, nn.Linear) else "h_t"
         formula, products = f"logits_t = {matrix} {hidden} + b_out", ids.numel() * (own or table.numel())
-        yield _operation("logits", formula, output(x, table), "B T V", own + output.bias.numel(), products)
+        if self.held is not None:
+            formula = f"logits_t = {matrix} ({hidden} + a_t) + b_out"
+        yield _operation("logits", formula, output(x, table, shift), "B T V", own + output.bias.numel(), products)
 
-    def _check(self, ids: Tensor, state: State) -> tuple[Tensor, ...]:
-        """Return the parts of a state, if they and the ids have the shapes of this model."""
+    def _check(self, ids: Tensor, state: State) -> tuple[tuple[Tensor, ...], Any, Any]:
+        """Return the state of the layers, the last ids and what is held, if they and the ids have the shapes of this model."""
         config, batch, names = self.config, check_ids(ids), self.cell.state
-        parts = check_state(state, len(names) + (self.ngrams is not None))
+        parts = check_state(state, len(names) + (self.ngrams is not None) + (self.held is not None))
         sizes = {"B": batch, "L": config.layers, "H": config.hidden_size}
         for name, part in zip(names, parts, strict=False):
             check_shape(f"The state {name}", part, sizes)
-        if self.ngrams is not None:
-            check_shape("The last part of the state", parts[-1], {"B": batch, "K": config.ngrams - 1}, is_integer=True)
-        return parts
+        past = parts[len(names)] if self.ngrams is not None else None
+        if past is not None:
+            check_shape("The last ids of the state", past, {"B": batch, "K": config.ngrams - 1}, is_integer=True)
+        held = parts[-1] if self.held is not None else None
+        if held is not None:
+            check_shape("What the state holds", held, {"B": batch, "G": config.embedding_size + 2})
+        return parts[: len(names)], past, held
 
     def initial_weights(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the tensors of this model that those of an embedding table, of torch's layers or of a model of this kind give.
@@ -189,6 +231,11 @@ class Recurrent(nn.Module):
             return layers_name if layers_name in names else name
 
         return match_tensors(self, tensors, own_name, "the tensors of torch's layer, as weight_ih_l0, and the model's own")
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Return the matrices of what is held, which learn slowly; see ``reviewgen.protocols.SupportsParameterGroups``."""
+        held = [] if self.held is None else [list(self.held.parameters())]
+        return [{"params": parameters, "learning_rate_scale": HELD_LEARNING_RATE} for parameters in held]
 
     def implementations(self) -> tuple[str, ...]:
         """Return the names of the available implementations of the layers, the default first."""

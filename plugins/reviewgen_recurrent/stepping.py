@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float32, Int64
 
 from reviewgen.compiled.decoding import CompiledStepper
+from reviewgen.compiled.given import Held, make_held, multiply
 from reviewgen.compiled.linear import Bits, Matrix, pack, refuse_non_finite
 from reviewgen.compiled.steps import CompiledStep
 from reviewgen.protocols.stepper import TensorSpec
@@ -23,7 +24,8 @@ from reviewgen_recurrent.config import GruConfig, LstmConfig, RecurrentConfig, R
 TABLE_BYTES = 1 << 24  # of the table of products; a larger one takes longer to compute than it saves in a few hundred words
 
 Parts: TypeAlias = tuple[np.ndarray, ...]
-"""A state: h, float32 (B, L, H), for the lstm also c, the same, and with n-grams the last K ids, int64 (B, K)."""
+"""A state: h, float32 (B, L, H), for the lstm also c, the same, and with n-grams the last K ids, int64 (B, K); then, if the model
+holds what a text is given, that, float32 (B, E + 2)."""
 
 
 class RecurrentStepper(CompiledStepper):
@@ -55,6 +57,8 @@ class RecurrentStepper(CompiledStepper):
             shapes["output.weight"] = (vocabulary, size)
         elif size != width:
             shapes["output.projection.weight"] = (width, size)
+        if config.holds:
+            shapes |= {"held.input": (width, width), "held.output": (width if config.tied else size, width)}
         for layer in range(config.layers):
             shapes[f"recurrent.weight_ih_l{layer}"] = rows, size if layer else width
             shapes[f"recurrent.weight_hh_l{layer}"] = rows, size
@@ -66,23 +70,39 @@ class RecurrentStepper(CompiledStepper):
         config = self.config
         parts = [np.zeros((batch_size, config.layers, config.hidden_size), np.float32) for _ in range(self.parts)]
         past = [np.full((batch_size, config.ngrams - 1), config.vocab_size, np.int64)] if config.ngrams > 1 else []
-        return *parts, *past
+        held = [np.zeros((batch_size, config.embedding_size + 2), np.float32)] if config.holds else []
+        return *parts, *past, *held
 
     @cached_property
     def compiled_step(self) -> CompiledStep:
         """The step; see ``reviewgen.protocols.SupportsCompiledStep``."""
         return CompiledStep(kernels.step, self._weights)
 
-    def state_arrays(self, state: Parts) -> tuple[Float32[np.ndarray, "S B H"], Int64[np.ndarray, "K B"]]:
-        """Return a copy of a state as the kernels take it: h of each layer, then c of each; and the last tokens."""
-        past = state[self.parts].T if self.config.ngrams > 1 else np.empty((0, len(state[0])), np.int64)
-        floats = np.concatenate([part.swapaxes(0, 1) for part in state[: self.parts]])
-        return np.ascontiguousarray(floats), np.array(past, np.int64, order="C")
+    def state_arrays(self, state: Parts) -> tuple[Float32[np.ndarray, "S B W"], Int64[np.ndarray, "K B"]]:
+        """Return a copy of a state as the kernels take it: h of each layer, c of each, what is held; and the last tokens.
 
-    def state_of(self, floats: Float32[np.ndarray, "S B H"], ints: Int64[np.ndarray, "K B"]) -> Parts:
+        What is held takes two rows, which may be wider than H: the sums, and their product with a matrix.
+        """
+        past = state[self.parts].T if self.config.ngrams > 1 else np.empty((0, len(state[0])), np.int64)
+        memory, held = [part.swapaxes(0, 1) for part in state[: self.parts]], self._weights.held
+        if held is None:
+            floats = np.ascontiguousarray(np.concatenate(memory))
+        else:
+            rows, size = len(memory) * self.config.layers, self.config.hidden_size
+            floats = np.zeros((rows + 2, len(state[0]), max(size, held.state_width)), np.float32)
+            floats[:rows, :, :size] = np.concatenate(memory)
+            floats[rows, :, : state[-1].shape[1]] = state[-1]
+            multiply(held, floats[rows], floats[rows + 1])
+        return floats, np.array(past, np.int64, order="C")
+
+    def state_of(self, floats: Float32[np.ndarray, "S B W"], ints: Int64[np.ndarray, "K B"]) -> Parts:
         """Return the state of such arrays."""
-        parts = (np.ascontiguousarray(part.swapaxes(0, 1)) for part in np.split(floats, self.parts))
-        return *parts, *((np.ascontiguousarray(ints.T),) if self.config.ngrams > 1 else ())
+        config, rows = self.config, self.parts * self.config.layers
+        memory = floats[:rows, :, : config.hidden_size]
+        parts = (np.ascontiguousarray(part.swapaxes(0, 1)) for part in np.split(memory, self.parts))
+        past = (np.ascontiguousarray(ints.T),) if config.ngrams > 1 else ()
+        held = (floats[rows, :, : config.embedding_size + 2].copy(),) if config.holds else ()
+        return *parts, *past, *held
 
     def _prepare(self, tensors: Mapping[str, np.ndarray], bits: Bits) -> kernels.Weights:
         embedding = np.asarray(tensors["embedding.weight"], np.float32)
@@ -106,9 +126,19 @@ class RecurrentStepper(CompiledStepper):
         projection, output = self._output(tensors, bits)
         matrices, gru_biases = (*first, *above, *recurrent), hidden_biases if separate else None
         kind = 1 if self.config.activation == "relu" else None, self.config.zoneout or None, 1 if self.parts > 1 else None
+        held = self._held(tensors, weight_ih[0], sizes[1], bits)
         return kernels.Weights(
-            table, embedding.copy(), ngrams, *matrices, biases, gru_biases, *projection, *output, output_bias, *kind
+            table, embedding.copy(), ngrams, *matrices, biases, gru_biases, *projection, *output, output_bias, *kind, held
         )
+
+    def _held(self, tensors: Mapping[str, np.ndarray], first: np.ndarray, width: int, bits: Bits) -> Held | None:
+        """Return how the model holds what a text is given: its product has the first layer's gates, then the output's input."""
+        if not self.config.holds:
+            return None
+        inner, outer = (np.asarray(tensors[f"held.{name}"], np.float32) for name in ("input", "output"))
+        matrix = np.zeros((width + len(outer), inner.shape[1]), np.float32)
+        matrix[: len(first)], matrix[width:] = first @ inner, outer
+        return make_held(self.config, np.array(tensors["embedding.weight"], np.float32), matrix, bits)
 
     def _ngrams(self, tensors: Mapping[str, np.ndarray]) -> Float32[np.ndarray, "K buckets E"] | None:
         shape = self.config.ngrams - 1, self.config.ngram_buckets, self.config.embedding_size
@@ -123,7 +153,7 @@ class RecurrentStepper(CompiledStepper):
         if "output.projection.weight" not in tensors:
             return (None, None), pack(weight, bits)
         projection = np.asarray(tensors["output.projection.weight"], np.float32)
-        if len(weight) * projection.shape[1] <= weight.size + projection.size:
+        if not self.config.holds and len(weight) * projection.shape[1] <= weight.size + projection.size:
             return (None, None), pack(weight @ projection, bits)
         return pack(projection, bits), pack(weight, bits)
 

@@ -7,10 +7,15 @@
 const MULTIPLIER = 0x9e3779b1; // of the hash, as in `kernels.py`
 const CELLS = { rnn: advanceRnn, gru: advanceGru, lstm: advanceLstm };
 
-/** Return the stepper of a model: `{initialState(), forward(ids, state)}`; the state is h and c (H) of each layer, and K ids. */
+/**
+ * Return the stepper of a model: `{initialState(), forward(ids, state)}`; the state is h and c (H) of each layer, K ids, and what the
+ * text is given, whose products are added to the first layer's input and to that of the output layer.
+ */
 export default function createStepper(name, config, tensors) {
   const layers = Array.from({ length: config.layers }, (_, layer) => readLayer(tensors, layer));
-  const embed = makeEmbedding(config, tensors["embedding.weight"].data, tensors["ngrams.table.weight"]?.data);
+  const table = tensors["embedding.weight"].data;
+  const embed = makeEmbedding(config, table, tensors["ngrams.table.weight"]?.data);
+  const shifts = ["held.input", "held.output"].map((key) => tensors[key]?.matrix());
   const output = tensors[config.tied ? "embedding.weight" : "output.weight"].matrix(); // tied, with a projection if H is not E
   const projection = tensors["output.projection.weight"]?.matrix();
   const bias = tensors["output.bias"].data;
@@ -20,25 +25,51 @@ export default function createStepper(name, config, tensors) {
 
   function initialState() {
     const zeros = () => layers.map(() => new Float32Array(config.hidden_size));
-    return { h: zeros(), c: zeros(), past: new Array((config.ngrams ?? 1) - 1).fill(config.vocab_size) };
+    const past = new Array((config.ngrams ?? 1) - 1).fill(config.vocab_size);
+    return { h: zeros(), c: zeros(), past, ...withProducts({ sum: new Float32Array(config.embedding_size), count: 0, isOpen: false }) };
+  }
+
+  /** Return what is held, and its products with both matrices, if the model has them. */
+  function withProducts(held) {
+    const vector = held.sum.map((number) => number / Math.sqrt(Math.max(1, held.count)));
+    return { held, products: shifts.map((matrix) => matrix?.product(vector)) };
   }
 
   function forward(ids, state) {
     const [h, c] = [state.h.map((part) => part.slice()), state.c.map((part) => part.slice())];
-    let { past } = state;
+    let { past, held, products } = state;
     for (const id of ids) {
-      let x = embed(id, past);
+      const read = hold(config, table, held, id);
+      if (read !== held) ({ held, products } = withProducts(read));
+      let x = add(embed(id, past), products[0]);
       past = [...past, id].slice(1);
       layers.forEach(({ input, hidden, inputBias, hiddenBias }, l) => {
         CELLS[name](input.product(x, inputBias), hidden.product(h[l], hiddenBias), h[l], c[l], activate, mix);
         x = h[l];
       });
     }
-    const last = projection ? projection.product(h.at(-1)) : h.at(-1);
-    return { logits: output.product(last, bias), state: { h, c, past } };
+    const last = add(projection ? projection.product(h.at(-1)) : h.at(-1), products[1]);
+    return { logits: output.product(last, bias), state: { h, c, past, held, products } };
   }
 
   return { initialState, forward };
+}
+
+/** Return the sum of two vectors, of which the second may be missing. */
+function add(x, y) {
+  return y ? x.map((number, j) => number + y[j]) : x;
+}
+
+/**
+ * Return what is held of the ids that a text is given, after one more id: the sum of their embeddings (E), their number, and
+ * whether a field is open; nothing of it is left at the beginning of a text. See `reviewgen.protocols.given`.
+ */
+function hold({ vocab_size: end, bos_id: bos, condition_ids = 0, field_ids = 0, embedding_size: width }, table, held, id) {
+  const [first, fields] = [end - field_ids - condition_ids, end - field_ids];
+  if (id === bos) return { sum: new Float32Array(width), count: 0, isOpen: false };
+  if (id < first && !held.isOpen) return held;
+  const sum = held.sum.map((number, j) => number + table[id * width + j]);
+  return { sum, count: held.count + 1, isOpen: id < first || (id >= fields && id < end - 1) };
 }
 
 function readLayer(tensors, layer) {

@@ -9,6 +9,7 @@ from torch import nn
 
 from reviewgen.registry import find_metric, find_stepper, list_plugins
 from reviewgen.testing import MODEL_LAWS, STEPPER_LAWS, TOKENIZER_LAWS, check_metric, check_tokenizer, make_model, make_tokenizer
+from tests.support.plugin_models import GIVEN
 
 SLOW = {"learns", "without_torch", "any_order"}
 """Laws that train or start processes."""
@@ -21,6 +22,9 @@ OPTIONS = {
     "gru-ngrams": ("gru", {"ngrams": 2, "layers": 2, "tied": True}),
     "lstm-ngrams": ("lstm", {"ngrams": 6, "layer": "reference"}),
     "lstm-tokens": ("lstm", {"token_dropout": 0.5, "embedding_dropout": 0.5, "output_dropout": 0.5, "locked_dropout": True}),
+    "gru-given": ("gru", {"layers": 2, "tied": True, **GIVEN}),
+    "lstm-given": ("lstm", {"ngrams": 3, **GIVEN}),
+    "nnlm-given": ("nnlm", GIVEN),
 }
 
 
@@ -59,8 +63,9 @@ def test_a_model_with_options_keeps_the_laws(options: str) -> None:
 
     def make() -> Any:
         model: Any = make_model(name, hidden_size=16, **settings)
-        if getattr(model, "ngrams", None) is not None:  # zeros, until they have learned something
-            nn.init.normal_(model.ngrams.table.weight, generator=torch.Generator().manual_seed(0))
+        for key, weights in model.named_parameters():  # zeros, until they have learned something
+            if "ngrams" in key or "held" in key:
+                nn.init.normal_(weights, generator=torch.Generator().manual_seed(0))
         return model
 
     assert broken_laws(MODEL_LAWS, make) == {}

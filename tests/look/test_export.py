@@ -92,7 +92,10 @@ def test_a_page_is_not_replaced_and_what_has_no_page_is_refused(micro, model_fol
 def built(name, **settings):
     kind, _ = find_model(name)
     torch.manual_seed(0)
-    return kind(kind.Config(vocab_size=TOKENIZER.vocab_size, **settings)).eval()
+    model = kind(kind.Config(vocab_size=TOKENIZER.vocab_size, **settings)).eval()
+    for weights in (each for key, each in model.named_parameters() if "held" in key):  # zeros before training
+        nn.init.normal_(weights, std=0.3)
+    return model
 
 
 def blend(*parts, gate=None):
@@ -101,9 +104,11 @@ def blend(*parts, gate=None):
 
 
 GATE = {"coefficients": [[0.1, 0.2, 0.3, 0.01, 0.02, 0.03], [0.0] * 6]}
+V = TOKENIZER.vocab_size
 SLOW = {
     "rnn-relu-zoneout": lambda: built("rnn", **SMALL, activation="relu", zoneout=0.1),
     "gru-ngrams-tied": lambda: built("gru", **SMALL, ngrams=3, ngram_buckets=64, tied=True, layers=2),
+    "gru-held": lambda: built("gru", **SMALL, bos_id=TOKENIZER.encode("e")[0], condition_ids=3, field_ids=V // 2),
     "nnlm": lambda: built("nnlm", **SMALL),
     "blend-gate": lambda: blend(("lstm", built("lstm", **SMALL)), ("nnlm", built("nnlm", **SMALL, order=3)), gate=GATE),
 }

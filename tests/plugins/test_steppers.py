@@ -10,7 +10,7 @@ from reviewgen.compiled import NONE, Constraints, SamplingParams, build_windows,
 from reviewgen.errors import BundleError
 from reviewgen.generation import flatten_state
 from reviewgen.testing.models import call, some_ids
-from tests.support.plugin_models import EOS, PLAIN, count_ngram, make_network
+from tests.support.plugin_models import EOS, GIVEN, PLAIN, count_ngram, make_network
 
 NETWORKS = ("rnn", "gru", "lstm", "nnlm")
 ENDLESS = PLAIN._replace(min_new_tokens=10**6)
@@ -48,6 +48,10 @@ SETTINGS: list[tuple[str, dict[str, Any]]] = [  # each pair of values of two set
     ("lstm", {"layers": 2, "activation": "tanh", "embedding_size": 7, "zoneout": 0.3, "ngrams": 3}),
     ("lstm", {"layers": 2, "activation": "relu", "embedding_size": 7, "tied": True, "vocab_size": 300, "zoneout": 0.1}),
     ("lstm", {"layers": 3, "activation": "tanh", "embedding_size": 19, "tied": True, "hidden_size": 64, "ngrams": 16}),
+    ("rnn", {"layers": 2, "tied": True, "embedding_size": 37, **GIVEN}),
+    ("gru", {"layers": 1, "embedding_size": 40, "ngrams": 3, **GIVEN}),
+    ("lstm", {"layers": 2, "tied": True, "vocab_size": 300, "zoneout": 0.3, **GIVEN}),
+    ("nnlm", {"order": 5, "embedding_size": 70, **GIVEN}),
     ("nnlm", {"activation": "tanh", "order": 2, "embedding_size": 5}),
     ("nnlm", {"activation": "relu", "order": 12, "embedding_size": 5}),
 ]

@@ -14,7 +14,7 @@ import reviewgen
 from reviewgen.data import DataConfig, read_examples
 from reviewgen.registry import find_model
 from tests.support.node import run_node, why_no_node
-from tests.support.plugin_models import BOS, EOS, PLAIN, count_ngram, make_network
+from tests.support.plugin_models import BOS, EOS, GIVEN, PLAIN, count_ngram, make_network
 from tests.support.web_steppers import (
     Pieces,
     ask_node,
@@ -60,6 +60,9 @@ MODELS: dict[str, tuple[str, Any]] = {
     "gru, relu, zoneout": ("gru", {"activation": "relu", "zoneout": 0.3, "hidden_size": 24, "layers": 2}),
     "lstm, zoneout, n-grams": ("lstm", {"zoneout": 0.3, "hidden_size": 24, "layers": 2, "ngrams": 3, "ngram_buckets": 50}),
     "lstm, relu, projected": ("lstm", {"activation": "relu", "tied": True, "vocab_size": 300, "hidden_size": 24}),
+    "rnn, held": ("rnn", {"hidden_size": 24, **GIVEN}),
+    "lstm, tied, n-grams, held": ("lstm", {"tied": True, "hidden_size": 24, "ngrams": 3, "ngram_buckets": 50, **GIVEN}),
+    "nnlm, held": ("nnlm", GIVEN),
     "nnlm of order 20": ("nnlm", {"activation": "relu", "order": 20, "hidden_size": 37}),
     **{f"ngram of order {order}": ("ngram", lambda order=order: count(order=order)) for order in (1, 2, 9)},
     **{f"ngram, {s}": ("ngram", lambda s=s: count(smoothing=s)) for s in ("absolute", "witten-bell", "stupid-backoff", "none")},

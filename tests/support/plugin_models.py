@@ -10,10 +10,25 @@ from torch import Tensor
 from reviewgen.compiled import SamplingParams
 from reviewgen.registry import find_model
 
-__all__ = ["BOS", "EOS", "LINES", "PLAIN", "count_ngram", "ids_of", "log_probabilities", "make_network", "random_texts", "spell"]
+__all__ = [
+    "BOS",
+    "EOS",
+    "GIVEN",
+    "LINES",
+    "PLAIN",
+    "count_ngram",
+    "ids_of",
+    "log_probabilities",
+    "make_network",
+    "random_texts",
+    "spell",
+]
 
 BOS, EOS = 0, 1
 LINES = ("the band plays on", "the band is loud", "a quiet song", "loud and quiet")
+GIVEN = {"bos_id": BOS, "condition_ids": 3, "field_ids": 3}
+"""Settings of a network that holds what a text is given: the last ids are three of conditions, two of fields, and their end."""
+
 PLAIN = SamplingParams(np.ones(1), 0, 1.0, 0.0, 1.0, 0, 0, 1 << 40, False, EOS, BOS, 11)
 """No setting of sampling but the temperature, 1; 11 ids."""
 
@@ -24,7 +39,7 @@ def make_network(name: str, *, seed: int = 0, **settings: Any) -> Any:
     torch.manual_seed(seed)
     model = cls(cls.Config(**({"vocab_size": 11, "hidden_size": 7, "embedding_size": 5} | settings))).eval()
     for key, parameter in model.named_parameters():
-        if "bias" in key or "ngrams" in key:
+        if "bias" in key or "ngrams" in key or "held" in key:
             torch.nn.init.normal_(parameter, std=0.3)
     return model
 

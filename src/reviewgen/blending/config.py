@@ -76,8 +76,10 @@ class BlendConfig:
         return next(iter(self._values_of_parts("eos_id")), None)
 
     def _values_of_parts(self, name: str) -> list[int]:
-        """Return the values of a field in the configs of the parts that have it, each once."""
-        return list(dict.fromkeys(part["config"][name] for part in self.models if name in part["config"]))
+        """Return the values of a field in the configs of the parts that have it, each once; a part may hold no given ids."""
+        values = [part["config"].get(name) for part in self.models]
+        nothing = (None, 0) if name in ("condition_ids", "field_ids") else (None,)
+        return list(dict.fromkeys(value for value in values if value not in nothing))
 
     @property
     def coefficients(self) -> Float64[np.ndarray, "M F"]:

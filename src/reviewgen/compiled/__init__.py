@@ -8,6 +8,7 @@ mean the same for every model. Each name is imported on first use.
     sampling   from logits to one token
     steps      the step of a model as a compiled function, so that one loop runs every model
     decoding   the loop that samples many tokens with such a step
+    given      what a model holds of the ids that a text is given, as each is read
     mixing     mixtures of next-token distributions
     precision  numbers of 16, 32 and 64 bits in one loop
     spelling   follows the known words of a text, token by token

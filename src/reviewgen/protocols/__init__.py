@@ -6,6 +6,7 @@ them; a plugin declares the one it is written for in its package's metadata, or 
 
     model       LanguageModel: is trained; torch tensors in and out
     abilities   its own loss, optimizer settings and foreign weights
+    given       the vector of conditions and fields, for models that hold it at every step
     graph       its computational graph, for pictures
     operations  what a model computes, one operation after the other
     shapes      errors about shapes that name the letters

@@ -3,6 +3,7 @@ from .abilities import SupportsLoss as SupportsLoss
 from .abilities import SupportsParameterGroups as SupportsParameterGroups
 from .abilities import is_embedding_table as is_embedding_table
 from .abilities import match_tensors as match_tensors
+from .given import hold_given as hold_given
 from .graph import GraphEdge as GraphEdge
 from .graph import GraphNode as GraphNode
 from .graph import ModelGraph as ModelGraph

@@ -38,7 +38,9 @@ class LanguageModel(Protocol):
 
     Attributes:
         Config: A frozen keyword-only dataclass of JSON values; its first field is ``vocab_size: int``, which is the tokenizer's.
-            It may have the fields ``bos_id: int`` and ``eos_id: int``, which are the tokenizer's too. All others have defaults.
+            It may have the fields ``bos_id: int`` and ``eos_id: int``, which are the tokenizer's too, and, for a model that holds
+            at every step what its text is given (see ``hold_given``), ``condition_ids: int = 0`` and ``field_ids: int = 0``, the
+            numbers of such ids; a model without reads them in front of the text only. All others have defaults.
         config: The only constructor argument; it is saved with the model.
     """
 

@@ -17,17 +17,26 @@ from jaxtyping import Int64, Shaped
 from torch import Tensor, nn
 
 from reviewgen import protocols
-from reviewgen.config import to_dict
+from reviewgen.config import fields_of, from_dict, to_dict, vocabulary_settings
 from reviewgen.errors import ConfigError
 from reviewgen.protocols.graph import all_nodes, axis_size
 from reviewgen.protocols.migration import read_saved_config
 from reviewgen.testing.laws import assert_same, seeded, unchanged
 from reviewgen.testing.models import MODEL_LAWS as MODEL_LAWS  # with the laws below
-from reviewgen.testing.models import compute_in_chunks, copies, law, texts_to_count, train_by_counting
+from reviewgen.testing.models import (
+    compute_in_chunks,
+    copies,
+    is_trained_by_gradient,
+    law,
+    texts_to_count,
+    train_by_counting,
+)
 from reviewgen.testing.steppers import samples, step_logits
-from reviewgen.training.contract import ROWS, STEPS, TOLERANCE, assert_close, call, explained, some_ids
+from reviewgen.training.contract import ROWS, STEPS, TOLERANCE, assert_close, call, explained, logits_of, some_ids
 
 PROCESSES = 3  # of a counting, one of which counts nothing
+LATER, HELD = 64, 0.01  # tokens after an id that is held, and the smallest change of a logit there
+MIN_VOCABULARY = 5  # bos, two tokens and two ids of conditions
 IGNORED = -100  # a target that is not to be predicted
 
 
@@ -207,6 +216,35 @@ def operations(model: Any) -> None:
     if isinstance(model, nn.Module):
         counted, number = sum(each.parameters for each in steps), sum(each.numel() for each in model.parameters())
         assert counted == number, f"The operations have {counted:,} parameters in all; the model has {number:,}."
+
+
+def holds_given(model: Any) -> bool:
+    """Return whether a model trained by gradient asks for the number of ids of conditions: it holds what a text is given."""
+    return is_trained_by_gradient(model) and "condition_ids" in fields_of(type(model).Config)
+
+
+@law(holds_given)
+def given(model: Any) -> None:
+    """A config with ``condition_ids``: another given id changes logits 64 tokens later, and is forgotten in the next text."""
+    size, config = model.config.vocab_size, type(model).Config
+    if size < MIN_VOCABULARY:
+        return
+    settings = to_dict(model.config) | vocabulary_settings(config, size, bos_id=0, eos_id=1, condition_ids=2)
+    with seeded(), torch.no_grad():
+        model = type(model)(from_dict(config, settings)).eval()
+        for tensor in model.parameters():
+            if not tensor.any():  # what is zero before training
+                nn.init.normal_(tensor, std=0.1)
+        text = torch.randint(1, size - 2, (ROWS, LATER))
+
+    def read(token: int) -> Tensor:
+        starts = (torch.tensor([0, each]).expand(ROWS, 2) for each in (token, size - 1))
+        return logits_of(model, torch.cat([next(starts), text, next(starts), text, text, text], dim=1))
+
+    changes = (read(size - 1) - read(size - 2)).abs().amax((0, 2))  # (T,)
+    held, left = changes[LATER + 1].item(), changes[-1].item()
+    assert held > HELD, f"It changes logits {LATER} tokens later by {held:.3g}; hold it in the state, and add it at every step."
+    assert left < held / 100, f"It changes those of the next text by {left:.3g}; begin anew where an id is config.bos_id."
 
 
 def check_model(make: Callable[[], Any]) -> None:

@@ -81,6 +81,12 @@ class Able(Twin):
         return self.embedding.weight
 
 
+@dataclass(frozen=True, kw_only=True)
+class Conditioned(Settings):
+    bos_id: int = 0
+    condition_ids: int = 0
+
+
 class LoadsTorch(SamplingStepper):
     """Correct, except that its module imports torch."""
 
@@ -192,6 +198,12 @@ def one_operation(self, ids, state):
     yield Operation(name="logits", formula="", values=self(ids, state)[0], axes="B T V", parameters=1)  # it has more
 
 
+def hold_all(model, ids, state, logits, after):
+    """Hold the ids of conditions of all texts, as no model may."""
+    sums = state[1] + (model.embedding(ids) * (ids >= V - model.config.condition_ids)[..., None]).cumsum(1)
+    return logits + model.output(sums), (*after, sums[:, -1:])
+
+
 def keep_ids(model, ids, state, logits, after):
     return logits, (*after, torch.cat((state[1], ids), dim=1))
 
@@ -292,5 +304,12 @@ FAULTS: dict[str, list[tuple[Any, str]]] = {
     "migration": [(broken(Config=OffByOne), "OffByOne(vocab_size=12, hidden_size=8) for version '0'")],
     "described_graph": [(broken(describe_graph=lambda self: ModelGraph(nodes=(), edges=(), sizes={})), "graph")],
     "operations": [(broken(operations=one_operation), "The operations have 1 parameters in all")],
+    "given": [
+        (broken(Config=Conditioned), "hold it in the state"),
+        (
+            calling(hold_all, Config=Conditioned, initial_state=starting(lambda batch: torch.zeros(batch, 1, 8))),
+            "begin anew where an id is config.bos_id",
+        ),
+    ],
 }
 """Of each law, by name, models that break it before any other, and words of the message."""

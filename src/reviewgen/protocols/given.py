@@ -1,0 +1,57 @@
+"""The ids that a text is given, its conditions and fields, and their vector for models that hold it at every step. Needs torch.
+
+A text is read as bos, the ids of its conditions, its fields, each a marker and the tokens of its value, then its own tokens. The
+ids of conditions and of fields are the last ones of V in all::
+
+    V - field_ids - condition_ids ...    conditions
+    V - field_ids ... V - 2              markers, each of which opens a field
+    V - 1                                ends the fields, if there are any
+
+Shapes: B batch, T time (tokens), E embedding.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+GIVEN_FORMULA = "g_t = sum of e[id] / sqrt(n), of the n ids that the text is given"
+
+
+def hold_given(
+    config: Any, table: Float[Tensor, "V E"], ids: Int[Tensor, "B T"], held: Float[Tensor, "B E2"]
+) -> tuple[Float[Tensor, "B T E"], Float[Tensor, "B E2"]]:
+    """Return the vector of what each token's text is given, up to that token, and what to hold for the tokens that follow.
+
+    The vector is the sum of the embeddings of the given ids, divided by the root of their number; zeros before the first one. It
+    begins anew at bos.
+
+    Args:
+        config: The model's, with ``vocab_size``, ``bos_id``, ``condition_ids`` and ``field_ids``.
+        table: The embeddings.
+        ids: The tokens.
+        held: The sum, the number of ids and, as 0 or 1, whether a field is open; zeros before the first token.
+    """
+    fields = config.vocab_size - config.field_ids
+    is_bos, is_added = ids == config.bos_id, ids >= fields - config.condition_ids
+    is_marker = (ids >= fields) & (ids < config.vocab_size - 1)
+    is_open = _latest(is_marker[..., None], is_bos | is_added, held[:, None, -1:] > 0)  # (B, T, 1)
+    is_given = is_added[..., None] | is_open
+    counted = F.pad(F.embedding(ids, table), (0, 1), value=1.0)  # (B, T, E + 1)
+    sums = (counted * is_given).cumsum(1) + held[:, None, :-1]
+    sums = sums - _latest(sums, is_bos, torch.zeros_like(held[:, None, :-1]))
+    after = torch.cat([sums[:, -1], is_open[:, -1].to(sums.dtype)], dim=-1)
+    return sums[..., :-1] / sums[..., -1:].clamp(min=1.0).sqrt(), after
+
+
+def _latest(
+    values: Float[Tensor, "B T N"] | Bool[Tensor, "B T N"], is_event: Bool[Tensor, "B T"], before: Tensor
+) -> Float[Tensor, "B T N"] | Bool[Tensor, "B T N"]:
+    """Return the values at the last event up to each position, or ``before``, (B, 1, N), where there is none yet."""
+    number = is_event.long().cumsum(1)  # (B, T), of events so far
+    place = torch.where(is_event, torch.arange(is_event.shape[1], device=is_event.device) + 1, 0)
+    places = torch.zeros_like(F.pad(place, (1, 0))).scatter_add(1, number, place).gather(1, number)  # ONNX lacks cummax
+    padded = torch.cat([before.to(values.dtype), values], dim=1)
+    return padded.gather(1, places[..., None].expand(-1, -1, values.shape[-1]))
