@@ -20,7 +20,7 @@ from reviewgen_nnlm.config import NnlmConfig
 from reviewgen_nnlm.graph import describe_nnlm
 from reviewgen_nnlm.stepping import NnlmStepper
 
-HELD_LEARNING_RATE = 0.1  # times that of the other weights, as in the recurrent models
+HELD_LEARNING_RATE = 0.3  # times that of the other weights, as in the recurrent models
 
 
 class Nnlm(nn.Module):
