@@ -24,7 +24,7 @@ from reviewgen.evaluation import Document, score_tokens
 from reviewgen.hub.card import card_text
 from reviewgen.lexicon import token_symbols
 from reviewgen.model import Bundle, ReviewModel, Weights
-from reviewgen.protocols import LanguageModel, SupportsScore
+from reviewgen.protocols import LanguageModel, SupportsScore, SupportsTokenBytes
 from reviewgen.registry import Plugin, find_model, find_tokenizer
 from reviewgen.runs.parts import part_facts
 from reviewgen.runs.record import novelty_facts
@@ -173,16 +173,15 @@ def _share_tokenizer(models: Sequence[ReviewModel]) -> tuple[Bundle, list[Langua
     first, kinds = bundles[0], [_identify(bundle) for bundle in bundles]
     if all(kind == kinds[0] for kind in kinds):
         return first, [bundle.model for bundle in bundles]
-    symbols = [token_symbols(bundle.tokenizer) for bundle in bundles]
-    for number, (model, known) in enumerate(zip(models, symbols, strict=True), start=1):
-        if known is None:
+    for number, model in enumerate(models, start=1):
+        if not isinstance(model.tokenizer, SupportsTokenBytes):
             raise ConfigError(
-                f"Model {number} ({model.preset}) has another tokenizer than the others, {model.tokenizer_name!r}, which does not say "
-                "which bytes its tokens are (reviewgen.protocols.SupportsTokenBytes): train all models with one tokenizer."
+                f"The models have different tokenizers, and that of model {number} ({model.preset}), {model.tokenizer_name!r}, does not "
+                "say which bytes its tokens are (reviewgen.protocols.SupportsTokenBytes): train all with one tokenizer."
             )
-    known_symbols = [known for known in symbols if known is not None]
+    symbols: list[Any] = [token_symbols(bundle.tokenizer) for bundle in bundles]
     tokenizer_class, plugin = find_tokenizer("char")
-    tokenizer = tokenizer_class.train([shared_alphabet(known_symbols)], tokenizer_class.Config())
+    tokenizer = tokenizer_class.train([shared_alphabet(symbols)], tokenizer_class.Config())
     own = [bundle.generation for bundle in bundles if bundle.tokenizer_plugin.name == plugin.name]
     shared = replace(
         first,
@@ -193,8 +192,9 @@ def _share_tokenizer(models: Sequence[ReviewModel]) -> tuple[Bundle, list[Langua
         generation=own[0] if own else GenerationConfig(**CHAR_GENERATION, conditions=first.generation.conditions),
     )
     parts: list[LanguageModel] = []
-    written, vocab_size = token_symbols(tokenizer), ReviewModel(shared).conditions.vocab_size
-    for bundle, kind, each in zip(bundles, kinds, known_symbols, strict=True):
+    written: Any = token_symbols(tokenizer)
+    vocab_size = ReviewModel(shared).conditions.vocab_size
+    for bundle, kind, each in zip(bundles, kinds, symbols, strict=True):
         if kind == _identify(shared):
             parts.append(bundle.model)
             continue
