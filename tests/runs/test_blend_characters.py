@@ -27,7 +27,8 @@ def trained(model: str, tokenizer: str, texts: list[str], seed: int = 0, **setti
     config = kind.Config(**settings)
     own = kind.train(texts, config)
     review = review_model(make_model(model, own.vocab_size, seed, **SMALL), own)
-    review.bundle.model_plugin, review.bundle.tokenizer_plugin, review.bundle.tokenizer_config = find_model(model)[1], plugin, config
+    bundle = review.bundle
+    bundle.model_plugin, bundle.tokenizer_plugin, bundle.tokenizer_config = find_model(model)[1], plugin, config
     return review
 
 
@@ -53,8 +54,9 @@ class Brute:
             text = "" if not values or max(values) > 255 else bytes(values).decode(errors="replace")
             if text and all(each in alphabet for each in text):
                 ids = blend.tokenizer.encode(text)
-            elif values:
-                ids = [DIGITS + half for value in values for half in ((value >> 4, value & 15) if value < 256 else (value - 256,))]
+            else:
+                halves = [(value >> 4, value & 15) if value < 256 else (value - 256,) for value in values]
+                ids = [DIGITS + half for pair in halves for half in pair]
             self.writes[token] = tuple(ids) or (1 if token == tokenizer.eos_id else 0,)
         self.next = cache(self._next)
 
@@ -119,13 +121,14 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     training = {"novelty": "none", "copy_tokens": 0}
     for name, settings in (("ngram-char", {}), ("ngram-word", {"tokenizer": {"vocab_size": 300}})):
         reviewgen.train(name, TEXTS, model={"order": 3}, training=training, out=folder / name, **settings)
-    (folder / "held-out.txt").write_text("\n".join(f"the {each} was good." for each in ("plot", "café", "music")), encoding="utf-8")
+    held_out = "\n".join(f"the {each} was good." for each in ("plot", "café", "music"))
+    (folder / "held-out.txt").write_text(held_out, encoding="utf-8")
     return folder
 
 
 def test_the_command_blends_fits_and_saves(folders: Path, tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
-    words = ["blend", folders / "ngram-word", folders / "ngram-char", "--data", folders / "held-out.txt", "--out", tmp_path / "both"]
-    status, out, _ = run_command(monkeypatch, capsys, *words, "--json")
+    words = ["blend", folders / "ngram-word", folders / "ngram-char", "--data", folders / "held-out.txt"]
+    status, out, _ = run_command(monkeypatch, capsys, *words, "--out", tmp_path / "both", "--json")
     facts = json.loads(out)
     assert status == 0 and facts["bits_per_character"] <= min(row["bits_per_character"] for row in facts["models"])
     both = reviewgen.load(tmp_path / "both")

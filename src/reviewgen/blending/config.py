@@ -40,9 +40,9 @@ class BlendConfig:
             ``reviewgen.blending.characters``.
 
     Raises:
-        ConfigError: There are fewer than two parts, a part is not such an object, or without ``characters`` has another vocabulary
-            size or other special ids, or there is not one weight per part, the weights do not sum to one, or the gate has another
-            form.
+        ConfigError: There are fewer than two parts, a part is not such an object, or one without ``characters`` has another
+            vocabulary size or other special ids, or there is not one weight per part, the weights do not sum to one, or the gate
+            has another form.
     """
 
     vocab_size: Annotated[int, Bound(at_least=1)]
@@ -58,9 +58,10 @@ class BlendConfig:
                 "reviewgen blend MODEL_A MODEL_B --out DIR."
             )
         for number, part in enumerate(self.models):
-            if {key: type(value) for key, value in part.items()} != _KEYS | ({"characters": dict} if "characters" in part else {}):
+            kinds = {key: type(value) for key, value in part.items()}
+            if kinds not in (_KEYS, _KEYS | {"characters": dict}):
                 raise ConfigError(f"Model {number} of the blend should have the keys {', '.join(_KEYS)}; got {quoted(part)}.")
-            self.characters_of(part)
+            read_characters(part, self.vocab_size)
         for name in VOCABULARY_FIELDS:
             values = self._values_of_parts(name)
             if len(values) > 1 or (name == "vocab_size" and {*values} - {self.vocab_size}):
@@ -87,14 +88,6 @@ class BlendConfig:
         own = [part["config"] for part in self.models if "characters" not in part]
         return list(dict.fromkeys(config[name] for config in own if name in config))
 
-    def characters_of(self, part: Mapping[str, Any]) -> "TokenCharacters | None":
-        """Return what the tokens of a part are in ids of the blend; None if they are the blend's."""
-        if "characters" not in part:
-            return None
-        from reviewgen.blending.characters import TokenCharacters  # numba, which presets do not need
-
-        return TokenCharacters.of_entry(part["characters"], part["config"].get("vocab_size"), self.vocab_size)
-
     @property
     def coefficients(self) -> Float64[np.ndarray, "M F"]:
         """The coefficients of the gate; without columns for fixed weights."""
@@ -106,6 +99,19 @@ def describe_part(plugin: Plugin, config: Any, characters: Mapping[str, Any] | N
     json_values = json.loads(json.dumps(to_dict(config)))
     entry = {"name": plugin.name, "distribution": plugin.package, "version": plugin.version, "config": json_values}
     return entry | ({"characters": dict(characters)} if characters else {})
+
+
+def read_characters(part: Mapping[str, Any], vocab_size: int) -> "TokenCharacters | None":
+    """Return what the tokens of a part are in ids of the blend, of which there are ``vocab_size``; None if they are the blend's.
+
+    Raises:
+        ConfigError: What its entry says of them has another form.
+    """
+    if "characters" not in part:
+        return None
+    from reviewgen.blending.characters import TokenCharacters  # loads numba, which presets do not need
+
+    return TokenCharacters.of_entry(part["characters"], part["config"].get("vocab_size"), vocab_size)
 
 
 def join_names(parts: list[Mapping[str, T]]) -> dict[str, T]:

@@ -111,7 +111,7 @@ def _models_of(model: Plugin, config: Mapping[str, Any]) -> list[Plugin]:
     """
     parts = config.get("models", ()) if model.name == "blend" else ()
     if any("characters" in part for part in parts):
-        raise ConfigError("No page can run a blend of models with different tokenizers. Use `reviewgen serve` or `reviewgen demo`.")
+        raise ConfigError("A page cannot run a blend of models with different tokenizers: use `reviewgen serve`.")
     return [model, *(each for part in parts for each in _models_of(plugin_of_saved("model", part), part["config"]))]
 
 

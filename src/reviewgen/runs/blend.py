@@ -176,8 +176,8 @@ def _share_tokenizer(models: Sequence[ReviewModel]) -> tuple[Bundle, list[Langua
     for number, model in enumerate(models, start=1):
         if not isinstance(model.tokenizer, SupportsTokenBytes):
             raise ConfigError(
-                f"The models have different tokenizers, and that of model {number} ({model.preset}), {model.tokenizer_name!r}, does not "
-                "say which bytes its tokens are (reviewgen.protocols.SupportsTokenBytes): train all with one tokenizer."
+                f"The models have different tokenizers, and that of model {number} ({model.preset}), {model.tokenizer_name!r}, "
+                "does not say which bytes its tokens are (reviewgen.protocols.SupportsTokenBytes): train all with one tokenizer."
             )
     symbols: list[Any] = [token_symbols(bundle.tokenizer) for bundle in bundles]
     tokenizer_class, plugin = find_tokenizer("char")
