@@ -14,11 +14,13 @@ from reviewgen import ReviewModel
 from reviewgen.errors import BundleError
 from reviewgen.registry import find_model, find_tokenizer
 from reviewgen.testing import MODEL_LAWS, make_model
-from tests.support.fakes import TEXTS, review_model, run_command
+from tests.support.fakes import review_model, run_command
+from tests.support.models import EXAMPLES
 
 SMALL = {"hidden_size": 5, "embedding_size": 4}
 DIGITS = 2  # the id of the half byte 0 of a char tokenizer, of which 16 follow one another
 WEIGHTS = (0.3, 0.7)
+ASCII = [example for example in EXAMPLES if example["text"].isascii()]
 
 
 def trained(model: str, tokenizer: str, texts: list[str], seed: int = 0, **settings: Any) -> ReviewModel:
@@ -32,15 +34,11 @@ def trained(model: str, tokenizer: str, texts: list[str], seed: int = 0, **setti
     return review
 
 
-def word(seed: int = 0) -> ReviewModel:
+def word() -> ReviewModel:
     """Return a model whose tokenizer has joined two pairs of bytes."""
-    model = trained("gru", "word", ["abab caab", "ab ca ab ab caab"] * 9, seed, vocab_size=260)
+    model = trained("gru", "word", ["abab caab", "ab ca ab ab caab"] * 9, vocab_size=260)
     assert [bytes(each).decode() for each in model.tokenizer.token_bytes()[256:]] == ["ab", "ca", "", ""]
     return model
-
-
-def char(characters: str, seed: int = 1) -> ReviewModel:
-    return trained("rnn", "char", [characters], seed)
 
 
 class Brute:
@@ -51,7 +49,7 @@ class Brute:
         self.writes: dict[int, tuple[int, ...]] = {}
         for token, values in enumerate(tokenizer.token_bytes()):
             ids: list[int] = []
-            text = "" if not values or max(values) > 255 else bytes(values).decode(errors="replace")
+            text = bytes(values).decode(errors="replace") if max(values, default=256) < 256 else ""
             if text and all(each in alphabet for each in text):
                 ids = blend.tokenizer.encode(text)
             else:
@@ -95,21 +93,25 @@ def check(models: list[ReviewModel], text: str) -> None:
 
 @pytest.mark.parametrize("text", ["abca", "ca b", "é", "abé"])
 def test_word_pieces_are_summed_over_all_tokenizations(text: str) -> None:
-    check([word(), char("abc é")], text)
+    check([word(), trained("rnn", "char", ["abc é"])], text)
 
 
 @pytest.mark.parametrize("text", ["ba", "aé", "ü", "ä€"])
 def test_char_models_of_two_alphabets_are_mixed_character_by_character(text: str) -> None:
-    check([char("abé€"), char("abü", seed=2)], text)
+    check([trained("rnn", "char", ["abé€"]), trained("gru", "char", ["abü"], seed=2)], text)
+
+
+def mixed() -> Any:
+    return reviewgen.blend([word(), trained("rnn", "char", ["abc é"])], WEIGHTS).model
 
 
 @pytest.mark.parametrize("law", MODEL_LAWS, ids=lambda law: law.__name__)
 def test_such_a_blend_keeps_every_law(law: Any) -> None:
-    law(lambda: reviewgen.blend([word(), char("abc é")], WEIGHTS).model)
+    law(mixed)
 
 
 def test_any_ids_can_be_written_and_the_sum_stays_one() -> None:
-    blend = reviewgen.blend([word(), char("abc é")]).model
+    blend = mixed()
     ids = torch.randint(blend.config.vocab_size, (5, 40), generator=torch.Generator().manual_seed(0))
     logits, _ = blend(ids, blend.initial_state(5))
     np.testing.assert_allclose(logits.exp().sum(-1), 1, atol=1e-5)
@@ -118,11 +120,10 @@ def test_any_ids_can_be_written_and_the_sum_stays_one() -> None:
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("different")
-    training = {"novelty": "none", "copy_tokens": 0}
-    for name, settings in (("ngram-char", {}), ("ngram-word", {"tokenizer": {"vocab_size": 300}})):
-        reviewgen.train(name, TEXTS, model={"order": 3}, training=training, out=folder / name, **settings)
-    held_out = "\n".join(f"the {each} was good." for each in ("plot", "café", "music"))
-    (folder / "held-out.txt").write_text(held_out, encoding="utf-8")
+    options: dict[str, Any] = {"conditions": ["stars"], "model": {"order": 3}, "training": {"copy_tokens": 0}}
+    reviewgen.train("ngram-char", ASCII, out=folder / "ngram-char", **options)
+    reviewgen.train("ngram-word", ASCII, out=folder / "ngram-word", tokenizer={"vocab_size": 300}, **options)
+    (folder / "held-out.txt").write_text("the plot was good.\nthe café was good.\nit was so so.", encoding="utf-8")
     return folder
 
 
@@ -130,15 +131,25 @@ def test_the_command_blends_fits_and_saves(folders: Path, tmp_path: Path, monkey
     words = ["blend", folders / "ngram-word", folders / "ngram-char", "--data", folders / "held-out.txt"]
     status, out, _ = run_command(monkeypatch, capsys, *words, "--out", tmp_path / "both", "--json")
     facts = json.loads(out)
-    assert status == 0 and facts["bits_per_character"] <= min(row["bits_per_character"] for row in facts["models"])
+    alone = [row["bits_per_character"] for row in facts["models"]]
+    assert status == 0 and facts["bits_per_character"] < min(alone) + 0.001
     both = reviewgen.load(tmp_path / "both")
     assert both.tokenizer_name == "char" and both.generation_config.max_new_tokens == 600
     assert both.evaluate(folders / "held-out.txt").bits_per_character == pytest.approx(facts["bits_per_character"], abs=1e-4)
+    text = ASCII[0]["text"]
+    assert both.novelty(text).longest_tokens == len(text), "the index is that of the model over characters"
+    assert both.score(text, conditions={"stars": "1"}).bits != both.score(text, conditions={"stars": "2"}).bits
     texts = both.generate("the ", num_return_sequences=2, seed=1, max_new_tokens=30)
     both.save_pretrained(tmp_path / "again")
     again = reviewgen.load(tmp_path / "again")
     assert again.generate("the ", num_return_sequences=2, seed=1, max_new_tokens=30) == texts
     assert reviewgen.blend([again, folders / "ngram-word"]).score("the plot").bits > 0
+    for words, sentence in (
+        (["--html", tmp_path / "page.html"], "A page cannot run"),
+        (["--onnx", tmp_path / "onnx"], "ONNX has"),
+    ):
+        status, _, error = run_command(monkeypatch, capsys, "export", tmp_path / "both", *words)
+        assert status == 2 and sentence in error
 
 
 @pytest.mark.parametrize("tokens", ["0 1", "0 x", "0 999999", None])

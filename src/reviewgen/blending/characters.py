@@ -54,12 +54,12 @@ class TokenCharacters:
     characters: Int64[np.ndarray, " N"]
 
     @classmethod
-    def of_entry(cls, entry: Mapping[str, Any], tokens: int, vocab_size: int) -> "TokenCharacters":
+    def of_entry(cls, entry: Mapping[str, Any], tokens: Any, vocab_size: int) -> "TokenCharacters":
         """Return those that ``describe_characters`` wrote.
 
         Args:
             entry: The value of ``characters``.
-            tokens: The number of ids of the part, V.
+            tokens: The number of ids of the part, V, as its config has it.
             vocab_size: The number of ids of the blend.
 
         Raises:
