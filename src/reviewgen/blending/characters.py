@@ -168,22 +168,23 @@ class CharacterStepper:
         self, ids: Int64[np.ndarray, "B T"], state: StepState
     ) -> tuple[Float64[np.ndarray, "B T W"], StepState]:
         """Return the log probability of each id after each of ``ids``, and the state after the last."""
-        state = map_state(np.array, state)  # a copy, which is written into
+        state = map_state(lambda each: np.array(each, order="C"), state)  # a copy, which is written into
         _, probs, weights, spans = state
-        table = np.empty((*ids.shape, self._tokens.vocab_size))
-        for time in range(ids.shape[1]):
-            self._append(ids[:, time], state)
-            read_distributions(self._tokens.characters, self._tokens.starts, probs, weights, spans, table[:, time])
-        return table, state
+        table = np.empty((*ids.T.shape, self._tokens.vocab_size))  # (T, B, W)
+        for time, written in enumerate(np.ascontiguousarray(ids.T, np.int64)):
+            self._append(written, state)
+            read_distributions(self._tokens.characters, self._tokens.starts, probs, weights, spans, table[time])
+        return table.swapaxes(0, 1), state
 
     @cached_property
     def _start(self) -> StepState:
         """The state of one text after bos."""
         bos = np.array([[self._tokens.bos_id]])
         logits, state = self._stepper.forward(bos, self._stepper.initial_state(1))
-        probs, weights = np.zeros((1, HYPOTHESES, logits.shape[1]), np.float32), np.zeros((1, HYPOTHESES))
+        tokens = len(self._tokens.order)
+        probs, weights = np.zeros((1, HYPOTHESES, tokens), np.float32), np.zeros((1, HYPOTHESES))
         spans = np.zeros((1, HYPOTHESES, 3), np.int64)
-        probs[:, 0], weights[:, 0], spans[:, 0, 1] = self._weigh(logits), 1, logits.shape[1]
+        probs[:, 0], weights[:, 0], spans[:, 0, 1] = self._weigh(logits), 1, tokens
         return map_state(lambda each: np.repeat(each[:, None], HYPOTHESES, axis=1), state), probs, weights, spans
 
     def _weigh(self, logits: Float[np.ndarray, "R V"]) -> Float32[np.ndarray, "R V"]:
