@@ -20,6 +20,7 @@ STARS = {
     "kind": "number",
     "values": [{"label": "1..2", "low": 1, "high": 2}, {"label": "3", "low": 3, "high": 3}],
 }
+ARTIST = {"name": "artist", "kind": "text", "values": []}
 IS_TOO_WIDE = "document.documentElement.scrollWidth > document.documentElement.clientWidth"
 
 
@@ -47,7 +48,7 @@ def write_page(file, *models, title="reviewgen", steppers=None):
 
 @pytest.fixture(scope="module")
 def file(tmp_path_factory):
-    models = [manifest("lstm-word", conditions=[STYLE, STARS]), manifest("ngram-index", conditions=[STYLE])]
+    models = [manifest("lstm-word", conditions=[STYLE, STARS, ARTIST]), manifest("ngram-index", conditions=[STYLE])]
     return write_page(tmp_path_factory.mktemp("page") / "page.html", *models)
 
 
@@ -222,13 +223,14 @@ def test_a_link_writes_the_texts_of_two_models_again(open_page, file):
     page.select_option("#second", "ngram-index")
     page.select_option("#condition-style", "snippet")
     page.locator("#condition-stars").press("End")
+    page.fill("#condition-artist", " Mt. Joy")
     page.fill("#n", "2")
     page.locator("#temperature").press("ArrowLeft")
     page.check("#novelty")
     texts = write(page, "Ä film & a “story” #1 + 100 %")
     first, second = requests(page)
     assert len(texts) == 4 and first["seed"] == second["seed"] and "second" not in first
-    assert (first["model"], first["conditions"]) == ("lstm-word", {"style": "snippet", "stars": "3"})
+    assert (first["model"], first["conditions"]) == ("lstm-word", {"style": "snippet", "stars": "3", "artist": "Mt. Joy"})
     assert (second["model"], second["conditions"]) == ("ngram-index", {"style": "snippet"})
     boxes = [page.locator(".column").nth(number).bounding_box() for number in (0, 1)]
     assert boxes[0]["y"] == boxes[1]["y"] and boxes[0]["x"] + boxes[0]["width"] <= boxes[1]["x"]

@@ -141,7 +141,7 @@ def _train_command(preset: str | None, given: dict[str, Any], options: Mapping[s
     """Return the command that trains with settings, and with the options that were given for the trials."""
     plain = {field: getattr(cls(), field) for cls in (TrainingTexts, Trial) for field in cls.__dataclass_fields__}
     changed = {name: value for name, value in options.items() if value != plain[name]}
-    names = {"clean": "--no-clean", "conditions": "--condition"}
+    names = {"clean": "--no-clean", "conditions": "--condition", "fields": "--field"}
     given |= {names.get(name, f"--{name.replace('_', '-')}"): value for name, value in changed.items()}
     arguments = ["reviewgen", "train"] + ([preset] if preset else [])
     for option, value in (given | {"--set": settings, "--out": "my-model"}).items():

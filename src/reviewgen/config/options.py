@@ -80,9 +80,12 @@ class TrainingTexts(Reading):
 
     Attributes:
         conditions: Columns beside the text, as in "stars", that the model is conditioned on.
+        fields: Columns of free text, as in "artist" and "title", that the model is conditioned on; of each value at most 200
+            characters are read.
     """
 
     conditions: Annotated[tuple[str, ...], Bound(at_least=1)] = ()
+    fields: Annotated[tuple[str, ...], Bound(at_least=1)] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,6 +236,7 @@ class CorpusOptions(ReadingOptions, total=False):
     validation: Any
     validation_split: str | None
     conditions: Sequence[str]
+    fields: Sequence[str]
     near_duplicates: float | None
     decontaminate: int | None
 
@@ -299,5 +303,6 @@ class CompareOptions(ReadingOptions, TrialOptions, total=False):
     prompt: str
     settings: Mapping[str, Mapping[str, Any]] | None
     conditions: Any
+    fields: Any
     out: str | Path | None
     resume: bool

@@ -27,6 +27,8 @@ def compare(models: Any, data: Any, *, progress: bool = True, **options: Unpack[
         seed: Seed of the initial weights, the order of the texts, dropout and samples.
         settings: Settings that differ from each preset's, by group, as in {"training": {"evaluations": 20}}.
         conditions: Columns beside the text, as in "stars", that the model is conditioned on.
+        fields: Columns of free text, as in "artist" and "title", that the model is conditioned on; of each value at most 200
+            characters are read.
         out: A folder for the trained models and the rows; it must not exist.
         resume: Take finished rows from ``out``, of models whose weights have not changed, and continue with the others.
         text_column, documents, max_text_characters, lowercase, strip_markdown, fix_encoding, keep_line_breaks, clean: How the

@@ -50,16 +50,15 @@ def blend(models: Any, weights: Any = None, *, data: Any = None, **options: Unpa
         equal = Blend.from_models(parts, plugins, check_weights(weights, len(loaded)))
         return ReviewModel(make_bundle(loaded, equal, {"method": "equal" if weights is None else "given"}, first=first))
     trained = [known for model in loaded for known in trained_on(model.training)]
-    conditions = ReviewModel(first).conditions
-    documents = read_documents(data, first.tokenizer, trained, conditions=conditions, **options)
-    fitted, facts = fit_blend(parts, plugins, documents, conditions.vocab_size, len(conditions))
+    documents = read_documents(data, first.tokenizer, trained, conditions=ReviewModel(first).conditions, **options)
+    fitted, facts = fit_blend(parts, plugins, documents, first.tokenizer.vocab_size)
     source = str(data) if isinstance(data, str | Path) else type(data).__name__
     facts |= {"source": source, "split": options.get("split", "all")}
     return ReviewModel(make_bundle(loaded, fitted, facts, first=first))
 
 
 def fit_blend(
-    models: Sequence[LanguageModel], plugins: Sequence[Plugin], documents: Iterable[Document], vocab_size: int, given: int = 0
+    models: Sequence[LanguageModel], plugins: Sequence[Plugin], documents: Iterable[Document], vocab_size: int
 ) -> tuple[Blend, dict[str, Any]]:
     """Blend models with weights that are fitted on texts that none of them was trained on.
 
@@ -67,8 +66,7 @@ def fit_blend(
         models: The models, in evaluation mode.
         plugins: The plugin of each model.
         documents: The texts, each with its number of characters: the ids of bos, conditions, tokens and eos.
-        vocab_size: The number of ids.
-        given: The number of condition ids after bos, which are inputs and not scored.
+        vocab_size: The tokenizer's; ids from there on are given, not scored.
 
     Returns:
         The blend, and the facts for ``training.json``.
@@ -77,9 +75,9 @@ def fit_blend(
         DataError: There are no texts, or none of them has a character.
     """
     texts = list(documents)
-    scores, characters = score_tokens(models, texts, vocab_size, given=given)
+    scores, characters = score_tokens(models, texts, vocab_size)
     entropy_models: Any = [EntropyModel(model) for model in models]
-    entropies = -score_tokens(entropy_models, texts, vocab_size, given=given)[0]
+    entropies = -score_tokens(entropy_models, texts, vocab_size)[0]
     fixed, equal = fit_weights(scores), np.full(len(models), 1 / len(models))
     gate = fit_gate(scores, entropies, fixed)
     mixed = mix_scores(scores, gated_weights(features_of(entropies), fixed, gate))
@@ -167,7 +165,7 @@ def _share_tokenizer(models: Sequence[ReviewModel]) -> tuple[Bundle, list[Langua
     """Return a bundle with the tokenizer, conditions and generation defaults of a blend, and the models with that tokenizer.
 
     Raises:
-        ConfigError: The tokenizers differ, and it is not known which bytes the tokens of one are.
+        ConfigError: The tokenizers differ, and it is not known which bytes the tokens of one are, or the models have fields.
     """
     bundles = [model.bundle for model in models]
     first, kinds = bundles[0], [_identify(bundle) for bundle in bundles]
@@ -179,6 +177,11 @@ def _share_tokenizer(models: Sequence[ReviewModel]) -> tuple[Bundle, list[Langua
                 f"The models have different tokenizers, and that of model {number} ({model.preset}), {model.tokenizer_name!r}, "
                 "does not say which bytes its tokens are (reviewgen.protocols.SupportsTokenBytes): train all with one tokenizer."
             )
+    if fields := models[0].conditions.fields:
+        raise ConfigError(
+            f"The models have different tokenizers, and fields of free text ({', '.join(each.name for each in fields)}), which are "
+            "read in tokens: train all with one tokenizer, or without fields."
+        )
     symbols: list[Any] = [token_symbols(bundle.tokenizer) for bundle in bundles]
     tokenizer_class, plugin = find_tokenizer("char")
     tokenizer = tokenizer_class.train([shared_alphabet(symbols)], tokenizer_class.Config())
