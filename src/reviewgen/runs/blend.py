@@ -179,8 +179,8 @@ def _share_tokenizer(models: Sequence[ReviewModel]) -> tuple[Bundle, list[Langua
             )
     if fields := models[0].conditions.fields:
         raise ConfigError(
-            f"The models have different tokenizers, and fields of free text, {', '.join(each.name for each in fields)}: train all "
-            "with one tokenizer, or without fields."
+            f"The models have different tokenizers, and fields of free text, {', '.join(each.name for each in fields)}: train "
+            "all with one tokenizer, or without fields."
         )
     symbols: list[Any] = [token_symbols(bundle.tokenizer) for bundle in bundles]
     tokenizer_class, plugin = find_tokenizer("char")
