@@ -153,10 +153,12 @@ def train(start: "str | ReviewModel", source: Any, *, progress: bool = True, **o
 
 
 def blend(models: Any, weights: Any = None, *, data: Any = None, **options: "Unpack[EvaluateOptions]") -> "ReviewModel":
-    """Blend trained models of one tokenizer: at each token, their probabilities are averaged.
+    """Blend trained models: at each token, their probabilities are averaged.
 
     A blend is a ReviewModel like any other: it evaluates, generates and saves itself. An n-gram and an LSTM together often
     predict better than either. Jelinek & Mercer 1980, "Interpolated Estimation of Markov Source Parameters from Sparse Data".
+    Models of different tokenizers are averaged at each character: the blend has the tokenizer ``char``. Vieira et al. 2024,
+    "From Language Models over Tokens to Language Models over Characters".
 
     >>> model = reviewgen.blend(["./my-ngram", "./my-lstm"], data="held-out.csv")                # doctest: +SKIP
 
@@ -179,8 +181,9 @@ def blend(models: Any, weights: Any = None, *, data: Any = None, **options: "Unp
             10,000,000.
 
     Raises:
-        ConfigError: There are fewer than two models or their tokenizers differ, the weights are not a positive number for each
-            model, both weights and data are given, or an argument is unknown.
+        ConfigError: There are fewer than two models or their conditions differ, the tokenizers differ and one does not say which
+            bytes its tokens are, the weights are not a positive number for each model, both weights and data are given, or an
+            argument is unknown.
         NotADistribution: The scores of a model do not sum to one.
         DataError: The data cannot be read, or none of its tokens can be predicted.
         ReviewgenError: A model cannot be loaded; see ``load``.

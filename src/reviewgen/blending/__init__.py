@@ -2,6 +2,7 @@
 
     config     the settings of a blend: its models and their weights; blend-char and blend-word, whose models are trained together
     weights    checks given mixture weights, or fits them on held-out text: fixed ones, or by how certain each model is
+    characters a part that has other tokens, in ids of the blend
     stepper    generation from a blend, without torch
     web        where the stepper in JavaScript is
     model      a blend as a LanguageModel

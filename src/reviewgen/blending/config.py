@@ -7,7 +7,7 @@ it has seen once, an LSTM what lies further back.
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import numpy as np
 from jaxtyping import Float64
@@ -17,6 +17,9 @@ from reviewgen.config import CHAR_GENERATION, VOCABULARY_FIELDS, WORD_GENERATION
 from reviewgen.errors import BundleError, ConfigError, quoted
 from reviewgen.protocols.graph import GraphEdge, GraphNode, ModelGraph, SupportsGraph
 from reviewgen.registry import Plugin
+
+if TYPE_CHECKING:
+    from reviewgen.blending.characters import TokenCharacters
 
 T = TypeVar("T")
 _KEYS = {"name": str, "distribution": str, "version": str, "config": dict}
@@ -32,11 +35,14 @@ class BlendConfig:
         weights: The mixture weight of each part; they sum to one. With a gate, those that the gate starts from.
         gate: How the weights depend on the context: ``{"coefficients": [...]}``, a list of numbers for each part, as in
             ``reviewgen.blending.weights``; empty for fixed weights.
-        models: Each part as in config.json: the ``name`` of its plugin, its ``distribution``, ``version`` and ``config``.
+        models: Each part as in config.json: the ``name`` of its plugin, its ``distribution``, ``version`` and ``config``; of one
+            that has other tokens than the blend also ``characters``, what they are in ids of the blend, as in
+            ``reviewgen.blending.characters``.
 
     Raises:
-        ConfigError: There are fewer than two parts, a part is not such an object or has another vocabulary size or other special
-            ids, or there is not one weight per part, the weights do not sum to one, or the gate has another form.
+        ConfigError: There are fewer than two parts, a part is not such an object, or one without ``characters`` has another
+            vocabulary size or other special ids, or there is not one weight per part, the weights do not sum to one, or the gate
+            has another form.
     """
 
     vocab_size: Annotated[int, Bound(at_least=1)]
@@ -52,13 +58,15 @@ class BlendConfig:
                 "reviewgen blend MODEL_A MODEL_B --out DIR."
             )
         for number, part in enumerate(self.models):
-            if {key: type(value) for key, value in part.items()} != _KEYS:
+            kinds = {key: type(value) for key, value in part.items()}
+            if kinds not in (_KEYS, _KEYS | {"characters": dict}):
                 raise ConfigError(f"Model {number} of the blend should have the keys {', '.join(_KEYS)}; got {quoted(part)}.")
+            read_characters(part, self.vocab_size)
         for name in VOCABULARY_FIELDS:
             values = self._values_of_parts(name)
-            if len(values) > 1 or (name == "vocab_size" and values != [self.vocab_size]):
+            if len(values) > 1 or (name == "vocab_size" and {*values} - {self.vocab_size}):
                 own = " and ".join(map(str, values))
-                raise ConfigError(f"All models of a blend must share one tokenizer, with one {name}; it is {own} in these.")
+                raise ConfigError(f"The models of a blend that have its tokens must share one {name}; it is {own} in these.")
         count = len(self.models)
         if len(self.weights) != count or abs(sum(self.weights) - 1) > _ROUNDING:
             raise ConfigError(f"A blend of {count} models needs {count} weights that sum to one; got {quoted(self.weights)}.")
@@ -76,10 +84,16 @@ class BlendConfig:
         return next(iter(self._values_of_parts("eos_id")), None)
 
     def _values_of_parts(self, name: str) -> list[int]:
+<<<<<<< HEAD
         """Return the values of a field in the configs of the parts that have it, each once; a part may hold no given ids."""
         values = [part["config"].get(name) for part in self.models]
         nothing = (None, 0) if name in ("condition_ids", "field_ids") else (None,)
         return list(dict.fromkeys(value for value in values if value not in nothing))
+=======
+        """Return the values of a field in the configs of the parts that have it and the blend's tokens, each once."""
+        own = [part["config"] for part in self.models if "characters" not in part]
+        return list(dict.fromkeys(config[name] for config in own if name in config))
+>>>>>>> spell
 
     @property
     def coefficients(self) -> Float64[np.ndarray, "M F"]:
@@ -87,10 +101,24 @@ class BlendConfig:
         return np.array(self.gate.get("coefficients", [[]] * len(self.models)), np.float64)
 
 
-def describe_part(plugin: Plugin, config: Any) -> dict[str, Any]:
+def describe_part(plugin: Plugin, config: Any, characters: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Return a model's entry for ``BlendConfig.models``."""
     json_values = json.loads(json.dumps(to_dict(config)))
-    return {"name": plugin.name, "distribution": plugin.package, "version": plugin.version, "config": json_values}
+    entry = {"name": plugin.name, "distribution": plugin.package, "version": plugin.version, "config": json_values}
+    return entry | ({"characters": dict(characters)} if characters else {})
+
+
+def read_characters(part: Mapping[str, Any], vocab_size: int) -> "TokenCharacters | None":
+    """Return what the tokens of a part are in ids of the blend, of which there are ``vocab_size``; None if they are the blend's.
+
+    Raises:
+        ConfigError: What its entry says of them has another form.
+    """
+    if "characters" not in part:
+        return None
+    from reviewgen.blending.characters import TokenCharacters  # loads numba, which presets do not need
+
+    return TokenCharacters.of_entry(part["characters"], part["config"].get("vocab_size"), vocab_size)
 
 
 def join_names(parts: list[Mapping[str, T]]) -> dict[str, T]:

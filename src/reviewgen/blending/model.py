@@ -1,4 +1,4 @@
-"""A blend as a LanguageModel: a mixture of trained models that share a vocabulary.
+"""A blend as a LanguageModel: a mixture of trained models.
 
 Source: Jelinek & Mercer 1980, "Interpolated Estimation of Markov Source Parameters from Sparse Data". It uses its parts through
 the ``LanguageModel`` protocol only.
@@ -7,17 +7,20 @@ the ``LanguageModel`` protocol only.
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from reviewgen.blending.characters import CharacterStepper, TokenCharacters
 from reviewgen.blending.config import BlendConfig, describe_blend, describe_part, join_names, split_names
 from reviewgen.blending.stepper import BlendStepper, make_blend_stepper
 from reviewgen.errors import BundleError
-from reviewgen.generation import make_stepper
+from reviewgen.generation import make_stepper, map_state
 from reviewgen.protocols import LanguageModel, State, SupportsScore
 from reviewgen.protocols.graph import ModelGraph
 from reviewgen.protocols.migration import read_saved_config
@@ -26,7 +29,7 @@ from reviewgen.registry import Plugin, find_model, plugin_of_saved
 
 
 class Blend:
-    """A mixture of models; returns log probabilities (nats)::
+    """A mixture of models, each with the tokens of the blend or a ``CharacterModel``; returns log probabilities (nats)::
 
         logits[b, t] = log sum_i w_i softmax(logits_i[b, t])                      (V,)
 
@@ -45,7 +48,7 @@ class Blend:
     def __init__(self, config: BlendConfig) -> None:
         self.config = config
         with torch.device("meta"), _WithoutRandomValues():  # allocates and initialises nothing: the weights are loaded later
-            self.parts = tuple(_build_part(part) for part in config.models)
+            self.parts = tuple(_build_part(part, config) for part in config.models)
 
     @classmethod
     def from_models(
@@ -67,7 +70,10 @@ class Blend:
             ConfigError: There are fewer than two models, their vocabulary sizes differ, or the weights are wrong.
             UnknownPlugin: A model's plugin is not installed, so the blend could not be loaded again.
         """
-        entries = tuple(describe_part(plugin, model.config) for model, plugin in zip(models, plugins, strict=True))
+        entries = tuple(
+            describe_part(plugin, _plain(model).config, getattr(model, "entry", None))
+            for model, plugin in zip(models, plugins, strict=True)
+        )
         vocab_size = models[0].config.vocab_size if models else 1
         blend = cls(BlendConfig(vocab_size=vocab_size, weights=tuple(weights), gate=dict(gate or {}), models=entries))
         blend.parts = tuple(_in_evaluation_mode(model) for model in models)
@@ -107,13 +113,13 @@ class Blend:
 
     def stepper(self, weight_bits: int = 32) -> BlendStepper:
         """Return a stepper that mixes the parts' steppers of that precision; a part without one is called through torch."""
-        return make_blend_stepper([make_stepper(part, weight_bits=weight_bits) for part in self.parts], self.config)
+        return make_blend_stepper([make_stepper(_plain(part), weight_bits=weight_bits) for part in self.parts], self.config)
 
     def describe_graph(self) -> ModelGraph:
         """Return the computational graph, for pictures."""
-        modules = [(number, part) for number, part in enumerate(self.parts) if isinstance(part, nn.Module)]
+        modules = [(number, part) for number, part in enumerate(map(_plain, self.parts)) if isinstance(part, nn.Module)]
         tensors = [f"{number}.{name}" for number, part in modules for name, _ in part.named_parameters()]
-        return describe_blend(self.config, self.parts, tensors)
+        return describe_blend(self.config, [_plain(part) for part in self.parts], tensors)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the tensors of all parts, with the part's number before each name."""
@@ -128,10 +134,10 @@ class Blend:
         split = split_names(tensors, len(self.parts))
         for number, (part, own) in enumerate(zip(self.parts, split, strict=True)):
             pairs = [{(name, tuple(tensor.shape)) for name, tensor in named.items()} for named in (own, part.state_dict())]
-            if isinstance(part, nn.Module) and pairs[0] != pairs[1]:  # of counts, the shapes depend on the training text
+            if isinstance(_plain(part), nn.Module) and pairs[0] != pairs[1]:  # of counts, the shapes depend on the training text
                 wrong = sorted({f"{number}.{name}" for name, _ in pairs[0] ^ pairs[1]})
                 raise BundleError(f"Tensors of the blend are missing, unexpected or of the wrong shape: {', '.join(wrong):.200}.")
-        parts = [_build_part(entry) for entry in self.config.models]
+        parts = [_build_part(entry, self.config) for entry in self.config.models]
         for part, own in zip(parts, split, strict=True):
             part.load_state_dict(own)
         self.parts = tuple(_in_evaluation_mode(part) for part in parts)
@@ -159,6 +165,35 @@ class _WithoutRandomValues(TorchFunctionMode):
         tensor = args[0] if args else (kwargs or {}).get("tensor")
         is_skipped = getattr(func, "__name__", "") in ("normal_", "uniform_") and isinstance(tensor, Tensor)
         return tensor if is_skipped else func(*args, **(kwargs or {}))
+
+
+class CharacterModel:
+    """A model as one of the ids of a blend that has other tokens; see ``reviewgen.blending.characters``.
+
+    Attributes:
+        part: The model.
+        entry: What its tokens are in ids of the blend, as JSON values.
+        config: Has the number of ids of the blend, ``vocab_size``, only.
+    """
+
+    Config: ClassVar[type] = SimpleNamespace
+
+    def __init__(self, part: LanguageModel, entry: Mapping[str, Any], vocab_size: int) -> None:
+        self.part, self.entry, self.config = part, entry, SimpleNamespace(vocab_size=vocab_size)
+        self.state_dict, self.load_state_dict = part.state_dict, part.load_state_dict
+        self._tokens = TokenCharacters.of_entry(entry, part.config.vocab_size, vocab_size)
+
+    def initial_state(self, batch_size: int) -> State:
+        """Return the state before the first id of B texts."""
+        return map_state(torch.from_numpy, self._stepper().initial_state(batch_size))
+
+    def __call__(self, ids: Int[Tensor, "B T"], state: State) -> tuple[Float[Tensor, "B T W"], State]:
+        """Return the log probability of every id of the blend after each of ``ids``, and the state after the last."""
+        table, new_state = self._stepper().log_probabilities(ids.numpy(), map_state(np.asarray, state))
+        return torch.from_numpy(table).float(), map_state(torch.from_numpy, new_state)
+
+    def _stepper(self) -> CharacterStepper:
+        return CharacterStepper(make_stepper(self.part), self._tokens)
 
 
 class EntropyModel:
@@ -210,11 +245,17 @@ def _score_part(
     return _gather(log_probs, targets), new_state
 
 
+def _plain(model: Any) -> Any:
+    return model.part if isinstance(model, CharacterModel) else model
+
+
 def _in_evaluation_mode(model: Any) -> Any:
-    return model.eval() if isinstance(model, nn.Module) else model
+    if isinstance(plain := _plain(model), nn.Module):
+        plain.eval()
+    return model
 
 
-def _build_part(part: Mapping[str, Any]) -> LanguageModel:
+def _build_part(part: Mapping[str, Any], blend: BlendConfig) -> LanguageModel:
     kind, _ = find_model(plugin_of_saved("model", part))
     model: LanguageModel = kind(read_saved_config(kind.Config, part["config"], part["version"]))
-    return model
+    return CharacterModel(model, part["characters"], blend.vocab_size) if "characters" in part else model

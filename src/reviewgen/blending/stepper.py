@@ -1,6 +1,7 @@
 """Generation from a blend: mixes the next-token probabilities of its parts' steppers. No torch.
 
-If every part has a compiled step, so has the blend, and it generates in one compiled loop; else it steps its parts in Python.
+If every part has a compiled step and the tokens of the blend, the blend has one too, and generates in one compiled loop; else it
+steps its parts in Python.
 
 B batch, T time (tokens), V vocabulary, M parts, F features of the gate; S, W and K of a compiled step's state.
 """
@@ -12,7 +13,8 @@ from typing import Any, ClassVar
 import numpy as np
 from jaxtyping import Float, Float32, Int64
 
-from reviewgen.blending.config import BlendConfig, join_names, split_names
+from reviewgen.blending.characters import CharacterStepper
+from reviewgen.blending.config import BlendConfig, join_names, read_characters, split_names
 from reviewgen.compiled.decoding import CompiledStepper
 from reviewgen.compiled.mixing import Mixture, mix, step_mixture
 from reviewgen.compiled.steps import CompiledStep, addresses
@@ -85,7 +87,14 @@ class CompiledBlendStepper(BlendStepper, CompiledStepper):
 
 
 def make_blend_stepper(steppers: Sequence[Stepper], config: BlendConfig) -> BlendStepper:
-    """Return the stepper of a blend: one that generates in a compiled loop if every part has a compiled step."""
+    """Return the stepper of a blend: one that generates in a compiled loop if every part has a compiled step.
+
+    Args:
+        steppers: Those of its parts, each of the part's own tokens.
+        config: The settings of the blend.
+    """
+    tokens = [read_characters(part, config.vocab_size) for part in config.models]
+    steppers = [each if own is None else CharacterStepper(each, own) for each, own in zip(steppers, tokens, strict=True)]
     is_compiled = all(isinstance(stepper, SupportsCompiledStep) for stepper in steppers)
     return (CompiledBlendStepper if is_compiled else BlendStepper)(steppers, config)
 

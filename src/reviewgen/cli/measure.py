@@ -152,10 +152,10 @@ def _describe_copies(summary: Mapping[str, Any]) -> Iterator[str]:
 
 @takes(Evaluating)
 def blend(models: list[str], *, out: Path, weights: str | None = None, data: str | None = None, **options: Any) -> Result:
-    """Combine trained models that share a tokenizer: the average of their probabilities at each token.
+    """Combine trained models: the average of their probabilities at each token, or at each character if their tokenizers differ.
 
     Args:
-        models: Saved folders, or owner/name on the Hub; all with the same tokenizer.
+        models: Saved folders, or owner/name on the Hub.
         out: The folder to save the blend in; it must not exist.
         weights: A number for each model: 0.3,0.7. [default: equal]
         data: Fit the weights on these texts, on which no model was trained: a file or glob.

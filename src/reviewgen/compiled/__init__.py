@@ -10,6 +10,7 @@ mean the same for every model. Each name is imported on first use.
     decoding   the loop that samples many tokens with such a step
     given      what a model holds of the ids that a text is given, as each is read
     mixing     mixtures of next-token distributions
+    hypotheses sums over the tokens that write a text, for a blend of models with different tokenizers
     precision  numbers of 16, 32 and 64 bits in one loop
     spelling   follows the known words of a text, token by token
     windows    hashed sets of token windows, and whether a token would complete a copied span

@@ -58,7 +58,8 @@ def export_html(
         The file.
 
     Raises:
-        ConfigError: A setting is out of range, or the suffix is another one.
+        ConfigError: A setting is out of range, the suffix is another one, or a model is a blend of models with different
+            tokenizers.
         UnknownPlugin: The package of a model or tokenizer ships no JavaScript for it.
         OutputExists: The file exists, and ``overwrite`` is false.
         StorageError: The disk is full, or the folder is not writable; nothing is left behind.
@@ -91,6 +92,7 @@ def _scripts(bundles: Sequence[Bundle]) -> tuple[dict[str, str], dict[str, str]]
     """Return the sources of the steppers and of the tokenizers that some models need, by name.
 
     Raises:
+        ConfigError: A model is a blend of models with different tokenizers.
         UnknownPlugin: A model or a tokenizer has no JavaScript.
     """
     models = [model for bundle in bundles for model in _models_of(bundle.model_plugin, to_dict(bundle.model.config))]
@@ -102,8 +104,14 @@ def _scripts(bundles: Sequence[Bundle]) -> tuple[dict[str, str], dict[str, str]]
 
 
 def _models_of(model: Plugin, config: Mapping[str, Any]) -> list[Plugin]:
-    """Return the plugins of a model and of its parts."""
+    """Return the plugins of a model and of its parts.
+
+    Raises:
+        ConfigError: It is a blend of models with different tokenizers.
+    """
     parts = config.get("models", ()) if model.name == "blend" else ()
+    if any("characters" in part for part in parts):
+        raise ConfigError("A page cannot run a blend of models with different tokenizers: use `reviewgen serve`.")
     return [model, *(each for part in parts for each in _models_of(plugin_of_saved("model", part), part["config"]))]
 
 

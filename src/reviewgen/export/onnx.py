@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from reviewgen.blending.model import Blend
+from reviewgen.blending.model import Blend, CharacterModel
 from reviewgen.errors import ConfigError, PluginError, first_line, quoted
 from reviewgen.export.folders import ONNX, check_target, export_folder, write_json, write_tokenizer
 from reviewgen.generation import SAMPLING_SETTINGS, flatten_state, map_state
@@ -73,7 +73,8 @@ def export_onnx(model: ReviewModel, folder: Path, *, overwrite: bool = False) ->
         overwrite: Whether to replace an earlier export there.
 
     Raises:
-        ConfigError: The extra ``onnx`` is not installed, or the model was trained by counting.
+        ConfigError: The extra ``onnx`` is not installed, or the model was trained by counting or is a blend of models with
+            different tokenizers.
         PluginError: The model cannot be exported, or onnxruntime gives other logits than the model.
         OutputExists: The folder exists, and ``overwrite`` is false or it is not an earlier export.
         StorageError: The disk is full, or the folder cannot be written; nothing is left behind.
@@ -106,6 +107,8 @@ def _require_packages() -> None:
 
 def _refuse_counts(model: LanguageModel, name: str) -> None:
     parts = model.parts if isinstance(model, Blend) else (model,)
+    if any(isinstance(part, CharacterModel) for part in parts):
+        raise ConfigError("ONNX has no form of a blend of models with different tokenizers. Use `reviewgen serve` instead.")
     if counted := [type(part).__name__ for part in parts if isinstance(part, CountTrained)]:
         what = f"a part of {quoted(name)}, {counted[0]}," if isinstance(model, Blend) else quoted(name)
         raise ConfigError(

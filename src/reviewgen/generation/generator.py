@@ -338,7 +338,7 @@ def require_index(index: Index | None) -> Index:
     if index is None:
         raise DataError(
             "This model has no index of its training text: it was trained with training.novelty=none, saved without "
-            "novelty.safetensors, or is a blend of models of different corpora."
+            "novelty.safetensors, or is a blend of models of different corpora or tokenizers."
         )
     return index
 

@@ -1,4 +1,7 @@
-"""The implementation of ``reviewgen.blend``: trained models of one tokenizer combined, with the facts for ``training.json``."""
+"""The implementation of ``reviewgen.blend``: trained models combined, with the facts for ``training.json``.
+
+Models of different tokenizers become models of one: ``char``, with the characters that all of them have tokens for.
+"""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,16 +14,18 @@ from typing import Any, Unpack
 import numpy as np
 import torch
 
-from reviewgen.blending.model import Blend, EntropyModel
+from reviewgen.blending.characters import describe_characters, shared_alphabet
+from reviewgen.blending.model import Blend, CharacterModel, EntropyModel
 from reviewgen.blending.weights import check_weights, features_of, fit_gate, fit_weights, gated_weights, mix_scores
-from reviewgen.config import EvaluateOptions, GenerationConfig, refuse_unknown_options, to_dict
+from reviewgen.config import CHAR_GENERATION, EvaluateOptions, GenerationConfig, refuse_unknown_options, to_dict
 from reviewgen.data import digest_tokenizer, read_documents, trained_on
 from reviewgen.errors import ConfigError, NotADistribution, quoted
 from reviewgen.evaluation import Document, score_tokens
 from reviewgen.hub.card import card_text
+from reviewgen.lexicon import token_symbols
 from reviewgen.model import Bundle, ReviewModel, Weights
-from reviewgen.protocols import LanguageModel, SupportsScore
-from reviewgen.registry import Plugin, find_model
+from reviewgen.protocols import LanguageModel, SupportsScore, SupportsTokenBytes
+from reviewgen.registry import Plugin, find_model, find_tokenizer
 from reviewgen.runs.parts import part_facts
 from reviewgen.runs.record import novelty_facts
 
@@ -37,18 +42,19 @@ def blend(models: Any, weights: Any = None, *, data: Any = None, **options: Unpa
     if len(models) < 2:
         raise ConfigError(f"A blend needs at least two models; got {len(models)}.")
     loaded = [model if isinstance(model, ReviewModel) else ReviewModel.from_pretrained(model) for model in models]
-    first = loaded[0]
-    _refuse_other_tokenizers(loaded)
+    _refuse_other_conditions(loaded)
     _refuse_scores(loaded)
-    parts, plugins = [model.bundle.model for model in loaded], [model.bundle.model_plugin for model in loaded]
+    first, parts = _share_tokenizer(loaded)
+    plugins = [model.bundle.model_plugin for model in loaded]
     if data is None:
         equal = Blend.from_models(parts, plugins, check_weights(weights, len(loaded)))
-        return ReviewModel(make_bundle(loaded, equal, {"method": "equal" if weights is None else "given"}))
+        return ReviewModel(make_bundle(loaded, equal, {"method": "equal" if weights is None else "given"}, first=first))
     trained = [known for model in loaded for known in trained_on(model.training)]
-    documents = read_documents(data, first.tokenizer, trained, conditions=first.conditions, **options)
+    documents = read_documents(data, first.tokenizer, trained, conditions=ReviewModel(first).conditions, **options)
     fitted, facts = fit_blend(parts, plugins, documents, first.tokenizer.vocab_size)
     source = str(data) if isinstance(data, str | Path) else type(data).__name__
-    return ReviewModel(make_bundle(loaded, fitted, facts | {"source": source, "split": options.get("split", "all")}))
+    facts |= {"source": source, "split": options.get("split", "all")}
+    return ReviewModel(make_bundle(loaded, fitted, facts, first=first))
 
 
 def fit_blend(
@@ -103,6 +109,7 @@ def make_bundle(
     preset: str = "blend",
     generation: GenerationConfig | None = None,
     training: Mapping[str, Any] | None = None,
+    first: Bundle | None = None,
 ) -> Bundle:
     """Return a blend with everything that is saved with it.
 
@@ -111,14 +118,16 @@ def make_bundle(
         blend: The blend of them.
         facts: How the weights were found.
         preset: The preset that it was trained from.
-        generation: Its generation defaults; those of the first model if not given.
+        generation: Its generation defaults; those of ``first`` if not given.
         training: Facts of the training in which all of it was trained, if it was one.
+        first: What has its tokenizer and conditions; the first model if not given.
     """
-    first, parts = models[0].bundle, [model.bundle for model in models]
+    first, parts = first or models[0].bundle, [model.bundle for model in models]
     fingerprints = {data.get("fingerprint") for model in models for data in trained_on(model.training)}
     index = None  # of the training text, if all were trained on the same
     if len(fingerprints) == 1 and None not in fingerprints:
-        index = next((part.index for part in parts if part.index is not None), None)
+        entries = zip(parts, blend.config.models, strict=True)
+        index = next((part.index for part, entry in entries if part.index is not None and "characters" not in entry), None)
     known = [part.lexicon for part in parts if part.lexicon is not None]
     lexicon = reduce(or_, known) if len(known) == len(parts) else None
     is_known = lexicon is not None and all(part.generation.words == "known" for part in parts)
@@ -152,20 +161,61 @@ def make_bundle(
     return bundle
 
 
-def _refuse_other_tokenizers(models: Sequence[ReviewModel]) -> None:
-    """Raise unless all models have the same conditions and tokenizer (plugin, settings, and every byte that it saves)."""
+def _share_tokenizer(models: Sequence[ReviewModel]) -> tuple[Bundle, list[LanguageModel]]:
+    """Return a bundle with the tokenizer, conditions and generation defaults of a blend, and the models with that tokenizer.
+
+    Raises:
+        ConfigError: The tokenizers differ, and it is not known which bytes the tokens of one are, or the models have fields.
+    """
+    bundles = [model.bundle for model in models]
+    first, kinds = bundles[0], [_identify(bundle) for bundle in bundles]
+    if all(kind == kinds[0] for kind in kinds):
+        return first, [bundle.model for bundle in bundles]
     for number, model in enumerate(models, start=1):
-        kind = f"a {model.tokenizer_name!r} tokenizer of {model.tokenizer.vocab_size} tokens"
-        own = kind, to_dict(model.bundle.tokenizer_config), digest_tokenizer(model.tokenizer), model.conditions
-        if number == 1:
-            first = own
-        if own[:3] != first[:3]:
+        if not isinstance(model.tokenizer, SupportsTokenBytes):
             raise ConfigError(
-                f"The models of a blend share one tokenizer, but model 1 ({models[0].preset}) has {first[0]} and model {number} "
-                f"({model.preset}) {kind}{' of other contents' * (kind == first[0])}: train both on the same texts with the same "
-                "tokenizer settings."
+                f"The models have different tokenizers, and that of model {number} ({model.preset}), {model.tokenizer_name!r}, "
+                "does not say which bytes its tokens are (reviewgen.protocols.SupportsTokenBytes): train all with one tokenizer."
             )
-        if own != first:
+    if fields := models[0].conditions.fields:
+        raise ConfigError(
+            f"The models have different tokenizers, and fields of free text, {', '.join(each.name for each in fields)}: train "
+            "all with one tokenizer, or without fields."
+        )
+    symbols: list[Any] = [token_symbols(bundle.tokenizer) for bundle in bundles]
+    tokenizer_class, plugin = find_tokenizer("char")
+    tokenizer = tokenizer_class.train([shared_alphabet(symbols)], tokenizer_class.Config())
+    own = [bundle.generation for bundle in bundles if bundle.tokenizer_plugin.name == plugin.name]
+    shared = replace(
+        first,
+        tokenizer=tokenizer,
+        tokenizer_plugin=plugin,
+        tokenizer_config=tokenizer_class.Config(),
+        conditions=models[0].conditions.with_ids_from(tokenizer.vocab_size),
+        generation=own[0] if own else GenerationConfig(**CHAR_GENERATION, conditions=first.generation.conditions),
+    )
+    parts: list[LanguageModel] = []
+    written: Any = token_symbols(tokenizer)
+    vocab_size = ReviewModel(shared).conditions.vocab_size
+    for bundle, kind, each in zip(bundles, kinds, symbols, strict=True):
+        if kind == _identify(shared):
+            parts.append(bundle.model)
+            continue
+        pairs = (bundle.tokenizer.bos_id, tokenizer.bos_id), (bundle.tokenizer.eos_id, tokenizer.eos_id)
+        entry = describe_characters(each, written, *pairs, vocab_size - tokenizer.vocab_size)
+        parts.append(CharacterModel(bundle.model, entry, vocab_size))
+    return shared, parts
+
+
+def _identify(bundle: Bundle) -> tuple[Any, ...]:
+    """Return what models of one tokenizer have in common: its plugin, its settings, and every byte that it saves."""
+    return bundle.tokenizer_plugin.name, to_dict(bundle.tokenizer_config), digest_tokenizer(bundle.tokenizer)
+
+
+def _refuse_other_conditions(models: Sequence[ReviewModel]) -> None:
+    """Raise unless all models have the same conditions."""
+    for number, model in enumerate(models, start=1):
+        if model.conditions.conditions != models[0].conditions.conditions:
             raise ConfigError(
                 f"The models of a blend share their conditions, but model 1 ({models[0].preset}) and model {number} "
                 f"({model.preset}) differ in theirs: train both with the same ones, on the same texts."
@@ -174,9 +224,8 @@ def _refuse_other_tokenizers(models: Sequence[ReviewModel]) -> None:
 
 def _refuse_scores(models: Sequence[ReviewModel]) -> None:
     """Raise if a model's scores are not probabilities; only scoring can show that."""
-    ids = torch.tensor([[models[0].tokenizer.bos_id]])
     for number, model in enumerate(models, start=1):
-        part = model.bundle.model
+        ids, part = torch.tensor([[model.tokenizer.bos_id]]), model.bundle.model
         try:
             with torch.inference_mode():
                 if isinstance(part, SupportsScore):

@@ -1,0 +1,130 @@
+"""Sums over all strings of tokens that write a text, for a model that is used with ids of another tokenizer.
+
+A hypothesis is a string of complete tokens and the range of the tokens that may be the next one: tokens are sorted by what they
+are written in, so those that begin with the same ids are a range. An id that is written narrows each range; where a token is
+complete, a new hypothesis begins, whose distribution is that of a step of the model. A text can always go on from the best of the
+hypotheses that began last, so that one is kept, with the most probable others.
+
+Source: Vieira et al. 2024, "From Language Models over Tokens to Language Models over Characters".
+
+B texts, K hypotheses, V tokens of the model, W ids that are written.
+"""
+
+import numpy as np
+
+from reviewgen.compiled.jit import compiled, inner
+
+NEGLIGIBLE = 1e-4  # the share of a hypothesis that is dropped
+IMPOSSIBLE = 1e-300  # the probability of a token that was written although the model gives it none
+
+
+@inner
+def _find(characters, starts, low, high, depth, written):
+    """Return the first rank of a range whose id at a depth is at least ``written``; ``high`` if there is none."""
+    while low < high:
+        middle = (low + high) // 2
+        if characters[starts[middle] + depth] < written:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+@inner
+def _keep(scores, ages, count, is_kept):
+    """Mark the ``count`` best of some hypotheses, without negligible ones, but with the best of those that began last."""
+    youngest, total = -1, scores.sum()
+    for each in range(len(scores)):
+        is_kept[each] = False
+        if scores[each] > 0:
+            is_older = youngest >= 0 and ages[each] > ages[youngest]
+            if not is_older and (youngest < 0 or ages[each] < ages[youngest] or scores[each] > scores[youngest]):
+                youngest = each
+    best = youngest
+    for _ in range(count):
+        if best < 0:
+            break
+        is_kept[best], best = True, -1
+        for each in range(len(scores)):
+            if not is_kept[each] and scores[each] > NEGLIGIBLE * total and (best < 0 or scores[each] > scores[best]):
+                best = each
+
+
+@compiled
+def choose_hypotheses(ids, characters, starts, order, probs, weights, spans, steps):
+    """Narrow the hypotheses of each text by an id, and choose those that are kept.
+
+    Args:
+        ids: int64 (B,).
+        characters, starts, order: As in ``reviewgen.blending.characters.TokenCharacters``.
+        probs, weights, spans: As in the state of its ``CharacterStepper``; weights and spans are written. The weight of a new
+            hypothesis is not yet divided by the sum of its probabilities.
+        steps: int64 (B * K, 3), written: of each new hypothesis its place, that of the one that it continues, and its token.
+
+    Returns:
+        The number of new hypotheses.
+    """
+    count, stepped, tokens = weights.shape[1], 0, len(order)
+    scores, ages = np.zeros(2 * count), np.zeros(2 * count, np.int64)  # of those that continue, then of new ones
+    ranges, fed, is_kept = np.empty((count, 2), np.int64), np.empty(count, np.int64), np.empty(2 * count, np.bool_)
+    for text in range(len(ids)):
+        scores[:] = 0
+        for each in range(count):
+            weight, depth = weights[text, each], spans[text, each, 2]
+            if weight > 0:
+                low = _find(characters, starts, spans[text, each, 0], spans[text, each, 1], depth, ids[text])
+                high = _find(characters, starts, low, spans[text, each, 1], depth, ids[text] + 1)
+                ended, mass, best, ages[each] = 0.0, 0.0, low, depth + 1
+                while low < high and starts[low + 1] - starts[low] == depth + 1:  # complete; of equal ones the best is fed
+                    best = low if probs[text, each, low] > probs[text, each, best] else best
+                    ended += probs[text, each, low]
+                    scores[count + each], fed[each] = weight * max(ended, IMPOSSIBLE), order[best]
+                    low += 1
+                for rank in range(low, high):
+                    mass += probs[text, each, rank]
+                scores[each], ranges[each, 0], ranges[each, 1] = weight * mass, low, high
+        if not scores.sum() > 0:  # none can write it: the best goes on after its last complete token
+            best = np.argmax(weights[text])
+            weights[text] = 0
+            weights[text, best], spans[text, best, 0], spans[text, best, 1], spans[text, best, 2] = 1, 0, tokens, 0
+            continue
+        _keep(scores, ages, count, is_kept)
+        place = 0
+        for each in range(count):
+            if is_kept[each]:
+                spans[text, each, 0], spans[text, each, 1], spans[text, each, 2] = ranges[each, 0], ranges[each, 1], ages[each]
+            else:
+                weights[text, each] = 0
+        for each in range(count):
+            if is_kept[count + each]:
+                while weights[text, place] > 0:
+                    place += 1
+                weights[text, place] = scores[count + each]
+                spans[text, place, 0], spans[text, place, 1], spans[text, place, 2] = 0, tokens, 0
+                steps[stepped, 0], steps[stepped, 1], steps[stepped, 2] = text * count + place, text * count + each, fed[each]
+                stepped += 1
+    return stepped
+
+
+@compiled
+def read_distributions(characters, starts, probs, weights, spans, table):
+    """Write the log probability of each id after each text, and scale the weights of its hypotheses.
+
+    Args:
+        characters, starts: As in ``reviewgen.blending.characters.TokenCharacters``.
+        probs, weights, spans: As in the state of its ``CharacterStepper``.
+        table: float64 (B, W), written.
+    """
+    for text in range(len(table)):
+        row, total = table[text], 0.0
+        row[:] = 0
+        for each in range(weights.shape[1]):
+            depth, weight = spans[text, each, 2], weights[text, each]
+            if weight > 0:
+                for rank in range(spans[text, each, 0], spans[text, each, 1]):
+                    mass = weight * probs[text, each, rank]
+                    row[characters[starts[rank] + depth]] += mass
+                    total += mass
+        for number in range(len(row)):
+            row[number] = np.log(row[number] / total)
+        weights[text, :] /= total
