@@ -80,9 +80,11 @@ class TrainingTexts(Reading):
 
     Attributes:
         conditions: Columns beside the text, as in "stars", that the model is conditioned on.
+        weights: The shares of several corpora, as in 1,1: one with too few characters for its share is read more often.
     """
 
     conditions: Annotated[tuple[str, ...], Bound(at_least=1)] = ()
+    weights: Annotated[tuple[float, ...], Bound(above=0)] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,6 +235,7 @@ class CorpusOptions(ReadingOptions, total=False):
     validation: Any
     validation_split: str | None
     conditions: Sequence[str]
+    weights: Sequence[float]
     near_duplicates: float | None
     decontaminate: int | None
 
@@ -299,5 +302,6 @@ class CompareOptions(ReadingOptions, TrialOptions, total=False):
     prompt: str
     settings: Mapping[str, Mapping[str, Any]] | None
     conditions: Any
+    weights: Any
     out: str | Path | None
     resume: bool

@@ -44,3 +44,4 @@ from .store import find_store as find_store
 from .store import frame_texts as frame_texts
 from .store import prune_cache as prune_cache
 from .store import workspace as workspace
+from .weighting import check_corpora as check_corpora
