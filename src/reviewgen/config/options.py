@@ -80,7 +80,8 @@ class TrainingTexts(Reading):
 
     Attributes:
         conditions: Columns beside the text, as in "stars", that the model is conditioned on.
-        weights: The shares of several corpora, as in 1,1: one with too few characters for its share is read more often.
+        weights: The shares of several corpora in the characters that are trained on, as in 1,1: a corpus with too few is read
+            more often. In Python, the source is then a list of sources.
     """
 
     conditions: Annotated[tuple[str, ...], Bound(at_least=1)] = ()

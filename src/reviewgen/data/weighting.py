@@ -61,7 +61,7 @@ def find_times(names: Sequence[str], characters: Sequence[int], weights: Sequenc
         DataError: A corpus has no training texts beside those of the others, or would be read too often.
     """
     if empty := [name for name, count in zip(names, characters, strict=True) if not count]:
-        raise DataError(f"No training texts of {empty[0]} are left that are not in the other corpora.")
+        raise DataError(f"All training texts of {empty[0]} are empty, or in the other corpora, too.")
     rates = [weight / count for weight, count in zip(weights, characters, strict=True)]
     times = [rate / min(rates) for rate in rates]
     if max(times) > _MAX_TIMES:
