@@ -168,8 +168,8 @@ def make_texts(source: Any, options: Mapping[str, Any], config: DataConfig, *, a
     Raises:
         ConfigError: An option is unusable.
     """
-    if config.weights and options.get("weights"):  # else those of a token store
-        check_corpora(source, config.weights)
+    if weights := options.get("weights"):  # which are not those of a token store
+        check_corpora(source, weights)
         if options.get("validation") is None and options.get("validation_split") is not None:
             raise ConfigError("The split to validate on is that of one of several corpora: give validation, too.")
     filters = Filters(near_duplicates=options.get("near_duplicates"), decontaminate=options.get("decontaminate"))
