@@ -102,6 +102,8 @@ def train(start: "str | ReviewModel", source: Any, *, progress: bool = True, **o
             texts that differ slightly. Needs rensa.
         decontaminate: Leave out held-out texts that share a run of this many characters with a training text.
         conditions: Columns beside the text, as in "stars", that the model is conditioned on.
+        fields: Columns of free text, as in "artist" and "title", that the model is conditioned on; of each value at most 200
+            characters are read.
         weights: The shares of several corpora in the characters that are trained on, as in 1,1: a corpus with too few is read
             more often. In Python, the source is then a list of sources.
         log: Also log the curves to a tracker of accelerate, which must be installed: tensorboard, wandb, trackio, mlflow, aim,
@@ -413,6 +415,8 @@ def prepare(source: Any, *, preset: str, out: str | Path, **options: "Unpack[Pre
         options: Also the other keywords of ``train`` for reading a corpus, from text_column to conditions.
         validation: A second source to validate on, instead of a part of the first.
         conditions: Columns beside the text, as in "stars", that the model is conditioned on.
+        fields: Columns of free text, as in "artist" and "title", that the model is conditioned on; of each value at most 200
+            characters are read.
         weights: The shares of several corpora in the characters that are trained on, as in 1,1: a corpus with too few is read
             more often. In Python, the source is then a list of sources.
         tokenizer: Tokenizer settings that differ from the preset's.

@@ -1,14 +1,17 @@
-"""Conditions: columns such as stars or genre that a model is conditioned on, encoded as ids between bos and the text.
+"""Conditions: columns such as stars, genre or artist that a model is conditioned on, encoded as ids between bos and the text.
 
-They are control codes (Ficler & Goldberg 2017; Keskar et al. 2019). Their ids follow the tokenizer's: for each condition one id
-for "unspecified" and one for each value. Numbers are binned. Knows no model, and of the tokenizer only its vocabulary size.
+They are control codes (Ficler & Goldberg 2017; Keskar et al. 2019). Their ids follow the tokenizer's: for each category or
+number one id for "unspecified" and one for each value; numbers are binned. A *field* is a condition of free text, such as an
+artist or a title: a marker and the tokens of its value, if it is given. Its markers are the last ids, and after them the id that
+ends all fields, which stands before the text even if none is given. Knows no model.
 """
 
+import itertools
 import math
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from numbers import Real
 from typing import Annotated, Any, Literal
 
@@ -16,10 +19,11 @@ import numpy as np
 
 from reviewgen.config import Bound, check, from_dict, to_dict
 from reviewgen.config.settings import check_value
-from reviewgen.errors import ConfigError, DataError, did_you_mean, quoted
+from reviewgen.errors import ConfigError, DataError, counted, did_you_mean, quoted
 
 MAX_CATEGORIES = 50
 MAX_DISTINCT_NUMBERS = 10  # up to this many, each number has its own bin
+MAX_FIELD = 200  # characters of the value of a field
 QUANTILES = (0.2, 0.4, 0.6, 0.8, 1.0)  # the upper ends of the bins of more numbers
 
 
@@ -49,28 +53,35 @@ class Condition:
 
     Attributes:
         name: The name of the column.
-        kind: "category" or "number".
-        values: Its values: categories, the most frequent first, or bins of numbers, the lowest first.
-        left_out: The number of rarer categories that were dropped and count as not given.
+        kind: "category", "number", or "text" for a field.
+        values: Its values: categories, the most frequent first, or bins of numbers, the lowest first; none of a field.
+        left_out: The number of rarer categories that were dropped and count as not given; of a field, of values that were cut.
+        lowercase: Whether the values of a field are lowercased, as the texts are.
 
     Raises:
         ConfigError: The values are not distinct, or the bins are not ascending.
     """
 
     name: Annotated[str, Bound(at_least=1)]
-    kind: Literal["category", "number"]
-    values: tuple[Value, ...]
+    kind: Literal["category", "number", "text"]
+    values: tuple[Value, ...] = ()
     left_out: Annotated[int, Bound(at_least=0)] = 0
+    lowercase: bool = False
 
     def __post_init__(self) -> None:
         check(self)
         labels = [value.label for value in self.values]
-        if not labels or len(set(labels)) < len(labels):
+        if bool(labels) == self.is_field or len(set(labels)) < len(labels):
             raise ConfigError(f"The values of the condition {quoted(self.name)} are not distinct: {', '.join(labels) or 'none'}.")
         edges = [edge for value in self.values for edge in (value.low, value.high)]
         numbers = [edge for edge in edges if edge is not None]
         if numbers != sorted(numbers) or len(numbers) != (len(edges) if self.kind == "number" else 0):
             raise ConfigError(f"The bins of the condition {quoted(self.name)} are not ascending numbers: {edges}.")
+
+    @property
+    def is_field(self) -> bool:
+        """Whether its values are free text."""
+        return self.kind == "text"
 
     def find(self, value: object) -> int | None:
         """Return the index of a value in ``values``, or None if it is unknown; a number belongs to the first bin that holds it.
@@ -96,8 +107,29 @@ class Condition:
         number = finite_number(value) if self.kind == "number" else None
         return label_of(value) if number is None else int(number) if number.is_integer() else number
 
+    def refuse(self, value: object) -> None:
+        """Raise unless a model can be given a value.
+
+        Raises:
+            ConfigError: A category or a number is unknown, or the text of a field is empty or too long.
+        """
+        if not self.is_field:
+            if self.find(value) is None:
+                raise ConfigError(self.describe_unknown(value))
+        elif is_missing(value):
+            raise ConfigError(f"The field {self.name!r} is empty: give it a text, or leave it out.")
+        elif (length := len(label_of(value))) > MAX_FIELD:
+            raise ConfigError(f"The field {self.name!r} has {length:,} characters; a field has at most {MAX_FIELD}.")
+
+    def text_of(self, value: object) -> str:
+        """Return the value of a field as a model reads it; empty if it is missing."""
+        text = "" if is_missing(value) else label_of(value)[:MAX_FIELD]
+        return text.lower() if self.lowercase else text
+
     def describe(self) -> str:
         """Return one line with the values and their shares, as in "stars: 4 (30 %), 5 (70 %)"."""
+        if self.is_field:
+            return f"{self.name}: free text"
         shares = {value.label: value.share for value in self.values}
         rest = 1 - sum(shares.values())
         shares |= {"not given": rest} if rest > 1e-4 else {}
@@ -118,11 +150,13 @@ class Condition:
 class Conditions:
     """The conditions of a model, in order, and the ids of their values; empty for a model without conditions.
 
-    From ``first_id`` on, each condition in turn has one id for "unspecified" and one for each value.
+    From ``first_id`` on, each category or number in turn has one id for "unspecified" and one for each value. Then each field has
+    one id, its marker, and the last id ends the fields.
 
     Attributes:
-        conditions: The conditions.
+        conditions: The conditions, the fields last.
         first_id: The first id: the tokenizer's vocabulary size.
+        encode_text: The tokenizer's ``encode``, for the values of fields; None for conditions without fields.
 
     Raises:
         ConfigError: A condition is named twice.
@@ -130,9 +164,13 @@ class Conditions:
 
     conditions: tuple[Condition, ...] = ()
     first_id: int = 0
+    encode_text: Callable[[str], Sequence[int]] | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         check_value("conditions", self.conditions, tuple[Condition, ...])
+        kinds = [condition.is_field for condition in self.conditions]
+        if kinds != sorted(kinds):
+            raise ConfigError("Of the conditions of a model, the fields come last.")
         if len(set(self.names)) < len(self.names):
             raise ConfigError(f"A condition is named twice: {', '.join(self.names)}.")
 
@@ -148,25 +186,55 @@ class Conditions:
         return tuple(condition.name for condition in self.conditions)
 
     @property
-    def unspecified_ids(self) -> list[int]:
-        """The "unspecified" id of each condition: the prefix of a text without known values."""
-        sizes = [1 + len(condition.values) for condition in self.conditions]
+    def fields(self) -> tuple[Condition, ...]:
+        """The conditions that are free text."""
+        return tuple(condition for condition in self.conditions if condition.is_field)
+
+    @property
+    def fixed(self) -> tuple[Condition, ...]:
+        """The conditions that are categories or numbers, which have one id each."""
+        return self.conditions[: len(self.conditions) - len(self.fields)]
+
+    @property
+    def open_ids(self) -> list[int]:
+        """The "unspecified" id of each category or number."""
+        sizes = [1 + len(condition.values) for condition in self.fixed]
         return [self.first_id + sum(sizes[:number]) for number in range(len(sizes))]
+
+    @property
+    def unspecified_ids(self) -> list[int]:
+        """The prefix of a text without known values."""
+        return self.open_ids + self._end
+
+    @property
+    def condition_ids(self) -> int:
+        """The number of ids of categories and numbers, from ``first_id`` on."""
+        return sum(1 + len(condition.values) for condition in self.fixed)
+
+    @property
+    def field_ids(self) -> int:
+        """The number of ids of fields, which follow those of categories and numbers: one each, and one that ends them all."""
+        return len(self.fields) + bool(self.fields)
+
+    @property
+    def _end(self) -> list[int]:
+        """The id that ends the fields, if there are any."""
+        return [self.vocab_size - 1] if self.fields else []
 
     @property
     def vocab_size(self) -> int:
         """The number of ids, including the tokenizer's."""
-        return self.first_id + sum(1 + len(condition.values) for condition in self.conditions)
+        return self.first_id + self.condition_ids + self.field_ids
 
-    def with_ids_from(self, vocab_size: int) -> "Conditions":
-        """Return the same conditions with ids from ``vocab_size`` on, after a tokenizer's."""
-        return replace(self, first_id=vocab_size)
+    def with_ids_from(self, vocab_size: int, encode_text: Callable[[str], Sequence[int]] | None = None) -> "Conditions":
+        """Return the same conditions with ids from ``vocab_size`` on, after a tokenizer's, whose ``encode`` is for fields."""
+        return replace(self, first_id=vocab_size, encode_text=encode_text)
 
     def encode(self, values: Mapping[str, Any]) -> list[int]:
-        """Return one id for each condition, given values by name; a condition that is missing or None is unspecified.
+        """Return the ids between bos and the text, given values by name; a condition that is missing or None is unspecified.
 
         Raises:
-            ConfigError: A name or a value is unknown; the message lists the known ones.
+            ConfigError: A name or a value is unknown; the message lists the known ones. Or a field is empty or too long.
         """
         if not isinstance(values, Mapping):
             raise ConfigError(f"Conditions must be a mapping of name to value, as in {{'stars': 5}}; got {quoted(values)}.")
@@ -175,37 +243,76 @@ class Conditions:
                 raise ConfigError(f"{quoted(name)} is not a condition of this model. {did_you_mean(str(name), self.names)}")
         ordered = [values.get(name) for name in self.names]
         for condition, value in zip(self.conditions, ordered, strict=True):
-            if value is not None and condition.find(value) is None:
-                raise ConfigError(condition.describe_unknown(value))
+            if value is not None:
+                condition.refuse(value)
         return self.encode_values(ordered)
 
     def encode_values(self, values: Sequence[Any]) -> list[int]:
-        """Return one id for each condition, given the values of an example in order; missing or unknown ones are unspecified."""
-        indices = (None if is_missing(value) else c.find(value) for c, value in zip(self.conditions, values, strict=True))
-        pairs = zip(self.unspecified_ids, indices, strict=True)
-        return [first if index is None else first + 1 + index for first, index in pairs]
+        """Return the ids between bos and the text, given the values of an example in order.
+
+        A missing or unknown category or number is unspecified; of a field, at most ``MAX_FIELD`` characters are encoded.
+        """
+        return [*self.encode_fixed(values), *self.encode_fields(values)]
+
+    def encode_fixed(self, values: Sequence[Any]) -> list[int]:
+        """Return one id for each category or number, given all values of an example in order."""
+        pairs = zip(self.fixed, values, strict=False)
+        indices = (None if is_missing(value) else condition.find(value) for condition, value in pairs)
+        return [first if index is None else first + 1 + index for first, index in zip(self.open_ids, indices, strict=True)]
+
+    def encode_fields(self, values: Sequence[Any], is_kept: Iterable[bool] | None = None) -> list[int]:
+        """Return the marker and the tokens of each field that is given, and the id that ends them; nothing without fields.
+
+        A value is encoded after a space, as its words are in a text.
+
+        Args:
+            values: All values of an example, in order.
+            is_kept: Whether each field is encoded; None encodes all.
+        """
+        ids, markers = list[int](), itertools.count(self.first_id + self.condition_ids)
+        kept = itertools.repeat(True) if is_kept is None else is_kept
+        given = zip(markers, self.fields, values[len(self.fixed) :], kept, strict=False)
+        for marker, each, value, is_own in given:
+            if is_own and self.encode_text is not None and (text := each.text_of(value)):
+                ids += [marker, *self.encode_text(f" {text}")]
+        return ids + self._end
+
+    def split(self, ids: Sequence[int]) -> list[list[int]]:
+        """Return the part of each condition in the ids between bos and a text, and the id that ends the fields.
+
+        The inverse of joining them; the part of a field that is not given is empty.
+        """
+        fixed = len(self.fixed)
+        parts: list[list[int]] = [[token] for token in ids[:fixed]] + [[] for _ in self.fields]
+        first, place = self.first_id + self.condition_ids, fixed
+        for token in ids[fixed:-1] if self.fields else ():
+            place = fixed + token - first if token >= first else place
+            parts[place].append(token)
+        return [*parts, self._end]
 
     def unknown(self, values: Sequence[Any]) -> list[str]:
         """Return the names of the conditions for which an example has a value that was not in the training texts."""
         pairs = zip(self.conditions, values, strict=True)
-        return [condition.name for condition, value in pairs if not is_missing(value) and condition.find(value) is None]
+        return [c.name for c, value in pairs if not (c.is_field or is_missing(value)) and c.find(value) is None]
 
     def describe(self) -> list[str]:
         """Return one line per condition for the user: its values and their shares of the training texts."""
         return [condition.describe() for condition in self.conditions]
 
     def notes(self) -> list[str]:
-        """Return a sentence for each condition that lost its rarer categories."""
+        """Return a sentence for each condition that lost its rarer categories, and for each field whose long values were cut."""
         return [
-            f"The condition {condition.name!r} keeps its {len(condition.values)} most frequent values; the other "
-            f"{condition.left_out:,} count as not given."
-            for condition in self.conditions
-            if condition.left_out
+            f"{counted(c.left_out, 'value')} of the field {c.name!r} had more than {MAX_FIELD} characters and were cut."
+            if c.is_field
+            else f"The condition {c.name!r} keeps its {len(c.values)} most frequent values; the other {c.left_out:,} count as "
+            "not given."
+            for c in self.conditions
+            if c.left_out
         ]
 
     def to_json(self) -> list[dict[str, Any]]:
         """Return the conditions as JSON values; the ids are not included."""
-        return [to_dict(condition) for condition in self.conditions]
+        return [{name: value for name, value in to_dict(c).items() if name != "lowercase" or value} for c in self.conditions]
 
     @classmethod
     def from_json(cls, stored: Any, first_id: int = 0) -> "Conditions":
@@ -217,7 +324,9 @@ class Conditions:
         return from_dict(cls, {"conditions": stored, "first_id": first_id})
 
 
-def fit_conditions(names: Sequence[str], examples: Iterable[Sequence[str | float | None]]) -> Conditions:
+def fit_conditions(
+    names: Sequence[str], examples: Iterable[Sequence[str | float | None]], fields: Sequence[str] = (), *, lowercase: bool = False
+) -> Conditions:
     """Return the conditions of a training corpus: the categories or bins of each column, from one pass over its values.
 
     A column of numbers, or of strings that are numbers, is binned: up to 10 distinct numbers have a bin each, more are put into
@@ -225,27 +334,42 @@ def fit_conditions(names: Sequence[str], examples: Iterable[Sequence[str | float
     8 bytes per number and by each distinct category.
 
     Args:
-        names: The names of the columns.
-        examples: The condition values of each text, in the order of the names.
+        names: The names of the columns of categories and numbers.
+        examples: The condition values of each text, in the order of the names and then of the fields.
+        fields: The names of the columns of free text.
+        lowercase: Whether fields are lowercased, as the texts are.
 
     Raises:
         DataError: A column has no values.
     """
     texts, numbers, categories = 0, [array("d") for _ in names], [Counter[str]() for _ in names]
-    for values in examples if names else ():
+    lengths: list[Counter[bool]] = [Counter() for _ in fields]  # of each field, how many values are too long and how many are not
+    for values in examples if names or fields else ():
         texts += 1
-        for value, own, others in zip(values, numbers, categories, strict=True):
+        for value, own, others in zip(values, numbers, categories, strict=False):
             if (number := finite_number(value)) is not None:
                 own.append(number)
             elif not is_missing(value):
                 others[label_of(value)] += 1
-    return Conditions(tuple(_fit(*column, texts) for column in zip(names, numbers, categories, strict=True)))
+        for value, own_lengths in zip(values[len(names) :], lengths, strict=True):
+            if not is_missing(value):
+                own_lengths[len(label_of(value)) > MAX_FIELD] += 1
+    fixed = [_fit(*column, texts) for column in zip(names, numbers, categories, strict=True)]
+    for name, own_lengths in zip(fields, lengths, strict=True):
+        if not own_lengths:
+            raise _empty(name)
+        fixed.append(Condition(name=name, kind="text", left_out=own_lengths[True], lowercase=lowercase))
+    return Conditions(tuple(fixed))
+
+
+def _empty(name: str) -> DataError:
+    return DataError(f"The column {quoted(name)} is empty in all training texts, so it cannot be a condition.")
 
 
 def _fit(name: str, numbers: "array[float]", categories: Counter[str], texts: int) -> Condition:
     """Return the condition of a column of a number of texts, some of whose values are numbers and the others categories."""
     if not categories and not numbers:
-        raise DataError(f"The column {quoted(name)} is empty in all training texts, so it cannot be a condition.")
+        raise _empty(name)
     if not categories:
         return Condition(name=name, kind="number", values=_bin_numbers(np.frombuffer(numbers, np.float64), texts))
     categories.update(map(label_of, numbers))  # one value is not a number, so all are categories

@@ -13,7 +13,7 @@ Watson 2000, "Incremental construction of minimal acyclic finite-state automata"
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from itertools import pairwise
@@ -383,10 +383,8 @@ class Lexicon:
     @classmethod
     def of(cls, words: Iterable[str], separators: Iterable[str], min_texts: int = 0) -> "Lexicon":
         """Return the lexicon of some words and separators."""
-        known = {word.encode() for word in words}
-        quotes = [quote.encode() for quote in _APOSTROPHES]
         return cls(
-            minimal_automaton([b"", *known, *(word + quote for word in known for quote in quotes)]),
+            minimal_automaton([b"", *_with_quotes(words)]),
             minimal_automaton(separator.encode() for separator in separators),
             min_texts,
         )
@@ -394,6 +392,10 @@ class Lexicon:
     def __contains__(self, word: str) -> bool:
         """Return whether a word is known, as it is written or in lower case."""
         return word in self._known or word.lower() in self._known
+
+    def spells(self, word: str) -> bool:
+        """Return whether a word is known as it is written."""
+        return word in self._known
 
     def __len__(self) -> int:
         return len(self._known)
@@ -417,6 +419,35 @@ class Lexicon:
         quotes = tuple(_APOSTROPHES)
         words = (word.decode("utf-8", "replace") for word in self.words.strings())
         return frozenset(word for word in words if word and not word.endswith(quotes))
+
+
+def _with_quotes(words: Iterable[str]) -> list[bytes]:
+    """Return words in UTF-8, each also with a closing apostrophe."""
+    return [word.encode() + quote.encode() for word in set(words) for quote in ("", *_APOSTROPHES)]
+
+
+def add_words(spelling: Spelling, words: Iterable[str]) -> Spelling:
+    """Return a spelling that also knows some words, such as those that a text is about.
+
+    The nodes along the new words are copies behind the others; all other nodes stay where they are.
+    """
+    known, added = Automaton(spelling.nodes, spelling.words), list[int]()
+
+    def extend(node: int, strings: Collection[bytes]) -> int:
+        """Return the place of a copy of a node that also leads to some strings."""
+        edges = dict(known.edges(node))
+        for byte in {string[0] for string in strings if string}:
+            edges[byte] = extend(edges.get(byte, 0), {string[1:] for string in strings if string[:1] == bytes([byte])})
+        place = len(known.nodes) + len(added)
+        added.append(2 * len(edges) + (b"" in strings or bool(known.nodes[node] & 1)))
+        added.extend(256 * target + byte for byte, target in sorted(edges.items()))
+        return place
+
+    root = extend(known.root, {b"", *_with_quotes(words)})
+    nodes, first = np.concatenate((known.nodes, np.array(added, np.uint32))), spelling.first.copy()
+    for byte, target in Automaton(nodes, root).edges(root):
+        first[1, byte] = target
+    return spelling._replace(nodes=nodes, words=root, first=first)
 
 
 def build_lexicon(counts: WordCounts, min_texts: int = 2, before: Lexicon | None = None) -> Lexicon | None:

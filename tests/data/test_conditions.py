@@ -150,7 +150,7 @@ def test_texts_are_framed_with_their_conditions_which_are_not_targets():
             assert all(int(ids[1 + n]) in ((true[n], hidden[n]) if split == "train" else (true[n],)) for n in range(2))
         assert store.ids.max() < tokenizer.vocab_size  # the novelty index reads only these
         assert store.document(0).dtype == store.ids.dtype == np.uint16
-    lanes = Lanes(found["train"], bos_id=tokenizer.bos_id, vocab_size=tokenizer.vocab_size, lanes=16, bptt=16, seed=0)
+    lanes = Lanes(found["train"], lanes=16, bptt=16, seed=0)
     batch = next(iter(lanes))
     following = np.concatenate((batch.ids[:, 1:], batch.targets[:, -1:]), 1)
     is_given = (following == tokenizer.bos_id) | (following >= tokenizer.vocab_size)

@@ -19,6 +19,7 @@ class MemoryStore(TokenStore):
 
     def __init__(self, texts):
         self.framed = [np.array([BOS, *text, EOS]) for text in texts]
+        self.given = np.zeros(len(self.framed), np.int64)
         self.read, self.releases = [], 0
 
     def __len__(self):
@@ -44,7 +45,7 @@ def marked_texts(lengths):
 
 def cut(texts, *, lanes, bptt, seed=0, **process):
     store = texts if isinstance(texts, MemoryStore) else MemoryStore(texts)
-    return Lanes(store, bos_id=BOS, vocab_size=1 << 40, lanes=lanes, bptt=bptt, seed=seed, **process)
+    return Lanes(store, lanes=lanes, bptt=bptt, seed=seed, **process)
 
 
 def epoch_of(made, number=0):

@@ -130,7 +130,7 @@ def test_conditions_and_the_text_before_are_given_and_not_scored() -> None:
     texts = ["bad cafe", "a"]
     documents = framed(LETTERS, texts, conditions=(V, V + 2))
     wanted = [-steps[ids[:-1], ids[1:]].double()[2:] for ids, _ in documents]
-    found = evaluate_documents(model, documents, V + 3, given=2)
+    found = evaluate_documents(model, documents, V)
     assert found.tokens == 9 + 2 and found.characters == 9
     assert found.nats_per_character == pytest.approx(sum(float(each.sum()) for each in wanted) / 9, rel=1e-5)
     score = score_text(model, LETTERS, "bad cafe", prefix=(V, V + 2))
@@ -146,11 +146,11 @@ def test_conditions_and_the_text_before_are_given_and_not_scored() -> None:
 
 
 def test_tokens_are_scored_under_several_models_at_once() -> None:
-    models, documents = [TableModel(table(V, seed)) for seed in (0, 1)], framed(LETTERS, ["bad cafe", "", "gab"], (2,))
-    scores, characters = score_tokens(models, iter(documents), V, given=1)
+    models, documents = [TableModel(table(V + 1, seed)) for seed in (0, 1)], framed(LETTERS, ["bad cafe", "", "gab"], (V,))
+    scores, characters = score_tokens(models, iter(documents), V)
     assert scores.shape == (9 + 1 + 4, 2) and characters == 11 and scores.dtype == np.float64
     for column, model in enumerate(models):
-        losses = np.concatenate(token_losses(model, [ids for ids, _ in documents], V, given=1))
+        losses = np.concatenate(token_losses(model, [ids for ids, _ in documents], V))
         np.testing.assert_array_equal(scores[:, column], -losses.astype(np.float64))
     for texts, message in (([], "no text"), (["", ""], "no characters")):
         with pytest.raises(DataError, match=message):

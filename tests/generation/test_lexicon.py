@@ -19,8 +19,11 @@ from reviewgen.config import GenerationConfig
 from reviewgen.errors import BundleError, ConfigError, DataError
 from reviewgen.generation import make_sampling_params
 from reviewgen.lexicon import (
+    Automaton,
     Lexicon,
+    Symbols,
     WordCounts,
+    add_words,
     build_lexicon,
     count_words,
     decode_texts,
@@ -77,6 +80,22 @@ def test_words_are_runs_of_letters_with_their_marks(text: str, expected: list[st
 @given(st.sets(st.binary(max_size=6), max_size=40))
 def test_a_minimal_automaton_accepts_exactly_its_strings(strings: set[bytes]) -> None:
     assert list(minimal_automaton(strings).strings()) == sorted(strings)
+
+
+def strings_of(spelling: Spelling) -> set[bytes]:
+    return set(Automaton(spelling.nodes, spelling.words).strings())
+
+
+@given(st.sets(st.text("abé'", min_size=1, max_size=4)), st.sets(st.text("abcé", min_size=1, max_size=5)))
+def test_words_are_added_to_a_spelling_as_if_they_had_been_known_before(known: set[str], added: set[str]) -> None:
+    symbols = Symbols(np.array([97], np.uint16), np.array([0, 1]))
+    base = make_spelling(symbols, Lexicon.of(known, " "))
+    extended, whole = add_words(base, added), make_spelling(symbols, Lexicon.of(known | added, " "))
+    assert strings_of(extended) == strings_of(whole) and strings_of(base) == strings_of(
+        make_spelling(symbols, Lexicon.of(known, " "))
+    )
+    follow = [{chr(byte) for byte in range(256) if spelling.first[1, byte]} for spelling in (extended, whole)]
+    assert follow[0] == follow[1]
 
 
 @given(st.binary(max_size=5) | st.characters().map(lambda c: c.encode("utf-8", "surrogatepass")))

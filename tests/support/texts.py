@@ -13,7 +13,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from reviewgen.conditions import fit_conditions
 from reviewgen.data import (
     SPLITS,
     CleaningReport,
@@ -23,6 +22,7 @@ from reviewgen.data import (
     cached_corpus,
     cached_store,
     describe,
+    find_conditions,
     open_source,
     read_examples,
 )
@@ -89,12 +89,13 @@ def corpus_of(source: Any, validation: Any = None, **options: Any) -> Read:
 
 def tokenized(source: Any, kind: Any, config: Any = None, *, name: str = "", validation: Any = None, **options: Any) -> Any:
     """Tokenize a source as a training does; return the tokenizer, the conditions, the stores and the corpus."""
-    corpus = cached_corpus(Texts(source, DataConfig(**options), validation))
-    fitted = fit_conditions(corpus.names, corpus.conditions("train"))
+    texts = Texts(source, DataConfig(**options), validation)
+    corpus = cached_corpus(texts)
+    fitted = find_conditions(corpus, texts.config)
     plugin = {"name": name or kind.__name__, "package": "tests", "version": "1"}
     folder = cached_store(corpus, Encoding(cls=kind, config=config or kind.Config(), plugin=plugin), fitted)
     tokenizer = kind.load(folder.folder / "tokenizer")
-    return tokenizer, fitted.with_ids_from(tokenizer.vocab_size), folder.splits(), corpus
+    return tokenizer, fitted.with_ids_from(tokenizer.vocab_size, tokenizer.encode), folder.splits(), corpus
 
 
 def units_of(source: Any, **options: Any) -> list[list[Any]]:

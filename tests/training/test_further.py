@@ -27,8 +27,7 @@ def gru(model_folder: Any) -> reviewgen.ReviewModel:
 def bits(run: TrainingRun, model: reviewgen.ReviewModel) -> float:
     """Return the bits per character of a model on the held-out texts of a run."""
     documents = sample_documents(run.stores["validation"], 500)
-    vocab_size, given = model.tokenizer.vocab_size, len(model.conditions)
-    return evaluate_documents(model.model, documents, vocab_size, given=given).bits_per_character
+    return evaluate_documents(model.model, documents, model.tokenizer.vocab_size).bits_per_character
 
 
 def test_it_beats_training_from_scratch_in_the_same_steps() -> None:

@@ -28,7 +28,7 @@ WIDE = {"batch_size": 8, "bptt": 96, "evaluations": 1, "warmup": 0.5}
 def lanes_of(run: TrainingRun, **changes: Any) -> Lanes:
     config = run.config
     settings = {"lanes": config.batch_size, "bptt": config.bptt, "is_random": config.bptt_random, "seed": 0} | changes
-    return Lanes(run.stores["train"], bos_id=run.tokenizer.bos_id, vocab_size=run.tokenizer.vocab_size, **settings)
+    return Lanes(run.stores["train"], **settings)
 
 
 def detached(state: Any) -> Any:

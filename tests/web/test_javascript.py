@@ -49,8 +49,9 @@ PROMPTS = ["", "the ", "the mov", "The movie was tr", "xyz très 👍", "a\n", "
 def model(name: str, seed: int = 0, *, eos: float = -1.0, lexicon: Lexicon | None = LEXICON, conditions: int = 0, **generation):
     """Return a model of random logits over a real tokenizer."""
     tokenizer = TOKENIZERS[name]
-    values = tuple(Value(label=str(number), share=0.1, low=number, high=number) for number in range(1, conditions))
-    known = Conditions((Condition(name="stars", kind="number", values=values),) if conditions else (), tokenizer.vocab_size)
+    values = tuple(Value(label=str(number), share=0.1, low=number, high=number) for number in range(1, max(2, conditions)))
+    given = (Condition(name="stars", kind="number", values=values), Condition(name="film", kind="text", lowercase=True))
+    known = Conditions(given if conditions else (), tokenizer.vocab_size, tokenizer.encode)
     logits = table(known.vocab_size, seed)
     logits[:, tokenizer.eos_id] = eos
     made = review_model(TableModel(logits), tokenizer, **generation)
@@ -87,7 +88,8 @@ def requests_of_all_settings(step: int) -> list[dict[str, Any]]:
 
 def test_texts_are_those_of_python_for_all_settings(tmp_path: Path) -> None:
     """In one run of Node, with seeds, conditions, dead ends and damaged logits too."""
-    stars = [{"seed": 1, "n": 4, **each} for each in ({"conditions": {"stars": 1}}, {"conditions": {"stars": "5"}}, {})]
+    given = [{"stars": 1}, {"stars": "5"}, {}, {"film": "Zyx très"}, {"stars": 2, "film": "abc "}]
+    stars = [{"seed": 1, "n": 4, "conditions": each, "words": words} for each in given for words in ("any", "known")]
     cases = [
         *((model(name, eos=eos), requests_of_all_settings(step)) for step, (name, eos) in enumerate(
             [("char", -1.0), ("word", -1.0), ("char", 3.0), ("word", 3.0)])),

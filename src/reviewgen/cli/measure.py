@@ -24,7 +24,6 @@ def evaluate(model: str, *, data: list[str], device: str = "auto", **options: An
         device: The device that scores: cpu, cuda, mps, or auto: what accelerate finds, for a network.
     """
     with working("Evaluating ..."):
-        from reviewgen.evaluation import finite
         from reviewgen.tables.judging import evaluate as evaluate_model  # torch, where several processes meet
 
         trained, result = evaluate_model(model, parse_data(data), device, **options)
@@ -35,8 +34,9 @@ def evaluate(model: str, *, data: list[str], device: str = "auto", **options: An
         f"{result.bits_per_character:.4f} bits per character ({result.nats_per_character:.4f} nats), end tokens included",
         f"{result.perplexity_per_token:.2f} perplexity per {trained.tokenizer_name} token",
         ", ".join(counted(number, noun) for noun, number in counts.items()),
+        *(gain.describe() for gain in result.conditions),
     ]
-    return Result(finite(asdict(result)), lines)
+    return Result(result.facts(), lines)
 
 
 @takes(declared(GenerationConfig, only=["conditions"], unset=True), _TABLE)

@@ -44,6 +44,7 @@ _NAMES = {  # where an option is not called as its field
     "num_return_sequences": ("-n", "--num-return-sequences"),
     "stop_strings": ("--stop-strings", "--stop"),
     "conditions": ("--condition",),
+    "fields": ("--field",),
     "logits_processors": ("--logits-processor",),
     "max_tokens": ("--max-tokens-limit",),
     "settings": ("--set",),
@@ -159,6 +160,7 @@ def _option(name: str, hint: Any, default: Any, text: str, *, is_bounded: bool) 
         kind: Any = bool
     elif origins & {dict, list} or (tuple in origins and float not in kinds and kinds != [tuple[float, ...]]):
         kind, parse = list[str], parse_conditions if dict in origins else lambda given: given or absent
+        names += ("--field",) if name == "conditions" and dict in origins else ()
         text += "" if "Repeatable" in text else f" Repeatable{', as name=value' if dict in origins else ''}."
     elif Literal in origins or Any in kinds or tuple in origins or str in kinds:
         kind = Path if Path in kinds else str

@@ -143,7 +143,7 @@ def _train_command(preset: str | None, given: dict[str, Any], options: Mapping[s
     changed = {name: value for name, value in options.items() if value != plain[name]}
     if changed.get("weights"):
         changed["weights"] = ",".join(f"{weight:g}" for weight in changed["weights"])
-    names = {"clean": "--no-clean", "conditions": "--condition"}
+    names = {"clean": "--no-clean", "conditions": "--condition", "fields": "--field"}
     given |= {names.get(name, f"--{name.replace('_', '-')}"): value for name, value in changed.items()}
     arguments = ["reviewgen", "train"] + ([preset] if preset else [])
     for option, value in (given | {"--set": settings, "--out": "my-model"}).items():

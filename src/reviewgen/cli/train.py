@@ -145,6 +145,7 @@ def _describe(run: "TrainingRun", facts: dict[str, Any], out: Path) -> Iterator[
         reviews, total, split = (run.held_out[name] for name in ("reviews", "reviews_in_split", "split"))
         part = f"{reviews:,} of {counted(total, 'review')}" if reviews < total else counted(total, "review")
         yield f"Held out ({split} split, {part}): {run.evaluation.bits_per_character:.4f} bits per character"
+        yield from (gain.describe() for gain in run.evaluation.conditions)
     alone = [(part["preset"], part["held_out"]["bits_per_character"]) for part in facts.get("parts", ()) if part.get("held_out")]
     if alone:
         yield "Its models alone: " + ", ".join(f"{name} {'infinite' if bits is None else f'{bits:.4f}'}" for name, bits in alone)

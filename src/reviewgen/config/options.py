@@ -80,11 +80,14 @@ class TrainingTexts(Reading):
 
     Attributes:
         conditions: Columns beside the text, as in "stars", that the model is conditioned on.
+        fields: Columns of free text, as in "artist" and "title", that the model is conditioned on; of each value at most 200
+            characters are read.
         weights: The shares of several corpora in the characters that are trained on, as in 1,1: a corpus with too few is read
             more often. In Python, the source is then a list of sources.
     """
 
     conditions: Annotated[tuple[str, ...], Bound(at_least=1)] = ()
+    fields: Annotated[tuple[str, ...], Bound(at_least=1)] = ()
     weights: Annotated[tuple[float, ...], Bound(above=0)] = ()
 
 
@@ -236,6 +239,7 @@ class CorpusOptions(ReadingOptions, total=False):
     validation: Any
     validation_split: str | None
     conditions: Sequence[str]
+    fields: Sequence[str]
     weights: Sequence[float]
     near_duplicates: float | None
     decontaminate: int | None
@@ -303,6 +307,7 @@ class CompareOptions(ReadingOptions, TrialOptions, total=False):
     prompt: str
     settings: Mapping[str, Mapping[str, Any]] | None
     conditions: Any
+    fields: Any
     weights: Any
     out: str | Path | None
     resume: bool

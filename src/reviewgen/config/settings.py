@@ -34,7 +34,7 @@ from reviewgen.errors import ConfigError, did_you_mean, quoted
 
 ConfigT = TypeVar("ConfigT")
 
-VOCABULARY_FIELDS = ("vocab_size", "bos_id", "eos_id")
+VOCABULARY_FIELDS = ("vocab_size", "bos_id", "eos_id", "condition_ids", "field_ids")
 """The first is required, the others are optional."""
 
 SMALLEST_VOCABULARY = {"vocab_size": 2, "bos_id": 0, "eos_id": 1}
@@ -335,16 +335,19 @@ def _convert_to(text: str, option: Any) -> Any:
     return text
 
 
-def vocabulary_settings(config: type, vocab_size: int, bos_id: int, eos_id: int) -> dict[str, int]:
-    """Return the settings of a model that its tokenizer decides, those that its config has.
+def vocabulary_settings(
+    config: type, vocab_size: int, bos_id: int, eos_id: int, condition_ids: int = 0, field_ids: int = 0
+) -> dict[str, int]:
+    """Return the settings of a model that its tokenizer and its conditions decide, those that its config has.
 
     Args:
         config: The config class.
         vocab_size: The number of ids, those of conditions included.
         bos_id, eos_id: The beginning-of-text and the end-of-text id.
+        condition_ids, field_ids: The number of ids of conditions, which follow the tokenizer's, and of fields, the last ones.
     """
     known = fields_of(config)
-    values = dict(zip(VOCABULARY_FIELDS, (vocab_size, bos_id, eos_id), strict=True))
+    values = dict(zip(VOCABULARY_FIELDS, (vocab_size, bos_id, eos_id, condition_ids, field_ids), strict=True))
     return {name: value for name, value in values.items() if name in known or name == "vocab_size"}
 
 

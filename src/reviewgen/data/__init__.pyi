@@ -16,6 +16,7 @@ from .pipeline import AS_BEFORE as AS_BEFORE
 from .pipeline import Texts as Texts
 from .pipeline import cached_corpus as cached_corpus
 from .pipeline import cached_store as cached_store
+from .pipeline import find_conditions as find_conditions
 from .pipeline import identify_texts as identify_texts
 from .pipeline import open_records as open_records
 from .pipeline import prepare_store as prepare_store
@@ -37,11 +38,13 @@ from .store import StoreFolder as StoreFolder
 from .store import TokenStore as TokenStore
 from .store import cache_folder as cache_folder
 from .store import cache_size as cache_size
+from .store import count_given as count_given
 from .store import digest_file as digest_file
 from .store import digest_tokenizer as digest_tokenizer
 from .store import fetch_store as fetch_store
 from .store import find_store as find_store
 from .store import frame_texts as frame_texts
 from .store import prune_cache as prune_cache
+from .store import tokens_of as tokens_of
 from .store import workspace as workspace
 from .weighting import check_corpora as check_corpora

@@ -50,10 +50,15 @@ class DataConfig(TrainingTexts):
 
     def __post_init__(self) -> None:
         check(self)
-        if len(set(self.conditions)) < len(self.conditions):
-            raise ConfigError(f"A condition is named twice: {', '.join(self.conditions)}.")
-        if reserved := {"text", "split"}.intersection(self.conditions):
+        if len(set(self.columns)) < len(self.columns):
+            raise ConfigError(f"A condition is named twice: {', '.join(self.columns)}.")
+        if reserved := {"text", "split"}.intersection(self.columns):
             raise ConfigError(f"A condition cannot be named {reserved.pop()!r}, as a column of the corpus is: rename it.")
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns of the conditions, those of fields last."""
+        return (*self.conditions, *self.fields)
 
     @property
     def cleaning(self) -> dict[str, bool]:
@@ -121,7 +126,7 @@ def choose_columns(info: SourceInfo, head: list[Any], config: DataConfig, *, all
     Raises:
         DataError: A column is missing, or no column holds text.
     """
-    name, text_column, conditions = info.name, config.text_column, config.conditions
+    name, text_column, conditions = info.name, config.text_column, config.columns
     first = next((record for record in head if not _is_missing(record)), "")
     if not isinstance(first, str | Mapping):
         raise DataError(f"{name} yields {type(first).__name__}; it must yield strings or records with named columns.")

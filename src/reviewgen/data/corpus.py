@@ -224,7 +224,7 @@ def make_corpus(sources: Sequence[Source], work: Work, filters: Filters, weights
     leaking, notes = filters.find_leaks(files, codes, work)
     codes[leaking] = _LEAKING
     work.progress("Writing the corpus")
-    names, targets = first.config.conditions, [folder / f"{number:05d}.arrow" for number in range(len(files))]
+    names, targets = first.config.columns, [folder / f"{number:05d}.arrow" for number in range(len(files))]
     types = [{str(read_part(file).schema.field(f"c{number}").type) for file in files} for number in range(len(names))]
     columns = {name: "string" if "string" in own else "double" for name, own in zip(names, types, strict=True)}
     tasks = list(zip(files, targets, split_by_part(codes, files), strict=True))

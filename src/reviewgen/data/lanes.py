@@ -19,7 +19,7 @@ import numpy as np
 from reviewgen.data.store import TokenStore
 from reviewgen.errors import DataError, counted
 
-IGNORED = -100  # the target that cross entropy ignores: bos and conditions are given, not predicted
+IGNORED = -100  # the target that cross entropy ignores: bos, conditions and fields are given, not predicted
 _BLOCK_TOKENS = 1 << 18  # copied from the store at a time, over all lanes
 _FULL = 0.95  # probability of the full mean; otherwise it is halved
 _DEVIATION = 5 / 70  # of a length, as a share of bptt
@@ -33,7 +33,7 @@ class Batch:
 
     Attributes:
         ids: The input ids, (B, T) int64.
-        targets: The next ids, (B, T) int64; ``IGNORED`` where the next token is bos or a condition.
+        targets: The next ids, (B, T) int64; ``IGNORED`` where the next token is bos, or of a condition or a field.
         epoch: The number of the epoch, from 0.
         number: The number of the batch within its epoch, from 0.
     """
@@ -54,8 +54,6 @@ class Lanes:
 
     Args:
         store: The texts.
-        bos_id: The id that starts a text.
-        vocab_size: The tokenizer's; ids from there on are conditions.
         lanes: The number of lanes, B; reduced if the store has too few tokens.
         bptt: The number of tokens per batch and lane, T; reduced if the lanes are shorter.
         seed: The seed of the shuffling.
@@ -76,8 +74,6 @@ class Lanes:
         self,
         store: TokenStore,
         *,
-        bos_id: int,
-        vocab_size: int,
         lanes: int,
         bptt: int,
         seed: int,
@@ -96,7 +92,7 @@ class Lanes:
         self.bptt = min(bptt, self.length)
         self._is_random = is_random
         self._longest = max(1, int(self.bptt * (1 + _LIMIT * _DEVIATION))) if is_random else self.bptt  # that is drawn
-        self._store, self._bos_id, self._vocab_size, self._seed = store, bos_id, vocab_size, seed
+        self._store, self._seed = store, seed
 
     def __iter__(self) -> Iterator[Batch]:
         return self.start_at(0, 0)
@@ -155,13 +151,11 @@ class Lanes:
 
     def _fill_block(self, stream: "_ShuffledStream", start: int, end: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the inputs and targets between two positions of the lanes, (B, end - start) each."""
-        block = np.empty((self.lanes, end - start + 1), np.int64)
-        for lane, row in enumerate(block, self._first_lane):
-            stream.copy_tokens(lane * self.length + start, row)
+        block, targets = np.empty((2, self.lanes, end - start + 1), np.int64)
+        for lane, rows in enumerate(zip(block, targets, strict=True), self._first_lane):
+            stream.copy_tokens(lane * self.length + start, *rows)
         self._store.release_pages()
-        following = block[:, 1:]
-        targets = np.where((following == self._bos_id) | (following >= self._vocab_size), IGNORED, following)
-        return block[:, :-1], targets
+        return block[:, :-1], targets[:, 1:]
 
 
 class _ShuffledStream:
@@ -172,14 +166,16 @@ class _ShuffledStream:
         self._order = random.permutation(len(store))
         self._ends = np.cumsum(store.lengths[self._order])  # (texts,) the index in the stream after each text
 
-    def copy_tokens(self, start: int, out: np.ndarray) -> None:
-        """Fill ``out`` with the tokens from index ``start`` on."""
+    def copy_tokens(self, start: int, out: np.ndarray, targets: np.ndarray) -> None:
+        """Fill ``out`` with the tokens from index ``start`` on, and ``targets`` with those of them that are predicted."""
         position = int(np.searchsorted(self._ends, start, side="right"))
         done = 0
         while done < len(out):
-            document = self._store.document(int(self._order[position]))
+            number = int(self._order[position])
+            document, given = self._store.document(number), 1 + int(self._store.given[number])  # bos, and what follows it
             skip = len(document) - int(self._ends[position] - (start + done))
             piece = document[skip : skip + len(out) - done]
-            out[done : done + len(piece)] = piece
+            out[done : done + len(piece)] = targets[done : done + len(piece)] = piece
+            targets[done : done + min(len(piece), max(0, given - skip))] = IGNORED
             done += len(piece)
             position += 1

@@ -17,7 +17,7 @@ from typing import Any, TypeVar, Unpack
 
 import numpy as np
 
-from reviewgen.conditions import Conditions
+from reviewgen.conditions import Conditions, fit_conditions
 from reviewgen.config import EvaluateOptions, from_dict, refuse_unknown_options, to_dict
 from reviewgen.data.cleaning import CleaningReport
 from reviewgen.data.columns import DataConfig, Example, SourceInfo
@@ -118,9 +118,18 @@ def cached_store(corpus: Corpus, encoding: Encoding, conditions: Conditions) -> 
     }
 
     def make(job: Job) -> None:
-        encode_corpus(corpus, encoding, Work(job), conditions=conditions, facts={})
+        encode_corpus(corpus, encoding, Work(job), lambda: conditions, facts={})
 
     return in_cache(f"tokens-{_digest(facts)}", StoreFolder.read, facts, "store", make)
+
+
+def find_conditions(corpus: Corpus, config: DataConfig) -> Conditions:
+    """Return the conditions of the training texts of a corpus.
+
+    Raises:
+        DataError: A condition has no values.
+    """
+    return fit_conditions(config.conditions, corpus.conditions("train"), config.fields, lowercase=bool(config.lowercase))
 
 
 def _identify(sources: Sequence[Source]) -> list[Any]:
@@ -189,7 +198,7 @@ def prepare_store(
             return existing
         corpus = make_corpus(own or sources, work, texts.filters, texts.config.weights)
         more = {**facts, **to_dict(texts.filters), "job": identity, "reading": texts.config.facts()}
-        encode_corpus(corpus, encoding, work, facts=more)
+        encode_corpus(corpus, encoding, work, lambda: find_conditions(corpus, texts.config), facts=more)
         return work.main(lambda: publish_store(work.job, out, url))
 
 
@@ -257,7 +266,7 @@ def _read(source: Any, config: DataConfig, split: str) -> Iterator[Example]:
             seen.add(cleaned[1])
             report.kept += 1
             report.characters += len(cleaned[0])
-            yield cleaned[0], values[: len(config.conditions)]
+            yield cleaned[0], values[: len(config.columns)]
         report.decode_errors = opened.info.decode_errors
         opened.info.notes += cleaner.notes()
         _log(opened.info, report)
@@ -325,7 +334,9 @@ def read_texts(
         ConfigError: An option is unknown, or the split is unknown or would differ from the split of the training.
     """
     refuse_unknown_options(options, EvaluateOptions, "read_documents")
-    trained = [data for data in trained if "weight" in data and _is_same_file(source, data)] or trained
+    others = [data for data in trained if "weight" in data and not _is_same_file(source, data)]  # corpora trained on beside it
+    if any("weight" in data and data not in others for data in trained):
+        trained = [data for data in trained if data not in others]
     split, documents = options.get("split") or "all", options.get("documents", "line")
     cleaning: dict[str, Any] = {}
     for name, default in DataConfig().cleaning.items():

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from reviewgen.compiled import WindowSet
-from reviewgen.conditions import Conditions, fit_conditions
+from reviewgen.conditions import Conditions
 from reviewgen.config import to_dict
 from reviewgen.data.corpus import Corpus, require_splits, training_texts
 from reviewgen.data.documents import batched
@@ -101,6 +101,7 @@ NOVELTY_FILE, WORDS_FILE = "novelty.safetensors", "words.json"
 _REST = "rest"  # of the folder in a shard with the texts that are read once more
 _WORD_BYTES, _WORD_TOKENS = 200_000_000, 50_000_000  # of parts, or ids, after which no new words are looked for
 _DROP_PROBABILITY = 0.1  # of a condition of a training text, so that the model also learns to generate without it
+_DROP_FIELD_PROBABILITY = 0.25  # the same, of a field
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,19 +217,21 @@ def _encode_part(
     """
     tokenizer = _load(cls, folder, digest)
 
+    known = conditions.with_ids_from(tokenizer.vocab_size, tokenizer.encode) if conditions else conditions
+
+    def write_examples(read: Callable[[], Iterable[Any]], target: Path, split: str) -> None:
+        target.mkdir(exist_ok=True)
+        write_split((text for text, _ in read()), tokenizer, target, split, conditions.vocab_size)
+        if conditions:
+            before = training if split == "train" else None
+            _write_conditions(known, [values for _, values in read()], target / split, before)
+
     def write(scratch: Path) -> None:
-        scratch.mkdir()
         for code, split in enumerate(SPLITS):
-            own = (text for text, _ in examples_of([file], (), code))
-            write_split(own, tokenizer, scratch, split, conditions.vocab_size)
-            if conditions:
-                save_array(scratch / f"{split}.conditions.npy", _encode_conditions(conditions, file, code, training))
-        to_train = training_texts(file)
-        if times > 1 and (is_more := count_copies(to_train, times) > int(times)).any():
-            (rest := scratch / _REST).mkdir()
-            write_split(itertools.compress(to_train, is_more), tokenizer, rest, "train", conditions.vocab_size)
-            if conditions:
-                save_array(rest / "train.conditions.npy", _encode_conditions(conditions, file, 0, training)[is_more])
+            write_examples(functools.partial(examples_of, [file], known.names, code), scratch, split)
+        if times > 1 and (is_more := count_copies(training_texts(file), times) > int(times)).any():
+            read = functools.partial(examples_of, [file], known.names, 0)
+            write_examples(lambda: itertools.compress(read(), is_more), scratch / _REST, "train")
 
     Job.write_whole(shard, write)
     if words is not None:
@@ -238,15 +241,33 @@ def _encode_part(
     return digest_files(shard, shard.parents[1]), count_lost(texts_of([file], wanted), tokenizer, step)
 
 
-def _encode_conditions(conditions: Conditions, file: Path, code: int, training: int) -> np.ndarray:
-    """Return the ids of the conditions of each text of a split, (N, C); in training texts, some are replaced by "unspecified"."""
-    rows = [conditions.encode_values(values) for _, values in examples_of([file], conditions.names, code)]
-    ids = np.array(rows, dtype_of(conditions.vocab_size)).reshape(-1, len(conditions))
-    if code == 0:
-        draws = np.random.PCG64(0).advance(training * len(conditions))  # each number takes one draw
-        is_dropped = np.random.Generator(draws).random(ids.shape) < _DROP_PROBABILITY
-        ids = np.where(is_dropped, np.array(conditions.unspecified_ids, ids.dtype), ids)
-    return ids
+def _write_conditions(conditions: Conditions, rows: Sequence[Sequence[Any]], path: Path, training: int | None) -> None:
+    """Write the ids of the categories and numbers of each text, (N, C), and those of its fields with where each begins.
+
+    Args:
+        conditions: The conditions, with their ids.
+        rows: The values of each of N texts.
+        path: The folder and the beginning of the names of the files.
+        training: Of training texts, of which some values are left out at random, the number of those in earlier parts.
+    """
+    dtype, count = dtype_of(conditions.vocab_size), len(conditions.fixed)
+    ids = np.array([conditions.encode_fixed(row) for row in rows], dtype).reshape(len(rows), count)
+    if training is not None:
+        ids = np.where(_drawn(0, training, ids.shape) < _DROP_PROBABILITY, np.array(conditions.open_ids, dtype), ids)
+    save_array(path.with_name(f"{path.name}.conditions.npy"), ids)
+    if fields := len(conditions.fields):
+        is_kept = np.ones((len(rows), fields), np.bool_)
+        if training is not None:
+            is_kept = _drawn(1, training, is_kept.shape) >= _DROP_FIELD_PROBABILITY
+        prefixes = [conditions.encode_fields(row, kept) for row, kept in zip(rows, is_kept, strict=True)]
+        flat = np.fromiter((token for prefix in prefixes for token in prefix), dtype)
+        save_array(path.with_name(f"{path.name}.fields.npy"), flat)
+        save_array(path.with_name(f"{path.name}.fields.index.npy"), np.cumsum([0, *map(len, prefixes)], dtype=np.int64))
+
+
+def _drawn(stream: int, before: int, shape: tuple[int, ...]) -> np.ndarray:
+    """Return random numbers, a row for each text, after those of a number of texts before."""
+    return np.random.Generator(np.random.PCG64(stream).advance(before * shape[1])).random(shape)  # each takes one draw
 
 
 @functools.lru_cache(1)
@@ -292,7 +313,7 @@ class TrainingIds:
 
 
 def encode_corpus(
-    corpus: Corpus, encoding: Encoding, work: Work, *, conditions: Conditions | None = None, facts: Mapping[str, Any]
+    corpus: Corpus, encoding: Encoding, work: Work, find_conditions: Callable[[], Conditions], *, facts: Mapping[str, Any]
 ) -> None:
     """Write the folder ``store`` of a job; what an earlier try has finished there is kept.
 
@@ -300,7 +321,7 @@ def encode_corpus(
         corpus: The corpus.
         encoding: The tokenizer and the novelty index.
         work: The job and its processes; all call this.
-        conditions: The conditions of a trained model; None fits them to the training texts.
+        find_conditions: Returns the conditions: those of a trained model, or those of the training texts.
         facts: What ``store.json`` says besides the corpus, the tokenizer and the index.
 
     Raises:
@@ -309,7 +330,7 @@ def encode_corpus(
     require_splits(corpus)
     store, size, name = work.job.path("store"), size_of(corpus.files), encoding.plugin["name"]
     work.progress("Training the tokenizer")
-    fitted = work.main(lambda: conditions or fit_conditions(corpus.names, corpus.conditions("train")))
+    fitted = work.main(find_conditions)
     if not work.main(lambda: work.job.done("store/tokenizer")):
         _train(corpus, encoding, work, size)
     tokenizer: Tokenizer = encoding.cls.load(store / "tokenizer")

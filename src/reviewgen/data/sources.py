@@ -61,7 +61,7 @@ class Source:
     @property
     def columns(self) -> list[str]:
         """The columns beside the text: those of the conditions, and the last one the split of a cleaned corpus."""
-        return [*self.config.conditions, *(["split"] if self.is_cleaned else [])]
+        return [*self.config.columns, *(["split"] if self.is_cleaned else [])]
 
     def cleaner(self) -> Cleaner:
         """Return a cleaner; that of a cleaned corpus changes nothing."""

@@ -1,9 +1,10 @@
 """A token store: a folder with a tokenizer, the token ids of a corpus in memory-mapped shards, and ``store.json``, written last.
 
 The texts of a split stand one after another, each framed by bos and eos, in ``SPLIT.uint16`` or ``SPLIT.uint32``, with
-``SPLIT.index.npy`` and, if there are conditions, ``SPLIT.conditions.npy``. ``store.json`` has the names of the shards, the size
-and SHA-256 of each file, and the facts that a training needs. Of several corpora with weights it also has the shards in the order
-that a training reads them: some several times, and some folders ``rest`` of texts that are read once more.
+``SPLIT.index.npy`` and, if there are conditions, ``SPLIT.conditions.npy``; the ids of fields, one text after another, are in
+``SPLIT.fields.npy``, with ``SPLIT.fields.index.npy``. ``store.json`` has the names of the shards, the size and SHA-256 of each
+file, and the facts that a training needs. Of several corpora with weights it also has the shards in the order that a training
+reads them: some several times, and some folders ``rest`` of texts that are read once more.
 
 A store behind a URL is fetched into the cache, which has cleaned corpora and stores, and a limit of its size: what was not used
 for longest is removed first.
@@ -50,7 +51,7 @@ PrefixedText: TypeAlias = tuple[str, Sequence[int]]
 class TokenStore:
     """The texts of one split as token ids, each framed by bos and eos, in memory-mapped files.
 
-    The ids of the conditions are stored separately and inserted after bos when a text is read.
+    The ids of the conditions and fields are stored separately and inserted after bos when a text is read.
 
     Args:
         folders: The folder of the files, or several, in order; the texts of one that is there several times are, too.
@@ -59,7 +60,9 @@ class TokenStore:
     Attributes:
         offsets: Where each text starts in the ids of all texts, and where the last one ends, (texts + 1,).
         characters: The number of characters of each text, (texts,).
-        conditions: The ids of the conditions of each text, (texts, C); None if there are no conditions.
+        conditions: The ids of the categories and numbers of each text, (texts, C); None if there are no conditions.
+        fields: The ids of the fields of all texts, one after another; None if there are no fields.
+        given: The number of ids between bos and each text, (texts,).
 
     Raises:
         ValueError: The arrays are damaged, or do not fit one another.
@@ -80,6 +83,13 @@ class TokenStore:
         self.characters: np.ndarray = np.concatenate([index[1, :-1] for index in indexes])  # (texts,)
         given = [load(file) for folder in folders if (file := folder / f"{split}.conditions.npy").is_file()]
         self.conditions: np.ndarray | None = np.concatenate(given) if given else None  # (texts, C)
+        self.given: np.ndarray = np.full(len(self.characters), 0 if self.conditions is None else self.conditions.shape[1])
+        own = [folder / f"{split}.fields.npy" for folder in folders if (folder / f"{split}.fields.npy").is_file()]
+        self.fields: np.ndarray | None = np.concatenate([load(file) for file in own]) if own else None
+        if self.fields is not None:
+            lengths = np.concatenate([np.diff(load(file.with_suffix(".index.npy"))) for file in own])
+            self._fields_from: np.ndarray = np.cumsum([0, *lengths])
+            self.given = self.given + lengths
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -97,12 +107,16 @@ class TokenStore:
     @property
     def lengths(self) -> np.ndarray:
         """The number of ids of each text, including bos, conditions and eos, (texts,)."""
-        return np.diff(self.offsets) + (0 if self.conditions is None else self.conditions.shape[1])
+        lengths: np.ndarray = np.diff(self.offsets) + self.given
+        return lengths
 
     def document(self, number: int) -> np.ndarray:
         """Return the ids of one text: bos, conditions, tokens, eos."""
         ids = self.ids_between(int(self.offsets[number]), int(self.offsets[number + 1]))
-        return ids if self.conditions is None else np.concatenate((ids[:1], self.conditions[number], ids[1:]))
+        if self.conditions is None:
+            return ids
+        prefix = [] if self.fields is None else [self.fields[self._fields_from[number] : self._fields_from[number + 1]]]
+        return np.concatenate((ids[:1], self.conditions[number], *prefix, ids[1:]))
 
     def documents(self) -> Iterator[tuple[np.ndarray, int]]:
         """Yield the ids and the number of characters of each text."""
@@ -114,7 +128,7 @@ class TokenStore:
         count = max(1, int(self.offsets.searchsorted(tokens, side="right")) - 1)
         part = copy.copy(self)
         part.offsets, part.characters = self.offsets[: count + 1], self.characters[:count]
-        part.conditions = None if self.conditions is None else self.conditions[:count]
+        part.conditions, part.given = None if self.conditions is None else self.conditions[:count], self.given[:count]
         return part
 
     @property
@@ -169,6 +183,17 @@ def frame_texts(texts: Iterable[PrefixedText], tokenizer: Tokenizer) -> Iterator
     for chunk in batched(texts):
         for (text, prefix), ids in zip(chunk, encode_texts(tokenizer, [text for text, _ in chunk]), strict=True):
             yield np.concatenate(([tokenizer.bos_id, *prefix], np.asarray(ids, np.int64), [tokenizer.eos_id])), len(text)
+
+
+def count_given(ids: np.ndarray, vocab_size: int) -> int:
+    """Return how many ids of a framed text are given after bos: those up to the last one that is none of the tokenizer's."""
+    given = np.flatnonzero(ids >= vocab_size)
+    return int(given[-1]) if len(given) else 0
+
+
+def tokens_of(ids: np.ndarray, vocab_size: int) -> np.ndarray:
+    """Return the ids of a framed text between what is given and its end."""
+    return ids[1 + count_given(ids, vocab_size) : -1]
 
 
 def encode_texts(tokenizer: Tokenizer, texts: Sequence[str]) -> Sequence[Sequence[int] | np.ndarray]:
@@ -240,8 +265,8 @@ class StoreFolder:
         """
         for split, store in splits.items():
             largest = max((int(block.max()) for block in store.blocks if len(block)), default=0)
-            given = 0 if store.conditions is None or not store.conditions.size else int(store.conditions.max())
-            if largest >= conditions.first_id or given >= max(1, conditions.vocab_size):
+            given = [int(ids.max()) for ids in (store.conditions, store.fields) if ids is not None and ids.size]
+            if largest >= conditions.first_id or max(given, default=0) >= max(1, conditions.vocab_size):
                 raise self._damaged(f"the {split} texts have ids that are not in the vocabulary")
 
     def _damaged(self, problem: str) -> DataError:
@@ -256,10 +281,8 @@ def _parse(content: bytes, name: str) -> dict[str, Any]:
     """
     try:
         parsed: dict[str, Any] = parse_json(content.decode("utf-8"))
-        version, names = (
-            int(parsed["format"]),
-            map(Path, map(str, [*parsed["files"], *parsed["shards"], *parsed.get("train", ())])),
-        )
+        version = int(parsed["format"])
+        names = map(Path, map(str, [*parsed["files"], *parsed["shards"], *parsed.get("train", ())]))
     except (ValueError, KeyError, TypeError):
         version = 0
     if version > FORMAT:

@@ -16,7 +16,7 @@ import operator
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import reduce
 from itertools import islice
 from typing import Any, NamedTuple
@@ -29,8 +29,12 @@ from torch.nn import functional as F
 
 from reviewgen.compiled.entropy import target_losses
 from reviewgen.compiled.tensors import PRECISIONS, as_array
-from reviewgen.data import TokenStore
+from reviewgen.data import TokenStore, count_given
 from reviewgen.errors import DataError, growing_state, quoted
+from reviewgen.evaluation.gains import ConditionGain as ConditionGain
+from reviewgen.evaluation.gains import Document as Document
+from reviewgen.evaluation.gains import keep_first as keep_first
+from reviewgen.evaluation.gains import measure_gains as measure_gains
 from reviewgen.evaluation.metrics import Metrics as Metrics
 from reviewgen.evaluation.metrics import TextStatistics as TextStatistics
 from reviewgen.evaluation.metrics import find_metrics as find_metrics
@@ -39,9 +43,6 @@ from reviewgen.evaluation.metrics import measure_texts as measure_texts
 from reviewgen.evaluation.metrics import take_words as take_words
 from reviewgen.generation import device_errors, map_state
 from reviewgen.protocols import LanguageModel, State, SupportsScore, Tokenizer
-
-Document = tuple[np.ndarray, int]
-"""The ids of a text (bos, conditions, tokens, eos) and its number of characters."""
 
 _ROWS = 64
 _MAX_LOGITS = 1 << 23  # in one forward call: B x T x V
@@ -66,6 +67,7 @@ class Evaluation:
         tokens: The number of predicted tokens, including end tokens.
         reviews: The number of texts.
         zero_probability_tokens: The number of tokens with probability zero.
+        conditions: What each condition saves, measured on the first texts; empty for a model without conditions.
     """
 
     bits_per_character: float
@@ -75,6 +77,13 @@ class Evaluation:
     tokens: int
     reviews: int
     zero_probability_tokens: int
+    conditions: tuple[ConditionGain, ...] = ()
+
+    def facts(self) -> dict[str, Any]:
+        """Return the figures as JSON values; without those of conditions if there are none."""
+        conditions = {"conditions": [asdict(gain) for gain in self.conditions]} if self.conditions else {}
+        figures = {name: value for name, value in vars(self).items() if name != "conditions"}
+        return finite(figures) | conditions
 
     def _repr_html_(self) -> str:
         """Return a table of the figures, for notebooks."""
@@ -162,29 +171,24 @@ def finite(numbers: Mapping[str, Any]) -> dict[str, Any]:
     return {name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in numbers.items()}
 
 
-def evaluate_documents(
-    model: LanguageModel, documents: Iterable[Document], vocab_size: int, device: str = "cpu", given: int = 0
-) -> Evaluation:
+def evaluate_documents(model: LanguageModel, documents: Iterable[Document], vocab_size: int, device: str = "cpu") -> Evaluation:
     """Evaluate a model on encoded texts; each text starts from the initial state.
 
     Args:
         model: The model, in evaluation mode.
         documents: The texts.
-        vocab_size: The number of ids; limits the size of a batch.
+        vocab_size: The tokenizer's; limits the size of a batch. Ids up to the last one from there on are given, not predicted.
         device: The device of the model.
-        given: The number of condition ids after bos, which are inputs and not predicted.
 
     Raises:
         DataError: There are no texts, or none of them has a character.
     """
-    return add_up_documents(model, documents, vocab_size, device, given).evaluation()
+    return add_up_documents(model, documents, vocab_size, device).evaluation()
 
 
-def add_up_documents(
-    model: LanguageModel, documents: Iterable[Document], vocab_size: int, device: str = "cpu", given: int = 0
-) -> Totals:
+def add_up_documents(model: LanguageModel, documents: Iterable[Document], vocab_size: int, device: str = "cpu") -> Totals:
     """Return the sums of an evaluation, which may be over no texts; see ``evaluate_documents`` for the arguments."""
-    return add_up(_add_up_batch(model, batch, vocab_size, device, given) for batch in batches(documents))
+    return add_up(_add_up_batch(model, batch, vocab_size, device) for batch in batches(documents))
 
 
 def add_up(totals: Iterable[Totals]) -> Totals:
@@ -192,8 +196,8 @@ def add_up(totals: Iterable[Totals]) -> Totals:
     return Totals(*(reduce(operator.add, column) for column in zip(*totals, strict=True)))
 
 
-def _add_up_batch(model: LanguageModel, batch: Sequence[Document], vocab_size: int, device: str, given: int) -> Totals:
-    losses = np.concatenate(token_losses(model, [ids for ids, _ in batch], vocab_size, device, given))
+def _add_up_batch(model: LanguageModel, batch: Sequence[Document], vocab_size: int, device: str) -> Totals:
+    losses = np.concatenate(token_losses(model, [ids for ids, _ in batch], vocab_size, device))
     characters = sum(length for _, length in batch)
     return Totals(float(losses.sum(dtype=np.float64)), losses.size, characters, len(batch), int(np.isinf(losses).sum()))
 
@@ -245,7 +249,7 @@ def log_probabilities(model: LanguageModel, ids: list[int], context: int, device
 
 
 def score_tokens(
-    models: Sequence[LanguageModel], documents: Iterable[Document], vocab_size: int, given: int = 0
+    models: Sequence[LanguageModel], documents: Iterable[Document], vocab_size: int
 ) -> tuple[Float64[np.ndarray, "N M"], int]:
     """Return the log probability (nats) of each of N tokens under each of M models, and the number of characters.
 
@@ -254,8 +258,7 @@ def score_tokens(
     Args:
         models: The models, in evaluation mode.
         documents: The texts.
-        vocab_size: The number of ids; limits the size of a batch.
-        given: The number of condition ids after bos, which are inputs and not scored.
+        vocab_size: The tokenizer's; limits the size of a batch. Ids up to the last one from there on are given, not predicted.
 
     Raises:
         DataError: There are no texts, or none of them has a character.
@@ -263,7 +266,7 @@ def score_tokens(
     tables, characters = [np.zeros((0, len(models)))], 0
     for batch in batches(documents):
         texts = [ids for ids, _ in batch]
-        losses = [np.concatenate(token_losses(model, texts, vocab_size, "cpu", given)) for model in models]
+        losses = [np.concatenate(token_losses(model, texts, vocab_size)) for model in models]
         tables.append(-np.stack(losses, axis=1).astype(np.float64))
         characters += sum(length for _, length in batch)
     if not characters:
@@ -285,18 +288,16 @@ def spread_documents(documents: Sequence[Document], count: int) -> list[Document
     return [documents[index] for index in _spread(len(documents), min(count, len(documents)))]
 
 
-def measure_rate(
-    model: LanguageModel, documents: Sequence[Document], vocab_size: int, device: str = "cpu", given: int = 0
-) -> float:
+def measure_rate(model: LanguageModel, documents: Sequence[Document], vocab_size: int, device: str = "cpu") -> float:
     """Return how many tokens per second a model scores: measured on the beginnings of a few documents, after a warm-up.
 
     Raises:
         NotADistribution: The model's scores do not sum to one.
     """
     texts = [ids[:_TIMED_TOKENS] for ids, _ in documents[:_TIMED_TEXTS]]
-    token_losses(model, texts[:1], vocab_size, device, given)
+    token_losses(model, texts[:1], vocab_size, device)
     start = time.monotonic()
-    losses = token_losses(model, texts, vocab_size, device, given)
+    losses = token_losses(model, texts, vocab_size, device)
     return sum(map(len, losses)) / max(time.monotonic() - start, 1e-9)
 
 
@@ -314,16 +315,16 @@ def batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
 
 @torch.inference_mode()
 def token_losses(
-    model: LanguageModel, texts: Sequence[np.ndarray], vocab_size: int, device: str = "cpu", given: int = 0
+    model: LanguageModel, texts: Sequence[np.ndarray], vocab_size: int, device: str = "cpu", given: int | None = None
 ) -> list[np.ndarray]:
-    """Return the negative log likelihood (nats) of each text's tokens after bos and the ``given`` condition ids.
+    """Return the negative log likelihood (nats) of each text's tokens after bos and what is given.
 
     Args:
         model: The model, in evaluation mode.
         texts: The ids of each text, at least two.
-        vocab_size: The number of ids; limits the tokens of one forward call.
+        vocab_size: The tokenizer's; limits the tokens of one forward call.
         device: The device of the model.
-        given: The number of condition ids after bos.
+        given: The number of ids after bos that are given; by default those of conditions and fields.
 
     Raises:
         DeviceError: The device has failed, as it does when it has no memory left.
@@ -355,7 +356,7 @@ def token_losses(
                 kept = torch.from_numpy(continuing).to(device)
                 state = map_state(lambda part, kept=kept: part[kept], state)
             rows, starts = [rows[row] for row in continuing], starts[continuing] + length
-    return [each[given:] for each in losses]
+    return [each[count_given(text, vocab_size) if given is None else given :] for each, text in zip(losses, texts, strict=True)]
 
 
 def _choose_length(remaining: Int64[np.ndarray, " B"], longest: int) -> int:

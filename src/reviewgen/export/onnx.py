@@ -185,7 +185,7 @@ def _settings(model: ReviewModel) -> dict[str, Any]:
     config, tokenizer, conditions = model.generation_config, model.tokenizer, model.conditions
     ids = {
         condition.name: {"": first} | {value.label: first + 1 + place for place, value in enumerate(condition.values)}
-        for condition, first in zip(conditions, conditions.unspecified_ids, strict=True)
+        for condition, first in zip(conditions.fixed, conditions.open_ids, strict=True)
     }
     return {
         "bos_token_id": tokenizer.bos_id,

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
-from itertools import count, islice
+from itertools import count, groupby, islice
 from typing import Any
 
 import numpy as np
@@ -211,8 +211,7 @@ class Generator:
     def _generate_batches(self, request: Request, guard: CopyGuard | None, first: int, start_late: bool) -> Iterator[Text]:
         """Yield each text once it and all before it are finished, while others of its batch continue."""
         deadline = request.deadline()
-        numbered = enumerate(islice(request.prompts, first, None), request.offset + first)
-        while texts := [self.text(request, prompt, number) for number, prompt in islice(numbered, self.batch_size)]:
+        for texts in self._batches(request, first):
             if not start_late and deadline is not None and time.monotonic() >= deadline:
                 return
             waiting = 0
@@ -221,6 +220,13 @@ class Generator:
                     yield texts[waiting]
                     waiting += 1
             yield from texts[waiting:]
+
+    def _batches(self, request: Request, first: int) -> Iterator[list[Text]]:
+        """Yield the texts at their beginnings, those side by side that may contain the same words."""
+        numbered = enumerate(islice(request.prompts, first, None), request.offset + first)
+        for _, group in groupby(numbered, key=lambda each: self._speller.unknown(request.prefix_of(each[0]))):
+            while texts := [self.text(request, prompt, number) for number, prompt in islice(group, self.batch_size)]:
+                yield texts
 
     def _generate_including(self, request: Request, guard: CopyGuard | None, first: int) -> Iterator[Text]:
         """Yield for each prompt the most probable of the first texts that include all words."""
@@ -291,7 +297,8 @@ class Generator:
         config, longest = request.config, max((len(text.ids) + len(text.rest) for text in texts), default=0)
         if guard is not None and guard[0].length + guard[1] - 1 > config.max_new_tokens + longest:
             guard = None
-        spelling = self._speller.spelling(config.words)
+        others = self._speller.unknown(texts[0].prefix if texts else request.prefix)
+        spelling = self._speller.spelling(config.words, others)
         return Decoder(self.stepper, self.pieces, config, guard, spelling, request.hooks, deadline, block_seconds)
 
     def text(self, request: Request, prompt: str | Sequence[int], *numbers: int) -> Text:

@@ -5,6 +5,7 @@ Fed as it stands, its last token is one that never occurred there in training. S
 tokens must match it and may run on ("token healing"). A tokenizer of single characters needs none of this.
 """
 
+from collections.abc import Sequence
 from functools import cached_property
 from itertools import pairwise
 from typing import NamedTuple
@@ -14,7 +15,7 @@ from jaxtyping import Bool
 
 from reviewgen.compiled.spelling import HALF, Spelling
 from reviewgen.errors import DataError
-from reviewgen.lexicon import Lexicon, Symbols, make_spelling, token_symbols
+from reviewgen.lexicon import Lexicon, Symbols, add_words, make_spelling, token_symbols, words_of
 from reviewgen.protocols import Tokenizer
 
 _MAX_HEALED = 8  # tokens removed from the end of a prompt
@@ -71,9 +72,22 @@ class Speller:
 
     def __init__(self, tokenizer: Tokenizer, lexicon: Lexicon | None = None) -> None:
         self._tokenizer, self._lexicon = tokenizer, lexicon
+        self._extended: dict[frozenset[str], Spelling] = {}
 
-    def spelling(self, words: str) -> Spelling | None:
+    def unknown(self, prefix: Sequence[int]) -> frozenset[str]:
+        """Return the words of the fields before a text that are not in the lexicon."""
+        given = [token for token in prefix if token < self._tokenizer.vocab_size]
+        lexicon = self._lexicon
+        if lexicon is None or not given:
+            return frozenset()
+        return frozenset(word for word in words_of(self._tokenizer.decode(given)) if not lexicon.spells(word))
+
+    def spelling(self, words: str, others: frozenset[str] = frozenset()) -> Spelling | None:
         """Return the spelling for a setting of ``words``; None if no sequence of tokens can be misspelled.
+
+        Args:
+            words: The setting.
+            others: Words that are known beside those of the lexicon.
 
         Raises:
             DataError: With ``words="known"``, if there is no lexicon or the bytes of the tokens are not known.
@@ -90,7 +104,11 @@ class Speller:
                 "words=known needs a tokenizer that says which bytes its tokens are (reviewgen.protocols.SupportsTokenBytes). "
                 "Set words=any."
             )
-        return self._known
+        if not others:
+            return self._known
+        if others not in self._extended:
+            self._extended = {others: add_words(self._known, others)}  # the last one: texts about the same come one after another
+        return self._extended[others]
 
     @cached_property
     def _symbols(self) -> Symbols | None:

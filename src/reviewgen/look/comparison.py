@@ -27,6 +27,8 @@ def compare(models: Any, data: Any, *, progress: bool = True, **options: Unpack[
         seed: Seed of the initial weights, the order of the texts, dropout and samples.
         settings: Settings that differ from each preset's, by group, as in {"training": {"evaluations": 20}}.
         conditions: Columns beside the text, as in "stars", that the model is conditioned on.
+        fields: Columns of free text, as in "artist" and "title", that the model is conditioned on; of each value at most 200
+            characters are read.
         weights: The shares of several corpora in the characters that are trained on, as in 1,1: a corpus with too few is read
             more often. In Python, the source is then a list of sources.
         out: A folder for the trained models and the rows; it must not exist.

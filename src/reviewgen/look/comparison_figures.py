@@ -216,7 +216,7 @@ def _measure_bits(model: ReviewModel, held_out: HeldOut, seed: int) -> tuple[Flo
     prefixes = [conditions.encode_values([values.get(name) for name in conditions.names]) for values in held_out.values]
     losses = list[np.ndarray]()
     for batch in batches(frame_texts(zip(held_out.texts, prefixes, strict=True), tokenizer)):
-        losses += token_losses(model.bundle.model, [ids for ids, _ in batch], tokenizer.vocab_size, given=len(conditions))
+        losses += token_losses(model.bundle.model, [ids for ids, _ in batch], tokenizer.vocab_size)
     bits = np.array([float(each.sum(dtype=np.float64)) / math.log(2) for each in losses])
     total = float(bits.sum())
     bits_per_token = total / sum(map(len, losses))

@@ -75,9 +75,11 @@ class Labels(dict[int, str]):
     def __init__(self, subject: Subject) -> None:
         self._tokenizer = subject.tokenizer
         super().__init__({self._tokenizer.bos_id: "(start)", self._tokenizer.eos_id: "(end)"})
-        for condition, first in zip(subject.conditions, subject.conditions.unspecified_ids, strict=True):
+        for condition, first in zip(subject.conditions.fixed, subject.conditions.open_ids, strict=True):
             self[first] = f"({condition.name} not given)"
             self.update({first + n: f"({condition.name} {value.label})" for n, value in enumerate(condition.values, 1)})
+        markers = [f"({field.name})" for field in subject.conditions.fields] + ["(text)"]
+        self.update(enumerate(markers, subject.conditions.vocab_size - subject.conditions.field_ids))
 
     def __missing__(self, token: int) -> str:
         text = self._tokenizer.decode([token])

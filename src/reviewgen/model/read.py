@@ -186,7 +186,7 @@ def _read_checked(folder: Path, config: Mapping[str, Any], weight_bits: int) -> 
     weights, model_config = _read_weights(folder, config, model_plugin, weight_bits)
     conditions = Conditions(first_id=tokenizer.vocab_size)
     if "conditions" in config:
-        conditions = Conditions.from_json(config["conditions"], tokenizer.vocab_size)
+        conditions = Conditions.from_json(config["conditions"]).with_ids_from(tokenizer.vocab_size, tokenizer.encode)
     if model_config.vocab_size != conditions.vocab_size:
         condition_ids = conditions.vocab_size - tokenizer.vocab_size
         raise BundleError(
@@ -194,7 +194,11 @@ def _read_checked(folder: Path, config: Mapping[str, Any], weight_bits: int) -> 
             + (f" and its conditions {condition_ids}" if condition_ids else "")
             + ": they do not belong together."
         )
-    for name, expected in (("bos_id", tokenizer.bos_id), ("eos_id", tokenizer.eos_id)):
+    for name, expected in (
+        ("bos_id", tokenizer.bos_id),
+        ("eos_id", tokenizer.eos_id),
+        ("field_ids", conditions.field_ids),
+    ):
         if (own := getattr(model_config, name, None)) not in (None, expected):
             raise BundleError(f"The model has {name} {own}, its tokenizer {expected}: they do not belong together.")
     index = None

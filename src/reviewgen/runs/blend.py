@@ -46,14 +46,13 @@ def blend(models: Any, weights: Any = None, *, data: Any = None, **options: Unpa
         return ReviewModel(make_bundle(loaded, equal, {"method": "equal" if weights is None else "given"}))
     trained = [known for model in loaded for known in trained_on(model.training)]
     documents = read_documents(data, first.tokenizer, trained, conditions=first.conditions, **options)
-    vocab_size = first.conditions.vocab_size or first.tokenizer.vocab_size
-    fitted, facts = fit_blend(parts, plugins, documents, vocab_size, len(first.conditions))
+    fitted, facts = fit_blend(parts, plugins, documents, first.tokenizer.vocab_size)
     source = str(data) if isinstance(data, str | Path) else type(data).__name__
     return ReviewModel(make_bundle(loaded, fitted, facts | {"source": source, "split": options.get("split", "all")}))
 
 
 def fit_blend(
-    models: Sequence[LanguageModel], plugins: Sequence[Plugin], documents: Iterable[Document], vocab_size: int, given: int = 0
+    models: Sequence[LanguageModel], plugins: Sequence[Plugin], documents: Iterable[Document], vocab_size: int
 ) -> tuple[Blend, dict[str, Any]]:
     """Blend models with weights that are fitted on texts that none of them was trained on.
 
@@ -61,8 +60,7 @@ def fit_blend(
         models: The models, in evaluation mode.
         plugins: The plugin of each model.
         documents: The texts, each with its number of characters: the ids of bos, conditions, tokens and eos.
-        vocab_size: The number of ids.
-        given: The number of condition ids after bos, which are inputs and not scored.
+        vocab_size: The tokenizer's; ids from there on are given, not scored.
 
     Returns:
         The blend, and the facts for ``training.json``.
@@ -71,9 +69,9 @@ def fit_blend(
         DataError: There are no texts, or none of them has a character.
     """
     texts = list(documents)
-    scores, characters = score_tokens(models, texts, vocab_size, given=given)
+    scores, characters = score_tokens(models, texts, vocab_size)
     entropy_models: Any = [EntropyModel(model) for model in models]
-    entropies = -score_tokens(entropy_models, texts, vocab_size, given=given)[0]
+    entropies = -score_tokens(entropy_models, texts, vocab_size)[0]
     fixed, equal = fit_weights(scores), np.full(len(models), 1 / len(models))
     gate = fit_gate(scores, entropies, fixed)
     mixed = mix_scores(scores, gated_weights(features_of(entropies), fixed, gate))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Unpack
 
 import reviewgen.data as data
-from reviewgen.conditions import Conditions, fit_conditions
+from reviewgen.conditions import Conditions
 from reviewgen.config import refuse_unknown_options, to_dict
 from reviewgen.config.options import CorpusOptions, PrepareOptions
 from reviewgen.errors import ConfigError, DataError, quoted
@@ -92,7 +92,7 @@ def read_corpus(plan: TrainingPlan) -> ReadCorpus:
     data.require_splits(corpus)
     values = corpus.conditions("train")
     if plan.parts.trained is None:
-        fitted = fit_conditions(plan.data.conditions, values)
+        fitted = data.find_conditions(corpus, plan.data)
         return ReadCorpus(corpus, fitted, tuple(fitted.notes()))
     kept = plan.parts.trained.conditions
     texts, unknown = 0, Counter[str]()
@@ -117,7 +117,7 @@ def tokenize(plan: TrainingPlan, read: ReadCorpus) -> PreparedCorpus:
     parts = plan.parts
     folder = plan.store or data.cached_store(read.corpus, _encoding(parts), read.conditions)
     tokenizer: Tokenizer = parts.tokenizer_class.load(folder.folder / "tokenizer")
-    conditions, stores = read.conditions.with_ids_from(tokenizer.vocab_size), folder.splits()
+    conditions, stores = read.conditions.with_ids_from(tokenizer.vocab_size, tokenizer.encode), folder.splits()
     if plan.store is not None:
         folder.check(stores, conditions)
     check_tokenizer_files(tokenizer, parts.tokenizer_plugin.name)

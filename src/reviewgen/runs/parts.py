@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from reviewgen.blending.model import Blend
+from reviewgen.conditions import Conditions
 from reviewgen.config import (
     SMALLEST_VOCABULARY,
     VOCABULARY_FIELDS,
@@ -155,18 +156,22 @@ class TrainingParts:
         """Return the parts with settings of a size instead of the preset's."""
         return replace(self, model_settings={**self.model_settings, **model}, training=replace(self.training, **training))
 
-    def build_model(self, tokenizer: Tokenizer, vocab_size: int, seed: int) -> LanguageModel:
+    def build_model(
+        self, tokenizer: Tokenizer, vocab_size: int, seed: int, conditions: Conditions | None = None
+    ) -> LanguageModel:
         """Return the model to train, with new weights or with a copy of the trained model's.
 
         Args:
             tokenizer: The tokenizer, for its special ids.
             vocab_size: The number of ids, those of conditions included.
             seed: Seed of the weights.
+            conditions: The conditions, some of whose ids a model may hold; None for a model without.
 
         Raises:
             ConfigError: There is not enough memory for it.
         """
-        ids = vocabulary_settings(self.model_class.Config, vocab_size, tokenizer.bos_id, tokenizer.eos_id)
+        given = (conditions.condition_ids, conditions.field_ids) if conditions and self.trained is None else self._trained_ids()
+        ids = vocabulary_settings(self.model_class.Config, vocab_size, tokenizer.bos_id, tokenizer.eos_id, *given)
         config = from_dict(self.model_class.Config, self.model_settings | ids)
         try:
             with IsolatedRng(seed), using_threads(1):  # the rounding of orthogonal matrices depends on the number of threads
@@ -178,6 +183,11 @@ class TrainingParts:
         if self.trained is not None:
             model.load_state_dict(self.trained.bundle.model.state_dict())
         return model
+
+    def _trained_ids(self) -> tuple[int, int]:
+        """Return how many ids of conditions and of fields the trained model holds; one of an earlier version holds none."""
+        config = None if self.trained is None else self.trained.bundle.model.config
+        return getattr(config, "condition_ids", 0), getattr(config, "field_ids", 0)
 
 
 def resolve_parts(

@@ -204,7 +204,7 @@ def data_config(options: Mapping[str, Any], trained: Any = None) -> DataConfig:
     if trained is None:
         return from_dict(DataConfig, given)
     names, before = trained.conditions.names, trained.training.get("data", {})
-    if new := [name for name in given.get("conditions", ()) if name not in names]:
+    if new := [name for name in (*given.get("conditions", ()), *given.get("fields", ())) if name not in names]:
         raise ConfigError(
             f"A model that is trained further keeps its conditions ({', '.join(names) or 'none'}), so {quoted(new[0])} cannot be "
             "one of them: train a model from scratch."
@@ -212,7 +212,8 @@ def data_config(options: Mapping[str, Any], trained: Any = None) -> DataConfig:
     cleaning = {name: given.get(name, False) or bool(before.get(name)) for name in _CLEANING}
     clean = given.get("clean", True) and before.get("clean", True)
     lines = before.get("repeated_lines") if before.get("drop_repeated_lines") else None
-    return from_dict(DataConfig, {**given, **cleaning, "clean": clean, "conditions": names, "repeated_lines": lines})
+    kept = {"conditions": names, "fields": (), "repeated_lines": lines}
+    return from_dict(DataConfig, {**given, **cleaning, "clean": clean, **kept})
 
 
 def _fit_store(store: StoreFolder, parts: TrainingParts, data: DataConfig, validation: Any) -> DataConfig:

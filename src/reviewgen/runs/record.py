@@ -11,7 +11,7 @@ its own texts. Once it has read these many times, it has learned what they can t
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from torch import Tensor
 
 import reviewgen.evaluation as evaluation
 from reviewgen.config import GenerationConfig, to_dict
-from reviewgen.data import TokenStore, trained_on
+from reviewgen.data import TokenStore, tokens_of, trained_on
 from reviewgen.errors import NotADistribution, ReviewgenError
 from reviewgen.generation import Generator, Request, make_stepper
 from reviewgen.lexicon import decode_texts
@@ -88,9 +88,9 @@ class RunRecord(Curves):
     means: tuple[Mean, Mean] = field(default_factory=lambda: (Mean(), Mean()))
 
     @classmethod
-    def of(cls, store: TokenStore, conditions: int, saved: Mapping[str, Any]) -> "RunRecord":
+    def of(cls, store: TokenStore, saved: Mapping[str, Any]) -> "RunRecord":
         """Return the record of a training on some texts: what a checkpoint has saved, or an empty one for an empty mapping."""
-        targets_per_character = (store.tokens - len(store) * (1 + conditions)) / int(store.characters.sum())
+        targets_per_character = (store.tokens - len(store) - int(store.given.sum())) / int(store.characters.sum())
         if not saved:
             return cls(targets_per_character)
         first, second = (Mean(**each) for each in saved["means"])
@@ -128,7 +128,7 @@ class RunRecord(Curves):
         if report.sample is not None:
             numbers = position | self._losses(self.means[0])
             numbers |= {"is_best": report.is_best, "token_copy_rate": report.token_copy_rate, "metrics": dict(report.metrics)}
-            self.evaluations.append(evaluation.finite(numbers | (asdict(report.evaluation) if report.evaluation else {})))
+            self.evaluations.append(evaluation.finite(numbers) | (report.evaluation.facts() if report.evaluation else {}))
             kept = self.evaluations[-1] | kept  # the loss is that since the last point, as at the others
         return kept or None
 
@@ -198,7 +198,7 @@ def evaluate(
 ) -> evaluation.Evaluation | None:
     """Return the evaluation of a model on held-out texts; None if it cannot be scored."""
     try:
-        return evaluation.evaluate_documents(model, documents, corpus.tokenizer.vocab_size, device, given=len(corpus.conditions))
+        return evaluation.evaluate_documents(model, documents, corpus.tokenizer.vocab_size, device)
     except NotADistribution:
         return None
 
@@ -210,7 +210,7 @@ def choose_documents(
     documents = evaluation.sample_documents(corpus.stores[split], tokens)
     with suppress(NotADistribution):
         if seconds is not None:
-            rate = evaluation.measure_rate(model, documents, corpus.tokenizer.vocab_size, given=len(corpus.conditions))
+            rate = evaluation.measure_rate(model, documents, corpus.tokenizer.vocab_size)
             share = max(_MIN_TOKENS, rate * seconds) / sum(len(ids) for ids, _ in documents)
             return evaluation.spread_documents(documents, max(1, round(min(1.0, share) * len(documents))))
     return documents
@@ -225,11 +225,12 @@ def measure_texts(
     """
     generated = _write_texts(model, corpus)
     characters = sum(map(len, generated))
-    store, first = corpus.stores[corpus.final_split], 1 + len(corpus.conditions)
+    store, tokenizer = corpus.stores[corpus.final_split], corpus.tokenizer
     each = float((store.characters * (SAMPLE_TOKENS / store.lengths).clip(max=1.0)).mean())
     count = min(len(store), max(1, round(characters / max(1.0, each))))
     numbers = np.linspace(0, len(store) - 1, count).round().astype(int).tolist()
-    held_out = [corpus.tokenizer.decode(store.document(number)[first:-1][:SAMPLE_TOKENS].tolist()) for number in numbers]
+    documents = [tokens_of(store.document(number), tokenizer.vocab_size) for number in numbers]
+    held_out = [tokenizer.decode(ids[:SAMPLE_TOKENS].tolist()) for ids in documents]
     counts = count_copied([*generated, *held_out], decode_texts(corpus.stores["train"].blocks, corpus.tokenizer))
     lengths = list(map(len, [*generated, *held_out]))
     pairs = list(zip(counts, lengths, strict=True))
@@ -299,14 +300,15 @@ def _find_trainable(plan: TrainingPlan) -> ReviewModel | None:
         return None
     data = trained_on(trained.training)[0]
     is_cleaned_alike = all(data.get(name, value) == value for name, value in plan.data.cleaning.items())
-    return trained if is_cleaned_alike and plan.data.conditions in ((), trained.conditions.names) else None
+    return trained if is_cleaned_alike and plan.data.columns in ((), trained.conditions.names) else None
 
 
 def _measure_bits(trained: ReviewModel, corpus: PreparedCorpus, characters: int) -> float:
     """Return a model's bits per character on evenly spaced held-out texts of about so many characters."""
-    store, first = corpus.stores[corpus.final_split], 1 + len(corpus.conditions)
+    store, tokenizer = corpus.stores[corpus.final_split], corpus.tokenizer
     tokens = round(characters * store.tokens / max(1, int(store.characters.sum())))
-    texts = [corpus.tokenizer.decode(ids[first:-1][:tokens].tolist()) for ids, _ in evaluation.sample_documents(store, tokens)]
+    documents = [tokens_of(ids, tokenizer.vocab_size) for ids, _ in evaluation.sample_documents(store, tokens)]
+    texts = [tokenizer.decode(ids[:tokens].tolist()) for ids in documents]
     with suppress(NotADistribution):
         return trained.evaluate([text for text in texts if text], clean=False).bits_per_character
     return math.inf

@@ -21,9 +21,9 @@ from reviewgen.blending.model import Blend
 from reviewgen.conditions import Conditions
 from reviewgen.config import TrainingConfig, refuse_unknown_options, to_dict
 from reviewgen.config.options import TrainOptions
-from reviewgen.data import Corpus, TokenStore
+from reviewgen.data import Corpus, TokenStore, tokens_of
 from reviewgen.errors import NotADistribution, ProcessLost, TrainingError
-from reviewgen.evaluation import Document, Evaluation, Metrics, finite, sample_documents
+from reviewgen.evaluation import Document, Evaluation, Metrics, measure_gains, sample_documents, spread_documents
 from reviewgen.generation import using_threads
 from reviewgen.hub.card import card_text, file_name
 from reviewgen.interrupts import uninterrupted
@@ -260,10 +260,10 @@ class TrainingRun:
 
     def _begin(self, corpus: PreparedCorpus) -> None:
         """Choose the size for a time budget, build the model, and measure what it is compared with afterwards."""
-        plan, parts, given = self.plan, self.plan.parts, len(corpus.conditions)
+        plan, parts = self.plan, self.plan.parts
         self._metrics = Metrics(parts.training.metrics, corpus.words)
         saved = {} if parts.models else self._folder.checkpoints.extra
-        record = self._record = RunRecord.of(corpus.stores["train"], given, saved)
+        record = self._record = RunRecord.of(corpus.stores["train"], saved)
         record.note(*corpus.notes)
         if parts.models:
             names = ", then ".join(each.preset for each in parts.models)
@@ -272,12 +272,13 @@ class TrainingRun:
             return
         documents = sample_documents(corpus.stores["validation"], parts.training.evaluation_tokens)
         if corpus.index is not None:
-            self._copy_rate = corpus.index.token_copy_rate(ids[1 + given : -1] for ids, _ in documents)
+            texts = (tokens_of(ids, corpus.tokenizer.vocab_size) for ids, _ in documents)
+            self._copy_rate = corpus.index.token_copy_rate(texts)
         if not saved:
             record.size = self._choose_size(corpus)
         if record.size is not None:
             parts = parts.sized(**record.size)
-        model = parts.build_model(corpus.tokenizer, corpus.conditions.vocab_size, plan.seed)
+        model = parts.build_model(corpus.tokenizer, corpus.conditions.vocab_size, plan.seed, corpus.conditions)
         if parts.initial_weights is not None:
             self._initial_tensors = parts.initial_weights.copy_into(model)
             names = ", ".join(self._initial_tensors)
@@ -312,7 +313,7 @@ class TrainingRun:
             return corpus.sizes[self.preset, seconds]
 
         def build(size: Mapping[str, Any]) -> LanguageModel:
-            return parts.sized(size, {}).build_model(corpus.tokenizer, corpus.conditions.vocab_size, 0)
+            return parts.sized(size, {}).build_model(corpus.tokenizer, corpus.conditions.vocab_size, 0, corpus.conditions)
 
         with all_processes() as processes:
             sizing = None
@@ -392,8 +393,7 @@ class TrainingRun:
         """Fit the weights of a blend's models; return them and the bits per character of each model, as a sentence."""
         corpus = self._require_prepared("blend")
         models, plugins = [part.model for part in self._parts], [part.plan.parts.model_plugin for part in self._parts]
-        ids = corpus.conditions.vocab_size, len(corpus.conditions)
-        blend, facts = fit_blend(models, plugins, documents, *ids)
+        blend, facts = fit_blend(models, plugins, documents, corpus.tokenizer.vocab_size)
         self._model, self._fitted = blend, (blend, facts | {"source": corpus.corpus.source.name, "split": "validation"})
         each = [
             f"{part.preset} {weight:.3f} (alone {'infinite' if own is None else f'{own:.4f}'} bits per character)"
@@ -411,6 +411,10 @@ class TrainingRun:
             documents = choose_documents(self.model, corpus, corpus.final_split, _FINAL_TOKENS, own)
             for run in (*self._parts, self):
                 run._evaluation = evaluate(run.model, documents, corpus)
+            if corpus.conditions and is_main and self._evaluation is not None:
+                some = spread_documents(documents, max(1, len(documents) // (2 * len(corpus.conditions))))
+                gains = measure_gains(self.model, some, corpus.conditions)
+                self._evaluation = replace(self._evaluation, conditions=gains)
             if self.plan.parts.training.copy_tokens and is_main:
                 self._copied, self._metric_facts = measure_texts(self.model, corpus, self._metrics)
                 self._record.note(*self._metrics.pop_notes())
@@ -537,7 +541,7 @@ class TrainingRun:
             return None
         corpus = self._require_prepared("use the evaluation")
         split = corpus.final_split
-        return {"split": split, "reviews_in_split": len(corpus.stores[split])} | finite(asdict(self.evaluation))
+        return {"split": split, "reviews_in_split": len(corpus.stores[split])} | self.evaluation.facts()
 
     def _require_read(self, action: str) -> ReadCorpus:
         if self._corpus is None:

@@ -171,7 +171,7 @@ def train_row(run: TrainingRun, value: Any) -> SweepRow:
     documents = sample_documents(run.stores["train"], _TRAIN_TOKENS)
     train_bits = None
     with suppress(NotADistribution):
-        evaluation = evaluate_documents(run.model, documents, run.tokenizer.vocab_size, given=len(run.conditions))
+        evaluation = evaluate_documents(run.model, documents, run.tokenizer.vocab_size)
         train_bits = evaluation.bits_per_character
     return SweepRow(
         value=value,

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from reviewgen.config import EvaluateOptions, GenerationConfig, check_seed, generation_config
-from reviewgen.data import read_documents, trained_on
+from reviewgen.data import read_documents, tokens_of, trained_on
 from reviewgen.errors import ConfigError, DataError, did_you_mean, quoted
 from reviewgen.evaluation import TextStatistics, measure_texts, take_words
 from reviewgen.generation import SAMPLING_SETTINGS
@@ -85,10 +85,10 @@ def tune_sampling(
     defaults = model.generation_config
     defaults = defaults if profile == "likeness" and not defaults.likeness else defaults.of_profile(profile)
     seed, settings = check_seed(seed), _combine(defaults, search, texts)
-    trained, first = trained_on(model.training), 1 + len(model.conditions)
+    trained = trained_on(model.training)
     documents = read_documents(source, model.tokenizer, trained, conditions=model.conditions, **options)
-    read = (model.tokenizer.decode(ids[first:-1].tolist()) for ids, _ in itertools.islice(documents, _MAX_TEXTS))
-    human = [text for text in read if text]
+    read = (tokens_of(ids, model.tokenizer.vocab_size).tolist() for ids, _ in itertools.islice(documents, _MAX_TEXTS))
+    human = [text for ids in read if (text := model.tokenizer.decode(ids))]
     if len(human) < 2 * _MIN_TEXTS:
         raise DataError(f"Comparing with human texts takes at least {2 * _MIN_TEXTS}; the source has {len(human)}.")
     mixed = [human[number] for number in np.random.default_rng(seed).permutation(len(human)).tolist()]

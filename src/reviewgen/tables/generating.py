@@ -312,6 +312,6 @@ def _read_table(records: Iterable[Mapping[str, Any]], conditions: Conditions) ->
 
 def _checked(condition: Condition, value: Any) -> Value:
     plain = condition.plain(value)
-    if plain is not None and condition.find(plain) is None:
-        raise ConfigError(condition.describe_unknown(plain))
+    if plain is not None:
+        condition.refuse(plain)
     return plain

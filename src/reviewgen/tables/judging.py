@@ -21,7 +21,7 @@ from reviewgen.config import EvaluateOptions, check_text, refuse_unknown_options
 from reviewgen.config.options import Evaluating
 from reviewgen.data import Example, frame_texts, hash_text, identify_texts, read_documents, read_texts, trained_on
 from reviewgen.errors import ConfigError, TrainingError
-from reviewgen.evaluation import Evaluation, add_up, add_up_documents, batches, token_losses
+from reviewgen.evaluation import Evaluation, add_up, add_up_documents, batches, keep_first, measure_gains, token_losses
 from reviewgen.generation import device_facts, require_index
 from reviewgen.model import ReviewModel, check_model
 from reviewgen.novelty import WINDOWS, Novelty
@@ -119,26 +119,28 @@ def evaluate(
         move(loaded, device)
         return loaded
 
-    def work() -> tuple[dict[int, Any], str]:
+    def work() -> tuple[dict[int, Any], str, Any]:
         totals, digest = dict[int, Any](), xxhash.xxh3_128()
         tokenizer, weights, conditions = loaded.tokenizer, loaded.bundle.weights, loaded.conditions
         documents = read_documents(source, tokenizer, trained_on(loaded.training), conditions=conditions, **options)
+        first: list[Any] = []
+        documents = keep_first(documents, first) if conditions and not processes.rank else documents
         for number, batch in enumerate(batches(documents)):
             processes.stop_if_interrupted()
             digest.update(b"".join(ids.tobytes() for ids, _ in batch) + str([length for _, length in batch]).encode())
             if number % processes.world_size == processes.rank:
-                facts = (tokenizer.vocab_size, weights.device, len(conditions))
-                totals[number] = add_up_documents(weights.model_on_device, batch, *facts)
-        return totals, digest.hexdigest()
+                totals[number] = add_up_documents(weights.model_on_device, batch, tokenizer.vocab_size, weights.device)
+        return totals, digest.hexdigest(), measure_gains(weights.model_on_device, first, conditions, weights.device)
 
     with all_processes() as processes:
         loaded = processes.each(check, model)
         processes.refuse_differences(_facts(loaded, source, options))
         results = processes.gather(work, _name(source))
-        if len({digest for _, digest in results}) > 1:  # as of a pipe, of which each has read a part
+        if len({digest for _, digest, _ in results}) > 1:  # as of a pipe, of which each has read a part
             raise TrainingError("The processes have read different texts. Run the same command everywhere, with the same corpus.")
-        totals = {number: each for own, _ in results for number, each in own.items()}
-        return loaded, add_up(totals[number] for number in range(len(totals))).evaluation()
+        totals = {number: each for own, _, _ in results for number, each in own.items()}
+        evaluation = add_up(totals[number] for number in range(len(totals))).evaluation()
+        return loaded, replace(evaluation, conditions=results[0][2])
 
 
 def judge_texts(
@@ -233,7 +235,7 @@ def _score(model: ReviewModel, texts: Sequence[Example]) -> Iterator[Row]:
     conditions, tokenizer, names = model.conditions, model.tokenizer, _condition_columns(model.conditions)
     framed = list(frame_texts(((text, conditions.encode_values(values)) for text, values in texts), tokenizer))
     weights, ids = model.bundle.weights, [ids for ids, _ in framed]
-    losses = token_losses(weights.model_on_device, ids, tokenizer.vocab_size, weights.device, len(conditions))
+    losses = token_losses(weights.model_on_device, ids, tokenizer.vocab_size, weights.device)
     for (text, values), (_, characters), own in zip(texts, framed, losses, strict=True):
         plain = {names[each.name]: each.plain(value) for each, value in zip(conditions, values, strict=True)}
         bits = float(own.sum(dtype=np.float64)) / math.log(2)

@@ -155,7 +155,7 @@ class Evaluator:
         tokens, texts = math.inf, 1.0
         if self.processes.rank == 0:
             with suppress(NotADistribution):
-                tokens = seconds / 2 * measure_rate(model, self.documents, self.tokenizer.vocab_size, device, len(self.prefix))
+                tokens = seconds / 2 * measure_rate(model, self.documents, self.tokenizer.vocab_size, device)
             with suppress(GenerationError):  # diverged: the next step says so
                 side_by_side = 1 if device == "cpu" else choose_batch_size(device)  # there, one takes as long as all
                 self._generate(model, device, side_by_side)  # a warm-up
@@ -180,7 +180,7 @@ class Evaluator:
         own = self.documents[self.processes.rank :: self.processes.world_size]
         totals, is_scored = Totals(), True
         try:
-            totals = add_up_documents(model, own, self.tokenizer.vocab_size, device, len(self.prefix))
+            totals = add_up_documents(model, own, self.tokenizer.vocab_size, device)
         except NotADistribution:
             is_scored = False
         nats, *counts, scored = self.processes.all_gather([*totals, is_scored]).sum(axis=0).tolist()

@@ -45,7 +45,7 @@ def fit(
         budget: When to stop.
         seed: Seed of the order of the texts and of dropout.
         index: Index of the training texts; with it, each evaluation measures the token copy rate.
-        prefix: Ids that stand for conditions not given, one for each condition that the texts have after bos.
+        prefix: Ids that stand for conditions and fields not given.
         checkpoints: Where to save the state of a training by gradient; if they have loaded one, training resumes from it.
         metrics: Measured of the texts that each evaluation generates.
 

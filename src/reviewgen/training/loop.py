@@ -70,11 +70,9 @@ class Loop:
         self.model: Any = model
         self.budget, self.evaluator, self.checkpoints = budget, evaluator, checkpoints
         self.config, self.processes = evaluator.config, evaluator.processes
-        config, tokenizer = evaluator.config, evaluator.tokenizer
+        config = evaluator.config
         self.lanes = Lanes(
             train,
-            bos_id=tokenizer.bos_id,
-            vocab_size=tokenizer.vocab_size,
             lanes=config.batch_size,
             bptt=config.bptt,
             seed=seed,

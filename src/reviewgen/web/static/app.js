@@ -136,7 +136,8 @@ class Page {
 
 /** Returns what a model is asked for: a value or null for each condition that it has, and a filter only where it has an index. */
 function requestOf({ second, ...settings }, model) {
-  const valueOf = ({ name, values }) => values.find((value) => value.label === settings.conditions[name])?.label ?? null;
+  const isValue = ({ name, kind, values }) => kind === "text" || values.some(({ label }) => label === settings.conditions[name]);
+  const valueOf = (each) => (isValue(each) ? (settings.conditions[each.name] ?? null) : null);
   const conditions = Object.fromEntries(model.conditions.map((each) => [each.name, valueOf(each)]));
   const copying = model.hasIndex ? {} : { novelty: null, max_copy: null };
   return { ...settings, ...copying, model: model.id, conditions, alternatives: ALTERNATIVES };

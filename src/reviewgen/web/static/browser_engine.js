@@ -23,7 +23,8 @@ async function* complete(load, request, signal) {
   const config = readSettings(model, request);
   const { prompt = "", n = 1, seed = Math.floor(Math.random() * 2 ** 32), alternatives = 0 } = request;
   if (config.do_sample === false && n > 1) throw new Error("At temperature 0 all texts of a prompt are the same: ask for one.");
-  const [spelling, conditionIds] = [model.spellingOf(config.words), encodeConditions(model, config.conditions)];
+  const fields = model.conditions.filter(({ kind }) => kind === "text").map((field) => textOf(field, config.conditions));
+  const [spelling, conditionIds] = [model.spellingOf(config.words, fields.join(" ")), encodeConditions(model, config.conditions)];
   const writers = Array.from({ length: n }, (_, number) =>
     writeText(model, new Text(model, config, spelling, { prompt, conditionIds, seed, number }), number, alternatives),
   );
@@ -103,18 +104,28 @@ function readSettings({ defaults }, request) {
   return config;
 }
 
-/** Returns one id for each condition; a condition that is missing or null is unspecified. */
+/** Returns the ids between bos and the text; a condition that is missing or null is unspecified, a field then left out. */
 function encodeConditions({ conditions, tokenizer }, values) {
   let first = tokenizer.vocabSize;
-  return conditions.map(({ name, values: known }) => {
+  const ids = conditions.flatMap((condition) => {
+    const { name, kind, values: known } = condition;
     const value = values[name] ?? null;
     const number = String(value).trim() === "" ? NaN : Number(value); // belongs to the first bin that holds it
     const label = String(value).trim().split(/\s+/).join(" ");
     const isValue = (each) => each.label === label || (each.low !== null && each.low <= number && number <= each.high);
-    const id = value === null ? first : first + 1 + known.findIndex(isValue);
+    const own = first;
     first += 1 + known.length;
-    return id;
+    if (kind !== "text") return value === null ? own : own + 1 + known.findIndex(isValue);
+    const text = textOf(condition, values);
+    return text === "" ? [] : [own, ...tokenizer.encode(` ${text}`)];
   });
+  return conditions.some(({ kind }) => kind === "text") ? [...ids, first] : ids; // the id that ends the fields
+}
+
+/** Returns the value of a field as the model reads it. */
+function textOf({ name, lowercase }, values) {
+  const text = String(values[name] ?? "").trim().split(/\s+/).join(" ");
+  return lowercase ? text.toLowerCase() : text;
 }
 
 /** Lets other work of the page go on, sooner than a timer would. */

@@ -92,8 +92,9 @@ function checkTexts({ model, second, prompt, profile, novelty, max_copy: limit, 
   for (const [name, label] of Object.entries(conditions)) {
     const known = chosen.flatMap((each) => each.conditions).filter((each) => each.name === name);
     const labels = known.flatMap((each) => each.values.map((value) => value.label));
-    check(labels.length > 0, `The link has the condition ${quote(name)}, which the model does not have.`);
+    const isField = known.some(({ kind }) => kind === "text");
+    check(known.length > 0, `The link has the condition ${quote(name)}, which the model does not have.`);
     const sentence = `The link has ${quote(label)} for the condition ${quote(name)}; it can be ${labels.join(", ")}.`;
-    check(labels.includes(label), sentence);
+    check(isField || labels.includes(label), sentence);
   }
 }

@@ -3,6 +3,7 @@ import { byId, create } from "./elements.js";
 import { LIMITS, toNumber } from "./links.js";
 
 const SLIDERS = ["temperature", "top_p", "min_p"];
+const MAX_FIELD = 200; // characters
 const NUMBERS = [...SLIDERS, "max_tokens", "n", "seed"];
 
 /** Connects the controls, and returns `{read, write, chosen}`; `chosen` returns one model, or two side by side. */
@@ -27,16 +28,12 @@ export function createSettings(models) {
 
   /** Returns the chosen values of conditions by name, without those that are left open. */
   function readConditions() {
-    const closed = controls.filter(({ place }) => place() > 0);
-    return Object.fromEntries(closed.map(({ name, labels, place }) => [name, labels[place()]]));
+    return Object.fromEntries(controls.map(({ name, read }) => [name, read()]).filter(([, value]) => value !== ""));
   }
 
   /** Chooses values of conditions by name; those of others stay, or with `all` are left open. */
   function writeConditions(values, all = false) {
-    for (const { name, labels, choose } of controls) {
-      const place = Object.hasOwn(values, name) ? Math.max(0, labels.lastIndexOf(String(values[name]))) : 0;
-      if (place > 0 || all) choose(place);
-    }
+    for (const { name, choose } of controls) if (all || Object.hasOwn(values, name)) choose(String(values[name] ?? ""));
   }
 
   /** Sets what the user has not changed to the defaults of the model. */
@@ -143,24 +140,32 @@ export function createSettings(models) {
   return { read, write, chosen };
 }
 
-/** Returns the control of a condition: `{name, labels, element, place, choose}`, of which place 0 leaves it open. */
+/** Returns the control of a condition: `{name, element, read, choose}`; the value "" leaves it open. */
 function createCondition({ name, kind, values }) {
   const labels = ["any", ...values.map((value) => value.label)];
+  const placeOf = (value) => Math.max(0, labels.lastIndexOf(value));
   const id = `condition-${name}`;
   const label = create("label", { for: id, text: name });
+  if (kind === "text") {
+    const input = create("input", { id, type: "text", maxlength: MAX_FIELD, placeholder: labels[0] });
+    const element = create("p", { class: "field" }, label, input);
+    return { name, element, read: () => input.value.trim(), choose: (value) => (input.value = value) };
+  }
   if (kind !== "number") {
     const menu = create("select", { id }, ...labels.map((text) => create("option", { text })));
     const element = create("p", { class: "field" }, label, menu);
-    return { name, labels, element, place: () => menu.selectedIndex, choose: (place) => (menu.selectedIndex = place) };
+    const read = () => (menu.selectedIndex > 0 ? labels[menu.selectedIndex] : "");
+    return { name, element, read, choose: (value) => (menu.selectedIndex = placeOf(value)) };
   }
   const output = create("output", { for: id });
-  const input = create("input", { id, type: "range", min: 0, max: values.length, step: 1, oninput: () => choose(input.value) });
-  function choose(place) {
+  const input = create("input", { id, type: "range", min: 0, max: values.length, step: 1, oninput: () => show(input.value) });
+  function show(place) {
     input.value = place;
     output.textContent = labels[place];
     input.setAttribute("aria-valuetext", labels[place]);
   }
-  choose(0);
+  show(0);
   const element = create("p", { class: "slider" }, label, output, input);
-  return { name, labels, element, place: () => Number(input.value), choose };
+  const read = () => (input.value > 0 ? labels[input.value] : "");
+  return { name, element, read, choose: (value) => show(placeOf(value)) };
 }

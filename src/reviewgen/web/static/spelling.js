@@ -13,12 +13,14 @@ const NOWHERE = [0, 0, -1];
 const isNowhere = (place) => place[0] === 0 && place[1] === 0;
 const isEnd = (spelling, node) => (spelling.nodes[node] & 1) !== 0;
 
+const WORDS = /[\p{L}\p{M}]+(?:['’][\p{L}\p{M}]+)*/gu;
+
 /** The place of a text that any token may follow. */
 export const ANY_PLACE = [ANYWHERE, ANYWHERE, ANYWHERE];
 
 /**
  * Returns a function that returns the automaton for a setting of `words`: "known" lets a token only continue or end a known word,
- * "any" only go on with valid UTF-8, and is null if each token does. `nodes` holds the automata of valid UTF-8
+ * or one of a text that is given; "any" only go on with valid UTF-8, and is null if each token does. `nodes` holds the automata of valid UTF-8
  * and, of a model with a lexicon, from `known` on those of words and separators.
  */
 export function createSpellings({ vocabSize, tokenBytes }, nodes, roots, known) {
@@ -28,11 +30,31 @@ export function createSpellings({ vocabSize, tokenBytes }, nodes, roots, known) 
   const tables = [0, ...roots].map((root) => edgeTable(nodes, root));
   const valid = { ...shared, words: anything, start: [anything, 0, -1], first: [tables[1], tables[1], tables[0]] };
   const lexicon = { ...shared, words, start: [words, 0, -1], first: tables.slice(1) };
-  return (setting) => {
+  return (setting, given = "") => {
     if (setting === "any") return tokens.every(isWhole) ? null : valid;
-    if (roots.length > 1) return lexicon;
+    if (roots.length > 1) return addWords(lexicon, given.match(WORDS) ?? []);
     throw new Error("This model has no list of known words, which words=known needs. Set words=any.");
   };
+}
+
+/** Returns an automaton that knows some more words; the nodes along them are copies behind the others. */
+function addWords(spelling, words) {
+  const [encoder, added] = [new TextEncoder(), []];
+  const extend = (node, strings) => {
+    const edges = edgeTable(spelling.nodes, node);
+    for (const byte of new Set(strings.flatMap((string) => string.slice(0, 1)))) {
+      const longer = strings.filter(([first]) => first === byte).map((string) => string.slice(1));
+      edges[byte] = extend(edges[byte], longer);
+    }
+    const isLast = isEnd(spelling, node) || strings.some(({ length }) => length === 0);
+    const words = Array.from(edges, (target, byte) => 256 * target + byte).filter((word) => word > 255);
+    return spelling.nodes.length + added.push(2 * words.length + isLast, ...words) - words.length - 1;
+  };
+  if (words.length === 0) return spelling;
+  const strings = words.flatMap((word) => ["", "'", "’"].map((quote) => Array.from(encoder.encode(word + quote))));
+  const root = extend(spelling.words, strings);
+  const nodes = Uint32Array.from([...spelling.nodes, ...added]);
+  return { ...spelling, nodes, words: root, start: [root, 0, -1], first: spelling.first.with(1, edgeTable(nodes, root)) };
 }
 
 /** Returns the place after a token; null if it may not follow. */

@@ -1,0 +1,120 @@
+"""What conditions are worth: the bits that a model saves by reading each of them, beside values of other texts.
+
+A condition that helps saves bits, and costs bits where it is that of another text. One that does neither is not read.
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+
+from reviewgen.conditions import Conditions
+from reviewgen.data import count_given
+from reviewgen.protocols import LanguageModel
+from reviewgen.rates import find_intervals
+
+Document: TypeAlias = tuple[np.ndarray, int]
+"""The ids of a text (bos, conditions, fields, tokens, eos) and its number of characters."""
+
+_TOKENS = 100_000  # of the texts, about; each is scored twice for each condition
+
+
+@dataclass(frozen=True)
+class ConditionGain:
+    """What a model saves by reading a condition.
+
+    Attributes:
+        name: The condition.
+        bits_per_character: The bits per character that it saves, beside leaving it out.
+        interval: The 95 % interval of these, low and high; None of fewer than ten texts.
+        shuffled: The bits per character that the values of other texts save; negative where they cost some.
+        characters: The number of characters of the texts for which it is given.
+    """
+
+    name: str
+    bits_per_character: float
+    interval: Sequence[float] | None
+    shuffled: float
+    characters: int
+
+    def describe(self) -> str:
+        """Return a line for the user.
+
+        >>> ConditionGain("artist", 0.0412, (0.035, 0.047), -0.0103, 52_000).describe()
+        'artist saves 0.041 bits per character (95 %: 0.035 to 0.047), that of another text -0.010'
+        """
+        among = "" if self.interval is None else f" (95 %: {self.interval[0]:.3f} to {self.interval[1]:.3f})"
+        does_nothing = self.bits_per_character < 0.0005 or (self.interval is not None and self.interval[0] <= 0)
+        what = f"{self.name} does nothing: it saves" if does_nothing else f"{self.name} saves"
+        return f"{what} {self.bits_per_character:.3f} bits per character{among}, that of another text {self.shuffled:.3f}"
+
+
+def keep_first(documents: Iterable[Document], kept: list[Document]) -> Iterator[Document]:
+    """Yield documents, and add the first ones to a list, of as many tokens as ``measure_gains`` takes."""
+    tokens = 0
+    for ids, characters in documents:
+        if tokens < _TOKENS:
+            kept.append((ids, characters))
+            tokens += len(ids)
+        yield ids, characters
+
+
+def measure_gains(
+    model: LanguageModel, documents: Sequence[Document], conditions: Conditions, device: str = "cpu"
+) -> tuple[ConditionGain, ...]:
+    """Return what each condition saves that is given for at least two of some texts, if the bits of these are finite.
+
+    Args:
+        model: The model, in evaluation mode.
+        documents: The texts with their numbers of characters; see ``reviewgen.evaluation.evaluate_documents``.
+        conditions: The conditions of the model, with their ids.
+        device: The device of the model.
+    """
+    from reviewgen.evaluation import token_losses
+
+    def score(texts: Sequence[np.ndarray]) -> np.ndarray:
+        """Return the bits of each text."""
+        losses = token_losses(model, texts, conditions.first_id, device)
+        return np.array([each.sum(dtype=np.float64) / math.log(2) for each in losses])
+
+    prefixes, texts = [], []
+    for ids, _ in documents:
+        start = 1 + count_given(ids, conditions.first_id)
+        prefixes.append(conditions.split(ids[1:start].tolist()))
+        texts.append((ids[:1], ids[start:]))
+    characters, absent = np.array([length for _, length in documents]), conditions.split(conditions.unspecified_ids)
+    gains = list[ConditionGain]()
+    bits = score([ids for ids, _ in documents]) if documents and conditions else np.zeros(0)
+    for place, name in enumerate(conditions.names):
+        own = [number for number, parts in enumerate(prefixes) if parts[place] != absent[place]]
+        if len(own) < 2 or not characters[own].sum():
+            continue
+        values = [prefixes[number][place] for number in own]
+        order = np.random.default_rng(0).permutation(len(own))
+        others = [values[number] for number in order[np.argsort(order) - 1].tolist()]  # along one cycle, so no text keeps its own
+        changed = []
+        for replaced in ([absent[place]] * len(own), others):
+            framed = []
+            for number, value in zip(own, replaced, strict=True):
+                parts, (first, rest) = prefixes[number], texts[number]
+                given = [token for part in (*parts[:place], value, *parts[place + 1 :]) for token in part]
+                framed.append(np.concatenate((first, given, rest)).astype(np.int64))
+            changed.append(score(framed))
+        without, shuffled = changed
+        if np.isfinite([bits[own], *changed]).all():
+            items = list(zip(without - bits[own], without - shuffled, characters[own], strict=True))
+            gains.append(_gain(name, items))
+    return tuple(gains)
+
+
+def _gain(name: str, items: Sequence[tuple[float, float, int]]) -> ConditionGain:
+    """Return what a condition saves, from the bits that it and another's value save of each text, and its characters."""
+
+    def measure(some: Sequence[tuple[float, float, int]]) -> list[float]:
+        return [float(sum(saved for saved, _, _ in some) / max(1, sum(length for _, _, length in some)))]
+
+    total = sum(length for _, _, length in items)
+    shuffled = float(sum(each for _, each, _ in items) / total)
+    return ConditionGain(name, measure(items)[0], find_intervals(measure, items, [False])[0], shuffled, int(total))
