@@ -104,6 +104,8 @@ def train(start: "str | ReviewModel", source: Any, *, progress: bool = True, **o
         conditions: Columns beside the text, as in "stars", that the model is conditioned on.
         fields: Columns of free text, as in "artist" and "title", that the model is conditioned on; of each value at most 200
             characters are read.
+        weights: The shares of several corpora in the characters that are trained on, as in 1,1: a corpus with too few is read
+            more often. In Python, the source is then a list of sources.
         log: Also log the curves to a tracker of accelerate, which must be installed: tensorboard, wandb, trackio, mlflow, aim,
             clearml, comet_ml, dvclive or swanlab.
         resume: Resume an interrupted run of the same arguments from its last checkpoint in OUT.partial.
@@ -418,6 +420,8 @@ def prepare(source: Any, *, preset: str, out: str | Path, **options: "Unpack[Pre
         conditions: Columns beside the text, as in "stars", that the model is conditioned on.
         fields: Columns of free text, as in "artist" and "title", that the model is conditioned on; of each value at most 200
             characters are read.
+        weights: The shares of several corpora in the characters that are trained on, as in 1,1: a corpus with too few is read
+            more often. In Python, the source is then a list of sources.
         tokenizer: Tokenizer settings that differ from the preset's.
         near_duplicates: A similarity from 0.3 to 1; of texts that are at least this similar, only the first is kept. 0.8 finds
             texts that differ slightly. Needs rensa.

@@ -84,16 +84,13 @@ class BlendConfig:
         return next(iter(self._values_of_parts("eos_id")), None)
 
     def _values_of_parts(self, name: str) -> list[int]:
-<<<<<<< HEAD
-        """Return the values of a field in the configs of the parts that have it, each once; a part may hold no given ids."""
-        values = [part["config"].get(name) for part in self.models]
+        """Return the values of a field in the configs of the parts that have it and the blend's tokens, each once.
+
+        A part may hold no given ids.
+        """
+        values = [part["config"].get(name) for part in self.models if "characters" not in part]
         nothing = (None, 0) if name in ("condition_ids", "field_ids") else (None,)
         return list(dict.fromkeys(value for value in values if value not in nothing))
-=======
-        """Return the values of a field in the configs of the parts that have it and the blend's tokens, each once."""
-        own = [part["config"] for part in self.models if "characters" not in part]
-        return list(dict.fromkeys(config[name] for config in own if name in config))
->>>>>>> spell
 
     @property
     def coefficients(self) -> Float64[np.ndarray, "M F"]:

@@ -129,7 +129,7 @@ def compare(
     named = [text.partition("=")[::2] if "=" in text and not text.startswith(paths) else text for text in models]
     options |= {"held_out": None if held_out is None else path_or_string(held_out), "held_out_split": held_out_split}
     options |= {"prompt": prompt, "out": out, "resume": resume, "settings": parse_settings(settings or [])}
-    run = ComparisonRun(named, parse_data(data), options)  # type: ignore[arg-type]  # checked there
+    run = ComparisonRun(named, parse_data(data, options["weights"]), options)  # type: ignore[arg-type]  # checked there
     begin()
     comparison = run.start(notes)
     note(comparison.describe_held_out())

@@ -3,7 +3,7 @@
 import inspect
 import os
 import sys
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import fields
 from functools import partial, wraps
 from pathlib import Path
@@ -32,7 +32,7 @@ class Shared:
         preset: <model>-<tokenizer>, as in lstm-word; see `reviewgen list`.
         trained: Train this model further instead of a preset: a saved folder, or owner/name on the Hub.
         data: A file, glob, folder or URL (txt, csv, tsv, json, jsonl, parquet, arrow, sqlite, xlsx, also packed), owner/name of a
-            Hub dataset, 'reviews', or - for the lines of standard input. Repeatable for files.
+            Hub dataset, 'reviews', or - for the lines of standard input. Repeatable for files, and for any with --weights.
         bits: The bits of a weight: 32, or 16 or 8, which are faster for large models.
         overwrite: Replace what exists.
         token: The access token of the Hub.  [default: that of `hf auth login`, or HF_TOKEN]
@@ -158,14 +158,14 @@ def _option(name: str, hint: Any, default: Any, text: str, *, is_bounded: bool) 
         elif default:
             names, default, parse = (f"--no-{name}",), False, lambda given: not given
         kind: Any = bool
-    elif origins & {dict, list} or (tuple in origins and float not in kinds):
+    elif origins & {dict, list} or (tuple in origins and float not in kinds and kinds != [tuple[float, ...]]):
         kind, parse = list[str], parse_conditions if dict in origins else lambda given: given or absent
         names += ("--field",) if name == "conditions" and dict in origins else ()
         text += "" if "Repeatable" in text else f" Repeatable{', as name=value' if dict in origins else ''}."
     elif Literal in origins or Any in kinds or tuple in origins or str in kinds:
         kind = Path if Path in kinds else str
         if tuple in origins or hint is Any:
-            parse = partial(_parse_numbers, name) if tuple in origins else _parse_any
+            parse = partial(_parse_numbers, name, is_list=float not in kinds) if tuple in origins else _parse_any
     else:
         kind = kinds[0]
     bounds = bounds_of(hint) if is_bounded and not is_open else {}
@@ -180,15 +180,15 @@ def _keep(given: Any) -> Any:
     return given
 
 
-def _parse_numbers(name: str, text: str | None) -> float | tuple[float, ...] | None:
-    """Return a number, or a cycle of several."""
+def _parse_numbers(name: str, text: str | None, *, is_list: bool) -> float | tuple[float, ...] | None:
+    """Return a number, or several: always so of a list."""
     if text is None:
         return None
     try:
         values = tuple(float(part) for part in text.split(","))
     except ValueError:
         raise ConfigError(f"{name} must be a number, or several as in 1.0,0.5,0.2; got {quoted(text)}.") from None
-    return values[0] if len(values) == 1 else values
+    return values[0] if len(values) == 1 and not is_list else values
 
 
 def start(preset: str | None, trained: str | None) -> "str | ReviewModel":
@@ -229,10 +229,13 @@ def read_stdin() -> str:
         ) from None
 
 
-def parse_data(given: str | list[str]) -> str | Path | list[str] | list[Path]:
-    """Return a source of texts from the command line, as ``path_or_string`` does; for ``-`` the lines of standard input."""
+def parse_data(given: str | list[str], weights: Sequence[float] | None = None) -> Any:
+    """Return a source of texts from the command line, as ``path_or_string`` does; for ``-`` the lines of standard input.
+
+    Several with weights are a list of sources; without, they are files of one.
+    """
     if isinstance(given, list) and len(given) > 1:
-        return [Path(each) for each in given]
+        return [parse_data(each) if weights else Path(each) for each in given]
     text = given[0] if isinstance(given, list) else given
     if text != "-":
         return path_or_string(text)

@@ -36,7 +36,7 @@ def sweep(
 
     if plot is not None:
         refuse_chart(plot, overwrite)
-    rows = api.sweep(preset, parse_data(data), swept, values, fixed, **options)
+    rows = api.sweep(preset, parse_data(data, options["weights"]), swept, values, fixed, **options)
     with keeping("the table has the finished values.") as finished, working(f"Training with {swept}={values[0]} ...") as say:
         for row in rows:
             finished.append(row)
@@ -105,7 +105,7 @@ def tune(
 
     space = {f"{group}.{name}": value for group, names in ranges.items() for name, value in names.items()}
     about = {"trials": trials, "search": space, "settings": fixed, "storage": storage}
-    found = api.tune(start(preset, trained), parse_data(data), **about, **options)  # type: ignore[arg-type]  # of mixed types
+    found = api.tune(start(preset, trained), parse_data(data, options["weights"]), **about, **options)  # type: ignore[arg-type]  # of mixed types
     with keeping("the finished trials are kept.") as finished, working("Reading ...") as say:
         for trial in found:
             finished.append(trial)
@@ -141,6 +141,8 @@ def _train_command(preset: str | None, given: dict[str, Any], options: Mapping[s
     """Return the command that trains with settings, and with the options that were given for the trials."""
     plain = {field: getattr(cls(), field) for cls in (TrainingTexts, Trial) for field in cls.__dataclass_fields__}
     changed = {name: value for name, value in options.items() if value != plain[name]}
+    if changed.get("weights"):
+        changed["weights"] = ",".join(f"{weight:g}" for weight in changed["weights"])
     names = {"clean": "--no-clean", "conditions": "--condition", "fields": "--field"}
     given |= {names.get(name, f"--{name.replace('_', '-')}"): value for name, value in changed.items()}
     arguments = ["reviewgen", "train"] + ([preset] if preset else [])

@@ -1,8 +1,10 @@
 """``reviewgen train | prepare``: trains a preset, or a trained model further, on a corpus; prepares a corpus as a token store."""
 
+import itertools
 import sys
 import textwrap
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,7 +49,8 @@ def train(
 
     runs: list[TrainingRun] = []
     with all_processes() as processes:
-        processes.gather(lambda: runs.append(TrainingRun(start(preset, trained), parse_data(data), out=out, **options)), out)
+        source = partial(parse_data, data, options["weights"])
+        processes.gather(lambda: runs.append(TrainingRun(start(preset, trained), source(), out=out, **options)), out)
     [run] = runs
     try:
         _prepare(run)
@@ -87,8 +90,10 @@ def _show_corpus(corpus: "CleanedCorpus", conditions: list[str]) -> str:
     counts = ", ".join(f"{name} {corpus.counts[name]:,}" for name in SPLITS)
     split = f"Split: {counts}. Held out: {corpus.describe_held_out()}."
     others = [line for line in corpus.notes if line not in corpus.source.notes]  # which ``describe`` has
+    sources = corpus.corpora or [corpus]
+    shown = [[*([f"{each.source.name}:"] if corpus.corpora else []), *describe(each.source, each.report)] for each in sources]
     named = [f"Condition {line}" for line in conditions]
-    for line in (*describe(corpus.source, corpus.report), *validation, *others, *named):
+    for line in (*itertools.chain(*shown), *validation, *others, *named):
         note(line)
     return split
 
@@ -188,8 +193,8 @@ def prepare(
         from reviewgen.data import Corpus as CleanedCorpus
         from reviewgen.runs.corpus import prepare_tokens  # torch: a second or two
 
-        tokenizer = groups["tokenizer"]
-        store = prepare_tokens(parse_data(data), preset, out, lambda step: say(f"{step} ..."), tokenizer=tokenizer, **options)
+        tokenizer, source = groups["tokenizer"], parse_data(data, options["weights"])
+        store = prepare_tokens(source, preset, out, lambda step: say(f"{step} ..."), tokenizer=tokenizer, **options)
     if notes.quiet:
         return None
     is_here = store.folder.exists()  # one that was complete already may be at its URL only

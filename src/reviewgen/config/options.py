@@ -82,10 +82,13 @@ class TrainingTexts(Reading):
         conditions: Columns beside the text, as in "stars", that the model is conditioned on.
         fields: Columns of free text, as in "artist" and "title", that the model is conditioned on; of each value at most 200
             characters are read.
+        weights: The shares of several corpora in the characters that are trained on, as in 1,1: a corpus with too few is read
+            more often. In Python, the source is then a list of sources.
     """
 
     conditions: Annotated[tuple[str, ...], Bound(at_least=1)] = ()
     fields: Annotated[tuple[str, ...], Bound(at_least=1)] = ()
+    weights: Annotated[tuple[float, ...], Bound(above=0)] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -237,6 +240,7 @@ class CorpusOptions(ReadingOptions, total=False):
     validation_split: str | None
     conditions: Sequence[str]
     fields: Sequence[str]
+    weights: Sequence[float]
     near_duplicates: float | None
     decontaminate: int | None
 
@@ -304,5 +308,6 @@ class CompareOptions(ReadingOptions, TrialOptions, total=False):
     settings: Mapping[str, Mapping[str, Any]] | None
     conditions: Any
     fields: Any
+    weights: Any
     out: str | Path | None
     resume: bool

@@ -8,6 +8,7 @@
     cleaning         changes texts, with counts; HTML tags, markdown and mojibake
     parts            the Arrow files of a corpus, the work on them that several processes share; near duplicates and leaks
     corpus           the cleaned corpus: duplicates, splits
+    weighting        how often each of several corpora is read
     prepare          from a corpus to a token store
     store            a token store; the cache, of bounded size
     pipeline         the way from a source to a store, in the cache or elsewhere; texts to evaluate models on

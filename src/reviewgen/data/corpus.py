@@ -28,6 +28,7 @@ from reviewgen.data.documents import SPLIT_CYCLE, cut_text, divide_text, find_re
 from reviewgen.data.parts import Filters, Work, examples_of, read_column, read_part, size_of, split_by_part, write_part
 from reviewgen.data.sources import SPLITS, Source
 from reviewgen.data.tables import Unit
+from reviewgen.data.weighting import count_copies, describe_times, find_times, join_sources
 from reviewgen.errors import DataError, counted
 
 if TYPE_CHECKING:
@@ -56,6 +57,8 @@ class Corpus:
         notes: Sentences that the user should see.
         names: The conditions.
         files: The Arrow files of the texts; empty if only the facts are known, as of a token store.
+        corpora: The corpora that it consists of, if they are weighted.
+        weight, times: Of one of them: its weight, and how often its training texts are read in an epoch.
     """
 
     fingerprint: str
@@ -66,6 +69,9 @@ class Corpus:
     notes: list[str] = field(default_factory=list)
     names: Sequence[str] = ()
     files: Sequence[Path] = ()
+    corpora: Sequence["Corpus"] = ()
+    weight: float = 1.0
+    times: float = 1.0
 
     @classmethod
     def open(cls, folder: Path) -> "Corpus":
@@ -75,10 +81,10 @@ class Corpus:
             OSError, ValueError, KeyError, TypeError: It is not there, or damaged.
         """
         facts = read_json(folder / CORPUS_FILE, MAX_RECORD)
-        files = [folder / name for name in facts["parts"]]
-        if not all(file.is_file() for file in files):
+        corpus = cls.from_json(facts, folder)
+        if not all(file.is_file() for file in corpus.files):
             raise FileNotFoundError(f"{folder} has lost a part")
-        return replace(cls.from_json(facts), files=files)
+        return corpus
 
     def to_json(self) -> dict[str, Any]:
         """Return the facts as JSON values."""
@@ -86,6 +92,10 @@ class Corpus:
         def described(source: SourceInfo, report: CleaningReport) -> dict[str, Any]:
             return {"stream": asdict(source), "cleaning": asdict(report)}
 
+        corpora = [
+            {**each.to_json(), "weight": each.weight, "times": each.times, "parts": [file.name for file in each.files]}
+            for each in self.corpora
+        ]
         return {
             "fingerprint": self.fingerprint,
             "texts": dict(self.counts),
@@ -93,18 +103,29 @@ class Corpus:
             "validation": described(*self.validation) if self.validation else None,
             "notes": self.notes,
             "conditions": list(self.names),
+            **({"corpora": corpora} if corpora else {}),
         }
 
     @classmethod
-    def from_json(cls, facts: Mapping[str, Any]) -> "Corpus":
-        """Return the corpus that ``to_json`` has described, without its texts."""
+    def from_json(cls, facts: Mapping[str, Any], folder: Path | None = None) -> "Corpus":
+        """Return the corpus that ``to_json`` has described, without its texts unless their folder is given."""
 
         def read(each: Mapping[str, Any]) -> tuple[SourceInfo, CleaningReport]:
             return SourceInfo(**each["stream"]), CleaningReport(**each["cleaning"])
 
         second = read(facts["validation"]) if facts["validation"] else None
-        names = facts.get("conditions", ())
-        return cls(facts["fingerprint"], *read(facts["source"]), facts["texts"], second, list(facts["notes"]), names)
+        return cls(
+            facts["fingerprint"],
+            *read(facts["source"]),
+            counts=facts["texts"],
+            validation=second,
+            notes=list(facts["notes"]),
+            names=facts.get("conditions", ()),
+            files=[folder / name for name in facts["parts"]] if folder else (),
+            corpora=[cls.from_json(each, folder) for each in facts.get("corpora", ())],
+            weight=facts.get("weight", 1.0),
+            times=facts.get("times", 1.0),
+        )
 
     def texts(self, split: str) -> Iterator[str]:
         """Yield the texts of a split, in the order of the source."""
@@ -117,6 +138,12 @@ class Corpus:
     def examples(self, split: str) -> Iterator[Example]:
         """Yield the texts of a split with their condition values."""
         return examples_of(self.files, self.names, SPLITS.index(split))
+
+    @property
+    def times_of_files(self) -> list[float]:
+        """How often the training texts of each file are read in an epoch."""
+        known = {file: each.times for each in self.corpora for file in each.files}
+        return [known.get(file, 1.0) for file in self.files]
 
     @property
     def splits(self) -> np.ndarray:
@@ -132,6 +159,8 @@ class Corpus:
 
     def describe_held_out(self) -> str:
         """Return how texts are held out, in words."""
+        if self.corpora and self.validation is None:
+            return "; ".join(dict.fromkeys(each.describe_held_out() for each in self.corpora))
         if self.split_method == "blocks":
             blocks = self.counts["validation"] + self.counts["test"]
             characters = round(self.report.characters * 2 * HELD_OUT / blocks)
@@ -142,42 +171,55 @@ class Corpus:
         return {"hash": "texts chosen by a hash of each", "source": "a separate source"}[self.split_method]
 
 
-def make_corpus(sources: Sequence[Source], work: Work, filters: Filters) -> Corpus:
+def training_texts(file: Path, times: float = 1.0) -> list[str]:
+    """Return the training texts of a part of a corpus, each as often as it is read in an epoch."""
+    texts = [text for text, _ in examples_of([file], (), 0)]
+    return texts if times == 1 else [text for text, n in zip(texts, count_copies(texts, times), strict=True) for _ in range(n)]
+
+
+def make_corpus(sources: Sequence[Source], work: Work, filters: Filters, weights: Sequence[float] = ()) -> Corpus:
     """Read and clean sources into the folder ``corpus`` of a job; what an earlier try has finished there is kept.
 
     Args:
-        sources: The source, and the validation source if there is one.
+        sources: The source, or one for each weight, and the validation source if there is one.
         work: The job and its processes; all call this.
         filters: Which texts are left out.
+        weights: The shares of several sources of the characters to train on.
 
     Raises:
         DataError: A source cannot be read, or too few texts are left after cleaning.
         StorageError: The disk is full.
         WorkerError: A worker process was killed.
     """
-    folder, first = work.job.path("corpus"), sources[0]
+    folder, first, count = work.job.path("corpus"), sources[0], len(weights) or 1  # of the sources to train on
+    has_validation = len(sources) > count
     if work.job.done(f"corpus/{CORPUS_FILE}"):
         return Corpus.open(folder)
     work.progress("Reading and cleaning")
-    cut = partial(cut_text, held_out=HELD_OUT) if len(sources) == 1 else divide_text
+    cut = partial(cut_text, held_out=HELD_OUT) if not has_validation else divide_text
     raw = [_clean(source, number, cut, work) for number, source in enumerate(sources)]
-    if lines := _find_lines(first, raw[0], work):
-        for number, source in enumerate(sources):
-            source.info.repeated_lines = list(lines)
+    lines = [_find_lines(source, own, work) for source, own in zip(sources[:count], raw, strict=False)]
+    lines.append(list(dict.fromkeys(itertools.chain(*lines))))  # of a validation source
+    for number, source in enumerate(sources):
+        if lines[number]:
+            source.info.repeated_lines = list(lines[number])
             drop = partial(_drop_lines, replace(source, units=()))
             raw[number] = work.share(drop, [(file,) for file in raw[number]], size_of(raw[number]))
     reports = [_add_up(source, own) for source, own in zip(sources, raw, strict=True)]
     files = list(itertools.chain(*raw))
     work.progress("Looking for duplicates")
     hashes = [read_column(own, "hash", np.uint64) for own in raw]
-    edges = [len(hashes[0])]  # between the texts of the sources
-    codes = np.concatenate([_find_duplicates(source, own) for source, own in zip(sources, hashes, strict=True)])
+    edges = np.cumsum(list(map(len, hashes)))[:-1]  # between the texts of the sources
+    groups = [slice(count), slice(count, None)] if has_validation else [slice(count)]
+    codes = np.concatenate([_find_duplicates(sources[own], hashes[own]) for own in groups])
     if filters.near_duplicates is not None:
         work.progress("Looking for near duplicates")
         keep = codes == 0
         codes[keep & ~work.main(partial(filters.find_distinct, files, keep))] = _NEAR_DUPLICATE
     keep = codes == 0
-    codes[keep] = _split(sources, hashes, keep, raw[0])
+    fixed = [0] * count + [1] if has_validation else [None] * count
+    kept_of_each = np.split(keep, edges)
+    codes[keep] = np.concatenate(list(map(_split, sources, hashes, kept_of_each, raw, fixed)))
     work.progress("Looking for held-out texts in the training texts")
     leaking, notes = filters.find_leaks(files, codes, work)
     codes[leaking] = _LEAKING
@@ -186,20 +228,29 @@ def make_corpus(sources: Sequence[Source], work: Work, filters: Filters) -> Corp
     types = [{str(read_part(file).schema.field(f"c{number}").type) for file in files} for number in range(len(names))]
     columns = {name: "string" if "string" in own else "double" for name, own in zip(names, types, strict=True)}
     tasks = list(zip(files, targets, split_by_part(codes, files), strict=True))
-    characters = np.split(work.share(partial(_finish_part, columns), tasks, size_of(files)), [len(raw[0])])
-    for source, report, own, lengths in zip(sources, reports, np.split(codes, edges), characters, strict=False):
+    finished = np.array(work.share(partial(_finish_part, columns), tasks, size_of(files))).reshape(-1, 2)
+    parts = np.cumsum([0, *map(len, raw)])  # where the files of each source begin
+    characters = [finished[start:stop].sum(axis=0).tolist() for start, stop in itertools.pairwise(parts)]
+    corpora = list[Corpus]()  # of the sources
+    for number, (source, report, own) in enumerate(zip(sources, reports, np.split(codes, edges), strict=True)):
         *kept, report.duplicates, report.near_duplicates, report.leaking = np.bincount(own, minlength=6).tolist()
         report.kept = report.read - report.empty if source.info.is_one_text else sum(kept)
-        report.characters = int(lengths.sum())
+        report.characters, _ = characters[number]
+        counts, own_files = dict(zip(SPLITS, kept, strict=True)), targets[parts[number] : parts[number + 1]]
+        corpora.append(Corpus("", source.info, report, counts, names=names, files=own_files))
     keep = codes < _DUPLICATE
-    if len(sources) > 1:
-        train, own = (each[mask] for each, mask in zip(hashes, np.split(keep, edges), strict=True))
-        if both := int(np.isin(own, train).sum()):
+    if has_validation:
+        *train, own = (each[mask] for each, mask in zip(hashes, np.split(keep, edges), strict=True))
+        if both := int(np.isin(own, np.concatenate(train)).sum()):
             notes.insert(0, f"{both} of {len(own)} validation texts are also in the training text.")
-    counts = dict(zip(SPLITS, np.bincount(codes, minlength=6).tolist(), strict=False))
-    validation = (sources[1].info, reports[1]) if sources[1:] else None
-    fingerprint = _fingerprint(np.concatenate(hashes)[keep], codes[keep], names, targets)
-    corpus = Corpus(fingerprint, first.info, reports[0], counts, validation, [*first.info.notes, *notes], names, targets)
+    counts = {split: sum(own.counts[split] for own in corpora) for split in SPLITS}
+    validation = (sources[-1].info, reports[-1]) if has_validation else None
+    info, report, corpora = first.info, reports[0], corpora[:count] if weights else []
+    if corpora:
+        notes = [*_weigh(corpora, [training for _, training in characters[:count]], weights), *notes]
+        info, report = join_sources([own.source for own in corpora], [own.report for own in corpora])
+    fingerprint = _fingerprint(np.concatenate(hashes)[keep], codes[keep], names, targets, corpora)
+    corpus = Corpus(fingerprint, info, report, counts, validation, [*info.notes, *notes], names, targets, corpora)
     content = json.dumps({**corpus.to_json(), "parts": [file.name for file in targets]}).encode()
     work.main(lambda: work.job.write(f"corpus/{CORPUS_FILE}", lambda file: file.write_bytes(content)))
     return corpus
@@ -340,22 +391,32 @@ def require_texts(source: SourceInfo, report: CleaningReport) -> None:
         raise DataError(f"No reviews are left of {source.name} after cleaning ({counts}).")
 
 
-def _find_duplicates(source: Source, hashes: np.ndarray) -> np.ndarray:
-    """Return the code of each text of a source: that it is a duplicate, or 0."""
-    may_drop = source.config.clean and not source.info.is_one_text and not source.is_cleaned
-    return np.where(first_of_each(hashes) if may_drop else True, np.zeros(len(hashes), np.uint8), np.uint8(_DUPLICATE))
+def _weigh(corpora: Sequence[Corpus], characters: Sequence[int], weights: Sequence[float]) -> list[str]:
+    """Set how often each corpus is read, given the characters of its training texts; return sentences for the user."""
+    names = [each.source.name for each in corpora]
+    times = find_times(names, characters, weights)
+    for each, weight, own in zip(corpora, weights, times, strict=True):
+        each.weight, each.times = weight, own
+    return describe_times(names, characters, times)
 
 
-def _split(sources: Sequence[Source], hashes: Sequence[np.ndarray], keep: np.ndarray, files: Sequence[Path]) -> np.ndarray:
-    """Return the split of each text of all sources that is kept; ``files`` are those of the first."""
-    if len(sources) > 1:
-        codes = np.repeat([0, 1], [len(own) for own in hashes])
-    elif sources[0].is_cleaned:
+def _find_duplicates(sources: Sequence[Source], hashes: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the code of each text of some sources: that it is a duplicate of an earlier one, or 0."""
+    may_drop = [bool(own.config.clean) and not own.info.is_one_text and not own.is_cleaned for own in sources]
+    is_duplicate = ~first_of_each(np.concatenate(hashes)) & np.repeat(may_drop, list(map(len, hashes)))
+    return np.where(is_duplicate, np.uint8(_DUPLICATE), np.uint8(0))
+
+
+def _split(source: Source, hashes: np.ndarray, keep: np.ndarray, files: Sequence[Path], fixed: int | None) -> np.ndarray:
+    """Return the split of each text of a source that is kept: one for all, if it is fixed."""
+    if fixed is not None:
+        codes = np.full(len(keep), fixed)
+    elif source.is_cleaned:
         codes = read_column(files, "split", np.uint8)
-    elif sources[0].info.is_one_text:
+    elif source.info.is_one_text:
         codes = np.resize([SPLITS.index(split) for split in SPLIT_CYCLE], len(keep))
     else:
-        return split_by_hash(hashes[0][keep])
+        return split_by_hash(hashes[keep])
     return np.asarray(codes[keep])
 
 
@@ -378,8 +439,12 @@ def split_by_hash(hashes: np.ndarray) -> np.ndarray:
     return codes
 
 
-def _finish_part(columns: Mapping[str, str], raw: Path, target: Path, codes: np.ndarray) -> int:
-    """Write a part of the corpus from its raw part and the codes of its texts; return the number of its characters."""
+def _finish_part(columns: Mapping[str, str], raw: Path, target: Path, codes: np.ndarray) -> tuple[int, int]:
+    """Write a part of the corpus from its raw part and the codes of its texts.
+
+    Returns:
+        The number of characters of its texts, and of those to train on.
+    """
     import pyarrow
     from pyarrow import compute
 
@@ -393,11 +458,14 @@ def _finish_part(columns: Mapping[str, str], raw: Path, target: Path, codes: np.
     features = {**types, "split": {"names": list(SPLITS), "_type": "ClassLabel"}}
     metadata = {"huggingface": json.dumps({"info": {"features": features}})}  # as ``datasets`` writes it
     write_part(target, lambda: pyarrow.table(arrays).replace_schema_metadata(metadata))
-    return compute.sum(compute.utf8_length(table.column("text"))).as_py() or 0
+    lengths = np.asarray(compute.utf8_length(table.column("text")))
+    return int(lengths.sum()), int(lengths[codes == 0].sum())
 
 
-def _fingerprint(hashes: np.ndarray, codes: np.ndarray, conditions: Sequence[str], files: Sequence[Path]) -> str:
-    """Return a hash of the texts of a corpus by their content hashes, of their splits and of their condition values."""
+def _fingerprint(
+    hashes: np.ndarray, codes: np.ndarray, conditions: Sequence[str], files: Sequence[Path], corpora: Sequence[Corpus]
+) -> str:
+    """Return a hash of the texts of a corpus by their content hashes, of their splits, condition values and copies."""
     digest = hashlib.blake2b(hashes.tobytes(), digest_size=16)
     digest.update(codes.tobytes())
     if conditions:
@@ -405,6 +473,8 @@ def _fingerprint(hashes: np.ndarray, codes: np.ndarray, conditions: Sequence[str
     for table in map(read_part, files) if conditions else ():
         for row in zip(*(table.column(name).to_pylist() for name in conditions), strict=True):
             digest.update(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+    if corpora:
+        digest.update(json.dumps([[each.counts, each.times] for each in corpora]).encode())
     return digest.hexdigest()
 
 

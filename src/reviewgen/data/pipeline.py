@@ -26,6 +26,7 @@ from reviewgen.data.parts import Filters, Progress, Work
 from reviewgen.data.prepare import Encoding, encode_corpus
 from reviewgen.data.sources import SPLITS, Source, open_source, open_units, splits_of
 from reviewgen.data.store import StoreFolder, find_store, frame_texts, in_cache, publish_store, refuse_existing, workspace
+from reviewgen.data.weighting import refuse_same
 from reviewgen.errors import CheckpointError, ConfigError, DataError, counted, quoted, storage_errors
 from reviewgen.processes import Processes
 from reviewgen.protocols import Tokenizer
@@ -42,7 +43,7 @@ class Texts:
     """Which texts a corpus is made of.
 
     Attributes:
-        source: The source; see ``open_source``.
+        source: The source; see ``open_source``. With weights, a list of sources, one for each.
         config: How it is read and cleaned.
         validation: A second source to validate on, instead of a part of the first.
         validation_split: The split of a dataset to validate on; of the first source if there is no second.
@@ -59,20 +60,24 @@ class Texts:
 
     def open(self, folder: Path) -> list[Source]:
         """Open the sources."""
-        given = [(self.source, self.config)]
+        weights = self.config.weights
+        given = [(source, self.config) for source in (self.source if weights else [self.source])]
         if self.validation is not None or self.validation_split is not None:
             second = self.source if self.validation is None else self.validation
             given.append((second, replace(self.config, split=self.validation_split)))
         opened: list[Source] = []
         for number, (source, config) in enumerate(given):
             (own := folder / str(number)).mkdir(exist_ok=True)
-            config = replace(config, width=opened[0].info.width) if opened else config  # the same lines are joined
+            if number == (len(weights) or 1):  # of the texts to validate on the same lines are joined
+                config = replace(config, width=opened[0].info.width)
             opened.append(open_source(source, config, own, allow_missing=self.allow_missing))
+        refuse_same(opened[: len(weights)])
         return opened
 
     def settings(self) -> dict[str, Any]:
         """Return what the corpus depends on besides the texts, as JSON values by name."""
-        reading = to_dict(self.config) | {"validation_split": self.validation_split}
+        limit = {"max_text_characters": self.config.max_text_characters}
+        reading = self.config.facts() | limit | {"validation_split": self.validation_split}
         return {"versions": [__version__, unicodedata.unidata_version], "reading": reading, **to_dict(self.filters)}
 
 
@@ -87,11 +92,11 @@ def cached_corpus(texts: Texts) -> Corpus:
         facts, is_known = {**texts.settings(), "texts": _identify(sources)}, all(source.facts is not None for source in sources)
         if not is_known:  # only by its texts, once they are read
             with storage_errors(folder):
-                facts = make_corpus(sources, Work(made), texts.filters).to_json()
+                facts = make_corpus(sources, Work(made), texts.filters, texts.config.weights).to_json()
 
         def make(job: Job) -> None:
             if is_known:
-                make_corpus(sources, Work(job), texts.filters)
+                make_corpus(sources, Work(job), texts.filters, texts.config.weights)
             else:
                 publish(made.path("corpus"), job.path("corpus"))
 
@@ -191,7 +196,7 @@ def prepare_store(
         existing, sources, identity = work.main(begin)
         if existing is not None:
             return existing
-        corpus = make_corpus(own or sources, work, texts.filters)
+        corpus = make_corpus(own or sources, work, texts.filters, texts.config.weights)
         more = {**facts, **to_dict(texts.filters), "job": identity, "reading": texts.config.facts()}
         encode_corpus(corpus, encoding, work, lambda: find_conditions(corpus, texts.config), facts=more)
         return work.main(lambda: publish_store(work.job, out, url))
@@ -280,13 +285,16 @@ AS_BEFORE = {"fix_encoding": False, "keep_line_breaks": True, "drop_repeated_lin
 def trained_on(training: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """Return the ``data`` entries of training.json: of each part of a blend, and of each training of a model, the last first.
 
+    A training on several corpora with weights has one for each.
+
     An entry of a version that could not do it has the options in ``AS_BEFORE``.
     """
     parts, parent = training.get("parts"), training.get("parent")
     if parts:
         return [data for part in parts for data in trained_on(part)]
     data = training.get("data", {})
-    return [{**AS_BEFORE, **data} if "clean" in data else data, *(trained_on(parent) if parent else ())]
+    data = {**AS_BEFORE, **data} if "clean" in data else data
+    return [*({**data, **each} for each in data.get("corpora", [{}])), *(trained_on(parent) if parent else ())]
 
 
 def read_documents(
@@ -326,6 +334,9 @@ def read_texts(
         ConfigError: An option is unknown, or the split is unknown or would differ from the split of the training.
     """
     refuse_unknown_options(options, EvaluateOptions, "read_documents")
+    others = [data for data in trained if "weight" in data and not _is_same_file(source, data)]  # corpora trained on beside it
+    if any("weight" in data and data not in others for data in trained):
+        trained = [data for data in trained if data not in others]
     split, documents = options.get("split") or "all", options.get("documents", "line")
     cleaning: dict[str, Any] = {}
     for name, default in DataConfig().cleaning.items():
@@ -354,6 +365,10 @@ def identify_texts(source: Any, conditions: Conditions, options: Mapping[str, An
         return facts
 
 
+def _is_same_file(source: Any, trained: Mapping[str, Any]) -> bool:
+    return isinstance(source, str | Path) and Path(source).name == Path(trained.get("source") or "").name
+
+
 def _require_same_split(trained: Mapping[str, Any], cleaning: Mapping[str, Any], source: Any, documents: str) -> None:
     """Raise if the split of the cleaned texts would differ from the one that the model was trained on.
 
@@ -366,9 +381,8 @@ def _require_same_split(trained: Mapping[str, Any], cleaning: Mapping[str, Any],
             raise ConfigError(
                 f"The split depends on how texts are cleaned, and this model was trained with {name}={not value}; use the same."
             )
-    is_same_file = isinstance(source, str | Path) and Path(source).name == Path(trained.get("source") or "").name
     before = trained.get("documents", documents)
-    if is_same_file and before != documents and "file" in (before, documents):
+    if _is_same_file(source, trained) and before != documents and "file" in (before, documents):
         raise ConfigError(
             f"The split depends on how a text file is cut into texts, and this model was trained with documents={before!r}; use "
             "the same."

@@ -4,12 +4,15 @@
     words/00012          the words of a shard
     store                the store so far
 
+A shard of a corpus that is read 3.4 times is read three times, and then the texts of its folder ``rest``, 0.4 of its characters.
+
 The characters that the tokenizer loses, such as those without an id, are counted. One that keeps a character of the private use
 area, which no text contains, has an id for every byte or the like: of its texts only a small sample is checked.
 """
 
 import functools
 import io
+import itertools
 import json
 import operator
 import os
@@ -24,11 +27,12 @@ import numpy as np
 from reviewgen.compiled import WindowSet
 from reviewgen.conditions import Conditions
 from reviewgen.config import to_dict
-from reviewgen.data.corpus import Corpus, require_splits
+from reviewgen.data.corpus import Corpus, require_splits, training_texts
 from reviewgen.data.documents import batched
 from reviewgen.data.parts import Work, examples_of, read_part, size_of, texts_of
 from reviewgen.data.sources import SPLITS
 from reviewgen.data.store import FORMAT, STORE_FILE, StoreFolder, TokenStore, digest_file, digest_tokenizer, encode_texts
+from reviewgen.data.weighting import count_copies
 from reviewgen.errors import DataError
 from reviewgen.lexicon import WordCounts, count_words, decode_texts
 from reviewgen.novelty import CompactIndex, Index, build_index, build_sets, write_index
@@ -94,6 +98,7 @@ def count_lost(texts: Iterable[str], tokenizer: Tokenizer, step: int) -> LostCha
 
 
 NOVELTY_FILE, WORDS_FILE = "novelty.safetensors", "words.json"
+_REST = "rest"  # of the folder in a shard with the texts that are read once more
 _WORD_BYTES, _WORD_TOKENS = 200_000_000, 50_000_000  # of parts, or ids, after which no new words are looked for
 _DROP_PROBABILITY = 0.1  # of a condition of a training text, so that the model also learns to generate without it
 _DROP_FIELD_PROBABILITY = 0.25  # the same, of a field
@@ -189,6 +194,7 @@ def _encode_part(
     conditions: Conditions,
     step: int,
     file: Path,
+    times: float,
     shard: Path,
     words: Path | None,
     texts: int,
@@ -203,6 +209,7 @@ def _encode_part(
         conditions: The conditions, with their ids.
         step: One text in ``step`` is checked for lost characters.
         file: The part.
+        times: How often its training texts are read in an epoch.
         shard: The folder to write.
         words: The file of the words; None does not count them.
         texts: The number of texts in earlier parts.
@@ -210,19 +217,25 @@ def _encode_part(
     """
     tokenizer = _load(cls, folder, digest)
 
+    known = conditions.with_ids_from(tokenizer.vocab_size, tokenizer.encode) if conditions else conditions
+
+    def write_examples(read: Callable[[], Iterable[Any]], target: Path, split: str) -> None:
+        target.mkdir(exist_ok=True)
+        write_split((text for text, _ in read()), tokenizer, target, split, conditions.vocab_size)
+        if conditions:
+            before = training if split == "train" else None
+            _write_conditions(known, [values for _, values in read()], target / split, before)
+
     def write(scratch: Path) -> None:
-        scratch.mkdir()
         for code, split in enumerate(SPLITS):
-            own = (text for text, _ in examples_of([file], (), code))
-            write_split(own, tokenizer, scratch, split, conditions.vocab_size)
-            if conditions:
-                known = conditions.with_ids_from(tokenizer.vocab_size, tokenizer.encode)
-                rows = [values for _, values in examples_of([file], known.names, code)]
-                _write_conditions(known, rows, scratch / split, training if code == 0 else None)
+            write_examples(functools.partial(examples_of, [file], known.names, code), scratch, split)
+        if times > 1 and (is_more := count_copies(training_texts(file), times) > int(times)).any():
+            read = functools.partial(examples_of, [file], known.names, 0)
+            write_examples(lambda: itertools.compress(read(), is_more), scratch / _REST, "train")
 
     Job.write_whole(shard, write)
     if words is not None:
-        Job.write_whole(words, lambda scratch: _write_words(scratch, count_words(_training_texts(file))))
+        Job.write_whole(words, lambda scratch: _write_words(scratch, count_words(training_texts(file))))
     wanted = np.zeros(len(read_part(file)), np.bool_)
     wanted[-texts % step :: step] = True
     return digest_files(shard, shard.parents[1]), count_lost(texts_of([file], wanted), tokenizer, step)
@@ -325,12 +338,14 @@ def encode_corpus(
     known, digest = fitted.with_ids_from(tokenizer.vocab_size), digest_tokenizer(tokenizer)
     work.progress("Encoding the texts")
     step = sample_step(tokenizer, corpus.report.characters + (corpus.validation[1].characters if corpus.validation else 0))
+    times = corpus.times_of_files
     shards, words, tasks, before = [], [], [], np.zeros(3, np.int64)  # bytes, texts and training texts of earlier parts
     for number, file in enumerate(corpus.files):
         shards.append(f"shards/{number:05d}")
         if before[0] <= _WORD_BYTES:
             words.append(work.job.path(f"words/{number:05d}"))
-        tasks.append((file, store / shards[-1], words[number] if number < len(words) else None, *before[1:].tolist()))
+        its_words = words[number] if number < len(words) else None
+        tasks.append((file, times[number], store / shards[-1], its_words, *before[1:].tolist()))
         codes = np.asarray(read_part(file).column("split"))
         before += np.array([file.stat().st_size, len(codes), np.count_nonzero(codes == 0)])
     encode = functools.partial(_encode_part, encoding.cls, store / "tokenizer", digest, known, step)
@@ -364,6 +379,10 @@ def encode_corpus(
         }
         files = dict(ChainMap(others, digest_files(store / "tokenizer", store), *(digests for digests, _ in encoded)))
         content = {"format": FORMAT, "facts": {**facts, **more}, "shards": shards, "files": dict(sorted(files.items()))}
+        if corpus.corpora:
+            passes = range(int(max(times)))
+            read = [shard for turn in passes for shard, own in zip(shards, times, strict=True) if turn < int(own)]
+            content["train"] = [*read, *(rest for shard in shards if (store / (rest := f"{shard}/{_REST}")).is_dir())]
         text = json.dumps(content, indent=1).encode()
         work.job.write(f"store/{STORE_FILE}", lambda file: file.write_bytes(text))
 
@@ -377,22 +396,20 @@ def _train(corpus: Corpus, encoding: Encoding, work: Work, size: int) -> None:
     targets = [work.job.path(f"tokenizers/{number:05d}") for number in range(len(corpus.files))]
     is_cut = trained is None and issubclass(cls, SupportsTrainingInParts) and len(targets) > 1
     if is_cut:
-        work.share(functools.partial(_train_part, cls, encoding.config), list(zip(corpus.files, targets, strict=True)), size)
+        tasks = list(zip(corpus.files, corpus.times_of_files, targets, strict=True))
+        work.share(functools.partial(_train_part, cls, encoding.config), tasks, size)
 
     def train() -> Any:
         if is_cut:
             return cls.combine([cls.load(target) for target in targets])
-        return cls.train(corpus.texts("train"), encoding.config) if trained is None else trained
+        texts = itertools.chain.from_iterable(map(training_texts, corpus.files, corpus.times_of_files))
+        return cls.train(texts, encoding.config) if trained is None else trained
 
     work.main(lambda: work.job.write("store/tokenizer", lambda folder: _save(train(), folder)))
 
 
-def _train_part(cls: Any, config: Any, file: Path, target: Path) -> None:
-    Job.write_whole(target, lambda folder: _save(cls.train(_training_texts(file), config), folder))
-
-
-def _training_texts(file: Path) -> list[str]:
-    return [text for text, _ in examples_of([file], (), 0)]
+def _train_part(cls: Any, config: Any, file: Path, times: float, target: Path) -> None:
+    Job.write_whole(target, lambda folder: _save(cls.train(training_texts(file, times), config), folder))
 
 
 def _save(tokenizer: Any, folder: Path) -> None:

@@ -3,13 +3,17 @@
 The texts of a split stand one after another, each framed by bos and eos, in ``SPLIT.uint16`` or ``SPLIT.uint32``, with
 ``SPLIT.index.npy`` and, if there are conditions, ``SPLIT.conditions.npy``; the ids of fields, one text after another, are in
 ``SPLIT.fields.npy``, with ``SPLIT.fields.index.npy``. ``store.json`` has the names of the shards, the size and SHA-256 of each
-file, and the facts that a training needs. A store behind a URL is fetched into the cache, which has cleaned corpora and stores,
-and a limit of its size: what was not used for longest is removed first.
+file, and the facts that a training needs. Of several corpora with weights it also has the shards in the order that a training
+reads them: some several times, and some folders ``rest`` of texts that are read once more.
+
+A store behind a URL is fetched into the cache, which has cleaned corpora and stores, and a limit of its size: what was not used
+for longest is removed first.
 """
 
 import contextlib
 import copy
 import errno
+import functools
 import hashlib
 import mmap
 import os
@@ -50,7 +54,7 @@ class TokenStore:
     The ids of the conditions and fields are stored separately and inserted after bos when a text is read.
 
     Args:
-        folders: The folder of the files, or several, in order.
+        folders: The folder of the files, or several, in order; the texts of one that is there several times are, too.
         split: "train", "validation" or "test".
 
     Attributes:
@@ -68,21 +72,22 @@ class TokenStore:
     def __init__(self, folders: Path | Sequence[Path], split: str) -> None:
         folders = [folders] if isinstance(folders, Path) else folders
         files = [file for folder in folders for dtype in _DTYPES if (file := folder / f"{split}.{dtype}").is_file()]
-        self._maps = [_map(file) for file in files]
-        self._shards = [np.frombuffer(mapped or b"", file.suffix[1:]) for mapped, file in zip(self._maps, files, strict=True)]
-        indexes = [np.load(folder / f"{split}.index.npy") for folder in folders]
+        self._maps = {file: _map(file) for file in dict.fromkeys(files)}  # a folder may be there several times
+        self._shards = [np.frombuffer(self._maps[file] or b"", file.suffix[1:]) for file in files]
+        load = functools.cache(np.load)
+        indexes = [load(folder / f"{split}.index.npy") for folder in folders]
         if [index[0, -1] for index in indexes] != [len(ids) for ids in self._shards]:
             raise ValueError(f"the index of {split} does not fit its ids")
         self._edges = np.cumsum([0, *map(len, self._shards)])  # (shards + 1,) where each shard starts
         self.offsets: np.ndarray = np.concatenate([[0], *(i[0, 1:] + at for i, at in zip(indexes, self._edges, strict=False))])
         self.characters: np.ndarray = np.concatenate([index[1, :-1] for index in indexes])  # (texts,)
-        given = [np.load(file) for folder in folders if (file := folder / f"{split}.conditions.npy").is_file()]
+        given = [load(file) for folder in folders if (file := folder / f"{split}.conditions.npy").is_file()]
         self.conditions: np.ndarray | None = np.concatenate(given) if given else None  # (texts, C)
         self.given: np.ndarray = np.full(len(self.characters), 0 if self.conditions is None else self.conditions.shape[1])
         own = [folder / f"{split}.fields.npy" for folder in folders if (folder / f"{split}.fields.npy").is_file()]
-        self.fields: np.ndarray | None = np.concatenate([np.load(file) for file in own]) if own else None
+        self.fields: np.ndarray | None = np.concatenate([load(file) for file in own]) if own else None
         if self.fields is not None:
-            lengths = np.concatenate([np.diff(np.load(file.with_suffix(".index.npy"))) for file in own])
+            lengths = np.concatenate([np.diff(load(file.with_suffix(".index.npy"))) for file in own])
             self._fields_from: np.ndarray = np.cumsum([0, *lengths])
             self.given = self.given + lengths
 
@@ -145,7 +150,7 @@ class TokenStore:
 
     def release_pages(self) -> None:
         """Release the files' pages from memory; they are read again when needed."""
-        for map_ in self._maps:
+        for map_ in self._maps.values():
             if map_ is not None and hasattr(map_, "madvise"):  # not on Windows
                 map_.madvise(mmap.MADV_DONTNEED)
 
@@ -232,16 +237,21 @@ class StoreFolder:
         return facts
 
     def splits(self) -> dict[str, TokenStore]:
-        """Return the tokens of each split.
+        """Return the tokens of each split; of the training texts, each as often as it is read in an epoch.
 
         Raises:
             DataError: The arrays are damaged, or do not fit one another.
         """
         shards = [self.folder / name for name in self.content["shards"]]
+        read = [self.folder / name for name in self.content.get("train", self.content["shards"])]
         try:
-            return {split: TokenStore(shards, split) for split in SPLITS}
+            return {split: TokenStore(read if split == "train" else shards, split) for split in SPLITS}
         except (ValueError, IndexError, OSError) as error:  # it was changed, or is being removed
             raise self._damaged(first_line(error).rstrip(".")) from None
+
+    def training_texts(self) -> TokenStore:
+        """Return the tokens of the training texts, each once."""
+        return TokenStore([self.folder / name for name in self.content["shards"]], "train")
 
     def check(self, splits: Mapping[str, TokenStore], conditions: Conditions) -> None:
         """Raise unless all ids are in the vocabulary; compiled code does not check them.
@@ -271,7 +281,8 @@ def _parse(content: bytes, name: str) -> dict[str, Any]:
     """
     try:
         parsed: dict[str, Any] = parse_json(content.decode("utf-8"))
-        version, names = int(parsed["format"]), map(Path, map(str, [*parsed["files"], *parsed["shards"]]))
+        version = int(parsed["format"])
+        names = map(Path, map(str, [*parsed["files"], *parsed["shards"], *parsed.get("train", ())]))
     except (ValueError, KeyError, TypeError):
         version = 0
     if version > FORMAT:

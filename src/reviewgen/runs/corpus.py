@@ -66,7 +66,15 @@ class PreparedCorpus(ReadCorpus):
             "tokens": {split: self.stores[split].tokens for split in data.SPLITS},
             "conditions": self.conditions.to_json(),
             "cleaning": asdict(corpus.report),
+            **({"corpora": [_facts_of(each) for each in corpus.corpora]} if corpus.corpora else {}),
         }
+
+
+def _facts_of(corpus: data.Corpus) -> dict[str, Any]:
+    """Return what is recorded of a corpus that is one of several."""
+    source, facts = corpus.source, {"weight": corpus.weight, "times": corpus.times, "reviews": dict(corpus.counts)}
+    own = {"source": source.name, **{name: getattr(source, name) for name in ("text_column", "width", "repeated_lines")}}
+    return own | facts | {"characters": corpus.report.characters}
 
 
 def read_corpus(plan: TrainingPlan) -> ReadCorpus:
@@ -118,7 +126,7 @@ def tokenize(plan: TrainingPlan, read: ReadCorpus) -> PreparedCorpus:
             raise DataError(f"The {split} texts have no characters.")
     index, lexicon, words = None, None, frozenset[str]()
     if process_state().is_main_process:
-        index, lexicon, words = _index_texts(plan, read.corpus, tokenizer, folder, stores["train"])
+        index, lexicon, words = _index_texts(plan, read.corpus, tokenizer, folder)
     notes = tuple(dict.fromkeys((*read.notes, *folder.facts["notes"])))
     return PreparedCorpus(read.corpus, conditions, notes, tokenizer, stores, index, lexicon, words)
 
@@ -144,7 +152,7 @@ def _fingerprint(parts: TrainingParts, corpus: str) -> str:
 
 
 def _index_texts(
-    plan: TrainingPlan, corpus: data.Corpus, tokenizer: Tokenizer, folder: data.StoreFolder, train: data.TokenStore
+    plan: TrainingPlan, corpus: data.Corpus, tokenizer: Tokenizer, folder: data.StoreFolder
 ) -> tuple[Index | None, Lexicon | None, frozenset[str]]:
     """Return the novelty index and the lexicon of the training text, and all its words in lower case if there are metrics.
 
@@ -156,7 +164,7 @@ def _index_texts(
         if parts.trained is None and folder.facts["novelty"] == {"form": settings.novelty, "megabytes": settings.novelty_mb}:
             index = read_index(folder.folder / data.NOVELTY_FILE, encoding.belongs_to(corpus.fingerprint), tokenizer.vocab_size)
         else:
-            index = data.index_tokens(train, tokenizer, encoding, corpus.fingerprint)
+            index = data.index_tokens(folder.training_texts(), tokenizer, encoding, corpus.fingerprint)
     before = None if parts.trained is None else parts.trained.bundle.lexicon
     counts = data.words_of_store(folder, tokenizer)
     if corpus.source.is_one_text:
@@ -170,6 +178,8 @@ def read_dataset(source: Any, **options: Unpack[CorpusOptions]) -> Any:
     from datasets import Dataset, concatenate_datasets  # half a second
 
     refuse_unknown_options(options, CorpusOptions, "corpus", others=("source",))
+    if options.get("weights"):
+        raise ConfigError("corpus returns each text once, so it takes no weights: give them to train or prepare.")
     texts = make_texts(source, options, data_config(options))
     return concatenate_datasets([Dataset.from_file(str(file)) for file in data.cached_corpus(texts).files])
 

@@ -18,7 +18,7 @@ from typing import Any
 from reviewgen.config import check_seed, from_dict, parse_duration, to_dict
 from reviewgen.config.options import Training, TrainOptions
 from reviewgen.config.settings import check_value, fields_of
-from reviewgen.data import AS_BEFORE, DataConfig, Filters, StoreFolder, Texts, digest_tokenizer, find_store
+from reviewgen.data import AS_BEFORE, DataConfig, Filters, StoreFolder, Texts, check_corpora, digest_tokenizer, find_store
 from reviewgen.errors import (
     AlreadyTrained,
     CheckpointError,
@@ -168,6 +168,10 @@ def make_texts(source: Any, options: Mapping[str, Any], config: DataConfig, *, a
     Raises:
         ConfigError: An option is unusable.
     """
+    if weights := options.get("weights"):  # which are not those of a token store
+        check_corpora(source, weights)
+        if options.get("validation") is None and options.get("validation_split") is not None:
+            raise ConfigError("The split to validate on is that of one of several corpora: give validation, too.")
     filters = Filters(near_duplicates=options.get("near_duplicates"), decontaminate=options.get("decontaminate"))
     return Texts(source, config, options.get("validation"), options.get("validation_split"), filters, allow_missing)
 

@@ -1,0 +1,119 @@
+"""Several corpora that one model is trained on, each with a weight: its share of the characters that are read in an epoch.
+
+A corpus with fewer characters than its share is read more often, so that no text of another one is left out. The copies are not
+texts of the corpus: they are parts of the token store that are read again; see ``prepare``.
+"""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import asdict, fields
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from reviewgen.data.cleaning import CleaningReport, hash_text
+from reviewgen.data.columns import SourceInfo
+from reviewgen.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from reviewgen.data.sources import Source
+
+_MAX_TIMES = 1000  # that a corpus is read in an epoch
+
+
+def check_corpora(source: Any, weights: Sequence[float]) -> None:
+    """Raise unless a source is a list of corpora, and each has a weight.
+
+    Raises:
+        ConfigError: It is not.
+    """
+    if not isinstance(source, list | tuple) or len(source) < 2:
+        raise ConfigError("weights are the shares of several corpora: give --data for each (in Python a list), or no weights.")
+    if len(weights) != len(source):
+        raise ConfigError(f"{len(source)} corpora need {len(source)} weights, as in 1,1; there are {len(weights)}.")
+
+
+def refuse_same(sources: Sequence["Source"]) -> None:
+    """Raise if two sources are the same files.
+
+    Raises:
+        DataError: They are.
+    """
+    for first, second in itertools.combinations(sources, 2):
+        if first.facts is not None and first.facts == second.facts:
+            names = dict.fromkeys(source.info.name for source in (first, second))
+            raise DataError(f"{' and '.join(names)} would be two corpora with the same texts: give each once, with its weight.")
+
+
+def find_times(names: Sequence[str], characters: Sequence[int], weights: Sequence[float]) -> list[float]:
+    """Return how often each corpus is read, at least once, so that the weights are the shares of the characters that are read.
+
+    >>> find_times(["a.csv", "b.csv"], [900, 300], [1, 1])
+    [1.0, 3.0]
+
+    Args:
+        names: The corpora.
+        characters: The number of characters of the training texts of each.
+        weights: The weights; their sum is arbitrary.
+
+    Raises:
+        DataError: A corpus has no training texts beside those of the others, or would be read too often.
+    """
+    if empty := [name for name, count in zip(names, characters, strict=True) if not count]:
+        raise DataError(f"All training texts of {empty[0]} are empty, or in the other corpora, too.")
+    rates = [weight / count for weight, count in zip(weights, characters, strict=True)]
+    times = [rate / min(rates) for rate in rates]
+    if max(times) > _MAX_TIMES:
+        name = names[times.index(max(times))]
+        raise DataError(
+            f"By its weight {name} would be read {max(times):,.0f} times, at most {_MAX_TIMES:,} are possible: give it a smaller "
+            "weight, or more texts."
+        )
+    return times
+
+
+def describe_times(names: Sequence[str], characters: Sequence[int], times: Sequence[float]) -> list[str]:
+    """Return a sentence for each corpus that is read more than once.
+
+    >>> describe_times(["a.csv", "b.csv"], [900, 300], [1.0, 3.0])
+    ['b.csv is read 3 times: 25 % of the characters, weighted to 50 %.']
+    """
+    read, counts = np.multiply(characters, times), [f"{count:,.1f}".removesuffix(".0") for count in times]
+    shares = zip(names, counts, np.array(characters) / sum(characters), read / read.sum(), strict=True)
+    return [
+        f"{name} is read {count} times: {_percent(before)} of the characters, weighted to {_percent(after)}."
+        for name, count, before, after in shares
+        if count != "1"
+    ]
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %" if share >= 0.01 else f"{100 * share:.1g} %"
+
+
+def count_copies(texts: Sequence[str], times: float) -> np.ndarray:
+    """Return how often each of some texts is read, (T,): whole times, and once more those with the smallest hashes.
+
+    So many are read once more that the characters which are read come nearest to ``times`` those of the texts.
+    """
+    lengths = np.array(list(map(len, texts)), np.int64)
+    order = np.argsort(np.array(list(map(hash_text, texts)), np.uint64), kind="stable")
+    middles = np.cumsum(lengths[order]) - lengths[order] / 2
+    copies = np.full(len(texts), int(times))
+    copies[order[middles < times % 1 * lengths.sum()]] += 1
+    return copies
+
+
+def join_sources(sources: Sequence[SourceInfo], reports: Sequence[CleaningReport]) -> tuple[SourceInfo, CleaningReport]:
+    """Return what is known of several sources together."""
+    columns = {source.text_column for source in sources}
+    info = SourceInfo(
+        " and ".join(PurePath(source.name).name for source in sources),
+        text_column=columns.pop() if len(columns) == 1 else None,
+        notes=[note for source in sources for note in source.notes],
+        repeated_lines=list(dict.fromkeys(line for source in sources for line in source.repeated_lines)),
+        decode_errors=sum(source.decode_errors for source in sources),
+        is_one_text=all(source.is_one_text for source in sources),
+    )
+    return info, CleaningReport(**{each.name: sum(asdict(own)[each.name] for own in reports) for each in fields(CleaningReport)})
