@@ -106,11 +106,10 @@ def test_the_index_is_kept_where_all_parts_have_the_same(parts: list[ReviewModel
 
 
 def test_wrong_arguments_are_refused(parts: list[ReviewModel]) -> None:
-    letters = [review_model(TableModel(table(6)), LetterTokenizer(each)) for each in ("abcd", "abce")]
+    letters = review_model(TableModel(table(6)), LetterTokenizer("abcd"))
     refused: list[tuple[tuple[Any, ...], dict[str, Any], type[Exception], str]] = [
         ((parts[:1],), {}, ConfigError, "at least two models; got 1"),
-        (([parts[0], letters[0]],), {}, ConfigError, "different tokenizers, .* model 2 .*, 'fake', does not say which bytes"),
-        ((letters,), {}, ConfigError, "different tokenizers, .* model 1 "),
+        (([parts[0], letters],), {}, ConfigError, "different tokenizers, .* model 2 .*, 'fake', does not say which bytes"),
         (([parts[0], train_ngram(smoothing="stupid-backoff")],), {}, NotADistribution, "Model 2 .* sum to one"),
     ]
     for arguments, options, kind, word in refused:

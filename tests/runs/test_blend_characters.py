@@ -35,7 +35,6 @@ def trained(model: str, tokenizer: str, texts: list[str], seed: int = 0, **setti
 
 
 def word() -> ReviewModel:
-    """Return a model whose tokenizer has joined two pairs of bytes."""
     model = trained("gru", "word", ["abab caab", "ab ca ab ab caab"] * 9, vocab_size=260)
     assert [bytes(each).decode() for each in model.tokenizer.token_bytes()[256:]] == ["ab", "ca", "", ""]
     return model
@@ -127,8 +126,8 @@ def test_the_command_blends_fits_and_saves(folders: Path, tmp_path: Path, monkey
     status, out, _ = run_command(monkeypatch, capsys, *words, "--out", tmp_path / "both", "--json")
     facts = json.loads(out)
     alone = [row["bits_per_character"] for row in facts["models"]]
-    assert status == 0 and facts["bits_per_character"] < min(alone) + 0.001
     both = reviewgen.load(tmp_path / "both")
+    assert status == 0 and facts["bits_per_character"] < min(alone) + 0.001
     assert both.tokenizer_name == "char" and both.generation_config.max_new_tokens == 600
     assert both.evaluate(folders / "held-out.txt").bits_per_character == pytest.approx(facts["bits_per_character"], abs=1e-4)
     text = ASCII[0]["text"]
