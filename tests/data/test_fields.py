@@ -12,7 +12,7 @@ from reviewgen.conditions import MAX_FIELD, Condition, Conditions
 from reviewgen.data import IGNORED, Lanes
 from reviewgen.errors import ConfigError, DataError
 from reviewgen.registry import find_tokenizer
-from reviewgen.tables.receipts import replay
+from reviewgen.tables import replay
 from tests.data.test_conditions import brute_bits
 from tests.support.fakes import run_command
 from tests.support.texts import tokenized, write

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import reviewgen
-from reviewgen.data.weighting import count_copies
+from reviewgen.data import count_copies
 from reviewgen.errors import ConfigError, DataError
 from reviewgen.runs import TrainingRun
 from tests.support.fakes import run_command

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from reviewgen.protocols.given import hold_given
+from reviewgen.protocols import hold_given
 from reviewgen.testing.models import call
 from tests.support.plugin_models import BOS, GIVEN, make_network
 

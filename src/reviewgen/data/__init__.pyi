@@ -48,3 +48,4 @@ from .store import prune_cache as prune_cache
 from .store import tokens_of as tokens_of
 from .store import workspace as workspace
 from .weighting import check_corpora as check_corpora
+from .weighting import count_copies as count_copies

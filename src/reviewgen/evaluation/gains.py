@@ -6,17 +6,14 @@ A condition that helps saves bits, and costs bits where it is that of another te
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import numpy as np
 
 from reviewgen.conditions import Conditions
 from reviewgen.data import count_given
+from reviewgen.evaluation.scoring import Document, token_losses
 from reviewgen.protocols import LanguageModel
 from reviewgen.rates import find_intervals
-
-Document: TypeAlias = tuple[np.ndarray, int]
-"""The ids of a text (bos, conditions, fields, tokens, eos) and its number of characters."""
 
 _TOKENS = 100_000  # of the texts, about; each is scored twice for each condition
 
@@ -72,7 +69,6 @@ def measure_gains(
         conditions: The conditions of the model, with their ids.
         device: The device of the model.
     """
-    from reviewgen.evaluation import token_losses
 
     def score(texts: Sequence[np.ndarray]) -> np.ndarray:
         """Return the bits of each text."""
@@ -86,7 +82,8 @@ def measure_gains(
         texts.append((ids[:1], ids[start:]))
     characters, absent = np.array([length for _, length in documents]), conditions.split(conditions.unspecified_ids)
     gains = list[ConditionGain]()
-    bits = score([ids for ids, _ in documents]) if documents and conditions else np.zeros(0)
+    is_given = any(parts != absent for parts in prefixes)
+    bits = score([ids for ids, _ in documents]) if is_given else np.zeros(len(documents))
     for place, name in enumerate(conditions.names):
         own = [number for number, parts in enumerate(prefixes) if parts[place] != absent[place]]
         if len(own) < 2 or not characters[own].sum():
