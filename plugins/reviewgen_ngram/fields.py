@@ -24,7 +24,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Integer
 
-from reviewgen.compiled import by_address, compiled, inner
+from reviewgen.compiled import by_address, compiled, inlined, inner
 from reviewgen.compiled.linear import add_up, log32
 from reviewgen_ngram.config import NgramConfig
 from reviewgen_ngram.trie import Trained, Trie, fill_row, follow, probability_after
@@ -79,16 +79,16 @@ def counted_form(ids: Integer[np.ndarray, " T"], config: NgramConfig) -> Integer
     return np.frombuffer("".join(forms).encode("utf-32-le", "surrogatepass"), "<u4")
 
 
-@inner
+@inlined
 def _known(state):
     """Return the number of ids of fields that the next token may come from: none while a field is open."""
     return 0 if state[IS_OPEN] else state[SIZE]
 
 
-@inner
-def _begins_value(model, state, at):
+@inlined
+def _begins_value(marker, state, at):
     """Return whether a value begins at a place."""
-    return at > 0 and state[FIELDS + at - 1] >= model.marker and state[FIELDS + at] < model.marker
+    return at > 0 and state[FIELDS + at - 1] >= marker and state[FIELDS + at] < marker
 
 
 @inner
@@ -96,7 +96,7 @@ def _value_probability(model, state, context, at):
     """Return the probability after a context of the value at a place: its marker's, shared with other forms by first tokens."""
     marker, own, total = state[FIELDS + at - 1], 0.0, 0.0
     for other in range(1, _known(state)):
-        if state[FIELDS + other - 1] == marker and _begins_value(model, state, other):
+        if state[FIELDS + other - 1] == marker and _begins_value(model.marker, state, other):
             first = TINY + probability_after(model.trie, context, state[FIELDS + other])
             total += first
             own = first if other == at else own
@@ -107,11 +107,12 @@ def _value_probability(model, state, context, at):
 def _left(model, state, context):
     """Return the probability after a context of what can follow: all but the fields that are not given."""
     left = 1.0
-    for token in range(model.marker, len(model.trie.root)):
-        left -= probability_after(model.trie, context, token)
-    for at in range(1, _known(state)):
-        if _begins_value(model, state, at):
-            left += _value_probability(model, state, context, at)
+    for marker in range(model.marker, len(model.trie.root)):
+        is_given = False
+        for at in range(1, _known(state)):
+            is_given |= state[FIELDS + at - 1] == marker and _begins_value(model.marker, state, at)
+        if not is_given:
+            left -= probability_after(model.trie, context, marker)
     return left
 
 
@@ -131,11 +132,11 @@ def _outlook(model, state):
     return context, (1 - copied) * (1 - anywhere) / left, (1 - copied) * anywhere / max(places, 1)
 
 
-@inner
+@inlined
 def _copied(model, state, at, context, weight, anywhere):
     """Return the probability that the next token is copied from a place."""
     p = state[BELIEFS + at] * UNIT + anywhere
-    return p + weight * _value_probability(model, state, context, at) if _begins_value(model, state, at) else p
+    return p + weight * _value_probability(model, state, context, at) if _begins_value(model.marker, state, at) else p
 
 
 @inner
@@ -183,7 +184,7 @@ def _match_value(model, state, token, before):
     else:
         state[WRITTEN] = 0
         for at in range(1, state[SIZE]):
-            if state[WRITTEN] == 0 and state[FIELDS + at] == token and _begins_value(model, state, at):
+            if state[WRITTEN] == 0 and state[FIELDS + at] == token and _begins_value(model.marker, state, at):
                 state[WRITTEN], state[AFTER] = at + 1, follow(model.trie, before, state[FIELDS + at - 1])
     at = state[WRITTEN]
     if at > 0 and (at == state[SIZE] or state[FIELDS + at] >= model.marker):
