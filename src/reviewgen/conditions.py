@@ -263,7 +263,8 @@ class Conditions:
     def encode_fields(self, values: Sequence[Any], is_kept: Iterable[bool] | None = None) -> list[int]:
         """Return the marker and the tokens of each field that is given, and the id that ends them; nothing without fields.
 
-        A value is encoded after a space, as its words are in a text.
+        A value is encoded as it stands at the beginning of a text and, where its tokens then differ, as after a space, too: so an
+        n-gram can copy both, and a network sees the tokens that it is to write.
 
         Args:
             values: All values of an example, in order.
@@ -274,7 +275,8 @@ class Conditions:
         given = zip(markers, self.fields, values[len(self.fixed) :], kept, strict=False)
         for marker, each, value, is_own in given:
             if is_own and self.encode_text is not None and (text := each.text_of(value)):
-                ids += [marker, *self.encode_text(f" {text}")]
+                first, later = list(self.encode_text(text)), list(self.encode_text(f" {text}"))
+                ids += [marker, *first] if later[1:] == first else [marker, *later, marker, *first]
         return ids + self._end
 
     def split(self, ids: Sequence[int]) -> list[list[int]]:

@@ -10,19 +10,7 @@ from torch import Tensor
 from reviewgen.compiled import SamplingParams
 from reviewgen.registry import find_model
 
-__all__ = [
-    "BOS",
-    "EOS",
-    "GIVEN",
-    "LINES",
-    "PLAIN",
-    "count_ngram",
-    "ids_of",
-    "log_probabilities",
-    "make_network",
-    "random_texts",
-    "spell",
-]
+__all__ = ["BOS", "EOS", "LINES", "PLAIN", "count_ngram", "ids_of", "log_probabilities", "make_network", "random_texts", "spell"]
 
 BOS, EOS = 0, 1
 LINES = ("the band plays on", "the band is loud", "a quiet song", "loud and quiet")

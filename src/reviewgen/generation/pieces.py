@@ -7,7 +7,7 @@ tokens must match it and may run on ("token healing"). A tokenizer of single cha
 
 from collections.abc import Sequence
 from functools import cached_property
-from itertools import pairwise
+from itertools import groupby, pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -76,11 +76,11 @@ class Speller:
 
     def unknown(self, prefix: Sequence[int]) -> frozenset[str]:
         """Return the words of the fields before a text that are not in the lexicon."""
-        given = [token for token in prefix if token < self._tokenizer.vocab_size]
-        lexicon = self._lexicon
-        if lexicon is None or not given:
+        lexicon, size = self._lexicon, self._tokenizer.vocab_size
+        values = [list(tokens) for is_own, tokens in groupby(prefix, key=lambda token: token < size) if is_own]
+        if lexicon is None:
             return frozenset()
-        return frozenset(word for word in words_of(self._tokenizer.decode(given)) if not lexicon.spells(word))
+        return frozenset(word for own in values for word in words_of(self._tokenizer.decode(own)) if not lexicon.spells(word))
 
     def spelling(self, words: str, others: frozenset[str] = frozenset()) -> Spelling | None:
         """Return the spelling for a setting of ``words``; None if no sequence of tokens can be misspelled.

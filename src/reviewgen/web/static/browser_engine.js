@@ -117,7 +117,9 @@ function encodeConditions({ conditions, tokenizer }, values) {
     first += 1 + known.length;
     if (kind !== "text") return value === null ? own : own + 1 + known.findIndex(isValue);
     const text = textOf(condition, values);
-    return text === "" ? [] : [own, ...tokenizer.encode(` ${text}`)];
+    if (text === "") return [];
+    const [atFirst, later] = [text, ` ${text}`].map(tokenizer.encode);
+    return String(later.slice(1)) === String(atFirst) ? [own, ...atFirst] : [own, ...later, own, ...atFirst];
   });
   return conditions.some(({ kind }) => kind === "text") ? [...ids, first] : ids; // the id that ends the fields
 }
