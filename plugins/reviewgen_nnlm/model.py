@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from reviewgen.compiled.linear import Bits
 from reviewgen.protocols import Operation, State, match_tensors
-from reviewgen.protocols.given import GIVEN_FORMULA, hold_given
+from reviewgen.protocols.given import GIVEN_FORMULA, hold_given, learn_given
 from reviewgen.protocols.graph import ModelGraph
 from reviewgen.protocols.shapes import check_ids, check_shape, check_state
 from reviewgen_nnlm.config import NnlmConfig
@@ -82,7 +82,7 @@ class Nnlm(nn.Module):
         after = seen[:, -context:]
         if self.held is not None:
             given, held = hold_given(self.config, self.embedding.weight, ids, held)  # (B, T, E)
-            h, after = h + F.linear(given, self.held), (after, held)
+            h, after = h + F.linear(learn_given(given, self.training), self.held), (after, held)
         return self.output(self.dropout(self.activation(h))), after
 
     def operations(self, ids: Int[Tensor, "B T"], state: State) -> Iterator[Operation]:
@@ -149,7 +149,8 @@ class Nnlm(nn.Module):
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Return the matrix of what is held, which learns slowly; see ``reviewgen.protocols.SupportsParameterGroups``."""
-        return [{"params": [self.held], "learning_rate_scale": HELD_LEARNING_RATE}] if self.held is not None else []
+        own = {"learning_rate_scale": HELD_LEARNING_RATE, "optimizer": "adamw"}
+        return [] if self.held is None else [{"params": [self.held], **own}]
 
     def stepper(self, weight_bits: Bits = 32) -> NnlmStepper:
         """Return a stepper made from a copy of the current weights, rounded to ``weight_bits``.

@@ -95,9 +95,9 @@ def describe_recurrent(config: RecurrentConfig, kernel: int) -> ModelGraph:
     given: list[GraphNode] = []
     if config.holds:
         given = [GraphNode(id="given", label="given", detail="g_{t}: Σ e[id] / √n of the given ids", kind="operation")]
-        for name, place in ("output", len(nodes) - 2), ("input", 2):  # before the output layer, and before the first layer
-            nodes.insert(place, GraphNode(id=f"held_{name}", label="+ A g_{t}", parameters=(f"held.{name}",)))
-            axes.insert(place, axes[place - 1])
+        place = len(nodes) - 2  # before the output layer
+        nodes.insert(place, GraphNode(id="held", label="+ A g_{t}", parameters=("held",)))
+        axes.insert(place, axes[place - 1])
     edges = [
         GraphEdge(source=_port(source, "x" if source.id == "embedding" else "h"), target=_port(target), axes=("B", "T", *last))
         for (source, target), last in zip(pairwise(nodes), axes, strict=True)
@@ -108,7 +108,7 @@ def describe_recurrent(config: RecurrentConfig, kernel: int) -> ModelGraph:
         label = "last id" if past == 1 else f"last {past} ids"
         loops.append(GraphEdge(source="embedding", target="embedding/past", axes=("B", past), label=label, delay=1))
     if config.holds:
-        edges += [GraphEdge(source="given", target=f"held_{name}", axes=("B", "T", "E")) for name in ("input", "output")]
+        edges.append(GraphEdge(source="given", target="held", axes=("B", "T", "E")))
         edges.append(GraphEdge(source="ids", target="given", axes=("B", "T")))
         loops.append(GraphEdge(source="given", target="given", axes=("B", "E"), label="g", delay=1))
     sizes = {"E": config.embedding_size, "H": config.hidden_size, "V": config.vocab_size}

@@ -66,7 +66,7 @@ class Weights(NamedTuple):
     relu: int | None  # 1 for relu as the activation, None for tanh
     zoneout: float | None  # the config's; None for 0
     memory: int | None  # 1 for the lstm, whose state has c, None for the others
-    held: Held | None  # its product is added to the first layer's gates, (P,), then to the output layer's input
+    held: Held | None  # its product is added to the output layer's input
 
 
 @by_address
@@ -87,7 +87,7 @@ def step(model, ids, floats, ints, logits):
     if rows > 0:
         gates = np.empty((rows, weights.biases.shape[1]), np.float32)
         _look_up(weights, weights.table, weights.ngrams, ids, ints, gates)
-        _hold(weights.held, ids, floats, gates)
+        _hold(weights.held, ids, floats)
         for row in range(rows):
             _append(ids[row], ints, row)
         for layer in range(layers):
@@ -100,13 +100,10 @@ def step(model, ids, floats, ints, logits):
 
 
 @inner
-def _hold(held, ids, floats, gates):
-    """Read what texts are given, and add the product of it to the gates, (R, P)."""
+def _hold(held, ids, floats):
+    """Read what texts are given."""
     if held is not None:
-        sums, products = floats[len(floats) - 2], floats[len(floats) - 1]
-        hold(held, ids, sums, products)
-        for row in range(len(ids)):
-            add(products[row, : gates.shape[1]], gates[row])
+        hold(held, ids, floats[len(floats) - 2], floats[len(floats) - 1])
 
 
 @inner
@@ -130,9 +127,8 @@ def _compute_logits(weights, projection, projection_scales, held, floats, layer,
     else:
         add_product(projection, projection_scales, top, inputs)
     if held is not None:
-        first = weights.biases.shape[1]
         for row in range(len(top)):
-            add(floats[len(floats) - 1, row, first : first + inputs.shape[1]], inputs[row])
+            add(floats[len(floats) - 1, row, : inputs.shape[1]], inputs[row])
     add_product(weights.output, weights.output_scales, inputs, logits)
 
 

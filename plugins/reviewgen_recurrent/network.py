@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from reviewgen.compiled.linear import Bits
 from reviewgen.protocols import Operation, match_tensors
-from reviewgen.protocols.given import GIVEN_FORMULA, hold_given
+from reviewgen.protocols.given import GIVEN_FORMULA, hold_given, learn_given
 from reviewgen.protocols.graph import ModelGraph
 from reviewgen.protocols.shapes import check_ids, check_shape, check_state
 from reviewgen_recurrent.config import RecurrentConfig
@@ -36,8 +36,7 @@ RELU_RECURRENT_GAIN = 0.5
 """For gru and lstm with relu: with 1, the state of an untrained lstm passes 1e30 within 300 tokens; with 0.5 it stays below 5."""
 
 HELD_LEARNING_RATE = 0.3
-"""Times that of the other weights. In trials with a gru over words of music posts, 1 cost 0.07 bits per character on new texts;
-0.1 and 0.3 gained 0.01, and the right conditions were worth 2.2 and 4.1 bits a text, against unspecified ones."""
+"""Times that of the other weights. In trials with a gru over words of music posts, 1 cost 0.03 to 0.07 bits per character."""
 
 
 def _operation(name: str, formula: str, x: Tensor, axes: str, parameters: int, multiplications: int = 0) -> Operation:
@@ -71,19 +70,6 @@ class Output(nn.Module):
         return F.linear(projected if held is None else projected + held, weight, self.bias)
 
 
-class Held(nn.Module):
-    """The two matrices, initially zero, by which the vector of what a text is given enters the model at every step.
-
-    One product is added to the embedding of each token, the other to the input of the output layer's W.
-    """
-
-    def __init__(self, config: RecurrentConfig) -> None:
-        super().__init__()
-        width = config.embedding_size
-        self.input = nn.Parameter(torch.zeros(width, width))
-        self.output = nn.Parameter(torch.zeros(width if config.tied else config.hidden_size, width))
-
-
 class Recurrent(nn.Module):
     """Base class of the recurrent language models; a subclass adds its cell and torch's layer.
 
@@ -103,7 +89,8 @@ class Recurrent(nn.Module):
         self.recurrent = self.Torch(config.embedding_size, config.hidden_size, config.layers)
         self.layers = Layers(self.cell, config)
         self.output = Output(config)
-        self.held = Held(config) if config.holds else None
+        width, outer = config.embedding_size, config.embedding_size if config.tied else config.hidden_size
+        self.held = nn.Parameter(torch.zeros(outer, width)) if config.holds else None  # times what a text is given
         self.initialise()
 
     def initialise(self) -> None:
@@ -150,7 +137,7 @@ class Recurrent(nn.Module):
         shift = None
         if self.held is not None:
             given, held = hold_given(config, table, ids, held)
-            x, shift = x + F.linear(given.transpose(0, 1), self.held.input), F.linear(given.transpose(0, 1), self.held.output)
+            shift = F.linear(learn_given(given, self.training).transpose(0, 1), self.held)
             last += (held,)
         x = drop(x, config.embedding_dropout, self.training, config.locked_dropout)
         first = tuple(part.transpose(0, 1).to(x.dtype).contiguous() for part in memory)  # each (L, B, H)
@@ -178,10 +165,8 @@ class Recurrent(nn.Module):
         if self.held is not None:
             given, tokens = hold_given(config, table, ids, held)[0].transpose(0, 1), ids.numel()  # (T, B, E)
             yield _operation("given", GIVEN_FORMULA, given, "B T E", 0)
-            x, shift = x + F.linear(given, self.held.input), F.linear(given, self.held.output)
-            size, output_size = self.held.input.numel(), self.held.output.numel()
-            yield _operation("held input", "x_t = x_t + A_in g_t", x, "B T E", size, size * tokens)
-            yield _operation("held output", "a_t = A_out g_t", shift, "B T K", output_size, output_size * tokens)
+            shift, size = F.linear(given, self.held), self.held.numel()
+            yield _operation("held", "a_t = A g_t", shift, "B T K", size, size * tokens)
         for layer, weights in enumerate(self.recurrent.all_weights):
             place = f", layer {layer + 1}" if config.layers > 1 else ""
             first = tuple(part[:, layer] for part in memory)  # each (B, H)
@@ -233,9 +218,9 @@ class Recurrent(nn.Module):
         return match_tensors(self, tensors, own_name, "the tensors of torch's layer, as weight_ih_l0, and the model's own")
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """Return the matrices of what is held, which learn slowly; see ``reviewgen.protocols.SupportsParameterGroups``."""
-        held = [] if self.held is None else [list(self.held.parameters())]
-        return [{"params": parameters, "learning_rate_scale": HELD_LEARNING_RATE} for parameters in held]
+        """Return the matrix of what is held, which learns slowly; see ``reviewgen.protocols.SupportsParameterGroups``."""
+        own = {"learning_rate_scale": HELD_LEARNING_RATE, "optimizer": "adamw"}
+        return [] if self.held is None else [{"params": [self.held], **own}]
 
     def implementations(self) -> tuple[str, ...]:
         """Return the names of the available implementations of the layers, the default first."""

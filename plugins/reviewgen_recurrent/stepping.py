@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float32, Int64
 
 from reviewgen.compiled.decoding import CompiledStepper
-from reviewgen.compiled.given import Held, make_held, multiply
+from reviewgen.compiled.given import make_held, multiply
 from reviewgen.compiled.linear import Bits, Matrix, pack, refuse_non_finite
 from reviewgen.compiled.steps import CompiledStep
 from reviewgen.protocols.stepper import TensorSpec
@@ -58,7 +58,7 @@ class RecurrentStepper(CompiledStepper):
         elif size != width:
             shapes["output.projection.weight"] = (width, size)
         if config.holds:
-            shapes |= {"held.input": (width, width), "held.output": (width if config.tied else size, width)}
+            shapes["held"] = width if config.tied else size, width
         for layer in range(config.layers):
             shapes[f"recurrent.weight_ih_l{layer}"] = rows, size if layer else width
             shapes[f"recurrent.weight_hh_l{layer}"] = rows, size
@@ -126,19 +126,12 @@ class RecurrentStepper(CompiledStepper):
         projection, output = self._output(tensors, bits)
         matrices, gru_biases = (*first, *above, *recurrent), hidden_biases if separate else None
         kind = 1 if self.config.activation == "relu" else None, self.config.zoneout or None, 1 if self.parts > 1 else None
-        held = self._held(tensors, weight_ih[0], sizes[1], bits)
+        held = (
+            make_held(self.config, embedding.copy(), np.asarray(tensors["held"], np.float32), bits) if self.config.holds else None
+        )
         return kernels.Weights(
             table, embedding.copy(), ngrams, *matrices, biases, gru_biases, *projection, *output, output_bias, *kind, held
         )
-
-    def _held(self, tensors: Mapping[str, np.ndarray], first: np.ndarray, width: int, bits: Bits) -> Held | None:
-        """Return how the model holds what a text is given: its product has the first layer's gates, then the output's input."""
-        if not self.config.holds:
-            return None
-        inner, outer = (np.asarray(tensors[f"held.{name}"], np.float32) for name in ("input", "output"))
-        matrix = np.zeros((width + len(outer), inner.shape[1]), np.float32)
-        matrix[: len(first)], matrix[width:] = first @ inner, outer
-        return make_held(self.config, np.array(tensors["embedding.weight"], np.float32), matrix, bits)
 
     def _ngrams(self, tensors: Mapping[str, np.ndarray]) -> Float32[np.ndarray, "K buckets E"] | None:
         shape = self.config.ngrams - 1, self.config.ngram_buckets, self.config.embedding_size

@@ -9,13 +9,13 @@ const CELLS = { rnn: advanceRnn, gru: advanceGru, lstm: advanceLstm };
 
 /**
  * Return the stepper of a model: `{initialState(), forward(ids, state)}`; the state is h and c (H) of each layer, K ids, and what the
- * text is given, whose products are added to the first layer's input and to that of the output layer.
+ * text is given, whose product is added to the input of the output layer.
  */
 export default function createStepper(name, config, tensors) {
   const layers = Array.from({ length: config.layers }, (_, layer) => readLayer(tensors, layer));
   const table = tensors["embedding.weight"].data;
   const embed = makeEmbedding(config, table, tensors["ngrams.table.weight"]?.data);
-  const shifts = ["held.input", "held.output"].map((key) => tensors[key]?.matrix());
+  const shift = tensors.held?.matrix();
   const output = tensors[config.tied ? "embedding.weight" : "output.weight"].matrix(); // tied, with a projection if H is not E
   const projection = tensors["output.projection.weight"]?.matrix();
   const bias = tensors["output.bias"].data;
@@ -26,38 +26,28 @@ export default function createStepper(name, config, tensors) {
   function initialState() {
     const zeros = () => layers.map(() => new Float32Array(config.hidden_size));
     const past = new Array((config.ngrams ?? 1) - 1).fill(config.vocab_size);
-    return { h: zeros(), c: zeros(), past, ...withProducts({ sum: new Float32Array(config.embedding_size), count: 0, isOpen: false }) };
-  }
-
-  /** Return what is held, and its products with both matrices, if the model has them. */
-  function withProducts(held) {
-    const vector = held.sum.map((number) => number / Math.sqrt(Math.max(1, held.count)));
-    return { held, products: shifts.map((matrix) => matrix?.product(vector)) };
+    return { h: zeros(), c: zeros(), past, held: { sum: new Float32Array(config.embedding_size), count: 0, isOpen: false } };
   }
 
   function forward(ids, state) {
     const [h, c] = [state.h.map((part) => part.slice()), state.c.map((part) => part.slice())];
-    let { past, held, products } = state;
+    let { past, held } = state;
     for (const id of ids) {
-      const read = hold(config, table, held, id);
-      if (read !== held) ({ held, products } = withProducts(read));
-      let x = add(embed(id, past), products[0]);
+      held = hold(config, table, held, id);
+      let x = embed(id, past);
       past = [...past, id].slice(1);
       layers.forEach(({ input, hidden, inputBias, hiddenBias }, l) => {
         CELLS[name](input.product(x, inputBias), hidden.product(h[l], hiddenBias), h[l], c[l], activate, mix);
         x = h[l];
       });
     }
-    const last = add(projection ? projection.product(h.at(-1)) : h.at(-1), products[1]);
-    return { logits: output.product(last, bias), state: { h, c, past, held, products } };
+    const last = projection ? projection.product(h.at(-1)) : h.at(-1);
+    const given = shift?.product(held.sum.map((number) => number / Math.sqrt(Math.max(1, held.count))));
+    const inputs = given ? last.map((number, j) => number + given[j]) : last;
+    return { logits: output.product(inputs, bias), state: { h, c, past, held } };
   }
 
   return { initialState, forward };
-}
-
-/** Return the sum of two vectors, of which the second may be missing. */
-function add(x, y) {
-  return y ? x.map((number, j) => number + y[j]) : x;
 }
 
 /**

@@ -115,10 +115,9 @@ def test_nnlm_shows_its_window() -> None:
     assert sum(each.parameters for each in shown.values()) == size_of(model)
 
 
-def test_what_is_held_is_added_to_the_inputs_of_the_first_layer_and_of_the_output() -> None:
+def test_what_is_held_is_added_to_the_input_of_the_output_layer_or_of_the_hidden_one() -> None:
     settings = {"bos_id": 0, "condition_ids": 2}
     for model in make("gru", tied=True, **settings), make("nnlm", order=4, **settings):
-        (first,) = (name for name in ("held input", "held") if name in show(model))
         shown, e = show(model), model.embedding.weight
         ids, given = some_ids(), torch.zeros(B, T, E)
         for b, t in itertools.product(range(B), range(T)):
@@ -127,11 +126,9 @@ def test_what_is_held_is_added_to_the_inputs_of_the_first_layer_and_of_the_outpu
             held = [e[token] for token in since if token >= V - 2]
             given[b, t] = sum(held, torch.zeros(E)) / max(1, len(held)) ** 0.5
         torch.testing.assert_close(shown["given"].values, given)
-        if first == "held":
-            torch.testing.assert_close(shown["held"].values, given @ model.held.T)
-        else:
-            torch.testing.assert_close(shown[first].values, e[ids] + given @ model.held.input.T)
-            p = shown["projection"].values + given @ model.held.output.T
+        torch.testing.assert_close(shown["held"].values, given @ model.held.T)
+        if "projection" in shown:
+            p = shown["projection"].values + given @ model.held.T
             torch.testing.assert_close(shown["logits"].values, p @ e.T + model.output.bias, atol=1e-5, rtol=1e-5)
 
 

@@ -153,7 +153,7 @@ def from_strings(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """Return the config as plain JSON values; without ids that a model does not have, as before there were conditions in configs."""
+    """Return the config as plain JSON values; without ids that a model does not have, as in earlier versions."""
     values = dataclasses.asdict(config)
     left_out = [key for key in GIVEN_IDS if not values.get(key)] + (["bos_id"] if values.get("bos_id") is None else [])
     return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items() if key not in left_out}
