@@ -50,7 +50,7 @@ def learn_given(given: Float[Tensor, "B T E"], is_training: bool) -> Float[Tenso
     """Return the vector as a model learns from it: in training of half of the rows, without a gradient of embeddings.
 
     So a model learns what a text is given beside what it learns without. Trials with ``gru-word`` on 900 posts about music, 1,000
-    steps, two seeds: all rows, a gradient of the embeddings and Muon cost 0.009 bits per character of new posts; this costs nothing.
+    steps, two seeds: all rows, a gradient of the embeddings and Muon cost 0.009 bits per character of new posts; this costs none.
     """
     given = given.detach()
     return given * (torch.rand(len(given), 1, 1, device=given.device) < 0.5) if is_training else given
