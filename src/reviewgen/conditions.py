@@ -23,7 +23,7 @@ from reviewgen.errors import ConfigError, DataError, counted, did_you_mean, quot
 
 MAX_CATEGORIES = 50
 MAX_DISTINCT_NUMBERS = 10  # up to this many, each number has its own bin
-MAX_FIELD = 200  # characters of the value of a field
+MAX_FIELD, MIN_FIELD = 200, 3  # characters of the value of a field; the latter where tokens are characters
 QUANTILES = (0.2, 0.4, 0.6, 0.8, 1.0)  # the upper ends of the bins of more numbers
 
 
@@ -264,7 +264,8 @@ class Conditions:
         """Return the marker and the tokens of each field that is given, and the id that ends them; nothing without fields.
 
         A value is encoded as it stands at the beginning of a text and, where its tokens then differ, as after a space, too: so an
-        n-gram can copy both, and a network sees the tokens that it is to write.
+        n-gram can copy both, and a network sees the tokens that it is to write. In single characters, one of less than three is
+        left out: it stands inside many words.
 
         Args:
             values: All values of an example, in order.
@@ -276,7 +277,10 @@ class Conditions:
         for marker, each, value, is_own in given:
             if is_own and self.encode_text is not None and (text := each.text_of(value)):
                 first, later = list(self.encode_text(text)), list(self.encode_text(f" {text}"))
-                ids += [marker, *first] if later[1:] == first else [marker, *later, marker, *first]
+                if later[1:] != first and later != first:
+                    ids += [marker, *later, marker, *first]
+                elif len(first) >= MIN_FIELD:
+                    ids += [marker, *first]
         return ids + self._end
 
     def split(self, ids: Sequence[int]) -> list[list[int]]:
@@ -304,7 +308,7 @@ class Conditions:
     def notes(self) -> list[str]:
         """Return a sentence for each condition that lost its rarer categories, and for each field whose long values were cut."""
         return [
-            f"{counted(c.left_out, 'value')} of the field {c.name!r} had more than {MAX_FIELD} characters and were cut."
+            f"Cut to {MAX_FIELD} characters: {counted(c.left_out, 'value')} of the field {c.name!r}."
             if c.is_field
             else f"The condition {c.name!r} keeps its {len(c.values)} most frequent values; the other {c.left_out:,} count as "
             "not given."

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float64
 
-from reviewgen.data import TokenStore
+from reviewgen.data import TokenStore, count_given
 from reviewgen.errors import DataError, quoted
 from reviewgen.evaluation.gains import ConditionGain as ConditionGain
 from reviewgen.evaluation.gains import keep_first as keep_first
@@ -282,7 +282,7 @@ def measure_rate(model: LanguageModel, documents: Sequence[Document], vocab_size
     Raises:
         NotADistribution: The model's scores do not sum to one.
     """
-    texts = [ids[:_TIMED_TOKENS] for ids, _ in documents[:_TIMED_TEXTS]]
+    texts = [ids[: count_given(ids, vocab_size) + _TIMED_TOKENS] for ids, _ in documents[:_TIMED_TEXTS]]
     token_losses(model, texts[:1], vocab_size, device)
     start = time.monotonic()
     losses = token_losses(model, texts, vocab_size, device)

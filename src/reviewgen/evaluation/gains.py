@@ -43,7 +43,8 @@ class ConditionGain:
         'artist saves 0.041 bits per character (95 %: 0.035 to 0.047), that of another text -0.010'
         """
         among = "" if self.interval is None else f" (95 %: {self.interval[0]:.3f} to {self.interval[1]:.3f})"
-        does_nothing = self.bits_per_character < 0.0005 or (self.interval is not None and self.interval[0] <= 0)
+        low, high = self.interval or (self.bits_per_character, self.bits_per_character)
+        does_nothing = abs(self.bits_per_character) < 0.0005 or low <= 0 <= high
         what = f"{self.name} does nothing: it saves" if does_nothing else f"{self.name} saves"
         return f"{what} {self.bits_per_character:.3f} bits per character{among}, that of another text {self.shuffled:.3f}"
 

@@ -95,9 +95,9 @@ class _Search:
             table[: params.vocab_size][unknown] = -np.inf
         if table.max() == -np.inf:
             return table
-        scores, ids = np.empty(len(table)), np.array([*text.prefix, *text.ids], np.int64)
-        apply_penalties(log_softmax(table), ids, len(ids), text.new_tokens, params, scores)
-        return scores if decoder.hooks is None or text.rest else decoder.hooks.process(ids.tolist(), scores)
+        scores, written = np.empty(len(table)), np.array(text.prefix[:1] + text.ids, np.int64)
+        apply_penalties(log_softmax(table), written, len(written), text.new_tokens, params, scores)
+        return scores if decoder.hooks is None or text.rest else decoder.hooks.process([*text.prefix, *text.ids], scores)
 
     def extend(self, live: list[_Beam]) -> list[_Beam]:
         """Return the beams that extend some beams by a token."""

@@ -256,9 +256,9 @@ class Decoder:
                 else:  # no match has a probability: use the tokenizer's tokens
                     text.forced, text.rest = self.pieces.tokenizer.encode(text.rest), ""
             elif self.hooks is not None and not text.forced:
-                scores, ids = np.empty(len(row)), np.array([*text.prefix, *text.ids], np.int64)
-                apply_penalties(row, ids, len(ids), text.new_tokens, params, scores)
-                row[:] = self.hooks.process(ids.tolist(), scores)
+                scores, written = np.empty(len(row)), np.array(text.prefix[:1] + text.ids, np.int64)
+                apply_penalties(row, written, len(written), text.new_tokens, params, scores)
+                row[:] = self.hooks.process([*text.prefix, *text.ids], scores)
         if self.hooks is not None:  # the penalties are applied already
             params = params._replace(repetition_penalty=1.0, no_repeat_ngram_size=0, min_new_tokens=0)
         return table, params
@@ -310,7 +310,7 @@ class Decoder:
 
     def _tails(self, texts: Sequence[Text]) -> Int64[np.ndarray, "B K"]:
         """Return the last tokens of each text, as many as the penalties and the guard look back at."""
-        size = max(len(text.prefix) + len(text.ids) for text in texts) if self.params.looks_back else 0
+        size = max(1 + len(text.ids) for text in texts) if self.params.looks_back else 0
         if self.guard is not None:
             size = max(size, self.guard[0].length + self.guard[1] - 2)
         return np.array([text.tail(size) for text in texts], np.int64).reshape(len(texts), size)

@@ -224,9 +224,13 @@ class Generator:
     def _batches(self, request: Request, first: int) -> Iterator[list[Text]]:
         """Yield the texts at their beginnings, those side by side that may contain the same words."""
         numbered = enumerate(islice(request.prompts, first, None), request.offset + first)
-        for _, group in groupby(numbered, key=lambda each: self._speller.unknown(request.prefix_of(each[0]))):
+        for _, group in groupby(numbered, key=lambda each: self._other_words(request, request.prefix_of(each[0]))):
             while texts := [self.text(request, prompt, number) for number, prompt in islice(group, self.batch_size)]:
                 yield texts
+
+    def _other_words(self, request: Request, prefix: Sequence[int]) -> frozenset[str]:
+        """Return the words of the fields before a text that are known beside those of the lexicon."""
+        return self._speller.unknown(prefix) if request.config.words == "known" else frozenset()
 
     def _generate_including(self, request: Request, guard: CopyGuard | None, first: int) -> Iterator[Text]:
         """Yield for each prompt the most probable of the first texts that include all words."""
@@ -297,7 +301,7 @@ class Generator:
         config, longest = request.config, max((len(text.ids) + len(text.rest) for text in texts), default=0)
         if guard is not None and guard[0].length + guard[1] - 1 > config.max_new_tokens + longest:
             guard = None
-        others = self._speller.unknown(texts[0].prefix if texts else request.prefix)
+        others = self._other_words(request, texts[0].prefix if texts else request.prefix)
         spelling = self._speller.spelling(config.words, others)
         return Decoder(self.stepper, self.pieces, config, guard, spelling, request.hooks, deadline, block_seconds)
 

@@ -106,9 +106,9 @@ class Speller:
             )
         if not others:
             return self._known
-        if others not in self._extended:
-            self._extended = {others: add_words(self._known, others)}  # the last one: texts about the same come one after another
-        return self._extended[others]
+        spelling = self._extended.get(others) or add_words(self._known, others)
+        self._extended = {others: spelling}  # the last one: texts about the same come one after another
+        return spelling
 
     @cached_property
     def _symbols(self) -> Symbols | None:

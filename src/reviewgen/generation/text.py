@@ -110,10 +110,10 @@ class Text:
         self._random = self._random[count:]
 
     def tail(self, size: int) -> list[int]:
-        """Return the last ids, prefix included, padded with bos in front."""
+        """Return the last ids after bos, padded with bos in front; what the text is given is not written, so it is left out."""
         if size == 0:
             return []
-        ids = self.prefix + self.ids
+        ids = self.prefix[:1] + self.ids
         return [self.prefix[0]] * (size - len(ids)) + ids[max(0, len(ids) - size) :]
 
     def so_far(self) -> str:

@@ -226,7 +226,7 @@ def _fit_store(store: StoreFolder, parts: TrainingParts, data: DataConfig, valid
     trained, plugin, plain = parts.trained, parts.tokenizer_plugin, DataConfig()
     try:
         made, stored = store.facts["tokenizer"], from_dict(DataConfig, {**AS_BEFORE, **store.facts["reading"]})
-        reading = {name: getattr(stored, name) for name in plain.facts()}
+        reading = {name: getattr(stored, name) for name in (*plain.facts(), "fields")}
         before = {"tokenizer": made["name"], "package": made["package"]}
         before |= {f"tokenizer.{name}": value for name, value in made["settings"].items()}
         identity = made["digest"], store.facts["conditions"]

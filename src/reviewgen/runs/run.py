@@ -53,6 +53,7 @@ _COUNTING_SHARE = 0.4  # of the time left, at most
 _NETWORK_SHARE = 0.95  # of the time left after counting; the rest is for fitting the weights, and evaluating the blend
 _WEIGHTS_SHARE = 0.01  # of a time budget, for scoring the texts that the weights are fitted on; fitting takes three times as long
 _FINAL_TOKENS = 100_000  # held-out tokens of the final evaluation, at most
+_GAIN_TEXTS = 60  # at least, that what conditions save is measured on, if there are as many
 _FINAL_SHARE = 0.015  # of a time budget, for the final evaluation
 _INTERRUPTED_DIVISOR = 4  # an interrupted run fits the weights on a part of the texts only
 _EVALUATION_SHARE = 0.005  # of the time budget, for the blend's own evaluation
@@ -412,7 +413,7 @@ class TrainingRun:
             for run in (*self._parts, self):
                 run._evaluation = evaluate(run.model, documents, corpus)
             if corpus.conditions and is_main and self._evaluation is not None:
-                some = spread_documents(documents, max(1, len(documents) // (2 * len(corpus.conditions))))
+                some = spread_documents(documents, max(_GAIN_TEXTS, len(documents) // (2 * len(corpus.conditions))))
                 gains = measure_gains(self.model, some, corpus.conditions)
                 self._evaluation = replace(self._evaluation, conditions=gains)
             if self.plan.parts.training.copy_tokens and is_main:

@@ -7,6 +7,7 @@ import { Text, withoutHalves } from "./decoder.js";
 import { loadModel } from "./model.js";
 import { exp } from "./sampling.js";
 
+const MIN_FIELD = 3; // characters of a field, where tokens are characters
 const MAX_BUSY = 10; // milliseconds until the event loop gets time
 
 /** Returns the engine of some packed models, `{manifest, readBlob}`; the plugins are those of `loadModel`. */
@@ -119,7 +120,8 @@ function encodeConditions({ conditions, tokenizer }, values) {
     const text = textOf(condition, values);
     if (text === "") return [];
     const [atFirst, later] = [text, ` ${text}`].map(tokenizer.encode);
-    return String(later.slice(1)) === String(atFirst) ? [own, ...atFirst] : [own, ...later, own, ...atFirst];
+    if (![later.slice(1), later].map(String).includes(String(atFirst))) return [own, ...later, own, ...atFirst];
+    return atFirst.length < MIN_FIELD ? [] : [own, ...atFirst];
   });
   return conditions.some(({ kind }) => kind === "text") ? [...ids, first] : ids; // the id that ends the fields
 }

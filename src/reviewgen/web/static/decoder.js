@@ -114,7 +114,7 @@ export class Text {
 
   /** Returns the ids that the penalties look back at. */
   seen() {
-    return this.params.looksBack ? [...this.prefix, ...this.ids] : [];
+    return this.params.looksBack ? [this.prefix[0], ...this.ids] : [];
   }
 
   follow(token) {
