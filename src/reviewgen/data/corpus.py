@@ -28,7 +28,7 @@ from reviewgen.data.documents import SPLIT_CYCLE, cut_text, divide_text, find_re
 from reviewgen.data.parts import Filters, Work, examples_of, read_column, read_part, size_of, split_by_part, write_part
 from reviewgen.data.sources import SPLITS, Source
 from reviewgen.data.tables import Unit
-from reviewgen.data.weighting import count_copies, describe_times, find_times, join_sources
+from reviewgen.data.weighting import compare_languages, count_copies, describe_times, find_times, join_sources
 from reviewgen.errors import DataError, counted
 
 if TYPE_CHECKING:
@@ -397,7 +397,8 @@ def _weigh(corpora: Sequence[Corpus], characters: Sequence[int], weights: Sequen
     times = find_times(names, characters, weights)
     for each, weight, own in zip(corpora, weights, times, strict=True):
         each.weight, each.times = weight, own
-    return describe_times(names, characters, times)
+    texts = [own.texts("train") for own in corpora]
+    return [*describe_times(names, characters, times), *compare_languages(names, texts)]
 
 
 def _find_duplicates(sources: Sequence[Source], hashes: Sequence[np.ndarray]) -> np.ndarray:

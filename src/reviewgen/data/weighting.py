@@ -5,7 +5,8 @@ texts of the corpus: they are parts of the token store that are read again; see 
 """
 
 import itertools
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, fields
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
@@ -15,11 +16,14 @@ import numpy as np
 from reviewgen.data.cleaning import CleaningReport, hash_text
 from reviewgen.data.columns import SourceInfo
 from reviewgen.errors import ConfigError, DataError
+from reviewgen.lexicon import words_of
 
 if TYPE_CHECKING:
     from reviewgen.data.sources import Source
 
 _MAX_TIMES = 1000  # that a corpus is read in an epoch
+_FREQUENT_WORDS, _USUAL_WORDS, _SHARED_WORDS = 30, 200, 0.25  # of a corpus, of the first one, and the share that is in both
+_LANGUAGE_CHARACTERS = 200_000  # of a corpus, whose words are counted
 
 
 def check_corpora(source: Any, weights: Sequence[float]) -> None:
@@ -86,6 +90,34 @@ def describe_times(names: Sequence[str], characters: Sequence[int], times: Seque
         for name, count, before, after in shares
         if count != "1"
     ]
+
+
+def compare_languages(names: Sequence[str], texts: Sequence[Iterable[str]]) -> list[str]:
+    """Return a sentence for each corpus that seems to be in another language than the first: few of its most frequent words are.
+
+    >>> german, english = ["der Film und die Schauspieler " * 10], ["the film and the actors are good " * 10]
+    >>> compare_languages(["a.csv", "b.csv"], [english, german])
+    ['b.csv seems to be in another language than a.csv: of its 5 most frequent words, 1 is frequent there.']
+    """
+    counts = [Counter(itertools.chain.from_iterable(_some_words(own))) for own in texts]
+    usual = {word for word, _ in counts[0].most_common(_USUAL_WORDS)}
+    notes = []
+    for name, own in zip(names[1:], counts[1:], strict=True):
+        frequent = [word for word, _ in own.most_common(_FREQUENT_WORDS)]
+        if (known := len(usual.intersection(frequent))) < _SHARED_WORDS * len(frequent):
+            what = f"of its {len(frequent)} most frequent words, {known} {'is' if known == 1 else 'are'} frequent there"
+            notes.append(f"{name} seems to be in another language than {names[0]}: {what}.")
+    return notes
+
+
+def _some_words(texts: Iterable[str]) -> Iterator[list[str]]:
+    """Yield the words of the first texts."""
+    characters = 0
+    for text in texts:
+        if characters > _LANGUAGE_CHARACTERS:
+            return
+        characters += len(text)
+        yield words_of(text.casefold())
 
 
 def _percent(share: float) -> str:
