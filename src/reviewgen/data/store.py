@@ -186,7 +186,7 @@ def frame_texts(texts: Iterable[PrefixedText], tokenizer: Tokenizer) -> Iterator
 
 
 def count_given(ids: np.ndarray, vocab_size: int) -> int:
-    """Return how many ids of a framed text are given after bos: those up to the last one that is none of the tokenizer's."""
+    """Return how many ids after bos are given: those up to the last one from ``vocab_size``, the tokenizer's, on."""
     given = np.flatnonzero(ids >= vocab_size)
     return int(given[-1]) if len(given) else 0
 

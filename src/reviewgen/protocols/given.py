@@ -59,7 +59,7 @@ def learn_given(given: Float[Tensor, "B T E"], is_training: bool) -> Float[Tenso
 def _latest(
     values: Float[Tensor, "B T N"] | Bool[Tensor, "B T N"], is_event: Bool[Tensor, "B T"], before: Tensor
 ) -> Float[Tensor, "B T N"] | Bool[Tensor, "B T N"]:
-    """Return the values at the last event up to each position, or ``before``, (B, 1, N), where there is none yet."""
+    """Return the values at the last event up to each position; before the first event, ``before``, (B, 1, N)."""
     number = is_event.long().cumsum(1)  # (B, T), of events so far
     place = torch.where(is_event, torch.arange(is_event.shape[1], device=is_event.device) + 1, 0)
     places = torch.zeros_like(F.pad(place, (1, 0))).scatter_add(1, number, place).gather(1, number)  # ONNX lacks cummax
