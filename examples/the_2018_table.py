@@ -4,11 +4,11 @@
     python examples/the_2018_table.py --quick                          # film reviews, 30 seconds for each row
     python examples/the_2018_table.py blogs.json --rows rows.json --svg table.svg        # five minutes for each row
 
-In 2018 the corpus was 1.4 million characters of music blogs, lower-cased, a fifth of its texts held out. Another corpus is cut to that
-length and split in the same way. Each network has its size of 2018 and is trained on one CPU core until the time is up; the weights of
-its best evaluation are kept. Two rows do without reviewgen's models and trainer: a recurrent network in plain tensors, and
-``nn.RNN``, both in the training loop of a first notebook. All texts continue "the " with seed 1, and are drawn from the whole
-distribution, as in 2018; the last row has the preset's own settings. A text ends at the last word or sentence that fits into the line.
+In 2018 the corpus was 1.4 million characters of music blogs, lower-cased, a fifth of its texts held out. Another corpus is cut to
+that length and split in the same way. Each network has its size of 2018 and is trained on one CPU core until the time is up; the
+weights of its best evaluation are kept. Two rows do without reviewgen's models and trainer: a recurrent network in plain tensors,
+and ``nn.RNN``, both in the training loop of a first notebook. All texts continue "the " with seed 1, and are drawn from the whole
+distribution, as in 2018; the last row has the preset's own settings. A text ends at the last word or sentence that fits its line.
 
 The times of an epoch are those of equal work: the training texts once, batches of 32 x 64 characters, 32-bit floats, AdamW, no
 evaluations. The figures of 2018 are from its notebooks, https://github.com/iconix/openai, where the networks ran on a GPU.
@@ -139,9 +139,8 @@ def time_epoch(preset: str, model: dict[str, Any], texts: Texts) -> float:
     """Return the seconds of an epoch, from the median of some steps; of an n-gram, those of counting once all is compiled."""
     if preset.startswith("ngram"):
         return min(time_counting(preset, model, texts) for _ in range(2))
-    run, marks = prepare(preset, texts, model), []
-    for report in islice(run, TIMED):
-        marks.append((time.process_time(), report.tokens))
+    run = prepare(preset, texts, model)
+    marks = [(time.process_time(), report.tokens) for report in islice(run, TIMED)]
     paces = [(after - before) / (more - fewer) for (before, fewer), (after, more) in pairwise(marks)]
     return float(np.median(paces)) * run.stores["train"].tokens
 
@@ -359,10 +358,16 @@ STYLE = """
     }
     text { font: 12px system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, 'DejaVu Sans', sans-serif; }
     text { fill: var(--ink); white-space: pre; }
-    .name { font-size: 14px; font-weight: 600; } .soft { fill: var(--soft); } .text { font-family: Georgia, 'DejaVu Serif', serif; }
-    .letter { font: 10px ui-monospace, Menlo, Consolas, 'DejaVu Sans Mono', monospace; } .box { fill: var(--box); stroke: var(--edge); }
-    .rule { stroke: var(--line); } .line { fill: none; stroke: var(--soft); } .loop { fill: none; stroke: var(--loop); }
-    .head { fill: var(--soft); } .turn { fill: var(--loop); }
+    .name { font-size: 14px; font-weight: 600; }
+    .text { font-family: Georgia, 'DejaVu Serif', serif; }
+    .letter { font: 10px ui-monospace, Menlo, Consolas, 'DejaVu Sans Mono', monospace; }
+    .soft { fill: var(--soft); }
+    .box { fill: var(--box); stroke: var(--edge); }
+    .rule { stroke: var(--line); }
+    .line { fill: none; stroke: var(--soft); }
+    .head { fill: var(--soft); }
+    .loop { fill: none; stroke: var(--loop); }
+    .turn { fill: var(--loop); }
 """
 
 
@@ -379,9 +384,9 @@ def draw_table(rows: dict[str, Result], seconds: float, corpus: str) -> str:
     for number, row in enumerate(ROWS):
         parts += draw_row(row, rows[row.name], HEAD + HEIGHT * number)
     notes = (
-        f"Corpus: {corpus}. {duration(seconds)} of one CPU core for each model; in 2018, networks on a GPU. All but the last have the sizes "
-        f"of 2018, embeddings of {EMBEDDING} and layers of {HIDDEN}. clean: held-out texts without copies of training texts. –: not known. "
-        "Each text continues “the ” with seed 1; all but the last are drawn from the whole distribution."
+        f"Corpus: {corpus}. {duration(seconds)} of one CPU core for each model; in 2018, networks on a GPU. All but the last "
+        f"have the sizes of 2018, embeddings of {EMBEDDING} and layers of {HIDDEN}. clean: held-out texts without copies of "
+        "training texts. –: not known. Texts continue “the ” with seed 1; all but the last are drawn from the whole distribution."
     )
     lines = textwrap.wrap(notes, 122)
     parts += [write(MARGIN, height - 16 * (len(lines) - number) + 2, line, "soft") for number, line in enumerate(lines)]
@@ -433,10 +438,10 @@ def duration(seconds: float) -> str:
 def main(arguments: list[str] | None = None) -> dict[str, Result]:
     """Print the table; return its rows."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("corpus", nargs="?", default="reviews", help="texts to train on: a file, or 'reviews' for the film reviews")
+    parser.add_argument("corpus", nargs="?", default="reviews", help="a file of texts; by default the film reviews")
     parser.add_argument("--seconds", type=float, default=300.0, help="the time for each row (300)")
     parser.add_argument("--quick", action="store_true", help="30 seconds for each row")
-    parser.add_argument("--rows", type=Path, help="a JSON file to save each row in when it is done; rows that it has are not trained")
+    parser.add_argument("--rows", type=Path, help="a JSON file to save rows in; those that it has are not trained")
     parser.add_argument("--svg", type=Path, help="a file to save the table in, as a picture")
     parser.add_argument("--name", help="what the picture calls the corpus")
     options = parser.parse_args(arguments)

@@ -31,7 +31,8 @@ def run_notebook(name: str, folder: Path, monkeypatch: Any, environment: dict[st
         cell.outputs = []
     resources = {"metadata": {"path": str(folder)}}
     nbclient.NotebookClient(book, timeout=600, kernel_name="python3", resources=resources).execute()
-    return "".join(output.get("text", "") for cell in book.cells for output in cell.get("outputs", ()))
+    outputs = [output for cell in book.cells for output in cell.get("outputs", ())]
+    return "".join(output.text for output in outputs if output.get("name") == "stdout")
 
 
 @pytest.mark.slow
@@ -47,7 +48,8 @@ def test_the_ladder_runs(tmp_path: Path, monkeypatch: Any) -> None:
 
 @pytest.mark.slow
 def test_the_notebook_for_a_file_runs(tmp_path: Path, monkeypatch: Any) -> None:
-    (tmp_path / "mine.csv").write_text("stars,review\n" + "\n".join(f'{len(text) % 5},"{text}"' for text in TEXTS), encoding="utf-8")
+    rows = ["stars,review", *(f'{len(text) % 5},"{text}"' for text in TEXTS)]
+    (tmp_path / "mine.csv").write_text("\n".join(rows), encoding="utf-8")
     printed = run_notebook("your_reviews.ipynb", tmp_path, monkeypatch, {"YOUR_FILE": "mine.csv", "YOUR_BUDGET": "10s"})
     assert printed.startswith("mine.csv\n100 texts, ") and "% of the generated characters are copied" in printed
     assert (tmp_path / "my-model.zip").exists() and printed.endswith("True\n")  # what was downloaded writes the same
@@ -83,13 +85,14 @@ def test_the_plain_loop_measures_what_reviewgen_does(table: ModuleType) -> None:
 
 def test_rows_are_saved_and_drawn_whole(table: ModuleType, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr(table, "ROWS", [row for row in table.ROWS if row.name in ("n-gram, 4 characters", "nn.RNN, plain loop")])
-    (tmp_path / "texts.txt").write_text("\n".join(TEXTS), encoding="utf-8")
-    arguments = [str(tmp_path / "texts.txt"), "--seconds", "1", "--rows", str(tmp_path / "rows.json"), "--svg", str(tmp_path / "t.svg")]
+    monkeypatch.chdir(tmp_path)
+    Path("texts.txt").write_text("\n".join(TEXTS), encoding="utf-8")
+    arguments = ["texts.txt", "--seconds", "1", "--rows", "rows.json", "--svg", "t.svg"]
     rows = table.main(arguments)
     assert len(rows) == 2 and all(math.isfinite(row.nats) and row.text.startswith("the ") for row in rows.values())
     monkeypatch.setattr(reviewgen, "train", None)
     assert table.main(arguments) == rows  # read, not trained
-    drawn = [text.text for text in ElementTree.parse(tmp_path / "t.svg").iter("{http://www.w3.org/2000/svg}text")]
+    drawn = [text.text for text in ElementTree.parse("t.svg").iter("{http://www.w3.org/2000/svg}text")]
     assert {row.text for row in rows.values()} < set(drawn)
 
 
