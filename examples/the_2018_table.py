@@ -43,7 +43,7 @@ COPY = 50  # characters that a text must share with the training texts to count 
 TIMED = 200  # steps
 
 NETWORK = {"embedding_size": EMBEDDING, "hidden_size": HIDDEN}
-RECURRENT = NETWORK | {"ngrams": 1, "output_dropout": 0.0}  # as in 2018: no vectors of n-grams
+RECURRENT = NETWORK | {"ngrams": 1, "output_dropout": 0.0}  # as in 2018: no embeddings of n-grams
 BATCH = {"batch_size": LANES, "bptt": STEPS, "threads": 1}
 PLAIN = BATCH | {"optimizer": "adamw", "precision": "no", "evaluations": 1, "copy_tokens": 0, "novelty": "none"}
 WHOLE = {"temperature": 1.0, "top_p": 1.0, "words": "any", "finish": "anywhere"}  # distribution
@@ -301,7 +301,7 @@ ROWS = (
         4, ("ReLU",), False, "19 m", None, preset("nnlm-char", order=5, **NETWORK),
     ),
     Row(
-        "RNN, spelled out", "h′ = tanh(W x + U h + b), in plain tensors.", "Cannot be fast: each character is a step of Python.",
+        "RNN, spelled out", "h′ = tanh(W x + U h + b), in plain tensors.", "Cannot be fast: Python runs every step.",
         1, ("tanh",), True, "24 m", None, partial(measure_plain, SpelledOut),
     ),
     Row(
