@@ -278,7 +278,7 @@ def one_line(text: str) -> str:
 
 # The table.
 
-TRAINING = BATCH | {"weight_decay": 0.01, "precision": "no", "copy_tokens": 0, "novelty": "none"}
+TRAINING = BATCH | {"weight_decay": 0.01, "copy_tokens": 0, "novelty": "none"}
 COUNTING = {"copy_tokens": 0, "novelty": "none"}
 
 
