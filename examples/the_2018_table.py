@@ -11,7 +11,8 @@ and ``nn.RNN``, both in the training loop of a first notebook. All texts continu
 distribution, as in 2018; the last row has the preset's own settings. A text ends at the last word or sentence that fits its line.
 
 The times of an epoch are those of equal work: the training texts once, batches of 32 x 64 characters, 32-bit floats, AdamW, no
-evaluations. The figures of 2018 are from its notebooks, https://github.com/iconix/openai, where the networks ran on a GPU.
+evaluations; in the last row, those of its training. The figures of 2018 are those noted then, with the networks on a GPU; the
+losses are in its notebooks, https://github.com/iconix/openai.
 """
 
 import argparse
@@ -46,7 +47,7 @@ NETWORK = {"embedding_size": EMBEDDING, "hidden_size": HIDDEN}
 RECURRENT = NETWORK | {"ngrams": 1, "output_dropout": 0.0}  # as in 2018: no embeddings of n-grams
 BATCH = {"batch_size": LANES, "bptt": STEPS, "threads": 1}
 PLAIN = BATCH | {"optimizer": "adamw", "precision": "no", "evaluations": 1, "copy_tokens": 0, "novelty": "none"}
-WHOLE = {"temperature": 1.0, "top_p": 1.0, "words": "any", "finish": "anywhere"}  # distribution
+WHOLE = {"temperature": 1.0, "top_p": 1.0, "words": "any", "finish": "anywhere"}  # the whole distribution
 
 
 @dataclass(frozen=True)
