@@ -165,7 +165,7 @@ class RunLog:
             self._tracker = None
 
 
-_SECONDS = 0.2  # between two updates of the bar
+_SECONDS, _BAR_WIDTH = 0.2, 10  # between two updates of the bar; its characters
 _FIGURE_SECONDS, _FIGURE_SHARE = 0.5, 0.02  # between two updates of a figure, at least; of the time that they may take
 
 
@@ -270,7 +270,7 @@ def open_console(is_shown: bool) -> Console:
 def training_bar(console: Console) -> Iterator[Callable[[Report], None]]:
     """Show a progress bar inside the block; yield the function that updates it with a step's report."""
     elapsed, facts = TimeElapsedColumn(Column(min_width=7)), _Facts("{task.fields[facts]}", markup=False)
-    columns = TextColumn("Training"), BarColumn(), TextColumn("{task.percentage:3.0f}%"), elapsed, facts
+    columns = BarColumn(_BAR_WIDTH), TextColumn("{task.percentage:3.0f}%"), elapsed, facts
     is_hidden = console.quiet or not (console.is_jupyter or console.file.isatty())
     shown = 0.0
     with Progress(*columns, console=console, transient=True, disable=is_hidden) as bar, compiling_notice.silenced():
@@ -279,8 +279,8 @@ def training_bar(console: Console) -> Iterator[Callable[[Report], None]]:
         def show(report: Report) -> None:
             nonlocal shown
             if abs(report.seconds - shown) > _SECONDS:  # each model of a blend starts from zero
-                loss = "" if is_hidden or report.loss is None else f", {report.nats_per_token:.3f} nats"
-                bar.update(task, completed=report.progress, facts=_describe(report) + loss)
+                loss = [] if is_hidden or report.loss is None else [f"{report.nats_per_token:.3f} nats"]
+                bar.update(task, completed=report.progress, facts=_describe(report, loss))
                 shown = report.seconds
 
         yield show
@@ -294,13 +294,16 @@ class _Facts(TextColumn):
         return Text("compiling (once)") if compiling_notice.is_compiling else super().render(task)
 
 
-def _describe(report: Report) -> str:
-    """Return the facts of a step."""
-    part = "" if report.part is None else f"{report.part}, "
-    is_counted = report.loss is None and report.learning_rate is None
-    steps = f"{thousands(report.step)} texts" if is_counted else f"step {thousands(report.step)}, epoch {report.epoch + 1}"
+def _describe(report: Report, loss: Sequence[str] = ()) -> str:
+    """Return the facts of a step, those first that a narrow terminal has room for."""
+    facts = [] if report.part is None else [report.part]
+    if report.epochs is None:
+        facts.append(f"{thousands(report.step)} texts")
+    else:
+        times = f"{duration(report.seconds_per_epoch)} an epoch", f"{duration(report.seconds_left)} left"
+        facts += [f"epoch {report.epochs:.1f}", *times, *loss, f"step {thousands(report.step)}"]
     speed = f"{thousands(report.tokens / max(report.seconds, 1e-9))} tokens a second"
-    return f"{part}{steps}, {duration(report.seconds)}, {speed}, {report.device}"
+    return ", ".join([*facts, speed, report.device])
 
 
 def plot_training(
