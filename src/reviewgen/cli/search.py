@@ -48,15 +48,18 @@ def sweep(
             note(f"{trained} done in {row.seconds:.1f} s.")
             say(f"Training {min(len(finished) + 1, total)} of {total} ...")
     names = [name.partition(".")[2] for name in (*series, swept)]
-    names += ["train bits/char", "held-out bits/char", "MB", "seconds", "token copy rate"]
+    names += ["train\nbits/char", "held-out\nbits/char", "MB", "s", "token\ncopy rate"]
     has_ngrams = any(row.ngrams for row in finished)
     cells = [_sweep_cells(row)[: None if has_ngrams else -1] for row in finished]
     facts = {"preset": preset, "setting": swept, "rows": [row.as_json() for row in finished]}
     if plot is not None and finished:
         api.plot_sweep(finished, swept, preset, plot, overwrite=overwrite)
         note(f"Plotted to {plot}")
-    names += ["n-grams, of V^n possible"] if has_ngrams else []
-    return Result(facts, [make_table(*names, rows=cells, is_boxed=False)], finished.status)
+    names += ["n-grams, of\nV^n possible"] if has_ngrams else []
+    table = make_table(*names, rows=cells, is_boxed=False)
+    for column in table.columns:
+        column.no_wrap = False  # a narrow terminal has several lines to a row
+    return Result(facts, [table], finished.status)
 
 
 def _sweep_cells(row: "SweepRow") -> list[str]:
