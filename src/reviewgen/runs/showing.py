@@ -304,8 +304,9 @@ def _describe(report: Report, loss: Sequence[str] = ()) -> str:
     if report.epochs is None:
         facts.append(f"{thousands(report.step)} texts")
     else:
-        times = f"{duration(report.seconds_per_epoch)} an epoch", f"{duration(report.seconds_left)} left"
-        facts += [f"epoch {report.epochs:.1f}", *times, *loss, f"step {thousands(report.step)}"]
+        times = [f"{duration(report.seconds_per_epoch)} an epoch", f"{duration(report.seconds_left)} left"]
+        known = times if report.seconds_per_epoch is not None else []
+        facts += [f"epoch {report.epochs:.1f}", *known, *loss, f"step {thousands(report.step)}"]
     speed = f"{thousands(report.tokens / max(report.seconds, 1e-9))} tokens a second"
     return ", ".join([*facts, speed, report.device])
 

@@ -345,8 +345,7 @@ class Loop:
         """Return the estimated time to the end of the run: what is left of its budget, or the steps and evaluations to come."""
         if self.budget.seconds is not None and self.schedule.annealing is None:
             return max(0.0, self.budget.seconds - self.seconds())
-        evaluations = max(0, self.schedule.evaluations - self.schedule.evaluated)
-        return self.schedule.steps_left() * seconds_per_step + evaluations * self.evaluator.seconds
+        return self.schedule.steps_left() * seconds_per_step + self.schedule.evaluations_left() * self.evaluator.seconds
 
     def is_evaluation_due(self) -> bool:
         """Return whether to evaluate after this step: at the end of the run, else where the schedule and their share allow it."""

@@ -308,6 +308,10 @@ class Schedule:
             return start + length - self.steps
         return round(self.steps * (1 - self.progress) / self.progress) if self.progress > 0 else 0
 
+    def evaluations_left(self) -> int:
+        """Return the number of evaluations to come."""
+        return self.evaluations + (0 if self.annealing is None else _ANNEALING_EVALUATIONS) - self.evaluated
+
     def _linear_decay(self) -> float:
         """Return the learning rate as a share of its peak: linear warm-up, then linear decay to zero."""
         if self.progress < self.warmup:
