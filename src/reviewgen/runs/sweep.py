@@ -248,7 +248,7 @@ def plot_sweep(rows: Sequence[SweepRow], setting: str, preset: str, file: str | 
     if any(each.points for each in copies):
         panels.append(Panel("token copy rate of generated text", copies, 90.0, (0.0, 1.0)))
     if impossible:
-        panels.append(Panel("share of held-out tokens with probability zero, where bits are infinite", impossible, 90.0, (0.0,)))
+        panels.append(Panel("impossible tokens of held-out text", impossible, 90.0))
     save_chart(Chart(preset, setting, panels, labels=[str(row.value) for row in max(lines, key=len)]), file)
 
 
