@@ -88,6 +88,7 @@ def test_a_wrong_sweep_is_refused_before_any_work() -> None:
         ("model.order", [2], {"out": "somewhere"}, "no model is saved"),
         ("model.order", [2], {"series": {"model.order": [3]}}, "cannot have a series"),
         ("model.order", [2], {"series": {"model.smoothing": "none"}}, "at least one value"),
+        ("model.order", [2], {"series": ["none"]}, "must be a dictionary"),
     ]
     for setting, values, more, word in refused:
         with pytest.raises(ConfigError, match=word):

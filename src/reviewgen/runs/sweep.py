@@ -182,10 +182,13 @@ def sweep(
 ) -> Iterator[SweepRow]:
     """Train a preset with each value of a setting, for each series; see ``reviewgen.sweep``."""
     variants = Variants(("sweep", "setting", "values", "settings", "series"), preset, source, settings, options)
-    varied = {**(series or {}), setting: values}
+    others = {} if series is None else series
+    if not isinstance(others, Mapping):
+        raise ConfigError(f"series must be a dictionary of settings, as in {{'model.order': [2, 4]}}; got {quoted(series)}.")
+    varied = {**others, setting: values}
     for name, listed in varied.items():
         check_values(name, listed)
-    if setting in (series or {}):
+    if setting in others:
         raise ConfigError(f"{setting} is swept, so it cannot have a series for each of its values too.")
     all_of_them = [dict(zip(varied, each, strict=True)) for each in itertools.product(*varied.values())]
     plans = [(variants.plan(changed), changed) for changed in all_of_them]  # a bad value is refused before any work
