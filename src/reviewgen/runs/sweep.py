@@ -182,6 +182,7 @@ def sweep(
 ) -> Iterator[SweepRow]:
     """Train a preset with each value of a setting, for each series; see ``reviewgen.sweep``."""
     variants = Variants(("sweep", "setting", "values", "settings", "series"), preset, source, settings, options)
+    split_name(setting)
     others = {} if series is None else series
     if not isinstance(others, Mapping):
         raise ConfigError(f"series must be a dictionary of settings, as in {{'model.order': [2, 4]}}; got {quoted(series)}.")
