@@ -308,7 +308,7 @@ def _describe(report: Report, loss: Sequence[str] = ()) -> str:
         known = times if report.seconds_per_epoch is not None else []
         facts += [f"epoch {report.epochs:.1f}", *known, *loss, f"step {thousands(report.step)}"]
     speed = f"{thousands(report.tokens / max(report.seconds, 1e-9))} tokens a second"
-    return ", ".join([*facts, speed, report.device])
+    return ", ".join([*facts, duration(report.seconds), speed, report.device])
 
 
 def plot_training(

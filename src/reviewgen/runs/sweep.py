@@ -193,7 +193,9 @@ def sweep(
         raise ConfigError(f"{setting} is swept, so it cannot have a series for each of its values too.")
     all_of_them = [dict(zip(varied, each, strict=True)) for each in itertools.product(*varied.values())]
     plans = [(variants.plan(changed), changed) for changed in all_of_them]  # a bad value is refused before any work
-    return (_train_row(variants.start(plan), changed.pop(setting), changed) for plan, changed in plans)
+    return (
+        _train_row(variants.start(plan), changed[setting], {name: changed[name] for name in others}) for plan, changed in plans
+    )
 
 
 def _train_row(run: TrainingRun, value: Any, series: Mapping[str, Any]) -> SweepRow:
@@ -253,7 +255,7 @@ def plot_sweep(rows: Sequence[SweepRow], setting: str, preset: str, file: str | 
         panels.append(Panel("token copy rate of generated text", copies, 90.0, (0.0, 1.0)))
     if impossible:
         panels.append(Panel("impossible tokens of held-out text", impossible, 90.0))
-    save_chart(Chart(preset, setting, panels, labels=[str(row.value) for row in max(lines, key=len)]), file)
+    save_chart(Chart(preset, setting, panels, labels=[str(row.value) for row in max(lines, key=len, default=[])]), file)
 
 
 def _points(rows: Sequence[SweepRow], name: str) -> list[tuple[float, float]]:
