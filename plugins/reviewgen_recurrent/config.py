@@ -6,11 +6,35 @@ Shapes: V vocabulary, E embedding, H hidden, L layers.
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal, TypeAlias
 
-from reviewgen.config import Bound, RenamedValues, check
+from reviewgen.config import Bound, RenamedValues, Technique, check
 from reviewgen.errors import ConfigError
 
 Size: TypeAlias = Annotated[int, Bound(at_least=1)]
 Probability: TypeAlias = Annotated[float, Bound(at_least=0, below=1)]
+
+DROPOUTS = ("dropout", "embedding_dropout", "output_dropout", "token_dropout", "weight_dropout", "zoneout", "ngram_dropout")
+TECHNIQUES = (
+    Technique(
+        name="n-gram vectors",
+        description="vectors of the last tokens together, hashed, are added to the embedding (as fastText, Bojanowski et al. 2017)",
+        off={"ngrams": 1},
+    ),
+    Technique(
+        name="dropout",
+        description="parts are zeroed in training, more with more epochs (Srivastava et al. 2014)",
+        off={**dict.fromkeys(DROPOUTS, 0.0), "locked_dropout": False},
+    ),
+    Technique(
+        name="tied embeddings",
+        description="the embedding is also the matrix of the output layer (Press & Wolf 2017)",
+        off={"tied": False},
+    ),
+    Technique(
+        name="compiled layers",
+        description="loops compiled for the processor, where they are faster than PyTorch's own layer",
+        off={"layer": "fused"},
+    ),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +92,7 @@ class RecurrentConfig:
     activation: Literal["tanh", "relu"] = "tanh"
 
     torch_layer: ClassVar[str] = "RNN"  # of the fused implementation; only torch's RNN has relu
+    techniques: ClassVar[tuple[Technique, ...]] = TECHNIQUES
 
     @property
     def holds(self) -> bool:

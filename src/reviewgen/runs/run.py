@@ -311,7 +311,7 @@ class TrainingRun:
         if parts.sizes is None or seconds is None or process_state().device.type != "cpu":
             return None
         if (self.preset, seconds) in corpus.sizes:
-            return corpus.sizes[self.preset, seconds]
+            return parts.not_own(corpus.sizes[self.preset, seconds])  # it was chosen for another training
 
         def build(size: Mapping[str, Any]) -> LanguageModel:
             return parts.sized(size, {}).build_model(corpus.tokenizer, corpus.conditions.vocab_size, 0, corpus.conditions)
