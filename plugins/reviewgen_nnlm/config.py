@@ -8,7 +8,7 @@ from reviewgen.config import Bound, Technique, check
 TECHNIQUES = (
     Technique(
         name="dropout",
-        description="hidden units are zeroed in training, more with more epochs (Srivastava et al. 2014)",
+        description="hidden units are zeroed in training, more of them with more epochs (Srivastava et al. 2014)",
         off={"dropout": 0.0},
     ),
     Technique(

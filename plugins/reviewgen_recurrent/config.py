@@ -16,12 +16,12 @@ DROPOUTS = ("dropout", "embedding_dropout", "output_dropout", "token_dropout", "
 TECHNIQUES = (
     Technique(
         name="n-gram vectors",
-        description="vectors of the last tokens together, hashed, are added to the embedding (as fastText, Bojanowski et al. 2017)",
+        description="vectors of the last 2 to n tokens are added to the embedding (hashed as in Bojanowski et al. 2017)",
         off={"ngrams": 1},
     ),
     Technique(
         name="dropout",
-        description="parts are zeroed in training, more with more epochs (Srivastava et al. 2014)",
+        description="some outputs are zeroed in training, more of them with more epochs (Srivastava et al. 2014)",
         off={**dict.fromkeys(DROPOUTS, 0.0), "locked_dropout": False},
     ),
     Technique(
@@ -31,7 +31,7 @@ TECHNIQUES = (
     ),
     Technique(
         name="compiled layers",
-        description="loops compiled for the processor, where they are faster than PyTorch's own layer",
+        description="compiled loops, where they are faster than PyTorch's own layer",
         off={"layer": "fused"},
     ),
 )

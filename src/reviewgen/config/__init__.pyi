@@ -21,9 +21,9 @@ from .generation import Preset as Preset
 from .generation import check_saved_generation as check_saved_generation
 from .generation import generation_config as generation_config
 from .generation import read_saved_generation as read_saved_generation
+from .names import PLAIN as PLAIN
 from .names import HubSource as HubSource
 from .names import LocalSource as LocalSource
-from .names import PLAIN as PLAIN
 from .names import PresetSource as PresetSource
 from .names import find_revision as find_revision
 from .names import is_plugin_name as is_plugin_name

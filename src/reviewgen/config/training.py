@@ -10,7 +10,7 @@ from reviewgen.errors import ConfigError
 TECHNIQUES = (
     Technique(
         name="Muon",
-        description="Muon for the matrices between hidden vectors (Jordan et al. 2024), in place of AdamW",
+        description="an optimizer for the matrices between hidden vectors (Jordan et al. 2024), in place of AdamW",
         off={"optimizer": "adamw"},
     ),
     Technique(
@@ -25,17 +25,17 @@ TECHNIQUES = (
     ),
     Technique(
         name="warm-up",
-        description="the learning rate rises over the first steps (Goyal et al. 2017)",
+        description="the learning rate rises over the first steps (Goyal et al. 2017), instead of starting at its peak",
         off={"warmup": 0.0},
     ),
     Technique(
         name="weight averaging",
-        description="a moving average of the weights is kept (Polyak & Juditsky 1992)",
+        description="a moving average of the weights is evaluated and kept (Polyak & Juditsky 1992)",
         off={"averaging": 0.0},
     ),
     Technique(
         name="random lengths",
-        description="the length of back-propagation is drawn for each batch (Merity et al. 2018)",
+        description="the length of truncated back-propagation is drawn for each batch (Merity et al. 2018)",
         off={"bptt_random": False},
     ),
 )

@@ -205,7 +205,8 @@ def find_preset(name: str | Plugin) -> Preset:
 def _find_plain(name: str) -> Preset:
     preset = find_preset(name)
     if preset.parts:
-        raise ConfigError(f"{name} is a blend of several models: give the plain form of one, {' or '.join(preset.parts)}.")
+        plain = " or ".join(f"{part}{PLAIN}" for part in preset.parts)
+        raise ConfigError(f"{name} is a blend of several models, which has no plain form: give that of one of them, {plain}.")
     factory = find_stepper(preset.model)  # imports no torch
     config = (find_model(preset.model)[0] if factory is None else factory).Config
     return preset.with_fixed(settings_off(config), settings_off(TrainingConfig))
