@@ -1,6 +1,6 @@
 """Parses names of presets and sources of models, as given to ``load`` and ``train``. Opens no files and knows no plugins.
 
-The name of a preset is ``<model>-<tokenizer>[-<size>]``: lower case, digits, hyphens; with ``-plain`` at its end, it is the preset
+The name of a preset is ``<model>-<tokenizer>[-<size>]``: lower case, digits, hyphens; with ``-plain`` at its end, the preset
 without the techniques of its model and of training. The source of a trained model is a preset, a repository on the Hub
 (``owner/name`` or ``hf://owner/name``, with or without ``@revision``), or a local folder:
 

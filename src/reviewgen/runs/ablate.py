@@ -1,8 +1,8 @@
 """``reviewgen.ablate``: trains a preset whole, then without one technique at a time, and plain, without all of them.
 
 Techniques are declared where their settings are: those of a model by its config class, those of training by ``TrainingConfig``.
-All trainings have the same length, texts, seeds and, with a time budget, the size that was chosen for the whole preset. All models
-are scored on the same held-out texts, so a difference has the interval of paired texts.
+All trainings have the same length, texts, seeds and, with a time budget, the size that was chosen for the whole preset. They are
+scored on the same held-out texts, so a difference has the interval of paired texts.
 """
 
 import math
