@@ -8,9 +8,9 @@ from reviewgen.errors import ConfigError
 
 TECHNIQUES = (
     Technique(
-        name="Kneser-Ney smoothing",
-        description="interpolated and modified (Chen & Goodman 1998), in place of Witten & Bell's (1991)",
-        off={"smoothing": "witten-bell"},
+        "Kneser-Ney smoothing",
+        "interpolated and modified (Chen & Goodman 1998), in place of Witten & Bell's (1991)",
+        {"smoothing": "witten-bell"},
     ),
 )
 

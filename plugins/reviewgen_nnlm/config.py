@@ -7,15 +7,9 @@ from reviewgen.config import Bound, Technique, check
 
 TECHNIQUES = (
     Technique(
-        name="dropout",
-        description="hidden units are zeroed in training, more of them with more epochs (Srivastava et al. 2014)",
-        off={"dropout": 0.0},
+        "dropout", "hidden units are zeroed in training, more of them with more epochs (Srivastava et al. 2014)", {"dropout": 0.0}
     ),
-    Technique(
-        name="relu",
-        description="relu in the hidden layer (Nair & Hinton 2010), in place of tanh",
-        off={"activation": "tanh"},
-    ),
+    Technique("relu", "relu in the hidden layer (Nair & Hinton 2010), in place of tanh", {"activation": "tanh"}),
 )
 
 

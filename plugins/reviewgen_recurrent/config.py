@@ -15,25 +15,15 @@ Probability: TypeAlias = Annotated[float, Bound(at_least=0, below=1)]
 DROPOUTS = ("dropout", "embedding_dropout", "output_dropout", "token_dropout", "weight_dropout", "zoneout", "ngram_dropout")
 TECHNIQUES = (
     Technique(
-        name="n-gram vectors",
-        description="vectors of the last 2 to n tokens are added to the embedding (hashed as in Bojanowski et al. 2017)",
-        off={"ngrams": 1},
+        "n-gram vectors", "vectors of the last 2 to n tokens are added to the embedding (Bojanowski et al. 2017)", {"ngrams": 1}
     ),
     Technique(
-        name="dropout",
-        description="some outputs are zeroed in training, more of them with more epochs (Srivastava et al. 2014)",
-        off={**dict.fromkeys(DROPOUTS, 0.0), "locked_dropout": False},
+        "dropout",
+        "some outputs are zeroed in training, more of them with more epochs (Srivastava et al. 2014)",
+        {**dict.fromkeys(DROPOUTS, 0.0), "locked_dropout": False},
     ),
-    Technique(
-        name="tied embeddings",
-        description="the embedding is also the matrix of the output layer (Press & Wolf 2017)",
-        off={"tied": False},
-    ),
-    Technique(
-        name="compiled layers",
-        description="compiled loops, where they are faster than PyTorch's own layer",
-        off={"layer": "fused"},
-    ),
+    Technique("tied embeddings", "the embedding is also the matrix of the output layer (Press & Wolf 2017)", {"tied": False}),
+    Technique("compiled layers", "compiled loops, where they are faster than PyTorch's own layer", {"layer": "fused"}),
 )
 
 

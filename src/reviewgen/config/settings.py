@@ -84,7 +84,7 @@ class RenamedValues:
     new_values: Mapping[str, str]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Technique:
     """A technique that makes models better or training faster, with the settings that switch it off.
 

@@ -9,34 +9,24 @@ from reviewgen.errors import ConfigError
 
 TECHNIQUES = (
     Technique(
-        name="Muon",
-        description="an optimizer for the matrices between hidden vectors (Jordan et al. 2024), in place of AdamW",
-        off={"optimizer": "adamw"},
+        "Muon",
+        "an optimizer for the matrices between hidden vectors (Jordan et al. 2024), in place of AdamW",
+        {"optimizer": "adamw"},
+    ),
+    Technique("16 bits", "16-bit matrix products where they are faster (Micikevicius et al. 2018)", {"precision": "no"}),
+    Technique("weight decay", "weights shrink at each step (Loshchilov & Hutter 2019)", {"weight_decay": 0.0}),
+    Technique(
+        "warm-up",
+        "the learning rate rises over the first steps (Goyal et al. 2017), instead of starting at its peak",
+        {"warmup": 0.0},
     ),
     Technique(
-        name="16 bits",
-        description="16-bit matrix products where they are faster (Micikevicius et al. 2018)",
-        off={"precision": "no"},
+        "weight averaging", "a moving average of the weights is evaluated and kept (Polyak & Juditsky 1992)", {"averaging": 0.0}
     ),
     Technique(
-        name="weight decay",
-        description="weights shrink at each step (Loshchilov & Hutter 2019)",
-        off={"weight_decay": 0.0},
-    ),
-    Technique(
-        name="warm-up",
-        description="the learning rate rises over the first steps (Goyal et al. 2017), instead of starting at its peak",
-        off={"warmup": 0.0},
-    ),
-    Technique(
-        name="weight averaging",
-        description="a moving average of the weights is evaluated and kept (Polyak & Juditsky 1992)",
-        off={"averaging": 0.0},
-    ),
-    Technique(
-        name="random lengths",
-        description="the length of truncated back-propagation is drawn for each batch (Merity et al. 2018)",
-        off={"bptt_random": False},
+        "random lengths",
+        "the length of truncated back-propagation is drawn for each batch (Merity et al. 2018)",
+        {"bptt_random": False},
     ),
 )
 

@@ -7,7 +7,7 @@ scored on the same held-out texts, so a difference has the interval of paired te
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -48,9 +48,9 @@ class AblationRow:
     bits: float | None = None
     bought: float | None = None
     interval: tuple[float, float] | None = None
-    characters_per_second: float | None = None
+    characters_per_second: float = 0.0
     seconds: float = 0.0
-    parameters: Mapping[str, int] | None = None
+    parameters: Mapping[str, int] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         """Return the row as JSON values; an infinite number becomes None."""
