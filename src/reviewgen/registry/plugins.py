@@ -188,7 +188,7 @@ def find_preset(name: str | Plugin) -> Preset:
     try:
         preset, plugin = find_plugin("preset", name)
     except UnknownPlugin:
-        if parts is None:
+        if parts is None or isinstance(name, Plugin):
             raise
         if name.endswith(PLAIN):
             return _find_plain(name.removesuffix(PLAIN))

@@ -130,7 +130,7 @@ class _Trainings:
             return row
         pairs = list(zip(means - self._whole, characters, strict=True))
         [interval] = find_intervals(_bits, pairs, [False])
-        return replace(row, bought=_bits(pairs)[0], interval=interval and (interval[0], interval[1]))
+        return replace(row, bought=_bits(pairs)[0], interval=None if interval is None else (interval[0], interval[1]))
 
 
 def _bits(texts: Sequence[tuple[float, int]]) -> list[float]:

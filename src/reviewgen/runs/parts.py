@@ -158,7 +158,7 @@ class TrainingParts:
         settings = to_dict(check_settings(self.model_class.Config, self.model_settings))
         return settings | dict.fromkeys(VOCABULARY_FIELDS & settings.keys())
 
-    def not_own(self, size: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    def not_own(self, size: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
         """Return the settings of a size, by group, that the user has not set."""
         return {
             group: {name: values[name] for name in values if f"{group}.{name}" not in self.own} for group, values in size.items()
