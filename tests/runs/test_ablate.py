@@ -11,9 +11,8 @@ import reviewgen
 from reviewgen import TrainingRun
 from reviewgen.errors import ConfigError, UnknownPlugin
 from reviewgen.evaluation import evaluate_documents, sample_documents
-from reviewgen.protocols.abilities import count_parameters
-from reviewgen.runs.parts import resolve_parts
-from reviewgen.runs.sweep import Variants
+from reviewgen.protocols import count_by_module
+from reviewgen.registry import find_preset
 from tests.support.fakes import TEXTS, run_command
 from tests.support.trainings import MODEL, TRAINING, trained
 
@@ -58,7 +57,7 @@ def test_parameters_by_kind_of_other_models() -> None:
     windows = {framed[i : i + 3] for text in texts for framed in [f"\1{text}\2"] for i in range(len(framed) - 2)}
     assert ngram.training["parameters"]["3-grams"] == len(windows)
     assert reviewgen.blend([ngram, ngram], [0.5, 0.5]).training["parameters"]["ngram 3-grams"] == 2 * len(windows)
-    assert count_parameters(nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 5))) == {"1": 20, "0": 9}
+    assert count_by_module(nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 5))) == {"0": 9, "1": 20}
 
 
 def bits_of(**options: Any) -> float:
@@ -85,14 +84,13 @@ def test_rows_are_single_trainings() -> None:
     assert rows["plain"].parameters["output layer"] > rows["whole"].parameters["output layer"]
 
 
-def test_a_size_that_was_chosen_for_the_whole_preset_leaves_out_what_is_taken_away() -> None:
-    variants = Variants(("ablate",), "lstm-char", TEXTS, None, {"budget": "5s"})
-    size = {"model": {"hidden_size": 16, "ngrams": 3, "output_dropout": 0.5}, "training": {"batch_size": 4, "weight_decay": 0.1}}
-    variants.corpus(variants.plan({})).sizes["lstm-char", 5.0] = size
-    run = variants.start(variants.plan({"model.ngrams": 1, "training.weight_decay": 0.0}))
-    config: Any = run.model.config
-    assert (config.hidden_size, config.ngrams, config.output_dropout) == (16, 1, 0.5)
-    assert (run.config.batch_size, run.config.weight_decay) == (4, 0.0)
+def test_all_rows_have_the_size_of_the_whole_preset_without_what_is_taken_away() -> None:
+    settings = {"model": {"ngram_buckets": 50}, "training": {"evaluation_tokens": 500, "metrics": []}}
+    rows = {row.name: row for row in reviewgen.ablate("lstm-char", TEXTS, budget=0.5, settings=settings)}
+    used = {name: row.parameters for name, row in rows.items() if row.bits}
+    assert {each["recurrent layers"] for each in used.values()} == {4 * (128 * 64 + 128 * 128 + 2 * 128)}
+    assert {name for name, each in used.items() if "n-gram vectors" not in each} == {"n-gram vectors", "plain"}
+    assert used["Muon"]["n-gram vectors"] == used["dropout"]["n-gram vectors"] == 2 * 50 * 64  # pairs and triples, by epochs
 
 
 def test_what_has_no_plain_form_or_no_technique_is_refused() -> None:
@@ -101,7 +99,7 @@ def test_what_has_no_plain_form_or_no_technique_is_refused() -> None:
         ("lstm-chat-plain", UnknownPlugin, "lstm-chat"),
     ):
         with pytest.raises(error, match=words):
-            resolve_parts(name)
+            find_preset(name)
     for preset, options, words in (
         ("blend-char", {}, "blend of several models"),
         ("ngram-char", {"settings": {"model": {"smoothing": "absolute"}}}, "no technique to take away"),

@@ -48,10 +48,10 @@ def list_() -> Result:
 
 
 def _describe_kinds(parameters: Mapping[str, int] | None) -> str:
-    """Return the number of parameters in millions, and the share of each kind that has at least half a percent."""
+    """Return the number of parameters, and the shares of the two kinds that have most of them; "" if they are not known."""
     total = sum((parameters or {}).values())
-    shares = [f"{kind} {count / total:.0%}" for kind, count in (parameters or {}).items() if total and count / total >= 0.005]
-    return f"{total / 1e6:.2f} million parameters: {', '.join(shares)}" if shares else ""
+    shares = [f"{kind} {count / total:.0%}" for kind, count in (parameters or {}).items() if total]
+    return f"{total / 1e6:.2f} M parameters: {', '.join(shares[:2])}" if shares else ""
 
 
 @takes()
