@@ -84,13 +84,11 @@ def test_rows_are_single_trainings() -> None:
     assert rows["plain"].parameters["output layer"] > rows["whole"].parameters["output layer"]
 
 
-def test_all_rows_have_the_size_of_the_whole_preset_without_what_is_taken_away() -> None:
-    settings = {"model": {"ngram_buckets": 50}, "training": {"evaluation_tokens": 500, "metrics": []}}
-    rows = {row.name: row for row in reviewgen.ablate("lstm-char", TEXTS, budget=0.5, settings=settings)}
-    used = {name: row.parameters for name, row in rows.items() if row.bits}
-    assert {each["recurrent layers"] for each in used.values()} == {4 * (128 * 64 + 128 * 128 + 2 * 128)}
-    assert {name for name, each in used.items() if "n-gram vectors" not in each} == {"n-gram vectors", "plain"}
-    assert used["Muon"]["n-gram vectors"] == used["dropout"]["n-gram vectors"] == 2 * 50 * 64  # pairs and triples, by epochs
+def test_the_settings_of_a_size_that_was_chosen_for_the_whole_preset_leave_out_those_that_are_set() -> None:
+    own: Any = {"model": {"ngrams": 1}, "training": {"weight_decay": 0.0}}
+    parts = TrainingRun("lstm-char", TEXTS, budget="5s", **own).plan.parts
+    size = {"model": {"hidden_size": 16, "ngrams": 3}, "training": {"batch_size": 4, "weight_decay": 0.1}}
+    assert parts.not_own(size) == {"model": {"hidden_size": 16}, "training": {"batch_size": 4}}
 
 
 def test_what_has_no_plain_form_or_no_technique_is_refused() -> None:
