@@ -1,4 +1,5 @@
 from .api import (
+    ablate,
     best_trial,
     blend,
     corpus,
@@ -28,6 +29,7 @@ __all__ = [
     "ReviewgenError",
     "TrainingRun",
     "__version__",
+    "ablate",
     "best_trial",
     "blend",
     "compare",

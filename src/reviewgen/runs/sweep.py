@@ -21,6 +21,9 @@ from reviewgen.storage import to_path
 from reviewgen.web.charts import Chart, Panel, Series, refuse_chart, save_chart
 
 GROUPS = ("model", "tokenizer", "training")
+FASTER = {"novelty": "none", "copy_tokens": 0}
+"""Training settings that save time and do not change the weights, unless those are chosen by what they copy."""
+
 _TRAIN_TOKENS = 100_000  # of the training text, scored
 
 
