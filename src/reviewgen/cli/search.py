@@ -62,7 +62,6 @@ def sweep(
     return Result(facts, [table], finished.status)
 
 
-<<<<<<< HEAD
 def _sweep_cells(row: "SweepRow") -> list[str]:
     """Return the cells of a row; the last is of n-grams. V is the number of different tokens, the 1-grams."""
     bits = [(row.train_bits, row.train_impossible), (row.held_out_bits, row.held_out_impossible)]
@@ -73,9 +72,6 @@ def _sweep_cells(row: "SweepRow") -> list[str]:
     return [*map(str, row.series.values()), str(row.value), *scores, *sizes, ngrams]
 
 
-def _split_settings(preset: str, settings: list[str]) -> tuple[str, dict[str, list[str]], dict[str, dict[str, str]]]:
-    """Return the setting to sweep, the values of all settings with several, and the settings with one value, by group.
-=======
 @takes(TrainingTexts, Trial)
 def ablate(preset: str, *, data: list[str], seeds: int = 1, settings: list[str] | None = None, **options: Any) -> Result:
     """Train a preset whole, without one technique at a time, and plain, and show in a table what each technique bought.
@@ -113,9 +109,8 @@ def ablate(preset: str, *, data: list[str], seeds: int = 1, settings: list[str] 
     return Result({"preset": preset, "rows": [row.as_json() for row in finished]}, lines, finished.status)
 
 
-def _split_settings(preset: str, settings: list[str]) -> tuple[str, list[str], dict[str, dict[str, str]]]:
-    """Return the setting with several values, its values, and the settings with one value.
->>>>>>> ablate
+def _split_settings(preset: str, settings: list[str]) -> tuple[str, dict[str, list[str]], dict[str, dict[str, str]]]:
+    """Return the setting to sweep, the values of all settings with several, and the settings with one value, by group.
 
     Raises:
         ConfigError: No setting has several values, and there is more than one.
