@@ -15,7 +15,7 @@ from .api import (
     tune_sampling,
 )
 from .errors import ReviewgenError
-from .look import Comparison, Explanation, compare, explain, graph
+from .look import Comparison, Explanation, compare, explain, graph, probe
 from .model import ReviewModel
 from .registry import list_models, list_presets, list_tokenizers, register_model, register_tokenizer
 from .runs import TrainingRun
@@ -43,6 +43,7 @@ __all__ = [
     "plot_sweep",
     "plot_training",
     "prepare",
+    "probe",
     "register_model",
     "register_tokenizer",
     "score_dataset",

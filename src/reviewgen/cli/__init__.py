@@ -7,7 +7,7 @@ A command parses its arguments, calls the library and prints the result. Heavy i
     search     ``sweep``, ``tune``, ``tune-sampling``
     generate   ``generate``, ``replay``, ``play``
     measure    ``evaluate``, ``score``, ``novelty``, ``blend``
-    look       ``explain``, ``graph``, ``plot``, ``compare``; explain_tables prints the first
+    look       ``explain``, ``graph``, ``plot``, ``compare``, ``probe``; explain_tables prints the first
     share      ``export``, ``push``, ``pull``, ``serve``, ``demo``
     inspecting ``list``, ``settings``, ``doctor``, ``plugin new``, ``plugin check``
     options    the options, made from the classes that declare them, and the parsing of values
@@ -74,7 +74,7 @@ def _add(group: typer.Typer, command: Callable[..., None]) -> None:
 
 for _command in (
     *(train.train, train.prepare, inspecting.settings, look.plot, search.sweep, search.tune, search.tune_sampling),
-    *(measure.blend, look.compare, generate.generate, generate.replay, generate.play, look.graph, measure.evaluate),
+    *(measure.blend, look.compare, look.probe, generate.generate, generate.replay, generate.play, look.graph, measure.evaluate),
     *(measure.score, measure.novelty, look.explain, share.export, share.push, share.pull, share.serve, share.demo),
     *(inspecting.list_, inspecting.doctor),
 ):
