@@ -15,7 +15,7 @@ from .api import (
     tune_sampling,
 )
 from .errors import ReviewgenError
-from .look import Comparison, Explanation, compare, explain, graph, probe
+from .look import Comparison, Explanation, Probe, compare, explain, graph, probe
 from .model import ReviewModel
 from .registry import list_models, list_presets, list_tokenizers, register_model, register_tokenizer
 from .runs import TrainingRun
@@ -24,6 +24,7 @@ from .version import __version__
 __all__ = [
     "Comparison",
     "Explanation",
+    "Probe",
     "ReviewModel",
     "ReviewgenError",
     "TrainingRun",

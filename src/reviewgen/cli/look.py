@@ -1,4 +1,4 @@
-"""``reviewgen explain | graph | plot | compare | probe``: what a model computes and draws, its learning curves, and several models."""
+"""``reviewgen explain | graph | plot | probe | compare``: what a model computes and has learned, and how several compare."""
 
 import sys
 from dataclasses import asdict
@@ -100,17 +100,17 @@ def probe(
     html: Path | None = None,
     overwrite: bool = False,
 ) -> Result:
-    """Probe what models know of structure: agreement, a word remembered, brackets and quotation marks that are closed.
+    """Probe what models have learned of structure: agreement, remembering a word, closing brackets and quotation marks.
 
     Args:
         models: Presets, saved folders (./my-model) or owner/name on the Hub.
-        pairs: Minimal pairs instead of those of the package: a .jsonl or .csv file with sentence_good and sentence_bad.
-        texts: How many texts each model writes, of which the marks are counted; 0 leaves that out.
+        pairs: Minimal pairs to use instead: a .jsonl or .csv file with sentence_good and sentence_bad, as BLiMP's.
+        texts: The number of texts that each model generates to count marks in; 0 for none.
         seed: The seed of these texts.
-        plot: Also draw the shares: .png, .svg or .pdf.
-        html: Also write a page with the table and the picture.
+        plot: Also draw the shares: a .png, .svg or .pdf file.
+        html: Also write a page with the table and the chart.
     """
-    from reviewgen.look.probe import probe as probe_models
+    from reviewgen.look import probe as probe_models
     from reviewgen.web.charts import refuse_chart
     from reviewgen.web.rendering import refuse_file
 
@@ -122,11 +122,12 @@ def probe(
         result = probe_models(models, pairs=pairs, texts=texts, seed=seed)
     if plot is not None:
         result.plot(plot, overwrite=overwrite)
-        note(f"Picture: {plot}")
+        note(f"Chart: {plot}")
     if html is not None:
         result.save_html(html, overwrite=overwrite)
         note(f"Page: {html}")
-    return Result(result.to_json(), [make_table("probe", *result.models, rows=result.table(), left=["probe", *result.models])])
+    names = ["probe", *result.models]
+    return Result(result.to_json(), [make_table(*names, rows=result.table(), left=names)])
 
 
 @takes(TrainingTexts, Trial)

@@ -5,7 +5,7 @@ from .comparison_texts import HeldOut, Pair
 from .explanation import Explanation
 from .explanation_run import explain
 from .graph_picture import GraphPicture, draw, graph
-from .probe import Probe, ProbeRow, probe
+from .probing import Probe, ProbeRow, probe
 
 __all__ = [
     "Comparison",

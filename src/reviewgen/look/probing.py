@@ -1,23 +1,24 @@
-"""``reviewgen.probe``: what models have learned of structure, by minimal pairs of sentences and by the marks that their texts close.
+"""``reviewgen.probe``: what models have learned of structure, by minimal pairs of sentences and by the marks their texts close.
 
-A *minimal pair* is two sentences that differ in a word, of which one is right: "The actor of the films is good." and "... are
-good." A model knows which if it finds the right one more probable (Linzen et al. 2016; Marvin and Linzen 2018; BLiMP, Warstadt et
-al. 2020). Chance is one half. Of two nouns the one next to the verb is the *attractor* if its number is the other one: who looks
-only at the last words is always wrong.
+A *minimal pair* is two sentences that differ in one word, of which one is correct: "The actor of the films is good." and "The
+actor of the films are good." A model passes if it assigns a higher probability to the correct one (Linzen et al. 2016; Marvin
+and Linzen 2018; BLiMP, Warstadt et al. 2020). Chance is one half. A noun between subject and verb that has the other number is
+an *attractor*: a model that looks at the nearest noun only is always wrong.
 """
 
 import math
 import random
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import product
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+from jaxtyping import Float64
 
-from reviewgen.config import check_count, check_flags, check_seed
+from reviewgen.config import GenerationConfig, check_count, check_flags, check_seed
 from reviewgen.data import frame_texts, open_records
 from reviewgen.errors import ConfigError, DataError, quoted
 from reviewgen.evaluation import token_losses
@@ -27,16 +28,15 @@ from reviewgen.model import ReviewModel
 from reviewgen.rates import find_intervals
 from reviewgen.storage import to_path
 from reviewgen.web.charts import Chart, Panel, Series, draw_figure, refuse_chart, save_chart
-from reviewgen.web.rendering import percent
 
 PAIRS = 60  # of each kind
-_MIN_PAIRS, _MIN_MARKS = 10, 10  # fewer say nothing
+_MIN_COUNT = 10  # of pairs, or of opened marks: a share of fewer is not known
 _CHARACTERS = 1200  # of a text, about, in which marks are counted
 _AFTER = 200  # characters after an opening mark in which it should be closed
-_NOUNS = (
+_NOUNS = [  # singular and plural
     *(("film", "films"), ("movie", "movies"), ("actor", "actors"), ("character", "characters"), ("scene", "scenes")),
     *(("story", "stories"), ("director", "directors"), ("woman", "women"), ("man", "men"), ("book", "books"), ("song", "songs")),
-)
+]
 _VERBS = ("is", "are"), ("was", "were"), ("has been", "have been"), ("looks", "look")
 _ENDS = "good", "bad", "great", "very good", "so bad"
 _THINGS = "dog", "car", "war", "house", "girl", "king", "doctor", "city", "train", "ship", "horse", "family", "money", "teacher"
@@ -45,23 +45,23 @@ _FILLERS = (
     "There are not many of this kind, and most of them are worse.",
     "I did not expect much when I saw it for the first time.",
 )
-_KINDS = {
+ATTRACTOR, MEMORY = "agreement past an attractor", "a word remembered"
+_TEMPLATES = {
     "agreement": "The {0} {verb} {end}.",
-    "agreement past an attractor": "The {0} of the {1} {verb} {end}.",
+    ATTRACTOR: "The {0} of the {1} {verb} {end}.",
     "agreement past a relative clause": "The {0} that made the {1} {verb} {end}.",
 }
-MEMORY = "a word remembered"
 MARKS = {"brackets closed": ("(", ")"), "quotation marks closed": ('"“', '"”')}
 
 
 @dataclass(frozen=True)
 class MinimalPair:
-    """Two sentences that differ in a word.
+    """Two sentences that differ in one word.
 
     Attributes:
-        kind: What the pair is about, as in "agreement".
-        good: The right sentence.
-        bad: The wrong one.
+        kind: What the pair tests, as in "agreement".
+        good: The correct sentence.
+        bad: The incorrect one.
     """
 
     kind: str
@@ -71,12 +71,13 @@ class MinimalPair:
 
 @dataclass(frozen=True)
 class ProbeRow:
-    """What a model does in a probe.
+    """The result of a model in one probe.
 
     Attributes:
         model: The model.
         probe: The kind of the pairs, or of the marks.
-        share: The share of pairs of which the right sentence is more probable, or of marks that are closed; None if it is not known.
+        share: The share of pairs of which the correct sentence is more probable, or of opened marks that are closed; None if
+            fewer than ten were counted.
         interval: Its 95 % interval, low and high; None if it is not known.
         count: The number of pairs, or of opened marks.
     """
@@ -84,16 +85,14 @@ class ProbeRow:
     model: str
     probe: str
     share: float | None
-    interval: Sequence[float] | None
+    interval: tuple[float, float] | None
     count: int
 
     def describe(self) -> str:
         """Return the share and its interval, as in "58% (46% to 70%)"."""
         if self.share is None:
-            return f"not known ({self.count})"
-        return percent(self.share) + (
-            "" if self.interval is None else f" ({percent(self.interval[0])} to {percent(self.interval[1])})"
-        )
+            return "not known"
+        return f"{self.share:.0%}" + ("" if self.interval is None else " ({:.0%} to {:.0%})".format(*self.interval))
 
 
 @dataclass
@@ -101,7 +100,7 @@ class Probe(Report):
     """The results of ``reviewgen.probe``: a row for each model and probe.
 
     Attributes:
-        rows: The rows, those of a model after one another.
+        rows: The rows, model by model.
     """
 
     rows: list[ProbeRow] = field(default_factory=list)
@@ -129,12 +128,12 @@ class Probe(Report):
         for probe in self.probes:
             rows = [row for row in self.rows if row.probe == probe and row.share is not None]
             series = [
-                Series(row.model, [(places[row.model], row.share or 0.0)], int(places[row.model]), interval=_pair(row.interval))
+                Series(row.model, [(places[row.model], row.share or 0.0)], int(places[row.model]), interval=row.interval)
                 for row in rows
             ]
             half = [] if probe in MARKS else [Series("chance", level=0.5, style=7)]
             panels.append(Panel(probe, [*series, *half], 110.0, (0.0, 1.0)))
-        summary = "Shares of minimal pairs whose right sentence is more probable, and of opened marks that are closed."
+        summary = "Share of minimal pairs whose correct sentence is more probable, and of opened marks that are closed."
         return Chart("What models know of structure", "model", panels, summary, labels=self.models)
 
     def plot(self, file: str | Path, *, overwrite: bool = False) -> None:
@@ -160,15 +159,15 @@ class Probe(Report):
 
 
 def probe(models: Any, *, pairs: Any = None, texts: int = 100, seed: int = 0) -> Probe:
-    """Probe what models know of structure: agreement, a word remembered, brackets and quotation marks that are closed.
+    """Probe what models have learned of structure: agreement, remembering a word, closing brackets and quotation marks.
 
     >>> reviewgen.probe(["ngram-word", "lstm-word"]).plot("probes.svg")                          # doctest: +SKIP
 
     Args:
         models: A model, what ``load`` takes, or a list of them.
-        pairs: Minimal pairs instead of those of the package: a table (csv, jsonl, a list of mappings) with the columns
-            ``sentence_good`` and ``sentence_bad``, as in BLiMP, and perhaps ``UID`` or ``kind``.
-        texts: How many texts each model writes, of which the marks are counted; 0 leaves that out.
+        pairs: Minimal pairs to use instead of those of the package: a table (jsonl, csv, a list of mappings) with the columns
+            ``sentence_good`` and ``sentence_bad``, as BLiMP's, and optionally ``UID`` or ``kind``.
+        texts: The number of texts that each model generates, at temperature 1, to count marks in; 0 for none.
         seed: The seed of these texts.
 
     Raises:
@@ -182,112 +181,123 @@ def probe(models: Any, *, pairs: Any = None, texts: int = 100, seed: int = 0) ->
     check_seed(seed)
     if texts:
         check_count("texts", texts)
-    given = None if pairs is None else read_pairs(pairs)
-    result = Probe()
+    given, result = None if pairs is None else read_pairs(pairs), Probe()
     for each in listed:
         model = each if isinstance(each, ReviewModel) else ReviewModel.from_pretrained(each)
-        name = each if isinstance(each, str) else str(model.bundle.source or model.preset)
-        together = 2 if given is None else 1  # of those of the package, singular and plural
-        result.rows += _probe(name, model, make_pairs(model) if given is None else given, together, texts, seed)
+        own = str(each) if isinstance(each, str | Path) else model.bundle.source or model.preset
+        names = [own, *(f"{own} ({number})" for number in range(2, 2 + len(listed)))]
+        name = next(name for name in names if name not in result.models)
+        result.rows += measure_pairs(name, model, make_pairs(model) if given is None else given)
+        result.rows += _count_marks(name, model, texts, seed) if texts else []
     return result
 
 
-def read_pairs(source: Any) -> list[MinimalPair]:
-    """Return the minimal pairs of a table.
+def read_pairs(source: Any) -> dict[str, list[MinimalPair]]:
+    """Return the minimal pairs of a table by their kinds.
 
     Raises:
-        DataError: The table cannot be read, or lacks a sentence.
+        DataError: The table cannot be read, is empty, or a row lacks a sentence.
     """
-    found = []
+    pairs = dict[str, list[MinimalPair]]()
     for number, record in enumerate(open_records(source), 1):
         good, bad = record.get("sentence_good"), record.get("sentence_bad")
         if not (isinstance(good, str) and isinstance(bad, str) and good and bad):
-            raise DataError(f"Row {number} of the pairs has no sentence_good and sentence_bad; got {quoted(dict(record))}.")
-        found.append(MinimalPair(str(record.get("kind") or record.get("UID") or "pairs"), good, bad))
-    if not found:
+            raise DataError(f"Row {number} of the pairs has no sentence_good or sentence_bad; got {quoted(dict(record))}.")
+        kind = str(record.get("kind") or record.get("UID") or "pairs")
+        pairs.setdefault(kind, []).append(MinimalPair(kind, good, bad))
+    if not pairs:
         raise DataError("There are no pairs.")
-    return found
+    return pairs
 
 
-def make_pairs(model: ReviewModel) -> list[MinimalPair]:
-    """Return the minimal pairs of the package whose words a model knows: of each kind at most 60, half of them singular."""
+def make_pairs(model: ReviewModel, kinds: Sequence[str] = (*_TEMPLATES, MEMORY)) -> dict[str, list[MinimalPair]]:
+    """Return the pairs of the package whose words a model knows: of each kind at most 60.
+
+    A pair and the next one are mirror images, singular and plural for example, so a preference for one word gives one half.
+    """
     lexicon = model.bundle.lexicon
 
     def knows(pair: MinimalPair) -> bool:
         return lexicon is None or all(word in lexicon for word in words_of(f"{pair.good} {pair.bad}"))
 
-    chosen: list[MinimalPair] = []
-    for all_of_kind in (*(_agreement(kind) for kind in _KINDS), _memory()):
-        ordered = list(all_of_kind)
-        random.Random(0).shuffle(ordered)
-        known = [both for both in ordered if all(map(knows, both))]
-        chosen += [pair for both in known[: PAIRS // 2] for pair in both]
+    chosen = dict[str, list[MinimalPair]]()
+    for kind in kinds:
+        mirrored = list(_remember() if kind == MEMORY else _agree(kind))
+        random.Random(0).shuffle(mirrored)
+        known = [both for both in mirrored if all(map(knows, both))]
+        chosen[kind] = [pair for both in known[: PAIRS // 2] for pair in both]
     return chosen
 
 
-def _agreement(kind: str) -> Iterator[tuple[MinimalPair, MinimalPair]]:
-    """Yield pairs of agreement, a singular subject and a plural one at a time."""
-    for subject, other, verbs, end in product(_NOUNS, _NOUNS, _VERBS, _ENDS):
-        if subject != other and ("{1}" in _KINDS[kind] or other == _NOUNS[subject == _NOUNS[0]]):
-            sentences = [
-                [_KINDS[kind].format(subject[number], other[1 - number], verb=verb, end=end) for verb in verbs]
-                for number in (0, 1)
+def _agree(kind: str) -> Iterator[list[MinimalPair]]:
+    """Yield two pairs each time: with a singular subject, and with a plural one."""
+    template = _TEMPLATES[kind]
+    others = _NOUNS if "{1}" in template else [("", "")]
+    for subject, other, verbs, end in product(_NOUNS, others, _VERBS, _ENDS):
+        if subject != other:
+            yield [
+                MinimalPair(kind, *(template.format(noun, attractor, verb=verb, end=end) for verb in own))
+                for noun, attractor, own in zip(subject, other[::-1], (verbs, verbs[::-1]), strict=True)
             ]
-            yield tuple(MinimalPair(kind, own[number], own[1 - number]) for number, own in enumerate(sentences))  # type: ignore[misc]
 
 
-def _memory() -> Iterator[tuple[MinimalPair, MinimalPair]]:
-    """Yield pairs whose last word stands in the first sentence; each word once as the right one and once as the wrong one."""
+def _remember() -> Iterator[list[MinimalPair]]:
+    """Yield two pairs each time, whose last word is one of the first sentence: each of two words is once the correct one."""
     for one, other, filler in product(_THINGS, _THINGS, _FILLERS):
         if one < other:
-            texts = [[f"It is about a {word}. {filler} I liked the {last}." for last in (one, other)] for word in (one, other)]
-            yield MinimalPair(MEMORY, *texts[0]), MinimalPair(MEMORY, *reversed(texts[1]))
+            yield [
+                MinimalPair(MEMORY, *(f"It is about a {word}. {filler} I liked the {last}." for last in (word, wrong)))
+                for word, wrong in ((one, other), (other, one))
+            ]
 
 
-def _probe(
-    name: str, model: ReviewModel, pairs: Sequence[MinimalPair], together: int, texts: int, seed: int
-) -> Iterator[ProbeRow]:
-    """Yield the rows of a model; so many pairs that follow one another are alike, and are one item of an interval."""
-    bits = score_sentences(model, [text for pair in pairs for text in (pair.good, pair.bad)]).reshape(-1, 2)
-    for kind in dict.fromkeys(pair.kind for pair in pairs):
-        own = [float(np.sign(bad - good) + 1) / 2 for pair, (good, bad) in zip(pairs, bits, strict=True) if pair.kind == kind]
-        items = [(sum(own[start : start + together]), together) for start in range(0, len(own), together)]
-        yield _row(name, kind, items, len(own) >= _MIN_PAIRS)
-    if texts:
-        longest = _CHARACTERS if model.generator.pieces.are_characters else _CHARACTERS // 4
-        written = model.generate(num_return_sequences=texts, seed=seed, max_new_tokens=longest, return_dict_in_generate=True)
-        for probe_name, signs in MARKS.items():
-            counts = [count_closed(each.text, *signs, is_whole=each.finish_reason == "end") for each in written]
-            yield _row(name, probe_name, counts, sum(opened for _, opened in counts) >= _MIN_MARKS)
+def measure_pairs(name: str, model: ReviewModel, pairs: Mapping[str, Sequence[MinimalPair]]) -> Iterator[ProbeRow]:
+    """Yield the row of each kind of pairs. Two pairs that mirror each other are one item of an interval."""
+    for kind, own in pairs.items():
+        bits = score_sentences(model, [text for pair in own for text in (pair.good, pair.bad)]).reshape(-1, 2)
+        right = [float(good < bad) + 0.5 * float(good == bad) for good, bad in bits]
+        yield _make_row(
+            name, kind, [(sum(right[start : start + 2]), len(right[start : start + 2])) for start in range(0, len(right), 2)]
+        )
 
 
-def _row(model: str, name: str, counts: Sequence[tuple[float, int]], is_known: bool) -> ProbeRow:
-    """Return the row of counts of what is right and of all, in each of some items."""
+def _count_marks(name: str, model: ReviewModel, texts: int, seed: int) -> Iterator[ProbeRow]:
+    """Yield the row of each kind of marks, in texts that a model generates."""
+    longest = _CHARACTERS if model.generator.pieces.are_characters else _CHARACTERS // 4
+    config = GenerationConfig(temperature=1.0, words="any", max_new_tokens=longest, num_return_sequences=texts)
+    written = model.generate(generation_config=config, seed=seed, return_dict_in_generate=True)
+    for probe_name, signs in MARKS.items():
+        yield _make_row(name, probe_name, [count_closed(each.text, *signs, each.finish_reason == "end") for each in written])
+
+
+def _make_row(model: str, name: str, counts: Sequence[tuple[float, int]]) -> ProbeRow:
+    """Return the row of counts, in each of some items, of what is correct and of all."""
 
     def measure(some: Sequence[tuple[float, int]]) -> list[float]:
         return [sum(right for right, _ in some) / max(1, sum(total for _, total in some))]
 
     total, kept = sum(each for _, each in counts), [each for each in counts if each[1]]
-    if not is_known:
+    if total < _MIN_COUNT:
         return ProbeRow(model, name, None, None, total)
-    return ProbeRow(model, name, measure(kept)[0], find_intervals(measure, kept)[0], total)
+    (interval,) = find_intervals(measure, kept)
+    return ProbeRow(model, name, measure(kept)[0], None if interval is None else (interval[0], interval[1]), total)
 
 
-def score_sentences(model: ReviewModel, texts: Sequence[str]) -> np.ndarray:
-    """Return the bits of each text without those of its end."""
+def score_sentences(model: ReviewModel, texts: Sequence[str]) -> Float64[np.ndarray, " N"]:
+    """Return the bits of each text without those of its end token: a pair differs before that."""
     prefix, weights = model.conditions.unspecified_ids, model.bundle.weights
     framed = [ids for ids, _ in frame_texts([(text, prefix) for text in texts], model.tokenizer)]
     losses = token_losses(weights.model_on_device, framed, model.tokenizer.vocab_size, weights.device)
     return np.array([each[:-1].sum(dtype=np.float64) / math.log(2) for each in losses])
 
 
-def count_closed(text: str, opening: str, closing: str, *, is_whole: bool) -> tuple[int, int]:
-    """Return how many marks of a text are closed, and how many are opened.
+def count_closed(text: str, opening: str, closing: str, is_whole: bool) -> tuple[int, int]:
+    """Return how many of the marks that a text opens are closed, and how many it opens.
 
-    A sign that is both opens and closes in turn. What is opened within the last 200 characters counts only if it is closed, or if
-    the text is whole.
+    A mark that opens and closes does so in turn. One that is opened in the last 200 characters of a text that was cut off counts
+    only if it is closed.
 
-    >>> count_closed("a (b) (c", "(", ")", is_whole=True), count_closed("a (b) (c", "(", ")", is_whole=False)
+    >>> count_closed("a (b) (c", "(", ")", True), count_closed("a (b) (c", "(", ")", False)
     ((1, 2), (1, 1))
     """
     waiting: list[int] = []
@@ -301,7 +311,3 @@ def count_closed(text: str, opening: str, closing: str, *, is_whole: bool) -> tu
             waiting.append(found.start())
     missing = [start for start in waiting if is_whole or len(text) - start > _AFTER]
     return closed, closed + len(missing)
-
-
-def _pair(interval: Sequence[float] | None) -> tuple[float, float] | None:
-    return None if interval is None else (interval[0], interval[1])
