@@ -33,6 +33,8 @@ PAIRS = 60  # of each kind
 _MIN_COUNT = 10  # of pairs, or of opened marks: a share of fewer is not known
 _CHARACTERS = 1200  # of a text, about, in which marks are counted
 _AFTER = 200  # characters after an opening mark in which it should be closed
+_MAX_LABELS = 5  # models that a chart names below its axis; of more it has the numbers
+_SUMMARY = "Share of minimal pairs whose correct sentence is more probable, and of opened marks that are closed."
 _NOUNS = [  # singular and plural
     *(("film", "films"), ("movie", "movies"), ("actor", "actors"), ("character", "characters"), ("scene", "scenes")),
     *(("story", "stories"), ("director", "directors"), ("woman", "women"), ("man", "men"), ("book", "books"), ("song", "songs")),
@@ -122,19 +124,20 @@ class Probe(Report):
         return [[probe, *(cells[probe, model] for model in self.models)] for probe in self.probes]
 
     def chart(self) -> Chart:
-        """Return the shares as a chart, with a panel for each probe and its intervals as bars."""
-        places = {model: float(number) for number, model in enumerate(self.models)}
-        panels = []
+        """Return the shares as a chart, with a panel for each probe; vertical bars are the intervals."""
+        models, panels = self.models, []
+        is_numbered = len(models) > _MAX_LABELS
+        names = [f"{number} {model}" if is_numbered else model for number, model in enumerate(models, 1)]
         for probe in self.probes:
-            rows = [row for row in self.rows if row.probe == probe and row.share is not None]
-            series = [
-                Series(row.model, [(places[row.model], row.share or 0.0)], int(places[row.model]), interval=row.interval)
-                for row in rows
-            ]
-            half = [] if probe in MARKS else [Series("chance", level=0.5, style=7)]
-            panels.append(Panel(probe, [*series, *half], 110.0, (0.0, 1.0)))
-        summary = "Share of minimal pairs whose correct sentence is more probable, and of opened marks that are closed."
-        return Chart("What models know of structure", "model", panels, summary, labels=self.models)
+            series = []
+            for row in self.rows:
+                if row.probe == probe and row.share is not None:
+                    place = models.index(row.model)
+                    series.append(Series(names[place], [(float(place), row.share)], place, interval=row.interval))
+            chance = [] if probe in MARKS else [Series("chance", level=0.5, style=7)]
+            panels.append(Panel(probe, [*series, *chance], 110.0, (0.0, 1.0)))
+        labels = [str(number) for number in range(1, len(models) + 1)] if is_numbered else models
+        return Chart("Probes of structure", "model", panels, _SUMMARY, labels=labels)
 
     def plot(self, file: str | Path, *, overwrite: bool = False) -> None:
         """Save the chart as PNG, SVG or PDF, by the file's suffix.

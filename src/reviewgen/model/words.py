@@ -197,7 +197,7 @@ def _words(bundle: Bundle, pieces: Pieces) -> dict[int, str]:
     return {token: word for token, word in words.items() if lexicon is None or lexicon.spells(word)}
 
 
-@torch.inference_mode()
+@torch.no_grad()  # the model may be built here, and its weights must stay trainable
 def _whole_words(bundle: Bundle, pieces: Pieces, tokens: Iterator[int]) -> Iterator[int]:
     """Yield the tokens that are words: after which, at the start of a text, a letter is unlikely to follow.
 
@@ -258,7 +258,7 @@ def contrast_words(
     return preferred
 
 
-@torch.inference_mode()
+@torch.no_grad()  # the model may be built here, and its weights must stay trainable
 def _expect(bundle: Bundle, texts: Sequence[str], values: Mapping[str, str]) -> Float64[np.ndarray, " V"]:
     """Return how often each token is expected in 1 / _MIN_SHARE tokens of some texts, given the values of conditions."""
     total, tokens, size = np.zeros(bundle.tokenizer.vocab_size), 0, bundle.tokenizer.vocab_size
@@ -312,7 +312,7 @@ def measure_accuracy(bundle: Bundle, source: Any, condition: str, **options: Any
     return Accuracy(condition, fmean(right), interval, baseline, len(right))
 
 
-@torch.inference_mode()
+@torch.no_grad()  # the model may be built here, and its weights must stay trainable
 def embed_texts(bundle: Bundle, texts: Sequence[str]) -> Float32[np.ndarray, "N H"]:
     """Return a vector of each text; see ``ReviewModel.embed``."""
     _check_texts(texts)
