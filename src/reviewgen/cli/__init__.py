@@ -75,19 +75,8 @@ def _add(group: typer.Typer, command: Callable[..., None]) -> None:
 
 for _command in (
     *(train.train, train.prepare, inspecting.settings, look.plot, search.sweep, search.tune, search.tune_sampling),
-    *(
-        measure.blend,
-        look.compare,
-        look.probe,
-        words.neighbours,
-        words.contrast,
-        words.classify,
-        generate.generate,
-        generate.replay,
-        generate.play,
-        look.graph,
-        measure.evaluate,
-    ),
+    *(measure.blend, look.compare, generate.generate, generate.replay, generate.play, look.graph, measure.evaluate),
+    *(look.probe, words.neighbours, words.contrast, words.classify),
     *(measure.score, measure.novelty, look.explain, share.export, share.push, share.pull, share.serve, share.demo),
     *(inspecting.list_, inspecting.doctor),
 ):
