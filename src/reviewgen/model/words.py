@@ -142,11 +142,12 @@ def find_neighbours(bundle: Bundle, pieces: Pieces, word: str, count: int) -> li
     """Return the words whose embeddings are nearest to that of a word; see ``ReviewModel.neighbours``."""
     check_text("word", word)
     check_count("k", count)
-    if not word.strip():
-        raise ConfigError("The word is empty.")
+    word = word.strip()
+    ids = bundle.tokenizer.encode(word if pieces.are_characters else f" {word}") if word else []
+    if not ids:
+        raise ConfigError("The word is empty, or none of its characters is known.")
     table, known = _embeddings(bundle), _words(bundle, pieces)
-    vector = table[bundle.tokenizer.encode(word if pieces.are_characters else f" {word}")].mean(axis=0)
-    vectors = table[list(known)]
+    vector, vectors = table[ids].mean(axis=0), table[list(known)]
     cosines = vectors @ vector / np.maximum(np.linalg.norm(vectors, axis=1) * np.linalg.norm(vector), 1e-12)
     tokens = np.array(list(known))[np.argsort(-cosines, kind="stable")].tolist()
     by_token = dict(zip(known, cosines.tolist(), strict=True))
@@ -189,15 +190,22 @@ def _embeddings(bundle: Bundle) -> Float32[np.ndarray, "V E"]:
 
 
 def _words(bundle: Bundle, pieces: Pieces) -> dict[int, str]:
-    """Return the words of one token, in the order of the vocabulary: the frequent ones first; or all characters."""
+    """Return the words of one token, in the order of the vocabulary: the frequent ones first; or all characters.
+
+    Raises:
+        ConfigError: There are none.
+    """
     if pieces.are_characters:
         return {token: text for token, text in enumerate(pieces.texts) if text.strip()}
     lexicon, texts = bundle.lexicon, pieces.texts
     words = {token: text[1:] for token, text in enumerate(texts) if text[:1] == " " and len(text) > 2 and text[1:].isalpha()}
-    return {token: word for token, word in words.items() if lexicon is None or lexicon.spells(word)}
+    known = {token: word for token, word in words.items() if lexicon is None or lexicon.spells(word)}
+    if not known:
+        raise ConfigError(f"The tokenizer of {bundle.preset} has no tokens that are words with a space before them.")
+    return known
 
 
-@torch.no_grad()  # the model may be built here, and its weights must stay trainable
+@torch.no_grad()  # not inference_mode: the model may be built here, and its weights stay trainable
 def _whole_words(bundle: Bundle, pieces: Pieces, tokens: Iterator[int]) -> Iterator[int]:
     """Yield the tokens that are words: after which, at the start of a text, a letter is unlikely to follow.
 
@@ -241,10 +249,10 @@ def contrast_words(
     bundle: Bundle, pieces: Pieces, condition: str, texts: Sequence[str], count: int
 ) -> dict[str, list[PreferredWord]]:
     """Return the words that each value of a condition prefers, in texts that are read with each value; see ``contrast``."""
-    own, known = find_condition(bundle, condition), _words(bundle, pieces)
     check_count("k", count)
     if pieces.are_characters:
         raise ConfigError(f"contrast compares words, and the tokens of {bundle.preset} are characters.")
+    own, known = find_condition(bundle, condition), _words(bundle, pieces)
     tokens = np.array(list(known), np.int64)
     expected = np.stack([_expect(bundle, texts, {condition: value.label}) for value in own.values])[:, tokens]
     preferred = dict[str, list[PreferredWord]]()
@@ -258,7 +266,7 @@ def contrast_words(
     return preferred
 
 
-@torch.no_grad()  # the model may be built here, and its weights must stay trainable
+@torch.no_grad()
 def _expect(bundle: Bundle, texts: Sequence[str], values: Mapping[str, str]) -> Float64[np.ndarray, " V"]:
     """Return how often each token is expected in 1 / _MIN_SHARE tokens of some texts, given the values of conditions."""
     total, tokens, size = np.zeros(bundle.tokenizer.vocab_size), 0, bundle.tokenizer.vocab_size
@@ -312,7 +320,7 @@ def measure_accuracy(bundle: Bundle, source: Any, condition: str, **options: Any
     return Accuracy(condition, fmean(right), interval, baseline, len(right))
 
 
-@torch.no_grad()  # the model may be built here, and its weights must stay trainable
+@torch.no_grad()
 def embed_texts(bundle: Bundle, texts: Sequence[str]) -> Float32[np.ndarray, "N H"]:
     """Return a vector of each text; see ``ReviewModel.embed``."""
     _check_texts(texts)
