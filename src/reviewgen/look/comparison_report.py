@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from reviewgen.look.comparison_figures import TEMPERATURES, Measured, Row, Sample
-from reviewgen.look.comparison_texts import Bootstrap, HeldOut, Interval, Pair
+from reviewgen.look.comparison_texts import Bootstrap, HeldOut, Pair
 from reviewgen.look.page import Report, to_json
 from reviewgen.novelty import COPY_CHARACTERS
 from reviewgen.rates import MIN_CHARACTERS
@@ -40,28 +40,27 @@ def _interval(row: Row) -> str:
     return "–" if row.bits_interval is None else f"{row.bits_interval[0]:.3f}–{row.bits_interval[1]:.3f}"
 
 
-def _show_rate(value: float | None, limits: Interval | None) -> str:
-    """Return a rate with half the width of its interval after it; only a bound, where it may be zero."""
-    if value is None or limits is None:
-        return percent(value)
-    low, high = limits
-    return f"< {percent(high)}" if low < 0.0005 else f"{100 * value:.1f}±{percent((high - low) / 2)}"
-
-
 def _rate(name: str, characters: str = "characters_measured") -> Callable[[Row], str]:
-    """Return what shows a rate of generated text, if there is enough text."""
+    """Return what shows a rate of generated text: half the width of its interval after it; only a bound, where it may be zero."""
 
     def show(row: Row) -> str:
         value = row.distinct.get(name[-1]) if name.startswith("distinct") else getattr(row, name)
-        count = getattr(row, characters)
-        is_unknown = count is not None and count < MIN_CHARACTERS
-        return percent(None) if is_unknown else _show_rate(value, row.intervals.get(name))
+        count, limits = getattr(row, characters), row.intervals.get(name)
+        if count is not None and count < MIN_CHARACTERS:
+            return percent(None)
+        if value is None or limits is None:
+            return percent(value)
+        low, high = limits
+        return f"< {percent(high)}" if low < 0.0005 else f"{100 * value:.1f}±{percent((high - low) / 2)}"
 
     return show
 
 
 def _agreement(row: Row) -> str:
-    return "not known" if row.agreement is None else _show_rate(row.agreement, row.intervals.get("agreement"))
+    limits = row.intervals.get("agreement")
+    if row.agreement is None or limits is None:
+        return "not known"
+    return f"{100 * row.agreement:.0f}±{(limits[1] - limits[0]) / 2:.0%}"
 
 
 def _perplexity(row: Row) -> str:
@@ -73,7 +72,7 @@ PREDICTION = (
     Column("bits per character", "bits/char", lambda row: decimal(row.bits_per_character) + "*" * row.has_seen_held_out),
     Column("95 % interval", "95 %", _interval),
     Column("perplexity per token", "ppl/token", _perplexity),
-    Column("agreement past an attractor", "agreement", _agreement),
+    Column("agreement past an attractor", "agree", _agreement),
     Column("parameters", "params", lambda row: size(row.parameters).removesuffix("B").strip()),
     Column("size on disk", "size", lambda row: size(row.bytes_on_disk)),
     Column("training", "trained", lambda row: duration(row.training_seconds)),
