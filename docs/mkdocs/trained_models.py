@@ -50,8 +50,8 @@ the nearest noun only gets 0 past an attractor.
 {probes}
 
 The last column is the accuracy of [`classify`](../how-to/classify.md) on {classified} texts of the test split: whether they are
-positive or negative. Always giving the more frequent answer has {baseline:.0%}. Recurrent networks over words and their blend can tell;
-models over characters are no better than chance.
+positive or negative. Always giving the more frequent answer has {baseline:.0%}. Recurrent networks over words
+and their blend can tell; models over characters are no better than chance.
 
 ## How the defaults were chosen
 
