@@ -126,8 +126,8 @@ def probe(
     if html is not None:
         result.save_html(html, overwrite=overwrite)
         note(f"Page: {html}")
-    names = ["probe", *result.models]
-    return Result(result.to_json(), [make_table(*names, rows=result.table(), left=names)])
+    head, *lines = result.table()
+    return Result(result.to_json(), [make_table(*head, rows=lines, left=head)])
 
 
 @takes(TrainingTexts, Trial)

@@ -33,6 +33,7 @@ PAIRS = 60  # of each kind
 _MIN_COUNT = 10  # of pairs, or of opened marks: a share of fewer is not known
 _CHARACTERS = 1200  # of a text, about, in which marks are counted
 _AFTER = 200  # characters after an opening mark in which it should be closed
+_MAX_COLUMNS = 3  # models that a table has a column for; of more each has a line
 _MAX_LABELS = 5  # models that a chart names below its axis; of more it has the numbers
 _SUMMARY = "Share of minimal pairs whose correct sentence is more probable, and of opened marks that are closed."
 _NOUNS = [  # singular and plural
@@ -91,10 +92,11 @@ class ProbeRow:
     count: int
 
     def describe(self) -> str:
-        """Return the share and its interval, as in "58% (46% to 70%)"."""
+        """Return the share and its interval in percent, as in "58% (46–70)"."""
         if self.share is None:
             return "not known"
-        return f"{self.share:.0%}" + ("" if self.interval is None else " ({:.0%} to {:.0%})".format(*self.interval))
+        low, high = self.interval or (self.share, self.share)
+        return f"{self.share:.0%}" + ("" if self.interval is None else f" ({100 * low:.0f}–{100 * high:.0f})")
 
 
 @dataclass
@@ -119,9 +121,10 @@ class Probe(Report):
         return list(dict.fromkeys(row.probe for row in self.rows))
 
     def table(self) -> list[list[str]]:
-        """Return the cells of a table: a line for each probe, and after its name a column for each model."""
+        """Return the cells of a table, its head first: a line for each probe, or for each of more than three models."""
         cells = {(row.probe, row.model): row.describe() for row in self.rows}
-        return [[probe, *(cells[probe, model] for model in self.models)] for probe in self.probes]
+        lines = [["", *self.models], *([probe, *(cells[probe, model] for model in self.models)] for probe in self.probes)]
+        return [list(column) for column in zip(*lines, strict=True)] if len(self.models) > _MAX_COLUMNS else lines
 
     def chart(self) -> Chart:
         """Return the shares as a chart, with a panel for each probe; vertical bars are the intervals."""
@@ -158,7 +161,8 @@ class Probe(Report):
         return rows
 
     def _values(self) -> dict[str, Any]:
-        return {"models": self.models, "table": self.table(), "chart": draw_figure(self.chart())}
+        head, *lines = self.table()
+        return {"head": head, "lines": lines, "chart": draw_figure(self.chart())}
 
 
 def probe(models: Any, *, pairs: Any = None, texts: int = 100, seed: int = 0) -> Probe:
