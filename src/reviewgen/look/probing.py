@@ -122,9 +122,10 @@ class Probe(Report):
 
     def table(self) -> list[list[str]]:
         """Return the cells of a table, its head first: a line for each probe, or for each of more than three models."""
-        cells = {(row.probe, row.model): row.describe() for row in self.rows}
-        lines = [["", *self.models], *([probe, *(cells[probe, model] for model in self.models)] for probe in self.probes)]
-        return [list(column) for column in zip(*lines, strict=True)] if len(self.models) > _MAX_COLUMNS else lines
+        cells, are_many = {(row.probe, row.model): row.describe() for row in self.rows}, len(self.models) > _MAX_COLUMNS
+        lines = [[probe, *(cells[probe, model] for model in self.models)] for probe in self.probes]
+        table = [["model" if are_many else "probe", *self.models], *lines]
+        return [list(column) for column in zip(*table, strict=True)] if are_many else table
 
     def chart(self) -> Chart:
         """Return the shares as a chart, with a panel for each probe; vertical bars are the intervals."""
