@@ -69,7 +69,8 @@ class WordMap:
     def to_svg(self) -> str:
         """Return the map as SVG; words that would overlap are moved apart."""
         title = f"The {counted(len(self.words), 'most frequent word')}"
-        return draw_words(self.words, self.points.tolist(), title, "Words near each other have similar embeddings.")
+        points = [(float(x), float(y)) for x, y in self.points]
+        return draw_words(self.words, points, title, "Words near each other have similar embeddings.")
 
     def save(self, file: str | Path, *, overwrite: bool = False) -> None:
         """Save the map as a .svg file.
