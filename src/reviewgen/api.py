@@ -201,6 +201,8 @@ def sweep(
     setting: str,
     values: Sequence[Any],
     settings: Mapping[str, Mapping[str, Any]] | None = None,
+    *,
+    series: Mapping[str, Sequence[Any]] | None = None,
     **options: "Unpack[TrainOptions]",
 ) -> "Iterator[SweepRow]":
     """Train a preset with each value of a setting; yield a row of a bias-variance table for each model.
@@ -216,6 +218,8 @@ def sweep(
         setting: A setting of the model, the tokenizer or the training, as in "model.order".
         values: The values of the setting, in this order; strings are converted to its type.
         settings: Other settings that differ from the preset's, by group, as in {"model": {"smoothing": "witten-bell"}}.
+        series: Settings with several values, each of which is swept: {"model.smoothing": ["kneser-ney", "none"]}. A plot has a
+            line for each.
         options: The other keywords of ``train``, except out, resume, model, tokenizer and training: budget (for each value),
             steps, epochs, seed, log, initial_weights, min_texts, and those for reading and filtering a corpus.
 
@@ -224,7 +228,7 @@ def sweep(
     """
     from reviewgen.runs.sweep import sweep as train_each
 
-    return train_each(preset, source, setting, values, settings, options)
+    return train_each(preset, source, setting, values, settings, series, options)
 
 
 def plot_sweep(rows: "Sequence[SweepRow]", setting: str, preset: str, file: str | Path, *, overwrite: bool = False) -> None:

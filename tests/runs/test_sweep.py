@@ -1,6 +1,7 @@
 """The bias-variance table: its numbers are those of single runs, what is refused before any work, the plot, the command."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -12,7 +13,11 @@ from reviewgen import TrainingRun, plot_sweep
 from reviewgen.errors import ConfigError, OutputExists
 from reviewgen.evaluation import evaluate_documents
 from reviewgen.runs import SweepRow
+from tests.support.brute_ngram import BruteNgram
 from tests.support.fakes import TEXTS, run_command
+from tests.support.trainings import prepared
+
+SQUARES = [f"{n} times {n} is {n * n}" for n in range(100)]  # of which some have n-grams that no other has
 
 
 def by_hand(preset: str, **options: Any) -> list[Any]:
@@ -44,6 +49,30 @@ def test_the_orders_of_an_ngram_of_a_source_that_is_read_once() -> None:
     assert (rows[0].token_copy_rate or 0.0) < 0.03 and (rows[2].token_copy_rate or 0.0) > 0.1
 
 
+def test_each_series_is_swept_and_has_the_figures_of_plain_counts() -> None:
+    run = prepared("ngram-char", SQUARES)
+    train, held_out = (
+        [store.document(n).tolist() for n in range(len(store))] for store in (run.stores["train"], run.stores["test"])
+    )
+    series = {"model.smoothing": ["kneser-ney", "none"]}
+    rows = list(reviewgen.sweep("ngram-char", SQUARES, "model.order", [1, 3, 6], series=series))
+    assert [(row.series["model.smoothing"], row.value) for row in rows] == [
+        (s, n) for s in ("kneser-ney", "none") for n in (1, 3, 6)
+    ]
+    for row in rows:
+        brute = BruteNgram(train, run.tokenizer.vocab_size, row.value, row.series["model.smoothing"])
+        p, held = (
+            [brute.probability(text[n], text[:n]) for text in some for n in range(1, len(text))] for some in (train, held_out)
+        )
+        assert row.train_bits == pytest.approx(-sum(map(math.log2, p)) / sum(len(text) - 2 for text in train), rel=1e-4)
+        assert row.held_out_impossible == held.count(0.0) / len(held) and row.train_impossible == 0.0
+        assert math.isinf(row.held_out_bits or 0.0) == (row.held_out_impossible > 0) == (row.as_json()["held_out_bits"] is None)
+        grams = [{tuple(ids[i : i + n]) for ids in train for i in range(len(ids) - n + 1)} for n in range(1, row.value + 1)]
+        assert list(row.ngrams) == [len(grams[0]) - 1, *map(len, grams[1:])]  # the beginning of a text is not predicted
+    shares = [row.held_out_impossible or 0.0 for row in rows]
+    assert shares[:3] == [0.0, 0.0, 0.0] and shares[3] < shares[4] < shares[5]
+
+
 def test_the_vocabulary_of_a_tokenizer() -> None:
     rows = list(reviewgen.sweep("ngram-word", TEXTS, "tokenizer.vocab_size", ["262", "270"], {"model": {"order": 2}}))
     assert [row.value for row in rows] == ["262", "270"] and rows[0].held_out_bits != rows[1].held_out_bits
@@ -57,6 +86,9 @@ def test_a_wrong_sweep_is_refused_before_any_work() -> None:
         ("model.ordr", [2], {}, "'order'"),
         ("model.order", [2], {"settings": {"model": {"order": 3}}}, "both set and varied"),
         ("model.order", [2], {"out": "somewhere"}, "no model is saved"),
+        ("model.order", [2], {"series": {"model.order": [3]}}, "cannot have a series"),
+        ("model.order", [2], {"series": {"model.smoothing": "none"}}, "at least one value"),
+        ("model.order", [2], {"series": ["none"]}, "must be a dictionary"),
     ]
     for setting, values, more, word in refused:
         with pytest.raises(ConfigError, match=word):
@@ -82,22 +114,33 @@ def test_a_plot_is_a_picture_that_replaces_a_file_only_if_asked(tmp_path: Path) 
 
 @pytest.fixture
 def corpus(tmp_path: Path) -> Path:
-    (tmp_path / "reviews.txt").write_text("\n".join(TEXTS), encoding="utf-8")
+    (tmp_path / "reviews.txt").write_text("\n".join(SQUARES), encoding="utf-8")
     return tmp_path / "reviews.txt"
 
 
 def test_the_command_prints_the_table_and_draws_it(corpus: Path, monkeypatch: Any, capsys: Any) -> None:
-    words = ("sweep", "ngram-char", "--data", corpus, "--set", "model.order=1, 12", "--set", "training.novelty=exact")
+    words = ("sweep", "ngram-char", "--data", corpus, "--set", "training.novelty=exact", "--set", "model.order=1, 12")
     words = (*words, "--set", "training.metrics=distinct-1,distinct-2")  # a list, which is not swept
+    words = (*words, "--set", "model.smoothing=kneser-ney,none")
     status, out, err = run_command(monkeypatch, capsys, *words, "--plot", corpus.with_suffix(".svg"))
     assert status == 0, err
     lines = [line.split() for line in out.splitlines()]
-    assert lines[0] == ["order", "train", "bits/char", "held-out", "bits/char", "MB", "seconds", "token", "copy", "rate"]
-    rows = list(reviewgen.sweep("ngram-char", TEXTS, "model.order", [1, 12], {"training": {"novelty": "exact"}}))
-    for line, row in zip(lines[1:], rows, strict=True):
-        assert line[:3] == [f"{row.value}", f"{row.train_bits:.4f}", f"{row.held_out_bits:.4f}"]
-        assert [line[3], line[5]] == [f"{row.megabytes:.2f}", f"{row.token_copy_rate:.1%}"]
-    assert ElementTree.parse(corpus.with_suffix(".svg")).getroot().tag.endswith("svg")
+    assert lines[0] == ["train", "held-out", "token", "n-grams,", "of"]
+    assert lines[1] == ["smoothing", "order", "bits/char", "bits/char", "MB", "s", "copy", "rate", "V^n", "possible"]
+    settings, series = {"training": {"novelty": "exact"}}, {"model.smoothing": ["kneser-ney", "none"]}
+    rows = list(reviewgen.sweep("ngram-char", SQUARES, "model.order", [1, 12], settings, series=series))
+    for line, row in zip(lines[2:], rows, strict=True):
+        finite = row.held_out_bits is not None and math.isfinite(row.held_out_bits)
+        held_out = [f"{row.held_out_bits:.4f}"] if finite else [f"{row.held_out_impossible:.1%}", "impossible"]
+        assert line[: 3 + len(held_out)] == [row.series["model.smoothing"], f"{row.value}", f"{row.train_bits:.4f}", *held_out]
+        possible = f"{float(row.ngrams[0] ** row.value):.1e}".replace("e+0", "e").replace("e+", "e")
+        copied = "-" if row.token_copy_rate is None else f"{row.token_copy_rate:.1%}"
+        assert line[-4:] == [copied, f"{row.ngrams[-1]:,}", "of", possible]
+        assert line[-6] == f"{row.megabytes:.2f}"
+    assert [row.held_out_impossible for row in rows[:3]] == [0.0] * 3 and "impossible" in lines[-1]
+    drawn = "".join(ElementTree.parse(corpus.with_suffix(".svg")).getroot().itertext())
+    assert "smoothing none, training text" in drawn and "probability zero" in drawn
     facts = json.loads(run_command(monkeypatch, capsys, *words, "--json")[1])
     for row, wanted in zip(facts["rows"], rows, strict=True):
-        assert {**row, "seconds": 0} == pytest.approx({**wanted.as_json(), "value": str(wanted.value), "seconds": 0})
+        expected = {**json.loads(json.dumps(wanted.as_json())), "value": str(wanted.value), "seconds": 0}
+        assert {**row, "seconds": 0} == expected

@@ -1,7 +1,9 @@
 """The training loop: its numbers beside a plain loop of torch, where it ends, and which weights are kept."""
 
+import io
 import itertools
 import math
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -20,7 +22,7 @@ from reviewgen.novelty import ExactIndex
 from reviewgen.processes import all_processes
 from reviewgen.training import Budget, TrainingConfig, fit
 from tests.support.fakes import TEXTS, TableModel
-from tests.support.trainings import TRAINING, Clock, Planted, fitted, plain_store, prepared, trained, weights_of
+from tests.support.trainings import MODEL, TRAINING, Clock, Planted, fitted, plain_store, prepared, trained, weights_of
 
 WIDE = {"batch_size": 8, "bptt": 96, "evaluations": 1, "warmup": 0.5}
 
@@ -294,18 +296,21 @@ class SlowMetrics(Metrics):
         return {}
 
 
-def timed(monkeypatch: Any, seconds: float, metrics: Callable[[Clock], Metrics] = lambda _: Metrics(), **training: Any) -> Any:
-    """Return the reports of a run with a time budget, whose first step takes a minute, as if it compiled, and others a second."""
+def timed(
+    monkeypatch: Any,
+    length: float | Budget,
+    metrics: Callable[[Clock], Metrics] = lambda _: Metrics(),
+    nats: Callable[[int], float] = lambda steps: 0.0,
+    **training: Any,
+) -> Any:
+    """Return the reports of a run of some seconds, whose first step takes a minute, as if it compiled, and others a second."""
     clock = Clock(monkeypatch)
 
     def passed(model: Planted, ids: Tensor) -> None:
         clock.now += model.training and (60 if model.steps == 0 else 1)
 
-    return list(
-        fitted(
-            Planted(passed=passed), budget=Budget(seconds=seconds), metrics=metrics(clock), warmup=0.0, patience=99, **training
-        )
-    )
+    training = {"budget": length if isinstance(length, Budget) else Budget(seconds=length), "patience": 99} | training
+    return list(fitted(Planted(nats, passed), metrics=metrics(clock), warmup=0.0, **training))
 
 
 def test_a_time_budget_is_used_up_to_the_second(monkeypatch: Any) -> None:
@@ -322,6 +327,42 @@ def test_evaluations_take_their_share_of_a_time_budget_and_the_last_one_is_reser
     evaluated = [report for report in reports if report.evaluation]
     assert [report.evaluation_seconds for report in evaluated] == pytest.approx([2 * n for n in range(1, len(evaluated) + 1)])
     assert [report.seconds for report in evaluated] == pytest.approx([2, 66, 99, 132, 165, 198], abs=2)
+
+
+@pytest.mark.parametrize("length", [Budget(seconds=400), Budget(steps=300), Budget(epochs=2.5)])
+@pytest.mark.parametrize("patience", [99, 2])
+def test_the_time_of_an_epoch_and_the_time_left(length: Budget, patience: int, monkeypatch: Any) -> None:
+    """A step takes a second, the first a minute, an evaluation two. From step 100 on held-out text gets worse."""
+    worse = {"nats": lambda step: 1 + abs(step - 100) / 200}
+    reports = timed(monkeypatch, length, SlowMetrics, evaluations=9, patience=patience, **worse)
+    batches = Lanes(plain_store().stores["train"], lanes=4, bptt=8, seed=0).batches_of(0)
+    assert [report.epochs for report in reports] == pytest.approx([step / batches for step in range(1, len(reports) + 1)])
+    assert reports[0].seconds_per_epoch is reports[0].seconds_left is None
+    assert [report.seconds_per_epoch for report in reports[1:]] == pytest.approx([batches] * (len(reports) - 1))
+    measured = [report.step for report in reports if report.evaluation]
+    turns = [report.step for report in reports if report.notes and "back to its weights" in report.notes[0]]
+    assert bool(turns) == (patience == 2)
+    known = [report for report in reports if report.step > max(measured[:1] + turns) and report.step not in measured]
+    real = [reports[-1].seconds + 2 - report.seconds for report in known]  # the last evaluation follows
+    assert len(real) > 10 and [report.seconds_left for report in known] == pytest.approx(real, abs=2.1)
+
+
+class Terminal(io.StringIO):
+    """A terminal that keeps what is written to it."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_the_line_of_a_training_fits_a_terminal_of_80_columns(monkeypatch: Any) -> None:
+    for name, value in {"COLUMNS": "80", "TERM": "xterm"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("sys.stderr", terminal := Terminal())
+    reviewgen.train("gru-char", TEXTS, budget="2s", model=MODEL, training=TRAINING)
+    lines = re.split(r"[\r\n]+", re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", terminal.getvalue()))
+    assert max(map(len, lines)) <= 80
+    wanted = r"━ +\d+% 0:\d\d:\d\d epoch \d+\.\d, [\d.]+ s an epoch, [\d.]+ s left, \d\.\d{3} nats"
+    assert any(re.search(wanted, line) for line in lines)
 
 
 def test_a_budget_shorter_than_a_step_takes_one_more_after_the_first() -> None:

@@ -4,6 +4,7 @@ import math
 import shlex
 import sys
 from collections.abc import Mapping
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,7 +17,7 @@ from reviewgen.errors import ConfigError, quoted
 
 if TYPE_CHECKING:
     from reviewgen.evaluation import TextStatistics
-    from reviewgen.runs import TuneTrial
+    from reviewgen.runs import SweepRow, TuneTrial
 
 
 @takes(TrainingTexts, Trial)
@@ -27,36 +28,55 @@ def sweep(
 
     Args:
         preset: <model>-<tokenizer>, as in ngram-char.
-        settings: The setting to sweep with its values: model.order=2,4,6; other settings with one value each.
+        settings: The setting to sweep with its values: model.order=2,4,6. It is swept for each value of a second one,
+            model.smoothing=kneser-ney,none; other settings have one value each.
         plot: Plot the table to this file: .png, .svg or .pdf.
     """
-    swept, values, fixed = _split_settings(preset, settings)
+    swept, series, fixed = _split_settings(preset, settings)
+    values = series.pop(swept)
     from reviewgen import api
     from reviewgen.web.charts import refuse_chart
 
     if plot is not None:
         refuse_chart(plot, overwrite)
-    rows = api.sweep(preset, parse_data(data, options["weights"]), swept, values, fixed, **options)
-    with keeping("the table has the finished values.") as finished, working(f"Training with {swept}={values[0]} ...") as say:
+    rows = api.sweep(preset, parse_data(data, options["weights"]), swept, values, fixed, series=series, **options)
+    total = len(values) * math.prod(map(len, series.values()))
+    with keeping("the table has the finished values.") as finished, working(f"Training 1 of {total} ...") as say:
         for row in rows:
             finished.append(row)
-            note(f"{swept}={row.value} done in {row.seconds:.1f} s.")
-            say("".join(f"Training with {swept}={value} ..." for value in values[len(finished) : len(finished) + 1]))
-    names = (swept.partition(".")[2], "train bits/char", "held-out bits/char", "MB", "seconds", "token copy rate")
-    formats = ("", ".4f", ".4f", ".2f", ".1f", ".1%")
-    cells = [[_cell(value, form) for value, form in zip(vars(row).values(), formats, strict=True)] for row in finished]
+            trained = ", ".join(f"{name}={value}" for name, value in {**row.series, swept: row.value}.items())
+            note(f"{trained} done in {row.seconds:.1f} s.")
+            say(f"Training {min(len(finished) + 1, total)} of {total} ...")
+    names = [name.partition(".")[2] for name in (*series, swept)]
+    names += ["train\nbits/char", "held-out\nbits/char", "MB", "s", "token\ncopy rate"]
+    has_ngrams = any(row.ngrams for row in finished)
+    cells = [_sweep_cells(row)[: None if has_ngrams else -1] for row in finished]
     facts = {"preset": preset, "setting": swept, "rows": [row.as_json() for row in finished]}
     if plot is not None and finished:
         api.plot_sweep(finished, swept, preset, plot, overwrite=overwrite)
         note(f"Plotted to {plot}")
-    return Result(facts, [make_table(*names, rows=cells, is_boxed=False)], finished.status)
+    names += ["n-grams, of\nV^n possible"] if has_ngrams else []
+    table = make_table(*names, rows=cells, is_boxed=False)
+    for column in table.columns:
+        column.no_wrap = False  # a narrow terminal has several lines to a row
+    return Result(facts, [table], finished.status)
 
 
-def _split_settings(preset: str, settings: list[str]) -> tuple[str, list[str], dict[str, dict[str, str]]]:
-    """Return the setting with several values, its values, and the settings with one value.
+def _sweep_cells(row: "SweepRow") -> list[str]:
+    """Return the cells of a row; the last is of n-grams. V is the number of different tokens, the 1-grams."""
+    bits = [(row.train_bits, row.train_impossible), (row.held_out_bits, row.held_out_impossible)]
+    scores = [f"{share:.1%} impossible" if score == math.inf else _cell(score, ".4f") for score, share in bits]
+    possible = f"{Decimal(row.ngrams[0]) ** len(row.ngrams):.1e}".replace("e+", "e") if row.ngrams else ""
+    ngrams = f"{row.ngrams[-1]:,} of {possible}" if row.ngrams else "-"
+    sizes = [f"{row.megabytes:.2f}", f"{row.seconds:.1f}", _cell(row.token_copy_rate, ".1%")]
+    return [*map(str, row.series.values()), str(row.value), *scores, *sizes, ngrams]
+
+
+def _split_settings(preset: str, settings: list[str]) -> tuple[str, dict[str, list[str]], dict[str, dict[str, str]]]:
+    """Return the setting to sweep, the values of all settings with several, and the settings with one value, by group.
 
     Raises:
-        ConfigError: Not exactly one setting has several values.
+        ConfigError: No setting has several values, and there is more than one.
     """
     from reviewgen.runs.parts import resolve_parts  # torch: a second or two
 
@@ -64,13 +84,14 @@ def _split_settings(preset: str, settings: list[str]) -> tuple[str, list[str], d
     all_of_them = [(group, name) for group, names in fixed.items() for name in names]
     several = [(group, name) for group, name in all_of_them if "," in fixed[group][name] and not parts.takes_list(group, name)]
     chosen = several or (all_of_them if len(all_of_them) == 1 else [])
-    if len(chosen) != 1:
-        raise ConfigError("Give one setting with several values, as in --set model.order=2,4,6; the others with one value each.")
-    group, name = chosen[0]
-    values = [value.strip() for value in fixed[group].pop(name).split(",")]
-    if not all(values):
-        raise ConfigError(f"A value of {group}.{name} is empty. Separate the values by single commas.")
-    return f"{group}.{name}", values, fixed
+    if not chosen:
+        raise ConfigError("Give a setting with several values, as in --set model.order=2,4,6; the others with one value each.")
+    varied = {f"{group}.{name}": [value.strip() for value in fixed[group].pop(name).split(",")] for group, name in chosen}
+    for setting, values in varied.items():
+        if not all(values):
+            raise ConfigError(f"A value of {setting} is empty. Separate the values by single commas.")
+    given = [setting.partition("=")[0].strip() for setting in settings]
+    return min(varied, key=given.index), varied, fixed
 
 
 def _cell(value: Any, form: str) -> str:

@@ -36,12 +36,14 @@ class Batch:
         targets: The next ids, (B, T) int64; ``IGNORED`` where the next token is bos, or of a condition or a field.
         epoch: The number of the epoch, from 0.
         number: The number of the batch within its epoch, from 0.
+        of: The number of batches of that epoch.
     """
 
     ids: np.ndarray
     targets: np.ndarray
     epoch: int
     number: int
+    of: int
 
     @property
     def starts_epoch(self) -> bool:
@@ -147,7 +149,7 @@ class Lanes:
             ids, targets = self._fill_block(stream, start, inner[-1])
             for step, (begin, end) in enumerate(itertools.pairwise(inner), first):
                 cut = slice(begin - start, end - start)
-                yield Batch(ids[:, cut], targets[:, cut], epoch, step)
+                yield Batch(ids[:, cut], targets[:, cut], epoch, step, len(edges) - 1)
 
     def _fill_block(self, stream: "_ShuffledStream", start: int, end: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the inputs and targets between two positions of the lanes, (B, end - start) each."""

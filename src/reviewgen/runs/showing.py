@@ -166,6 +166,7 @@ class RunLog:
 
 
 _SECONDS = 0.2  # between two updates of the bar
+_BAR_WIDTH, _DONE = 10, 0.999  # of the bar: its characters, and the most that is shown as done
 _FIGURE_SECONDS, _FIGURE_SHARE = 0.5, 0.02  # between two updates of a figure, at least; of the time that they may take
 
 
@@ -269,8 +270,8 @@ def open_console(is_shown: bool) -> Console:
 @contextmanager
 def training_bar(console: Console) -> Iterator[Callable[[Report], None]]:
     """Show a progress bar inside the block; yield the function that updates it with a step's report."""
-    elapsed, facts = TimeElapsedColumn(Column(min_width=7)), _Facts("{task.fields[facts]}", markup=False)
-    columns = TextColumn("Training"), BarColumn(), TextColumn("{task.percentage:3.0f}%"), elapsed, facts
+    elapsed, facts = TimeElapsedColumn(Column(min_width=7)), _Facts("{task.fields[facts]}", markup=False, table_column=Column())
+    columns = BarColumn(_BAR_WIDTH), TextColumn("{task.percentage:3.0f}%"), elapsed, facts
     is_hidden = console.quiet or not (console.is_jupyter or console.file.isatty())
     shown = 0.0
     with Progress(*columns, console=console, transient=True, disable=is_hidden) as bar, compiling_notice.silenced():
@@ -279,8 +280,9 @@ def training_bar(console: Console) -> Iterator[Callable[[Report], None]]:
         def show(report: Report) -> None:
             nonlocal shown
             if abs(report.seconds - shown) > _SECONDS:  # each model of a blend starts from zero
-                loss = "" if is_hidden or report.loss is None else f", {report.nats_per_token:.3f} nats"
-                bar.update(task, completed=report.progress, facts=_describe(report) + loss)
+                loss = [] if is_hidden or report.loss is None else [f"{report.nats_per_token:.3f} nats"]
+                done = min(report.progress, _DONE)  # a task that is done stops its clock, and a blend trains several models
+                bar.update(task, completed=done, facts=_describe(report, loss))
                 shown = report.seconds
 
         yield show
@@ -290,17 +292,23 @@ class _Facts(TextColumn):
     """The facts of the last step (nats are per token); or that functions are being compiled, during which there are no steps."""
 
     def render(self, task: Task) -> Text:
-        """Return the text of the column."""
-        return Text("compiling (once)") if compiling_notice.is_compiling else super().render(task)
+        """Return the text of the column: one line, which a narrow terminal cuts off; the other columns keep their width."""
+        text = Text("compiling (once)") if compiling_notice.is_compiling else super().render(task)
+        text.no_wrap, text.overflow = True, "ellipsis"
+        return text
 
 
-def _describe(report: Report) -> str:
-    """Return the facts of a step."""
-    part = "" if report.part is None else f"{report.part}, "
-    is_counted = report.loss is None and report.learning_rate is None
-    steps = f"{thousands(report.step)} texts" if is_counted else f"step {thousands(report.step)}, epoch {report.epoch + 1}"
+def _describe(report: Report, loss: Sequence[str] = ()) -> str:
+    """Return the facts of a step, those first that a narrow terminal has room for."""
+    facts = [] if report.part is None else [report.part]
+    if report.epochs is None:
+        facts.append(f"{thousands(report.step)} texts")
+    else:
+        times = [f"{duration(report.seconds_per_epoch)} an epoch", f"{duration(report.seconds_left)} left"]
+        known = times if report.seconds_per_epoch is not None else []
+        facts += [f"epoch {report.epochs:.1f}", *known, *loss, f"step {thousands(report.step)}"]
     speed = f"{thousands(report.tokens / max(report.seconds, 1e-9))} tokens a second"
-    return f"{part}{steps}, {duration(report.seconds)}, {speed}, {report.device}"
+    return ", ".join([*facts, duration(report.seconds), speed, report.device])
 
 
 def plot_training(

@@ -3,16 +3,17 @@
 ``Variants`` is the one way in which a sweep and a search vary a plan. The corpus is prepared once for all that need the same.
 """
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from reviewgen.config import check_flags, check_list, check_text
 from reviewgen.config.options import TrainOptions, refuse_unknown_options
 from reviewgen.errors import ConfigError, NotADistribution, did_you_mean, quoted
-from reviewgen.evaluation import evaluate_documents, finite, sample_documents
+from reviewgen.evaluation import Evaluation, evaluate_documents, finite, sample_documents
 from reviewgen.runs.corpus import PreparedCorpus, read_corpus, tokenize
 from reviewgen.runs.plan import TrainingPlan, make_plan
 from reviewgen.runs.run import TrainingRun, make_run
@@ -138,14 +139,32 @@ class Variants:
 
 @dataclass(frozen=True)
 class SweepRow:
-    """The model of one value. Bits per character are None if its scores are not a probability distribution."""
+    """The model of one value.
+
+    Attributes:
+        value: The value of the setting that is swept.
+        train_bits: Bits per character of a sample of the training texts; None if the scores are not a probability distribution,
+            infinite if a token has probability zero.
+        held_out_bits: Those of held-out texts.
+        megabytes: The size of the model's tensors.
+        seconds: Duration of training and its evaluations, without reading and tokenizing.
+        token_copy_rate: Share of 20-token windows of generated texts that occur in the training text; None if not measured.
+        series: The values of the settings of its series, as in {"model.smoothing": "none"}.
+        train_impossible: Share of the predicted tokens of the training sample with probability zero; None as ``train_bits``.
+        held_out_impossible: The same of the held-out texts.
+        ngrams: The numbers of distinct n-grams of 1, 2, ... n tokens in the model; empty for one that has none.
+    """
 
     value: Any
     train_bits: float | None
     held_out_bits: float | None
     megabytes: float
-    seconds: float  # of training and its evaluations, without reading and tokenizing
-    token_copy_rate: float | None  # share of 20-token windows of generated texts that occur in the training text
+    seconds: float
+    token_copy_rate: float | None
+    series: Mapping[str, Any] = field(default_factory=dict)
+    train_impossible: float | None = None
+    held_out_impossible: float | None = None
+    ngrams: Sequence[int] = ()
 
     def as_json(self) -> dict[str, Any]:
         """Return the row as JSON values; an infinite number becomes None."""
@@ -153,34 +172,62 @@ class SweepRow:
 
 
 def sweep(
-    preset: str, source: Any, setting: str, values: Sequence[Any], settings: Any, options: TrainOptions
+    preset: str,
+    source: Any,
+    setting: str,
+    values: Sequence[Any],
+    settings: Any,
+    series: Mapping[str, Sequence[Any]] | None,
+    options: TrainOptions,
 ) -> Iterator[SweepRow]:
-    """Train a preset with each value of a setting; see ``reviewgen.sweep``."""
-    variants = Variants(("sweep", "setting", "values", "settings"), preset, source, settings, options)
-    check_values(setting, values)
-    plans = [variants.plan({setting: value}) for value in values]  # a bad value is refused before any work
-    return (train_row(variants.start(plan), value) for plan, value in zip(plans, values, strict=True))
+    """Train a preset with each value of a setting, for each series; see ``reviewgen.sweep``."""
+    variants = Variants(("sweep", "setting", "values", "settings", "series"), preset, source, settings, options)
+    split_name(setting)
+    others = {} if series is None else series
+    if not isinstance(others, Mapping):
+        raise ConfigError(f"series must be a dictionary of settings, as in {{'model.order': [2, 4]}}; got {quoted(series)}.")
+    varied = {**others, setting: values}
+    for name, listed in varied.items():
+        check_values(name, listed)
+    if setting in others:
+        raise ConfigError(f"{setting} is swept, so it cannot have a series for each of its values too.")
+    all_of_them = [dict(zip(varied, each, strict=True)) for each in itertools.product(*varied.values())]
+    plans = [(variants.plan(changed), changed) for changed in all_of_them]  # a bad value is refused before any work
+    return (
+        _train_row(variants.start(plan), changed[setting], {name: changed[name] for name in others}) for plan, changed in plans
+    )
 
 
-def train_row(run: TrainingRun, value: Any) -> SweepRow:
+def _train_row(run: TrainingRun, value: Any, series: Mapping[str, Any]) -> SweepRow:
     """Train to the end and return the row of the table."""
-    seconds = 0.0
+    seconds, ngrams = 0.0, ()
     for report in run:
-        seconds = report.seconds
-    model = run.finish()
+        seconds, ngrams = report.seconds, report.facts.get("ngrams", ())
+    model, train = run.finish(), None
     documents = sample_documents(run.stores["train"], _TRAIN_TOKENS)
-    train_bits = None
     with suppress(NotADistribution):
-        evaluation = evaluate_documents(run.model, documents, run.tokenizer.vocab_size)
-        train_bits = evaluation.bits_per_character
+        train = evaluate_documents(run.model, documents, run.tokenizer.vocab_size)
+    train_bits, train_impossible = _bits(train)
+    held_out_bits, held_out_impossible = _bits(run.evaluation)
     return SweepRow(
         value=value,
         train_bits=train_bits,
-        held_out_bits=None if run.evaluation is None else run.evaluation.bits_per_character,
+        held_out_bits=held_out_bits,
         megabytes=sum(tensor.nbytes for tensor in run.model.state_dict().values()) / 1e6,
         seconds=seconds,
         token_copy_rate=(model.training["novelty"] or {}).get("token_copy_rate"),
+        series=series,
+        train_impossible=train_impossible,
+        held_out_impossible=held_out_impossible,
+        ngrams=tuple(ngrams),
     )
+
+
+def _bits(evaluation: Evaluation | None) -> tuple[float | None, float | None]:
+    """Return bits per character, and the share of tokens with probability zero."""
+    if evaluation is None:
+        return None, None
+    return evaluation.bits_per_character, evaluation.zero_probability_tokens / evaluation.tokens
 
 
 def plot_sweep(rows: Sequence[SweepRow], setting: str, preset: str, file: str | Path, overwrite: bool) -> None:
@@ -193,14 +240,22 @@ def plot_sweep(rows: Sequence[SweepRow], setting: str, preset: str, file: str | 
     check_flags(overwrite=overwrite)
     file = to_path("file", file)
     refuse_chart(file, overwrite)
-    bits = [
-        Series("held-out text", _points(rows, "held_out_bits")),
-        Series("training text", _points(rows, "train_bits"), 7, is_dashed=True),
-    ]
+    lines = [list(line) for _, line in itertools.groupby(rows, key=lambda row: row.series)]
+    bits, copies, impossible = list[Series](), list[Series](), list[Series]()
+    for number, line in enumerate(lines):
+        name = "".join(f"{name.partition('.')[2]} {value}, " for name, value in line[0].series.items())
+        training, copied = (number, number) if len(lines) > 1 else (7, 5)  # the colours of a series are its own
+        bits.append(Series(f"{name}held-out text", _points(line, "held_out_bits"), number))
+        bits.append(Series(f"{name}training text", _points(line, "train_bits"), training, is_dashed=True))
+        copies.append(Series(f"{name}token copy rate", _points(line, "token_copy_rate"), copied))
+        if any(row.held_out_impossible for row in line):
+            impossible.append(Series(f"{name}probability zero", _points(line, "held_out_impossible"), number))
     panels = [Panel("bits per character", bits)]
-    if copies := _points(rows, "token_copy_rate"):
-        panels.append(Panel("token copy rate of generated text", [Series("token copy rate", copies, 5)], 90.0, (0.0, 1.0)))
-    save_chart(Chart(preset, setting, panels, labels=[str(row.value) for row in rows]), file)
+    if any(each.points for each in copies):
+        panels.append(Panel("token copy rate of generated text", copies, 90.0, (0.0, 1.0)))
+    if impossible:
+        panels.append(Panel("impossible tokens of held-out text", impossible, 90.0))
+    save_chart(Chart(preset, setting, panels, labels=[str(row.value) for row in max(lines, key=len, default=[])]), file)
 
 
 def _points(rows: Sequence[SweepRow], name: str) -> list[tuple[float, float]]:

@@ -320,8 +320,10 @@ class Loop:
     def make_report(self, batch: Batch, loss: Tensor) -> Report:
         """Return the report of a step: of its last batch and its loss."""
         notes, self.notes = (*self.notes, *self.checkpoints.pop_notes()), ()
+        step, epochs = self.schedule.steps, batch.epoch + (batch.number + 1) / batch.of
+        seconds_per_step = (self.seconds() - self.evaluator.total_seconds) / (step - 1) if step > 1 else None
         return Report(
-            step=self.schedule.steps,
+            step=step,
             progress=self.schedule.progress,
             seconds=self.seconds(),
             tokens=self.tokens,
@@ -334,7 +336,16 @@ class Loop:
             device=self.device_description,
             threads=self.threads.count,
             notes=notes,
+            epochs=epochs,
+            seconds_per_epoch=None if seconds_per_step is None else seconds_per_step * step / epochs,
+            seconds_left=None if seconds_per_step is None else self.seconds_left(seconds_per_step),
         )
+
+    def seconds_left(self, seconds_per_step: float) -> float:
+        """Return the estimated time to the end of the run: what is left of its budget, or the steps and evaluations to come."""
+        if self.budget.seconds is not None and self.schedule.annealing is None:
+            return max(0.0, self.budget.seconds - self.seconds())
+        return self.schedule.steps_left() * seconds_per_step + self.schedule.evaluations_left() * self.evaluator.seconds
 
     def is_evaluation_due(self) -> bool:
         """Return whether to evaluate after this step: at the end of the run, else where the schedule and their share allow it."""

@@ -287,8 +287,7 @@ class Schedule:
 
     def anneal(self) -> int:
         """Lower the rate from that of the best weights to zero, from this step on; return within how many steps."""
-        left = round(self.steps * (1 - self.progress) / self.progress) if self.progress > 0 else 0  # at the speed so far
-        length = max(1, min(math.ceil(_ANNEALING * self.best_step), left))
+        length = max(1, min(math.ceil(_ANNEALING * self.best_step), self.steps_left()))
         self.annealing = self.steps, length, self.best_share
         self.evaluated = self.evaluations  # those of the annealing come on top
         return length
@@ -301,6 +300,17 @@ class Schedule:
         if self.annealing is None:
             return int(math.sqrt(self.progress) * self.evaluations)
         return self.evaluations + int((1 - self._annealing_left()) * _ANNEALING_EVALUATIONS)
+
+    def steps_left(self) -> int:
+        """Return the number of steps to the end of the run, at the speed so far."""
+        if self.annealing is not None:
+            start, length, _ = self.annealing
+            return start + length - self.steps
+        return round(self.steps * (1 - self.progress) / self.progress) if self.progress > 0 else 0
+
+    def evaluations_left(self) -> int:
+        """Return the number of evaluations to come."""
+        return self.evaluations + (0 if self.annealing is None else _ANNEALING_EVALUATIONS) - self.evaluated
 
     def _linear_decay(self) -> float:
         """Return the learning rate as a share of its peak: linear warm-up, then linear decay to zero."""

@@ -79,6 +79,11 @@ class Report:
         stopped: Why the run ended; set on its last report only.
         part: In a run of a blend, the preset of the model whose training this reports, with its own progress and seconds; on the
             last report the blend itself. None in a run of a single model.
+        epochs: Passes over the corpus so far, as in 3.2; None for a model trained by counting, as the two that follow.
+        seconds_per_epoch: Mean time of a pass, without the first step, which may compile, and without evaluations; None at the
+            first step.
+        seconds_left: Estimated time to the end of the run, with its evaluations; None at the first step.
+        facts: What a model trained by counting says of itself, see ``CountTrained.finish``; set on its last report only.
     """
 
     step: int
@@ -101,6 +106,10 @@ class Report:
     notes: tuple[str, ...] = ()
     stopped: StopReason | None = None
     part: str | None = None
+    epochs: float | None = None
+    seconds_per_epoch: float | None = None
+    seconds_left: float | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def nats_per_token(self) -> float | None:
