@@ -11,7 +11,7 @@ import random
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from itertools import product
+from itertools import islice, product
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -232,8 +232,8 @@ def make_pairs(model: ReviewModel, kinds: Sequence[str] = (*_TEMPLATES, MEMORY))
     for kind in kinds:
         mirrored = list(_remember() if kind == MEMORY else _agree(kind))
         random.Random(0).shuffle(mirrored)
-        known = [both for both in mirrored if all(map(knows, both))]
-        chosen[kind] = [pair for both in known[: PAIRS // 2] for pair in both]
+        known = (both for both in mirrored if all(map(knows, both)))
+        chosen[kind] = [pair for both in islice(known, PAIRS // 2) for pair in both]
     return chosen
 
 
