@@ -16,7 +16,7 @@ from .api import (
     tune_sampling,
 )
 from .errors import ReviewgenError
-from .look import Comparison, Explanation, compare, explain, graph
+from .look import Comparison, Explanation, Probe, compare, explain, graph, probe
 from .model import ReviewModel
 from .registry import list_models, list_presets, list_tokenizers, register_model, register_tokenizer
 from .runs import TrainingRun
@@ -25,6 +25,7 @@ from .version import __version__
 __all__ = [
     "Comparison",
     "Explanation",
+    "Probe",
     "ReviewModel",
     "ReviewgenError",
     "TrainingRun",
@@ -45,6 +46,7 @@ __all__ = [
     "plot_sweep",
     "plot_training",
     "prepare",
+    "probe",
     "register_model",
     "register_tokenizer",
     "score_dataset",

@@ -176,6 +176,8 @@ def fill(folder: Path, page: Path, models: Path) -> None:
         (folder / f"{name}.csv").write_text("stars,review\n" + "\n".join(lines), encoding="utf-8")
     for name in ("novel", "first", "last"):
         (folder / f"{name}.txt").write_text("\n\n".join(reviews()), encoding="utf-8")
+    (folder / "test.csv").write_text("text,sentiment\nI loved it.,positive\nIt was boring.,negative\n", encoding="utf-8")
+    (folder / "pairs.jsonl").write_text('{"sentence_good": "He is.", "sentence_bad": "He are."}\n', encoding="utf-8")
     code = "\n".join(block for _, block in BLOCKS[page])
     for name, (preset, options) in EXISTING.items():
         if re.search(rf"\b{name}\b", code) and not re.search(rf"--out {name}\b", code):

@@ -7,7 +7,8 @@ A command parses its arguments, calls the library and prints the result. Heavy i
     search     ``sweep``, ``ablate``, ``tune``, ``tune-sampling``
     generate   ``generate``, ``replay``, ``play``
     measure    ``evaluate``, ``score``, ``novelty``, ``blend``
-    look       ``explain``, ``graph``, ``plot``, ``compare``; explain_tables prints the first
+    look       ``explain``, ``graph``, ``plot``, ``compare``, ``probe``; explain_tables prints the first
+    words      ``neighbours``, ``contrast``, ``classify``
     share      ``export``, ``push``, ``pull``, ``serve``, ``demo``
     inspecting ``list``, ``settings``, ``doctor``, ``plugin new``, ``plugin check``
     options    the options, made from the classes that declare them, and the parsing of values
@@ -23,7 +24,7 @@ from typing import Annotated, Any
 
 import typer
 
-from reviewgen.cli import generate, inspecting, look, measure, search, share, train
+from reviewgen.cli import generate, inspecting, look, measure, search, share, train, words
 from reviewgen.cli.console import echo, escape, note, notes, show_log
 from reviewgen.errors import ConfigError, ProcessLost, ReviewgenError, SourceError, shortened
 from reviewgen.interrupts import INTERRUPTED, raising_interrupts, uninterrupted
@@ -74,16 +75,8 @@ def _add(group: typer.Typer, command: Callable[..., None]) -> None:
 
 for _command in (
     *(train.train, train.prepare, inspecting.settings, look.plot, search.sweep, search.ablate, search.tune),
-    *(
-        search.tune_sampling,
-        measure.blend,
-        look.compare,
-        generate.generate,
-        generate.replay,
-        generate.play,
-        look.graph,
-        measure.evaluate,
-    ),
+    *(search.tune_sampling, measure.blend, look.compare, generate.generate, generate.replay, generate.play, look.graph),
+    *(look.probe, words.neighbours, words.contrast, words.classify, measure.evaluate),
     *(measure.score, measure.novelty, look.explain, share.export, share.push, share.pull, share.serve, share.demo),
     *(inspecting.list_, inspecting.doctor),
 ):

@@ -1,11 +1,11 @@
-"""``reviewgen explain | graph | plot | compare``: what a model computes and draws, its learning curves, and several models."""
+"""``reviewgen explain | graph | plot | probe | compare``: what a model computes and has learned, and how several compare."""
 
 import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from reviewgen.cli.console import Result, TerminalConsole, keeping, note, notes, show, working
+from reviewgen.cli.console import Result, TerminalConsole, keeping, make_table, note, notes, show, working
 from reviewgen.cli.options import declared, parse_data, path_or_string, read_stdin, takes
 from reviewgen.config import GenerationConfig, check_count, parse_settings
 from reviewgen.config.options import TrainingTexts, Trial
@@ -87,6 +87,47 @@ def plot(
     facts = {"file": str(file), "against": against, "runs": [asdict(run) for run in curves]}
     lines = [f"{run.name}: {run.verdict}" if run.verdict else run.name for run in curves]
     return Result(facts, [*lines, f"Saved as {file}"])
+
+
+@takes()
+def probe(
+    models: list[str],
+    *,
+    pairs: Path | None = None,
+    texts: int = 100,
+    seed: int = 0,
+    plot: Path | None = None,
+    html: Path | None = None,
+    overwrite: bool = False,
+) -> Result:
+    """Probe what models have learned of structure: agreement, remembering a word, closing brackets and quotation marks.
+
+    Args:
+        models: Presets, saved folders (./my-model) or owner/name on the Hub.
+        pairs: Minimal pairs to use instead: a .jsonl or .csv file with sentence_good and sentence_bad, as BLiMP's.
+        texts: The number of texts that each model generates to count marks in; 0 for none.
+        seed: The seed of these texts.
+        plot: Also draw the shares: a .png, .svg or .pdf file.
+        html: Also write a page with the table and the chart.
+    """
+    from reviewgen.look import probe as probe_models
+    from reviewgen.web.charts import refuse_chart
+    from reviewgen.web.rendering import refuse_file
+
+    if plot is not None:
+        refuse_chart(plot, overwrite)
+    if html is not None:
+        refuse_file(html, overwrite=overwrite)
+    with working("Probing ..."):
+        result = probe_models(models, pairs=pairs, texts=texts, seed=seed)
+    if plot is not None:
+        result.plot(plot, overwrite=overwrite)
+        note(f"Chart: {plot}")
+    if html is not None:
+        result.save_html(html, overwrite=overwrite)
+        note(f"Page: {html}")
+    head, *lines = result.table()
+    return Result(result.to_json(), [make_table(*head, rows=lines, left=head)])
 
 
 @takes(TrainingTexts, Trial)

@@ -102,7 +102,8 @@ def measure_gains(
             changed.append(score(framed))
         without, shuffled = changed
         if np.isfinite([bits[own], *changed]).all():
-            items = list(zip(without - bits[own], without - shuffled, characters[own], strict=True))
+            saved = (without - bits[own]).tolist(), (without - shuffled).tolist(), characters[own].tolist()
+            items = list(zip(*saved, strict=True))
             gains.append(_gain(name, items))
     return tuple(gains)
 

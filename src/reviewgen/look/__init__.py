@@ -11,7 +11,8 @@
     comparison_texts    the held-out texts, and the intervals that they give
     comparison_figures  ``Row``: what is measured of a model, and how
     comparison_report   ``Comparison``, the result: the rows, and their columns as tables and as a page
-    page                what both results have in common
+    probing             ``reviewgen.probe``: minimal pairs, and the marks that texts close
+    page                what these results have in common
     subject             what is explained or drawn: a trained model, a new one, or a model object
     trace               a forward pass: calls of modules, operations, products
 

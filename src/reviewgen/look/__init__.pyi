@@ -5,6 +5,7 @@ from .comparison_texts import HeldOut, Pair
 from .explanation import Explanation
 from .explanation_run import explain
 from .graph_picture import GraphPicture, draw, graph
+from .probing import Probe, ProbeRow, probe
 
 __all__ = [
     "Comparison",
@@ -14,10 +15,13 @@ __all__ = [
     "HeldOut",
     "Measured",
     "Pair",
+    "Probe",
+    "ProbeRow",
     "Row",
     "Sample",
     "compare",
     "draw",
     "explain",
     "graph",
+    "probe",
 ]

@@ -19,6 +19,7 @@ from reviewgen.errors import NotADistribution, ReviewgenError
 from reviewgen.evaluation import batches, measure_texts, take_words, token_losses
 from reviewgen.look.comparison_texts import Bootstrap, HeldOut, Interval
 from reviewgen.look.graph_picture import draw
+from reviewgen.look.probing import ATTRACTOR, make_pairs, measure_pairs
 from reviewgen.look.trace import count_parameters
 from reviewgen.model import ReviewModel
 from reviewgen.novelty import COPY_CHARACTERS, TextWindows
@@ -88,6 +89,7 @@ class Row:
         bits_interval: Its 95 % interval, from a bootstrap over the texts.
         zero_probability_tokens: The number of held-out tokens with probability zero.
         perplexity_per_token: exp of the nats per token; comparable only between models with the same tokenizer.
+        agreement: Share of minimal pairs of agreement past an attractor that it gets right; see ``reviewgen.probe``.
         copy_rate: Share of generated characters in spans of 50 or more that stand in its training text, as measured in training.
         copy_rate_characters: The number of generated characters that it rests on; None for a model that was saved without.
         held_out_copy_rate: The same share of held-out texts.
@@ -96,7 +98,7 @@ class Row:
         distinct: By n, the share of different n-grams of words among all.
         words_measured: The number of words that ``new_words`` and ``distinct`` are measured on.
         characters_measured: The number of characters of the texts that these words begin.
-        intervals: The 95 % intervals of ``copy_rate``, ``new_words``, ``distinct_1`` and so on, by name.
+        intervals: The 95 % intervals of ``agreement``, ``copy_rate``, ``new_words``, ``distinct_1`` and so on, by name.
         samples: Texts from one prompt.
         curve: The evaluations during the training.
         seen: Share of the held-out texts that stand in its training text as a whole; None if it has no index of that.
@@ -118,6 +120,7 @@ class Row:
     bits_interval: Interval | None = None
     zero_probability_tokens: int = 0
     perplexity_per_token: float | None = None
+    agreement: float | None = None
     copy_rate: float | None = None
     copy_rate_characters: int | None = None
     held_out_copy_rate: float | None = None
@@ -191,6 +194,8 @@ def measure_model(
         **_training_facts(model.training),
         **figures,
     )
+    (probed,) = measure_pairs(row.name, model, make_pairs(model, [ATTRACTOR]))
+    row = replace(row, agreement=probed.share, intervals={**row.intervals, "agreement": probed.interval})
     row = replace(row, seen=_find_seen(model, held_out, None if row.is_same_split else training))  # its parts share no text
     try:
         row = replace(row, picture=draw(model))

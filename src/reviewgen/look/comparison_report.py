@@ -56,6 +56,13 @@ def _rate(name: str, characters: str = "characters_measured") -> Callable[[Row],
     return show
 
 
+def _agreement(row: Row) -> str:
+    limits = row.intervals.get("agreement")
+    if row.agreement is None or limits is None:
+        return "not known"
+    return f"{100 * row.agreement:.0f}±{(limits[1] - limits[0]) / 2:.0%}"
+
+
 def _perplexity(row: Row) -> str:
     value = row.perplexity_per_token
     return f"{decimal(value, 2 if value is None or value < 100 else 0)} {row.tokenizer}"
@@ -65,6 +72,7 @@ PREDICTION = (
     Column("bits per character", "bits/char", lambda row: decimal(row.bits_per_character) + "*" * row.has_seen_held_out),
     Column("95 % interval", "95 %", _interval),
     Column("perplexity per token", "ppl/token", _perplexity),
+    Column("agreement past an attractor", "agree", _agreement),
     Column("parameters", "params", lambda row: size(row.parameters).removesuffix("B").strip()),
     Column("size on disk", "size", lambda row: size(row.bytes_on_disk)),
     Column("training", "trained", lambda row: duration(row.training_seconds)),

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from markupsafe import Markup
+
 from reviewgen.look.page import Report, to_json
 
 
@@ -208,6 +210,7 @@ class Explanation(Report):
         loss: The loss of the batch.
         mixture: Of a blend: how each token's probability is mixed.
         notes: What to know: texts that were cut, weights that are not trained.
+        word_map: An SVG of the most frequent words by their embeddings, which the page shows; empty if the model has none.
     """
 
     _template: ClassVar[str] = "look/explanation.html"
@@ -221,18 +224,19 @@ class Explanation(Report):
     loss: Loss
     mixture: tuple[MixedToken, ...] = ()
     notes: tuple[str, ...] = ()
+    word_map: str = ""
 
     def __repr__(self) -> str:
         models, bits = ", ".join(model.name for model in self.models), self.loss.bits_per_character
         return f"Explanation({self.source!r}, {models}, texts={len(self.texts)}, bits_per_character={bits:.4f})"
 
     def facts(self) -> dict[str, Any]:
-        """Return everything as JSON values; an infinite number is None."""
-        return dict(to_json(self))
+        """Return everything but the map of words as JSON values; an infinite number is None."""
+        return {name: value for name, value in to_json(self).items() if name != "word_map"}
 
     def _values(self) -> dict[str, Any]:
         """Return what the template of its page is filled with."""
-        return {"explanation": self, "share": show_percent, "number": show_number}
+        return {"explanation": self, "share": show_percent, "number": show_number, "word_map": Markup(self.word_map)}
 
 
 def show_percent(share: float) -> str:

@@ -164,7 +164,17 @@ def explain(
         loss=_explain_loss(logits, batch, _windows(walks, batch, subject)),
         mixture=mixture,
         notes=(*subject.notes, *batch.notes, *_note_scores(subject.model, batch)),
+        word_map=_draw_map(subject),
     )
+
+
+def _draw_map(subject: Subject) -> str:
+    """Return the map of words of a trained model; empty for one without embeddings of words."""
+    try:
+        is_of_words = subject.review is not None and not subject.review.generator.pieces.are_characters
+        return subject.review.word_map().to_svg() if is_of_words and subject.review else ""
+    except ConfigError:
+        return ""
 
 
 class _Walk(NamedTuple):

@@ -31,6 +31,7 @@ class Subject:
         is_trained: Whether its weights are trained ones; None if that is not known.
         batch: The sizes of B and T in its training, if they are known.
         notes: What to know of it.
+        review: The trained model with its tokenizer; None for a new one and for a model object.
     """
 
     source: str
@@ -41,6 +42,7 @@ class Subject:
     is_trained: bool | None = None
     batch: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    review: ReviewModel | None = None
 
     @classmethod
     def of(cls, source: object, texts: Sequence[str] = ()) -> "Subject":
@@ -72,7 +74,8 @@ def _trained(review: ReviewModel, source: str) -> Subject:
         model.eval()
     settings: Mapping[str, Any] = next((run["config"] for run in runs if run.get("config")), {})
     batch = {letter: settings[name] for letter, name in (("B", "batch_size"), ("T", "bptt")) if name in settings}
-    return Subject(source, review.bundle.model_plugin.name, model, review.tokenizer, review.conditions, True, batch)
+    name = review.bundle.model_plugin.name
+    return Subject(source, name, model, review.tokenizer, review.conditions, is_trained=True, batch=batch, review=review)
 
 
 def _new(name: str, texts: Sequence[str]) -> Subject:

@@ -19,6 +19,7 @@ appears whole or not at all. Only safetensors, JSON and plain text are read; not
     weights       the two forms of a trained model: torch model and stepper, each created on first use
     read          saved folder -> Bundle
     write         Bundle -> saved folder; imports torch, so it is imported only where it is called
+    words         neighbours, contrast, classify, embed; imports torch, so it is imported only where it is called
     review_model  ReviewModel
 
 The Hub stands above this room: it reads and writes saved folders.

@@ -47,8 +47,11 @@ from reviewgen.storage import temporary_folder, to_path
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelCard
+    from jaxtyping import Float32
+    from numpy import ndarray
 
     from reviewgen.evaluation import Evaluation, Score
+    from reviewgen.model.words import Accuracy, Classification, Neighbour, PreferredWord, WordMap
     from reviewgen.protocols import LanguageModel
 
 _LOCATE, _PARSE = "reviewgen.hub.download:locate", "reviewgen.hub.download:parse_repository"
@@ -397,6 +400,101 @@ class ReviewModel:
 
         prefix, weights = self.conditions.encode({} if conditions is None else conditions), self.bundle.weights
         return score_text(weights.model_on_device, self.tokenizer, text, prefix, given, weights.device)
+
+    def neighbours(self, word: str, *, k: int = 10) -> "list[Neighbour]":
+        """Return the k words whose embeddings are nearest to that of a word, the nearest first.
+
+        A word of several tokens has the mean of their embeddings; the words found are those of one token. With a tokenizer of
+        characters, both are characters. A blend has the embeddings of its first model that has some.
+
+        Raises:
+            ConfigError: The word is empty, k is not at least 1, or the model has no embeddings of its tokens, as an n-gram.
+        """
+        from reviewgen.model.words import find_neighbours
+
+        return find_neighbours(self.bundle, self._pieces, word, k)
+
+    def word_map(self, *, words: int = 300) -> "WordMap":
+        """Return a map of the most frequent words, by the first two principal components of their embeddings.
+
+        They are the first words of the vocabulary, which a tokenizer of pieces of words has in about the order of frequency.
+
+        >>> reviewgen.load("lstm-word").word_map().save("words.svg")                              # doctest: +SKIP
+
+        Raises:
+            ConfigError: words is not at least 1, or the model has no embeddings of its tokens.
+        """
+        from reviewgen.model.words import map_words
+
+        return map_words(self.bundle, self._pieces, words)
+
+    def embed(self, texts: Sequence[str]) -> 'Float32[ndarray, "N H"]':
+        """Return a vector of each text: the mean of the hidden states of a network after each of its tokens.
+
+        Conditions are unspecified. It costs about as much as generating the texts, 32 at a time. A blend has the vectors of its
+        first model that has a hidden state.
+
+        Raises:
+            ConfigError: The model has no hidden state, as an n-gram and a neural n-gram.
+            DataError: A text is empty or not a string.
+        """
+        from reviewgen.model.words import embed_texts
+
+        return embed_texts(self.bundle, texts)
+
+    def contrast(self, condition: str, *, k: int = 10, seed: int = 0) -> "dict[str, list[PreferredWord]]":
+        """Return for each value of a condition the k words that it prefers, the most preferred first.
+
+        The model writes 60 texts of 40 tokens without any condition, and reads them once with each value. A word's probability is
+        the mean of its probabilities at all positions, and its log ratio compares that with the mean of the other values. Words
+        that are expected less than once in 5,000 tokens are left out.
+
+        Args:
+            condition: A condition of categories or numbers.
+            k: The number of words of each value.
+            seed: The seed of the texts.
+
+        Raises:
+            ConfigError: The model has no such condition, it is free text, or the tokens are characters.
+        """
+        from reviewgen.model.words import READ_TEXTS, READ_TOKENS, contrast_words, find_condition
+
+        find_condition(self.bundle, condition)
+        unspecified = dict.fromkeys(self.conditions.names)
+        settings = GenerationConfig(temperature=1.0, words="any", max_new_tokens=READ_TOKENS, num_return_sequences=READ_TEXTS)
+        texts = self.generate(generation_config=settings, seed=seed, conditions=unspecified)
+        return contrast_words(self.bundle, self._pieces, condition, texts, k)
+
+    def classify(self, texts: Sequence[str], condition: str) -> "list[Classification]":
+        """Return for each text the value of a condition that fits it best, and the probabilities of all values.
+
+        By Bayes' rule: P(value | text) is proportional to P(value) P(text | value), with the shares of the values in the training
+        texts as P(value). Other conditions are unspecified.
+
+        Raises:
+            ConfigError: The model has no such condition, or it is free text.
+            DataError: A text is empty or not a string.
+        """
+        from reviewgen.model.words import classify_texts
+
+        return classify_texts(self.bundle, texts, condition)
+
+    def accuracy(self, source: Any, condition: str, **options: Unpack[EvaluateOptions]) -> "Accuracy":
+        """Return how often ``classify`` finds the value that a text has, of at most the first 1,000 texts that have one.
+
+        Args:
+            source: Texts with a column of the condition's name; see ``evaluate``.
+            condition: The condition.
+            options: How the texts are read; see ``evaluate``.
+
+        Raises:
+            ConfigError: The model has no such condition, it is free text, or an option is unknown.
+            DataError: The source cannot be read, or no text has a known value.
+        """
+        from reviewgen.model.words import measure_accuracy
+
+        refuse_unknown_options(options, EvaluateOptions, "accuracy")
+        return measure_accuracy(self.bundle, source, condition, **options)
 
     def save_pretrained(
         self,

@@ -39,6 +39,8 @@ Point = tuple[float, float]
 _CHARTS = (".png", ".svg", ".pdf")
 _WIDTH = 420.0  # of a chart in a page: small, so that text is readable where a phone shrinks it
 _ALONE = 620.0  # of a chart in a file of its own
+_MAP = (840.0, 640.0)  # the width and height of a map of words
+_GOLDEN_ANGLE = math.pi * (3 - math.sqrt(5))  # in radians
 _LEFT, _TOP, _BETWEEN = 46.0, 26.0, 14.0  # of a panel
 _MOST_POINTS, _MOST_LISTED = 60, 8  # of a line as it is drawn, and in the table
 _SHAPES = (  # around (0, 0): circle, square, triangle, diamond
@@ -141,6 +143,25 @@ def save_chart(chart: Chart, file: Path) -> None:
     figure = _matplotlib(kept)
     with storage_errors(file), atomic_file(file) as new:
         figure.savefig(new, dpi=150, format=file.suffix[1:].lower())
+
+
+def draw_words(words: Sequence[str], points: Sequence[Point], title: str, summary: str) -> str:
+    """Return words in a plane as SVG: each at its point or, where another word stands, at the nearest free place."""
+    across, up, height, content = *_MAP, NOTE * 1.3, list[str]()
+    (left, bottom), (right, top) = (map(choose, zip(*points, strict=True)) for choose in (min, max))
+    taken = list[tuple[float, float, float]]()
+    for word, (x, y) in zip((shorten(each, 20) for each in words), points, strict=True):
+        half = text_width(word, NOTE) / 2 + 1
+        middle = (x - left) / (right - left or 1.0) * across, (top - y) / (top - bottom or 1.0) * up
+        for step in range(10_000):  # along the spiral of a sunflower
+            radius, angle = 3 * math.sqrt(step), step * _GOLDEN_ANGLE
+            place = middle[0] + radius * math.cos(angle), middle[1] + radius * math.sin(angle)
+            is_inside = half <= place[0] <= across - half and height / 2 <= place[1] <= up - height / 2
+            if is_inside and all(abs(place[0] - a) > half + b or abs(place[1] - c) > height for a, c, b in taken):
+                break
+        taken.append((*place, half))
+        content.append(label(word, *place, NOTE, "word", "middle"))
+    return document(content, across, up, title, summary, margin=8.0)
 
 
 def _matplotlib(chart: Chart) -> Any:

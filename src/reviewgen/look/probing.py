@@ -1,0 +1,321 @@
+"""``reviewgen.probe``: what models have learned of structure, by minimal pairs of sentences and by the marks their texts close.
+
+A *minimal pair* is two sentences that differ in one word, of which one is correct: "The actor of the films is good." and "The
+actor of the films are good." A model passes if it assigns a higher probability to the correct one (Linzen et al. 2016; Marvin
+and Linzen 2018; BLiMP, Warstadt et al. 2020). Chance is one half. A noun between subject and verb that has the other number is
+an *attractor*: a model that looks at the nearest noun only is always wrong.
+"""
+
+import math
+import random
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import islice, product
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from jaxtyping import Float64
+
+from reviewgen.config import GenerationConfig, check_count, check_flags, check_seed
+from reviewgen.data import frame_texts, open_records
+from reviewgen.errors import ConfigError, DataError, quoted
+from reviewgen.evaluation import token_losses
+from reviewgen.lexicon import words_of
+from reviewgen.look.page import Report, to_json
+from reviewgen.model import ReviewModel
+from reviewgen.rates import find_intervals
+from reviewgen.storage import to_path
+from reviewgen.web.charts import Chart, Panel, Series, draw_figure, refuse_chart, save_chart
+
+PAIRS = 60  # of each kind
+_MIN_COUNT = 10  # of pairs, or of opened marks: a share of fewer is not known
+_CHARACTERS = 1200  # of a text, about, in which marks are counted
+_AFTER = 200  # characters after an opening mark in which it should be closed
+_MAX_COLUMNS = 3  # models that a table has a column for; of more each has a line
+_MAX_LABELS = 5  # models that a chart names below its axis; of more it has the numbers
+_SUMMARY = "Share of minimal pairs whose correct sentence is more probable, and of opened marks that are closed."
+_NOUNS = [  # singular and plural
+    *(("film", "films"), ("movie", "movies"), ("actor", "actors"), ("character", "characters"), ("scene", "scenes")),
+    *(("story", "stories"), ("director", "directors"), ("woman", "women"), ("man", "men"), ("book", "books"), ("song", "songs")),
+]
+_VERBS = ("is", "are"), ("was", "were"), ("has been", "have been"), ("looks", "look")
+_ENDS = "good", "bad", "great", "very good", "so bad"
+_THINGS = "dog", "car", "war", "house", "girl", "king", "doctor", "city", "train", "ship", "horse", "family", "money", "teacher"
+_FILLERS = (
+    "It is a bit slow at times, but the acting is good.",
+    "There are not many of this kind, and most of them are worse.",
+    "I did not expect much when I saw it for the first time.",
+)
+ATTRACTOR, MEMORY = "agreement past an attractor", "a word remembered"
+_TEMPLATES = {
+    "agreement": "The {0} {verb} {end}.",
+    ATTRACTOR: "The {0} of the {1} {verb} {end}.",
+    "agreement past a relative clause": "The {0} that made the {1} {verb} {end}.",
+}
+MARKS = {"brackets closed": ("(", ")"), "quotation marks closed": ('"“', '"”')}
+
+
+@dataclass(frozen=True)
+class MinimalPair:
+    """Two sentences that differ in one word.
+
+    Attributes:
+        kind: What the pair tests, as in "agreement".
+        good: The correct sentence.
+        bad: The incorrect one.
+    """
+
+    kind: str
+    good: str
+    bad: str
+
+
+@dataclass(frozen=True)
+class ProbeRow:
+    """The result of a model in one probe.
+
+    Attributes:
+        model: The model.
+        probe: The kind of the pairs, or of the marks.
+        share: The share of pairs of which the correct sentence is more probable, or of opened marks that are closed; None if
+            fewer than ten were counted.
+        interval: Its 95 % interval, low and high; None if it is not known.
+        count: The number of pairs, or of opened marks.
+    """
+
+    model: str
+    probe: str
+    share: float | None
+    interval: tuple[float, float] | None
+    count: int
+
+    def describe(self) -> str:
+        """Return the share and its interval in percent, as in "58% (46–70)"."""
+        if self.share is None:
+            return "not known"
+        low, high = self.interval or (self.share, self.share)
+        return f"{self.share:.0%}" + ("" if self.interval is None else f" ({100 * low:.0f}–{100 * high:.0f})")
+
+
+@dataclass
+class Probe(Report):
+    """The results of ``reviewgen.probe``: a row for each model and probe.
+
+    Attributes:
+        rows: The rows, model by model.
+    """
+
+    rows: list[ProbeRow] = field(default_factory=list)
+    _template: ClassVar[str] = "look/probe.html"
+
+    @property
+    def models(self) -> list[str]:
+        """The names of the models."""
+        return list(dict.fromkeys(row.model for row in self.rows))
+
+    @property
+    def probes(self) -> list[str]:
+        """The names of the probes."""
+        return list(dict.fromkeys(row.probe for row in self.rows))
+
+    def table(self) -> list[list[str]]:
+        """Return the cells of a table, its head first: a line for each probe, or for each of more than three models."""
+        cells, are_many = {(row.probe, row.model): row.describe() for row in self.rows}, len(self.models) > _MAX_COLUMNS
+        lines = [[probe, *(cells[probe, model] for model in self.models)] for probe in self.probes]
+        table = [["model" if are_many else "probe", *self.models], *lines]
+        return [list(column) for column in zip(*table, strict=True)] if are_many else table
+
+    def chart(self) -> Chart:
+        """Return the shares as a chart, with a panel for each probe; vertical bars are the intervals."""
+        models, panels = self.models, []
+        is_numbered = len(models) > _MAX_LABELS
+        names = [f"{number} {model}" if is_numbered else model for number, model in enumerate(models, 1)]
+        for probe in self.probes:
+            series = []
+            for row in self.rows:
+                if row.probe == probe and row.share is not None:
+                    place = models.index(row.model)
+                    series.append(Series(names[place], [(float(place), row.share)], place, interval=row.interval))
+            chance = [] if probe in MARKS else [Series("chance", level=0.5, style=7)]
+            panels.append(Panel(probe, [*series, *chance], 110.0, (0.0, 1.0)))
+        labels = [str(number) for number in range(1, len(models) + 1)] if is_numbered else models
+        return Chart("Probes of structure", "model", panels, _SUMMARY, labels=labels)
+
+    def plot(self, file: str | Path, *, overwrite: bool = False) -> None:
+        """Save the chart as PNG, SVG or PDF, by the file's suffix.
+
+        Raises:
+            ConfigError: The suffix is another one, or matplotlib, which PNG and PDF need, is not installed.
+            OutputExists: The file exists, and ``overwrite`` is false.
+            StorageError: It cannot be written.
+        """
+        check_flags(overwrite=overwrite)
+        path = to_path("file", file)
+        refuse_chart(path, overwrite)
+        save_chart(self.chart(), path)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the rows as JSON values."""
+        rows: dict[str, Any] = {"rows": to_json([asdict(row) for row in self.rows])}
+        return rows
+
+    def _values(self) -> dict[str, Any]:
+        head, *lines = self.table()
+        return {"head": head, "lines": lines, "chart": draw_figure(self.chart())}
+
+
+def probe(models: Any, *, pairs: Any = None, texts: int = 100, seed: int = 0) -> Probe:
+    """Probe what models have learned of structure: agreement, remembering a word, closing brackets and quotation marks.
+
+    >>> reviewgen.probe(["ngram-word", "lstm-word"]).plot("probes.svg")                          # doctest: +SKIP
+
+    Args:
+        models: A model, what ``load`` takes, or a list of them.
+        pairs: Minimal pairs to use instead of those of the package: a table (jsonl, csv, a list of mappings) with the columns
+            ``sentence_good`` and ``sentence_bad``, as BLiMP's, and optionally ``UID`` or ``kind``.
+        texts: The number of texts that each model generates, at temperature 1, to count marks in; 0 for none.
+        seed: The seed of these texts.
+
+    Raises:
+        ConfigError: An argument is unusable.
+        DataError: The pairs cannot be read.
+        BundleError, HubError: A model cannot be loaded.
+    """
+    listed = models if isinstance(models, list | tuple) else [models]
+    if not listed:
+        raise ConfigError("Give at least one model to probe.")
+    check_seed(seed)
+    if texts:
+        check_count("texts", texts)
+    given, result = None if pairs is None else read_pairs(pairs), Probe()
+    for each in listed:
+        model = each if isinstance(each, ReviewModel) else ReviewModel.from_pretrained(each)
+        own = str(each) if isinstance(each, str | Path) else model.bundle.source or model.preset
+        names = [own, *(f"{own} ({number})" for number in range(2, 2 + len(listed)))]
+        name = next(name for name in names if name not in result.models)
+        result.rows += measure_pairs(name, model, make_pairs(model) if given is None else given)
+        result.rows += _count_marks(name, model, texts, seed) if texts else []
+    return result
+
+
+def read_pairs(source: Any) -> dict[str, list[MinimalPair]]:
+    """Return the minimal pairs of a table by their kinds.
+
+    Raises:
+        DataError: The table cannot be read, is empty, or a row lacks a sentence.
+    """
+    pairs = dict[str, list[MinimalPair]]()
+    for number, record in enumerate(open_records(source), 1):
+        good, bad = record.get("sentence_good"), record.get("sentence_bad")
+        if not (isinstance(good, str) and isinstance(bad, str) and good and bad):
+            raise DataError(f"Row {number} of the pairs has no sentence_good or sentence_bad; got {quoted(dict(record))}.")
+        kind = str(record.get("kind") or record.get("UID") or "pairs")
+        pairs.setdefault(kind, []).append(MinimalPair(kind, good, bad))
+    if not pairs:
+        raise DataError("There are no pairs.")
+    return pairs
+
+
+def make_pairs(model: ReviewModel, kinds: Sequence[str] = (*_TEMPLATES, MEMORY)) -> dict[str, list[MinimalPair]]:
+    """Return the pairs of the package whose words a model knows: of each kind at most 60.
+
+    A pair and the next one are mirror images, singular and plural for example, so a preference for one word gives one half.
+    """
+    lexicon = model.bundle.lexicon
+
+    def knows(pair: MinimalPair) -> bool:
+        return lexicon is None or all(word in lexicon for word in words_of(f"{pair.good} {pair.bad}"))
+
+    chosen = dict[str, list[MinimalPair]]()
+    for kind in kinds:
+        mirrored = list(_remember() if kind == MEMORY else _agree(kind))
+        random.Random(0).shuffle(mirrored)
+        known = (both for both in mirrored if all(map(knows, both)))
+        chosen[kind] = [pair for both in islice(known, PAIRS // 2) for pair in both]
+    return chosen
+
+
+def _agree(kind: str) -> Iterator[list[MinimalPair]]:
+    """Yield two pairs each time: with a singular subject, and with a plural one."""
+    template = _TEMPLATES[kind]
+    others = _NOUNS if "{1}" in template else [("", "")]
+    for subject, other, verbs, end in product(_NOUNS, others, _VERBS, _ENDS):
+        if subject != other:
+            yield [
+                MinimalPair(kind, *(template.format(noun, attractor, verb=verb, end=end) for verb in own))
+                for noun, attractor, own in zip(subject, other[::-1], (verbs, verbs[::-1]), strict=True)
+            ]
+
+
+def _remember() -> Iterator[list[MinimalPair]]:
+    """Yield two pairs each time, whose last word is one of the first sentence: each of two words is once the correct one."""
+    for one, other, filler in product(_THINGS, _THINGS, _FILLERS):
+        if one < other:
+            yield [
+                MinimalPair(MEMORY, *(f"It is about a {word}. {filler} I liked the {last}." for last in (word, wrong)))
+                for word, wrong in ((one, other), (other, one))
+            ]
+
+
+def measure_pairs(name: str, model: ReviewModel, pairs: Mapping[str, Sequence[MinimalPair]]) -> Iterator[ProbeRow]:
+    """Yield the row of each kind of pairs. Two pairs that mirror each other are one item of an interval."""
+    for kind, own in pairs.items():
+        bits = score_sentences(model, [text for pair in own for text in (pair.good, pair.bad)]).reshape(-1, 2)
+        right = [float(good < bad) + 0.5 * float(good == bad) for good, bad in bits]
+        yield _make_row(
+            name, kind, [(sum(right[start : start + 2]), len(right[start : start + 2])) for start in range(0, len(right), 2)]
+        )
+
+
+def _count_marks(name: str, model: ReviewModel, texts: int, seed: int) -> Iterator[ProbeRow]:
+    """Yield the row of each kind of marks, in texts that a model generates."""
+    longest = _CHARACTERS if model.generator.pieces.are_characters else _CHARACTERS // 4
+    config = GenerationConfig(temperature=1.0, words="any", max_new_tokens=longest, num_return_sequences=texts)
+    written = model.generate(generation_config=config, seed=seed, return_dict_in_generate=True)
+    for probe_name, signs in MARKS.items():
+        yield _make_row(name, probe_name, [count_closed(each.text, *signs, each.finish_reason == "end") for each in written])
+
+
+def _make_row(model: str, name: str, counts: Sequence[tuple[float, int]]) -> ProbeRow:
+    """Return the row of counts, in each of some items, of what is correct and of all."""
+
+    def measure(some: Sequence[tuple[float, int]]) -> list[float]:
+        return [sum(right for right, _ in some) / max(1, sum(total for _, total in some))]
+
+    total, kept = sum(each for _, each in counts), [each for each in counts if each[1]]
+    if total < _MIN_COUNT:
+        return ProbeRow(model, name, None, None, total)
+    (interval,) = find_intervals(measure, kept)
+    return ProbeRow(model, name, measure(kept)[0], None if interval is None else (interval[0], interval[1]), total)
+
+
+def score_sentences(model: ReviewModel, texts: Sequence[str]) -> Float64[np.ndarray, " N"]:
+    """Return the bits of each text without those of its end token: a pair differs before that."""
+    prefix, weights = model.conditions.unspecified_ids, model.bundle.weights
+    framed = [ids for ids, _ in frame_texts([(text, prefix) for text in texts], model.tokenizer)]
+    losses = token_losses(weights.model_on_device, framed, model.tokenizer.vocab_size, weights.device)
+    return np.array([each[:-1].sum(dtype=np.float64) / math.log(2) for each in losses])
+
+
+def count_closed(text: str, opening: str, closing: str, is_whole: bool) -> tuple[int, int]:
+    """Return how many of the marks that a text opens are closed, and how many it opens.
+
+    A mark that opens and closes does so in turn. One that is opened in the last 200 characters of a text that was cut off counts
+    only if it is closed.
+
+    >>> count_closed("a (b) (c", "(", ")", True), count_closed("a (b) (c", "(", ")", False)
+    ((1, 2), (1, 1))
+    """
+    waiting: list[int] = []
+    closed = 0
+    for found in re.finditer(f"[{re.escape(opening + closing)}]", text):
+        sign = found.group()
+        if sign in closing and waiting:
+            waiting.pop()
+            closed += 1
+        elif sign in opening:
+            waiting.append(found.start())
+    missing = [start for start in waiting if is_whole or len(text) - start > _AFTER]
+    return closed, closed + len(missing)

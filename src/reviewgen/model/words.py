@@ -1,0 +1,365 @@
+"""What a model has learned of words, texts and the values of its conditions.
+
+Words in similar contexts get similar embeddings (Bengio et al. 2003), so their cosine is high; a word of several tokens has the
+mean of their embeddings. The value of a condition that fits a text is found by Bayes' rule: P(value | text) is proportional to
+P(value) P(text | value).
+
+V tokens, E an embedding, W words, N texts, T tokens of a text, H numbers of a state.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float32, Float64
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+from reviewgen.conditions import Condition, Conditions, is_missing
+from reviewgen.config import check_count, check_flags, check_text
+from reviewgen.data import frame_texts, read_texts, trained_on
+from reviewgen.errors import ConfigError, DataError, counted, did_you_mean, quoted
+from reviewgen.evaluation import token_losses
+from reviewgen.generation import Pieces, flatten_state, map_state
+from reviewgen.model.layout import Bundle
+from reviewgen.rates import describe_rate, find_intervals
+from reviewgen.storage import to_path
+from reviewgen.web.charts import draw_words
+from reviewgen.web.rendering import refuse_file, save_text
+
+READ_TEXTS, READ_TOKENS = 60, 40  # texts that ``contrast`` reads with each value, and tokens of each
+_MIN_SHARE = 2e-4  # of the tokens that a word is expected to be, with the value that prefers it
+_CLASSIFIED = 1000  # texts at most, of which the accuracy is measured
+_ROWS = 32  # texts that are read side by side
+_LETTERS = ("'", "’")  # which go on with a word, as letters do
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """A word near another one.
+
+    Attributes:
+        word: The word.
+        cosine: The cosine of the angle between the embeddings of both, from -1 to 1.
+    """
+
+    word: str
+    cosine: float
+
+
+@dataclass(frozen=True)
+class WordMap:
+    """The most frequent words in a plane: the first two principal components of their embeddings. A notebook shows the map.
+
+    Attributes:
+        words: The words.
+        points: The coordinates of each.
+    """
+
+    words: Sequence[str]
+    points: Float32[np.ndarray, "W 2"]
+
+    def to_svg(self) -> str:
+        """Return the map as SVG; words that would overlap are moved apart."""
+        title = f"The {counted(len(self.words), 'most frequent word')}"
+        points = [(float(x), float(y)) for x, y in self.points]
+        return draw_words(self.words, points, title, "Words near each other have similar embeddings.")
+
+    def save(self, file: str | Path, *, overwrite: bool = False) -> None:
+        """Save the map as a .svg file.
+
+        Raises:
+            ConfigError: The file is not a path, or its suffix is not .svg.
+            OutputExists: The file exists, and ``overwrite`` is false.
+            StorageError: It cannot be written.
+        """
+        check_flags(overwrite=overwrite)
+        path = to_path("file", file)
+        refuse_file(path, [".svg"], overwrite)
+        save_text(self.to_svg(), path)
+
+    def _repr_html_(self) -> str:
+        return self.to_svg()
+
+
+@dataclass(frozen=True)
+class PreferredWord:
+    """A word that is more probable with one value of a condition than with the others.
+
+    Attributes:
+        word: The word.
+        log_ratio: log2 of its probability with that value, divided by the mean of those with the others.
+    """
+
+    word: str
+    log_ratio: float
+
+
+@dataclass(frozen=True)
+class Classification:
+    """The value of a condition that fits a text best.
+
+    Attributes:
+        value: The value.
+        probabilities: The probability of each value.
+    """
+
+    value: str
+    probabilities: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """How often the value of a condition that fits a text best is the one that the text has.
+
+    Attributes:
+        condition: The condition.
+        accuracy: The share of the texts.
+        interval: Its 95 % interval, low and high; None of fewer than ten texts.
+        baseline: The share of the most frequent value: the accuracy of always answering that.
+        texts: The number of texts.
+    """
+
+    condition: str
+    accuracy: float
+    interval: Sequence[float] | None
+    baseline: float
+    texts: int
+
+    def describe(self) -> str:
+        """Return a line for the user."""
+        rate, baseline = describe_rate(self.accuracy, self.interval), describe_rate(self.baseline)
+        return f"{self.condition}: accuracy {rate} on {counted(self.texts, 'text')}; the most frequent value alone {baseline}"
+
+
+def find_neighbours(bundle: Bundle, pieces: Pieces, word: str, count: int) -> list[Neighbour]:
+    """Return the words whose embeddings are nearest to that of a word; see ``ReviewModel.neighbours``."""
+    check_text("word", word)
+    check_count("k", count)
+    word = word.strip()
+    ids = bundle.tokenizer.encode(word if pieces.are_characters else f" {word}") if word else []
+    if not ids:
+        raise ConfigError("The word is empty, or none of its characters is known.")
+    table, known = _embeddings(bundle), _words(bundle, pieces)
+    vector, vectors = table[ids].mean(axis=0), table[list(known)]
+    cosines = vectors @ vector / np.maximum(np.linalg.norm(vectors, axis=1) * np.linalg.norm(vector), 1e-12)
+    tokens = np.array(list(known))[np.argsort(-cosines, kind="stable")].tolist()
+    by_token = dict(zip(known, cosines.tolist(), strict=True))
+    others = (token for token in tokens if known[token].casefold() != word.casefold())
+    return [Neighbour(known[token], by_token[token]) for token in islice(_whole_words(bundle, pieces, others), count)]
+
+
+def map_words(bundle: Bundle, pieces: Pieces, count: int) -> WordMap:
+    """Return the most frequent words in a plane; see ``ReviewModel.word_map``."""
+    check_count("words", count)
+    table, known = _embeddings(bundle), _words(bundle, pieces)
+    tokens = list(islice(_whole_words(bundle, pieces, iter(known)), count))
+    if len(tokens) < 2:
+        raise ConfigError(f"{bundle.preset} knows fewer than two words of one token, so there is nothing to map.")
+    centred = table[tokens] - table[tokens].mean(axis=0)
+    axes = np.linalg.svd(centred, full_matrices=False)[2][:2]
+    points = np.zeros((len(tokens), 2), np.float32)
+    points[:, : len(axes)] = centred @ axes.T  # a single axis where an embedding is one number
+    return WordMap([known[token] for token in tokens], points)
+
+
+def _networks(bundle: Bundle) -> Iterator[nn.Module]:
+    """Yield the networks of a model that read its own tokens: itself, or the models of a blend."""
+    model = bundle.weights.model_on_device
+    yield from (each for each in (model, *getattr(model, "parts", ())) if isinstance(each, nn.Module))
+
+
+def _embeddings(bundle: Bundle) -> Float32[np.ndarray, "V E"]:
+    """Return the embedding of each token; of a blend, those of its first model that has them.
+
+    Raises:
+        ConfigError: The model has none.
+    """
+    size = bundle.tokenizer.vocab_size
+    for module in (module for network in _networks(bundle) for module in network.modules()):
+        if isinstance(module, nn.Embedding) and module.num_embeddings >= size:
+            table: np.ndarray = module.weight[:size].detach().float().cpu().numpy()
+            return table
+    raise ConfigError(f"{bundle.preset} has no embeddings of its tokens; networks such as rnn, gru, lstm and nnlm have them.")
+
+
+def _words(bundle: Bundle, pieces: Pieces) -> dict[int, str]:
+    """Return the words of one token, in the order of the vocabulary: the frequent ones first; or all characters.
+
+    Raises:
+        ConfigError: There are none.
+    """
+    if pieces.are_characters:
+        return {token: text for token, text in enumerate(pieces.texts) if text.strip()}
+    lexicon, texts = bundle.lexicon, pieces.texts
+    words = {token: text[1:] for token, text in enumerate(texts) if text[:1] == " " and len(text) > 2 and text[1:].isalpha()}
+    known = {token: word for token, word in words.items() if lexicon is None or lexicon.spells(word)}
+    if not known:
+        raise ConfigError(f"The tokenizer of {bundle.preset} has no tokens that are words with a space before them.")
+    return known
+
+
+@torch.no_grad()  # not inference_mode: the model may be built here, and its weights stay trainable
+def _whole_words(bundle: Bundle, pieces: Pieces, tokens: Iterator[int]) -> Iterator[int]:
+    """Yield the tokens that are words: after which, at the start of a text, a letter is unlikely to follow.
+
+    In a vocabulary of pieces of words, " th" may be the beginning of "thrill" more often than a word.
+    """
+    if pieces.are_characters:
+        yield from tokens
+        return
+    model, device = bundle.weights.model_on_device, bundle.weights.device
+    goes_on = torch.tensor([text[:1].isalpha() or text[:1] in _LETTERS for text in pieces.texts]).to(device)
+    prefix = torch.tensor([[bundle.tokenizer.bos_id, *_conditions(bundle).unspecified_ids]]).to(device)
+    _, start = model(prefix, model.initial_state(1))
+    while chunk := list(islice(tokens, _ROWS)):
+        state = map_state(partial(torch.repeat_interleave, repeats=len(chunk), dim=0), start)
+        logits, _ = model(torch.tensor(chunk).to(device)[:, None], state)
+        shares = logits[:, -1].softmax(-1)[:, : len(goes_on)][:, goes_on].sum(-1)
+        yield from (token for token, share in zip(chunk, shares.tolist(), strict=True) if share < 0.5)
+
+
+def _conditions(bundle: Bundle) -> Conditions:
+    return bundle.conditions or Conditions(first_id=bundle.tokenizer.vocab_size)
+
+
+def find_condition(bundle: Bundle, name: str) -> Condition:
+    """Return a condition of categories or numbers.
+
+    Raises:
+        ConfigError: The model has no such condition, it is free text, or it has a single value.
+    """
+    check_text("condition", name)
+    own = {condition.name: condition for condition in _conditions(bundle).fixed}
+    if name not in own:
+        known = did_you_mean(name, list(own)) if own else "It has none."
+        raise ConfigError(f"{quoted(name)} is not a condition of {bundle.preset} with categories or numbers. {known}")
+    if len(own[name].values) < 2:
+        raise ConfigError(f"The condition {quoted(name)} has a single value, so there is nothing to compare.")
+    return own[name]
+
+
+def contrast_words(
+    bundle: Bundle, pieces: Pieces, condition: str, texts: Sequence[str], count: int
+) -> dict[str, list[PreferredWord]]:
+    """Return the words that each value of a condition prefers, in texts that are read with each value; see ``contrast``."""
+    check_count("k", count)
+    if pieces.are_characters:
+        raise ConfigError(f"contrast compares words, and the tokens of {bundle.preset} are characters.")
+    own, known = find_condition(bundle, condition), _words(bundle, pieces)
+    tokens = np.array(list(known), np.int64)
+    expected = np.stack([_expect(bundle, texts, {condition: value.label}) for value in own.values])[:, tokens]
+    preferred = dict[str, list[PreferredWord]]()
+    for number, value in enumerate(own.values):
+        others = np.delete(expected, number, axis=0).mean(axis=0)
+        ratios = np.log2(np.maximum(expected[number], 1e-30) / np.maximum(others, 1e-30))
+        ranked = [place for place in np.argsort(-ratios, kind="stable") if ratios[place] > 0 and expected[number, place] >= 1]
+        by_token = {int(tokens[place]): float(ratios[place]) for place in ranked}
+        chosen = islice(_whole_words(bundle, pieces, iter(by_token)), count)
+        preferred[value.label] = [PreferredWord(known[token], by_token[token]) for token in chosen]
+    return preferred
+
+
+@torch.no_grad()
+def _expect(bundle: Bundle, texts: Sequence[str], values: Mapping[str, str]) -> Float64[np.ndarray, " V"]:
+    """Return how often each token is expected in 1 / _MIN_SHARE tokens of some texts, given the values of conditions."""
+    total, tokens, size = np.zeros(bundle.tokenizer.vocab_size), 0, bundle.tokenizer.vocab_size
+    for ids, lengths, start in _batches(bundle, texts, _conditions(bundle).encode(values)):
+        model = bundle.weights.model_on_device
+        logits, _ = model(ids, model.initial_state(len(ids)))
+        for row, length in zip(logits, lengths, strict=True):
+            total += row[start - 1 : length - 1].float().softmax(-1).sum(0).double().cpu().numpy()[:size]
+            tokens += length - start
+    return total / (tokens * _MIN_SHARE)
+
+
+def _batches(bundle: Bundle, texts: Sequence[str], prefix: Sequence[int]) -> Iterator[tuple[Tensor, list[int], int]]:
+    """Yield texts side by side: their ids (B, T), padded with zeros; the length of each; and where the text begins."""
+    framed = (torch.from_numpy(ids) for ids, _ in frame_texts([(text, prefix) for text in texts], bundle.tokenizer))
+    while rows := list(islice(framed, _ROWS)):
+        yield pad_sequence(rows, batch_first=True).to(bundle.weights.device), list(map(len, rows)), 1 + len(prefix)
+
+
+def classify_texts(bundle: Bundle, texts: Sequence[str], condition: str) -> list[Classification]:
+    """Return for each text the value of a condition that fits it best; see ``ReviewModel.classify``."""
+    own, weights, size = find_condition(bundle, condition), bundle.weights, bundle.tokenizer.vocab_size
+    _check_texts(texts)
+    labels, columns = [value.label for value in own.values], list[np.ndarray]()
+    for label in labels:
+        prefix = _conditions(bundle).encode({condition: label})
+        framed = [ids for ids, _ in frame_texts([(text, prefix) for text in texts], bundle.tokenizer)]
+        losses = token_losses(weights.model_on_device, framed, size, weights.device)
+        columns.append(np.array([-each.sum(dtype=np.float64) for each in losses]))
+    given = np.stack(columns, axis=1)  # log P(text | value), (N, values)
+    given[~np.isfinite(given).any(axis=1)] = 0.0  # a text that no value makes possible says nothing
+    logs = given + np.log([max(value.share, 1e-12) for value in own.values])
+    table = np.exp(logs - np.logaddexp.reduce(logs, axis=1)[:, None])
+    return [Classification(labels[int(row.argmax())], dict(zip(labels, row.tolist(), strict=True))) for row in table]
+
+
+def measure_accuracy(bundle: Bundle, source: Any, condition: str, **options: Any) -> Accuracy:
+    """Return how often ``classify_texts`` finds the value that a text has; see ``ReviewModel.accuracy``."""
+    own, conditions = find_condition(bundle, condition), _conditions(bundle)
+    place = conditions.names.index(condition)
+    read = read_texts(source, trained_on(bundle.training), conditions=conditions, **options)
+    found = ((text, own.find(values[place])) for text, values in read if text and not is_missing(values[place]))
+    pairs = list(islice(((text, number) for text, number in found if number is not None), _CLASSIFIED))
+    if not pairs:
+        raise DataError(f"No text has a known value of {quoted(condition)}.")
+    labels = [own.values[number].label for _, number in pairs]
+    classified = classify_texts(bundle, [text for text, _ in pairs], condition)
+    right = [float(each.value == label) for each, label in zip(classified, labels, strict=True)]
+    (interval,) = find_intervals(lambda some: [fmean(some)], right)
+    baseline = Counter(labels).most_common(1)[0][1] / len(labels)
+    return Accuracy(condition, fmean(right), interval, baseline, len(right))
+
+
+@torch.no_grad()
+def embed_texts(bundle: Bundle, texts: Sequence[str]) -> Float32[np.ndarray, "N H"]:
+    """Return a vector of each text; see ``ReviewModel.embed``."""
+    _check_texts(texts)
+    prefix = _conditions(bundle).unspecified_ids
+    for network in _networks(bundle):
+        kept = _find_changing(network, bundle, prefix)
+        if any(kept):
+            parts = [_mean_states(network, kept, *batch) for batch in _batches(bundle, texts, prefix)]
+            return np.concatenate(parts) if parts else np.zeros((0, 0), np.float32)
+    raise ConfigError(
+        f"{bundle.preset} has no hidden state that changes with the text; networks such as rnn, gru and lstm have one."
+    )
+
+
+def _find_changing(network: Any, bundle: Bundle, prefix: Sequence[int]) -> list[bool]:
+    """Return which parts of a state are numbers that a text changes: not the ids of a window, and not what conditions give."""
+    ids = torch.tensor([[bundle.tokenizer.bos_id, *prefix, bundle.tokenizer.eos_id]]).to(bundle.weights.device)
+    _, before = network(ids[:, :-1], network.initial_state(1))
+    _, after = network(ids[:, -1:], before)
+    pairs = zip(flatten_state(before), flatten_state(after), strict=True)
+    return [old.is_floating_point() and not torch.equal(old, new) for old, new in pairs]
+
+
+def _mean_states(
+    network: Any, kept: Sequence[bool], ids: Tensor, lengths: Sequence[int], start: int
+) -> Float32[np.ndarray, "B H"]:
+    """Return the mean of the states of a network after each token of some texts."""
+    _, state = network(ids[:, :start], network.initial_state(len(ids)))
+    sums, ends = torch.zeros(len(ids), 1, device=ids.device), torch.tensor(lengths, device=ids.device)[:, None] - 1
+    for time in range(start, max(lengths) - 1):
+        _, state = network(ids[:, time : time + 1], state)
+        parts = [part.float().flatten(1) for part, is_kept in zip(flatten_state(state), kept, strict=True) if is_kept]
+        sums = sums + torch.where(time < ends, torch.cat(parts, dim=1), 0.0)
+    return (sums / (ends - start).clamp(min=1)).cpu().numpy()
+
+
+def _check_texts(texts: Sequence[str]) -> None:
+    if isinstance(texts, str):
+        raise ConfigError("texts must be a list of strings; got a single string.")
+    if wrong := [text for text in texts if not isinstance(text, str) or not text]:
+        raise DataError(f"A text must be a string of at least one character; got {quoted(wrong[0])}.")
