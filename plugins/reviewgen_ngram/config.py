@@ -1,10 +1,18 @@
 """The settings of ``ngram``. Must not import torch or numba."""
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
-from reviewgen.config import Bound, check
+from reviewgen.config import Bound, Technique, check
 from reviewgen.errors import ConfigError
+
+TECHNIQUES = (
+    Technique(
+        "Kneser-Ney smoothing",
+        "interpolated and modified (Chen & Goodman 1998), in place of Witten & Bell's (1991)",
+        {"smoothing": "witten-bell"},
+    ),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +40,8 @@ class NgramConfig:
     quantized: bool = False
     memory_mb: Annotated[int, Bound(at_least=0)] = 0
     field_ids: Annotated[int, Bound(at_least=0)] = 0
+
+    techniques: ClassVar[tuple[Technique, ...]] = TECHNIQUES
 
     def __post_init__(self) -> None:
         check(self)

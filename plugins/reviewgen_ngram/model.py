@@ -169,6 +169,13 @@ class Ngram:
         """Return the computational graph, for pictures, with a few contexts of the trained model."""
         return describe_ngram(self.config, self._trained)
 
+    def parameter_kinds(self) -> dict[str, int]:
+        """Return the number of n-grams of each length; bos, which is never predicted, is not counted."""
+        if self._trained is None:
+            return {}
+        counts: list[int] = np.diff(self._trained.starts)[1:].tolist()
+        return {f"{length}-grams": count - (length == 1) for length, count in enumerate(counts, 1)}
+
     def state_dict(self) -> dict[str, Tensor]:
         """Return the tensors of the trained model; before it is trained, empty tensors of the same names."""
         if self._trained is not None:

@@ -1,9 +1,16 @@
 """The settings of nnlm, shared by training and inference. Must not import torch."""
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
-from reviewgen.config import Bound, check
+from reviewgen.config import Bound, Technique, check
+
+TECHNIQUES = (
+    Technique(
+        "dropout", "hidden units are zeroed in training, more of them with more epochs (Srivastava et al. 2014)", {"dropout": 0.0}
+    ),
+    Technique("relu", "relu in the hidden layer (Nair & Hinton 2010), in place of tanh", {"activation": "tanh"}),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +39,8 @@ class NnlmConfig:
     hidden_size: Annotated[int, Bound(at_least=1)] = 768
     dropout: Annotated[float, Bound(at_least=0, below=1)] = 0.0
     activation: Literal["tanh", "relu"] = "relu"
+
+    techniques: ClassVar[tuple[Technique, ...]] = TECHNIQUES
 
     @property
     def holds(self) -> bool:

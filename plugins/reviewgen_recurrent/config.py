@@ -6,11 +6,25 @@ Shapes: V vocabulary, E embedding, H hidden, L layers.
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal, TypeAlias
 
-from reviewgen.config import Bound, RenamedValues, check
+from reviewgen.config import Bound, RenamedValues, Technique, check
 from reviewgen.errors import ConfigError
 
 Size: TypeAlias = Annotated[int, Bound(at_least=1)]
 Probability: TypeAlias = Annotated[float, Bound(at_least=0, below=1)]
+
+DROPOUTS = ("dropout", "embedding_dropout", "output_dropout", "token_dropout", "weight_dropout", "zoneout", "ngram_dropout")
+TECHNIQUES = (
+    Technique(
+        "n-gram vectors", "vectors of the last 2 to n tokens are added to the embedding (Bojanowski et al. 2017)", {"ngrams": 1}
+    ),
+    Technique(
+        "dropout",
+        "some outputs are zeroed in training, more of them with more epochs (Srivastava et al. 2014)",
+        {**dict.fromkeys(DROPOUTS, 0.0), "locked_dropout": False},
+    ),
+    Technique("tied embeddings", "the embedding is also the matrix of the output layer (Press & Wolf 2017)", {"tied": False}),
+    Technique("compiled layers", "compiled loops, where they are faster than PyTorch's own layer", {"layer": "fused"}),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +82,7 @@ class RecurrentConfig:
     activation: Literal["tanh", "relu"] = "tanh"
 
     torch_layer: ClassVar[str] = "RNN"  # of the fused implementation; only torch's RNN has relu
+    techniques: ClassVar[tuple[Technique, ...]] = TECHNIQUES
 
     @property
     def holds(self) -> bool:

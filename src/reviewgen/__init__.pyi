@@ -1,4 +1,5 @@
 from .api import (
+    ablate,
     best_trial,
     blend,
     corpus,
@@ -29,6 +30,7 @@ __all__ = [
     "ReviewgenError",
     "TrainingRun",
     "__version__",
+    "ablate",
     "best_trial",
     "blend",
     "compare",

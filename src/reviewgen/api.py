@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from reviewgen.data import StoreFolder
     from reviewgen.generation import GenerateOptions
     from reviewgen.model import LoadOptions, ReviewModel
-    from reviewgen.runs import SamplingTrial, SweepRow, TuneTrial
+    from reviewgen.runs import AblationRow, SamplingTrial, SweepRow, TuneTrial
     from reviewgen.tables.table import WrittenTexts
     from reviewgen.web.curves import LearningCurves
 
@@ -229,6 +229,39 @@ def sweep(
     from reviewgen.runs.sweep import sweep as train_each
 
     return train_each(preset, source, setting, values, settings, series, options)
+
+
+def ablate(
+    preset: str,
+    source: Any,
+    *,
+    seeds: int = 1,
+    settings: Mapping[str, Mapping[str, Any]] | None = None,
+    **options: "Unpack[TrainOptions]",
+) -> "Iterator[AblationRow]":
+    """Train a preset whole, without one technique at a time, and plain; yield a row for each when it is done.
+
+    All are scored on the same held-out texts. With a time budget, all have the size that is chosen for the whole preset.
+
+    >>> for row in reviewgen.ablate("lstm-char", "reviews.csv", budget="2m"):                        # doctest: +SKIP
+    ...     print(row.name, row.bits, row.bought)
+
+    Args:
+        preset: ``<model>-<tokenizer>``.
+        source: The reviews.
+        seeds: The number of trainings of each row, from different seeds, of which means are taken.
+        settings: Settings of all trainings, by group, as in {"model": {"hidden_size": 256}}. No technique is taken away whose
+            settings are all given.
+        options: The other keywords of ``train``, except out, resume, model, tokenizer and training: budget (for each training),
+            steps, epochs, seed, log, initial_weights, min_texts, and those for reading and filtering a corpus.
+
+    Raises:
+        ConfigError: An argument is unusable, the preset is a blend, or it has no technique; nothing was trained by then.
+        NotADistribution: The model's scores do not sum to one.
+    """
+    from reviewgen.runs.ablate import ablate as train_without
+
+    return train_without(preset, source, seeds, settings, options)
 
 
 def plot_sweep(rows: "Sequence[SweepRow]", setting: str, preset: str, file: str | Path, *, overwrite: bool = False) -> None:

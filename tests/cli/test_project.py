@@ -141,7 +141,7 @@ SHORTER = (  # the commands of the pages ask for minutes
     (r"--budget \w+", QUICK),
     (r"--epochs 20", QUICK),
     (r"-n 100000", "-n 20"),
-    (r"--steps 200", QUICK),
+    (r"--steps \d{3}\b", QUICK),
     (r"train lstm-(?:word|char)", "train gru-char"),
     (r"(train gru-\w+ .*--out my-(?:gru|parallel|cluster|elastic))$", rf"\1 {QUICK}"),
     (r" --resume", ""),

@@ -111,6 +111,7 @@ class Calls:
             (reviewgen.score_dataset, {"model": n, "source": texts, "out": "table"}),
             (reviewgen.novelty_dataset, {"model": n, "source": texts, "out": "table"}),
             (reviewgen.sweep, {"preset": "ngram-char", "source": texts, "setting": "model.order", "values": [2], "steps": 1}),
+            (reviewgen.ablate, {"preset": "ngram-char", "source": texts}),
             (reviewgen.tune, {"start": "ngram-char", "source": texts, "trials": 1, "steps": 1}),
             (reviewgen.tune_sampling, {"model": n, "source": texts, "texts": 20, "search": {"top_k": [5]}}),
             (reviewgen.plot_training, {"sources": [folder / "gru-char" / "model"], "file": "a.svg"}),

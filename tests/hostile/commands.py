@@ -29,6 +29,7 @@ BASES = (
     "settings gru-char",
     "plot NET --out a.svg",
     "sweep ngram-char --data texts.txt --set model.order=2,3 --steps 1",
+    "ablate ngram-char --data texts.txt",
     "tune ngram-char --data texts.txt --trials 1 --steps 1",
     "tune-sampling MODEL --data texts.txt --texts 20",
     "blend MODEL MODEL --out new",

@@ -31,8 +31,8 @@ DECLARED: dict[str, tuple[type, ...]] = {
 """The classes that declare the keywords of each TypedDict."""
 
 FUNCTIONS: list[Callable[..., Any]] = [
-    *(reviewgen.train, reviewgen.sweep, reviewgen.tune, reviewgen.blend, reviewgen.tune_sampling, reviewgen.corpus),
-    *(reviewgen.prepare, reviewgen.generate_dataset, reviewgen.score_dataset, reviewgen.compare),
+    *(reviewgen.train, reviewgen.sweep, reviewgen.ablate, reviewgen.tune, reviewgen.blend, reviewgen.tune_sampling),
+    *(reviewgen.corpus, reviewgen.prepare, reviewgen.generate_dataset, reviewgen.score_dataset, reviewgen.compare),
     *(reviewgen.ReviewModel.generate, reviewgen.ReviewModel.evaluate),
 ]
 OWN = {"generate_dataset": (declared.GeneratedShards,), "score_dataset": (declared.Shards,)}

@@ -35,7 +35,7 @@ COMMANDS = [
     "plugin new mingru --model --out @",
 ]
 WITH_OVERWRITE = ("sweep", "compare net --data texts.txt --html", "explain", "plot", "graph", "export")
-WITHOUT_A_FILE = {"settings", "list", "play", "replay", "evaluate", "serve", "demo", "doctor", "push"}
+WITHOUT_A_FILE = {"settings", "ablate", "list", "play", "replay", "evaluate", "serve", "demo", "doctor", "push"}
 """Commands without an output; what ``doctor`` and ``push`` change has tests of its own."""
 
 

@@ -5,6 +5,7 @@ the ``LanguageModel`` protocol only.
 """
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
 from types import SimpleNamespace
@@ -22,6 +23,7 @@ from reviewgen.blending.stepper import BlendStepper, make_blend_stepper
 from reviewgen.errors import BundleError
 from reviewgen.generation import make_stepper, map_state
 from reviewgen.protocols import LanguageModel, State, SupportsScore
+from reviewgen.protocols.abilities import count_parameters
 from reviewgen.protocols.graph import ModelGraph
 from reviewgen.protocols.migration import read_saved_config
 from reviewgen.protocols.shapes import check_ids, check_state
@@ -120,6 +122,13 @@ class Blend:
         modules = [(number, part) for number, part in enumerate(map(_plain, self.parts)) if isinstance(part, nn.Module)]
         tensors = [f"{number}.{name}" for number, part in modules for name, _ in part.named_parameters()]
         return describe_blend(self.config, [_plain(part) for part in self.parts], tensors)
+
+    def parameter_kinds(self) -> dict[str, int]:
+        """Return the number of parameters of each kind, with the name of its model before it."""
+        counts = Counter[str]()
+        for entry, part in zip(self.config.models, self.parts, strict=True):
+            counts.update({f"{entry['name']} {kind}": count for kind, count in count_parameters(_plain(part)).items()})
+        return dict(counts)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the tensors of all parts, with the part's number before each name."""

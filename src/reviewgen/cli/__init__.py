@@ -4,7 +4,7 @@ A command parses its arguments, calls the library and prints the result. Heavy i
 ``--help`` is fast.
 
     train      ``train``, ``prepare``
-    search     ``sweep``, ``tune``, ``tune-sampling``
+    search     ``sweep``, ``ablate``, ``tune``, ``tune-sampling``
     generate   ``generate``, ``replay``, ``play``
     measure    ``evaluate``, ``score``, ``novelty``, ``blend``
     look       ``explain``, ``graph``, ``plot``, ``compare``, ``probe``; explain_tables prints the first
@@ -74,9 +74,9 @@ def _add(group: typer.Typer, command: Callable[..., None]) -> None:
 
 
 for _command in (
-    *(train.train, train.prepare, inspecting.settings, look.plot, search.sweep, search.tune, search.tune_sampling),
-    *(measure.blend, look.compare, generate.generate, generate.replay, generate.play, look.graph, measure.evaluate),
-    *(look.probe, words.neighbours, words.contrast, words.classify),
+    *(train.train, train.prepare, inspecting.settings, look.plot, search.sweep, search.ablate, search.tune),
+    *(search.tune_sampling, measure.blend, look.compare, generate.generate, generate.replay, generate.play, look.graph),
+    *(look.probe, words.neighbours, words.contrast, words.classify, measure.evaluate),
     *(measure.score, measure.novelty, look.explain, share.export, share.push, share.pull, share.serve, share.demo),
     *(inspecting.list_, inspecting.doctor),
 ):

@@ -27,7 +27,7 @@ _LIBRARIES = "torch", "numpy", "tokenizers", "datasets", "accelerate", "huggingf
 def list_() -> Result:
     """List the installed presets, with their trained weights, and the installed plugins of each other kind."""
     facts: dict[str, Any] = {}
-    rows, problems = [("kind", "name", "package", "version", "weights", "bits")], [""]
+    rows, below = [("kind", "name", "package", "version", "weights", "bits")], [""]
     for kind in _KINDS:
         facts[f"{kind.replace(' ', '_')}s"] = own = []
         for plugin in registry.list_plugins(kind):
@@ -36,13 +36,22 @@ def list_() -> Result:
             size = f"{known.megabytes:.1f} MB" if known and known.megabytes is not None else ""
             bits = f"{known.bits_per_character:.3f}" if known and known.bits_per_character is not None else ""
             rows.append((kind, plugin.name, plugin.package, plugin.version, size, bits))
-            problems.append(plugin.problem or (known.problem if known else None) or "")
+            problem = plugin.problem or (known.problem if known else None)
+            below.append(f"not usable: {problem}" if problem else _describe_kinds(known.parameters) if known else "")
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []  # not a table of rich, which takes as long as all else
-    for row, problem in zip(rows, problems, strict=True):
+    for row, line in zip(rows, below, strict=True):
         lines.append("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-        lines += _wrap(f"not usable: {problem}", "    ") if problem else []
-    return Result(facts, [*lines, "bits: per character of held-out text"])
+        lines += _wrap(line, "    ") if line else []
+    plain = "NAME-plain, as in lstm-char-plain: the preset NAME without the techniques that `reviewgen ablate NAME` measures"
+    return Result(facts, [*lines, "bits: per character of held-out text", *_wrap(plain, "")])
+
+
+def _describe_kinds(parameters: Mapping[str, int] | None) -> str:
+    """Return the number of parameters, and the shares of the two kinds that have most of them; "" if they are not known."""
+    total = sum((parameters or {}).values())
+    shares = [f"{kind} {count / total:.0%}" for kind, count in (parameters or {}).items() if total]
+    return f"{total / 1e6:.2f} M parameters: {', '.join(shares[:2])}" if shares else ""
 
 
 @takes()

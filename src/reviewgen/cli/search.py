@@ -1,4 +1,4 @@
-"""``reviewgen sweep | tune | tune-sampling``: several trainings, or several ways to generate, compared in a table."""
+"""``reviewgen sweep | ablate | tune | tune-sampling``: several trainings, or several ways to generate, compared in a table."""
 
 import math
 import shlex
@@ -70,6 +70,43 @@ def _sweep_cells(row: "SweepRow") -> list[str]:
     ngrams = f"{row.ngrams[-1]:,} of {possible}" if row.ngrams else "-"
     sizes = [f"{row.megabytes:.2f}", f"{row.seconds:.1f}", _cell(row.token_copy_rate, ".1%")]
     return [*map(str, row.series.values()), str(row.value), *scores, *sizes, ngrams]
+
+
+@takes(TrainingTexts, Trial)
+def ablate(preset: str, *, data: list[str], seeds: int = 1, settings: list[str] | None = None, **options: Any) -> Result:
+    """Train a preset whole, without one technique at a time, and plain, and show in a table what each technique bought.
+
+    Each training has the given length. All are scored on the same held-out texts.
+
+    Args:
+        preset: <model>-<tokenizer>, as in lstm-char.
+        seeds: The number of trainings of each row, from different seeds, of which means are taken.
+        settings: A setting of all trainings: model.hidden_size=256.
+    """
+    fixed = parse_settings(settings or [])
+    from reviewgen import api
+    from reviewgen.protocols.abilities import describe_parameters
+
+    rows = api.ablate(preset, parse_data(data, options["weights"]), seeds=seeds, settings=fixed, **options)
+    with keeping("the table has the finished rows.") as finished, working(f"Training {preset} whole ..."):
+        for row in rows:
+            finished.append(row)
+            note(f"{row.name}: {'not used here' if row.bits is None else f'{row.bits:.4f} bits/char, {row.seconds:.1f} s'}")
+    if not finished:
+        sys.exit(finished.status or 1)
+    table = make_table("without", "bits/char", "bought", "95 %", "char/s", "parameters", left=["without"], is_boxed=False)
+    for row in finished:
+        if row.bits is not None:
+            name = {"whole": "nothing", "plain": "all of them (plain)"}.get(row.name, row.name)
+            limits = "" if row.interval is None else "{:+.3f} to {:+.3f}".format(*row.interval)
+            bought = "" if row.bought is None else f"{row.bought:+.4f}"
+            costs = f"{row.characters_per_second:,.0f}", f"{sum(row.parameters.values()):,}"
+            table.add_row(name, f"{row.bits:.4f}", bought, limits, *costs)
+    lines: list[Any] = [table, f"Parameters of the whole preset: {describe_parameters(finished[0].parameters)}"]
+    lines += [f"{row.name}: {row.description}" for row in finished if row.description and row.bits is not None]
+    if unused := [row.name for row in finished if row.bits is None]:
+        lines.append(f"Not used in this training: {', '.join(unused)}")
+    return Result({"preset": preset, "rows": [row.as_json() for row in finished]}, lines, finished.status)
 
 
 def _split_settings(preset: str, settings: list[str]) -> tuple[str, dict[str, list[str]], dict[str, dict[str, str]]]:

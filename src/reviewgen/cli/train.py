@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from reviewgen.cli.console import Result, note, notes, resumable, working
 from reviewgen.cli.options import parse_data, start, takes
-from reviewgen.config import parse_settings
+from reviewgen.config import PLAIN, parse_settings
 from reviewgen.config.options import Corpus, Training
 from reviewgen.errors import AlreadyTrained, ConfigError, counted
 from reviewgen.interrupts import INTERRUPTED, uninterrupted
@@ -32,6 +32,7 @@ def train(
     data: list[str],
     out: Path,
     trained: str | None = None,
+    plain: bool = False,
     settings: list[str] | None = None,
     **options: Any,
 ) -> Result | None:
@@ -39,10 +40,15 @@ def train(
 
     Args:
         out: The folder to save the model in; it must not exist.
+        plain: Train without the techniques that `reviewgen ablate` measures, as a textbook does; --set may switch one on again.
         settings: A setting that differs from the preset's: model.hidden_size=256. `reviewgen settings PRESET` lists all
             settings.
     """
     options |= parse_settings(settings or [])
+    if plain and trained is not None:
+        raise ConfigError("--plain is for a new model: one that is trained further keeps its techniques. Leave it out.")
+    if plain and preset is not None:
+        preset = f"{preset.removesuffix(PLAIN)}{PLAIN}"
     from reviewgen.processes import all_processes
     from reviewgen.runs import TrainingRun  # torch: a second or two
     from reviewgen.training import StopReason
@@ -141,6 +147,8 @@ def _show_report(report: "Report") -> None:
 
 def _describe(run: "TrainingRun", facts: dict[str, Any], out: Path) -> Iterator[str]:
     """Yield the lines of the result."""
+    from reviewgen.protocols.abilities import describe_parameters
+
     if run.held_out is not None and run.evaluation is not None:
         reviews, total, split = (run.held_out[name] for name in ("reviews", "reviews_in_split", "split"))
         part = f"{reviews:,} of {counted(total, 'review')}" if reviews < total else counted(total, "review")
@@ -167,6 +175,7 @@ def _describe(run: "TrainingRun", facts: dict[str, Any], out: Path) -> Iterator[
             f"{name} {each['generated']:.4g}" + ("" if each["held_out"] is None else f" (held out {each['held_out']:.4g})")
             for name, each in metrics.items()
         )
+    yield f"Parameters: {describe_parameters(facts['parameters'])}"
     share = facts["evaluation_seconds"] / max(facts["seconds"], 1e-9)
     yield f"Time: {facts['seconds']:.1f} s with reading and the final evaluation; {share:.1%} of it went into evaluations."
     yield facts["verdict"]["words"]

@@ -21,6 +21,7 @@ from .generation import Preset as Preset
 from .generation import check_saved_generation as check_saved_generation
 from .generation import generation_config as generation_config
 from .generation import read_saved_generation as read_saved_generation
+from .names import PLAIN as PLAIN
 from .names import HubSource as HubSource
 from .names import LocalSource as LocalSource
 from .names import PresetSource as PresetSource
@@ -36,6 +37,7 @@ from .settings import SMALLEST_VOCABULARY as SMALLEST_VOCABULARY
 from .settings import VOCABULARY_FIELDS as VOCABULARY_FIELDS
 from .settings import Bound as Bound
 from .settings import RenamedValues as RenamedValues
+from .settings import Technique as Technique
 from .settings import check as check
 from .settings import check_count as check_count
 from .settings import check_flags as check_flags
@@ -50,6 +52,7 @@ from .settings import parse_duration as parse_duration
 from .settings import parse_settings as parse_settings
 from .settings import rename_values as rename_values
 from .settings import seed_or_random as seed_or_random
+from .settings import settings_off as settings_off
 from .settings import to_dict as to_dict
 from .settings import vocabulary_settings as vocabulary_settings
 from .settings import without_vocabulary as without_vocabulary

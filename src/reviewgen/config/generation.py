@@ -1,6 +1,6 @@
 """The settings of ``generate``, with the names and meanings of transformers; and presets."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal, TypedDict
@@ -292,3 +292,17 @@ class Preset:
     by_epochs: Sequence[tuple[float, Mapping[str, Any]]] = ()
     training_by_epochs: Sequence[tuple[float, Mapping[str, Any]]] = ()
     parts: Sequence[str] = ()
+
+    def with_fixed(self, model: Mapping[str, Any], training: Mapping[str, Any]) -> "Preset":
+        """Return the preset with settings of the model and of training that no number of epochs changes."""
+        return replace(
+            self,
+            model_settings={**self.model_settings, **model},
+            training_settings={**self.training_settings, **training},
+            by_epochs=_without(self.by_epochs, model),
+            training_by_epochs=_without(self.training_by_epochs, training),
+        )
+
+
+def _without(by_epochs: Sequence[tuple[float, Mapping[str, Any]]], names: Collection[str]) -> Sequence[tuple[float, Any]]:
+    return [(epochs, {name: each[name] for name in each if name not in names}) for epochs, each in by_epochs]

@@ -1,7 +1,8 @@
 """Parses names of presets and sources of models, as given to ``load`` and ``train``. Opens no files and knows no plugins.
 
-The name of a preset is ``<model>-<tokenizer>[-<size>]``: lower case, digits, hyphens. The source of a trained model is a preset,
-a repository on the Hub (``owner/name`` or ``hf://owner/name``, with or without ``@revision``), or a local folder:
+The name of a preset is ``<model>-<tokenizer>[-<size>]``: lower case, digits, hyphens; with ``-plain`` at its end, the preset
+without the techniques of its model and of training. The source of a trained model is a preset, a repository on the Hub
+(``owner/name`` or ``hf://owner/name``, with or without ``@revision``), or a local folder:
 
 - A ``Path``, and a string that starts with ``/``, ``./``, ``../`` or ``~``, is a folder.
 - ``owner/name`` is a folder if it has a ``config.json``, and otherwise a repository.
@@ -17,7 +18,10 @@ from pathlib import Path
 
 from reviewgen.errors import ConfigError, SourceError, did_you_mean, quoted
 
-PRESET = re.compile(r"(?P<model>[a-z][a-z0-9]*)-(?P<tokenizer>[a-z][a-z0-9]*)(?:-(?P<size>[a-z0-9]+))?")
+PRESET = re.compile(r"(?P<model>[a-z][a-z0-9]*)-(?P<tokenizer>[a-z][a-z0-9]*)(?:-(?P<size>[a-z0-9]+))?(?:-plain)?")
+PLAIN = "-plain"
+"""Ends the name of a preset without the techniques that its model and the training have."""
+
 _PLUGIN = re.compile(r"[a-z][a-z0-9]*(?:-[a-z0-9]+)*")
 _PART = r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9])?"
 _HUB = re.compile(rf"(?P<repo>{_PART}/{_PART})(?:@(?P<revision>[^\s@]+))?")

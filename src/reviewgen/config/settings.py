@@ -84,6 +84,28 @@ class RenamedValues:
     new_values: Mapping[str, str]
 
 
+@dataclass(frozen=True)
+class Technique:
+    """A technique that makes models better or training faster, with the settings that switch it off.
+
+    A config class lists those of its model in a ClassVar, ``techniques``; ``TrainingConfig`` lists those of training.
+
+    Attributes:
+        name: Its name, as in "n-gram vectors".
+        description: What it is, in a line, with its source.
+        off: The settings of that class that switch it off, as in {"ngrams": 1}.
+    """
+
+    name: str
+    description: str
+    off: Mapping[str, Any]
+
+
+def settings_off(config: type) -> dict[str, Any]:
+    """Return the settings that switch off every technique that a config class lists; empty if it lists none."""
+    return {name: value for technique in getattr(config, "techniques", ()) for name, value in technique.off.items()}
+
+
 def check(config: Any) -> None:
     """Validate a config dataclass: every field must have its declared type and be within its bounds.
 

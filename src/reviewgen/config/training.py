@@ -1,11 +1,34 @@
 """Training settings. Here and not in ``training``, so that ``reviewgen settings`` shows them without importing torch."""
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from reviewgen.config.names import check_plugin_names
-from reviewgen.config.settings import Bound, check
+from reviewgen.config.settings import Bound, Technique, check
 from reviewgen.errors import ConfigError
+
+TECHNIQUES = (
+    Technique(
+        "Muon",
+        "an optimizer for the matrices between hidden vectors (Jordan et al. 2024), in place of AdamW",
+        {"optimizer": "adamw"},
+    ),
+    Technique("16 bits", "16-bit matrix products where they are faster (Micikevicius et al. 2018)", {"precision": "no"}),
+    Technique("weight decay", "weights shrink at each step (Loshchilov & Hutter 2019)", {"weight_decay": 0.0}),
+    Technique(
+        "warm-up",
+        "the learning rate rises over the first steps (Goyal et al. 2017), instead of starting at its peak",
+        {"warmup": 0.0},
+    ),
+    Technique(
+        "weight averaging", "a moving average of the weights is evaluated and kept (Polyak & Juditsky 1992)", {"averaging": 0.0}
+    ),
+    Technique(
+        "random lengths",
+        "the length of truncated back-propagation is drawn for each batch (Merity et al. 2018)",
+        {"bptt_random": False},
+    ),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +88,8 @@ class TrainingConfig:
     precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
     checkpoint_seconds: Annotated[float, Bound(at_least=0)] = 60.0
     checkpoints_kept: Annotated[int, Bound(at_least=1, at_most=1000)] = 2
+
+    techniques: ClassVar[tuple[Technique, ...]] = TECHNIQUES
 
     def __post_init__(self) -> None:
         check(self)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from reviewgen.config import check_mapping, parse_hub_id, to_dict
 from reviewgen.errors import BundleError, ConfigError, did_you_mean, first_line, quoted
 from reviewgen.model import Bundle
+from reviewgen.protocols.abilities import count_parameters
 from reviewgen.rates import MIN_CHARACTERS, describe_copies
 from reviewgen.version import __version__
 
@@ -72,6 +73,7 @@ def card_text(bundle: Bundle, *, source: str | None = None, **details: Any) -> s
             card_data,
             str(Path(__file__).with_name("card.md.j2")),
             parameters=sum(tensor.numel() for tensor in bundle.model.state_dict().values()),
+            kinds=count_parameters(bundle.model),
             settings=settings | {"training": training.get("config")},
             fence=_fence,
             hub_address=hub_address,

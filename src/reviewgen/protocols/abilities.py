@@ -1,8 +1,9 @@
-"""Optional abilities of a model that is trained by gradient: its own loss, optimizer settings, and foreign weights. Needs torch.
+"""Optional abilities of a model: its own loss, optimizer settings, foreign weights, and kinds of parameters. Needs torch.
 
 Shapes by letter: B batch, T time (tokens), V vocabulary.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -10,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from reviewgen.errors import ConfigError
+from reviewgen.protocols.graph import parameter_sizes
 
 _TABLE_MODULES = {"embedding", "embeddings", "embed", "encoder", "word_embeddings"}  # what such a module is called elsewhere
 
@@ -73,6 +75,38 @@ class SupportsInitialWeights(Protocol):
             ConfigError: A tensor has no place in this model; the message names it, and says which ones are accepted.
         """
         ...
+
+
+@runtime_checkable
+class SupportsParameterKinds(Protocol):
+    """A model that says how many parameters it has of each kind; of others, those of each module at the top level are counted."""
+
+    def parameter_kinds(self) -> Mapping[str, int]:
+        """Return the number of parameters of each kind, in words, as in {"embeddings": 6400, "output layer": 25700}."""
+        ...
+
+
+def count_parameters(model: Any) -> dict[str, int]:
+    """Return the number of parameters of each kind, the largest first: as a model says, else by its modules at the top level."""
+    kinds: Mapping[str, int] = model.parameter_kinds() if isinstance(model, SupportsParameterKinds) else count_by_module(model)
+    return dict(sorted(kinds.items(), key=lambda kind: -kind[1]))
+
+
+def count_by_module(model: Any) -> dict[str, int]:
+    """Return the number of parameters of each module at the top level of a model, by its name."""
+    counts = Counter[str]()
+    for name, size in parameter_sizes(model).items():
+        counts[name.partition(".")[0]] += size
+    return dict(counts)
+
+
+def describe_parameters(kinds: Mapping[str, int]) -> str:
+    """Return what ``count_parameters`` has returned in words.
+
+    >>> describe_parameters({"n-gram vectors": 4194304, "output layer": 18207})
+    '4,212,511: n-gram vectors 4,194,304, output layer 18,207'
+    """
+    return f"{sum(kinds.values()):,}: " + ", ".join(f"{kind} {count:,}" for kind, count in kinds.items())
 
 
 def is_embedding_table(name: str) -> bool:

@@ -75,8 +75,7 @@ class CountTrained(Protocol):
     def finish(self) -> Mapping[str, Any]:
         """Turn the counts into probabilities; called once. Return facts for the training record, as JSON values.
 
-        The optional key ``notes`` holds sentences that are shown to the user, ``ngrams`` the numbers of distinct n-grams of 1, 2,
-        ... n tokens, which ``sweep`` shows.
+        The optional key ``notes`` holds sentences that are shown to the user.
         """
         ...
 

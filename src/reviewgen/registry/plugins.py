@@ -16,8 +16,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from reviewgen.config import Preset, check_text, parse_preset
-from reviewgen.errors import BrokenPlugin, PluginConflict, SourceError, UnknownPlugin, did_you_mean, quoted
+from reviewgen.config import PLAIN, Preset, TrainingConfig, check_text, parse_preset, settings_off
+from reviewgen.errors import BrokenPlugin, ConfigError, PluginConflict, SourceError, UnknownPlugin, did_you_mean, quoted
 from reviewgen.registry.metadata import (
     GROUPS,
     OWN,
@@ -172,10 +172,13 @@ def find_weights(name: str | Plugin) -> Path | None:
 def find_preset(name: str | Plugin) -> Preset:
     """Return a preset; any installed model and tokenizer also form one, with their default settings.
 
+    With ``-plain`` after its name, it is the preset without the techniques that the config of its model and of training list.
+
     Args:
         name: The preset's name, or its description.
 
     Raises:
+        ConfigError: It is the plain form of a blend.
         SourceError: The name is not of the form ``<model>-<tokenizer>[-<size>]``.
         UnknownPlugin: No installed preset, or pair of a model and a tokenizer, has that name.
         PluginConflict: Two packages provide the preset, the model or the tokenizer.
@@ -185,8 +188,10 @@ def find_preset(name: str | Plugin) -> Preset:
     try:
         preset, plugin = find_plugin("preset", name)
     except UnknownPlugin:
-        if parts is None:
+        if parts is None or isinstance(name, Plugin):
             raise
+        if name.endswith(PLAIN):
+            return _find_plain(name.removesuffix(PLAIN))
         if name not in preset_names():
             raise UnknownPlugin(f"There is no preset {quoted(name)}. {did_you_mean(name, preset_names())}") from None
         for kind, part in ("model", parts.model), ("tokenizer", parts.tokenizer):
@@ -197,8 +202,18 @@ def find_preset(name: str | Plugin) -> Preset:
     return preset
 
 
+def _find_plain(name: str) -> Preset:
+    preset = find_preset(name)
+    if preset.parts:
+        plain = " or ".join(f"{part}{PLAIN}" for part in preset.parts)
+        raise ConfigError(f"{name} is a blend of several models, which has no plain form: give that of one of them, {plain}.")
+    factory = find_stepper(preset.model)  # imports no torch
+    config = (find_model(preset.model)[0] if factory is None else factory).Config
+    return preset.with_fixed(settings_off(config), settings_off(TrainingConfig))
+
+
 def preset_names() -> set[str]:
-    """Return every name that ``find_preset`` accepts: presets, and pairs of a model and a tokenizer."""
+    """Return every name that ``find_preset`` accepts, without -plain: presets, and pairs of a model and a tokenizer."""
     return _plugins("preset").keys() | {
         f"{model}-{tokenizer}" for model in _plugins("model") for tokenizer in _plugins("tokenizer")
     }

@@ -68,12 +68,14 @@ class InstalledWeights:
         bits_per_character: On held-out text of the training corpus; None if it was not measured.
         copy_rate: The share of the characters of its texts in long spans of the training text, with its 95 % interval and the
             number of characters that it rests on: "value", "interval", "characters". None if it was not measured.
+        parameters: The number of parameters of each kind; None if it was not recorded.
         problem: Why the weights cannot be used; None if they can.
     """
 
     megabytes: float | None = None
     bits_per_character: float | None = None
     copy_rate: Mapping[str, Any] | None = None
+    parameters: Mapping[str, int] | None = None
     problem: str | None = None
 
 
@@ -92,4 +94,4 @@ def describe_weights(preset: str | Plugin) -> InstalledWeights | None:
         return InstalledWeights(problem=str(problem))
     except (OSError, ValueError) as error:
         return InstalledWeights(problem=f"training.json cannot be read: {error}")
-    return InstalledWeights(round(size / 1e6, 2), bits, copies)
+    return InstalledWeights(round(size / 1e6, 2), bits, copies, training.get("parameters"))

@@ -25,6 +25,7 @@ from reviewgen.hub.card import card_text
 from reviewgen.lexicon import token_symbols
 from reviewgen.model import Bundle, ReviewModel, Weights
 from reviewgen.protocols import LanguageModel, SupportsScore, SupportsTokenBytes
+from reviewgen.protocols.abilities import count_parameters
 from reviewgen.registry import Plugin, find_model, find_tokenizer
 from reviewgen.runs.parts import part_facts
 from reviewgen.runs.record import novelty_facts
@@ -142,6 +143,7 @@ def make_bundle(
             for model, weight in zip(models, blend.config.weights, strict=True)
         ],
         "weights": dict(facts),
+        "parameters": count_parameters(blend),
         "novelty": novelty_facts(index, data.get("fingerprint"), {}),
     } | dict(training or {})
     bundle = Bundle(

@@ -6,7 +6,7 @@ models. A model that is trained further keeps its tokenizer, its conditions, its
 
 import copy
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, is_dataclass, replace
 from pathlib import Path
 from typing import Any, get_origin
@@ -19,6 +19,7 @@ from torch import nn
 from reviewgen.blending.model import Blend
 from reviewgen.conditions import Conditions
 from reviewgen.config import (
+    PLAIN,
     SMALLEST_VOCABULARY,
     VOCABULARY_FIELDS,
     GenerationConfig,
@@ -123,13 +124,18 @@ class TrainingParts:
     trained: ReviewModel | None = None
     initial_weights: InitialWeights | None = None
     sizes: Preset | None = None  # whose sizes a time budget chooses from, and settings by epochs; None if the user has set one
-    may_grow_batch: bool = True  # whether the user has set neither batch_size nor bptt
+    own: frozenset[str] = frozenset()  # the settings of model and training that the user has set, as "model.hidden_size"
     models: tuple["TrainingParts", ...] = ()  # of a blend, in the order of their training
 
     @property
     def names(self) -> str:
         """The presets of a blend's models."""
         return " or ".join(each.preset for each in self.models)
+
+    @property
+    def may_grow_batch(self) -> bool:
+        """Whether the user has set neither batch_size nor bptt."""
+        return not {"training.batch_size", "training.bptt"} & self.own
 
     @property
     def is_counted(self) -> bool:
@@ -151,6 +157,12 @@ class TrainingParts:
             return {f"{each.preset}.{key}": value for each in self.models for key, value in each.model_facts().items()}
         settings = to_dict(check_settings(self.model_class.Config, self.model_settings))
         return settings | dict.fromkeys(VOCABULARY_FIELDS & settings.keys())
+
+    def not_own(self, size: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+        """Return the settings of a size, by group, that the user has not set."""
+        return {
+            group: {name: values[name] for name in values if f"{group}.{name}" not in self.own} for group, values in size.items()
+        }
 
     def sized(self, model: Mapping[str, Any], training: Mapping[str, Any]) -> "TrainingParts":
         """Return the parts with settings of a size instead of the preset's."""
@@ -205,7 +217,7 @@ def resolve_parts(
     """
     if isinstance(start, ReviewModel):
         parts = _from_model(start, model, tokenizer, training)
-    elif not isinstance(start, str) or (os.path.isdir(start) and start not in preset_names()):  # noqa: PTH112  Path raises for a name that is too long
+    elif not isinstance(start, str) or (os.path.isdir(start) and start.removesuffix(PLAIN) not in preset_names()):  # noqa: PTH112  Path raises for a name that is too long
         raise ConfigError(
             f"{start!s:.60} is not the name of a preset. To train a saved model further, write --from {start!s:.60} on the "
             "command line, and reviewgen.train(reviewgen.load(...), ...) in Python."
@@ -272,8 +284,8 @@ def _from_preset(
         training=from_dict(TrainingConfig, merge_settings(TrainingConfig, usual, training, "training")),
         generation=from_dict(GenerationConfig, preset.generation_settings),
         trained=trained,
-        sizes=_sizes_to_choose(preset, set(model or ()), set(training or ())),
-        may_grow_batch=not {"batch_size", "bptt"} & set(training or ()),
+        sizes=_sizes_to_choose(preset, model or {}, training or {}),
+        own=frozenset([*(f"model.{name}" for name in model or ()), *(f"training.{name}" for name in training or ())]),
     )
 
 
@@ -320,16 +332,10 @@ def _share_settings(configs: Mapping[str, type], defaults: Mapping[str, Any], ow
     return shared
 
 
-def _sizes_to_choose(preset: Preset, model: set[str], training: set[str]) -> Preset | None:
+def _sizes_to_choose(preset: Preset, model: Mapping[str, Any], training: Mapping[str, Any]) -> Preset | None:
     """Return the preset whose sizes a time budget chooses from, without what the user has set; None if it chooses no size."""
-    if not preset.sizes or any(model & set(size) for size in preset.sizes):
-        return None
-
-    def without(by_epochs: Sequence[tuple[float, Mapping[str, Any]]], names: set[str]) -> Any:
-        return tuple((epochs, {name: each[name] for name in each if name not in names}) for epochs, each in by_epochs)
-
-    by_epochs, training_by_epochs = without(preset.by_epochs, model), without(preset.training_by_epochs, training)
-    return replace(preset, by_epochs=by_epochs, training_by_epochs=training_by_epochs)
+    is_set = any(model.keys() & size.keys() for size in preset.sizes)
+    return None if is_set or not preset.sizes else preset.with_fixed(model, training)
 
 
 def _from_model(trained: ReviewModel, model: Any, tokenizer: Any, training: Any) -> TrainingParts:

@@ -30,6 +30,7 @@ from reviewgen.interrupts import uninterrupted
 from reviewgen.model import Bundle, ReviewModel, Weights
 from reviewgen.processes import all_processes, can_restart, how_to_resume, process_state
 from reviewgen.protocols import LanguageModel, Tokenizer
+from reviewgen.protocols.abilities import count_parameters
 from reviewgen.runs.blend import fit_blend, make_bundle
 from reviewgen.runs.corpus import PreparedCorpus, ReadCorpus, read_corpus, tokenize
 from reviewgen.runs.parts import TrainingParts, parent_facts
@@ -255,6 +256,7 @@ class TrainingRun:
                 corpus.index, corpus.corpus.fingerprint, self._copied, record.evaluations, network._copy_rate
             ),
             "metrics": self._metric_facts or self._metrics.facts(),
+            "parameters": None if self._model is None else count_parameters(self._model),
             "held_out": self.held_out,
             "notes": [*record.notes, *filter(None, [self.log.failure])],
         }
@@ -311,7 +313,7 @@ class TrainingRun:
         if parts.sizes is None or seconds is None or process_state().device.type != "cpu":
             return None
         if (self.preset, seconds) in corpus.sizes:
-            return corpus.sizes[self.preset, seconds]
+            return parts.not_own(corpus.sizes[self.preset, seconds])  # it was chosen for another training
 
         def build(size: Mapping[str, Any]) -> LanguageModel:
             return parts.sized(size, {}).build_model(corpus.tokenizer, corpus.conditions.vocab_size, 0, corpus.conditions)

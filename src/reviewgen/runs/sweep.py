@@ -4,6 +4,7 @@
 """
 
 import itertools
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -14,6 +15,7 @@ from reviewgen.config import check_flags, check_list, check_text
 from reviewgen.config.options import TrainOptions, refuse_unknown_options
 from reviewgen.errors import ConfigError, NotADistribution, did_you_mean, quoted
 from reviewgen.evaluation import Evaluation, evaluate_documents, finite, sample_documents
+from reviewgen.protocols.abilities import count_parameters
 from reviewgen.runs.corpus import PreparedCorpus, read_corpus, tokenize
 from reviewgen.runs.plan import TrainingPlan, make_plan
 from reviewgen.runs.run import TrainingRun, make_run
@@ -21,6 +23,9 @@ from reviewgen.storage import to_path
 from reviewgen.web.charts import Chart, Panel, Series, refuse_chart, save_chart
 
 GROUPS = ("model", "tokenizer", "training")
+FASTER = {"novelty": "none", "copy_tokens": 0}
+"""Training settings that save time and do not change the weights, unless those are chosen by what they copy."""
+
 _TRAIN_TOKENS = 100_000  # of the training text, scored
 
 
@@ -152,7 +157,7 @@ class SweepRow:
         series: The values of the settings of its series, as in {"model.smoothing": "none"}.
         train_impossible: Share of the predicted tokens of the training sample with probability zero; None as ``train_bits``.
         held_out_impossible: The same of the held-out texts.
-        ngrams: The numbers of distinct n-grams of 1, 2, ... n tokens in the model; empty for one that has none.
+        ngrams: The numbers of distinct n-grams of 1, 2, ... n tokens in the model, its parameters of these kinds; empty without.
     """
 
     value: Any
@@ -200,9 +205,9 @@ def sweep(
 
 def _train_row(run: TrainingRun, value: Any, series: Mapping[str, Any]) -> SweepRow:
     """Train to the end and return the row of the table."""
-    seconds, ngrams = 0.0, ()
+    seconds = 0.0
     for report in run:
-        seconds, ngrams = report.seconds, report.facts.get("ngrams", ())
+        seconds = report.seconds
     model, train = run.finish(), None
     documents = sample_documents(run.stores["train"], _TRAIN_TOKENS)
     with suppress(NotADistribution):
@@ -219,8 +224,14 @@ def _train_row(run: TrainingRun, value: Any, series: Mapping[str, Any]) -> Sweep
         series=series,
         train_impossible=train_impossible,
         held_out_impossible=held_out_impossible,
-        ngrams=tuple(ngrams),
+        ngrams=_count_ngrams(count_parameters(run.model)),
     )
+
+
+def _count_ngrams(kinds: Mapping[str, int]) -> list[int]:
+    """Return the numbers of n-grams of 1, 2, ... n tokens among parameters by kind."""
+    by_length = {int(kind[1]): count for name, count in kinds.items() if (kind := re.fullmatch(r"(\d+)-grams", name))}
+    return [by_length[length] for length in sorted(by_length)]
 
 
 def _bits(evaluation: Evaluation | None) -> tuple[float | None, float | None]:

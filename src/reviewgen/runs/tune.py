@@ -22,12 +22,11 @@ from reviewgen.errors import ConfigError, DeviceError, NotADistribution, Trainin
 from reviewgen.model import ReviewModel
 from reviewgen.processes import process_state
 from reviewgen.runs.parts import TrainingParts, check_settings, merge_settings
-from reviewgen.runs.sweep import Variants, split_name
+from reviewgen.runs.sweep import FASTER, Variants, split_name
 from reviewgen.storage import to_path
 from reviewgen.training import StopReason
 
 DEFAULT_BUDGET = "30s"
-_FASTER = {"novelty": "none", "copy_tokens": 0}  # training settings that save time and do not change a trial's result
 _PROGRESS_STEPS = 1_000  # a run's progress in whole numbers
 _MIN_SHARE = 0.4  # of a run before it can be stopped: a high learning rate looks bad until it falls
 _LOGARITHMIC_FACTOR = 10  # a range whose ends differ by this factor is searched on a logarithmic scale
@@ -76,7 +75,7 @@ def tune(
     about = {"preset": parts.preset, "search": str(space), "settings": str(variants.settings), "seed": seed}
     about |= {name: str(value) for name in lengths if (value := options.get(name)) is not None}
     if parts.training.keep == "best":
-        variants.settings["training"] = _FASTER | variants.settings["training"]
+        variants.settings["training"] = FASTER | variants.settings["training"]
     file = None if storage is None else to_path("storage", storage)
     return _search(_open_study(file), space, variants, trials, about, file)
 

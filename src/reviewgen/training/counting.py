@@ -96,7 +96,6 @@ def train_by_counting(model: Any, train: TokenStore, seconds: float | None, eval
         tokens=tokens,
         notes=tuple(facts.get("notes", ())),
         stopped=StopReason.ALL_TEXTS_COUNTED if texts == len(train) else StopReason.BUDGET_SPENT,
-        facts=facts,
     )
     yield replace(evaluator.evaluate(model, report), seconds=time.monotonic() - start)
 

@@ -83,7 +83,6 @@ class Report:
         seconds_per_epoch: Mean time of a pass, without the first step, which may compile, and without evaluations; None at the
             first step.
         seconds_left: Estimated time to the end of the run, with its evaluations; None at the first step.
-        facts: What a model trained by counting says of itself, see ``CountTrained.finish``; set on its last report only.
     """
 
     step: int
@@ -109,7 +108,6 @@ class Report:
     epochs: float | None = None
     seconds_per_epoch: float | None = None
     seconds_left: float | None = None
-    facts: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def nats_per_token(self) -> float | None:

@@ -1,0 +1,138 @@
+"""``reviewgen.ablate``: trains a preset whole, then without one technique at a time, and plain, without all of them.
+
+Techniques are declared where their settings are: those of a model by its config class, those of training by ``TrainingConfig``.
+All trainings have the same length, texts, seeds and, with a time budget, the size that was chosen for the whole preset. They are
+scored on the same held-out texts, so a difference has the interval of paired texts.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float64
+
+from reviewgen.config import TrainingConfig, check_count, to_dict
+from reviewgen.config.options import TrainOptions
+from reviewgen.config.settings import Technique
+from reviewgen.errors import ConfigError
+from reviewgen.evaluation import finite, sample_documents, token_losses
+from reviewgen.protocols.abilities import count_parameters
+from reviewgen.rates import find_intervals
+from reviewgen.runs.sweep import FASTER, Variants
+
+_HELD_OUT_TOKENS = 50_000  # scored, at most
+
+
+@dataclass(frozen=True, kw_only=True)
+class AblationRow:
+    """A preset whole, without one technique, or plain: its bits on held-out texts, and what the techniques bought.
+
+    Attributes:
+        name: "whole", the name of the technique that is taken away, or "plain".
+        description: What the technique is.
+        settings: The settings that differ from those of the whole preset, as in {"model.ngrams": 1}.
+        bits: Bits per character of the held-out texts, the mean of all seeds; None for a technique that the whole preset did not
+            use in its training, so that there is none without it.
+        bought: These bits minus those of the whole preset; above zero, the technique lowers them. None for the whole preset.
+        interval: The 95 % interval of ``bought`` over the held-out texts; None with fewer than 10 texts.
+        characters_per_second: Characters trained on per second without evaluations, the mean of all seeds.
+        seconds: Duration of the trainings with their evaluations.
+        parameters: The number of parameters of each kind.
+    """
+
+    name: str
+    description: str = ""
+    settings: Mapping[str, Any]
+    bits: float | None = None
+    bought: float | None = None
+    interval: tuple[float, float] | None = None
+    characters_per_second: float = 0.0
+    seconds: float = 0.0
+    parameters: Mapping[str, int] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the row as JSON values; an infinite number becomes None."""
+        return finite(asdict(self))
+
+
+def ablate(preset: str, source: Any, seeds: int, settings: Any, options: TrainOptions) -> Iterator[AblationRow]:
+    """Train a preset whole, without each technique, and plain; see ``reviewgen.ablate``."""
+    check_count("seeds", seeds)
+    variants = Variants(("ablate", "seeds", "settings"), preset, source, settings, options)
+    parts = variants.plan({}).parts
+    configs = {"model": parts.model_class.Config} | ({} if parts.is_counted else {"training": TrainingConfig})
+    techniques: dict[str, tuple[Technique, dict[str, Any]]] = {}
+    for group, config in configs.items():
+        for technique in getattr(config, "techniques", ()):
+            free = {name: value for name, value in technique.off.items() if name not in variants.settings[group]}
+            techniques[technique.name] = technique, {f"{group}.{name}": value for name, value in free.items()}
+    plain = {name: value for _, off in techniques.values() for name, value in off.items()}
+    if not plain:
+        raise ConfigError(f"{preset} has no technique to take away whose settings are not given.")
+    for off in ({}, plain, *(off for _, off in techniques.values())):
+        variants.plan(off)  # what cannot be combined with the given settings is refused before any work
+    if parts.training.keep == "best":
+        variants.settings["training"] = FASTER | variants.settings["training"]
+    return _rows(_Trainings(variants, seeds), techniques, plain)
+
+
+def _rows(
+    trainings: "_Trainings", techniques: Mapping[str, tuple[Technique, Mapping[str, Any]]], plain: Mapping[str, Any]
+) -> Iterator[AblationRow]:
+    whole = trainings.train("whole", "", {})
+    yield whole
+    for name, (technique, off) in techniques.items():
+        if any(trainings.used[setting] != value for setting, value in off.items()):
+            yield trainings.train(name, technique.description, off)
+        else:
+            yield AblationRow(name=name, description=technique.description, settings=off)
+    yield trainings.train("plain", "", plain)
+
+
+class _Trainings:
+    """Trainings with some settings changed, each from several seeds, and what the first of them, the whole preset's, has used."""
+
+    def __init__(self, variants: Variants, seeds: int) -> None:
+        self._variants, self._seeds = variants, seeds
+        self._whole: Float64[np.ndarray, " N"] | None = None  # nats of each held-out text
+        self.used: dict[str, Any] = {}  # the settings of model and training, as in "model.ngrams"
+
+    def train(self, name: str, description: str, off: Mapping[str, Any]) -> AblationRow:
+        """Train with some settings changed, from each seed, and return the row."""
+        nats, speeds, seconds = [], [], 0.0
+        for number in range(self._seeds):
+            plan = self._variants.plan(off)
+            run, corpus = self._variants.start(replace(plan, seed=plan.seed + number)), self._variants.corpus(plan)
+            *_, last = run
+            documents = sample_documents(corpus.stores[corpus.final_split], _HELD_OUT_TOKENS)
+            losses = token_losses(run.model, [ids for ids, _ in documents], run.tokenizer.vocab_size)
+            nats.append([float(each.sum(dtype=np.float64)) for each in losses])
+            train = corpus.stores["train"]
+            per_token = int(train.characters.sum()) / train.tokens
+            speeds.append(last.tokens * per_token / max(last.seconds - last.evaluation_seconds, 1e-9))
+            seconds += last.seconds
+        settings = {"model": to_dict(run.model.config), "training": to_dict(run.config)}
+        self.used = self.used or {f"{group}.{key}": value for group, values in settings.items() for key, value in values.items()}
+        means, characters = np.mean(nats, axis=0), [length for _, length in documents]
+        row = AblationRow(
+            name=name,
+            description=description,
+            settings=off,
+            bits=_bits(list(zip(means, characters, strict=True)))[0],
+            characters_per_second=float(np.mean(speeds)),
+            seconds=seconds,
+            parameters=count_parameters(run.model),
+        )
+        if self._whole is None:
+            self._whole = means
+            return row
+        pairs = list(zip(means - self._whole, characters, strict=True))
+        [interval] = find_intervals(_bits, pairs, [False])
+        return replace(row, bought=_bits(pairs)[0], interval=None if interval is None else (interval[0], interval[1]))
+
+
+def _bits(texts: Sequence[tuple[float, int]]) -> list[float]:
+    """Return the bits per character of texts, given the nats and the characters of each."""
+    return [float(sum(nats for nats, _ in texts)) / math.log(2) / max(1, sum(length for _, length in texts))]
