@@ -140,10 +140,10 @@ SHORTER = (  # the commands of the pages ask for minutes
     (r"--trials 20 --budget 1m", f"--trials 2 {QUICK}"),
     (r"--budget \w+", QUICK),
     (r"--epochs 20", QUICK),
-    (r"-n 100000", "-n 20"),
+    (r"-n 1000(?:00)?\b", "-n 20"),
     (r"--steps \d{3}\b", QUICK),
     (r"train lstm-(?:word|char)", "train gru-char"),
-    (r"(train gru-\w+ .*--out my-(?:gru|parallel|cluster|elastic))$", rf"\1 {QUICK}"),
+    (r"(train gru-\w+ .*--out my-(?:gru|both|parallel|cluster|elastic))$", rf"\1 {QUICK}"),
     (r" --resume", ""),
     (r"order=2,4,6,8,12", "order=2,4"),
     (r"--language", "--allow copies,email,handle,phone,url --language"),
@@ -174,6 +174,11 @@ def fill(folder: Path, page: Path, models: Path) -> None:
     for name, texts in (("reviews", reviews()), ("more-reviews", reviews()[::3])):
         lines = [f'{number % 5 + 1},"{text}"' for number, text in enumerate(texts)]
         (folder / f"{name}.csv").write_text("stars,review\n" + "\n".join(lines), encoding="utf-8")
+    (folder / "music-reviews.json").write_text(json.dumps([{"review": text} for text in reviews()]), encoding="utf-8")
+    (folder / "titles.txt").write_text("\n".join(f"Title {number}" for number in range(40)), encoding="utf-8")
+    posts = [("artist", "title", "post"), *((f"Band {number % 7}", f"Song {number}", text) for number, text in enumerate(reviews()))]
+    for name, width in (("posts", 3), ("songs", 2)):
+        (folder / f"{name}.csv").write_text("\n".join(",".join(row[:width]) for row in posts), encoding="utf-8")
     for name in ("novel", "first", "last"):
         (folder / f"{name}.txt").write_text("\n\n".join(reviews()), encoding="utf-8")
     (folder / "test.csv").write_text("text,sentiment\nI loved it.,positive\nIt was boring.,negative\n", encoding="utf-8")

@@ -19,7 +19,7 @@ from torch import Tensor
 
 import reviewgen.evaluation as evaluation
 from reviewgen.config import GenerationConfig, to_dict
-from reviewgen.data import TokenStore, tokens_of, trained_on
+from reviewgen.data import TokenStore, tokens_of
 from reviewgen.errors import NotADistribution, ReviewgenError
 from reviewgen.generation import Generator, Request, make_stepper
 from reviewgen.lexicon import decode_texts
@@ -298,7 +298,7 @@ def _find_trainable(plan: TrainingPlan) -> ReviewModel | None:
         resolve_parts(trained, model, tokenizer)
     except ReviewgenError:
         return None
-    data = trained_on(trained.training)[0]
+    data = trained.training.get("data", {})  # may lack options that are newer than the weights: those do not count
     is_cleaned_alike = all(data.get(name, value) == value for name, value in plan.data.cleaning.items())
     return trained if is_cleaned_alike and plan.data.columns in ((), trained.conditions.names) else None
 
