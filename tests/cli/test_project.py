@@ -176,9 +176,10 @@ def fill(folder: Path, page: Path, models: Path) -> None:
         (folder / f"{name}.csv").write_text("stars,review\n" + "\n".join(lines), encoding="utf-8")
     (folder / "music-reviews.json").write_text(json.dumps([{"review": text} for text in reviews()]), encoding="utf-8")
     (folder / "titles.txt").write_text("\n".join(f"Title {number}" for number in range(40)), encoding="utf-8")
-    posts = [("artist", "title", "post"), *((f"Band {number % 7}", f"Song {number}", text) for number, text in enumerate(reviews()))]
-    for name, width in (("posts", 3), ("songs", 2)):
-        (folder / f"{name}.csv").write_text("\n".join(",".join(row[:width]) for row in posts), encoding="utf-8")
+    posts = [(f"Band {number % 7}", f"Song {number}", text) for number, text in enumerate(reviews())]
+    for name, columns in (("posts", ("artist", "title", "post")), ("songs", ("artist", "title"))):
+        lines = [",".join(row[: len(columns)]) for row in (columns, *posts)]
+        (folder / f"{name}.csv").write_text("\n".join(lines), encoding="utf-8")
     for name in ("novel", "first", "last"):
         (folder / f"{name}.txt").write_text("\n\n".join(reviews()), encoding="utf-8")
     (folder / "test.csv").write_text("text,sentiment\nI loved it.,positive\nIt was boring.,negative\n", encoding="utf-8")
