@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from reviewgen.config import check_mapping, parse_hub_id, to_dict
 from reviewgen.errors import BundleError, ConfigError, did_you_mean, first_line, quoted
 from reviewgen.model import Bundle
-from reviewgen.protocols.abilities import count_parameters
 from reviewgen.rates import MIN_CHARACTERS, describe_copies
 from reviewgen.version import __version__
 
@@ -48,6 +47,8 @@ def card_text(bundle: Bundle, *, source: str | None = None, **details: Any) -> s
     """
     from huggingface_hub import ModelCard, ModelCardData
     from jinja2 import TemplateError
+
+    from reviewgen.protocols.abilities import count_parameters  # imports torch, which generating does without
 
     metadata = check_metadata(None, {key: details[key] for key in _EXAMPLES if key in details})
     training, name = without_paths(bundle.training), (source or bundle.preset).removeprefix("hf://")
