@@ -128,7 +128,7 @@ class Probe(Report):
         return [list(column) for column in zip(*table, strict=True)] if are_many else table
 
     def chart(self) -> Chart:
-        """Return the shares as a chart, with a panel for each probe; vertical bars are the intervals."""
+        """Return the shares as a chart, with a panel for each probe; lines are the intervals."""
         models, panels = self.models, []
         is_numbered = len(models) > _MAX_LABELS
         names = [f"{number} {model}" if is_numbered else model for number, model in enumerate(models, 1)]
@@ -137,7 +137,7 @@ class Probe(Report):
             for row in self.rows:
                 if row.probe == probe and row.share is not None:
                     place = models.index(row.model)
-                    series.append(Series(names[place], [(float(place), row.share)], place, interval=row.interval))
+                    series.append(Series(names[place], [(float(place), row.share)], place, interval=row.interval, is_bar=True))
             chance = [] if probe in MARKS else [Series("chance", level=0.5, style=7)]
             panels.append(Panel(probe, [*series, *chance], 110.0, (0.0, 1.0)))
         labels = [str(number) for number in range(1, len(models) + 1)] if is_numbered else models

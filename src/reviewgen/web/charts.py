@@ -6,6 +6,7 @@ marks, so that nothing depends on colour alone.
 """
 
 import math
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -42,6 +43,7 @@ _ALONE = 620.0  # of a chart in a file of its own
 _MAP = (840.0, 640.0)  # the width and height of a map of words
 _GOLDEN_ANGLE = math.pi * (3 - math.sqrt(5))  # in radians
 _LEFT, _TOP, _BETWEEN = 46.0, 26.0, 14.0  # of a panel
+_BAR = 0.6  # width of a bar, of the distance between two
 _MOST_POINTS, _MOST_LISTED = 60, 8  # of a line as it is drawn, and in the table
 _SHAPES = (  # around (0, 0): circle, square, triangle, diamond
     "M-4 0a4 4 0 1 0 8 0a4 4 0 1 0-8 0z",
@@ -64,6 +66,7 @@ class Series:
         interval: The low and high end of the y of a single point, drawn as a bar; None for none.
         level: A height that is drawn as a dotted line from side to side; None for none.
         is_ring: Whether its marks are rings around those of another.
+        is_bar: Whether its points are bars that start at zero.
     """
 
     name: str
@@ -73,6 +76,7 @@ class Series:
     interval: Point | None = None
     level: float | None = None
     is_ring: bool = False
+    is_bar: bool = False
 
 
 class Panel(NamedTuple):
@@ -177,12 +181,16 @@ def _matplotlib(chart: Chart) -> Any:
             line = {"linestyle": "--", "linewidth": 1} if each.is_dashed else {"marker": "o", "markersize": 3.5}
             ring = {"marker": "o", "linestyle": "", "markersize": 11, "fillstyle": "none"}
             look: dict[str, Any] = {"color": f"C{each.style % 10}", "label": _escaped(each.name)}
-            if each.points:
+            if each.is_bar:
+                shown.setdefault(each.name, own.bar(*zip(*each.points, strict=True), _BAR, **look, alpha=0.5))
+            elif each.points:
                 drawn = own.plot(*zip(*each.points, strict=True), **look, **(ring if each.is_ring else line))[0]
                 shown.setdefault(each.name, drawn)
+            if each.interval is not None:
+                own.vlines(each.points[0][0], *each.interval, color=look["color"])
             if each.level is not None:
                 shown.setdefault(each.name, own.axhline(each.level, **look, linestyle=":", linewidth=1.2))
-        own.set_ylabel(_escaped(panel.label).replace(", ", ",\n").replace(" of ", "\nof "))
+        own.set_ylabel(_escaped(textwrap.fill(panel.label, 20)))
         own.grid(alpha=0.25)
         if panel.ends:
             own.set_ylim(min(panel.ends) - 0.03, max(panel.ends) + 0.03)
@@ -243,6 +251,8 @@ def _draw(chart: Chart, width: float, head: Lines) -> str:
     across = _make_axis([x for each in series for x, _ in each.points], chart.log_x, chart.from_zero)
     if chart.labels:
         across = across._replace(ticks=[(shorten(each, 12), float(n)) for n, each in enumerate(chart.labels)])
+    if any(each.is_bar for each in series):
+        across = across._replace(low=-_BAR, high=len(chart.labels) - 1 + _BAR)
     content, y = block(head, 0.0, 0.0), block_size(head)[1]
     for panel in chart.panels:
         content += _draw_panel(panel, across, width, y + _TOP)
@@ -288,18 +298,27 @@ def _draw_panel(panel: Panel, across: _Axis, width: float, top: float) -> list[s
             low, high = (up.place(end, bottom, top) for end in each.interval)
             own.append(tag("path", class_="line bar", d=f"M{places[0][0]} {low}V{high}"))
         if not each.is_dashed or len(places) == 1:
-            own += [
-                _mark(each, *place, f"{each.name}: {x:,.4g}, {y:.4g}") for place, (x, y) in zip(places, each.points, strict=True)
-            ]
+            for place, (x, y) in zip(places, each.points, strict=True):
+                value = f"{each.name}: {x:,.4g}, {y:.4g}"
+                if each.is_bar:
+                    ends = across.place(x - _BAR / 2, _LEFT, width), across.place(x + _BAR / 2, _LEFT, width)
+                    own.insert(0, _bar(*ends, place[1], up.place(0.0, bottom, top), value))
+                else:
+                    own.append(_mark(each, *place, value))
         content.append(tag("g", "".join(own), class_=f"series-{each.style % 8}") if own else "")
     return content
 
 
 def _mark(series: Series, x: float, y: float, title: str = "") -> str:
     shape = _RING if series.is_ring else _SHAPES[(series.style + series.style // 8) % len(_SHAPES)]
-    kind = "mark hollow" if series.is_ring or series.is_dashed else "mark"
+    kind = "mark hollow" if series.is_ring or series.is_dashed else "mark filled" if series.is_bar else "mark"
     content = tag("title", escape(shorten(title, 200))) if title else ""
     return tag("path", content, class_=kind, transform=f"translate({number(x)} {number(y)})", d=shape)
+
+
+def _bar(left: float, right: float, high: float, zero: float, title: str) -> str:
+    outline = f"M{number(left)} {number(zero)}V{number(high)}H{number(right)}V{number(zero)}z"
+    return tag("path", tag("title", escape(shorten(title, 200))), class_="mark filled", d=outline)
 
 
 def _draw_legend(series: Sequence[Series], width: float, top: float) -> tuple[list[str], float]:
