@@ -298,12 +298,13 @@ def _draw_panel(panel: Panel, across: _Axis, width: float, top: float) -> list[s
             low, high = (up.place(end, bottom, top) for end in each.interval)
             own.append(tag("path", class_="line bar", d=f"M{places[0][0]} {low}V{high}"))
         if not each.is_dashed or len(places) == 1:
-            values = [f"{each.name}: {x:,.4g}, {y:.4g}" for x, y in each.points]
-            zero, half = up.place(0.0, bottom, top), _BAR / 2 * (across.place(1.0, _LEFT, width) - across.place(0.0, _LEFT, width))
-            for (x, y), value in zip(places, values, strict=True):
-                outline = f"M{number(x - half)} {zero}V{y}h{number(2 * half)}V{zero}z"
-                bar = tag("path", tag("title", escape(value)), class_="mark filled", d=outline)
-                own.insert(0, bar) if each.is_bar else own.append(_mark(each, x, y, value))
+            for place, (x, y) in zip(places, each.points, strict=True):
+                value = f"{each.name}: {x:,.4g}, {y:.4g}"
+                if each.is_bar:
+                    ends = across.place(x - _BAR / 2, _LEFT, width), across.place(x + _BAR / 2, _LEFT, width)
+                    own.insert(0, _bar(*ends, place[1], up.place(0.0, bottom, top), value))
+                else:
+                    own.append(_mark(each, *place, value))
         content.append(tag("g", "".join(own), class_=f"series-{each.style % 8}") if own else "")
     return content
 
@@ -313,6 +314,11 @@ def _mark(series: Series, x: float, y: float, title: str = "") -> str:
     kind = "mark hollow" if series.is_ring or series.is_dashed else "mark filled" if series.is_bar else "mark"
     content = tag("title", escape(shorten(title, 200))) if title else ""
     return tag("path", content, class_=kind, transform=f"translate({number(x)} {number(y)})", d=shape)
+
+
+def _bar(left: float, right: float, high: float, zero: float, title: str) -> str:
+    outline = f"M{number(left)} {number(zero)}V{number(high)}H{number(right)}V{number(zero)}z"
+    return tag("path", tag("title", escape(shorten(title, 200))), class_="mark filled", d=outline)
 
 
 def _draw_legend(series: Sequence[Series], width: float, top: float) -> tuple[list[str], float]:
