@@ -244,7 +244,8 @@ def _explain_model(name: str, model: Any, done: _Walk, batch: Batch) -> explanat
         gates.append(explanation.Gate(gate.name, openings))
     multiplications = sum(line.multiplications for line in done.lines)
     counts = tuple(_explain_counts(model, done.logits, batch))
-    return explanation.ModelExplanation(name, tuple(done.lines), sum(count_parameters(model).values()), multiplications, counts, tuple(gates))
+    parameters = sum(count_parameters(model).values())
+    return explanation.ModelExplanation(name, tuple(done.lines), parameters, multiplications, counts, tuple(gates))
 
 
 def _explain_counts(model: Any, logits: Tensor, batch: Batch) -> Iterator[explanation.CountedToken]:
