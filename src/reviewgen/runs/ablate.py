@@ -1,4 +1,4 @@
-"""``reviewgen.ablate``: trains a preset whole, then without one technique at a time, and plain, without all of them.
+"""``reviewgen.ablate``: trains a preset whole, then without one technique at a time, and plain, without any of them.
 
 Techniques are declared where their settings are: those of a model by its config class, those of training by ``TrainingConfig``.
 All trainings have the same length, texts, seeds and, with a time budget, the size that was chosen for the whole preset. They are
