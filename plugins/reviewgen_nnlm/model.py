@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from reviewgen.compiled.linear import Bits
-from reviewgen.protocols import Operation, State, match_tensors
+from reviewgen.protocols import Operation, State, count_by_module, match_tensors
 from reviewgen.protocols.given import GIVEN_FORMULA, hold_given, learn_given
 from reviewgen.protocols.graph import ModelGraph
 from reviewgen.protocols.shapes import check_ids, check_shape, check_state
@@ -21,6 +21,8 @@ from reviewgen_nnlm.graph import describe_nnlm
 from reviewgen_nnlm.stepping import NnlmStepper
 
 HELD_LEARNING_RATE = 0.3  # times that of the other weights, as in the recurrent models
+KINDS = {"embedding": "embeddings", "hidden": "hidden layer", "held": "conditions", "output": "output layer"}
+"""Of parameters, by module."""
 
 
 class Nnlm(nn.Module):
@@ -151,6 +153,10 @@ class Nnlm(nn.Module):
         """Return the matrix of what is held, which learns slowly; see ``reviewgen.protocols.SupportsParameterGroups``."""
         own = {"learning_rate_scale": HELD_LEARNING_RATE, "optimizer": "adamw"}
         return [] if self.held is None else [{"params": [self.held], **own}]
+
+    def parameter_kinds(self) -> dict[str, int]:
+        """Return the number of parameters of each kind; see ``reviewgen.protocols.SupportsParameterKinds``."""
+        return {KINDS[module]: count for module, count in count_by_module(self).items()}
 
     def stepper(self, weight_bits: Bits = 32) -> NnlmStepper:
         """Return a stepper made from a copy of the current weights, rounded to ``weight_bits``.

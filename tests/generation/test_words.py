@@ -42,7 +42,7 @@ def test_contrast_of_known_probabilities():
 def test_classify_is_bayes_of_scores_and_accuracy_counts_it(micro, model_folder, monkeypatch, capsys):
     model, texts, right = micro("conditional"), [each["text"] for each in EXAMPLES], 0
     (stars,) = model.conditions
-    found = model.classify(texts, "stars")
+    found = model.classify(iter(texts), "stars")
     for example, each in zip(EXAMPLES, found, strict=True):
         bits = [model.score(example["text"], conditions={"stars": value.label}).bits for value in stars.values]
         weights = [value.share * 2 ** (min(bits) - own) for value, own in zip(stars.values, bits, strict=True)]

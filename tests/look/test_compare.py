@@ -72,6 +72,8 @@ def test_intervals_and_pairs_are_those_of_scipy():
     """Of texts that are drawn with replacement; models are compared on the same texts."""
     given = {"a": letters(0), "b": letters(1), "nearly a": letters(0, scale=2.001)}
     result = compare(given, LETTER_TEXTS)
+    probed = reviewgen.probe(list(given.values()), texts=0).rows[1::4]
+    assert [row.agreement for row in result.rows] == [each.share for each in probed] and 0.0 < probed[0].share < 1.0
     characters = np.array([len(text) for text in LETTER_TEXTS])
     bits = {name: np.array([model.score(text).bits for text in LETTER_TEXTS]) for name, model in given.items()}
     options = {"method": "percentile", "n_resamples": 20_000, "vectorized": True, "paired": True, "rng": 5}

@@ -36,7 +36,7 @@ def test_a_plain_preset_has_the_settings_without_techniques(preset: str, model: 
     assert plain.facts() == by_hand.facts() | {"preset": f"{preset}-plain"}
     assert plain.facts() != TrainingRun(preset, TEXTS, budget="9s").plan.facts() | {"preset": f"{preset}-plain"}
     sizes = plain.parts.sizes
-    assert sizes is None or not any(each for _, each in [*sizes.by_epochs, *sizes.training_by_epochs])
+    assert sizes is None or not [*sizes.by_epochs, *sizes.training_by_epochs]
 
 
 def test_a_plain_lstm_has_the_parameters_of_the_textbook() -> None:
@@ -56,6 +56,7 @@ def test_parameters_by_kind_of_other_models() -> None:
     ngram = reviewgen.train("ngram-char", texts, model={"order": 3}, validation=["ab"], progress=False)
     windows = {framed[i : i + 3] for text in texts for framed in [f"\1{text}\2"] for i in range(len(framed) - 2)}
     assert ngram.training["parameters"]["3-grams"] == len(windows)
+    assert f"- Parameters: {sum(ngram.training['parameters'].values()):,} (" in ngram.bundle.card
     assert reviewgen.blend([ngram, ngram], [0.5, 0.5]).training["parameters"]["ngram 3-grams"] == 2 * len(windows)
     assert count_by_module(nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 5))) == {"0": 9, "1": 20}
 

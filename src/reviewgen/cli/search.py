@@ -100,7 +100,7 @@ def ablate(preset: str, *, data: list[str], seeds: int = 1, settings: list[str] 
             name = {"whole": "nothing", "plain": "all of them (plain)"}.get(row.name, row.name)
             limits = "" if row.interval is None else "{:+.3f} to {:+.3f}".format(*row.interval)
             bought = "" if row.bought is None else f"{row.bought:+.4f}"
-            costs = f"{row.characters_per_second:,.0f}", f"{sum(row.parameters.values()):,}"
+            costs = _cell(row.characters_per_second, ",.0f"), f"{sum(row.parameters.values()):,}"
             table.add_row(name, f"{row.bits:.4f}", bought, limits, *costs)
     lines: list[Any] = [table, f"Parameters of the whole preset: {describe_parameters(finished[0].parameters)}"]
     lines += [f"{row.name}: {row.description}" for row in finished if row.description and row.bits is not None]

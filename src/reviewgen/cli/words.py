@@ -12,7 +12,7 @@ from reviewgen.errors import ConfigError
 
 @takes()
 def neighbours(model: str, word: str, *, k: int = 10) -> Result:
-    """Show the words with the nearest embeddings to a word's, each with the cosine between the two.
+    """Show the words whose embeddings are nearest to that of a word, with their cosine similarities.
 
     Args:
         word: The word; with a tokenizer of characters, a character.

@@ -305,4 +305,5 @@ class Preset:
 
 
 def _without(by_epochs: Sequence[tuple[float, Mapping[str, Any]]], names: Collection[str]) -> Sequence[tuple[float, Any]]:
-    return [(epochs, {name: each[name] for name in each if name not in names}) for epochs, each in by_epochs]
+    left = [(epochs, {name: each[name] for name in each if name not in names}) for epochs, each in by_epochs]
+    return left if any(each for _, each in left) else []

@@ -73,8 +73,7 @@ def card_text(bundle: Bundle, *, source: str | None = None, **details: Any) -> s
         content = ModelCard.from_template(
             card_data,
             str(Path(__file__).with_name("card.md.j2")),
-            parameters=sum(tensor.numel() for tensor in bundle.model.state_dict().values()),
-            kinds=count_parameters(bundle.model),
+            parameters=count_parameters(bundle.model),
             settings=settings | {"training": training.get("config")},
             fence=_fence,
             hub_address=hub_address,

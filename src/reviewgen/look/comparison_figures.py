@@ -20,10 +20,10 @@ from reviewgen.evaluation import batches, measure_texts, take_words, token_losse
 from reviewgen.look.comparison_texts import Bootstrap, HeldOut, Interval
 from reviewgen.look.graph_picture import draw
 from reviewgen.look.probing import ATTRACTOR, make_pairs, measure_pairs
-from reviewgen.look.trace import count_parameters
 from reviewgen.model import ReviewModel
 from reviewgen.novelty import COPY_CHARACTERS, TextWindows
 from reviewgen.protocols import CountTrained
+from reviewgen.protocols.abilities import count_parameters
 from reviewgen.rates import find_intervals
 from reviewgen.storage import temporary_folder
 
@@ -186,7 +186,7 @@ def measure_model(
     row = replace(
         row,
         tokenizer=model.tokenizer_name,
-        parameters=count_parameters(model.bundle.model),
+        parameters=sum(count_parameters(model.bundle.model).values()),
         bytes_on_disk=_saved_bytes(model),
         samples=_draw_samples(model, prompt, config, seed, training),
         is_same_split=held_out.corpus is not None and fingerprints == {held_out.corpus},

@@ -40,27 +40,21 @@ def _interval(row: Row) -> str:
     return "–" if row.bits_interval is None else f"{row.bits_interval[0]:.3f}–{row.bits_interval[1]:.3f}"
 
 
-def _rate(name: str, characters: str = "characters_measured") -> Callable[[Row], str]:
-    """Return what shows a rate of generated text: half the width of its interval after it; only a bound, where it may be zero."""
+def _rate(name: str, characters: str | None = "characters_measured", digits: int = 1) -> Callable[[Row], str]:
+    """Return what shows a rate: half the width of its interval after it; only a bound, where it may be zero."""
 
     def show(row: Row) -> str:
         value = row.distinct.get(name[-1]) if name.startswith("distinct") else getattr(row, name)
-        count, limits = getattr(row, characters), row.intervals.get(name)
+        count, limits = None if characters is None else getattr(row, characters), row.intervals.get(name)
         if count is not None and count < MIN_CHARACTERS:
             return percent(None)
         if value is None or limits is None:
-            return percent(value)
+            return percent(value, digits)
         low, high = limits
-        return f"< {percent(high)}" if low < 0.0005 else f"{100 * value:.1f}±{percent((high - low) / 2)}"
+        spread = percent((high - low) / 2, digits)
+        return f"< {percent(high, digits)}" if low < 0.0005 else f"{100 * value:.{digits}f}±{spread}"
 
     return show
-
-
-def _agreement(row: Row) -> str:
-    limits = row.intervals.get("agreement")
-    if row.agreement is None or limits is None:
-        return "not known"
-    return f"{100 * row.agreement:.0f}±{(limits[1] - limits[0]) / 2:.0%}"
 
 
 def _perplexity(row: Row) -> str:
@@ -72,7 +66,7 @@ PREDICTION = (
     Column("bits per character", "bits/char", lambda row: decimal(row.bits_per_character) + "*" * row.has_seen_held_out),
     Column("95 % interval", "95 %", _interval),
     Column("perplexity per token", "ppl/token", _perplexity),
-    Column("agreement past an attractor", "agree", _agreement),
+    Column("agreement past an attractor", "agree", _rate("agreement", None, 0)),
     Column("parameters", "params", lambda row: size(row.parameters).removesuffix("B").strip()),
     Column("size on disk", "size", lambda row: size(row.bytes_on_disk)),
     Column("training", "trained", lambda row: duration(row.training_seconds)),
@@ -181,7 +175,7 @@ class Comparison(Report):
         if all(row.failed is not None for row in self.rows):
             return "No model was evaluated."
         if not known:
-            return "No model has finite bits per character on these texts."
+            return "No model has finite bits per character on texts that it was not trained on."
         best = min(known, key=lambda name: known[name])
         like = [pair for pair in self.pairs if best in (pair.first, pair.second) and pair.interval and not pair.is_told_apart]
         others = [pair.second if pair.first == best else pair.first for pair in like]

@@ -21,8 +21,9 @@ from reviewgen.generation import show
 from reviewgen.look import explanation
 from reviewgen.look.explanation import Explanation, Line
 from reviewgen.look.subject import Subject
-from reviewgen.look.trace import Call, broken_plugins, count_parameters, letter_sizes, name_axes, trace
+from reviewgen.look.trace import Call, broken_plugins, letter_sizes, name_axes, trace
 from reviewgen.protocols import CountTrained, Operation, SupportsExplain, SupportsOperations, SupportsScore, SupportsStep
+from reviewgen.protocols.abilities import count_parameters
 from reviewgen.protocols.stepper import CountedContext
 
 if TYPE_CHECKING:
@@ -200,7 +201,7 @@ def _walk(model: Any, batch: Batch) -> _Walk:
     if isinstance(model, nn.Module):
         return _Walk(list(_module_lines(model, done.calls, batch)), done.logits, [])
     figures = _mean_and_spread(done.logits, batch.is_read)
-    line = Line("logits", "", ("B", "T", "V"), tuple(done.logits.shape), count_parameters(model), 0, *figures)
+    line = Line("logits", "", ("B", "T", "V"), tuple(done.logits.shape), sum(count_parameters(model).values()), 0, *figures)
     return _Walk([line], done.logits, [])
 
 
@@ -243,7 +244,8 @@ def _explain_model(name: str, model: Any, done: _Walk, batch: Batch) -> explanat
         gates.append(explanation.Gate(gate.name, openings))
     multiplications = sum(line.multiplications for line in done.lines)
     counts = tuple(_explain_counts(model, done.logits, batch))
-    return explanation.ModelExplanation(name, tuple(done.lines), count_parameters(model), multiplications, counts, tuple(gates))
+    parameters = sum(count_parameters(model).values())
+    return explanation.ModelExplanation(name, tuple(done.lines), parameters, multiplications, counts, tuple(gates))
 
 
 def _explain_counts(model: Any, logits: Tensor, batch: Batch) -> Iterator[explanation.CountedToken]:

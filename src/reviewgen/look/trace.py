@@ -20,7 +20,7 @@ from torch.utils._pytree import tree_leaves
 
 from reviewgen.config import to_dict
 from reviewgen.errors import BrokenPlugin, ReviewgenError
-from reviewgen.protocols.graph import Axis, parameter_sizes
+from reviewgen.protocols.graph import Axis
 
 _LETTERS = {"vocab_size": "V", "hidden_size": "H", "embedding_size": "E", "embedding_dim": "E", "d_model": "D"}
 _ELEMENTWISE = ("mul", "mul_", "addcmul")
@@ -190,11 +190,6 @@ def tensors(value: Any) -> Iterator[Tensor]:
     """Yield the tensors of a nested value."""
     leaves = tree_leaves(vars(value) if is_dataclass(value) else value)
     return (leaf for leaf in leaves if isinstance(leaf, Tensor))
-
-
-def count_parameters(model: Any) -> int:
-    """Return the number of parameters of a module; of a model that has none, of the numbers that it stores."""
-    return sum(parameter_sizes(model).values()) or sum(tensor.numel() for tensor in model.state_dict().values())
 
 
 def letter_sizes(config: Any) -> dict[str, int]:

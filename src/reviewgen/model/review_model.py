@@ -460,9 +460,8 @@ class ReviewModel:
         from reviewgen.model.words import READ_TEXTS, READ_TOKENS, contrast_words, find_condition
 
         find_condition(self.bundle, condition)
-        unspecified = dict.fromkeys(self.conditions.names)
-        settings = GenerationConfig(temperature=1.0, words="any", max_new_tokens=READ_TOKENS, num_return_sequences=READ_TEXTS)
-        texts = self.generate(generation_config=settings, seed=seed, conditions=unspecified)
+        settings = GenerationConfig(temperature=1.0, max_new_tokens=READ_TOKENS, num_return_sequences=READ_TEXTS)
+        texts = self.generate(generation_config=settings, seed=seed)
         return contrast_words(self.bundle, self._pieces, condition, texts, k)
 
     def classify(self, texts: Sequence[str], condition: str) -> "list[Classification]":

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from reviewgen.conditions import Condition, Conditions, is_missing
-from reviewgen.config import check_count, check_flags, check_text
+from reviewgen.config import check_count, check_flags, check_list, check_text
 from reviewgen.data import frame_texts, read_texts, trained_on
 from reviewgen.errors import ConfigError, DataError, counted, did_you_mean, quoted
 from reviewgen.evaluation import token_losses
@@ -162,7 +162,7 @@ def map_words(bundle: Bundle, pieces: Pieces, count: int) -> WordMap:
     table, known = _embeddings(bundle), _words(bundle, pieces)
     tokens = list(islice(_whole_words(bundle, pieces, iter(known)), count))
     if len(tokens) < 2:
-        raise ConfigError(f"{bundle.preset} knows fewer than two words of one token, so there is nothing to map.")
+        raise ConfigError(f"A map needs at least two words of one token; got {len(tokens)}.")
     centred = table[tokens] - table[tokens].mean(axis=0)
     axes = np.linalg.svd(centred, full_matrices=False)[2][:2]
     points = np.zeros((len(tokens), 2), np.float32)
@@ -290,7 +290,7 @@ def _batches(bundle: Bundle, texts: Sequence[str], prefix: Sequence[int]) -> Ite
 def classify_texts(bundle: Bundle, texts: Sequence[str], condition: str) -> list[Classification]:
     """Return for each text the value of a condition that fits it best; see ``ReviewModel.classify``."""
     own, weights, size = find_condition(bundle, condition), bundle.weights, bundle.tokenizer.vocab_size
-    _check_texts(texts)
+    texts = _check_texts(texts)
     labels, columns = [value.label for value in own.values], list[np.ndarray]()
     for label in labels:
         prefix = _conditions(bundle).encode({condition: label})
@@ -324,7 +324,7 @@ def measure_accuracy(bundle: Bundle, source: Any, condition: str, **options: Any
 @torch.no_grad()
 def embed_texts(bundle: Bundle, texts: Sequence[str]) -> Float32[np.ndarray, "N H"]:
     """Return a vector of each text; see ``ReviewModel.embed``."""
-    _check_texts(texts)
+    texts = _check_texts(texts)
     prefix = _conditions(bundle).unspecified_ids
     for network in _networks(bundle):
         kept = _find_changing(network, bundle, prefix)
@@ -358,8 +358,8 @@ def _mean_states(
     return (sums / (ends - start).clamp(min=1)).cpu().numpy()
 
 
-def _check_texts(texts: Sequence[str]) -> None:
-    if isinstance(texts, str):
-        raise ConfigError("texts must be a list of strings; got a single string.")
-    if wrong := [text for text in texts if not isinstance(text, str) or not text]:
+def _check_texts(texts: Any) -> list[str]:
+    listed = check_list("texts", texts, '["A wonderful film."]')
+    if wrong := [text for text in listed if not isinstance(text, str) or not text]:
         raise DataError(f"A text must be a string of at least one character; got {quoted(wrong[0])}.")
+    return listed

@@ -93,9 +93,10 @@ def count_parameters(model: Any) -> dict[str, int]:
 
 
 def count_by_module(model: Any) -> dict[str, int]:
-    """Return the number of parameters of each module at the top level of a model, by its name."""
+    """Return the number of parameters of each module at the top level of a model, by its name; without any, of its tensors."""
     counts = Counter[str]()
-    for name, size in parameter_sizes(model).items():
+    sizes = parameter_sizes(model) or {name: tensor.numel() for name, tensor in model.state_dict().items()}
+    for name, size in sizes.items():
         counts[name.partition(".")[0]] += size
     return dict(counts)
 

@@ -1,4 +1,4 @@
-"""``reviewgen.ablate``: trains a preset whole, then without one technique at a time, and plain, without all of them.
+"""``reviewgen.ablate``: trains a preset whole, then without one technique at a time, and plain, without any of them.
 
 Techniques are declared where their settings are: those of a model by its config class, those of training by ``TrainingConfig``.
 All trainings have the same length, texts, seeds and, with a time budget, the size that was chosen for the whole preset. They are
@@ -37,7 +37,8 @@ class AblationRow:
             use in its training, so that there is none without it.
         bought: These bits minus those of the whole preset; above zero, the technique lowers them. None for the whole preset.
         interval: The 95 % interval of ``bought`` over the held-out texts; None with fewer than 10 texts.
-        characters_per_second: Characters trained on per second without evaluations, the mean of all seeds.
+        characters_per_second: Characters trained on per second without evaluations, of all seeds; None in too short a training,
+            and of counting, whose first row has the time of compiling.
         seconds: Duration of the trainings with their evaluations.
         parameters: The number of parameters of each kind.
     """
@@ -48,7 +49,7 @@ class AblationRow:
     bits: float | None = None
     bought: float | None = None
     interval: tuple[float, float] | None = None
-    characters_per_second: float = 0.0
+    characters_per_second: float | None = None
     seconds: float = 0.0
     parameters: Mapping[str, int] = field(default_factory=dict)
 
@@ -101,7 +102,7 @@ class _Trainings:
 
     def train(self, name: str, description: str, off: Mapping[str, Any]) -> AblationRow:
         """Train with some settings changed, from each seed, and return the row."""
-        nats, speeds, seconds = [], [], 0.0
+        nats, characters_read, seconds, training_seconds = [], 0.0, 0.0, 0.0
         for number in range(self._seeds):
             plan = self._variants.plan(off)
             run, corpus = self._variants.start(replace(plan, seed=plan.seed + number)), self._variants.corpus(plan)
@@ -110,18 +111,19 @@ class _Trainings:
             losses = token_losses(run.model, [ids for ids, _ in documents], run.tokenizer.vocab_size)
             nats.append([float(each.sum(dtype=np.float64)) for each in losses])
             train = corpus.stores["train"]
-            per_token = int(train.characters.sum()) / train.tokens
-            speeds.append(last.tokens * per_token / max(last.seconds - last.evaluation_seconds, 1e-9))
+            characters_read += last.tokens * int(train.characters.sum()) / train.tokens
             seconds += last.seconds
+            training_seconds += last.seconds - last.evaluation_seconds
         settings = {"model": to_dict(run.model.config), "training": to_dict(run.config)}
         self.used = self.used or {f"{group}.{key}": value for group, values in settings.items() for key, value in values.items()}
+        is_timed = training_seconds > 0.01 * seconds and not plan.parts.is_counted
         means, characters = np.mean(nats, axis=0), [length for _, length in documents]
         row = AblationRow(
             name=name,
             description=description,
             settings=off,
             bits=_bits(list(zip(means, characters, strict=True)))[0],
-            characters_per_second=float(np.mean(speeds)),
+            characters_per_second=characters_read / training_seconds if is_timed else None,
             seconds=seconds,
             parameters=count_parameters(run.model),
         )

@@ -4,7 +4,6 @@
 """
 
 import itertools
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -230,8 +229,8 @@ def _train_row(run: TrainingRun, value: Any, series: Mapping[str, Any]) -> Sweep
 
 def _count_ngrams(kinds: Mapping[str, int]) -> list[int]:
     """Return the numbers of n-grams of 1, 2, ... n tokens among parameters by kind."""
-    by_length = {int(kind[1]): count for name, count in kinds.items() if (kind := re.fullmatch(r"(\d+)-grams", name))}
-    return [by_length[length] for length in sorted(by_length)]
+    names = [f"{length}-grams" for length in range(1, len(kinds) + 1)]
+    return [kinds[name] for name in names if name in kinds]
 
 
 def _bits(evaluation: Evaluation | None) -> tuple[float | None, float | None]:

@@ -301,8 +301,8 @@ def _draw_panel(panel: Panel, across: _Axis, width: float, top: float) -> list[s
             for place, (x, y) in zip(places, each.points, strict=True):
                 title = f"{each.name}: {x:,.4g}, {y:.4g}"
                 if each.is_bar:
-                    sides = across.place(x - _BAR / 2, _LEFT, width), across.place(x + _BAR / 2, _LEFT, width)
-                    own.insert(0, _bar(*sides, place[1], up.place(0.0, bottom, top), title))
+                    left, right = (across.place(side, _LEFT, width) for side in (x - _BAR / 2, x + _BAR / 2))
+                    own.insert(0, _bar(left, right, place[1], up.place(0.0, bottom, top), title))
                 else:
                     own.append(_mark(each, *place, title))
         content.append(tag("g", "".join(own), class_=f"series-{each.style % 8}") if own else "")
