@@ -66,6 +66,8 @@ def observe(name: str) -> dict[str, Any]:
         "corpus": [model.evaluate(REVIEWS, clean=False).bits_per_character],
         "next": [each.probability for each in likeliest.alternatives],
         "log probabilities": detailed.log_probabilities,
+        "positive": [each.probabilities["positive"] for each in model.classify(REVIEWS, "sentiment")],
+        "probe": [row.share for row in reviewgen.probe(model, texts=0).rows],
     }
     return {
         "digest": model.digest,

@@ -28,14 +28,17 @@ COMMANDS = [
     "explain net --html @.html",
     "plot net --out @.svg",
     "graph net --out @.svg",
+    "probe net --texts 0 --plot @.svg",
+    "probe net --texts 0 --html @.html",
     "export net --html @.html",
     "export net --onnx @",
     "export net --transformers @",
     "pull ana/net --out @",
     "plugin new mingru --model --out @",
 ]
-WITH_OVERWRITE = ("sweep", "compare net --data texts.txt --html", "explain", "plot", "graph", "export")
+WITH_OVERWRITE = ("sweep", "compare net --data texts.txt --html", "explain", "plot", "graph", "probe", "export")
 WITHOUT_A_FILE = {"settings", "ablate", "list", "play", "replay", "evaluate", "serve", "demo", "doctor", "push"}
+WITHOUT_A_FILE |= {"neighbours", "contrast", "classify"}
 """Commands without an output; what ``doctor`` and ``push`` change has tests of its own."""
 
 
