@@ -294,7 +294,7 @@ class Preset:
     parts: Sequence[str] = ()
 
     def with_fixed(self, model: Mapping[str, Any], training: Mapping[str, Any]) -> "Preset":
-        """Return the preset with settings of the model and of training that no number of epochs changes."""
+        """Return the preset with the given settings of model and training, which then stay the same for any number of epochs."""
         return replace(
             self,
             model_settings={**self.model_settings, **model},

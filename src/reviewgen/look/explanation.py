@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 from markupsafe import Markup
 
 from reviewgen.look.page import Report, to_json
+from reviewgen.model.words import WordMap
 
 
 @dataclass(frozen=True)
@@ -210,7 +211,7 @@ class Explanation(Report):
         loss: The loss of the batch.
         mixture: Of a blend: how each token's probability is mixed.
         notes: What to know: texts that were cut, weights that are not trained.
-        word_map: An SVG of the most frequent words by their embeddings, which the page shows; empty if the model has none.
+        word_map: The most frequent words by their embeddings, which the page draws; None if the model has no embeddings of words.
     """
 
     _template: ClassVar[str] = "look/explanation.html"
@@ -224,7 +225,7 @@ class Explanation(Report):
     loss: Loss
     mixture: tuple[MixedToken, ...] = ()
     notes: tuple[str, ...] = ()
-    word_map: str = ""
+    word_map: WordMap | None = None
 
     def __repr__(self) -> str:
         models, bits = ", ".join(model.name for model in self.models), self.loss.bits_per_character
@@ -236,7 +237,8 @@ class Explanation(Report):
 
     def _values(self) -> dict[str, Any]:
         """Return what the template of its page is filled with."""
-        return {"explanation": self, "share": show_percent, "number": show_number, "word_map": Markup(self.word_map)}
+        word_map = "" if self.word_map is None else Markup(self.word_map.to_svg())
+        return {"explanation": self, "share": show_percent, "number": show_number, "word_map": word_map}
 
 
 def show_percent(share: float) -> str:

@@ -22,6 +22,7 @@ from reviewgen.look import explanation
 from reviewgen.look.explanation import Explanation, Line
 from reviewgen.look.subject import Subject
 from reviewgen.look.trace import Call, broken_plugins, letter_sizes, name_axes, trace
+from reviewgen.model.words import WordMap
 from reviewgen.protocols import CountTrained, Operation, SupportsExplain, SupportsOperations, SupportsScore, SupportsStep
 from reviewgen.protocols.abilities import count_parameters
 from reviewgen.protocols.stepper import CountedContext
@@ -165,17 +166,17 @@ def explain(
         loss=_explain_loss(logits, batch, _windows(walks, batch, subject)),
         mixture=mixture,
         notes=(*subject.notes, *batch.notes, *_note_scores(subject.model, batch)),
-        word_map=_draw_map(subject),
+        word_map=_map_words(subject),
     )
 
 
-def _draw_map(subject: Subject) -> str:
-    """Return the map of words of a trained model; empty for one without embeddings of words."""
+def _map_words(subject: Subject) -> WordMap | None:
+    """Return the map of words of a trained model; None for one without embeddings of words."""
     try:
         is_of_words = subject.review is not None and not subject.review.generator.pieces.are_characters
-        return subject.review.word_map().to_svg() if is_of_words and subject.review else ""
+        return subject.review.word_map() if is_of_words and subject.review else None
     except ConfigError:
-        return ""
+        return None
 
 
 class _Walk(NamedTuple):

@@ -34,7 +34,7 @@ class AblationRow:
         description: What the technique is.
         settings: The settings that differ from those of the whole preset, as in {"model.ngrams": 1}.
         bits: Bits per character of the held-out texts, the mean of all seeds; None for a technique that the whole preset did not
-            use in its training, so that there is none without it.
+            use in its training: no model is trained without it.
         bought: These bits minus those of the whole preset; above zero, the technique lowers them. None for the whole preset.
         interval: The 95 % interval of ``bought`` over the held-out texts; None with fewer than 10 texts.
         characters_per_second: Characters trained on per second without evaluations, of all seeds; None in too short a training,
