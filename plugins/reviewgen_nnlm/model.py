@@ -154,6 +154,13 @@ class Nnlm(nn.Module):
         own = {"learning_rate_scale": HELD_LEARNING_RATE, "optimizer": "adamw"}
         return [] if self.held is None else [{"params": [self.held], **own}]
 
+    def scale_logits(self, scale: float) -> bool:
+        """Multiply the logits by a number; see ``reviewgen.protocols.SupportsScaledLogits``."""
+        with torch.no_grad():
+            for weights in self.output.parameters():
+                weights *= scale
+        return True
+
     def parameter_kinds(self) -> dict[str, int]:
         """Return the number of parameters of each kind; see ``reviewgen.protocols.SupportsParameterKinds``."""
         return {KINDS[module]: count for module, count in count_by_module(self).items()}

@@ -235,6 +235,18 @@ class Recurrent(nn.Module):
         """Return the number of parameters of each kind; see ``reviewgen.protocols.SupportsParameterKinds``."""
         return {KINDS[module]: count for module, count in count_by_module(self).items()}
 
+    def scale_logits(self, scale: float) -> bool:
+        """Multiply the logits by a number, unless the embedding is the whole output layer; see ``SupportsScaledLogits``."""
+        output = self.output
+        if output.weight is None and isinstance(output.projection, nn.Identity):
+            return False
+        inner = [output.weight] if output.weight is not None else [*output.projection.parameters(), self.held]
+        with torch.no_grad():
+            for weights in (*inner, output.bias):
+                if weights is not None:
+                    weights *= scale
+        return True
+
     def implementations(self) -> tuple[str, ...]:
         """Return the names of the available implementations of the layers, the default first."""
         return self.layers.implementations

@@ -11,7 +11,7 @@ from pathlib import Path
 
 NAMES = (
     *("ngram", "novelty", "decoding", "cold_start", "training_speed", "speedrun", "quality_2018", "preparing"),
-    *("readability", "serving_http"),
+    *("readability", "serving_http", "bits"),
 )
 
 

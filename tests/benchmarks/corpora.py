@@ -1,7 +1,10 @@
 """Where the benchmark corpora are, and what several benchmarks read: the 2018 split, and the reviews as token ids."""
 
+import gzip
 import importlib.util
+import json
 import os
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +22,24 @@ def split_2018() -> tuple[list[str], list[str], list[str]]:
     spec.loader.exec_module(module)
     train, held_out = module.split_2018()
     return train, held_out, module.clean(train, held_out)
+
+
+def captions(count: int = 2000) -> list[str]:
+    """Return the first captions of MusicCaps."""
+    with gzip.open(SHARED / "data" / "musiccaps.jsonl.gz", "rt", encoding="utf-8") as lines:
+        return [json.loads(line)["text"] for line, _ in zip(lines, range(count), strict=False)]
+
+
+def verses() -> list[str]:
+    """Return the verses of the King James Bible, from Debian's package bible-kjv."""
+    printed = subprocess.run(["bible", "-f", "gen1:1-rev22:21"], capture_output=True, text=True, check=True).stdout
+    return [line.partition(" ")[2] for line in printed.splitlines()]
+
+
+def shakespeare() -> tuple[str, str]:
+    """Return the first nine tenths of tiny Shakespeare, and the last."""
+    text = (SHARED / "data" / "tinyshakespeare.txt").read_text(encoding="utf-8")
+    return text[: len(text) * 9 // 10], text[len(text) * 9 // 10 :]
 
 
 def reviews(characters: int) -> list[str]:

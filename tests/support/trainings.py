@@ -17,7 +17,7 @@ __all__ = ["MODEL", "TRAINING", "Clock", "Planted", "fitted", "plain_store", "pr
 
 MODEL = {"hidden_size": 8, "embedding_size": 4, "layer": "fused"}
 TRAINING: dict[str, Any] = {"batch_size": 4, "bptt": 8, "threads": 1, "precision": "no", "evaluations": 2} | {
-    "evaluation_tokens": 500, "copy_tokens": 0, "metrics": []
+    "evaluation_tokens": 500, "copy_tokens": 0, "metrics": [], "calibration": False
 }  # fmt: skip
 """Settings under which two runs of one seed are equal, and an evaluation takes milliseconds."""
 

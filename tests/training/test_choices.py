@@ -153,10 +153,10 @@ def test_the_largest_size_that_sees_enough_tokens_for_each_parameter_is_chosen(c
 
 
 def test_dropout_follows_from_the_epochs_and_those_of_a_small_model_count_less(chosen: Any) -> None:
-    found = [chosen(1.0, tokens=round(0.9 * 1e6 / epochs)).model.get("dropout") for epochs in (1, 1.9, 2.1, 7.5, 8.5, 90)]
-    assert found == [None, None, 0.1, 0.1, 0.4, 0.4]
+    found = [chosen(1.0, tokens=round(0.9 * 1e6 / epochs)).model.get("dropout") for epochs in (1, 1.9, 2.01, 4, 7.99, 8.5, 90)]
+    assert found[:2] == [None, None] and found[2:] == pytest.approx([0.1, 0.25, 0.4, 0.4, 0.4], abs=0.003)
     shares = [chosen(1.0, tokens=50_000, characters=size).model.get("dropout") for size in (1000, 2500, 10**6)]  # 18 epochs
-    assert shares == [0.4, 0.1, 0.1]  # of which at least 0.4 count
+    assert shares == pytest.approx([0.4, 0.377, 0.377], abs=0.003)  # of which at least 0.4 count
 
 
 def test_a_budget_without_a_size_gets_one_and_what_was_set_stays() -> None:

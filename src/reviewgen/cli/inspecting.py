@@ -103,7 +103,8 @@ def _settings_tables(name: str, tables: dict[str, list[dict[str, Any]]], preset:
         yield Text(f"With a time budget (--budget), one of these sizes is chosen unless you set it: {sizes}.")
     if preset.by_epochs:
         regularisation = "; ".join(f"from {epochs:g} epochs {_format(values)}" for epochs, values in preset.by_epochs)
-        yield Text(f"It also depends on how many epochs fit into the time: {regularisation}.")
+        note = f"It also depends on how many epochs fit into the time: {regularisation}"
+        yield Text(f"{note}; between two of these, dropout is interpolated.")
     title, row = next((title, rows[0]) for title, rows in tables.items() if rows)
     example = f"{title.split()[0]}.{row['name']}={_format(row['value'])}"
     yield f"Change a setting with --set: reviewgen train {name} --set {example}"

@@ -276,7 +276,8 @@ class Preset:
         training_settings: Training settings that differ from the defaults.
         generation_settings: Generation settings that differ from the defaults.
         sizes: Model settings from small to large, one of which is chosen if a training has a time budget and sets no size.
-        by_epochs: Pairs of a number of epochs and model settings for runs of at least that many, as in (4.0, {"dropout": 0.3}).
+        by_epochs: Pairs of a number of epochs and model settings for runs of at least that many, as in (4.0, {"dropout": 0.3});
+            numbers with a fraction lie between those of two pairs.
         training_by_epochs: The same of training settings.
         parts: For the model ``blend``: the presets whose models it is made of, as in ("lstm-char", "ngram-char"): one that is
             trained by gradient, then those trained by counting. They are trained on the same tokens with this preset's tokenizer.

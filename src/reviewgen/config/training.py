@@ -23,6 +23,7 @@ TECHNIQUES = (
     Technique(
         "weight averaging", "a moving average of the weights is evaluated and kept (Polyak & Juditsky 1992)", {"averaging": 0.0}
     ),
+    Technique("calibration", "a temperature is fitted on held-out text at the end (Guo et al. 2017)", {"calibration": False}),
     Technique(
         "random lengths",
         "the length of truncated back-propagation is drawn for each batch (Merity et al. 2018)",
@@ -55,6 +56,8 @@ class TrainingConfig:
         metrics: Names of installed metrics of generated texts, measured at each evaluation on the texts of the token copy rate.
         keep: Weights to keep: those of the best evaluation, or of the best whose token copy rate is within copy_limit.
         copy_limit: Highest token copy rate (share of 20-token windows found in the training text) for keep=best-under-copy.
+        calibration: At the end, scale the logits by a number that is fitted on held-out text, so that the model is as certain as
+            it is right.
         novelty: Index of the training text, for finding copied spans: "compact", "exact" (holds the whole text) or "none".
         novelty_mb: Maximum size of a compact index, in megabytes.
         threads: CPU threads; 0 times one thread and all threads at the start and uses the faster.
@@ -81,6 +84,7 @@ class TrainingConfig:
     metrics: tuple[str, ...] = ("distinct-2", "self-repetition", "new-words", "repeated-sentences")
     keep: Literal["best", "best-under-copy"] = "best"
     copy_limit: Annotated[float, Bound(at_least=0, at_most=1)] = 0.5
+    calibration: bool = True
     novelty: Literal["compact", "exact", "none"] = "compact"
     novelty_mb: Annotated[float, Bound(at_least=0.01, at_most=1 << 16)] = 4.0
     threads: Annotated[int, Bound(at_least=0)] = 0

@@ -2,6 +2,7 @@ from .abilities import SupportsInitialWeights as SupportsInitialWeights
 from .abilities import SupportsLoss as SupportsLoss
 from .abilities import SupportsParameterGroups as SupportsParameterGroups
 from .abilities import SupportsParameterKinds as SupportsParameterKinds
+from .abilities import SupportsScaledLogits as SupportsScaledLogits
 from .abilities import count_by_module as count_by_module
 from .abilities import is_embedding_table as is_embedding_table
 from .abilities import match_tensors as match_tensors

@@ -86,6 +86,19 @@ class SupportsParameterKinds(Protocol):
         ...
 
 
+@runtime_checkable
+class SupportsScaledLogits(Protocol):
+    """A model whose logits can be scaled by a change of its weights, so that training can calibrate it."""
+
+    def scale_logits(self, scale: float) -> bool:
+        """Change the weights so that all logits are ``scale`` times what they were.
+
+        Returns:
+            Whether it did: false if this model's settings make it impossible, and nothing has changed.
+        """
+        ...
+
+
 def count_parameters(model: Any) -> dict[str, int]:
     """Return the number of parameters of each kind, the largest first: as a model says, else by its modules at the top level."""
     kinds: Mapping[str, int] = model.parameter_kinds() if isinstance(model, SupportsParameterKinds) else count_by_module(model)

@@ -34,7 +34,7 @@ class LanguageModel(Protocol):
     is ``config.bos_id``.
 
     **Embeddings.** A table that is looked up by token is an ``nn.Embedding``, a table of n-grams an ``nn.EmbeddingBag``, so that
-    the optimizer can tell them from weight matrices.
+    the optimizer can tell them from weight matrices. With ``sparse=True``, only the rows that a batch used are updated.
 
     Attributes:
         Config: A frozen keyword-only dataclass of JSON values; its first field is ``vocab_size: int``, which is the tokenizer's.

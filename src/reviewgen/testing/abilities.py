@@ -125,7 +125,7 @@ def losses(model: Any) -> None:
     for name, term in terms.items():
         assert isinstance(term, Tensor) and term.shape == () and term.isfinite(), f"{name!r} is {term!r:.80}."
     grads = torch.autograd.grad(sum(terms.values(), torch.zeros(())), [*model.parameters()], allow_unused=True)
-    reached = [grad for grad in grads if grad is not None]
+    reached = [grad.to_dense() for grad in grads if grad is not None]
     assert reached and all(grad.isfinite().all() for grad in reached), "The gradients must be finite, and reach a parameter."
     if all(torch.equal(terms[name], again[name]) for name in terms):  # no dropout: the rows can be repeated
         for name, term in _compute_losses(model, seed=0, times=2).items():
@@ -147,6 +147,17 @@ def parameter_groups(model: Any) -> None:
         assert is_right, f'The optimizer {optimizer!r} must be "adamw" or, for matrices, "muon".'
         numbers = group.get("learning_rate_scale", 0), group.get("weight_decay", 0)
         assert all(0 <= number < torch.inf for number in numbers), f"{known[2:]} are {numbers}; they must be at least 0."
+
+
+@law(protocols.SupportsScaledLogits)
+def scaled_logits(model: Any) -> None:
+    """SupportsScaledLogits: the logits are scaled as asked, or the model stays as it was."""
+    ids = some_ids(model, ROWS, STEPS)
+    with torch.no_grad():
+        before, _ = model.eval()(ids, model.initial_state(ROWS))
+        scale = 0.5 if model.scale_logits(0.5) else 1.0
+        after, _ = model(ids, model.initial_state(ROWS))
+    assert_close(after, scale * before, f"The logits are not {scale:g} times what they were.")
 
 
 @law(protocols.SupportsInitialWeights)

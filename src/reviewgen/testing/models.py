@@ -358,7 +358,8 @@ def compute_in_chunks(model: Any) -> dict[str, Tensor | None]:
     if isinstance(model, nn.Module):
         weights = {name: tensor for name, tensor in model.named_parameters() if tensor.requires_grad}
         grads = torch.autograd.grad(_loss(logits, targets) * targets.numel(), list(weights.values()), allow_unused=True)
-        results |= {f"gradient of {name}": grad for name, grad in zip(weights, grads, strict=True)}
+        dense = [None if grad is None else grad.to_dense() for grad in grads]
+        results |= {f"gradient of {name}": grad for name, grad in zip(weights, dense, strict=True)}
     return results
 
 
@@ -375,7 +376,8 @@ def _train_chunk(model: Any, seed: int, state: Any, is_rounded: bool = False) ->
             logits, after = model(ids, state)
         loss = _loss(logits, targets)
         torch.autograd.backward(loss)
-        wrong = [name for name, each in model.named_parameters() if each.grad is not None and not each.grad.isfinite().all()]
+        grads = {name: each.grad.to_dense() for name, each in model.named_parameters() if each.grad is not None}
+        wrong = [name for name, grad in grads.items() if not grad.isfinite().all()]
         assert loss.isfinite() and not wrong, f"The loss is {loss:.3g}; NaN or infinite are the gradients of {wrong}."
     return after
 

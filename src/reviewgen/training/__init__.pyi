@@ -1,8 +1,10 @@
+from .calibration import calibrate, fit_scale
 from .checkpoints import Checkpoints
 from .execution import IsolatedRng, Sizing, choose_device, choose_size, native_precision
 from .fitting import fit
 from .optimizing import DivergenceGuard, cross_entropy
 from .report import Budget, Report, RunVerdict, StopReason, find_verdict
+from .sparse import RowAdamW, clip_gradients
 
 __all__ = [
     "Budget",
@@ -10,13 +12,17 @@ __all__ = [
     "DivergenceGuard",
     "IsolatedRng",
     "Report",
+    "RowAdamW",
     "RunVerdict",
     "Sizing",
     "StopReason",
+    "calibrate",
     "choose_device",
     "choose_size",
+    "clip_gradients",
     "cross_entropy",
     "find_verdict",
     "fit",
+    "fit_scale",
     "native_precision",
 ]

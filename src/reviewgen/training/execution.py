@@ -35,6 +35,7 @@ from reviewgen.generation import using_threads
 from reviewgen.processes import Processes, process_state
 from reviewgen.protocols import SupportsDevices, SupportsImplementations
 from reviewgen.training.optimizing import add_own_losses, cross_entropy, make_optimizers, own_losses
+from reviewgen.training.sparse import sparse_tables
 
 _MAX_SLOW_STEPS = 5  # in a row, before a run falls back to one thread
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # large pages for large tensors; torch reads it at its first tensor
@@ -371,6 +372,7 @@ class Sizing:
         )
 
 
+@reused_memory()
 def choose_size(
     preset: Preset,
     build: Callable[[Mapping[str, Any]], Any],
@@ -412,8 +414,8 @@ def choose_size(
         epochs = tokens / corpus_tokens
         training = {"batch_size": batch[0], "bptt": batch[1]} if may_grow else {}
         counted = epochs * min(1.0, max(_MIN_DROPOUT_SHARE, multiplied / corpus_characters))
-        training |= _of_epochs(preset.training_by_epochs, counted)
-        model_settings = {**settings, **_of_epochs(preset.by_epochs, counted)}
+        training |= _of_epochs(preset.training_by_epochs, preset.training_settings, counted)
+        model_settings = {**settings, **_of_epochs(preset.by_epochs, preset.model_settings, counted)}
         chosen = Sizing(model_settings, training, parameters, throughput, epochs)
     return chosen
 
@@ -439,10 +441,12 @@ def _measure_throughput(model: nn.Module, config: TrainingConfig) -> Callable[[i
         with IsolatedRng(0):
             timed = [time_steps(model, default, (config.batch_size, min(config.bptt, _SHORT_LENGTH)))]
     best = timed[0]
-    optimizers, seconds = make_optimizers(model, config), []
+    optimizers, seconds = make_optimizers(model, config), list[float]()
+    in_tables = set(map(id, sparse_tables(model)))  # of which a step updates a few rows only
+    dense = [parameter for parameter in model.parameters() if id(parameter) not in in_tables]
     with using_threads(best.threads):
         for _ in range(2):  # the first step allocates the optimizers' state
-            for parameter in model.parameters():
+            for parameter in dense:
                 parameter.grad = torch.full_like(parameter, 1e-3)
             start = time.perf_counter()
             for optimizer in optimizers:
@@ -451,6 +455,17 @@ def _measure_throughput(model: nn.Module, config: TrainingConfig) -> Callable[[i
     return lambda tokens: tokens / (tokens / best.tokens_per_second + min(seconds))
 
 
-def _of_epochs(by_epochs: Sequence[tuple[float, Mapping[str, Any]]], epochs: float) -> Mapping[str, Any]:
-    """Return the settings that a preset names for a number of epochs."""
-    return next((settings for min_epochs, settings in reversed(by_epochs) if epochs >= min_epochs), {})
+def _of_epochs(by_epochs: Sequence[tuple[float, Mapping[str, Any]]], base: Mapping[str, Any], epochs: float) -> Mapping[str, Any]:
+    """Return the settings that a preset names for a number of epochs: those of the last row that it reaches.
+
+    Numbers with a fraction lie between those of this row and the next, by the logarithm of the epochs, so that nothing changes
+    at once where an estimate of the epochs is a little off; one that this row does not name is that of ``base``, or 0.
+    """
+    reached = [row for row in by_epochs if epochs >= row[0]]
+    if len(reached) in (0, len(by_epochs)):
+        return reached[-1][1] if reached else {}
+    (start, settings), (end, following) = reached[-1], by_epochs[len(reached)]
+    share = math.log(epochs / start) / math.log(end / start)
+    numbers = {name: value for name, value in following.items() if isinstance(value, float)}
+    between = {name: (1 - share) * settings.get(name, base.get(name, 0.0)) + share * value for name, value in numbers.items()}
+    return {**settings, **{name: round(value, 3) for name, value in between.items()}}

@@ -25,6 +25,7 @@ from reviewgen.generation import map_state
 from reviewgen.processes import can_restart, how_to_resume
 from reviewgen.protocols import State, SupportsImplementations
 from reviewgen.training import optimizing
+from reviewgen.training.calibration import calibrate
 from reviewgen.training.checkpoints import Checkpoints
 from reviewgen.training.evaluator import Evaluator
 from reviewgen.training.execution import (
@@ -37,6 +38,7 @@ from reviewgen.training.execution import (
     choose_precision,
 )
 from reviewgen.training.report import Budget, Report, StopReason
+from reviewgen.training.sparse import clip_gradients
 
 _ACCELERATOR_CHECK_STEPS = 50  # between two checks for divergence on an accelerator, each of which waits for it
 
@@ -104,6 +106,7 @@ class Loop:
         self.schedule = optimizing.Schedule(config.learning_rate, config.warmup, config.evaluations)
         self.learning_rate = 0.0
         self.loss_names: tuple[str, ...] = ()  # of the model's own loss terms
+        self.is_closed = False  # the model has its final weights
         self.losses: dict[str, Tensor] = {}  # of the last step, by those names
         self.rng = IsolatedRng((seed + self.processes.rank) % 2**64, self.device.type)  # dropout differs from process to process
         evaluator.limit_to_share(budget.seconds, self._run_tokens())
@@ -136,9 +139,10 @@ class Loop:
                     yield self.end_diverged(report)
                     break
                 report = self.evaluate(report) if do_evaluate else report
-                yield report
                 if report.stopped:
+                    yield replace(report, notes=(*report.notes, *self.close()))
                     break
+                yield report
                 if do_save:
                     self.checkpoints.save(report.step, self.state())
         except ProcessLost as error:
@@ -149,9 +153,20 @@ class Loop:
                 raise ProcessLost(f"{error} {how_to_resume(has_checkpoint=has_checkpoint)}") from None
             yield self.end_early(report, str(error).removesuffix("."), StopReason.PROCESS_ENDED)
         finally:
-            self.model.to("cpu").eval()
-            if self.evaluator.best < math.inf:
-                self.model.load_state_dict(self.best_weights)
+            self.close()
+
+    def close(self) -> tuple[str, ...]:
+        """Give the model its best weights, calibrated, on the CPU, unless it has them; return a note, if there is one."""
+        if self.is_closed:
+            return ()
+        self.is_closed = True
+        self.model.to("cpu").eval()
+        if self.evaluator.best == math.inf:
+            return ()
+        self.model.load_state_dict(self.best_weights)
+        is_wanted, vocab_size = self.config.calibration, self.evaluator.tokenizer.vocab_size
+        note = calibrate(self.model, self.evaluator.documents, vocab_size) if is_wanted else None
+        return () if note is None else (note,)
 
     def state(self) -> dict[str, Any]:
         """Return everything that determines how the run continues, as tensors and JSON values, to save and resume from.
@@ -281,17 +296,17 @@ class Loop:
             return losses
         for parameter in self.parameters:
             parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-        gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+        gradients = [parameter.grad.to_dense() for parameter in self.parameters if parameter.grad is not None]
         *sums, summed = self.processes.sum_tensors([*gradients, losses])
-        for gradient, total in zip(gradients, sums, strict=True):
-            gradient.copy_(total)
+        for parameter, total in zip(self.parameters, sums, strict=True):
+            parameter.grad = total.to(parameter)
         return summed
 
     def _clip_gradients(self, loss: Tensor) -> bool:
         """Clip the gradients by their global norm; return whether the optimizers may use them."""
         for optimizer in self.optimizers:
             self.scaler.unscale_(optimizer)
-        norm = nn.utils.clip_grad_norm_(self.parameters, self.config.clip_norm)
+        norm = clip_gradients(self.parameters, self.config.clip_norm)
         if not self.scaler.is_enabled():
             return self.guard.allows_step(self.schedule.steps, loss, norm)
         # Infinite gradients are common in fp16: the scaler lowers its scale, and the run has not diverged.

@@ -39,6 +39,7 @@ from reviewgen.config import TrainingConfig
 from reviewgen.data import IGNORED
 from reviewgen.errors import BrokenPlugin
 from reviewgen.protocols import SupportsLoss, SupportsParameterGroups
+from reviewgen.training.sparse import RowAdamW, sparse_tables
 
 CROSS_ENTROPY = "cross_entropy"
 """The name of a model's own term that is minimised in place of the cross entropy."""
@@ -147,15 +148,15 @@ def make_optimizers(model: nn.Module, config: TrainingConfig) -> list[Optimizer]
     """Return the optimizers of a model; together they have each of its parameters once."""
     given = model.parameter_groups() if isinstance(model, SupportsParameterGroups) else ()
     own: list[dict[str, Any]] = [{**group, "params": list(group["params"])} for group in given]
-    matrices = {id(parameter) for parameter in inner_matrices(model)}
+    usual = dict.fromkeys(map(id, inner_matrices(model)), "muon") | dict.fromkeys(map(id, sparse_tables(model)), "rows")
     grouped = {id(parameter) for group in own for parameter in group["params"]}
     others = [parameter for parameter in model.parameters() if id(parameter) not in grouped]
-    groups: dict[str, list[dict[str, Any]]] = {"adamw": [], "muon": []}
+    groups: dict[str, list[dict[str, Any]]] = {"adamw": [], "muon": [], "rows": []}
     for group in [*own, {"params": others}]:
-        by_optimizer: dict[str, list[nn.Parameter]] = {"adamw": [], "muon": []}
+        by_optimizer: dict[str, list[nn.Parameter]] = {name: [] for name in groups}
         for parameter in group["params"]:
-            usual = "muon" if id(parameter) in matrices else "adamw"
-            by_optimizer["adamw" if config.optimizer == "adamw" else group.get("optimizer", usual)].append(parameter)
+            name = group.get("optimizer", usual.get(id(parameter), "adamw"))
+            by_optimizer["adamw" if (name, config.optimizer) == ("muon", "adamw") else name].append(parameter)
         settings = {name: group[name] for name in (SCALE, "weight_decay") if name in group}
         for name, parameters in by_optimizer.items():
             groups[name] += [{**settings, "params": parameters}] if parameters else []
@@ -165,6 +166,8 @@ def make_optimizers(model: nn.Module, config: TrainingConfig) -> list[Optimizer]
         optimizers.append(torch.optim.AdamW(groups["adamw"], **common, betas=_BETAS, fused=True))
     if groups["muon"]:
         optimizers.append(Muon(groups["muon"], **common, adjust_lr_fn="match_rms_adamw"))
+    if groups["rows"]:
+        optimizers.append(RowAdamW(groups["rows"], **common, beta2=_BETAS[1]))
     return optimizers
 
 

@@ -294,6 +294,10 @@ FAULTS: dict[str, list[tuple[Any, str]]] = {
     ],
     "losses": [(broken(losses=lambda self, logits, targets: {"z": logits.square().sum()}), "a mean per target, not a sum")],
     "parameter_groups": [(broken(parameter_groups=lambda m: [{"params": [m.output.weight], "lr": 1.0}]), "the keys params, lr")],
+    "scaled_logits": [
+        (broken(scale_logits=lambda self, scale: True), "The logits are not 0.5 times what they were"),
+        (broken(scale_logits=lambda m, scale: bool(m.output.weight.data.mul_(scale).isnan().any())), "are not 1 times"),
+    ],
     "initial_weights": [
         (broken(initial_weights=lambda self, given: dict(given)), "accepts a tensor that it does not know"),
         (broken(initial_weights=lambda self, given: {}), "it returns []"),

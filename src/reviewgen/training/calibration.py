@@ -1,0 +1,96 @@
+"""Calibration of a trained model: its logits are scaled by one number, so that it is as certain as it is right.
+
+A network that has read its texts many times is more certain of the next token than it should be on other texts, long before its
+choices get worse. The number is fitted on held-out text, and the weights of the output layer are scaled by it, so that a model is
+used and saved as before.
+
+Source: Guo et al. 2017, "On Calibration of Modern Neural Networks" (temperature scaling; the number is one over the temperature).
+"""
+
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+
+from reviewgen.data import count_given
+from reviewgen.evaluation import Document, spread_documents
+from reviewgen.protocols import SupportsScaledLogits
+
+Piece: TypeAlias = tuple[Tensor, Tensor]
+"""Logits (N, V) of some tokens, and the tokens (N,)."""
+
+_TOKENS = 4_096  # that the number is fitted on
+_PIECE_TOKENS = 512  # in one forward call
+_ROUNDS, _TOLERANCE = 20, 1e-4
+_RANGE = 0.2, 5.0
+
+
+@torch.no_grad()
+def calibrate(model: Any, documents: Sequence[Document], vocab_size: int) -> str | None:
+    """Scale the logits of a model so that the cross entropy of held-out texts is the smallest; return a note, if it did.
+
+    Args:
+        model: The model, on the CPU and in evaluation mode. Without ``SupportsScaledLogits`` it is left as it is.
+        documents: The held-out texts, of which some are used.
+        vocab_size: The tokenizer's; limits what is scored to its tokens.
+    """
+    if not isinstance(model, SupportsScaledLogits):
+        return None
+    tokens = sum(len(ids) for ids, _ in documents)
+    chosen = spread_documents(documents, max(1, round(len(documents) * _TOKENS / max(1, tokens))))
+    pieces = _score(model, [ids.astype(np.int64) for ids, _ in chosen], vocab_size)
+    if not pieces or not all(bool(logits.isfinite().all()) for logits, _ in pieces):
+        return None
+    scale = fit_scale(pieces)
+    before, after = (_cross_entropy(pieces, number) for number in (1.0, scale))
+    if not after < before or not model.scale_logits(scale):
+        return None
+    return f"Calibrated on held-out text: a temperature of {1 / scale:.2f} saves {before - after:.3f} nats per token."
+
+
+def fit_scale(pieces: Sequence[Piece]) -> float:
+    """Return the number times which the logits have the smallest cross entropy, by Newton's method: it is convex in the number.
+
+    Its derivatives are the mean logit under the model less that of the target, and the variance of the logits under the model.
+    """
+    scale, (low, high) = 1.0, _RANGE
+    for _ in range(_ROUNDS):
+        slope, curvature = np.sum([_derivatives(*piece, scale) for piece in pieces], axis=0)
+        before, scale = scale, min(max(scale - slope / max(curvature, 1e-9), low), high)
+        if abs(scale - before) < _TOLERANCE:
+            break
+    return scale
+
+
+def _derivatives(logits: Float[Tensor, "N V"], targets: Int[Tensor, " N"], scale: float) -> tuple[float, float]:
+    """Return the first and second derivative of the summed cross entropy."""
+    probs = (logits * scale).softmax(-1)
+    mean = (probs * logits).sum(-1)
+    chosen = logits.gather(1, targets.unsqueeze(1)).squeeze(1)
+    return float((mean - chosen).sum()), float(((probs * logits.square()).sum(-1) - mean.square()).sum())
+
+
+def _cross_entropy(pieces: Sequence[Piece], scale: float) -> float:
+    """Return the mean negative log likelihood (nats per token)."""
+    total = sum(float(F.cross_entropy(logits * scale, targets, reduction="sum")) for logits, targets in pieces)
+    return total / sum(len(targets) for _, targets in pieces)
+
+
+def _score(model: Any, texts: Sequence[np.ndarray], vocab_size: int) -> list[Piece]:
+    """Return the logits of the first tokens of texts after what is given, at most ``_TOKENS`` in all, and the tokens."""
+    pieces, left = list[Piece](), _TOKENS
+    for ids in texts:
+        state, given = model.initial_state(1), count_given(ids, vocab_size)
+        for start in range(0, min(len(ids) - 1, left + given), _PIECE_TOKENS):
+            piece = torch.from_numpy(ids[start : start + _PIECE_TOKENS + 1])
+            logits, state = model(piece[None, :-1], state)
+            skipped = min(max(0, given - start), len(piece) - 1)
+            pieces.append((logits[0, skipped:].float(), piece[1 + skipped :]))
+            left -= len(piece) - 1 - skipped
+        if left <= 0:
+            break
+    return [piece for piece in pieces if len(piece[1])]
