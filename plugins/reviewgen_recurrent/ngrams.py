@@ -50,7 +50,7 @@ class NgramEmbedding(nn.Module):
         """Return weighted sums of rows of the table; torch's embedding_bag is faster, and not available on every device."""
         if rows.device.type in BAG_DEVICES and not torch.compiler.is_exporting():  # a bag becomes a slow loop in ONNX
             return self.table(rows, per_sample_weights=weights)
-        vectors = F.embedding(rows, self.table.weight, sparse=True)  # (N, N-1, E)
+        vectors = F.embedding(rows, self.table.weight)  # (N, N-1, E); its gradient is dense
         return (vectors if weights is None else vectors * weights.unsqueeze(-1)).sum(dim=1)
 
     def _hash_ngrams(self, ids: Int[Tensor, "T B"], past: Int[Tensor, "N1 B"]) -> Int[Tensor, "T B N1"]:
