@@ -29,8 +29,8 @@ class NgramEmbedding(nn.Module):
     def __init__(self, config: RecurrentConfig) -> None:
         super().__init__()
         self.config = config
-        self.table = nn.EmbeddingBag((config.ngrams - 1) * config.ngram_buckets, config.embedding_size, mode="sum", sparse=True)
-        nn.init.zeros_(self.table.weight)
+        zeros = torch.zeros((config.ngrams - 1) * config.ngram_buckets, config.embedding_size)
+        self.table = nn.EmbeddingBag.from_pretrained(zeros, freeze=False, mode="sum", sparse=True)
 
     def forward(self, ids: Int[Tensor, "T B"], past: Int[Tensor, "N1 B"]) -> Float[Tensor, "T B E"]:
         """Return the sum of the embeddings of the n-grams that end at each token, with n-gram dropout.

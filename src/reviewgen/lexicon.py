@@ -383,11 +383,14 @@ class Lexicon:
     @classmethod
     def of(cls, words: Iterable[str], separators: Iterable[str], min_texts: int = 0) -> "Lexicon":
         """Return the lexicon of some words and separators."""
-        return cls(
-            minimal_automaton([b"", *_with_quotes(words)]),
+        known = frozenset(words)
+        lexicon = cls(
+            minimal_automaton([b"", *_with_quotes(known)]),
             minimal_automaton(separator.encode() for separator in separators),
             min_texts,
         )
+        vars(lexicon)["_known"] = known  # the cached property: otherwise it is read from the automaton
+        return lexicon
 
     def __contains__(self, word: str) -> bool:
         """Return whether a word is known, as it is written or in lower case."""
@@ -423,7 +426,7 @@ class Lexicon:
 
 def _with_quotes(words: Iterable[str]) -> list[bytes]:
     """Return words in UTF-8, each also with a closing apostrophe."""
-    return [word.encode() + quote.encode() for word in set(words) for quote in ("", *_APOSTROPHES)]
+    return [word.encode() + quote.encode() for word in words for quote in ("", *_APOSTROPHES)]
 
 
 def add_words(spelling: Spelling, words: Iterable[str]) -> Spelling:

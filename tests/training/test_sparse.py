@@ -15,9 +15,10 @@ def trained(optimizer_of, *, sparse: bool, steps: int, weight_decay: float) -> n
     table = nn.Embedding(40, 5, sparse=sparse)
     optimizer, random = optimizer_of([table.weight], lr=0.05, weight_decay=weight_decay), torch.Generator().manual_seed(1)
     for _ in range(steps):
-        rows = torch.randint(0, 30, (6,), generator=random)  # with repetitions; ten rows have no gradient in any step
+        rows = torch.randperm(30, generator=random)[:6]  # ten rows have no gradient in any step
+        signs = torch.randint(0, 2, (6, 5), generator=random) * 2 - 1  # squared, all are their mean
         optimizer.zero_grad()
-        (table(rows) * torch.randn(6, 5, generator=random)).sum().backward()
+        (table(rows) * torch.randn(6, 1, generator=random) * signs).sum().backward()
         clip_gradients([table.weight], 1e9)
         optimizer.step()
     return table
@@ -36,6 +37,21 @@ def test_rows_are_updated_as_by_adamw_without_momentum(sparse: bool) -> None:
     ours = trained(rows_of, sparse=sparse, steps=50, weight_decay=0.0)
     torchs = trained(adamw_of, sparse=False, steps=50, weight_decay=0.0)
     torch.testing.assert_close(ours.weight, torchs.weight, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("sparse", [True, False])
+def test_the_first_update_of_a_row_is_its_gradient_at_the_length_of_the_learning_rate(sparse: bool) -> None:
+    torch.manual_seed(0)
+    table, gradient, rows = nn.Embedding(9, 5, sparse=sparse), torch.randn(3, 5), torch.tensor([7, 2, 2])
+    before = table.weight.detach().clone()
+    optimizer = rows_of([table.weight], lr=0.05, weight_decay=0.0)
+    (table(rows) * gradient).sum().backward()
+    clip_gradients([table.weight], 1e9)
+    optimizer.step()
+    sums = torch.stack([gradient[0], gradient[1] + gradient[2]])
+    expected = -0.05 * sums / sums.square().mean(dim=1, keepdim=True).sqrt()
+    torch.testing.assert_close((table.weight - before)[[7, 2]], expected, rtol=1e-4, atol=1e-6)
+    assert (table.weight - before).abs().sum(dim=1).count_nonzero() == 2
 
 
 def test_weight_decay_reaches_every_row() -> None:

@@ -6,8 +6,8 @@ one loss scaler, which unscales twice where there are two; and it saves pickles.
 
 On a CPU, autotuning selects the number of threads, the precision and the implementation: small matrices gain little from a second
 thread, 16-bit products are faster only if the processor has instructions for them, and torch's recurrent layers are not the
-fastest at every shape. The steps are run on a copy of the model, so the model and the global random state do not change. After
-half a second, or a hundredth of a longer run, compiling not counted, no further configuration is timed.
+fastest at every shape. The steps change neither the model nor the global random state. After half a second, or a hundredth of a
+longer run, compiling not counted, no further configuration is timed.
 
 If the user has set no size, the largest of the preset's sizes is chosen that still sees several tokens for each of its parameters
 within the budget: a larger model learns more from each token but sees fewer of them (the trade-off of Hoffmann et al. 2022,
@@ -277,7 +277,7 @@ def autotune(
     one another can be fifty times slower.
 
     Args:
-        model: The model. It is copied, not changed.
+        model: The model. Its weights stay as they are; what else it holds is copied.
         default: The configuration to start from.
         config: Gives the batch shape, and whether threads and precision are fixed; a launcher has set the number of threads.
         seconds: Time limit. Configurations not yet timed by then are skipped.
@@ -291,7 +291,7 @@ def autotune(
     start = replace(default, **{setting: values[0] for setting, values in choices.items() if values})
     if all(len(set(values)) < 2 for values in choices.values()):
         return []
-    trial = copy.deepcopy(model).train()
+    trial = copy.deepcopy(model, {id(parameter): parameter for parameter in model.parameters()}).train()  # which it shares
     with IsolatedRng(0):
         batch = _shorten_batch(trial, start, (config.batch_size, config.bptt))
         started = time.monotonic()  # the first call may have compiled
@@ -311,6 +311,7 @@ def autotune(
                 steps = (_STEPS + 1) * math.prod(batch) / timed[-1].tokens_per_second
                 deadline += max(0.0, time.monotonic() - began - steps)  # what it took longer was compiling
             best = max(timed, key=lambda each: each.tokens_per_second * (_MIN_GAIN if each is best else 1))
+    model.zero_grad()
     return [best, *(each for each in timed if each is not best)]
 
 

@@ -17,17 +17,20 @@ _DECAY_EVERY = 16  # steps: weight decay is slow, and is the one thing that ever
 
 
 class RowAdamW(Optimizer):
-    """AdamW without momentum, which updates only the rows of a table that have a gradient.
+    """AdamW without momentum, which updates only the rows of a table that have a gradient, each row at a rate of its own.
 
-    With g the gradient of a row at step t, and g = 0 for all others::
+    With g the gradient of a row w at step t, and g = 0 for all others::
 
-        v  <-  beta2 v + (1 - beta2) g^2
+        v  <-  beta2 v + (1 - beta2) mean(g^2)
         w  <-  w - lr g / (sqrt(v / (1 - beta2^t)) + eps)
 
-    This is AdamW with betas of 0 and ``beta2``, but for weight decay, which is applied to the whole table every 16 steps. The
-    decay of v is made up for when a row has its next gradient.
+    This is AdamW with betas of 0 and ``beta2``, with two differences: v is one number for a row, where AdamW has one for each of
+    its numbers, and weight decay is applied to the whole table every 16 steps. The decay of v is made up for when a row has its
+    next gradient.
 
-    Source: Tieleman & Hinton 2012, "Lecture 6.5 - RMSProp"; Loshchilov & Hutter 2019, "Decoupled Weight Decay Regularization".
+    Source: Tieleman & Hinton 2012, "Lecture 6.5 - RMSProp"; Loshchilov & Hutter 2019, "Decoupled Weight Decay Regularization";
+    one number for a row as in Mudigere et al. 2022, "Software-Hardware Co-design for Fast and Scalable Training of Deep Learning
+    Recommendation Models".
 
     Args:
         params: Tables, or parameter groups of them.
@@ -51,15 +54,17 @@ class RowAdamW(Optimizer):
     def _update(self, table: Float[Tensor, "N E"], grad: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
         if not state:
             state["step"], state["decay"] = 0, 1.0
-            state["square"], state["updated"] = torch.zeros_like(table), torch.zeros(len(table), device=table.device)
+            state["square"], state["updated"] = (torch.zeros(len(table), device=table.device) for _ in range(2))
         lr, beta2, step = group["lr"], group["beta2"], state["step"] + 1
-        rows: Any = slice(None)
         if grad.is_sparse:
             rows, grad = grad.indices()[0], grad.values()
-        missed = (step - state["updated"][rows]).unsqueeze(1)  # steps since the row's last gradient
-        square = state["square"][rows] * beta2**missed + (1 - beta2) * grad.square()
+        else:
+            rows = torch.arange(len(table), device=table.device)
+        missed = step - state["updated"][rows]  # steps since the row's last gradient
+        square = state["square"][rows] * beta2**missed + (1 - beta2) * grad.square().mean(dim=1)
         state["square"][rows], state["updated"][rows] = square, float(step)
-        table[rows] -= lr * grad / ((square / (1 - beta2**step)).sqrt() + group["eps"])
+        rate = lr / ((square / (1 - beta2**step)).sqrt() + group["eps"])
+        table.index_add_(0, rows, grad * rate.unsqueeze(1), alpha=-1)
         state["step"], state["decay"] = step, state["decay"] * (1 - lr * group["weight_decay"])
         if step % _DECAY_EVERY == 0:
             table *= state["decay"]
