@@ -26,9 +26,10 @@ from reviewgen.compiled import compiled
 from reviewgen.errors import storage_errors
 from reviewgen.protocols import CountGroup
 
-BLOCK_BYTES, MIN_BLOCK_BYTES = 1 << 26, 1 << 20  # of one block's rows, before sorting; the minimum with a memory limit
+BLOCK_BYTES, MIN_BLOCK_BYTES = 1 << 27, 1 << 20  # of one block's rows, before sorting; the minimum with a memory limit
 MERGED_ROWS = 1 << 22  # of two blocks, before the pages of files are released
 DIGIT = 8  # bits that a radix sort orders by in one pass
+GROUPED_BITS = 16  # of a first word; with more, there may be too many groups to sort one by one
 PIECE_BYTES = 1 << 25  # of the rows that a process sends at a time
 LARGEST_SHARE = 8  # an array of more than an eighth of a memory limit goes to disk
 CHUNK_BYTES = 1 << 20  # of a file that is reserved by writing
@@ -174,29 +175,29 @@ class NgramCounter:
     def _merge(self, below: int | None) -> None:
         """Merge the newest block with the one before it while that is less than twice as large, or all of them."""
         while len(self._blocks) > 1 and (below is None or len(self._blocks[-2][1]) < 2 * len(self._blocks[-1][1])):
-            a, b = self._blocks[-2:]
-            del self._blocks[-2:]
-            empty = a[0][:0], a[1][:0]
-            size = self._merge_two(a, b, empty)
-            merged = self._arena.empty((size, self.packing.words), np.int64), self._arena.empty(size, np.int64)
-            self._merge_two(a, b, merged)
-            self._blocks.append(merged)
-
-    def _merge_two(self, a: Block, b: Block, merged: Block) -> int:
-        """Merge two blocks piece by piece, and return the number of rows; if ``merged`` is empty, only count them."""
-        done = np.zeros(3, np.int64)  # rows read of a and of b, rows written
-        while done[0] < len(a[1]) or done[1] < len(b[1]):
-            _merge_rows(*a, *b, *merged, done, done[2] + MERGED_ROWS)
-            self._arena.release(*a, *b, *merged)
-        return int(done[2])
+            b, a = self._blocks.pop(), self._blocks.pop()
+            most = len(a[1]) + len(b[1])  # what is not written takes no memory
+            merged = self._arena.empty((most, self.packing.words), np.int64), self._arena.empty(most, np.int64)
+            done = np.zeros(3, np.int64)  # rows read of a and of b, rows written
+            while done[0] < len(a[1]) or done[1] < len(b[1]):
+                _merge_rows(*a, *b, *merged, done, done[2] + MERGED_ROWS)
+                self._arena.release(*a, *b, *merged)
+            self._blocks.append((merged[0][: done[2]], merged[1][: done[2]]))
 
 
 def _sorted(rows: Int64[np.ndarray, "N W"], packing: Packing) -> Int64[np.ndarray, "N W"]:
-    """Sort rows: of one word by numpy's sort, others by radix."""
+    """Sort rows: of one word by numpy's sort, of two by radix and then numpy's sort of those with one first word, others by radix."""
     if packing.words == 1:
         rows[:, 0].sort()
         return rows
-    return _radix_sort(rows, np.empty_like(rows), packing.bits * packing.in_first, packing.bits * packing.per_word)
+    first_bits = packing.bits * packing.in_first
+    if packing.words > 2 or first_bits > GROUPED_BITS:
+        return _radix_sort(rows, np.empty_like(rows), packing.words, first_bits, packing.bits * packing.per_word)
+    rows = _radix_sort(rows, np.empty_like(rows), 1, first_bits, 0)
+    starts = np.flatnonzero(np.diff(rows[:, 0])) + 1
+    for group in np.split(rows[:, 1], starts):
+        group.sort()
+    return rows
 
 
 @compiled
@@ -220,13 +221,13 @@ def _pack(ids, bos, start, stop, bits, per_word, in_first, rows):
 
 
 @compiled
-def _radix_sort(rows, other, first_bits, bits):
-    """Return rows sorted by words of ``bits`` bits, least significant digit first; ``other`` is scratch of the same size.
+def _radix_sort(rows, other, words, first_bits, bits):
+    """Return rows sorted by their first words, least significant digit first; ``other`` is scratch of the same size.
 
-    The first word has ``first_bits``.
+    The first word has ``first_bits`` bits, later ones ``bits``.
     """
     buckets = 1 << DIGIT
-    for word in range(rows.shape[1] - 1, -1, -1):
+    for word in range(words - 1, -1, -1):
         for shift in range(0, bits if word > 0 else first_bits, DIGIT):
             starts = np.zeros(buckets + 1, np.int64)
             for i in range(len(rows)):
@@ -264,15 +265,13 @@ def _distinct(rows, counts):
 
 @compiled
 def _merge_rows(a, a_counts, b, b_counts, rows, counts, done, stop):
-    """Merge two sorted blocks of distinct rows from where ``done`` says up to ``stop`` rows; if ``rows`` is empty, only count."""
+    """Merge two sorted blocks of distinct rows from where ``done`` says up to ``stop`` rows."""
     i, j, size = done
-    has_output = len(rows) > 0
     while size < stop and (i < len(a) or j < len(b)):
         order = 1 if i == len(a) else -1 if j == len(b) else _compare(a, i, b, j)
-        if has_output:
-            counts[size] = (a_counts[i] if order <= 0 else 0) + (b_counts[j] if order >= 0 else 0)
-            for word in range(a.shape[1]):
-                rows[size, word] = a[i, word] if order <= 0 else b[j, word]
+        counts[size] = (a_counts[i] if order <= 0 else 0) + (b_counts[j] if order >= 0 else 0)
+        for word in range(a.shape[1]):
+            rows[size, word] = a[i, word] if order <= 0 else b[j, word]
         i += order <= 0
         j += order >= 0
         size += 1
