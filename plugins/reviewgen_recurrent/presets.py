@@ -10,7 +10,7 @@ from reviewgen.config import CHAR_GENERATION, WORD_GENERATION, Preset
 
 WORD_MODEL = {"embedding_size": 128, "hidden_size": 256, "layers": 1, "tied": True}
 WORD_TOKENIZER = {"vocab_size": 8000, "min_frequency": 20}
-CHAR_SIZES = tuple({"hidden_size": size} for size in (128, 256, 384, 512, 768, 1024))
+CHAR_SIZES = tuple({"hidden_size": size} for size in (128, 192, 256, 384, 512, 768, 1024))
 WORD_SIZES = tuple({"hidden_size": size, "embedding_size": size // 2} for size in (128, 256, 384, 512))
 CHAR_BY_EPOCHS = (
     (1.5, {"output_dropout": 0.2, "locked_dropout": True}),

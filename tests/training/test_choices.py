@@ -144,12 +144,18 @@ def chosen(monkeypatch: Any) -> Any:
 
 
 def test_the_largest_size_that_sees_enough_tokens_for_each_parameter_is_chosen(chosen: Any) -> None:
-    """At least 3.6 tokens for each, in 0.9 of the time; what measuring took is gone."""
-    assert [chosen(seconds, tokens=10**6).model["width"] for seconds in (0.00001, 0.002, 1e4)] == [10, 100, 1000]
+    """Twenty for each, in 0.9 of the time; what measuring took is gone."""
+    assert [chosen(seconds, tokens=10**6).model["width"] for seconds in (0.00001, 0.002, 0.01, 1e4)] == [10, 10, 100, 1000]
     sizing = chosen(1e4)
     assert sizing.parameters == 1000 + 10**4  # the table, of which a token uses a few rows, does not count for the choice
     assert sizing.epochs == pytest.approx(0.9 * 1e4 * 1e6 / 1000, rel=1e-3)
     assert chosen(1.0, tokens=10**6, speed=lambda width: 1e6 if width < 1000 else 100.0).model["width"] == 100
+
+
+def test_a_small_corpus_that_is_seen_more_than_once_is_enough_too(chosen: Any) -> None:
+    """A width of 1,000 sees about 8,300 tokens, eight for each of its parameters."""
+    assert [chosen(0.01, tokens=tokens).model["width"] for tokens in (5500, 5600)] == [1000, 100]  # 1.5 epochs, and less
+    assert chosen(0.0025, tokens=300).model["width"] == 100  # 1,000 would see less than two tokens for each
 
 
 def test_dropout_follows_from_the_epochs_and_those_of_a_small_model_count_less(chosen: Any) -> None:
@@ -168,7 +174,7 @@ def test_a_budget_without_a_size_gets_one_and_what_was_set_stays() -> None:
 
     model, config, (note,) = choose(budget="20s", training={"batch_size": 5})
     assert f"hidden_size={model.hidden_size}" in note and "batch_size" not in note
-    assert model.hidden_size in {128, 256, 384, 512, 768, 1024} and (config.batch_size, config.bptt) == (5, 64)
+    assert model.hidden_size in {128, 192, 256, 384, 512, 768, 1024} and (config.batch_size, config.bptt) == (5, 64)
     for options in ({"budget": "3s", "model": {"hidden_size": 20}}, {"steps": 2}):
         model, config, notes = choose(**options)
         assert not notes and model.hidden_size == options.get("model", {}).get("hidden_size", 320)

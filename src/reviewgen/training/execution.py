@@ -9,10 +9,10 @@ thread, 16-bit products are faster only if the processor has instructions for th
 fastest at every shape. The steps change neither the model nor the global random state. After half a second, or a hundredth of a
 longer run, compiling not counted, no further configuration is timed.
 
-If the user has set no size, the largest of the preset's sizes is chosen that still sees several tokens for each of its parameters
-within the budget: a larger model learns more from each token but sees fewer of them (the trade-off of Hoffmann et al. 2022,
-"Training Compute-Optimal Large Language Models", with another ratio: these models are small, and repeat their corpus). A model
-that sees its corpus several times gets the dropout that the preset names for that number of epochs.
+If the user has set no size, the largest of the preset's sizes is chosen that still sees twenty tokens for each of its parameters
+within the budget, or a small corpus more than once: a larger model learns more from each token but sees fewer of them (Hoffmann et
+al. 2022, "Training Compute-Optimal Large Language Models"). A model that sees its corpus several times gets the dropout that the
+preset names for that number of epochs.
 """
 
 import copy
@@ -53,8 +53,11 @@ _ALL_THREADS = 1 << 16
 _SHARE = 20  # of any run, autotuning may take 1/20
 _MIN_GAIN = 1.05  # a configuration must be this much faster than the best one so far to replace it
 
+TOKENS_PER_PARAMETER, ENOUGH_EPOCHS = 20.0, 1.5
+"""Of a run: with fewer of both, a smaller model is better (Hoffmann et al. 2022; tests/benchmarks/SPEEDRUN.md)."""
+
 MIN_TOKENS_PER_PARAMETER = 2.0
-"""With fewer, a smaller model is better: 3 with lstm-char, 15 to 100 s (tests/benchmarks/SPEEDRUN.md), less with lstm-word."""
+"""Of any run, however often it sees its corpus."""
 
 MAX_PARAMETERS_PER_TOKEN = 10.0
 """Of the corpus; with more, a model memorises it."""
@@ -409,8 +412,9 @@ def choose_size(
         throughput = throughput_of(math.prod(batch) * config.gradient_accumulation_steps)
         tokens = throughput * max(0.0, seconds - (time.monotonic() - start)) * _STEP_SHARE
         multiplied = parameters - in_tables  # parameters that every token uses; of a table of n-grams it uses a few rows only
-        is_too_large = tokens < MIN_TOKENS_PER_PARAMETER * multiplied or multiplied > MAX_PARAMETERS_PER_TOKEN * corpus_tokens
-        if chosen is not None and is_too_large:
+        enough = min(TOKENS_PER_PARAMETER * multiplied, ENOUGH_EPOCHS * corpus_tokens)
+        sees_too_few = tokens < max(enough, MIN_TOKENS_PER_PARAMETER * multiplied)
+        if chosen is not None and (sees_too_few or multiplied > MAX_PARAMETERS_PER_TOKEN * corpus_tokens):
             break
         epochs = tokens / corpus_tokens
         training = {"batch_size": batch[0], "bptt": batch[1]} if may_grow else {}
