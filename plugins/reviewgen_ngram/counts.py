@@ -186,17 +186,16 @@ class NgramCounter:
 
 
 def _sorted(rows: Int64[np.ndarray, "N W"], packing: Packing) -> Int64[np.ndarray, "N W"]:
-    """Sort rows: of one word by numpy's sort, of two by radix and then numpy's sort of those with one first word, others by radix."""
+    """Sort rows: of one word by numpy's sort; of two by radix and, within each first word, by numpy's sort; others by radix."""
     if packing.words == 1:
         rows[:, 0].sort()
         return rows
-    first_bits = packing.bits * packing.in_first
-    if packing.words > 2 or first_bits > GROUPED_BITS:
-        return _radix_sort(rows, np.empty_like(rows), packing.words, first_bits, packing.bits * packing.per_word)
-    rows = _radix_sort(rows, np.empty_like(rows), 1, first_bits, 0)
-    starts = np.flatnonzero(np.diff(rows[:, 0])) + 1
-    for group in np.split(rows[:, 1], starts):
-        group.sort()
+    bits = packing.bits * packing.in_first, packing.bits * packing.per_word
+    is_grouped = packing.words == 2 and bits[0] <= GROUPED_BITS
+    rows = _radix_sort(rows, np.empty_like(rows), 1 if is_grouped else packing.words, *bits)
+    if is_grouped:
+        for group in np.split(rows[:, 1], np.flatnonzero(np.diff(rows[:, 0])) + 1):
+            group.sort()
     return rows
 
 

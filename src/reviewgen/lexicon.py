@@ -384,11 +384,8 @@ class Lexicon:
     def of(cls, words: Iterable[str], separators: Iterable[str], min_texts: int = 0) -> "Lexicon":
         """Return the lexicon of some words and separators."""
         known = frozenset(words)
-        lexicon = cls(
-            minimal_automaton([b"", *_with_quotes(known)]),
-            minimal_automaton(separator.encode() for separator in separators),
-            min_texts,
-        )
+        automata = minimal_automaton([b"", *_with_quotes(known)]), minimal_automaton(map(str.encode, separators))
+        lexicon = cls(*automata, min_texts)
         vars(lexicon)["_known"] = known  # the cached property: otherwise it is read from the automaton
         return lexicon
 

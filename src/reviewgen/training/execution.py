@@ -10,9 +10,9 @@ fastest at every shape. The steps change neither the model nor the global random
 longer run, compiling not counted, no further configuration is timed.
 
 If the user has set no size, the largest of the preset's sizes is chosen that still sees twenty tokens for each of its parameters
-within the budget, or a small corpus more than once: a larger model learns more from each token but sees fewer of them (Hoffmann et
-al. 2022, "Training Compute-Optimal Large Language Models"). A model that sees its corpus several times gets the dropout that the
-preset names for that number of epochs.
+within the budget, or a small corpus more than once: a larger model learns more from each token but sees fewer of them (Hoffmann
+et al. 2022, "Training Compute-Optimal Large Language Models"). A model that sees its corpus several times gets the dropout that
+the preset names for that number of epochs.
 """
 
 import copy
@@ -314,7 +314,6 @@ def autotune(
                 steps = (_STEPS + 1) * math.prod(batch) / timed[-1].tokens_per_second
                 deadline += max(0.0, time.monotonic() - began - steps)  # what it took longer was compiling
             best = max(timed, key=lambda each: each.tokens_per_second * (_MIN_GAIN if each is best else 1))
-    model.zero_grad()
     return [best, *(each for each in timed if each is not best)]
 
 
@@ -342,6 +341,7 @@ def time_steps(model: Any, execution: Execution, batch: tuple[int, int], steps: 
             torch.autograd.backward(loss)
             if number:
                 best = max(best, batch[0] * batch[1] / (time.perf_counter() - start))
+    model.zero_grad()
     return replace(execution, tokens_per_second=best)
 
 
@@ -398,30 +398,27 @@ def choose_size(
         corpus_characters: Characters of an epoch.
         may_grow: Whether the batch may be made larger for a model whose optimizer is slow.
     """
-    chosen, start = None, time.monotonic()
-    deadline = math.inf
+    chosen, start, deadline = None, time.monotonic(), math.inf
     for settings in preset.sizes:
         if time.monotonic() > deadline:
             break
         model = build(settings)
         parameters = sum(parameter.numel() for parameter in model.parameters())
         in_tables = sum(module.weight.numel() for module in model.modules() if isinstance(module, nn.EmbeddingBag))
+        multiplied = parameters - in_tables  # parameters that every token uses; of a table of n-grams it uses a few rows only
         throughput_of = _measure_throughput(model, config)
         deadline = min(deadline, time.monotonic() + max(_SIZING_SECONDS, _SIZING_SHARE * seconds))  # the first may have compiled
         batch = _grow_batch(config, throughput_of, seconds) if may_grow else (config.batch_size, config.bptt)
         throughput = throughput_of(math.prod(batch) * config.gradient_accumulation_steps)
         tokens = throughput * max(0.0, seconds - (time.monotonic() - start)) * _STEP_SHARE
-        multiplied = parameters - in_tables  # parameters that every token uses; of a table of n-grams it uses a few rows only
-        enough = min(TOKENS_PER_PARAMETER * multiplied, ENOUGH_EPOCHS * corpus_tokens)
-        sees_too_few = tokens < max(enough, MIN_TOKENS_PER_PARAMETER * multiplied)
-        if chosen is not None and (sees_too_few or multiplied > MAX_PARAMETERS_PER_TOKEN * corpus_tokens):
+        enough = max(MIN_TOKENS_PER_PARAMETER * multiplied, min(TOKENS_PER_PARAMETER * multiplied, ENOUGH_EPOCHS * corpus_tokens))
+        if chosen is not None and (tokens < enough or multiplied > MAX_PARAMETERS_PER_TOKEN * corpus_tokens):
             break
-        epochs = tokens / corpus_tokens
         training = {"batch_size": batch[0], "bptt": batch[1]} if may_grow else {}
-        counted = epochs * min(1.0, max(_MIN_DROPOUT_SHARE, multiplied / corpus_characters))
+        counted = tokens / corpus_tokens * min(1.0, max(_MIN_DROPOUT_SHARE, multiplied / corpus_characters))
         training |= _of_epochs(preset.training_by_epochs, preset.training_settings, counted)
         model_settings = {**settings, **_of_epochs(preset.by_epochs, preset.model_settings, counted)}
-        chosen = Sizing(model_settings, training, parameters, throughput, epochs)
+        chosen = Sizing(model_settings, training, parameters, throughput, tokens / corpus_tokens)
     return chosen
 
 

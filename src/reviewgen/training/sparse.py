@@ -56,10 +56,8 @@ class RowAdamW(Optimizer):
             state["step"], state["decay"] = 0, 1.0
             state["square"], state["updated"] = (torch.zeros(len(table), device=table.device) for _ in range(2))
         lr, beta2, step = group["lr"], group["beta2"], state["step"] + 1
-        if grad.is_sparse:
-            rows, grad = grad.indices()[0], grad.values()
-        else:
-            rows = torch.arange(len(table), device=table.device)
+        rows = grad.indices()[0] if grad.is_sparse else torch.arange(len(table), device=table.device)
+        grad = grad.values() if grad.is_sparse else grad
         missed = step - state["updated"][rows]  # steps since the row's last gradient
         square = state["square"][rows] * beta2**missed + (1 - beta2) * grad.square().mean(dim=1)
         state["square"][rows], state["updated"][rows] = square, float(step)
