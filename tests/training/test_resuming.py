@@ -63,6 +63,7 @@ def files_of(folder: Path) -> dict[str, Any]:
     return files | {"evaluations": evaluations, "curve": curve, "stopped": record["stopped"], "steps": record["steps"]}
 
 
+RISING = {"learning_rate": 0.5, "warmup": 0.3, "patience": 2, "evaluations": 20, "batch_size": 16}
 BF16 = {"precision": native_precision("cpu")}
 CASES: dict[str, tuple[dict[str, Any], Callable[[dict[int, Any]], Iterable[int]]]] = {
     "lstm, dropout, averaged": ({"steps": 16, "training": {"averaging": 0.8}}, lambda whole: (9, 16)),
@@ -75,7 +76,7 @@ CASES: dict[str, tuple[dict[str, Any], Callable[[dict[int, Any]], Iterable[int]]
         lambda whole: (len(whole) // 2, len(whole) - 1),
     ),
     "annealed to the best weights": (
-        {"preset": "rnn-char", "steps": 80, "training": {"learning_rate": 0.5, "warmup": 0.3, "patience": 2, "evaluations": 20}},
+        {"preset": "rnn-char", "steps": 80, "training": RISING},
         lambda whole: (max(whole) // 2, max(whole) - 3),
     ),
 }
