@@ -388,8 +388,8 @@ class Loop:
             schedule.mark_best()
         if schedule.progress < self.config.warmup:
             self.evaluator.end_warmup()
-        saw_all = self.position[0] > 0  # in its first epoch a model sees no text twice, so it cannot learn them by heart
-        can_anneal = saw_all and stopped is None and schedule.annealing is None and self.evaluator.best < math.inf
+        # In its first epoch a model sees no text twice, so it learns none by heart: there, no gain is chance.
+        can_anneal = self.position[0] > 0 and stopped is None and schedule.annealing is None and self.evaluator.best < math.inf
         if not can_anneal or self.evaluator.without_gain < self.config.patience:
             return report
         self.model.load_state_dict(self.best_weights)
