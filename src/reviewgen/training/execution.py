@@ -404,8 +404,8 @@ def choose_size(
             break
         model = build(settings)
         parameters = sum(parameter.numel() for parameter in model.parameters())
-        in_tables = sum(module.weight.numel() for module in model.modules() if isinstance(module, nn.EmbeddingBag))
-        multiplied = parameters - in_tables  # parameters that every token uses; of a table of n-grams it uses a few rows only
+        in_bags = _count_weights(model, nn.EmbeddingBag)
+        multiplied = parameters - in_bags - _count_weights(model, nn.Embedding)  # of an embedding, a token uses a few rows only
         throughput_of = _measure_throughput(model, config)
         deadline = min(deadline, time.monotonic() + max(_SIZING_SECONDS, _SIZING_SHARE * seconds))  # the first may have compiled
         batch = _grow_batch(config, throughput_of, seconds) if may_grow else (config.batch_size, config.bptt)
@@ -415,11 +415,16 @@ def choose_size(
         if chosen is not None and (tokens < enough or multiplied > MAX_PARAMETERS_PER_TOKEN * corpus_tokens):
             break
         training = {"batch_size": batch[0], "bptt": batch[1]} if may_grow else {}
-        counted = tokens / corpus_tokens * min(1.0, max(_MIN_DROPOUT_SHARE, multiplied / corpus_characters))
+        counted = tokens / corpus_tokens * min(1.0, max(_MIN_DROPOUT_SHARE, (parameters - in_bags) / corpus_characters))
         training |= _of_epochs(preset.training_by_epochs, preset.training_settings, counted)
         model_settings = {**settings, **_of_epochs(preset.by_epochs, preset.model_settings, counted)}
         chosen = Sizing(model_settings, training, parameters, throughput, tokens / corpus_tokens)
     return chosen
+
+
+def _count_weights(model: nn.Module, kind: type[nn.Embedding | nn.EmbeddingBag]) -> int:
+    """Return the number of weights in a model's tables of a kind."""
+    return sum(module.weight.numel() for module in model.modules() if isinstance(module, kind))
 
 
 def _grow_batch(config: TrainingConfig, throughput_of: Callable[[int], float], seconds: float) -> tuple[int, int]:
@@ -429,8 +434,7 @@ def _grow_batch(config: TrainingConfig, throughput_of: Callable[[int], float], s
         tokens = lanes * length * config.gradient_accumulation_steps
         larger = (lanes, 2 * length) if length < _MAX_LENGTH else (2 * lanes, length)
         steps = throughput_of(2 * tokens) * seconds * _STEP_SHARE / (2 * tokens)
-        gain = throughput_of(2 * tokens) / throughput_of(tokens)
-        if gain < _MIN_BATCH_GAIN or steps < _MIN_STEPS or larger[0] > _MAX_LANES:
+        if throughput_of(2 * tokens) < _MIN_BATCH_GAIN * throughput_of(tokens) or steps < _MIN_STEPS or larger[0] > _MAX_LANES:
             return lanes, length
         lanes, length = larger
 
@@ -444,8 +448,7 @@ def _measure_throughput(model: nn.Module, config: TrainingConfig) -> Callable[[i
             timed = [time_steps(model, default, (config.batch_size, min(config.bptt, _SHORT_LENGTH)))]
     best = timed[0]
     optimizers, seconds = make_optimizers(model, config), list[float]()
-    in_tables = set(map(id, sparse_tables(model)))  # of which a step updates a few rows only
-    dense = [parameter for parameter in model.parameters() if id(parameter) not in in_tables]
+    dense = set(model.parameters()) - set(sparse_tables(model))  # of which a step updates a few rows only
     with using_threads(best.threads):
         for _ in range(2):  # the first step allocates the optimizers' state
             for parameter in dense:
