@@ -29,7 +29,7 @@ from reviewgen.protocols import CountGroup
 BLOCK_BYTES, MIN_BLOCK_BYTES = 1 << 27, 1 << 20  # of one block's rows, before sorting; the minimum with a memory limit
 MERGED_ROWS = 1 << 22  # of two blocks, before the pages of files are released
 DIGIT = 8  # bits that a radix sort orders by in one pass
-GROUPED_BITS = 16  # of a first word; with more, there may be too many groups to sort one by one
+GROUP_ROWS = 32  # for each possible first word; with fewer, sorting groups one by one takes longer
 PIECE_BYTES = 1 << 25  # of the rows that a process sends at a time
 LARGEST_SHARE = 8  # an array of more than an eighth of a memory limit goes to disk
 CHUNK_BYTES = 1 << 20  # of a file that is reserved by writing
@@ -176,7 +176,7 @@ class NgramCounter:
         """Merge the newest block with the one before it while that is less than twice as large, or all of them."""
         while len(self._blocks) > 1 and (below is None or len(self._blocks[-2][1]) < 2 * len(self._blocks[-1][1])):
             b, a = self._blocks.pop(), self._blocks.pop()
-            most = len(a[1]) + len(b[1])  # what is not written takes no memory
+            most = len(a[1]) + len(b[1])  # what is not written takes no memory, but of a file room on the disk
             merged = self._arena.empty((most, self.packing.words), np.int64), self._arena.empty(most, np.int64)
             done = np.zeros(3, np.int64)  # rows read of a and of b, rows written
             while done[0] < len(a[1]) or done[1] < len(b[1]):
@@ -191,7 +191,7 @@ def _sorted(rows: Int64[np.ndarray, "N W"], packing: Packing) -> Int64[np.ndarra
         rows[:, 0].sort()
         return rows
     bits = packing.bits * packing.in_first, packing.bits * packing.per_word
-    is_grouped = packing.words == 2 and bits[0] <= GROUPED_BITS
+    is_grouped = packing.words == 2 and len(rows) >> bits[0] >= GROUP_ROWS
     rows = _radix_sort(rows, np.empty_like(rows), 1 if is_grouped else packing.words, *bits)
     if is_grouped:
         for group in np.split(rows[:, 1], np.flatnonzero(np.diff(rows[:, 0])) + 1):

@@ -124,10 +124,10 @@ def test_texts_that_cannot_be_counted_are_an_error_in_every_process(texts: list[
 
 
 @pytest.mark.parametrize(
-    ("vocab_size", "order"), [(1000, 3), (1000, 7), (1000, 8), (1000, 16), (1000, 40), (127, 9), (70_000, 4)]
+    ("vocab_size", "order"), [(1000, 3), (1000, 7), (1000, 8), (1000, 16), (1000, 40), (127, 9), (70_000, 4), (5, 22)]
 )
 def test_ngrams_of_any_length_and_vocabulary_are_counted(vocab_size: int, order: int) -> None:
-    """Packed in words of 63 bits, of which one holds six ids of 1,000: one word, a short word and another, many."""
+    """Packed in words of 63 bits, of which one holds six ids of 1,000: one word, two, many; and many rows with one first word."""
     rng = np.random.default_rng(1)
     texts = [[BOS, *(vocab_size - rng.integers(1, 4, rng.integers(0, 30))).tolist(), EOS] for _ in range(30)]
     (model, facts), brute = count_ngram(texts, vocab_size, order), BruteNgram(texts, vocab_size, order, "kneser-ney")

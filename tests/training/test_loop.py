@@ -43,8 +43,8 @@ def train_plainly(run: TrainingRun, steps: int) -> tuple[list[float], list[int],
     model.load_state_dict(weights_of(run.model))
     inner = {name: torch.tensor(0.0) for name in model.state_dict() if config.optimizer == "muon" and "weight_" in name}
     others = [p for name, p in model.named_parameters() if name not in inner and "table" not in name]
-    rows = [p for name, p in model.named_parameters() if "table" in name]  # decay at every sixteenth step
-    adam = torch.optim.AdamW([{"params": others}, {"params": rows, "betas": (0.0, 0.99), "weight_decay": 0}], betas=(0.9, 0.99))
+    (table,) = [p for name, p in model.named_parameters() if "table" in name]  # which decays at every sixteenth step
+    adam, squares = torch.optim.AdamW(others, betas=(0.9, 0.99)), torch.zeros(len(table), 1)
     lanes, losses, lengths, state = lanes_of(run), [], [], None
     batches = iter(lanes)
     for step in range(steps):
@@ -54,7 +54,6 @@ def train_plainly(run: TrainingRun, steps: int) -> tuple[list[float], list[int],
         if config.bptt_random:
             rate *= np.mean(lengths[-1]) / config.bptt
         adam.param_groups[0] |= {"lr": rate, "weight_decay": config.weight_decay}
-        adam.param_groups[1]["lr"] = rate
         for batch in taken:
             state = model.initial_state(lanes.lanes) if batch.number == 0 else detached(state)
             logits, state = model(torch.from_numpy(batch.ids), state)
@@ -68,6 +67,8 @@ def train_plainly(run: TrainingRun, steps: int) -> tuple[list[float], list[int],
             parameter.grad = None if parameter.grad is None else parameter.grad.to_dense()
         nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
         adam.step()
+        squares = 0.99 * squares + 0.01 * table.grad.square().mean(dim=1, keepdim=True)
+        table.data -= rate * table.grad / ((squares / (1 - 0.99 ** (step + 1))).sqrt() + 1e-8)
         for name in inner:
             weights = model.get_parameter(name)
             inner[name] = 0.95 * inner[name] + 0.05 * weights.grad
@@ -339,8 +340,8 @@ def test_evaluations_take_their_share_of_a_time_budget_and_the_last_one_is_reser
 def test_the_time_of_an_epoch_and_the_time_left(length: Budget, patience: int, monkeypatch: Any) -> None:
     """A step takes a second, the first a minute, an evaluation two. From step 100 on held-out text gets worse."""
     worse = {"nats": lambda step: 1 + abs(step - 100) / 200}
-    reports = timed(monkeypatch, length, SlowMetrics, evaluations=9, patience=patience, **worse)
-    batches = Lanes(plain_store().stores["train"], lanes=4, bptt=8, seed=0).batches_of(0)
+    reports = timed(monkeypatch, length, SlowMetrics, evaluations=9, patience=patience, batch_size=8, **worse)
+    batches = Lanes(plain_store().stores["train"], lanes=8, bptt=8, seed=0).batches_of(0)
     assert [report.epochs for report in reports] == pytest.approx([step / batches for step in range(1, len(reports) + 1)])
     assert reports[0].seconds_per_epoch is reports[0].seconds_left is None
     assert [report.seconds_per_epoch for report in reports[1:]] == pytest.approx([batches] * (len(reports) - 1))

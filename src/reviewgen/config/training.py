@@ -48,8 +48,8 @@ class TrainingConfig:
         clip_norm: Gradients are scaled down so that their global norm is at most this.
         averaging: Decay per step of an exponential moving average of the weights, which is then evaluated and kept; 0 is off.
         evaluations: Maximum number of evaluations, closer together at first; in all they take at most 8 % of the run.
-        patience: After this many evaluations in a row without improvement, training returns to its best weights and the learning
-            rate falls from there to zero, which ends the run early.
+        patience: After this many evaluations in a row without improvement, not counting the first epoch, training returns to its
+            best weights and the learning rate falls from there to zero, which ends the run early.
         evaluation_tokens: Maximum number of held-out tokens scored at each evaluation.
         copy_tokens: Maximum number of tokens generated at each evaluation to measure the token copy rate (up to 8 times more
             for a sparse index) and the metrics; 0: one text is generated, and no copy rate is measured, nor at the end.

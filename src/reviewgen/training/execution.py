@@ -280,7 +280,7 @@ def autotune(
     one another can be fifty times slower.
 
     Args:
-        model: The model. Its weights stay as they are; what else it holds is copied.
+        model: The model. It is copied, but for tables with sparse gradients, and not changed.
         default: The configuration to start from.
         config: Gives the batch shape, and whether threads and precision are fixed; a launcher has set the number of threads.
         seconds: Time limit. Configurations not yet timed by then are skipped.
@@ -294,7 +294,7 @@ def autotune(
     start = replace(default, **{setting: values[0] for setting, values in choices.items() if values})
     if all(len(set(values)) < 2 for values in choices.values()):
         return []
-    trial = copy.deepcopy(model, {id(parameter): parameter for parameter in model.parameters()}).train()  # which it shares
+    trial = copy.deepcopy(model, {id(table): table for table in sparse_tables(model)}).train()  # shares those, which are large
     with IsolatedRng(0):
         batch = _shorten_batch(trial, start, (config.batch_size, config.bptt))
         started = time.monotonic()  # the first call may have compiled
@@ -405,7 +405,7 @@ def choose_size(
         model = build(settings)
         parameters = sum(parameter.numel() for parameter in model.parameters())
         in_bags = _count_weights(model, nn.EmbeddingBag)
-        multiplied = parameters - in_bags - _count_weights(model, nn.Embedding)  # of an embedding, a token uses a few rows only
+        multiplied = parameters - in_bags - _count_weights(model, nn.Embedding)  # most rows of which a token does not use
         throughput_of = _measure_throughput(model, config)
         deadline = min(deadline, time.monotonic() + max(_SIZING_SECONDS, _SIZING_SHARE * seconds))  # the first may have compiled
         batch = _grow_batch(config, throughput_of, seconds) if may_grow else (config.batch_size, config.bptt)
@@ -424,7 +424,7 @@ def choose_size(
 
 def _count_weights(model: nn.Module, kind: type[nn.Embedding | nn.EmbeddingBag]) -> int:
     """Return the number of weights in a model's tables of a kind."""
-    return sum(module.weight.numel() for module in model.modules() if isinstance(module, kind))
+    return sum(table.numel() for table in {module.weight for module in model.modules() if isinstance(module, kind)})
 
 
 def _grow_batch(config: TrainingConfig, throughput_of: Callable[[int], float], seconds: float) -> tuple[int, int]:

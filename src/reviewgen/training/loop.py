@@ -386,10 +386,9 @@ class Loop:
         if report.is_best:
             self.best_weights = _copy_tensors(self.evaluated_model)
             schedule.mark_best()
-        if schedule.progress < self.config.warmup:
+        if schedule.progress < self.config.warmup or self.position[0] == 0:  # in the first epoch, no text is learned by heart
             self.evaluator.end_warmup()
-        # In its first epoch a model sees no text twice, so it learns none by heart: there, no gain is chance.
-        can_anneal = self.position[0] > 0 and stopped is None and schedule.annealing is None and self.evaluator.best < math.inf
+        can_anneal = stopped is None and schedule.annealing is None and self.evaluator.best < math.inf
         if not can_anneal or self.evaluator.without_gain < self.config.patience:
             return report
         self.model.load_state_dict(self.best_weights)

@@ -57,12 +57,12 @@ class RowAdamW(Optimizer):
             state["square"], state["updated"] = (torch.zeros(len(table), device=table.device) for _ in range(2))
         lr, beta2, step = group["lr"], group["beta2"], state["step"] + 1
         rows = grad.indices()[0] if grad.is_sparse else torch.arange(len(table), device=table.device)
-        grad = grad.values() if grad.is_sparse else grad
+        grad = (grad.values() if grad.is_sparse else grad).float()
         missed = step - state["updated"][rows]  # steps since the row's last gradient
         square = state["square"][rows] * beta2**missed + (1 - beta2) * grad.square().mean(dim=1)
         state["square"][rows], state["updated"][rows] = square, float(step)
         rate = lr / ((square / (1 - beta2**step)).sqrt() + group["eps"])
-        table.index_add_(0, rows, grad * rate.unsqueeze(1), alpha=-1)
+        table.index_add_(0, rows, (grad * rate.unsqueeze(1)).to(table.dtype), alpha=-1)
         state["step"], state["decay"] = step, state["decay"] * (1 - lr * group["weight_decay"])
         if step % _DECAY_EVERY == 0:
             table *= state["decay"]
