@@ -18,6 +18,7 @@ from tests.benchmarks.corpora import captions, reviews, shakespeare, split_2018,
 PRESETS, BUDGETS = "lstm-char,lstm-word,blend-char,blend-word", "1m,5m"
 FREQUENCIES = (0, 1, 10, 100, 1000)  # of a word: never seen, from 1, ...
 POSITIONS = (0, 32, 128, 512, 2048)  # characters from the beginning of the text
+WORDS = re.compile(r"\s*\S+")  # each with what stands before it
 HELD_OUT, TRAINED = 300, 100  # texts that are looked at
 
 
@@ -27,7 +28,7 @@ def main(presets=PRESETS, budgets=BUDGETS, corpora="film,captions,shakespeare,20
         for name in corpora.split(","):
             source, held_out, options = split(name, Path(folder))
             train = source if isinstance(source, list) else [Path(source).read_text(encoding="utf-8")]
-            frequency = Counter(word for text in train for word in words_of(text))
+            frequency = Counter(word for text in train for word in WORDS.findall(text))
             for preset in presets.split(","):
                 for budget in budgets.split(","):
                     start = time.monotonic()
@@ -48,19 +49,13 @@ def split(name, folder):
     return [text for number, text in enumerate(texts) if number % 10], texts[::10], {}
 
 
-def words_of(text):
-    """Return the words of a text, each with what stands before it."""
-    return re.findall(r"\s*\S+", text)
-
-
 def describe(title, model, train, held_out, frequency):
     """Print the bits per character in all, of training texts, and by position, frequency and place in the word."""
     nats = model.evaluate(held_out, **({} if len(held_out) > 1 else {"documents": "file"})).nats_per_character
     seen = model.evaluate([text[:10_000] for text in train[:TRAINED]]).nats_per_character
-    facts = model.training
-    speed = facts["tokens_seen"] / facts["seconds"] if facts.get("tokens_seen") else math.nan
-    print(f"\n{title}: {nats:.4f} nats, {nats / math.log(2):.4f} bits; of training texts {seen / math.log(2):.4f}", end="")
-    print(f"; {speed:,.0f} tokens a second" if speed == speed else "")
+    speed = (model.training.get("tokens_seen") or math.nan) / model.training["seconds"]
+    bits = f"{nats:.4f} nats, {nats / math.log(2):.4f} bits; of training texts {seen / math.log(2):.4f}"
+    print(f"\n{title}: {bits}; {speed:,.0f} tokens a second")
     sums, counts = defaultdict(float), Counter()
     for text in [text[:10_000] for text in held_out[:HELD_OUT]]:
         for (table, key), bits, characters in pieces_of(model.score(text), text, frequency):
@@ -78,7 +73,7 @@ def pieces_of(score, text, frequency):
         starts.add(len(spread))
         spread += [token.bits / len(token.text)] * len(token.text) if token.text else []
     place = 0
-    for word in words_of(text):
+    for word in WORDS.findall(text):
         end = place + len(word)
         bits, second = sum(spread[place:end]), next((at for at in range(place + 1, end) if at in starts), end)
         first = sum(spread[place:second])

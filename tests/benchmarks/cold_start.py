@@ -24,28 +24,17 @@ from reviewgen.protocols import API_VERSION
 from tests.benchmarks.corpora import split_2018
 from tests.support.distributions import write_distribution
 
-ROUNDS = 7
-
-
-def seconds(*words: str) -> float:
-    """Return the best time of a process."""
-    best = float("inf")
-    for _ in range(ROUNDS):
-        start = time.monotonic()
-        subprocess.run([sys.executable, *words], check=True, stdout=subprocess.DEVNULL)
-        best = min(best, time.monotonic() - start)
-    return best
-
 
 def main() -> None:
     """Print the table."""
     train, _, _ = split_2018()
-    print(f"python alone {seconds('-c', 'pass'):.2f} s, import torch {seconds('-c', 'import torch'):.2f} s", flush=True)
+    alone, with_torch = (best_seconds(["-c", code])[0] for code in ("pass", "import torch"))
+    print(f"python alone {alone:.2f} s, import torch {with_torch:.2f} s", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         for preset in ("lstm-char", "lstm-word", "ngram-char"):
             place = Path(folder) / preset
             reviewgen.train(preset, train, steps=5, out=place)
-            found = seconds("-m", "reviewgen", "generate", str(place), "--seed", "1", "--max-new-tokens", "300")
+            found, _ = best_seconds(["-m", "reviewgen", "generate", str(place), "--seed", "1", "--max-new-tokens", "300"])
             print(f"reviewgen generate, {preset}: {found:.2f} s  target <= 2.5, <= 0.8 without torch", flush=True)
 
 
@@ -67,14 +56,14 @@ def listing() -> None:
         install_plugins(Path(folder))
         for plugins, path in ((0, ""), (PLUGINS, folder)):
             for words in ([], ["--json"]):
-                clock, processor = best_seconds(["list", *words], path)
+                clock, processor = best_seconds(["-m", "reviewgen", "list", *words], path)
                 command = " ".join(["reviewgen list", *words])
                 print(f"{command}, {plugins} more plugins: {clock:.2f} s, {processor:.2f} s of the processor  target <= 0.3")
 
 
 def best_seconds(words: Sequence[str], path: str = "", rounds: int = 10) -> tuple[float, float]:
-    """Return the fewest seconds that a command of ``reviewgen`` takes on one core, on the clock and of the processor."""
-    command = [sys.executable, "-m", "reviewgen", *words]
+    """Return the fewest seconds that Python takes for some arguments on one core, on the clock and of the processor."""
+    command = [sys.executable, *words]
     if hasattr(os, "sched_setaffinity"):
         command = ["taskset", "-c", "0", *command]
     environment = os.environ | {"PYTHONPATH": path}

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 
 from reviewgen.registry import find_model
+from tests.benchmarks import timed
 from tests.benchmarks.corpora import char_tokenizer, documents, reviews, split_2018, stream, word_tokenizer
 
 ESTIMATE = """
@@ -88,13 +89,6 @@ def score_speed(name: str, model: Any, ids: np.ndarray, target: str) -> None:
         best = min(timed(lambda table=table, state=state: model.score(table[:, :-1], table[:, 1:], state)) for _ in range(5))
         figures.append(table.numel() / best / 1e6)
     show(f"score {name}", f"{figures[0]:.1f} M tokens/s (one stream {figures[1]:.1f})", target)
-
-
-def timed(call) -> float:
-    """Return the seconds that a call takes."""
-    start = time.monotonic()
-    call()
-    return time.monotonic() - start
 
 
 def kenlm(file: Path, tokenizer, order: int, held_out: np.ndarray) -> None:

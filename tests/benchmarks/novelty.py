@@ -10,17 +10,11 @@ import time
 
 import reviewgen
 from reviewgen.novelty import build_index
+from tests.benchmarks import timed
 from tests.benchmarks.corpora import char_tokenizer, reviews, split_2018, stream
 
 TEXTS = 400
 ROUNDS = 5
-
-
-def timed(call) -> float:
-    """Return the seconds that a call takes."""
-    start = time.monotonic()
-    call()
-    return time.monotonic() - start
 
 
 def index() -> None:

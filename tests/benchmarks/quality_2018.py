@@ -26,21 +26,15 @@ def main(budget="3m", *presets):
             preset, train[KEPT_BACK:], validation=train[:KEPT_BACK], budget=budget, lowercase=True, clean=False
         )
         seconds = time.monotonic() - start
-        figures = measure(model, held_out, clean)
-        threads = f"{model.training['threads']} threads, {model.training['device']}"
+        every, new = (model.evaluate(texts, lowercase=True, clean=False).nats_per_character for texts in (held_out, clean))
         print(
-            f"{preset:12} {seconds:6.1f} s  all {figures[0]:.4f}  clean {figures[1]:.4f} nats per character  ({threads})",
+            f"{preset:12} {seconds:6.1f} s  all {every:.4f}  clean {new:.4f} nats per character  ({model.training['device']})",
             *model.training["notes"],
             model.training["verdict"]["words"],
             sep="\n    ",
             flush=True,
         )
     print(f"targets: lstm-char all {TARGETS[0]}; after 30 minutes lstm-char clean {TARGETS[1]}, blend-char clean {TARGETS[2]}")
-
-
-def measure(model, *sources) -> list[float]:
-    """Return the nats per character of each source."""
-    return [model.evaluate(texts, lowercase=True, clean=False).nats_per_character for texts in sources]
 
 
 if __name__ == "__main__":

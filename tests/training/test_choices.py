@@ -153,8 +153,7 @@ def test_the_largest_size_that_sees_enough_tokens_for_each_parameter_is_chosen(c
 
 
 def test_a_small_corpus_that_is_seen_more_than_once_is_enough_too(chosen: Any) -> None:
-    """A width of 1,000 sees about 8,300 tokens, eight for each of its parameters."""
-    assert [chosen(0.01, tokens=tokens).model["width"] for tokens in (5500, 5600)] == [1000, 100]  # 1.5 epochs, and less
+    assert [chosen(0.01, tokens=tokens).model["width"] for tokens in (5500, 5600)] == [1000, 100]  # 1.5 epochs of 8,300, and less
     assert chosen(0.0025, tokens=300).model["width"] == 100  # 1,000 would see less than two tokens for each
 
 

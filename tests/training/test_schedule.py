@@ -8,12 +8,10 @@ import pytest
 from reviewgen.training import Report
 from tests.support.trainings import Planted, fitted
 
-SHORT_EPOCHS = {"batch_size": 32, "bptt": 64}
-
 
 def follow(nats: Callable[[int], float], **training: object) -> tuple[list[Report], list[float], list[int]]:
     """Return the reports of a run, its learning rates and the steps of its evaluations; a few steps are an epoch."""
-    reports = list(fitted(Planted(nats), learning_rate=0.1, **SHORT_EPOCHS | training))
+    reports = list(fitted(Planted(nats), learning_rate=0.1, **{"batch_size": 32, "bptt": 64} | training))
     rates = [report.learning_rate or 0.0 for report in reports]
     return reports, rates, [report.step for report in reports if report.evaluation]
 
@@ -39,8 +37,7 @@ def test_a_run_that_stops_gaining_goes_back_to_its_best_rate_and_decays_to_zero(
     assert reports[-1].stopped == "early: no more gain on held-out text"
 
 
-def test_a_run_that_stops_gaining_in_its_first_epoch_goes_on() -> None:
-    """It has seen no text twice, so it has learned none by heart."""
+def test_a_run_that_stops_gaining_in_its_first_epoch_goes_on_as_it_has_learned_no_text_by_heart() -> None:
     reports, _, _ = follow(lambda step: 1 + step / 64, steps=64, patience=1, batch_size=2, bptt=8)
     assert reports[-1].epoch == 0 and reports[-1].stopped == "all steps taken" and not any(report.notes for report in reports)
 
@@ -66,7 +63,7 @@ def test_the_trained_weights_are_the_best_ones_once_the_annealing_starts() -> No
     """And their moving average starts from them, too."""
     for averaging in (0.0, 0.5):
         model, held = Planted(lambda step: 1 + abs(step - 4)), {}
-        settings = SHORT_EPOCHS | {"averaging": averaging, "weight_decay": 0.0}
+        settings = {"batch_size": 32, "bptt": 64, "averaging": averaging, "weight_decay": 0.0}
         for report in fitted(model, steps=100, warmup=0.0, evaluations=20, patience=3, **settings):
             held[report.step] = model.logits.detach().clone()
             if any("back to its weights" in note for note in report.notes):

@@ -1,6 +1,7 @@
 """The optimizer of sparse tables against torch's AdamW, and clipping against torch's."""
 
 import copy
+from functools import partial
 from typing import Any
 
 import pytest
@@ -25,12 +26,7 @@ def trained(optimizer_of, *, sparse: bool, steps: int, weight_decay: float) -> n
     return table
 
 
-def rows_of(params, **settings) -> RowAdamW:
-    return RowAdamW(params, beta2=0.99, **settings)
-
-
-def adamw_of(params, **settings) -> torch.optim.AdamW:
-    return torch.optim.AdamW(params, betas=(0.0, 0.99), **settings)
+rows_of, adamw_of = partial(RowAdamW, beta2=0.99), partial(torch.optim.AdamW, betas=(0.0, 0.99))
 
 
 @pytest.mark.parametrize("sparse", [True, False])
