@@ -62,9 +62,15 @@ RECIPES = {
     ),
     "gru-char": Recipe(1.5, model={"hidden_size": 768, "ngrams": 4, "ngram_buckets": 8192}, training=LARGE_STEPS),
     "gru-word": Recipe(
-        8.0,
-        model={"hidden_size": 1024, "embedding_size": 256} | DROPOUT,
-        training=LARGE_STEPS | {"learning_rate": 0.015, "weight_decay": 0.1},
+        6.0,
+        model={
+            "hidden_size": 896,
+            "embedding_size": 256,
+            "output_dropout": 0.25,
+            "locked_dropout": True,
+            "embedding_dropout": 0.05,
+        },
+        training={"batch_size": 128, "bptt": 64, "learning_rate": 0.015, "weight_decay": 0.1},
     ),
     "lstm-char": Recipe(3.5, model={"hidden_size": 1024, "ngrams": 4, "ngram_buckets": 8192}, training=LARGE_STEPS),
     "lstm-word": Recipe(

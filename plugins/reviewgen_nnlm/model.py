@@ -68,7 +68,16 @@ class Nnlm(nn.Module):
         return last if self.held is None else (last, like.new_zeros(batch_size, config.embedding_size + 2))
 
     def forward(self, ids: Int[Tensor, "B T"], state: State) -> tuple[Float[Tensor, "B T V"], State]:
-        """Return logits of the token after each of ``ids``, and the last n-1 ids (K = n-1).
+        """Return logits of the token after each of ``ids``, and the last n-1 ids.
+
+        Raises:
+            ShapeError: The ids or the state have another shape.
+        """
+        features, after = self.features(ids, state)
+        return self.output(features), after
+
+    def features(self, ids: Int[Tensor, "B T"], state: State) -> tuple[Float[Tensor, "B T H"], State]:
+        """Return the input of the output layer, and the state after the last; see ``reviewgen.protocols.SupportsOutputLayer``.
 
         Raises:
             ShapeError: The ids or the state have another shape.
@@ -85,7 +94,11 @@ class Nnlm(nn.Module):
         if self.held is not None:
             given, held = hold_given(self.config, self.embedding.weight, ids, held)  # (B, T, E)
             h, after = h + F.linear(learn_given(given, self.training), self.held), (after, held)
-        return self.output(self.dropout(self.activation(h))), after
+        return self.dropout(self.activation(h)), after
+
+    def output_layer(self) -> tuple[Float[Tensor, "V H"], Float[Tensor, " V"]]:
+        """Return the weight and the bias of the output layer; see ``reviewgen.protocols.SupportsOutputLayer``."""
+        return self.output.weight, self.output.bias
 
     def operations(self, ids: Int[Tensor, "B T"], state: State) -> Iterator[Operation]:
         """Yield what a call in evaluation mode computes; see ``reviewgen.protocols.SupportsOperations``.

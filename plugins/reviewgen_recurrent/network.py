@@ -70,13 +70,14 @@ class Output(nn.Module):
         if self.weight is not None:
             nn.init.normal_(self.weight, std=config.hidden_size**-0.5)
 
-    def forward(
-        self, hidden: Float[Tensor, "T B H"], embedding: Float[Tensor, "V E"], held: Float[Tensor, "T B K"] | None = None
-    ) -> Float[Tensor, "T B V"]:
-        """Return the logits of every token at every position; ``held`` is added to the input of W."""
-        weight = embedding if self.weight is None else self.weight
-        projected = self.projection(hidden)
-        return F.linear(projected if held is None else projected + held, weight, self.bias)
+    def features(self, hidden: Float[Tensor, "T B H"], held: Float[Tensor, "T B K"] | None = None) -> Float[Tensor, "T B K"]:
+        """Return x, which W is multiplied by; ``held`` is added to it."""
+        projected: Tensor = self.projection(hidden)
+        return projected if held is None else projected + held
+
+    def forward(self, features: Float[Tensor, "T B K"], embedding: Float[Tensor, "V E"]) -> Float[Tensor, "T B V"]:
+        """Return the logits of every token at every position."""
+        return F.linear(features, embedding if self.weight is None else self.weight, self.bias)
 
 
 class Recurrent(nn.Module):
@@ -133,6 +134,15 @@ class Recurrent(nn.Module):
         Raises:
             ShapeError: The ids or a part of the state have another shape.
         """
+        features, after = self.features(ids, state)
+        return self.output(features.transpose(0, 1), self.embedding.weight).transpose(0, 1), after
+
+    def features(self, ids: Int[Tensor, "B T"], state: State) -> tuple[Float[Tensor, "B T K"], State]:
+        """Return the input of the output layer, and the state after the last; see ``reviewgen.protocols.SupportsOutputLayer``.
+
+        Raises:
+            ShapeError: The ids or a part of the state have another shape.
+        """
         config, table = self.config, self.embedding.weight
         memory, past, held = self._check(ids, state)
         rows = table
@@ -152,9 +162,14 @@ class Recurrent(nn.Module):
         first = tuple(part.transpose(0, 1).to(x.dtype).contiguous() for part in memory)  # each (L, B, H)
         x, after = self.layers(self.recurrent, x, first)  # (T, B, H)
         x = drop(x, config.output_dropout, self.training, config.locked_dropout)
-        logits = self.output(x, table, shift)  # (T, B, V)
+        x = self.output.features(x, shift)  # (T, B, K)
         after = (*(part.to(table.dtype).transpose(0, 1) for part in after), *last)  # B first, as states have it
-        return logits.transpose(0, 1), after if len(after) > 1 else after[0]
+        return x.transpose(0, 1), after if len(after) > 1 else after[0]
+
+    def output_layer(self) -> tuple[Float[Tensor, "V K"], Float[Tensor, " V"]]:
+        """Return the weight and the bias of the output layer; see ``reviewgen.protocols.SupportsOutputLayer``."""
+        own = self.output.weight
+        return self.embedding.weight if own is None else own, self.output.bias
 
     def operations(self, ids: Int[Tensor, "B T"], state: State) -> Iterator[Operation]:
         """Yield what a call in evaluation mode computes; see ``reviewgen.protocols.SupportsOperations``.
@@ -191,7 +206,9 @@ class Recurrent(nn.Module):
         formula, products = f"logits_t = {matrix} {hidden} + b_out", ids.numel() * (own or table.numel())
         if self.held is not None:
             formula = f"logits_t = {matrix} ({hidden} + a_t) + b_out"
-        yield _operation("logits", formula, output(x, table, shift), "B T V", own + output.bias.numel(), products)
+        yield _operation(
+            "logits", formula, output(output.features(x, shift), table), "B T V", own + output.bias.numel(), products
+        )
 
     def _check(self, ids: Tensor, state: State) -> tuple[tuple[Tensor, ...], Any, Any]:
         """Return the state of the layers, the last ids and what is held, if they and the ids have the shapes of this model."""

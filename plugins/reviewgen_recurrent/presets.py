@@ -10,6 +10,7 @@ from reviewgen.config import CHAR_GENERATION, WORD_GENERATION, Preset
 
 WORD_MODEL = {"embedding_size": 128, "hidden_size": 256, "layers": 1, "tied": True}
 WORD_TOKENIZER = {"vocab_size": 8000, "min_frequency": 20}
+WORD_TRAINING = {"batch_size": 16, "bptt": 32, "weight_decay": 0.01, "clip_norm": 1.0, "sampled_softmax": 500}
 CHAR_SIZES = tuple({"hidden_size": size} for size in (128, 192, 256, 384, 512, 768, 1024))
 WORD_SIZES = tuple({"hidden_size": size, "embedding_size": size // 2} for size in (128, 256, 384, 512))
 CHAR_BY_EPOCHS = (
@@ -49,7 +50,7 @@ def _word(model: str, learning_rate: float) -> Preset:
         tokenizer="word",
         model_settings=WORD_MODEL,
         tokenizer_settings=WORD_TOKENIZER,
-        training_settings={"batch_size": 16, "bptt": 32, "learning_rate": learning_rate, "weight_decay": 0.01, "clip_norm": 1.0},
+        training_settings=WORD_TRAINING | {"learning_rate": learning_rate},
         generation_settings=WORD_GENERATION,
         sizes=WORD_SIZES,
         by_epochs=WORD_BY_EPOCHS,

@@ -51,7 +51,7 @@ def split(name, folder):
 
 def describe(title, model, train, held_out, frequency):
     """Print the bits per character in all, of training texts, and by position, frequency and place in the word."""
-    nats = model.evaluate(held_out, **({} if len(held_out) > 1 else {"documents": "file"})).nats_per_character
+    nats = model.evaluate(held_out).nats_per_character
     seen = model.evaluate([text[:10_000] for text in train[:TRAINED]]).nats_per_character
     speed = (model.training.get("tokens_seen") or math.nan) / model.training["seconds"]
     bits = f"{nats:.4f} nats, {nats / math.log(2):.4f} bits; of training texts {seen / math.log(2):.4f}"

@@ -18,7 +18,7 @@ from tests.support.trainings import MODEL, TRAINING, trained
 
 DROPOUTS = ("dropout", "embedding_dropout", "output_dropout", "token_dropout", "weight_dropout", "zoneout", "ngram_dropout")
 RECURRENT = {"ngrams": 1, "tied": False, "layer": "fused", "locked_dropout": False} | dict.fromkeys(DROPOUTS, 0.0)
-OFF = {"weight_decay": 0.0, "warmup": 0.0, "averaging": 0.0, "calibration": False, "bptt_random": False}
+OFF = {"weight_decay": 0.0, "warmup": 0.0, "averaging": 0.0, "calibration": False, "bptt_random": False, "sampled_softmax": 0}
 WITHOUT = {"optimizer": "adamw", "precision": "no"} | OFF
 
 

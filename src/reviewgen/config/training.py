@@ -23,6 +23,11 @@ TECHNIQUES = (
     Technique(
         "weight averaging", "a moving average of the weights is evaluated and kept (Polyak & Juditsky 1992)", {"averaging": 0.0}
     ),
+    Technique(
+        "sampled softmax",
+        "a step computes the logits of its targets and of some other tokens (Jean et al. 2015), instead of all",
+        {"sampled_softmax": 0},
+    ),
     Technique("calibration", "a temperature is fitted on held-out text at the end (Guo et al. 2017)", {"calibration": False}),
     Technique(
         "random lengths",
@@ -46,6 +51,8 @@ class TrainingConfig:
         warmup: Share of the run over which the learning rate rises to its peak.
         weight_decay: Weight decay, the same for both optimizers.
         clip_norm: Gradients are scaled down so that their global norm is at most this.
+        sampled_softmax: On a CPU, a step computes the logits of its targets and of up to about this many other tokens, drawn
+            at random, if the vocabulary has at least four times that number; 0 computes those of all tokens.
         averaging: Decay per step of an exponential moving average of the weights, which is then evaluated and kept; 0 is off.
         evaluations: Maximum number of evaluations, closer together at first; in all they take at most 8 % of the run.
         patience: After this many evaluations in a row without improvement, not counting the first epoch, training returns to its
@@ -76,6 +83,7 @@ class TrainingConfig:
     warmup: Annotated[float, Bound(at_least=0, below=1)] = 0.05
     weight_decay: Annotated[float, Bound(at_least=0, at_most=10)] = 0.01
     clip_norm: Annotated[float, Bound(above=0)] = 1.0
+    sampled_softmax: Annotated[int, Bound(at_least=0)] = 0
     averaging: Annotated[float, Bound(at_least=0, below=1)] = 0.0
     evaluations: Annotated[int, Bound(at_least=1, at_most=10_000)] = 20
     patience: Annotated[int, Bound(at_least=1)] = 3

@@ -1,5 +1,6 @@
 from .abilities import SupportsInitialWeights as SupportsInitialWeights
 from .abilities import SupportsLoss as SupportsLoss
+from .abilities import SupportsOutputLayer as SupportsOutputLayer
 from .abilities import SupportsParameterGroups as SupportsParameterGroups
 from .abilities import SupportsParameterKinds as SupportsParameterKinds
 from .abilities import SupportsScaledLogits as SupportsScaledLogits

@@ -1,4 +1,4 @@
-"""Optional abilities of a model: its own loss, optimizer settings, foreign weights, and kinds of parameters. Needs torch.
+"""Optional abilities of a model: its own loss, its output layer, optimizer settings, foreign weights and others. Needs torch.
 
 Shapes by letter: B batch, T time (tokens), V vocabulary.
 """
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from reviewgen.errors import ConfigError
 from reviewgen.protocols.graph import parameter_sizes
+from reviewgen.protocols.model import State
 
 _TABLE_MODULES = {"embedding", "embeddings", "embed", "encoder", "word_embeddings"}  # what such a module is called elsewhere
 
@@ -96,6 +97,22 @@ class SupportsScaledLogits(Protocol):
         Returns:
             Whether it did: false if this model's settings make it impossible, and nothing has changed.
         """
+        ...
+
+
+@runtime_checkable
+class SupportsOutputLayer(Protocol):
+    """A model whose logits are a linear layer of features: training can then compute those of some tokens only.
+
+    ``model(ids, state)`` returns ``F.linear(features, weight, bias)`` and the state, in training as in evaluation mode.
+    """
+
+    def features(self, ids: Int[Tensor, "B T"], state: State) -> tuple[Float[Tensor, "B T K"], State]:
+        """Return the input of the output layer at each of ``ids``, and the state after the last."""
+        ...
+
+    def output_layer(self) -> tuple[Float[Tensor, "V K"], Float[Tensor, " V"] | None]:
+        """Return the weight of the output layer and its bias, if it has one: the parameters, with gradients."""
         ...
 
 

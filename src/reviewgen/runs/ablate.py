@@ -21,6 +21,7 @@ from reviewgen.evaluation import finite, sample_documents, token_losses
 from reviewgen.protocols.abilities import count_parameters
 from reviewgen.rates import find_intervals
 from reviewgen.runs.sweep import FASTER, Variants
+from reviewgen.training import sampled_softmax
 
 _HELD_OUT_TOKENS = 50_000  # scored, at most
 
@@ -116,6 +117,8 @@ class _Trainings:
             training_seconds += last.seconds - last.evaluation_seconds
         settings = {"model": to_dict(run.model.config), "training": to_dict(run.config)}
         self.used = self.used or {f"{group}.{key}": value for group, values in settings.items() for key, value in values.items()}
+        if run.config.sampled_softmax and sampled_softmax(run.model, run.config.sampled_softmax, "cpu") is None:
+            self.used["training.sampled_softmax"] = 0  # the vocabulary is too small
         is_timed = training_seconds > 0.01 * seconds and not plan.parts.is_counted
         means, characters = np.mean(nats, axis=0), [length for _, length in documents]
         row = AblationRow(

@@ -229,6 +229,7 @@ class TrainingRun:
             copies = record.evaluations[-1]["token_copy_rate"] if record.evaluations else None
             curve = [each | {"token_copy_rate": copies} for each in curve]
         measuring = self._measuring_seconds + sum(part._record.last.evaluation_seconds for part in counted)
+        novelty = novelty_facts(corpus.index, corpus.corpus.fingerprint, self._copied, record.evaluations, network._copy_rate)
         given = plan.parts.initial_weights
         initial = given and {"file": given.file.name, "sha256": given.digest, "tensors": self._initial_tensors}
         return {
@@ -252,9 +253,7 @@ class TrainingRun:
             "verdict": asdict(find_verdict(curve, stopped, network._copy_rate)),
             "evaluations": record.evaluations,
             "curve": record.curve(),
-            "novelty": novelty_facts(
-                corpus.index, corpus.corpus.fingerprint, self._copied, record.evaluations, network._copy_rate
-            ),
+            "novelty": novelty,
             "metrics": self._metric_facts or self._metrics.facts(),
             "parameters": None if self._model is None else count_parameters(self._model),
             "held_out": self.held_out,
@@ -287,7 +286,7 @@ class TrainingRun:
             names = ", ".join(self._initial_tensors)
             record.note(f"Initial weights from {parts.initial_weights.file.name}: {names}; the others are random.")
         if isinstance(model, torch.nn.Module) and not parts.is_counted:
-            check_contract(model, parts.model_plugin)
+            check_contract(model, parts.model_plugin, is_sampled=parts.training.sampled_softmax > 0)
         with all_processes() as processes:
             processes.refuse_differences(
                 {
@@ -321,7 +320,8 @@ class TrainingRun:
         with all_processes() as processes:
             sizing = None
             if processes.rank == 0:
-                counts, may_grow = (train.tokens, int(train.characters.sum())), parts.may_grow_batch
+                may_grow = not {"training.batch_size", "training.bptt"} & parts.own  # the user has set neither
+                counts = train.tokens, int(train.characters.sum())
                 sizing = choose_size(parts.sizes, build, parts.training, seconds, *counts, may_grow=may_grow)
             sizing = processes.broadcast(sizing)
         if sizing is None:
@@ -337,9 +337,8 @@ class TrainingRun:
         model.to("cpu")
         if evaluation is not None and math.isfinite(evaluation.bits_per_character):
             self._bits_before = evaluation.bits_per_character
-        so_far = (
-            f", which takes {self._bits_before:.4f} bits per character of the held-out texts so far" if self._bits_before else ""
-        )
+        bits = self._bits_before
+        so_far = f", which takes {bits:.4f} bits per character of the held-out texts so far" if bits else ""
         name, rate = file_name(trained.bundle.source or "a trained model"), self.plan.parts.training.learning_rate
         self._record.note(f"Training {name} ({self.plan.preset}) further{so_far}; the learning rate peaks at {rate:.3g}.")
 

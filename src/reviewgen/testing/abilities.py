@@ -32,7 +32,17 @@ from reviewgen.testing.models import (
     train_by_counting,
 )
 from reviewgen.testing.steppers import samples, step_logits
-from reviewgen.training.contract import ROWS, STEPS, TOLERANCE, assert_close, call, explained, logits_of, some_ids
+from reviewgen.training.contract import (
+    ROWS,
+    STEPS,
+    TOLERANCE,
+    assert_close,
+    call,
+    explained,
+    logits_of,
+    output_layer,
+    some_ids,
+)
 
 PROCESSES = 3  # of a counting, one of which counts nothing
 LATER, HELD = 64, 0.01  # tokens after an id that is held, and the smallest change of a logit there
@@ -158,6 +168,9 @@ def scaled_logits(model: Any) -> None:
         scale = 0.5 if model.scale_logits(0.5) else 1.0
         after, _ = model(ids, model.initial_state(ROWS))
     assert_close(after, scale * before, f"The logits are not {scale:g} times what they were.")
+
+
+law(protocols.SupportsOutputLayer)(output_layer)
 
 
 @law(protocols.SupportsInitialWeights)

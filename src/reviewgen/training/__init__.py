@@ -6,6 +6,7 @@
     counting     training by counting
     evaluator    held-out evaluation, token copy rate and samples during training
     contract     whether a third party's model sees the future or other rows
+    sampled      the softmax over a sample of the vocabulary
     sparse       the optimizer of tables of which a step uses few rows
     calibration  one temperature, fitted on held-out text at the end
     optimizing   the loss, Muon and AdamW, the learning rate, weight averaging, and the guard against NaN or infinite losses

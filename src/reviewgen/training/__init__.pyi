@@ -4,6 +4,7 @@ from .execution import IsolatedRng, Sizing, choose_device, choose_size, native_p
 from .fitting import fit
 from .optimizing import DivergenceGuard, cross_entropy
 from .report import Budget, Report, RunVerdict, StopReason, find_verdict
+from .sampled import SampledSoftmax, sampled_softmax
 from .sparse import RowAdamW, clip_gradients
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "Report",
     "RowAdamW",
     "RunVerdict",
+    "SampledSoftmax",
     "Sizing",
     "StopReason",
     "calibrate",
@@ -25,4 +27,5 @@ __all__ = [
     "fit",
     "fit_scale",
     "native_precision",
+    "sampled_softmax",
 ]

@@ -1,4 +1,4 @@
-"""Three laws of ``LanguageModel``, without which no third party's model is trained: shapes, causality, independence of rows.
+"""The laws without which no third party's model is trained: shapes, causality, independence of rows, and the output layer.
 
 ``reviewgen.testing`` has the other laws, and checks these with the same functions. A law takes a model in evaluation mode, and
 raises an AssertionError that says what is required and what was found. B batch, T time (tokens), V vocabulary.
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from reviewgen.errors import BrokenPlugin, ReviewgenError, first_line, quoted
 from reviewgen.generation import flatten_state
+from reviewgen.protocols import SupportsOutputLayer
 from reviewgen.registry import Plugin
 from reviewgen.registry.metadata import OWN
 
@@ -22,8 +23,13 @@ TOLERANCE = 1e-4
 """Relative and absolute tolerance for float32 logits computed in two ways; the order of sums alone gives 1e-6 per layer."""
 
 
-def check_contract(model: nn.Module, plugin: Plugin) -> None:
-    """Check the three laws before a third party's model is trained, in about 7 ms for a small one.
+def check_contract(model: nn.Module, plugin: Plugin, *, is_sampled: bool = False) -> None:
+    """Check the laws before a third party's model is trained, in about 7 ms for a small one.
+
+    Args:
+        model: The model.
+        plugin: Where it comes from.
+        is_sampled: Whether it is to be trained by its features and its output layer, if it has these: they have a law, too.
 
     Raises:
         BrokenPlugin: The model breaks one of them: trained all the same, it would learn to copy what it is to predict.
@@ -32,7 +38,7 @@ def check_contract(model: nn.Module, plugin: Plugin) -> None:
         return
     is_training = model.training
     try:
-        for law in shape, causal, rows:
+        for law in (shape, causal, rows, *((output_layer,) if is_sampled and isinstance(model, SupportsOutputLayer) else ())):
             law(model.eval())
     except AssertionError as problem:
         raise BrokenPlugin(
@@ -76,6 +82,24 @@ def rows(model: Any) -> None:
     for row in range(ROWS):
         alone = call_twice(model, ids[row : row + 1])
         assert_close(alone[0], together[row], f"Row {row} alone gives other logits than in a batch; rows must be independent.")
+
+
+def output_layer(model: Any) -> None:
+    """The logits are the output layer of the features, in training as in evaluation mode, and both have gradients."""
+    ids = some_ids(model, ROWS, STEPS)
+    for is_training in (False, True):
+        state, calls = model.train(is_training).initial_state(ROWS), []
+        for function in (model, model.features):
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(0)  # of dropout
+                calls.append(function(ids, state))
+        (logits, after), (features, own) = calls
+        weight, bias = model.output_layer()
+        sentence = "The output layer of the features is not the logits."
+        assert_close(nn.functional.linear(features, weight, bias), logits, sentence)
+        for one, other in zip(flatten_state(own), flatten_state(after), strict=True):
+            assert_close(one, other, "features() returns another state.")
+    assert features.requires_grad and weight.requires_grad, "The features or the output layer have no gradient."
 
 
 def influence(model: Any, read: Callable[[Any, Tensor], Tensor]) -> Tensor:

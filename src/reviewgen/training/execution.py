@@ -35,6 +35,7 @@ from reviewgen.generation import using_threads
 from reviewgen.processes import Processes, process_state
 from reviewgen.protocols import SupportsDevices, SupportsImplementations
 from reviewgen.training.optimizing import add_own_losses, cross_entropy, make_optimizers, own_losses
+from reviewgen.training.sampled import compute_logits, sampled_softmax
 from reviewgen.training.sparse import sparse_tables
 
 _MAX_SLOW_STEPS = 5  # in a row, before a run falls back to one thread
@@ -296,9 +297,9 @@ def autotune(
         return []
     trial = copy.deepcopy(model, {id(table): table for table in sparse_tables(model)}).train()  # shares those, which are large
     with IsolatedRng(0):
-        batch = _shorten_batch(trial, start, (config.batch_size, config.bptt))
+        batch = _shorten_batch(trial, start, config)
         started = time.monotonic()  # the first call may have compiled
-        best = time_steps(trial, start, batch)
+        best = time_steps(trial, start, batch, config.sampled_softmax)
         if math.isfinite(run_tokens):
             seconds = _autotune_seconds(run_tokens / best.tokens_per_second)
         deadline = started + seconds
@@ -310,34 +311,41 @@ def autotune(
                 if time.monotonic() > deadline:
                     break
                 began = time.monotonic()
-                timed.append(time_steps(trial, replace(best, **{setting: value}), batch))
+                timed.append(time_steps(trial, replace(best, **{setting: value}), batch, config.sampled_softmax))
                 steps = (_STEPS + 1) * math.prod(batch) / timed[-1].tokens_per_second
                 deadline += max(0.0, time.monotonic() - began - steps)  # what it took longer was compiling
             best = max(timed, key=lambda each: each.tokens_per_second * (_MIN_GAIN if each is best else 1))
     return [best, *(each for each in timed if each is not best)]
 
 
-def _shorten_batch(model: nn.Module, execution: Execution, batch: tuple[int, int]) -> tuple[int, int]:
+def _shorten_batch(model: nn.Module, execution: Execution, config: TrainingConfig) -> tuple[int, int]:
     """Return B and T of the timed batches, with T short enough that a step takes about ``_STEP_SECONDS``."""
-    lanes, length = batch
+    lanes, length = config.batch_size, config.bptt
     short = min(length, _MIN_LENGTH)
-    seconds = lanes * short / time_steps(model, execution, (lanes, short), steps=1).tokens_per_second
+    timed = time_steps(model, execution, (lanes, short), config.sampled_softmax, steps=1)
+    seconds = lanes * short / timed.tokens_per_second
     return lanes, max(short, min(length, int(short * _STEP_SECONDS / seconds)))
 
 
-def time_steps(model: Any, execution: Execution, batch: tuple[int, int], steps: int = _STEPS) -> Execution:
-    """Return a configuration with the throughput of the fastest of some timed steps, after a warm-up step."""
+def time_steps(model: Any, execution: Execution, batch: tuple[int, int], drawn: int, steps: int = _STEPS) -> Execution:
+    """Return a configuration with the throughput of the fastest of some timed steps, after a warm-up step.
+
+    With a sampled softmax of the size ``drawn``, the tokens follow Zipf's law, the first the most frequent.
+    """
     if isinstance(model, SupportsImplementations) and execution.implementation is not None:
         model.use_implementation(execution.implementation)
-    ids = torch.randint(0, model.config.vocab_size, (batch[0], batch[1] + 1))
+    vocab_size, sampled = model.config.vocab_size, sampled_softmax(model, drawn, "cpu")
+    chances = torch.rand(batch[0], batch[1] + 1)
+    ids = ((vocab_size * chances) if sampled is None else vocab_size**chances - 1).long()
     best = 0.0
     with using_threads(execution.threads):
         for number in range(steps + 1):
             start = time.perf_counter()
             with autocast("cpu", execution.precision):
-                logits, _ = model(ids[:, :-1], model.initial_state(batch[0]))
-                terms = own_losses(model, logits, ids[:, 1:])
-            loss, _ = add_own_losses(cross_entropy(logits, ids[:, 1:], batch[0] * batch[1]), terms, 1.0)
+                state = model.initial_state(batch[0])
+                logits, targets, _ = compute_logits(sampled, model, ids[:, :-1], state, ids[:, 1:])
+                terms = own_losses(model, logits, targets)
+            loss, _ = add_own_losses(cross_entropy(logits, targets, batch[0] * batch[1]), terms, 1.0)
             torch.autograd.backward(loss)
             if number:
                 best = max(best, batch[0] * batch[1] / (time.perf_counter() - start))
@@ -445,7 +453,7 @@ def _measure_throughput(model: nn.Module, config: TrainingConfig) -> Callable[[i
     timed = autotune(model, default, config, _AUTOTUNE_SECONDS)
     if not timed:
         with IsolatedRng(0):
-            timed = [time_steps(model, default, (config.batch_size, min(config.bptt, _SHORT_LENGTH)))]
+            timed = [time_steps(model, default, (config.batch_size, min(config.bptt, _SHORT_LENGTH)), config.sampled_softmax)]
     best = timed[0]
     optimizers, seconds = make_optimizers(model, config), list[float]()
     dense = set(model.parameters()) - set(sparse_tables(model))  # of which a step updates a few rows only

@@ -38,6 +38,7 @@ from reviewgen.training.execution import (
     choose_precision,
 )
 from reviewgen.training.report import Budget, Report, StopReason
+from reviewgen.training.sampled import compute_logits, sampled_softmax
 from reviewgen.training.sparse import clip_gradients
 
 _ACCELERATOR_CHECK_STEPS = 50  # between two checks for divergence on an accelerator, each of which waits for it
@@ -86,6 +87,7 @@ class Loop:
         batches = self.lanes.batches_in(budget.epochs) if budget.epochs else 0
         self.total_steps = budget.steps or math.ceil(batches / config.gradient_accumulation_steps)
         self.device, self.notes = choose_device(config.device, model)
+        self.sampled = sampled_softmax(model, config.sampled_softmax, self.device.type, train)
         self.optimizers = optimizing.make_optimizers(model, config)
         self.execution, self.threads = self._choose_execution(resume_state)
         parts = f"{self.device}, {self.execution.precision} mixed precision", self.execution.implementation
@@ -274,7 +276,7 @@ class Loop:
         starts_anew = self.carried_state is None or batch.starts_epoch
         state = self.model.initial_state(len(ids)) if starts_anew else self.carried_state
         with self.rng, self.autocast:  # dropout uses the run's own random stream
-            logits, state = self.model(ids, state)
+            logits, following, state = compute_logits(self.sampled, self.model, ids, state, following)
             terms = optimizing.own_losses(self.model, logits, following)
         loss = entropy = optimizing.cross_entropy(logits, following, targets)
         losses = [entropy]

@@ -63,7 +63,7 @@ class Report:
         seconds: Training time so far.
         tokens: Tokens trained on so far, of all processes.
         epoch: Index of the epoch, from 0.
-        loss: Cross entropy of this step, nats per token; None for a model trained by counting.
+        loss: Cross entropy of this step, nats per token; with a sampled softmax an estimate. None for one trained by counting.
         losses: The model's own loss terms of this step, by name; see ``SupportsLoss``.
         learning_rate: Learning rate of this step, before random lengths scale it; None for a model trained by counting.
         bptt: Tokens of each lane in the last batch of this step where lengths are random (``bptt_random``); None otherwise.

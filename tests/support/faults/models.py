@@ -39,11 +39,15 @@ class Twin(nn.Module):
         return (torch.zeros(batch_size, self.config.hidden_size, device=self.output.weight.device),)
 
     def forward(self, ids, state):
+        hidden, state = self.hidden(ids, state)
+        return self.score_all(hidden), state
+
+    def hidden(self, ids, state):
         (h,), outputs = state, []
         for x in self.look_up(ids).unbind(1):
             h = torch.tanh(self.recurrent(h) + x)
             outputs.append(h)
-        return self.score_all(torch.stack(outputs, dim=1)), (h,)
+        return torch.stack(outputs, dim=1), (h,)
 
     def look_up(self, ids):
         return self.embedding(ids)
@@ -297,6 +301,25 @@ FAULTS: dict[str, list[tuple[Any, str]]] = {
     "scaled_logits": [
         (broken(scale_logits=lambda self, scale: True), "The logits are not 0.5 times what they were"),
         (broken(scale_logits=lambda m, scale: bool(m.output.weight.data.mul_(scale).isnan().any())), "are not 1 times"),
+    ],
+    "output_layer": [
+        (
+            broken(
+                features=lambda m, ids, state: (m.look_up(ids), state), output_layer=lambda m: (m.output.weight, m.output.bias)
+            ),
+            "The output layer of the features is not the logits",
+        ),
+        (
+            broken(features=Twin.hidden, output_layer=lambda m: (m.output.weight.detach(), m.output.bias)),
+            "have no gradient",
+        ),
+        (
+            broken(
+                features=lambda m, ids, state: ((m.hidden(ids, state)[0].detach(), m.hidden(ids, state)[1])),
+                output_layer=lambda m: (m.output.weight, m.output.bias),
+            ),
+            "have no gradient",
+        ),
     ],
     "initial_weights": [
         (broken(initial_weights=lambda self, given: dict(given)), "accepts a tensor that it does not know"),
