@@ -68,6 +68,18 @@ def test_a_page_writes_continues_and_shows_what_python_does(kind, browser, model
         page.close()
 
 
+@pytest.mark.browser
+def test_the_page_of_a_network_computes_with_webassembly_and_says_where_there_is_none(browser, micro, tmp_path):
+    file = export_html(micro("lstm-word"), tmp_path / "page.html", bits=32)
+    page = browser.new_page()
+    page.goto(f"{file.as_uri()}#{urlencode({'prompt': 'The ', 'seed': 2, 'max_tokens': 40})}")
+    assert finish(page) == [str(micro("lstm-word").generate_one("The ", seed=2, max_new_tokens=40))]
+    page.add_init_script("delete globalThis.WebAssembly")
+    page.reload()
+    page.locator("#error", has_text="it needs WebAssembly with SIMD").wait_for()
+    page.close()
+
+
 def events(body):
     """Return the events of an answer, as ``serve`` sends them."""
 

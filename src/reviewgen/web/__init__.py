@@ -4,8 +4,8 @@
     svg        elements of a picture that follows light and dark
     charts     charts as plain data, and drawn
     curves     learning curves as charts
-    composing  ``compose``: the page that generates, as one self-contained file, with packed models inside
-    serving    ``page_for_server`` and ``static_files``: the same page as files that a server hands out
+    composing  ``compose``: the page that generates, as one self-contained file, with packed models inside; ``page_for_server``
+               and ``static_files``: the same page as files that a server hands out
     modules    the ES modules as ``data:`` URLs in an import map
     page.html  the template of both
     static     the style and the modules; each opens with what it is for
@@ -15,8 +15,9 @@ goes from the engine to ``writing.js``, which has its tokens, and a click from t
 controls, ``links.js`` their limits and the links; ``elements.js`` is what they share.
 
 ``main.js`` starts the page with ``http_engine.js`` or ``browser_engine.js``. The latter follows ``reviewgen.generation``:
-``model.js`` loads, with ``tensors.js`` for the products of steppers, ``decoder.js`` is the loop from prompt to end, and
-``sampling.js``, ``random.js``, ``spelling.js`` and ``sentences.js`` are its parts. Engines touch no page and run in Node, too.
+``model.js`` loads, with ``tensors.js`` for the products of steppers (in WebAssembly), ``decoder.js`` is the loop from prompt to
+end, and ``sampling.js``, ``random.js``, ``spelling.js`` and ``sentences.js`` are its parts. Engines touch no page and run in
+Node, too.
 """
 
 import lazy_loader

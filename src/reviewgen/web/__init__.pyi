@@ -1,8 +1,7 @@
 from .charts import Chart, Panel, Series, draw_figure, refuse_chart, save_chart
-from .composing import PackedModel, compose
+from .composing import PackedModel, compose, page_for_server, static_files
 from .curves import find_curves, learning_chart
 from .rendering import refuse_file, render, save_text
-from .serving import page_for_server, static_files
 
 __all__ = [
     "Chart",

@@ -121,16 +121,17 @@ def draw_figure(chart: Chart) -> Markup:
     return Markup(render("web/chart.html", chart=chart, missing=missing, **values))  # all is escaped
 
 
-def refuse_chart(file: Path, overwrite: bool = False) -> None:
-    """Check that a chart can be saved as a file of that name, before any work.
+def refuse_chart(file: str | Path, overwrite: bool = False) -> Path:
+    """Return the file that a chart is saved as, after checking before any work that it can be.
 
     Raises:
         ConfigError: The suffix is not .png, .svg or .pdf, or matplotlib, which all but .svg need, is not installed.
         StorageError, OutputExists: See ``refuse_file``.
     """
-    refuse_file(file, _CHARTS, overwrite)
+    file = refuse_file(file, _CHARTS, overwrite)
     if file.suffix.lower() != ".svg" and find_spec("matplotlib") is None:
         raise ConfigError("PNG and PDF need matplotlib: pip install 'reviewgen[plot]'. A .svg file does not.")
+    return file
 
 
 def save_chart(chart: Chart, file: Path) -> None:
@@ -278,9 +279,8 @@ def _draw_panel(panel: Panel, across: _Axis, width: float, top: float) -> list[s
     bottom, drawn = top + panel.height - _BETWEEN, [each for each in panel.series if each.points]
     ends = [end for each in drawn for end in each.interval or ()]
     levels = [each.level for each in panel.series if each.level is not None]
-    up = _make_axis(
-        [y for each in drawn for _, y in each.points] + ends + levels + list(panel.ends), count=5 if panel.height > 150 else 3
-    )
+    heights = [y for each in drawn for _, y in each.points]
+    up = _make_axis([*heights, *ends, *levels, *panel.ends], count=5 if panel.height > 150 else 3)
     content = [label(panel.label, 0.0, top - 14, DETAIL, "detail")]
     for text, value in up.ticks:
         y = up.place(value, bottom, top)

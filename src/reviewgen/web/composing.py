@@ -2,14 +2,19 @@
 
 A browser loads no module from a file beside the page (a file has no origin), so the modules are ``data:`` URLs in an import map.
 The Content-Security-Policy allows two scripts by their hashes, the import map and the one that starts ``main.js``, and what
-that one adds and imports ('strict-dynamic'); it allows no connection. Manifests and weights are data blocks, which do not run; in
-them ``<`` is escaped, so that no vocabulary, prompt or card ends its block.
+that one adds and imports ('strict-dynamic'); it allows no connection. 'wasm-unsafe-eval' lets these scripts compile WebAssembly,
+as ``tensors.js`` does for products, and no text as JavaScript. Manifests and weights are data blocks, which do not run; in them
+``<`` is escaped, so that no vocabulary, prompt or card ends its block.
+
+A server hands out the same page as files, by relative paths, so that any prefix will do. That page computes no products, so its
+policy allows no WebAssembly.
 """
 
 import json
 from base64 import b64encode, b85encode
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from markupsafe import Markup
@@ -23,6 +28,10 @@ script.type = "module";
 script.src = import.meta.resolve("reviewgen/main.js");
 document.head.append(script);
 """
+_SERVED_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; base-uri 'none'; "
+    "form-action 'none'"
+)
 _PLAIN = str.maketrans("&<>", ",./")  # in the alphabet of base85: characters that mean nothing in HTML
 _ESCAPED = str.maketrans({"<": "\\u003c", "\u2028": "\\u2028", "\u2029": "\\u2029"})
 
@@ -73,12 +82,22 @@ def data_block(value: Any, name: str | None = None) -> str:
 
 
 def _policy(scripts: Iterable[str], styles: Iterable[str]) -> str:
-    """Return a Content-Security-Policy that allows some inline scripts and styles, what the scripts import, and nothing else."""
+    """Return a Content-Security-Policy that allows some inline scripts and styles, and what the scripts import and compile."""
     return (
-        f"default-src 'none'; script-src {_hashes(scripts)} 'strict-dynamic'; style-src {_hashes(styles)}; img-src data:; "
-        "base-uri 'none'; form-action 'none'"
+        f"default-src 'none'; script-src {_hashes(scripts)} 'strict-dynamic' 'wasm-unsafe-eval'; style-src {_hashes(styles)}; "
+        "img-src data:; base-uri 'none'; form-action 'none'"
     )
 
 
 def _hashes(texts: Iterable[str]) -> str:
     return " ".join(f"'sha256-{b64encode(sha256(text.encode()).digest()).decode()}'" for text in texts)
+
+
+def page_for_server(title: str = "reviewgen") -> str:
+    """Return the page that asks a server for texts: it takes its files from ``static/`` and calls ``v1/`` beside it."""
+    return render("web/page.html", title=title, policy=_SERVED_POLICY, style=None)
+
+
+def static_files() -> Mapping[str, Path]:
+    """Return the files that a server hands out under ``static/``, by name: the style and the modules."""
+    return {file.name: file for file in sorted(STATIC.iterdir()) if file.suffix in (".css", ".js")}

@@ -86,9 +86,7 @@ def _find_parts(parts: Any) -> list[LearningCurves]:
     """Return the curves of the models of a blend, by their presets; of one that was counted only the height is known."""
     trained = [part for part in parts or () if part.get("evaluations")] if isinstance(parts, list) else []
     curves = [find_curves(part, str(part.get("preset"))) for part in trained]
-    return [
-        replace(each, evaluations=[_height(last) for last in each.evaluations]) if not each.curve else each for each in curves
-    ]
+    return [each if each.curve else replace(each, evaluations=[_height(last) for last in each.evaluations]) for each in curves]
 
 
 def _height(evaluation: Mapping[str, Any]) -> dict[str, Any]:
@@ -107,12 +105,9 @@ def learning_chart(runs: Sequence[LearningCurves], against: str = "seconds", met
     longest = max((x for run in every for x, _ in _points(run.evaluations, across, across)), default=0.0)
     unit, x = next((unit, f"{name} of training") for shortest, unit, name in _UNITS if longest >= shortest)
     unit, x = (unit, x) if against == "seconds" else (1.0, {"steps": "steps", "tokens": "tokens seen"}[against])
-    panels = [
-        Panel("bits per character", [each for n, run in enumerate(every) for each in _bits(run, n, len(every), across, unit)])
-    ]
-    copies = [
-        Series("token copy rate of held-out reviews", style=n, level=run.held_out_token_copy_rate) for n, run in enumerate(every)
-    ]
+    bits = [each for n, run in enumerate(every) for each in _bits(run, n, len(every), across, unit)]
+    panels, name = [Panel("bits per character", bits)], "token copy rate of held-out reviews"
+    copies = [Series(name, style=n, level=run.held_out_token_copy_rate) for n, run in enumerate(every)]
     own = {"token_copy_rate": "token copy rate of generated text"}
     own |= {name: next((f"{name}, {run.units[name]}" for run in every if name in run.units), name) for name in metrics}
     for key, label in own.items():

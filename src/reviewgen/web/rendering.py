@@ -16,8 +16,9 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from reviewgen.config import check_flags
 from reviewgen.errors import ConfigError, OutputExists, StorageError, storage_errors
-from reviewgen.storage import atomic_file
+from reviewgen.storage import atomic_file, to_path
 
 PAGES = (".html", ".htm")
 _PACKAGE = Path(__file__).parents[1]
@@ -46,14 +47,16 @@ def _environment() -> Environment:
     return environment
 
 
-def refuse_file(file: Path, suffixes: Sequence[str] = PAGES, overwrite: bool = False) -> None:
-    """Check that a page or a picture can be saved as a file of that name, before any work.
+def refuse_file(file: str | Path, suffixes: Sequence[str] = PAGES, overwrite: bool = False) -> Path:
+    """Return the file that a page or a picture is saved as, after checking before any work that it can be.
 
     Raises:
-        ConfigError: It has another suffix.
+        ConfigError: ``file`` is not a path, ``overwrite`` is not a bool, or the file has another suffix.
         StorageError: The folder does not exist or is not writable, or the file is a folder.
         OutputExists: The file exists, and ``overwrite`` is false.
     """
+    check_flags(overwrite=overwrite)
+    file = to_path("file", file)
     if file.suffix.lower() not in suffixes:
         raise ConfigError(f"{file} cannot be written: its suffix must be {' or '.join(suffixes)}.")
     with storage_errors(file):
@@ -63,6 +66,7 @@ def refuse_file(file: Path, suffixes: Sequence[str] = PAGES, overwrite: bool = F
             raise OutputExists(f"{file} already exists. Give another file, or --overwrite (overwrite=True).")
     if not os.access(file.absolute().parent, os.W_OK):
         raise StorageError(f"{file} cannot be written: {file.absolute().parent} is not a writable folder.")
+    return file
 
 
 def save_text(text: str, file: Path) -> None:

@@ -84,10 +84,8 @@ function mostProbable({ tokenizer, pieces }, weights, total, count) {
     top.length = Math.min(top.length, count);
     if (top.length === count) lowest = weights[top[count - 1]];
   }
-  return top.map((token) => {
-    const isEnd = token === tokenizer.eosId;
-    return { text: isEnd ? "" : pieces.texts[token], probability: weights[token] / total, isEnd };
-  });
+  const isEnd = (token) => token === tokenizer.eosId;
+  return top.map((token) => ({ text: pieces.texts[token], probability: weights[token] / total, isEnd: isEnd(token) }));
 }
 
 /** Returns the settings of a request: the model's defaults, and what the request has in their place. */

@@ -33,20 +33,13 @@ export async function attempt(work) {
 }
 
 /** Puts a text on the clipboard; returns whether the browser allowed it. */
-export function copyText(text) {
-  return navigator.clipboard.writeText(text).then(() => true, () => false);
-}
+export const copyText = (text) => navigator.clipboard.writeText(text).then(() => true, () => false);
 
 /** Returns the shade of a token, 0 to 7, by its surprise: -log2 of its probability. */
-export function shadeOf(bits) {
-  const shade = EDGES.findIndex((edge) => bits < edge);
-  return shade < 0 ? EDGES.length : shade;
-}
+export const shadeOf = (bits) => EDGES.filter((edge) => bits >= edge).length;
 
 /** Returns bits as text: "2.3 bits". */
-export function bitsText(bits) {
-  return Number.isFinite(bits) ? `${bits.toFixed(1)} bits` : "infinitely many bits";
-}
+export const bitsText = (bits) => (Number.isFinite(bits) ? `${bits.toFixed(1)} bits` : "infinitely many bits");
 
 /** Returns a probability as text: "20.3 %". */
 export function percentText(probability) {
@@ -55,9 +48,7 @@ export function percentText(probability) {
 }
 
 /** Returns a number of things in words: "1 token", "2 tokens". */
-export function countText(count, noun) {
-  return `${count} ${noun}${count === 1 ? "" : "s"}`;
-}
+export const countText = (count, noun) => `${count} ${noun}${count === 1 ? "" : "s"}`;
 
 /** Returns a token's text with white space and control characters made visible: "␣great", "↵", "[2028]". */
 export function visible(text) {

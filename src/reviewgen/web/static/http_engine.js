@@ -19,10 +19,7 @@ export function createHttpEngine(base, askForKey) {
     throw new Error(answer.error?.message ?? `The server answered with the status ${response.status}.`);
   }
   return {
-    async models() {
-      known = (await (await send("v1/models")).json()).data.map(toModel);
-      return known;
-    },
+    models: async () => (known = (await (await send("v1/models")).json()).data.map(toModel)),
     complete(request, signal) {
       const { hasIndex, defaults } = known.find(({ id }) => id === request.model);
       const profile = Object.keys(defaults.likeness ?? {}).length > 0 ? request.profile || null : null;

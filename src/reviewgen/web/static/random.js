@@ -40,13 +40,8 @@ function join128([a, b, c, d]) {
 
 /** Returns the words of 32 bits of a whole number, the lowest first. */
 function splitWords(value) {
-  const words = [];
-  let rest = BigInt(value);
-  do {
-    words.push(Number(BigInt.asUintN(32, rest)));
-    rest >>= 32n;
-  } while (rest > 0n);
-  return words;
+  const [word, rest] = [BigInt.asUintN(32, BigInt(value)), BigInt(value) >> 32n];
+  return [Number(word), ...(rest > 0n ? splitWords(rest) : [])];
 }
 
 /** Returns the pool of a SeedSequence: its entropy, hashed into four words. */

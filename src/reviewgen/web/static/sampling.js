@@ -117,10 +117,7 @@ const sum = (numbers) => numbers.reduce((total, number) => total + number, 0);
 /** Returns unnormalised probabilities, the largest one 1, after temperature and filters; if greedy, of one token alone. */
 function toProbs(scores, largest, temperature, { isGreedy, topK, topP, minP }) {
   const probs = new Float64Array(scores.length);
-  if (isGreedy) {
-    probs[scores.indexOf(largest)] = 1; // of equals, the smallest id
-    return probs;
-  }
+  if (isGreedy) return probs.with(scores.indexOf(largest), 1); // of equals, the smallest id
   for (let token = 0; token < scores.length; token++) probs[token] = exp((scores[token] - largest) / temperature);
   if (topK > 0 || topP < 1) filterTopKTopP(probs, topK || probs.length, topP);
   for (let token = 0; minP > 0 && token < probs.length; token++) if (probs[token] < minP) probs[token] = 0;
