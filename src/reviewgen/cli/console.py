@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rich.console import Console, ConsoleOptions, RenderableType
@@ -160,6 +161,17 @@ def working(text: str) -> Iterator[Callable[[str], None]]:
     begin()
     with notes.status(text) as status:
         yield lambda now: status.update(Text(now))
+
+
+def refuse_outputs(*, overwrite: bool, html: Path | None = None, plot: Path | None = None) -> None:
+    """Raise before any work if a page or a chart that is asked for cannot be saved; see ``refuse_file`` and ``refuse_chart``."""
+    from reviewgen.web.charts import refuse_chart
+    from reviewgen.web.rendering import refuse_file
+
+    if plot is not None:
+        refuse_chart(plot, overwrite)
+    if html is not None:
+        refuse_file(html, overwrite=overwrite)
 
 
 @contextmanager

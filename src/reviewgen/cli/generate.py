@@ -75,8 +75,8 @@ def generate(
     if best is not None or of is not None or by != "model":
         _choose(settings, best, of, by, out)
     if _is_table(shards, out, receipt):
-        where: dict[str, Any] = {"out": out, "weight_bits": bits, "device": device or "auto"}
-        return _write_table(model, begin, settings, shards, where, receipt)
+        table = shards | {"out": out, "weight_bits": bits, "device": device or "auto"}
+        return _write_table(model, begin, settings, table, receipt)
     from reviewgen.api import load
 
     trained = load(model, weight_bits=bits)
@@ -189,12 +189,7 @@ def _refuse_receipts(file: Path) -> None:
 
 
 def _write_table(
-    model: str,
-    prompt: str | list[str],
-    settings: dict[str, Any],
-    shards: dict[str, Any],
-    where: dict[str, Any],
-    receipt: Path | None,
+    model: str, prompt: str | list[str], settings: dict[str, Any], table: dict[str, Any], receipt: Path | None
 ) -> Result:
     """Generate texts into a file or a folder of shards."""
     number, started = settings.pop("num_return_sequences"), time.monotonic()
@@ -203,9 +198,9 @@ def _write_table(
         from reviewgen.tables.table import read_rows
 
         call: Any = {"seed": settings.pop("seed"), "options": settings}
-        call |= {"receipts": shards["columns"] if receipt is None else receipt}
-        shards["columns"] = shards["columns"] or where["out"].suffix.lower() in _FILES
-        written = generate_dataset(model, number, prompt=prompt, progress=move, **call, **where, **shards)
+        call |= {"receipts": table["columns"] if receipt is None else receipt}
+        table["columns"] = table["columns"] or table["out"].suffix.lower() in _FILES
+        written = generate_dataset(model, number, prompt=prompt, progress=move, **call, **table)
         if receipt is not None and not notes.quiet:
             with storage_errors(receipt), receipt.open("x", encoding="utf-8") as lines:
                 lines.writelines(f"{row['receipt']}\n" for row in read_rows(written.out))
@@ -415,9 +410,8 @@ def _table(expected: "NextTokens") -> "RenderableType":
         probability = alternative.probability
         percent = f"{100 * probability:.1f} %" if probability >= 0.001 else f"{100 * probability:.1g} %"
         bar = ("█" * round(_BAR * probability)).ljust(_BAR)
-        rows.append(
-            [number, alternative.shown, percent, bar, f"{alternative.bits:.2f}", *_count_cells(alternative, expected.contexts)]
-        )
+        bits, counts = f"{alternative.bits:.2f}", _count_cells(alternative, expected.contexts)
+        rows.append([number, alternative.shown, percent, bar, bits, *counts])
     names = ("n", "seen", "from") if expected.contexts else ()
     return make_table("#", "token", "prob.", "", "bits", *names, rows=rows, left=["token", "from"])
 

@@ -72,9 +72,8 @@ def settings(preset: str) -> Result:
     groups = {"tokenizer": tokenizer, "training": describe_settings(TrainingConfig, models[0].training_settings)}
     rows = [row | ({"model": model} if definition.parts else {}) for model, own in by_model.items() for row in own]
     by_epochs = [{"epochs": epochs, "settings": dict(values)} for epochs, values in models[0].by_epochs]
-    facts = (
-        {"preset": preset, "model": rows} | groups | {"sizes": [dict(size) for size in models[0].sizes], "by_epochs": by_epochs}
-    )
+    sizes = [dict(size) for size in models[0].sizes]
+    facts = {"preset": preset, "model": rows, **groups, "sizes": sizes, "by_epochs": by_epochs}
     tables = {f"model ({model})": rows for model, rows in by_model.items()}
     tables |= {f"tokenizer ({definition.tokenizer})": tokenizer, "training": groups["training"]}
     return Result(facts, _settings_tables(preset, tables, models[0]))

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from reviewgen.cli.console import Result, TerminalConsole, keeping, make_table, note, notes, show, working
+from reviewgen.cli.console import Result, TerminalConsole, keeping, make_table, note, notes, refuse_outputs, show, working
 from reviewgen.cli.options import declared, parse_data, path_or_string, read_stdin, takes
 from reviewgen.config import GenerationConfig, check_count, parse_settings
 from reviewgen.config.options import TrainingTexts, Trial
@@ -31,11 +31,9 @@ def explain(
     """
     from reviewgen.cli.explain_tables import render
     from reviewgen.look import explain as explain_model
-    from reviewgen.web.rendering import refuse_file
 
     check_count("--tokens", tokens)
-    if html is not None:
-        refuse_file(html, overwrite=overwrite)
+    refuse_outputs(html=html, overwrite=overwrite)
     with working("Explaining ..."):
         texts = [read_stdin() if each == "-" else each for each in text] if text else None
         explanation = explain_model(model, texts, **options)
@@ -111,13 +109,8 @@ def probe(
         html: Also write a page with the table and the chart.
     """
     from reviewgen.look import probe as probe_models
-    from reviewgen.web.charts import refuse_chart
-    from reviewgen.web.rendering import refuse_file
 
-    if plot is not None:
-        refuse_chart(plot, overwrite)
-    if html is not None:
-        refuse_file(html, overwrite=overwrite)
+    refuse_outputs(plot=plot, html=html, overwrite=overwrite)
     with working("Probing ..."):
         result = probe_models(models, pairs=pairs, texts=texts, seed=seed)
     if plot is not None:
@@ -162,10 +155,8 @@ def compare(
 
     from reviewgen.look.comparison_report import draw_tables
     from reviewgen.look.comparison_run import ComparisonRun
-    from reviewgen.web.rendering import refuse_file
 
-    if html is not None:
-        refuse_file(html, overwrite=overwrite)
+    refuse_outputs(html=html, overwrite=overwrite)
     paths = "/", "./", "../", "~"  # which may have that character, too
     named = [text.partition("=")[::2] if "=" in text and not text.startswith(paths) else text for text in models]
     options |= {"held_out": None if held_out is None else path_or_string(held_out), "held_out_split": held_out_split}

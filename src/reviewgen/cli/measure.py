@@ -63,7 +63,7 @@ def score(
     conditions = options.pop("conditions")
     if data is not None and (prompt or conditions):
         raise ConfigError("--prompt and --condition are for --text; the conditions of --data are its columns of the same names.")
-    given = _text_or_table("score", model, text, data, out, device or "auto", options)
+    given = _text_or_table("score", model, text, data, out, {"device": device or "auto", **options})
     if isinstance(given, Result):
         return given
     from reviewgen.api import load
@@ -88,7 +88,7 @@ def novelty(model: str, *, text: str | None = None, data: str | None = None, out
         data: Texts, as for `evaluate`; a row for each is written to --out.
         out: With --data: a folder for the table, or a .jsonl or .parquet file.
     """
-    given = _text_or_table("novelty", model, text, data, out, "auto", options)
+    given = _text_or_table("novelty", model, text, data, out, options)
     if isinstance(given, Result):
         return given
     from reviewgen.api import load
@@ -103,13 +103,7 @@ def novelty(model: str, *, text: str | None = None, data: str | None = None, out
 
 
 def _text_or_table(
-    kind: Literal["score", "novelty"],
-    model: str,
-    text: str | None,
-    data: str | None,
-    out: Path | None,
-    device: str,
-    options: dict[str, Any],
+    kind: Literal["score", "novelty"], model: str, text: str | None, data: str | None, out: Path | None, options: dict[str, Any]
 ) -> str | Result:
     """Return the text to judge; with --data, write a table and return what is printed on it.
 
@@ -128,9 +122,9 @@ def _text_or_table(
     with resumable(), progress() as move:
         from reviewgen.tables.judging import judge_texts
 
-        shards = {name: options.pop(name) for name in ("format", "shard_texts")}
+        own = {name: options.pop(name) for name in ("format", "shard_texts", "device") if name in options}
         given: Any = {name: value for name, value in options.items() if value is not None}
-        written = judge_texts(kind, model, parse_data(data or ""), out=out, device=device, progress=move, options=given, **shards)
+        written = judge_texts(kind, model, parse_data(data or ""), out=out, progress=move, options=given, **own)
     return describe_written(written, started, (_describe_scores if kind == "score" else _describe_copies)(written.summary))
 
 

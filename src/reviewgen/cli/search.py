@@ -8,7 +8,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from reviewgen.cli.console import Result, keeping, make_table, note, show, working
+from reviewgen.cli.console import Result, keeping, make_table, note, refuse_outputs, show, working
 from reviewgen.cli.options import parse_data, start, takes
 from reviewgen.config import parse_settings
 from reviewgen.config.options import Evaluating, TrainingTexts, Trial
@@ -35,10 +35,8 @@ def sweep(
     swept, series, fixed = _split_settings(preset, settings)
     values = series.pop(swept)
     from reviewgen import api
-    from reviewgen.web.charts import refuse_chart
 
-    if plot is not None:
-        refuse_chart(plot, overwrite)
+    refuse_outputs(plot=plot, overwrite=overwrite)
     rows = api.sweep(preset, parse_data(data, options["weights"]), swept, values, fixed, series=series, **options)
     total = len(values) * math.prod(map(len, series.values()))
     with keeping("the table has the finished values.") as finished, working(f"Training 1 of {total} ...") as say:

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from reviewgen.cli.console import Result, note, show, working
+from reviewgen.cli.console import Result, note, refuse_outputs, show, working
 from reviewgen.cli.options import declared, takes
 from reviewgen.config import parse_duration
 from reviewgen.errors import ConfigError, ReviewgenError, quoted
@@ -51,10 +51,8 @@ def export(
     from reviewgen import export as formats
     from reviewgen.api import load
     from reviewgen.export.folders import ONNX, TRANSFORMERS, check_target
-    from reviewgen.web.rendering import refuse_file
 
-    if html is not None:  # targets are checked before the model is loaded
-        refuse_file(html, overwrite=overwrite)
+    refuse_outputs(html=html, overwrite=overwrite)  # targets are checked before the model is loaded
     for folder, kind in ((onnx, ONNX), (transformers, TRANSFORMERS)):
         if folder is not None:
             check_target(folder, kind, overwrite)

@@ -374,9 +374,8 @@ def note_files(files: Sequence[PlainFile], documents: str) -> list[str]:
     for encoding in dict.fromkeys(file.encoding for file in files if file.encoding):
         names = [file.name for file in files if file.encoding == encoding]
         which = f"{names[0]} is" if len(names) == 1 else f"{len(names)} files, {names[0]} the first, are"
-        notes.append(
-            f"{which} not UTF-8 and read as {encoding}. If letters look wrong, convert to UTF-8: iconv -f ENCODING -t UTF-8."
-        )
+        advice = "If letters look wrong, convert to UTF-8: iconv -f ENCODING -t UTF-8."
+        notes.append(f"{which} not UTF-8 and read as {encoding}. {advice}")
     texts = [file for file in files if file.kind == "text" and documents != "file"]
     if wrapped := [file.name for file in texts if file_layout(file.path)[0]]:
         which = f"{wrapped[0]} is" if len(texts) == 1 else f"{len(wrapped)} of {len(texts)} files are"

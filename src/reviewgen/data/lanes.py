@@ -73,15 +73,7 @@ class Lanes:
     """
 
     def __init__(
-        self,
-        store: TokenStore,
-        *,
-        lanes: int,
-        bptt: int,
-        seed: int,
-        rank: int = 0,
-        world_size: int = 1,
-        is_random: bool = False,
+        self, store: TokenStore, *, lanes: int, bptt: int, seed: int, rank: int = 0, world_size: int = 1, is_random: bool = False
     ) -> None:
         if store.tokens < 2:
             raise DataError("There are no texts to train on.")

@@ -138,13 +138,7 @@ def _identify(sources: Sequence[Source]) -> list[Any]:
 
 
 def prepare_store(
-    texts: Texts,
-    encoding: Encoding,
-    out: Path,
-    url: str | None,
-    ranks: Processes,
-    progress: Progress,
-    facts: Mapping[str, Any],
+    texts: Texts, encoding: Encoding, out: Path, url: str | None, ranks: Processes, progress: Progress, facts: Mapping[str, Any]
 ) -> StoreFolder:
     """Make a token store in a folder or at a URL; all processes call this.
 

@@ -165,9 +165,8 @@ def write_split(texts: Iterable[str], tokenizer: Tokenizer, folder: Path, split:
             file.write(whole.astype(dtype, copy=False).data)
             lengths += [len(ids) + 2 for ids in encoded]
             characters += map(len, chunk)
-    save_array(
-        folder / f"{split}.index.npy", np.stack([np.cumsum(lengths, dtype=np.int64), np.array([*characters, 0], np.int64)])
-    )
+    index = np.stack([np.cumsum(lengths, dtype=np.int64), np.array([*characters, 0], np.int64)])
+    save_array(folder / f"{split}.index.npy", index)
 
 
 def save_array(file: Path, values: np.ndarray) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 
 from reviewgen.blending.model import Blend
 from reviewgen.compiled.linear import quantize
-from reviewgen.config import MAX_RECORD, check_flags, check_list, check_text, read_text, to_dict
+from reviewgen.config import MAX_RECORD, check_list, check_text, read_text, to_dict
 from reviewgen.errors import BundleError, ConfigError, UnknownPlugin, quoted
 from reviewgen.export.folders import read_tokenizer_files
 from reviewgen.hub.card import brief_facts
@@ -64,9 +64,7 @@ def export_html(
         OutputExists: The file exists, and ``overwrite`` is false.
         StorageError: The disk is full, or the folder is not writable; nothing is left behind.
     """
-    check_flags(overwrite=overwrite)
-    file = to_path("path", path)
-    refuse_file(file, overwrite=overwrite)
+    file = refuse_file(to_path("path", path), overwrite=overwrite)
     check_text("title", title, optional=True)
     models = [model] if isinstance(model, ReviewModel) else check_list("model", model, "[ngram, lstm]")
     if not models or not all(isinstance(each, ReviewModel) for each in models):

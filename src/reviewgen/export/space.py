@@ -49,8 +49,9 @@ def push_with_space(model: ReviewModel, repo_id: str, *, bits: int | None = None
         published = inspect_repository(target, token)  # its visibility may be a default of the owner
         refuse_public_space(target, before, published.is_private)
         page = _compose(ReviewModel(replace(model.bundle, card=published.card)), bits, title)
-        settings: dict[str, Any] = {"license": _license(published.card), "is_private": published.is_private}
-        return address, push_space(page, target, message=message, token=token, **settings)
+        license = metadata_of(published.card).get("license")
+        one = license if isinstance(license, str) else None  # a Space takes no list
+        return address, push_space(page, target, one, published.is_private, message, token)
     except HubError as error:
         raise HubError(f"The model is published, and its Space is not; the same command tries again. {error}") from None
 
@@ -59,9 +60,3 @@ def _compose(model: ReviewModel, bits: int | None, title: str) -> str:
     """Return the page of a model."""
     with temporary_folder() as scratch:
         return export_html(model, scratch / "index.html", bits=bits, title=title).read_text(encoding="utf-8")
-
-
-def _license(card: str | None) -> str | None:
-    """Return the license that a card names; None if it names several, which a Space does not take."""
-    license = metadata_of(card or "").get("license")
-    return license if isinstance(license, str) else None

@@ -279,12 +279,7 @@ class Generator:
             yield from _characters(piece) if self.pieces.are_characters or not piece else (piece,)
 
     def decoder(
-        self,
-        request: Request,
-        guard: CopyGuard | None,
-        deadline: float | None,
-        texts: Sequence[Text],
-        block_seconds: float = 0.2,
+        self, request: Request, guard: CopyGuard | None, deadline: float | None, texts: Sequence[Text], block_seconds: float = 0.2
     ) -> Decoder:
         """Return the decoding loop of a call.
 
@@ -310,8 +305,8 @@ class Generator:
 
         A prompt that is given as token ids is fed as it is.
         """
-        make, random = Text.of_prompt if isinstance(prompt, str) else Text.of_ids, np.random.default_rng((request.seed, *numbers))
-        text = make(prompt, self.pieces, request.config, random, request.prefix_of(numbers[0]))  # type: ignore[arg-type]
+        random, prefix = np.random.default_rng((request.seed, *numbers)), [self.pieces.bos_id, *request.prefix_of(numbers[0])]
+        text = Text.start(prompt, self.pieces, request.config, random, prefix)
         text.number = numbers[0]
         return text
 

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float, Float64
 
 from reviewgen.compiled.sampling import sample_from
-from reviewgen.config import seed_or_random
+from reviewgen.config import check_count, seed_or_random
 from reviewgen.errors import ConfigError, GenerationError, quoted
 from reviewgen.generation.hooks import Hooks
 from reviewgen.generation.pieces import Pieces
@@ -122,8 +122,7 @@ def check_choice(k: Any, temperature: Any) -> None:
     Raises:
         ConfigError: One of them is out of range.
     """
-    if not isinstance(k, int) or isinstance(k, bool) or k < 1:
-        raise ConfigError(f"k, the number of alternatives, must be a whole number of at least 1; got {quoted(k)}.")
+    check_count("k, the number of alternatives,", k)
     is_number = isinstance(temperature, int | float) and not isinstance(temperature, bool)
     if not is_number or not 0 < temperature <= sys.float_info.max:
         raise ConfigError(f"temperature must be a number above 0; got {quoted(temperature)}.")
@@ -313,8 +312,7 @@ class Walk:
             ConfigError: The number is not a whole number of at least 1.
             GenerationError: No token can follow, or the text has ended.
         """
-        if not isinstance(number, int) or isinstance(number, bool) or number < 1:
-            raise ConfigError(f"The number of tokens to sample must be a whole number of at least 1; got {quoted(number)}.")
+        check_count("The number of tokens to sample", number)
         self._refuse_end()
         start = len(self._steps)
         try:

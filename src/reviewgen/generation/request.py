@@ -17,6 +17,10 @@ from reviewgen.protocols import Tokenizer
 from reviewgen.registry import Plugin
 
 _MOST = 100_000  # texts that the best are chosen among
+_EXCLUDED = {  # what some settings cannot be combined with
+    "num_beams": ("novelty='filter'", "must_include", "stopping_criteria", "a streamer"),
+    "best_of": ("num_beams", "do_sample=False", "must_include", "a streamer"),
+}
 
 
 class GenerateOptions(GenerationSettings, total=False):
@@ -81,11 +85,6 @@ class Request:
     def prefix_of(self, number: int) -> Sequence[int]:
         """Return the ids of the conditions of a text."""
         return self.prefixes[number - self.offset] if self.prefixes else self.prefix
-
-    @property
-    def may_drop_tokens(self) -> bool:
-        """Whether tokens that were generated may be missing from the text."""
-        return bool(self.must_include) or self.config.finish == "sentence" or self.novelty == "filter"
 
     @property
     def plugins(self) -> list[Plugin]:
@@ -158,32 +157,22 @@ def _refuse_pairs(request: Request) -> None:
         raise ConfigError(f"novelty must be 'report' or 'filter'; got {quoted(request.novelty)}.")
     if request.max_copy is not None and request.novelty != "filter":
         raise ConfigError("max_copy needs novelty='filter'.")
-    if request.hooks is not None and request.hooks.streamer is not None:
+    has_streamer = request.hooks is not None and request.hooks.streamer is not None
+    if has_streamer:
         if len(request.prompts) != 1:
             raise ConfigError(f"A streamer takes one text; this call asks for {len(request.prompts)}.")
-        if request.may_drop_tokens:
+        if request.must_include or request.config.finish == "sentence" or request.novelty == "filter":
             raise ConfigError(
                 "must_include, finish and novelty='filter' may remove text again, so they cannot be combined with a streamer."
             )
-    if request.config.num_beams > 1:
-        for name, is_given in (
-            ("novelty='filter'", request.novelty == "filter"),
-            ("must_include", bool(request.must_include)),
-            ("stopping_criteria", request.hooks is not None and bool(request.hooks.criteria)),
-            ("a streamer", request.hooks is not None and request.hooks.streamer is not None),
-        ):
-            if is_given:
-                raise ConfigError(f"num_beams cannot be combined with {name}.")
-    if request.best_of:
-        for name, is_given in (
-            ("num_beams", request.config.num_beams > 1),
-            ("do_sample=False", request.config.do_sample is False),
-            ("must_include", bool(request.must_include)),
-            ("a streamer", request.hooks is not None and request.hooks.streamer is not None),
-        ):
-            if is_given:
-                raise ConfigError(f"best_of cannot be combined with {name}.")
-    if request.must_include and request.config.do_sample is False:
+    is_greedy = request.config.do_sample is False
+    given = {"num_beams": request.config.num_beams > 1, "best_of": request.best_of, "must_include": request.must_include}
+    given |= {"do_sample=False": is_greedy, "novelty='filter'": request.novelty == "filter", "a streamer": has_streamer}
+    given |= {"stopping_criteria": request.hooks is not None and request.hooks.criteria}
+    for name, others in _EXCLUDED.items():
+        if given[name] and (wrong := next((other for other in others if given[other]), None)):
+            raise ConfigError(f"{name} cannot be combined with {wrong}.")
+    if request.must_include and is_greedy:
         raise ConfigError("must_include samples texts until one fits, so it cannot be combined with do_sample=False.")
 
 

@@ -72,26 +72,15 @@ class Text:
     _random: np.ndarray = field(default_factory=lambda: np.empty(0))
 
     @classmethod
-    def of_prompt(
-        cls, prompt: str, pieces: Pieces, config: GenerationConfig, rng: np.random.Generator, conditions: Sequence[int] = ()
+    def start(
+        cls, given: str | Sequence[int], pieces: Pieces, config: GenerationConfig, rng: np.random.Generator, prefix: list[int]
     ) -> "Text":
-        """Return the text that continues a prompt; ``conditions`` are the ids after bos."""
-        ids, rest, length = pieces.split(prompt)
-        return cls(pieces, config, prompt, [pieces.bos_id, *conditions], ids, rest, length, rng, prompt_tokens=len(ids))
-
-    @classmethod
-    def of_ids(
-        cls,
-        ids: Sequence[int],
-        pieces: Pieces,
-        config: GenerationConfig,
-        rng: np.random.Generator,
-        conditions: Sequence[int] = (),
-    ) -> "Text":
-        """Return the text that continues a prompt given as token ids, which are fed as they are."""
-        prompt = pieces.tokenizer.decode(ids).rstrip("\ufffd")  # an incomplete last character belongs to the continuation
-        prefix = [pieces.bos_id, *conditions]
-        return cls(pieces, config, prompt, prefix, list(ids), "", len(prompt), rng, prompt_tokens=len(ids))
+        """Return the text that continues a prompt; one that is given as token ids is fed as it is."""
+        if isinstance(given, str):
+            ids, rest, length = pieces.split(given)
+            return cls(pieces, config, given, prefix, ids, rest, length, rng, prompt_tokens=len(ids))
+        prompt = pieces.tokenizer.decode(given).rstrip("\ufffd")  # an incomplete last character belongs to the continuation
+        return cls(pieces, config, prompt, prefix, list(given), "", len(prompt), rng, prompt_tokens=len(given))
 
     @property
     def is_past_prompt(self) -> bool:

@@ -94,9 +94,8 @@ def publish(bundle: Bundle, repo_id: str, options: PushOptions) -> str:
             details |= {"megabytes": megabytes(folder), "curve": _plot_curve(copy, folder)}
             card = card_text(copy, source=str(target), **details, **metadata)
         (folder / layout.CARD).write_text(card, encoding="utf-8", errors="backslashreplace")
-        return _push(
-            folder, kept, target, before, options.get("commit_message") or f"Publish {copy.preset} with reviewgen", options
-        )
+        message = options.get("commit_message") or f"Publish {copy.preset} with reviewgen"
+        return _push(folder, kept, target, before, message, options)
 
 
 def make_card(bundle: Bundle, generator: Generator, source: str | None = None, **metadata: Any) -> str:
@@ -130,9 +129,8 @@ def inspect_repository(target: HubSource, token: str | bool | None = None, kind:
             info, is_new = api.repo_info(target.repo_id, repo_type=kind), True
         except RepositoryNotFoundError:
             return Remote()
-        folder = Path(
-            api.snapshot_download(target.repo_id, repo_type=kind, revision=info.sha, allow_patterns=[layout.CARD, layout.CONFIG])
-        )
+        wanted = [layout.CARD, layout.CONFIG]
+        folder = Path(api.snapshot_download(target.repo_id, repo_type=kind, revision=info.sha, allow_patterns=wanted))
     names = frozenset(each.rfilename for each in getattr(info, "siblings", None) or [])
     try:
         files = layout.files_of(read_json(folder / layout.CONFIG) if layout.CONFIG in names else {})
@@ -275,9 +273,8 @@ def _push(folder: Path, kept: set[str], target: HubSource, before: Remote, messa
 
     added = {file.name: file for file in folder.iterdir() if file.name in kept}
     if layout.MANIFEST in added:
-        layout.write_manifest(
-            folder, layout.digest_files(folder, added.keys() & layout.files_of(read_json(folder / layout.CONFIG)))
-        )
+        listed = added.keys() & layout.files_of(read_json(folder / layout.CONFIG))
+        layout.write_manifest(folder, layout.digest_files(folder, listed))
     patterns = options.get("delete_patterns") or []
     deleted = _match(before.names - {".gitattributes"}, allow_patterns=patterns) | (before.files - {layout.CARD})
     api, revision, create_pr = HfApi(token=options.get("token")), target.revision, options.get("create_pr", False)

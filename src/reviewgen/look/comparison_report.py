@@ -36,10 +36,6 @@ class Column(NamedTuple):
     show: Callable[[Row], str]
 
 
-def _interval(row: Row) -> str:
-    return "–" if row.bits_interval is None else f"{row.bits_interval[0]:.3f}–{row.bits_interval[1]:.3f}"
-
-
 def _rate(name: str, characters: str | None = "characters_measured", digits: int = 1) -> Callable[[Row], str]:
     """Return what shows a rate: half the width of its interval after it; only a bound, where it may be zero."""
 
@@ -64,7 +60,7 @@ def _perplexity(row: Row) -> str:
 
 PREDICTION = (
     Column("bits per character", "bits/char", lambda row: decimal(row.bits_per_character) + "*" * row.has_seen_held_out),
-    Column("95 % interval", "95 %", _interval),
+    Column("95 % interval", "95 %", lambda row: "{:.3f}–{:.3f}".format(*row.bits_interval) if row.bits_interval else "–"),
     Column("perplexity per token", "ppl/token", _perplexity),
     Column("agreement past an attractor", "agree", _rate("agreement", None, 0)),
     Column("parameters", "params", lambda row: size(row.parameters).removesuffix("B").strip()),

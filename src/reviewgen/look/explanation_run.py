@@ -333,9 +333,7 @@ def _windows(walks: Sequence[_Walk], batch: Batch, subject: Subject) -> Windows:
 
 
 @torch.no_grad()
-def _explain_loss(
-    logits: Float[Tensor, "B T V"], batch: Batch, windows: Mapping[tuple[int, int], tuple[str, ...]]
-) -> explanation.Loss:
+def _explain_loss(logits: Float[Tensor, "B T V"], batch: Batch, windows: Windows) -> explanation.Loss:
     """Return the loss in float64, token by token and by torch's losses: negative log likelihoods, nats, bits per character.
 
     Raises:

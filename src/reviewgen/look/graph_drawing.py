@@ -202,9 +202,7 @@ def _draw_frame(node: GraphNode, inside: ModelGraph, style: Style) -> Drawn:
     left = (width - inner.width) / 2
     boxes = {name: box.moved(left, _TITLE) for name, box in inner.inside.items()}
     first, at = min((box.top for box in boxes.values()), default=0.0), _FRAME
-    for x in sorted(
-        box.x for box in boxes.values() if box.top <= first + 14.0
-    ):  # lines may come down here, not through the title
+    for x in sorted(box.x for box in boxes.values() if box.top <= first + 14.0):  # of lines that may not cross the title
         at = x + 8.0 if at - 4.0 < x < at + needed + 4.0 else at
     at = at if at + needed + _FRAME <= width else _FRAME
     frame = tag("rect", class_="frame", x=0, y=0, width=width, height=height, rx=10)

@@ -98,9 +98,7 @@ def graph(
     check_flags(autograd=autograd, overwrite=overwrite)
     if isinstance(unroll, bool) or not isinstance(unroll, int) or not 1 <= unroll <= _MOST_TOKENS:
         raise ConfigError(f"unroll must be a number of tokens from 1 to {_MOST_TOKENS}; 1 draws the loop; got {quoted(unroll)}.")
-    file = None if out is None else to_path("out", out)
-    if file is not None:
-        refuse_file(file, [".svg"], overwrite)
+    file = None if out is None else refuse_file(to_path("out", out), [".svg"], overwrite)
     subject = Subject.of(source)
     model, name = subject.model, Path(subject.source).name
     described, counts = describe_graph(model), parameter_sizes(model)

@@ -7,8 +7,6 @@ from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from reviewgen.config import check_flags
-from reviewgen.storage import to_path
 from reviewgen.web.rendering import refuse_file, render, save_text
 
 
@@ -33,9 +31,7 @@ class Report(ABC):
             OutputExists: The file exists, and ``overwrite`` is false.
             StorageError: It cannot be written.
         """
-        check_flags(overwrite=overwrite)
-        path = to_path("file", file)
-        refuse_file(path, overwrite=overwrite)
+        path = refuse_file(file, overwrite=overwrite)
         save_text(render(self._template, base="web/report.html", **self._values()), path)
 
     def _repr_html_(self) -> str:

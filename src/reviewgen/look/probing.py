@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 import numpy as np
 from jaxtyping import Float64
 
-from reviewgen.config import GenerationConfig, check_count, check_flags, check_seed
+from reviewgen.config import GenerationConfig, check_count, check_seed
 from reviewgen.data import frame_texts, open_records
 from reviewgen.errors import ConfigError, DataError, quoted
 from reviewgen.evaluation import token_losses
@@ -26,7 +26,6 @@ from reviewgen.lexicon import words_of
 from reviewgen.look.page import Report, to_json
 from reviewgen.model import ReviewModel
 from reviewgen.rates import find_intervals
-from reviewgen.storage import to_path
 from reviewgen.web.charts import Chart, Panel, Series, draw_figure, refuse_chart, save_chart
 
 PAIRS = 60  # of each kind
@@ -151,9 +150,7 @@ class Probe(Report):
             OutputExists: The file exists, and ``overwrite`` is false.
             StorageError: It cannot be written.
         """
-        check_flags(overwrite=overwrite)
-        path = to_path("file", file)
-        refuse_chart(path, overwrite)
+        path = refuse_chart(file, overwrite)
         save_chart(self.chart(), path)
 
     def to_json(self) -> dict[str, Any]:
@@ -264,9 +261,8 @@ def measure_pairs(name: str, model: ReviewModel, pairs: Mapping[str, Sequence[Mi
     for kind, own in pairs.items():
         bits = score_sentences(model, [text for pair in own for text in (pair.good, pair.bad)]).reshape(-1, 2)
         right = [float(good < bad) + 0.5 * float(good == bad) for good, bad in bits]
-        yield _make_row(
-            name, kind, [(sum(right[start : start + 2]), len(right[start : start + 2])) for start in range(0, len(right), 2)]
-        )
+        mirrored = [right[start : start + 2] for start in range(0, len(right), 2)]
+        yield _make_row(name, kind, [(sum(both), len(both)) for both in mirrored])
 
 
 def _count_marks(name: str, model: ReviewModel, texts: int, seed: int) -> Iterator[ProbeRow]:

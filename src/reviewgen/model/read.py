@@ -13,16 +13,7 @@ from safetensors.numpy import load_file
 from reviewgen.conditions import Conditions
 from reviewgen.config import MAX_RECORD, MAX_SETTINGS, Bound, read_json, read_saved_generation, read_text
 from reviewgen.config.settings import check_value
-from reviewgen.errors import (
-    BundleError,
-    ConfigError,
-    ReviewgenError,
-    StorageError,
-    UnknownPlugin,
-    first_line,
-    printable,
-    quoted,
-)
+from reviewgen.errors import BundleError, ConfigError, ReviewgenError, StorageError, UnknownPlugin, first_line, printable, quoted
 from reviewgen.lexicon import read_lexicon
 from reviewgen.model import layout
 from reviewgen.model.layout import Bundle
@@ -107,9 +98,8 @@ def _reading(folder: Path) -> Iterator[None]:
         if isinstance(error, ReviewgenError):
             raise
         if error.errno in (errno.ENOSPC, errno.EDQUOT):  # reading needs none, but loops are compiled meanwhile
-            raise StorageError(
-                f"No room for compiled code: {error.strerror}. Free some space, or name another folder in NUMBA_CACHE_DIR."
-            ) from None
+            advice = "Free some space, or name another folder in NUMBA_CACHE_DIR."
+            raise StorageError(f"No room for compiled code: {error.strerror}. {advice}") from None
         raise BundleError(printable(f"{folder} cannot be read: {error.strerror or error}.")) from None
 
 
@@ -194,11 +184,8 @@ def _read_checked(folder: Path, config: Mapping[str, Any], weight_bits: int) -> 
             + (f" and its conditions {condition_ids}" if condition_ids else "")
             + ": they do not belong together."
         )
-    for name, expected in (
-        ("bos_id", tokenizer.bos_id),
-        ("eos_id", tokenizer.eos_id),
-        ("field_ids", conditions.field_ids),
-    ):
+    ids = {"bos_id": tokenizer.bos_id, "eos_id": tokenizer.eos_id, "field_ids": conditions.field_ids}
+    for name, expected in ids.items():
         if (own := getattr(model_config, name, None)) not in (None, expected):
             raise BundleError(f"The model has {name} {own}, its tokenizer {expected}: they do not belong together.")
     index = None

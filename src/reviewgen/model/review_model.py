@@ -213,11 +213,7 @@ class ReviewModel:
     ) -> list[Generation]: ...
 
     def generate(
-        self,
-        prompt: str | Sequence[str] = "",
-        *,
-        return_dict_in_generate: bool = False,
-        **options: Unpack[GenerateOptions],
+        self, prompt: str | Sequence[str] = "", *, return_dict_in_generate: bool = False, **options: Unpack[GenerateOptions]
     ) -> list[str] | list[Generation]:
         """Generate reviews.
 

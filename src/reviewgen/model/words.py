@@ -23,14 +23,13 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from reviewgen.conditions import Condition, Conditions, is_missing
-from reviewgen.config import check_count, check_flags, check_list, check_text
+from reviewgen.config import check_count, check_list, check_text
 from reviewgen.data import frame_texts, read_texts, trained_on
 from reviewgen.errors import ConfigError, DataError, counted, did_you_mean, quoted
 from reviewgen.evaluation import token_losses
 from reviewgen.generation import Pieces, flatten_state, map_state
 from reviewgen.model.layout import Bundle
 from reviewgen.rates import describe_rate, find_intervals
-from reviewgen.storage import to_path
 from reviewgen.web.charts import draw_words
 from reviewgen.web.rendering import refuse_file, save_text
 
@@ -80,9 +79,7 @@ class WordMap:
             OutputExists: The file exists, and ``overwrite`` is false.
             StorageError: It cannot be written.
         """
-        check_flags(overwrite=overwrite)
-        path = to_path("file", file)
-        refuse_file(path, [".svg"], overwrite)
+        path = refuse_file(file, [".svg"], overwrite)
         save_text(self.to_svg(), path)
 
     def _repr_html_(self) -> str:

@@ -4,7 +4,7 @@ Of the processes of a machine, one makes the corpus and the tokens in the cache,
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Unpack
@@ -13,6 +13,7 @@ import reviewgen.data as data
 from reviewgen.conditions import Conditions
 from reviewgen.config import refuse_unknown_options, to_dict
 from reviewgen.config.options import CorpusOptions, PrepareOptions
+from reviewgen.data.parts import Progress
 from reviewgen.errors import ConfigError, DataError, quoted
 from reviewgen.lexicon import Lexicon, build_lexicon, token_symbols
 from reviewgen.model import fingerprint
@@ -185,11 +186,7 @@ def read_dataset(source: Any, **options: Unpack[CorpusOptions]) -> Any:
 
 
 def prepare_tokens(
-    source: Any,
-    preset: str,
-    out: str | Path,
-    progress: Callable[[str], None] = lambda stage: None,
-    **options: Unpack[PrepareOptions],
+    source: Any, preset: str, out: str | Path, progress: Progress = lambda stage: None, **options: Unpack[PrepareOptions]
 ) -> data.StoreFolder:
     """Prepare a token store; under a launcher, all processes call this; the implementation of ``reviewgen.prepare``.
 

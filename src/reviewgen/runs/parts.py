@@ -133,11 +133,6 @@ class TrainingParts:
         return " or ".join(each.preset for each in self.models)
 
     @property
-    def may_grow_batch(self) -> bool:
-        """Whether the user has set neither batch_size nor bptt."""
-        return not {"training.batch_size", "training.bptt"} & self.own
-
-    @property
     def is_counted(self) -> bool:
         """Whether the model is trained by counting."""
         return issubclass(self.model_class, CountTrained)
@@ -182,7 +177,8 @@ class TrainingParts:
         Raises:
             ConfigError: There is not enough memory for it.
         """
-        given = (conditions.condition_ids, conditions.field_ids) if conditions and self.trained is None else self._trained_ids()
+        known = conditions if self.trained is None else self.trained.bundle.model.config  # one of an earlier version has no ids
+        given = (getattr(known, name, 0) for name in ("condition_ids", "field_ids"))
         ids = vocabulary_settings(self.model_class.Config, vocab_size, tokenizer.bos_id, tokenizer.eos_id, *given)
         config = from_dict(self.model_class.Config, self.model_settings | ids)
         try:
@@ -195,11 +191,6 @@ class TrainingParts:
         if self.trained is not None:
             model.load_state_dict(self.trained.bundle.model.state_dict())
         return model
-
-    def _trained_ids(self) -> tuple[int, int]:
-        """Return how many ids of conditions and of fields the trained model holds; one of an earlier version holds none."""
-        config = None if self.trained is None else self.trained.bundle.model.config
-        return getattr(config, "condition_ids", 0), getattr(config, "field_ids", 0)
 
 
 def resolve_parts(
@@ -270,6 +261,7 @@ def _from_preset(
             raise BrokenPlugin(f"The {plugin.kind} {plugin.name!r} of {plugin.package} cannot be used: it must be {needed}.")
     model_settings = merge_settings(model_class.Config, preset.model_settings, model, "model")
     tokenizer_settings = merge_settings(tokenizer_class.Config, preset.tokenizer_settings, tokenizer, "tokenizer")
+    chooses_size = bool(preset.sizes) and not any((model or {}).keys() & size.keys() for size in preset.sizes)
     check_settings(model_class.Config, model_settings)  # a bad value is refused before any work
     steps = os.environ.get("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "")  # of accelerate config; all others go before it
     usual = ({"gradient_accumulation_steps": int(steps)} if steps.isdecimal() else {}) | dict(preset.training_settings)
@@ -284,7 +276,7 @@ def _from_preset(
         training=from_dict(TrainingConfig, merge_settings(TrainingConfig, usual, training, "training")),
         generation=from_dict(GenerationConfig, preset.generation_settings),
         trained=trained,
-        sizes=_sizes_to_choose(preset, model or {}, training or {}),
+        sizes=preset.with_fixed(model or {}, training or {}) if chooses_size else None,
         own=frozenset([*(f"model.{name}" for name in model or ()), *(f"training.{name}" for name in training or ())]),
     )
 
@@ -330,12 +322,6 @@ def _share_settings(configs: Mapping[str, type], defaults: Mapping[str, Any], ow
             )
         shared[owners[0]][setting] = value
     return shared
-
-
-def _sizes_to_choose(preset: Preset, model: Mapping[str, Any], training: Mapping[str, Any]) -> Preset | None:
-    """Return the preset whose sizes a time budget chooses from, without what the user has set; None if it chooses no size."""
-    is_set = any(model.keys() & size.keys() for size in preset.sizes)
-    return None if is_set or not preset.sizes else preset.with_fixed(model, training)
 
 
 def _from_model(trained: ReviewModel, model: Any, tokenizer: Any, training: Any) -> TrainingParts:

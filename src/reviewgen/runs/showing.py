@@ -28,7 +28,7 @@ from rich.table import Column
 from rich.text import Text
 
 from reviewgen.compiled.notice import compiling_notice
-from reviewgen.config import check_flags, check_list, check_text
+from reviewgen.config import check_list, check_text
 from reviewgen.errors import ConfigError, did_you_mean, quoted
 from reviewgen.hub.download import locate
 from reviewgen.model.read import read_training
@@ -315,7 +315,6 @@ def plot_training(
     sources: Sequence[str | Path], file: str | Path, against: str, metrics: Sequence[str], overwrite: bool
 ) -> list[LearningCurves]:
     """Draw the learning curves of saved models; see ``reviewgen.plot_training``."""
-    check_flags(overwrite=overwrite)
     sources = check_list("sources", sources, "['./my-model']")
     if not sources:
         raise ConfigError("Give at least one saved model, as in ['./my-model'].")
@@ -324,8 +323,7 @@ def plot_training(
         check_text("metrics", name)
     if not isinstance(against, str) or against not in AXES:
         raise ConfigError(f"Curves cannot be drawn against {quoted(against)}. {did_you_mean(against, AXES)}")
-    file = to_path("file", file)
-    refuse_chart(file, overwrite)
+    file = refuse_chart(file, overwrite)
     names = [_name(source) for source in sources]  # two folders of one name get the whole source
     names = [str(source) if names.count(name) > 1 else name for source, name in zip(sources, names, strict=True)]
     runs = [find_curves(read_training(locate(source).folder), name) for source, name in zip(sources, names, strict=True)]

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from reviewgen.config import check_flags, check_list, check_text
+from reviewgen.config import check_list, check_text
 from reviewgen.config.options import TrainOptions, refuse_unknown_options
 from reviewgen.errors import ConfigError, NotADistribution, did_you_mean, quoted
 from reviewgen.evaluation import Evaluation, evaluate_documents, finite, sample_documents
@@ -18,7 +18,6 @@ from reviewgen.protocols.abilities import count_parameters
 from reviewgen.runs.corpus import PreparedCorpus, read_corpus, tokenize
 from reviewgen.runs.plan import TrainingPlan, make_plan
 from reviewgen.runs.run import TrainingRun, make_run
-from reviewgen.storage import to_path
 from reviewgen.web.charts import Chart, Panel, Series, refuse_chart, save_chart
 
 GROUPS = ("model", "tokenizer", "training")
@@ -85,14 +84,7 @@ class Variants:
         ConfigError: A keyword is unknown, or for a single training; or the preset is a blend.
     """
 
-    def __init__(
-        self,
-        function: Sequence[str],
-        start: Any,
-        source: Any,
-        settings: Mapping[str, Mapping[str, Any]] | None,
-        options: TrainOptions,
-    ) -> None:
+    def __init__(self, function: Sequence[str], start: Any, source: Any, settings: Any, options: TrainOptions) -> None:
         name, *arguments = function
         refuse_unknown_options(options, TrainOptions, name, others=arguments, hidden=[*GROUPS, "out", "resume"])
         for option in (*GROUPS, "out", "resume"):
@@ -176,13 +168,7 @@ class SweepRow:
 
 
 def sweep(
-    preset: str,
-    source: Any,
-    setting: str,
-    values: Sequence[Any],
-    settings: Any,
-    series: Mapping[str, Sequence[Any]] | None,
-    options: TrainOptions,
+    preset: str, source: Any, setting: str, values: Sequence[Any], settings: Any, series: Any, options: TrainOptions
 ) -> Iterator[SweepRow]:
     """Train a preset with each value of a setting, for each series; see ``reviewgen.sweep``."""
     variants = Variants(("sweep", "setting", "values", "settings", "series"), preset, source, settings, options)
@@ -247,9 +233,7 @@ def plot_sweep(rows: Sequence[SweepRow], setting: str, preset: str, file: str | 
     rows = check_list("rows", rows, "list(reviewgen.sweep(...))")
     if wrong := [row for row in rows if not isinstance(row, SweepRow)]:
         raise ConfigError(f"rows must be what reviewgen.sweep has yielded; got {quoted(wrong[0])} among them.")
-    check_flags(overwrite=overwrite)
-    file = to_path("file", file)
-    refuse_chart(file, overwrite)
+    file = refuse_chart(file, overwrite)
     lines = [list(line) for _, line in itertools.groupby(rows, key=lambda row: row.series)]
     bits, copies, impossible = list[Series](), list[Series](), list[Series]()
     for number, line in enumerate(lines):

@@ -93,37 +93,27 @@ def tune_sampling(
         raise DataError(f"Comparing with human texts takes at least {2 * _MIN_TEXTS}; the source has {len(human)}.")
     mixed = [human[number] for number in np.random.default_rng(seed).permutation(len(human)).tolist()]
     half = len(mixed) // 2 if judge is None else 0
-    scorer = judge or _train_judge(mixed[:half], seed)
-    return _try_each(model, defaults, settings, texts, seed, [shorten_as_generated(text, model) for text in mixed[half:]], scorer)
-
-
-def _try_each(
-    model: ReviewModel,
-    defaults: GenerationConfig,
-    settings: Sequence[dict[str, Any]],
-    texts: int,
-    seed: int,
-    reference: Sequence[str],
-    judge: ReviewModel,
-) -> Iterator[SamplingTrial]:
+    scorer, reference = judge or _train_judge(mixed[:half], seed), [shorten_as_generated(text, model) for text in mixed[half:]]
     lexicon = model.bundle.lexicon
-    is_known = None if lexicon is None else lexicon.__contains__
 
     def score(some: Sequence[str]) -> float:
-        return judge.evaluate([text for text in some if text], clean=False).bits_per_character
+        return scorer.evaluate([text for text in some if text], clean=False).bits_per_character
 
-    measure = partial(measure_texts, is_known=is_known, score=score)
-    size = min(texts, len(reference) // _GROUPS)
-    groups = [_figures(measure(reference[number * size : (number + 1) * size])) for number in range(_GROUPS)]
-    if not all(map(math.isfinite, itertools.chain.from_iterable(groups))):
-        raise ConfigError("The judge gives some of the human texts probability zero: give one that is smoothed.")
-    scale = math.sqrt(size / texts)  # the deviation of a mean: as if each group had as many texts as are generated
-    deviations = [max(_MIN_DEVIATION, scale * stdev(figures)) for figures in zip(*groups, strict=True)]
-    for each in settings:
-        written = model.generate("", generation_config=defaults, num_return_sequences=texts, seed=seed, **each)
-        human = measure(take_words(reference, measure_texts(written).words))
-        generated = measure(take_words(written, human.words))
-        yield SamplingTrial(each, generated, human, _distance(generated, human, deviations))
+    def trials() -> Iterator[SamplingTrial]:
+        measure = partial(measure_texts, is_known=None if lexicon is None else lexicon.__contains__, score=score)
+        size = min(texts, len(reference) // _GROUPS)
+        groups = [_figures(measure(reference[number * size : (number + 1) * size])) for number in range(_GROUPS)]
+        if not all(map(math.isfinite, itertools.chain.from_iterable(groups))):
+            raise ConfigError("The judge gives some of the human texts probability zero: give one that is smoothed.")
+        scale = math.sqrt(size / texts)  # the deviation of a mean: as if each group had as many texts as are generated
+        deviations = [max(_MIN_DEVIATION, scale * stdev(figures)) for figures in zip(*groups, strict=True)]
+        for each in settings:
+            written = model.generate("", generation_config=defaults, num_return_sequences=texts, seed=seed, **each)
+            by_people = measure(take_words(reference, measure_texts(written).words))
+            generated = measure(take_words(written, by_people.words))
+            yield SamplingTrial(each, generated, by_people, _distance(generated, by_people, deviations))
+
+    return trials()
 
 
 def _combine(defaults: GenerationConfig, search: Mapping[str, Sequence[Any]] | None, texts: int) -> list[dict[str, Any]]:

@@ -101,11 +101,7 @@ class Replay:
 
 
 def make_receipt(
-    model: ReviewModel,
-    generation: Generation,
-    source: str | Path | None = None,
-    *,
-    conditions: Mapping[str, Any] | None = None,
+    model: ReviewModel, generation: Generation, source: str | Path | None = None, *, conditions: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
     """Return the receipt of a text that a model has just generated, as JSON values.
 
