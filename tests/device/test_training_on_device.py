@@ -16,6 +16,7 @@ from reviewgen.training import Budget, Checkpoints, Report, TrainingConfig, fit
 from tests.support.fakes import TEXTS
 from tests.support.launches import launch
 from tests.support.places import EACH_PLACE, no_waiting, used_memory
+from tests.support.trainings import ready
 
 pytestmark = pytest.mark.device
 
@@ -34,10 +35,7 @@ TOLERANCES = {"no": 2e-3, "bf16": 3e-2, "fp16": 1e-2}  # in nats: a CUDA device 
 def start(place: str, precision: str = "no", **options: Any) -> TrainingRun:
     """Return a run of 6 steps on a device, ready to train."""
     training = TRAINING | {"device": place, "precision": precision} | options.pop("training", {})
-    run = TrainingRun(options.pop("preset", "lstm-char"), TEXTS, model=MODEL, training=training, **{"steps": 6} | options)
-    run.read()
-    run.tokenize()
-    return run
+    return ready(options.pop("preset", "lstm-char"), TEXTS, model=MODEL, training=training, **{"steps": 6} | options)
 
 
 def losses_of(run: TrainingRun) -> list[float]:
@@ -106,9 +104,7 @@ def test_two_processes_train_as_one(place: str, tmp_path: Path) -> None:
     done = launch(2, tmp_path, *command, env={} if place == "cpu" else {"CUDA_VISIBLE_DEVICES": "0,1"}, timeout=300)
     assert done.returncode == 0, done.stderr
     both = json.loads((tmp_path / "two/training.json").read_text())["evaluations"]
-    run = TrainingRun("lstm-char", str(tmp_path / "reviews.txt"), steps=6, model=MODEL, training=training)
-    run.read()
-    run.tokenize()
+    run = ready("lstm-char", str(tmp_path / "reviews.txt"), steps=6, model=MODEL, training=training)
     list(run)
     evaluations = run.finish().training["evaluations"]
     for name in ("train_nats_per_token", "bits_per_character"):

@@ -11,7 +11,7 @@ import reviewgen
 from reviewgen import ReviewModel
 from reviewgen.errors import ConfigError, DeviceError
 from reviewgen.tables import make_receipt
-from tests.support.fakes import TEXTS
+from tests.support.fakes import TEXTS, raising
 
 
 @pytest.fixture
@@ -43,11 +43,7 @@ def test_on_a_device_texts_are_those_of_the_cpu_and_what_is_saved_does_not_depen
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory. Tried to"), torch.AcceleratorError("no kernel")])
 def test_a_device_that_fails_is_named(error: Exception, gru: ReviewModel, monkeypatch: pytest.MonkeyPatch) -> None:
     gru.bundle.weights.to("cpu:0")
-
-    def fail(*_: object) -> None:
-        raise error
-
-    monkeypatch.setattr(gru.bundle.weights.model_on_device, "forward", fail)
+    monkeypatch.setattr(gru.bundle.weights.model_on_device, "forward", raising(error))
     for call in (lambda: gru.generate(seed=1), lambda: gru.evaluate(TEXTS), lambda: gru.score("a record")):
         with pytest.raises(DeviceError, match=r"cpu:0 has failed"):
             call()

@@ -2,7 +2,6 @@
 
 import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from reviewgen import ReviewModel
 from reviewgen.errors import BundleError, UnknownPlugin
 from reviewgen.model import read_bundle
 from reviewgen.tables import make_receipt, replay
-from tests.support.distributions import write_distribution
+from tests.support.distributions import Install
 from tests.support.fakes import LETTERS, QueueModel, TableModel, review_model, run_command, table
 from tests.support.ngrams import LOOP, WORD, Plain, counted, only
 
@@ -126,13 +125,11 @@ NAMES = {"no-vowels": "NoVowels", "add-e": "add_e", "raises": "raises", "fails":
 
 
 @pytest.fixture
-def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ReviewModel]:
+def model(install: Install) -> ReviewModel:
     """A model, with a package of processors installed."""
     points = {"logits_processors": {name: f"fake_filters:{value}" for name, value in NAMES.items()}}
-    monkeypatch.syspath_prepend(str(write_distribution(tmp_path / "site", "reviewgen-filters", points, {"fake_filters": CODE})))
-    yield review_model(TableModel(table(V, 2, eos=-3.0)), LETTERS)
-    for name in [name for name in sys.modules if name.startswith("fake_")]:
-        del sys.modules[name]
+    install("reviewgen-filters", points, {"fake_filters": CODE})
+    return review_model(TableModel(table(V, 2, eos=-3.0)), LETTERS)
 
 
 def count(texts: list[str], letters: str) -> int:

@@ -181,7 +181,7 @@ DAMAGE: dict[str, list[dict[str, Any]]] = {
         {"colour": "red"},
         {"bos_id": 10},
         {"vocab_size": 1 << 40},
-        {"characters_per_token": 0.0},
+        *({"characters_per_token": value} for value in (0.0, 1e-320, 1e300, -1.0)),
     ],
     "exact": [
         {"tensors": {"suffixes": None}},

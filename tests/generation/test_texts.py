@@ -17,11 +17,10 @@ from reviewgen import ReviewModel
 from reviewgen.errors import ConfigError, GenerationError
 from reviewgen.generation import Generation, Pieces
 from reviewgen.sentences import sentence_ends
-from tests.support.distributions import Install, install, untouched_registry
+from tests.support.distributions import Install
 from tests.support.fakes import LETTERS, LetterTokenizer, QueueModel, TableModel, review_model, table
 from tests.support.ngrams import CHAR, LOOP, WORD, Plain, counted
 
-__all__ = ["install", "untouched_registry"]  # fixtures
 V = LETTERS.vocab_size
 NGRAM = counted(LOOP, order=3)
 MODELS = {"table": TableModel(table(V, 1, eos=-1.0)), "ngram": NGRAM, "plain ngram": Plain(NGRAM)}

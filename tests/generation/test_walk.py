@@ -4,8 +4,7 @@ import io
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -64,16 +63,11 @@ def test_a_walk_goes_forward_and_back() -> None:
     assert again.text == walk.text and walk.undo() and walk.text == "ba"
 
 
-@pytest.fixture
-def play(model_folder: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
-    def run(*lines: str, words: Sequence[Any] = ("--prompt", "the ")) -> tuple[int, str, str]:
+def test_playing_picks_types_samples_and_undoes(micro: Any, model_folder: Any, monkeypatch: Any, capsys: Any) -> None:
+    def play(*lines: str, words: Sequence[Any] = ("--prompt", "the ")) -> tuple[int, str, str]:
         monkeypatch.setattr("sys.stdin", io.StringIO("".join(f"{line}\n" for line in lines)))
         return run_command(monkeypatch, capsys, "play", model_folder("ngram-char"), "--seed", 3, *words)
 
-    return run
-
-
-def test_playing_picks_types_samples_and_undoes(play: Any, micro: Any, model_folder: Any) -> None:
     status, out, notes = play("+mo", "v", "1", "u", "u", '"s a"', "d 3", "u", "", "u", "q")
     assert status == 0 and out.splitlines()[-1] == "> the mos a" and "entropy" in out and notes.count("\n") == 1  # the hint
     status, out, _ = play("+5", "+u", "+", "d", words=["--prompt", "bad "])  # the pipe ends

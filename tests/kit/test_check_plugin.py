@@ -14,11 +14,11 @@ from reviewgen.cli import app
 from reviewgen.errors import ConfigError, UnknownPlugin
 from reviewgen.testing import PluginReport, check_plugin
 from reviewgen.testing.scaffold import new_plugin
-from tests.support.distributions import Install, install, untouched_registry, write_distribution
+from tests.support.distributions import Install, write_distribution
 from tests.support.forked import run_python
 from tests.support.saved import edit_json
 
-__all__ = ["install", "untouched_registry"]
+pytestmark = pytest.mark.usefixtures("untouched_registry")
 
 PROCESSOR = """
 class Processor:

@@ -9,10 +9,10 @@ import pytest
 from reviewgen.errors import PluginError
 from reviewgen.registry import list_plugins
 from reviewgen.testing.installed import Inspection, inspect_plugin, inspect_plugins
-from tests.support.distributions import MODEL, Install, install, untouched_registry, write_distribution
+from tests.support.distributions import MODEL, Install
 from tests.support.fakes import run_command
 
-__all__ = ["install", "untouched_registry"]
+pytestmark = pytest.mark.usefixtures("untouched_registry")
 
 METHODS = "def state_dict(self): ...\n    def load_state_dict(self, tensors): ...\n    def __call__"
 PLAIN = MODEL.replace("from torch import nn\n", "").replace("nn.Module", "object").replace("def forward", METHODS)
@@ -95,12 +95,9 @@ def test_a_package_that_ends_or_holds_up_its_process_harms_no_other(install: Ins
 
 
 @pytest.mark.slow
-def test_doctor_shows_each(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+def test_doctor_shows_each(install: Install, monkeypatch: Any, capsys: Any) -> None:
     for package, code in ("quits", "import os; os._exit(3)"), ("fine", PLAIN):
-        write_distribution(
-            tmp_path, f"reviewgen-{package}", {"models": {package: f"fake{package}:Model"}}, {f"fake{package}": code}
-        )
-    monkeypatch.syspath_prepend(str(tmp_path))
+        install(f"reviewgen-{package}", {"models": {package: f"fake{package}:Model"}}, {f"fake{package}": code})
     status, out, _ = run_command(monkeypatch, capsys, "doctor")
     assert status == 1 and "reviewgen-fine 1.2.3: ok (model fine)" in out
     assert "reviewgen-quits 1.2.3: 1 of 1 broken (model quits)" in out

@@ -1,7 +1,7 @@
 """The laws: correct plugins keep them, and of each faulty plugin the law that names the cause is the first to fail."""
 
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from reviewgen.errors import UnknownPlugin
-from reviewgen.registry import register_model, register_tokenizer, unregister_all
+from reviewgen.registry import register_model, register_tokenizer
 from reviewgen.testing import (
     MODEL_LAWS,
     STEPPER_LAWS,
@@ -123,12 +123,10 @@ def test_a_check_stops_at_the_first_broken_law() -> None:
 
 
 @pytest.fixture
-def registered() -> Iterator[None]:
+def registered(untouched_registry: None) -> None:
     register_model("twin", Twin)
     register_model("counts", CountTwin)
     register_tokenizer("bytes", Bytes)
-    yield
-    unregister_all()
 
 
 @pytest.mark.usefixtures("registered")

@@ -4,7 +4,6 @@ import itertools
 import json
 import random
 import re
-import resource
 import subprocess
 import sys
 import zlib
@@ -23,6 +22,7 @@ from reviewgen.errors import ConfigError, OutputExists, PluginError, StorageErro
 from reviewgen.export import export_html, export_onnx, export_transformers, pack
 from reviewgen.registry import find_model, find_tokenizer
 from reviewgen.testing import NASTY_TEXTS
+from tests.support.disks import largest_file, listing
 from tests.support.fakes import LETTERS, TEXTS, FakeConfig, TableModel, review_model, run_command, table
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
@@ -41,10 +41,6 @@ TOKENIZERS = {
 
 def letters():
     return review_model(TableModel(table(LETTERS.vocab_size)), LETTERS)
-
-
-def content_of(folder):
-    return {path.relative_to(folder): path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
 
 
 @pytest.mark.parametrize(("bits", "dtype"), [(8, "int8"), (16, "float16"), (32, "float32"), (6, None), (5, None)])
@@ -174,39 +170,21 @@ def test_what_cannot_be_exported_to_onnx_says_why_and_leaves_nothing(tmp_path, m
     for model in (ngram, blend(("lstm", built("lstm", **SMALL)), ("ngram", ngram))):
         with pytest.raises(ConfigError, match="trained by counting"):
             export_onnx(review_model(model, TOKENIZER), tmp_path / "model")
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4_000, before[1]))  # smaller than the graph, as a full disk would be
-    try:
-        with pytest.raises(StorageError, match="No room"):
-            export_onnx(review_model(built("nnlm", **SMALL), TOKENIZER), tmp_path / "model")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    with pytest.raises(StorageError, match="No room"), largest_file(4_000):  # smaller than the graph
+        export_onnx(review_model(built("nnlm", **SMALL), TOKENIZER), tmp_path / "model")
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     with pytest.raises(ConfigError, match=r"reviewgen\[onnx\]"):
         export_onnx(letters(), tmp_path / "model")
     assert not list(tmp_path.iterdir())
 
 
-@pytest.fixture(scope="module")
-def exported(shared_cache, tmp_path_factory):
-    """A small lstm with a condition, trained until it writes words, and its folder."""
-    folder = tmp_path_factory.mktemp("exported") / "model"
-    rows = [
-        {"text": f"The {noun} was {how}.", "stars": stars}
-        for noun in ("film", "plot")
-        for how, stars in (("good", 5), ("bad", 1))
-    ]
-    model = reviewgen.train(
-        "lstm-char", rows * 10, steps=60, model=SMALL, text_column="text", conditions=["stars"], progress=False
-    )
-    export_onnx(model, folder)
-    return model, folder
-
-
 @pytest.mark.slow
-def test_the_program_of_the_documentation_generates_and_the_settings_say_how(exported):
-    """Without noise it takes the most probable token, as the model does with do_sample=False."""
-    model, folder = exported
+def test_the_program_of_the_documentation_generates_and_the_settings_say_how(tmp_path):
+    """Without noise it takes the most probable token, as the model does with do_sample=False; trained until it writes words."""
+    folder, stars = tmp_path / "model", {"good": 5, "bad": 1}
+    rows = [{"text": f"The {noun} was {how}.", "stars": stars[how]} for noun in ("film", "plot") for how in stars] * 10
+    model = reviewgen.train("lstm-char", rows, steps=60, model=SMALL, text_column="text", conditions=["stars"], progress=False)
+    export_onnx(model, folder)
     settings, first = json.loads((folder / "generation_config.json").read_text()), model.tokenizer.vocab_size
     start = [model.tokenizer.bos_id, *model.conditions.encode({})]
     assert settings["condition_ids"] == {"stars": {"": first, "1": first + 1, "5": first + 2}}
@@ -275,13 +253,13 @@ def test_nothing_but_an_export_is_replaced(tmp_path, monkeypatch, capsys):
             (tmp_path / name / file).write_text('{"files": []}')
     (export / "notes.txt").write_text("mine")
     for folder in (*(tmp_path / name for name in others), export):
-        before = content_of(folder)
+        before = listing(folder)
         with pytest.raises(OutputExists, match="not replaced"):
             export_transformers(model, folder, overwrite=True)
-        assert content_of(folder) == before
+        assert listing(folder) == before
     (tmp_path / "empty").mkdir()
     export_transformers(model, tmp_path / "empty", overwrite=True)
-    assert content_of(tmp_path / "empty").keys() == content_of(export).keys() - {Path("notes.txt")}
+    assert listing(tmp_path / "empty").keys() == listing(export).keys() - {"notes.txt"}
     with pytest.raises(ConfigError, match="'fake' has no tokenizer_json"):
         export_transformers(letters(), tmp_path / "tokenizer")
     both = ("export", "lstm-char", "--onnx", tmp_path / "m", "--transformers", tmp_path / "m")

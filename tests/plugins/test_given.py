@@ -1,6 +1,5 @@
 """What a text is given, held at every step: against a loop over the ids, and learned at the far end of texts."""
 
-from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,14 +11,7 @@ from reviewgen.protocols import hold_given
 from reviewgen.testing.models import call
 from tests.support.plugin_models import BOS, GIVEN, make_network
 
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Tiny products are far slower on several threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def by_hand(config: Any, table: torch.Tensor, ids: list[int]) -> torch.Tensor:

@@ -13,18 +13,16 @@ from torch import nn
 import reviewgen
 from reviewgen import TrainingRun
 from reviewgen.errors import BrokenPlugin, ConfigError
-from reviewgen.registry import find_model, register_model, unregister_all
+from reviewgen.registry import find_model, register_model
 from tests.support.fakes import GRU, TEXTS
+from tests.support.trainings import ready
 
 SIZES = {"embedding_size": 4, "hidden_size": 6, "layers": 2}
 
 
 def begun(preset: Any, file: Path | None, **options: Any) -> TrainingRun:
     """Return a run whose model was made."""
-    run = TrainingRun(preset, TEXTS, steps=1, initial_weights=file, **({"model": SIZES} | options))
-    run.read()
-    run.tokenize()
-    return run
+    return ready(preset, TEXTS, steps=1, initial_weights=file, **({"model": SIZES} | options))
 
 
 @pytest.mark.parametrize(("name", "kind"), [("lstm", nn.LSTM), ("gru", nn.GRU), ("rnn", nn.RNN)])
@@ -74,12 +72,9 @@ def test_what_cannot_be_used_is_refused_before_the_corpus_is_read(tmp_path: Path
             TrainingRun(preset, "there-is-no-such-corpus.csv", initial_weights=file)
 
 
-def test_training_names_a_broken_plugin(tmp_path: Path) -> None:
+def test_training_names_a_broken_plugin(untouched_registry: None, tmp_path: Path) -> None:
     faulty = type("Faulty", (find_model("gru")[0],), {"initial_weights": lambda model, given: {"other": torch.zeros(1)}})
     save_file({"weight": torch.zeros(11, 4)}, tmp_path / "a")
     register_model("faulty", faulty)
-    try:
-        with pytest.raises(BrokenPlugin, match="'other'"):
-            begun("faulty-char", tmp_path / "a")
-    finally:
-        unregister_all()
+    with pytest.raises(BrokenPlugin, match="'other'"):
+        begun("faulty-char", tmp_path / "a")

@@ -11,6 +11,7 @@ from reviewgen.errors import StorageError, TrainingError
 from reviewgen.registry import find_model
 from reviewgen.testing.abilities import ThreadGroup, run_ranks
 from tests.support.brute_ngram import BruteNgram
+from tests.support.fakes import raising
 from tests.support.plugin_models import BOS, EOS, count_ngram, ids_of
 
 Ngram: Any = find_model("ngram")[0]
@@ -153,10 +154,6 @@ def test_a_memory_limit_changes_no_bit_and_uses_files(monkeypatch: pytest.Monkey
     monkeypatch.setattr(np, "memmap", Recorded)
     assert_same(count_ngram(texts, 30, 9, memory_mb=1), free)
     assert mapped
-
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "posix_fallocate", full)
+    monkeypatch.setattr(os, "posix_fallocate", raising(OSError(28, "No space left on device")))
     with pytest.raises(StorageError, match="No space left"):
         count_ngram(texts, 30, 9, memory_mb=1)

@@ -2,7 +2,7 @@
 
 import copy
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -15,6 +15,7 @@ from reviewgen.generation import flatten_state
 from reviewgen.testing.models import some_ids
 from tests.support.plugin_models import make_network
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 NAMES = ("rnn", "gru", "lstm")
 LAYERS: dict[str, Any] = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
 CELLS: dict[str, Any] = {"rnn": nn.RNNCell, "gru": nn.GRUCell, "lstm": nn.LSTMCell}
@@ -23,15 +24,6 @@ KINDS = [(name, layer, "tanh") for name in NAMES for layer in ("fused", "compile
 ]
 T, B, E, H, V = 9, 3, 5, 7, 11
 every_model = pytest.mark.parametrize("name", NAMES)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Tiny products are far slower on several threads, above all where tests run side by side."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def make(name: str, **settings: Any) -> Any:
@@ -215,7 +207,7 @@ def after_layers(model: Any, x: Tensor) -> Tensor:
 
 
 def logits_of(model: Any, x: Tensor) -> Tensor:
-    return model.output(x, model.embedding.weight).transpose(0, 1)  # type: ignore[no-any-return]
+    return model.output(model.output.features(x), model.embedding.weight).transpose(0, 1)  # type: ignore[no-any-return]
 
 
 @pytest.mark.parametrize(("name", "layer"), [("rnn", "fused"), ("gru", "reference"), ("lstm", "fused"), ("lstm", "compiled")])

@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,17 +16,6 @@ CharTokenizer: Any = find_tokenizer("char")[0]
 WordTokenizer: Any = find_tokenizer("word")[0]
 ANY_TEXT = st.text(st.characters(exclude_categories=()))  # surrogates too
 TEXTS = ["A good film, a good day.", "the good, the bad and the film\nthe film", "ภาพยนตร์ดีมาก ดีมาก 👍👍"] * 3
-HARD = [
-    "",
-    "ภาพยนตร์ดีมาก",
-    "👩‍👩‍👧 🇹🇭",
-    "a\r\nb\rc\n\n",
-    "\x00a\x00",
-    "  two  Spaces ",
-    "<s></s><|endoftext|>",
-    "e\u0301é",
-    "abcé映abc",
-]
 
 
 def train_char(*texts: str) -> Any:
@@ -51,16 +39,8 @@ def test_every_text_comes_back(text: str) -> None:
         if tokenizer in (WORD, BYTES):  # which read a lone surrogate as a replacement
             text = "".join("\ufffd" if "\ud800" <= c <= "\udfff" else c for c in text)
         ids = tokenizer.encode(text)
-        assert tokenizer.decode(ids) == text
+        assert tokenizer.decode(ids) == text and tokenizer.encode_batch([text])[0].tolist() == ids
         assert all(0 <= i < tokenizer.vocab_size and i not in (tokenizer.bos_id, tokenizer.eos_id) for i in ids)
-
-
-def test_hard_texts_come_back_and_a_batch_is_encoded_as_its_texts() -> None:
-    for tokenizer in EVERY:
-        assert [tokenizer.decode(tokenizer.encode(text)) for text in HARD] == HARD
-        batch = tokenizer.encode_batch(HARD)
-        assert all(isinstance(ids, np.ndarray) for ids in batch)
-        assert [ids.tolist() for ids in batch] == [tokenizer.encode(text) for text in HARD]
 
 
 def test_a_corpus_of_next_to_nothing_is_enough() -> None:
@@ -68,19 +48,6 @@ def test_a_corpus_of_next_to_nothing_is_enough() -> None:
         char, word = train_char(*texts), train_word(texts, vocab_size=8_000)
         assert char.vocab_size == 18 + (texts == ["a"]) and (word.vocab_size == 258 or texts == ["\ud800"])
         assert char.decode(char.encode("any ❤")) == word.decode(word.encode("any ❤")) == "any ❤"
-
-
-def test_saved_and_loaded_they_are_the_same(tmp_path: Path) -> None:
-    for number, (tokenizer, file) in enumerate([(THAI, "characters.json"), (WORD, "tokenizer.json")]):
-        folder = tmp_path / str(number)
-        folder.mkdir()
-        tokenizer.save(folder)
-        assert [path.name for path in folder.iterdir()] == [file]
-        loaded = type(tokenizer).load(folder)
-        assert (loaded.vocab_size, loaded.bos_id, loaded.eos_id) == (tokenizer.vocab_size, tokenizer.bos_id, tokenizer.eos_id)
-        assert [loaded.encode(text) for text in HARD] == [tokenizer.encode(text) for text in HARD]
-        with pytest.raises(BundleError, match="cannot be read"):
-            type(tokenizer).load(tmp_path)
 
 
 FLAGS = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
@@ -106,6 +73,9 @@ DAMAGED_CHARACTERS = [
 def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
     cases = [(CharTokenizer, "characters.json", content) for content in DAMAGED_BYTES + DAMAGED_CHARACTERS]
     cases += [(WordTokenizer, "tokenizer.json", content) for content in DAMAGED_BYTES]
+    for cls in (CharTokenizer, WordTokenizer):
+        with pytest.raises(BundleError, match="cannot be read"):
+            cls.load(tmp_path)
     WORD.save(tmp_path)
     whole = (tmp_path / "tokenizer.json").read_text("utf-8")
     for damage in WORD_DAMAGES.values():
@@ -148,12 +118,6 @@ def test_any_ids_decode_and_a_beginning_decodes_to_a_beginning(any_ids: list[int
     ids = ABC.encode(text)
     for stop in range(len(ids)):
         assert "\ufffd" in text or text.startswith(ABC.decode(ids[:stop]).rstrip("\ufffd"))
-
-
-@given(st.lists(st.lists(ANY_TEXT)))
-def test_tokenizers_of_parts_combine_to_that_of_all_texts(parts: list[list[str]]) -> None:
-    combined = CharTokenizer.combine([train_char(*texts) for texts in parts])
-    assert combined.characters == train_char(*(text for texts in parts for text in texts)).characters
 
 
 # word.

@@ -1,7 +1,7 @@
 """Abilities of a model that is trained by gradient: ids of bos and eos in its config, its own loss, and its parameter groups."""
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,8 @@ import reviewgen
 from reviewgen import TrainingRun
 from reviewgen.data import IGNORED
 from reviewgen.errors import BrokenPlugin, BundleError, ConfigError
-from reviewgen.registry import unregister_all
 from tests.support.fakes import TEXTS
+from tests.support.trainings import ready
 
 QUICK = {"batch_size": 4, "bptt": 16, "threads": 1, "precision": "no", "copy_tokens": 0, "evaluation_tokens": 300}
 PLAIN = QUICK | {"evaluations": 1, "clip_norm": 1e9, "weight_decay": 0.1, "batch_size": 3, "bptt": 5}
@@ -121,19 +121,14 @@ class TimeFirst(Gate):
 
 
 @pytest.fixture(autouse=True)
-def registered() -> Iterator[None]:
+def registered(untouched_registry: None) -> None:
     for name, kind in {"gate": Gate, "zloss": ZLoss, "smoothed": Smoothed, "grouped": Grouped}.items():
         reviewgen.register_model(name, kind)
-    yield
-    unregister_all()
 
 
 def started(kind: type, **options: Any) -> TrainingRun:
     reviewgen.register_model("tested", kind)
-    run = TrainingRun("tested-char", TEXTS, **({"steps": 6, "training": PLAIN} | options))
-    run.read()
-    run.tokenize()
-    return run
+    return ready("tested-char", TEXTS, **({"steps": 6, "training": PLAIN} | options))
 
 
 def twin_of(model: Any) -> Any:

@@ -77,17 +77,6 @@ def test_a_blend_is_better_than_its_parts_and_records_the_fit(parts: list[Review
     assert len(both.model.config.gate["coefficients"]) == 2
 
 
-def test_it_is_saved_loaded_and_generates(both: ReviewModel, tmp_path: Path) -> None:
-    both.save_pretrained(tmp_path / "both")
-    again = reviewgen.load(tmp_path / "both")
-    assert again.score("A+ the film of") == both.score("A+ the film of")
-    assert again.evaluate(OTHERS) == both.evaluate(OTHERS) and again.training == both.training
-    assert again.novelty(CORPUS[0]).longest_tokens == both.novelty(CORPUS[0]).longest_tokens > 20
-    texts = both.generate("A+ the ", num_return_sequences=3, seed=1)
-    assert all(text.startswith("A+ the ") and len(text) > 20 for text in texts)
-    assert texts == again.generate("A+ the ", num_return_sequences=3, seed=1)
-
-
 def test_sources_weights_and_blends_are_blended(parts: list[ReviewModel], folders: Path, tmp_path: Path) -> None:
     blend = reviewgen.blend([folders / "ngram", parts[1]], [1, 3])
     assert blend.model.config.weights == (0.25, 0.75) and blend.training["weights"] == {"method": "given"}
@@ -100,7 +89,7 @@ def test_sources_weights_and_blends_are_blended(parts: list[ReviewModel], folder
 
 
 def test_the_index_is_kept_where_all_parts_have_the_same(parts: list[ReviewModel], both: ReviewModel) -> None:
-    assert both.bundle.index is not None and "membership tests" in both.bundle.card
+    assert both.novelty(CORPUS[0]).longest_tokens > 20 and "membership tests" in both.bundle.card
     blend = reviewgen.blend([parts[0], train_ngram(CORPUS[:-1])])
     assert blend.bundle.index is None and "fingerprint" not in blend.training["data"]
 

@@ -12,6 +12,7 @@ from reviewgen import ReviewModel, TrainingRun
 from reviewgen.errors import TrainingError
 from reviewgen.registry import find_preset
 from tests.runs.test_blend import CORPUS, OTHERS
+from tests.support.trainings import ready
 
 TRAINING = {"batch_size": 16, "learning_rate": 0.02, "evaluations": 3, "copy_tokens": 0, "threads": 1, "precision": "no"}
 LSTM = {"hidden_size": 64, "embedding_size": 16, "ngrams": 2, "layer": "fused"}  # else it would know the names as well
@@ -21,10 +22,7 @@ SHORT: dict[str, Any] = {"model": LSTM | NGRAM, "training": TRAINING, "steps": S
 
 
 def started(**options: Any) -> TrainingRun:
-    run = TrainingRun("blend-char", CORPUS, **(SHORT | options))
-    run.read()
-    run.tokenize()
-    return run
+    return ready("blend-char", CORPUS, **(SHORT | options))
 
 
 @pytest.fixture(scope="module")

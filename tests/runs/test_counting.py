@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,13 +12,13 @@ import pytest
 import torch
 
 import reviewgen
-from reviewgen import TrainingRun
 from reviewgen.errors import TrainingError
-from reviewgen.registry import find_model, unregister_all
+from reviewgen.registry import find_model
 from tests.runs.test_processes import ROOT
 from tests.support.fakes import TEXTS
 from tests.support.forked import run_group
 from tests.support.launches import CPU, made_once
+from tests.support.trainings import ready
 
 Ngram: Any = find_model("ngram")[0]
 
@@ -75,11 +74,9 @@ def register() -> None:
 
 def count(preset: str = "ngram-char", source: Any = TEXTS, **options: Any) -> dict[str, Any]:
     """Train by counting, and return the facts as JSON values."""
-    run = TrainingRun(preset, source, training={"novelty": "none", "copy_tokens": 0}, **options)
     facts: dict[str, Any] = {"error": None}
     try:
-        run.read()
-        run.tokenize()
+        run = ready(preset, source, training={"novelty": "none", "copy_tokens": 0}, **options)
         for report in run:
             facts |= {"texts": report.step, "tokens": report.tokens, "stopped": report.stopped}
     except (KeyboardInterrupt, TrainingError) as problem:
@@ -132,11 +129,10 @@ def counted(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 @pytest.fixture
-def one() -> Iterator[dict[str, Any]]:
+def one(untouched_registry: None) -> dict[str, Any]:
     """The facts of one process."""
     register()
-    yield {name: count(**options) for name, options in ALIKE.items()}
-    unregister_all()
+    return {name: count(**options) for name, options in ALIKE.items()}
 
 
 @pytest.mark.launch
@@ -155,9 +151,7 @@ def test_three_processes_make_the_model_of_one(counted: Any, one: dict[str, Any]
 @pytest.mark.launch
 def test_all_processes_are_interrupted_with_the_model_of_the_texts_so_far(counted: Any) -> None:
     seen = [ids for facts in counted.ranks for ids in facts["seen"]]
-    run = TrainingRun("ngram-char", TEXTS)
-    run.read()
-    run.tokenize()
+    run = ready("ngram-char", TEXTS)
     model = Ngram(run.model.config)
     for ids in seen:
         model.observe(np.array(ids, np.uint16))

@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,7 +11,8 @@ from reviewgen.errors import OutputExists, ProcessLost
 from tests.runs.test_processes import ROOT
 from tests.runs.test_processes import registered as registered
 from tests.support.fakes import TEXTS
-from tests.support.launches import launch, made_once
+from tests.support.launches import launch
+from tests.support.trainings import ready
 
 SCRIPT = """
 import os, signal, sys, time
@@ -55,31 +55,20 @@ command("ngram-char", "ngram", int, order=4, novelty="none")
 """
 
 
-@pytest.fixture(scope="module")
-def launched(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Run the script in two processes, of which one is killed three times."""
-    folder = made_once(tmp_path_factory, "restarted", _launch)
-    status, said = json.loads((folder / "done.json").read_text())
-    return SimpleNamespace(folder=folder, status=status, said=said)
-
-
-def _launch(folder: Path) -> None:
-    (folder / "reviews.txt").write_text("\n".join(TEXTS), encoding="utf-8")
-    (folder / "script.py").write_text(SCRIPT, encoding="utf-8")
-    own = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1", "PYTHONPATH": ROOT}  # else it finds addresses of the ended ones
-    done = launch(2, folder, "--max_restarts", "3", "--rdzv_backend", "c10d", "script.py", env=own, timeout=400)
-    (folder / "done.json").write_text(json.dumps([done.returncode, done.stderr]))
-
-
 @pytest.mark.launch
-def test_a_killed_process_restarts_the_job_which_resumes(launched: Any) -> None:
-    assert launched.status == 0, launched.said
-    assert not list(launched.folder.glob("*.partial"))
-    assert "No checkpoint was saved yet, so the same command starts from the beginning." in launched.said
-    assert launched.said.count("whole was saved before") == 2, "after the second restart and the third"
-    assert launched.said.count("resumed was saved before") == 1
-    assert launched.said.count("The run resumes from step") == 1
-    one, two, ngram, counted = (launched.folder / name for name in ("whole", "resumed", "ngram", "counted"))
+def test_a_killed_process_restarts_the_job_which_resumes(tmp_path: Path) -> None:
+    """Of two processes one is killed three times."""
+    (tmp_path / "reviews.txt").write_text("\n".join(TEXTS), encoding="utf-8")
+    (tmp_path / "script.py").write_text(SCRIPT, encoding="utf-8")
+    own = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1", "PYTHONPATH": ROOT}  # else it finds addresses of the ended ones
+    done = launch(2, tmp_path, "--max_restarts", "3", "--rdzv_backend", "c10d", "script.py", env=own, timeout=400)
+    assert done.returncode == 0, done.stderr
+    assert not list(tmp_path.glob("*.partial"))
+    assert "No checkpoint was saved yet, so the same command starts from the beginning." in done.stderr
+    assert done.stderr.count("whole was saved before") == 2, "after the second restart and the third"
+    assert done.stderr.count("resumed was saved before") == 1
+    assert done.stderr.count("The run resumes from step") == 1
+    one, two, ngram, counted = (tmp_path / name for name in ("whole", "resumed", "ngram", "counted"))
     assert (one / "model.safetensors").read_bytes() == (two / "model.safetensors").read_bytes()
     curves = [json.loads((each / "training.json").read_text())["evaluations"] for each in (one, two)]
     bits = [[at["bits_per_character"] for at in curve] for curve in curves]
@@ -100,9 +89,7 @@ def test_a_saved_model_of_the_same_run_is_used_and_another_is_in_the_way(tmp_pat
     for texts, order in (TEXTS, 2), ([*TEXTS, "Another text."], 3):
         with pytest.raises(OutputExists, match="already exists"):
             train(texts, order)
-    run = reviewgen.TrainingRun("ngram-char", TEXTS, out=tmp_path / "other")
-    run.read()
-    run.tokenize()
+    run = ready("ngram-char", TEXTS, out=tmp_path / "other")
     with pytest.raises(ProcessLost, match="asked to end"):  # wherever the interrupt has come
         run.interrupt()
     monkeypatch.delenv("TORCHELASTIC_MAX_RESTARTS")

@@ -9,22 +9,20 @@ from xml.etree import ElementTree
 import pytest
 
 import reviewgen
-from reviewgen import TrainingRun, plot_sweep
+from reviewgen import plot_sweep
 from reviewgen.errors import ConfigError, OutputExists
 from reviewgen.evaluation import evaluate_documents
 from reviewgen.runs import SweepRow
 from tests.support.brute_ngram import BruteNgram
 from tests.support.fakes import TEXTS, run_command
-from tests.support.trainings import prepared
+from tests.support.trainings import prepared, ready
 
 SQUARES = [f"{n} times {n} is {n * n}" for n in range(100)]  # of which some have n-grams that no other has
 
 
 def by_hand(preset: str, **options: Any) -> list[Any]:
     """Return the numbers that a row of the table should have, from a run of its own."""
-    run = TrainingRun(preset, TEXTS, **options)
-    run.read()
-    run.tokenize()
+    run = ready(preset, TEXTS, **options)
     assert list(run)
     model = run.finish()
     train = evaluate_documents(model.model, run.stores["train"].documents(), model.tokenizer.vocab_size)
@@ -112,13 +110,9 @@ def test_a_plot_is_a_picture_that_replaces_a_file_only_if_asked(tmp_path: Path) 
     assert (tmp_path / "plot.png").read_bytes() == before != plot("plot.png", ROWS[2:], overwrite=True)
 
 
-@pytest.fixture
-def corpus(tmp_path: Path) -> Path:
-    (tmp_path / "reviews.txt").write_text("\n".join(SQUARES), encoding="utf-8")
-    return tmp_path / "reviews.txt"
-
-
-def test_the_command_prints_the_table_and_draws_it(corpus: Path, monkeypatch: Any, capsys: Any) -> None:
+def test_the_command_prints_the_table_and_draws_it(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    corpus = tmp_path / "reviews.txt"
+    corpus.write_text("\n".join(SQUARES), encoding="utf-8")
     words = ("sweep", "ngram-char", "--data", corpus, "--set", "training.novelty=exact", "--set", "model.order=1, 12")
     words = (*words, "--set", "training.metrics=distinct-1,distinct-2")  # a list, which is not swept
     words = (*words, "--set", "model.smoothing=kneser-ney,none")

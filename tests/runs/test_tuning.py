@@ -6,7 +6,6 @@ Most searches train ``Peak``, a counted model whose bits per character depend on
 import json
 import math
 import shlex
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,11 +15,12 @@ import pytest
 import torch
 
 import reviewgen
-from reviewgen import TrainingRun, best_trial
+from reviewgen import best_trial
 from reviewgen.errors import ConfigError, TrainingError
-from reviewgen.registry import find_preset, unregister_all
+from reviewgen.registry import find_preset
 from reviewgen.runs import TuneTrial
-from tests.support.fakes import TEXTS, TableModel, run_command
+from tests.support.fakes import TEXTS, TableModel, raising, run_command
+from tests.support.trainings import ready
 
 NETWORK = {
     "model": {"hidden_size": 8, "embedding_size": 4, "layer": "fused"},
@@ -60,10 +60,8 @@ class Peak(TableModel):
 
 
 @pytest.fixture(autouse=True)
-def registered() -> Iterator[None]:
+def registered(untouched_registry: None) -> None:
     reviewgen.register_model("peak", Peak)
-    yield
-    unregister_all()
 
 
 def search(trials: int, **options: Any) -> list[TuneTrial]:
@@ -154,10 +152,7 @@ def test_a_trial_is_the_training_with_its_settings() -> None:
         groups = {group: dict(values) for group, values in fixed.items()}
         for name, value in trial.settings.items():
             groups[name.partition(".")[0]][name.partition(".")[2]] = value
-        run = TrainingRun("rnn-char", TEXTS, **groups, seed=5, steps=12)
-        run.read()
-        run.tokenize()
-        reports = list(run)
+        reports = list(ready("rnn-char", TEXTS, **groups, seed=5, steps=12))
         bits = min(report.evaluation.bits_per_character for report in reports if report.evaluation)
         assert (trial.bits, trial.steps) == (pytest.approx(bits), reports[-1].step)
         assert trial.outcome == "done" and trial.problem is None and trial.seconds > 0
@@ -194,11 +189,8 @@ def test_an_interrupted_search_resumes_as_if_nothing_had_happened(tmp_path: Path
     running = reviewgen.tune("peak-char", TEXTS, trials=9, search=SHARPNESS, storage=file)
     first = [next(running) for _ in range(7)]
 
-    def interrupt(_: PeakConfig) -> None:
-        raise KeyboardInterrupt
-
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(Peak, "on_finish", staticmethod(interrupt))
+        patched.setattr(Peak, "on_finish", staticmethod(raising(KeyboardInterrupt())))
         next(running)
     with file.open("a", encoding="utf-8") as lines:
         lines.write('{"op_code": 4, "wor')  # of a process that was killed while it wrote

@@ -11,14 +11,9 @@ import pytest
 
 from reviewgen import ReviewModel
 from reviewgen.model import Weights
-from reviewgen.registry import unregister_all
 
+pytestmark = pytest.mark.usefixtures("untouched_registry")
 THREADS = 32
-
-
-@pytest.fixture(autouse=True)
-def nothing_registered() -> None:
-    unregister_all()
 
 
 @pytest.mark.parametrize("name", ["ngram-char", "gru-word"])

@@ -86,13 +86,6 @@ def test_the_card_can_be_edited_and_added_and_removed_files_are_named(saved: Pat
     assert refusal(saved).startswith(f"{INDEX} of {saved} was not saved with the model")
 
 
-def test_a_folder_without_a_manifest_is_read_and_a_copy_of_it_has_one(saved: Path, tmp_path: Path) -> None:
-    (saved / "manifest.json").unlink()
-    model = reviewgen.load(saved)
-    model.save_generation_config(tmp_path / "copy", top_k=3)
-    assert manifest(tmp_path / "copy") == by_hand(tmp_path / "copy")
-
-
 def test_doctor_accepts_an_edit_that_can_be_read(saved: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     edit_json(saved / GENERATION, "temperature", value=0.25)
     status, out, said = run_command(monkeypatch, capsys, "doctor", saved)
@@ -106,11 +99,13 @@ def test_doctor_accepts_an_edit_that_can_be_read(saved: Path, monkeypatch: pytes
     assert status == 1 and "temperature" in said
 
 
-def test_saved_defaults_and_the_manifest_agree(saved: Path) -> None:
-    model = reviewgen.load(saved)
-    model.save_generation_config(saved, temperature=0.3)
+def test_saved_defaults_and_the_manifest_agree_and_a_copy_of_a_folder_without_one_has_one(saved: Path, tmp_path: Path) -> None:
+    reviewgen.load(saved).save_generation_config(saved, temperature=0.3)
     assert reviewgen.load(saved).generation_config.temperature == 0.3 and manifest(saved) == by_hand(saved)
     assert {path.name for path in saved.iterdir()} == {*LISTED, "README.md", "manifest.json"}
+    (saved / "manifest.json").unlink()
+    reviewgen.load(saved).save_generation_config(tmp_path / "copy", top_k=3)
+    assert manifest(tmp_path / "copy") == by_hand(tmp_path / "copy")
 
 
 def test_the_digest_is_that_of_what_was_loaded(saved: Path, model_folder: Callable[[str], Path], tmp_path: Path) -> None:

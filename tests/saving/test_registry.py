@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
@@ -24,9 +23,9 @@ from reviewgen.registry import (
     register_tokenizer,
     unregister_all,
 )
-from tests.support.distributions import Install, install, untouched_registry
+from tests.support.distributions import Install
 
-__all__ = ["install", "untouched_registry"]  # the fixtures
+pytestmark = pytest.mark.usefixtures("untouched_registry")
 
 EMPTY = "class Model: pass\n"
 PRESET = "from reviewgen.config import Preset\n"
@@ -209,17 +208,12 @@ def test_another_major_version_is_refused_before_import(install: Install, declar
 # Weights.
 
 
-@pytest.fixture
-def weights(install: Install) -> Path:
-    """The folder of installed weights; the package has others that are missing."""
+def test_weights_are_found_without_an_import(install: Install) -> None:
+    """The package has others that are missing."""
     names = {"lstm-fake": "fakeweights.deep.lstm_fake", "gru-fake": "fakeweights.gru_fake"}
-    folder = install("fake-weights", {"weights": names}) / "fakeweights" / "deep" / "lstm_fake"
-    folder.mkdir(parents=True)
-    (folder.parents[1] / "__init__.py").write_text("raise SystemExit('imported')")
-    return folder
-
-
-def test_weights_are_found_without_an_import(weights: Path, install: Install) -> None:
+    weights = install("fake-weights", {"weights": names}) / "fakeweights" / "deep" / "lstm_fake"
+    weights.mkdir(parents=True)
+    (weights.parents[1] / "__init__.py").write_text("raise SystemExit('imported')")
     assert find_weights("lstm-fake") == weights
     assert find_weights("nnlm-fake") is describe_weights("nnlm-fake") is None
     assert "'gru-fake' of fake-weights 1.2.3 are missing" in said_by(lambda: find_weights("gru-fake"), BrokenPlugin)

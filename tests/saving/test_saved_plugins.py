@@ -11,11 +11,9 @@ import reviewgen
 from reviewgen import ReviewModel
 from reviewgen.errors import UnknownPlugin
 from reviewgen.registry import find_model, plugin_of_saved, register_model, unregister_all
-from tests.support.distributions import MODEL, Install, install, untouched_registry
+from tests.support.distributions import MODEL, Install
 from tests.support.fakes import TEXTS
 from tests.support.models import TRAINING
-
-__all__ = ["install", "untouched_registry"]  # the fixtures
 
 QUICK: dict[str, Any] = {"steps": 1, "training": TRAINING | {"copy_tokens": 0, "threads": 1, "precision": "no"}}
 

@@ -84,6 +84,7 @@ def test_the_new_tokens_follow_those_of_the_prompt(server, models, name):
         parts = [each for chunk in chunks for each in chunk["choices"] if each["index"] == choice["index"]]
         for field, values in probs.items():
             assert [each for part in parts for each in part["logprobs"][field]] == values, field
+        assert "".join(part["text"] for part in parts) == choice["text"]
     ids = model.tokenizer.encode(prompts[0])
     for plain, choice in zip(server.choices(**ask | {"prompt": ids, "echo": False}, finish="anywhere"), choices[:2], strict=True):
         assert prompts[0] + plain["text"] == choice["text"]

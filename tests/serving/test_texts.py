@@ -156,13 +156,6 @@ def test_best_of_returns_the_most_probable(server, models):
     assert answer["usage"]["completion_tokens"] == sum(text.new_tokens for text in texts)
 
 
-def test_echo_puts_the_prompt_first(server):
-    ask = {"model": "exact", "prompt": "the ", "max_tokens": 30, "seed": 1}
-    (plain,), (echoed,) = server.choices(**ask), server.choices(echo=True, **ask)
-    assert echoed["text"] == "the " + plain["text"] == joined(server.stream(echo=True, **ask), 1)[0]
-    assert server.choices(**ask | {"max_tokens": 0}, echo=True)[0]["text"] == "the "
-
-
 def test_copied_spans_have_the_offsets_of_javascript(server, models):
     prompt = "😀 the movie was good and I liked the theme."
     reported = server.choices(model="exact", prompt=prompt, seed=1, max_tokens=1, novelty="report")[0]["reviewgen"]

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from reviewgen.errors import CheckpointError, OutputExists
-from reviewgen.storage import Job, atomic_file, atomic_folder, check_output, safetensors_file
+from reviewgen.storage import Job, atomic_file, atomic_folder, safetensors_file
+from tests.support.disks import listing
+from tests.support.fakes import raising
 
 
 class PowerCut(BaseException):
@@ -20,11 +22,6 @@ def fill(folder: Path, content: bytes = b"new") -> None:
     (folder / "file").write_bytes(content)
     (folder / "sub").mkdir()
     (folder / "sub" / "file").write_bytes(content)
-
-
-def listing(folder: Path) -> dict[str, bytes | None]:
-    paths = sorted(folder.rglob("*"))
-    return {path.relative_to(folder).as_posix(): path.read_bytes() if path.is_file() else None for path in paths}
 
 
 def names(folder: Path) -> list[str]:
@@ -47,17 +44,6 @@ def test_a_new_folder_appears_at_the_end_of_the_block(tmp_path: Path) -> None:
     assert listing(tmp_path) == NEW
     (tmp_path / "plain").touch()
     assert (tmp_path / "m/file").stat().st_mode == (tmp_path / "plain").stat().st_mode
-
-
-@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), RuntimeError("bug"), PowerCut()])
-@pytest.mark.parametrize("is_there", [False, True])
-def test_an_exception_in_the_block_leaves_what_was_there(tmp_path: Path, error: BaseException, is_there: bool) -> None:
-    if is_there:
-        old_folder(tmp_path / "m")
-    with pytest.raises(type(error)), atomic_folder(tmp_path / "m", overwrite=is_there) as scratch:
-        fill(scratch)
-        raise error
-    assert listing(tmp_path) == (OLD if is_there else {})
 
 
 @pytest.mark.parametrize("is_there", [False, True])
@@ -83,37 +69,15 @@ def test_a_cut_before_the_end_changes_nothing(tmp_path: Path, monkeypatch: pytes
         assert listing(tmp_path) == (OLD if is_there else {}), (name, call)
 
 
-def test_an_existing_folder_is_refused(tmp_path: Path) -> None:
-    old_folder(tmp_path / "m")
-    with pytest.raises(OutputExists, match="m"):
-        check_output(tmp_path / "m")
-    with pytest.raises(OutputExists, match="m"), atomic_folder(tmp_path / "m") as scratch:
-        fill(scratch)
-    assert listing(tmp_path) == OLD
-
-
 def test_a_file_appears_whole_and_an_old_one_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(handle: int) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
     for content in ("first", "second"):
         with atomic_file(tmp_path / "f") as new:
             new.write_text(content)
         assert (tmp_path / "f").read_text() == content
     with monkeypatch.context() as patch, pytest.raises(OSError, match="No space"), atomic_file(tmp_path / "f") as new:
-        patch.setattr(os, "fsync", full)
+        patch.setattr(os, "fsync", raising(OSError(errno.ENOSPC, "No space left on device")))
         new.write_text("third")
     assert (tmp_path / "f").read_text() == "second" and names(tmp_path) == ["f"]
-
-
-def test_a_replacement_that_was_cut_between_its_renames_is_said(tmp_path: Path) -> None:
-    for name in (".m.old", ".m.new"):
-        (tmp_path / name).mkdir()
-    with pytest.raises(OutputExists, match=r"cut off.*\.m\.old.*\.m\.new"), atomic_folder(tmp_path / "m", overwrite=True):
-        pass
-    with pytest.raises(OutputExists, match="cut off"):
-        check_output(tmp_path / "m")
-    assert names(tmp_path) == [".m.new", ".m.old"]
 
 
 def test_what_a_killed_process_has_left_goes_with_the_next(tmp_path: Path) -> None:

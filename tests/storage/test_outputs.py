@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from reviewgen.cli import app
+from tests.support.disks import listing
 from tests.support.fakes import TEXTS, run_command
 
 COMMANDS = [
@@ -42,22 +43,14 @@ WITHOUT_A_FILE |= {"neighbours", "contrast", "classify"}
 """Commands without an output; what ``doctor`` and ``push`` change has tests of its own."""
 
 
-def content_of(folder: Path) -> dict[str, bytes | str | None]:
-    """Return what is below a folder: the content of files, the targets of links."""
-    found: dict[str, bytes | str | None] = {}
-    for path in folder.rglob("*"):
-        name = str(path.relative_to(folder))
-        found[name] = str(path.readlink()) if path.is_symlink() else path.read_bytes() if path.is_file() else None
-    return found
-
-
 def put(kind: str, target: Path) -> None:
     """Put a file, a folder or a link of the user's at a place."""
     if kind == "file":
         target.write_text("my thesis", encoding="utf-8")
     elif kind == "folder":
         (target / "parts").mkdir(parents=True)
-        for name in ("thesis.txt", "parts/1.txt", "config.json", "README.md", "tokenizer_config.json", "model.onnx"):
+        names = ("thesis.txt", "parts/1.txt", "config.json", "manifest.json", "README.md", "tokenizer_config.json", "model.onnx")
+        for name in names:
             (target / name).write_text('{"my": "thesis"}', encoding="utf-8")
     else:
         (target.parent / "elsewhere").write_text("my thesis", encoding="utf-8")
@@ -83,10 +76,10 @@ def test_what_a_user_has_there_is_left_as_it_is(
         monkeypatch.chdir(place)
         words = line.split()
         put(kind.partition(",")[0], place / next(word for word in words if "@" in word))
-        before = content_of(place)
+        before = listing(place)
         status, _, said = run_command(monkeypatch, capsys, *words, *(["--overwrite"] if "overwrite" in kind else []))
         is_refused = status in (1, 2) and said.splitlines()[-1].startswith("error: ")
-        problems += [] if is_refused and content_of(place) == before else [f"{line}: {status} {said[-200:]}"]
+        problems += [] if is_refused and listing(place) == before else [f"{line}: {status} {said[-200:]}"]
     assert not problems, "\n".join(problems)
 
 

@@ -1,11 +1,7 @@
 """``reviewgen prepare``: a store gives the training that its source gives, is finished atomically, and is checked before use."""
 
-import errno
-import hashlib
 import json
-import os
 import random
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 
 import reviewgen
-from reviewgen.errors import CheckpointError, ConfigError, DataError, OutputExists, ReviewgenError
+from reviewgen.errors import CheckpointError, ConfigError, DataError, OutputExists
 from reviewgen.novelty import TextWindows
 from reviewgen.registry import find_tokenizer
+from tests.support.disks import interrupt, listing
 from tests.support.fakes import TEXTS, run_command
 from tests.support.models import SMALL
 
@@ -53,12 +50,6 @@ def make(kind: str, folder: Path) -> Source:
     return (rows, {"clean": False}) if kind == "list" else (str(folder / "a.txt"), {})
 
 
-def files_of(folder: Path) -> dict[str, str]:
-    """Return the SHA-256 of each file below a folder."""
-    files = [path for path in folder.rglob("*") if path.is_file()]
-    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
-
-
 def facts_of(model: reviewgen.ReviewModel) -> dict[str, Any]:
     """Return the record of a training, without its times."""
     names = ("data", "evaluations", "held_out", "novelty", "steps", "tokens_seen", "config")
@@ -66,28 +57,6 @@ def facts_of(model: reviewgen.ReviewModel) -> dict[str, Any]:
     for evaluation in facts["evaluations"]:
         del evaluation["seconds"]
     return facts
-
-
-class DiskFull:
-    """Lets ``os.fsync`` work a number of times, and fail after it as on a full disk."""
-
-    def __init__(self, patch: pytest.MonkeyPatch, calls: int) -> None:
-        self.left, self.plain = calls, os.fsync
-        patch.setattr(os, "fsync", self)
-
-    def __call__(self, handle: int) -> None:
-        self.left -= 1
-        if self.left < 0:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        self.plain(handle)
-
-
-def interrupt(patch: pytest.MonkeyPatch, work: Callable[[], object], calls: int) -> None:
-    """Do some work on a disk that is full after a number of files."""
-    with patch.context() as own:
-        DiskFull(own, calls)
-        with pytest.raises(ReviewgenError, match=r"No (room|space)"):
-            work()
 
 
 @pytest.mark.parametrize("kind", ["csv", "parquet", "txt", "validation", "one long text", "list"])
@@ -162,14 +131,14 @@ def test_the_same_command_continues_after_a_full_disk(tmp_path: Path, monkeypatc
     interrupt(monkeypatch, work, 1)
     assert before and {file: file.stat().st_mtime_ns for file in before} == before  # what is finished is not made again
     work()
-    assert files_of(tmp_path / "store") == files_of(tmp_path / "whole") and not (tmp_path / "store.partial").exists()
+    assert listing(tmp_path / "store") == listing(tmp_path / "whole") and not (tmp_path / "store.partial").exists()
 
 
 def test_an_unfinished_store_of_other_texts_or_settings_is_not_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source, options = make("csv", tmp_path)
     out = tmp_path / "store"
     interrupt(monkeypatch, lambda: reviewgen.prepare(source, preset="gru-char", out=out, **options), 6)
-    kept = files_of(tmp_path / "store.partial")
+    kept = listing(tmp_path / "store.partial")
     with pytest.raises(CheckpointError, match="other reading"):
         reviewgen.prepare(source, preset="gru-char", out=out, lowercase=True, **options)
     with pytest.raises(CheckpointError, match="other texts"):
@@ -178,32 +147,23 @@ def test_an_unfinished_store_of_other_texts_or_settings_is_not_continued(tmp_pat
     (tmp_path / "1.csv").write_text(text + "1,another\n", encoding="utf-8")
     with pytest.raises(CheckpointError, match="other texts"):
         reviewgen.prepare(source, preset="gru-char", out=out, **options)
-    assert files_of(tmp_path / "store.partial").keys() == kept.keys()
+    assert listing(tmp_path / "store.partial").keys() == kept.keys()
 
 
 def test_the_same_job_is_complete_already_and_another_is_an_error(tmp_path: Path) -> None:
     source, options = make("txt", tmp_path)
     made = reviewgen.prepare(source, preset="gru-char", out=tmp_path / "store", **options)
-    before = files_of(tmp_path / "store")
+    before = listing(tmp_path / "store")
     (tmp_path / "store.partial").mkdir()  # as of a process that was killed while it removed it
     assert reviewgen.prepare(source, preset="gru-char", out=tmp_path / "store", **options).content == made.content
     assert not (tmp_path / "store.partial").exists()
     for other in ({"lowercase": True}, {"preset": "gru-word"}, {"near_duplicates": 0.9}, {"source": texts(90)}):
         with pytest.raises(OutputExists):
             reviewgen.prepare(**{"source": source, "preset": "gru-char", "out": tmp_path / "store", **options, **other})
-    assert files_of(tmp_path / "store") == before
+    assert listing(tmp_path / "store") == before
     next((tmp_path / "store/shards").rglob("train.uint16")).unlink()
     with pytest.raises(OutputExists):  # it is not complete any more
         reviewgen.prepare(source, preset="gru-char", out=tmp_path / "store", **options)
-
-
-def test_files_that_a_user_has_put_into_a_working_folder_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    mine = tmp_path / "store.partial" / "thesis.txt"
-    mine.parent.mkdir()
-    mine.write_text("mine")
-    with pytest.raises(OutputExists):
-        reviewgen.prepare(TEXTS, preset="gru-char", out=tmp_path / "store")
-    assert mine.read_text() == "mine" and not (tmp_path / "store").exists()
 
 
 def test_duplicates_across_files_are_those_of_a_set(tmp_path: Path) -> None:
@@ -273,13 +233,3 @@ def test_the_command_says_what_it_made(tmp_path: Path, monkeypatch: pytest.Monke
     for others, key in ((["--preset", "nosuch-char"], "nosuch"), (["--near-duplicates", "7"], "at least 0.3")):
         status, _, said = run_command(monkeypatch, capsys, *words[:-1], tmp_path / "other", *others)
         assert status in (1, 2) and key in said and not (tmp_path / "other").exists()
-
-
-def test_a_full_disk_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-    (tmp_path / "a.txt").write_text("\n".join(TEXTS), encoding="utf-8")
-    with monkeypatch.context() as patch:
-        DiskFull(patch, 3)
-        status, _, said = run_command(
-            patch, capsys, "prepare", tmp_path / "a.txt", "--preset", "gru-char", "--out", tmp_path / "store"
-        )
-    assert status == 1 and said.splitlines()[-1].startswith("error: ") and "Traceback" not in said

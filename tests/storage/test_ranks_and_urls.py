@@ -13,6 +13,7 @@ import pytest
 
 import reviewgen
 from reviewgen.errors import ReviewgenError
+from tests.support.disks import listing
 from tests.support.fakes import TEXTS, run_command
 from tests.support.launches import launch, made_once
 
@@ -65,10 +66,6 @@ command("killed", jobs["txt"])
 """
 
 
-def files_of(out: Path) -> dict[str, bytes]:
-    return {path.relative_to(out).as_posix(): path.read_bytes() for path in out.rglob("*") if path.is_file()}
-
-
 def make(folder: Path) -> None:
     """Write the sources and a model, and run the script in three processes."""
     reviewgen.train("ngram-char", TEXTS, model={"order": 4}, progress=False).save_pretrained(folder / "model")
@@ -96,7 +93,7 @@ def test_three_processes_write_what_one_writes(
     monkeypatch.chdir(launched)
     words = JOBS[name].replace("OUT", str(tmp_path / name)).split()
     assert run_command(monkeypatch, capsys, *words)[0] == 0
-    assert files_of(launched / "many" / name) == files_of(tmp_path / name)
+    assert listing(launched / "many" / name) == listing(tmp_path / name)
 
 
 @pytest.mark.launch
@@ -114,7 +111,7 @@ def test_a_failure_of_one_process_is_said_once_and_ends_all(launched: Path, tmp_
         patch.chdir(launched)
         for name in ("full", "killed"):
             reviewgen.prepare("*.txt", preset="gru-char", out=tmp_path / name)
-            assert files_of(tmp_path / name) == files_of(launched / "many" / "txt")
+            assert listing(tmp_path / name) == listing(launched / "many" / "txt")
 
 
 @pytest.fixture(scope="module")
@@ -148,7 +145,7 @@ def test_a_store_behind_a_url_is_that_of_files(
     assert status == 0, said
     found, base = system.find(f"{path}/store"), system.find(f"{path}/store/store.json")[0].removesuffix("store.json")
     stored = {name.removeprefix(base): system.cat_file(name) for name in found}
-    expected = files_of(local)
+    expected = {name: content for name, content in listing(local).items() if content is not None}
     assert stored.keys() == expected.keys()
     for name in expected.keys() - {"store.json", "novelty.safetensors"}:  # these have the name of the source
         assert stored[name] == expected[name], name

@@ -2,9 +2,7 @@
 
 import json
 import math
-import os
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 import reviewgen
-from reviewgen.errors import CheckpointError, ConfigError, DataError, OutputExists, ReviewgenError, StorageError
+from reviewgen.errors import CheckpointError, ConfigError, DataError
 from reviewgen.tables import read_receipts, replay
+from tests.support.disks import interrupt, listing
 from tests.support.fakes import TEXTS, run_command
 from tests.support.models import EXAMPLES
 
@@ -41,26 +40,6 @@ def rows_of(out: Path) -> list[dict[str, Any]]:
     parquet = [row for file in files if file.suffix == ".parquet" for row in pq.read_table(file).to_pylist()]
     lines = [line for file in files if file.suffix == ".jsonl" for line in file.read_text(encoding="utf-8").splitlines()]
     return parquet + [json.loads(line) for line in lines]
-
-
-def files_of(out: Path) -> dict[str, bytes]:
-    return {file.name: file.read_bytes() for file in sorted(out.iterdir())}
-
-
-def interrupt(patch: pytest.MonkeyPatch, work: Callable[[], object], calls: int) -> None:
-    """Do some work on a disk that is full after a number of files."""
-    left, plain = [calls], os.fsync
-
-    def fsync(handle: int) -> None:
-        left[0] -= 1
-        if left[0] < 0:
-            raise OSError(28, os.strerror(28))
-        plain(handle)
-
-    with patch.context() as own:
-        own.setattr(os, "fsync", fsync)
-        with pytest.raises(ReviewgenError, match=r"No (room|space)"):
-            work()
 
 
 def test_text_i_of_a_table_is_that_of_generate(model: reviewgen.ReviewModel, tmp_path: Path) -> None:
@@ -189,7 +168,7 @@ def test_an_interrupted_call_continues_from_the_finished_parts(
         )
     assert not (tmp_path / "t").exists()
     reviewgen.generate_dataset(model, 150, out=tmp_path / "t", **options)
-    assert files_of(tmp_path / "t") == files_of(tmp_path / "whole") and not (tmp_path / "t.partial").exists()
+    assert listing(tmp_path / "t") == listing(tmp_path / "whole") and not (tmp_path / "t.partial").exists()
 
 
 def test_a_complete_table_is_kept_and_another_job_is_refused(
@@ -197,30 +176,16 @@ def test_a_complete_table_is_kept_and_another_job_is_refused(
 ) -> None:
     command = ["generate", folder, "--out", tmp_path / "t", "--format", "jsonl", "--max-new-tokens", 5]
     assert run_command(monkeypatch, capsys, *command, "-n", 7)[0] == 0
-    before = files_of(tmp_path / "t")
+    before = listing(tmp_path / "t")
     status, said, _ = run_command(monkeypatch, capsys, *command, "-n", 7)
     assert status == 0 and "complete already" in said
     for words in (["-n", 8], ["-n", 7, "--seed", 12345]):
         status, _, said = run_command(monkeypatch, capsys, *command, *words)
         assert status == 2 and "differ" in said
-    assert files_of(tmp_path / "t") == before and not (tmp_path / "t.partial").exists()
+    assert listing(tmp_path / "t") == before and not (tmp_path / "t.partial").exists()
     for words, problem in ((["--unique"], "--out FOLDER"), (["--format", "xml", "--out", tmp_path / "u"], "xml")):
         status, _, said = run_command(monkeypatch, capsys, "generate", folder, *words)
         assert status == 2 and problem in said and not (tmp_path / "u").exists()
-
-
-def test_what_exists_is_left_as_it_is(model: reviewgen.ReviewModel, tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("mine")
-    (tmp_path / "folder").mkdir()
-    (tmp_path / "other").mkdir()
-    (tmp_path / "other/manifest.json").write_text('{"name": "an extension"}')
-    (tmp_path / "work.partial").mkdir()
-    (tmp_path / "work.partial/thesis").write_text("mine")
-    for name in ("file", "folder", "other", "work"):
-        with pytest.raises((OutputExists, StorageError)):
-            reviewgen.generate_dataset(model, 3, out=tmp_path / name)
-    assert (tmp_path / "file").read_text() == "mine" and (tmp_path / "work.partial/thesis").read_text() == "mine"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder", "other", "work.partial"]
 
 
 def test_scores_are_those_of_score_and_their_sum_that_of_evaluate(model: reviewgen.ReviewModel, tmp_path: Path) -> None:

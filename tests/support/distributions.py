@@ -1,12 +1,7 @@
 """Fake installed packages: a folder with metadata, entry points and modules, as pip would leave it."""
 
-import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-
-import pytest
-
-from reviewgen.registry import unregister_all
 
 Install = Callable[..., Path]
 
@@ -60,27 +55,3 @@ def write_distribution(
         (site / f"{name}.py").parent.mkdir(exist_ok=True)
         (site / f"{name}.py").write_text(code)
     return site
-
-
-@pytest.fixture(autouse=True)
-def untouched_registry() -> Iterator[None]:
-    """Give each test an empty registry, and remove its fake modules afterwards."""
-    unregister_all()
-    yield
-    unregister_all()
-    for name in [name for name in sys.modules if name.startswith("fake")]:
-        del sys.modules[name]
-
-
-@pytest.fixture
-def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
-    """Return a function that writes a package with entry points and modules, and puts it on the path."""
-
-    def write(
-        package: str, points: dict[str, dict[str, str]], modules: dict[str, str] | None = None, version: str = "1.2.3"
-    ) -> Path:
-        site = write_distribution(tmp_path / package, package, points, modules, version)
-        monkeypatch.syspath_prepend(str(site))
-        return site
-
-    return write

@@ -1,7 +1,7 @@
 """Stand-ins that need no training: language models of given answers, a tiny tokenizer, and helpers to make a ReviewModel."""
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -127,6 +127,15 @@ def review_model(model: Any, tokenizer: Any, **generation: Any) -> ReviewModel:
         generation=settings,
     )
     return ReviewModel(bundle)
+
+
+def raising(error: BaseException) -> Callable[..., Any]:
+    """Return a function that raises an error, whatever it is called with."""
+
+    def fail(*_: Any, **__: Any) -> Any:
+        raise error
+
+    return fail
 
 
 def run_command(monkeypatch: Any, capsys: Any, *words: Any) -> tuple[int, str, str]:

@@ -10,7 +10,6 @@ import io
 import multiprocessing
 import os
 import runpy
-import socket
 import subprocess
 import sys
 import tempfile
@@ -18,6 +17,8 @@ import time
 import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+from tests.support.servers import free_port
 
 __all__ = ["run_group", "run_python"]
 
@@ -56,9 +57,7 @@ def run_group(
     Raises:
         TimeoutError: One of them did not end in time.
     """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        master = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "ACCELERATE_MIXED_PRECISION": "no"}
+    master = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "ACCELERATE_MIXED_PRECISION": "no"}
     sizes = {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes)}
     ranks = [{"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(processes)]
     return _run_all(words, [{**env, **master, **sizes, **rank} for rank in ranks], cwd, "", timeout)

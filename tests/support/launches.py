@@ -1,7 +1,6 @@
 """Launches of several processes on this machine, and folders that tests of several workers share."""
 
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -9,6 +8,8 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
+
+from tests.support.servers import free_port
 
 __all__ = ["CPU", "launch", "launcher", "made_once"]
 
@@ -21,10 +22,7 @@ def launcher(processes: int) -> list[str]:
 
     ``--multi_gpu`` starts as many as are asked for, also where there is no GPU; ``--cpu`` starts one.
     """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    plain = ["--mixed_precision", "no", "--dynamo_backend", "no", "--num_machines", "1", "--main_process_port", port]
+    plain = ["--mixed_precision", "no", "--dynamo_backend", "no", "--num_machines", "1", "--main_process_port", str(free_port())]
     return [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", str(processes), *plain]
 
 

@@ -3,7 +3,6 @@
 import os
 import shutil
 import subprocess
-from collections.abc import Mapping
 from pathlib import Path
 
 
@@ -16,10 +15,10 @@ def why_no_node() -> str | None:
     return None if find_node() else "no node in the path, nor REVIEWGEN_NODE"
 
 
-def run_node(script: Path, *arguments: str, env: Mapping[str, str] | None = None) -> str:
+def run_node(script: Path, *arguments: str) -> str:
     """Run a script to its end, and return what it prints."""
     node = find_node()
     assert node is not None
-    done = subprocess.run([node, str(script), *arguments], capture_output=True, text=True, env=env and {**os.environ, **env})
+    done = subprocess.run([node, str(script), *arguments], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout

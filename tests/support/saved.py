@@ -15,7 +15,7 @@ from reviewgen.errors import BundleError
 from reviewgen.registry import THIS_PROCESS, Plugin, register_model, register_tokenizer
 from tests.support.fakes import LETTERS, FakeConfig, LetterTokenizer, TableModel, review_model, table
 
-__all__ = ["WEIGHTS", "Table", "edit_json", "edit_tensors", "letters", "listing", "refusal"]
+__all__ = ["WEIGHTS", "Table", "edit_json", "edit_tensors", "letters", "refusal"]
 
 WEIGHTS = "model.safetensors"
 
@@ -48,11 +48,6 @@ def refusal(folder: Path, **options: Any) -> str:
         assert "\n" not in message and len(message) <= 490, message
         return message
     return "it was read"
-
-
-def listing(folder: Path) -> dict[str, bytes]:
-    """Return the content of all files below a folder."""
-    return {str(file.relative_to(folder)): file.read_bytes() for file in sorted(folder.rglob("*")) if file.is_file()}
 
 
 class Table(TableModel):

@@ -13,7 +13,19 @@ from reviewgen import ReviewModel, TrainingRun
 from reviewgen.training import Budget, Report, TrainingConfig, fit
 from tests.support.fakes import TEXTS
 
-__all__ = ["MODEL", "TRAINING", "Clock", "Planted", "fitted", "plain_store", "prepared", "texts_of", "trained", "weights_of"]
+__all__ = [
+    "MODEL",
+    "TRAINING",
+    "Clock",
+    "Planted",
+    "fitted",
+    "plain_store",
+    "prepared",
+    "ready",
+    "texts_of",
+    "trained",
+    "weights_of",
+]
 
 MODEL = {"hidden_size": 8, "embedding_size": 4, "layer": "fused"}
 TRAINING: dict[str, Any] = {"batch_size": 4, "bptt": 8, "threads": 1, "precision": "no", "evaluations": 2} | {
@@ -22,16 +34,21 @@ TRAINING: dict[str, Any] = {"batch_size": 4, "bptt": 8, "threads": 1, "precision
 """Settings under which two runs of one seed are equal, and an evaluation takes milliseconds."""
 
 
+def ready(*arguments: Any, **options: Any) -> TrainingRun:
+    """Return a run that has read its texts and tokenized them."""
+    run = TrainingRun(*arguments, **options)
+    run.read()
+    run.tokenize()
+    return run
+
+
 def prepared(start: Any = "gru-char", source: Any = TEXTS, **options: Any) -> TrainingRun:
     """Return a run that is ready to train: ten steps of a small network unless the options say otherwise."""
     if isinstance(start, str) and start.startswith(("rnn", "gru", "lstm")):
         options["model"] = MODEL | options.get("model", {})
     options["training"] = TRAINING | options.get("training", {})
     length = {} if options.keys() & {"steps", "epochs", "budget"} else {"steps": 10}
-    run = TrainingRun(start, source, **length, **options)
-    run.read()
-    run.tokenize()
-    return run
+    return ready(start, source, **length, **options)
 
 
 def trained(start: Any = "gru-char", source: Any = TEXTS, **options: Any) -> tuple[TrainingRun, list[Report], ReviewModel]:

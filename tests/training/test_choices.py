@@ -10,13 +10,12 @@ import torch
 from accelerate import PartialState
 from torch import Tensor, nn
 
-from reviewgen import TrainingRun
 from reviewgen.config import Preset
 from reviewgen.errors import TrainingError
 from reviewgen.registry import find_model
 from reviewgen.training import Budget, IsolatedRng, Report, Sizing, TrainingConfig, choose_device, choose_size
 from tests.support.fakes import TEXTS
-from tests.support.trainings import Clock, Planted, fitted, prepared
+from tests.support.trainings import Clock, Planted, fitted, prepared, ready
 
 
 class TwoWays(Planted):
@@ -166,9 +165,7 @@ def test_dropout_follows_from_the_epochs_and_those_of_a_small_model_count_less(c
 
 def test_a_budget_without_a_size_gets_one_and_what_was_set_stays() -> None:
     def choose(**options: Any) -> tuple[Any, Any, list[str]]:
-        run = TrainingRun("lstm-char", TEXTS, **options)
-        run.read()
-        run.tokenize()
+        run = ready("lstm-char", TEXTS, **options)
         return run.model.config, run.config, [note for note in run.notes if note.startswith("Chosen for")]
 
     model, config, (note,) = choose(budget="20s", training={"batch_size": 5})

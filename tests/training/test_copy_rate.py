@@ -9,11 +9,9 @@ from hypothesis import strategies as st
 from reviewgen.lexicon import decode_texts
 from reviewgen.novelty import count_copied
 from reviewgen.registry import find_tokenizer
-from tests.support.distributions import Install, install, untouched_registry
+from tests.support.distributions import Install
 from tests.support.fakes import LETTERS
 from tests.support.trainings import texts_of, trained
-
-__all__ = ["install", "untouched_registry"]  # fixtures
 
 REVIEWS = [
     f"{opening}, the {thing} was {how} and I liked the {other} of this film more than anything else in it, number {len(opening)}."
@@ -100,6 +98,3 @@ def test_a_training_records_the_rates_of_brute_force(install: Install) -> None:
             assert f"Copy rate: {novelty['copy_rate']:.1%} (95 %: {low:.1%} to {high:.1%}) of the characters" in card
     off = {"novelty": "none", "copy_tokens": 0}
     assert trained("ngram-char", REVIEWS, training=off)[2].training["novelty"] is None
-
-
-# What earlier versions saved.

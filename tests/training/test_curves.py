@@ -1,6 +1,5 @@
 """Learning curves: what a run records, and their plots."""
 
-import itertools
 import json
 import math
 import shutil
@@ -99,20 +98,3 @@ def test_the_command_names_the_plot_after_the_run(saved: Path, tmp_path: Path, m
     assert status == 1 and "--overwrite" in err and (tmp_path / "gru.png").read_bytes() == b"a photograph"
     status, _, err = run_command(monkeypatch, capsys, "plot", saved / "gru", "--out", "gru.png", "--overwrite")
     assert status == 0 and (tmp_path / "gru.png").read_bytes().startswith(b"\x89PNG"), err
-
-
-def test_a_loss_that_is_nan_stays_json(monkeypatch: Any, tmp_path: Path) -> None:
-    run = prepared(steps=9, out=tmp_path / "m")
-    forward, calls = type(run.model).forward, itertools.count(1)
-
-    def spoiling(self: Any, ids: Any, state: Any) -> Any:
-        logits, state = forward(self, ids, state)
-        return (logits * math.nan if self.training and next(calls) > 3 else logits), state
-
-    monkeypatch.setattr(type(run.model), "forward", spoiling)
-    assert len(list(run)) == 4
-    monkeypatch.undo()
-    run.finish()
-    record = record_of(tmp_path / "m")
-    assert ": NaN" not in (tmp_path / "m" / "training.json").read_text() and record["stopped"] == "diverged"
-    assert record["curve"]["train_nats_per_token"][-1] is None and record["curve"]["train_bits_per_character"][-1] is None

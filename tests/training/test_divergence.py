@@ -1,7 +1,9 @@
 """A loss or a gradient that is NaN or infinite: seen at once, named with its place, and the last good weights are kept."""
 
 import itertools
+import json
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -45,8 +47,10 @@ def are_equal(one: Any, other: Any) -> bool:
     ("value", "what", "accumulated"),
     [(math.nan, "logits", 2), (math.inf, "gradient", 1)],
 )
-def test_before_an_evaluation_the_weights_before_the_bad_step_are_kept(value: float, what: str, accumulated: int) -> None:
-    run, reports, weights = spoilt(7, value, what, training={"gradient_accumulation_steps": accumulated})
+def test_before_an_evaluation_the_weights_before_the_bad_step_are_kept(
+    value: float, what: str, accumulated: int, tmp_path: Path
+) -> None:
+    run, reports, weights = spoilt(7, value, what, training={"gradient_accumulation_steps": accumulated}, out=tmp_path / "m")
     assert [report.step for report in reports] == list(range(1, 8))
     (said,) = reports[-1].notes
     named = "The loss is nan" if what == "logits" else "The gradient is NaN or infinite"
@@ -56,7 +60,10 @@ def test_before_an_evaluation_the_weights_before_the_bad_step_are_kept(value: fl
     assert are_equal(run.model.state_dict(), weights[6]) and not are_equal(weights[6], weights[5])
     model = run.finish()
     assert math.isfinite(model.training["held_out"]["bits_per_character"])
-    assert model.training["stopped"] == "diverged" and said in model.training["notes"]
+    record = json.loads((tmp_path / "m" / "training.json").read_text(encoding="utf-8"), parse_constant=pytest.fail)  # no NaN
+    assert record["stopped"] == model.training["stopped"] == "diverged" and said in record["notes"]
+    for name in ("train_nats_per_token", "train_bits_per_character"):
+        assert (record["curve"][name][-1] is None) == (what == "logits")
 
 
 def test_after_an_evaluation_the_best_weights_are_kept() -> None:

@@ -11,7 +11,6 @@ import pytest
 
 import reviewgen
 from reviewgen import TrainingRun
-from reviewgen.data import cache_folder
 from reviewgen.errors import ConfigError, DataError
 from tests.support.fakes import TEXTS, run_command
 from tests.support.models import SMALL
@@ -48,17 +47,6 @@ def test_evaluation_cleans_as_the_training_did() -> None:
     assert model.evaluate(shouted, split="test").reviews == model.training["data"]["reviews"]["test"]
     with pytest.raises(ConfigError, match="lowercase=True"):
         model.evaluate(shouted, split="test", lowercase=False)
-
-
-def test_a_damaged_cache_is_written_again(own_cache: Path) -> None:
-    plain = trained("ngram-char")[2].generate_one(seed=1)
-    (home,) = cache_folder().glob("tokens-*")
-    index = home / "shards/00000/train.index.npy"
-    index.write_bytes(index.read_bytes()[:20])
-    assert trained("ngram-char")[2].generate_one(seed=1) == plain
-    for name in ("shards/00000/train.uint16", "store.json", "tokenizer/characters.json"):
-        (home / name).unlink()
-        assert trained("ngram-char")[2].generate_one(seed=1) == plain
 
 
 # Interrupts.

@@ -10,7 +10,8 @@ import pytest
 import reviewgen
 from reviewgen import TrainingRun
 from reviewgen.errors import OutputExists
-from tests.support.fakes import TEXTS
+from tests.support.fakes import TEXTS, raising
+from tests.support.trainings import ready
 
 OPTIONS: dict[str, Any] = {
     "steps": 5,
@@ -22,10 +23,7 @@ PRESETS = {"gru-char": OPTIONS, "blend-char": OPTIONS, "ngram-char": {"model": {
 
 def when_measured(monkeypatch: Any, preset: str, out: Path, action: Callable[[], object]) -> None:
     """Have an action done when a model of a preset, or the network of a blend, is used while the output folder exists."""
-    run = TrainingRun(preset.replace("blend", "lstm"), TEXTS)
-    run.read()
-    run.tokenize()
-    network = type(run.model)
+    network = type(ready(preset.replace("blend", "lstm"), TEXTS).model)
     plain = network.initial_state
 
     def initial_state(self: Any, batch_size: int) -> Any:
@@ -36,18 +34,9 @@ def when_measured(monkeypatch: Any, preset: str, out: Path, action: Callable[[],
     monkeypatch.setattr(network, "initial_state", initial_state)
 
 
-def fail(error: BaseException) -> Callable[[], None]:
-    def action() -> None:
-        raise error
-
-    return action
-
-
-def ready(preset: str, out: Path) -> TrainingRun:
+def finished(preset: str, out: Path) -> TrainingRun:
     """Return a run whose training is over."""
-    run = TrainingRun(preset, TEXTS, out=out, **PRESETS[preset])
-    run.read()
-    run.tokenize()
+    run = ready(preset, TEXTS, out=out, **PRESETS[preset])
     assert list(run)
     return run
 
@@ -79,9 +68,9 @@ def test_the_model_is_whole_before_it_is_measured_and_has_results_after(preset: 
 def test_after_an_error_in_the_measuring_the_model_is_saved_and_can_be_measured_again(
     tmp_path: Path, monkeypatch: Any, caplog: Any
 ) -> None:
-    run = ready("gru-char", tmp_path / "m")
+    run = finished("gru-char", tmp_path / "m")
     with monkeypatch.context() as patch, caplog.at_level(logging.WARNING, "reviewgen"):
-        when_measured(patch, "gru-char", tmp_path / "m", fail(MemoryError("no room")))
+        when_measured(patch, "gru-char", tmp_path / "m", raising(MemoryError("no room")))
         with pytest.raises(MemoryError, match="no room"):
             run.finish()
     assert f"saved in {tmp_path / 'm'}" in caplog.text
@@ -94,9 +83,9 @@ def test_after_an_error_in_the_measuring_the_model_is_saved_and_can_be_measured_
 
 @pytest.mark.parametrize("preset", ["gru-char", "ngram-char"])
 def test_an_interrupt_of_the_measuring_says_that_the_model_is_saved(preset: str, tmp_path: Path, monkeypatch: Any) -> None:
-    run = ready(preset, tmp_path / "m")
+    run = finished(preset, tmp_path / "m")
     with monkeypatch.context() as patch:
-        when_measured(patch, preset, tmp_path / "m", fail(KeyboardInterrupt()))
+        when_measured(patch, preset, tmp_path / "m", raising(KeyboardInterrupt()))
         run.finish()
     training = reviewgen.load(tmp_path / "m").training
     assert run.is_interrupted and f"saved in {tmp_path / 'm'}" in run.notes[-1] == training["notes"][-1]

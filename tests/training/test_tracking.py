@@ -16,7 +16,7 @@ from accelerate.tracking import TensorBoardTracker
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from tests.support.fakes import TEXTS, run_command
+from tests.support.fakes import TEXTS, raising, run_command
 from tests.support.trainings import trained
 
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -53,10 +53,7 @@ def test_tensorboard_shows_what_training_json_records(tmp_path: Path) -> None:
 def test_a_tracker_that_fails_does_not_cost_the_training(
     method: str, error: Exception, said: str, tmp_path: Path, monkeypatch: Any
 ) -> None:
-    def fail(self: Any, *arguments: Any, **options: Any) -> None:
-        raise error
-
-    monkeypatch.setattr(TensorBoardTracker, method, fail)
+    monkeypatch.setattr(TensorBoardTracker, method, raising(error))
     _, reports, model = trained(steps=4, out=tmp_path / "m", log="tensorboard")
     sentence = f"Logging to tensorboard failed, and the training continues without it: {said}"
     assert [note for report in reports for note in report.notes] == ([] if method == "finish" else [sentence])  # once
