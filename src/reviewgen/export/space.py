@@ -49,9 +49,9 @@ def push_with_space(model: ReviewModel, repo_id: str, *, bits: int | None = None
         published = inspect_repository(target, token)  # its visibility may be a default of the owner
         refuse_public_space(target, before, published.is_private)
         page = _compose(ReviewModel(replace(model.bundle, card=published.card)), bits, title)
-        license = metadata_of(published.card).get("license")
-        one = license if isinstance(license, str) else None  # a Space takes no list
-        return address, push_space(page, target, one, published.is_private, message, token)
+        named = metadata_of(published.card).get("license")
+        license = named if isinstance(named, str) else None  # a Space takes no list
+        return address, push_space(page, target, license, published.is_private, message, token)
     except HubError as error:
         raise HubError(f"The model is published, and its Space is not; the same command tries again. {error}") from None
 

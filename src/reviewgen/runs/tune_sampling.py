@@ -100,6 +100,7 @@ def tune_sampling(
         return scorer.evaluate([text for text in some if text], clean=False).bits_per_character
 
     def trials() -> Iterator[SamplingTrial]:
+        """Yield each setting with how far its texts are from those of people, in deviations of groups of the latter."""
         measure = partial(measure_texts, is_known=None if lexicon is None else lexicon.__contains__, score=score)
         size = min(texts, len(reference) // _GROUPS)
         groups = [_figures(measure(reference[number * size : (number + 1) * size])) for number in range(_GROUPS)]
