@@ -48,7 +48,7 @@ RECIPES = {
     "ngram-word": Recipe(model={"order": 3, "prune_entropy": 4.1e-7} | COUNTS),
     "nnlm-char": Recipe(1.0),
     "nnlm-word": Recipe(
-        2.0, model={"hidden_size": 128, "embedding_size": 96, "dropout": 0.1}, training={"batch_size": 32, "bptt": 32}
+        4.0, model={"hidden_size": 256, "embedding_size": 128, "dropout": 0.1}, training={"batch_size": 32, "bptt": 32}
     ),
     "rnn-char": Recipe(
         1.0,
@@ -64,7 +64,7 @@ RECIPES = {
     "gru-word": Recipe(
         6.0,
         model={
-            "hidden_size": 896,
+            "hidden_size": 768,
             "embedding_size": 256,
             "output_dropout": 0.25,
             "locked_dropout": True,
