@@ -1,4 +1,4 @@
-"""A model as a folder that any runtime of ONNX loads: graph, tokenizer and settings.
+"""Exports a model as a folder for ONNX runtimes: graph, tokenizer and settings.
 
 Before the folder appears, onnxruntime runs the graph, and its logits are compared with those of the model. The graph is made by
 torch's own exporter::

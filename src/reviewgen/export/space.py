@@ -53,7 +53,7 @@ def push_with_space(model: ReviewModel, repo_id: str, *, bits: int | None = None
         license = named if isinstance(named, str) else None  # a Space takes no list
         return address, push_space(page, target, license, published.is_private, message, token)
     except HubError as error:
-        raise HubError(f"The model is published, and its Space is not; the same command tries again. {error}") from None
+        raise HubError(f"The model was published, but its Space was not; rerun the same command to retry. {error}") from None
 
 
 def _compose(model: ReviewModel, bits: int | None, title: str) -> str:

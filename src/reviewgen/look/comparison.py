@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 def compare(models: Any, data: Any, *, progress: bool = True, **options: Unpack[CompareOptions]) -> "Comparison":
     """Train or load several models, evaluate them on the same held-out texts, and return the comparison.
 
-    A preset is trained on the data, without its held-out texts; a trained model is taken as it is. A model that fails is a row
-    that says why, and the others go on. Ctrl-C ends the comparison, and what is finished is returned.
+    A preset is trained on the data, without its held-out texts; a trained model is taken as it is. If a model fails, its row
+    gives the reason, and the others continue. Ctrl-C ends the comparison, and what is finished is returned.
 
     >>> reviewgen.compare(["ngram-char", "gru-char"], "reviews.csv", budget="1m").save_html("ladder.html")   # doctest: +SKIP
 

@@ -131,7 +131,7 @@ class Comparison(Report):
         texts = {"source": held_out.source, "split": held_out.split, "texts": len(held_out.texts), "of": held_out.total}
         texts |= {"characters": int(held_out.characters.sum()), "digest": held_out.digest}
         rows = [to_json(row) | {"has_seen_held_out": row.has_seen_held_out} for row in self.rows]
-        pairs = [to_json(pair) | {"is_told_apart": pair.is_told_apart} for pair in self.pairs]
+        pairs = [to_json(pair) | {"is_significant": pair.is_significant} for pair in self.pairs]
         return {"held_out": texts, **own, "rows": rows, "pairs": pairs}
 
     def to_pandas(self) -> "pandas.DataFrame":
@@ -173,9 +173,9 @@ class Comparison(Report):
         if not known:
             return "No model has finite bits per character on texts that it was not trained on."
         best = min(known, key=lambda name: known[name])
-        like = [pair for pair in self.pairs if best in (pair.first, pair.second) and pair.interval and not pair.is_told_apart]
+        like = [pair for pair in self.pairs if best in (pair.first, pair.second) and pair.interval and not pair.is_significant]
         others = [pair.second if pair.first == best else pair.first for pair in like]
-        told = f"; not told apart from it: {', '.join(others)}" if others else ""
+        told = f"; not significantly different: {', '.join(others)}" if others else ""
         return f"{best} has the fewest bits per character{told}."
 
     def __repr__(self) -> str:

@@ -28,7 +28,7 @@ _HELD_OUT_TOKENS = 50_000  # scored, at most
 
 @dataclass(frozen=True, kw_only=True)
 class AblationRow:
-    """A preset whole, without one technique, or plain: its bits on held-out texts, and what the techniques bought.
+    """A preset whole, without one technique, or plain: its bits on held-out texts, and the gain from the techniques.
 
     Attributes:
         name: "whole", the name of the technique that is taken away, or "plain".
@@ -72,7 +72,7 @@ def ablate(preset: str, source: Any, seeds: int, settings: Any, options: TrainOp
             techniques[technique.name] = technique, {f"{group}.{name}": value for name, value in free.items()}
     plain = {name: value for _, off in techniques.values() for name, value in off.items()}
     if not plain:
-        raise ConfigError(f"{preset} has no technique to take away whose settings are not given.")
+        raise ConfigError(f"{preset} has no technique left to ablate: the settings of all of them are given.")
     for off in ({}, plain, *(off for _, off in techniques.values())):
         variants.plan(off)  # what cannot be combined with the given settings is refused before any work
     if parts.training.keep == "best":
@@ -94,7 +94,7 @@ def _rows(
 
 
 class _Trainings:
-    """Trainings with some settings changed, each from several seeds, and what the first of them, the whole preset's, has used."""
+    """Trains variants of a preset from several seeds; keeps the settings that the full preset used."""
 
     def __init__(self, variants: Variants, seeds: int) -> None:
         self._variants, self._seeds = variants, seeds

@@ -5,7 +5,7 @@ thinned curve. Their sums stay on the device; converting one to a number waits f
 
 At the end come the bits per character of held-out texts, and copy rate and metrics of generated ones; and whether training the
 weights that ship with a preset further would have been better: they know a language, and a training from scratch learns it from
-its own texts. Once it has read these many times, it has learned what they can teach.
+its own texts. After many epochs on a small corpus, there is nothing more to learn from it.
 """
 
 import math
@@ -279,7 +279,7 @@ def suggest_trained_weights(plan: TrainingPlan, corpus: PreparedCorpus, tokens: 
     if bits > _MAX_BITS:
         return []
     return [
-        f"This training has read its texts {passes:.0f} times. On so small a corpus, training the weights that ship with "
+        f"This training has read its texts {passes:.0f} times. On such a small corpus, training the weights that ship with "
         f"{plan.preset} further should give a better model in the same time: use --from {plan.preset}. They take {bits:.3f} "
         "bits per character of these held-out texts before any training."
     ]

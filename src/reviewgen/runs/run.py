@@ -176,7 +176,7 @@ class TrainingRun:
         if can_restart():
             with self._folder.closed_on_error():
                 has_checkpoint = bool(self._folder.checkpoints.steps())
-                raise ProcessLost(f"This process was asked to end. {how_to_resume(has_checkpoint=has_checkpoint)}")
+                raise ProcessLost(f"This process received a termination signal. {how_to_resume(has_checkpoint=has_checkpoint)}")
         self._is_interrupted = True
 
     def finish(self) -> ReviewModel:
@@ -206,7 +206,7 @@ class TrainingRun:
                 self._is_interrupted = True
                 self._record.note(f"The training was over when it was interrupted: {where}, and was not measured fully.")
             except Exception:
-                _logger.warning("The training is over and %s; an error has occurred while it was measured.", where)
+                _logger.warning("The training is over and %s; an error occurred during the final measurements.", where)
                 raise
             self._measuring_seconds = time.monotonic() - start
             with uninterrupted():

@@ -232,7 +232,7 @@ def _open_journal(file: Path) -> Any:
 def _search(
     study: Any, space: dict[str, Any], variants: Variants, trials: int, about: dict[str, Any], file: Path | None
 ) -> Iterator[TuneTrial]:
-    """Yield the trials that the study has, then new ones. A trial that is cut off leaves nothing that the next ones use.
+    """Yield the trials that the study has, then new ones. An interrupted trial does not affect later ones.
 
     Raises:
         ConfigError: The study is of another search.

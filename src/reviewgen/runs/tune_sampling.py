@@ -45,7 +45,7 @@ class SamplingTrial:
         generated: Figures of the generated texts.
         human: The same figures of human texts, cut off and finished as generated texts are.
         distance: The mean difference of the two, in standard deviations between groups of human texts; differences of more than
-            10 count as 10, and distinct-1 to 4 count as one figure.
+            10 count as 10, and distinct-1 to -4 are averaged into one figure.
     """
 
     settings: dict[str, Any]
@@ -100,7 +100,8 @@ def tune_sampling(
         return scorer.evaluate([text for text in some if text], clean=False).bits_per_character
 
     def trials() -> Iterator[SamplingTrial]:
-        """Yield each setting with how far its texts are from those of people, in deviations of groups of the latter."""
+        """Yield each setting with the distance of its texts from human texts, in standard deviations between groups of human
+        texts."""
         measure = partial(measure_texts, is_known=None if lexicon is None else lexicon.__contains__, score=score)
         size = min(texts, len(reference) // _GROUPS)
         groups = [_figures(measure(reference[number * size : (number + 1) * size])) for number in range(_GROUPS)]
