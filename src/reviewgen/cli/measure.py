@@ -158,12 +158,12 @@ def blend(models: list[str], *, out: Path, weights: str | None = None, data: str
         numbers = None if weights is None else [float(number) for number in weights.split(",")]
     except ValueError:
         raise ConfigError(f"--weights takes a number for each model, as in 0.3,0.7; got {quoted(weights)}.") from None
-    from reviewgen import api
+    from reviewgen.runs.blend import blend
     from reviewgen.storage import check_output, to_path
 
     check_output(to_path("out", out))
     with working("Blending ..." if data is None else "Fitting the weights ..."):
-        model = api.blend(models, numbers, data=None if data is None else parse_data(data), **options)
+        model = blend(models, numbers, data=None if data is None else parse_data(data), **options)
         model.save_pretrained(out)
     fit = model.training["weights"]
     bits = fit.get("bits_per_character", {})
