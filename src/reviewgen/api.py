@@ -247,22 +247,12 @@ def generate_dataset(
         TrainingError: The processes of a launcher were started with different arguments; ProcessLost if one has ended.
         ReviewgenError: The model cannot be loaded; see ``load``.
     """
+    from reviewgen.config.options import GeneratedShards
     from reviewgen.tables.generating import generate_dataset as generate_texts
 
-    return generate_texts(
-        model,
-        n,
-        out=out,
-        prompt=prompt,
-        seed=options.pop("seed", None),
-        columns=columns,
-        unique=unique,
-        schema=schema,
-        format=format,
-        shard_texts=shard_texts,
-        device=device,
-        options=options,
-    )
+    shards = GeneratedShards(columns=columns, unique=unique, schema=schema, format=format, shard_texts=shard_texts)
+    seed = options.pop("seed", None)
+    return generate_texts(model, n, shards, out=out, prompt=prompt, seed=seed, device=device, options=options)
 
 
 def score_dataset(
@@ -300,9 +290,11 @@ def score_dataset(
         ConfigError, DataError, OutputExists, StorageError, CheckpointError, TrainingError: As ``generate_dataset``.
         ReviewgenError: The model cannot be loaded; see ``load``.
     """
+    from reviewgen.config.options import Shards
     from reviewgen.tables.judging import judge_texts
 
-    return judge_texts("score", model, source, out=out, format=format, shard_texts=shard_texts, device=device, options=options)
+    shards = Shards(format=format, shard_texts=shard_texts)
+    return judge_texts("score", model, source, shards, out=out, device=device, options=options)
 
 
 def novelty_dataset(
@@ -329,6 +321,7 @@ def novelty_dataset(
     Raises:
         DataError: The model has no index of its training text.
     """
+    from reviewgen.config.options import Shards
     from reviewgen.tables.judging import judge_texts
 
-    return judge_texts("novelty", model, source, out=out, format=format, shard_texts=shard_texts, options=options)
+    return judge_texts("novelty", model, source, Shards(format=format, shard_texts=shard_texts), out=out, options=options)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from reviewgen.cli.console import Result, describe_written, note, progress, resumable, working
-from reviewgen.cli.options import declared, parse_data, read_stdin, takes
+from reviewgen.cli.options import declared, parse_data, read_stdin, select, takes
 from reviewgen.config import GenerationConfig
 from reviewgen.config.options import Evaluating, Shards
 from reviewgen.errors import ConfigError, counted, quoted
@@ -122,9 +122,9 @@ def _text_or_table(
     with resumable(), progress() as move:
         from reviewgen.tables.judging import judge_texts
 
-        own = {name: options.pop(name) for name in ("format", "shard_texts", "device") if name in options}
-        given: Any = {name: value for name, value in options.items() if value is not None}
-        written = judge_texts(kind, model, parse_data(data or ""), out=out, progress=move, options=given, **own)
+        given: Any = select(options, Evaluating)
+        call: Any = {"out": out, "progress": move, "device": options.get("device", "cpu"), "options": given}
+        written = judge_texts(kind, model, parse_data(data or ""), Shards(**select(options, Shards)), **call)
     return describe_written(written, started, (_describe_scores if kind == "score" else _describe_copies)(written.summary))
 
 

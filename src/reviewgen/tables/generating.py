@@ -17,6 +17,7 @@ import numpy as np
 
 from reviewgen.conditions import Condition, Conditions
 from reviewgen.config import MAX_RECORD, check_count, check_flags, check_seed, check_text, read_json, to_dict
+from reviewgen.config.options import GeneratedShards
 from reviewgen.data import open_records
 from reviewgen.errors import ConfigError, DataError, did_you_mean, quoted
 from reviewgen.generation import GenerateOptions, Request, device_facts, make_request
@@ -24,7 +25,7 @@ from reviewgen.model import ReviewModel
 from reviewgen.storage import to_path
 from reviewgen.tables.judging import NOVELTY_COLUMNS, column_names, load_saved, move, novelty_row
 from reviewgen.tables.receipts import library_versions, make_receipt, portable_source
-from reviewgen.tables.table import SHARD_TEXTS, Plan, Progress, Row, WrittenTexts, write_table
+from reviewgen.tables.table import Plan, Progress, Row, WrittenTexts, write_table
 
 _HEAD = 1000  # rows whose columns are those of a table
 _STREAM = 0x5C4E  # beside (seed, i), which text i samples from, and (seed, i, try)
@@ -50,9 +51,7 @@ def _make_plan(
     request: Request,
     schema: "Schema",
     seed: int | None,
-    *,
-    unique: bool,
-    columns: bool,
+    shards: GeneratedShards,
     receipts: bool,
 ) -> Plan:
     """Return the plan of a table.
@@ -64,10 +63,10 @@ def _make_plan(
         request: The checked settings, with each prompt once.
         schema: What the conditions are drawn from.
         seed: The seed, if it is given.
-        unique: Whether repeats are left out.
-        columns: Whether there are columns beside the text.
-        receipts: Whether one of them is the receipt.
+        shards: How it is written.
+        receipts: Whether there is a column of receipts.
     """
+    columns = shards.columns  # beside the text
     prompts, given, conditions = request.prompts, request.config.conditions, model.conditions
     names = column_names(conditions, [*_OWN, "receipt", *NOVELTY_COLUMNS])
     types: dict[str, str] = {}  # of the column of each condition: integers, numbers or text
@@ -111,7 +110,7 @@ def _make_plan(
         "source": source if receipts else None,
         "versions": library_versions(model, request.plugins),
         "seed": seed,
-        "unique": unique,
+        "unique": shards.unique,
     }
     return Plan(
         columns=all_columns | (NOVELTY_COLUMNS if request.novelty is not None else {}),
@@ -125,16 +124,12 @@ def _make_plan(
 def generate_dataset(
     model: str | Path | ReviewModel,
     n: int,
+    shards: GeneratedShards,
     *,
     out: str | Path,
     prompt: str | Sequence[str] = "",
     seed: int | None = None,
-    columns: bool = False,
     receipts: bool | Path | None = None,
-    unique: bool = False,
-    schema: Any = None,
-    format: str | None = None,
-    shard_texts: int = SHARD_TEXTS,
     progress: Progress | None = None,
     weight_bits: int = 32,
     device: str = "auto",
@@ -143,6 +138,7 @@ def generate_dataset(
     """Generate a table of texts; under a launcher, all processes call this.
 
     Args are those of ``reviewgen.generate_dataset``, and:
+        shards: How the table is written.
         receipts: Whether there is a column of receipts, or the file that they will be written to; None is ``columns``.
         progress: Called with the progress.
         weight_bits: The bits of a weight of a model that is loaded.
@@ -155,7 +151,7 @@ def generate_dataset(
     def plan(path: Path) -> Plan:
         """Check the call, and return the plan of its table."""
         check_count("n", n)
-        check_flags(columns=columns, unique=unique)
+        check_flags(columns=shards.columns, unique=shards.unique)
         if seed is not None:
             check_seed(seed)
         loaded, source = load_saved(model, weight_bits)
@@ -165,13 +161,15 @@ def generate_dataset(
             move(loaded, device)
         if (total := n * len(request.prompts)) > _MAX_TEXTS:
             raise ConfigError(f"A table has at most {_MAX_TEXTS:,} texts; these would be {quoted(total)}.")
-        drawn = Schema() if schema is None else read_schema(schema, loaded.conditions, options.get("conditions") or {})
+        schema = Schema()
+        if shards.schema is not None:
+            schema = read_schema(shards.schema, loaded.conditions, options.get("conditions") or {})
         file = receipts if isinstance(receipts, Path) else path / "receipts.jsonl"
         name = None if source is None else portable_source(source, file)
-        request, has_receipts = replace(request, device=loaded.device), bool(columns if receipts is None else receipts)
-        return _make_plan(loaded, name, n, request, drawn, seed, unique=unique, columns=columns, receipts=has_receipts)
+        has_receipts = bool(shards.columns if receipts is None else receipts)
+        return _make_plan(loaded, name, n, replace(request, device=loaded.device), schema, seed, shards, has_receipts)
 
-    return write_table(plan, out, format, shard_texts, progress)
+    return write_table(plan, out, shards, progress)
 
 
 def _check_request(model: ReviewModel, prompt: Any, options: GenerateOptions) -> Request:

@@ -18,7 +18,7 @@ import xxhash
 
 from reviewgen.conditions import Conditions
 from reviewgen.config import EvaluateOptions, check_text, refuse_unknown_options, to_dict
-from reviewgen.config.options import Evaluating
+from reviewgen.config.options import Evaluating, Shards
 from reviewgen.data import Example, frame_texts, hash_text, identify_texts, read_documents, read_texts, trained_on
 from reviewgen.errors import ConfigError, TrainingError
 from reviewgen.evaluation import Evaluation, add_up, add_up_documents, batches, keep_first, measure_gains, token_losses
@@ -28,7 +28,7 @@ from reviewgen.novelty import WINDOWS, Novelty
 from reviewgen.processes import all_processes, process_state
 from reviewgen.registry import find_model
 from reviewgen.tables.receipts import library_versions
-from reviewgen.tables.table import SHARD_TEXTS, Plan, Progress, Row, WrittenTexts, write_table
+from reviewgen.tables.table import Plan, Progress, Row, WrittenTexts, write_table
 
 _SCORED = 1024  # texts that are scored together, as ``evaluate`` does
 _SCORE_COLUMNS = {"characters": "int64", "tokens": "int64", "bits": "double", "bits_per_character": "double"}
@@ -147,10 +147,9 @@ def judge_texts(
     kind: Literal["score", "novelty"],
     model: str | Path | ReviewModel,
     source: Any,
+    shards: Shards,
     *,
     out: str | Path,
-    format: str | None = None,
-    shard_texts: int = SHARD_TEXTS,
     progress: Progress | None = None,
     device: str = "cpu",
     options: EvaluateOptions,
@@ -189,7 +188,7 @@ def judge_texts(
         columns = {"text": "string"} | labels | own
         return Plan(columns=columns, facts=facts, stage=stage, rows=rows, summarize=summarize, can_resume=identity is not None)
 
-    return write_table(plan, out, format, shard_texts, progress)
+    return write_table(plan, out, shards, progress)
 
 
 def _facts(model: ReviewModel, source: Any, options: Mapping[str, Any]) -> dict[str, Any]:

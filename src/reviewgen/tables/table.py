@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from reviewgen.config import MAX_RECORD, MAX_VOCABULARY, check_count, check_text, read_json
+from reviewgen.config.options import Shards
 from reviewgen.data import digest_file, first_of_each, hash_text
 from reviewgen.errors import CheckpointError, ConfigError, OutputExists, StorageError, did_you_mean, quoted
 from reviewgen.processes import Processes, all_processes
@@ -27,12 +28,10 @@ from reviewgen.storage import Job, check_output, to_path
 Progress = Callable[[str, int, int | None], None]
 """Called with what is being done, how many texts of it are done, and of how many if that is known."""
 
-SHARD_TEXTS = 10_000
-"""The number of texts in a shard, by default."""
-
 Row = dict[str, Any]
 _FORMATS, _OTHER_FILES = ("jsonl", "parquet"), ("json", "txt", "csv", "tsv")
 _MANIFEST, _FORMAT = "manifest.json", 1
+_BATCH = 10_000  # rows that are written to parquet at once
 _REPORTED = 64  # texts between two reports of progress
 _MAX_DRAWS = 10  # texts that are drawn for one that is wanted, if repeats are left out
 _MORE = 1.1  # a little more than what is missing
@@ -81,20 +80,13 @@ class Plan:
     can_resume: bool = True
 
 
-def write_table(
-    make_plan: Callable[[Path], Plan],
-    out: Any,
-    format: str | None = None,
-    shard_texts: int = SHARD_TEXTS,
-    progress: Progress | None = None,
-) -> WrittenTexts:
+def write_table(make_plan: Callable[[Path], Plan], out: Any, shards: Shards, progress: Progress | None = None) -> WrittenTexts:
     """Write a table; under a launcher, all processes call this.
 
     Args:
         make_plan: Checks all other arguments, and returns the plan of a table at a path.
         out: A folder, or a file whose suffix is .jsonl or .parquet.
-        format: The format; None is that of the file, or jsonl.
-        shard_texts: The number of texts in a shard; the last has fewer.
+        shards: The format, where None is that of the file, or jsonl; and the number of texts in a shard; the last has fewer.
         progress: Called with the progress, in the main process.
 
     Raises:
@@ -106,9 +98,9 @@ def write_table(
     """
 
     def check() -> _Table:
-        path, kind = _check_target(out, format)
-        check_count("shard_texts", shard_texts)
-        return _Table(path, kind, shard_texts, make_plan(path), processes, progress)
+        path, kind = _check_target(out, shards.format)
+        check_count("shard_texts", shards.shard_texts)
+        return _Table(path, kind, shards.shard_texts, make_plan(path), processes, progress)
 
     with all_processes() as processes, ExitStack() as locks:
         table = processes.each(check, out)
@@ -285,7 +277,7 @@ def _write_rows(file: Path, rows: Iterable[Row], format: str, columns: Mapping[s
 
     schema, rest = pa.schema([(name, pa.type_for_alias(kind)) for name, kind in columns.items()]), iter(rows)
     with parquet.ParquetWriter(file.absolute(), schema, compression="zstd") as writer:  # of "a:b", a would be a protocol
-        while batch := list(islice(rest, SHARD_TEXTS)):
+        while batch := list(islice(rest, _BATCH)):
             writer.write_table(pa.Table.from_pylist(batch, schema=schema))
 
 
