@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from reviewgen.config import MAX_RECORD, HubSource, read_json, read_text
 from reviewgen.errors import BundleError, ConfigError, HubError, ReviewgenError, quoted, shortened, storage_errors
-from reviewgen.generation import Generator
 from reviewgen.hub.card import card_text, check_metadata, is_written_by_hand, metadata_of, odd_text, parse_card, without_paths
 from reviewgen.hub.download import megabytes, parse_repository
 from reviewgen.hub.scan import check_kinds, generate_texts, refuse, scan
 from reviewgen.hub_client import check_token, plain_errors
-from reviewgen.model import Bundle, layout, read_bundle
+from reviewgen.model import Bundle, ReviewModel, layout, read_bundle
 from reviewgen.model.review_model import PushOptions
 from reviewgen.model.write import copy_bundle, write_bundle
 from reviewgen.storage import temporary_folder
@@ -82,7 +81,7 @@ def publish(bundle: Bundle, repo_id: str, options: PushOptions) -> str:
         _copy(bundle, folder, options.get("dtype"))
         kept = _select({layout.CARD, layout.CURVE, *(file.name for file in folder.iterdir())}, options)
         copy = read_bundle(folder)
-        texts, details = generate_texts(copy)
+        texts, details = generate_texts(ReviewModel(copy))
         texts, rate = [*texts, *(text for _, text in details["samples"])], details["token_copy_rate"]
         findings |= scan(copy, texts, rate, copy_limit)
         refuse(findings, allowed)
@@ -98,16 +97,16 @@ def publish(bundle: Bundle, repo_id: str, options: PushOptions) -> str:
         return _push(folder, kept, target, before, message, options)
 
 
-def make_card(bundle: Bundle, generator: Generator, source: str | None = None, **metadata: Any) -> str:
+def make_card(model: ReviewModel, source: str | None = None, **metadata: Any) -> str:
     """Return a new card of a model, with texts that it generates at three temperatures; takes what ``card_text`` takes.
 
     Raises:
         ConfigError: A value of the metadata is not text; nothing was generated.
     """
     check_metadata(None, metadata)
-    folder, (_, generated) = bundle.folder, generate_texts(bundle, generator)
+    folder, (_, generated) = model.bundle.folder, generate_texts(model)
     size = megabytes(folder) if folder is not None and folder.is_dir() else None
-    return card_text(bundle, source=source, megabytes=size, **generated, **metadata)
+    return card_text(model.bundle, source=source, megabytes=size, **generated, **metadata)
 
 
 def inspect_repository(target: HubSource, token: str | bool | None = None, kind: str = "model") -> Remote:

@@ -577,7 +577,7 @@ class ReviewModel:
 
         check_text("source", source, optional=True)
         metadata = {"license": license, "language": language, "datasets": datasets, "tags": tags}
-        return ModelCard(resolve_name(_MAKE_CARD)(self.bundle, self.generator, source=source, **metadata))
+        return ModelCard(resolve_name(_MAKE_CARD)(self, source=source, **metadata))
 
     def push_to_hub(self, repo_id: str, **options: Unpack[PushOptions]) -> str:
         """Publish the model on the Hugging Face Hub, and return the URL of the commit.
