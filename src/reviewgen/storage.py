@@ -118,7 +118,7 @@ def atomic_folder(folder: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """Yield an empty folder that becomes ``folder`` when the block ends, and is removed if the block raises.
 
     Args:
-        folder: The target; its parent exists.
+        folder: The target; parents that are missing are created.
         overwrite: Whether to replace what exists there: it is moved aside, and removed once the new folder has its name.
 
     Raises:
@@ -130,7 +130,7 @@ def atomic_folder(folder: Path, *, overwrite: bool = False) -> Iterator[Path]:
     remove(new)  # of a process that was killed, as is the next
     remove(old)
     try:
-        new.mkdir()
+        new.mkdir(parents=True)
         yield new
         _fsync_tree(new)
         if overwrite and os.path.lexists(folder):

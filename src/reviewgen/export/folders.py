@@ -74,12 +74,10 @@ def export_folder(folder: Path, kind: str, overwrite: bool) -> Iterator[Path]:
     Raises:
         StorageError: The disk is full, or the folder cannot be written; nothing is left behind.
     """
-    with storage_errors(folder):
-        folder.absolute().parent.mkdir(parents=True, exist_ok=True)
-        with atomic_folder(folder, overwrite=overwrite) as scratch:
-            yield scratch
-            files = sorted(path.name for path in scratch.iterdir())
-            write_json(scratch / LIST, {"library": "reviewgen", "library_version": __version__, "export": kind, "files": files})
+    with storage_errors(folder), atomic_folder(folder, overwrite=overwrite) as scratch:
+        yield scratch
+        files = sorted(path.name for path in scratch.iterdir())
+        write_json(scratch / LIST, {"library": "reviewgen", "library_version": __version__, "export": kind, "files": files})
 
 
 def write_json(file: Path, value: Any) -> None:

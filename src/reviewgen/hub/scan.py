@@ -65,9 +65,9 @@ def generate_texts(model: ReviewModel) -> tuple[list[str], dict[str, Any]]:
 
 def scan(bundle: Bundle, texts: Sequence[str], token_copy_rate: float | None, copy_limit: float) -> dict[str, str]:
     """Return what speaks against publishing a model in texts that it generated and in its vocabulary, by its kind."""
-    tokenizer, conditions = bundle.tokenizer, bundle.conditions.to_json() if bundle.conditions else []
+    tokenizer = bundle.tokenizer
     ids = (token for token in range(tokenizer.vocab_size) if token not in (tokenizer.bos_id, tokenizer.eos_id))
-    labels = (value["label"] for condition in conditions for value in condition["values"])
+    labels = (value["label"] for condition in bundle.conditions.to_json() for value in condition["values"])
     findings = find_personal_data(texts, [*(tokenizer.decode([token]) for token in ids), *labels])
     if token_copy_rate is not None and token_copy_rate > copy_limit:
         more = f"which is more than {copy_limit:.0%}"

@@ -150,7 +150,7 @@ class ReviewModel:
     @property
     def conditions(self) -> Conditions:
         """The conditions that it was trained with, and their ids; empty for a model without conditions."""
-        return self.bundle.conditions or Conditions(first_id=self.tokenizer.vocab_size)
+        return self.bundle.conditions
 
     @property
     def generation_config(self) -> GenerationConfig:
@@ -707,7 +707,7 @@ def _facts(bundle: Bundle) -> dict[str, str]:
         "held-out text": _with(held_out.get("bits_per_character"), lambda bits: f"{decimal(bits)} bits per character"),
         "copy rate": describe_copies(novelty),
         "vocabulary": f"{thousands(bundle.tokenizer.vocab_size)} tokens ({bundle.tokenizer_plugin.name})",
-        "conditions": ", ".join(each.name for each in bundle.conditions or ()),
+        "conditions": ", ".join(bundle.conditions.names),
         "trained on": str(data.get("source") or ""),
         "trained for": _with(training.get("seconds"), duration),
         "verdict": str(verdict.get("words") or ""),

@@ -234,7 +234,6 @@ def _new_model_folder(folder: Path, overwrite: bool) -> Iterator[Path]:
         check_output(folder)
     with storage_errors(folder):
         _refuse_others(folder)
-        folder.parent.mkdir(parents=True, exist_ok=True)
         with atomic_folder(folder, overwrite=overwrite) as scratch:
             yield scratch
             layout.write_manifest(scratch)

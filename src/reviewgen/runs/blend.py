@@ -85,7 +85,7 @@ def blend(models: Any, weights: Any = None, *, data: Any = None, **options: Unpa
         equal = Blend.from_models(parts, plugins, check_weights(weights, len(loaded)))
         return ReviewModel(make_bundle(loaded, equal, {"method": "equal" if weights is None else "given"}, first=first))
     trained = [known for model in loaded for known in trained_on(model.training)]
-    documents = read_documents(data, first.tokenizer, trained, conditions=ReviewModel(first).conditions, **options)
+    documents = read_documents(data, first.tokenizer, trained, conditions=first.conditions, **options)
     fitted, facts = fit_blend(parts, plugins, documents, first.tokenizer.vocab_size)
     source = str(data) if isinstance(data, str | Path) else type(data).__name__
     facts |= {"source": source, "split": options.get("split", "all")}
@@ -183,7 +183,7 @@ def make_bundle(
     bundle = Bundle(
         preset=preset,
         weights=Weights(blend, weight_bits=weight_bits),
-        conditions=first.conditions or None,
+        conditions=first.conditions,
         tokenizer=first.tokenizer,
         model_plugin=find_model("blend")[1],
         tokenizer_plugin=first.tokenizer_plugin,
@@ -232,7 +232,7 @@ def _share_tokenizer(models: Sequence[ReviewModel]) -> tuple[Bundle, list[Langua
     )
     parts: list[LanguageModel] = []
     written: Any = token_symbols(tokenizer)
-    vocab_size = ReviewModel(shared).conditions.vocab_size
+    vocab_size = shared.conditions.vocab_size
     for bundle, kind, each in zip(bundles, kinds, symbols, strict=True):
         if kind == _identify(shared):
             parts.append(bundle.model)

@@ -20,7 +20,7 @@ from reviewgen.data import read_documents, tokens_of, trained_on
 from reviewgen.errors import ConfigError, DataError, did_you_mean, quoted
 from reviewgen.evaluation import TextStatistics, measure_texts, take_words
 from reviewgen.generation import SAMPLING_SETTINGS
-from reviewgen.model import ReviewModel
+from reviewgen.model import ReviewModel, check_model
 from reviewgen.runs.run import TrainingRun
 from reviewgen.runs.sweep import check_values
 from reviewgen.sentences import sentence_ends
@@ -106,8 +106,7 @@ def tune_sampling(
         DataError: The source cannot be read, or has fewer than 40 texts.
     """
     for name, value in {"model": model, "judge": judge or model}.items():
-        if not isinstance(value, ReviewModel):
-            raise ConfigError(f"{name} must be a trained model, as from reviewgen.load; got {quoted(value)}.")
+        check_model(name, value)
     if not isinstance(texts, int) or isinstance(texts, bool) or texts < _MIN_TEXTS:
         raise ConfigError(f"texts must be a whole number of at least {_MIN_TEXTS}; got {quoted(texts)}.")
     defaults = model.generation_config
