@@ -251,8 +251,7 @@ def generate_dataset(
     from reviewgen.tables.generating import generate_dataset as generate_texts
 
     shards = GeneratedShards(columns=columns, unique=unique, schema=schema, format=format, shard_texts=shard_texts)
-    seed = options.pop("seed", None)
-    return generate_texts(model, n, shards, out=out, prompt=prompt, seed=seed, device=device, options=options)
+    return generate_texts(model, n, shards, out=out, prompt=prompt, device=device, options=options)
 
 
 def score_dataset(

@@ -197,8 +197,7 @@ def _write_table(
         from reviewgen.tables.generating import generate_dataset  # torch, where several processes meet
         from reviewgen.tables.table import read_rows
 
-        call |= {"prompt": prompt, "seed": settings.pop("seed"), "options": settings}
-        call |= {"receipts": shards.columns if receipt is None else receipt}
+        call |= {"prompt": prompt, "receipts": shards.columns if receipt is None else receipt, "options": settings}
         shards = replace(shards, columns=shards.columns or out.suffix.lower() in _FILES)
         written = generate_dataset(model, number, shards, out=out, progress=move, **call)
         if receipt is not None and not notes.quiet:

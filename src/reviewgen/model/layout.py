@@ -23,7 +23,7 @@ from reviewgen.model.weights import Weights
 from reviewgen.novelty import Index
 from reviewgen.protocols import Tokenizer
 from reviewgen.registry import Plugin
-from reviewgen.storage import atomic_file
+from reviewgen.storage import atomic_file, digest_of
 
 if TYPE_CHECKING:
     from reviewgen.protocols import LanguageModel
@@ -131,12 +131,6 @@ def fingerprint(training: Mapping[str, Any], tokenizer: str, tokenizer_settings:
     if isinstance(parent, Mapping):
         facts.append(fingerprint(parent, tokenizer, tokenizer_settings))
     return hashlib.blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=16).hexdigest()
-
-
-def digest_of(file: Path) -> str:
-    """Return the SHA-256 of a file."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def digest_files(folder: Path, names: Iterable[str]) -> dict[str, FileFacts]:

@@ -727,6 +727,6 @@ def _chart(bundle: Bundle) -> Any:
         run = find_curves(bundle.training, bundle.preset)
     except BundleError:
         return None
-    runs = {part.preset: part for part in (*run.parts, run)} if run.parts else {run.preset: run}
+    runs = {part.preset: part for part in (*run.parts, run)}
     evaluations = {name: each.evaluations for name, each in runs.items()}
     return draw_inline(evaluations, {name: each.curve for name, each in runs.items()}, "Bits per character")

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from reviewgen.conditions import Condition, Conditions
-from reviewgen.config import MAX_RECORD, check_count, check_flags, check_seed, check_text, read_json, to_dict
+from reviewgen.config import MAX_RECORD, check_count, check_flags, check_seed, read_json, to_dict
 from reviewgen.config.options import GeneratedShards
 from reviewgen.data import open_records
 from reviewgen.errors import ConfigError, DataError, did_you_mean, quoted
@@ -128,7 +128,6 @@ def generate_dataset(
     *,
     out: str | Path,
     prompt: str | Sequence[str] = "",
-    seed: int | None = None,
     receipts: bool | Path | None = None,
     progress: Progress | None = None,
     weight_bits: int = 32,
@@ -152,10 +151,9 @@ def generate_dataset(
         """Check the call, and return the plan of its table."""
         check_count("n", n)
         check_flags(columns=shards.columns, unique=shards.unique)
-        if seed is not None:
+        if (seed := options.get("seed")) is not None:
             check_seed(seed)
         loaded, source = load_saved(model, weight_bits)
-        check_text("device", device)
         request = _check_request(loaded, prompt, options)
         if device != "auto" or not request.must_include:  # of which few texts are generated at once
             move(loaded, device)
@@ -178,9 +176,8 @@ def _check_request(model: ReviewModel, prompt: Any, options: GenerateOptions) ->
     Raises:
         ReviewgenError: As ``ReviewModel.generate``; or a setting makes a text depend on others, on the time or on functions.
     """
-    for name in ("seed", "num_return_sequences"):
-        if options.get(name) is not None:
-            raise ConfigError(f"{name} is not a generation setting here: n and seed are arguments of their own.")
+    if options.get("num_return_sequences") is not None:
+        raise ConfigError("num_return_sequences is not a generation setting here: n and seed are arguments of their own.")
     one: Any = {**options, "num_return_sequences": 1, "seed": 0}
     request = make_request(prompt, model.generation_config, one, model.tokenizer, model.conditions)
     if not request.prompts:
@@ -218,11 +215,6 @@ class Schema:
     """What the conditions of texts are drawn from."""
 
     groups: Sequence[Group] = ()
-
-    @property
-    def names(self) -> list[str]:
-        """The conditions that are drawn."""
-        return [name for group in self.groups for name in group.names]
 
     def draw(self, seed: int, number: int) -> dict[str, Value]:
         """Return the values of a text by condition; one that is None is not given."""
@@ -272,7 +264,7 @@ def read_schema(source: Any, conditions: Conditions, given: Mapping[str, Any]) -
             raise ConfigError('The schema is empty: give {"condition": {"value": weight}}.')
     else:
         schema = Schema([_read_table(open_records(source), conditions)])
-    if twice := [name for name in schema.names if given.get(name) is not None]:
+    if twice := [name for group in schema.groups for name in group.names if given.get(name) is not None]:
         raise ConfigError(f"The condition {quoted(twice[0])} is given and also drawn by the schema: leave out one of them.")
     return schema
 

@@ -7,6 +7,7 @@ depend on who has judged which.
 import copy
 import logging
 import math
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain, islice
@@ -42,7 +43,7 @@ _SHARE = [*NOVELTY_COLUMNS][-1]
 _DEFAULTS = {name: value for name, value in to_dict(Evaluating()).items() if value is not None}
 _LONG_COPY = 50  # characters
 _Judge = Callable[[ReviewModel, Sequence[Example]], Iterable[Row]]
-_Summarize = Callable[[Iterable[Sequence[Row]]], dict[str, Any]]
+_Summarize = Callable[[Iterable[Row]], dict[str, Any]]
 _logger = logging.getLogger("reviewgen")
 
 
@@ -244,15 +245,15 @@ def _score(model: ReviewModel, texts: Sequence[Example]) -> Iterator[Row]:
         yield {"text": text, **labels, **dict(zip(_SCORE_COLUMNS, scores, strict=True))}
 
 
-def _summarize_scores(shards: Iterable[Sequence[Row]]) -> dict[str, Any]:
+def _summarize_scores(rows: Iterable[Row]) -> dict[str, Any]:
     """Return the bits per character of all texts, the end tokens included, and the counts."""
-    bits: list[float] = []
-    characters = tokens = impossible = 0
-    for rows in shards:
-        known = [row["bits"] for row in rows if row["bits"] is not None]
-        bits.append(math.fsum(known))
-        characters, tokens = characters + sum(row["characters"] for row in rows), tokens + sum(row["tokens"] for row in rows)
-        impossible += len(rows) - len(known)
+    bits, characters, tokens, impossible = array("d"), 0, 0, 0
+    for row in rows:
+        characters, tokens = characters + row["characters"], tokens + row["tokens"]
+        if row["bits"] is None:
+            impossible += 1
+        else:
+            bits.append(row["bits"])
     per_character = None if impossible or not characters else math.fsum(bits) / characters
     counts = {"characters": characters, "tokens": tokens, "zero_probability_texts": impossible}
     return {"bits_per_character": per_character, **counts}
@@ -265,20 +266,18 @@ def _examine(model: ReviewModel, texts: Sequence[Example]) -> Iterator[Row]:
         yield {"text": text, **novelty_row(index.examine(tokenizer.encode(text), tokenizer.decode))}
 
 
-def _summarize_copies(shards: Iterable[Sequence[Row]]) -> dict[str, Any]:
+def _summarize_copies(rows: Iterable[Row]) -> dict[str, Any]:
     """Return the longest copy of all texts, how many have long ones, and the mean share of their windows that is copied."""
-    longest = long = known = 0
-    total: list[float] = []
-    for rows in shards:
-        shares = [row[_SHARE] for row in rows if row[_SHARE] is not None]
-        lengths = [row["longest_copy_characters"] for row in rows]
-        longest, long = max(longest, *lengths), long + sum(length >= _LONG_COPY for length in lengths)
-        total.append(math.fsum(shares))
-        known += len(shares)
+    shares, longest, long = array("d"), 0, 0
+    for row in rows:
+        length = row["longest_copy_characters"]
+        longest, long = max(longest, length), long + (length >= _LONG_COPY)
+        if row[_SHARE] is not None:
+            shares.append(row[_SHARE])
     return {
         "longest_copy_characters": longest,
         f"texts_with_copies_of_{_LONG_COPY}_characters": long,
-        f"mean_{_SHARE}": math.fsum(total) / known if known else None,
+        f"mean_{_SHARE}": math.fsum(shares) / len(shares) if shares else None,
     }
 
 
