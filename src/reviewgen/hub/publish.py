@@ -5,14 +5,13 @@ is a copy of the saved folder, with the card, a plot of the learning curve where
 machine. The copy is what is scanned.
 """
 
-import json
 import logging
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reviewgen.config import MAX_RECORD, HubSource, read_json, read_text
+from reviewgen.config import MAX_RECORD, HubSource, dump_json, read_json, read_text
 from reviewgen.errors import BundleError, ConfigError, HubError, ReviewgenError, quoted, shortened, storage_errors
 from reviewgen.hub.card import card_text, check_metadata, is_written_by_hand, metadata_of, odd_text, parse_card, without_paths
 from reviewgen.hub.download import megabytes, parse_repository
@@ -80,7 +79,7 @@ def publish(bundle: Bundle, repo_id: str, options: PushOptions) -> str:
         folder = scratch / target.repo_id.partition("/")[2]
         _copy(bundle, folder, options.get("dtype"))
         kept = _select({layout.CARD, layout.CURVE, *(file.name for file in folder.iterdir())}, options)
-        copy = read_bundle(folder)
+        copy = read_bundle(folder, accept_changes=True)  # its training.json has no paths; the manifest is written at the end
         texts, details = generate_texts(ReviewModel(copy))
         texts, rate = [*texts, *(text for _, text in details["samples"])], details["token_copy_rate"]
         findings |= scan(copy, texts, rate, copy_limit)
@@ -222,9 +221,7 @@ def _copy(bundle: Bundle, folder: Path, dtype: str | None) -> None:
     else:
         write_bundle(bundle, folder, dtype=dtype or "float32")
     file = folder / layout.TRAINING
-    public = without_paths(read_json(file, MAX_RECORD))
-    file.write_text(json.dumps(public, indent=2, ensure_ascii=False) + "\n", encoding="utf-8", errors="backslashreplace")
-    layout.write_manifest(folder)
+    file.write_bytes(dump_json(without_paths(read_json(file, MAX_RECORD)), MAX_RECORD))
 
 
 def _select(names: set[str], options: PushOptions) -> set[str]:
