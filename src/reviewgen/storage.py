@@ -10,6 +10,7 @@ formats but safetensors.
     publish                         a finished folder gets its name
     describe_cut_off                what to do where a replacement was cut off
     temporary_folder                removed afterwards
+    digest_of                       the SHA-256 of a file
     safetensors_file                a file that another library writes
     open_tensors, read_vectors      the same to read from, after checking what it contains
     Job                             work that can be resumed, in a folder until it is whole
@@ -17,6 +18,7 @@ formats but safetensors.
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
 import re
@@ -118,7 +120,7 @@ def atomic_folder(folder: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """Yield an empty folder that becomes ``folder`` when the block ends, and is removed if the block raises.
 
     Args:
-        folder: The target; its parent exists.
+        folder: The target; parents that are missing are created.
         overwrite: Whether to replace what exists there: it is moved aside, and removed once the new folder has its name.
 
     Raises:
@@ -130,7 +132,7 @@ def atomic_folder(folder: Path, *, overwrite: bool = False) -> Iterator[Path]:
     remove(new)  # of a process that was killed, as is the next
     remove(old)
     try:
-        new.mkdir()
+        new.mkdir(parents=True)
         yield new
         _fsync_tree(new)
         if overwrite and os.path.lexists(folder):
@@ -180,6 +182,12 @@ def temporary_folder(parent: Path | None = None, prefix: str = "reviewgen-") -> 
     """Yield an empty temporary folder, removed when the block ends."""
     with tempfile.TemporaryDirectory(prefix=prefix, dir=parent, ignore_cleanup_errors=True) as name:
         yield Path(name)
+
+
+def digest_of(file: Path) -> str:
+    """Return the SHA-256 of a file."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def remove(path: Path) -> None:
@@ -431,7 +439,4 @@ class Job:
         self.clear()
 
     def _pieces(self) -> list[Path]:
-        try:
-            return [path for path in self.folder.iterdir() if path.name not in _NOT_PIECES]
-        except FileNotFoundError:
-            return []
+        return [path for path in self.folder.glob("*") if path.name not in _NOT_PIECES]  # none of a folder that does not exist

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -71,12 +71,12 @@ def generate(
     """
     begin = read_prompts(prompt, prompts)
     settings = select(options, GenerationConfig) | select(options, Call)
-    shards = select(options, GeneratedShards)
+    shards = GeneratedShards(**select(options, GeneratedShards))
     if best is not None or of is not None or by != "model":
         _choose(settings, best, of, by, out)
     if _is_table(shards, out, receipt):
-        table = shards | {"out": out, "weight_bits": bits, "device": device or "auto"}
-        return _write_table(model, begin, settings, table, receipt)
+        call: Any = {"out": out, "weight_bits": bits, "device": device or "auto"}
+        return _write_table(model, begin, settings, shards, receipt, **call)
     from reviewgen.api import load
 
     trained = load(model, weight_bits=bits)
@@ -161,14 +161,14 @@ def read_prompts(prompt: str, file: Path | None) -> str | list[str]:
     return prompts
 
 
-def _is_table(shards: dict[str, Any], out: Path | None, receipt: Path | None) -> bool:
+def _is_table(shards: GeneratedShards, out: Path | None, receipt: Path | None) -> bool:
     """Return whether the options ask for a file or a folder of texts.
 
     Raises:
         ConfigError: They do, and there is no --out, or a --receipt beside a folder, or the file of either is there.
     """
     processes = int(os.environ.get("WORLD_SIZE", "1"))
-    asking = [f"--{name.replace('_', '-')}" for name, value in shards.items() if value != getattr(GeneratedShards, name)]
+    asking = [f"--{name.replace('_', '-')}" for name, value in vars(shards).items() if value != getattr(GeneratedShards, name)]
     if out is None and not asking and processes == 1:
         return False
     if out is None:
@@ -189,7 +189,7 @@ def _refuse_receipts(file: Path) -> None:
 
 
 def _write_table(
-    model: str, prompt: str | list[str], settings: dict[str, Any], table: dict[str, Any], receipt: Path | None
+    model: str, prompt: str | list[str], settings: Any, shards: GeneratedShards, receipt: Path | None, *, out: Path, **call: Any
 ) -> Result:
     """Generate texts into a file or a folder of shards."""
     number, started = settings.pop("num_return_sequences"), time.monotonic()
@@ -197,10 +197,9 @@ def _write_table(
         from reviewgen.tables.generating import generate_dataset  # torch, where several processes meet
         from reviewgen.tables.table import read_rows
 
-        call: Any = {"seed": settings.pop("seed"), "options": settings}
-        call |= {"receipts": table["columns"] if receipt is None else receipt}
-        table["columns"] = table["columns"] or table["out"].suffix.lower() in _FILES
-        written = generate_dataset(model, number, prompt=prompt, progress=move, **call, **table)
+        call |= {"prompt": prompt, "receipts": shards.columns if receipt is None else receipt, "options": settings}
+        shards = replace(shards, columns=shards.columns or out.suffix.lower() in _FILES)
+        written = generate_dataset(model, number, shards, out=out, progress=move, **call)
         if receipt is not None and not notes.quiet:
             with storage_errors(receipt), receipt.open("x", encoding="utf-8") as lines:
                 lines.writelines(f"{row['receipt']}\n" for row in read_rows(written.out))

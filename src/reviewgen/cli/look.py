@@ -77,8 +77,7 @@ def plot(
         against: The x axis: seconds, steps or tokens.
         metric: A metric of generated texts that gets a panel, as in distinct-2.
     """
-    from reviewgen.api import plot_training
-    from reviewgen.runs.showing import picture_name
+    from reviewgen.runs.showing import picture_name, plot_training
 
     file = out or picture_name(runs)
     curves = plot_training(runs, file, against=against, metrics=metric or (), overwrite=overwrite)

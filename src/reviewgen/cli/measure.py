@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from reviewgen.cli.console import Result, describe_written, note, progress, resumable, working
-from reviewgen.cli.options import declared, parse_data, read_stdin, takes
+from reviewgen.cli.options import declared, parse_data, read_stdin, select, takes
 from reviewgen.config import GenerationConfig
 from reviewgen.config.options import Evaluating, Shards
 from reviewgen.errors import ConfigError, counted, quoted
@@ -122,9 +122,9 @@ def _text_or_table(
     with resumable(), progress() as move:
         from reviewgen.tables.judging import judge_texts
 
-        own = {name: options.pop(name) for name in ("format", "shard_texts", "device") if name in options}
-        given: Any = {name: value for name, value in options.items() if value is not None}
-        written = judge_texts(kind, model, parse_data(data or ""), out=out, progress=move, options=given, **own)
+        given: Any = select(options, Evaluating)
+        call: Any = {"out": out, "progress": move, "device": options.get("device", "cpu"), "options": given}
+        written = judge_texts(kind, model, parse_data(data or ""), Shards(**select(options, Shards)), **call)
     return describe_written(written, started, (_describe_scores if kind == "score" else _describe_copies)(written.summary))
 
 
@@ -158,12 +158,12 @@ def blend(models: list[str], *, out: Path, weights: str | None = None, data: str
         numbers = None if weights is None else [float(number) for number in weights.split(",")]
     except ValueError:
         raise ConfigError(f"--weights takes a number for each model, as in 0.3,0.7; got {quoted(weights)}.") from None
-    from reviewgen import api
+    from reviewgen.runs.blend import blend
     from reviewgen.storage import check_output, to_path
 
     check_output(to_path("out", out))
     with working("Blending ..." if data is None else "Fitting the weights ..."):
-        model = api.blend(models, numbers, data=None if data is None else parse_data(data), **options)
+        model = blend(models, numbers, data=None if data is None else parse_data(data), **options)
         model.save_pretrained(out)
     fit = model.training["weights"]
     bits = fit.get("bits_per_character", {})

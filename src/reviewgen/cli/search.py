@@ -34,10 +34,10 @@ def sweep(
     """
     swept, series, fixed = _split_settings(preset, settings)
     values = series.pop(swept)
-    from reviewgen import api
+    from reviewgen.runs.sweep import plot_sweep, sweep
 
     refuse_outputs(plot=plot, overwrite=overwrite)
-    rows = api.sweep(preset, parse_data(data, options["weights"]), swept, values, fixed, series=series, **options)
+    rows = sweep(preset, parse_data(data, options["weights"]), swept, values, fixed, series=series, **options)
     total = len(values) * math.prod(map(len, series.values()))
     with keeping("the table has the finished values.") as finished, working(f"Training 1 of {total} ...") as say:
         for row in rows:
@@ -51,7 +51,7 @@ def sweep(
     cells = [_sweep_cells(row)[: None if has_ngrams else -1] for row in finished]
     facts = {"preset": preset, "setting": swept, "rows": [row.as_json() for row in finished]}
     if plot is not None and finished:
-        api.plot_sweep(finished, swept, preset, plot, overwrite=overwrite)
+        plot_sweep(finished, swept, preset, plot, overwrite=overwrite)
         note(f"Plotted to {plot}")
     names += ["n-grams, of\nV^n possible"] if has_ngrams else []
     table = make_table(*names, rows=cells, is_boxed=False)
@@ -82,10 +82,10 @@ def ablate(preset: str, *, data: list[str], seeds: int = 1, settings: list[str] 
         settings: A setting of all trainings: model.hidden_size=256.
     """
     fixed = parse_settings(settings or [])
-    from reviewgen import api
     from reviewgen.protocols.abilities import describe_parameters
+    from reviewgen.runs.ablate import ablate
 
-    rows = api.ablate(preset, parse_data(data, options["weights"]), seeds=seeds, settings=fixed, **options)
+    rows = ablate(preset, parse_data(data, options["weights"]), seeds=seeds, settings=fixed, **options)
     with keeping("the table has the finished rows.") as finished, working(f"Training {preset} whole ..."):
         for row in rows:
             finished.append(row)
@@ -156,12 +156,11 @@ def tune(
         storage: A file for the trials; with it, the same command resumes an interrupted search.
     """
     fixed, ranges = parse_settings(settings or []), parse_settings(search or [])
-    from reviewgen import api  # torch: a second or two
-    from reviewgen.runs.tune import DEFAULT_BUDGET
+    from reviewgen.runs.tune import DEFAULT_BUDGET, best_trial, tune  # torch: a second or two
 
     space = {f"{group}.{name}": value for group, names in ranges.items() for name, value in names.items()}
     about = {"trials": trials, "search": space, "settings": fixed, "storage": storage}
-    found = api.tune(start(preset, trained), parse_data(data, options["weights"]), **about, **options)  # type: ignore[arg-type]  # of mixed types
+    found = tune(start(preset, trained), parse_data(data, options["weights"]), **about, **options)  # type: ignore[arg-type]  # of mixed types
     with keeping("the finished trials are kept.") as finished, working("Reading ...") as say:
         for trial in found:
             finished.append(trial)
@@ -177,7 +176,7 @@ def tune(
         table.add_row(str(trial.number), *map(str, trial.settings.values()), *numbers)
     if not as_json:
         show(None, False, [table])
-    best = api.best_trial(finished)
+    best = best_trial(finished)
     if not any(options[name] for name in ("budget", "steps", "epochs")):
         options["budget"] = DEFAULT_BUDGET
     values = [*(settings or []), *(f"{name}={value}" for name, value in best.settings.items())]
@@ -242,16 +241,17 @@ def tune_sampling(
     """
     values = _parse_search(search or [])
     check_value("--for", goal, Literal["reading", "likeness"])
-    from reviewgen import api
+    from reviewgen.api import load
+    from reviewgen.runs.tune_sampling import tune_sampling
     from reviewgen.storage import check_output, to_path
 
-    loaded = api.load(model)
+    loaded = load(model)
     if out is not None and not loaded.is_saved_in(out):
         check_output(to_path("out", out))
     with keeping("nothing was saved.") as finished, working("Reading and generating ..."):
-        by = None if judge is None else api.load(judge)
+        by = None if judge is None else load(judge)
         call: Any = {"search": values, "texts": texts, "judge": by, "profile": goal, "seed": seed}
-        for trial in api.tune_sampling(loaded, parse_data(data), **call, **options):
+        for trial in tune_sampling(loaded, parse_data(data), **call, **options):
             finished.append(trial)
             figure = trial.distance if goal == "likeness" else trial.reading
             note(f"{_describe(trial.settings)}: {'distance' if goal == 'likeness' else 'bits per character'} {figure:.2f}")

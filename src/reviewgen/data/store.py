@@ -33,7 +33,7 @@ from reviewgen.data.files import is_text, is_url, remote
 from reviewgen.data.sources import SPLITS
 from reviewgen.errors import DataError, OutputExists, StorageError, first_line, storage_errors
 from reviewgen.protocols import SupportsEncodeBatch, Tokenizer
-from reviewgen.storage import Job, check_output, publish, temporary_folder
+from reviewgen.storage import Job, check_output, digest_of, publish, temporary_folder
 
 MAX_BYTES = 10_000_000_000
 _WORKSPACE = "tmp-"  # how the names of temporary folders in the cache begin
@@ -294,8 +294,7 @@ def _parse(content: bytes, name: str) -> dict[str, Any]:
 
 def digest_file(file: Path) -> dict[str, Any]:
     """Return the size and digest of a file."""
-    with file.open("rb") as stream:
-        return {"size": file.stat().st_size, "sha256": hashlib.file_digest(stream, "sha256").hexdigest()}
+    return {"size": file.stat().st_size, "sha256": digest_of(file)}
 
 
 def find_store(source: Any) -> StoreFolder | None:

@@ -23,7 +23,7 @@ from reviewgen.model.weights import Weights
 from reviewgen.novelty import Index
 from reviewgen.protocols import Tokenizer
 from reviewgen.registry import Plugin
-from reviewgen.storage import atomic_file
+from reviewgen.storage import atomic_file, digest_of
 
 if TYPE_CHECKING:
     from reviewgen.protocols import LanguageModel
@@ -56,12 +56,12 @@ class Bundle:
         model_plugin: The package that provides the model.
         tokenizer_plugin: The package that provides the tokenizer.
         tokenizer_config: The settings that the tokenizer was trained with.
+        conditions: The conditions that the model was trained with, and their ids; empty for a model without conditions.
         generation: Default generation settings.
         training: The record of the training run, as JSON values.
         card: The model card, Markdown.
         index: The novelty index of the training text.
         lexicon: The words of the training text.
-        conditions: The conditions that the model was trained with.
         folder: The saved folder that this was read from.
         digests: The SHA-256 and the size of each file of the saved folder, as it was read.
         source: The source that the user loaded it from.
@@ -73,12 +73,12 @@ class Bundle:
     model_plugin: Plugin
     tokenizer_plugin: Plugin
     tokenizer_config: Any
+    conditions: Conditions
     generation: GenerationConfig = field(default_factory=GenerationConfig)
     training: dict[str, Any] = field(default_factory=dict)
     card: str = ""
     index: Index | None = None
     lexicon: Lexicon | None = None
-    conditions: Conditions | None = None
     folder: Path | None = None
     digests: dict[str, FileFacts] = field(default_factory=dict)
     source: str | None = None
@@ -131,12 +131,6 @@ def fingerprint(training: Mapping[str, Any], tokenizer: str, tokenizer_settings:
     if isinstance(parent, Mapping):
         facts.append(fingerprint(parent, tokenizer, tokenizer_settings))
     return hashlib.blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=16).hexdigest()
-
-
-def digest_of(file: Path) -> str:
-    """Return the SHA-256 of a file."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def digest_files(folder: Path, names: Iterable[str]) -> dict[str, FileFacts]:

@@ -150,7 +150,7 @@ class ReviewModel:
     @property
     def conditions(self) -> Conditions:
         """The conditions that it was trained with, and their ids; empty for a model without conditions."""
-        return self.bundle.conditions or Conditions(first_id=self.tokenizer.vocab_size)
+        return self.bundle.conditions
 
     @property
     def generation_config(self) -> GenerationConfig:
@@ -577,7 +577,7 @@ class ReviewModel:
 
         check_text("source", source, optional=True)
         metadata = {"license": license, "language": language, "datasets": datasets, "tags": tags}
-        return ModelCard(resolve_name(_MAKE_CARD)(self.bundle, self.generator, source=source, **metadata))
+        return ModelCard(resolve_name(_MAKE_CARD)(self, source=source, **metadata))
 
     def push_to_hub(self, repo_id: str, **options: Unpack[PushOptions]) -> str:
         """Publish the model on the Hugging Face Hub, and return the URL of the commit.
@@ -707,7 +707,7 @@ def _facts(bundle: Bundle) -> dict[str, str]:
         "held-out text": _with(held_out.get("bits_per_character"), lambda bits: f"{decimal(bits)} bits per character"),
         "copy rate": describe_copies(novelty),
         "vocabulary": f"{thousands(bundle.tokenizer.vocab_size)} tokens ({bundle.tokenizer_plugin.name})",
-        "conditions": ", ".join(each.name for each in bundle.conditions or ()),
+        "conditions": ", ".join(bundle.conditions.names),
         "trained on": str(data.get("source") or ""),
         "trained for": _with(training.get("seconds"), duration),
         "verdict": str(verdict.get("words") or ""),
@@ -727,6 +727,6 @@ def _chart(bundle: Bundle) -> Any:
         run = find_curves(bundle.training, bundle.preset)
     except BundleError:
         return None
-    runs = {part.preset: part for part in (*run.parts, run)} if run.parts else {run.preset: run}
+    runs = {part.preset: part for part in (*run.parts, run)}
     evaluations = {name: each.evaluations for name, each in runs.items()}
     return draw_inline(evaluations, {name: each.curve for name, each in runs.items()}, "Bits per character")

@@ -8,7 +8,7 @@ scored on the same held-out texts, so a difference has the interval of paired te
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 from jaxtyping import Float64
@@ -59,8 +59,34 @@ class AblationRow:
         return finite(asdict(self))
 
 
-def ablate(preset: str, source: Any, seeds: int, settings: Any, options: TrainOptions) -> Iterator[AblationRow]:
-    """Train a preset whole, without each technique, and plain; see ``reviewgen.ablate``."""
+def ablate(
+    preset: str,
+    source: Any,
+    *,
+    seeds: int = 1,
+    settings: Mapping[str, Mapping[str, Any]] | None = None,
+    **options: Unpack[TrainOptions],
+) -> Iterator[AblationRow]:
+    """Train a preset whole, without one technique at a time, and plain; yield a row for each when it is done.
+
+    All are scored on the same held-out texts. With a time budget, all have the size that is chosen for the whole preset.
+
+    >>> for row in reviewgen.ablate("lstm-char", "reviews.csv", budget="2m"):                        # doctest: +SKIP
+    ...     print(row.name, row.bits, row.bought)
+
+    Args:
+        preset: ``<model>-<tokenizer>``.
+        source: The reviews.
+        seeds: The number of trainings of each row, from different seeds, of which means are taken.
+        settings: Settings of all trainings, by group, as in {"model": {"hidden_size": 256}}. No technique is taken away whose
+            settings are all given.
+        options: The other keywords of ``train``, except out, resume, model, tokenizer and training: budget (for each training),
+            steps, epochs, seed, log, initial_weights, min_texts, and those for reading and filtering a corpus.
+
+    Raises:
+        ConfigError: An argument is unusable, the preset is a blend, or it has no technique; nothing was trained by then.
+        NotADistribution: The model's scores do not sum to one.
+    """
     check_count("seeds", seeds)
     variants = Variants(("ablate", "seeds", "settings"), preset, source, settings, options)
     parts = variants.plan({}).parts

@@ -36,10 +36,9 @@ from reviewgen.config.settings import bare, options_of
 from reviewgen.errors import BrokenPlugin, ConfigError, PluginError, first_line, quoted
 from reviewgen.generation import using_threads
 from reviewgen.model import ReviewModel
-from reviewgen.model.layout import digest_of
 from reviewgen.protocols import CountTrained, LanguageModel, SupportsInitialWeights, Tokenizer
 from reviewgen.registry import Plugin, find_model, find_preset, find_tokenizer, preset_names
-from reviewgen.storage import to_path
+from reviewgen.storage import digest_of, to_path
 from reviewgen.training import IsolatedRng
 
 _PAST = ("preset", "data", "parts", "steps", "seconds", "held_out", "parent")  # kept of an earlier training

@@ -451,7 +451,7 @@ class TrainingRun:
             training=facts,
             index=corpus.index,
             lexicon=corpus.lexicon,
-            conditions=corpus.conditions or None,
+            conditions=corpus.conditions,
         )
         bundle.card = card_text(bundle)
         return bundle
