@@ -1,22 +1,27 @@
 """The public functions of ``reviewgen``, with their documentation.
 
-Each imports its implementation when it is called, so that ``load`` does not import what only training needs.
+Each imports its implementation when it is called, since the rooms import their names on first use: ``load`` does not import what
+only training needs.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
+from reviewgen import runs, tables
+from reviewgen.config import EvaluateOptions, check_flags, refuse_unknown_options
+from reviewgen.config.options import CorpusOptions, PrepareOptions, TrainOptions
+from reviewgen.errors import AlreadyTrained
+from reviewgen.interrupts import uninterrupted
+
 if TYPE_CHECKING:
     from datasets import Dataset
 
-    from reviewgen.config import EvaluateOptions
-    from reviewgen.config.options import CorpusOptions, PrepareOptions, TrainOptions
     from reviewgen.data import StoreFolder
     from reviewgen.generation import GenerateOptions
     from reviewgen.model import LoadOptions, ReviewModel
     from reviewgen.runs import AblationRow, SamplingTrial, SweepRow, TuneTrial
-    from reviewgen.tables.table import WrittenTexts
+    from reviewgen.tables import WrittenTexts
     from reviewgen.web.curves import LearningCurves
 
 
@@ -121,17 +126,11 @@ def train(start: "str | ReviewModel", source: Any, *, progress: bool = True, **o
         StorageError: There is no room on the disk; says where the trained model was saved instead.
     """
     from reviewgen.compiled.notice import compiling_notice
-    from reviewgen.config import check_flags, refuse_unknown_options
-    from reviewgen.config.options import TrainOptions
-    from reviewgen.errors import AlreadyTrained
-    from reviewgen.interrupts import uninterrupted
-    from reviewgen.runs import TrainingRun
-    from reviewgen.runs.showing import open_view
 
     refuse_unknown_options(options, TrainOptions, "train")
     check_flags(progress=progress)
-    run = TrainingRun(start, source, **options)
-    view = open_view(run, progress)
+    run = runs.TrainingRun(start, source, **options)
+    view = runs.open_view(run, progress)
     with compiling_notice.silenced():
         try:
             with view.phase("Reading ..."):
@@ -190,9 +189,7 @@ def blend(models: Any, weights: Any = None, *, data: Any = None, **options: "Unp
         DataError: The data cannot be read, or none of its tokens can be predicted.
         ReviewgenError: A model cannot be loaded; see ``load``.
     """
-    from reviewgen.runs.blend import blend as blend_models
-
-    return blend_models(models, weights, data=data, **options)
+    return runs.blend.blend(models, weights, data=data, **options)
 
 
 def sweep(
@@ -226,9 +223,7 @@ def sweep(
     Raises:
         ConfigError: The setting, a value or an argument is unknown; nothing was trained by then.
     """
-    from reviewgen.runs.sweep import sweep as train_each
-
-    return train_each(preset, source, setting, values, settings, series, options)
+    return runs.sweep.sweep(preset, source, setting, values, settings, series, options)
 
 
 def ablate(
@@ -259,9 +254,7 @@ def ablate(
         ConfigError: An argument is unusable, the preset is a blend, or it has no technique; nothing was trained by then.
         NotADistribution: The model's scores do not sum to one.
     """
-    from reviewgen.runs.ablate import ablate as train_without
-
-    return train_without(preset, source, seeds, settings, options)
+    return runs.ablate.ablate(preset, source, seeds, settings, options)
 
 
 def plot_sweep(rows: "Sequence[SweepRow]", setting: str, preset: str, file: str | Path, *, overwrite: bool = False) -> None:
@@ -279,9 +272,7 @@ def plot_sweep(rows: "Sequence[SweepRow]", setting: str, preset: str, file: str 
         OutputExists: The file exists.
         StorageError: The file cannot be written.
     """
-    from reviewgen.runs.sweep import plot_sweep as plot_rows
-
-    plot_rows(rows, setting, preset, file, overwrite)
+    runs.sweep.plot_sweep(rows, setting, preset, file, overwrite)
 
 
 def tune(
@@ -320,9 +311,7 @@ def tune(
         TrainingError: The budget is too short to learn anything.
         NotADistribution: The model's scores do not sum to one.
     """
-    from reviewgen.runs.tune import tune as search_for
-
-    return search_for(start, source, trials, search, settings, storage, options)
+    return runs.tune.tune(start, source, trials, search, settings, storage, options)
 
 
 def best_trial(trials: "Iterable[TuneTrial]") -> "TuneTrial":
@@ -334,9 +323,7 @@ def best_trial(trials: "Iterable[TuneTrial]") -> "TuneTrial":
     Raises:
         TrainingError: No trial gave a model.
     """
-    from reviewgen.runs.tune import best_trial as find_best
-
-    return find_best(trials)
+    return runs.tune.best_trial(trials)
 
 
 def tune_sampling(
@@ -378,9 +365,7 @@ def tune_sampling(
         ConfigError: A setting or an argument is unusable; nothing was generated by then.
         DataError: The source cannot be read, or has fewer than 40 texts.
     """
-    from reviewgen.runs.tune_sampling import tune_sampling as try_settings
-
-    return try_settings(model, source, search, texts, judge, profile, seed, options)
+    return runs.tune_sampling.tune_sampling(model, source, search, texts, judge, profile, seed, options)
 
 
 def plot_training(
@@ -409,9 +394,7 @@ def plot_training(
         OutputExists: The file exists.
         StorageError: The file cannot be written.
     """
-    from reviewgen.runs.showing import plot_training as plot_curves
-
-    return plot_curves(sources, file, against, metrics, overwrite)
+    return runs.plot_training(sources, file, against, metrics, overwrite)
 
 
 def corpus(source: Any, **options: "Unpack[CorpusOptions]") -> "Dataset":
@@ -433,9 +416,7 @@ def corpus(source: Any, **options: "Unpack[CorpusOptions]") -> "Dataset":
         DataError, HubError: A source cannot be read, or no texts are left.
         StorageError: The cache cannot be written.
     """
-    from reviewgen.runs.corpus import read_dataset
-
-    return read_dataset(source, **options)
+    return runs.read_dataset(source, **options)
 
 
 def prepare(source: Any, *, preset: str, out: str | Path, **options: "Unpack[PrepareOptions]") -> "StoreFolder":
@@ -475,9 +456,7 @@ def prepare(source: Any, *, preset: str, out: str | Path, **options: "Unpack[Pre
         CheckpointError: ``<out>.partial`` is in use, or the beginning of another store.
         TrainingError: The processes of a launcher were started with different arguments; ProcessLost if one has ended.
     """
-    from reviewgen.runs.corpus import prepare_tokens
-
-    return prepare_tokens(source, preset, out, **options)
+    return runs.prepare_tokens(source, preset, out, **options)
 
 
 def generate_dataset(
@@ -534,9 +513,7 @@ def generate_dataset(
         TrainingError: The processes of a launcher were started with different arguments; ProcessLost if one has ended.
         ReviewgenError: The model cannot be loaded; see ``load``.
     """
-    from reviewgen.tables.generating import generate_dataset as generate_texts
-
-    return generate_texts(
+    return tables.generate_dataset(
         model,
         n,
         out=out,
@@ -587,9 +564,9 @@ def score_dataset(
         ConfigError, DataError, OutputExists, StorageError, CheckpointError, TrainingError: As ``generate_dataset``.
         ReviewgenError: The model cannot be loaded; see ``load``.
     """
-    from reviewgen.tables.judging import judge_texts
-
-    return judge_texts("score", model, source, out=out, format=format, shard_texts=shard_texts, device=device, options=options)
+    return tables.judge_texts(
+        "score", model, source, out=out, format=format, shard_texts=shard_texts, device=device, options=options
+    )
 
 
 def novelty_dataset(
@@ -616,6 +593,4 @@ def novelty_dataset(
     Raises:
         DataError: The model has no index of its training text.
     """
-    from reviewgen.tables.judging import judge_texts
-
-    return judge_texts("novelty", model, source, out=out, format=format, shard_texts=shard_texts, options=options)
+    return tables.judge_texts("novelty", model, source, out=out, format=format, shard_texts=shard_texts, options=options)
