@@ -1,5 +1,5 @@
 """Reads text and JSON that may come from anyone: bounded in size, nesting and numbers, before much memory is used for them.
-What is written is held to the same bounds, so that it can be read again.
+What is written is held to the same bounds, so that it can be read again. ``to_json`` makes JSON values of results.
 
     MAX_SETTINGS    bytes of settings, cards and other small files
     MAX_RECORD      bytes of the record of a training, and of what grows with its length

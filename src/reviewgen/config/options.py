@@ -221,8 +221,6 @@ class ReadingOptions(TypedDict, total=False):
 class EvaluateOptions(ReadingOptions, total=False):
     """How texts are read that a trained model is measured on; see ``options.Evaluating``."""
 
-    split: str | None
-
 
 class CorpusOptions(ReadingOptions, total=False):
     """The keywords of ``reviewgen.corpus``; see ``options.Corpus``."""
