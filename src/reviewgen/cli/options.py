@@ -190,7 +190,7 @@ def _parse_numbers(name: str, text: str | None, *, is_list: bool) -> float | tup
     try:
         values = tuple(float(part) for part in text.split(","))
     except ValueError:
-        form = "a number for each, as in 0.3,0.7" if is_list else "a number, or several as in 1.0,0.5,0.2"
+        form = "numbers separated by commas, as in 0.3,0.7" if is_list else "a number, or several as in 1.0,0.5,0.2"
         raise ConfigError(f"{name} must be {form}; got {quoted(text)}.") from None
     return values[0] if len(values) == 1 and not is_list else values
 
