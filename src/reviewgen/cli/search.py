@@ -8,16 +8,17 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from reviewgen import api, runs
 from reviewgen.cli.console import Result, keeping, make_table, note, refuse_outputs, show, working
 from reviewgen.cli.options import parse_data, start, takes
 from reviewgen.config import parse_settings
 from reviewgen.config.options import Evaluating, TrainingTexts, Trial
 from reviewgen.config.settings import check_value
 from reviewgen.errors import ConfigError, quoted
+from reviewgen.storage import check_output, to_path
 
 if TYPE_CHECKING:
     from reviewgen.evaluation import TextStatistics
-    from reviewgen.runs import SweepRow, TuneTrial
 
 
 @takes(TrainingTexts, Trial)
@@ -34,10 +35,8 @@ def sweep(
     """
     swept, series, fixed = _split_settings(preset, settings)
     values = series.pop(swept)
-    from reviewgen.runs.sweep import plot_sweep, sweep
-
     refuse_outputs(plot=plot, overwrite=overwrite)
-    rows = sweep(preset, parse_data(data, options["weights"]), swept, values, fixed, series=series, **options)
+    rows = runs.sweep.sweep(preset, parse_data(data, options["weights"]), swept, values, fixed, series=series, **options)
     total = len(values) * math.prod(map(len, series.values()))
     with keeping("the table has the finished values.") as finished, working(f"Training 1 of {total} ...") as say:
         for row in rows:
@@ -49,9 +48,9 @@ def sweep(
     names += ["train\nbits/char", "held-out\nbits/char", "MB", "s", "token\ncopy rate"]
     has_ngrams = any(row.ngrams for row in finished)
     cells = [_sweep_cells(row)[: None if has_ngrams else -1] for row in finished]
-    facts = {"preset": preset, "setting": swept, "rows": [row.as_json() for row in finished]}
+    facts = {"preset": preset, "setting": swept, "rows": finished}
     if plot is not None and finished:
-        plot_sweep(finished, swept, preset, plot, overwrite=overwrite)
+        runs.sweep.plot_sweep(finished, swept, preset, plot, overwrite=overwrite)
         note(f"Plotted to {plot}")
     names += ["n-grams, of\nV^n possible"] if has_ngrams else []
     table = make_table(*names, rows=cells, is_boxed=False)
@@ -60,7 +59,7 @@ def sweep(
     return Result(facts, [table], finished.status)
 
 
-def _sweep_cells(row: "SweepRow") -> list[str]:
+def _sweep_cells(row: "runs.SweepRow") -> list[str]:
     """Return the cells of a row; the last is of n-grams. V is the number of different tokens, the 1-grams."""
     bits = [(row.train_bits, row.train_impossible), (row.held_out_bits, row.held_out_impossible)]
     scores = [f"{share:.1%} impossible" if score == math.inf else _cell(score, ".4f") for score, share in bits]
@@ -83,9 +82,8 @@ def ablate(preset: str, *, data: list[str], seeds: int = 1, settings: list[str] 
     """
     fixed = parse_settings(settings or [])
     from reviewgen.protocols.abilities import describe_parameters
-    from reviewgen.runs.ablate import ablate
 
-    rows = ablate(preset, parse_data(data, options["weights"]), seeds=seeds, settings=fixed, **options)
+    rows = runs.ablate.ablate(preset, parse_data(data, options["weights"]), seeds=seeds, settings=fixed, **options)
     with keeping("the table has the finished rows.") as finished, working(f"Training {preset} whole ..."):
         for row in rows:
             finished.append(row)
@@ -104,7 +102,7 @@ def ablate(preset: str, *, data: list[str], seeds: int = 1, settings: list[str] 
     lines += [f"{row.name}: {row.description}" for row in finished if row.description and row.bits is not None]
     if unused := [row.name for row in finished if row.bits is None]:
         lines.append(f"Not used in this training: {', '.join(unused)}")
-    return Result({"preset": preset, "rows": [row.as_json() for row in finished]}, lines, finished.status)
+    return Result({"preset": preset, "rows": finished}, lines, finished.status)
 
 
 def _split_settings(preset: str, settings: list[str]) -> tuple[str, dict[str, list[str]], dict[str, dict[str, str]]]:
@@ -113,9 +111,7 @@ def _split_settings(preset: str, settings: list[str]) -> tuple[str, dict[str, li
     Raises:
         ConfigError: No setting has several values, and there is more than one.
     """
-    from reviewgen.runs.parts import resolve_parts  # torch: a second or two
-
-    fixed, parts = parse_settings(settings), resolve_parts(preset)
+    fixed, parts = parse_settings(settings), runs.resolve_parts(preset)
     all_of_them = [(group, name) for group, names in fixed.items() for name in names]
     several = [(group, name) for group, name in all_of_them if "," in fixed[group][name] and not parts.takes_list(group, name)]
     chosen = several or (all_of_them if len(all_of_them) == 1 else [])
@@ -156,11 +152,9 @@ def tune(
         storage: A file for the trials; with it, the same command resumes an interrupted search.
     """
     fixed, ranges = parse_settings(settings or []), parse_settings(search or [])
-    from reviewgen.runs.tune import DEFAULT_BUDGET, best_trial, tune  # torch: a second or two
-
     space = {f"{group}.{name}": value for group, names in ranges.items() for name, value in names.items()}
     about = {"trials": trials, "search": space, "settings": fixed, "storage": storage}
-    found = tune(start(preset, trained), parse_data(data, options["weights"]), **about, **options)  # type: ignore[arg-type]  # of mixed types
+    found = runs.tune.tune(start(preset, trained), parse_data(data, options["weights"]), **about, **options)  # type: ignore[arg-type]  # of mixed types
     with keeping("the finished trials are kept.") as finished, working("Reading ...") as say:
         for trial in found:
             finished.append(trial)
@@ -176,17 +170,17 @@ def tune(
         table.add_row(str(trial.number), *map(str, trial.settings.values()), *numbers)
     if not as_json:
         show(None, False, [table])
-    best = best_trial(finished)
+    best = runs.tune.best_trial(finished)
     if not any(options[name] for name in ("budget", "steps", "epochs")):
-        options["budget"] = DEFAULT_BUDGET
+        options["budget"] = runs.DEFAULT_BUDGET
     values = [*(settings or []), *(f"{name}={value}" for name, value in best.settings.items())]
     command = _train_command(preset, {"--from": trained, "--data": data}, options, values)
-    facts = {"trials": [vars(trial) for trial in finished], "best": vars(best), "command": command}
+    facts = {"trials": finished, "best": best, "command": command}
     line = f"Best: trial {best.number}, {best.bits:.4f} bits per character of the validation texts. Train with its settings:"
     return Result(facts, [line, command], finished.status)
 
 
-def _outcome(trial: "TuneTrial") -> str:
+def _outcome(trial: "runs.TuneTrial") -> str:
     bits = [] if trial.bits is None else [f"{trial.bits:.4f} bits per character"]
     outcome = [] if trial.outcome == "done" else [str(trial.outcome)]
     return ", ".join(bits + outcome) + (f" ({trial.problem})" if trial.problem else "")
@@ -241,17 +235,13 @@ def tune_sampling(
     """
     values = _parse_search(search or [])
     check_value("--for", goal, Literal["reading", "likeness"])
-    from reviewgen.api import load
-    from reviewgen.runs.tune_sampling import tune_sampling
-    from reviewgen.storage import check_output, to_path
-
-    loaded = load(model)
+    loaded = api.load(model)
     if out is not None and not loaded.is_saved_in(out):
         check_output(to_path("out", out))
     with keeping("nothing was saved.") as finished, working("Reading and generating ..."):
-        by = None if judge is None else load(judge)
+        by = None if judge is None else api.load(judge)
         call: Any = {"search": values, "texts": texts, "judge": by, "profile": goal, "seed": seed}
-        for trial in tune_sampling(loaded, parse_data(data), **call, **options):
+        for trial in runs.tune_sampling.tune_sampling(loaded, parse_data(data), **call, **options):
             finished.append(trial)
             figure = trial.distance if goal == "likeness" else trial.reading
             note(f"{_describe(trial.settings)}: {'distance' if goal == 'likeness' else 'bits per character'} {figure:.2f}")
@@ -275,7 +265,7 @@ def tune_sampling(
     rows += [[_describe(trial.settings), *_figures(trial.generated), f"{trial.distance:.2f}"] for trial in finished]
     flags = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in best.settings.items())
     then = f"Saved as the profile {goal} of {out}." if is_saved else "Generate with them:"
-    facts = {"trials": [trial.as_json() for trial in finished], "best": best.as_json()}
+    facts = {"trials": finished, "best": best}
     table = make_table("", *columns, rows=rows, left=[""], is_boxed=False)
     nearest = f"{_GOALS[goal]}: {_describe(best.settings)}. {then}"
     profile = f" --profile {goal}" if is_saved or saved.likeness else ""

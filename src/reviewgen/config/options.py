@@ -110,29 +110,20 @@ class Corpus(TrainingTexts):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Length:
-    """How long a model is trained: one of the three is given, or none.
+class Trial:
+    """How long a model is trained that is one of several, and from which seed; of the first three one is given, or none.
 
     Attributes:
         budget: Training time (2m, 90s, 1h), from the end of the first step to the last evaluation; two minutes if none of
             the three is given.
         steps: Train for this number of steps, instead of a budget.
         epochs: Train for this number of passes over the corpus, instead of a budget.
+        seed: Seed of the initial weights, the order of the texts, dropout and samples.
     """
 
     budget: str | float | None = None
     steps: int | None = None
     epochs: float | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Trial(Length):
-    """How a model is trained that is one of several.
-
-    Attributes:
-        seed: Seed of the initial weights, the order of the texts, dropout and samples.
-    """
-
     seed: int = 0
 
 
@@ -229,8 +220,6 @@ class ReadingOptions(TypedDict, total=False):
 
 class EvaluateOptions(ReadingOptions, total=False):
     """How texts are read that a trained model is measured on; see ``options.Evaluating``."""
-
-    split: str | None
 
 
 class CorpusOptions(ReadingOptions, total=False):

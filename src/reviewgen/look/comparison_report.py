@@ -10,9 +10,10 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from reviewgen.config import to_json
 from reviewgen.look.comparison_figures import TEMPERATURES, Measured, Row, Sample
 from reviewgen.look.comparison_texts import Bootstrap, HeldOut, Pair
-from reviewgen.look.page import Report, to_json
+from reviewgen.look.page import Report
 from reviewgen.novelty import COPY_CHARACTERS
 from reviewgen.rates import MIN_CHARACTERS
 from reviewgen.web.charts import Chart, Panel, Series, draw_figure

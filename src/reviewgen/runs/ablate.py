@@ -7,17 +7,17 @@ scored on the same held-out texts, so a difference has the interval of paired te
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Unpack
 
 import numpy as np
 from jaxtyping import Float64
 
-from reviewgen.config import TrainingConfig, check_count, to_dict
+from reviewgen.config import TrainingConfig, check_count, to_dict, to_json
 from reviewgen.config.options import TrainOptions
 from reviewgen.config.settings import Technique
 from reviewgen.errors import ConfigError
-from reviewgen.evaluation import finite, sample_documents, token_losses
+from reviewgen.evaluation import sample_documents, token_losses
 from reviewgen.protocols.abilities import count_parameters
 from reviewgen.rates import find_intervals
 from reviewgen.runs.sweep import FASTER, Variants
@@ -56,7 +56,7 @@ class AblationRow:
 
     def as_json(self) -> dict[str, Any]:
         """Return the row as JSON values; an infinite number becomes None."""
-        return finite(asdict(self))
+        return dict(to_json(self))
 
 
 def ablate(

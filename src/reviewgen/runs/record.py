@@ -18,7 +18,7 @@ import numpy as np
 from torch import Tensor
 
 import reviewgen.evaluation as evaluation
-from reviewgen.config import GenerationConfig, to_dict
+from reviewgen.config import GenerationConfig, to_dict, to_json
 from reviewgen.data import TokenStore, tokens_of
 from reviewgen.errors import NotADistribution, ReviewgenError
 from reviewgen.generation import Generator, Request, make_stepper
@@ -128,7 +128,7 @@ class RunRecord(Curves):
         if report.sample is not None:
             numbers = position | self._losses(self.means[0])
             numbers |= {"is_best": report.is_best, "token_copy_rate": report.token_copy_rate, "metrics": dict(report.metrics)}
-            self.evaluations.append(evaluation.finite(numbers) | (report.evaluation.facts() if report.evaluation else {}))
+            self.evaluations.append(to_json(numbers) | (report.evaluation.facts() if report.evaluation else {}))
             kept = self.evaluations[-1] | kept  # the loss is that since the last point, as at the others
         return kept or None
 
@@ -138,7 +138,7 @@ class RunRecord(Curves):
         nats = means.pop("", None)
         bits = None if nats is None else nats * self.targets_per_character / math.log(2)
         own = {f"{TERM}{name}": value for name, value in means.items()}
-        return evaluation.finite({"train_nats_per_token": nats, "train_bits_per_character": bits, **own})
+        return dict(to_json({"train_nats_per_token": nats, "train_bits_per_character": bits, **own}))
 
 
 def novelty_facts(

@@ -6,14 +6,14 @@
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Unpack
 
-from reviewgen.config import check_list, check_text
+from reviewgen.config import check_list, check_text, to_json
 from reviewgen.config.options import TrainOptions, refuse_unknown_options
 from reviewgen.errors import ConfigError, NotADistribution, did_you_mean, quoted
-from reviewgen.evaluation import Evaluation, evaluate_documents, finite, sample_documents
+from reviewgen.evaluation import Evaluation, evaluate_documents, sample_documents
 from reviewgen.protocols.abilities import count_parameters
 from reviewgen.runs.corpus import PreparedCorpus, read_corpus, tokenize
 from reviewgen.runs.plan import TrainingPlan, make_plan
@@ -164,7 +164,7 @@ class SweepRow:
 
     def as_json(self) -> dict[str, Any]:
         """Return the row as JSON values; an infinite number becomes None."""
-        return finite(asdict(self))
+        return dict(to_json(self))
 
 
 def sweep(
