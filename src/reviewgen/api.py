@@ -24,10 +24,10 @@ def load(source: str | Path, **options: "Unpack[LoadOptions]") -> "ReviewModel":
     >>> model = reviewgen.load("ana/music-reviews", revision="v2")                               # doctest: +SKIP
 
     Args:
-        source: A preset, whose installed weights are loaded (``preset@revision`` are those of that revision on the Hub), a
-            repository ``owner/name[@revision]``, or a folder.
-        weight_bits: The bits of a weight during generation (32). 8 generate two to three times as fast where the model is larger
-            than the processor's cache, and round each weight to a 127th of the largest of its output; 16 are nearly exact.
+        source: A preset, for its installed weights (``preset@revision`` loads that revision from the Hub), a repository
+            ``owner/name[@revision]``, or a folder.
+        weight_bits: The bits of a weight during generation (32). 8 bits generate two to three times as fast if the model is
+            larger than the processor's cache, and round each weight to a 127th of the largest of its output; 16 are nearly exact.
             Evaluating and saving are not affected.
         revision: A branch, tag or commit on the Hub, which may also follow an @.
         token: For private repositories; by default that of ``hf auth login`` or HF_TOKEN.
@@ -35,7 +35,7 @@ def load(source: str | Path, **options: "Unpack[LoadOptions]") -> "ReviewModel":
         local_files_only: Whether to use only files that were downloaded before.
         force_download: Whether to download files again.
         accept_changes: Whether to load files that have changed since the model was saved, which is an error otherwise.
-            ``reviewgen doctor FOLDER --accept`` takes a change for good.
+            ``reviewgen doctor FOLDER --accept`` accepts a change permanently.
 
     Raises:
         ConfigError: An argument is unknown, ``weight_bits`` is not 32, 16 or 8, or the token is empty.
@@ -79,18 +79,18 @@ def train(start: "str | ReviewModel", source: Any, *, progress: bool = True, **o
             learning rate peaks at half of its preset's.
         initial_weights: A safetensors file of another source whose tensors a new model starts from, as an embedding table or the
             state dict of an nn.LSTM; only some models support it.
-        min_texts: A generated word occurs in at least this many of the training texts (words="known"), so that a name from fewer
-            of them is never written; of a single text, as a book, it occurs this often. Default: 2.
+        min_texts: With words="known", a word is generated only if it occurs in at least this many training texts, so that rare
+            names never appear; in a single long text, at least this many times. Default: 2.
         text_column: The column that holds the text, "a.b" for the field b of the column a; guessed if not given.
         documents: How a txt file is cut into texts: "line", "paragraph" (blank lines between), "sentence" or "file"; a single
             file is then one long text, of which blocks are held out. Default: "line".
         lowercase: Lower-case the texts.
         strip_markdown: Keep only the words of markdown.
-        fix_encoding: Mend texts that were decoded wrongly, as "cafÃ©"; needs ftfy.
+        fix_encoding: Repair texts that were decoded wrongly, such as "cafÃ©"; needs ftfy.
         keep_line_breaks: Keep the line breaks of texts that are wrapped at a width; without it their lines are joined.
         clean: Clean the texts (HTML, Unicode, empty and repeated texts); without it they are taken exactly as they are.
-        max_text_characters: A text of more characters is an error; a txt file that is one text has no limit. Default:
-            10,000,000.
+        max_text_characters: Maximum number of characters of a text; longer texts are an error. A txt file read as one text has
+            no limit. Default: 10,000,000.
         sql: The query of a SQLite file, as in "select text, stars from reviews"; by default its only table is read.
         subset: The subset (configuration) of a dataset of the Hub.
         split: The split of a dataset that is read; by default train, or the first one.
@@ -101,8 +101,8 @@ def train(start: "str | ReviewModel", source: Any, *, progress: bool = True, **o
         conditions: Columns beside the text, as in "stars", that the model is conditioned on.
         fields: Columns of free text, as in "artist" and "title", that the model is conditioned on; of each value at most 200
             characters are read.
-        weights: The shares of several corpora in the characters that are trained on, as in 1,1: a corpus with too few is read
-            more often. In Python, the source is then a list of sources.
+        weights: Relative weight of each of several corpora, in characters trained on, as in 1,1; a corpus below its share is
+            repeated. In Python, the source is then a list of sources.
         log: Also log the curves to a tracker of accelerate, which must be installed: tensorboard, wandb, trackio, mlflow, aim,
             clearml, comet_ml, dvclive or swanlab.
         resume: Resume an interrupted run of the same arguments from its last checkpoint in OUT.partial.
@@ -152,11 +152,11 @@ def train(start: "str | ReviewModel", source: Any, *, progress: bool = True, **o
 
 
 def prepare(source: Any, *, preset: str, out: str | Path, **options: "Unpack[PrepareOptions]") -> "StoreFolder":
-    """Prepare a token store: read, clean, split and tokenize a corpus once, into a folder that trainings start from.
+    """Prepare a token store: read, clean, split and tokenize a corpus once, into a folder that ``train`` accepts.
 
     Give the folder as the source of ``train``, ``TrainingRun``, ``sweep`` or ``tune``, for any preset with that tokenizer: the
-    model is the one that the reviews themselves give. Under ``accelerate launch``, all processes call this and share the work. If
-    it is interrupted, the same call goes on from the parts that are finished, in the folder ``<out>.partial``.
+    result is the same as training on the reviews. Under ``accelerate launch``, all processes call this and share the work. If it
+    is interrupted, the same call resumes from the finished parts, in the folder ``<out>.partial``.
 
     >>> store = reviewgen.prepare("reviews.csv", preset="lstm-word", out="my-store")             # doctest: +SKIP
     >>> model = reviewgen.train("lstm-word", store.folder, budget="2m")                          # doctest: +SKIP
@@ -170,8 +170,8 @@ def prepare(source: Any, *, preset: str, out: str | Path, **options: "Unpack[Pre
         conditions: Columns beside the text, as in "stars", that the model is conditioned on.
         fields: Columns of free text, as in "artist" and "title", that the model is conditioned on; of each value at most 200
             characters are read.
-        weights: The shares of several corpora in the characters that are trained on, as in 1,1: a corpus with too few is read
-            more often. In Python, the source is then a list of sources.
+        weights: Relative weight of each of several corpora, in characters trained on, as in 1,1; a corpus below its share is
+            repeated. In Python, the source is then a list of sources.
         tokenizer: Tokenizer settings that differ from the preset's.
         near_duplicates: A similarity from 0.3 to 1; of texts that are at least this similar, only the first is kept. 0.8 finds
             texts that differ slightly. Needs rensa.
@@ -185,7 +185,7 @@ def prepare(source: Any, *, preset: str, out: str | Path, **options: "Unpack[Pre
         UnknownPlugin, PluginConflict, BrokenPlugin: The preset cannot be used.
         DataError, HubError: A source cannot be read, or no texts are left.
         OutputExists, StorageError: ``out`` exists or cannot be written.
-        CheckpointError: ``<out>.partial`` is in use, or the beginning of another store.
+        CheckpointError: ``<out>.partial`` is in use, or holds an unfinished store of other texts.
         TrainingError: The processes of a launcher were started with different arguments; ProcessLost if one has ended.
     """
     from reviewgen.runs.corpus import prepare_tokens
@@ -224,23 +224,24 @@ def generate_dataset(
         prompt: The beginning of each text, or a list of beginnings.
         columns: Write more than the text: its number, the seed, the prompt, the finish reason, the number of new tokens, each
             condition of the model, and a receipt, the JSON from which ``reviewgen replay`` generates the text again.
-        unique: Leave out texts that equal an earlier one; others are drawn until there are enough, or about ten times as many
-            are drawn.
-        schema: What the conditions of each text are drawn from: a mapping, or a .json file with one, of condition to {value:
-            weight}, where conditions are independent; or a table (csv, jsonl, parquet, a list of mappings), of whose rows the
-            values are drawn together. An empty value leaves a condition unspecified.
+        unique: Leave out texts that equal an earlier one; further texts are generated until there are n, or about 10 n were
+            generated.
+        schema: The distribution of the conditions: a mapping (or .json file) of condition to {value: weight}, sampled
+            independently; or a table (csv, jsonl, parquet, a list of mappings), one row of which is sampled per text. An empty
+            value leaves a condition unspecified.
         format: The format of a folder: "jsonl" (default) or "parquet".
         shard_texts: The number of texts in a shard. Default: 10,000.
         device: The device that generates: "auto", "cpu", "cuda" or "mps". "auto" is the one that accelerate selects if the model
             is a network, else the CPU. On another kind of device a seed gives other texts; see ``ReviewModel.to``.
         options: The keywords of ``ReviewModel.generate`` except num_return_sequences, max_time, num_beams and functions. Without
-            a seed, it is that of an interrupted try, or a random one. With novelty, what each text copies is written beside it.
+            a seed, the seed of the interrupted run is reused, or a random one is chosen. With novelty, what each text copies is
+            written beside it.
 
     Returns:
         The folder, the number of texts, and the summary: seed, asked, drawn, repeats. With ``unique`` there may be fewer texts.
 
     Raises:
-        ConfigError: An argument is unusable, or the folder or ``<out>.partial`` has the texts of another job.
+        ConfigError: An argument is unusable, or the folder or ``<out>.partial`` was written with other settings.
         DataError: The schema cannot be read, or ``novelty`` is given and the model has no index.
         OutputExists, StorageError: ``out`` exists or cannot be written.
         CheckpointError: Another process writes to ``<out>.partial``.
@@ -267,8 +268,8 @@ def score_dataset(
     """Score each text of a source, and write a table with its bits beside it.
 
     The texts are those that ``ReviewModel.evaluate`` reads, cleaned and in their order. The columns are text, the conditions of
-    the model, characters, tokens, bits and bits_per_character, end tokens included; bits that are infinite are null. Processes
-    and interrupts are as for ``generate_dataset``.
+    the model, characters, tokens, bits and bits_per_character, end tokens included; bits that are infinite are null. Runs in
+    several processes and resumes as ``generate_dataset`` does.
 
     >>> reviewgen.score_dataset("lstm-word", "reviews.csv", out="scored.parquet")                # doctest: +SKIP
 

@@ -8,7 +8,7 @@ formats but safetensors.
     open_input, is_pipe             a file that the user names, which may be a pipe
     atomic_file, atomic_folder      write a target whole
     publish                         a finished folder gets its name
-    describe_cut_off                what to do where a replacement was cut off
+    describe_cut_off                how to finish an interrupted replacement
     temporary_folder                removed afterwards
     digest_of                       the SHA-256 of a file
     safetensors_file                a file that another library writes
@@ -80,8 +80,8 @@ def open_input(file: Path) -> IO[bytes]:
     """Open a file or a pipe, as ``<(zcat ...)`` of a shell, for reading from its beginning; a pipe cannot be read twice.
 
     Raises:
-        OSError: It cannot be read, is a device, or is a pipe that nothing has opened for writing in 30 seconds. Its ``strerror``
-            is the part of a sentence that says so.
+        OSError: It cannot be read, is a device, or is a pipe that nothing has opened for writing in 30 seconds. ``strerror``
+            holds the reason.
     """
     if not is_pipe(file):
         return file.open("rb")
@@ -220,15 +220,15 @@ def safetensors_file(file: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def open_tensors(file: Path, kind: str) -> Iterator[Any]:
-    """Open a safetensors file to read from it in the block; of the arrays that are read, none depends on the file any more.
+    """Open a safetensors file to read from it in the block; arrays are copied and do not keep the file open.
 
     Args:
         file: The file.
         kind: What it should be, for messages: "lexicon".
 
     Raises:
-        BundleError: The file cannot be read or is not a safetensors file, or the block raised a BundleError with the part of a
-            sentence that says what is wrong: "is damaged: ...".
+        BundleError: The file cannot be read or is not a safetensors file, or the block raised a BundleError, whose message is
+            completed with the file name.
     """
     from safetensors import SafetensorError, safe_open  # as above
 

@@ -63,11 +63,12 @@ def generate(
     Args:
         prompt: The beginning of each text.
         prompts: A text file of prompts, one a line, each for -n texts; - reads standard input.
-        best: Print this many texts of each prompt: the best of --of, the best first.
+        best: Print the best BEST of OF texts per prompt, best first.
         of: How many texts --best chooses among.
-        by: What chooses: the bits per character of the model itself (model) or of another model, or an installed metric.
-        device: The device that generates: cpu, cuda, mps, or auto: what accelerate finds, for a network. [default: auto with a
-            folder, else cpu]
+        by: How texts are ranked: by bits per character of the model itself (model) or of another model, or by an installed
+            metric.
+        device: The device that generates: cpu, cuda, mps, or auto (the device that accelerate finds, for networks). [default:
+            auto with a folder, else cpu]
         out: Write to this .jsonl or .parquet file, or folder of shards; the same command resumes it.
         receipt: Write a receipt of each text to this file, for `reviewgen replay`.
     """

@@ -122,13 +122,13 @@ def _format(value: Any) -> str:
 
 @takes()
 def doctor(model: str | None = None, *, accept: bool = False) -> Result:
-    """Check this machine: versions, device and precision, cache, and every plugin, each package in a process of its own.
+    """Check versions, device, precision, cache and every plugin (each package in its own process).
 
     With a saved model: whether it can be read, and whether its files have changed since it was saved.
 
     Args:
         model: A saved model to check instead, such as ./my-model.
-        accept: Take the files of the model as they are now.
+        accept: Accept the current files of the model.
     """
     if model is not None or accept:
         facts, line = _care(model, accept)
@@ -210,7 +210,7 @@ def _care(model: str | None, accept: bool) -> tuple[dict[str, Any], str]:
     location = locate(model, local_files_only=True)
     if location.is_downloaded:
         raise ConfigError(
-            f"{model} is on the Hub: take its changes into a folder of your own, with reviewgen pull {model} --out ./my-model "
+            f"{model} is on the Hub: copy it with its changes into a local folder, with reviewgen pull {model} --out ./my-model "
             "--accept-changes."
         )
     changed = accept_changes(location.folder)

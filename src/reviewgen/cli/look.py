@@ -100,7 +100,7 @@ def probe(
 
     Args:
         models: Presets, saved folders (./my-model) or owner/name on the Hub.
-        pairs: Minimal pairs to use instead: a .jsonl or .csv file with sentence_good and sentence_bad, as BLiMP's.
+        pairs: Minimal pairs to use instead: a .jsonl or .csv file with sentence_good and sentence_bad, as in BLiMP.
         texts: The number of texts that each model generates to count marks in; 0 for none.
         seed: The seed of these texts.
         plot: Also draw the shares: a .png, .svg or .pdf file.
@@ -144,7 +144,7 @@ def compare(
         prompt: The beginning of the samples.
         html: Write a page with tables, curves and samples: one .html file.
         out: Keep the trained models and finished rows in this folder.
-        resume: Take finished rows from --out, and go on with the others.
+        resume: Reuse finished rows from --out and continue with the others.
         settings: A setting of every preset: training.evaluations=20.
     """
     refuse_outputs(html=html, overwrite=overwrite)

@@ -29,8 +29,8 @@ def sweep(
 
     Args:
         preset: <model>-<tokenizer>, as in ngram-char.
-        settings: The setting to sweep with its values: model.order=2,4,6. It is swept for each value of a second one,
-            model.smoothing=kneser-ney,none; other settings have one value each.
+        settings: The setting to sweep with its values: model.order=2,4,6. A second setting with several values gives one series
+            per value, model.smoothing=kneser-ney,none; other settings have one value each.
         plot: Plot the table to this file: .png, .svg or .pdf.
     """
     swept, series, fixed = _split_settings(preset, settings)
@@ -71,7 +71,7 @@ def _sweep_cells(row: "runs.SweepRow") -> list[str]:
 
 @takes(TrainingTexts, Trial)
 def ablate(preset: str, *, data: list[str], seeds: int = 1, settings: list[str] | None = None, **options: Any) -> Result:
-    """Train a preset whole, without one technique at a time, and plain, and show in a table what each technique bought.
+    """Run an ablation study: train the full preset, the preset without each technique, and the plain preset.
 
     Each training has the given length. All are scored on the same held-out texts.
 
@@ -228,8 +228,8 @@ def tune_sampling(
             and 0.95]
         texts: The number of texts generated for each combination, at least 20.
         judge: A model that scores all texts. [default: an n-gram trained on half of the data]
-        goal: The profile that settings are chosen for: likeness, the nearest to texts by people in all figures, or reading, the
-            fewest bits per character under the judge of texts that do not repeat themselves.
+        goal: The profile to optimise: likeness (closest to human texts in all figures) or reading (lowest bits per character
+            under the judge, without repetition).
         out: Save the best settings as this profile of the model: in the model's own folder, or in a copy of it in a new folder.
         seed: The random seed of the texts.
     """
@@ -250,7 +250,7 @@ def tune_sampling(
     best = min(finished, key=lambda trial: trial.distance if goal == "likeness" else trial.reading)
     if goal == "reading" and math.isinf(best.reading):
         raise ConfigError(
-            "With each setting, more than 2 % of the texts repeat a sentence, or they are too much alike: raise the temperatures "
+            "With each setting, more than 2 % of the texts repeat a sentence, or are too similar: raise the temperatures "
             "of --search, or --texts. Nothing was saved."
         )
     is_saved = out is not None and not finished.status

@@ -135,7 +135,7 @@ def pull(
         repository: owner/name on the Hub, optionally with @revision.
         out: Also copy the model into this folder.
         force: Download again even if the files are cached.
-        accept_changes: With --out: also take files that were edited on the Hub.
+        accept_changes: With --out: also accept files that were edited on the Hub.
     """
     from reviewgen.hub.download import pull as pull_model
 
@@ -175,8 +175,8 @@ def serve(
         host: The address to listen at; 0.0.0.0 is every address of this machine.
         api_key_file: A file of API keys, one a line; requests must have one.
         cors_origin: An origin whose pages may call the server, as in https://example.org.
-        allowed_host: A name that requests may call the server by, as in example.org; * is any. [default: at a loopback address
-            those of this machine, else any]
+        allowed_host: A host name that requests may use, such as example.org; * allows any. [default: at a loopback address those
+            of this machine, else any]
         request_timeout: The time of a request, after which its texts are cut off.
         stall_timeout: The time that a client may read or send nothing.
         shutdown_timeout: The time that running requests have after SIGTERM or Ctrl-C.
@@ -223,7 +223,7 @@ def demo(
     bits: int = 32,
     as_json: bool = False,
 ) -> None:
-    """Write on a page in the browser: prompts, settings, several models, and the probability of each token.
+    """Open a web page to generate text: prompts, settings, several models, token probabilities.
 
     The page comes from a server that only this machine reaches. Ctrl-C ends it.
 

@@ -37,7 +37,7 @@ def train(
 
     Args:
         out: The folder to save the model in; it must not exist.
-        plain: Train without the techniques that `reviewgen ablate` measures, as a textbook does; --set may switch one on again.
+        plain: Train without the techniques that `reviewgen ablate` measures, as in a textbook; --set may switch one on again.
         settings: A setting that differs from the preset's: model.hidden_size=256. `reviewgen settings PRESET` lists all
             settings.
     """
@@ -151,7 +151,7 @@ def _describe(run: "runs.TrainingRun", facts: dict[str, Any], out: Path) -> Iter
     if before is not None and after:
         yield f"Validation texts: {before:.4f} bits per character before this training, {after[-1]:.4f} after it"
         if after[-1] >= before:
-            yield "This training gained nothing on them: the model that it started from is better."
+            yield "The training did not improve them: the original model is better."
     novelty = facts["novelty"]
     if novelty is not None and novelty["copy_rate"] is not None:
         held_out, characters = novelty["held_out_copy_rate"], novelty["copy_rate_characters"]
@@ -175,7 +175,7 @@ def _describe(run: "runs.TrainingRun", facts: dict[str, Any], out: Path) -> Iter
 def prepare(
     data: list[str], *, preset: str, out: str, settings: list[str] | None = None, as_json: bool = False, **options: Any
 ) -> Result | None:
-    """Prepare a corpus once, as a token store that trainings start from; under accelerate launch, in several processes.
+    """Prepare a corpus once, as a token store that `train` accepts; under accelerate launch, in several processes.
 
     Args:
         data: The reviews, as for `train --data`.

@@ -24,7 +24,7 @@ def neighbours(model: str, word: str, *, k: int = 10) -> Result:
 
 @takes()
 def contrast(model: str, condition: str, *, k: int = 10, seed: int = 0) -> Result:
-    """Show the words that each value of a condition prefers, with the log2 of how many times as probable it makes them.
+    """Show the words that each value of a condition prefers, with the log2 ratio of their probabilities.
 
     Args:
         condition: A condition of categories or numbers, as in sentiment.

@@ -5,7 +5,7 @@ What is written is held to the same bounds, so that it can be read again. ``to_j
     MAX_RECORD      bytes of the record of a training, and of what grows with its length
     MAX_VOCABULARY  bytes of the files of a tokenizer, and of what has a figure for each of many texts
 
-Standard library only. What is wrong is a ValueError with a part of a sentence, which the caller completes with the file's name.
+Standard library only. Raises ValueError with the reason; callers add the file name.
 """
 
 import json

@@ -273,7 +273,7 @@ def _log(info: SourceInfo, report: CleaningReport) -> None:
 
 
 AS_BEFORE = {"fix_encoding": False, "keep_line_breaks": True, "drop_repeated_lines": False, "keep_space": True}
-"""How texts were cleaned by a version that could not mend encodings, join lines, drop repeated ones or strip white space."""
+"""How texts were cleaned by a version that could not repair encodings, join lines, drop repeated ones or strip white space."""
 
 
 def trained_on(training: Mapping[str, Any]) -> list[Mapping[str, Any]]:

@@ -194,10 +194,10 @@ def _existing_card(bundle: Bundle, before: Remote, metadata: dict[str, Any], tar
 
 
 def _free_findings(bundle: Bundle, card: str | None, metadata: Mapping[str, Any]) -> dict[str, str]:
-    """Return what speaks against publishing a model before it generates anything, by its kind."""
+    """Return the findings that need no generation, by kind."""
     has_license = (metadata_of(card) if card else metadata).get("license")
     has_text = bundle.index is not None and bundle.index.form == "exact"
-    findings = {} if has_license else {"license": "no license is named, so nobody may use it"}
+    findings = {} if has_license else {"license": "no license is given, so nobody may use the model"}
     return findings | ({"text": f"{layout.NOVELTY} contains the whole training text"} if has_text else {})
 
 

@@ -1,4 +1,4 @@
-"""What speaks against publishing a model: personal data in texts that it generates and in its vocabulary, and copied text.
+"""Findings that block publishing a model: personal data in texts that it generates and in its vocabulary, and copied text.
 
 Patterns match what looks like an e-mail address, a telephone number, a web address or a handle. That is a check, not a guarantee.
 """
@@ -64,7 +64,7 @@ def generate_texts(model: ReviewModel) -> tuple[list[str], dict[str, Any]]:
 
 
 def scan(bundle: Bundle, texts: Sequence[str], token_copy_rate: float | None, copy_limit: float) -> dict[str, str]:
-    """Return what speaks against publishing a model in texts that it generated and in its vocabulary, by its kind."""
+    """Return the findings in generated texts and in the vocabulary, by kind."""
     tokenizer = bundle.tokenizer
     ids = (token for token in range(tokenizer.vocab_size) if token not in (tokenizer.bos_id, tokenizer.eos_id))
     labels = (value["label"] for condition in bundle.conditions.to_json() for value in condition["values"])

@@ -29,8 +29,8 @@ def compare(models: Any, data: Any, *, progress: bool = True, **options: Unpack[
         conditions: Columns beside the text, as in "stars", that the model is conditioned on.
         fields: Columns of free text, as in "artist" and "title", that the model is conditioned on; of each value at most 200
             characters are read.
-        weights: The shares of several corpora in the characters that are trained on, as in 1,1: a corpus with too few is read
-            more often. In Python, the source is then a list of sources.
+        weights: Relative weight of each of several corpora, in characters trained on, as in 1,1; a corpus below its share is
+            repeated. In Python, the source is then a list of sources.
         out: A folder for the trained models and the rows; it must not exist.
         resume: Take finished rows from ``out``, of models whose weights have not changed, and continue with the others.
         text_column, documents, max_text_characters, lowercase, strip_markdown, fix_encoding, keep_line_breaks, clean: How the

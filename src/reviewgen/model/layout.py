@@ -2,7 +2,7 @@
 
     {"files": {"model.safetensors": {"sha256": "9f86...", "size": 3962162}, ...}}
 
-The manifest does not list the card, which users edit. It is not a signature: who can write the folder can write it, too.
+The manifest does not list the card, which users edit. It is not a signature: anyone who can write the folder can change it, too.
 """
 
 import hashlib
@@ -91,7 +91,7 @@ class Bundle:
     def digest(self) -> str | None:
         """Return the SHA-256 of the files that generated texts depend on; None for a model that was not read from a folder.
 
-        It is that of the files as they were read, whatever became of the folder since.
+        It is computed from the files as they were read; later changes to the folder do not affect it.
         """
         if self.folder is None:
             return None
@@ -200,4 +200,4 @@ def _what_to_do(folder: Path, is_local: bool = True) -> str:
     path = str(folder) if folder.is_absolute() or folder.parts[:1] == ("..",) else f"./{folder}"  # what the command takes
     pull = "reviewgen pull OWNER/NAME --out ./my-model --accept-changes"
     command = f"reviewgen doctor {shlex.quote(path)} --accept" if is_local else pull
-    return f"Restore it, or take the change: {command}, or load(..., accept_changes=True)."
+    return f"Restore it, or accept the change: {command}, or load(..., accept_changes=True)."

@@ -59,7 +59,7 @@ class SavedTensors:
             installed = find_weights(preset)
             files[f"{number}."] = file = (installed or folder) / WEIGHTS
             if not file.is_file() or digest_of(file) != digest:
-                problem = "are other ones than it was made of" if file.is_file() else "are not installed"
+                problem = "differ from those it was made of" if file.is_file() else "are not installed"
                 raise BundleError(f"This blend uses the weights that ship with {ascii(preset)[:60]}, which {problem}.")
         return cls(files or {"": folder / WEIGHTS})
 

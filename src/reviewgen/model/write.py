@@ -240,7 +240,7 @@ def _new_model_folder(folder: Path, overwrite: bool) -> Iterator[Path]:
 
 
 def _refuse_others(folder: Path) -> None:
-    """Raise unless nothing, an empty folder or a saved model alone exists there; a typo must not cost the user other files.
+    """Raise unless nothing, an empty folder or a saved model alone exists there, so that a typo cannot delete other files.
 
     Raises:
         OutputExists: Something else does.

@@ -67,7 +67,8 @@ def ablate(
     settings: Mapping[str, Mapping[str, Any]] | None = None,
     **options: Unpack[TrainOptions],
 ) -> Iterator[AblationRow]:
-    """Train a preset whole, without one technique at a time, and plain; yield a row for each when it is done.
+    """Run an ablation: train the full preset, the preset without each technique in turn, and the plain preset; yield a row for
+    each.
 
     All are scored on the same held-out texts. With a time budget, all have the size that is chosen for the whole preset.
 
@@ -78,13 +79,13 @@ def ablate(
         preset: ``<model>-<tokenizer>``.
         source: The reviews.
         seeds: The number of trainings of each row, from different seeds, of which means are taken.
-        settings: Settings of all trainings, by group, as in {"model": {"hidden_size": 256}}. No technique is taken away whose
-            settings are all given.
+        settings: Settings of all trainings, by group, as in {"model": {"hidden_size": 256}}. A technique whose settings are all
+            given is not ablated.
         options: The other keywords of ``train``, except out, resume, model, tokenizer and training: budget (for each training),
             steps, epochs, seed, log, initial_weights, min_texts, and those for reading and filtering a corpus.
 
     Raises:
-        ConfigError: An argument is unusable, the preset is a blend, or it has no technique; nothing was trained by then.
+        ConfigError: An argument is unusable, the preset is a blend, or it has no technique; raised before any training.
         NotADistribution: The model's scores do not sum to one.
     """
     check_count("seeds", seeds)

@@ -56,8 +56,8 @@ def blend(models: Any, weights: Any = None, *, data: Any = None, **options: Unpa
         subset: The subset (configuration) of a dataset of the Hub.
         lowercase, strip_markdown, fix_encoding, keep_line_breaks, clean: How to clean the data; what is not given is done as in
             the trainings.
-        max_text_characters: A text of more characters is an error; a txt file that is one text has no limit. Default:
-            10,000,000.
+        max_text_characters: Maximum number of characters of a text; longer texts are an error. A txt file read as one text has
+            no limit. Default: 10,000,000.
 
     Raises:
         ConfigError: There are fewer than two models or their conditions differ, the tokenizers differ and one does not say which

@@ -181,8 +181,8 @@ def corpus(source: Any, **options: Unpack[CorpusOptions]) -> "Dataset":
     """Read, clean and split a corpus as a training does, and return it as a ``datasets.Dataset``.
 
     Its columns are text, the conditions, and split, a class label: 0 is train, 1 validation, 2 test. It is memory-mapped from the
-    cache, so it takes little memory: look at it, filter or change it, push it to the Hub, and give it back as the source of
-    ``train``, ``prepare``, ``evaluate`` or any other function: its texts are then taken as they are, with their splits.
+    cache, so it takes little memory: inspect it, filter or change it, push it to the Hub, and pass it as the source of ``train``,
+    ``prepare``, ``evaluate`` or any other function: its texts are then taken as they are, with their splits.
 
     >>> texts = reviewgen.corpus("reviews.csv", conditions=["stars"])                            # doctest: +SKIP
     >>> model = reviewgen.train("lstm-word", texts.filter(lambda row: len(row["text"]) > 20))    # doctest: +SKIP

@@ -196,7 +196,7 @@ def sweep(
             steps, epochs, seed, log, initial_weights, min_texts, and those for reading and filtering a corpus.
 
     Raises:
-        ConfigError: The setting, a value or an argument is unknown; nothing was trained by then.
+        ConfigError: The setting, a value or an argument is unknown; raised before any training.
     """
     variants = Variants(("sweep", "setting", "values", "settings", "series"), preset, source, settings, options)
     split_name(setting)

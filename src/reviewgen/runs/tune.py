@@ -82,7 +82,7 @@ def tune(
             reading and filtering a corpus.
 
     Raises:
-        ConfigError: optuna is not installed, or a setting, a range or an argument is unusable; nothing was trained by then.
+        ConfigError: optuna is not installed, or a setting, a range or an argument is unusable; raised before any training.
         TrainingError: The budget is too short to learn anything.
         NotADistribution: The model's scores do not sum to one.
     """

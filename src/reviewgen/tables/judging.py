@@ -1,7 +1,7 @@
 """Scores given texts, or says what they copy, in one process or in several: ``reviewgen.score_dataset``, ``novelty_dataset``.
 
-Reading is fast, so every process reads all texts, and judges only its share. What is said of all texts does not
-depend on who has judged which.
+Reading is fast, so every process reads all texts, and judges only its share. The summary does not depend on how the texts were
+shared.
 """
 
 import copy
@@ -62,7 +62,7 @@ def load_saved(model: Any, weight_bits: int = 32) -> tuple[ReviewModel, str | Pa
         return ReviewModel.from_pretrained(model, weight_bits=weight_bits), model
     check_model("model", model)
     if model.digest is None:
-        raise ConfigError("A table says which model it is from, and this one is not saved as it is: save and load it first.")
+        raise ConfigError("A table records its model by digest, and this model has unsaved changes: save and load it first.")
     folder = model.bundle.folder
     own = ReviewModel(replace(model.bundle, weights=copy.copy(model.bundle.weights)))  # the caller's stays on its device
     return own, model.bundle.source if folder is None else folder
@@ -193,7 +193,7 @@ def judge_texts(
 
 
 def _facts(model: ReviewModel, source: Any, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what decides what is said of texts besides the texts, as JSON values by name."""
+    """Return the facts that the results depend on, besides the texts, as JSON values by name."""
     return {
         "model": model.digest,
         **device_facts(model.device),

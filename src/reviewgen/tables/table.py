@@ -90,7 +90,7 @@ def write_table(make_plan: Callable[[Path], Plan], out: Any, shards: Shards, pro
         progress: Called with the progress, in the main process.
 
     Raises:
-        ConfigError: An argument is unusable, or the folder has the texts of another job.
+        ConfigError: An argument is unusable, or the folder was written with other settings.
         OutputExists: Something else exists at ``out``, or a table of texts that cannot be compared with these.
         CheckpointError: Another process writes it, or the working folder has the shards of another job.
         ReviewgenError: As ``make_plan``.
@@ -205,7 +205,7 @@ class _Table:
             return facts, None
         if different := [name for name in {**facts, **before} if facts.get(name) != before.get(name)]:
             raise ConfigError(
-                f"{self.out} has the texts of another job: {', '.join(different)} differ. Remove that folder, or give another "
+                f"{self.out} was written with other settings: {', '.join(different)} differ. Remove that folder, or give another "
                 "--out."
             )
         if not self.plan.can_resume:
