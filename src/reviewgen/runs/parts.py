@@ -273,7 +273,7 @@ def _from_preset(
         tokenizer_plugin=tokenizer_plugin,
         tokenizer_config=from_dict(tokenizer_class.Config, tokenizer_settings),
         training=from_dict(TrainingConfig, merge_settings(TrainingConfig, usual, training, "training")),
-        generation=from_dict(GenerationConfig, preset.generation_settings),
+        generation=from_dict(GenerationConfig, {"words": "known", **preset.generation_settings}),
         trained=trained,
         sizes=preset.with_fixed(model or {}, training or {}) if chooses_size else None,
         own=frozenset([*(f"model.{name}" for name in model or ()), *(f"training.{name}" for name in training or ())]),

@@ -439,7 +439,6 @@ class TrainingRun:
                 bundle, seconds = part._make_bundle(), round(part._record.last.seconds, 2)
                 models.append(ReviewModel(replace(bundle, training=bundle.training | {"seconds": seconds})))
             return make_bundle(models, *self._fitted, parts.preset, parts.generation, facts)
-        is_open = corpus.lexicon is None or (parts.trained is not None and parts.trained.generation_config.words == "any")
         bundle = Bundle(
             preset=parts.preset,
             weights=Weights(self.model),
@@ -447,7 +446,7 @@ class TrainingRun:
             model_plugin=parts.model_plugin,
             tokenizer_plugin=parts.tokenizer_plugin,
             tokenizer_config=parts.tokenizer_config,
-            generation=replace(parts.generation, words="any" if is_open else "known", conditions={}),
+            generation=replace(parts.generation, words="any" if corpus.lexicon is None else parts.generation.words, conditions={}),
             training=facts,
             index=corpus.index,
             lexicon=corpus.lexicon,
