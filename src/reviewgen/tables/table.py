@@ -23,7 +23,7 @@ from reviewgen.config.options import Shards
 from reviewgen.data import digest_file, first_of_each, hash_text
 from reviewgen.errors import CheckpointError, ConfigError, OutputExists, StorageError, did_you_mean, quoted
 from reviewgen.processes import Processes, all_processes
-from reviewgen.storage import Job, check_output, to_path
+from reviewgen.storage import Job, check_output, remove, to_path
 
 Progress = Callable[[str, int, int | None], None]
 """Called with what is being done, how many texts of it are done, and of how many if that is known."""
@@ -230,8 +230,8 @@ class _Table:
         else:
             summary = {"seed": self.facts["seed"], "asked": self.plan.total, "drawn": texts, "repeats": 0}
         if self.unique:
-            is_first = first_of_each(hashes)
-            kept = np.flatnonzero(is_first)[: self.plan.total]
+            remove(self.job.path("table"))  # of an earlier try: a file that is there would not take its rows from those below
+            kept = np.flatnonzero(is_first := first_of_each(hashes))[: self.plan.total]
             drawn = int(kept[-1]) + 1 if len(kept) == self.plan.total else texts
             rows, texts = islice(compress(rows, is_first.tolist()), len(kept)), len(kept)
             summary |= {"drawn": drawn, "repeats": drawn - texts}
