@@ -1,14 +1,14 @@
 # `make demo` and `make test` do everything on a machine that has Python 3.11 or newer and make.
 
 PYTHON ?= python3
-BIN := .venv/bin
+BIN := .venv/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 INSTALLED := .venv/installed
 MINUTES ?= 30
 
 # What make test leaves to make test-all: all but one quick test of each of these kinds.
 QUICK := not (launch or browser or node or server or install or fuzz or slow or device)
 
-.PHONY: demo test test-all test-device test-oldest test-on lint fuzz audit wheel docs bench files clean
+.PHONY: demo test test-all test-device test-oldest test-on lint fuzz audit wheel dist docs bench files clean
 
 $(INSTALLED): pyproject.toml src/reviewgen/version.py
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "reviewgen needs Python 3.11 or newer; run: make PYTHON=/path/to/python3.11")'
@@ -65,6 +65,14 @@ wheel: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --editable '.[dev,ray,audit]'
 	$(BIN)/python -m tests.audit.sbom build/reviewgen.cdx.json
 	REVIEWGEN_SBOM=build/reviewgen.cdx.json $(BIN)/python -m hatchling build -t wheel -d dist
+
+# What a release publishes; an sdist has no SBOM.
+dist: $(INSTALLED)
+	rm -rf dist
+	$(MAKE) wheel
+	$(BIN)/python -m hatchling build -t sdist -d dist
+	$(BIN)/python -m twine check --strict dist/*
+	$(BIN)/check-wheel-contents dist
 
 docs: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --editable '.[dev,docs]'

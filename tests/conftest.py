@@ -21,9 +21,7 @@ if TYPE_CHECKING:
     from reviewgen import ReviewModel
 
 PACKAGES = ["reviewgen", "reviewgen_ngram", "reviewgen_nnlm", "reviewgen_recurrent"]
-if os.environ.get(
-    "REVIEWGEN_CHECK_TYPES"
-):  # before the packages are imported; an int may stand where a float is asked for (PEP 484)
+if os.environ.get("REVIEWGEN_CHECK_TYPES"):  # before the packages are imported; an int may stand for a float (PEP 484)
     install_import_hook(PACKAGES, "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it, and so would its children

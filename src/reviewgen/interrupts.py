@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 INTERRUPTED = 130
 """The exit status of a command that was interrupted, as shells give it for Ctrl-C."""
 
-SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
-"""What interrupts a command: Ctrl-C, a request to end, and a terminal that is closed. Windows has no SIGHUP."""
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name))
+"""What interrupts a command: Ctrl-C, a request to end, and a terminal that is closed, which is SIGBREAK on Windows."""
 
 _IMPORTING = "<frozen importlib._bootstrap>"
 _has_begun = False

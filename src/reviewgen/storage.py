@@ -210,10 +210,10 @@ def safetensors_file(file: Path) -> Iterator[None]:
     try:
         yield
     except SafetensorError as error:
-        match = re.search(r"os error (\d+)", str(error))
+        match = re.search(r"([^:]*) \(os error (\d+)\)", str(error))
         if match is None:
             raise OSError(errno.EIO, " ".join(str(error).split())) from None
-        raise OSError(int(match[1]), os.strerror(int(match[1]))) from None
+        raise OSError(int(match[2]), match[1].strip(), None, int(match[2])) from None  # for Windows, too
     os.umask(mask := os.umask(0))
     file.chmod(0o666 & ~mask)  # the library leaves it readable by its owner only
 

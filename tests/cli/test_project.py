@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -29,7 +30,7 @@ from tests.support.fakes import run_command
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 DOCS = ROOT / "docs"
-PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
+PAGES = [*(ROOT / f"{name}.md" for name in ("README", "CONTRIBUTING", "SECURITY")), *sorted(DOCS.rglob("*.md"))]
 TEXT = {page: page.read_text(encoding="utf-8") for page in PAGES}
 WITHOUT_CODE = {page: re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL) for page, text in TEXT.items()}
 BLOCKS = {page: re.findall(r"^```(python|bash)\n(.*?)^```", text, re.MULTILINE | re.DOTALL) for page, text in TEXT.items()}
@@ -96,12 +97,21 @@ def test_metadata_and_changelog() -> None:
     installed = {(p.group, p.name, p.value) for p in distribution("reviewgen").entry_points if p.group.startswith("reviewgen.")}
     ours = {group: points for group, points in groups.items() if group.startswith("reviewgen.")}
     assert installed == {(group, name, value) for group, points in ours.items() for name, value in points.items()}
-    packages = set(PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"])
-    assert packages == {f"plugins/{folder.name}" for folder in (ROOT / "plugins").iterdir() if folder.is_dir()} | {
-        "src/reviewgen"
-    }
+    packages = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+    assert packages == PROJECT["tool"]["check-wheel-contents"]["package"] and packages[0] == "src/reviewgen"
+    assert {*packages[1:]} == {f"plugins/{folder.name}" for folder in (ROOT / "plugins").iterdir() if folder.is_dir()}
     headings = re.findall(r"^## (.+)$", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
     assert re.findall(r"\d+\.\d+\.\d+", headings[0])[0] == reviewgen.__version__
+
+
+def test_workflows_call_targets_of_the_makefile() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    called = set()
+    for file in (ROOT / ".github" / "workflows").glob("*.yml"):
+        text = file.read_text(encoding="utf-8")
+        rows = [job.get("strategy", {}).get("matrix", {}) for job in yaml.safe_load(text)["jobs"].values()]
+        called |= {*re.findall(r"make ([a-z-]+)", text), *(target for row in rows for target in row.get("target", []))}
+    assert {"test", "test-all", "audit", "dist"} <= called <= targets
 
 
 def test_plugins_have_the_bounds_of_the_core() -> None:
@@ -150,12 +160,7 @@ SHORTER = (  # the commands of the pages ask for minutes
     (r"accelerate launch .* -m reviewgen", "reviewgen"),
 )
 GRU: tuple[str, dict[str, Any]] = ("gru-char", {"steps": 4, "training": {"evaluations": 1}})
-EXISTING = {
-    "my-model": GRU,
-    "my-tuned": GRU,
-    "my-ngram": ("ngram-char", {}),
-    "my-gru": GRU,
-}
+EXISTING = {"my-model": GRU, "my-tuned": GRU, "my-ngram": ("ngram-char", {}), "my-gru": GRU}
 
 
 def reviews() -> list[str]:

@@ -3,6 +3,7 @@
 import gzip
 import math
 import re
+import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
@@ -354,7 +355,9 @@ def test_what_cannot_be_served_is_said_before_it_serves(model_folder, tmp_path, 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "broken").mkdir()
     mine = str(model_folder("exact"))
+    monkeypatch.delattr(socket, "AF_UNIX")  # as on Windows
     for words, status, part in (
+        (["serve", "x=" + mine, "--port", "0", "--workers", "2"], 2, "on Windows, one process"),
         (["serve", "./broken", "--port", "0"], 1, "./broken cannot be served"),
         (["serve", "./a", "./b/a"], 2, "./a and ./b/a"),
         (["serve", "x=" + mine, "--api-key-file", "none"], 2, "cannot be read"),

@@ -102,7 +102,8 @@ def show(facts: Any, as_json: bool, lines: Iterable[RenderableType] = ()) -> Non
     if notes.quiet:
         return
     if as_json:
-        text = json.dumps(to_json(facts), indent=2, ensure_ascii=False, allow_nan=False)
+        is_utf8 = (sys.stdout.encoding or "utf-8").lower() in ("utf-8", "utf8")  # in a pipe on Windows it is often not
+        text = json.dumps(to_json(facts), indent=2, ensure_ascii=not is_utf8, allow_nan=False)
         if sys.stdout.isatty():
             text = _CONTROL.sub(lambda found: found[0] if found[0] == "\n" else json.dumps(found[0])[1:-1], text)
         sys.stdout.write(text + "\n")

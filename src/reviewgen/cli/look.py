@@ -9,7 +9,7 @@ from rich.console import Group
 from reviewgen import look
 from reviewgen.cli.console import Result, TerminalConsole, keeping, make_table, note, notes, refuse_outputs, show, working
 from reviewgen.cli.options import declared, parse_data, path_or_string, read_stdin, takes
-from reviewgen.config import GenerationConfig, check_count, parse_settings
+from reviewgen.config import LOCAL, GenerationConfig, check_count, parse_settings
 from reviewgen.config.options import TrainingTexts, Trial
 from reviewgen.interrupts import INTERRUPTED, begin
 
@@ -148,8 +148,7 @@ def compare(
         settings: A setting of every preset: training.evaluations=20.
     """
     refuse_outputs(html=html, overwrite=overwrite)
-    paths = "/", "./", "../", "~"  # which may have that character, too
-    named = [text.partition("=")[::2] if "=" in text and not text.startswith(paths) else text for text in models]
+    named = [text.partition("=")[::2] if "=" in text and not text.startswith(LOCAL) else text for text in models]
     options |= {"held_out": None if held_out is None else path_or_string(held_out), "held_out_split": held_out_split}
     options |= {"prompt": prompt, "out": out, "resume": resume, "settings": parse_settings(settings or [])}
     run = look.ComparisonRun(named, parse_data(data, options["weights"]), options)  # type: ignore[arg-type]  # checked there

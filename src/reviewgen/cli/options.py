@@ -14,7 +14,7 @@ import typer
 
 from reviewgen import api
 from reviewgen.cli.console import Result, show
-from reviewgen.config import bounds_of, describe_fields, fields_of
+from reviewgen.config import LOCAL, bounds_of, describe_fields, fields_of
 from reviewgen.config.descriptions import parse_entries
 from reviewgen.config.settings import bare, options_of
 from reviewgen.errors import ConfigError, DataError, quoted
@@ -253,7 +253,7 @@ def _parse_any(given: str | None) -> Any:
 
 def path_or_string(text: str) -> str | Path:
     """Return a source from the command line: as a Path if it can only be one."""
-    return Path(text) if text.startswith(("/", "./", "../", "~")) and not any(sign in text for sign in "*?[") else text
+    return Path(text) if text.startswith(LOCAL) and not any(sign in text for sign in "*?[") else text
 
 
 def parse_conditions(conditions: list[str] | None) -> dict[str, str] | None:

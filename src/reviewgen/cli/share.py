@@ -253,7 +253,7 @@ def _run(
     workers: int = 1,
 ) -> None:
     """Open the port, load the models, print where the server is, and serve until Ctrl-C."""
-    listening = serving.open_socket(host, port, given.limits.stall_seconds)
+    listening = serving.open_socket(host, port, given.limits.stall_seconds, workers)
     address, port = listening.getsockname()[:2]
     given = replace(given, hosts=accepted_hosts(host, address, allowed))
     shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)

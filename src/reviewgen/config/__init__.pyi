@@ -22,6 +22,7 @@ from .generation import Preset as Preset
 from .generation import check_saved_generation as check_saved_generation
 from .generation import generation_config as generation_config
 from .generation import read_saved_generation as read_saved_generation
+from .names import LOCAL as LOCAL
 from .names import PLAIN as PLAIN
 from .names import HubSource as HubSource
 from .names import LocalSource as LocalSource

@@ -26,7 +26,8 @@ _PLUGIN = re.compile(r"[a-z][a-z0-9]*(?:-[a-z0-9]+)*")
 _PART = r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9])?"
 _HUB = re.compile(rf"(?P<repo>{_PART}/{_PART})(?:@(?P<revision>[^\s@]+))?")
 _MAX_PLUGIN_NAME = 100  # characters
-_LOCAL = ("/", "./", "../", "~")
+LOCAL = ("/", "./", "../", "~", os.sep, f".{os.sep}", f"..{os.sep}")
+"""What a path starts with that is not looked up as a name."""
 _OWNER = "reviewgen"  # of the presets' repositories on the Hub
 
 
@@ -185,7 +186,7 @@ def find_revision(source: Source, revision: str) -> HubSource:
 def _parse(source: str | Path, presets: Collection[str] | None) -> Source:
     if not isinstance(source, str | Path):
         raise SourceError(f"The source of a model must be a string or a Path; got {type(source).__name__}.")
-    if isinstance(source, Path) or source.startswith(_LOCAL) or source in (".", ".."):
+    if isinstance(source, Path) or source.startswith(LOCAL) or source in (".", ".."):
         return LocalSource(_expand(Path(source)))
     if source.startswith("hf://"):
         hub = parse_hub_id(source)

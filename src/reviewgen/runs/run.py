@@ -439,6 +439,7 @@ class TrainingRun:
                 bundle, seconds = part._make_bundle(), round(part._record.last.seconds, 2)
                 models.append(ReviewModel(replace(bundle, training=bundle.training | {"seconds": seconds})))
             return make_bundle(models, *self._fitted, parts.preset, parts.generation, facts)
+        words = "any" if corpus.lexicon is None else parts.generation.words
         bundle = Bundle(
             preset=parts.preset,
             weights=Weights(self.model),
@@ -446,7 +447,7 @@ class TrainingRun:
             model_plugin=parts.model_plugin,
             tokenizer_plugin=parts.tokenizer_plugin,
             tokenizer_config=parts.tokenizer_config,
-            generation=replace(parts.generation, words="any" if corpus.lexicon is None else parts.generation.words, conditions={}),
+            generation=replace(parts.generation, words=words, conditions={}),
             training=facts,
             index=corpus.index,
             lexicon=corpus.lexicon,

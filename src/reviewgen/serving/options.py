@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
-from reviewgen.config import Bound, check
+from reviewgen.config import LOCAL, Bound, check
 from reviewgen.errors import ConfigError, quoted
 from reviewgen.storage import to_path
 
@@ -100,7 +100,7 @@ def read_keys(file: Path) -> tuple[list[str], list[str]]:
     """
     try:
         lines = [line.strip() for line in file.read_text("utf-8-sig").splitlines()]
-        is_open = bool(file.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH))
+        is_open = os.name != "nt" and bool(file.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"The file of API keys, {file}, cannot be read: {error}.") from None
     keys = [line for line in lines if line and not line.startswith("#")]
@@ -167,7 +167,7 @@ def _name_source(given: str) -> tuple[str, str]:
     before, equals, after = given.partition("=")
     is_named = equals and not os.path.exists(os.path.expanduser(given))  # noqa: PTH110, PTH111  Path raises for a name that is too long
     source = after if is_named else given
-    is_path = source.startswith(("/", "./", "../", "~")) or source in (".", "..")
+    is_path = source.startswith(LOCAL) or source in (".", "..")
     own = to_path("model", source).resolve().name if is_path else source.removeprefix("hf://").partition("@")[0]
     name = before if is_named else own
     if not 0 < len(name) <= _MAX_NAME or not name.isprintable() or not source:

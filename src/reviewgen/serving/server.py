@@ -32,20 +32,21 @@ _OF_APP = ("limits", "key_digests", "cors_origins", "hosts", "page")
 _HEALTH_SECONDS = 20  # in which a worker must answer uvicorn, which waits as long for one that has just died, and heeds no signal
 
 
-def open_socket(host: str, port: int, stall_seconds: float) -> socket.socket:
+def open_socket(host: str, port: int, stall_seconds: float, workers: int = 1) -> socket.socket:
     """Return a socket that listens, so that the port is known to be free before any model is loaded.
 
     Raises:
-        ConfigError: The host is not an address of this machine.
+        ConfigError: The host is not an address of this machine, or several workers cannot share a socket here.
         StorageError: The port is in use, or may not be used.
     """
+    if workers > 1 and not hasattr(socket, "AF_UNIX"):  # as what uvicorn hands the socket to its workers
+        raise ConfigError(f"workers={workers} is for Linux and macOS: on Windows, one process serves. Leave it out.")
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         listening = socket.create_server((host, port), family=family, backlog=2048)
     except OSError as error:
         if error.errno in (errno.EADDRINUSE, errno.EACCES):  # EACCES: ports below 1024 are the system's
-            message = f"Port {port} of {host} cannot be used: {error.strerror}. Give another --port, or 0 for a free one."
-            raise StorageError(message) from None
+            raise StorageError(f"Port {port} of {host}: {error.strerror}. Give another --port, or 0 for a free one.") from None
         raise ConfigError(f"{quoted(host)} is not an address of this machine: {error}. Give one, as in 127.0.0.1.") from None
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # connections inherit it, and the next
     if hasattr(socket, "TCP_USER_TIMEOUT"):  # one whose client reads nothing is closed by the system
@@ -68,8 +69,7 @@ def load_engines(options: ServerOptions, leave_out: Callable[[str, ReviewgenErro
         try:
             engines[name] = Engine(load(source, weight_bits=options.weight_bits), max_rows=options.limits.max_rows)
         except ReviewgenError as error:
-            is_last_chance = number == len(options.sources) and not engines
-            if leave_out is None or is_last_chance:
+            if leave_out is None or (number == len(options.sources) and not engines):  # it was the last chance
                 for engine in engines.values():
                     engine.close()
                 raise type(error)(f"{source} cannot be served: {error}") from None
