@@ -40,7 +40,8 @@ def observe() -> dict[str, str]:
     names += [(f"reviewgen.compiled.{name}", public) for name, publics in COMPILED.items() for public in publics]
     for name, public in names:
         found |= describe(f"{name}.{public}", getattr(importlib.import_module(name), public))
-    for path in re.findall(r"^::: (reviewgen\S*)", "\n".join(page.read_text() for page in REFERENCE.glob("*.md")), re.MULTILINE):
+    pages = [*REFERENCE.glob("*.md"), REFERENCE.parent / "mkdocs" / "results.toml"]
+    for path in re.findall(r"^::: (reviewgen\S*)", "\n".join(page.read_text() for page in pages), re.MULTILINE):
         value = pkgutil.resolve_name(path)
         if path.rpartition(".")[0] not in MODULES and not inspect.ismodule(value):
             found |= describe(f"documented {path.rpartition('.')[2]}", value)
