@@ -40,7 +40,8 @@ class Task(NamedTuple):
 
 def main() -> None:
     """Write the pages, then build the site."""
-    shutil.rmtree(PAGES, ignore_errors=True)
+    for folder in (PAGES, BUILD / "docs"):
+        shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(ROOT / "docs", PAGES, ignore=shutil.ignore_patterns("mkdocs"))
     shutil.copy(ROOT / "docs" / "mkdocs" / "docstrings.py", BUILD)
     config = (ROOT / "docs" / "mkdocs" / "mkdocs.yml").read_text(encoding="utf-8")
@@ -49,6 +50,9 @@ def main() -> None:
         before, line, after = re.split(rf"^( *- .*: reference/{index}\.md\n)", config, flags=re.MULTILINE)
         config = before + line + navigation(written, line[: line.index("-")]) + after
     (BUILD / "mkdocs.yml").write_text(config, encoding="utf-8")
+    begins = {page.name: page.read_text(encoding="utf-8").splitlines()[:25] for page in PAGES.glob("how-to/*.md")}
+    shown = {name for name, lines in begins.items() if any(line.startswith(("```text", "![")) for line in lines)}
+    problems.extend(f"{name} does not begin with a command and its result." for name in begins.keys() - shown)
     for page in PAGES.rglob("*.md"):
         link(page)
         for path in re.findall(r"^::: (\S+)", page.read_text(encoding="utf-8"), re.MULTILINE):
@@ -100,6 +104,10 @@ def write_commands(tasks: list[Task]) -> list[tuple[str, str, str]]:
             "Commands beside it": [command_link(other) for at, other in listed if at == heading and other != name],
         }
         example = find_example(name, [task.guide for task in mine])
+        known = {each for param in command.params for each in (*param.opts, *param.secondary_opts)}
+        called = re.search(rf"reviewgen {name}\b.*", example.replace("\\\n", ""))
+        unknown = {*re.findall(r" (--?[a-z][\w-]*)", called[0])} - known if called else set()
+        problems.extend(f"reviewgen {name} has no {option}, which its example gives." for option in unknown)
         parts = [f"# reviewgen {name}", summary, f"```text\n{usage}\n```", more, "## Example", example]
         write(f"reference/cli/{slug(name)}.md", [*parts, *options(command, context), *see_also(also)])
     return [(heading, name, f"reference/cli/{slug(name)}.md") for heading, name in listed]
@@ -160,9 +168,12 @@ def write_names(tasks: list[Task]) -> list[tuple[str, str, str]]:
         mine = [task for task in tasks if name in task.names]
         parts = [f"::: reviewgen.{name}\n    options:\n      heading_level: 1"]
         if name == "ReviewModel":
-            parts[0] += f"\n      members: {[each for each in members if f'{name}.{each}' not in methods]}"
+            parts[0] += "\n      members: false"
             lines = [f"| [`{each}`][reviewgen.{each}] | {summary_of(method)} |" for each, method in methods.items()]
             parts.append("## Methods\n\n| method | what it does |\n|---|---|\n" + "\n".join(lines))
+            level = "\n    options:\n      heading_level: 3"
+            attributes = [each for each in members if members[each].docstring and f"{name}.{each}" not in methods]
+            parts += ["## Attributes", *(f"::: reviewgen.{name}.{each}{level}" for each in attributes), "## Its conditions"]
         used = rf"\b{name}\b" if name in ("ReviewModel", "TrainingRun") else rf"\.{name.rpartition('.')[2]}\("
         also = {
             "On the command line": [command_link(other) for task in mine for other in task.commands],
