@@ -65,7 +65,7 @@ def main() -> None:
         zensical.build(str(BUILD / "mkdocs.yml"), {"strict": True, "clean": True})
     except RuntimeError as error:
         problems.append(str(error))
-    sys.exit("\n".join(problems))
+    sys.exit("\n".join(problems) or 0)
 
 
 def rows(page: str) -> Iterator[tuple[str, list[str]]]:
