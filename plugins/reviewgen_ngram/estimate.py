@@ -40,7 +40,7 @@ class Estimate:
         probabilities: Of each of M nodes, the probability of its token after its parent.
         backoffs: The back-off weight of each of I contexts.
         floor: The probability of an id that was never seen.
-        texts: The number of texts divided by that of predicted tokens.
+        texts: Texts per predicted token (the average inverse length).
         discounts: The discounts of each order.
         fell_back: For each order, whether its discounts are the fall-back, because the formula failed.
     """

@@ -1,7 +1,7 @@
 """An n-gram of texts with fields, such as a name: a class n-gram, and a text that copies from its fields.
 
-Wherever the value of a field stands in a text, its marker is counted in its place. So the n-gram learns where a text names what
-it is about, and how it goes on, whatever the value is: an n-gram of classes with one word each.
+Wherever the value of a field stands in a text, its marker is counted in its place. So the n-gram learns where a text mentions its
+subject and how it continues, independent of the value: a class-based n-gram with one word per class.
 
 The next token is written by the n-gram or copied from a place of the fields. Which of them wrote the last token is hidden:
 ``beliefs`` are the probabilities that each place is copied next, by the forward algorithm of hidden Markov models. A copy begins
@@ -63,7 +63,7 @@ def with_fields(trained: Trained, config: NgramConfig) -> FieldNgram:
 def counted_form(ids: Integer[np.ndarray, " T"], config: NgramConfig) -> Integer[np.ndarray, " C"]:
     """Return texts, which begin with bos, as they are counted: without fields, and with markers in place of their values.
 
-    Where several values stand, it is the longest.
+    If several values match, the longest one is used.
     """
     marker, begin = config.vocab_size - config.field_ids, config.vocab_size - 1
     spelled, bos = ids.astype("<u4").tobytes().decode("utf-32-le", "surrogatepass"), chr(ids[0])  # one character for each id

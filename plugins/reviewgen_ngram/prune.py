@@ -97,7 +97,7 @@ def quantize(
     changed[0] = False
     if not _balance(nodes.first, nodes.links, nodes.tokens, root, changed, values, backoffs):
         raise TrainingError(
-            "After some context every id was seen, so no unseen id can compensate rounding: leave model.quantized off."
+            "After some context every id was seen, so there is no unseen id to absorb rounding: set model.quantized=false."
         )
     return codes, book, backoffs
 

@@ -19,9 +19,9 @@ class NnlmConfig:
 
     Attributes:
         vocab_size: Number of token ids, V; taken from the tokenizer.
-        bos_id: The id that begins a text; taken from the tokenizer. Models of before have none.
-        condition_ids: Number of ids of conditions, which follow the tokenizer's; taken from the conditions. A model with ids of
-            conditions or fields holds what a text is given, at every step.
+        bos_id: The id that begins a text; taken from the tokenizer. None in models saved by older versions.
+        condition_ids: Number of ids of conditions, which follow the tokenizer's; taken from the conditions. If it is above 0, the
+            model uses the conditions at every step.
         field_ids: Number of ids of fields, the last ones; taken from the fields.
         order: Length of an n-gram, n: a token is predicted from the n-1 before it.
         embedding_size: Width of a token's embedding, E.

@@ -1,25 +1,16 @@
-from .api import (
-    ablate,
-    best_trial,
-    blend,
-    corpus,
-    generate_dataset,
-    load,
-    novelty_dataset,
-    plot_sweep,
-    plot_training,
-    prepare,
-    score_dataset,
-    sweep,
-    train,
-    tune,
-    tune_sampling,
-)
+from .api import generate_dataset, load, novelty_dataset, prepare, score_dataset, train
 from .errors import ReviewgenError
 from .look import Comparison, Explanation, Probe, compare, explain, graph, probe
 from .model import ReviewModel
 from .registry import list_models, list_presets, list_tokenizers, register_model, register_tokenizer
 from .runs import TrainingRun
+from .runs.ablate import ablate
+from .runs.blend import blend
+from .runs.corpus import corpus
+from .runs.showing import plot_training
+from .runs.sweep import plot_sweep, sweep
+from .runs.tune import best_trial, tune
+from .runs.tune_sampling import tune_sampling
 from .version import __version__
 
 __all__ = [

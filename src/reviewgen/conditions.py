@@ -55,7 +55,8 @@ class Condition:
         name: The name of the column.
         kind: "category", "number", or "text" for a field.
         values: Its values: categories, the most frequent first, or bins of numbers, the lowest first; none of a field.
-        left_out: The number of rarer categories that were dropped and count as not given; of a field, of values that were cut.
+        left_out: The number of rarer categories that were dropped and count as not given; for a field, the number of values that
+            were cut.
         lowercase: Whether the values of a field are lowercased, as the texts are.
 
     Raises:

@@ -28,7 +28,7 @@ _has_begun = False
 
 
 def begin() -> None:
-    """Say that there is work to keep: from now on, each interrupt raises KeyboardInterrupt."""
+    """From now on, signals raise KeyboardInterrupt."""
     global _has_begun
     _has_begun = True
 

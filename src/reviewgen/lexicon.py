@@ -373,7 +373,7 @@ class Lexicon:
     Attributes:
         words: An automaton of the words, in UTF-8; a closing apostrophe may follow each of them.
         separators: An automaton of the separators.
-        min_texts: In how many training texts each word occurs, at least; 0 if unknown, as in a lexicon of before.
+        min_texts: In how many training texts each word occurs, at least; 0 if unknown, as in older lexicons.
     """
 
     words: Automaton
@@ -455,8 +455,8 @@ def build_lexicon(counts: WordCounts, min_texts: int = 2, before: Lexicon | None
 
     Args:
         counts: The words of the text.
-        min_texts: In how many texts a word occurs, at least, so that what stands in one of them only, as a name, is not written.
-            Of a single text, as a book, a word occurs this often.
+        min_texts: In how many texts a word occurs, at least, so that words that occur in one text only, such as names, are not
+            generated. Of a single text, as a book, a word occurs this often.
         before: The lexicon of a model that is trained further, whose words stay known.
     """
     folded: Counter[str] = Counter()

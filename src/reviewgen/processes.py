@@ -222,7 +222,7 @@ class Processes:
             facts: JSON values, by the name to use in the error message.
 
         Raises:
-            TrainingError: They differ; in all processes but the first it is ProcessLost, so that one of them prints it.
+            TrainingError: They differ; other processes than the first raise ProcessLost, so that it is printed once.
         """
         own = {name: hashlib.sha256(json.dumps(value, sort_keys=True).encode()).digest() for name, value in facts.items()}
         everyone = self.all_gather_object(own)  # other code may have other facts

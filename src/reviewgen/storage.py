@@ -8,8 +8,9 @@ formats but safetensors.
     open_input, is_pipe             a file that the user names, which may be a pipe
     atomic_file, atomic_folder      write a target whole
     publish                         a finished folder gets its name
-    describe_cut_off                what to do where a replacement was cut off
+    describe_cut_off                how to finish an interrupted replacement
     temporary_folder                removed afterwards
+    digest_of                       the SHA-256 of a file
     safetensors_file                a file that another library writes
     open_tensors, read_vectors      the same to read from, after checking what it contains
     Job                             work that can be resumed, in a folder until it is whole
@@ -17,6 +18,7 @@ formats but safetensors.
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
 import re
@@ -78,8 +80,8 @@ def open_input(file: Path) -> IO[bytes]:
     """Open a file or a pipe, as ``<(zcat ...)`` of a shell, for reading from its beginning; a pipe cannot be read twice.
 
     Raises:
-        OSError: It cannot be read, is a device, or is a pipe that nothing has opened for writing in 30 seconds. Its ``strerror``
-            is the part of a sentence that says so.
+        OSError: It cannot be read, is a device, or is a pipe that nothing has opened for writing in 30 seconds. ``strerror``
+            holds the reason.
     """
     if not is_pipe(file):
         return file.open("rb")
@@ -118,7 +120,7 @@ def atomic_folder(folder: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """Yield an empty folder that becomes ``folder`` when the block ends, and is removed if the block raises.
 
     Args:
-        folder: The target; its parent exists.
+        folder: The target; parents that are missing are created.
         overwrite: Whether to replace what exists there: it is moved aside, and removed once the new folder has its name.
 
     Raises:
@@ -130,7 +132,7 @@ def atomic_folder(folder: Path, *, overwrite: bool = False) -> Iterator[Path]:
     remove(new)  # of a process that was killed, as is the next
     remove(old)
     try:
-        new.mkdir()
+        new.mkdir(parents=True)
         yield new
         _fsync_tree(new)
         if overwrite and os.path.lexists(folder):
@@ -182,6 +184,12 @@ def temporary_folder(parent: Path | None = None, prefix: str = "reviewgen-") -> 
         yield Path(name)
 
 
+def digest_of(file: Path) -> str:
+    """Return the SHA-256 of a file."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
 def remove(path: Path) -> None:
     """Remove a file, or a folder with all that is in it, or a link and not what it leads to, if it exists."""
     if path.is_dir() and not path.is_symlink():
@@ -212,15 +220,15 @@ def safetensors_file(file: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def open_tensors(file: Path, kind: str) -> Iterator[Any]:
-    """Open a safetensors file to read from it in the block; of the arrays that are read, none depends on the file any more.
+    """Open a safetensors file to read from it in the block; arrays are copied and do not keep the file open.
 
     Args:
         file: The file.
         kind: What it should be, for messages: "lexicon".
 
     Raises:
-        BundleError: The file cannot be read or is not a safetensors file, or the block raised a BundleError with the part of a
-            sentence that says what is wrong: "is damaged: ...".
+        BundleError: The file cannot be read or is not a safetensors file, or the block raised a BundleError, whose message is
+            completed with the file name.
     """
     from safetensors import SafetensorError, safe_open  # as above
 
@@ -431,7 +439,4 @@ class Job:
         self.clear()
 
     def _pieces(self) -> list[Path]:
-        try:
-            return [path for path in self.folder.iterdir() if path.name not in _NOT_PIECES]
-        except FileNotFoundError:
-            return []
+        return [path for path in self.folder.glob("*") if path.name not in _NOT_PIECES]  # none of a folder that does not exist

@@ -141,7 +141,7 @@ def test_the_note_on_mojibake_has_the_first_example_and_the_number_of_texts(tmp_
         assert note in read.described
     facts = reviewgen.prepare(texts, preset="ngram-char", out=tmp_path / "store").facts["corpus"]
     assert note in facts["notes"] and facts["source"]["cleaning"] == asdict(read.report)
-    assert corpus_of(texts, fix_encoding=True).described[-1].endswith("encodings mended 2.")
+    assert corpus_of(texts, fix_encoding=True).described[-1].endswith("encodings repaired 2.")
 
 
 def test_mending_needs_ftfy(monkeypatch):

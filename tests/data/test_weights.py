@@ -129,7 +129,7 @@ def test_copies_of_a_part_come_nearest_to_their_share() -> None:
         (["films.csv", "titles.csv"], (1, -1), "weights must be above 0; got -1."),
         (["films.csv", "titles.csv"], (1, math.nan), "weights must be a finite number; got nan."),
         (["films.csv", "titles.csv"], (1, 1e7), "titles.csv would be read "),
-        (["films.csv", "./films.csv"], (1, 1), "would be two corpora with the same texts"),
+        (["films.csv", "./films.csv"], (1, 1), "have the same texts: give each"),
         (["films.csv", FILMS[:50]], (1, 1), "All training texts of list of texts are empty, or in the other corpora, too."),
     ],
 )

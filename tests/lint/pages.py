@@ -19,9 +19,7 @@ from reviewgen.cli import app
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 TEXT = {page: page.read_text(encoding="utf-8") for page in sorted(DOCS.rglob("*.md"))}
-FIRST = r"(?m)^\| `(.+?)`"
-CHAINS = {"### From generate to the sampled token": 9, "### From train to the optimizer's step": 5}
-"""The most calls of the two call chains of the page on architecture."""
+CHAINS = {"### From generate to the sampled token": 9, "### From train to the optimizer's step": 5}  # the most calls
 
 
 def check_names() -> Iterator[str]:
@@ -36,7 +34,7 @@ def check_pages() -> Iterator[str]:
     listed = re.findall(r"^ *- .+: (\S+\.md)$", (DOCS / "mkdocs" / "mkdocs.yml").read_text(encoding="utf-8"), re.MULTILINE)
     yield from _differ("docs/mkdocs/mkdocs.yml", listed, (str(page.relative_to(DOCS)) for page in TEXT))
     names = {*reviewgen.__all__} - {"__version__", "ReviewgenError", "Comparison", "Explanation", "Probe"}
-    yield from _differ("docs/reference/python.md", re.findall(FIRST, TEXT[DOCS / "reference" / "python.md"]), names)
+    yield from _differ("docs/reference/python.md", re.findall(r"(?m)^\| `(.+?)`", TEXT[DOCS / "reference" / "python.md"]), names)
     page = TEXT[DOCS / "architecture.md"]
     for name in {*re.findall(r"`([\w/]+\.(?:py|js|html|toml))\b", page)}:
         if not any(itertools.chain(ROOT.glob(name), *((ROOT / top).rglob(name) for top in ("src", "plugins")))):
@@ -53,7 +51,7 @@ def check_pages() -> Iterator[str]:
 def check_help() -> Iterator[str]:
     """Yield commands whose help is missing, cut off, or not on the page of the command line."""
     commands = dict(_commands(get_command(app), ""))
-    yield from _differ("docs/reference/cli.md", re.findall(FIRST, TEXT[DOCS / "reference" / "cli.md"]), commands)
+    yield from _differ("docs/reference/cli.md", re.findall(r"(?m)^\| `(.+?)`", TEXT[DOCS / "reference" / "cli.md"]), commands)
     tasks = " ".join(re.findall(r"^\| [^|]+ \| (`[^|]+`) \|", TEXT[DOCS / "which-command.md"], re.MULTILINE))
     yield from _differ("docs/which-command.md", re.findall(r"`(.+?)`", tasks), commands)
     os.environ["COLUMNS"] = "80"

@@ -89,10 +89,9 @@ def test_intervals_and_pairs_are_those_of_scipy():
         ).confidence_interval
         assert pair.interval == pytest.approx((theirs.low, theirs.high), abs=0.15 * (theirs.high - theirs.low))
         assert pair.difference == pytest.approx((both[0].sum() - both[1].sum()) / characters.sum(), rel=1e-3, abs=1e-6)
-        assert pair.is_told_apart == (theirs.low > 0 or theirs.high < 0)
-    assert (
-        "b" in result.pairs[0].describe() and result.pairs[0].is_told_apart and compare(given, LETTER_TEXTS).pairs == result.pairs
-    )
+        assert pair.is_significant == (theirs.low > 0 or theirs.high < 0)
+    assert "b" in result.pairs[0].describe() and result.pairs[0].is_significant
+    assert compare(given, LETTER_TEXTS).pairs == result.pairs
 
 
 def test_infinite_bits_and_a_single_text_have_no_interval():
@@ -104,7 +103,7 @@ def test_infinite_bits_and_a_single_text_have_no_interval():
     assert result.rows[0].bits_interval is None
     assert [(pair.difference, pair.interval) for pair in result.pairs[:2]] == [(math.inf, None), (0.0, None)]
     one = compare({"a": letters(), "b": letters(1)}, ["abc"])
-    assert one.rows[0].bits_interval is None and one.pairs[0].interval is None and not one.pairs[0].is_told_apart
+    assert one.rows[0].bits_interval is None and one.pairs[0].interval is None and not one.pairs[0].is_significant
 
 
 def test_a_row_has_every_figure_and_a_data_frame_and_json_have_the_rows(compared):

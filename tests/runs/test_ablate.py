@@ -102,7 +102,7 @@ def test_what_has_no_plain_form_or_no_technique_is_refused() -> None:
             find_preset(name)
     for preset, options, words in (
         ("blend-char", {}, "blend of several models"),
-        ("ngram-char", {"settings": {"model": {"smoothing": "absolute"}}}, "no technique to take away"),
+        ("ngram-char", {"settings": {"model": {"smoothing": "absolute"}}}, "no technique left to ablate"),
         ("rnn-char", {"settings": {"model": {"zoneout": 0.1}}}, "zoneout"),
         ("gru-char", {"seeds": 0}, "seeds"),
     ):

@@ -90,7 +90,7 @@ def test_a_saved_model_of_the_same_run_is_used_and_another_is_in_the_way(tmp_pat
         with pytest.raises(OutputExists, match="already exists"):
             train(texts, order)
     run = ready("ngram-char", TEXTS, out=tmp_path / "other")
-    with pytest.raises(ProcessLost, match="asked to end"):  # wherever the interrupt has come
+    with pytest.raises(ProcessLost, match="termination signal"):  # wherever the interrupt has come
         run.interrupt()
     monkeypatch.delenv("TORCHELASTIC_MAX_RESTARTS")
     with pytest.raises(OutputExists, match="already exists"):

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from reviewgen.conditions import Conditions
 from reviewgen.config import GenerationConfig
 from reviewgen.model import Bundle, ReviewModel, Weights
 from reviewgen.registry import Plugin
@@ -124,6 +125,7 @@ def review_model(model: Any, tokenizer: Any, **generation: Any) -> ReviewModel:
         model_plugin=plugin,
         tokenizer_plugin=plugin,
         tokenizer_config=FakeConfig(),
+        conditions=Conditions(first_id=tokenizer.vocab_size),
         generation=settings,
     )
     return ReviewModel(bundle)

@@ -39,7 +39,7 @@ def edit_tensors(folder: Path, edit: Callable[[dict[str, torch.Tensor]], object]
     save_file(tensors, folder / WEIGHTS, metadata)
 
 
-def refusal(folder: Path, **options: Any) -> str:
+def refusal(folder: Path | str, **options: Any) -> str:
     """Return the sentence with which a saved folder is refused."""
     try:
         reviewgen.load(folder, **options)

@@ -55,7 +55,7 @@ def test_evaluations_within_the_warm_up_do_not_count(warmup: float, ends_early: 
     scores = {1: 0.0, 4: 2.0, 9: 3.0, 16: 1.0}
     reports, _, evaluated = follow(lambda step: scores.get(step, 5.0), steps=16, warmup=warmup, evaluations=4, patience=1)
     assert evaluated[:3] == [1, 4, 9]
-    assert any("got no better after step 1" in note for report in reports for note in report.notes) == ends_early
+    assert any("have not improved since step 1" in note for report in reports for note in report.notes) == ends_early
     assert reports[-1].stopped.startswith("early" if ends_early else "all steps")
 
 

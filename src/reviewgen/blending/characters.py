@@ -5,7 +5,7 @@ them, so the part is a distribution over strings of ids: the probability of the 
 begin with what was written and this id, divided by the sum over those that begin with what was written. The sums are over
 hypotheses, see ``reviewgen.compiled.hypotheses``, of which the most probable ``HYPOTHESES`` are kept. Without that limit they are
 exact, and with it the probabilities still sum to one: of 4,357 characters of music reviews `lstm-word` then needs 2.060 bits
-each, and 2.054 with 24 hypotheses. The tokens of its own tokenizer alone, one string of the sum, need 2.094.
+each, and 2.054 with 24 hypotheses. Using only the tokenization of its own tokenizer, one term of the sum, costs 2.094.
 
 Source: Vieira et al. 2024, "From Language Models over Tokens to Language Models over Characters".
 
@@ -33,7 +33,7 @@ _HALF = 256  # of symbols: from here on they are half bytes
 
 @dataclass(frozen=True, eq=False)
 class TokenCharacters:
-    """What the tokens of a part are in ids of the blend.
+    """The spelling of a part's tokens in ids of the blend.
 
     The tokens are sorted by their ids of the blend, so that those that begin with the same ids are a range.
 

@@ -1,7 +1,7 @@
 """The settings of a blend: the mixture weights, and each part's entry as in config.json; its presets and its graph. No torch.
 
-The presets blend an LSTM and an n-gram of one tokenizer. The two differ in their errors: an n-gram knows names and phrases that
-it has seen once, an LSTM what lies further back.
+The presets blend an LSTM and an n-gram of one tokenizer. The two differ in their errors: an n-gram reproduces names and phrases
+that it has seen once; an LSTM uses context further back.
 """
 
 import json

@@ -177,7 +177,7 @@ class _WithoutRandomValues(TorchFunctionMode):
 
 
 class CharacterModel:
-    """A model as one of the ids of a blend that has other tokens; see ``reviewgen.blending.characters``.
+    """Wraps a model so that it reads and predicts ids of a blend with another tokenizer; see ``reviewgen.blending.characters``.
 
     Attributes:
         part: The model.

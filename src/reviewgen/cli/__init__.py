@@ -1,7 +1,7 @@
 """The command line: ``reviewgen train | prepare | plot | sweep | tune | blend | generate | replay | play | evaluate`` and more.
 
-A command parses its arguments, calls the library and prints the result. Heavy imports stand inside the commands, so that
-``--help`` is fast.
+A command parses its arguments, calls the library and prints the result. It names rooms, as in ``look.probe``, which import their
+names on first use; imports that are heavy otherwise stand inside the commands. So ``--help`` is fast.
 
     train      ``train``, ``prepare``
     search     ``sweep``, ``ablate``, ``tune``, ``tune-sampling``

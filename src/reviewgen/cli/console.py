@@ -20,13 +20,13 @@ from rich.segment import Segment
 from rich.status import Status
 from rich.text import Text
 
+from reviewgen import tables, web
+from reviewgen.config import to_json
 from reviewgen.errors import counted, per_second
 from reviewgen.interrupts import INTERRUPTED, begin
 
 if TYPE_CHECKING:
     from rich.table import Table
-
-    from reviewgen.tables.table import WrittenTexts
 
 _MIN_WIDTH, _FILE_WIDTH = 20, 120  # characters; of a terminal, of a file
 
@@ -87,7 +87,10 @@ def echo_text(text: str, end: str = "\n") -> None:
 
 
 class Result(NamedTuple):
-    """What a command prints: its facts as one JSON object, or lines and tables; and its exit status."""
+    """What a command prints: its facts as one JSON object, or lines and tables; and its exit status.
+
+    Facts may hold dataclasses; of a number that is infinite, JSON has null.
+    """
 
     facts: Any
     lines: Iterable[RenderableType] = ()
@@ -99,7 +102,7 @@ def show(facts: Any, as_json: bool, lines: Iterable[RenderableType] = ()) -> Non
     if notes.quiet:
         return
     if as_json:
-        text = json.dumps(facts, indent=2, ensure_ascii=False, allow_nan=False)
+        text = json.dumps(to_json(facts), indent=2, ensure_ascii=False, allow_nan=False)
         if sys.stdout.isatty():
             text = _CONTROL.sub(lambda found: found[0] if found[0] == "\n" else json.dumps(found[0])[1:-1], text)
         sys.stdout.write(text + "\n")
@@ -130,7 +133,7 @@ def make_table(
     return table
 
 
-def describe_written(written: "WrittenTexts", started: float, lines: Iterable[str], status: int = 0) -> Result:
+def describe_written(written: "tables.WrittenTexts", started: float, lines: Iterable[str], status: int = 0) -> Result:
     """Return what is printed on a table of texts."""
     files, texts, seconds = counted(len(written.files), "file"), counted(written.texts, "text"), time.monotonic() - started
     are, rate = "is" if written.texts == 1 else "are", per_second(written.texts, seconds)
@@ -165,13 +168,10 @@ def working(text: str) -> Iterator[Callable[[str], None]]:
 
 def refuse_outputs(*, overwrite: bool, html: Path | None = None, plot: Path | None = None) -> None:
     """Raise before any work if a page or a chart that is asked for cannot be saved; see ``refuse_file`` and ``refuse_chart``."""
-    from reviewgen.web.charts import refuse_chart
-    from reviewgen.web.rendering import refuse_file
-
     if plot is not None:
-        refuse_chart(plot, overwrite)
+        web.refuse_chart(plot, overwrite)
     if html is not None:
-        refuse_file(html, overwrite=overwrite)
+        web.refuse_file(html, overwrite=overwrite)
 
 
 @contextmanager

@@ -9,21 +9,23 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.console import RenderableType
+from rich.text import Text
+
+from reviewgen import api, generation, tables
 from reviewgen.cli.console import Result, describe_written, echo, echo_text, make_table, note, notes, progress, resumable, show
 from reviewgen.cli.options import declared, path_or_string, read_stdin, select, takes
 from reviewgen.config import FOREIGN, MAX_VOCABULARY, GenerationConfig, read_text
 from reviewgen.config.options import Call, GeneratedShards
 from reviewgen.errors import ConfigError, DataError, ReviewgenError, counted, first_line, storage_errors
+from reviewgen.registry import list_plugins
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
-    from reviewgen.generation import Alternative, Context, Generation, NextTokens, Walk
     from reviewgen.model import ReviewModel
 
 _FILES = (".jsonl", ".parquet")
@@ -61,29 +63,26 @@ def generate(
     Args:
         prompt: The beginning of each text.
         prompts: A text file of prompts, one a line, each for -n texts; - reads standard input.
-        best: Print this many texts of each prompt: the best of --of, the best first.
+        best: Print the best BEST of OF texts per prompt, best first.
         of: How many texts --best chooses among.
-        by: What chooses: the bits per character of the model itself (model) or of another model, or an installed metric.
-        device: The device that generates: cpu, cuda, mps, or auto: what accelerate finds, for a network. [default: auto with a
-            folder, else cpu]
+        by: How texts are ranked: by bits per character of the model itself (model) or of another model, or by an installed
+            metric.
+        device: The device that generates: cpu, cuda, mps, or auto (the device that accelerate finds, for networks). [default:
+            auto with a folder, else cpu]
         out: Write to this .jsonl or .parquet file, or folder of shards; the same command resumes it.
         receipt: Write a receipt of each text to this file, for `reviewgen replay`.
     """
     begin = read_prompts(prompt, prompts)
     settings = select(options, GenerationConfig) | select(options, Call)
-    shards = select(options, GeneratedShards)
+    shards = GeneratedShards(**select(options, GeneratedShards))
     if best is not None or of is not None or by != "model":
         _choose(settings, best, of, by, out)
     if _is_table(shards, out, receipt):
-        table = shards | {"out": out, "weight_bits": bits, "device": device or "auto"}
-        return _write_table(model, begin, settings, table, receipt)
-    from reviewgen.api import load
-
-    trained = load(model, weight_bits=bits)
+        call: Any = {"out": out, "weight_bits": bits, "device": device or "auto"}
+        return _write_table(model, begin, settings, shards, receipt, **call)
+    trained = api.load(model, weight_bits=bits)
     if device is not None:
-        from reviewgen.tables.judging import move  # torch
-
-        move(trained, device)
+        tables.move(trained, device)
     if settings["seed"] is None:
         settings["seed"] = secrets.randbits(32)
     texts = trained.generate_each(begin, **settings)
@@ -122,10 +121,7 @@ def _choose(settings: dict[str, Any], best: int | None, of: int | None, by: str,
         raise ConfigError("--best says how many texts are printed: leave out -n and --out.")
     settings |= {"num_return_sequences": best, "best_of": of}
     if by != "model":
-        from reviewgen.api import load
-        from reviewgen.registry import list_plugins
-
-        settings["judge"] = by if by in {each.name for each in list_plugins("metric")} else load(by)
+        settings["judge"] = by if by in {each.name for each in list_plugins("metric")} else api.load(by)
 
 
 def refuse_foreign_names(arguments: Sequence[str]) -> None:
@@ -161,14 +157,14 @@ def read_prompts(prompt: str, file: Path | None) -> str | list[str]:
     return prompts
 
 
-def _is_table(shards: dict[str, Any], out: Path | None, receipt: Path | None) -> bool:
+def _is_table(shards: GeneratedShards, out: Path | None, receipt: Path | None) -> bool:
     """Return whether the options ask for a file or a folder of texts.
 
     Raises:
         ConfigError: They do, and there is no --out, or a --receipt beside a folder, or the file of either is there.
     """
     processes = int(os.environ.get("WORLD_SIZE", "1"))
-    asking = [f"--{name.replace('_', '-')}" for name, value in shards.items() if value != getattr(GeneratedShards, name)]
+    asking = [f"--{name.replace('_', '-')}" for name, value in vars(shards).items() if value != getattr(GeneratedShards, name)]
     if out is None and not asking and processes == 1:
         return False
     if out is None:
@@ -189,21 +185,17 @@ def _refuse_receipts(file: Path) -> None:
 
 
 def _write_table(
-    model: str, prompt: str | list[str], settings: dict[str, Any], table: dict[str, Any], receipt: Path | None
+    model: str, prompt: str | list[str], settings: Any, shards: GeneratedShards, receipt: Path | None, *, out: Path, **call: Any
 ) -> Result:
     """Generate texts into a file or a folder of shards."""
     number, started = settings.pop("num_return_sequences"), time.monotonic()
     with resumable(), progress() as move:
-        from reviewgen.tables.generating import generate_dataset  # torch, where several processes meet
-        from reviewgen.tables.table import read_rows
-
-        call: Any = {"seed": settings.pop("seed"), "options": settings}
-        call |= {"receipts": table["columns"] if receipt is None else receipt}
-        table["columns"] = table["columns"] or table["out"].suffix.lower() in _FILES
-        written = generate_dataset(model, number, prompt=prompt, progress=move, **call, **table)
+        call |= {"prompt": prompt, "receipts": shards.columns if receipt is None else receipt, "options": settings}
+        shards = replace(shards, columns=shards.columns or out.suffix.lower() in _FILES)
+        written = tables.generate_dataset(model, number, shards, out=out, progress=move, **call)
         if receipt is not None and not notes.quiet:
             with storage_errors(receipt), receipt.open("x", encoding="utf-8") as lines:
-                lines.writelines(f"{row['receipt']}\n" for row in read_rows(written.out))
+                lines.writelines(f"{row['receipt']}\n" for row in tables.read_rows(written.out))
     summary = written.summary
     were = "was" if summary["repeats"] == 1 else "were"
     repeats = [f"{counted(summary['repeats'], 'repeat')} among {summary['drawn']:,} generated texts {were} left out."]
@@ -214,13 +206,13 @@ def _write_table(
     return describe_written(written, started, repeats if summary["repeats"] else [], int(written.texts < summary["asked"]))
 
 
-def _describe_all(texts: "list[Generation]", novelty: str | None) -> dict[str, Any]:
+def _describe_all(texts: "list[generation.Generation]", novelty: str | None) -> dict[str, Any]:
     """Return texts as JSON."""
     facts: dict[str, Any] = {"texts": [text.text for text in texts], "finish_reasons": [text.finish_reason for text in texts]}
     facts["new_tokens"] = [text.new_tokens for text in texts]
     if novelty is not None:
         facts["novelty"] = [
-            asdict(text.novelty) | {"exceeds_max_copy": text.exceeds_max_copy} for text in texts if text.novelty is not None
+            vars(text.novelty) | {"exceeds_max_copy": text.exceeds_max_copy} for text in texts if text.novelty is not None
         ]
     return facts
 
@@ -238,7 +230,7 @@ def _stream(trained: "ReviewModel", prompt: str, settings: dict[str, Any]) -> in
     return characters
 
 
-def _print_text(text: "Generation", count: int, novelty: str | None) -> None:
+def _print_text(text: "generation.Generation", count: int, novelty: str | None) -> None:
     if count:
         echo("---")
     echo_text(text.text)
@@ -250,16 +242,16 @@ def _print_text(text: "Generation", count: int, novelty: str | None) -> None:
         note("  A span longer than max_copy was copied: at some position no other token was possible.", "yellow")
 
 
-def _with_receipts(texts: Iterator["Generation"], trained: "ReviewModel", source: str, file: Path) -> Iterator["Generation"]:
+def _with_receipts(
+    texts: Iterator["generation.Generation"], trained: "ReviewModel", source: str, file: Path
+) -> Iterator["generation.Generation"]:
     """Yield texts and write a receipt of each to a file, which is created with the first."""
-    from reviewgen.tables.receipts import make_receipt, portable_source
-
     _refuse_receipts(file)
-    name = portable_source(source, file)
+    name = tables.portable_source(source, file)
     first = next(texts)
     with storage_errors(file), file.open("x", encoding="utf-8", errors="backslashreplace") as lines:
         for text in chain([first], texts):
-            lines.write(json.dumps(make_receipt(trained, text, name), ensure_ascii=False) + "\n")
+            lines.write(json.dumps(tables.make_receipt(trained, text, name), ensure_ascii=False) + "\n")
             lines.flush()
             yield text
 
@@ -272,20 +264,16 @@ def replay(receipt: Path, *, model: str | None = None, as_json: bool = False) ->
         receipt: A file of receipts, from `generate --receipt`.
         model: The model: a saved folder, owner/name on the Hub, or a preset. [default: as in the receipt]
     """
-    from reviewgen.api import load
-    from reviewgen.tables.receipts import describe_replays, find_source, read_receipts
-    from reviewgen.tables.receipts import replay as replay_receipt
-
     results, loaded = [], {}
-    for number, one in enumerate(read_receipts(receipt), 1):
-        source = find_source(one, receipt) if model is None else path_or_string(model)
+    for number, one in enumerate(tables.read_receipts(receipt), 1):
+        source = tables.find_source(one, receipt) if model is None else path_or_string(model)
         device = one["model"].get("device", "cpu")
         key = source, one["model"]["bits"], device
         if key not in loaded:
-            loaded[key] = load(source, weight_bits=one["model"]["bits"])
+            loaded[key] = api.load(source, weight_bits=one["model"]["bits"])
             with suppress(ConfigError):  # it is not here, which the differences say
                 loaded[key].to(device)
-        result = replay_receipt(one, loaded[key])
+        result = tables.replay(one, loaded[key])
         results.append(result)
         if not as_json:
             if number > 1:
@@ -297,8 +285,8 @@ def replay(receipt: Path, *, model: str | None = None, as_json: bool = False) ->
     is_equal = all(result.is_equal for result in results)
     identical = sum(result.is_equal for result in results)
     if not as_json:
-        note(describe_replays(results), "green" if is_equal else "red")
-    facts = {"receipt": str(receipt), "identical": identical, "texts": [asdict(result) for result in results]}
+        note(tables.describe_replays(results), "green" if is_equal else "red")
+    facts = {"receipt": str(receipt), "identical": identical, "texts": results}
     return Result(facts, status=int(not is_equal))
 
 
@@ -313,10 +301,8 @@ def play(
         k: The number of alternatives to show.
         temperature: Above 0; 1 shows the model's own probabilities.
     """
-    from reviewgen.api import load
-
     processors = options.pop("logits_processors")
-    walk = load(model).walk(prompt, temperature=temperature, logits_processor=processors, **options)
+    walk = api.load(model).walk(prompt, temperature=temperature, logits_processor=processors, **options)
     if as_json:
         return Result({"model": model} | walk.next_tokens(k).facts())
     if isinstance(sys.stdin, io.TextIOWrapper):
@@ -329,7 +315,7 @@ def play(
     return None
 
 
-def _loop(walk: "Walk", k: int) -> None:
+def _loop(walk: "generation.Walk", k: int) -> None:
     """Show the next tokens, read a command and carry it out, until the user quits."""
     note("A number appends a token, Enter samples one, text is appended, u undoes, q quits, ? is help.", "dim")
     while True:
@@ -347,7 +333,7 @@ def _loop(walk: "Walk", k: int) -> None:
             return
 
 
-def _execute(walk: "Walk", line: str, expected: "NextTokens | None") -> str | None:
+def _execute(walk: "generation.Walk", line: str, expected: "generation.NextTokens | None") -> str | None:
     """Carry out a command; return what to say if the text has not changed."""
     if line == "?":
         return _HELP
@@ -374,10 +360,8 @@ def _execute(walk: "Walk", line: str, expected: "NextTokens | None") -> str | No
     return None
 
 
-def _step(text: str, expected: "NextTokens | None") -> "list[RenderableType]":
+def _step(text: str, expected: "generation.NextTokens | None") -> list[RenderableType]:
     """Return the text so far and the table of the next tokens."""
-    from rich.text import Text
-
     lines: list[RenderableType] = [Text(), Text(text or "(the start of a review)", style="bold")]
     if expected is None:
         return [*lines, Text("The review ends here; u undoes that.", style="dim")]
@@ -387,14 +371,13 @@ def _step(text: str, expected: "NextTokens | None") -> "list[RenderableType]":
     return [*lines, _table(expected), Text(f"entropy {expected.entropy_bits:.2f} bits; {possible}")]
 
 
-def _describe_context(context: "Context") -> str:
+def _describe_context(context: "generation.Context") -> str:
     """Return a sentence on the longest context that was seen in training."""
-    from reviewgen.generation import show as shown
-
+    text = generation.show(context.text)
     if context.is_start:
-        what = "the start of the review" + (f" and {shown(context.text)}" if context.text else "")
+        what = "the start of the review" + (f" and {text}" if context.text else "")
     elif context.tokens:
-        what = f"the last {context.tokens} tokens, {shown(context.text)}" if context.tokens > 1 else shown(context.text)
+        what = f"the last {context.tokens} tokens, {text}" if context.tokens > 1 else text
     else:
         what = "no token"
     if context.total is None:
@@ -404,7 +387,7 @@ def _describe_context(context: "Context") -> str:
     return f"looks back at {what}, seen {'once' if context.total == 1 else f'{context.total:,} times'}"
 
 
-def _table(expected: "NextTokens") -> "RenderableType":
+def _table(expected: "generation.NextTokens") -> RenderableType:
     rows = []
     for number, alternative in enumerate(expected.alternatives, 1):
         probability = alternative.probability
@@ -416,7 +399,7 @@ def _table(expected: "NextTokens") -> "RenderableType":
     return make_table("#", "token", "prob.", "", "bits", *names, rows=rows, left=["token", "from"])
 
 
-def _count_cells(alternative: "Alternative", contexts: "tuple[Context, ...]") -> list[str]:
+def _count_cells(alternative: "generation.Alternative", contexts: "tuple[generation.Context, ...]") -> list[str]:
     """Return the cells on the counts behind a token: the n-gram order, the count, the largest shares of the probability."""
     support = alternative.support
     if support is None:

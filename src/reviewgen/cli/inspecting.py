@@ -4,11 +4,15 @@ import os
 import platform
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from rich.console import Group
+from rich.padding import Padding
+from rich.text import Text
+
+from reviewgen import api, data, training
 from reviewgen.cli.console import Result, make_table, working
 from reviewgen.cli.options import takes
 from reviewgen.config import VOCABULARY_FIELDS, Preset, TrainingConfig
@@ -32,7 +36,7 @@ def list_() -> Result:
         facts[f"{kind.replace(' ', '_')}s"] = own = []
         for plugin in registry.list_plugins(kind):
             known = describe_weights(plugin.name) if kind == "preset" and plugin.problem is None else None
-            own.append(asdict(plugin) | ({"weights": known and asdict(known)} if kind == "preset" else {}))
+            own.append(vars(plugin) | ({"weights": known} if kind == "preset" else {}))
             size = f"{known.megabytes:.1f} MB" if known and known.megabytes is not None else ""
             bits = f"{known.bits_per_character:.3f}" if known and known.bits_per_character is not None else ""
             rows.append((kind, plugin.name, plugin.package, plugin.version, size, bits))
@@ -81,10 +85,6 @@ def settings(preset: str) -> Result:
 
 def _settings_tables(name: str, tables: dict[str, list[dict[str, Any]]], preset: Preset) -> Iterator[Any]:
     """Yield a table for each title; the accepted values are below the name, which leaves room for the description."""
-    from rich.console import Group
-    from rich.padding import Padding
-    from rich.text import Text
-
     for title, rows in tables.items():
         if not rows:
             yield f"{title}: no settings"
@@ -122,31 +122,29 @@ def _format(value: Any) -> str:
 
 @takes()
 def doctor(model: str | None = None, *, accept: bool = False) -> Result:
-    """Check this machine: versions, device and precision, cache, and every plugin, each package in a process of its own.
+    """Check versions, device, precision, cache and every plugin (each package in its own process).
 
     With a saved model: whether it can be read, and whether its files have changed since it was saved.
 
     Args:
         model: A saved model to check instead, such as ./my-model.
-        accept: Take the files of the model as they are now.
+        accept: Accept the current files of the model.
     """
     if model is not None or accept:
         facts, line = _care(model, accept)
         return Result({"model": model} | facts, [line])
     import torch
 
-    from reviewgen.data import MAX_BYTES, cache_folder, cache_size
     from reviewgen.testing.installed import inspect_plugins
-    from reviewgen.training import native_precision
 
     device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     facts = {"reviewgen": __version__, "python": platform.python_version(), "platform": platform.platform()}
     facts |= {"cores": os.cpu_count(), "libraries": {name: _version(name) for name in _LIBRARIES}}
-    facts |= {"device": device, "mixed_precision": native_precision(device), "threads": torch.get_num_threads()}
-    sizes = {"cache_megabytes": round(cache_size() / 1e6, 1), "cache_limit_megabytes": MAX_BYTES / 1e6}
-    facts |= {"cache": str(cache_folder()), **sizes}
+    facts |= {"device": device, "mixed_precision": training.native_precision(device), "threads": torch.get_num_threads()}
+    sizes = {"cache_megabytes": round(data.cache_size() / 1e6, 1), "cache_limit_megabytes": data.MAX_BYTES / 1e6}
+    facts |= {"cache": str(data.cache_folder()), **sizes}
     with working("Importing every plugin ..."):
-        plugins = [asdict(each.plugin) | {"problem": each.problem, "seconds": each.seconds} for each in inspect_plugins()]
+        plugins = [vars(each.plugin) | {"problem": each.problem, "seconds": each.seconds} for each in inspect_plugins()]
     facts |= {"plugins": plugins, "problems": [plugin["problem"] for plugin in plugins if plugin["problem"]]}
     return Result(facts, _describe_machine(facts), int(bool(facts["problems"])))
 
@@ -198,7 +196,6 @@ def _care(model: str | None, accept: bool) -> tuple[dict[str, Any], str]:
         ConfigError: No folder is given whose changes could be accepted.
         BundleError: The model cannot be read, or has changed since it was saved.
     """
-    from reviewgen.api import load
     from reviewgen.hub.download import locate
     from reviewgen.model.layout import MANIFEST
     from reviewgen.model.write import accept_changes
@@ -206,14 +203,14 @@ def _care(model: str | None, accept: bool) -> tuple[dict[str, Any], str]:
     if model is None:
         raise ConfigError("Give the saved model whose changes are accepted: reviewgen doctor ./my-model --accept.")
     if not accept:
-        bundle = load(model).bundle
+        bundle = api.load(model).bundle
         files = sorted(bundle.digests) if bundle.folder is not None and (bundle.folder / MANIFEST).exists() else []
         unknown = f"{model} can be read. It has no manifest, so changes cannot be found; --accept writes one."
         return {"files": files}, f"{model} can be read, and no file has changed since it was saved." if files else unknown
     location = locate(model, local_files_only=True)
     if location.is_downloaded:
         raise ConfigError(
-            f"{model} is on the Hub: take its changes into a folder of your own, with reviewgen pull {model} --out ./my-model "
+            f"{model} is on the Hub: copy it with its changes into a local folder, with reviewgen pull {model} --out ./my-model "
             "--accept-changes."
         )
     changed = accept_changes(location.folder)

@@ -1,10 +1,12 @@
 """``reviewgen explain | graph | plot | probe | compare``: what a model computes and has learned, and how several compare."""
 
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from rich.console import Group
+
+from reviewgen import look
 from reviewgen.cli.console import Result, TerminalConsole, keeping, make_table, note, notes, refuse_outputs, show, working
 from reviewgen.cli.options import declared, parse_data, path_or_string, read_stdin, takes
 from reviewgen.config import GenerationConfig, check_count, parse_settings
@@ -30,13 +32,12 @@ def explain(
         html: Also write everything, with heat maps, as a page.
     """
     from reviewgen.cli.explain_tables import render
-    from reviewgen.look import explain as explain_model
 
     check_count("--tokens", tokens)
     refuse_outputs(html=html, overwrite=overwrite)
     with working("Explaining ..."):
         texts = [read_stdin() if each == "-" else each for each in text] if text else None
-        explanation = explain_model(model, texts, **options)
+        explanation = look.explain(model, texts, **options)
     if html is not None:
         explanation.save_html(html, overwrite=overwrite)
         note(f"Wrote {html}.")
@@ -52,10 +53,8 @@ def graph(model: str, *, out: Path | None = None, unroll: int = 1, autograd: boo
         unroll: The number of tokens to draw, up to 12; 1 draws one with its loop.
         autograd: Draw PyTorch's graph of the backward pass; needs torchviz and graphviz.
     """
-    from reviewgen.look import graph as draw_graph
-
     file = out or Path(f"{Path(model).name.replace('@', '-').replace(':', '-')}.svg")
-    picture = draw_graph(model, file, unroll=unroll, autograd=autograd, overwrite=overwrite)
+    picture = look.graph(model, file, unroll=unroll, autograd=autograd, overwrite=overwrite)
     facts = {"file": str(file), **picture.to_dict()}
     return Result(facts, [f"{picture.name}: {picture.parameters:,} parameters", f"Saved as {file}"])
 
@@ -77,12 +76,11 @@ def plot(
         against: The x axis: seconds, steps or tokens.
         metric: A metric of generated texts that gets a panel, as in distinct-2.
     """
-    from reviewgen.api import plot_training
-    from reviewgen.runs.showing import picture_name
+    from reviewgen.runs.showing import picture_name, plot_training
 
     file = out or picture_name(runs)
     curves = plot_training(runs, file, against=against, metrics=metric or (), overwrite=overwrite)
-    facts = {"file": str(file), "against": against, "runs": [asdict(run) for run in curves]}
+    facts = {"file": str(file), "against": against, "runs": curves}
     lines = [f"{run.name}: {run.verdict}" if run.verdict else run.name for run in curves]
     return Result(facts, [*lines, f"Saved as {file}"])
 
@@ -102,17 +100,15 @@ def probe(
 
     Args:
         models: Presets, saved folders (./my-model) or owner/name on the Hub.
-        pairs: Minimal pairs to use instead: a .jsonl or .csv file with sentence_good and sentence_bad, as BLiMP's.
+        pairs: Minimal pairs to use instead: a .jsonl or .csv file with sentence_good and sentence_bad, as in BLiMP.
         texts: The number of texts that each model generates to count marks in; 0 for none.
         seed: The seed of these texts.
         plot: Also draw the shares: a .png, .svg or .pdf file.
         html: Also write a page with the table and the chart.
     """
-    from reviewgen.look import probe as probe_models
-
     refuse_outputs(plot=plot, html=html, overwrite=overwrite)
     with working("Probing ..."):
-        result = probe_models(models, pairs=pairs, texts=texts, seed=seed)
+        result = look.probe(models, pairs=pairs, texts=texts, seed=seed)
     if plot is not None:
         result.plot(plot, overwrite=overwrite)
         note(f"Chart: {plot}")
@@ -148,20 +144,15 @@ def compare(
         prompt: The beginning of the samples.
         html: Write a page with tables, curves and samples: one .html file.
         out: Keep the trained models and finished rows in this folder.
-        resume: Take finished rows from --out, and go on with the others.
+        resume: Reuse finished rows from --out and continue with the others.
         settings: A setting of every preset: training.evaluations=20.
     """
-    from rich.console import Group
-
-    from reviewgen.look.comparison_report import draw_tables
-    from reviewgen.look.comparison_run import ComparisonRun
-
     refuse_outputs(html=html, overwrite=overwrite)
     paths = "/", "./", "../", "~"  # which may have that character, too
     named = [text.partition("=")[::2] if "=" in text and not text.startswith(paths) else text for text in models]
     options |= {"held_out": None if held_out is None else path_or_string(held_out), "held_out_split": held_out_split}
     options |= {"prompt": prompt, "out": out, "resume": resume, "settings": parse_settings(settings or [])}
-    run = ComparisonRun(named, parse_data(data, options["weights"]), options)  # type: ignore[arg-type]  # checked there
+    run = look.ComparisonRun(named, parse_data(data, options["weights"]), options)  # type: ignore[arg-type]  # checked there
     begin()
     comparison = run.start(notes)
     note(comparison.describe_held_out())
@@ -172,10 +163,8 @@ def compare(
             bits = "no bits" if row.bits_per_character is None else f"{row.bits_per_character:.3f} bits"
             note(f"{row.name} failed: {row.failed}" if row.failed else f"{row.name}: {bits} per character")
     comparison.is_interrupted = bool(finished.status)
-    try:
-        if html is not None:
-            comparison.save_html(html, overwrite=overwrite)
-            note(f"Page: {html}")
-    finally:  # a full disk does not lose the table
-        show(comparison.to_json(), as_json, [Group(*draw_tables(comparison, TerminalConsole().width))])
+    show(comparison.to_json(), as_json, [Group(*look.draw_tables(comparison, TerminalConsole().width))])
+    if html is not None:  # after the table, which a full disk does not lose
+        comparison.save_html(html, overwrite=overwrite)
+        note(f"Page: {html}")
     sys.exit(INTERRUPTED if comparison.is_interrupted else int(comparison.has_failed))

@@ -2,15 +2,16 @@
 
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
+from reviewgen import api, runs, tables
 from reviewgen.cli.console import Result, describe_written, note, progress, resumable, working
-from reviewgen.cli.options import declared, parse_data, read_stdin, takes
+from reviewgen.cli.options import declared, parse_data, read_stdin, select, takes
 from reviewgen.config import GenerationConfig
 from reviewgen.config.options import Evaluating, Shards
-from reviewgen.errors import ConfigError, counted, quoted
+from reviewgen.errors import ConfigError, counted
+from reviewgen.storage import check_output, to_path
 
 _MAX_SPANS = 10  # copied spans that are printed
 _TABLE = [*declared(Shards), *declared(Evaluating, without=["split"])]
@@ -24,9 +25,7 @@ def evaluate(model: str, *, data: list[str], device: str = "auto", **options: An
         device: The device that scores: cpu, cuda, mps, or auto: what accelerate finds, for a network.
     """
     with working("Evaluating ..."):
-        from reviewgen.tables.judging import evaluate as evaluate_model  # torch, where several processes meet
-
-        trained, result = evaluate_model(model, parse_data(data), device, **options)
+        trained, result = tables.evaluate(model, parse_data(data), device, **options)
     if result.zero_probability_tokens:
         note(f"{counted(result.zero_probability_tokens, 'token')} with probability zero: the bits are infinite.")
     counts = {"review": result.reviews, "character": result.characters, "token": result.tokens}
@@ -66,17 +65,13 @@ def score(
     given = _text_or_table("score", model, text, data, out, {"device": device or "auto", **options})
     if isinstance(given, Result):
         return given
-    from reviewgen.api import load
-    from reviewgen.evaluation import finite
-    from reviewgen.tables.judging import move
-
-    trained = load(model)
+    trained = api.load(model)
     if device is not None:
-        move(trained, device)
+        tables.move(trained, device)
     result = trained.score(given, prompt, conditions=conditions)
     tokens = [f"{token.bits:9.3f}  {repr(token.text) if token.text else '(end)'}" for token in result.tokens]
     line = f"{result.bits:.2f} bits, {result.bits_per_character:.4f} bits per character, end token included"
-    return Result(finite(asdict(result)) | {"tokens": [finite(asdict(token)) for token in result.tokens]}, [line, *tokens])
+    return Result(result, [line, *tokens])
 
 
 @takes(_TABLE)
@@ -91,15 +86,13 @@ def novelty(model: str, *, text: str | None = None, data: str | None = None, out
     given = _text_or_table("novelty", model, text, data, out, options)
     if isinstance(given, Result):
         return given
-    from reviewgen.api import load
-
-    report = load(model).novelty(given)
+    report = api.load(model).novelty(given)
     spans = [
         f"{counted(len(span.text), 'character'):>17}: {span.text!r}"
         + ("" if span.review is None else f"  (training review {span.review})")
         for span in report.spans[1:_MAX_SPANS]
     ]
-    return Result(asdict(report), [*report.describe(), *spans])
+    return Result(report, [*report.describe(), *spans])
 
 
 def _text_or_table(
@@ -120,11 +113,9 @@ def _text_or_table(
         raise ConfigError("--data writes a table: give --out FOLDER, or a .jsonl or .parquet file.")
     started = time.monotonic()
     with resumable(), progress() as move:
-        from reviewgen.tables.judging import judge_texts
-
-        own = {name: options.pop(name) for name in ("format", "shard_texts", "device") if name in options}
-        given: Any = {name: value for name, value in options.items() if value is not None}
-        written = judge_texts(kind, model, parse_data(data or ""), out=out, progress=move, options=given, **own)
+        given: Any = select(options, Evaluating)
+        call: Any = {"out": out, "progress": move, "device": options.get("device", "cpu"), "options": given}
+        written = tables.judge_texts(kind, model, parse_data(data or ""), Shards(**select(options, Shards)), **call)
     return describe_written(written, started, (_describe_scores if kind == "score" else _describe_copies)(written.summary))
 
 
@@ -145,7 +136,7 @@ def _describe_copies(summary: Mapping[str, Any]) -> Iterator[str]:
 
 
 @takes(Evaluating)
-def blend(models: list[str], *, out: Path, weights: str | None = None, data: str | None = None, **options: Any) -> Result:
+def blend(models: list[str], *, out: Path, weights: tuple[float, ...] = (), data: str | None = None, **options: Any) -> Result:
     """Combine trained models: the average of their probabilities at each token, or at each character if their tokenizers differ.
 
     Args:
@@ -154,16 +145,9 @@ def blend(models: list[str], *, out: Path, weights: str | None = None, data: str
         weights: A number for each model: 0.3,0.7. [default: equal]
         data: Fit the weights on these texts, on which no model was trained: a file or glob.
     """
-    try:
-        numbers = None if weights is None else [float(number) for number in weights.split(",")]
-    except ValueError:
-        raise ConfigError(f"--weights takes a number for each model, as in 0.3,0.7; got {quoted(weights)}.") from None
-    from reviewgen import api
-    from reviewgen.storage import check_output, to_path
-
     check_output(to_path("out", out))
     with working("Blending ..." if data is None else "Fitting the weights ..."):
-        model = api.blend(models, numbers, data=None if data is None else parse_data(data), **options)
+        model = runs.blend.blend(models, weights or None, data=None if data is None else parse_data(data), **options)
         model.save_pretrained(out)
     fit = model.training["weights"]
     bits = fit.get("bits_per_character", {})

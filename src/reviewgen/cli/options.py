@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, get_origi
 
 import typer
 
+from reviewgen import api
 from reviewgen.cli.console import Result, show
 from reviewgen.config import bounds_of, describe_fields, fields_of
 from reviewgen.config.descriptions import parse_entries
@@ -117,12 +118,14 @@ def takes(*groups: type | Iterable[Option]) -> Callable[[Callable[..., Result | 
         prints = "as_json" in own.parameters
         if not prints:
             named.append(inspect.Parameter("as_json", _KEYWORD, default=False, annotation=bool))
-        made = [_parameter(each, described.get(each.name)) for each in named] + [each.parameter for each in options]
+        taken = [*(_own_option(each, described.get(each.name)) for each in named), *options]
+        made = [each.parameter for each in taken]
 
         @wraps(command)
         def run(**given: Any) -> None:
+            given = {each.name: parse(given[each.name]) for each, parse in taken}
             as_json = given["as_json"] if prints else given.pop("as_json")
-            result = command(**given | {each.name: parse(given[each.name]) for each, parse in options})
+            result = command(**given)
             if result is not None:
                 show(result.facts, as_json, result.lines)
                 sys.exit(result.status)
@@ -135,15 +138,15 @@ def takes(*groups: type | Iterable[Option]) -> Callable[[Callable[..., Result | 
     return add
 
 
-def _parameter(given: inspect.Parameter, text: str | None) -> inspect.Parameter:
-    """Return a parameter of a command as typer reads it."""
+def _own_option(given: inspect.Parameter, text: str | None) -> Option:
+    """Return the option, or the argument, of a parameter of a command."""
     if text is None:  # its type has what typer reads
-        return given.replace(kind=_KEYWORD)
+        return Option(given.replace(kind=_KEYWORD), _keep)
     if given.kind is _KEYWORD:
-        return _option(given.name, given.annotation, given.default, text, is_bounded=False).parameter
+        return _option(given.name, given.annotation, given.default, text, is_bounded=False)
     hint: Any = given.annotation
     argument = Annotated[hint, typer.Argument(help=text, show_default=False)]
-    return given.replace(kind=_KEYWORD, annotation=argument)
+    return Option(given.replace(kind=_KEYWORD, annotation=argument), _keep)
 
 
 def _option(name: str, hint: Any, default: Any, text: str, *, is_bounded: bool) -> Option:
@@ -187,7 +190,8 @@ def _parse_numbers(name: str, text: str | None, *, is_list: bool) -> float | tup
     try:
         values = tuple(float(part) for part in text.split(","))
     except ValueError:
-        raise ConfigError(f"{name} must be a number, or several as in 1.0,0.5,0.2; got {quoted(text)}.") from None
+        form = "numbers separated by commas, as in 0.3,0.7" if is_list else "a number, or several as in 1.0,0.5,0.2"
+        raise ConfigError(f"{name} must be {form}; got {quoted(text)}.") from None
     return values[0] if len(values) == 1 and not is_list else values
 
 
@@ -201,9 +205,7 @@ def start(preset: str | None, trained: str | None) -> "str | ReviewModel":
         if preset is None:
             raise ConfigError("Give a preset to train, as in lstm-word, or a model to train further: --from ./my-model.")
         return preset
-    from reviewgen.api import load
-
-    model = load(trained)
+    model = api.load(trained)
     if preset not in (None, model.preset):
         raise ConfigError(f"{trained} is of the preset {model.preset}, not {preset}: leave the preset out, --from is enough.")
     return model

@@ -8,16 +8,17 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from reviewgen import api, runs
 from reviewgen.cli.console import Result, keeping, make_table, note, refuse_outputs, show, working
 from reviewgen.cli.options import parse_data, start, takes
 from reviewgen.config import parse_settings
 from reviewgen.config.options import Evaluating, TrainingTexts, Trial
 from reviewgen.config.settings import check_value
 from reviewgen.errors import ConfigError, quoted
+from reviewgen.storage import check_output, to_path
 
 if TYPE_CHECKING:
     from reviewgen.evaluation import TextStatistics
-    from reviewgen.runs import SweepRow, TuneTrial
 
 
 @takes(TrainingTexts, Trial)
@@ -28,16 +29,14 @@ def sweep(
 
     Args:
         preset: <model>-<tokenizer>, as in ngram-char.
-        settings: The setting to sweep with its values: model.order=2,4,6. It is swept for each value of a second one,
-            model.smoothing=kneser-ney,none; other settings have one value each.
+        settings: The setting to sweep with its values: model.order=2,4,6. A second setting with several values gives one series
+            per value, model.smoothing=kneser-ney,none; other settings have one value each.
         plot: Plot the table to this file: .png, .svg or .pdf.
     """
     swept, series, fixed = _split_settings(preset, settings)
     values = series.pop(swept)
-    from reviewgen import api
-
     refuse_outputs(plot=plot, overwrite=overwrite)
-    rows = api.sweep(preset, parse_data(data, options["weights"]), swept, values, fixed, series=series, **options)
+    rows = runs.sweep.sweep(preset, parse_data(data, options["weights"]), swept, values, fixed, series=series, **options)
     total = len(values) * math.prod(map(len, series.values()))
     with keeping("the table has the finished values.") as finished, working(f"Training 1 of {total} ...") as say:
         for row in rows:
@@ -49,9 +48,9 @@ def sweep(
     names += ["train\nbits/char", "held-out\nbits/char", "MB", "s", "token\ncopy rate"]
     has_ngrams = any(row.ngrams for row in finished)
     cells = [_sweep_cells(row)[: None if has_ngrams else -1] for row in finished]
-    facts = {"preset": preset, "setting": swept, "rows": [row.as_json() for row in finished]}
+    facts = {"preset": preset, "setting": swept, "rows": finished}
     if plot is not None and finished:
-        api.plot_sweep(finished, swept, preset, plot, overwrite=overwrite)
+        runs.sweep.plot_sweep(finished, swept, preset, plot, overwrite=overwrite)
         note(f"Plotted to {plot}")
     names += ["n-grams, of\nV^n possible"] if has_ngrams else []
     table = make_table(*names, rows=cells, is_boxed=False)
@@ -60,7 +59,7 @@ def sweep(
     return Result(facts, [table], finished.status)
 
 
-def _sweep_cells(row: "SweepRow") -> list[str]:
+def _sweep_cells(row: "runs.SweepRow") -> list[str]:
     """Return the cells of a row; the last is of n-grams. V is the number of different tokens, the 1-grams."""
     bits = [(row.train_bits, row.train_impossible), (row.held_out_bits, row.held_out_impossible)]
     scores = [f"{share:.1%} impossible" if score == math.inf else _cell(score, ".4f") for score, share in bits]
@@ -72,7 +71,7 @@ def _sweep_cells(row: "SweepRow") -> list[str]:
 
 @takes(TrainingTexts, Trial)
 def ablate(preset: str, *, data: list[str], seeds: int = 1, settings: list[str] | None = None, **options: Any) -> Result:
-    """Train a preset whole, without one technique at a time, and plain, and show in a table what each technique bought.
+    """Run an ablation study: train the full preset, the preset without each technique, and the plain preset.
 
     Each training has the given length. All are scored on the same held-out texts.
 
@@ -82,10 +81,9 @@ def ablate(preset: str, *, data: list[str], seeds: int = 1, settings: list[str] 
         settings: A setting of all trainings: model.hidden_size=256.
     """
     fixed = parse_settings(settings or [])
-    from reviewgen import api
     from reviewgen.protocols.abilities import describe_parameters
 
-    rows = api.ablate(preset, parse_data(data, options["weights"]), seeds=seeds, settings=fixed, **options)
+    rows = runs.ablate.ablate(preset, parse_data(data, options["weights"]), seeds=seeds, settings=fixed, **options)
     with keeping("the table has the finished rows.") as finished, working(f"Training {preset} whole ..."):
         for row in rows:
             finished.append(row)
@@ -104,7 +102,7 @@ def ablate(preset: str, *, data: list[str], seeds: int = 1, settings: list[str] 
     lines += [f"{row.name}: {row.description}" for row in finished if row.description and row.bits is not None]
     if unused := [row.name for row in finished if row.bits is None]:
         lines.append(f"Not used in this training: {', '.join(unused)}")
-    return Result({"preset": preset, "rows": [row.as_json() for row in finished]}, lines, finished.status)
+    return Result({"preset": preset, "rows": finished}, lines, finished.status)
 
 
 def _split_settings(preset: str, settings: list[str]) -> tuple[str, dict[str, list[str]], dict[str, dict[str, str]]]:
@@ -113,9 +111,7 @@ def _split_settings(preset: str, settings: list[str]) -> tuple[str, dict[str, li
     Raises:
         ConfigError: No setting has several values, and there is more than one.
     """
-    from reviewgen.runs.parts import resolve_parts  # torch: a second or two
-
-    fixed, parts = parse_settings(settings), resolve_parts(preset)
+    fixed, parts = parse_settings(settings), runs.resolve_parts(preset)
     all_of_them = [(group, name) for group, names in fixed.items() for name in names]
     several = [(group, name) for group, name in all_of_them if "," in fixed[group][name] and not parts.takes_list(group, name)]
     chosen = several or (all_of_them if len(all_of_them) == 1 else [])
@@ -156,12 +152,9 @@ def tune(
         storage: A file for the trials; with it, the same command resumes an interrupted search.
     """
     fixed, ranges = parse_settings(settings or []), parse_settings(search or [])
-    from reviewgen import api  # torch: a second or two
-    from reviewgen.runs.tune import DEFAULT_BUDGET
-
     space = {f"{group}.{name}": value for group, names in ranges.items() for name, value in names.items()}
     about = {"trials": trials, "search": space, "settings": fixed, "storage": storage}
-    found = api.tune(start(preset, trained), parse_data(data, options["weights"]), **about, **options)  # type: ignore[arg-type]  # of mixed types
+    found = runs.tune.tune(start(preset, trained), parse_data(data, options["weights"]), **about, **options)  # type: ignore[arg-type]  # of mixed types
     with keeping("the finished trials are kept.") as finished, working("Reading ...") as say:
         for trial in found:
             finished.append(trial)
@@ -177,17 +170,17 @@ def tune(
         table.add_row(str(trial.number), *map(str, trial.settings.values()), *numbers)
     if not as_json:
         show(None, False, [table])
-    best = api.best_trial(finished)
+    best = runs.tune.best_trial(finished)
     if not any(options[name] for name in ("budget", "steps", "epochs")):
-        options["budget"] = DEFAULT_BUDGET
+        options["budget"] = runs.DEFAULT_BUDGET
     values = [*(settings or []), *(f"{name}={value}" for name, value in best.settings.items())]
     command = _train_command(preset, {"--from": trained, "--data": data}, options, values)
-    facts = {"trials": [vars(trial) for trial in finished], "best": vars(best), "command": command}
+    facts = {"trials": finished, "best": best, "command": command}
     line = f"Best: trial {best.number}, {best.bits:.4f} bits per character of the validation texts. Train with its settings:"
     return Result(facts, [line, command], finished.status)
 
 
-def _outcome(trial: "TuneTrial") -> str:
+def _outcome(trial: "runs.TuneTrial") -> str:
     bits = [] if trial.bits is None else [f"{trial.bits:.4f} bits per character"]
     outcome = [] if trial.outcome == "done" else [str(trial.outcome)]
     return ", ".join(bits + outcome) + (f" ({trial.problem})" if trial.problem else "")
@@ -235,23 +228,20 @@ def tune_sampling(
             and 0.95]
         texts: The number of texts generated for each combination, at least 20.
         judge: A model that scores all texts. [default: an n-gram trained on half of the data]
-        goal: The profile that settings are chosen for: likeness, the nearest to texts by people in all figures, or reading, the
-            fewest bits per character under the judge of texts that do not repeat themselves.
+        goal: The profile to optimise: likeness (closest to human texts in all figures) or reading (lowest bits per character
+            under the judge, without repetition).
         out: Save the best settings as this profile of the model: in the model's own folder, or in a copy of it in a new folder.
         seed: The random seed of the texts.
     """
     values = _parse_search(search or [])
     check_value("--for", goal, Literal["reading", "likeness"])
-    from reviewgen import api
-    from reviewgen.storage import check_output, to_path
-
     loaded = api.load(model)
     if out is not None and not loaded.is_saved_in(out):
         check_output(to_path("out", out))
     with keeping("nothing was saved.") as finished, working("Reading and generating ..."):
         by = None if judge is None else api.load(judge)
         call: Any = {"search": values, "texts": texts, "judge": by, "profile": goal, "seed": seed}
-        for trial in api.tune_sampling(loaded, parse_data(data), **call, **options):
+        for trial in runs.tune_sampling.tune_sampling(loaded, parse_data(data), **call, **options):
             finished.append(trial)
             figure = trial.distance if goal == "likeness" else trial.reading
             note(f"{_describe(trial.settings)}: {'distance' if goal == 'likeness' else 'bits per character'} {figure:.2f}")
@@ -260,7 +250,7 @@ def tune_sampling(
     best = min(finished, key=lambda trial: trial.distance if goal == "likeness" else trial.reading)
     if goal == "reading" and math.isinf(best.reading):
         raise ConfigError(
-            "With each setting, more than 2 % of the texts repeat a sentence, or they are too much alike: raise the temperatures "
+            "With each setting, more than 2 % of the texts repeat a sentence, or are too similar: raise the temperatures "
             "of --search, or --texts. Nothing was saved."
         )
     is_saved = out is not None and not finished.status
@@ -275,7 +265,7 @@ def tune_sampling(
     rows += [[_describe(trial.settings), *_figures(trial.generated), f"{trial.distance:.2f}"] for trial in finished]
     flags = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in best.settings.items())
     then = f"Saved as the profile {goal} of {out}." if is_saved else "Generate with them:"
-    facts = {"trials": [trial.as_json() for trial in finished], "best": best.as_json()}
+    facts = {"trials": finished, "best": best}
     table = make_table("", *columns, rows=rows, left=[""], is_boxed=False)
     nearest = f"{_GOALS[goal]}: {_describe(best.settings)}. {then}"
     profile = f" --profile {goal}" if is_saved or saved.likeness else ""

@@ -14,6 +14,8 @@ from typing import Annotated, Any
 
 import typer
 
+from reviewgen import api, serving
+from reviewgen import export as formats
 from reviewgen.cli.console import Result, note, refuse_outputs, show, working
 from reviewgen.cli.options import declared, takes
 from reviewgen.config import parse_duration
@@ -48,17 +50,13 @@ def export(
     """
     if html is None and onnx is None and transformers is None:
         raise ConfigError("Say what to export: --html PAGE.html, --onnx FOLDER or --transformers FOLDER.")
-    from reviewgen import export as formats
-    from reviewgen.api import load
-    from reviewgen.export.folders import ONNX, TRANSFORMERS, check_target
-
     refuse_outputs(html=html, overwrite=overwrite)  # targets are checked before the model is loaded
-    for folder, kind in ((onnx, ONNX), (transformers, TRANSFORMERS)):
+    for folder, kind in ((onnx, formats.ONNX), (transformers, formats.TRANSFORMERS)):
         if folder is not None:
-            check_target(folder, kind, overwrite)
+            formats.check_target(folder, kind, overwrite)
     if onnx is not None and transformers is not None and onnx.absolute() == transformers.absolute():
         raise ConfigError("--onnx and --transformers name the same folder; give each its own.")
-    trained, facts, lines = load(model), dict[str, Any](), list[str]()
+    trained, facts, lines = api.load(model), dict[str, Any](), list[str]()
     with working("Exporting ..."):
         if html is not None:
             formats.export_html(trained, html, bits=bits, overwrite=overwrite)
@@ -114,17 +112,13 @@ def push(
         space: Also publish a page that generates with the model, as a static Space of that name.
     """
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # the client's bars would break the status line
-    from reviewgen.api import load
-
-    trained = load(model)
+    trained = api.load(model)
     given: dict[str, Any] = {"commit_message": message, "private": private, "token": token, "create_pr": pull_request}
     given |= {"license": license, "model_card_kwargs": {} if language is None else {"language": _split(language)}}
     given |= {"allow": _split(allow), "copy_limit": copy_limit, "dtype": dtype}
     with working("Checking and publishing ..."):
         if space:
-            from reviewgen.export import push_with_space
-
-            url, page = push_with_space(trained, repository, **given)
+            url, page = formats.push_with_space(trained, repository, **given)
             facts, lines = {"url": url, "space": page}, [f"Its page: {page}"]
         else:
             facts, lines = {"url": trained.push_to_hub(repository, **given)}, []
@@ -141,7 +135,7 @@ def pull(
         repository: owner/name on the Hub, optionally with @revision.
         out: Also copy the model into this folder.
         force: Download again even if the files are cached.
-        accept_changes: With --out: also take files that were edited on the Hub.
+        accept_changes: With --out: also accept files that were edited on the Hub.
     """
     from reviewgen.hub.download import pull as pull_model
 
@@ -181,8 +175,8 @@ def serve(
         host: The address to listen at; 0.0.0.0 is every address of this machine.
         api_key_file: A file of API keys, one a line; requests must have one.
         cors_origin: An origin whose pages may call the server, as in https://example.org.
-        allowed_host: A name that requests may call the server by, as in example.org; * is any. [default: at a loopback address
-            those of this machine, else any]
+        allowed_host: A host name that requests may use, such as example.org; * allows any. [default: at a loopback address those
+            of this machine, else any]
         request_timeout: The time of a request, after which its texts are cut off.
         stall_timeout: The time that a client may read or send nothing.
         shutdown_timeout: The time that running requests have after SIGTERM or Ctrl-C.
@@ -229,7 +223,7 @@ def demo(
     bits: int = 32,
     as_json: bool = False,
 ) -> None:
-    """Write on a page in the browser: prompts, settings, several models, and the probability of each token.
+    """Open a web page to generate text: prompts, settings, several models, token probabilities.
 
     The page comes from a server that only this machine reaches. Ctrl-C ends it.
 
@@ -259,9 +253,7 @@ def _run(
     workers: int = 1,
 ) -> None:
     """Open the port, load the models, print where the server is, and serve until Ctrl-C."""
-    from reviewgen.serving.server import load_engines, open_socket, run
-
-    listening = open_socket(host, port, given.limits.stall_seconds)
+    listening = serving.open_socket(host, port, given.limits.stall_seconds)
     address, port = listening.getsockname()[:2]
     given = replace(given, hosts=accepted_hosts(host, address, allowed))
     shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
@@ -272,11 +264,11 @@ def _run(
         note(f"{name} is left out: {error}", "yellow")
 
     with working(f"Loading {', '.join(given.sources)} ..."):
-        engines = load_engines(given, leave_out)
+        engines = serving.load_engines(given, leave_out)
     names = list(engines)
     show({"url": url, "models": names, "failed": failed}, as_json, describe(url, names))
     sys.stdout.flush()
-    run(given, engines, listening, workers)
+    serving.run(given, engines, listening, workers)
 
 
 def _installed() -> list[str]:

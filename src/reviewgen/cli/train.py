@@ -1,6 +1,5 @@
 """``reviewgen train | prepare``: trains a preset, or a trained model further, on a corpus; prepares a corpus as a token store."""
 
-import itertools
 import sys
 import textwrap
 from collections.abc import Iterator
@@ -8,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from reviewgen import api, data, runs, training
 from reviewgen.cli.console import Result, note, notes, resumable, working
 from reviewgen.cli.options import parse_data, start, takes
 from reviewgen.config import PLAIN, parse_settings
@@ -17,10 +17,7 @@ from reviewgen.interrupts import INTERRUPTED, uninterrupted
 from reviewgen.rates import MIN_CHARACTERS, describe_copies
 
 if TYPE_CHECKING:
-    from reviewgen.data import Corpus as CleanedCorpus
     from reviewgen.model import ReviewModel
-    from reviewgen.runs import TrainingRun
-    from reviewgen.training import Report
 
 _SAMPLE_CHARACTERS = 160  # of the generated text that is shown at an evaluation
 
@@ -40,7 +37,7 @@ def train(
 
     Args:
         out: The folder to save the model in; it must not exist.
-        plain: Train without the techniques that `reviewgen ablate` measures, as a textbook does; --set may switch one on again.
+        plain: Train without the techniques that `reviewgen ablate` measures, as in a textbook; --set may switch one on again.
         settings: A setting that differs from the preset's: model.hidden_size=256. `reviewgen settings PRESET` lists all
             settings.
     """
@@ -50,30 +47,26 @@ def train(
     if plain and preset is not None:
         preset = f"{preset.removesuffix(PLAIN)}{PLAIN}"
     from reviewgen.processes import all_processes
-    from reviewgen.runs import TrainingRun  # torch: a second or two
-    from reviewgen.training import StopReason
 
-    runs: list[TrainingRun] = []
+    made: list[runs.TrainingRun] = []
     with all_processes() as processes:
         source = partial(parse_data, data, options["weights"])
-        processes.gather(lambda: runs.append(TrainingRun(start(preset, trained), source(), out=out, **options)), out)
-    [run] = runs
+        processes.gather(lambda: made.append(runs.TrainingRun(start(preset, trained), source(), out=out, **options)), out)
+    [run] = made
     try:
         _prepare(run)
     except AlreadyTrained as finished:  # a job that was restarted has nothing left to do
         note(str(finished))
         if notes.quiet:
             return None
-        from reviewgen.api import load
-
-        facts = load(out).training
+        facts = api.load(out).training
         return Result(facts | (facts["held_out"] or {}) | {"out": str(out)})
     facts = _train(run).training
-    status = INTERRUPTED if run.is_interrupted else int(facts["stopped"] == StopReason.PROCESS_ENDED.value)
+    status = INTERRUPTED if run.is_interrupted else int(facts["stopped"] == training.StopReason.PROCESS_ENDED.value)
     return Result(facts | (run.held_out or {}) | {"out": str(out)}, _describe(run, facts, out), status)
 
 
-def _prepare(run: "TrainingRun") -> None:
+def _prepare(run: "runs.TrainingRun") -> None:
     """Read and tokenize the corpus, and show facts about it."""
     try:
         with working("Reading ...") as say:
@@ -88,29 +81,27 @@ def _prepare(run: "TrainingRun") -> None:
         note(line)
 
 
-def _show_corpus(corpus: "CleanedCorpus", conditions: list[str]) -> str:
+def _show_corpus(corpus: "data.Corpus", conditions: list[str]) -> str:
     """Print what was read; return how it was split."""
-    from reviewgen.data import SPLITS, describe
-
-    validation = [] if corpus.validation is None else ["Validation:", *describe(*corpus.validation)]
-    counts = ", ".join(f"{name} {corpus.counts[name]:,}" for name in SPLITS)
+    validation = [] if corpus.validation is None else ["Validation:", *data.describe(*corpus.validation)]
+    counts = ", ".join(f"{name} {corpus.counts[name]:,}" for name in data.SPLITS)
     split = f"Split: {counts}. Held out: {corpus.describe_held_out()}."
     others = [line for line in corpus.notes if line not in corpus.source.notes]  # which ``describe`` has
-    sources = corpus.corpora or [corpus]
-    shown = [[*([f"{each.source.name}:"] if corpus.corpora else []), *describe(each.source, each.report)] for each in sources]
     named = [f"Condition {line}" for line in conditions]
-    for line in (*itertools.chain(*shown), *validation, *others, *named):
+    lines = list[str]()
+    for each in corpus.corpora or [corpus]:
+        lines += [f"{each.source.name}:"] if corpus.corpora else []
+        lines += data.describe(each.source, each.report)
+    for line in (*lines, *validation, *others, *named):
         note(line)
     return split
 
 
-def _train(run: "TrainingRun") -> "ReviewModel":
+def _train(run: "runs.TrainingRun") -> "ReviewModel":
     """Train, save and measure the model; Ctrl-C and SIGTERM cut training and measuring short, and cannot stop the saving."""
-    from reviewgen.runs.showing import training_bar
-
     shown = 0
     try:
-        with training_bar(notes) as move:
+        with runs.training_bar(notes) as move:
             for report in run:
                 move(report)
                 _show_report(report)
@@ -128,24 +119,22 @@ def _train(run: "TrainingRun") -> "ReviewModel":
     return model
 
 
-def _show_report(report: "Report") -> None:
+def _show_report(report: "training.Report") -> None:
     """Print an evaluation with a generated text, whose lines end at words, and the notes of a step."""
-    from reviewgen.data import shorten
-
     if report.sample is not None:
         score, part = "not scored", "" if report.part is None else f"{report.part}, "
         if report.evaluation is not None:
             score = f"{report.evaluation.bits_per_character:.4f} bits per character held out"
         copied = "" if report.token_copy_rate is None else f", token copy rate {report.token_copy_rate:.1%}"
         note(f"{report.seconds:6.1f} s  {part}step {report.step:,}: {score}{copied}{' (best)' if report.is_best else ''}")
-        sample = shorten(report.sample, _SAMPLE_CHARACTERS)
+        sample = data.shorten(report.sample, _SAMPLE_CHARACTERS)
         for line in textwrap.wrap(sample, notes.width, initial_indent="  | ", subsequent_indent="  | "):
             note(line, "dim")
     for line in report.notes:
         note(f"  {line}")
 
 
-def _describe(run: "TrainingRun", facts: dict[str, Any], out: Path) -> Iterator[str]:
+def _describe(run: "runs.TrainingRun", facts: dict[str, Any], out: Path) -> Iterator[str]:
     """Yield the lines of the result."""
     from reviewgen.protocols.abilities import describe_parameters
 
@@ -162,7 +151,7 @@ def _describe(run: "TrainingRun", facts: dict[str, Any], out: Path) -> Iterator[
     if before is not None and after:
         yield f"Validation texts: {before:.4f} bits per character before this training, {after[-1]:.4f} after it"
         if after[-1] >= before:
-            yield "This training gained nothing on them: the model that it started from is better."
+            yield "The training did not improve them: the original model is better."
     novelty = facts["novelty"]
     if novelty is not None and novelty["copy_rate"] is not None:
         held_out, characters = novelty["held_out_copy_rate"], novelty["copy_rate_characters"]
@@ -186,7 +175,7 @@ def _describe(run: "TrainingRun", facts: dict[str, Any], out: Path) -> Iterator[
 def prepare(
     data: list[str], *, preset: str, out: str, settings: list[str] | None = None, as_json: bool = False, **options: Any
 ) -> Result | None:
-    """Prepare a corpus once, as a token store that trainings start from; under accelerate launch, in several processes.
+    """Prepare a corpus once, as a token store that `train` accepts; under accelerate launch, in several processes.
 
     Args:
         data: The reviews, as for `train --data`.
@@ -200,10 +189,9 @@ def prepare(
     with resumable(), working("Preparing ...") as say:
         from reviewgen.conditions import Conditions
         from reviewgen.data import Corpus as CleanedCorpus
-        from reviewgen.runs.corpus import prepare_tokens  # torch: a second or two
 
         tokenizer, source = groups["tokenizer"], parse_data(data, options["weights"])
-        store = prepare_tokens(source, preset, out, lambda step: say(f"{step} ..."), tokenizer=tokenizer, **options)
+        store = runs.prepare_tokens(source, preset, out, lambda step: say(f"{step} ..."), tokenizer=tokenizer, **options)
     if notes.quiet:
         return None
     is_here = store.folder.exists()  # one that was complete already may be at its URL only

@@ -1,9 +1,9 @@
 """``reviewgen neighbours | contrast | classify``: what a model has learned of words, and of the values of its conditions."""
 
-from dataclasses import asdict
 from itertools import zip_longest
 from typing import Any
 
+from reviewgen import api
 from reviewgen.cli.console import Result, make_table, working
 from reviewgen.cli.options import parse_data, read_stdin, takes
 from reviewgen.config.options import Evaluating
@@ -18,30 +18,24 @@ def neighbours(model: str, word: str, *, k: int = 10) -> Result:
         word: The word; with a tokenizer of characters, a character.
         k: The number of words.
     """
-    from reviewgen.api import load
-
-    nearest = load(model).neighbours(word, k=k)
-    facts = {"word": word, "neighbours": [asdict(each) for each in nearest]}
-    return Result(facts, [f"{each.cosine:6.3f}  {each.word}" for each in nearest])
+    nearest = api.load(model).neighbours(word, k=k)
+    return Result({"word": word, "neighbours": nearest}, [f"{each.cosine:6.3f}  {each.word}" for each in nearest])
 
 
 @takes()
 def contrast(model: str, condition: str, *, k: int = 10, seed: int = 0) -> Result:
-    """Show the words that each value of a condition prefers, with the log2 of how many times as probable it makes them.
+    """Show the words that each value of a condition prefers, with the log2 ratio of their probabilities.
 
     Args:
         condition: A condition of categories or numbers, as in sentiment.
         k: The number of words of each value.
         seed: The seed of the texts in which the words are compared.
     """
-    from reviewgen.api import load
-
     with working("Writing and reading texts ..."):
-        preferred = load(model).contrast(condition, k=k, seed=seed)
-    facts = {value: [asdict(each) for each in words] for value, words in preferred.items()}
+        preferred = api.load(model).contrast(condition, k=k, seed=seed)
     columns = [[f"{each.word} {each.log_ratio:+.1f}" for each in words] for words in preferred.values()]
     table = make_table(*preferred, rows=zip_longest(*columns, fillvalue=""), left=preferred)
-    return Result({"condition": condition, "values": facts}, [table])
+    return Result({"condition": condition, "values": preferred}, [table])
 
 
 @takes(Evaluating)
@@ -53,14 +47,12 @@ def classify(model: str, *, condition: str, text: str | None = None, data: str |
         text: The text; - reads standard input.
         data: Texts, as for `evaluate`, with a column of the condition's name.
     """
-    from reviewgen.api import load
-
     if (text is None) == (data is None):
         raise ConfigError("Give a text with --text, or a corpus with --data.")
     if data is not None:
         with working("Classifying ..."):
-            accuracy = load(model).accuracy(parse_data(data), condition, **options)
-        return Result(asdict(accuracy), [accuracy.describe()])
-    (best,) = load(model).classify([read_stdin() if text == "-" else str(text)], condition)
+            accuracy = api.load(model).accuracy(parse_data(data), condition, **options)
+        return Result(accuracy, [accuracy.describe()])
+    (best,) = api.load(model).classify([read_stdin() if text == "-" else str(text)], condition)
     ranked = sorted(best.probabilities.items(), key=lambda each: -each[1])
-    return Result({"condition": condition, **asdict(best)}, [f"{share:7.1%}  {value}" for value, share in ranked])
+    return Result({"condition": condition, **vars(best)}, [f"{share:7.1%}  {value}" for value, share in ranked])

@@ -387,7 +387,7 @@ def draw_token(probs, uniform):
 
 @inner
 def another_number(uniform):
-    """Return a number in [0, 1) whose race does not depend on that of ``uniform``: a quarter further on, exactly."""
+    """Derive a second uniform number from the first, (uniform + 0.25) mod 1, for an independent exponential race."""
     return uniform + 0.25 if uniform < 0.75 else uniform - 0.75
 
 

@@ -14,6 +14,6 @@ Standard library only; knows neither torch nor any plugin.
 import lazy_loader
 
 _OF_NAMES = {"HubSource", "LocalSource", "PresetSource", "find_revision", "is_plugin_name"}  # not for plugins
-_OF_NAMES |= {"PLAIN", "parse_hub_id", "parse_preset", "parse_source", "settings_off"}
+_OF_NAMES |= {"PLAIN", "parse_hub_id", "parse_preset", "parse_source", "settings_off", "to_json"}
 __getattr__, __dir__, _names = lazy_loader.attach_stub(__name__, __file__)
 __all__ = sorted({*_names} - _OF_NAMES)

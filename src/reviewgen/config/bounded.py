@@ -1,16 +1,17 @@
 """Reads text and JSON that may come from anyone: bounded in size, nesting and numbers, before much memory is used for them.
-What is written is held to the same bounds, so that it can be read again.
+What is written is held to the same bounds, so that it can be read again. ``to_json`` makes JSON values of results.
 
     MAX_SETTINGS    bytes of settings, cards and other small files
     MAX_RECORD      bytes of the record of a training, and of what grows with its length
     MAX_VOCABULARY  bytes of the files of a tokenizer, and of what has a figure for each of many texts
 
-Standard library only. What is wrong is a ValueError with a part of a sentence, which the caller completes with the file's name.
+Standard library only. Raises ValueError with the reason; callers add the file name.
 """
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,17 @@ def dump_json(value: Any, max_bytes: int = MAX_SETTINGS, *, indent: int | None =
     text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False) + "\n"
     _refuse_many(text)
     return encode_text(text, max_bytes)
+
+
+def to_json(value: Any) -> Any:
+    """Return dataclasses, and what they hold, as JSON values; a number that is NaN or infinite becomes None."""
+    if is_dataclass(value) and not isinstance(value, type):
+        value = asdict(value)
+    if isinstance(value, Mapping):
+        return {str(key): to_json(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_json(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _refuse_many(text: str) -> None:

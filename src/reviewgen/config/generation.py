@@ -36,15 +36,14 @@ class GenerationConfig:
         no_repeat_ngram_size: No n-gram of this many tokens occurs twice in a text; 0 is off.
         stop_strings: A text ends after the first occurrence of any of these strings.
         max_time: The maximum time of a call in seconds, after which all texts are cut off; no limit if not given.
-        words: "known" lets a token only continue or end a word that occurs in two training texts, or as many as min_texts of the
-            training; "any" is the plain model. An unknown word of a prompt is left alone.
-        finish: "sentence" removes the unfinished last sentence of a text that was cut off, unless it has no other; "anywhere"
-            keeps it, as if not given.
+        words: "known" restricts generation to words that occur in at least min_texts training texts (2 by default); "any" does
+            not. An unknown word of a prompt is left alone.
+        finish: "sentence" removes an unfinished last sentence, unless it is the only one; "anywhere" keeps it (default).
         logits_processors: Names of installed logits processors, called in this order; those of a call replace the saved ones.
         conditions: Values of the conditions that the model was trained with, as in {"stars": 5}; others are unspecified. Those of
-            a call are added to the saved ones; None in place of a value leaves a saved one out.
-        likeness: The settings that differ in the profile "likeness", as in {"temperature": 1.0}; saved with a model, not for a
-            call. Without it there is only the profile "reading": the other settings.
+            a call are added to the saved ones; None removes a saved value.
+        likeness: Settings of the profile "likeness" that differ from "reading", as in {"temperature": 1.0}; saved with a model,
+            not an argument of a call.
     """
 
     max_new_tokens: Annotated[int, Bound(at_least=0)] = 500

@@ -118,7 +118,7 @@ def is_plugin_name(name: str) -> bool:
 
 
 def check_plugin_names(setting: str, names: Sequence[str]) -> None:
-    """Validate a setting whose value are names of plugins.
+    """Validate a setting that lists plugin names.
 
     Raises:
         ConfigError: A name has another form than those of plugins, or is given twice.
@@ -126,7 +126,7 @@ def check_plugin_names(setting: str, names: Sequence[str]) -> None:
     for number, name in enumerate(names):
         if not is_plugin_name(name):
             raise ConfigError(
-                f"{setting} are names of installed plugins, of lower-case letters, digits and hyphens; {name!r:.60} is not one."
+                f"{setting} must list names of installed plugins, in lower-case letters, digits and hyphens; got {name!r:.60}."
             )
         if name in names[:number]:
             raise ConfigError(f"{setting} has {quoted(name)} twice: name it once.")

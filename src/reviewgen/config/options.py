@@ -27,10 +27,11 @@ class Reading:
         split: The split of a dataset that is read; by default train, or the first one.
         documents: How a txt file is cut into texts: "line", "paragraph" (blank lines between), "sentence" or "file"; a single
             file is then one long text, of which blocks are held out.
-        max_text_characters: A text of more characters is an error; a txt file that is one text has no limit.
+        max_text_characters: Maximum number of characters of a text; longer texts are an error. A txt file read as one text has
+            no limit.
         lowercase: Lower-case the texts.
         strip_markdown: Keep only the words of markdown.
-        fix_encoding: Mend texts that were decoded wrongly, as "cafÃ©"; needs ftfy.
+        fix_encoding: Repair texts that were decoded wrongly, such as "cafÃ©"; needs ftfy.
         keep_line_breaks: Keep the line breaks of texts that are wrapped at a width; without it their lines are joined.
         drop_repeated_lines: Drop the lines that stand in many texts, as "Read more"; without it they are only named.
         clean: Clean the texts (HTML, Unicode, empty and repeated texts); without it they are taken exactly as they are.
@@ -52,14 +53,14 @@ class Reading:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluating(Reading):
-    """How texts are read that a trained model is measured on; cleaning that is not given is done as in its training.
+    """How evaluation texts are read; cleaning options default to those of the model's training.
 
     Attributes:
         split: "all"; a split that a dataset has; or of any other source a part of its hash split: "train", "validation" or
             "test".
         lowercase: Lower-case the texts; as in training if not given.
         strip_markdown: Keep only the words of markdown; as in training if not given.
-        fix_encoding: Mend texts that were decoded wrongly; as in training if not given.
+        fix_encoding: Repair texts that were decoded wrongly; as in training if not given.
         keep_line_breaks: Keep the line breaks of texts that are wrapped at a width; as in training if not given.
         drop_repeated_lines: Drop the lines that stand in many texts, or that training has dropped; as in training if not given.
         clean: Clean the texts, or take them exactly as they are; as in training if not given.
@@ -82,8 +83,8 @@ class TrainingTexts(Reading):
         conditions: Columns beside the text, as in "stars", that the model is conditioned on.
         fields: Columns of free text, as in "artist" and "title", that the model is conditioned on; of each value at most 200
             characters are read.
-        weights: The shares of several corpora in the characters that are trained on, as in 1,1: a corpus with too few is read
-            more often. In Python, the source is then a list of sources.
+        weights: Relative weight of each of several corpora, in characters trained on, as in 1,1; a corpus below its share is
+            repeated. In Python, the source is then a list of sources.
     """
 
     conditions: Annotated[tuple[str, ...], Bound(at_least=1)] = ()
@@ -110,29 +111,20 @@ class Corpus(TrainingTexts):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Length:
-    """How long a model is trained: one of the three is given, or none.
+class Trial:
+    """Length and seed of a training, alone or among several; at most one of the first three is given.
 
     Attributes:
         budget: Training time (2m, 90s, 1h), from the end of the first step to the last evaluation; two minutes if none of
             the three is given.
         steps: Train for this number of steps, instead of a budget.
         epochs: Train for this number of passes over the corpus, instead of a budget.
+        seed: Seed of the initial weights, the order of the texts, dropout and samples.
     """
 
     budget: str | float | None = None
     steps: int | None = None
     epochs: float | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Trial(Length):
-    """How a model is trained that is one of several.
-
-    Attributes:
-        seed: Seed of the initial weights, the order of the texts, dropout and samples.
-    """
-
     seed: int = 0
 
 
@@ -143,8 +135,8 @@ class Training(Trial):
     Attributes:
         initial_weights: A safetensors file of another source whose tensors a new model starts from, as an embedding table or the
             state dict of an nn.LSTM; only some models support it.
-        min_texts: A generated word occurs in at least this many of the training texts (words="known"), so that a name from
-            fewer of them is never written; of a single text, as a book, it occurs this often.
+        min_texts: With words="known", a word is generated only if it occurs in at least this many training texts, so that rare
+            names never appear; in a single long text, at least this many times.
         log: Also log the curves to a tracker of accelerate, which must be installed: tensorboard, wandb, trackio, mlflow, aim,
             clearml, comet_ml, dvclive or swanlab.
         resume: Resume an interrupted run of the same arguments from its last checkpoint in OUT.partial.
@@ -162,13 +154,13 @@ class Call:
 
     Attributes:
         seed: The same seed gives the same texts, whatever else is in the batch; a random one if not given.
-        novelty: "report" looks up what each text copies from the training text; "filter" also keeps tokens from completing a
-            copied span of more than max_copy tokens.
-        max_copy: With "filter", the most tokens of a copied span; about 50 characters if not given.
+        novelty: "report" looks up what each text copies from the training text; "filter" also prevents copied spans of more than
+            max_copy tokens.
+        max_copy: With "filter", the maximum length of a copied span, in tokens; by default about 50 characters.
         must_include: A string, or several, that each text must contain, ignoring case; up to 128 texts are sampled until some
             contain them all, and the most probable of these is returned.
         profile: The saved defaults of the call: "reading" (default), texts that a person would rather read, or "likeness", texts
-            near those of people in their statistics. Settings of the call go before.
+            near those of people in their statistics. Settings of the call take precedence.
     """
 
     seed: Annotated[int | None, Bound(at_least=0, below=2**64)] = None
@@ -198,11 +190,11 @@ class GeneratedShards(Shards):
     Attributes:
         columns: Write more than the text: its number, the seed, the prompt, the finish reason, the number of new tokens, each
             condition of the model, and a receipt, the JSON from which ``reviewgen replay`` generates the text again.
-        unique: Leave out texts that equal an earlier one; others are drawn until there are enough, or about ten times as many
-            are drawn.
-        schema: What the conditions of each text are drawn from: a mapping, or a .json file with one, of condition to
-            {value: weight}, where conditions are independent; or a table (csv, jsonl, parquet, a list of mappings), of whose
-            rows the values are drawn together. An empty value leaves a condition unspecified.
+        unique: Leave out texts that equal an earlier one; further texts are generated until there are n, or about 10 n were
+            generated.
+        schema: The distribution of the conditions: a mapping (or .json file) of condition to {value: weight}, sampled
+            independently; or a table (csv, jsonl, parquet, a list of mappings), one row of which is sampled per text. An empty
+            value leaves a condition unspecified.
     """
 
     columns: bool = False
@@ -229,8 +221,6 @@ class ReadingOptions(TypedDict, total=False):
 
 class EvaluateOptions(ReadingOptions, total=False):
     """How texts are read that a trained model is measured on; see ``options.Evaluating``."""
-
-    split: str | None
 
 
 class CorpusOptions(ReadingOptions, total=False):

@@ -63,13 +63,13 @@ class TrainingConfig:
         metrics: Names of installed metrics of generated texts, measured at each evaluation on the texts of the token copy rate.
         keep: Weights to keep: those of the best evaluation, or of the best whose token copy rate is within copy_limit.
         copy_limit: Highest token copy rate (share of 20-token windows found in the training text) for keep=best-under-copy.
-        calibration: At the end, scale the logits by a number that is fitted on held-out text, so that the model is as certain as
-            it is right.
+        calibration: At the end, scale the logits by a number that is fitted on held-out text, so that predicted probabilities
+            match observed frequencies.
         novelty: Index of the training text, for finding copied spans: "compact", "exact" (holds the whole text) or "none".
         novelty_mb: Maximum size of a compact index, in megabytes.
-        threads: CPU threads; 0 times one thread and all threads at the start and uses the faster.
+        threads: CPU threads; 0 benchmarks one thread and all threads at the start and uses the faster.
         device: Device to train on; "auto" is the one accelerate selects, or the CPU if the model is unsuited for that one.
-        precision: Mixed precision; "auto" is the launcher's setting, else what the device has instructions for. "no" is 32 bits.
+        precision: Mixed precision; "auto" uses the launcher's setting, else the device's native precision. "no" is 32 bits.
         checkpoint_seconds: Minimum seconds between two checkpoints, saved beside the output folder; 0 is off.
         checkpoints_kept: Number of most recent checkpoints to keep.
     """

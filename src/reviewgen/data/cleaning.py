@@ -1,10 +1,10 @@
 """Cleaning of texts: HTML tags and entities, NFC, mojibake, markdown, case, white space around, empty texts, duplicates.
 
-Lower-casing and stripping markdown are off by default, since they lose information that a reader would miss; so is mending
+Lower-casing and stripping markdown are off by default, since they lose information that a reader would miss; so is repairing
 mojibake, which guesses. Knows nothing of files.
 
 Only complete tags of known elements count as tags, so "a < b", "<3" and "I <really> liked it" stay as they are. Mojibake is text
-that was once read in the wrong encoding, as "cafÃ©" for "café"; ``ftfy`` mends it.
+that was once read in the wrong encoding, as "cafÃ©" for "café"; ``ftfy`` repairs it.
 """
 
 import hashlib
@@ -75,7 +75,7 @@ class CleaningReport:
         normalized: Texts changed by NFC normalisation.
         decode_errors: Runs of bytes that are not valid in the encoding of their file.
         mojibake: Texts that seem to be decoded wrongly, as "cafÃ©"; they are left as they are.
-        encodings_fixed: Texts whose mojibake was mended.
+        encodings_fixed: Texts whose mojibake was repaired.
         unwrapped: Texts whose lines were joined.
         lines_dropped: Repeated lines dropped.
     """
@@ -105,17 +105,17 @@ class Cleaner:
 
     Args:
         options: Which changes are made, by name: "clean" (else nothing is changed or dropped, except what the others ask for),
-            "lowercase", "strip_markdown" (only the words of markdown are kept), "fix_encoding" (mojibake is mended),
+            "lowercase", "strip_markdown" (only the words of markdown are kept), "fix_encoding" (mojibake is repaired),
             "keep_line_breaks" (no lines are joined), "drop_repeated_lines", "keep_space" (around a text).
         info: The source: the width that its texts are wrapped at, its repeated lines, and whether it is one long text, of which
             the white space around and all lines are kept.
 
     Attributes:
         report: The counts.
-        mojibake: The first example of mojibake that was found and not mended; None if all texts are free of it.
+        mojibake: The first example of mojibake that was found and not repaired; None if all texts are free of it.
 
     Raises:
-        ConfigError: Mojibake is to be mended, and ftfy is not installed.
+        ConfigError: Mojibake is to be repaired, and ftfy is not installed.
     """
 
     def __init__(self, options: Mapping[str, bool], info: SourceInfo) -> None:
@@ -130,7 +130,7 @@ class Cleaner:
             try:
                 from ftfy import fix_encoding as fix  # an extra
             except ImportError:
-                raise ConfigError("Mending encodings needs ftfy: pip install 'reviewgen[ftfy]'.") from None
+                raise ConfigError("Repairing encodings needs ftfy: pip install 'reviewgen[ftfy]'.") from None
             self._fix_encoding = fix
         if options["strip_markdown"]:
             from markdown_it import MarkdownIt  # slow to import, and off by default
@@ -141,7 +141,7 @@ class Cleaner:
         """Return the cleaned text and its content hash (see ``hash_text``), or None if it is empty."""
         self.report.read += 1
         if not text.isascii():
-            text = self._mend(text)
+            text = self._repair(text)
         if self._clean:
             text = self._normalize(text)
         if self._width is not None and (unwrapped := unwrap(text, self._width)) != text:
@@ -176,18 +176,18 @@ class Cleaner:
         if self.mojibake is None:
             return []
         count = "1 text seems" if self.report.mojibake == 1 else f"{self.report.mojibake:,} texts seem"
-        return [f"{count} to be decoded wrongly, as in {self.mojibake!r}: --fix-encoding (fix_encoding=True) mends them."]
+        return [f"{count} to be decoded wrongly, as in {self.mojibake!r}: --fix-encoding (fix_encoding=True) repairs them."]
 
-    def _mend(self, text: str) -> str:
-        """Return a text with its mojibake mended, or only count it if that is not asked for."""
+    def _repair(self, text: str) -> str:
+        """Return a text with its mojibake repaired, or only count it if that is not asked for."""
         if self._fix_encoding is None:
             if match := _MOJIBAKE.search(text):
                 self.report.mojibake += 1
                 self.mojibake = self.mojibake or text[max(0, match.start() - _AROUND) : match.end() + _AROUND].strip()
             return text
-        mended = self._fix_encoding(text)
-        self.report.encodings_fixed += mended != text
-        return mended
+        repaired = self._fix_encoding(text)
+        self.report.encodings_fixed += repaired != text
+        return repaired
 
     def _normalize(self, text: str) -> str:
         report = self.report

@@ -67,7 +67,7 @@ class DataConfig(TrainingTexts):
         return {name: getattr(self, name) for name in names}
 
     def facts(self) -> dict[str, Any]:
-        """Return what the texts depend on, as JSON values: without the limit of their length, newer ones if given."""
+        """Return what the texts depend on, as JSON values: without the length limit; newer options only if they are set."""
         left_out = {"max_text_characters", *(name for name in ("weights", "fields") if not getattr(self, name))}
         return {name: value for name, value in to_dict(self).items() if name not in left_out}
 

@@ -512,7 +512,7 @@ def describe(source: SourceInfo, report: CleaningReport) -> list[str]:
         "other tags removed": report.tags_removed,
         "entities decoded": report.entities_decoded,
         "changed by NFC": report.normalized,
-        "encodings mended": report.encodings_fixed,
+        "encodings repaired": report.encodings_fixed,
         "unwrapped": report.unwrapped,
         "repeated lines dropped": report.lines_dropped,
         "decode errors": report.decode_errors,

@@ -1,11 +1,11 @@
 """How texts are laid out: cuts txt files into lines, paragraphs, sentences or parts; joins wrapped lines, drops repeated ones.
 
 In a *hard-wrapped* file, as of Project Gutenberg, line ends are only where the next word would not have fitted: its lines belong
-together. Each file is judged by its beginning, so that it is read alike in any process, and by one of several.
+together. Each file is judged by its beginning, so that every process cuts it in the same way.
 
-Texts of a table are *wrapped* likewise, where a mail program or an editor has broken lines at a width. A line was broken by a
-program if it is at most as wide as the width, and wider with the first word of the next line. Lines of verse and lists, and those
-that a person has broken, mostly end earlier.
+Texts in a table can also be *wrapped*, if a mail program or editor broke lines at a fixed width. A line was broken by a program
+if it fits the width but would not fit with the first word of the next line. Lines of verse and lists, and those that a person has
+broken, mostly end earlier.
 
 A line is *repeated* if it stands in many texts, as "Read more" or a signature: in at least 10 and 0.5 % of them, where only texts
 of several different lines count, each once. So neither the refrain of a song is repeated, nor a text that is one line. It has a

@@ -102,7 +102,7 @@ class Lanes:
         return len(self._edges(epoch)) - 1
 
     def batches_in(self, epochs: float) -> int:
-        """Return the number of batches of that many epochs; a part of a batch counts as one."""
+        """Return the number of batches of that many epochs; a partial batch counts as one."""
         if not self._is_random:
             return math.ceil(epochs * self.batches_of(0))
         part, whole = math.modf(epochs)

@@ -152,7 +152,7 @@ def prepare_store(
         facts: What ``store.json`` says besides the corpus, the tokenizer and the index.
 
     Raises:
-        ReviewgenError: A source, a text or the disk is unusable; or ``out`` exists, or is the beginning of another store.
+        ReviewgenError: A source, a text or the disk is unusable; or ``out`` exists, or holds an unfinished store of other texts.
     """
     settings = {"tokenizer": encoding.facts(), "novelty": [encoding.novelty, encoding.megabytes], **texts.settings()}
     work, own = Work(Job(out, settings), ranks, progress), list[Source]()  # the sources of the main process, whose objects stay
@@ -273,7 +273,7 @@ def _log(info: SourceInfo, report: CleaningReport) -> None:
 
 
 AS_BEFORE = {"fix_encoding": False, "keep_line_breaks": True, "drop_repeated_lines": False, "keep_space": True}
-"""How texts were cleaned by a version that could not mend encodings, join lines, drop repeated ones or strip white space."""
+"""How texts were cleaned by a version that could not repair encodings, join lines, drop repeated ones or strip white space."""
 
 
 def trained_on(training: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -281,7 +281,7 @@ def trained_on(training: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
     A training on several corpora with weights has one for each.
 
-    An entry of a version that could not do it has the options in ``AS_BEFORE``.
+    Entries of versions without these options get the values in ``AS_BEFORE``.
     """
     parts, parent = training.get("parts"), training.get("parent")
     if parts:

@@ -6,8 +6,8 @@
 
 A shard of a corpus that is read 3.4 times is read three times, and then the texts of its folder ``rest``, 0.4 of its characters.
 
-The characters that the tokenizer loses, such as those without an id, are counted. One that keeps a character of the private use
-area, which no text contains, has an id for every byte or the like: of its texts only a small sample is checked.
+The characters that the tokenizer loses, such as those without an id, are counted. A tokenizer that keeps a private-use character,
+which no text contains, is assumed to have a byte fallback, so only a small sample of texts is checked.
 """
 
 import functools
@@ -286,7 +286,7 @@ def _read_words(file: Path) -> WordCounts:
 
 
 def words_of_store(store: StoreFolder, tokenizer: Tokenizer) -> WordCounts:
-    """Return the words of a store; those of a store of before, without them, are counted in its ids."""
+    """Return the words of a store; for an older store without them, they are counted from its ids."""
     try:
         return _read_words(store.folder / WORDS_FILE)
     except (FileNotFoundError, KeyError):

@@ -6,8 +6,8 @@ The texts of a split stand one after another, each framed by bos and eos, in ``S
 file, and the facts that a training needs. Of several corpora with weights it also has the shards in the order that a training
 reads them: some several times, and some folders ``rest`` of texts that are read once more.
 
-A store behind a URL is fetched into the cache, which has cleaned corpora and stores, and a limit of its size: what was not used
-for longest is removed first.
+A store behind a URL is fetched into the cache, which has cleaned corpora and stores, and a limit of its size: least recently used
+entries are removed first.
 """
 
 import contextlib
@@ -33,7 +33,7 @@ from reviewgen.data.files import is_text, is_url, remote
 from reviewgen.data.sources import SPLITS
 from reviewgen.errors import DataError, OutputExists, StorageError, first_line, storage_errors
 from reviewgen.protocols import SupportsEncodeBatch, Tokenizer
-from reviewgen.storage import Job, check_output, publish, temporary_folder
+from reviewgen.storage import Job, check_output, digest_of, publish, temporary_folder
 
 MAX_BYTES = 10_000_000_000
 _WORKSPACE = "tmp-"  # how the names of temporary folders in the cache begin
@@ -54,7 +54,7 @@ class TokenStore:
     The ids of the conditions and fields are stored separately and inserted after bos when a text is read.
 
     Args:
-        folders: The folder of the files, or several, in order; the texts of one that is there several times are, too.
+        folders: The folder of the files, or several, in order; a folder listed several times is read several times.
         split: "train", "validation" or "test".
 
     Attributes:
@@ -294,8 +294,7 @@ def _parse(content: bytes, name: str) -> dict[str, Any]:
 
 def digest_file(file: Path) -> dict[str, Any]:
     """Return the size and digest of a file."""
-    with file.open("rb") as stream:
-        return {"size": file.stat().st_size, "sha256": hashlib.file_digest(stream, "sha256").hexdigest()}
+    return {"size": file.stat().st_size, "sha256": digest_of(file)}
 
 
 def find_store(source: Any) -> StoreFolder | None:
@@ -315,7 +314,7 @@ def find_store(source: Any) -> StoreFolder | None:
     with contextlib.suppress(RuntimeError):  # a user who does not exist; reading the texts says so
         path = path.expanduser()
     if path.suffix == ".partial" and (path / "job.json").is_file():
-        raise DataError(f"{source} is a token store that is not finished: give the same reviewgen prepare again to resume it.")
+        raise DataError(f"{source} is a token store that is not finished: rerun the same reviewgen prepare command to resume it.")
     return StoreFolder.read(path, str(source)) if (path / STORE_FILE).is_file() else None
 
 

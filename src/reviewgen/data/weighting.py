@@ -1,6 +1,6 @@
 """Several corpora that one model is trained on, each with a weight: its share of the characters that are read in an epoch.
 
-A corpus with fewer characters than its share is read more often, so that no text of another one is left out. The copies are not
+A corpus with fewer characters than its share is read more often, instead of leaving out texts of the others. The copies are not
 texts of the corpus: they are parts of the token store that are read again; see ``prepare``.
 """
 
@@ -47,7 +47,7 @@ def refuse_same(sources: Sequence["Source"]) -> None:
     for first, second in itertools.combinations(sources, 2):
         if first.facts is not None and first.facts == second.facts:
             names = dict.fromkeys(source.info.name for source in (first, second))
-            raise DataError(f"{' and '.join(names)} would be two corpora with the same texts: give each once, with its weight.")
+            raise DataError(f"{' and '.join(names)} have the same texts: give each corpus once, with its weight.")
 
 
 def find_times(names: Sequence[str], characters: Sequence[int], weights: Sequence[float]) -> list[float]:
@@ -71,8 +71,8 @@ def find_times(names: Sequence[str], characters: Sequence[int], weights: Sequenc
     if max(times) > _MAX_TIMES:
         name = names[times.index(max(times))]
         raise DataError(
-            f"By its weight {name} would be read {max(times):,.0f} times, at most {_MAX_TIMES:,} are possible: give it a smaller "
-            "weight, or more texts."
+            f"{name} would be read {max(times):,.0f} times with this weight; at most {_MAX_TIMES:,} are possible: give it a "
+            "smaller weight, or more texts."
         )
     return times
 

@@ -13,14 +13,15 @@ import math
 import operator
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import reduce
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float64
 
+from reviewgen.config import to_json
 from reviewgen.data import TokenStore, count_given
 from reviewgen.errors import DataError, quoted
 from reviewgen.evaluation.gains import ConditionGain as ConditionGain
@@ -69,9 +70,8 @@ class Evaluation:
 
     def facts(self) -> dict[str, Any]:
         """Return the figures as JSON values; without those of conditions if there are none."""
-        conditions = {"conditions": [asdict(gain) for gain in self.conditions]} if self.conditions else {}
-        figures = {name: value for name, value in vars(self).items() if name != "conditions"}
-        return finite(figures) | conditions
+        facts = dict(to_json(self))
+        return facts if self.conditions else {name: value for name, value in facts.items() if name != "conditions"}
 
     def _repr_html_(self) -> str:
         """Return a table of the figures, for notebooks."""
@@ -152,11 +152,6 @@ class Totals(NamedTuple):
         perplexity = math.exp(per_token) if per_token <= _MAX_EXPONENT else math.inf
         sizes = (self.characters, self.tokens, self.reviews, self.zero_probability_tokens)
         return Evaluation(rate / math.log(2), rate, perplexity, *sizes)
-
-
-def finite(numbers: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the mapping with None for infinite and NaN values, which JSON does not have."""
-    return {name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in numbers.items()}
 
 
 def evaluate_documents(model: LanguageModel, documents: Iterable[Document], vocab_size: int, device: str = "cpu") -> Evaluation:

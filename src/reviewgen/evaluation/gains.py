@@ -1,6 +1,7 @@
 """What conditions are worth: the bits that a model saves by reading each of them, beside values of other texts.
 
-A condition that helps saves bits, and costs bits where it is that of another text. One that does neither is not read.
+A useful condition saves bits, and costs bits if its value is taken from another text. A condition that does neither is ignored by
+the model.
 """
 
 import math
@@ -45,7 +46,7 @@ class ConditionGain:
         among = "" if self.interval is None else f" (95 %: {self.interval[0]:.3f} to {self.interval[1]:.3f})"
         low, high = self.interval or (self.bits_per_character, self.bits_per_character)
         does_nothing = abs(self.bits_per_character) < 0.0005 or low <= 0 <= high
-        what = f"{self.name} does nothing: it saves" if does_nothing else f"{self.name} saves"
+        what = f"{self.name} has no effect: it saves" if does_nothing else f"{self.name} saves"
         return f"{what} {self.bits_per_character:.3f} bits per character{among}, that of another text {self.shuffled:.3f}"
 
 

@@ -94,7 +94,7 @@ class Metrics:
         return bool(self._metrics)
 
     def measure(self, texts: Sequence[str]) -> dict[str, float | None]:
-        """Return the value of each metric; None for one that fails, of which there is then a note."""
+        """Return the value of each metric; None for one that fails, with a note."""
         sample = make_sample(texts, self._training_words) if self._metrics else TextSample((), (), frozenset())
         return {name: self._measure(name, sample) for name in self._metrics}
 

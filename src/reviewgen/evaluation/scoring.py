@@ -2,7 +2,7 @@
 
 Texts are scored together, in rows: a row whose text ends takes the next text, from the initial state, as servers of language
 models batch requests (Yu et al. 2022, "Orca", iteration-level scheduling). Padding every text to the longest would compute four
-tokens for each of a corpus of reviews.
+times as many tokens on a corpus of reviews.
 """
 
 from collections.abc import Iterable, Iterator, Sequence

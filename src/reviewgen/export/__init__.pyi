@@ -1,3 +1,6 @@
+from .folders import ONNX as ONNX
+from .folders import TRANSFORMERS as TRANSFORMERS
+from .folders import check_target as check_target
 from .folders import export_transformers as export_transformers
 from .html import export_html as export_html
 from .html import pack as pack

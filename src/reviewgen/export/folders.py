@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from reviewgen.config import MAX_RECORD, check_flags, read_json, read_text, to_dict
+from reviewgen.config import MAX_RECORD, check_flags, dump_json, read_json, read_text, to_dict
 from reviewgen.errors import BundleError, ConfigError, OutputExists, quoted, storage_errors
 from reviewgen.model import Bundle, ReviewModel, check_model
 from reviewgen.model.write import save_tokenizer
@@ -74,18 +74,11 @@ def export_folder(folder: Path, kind: str, overwrite: bool) -> Iterator[Path]:
     Raises:
         StorageError: The disk is full, or the folder cannot be written; nothing is left behind.
     """
-    with storage_errors(folder):
-        folder.absolute().parent.mkdir(parents=True, exist_ok=True)
-        with atomic_folder(folder, overwrite=overwrite) as scratch:
-            yield scratch
-            files = sorted(path.name for path in scratch.iterdir())
-            write_json(scratch / LIST, {"library": "reviewgen", "library_version": __version__, "export": kind, "files": files})
-
-
-def write_json(file: Path, value: Any) -> None:
-    """Write a value as a JSON file."""
-    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    file.write_text(text, encoding="utf-8", newline="")
+    with storage_errors(folder), atomic_folder(folder, overwrite=overwrite) as scratch:
+        yield scratch
+        files = sorted(path.name for path in scratch.iterdir())
+        content = {"library": "reviewgen", "library_version": __version__, "export": kind, "files": files}
+        (scratch / LIST).write_bytes(dump_json(content))
 
 
 def export_transformers(model: ReviewModel, folder: Path, *, overwrite: bool = False) -> None:
@@ -112,7 +105,7 @@ def export_transformers(model: ReviewModel, folder: Path, *, overwrite: bool = F
 
 
 def write_tokenizer(bundle: Bundle, folder: Path) -> bool:
-    """Write the tokenizer in each form that it has; return whether ``tokenizer.json`` is one of them."""
+    """Write the tokenizer into an empty folder, in each form that it has; return whether ``tokenizer.json`` is one of them."""
     plugin = bundle.tokenizer_plugin
     has_json = isinstance(bundle.tokenizer, SupportsTokenizerJson)
     if has_json:
@@ -134,14 +127,14 @@ def _write_pretrained(bundle: Bundle, folder: Path) -> None:
     names = Tokenizer.from_str(content).id_to_token
     special = {"bos_token": names(tokenizer.bos_id), "eos_token": names(tokenizer.eos_id)}
     (folder / "tokenizer.json").write_text(content, encoding="utf-8", newline="")
-    write_json(folder / "special_tokens_map.json", special)
+    (folder / "special_tokens_map.json").write_bytes(dump_json(special))
     settings = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "clean_up_tokenization_spaces": False,
         "split_special_tokens": True,  # a text that spells a special token is only a text
         "model_input_names": ["input_ids", "attention_mask"],
     }
-    write_json(folder / "tokenizer_config.json", settings | special)
+    (folder / "tokenizer_config.json").write_bytes(dump_json(settings | special))
 
 
 def _module(bundle: Bundle, script: str) -> str:

@@ -151,7 +151,7 @@ def pack(bundle: Bundle, name: str | None = None, bits: int | None = None) -> Pa
             "files": _tokenizer_files(bundle, blob),
         },
         "tensors": _add_tensors(bundle.model, bits, blob),
-        "conditions": bundle.conditions.to_json() if bundle.conditions else [],
+        "conditions": bundle.conditions.to_json(),
         "defaults": to_dict(bundle.generation),
         "facts": brief_facts(bundle),
         "card": bundle.card,

@@ -1,4 +1,4 @@
-"""A model as a folder that any runtime of ONNX loads: graph, tokenizer and settings.
+"""Exports a model as a folder for ONNX runtimes: graph, tokenizer and settings.
 
 Before the folder appears, onnxruntime runs the graph, and its logits are compared with those of the model. The graph is made by
 torch's own exporter::
@@ -28,8 +28,9 @@ import torch
 from torch import Tensor, nn
 
 from reviewgen.blending.model import Blend, CharacterModel
+from reviewgen.config import dump_json
 from reviewgen.errors import ConfigError, PluginError, first_line, quoted
-from reviewgen.export.folders import ONNX, check_target, export_folder, write_json, write_tokenizer
+from reviewgen.export.folders import ONNX, check_target, export_folder, write_tokenizer
 from reviewgen.generation import SAMPLING_SETTINGS, flatten_state, map_state
 from reviewgen.model import ReviewModel, check_model
 from reviewgen.protocols import CountTrained, LanguageModel
@@ -92,7 +93,7 @@ def export_onnx(model: ReviewModel, folder: Path, *, overwrite: bool = False) ->
             raise PluginError(
                 f"The model {quoted(name)} cannot be exported to ONNX: {error} Use `reviewgen serve` instead."
             ) from None
-        write_json(scratch / SETTINGS, _settings(model))
+        (scratch / SETTINGS).write_bytes(dump_json(_settings(model)))
         megabytes = (scratch / GRAPH).stat().st_size / 1e6
     return OnnxExport(folder, megabytes, difference, has_json)
 

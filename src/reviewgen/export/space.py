@@ -9,7 +9,7 @@ from reviewgen.export.html import export_html
 from reviewgen.hub.card import metadata_of
 from reviewgen.hub.download import parse_repository
 from reviewgen.hub.publish import inspect_repository
-from reviewgen.hub.space import inspect_space, push_space, refuse_public_space
+from reviewgen.hub.space import inspect_space, push_space
 from reviewgen.model import ReviewModel
 from reviewgen.storage import temporary_folder
 
@@ -40,20 +40,18 @@ def push_with_space(model: ReviewModel, repo_id: str, *, bits: int | None = None
         raise ConfigError("A Space shows the model of the branch main: leave out the revision or pull request, or the Space.")
     title, token = target.repo_id.partition("/")[2], options.get("token")
     _compose(model, bits, title)
-    before, is_private = inspect_space(target, token), inspect_repository(target, token).is_private
-    refuse_public_space(target, before, options.get("private") or is_private)
+    inspect_space(target, options.get("private") or inspect_repository(target, token).is_private, token)
     card: Mapping[str, Any] = {**(options.pop("model_card_kwargs", None) or {}), "space": target.repo_id}
     message = options.get("commit_message") or f"Publish {model.preset} with reviewgen"
     address = model.push_to_hub(repo_id, model_card_kwargs=card, **options)
     try:
         published = inspect_repository(target, token)  # its visibility may be a default of the owner
-        refuse_public_space(target, before, published.is_private)
         page = _compose(ReviewModel(replace(model.bundle, card=published.card)), bits, title)
         named = metadata_of(published.card).get("license")
         license = named if isinstance(named, str) else None  # a Space takes no list
         return address, push_space(page, target, license, published.is_private, message, token)
     except HubError as error:
-        raise HubError(f"The model is published, and its Space is not; the same command tries again. {error}") from None
+        raise HubError(f"The model was published, but its Space was not; rerun the same command to retry. {error}") from None
 
 
 def _compose(model: ReviewModel, bits: int | None, title: str) -> str:

@@ -266,7 +266,7 @@ class Decoder:
     def _sample(
         self, batch: "_Batch", runs: Int64[np.ndarray, " B"], is_spelled: Bool[np.ndarray, " B"]
     ) -> Int64[np.ndarray, " B"]:
-        """Sample a token for each text; a negative value is the code of why it has none.
+        """Sample a token for each text; a negative value is a status code.
 
         Args:
             batch: What is sampled from.
@@ -340,7 +340,7 @@ class Decoder:
         text.ids.append(token)
 
     def match(self, text: Text, token: int) -> str:
-        """Append a token that matches the rest of a prompt, or runs on from it; return what is behind the prompt."""
+        """Append a token that matches or extends the rest of the prompt; return the text after the prompt."""
         piece, rest = self.pieces.texts[token], text.rest
         self.extend(text, token)
         text.new_tokens += len(piece) > len(rest)

@@ -167,7 +167,7 @@ class Generator:
         return self._stream(request, self.guard(request))
 
     def output(self, text: Text, request: Request, number: int) -> Generation:
-        """Return a finished text as the Generation with that number in the call, or where it was chosen, in what was drawn."""
+        """Return a finished text as the Generation with that number in the call, or, with best_of, among all sampled texts."""
         return Generation(
             text=text.text,
             prompt=text.prompt,

@@ -1,10 +1,11 @@
 """What may be shown of a text while it is generated, and the log probabilities of its tokens.
 
-Whole characters are released that can no longer be removed, with the tokens that they come from. Characters are held back
+Tokens are released as whole characters once they are final. Characters are held back
 
 - while they may be the beginning of a stop string, where these are not a part of the text, as OpenAI has it;
 - with ``finish="sentence"`` until their sentence has ended and another one has begun;
-- until the text is complete, where decoding may go back by any number of tokens (``novelty="filter"``) or nobody reads before.
+- until the text is complete, where decoding may go back by any number of tokens (``novelty="filter"``) or the consumer wants the
+  complete text only.
 
 Log probabilities are the model's own, in nats, at temperature 1, before filters, penalties and processors. V logits.
 """

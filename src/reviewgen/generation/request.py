@@ -53,7 +53,7 @@ class Request:
     """A checked call.
 
     Attributes:
-        prompts: Each prompt, as many times as it is continued.
+        prompts: The prompt of each text: one entry per text, so each prompt is repeated.
         config: The generation settings.
         seed: The seed of the call.
         hooks: Objects that are called at every token.

@@ -42,7 +42,7 @@ class Text:
         exceeds_limit: Whether it contains a copied span longer than allowed, because no other token was left.
         finish_reason: "end" (eos), "length", "stop" (a stop string), "time", "criteria" or "stuck" (no token was left);
             None while it is being generated.
-        number: Its number in the call, which its random stream is that of.
+        number: Its index in the call, which also seeds its random stream.
         text: The text, once there is a finish_reason.
         seconds: From the start of the batch until the text was complete.
         place: Its place among the known words, as in ``reviewgen.compiled.spelling``; None if it is not known yet.

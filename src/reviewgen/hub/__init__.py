@@ -2,7 +2,7 @@
 
     download  the folder of a model: a preset's weights, a local folder, or a download; ``reviewgen pull``
     card      the model card, from its template card.md.j2
-    scan      generated texts of a model, and what in them and in its vocabulary speaks against publishing it
+    scan      generated texts of a model, and the findings that block publishing
     publish   ``push_to_hub``: check, scan, card, upload
     space     the Space with the model's page
 

@@ -16,7 +16,7 @@ from reviewgen.model import read_bundle
 from reviewgen.model.layout import CONFIG, files_of
 from reviewgen.model.review_model import HubOptions
 from reviewgen.registry import find_preset, find_weights, preset_names
-from reviewgen.storage import check_output, to_path
+from reviewgen.storage import check_output, describe_cut_off, to_path
 
 _logger = logging.getLogger("reviewgen")
 _TIMEOUT_SECONDS = 15.0  # without an answer
@@ -44,13 +44,13 @@ def locate(source: str | Path, revision: str | None = None, **options: Unpack[Hu
         BundleError: It is a preset without installed weights.
         HubError: The Hub cannot be reached, or has no such repository.
     """
-    parsed = parse_source(source, preset_names(), revision)
+    is_cut_off = isinstance(source, str) and Path(source).name and describe_cut_off(Path(source))  # by a kill, as reading it says
+    parsed = parse_source(Path(source) if is_cut_off else source, preset_names(), revision)
     if isinstance(parsed, HubSource):
         return ModelLocation(download(parsed, **options), f"hf://{parsed}", is_downloaded=True)
     if not isinstance(parsed, PresetSource):
         return ModelLocation(parsed.path, str(source), is_downloaded=False)
-    folder = find_weights(parsed.name)
-    if folder is None:
+    if (folder := find_weights(parsed.name)) is None:
         find_preset(parsed.name)
         raise BundleError(
             f"No trained weights of the preset {parsed.name} are installed. Train it: reviewgen train {parsed.name} --data ..."

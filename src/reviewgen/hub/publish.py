@@ -5,21 +5,19 @@ is a copy of the saved folder, with the card, a plot of the learning curve where
 machine. The copy is what is scanned.
 """
 
-import json
 import logging
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reviewgen.config import MAX_RECORD, HubSource, read_json, read_text
+from reviewgen.config import MAX_RECORD, HubSource, dump_json, read_json, read_text
 from reviewgen.errors import BundleError, ConfigError, HubError, ReviewgenError, quoted, shortened, storage_errors
-from reviewgen.generation import Generator
 from reviewgen.hub.card import card_text, check_metadata, is_written_by_hand, metadata_of, odd_text, parse_card, without_paths
 from reviewgen.hub.download import megabytes, parse_repository
 from reviewgen.hub.scan import check_kinds, generate_texts, refuse, scan
 from reviewgen.hub_client import check_token, plain_errors
-from reviewgen.model import Bundle, layout, read_bundle
+from reviewgen.model import Bundle, ReviewModel, layout, read_bundle
 from reviewgen.model.review_model import PushOptions
 from reviewgen.model.write import copy_bundle, write_bundle
 from reviewgen.storage import temporary_folder
@@ -81,8 +79,8 @@ def publish(bundle: Bundle, repo_id: str, options: PushOptions) -> str:
         folder = scratch / target.repo_id.partition("/")[2]
         _copy(bundle, folder, options.get("dtype"))
         kept = _select({layout.CARD, layout.CURVE, *(file.name for file in folder.iterdir())}, options)
-        copy = read_bundle(folder)
-        texts, details = generate_texts(copy)
+        copy = read_bundle(folder, accept_changes=True)  # its training.json has no paths; the manifest is written at the end
+        texts, details = generate_texts(ReviewModel(copy))
         texts, rate = [*texts, *(text for _, text in details["samples"])], details["token_copy_rate"]
         findings |= scan(copy, texts, rate, copy_limit)
         refuse(findings, allowed)
@@ -98,16 +96,16 @@ def publish(bundle: Bundle, repo_id: str, options: PushOptions) -> str:
         return _push(folder, kept, target, before, message, options)
 
 
-def make_card(bundle: Bundle, generator: Generator, source: str | None = None, **metadata: Any) -> str:
+def make_card(model: ReviewModel, source: str | None = None, **metadata: Any) -> str:
     """Return a new card of a model, with texts that it generates at three temperatures; takes what ``card_text`` takes.
 
     Raises:
         ConfigError: A value of the metadata is not text; nothing was generated.
     """
     check_metadata(None, metadata)
-    folder, (_, generated) = bundle.folder, generate_texts(bundle, generator)
+    folder, (_, generated) = model.bundle.folder, generate_texts(model)
     size = megabytes(folder) if folder is not None and folder.is_dir() else None
-    return card_text(bundle, source=source, megabytes=size, **generated, **metadata)
+    return card_text(model.bundle, source=source, megabytes=size, **generated, **metadata)
 
 
 def inspect_repository(target: HubSource, token: str | bool | None = None, kind: str = "model") -> Remote:
@@ -196,10 +194,10 @@ def _existing_card(bundle: Bundle, before: Remote, metadata: dict[str, Any], tar
 
 
 def _free_findings(bundle: Bundle, card: str | None, metadata: Mapping[str, Any]) -> dict[str, str]:
-    """Return what speaks against publishing a model before it generates anything, by its kind."""
+    """Return the findings that need no generation, by kind."""
     has_license = (metadata_of(card) if card else metadata).get("license")
     has_text = bundle.index is not None and bundle.index.form == "exact"
-    findings = {} if has_license else {"license": "no license is named, so nobody may use it"}
+    findings = {} if has_license else {"license": "no license is given, so nobody may use the model"}
     return findings | ({"text": f"{layout.NOVELTY} contains the whole training text"} if has_text else {})
 
 
@@ -223,9 +221,7 @@ def _copy(bundle: Bundle, folder: Path, dtype: str | None) -> None:
     else:
         write_bundle(bundle, folder, dtype=dtype or "float32")
     file = folder / layout.TRAINING
-    public = without_paths(read_json(file, MAX_RECORD))
-    file.write_text(json.dumps(public, indent=2, ensure_ascii=False) + "\n", encoding="utf-8", errors="backslashreplace")
-    layout.write_manifest(folder)
+    file.write_bytes(dump_json(without_paths(read_json(file, MAX_RECORD)), MAX_RECORD))
 
 
 def _select(names: set[str], options: PushOptions) -> set[str]:

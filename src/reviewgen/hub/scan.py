@@ -1,4 +1,4 @@
-"""What speaks against publishing a model: personal data in texts that it generates and in its vocabulary, and copied text.
+"""Findings that block publishing a model: personal data in texts that it generates and in its vocabulary, and copied text.
 
 Patterns match what looks like an e-mail address, a telephone number, a web address or a handle. That is a check, not a guarantee.
 """
@@ -13,8 +13,7 @@ import numpy as np
 
 from reviewgen.config import GenerationConfig, check_list
 from reviewgen.errors import ConfigError, NotPublished, did_you_mean, quoted
-from reviewgen.generation import Generator, Request, Speller
-from reviewgen.model import Bundle
+from reviewgen.model import Bundle, ReviewModel
 
 _URL = (
     r"(?:https?|ftp)://[^\s\"'<>)]+|www\.[\w-]+\.[^\s\"'<>)]+"
@@ -50,31 +49,25 @@ def check_kinds(allow: Collection[str]) -> frozenset[str]:
     return frozenset(names)
 
 
-def generate_texts(bundle: Bundle, generator: Generator | None = None) -> tuple[list[str], dict[str, Any]]:
+def generate_texts(model: ReviewModel) -> tuple[list[str], dict[str, Any]]:
     """Return texts of a model to scan, and for its card samples at three temperatures and the token copy rate of the texts.
 
     Of its generation defaults only the length and the words are used. Without a novelty index, the token copy rate is None.
     """
-    speller, index, tokenizer = Speller(bundle.tokenizer, bundle.lexicon), bundle.index, bundle.tokenizer
-    generator = generator or Generator(bundle.weights.stepper(), tokenizer, speller=speller, index=index)
-    length = min(max(bundle.generation.max_new_tokens, _MIN_TOKENS), _MAX_TOKENS)
-    prefix = bundle.conditions.encode(bundle.generation.conditions) if bundle.conditions else ()
-
-    def texts(number: int, temperature: float) -> list[str]:
-        config = GenerationConfig(max_new_tokens=length, temperature=temperature, words=bundle.generation.words)
-        return [row.text for row in generator.generate(Request([""] * number, config, seed=0, prefix=prefix))]
-
-    scanned = texts(_SCANNED, _TEMPERATURE)
-    samples = [(temperature, text) for temperature in _TEMPERATURES for text in texts(1, temperature)]
-    ids = (np.array(tokenizer.encode(text), dtype=np.int64) for text in scanned)
+    defaults, index = model.generation_config, model.bundle.index
+    length = min(max(defaults.max_new_tokens, _MIN_TOKENS), _MAX_TOKENS)
+    config = GenerationConfig(max_new_tokens=length, words=defaults.words, conditions=defaults.conditions)
+    scanned = model.generate([""] * _SCANNED, generation_config=config, temperature=_TEMPERATURE, seed=0)
+    samples = [(each, model.generate_one(generation_config=config, temperature=each, seed=0)) for each in _TEMPERATURES]
+    ids = (np.array(model.tokenizer.encode(text), dtype=np.int64) for text in scanned)
     return scanned, {"samples": samples, "token_copy_rate": None if index is None else index.token_copy_rate(ids)}
 
 
 def scan(bundle: Bundle, texts: Sequence[str], token_copy_rate: float | None, copy_limit: float) -> dict[str, str]:
-    """Return what speaks against publishing a model in texts that it generated and in its vocabulary, by its kind."""
-    tokenizer, conditions = bundle.tokenizer, bundle.conditions.to_json() if bundle.conditions else []
+    """Return the findings in generated texts and in the vocabulary, by kind."""
+    tokenizer = bundle.tokenizer
     ids = (token for token in range(tokenizer.vocab_size) if token not in (tokenizer.bos_id, tokenizer.eos_id))
-    labels = (value["label"] for condition in conditions for value in condition["values"])
+    labels = (value["label"] for condition in bundle.conditions.to_json() for value in condition["values"])
     findings = find_personal_data(texts, [*(tokenizer.decode([token]) for token in ids), *labels])
     if token_copy_rate is not None and token_copy_rate > copy_limit:
         more = f"which is more than {copy_limit:.0%}"

@@ -16,16 +16,24 @@ _FIRST = "initial commit"  # its only commit; that of a duplicate or of a squash
 _TAG = "reviewgen"
 
 
-def inspect_space(target: HubSource, token: str | bool | None = None) -> Remote:
-    """Return the current state of a Space; an example, as a new Space has and a push that was interrupted leaves, has no card.
+def inspect_space(target: HubSource, is_private: bool | None, token: str | bool | None = None) -> Remote:
+    """Return the state of a model's Space; an example, as a new Space has and a push that was interrupted leaves, has no card.
+
+    Args:
+        target: The model's repository; the Space has its name.
+        is_private: Whether the model is private: the page has it inside.
+        token: The access token.
 
     Raises:
-        HubError: The Hub was not reached, or refused the request; or the Space shows something else.
+        HubError: The Hub was not reached, or refused the request; the Space shows something else, or is public and the model
+            private.
         ConfigError: The token is empty or has spaces in it.
     """
     from huggingface_hub import HfApi
 
     before = inspect_repository(target, token, "space")
+    if is_private and before.is_private is False:
+        raise HubError(f"The Space {target.repo_id} is public and the model is private: make the Space private, or delete it.")
     settings = parse_card(before.card).data
     if before.commit is None or (settings.get("sdk") == "static" and _TAG in (settings.get("tags") or [])):
         return before
@@ -39,16 +47,6 @@ def inspect_space(target: HubSource, token: str | bool | None = None) -> Remote:
     )
 
 
-def refuse_public_space(target: HubSource, before: Remote, is_private: bool | None) -> None:
-    """Raise if the Space of a private model is public: its page has the model inside.
-
-    Raises:
-        HubError: It is.
-    """
-    if is_private and before.is_private is False:
-        raise HubError(f"The Space {target.repo_id} is public and the model is private: make the Space private, or delete it.")
-
-
 def push_space(
     page: str, target: HubSource, license: str | None, is_private: bool | None, message: str, token: str | bool | None = None
 ) -> str:
@@ -60,19 +58,19 @@ def push_space(
         page: The HTML.
         target: The model's repository; the Space has its name.
         license: The license, for the settings of a new Space.
-        is_private: Whether a new Space is private.
+        is_private: Whether the model is private; a new Space is as private.
         message: The title of the commit.
         token: The access token.
 
     Raises:
-        HubError: The Hub was not reached or refused the request, or the Space shows something else.
+        HubError: As ``inspect_space``.
     """
     from huggingface_hub import HfApi
 
     api, files, example = HfApi(token=token), {PAGE: page.encode("utf-8")}, frozenset[str]()
     with plain_errors(target, FAILED):
         api.create_repo(target.repo_id, repo_type="space", space_sdk="static", private=is_private, exist_ok=True)
-    before = inspect_space(target, token)
+    before = inspect_space(target, is_private, token)
     if not before.card:
         files, example = files | {CARD: _readme(target.repo_id, license).encode("utf-8")}, before.names - {".gitattributes"}
     commit(api, target, files, example, message, repo_type="space", parent_commit=before.commit)

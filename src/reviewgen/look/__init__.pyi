@@ -1,6 +1,7 @@
 from .comparison import compare
 from .comparison_figures import CurvePoint, Measured, Row, Sample
-from .comparison_report import Comparison
+from .comparison_report import Comparison, draw_tables
+from .comparison_run import ComparisonRun
 from .comparison_texts import HeldOut, Pair
 from .explanation import Explanation
 from .explanation_run import explain
@@ -9,6 +10,7 @@ from .probing import Probe, ProbeRow, probe
 
 __all__ = [
     "Comparison",
+    "ComparisonRun",
     "CurvePoint",
     "Explanation",
     "GraphPicture",
@@ -21,6 +23,7 @@ __all__ = [
     "Sample",
     "compare",
     "draw",
+    "draw_tables",
     "explain",
     "graph",
     "probe",

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 def compare(models: Any, data: Any, *, progress: bool = True, **options: Unpack[CompareOptions]) -> "Comparison":
     """Train or load several models, evaluate them on the same held-out texts, and return the comparison.
 
-    A preset is trained on the data, without its held-out texts; a trained model is taken as it is. A model that fails is a row
-    that says why, and the others go on. Ctrl-C ends the comparison, and what is finished is returned.
+    A preset is trained on the data, without its held-out texts; a trained model is taken as it is. If a model fails, its row
+    gives the reason, and the others continue. Ctrl-C ends the comparison, and what is finished is returned.
 
     >>> reviewgen.compare(["ngram-char", "gru-char"], "reviews.csv", budget="1m").save_html("ladder.html")   # doctest: +SKIP
 
@@ -29,8 +29,8 @@ def compare(models: Any, data: Any, *, progress: bool = True, **options: Unpack[
         conditions: Columns beside the text, as in "stars", that the model is conditioned on.
         fields: Columns of free text, as in "artist" and "title", that the model is conditioned on; of each value at most 200
             characters are read.
-        weights: The shares of several corpora in the characters that are trained on, as in 1,1: a corpus with too few is read
-            more often. In Python, the source is then a list of sources.
+        weights: Relative weight of each of several corpora, in characters trained on, as in 1,1; a corpus below its share is
+            repeated. In Python, the source is then a list of sources.
         out: A folder for the trained models and the rows; it must not exist.
         resume: Take finished rows from ``out``, of models whose weights have not changed, and continue with the others.
         text_column, documents, max_text_characters, lowercase, strip_markdown, fix_encoding, keep_line_breaks, clean: How the

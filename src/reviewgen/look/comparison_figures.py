@@ -202,7 +202,7 @@ def measure_model(
     except ReviewgenError as error:  # a plugin's description of its graph may be damaged
         notes.append(f"Its graph cannot be drawn: {error}")
     if model.training.get("steps") == 1 and not isinstance(model.bundle.model, CountTrained):
-        notes.append("It was trained for one step only, so it has learned next to nothing: give it more time.")
+        notes.append("It was trained for one step only: increase the budget.")
     if row.has_seen_held_out:
         notes.append(f"It was trained on {row.seen:.0%} of the held-out texts, so its bits per character are too low.")
     if row.seen is None and not row.is_same_split:
@@ -296,7 +296,7 @@ def _spans(model: ReviewModel, text: str) -> tuple[tuple[int, int], ...]:
 
 
 def _generation_facts(model: ReviewModel, config: GenerationConfig, seed: int) -> dict[str, Any]:
-    """Generate texts at temperature 1, and return how fast, and how new and various their words are."""
+    """Generate texts at temperature 1, and return speed, novelty and diversity of the words."""
     model.generate("", num_return_sequences=_TEXTS, generation_config=replace(config, max_new_tokens=1), seed=seed)  # compiles
     start, texts = time.perf_counter(), list[str]()
     while len(texts) < _MAX_TEXTS and sum(map(len, texts)) < _CHARACTERS and time.perf_counter() < start + 2 * _MAX_SECONDS:

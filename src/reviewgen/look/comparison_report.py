@@ -10,9 +10,10 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from reviewgen.config import to_json
 from reviewgen.look.comparison_figures import TEMPERATURES, Measured, Row, Sample
 from reviewgen.look.comparison_texts import Bootstrap, HeldOut, Pair
-from reviewgen.look.page import Report, to_json
+from reviewgen.look.page import Report
 from reviewgen.novelty import COPY_CHARACTERS
 from reviewgen.rates import MIN_CHARACTERS
 from reviewgen.web.charts import Chart, Panel, Series, draw_figure
@@ -131,7 +132,7 @@ class Comparison(Report):
         texts = {"source": held_out.source, "split": held_out.split, "texts": len(held_out.texts), "of": held_out.total}
         texts |= {"characters": int(held_out.characters.sum()), "digest": held_out.digest}
         rows = [to_json(row) | {"has_seen_held_out": row.has_seen_held_out} for row in self.rows]
-        pairs = [to_json(pair) | {"is_told_apart": pair.is_told_apart} for pair in self.pairs]
+        pairs = [to_json(pair) | {"is_significant": pair.is_significant} for pair in self.pairs]
         return {"held_out": texts, **own, "rows": rows, "pairs": pairs}
 
     def to_pandas(self) -> "pandas.DataFrame":
@@ -173,9 +174,9 @@ class Comparison(Report):
         if not known:
             return "No model has finite bits per character on texts that it was not trained on."
         best = min(known, key=lambda name: known[name])
-        like = [pair for pair in self.pairs if best in (pair.first, pair.second) and pair.interval and not pair.is_told_apart]
+        like = [pair for pair in self.pairs if best in (pair.first, pair.second) and pair.interval and not pair.is_significant]
         others = [pair.second if pair.first == best else pair.first for pair in like]
-        told = f"; not told apart from it: {', '.join(others)}" if others else ""
+        told = f"; not significantly different: {', '.join(others)}" if others else ""
         return f"{best} has the fewest bits per character{told}."
 
     def __repr__(self) -> str:

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from reviewgen.config import MAX_VOCABULARY, PresetSource, check_seed, check_text, parse_duration, parse_source, read_json
+from reviewgen.config.bounded import to_json
 from reviewgen.config.options import CompareOptions, refuse_unknown_options
 from reviewgen.errors import BrokenPlugin, CheckpointError, ConfigError, OutputExists, ReviewgenError, shortened, storage_errors
 from reviewgen.look.comparison_figures import Measured, Row, measure_model
 from reviewgen.look.comparison_report import Comparison
 from reviewgen.look.comparison_texts import HeldOut, Reading
-from reviewgen.look.page import to_json
 from reviewgen.model import ReviewModel
 from reviewgen.registry import preset_names
 from reviewgen.runs import TrainingRun

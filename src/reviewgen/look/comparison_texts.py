@@ -126,17 +126,18 @@ class Pair:
     interval: Interval | None
 
     @property
-    def is_told_apart(self) -> bool:
-        """Whether the interval leaves out zero."""
+    def is_significant(self) -> bool:
+        """Whether the interval excludes zero."""
         return self.interval is not None and not self.interval[0] <= 0 <= self.interval[1]
 
     def describe(self) -> str:
         """Return a sentence."""
+        both = f"{self.first} and {self.second}"
         if self.interval is None:
-            return f"{self.first} and {self.second}: no interval, because one is infinite or there is a single text."
+            return f"{both}: no interval, because one is infinite or there is a single text."
         low, high = self.interval
-        if not self.is_told_apart:
-            return f"{self.first} and {self.second} are not told apart: {self.difference:+.3f} ({low:+.3f} to {high:+.3f})."
+        if not self.is_significant:
+            return f"{both} do not differ significantly: {self.difference:+.3f} ({low:+.3f} to {high:+.3f})."
         better, other = (self.first, self.second) if self.difference < 0 else (self.second, self.first)
         low, high = sorted(map(abs, self.interval))
         return f"{better} is better than {other} by {abs(self.difference):.3f} bits per character ({low:.3f} to {high:.3f})."

@@ -5,7 +5,8 @@ from typing import Any, ClassVar
 
 from markupsafe import Markup
 
-from reviewgen.look.page import Report, to_json
+from reviewgen.config import to_json
+from reviewgen.look.page import Report
 from reviewgen.model.words import WordMap
 
 

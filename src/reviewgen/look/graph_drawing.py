@@ -69,7 +69,7 @@ class Drawn(NamedTuple):
 
 
 def draw_graph(graph: ModelGraph, style: Style, order: Sequence[Link] = ()) -> Drawn:
-    """Draw a graph; each link of ``order`` is of two nodes of which the first stands above the second."""
+    """Draw a graph; ``order`` has constraints (upper, lower)."""
     style = replace(style, sizes={**style.sizes, **graph.sizes})
     own, loops = _split_edges(graph)
     parts = {node.id: _draw_node(node, loops.get(node.id, []), style) for node in graph.nodes}

@@ -4,9 +4,9 @@ Sugiyama, Tagawa and Toda 1981, "Methods for Visual Understanding of Hierarchica
 dozens of boxes need: longest-path ranks, sweeps by barycentre, and positions by least squares with the boxes in their order
 (isotonic regression, Barlow et al. 1972).
 
-Ours, since what we need is not in a library that is kept: grandalf, the pure-Python one, has had no release since 2023 and lays
-out neither frames in frames nor labels of edges; graphviz is a system program, and its result depends on its version. Must not
-know what a box or a label shows.
+Written here because no maintained library does this: grandalf, the pure-Python one, has had no release since 2023 and lays out
+neither frames in frames nor labels of edges; graphviz is a system program, and its result depends on its version. Must not know
+what a box or a label shows.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -53,7 +53,7 @@ class Layout(NamedTuple):
 
 @dataclass(eq=False)
 class _Slot:
-    """A box, or the place where a line passes a rank, with room for its label to the right; x is that of its middle."""
+    """A box, or the place where a line passes a rank, with room for its label on the right; x is its centre."""
 
     width: float
     height: float

@@ -1,9 +1,6 @@
-"""What the results of ``explain`` and ``compare`` have in common: a page, and their values as JSON."""
+"""What the results of ``explain``, ``compare`` and ``probe`` have in common: a page."""
 
-import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -36,14 +33,3 @@ class Report(ABC):
 
     def _repr_html_(self) -> str:
         return render(self._template, base="web/fragment.html", **self._values())
-
-
-def to_json(value: Any) -> Any:
-    """Return dataclasses, and what they hold, as JSON values; a number that is NaN or infinite becomes None."""
-    if is_dataclass(value) and not isinstance(value, type):
-        value = asdict(value)
-    if isinstance(value, Mapping):
-        return {str(key): to_json(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [to_json(each) for each in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -10,7 +10,7 @@ import math
 import random
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from itertools import islice, product
 from pathlib import Path
 from typing import Any, ClassVar
@@ -18,12 +18,12 @@ from typing import Any, ClassVar
 import numpy as np
 from jaxtyping import Float64
 
-from reviewgen.config import GenerationConfig, check_count, check_seed
+from reviewgen.config import GenerationConfig, check_count, check_seed, to_json
 from reviewgen.data import frame_texts, open_records
 from reviewgen.errors import ConfigError, DataError, quoted
 from reviewgen.evaluation import token_losses
 from reviewgen.lexicon import words_of
-from reviewgen.look.page import Report, to_json
+from reviewgen.look.page import Report
 from reviewgen.model import ReviewModel
 from reviewgen.rates import find_intervals
 from reviewgen.web.charts import Chart, Panel, Series, draw_figure, refuse_chart, save_chart
@@ -155,8 +155,7 @@ class Probe(Report):
 
     def to_json(self) -> dict[str, Any]:
         """Return the rows as JSON values."""
-        rows: dict[str, Any] = {"rows": to_json([asdict(row) for row in self.rows])}
-        return rows
+        return dict(to_json(self))
 
     def _values(self) -> dict[str, Any]:
         head, *lines = self.table()

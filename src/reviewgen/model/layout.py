@@ -2,7 +2,7 @@
 
     {"files": {"model.safetensors": {"sha256": "9f86...", "size": 3962162}, ...}}
 
-The manifest does not list the card, which users edit. It is not a signature: who can write the folder can write it, too.
+The manifest does not list the card, which users edit. It is not a signature: anyone who can write the folder can change it, too.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ from reviewgen.model.weights import Weights
 from reviewgen.novelty import Index
 from reviewgen.protocols import Tokenizer
 from reviewgen.registry import Plugin
-from reviewgen.storage import atomic_file
+from reviewgen.storage import atomic_file, digest_of
 
 if TYPE_CHECKING:
     from reviewgen.protocols import LanguageModel
@@ -56,12 +56,12 @@ class Bundle:
         model_plugin: The package that provides the model.
         tokenizer_plugin: The package that provides the tokenizer.
         tokenizer_config: The settings that the tokenizer was trained with.
+        conditions: The conditions that the model was trained with, and their ids; empty for a model without conditions.
         generation: Default generation settings.
         training: The record of the training run, as JSON values.
         card: The model card, Markdown.
         index: The novelty index of the training text.
         lexicon: The words of the training text.
-        conditions: The conditions that the model was trained with.
         folder: The saved folder that this was read from.
         digests: The SHA-256 and the size of each file of the saved folder, as it was read.
         source: The source that the user loaded it from.
@@ -73,12 +73,12 @@ class Bundle:
     model_plugin: Plugin
     tokenizer_plugin: Plugin
     tokenizer_config: Any
+    conditions: Conditions
     generation: GenerationConfig = field(default_factory=GenerationConfig)
     training: dict[str, Any] = field(default_factory=dict)
     card: str = ""
     index: Index | None = None
     lexicon: Lexicon | None = None
-    conditions: Conditions | None = None
     folder: Path | None = None
     digests: dict[str, FileFacts] = field(default_factory=dict)
     source: str | None = None
@@ -91,7 +91,7 @@ class Bundle:
     def digest(self) -> str | None:
         """Return the SHA-256 of the files that generated texts depend on; None for a model that was not read from a folder.
 
-        It is that of the files as they were read, whatever became of the folder since.
+        It is computed from the files as they were read; later changes to the folder do not affect it.
         """
         if self.folder is None:
             return None
@@ -131,12 +131,6 @@ def fingerprint(training: Mapping[str, Any], tokenizer: str, tokenizer_settings:
     if isinstance(parent, Mapping):
         facts.append(fingerprint(parent, tokenizer, tokenizer_settings))
     return hashlib.blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=16).hexdigest()
-
-
-def digest_of(file: Path) -> str:
-    """Return the SHA-256 of a file."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def digest_files(folder: Path, names: Iterable[str]) -> dict[str, FileFacts]:
@@ -206,4 +200,4 @@ def _what_to_do(folder: Path, is_local: bool = True) -> str:
     path = str(folder) if folder.is_absolute() or folder.parts[:1] == ("..",) else f"./{folder}"  # what the command takes
     pull = "reviewgen pull OWNER/NAME --out ./my-model --accept-changes"
     command = f"reviewgen doctor {shlex.quote(path)} --accept" if is_local else pull
-    return f"Restore it, or take the change: {command}, or load(..., accept_changes=True)."
+    return f"Restore it, or accept the change: {command}, or load(..., accept_changes=True)."

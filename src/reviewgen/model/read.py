@@ -174,9 +174,7 @@ def _read_checked(folder: Path, config: Mapping[str, Any], weight_bits: int) -> 
     tokenizer = tokenizer_class.load(folder)
     model_plugin = plugin_of_saved("model", config["model"])
     weights, model_config = _read_weights(folder, config, model_plugin, weight_bits)
-    conditions = Conditions(first_id=tokenizer.vocab_size)
-    if "conditions" in config:
-        conditions = Conditions.from_json(config["conditions"]).with_ids_from(tokenizer.vocab_size, tokenizer.encode)
+    conditions = Conditions.from_json(config.get("conditions", [])).with_ids_from(tokenizer.vocab_size, tokenizer.encode)
     if model_config.vocab_size != conditions.vocab_size:
         condition_ids = conditions.vocab_size - tokenizer.vocab_size
         raise BundleError(
@@ -204,7 +202,7 @@ def _read_checked(folder: Path, config: Mapping[str, Any], weight_bits: int) -> 
         card=_read_card(folder / layout.CARD),
         index=index,
         lexicon=read_lexicon(folder / layout.LEXICON) if (folder / layout.LEXICON).is_file() else None,
-        conditions=conditions or None,
+        conditions=conditions,
         folder=folder,
     )
 

@@ -150,7 +150,7 @@ class ReviewModel:
     @property
     def conditions(self) -> Conditions:
         """The conditions that it was trained with, and their ids; empty for a model without conditions."""
-        return self.bundle.conditions or Conditions(first_id=self.tokenizer.vocab_size)
+        return self.bundle.conditions
 
     @property
     def generation_config(self) -> GenerationConfig:
@@ -173,7 +173,7 @@ class ReviewModel:
         return self.bundle.weights.device
 
     def to(self, device: Any) -> "ReviewModel":
-        """Let a device generate and score, and return the model, as torch's ``Module.to`` does.
+        """Move generation and scoring to a device and return the model, like torch's ``Module.to``.
 
         An accelerator generates 512 texts at once. It rounds differently from the CPU, so there a seed gives other texts. What
         is saved does not change. A count model computes on the CPU only.
@@ -229,18 +229,18 @@ class ReviewModel:
                 the scores (1, V), such as transformers' objects, or a list of these. It replaces the saved ones.
             stopping_criteria, streamer: transformers' objects, or functions with their signatures.
             seed: The same seed gives the same texts, whatever else is in the batch; a random one if not given.
-            novelty: "report" looks up what each text copies from the training text; "filter" also keeps tokens from completing a
-                copied span of more than max_copy tokens.
-            max_copy: With "filter", the most tokens of a copied span; about 50 characters if not given.
+            novelty: "report" looks up what each text copies from the training text; "filter" also prevents copied spans of more
+                than max_copy tokens.
+            max_copy: With "filter", the maximum length of a copied span, in tokens; by default about 50 characters.
             must_include: A string, or several, that each text must contain, ignoring case; up to 128 texts are sampled until
                 some contain them all, and the most probable of these is returned.
             best_of: Sample this many texts for each prompt, and return the best ``num_return_sequences`` of them, the best first.
-            judge: What rates them: another model, by bits per character; the name of an installed metric that says whether
-                lower is better; or a function of a text without its prompt, and the prompt, to a number that is higher the
-                better. By default the model itself, by the bits per character of its own probabilities.
+            judge: What rates them: another model, by bits per character; the name of an installed metric that says whether lower
+                is better; or a function of a text without its prompt, and the prompt, to a number; higher is better. By default,
+                the model's own bits per character.
 
         Returns:
-            ``num_return_sequences`` texts for each prompt, in the order of the prompts; each includes its prompt. With
+            ``num_return_sequences`` texts for each prompt, in the order of the prompts; each starts with its prompt. With
             ``novelty`` each is a ``GeneratedText``, a string that also has ``novelty`` and ``exceeds_max_copy``; with
             ``return_dict_in_generate`` each is a ``Generation``.
 
@@ -350,8 +350,8 @@ class ReviewModel:
             subset: The subset (configuration) of a dataset of the Hub.
             lowercase, strip_markdown, fix_encoding, keep_line_breaks, clean: How to clean; what is not given is done as in the
                 training.
-            max_text_characters: A text of more characters is an error; a txt file that is one text has no limit. Default:
-                10,000,000.
+            max_text_characters: Maximum number of characters of a text; longer texts are an error. A txt file read as one text
+                has no limit. Default: 10,000,000.
 
         Raises:
             DataError: The source cannot be read, or contains nothing to evaluate.
@@ -384,8 +384,8 @@ class ReviewModel:
 
         Args:
             text: The text; its end token is scored, too.
-            given: What comes before the text and is not scored. The two are tokenized apart, so with a word tokenizer a space
-                between them belongs to the text.
+            given: The context before the text, which is not scored. The two are tokenized separately, so with a word tokenizer a
+                space between them belongs to the text.
             conditions: Values of the conditions that the model was trained with; others are unspecified.
 
         Raises:
@@ -439,7 +439,7 @@ class ReviewModel:
         return embed_texts(self.bundle, texts)
 
     def contrast(self, condition: str, *, k: int = 10, seed: int = 0) -> "dict[str, list[PreferredWord]]":
-        """Return for each value of a condition the k words that it prefers, the most preferred first.
+        """Return the k words whose probability each value of a condition raises most, highest first.
 
         The model writes 60 texts of 40 tokens without any condition, and reads them once with each value. A word's probability is
         the mean of its probabilities at all positions, and its log ratio compares that with the mean of the other values. Words
@@ -535,8 +535,8 @@ class ReviewModel:
         >>> model.save_generation_config("./my-model", temperature=0.9, top_p=0.95)               # doctest: +SKIP
 
         Args:
-            save_directory: The folder that the model was loaded from, whose ``generation_config.json`` is replaced, or one that
-                does not exist, into which the folder is copied.
+            save_directory: The folder that the model was loaded from, whose ``generation_config.json`` is replaced, or a new
+                folder, which becomes a copy with these settings.
             settings: Settings that differ from the present defaults; see ``GenerationConfig``.
 
         Raises:
@@ -577,12 +577,12 @@ class ReviewModel:
 
         check_text("source", source, optional=True)
         metadata = {"license": license, "language": language, "datasets": datasets, "tags": tags}
-        return ModelCard(resolve_name(_MAKE_CARD)(self.bundle, self.generator, source=source, **metadata))
+        return ModelCard(resolve_name(_MAKE_CARD)(self, source=source, **metadata))
 
     def push_to_hub(self, repo_id: str, **options: Unpack[PushOptions]) -> str:
         """Publish the model on the Hugging Face Hub, and return the URL of the commit.
 
-        First 200 texts that it generates and its vocabulary are scanned for e-mail addresses, telephone numbers, URLs and
+        Before uploading, 200 generated texts and the vocabulary are scanned for e-mail addresses, telephone numbers, URLs and
         handles, and the texts for copied text: a check, not a guarantee. The card is written anew; one that a user has edited,
         here or in the repository, is kept. Publishing an unchanged model again makes no commit.
 
@@ -600,8 +600,8 @@ class ReviewModel:
             license: The Hub's identifier, as in "apache-2.0" or "mit".
             model_card_kwargs: Further metadata of the card: language, datasets, tags; and space, the "owner/name" of a Space on
                 the Hub to link; ``reviewgen.export.push_with_space`` publishes one.
-            allow: What to publish although it was found: email, url, phone, handle, copies, license, and text, the whole
-                training text in the index of a training with ``novelty=exact``.
+            allow: Findings to ignore: email, url, phone, handle, copies, license, and text, the whole training text in the index
+                of a training with ``novelty=exact``.
             copy_limit: The largest share of the texts' 20-token windows that may occur in the training text; 0.5 if not given.
             dtype: The dtype of a network's published weights; by default as they were saved, or "float32".
 
@@ -707,7 +707,7 @@ def _facts(bundle: Bundle) -> dict[str, str]:
         "held-out text": _with(held_out.get("bits_per_character"), lambda bits: f"{decimal(bits)} bits per character"),
         "copy rate": describe_copies(novelty),
         "vocabulary": f"{thousands(bundle.tokenizer.vocab_size)} tokens ({bundle.tokenizer_plugin.name})",
-        "conditions": ", ".join(each.name for each in bundle.conditions or ()),
+        "conditions": ", ".join(bundle.conditions.names),
         "trained on": str(data.get("source") or ""),
         "trained for": _with(training.get("seconds"), duration),
         "verdict": str(verdict.get("words") or ""),
@@ -727,6 +727,6 @@ def _chart(bundle: Bundle) -> Any:
         run = find_curves(bundle.training, bundle.preset)
     except BundleError:
         return None
-    runs = {part.preset: part for part in (*run.parts, run)} if run.parts else {run.preset: run}
+    runs = {part.preset: part for part in (*run.parts, run)}
     evaluations = {name: each.evaluations for name, each in runs.items()}
     return draw_inline(evaluations, {name: each.curve for name, each in runs.items()}, "Bits per character")

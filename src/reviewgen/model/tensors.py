@@ -15,10 +15,10 @@ from typing import Any
 from safetensors import safe_open
 
 from reviewgen.errors import BundleError, shortened
-from reviewgen.model.layout import WEIGHTS, digest_of
+from reviewgen.model.layout import WEIGHTS
 from reviewgen.protocols import TensorSpec
 from reviewgen.registry import find_weights
-from reviewgen.storage import dtype_name
+from reviewgen.storage import digest_of, dtype_name
 
 _MAX_NAMES = 150  # characters of a message for names of tensors
 _MAX_WEIGHT = 1e9  # a sum of products of two stays far below the largest float32
@@ -59,7 +59,7 @@ class SavedTensors:
             installed = find_weights(preset)
             files[f"{number}."] = file = (installed or folder) / WEIGHTS
             if not file.is_file() or digest_of(file) != digest:
-                problem = "are other ones than it was made of" if file.is_file() else "are not installed"
+                problem = "differ from those it was made of" if file.is_file() else "are not installed"
                 raise BundleError(f"This blend uses the weights that ship with {ascii(preset)[:60]}, which {problem}.")
         return cls(files or {"": folder / WEIGHTS})
 

@@ -22,7 +22,7 @@ from jaxtyping import Float32, Float64
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from reviewgen.conditions import Condition, Conditions, is_missing
+from reviewgen.conditions import Condition, is_missing
 from reviewgen.config import check_count, check_list, check_text
 from reviewgen.data import frame_texts, read_texts, trained_on
 from reviewgen.errors import ConfigError, DataError, counted, did_you_mean, quoted
@@ -214,17 +214,13 @@ def _whole_words(bundle: Bundle, pieces: Pieces, tokens: Iterator[int]) -> Itera
         return
     model, device = bundle.weights.model_on_device, bundle.weights.device
     goes_on = torch.tensor([text[:1].isalpha() or text[:1] in _LETTERS for text in pieces.texts]).to(device)
-    prefix = torch.tensor([[bundle.tokenizer.bos_id, *_conditions(bundle).unspecified_ids]]).to(device)
+    prefix = torch.tensor([[bundle.tokenizer.bos_id, *bundle.conditions.unspecified_ids]]).to(device)
     _, start = model(prefix, model.initial_state(1))
     while chunk := list(islice(tokens, _ROWS)):
         state = map_state(partial(torch.repeat_interleave, repeats=len(chunk), dim=0), start)
         logits, _ = model(torch.tensor(chunk).to(device)[:, None], state)
         shares = logits[:, -1].softmax(-1)[:, : len(goes_on)][:, goes_on].sum(-1)
         yield from (token for token, share in zip(chunk, shares.tolist(), strict=True) if share < 0.5)
-
-
-def _conditions(bundle: Bundle) -> Conditions:
-    return bundle.conditions or Conditions(first_id=bundle.tokenizer.vocab_size)
 
 
 def find_condition(bundle: Bundle, name: str) -> Condition:
@@ -234,7 +230,7 @@ def find_condition(bundle: Bundle, name: str) -> Condition:
         ConfigError: The model has no such condition, it is free text, or it has a single value.
     """
     check_text("condition", name)
-    own = {condition.name: condition for condition in _conditions(bundle).fixed}
+    own = {condition.name: condition for condition in bundle.conditions.fixed}
     if name not in own:
         known = did_you_mean(name, list(own)) if own else "It has none."
         raise ConfigError(f"{quoted(name)} is not a condition of {bundle.preset} with categories or numbers. {known}")
@@ -268,7 +264,7 @@ def contrast_words(
 def _expect(bundle: Bundle, texts: Sequence[str], values: Mapping[str, str]) -> Float64[np.ndarray, " V"]:
     """Return how often each token is expected in 1 / _MIN_SHARE tokens of some texts, given the values of conditions."""
     total, tokens, size = np.zeros(bundle.tokenizer.vocab_size), 0, bundle.tokenizer.vocab_size
-    for ids, lengths, start in _batches(bundle, texts, _conditions(bundle).encode(values)):
+    for ids, lengths, start in _batches(bundle, texts, bundle.conditions.encode(values)):
         model = bundle.weights.model_on_device
         logits, _ = model(ids, model.initial_state(len(ids)))
         for row, length in zip(logits, lengths, strict=True):
@@ -290,7 +286,7 @@ def classify_texts(bundle: Bundle, texts: Sequence[str], condition: str) -> list
     texts = _check_texts(texts)
     labels, columns = [value.label for value in own.values], list[np.ndarray]()
     for label in labels:
-        prefix = _conditions(bundle).encode({condition: label})
+        prefix = bundle.conditions.encode({condition: label})
         framed = [ids for ids, _ in frame_texts([(text, prefix) for text in texts], bundle.tokenizer)]
         losses = token_losses(weights.model_on_device, framed, size, weights.device)
         columns.append(np.array([-each.sum(dtype=np.float64) for each in losses]))
@@ -303,7 +299,7 @@ def classify_texts(bundle: Bundle, texts: Sequence[str], condition: str) -> list
 
 def measure_accuracy(bundle: Bundle, source: Any, condition: str, **options: Any) -> Accuracy:
     """Return how often ``classify_texts`` finds the value that a text has; see ``ReviewModel.accuracy``."""
-    own, conditions = find_condition(bundle, condition), _conditions(bundle)
+    own, conditions = find_condition(bundle, condition), bundle.conditions
     place = conditions.names.index(condition)
     read = read_texts(source, trained_on(bundle.training), conditions=conditions, **options)
     found = ((text, own.find(values[place])) for text, values in read if text and not is_missing(values[place]))
@@ -322,7 +318,7 @@ def measure_accuracy(bundle: Bundle, source: Any, condition: str, **options: Any
 def embed_texts(bundle: Bundle, texts: Sequence[str]) -> Float32[np.ndarray, "N H"]:
     """Return a vector of each text; see ``ReviewModel.embed``."""
     texts = _check_texts(texts)
-    prefix = _conditions(bundle).unspecified_ids
+    prefix = bundle.conditions.unspecified_ids
     for network in _networks(bundle):
         kept = _find_changing(network, bundle, prefix)
         if any(kept):

@@ -193,10 +193,9 @@ def check_tokenizer_files(tokenizer: Tokenizer, name: str) -> None:
 
 
 def save_tokenizer(tokenizer: Any, name: str, folder: Path) -> list[str]:
-    """Save a tokenizer into a folder, and return the names of its files.
+    """Save a tokenizer into an empty folder, and return the names of its files.
 
-    It is saved into an empty folder of its own, and only then moved: it is a plugin, which may choose any name, also that of a
-    file of the saved model's own.
+    It is a plugin, which may choose any name, also that of a file of the saved model's own.
 
     Args:
         tokenizer: The tokenizer.
@@ -207,27 +206,24 @@ def save_tokenizer(tokenizer: Any, name: str, folder: Path) -> list[str]:
         BrokenPlugin: It writes a file of a reserved name, a subfolder, a link or a program, or it cannot be saved.
         OSError: The operating system refused a step.
     """
-    with tempfile.TemporaryDirectory(prefix=".tokenizer-", dir=folder) as scratch:
-        try:
-            tokenizer.save(Path(scratch))
-        except (OSError, ReviewgenError):
-            raise
-        except Exception as error:  # a plugin's code may raise anything
-            reason = f"{type(error).__name__}: {error!s:.{_MAX_REASON}}"
-            raise BrokenPlugin(f"The tokenizer {name!r} cannot be saved: {reason}") from error
-        paths = sorted(Path(scratch).iterdir())
-        if odd := [path.name for path in paths if path.is_symlink() or not path.is_file()]:
-            raise BrokenPlugin(
-                f"The tokenizer {name!r} saves {ascii(odd[0])[:60]}, which is not a plain file: a saved model has no subfolders "
-                "and no links."
-            )
-        files = [path.name for path in paths]
-        try:
-            layout.files_of({"tokenizer": {"files": files}})
-        except BundleError as error:
-            raise BrokenPlugin(f"The tokenizer {name!r} saves files that no saved model can have: {error}") from None
-        for path in paths:
-            path.rename(folder / path.name)
+    try:
+        tokenizer.save(folder)
+    except (OSError, ReviewgenError):
+        raise
+    except Exception as error:  # a plugin's code may raise anything
+        reason = f"{type(error).__name__}: {error!s:.{_MAX_REASON}}"
+        raise BrokenPlugin(f"The tokenizer {name!r} cannot be saved: {reason}") from error
+    paths = sorted(folder.iterdir())
+    if odd := [path.name for path in paths if path.is_symlink() or not path.is_file()]:
+        raise BrokenPlugin(
+            f"The tokenizer {name!r} saves {ascii(odd[0])[:60]}, which is not a plain file: a saved model has no subfolders and "
+            "no links."
+        )
+    files = [path.name for path in paths]
+    try:
+        layout.files_of({"tokenizer": {"files": files}})
+    except BundleError as error:
+        raise BrokenPlugin(f"The tokenizer {name!r} saves files that no saved model can have: {error}") from None
     return files
 
 
@@ -238,14 +234,13 @@ def _new_model_folder(folder: Path, overwrite: bool) -> Iterator[Path]:
         check_output(folder)
     with storage_errors(folder):
         _refuse_others(folder)
-        folder.parent.mkdir(parents=True, exist_ok=True)
         with atomic_folder(folder, overwrite=overwrite) as scratch:
             yield scratch
             layout.write_manifest(scratch)
 
 
 def _refuse_others(folder: Path) -> None:
-    """Raise unless nothing, an empty folder or a saved model alone exists there; a typo must not cost the user other files.
+    """Raise unless nothing, an empty folder or a saved model alone exists there, so that a typo cannot delete other files.
 
     Raises:
         OutputExists: Something else does.

@@ -27,10 +27,10 @@ class SupportsLoss(Protocol):
     """
 
     def losses(self, logits: Float[Tensor, "B T V"], targets: Int[Tensor, "B T"]) -> Mapping[str, Float[Tensor, ""]]:
-        """Return the terms of a batch by name: the same names at each call.
+        """Return the terms of a batch by name: with the same names at each call.
 
-        Called in training only, after each call of the model, so that it may use what that call has kept. A step with several
-        batches, or of several processes, averages a term over them, weighted by their numbers of targets.
+        Called in training only, after each call of the model, so that it may use what that call has kept. A term is averaged over
+        the batches and processes of a step, weighted by their number of targets.
 
         Args:
             logits: What the model has returned for the batch, with gradients.
@@ -73,7 +73,7 @@ class SupportsInitialWeights(Protocol):
             tensors: The tensors of the file, by name.
 
         Raises:
-            ConfigError: A tensor has no place in this model; the message names it, and says which ones are accepted.
+            ConfigError: A tensor does not fit this model; the message names it, and says which ones are accepted.
         """
         ...
 
@@ -89,7 +89,7 @@ class SupportsParameterKinds(Protocol):
 
 @runtime_checkable
 class SupportsScaledLogits(Protocol):
-    """A model whose logits can be scaled by a change of its weights, so that training can calibrate it."""
+    """A model whose logits can be scaled by a change of its weights, so that training can calibrate the model."""
 
     def scale_logits(self, scale: float) -> bool:
         """Change the weights so that all logits are ``scale`` times what they were.
@@ -170,7 +170,7 @@ def match_tensors(model: Any, tensors: Mapping[str, Tensor], own_name: Callable[
         own = "embedding.weight" if is_embedding_table(name) else own_name(name)
         if own not in names:
             raise ConfigError(
-                f"{name} has no place in this {type(model).__name__}; accepted are weight or embedding.weight (V, E), {accepted}"
+                f"{name} does not fit this {type(model).__name__}; accepted are weight or embedding.weight (V, E), {accepted}"
             )
         if own in matched:
             raise ConfigError(f"two tensors are for {own}, one of which is {name}")

@@ -1,4 +1,4 @@
-"""The ids that a text is given, its conditions and fields, and their vector for models that hold it at every step. Needs torch.
+"""Condition and field ids of a text, and their vector for models that use it at every step. Needs torch.
 
 A text is read as bos, the ids of its conditions, its fields, each a marker and the tokens of its value, then its own tokens. The
 ids of conditions and of fields are the last ones of V in all::
@@ -23,7 +23,7 @@ GIVEN_FORMULA = "g_t = sum of e[id] / sqrt(n), of the n ids that the text is giv
 def hold_given(
     config: Any, table: Float[Tensor, "V E"], ids: Int[Tensor, "B T"], held: Float[Tensor, "B E2"]
 ) -> tuple[Float[Tensor, "B T E"], Float[Tensor, "B E2"]]:
-    """Return the vector of what each token's text is given, up to that token, and what to hold for the tokens that follow.
+    """Return, for each token, the vector of the condition ids read so far in its text, and the sums to carry in the state.
 
     The vector is the sum of the embeddings of the given ids, divided by the root of their number; zeros before the first one. It
     begins anew at bos.
@@ -32,7 +32,7 @@ def hold_given(
         config: The model's, with ``vocab_size``, ``bos_id``, ``condition_ids`` and ``field_ids``.
         table: The embeddings.
         ids: The tokens.
-        held: The sum, the number of ids and, as 0 or 1, whether a field is open; zeros before the first token.
+        held: The sum, the number of ids and 1 if a field is open, else 0; zeros before the first token.
     """
     fields = config.vocab_size - config.field_ids
     is_bos, is_added = ids == config.bos_id, ids >= fields - config.condition_ids
@@ -47,7 +47,7 @@ def hold_given(
 
 
 def learn_given(given: Float[Tensor, "B T E"], is_training: bool) -> Float[Tensor, "B T E"]:
-    """Return the vector as a model learns from it: in training of half of the rows, without a gradient of embeddings.
+    """Return the vector used in training: zeroed in half of the rows, and without a gradient to the embeddings.
 
     So a model learns what a text is given beside what it learns without. Trials with ``gru-word`` on 900 posts about music, 1,000
     steps, two seeds: all rows, a gradient of the embeddings and Muon cost 0.009 bits per character of new posts; this costs none.

@@ -20,8 +20,8 @@ class TextSample:
     Attributes:
         texts: The texts.
         words: The words of each text, as they are written: runs of letters, apostrophes between letters included.
-        training_words: The different words of the training text in lower case, those of its first 200 million characters; of a
-            model that is trained further also the words that it has known before.
+        training_words: The different words of the training text in lower case, those of its first 200 million characters; for a
+            model that is trained further, also its known words.
     """
 
     texts: Sequence[str]

@@ -30,17 +30,16 @@ class LanguageModel(Protocol):
     shapes and dtypes depend on the batch size only, never on the tokens, so that rows can be stacked and selected. A call
     returns a new state and does not change the one it is given. A row's logits do not depend on the other rows. Training reads B
     lanes of one long stream, in which texts follow one another: it carries the state across the end of a text into the next, and
-    detaches it between steps. A model that should forget what it has read at the beginning of a text resets its state where an id
-    is ``config.bos_id``.
+    detaches it between steps. To start each text afresh, a model resets its state where an id is ``config.bos_id``.
 
     **Embeddings.** A table that is looked up by token is an ``nn.Embedding``, a table of n-grams an ``nn.EmbeddingBag``, so that
     the optimizer can tell them from weight matrices. With ``sparse=True``, only the rows that a batch used are updated.
 
     Attributes:
         Config: A frozen keyword-only dataclass of JSON values; its first field is ``vocab_size: int``, which is the tokenizer's.
-            It may have the fields ``bos_id: int`` and ``eos_id: int``, which are the tokenizer's too, and, for a model that holds
-            at every step what its text is given (see ``hold_given``), ``condition_ids: int = 0`` and ``field_ids: int = 0``, the
-            numbers of such ids; a model without reads them in front of the text only. All others have defaults.
+            It may have the fields ``bos_id: int`` and ``eos_id: int``, which are the tokenizer's too, and, for a model that uses
+            the conditions at every step (see ``hold_given``), ``condition_ids: int = 0`` and ``field_ids: int = 0``, the numbers
+            of such ids; a model without these fields reads them only in front of the text. All others have defaults.
         config: The only constructor argument; it is saved with the model.
     """
 

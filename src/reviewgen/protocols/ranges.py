@@ -41,7 +41,8 @@ class CountGroup(Protocol):
         ...
 
     def reduce_scatter(self, array: Shaped[np.ndarray, " N"], sizes: Int64[np.ndarray, " P"]) -> None:
-        """Sum an array over the processes, in each only its own slice of ``sizes[rank]`` numbers; the others become undefined."""
+        """Reduce-scatter: sum an array over the processes; each process gets its slice of ``sizes[rank]`` numbers, the rest is
+        undefined."""
         ...
 
 
@@ -82,7 +83,7 @@ class SupportsCountRanges(Protocol):
         """Turn the counts of all processes into one model, in rank 0; the core sends it to the others.
 
         It is the model that ``finish`` makes in one process from all texts, with the same tensors. A process may have counted
-        nothing. An error that all processes can notice is raised in all.
+        nothing. An error that every process can detect is raised in every process.
 
         Returns:
             In rank 0, the facts that ``finish`` returns; elsewhere anything.

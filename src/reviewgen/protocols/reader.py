@@ -16,7 +16,7 @@ class Reader(Protocol):
 
     The name of the entry point is the suffix of the files, without its dot, or the scheme of the URLs: ``mbox`` reads ``a.mbox``
     and ``mbox://...``. A text is any column of strings; others may become conditions. The records are the same each time, and are
-    yielded some at a time, so that a large file is never in memory as a whole::
+    yielded in batches, so that a large file is never loaded as a whole::
 
         def read(source):
             for message in mailbox.mbox(source, create=False):

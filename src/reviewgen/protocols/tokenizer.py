@@ -64,8 +64,8 @@ class Tokenizer(Protocol):
 class SupportsTokenBytes(Protocol):
     """A tokenizer whose tokens may be parts of a character.
 
-    While generating, only tokens are sampled that keep a text valid UTF-8; without this protocol, only if each token is whole
-    characters can that be known.
+    During generation, only tokens that keep the text valid UTF-8 are sampled. Without this protocol, every token must be whole
+    characters for that.
     """
 
     def token_bytes(self) -> Sequence[Sequence[int]]:

@@ -1,7 +1,7 @@
 """Reads from the metadata of installed packages which plugins they provide, and what is wrong with them. Imports no plugin.
 
-What the distribution ``reviewgen`` provides has its name to itself. The version of the contract that a package is written for is
-the name of its entry point in the group ``reviewgen.api``. Standard library only.
+Names provided by the distribution ``reviewgen`` are reserved. The version of the contract that a package is written for is the
+name of its entry point in the group ``reviewgen.api``. Standard library only.
 """
 
 import os

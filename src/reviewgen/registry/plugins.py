@@ -257,7 +257,7 @@ def _register(kind: str, name: str, plugin: Any) -> None:
 
 
 def _find_beside(kind: str, owner: str, name: str | Plugin) -> Any | None:
-    """Import what the package of a model or tokenizer provides for it under the same name; None if it provides nothing."""
+    """Import the companion (stepper, web stepper) that a model's package provides under the same name; None if there is none."""
     try:
         plugin = _locate(owner, name).plugin
     except UnknownPlugin:
@@ -305,7 +305,7 @@ def _describe(plugin: Plugin) -> str:
 
 
 def _locate(kind: str, name: str | Plugin) -> InstalledPlugin:
-    """Return what a name or a description leads to."""
+    """Return the installed plugin of a name or description."""
     package, plain = (name.package, name.name) if isinstance(name, Plugin) else (None, name)
     named = _plugins(kind).get(plain, [])
     if package is not None:
@@ -330,7 +330,7 @@ def _plugins(kind: str) -> dict[str, list[InstalledPlugin]]:
 
 
 def _comes_first(plugin: Plugin) -> bool:
-    """Return whether a name leads to a plugin whoever else has it."""
+    """Return whether a plugin takes precedence over others of the same name."""
     return plugin.package == THIS_PROCESS or is_same_package(plugin.package, OWN)
 
 

@@ -1,14 +1,17 @@
-from .ablate import AblationRow
-from .run import TrainingRun
-from .sweep import SweepRow
-from .tune import TuneTrial
-from .tune_sampling import SamplingTrial, shorten_as_generated
-
-__all__ = [
-    "AblationRow",
-    "SamplingTrial",
-    "SweepRow",
-    "TrainingRun",
-    "TuneTrial",
-    "shorten_as_generated",
-]
+from . import ablate as ablate
+from . import blend as blend
+from . import sweep as sweep
+from . import tune as tune
+from . import tune_sampling as tune_sampling
+from .ablate import AblationRow as AblationRow
+from .corpus import prepare_tokens as prepare_tokens
+from .parts import resolve_parts as resolve_parts
+from .run import TrainingRun as TrainingRun
+from .showing import open_view as open_view
+from .showing import plot_training as plot_training
+from .showing import training_bar as training_bar
+from .sweep import SweepRow as SweepRow
+from .tune import DEFAULT_BUDGET as DEFAULT_BUDGET
+from .tune import TuneTrial as TuneTrial
+from .tune_sampling import SamplingTrial as SamplingTrial
+from .tune_sampling import shorten_as_generated as shorten_as_generated

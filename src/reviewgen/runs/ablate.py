@@ -7,17 +7,17 @@ scored on the same held-out texts, so a difference has the interval of paired te
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Unpack
 
 import numpy as np
 from jaxtyping import Float64
 
-from reviewgen.config import TrainingConfig, check_count, to_dict
+from reviewgen.config import TrainingConfig, check_count, to_dict, to_json
 from reviewgen.config.options import TrainOptions
 from reviewgen.config.settings import Technique
 from reviewgen.errors import ConfigError
-from reviewgen.evaluation import finite, sample_documents, token_losses
+from reviewgen.evaluation import sample_documents, token_losses
 from reviewgen.protocols.abilities import count_parameters
 from reviewgen.rates import find_intervals
 from reviewgen.runs.sweep import FASTER, Variants
@@ -28,7 +28,7 @@ _HELD_OUT_TOKENS = 50_000  # scored, at most
 
 @dataclass(frozen=True, kw_only=True)
 class AblationRow:
-    """A preset whole, without one technique, or plain: its bits on held-out texts, and what the techniques bought.
+    """A preset whole, without one technique, or plain: its bits on held-out texts, and the gain from the techniques.
 
     Attributes:
         name: "whole", the name of the technique that is taken away, or "plain".
@@ -56,11 +56,38 @@ class AblationRow:
 
     def as_json(self) -> dict[str, Any]:
         """Return the row as JSON values; an infinite number becomes None."""
-        return finite(asdict(self))
+        return dict(to_json(self))
 
 
-def ablate(preset: str, source: Any, seeds: int, settings: Any, options: TrainOptions) -> Iterator[AblationRow]:
-    """Train a preset whole, without each technique, and plain; see ``reviewgen.ablate``."""
+def ablate(
+    preset: str,
+    source: Any,
+    *,
+    seeds: int = 1,
+    settings: Mapping[str, Mapping[str, Any]] | None = None,
+    **options: Unpack[TrainOptions],
+) -> Iterator[AblationRow]:
+    """Run an ablation: train the full preset, the preset without each technique in turn, and the plain preset; yield a row for
+    each.
+
+    All are scored on the same held-out texts. With a time budget, all have the size that is chosen for the whole preset.
+
+    >>> for row in reviewgen.ablate("lstm-char", "reviews.csv", budget="2m"):                        # doctest: +SKIP
+    ...     print(row.name, row.bits, row.bought)
+
+    Args:
+        preset: ``<model>-<tokenizer>``.
+        source: The reviews.
+        seeds: The number of trainings of each row, from different seeds, of which means are taken.
+        settings: Settings of all trainings, by group, as in {"model": {"hidden_size": 256}}. A technique whose settings are all
+            given is not ablated.
+        options: The other keywords of ``train``, except out, resume, model, tokenizer and training: budget (for each training),
+            steps, epochs, seed, log, initial_weights, min_texts, and those for reading and filtering a corpus.
+
+    Raises:
+        ConfigError: An argument is unusable, the preset is a blend, or it has no technique; raised before any training.
+        NotADistribution: The model's scores do not sum to one.
+    """
     check_count("seeds", seeds)
     variants = Variants(("ablate", "seeds", "settings"), preset, source, settings, options)
     parts = variants.plan({}).parts
@@ -72,7 +99,7 @@ def ablate(preset: str, source: Any, seeds: int, settings: Any, options: TrainOp
             techniques[technique.name] = technique, {f"{group}.{name}": value for name, value in free.items()}
     plain = {name: value for _, off in techniques.values() for name, value in off.items()}
     if not plain:
-        raise ConfigError(f"{preset} has no technique to take away whose settings are not given.")
+        raise ConfigError(f"{preset} has no technique left to ablate: the settings of all of them are given.")
     for off in ({}, plain, *(off for _, off in techniques.values())):
         variants.plan(off)  # what cannot be combined with the given settings is refused before any work
     if parts.training.keep == "best":
@@ -94,7 +121,7 @@ def _rows(
 
 
 class _Trainings:
-    """Trainings with some settings changed, each from several seeds, and what the first of them, the whole preset's, has used."""
+    """Trains variants of a preset from several seeds; keeps the settings that the full preset used."""
 
     def __init__(self, variants: Variants, seeds: int) -> None:
         self._variants, self._seeds = variants, seeds

@@ -1,4 +1,4 @@
-"""The implementation of ``reviewgen.blend``: trained models combined, with the facts for ``training.json``.
+"""``reviewgen.blend``: trained models combined, with the facts for ``training.json``.
 
 Models of different tokenizers become models of one: ``char``, with the characters that all of them have tokens for.
 """
@@ -32,7 +32,41 @@ from reviewgen.runs.record import novelty_facts
 
 
 def blend(models: Any, weights: Any = None, *, data: Any = None, **options: Unpack[EvaluateOptions]) -> ReviewModel:
-    """Return a blend of trained models; see ``reviewgen.blend``."""
+    """Blend trained models: at each token, their probabilities are averaged.
+
+    A blend is a ReviewModel like any other: it evaluates, generates and saves itself. An n-gram and an LSTM together often
+    predict better than either. Jelinek & Mercer 1980, "Interpolated Estimation of Markov Source Parameters from Sparse Data".
+    Models of different tokenizers are averaged at each character: the blend has the tokenizer ``char``. Vieira et al. 2024,
+    "From Language Models over Tokens to Language Models over Characters".
+
+    >>> model = reviewgen.blend(["./my-ngram", "./my-lstm"], data="held-out.csv")                # doctest: +SKIP
+
+    Args:
+        models: Two or more ReviewModels, or what ``load`` takes; a blend may be among them.
+        weights: A positive number for each model; they are divided by their sum. None: equal, or fitted if data is given.
+        data: Texts that no model was trained on. The weights are fitted to them, and depend on how certain each model is of the
+            next token; ``training["weights"]`` of the blend records the bits per character of each part, and of the blend with
+            equal, fixed and fitted weights.
+        split: "all"; a split that a dataset has; or of any other source a part of its hash split: "train", "validation" or
+            "test". Default: "all".
+        text_column: The column that holds the text, "a.b" for the field b of the column a; guessed if not given.
+        documents: How a txt file is cut into texts: "line", "paragraph" (blank lines between), "sentence" or "file"; a single
+            file is then one long text, of which blocks are held out. Default: "line".
+        sql: The query of a SQLite file, as in "select text, stars from reviews"; by default its only table is read.
+        subset: The subset (configuration) of a dataset of the Hub.
+        lowercase, strip_markdown, fix_encoding, keep_line_breaks, clean: How to clean the data; what is not given is done as in
+            the trainings.
+        max_text_characters: Maximum number of characters of a text; longer texts are an error. A txt file read as one text has
+            no limit. Default: 10,000,000.
+
+    Raises:
+        ConfigError: There are fewer than two models or their conditions differ, the tokenizers differ and one does not say which
+            bytes its tokens are, the weights are not a positive number for each model, both weights and data are given, or an
+            argument is unknown.
+        NotADistribution: The scores of a model do not sum to one.
+        DataError: The data cannot be read, or none of its tokens can be predicted.
+        ReviewgenError: A model cannot be loaded; see ``load``.
+    """
     refuse_unknown_options(options, EvaluateOptions, "blend")
     if not isinstance(models, list | tuple) or not all(isinstance(model, ReviewModel | str | Path) for model in models):
         raise ConfigError(
@@ -51,7 +85,7 @@ def blend(models: Any, weights: Any = None, *, data: Any = None, **options: Unpa
         equal = Blend.from_models(parts, plugins, check_weights(weights, len(loaded)))
         return ReviewModel(make_bundle(loaded, equal, {"method": "equal" if weights is None else "given"}, first=first))
     trained = [known for model in loaded for known in trained_on(model.training)]
-    documents = read_documents(data, first.tokenizer, trained, conditions=ReviewModel(first).conditions, **options)
+    documents = read_documents(data, first.tokenizer, trained, conditions=first.conditions, **options)
     fitted, facts = fit_blend(parts, plugins, documents, first.tokenizer.vocab_size)
     source = str(data) if isinstance(data, str | Path) else type(data).__name__
     facts |= {"source": source, "split": options.get("split", "all")}
@@ -149,7 +183,7 @@ def make_bundle(
     bundle = Bundle(
         preset=preset,
         weights=Weights(blend, weight_bits=weight_bits),
-        conditions=first.conditions or None,
+        conditions=first.conditions,
         tokenizer=first.tokenizer,
         model_plugin=find_model("blend")[1],
         tokenizer_plugin=first.tokenizer_plugin,
@@ -198,7 +232,7 @@ def _share_tokenizer(models: Sequence[ReviewModel]) -> tuple[Bundle, list[Langua
     )
     parts: list[LanguageModel] = []
     written: Any = token_symbols(tokenizer)
-    vocab_size = ReviewModel(shared).conditions.vocab_size
+    vocab_size = shared.conditions.vocab_size
     for bundle, kind, each in zip(bundles, kinds, symbols, strict=True):
         if kind == _identify(shared):
             parts.append(bundle.model)

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 import reviewgen.data as data
 from reviewgen.conditions import Conditions
@@ -24,6 +24,9 @@ from reviewgen.protocols import Tokenizer
 from reviewgen.runs.parts import TrainingParts, parent_facts, resolve_parts
 from reviewgen.runs.plan import TrainingPlan, data_config, make_texts
 from reviewgen.storage import check_output, to_path
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 
 @dataclass(frozen=True)
@@ -174,8 +177,25 @@ def _index_texts(
     return index, lexicon, frozenset(word.casefold() for word in (*counts.words, *(before or ())) if settings.metrics)
 
 
-def read_dataset(source: Any, **options: Unpack[CorpusOptions]) -> Any:
-    """Return a cleaned corpus as a ``datasets.Dataset``; the implementation of ``reviewgen.corpus``."""
+def corpus(source: Any, **options: Unpack[CorpusOptions]) -> "Dataset":
+    """Read, clean and split a corpus as a training does, and return it as a ``datasets.Dataset``.
+
+    Its columns are text, the conditions, and split, a class label: 0 is train, 1 validation, 2 test. It is memory-mapped from the
+    cache, so it takes little memory: inspect it, filter or change it, push it to the Hub, and pass it as the source of ``train``,
+    ``prepare``, ``evaluate`` or any other function: its texts are then taken as they are, with their splits.
+
+    >>> texts = reviewgen.corpus("reviews.csv", conditions=["stars"])                            # doctest: +SKIP
+    >>> model = reviewgen.train("lstm-word", texts.filter(lambda row: len(row["text"]) > 20))    # doctest: +SKIP
+
+    Args:
+        source: The reviews, as for ``train``.
+        options: The keywords of ``train`` for reading and filtering a corpus, from text_column to conditions, and validation.
+
+    Raises:
+        ConfigError: An argument is unknown or unusable.
+        DataError, HubError: A source cannot be read, or no texts are left.
+        StorageError: The cache cannot be written.
+    """
     from datasets import Dataset, concatenate_datasets  # half a second
 
     refuse_unknown_options(options, CorpusOptions, "corpus", others=("source",))

@@ -36,10 +36,9 @@ from reviewgen.config.settings import bare, options_of
 from reviewgen.errors import BrokenPlugin, ConfigError, PluginError, first_line, quoted
 from reviewgen.generation import using_threads
 from reviewgen.model import ReviewModel
-from reviewgen.model.layout import digest_of
 from reviewgen.protocols import CountTrained, LanguageModel, SupportsInitialWeights, Tokenizer
 from reviewgen.registry import Plugin, find_model, find_preset, find_tokenizer, preset_names
-from reviewgen.storage import to_path
+from reviewgen.storage import digest_of, to_path
 from reviewgen.training import IsolatedRng
 
 _PAST = ("preset", "data", "parts", "steps", "seconds", "held_out", "parent")  # kept of an earlier training
@@ -274,7 +273,7 @@ def _from_preset(
         tokenizer_plugin=tokenizer_plugin,
         tokenizer_config=from_dict(tokenizer_class.Config, tokenizer_settings),
         training=from_dict(TrainingConfig, merge_settings(TrainingConfig, usual, training, "training")),
-        generation=from_dict(GenerationConfig, preset.generation_settings),
+        generation=from_dict(GenerationConfig, {"words": "known", **preset.generation_settings}),
         trained=trained,
         sizes=preset.with_fixed(model or {}, training or {}) if chooses_size else None,
         own=frozenset([*(f"model.{name}" for name in model or ()), *(f"training.{name}" for name in training or ())]),

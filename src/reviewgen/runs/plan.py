@@ -2,8 +2,8 @@
 
 ``OUT.partial`` is the folder beside the output while a run trains: a ``Job`` whose pieces are checkpoints. An interrupted run
 resumes from its last checkpoint, and only with the same settings, seed, length and corpus: on request, or by itself where the
-launcher restarts lost processes. A run that has already saved its model is finished, not resumed. What an interrupted run has
-left is never overwritten silently. The folder is removed when the model is saved for the first time, before it is measured.
+launcher restarts lost processes. A run that has already saved its model is finished, not resumed. The files of an interrupted run
+are never overwritten silently. The folder is removed when the model is saved for the first time, before it is measured.
 """
 
 import contextlib
@@ -351,7 +351,7 @@ class RunFolder:
                 self._job.require({"corpus": fingerprint})
 
     def save(self, bundle: Bundle) -> None:
-        """Write the model, in place of what this run has saved before, and remove the folder, which is of no more use.
+        """Write the model, in place of what this run has saved before, and remove the folder, which is no longer needed.
 
         Raises:
             StorageError: The output folder cannot be written; says where the model was saved instead.

@@ -5,7 +5,7 @@ thinned curve. Their sums stay on the device; converting one to a number waits f
 
 At the end come the bits per character of held-out texts, and copy rate and metrics of generated ones; and whether training the
 weights that ship with a preset further would have been better: they know a language, and a training from scratch learns it from
-its own texts. Once it has read these many times, it has learned what they can teach.
+its own texts. After many epochs on a small corpus, there is nothing more to learn from it.
 """
 
 import math
@@ -18,7 +18,7 @@ import numpy as np
 from torch import Tensor
 
 import reviewgen.evaluation as evaluation
-from reviewgen.config import GenerationConfig, to_dict
+from reviewgen.config import GenerationConfig, to_dict, to_json
 from reviewgen.data import TokenStore, tokens_of
 from reviewgen.errors import NotADistribution, ReviewgenError
 from reviewgen.generation import Generator, Request, make_stepper
@@ -128,7 +128,7 @@ class RunRecord(Curves):
         if report.sample is not None:
             numbers = position | self._losses(self.means[0])
             numbers |= {"is_best": report.is_best, "token_copy_rate": report.token_copy_rate, "metrics": dict(report.metrics)}
-            self.evaluations.append(evaluation.finite(numbers) | (report.evaluation.facts() if report.evaluation else {}))
+            self.evaluations.append(to_json(numbers) | (report.evaluation.facts() if report.evaluation else {}))
             kept = self.evaluations[-1] | kept  # the loss is that since the last point, as at the others
         return kept or None
 
@@ -138,7 +138,7 @@ class RunRecord(Curves):
         nats = means.pop("", None)
         bits = None if nats is None else nats * self.targets_per_character / math.log(2)
         own = {f"{TERM}{name}": value for name, value in means.items()}
-        return evaluation.finite({"train_nats_per_token": nats, "train_bits_per_character": bits, **own})
+        return dict(to_json({"train_nats_per_token": nats, "train_bits_per_character": bits, **own}))
 
 
 def novelty_facts(
@@ -279,7 +279,7 @@ def suggest_trained_weights(plan: TrainingPlan, corpus: PreparedCorpus, tokens: 
     if bits > _MAX_BITS:
         return []
     return [
-        f"This training has read its texts {passes:.0f} times. On so small a corpus, training the weights that ship with "
+        f"This training has read its texts {passes:.0f} times. On such a small corpus, training the weights that ship with "
         f"{plan.preset} further should give a better model in the same time: use --from {plan.preset}. They take {bits:.3f} "
         "bits per character of these held-out texts before any training."
     ]

@@ -176,7 +176,7 @@ class TrainingRun:
         if can_restart():
             with self._folder.closed_on_error():
                 has_checkpoint = bool(self._folder.checkpoints.steps())
-                raise ProcessLost(f"This process was asked to end. {how_to_resume(has_checkpoint=has_checkpoint)}")
+                raise ProcessLost(f"This process received a termination signal. {how_to_resume(has_checkpoint=has_checkpoint)}")
         self._is_interrupted = True
 
     def finish(self) -> ReviewModel:
@@ -206,7 +206,7 @@ class TrainingRun:
                 self._is_interrupted = True
                 self._record.note(f"The training was over when it was interrupted: {where}, and was not measured fully.")
             except Exception:
-                _logger.warning("The training is over and %s; an error has occurred while it was measured.", where)
+                _logger.warning("The training is over and %s; an error occurred during the final measurements.", where)
                 raise
             self._measuring_seconds = time.monotonic() - start
             with uninterrupted():
@@ -439,7 +439,6 @@ class TrainingRun:
                 bundle, seconds = part._make_bundle(), round(part._record.last.seconds, 2)
                 models.append(ReviewModel(replace(bundle, training=bundle.training | {"seconds": seconds})))
             return make_bundle(models, *self._fitted, parts.preset, parts.generation, facts)
-        is_open = corpus.lexicon is None or (parts.trained is not None and parts.trained.generation_config.words == "any")
         bundle = Bundle(
             preset=parts.preset,
             weights=Weights(self.model),
@@ -447,11 +446,11 @@ class TrainingRun:
             model_plugin=parts.model_plugin,
             tokenizer_plugin=parts.tokenizer_plugin,
             tokenizer_config=parts.tokenizer_config,
-            generation=replace(parts.generation, words="any" if is_open else "known", conditions={}),
+            generation=replace(parts.generation, words="any" if corpus.lexicon is None else parts.generation.words, conditions={}),
             training=facts,
             index=corpus.index,
             lexicon=corpus.lexicon,
-            conditions=corpus.conditions or None,
+            conditions=corpus.conditions,
         )
         bundle.card = card_text(bundle)
         return bundle

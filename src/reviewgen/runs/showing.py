@@ -312,9 +312,31 @@ def _describe(report: Report, loss: Sequence[str] = ()) -> str:
 
 
 def plot_training(
-    sources: Sequence[str | Path], file: str | Path, against: str, metrics: Sequence[str], overwrite: bool
+    sources: Sequence[str | Path],
+    file: str | Path,
+    *,
+    against: str = "seconds",
+    metrics: Sequence[str] = (),
+    overwrite: bool = False,
 ) -> list[LearningCurves]:
-    """Draw the learning curves of saved models; see ``reviewgen.plot_training``."""
+    """Plot the learning curves of saved models as PNG, SVG or PDF, by the file's suffix, and return the curves.
+
+    >>> reviewgen.plot_training(["./my-gru", "./my-lstm"], "curves.png")                         # doctest: +SKIP
+
+    Args:
+        sources: Saved folders, or repositories on the Hub; several are drawn in one figure.
+        file: The file to write.
+        against: The x axis: "seconds" since the training started (after reading and tokenizing), "steps" or "tokens".
+        metrics: Metrics of generated texts to draw a panel of, as in ["distinct-2"]; see ``training.metrics``.
+        overwrite: Whether to replace the file if it exists.
+
+    Raises:
+        ConfigError: There are no sources; the suffix, ``against`` or a metric is unknown; or matplotlib, which PNG and PDF
+            need, is not installed.
+        BundleError: A source is not a saved model, or has no learning curve.
+        OutputExists: The file exists.
+        StorageError: The file cannot be written.
+    """
     sources = check_list("sources", sources, "['./my-model']")
     if not sources:
         raise ConfigError("Give at least one saved model, as in ['./my-model'].")

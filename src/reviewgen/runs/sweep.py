@@ -6,14 +6,14 @@
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
-from reviewgen.config import check_list, check_text
+from reviewgen.config import check_list, check_text, to_json
 from reviewgen.config.options import TrainOptions, refuse_unknown_options
 from reviewgen.errors import ConfigError, NotADistribution, did_you_mean, quoted
-from reviewgen.evaluation import Evaluation, evaluate_documents, finite, sample_documents
+from reviewgen.evaluation import Evaluation, evaluate_documents, sample_documents
 from reviewgen.protocols.abilities import count_parameters
 from reviewgen.runs.corpus import PreparedCorpus, read_corpus, tokenize
 from reviewgen.runs.plan import TrainingPlan, make_plan
@@ -164,13 +164,40 @@ class SweepRow:
 
     def as_json(self) -> dict[str, Any]:
         """Return the row as JSON values; an infinite number becomes None."""
-        return finite(asdict(self))
+        return dict(to_json(self))
 
 
 def sweep(
-    preset: str, source: Any, setting: str, values: Sequence[Any], settings: Any, series: Any, options: TrainOptions
+    preset: str,
+    source: Any,
+    setting: str,
+    values: Sequence[Any],
+    settings: Mapping[str, Mapping[str, Any]] | None = None,
+    *,
+    series: Mapping[str, Sequence[Any]] | None = None,
+    **options: Unpack[TrainOptions],
 ) -> Iterator[SweepRow]:
-    """Train a preset with each value of a setting, for each series; see ``reviewgen.sweep``."""
+    """Train a preset with each value of a setting; yield a row of a bias-variance table for each model.
+
+    The corpus is read and tokenized once, or once for each tokenizer setting.
+
+    >>> rows = list(reviewgen.sweep("ngram-char", "reviews.csv", "model.order", [2, 4, 6]))      # doctest: +SKIP
+    >>> reviewgen.plot_sweep(rows, "model.order", "ngram-char", "orders.png")                    # doctest: +SKIP
+
+    Args:
+        preset: ``<model>-<tokenizer>``.
+        source: The reviews.
+        setting: A setting of the model, the tokenizer or the training, as in "model.order".
+        values: The values of the setting, in this order; strings are converted to its type.
+        settings: Other settings that differ from the preset's, by group, as in {"model": {"smoothing": "witten-bell"}}.
+        series: Settings with several values, each of which is swept: {"model.smoothing": ["kneser-ney", "none"]}. A plot has a
+            line for each.
+        options: The other keywords of ``train``, except out, resume, model, tokenizer and training: budget (for each value),
+            steps, epochs, seed, log, initial_weights, min_texts, and those for reading and filtering a corpus.
+
+    Raises:
+        ConfigError: The setting, a value or an argument is unknown; raised before any training.
+    """
     variants = Variants(("sweep", "setting", "values", "settings", "series"), preset, source, settings, options)
     split_name(setting)
     others = {} if series is None else series
@@ -226,8 +253,21 @@ def _bits(evaluation: Evaluation | None) -> tuple[float | None, float | None]:
     return evaluation.bits_per_character, evaluation.zero_probability_tokens / evaluation.tokens
 
 
-def plot_sweep(rows: Sequence[SweepRow], setting: str, preset: str, file: str | Path, overwrite: bool) -> None:
-    """Draw the rows of a sweep; see ``reviewgen.plot_sweep``."""
+def plot_sweep(rows: Sequence[SweepRow], setting: str, preset: str, file: str | Path, *, overwrite: bool = False) -> None:
+    """Plot bits per character and token copy rate of a sweep against its values, as PNG, SVG or PDF by the file's suffix.
+
+    Args:
+        rows: What ``sweep`` has yielded.
+        setting: The name of the setting, for the axis.
+        preset: The name of the preset, for the title.
+        file: The file to write.
+        overwrite: Whether to replace the file if it exists.
+
+    Raises:
+        ConfigError: The suffix is not .png, .svg or .pdf; or matplotlib, which PNG and PDF need, is not installed.
+        OutputExists: The file exists.
+        StorageError: The file cannot be written.
+    """
     for name, value in (("setting", setting), ("preset", preset)):
         check_text(name, value)
     rows = check_list("rows", rows, "list(reviewgen.sweep(...))")

@@ -1,4 +1,4 @@
-"""The implementation of ``reviewgen.tune`` and ``reviewgen.best_trial``: a search for settings with few bits per character.
+"""``reviewgen.tune`` and ``reviewgen.best_trial``: a search for settings with few bits per character.
 
 The only file that imports optuna. The sampler of each trial has its own seed, so that an interrupted search resumes with the
 suggestions that it would have made. Bergstra et al. 2011, "Algorithms for Hyper-Parameter Optimization" (tree-structured Parzen
@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 import numpy as np
 import torch
@@ -51,9 +51,41 @@ class TuneTrial:
 
 
 def tune(
-    start: str | ReviewModel, source: Any, trials: int, search: Any, settings: Any, storage: Any, options: TrainOptions
+    start: str | ReviewModel,
+    source: Any,
+    *,
+    trials: int = 20,
+    search: Mapping[str, Any] | None = None,
+    settings: Mapping[str, Mapping[str, Any]] | None = None,
+    storage: str | Path | None = None,
+    **options: Unpack[TrainOptions],
 ) -> Iterator[TuneTrial]:
-    """Search for good settings; see ``reviewgen.tune``."""
+    """Search for settings with few bits per character; yield each trial when it is done.
+
+    The first trial has the preset's own settings, if the search space contains them. The corpus is read and tokenized once, or
+    once for each tokenizer setting.
+
+    >>> trials = list(reviewgen.tune("lstm-char", "reviews.csv", trials=20, budget="30s"))           # doctest: +SKIP
+    >>> reviewgen.best_trial(trials).settings                                                        # doctest: +SKIP
+
+    Args:
+        start: A preset, or a trained model to train further.
+        source: The reviews.
+        trials: The number of trials.
+        search: What to search instead of learning rate, size and dropout (for an n-gram: its order), by the name of a setting: a
+            range as "1e-3:2e-2" or a tuple of two numbers, or a list of values as "2,4,8" or a list. A range whose ends differ by
+            a factor of ten or more is searched on a logarithmic scale.
+        settings: Settings of every trial, by group, as in {"model": {"layers": 2}}.
+        storage: A file that saves the trials; with the same file, an interrupted search is resumed.
+        options: The other keywords of ``train``, except out, resume, model, tokenizer and training: budget (for each trial;
+            default 30 seconds), steps, epochs, seed (also of the suggestions), log, initial_weights, min_texts, and those for
+            reading and filtering a corpus.
+
+    Raises:
+        ConfigError: optuna is not installed, or a setting, a range or an argument is unusable; raised before any training.
+        TrainingError: The budget is too short to learn anything.
+        NotADistribution: The model's scores do not sum to one.
+    """
     check_count("trials", trials)
     if not isinstance(search, Mapping | None):
         raise ConfigError(f"search must be a dictionary, as in {{'model.hidden_size': [128, 256]}}; got {quoted(search)}.")
@@ -81,7 +113,14 @@ def tune(
 
 
 def best_trial(trials: Iterable[TuneTrial]) -> TuneTrial:
-    """Return the trial with the fewest bits per character; see ``reviewgen.best_trial``."""
+    """Return the trial with the fewest bits per character.
+
+    Args:
+        trials: What ``tune`` has yielded.
+
+    Raises:
+        TrainingError: No trial gave a model.
+    """
     tried = check_list("trials", trials, "list(reviewgen.tune(...))")
     if wrong := [trial for trial in tried if not isinstance(trial, TuneTrial)]:
         raise ConfigError(f"trials must be what reviewgen.tune has yielded; got {quoted(wrong[0])} among them.")
@@ -232,7 +271,7 @@ def _open_journal(file: Path) -> Any:
 def _search(
     study: Any, space: dict[str, Any], variants: Variants, trials: int, about: dict[str, Any], file: Path | None
 ) -> Iterator[TuneTrial]:
-    """Yield the trials that the study has, then new ones. A trial that is cut off leaves nothing that the next ones use.
+    """Yield the trials that the study has, then new ones. An interrupted trial does not affect later ones.
 
     Raises:
         ConfigError: The study is of another search.

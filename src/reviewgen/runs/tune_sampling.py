@@ -1,4 +1,4 @@
-"""The implementation of ``reviewgen.tune_sampling``: which generation settings give texts that are most like human ones.
+"""``reviewgen.tune_sampling``: which generation settings give texts that are most like human ones.
 
 A setting is judged by how far the figures of its texts are from those of human texts of the same size: unknown words, distinct
 n-grams, length, repetition, and bits per character under a judge, another model that was trained on other texts. Each difference
@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from statistics import fmean, stdev
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from reviewgen.data import read_documents, tokens_of, trained_on
 from reviewgen.errors import ConfigError, DataError, did_you_mean, quoted
 from reviewgen.evaluation import TextStatistics, measure_texts, take_words
 from reviewgen.generation import SAMPLING_SETTINGS
-from reviewgen.model import ReviewModel
+from reviewgen.model import ReviewModel, check_model
 from reviewgen.runs.run import TrainingRun
 from reviewgen.runs.sweep import check_values
 from reviewgen.sentences import sentence_ends
@@ -45,7 +45,7 @@ class SamplingTrial:
         generated: Figures of the generated texts.
         human: The same figures of human texts, cut off and finished as generated texts are.
         distance: The mean difference of the two, in standard deviations between groups of human texts; differences of more than
-            10 count as 10, and distinct-1 to 4 count as one figure.
+            10 count as 10, and distinct-1 to -4 are averaged into one figure.
     """
 
     settings: dict[str, Any]
@@ -69,17 +69,44 @@ class SamplingTrial:
 def tune_sampling(
     model: ReviewModel,
     source: Any,
-    search: Any,
-    texts: int,
-    judge: ReviewModel | None,
-    profile: str,
-    seed: int,
-    options: EvaluateOptions,
+    *,
+    search: Mapping[str, Sequence[Any]] | None = None,
+    texts: int = 100,
+    judge: ReviewModel | None = None,
+    profile: str = "likeness",
+    seed: int = 0,
+    **options: Unpack[EvaluateOptions],
 ) -> Iterator[SamplingTrial]:
-    """Try generation settings; see ``reviewgen.tune_sampling``."""
+    """Try generation settings for a profile; yield one trial for each combination of values.
+
+    Each trial compares generated texts with human texts of the same size: the share of unknown words, distinct-1 to 4, the
+    length, the repetition within a text, and the bits per character under a judge, a model that was trained on other texts. For
+    the profile "likeness" the lowest ``distance`` is the best: the mean difference in standard deviations between groups of human
+    texts. For "reading" it is the lowest ``reading``: the bits per character of texts that do not repeat themselves.
+
+    >>> model = reviewgen.load("./my-model")                                                     # doctest: +SKIP
+    >>> trials = list(reviewgen.tune_sampling(model, "held-out.csv"))                            # doctest: +SKIP
+    >>> best = min(trials, key=lambda trial: trial.distance)                                     # doctest: +SKIP
+    >>> model.save_generation_config("./my-model", likeness=best.settings)                       # doctest: +SKIP
+
+    Args:
+        model: The model.
+        source: Human texts that it was not trained on, at least 40.
+        search: The values to try, by setting: temperature, top_k, top_p, min_p, repetition_penalty, no_repeat_ngram_size,
+            words. By default temperatures from 0.7 to 1.1, each with top_p 1 and 0.95.
+        texts: The number of texts that are generated for each trial, at least 20.
+        judge: The model that scores all texts; by default an n-gram trained on half of the human texts, which are then left out
+            of the comparison.
+        profile: The profile that supplies the settings that are not searched, "reading" or "likeness".
+        seed: The seed of all texts, and of the order of the human ones.
+        options: As in ``ReviewModel.evaluate``: split, text_column, documents and cleaning.
+
+    Raises:
+        ConfigError: A setting or an argument is unusable; raised before any generation.
+        DataError: The source cannot be read, or has fewer than 40 texts.
+    """
     for name, value in {"model": model, "judge": judge or model}.items():
-        if not isinstance(value, ReviewModel):
-            raise ConfigError(f"{name} must be a trained model, as from reviewgen.load; got {quoted(value)}.")
+        check_model(name, value)
     if not isinstance(texts, int) or isinstance(texts, bool) or texts < _MIN_TEXTS:
         raise ConfigError(f"texts must be a whole number of at least {_MIN_TEXTS}; got {quoted(texts)}.")
     defaults = model.generation_config
@@ -100,7 +127,8 @@ def tune_sampling(
         return scorer.evaluate([text for text in some if text], clean=False).bits_per_character
 
     def trials() -> Iterator[SamplingTrial]:
-        """Yield each setting with how far its texts are from those of people, in deviations of groups of the latter."""
+        """Yield each setting with the distance of its texts from human texts, in standard deviations between groups of human
+        texts."""
         measure = partial(measure_texts, is_known=None if lexicon is None else lexicon.__contains__, score=score)
         size = min(texts, len(reference) // _GROUPS)
         groups = [_figures(measure(reference[number * size : (number + 1) * size])) for number in range(_GROUPS)]

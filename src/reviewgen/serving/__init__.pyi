@@ -9,4 +9,5 @@ from .options import name_sources as name_sources
 from .options import read_keys as read_keys
 from .server import load_engines as load_engines
 from .server import open_socket as open_socket
+from .server import run as run
 from .server import uvicorn_options as uvicorn_options

@@ -1,10 +1,10 @@
-"""Engine: continuous batching for one model. One thread advances the texts of all requests together, tick by tick.
+"""Engine: continuous batching for one model. One thread runs all requests in one batch, one step at a time.
 
 A text joins at the next tick, and leaves when it is complete; each is the text that ``ReviewModel.generate`` returns for the same
 seed and number. In a tick of some dozen milliseconds the engine
 
-1. schedules texts, at most ``max_rows``: each request's first text, then each one's second, as long as there is room. A text is a
-   state and a few numbers, so it can be left out of a tick and go on later;
+1. schedules texts, at most ``max_rows``: each request's first text, then each one's second, as long as there is room. Scheduling
+   is preemptive: a text that is not scheduled keeps its state and resumes later;
 2. feeds the beginnings of new texts (bos, conditions, prompt) in turns, a part of at most 512 tokens each time: chunked prefill
    (Agrawal et al. 2023, SARATHI). So a long prompt delays the others by a part of it, and a new one goes before the next
    part. The last states are kept, since many requests begin alike;
@@ -44,7 +44,7 @@ _MAX_CHUNK, _MIN_CHUNK = 512, 32  # tokens of a prompt that are fed at once
 _HEAD_START = 1.0  # seconds that a new prompt counts as waiting already, so that it goes before the next part of a long one
 _KEPT = 64  # states after beginnings that no text waits for
 _MIN_NUMBERS, _MAX_NUMBERS = 7, 512  # random numbers of a row in a block
-_SURE_NUMBERS = 32  # with this number of random numbers, a row always gets a token
+_SURE_NUMBERS = 32  # upper bound on the random numbers that one token needs
 _MIN_PART = 8  # rows of a block: fewer do not share the weights' way from memory, and are not worth a thread
 _MAX_THREADS = 4
 _MAX_UNREAD = 4096  # characters of a request that its consumer has not taken, until it is scheduled no more
@@ -81,7 +81,7 @@ class ServedText(Text):
     """A text that was started.
 
     Attributes:
-        job: Its request, which its number is that of.
+        job: Its request; ``number`` is its index in it.
         out: What is released of it, and its scores.
         lacks_random: Whether the last block had too few random numbers for a token.
         scored: How many of its ids were scored, or need no score.
@@ -202,7 +202,7 @@ class Job:
 
     @property
     def is_schedulable(self) -> bool:
-        """Whether it may be scheduled: its consumer keeps up."""
+        """Whether fewer than ``_MAX_UNREAD`` characters are unread, so the job may be scheduled."""
         return not self.is_stopped and sum(1 + len(news.text) for news in [*self._news]) <= _MAX_UNREAD
 
     @property
@@ -292,8 +292,8 @@ class Engine:
             guard: The copied spans that must not be completed: ``generator.guard(request)``, which may take seconds.
 
         Returns:
-            The job, to take from it what is new, and to cancel it. One with more than some thousands of characters that were not
-            taken waits until its consumer has caught up.
+            The job, to take from it what is new, and to cancel it. A job with more than ``_MAX_UNREAD`` unread characters pauses
+            until its consumer has caught up.
 
         Raises:
             DataError: The request needs a lexicon that the model does not have.
@@ -429,7 +429,7 @@ class Engine:
             return
         size = int(min(max(_TICK_SECONDS / (self._sampled_seconds * len(texts)) + 1, _MIN_NUMBERS), _MAX_NUMBERS))
         started, before, parts = time.monotonic(), sum(text.new_tokens for text in texts), list[list[ServedText]]()
-        for text in texts:  # before the parts run side by side, since places are kept for each job
+        for text in texts:  # before the parts run in parallel: the job's spelling states are not thread-safe
             if text.place is None and text.job.decoder.spelling is not None:
                 text.job.decoder.place(text)
         for group in _grouped(texts, lambda text: text.job.batch_key):
@@ -499,8 +499,8 @@ class Engine:
 def _schedule(jobs: Sequence[Job], max_rows: int) -> list[ServedText]:
     """Return the texts of some jobs, in the order of their submission, that are advanced next.
 
-    A request for many texts leaves room for every other job, and has all that nobody else needs. If there are more jobs than
-    room, those that came first have it.
+    A request for many texts leaves room for every other job, and uses all remaining capacity. If there are more jobs than room,
+    those that came first have it.
     """
     going, scheduled, before = [job for job in jobs if job.is_schedulable], list[ServedText](), -1
     for index in count():

@@ -5,9 +5,9 @@
     judging    that of a table of scores, or of copies; bits per character, by several processes
     receipts   what a text was generated with, and generating it again
 
-Processes share the shards, and the files do not depend on how many there are.
+Processes share the shards, and the files do not depend on how many there are. Each name is imported on first use.
 """
 
-from reviewgen.tables.receipts import Replay, describe_replays, make_receipt, read_receipts, replay
+import lazy_loader
 
-__all__ = ["Replay", "describe_replays", "make_receipt", "read_receipts", "replay"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from reviewgen.conditions import Condition, Conditions
-from reviewgen.config import MAX_RECORD, check_count, check_flags, check_seed, check_text, read_json, to_dict
+from reviewgen.config import MAX_RECORD, check_count, check_flags, check_seed, read_json, to_dict
+from reviewgen.config.options import GeneratedShards
 from reviewgen.data import open_records
 from reviewgen.errors import ConfigError, DataError, did_you_mean, quoted
 from reviewgen.generation import GenerateOptions, Request, device_facts, make_request
@@ -24,7 +25,7 @@ from reviewgen.model import ReviewModel
 from reviewgen.storage import to_path
 from reviewgen.tables.judging import NOVELTY_COLUMNS, column_names, load_saved, move, novelty_row
 from reviewgen.tables.receipts import library_versions, make_receipt, portable_source
-from reviewgen.tables.table import SHARD_TEXTS, Plan, Progress, Row, WrittenTexts, write_table
+from reviewgen.tables.table import Plan, Progress, Row, WrittenTexts, write_table
 
 _HEAD = 1000  # rows whose columns are those of a table
 _STREAM = 0x5C4E  # beside (seed, i), which text i samples from, and (seed, i, try)
@@ -50,9 +51,7 @@ def _make_plan(
     request: Request,
     schema: "Schema",
     seed: int | None,
-    *,
-    unique: bool,
-    columns: bool,
+    shards: GeneratedShards,
     receipts: bool,
 ) -> Plan:
     """Return the plan of a table.
@@ -64,10 +63,10 @@ def _make_plan(
         request: The checked settings, with each prompt once.
         schema: What the conditions are drawn from.
         seed: The seed, if it is given.
-        unique: Whether repeats are left out.
-        columns: Whether there are columns beside the text.
-        receipts: Whether one of them is the receipt.
+        shards: How it is written.
+        receipts: Whether there is a column of receipts.
     """
+    columns = shards.columns  # beside the text
     prompts, given, conditions = request.prompts, request.config.conditions, model.conditions
     names = column_names(conditions, [*_OWN, "receipt", *NOVELTY_COLUMNS])
     types: dict[str, str] = {}  # of the column of each condition: integers, numbers or text
@@ -111,7 +110,7 @@ def _make_plan(
         "source": source if receipts else None,
         "versions": library_versions(model, request.plugins),
         "seed": seed,
-        "unique": unique,
+        "unique": shards.unique,
     }
     return Plan(
         columns=all_columns | (NOVELTY_COLUMNS if request.novelty is not None else {}),
@@ -125,16 +124,11 @@ def _make_plan(
 def generate_dataset(
     model: str | Path | ReviewModel,
     n: int,
+    shards: GeneratedShards,
     *,
     out: str | Path,
     prompt: str | Sequence[str] = "",
-    seed: int | None = None,
-    columns: bool = False,
     receipts: bool | Path | None = None,
-    unique: bool = False,
-    schema: Any = None,
-    format: str | None = None,
-    shard_texts: int = SHARD_TEXTS,
     progress: Progress | None = None,
     weight_bits: int = 32,
     device: str = "auto",
@@ -143,6 +137,7 @@ def generate_dataset(
     """Generate a table of texts; under a launcher, all processes call this.
 
     Args are those of ``reviewgen.generate_dataset``, and:
+        shards: How the table is written.
         receipts: Whether there is a column of receipts, or the file that they will be written to; None is ``columns``.
         progress: Called with the progress.
         weight_bits: The bits of a weight of a model that is loaded.
@@ -155,23 +150,24 @@ def generate_dataset(
     def plan(path: Path) -> Plan:
         """Check the call, and return the plan of its table."""
         check_count("n", n)
-        check_flags(columns=columns, unique=unique)
-        if seed is not None:
+        check_flags(columns=shards.columns, unique=shards.unique)
+        if (seed := options.get("seed")) is not None:
             check_seed(seed)
         loaded, source = load_saved(model, weight_bits)
-        check_text("device", device)
         request = _check_request(loaded, prompt, options)
         if device != "auto" or not request.must_include:  # of which few texts are generated at once
             move(loaded, device)
         if (total := n * len(request.prompts)) > _MAX_TEXTS:
             raise ConfigError(f"A table has at most {_MAX_TEXTS:,} texts; these would be {quoted(total)}.")
-        drawn = Schema() if schema is None else read_schema(schema, loaded.conditions, options.get("conditions") or {})
+        schema = Schema()
+        if shards.schema is not None:
+            schema = read_schema(shards.schema, loaded.conditions, options.get("conditions") or {})
         file = receipts if isinstance(receipts, Path) else path / "receipts.jsonl"
         name = None if source is None else portable_source(source, file)
-        request, has_receipts = replace(request, device=loaded.device), bool(columns if receipts is None else receipts)
-        return _make_plan(loaded, name, n, request, drawn, seed, unique=unique, columns=columns, receipts=has_receipts)
+        has_receipts = bool(shards.columns if receipts is None else receipts)
+        return _make_plan(loaded, name, n, replace(request, device=loaded.device), schema, seed, shards, has_receipts)
 
-    return write_table(plan, out, format, shard_texts, progress)
+    return write_table(plan, out, shards, progress)
 
 
 def _check_request(model: ReviewModel, prompt: Any, options: GenerateOptions) -> Request:
@@ -180,9 +176,8 @@ def _check_request(model: ReviewModel, prompt: Any, options: GenerateOptions) ->
     Raises:
         ReviewgenError: As ``ReviewModel.generate``; or a setting makes a text depend on others, on the time or on functions.
     """
-    for name in ("seed", "num_return_sequences"):
-        if options.get(name) is not None:
-            raise ConfigError(f"{name} is not a generation setting here: n and seed are arguments of their own.")
+    if options.get("num_return_sequences") is not None:
+        raise ConfigError("num_return_sequences is not a generation setting here: n and seed are arguments of their own.")
     one: Any = {**options, "num_return_sequences": 1, "seed": 0}
     request = make_request(prompt, model.generation_config, one, model.tokenizer, model.conditions)
     if not request.prompts:
@@ -220,11 +215,6 @@ class Schema:
     """What the conditions of texts are drawn from."""
 
     groups: Sequence[Group] = ()
-
-    @property
-    def names(self) -> list[str]:
-        """The conditions that are drawn."""
-        return [name for group in self.groups for name in group.names]
 
     def draw(self, seed: int, number: int) -> dict[str, Value]:
         """Return the values of a text by condition; one that is None is not given."""
@@ -274,7 +264,7 @@ def read_schema(source: Any, conditions: Conditions, given: Mapping[str, Any]) -
             raise ConfigError('The schema is empty: give {"condition": {"value": weight}}.')
     else:
         schema = Schema([_read_table(open_records(source), conditions)])
-    if twice := [name for name in schema.names if given.get(name) is not None]:
+    if twice := [name for group in schema.groups for name in group.names if given.get(name) is not None]:
         raise ConfigError(f"The condition {quoted(twice[0])} is given and also drawn by the schema: leave out one of them.")
     return schema
 

@@ -1,12 +1,13 @@
 """Scores given texts, or says what they copy, in one process or in several: ``reviewgen.score_dataset``, ``novelty_dataset``.
 
-Reading is fast, so every process reads all texts, and judges only its share. What is said of all texts does not
-depend on who has judged which.
+Reading is fast, so every process reads all texts, and judges only its share. The summary does not depend on how the texts were
+shared.
 """
 
 import copy
 import logging
 import math
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain, islice
@@ -18,7 +19,7 @@ import xxhash
 
 from reviewgen.conditions import Conditions
 from reviewgen.config import EvaluateOptions, check_text, refuse_unknown_options, to_dict
-from reviewgen.config.options import Evaluating
+from reviewgen.config.options import Evaluating, Shards
 from reviewgen.data import Example, frame_texts, hash_text, identify_texts, read_documents, read_texts, trained_on
 from reviewgen.errors import ConfigError, TrainingError
 from reviewgen.evaluation import Evaluation, add_up, add_up_documents, batches, keep_first, measure_gains, token_losses
@@ -28,7 +29,7 @@ from reviewgen.novelty import WINDOWS, Novelty
 from reviewgen.processes import all_processes, process_state
 from reviewgen.registry import find_model
 from reviewgen.tables.receipts import library_versions
-from reviewgen.tables.table import SHARD_TEXTS, Plan, Progress, Row, WrittenTexts, write_table
+from reviewgen.tables.table import Plan, Progress, Row, WrittenTexts, write_table
 
 _SCORED = 1024  # texts that are scored together, as ``evaluate`` does
 _SCORE_COLUMNS = {"characters": "int64", "tokens": "int64", "bits": "double", "bits_per_character": "double"}
@@ -42,7 +43,7 @@ _SHARE = [*NOVELTY_COLUMNS][-1]
 _DEFAULTS = {name: value for name, value in to_dict(Evaluating()).items() if value is not None}
 _LONG_COPY = 50  # characters
 _Judge = Callable[[ReviewModel, Sequence[Example]], Iterable[Row]]
-_Summarize = Callable[[Iterable[Sequence[Row]]], dict[str, Any]]
+_Summarize = Callable[[Iterable[Row]], dict[str, Any]]
 _logger = logging.getLogger("reviewgen")
 
 
@@ -61,7 +62,7 @@ def load_saved(model: Any, weight_bits: int = 32) -> tuple[ReviewModel, str | Pa
         return ReviewModel.from_pretrained(model, weight_bits=weight_bits), model
     check_model("model", model)
     if model.digest is None:
-        raise ConfigError("A table says which model it is from, and this one is not saved as it is: save and load it first.")
+        raise ConfigError("A table records its model by digest, and this model has unsaved changes: save and load it first.")
     folder = model.bundle.folder
     own = ReviewModel(replace(model.bundle, weights=copy.copy(model.bundle.weights)))  # the caller's stays on its device
     return own, model.bundle.source if folder is None else folder
@@ -147,10 +148,9 @@ def judge_texts(
     kind: Literal["score", "novelty"],
     model: str | Path | ReviewModel,
     source: Any,
+    shards: Shards,
     *,
     out: str | Path,
-    format: str | None = None,
-    shard_texts: int = SHARD_TEXTS,
     progress: Progress | None = None,
     device: str = "cpu",
     options: EvaluateOptions,
@@ -189,11 +189,11 @@ def judge_texts(
         columns = {"text": "string"} | labels | own
         return Plan(columns=columns, facts=facts, stage=stage, rows=rows, summarize=summarize, can_resume=identity is not None)
 
-    return write_table(plan, out, format, shard_texts, progress)
+    return write_table(plan, out, shards, progress)
 
 
 def _facts(model: ReviewModel, source: Any, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what decides what is said of texts besides the texts, as JSON values by name."""
+    """Return the facts that the results depend on, besides the texts, as JSON values by name."""
     return {
         "model": model.digest,
         **device_facts(model.device),
@@ -245,15 +245,15 @@ def _score(model: ReviewModel, texts: Sequence[Example]) -> Iterator[Row]:
         yield {"text": text, **labels, **dict(zip(_SCORE_COLUMNS, scores, strict=True))}
 
 
-def _summarize_scores(shards: Iterable[Sequence[Row]]) -> dict[str, Any]:
+def _summarize_scores(rows: Iterable[Row]) -> dict[str, Any]:
     """Return the bits per character of all texts, the end tokens included, and the counts."""
-    bits: list[float] = []
-    characters = tokens = impossible = 0
-    for rows in shards:
-        known = [row["bits"] for row in rows if row["bits"] is not None]
-        bits.append(math.fsum(known))
-        characters, tokens = characters + sum(row["characters"] for row in rows), tokens + sum(row["tokens"] for row in rows)
-        impossible += len(rows) - len(known)
+    bits, characters, tokens, impossible = array("d"), 0, 0, 0
+    for row in rows:
+        characters, tokens = characters + row["characters"], tokens + row["tokens"]
+        if row["bits"] is None:
+            impossible += 1
+        else:
+            bits.append(row["bits"])
     per_character = None if impossible or not characters else math.fsum(bits) / characters
     counts = {"characters": characters, "tokens": tokens, "zero_probability_texts": impossible}
     return {"bits_per_character": per_character, **counts}
@@ -266,20 +266,18 @@ def _examine(model: ReviewModel, texts: Sequence[Example]) -> Iterator[Row]:
         yield {"text": text, **novelty_row(index.examine(tokenizer.encode(text), tokenizer.decode))}
 
 
-def _summarize_copies(shards: Iterable[Sequence[Row]]) -> dict[str, Any]:
+def _summarize_copies(rows: Iterable[Row]) -> dict[str, Any]:
     """Return the longest copy of all texts, how many have long ones, and the mean share of their windows that is copied."""
-    longest = long = known = 0
-    total: list[float] = []
-    for rows in shards:
-        shares = [row[_SHARE] for row in rows if row[_SHARE] is not None]
-        lengths = [row["longest_copy_characters"] for row in rows]
-        longest, long = max(longest, *lengths), long + sum(length >= _LONG_COPY for length in lengths)
-        total.append(math.fsum(shares))
-        known += len(shares)
+    shares, longest, long = array("d"), 0, 0
+    for row in rows:
+        length = row["longest_copy_characters"]
+        longest, long = max(longest, length), long + (length >= _LONG_COPY)
+        if row[_SHARE] is not None:
+            shares.append(row[_SHARE])
     return {
         "longest_copy_characters": longest,
         f"texts_with_copies_of_{_LONG_COPY}_characters": long,
-        f"mean_{_SHARE}": math.fsum(total) / known if known else None,
+        f"mean_{_SHARE}": math.fsum(shares) / len(shares) if shares else None,
     }
 
 

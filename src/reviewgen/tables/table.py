@@ -11,7 +11,7 @@ import secrets
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, compress, islice
 from pathlib import Path
 from typing import Any
@@ -19,20 +19,19 @@ from typing import Any
 import numpy as np
 
 from reviewgen.config import MAX_RECORD, MAX_VOCABULARY, check_count, check_text, read_json
+from reviewgen.config.options import Shards
 from reviewgen.data import digest_file, first_of_each, hash_text
 from reviewgen.errors import CheckpointError, ConfigError, OutputExists, StorageError, did_you_mean, quoted
 from reviewgen.processes import Processes, all_processes
-from reviewgen.storage import Job, check_output, to_path
+from reviewgen.storage import Job, check_output, remove, to_path
 
 Progress = Callable[[str, int, int | None], None]
 """Called with what is being done, how many texts of it are done, and of how many if that is known."""
 
-SHARD_TEXTS = 10_000
-"""The number of texts in a shard, by default."""
-
 Row = dict[str, Any]
 _FORMATS, _OTHER_FILES = ("jsonl", "parquet"), ("json", "txt", "csv", "tsv")
 _MANIFEST, _FORMAT = "manifest.json", 1
+_BATCH = 10_000  # rows that are written to parquet at once
 _REPORTED = 64  # texts between two reports of progress
 _MAX_DRAWS = 10  # texts that are drawn for one that is wanted, if repeats are left out
 _MORE = 1.1  # a little more than what is missing
@@ -68,7 +67,7 @@ class Plan:
         stage: What is done, for the progress.
         rows: Called with (seed, first, last); yields the rows of the texts ``first`` to ``last - 1``, or fewer at the end.
         total: The number of texts that are wanted; None if the rows end by themselves.
-        summarize: Makes the summary from the rows of all shards; None for generated texts.
+        summarize: Makes the summary from all rows; None for generated texts.
         can_resume: Whether the facts identify the rows; otherwise nothing is kept of an earlier try.
     """
 
@@ -77,28 +76,21 @@ class Plan:
     stage: str
     rows: Callable[[int, int, int], Iterator[Row]]
     total: int | None = None
-    summarize: Callable[[Iterator[list[Row]]], dict[str, Any]] | None = None
+    summarize: Callable[[Iterator[Row]], dict[str, Any]] | None = None
     can_resume: bool = True
 
 
-def write_table(
-    make_plan: Callable[[Path], Plan],
-    out: Any,
-    format: str | None = None,
-    shard_texts: int = SHARD_TEXTS,
-    progress: Progress | None = None,
-) -> WrittenTexts:
+def write_table(make_plan: Callable[[Path], Plan], out: Any, shards: Shards, progress: Progress | None = None) -> WrittenTexts:
     """Write a table; under a launcher, all processes call this.
 
     Args:
         make_plan: Checks all other arguments, and returns the plan of a table at a path.
         out: A folder, or a file whose suffix is .jsonl or .parquet.
-        format: The format; None is that of the file, or jsonl.
-        shard_texts: The number of texts in a shard; the last has fewer.
+        shards: The format, where None is that of the file, or jsonl; and the number of texts in a shard; the last has fewer.
         progress: Called with the progress, in the main process.
 
     Raises:
-        ConfigError: An argument is unusable, or the folder has the texts of another job.
+        ConfigError: An argument is unusable, or the folder was written with other settings.
         OutputExists: Something else exists at ``out``, or a table of texts that cannot be compared with these.
         CheckpointError: Another process writes it, or the working folder has the shards of another job.
         ReviewgenError: As ``make_plan``.
@@ -106,9 +98,9 @@ def write_table(
     """
 
     def check() -> _Table:
-        path, kind = _check_target(out, format)
-        check_count("shard_texts", shard_texts)
-        return _Table(path, kind, shard_texts, make_plan(path), processes, progress)
+        path, format = _check_target(out, shards.format)
+        check_count("shard_texts", shards.shard_texts)
+        return _Table(path, replace(shards, format=format), make_plan(path), processes, progress)
 
     with all_processes() as processes, ExitStack() as locks:
         table = processes.each(check, out)
@@ -135,17 +127,15 @@ def _check_target(out: Any, format: str | None) -> tuple[Path, str]:
 class _Table:
     """A table in progress, in one of the processes: see ``write_table``."""
 
-    def __init__(
-        self, out: Path, format: str, shard_texts: int, plan: Plan, processes: Processes, progress: Progress | None
-    ) -> None:
-        self.out, self.format, self.plan, self.processes = out, format, plan, processes
-        self.shard_texts, self.is_file = shard_texts, out.suffix.lower() == f".{format}"
-        files = {"format": format, "shard_texts": shard_texts, "columns": plan.columns}
+    def __init__(self, out: Path, shards: Shards, plan: Plan, processes: Processes, progress: Progress | None) -> None:
+        self.out, self.plan, self.processes, self.format = out, plan, processes, shards.format
+        self.shard_texts, self.is_file = shards.shard_texts, out.suffix.lower() == f".{shards.format}"
+        files = {"format": shards.format, "shard_texts": shards.shard_texts, "columns": plan.columns}
         self.facts: dict[str, Any] = json.loads(json.dumps({**plan.facts, **files}))
         self.job = Job(out, {name: value for name, value in self.facts.items() if name != "seed"})
         self.progress = progress if processes.rank == 0 else None
         self.unique = bool(self.facts.get("unique"))
-        self.size = min(shard_texts, plan.total or shard_texts)  # of a shard, before repeats are left out
+        self.size = min(shards.shard_texts, plan.total or shards.shard_texts)  # of a shard, before repeats are left out
 
     def open(self, locks: ExitStack) -> WrittenTexts | None:
         """Lock the working folder, until ``locks`` end, and resume what is in it; return the table if it is complete already."""
@@ -215,7 +205,7 @@ class _Table:
             return facts, None
         if different := [name for name in {**facts, **before} if facts.get(name) != before.get(name)]:
             raise ConfigError(
-                f"{self.out} has the texts of another job: {', '.join(different)} differ. Remove that folder, or give another "
+                f"{self.out} was written with other settings: {', '.join(different)} differ. Remove that folder, or give another "
                 "--out."
             )
         if not self.plan.can_resume:
@@ -236,12 +226,12 @@ class _Table:
         shards = [self._shard(number) for number in range(math.ceil(texts / self.size))]
         rows: Iterator[Row] = chain.from_iterable(map(read_rows, shards))
         if self.plan.summarize is not None:
-            summary = self.plan.summarize(list(read_rows(shard)) for shard in shards)
+            summary = self.plan.summarize(chain.from_iterable(map(read_rows, shards)))
         else:
             summary = {"seed": self.facts["seed"], "asked": self.plan.total, "drawn": texts, "repeats": 0}
         if self.unique:
-            is_first = first_of_each(hashes)
-            kept = np.flatnonzero(is_first)[: self.plan.total]
+            remove(self.job.path("table"))  # of an earlier try: a file that is there would not take its rows from those below
+            kept = np.flatnonzero(is_first := first_of_each(hashes))[: self.plan.total]
             drawn = int(kept[-1]) + 1 if len(kept) == self.plan.total else texts
             rows, texts = islice(compress(rows, is_first.tolist()), len(kept)), len(kept)
             summary |= {"drawn": drawn, "repeats": drawn - texts}
@@ -265,14 +255,14 @@ class _Table:
         return WrittenTexts(self.out, texts, summary, tuple(files))
 
 
-def _writable(row: Row, format: str) -> Row:
+def _writable(row: Row, format: str | None) -> Row:
     """Return a row as it can be read back: parquet has U+FFFD for lone surrogates, which UTF-8 lacks and JSON escapes."""
     if format == "jsonl":
         return row
     return {name: _SURROGATES.sub("\ufffd", value) if isinstance(value, str) else value for name, value in row.items()}
 
 
-def _write_rows(file: Path, rows: Iterable[Row], format: str, columns: Mapping[str, str]) -> None:
+def _write_rows(file: Path, rows: Iterable[Row], format: str | None, columns: Mapping[str, str]) -> None:
     """Write rows to a file; ``columns`` are the pyarrow types of their values, as in {"text": "string"}."""
     if format == "jsonl":
         with file.open("wb") as stream:
@@ -285,7 +275,7 @@ def _write_rows(file: Path, rows: Iterable[Row], format: str, columns: Mapping[s
 
     schema, rest = pa.schema([(name, pa.type_for_alias(kind)) for name, kind in columns.items()]), iter(rows)
     with parquet.ParquetWriter(file.absolute(), schema, compression="zstd") as writer:  # of "a:b", a would be a protocol
-        while batch := list(islice(rest, SHARD_TEXTS)):
+        while batch := list(islice(rest, _BATCH)):
             writer.write_table(pa.Table.from_pylist(batch, schema=schema))
 
 

@@ -1,4 +1,4 @@
-"""The laws of the optional abilities of a model, each a small protocol of its own; a model without the ability keeps its law.
+"""The laws of the optional abilities of a model, each a small protocol of its own; a model without the ability passes.
 
 B batch, T time (tokens), V vocabulary.
 """

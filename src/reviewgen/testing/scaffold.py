@@ -43,14 +43,12 @@ def new_plugin(name: str, kind: str, folder: Path | None = None) -> Path:
     templates = Path(__file__).parent / "templates"
     try:
         check_output(target)
-        with storage_errors(target):
-            target.absolute().parent.mkdir(parents=True, exist_ok=True)
-            with atomic_folder(target) as scratch:
-                for top in (templates / "every", templates / kind):
-                    for template in top.rglob(f"*{_SUFFIX}"):
-                        file = scratch / _fill(template.relative_to(top).as_posix().removesuffix(_SUFFIX), values)
-                        file.parent.mkdir(parents=True, exist_ok=True)
-                        file.write_text(_fill(template.read_text(encoding="utf-8"), values), encoding="utf-8")
+        with storage_errors(target), atomic_folder(target) as scratch:
+            for top in (templates / "every", templates / kind):
+                for template in top.rglob(f"*{_SUFFIX}"):
+                    file = scratch / _fill(template.relative_to(top).as_posix().removesuffix(_SUFFIX), values)
+                    file.parent.mkdir(parents=True, exist_ok=True)
+                    file.write_text(_fill(template.read_text(encoding="utf-8"), values), encoding="utf-8")
     except (FileExistsError, StorageError) as problem:  # what the user has typed is wrong
         raise ConfigError(str(problem)) from None
     return target

@@ -98,7 +98,7 @@ def fixed_step_state(stepper: Any, model: Any, factory: Any) -> None:
 
 @law()
 def step_logits(stepper: Any, model: Any, factory: Any) -> None:
-    """The stepper gives the logits of the model's call, in chunks of any sizes, row by row, and changes no state."""
+    """The stepper gives the logits of the model's call, in chunks of any sizes, row by row, and modifies no state."""
     ids = some_ids(model, ROWS, STEPS)
     whole = logits_of(model, ids)
     for sizes in [STEPS], [1] * STEPS, [1, 4, 7]:

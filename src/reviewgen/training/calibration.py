@@ -1,4 +1,5 @@
-"""Calibration of a trained model: its logits are scaled by one number, so that it is as certain as it is right.
+"""Calibration of a trained model: its logits are scaled by one number, so that predicted probabilities match observed
+frequencies.
 
 A network that has read its texts many times is more certain of the next token than it should be on other texts, long before its
 choices get worse. The number is fitted on held-out text, and the weights of the output layer are scaled by it, so that a model is
@@ -7,7 +8,7 @@ used and saved as before.
 Source: Guo et al. 2017, "On Calibration of Modern Neural Networks" (temperature scaling; the number is one over the temperature).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -24,7 +25,7 @@ Piece: TypeAlias = tuple[Tensor, Tensor]
 """Logits (N, V) of some tokens, and the tokens (N,)."""
 
 _TOKENS = 4_096  # that the number is fitted on
-_PIECE_TOKENS = 512  # in one forward call
+_ROWS, _STEPS = 8, 64  # texts side by side, and their tokens in one forward call
 _ROUNDS, _TOLERANCE = 20, 1e-4
 _RANGE = 0.2, 5.0
 
@@ -82,15 +83,27 @@ def _cross_entropy(pieces: Sequence[Piece], scale: float) -> float:
 
 def _score(model: Any, texts: Sequence[np.ndarray], vocab_size: int) -> list[Piece]:
     """Return the logits of the first tokens of texts after what is given, at most ``_TOKENS`` in all, and the tokens."""
-    pieces, left = list[Piece](), _TOKENS
-    for ids in texts:
-        state, given = model.initial_state(1), count_given(ids, vocab_size)
-        for start in range(0, min(len(ids) - 1, left + given), _PIECE_TOKENS):
-            piece = torch.from_numpy(ids[start : start + _PIECE_TOKENS + 1])
-            logits, state = model(piece[None, :-1], state)
-            skipped = min(max(0, given - start), len(piece) - 1)
-            pieces.append((logits[0, skipped:].float(), piece[1 + skipped :]))
-            left -= len(piece) - 1 - skipped
-        if left <= 0:
-            break
-    return [piece for piece in pieces if len(piece[1])]
+    rows, left = list[tuple[np.ndarray, int]](), _TOKENS
+    for text in texts:
+        given = count_given(text, vocab_size)
+        if len(text) - 1 > given and left > 0:
+            rows.append((text[: given + left + 1], given))
+            left -= len(rows[-1][0]) - 1 - given
+    rows.sort(key=lambda row: len(row[0]))
+    return [piece for first in range(0, len(rows), _ROWS) for piece in _score_rows(model, rows[first : first + _ROWS])]
+
+
+def _score_rows(model: Any, rows: Sequence[tuple[np.ndarray, int]]) -> Iterator[Piece]:
+    """Yield the logits and tokens of texts side by side, each after what it is given."""
+    ids = torch.zeros(len(rows), max(len(text) for text, _ in rows), dtype=torch.int64)
+    is_scored = torch.zeros(len(rows), ids.shape[1] - 1, dtype=torch.bool)
+    for row, (text, given) in enumerate(rows):
+        ids[row, : len(text)] = torch.from_numpy(text)
+        is_scored[row, given : len(text) - 1] = True
+    state = model.initial_state(len(rows))
+    for start in range(0, is_scored.shape[1], _STEPS):
+        steps = is_scored[:, start : start + _STEPS]
+        part = ids[:, start : start + steps.shape[1] + 1]
+        logits, state = model(part[:, :-1], state)
+        if steps.any():
+            yield logits[steps].float(), part[:, 1:][steps]

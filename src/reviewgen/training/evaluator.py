@@ -54,7 +54,7 @@ class Evaluator:
         seconds: Duration of the last evaluation.
         total_seconds: Duration of all evaluations so far.
         setup_seconds: Duration of what the first one did once: measured the rates and, on the first use, compiled.
-        seconds_each: The most that one evaluation should take; None without a limit.
+        seconds_each: Maximum duration of one evaluation; None for no limit.
         copy_texts: The number of generated texts that the token copy rate is measured on; None as many as the settings say.
         has_nan: Whether the last result is NaN: the weights are useless.
         best_rank: Sort key of the best result; lower is better.

@@ -7,7 +7,7 @@ one loss scaler, which unscales twice where there are two; and it saves pickles.
 On a CPU, autotuning selects the number of threads, the precision and the implementation: small matrices gain little from a second
 thread, 16-bit products are faster only if the processor has instructions for them, and torch's recurrent layers are not the
 fastest at every shape. The steps change neither the model nor the global random state. After half a second, or a hundredth of a
-longer run, compiling not counted, no further configuration is timed.
+longer run, excluding compilation, no further configuration is timed.
 
 If the user has set no size, the largest of the preset's sizes is chosen that still sees twenty tokens for each of its parameters
 within the budget, or a small corpus more than once: a larger model learns more from each token but sees fewer of them (Hoffmann
@@ -64,9 +64,9 @@ MAX_PARAMETERS_PER_TOKEN = 10.0
 """Of the corpus; with more, a model memorises it."""
 
 _MIN_DROPOUT_SHARE = 0.4
-"""A model with fewer parameters than the corpus has characters learns it by heart more slowly: its epochs count for so much less
-in choosing the dropout, down to this share. On 2,000 captions, lstm-word of 128 units, 0.4 parameters per character, takes 0.947
-bits per character after 24 epochs with the dropout of 24 epochs, and 0.909 with about that of 10."""
+"""A model with fewer parameters than the corpus has characters memorises it more slowly, so its number of epochs is scaled down,
+at most to this share, when the dropout is chosen. On 2,000 captions, lstm-word of 128 units, 0.4 parameters per character, takes
+0.947 bits per character after 24 epochs with the dropout of 24 epochs, and 0.909 with about that of 10."""
 
 _STEP_SHARE = 0.9  # of the time goes into steps; the rest into evaluations and samples
 _AUTOTUNE_SECONDS = 0.3  # for each size

@@ -397,8 +397,8 @@ class Loop:
         if self.averaged is not None:
             self.averaged.module.load_state_dict(self.best_weights)
         note = (
-            f"Held-out text got no better after step {schedule.best_step:,}: back to its weights, and the learning rate falls to "
-            f"zero within {schedule.anneal():,} steps."
+            f"Held-out bits have not improved since step {schedule.best_step:,}: back to its weights, and the learning rate "
+            f"falls to zero within {schedule.anneal():,} steps."
         )
         return replace(report, notes=(*report.notes, note))
 

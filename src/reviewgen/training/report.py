@@ -167,7 +167,7 @@ def _trend_verdict(evaluations: Sequence[Mapping[str, Any]], stopped: str | None
     if all(each.get("train_nats_per_token") is None for each in evaluations):  # trained by counting, or nothing to train
         if stopped in (StopReason.BUDGET_SPENT, StopReason.INTERRUPTED):
             return RunVerdict("still improving", "Still improving: the count ended before the last text. Give it more time.")
-        return RunVerdict("converged", "Converged: it has seen every text. More time would change nothing; more reviews may.")
+        return RunVerdict("converged", "Converged: it has seen every text. More time changes nothing; more reviews may help.")
     bits = [_bits(each) for each in evaluations]
     if min(bits) == math.inf:
         return RunVerdict("unknown", "No verdict: held-out text has no finite score.")
@@ -228,7 +228,7 @@ def _improving_or_converged(evaluations: Sequence[Mapping[str, Any]], bits: Sequ
     gained = f"the last quarter of the steps took {gain:.1%} off the bits of held-out text"
     if gain > MIN_CHANGE:
         return RunVerdict("still improving", f"Still improving: {gained}. Give it more time.")
-    return RunVerdict("converged", f"Converged: {gained}. More time would gain little; a larger model or more reviews may.")
+    return RunVerdict("converged", f"Converged: {gained}. More time would gain little; a larger model or more reviews may help.")
 
 
 def _describe_kept(evaluations: Sequence[Mapping[str, Any]]) -> str:
