@@ -76,7 +76,7 @@ dist: $(INSTALLED)
 
 docs: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --editable '.[dev,docs]'
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --config-file docs/mkdocs/mkdocs.yml
+	$(BIN)/python docs/mkdocs/build.py
 	@echo "The documentation is in build/docs/index.html"
 
 bench: $(INSTALLED)

@@ -230,17 +230,18 @@ def test_what_a_page_shows_runs(page: Path, tmp_path: Path, models: Path, monkey
 
 
 def anchors(page: Path) -> set[str]:
-    """Return the anchors of a page's headings, as Markdown's toc makes them."""
-    headings = re.findall(r"^#+ (.+)$", WITHOUT_CODE[page], re.MULTILINE)
+    """Return the anchors of a page's headings, as Markdown's toc makes them, and of the names in its tables."""
+    headings = map("".join, re.findall(r"^(?:#+ (.+)|\| `(.+?)` \|.*)$", WITHOUT_CODE[page], re.MULTILINE))
     plain = [re.sub(r"[^\w\s-]", "", re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading)).strip().lower() for heading in headings]
     return {re.sub(r"[\s-]+", "-", heading) for heading in plain}
 
 
 def test_links_lead_somewhere_and_references_are_documented() -> None:
     problems = []
-    documented = set(re.findall(r"^::: (\S+)", "\n".join(TEXT.values()), re.MULTILINE))
+    documented = set(re.findall(r"^::: (\S+)", "\n".join(page.read_text() for page in DOCS.glob("*/*.[mt]*")), re.MULTILINE))
+    documented |= {f"reviewgen.{name}" for name in re.findall(r"^\| `(\w+)`", TEXT[DOCS / "reference/python.md"], re.MULTILINE)}
     for page, text in WITHOUT_CODE.items():
-        for target in re.findall(r"\]\((?!https?://)([^)\s]+)\)", text):
+        for target in re.findall(r"\]\((?!https?://)([^)]+)\)", text):
             path, _, anchor = target.partition("#")
             file = (page.parent / path).resolve() if path else page
             problems += [] if file.is_file() and (not anchor or anchor in anchors(file)) else [f"{page.name}: {target}"]

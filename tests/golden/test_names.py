@@ -1,7 +1,7 @@
 """The public names with their signatures, and every command with its options, are as stored: one may go on purpose only.
 
 ``names.json`` is written by ``python -m tests.golden.test_names``. Paths of modules are left out of the signatures, so that
-a class may move. Options that a function takes as ``**options`` are entries of their own. What ``docs/reference`` lists
+a class may move. Options that a function takes as ``**options`` are entries of their own. What ``docs`` lists
 beside the public modules, as the class of a result, is found where the docs name it.
 """
 
@@ -23,7 +23,7 @@ import typer
 from reviewgen.cli import app
 from tests.golden.stored import read_stored, write_stored
 
-REFERENCE = Path(__file__).parents[2] / "docs" / "reference"
+DOCS = Path(__file__).parents[2] / "docs"
 MODULES = ["reviewgen", *(f"reviewgen.{room}" for room in ("protocols", "config", "errors", "compiled", "testing"))]
 COMPILED = {  # what docs and examples import from the files of reviewgen.compiled
     "decoding": ["feed", "sample"],
@@ -40,7 +40,7 @@ def observe() -> dict[str, str]:
     names += [(f"reviewgen.compiled.{name}", public) for name, publics in COMPILED.items() for public in publics]
     for name, public in names:
         found |= describe(f"{name}.{public}", getattr(importlib.import_module(name), public))
-    for path in re.findall(r"^::: (reviewgen\S*)", "\n".join(page.read_text() for page in REFERENCE.glob("*.md")), re.MULTILINE):
+    for path in re.findall(r"^::: (reviewgen\S*)", "\n".join(page.read_text() for page in DOCS.glob("*/*.[mt]*")), re.MULTILINE):
         value = pkgutil.resolve_name(path)
         if path.rpartition(".")[0] not in MODULES and not inspect.ismodule(value):
             found |= describe(f"documented {path.rpartition('.')[2]}", value)

@@ -19,8 +19,7 @@ from reviewgen.cli import app
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 TEXT = {page: page.read_text(encoding="utf-8") for page in sorted(DOCS.rglob("*.md"))}
-CHAINS = {"### From generate to the sampled token": 9, "### From train to the optimizer's step": 5}
-"""The most calls of the two call chains of the page on architecture."""
+CHAINS = {"### From generate to the sampled token": 9, "### From train to the optimizer's step": 5}  # the most calls
 
 
 def check_names() -> Iterator[str]:
@@ -34,9 +33,8 @@ def check_pages() -> Iterator[str]:
     """Yield pages and public names that the documentation lacks, and files and calls of its architecture that do not exist."""
     listed = re.findall(r"^ *- .+: (\S+\.md)$", (DOCS / "mkdocs" / "mkdocs.yml").read_text(encoding="utf-8"), re.MULTILINE)
     yield from _differ("docs/mkdocs/mkdocs.yml", listed, (str(page.relative_to(DOCS)) for page in TEXT))
-    reference = re.findall(r"^::: reviewgen\.(\w+)$", "\n".join(TEXT.values()), re.MULTILINE)
-    missing = {*reviewgen.__all__} - {*reference, "__version__", "ReviewgenError"}
-    yield from (f"docs/reference: {name} is missing" for name in missing)
+    names = {*reviewgen.__all__} - {"__version__", "ReviewgenError", "Comparison", "Explanation", "Probe"}
+    yield from _differ("docs/reference/python.md", re.findall(r"(?m)^\| `(.+?)`", TEXT[DOCS / "reference" / "python.md"]), names)
     page = TEXT[DOCS / "architecture.md"]
     for name in {*re.findall(r"`([\w/]+\.(?:py|js|html|toml))\b", page)}:
         if not any(itertools.chain(ROOT.glob(name), *((ROOT / top).rglob(name) for top in ("src", "plugins")))):
@@ -53,8 +51,9 @@ def check_pages() -> Iterator[str]:
 def check_help() -> Iterator[str]:
     """Yield commands whose help is missing, cut off, or not on the page of the command line."""
     commands = dict(_commands(get_command(app), ""))
-    page = TEXT[DOCS / "reference" / "cli.md"]
-    yield from _differ("docs/reference/cli.md", re.findall(r"^<!-- help: (\S.*) -->$", page, re.MULTILINE), commands)
+    yield from _differ("docs/reference/cli.md", re.findall(r"(?m)^\| `(.+?)`", TEXT[DOCS / "reference" / "cli.md"]), commands)
+    tasks = " ".join(re.findall(r"^\| [^|]+ \| (`[^|]+`) \|", TEXT[DOCS / "which-command.md"], re.MULTILINE))
+    yield from _differ("docs/which-command.md", re.findall(r"`(.+?)`", tasks), commands)
     os.environ["COLUMNS"] = "80"
     for name, command in commands.items():
         text = CliRunner().invoke(app, [*name.split(), "--help"]).stdout
@@ -79,5 +78,4 @@ def _called(function: ast.AST) -> set[str]:
 
 def _commands(group: Any, above: str) -> Iterator[tuple[str, Any]]:
     for name, command in group.commands.items():
-        yield above + name, command
-        yield from _commands(command, f"{above}{name} ") if hasattr(command, "commands") else ()
+        yield from _commands(command, f"{above}{name} ") if hasattr(command, "commands") else [(above + name, command)]

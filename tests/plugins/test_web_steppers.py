@@ -130,7 +130,7 @@ class BigramConfig:
 
 
 def test_the_stepper_of_the_documentation(tmp_path: Path) -> None:
-    source = (ROOT / "docs/how-to/plugins.md").read_text(encoding="utf-8").split("```js\n")[1].split("```")[0]
+    source = (ROOT / "docs/plugins/web-stepper.md").read_text(encoding="utf-8").split("```js\n")[1].split("```")[0]
     table: Any = torch.nn.Embedding(11, 11)
     table.config = BigramConfig(vocab_size=11, scale=2.0)
     table.state_dict = lambda: {"table.weight": table.weight}

@@ -276,4 +276,4 @@ def check(name: str) -> Result:
             report = check_plugin(name)
     except ModuleNotFoundError as missing:
         raise ConfigError(f"{missing.name} is not installed, which the checks need: pip install 'reviewgen[testing]'.") from None
-    return Result(report.to_dict(), [report.output], int(not report.passed))
+    return Result(report.to_dict(), report.output.splitlines(), int(not report.passed))
