@@ -13,8 +13,8 @@ import numpy as np
 from jaxtyping import Float32, Int64, Shaped
 
 from reviewgen.compiled import by_address, inner
+from reviewgen.compiled.conditioning import Conditioning, hold, multiply, pack_conditioning
 from reviewgen.compiled.decoding import CompiledStepper
-from reviewgen.compiled.given import Held, hold, make_held, multiply
 from reviewgen.compiled.linear import Bits, add_product, pack, refuse_non_finite, tanh32
 from reviewgen.compiled.steps import CompiledStep
 from reviewgen.protocols.stepper import StepState, TensorSpec
@@ -36,7 +36,7 @@ class Weights(NamedTuple):
     output_scales: Float32[np.ndarray, " V64"]
     output_bias: Float32[np.ndarray, " V"]
     is_relu: int
-    held: Held | None  # its product is added to the hidden layer's input
+    held: Conditioning | None  # its product is added to the hidden layer's input
 
 
 class NnlmStepper(CompiledStepper):
@@ -56,7 +56,7 @@ class NnlmStepper(CompiledStepper):
         refuse_non_finite(tensors)
         self.config = config
         arrays = {name: np.array(tensor, np.float32) for name, tensor in tensors.items()}
-        held = make_held(config, arrays["embedding.weight"], arrays["held"], weight_bits) if config.holds else None
+        held = pack_conditioning(config, arrays["embedding.weight"], arrays["held"], weight_bits) if config.holds else None
         self._weights = _prepare(arrays, weight_bits, config.activation == "relu", held)
 
     @staticmethod
@@ -99,7 +99,7 @@ class NnlmStepper(CompiledStepper):
         return (last, floats[0, :, : self.config.embedding_size + 2].copy()) if self.config.holds else last
 
 
-def _prepare(tensors: Mapping[str, Float32[np.ndarray, "..."]], bits: Bits, is_relu: bool, held: Held | None) -> Weights:
+def _prepare(tensors: Mapping[str, Float32[np.ndarray, "..."]], bits: Bits, is_relu: bool, held: Conditioning | None) -> Weights:
     embedding, hidden, bias = (tensors[name] for name in ("embedding.weight", "hidden.weight", "hidden.bias"))
     (rows, width), size = embedding.shape, len(bias)
     context = hidden.shape[1] // width

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float32, Shaped
 
 from reviewgen.compiled import by_address, compiled, inlined, inner
-from reviewgen.compiled.given import Held, hold
+from reviewgen.compiled.conditioning import Conditioning, hold
 from reviewgen.compiled.linear import add_product, sigmoid32, tanh32
 
 RNN, GRU, LSTM = 0, 1, 2
@@ -66,7 +66,7 @@ class Weights(NamedTuple):
     relu: int | None  # 1 for relu as the activation, None for tanh
     zoneout: float | None  # the config's; None for 0
     memory: int | None  # 1 for the lstm, whose state has c, None for the others
-    held: Held | None  # its product is added to the output layer's input
+    held: Conditioning | None  # its product is added to the output layer's input
 
 
 @by_address

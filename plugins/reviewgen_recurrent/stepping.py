@@ -13,8 +13,8 @@ from typing import ClassVar, TypeAlias
 import numpy as np
 from jaxtyping import Float32, Int64
 
+from reviewgen.compiled.conditioning import multiply, pack_conditioning
 from reviewgen.compiled.decoding import CompiledStepper
-from reviewgen.compiled.given import make_held, multiply
 from reviewgen.compiled.linear import Bits, Matrix, pack, refuse_non_finite
 from reviewgen.compiled.steps import CompiledStep
 from reviewgen.protocols.stepper import TensorSpec
@@ -127,7 +127,9 @@ class RecurrentStepper(CompiledStepper):
         matrices, gru_biases = (*first, *above, *recurrent), hidden_biases if separate else None
         kind = 1 if self.config.activation == "relu" else None, self.config.zoneout or None, 1 if self.parts > 1 else None
         held = (
-            make_held(self.config, embedding.copy(), np.asarray(tensors["held"], np.float32), bits) if self.config.holds else None
+            pack_conditioning(self.config, embedding.copy(), np.asarray(tensors["held"], np.float32), bits)
+            if self.config.holds
+            else None
         )
         return kernels.Weights(
             table, embedding.copy(), ngrams, *matrices, biases, gru_biases, *projection, *output, output_bias, *kind, held

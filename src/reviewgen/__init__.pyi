@@ -1,13 +1,13 @@
+from .analysis import Comparison, Explanation, Probe, compare, explain, graph, probe
 from .api import generate_dataset, load, novelty_dataset, prepare, score_dataset, train
 from .errors import ReviewgenError
-from .look import Comparison, Explanation, Probe, compare, explain, graph, probe
 from .model import ReviewModel
 from .registry import list_models, list_presets, list_tokenizers, register_model, register_tokenizer
 from .runs import TrainingRun
 from .runs.ablate import ablate
 from .runs.blend import blend
 from .runs.corpus import corpus
-from .runs.showing import plot_training
+from .runs.display import plot_training
 from .runs.sweep import plot_sweep, sweep
 from .runs.tune import best_trial, tune
 from .runs.tune_sampling import tune_sampling

@@ -123,7 +123,7 @@ def train(start: "str | ReviewModel", source: Any, *, progress: bool = True, **o
     from reviewgen.errors import AlreadyTrained
     from reviewgen.interrupts import uninterrupted
     from reviewgen.runs import TrainingRun
-    from reviewgen.runs.showing import open_view
+    from reviewgen.runs.display import open_view
 
     refuse_unknown_options(options, TrainOptions, "train")
     check_flags(progress=progress)
@@ -291,10 +291,10 @@ def score_dataset(
         ReviewgenError: The model cannot be loaded; see ``load``.
     """
     from reviewgen.config.options import Shards
-    from reviewgen.tables.judging import judge_texts
+    from reviewgen.tables.scoring import score_texts
 
     shards = Shards(format=format, shard_texts=shard_texts)
-    return judge_texts("score", model, source, shards, out=out, device=device, options=options)
+    return score_texts("score", model, source, shards, out=out, device=device, options=options)
 
 
 def novelty_dataset(
@@ -322,6 +322,6 @@ def novelty_dataset(
         DataError: The model has no index of its training text.
     """
     from reviewgen.config.options import Shards
-    from reviewgen.tables.judging import judge_texts
+    from reviewgen.tables.scoring import score_texts
 
-    return judge_texts("novelty", model, source, Shards(format=format, shard_texts=shard_texts), out=out, options=options)
+    return score_texts("novelty", model, source, Shards(format=format, shard_texts=shard_texts), out=out, options=options)

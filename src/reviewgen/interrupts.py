@@ -27,7 +27,7 @@ _IMPORTING = "<frozen importlib._bootstrap>"
 _has_begun = False
 
 
-def begin() -> None:
+def raise_on_interrupt() -> None:
     """From now on, signals raise KeyboardInterrupt."""
     global _has_begun
     _has_begun = True
@@ -35,7 +35,7 @@ def begin() -> None:
 
 @contextmanager
 def raising_interrupts() -> Iterator[None]:
-    """Inside the block, the signals raise KeyboardInterrupt; inside an import, before ``begin``, they end the process."""
+    """Inside the block, signals raise KeyboardInterrupt; in an import, before ``raise_on_interrupt``, they end the process."""
     global _has_begun
     _has_begun = False
     with handled(_interrupt):

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reviewgen.data import SPLITS, LostCharacters, count_lost, read_documents, sample_step, trained_on
+from reviewgen.data import SPLITS, LostCharacters, count_lost, read_documents, sample_stride, trained_on
 from reviewgen.errors import ConfigError, DataError
 from reviewgen.registry import find_tokenizer
 from tests.support.fakes import LetterTokenizer
@@ -113,7 +113,7 @@ def by_hand(text, documents):
 
 def find_lost(texts, tokenizer, characters):
     """Return what a tokenizer loses of a sample of texts, as large as for a number of characters, counted in two parts."""
-    step = sample_step(tokenizer, characters)
+    step = sample_stride(tokenizer, characters)
     return count_lost(texts[:5:step], tokenizer, step) + count_lost(texts[-(-5 // step) * step :: step], tokenizer, step)
 
 

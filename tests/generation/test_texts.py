@@ -86,8 +86,8 @@ def test_what_is_known_of_a_text_agrees_with_the_model(model: ReviewModel) -> No
         wanted = [logs[place, token].item() for place, token in enumerate(ids[0, 1:].tolist())]
         assert found.log_probabilities == pytest.approx(wanted, abs=1e-4)
         assert found.seconds >= 0 and found.novelty is None and not found.exceeds_max_copy
-        facts = json.loads(json.dumps(found.facts(), allow_nan=False))
-        assert facts == found.facts() and (facts["text"], facts["seed"]) == (found.text, 4)
+        facts = json.loads(json.dumps(found.to_dict(), allow_nan=False))
+        assert facts == found.to_dict() and (facts["text"], facts["seed"]) == (found.text, 4)
         reasons.add(found.finish_reason)
     assert reasons == {"end", "length"}
 

@@ -75,5 +75,5 @@ def test_playing_picks_types_samples_and_undoes(micro: Any, model_folder: Any, m
     status, out, notes = play("d 999", "", "u", "q")
     assert status == 0 and "The review ends here" in out and "has ended" in notes and out.splitlines()[-1].endswith("the ")
     status, out, _ = play(words=["--prompt", "the m", "--k", 3, "--json"])
-    facts = json.loads(json.dumps(micro("ngram-char").next_tokens("the m", k=3).facts()))
+    facts = json.loads(json.dumps(micro("ngram-char").next_tokens("the m", k=3).to_dict()))
     assert status == 0 and json.loads(out) == {"model": str(model_folder("ngram-char"))} | facts

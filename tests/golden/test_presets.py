@@ -61,7 +61,7 @@ def observe(name: str) -> dict[str, Any]:
     likeliest = model.next_tokens("The film is ", k=5)
     detailed = model.generate(seed=8, max_new_tokens=30, return_dict_in_generate=True)[0]
     scores = {
-        "conditions": [model.score(text, given="It is", conditions=POSITIVE).bits for text in REVIEWS],
+        "conditions": [model.score(text, prompt="It is", conditions=POSITIVE).bits for text in REVIEWS],
         "text": [score.bits for score in map(model.score, REVIEWS)],
         "corpus": [model.evaluate(REVIEWS, clean=False).bits_per_character],
         "next": [each.probability for each in likeliest.alternatives],

@@ -21,7 +21,7 @@ FLOORS = [
     "hub",
     "runs tables",
     "api",
-    "look export serving",
+    "analysis export serving",
     "cli __main__",
 ]
 """The rooms of each floor, bottom up. ``testing`` stands beside them: it may import every room, and only ``cli`` imports it."""

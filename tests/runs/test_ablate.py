@@ -82,7 +82,7 @@ def test_rows_are_single_trainings() -> None:
         runs = [bits_of(**options, seed=seed) for seed in (0, 1)]
         assert rows[name].bits == pytest.approx(sum(runs) / 2, rel=1e-6), name
     for row in (rows[name] for name in used[1:]):
-        assert row.bought == pytest.approx(row.bits - rows["whole"].bits, abs=1e-9)
+        assert row.gain == pytest.approx(row.bits - rows["whole"].bits, abs=1e-9)
     assert rows["plain"].parameters["output layer"] > rows["whole"].parameters["output layer"]
 
 

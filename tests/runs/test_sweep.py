@@ -64,7 +64,7 @@ def test_each_series_is_swept_and_has_the_figures_of_plain_counts() -> None:
         )
         assert row.train_bits == pytest.approx(-sum(map(math.log2, p)) / sum(len(text) - 2 for text in train), rel=1e-4)
         assert row.held_out_impossible == held.count(0.0) / len(held) and row.train_impossible == 0.0
-        assert math.isinf(row.held_out_bits or 0.0) == (row.held_out_impossible > 0) == (row.as_json()["held_out_bits"] is None)
+        assert math.isinf(row.held_out_bits or 0.0) == (row.held_out_impossible > 0) == (row.to_dict()["held_out_bits"] is None)
         grams = [{tuple(ids[i : i + n]) for ids in train for i in range(len(ids) - n + 1)} for n in range(1, row.value + 1)]
         assert list(row.ngrams) == [len(grams[0]) - 1, *map(len, grams[1:])]  # the beginning of a text is not predicted
     shares = [row.held_out_impossible or 0.0 for row in rows]
@@ -136,5 +136,5 @@ def test_the_command_prints_the_table_and_draws_it(tmp_path: Path, monkeypatch: 
     assert "smoothing none, training text" in drawn and "probability zero" in drawn
     facts = json.loads(run_command(monkeypatch, capsys, *words, "--json")[1])
     for row, wanted in zip(facts["rows"], rows, strict=True):
-        expected = {**json.loads(json.dumps(wanted.as_json())), "value": str(wanted.value), "seconds": 0}
+        expected = {**json.loads(json.dumps(wanted.to_dict())), "value": str(wanted.value), "seconds": 0}
         assert {**row, "seconds": 0} == expected

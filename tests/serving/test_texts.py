@@ -11,7 +11,7 @@ import torch
 import reviewgen
 from reviewgen.errors import BrokenPlugin
 from reviewgen.generation import make_request
-from reviewgen.serving import Engine, Submission, create_app
+from reviewgen.serving import Engine, EngineRequest, create_app
 from tests.support.fakes import LETTERS, QueueModel, TableModel, review_model, table
 from tests.support.live_server import PATIENCE, SlowModel, error_of, in_process, joined, serve, slow_model, wait_for
 
@@ -217,7 +217,7 @@ def test_an_engine_is_closed_in_time():
     model = slow_model()
     model.model.seconds = 2.0
     engine = Engine(model)
-    job = engine.submit(Submission(make_request("ab", model.generation_config, {}, model.tokenizer)), lambda: None)
+    job = engine.submit(EngineRequest(make_request("ab", model.generation_config, {}, model.tokenizer)), lambda: None)
     wait_for(lambda: engine.live)
     started = time.monotonic()
     engine.close(timeout=0.1)
@@ -241,7 +241,7 @@ def test_a_new_prompt_is_read_before_the_next_part_of_a_long_one():
     model = review_model(Watched(table(LETTERS.vocab_size)), LETTERS, max_new_tokens=1)
     engine = Engine(model)
     for prompt in ("ab" * 1000, "abc"):
-        engine.submit(Submission(make_request(prompt, model.generation_config, {}, model.tokenizer)), lambda: None)
+        engine.submit(EngineRequest(make_request(prompt, model.generation_config, {}, model.tokenizer)), lambda: None)
         wait_for(lambda: len(Watched.read) == 2)
         time.sleep(0.1)  # longer than a tick
     Watched.may_go_on.set()

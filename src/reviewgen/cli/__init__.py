@@ -1,15 +1,15 @@
 """The command line: ``reviewgen train | prepare | plot | sweep | tune | blend | generate | replay | play | evaluate`` and more.
 
-A command parses its arguments, calls the library and prints the result. It names rooms, as in ``look.probe``, which import their
-names on first use; imports that are heavy otherwise stand inside the commands. So ``--help`` is fast.
+A command parses its arguments, calls the library and prints the result. It names rooms, as in ``analysis.probe``, which import
+their names on first use; other heavy imports stand inside the commands. So ``--help`` is fast.
 
     train      ``train``, ``prepare``
     search     ``sweep``, ``ablate``, ``tune``, ``tune-sampling``
     generate   ``generate``, ``replay``, ``play``
     measure    ``evaluate``, ``score``, ``novelty``, ``blend``
-    look       ``explain``, ``graph``, ``plot``, ``compare``, ``probe``; explain_tables prints the first
+    analysis   ``explain``, ``graph``, ``plot``, ``compare``, ``probe``; explain_tables prints the first
     words      ``neighbours``, ``contrast``, ``classify``
-    share      ``export``, ``push``, ``pull``, ``serve``, ``demo``
+    publish    ``export``, ``push``, ``pull``, ``serve``, ``demo``
     inspecting ``list``, ``settings``, ``doctor``, ``plugin new``, ``plugin check``
     options    the options, made from the classes that declare them, and the parsing of values
     console    what all commands print
@@ -24,7 +24,7 @@ from typing import Annotated, Any
 
 import typer
 
-from reviewgen.cli import generate, inspecting, look, measure, search, share, train, words
+from reviewgen.cli import analysis, generate, inspecting, measure, publish, search, train, words
 from reviewgen.cli.console import echo, escape, note, notes, show_log
 from reviewgen.errors import ConfigError, ProcessLost, ReviewgenError, SourceError, shortened
 from reviewgen.interrupts import INTERRUPTED, raising_interrupts, uninterrupted
@@ -74,10 +74,10 @@ def _add(group: typer.Typer, command: Callable[..., None]) -> None:
 
 
 for _command in (
-    *(train.train, train.prepare, inspecting.settings, look.plot, search.sweep, search.ablate, search.tune),
-    *(search.tune_sampling, measure.blend, look.compare, generate.generate, generate.replay, generate.play, look.graph),
-    *(look.probe, words.neighbours, words.contrast, words.classify, measure.evaluate),
-    *(measure.score, measure.novelty, look.explain, share.export, share.push, share.pull, share.serve, share.demo),
+    *(train.train, train.prepare, inspecting.settings, analysis.plot, search.sweep, search.ablate, search.tune),
+    *(search.tune_sampling, measure.blend, analysis.compare, generate.generate, generate.replay, generate.play, analysis.graph),
+    *(analysis.probe, words.neighbours, words.contrast, words.classify, measure.evaluate),
+    *(measure.score, measure.novelty, analysis.explain, publish.export, publish.push, publish.pull, publish.serve, publish.demo),
     *(inspecting.list_, inspecting.doctor),
 ):
     _add(app, _command)

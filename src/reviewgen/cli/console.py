@@ -23,7 +23,7 @@ from rich.text import Text
 from reviewgen import tables, web
 from reviewgen.config import to_json
 from reviewgen.errors import counted, per_second
-from reviewgen.interrupts import INTERRUPTED, begin
+from reviewgen.interrupts import INTERRUPTED, raise_on_interrupt
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -160,9 +160,9 @@ def show_log() -> None:
 
 
 @contextmanager
-def working(text: str) -> Iterator[Callable[[str], None]]:
+def show_status(text: str) -> Iterator[Callable[[str], None]]:
     """Show inside a block what is being done; yield a function that shows something else."""
-    begin()
+    raise_on_interrupt()
     with notes.status(text) as status:
         yield lambda now: status.update(Text(now))
 
@@ -176,7 +176,7 @@ def refuse_outputs(*, overwrite: bool, html: Path | None = None, plot: Path | No
 
 
 @contextmanager
-def resumable() -> Iterator[None]:
+def exit_resumable() -> Iterator[None]:
     """Say after an interrupt that the command can be given again, and end it."""
     try:
         yield
@@ -190,7 +190,7 @@ def progress() -> Iterator[Callable[[str, int, int | None], None]]:
     """Show a progress bar on a terminal; yield ``progress(stage, done, total)``, which moves it."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    begin()
+    raise_on_interrupt()
     stage_column, rate_column = TextColumn("{task.description}", markup=False), TextColumn("{task.fields[rate]}")
     columns = (stage_column, BarColumn(), MofNCompleteColumn(), rate_column, TimeRemainingColumn())
     is_shown = notes.file.isatty() and not notes.quiet
@@ -218,7 +218,7 @@ class Finished(list[Any]):
 
 
 @contextmanager
-def keeping(hint: str) -> Iterator[Finished]:
+def keep_on_interrupt(hint: str) -> Iterator[Finished]:
     """Let an interrupt end the block with a note; yield the list of what is finished, which is kept."""
     finished = Finished()
     try:

@@ -6,9 +6,9 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from reviewgen.analysis.explanation import CountedToken, Explanation, Gate, ModelExplanation, TokenLoss, show_percent
 from reviewgen.cli.console import TerminalConsole, make_table
 from reviewgen.errors import counted
-from reviewgen.look.explanation import CountedToken, Explanation, Gate, ModelExplanation, TokenLoss, show_percent
 
 _WIDE = 120  # columns from which on formulas have a column of their own
 _BAR = 8  # characters of a bar for 1

@@ -18,7 +18,18 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from reviewgen import api, generation, tables
-from reviewgen.cli.console import Result, describe_written, echo, echo_text, make_table, note, notes, progress, resumable, show
+from reviewgen.cli.console import (
+    Result,
+    describe_written,
+    echo,
+    echo_text,
+    exit_resumable,
+    make_table,
+    note,
+    notes,
+    progress,
+    show,
+)
 from reviewgen.cli.options import declared, path_or_string, read_stdin, select, takes
 from reviewgen.config import FOREIGN, MAX_VOCABULARY, GenerationConfig, read_text
 from reviewgen.config.options import Call, GeneratedShards
@@ -189,7 +200,7 @@ def _write_table(
 ) -> Result:
     """Generate texts into a file or a folder of shards."""
     number, started = settings.pop("num_return_sequences"), time.monotonic()
-    with resumable(), progress() as move:
+    with exit_resumable(), progress() as move:
         call |= {"prompt": prompt, "receipts": shards.columns if receipt is None else receipt, "options": settings}
         shards = replace(shards, columns=shards.columns or out.suffix.lower() in _FILES)
         written = tables.generate_dataset(model, number, shards, out=out, progress=move, **call)
@@ -304,7 +315,7 @@ def play(
     processors = options.pop("logits_processors")
     walk = api.load(model).walk(prompt, temperature=temperature, logits_processor=processors, **options)
     if as_json:
-        return Result({"model": model} | walk.next_tokens(k).facts())
+        return Result({"model": model} | walk.next_tokens(k).to_dict())
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(errors="replace")
     try:

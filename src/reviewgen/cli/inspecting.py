@@ -13,7 +13,7 @@ from rich.padding import Padding
 from rich.text import Text
 
 from reviewgen import api, data, training
-from reviewgen.cli.console import Result, make_table, working
+from reviewgen.cli.console import Result, make_table, show_status
 from reviewgen.cli.options import takes
 from reviewgen.config import VOCABULARY_FIELDS, Preset, TrainingConfig
 from reviewgen.config.descriptions import describe_settings
@@ -131,7 +131,7 @@ def doctor(model: str | None = None, *, accept: bool = False) -> Result:
         accept: Accept the current files of the model.
     """
     if model is not None or accept:
-        facts, line = _care(model, accept)
+        facts, line = _check_saved_model(model, accept)
         return Result({"model": model} | facts, [line])
     import torch
 
@@ -143,7 +143,7 @@ def doctor(model: str | None = None, *, accept: bool = False) -> Result:
     facts |= {"device": device, "mixed_precision": training.native_precision(device), "threads": torch.get_num_threads()}
     sizes = {"cache_megabytes": round(data.cache_size() / 1e6, 1), "cache_limit_megabytes": data.MAX_BYTES / 1e6}
     facts |= {"cache": str(data.cache_folder()), **sizes}
-    with working("Importing every plugin ..."):
+    with show_status("Importing every plugin ..."):
         plugins = [vars(each.plugin) | {"problem": each.problem, "seconds": each.seconds} for each in inspect_plugins()]
     facts |= {"plugins": plugins, "problems": [plugin["problem"] for plugin in plugins if plugin["problem"]]}
     return Result(facts, _describe_machine(facts), int(bool(facts["problems"])))
@@ -189,7 +189,7 @@ def _version(name: str) -> str:
         return "not installed"
 
 
-def _care(model: str | None, accept: bool) -> tuple[dict[str, Any], str]:
+def _check_saved_model(model: str | None, accept: bool) -> tuple[dict[str, Any], str]:
     """Check a saved model, or take its changes; return facts and a line.
 
     Raises:
@@ -272,7 +272,7 @@ def check(name: str) -> Result:
     from reviewgen.testing import check_plugin
 
     try:
-        with working(f"Checking {name} ..."):
+        with show_status(f"Checking {name} ..."):
             report = check_plugin(name)
     except ModuleNotFoundError as missing:
         raise ConfigError(f"{missing.name} is not installed, which the checks need: pip install 'reviewgen[testing]'.") from None

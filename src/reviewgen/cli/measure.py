@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from reviewgen import api, runs, tables
-from reviewgen.cli.console import Result, describe_written, note, progress, resumable, working
+from reviewgen.cli.console import Result, describe_written, exit_resumable, note, progress, show_status
 from reviewgen.cli.options import declared, parse_data, read_stdin, select, takes
 from reviewgen.config import GenerationConfig
 from reviewgen.config.options import Evaluating, Shards
@@ -24,7 +24,7 @@ def evaluate(model: str, *, data: list[str], device: str = "auto", **options: An
     Args:
         device: The device that scores: cpu, cuda, mps, or auto: what accelerate finds, for a network.
     """
-    with working("Evaluating ..."):
+    with show_status("Evaluating ..."):
         trained, result = tables.evaluate(model, parse_data(data), device, **options)
     if result.zero_probability_tokens:
         note(f"{counted(result.zero_probability_tokens, 'token')} with probability zero: the bits are infinite.")
@@ -35,7 +35,7 @@ def evaluate(model: str, *, data: list[str], device: str = "auto", **options: An
         ", ".join(counted(number, noun) for noun, number in counts.items()),
         *(gain.describe() for gain in result.conditions),
     ]
-    return Result(result.facts(), lines)
+    return Result(result.to_dict(), lines)
 
 
 @takes(declared(GenerationConfig, only=["conditions"], unset=True), _TABLE)
@@ -112,10 +112,10 @@ def _text_or_table(
     if out is None:
         raise ConfigError("--data writes a table: give --out FOLDER, or a .jsonl or .parquet file.")
     started = time.monotonic()
-    with resumable(), progress() as move:
+    with exit_resumable(), progress() as move:
         given: Any = select(options, Evaluating)
         call: Any = {"out": out, "progress": move, "device": options.get("device", "cpu"), "options": given}
-        written = tables.judge_texts(kind, model, parse_data(data or ""), Shards(**select(options, Shards)), **call)
+        written = tables.score_texts(kind, model, parse_data(data or ""), Shards(**select(options, Shards)), **call)
     return describe_written(written, started, (_describe_scores if kind == "score" else _describe_copies)(written.summary))
 
 
@@ -146,7 +146,7 @@ def blend(models: list[str], *, out: Path, weights: tuple[float, ...] = (), data
         data: Fit the weights on these texts, on which no model was trained: a file or glob.
     """
     check_output(to_path("out", out))
-    with working("Blending ..." if data is None else "Fitting the weights ..."):
+    with show_status("Blending ..." if data is None else "Fitting the weights ..."):
         model = runs.blend.blend(models, weights or None, data=None if data is None else parse_data(data), **options)
         model.save_pretrained(out)
     fit = model.training["weights"]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from reviewgen import api, runs
-from reviewgen.cli.console import Result, keeping, make_table, note, refuse_outputs, show, working
+from reviewgen.cli.console import Result, keep_on_interrupt, make_table, note, refuse_outputs, show, show_status
 from reviewgen.cli.options import parse_data, start, takes
 from reviewgen.config import parse_settings
 from reviewgen.config.options import Evaluating, TrainingTexts, Trial
@@ -38,7 +38,7 @@ def sweep(
     refuse_outputs(plot=plot, overwrite=overwrite)
     rows = runs.sweep.sweep(preset, parse_data(data, options["weights"]), swept, values, fixed, series=series, **options)
     total = len(values) * math.prod(map(len, series.values()))
-    with keeping("the table has the finished values.") as finished, working(f"Training 1 of {total} ...") as say:
+    with keep_on_interrupt("the table has the finished values.") as finished, show_status(f"Training 1 of {total} ...") as say:
         for row in rows:
             finished.append(row)
             trained = ", ".join(f"{name}={value}" for name, value in {**row.series, swept: row.value}.items())
@@ -84,20 +84,20 @@ def ablate(preset: str, *, data: list[str], seeds: int = 1, settings: list[str] 
     from reviewgen.protocols.abilities import describe_parameters
 
     rows = runs.ablate.ablate(preset, parse_data(data, options["weights"]), seeds=seeds, settings=fixed, **options)
-    with keeping("the table has the finished rows.") as finished, working(f"Training {preset} whole ..."):
+    with keep_on_interrupt("the table has the finished rows.") as finished, show_status(f"Training {preset} whole ..."):
         for row in rows:
             finished.append(row)
             note(f"{row.name}: {'not used here' if row.bits is None else f'{row.bits:.4f} bits/char, {row.seconds:.1f} s'}")
     if not finished:
         sys.exit(finished.status or 1)
-    table = make_table("without", "bits/char", "bought", "95 %", "char/s", "parameters", left=["without"], is_boxed=False)
+    table = make_table("without", "bits/char", "gain", "95 %", "char/s", "parameters", left=["without"], is_boxed=False)
     for row in finished:
         if row.bits is not None:
             name = {"whole": "nothing", "plain": "all of them (plain)"}.get(row.name, row.name)
             limits = "" if row.interval is None else "{:+.3f} to {:+.3f}".format(*row.interval)
-            bought = "" if row.bought is None else f"{row.bought:+.4f}"
+            gain = "" if row.gain is None else f"{row.gain:+.4f}"
             costs = _cell(row.characters_per_second, ",.0f"), f"{sum(row.parameters.values()):,}"
-            table.add_row(name, f"{row.bits:.4f}", bought, limits, *costs)
+            table.add_row(name, f"{row.bits:.4f}", gain, limits, *costs)
     lines: list[Any] = [table, f"Parameters of the whole preset: {describe_parameters(finished[0].parameters)}"]
     lines += [f"{row.name}: {row.description}" for row in finished if row.description and row.bits is not None]
     if unused := [row.name for row in finished if row.bits is None]:
@@ -111,7 +111,7 @@ def _split_settings(preset: str, settings: list[str]) -> tuple[str, dict[str, li
     Raises:
         ConfigError: No setting has several values, and there is more than one.
     """
-    fixed, parts = parse_settings(settings), runs.resolve_parts(preset)
+    fixed, parts = parse_settings(settings), runs.resolve_setup(preset)
     all_of_them = [(group, name) for group, names in fixed.items() for name in names]
     several = [(group, name) for group, name in all_of_them if "," in fixed[group][name] and not parts.takes_list(group, name)]
     chosen = several or (all_of_them if len(all_of_them) == 1 else [])
@@ -155,7 +155,7 @@ def tune(
     space = {f"{group}.{name}": value for group, names in ranges.items() for name, value in names.items()}
     about = {"trials": trials, "search": space, "settings": fixed, "storage": storage}
     found = runs.tune.tune(start(preset, trained), parse_data(data, options["weights"]), **about, **options)  # type: ignore[arg-type]  # of mixed types
-    with keeping("the finished trials are kept.") as finished, working("Reading ...") as say:
+    with keep_on_interrupt("the finished trials are kept.") as finished, show_status("Reading ...") as say:
         for trial in found:
             finished.append(trial)
             named = ", ".join(f"{name.partition('.')[2]} {value}" for name, value in trial.settings.items())
@@ -238,7 +238,7 @@ def tune_sampling(
     loaded = api.load(model)
     if out is not None and not loaded.is_saved_in(out):
         check_output(to_path("out", out))
-    with keeping("nothing was saved.") as finished, working("Reading and generating ..."):
+    with keep_on_interrupt("nothing was saved.") as finished, show_status("Reading and generating ..."):
         by = None if judge is None else api.load(judge)
         call: Any = {"search": values, "texts": texts, "judge": by, "profile": goal, "seed": seed}
         for trial in runs.tune_sampling.tune_sampling(loaded, parse_data(data), **call, **options):

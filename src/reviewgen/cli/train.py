@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reviewgen import api, data, runs, training
-from reviewgen.cli.console import Result, note, notes, resumable, working
+from reviewgen.cli.console import Result, exit_resumable, note, notes, show_status
 from reviewgen.cli.options import parse_data, start, takes
 from reviewgen.config import PLAIN, parse_settings
 from reviewgen.config.options import Corpus, Training
@@ -69,7 +69,7 @@ def train(
 def _prepare(run: "runs.TrainingRun") -> None:
     """Read and tokenize the corpus, and show facts about it."""
     try:
-        with working("Reading ...") as say:
+        with show_status("Reading ...") as say:
             note(_show_corpus(run.read(), run.conditions.describe()))
             say("Training the tokenizer and encoding the texts ...")
             run.tokenize()
@@ -106,7 +106,7 @@ def _train(run: "runs.TrainingRun") -> "ReviewModel":
                 move(report)
                 _show_report(report)
         shown = len(run.notes)
-        with working("Saving the model, then measuring it ..."):
+        with show_status("Saving the model, then measuring it ..."):
             model = run.finish()
     except KeyboardInterrupt:
         with uninterrupted():
@@ -186,7 +186,7 @@ def prepare(
     groups = parse_settings(settings or [])
     if other := next((name for name, values in groups.items() if values and name != "tokenizer"), None):
         raise ConfigError(f"--set {other}... is a setting of training: give it to reviewgen train. Here it is tokenizer.NAME.")
-    with resumable(), working("Preparing ...") as say:
+    with exit_resumable(), show_status("Preparing ...") as say:
         from reviewgen.conditions import Conditions
         from reviewgen.data import Corpus as CleanedCorpus
 

@@ -4,7 +4,7 @@ from itertools import zip_longest
 from typing import Any
 
 from reviewgen import api
-from reviewgen.cli.console import Result, make_table, working
+from reviewgen.cli.console import Result, make_table, show_status
 from reviewgen.cli.options import parse_data, read_stdin, takes
 from reviewgen.config.options import Evaluating
 from reviewgen.errors import ConfigError
@@ -31,7 +31,7 @@ def contrast(model: str, condition: str, *, k: int = 10, seed: int = 0) -> Resul
         k: The number of words of each value.
         seed: The seed of the texts in which the words are compared.
     """
-    with working("Writing and reading texts ..."):
+    with show_status("Writing and reading texts ..."):
         preferred = api.load(model).contrast(condition, k=k, seed=seed)
     columns = [[f"{each.word} {each.log_ratio:+.1f}" for each in words] for words in preferred.values()]
     table = make_table(*preferred, rows=zip_longest(*columns, fillvalue=""), left=preferred)
@@ -50,7 +50,7 @@ def classify(model: str, *, condition: str, text: str | None = None, data: str |
     if (text is None) == (data is None):
         raise ConfigError("Give a text with --text, or a corpus with --data.")
     if data is not None:
-        with working("Classifying ..."):
+        with show_status("Classifying ..."):
             accuracy = api.load(model).accuracy(parse_data(data), condition, **options)
         return Result(accuracy, [accuracy.describe()])
     (best,) = api.load(model).classify([read_stdin() if text == "-" else str(text)], condition)

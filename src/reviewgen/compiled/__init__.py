@@ -8,7 +8,7 @@ mean the same for every model. Each name is imported on first use.
     sampling   from logits to one token
     steps      the step of a model as a compiled function, so that one loop runs every model
     decoding   the loop that samples many tokens with such a step
-    given      what a model holds of the ids that a text is given, as each is read
+    conditioning  the vector of a text's conditions and fields, as each id is read
     mixing     mixtures of next-token distributions
     hypotheses sums over the tokens that write a text, for a blend of models with different tokenizers
     precision  numbers of 16, 32 and 64 bits in one loop

@@ -12,8 +12,8 @@ from .lanes import IGNORED as IGNORED
 from .lanes import Batch as Batch
 from .lanes import Lanes as Lanes
 from .parts import Filters as Filters
-from .pipeline import AS_BEFORE as AS_BEFORE
-from .pipeline import Texts as Texts
+from .pipeline import LEGACY_OPTIONS as LEGACY_OPTIONS
+from .pipeline import CorpusSpec as CorpusSpec
 from .pipeline import cached_corpus as cached_corpus
 from .pipeline import cached_store as cached_store
 from .pipeline import find_conditions as find_conditions
@@ -29,7 +29,7 @@ from .prepare import Encoding as Encoding
 from .prepare import LostCharacters as LostCharacters
 from .prepare import count_lost as count_lost
 from .prepare import index_tokens as index_tokens
-from .prepare import sample_step as sample_step
+from .prepare import sample_stride as sample_stride
 from .prepare import words_of_store as words_of_store
 from .sources import SPLITS as SPLITS
 from .sources import open_source as open_source

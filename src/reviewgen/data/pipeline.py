@@ -39,7 +39,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Texts:
+class CorpusSpec:
     """Which texts a corpus is made of.
 
     Attributes:
@@ -81,7 +81,7 @@ class Texts:
         return {"versions": [__version__, unicodedata.unidata_version], "reading": reading, **to_dict(self.filters)}
 
 
-def cached_corpus(texts: Texts) -> Corpus:
+def cached_corpus(texts: CorpusSpec) -> Corpus:
     """Return a corpus from the cache, after it was made there if need be.
 
     Raises:
@@ -138,7 +138,13 @@ def _identify(sources: Sequence[Source]) -> list[Any]:
 
 
 def prepare_store(
-    texts: Texts, encoding: Encoding, out: Path, url: str | None, ranks: Processes, progress: Progress, facts: Mapping[str, Any]
+    texts: CorpusSpec,
+    encoding: Encoding,
+    out: Path,
+    url: str | None,
+    ranks: Processes,
+    progress: Progress,
+    facts: Mapping[str, Any],
 ) -> StoreFolder:
     """Make a token store in a folder or at a URL; all processes call this.
 
@@ -272,7 +278,7 @@ def _log(info: SourceInfo, report: CleaningReport) -> None:
         _logger.info("%s", line)
 
 
-AS_BEFORE = {"fix_encoding": False, "keep_line_breaks": True, "drop_repeated_lines": False, "keep_space": True}
+LEGACY_OPTIONS = {"fix_encoding": False, "keep_line_breaks": True, "drop_repeated_lines": False, "keep_space": True}
 """How texts were cleaned by a version that could not repair encodings, join lines, drop repeated ones or strip white space."""
 
 
@@ -281,13 +287,13 @@ def trained_on(training: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
     A training on several corpora with weights has one for each.
 
-    Entries of versions without these options get the values in ``AS_BEFORE``.
+    Entries of versions without these options get the values in ``LEGACY_OPTIONS``.
     """
     parts, parent = training.get("parts"), training.get("parent")
     if parts:
         return [data for part in parts for data in trained_on(part)]
     data = training.get("data", {})
-    data = {**AS_BEFORE, **data} if "clean" in data else data
+    data = {**LEGACY_OPTIONS, **data} if "clean" in data else data
     return [*({**data, **each} for each in data.get("corpora", [{}])), *(trained_on(parent) if parent else ())]
 
 

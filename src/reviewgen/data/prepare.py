@@ -77,7 +77,7 @@ class LostCharacters:
         return f"The tokenizer {tokenizer} loses {counts}: {before!r} becomes {after!r}."
 
 
-def sample_step(tokenizer: Tokenizer, characters: int) -> int:
+def sample_stride(tokenizer: Tokenizer, characters: int) -> int:
     """Return N where one in N texts of a corpus with a number of characters is checked."""
     limit = _CHECKED if tokenizer.decode(tokenizer.encode(_PROBE)) == _PROBE else _CHECKED_CLOSELY
     return -(-characters // limit) or 1
@@ -336,7 +336,7 @@ def encode_corpus(
     encoding.check(tokenizer, name)
     known, digest = fitted.with_ids_from(tokenizer.vocab_size), digest_tokenizer(tokenizer)
     work.progress("Encoding the texts")
-    step = sample_step(tokenizer, corpus.report.characters + (corpus.validation[1].characters if corpus.validation else 0))
+    step = sample_stride(tokenizer, corpus.report.characters + (corpus.validation[1].characters if corpus.validation else 0))
     times = corpus.times_of_files
     shards, words, tasks, before = [], [], [], np.zeros(3, np.int64)  # bytes, texts and training texts of earlier parts
     for number, file in enumerate(corpus.files):

@@ -68,7 +68,7 @@ class Evaluation:
     zero_probability_tokens: int
     conditions: tuple[ConditionGain, ...] = ()
 
-    def facts(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Return the figures as JSON values; without those of conditions if there are none."""
         facts = dict(to_json(self))
         return facts if self.conditions else {name: value for name, value in facts.items() if name != "conditions"}

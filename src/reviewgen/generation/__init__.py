@@ -3,7 +3,7 @@
     request        the arguments of one call, checked
     generator      texts of one model: many, one as a stream, or texts that must include some words; the returned objects
     text           one text: its tokens, its random stream, and where it ends
-    release        what may be shown of a text while it is generated, and the log probabilities of its tokens
+    detokenizer    what may be shown of a text while it is generated, and the log probabilities of its tokens
     decode         the decoding loop: token by token, or in blocks where the stepper has a loop of its own
     beams          beam search
     pieces         the texts of a tokenizer's tokens, how a prompt is split, and the words that texts are made of

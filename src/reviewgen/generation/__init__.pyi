@@ -1,6 +1,10 @@
 from .decode import SAMPLING_SETTINGS as SAMPLING_SETTINGS
 from .decode import Decoder as Decoder
 from .decode import make_sampling_params as make_sampling_params
+from .detokenizer import Detokenizer as Detokenizer
+from .detokenizer import Scored as Scored
+from .detokenizer import Token as Token
+from .detokenizer import score_token as score_token
 from .generator import GeneratedText as GeneratedText
 from .generator import Generation as Generation
 from .generator import Generator as Generator
@@ -20,10 +24,6 @@ from .next_tokens import log_softmax as log_softmax
 from .next_tokens import show as show
 from .pieces import Pieces as Pieces
 from .pieces import Speller as Speller
-from .release import Detokenizer as Detokenizer
-from .release import Scored as Scored
-from .release import Token as Token
-from .release import score_token as score_token
 from .request import GenerateOptions as GenerateOptions
 from .request import Judge as Judge
 from .request import Request as Request

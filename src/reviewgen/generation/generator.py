@@ -18,8 +18,8 @@ import numpy as np
 from reviewgen.errors import DataError, GenerationError
 from reviewgen.generation.beams import search
 from reviewgen.generation.decode import Decoder
+from reviewgen.generation.detokenizer import Detokenizer
 from reviewgen.generation.pieces import Pieces, Speller
-from reviewgen.generation.release import Detokenizer
 from reviewgen.generation.request import Request
 from reviewgen.generation.text import Text
 from reviewgen.novelty import COPY_CHARACTERS, CopyGuard, Index, Novelty
@@ -103,7 +103,7 @@ class Generation:
         """
         return self._score()
 
-    def facts(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Return what is known without further computation, as JSON values."""
         names = ("text", "prompt", "new_tokens", "finish_reason", "seed", "number", "exceeds_max_copy")
         return {name: getattr(self, name) for name in names} | {"seconds": round(self.seconds, 4)}

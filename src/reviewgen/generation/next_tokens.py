@@ -104,7 +104,7 @@ class NextTokens:
     possible: int
     contexts: tuple[Context, ...]
 
-    def facts(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON values."""
         return asdict(self)
 

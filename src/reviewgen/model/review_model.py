@@ -379,12 +379,12 @@ class ReviewModel:
             raise ConfigError(f"The text must be a string; got {type(text).__name__}.")
         return require_index(self.bundle.index).examine(self.tokenizer.encode(text), self.tokenizer.decode)
 
-    def score(self, text: str, given: str = "", *, conditions: Mapping[str, Any] | None = None) -> "Score":
+    def score(self, text: str, prompt: str = "", *, conditions: Mapping[str, Any] | None = None) -> "Score":
         """Return the negative log2 probability of a text in bits: in all, per character and per token.
 
         Args:
             text: The text; its end token is scored, too.
-            given: The context before the text, which is not scored. The two are tokenized separately, so with a word tokenizer a
+            prompt: The context before the text, which is not scored. The two are tokenized separately, so with a word tokenizer a
                 space between them belongs to the text.
             conditions: Values of the conditions that the model was trained with; others are unspecified.
 
@@ -395,7 +395,7 @@ class ReviewModel:
         from reviewgen.evaluation import score_text
 
         prefix, weights = self.conditions.encode({} if conditions is None else conditions), self.bundle.weights
-        return score_text(weights.model_on_device, self.tokenizer, text, prefix, given, weights.device)
+        return score_text(weights.model_on_device, self.tokenizer, text, prefix, prompt, weights.device)
 
     def neighbours(self, word: str, *, k: int = 10) -> "list[Neighbour]":
         """Return the k words whose embeddings are nearest to that of a word, the nearest first.

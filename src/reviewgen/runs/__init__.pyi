@@ -5,11 +5,11 @@ from . import tune as tune
 from . import tune_sampling as tune_sampling
 from .ablate import AblationRow as AblationRow
 from .corpus import prepare_tokens as prepare_tokens
-from .parts import resolve_parts as resolve_parts
+from .display import open_view as open_view
+from .display import plot_training as plot_training
+from .display import training_bar as training_bar
 from .run import TrainingRun as TrainingRun
-from .showing import open_view as open_view
-from .showing import plot_training as plot_training
-from .showing import training_bar as training_bar
+from .setup import resolve_setup as resolve_setup
 from .sweep import SweepRow as SweepRow
 from .tune import DEFAULT_BUDGET as DEFAULT_BUDGET
 from .tune import TuneTrial as TuneTrial

@@ -36,8 +36,8 @@ class AblationRow:
         settings: The settings that differ from those of the whole preset, as in {"model.ngrams": 1}.
         bits: Bits per character of the held-out texts, the mean of all seeds; None for a technique that the whole preset did not
             use in its training: no model is trained without it.
-        bought: These bits minus those of the whole preset; above zero, the technique lowers them. None for the whole preset.
-        interval: The 95 % interval of ``bought`` over the held-out texts; None with fewer than 10 texts.
+        gain: These bits minus those of the whole preset; above zero, the technique lowers them. None for the whole preset.
+        interval: The 95 % interval of ``gain`` over the held-out texts; None with fewer than 10 texts.
         characters_per_second: Characters trained on per second without evaluations, of all seeds; None in too short a training,
             and of counting, whose first row has the time of compiling.
         seconds: Duration of the trainings with their evaluations.
@@ -48,13 +48,13 @@ class AblationRow:
     description: str = ""
     settings: Mapping[str, Any]
     bits: float | None = None
-    bought: float | None = None
+    gain: float | None = None
     interval: tuple[float, float] | None = None
     characters_per_second: float | None = None
     seconds: float = 0.0
     parameters: Mapping[str, int] = field(default_factory=dict)
 
-    def as_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Return the row as JSON values; an infinite number becomes None."""
         return dict(to_json(self))
 
@@ -73,7 +73,7 @@ def ablate(
     All are scored on the same held-out texts. With a time budget, all have the size that is chosen for the whole preset.
 
     >>> for row in reviewgen.ablate("lstm-char", "reviews.csv", budget="2m"):                        # doctest: +SKIP
-    ...     print(row.name, row.bits, row.bought)
+    ...     print(row.name, row.bits, row.gain)
 
     Args:
         preset: ``<model>-<tokenizer>``.
@@ -162,7 +162,7 @@ class _Trainings:
             return row
         pairs = list(zip(means - self._whole, characters, strict=True))
         [interval] = find_intervals(_bits, pairs, [False])
-        return replace(row, bought=_bits(pairs)[0], interval=None if interval is None else (interval[0], interval[1]))
+        return replace(row, gain=_bits(pairs)[0], interval=None if interval is None else (interval[0], interval[1]))
 
 
 def _bits(texts: Sequence[tuple[float, int]]) -> list[float]:

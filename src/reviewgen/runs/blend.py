@@ -27,8 +27,8 @@ from reviewgen.model import Bundle, ReviewModel, Weights
 from reviewgen.protocols import LanguageModel, SupportsScore, SupportsTokenBytes
 from reviewgen.protocols.abilities import count_parameters
 from reviewgen.registry import Plugin, find_model, find_tokenizer
-from reviewgen.runs.parts import part_facts
 from reviewgen.runs.record import novelty_facts
+from reviewgen.runs.setup import part_facts
 
 
 def blend(models: Any, weights: Any = None, *, data: Any = None, **options: Unpack[EvaluateOptions]) -> ReviewModel:

@@ -21,8 +21,8 @@ from reviewgen.model.write import check_tokenizer_files
 from reviewgen.novelty import Index, read_index
 from reviewgen.processes import all_processes, process_state
 from reviewgen.protocols import Tokenizer
-from reviewgen.runs.parts import TrainingParts, parent_facts, resolve_parts
 from reviewgen.runs.plan import TrainingPlan, data_config, make_texts
+from reviewgen.runs.setup import TrainingSetup, parent_facts, resolve_setup
 from reviewgen.storage import check_output, to_path
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ def tokenize(plan: TrainingPlan, read: ReadCorpus) -> PreparedCorpus:
     return PreparedCorpus(read.corpus, conditions, notes, tokenizer, stores, index, lexicon, words)
 
 
-def _encoding(parts: TrainingParts) -> data.Encoding:
+def _encoding(parts: TrainingSetup) -> data.Encoding:
     """Return how texts are encoded; the novelty index of a model that is trained further depends on its parents, too."""
     plugin, trained = parts.tokenizer_plugin, parts.trained
     return data.Encoding(
@@ -150,7 +150,7 @@ def _encoding(parts: TrainingParts) -> data.Encoding:
     )
 
 
-def _fingerprint(parts: TrainingParts, corpus: str) -> str:
+def _fingerprint(parts: TrainingSetup, corpus: str) -> str:
     facts = {"data": {"fingerprint": corpus}, **parent_facts(parts.trained, None)}
     return fingerprint(facts, parts.tokenizer_plugin.name, to_dict(parts.tokenizer_config))
 
@@ -215,7 +215,7 @@ def prepare_tokens(
         ProcessLost: Another process has failed or ended.
     """
 
-    def check() -> tuple[TrainingParts, data.Texts, Path, str | None]:
+    def check() -> tuple[TrainingSetup, data.CorpusSpec, Path, str | None]:
         refuse_unknown_options(options, PrepareOptions, "prepare", others=("preset", "out"))
         if data.find_store(source) is not None:
             raise ConfigError(f"{source} is a token store already: give it to reviewgen train --data.")
@@ -225,7 +225,7 @@ def prepare_tokens(
         folder = data.cache_folder() / f"preparing-{data.hash_text(url):016x}" if url else to_path("out", out)
         if not folder.name:  # "." or "/", which exist
             check_output(folder)
-        parts = resolve_parts(preset, tokenizer=options.get("tokenizer"))
+        parts = resolve_setup(preset, tokenizer=options.get("tokenizer"))
         return parts, make_texts(source, options, data_config(options)), folder, url
 
     with all_processes() as processes:

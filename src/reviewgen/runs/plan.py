@@ -18,7 +18,16 @@ from typing import Any
 from reviewgen.config import check_seed, from_dict, parse_duration, to_dict
 from reviewgen.config.options import Training, TrainOptions
 from reviewgen.config.settings import check_value, fields_of
-from reviewgen.data import AS_BEFORE, DataConfig, Filters, StoreFolder, Texts, check_corpora, digest_tokenizer, find_store
+from reviewgen.data import (
+    LEGACY_OPTIONS,
+    CorpusSpec,
+    DataConfig,
+    Filters,
+    StoreFolder,
+    check_corpora,
+    digest_tokenizer,
+    find_store,
+)
 from reviewgen.errors import (
     AlreadyTrained,
     CheckpointError,
@@ -34,8 +43,8 @@ from reviewgen.model import Bundle
 from reviewgen.model.read import read_training
 from reviewgen.model.write import write_or_rescue
 from reviewgen.processes import all_processes, resumes_by_itself
-from reviewgen.runs.parts import TrainingParts, resolve_parts
-from reviewgen.runs.showing import check_tracker
+from reviewgen.runs.display import check_tracker
+from reviewgen.runs.setup import TrainingSetup, resolve_setup
 from reviewgen.storage import Job, check_output, to_path
 from reviewgen.training import Budget, Checkpoints, StopReason
 
@@ -65,8 +74,8 @@ class TrainingPlan:
         store: The token store, if the source is a prepared one.
     """
 
-    parts: TrainingParts
-    texts: Texts
+    parts: TrainingSetup
+    texts: CorpusSpec
     length: Budget
     seed: int
     out: Path | None = None
@@ -141,14 +150,14 @@ def make_plan(start: Any, source: Any, options: TrainOptions) -> TrainingPlan:
         if not resumes_by_itself():  # else this may be the model that the job has saved before it was restarted
             check_output(out)
     groups = (options.get(group) for group in ("model", "tokenizer", "training", "initial_weights"))
-    parts = resolve_parts(start, *groups)
+    parts = resolve_setup(start, *groups)
     find_metrics(parts.training.metrics)  # one that is not installed is refused before anything is read
     check_tracker(options.get("log"))
     min_texts = options.get("min_texts", 2)
     check_value("min_texts", min_texts, fields_of(Training)["min_texts"])
     data, store = data_config(options, parts.trained), find_store(source)
     if store is not None:
-        data = _fit_store(store, parts, data, options.get("validation"))
+        data = _check_store(store, parts, data, options.get("validation"))
     return TrainingPlan(
         parts=parts,
         texts=make_texts(source, options, data, allow_missing=parts.trained is not None),
@@ -162,7 +171,7 @@ def make_plan(start: Any, source: Any, options: TrainOptions) -> TrainingPlan:
     )
 
 
-def make_texts(source: Any, options: Mapping[str, Any], config: DataConfig, *, allow_missing: bool = False) -> Texts:
+def make_texts(source: Any, options: Mapping[str, Any], config: DataConfig, *, allow_missing: bool = False) -> CorpusSpec:
     """Return which texts a corpus is made of, checked.
 
     Raises:
@@ -173,7 +182,7 @@ def make_texts(source: Any, options: Mapping[str, Any], config: DataConfig, *, a
         if options.get("validation") is None and options.get("validation_split") is not None:
             raise ConfigError("The split to validate on is that of one of several corpora: give validation, too.")
     filters = Filters(near_duplicates=options.get("near_duplicates"), decontaminate=options.get("decontaminate"))
-    return Texts(source, config, options.get("validation"), options.get("validation_split"), filters, allow_missing)
+    return CorpusSpec(source, config, options.get("validation"), options.get("validation_split"), filters, allow_missing)
 
 
 def find_record(out: Path) -> dict[str, Any]:
@@ -216,7 +225,7 @@ def data_config(options: Mapping[str, Any], trained: Any = None) -> DataConfig:
     return from_dict(DataConfig, {**given, **cleaning, "clean": clean, **kept})
 
 
-def _fit_store(store: StoreFolder, parts: TrainingParts, data: DataConfig, validation: Any) -> DataConfig:
+def _check_store(store: StoreFolder, parts: TrainingSetup, data: DataConfig, validation: Any) -> DataConfig:
     """Return how the texts of a store were read, after checking that a training can use it.
 
     Raises:
@@ -225,7 +234,7 @@ def _fit_store(store: StoreFolder, parts: TrainingParts, data: DataConfig, valid
     """
     trained, plugin, plain = parts.trained, parts.tokenizer_plugin, DataConfig()
     try:
-        made, stored = store.facts["tokenizer"], from_dict(DataConfig, {**AS_BEFORE, **store.facts["reading"]})
+        made, stored = store.facts["tokenizer"], from_dict(DataConfig, {**LEGACY_OPTIONS, **store.facts["reading"]})
         reading = {name: getattr(stored, name) for name in (*plain.facts(), "fields")}
         before = {"tokenizer": made["name"], "package": made["package"]}
         before |= {f"tokenizer.{name}": value for name, value in made["settings"].items()}

@@ -29,9 +29,9 @@ from reviewgen.protocols import CountTrained, LanguageModel
 from reviewgen.rates import MIN_CHARACTERS, find_intervals
 from reviewgen.registry import find_weights
 from reviewgen.runs.corpus import PreparedCorpus
-from reviewgen.runs.parts import resolve_parts
+from reviewgen.runs.display import TERM
 from reviewgen.runs.plan import TrainingPlan
-from reviewgen.runs.showing import TERM
+from reviewgen.runs.setup import resolve_setup
 from reviewgen.training import Report
 from reviewgen.training.evaluator import SAMPLE_TOKENS
 
@@ -128,7 +128,7 @@ class RunRecord(Curves):
         if report.sample is not None:
             numbers = position | self._losses(self.means[0])
             numbers |= {"is_best": report.is_best, "token_copy_rate": report.token_copy_rate, "metrics": dict(report.metrics)}
-            self.evaluations.append(to_json(numbers) | (report.evaluation.facts() if report.evaluation else {}))
+            self.evaluations.append(to_json(numbers) | (report.evaluation.to_dict() if report.evaluation else {}))
             kept = self.evaluations[-1] | kept  # the loss is that since the last point, as at the others
         return kept or None
 
@@ -289,13 +289,13 @@ def _find_trainable(plan: TrainingPlan) -> ReviewModel | None:
     """Return the shipped model of a preset, if it can be trained further with a plan's own settings on texts cleaned alike."""
     parts = plan.parts
     try:
-        usual, folder = resolve_parts(plan.preset), find_weights(plan.preset)
+        usual, folder = resolve_setup(plan.preset), find_weights(plan.preset)
         if folder is None:
             return None
         trained, kept = ReviewModel.from_pretrained(folder), to_dict(usual.tokenizer_config)
         model = {name: value for name, value in parts.model_settings.items() if value != usual.model_settings.get(name)}
         tokenizer = {name: value for name, value in to_dict(parts.tokenizer_config).items() if value != kept[name]}
-        resolve_parts(trained, model, tokenizer)
+        resolve_setup(trained, model, tokenizer)
     except ReviewgenError:
         return None
     data = trained.training.get("data", {})  # may lack options that are newer than the weights: those do not count

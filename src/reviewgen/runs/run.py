@@ -33,7 +33,7 @@ from reviewgen.protocols import LanguageModel, Tokenizer
 from reviewgen.protocols.abilities import count_parameters
 from reviewgen.runs.blend import fit_blend, make_bundle
 from reviewgen.runs.corpus import PreparedCorpus, ReadCorpus, read_corpus, tokenize
-from reviewgen.runs.parts import TrainingParts, parent_facts
+from reviewgen.runs.display import RunLog
 from reviewgen.runs.plan import SETTINGS, RunFolder, TrainingPlan, make_plan
 from reviewgen.runs.record import (
     Curves,
@@ -44,10 +44,10 @@ from reviewgen.runs.record import (
     novelty_facts,
     suggest_trained_weights,
 )
-from reviewgen.runs.showing import RunLog
+from reviewgen.runs.setup import TrainingSetup, parent_facts
 from reviewgen.training import Budget, Report, StopReason, choose_size, find_verdict, fit
-from reviewgen.training.contract import check_contract
 from reviewgen.training.evaluator import Evaluator
+from reviewgen.training.model_checks import check_contract
 from reviewgen.version import __version__
 
 _COUNTING_SHARE = 0.4  # of the time left, at most
@@ -381,7 +381,7 @@ class TrainingRun:
         self._record.add(report)
         return report
 
-    def _length_of(self, parts: TrainingParts) -> Budget:
+    def _length_of(self, parts: TrainingSetup) -> Budget:
         """Return how long a model of a blend trains: for its share of the time that is left."""
         length = self.plan.length
         if length.seconds is None:
@@ -543,7 +543,7 @@ class TrainingRun:
             return None
         corpus = self._require_prepared("use the evaluation")
         split = corpus.final_split
-        return {"split": split, "reviews_in_split": len(corpus.stores[split])} | self.evaluation.facts()
+        return {"split": split, "reviews_in_split": len(corpus.stores[split])} | self.evaluation.to_dict()
 
     def _require_read(self, action: str) -> ReadCorpus:
         if self._corpus is None:

@@ -162,7 +162,7 @@ class SweepRow:
     held_out_impossible: float | None = None
     ngrams: Sequence[int] = ()
 
-    def as_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Return the row as JSON values; an infinite number becomes None."""
         return dict(to_json(self))
 

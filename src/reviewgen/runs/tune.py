@@ -21,7 +21,7 @@ from reviewgen.config.options import TrainOptions
 from reviewgen.errors import ConfigError, DeviceError, NotADistribution, TrainingError, counted, quoted, storage_errors
 from reviewgen.model import ReviewModel
 from reviewgen.processes import process_state
-from reviewgen.runs.parts import TrainingParts, check_settings, merge_settings
+from reviewgen.runs.setup import TrainingSetup, check_settings, merge_settings
 from reviewgen.runs.sweep import FASTER, Variants, split_name
 from reviewgen.storage import to_path
 from reviewgen.training import StopReason
@@ -145,7 +145,7 @@ def _range(low: float, high: float, step: int | None = None) -> Any:
     return FloatDistribution(low, high, log=is_logarithmic)
 
 
-def _usual_space(parts: TrainingParts, variants: Variants) -> dict[str, Any]:
+def _usual_space(parts: TrainingSetup, variants: Variants) -> dict[str, Any]:
     """Return the default space: learning rate, size and dropout, or the order of a model that is trained by counting."""
     fields, ranges = fields_of(parts.config_of("model")), dict[str, tuple[Any, Any, int | None]]()
     size = "order" if parts.is_counted else "hidden_size"
@@ -174,7 +174,7 @@ def _usual_space(parts: TrainingParts, variants: Variants) -> dict[str, Any]:
     return {name: _range(allowed(name, low), allowed(name, high), step) for name, (low, high, step) in free.items()}
 
 
-def _parse(parts: TrainingParts, setting: str, given: Any) -> Any:
+def _parse(parts: TrainingSetup, setting: str, given: Any) -> Any:
     """Return the distribution of a setting: "low:high" or a tuple of both is a range, "a,b,c" or a list are values.
 
     Raises:
@@ -200,7 +200,7 @@ def _parse(parts: TrainingParts, setting: str, given: Any) -> Any:
     return _range(*values)
 
 
-def _current(parts: TrainingParts, setting: str) -> Any:
+def _current(parts: TrainingSetup, setting: str) -> Any:
     """Return the value of a setting without a search."""
     group, name = split_name(setting)
     if group == "model":

@@ -61,7 +61,7 @@ class SamplingTrial:
         is_dull = texts.repeated_sentences > _MAX_REPEATED or texts.distinct[1] < _MIN_DISTINCT * self.human.distinct[1]
         return math.inf if is_dull or bits is None else bits
 
-    def as_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Return the trial as JSON values."""
         return asdict(self)
 

@@ -1,6 +1,6 @@
 from .app import create_app as create_app
 from .engine import Engine as Engine
-from .engine import Submission as Submission
+from .engine import EngineRequest as EngineRequest
 from .options import Limits as Limits
 from .options import ServerOptions as ServerOptions
 from .options import accepted_hosts as accepted_hosts

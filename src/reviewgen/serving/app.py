@@ -26,7 +26,7 @@ from reviewgen.hub.card import brief_facts
 from reviewgen.model import ReviewModel
 from reviewgen.serving.engine import Engine
 from reviewgen.serving.options import Limits
-from reviewgen.serving.protocol import DESCRIPTIONS, HINTS, Problem, find_model
+from reviewgen.serving.protocol import DESCRIPTIONS, HINTS, RequestError, find_model
 from reviewgen.serving.service import Answer, Service
 from reviewgen.version import __version__
 from reviewgen.web import page_for_server, static_files
@@ -96,7 +96,7 @@ def create_app(
     if cors_origins:
         allowed: dict[str, Any] = {"allow_methods": ["GET", "POST"], "allow_headers": ["authorization", "content-type"]}
         middleware.append(Middleware(CORSMiddleware, allow_origins=list(cors_origins), **allowed))
-    handlers: dict[Any, Any] = dict.fromkeys((Problem, HTTPException, Exception), _answer_error)
+    handlers: dict[Any, Any] = dict.fromkeys((RequestError, HTTPException, Exception), _answer_error)
     app = Starlette(routes=_routes(page), middleware=middleware, exception_handlers=handlers, lifespan=lifespan)
     app.router.redirect_slashes = False  # it would redirect to whatever host the request names
     app.state.service, app.state.created = service, int(time.time())
@@ -124,7 +124,7 @@ def _service(request: Request) -> Service:
     """Return the service, for a request that has one of the keys.
 
     Raises:
-        Problem: It has none.
+        RequestError: It has none.
     """
     service: Service = request.app.state.service
     service.authorize(request)
@@ -148,13 +148,15 @@ async def _complete(request: Request) -> Answer:
 
 async def _refuse_chat(request: Request) -> Response:
     _service(request)
-    raise Problem(404, "These models complete a text and were not trained to chat: use POST /v1/completions.", code="not_found")
+    raise RequestError(
+        404, "These models complete a text and were not trained to chat: use POST /v1/completions.", code="not_found"
+    )
 
 
 async def _health(request: Request) -> Response:
     """Whether the engines run, and so requests are accepted."""
     if stopped := request.app.state.service.stopped:
-        raise Problem(503, f"The engine of {', '.join(stopped)} has stopped: start the server again.", code="engine_stopped")
+        raise RequestError(503, f"The engine of {', '.join(stopped)} has stopped: start the server again.", code="engine_stopped")
     return JSONResponse({"status": "ok"})
 
 
@@ -202,7 +204,7 @@ async def _page(request: Request) -> Response:
 async def _static(request: Request) -> Response:
     file = static_files().get(request.path_params["name"])
     if file is None:
-        raise Problem(404, "The page has no file of this name.", code="not_found")
+        raise RequestError(404, "The page has no file of this name.", code="not_found")
     return FileResponse(file, media_type="text/javascript" if file.suffix == ".js" else "text/css")
 
 
@@ -222,14 +224,14 @@ def _describe(request: Request, name: str) -> dict[str, Any]:
 
 async def _answer_error(request: Request, error: Exception) -> Response:
     """Answer in OpenAI's format what is refused, by us or by Starlette, or a fault of ours, whose traceback is in the log."""
-    problem = Problem(500, "The server failed; its log says why.", None, "server_error", {"connection": "close"})
-    if isinstance(error, Problem):
+    problem = RequestError(500, "The server failed; its log says why.", None, "server_error", {"connection": "close"})
+    if isinstance(error, RequestError):
         problem = error
     elif isinstance(error, HTTPException):  # an unknown path, another method
         message = f"There is no {request.method} {request.url.path} here. GET /docs lists what there is."
         code = "method_not_allowed" if error.status_code == 405 else "not_found"
         headers = {name.lower(): value for name, value in (error.headers or {}).items()}
-        problem = Problem(error.status_code, message, code=code, headers=headers)
+        problem = RequestError(error.status_code, message, code=code, headers=headers)
     return JSONResponse(problem.to_json(), problem.status, problem.headers)
 
 

@@ -51,12 +51,12 @@ _MAX_UNREAD = 4096  # characters of a request that its consumer has not taken, u
 _NO_LIMIT = np.iinfo(np.int64).max
 
 
-class OutOfTime(GenerationError):
+class RequestTimeout(GenerationError):
     """The time of a request is over, and nothing was generated."""
 
 
 @dataclass(frozen=True)
-class Submission:
+class EngineRequest:
     """A request as it is submitted to an engine: what to generate, and what to deliver of it.
 
     Attributes:
@@ -116,7 +116,7 @@ class ServedText(Text):
         return self.out.is_scored and len(self.out.scores) < len(self.ids) - self.out.first + (self.finish_reason == "end")
 
 
-class Progress(NamedTuple):
+class TextDelta(NamedTuple):
     """What is new of a text.
 
     Attributes:
@@ -133,7 +133,7 @@ class Progress(NamedTuple):
 
 
 @dataclass(eq=False)
-class _Beginning:
+class _CachedPrefix:
     """An entry of the prefix cache: ids, how many were fed, logits and state after these, since when it waits."""
 
     ids: tuple[int, ...]
@@ -157,7 +157,7 @@ class Job:
         error: Why the job has failed; None if it has not.
     """
 
-    submission: Submission
+    submission: EngineRequest
     decoder: Decoder
     starts: Sequence[Text]
     notify: Callable[[], object]
@@ -167,14 +167,14 @@ class Job:
     error: ReviewgenError | None = None
     is_cancelled: bool = False
     _next: int = 0
-    _news: deque[Progress] = field(default_factory=deque)
+    _news: deque[TextDelta] = field(default_factory=deque)
 
     def cancel(self) -> None:
         """End the job. May be called in any thread, twice."""
         self.is_cancelled = True
         self.wake()
 
-    def take(self) -> Iterator[Progress]:
+    def take(self) -> Iterator[TextDelta]:
         """Yield what is new of the texts; called in the consumer's thread."""
         while self._news:
             yield self._news.popleft()
@@ -243,7 +243,7 @@ class Job:
             return
         characters, tokens = text.out.release()
         if characters or tokens or is_over:
-            self._news.append(Progress(text, characters, tokens, is_over))
+            self._news.append(TextDelta(text, characters, tokens, is_over))
         if is_over:
             text.state = text.logits = text.score_state = text.score_logits = None
             self.texts.remove(text)
@@ -276,13 +276,13 @@ class Engine:
         self._pool = ThreadPoolExecutor(self._threads, "reviewgen-block")
         self._inbox: deque[Job] = deque()
         self._jobs: list[Job] = []
-        self._beginnings: dict[tuple[int, ...], _Beginning] = {}  # the latest come last
+        self._beginnings: dict[tuple[int, ...], _CachedPrefix] = {}  # the latest come last
         self._fed_seconds, self._sampled_seconds = 1e-3, 1e-3  # of a token of a prompt, and of a row in a block
         self._wake, self._lock, self._must_stop = threading.Event(), threading.Lock(), False
         self.thread = threading.Thread(target=self._run, name=f"reviewgen-engine-{model.preset}", daemon=True)
         self.thread.start()
 
-    def submit(self, submission: Submission, notify: Callable[[], object], guard: CopyGuard | None = None) -> Job:
+    def submit(self, submission: EngineRequest, notify: Callable[[], object], guard: CopyGuard | None = None) -> Job:
         """Start to generate the texts of a request, whose ``max_time`` counts from now.
 
         Args:
@@ -355,7 +355,7 @@ class Engine:
                 if text.config.max_new_tokens == 0 and text.finish_reason is None:
                     text.finish_unextended()
                 if text.job.decoder.is_over([text]) and text.is_scoring_prompt:
-                    text.job.fail(OutOfTime("The time was over before the prompts were scored. Try again later."))
+                    text.job.fail(RequestTimeout("The time was over before the prompts were scored. Try again later."))
             self._prefill([text for text in texts if text.state is None and text.finish_reason is None])
             self._step_for_a_while([text for text in texts if text.can_advance and not text.is_ready])
             self._sample_blocks([text for text in texts if text.is_ready and not text.is_unscored])
@@ -372,10 +372,10 @@ class Engine:
 
     def _prefill(self, texts: Sequence[ServedText]) -> None:
         """Feed the beginnings of texts that have no state in turns, the one that has waited for longest first."""
-        waiting: dict[_Beginning, list[ServedText]] = {}
+        waiting: dict[_CachedPrefix, list[ServedText]] = {}
         for text in texts:
             key = (*text.prefix, *text.ids)
-            beginning = self._beginnings.pop(key, None) or _Beginning(key, self._stepper.initial_state(1))
+            beginning = self._beginnings.pop(key, None) or _CachedPrefix(key, self._stepper.initial_state(1))
             self._beginnings[key] = beginning
             waiting.setdefault(beginning, []).append(text)
         for key in [*self._beginnings][: -_KEPT - self._max_rows]:
@@ -394,7 +394,7 @@ class Engine:
                         del text.out.scores[len(text.ids) - text.out.first :]  # of tokens that it lost where it backtracked
                         text.scored, text.score_logits, text.score_state = len(text.ids), text.logits, text.state
 
-    def _feed(self, beginning: _Beginning, _texts: Sequence[ServedText]) -> None:
+    def _feed(self, beginning: _CachedPrefix, _texts: Sequence[ServedText]) -> None:
         """Feed a part of a beginning, as much as a tick has time for.
 
         A stepper without a compiled step calls its model, whose last bits may depend on where a text is cut: always after 512

@@ -19,7 +19,7 @@ from reviewgen.errors import ConfigError, DataError, GenerationError, ReviewgenE
 from reviewgen.generation import GenerateOptions, make_request
 from reviewgen.model import ReviewModel
 from reviewgen.protocols import Tokenizer
-from reviewgen.serving.engine import OutOfTime, Submission
+from reviewgen.serving.engine import EngineRequest, RequestTimeout
 from reviewgen.serving.options import Limits
 
 _MAX_MESSAGE, _MAX_PARAM = 500, 100  # characters; values and names of a request may be long
@@ -32,7 +32,7 @@ _KINDS = {401: "authentication_error", 403: "permission_error", 404: "not_found_
 
 
 @dataclass
-class Problem(Exception):
+class RequestError(Exception):
     """A request that is refused or failed.
 
     Attributes:
@@ -56,17 +56,17 @@ class Problem(Exception):
         return {"error": {"message": shortened(self.message, _MAX_MESSAGE), "type": kind, "param": param, "code": self.code}}
 
 
-def problem_of(error: ReviewgenError) -> Problem:
+def to_request_error(error: ReviewgenError) -> RequestError:
     """Return the problem that an error of the library is for the client."""
     message = str(error)
     if isinstance(error, ConfigError | DataError):
         named = (name for name in _SETTINGS if re.search(rf"\b{name.removesuffix('s')}s?\b", message))
-        return Problem(400, message, next(named, None))
-    if isinstance(error, OutOfTime):
-        return Problem(503, message, code="timeout")
+        return RequestError(400, message, next(named, None))
+    if isinstance(error, RequestTimeout):
+        return RequestError(503, message, code="timeout")
     if isinstance(error, GenerationError):
-        return Problem(422, message, code="generation_failed")
-    return Problem(500, message, code="server_error")
+        return RequestError(422, message, code="generation_failed")
+    return RequestError(500, message, code="server_error")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,7 +165,7 @@ DESCRIPTIONS = {name: _described[name] for name in HINTS}
 
 
 @dataclass(frozen=True)
-class Call:
+class CompletionCall:
     """A checked request.
 
     Attributes:
@@ -178,7 +178,7 @@ class Call:
 
     model: str
     fields: OpenAIFields
-    submission: Submission
+    submission: EngineRequest
     starts_with_bos: Sequence[bool]
     tokenizer: Tokenizer
 
@@ -187,20 +187,20 @@ def parse_object(body: bytes) -> dict[str, Any]:
     """Return the JSON object of a body.
 
     Raises:
-        Problem: It is not UTF-8, not JSON, nested too deeply or not an object, or holds NaN, half of a surrogate pair or a number
-            of more than 100 digits.
+        RequestError: It is not UTF-8, not JSON, nested too deeply or not an object, or holds NaN, half of a surrogate pair or a
+            number of more than 100 digits.
     """
     try:
         value = parse_json(body.decode("utf-8"))
         json.dumps(value, ensure_ascii=False).encode("utf-8") if b"\\u" in body else None  # an escape can be half of a pair
     except UnicodeDecodeError as error:
-        raise Problem(400, f"The body is not valid UTF-8, at byte {error.start}.", code="invalid_json") from None
+        raise RequestError(400, f"The body is not valid UTF-8, at byte {error.start}.", code="invalid_json") from None
     except UnicodeEncodeError:
-        raise Problem(400, "A string of the body holds half of a surrogate pair (\\ud800).", code="invalid_json") from None
+        raise RequestError(400, "A string of the body holds half of a surrogate pair (\\ud800).", code="invalid_json") from None
     except ValueError as error:
-        raise Problem(400, f"The body is not valid JSON: {error}.", code="invalid_json") from None
+        raise RequestError(400, f"The body is not valid JSON: {error}.", code="invalid_json") from None
     if not isinstance(value, dict):
-        raise Problem(400, f"The body must be a JSON object; got {quoted(value)}.", code="invalid_json")
+        raise RequestError(400, f"The body must be a JSON object; got {quoted(value)}.", code="invalid_json")
     return value
 
 
@@ -208,17 +208,17 @@ def find_model(name: str | None, names: Sequence[str]) -> str:
     """Return the name of the model that a request is for.
 
     Raises:
-        Problem: It is unknown (404), or not given where there are several (400).
+        RequestError: It is unknown (404), or not given where there are several (400).
     """
     found = names[0] if name is None and len(names) == 1 else name
     if found is None:
-        raise Problem(400, f"model is missing. {did_you_mean('', names)}", "model", "missing_field")
+        raise RequestError(400, f"model is missing. {did_you_mean('', names)}", "model", "missing_field")
     if found not in names:
-        raise Problem(404, f"There is no model {quoted(name)} here. {did_you_mean(name, names)}", "model", "model_not_found")
+        raise RequestError(404, f"There is no model {quoted(name)} here. {did_you_mean(name, names)}", "model", "model_not_found")
     return found
 
 
-def read_call(given: Mapping[str, Any], models: Mapping[str, ReviewModel], limits: Limits) -> Call:
+def read_call(given: Mapping[str, Any], models: Mapping[str, ReviewModel], limits: Limits) -> CompletionCall:
     """Return the checked call of a request.
 
     Args:
@@ -227,7 +227,7 @@ def read_call(given: Mapping[str, Any], models: Mapping[str, ReviewModel], limit
         limits: The limits of the server.
 
     Raises:
-        Problem: A field is unknown, of a wrong type, out of range or of the limits, or contradicts another or the model.
+        RequestError: A field is unknown, of a wrong type, out of range or of the limits, or contradicts another or the model.
     """
     fields, settings = _read_fields(given)
     _refuse_contradictions(fields, settings)
@@ -255,7 +255,7 @@ def read_call(given: Mapping[str, Any], models: Mapping[str, ReviewModel], limit
         defaults = _defaults(fields, model.generation_config, limits)
         request = make_request(repeated, defaults, cast(GenerateOptions, options), model.tokenizer, model.conditions)
     except ReviewgenError as error:
-        raise problem_of(error) from None
+        raise to_request_error(error) from None
     numbers = sum(map(len, ids)) * tries if fields.scores_prompts else 0
     numbers += 0 if fields.stream else request.config.max_new_tokens * texts
     numbers = 0 if fields.logprobs is None else numbers * (1 + fields.logprobs)
@@ -263,18 +263,20 @@ def read_call(given: Mapping[str, Any], models: Mapping[str, ReviewModel], limit
     _refuse_if(numbers > _MAX_NUMBERS, "logprobs", f"{message}stream it.", "limit_exceeded")
     prompt_ids = [each for each in ids for _ in range(tries)] or None
     alternatives = 0 if fields.logprobs is None and fields.picks_best else fields.logprobs
-    submission = Submission(request, prompt_ids, alternatives, bool(fields.stream), bool(fields.echo), fields.scores_prompts)
-    return Call(name, fields, submission, with_bos, model.tokenizer)
+    submission = EngineRequest(request, prompt_ids, alternatives, bool(fields.stream), bool(fields.echo), fields.scores_prompts)
+    return CompletionCall(name, fields, submission, with_bos, model.tokenizer)
 
 
 def _read_fields(given: Mapping[str, Any]) -> tuple[OpenAIFields, dict[str, Any]]:
     """Return OpenAI's fields of a request, and its settings."""
     for name in given:
         if name in _ONLY_PYTHON:
-            raise Problem(400, f"{name} is not offered over HTTP: call generate in Python or as a command.", name, "unsupported")
+            raise RequestError(
+                400, f"{name} is not offered over HTTP: call generate in Python or as a command.", name, "unsupported"
+            )
         if name not in HINTS:
             message = f"{quoted(name)} is not a field of a completion. {did_you_mean(name, HINTS)}"
-            raise Problem(400, message, name, "unknown_field")
+            raise RequestError(400, message, name, "unknown_field")
     settings = {name: given[name] for name in _SETTINGS if name in given}
     try:
         for name, value in settings.items():
@@ -282,7 +284,7 @@ def _read_fields(given: Mapping[str, Any]) -> tuple[OpenAIFields, dict[str, Any]
         return from_dict(OpenAIFields, {name: value for name, value in given.items() if name not in settings}), settings
     except ConfigError as error:  # the description says what to do
         param = str(error).partition(" ")[0]
-        raise Problem(400, f"{error} {DESCRIPTIONS.get(param, '')}".rstrip(), param) from None
+        raise RequestError(400, f"{error} {DESCRIPTIONS.get(param, '')}".rstrip(), param) from None
 
 
 def _refuse_contradictions(fields: OpenAIFields, settings: Mapping[str, Any]) -> None:
@@ -301,7 +303,7 @@ def _refuse_contradictions(fields: OpenAIFields, settings: Mapping[str, Any]) ->
 
 def _refuse_if(is_wrong: object, param: str, message: str, code: str = "invalid_value") -> None:
     if is_wrong:
-        raise Problem(400, message, param, code)
+        raise RequestError(400, message, param, code)
 
 
 def _refuse_long(prompts: Sequence[Any], limits: Limits) -> None:
@@ -318,7 +320,7 @@ def _read_prompts(prompt: Any) -> list[Any]:
     if prompts and (is_text or all(isinstance(part, list) and all(type(each) is int for each in part) for part in prompts)):
         return prompts
     accepted = "a string, a list of strings, a list of token ids, or a list of such lists"
-    raise Problem(400, f"prompt must be {accepted}; got {quoted(prompt)}.", "prompt")
+    raise RequestError(400, f"prompt must be {accepted}; got {quoted(prompt)}.", "prompt")
 
 
 def _decode(ids: list[int], tokenizer: Tokenizer) -> str:

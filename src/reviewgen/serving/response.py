@@ -11,8 +11,8 @@ from typing import Any
 
 from reviewgen.generation import Scored, Token
 from reviewgen.novelty import Span
-from reviewgen.serving.engine import Progress, ServedText
-from reviewgen.serving.protocol import Call
+from reviewgen.serving.engine import ServedText, TextDelta
+from reviewgen.serving.protocol import CompletionCall
 
 _END = "<|endoftext|>"  # OpenAI's name of the token that ends a text
 _IMPOSSIBLE = -9999.0  # OpenAI's log probability of a token that the model rules out
@@ -40,7 +40,7 @@ class Choice:
     is_over: bool = False
     copied: Sequence[Span] = ()
 
-    def read(self, news: Progress) -> None:
+    def read(self, news: TextDelta) -> None:
         """Take in what is new of the text."""
         self.source, self.is_over = news.source, news.is_over
         self.tokens += news.tokens
@@ -65,7 +65,7 @@ class Completion:
         created: When it came, in seconds since 1970.
     """
 
-    call: Call
+    call: CompletionCall
     id: str = field(default_factory=lambda: f"cmpl-{uuid.uuid4().hex}")
     created: int = field(default_factory=lambda: int(time.time()))
 

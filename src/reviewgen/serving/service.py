@@ -21,7 +21,7 @@ from reviewgen.errors import ReviewgenError
 from reviewgen.generation import require_index
 from reviewgen.serving.engine import Engine, Job
 from reviewgen.serving.options import Limits, accepts_key
-from reviewgen.serving.protocol import Problem, parse_object, problem_of, read_call
+from reviewgen.serving.protocol import RequestError, parse_object, read_call, to_request_error
 from reviewgen.serving.response import Completion
 
 _LARGE_BODY = 32_768  # bytes: a larger one is read by another thread, since it may take tenths of a second
@@ -41,7 +41,7 @@ class ClientGone(Exception):
     """The client has closed the connection."""
 
 
-class Metrics:
+class ServerMetrics:
     """The numbers of a server, for Prometheus."""
 
     def __init__(self) -> None:
@@ -71,7 +71,7 @@ class Service:
     """
 
     def __init__(self, engines: Mapping[str, Engine], limits: Limits, key_digests: Sequence[str] | None = None) -> None:
-        self.engines, self.limits, self.metrics, self._key_digests = dict(engines), limits, Metrics(), key_digests
+        self.engines, self.limits, self.metrics, self._key_digests = dict(engines), limits, ServerMetrics(), key_digests
         self.answering = 0
         self._guarding = {name: asyncio.Lock() for name in engines}  # one index is built at a time
 
@@ -89,19 +89,19 @@ class Service:
         """Check the key of a request.
 
         Raises:
-            Problem: It has none, or another one.
+            RequestError: It has none, or another one.
         """
         given = request.headers.get("authorization", "")
         if self._key_digests is not None and not accepts_key(self._key_digests, given):
             what = "The API key is not one of this server's" if given else "The request has no API key"
             headers = {"www-authenticate": "Bearer"}
-            raise Problem(401, f"{what}: send Authorization: Bearer KEY.", None, "invalid_api_key", headers)
+            raise RequestError(401, f"{what}: send Authorization: Bearer KEY.", None, "invalid_api_key", headers)
 
     def read(self, body: bytes) -> Completion:
         """Return the request of a body.
 
         Raises:
-            Problem: A field is wrong.
+            RequestError: A field is wrong.
         """
         models = {name: engine.model for name, engine in self.engines.items()}
         return Completion(read_call(parse_object(body), models, self.limits))
@@ -110,7 +110,7 @@ class Service:
         """Start to generate the texts of a request; others go on while an index is built for it.
 
         Raises:
-            Problem: The queue is full, or the model lacks what the request needs.
+            RequestError: The queue is full, or the model lacks what the request needs.
         """
         engine, request, guard = self.engines[completion.call.model], completion.call.submission.request, None
         try:
@@ -120,10 +120,10 @@ class Service:
             waiting = engine.waiting
             if waiting + len(request.prompts) > self.limits.max_waiting:
                 message = f"The queue is full, with {waiting:,} waiting: try again in a moment, or ask for fewer texts."
-                raise Problem(429, message, code="queue_full", headers={"retry-after": "1"})
+                raise RequestError(429, message, code="queue_full", headers={"retry-after": "1"})
             return engine.submit(completion.call.submission, notify, guard)
         except ReviewgenError as error:
-            raise problem_of(error) from None
+            raise to_request_error(error) from None
 
 
 @dataclass
@@ -150,7 +150,7 @@ class Answer:
         """Read the request, generate the texts and send them; the client's leaving stops them.
 
         Raises:
-            Problem: The request is refused or fails before anything was sent; what fails later is the last event of the stream.
+            RequestError: The request is refused, or fails before anything was sent; a later failure is the stream's last event.
         """
         self.service.answering += 1
         try:
@@ -161,10 +161,10 @@ class Answer:
             await self._answer(scope, receive, send)
         except (ClientGone, TimeoutError):  # TimeoutError: a reader that reads nothing
             self.service.metrics.disconnects.labels(self.model).inc()
-        except (Problem, asyncio.CancelledError) as error:  # CancelledError: the server ends
+        except (RequestError, asyncio.CancelledError) as error:  # CancelledError: the server ends
             headers = {"retry-after": "5", "connection": "close"}
-            ending = Problem(503, "The server is shutting down: the text is not finished.", None, "shutting_down", headers)
-            problem = error if isinstance(error, Problem) else ending
+            ending = RequestError(503, "The server is shutting down: the text is not finished.", None, "shutting_down", headers)
+            problem = error if isinstance(error, RequestError) else ending
             if self.status == "none":
                 self.status = str(problem.status)
                 raise problem from None
@@ -216,7 +216,7 @@ class Answer:
         """Wait until the texts have grown, and take in what is new.
 
         Raises:
-            Problem: The request has failed, or its time is over.
+            RequestError: The request has failed, or its time is over.
             ClientGone: The client is not there any more.
         """
         generator, limit = self.service.engines[self.model].generator, self.service.limits.request_seconds
@@ -226,7 +226,7 @@ class Answer:
             async with asyncio.timeout_at(deadline):
                 await self._woken.wait()
         except TimeoutError:
-            raise Problem(503, f"The request did not end within {limit:g} seconds.", code="timeout") from None
+            raise RequestError(503, f"The request did not end within {limit:g} seconds.", code="timeout") from None
         self._woken.clear()
         if self.job.is_cancelled:
             raise ClientGone
@@ -237,7 +237,7 @@ class Answer:
                 index = require_index(generator.index)
                 choice.copied = (await asyncio.to_thread(index.examine, news.source.ids, generator.tokenizer.decode)).spans
         if self.job.error is not None:
-            raise problem_of(self.job.error)
+            raise to_request_error(self.job.error)
 
     async def _encode(self, values: Callable[[], Iterable[Any]], before: bytes = b"", after: bytes = b"") -> bytes:
         """Return some values as JSON; log probabilities in a thread and piece by piece, so that others go on meanwhile."""
@@ -268,15 +268,21 @@ async def _read_body(request: Request, limits: Limits) -> bytes:
     """Return the body of a request, of which no more than the limit is read, in chunks or not.
 
     Raises:
-        Problem: It is not JSON by its content type or compressed (415), too large (413), or did not come in time (408).
+        RequestError: It is not JSON by its content type or compressed (415), too large (413), or did not come in time (408).
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json" and not kind.endswith("+json"):
-        raise Problem(415, f"The content type must be application/json; got {kind or 'none'}.", code="unsupported_media_type")
+        raise RequestError(
+            415, f"The content type must be application/json; got {kind or 'none'}.", code="unsupported_media_type"
+        )
     if (coding := request.headers.get("content-encoding", "identity")) != "identity":
-        raise Problem(415, f"The body must not be compressed; its content encoding is {coding}.", code="unsupported_media_type")
+        raise RequestError(
+            415, f"The body must not be compressed; its content encoding is {coding}.", code="unsupported_media_type"
+        )
     headers = {"connection": "close"}  # the rest of it is not read
-    too_large = Problem(413, f"The body is larger than {limits.max_body:,} bytes: send less.", None, "body_too_large", headers)
+    too_large = RequestError(
+        413, f"The body is larger than {limits.max_body:,} bytes: send less.", None, "body_too_large", headers
+    )
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared[:20]) > limits.max_body:
         raise too_large
@@ -290,7 +296,7 @@ async def _read_body(request: Request, limits: Limits) -> bytes:
                     raise too_large
                 limit.reschedule(min(now() + limits.stall_seconds, until))
     except TimeoutError:
-        raise Problem(408, "The body, or the next part of it, did not come in time.", None, "timeout", headers) from None
+        raise RequestError(408, "The body, or the next part of it, did not come in time.", None, "timeout", headers) from None
     except ClientDisconnect:
-        raise Problem(400, "The connection was closed before the end of the body.", code="disconnected") from None
+        raise RequestError(400, "The connection was closed before the end of the body.", code="disconnected") from None
     return bytes(body)

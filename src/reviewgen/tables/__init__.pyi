@@ -1,7 +1,4 @@
 from .generating import generate_dataset as generate_dataset
-from .judging import evaluate as evaluate
-from .judging import judge_texts as judge_texts
-from .judging import move as move
 from .receipts import Replay as Replay
 from .receipts import describe_replays as describe_replays
 from .receipts import find_source as find_source
@@ -9,5 +6,8 @@ from .receipts import make_receipt as make_receipt
 from .receipts import portable_source as portable_source
 from .receipts import read_receipts as read_receipts
 from .receipts import replay as replay
+from .scoring import evaluate as evaluate
+from .scoring import move as move
+from .scoring import score_texts as score_texts
 from .table import WrittenTexts as WrittenTexts
 from .table import read_rows as read_rows

@@ -23,9 +23,9 @@ from reviewgen.errors import ConfigError, DataError, did_you_mean, quoted
 from reviewgen.generation import GenerateOptions, Request, device_facts, make_request
 from reviewgen.model import ReviewModel
 from reviewgen.storage import to_path
-from reviewgen.tables.judging import NOVELTY_COLUMNS, column_names, load_saved, move, novelty_row
 from reviewgen.tables.receipts import library_versions, make_receipt, portable_source
-from reviewgen.tables.table import Plan, Progress, Row, WrittenTexts, write_table
+from reviewgen.tables.scoring import NOVELTY_COLUMNS, column_names, load_saved, move, novelty_row
+from reviewgen.tables.table import Progress, Row, TablePlan, WrittenTexts, write_table
 
 _HEAD = 1000  # rows whose columns are those of a table
 _STREAM = 0x5C4E  # beside (seed, i), which text i samples from, and (seed, i, try)
@@ -53,7 +53,7 @@ def _make_plan(
     seed: int | None,
     shards: GeneratedShards,
     receipts: bool,
-) -> Plan:
+) -> TablePlan:
     """Return the plan of a table.
 
     Args:
@@ -112,7 +112,7 @@ def _make_plan(
         "seed": seed,
         "unique": shards.unique,
     }
-    return Plan(
+    return TablePlan(
         columns=all_columns | (NOVELTY_COLUMNS if request.novelty is not None else {}),
         facts=facts,
         stage="Generating",
@@ -147,7 +147,7 @@ def generate_dataset(
         ProcessLost: Another process has failed or ended.
     """
 
-    def plan(path: Path) -> Plan:
+    def plan(path: Path) -> TablePlan:
         """Check the call, and return the plan of its table."""
         check_count("n", n)
         check_flags(columns=shards.columns, unique=shards.unique)

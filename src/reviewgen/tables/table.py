@@ -58,7 +58,7 @@ class WrittenTexts:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class TablePlan:
     """What a table has.
 
     Attributes:
@@ -80,7 +80,9 @@ class Plan:
     can_resume: bool = True
 
 
-def write_table(make_plan: Callable[[Path], Plan], out: Any, shards: Shards, progress: Progress | None = None) -> WrittenTexts:
+def write_table(
+    make_plan: Callable[[Path], TablePlan], out: Any, shards: Shards, progress: Progress | None = None
+) -> WrittenTexts:
     """Write a table; under a launcher, all processes call this.
 
     Args:
@@ -127,7 +129,7 @@ def _check_target(out: Any, format: str | None) -> tuple[Path, str]:
 class _Table:
     """A table in progress, in one of the processes: see ``write_table``."""
 
-    def __init__(self, out: Path, shards: Shards, plan: Plan, processes: Processes, progress: Progress | None) -> None:
+    def __init__(self, out: Path, shards: Shards, plan: TablePlan, processes: Processes, progress: Progress | None) -> None:
         self.out, self.plan, self.processes, self.format = out, plan, processes, shards.format
         self.shard_texts, self.is_file = shards.shard_texts, out.suffix.lower() == f".{shards.format}"
         files = {"format": shards.format, "shard_texts": shards.shard_texts, "columns": plan.columns}

@@ -32,7 +32,7 @@ from reviewgen.testing.models import (
     train_by_counting,
 )
 from reviewgen.testing.steppers import samples, step_logits
-from reviewgen.training.contract import (
+from reviewgen.training.model_checks import (
     ROWS,
     STEPS,
     TOLERANCE,

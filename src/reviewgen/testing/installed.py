@@ -23,7 +23,7 @@ from reviewgen.evaluation.metrics import find_problem
 from reviewgen.protocols import LanguageModel, Tokenizer
 from reviewgen.registry import Plugin
 from reviewgen.storage import temporary_folder
-from reviewgen.training.contract import describe_error, explained
+from reviewgen.training.model_checks import describe_error, explained
 
 LIMIT = 120.0  # seconds to start Python, to import torch and a package, and to check its plugins, on the busiest machine
 _AT_ONCE = 4  # processes

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from reviewgen.config import from_dict, to_dict
 from reviewgen.generation import flatten_state, map_state
-from reviewgen.training.contract import assert_close, describe_error
+from reviewgen.training.model_checks import assert_close, describe_error
 
 Law = Callable[..., None]
 Need = type | Callable[[Any], bool]

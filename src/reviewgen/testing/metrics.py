@@ -14,7 +14,7 @@ from reviewgen.errors import counted
 from reviewgen.evaluation.metrics import find_problem, make_sample
 from reviewgen.testing.laws import Laws
 from reviewgen.testing.tokenizers import TRAINING_TEXTS
-from reviewgen.training.contract import explained
+from reviewgen.training.model_checks import explained
 
 GENERATED: tuple[str, ...] = (
     "A good flim. I liked it, and I liked it, and I liked it!",

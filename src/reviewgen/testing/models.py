@@ -23,8 +23,8 @@ from reviewgen.protocols import CountTrained, LanguageModel
 from reviewgen.registry import find_model
 from reviewgen.testing.installed import assert_config, assert_members
 from reviewgen.testing.laws import Laws, assert_same, reread, seeded, unchanged
-from reviewgen.training import contract
-from reviewgen.training.contract import ROWS, STEPS, assert_close, call, explained, influence, lettered, logits_of, some_ids
+from reviewgen.training import model_checks
+from reviewgen.training.model_checks import ROWS, STEPS, assert_close, call, explained, influence, lettered, logits_of, some_ids
 
 CHUNK, LONG = 512, 2_000  # tokens of a call, and of a long text
 LANES, LENGTH, TRAINING_STEPS = 4, 12, 200  # of the training of ``learns``
@@ -91,7 +91,7 @@ def config(model: Any) -> None:
     assert reread(model.config) == model.config, "JSON changes it."
 
 
-law()(contract.shape)
+law()(model_checks.shape)
 
 
 @law()
@@ -111,7 +111,7 @@ def same_again(model: Any) -> None:
     assert_same(call(model, ids), call(model, ids))
 
 
-law()(contract.causal)
+law()(model_checks.causal)
 
 
 @law()
@@ -127,7 +127,7 @@ def chunks(model: Any) -> None:
         assert_close(torch.cat(parts, dim=1), whole, f"In chunks of {sizes} tokens, logits (B, T, V) differ.")
 
 
-law()(contract.rows)
+law()(model_checks.rows)
 
 
 @law()
@@ -234,7 +234,7 @@ def causal_in_training(model: Any) -> None:
 
     ids = some_ids(model, ROWS, STEPS)
     if torch.equal(seeded_call(model, ids), seeded_call(model, ids)):  # its random numbers are torch's
-        contract.causal(model, seeded_call)
+        model_checks.causal(model, seeded_call)
 
 
 @law(is_trained_by_gradient)

@@ -14,9 +14,9 @@ def pytest_configure(config: Any) -> None:
         from pytest import UsageError
 
         from reviewgen.errors import UnknownPlugin
-        from reviewgen.testing.plugin import find_subject
+        from reviewgen.testing.plugin import resolve_plugin
 
         try:
-            find_subject(config.getoption("plugin"))
+            resolve_plugin(config.getoption("plugin"))
         except UnknownPlugin as problem:
             raise UsageError(str(problem)) from None

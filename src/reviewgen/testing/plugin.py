@@ -138,7 +138,7 @@ def check_plugin(name: str) -> PluginReport:
     import hypothesis  # noqa: F401  of the same extra: a law needs it
     import pytest
 
-    subject, recorder, folder = find_subject(name), _Recorder(), Path(__file__).parent
+    subject, recorder, folder = resolve_plugin(name), _Recorder(), Path(__file__).parent
     options = ["--plugin", name, "-c", os.devnull, "--rootdir", str(folder), "-p", "reviewgen.testing.options"]
     options += ["-p", "no:cacheprovider", "-W", "ignore::pytest.PytestAssertRewriteWarning", "-q", "--tb=short"]
     with contextlib.redirect_stdout(io.StringIO()) as printed:
@@ -163,7 +163,7 @@ class _Recorder:
 
 
 @dataclass(frozen=True)
-class Subject:
+class CheckedPlugin:
     """What is checked.
 
     Attributes:
@@ -181,7 +181,7 @@ class Subject:
         return any(plugin.kind == kind for plugin in self.plugins)
 
 
-def find_subject(name: str) -> Subject:
+def resolve_plugin(name: str) -> CheckedPlugin:
     """Return what a name means: every plugin that has it. Nothing is imported.
 
     Raises:
@@ -207,12 +207,12 @@ def find_subject(name: str) -> Subject:
     preset = name if is_pair else f"rnn-{name}" if "tokenizer" in kinds else ""
     if "model" in kinds:
         preset = next((plugin.name for plugin in beside if plugin.kind == "preset"), f"{name}-char")
-    return Subject(name, preset, tuple(dict.fromkeys([*named, *beside])))
+    return CheckedPlugin(name, preset, tuple(dict.fromkeys([*named, *beside])))
 
 
 def checks_of(name: str) -> Checks:
     """Yield the checks of a plugin, by name; those after the metadata only if its package can be imported."""
-    subject = find_subject(name)
+    subject = resolve_plugin(name)
     inspected = [plugin for plugin in subject.plugins if plugin.kind != "weights"]  # which may not be trained yet
     problems = [each.problem for each in inspect_plugins(inspected) if each.problem]
     yield "metadata", functools.partial(_assert_none, problems)
@@ -230,7 +230,7 @@ def checks_of(name: str) -> Checks:
         yield "measuring", functools.partial(_check_measuring, name)
 
 
-def _checks_of_preset(subject: Subject) -> Checks:
+def _checks_of_preset(subject: CheckedPlugin) -> Checks:
     """Yield the laws of a model, its stepper and a tokenizer, whichever are checked, and a training."""
     preset = registry.find_preset(subject.preset)
     settings = {} if preset.parts else {**preset.model_settings, **(preset.sizes[0] if preset.sizes else {})}
@@ -270,7 +270,7 @@ def _check_presets(names: Iterable[str]) -> None:
         assert counts[-1] <= MAX_PARAMETERS, most
 
 
-def _check_training(subject: Subject, preset: Preset, settings: Mapping[str, Any]) -> None:
+def _check_training(subject: CheckedPlugin, preset: Preset, settings: Mapping[str, Any]) -> None:
     """Train for two steps, or count; save and load the model, here and in a fresh process: it must generate the same texts."""
     is_counted = issubclass(registry.find_model(preset.model)[0], CountTrained)
     model = _train(subject.preset, steps=None if is_counted else 2, model=settings)

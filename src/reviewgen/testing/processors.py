@@ -15,7 +15,7 @@ from torch import Tensor
 from reviewgen.protocols import Tokenizer
 from reviewgen.testing.laws import Laws, unchanged
 from reviewgen.testing.tokenizers import TRAINING_TEXTS, make_tokenizer
-from reviewgen.training.contract import assert_close, explained
+from reviewgen.training.model_checks import assert_close, explained
 
 CONDITIONS = 3  # ids behind the tokenizer's in a model with conditions
 MANY = 300  # tokens of a long text

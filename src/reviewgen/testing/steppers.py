@@ -19,7 +19,7 @@ from reviewgen.protocols import Stepper, SupportsSample, SupportsStep
 from reviewgen.testing.installed import assert_members
 from reviewgen.testing.laws import Laws, run_python, unchanged
 from reviewgen.testing.models import assert_fixed_state, change_weights, copies, is_trained_by_gradient
-from reviewgen.training.contract import ROWS, STEPS, TOLERANCE, assert_close, call, explained, logits_of, some_ids
+from reviewgen.training.model_checks import ROWS, STEPS, TOLERANCE, assert_close, call, explained, logits_of, some_ids
 
 CALLS = 500  # of one token each, for which a stepper must stay equal to its model
 PROMPTS = 1, 3, 7  # tokens of the prompts whose states are stacked

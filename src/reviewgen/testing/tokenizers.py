@@ -27,7 +27,7 @@ from reviewgen.registry import find_tokenizer
 from reviewgen.storage import temporary_folder
 from reviewgen.testing.installed import assert_config, assert_members
 from reviewgen.testing.laws import Laws, reread, run_python
-from reviewgen.training.contract import explained
+from reviewgen.training.model_checks import explained
 
 TRAINING_TEXTS: tuple[str, ...] = (
     "A good film. I liked it, and I'd watch it again!",

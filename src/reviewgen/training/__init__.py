@@ -5,9 +5,9 @@
     loop         training by gradient: the steps, and the state of a run
     counting     training by counting
     evaluator    held-out evaluation, token copy rate and samples during training
-    contract     whether a third party's model sees the future or other rows
-    sampled      the softmax over a sample of the vocabulary
-    sparse       the optimizer of tables of which a step uses few rows
+    model_checks whether a third party's model sees the future or other rows
+    softmax      the softmax over a sample of the vocabulary
+    row_adamw    the optimizer of tables of which a step uses few rows
     calibration  one temperature, fitted on held-out text at the end
     optimizing   the loss, Muon and AdamW, the learning rate, weight averaging, and the guard against NaN or infinite losses
     execution    device, precision, threads, random numbers; implementation and model size by timing steps

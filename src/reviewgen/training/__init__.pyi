@@ -4,8 +4,8 @@ from .execution import IsolatedRng, Sizing, choose_device, choose_size, native_p
 from .fitting import fit
 from .optimizing import DivergenceGuard, cross_entropy
 from .report import Budget, Report, RunVerdict, StopReason, find_verdict
-from .sampled import SampledSoftmax, sampled_softmax
-from .sparse import RowAdamW, clip_gradients
+from .row_adamw import RowAdamW, clip_gradients
+from .softmax import SampledSoftmax, sampled_softmax
 
 __all__ = [
     "Budget",

@@ -35,8 +35,8 @@ from reviewgen.generation import using_threads
 from reviewgen.processes import Processes, process_state
 from reviewgen.protocols import SupportsDevices, SupportsImplementations
 from reviewgen.training.optimizing import add_own_losses, cross_entropy, make_optimizers, own_losses
-from reviewgen.training.sampled import compute_logits, sampled_softmax
-from reviewgen.training.sparse import sparse_tables
+from reviewgen.training.row_adamw import sparse_tables
+from reviewgen.training.softmax import compute_logits, sampled_softmax
 
 _MAX_SLOW_STEPS = 5  # in a row, before a run falls back to one thread
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # large pages for large tensors; torch reads it at its first tensor

@@ -38,8 +38,8 @@ from reviewgen.training.execution import (
     choose_precision,
 )
 from reviewgen.training.report import Budget, Report, StopReason
-from reviewgen.training.sampled import compute_logits, sampled_softmax
-from reviewgen.training.sparse import clip_gradients
+from reviewgen.training.row_adamw import clip_gradients
+from reviewgen.training.softmax import compute_logits, sampled_softmax
 
 _ACCELERATOR_CHECK_STEPS = 50  # between two checks for divergence on an accelerator, each of which waits for it
 

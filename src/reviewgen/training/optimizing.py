@@ -39,7 +39,7 @@ from reviewgen.config import TrainingConfig
 from reviewgen.data import IGNORED
 from reviewgen.errors import BrokenPlugin
 from reviewgen.protocols import SupportsLoss, SupportsParameterGroups
-from reviewgen.training.sparse import RowAdamW, sparse_tables
+from reviewgen.training.row_adamw import RowAdamW, sparse_tables
 
 CROSS_ENTROPY = "cross_entropy"
 """The name of a model's own term that is minimised in place of the cross entropy."""

@@ -30,7 +30,7 @@ def render(template: str, **values: Any) -> str:
     """Return a template filled with values, each escaped unless it is a ``Markup``.
 
     Args:
-        template: Its path in the package, as in "look/comparison.html".
+        template: Its path in the package, as in "analysis/comparison.html".
         values: The values by the names that the template uses.
 
     Raises:

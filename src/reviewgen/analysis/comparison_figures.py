@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
+from reviewgen.analysis.comparison_texts import Bootstrap, HeldOut, Interval
+from reviewgen.analysis.graph_picture import draw
+from reviewgen.analysis.probing import ATTRACTOR, make_pairs, measure_pairs
 from reviewgen.config import GenerationConfig, from_dict
 from reviewgen.data import frame_texts, trained_on
 from reviewgen.errors import NotADistribution, ReviewgenError
 from reviewgen.evaluation import batches, measure_texts, take_words, token_losses
-from reviewgen.look.comparison_texts import Bootstrap, HeldOut, Interval
-from reviewgen.look.graph_picture import draw
-from reviewgen.look.probing import ATTRACTOR, make_pairs, measure_pairs
 from reviewgen.model import ReviewModel
 from reviewgen.novelty import COPY_CHARACTERS, TextWindows
 from reviewgen.protocols import CountTrained
@@ -71,7 +71,7 @@ class CurvePoint:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class ComparisonRow:
     """One model. A value is None if it is not known, or if the model has failed.
 
     Attributes:
@@ -142,7 +142,7 @@ class Row:
         return self.seen is not None and self.seen > MAX_SEEN
 
     @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> "Row":
+    def from_json(cls, values: Mapping[str, Any]) -> "ComparisonRow":
         """Return the row that ``to_json`` has made JSON values of.
 
         Raises:
@@ -159,12 +159,17 @@ class Row:
 class Measured:
     """A row, and the bits of each held-out text that differences are computed from; None for a model without them."""
 
-    row: Row
+    row: ComparisonRow
     bits: tuple[float, ...] | None
 
 
 def measure_model(
-    model: ReviewModel, row: Row, held_out: HeldOut, prompt: str, seed: int, training: Callable[[], Iterable[str]] | None = None
+    model: ReviewModel,
+    row: ComparisonRow,
+    held_out: HeldOut,
+    prompt: str,
+    seed: int,
+    training: Callable[[], Iterable[str]] | None = None,
 ) -> Measured:
     """Return the row of a model, given with its name and source; ``training`` returns its training text, if that is at hand.
 

@@ -1,5 +1,5 @@
 from .comparison import compare
-from .comparison_figures import CurvePoint, Measured, Row, Sample
+from .comparison_figures import ComparisonRow, CurvePoint, Measured, Sample
 from .comparison_report import Comparison, draw_tables
 from .comparison_run import ComparisonRun
 from .comparison_texts import HeldOut, Pair
@@ -10,6 +10,7 @@ from .probing import Probe, ProbeRow, probe
 
 __all__ = [
     "Comparison",
+    "ComparisonRow",
     "ComparisonRun",
     "CurvePoint",
     "Explanation",
@@ -19,7 +20,6 @@ __all__ = [
     "Pair",
     "Probe",
     "ProbeRow",
-    "Row",
     "Sample",
     "compare",
     "draw",

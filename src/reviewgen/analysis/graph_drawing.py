@@ -10,7 +10,7 @@ from graphlib import TopologicalSorter
 from itertools import pairwise
 from typing import NamedTuple
 
-from reviewgen.look.graph_layout import Link, Route, place
+from reviewgen.analysis.graph_layout import LayoutEdge, Route, place
 from reviewgen.protocols.graph import GraphEdge, GraphNode, ModelGraph, axis_size
 from reviewgen.web.svg import DETAIL, LABEL, NOTE, Lines, block, block_size, moved, number, shorten, tag, text_width, wrap
 
@@ -58,7 +58,7 @@ class Area(NamedTuple):
         return Area(self.left + x, self.right + x, self.top + y, self.bottom + y)
 
 
-class Drawn(NamedTuple):
+class DrawnNode(NamedTuple):
     """A part of a picture: its elements, its size with its loops, its box, and the boxes of what is inside by name."""
 
     content: list[str]
@@ -68,7 +68,7 @@ class Drawn(NamedTuple):
     inside: dict[str, Area]
 
 
-def draw_graph(graph: ModelGraph, style: Style, order: Sequence[Link] = ()) -> Drawn:
+def draw_graph(graph: ModelGraph, style: Style, order: Sequence[LayoutEdge] = ()) -> DrawnNode:
     """Draw a graph; ``order`` has constraints (upper, lower)."""
     style = replace(style, sizes={**style.sizes, **graph.sizes})
     own, loops = _split_edges(graph)
@@ -84,7 +84,7 @@ def draw_graph(graph: ModelGraph, style: Style, order: Sequence[Link] = ()) -> D
         content.append(_line(route, ends[0].bottom, ends[1].top))
         content += [] if route.label is None else block(lines, *route.label)
     boxes = {name: part.box.moved(*layout.corners[name]) for name, part in parts.items()}
-    return Drawn(content, layout.width, layout.height, Area(0.0, layout.width, 0.0, layout.height), boxes)
+    return DrawnNode(content, layout.width, layout.height, Area(0.0, layout.width, 0.0, layout.height), boxes)
 
 
 def _split_edges(graph: ModelGraph) -> tuple[list[GraphEdge], dict[str, list[GraphEdge]]]:
@@ -108,18 +108,18 @@ def _node_of(end: str) -> str:
     return end.partition("/")[0]
 
 
-def _end(end: str, parts: Mapping[str, Drawn]) -> Area:
+def _end(end: str, parts: Mapping[str, DrawnNode]) -> Area:
     """Return the box at which an edge ends: that of a node, or of what it names inside."""
     node, _, port = end.partition("/")
     return parts[node].inside.get(port, parts[node].box)
 
 
-def _link(edge: GraphEdge, parts: Mapping[str, Drawn], lines: Lines) -> Link:
+def _link(edge: GraphEdge, parts: Mapping[str, DrawnNode], lines: Lines) -> LayoutEdge:
     source, target = parts[_node_of(edge.source)], parts[_node_of(edge.target)]
     enters: float | None = _end(edge.target, parts).x - target.width / 2
     is_free = _end(edge.target, parts) is target.box and not enters
     leaves = _end(edge.source, parts).x - source.width / 2
-    return Link(_node_of(edge.source), _node_of(edge.target), leaves, None if is_free else enters, *block_size(lines))
+    return LayoutEdge(_node_of(edge.source), _node_of(edge.target), leaves, None if is_free else enters, *block_size(lines))
 
 
 def shape_text(edge: GraphEdge) -> str:
@@ -172,13 +172,13 @@ def _arrow(x: float, y: float, dx: float, dy: float, role: str) -> str:
     return tag("path", class_=role, d="M" + "L".join(f"{number(a)} {number(b)}" for a, b in ((x, y), one, other)) + "Z")
 
 
-def _draw_node(node: GraphNode, loops: Sequence[GraphEdge], style: Style) -> Drawn:
+def _draw_node(node: GraphNode, loops: Sequence[GraphEdge], style: Style) -> DrawnNode:
     """Draw a node: a box, or a frame around its inside; and its loops."""
     drawn = _draw_box(node, style) if node.inside is None else _draw_frame(node, node.inside, style)
     return _draw_loops(drawn, loops, style) if loops else drawn
 
 
-def _draw_box(node: GraphNode, style: Style) -> Drawn:
+def _draw_box(node: GraphNode, style: Style) -> DrawnNode:
     lines: Lines = [(shorten(node.label), LABEL, "label")] if node.label else []
     lines += [(shorten(line), DETAIL, "detail") for line in wrap(node.detail, DETAIL, style.widest)]
     if node.parameters and style.counts and (node.kind != "operation" or node.detail):
@@ -190,10 +190,10 @@ def _draw_box(node: GraphNode, style: Style) -> Drawn:
     radius = min(height / 2, 14.0) if node.kind == "value" else 6.0
     box = tag("rect", class_=f"box {kind}", x=0, y=0, width=width, height=height, rx=radius)
     content = [box, *block(lines, width / 2, (height - text_height) / 2, "middle")]
-    return Drawn(content, width, height, Area(0.0, width, 0.0, height), {})
+    return DrawnNode(content, width, height, Area(0.0, width, 0.0, height), {})
 
 
-def _draw_frame(node: GraphNode, inside: ModelGraph, style: Style) -> Drawn:
+def _draw_frame(node: GraphNode, inside: ModelGraph, style: Style) -> DrawnNode:
     """Draw a frame around the inside of a node."""
     inner = draw_graph(inside, replace(style, has_sizes=False))
     title = shorten(f"{node.label}, {node.detail}" if node.detail else node.label)
@@ -207,10 +207,10 @@ def _draw_frame(node: GraphNode, inside: ModelGraph, style: Style) -> Drawn:
     at = at if at + needed + _FRAME <= width else _FRAME
     frame = tag("rect", class_="frame", x=0, y=0, width=width, height=height, rx=10)
     content = [frame, moved(inner.content, left, _TITLE), *block([(title, DETAIL, "label")], at, 4.0)]
-    return Drawn(content, width, height, Area(0.0, width, 0.0, height), boxes)
+    return DrawnNode(content, width, height, Area(0.0, width, 0.0, height), boxes)
 
 
-def _draw_loops(drawn: Drawn, loops: Sequence[GraphEdge], style: Style) -> Drawn:
+def _draw_loops(drawn: DrawnNode, loops: Sequence[GraphEdge], style: Style) -> DrawnNode:
     """Add loops on the right, nested so that they do not cross, and one label for all that have one shape."""
     ports = [(loop.source.partition("/")[2], loop.target.partition("/")[2]) for loop in loops]
     by_input = {taken: (given, taken) for given, taken in ports if taken in drawn.inside}
@@ -236,10 +236,10 @@ def _draw_loops(drawn: Drawn, loops: Sequence[GraphEdge], style: Style) -> Drawn
             end = [(lane, y), (x, y), (x, inside[taken].top)]
         content.append(_state_line(*start, *end))
     content += block(lines, right + 5.0, max(0.0, box.top + drawn.box.bottom / 2 - label_height / 2))
-    return Drawn(content, right + 5.0 + label_width, height, box, inside)
+    return DrawnNode(content, right + 5.0 + label_width, height, box, inside)
 
 
-def draw_tokens(graph: ModelGraph, steps: int, style: Style) -> Drawn:
+def draw_tokens(graph: ModelGraph, steps: int, style: Style) -> DrawnNode:
     """Draw a graph over a number of tokens: a column for each, states as arrows between columns, and insides once, below."""
     _, loops = _split_edges(graph)
     flat, order = replace(style, has_sizes=False, widest=_DETAIL_WIDTH, counts={}), _order(graph, list(loops))
@@ -270,10 +270,10 @@ def draw_tokens(graph: ModelGraph, steps: int, style: Style) -> Drawn:
             wider = max(width, panel.width)
             content = [moved(content, (wider - width) / 2, 0.0), moved(panel.content, (wider - panel.width) / 2, height + _ABOVE)]
             width, height = wider, height + _ABOVE + panel.height
-    return Drawn(content, width, height, Area(0.0, width, 0.0, height), {})
+    return DrawnNode(content, width, height, Area(0.0, width, 0.0, height), {})
 
 
-def _order(graph: ModelGraph, stateful: list[str]) -> list[Link]:
+def _order(graph: ModelGraph, stateful: list[str]) -> list[LayoutEdge]:
     """Return which nodes with a state stand above which, so that each has a row for its arrows."""
     before: dict[str, set[str]] = {node.id: set() for node in graph.nodes}
     for edge in graph.edges:
@@ -283,7 +283,7 @@ def _order(graph: ModelGraph, stateful: list[str]) -> list[Link]:
     for name in TopologicalSorter(before).static_order():
         above[name] = {name}.union(*(above[each] for each in before[name]))
     rows = sorted(stateful, key=lambda name: len(above[name]))
-    return [Link(one, other) for one, other in pairwise(rows) if one not in above[other]]
+    return [LayoutEdge(one, other) for one, other in pairwise(rows) if one not in above[other]]
 
 
 def _column(graph: ModelGraph, step: int) -> ModelGraph:

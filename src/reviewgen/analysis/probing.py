@@ -18,12 +18,12 @@ from typing import Any, ClassVar
 import numpy as np
 from jaxtyping import Float64
 
+from reviewgen.analysis.page import HtmlReport
 from reviewgen.config import GenerationConfig, check_count, check_seed, to_json
 from reviewgen.data import frame_texts, open_records
 from reviewgen.errors import ConfigError, DataError, quoted
 from reviewgen.evaluation import token_losses
 from reviewgen.lexicon import words_of
-from reviewgen.look.page import Report
 from reviewgen.model import ReviewModel
 from reviewgen.rates import find_intervals
 from reviewgen.web.charts import Chart, Panel, Series, draw_figure, refuse_chart, save_chart
@@ -99,7 +99,7 @@ class ProbeRow:
 
 
 @dataclass
-class Probe(Report):
+class Probe(HtmlReport):
     """The results of ``reviewgen.probe``: a row for each model and probe.
 
     Attributes:
@@ -107,7 +107,7 @@ class Probe(Report):
     """
 
     rows: list[ProbeRow] = field(default_factory=list)
-    _template: ClassVar[str] = "look/probe.html"
+    _template: ClassVar[str] = "analysis/probe.html"
 
     @property
     def models(self) -> list[str]:
@@ -153,7 +153,7 @@ class Probe(Report):
         path = refuse_chart(file, overwrite)
         save_chart(self.chart(), path)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Return the rows as JSON values."""
         return dict(to_json(self))
 

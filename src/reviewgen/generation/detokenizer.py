@@ -24,7 +24,7 @@ from reviewgen.protocols import SupportsTokenBytes
 from reviewgen.sentences import last_whole_sentence
 
 
-class Alternative(NamedTuple):
+class TopLogprob(NamedTuple):
     """A token that the model could have continued with: its id, its text ("" for a part of a character), and its logprob."""
 
     token: int
@@ -36,7 +36,7 @@ class Scored(NamedTuple):
     """The log probability of a token, and the most probable tokens in its place, the most probable first."""
 
     logprob: float
-    alternatives: tuple[Alternative, ...] = ()
+    alternatives: tuple[TopLogprob, ...] = ()
 
 
 class Token(NamedTuple):
@@ -192,4 +192,4 @@ def score_token(logits: Float[np.ndarray, " V"], token: int, count: int, pieces:
     logs = logs[: len(pieces.texts)]  # the others are those of conditions
     best = np.argpartition(-logs, min(count, len(logs)) - 1)[:count]
     listed = ((each, float(logs[each])) for each in best[np.lexsort((best, -logs[best]))].tolist())
-    return Scored(own, tuple(Alternative(each, pieces.texts[each], logprob) for each, logprob in listed if logprob > -np.inf))
+    return Scored(own, tuple(TopLogprob(each, pieces.texts[each], logprob) for each, logprob in listed if logprob > -np.inf))

@@ -9,7 +9,7 @@
     comparison          ``reviewgen.compare``, which imports the others when it is called
     comparison_run      trains or loads each model, measures it, and resumes a folder
     comparison_texts    the held-out texts, and the intervals that they give
-    comparison_figures  ``Row``: what is measured of a model, and how
+    comparison_figures  ``ComparisonRow``: what is measured of a model, and how
     comparison_report   ``Comparison``, the result: the rows, and their columns as tables and as a page
     probing             ``reviewgen.probe``: minimal pairs, and the marks that texts close
     page                what these results have in common

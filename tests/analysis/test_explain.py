@@ -225,7 +225,7 @@ def test_broken_models_are_named_and_probabilities_of_zero_and_scores_that_do_no
     logits[:, LETTERS.encode("b")] = -math.inf
     explanation = reviewgen.explain(review_model(TableModel(logits), LETTERS), "ab")
     assert explanation.loss.mean == explanation.loss.mean_of_cross_entropy == math.inf
-    assert json.loads(json.dumps(explanation.facts(), allow_nan=False))["loss"]["mean"] is None
+    assert json.loads(json.dumps(explanation.to_dict(), allow_nan=False))["loss"]["mean"] is None
     backoff, none = (reviewgen.explain(review_model(ngram(smoothing=s), LETTERS), TEXTS) for s in ("stupid-backoff", "none"))
     assert "do not sum to one" in backoff.notes[0] and not none.notes
 
@@ -244,7 +244,7 @@ def test_a_page_is_escaped_and_not_replaced(tmp_path):
 
 def test_the_command(micro, model_folder, tmp_path, monkeypatch, capsys):
     folder, page = model_folder("gru-char"), tmp_path / "page.html"
-    facts = json.loads(json.dumps(reviewgen.explain(micro("gru-char"), "bad cab").facts())) | {"source": str(folder)}
+    facts = json.loads(json.dumps(reviewgen.explain(micro("gru-char"), "bad cab").to_dict())) | {"source": str(folder)}
     words = ("explain", folder, "--text", "bad cab")
     status, output, _ = run_command(monkeypatch, capsys, *words, "--json")
     assert status == 0 and json.loads(output) == facts

@@ -15,13 +15,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
+from reviewgen.analysis import explanation
+from reviewgen.analysis.explanation import Explanation, Line
+from reviewgen.analysis.subject import LoadedModel
+from reviewgen.analysis.trace import ModuleCall, broken_plugins, letter_sizes, name_axes, trace
 from reviewgen.blending.model import Blend
 from reviewgen.errors import ConfigError, DataError, GenerationError, NotADistribution
 from reviewgen.generation import show
-from reviewgen.look import explanation
-from reviewgen.look.explanation import Explanation, Line
-from reviewgen.look.subject import Subject
-from reviewgen.look.trace import Call, broken_plugins, letter_sizes, name_axes, trace
 from reviewgen.model.words import WordMap
 from reviewgen.protocols import CountTrained, Operation, SupportsExplain, SupportsOperations, SupportsScore, SupportsStep
 from reviewgen.protocols.abilities import count_parameters
@@ -41,7 +41,7 @@ Windows = Mapping[tuple[int, int], tuple[str, ...]]
 
 
 @dataclass(frozen=True)
-class Batch:
+class TextBatch:
     """The ids of some texts.
 
     Attributes:
@@ -74,7 +74,7 @@ class Batch:
 class Labels(dict[int, str]):
     """The ids of a model for display: tokens, each decoded once, and conditions."""
 
-    def __init__(self, subject: Subject) -> None:
+    def __init__(self, subject: LoadedModel) -> None:
         self._tokenizer = subject.tokenizer
         super().__init__({self._tokenizer.bos_id: "(start)", self._tokenizer.eos_id: "(end)"})
         for condition, first in zip(subject.conditions.fixed, subject.conditions.open_ids, strict=True):
@@ -107,7 +107,7 @@ def check_texts(text: Any) -> tuple[str, ...]:
     return texts
 
 
-def make_batch(texts: Sequence[str], subject: Subject, prefix: Sequence[int]) -> Batch:
+def make_batch(texts: Sequence[str], subject: LoadedModel, prefix: Sequence[int]) -> TextBatch:
     """Return the batch of some texts, behind the ids of their conditions; of a long text, the beginning."""
     tokenizer, frames, shown, notes = subject.tokenizer, [], [], []
     for text in texts:
@@ -121,7 +121,7 @@ def make_batch(texts: Sequence[str], subject: Subject, prefix: Sequence[int]) ->
     ids = pad_sequence(list(map(torch.tensor, rows)), batch_first=True, padding_value=tokenizer.eos_id)
     after = [torch.tensor([IGNORED] * len(prefix) + frame[1 + len(prefix) :]) for frame in frames]
     targets = pad_sequence(after, batch_first=True, padding_value=IGNORED)
-    return Batch(tuple(shown), ids, targets, rows, Labels(subject), tuple(notes))
+    return TextBatch(tuple(shown), ids, targets, rows, Labels(subject), tuple(notes))
 
 
 def explain(
@@ -147,7 +147,7 @@ def explain(
         GenerationError: The logits are NaN or infinite.
     """
     texts = check_texts(text)
-    subject = Subject.of(source, [*SAMPLE_TEXTS, *texts])
+    subject = LoadedModel.of(source, [*SAMPLE_TEXTS, *texts])
     if subject.tokenizer is None:
         raise ConfigError(f"A text is explained by a model with its tokenizer; got a {type(source).__name__}.")
     batch = make_batch(texts, subject, subject.conditions.encode({} if conditions is None else conditions))
@@ -170,7 +170,7 @@ def explain(
     )
 
 
-def _map_words(subject: Subject) -> WordMap | None:
+def _map_words(subject: LoadedModel) -> WordMap | None:
     """Return the map of words of a trained model; None for one without embeddings of words."""
     try:
         is_of_words = subject.review is not None and not subject.review.generator.pieces.are_characters
@@ -179,7 +179,7 @@ def _map_words(subject: Subject) -> WordMap | None:
         return None
 
 
-class _Walk(NamedTuple):
+class _Forward(NamedTuple):
     """What a model computed on a batch: a line for each operation, the logits, and what a model that describes itself yielded."""
 
     lines: list[Line]
@@ -188,7 +188,7 @@ class _Walk(NamedTuple):
 
 
 @torch.no_grad()
-def _walk(model: Any, batch: Batch) -> _Walk:
+def _walk(model: Any, batch: TextBatch) -> _Forward:
     """Return what a model computes on a batch: by its own operations, or by the calls of its modules."""
     if isinstance(model, SupportsOperations):
         with broken_plugins(model, batch.ids):
@@ -197,18 +197,18 @@ def _walk(model: Any, batch: Batch) -> _Walk:
         for each in operations:
             own = (tuple(each.axes.split()), tuple(each.values.shape), each.parameters, each.multiplications)
             lines.append(Line(each.name, each.formula, *own, *_mean_and_spread(each.values, batch.is_read), kind=each.kind))
-        return _Walk(lines, operations[-1].values, operations)
+        return _Forward(lines, operations[-1].values, operations)
     done = trace(model, batch.ids)
     if isinstance(model, nn.Module):
-        return _Walk(list(_module_lines(model, done.calls, batch)), done.logits, [])
+        return _Forward(list(_module_lines(model, done.calls, batch)), done.logits, [])
     figures = _mean_and_spread(done.logits, batch.is_read)
     line = Line("logits", "", ("B", "T", "V"), tuple(done.logits.shape), sum(count_parameters(model).values()), 0, *figures)
-    return _Walk([line], done.logits, [])
+    return _Forward([line], done.logits, [])
 
 
-def _module_lines(model: nn.Module, calls: Sequence[Call], batch: Batch) -> Iterator[Line]:
+def _module_lines(model: nn.Module, calls: Sequence[ModuleCall], batch: TextBatch) -> Iterator[Line]:
     """Yield a line for each module that did something by itself, by the end of its first call, and last one for what is left."""
-    by_name: dict[str, list[Call]] = {}
+    by_name: dict[str, list[ModuleCall]] = {}
     for call in calls:
         by_name.setdefault(call.name, []).append(call)
     counted, letters = set[int](), letter_sizes(model.config)
@@ -237,7 +237,7 @@ def _mean_and_spread(values: Tensor, is_read: Bool[Tensor, "B T"]) -> tuple[floa
     return float(numbers.mean()), float(numbers.std(correction=0))
 
 
-def _explain_model(name: str, model: Any, done: _Walk, batch: Batch) -> explanation.ModelExplanation:
+def _explain_model(name: str, model: Any, done: _Forward, batch: TextBatch) -> explanation.ModelExplanation:
     gates = []
     for gate in (each for each in done.operations if each.kind == "gate"):
         means = gate.values.double().flatten(2).mean(-1).tolist()  # (B, T)
@@ -249,7 +249,7 @@ def _explain_model(name: str, model: Any, done: _Walk, batch: Batch) -> explanat
     return explanation.ModelExplanation(name, tuple(done.lines), parameters, multiplications, counts, tuple(gates))
 
 
-def _explain_counts(model: Any, logits: Tensor, batch: Batch) -> Iterator[explanation.CountedToken]:
+def _explain_counts(model: Any, logits: Tensor, batch: TextBatch) -> Iterator[explanation.CountedToken]:
     """Yield the counts behind the tokens of a batch, if the model has counts.
 
     With the contexts of a token from the longest that was seen to the empty one, numbered from 1, and g their back-off weights::
@@ -273,7 +273,7 @@ def _explain_counts(model: Any, logits: Tensor, batch: Batch) -> Iterator[explan
 
 
 def _count_steps(
-    contexts: Sequence[CountedContext], ids: Sequence[int], token: int, batch: Batch
+    contexts: Sequence[CountedContext], ids: Sequence[int], token: int, batch: TextBatch
 ) -> Iterator[explanation.CountStep]:
     weight: float | None = 1.0
     for context in contexts:
@@ -299,7 +299,7 @@ def _count_steps(
 
 
 @torch.no_grad()
-def _mix(blend: Blend, walks: Sequence[_Walk], batch: Batch) -> tuple[Tensor, tuple[explanation.MixedToken, ...]]:
+def _mix(blend: Blend, walks: Sequence[_Forward], batch: TextBatch) -> tuple[Tensor, tuple[explanation.MixedToken, ...]]:
     """Return the log probabilities of a blend, and how those of the targets are mixed."""
     log_probs = torch.stack([each.logits.log_softmax(-1) for each in walks])  # (M, B, T, V), of M models
     log_weights = torch.stack([weights.expand(batch.ids.shape) for weights in blend.log_weights(list(log_probs))])  # (M, B, T)
@@ -313,7 +313,7 @@ def _mix(blend: Blend, walks: Sequence[_Walk], batch: Batch) -> tuple[Tensor, tu
 
 
 @torch.no_grad()
-def _note_scores(model: Any, batch: Batch) -> Iterator[str]:
+def _note_scores(model: Any, batch: TextBatch) -> Iterator[str]:
     """Yield a note on a model whose scores are not probabilities, so that it cannot be evaluated."""
     try:
         if isinstance(model, SupportsScore):
@@ -322,7 +322,7 @@ def _note_scores(model: Any, batch: Batch) -> Iterator[str]:
         yield "The scores of this model do not sum to one; the loss is that of its scores divided by their sum."
 
 
-def _windows(walks: Sequence[_Walk], batch: Batch, subject: Subject) -> Windows:
+def _windows(walks: Sequence[_Forward], batch: TextBatch, subject: LoadedModel) -> Windows:
     """Return the tokens of the window before each prediction, of a model that has one."""
     windows = [each.values for done in walks for each in done.operations if each.kind == "window"]
     padding = subject.conditions.vocab_size
@@ -333,7 +333,7 @@ def _windows(walks: Sequence[_Walk], batch: Batch, subject: Subject) -> Windows:
 
 
 @torch.no_grad()
-def _explain_loss(logits: Float[Tensor, "B T V"], batch: Batch, windows: Windows) -> explanation.Loss:
+def _explain_loss(logits: Float[Tensor, "B T V"], batch: TextBatch, windows: Windows) -> explanation.Loss:
     """Return the loss in float64, token by token and by torch's losses: negative log likelihoods, nats, bits per character.
 
     Raises:

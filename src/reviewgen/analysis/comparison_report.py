@@ -10,10 +10,10 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from reviewgen.analysis.comparison_figures import TEMPERATURES, ComparisonRow, Measured, Sample
+from reviewgen.analysis.comparison_texts import Bootstrap, HeldOut, Pair
+from reviewgen.analysis.page import HtmlReport
 from reviewgen.config import to_json
-from reviewgen.look.comparison_figures import TEMPERATURES, Measured, Row, Sample
-from reviewgen.look.comparison_texts import Bootstrap, HeldOut, Pair
-from reviewgen.look.page import Report
 from reviewgen.novelty import COPY_CHARACTERS
 from reviewgen.rates import MIN_CHARACTERS
 from reviewgen.web.charts import Chart, Panel, Series, draw_figure
@@ -34,13 +34,13 @@ class Column(NamedTuple):
 
     name: str
     short: str
-    show: Callable[[Row], str]
+    show: Callable[[ComparisonRow], str]
 
 
-def _rate(name: str, characters: str | None = "characters_measured", digits: int = 1) -> Callable[[Row], str]:
+def _rate(name: str, characters: str | None = "characters_measured", digits: int = 1) -> Callable[[ComparisonRow], str]:
     """Return what shows a rate: half the width of its interval after it; only a bound, where it may be zero."""
 
-    def show(row: Row) -> str:
+    def show(row: ComparisonRow) -> str:
         value = row.distinct.get(name[-1]) if name.startswith("distinct") else getattr(row, name)
         count, limits = None if characters is None else getattr(row, characters), row.intervals.get(name)
         if count is not None and count < MIN_CHARACTERS:
@@ -54,7 +54,7 @@ def _rate(name: str, characters: str | None = "characters_measured", digits: int
     return show
 
 
-def _perplexity(row: Row) -> str:
+def _perplexity(row: ComparisonRow) -> str:
     value = row.perplexity_per_token
     return f"{decimal(value, 2 if value is None or value < 100 else 0)} {row.tokenizer}"
 
@@ -80,7 +80,7 @@ GENERATED = (
 )
 
 
-class Comparison(Report):
+class Comparison(HtmlReport):
     """Models on one scale; ``reviewgen.compare`` returns it.
 
     Args:
@@ -89,15 +89,15 @@ class Comparison(Report):
         seed: The seed of the intervals.
 
     Attributes:
-        rows: A ``Row`` for each model, in the order that they were given in.
+        rows: A ``ComparisonRow`` for each model, in the order that they were given in.
         is_interrupted: Whether Ctrl-C has ended the comparison before all rows were finished.
     """
 
-    _template: ClassVar[str] = "look/comparison.html"
+    _template: ClassVar[str] = "analysis/comparison.html"
 
     def __init__(self, held_out: HeldOut, prompt: str, seed: int) -> None:
         self.held_out, self.prompt, self.seed = held_out, prompt, seed
-        self.rows: list[Row] = []
+        self.rows: list[ComparisonRow] = []
         self.is_interrupted = False
         self._bits: dict[str, tuple[float, ...]] = {}
 
@@ -126,7 +126,7 @@ class Comparison(Report):
         texts = f"held-out {'text' if total == 1 else 'texts'} ({held_out.characters.sum():,} characters)"
         return f"All are evaluated on the same {part} {texts}: {source}."
 
-    def to_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON values; a number that is infinite becomes None."""
         held_out, own = self.held_out, {"prompt": self.prompt, "seed": self.seed, "is_interrupted": self.is_interrupted}
         texts = {"source": held_out.source, "split": held_out.split, "texts": len(held_out.texts), "of": held_out.total}
@@ -227,7 +227,7 @@ def _cut(sample: Sample) -> list[tuple[str, bool]]:
     return [(piece, is_copied) for piece, is_copied in pieces if piece]
 
 
-def _charts(rows: Sequence[Row]) -> Iterator[Chart]:
+def _charts(rows: Sequence[ComparisonRow]) -> Iterator[Chart]:
     """Yield the charts that there are values for; a row keeps its style."""
     curves = [(style, row) for style, row in enumerate(rows) if row.curve]
     for x, name in (("seconds of training", "seconds"), ("tokens trained on", "tokens")) if curves else ():

@@ -12,18 +12,18 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from reviewgen.analysis.comparison_figures import ComparisonRow, Measured, measure_model
+from reviewgen.analysis.comparison_report import Comparison
+from reviewgen.analysis.comparison_texts import HeldOut, Reading
 from reviewgen.config import MAX_VOCABULARY, PresetSource, check_seed, check_text, parse_duration, parse_source, read_json
 from reviewgen.config.bounded import to_json
 from reviewgen.config.options import CompareOptions, refuse_unknown_options
 from reviewgen.errors import BrokenPlugin, CheckpointError, ConfigError, OutputExists, ReviewgenError, shortened, storage_errors
-from reviewgen.look.comparison_figures import Measured, Row, measure_model
-from reviewgen.look.comparison_report import Comparison
-from reviewgen.look.comparison_texts import HeldOut, Reading
 from reviewgen.model import ReviewModel
 from reviewgen.registry import preset_names
 from reviewgen.runs import TrainingRun
+from reviewgen.runs.display import training_bar
 from reviewgen.runs.plan import DEFAULT_BUDGET, data_config
-from reviewgen.runs.showing import training_bar
 from reviewgen.runs.sweep import check_groups
 from reviewgen.storage import atomic_file, check_output, to_path
 
@@ -35,7 +35,7 @@ _LENGTH = ("budget", "steps", "epochs")
 _IDENTITY, _SCHEMA = "comparison.json", 1
 
 
-def find_models(models: Any) -> list[tuple[Row, Any]]:
+def find_models(models: Any) -> list[tuple[ComparisonRow, Any]]:
     """Return the models to compare, by what the user has given: a list, also of pairs of a row's name and a model, or a mapping.
 
     Each is the beginning of its row, and what ``load`` takes, the preset to train, or a ReviewModel that is loaded.
@@ -51,7 +51,7 @@ def find_models(models: Any) -> list[tuple[Row, Any]]:
     found = [(_start_row(name, source), source) for name, source in named]
     if not found:
         raise ConfigError("There is no model to compare: give presets, as in gru-char, or saved models.")
-    seen: dict[str, Row] = {}
+    seen: dict[str, ComparisonRow] = {}
     for row, _ in found:
         other = seen.setdefault(_file_name(row.name).casefold(), row)
         if other is not row:
@@ -61,16 +61,16 @@ def find_models(models: Any) -> list[tuple[Row, Any]]:
     return found
 
 
-def _start_row(name: Any, source: Any) -> Row:
+def _start_row(name: Any, source: Any) -> ComparisonRow:
     if not isinstance(name, str | None) or name == "":
         raise ConfigError(f"The name of a row must be a string that is not empty; got {name!r:.60}.")
     if isinstance(source, ReviewModel):
-        return Row(name=name or source.preset, source=source.bundle.source or "a loaded model")
+        return ComparisonRow(name=name or source.preset, source=source.bundle.source or "a loaded model")
     if not isinstance(source, str | Path):
         raise ConfigError(f"Compare presets, saved folders, repositories or ReviewModels; got {type(source).__name__}.")
     is_preset = isinstance(parse_source(source, preset_names()), PresetSource)
     own = to_path("models", source).resolve().name if isinstance(source, Path) or os.path.exists(source) else source  # noqa: PTH110  Path raises for a name that is too long
-    return Row(name=name or own or str(source), source=str(source), is_trained_here=is_preset)
+    return ComparisonRow(name=name or own or str(source), source=str(source), is_trained_here=is_preset)
 
 
 def _file_name(name: str) -> str:
@@ -148,7 +148,7 @@ class ComparisonRun:
                     reason = ": ".join(filter(None, (type(error).__name__, reason)))
                 yield Measured(replace(row, failed=shortened(reason, 400)), None)
 
-    def _measure(self, row: Row, source: Any, held_out: HeldOut, console: "Console") -> Measured:
+    def _measure(self, row: ComparisonRow, source: Any, held_out: HeldOut, console: "Console") -> Measured:
         """Return the row of a model: that of the folder, if it is of these weights; otherwise measure the model."""
         model = self._train(source, _file_name(row.name), console) if row.is_trained_here else source
         model = model if isinstance(model, ReviewModel) else ReviewModel.from_pretrained(model)
@@ -202,11 +202,11 @@ def _write_json(file: Path, values: Any) -> None:
             new.write_text(json.dumps(values, indent=2), encoding="utf-8")
 
 
-def _read_row(file: Path, row: Row, digest: str) -> Measured | None:
+def _read_row(file: Path, row: ComparisonRow, digest: str) -> Measured | None:
     """Return a finished row; None if it is missing, damaged, or of another model."""
     try:
         stored = read_json(file, MAX_VOCABULARY)
-        found, bits = Row.from_json(stored["row"]), stored["bits"]
+        found, bits = ComparisonRow.from_json(stored["row"]), stored["bits"]
         is_same = (found.name, found.source, stored["weights"]) == (row.name, row.source, digest)
         numbers = None if bits is None else tuple(float("inf") if each is None else float(each) for each in bits)
     except (OSError, ValueError, LookupError, TypeError, AttributeError):

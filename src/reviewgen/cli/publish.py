@@ -16,7 +16,7 @@ import typer
 
 from reviewgen import api, serving
 from reviewgen import export as formats
-from reviewgen.cli.console import Result, note, refuse_outputs, show, working
+from reviewgen.cli.console import Result, note, refuse_outputs, show, show_status
 from reviewgen.cli.options import declared, takes
 from reviewgen.config import parse_duration
 from reviewgen.errors import ConfigError, ReviewgenError, quoted
@@ -57,7 +57,7 @@ def export(
     if onnx is not None and transformers is not None and onnx.absolute() == transformers.absolute():
         raise ConfigError("--onnx and --transformers name the same folder; give each its own.")
     trained, facts, lines = api.load(model), dict[str, Any](), list[str]()
-    with working("Exporting ..."):
+    with show_status("Exporting ..."):
         if html is not None:
             formats.export_html(trained, html, bits=bits, overwrite=overwrite)
             megabytes = html.stat().st_size / 1e6
@@ -116,7 +116,7 @@ def push(
     given: dict[str, Any] = {"commit_message": message, "private": private, "token": token, "create_pr": pull_request}
     given |= {"license": license, "model_card_kwargs": {} if language is None else {"language": _split(language)}}
     given |= {"allow": _split(allow), "copy_limit": copy_limit, "dtype": dtype}
-    with working("Checking and publishing ..."):
+    with show_status("Checking and publishing ..."):
         if space:
             url, page = formats.push_with_space(trained, repository, **given)
             facts, lines = {"url": url, "space": page}, [f"Its page: {page}"]
@@ -139,7 +139,7 @@ def pull(
     """
     from reviewgen.hub.download import pull as pull_model
 
-    with working(f"Downloading {repository} ..."):
+    with show_status(f"Downloading {repository} ..."):
         facts = pull_model(repository, out=out, token=token, force_download=force, accept_changes=accept_changes)
     bits = facts["bits_per_character"]
     quality = "not evaluated" if bits is None else f"{bits:.4f} bits per character"
@@ -263,7 +263,7 @@ def _run(
         failed[name] = str(error)
         note(f"{name} is left out: {error}", "yellow")
 
-    with working(f"Loading {', '.join(given.sources)} ..."):
+    with show_status(f"Loading {', '.join(given.sources)} ..."):
         engines = serving.load_engines(given, leave_out)
     names = list(engines)
     show({"url": url, "models": names, "failed": failed}, as_json, describe(url, names))

@@ -6,12 +6,22 @@ from typing import Any
 
 from rich.console import Group
 
-from reviewgen import look
-from reviewgen.cli.console import Result, TerminalConsole, keeping, make_table, note, notes, refuse_outputs, show, working
+from reviewgen import analysis
+from reviewgen.cli.console import (
+    Result,
+    TerminalConsole,
+    keep_on_interrupt,
+    make_table,
+    note,
+    notes,
+    refuse_outputs,
+    show,
+    show_status,
+)
 from reviewgen.cli.options import declared, parse_data, path_or_string, read_stdin, takes
 from reviewgen.config import LOCAL, GenerationConfig, check_count, parse_settings
 from reviewgen.config.options import TrainingTexts, Trial
-from reviewgen.interrupts import INTERRUPTED, begin
+from reviewgen.interrupts import INTERRUPTED, raise_on_interrupt
 
 
 @takes(declared(GenerationConfig, only=["conditions"], unset=True))
@@ -35,13 +45,13 @@ def explain(
 
     check_count("--tokens", tokens)
     refuse_outputs(html=html, overwrite=overwrite)
-    with working("Explaining ..."):
+    with show_status("Explaining ..."):
         texts = [read_stdin() if each == "-" else each for each in text] if text else None
-        explanation = look.explain(model, texts, **options)
+        explanation = analysis.explain(model, texts, **options)
     if html is not None:
         explanation.save_html(html, overwrite=overwrite)
         note(f"Wrote {html}.")
-    return Result(explanation.facts(), render(explanation, tokens))
+    return Result(explanation.to_dict(), render(explanation, tokens))
 
 
 @takes()
@@ -54,7 +64,7 @@ def graph(model: str, *, out: Path | None = None, unroll: int = 1, autograd: boo
         autograd: Draw PyTorch's graph of the backward pass; needs torchviz and graphviz.
     """
     file = out or Path(f"{Path(model).name.replace('@', '-').replace(':', '-')}.svg")
-    picture = look.graph(model, file, unroll=unroll, autograd=autograd, overwrite=overwrite)
+    picture = analysis.graph(model, file, unroll=unroll, autograd=autograd, overwrite=overwrite)
     facts = {"file": str(file), **picture.to_dict()}
     return Result(facts, [f"{picture.name}: {picture.parameters:,} parameters", f"Saved as {file}"])
 
@@ -76,7 +86,7 @@ def plot(
         against: The x axis: seconds, steps or tokens.
         metric: A metric of generated texts that gets a panel, as in distinct-2.
     """
-    from reviewgen.runs.showing import picture_name, plot_training
+    from reviewgen.runs.display import picture_name, plot_training
 
     file = out or picture_name(runs)
     curves = plot_training(runs, file, against=against, metrics=metric or (), overwrite=overwrite)
@@ -107,8 +117,8 @@ def probe(
         html: Also write a page with the table and the chart.
     """
     refuse_outputs(plot=plot, html=html, overwrite=overwrite)
-    with working("Probing ..."):
-        result = look.probe(models, pairs=pairs, texts=texts, seed=seed)
+    with show_status("Probing ..."):
+        result = analysis.probe(models, pairs=pairs, texts=texts, seed=seed)
     if plot is not None:
         result.plot(plot, overwrite=overwrite)
         note(f"Chart: {plot}")
@@ -116,7 +126,7 @@ def probe(
         result.save_html(html, overwrite=overwrite)
         note(f"Page: {html}")
     head, *lines = result.table()
-    return Result(result.to_json(), [make_table(*head, rows=lines, left=head)])
+    return Result(result.to_dict(), [make_table(*head, rows=lines, left=head)])
 
 
 @takes(TrainingTexts, Trial)
@@ -151,18 +161,18 @@ def compare(
     named = [text.partition("=")[::2] if "=" in text and not text.startswith(LOCAL) else text for text in models]
     options |= {"held_out": None if held_out is None else path_or_string(held_out), "held_out_split": held_out_split}
     options |= {"prompt": prompt, "out": out, "resume": resume, "settings": parse_settings(settings or [])}
-    run = look.ComparisonRun(named, parse_data(data, options["weights"]), options)  # type: ignore[arg-type]  # checked there
-    begin()
+    run = analysis.ComparisonRun(named, parse_data(data, options["weights"]), options)  # type: ignore[arg-type]  # checked there
+    raise_on_interrupt()
     comparison = run.start(notes)
     note(comparison.describe_held_out())
-    with keeping("the table has the finished models.") as finished:
+    with keep_on_interrupt("the table has the finished models.") as finished:
         for measured in run.rows(comparison.held_out, notes):
             row = measured.row
             comparison.add(measured)
             bits = "no bits" if row.bits_per_character is None else f"{row.bits_per_character:.3f} bits"
             note(f"{row.name} failed: {row.failed}" if row.failed else f"{row.name}: {bits} per character")
     comparison.is_interrupted = bool(finished.status)
-    show(comparison.to_json(), as_json, [Group(*look.draw_tables(comparison, TerminalConsole().width))])
+    show(comparison.to_dict(), as_json, [Group(*analysis.draw_tables(comparison, TerminalConsole().width))])
     if html is not None:  # after the table, which a full disk does not lose
         comparison.save_html(html, overwrite=overwrite)
         note(f"Page: {html}")

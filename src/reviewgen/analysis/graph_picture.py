@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from reviewgen.analysis.graph_drawing import Style, draw_graph, draw_tokens, shape_text
+from reviewgen.analysis.graph_modules import describe_modules
+from reviewgen.analysis.subject import LoadedModel
+from reviewgen.analysis.trace import broken_plugins
 from reviewgen.config import check_flags
 from reviewgen.errors import BrokenPlugin, ConfigError, quoted
 from reviewgen.generation import show
-from reviewgen.look.graph_drawing import Style, draw_graph, draw_tokens, shape_text
-from reviewgen.look.graph_modules import describe_modules
-from reviewgen.look.subject import Subject
-from reviewgen.look.trace import broken_plugins
 from reviewgen.protocols.graph import ModelGraph, SupportsGraph, all_nodes, parameter_sizes
 from reviewgen.storage import to_path
 from reviewgen.web.rendering import refuse_file, save_text
@@ -99,7 +99,7 @@ def graph(
     if isinstance(unroll, bool) or not isinstance(unroll, int) or not 1 <= unroll <= _MOST_TOKENS:
         raise ConfigError(f"unroll must be a number of tokens from 1 to {_MOST_TOKENS}; 1 draws the loop; got {quoted(unroll)}.")
     file = None if out is None else refuse_file(to_path("out", out), [".svg"], overwrite)
-    subject = Subject.of(source)
+    subject = LoadedModel.of(source)
     model, name = subject.model, Path(subject.source).name
     described, counts = describe_graph(model), parameter_sizes(model)
     used = counts if isinstance(model, nn.Module) else [each for node in all_nodes(described) for each in node.parameters]
@@ -125,7 +125,7 @@ def describe_graph(model: Any) -> ModelGraph:
         raise BrokenPlugin(f"{type(model).__name__}.describe_graph() raises {type(error).__name__}: {error!s:.200}") from error
 
 
-def _draw(picture: GraphPicture, subject: Subject, counts: Mapping[str, int]) -> str:
+def _draw(picture: GraphPicture, subject: LoadedModel, counts: Mapping[str, int]) -> str:
     """Return the picture of a graph with a title above and a legend below."""
     name, sizes, parameters, steps = picture.name, picture.sizes, picture.parameters, picture.unrolled
     graph, style = _with_texts(picture.graph, subject.tokenizer), Style(sizes, counts)

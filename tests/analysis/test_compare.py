@@ -15,8 +15,8 @@ import scipy.stats
 import torch
 
 import reviewgen
+from reviewgen.analysis import Comparison, CurvePoint, HeldOut, Measured, Row, Sample
 from reviewgen.errors import CheckpointError, ConfigError, DataError, OutputExists, SourceError, StorageError, UnknownPlugin
-from reviewgen.look import Comparison, CurvePoint, HeldOut, Measured, Row, Sample
 from tests.support.browser import problems
 from tests.support.fakes import LETTERS, TEXTS, TableModel, review_model, run_command, table
 
@@ -123,7 +123,7 @@ def test_a_row_has_every_figure_and_a_data_frame_and_json_have_the_rows(compared
     assert list(frame.index) == ["char", "word", "trained"]
     assert frame.loc["word", "bits_per_character"] == word.bits_per_character
     assert {"bits_low", "bits_high", "distinct_2", "parameters"} <= set(frame.columns)
-    assert compared.to_json()["rows"][0]["bits_per_character"] == char.bits_per_character
+    assert compared.to_dict()["rows"][0]["bits_per_character"] == char.bits_per_character
     samples = (Sample(0.5, "a\ud800<script>", ((0, 1),)), Sample(0.8, "b", None))
     odd = Row(
         name="x",
@@ -135,7 +135,7 @@ def test_a_row_has_every_figure_and_a_data_frame_and_json_have_the_rows(compared
     )
     infinite = Comparison(compared.held_out, "", 0)
     infinite.add(Measured(odd, None))
-    saved = json.loads(json.dumps(infinite.to_json(), allow_nan=False))["rows"][0]
+    saved = json.loads(json.dumps(infinite.to_dict(), allow_nan=False))["rows"][0]
     saved.pop("has_seen_held_out")
     assert Row.from_json(saved) == odd
 
@@ -146,7 +146,7 @@ def test_a_model_that_was_trained_on_the_held_out_texts_is_marked(models):
     result = reviewgen.compare({"seen": other, **models, "unknown": letters()}, DATA, **SHORT)
     assert result.rows[0].seen == 1.0 and result.rows[0].has_seen_held_out and "too low" in result.rows[0].notes[0]
     assert {name for pair in result.pairs for name in (pair.first, pair.second)} == {"char", "word", "unknown"}
-    assert result.to_json()["rows"][0]["has_seen_held_out"] is True and result.rows[1].seen == 0.0
+    assert result.to_dict()["rows"][0]["has_seen_held_out"] is True and result.rows[1].seen == 0.0
     assert result.rows[3].seen is None and any("is not known" in note for note in result.rows[3].notes)
     short = [f"line {number} of many" for number in range(60)]  # an index does not find these, but the training text is at hand
     unseen = [f"Verse {number} of a song" for number in range(60)]

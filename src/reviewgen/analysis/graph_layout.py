@@ -23,7 +23,7 @@ _SWEEPS = 12
 _STRAIGHT = (1.0, 2.0, 20.0)  # weights of a piece of line by how many of its ends are boxes less: dot's are 1, 2 and 8
 
 
-class Link(NamedTuple):
+class LayoutEdge(NamedTuple):
     """A line to draw: the boxes that it connects, where it leaves and enters them, from their centres (None: where there is
     room), and the width and height of its label."""
 
@@ -85,7 +85,7 @@ class _Piece:
         return upper.at + self.leaves / (upper.width + 1), lower.at + self.enters / (lower.width + 1)
 
 
-def place(sizes: Mapping[str, tuple[float, float]], links: Sequence[Link], last: Collection[str] = ()) -> Layout:
+def place(sizes: Mapping[str, tuple[float, float]], links: Sequence[LayoutEdge], last: Collection[str] = ()) -> Layout:
     """Lay out boxes and the lines between them, which form no circle.
 
     Args:
@@ -112,7 +112,7 @@ def place(sizes: Mapping[str, tuple[float, float]], links: Sequence[Link], last:
     return _measure(ranks, slots, [lines[id(link)] for link in links])
 
 
-def _connect(link: Link, slots: Mapping[str, _Slot], ranks_of: Mapping[str, int], ranks: list[list[_Slot]]) -> list[_Piece]:
+def _connect(link: LayoutEdge, slots: Mapping[str, _Slot], ranks_of: Mapping[str, int], ranks: list[list[_Slot]]) -> list[_Piece]:
     """Add the slots where a line passes the ranks between its boxes; return its pieces."""
     first, last = ranks_of[link.source], ranks_of[link.target]
     passing = [_Slot(_LANE + link.width, link.height), *(_Slot(_LANE, 0.0) for _ in range(first + 2, last))]

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from reviewgen.analysis.trace import ModuleCall, Step, Trace, broken_plugins, letter_sizes, name_axes, trace
 from reviewgen.config import to_dict
-from reviewgen.look.trace import Call, Step, Trace, broken_plugins, letter_sizes, name_axes, trace
 from reviewgen.protocols.graph import Axis, GraphEdge, GraphNode, ModelGraph, all_nodes, parameter_sizes
 
 _SIZES = (5, 7, 11, 13, 17, 19, 23)  # of B and T
@@ -115,7 +115,7 @@ class _Flow:
         self.nodes.setdefault(node.id, node)
         self.paths.setdefault(node.id, path)
 
-    def _add_module(self, call: Call) -> None:
+    def _add_module(self, call: ModuleCall) -> None:
         """Add the box of a call; a module that is called again has its parameters in its first box."""
         again = sum(name.partition("#")[0] == _id(call) for name in self.paths)
         name = f"{_id(call)}#{again + 1}" if again else _id(call)
@@ -223,7 +223,7 @@ def _ports(side: str, sources: list[str], letter: str) -> list[GraphNode]:
     return [_value(f"{side} {name}", letter if len(names) == 1 else f"{letter}_{{{n}}}") for n, name in enumerate(names, 1)]
 
 
-def _is_box(call: Call) -> bool:
+def _is_box(call: ModuleCall) -> bool:
     """Return whether a call is a box: it calls no other modules, and changes its input."""
     floats = [tensor for tensor in call.outputs if tensor.is_floating_point()]
     return not call.has_calls and bool(floats) and _key(floats[0]) not in map(_key, call.inputs)
@@ -234,13 +234,13 @@ def _key(tensor: Tensor) -> int:
     return int(tensor.untyped_storage()._cdata)
 
 
-def _id(call: Call) -> str:
+def _id(call: ModuleCall) -> str:
     """Return a module's path as the id of a node; the names of values are taken."""
     name = call.name.translate(_SIGNS)
     return f"{name}." if name in _VALUES else name
 
 
-def _path(call: Call | None) -> tuple[str, ...]:
+def _path(call: ModuleCall | None) -> tuple[str, ...]:
     """Return the calls around what happens in a call, from the outermost below the model's; itself is the last."""
     around = []
     while call is not None and call.around is not None:

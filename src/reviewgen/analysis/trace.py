@@ -28,7 +28,7 @@ _CPU_ATTENTION = "_scaled_dot_product_flash_attention_for_cpu"  # torch's flop c
 
 
 @dataclass(eq=False)
-class Call:
+class ModuleCall:
     """A call of a module.
 
     Attributes:
@@ -42,7 +42,7 @@ class Call:
 
     name: str
     module: nn.Module
-    around: "Call | None"
+    around: "ModuleCall | None"
     inputs: list[Tensor]
     outputs: list[Tensor] = field(default_factory=list)
     has_calls: bool = False
@@ -55,7 +55,7 @@ class Step(NamedTuple):
     operation: str
     inputs: list[Tensor]
     outputs: list[Tensor]
-    call: Call | None
+    call: ModuleCall | None
 
 
 class Trace(NamedTuple):
@@ -66,7 +66,7 @@ class Trace(NamedTuple):
     steps: list[Step]
 
     @property
-    def calls(self) -> list[Call]:
+    def calls(self) -> list[ModuleCall]:
         """The calls of modules, in the order of their ends; the model's own is the last."""
         return [step.call for step in self.steps if not step.operation and step.call is not None]
 
@@ -131,7 +131,7 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's is 
     def __init__(self, formulas: Mapping[Any, Any], follows: bool) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.steps: list[Step] = []
-        self._formulas, self._follows, self._open = formulas, follows, list[Call]()
+        self._formulas, self._follows, self._open = formulas, follows, list[ModuleCall]()
 
     def begin(self, name: str) -> Any:
         """Return the hook before a module's call."""
@@ -140,7 +140,7 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's is 
             around = self._open[-1] if self._open else None
             if around is not None:
                 around.has_calls = True
-            self._open.append(Call(name, module, around, list(tensors((args, kwargs)))))
+            self._open.append(ModuleCall(name, module, around, list(tensors((args, kwargs)))))
 
         return hook
 

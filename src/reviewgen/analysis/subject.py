@@ -19,7 +19,7 @@ _CHARACTERS = "".join(map(chr, range(32, 127)))  # a new tokenizer is trained on
 
 
 @dataclass(frozen=True)
-class Subject:
+class LoadedModel:
     """A model with what belongs to it.
 
     Attributes:
@@ -45,7 +45,7 @@ class Subject:
     review: ReviewModel | None = None
 
     @classmethod
-    def of(cls, source: object, texts: Sequence[str] = ()) -> "Subject":
+    def of(cls, source: object, texts: Sequence[str] = ()) -> "LoadedModel":
         """Return what a source means: trained weights, or, of a preset without any, a new model.
 
         Args:
@@ -68,23 +68,23 @@ class Subject:
         return cls(type(source).__name__, type(source).__name__, source)
 
 
-def _trained(review: ReviewModel, source: str) -> Subject:
+def _trained(review: ReviewModel, source: str) -> LoadedModel:
     model, runs = review.bundle.model, [review.training, *review.training.get("parts", ())]  # a blend has no training of its own
     if isinstance(model, nn.Module):
         model.eval()
     settings: Mapping[str, Any] = next((run["config"] for run in runs if run.get("config")), {})
     batch = {letter: settings[name] for letter, name in (("B", "batch_size"), ("T", "bptt")) if name in settings}
     name = review.bundle.model_plugin.name
-    return Subject(source, name, model, review.tokenizer, review.conditions, is_trained=True, batch=batch, review=review)
+    return LoadedModel(source, name, model, review.tokenizer, review.conditions, is_trained=True, batch=batch, review=review)
 
 
-def _new(name: str, texts: Sequence[str]) -> Subject:
+def _new(name: str, texts: Sequence[str]) -> LoadedModel:
     """Return a new model of a preset; one that is trained by counting counts the texts."""
-    from reviewgen.runs.parts import resolve_parts  # imports what training needs
+    from reviewgen.runs.setup import resolve_setup  # imports what training needs
 
     if find_preset(name).parts:
         raise ConfigError(f"{name} is a blend without trained weights, so there is nothing to show. Train it first.")
-    parts, read = resolve_parts(name), list(texts) or [_CHARACTERS]
+    parts, read = resolve_setup(name), list(texts) or [_CHARACTERS]
     tokenizer = parts.tokenizer_class.train(read, parts.tokenizer_config)
     own = tokenizer.vocab_size
     model: Any = parts.build_model(tokenizer, own if texts else getattr(parts.tokenizer_config, "vocab_size", own), seed=0)
@@ -98,4 +98,4 @@ def _new(name: str, texts: Sequence[str]) -> Subject:
         model.eval()
     batch = {"B": parts.training.batch_size, "T": parts.training.bptt}
     conditions = Conditions(first_id=own)
-    return Subject(name, parts.model_plugin.name, model, tokenizer, conditions, is_trained=False, batch=batch, notes=(note,))
+    return LoadedModel(name, parts.model_plugin.name, model, tokenizer, conditions, is_trained=False, batch=batch, notes=(note,))

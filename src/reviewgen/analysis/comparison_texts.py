@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from reviewgen.data import Corpus, DataConfig, Texts, cached_corpus, read_examples
+from reviewgen.data import Corpus, CorpusSpec, DataConfig, cached_corpus, read_examples
 from reviewgen.errors import DataError, counted
 
 Interval = tuple[float, float]
@@ -69,7 +69,7 @@ class Reading(NamedTuple):
 
     def corpus(self) -> Corpus:
         """Return the corpus that presets are trained on, from the cache once it was read."""
-        return cached_corpus(Texts(self.data, self.config, allow_missing=True))
+        return cached_corpus(CorpusSpec(self.data, self.config, allow_missing=True))
 
     def training_texts(self) -> Iterator[str]:
         """Yield the texts that presets are trained on."""

@@ -29,7 +29,7 @@ from reviewgen.novelty import WINDOWS, Novelty
 from reviewgen.processes import all_processes, process_state
 from reviewgen.registry import find_model
 from reviewgen.tables.receipts import library_versions
-from reviewgen.tables.table import Plan, Progress, Row, WrittenTexts, write_table
+from reviewgen.tables.table import Progress, Row, TablePlan, WrittenTexts, write_table
 
 _SCORED = 1024  # texts that are scored together, as ``evaluate`` does
 _SCORE_COLUMNS = {"characters": "int64", "tokens": "int64", "bits": "double", "bits_per_character": "double"}
@@ -42,7 +42,7 @@ NOVELTY_COLUMNS = {
 _SHARE = [*NOVELTY_COLUMNS][-1]
 _DEFAULTS = {name: value for name, value in to_dict(Evaluating()).items() if value is not None}
 _LONG_COPY = 50  # characters
-_Judge = Callable[[ReviewModel, Sequence[Example]], Iterable[Row]]
+_Scorer = Callable[[ReviewModel, Sequence[Example]], Iterable[Row]]
 _Summarize = Callable[[Iterable[Row]], dict[str, Any]]
 _logger = logging.getLogger("reviewgen")
 
@@ -144,7 +144,7 @@ def evaluate(
         return loaded, replace(evaluation, conditions=results[0][2])
 
 
-def judge_texts(
+def score_texts(
     kind: Literal["score", "novelty"],
     model: str | Path | ReviewModel,
     source: Any,
@@ -162,9 +162,9 @@ def judge_texts(
         ProcessLost: Another process has failed or ended.
     """
     given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
-    own, judge, summarize, stage = _JUDGES[kind]
+    own, judge, summarize, stage = _SCORERS[kind]
 
-    def plan(_: Path) -> Plan:
+    def plan(_: Path) -> TablePlan:
         """Check the call, and return the plan of its table."""
         refuse_unknown_options(options, EvaluateOptions, f"{kind}_dataset", others=("source", "out", "format", "shard_texts"))
         loaded = load_saved(model)[0]
@@ -187,7 +187,9 @@ def judge_texts(
                 yield from judge(loaded, part)
 
         columns = {"text": "string"} | labels | own
-        return Plan(columns=columns, facts=facts, stage=stage, rows=rows, summarize=summarize, can_resume=identity is not None)
+        return TablePlan(
+            columns=columns, facts=facts, stage=stage, rows=rows, summarize=summarize, can_resume=identity is not None
+        )
 
     return write_table(plan, out, shards, progress)
 
@@ -281,7 +283,7 @@ def _summarize_copies(rows: Iterable[Row]) -> dict[str, Any]:
     }
 
 
-_JUDGES: dict[str, tuple[dict[str, str], _Judge, _Summarize, str]] = {
+_SCORERS: dict[str, tuple[dict[str, str], _Scorer, _Summarize, str]] = {
     "score": (_SCORE_COLUMNS, _score, _summarize_scores, "Scoring"),
     "novelty": (NOVELTY_COLUMNS, _examine, _summarize_copies, "Looking for copies"),
 }

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from reviewgen.web.rendering import refuse_file, render, save_text
 
 
-class Report(ABC):
+class HtmlReport(ABC):
     """Results that are shown as a page, by a template that extends ``base``."""
 
     _template: ClassVar[str]

@@ -57,7 +57,7 @@ class InitialWeights:
     digest: str
 
     @classmethod
-    def find(cls, file: Any, parts: "TrainingParts") -> "InitialWeights":
+    def find(cls, file: Any, parts: "TrainingSetup") -> "InitialWeights":
         """Return the file that the user has given, after its header was read.
 
         Raises:
@@ -105,7 +105,7 @@ class InitialWeights:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingParts:
+class TrainingSetup:
     """The plugins and settings of a run, and the trained model that it continues from, if any.
 
     A run of a blend trains each of its ``models`` in turn, the one by gradient last; ``training`` has the settings of that one.
@@ -124,7 +124,7 @@ class TrainingParts:
     initial_weights: InitialWeights | None = None
     sizes: Preset | None = None  # whose sizes a time budget chooses from, and settings by epochs; None if the user has set one
     own: frozenset[str] = frozenset()  # the settings of model and training that the user has set, as "model.hidden_size"
-    models: tuple["TrainingParts", ...] = ()  # of a blend, in the order of their training
+    models: tuple["TrainingSetup", ...] = ()  # of a blend, in the order of their training
 
     @property
     def names(self) -> str:
@@ -158,7 +158,7 @@ class TrainingParts:
             group: {name: values[name] for name in values if f"{group}.{name}" not in self.own} for group, values in size.items()
         }
 
-    def sized(self, model: Mapping[str, Any], training: Mapping[str, Any]) -> "TrainingParts":
+    def sized(self, model: Mapping[str, Any], training: Mapping[str, Any]) -> "TrainingSetup":
         """Return the parts with settings of a size instead of the preset's."""
         return replace(self, model_settings={**self.model_settings, **model}, training=replace(self.training, **training))
 
@@ -192,9 +192,9 @@ class TrainingParts:
         return model
 
 
-def resolve_parts(
+def resolve_setup(
     start: object, model: Any = None, tokenizer: Any = None, training: Any = None, initial_weights: Any = None
-) -> TrainingParts:
+) -> TrainingSetup:
     """Return the parts of a run.
 
     Args:
@@ -249,7 +249,7 @@ def check_settings(config: Any, settings: Mapping[str, Any]) -> Any:
 
 def _from_preset(
     name: str, preset: Preset, model: Any, tokenizer: Any, training: Any, trained: ReviewModel | None = None
-) -> TrainingParts:
+) -> TrainingSetup:
     model_class, model_plugin = find_model(preset.model)
     tokenizer_class, tokenizer_plugin = find_tokenizer(preset.tokenizer)
     for plugin_class, plugin in (model_class, model_plugin), (tokenizer_class, tokenizer_plugin):
@@ -264,7 +264,7 @@ def _from_preset(
     check_settings(model_class.Config, model_settings)  # a bad value is refused before any work
     steps = os.environ.get("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "")  # of accelerate config; all others go before it
     usual = ({"gradient_accumulation_steps": int(steps)} if steps.isdecimal() else {}) | dict(preset.training_settings)
-    return TrainingParts(
+    return TrainingSetup(
         preset=name,
         model_class=model_class,
         model_plugin=model_plugin,
@@ -280,7 +280,7 @@ def _from_preset(
     )
 
 
-def _from_blend(name: str, preset: Preset, model: Any, tokenizer: Any, training: Any) -> TrainingParts:
+def _from_blend(name: str, preset: Preset, model: Any, tokenizer: Any, training: Any) -> TrainingSetup:
     """Return the parts of a blend and of each of its models, which get its tokenizer and the model settings that are theirs."""
     presets = {part: find_preset(part) for part in preset.parts}
     if len(presets) < 2 or any(each.parts or each.tokenizer != preset.tokenizer for each in presets.values()):
@@ -323,7 +323,7 @@ def _share_settings(configs: Mapping[str, type], defaults: Mapping[str, Any], ow
     return shared
 
 
-def _from_model(trained: ReviewModel, model: Any, tokenizer: Any, training: Any) -> TrainingParts:
+def _from_model(trained: ReviewModel, model: Any, tokenizer: Any, training: Any) -> TrainingSetup:
     """Return the parts of a trained model, whose settings replace the preset's."""
     bundle = trained.bundle
     name = bundle.source or f"This {trained.preset} model"
@@ -362,7 +362,7 @@ def _from_model(trained: ReviewModel, model: Any, tokenizer: Any, training: Any)
     return parts
 
 
-def _find_difference(parts: TrainingParts, trained: ReviewModel) -> str | None:
+def _find_difference(parts: TrainingSetup, trained: ReviewModel) -> str | None:
     """Return why a trained model's weights cannot be used with other settings: they need other tensors, or predict otherwise."""
     model: Any = trained.bundle.model
     try:

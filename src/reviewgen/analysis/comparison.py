@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 from reviewgen.config.options import CompareOptions
 
 if TYPE_CHECKING:
-    from reviewgen.look.comparison_report import Comparison
+    from reviewgen.analysis.comparison_report import Comparison
 
 
 def compare(models: Any, data: Any, *, progress: bool = True, **options: Unpack[CompareOptions]) -> "Comparison":
@@ -44,8 +44,8 @@ def compare(models: Any, data: Any, *, progress: bool = True, **options: Unpack[
         CheckpointError: To resume, ``out`` is a comparison of other texts or settings.
         StorageError: ``out`` cannot be written.
     """
-    from reviewgen.look.comparison_run import ComparisonRun
-    from reviewgen.runs.showing import open_console
+    from reviewgen.analysis.comparison_run import ComparisonRun
+    from reviewgen.runs.display import open_console
 
     run, console = ComparisonRun(models, data, options), open_console(progress)
     comparison = run.start(console)

@@ -5,8 +5,8 @@ from typing import Any, ClassVar
 
 from markupsafe import Markup
 
+from reviewgen.analysis.page import HtmlReport
 from reviewgen.config import to_json
-from reviewgen.look.page import Report
 from reviewgen.model.words import WordMap
 
 
@@ -199,7 +199,7 @@ class ModelExplanation:
 
 
 @dataclass(frozen=True, repr=False)
-class Explanation(Report):
+class Explanation(HtmlReport):
     """What a model computes on a batch of texts; made by ``reviewgen.explain``. A notebook shows it as tables.
 
     Attributes:
@@ -215,7 +215,7 @@ class Explanation(Report):
         word_map: The most frequent words by their embeddings, which the page draws; None if the model has no embeddings of words.
     """
 
-    _template: ClassVar[str] = "look/explanation.html"
+    _template: ClassVar[str] = "analysis/explanation.html"
 
     source: str
     is_trained: bool
@@ -232,7 +232,7 @@ class Explanation(Report):
         models, bits = ", ".join(model.name for model in self.models), self.loss.bits_per_character
         return f"Explanation({self.source!r}, {models}, texts={len(self.texts)}, bits_per_character={bits:.4f})"
 
-    def facts(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Return everything but the map of words as JSON values; an infinite number is None."""
         return {name: value for name, value in to_json(self).items() if name != "word_map"}
 

@@ -16,8 +16,8 @@ import torch
 from torch import nn
 
 import reviewgen
+from reviewgen.analysis import graph
 from reviewgen.errors import BrokenPlugin, ConfigError, OutputExists, StorageError, UnknownPlugin
-from reviewgen.look import graph
 from reviewgen.protocols import GraphEdge, GraphNode, ModelGraph
 from reviewgen.registry import find_model
 from reviewgen.testing import make_model

@@ -14,7 +14,7 @@ from reviewgen.compiled.linear import Bits, add_product, pack
 ZERO, ONE = np.float32(0), np.float32(1)
 
 
-class Held(NamedTuple):
+class Conditioning(NamedTuple):
     """How a model holds what a text is given: its ids, and the matrix that its vector is multiplied by when one is read."""
 
     bos_id: int
@@ -31,13 +31,15 @@ class Held(NamedTuple):
         return max(int(self.table.shape[1]) + 2, len(self.scales))
 
 
-def make_held(config: Any, table: Float32[np.ndarray, "V E"], matrix: Float32[np.ndarray, "M E"], bits: Bits) -> Held | None:
+def pack_conditioning(
+    config: Any, table: Float32[np.ndarray, "V E"], matrix: Float32[np.ndarray, "M E"], bits: Bits
+) -> Conditioning | None:
     """Return how a model with this config holds what a text is given; None if it does not."""
     if not config.holds:
         return None
     fields = config.vocab_size - config.field_ids
     ids = config.bos_id, fields - config.condition_ids, fields, config.vocab_size - 1
-    return Held(*ids, table, *pack(matrix, bits))
+    return Conditioning(*ids, table, *pack(matrix, bits))
 
 
 @compiled
