@@ -20,14 +20,9 @@ from tests.support.texts import tokenized, write
 CharTokenizer, _ = find_tokenizer("char")
 ARTISTS = ["Mt. Joy", "Beach House", "Joywave", "Wolf Alice"]
 ROWS = [
-    {
-        "text": f"{artist} wrote song {number}.",
-        "artist": artist if number % 5 else None,
-        "title": f"Song {number}",
-        "stars": number % 2,
-    }
-    for number in range(400)
-    for artist in [ARTISTS[number % 4]]
+    {"text": f"{artist} wrote song {n}.", "artist": artist if n % 5 else None, "title": f"Song {n}", "stars": n % 2}
+    for n in range(400)
+    for artist in [ARTISTS[n % 4]]
 ]
 FIELDS = {"conditions": ("stars",), "fields": ("artist", "title")}
 
