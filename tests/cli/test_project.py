@@ -150,12 +150,7 @@ SHORTER = (  # the commands of the pages ask for minutes
     (r"accelerate launch .* -m reviewgen", "reviewgen"),
 )
 GRU: tuple[str, dict[str, Any]] = ("gru-char", {"steps": 4, "training": {"evaluations": 1}})
-EXISTING = {
-    "my-model": GRU,
-    "my-tuned": GRU,
-    "my-ngram": ("ngram-char", {}),
-    "my-gru": GRU,
-}
+EXISTING = {"my-model": GRU, "my-tuned": GRU, "my-ngram": ("ngram-char", {}), "my-gru": GRU}
 
 
 def reviews() -> list[str]:

@@ -475,7 +475,9 @@ class ReviewModel:
         return classify_texts(self.bundle, texts, condition)
 
     def accuracy(self, source: Any, condition: str, **options: Unpack[EvaluateOptions]) -> "Accuracy":
-        """Return how often ``classify`` finds the value that a text has, of at most the first 1,000 texts that have one.
+        """Return how often ``classify`` finds the value that a text has, of at most 1,000 texts.
+
+        They are drawn at random from all texts with a known value, the same ones in each call.
 
         Args:
             source: Texts with a column of the condition's name; see ``evaluate``.
