@@ -155,11 +155,11 @@ class CharTokenizer:
         return _to_text(self._codes[ids - FIRST_CHARACTER])
 
     def _checked(self, ids: Sequence[int]) -> NDArray[np.int64]:
-        array = np.asarray(ids, dtype=np.int64)
+        array = np.asarray(ids)  # not as int64 yet: an id may be too large for it
         if array.size and (array.min() < 0 or array.max() >= self.vocab_size):
             wrong = array[(array < 0) | (array >= self.vocab_size)][0]
             raise DataError(f"{wrong} is not an id of this tokenizer: its ids are 0 to {self.vocab_size - 1}.")
-        return array
+        return array.astype(np.int64, copy=False)
 
 
 def _to_codes(text: str) -> NDArray[np.uint32]:

@@ -10,11 +10,11 @@ from reviewgen.protocols import TextSample
 
 @dataclass(frozen=True)
 class Share:
-    """A share that is measured of some texts; the share in human texts is the best one."""
+    """A share that is measured of some texts; the share in human texts is the best one, unless lower is better."""
 
     measure: Callable[[TextSample], float]
+    lower_is_better: bool | None = None
     unit: ClassVar[str] = "share"
-    lower_is_better: ClassVar[None] = None
 
     def __call__(self, sample: TextSample) -> float:
         """Return the share."""
@@ -30,7 +30,7 @@ def new_words(sample: TextSample) -> float:
 DISTINCT_1, DISTINCT_2, DISTINCT_3, DISTINCT_4 = (Share(partial(TextSample.distinct, n=n)) for n in (1, 2, 3, 4))
 """distinct-n: the share of different n-grams of words among all n-grams of all texts (Li et al. 2016)."""
 
-SELF_REPETITION = Share(partial(TextSample.repetition, n=4))
+SELF_REPETITION = Share(partial(TextSample.repetition, n=4), lower_is_better=True)
 """The share of n-grams of words that occurred before in the same text (Welleck et al. 2020)."""
 
-NEW_WORDS, REPEATED_SENTENCES = Share(new_words), Share(TextSample.repeated_sentences)
+NEW_WORDS, REPEATED_SENTENCES = Share(new_words), Share(TextSample.repeated_sentences, lower_is_better=True)

@@ -12,7 +12,7 @@ from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from numbers import Real
+from numbers import Integral, Real
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -103,7 +103,7 @@ class Condition:
 
     def plain(self, value: object) -> str | int | float | None:
         """Return a value as it is written: of a numeric condition a number, else text; None if it is missing."""
-        if is_missing(value):
+        if is_missing(value, self.kind):
             return None
         number = finite_number(value) if self.kind == "number" else None
         return label_of(value) if number is None else int(number) if number.is_integer() else number
@@ -117,14 +117,14 @@ class Condition:
         if not self.is_field:
             if self.find(value) is None:
                 raise ConfigError(self.describe_unknown(value))
-        elif is_missing(value):
+        elif is_missing(value, self.kind):
             raise ConfigError(f"The field {self.name!r} is empty: give it a text, or leave it out.")
         elif (length := len(label_of(value))) > MAX_FIELD:
             raise ConfigError(f"The field {self.name!r} has {length:,} characters; a field has at most {MAX_FIELD}.")
 
     def text_of(self, value: object) -> str:
         """Return the value of a field as a model reads it; empty if it is missing."""
-        text = "" if is_missing(value) else label_of(value)[:MAX_FIELD]
+        text = "" if is_missing(value, self.kind) else label_of(value)[:MAX_FIELD]
         return text.lower() if self.lowercase else text
 
     def describe(self) -> str:
@@ -359,7 +359,7 @@ def fit_conditions(
             elif not is_missing(value):
                 others[label_of(value)] += 1
         for value, own_lengths in zip(values[len(names) :], lengths, strict=True):
-            if not is_missing(value):
+            if not is_missing(value, "text"):
                 own_lengths[len(label_of(value)) > MAX_FIELD] += 1
     fixed = [_fit(*column, texts) for column in zip(names, numbers, categories, strict=True)]
     for name, own_lengths in zip(fields, lengths, strict=True):
@@ -403,10 +403,10 @@ def _bin_numbers(numbers: np.ndarray, texts: int) -> tuple[Value, ...]:
     return tuple(values)
 
 
-def is_missing(value: object) -> bool:
-    """Return whether a value is not given: None, NaN, or a string that is blank or says NaN."""
+def is_missing(value: object, kind: str = "category") -> bool:
+    """Return whether a value of a kind of condition is not given: None, NaN, a blank string or, except in a field, "NaN"."""
     if isinstance(value, str):
-        return value.strip().lower() in ("", "nan")
+        return not value.strip() or (kind != "text" and value.strip().lower() == "nan")
     return value is None or (isinstance(value, Real) and bool(value != value))  # only NaN differs from itself
 
 
@@ -422,6 +422,6 @@ def finite_number(value: object) -> float | None:
 
 
 def label_of(value: object) -> str:
-    """Return a value as text; 5 and 5.0 have the same label."""
-    number = None if isinstance(value, str) else finite_number(value)
+    """Return a value as text; 5 and 5.0 have the same label, and a whole number has all of its digits."""
+    number = None if isinstance(value, str | Integral) else finite_number(value)
     return " ".join(str(value).split()) if number is None else repr(number).removesuffix(".0")

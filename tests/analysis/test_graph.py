@@ -113,10 +113,7 @@ class Named(Plain):
 @pytest.fixture(scope="module")
 def pictures():
     """The picture of presets, of two plugin models and of the models above, folded and unrolled."""
-    sources = {
-        **{name: reviewgen.load(name) for name in PRESETS},
-        **{kind.__name__: kind() for kind in (Deep, Nested, Named)},
-    }
+    sources = {**{name: reviewgen.load(name) for name in PRESETS}, **{kind.__name__: kind() for kind in (Deep, Nested, Named)}}
     for name, kind in (("mingru", "MinGru"), ("attention", "Attention")):
         sys.path.insert(0, str(EXAMPLES / f"reviewgen-{name}"))
         model = getattr(__import__(f"reviewgen_{name}.model", fromlist=[kind]), kind)

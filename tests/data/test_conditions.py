@@ -114,13 +114,8 @@ def test_values_stay_with_their_texts():
     ]
     read = corpus_of(rows, rows[:1], conditions=NAMES)
     assert (read.of("train"), read.of("validation")) == (list("abcd"), ["a"])
-    assert read.values == [
-        ["1", "Drama"],
-        ["3", None],
-        [None, None],
-        ["True", 'quote"\u2028'],
-        ["1", "Drama"],
-    ]  # one is no number
+    values = [["1", "Drama"], ["3", None], [None, None], ["True", 'quote"\u2028'], ["1", "Drama"]]  # one is not a number
+    assert read.values == values
     assert corpus_of(rows[:3], conditions=("stars",)).values == [[1.0], [3.0]]
     assert corpus_of(rows).values == [()] * 4
     for source, condition, said in [

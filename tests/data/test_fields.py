@@ -1,6 +1,7 @@
 """Fields: columns of free text in front of a text, from the token store to bits, texts, tables, receipts and the command line."""
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -15,19 +16,14 @@ from reviewgen.registry import find_tokenizer
 from reviewgen.tables import replay
 from tests.data.test_conditions import brute_bits
 from tests.support.fakes import run_command
-from tests.support.texts import tokenized, write
+from tests.support.texts import as_parquet, corpus_of, tokenized, write
 
 CharTokenizer, _ = find_tokenizer("char")
 ARTISTS = ["Mt. Joy", "Beach House", "Joywave", "Wolf Alice"]
 ROWS = [
-    {
-        "text": f"{artist} wrote song {number}.",
-        "artist": artist if number % 5 else None,
-        "title": f"Song {number}",
-        "stars": number % 2,
-    }
-    for number in range(400)
-    for artist in [ARTISTS[number % 4]]
+    {"text": f"{artist} wrote song {n}.", "artist": artist if n % 5 else None, "title": f"Song {n}", "stars": n % 2}
+    for n in range(400)
+    for artist in [ARTISTS[n % 4]]
 ]
 FIELDS = {"conditions": ("stars",), "fields": ("artist", "title")}
 
@@ -108,7 +104,7 @@ def test_what_each_condition_saves_is_measured_beside_leaving_it_out(model):
         assert gain.bits_per_character == pytest.approx((bits_without(name) - bits_without("")) / gain.characters, abs=1e-5)
     blind = reviewgen.train("ngram-char", ROWS, conditions=["stars"], model={"order": 1}, steps=1)
     (gain,) = blind.evaluate(ROWS[:60], clean=False).conditions
-    assert gain.bits_per_character == gain.shuffled == 0 and "stars does nothing" in gain.describe()
+    assert gain.bits_per_character == gain.shuffled == 0 and "stars has no effect" in gain.describe()
     assert [each["name"] for each in model.training["held_out"]["conditions"]] == ["stars", "artist", "title"]
 
 
@@ -151,13 +147,20 @@ def test_bad_fields_are_refused(model, given_, said):
         model.generate(conditions=given_)
 
 
-def test_columns_are_checked_and_long_values_cut():
+def test_columns_are_checked_and_long_values_cut(tmp_path):
     with pytest.raises(DataError, match=r"has no column 'artis' .* Did you mean 'artist'"):
         reviewgen.train("ngram-char", ROWS, fields=["artis"], steps=1)
     with pytest.raises(ConfigError, match="named twice: artist, artist"):
         reviewgen.train("ngram-char", ROWS, conditions=["artist"], fields=["artist"], steps=1)
     with pytest.raises(DataError, match="'artist' is empty in all training texts"):
         reviewgen.train("ngram-char", [row | {"artist": " "} for row in ROWS], fields=["artist"], steps=1)
+    kept = {2**53 + 1: str(2**53 + 1), None: "", 7: "7"} | {"NaN": "NaN", " ": "", "nan": "nan", 10**17: str(10**17)}
+    pairs = [list(kept)[:3], list(kept)[3:-1], [10**17], [7.0, math.nan]]  # of numbers with and without nulls, and of texts
+    for own in pairs:
+        table = write(tmp_path / f"{own}.parquet", as_parquet([{"text": f"{n}", "a": value} for n, value in enumerate(own)]))
+        for source in (table, [{"text": f"{n}", "a": value} for n, value in enumerate(own)]):
+            values = [value for (value,) in corpus_of(source, text_column="text", fields=("a",)).values]
+            assert list(map(Condition(name="a", kind="text").text_of, values)) == [kept.get(value, "") for value in own]
     long = [row | {"artist": "ab " * 100} for row in ROWS[:9]] + ROWS
     tokenizer, conditions, _, _ = tokenized(long, CharTokenizer, fields=("artist",))
     assert conditions.notes() == ["Cut to 200 characters: 8 values of the field 'artist'."]

@@ -2,6 +2,8 @@
 
 import random
 
+from datasets import concatenate_datasets
+
 import reviewgen
 from tests.support.models import NGRAM, SMALL
 from tests.support.texts import as_csv, as_lines, as_parquet, corpus_of, texts_of, write
@@ -46,7 +48,9 @@ def test_what_a_training_has_dropped_is_dropped_from_what_its_model_reads(tmp_pa
     further = reviewgen.train(model, MANY[:5] + SHORT, progress=False, steps=1)
     store = reviewgen.prepare(MANY, preset="ngram-char", out=tmp_path / "store", drop_repeated_lines=True).folder
     counted = reviewgen.train("ngram-char", store, progress=False, **NGRAM)
-    for each in (model, further, counted):
+    datasets = [reviewgen.corpus(MANY[start::2], drop_repeated_lines=True).filter(bool) for start in (0, 1)]
+    joined = reviewgen.train("ngram-char", concatenate_datasets(datasets), progress=False, **NGRAM)
+    for each in (model, further, counted, joined):
         assert each.training["data"]["repeated_lines"] == ["Read more"]
         assert each.evaluate(SHORT).characters == len("short" + "short, and then it ends")
         assert each.evaluate(SHORT, drop_repeated_lines=False).characters == sum(map(len, SHORT))

@@ -105,12 +105,7 @@ def test_blocks_complete_no_copied_span(place: str) -> None:
 @pytest.mark.parametrize("place", EACH_PLACE)
 @pytest.mark.parametrize(
     "options",
-    [
-        {},
-        {"words": "any", "finish": "anywhere"},
-        {"stop_strings": ["th"]},
-        {"prompt": "My b"},
-    ],
+    [{}, {"words": "any", "finish": "anywhere"}, {"stop_strings": ["th"]}, {"prompt": "My b"}],
     ids=["defaults", "any words", "stop strings", "prompt"],
 )
 def test_a_model_on_a_device_generates_what_it_does_on_the_cpu(place: str, options: dict[str, Any]) -> None:

@@ -1,8 +1,12 @@
 """Compiled loops that models share, against numpy, torch and plain Python: windows, matrices, losses, steps, mixtures."""
 
+import pickle
+import runpy
 from itertools import product
+from pathlib import Path
 from typing import Any
 
+import numba
 import numpy as np
 import pytest
 import torch
@@ -127,6 +131,17 @@ def test_exp_tanh_sigmoid_and_log_equal_numpy_in_double_precision() -> None:
     for column, expected in enumerate(squashed(some)):
         assert all(squashed([number])[column][0] == wanted for number, wanted in zip(some, expected, strict=True))
     assert add_up(np.arange(1001.0)) == 500_500
+
+
+def test_cached_machine_code_that_is_cut_off_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(numba.config, "CACHE_DIR", "")
+    (tmp_path / "own.py").write_text("from reviewgen.compiled import compiled\n\n@compiled\ndef one():\n    return 1\n")
+    (folder := tmp_path / "__pycache__").mkdir()
+    for name, content in ("whole", pickle.dumps([1])), ("cut", pickle.dumps([1])[:-1]), ("empty", b""):
+        (folder / f"{name}.nbi").write_bytes(content)
+    assert runpy.run_path(str(tmp_path / "own.py"))["one"]() == 1
+    kept = {file.name: file.read_bytes()[-1:] for file in folder.glob("*.nb[ic]")}
+    assert len(kept) == 3 and "whole.nbi" in kept and set(kept.values()) == {pickle.STOP}  # numba's own files end so, too
 
 
 @pytest.mark.parametrize("bits", [32, 16, 8])

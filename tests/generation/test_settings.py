@@ -68,9 +68,12 @@ def test_saved_defaults_hold_unless_overridden() -> None:
     for more in ({}, {"top_k": 3}):  # a keyword goes before the profile
         plain = both.generate("", seed=1, **{"top_k": 0, "temperature": [0.9, 1.1]} | more)
         assert both.generate("", profile="likeness", seed=1, **more) == plain
-    for wrong in ({"profile": "likenes"}, {"likeness": {"seed": 1}}, {"likeness": {"top_p": 2}}):
-        with pytest.raises(ConfigError, match=r"Did you mean 'likeness'|settings temperature, top_k|top_p must be"):
+    for wrong in ({"profile": "likenes"}, {"likeness": {"top_k": 2}}):
+        with pytest.raises(ConfigError, match=r"Did you mean 'likeness'|chooses it with profile='likeness'"):
             both.generate("", **wrong)
+    for wrong in ({"seed": 1}, {"top_p": 2}):
+        with pytest.raises(ConfigError, match=r"settings temperature, top_k|top_p must be"):
+            model(likeness=wrong)
     for stops in ("a", ("a",), {"a"}, iter(["a"])):
         assert saved.generate("", stop_strings=stops) == saved.generate("", stop_strings=["a"])
     assert saved.generate(iter(["a", "b"])) == saved.generate(["a", "b"])

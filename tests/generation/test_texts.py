@@ -15,6 +15,7 @@ from torch import Tensor
 
 from reviewgen import ReviewModel
 from reviewgen.errors import ConfigError, GenerationError
+from reviewgen.evaluation import judge_by_metric
 from reviewgen.generation import Generation, Pieces
 from reviewgen.sentences import sentence_ends
 from tests.support.distributions import Install
@@ -328,10 +329,10 @@ def test_the_best_of_several_are_chosen_with_their_numbers(model: ReviewModel, i
     for judge, is_reversed in ((lambda text, prompt: len(text), True), ("fewest", False)):
         every = model.generate("a", num_return_sequences=20, best_of=20, judge=judge, **options)
         assert every == sorted(drawn[:20], key=len, reverse=is_reversed)
+    assert judge_by_metric("self-repetition", set())("a a a a a a a a", "") == pytest.approx(-0.8)  # 4 of 5 runs of 4 words
     by_itself = model.generate("a", num_return_sequences=20, best_of=20, judge=model, **options)
-    assert by_itself == sorted(
-        drawn[:20], key=lambda text: model.score(text[1:], "a").bits_per_character if text[1:] else math.inf
-    )
+    own = {text: model.score(text[1:], "a").bits_per_character if text[1:] else math.inf for text in drawn[:20]}
+    assert by_itself == sorted(drawn[:20], key=own.__getitem__)
     wrong: list[dict[str, Any]] = [{"num_return_sequences": 3}, {"num_beams": 2}, {"do_sample": False}, {"must_include": "a"}]
     for more in (*wrong, {"judge": 3}, {"judge": "distinct-2"}, {"best_of": 0}, {"best_of": None, "judge": model}):
         with pytest.raises(ConfigError, match=r"best_of|judge"):

@@ -50,6 +50,8 @@ def test_classify_is_bayes_of_scores_and_accuracy_counts_it(micro, model_folder,
         right += each.value == stars.values[stars.find(example["stars"])].label
     accuracy = model.accuracy(EXAMPLES, "stars")
     assert (accuracy.accuracy, accuracy.texts) == (right / len(texts), len(texts)) and accuracy.baseline >= 0.2
+    sampled = model.accuracy([{"text": f"f {n}", "stars": 1 + n // 1000} for n in range(2000)], "stars")  # sorted by label
+    assert sampled.texts == 1000 and 0.5 <= sampled.baseline < 0.6
     command = "classify", model_folder("conditional"), "--condition", "stars", "--text", texts[0], "--json"
     status, out, _ = run_command(monkeypatch, capsys, *command)
     assert status == 0 and json.loads(out)["probabilities"] == pytest.approx(dict(found[0].probabilities), rel=1e-4)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from reviewgen.errors import BundleError
+from reviewgen.errors import BundleError, DataError
 from reviewgen.registry import find_tokenizer
 
 CharTokenizer: Any = find_tokenizer("char")[0]
@@ -97,6 +97,9 @@ def test_ids_of_characters_follow_code_points() -> None:
     assert (tokenizer.bos_id, tokenizer.eos_id) == (0, 1)
     assert tokenizer.encode("a\nc") == [19, 18, 21]
     assert ABC.decode([0, 18, 0, 1, 19, 1]) == "ab"  # bos and eos give no text
+    for wrong in (ABC.vocab_size, -1, 2**63, 10**30):
+        with pytest.raises(DataError, match=f"^{wrong} is not an id of this tokenizer: its ids are 0 to"):
+            ABC.decode([18, wrong] if wrong < 2**63 else wrong)
     text = "ดีมาก 👍 é"
     assert len(train_char(text).encode(text)) == len(text)
 

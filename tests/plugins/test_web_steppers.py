@@ -52,10 +52,7 @@ def blended(models: list[Any], names: tuple[str, ...], weights: tuple[float, flo
 
 
 MODELS: dict[str, tuple[str, Any]] = {
-    "rnn, relu, many n-grams": (
-        "rnn",
-        {"activation": "relu", "ngrams": 16, "ngram_buckets": 1, "layers": 3, "hidden_size": 24},
-    ),
+    "rnn, relu, many n-grams": ("rnn", {"activation": "relu", "ngrams": 16, "ngram_buckets": 1, "layers": 3, "hidden_size": 24}),
     "gru, tied, n-grams": ("gru", {"hidden_size": 24, "embedding_size": 24, "tied": True, "ngrams": 3, "ngram_buckets": 50}),
     "gru, relu, zoneout": ("gru", {"activation": "relu", "zoneout": 0.3, "hidden_size": 24, "layers": 2}),
     "lstm, zoneout, n-grams": ("lstm", {"zoneout": 0.3, "hidden_size": 24, "layers": 2, "ngrams": 3, "ngram_buckets": 50}),

@@ -202,10 +202,7 @@ def test_an_interrupted_search_resumes_as_if_nothing_had_happened(tmp_path: Path
 def test_a_file_of_another_search_is_refused_and_kept(tmp_path: Path) -> None:
     file = tmp_path / "trials.jsonl"
     before = search(1, storage=file, steps=4)
-    changes: dict[str, Any] = {
-        "seed 0, not 3": {"seed": 3},
-        "steps 4, not 5": {"steps": 5},
-    }
+    changes: dict[str, Any] = {"seed 0, not 3": {"seed": 3}, "steps 4, not 5": {"steps": 5}}
     for difference, change in changes.items():
         with pytest.raises(ConfigError, match=f"holds another search, of {difference}"):
             search(1, **({"steps": 4, "storage": file} | change))

@@ -43,10 +43,7 @@ def are_equal(one: Any, other: Any) -> bool:
     return all(torch.equal(one[name], other[name]) for name in one)
 
 
-@pytest.mark.parametrize(
-    ("value", "what", "accumulated"),
-    [(math.nan, "logits", 2), (math.inf, "gradient", 1)],
-)
+@pytest.mark.parametrize(("value", "what", "accumulated"), [(math.nan, "logits", 2), (math.inf, "gradient", 1)])
 def test_before_an_evaluation_the_weights_before_the_bad_step_are_kept(
     value: float, what: str, accumulated: int, tmp_path: Path
 ) -> None:

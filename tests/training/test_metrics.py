@@ -125,7 +125,8 @@ def test_evaluations_measure_the_texts_that_were_generated(fakes: Any) -> None:
     for name, sample in (("generated", generated), ("held_out", held_out)):
         assert {each: final[each][name] for each in IN_TREE} == pytest.approx(brute_values(sample.texts, known))
     card = str(model.generate_model_card())
-    assert all(f"| {each} (share) | {final[each]['generated']:.4g} | " in card for each in IN_TREE)
+    units = dict.fromkeys(("self-repetition", "repeated-sentences"), "share, lower is better")
+    assert all(f"| {each} ({units.get(each, 'share')}) | {final[each]['generated']:.4g} | " in card for each in IN_TREE)
     assert all(final[each]["interval"][0] <= final[each]["generated"] <= final[each]["interval"][1] for each in IN_TREE)
     plain = trained(steps=12, training={"evaluations": 3})[2].model.state_dict()
     assert all(tensor.equal(plain[name]) for name, tensor in model.model.state_dict().items())  # training is the same without

@@ -6,6 +6,7 @@ Knows nothing of what is compiled.
 import contextlib
 import inspect
 import os
+import pickle
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -83,15 +84,19 @@ def _available_to_compiled(function: FunctionT, **options: Any) -> FunctionT:
 def _drop_stale_files(folder: str, source: str) -> None:
     """Remove cached machine code that numba would trip over.
 
-    numba fails at an empty file, which a power cut may leave, and at one that names a module which an upgrade has removed. It
-    notices changes only in the file of a function, not in the files of functions that are compiled into it. So files older than
-    a source file of this package, or of the package ``source`` that the function belongs to, are removed.
+    numba fails at a file that a full disk or a power cut has cut off, so one whose last byte is not that of a pickle is removed;
+    and at one that names a module which an upgrade has removed. It notices changes only in the file of a function, not in the
+    files of functions that are compiled into it. So files older than a source file of this package, or of the package ``source``
+    that the function belongs to, are removed.
     """
     newest = max(map(_newest_source, {source, str(Path(__file__).parent)}))
     with contextlib.suppress(OSError):
         for file in Path(folder).glob("*.nb[ic]"):
             status = file.stat()
-            if status.st_size == 0 or status.st_mtime < newest:
+            with file.open("rb") as opened:
+                opened.seek(max(0, status.st_size - 1))
+                last = opened.read(1)
+            if last != pickle.STOP or status.st_mtime < newest:
                 file.unlink()
 
 

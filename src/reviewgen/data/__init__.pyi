@@ -31,6 +31,7 @@ from .prepare import count_lost as count_lost
 from .prepare import index_tokens as index_tokens
 from .prepare import sample_stride as sample_stride
 from .prepare import words_of_store as words_of_store
+from .sources import DROPPED as DROPPED
 from .sources import SPLITS as SPLITS
 from .sources import open_source as open_source
 from .store import MAX_BYTES as MAX_BYTES

@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any, TypeAlias
 
 from reviewgen.conditions import finite_number
@@ -233,7 +233,10 @@ def _as_text(value: Any, number: int, place: str, max_characters: int | None) ->
 
 
 def _as_condition(value: Any, number: int, condition: str, name: str) -> str | float | None:
-    """Return a condition's value as a string or a finite number; None if it is missing, NaN or infinite."""
+    """Return a condition's value as a string or a finite number; None if it is missing, NaN or infinite.
+
+    A whole number that a float may not hold is a string.
+    """
     if value is None:
         return None
     if isinstance(value, str | bool):
@@ -241,4 +244,5 @@ def _as_condition(value: Any, number: int, condition: str, name: str) -> str | f
     if not isinstance(value, Real):
         place = f"Value {number:,} of column {quoted(condition)} of {name}"
         raise DataError(f"{place} is of type {type(value).__name__}, neither a string nor a number.")
-    return finite_number(value)
+    finite = finite_number(value)
+    return str(value) if isinstance(value, Integral) and finite is not None and abs(int(value)) > 2**53 else finite

@@ -26,6 +26,7 @@ from reviewgen.hub_client import guard_client, shorten
 from reviewgen.registry import find_reader
 
 SPLITS = ("train", "validation", "test")
+DROPPED = "Lines that reviewgen has dropped:"  # and the lines, in the description of the dataset of a corpus
 _HEAD, _HEAD_CHARACTERS = 1000, 1 << 24  # at most, of records that the guess of the text column looks at
 _UNIT_BYTES, _MAX_UNITS = 1 << 23, 128
 _STYLES = {"imdb": "review", "rotten_tomatoes": "snippet"}  # whole reviews, and sentences in lower case with spaced punctuation
@@ -123,7 +124,7 @@ def open_source(source: Any, config: DataConfig, folder: Path, *, allow_missing:
             f"The texts of {opened.info.name} are wrapped at {opened.info.width} characters; their lines are joined. "
             "--keep-line-breaks (keep_line_breaks=True) keeps them."
         )
-    opened.info.repeated_lines = list(config.repeated_lines or ())
+    opened.info.repeated_lines = list(config.repeated_lines or opened.info.repeated_lines)
     opened.info.is_one_text = config.documents == "file" and len(opened.facts or ()) == 1
     return opened
 
@@ -329,7 +330,10 @@ def _open_object(source: Any, config: DataConfig) -> Source:
 
         return opened(lambda columns: records_of(RecordBatchReader.from_stream(source), columns))
     if hasattr(source, "with_format") and hasattr(source, "num_rows"):
-        return opened(partial(read_dataset, source), is_shared=True)
+        result = opened(partial(read_dataset, source), is_shared=True)
+        blocks = [block.split("\n") for block in (source.info.description or "").split("\n\n")]  # of datasets that were joined
+        result.info.repeated_lines = list(dict.fromkeys(line for head, *lines in blocks if head == DROPPED for line in lines))
+        return result
     if isinstance(source, bytes | int | float) or not isinstance(source, Iterable):
         raise DataError(f"A source of texts is a path, a name or an iterable of strings; got {kind}.")
     if isinstance(source, list | tuple) and source and all(map(_is_file_name, source[:_HEAD])):

@@ -169,9 +169,14 @@ def evaluate_documents(model: LanguageModel, documents: Iterable[Document], voca
     return add_up_documents(model, documents, vocab_size, device).evaluation()
 
 
-def add_up_documents(model: LanguageModel, documents: Iterable[Document], vocab_size: int, device: str = "cpu") -> Totals:
-    """Return the sums of an evaluation, which may be over no texts; see ``evaluate_documents`` for the arguments."""
-    return add_up(_add_up_batch(model, batch, vocab_size, device) for batch in batches(documents))
+def add_up_documents(
+    model: LanguageModel, documents: Iterable[Document], vocab_size: int, device: str = "cpu", nats: list[float] | None = None
+) -> Totals:
+    """Return the sums of an evaluation, which may be over no texts; see ``evaluate_documents`` for the arguments.
+
+    The negative log likelihood of each text is added to the list ``nats``, if one is given.
+    """
+    return add_up(_add_up_batch(model, batch, vocab_size, device, nats) for batch in batches(documents))
 
 
 def add_up(totals: Iterable[Totals]) -> Totals:
@@ -179,8 +184,13 @@ def add_up(totals: Iterable[Totals]) -> Totals:
     return Totals(*(reduce(operator.add, column) for column in zip(*totals, strict=True)))
 
 
-def _add_up_batch(model: LanguageModel, batch: Sequence[Document], vocab_size: int, device: str) -> Totals:
-    losses = np.concatenate(token_losses(model, [ids for ids, _ in batch], vocab_size, device))
+def _add_up_batch(
+    model: LanguageModel, batch: Sequence[Document], vocab_size: int, device: str, nats: list[float] | None
+) -> Totals:
+    each = token_losses(model, [ids for ids, _ in batch], vocab_size, device)
+    if nats is not None:
+        nats += [float(own.sum(dtype=np.float64)) for own in each]
+    losses = np.concatenate(each)
     characters = sum(length for _, length in batch)
     return Totals(float(losses.sum(dtype=np.float64)), losses.size, characters, len(batch), int(np.isinf(losses).sum()))
 

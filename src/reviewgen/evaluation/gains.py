@@ -16,7 +16,7 @@ from reviewgen.evaluation.scoring import Document, token_losses
 from reviewgen.protocols import LanguageModel
 from reviewgen.rates import find_intervals
 
-_TOKENS = 100_000  # of the texts, about; each is scored twice for each condition
+_TOKENS = 100_000  # of the texts, about; each is scored twice more for each condition
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def keep_first(documents: Iterable[Document], kept: list[Document]) -> Iterator[
 
 
 def measure_gains(
-    model: LanguageModel, documents: Sequence[Document], conditions: Conditions, device: str = "cpu"
+    model: LanguageModel, documents: Sequence[Document], conditions: Conditions, device: str = "cpu", nats: Sequence[float] = ()
 ) -> tuple[ConditionGain, ...]:
     """Return what each condition saves that is given for at least two of some texts, if the bits of these are finite.
 
@@ -70,6 +70,7 @@ def measure_gains(
         documents: The texts with their numbers of characters; see ``reviewgen.evaluation.evaluate_documents``.
         conditions: The conditions of the model, with their ids.
         device: The device of the model.
+        nats: The negative log likelihood of each text, and perhaps of more texts after them, if they are scored already.
     """
 
     def score(texts: Sequence[np.ndarray]) -> np.ndarray:
@@ -85,7 +86,9 @@ def measure_gains(
     characters, absent = np.array([length for _, length in documents]), conditions.split(conditions.unspecified_ids)
     gains = list[ConditionGain]()
     is_given = any(parts != absent for parts in prefixes)
-    bits = score([ids for ids, _ in documents]) if is_given else np.zeros(len(documents))
+    bits = np.array(nats[: len(documents)]) / math.log(2)
+    if not nats:
+        bits = score([ids for ids, _ in documents]) if is_given else np.zeros(len(documents))
     for place, name in enumerate(conditions.names):
         own = [number for number, parts in enumerate(prefixes) if parts[place] != absent[place]]
         if len(own) < 2 or not characters[own].sum():

@@ -126,6 +126,10 @@ def make_request(
         if settings.get("logits_processors") is not None:
             raise ConfigError("logits_processor and logits_processors are both given; name all in logits_processor.")
         settings["logits_processors"] = tuple(each for each in processors if isinstance(each, str))
+    if settings.get("likeness") is not None:
+        raise ConfigError(
+            "likeness is saved with a model, by save_generation_config, and a call chooses it with profile='likeness'."
+        )
     config = generation_config(defaults.of_profile(given["profile"]), given["generation_config"], settings, own)
     check_value("best_of", given["best_of"], Annotated[int | None, Bound(at_least=config.num_return_sequences, at_most=_MOST)])
     if given["judge"] is not None and given["best_of"] is None:

@@ -358,15 +358,18 @@ class ReviewModel:
             ConfigError: An argument is unknown, or the split is unknown or would not be that of the training.
         """
         from reviewgen.data import read_documents, trained_on
-        from reviewgen.evaluation import evaluate_documents, keep_first, measure_gains
+        from reviewgen.evaluation import add_up, add_up_documents, batches, keep_first, measure_gains
 
         refuse_unknown_options(options, EvaluateOptions, "evaluate")
         trained, conditions = trained_on(self.training), self.conditions
         documents = read_documents(source, self.tokenizer, trained, conditions=conditions, **options)
-        model, device, first = self.bundle.weights.model_on_device, self.bundle.weights.device, list[Any]()
+        model, device, first, nats = self.bundle.weights.model_on_device, self.bundle.weights.device, list[Any](), list[float]()
         kept = keep_first(documents, first) if conditions else documents
-        evaluation = evaluate_documents(model, kept, self.tokenizer.vocab_size, device)
-        return replace(evaluation, conditions=measure_gains(model, first, conditions, device))
+        totals = add_up(
+            add_up_documents(model, batch, self.tokenizer.vocab_size, device, nats if len(nats) < len(first) else None)
+            for batch in batches(kept)
+        )
+        return replace(totals.evaluation(), conditions=measure_gains(model, first, conditions, device, nats))
 
     def novelty(self, text: str) -> Novelty:
         """Return what of a text occurs in the training text: copied spans, and shares of its windows of 8, 12 and 20 tokens.
@@ -475,7 +478,9 @@ class ReviewModel:
         return classify_texts(self.bundle, texts, condition)
 
     def accuracy(self, source: Any, condition: str, **options: Unpack[EvaluateOptions]) -> "Accuracy":
-        """Return how often ``classify`` finds the value that a text has, of at most the first 1,000 texts that have one.
+        """Return how often ``classify`` finds the value that a text has, of at most 1,000 texts.
+
+        They are drawn at random from all texts with a known value, the same ones in each call.
 
         Args:
             source: Texts with a column of the condition's name; see ``evaluate``.

@@ -7,6 +7,7 @@ P(value) P(text | value).
 V tokens, E an embedding, W words, N texts, T tokens of a text, H numbers of a state.
 """
 
+import random
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -35,7 +36,7 @@ from reviewgen.web.rendering import refuse_file, save_text
 
 READ_TEXTS, READ_TOKENS = 60, 40  # texts that ``contrast`` reads with each value, and tokens of each
 _MIN_SHARE = 2e-4  # of the tokens that a word is expected to be, with the value that prefers it
-_CLASSIFIED = 1000  # texts at most, of which the accuracy is measured
+_CLASSIFIED = 1000  # texts at most, drawn from all, of which the accuracy is measured
 _ROWS = 32  # texts that are read side by side
 _LETTERS = ("'", "’")  # which go on with a word, as letters do
 
@@ -303,7 +304,12 @@ def measure_accuracy(bundle: Bundle, source: Any, condition: str, **options: Any
     place = conditions.names.index(condition)
     read = read_texts(source, trained_on(bundle.training), conditions=conditions, **options)
     found = ((text, own.find(values[place])) for text, values in read if text and not is_missing(values[place]))
-    pairs = list(islice(((text, number) for text, number in found if number is not None), _CLASSIFIED))
+    known = ((text, number) for text, number in found if number is not None)
+    draw, pairs = random.Random(0), list[tuple[str, int]]()
+    for seen, pair in enumerate(known):  # a reservoir (Vitter 1985, algorithm R): each text is as likely to be in it
+        slot = seen if seen < _CLASSIFIED else draw.randrange(seen + 1)
+        if slot < _CLASSIFIED:
+            pairs[slot : slot + 1] = [pair]
     if not pairs:
         raise DataError(f"No text has a known value of {quoted(condition)}.")
     labels = [own.values[number].label for _, number in pairs]

@@ -7,7 +7,7 @@ processors, ``reviewgen.metrics`` metrics of generated texts. ``reviewgen.web_st
 name of a model or tokenizer to the path of its JavaScript file, for pages that generate in a browser. Plugins in this repository
 are found in the same way as those of third parties, but their names are reserved: a third party's plugin of such a name does not
 replace them. A name that several third parties have is an error; the ``Plugin`` of one of them, as a saved model has it, finds
-that one. Standard library only.
+that one. Standard library only, but for the plain form of a preset.
 """
 
 import importlib.util
@@ -172,7 +172,8 @@ def find_weights(name: str | Plugin) -> Path | None:
 def find_preset(name: str | Plugin) -> Preset:
     """Return a preset; any installed model and tokenizer also form one, with their default settings.
 
-    With ``-plain`` after its name, it is the preset without the techniques that the config of its model and of training list.
+    With ``-plain`` after its name, it is the preset without the techniques that the config of its model and, unless the model is
+    counted, that of training list.
 
     Args:
         name: The preset's name, or its description.
@@ -191,7 +192,9 @@ def find_preset(name: str | Plugin) -> Preset:
         if parts is None or isinstance(name, Plugin):
             raise
         if name.endswith(PLAIN):
-            return _find_plain(name.removesuffix(PLAIN))
+            if (whole := name.removesuffix(PLAIN)).endswith(PLAIN) and whole not in preset_names():
+                raise UnknownPlugin(f"There is no preset {quoted(name)}. Did you mean {quoted(whole)}?") from None
+            return _find_plain(whole)
         if name not in preset_names():
             raise UnknownPlugin(f"There is no preset {quoted(name)}. {did_you_mean(name, preset_names())}") from None
         for kind, part in ("model", parts.model), ("tokenizer", parts.tokenizer):
@@ -207,9 +210,10 @@ def _find_plain(name: str) -> Preset:
     if preset.parts:
         plain = " or ".join(f"{part}{PLAIN}" for part in preset.parts)
         raise ConfigError(f"{name} is a blend of several models, which has no plain form: give that of one of them, {plain}.")
-    factory = find_stepper(preset.model)  # imports no torch
-    config = (find_model(preset.model)[0] if factory is None else factory).Config
-    return preset.with_fixed(settings_off(config), settings_off(TrainingConfig))
+    from reviewgen.protocols import CountTrained  # imports torch
+
+    model = find_model(preset.model)[0]
+    return preset.with_fixed(settings_off(model.Config), {} if issubclass(model, CountTrained) else settings_off(TrainingConfig))
 
 
 def preset_names() -> set[str]:

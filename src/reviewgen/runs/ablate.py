@@ -110,14 +110,15 @@ def ablate(
 def _rows(
     trainings: "_Trainings", techniques: Mapping[str, tuple[Technique, Mapping[str, Any]]], plain: Mapping[str, Any]
 ) -> Iterator[AblationRow]:
-    whole = trainings.train("whole", "", {})
-    yield whole
+    yield trainings.train("whole", "", {})
+    only = None  # the row without the only technique, which is plain
     for name, (technique, off) in techniques.items():
+        row = AblationRow(name=name, description=technique.description, settings=off)
         if any(trainings.used[setting] != value for setting, value in off.items()):
-            yield trainings.train(name, technique.description, off)
-        else:
-            yield AblationRow(name=name, description=technique.description, settings=off)
-    yield trainings.train("plain", "", plain)
+            row = trainings.train(name, technique.description, off)
+            only = row if off == plain else None
+        yield row
+    yield trainings.train("plain", "", plain) if only is None else replace(only, name="plain", description="")
 
 
 class _Trainings:

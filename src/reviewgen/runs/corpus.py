@@ -70,6 +70,7 @@ class PreparedCorpus(ReadCorpus):
             "tokens": {split: self.stores[split].tokens for split in data.SPLITS},
             "conditions": self.conditions.to_json(),
             "cleaning": asdict(corpus.report),
+            **({"drop_repeated_lines": True} if corpus.source.repeated_lines else {}),  # by ``corpus``, too
             **({"corpora": [_facts_of(each) for each in corpus.corpora]} if corpus.corpora else {}),
         }
 
@@ -202,7 +203,11 @@ def corpus(source: Any, **options: Unpack[CorpusOptions]) -> "Dataset":
     if options.get("weights"):
         raise ConfigError("corpus returns each text once, so it takes no weights: give them to train or prepare.")
     texts = make_texts(source, options, data_config(options))
-    return concatenate_datasets([Dataset.from_file(str(file)) for file in data.cached_corpus(texts).files])
+    cached = data.cached_corpus(texts)
+    dataset = concatenate_datasets([Dataset.from_file(str(file)) for file in cached.files])
+    if lines := cached.source.repeated_lines:
+        dataset.info.description = "\n".join([data.DROPPED, *lines])
+    return dataset
 
 
 def prepare_tokens(

@@ -124,14 +124,16 @@ def evaluate(
         totals, digest = dict[int, Any](), xxhash.xxh3_128()
         tokenizer, weights, conditions = loaded.tokenizer, loaded.bundle.weights, loaded.conditions
         documents = read_documents(source, tokenizer, trained_on(loaded.training), conditions=conditions, **options)
-        first: list[Any] = []
+        first, nats = list[Any](), list[float]()
         documents = keep_first(documents, first) if conditions and not processes.rank else documents
         for number, batch in enumerate(batches(documents)):
             processes.stop_if_interrupted()
             digest.update(b"".join(ids.tobytes() for ids, _ in batch) + str([length for _, length in batch]).encode())
             if number % processes.world_size == processes.rank:
-                totals[number] = add_up_documents(weights.model_on_device, batch, tokenizer.vocab_size, weights.device)
-        return totals, digest.hexdigest(), measure_gains(weights.model_on_device, first, conditions, weights.device)
+                own = nats if len(nats) < len(first) else None
+                totals[number] = add_up_documents(weights.model_on_device, batch, tokenizer.vocab_size, weights.device, own)
+        known = nats if processes.world_size == 1 else ()  # of several, each has scored texts here and there
+        return totals, digest.hexdigest(), measure_gains(weights.model_on_device, first, conditions, weights.device, known)
 
     with all_processes() as processes:
         loaded = processes.each(check, model)

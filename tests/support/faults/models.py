@@ -309,10 +309,7 @@ FAULTS: dict[str, list[tuple[Any, str]]] = {
             ),
             "The output layer of the features is not the logits",
         ),
-        (
-            broken(features=Twin.hidden, output_layer=lambda m: (m.output.weight.detach(), m.output.bias)),
-            "have no gradient",
-        ),
+        (broken(features=Twin.hidden, output_layer=lambda m: (m.output.weight.detach(), m.output.bias)), "have no gradient"),
         (
             broken(
                 features=lambda m, ids, state: ((m.hidden(ids, state)[0].detach(), m.hidden(ids, state)[1])),
