@@ -46,7 +46,7 @@ they were trained on (1.98 and 1.81, against 2.01 and 1.83): they have not learn
 (1.76 against 1.81). `nnlm-word` reads four tokens, and its training ended after 31 % of its steps, by a rule that has changed
 since.
 
-`python -m tests.benchmarks.readability` measures them again, and `python -m docs.mkdocs.trained_models` writes this page.
+`python -m tests.benchmarks readability` measures them again, and `python -m docs.mkdocs.trained_models` writes this page.
 
 ## What they have learned
 

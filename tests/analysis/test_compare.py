@@ -15,7 +15,7 @@ import scipy.stats
 import torch
 
 import reviewgen
-from reviewgen.analysis import Comparison, CurvePoint, HeldOut, Measured, Row, Sample
+from reviewgen.analysis import Comparison, ComparisonRow, CurvePoint, HeldOut, Measured, Sample
 from reviewgen.errors import CheckpointError, ConfigError, DataError, OutputExists, SourceError, StorageError, UnknownPlugin
 from tests.support.browser import problems
 from tests.support.fakes import LETTERS, TEXTS, TableModel, review_model, run_command, table
@@ -125,7 +125,7 @@ def test_a_row_has_every_figure_and_a_data_frame_and_json_have_the_rows(compared
     assert {"bits_low", "bits_high", "distinct_2", "parameters"} <= set(frame.columns)
     assert compared.to_dict()["rows"][0]["bits_per_character"] == char.bits_per_character
     samples = (Sample(0.5, "a\ud800<script>", ((0, 1),)), Sample(0.8, "b", None))
-    odd = Row(
+    odd = ComparisonRow(
         name="x",
         source="x",
         bits_per_character=math.inf,
@@ -137,7 +137,7 @@ def test_a_row_has_every_figure_and_a_data_frame_and_json_have_the_rows(compared
     infinite.add(Measured(odd, None))
     saved = json.loads(json.dumps(infinite.to_dict(), allow_nan=False))["rows"][0]
     saved.pop("has_seen_held_out")
-    assert Row.from_json(saved) == odd
+    assert ComparisonRow.from_json(saved) == odd
 
 
 def test_a_model_that_was_trained_on_the_held_out_texts_is_marked(models):
@@ -229,7 +229,7 @@ def make(names, hostile=""):
     for number, name in enumerate(names):
         bits = sizes * (2 + number / 50 + shared + draw.normal(0, 0.1, 60))
         mean, text = float(bits.sum() / sizes.sum()), "the film was good and " * 14 + hostile
-        row = Row(
+        row = ComparisonRow(
             name=name + hostile,
             source=f"hf://ana/{name}" if number % 2 else name,
             tokenizer="word" if number % 3 else "char",
@@ -245,7 +245,7 @@ def make(names, hostile=""):
             picture=f"<svg><title>{hostile}</title></svg>" if number == 1 else "",
         )
         comparison.add(Measured(row, tuple(bits)))
-    comparison.add(Measured(Row(name=f"failed{hostile}", source="x", failed=f"The loss is NaN.{hostile}"), None))
+    comparison.add(Measured(ComparisonRow(name=f"failed{hostile}", source="x", failed=f"The loss is NaN.{hostile}"), None))
     return comparison
 
 
@@ -290,10 +290,18 @@ def test_a_page_marks_copies_and_names_the_best_and_odd_rows_have_a_page(tmp_pat
     many = make([f"model-{number}" for number in range(30)], HOSTILE)
     html = page_of(many, tmp_path)
     assert len(html.encode()) < 1_000_000 and all(f"model-{number}" in html for number in range(30))
-    infinite = Row(name="infinite", source="x", bits_per_character=math.inf, perplexity_per_token=math.inf, parameters=0)
+    infinite = ComparisonRow(
+        name="infinite", source="x", bits_per_character=math.inf, perplexity_per_token=math.inf, parameters=0
+    )
     long = (Sample(0.5, "z" * 10**6, None), Sample(1.0, "", None))
-    huge = Row(name="huge", source="x", bits_per_character=1e300, parameters=10**15, samples=long)
-    for row in (Row(name="failed", source="x", failed="Why."), Row(name="empty", source="x"), infinite, huge, None):
+    huge = ComparisonRow(name="huge", source="x", bits_per_character=1e300, parameters=10**15, samples=long)
+    for row in (
+        ComparisonRow(name="failed", source="x", failed="Why."),
+        ComparisonRow(name="empty", source="x"),
+        infinite,
+        huge,
+        None,
+    ):
         comparison = Comparison(HeldOut(["ab"], [{}], 1, "all", "x", None), "", 0)
         if row is not None:
             comparison.add(Measured(row, None))

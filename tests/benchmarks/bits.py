@@ -1,12 +1,11 @@
 """Where the bits are: of held-out texts by position, by how frequent the word is in the training texts, and within words.
 
-``python -m tests.benchmarks.bits [PRESETS [BUDGETS [CORPORA]]]``, each a list with commas, as in ``lstm-char,blend-word 1m,5m
+``python -m tests.benchmarks bits [PRESETS [BUDGETS [CORPORA]]]``, each a list with commas, as in ``lstm-char,blend-word 1m,5m
 captions,2018``. A word begins at its space. PINNED
 """
 
 import math
 import re
-import sys
 import tempfile
 import time
 from collections import Counter, defaultdict
@@ -82,7 +81,3 @@ def pieces_of(score, text, frequency):
         yield ("word", "bits of the first token"), first, 1
         yield ("word", "of the others together"), bits - first, 1
         place = end
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

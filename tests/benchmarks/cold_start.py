@@ -1,7 +1,7 @@
 """PINNED: seconds until a cold process has written its first text with a saved model, compiled code on disk.
 
-    python -m tests.benchmarks.cold_start              all of it
-    python -m tests.benchmarks.cold_start list         ``reviewgen list`` alone
+    python -m tests.benchmarks cold_start              all of it
+    python -m tests.benchmarks cold_start list         ``reviewgen list`` alone
 
 Targets: 2.5 s for the command, 0.8 s if writing needs no torch. Each figure is the best of several runs of the whole command
 ``reviewgen generate``, and beside it what Python and torch take to start and stop.
@@ -25,8 +25,11 @@ from tests.benchmarks.corpora import split_2018
 from tests.support.distributions import write_distribution
 
 
-def main() -> None:
-    """Print the table."""
+def main(part: str = "") -> None:
+    """Print the tables."""
+    listing()
+    if part == "list":
+        return
     train, _, _ = split_2018()
     alone, with_torch = (best_seconds(["-c", code])[0] for code in ("pass", "import torch"))
     print(f"python alone {alone:.2f} s, import torch {with_torch:.2f} s", flush=True)
@@ -75,9 +78,3 @@ def best_seconds(words: Sequence[str], path: str = "", rounds: int = 10) -> tupl
         spent = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
         times.append((time.monotonic() - start, spent))
     return min(clock for clock, _ in times), min(spent for _, spent in times)
-
-
-if __name__ == "__main__":
-    listing()
-    if sys.argv[1:] != ["list"]:
-        main()

@@ -1,7 +1,7 @@
 """PINNED: tokens a second of the recurrent steppers, sampling included, beside ``nn.LSTM`` called once a token; and of blends.
 
     python -m tests.benchmarks decoding                 everything
-    python -m tests.benchmarks.decoding blends          the blends only
+    python -m tests.benchmarks decoding blends          the blends only
 
 Weights are random, the temperature is 0.8, no text ends early. The bare loop and the steppers that it is compared with take
 turns in short bursts, timed in seconds of the processor (there is one thread); each figure is a best burst, for other work on
@@ -9,7 +9,6 @@ the machine slows the memory down. Targets stand beside the figures; "x" is time
 The n-gram of a blend is a real one: of the 2018 text, order 8, and of reviews, order 4. The weights of a blend have a gate.
 """
 
-import sys
 import time
 from collections.abc import Callable
 
@@ -116,6 +115,7 @@ def blends() -> None:
 
 def main(part: str = "") -> None:
     """Print the tables."""
+    torch.manual_seed(0)
     if part == "blends":
         blends()
         return
@@ -126,8 +126,3 @@ def main(part: str = "") -> None:
         name = f"{kind.__name__} 2x{hidden}, V {vocabulary}, {texts} text(s)"
         print(f"{name:32} {'  '.join(row)}  bare lstm {reference:7,.0f} tokens/s  target {target}", flush=True)
     blends()
-
-
-if __name__ == "__main__":
-    torch.manual_seed(0)
-    main(*sys.argv[1:])

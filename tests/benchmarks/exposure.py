@@ -1,6 +1,6 @@
 """What a model knows of names that stand in one review each: the exposure of planted secrets, with known words and with any.
 
-``python -m tests.benchmarks.exposure [PRESET ...]``: each preset is trained for 40 seconds on 4,000 film reviews, into 20 of
+``python -m tests.benchmarks exposure [PRESET ...]``: each preset is trained for 40 seconds on 4,000 film reviews, into 20 of
 which "My name is ..." with an invented name was planted. The exposure of a secret is log2 of the number of candidates over its
 rank among them by probability (Carlini et al. 2019, "The Secret Sharer", section 5): among 2,000 other invented names it is 11 at
 most, and on average 1.4 if the model knows nothing of it. Targets:
@@ -11,7 +11,6 @@ most, and on average 1.4 if the model knows nothing of it. Targets:
 
 import math
 import random
-import sys
 
 import reviewgen
 
@@ -50,7 +49,3 @@ def main(*presets: str) -> None:
             f"{preset:10}  exposure mean {mean:.1f}, median {exposures[SECRETS // 2]:.1f}, max {exposures[-1]:.1f}; {counts}",
             flush=True,
         )
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

@@ -1,6 +1,6 @@
 """Fields on posts about music: do texts name the artist that was asked for, and what do the fields save?
 
-    python -m tests.benchmarks.fields music_blog_reviews.json ngram-word lstm-word:10m
+    python -m tests.benchmarks fields music_blog_reviews.json ngram-word lstm-word:10m
 
 The file has records with ``content`` and a ``title`` such as 'Mt. Joy - "Silver Lining"', of which the fields ``artist`` and
 ``song`` are made. Each preset is trained twice, with the fields and without, on the same posts in the same time. Then both write
@@ -44,12 +44,12 @@ def count_named(texts: Sequence[str], posts: Sequence[dict[str, str]]) -> tuple[
     return named, mean(sum(word in own for word in words_of(text.casefold())) for text, own in zip(texts, wanted, strict=True))
 
 
-def main() -> None:
+def main(*words: str) -> None:
     """Train, write and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", type=Path)
     parser.add_argument("presets", nargs="+", help="a preset, or preset:budget")
-    given = parser.parse_args()
+    given = parser.parse_args(words)
     posts = read_posts(given.file)
     test = [row for row in reviewgen.corpus(posts, fields=FIELDS) if row["split"] == 2]
     asked = [row for row in test if row["artist"] and row["song"]]
@@ -72,7 +72,3 @@ def main() -> None:
                 per_post = gain.characters / max(1, sum(bool(row[gain.name]) for row in test))
                 saved, other = gain.bits_per_character * per_post, gain.shuffled * per_post
                 print(f"{'':24} {gain.describe()}: {saved:.1f} bits a post, that of another {other:.1f}")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,7 +1,7 @@
 """PINNED: the n-gram engine: estimating and scoring, with KenLM beside it where it is at hand.
 
     python -m tests.benchmarks ngram                       everything
-    KENLM=folder python -m tests.benchmarks.ngram kenlm    lmplz, build_binary and query on the same tokens
+    KENLM=folder python -m tests.benchmarks ngram kenlm    lmplz, build_binary and query on the same tokens
 
 KenLM is no dependency: ``KENLM`` names the folder of binaries built from its source with KENLM_MAX_ORDER=18. They get the ids
 as words, ``lmplz -o ORDER --discount_fallback 0.5 1 1.5``. Targets stand beside the figures. Each estimate is a process of its
@@ -149,7 +149,3 @@ def main(part: str = "") -> None:
         score_speed("words, order 5", model, word_ids[4_200_000:], ">= 6")
         model = train(np.load(folder / "chars.npy"), many, 9)
         score_speed("reviews, order 9", model, rest, ">= 3")
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

@@ -65,6 +65,7 @@ def generation() -> None:
             print(f"{preset:10} filter, max_copy {limit}, {streams:2} streams: {ratio:.2f} of the free speed", flush=True)
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Print both tables."""
     index()
     generation()

@@ -1,6 +1,6 @@
 """``reviewgen prepare`` on csv, jsonl, parquet and txt: seconds and memory of one process, of workers and of two ranks.
 
-``python -m tests.benchmarks.preparing 300`` writes the film reviews of the extra to files of about 300 MB, words rotated;
+``python -m tests.benchmarks preparing 300`` writes the film reviews of the extra to files of about 300 MB, words rotated;
 100 MB are the default. One process is pinned to one core. Targets: two ranks 1.6 times as fast as one; a peak of 600 MB.
 """
 
@@ -56,17 +56,12 @@ def measure(file: Path, preset: str, ranks: int = 1, **environment: str) -> tupl
         return tuple(map(float, done.stdout.split()[-3:]))
 
 
-def main() -> None:
+def main(megabytes: str = "100") -> None:
     """Print a line for each corpus and way."""
-    megabytes = float(sys.argv[1]) if sys.argv[1:] else 100.0
     with tempfile.TemporaryDirectory() as name:
-        for file in write(Path(name), megabytes):
+        for file in write(Path(name), float(megabytes)):
             one = measure(file, "ngram-char", REVIEWGEN_WORKERS="1", CORES="1")
             ways = {"one process": one, "workers": measure(file, "ngram-char"), "two ranks": measure(file, "ngram-char", 2)}
             for way, (seconds, cpu, peak) in ways.items():
                 ratio = f"{one[0] / seconds:.2f} times as fast as one process"
                 print(f"{file.name:10} {way:12} {seconds:6.1f} s, {cpu:6.1f} CPU s, {peak:.0f} MB, {ratio}", flush=True)
-
-
-if __name__ == "__main__":
-    main()

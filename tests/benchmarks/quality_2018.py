@@ -1,5 +1,5 @@
 """Nats per character of each char preset on the 2018 split, end tokens included, after three minutes on the machine's cores, or
-after what is asked for (``python -m tests.benchmarks.quality_2018 30m``), with the size that the budget chooses; and of
+after what is asked for (``python -m tests.benchmarks quality_2018 30m``), with the size that the budget chooses; and of
 ``blend-char``, which trains both in the same time.
 
 Targets for lstm-char: 1.5526 or less on all held-out texts (the 2018 LSTM after 78 epochs); 1.30 on the clean ones after 30
@@ -7,7 +7,6 @@ minutes on two cores, and 1.25 for blend-char. Forty training texts are kept bac
 so the split's own held-out texts are seen once, at the end.
 """
 
-import sys
 import time
 
 import reviewgen
@@ -35,7 +34,3 @@ def main(budget="3m", *presets):
             flush=True,
         )
     print(f"targets: lstm-char all {TARGETS[0]}; after 30 minutes lstm-char clean {TARGETS[1]}, blend-char clean {TARGETS[2]}")
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

@@ -1,6 +1,6 @@
 """PINNED: how the texts of the trained weights read at their default settings, beside held-out reviews of the same size.
 
-``python -m tests.benchmarks.readability [TEXTS] [PRESET ...]``: for each preset 100 texts with known words and with any. Targets:
+``python -m tests.benchmarks readability [TEXTS] [PRESET ...]``: for each preset 100 texts with known words and with any. Targets:
 
     unknown words     the share of written words that are not in the training text: at most 0.8 %
     distinct-2        the share of different pairs of words: at most 0.35 below held-out reviews (at temperature 0.7;
@@ -12,12 +12,11 @@
 Held-out reviews are those of the style that the weights write by default, cut off and finished as generated texts are.
 """
 
-import sys
 import time
 from dataclasses import dataclass
 
 import reviewgen
-from reviewgen.data import DataConfig, Texts, cached_corpus
+from reviewgen.data import CorpusSpec, DataConfig, cached_corpus
 from reviewgen.evaluation import TextStatistics, measure_texts, take_words
 from reviewgen.lexicon import words_of
 from reviewgen.registry import find_weights
@@ -29,7 +28,7 @@ ROUNDS = 3
 
 def read_reviews() -> tuple[set[str], list[str]]:
     """Return the words of the training text in lower case, and the held-out texts that are whole reviews."""
-    corpus = cached_corpus(Texts("reviews", DataConfig(conditions=("style",))))
+    corpus = cached_corpus(CorpusSpec("reviews", DataConfig(conditions=("style",))))
     known = {word.casefold() for text in corpus.texts("train") for word in words_of(text)}
     human = [text for text, values in corpus.examples("test") if values[0] == "review"]
     return known, human
@@ -80,7 +79,3 @@ def main(count="100", *presets) -> None:
             print(f"{preset + ', ' + words:22} {reading}", flush=True)
         rate, free = readings["known"].rate, readings["any"].rate
         print(f"{preset:22} {rate:,.0f} characters/s, {rate / free:.2f} of any (target >= 0.85)", flush=True)
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

@@ -1,6 +1,6 @@
 """Tokens a second of 64 streams over HTTP beside one stream and the bare loop, and the time to the first token.
 
-    python -m tests.benchmarks.serving_http [MODEL] [STREAMS]
+    python -m tests.benchmarks serving_http [MODEL] [STREAMS]
 
 The server is ``reviewgen serve`` in a process of its own, the clients are bare connections in this one. The bare loop is
 ``ReviewModel.generate`` with as many texts side by side, in one thread, while the server is idle. Targets: 64 streams have 5
@@ -10,7 +10,6 @@ work.
 
 import asyncio
 import json
-import sys
 import tempfile
 import time
 from dataclasses import dataclass
@@ -87,7 +86,3 @@ def main(name: str = "lstm-char", streams: str = "64") -> None:
     print(f"{many} streams         {together:9,.0f} tokens/s   {together / alone:.1f} x one (target >= 5)")
     print(f"bare loop of {many}    {loop:9,.0f} tokens/s   HTTP has {together / loop:.2f} of it (target >= 0.8)")
     print(f"first token        median {np.median(first):.0f} ms, 99 % {np.quantile(first, 0.99):.0f} ms (target <= 250)")
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

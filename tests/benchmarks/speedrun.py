@@ -7,7 +7,6 @@ on the way is in SPEEDRUN.md.
 """
 
 import os
-import sys
 import tempfile
 import time
 
@@ -94,7 +93,3 @@ def trial(train, held_out, epochs=2):
     framed = documents(stream(held_out, tokenizer), tokenizer.bos_id)
     lengths = [len(text) for text in held_out]
     return seconds, evaluate_documents(model.eval(), zip(framed, lengths, strict=True), tokenizer.vocab_size).nats_per_character
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

@@ -7,7 +7,6 @@ Muon, beside the bare loop in 32 bits. Target at 2 x 512: 1.4 or more.
 """
 
 import statistics
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -79,13 +78,13 @@ def seconds(step, count):
     return (time.perf_counter() - start) / count
 
 
-def main():
+def main(shapes="3"):
     """Print a line for each cell, shape and precision."""
     print(f"{'':32} {'bare':>12} {'reviewgen':>12}  ratio")
     misses = 0
     with tempfile.TemporaryDirectory() as folder:
         store = random_store(Path(folder))
-        for shape in SHAPES[: int(sys.argv[1]) if len(sys.argv) > 1 else None]:
+        for shape in SHAPES[: int(shapes)]:
             _, hidden, layers, steps, batch = shape
             for cell in ("RNN", "GRU", "LSTM"):
                 for bf16 in (True, False):
@@ -109,7 +108,3 @@ def compare(name, bare, ours, tokens, target, form):
     speeds = [tokens / statistics.median(column) for column in zip(*pairs, strict=True)]
     print(f"{name:32} {speeds[0]:>12,.0f} {speeds[1]:>12,.0f}  {ratio:.3f}  {form}", flush=True)
     return ratio < target
-
-
-if __name__ == "__main__":
-    main()

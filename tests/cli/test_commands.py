@@ -15,6 +15,7 @@ import pytest
 
 import reviewgen
 from reviewgen.errors import ReviewgenError
+from reviewgen.interrupts import SIGNALS, raise_on_interrupt, raising_interrupts
 from tests.support.fakes import TEXTS, run_command
 from tests.support.forked import run_python
 
@@ -232,6 +233,23 @@ def test_what_others_have_written_cannot_steer_a_terminal(run: Run, place: Path)
         assert status == expected and "Traceback" not in said, (words, said)
         assert not any(character in out + said for character in STEERING), words
         assert status == 0 or said.strip()
+
+
+def test_signals_raise_an_interrupt_inside_a_command_and_are_restored() -> None:
+    found = {number: signal.signal(number, signal.SIG_DFL) for number in SIGNALS}  # a shell may ignore some in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    before = [signal.getsignal(number) for number in SIGNALS]
+    for number in SIGNALS:
+        with pytest.raises(KeyboardInterrupt), raising_interrupts():
+            raise_on_interrupt()
+            signal.raise_signal(number)
+    assert [signal.getsignal(number) for number in SIGNALS] == before
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup sets it
+    with raising_interrupts():
+        raise_on_interrupt()
+        signal.raise_signal(signal.SIGHUP)
+    for number, handler in found.items():
+        signal.signal(number, handler)
 
 
 # In processes of their own.

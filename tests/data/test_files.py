@@ -1,7 +1,10 @@
 """Files of every format give the same texts as Python's csv and json modules; what cannot be read is refused with its place."""
 
+import csv
 import gzip
 import json
+import random
+import textwrap
 
 import fsspec
 import pytest
@@ -143,3 +146,137 @@ def test_a_text_that_is_too_long_is_refused_with_its_place(tmp_path):
         corpus_of(file, max_text_characters=1_300)
         with pytest.raises(DataError, match="more than 1,000 characters"):  # also where the cache has the corpus
             corpus_of(file, max_text_characters=1_000)
+
+
+# csv row by row.
+
+FIELDS = st.text(st.sampled_from("ab, ;\"\n\r\t|é\u2028\u0085😀\\'"), max_size=8)
+TABLES = st.lists(st.tuples(FIELDS, FIELDS, FIELDS), min_size=1, max_size=6)
+STYLES = [(csv.QUOTE_ALL, "\n"), (csv.QUOTE_ALL, "\r\n"), (csv.QUOTE_ALL, "\r"), (csv.QUOTE_MINIMAL, "\r\n")]
+
+
+@given(TABLES, st.sampled_from(STYLES), st.sampled_from(",;\t|"))
+@settings(max_examples=60)
+def test_the_rows_are_those_of_the_csv_module(tmp_path_factory, table, style, separator):
+    path = tmp_path_factory.mktemp("csv") / "a.csv"
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream, delimiter=separator, quoting=style[0], lineterminator=style[1])
+        writer.writerows([["text", "one of 2", "two of 2"], *table])
+    read = corpus_of(path, clean=False, text_column="text", conditions=("one of 2", "two of 2"))
+    assert read.stream.columns == ["text", "one of 2", "two of 2"]
+    assert [(text, *values) for text, values in zip(read.texts, read.values, strict=True)] == table
+
+
+def test_the_separator_and_the_columns(tmp_path):
+    for name, data, columns in [
+        ("a.csv", '"id";"text, as written"\n1;"a;b"\n2;c,d\n', ["id", "text, as written"]),
+        ("a.tsv", "a\tb\n1\tx\n", ["a", "b"]),
+        ("a.tsv", "a; b\n1;x\n3;y\n", ["a", " b"]),
+        ("a.tsv", "good, bad\nx\ny\n", ["good, bad"]),
+        ("a.tsv", "a, b\tc\n1\tx\n", ["a, b", "c"]),
+        ("a.csv", "text,text,\nx,y,z\n", ["text", "text (2)", "column 3"]),
+    ]:
+        assert corpus_of(write(tmp_path / name, data)).stream.columns == columns
+
+
+# Encodings.
+
+LANGUAGES = {
+    "cp1252 French": "Le dîner était très agréable malgré la pluie. Nous avons commandé des crêpes et un thé glacé, puis le "
+    "garçon nous a apporté l'addition. Les prix étaient élevés, mais la qualité est là. C'est déjà la troisième fois.",
+    "cp1250 Polish": "Ten film był świetny, a gra aktorów bardzo dobra. Źle się stało, że nie mogłem zostać dłużej. Książka jest "
+    "jednak lepsza, bo więcej się w niej dzieje. Myślę, że każdy powinien ją przeczytać, zanim pójdzie do kina.",
+    "cp1254 Turkish": "Film çok güzeldi, ışık ve müzik şahane. Oyuncular da iyiydi ama senaryo biraz zayıf kalmış. Yine de "
+    "arkadaşlarıma öneririm, çünkü böyle filmler artık çekilmiyor. Gişede ne kadar kazandığını bilmiyorum.",
+    "cp1251 Russian": "Фильм был очень хороший, мне понравилось. Актёры играли прекрасно, хотя конец немного предсказуем.",
+    "cp932 Japanese": "この映画はとても面白かったです。俳優の演技も素晴らしく、音楽も良かった。"
+    "ただ、終わり方は少し予想できました。また友達と見たいと思います。",
+    "cp949 Korean": "이 영화는 정말 재미있었다. 배우들의 연기도 훌륭했고 음악도 좋았다. 다만 결말은 조금 예상할 수 있었다.",
+    "gb18030 Chinese": "这部电影非常好看，我很喜欢。演员的表演也很精彩，音乐也很好。只是结局有点容易猜到。",
+    "big5 Chinese": "這部電影非常好看，我很喜歡。演員的表演也很精彩，音樂也很好。只是結局有點容易猜到。",
+}
+LANGUAGES |= {"koi8_r Russian": LANGUAGES["cp1251 Russian"], "euc_jp Japanese": LANGUAGES["cp932 Japanese"]}
+
+
+@pytest.mark.parametrize("name", LANGUAGES)
+def test_files_of_many_languages(tmp_path, name):
+    for number, times in enumerate((1, 300)):
+        data = f"{LANGUAGES[name]}\n".encode(name.split()[0]) * times
+        file = tmp_path / ("a.txt.gz" if number else "a.txt")
+        read = corpus_of(write(file, data), clean=False)
+        assert (read.texts, read.report.decode_errors) == ([LANGUAGES[name]] * times, 0)
+        assert f"{file} is not UTF-8 and read as" in read.notes[0]
+    read = corpus_of(write(tmp_path / "a.txt", LANGUAGES[name]), clean=False)
+    assert (read.texts, read.notes, read.report.decode_errors) == ([LANGUAGES[name]], [], 0)
+
+
+def test_damaged_utf8_and_what_fits_nothing_is_read_as_utf8(tmp_path):
+    for data in [
+        b"caf\xc3\xa9 and caf\xe9",
+        "ดี ".encode() * 20 + b"\xff",
+        "naïve ".encode() * 5 + b"\xe0\xb8",  # cut in a character
+        b"\xff",
+        b"\xfe\xfd!\n\xe9\n",
+        b"\xed\xa0\xbd\xed\xb8\x80 and " + "é".encode() * 9,  # CESU-8
+        b"\x81\x8d\x8f\x90\x9d words and words",
+    ]:
+        (tmp_path / "a.txt.gz").write_bytes(gzip.compress(data))
+        read = corpus_of(tmp_path / "a.txt.gz", clean=False)
+        assert read.notes == [] and read.report.decode_errors > 0 and "\ufffd" in "".join(read.texts)
+
+
+# txt files as documents.
+
+SENTENCES = [
+    "Mr. Doe and J. R. Roe went to the café on Jan. 3 and ordered 3.5 litres of tea.",
+    "It was late, the rain had not stopped since the morning, and nobody in the long street had seen the captain again.",
+    "“Will you go back?” she asked.",
+    "No!",
+    "He thought of e.g. the sea, the ships and the harbour where they had spent so many evenings together before the war.",
+]
+PARAGRAPHS = [" ".join(random.Random(seed).sample(SENTENCES, 4)) for seed in range(12)]
+
+
+def wrap(width, paragraphs=PARAGRAPHS):
+    return "\n\n".join(textwrap.fill(text, width, break_on_hyphens=False) for text in paragraphs) + "\n"
+
+
+@pytest.mark.parametrize("width", [40, 60, 72, 75, 80, 100])
+def test_the_lines_of_a_hard_wrapped_file_are_joined(tmp_path, width):
+    for line_end in ("\n", "\r\n"):
+        file = write(tmp_path / "a.txt", wrap(width).replace("\n", line_end))
+        assert texts_of(file, documents="paragraph") == PARAGRAPHS
+        sentences = texts_of(file, documents="sentence")
+        assert sorted(set(sentences)) == sorted(SENTENCES)
+        assert " ".join(sentences) == " ".join(PARAGRAPHS)
+        assert texts_of(file, documents="line") == wrap(width).split("\n")[:-1]
+        assert texts_of(file, documents="file") == [wrap(width)]
+
+
+def test_sentences(tmp_path):
+    for text, sentences in [
+        ("One. Two! Three\nFour? Five.", ["One.", "Two!", "Three", "Four?", "Five."]),  # a line for each review
+        ("no end\n\n", ["no end"]),
+        (" \n\t\n  a.   b. \n", ["a.", "b."]),
+        ("First Citizen:\nSpeak, I\nsay. Go.\n\nAll:\nSpeak!\n", ["First Citizen:\nSpeak, I\nsay.", "Go.", "All:\nSpeak!"]),
+        ("Mr. Doe gave it 3.5 stars. e.g. No. 5 was good.", ["Mr. Doe gave it 3.5 stars.", "e.g. No. 5 was good."]),
+        ("「はい。」それは良い。次", ["「はい。」", "それは良い。", "次"]),
+        ("Mr. Doe and Dr. Roe left. Then", ["Mr. Doe and Dr. Roe left.", "Then"]),
+        ("it rained. he waited... so", ["it rained.", "he waited...", "so"]),
+        ("e.g. this, i.e. that. etc. and so on. Then", ["e.g. this, i.e. that.", "etc. and so on.", "Then"]),
+        ("No. 5 is alive. Born Jan. 3 or in March. Yes", ["No. 5 is alive.", "Born Jan. 3 or in March.", "Yes"]),
+        ("...", ["..."]),
+        ("By U.S. customs at 3 p.m. on Monday. In the U.S. It.", ["By U.S. customs at 3 p.m. on Monday.", "In the U.S.", "It."]),
+        ("“Why?” he said. “Go!” We went. (Or did we?) yes", ["“Why?” he said.", "“Go!”", "We went.", "(Or did we?) yes"]),
+        ("Wait... What?! “Yes.” (No.)", ["Wait...", "What?!", "“Yes.”", "(No.)"]),
+        ("a. " * 3, ["a."] * 3),
+    ]:
+        assert texts_of(write(tmp_path / "a.txt", text), documents="sentence") == sentences
+
+
+@given(st.text(st.sampled_from("aB .!?\n\r\té。"), max_size=200))
+@settings(max_examples=40)
+def test_no_word_is_lost(tmp_path_factory, text):
+    path = write(tmp_path_factory.mktemp("txt") / "a.txt", "start " + text)
+    for documents in ("line", "paragraph", "sentence", "file"):
+        assert "".join("".join(texts_of(path, documents=documents)).split()) == "start" + "".join(text.split())

@@ -17,7 +17,6 @@ from reviewgen import ReviewModel
 from reviewgen.errors import ConfigError, GenerationError
 from reviewgen.evaluation import judge_by_metric
 from reviewgen.generation import Generation, Pieces
-from reviewgen.sentences import sentence_ends
 from tests.support.distributions import Install
 from tests.support.fakes import LETTERS, LetterTokenizer, QueueModel, TableModel, review_model, table
 from tests.support.ngrams import CHAR, LOOP, WORD, Plain, counted
@@ -262,22 +261,6 @@ SENTENCES = [
     (". and", "."),
     ("", ""),
 ]
-
-
-@pytest.mark.parametrize(
-    ("text", "sentences"),
-    [
-        ("Mr. Doe and Dr. Roe left. Then", ["Mr. Doe and Dr. Roe left."]),
-        ("it rained. he waited... so", ["it rained.", "he waited..."]),
-        ("e.g. this, i.e. that. etc. and so on. Then", ["e.g. this, i.e. that.", "etc. and so on."]),
-        ("No. 5 is alive. Born Jan. 3 or in March. Yes", ["No. 5 is alive.", "Born Jan. 3 or in March."]),
-        ("「はい。」それは良い。次", ["「はい。」", "それは良い。"]),
-        ("no end", []),
-    ],
-)
-def test_where_sentences_end(text: str, sentences: list[str]) -> None:
-    ends = sentence_ends(text)
-    assert [text[start:end].strip() for start, end in zip([0, *ends], ends, strict=False)] == sentences
 
 
 def test_a_text_that_was_cut_off_ends_with_a_whole_sentence() -> None:

@@ -16,9 +16,9 @@ import pytest
 from reviewgen.data import (
     SPLITS,
     CleaningReport,
+    CorpusSpec,
     DataConfig,
     Encoding,
-    Texts,
     cached_corpus,
     cached_store,
     describe,
@@ -69,7 +69,7 @@ class Read:
 
 def corpus_of(source: Any, validation: Any = None, **options: Any) -> Read:
     """Read a source as a training does."""
-    corpus = cached_corpus(Texts(source, DataConfig(**options), validation))
+    corpus = cached_corpus(CorpusSpec(source, DataConfig(**options), validation))
     splits = [SPLITS[code] for code in corpus.splits]
     examples = {split: corpus.examples(split) for split in SPLITS}
     pairs = [next(examples[split]) for split in splits]
@@ -89,7 +89,7 @@ def corpus_of(source: Any, validation: Any = None, **options: Any) -> Read:
 
 def tokenized(source: Any, kind: Any, config: Any = None, *, name: str = "", validation: Any = None, **options: Any) -> Any:
     """Tokenize a source as a training does; return the tokenizer, the conditions, the stores and the corpus."""
-    texts = Texts(source, DataConfig(**options), validation)
+    texts = CorpusSpec(source, DataConfig(**options), validation)
     corpus = cached_corpus(texts)
     fitted = find_conditions(corpus, texts.config)
     plugin = {"name": name or kind.__name__, "package": "tests", "version": "1"}

@@ -29,7 +29,7 @@ def test_a_run_that_gains_to_the_end_decays_in_a_straight_line() -> None:
 def test_a_run_that_stops_gaining_goes_back_to_its_best_rate_and_decays_to_zero() -> None:
     reports, rates, evaluated = follow(lambda step: 1 + abs(step - 64) / 64, steps=400, warmup=0.0, evaluations=20, patience=3)
     (turn,) = [report for report in reports if report.notes]
-    assert turn.step == 121 and "after step 64" in turn.notes[0] and "within 32 steps" in turn.notes[0]
+    assert turn.step == 121 and "since step 64" in turn.notes[0] and "within 32 steps" in turn.notes[0]
     assert len(rates) == 121 + 32 == evaluated[-1]  # half of the steps to the best weights
     assert rates[121] == pytest.approx(0.1 * (1 - 64 / 400))  # as at the best step
     assert np.diff(rates[121:]) == pytest.approx(-rates[121] / 32)
