@@ -1,24 +1,22 @@
 """``compare``: figures against independent code, failures, resuming, the page and the command."""
 
-import itertools
 import json
 import math
 import re
 from base64 import b64encode
 from dataclasses import replace
-from html.parser import HTMLParser
 
 import numpy as np
 import pandas
 import pytest
 import scipy.stats
-import torch
+from selectolax.lexbor import LexborHTMLParser
 
 import reviewgen
 from reviewgen.analysis import Comparison, ComparisonRow, CurvePoint, HeldOut, Measured, Sample
 from reviewgen.errors import CheckpointError, ConfigError, DataError, OutputExists, SourceError, StorageError, UnknownPlugin
 from tests.support.browser import problems
-from tests.support.fakes import LETTERS, TEXTS, TableModel, review_model, run_command, table
+from tests.support.fakes import LETTERS, TEXTS, TableModel, brute_bits, review_model, run_command, table
 
 DATA = [f"{text} And then {number} more of the same came along, to my surprise." for number, text in enumerate(TEXTS)]
 SHORT = {"steps": 2, "settings": {"model": {"order": 2}}, "progress": False}
@@ -50,16 +48,9 @@ def test_bits_parameters_and_split_are_those_of_a_plain_loop(compared, models):
     """Chain rule, token by token, with no batches."""
     texts = compared.held_out.texts
     for result, model in zip(compared.rows, models.values(), strict=False):
-        bits, tokens = 0.0, 0
-        for text in texts:
-            ids = [model.tokenizer.bos_id, *model.tokenizer.encode(text), model.tokenizer.eos_id]
-            state = model.model.initial_state(1)
-            for before, after in itertools.pairwise(ids):
-                logits, state = model.model(torch.tensor([[before]]), state)
-                bits -= float(logits[0, 0].log_softmax(-1)[after]) / math.log(2)
-                tokens += 1
-        assert result.bits_per_character == pytest.approx(bits / sum(map(len, texts)), rel=1e-4)
-        assert result.perplexity_per_token == pytest.approx(2 ** (bits / tokens), rel=1e-3)
+        bits = [each for text in texts for each in brute_bits(model, text)]
+        assert result.bits_per_character == pytest.approx(sum(bits) / sum(map(len, texts)), rel=1e-4)
+        assert result.perplexity_per_token == pytest.approx(2 ** (sum(bits) / len(bits)), rel=1e-3)
     assert models["char"].training["data"]["fingerprint"] == compared.held_out.corpus
     assert models["char"].training["data"]["reviews"]["test"] == compared.held_out.total == len(texts) > 0
     assert all(result.is_same_split and not result.has_seen_held_out for result in compared.rows)
@@ -249,20 +240,6 @@ def make(names, hostile=""):
     return comparison
 
 
-class Reader(HTMLParser):
-    def __init__(self, html):
-        super().__init__()
-        self.tags, self.attributes, self.texts = [], [], []
-        self.feed(html)
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append(tag)
-        self.attributes += attrs
-
-    def handle_data(self, data):
-        self.texts.append(data)
-
-
 def page_of(comparison, tmp_path):
     comparison.save_html(tmp_path / "page.html", overwrite=True)
     return (tmp_path / "page.html").read_text(encoding="utf-8")
@@ -271,13 +248,13 @@ def page_of(comparison, tmp_path):
 def test_everything_from_models_files_and_users_is_escaped(tmp_path):
     comparison = make(["gru-char", "lstm-char"], HOSTILE)
     for html in (page_of(comparison, tmp_path), comparison._repr_html_()):
-        page = Reader(html)
-        tags, attributes, texts = page.tags, page.attributes, page.texts
-        assert not {"script", "iframe", "object", "link", "a"} & set(tags) and "133707" not in html
+        page = LexborHTMLParser(html)
+        assert page.css("script, iframe, object, link, a") == [] and "133707" not in html
+        attributes = [pair for element in page.css("*") for pair in element.attributes.items()]
         assert not [name for name, value in attributes if name.startswith("on") or name == "href"]
         assert {value.partition(",")[0] for name, value in attributes if name == "src"} == {"data:image/svg+xml;base64"}
         for text in ("gru-char", "the ", "The loss is NaN.", "A note.", "reviews.csv"):
-            assert text + HOSTILE in "".join(texts)
+            assert text + HOSTILE in page.text()
 
 
 def test_a_page_marks_copies_and_names_the_best_and_odd_rows_have_a_page(tmp_path):

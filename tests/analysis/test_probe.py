@@ -1,7 +1,6 @@
 """``probe``: agreement of models that follow a rule, bits against a loop over single tokens, and the marks of given texts."""
 
 import json
-from itertools import pairwise
 
 import pytest
 import torch
@@ -9,7 +8,7 @@ import torch
 import reviewgen
 from reviewgen.errors import DataError
 from tests.support.browser import problems
-from tests.support.fakes import LetterTokenizer, QueueModel, TableModel, review_model, run_command
+from tests.support.fakes import LetterTokenizer, QueueModel, TableModel, brute_bits, review_model, run_command
 
 SINGULAR, PLURAL = ["is", "was", "has", "looks"], ["are", "were", "have", "look"]
 KINDS = ["agreement", "agreement past an attractor", "agreement past a relative clause", "a word remembered"]
@@ -56,14 +55,8 @@ def test_own_pairs_are_those_of_a_loop_over_tokens_and_of_the_command(
     model, things = micro("gru-char"), ["movie", "acting", "music", "ending", "plot", "theme"]
     pairs = [{"sentence_good": f"the {a} was so", "sentence_bad": f"the {b} was bad", "UID": "u"} for a in things for b in things]
 
-    def nats(text):
-        state, total = model.model.initial_state(1), 0.0
-        for before, after in pairwise([model.tokenizer.bos_id, *model.tokenizer.encode(text)]):
-            logits, state = model.model(torch.tensor([[before]]), state)
-            total -= float(logits[0, 0].detach().log_softmax(-1)[after])
-        return total
-
-    expected = sum(nats(pair["sentence_good"]) < nats(pair["sentence_bad"]) for pair in pairs) / len(pairs)
+    bits = {text: sum(brute_bits(model, text)[:-1]) for pair in pairs for text in list(pair.values())[:2]}  # without the end
+    expected = sum(bits[pair["sentence_good"]] < bits[pair["sentence_bad"]] for pair in pairs) / len(pairs)
     rows = reviewgen.probe([model, model], pairs=pairs, texts=0).rows
     assert [(row.probe, row.share, row.count) for row in rows] == [("u", expected, 36)] * 2 and rows[0].model != rows[1].model
     file, page = tmp_path / "pairs.jsonl", tmp_path / "page.html"

@@ -7,7 +7,6 @@ from collections import Counter
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,7 +15,7 @@ from reviewgen.conditions import Conditions, fit_conditions
 from reviewgen.data import IGNORED, Lanes, cache_folder
 from reviewgen.errors import BundleError, ConfigError, DataError
 from reviewgen.registry import find_tokenizer
-from tests.support.fakes import LetterTokenizer, run_command
+from tests.support.fakes import LetterTokenizer, brute_bits, run_command
 from tests.support.texts import as_csv, corpus_of, tokenized, write
 
 WORDS = {1: ["awful", "boring", "terrible", "sad", "dreadful"], 5: ["great", "lovely", "superb", "happy", "wonderful"]}
@@ -187,16 +186,6 @@ def test_the_width_of_an_id_counts_conditions_and_each_choice_has_a_folder(own_c
 
 
 # Bits per character, and texts.
-
-
-@torch.inference_mode()
-def brute_bits(model, text, prefix):
-    """The bits of each token after the prefix: log-softmax of one plain call, gathered in Python."""
-    tokens = model.tokenizer.encode(text) if isinstance(text, str) else text
-    ids = [model.tokenizer.bos_id, *prefix, *tokens, model.tokenizer.eos_id]
-    logits, _ = model.model(torch.tensor([ids]), model.model.initial_state(1))
-    scores = logits[0].double().log_softmax(-1)
-    return [-float(scores[t - 1, ids[t]]) / math.log(2) for t in range(1 + len(prefix), len(ids))]
 
 
 @pytest.mark.parametrize("name", ["ngram", "gru"])

@@ -14,8 +14,7 @@ from reviewgen.data import IGNORED, Lanes
 from reviewgen.errors import ConfigError, DataError
 from reviewgen.registry import find_tokenizer
 from reviewgen.tables import replay
-from tests.data.test_conditions import brute_bits
-from tests.support.fakes import run_command
+from tests.support.fakes import brute_bits, run_command
 from tests.support.texts import as_parquet, corpus_of, tokenized, write
 
 CharTokenizer, _ = find_tokenizer("char")

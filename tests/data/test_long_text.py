@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 import reviewgen
 from reviewgen.data import SPLITS
 from reviewgen.errors import ConfigError
-from tests.support.fakes import NGRAM
-from tests.support.models import SMALL
+from tests.support.models import NGRAM, SMALL
 from tests.support.texts import corpus_of, write
 from tests.support.trainings import ready
 

@@ -1,11 +1,32 @@
 """Several processes for one corpus: the same bytes for any number of workers, and a clear error if one of them ends."""
 
+import os
+import signal
+import sys
+
+import numpy as np
 import pytest
 
 from reviewgen.data import cache_folder
 from reviewgen.errors import WorkerError
+from tests.support.fakes import LetterTokenizer
 from tests.support.texts import as_csv, as_parquet, tokenized, write
-from tests.support.worker_tokenizers import Deadly, Plain
+
+
+class Plain(LetterTokenizer):
+    """Encodes a text quickly; workers import it by name."""
+
+    def encode(self, text: str) -> list[int]:
+        return 2 + np.frombuffer(text.encode(), np.uint8) % len(self.characters)  # type: ignore[return-value]
+
+
+class Deadly(Plain):
+    """Kills the worker that it encodes in."""
+
+    def encode(self, text: str) -> list[int]:
+        if any("loky" in word for word in sys.orig_argv):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().encode(text)
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Sequence
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -26,7 +25,7 @@ from reviewgen.evaluation import (
     spread_documents,
     token_losses,
 )
-from tests.support.fakes import LETTERS, ScoringTable, TableModel, review_model, table
+from tests.support.fakes import LETTERS, ScoringTable, TableModel, brute_bits, review_model, table
 
 V = LETTERS.vocab_size
 UNEQUAL = ["the movie was good", "é", "the " * 40, "the acting was très bon and I liked the theme.", "ส👍", " ", "a b"]
@@ -37,24 +36,11 @@ def framed(tokenizer: Any, texts: Sequence[str], conditions: Sequence[int] = ())
     return list(zip(frames, map(len, texts), strict=True))
 
 
-@torch.inference_mode()
-def brute_nats(model: Any, ids: Sequence[int]) -> list[float]:
-    """Return the loss of each token after the first, one call a token, in plain Python."""
-    state, losses = model.initial_state(1), []
-    for before, after in pairwise(ids):
-        logits, state = model(torch.tensor([[before]]), state)
-        scores = logits[0, 0].double().tolist()
-        highest = max(scores)
-        losses.append(highest + math.log(sum(math.exp(s - highest) for s in scores)) - scores[after])
-    return losses
-
-
 @pytest.mark.parametrize("name", ["gru-char", "ngram-char"])
 def test_evaluations_and_scores_equal_the_loop(name: str, micro: Callable[[str], ReviewModel]) -> None:
     trained = micro(name)
-    documents = framed(trained.tokenizer, UNEQUAL)
-    losses = [brute_nats(trained.model, ids.tolist()) for ids, _ in documents]
-    nats, tokens, characters = sum(map(sum, losses)), sum(map(len, losses)), sum(map(len, UNEQUAL))
+    bits = [brute_bits(trained, text) for text in UNEQUAL]
+    nats, tokens, characters = math.log(2) * sum(map(sum, bits)), sum(map(len, bits)), sum(map(len, UNEQUAL))
     found = trained.evaluate(UNEQUAL, clean=False)
     assert (found.reviews, found.tokens, found.characters) == (len(UNEQUAL), tokens, characters)
     assert found.nats_per_character == pytest.approx(nats / characters, rel=1e-5)
@@ -62,8 +48,8 @@ def test_evaluations_and_scores_equal_the_loop(name: str, micro: Callable[[str],
     assert found.perplexity_per_token == pytest.approx(math.exp(nats / tokens), rel=1e-4)
     assert found.zero_probability_tokens == 0
     score = trained.score(UNEQUAL[3])
-    assert [token.bits for token in score.tokens] == pytest.approx([loss / math.log(2) for loss in losses[3]], rel=1e-4)
-    assert score.bits == pytest.approx(sum(losses[3]) / math.log(2), rel=1e-5)
+    assert [token.bits for token in score.tokens] == pytest.approx(bits[3], rel=1e-4)
+    assert score.bits == pytest.approx(sum(bits[3]), rel=1e-5)
     assert score.bits_per_character == pytest.approx(score.bits / len(UNEQUAL[3]))
     assert "".join(token.text for token in score.tokens) == UNEQUAL[3] and score.tokens[-1].text == ""
 

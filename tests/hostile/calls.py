@@ -21,7 +21,7 @@ import torch
 
 import reviewgen
 from reviewgen.export import export_html, export_transformers
-from tests.hostile.frame import find_fault
+from tests.hostile.frame import Fuzzer, find_fault
 from tests.support.fakes import TEXTS
 from tests.support.models import make_model
 
@@ -50,7 +50,7 @@ VALUES: list[Any] = [
 ]
 
 
-class Calls:
+class Calls(Fuzzer):
     """The fuzzer."""
 
     def prepare(self, folder: Path) -> None:
@@ -90,9 +90,6 @@ class Calls:
             os.chdir(before)
             shutil.rmtree(place, ignore_errors=True)
         return name, ""
-
-    def close(self) -> None:
-        """Nothing was started."""
 
     def _functions(self, folder: Path) -> dict[str, tuple[Callable[..., Any], dict[str, Any]]]:
         n, texts = reviewgen.load(folder / "ngram-char" / "model"), TEXTS[:24]

@@ -18,7 +18,7 @@ import typer.main
 
 from reviewgen.cli import app, main
 from tests.hostile.calls import WORDS
-from tests.hostile.frame import in_child
+from tests.hostile.frame import Fuzzer, in_child
 from tests.support.fakes import TEXTS
 from tests.support.models import make_model
 
@@ -64,7 +64,7 @@ NAMES = [*ODD_FILES, "folder", "pipe", "loop", "none.txt", "/dev/stdin", "texts.
 ARGUMENTS = [word for word in WORDS if "\x00" not in word and "\ud800" not in word] + ["--", "-", "-h", "--json", "\udcff"]
 
 
-class Commands:
+class Commands(Fuzzer):
     """The fuzzer."""
 
     def prepare(self, folder: Path) -> None:
@@ -110,9 +110,6 @@ class Commands:
             status in (1, 2) and not said.strip(),
         ]
         return ascii(words)[:300], f"status {status}, {problems}\n{said[-2000:]}" if any(problems) else ""
-
-    def close(self) -> None:
-        """Nothing is left running."""
 
     def _fork(self, words: list[str], place: Path, stdin: bytes) -> tuple[int, str]:
         """Run a command line in a child; return its exit status and standard error."""

@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import reviewgen
-from tests.hostile.frame import find_fault
+from tests.hostile.frame import Fuzzer, find_fault
 from tests.support.models import make_model
 
 NAMES = ("ngram-char", "lstm-char", "gru-word", "blend-char")
 Damage = Callable[[Path, Path, random.Random], str]
 
 
-class Folders:
+class Folders(Fuzzer):
     """The fuzzer of saved folders."""
 
     def prepare(self, folder: Path) -> None:
@@ -55,9 +55,6 @@ class Folders:
         finally:
             for path in (target, self.root / "elsewhere"):
                 shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
-
-    def close(self) -> None:
-        """Nothing was started."""
 
 
 def use(folder: Path) -> tuple[str, float, str]:

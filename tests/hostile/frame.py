@@ -13,7 +13,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Protocol
 
 import psutil
 
@@ -23,7 +22,7 @@ FUZZERS = ("folders", "kills", "commands", "calls", "requests")
 CASE_SECONDS, PREPARE_SECONDS, MEMORY, MAX_MESSAGE = 20.0, 300.0, 10**9, 500
 
 
-class Fuzzer(Protocol):
+class Fuzzer:
     """A source of hostile cases; ``prepare`` runs once, then ``run`` for each seed."""
 
     def prepare(self, folder: Path) -> None:
@@ -31,6 +30,7 @@ class Fuzzer(Protocol):
 
     def run(self, seed: int) -> tuple[str, str]:
         """Try the case of a seed; return what it was, and what is wrong: "" if it was refused in a sentence, or had no effect."""
+        raise NotImplementedError
 
     def close(self) -> None:
         """Stop what ``prepare`` started."""

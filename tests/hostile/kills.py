@@ -20,7 +20,7 @@ from typing import Any
 
 import reviewgen
 from reviewgen.errors import OutputExists
-from tests.hostile.frame import in_child
+from tests.hostile.frame import Fuzzer, in_child
 from tests.support.fakes import TEXTS
 from tests.support.models import make_model
 
@@ -31,7 +31,7 @@ OPTIONS: dict[str, Any] = {
 """Of a training that does the same in each process: layers, threads and precision are not chosen by timing."""
 
 
-class Kills:
+class Kills(Fuzzer):
     """The fuzzer."""
 
     def prepare(self, folder: Path) -> None:
@@ -76,9 +76,6 @@ class Kills:
             return case, f"another result: {different}" if different else ""
         finally:
             shutil.rmtree(place)
-
-    def close(self) -> None:
-        """Nothing is left running."""
 
     def _train(self, place: Path) -> None:
         from reviewgen.training import Checkpoints  # in the child only: torch starts threads

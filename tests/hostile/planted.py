@@ -1,14 +1,12 @@
 """A fuzzer with planted faults, for the test of the frame: an exception, a crash, and a case that takes too much memory."""
 
 import ctypes
-from pathlib import Path
+
+from tests.hostile.frame import Fuzzer
 
 
-class Planted:
+class Planted(Fuzzer):
     """Goes wrong in odd cases."""
-
-    def prepare(self, folder: Path) -> None:
-        """Nothing is needed."""
 
     def run(self, seed: int) -> tuple[str, str]:
         """Raise, crash or grow in a case with an odd seed."""
@@ -20,9 +18,6 @@ class Planted:
         while kept:
             kept = [bytes(each) for each in kept]
         return f"case {seed}", ""
-
-    def close(self) -> None:
-        """Nothing was started."""
 
 
 FUZZER = Planted()

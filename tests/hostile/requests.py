@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import reviewgen
+from tests.hostile.frame import Fuzzer
 from tests.support.models import make_model
 from tests.support.servers import serving
 
@@ -97,7 +98,7 @@ def choose(source: random.Random) -> tuple[str, list[bytes], int | None, bool]:
     return f"{kind}: {body[:150]!r}", [whole], None, False
 
 
-class Requests:
+class Requests(Fuzzer):
     """The fuzzer."""
 
     def prepare(self, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""The laws: correct plugins keep them, and of each faulty plugin the law that names the cause is the first to fail."""
+"""The laws: all installed plugins keep them, and of each faulty one the law that names the cause is the first to fail."""
 
 import tempfile
 from collections.abc import Callable, Iterable
@@ -9,12 +9,13 @@ import pytest
 import torch
 
 from reviewgen.errors import UnknownPlugin
-from reviewgen.registry import register_model, register_tokenizer
+from reviewgen.registry import find_metric, find_stepper, list_plugins, register_model, register_tokenizer
 from reviewgen.testing import (
     MODEL_LAWS,
     STEPPER_LAWS,
     TOKENIZER_LAWS,
     TRAINING_TEXTS,
+    check_metric,
     check_model,
     check_stepper,
     check_tokenizer,
@@ -25,6 +26,7 @@ from tests.support.faults import models, steppers, tokenizers
 from tests.support.faults.models import Able, CountTwin, LoadsTorch, Twin, broken
 from tests.support.faults.steppers import Counting, SamplingStepper, TwinStepper
 from tests.support.faults.tokenizers import Ascii, Bytes
+from tests.support.plugin_models import GIVEN, make_network
 
 Law = Callable[..., None]
 SLOW = {"learns", "without_torch", "any_order"}
@@ -147,3 +149,72 @@ def test_plugins_are_made_by_name_from_settings_and_a_seed() -> None:
 def test_the_laws_hold_for_a_vocabulary_of_two_or_three() -> None:
     for size in 2, 3:
         assert first_failure(MODEL_LAWS, lambda size=size: make_model("counts", vocab_size=size)) == ("", "")
+
+
+# Every law over every installed model, stepper and tokenizer, by name from the registry, those of third parties included.
+
+SETTINGS: list[tuple[str, dict[str, Any]]] = [  # each pair of values of two settings occurs, but for a few
+    ("rnn", {"layers": 2, "activation": "relu", "embedding_size": 37, "tied": True, "ngrams": 2}),
+    ("rnn", {"layers": 3, "activation": "tanh", "embedding_size": 7, "tied": True, "vocab_size": 300, "zoneout": 0.3}),
+    ("rnn", {"layers": 1, "activation": "relu", "embedding_size": 19, "tied": True, "hidden_size": 64, "ngrams": 16}),
+    ("gru", {"layers": 1, "activation": "tanh", "embedding_size": 37, "tied": True, "zoneout": 0.3}),
+    ("gru", {"layers": 3, "activation": "relu", "embedding_size": 7, "hidden_size": 100, "ngrams": 5, "ngram_buckets": 50}),
+    ("gru", {"layers": 1, "activation": "relu", "embedding_size": 7, "tied": True, "vocab_size": 300, "zoneout": 0.3}),
+    ("lstm", {"layers": 2, "activation": "tanh", "embedding_size": 7, "zoneout": 0.3, "ngrams": 3}),
+    ("lstm", {"layers": 2, "activation": "relu", "embedding_size": 7, "tied": True, "vocab_size": 300, "zoneout": 0.1}),
+    ("lstm", {"layers": 3, "activation": "tanh", "embedding_size": 19, "tied": True, "hidden_size": 64, "ngrams": 16}),
+    ("rnn", {"layers": 2, "tied": True, "embedding_size": 37, **GIVEN}),
+    ("gru", {"layers": 1, "embedding_size": 40, "ngrams": 3, **GIVEN}),
+    ("lstm", {"layers": 2, "tied": True, "vocab_size": 300, "zoneout": 0.3, **GIVEN}),
+    ("nnlm", {"order": 5, "embedding_size": 70, **GIVEN}),
+    ("nnlm", {"activation": "tanh", "order": 2, "embedding_size": 5}),
+    ("nnlm", {"activation": "relu", "order": 12, "embedding_size": 5}),
+    ("rnn", {"ngrams": 3, "ngram_buckets": 50, "ngram_dropout": 0.5}),
+    ("gru", {"layers": 2, "dropout": 0.5, "weight_dropout": 0.5, "locked_dropout": True}),
+    ("lstm", {"layers": 2, "zoneout": 0.3, "layer": "reference"}),
+    ("lstm", {"ngrams": 6, "layer": "reference"}),
+    ("lstm", {"token_dropout": 0.5, "embedding_dropout": 0.5, "output_dropout": 0.5, "locked_dropout": True}),
+]
+
+
+def names(kind: str) -> list[str]:
+    """Return the installed plugins of a kind; ``blend``, which has no default settings, has tests of its own."""
+    return [plugin.name for plugin in list_plugins(kind) if plugin.name != "blend"]
+
+
+@pytest.mark.parametrize("name", names("model"))
+def test_a_model_and_its_stepper_keep_the_laws(name: str) -> None:
+    assert first_failure(MODEL_LAWS, lambda: make_model(name)) == ("", "")
+    assert first_failure(STEPPER_LAWS, lambda: make_model(name), find_stepper(name)) == ("", "")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", names("model"))
+def test_a_model_learns_and_its_stepper_needs_no_torch(name: str) -> None:
+    for law in (law for law in MODEL_LAWS if law.__name__ in SLOW):
+        law(lambda: make_model(name))
+    for law in (law for law in STEPPER_LAWS if law.__name__ in SLOW):
+        law(lambda: make_model(name), find_stepper(name))
+
+
+@pytest.mark.parametrize(("name", "settings"), SETTINGS, ids=str)
+def test_a_model_with_settings_and_its_stepper_keep_the_laws(name: str, settings: dict[str, Any]) -> None:
+    assert first_failure(MODEL_LAWS, lambda: make_network(name, **settings)) == ("", "")
+    assert first_failure(STEPPER_LAWS, lambda: make_network(name, **settings), find_stepper(name)) == ("", "")
+
+
+@pytest.mark.parametrize("name", names("tokenizer"))
+def test_a_tokenizer_keeps_the_laws(name: str) -> None:
+    assert first_failure(TOKENIZER_LAWS, lambda: make_tokenizer(name)) == ("", "")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["char", "word"])
+def test_the_tokenizers_in_the_tree_are_lossless(name: str) -> None:
+    check_tokenizer(lambda: make_tokenizer(name), lossless=True)
+
+
+def test_the_installed_metrics_keep_the_laws() -> None:
+    assert len(names("metric")) >= 6
+    for name in names("metric"):
+        check_metric(find_metric(name)[0])

@@ -14,9 +14,10 @@ import reviewgen
 from reviewgen import TrainingRun
 from reviewgen.errors import BrokenPlugin, ConfigError
 from reviewgen.registry import find_model, register_model
-from tests.support.fakes import GRU, TEXTS
+from tests.support.fakes import TEXTS
 from tests.support.trainings import ready
 
+GRU = {"model": {"hidden_size": 8, "embedding_size": 4, "layer": "fused"}, "training": {"batch_size": 4}}
 SIZES = {"embedding_size": 4, "hidden_size": 6, "layers": 2}
 
 

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 import reviewgen
-from tests.support.examples import EXAMPLES, install_example
 from tests.support.forked import run_python
 
 pytestmark = pytest.mark.install
+EXAMPLES = Path(__file__).parents[2] / "examples"
 SMALL = ["--set", "model.hidden_size=16", "--steps", "3"]
 PRESETS: dict[str, tuple[str, list[str]]] = {  # of each package: what is trained, and the options
     "reviewgen-uniform": ("uniform-char", []),
@@ -42,16 +42,25 @@ print("torch" in sys.modules)
 """
 
 
-def run(words: list[str], site: Path | None, cwd: Path, **env: str) -> str:
+def run(words: list[str], site: Path | str, cwd: Path, **env: str) -> str:
     """Run a Python program, which ends well, and return what it prints."""
     done = run_python(words, env=os.environ | {"PYTHONPATH": str(site)} | env, cwd=cwd)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
 
 
+def install(package: str, root: Path) -> Path:
+    """Install an example as a user does, and return the folder for PYTHONPATH."""
+    shutil.copytree(EXAMPLES / package, root / "source")
+    options = ["--quiet", "--no-deps", "--no-build-isolation", "--target", str(root / "site")]
+    run(["-m", "pip", "install", *options, str(root / "source")], "", root)
+    shutil.rmtree(root / "source")
+    return root / "site"
+
+
 @pytest.mark.parametrize("package", PRESETS)
 def test_an_installed_plugin_is_listed_trains_saves_loads_and_passes_its_own_tests(package: str, tmp_path: Path) -> None:
-    site, preset = install_example(package, tmp_path), PRESETS[package]
+    site, preset = install(package, tmp_path), PRESETS[package]
     listed = json.loads(run(["-m", "reviewgen", "list", "--json"], site, tmp_path))
     names = {plugin["name"] for plugins in listed.values() for plugin in plugins if plugin["package"] == package}
     assert package.removeprefix("reviewgen-") in names
@@ -77,7 +86,7 @@ def test_the_plugin_of_the_llm_command(tmp_path: Path) -> None:
     """Its own tests pass, it writes to a pipe, and what its README shows runs, each command shortened to a few tokens."""
     pytest.importorskip("llm", reason="the llm command is not installed: pip install llm")
     package = EXAMPLES / "llm-reviewgen"
-    site = install_example(package.name, tmp_path)
+    site = install(package.name, tmp_path)
     own: dict[str, Any] = {"LLM_USER_PATH": str(tmp_path / "home"), "PYTHONUNBUFFERED": "1"}
     shutil.copytree(package / "tests", tmp_path / "tests")
     run(["-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path / "tests")], site, tmp_path, **own)

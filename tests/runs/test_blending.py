@@ -98,11 +98,6 @@ def test_a_saved_blend_is_built_from_the_steppers_of_its_parts() -> None:
         assert set(SavedBlend.expect(blend.config)) == set(tensors)
 
 
-def likelihoods(tokens: int = 3000, models: int = 3, seed: int = 0) -> Any:
-    """Return log probabilities under models that are each good at different tokens."""
-    return np.log(np.random.default_rng(seed).beta(0.6, 2.0, (tokens, models)) + 1e-9)
-
-
 def mix(log_probs: Any, weights: Any) -> Any:
     """Return the log probability of each token under a mixture."""
     with np.errstate(divide="ignore"):
@@ -114,7 +109,8 @@ def average(log_probs: Any, weights: Any) -> float:
 
 
 def test_four_weights_are_those_of_an_optimiser() -> None:
-    log_probs = likelihoods(models=4) - np.array([0.0, 0.1, 0.2, 0.3])
+    """Of models that are each good at different tokens."""
+    log_probs = np.log(np.random.default_rng(0).beta(0.6, 2.0, (3000, 4)) + 1e-9) - np.array([0.0, 0.1, 0.2, 0.3])
     best = scipy.optimize.minimize(
         lambda raw: -average(log_probs, softmax(raw)), np.zeros(4), method="BFGS", options={"gtol": 1e-9}
     )
@@ -124,28 +120,19 @@ def test_four_weights_are_those_of_an_optimiser() -> None:
     assert fitted.sum() == pytest.approx(1, abs=1e-12)
 
 
-def contexts(tokens: int, seed: int, clear: bool = True) -> tuple[Any, Any]:
-    """Return log probabilities and entropies of two models: the one with the lower entropy is mostly right, if ``clear``."""
-    rng = np.random.default_rng(seed)
-    entropies = rng.uniform(0.1, 3.0, (tokens, 2))
-    difference = (entropies[:, 1] - entropies[:, 0]) * (1.5 if clear else 0.0)
-    log_probs = -2.0 + np.stack([difference, -difference], axis=1) / 2 + rng.normal(0, 0.8, (tokens, 2))
-    return np.minimum(log_probs, -0.01), entropies
-
-
-def gated_average(log_probs: Any, entropies: Any, weights: Any, gate: Any) -> float:
-    return float(mix(log_probs, gated_weights(features_of(entropies), weights, gate)).mean())
-
-
 def test_the_gate_is_that_of_an_optimiser() -> None:
-    log_probs, entropies = contexts(800, 0)
+    """Of two models, of which the one with the lower entropy is mostly right."""
+    rng = np.random.default_rng(0)
+    entropies = rng.uniform(0.1, 3.0, (800, 2))
+    difference = (entropies[:, 1] - entropies[:, 0]) * 1.5
+    log_probs = np.minimum(-2.0 + np.stack([difference, -difference], axis=1) / 2 + rng.normal(0, 0.8, (800, 2)), -0.01)
     weights, features = fit_weights(log_probs), features_of(entropies)
     moments = features.T @ features / len(features)
 
     def objective(raw: Any) -> float:
         gate = np.stack([raw, -raw])
         penalty = PRIOR_TOKENS / len(features) / 2 * np.sum(gate @ moments * gate)
-        return float(-gated_average(log_probs, entropies, weights, gate) + penalty)
+        return float(penalty - mix(log_probs, gated_weights(features, weights, gate)).mean())
 
     best = scipy.optimize.minimize(objective, np.zeros(6), method="BFGS", options={"gtol": 1e-8})
     gate = fit_gate(log_probs, entropies, weights)

@@ -17,8 +17,9 @@ import reviewgen
 from reviewgen import ReviewModel
 from reviewgen.errors import ConfigError, DataError
 from reviewgen.evaluation import measure_texts
-from tests.support.fakes import NGRAM, run_command
+from tests.support.fakes import run_command
 from tests.support.launches import made_once
+from tests.support.models import NGRAM
 
 NOUNS, ADJECTIVES = ["film", "cast", "plot", "score", "ending"], ["good", "bad", "long", "short", "odd"]
 

@@ -216,9 +216,9 @@ def test_personal_data_and_the_whole_text_are_published_only_if_allowed(
     message = refuses(NotPublished, "e-mail addresses in ", lambda: push(model, allow=[], copy_limit=0))
     assert "'ana@example.org'" in message and "windows of its texts are copied, which is more than 0%" in message
     assert "--allow email,url," in message
-    refuses(NotPublished, "no license is named", lambda: push(model, license=None))
+    refuses(NotPublished, "no license is given", lambda: push(model, license=None))
     said = refuses(SourceError, "is not a repository", lambda: push(model_folder("exact"), "ana", None, allow=[], **french))
-    assert all(word in said for word in ("language must be", "no license is named", "contains the whole training text")), said
+    assert all(word in said for word in ("language must be", "no license is given", "contains the whole training text")), said
     known = ["email", "url", "handle", "copies"]
     address = push(model, allow=known)
     assert push(model, license=None, allow=known) == address  # the existing card names one
@@ -248,7 +248,7 @@ def test_the_commands(hub: LoopbackHub, folder: Path, tmp_path: Path, capsys: An
     publish(hub, folder, "ana/changed", **{"generation_config.json": b'{"temperature": 0.25}'})
     mine = tmp_path / "mine"
     commands: list[tuple[int, str, list[Any]]] = [
-        (1, "no license is named", ["push", folder, NAME]),
+        (1, "no license is given", ["push", folder, NAME]),
         (0, "a check, not a guarantee", ["push", folder, NAME, "--license", "mit", "--allow", "copies", "-m", "first"]),
         (0, "", ["pull", NAME, "--out", mine]),
         (1, "already exists", ["pull", NAME, "--out", mine]),

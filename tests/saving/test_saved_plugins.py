@@ -1,14 +1,15 @@
 """Whose plugin loads a saved model: that of its distribution, or a registered one; and configs of earlier versions."""
 
 import json
+import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import reviewgen
-from reviewgen import ReviewModel
 from reviewgen.errors import UnknownPlugin
 from reviewgen.registry import find_model, plugin_of_saved, register_model, unregister_all
 from tests.support.distributions import MODEL, Install
@@ -16,10 +17,6 @@ from tests.support.fakes import TEXTS
 from tests.support.models import TRAINING
 
 QUICK: dict[str, Any] = {"steps": 1, "training": TRAINING | {"copy_tokens": 0, "threads": 1, "precision": "no"}}
-
-
-def module_of(model: ReviewModel) -> str:
-    return type(model.bundle.model).__module__
 
 
 def message_of(folder: Path) -> str:
@@ -39,7 +36,7 @@ def test_the_distribution_decides_whose_plugin_loads_a_model(install: Install, t
     texts = reviewgen.train("twin-char", TEXTS, out=tmp_path / "m", **QUICK).generate("the ", seed=1, max_new_tokens=20)
     add("two")
     model = reviewgen.load(tmp_path / "m")
-    assert module_of(model) == "fake_one" and model.generate("the ", seed=1, max_new_tokens=20) == texts
+    assert type(model.bundle.model).__module__ == "fake_one" and model.generate("the ", seed=1, max_new_tokens=20) == texts
     for gone, is_told in (("one", True), ("two", False)):
         monkeypatch.setattr(sys, "path", [folder for folder in sys.path if folder != str(sites[gone])])
         message = message_of(tmp_path / "m")
@@ -85,22 +82,46 @@ TABLE = MODEL.replace(
 )
 
 
-def make_older(folder: Path, version: str) -> None:
-    """Give the setting in config.json its earlier name, and set the version that saved it."""
-    content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    for facts in [content["model"]]:
-        facts["config"]["units"] = facts["config"].pop("width", 3)
-        facts["version"] = version
-    (folder / "config.json").write_text(json.dumps(content), encoding="utf-8")
-    (folder / "manifest.json").unlink(missing_ok=True)  # earlier versions wrote none
-
-
 def test_a_folder_with_an_older_config_loads(install: Install, tmp_path: Path) -> None:
     install("reviewgen-table", {"models": {"table": "fake_table:Model"}}, {"fake_table": TABLE})
     reviewgen.train("table-char", TEXTS, out=tmp_path / "old", **QUICK)
-    make_older(tmp_path / "old", "0.5")
+    content = json.loads((tmp_path / "old" / "config.json").read_text(encoding="utf-8"))
+    content["model"] |= {"version": "0.5", "config": {"vocab_size": content["model"]["config"]["vocab_size"], "units": 3}}
+    (tmp_path / "old" / "config.json").write_text(json.dumps(content), encoding="utf-8")
+    (tmp_path / "old" / "manifest.json").unlink()  # earlier versions wrote none
     model = reviewgen.load(tmp_path / "old")
     model.save_pretrained(tmp_path / "new")
     config = json.loads((tmp_path / "new" / "config.json").read_text(encoding="utf-8"))["model"]["config"]
     assert config == {"vocab_size": model.tokenizer.vocab_size, "width": 3}
     assert reviewgen.load(tmp_path / "new").score("the movie") == model.score("the movie")
+
+
+OLD = {"compiled": "unrolled", "reference": "spelled"}
+
+
+def of_an_earlier_version(folder: Path, to: Path, name: str) -> Path:
+    """Copy a saved model and give each recurrent model in it an old name of its implementation."""
+    shutil.copytree(folder, to)
+    (to / "manifest.json").unlink()  # earlier versions wrote none
+
+    def rename(value: dict[str, Any]) -> dict[str, Any]:
+        return value | {"layer": name} if "layer" in value else value
+
+    text = (to / "config.json").read_text(encoding="utf-8")
+    changed = json.dumps(json.loads(text, object_hook=rename))
+    assert f'"layer": "{name}"' in changed
+    (to / "config.json").write_text(changed, encoding="utf-8")
+    return to
+
+
+@pytest.mark.parametrize("layer", OLD)
+def test_a_saved_model_loads_is_saved_and_trained_further(
+    layer: str, model_folder: Callable[[str], Path], micro: Callable[[str], Any], tmp_path: Path
+) -> None:
+    model = reviewgen.load(of_an_earlier_version(model_folder("gru-char"), tmp_path / "old", OLD[layer]))
+    text = micro("gru-char").generate(seed=1, max_new_tokens=20)
+    assert model.generate(seed=1, max_new_tokens=20) == text and model.model.config.layer == layer
+    model.save_pretrained(tmp_path / "again")
+    assert json.loads((tmp_path / "again" / "config.json").read_text())["model"]["config"]["layer"] == layer
+    further = reviewgen.train(model, TEXTS, steps=2, training={"batch_size": 4})
+    assert further.model.config.layer == layer

@@ -1,7 +1,6 @@
 """Tied weights of a third party's model: one tensor of the file, under all its names when it is read."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,29 +12,21 @@ from torch import Tensor, nn
 
 import reviewgen
 from reviewgen.registry import register_model, unregister_all
-from tests.support.fakes import TEXTS
+from tests.support.fakes import TEXTS, FakeConfig
 from tests.support.models import TRAINING
 from tests.support.saved import WEIGHTS
-
-
-@dataclass(frozen=True, kw_only=True)
-class TiedConfig:
-    """The settings of ``Tied``."""
-
-    vocab_size: int
-    width: int = 64
 
 
 class Tied(nn.Module):
     """The embedding is the output layer too, as torch ties them: one parameter with two names, both in ``state_dict``."""
 
-    Config = TiedConfig
+    Config = FakeConfig
 
-    def __init__(self, config: TiedConfig) -> None:
+    def __init__(self, config: FakeConfig) -> None:
         super().__init__()
         self.config = config
-        self.embedding = nn.Embedding(config.vocab_size, config.width)
-        self.output = nn.Linear(config.width, config.vocab_size)
+        self.embedding = nn.Embedding(config.vocab_size, 64)
+        self.output = nn.Linear(64, config.vocab_size)
         self.output.weight = self.embedding.weight
         self.register_buffer("part", torch.arange(6.0)[:3])  # a view of a larger storage
 

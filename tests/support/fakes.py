@@ -1,8 +1,10 @@
 """Stand-ins that need no training: language models of given answers, a tiny tokenizer, and helpers to make a ReviewModel."""
 
+import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +133,17 @@ def review_model(model: Any, tokenizer: Any, **generation: Any) -> ReviewModel:
     return ReviewModel(bundle)
 
 
+@torch.inference_mode()
+def brute_bits(model: ReviewModel, text: str | Sequence[int], prefix: Sequence[int] = ()) -> list[float]:
+    """Return the bits of each token of a text, or of its ids, and of the end after a prefix: one call of the model a token."""
+    tokens = model.tokenizer.encode(text) if isinstance(text, str) else text
+    state, bits = model.model.initial_state(1), []
+    for before, after in pairwise([model.tokenizer.bos_id, *prefix, *tokens, model.tokenizer.eos_id]):
+        logits, state = model.model(torch.tensor([[before]]), state)
+        bits.append(-float(logits[0, 0].double().log_softmax(-1)[after]) / math.log(2))
+    return bits[len(prefix) :]
+
+
 def raising(error: BaseException) -> Callable[..., Any]:
     """Return a function that raises an error, whatever it is called with."""
 
@@ -154,7 +167,3 @@ def run_command(monkeypatch: Any, capsys: Any, *words: Any) -> tuple[int, str, s
         status = end.code if isinstance(end.code, int) else int(bool(end.code))
     said = capsys.readouterr()
     return status, said.out, said.err
-
-
-GRU = {"model": {"hidden_size": 8, "embedding_size": 4, "layer": "fused"}, "training": {"batch_size": 4}}
-NGRAM = {"model": {"order": 4}, "steps": 1}

@@ -24,7 +24,7 @@ import sys
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import TracebackType
@@ -488,12 +488,8 @@ def _routes(methods: str, pattern: str, answer: Callable[..., None]) -> list[_Ro
     for kind, (plural, prefix) in spelled.items():
         text = pattern.replace("KINDS", plural).replace("PREFIX/", prefix).replace("ID", f"(?P<id>{part}/{part})")
         text = text.replace("REVISION", f"(?P<revision>{part})")
-        routes.append(_Route(tuple(methods.split()), re.compile(text), _with_kind(answer, kind)))
+        routes.append(_Route(tuple(methods.split()), re.compile(text), partial(answer, kind=kind)))
     return routes
-
-
-def _with_kind(answer: Callable[..., None], kind: str) -> Callable[..., None]:
-    return lambda handler, **parts: answer(handler, kind=kind, **parts)
 
 
 _HUB_ROUTES = [

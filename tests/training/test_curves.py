@@ -18,11 +18,6 @@ from tests.support.trainings import prepared, trained
 # What a run records.
 
 
-def record_of(folder: Path) -> dict[str, Any]:
-    record: dict[str, Any] = json.loads((folder / "training.json").read_text(encoding="utf-8"))
-    return record
-
-
 def test_the_training_loss_of_an_evaluation_is_the_mean_since_the_one_before() -> None:
     run = prepared(source=EXAMPLES, conditions=["stars"], steps=37, training={"evaluations": 20})
     reports = list(run)
@@ -85,7 +80,7 @@ def test_every_kind_of_run_can_be_drawn(saved: Path, tmp_path: Path) -> None:
 def test_the_command_names_the_plot_after_the_run(saved: Path, tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
     monkeypatch.chdir(tmp_path)
     status, out, err = run_command(monkeypatch, capsys, "plot", saved / "gru")
-    facts = record_of(saved / "gru")
+    facts = reviewgen.load(saved / "gru").training
     assert status == 0 and out == f"gru: {facts['verdict']['words']}\nSaved as gru.png\n", err
     words = ("plot", saved / "gru", f"{saved / 'ngram'}/", "--json", "--against", "tokens")
     status, out, _ = run_command(monkeypatch, capsys, *words)

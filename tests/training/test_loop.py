@@ -116,40 +116,8 @@ def test_losses_and_weights_are_those_of_a_plain_loop(preset: str, settings: dic
     assert reports[-1].epoch > 0 and reports[-1].stopped == "all steps taken"
 
 
-class WithTerms(Planted):
-    """A penalty on the logits, and an entropy smoothed over two tokens in place of the cross entropy."""
-
-    def losses(self, logits: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        kept = targets != IGNORED
-        smooth = -(logits.log_softmax(-1)[kept][:, 2:4].mean(-1)).mean()
-        return {"cross_entropy": smooth, "penalty": 3 * self.logits.square().sum() + self.logits[5]}
-
-
-@pytest.mark.parametrize("accumulated", [1, 3])
-def test_a_model_s_own_terms_are_minimised_and_the_plain_cross_entropy_is_reported(accumulated: int) -> None:
-    model = WithTerms()
-    logits, plain = nn.Parameter(torch.zeros(len(model.logits))), plain_store()
-    adam = torch.optim.AdamW([logits], betas=(0.9, 0.99), weight_decay=0.01)
-    batches = iter(lanes_of(plain))
-    reports = list(fitted(model, steps=3, warmup=0.0, evaluations=1, gradient_accumulation_steps=accumulated))
-    for step, report in enumerate(reports):
-        targets = torch.cat([torch.from_numpy(next(batches).targets).flatten() for _ in range(accumulated)])
-        adam.param_groups[0]["lr"] = 0.01 * (3 - step) / 3
-        smooth, penalty = -logits.log_softmax(-1)[2:4].mean(), 3 * logits.square().sum() + logits[5]
-        entropy = F.cross_entropy(logits.expand(len(targets), -1), targets, ignore_index=IGNORED)
-        assert report.nats_per_token == pytest.approx(entropy.item(), abs=1e-5)
-        assert {name: float(term) for name, term in report.losses.items()} == pytest.approx(
-            {"cross_entropy": smooth.item(), "penalty": penalty.item()}, abs=1e-5
-        )
-        adam.zero_grad()
-        (smooth + penalty).backward()
-        nn.utils.clip_grad_norm_([logits], 1.0)
-        adam.step()
-    torch.testing.assert_close(model.logits, logits, atol=1e-5, rtol=0)
-
-
 def test_terms_must_keep_their_names() -> None:
-    class Changing(WithTerms):
+    class Changing(Planted):
         def losses(self, logits: Tensor, targets: Tensor) -> dict[str, Tensor]:
             return {f"term{self.steps}": self.logits.sum()}
 

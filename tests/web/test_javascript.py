@@ -3,6 +3,7 @@
 import json
 import math
 import random
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,15 +15,16 @@ import reviewgen
 from reviewgen import ReviewModel
 from reviewgen.compiled import NO_WINDOWS, SamplingParams, no_places, sample_rows
 from reviewgen.conditions import Condition, Conditions, Value
+from reviewgen.export import pack
 from reviewgen.generation import Pieces
 from reviewgen.lexicon import Lexicon
-from reviewgen.registry import Plugin, find_tokenizer, find_weights
+from reviewgen.model import Bundle
+from reviewgen.registry import Plugin, find_tokenizer, find_web_stepper, find_web_tokenizer, find_weights
 from reviewgen.sentences import sentence_ends
 from reviewgen.web import PackedModel, compose, static_files
 from tests.support.fakes import TEXTS, TableModel, review_model, table
 from tests.support.node import run_node, why_no_node
 from tests.support.settings_table import SETTINGS
-from tests.support.web_engine import ask, ask_all, complete, tokenizer_source, write_packed
 
 pytestmark = pytest.mark.skipif(why_no_node() is not None, reason=str(why_no_node()))
 CHAR, WORD = (find_tokenizer(name)[0] for name in ("char", "word"))
@@ -45,6 +47,48 @@ MORE_SETTINGS: list[dict[str, Any]] = [  # beyond the table: of texts, not of on
     {"max_new_tokens": 0},
 ]
 PROMPTS = ["", "the ", "the mov", "The movie was tr", "xyz très 👍", "a\n", "I liked the o", "zzz \u00a0 q"]
+
+
+FAKE = """export default (name, config, tensors) => {
+  const { shape: [, width], data } = tensors.table;
+  const forward = (ids, state) => ({ logits: data.slice(ids.at(-1) * width, (ids.at(-1) + 1) * width), state });
+  return { initialState: () => 0, forward };
+};"""
+"""The stepper of ``tests.support.fakes.TableModel`` in JavaScript."""
+SCRIPT = Path(__file__).parents[1] / "support/javascript/run_engine.mjs"
+"""The browser engine in Node: questions in, answers out."""
+TOKENIZER_SOURCES = {name: find_web_tokenizer(name).read_text(encoding="utf-8") for name in ("char", "word")}
+
+
+def ask_all(folder: Path, questions: Sequence[Mapping[str, Any]]) -> list[Any]:
+    """Return the answers to questions, in one run of Node; each has its name under "ask"."""
+    file = folder / "questions.json"
+    root = static_files()["model.js"].parent
+    file.write_text(json.dumps({"root": str(root), "questions": questions}), encoding="utf-8")
+    answers: list[Any] = json.loads(run_node(SCRIPT, str(file)))
+    return answers
+
+
+def ask(folder: Path, name: str, **question: Any) -> Any:
+    """Return the answer to a question."""
+    return ask_all(folder, [{"ask": name, **question}])[0]
+
+
+def write_packed(folder: Path, bundle: Bundle, bits: int = 32) -> dict[str, Any]:
+    """Pack a model into a folder, and return it as a question names it."""
+    packed = pack(bundle, bits=bits)
+    folder.mkdir(exist_ok=True)
+    (folder / "manifest.json").write_text(json.dumps(packed.manifest), encoding="utf-8")
+    (folder / "blob.bin").write_bytes(packed.blob)
+    files = {name: find_web_stepper(name) for name in ("ngram", "nnlm", "rnn", "gru", "lstm", "blend")}
+    steppers = {"fake": FAKE} | {name: file.read_text(encoding="utf-8") for name, file in files.items() if file is not None}
+    return {"folder": str(folder), "steppers": steppers, "tokenizers": TOKENIZER_SOURCES}
+
+
+def complete(folder: Path, bundle: Bundle, requests: Sequence[Mapping[str, Any]], bits: int = 32) -> list[Any]:
+    """Return what the browser engine gives for some requests."""
+    results: list[Any] = ask(folder, "complete", model=write_packed(folder, bundle, bits), requests=requests)
+    return results
 
 
 def model(name: str, seed: int = 0, *, eos: float = -1.0, lexicon: Lexicon | None = LEXICON, conditions: int = 0, **generation):
@@ -308,7 +352,7 @@ def test_ids_texts_bytes_and_splits_of_prompts_are_those_of_python(name: str, tm
     tokenizer.save(tmp_path)
     files = {file.name: file.read_text(encoding="utf-8") for file in tmp_path.glob("*.json")}
     odd_ids = [[draw.randrange(tokenizer.vocab_size) for _ in range(draw.randint(0, 12))] for _ in range(3000)]
-    asked = {"source": tokenizer_source(name.split()[-1]), "files": files, "texts": given}
+    asked = {"source": TOKENIZER_SOURCES[name.split()[-1]], "files": files, "texts": given}
     whole = [text for text in given[:1500] if not any("\ud800" <= character <= "\udfff" for character in text)]
     found, cut = ask_all(tmp_path, [{"ask": "tokenize", **asked, "ids": odd_ids}, {"ask": "split", **asked, "texts": whole}])
     assert [found[key] for key in ("vocabSize", "bosId", "eosId")] == [tokenizer.vocab_size, tokenizer.bos_id, tokenizer.eos_id]

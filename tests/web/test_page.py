@@ -83,13 +83,6 @@ def write(page, prompt=None):
     return written(page)
 
 
-def write_slowly(page, tokens=1000):
-    """Begin a text each of whose tokens takes a while."""
-    page.fill("#max_tokens", str(tokens))
-    page.fill("#prompt", "SLOW")
-    page.click("#write")
-
-
 def written(page):
     page.locator(".text .facts", has_text="tokens").last.wait_for()
     page.locator("#write", has_text="Write").wait_for()
@@ -156,7 +149,9 @@ def test_a_text_is_written_token_by_token_and_is_the_same_for_the_same_seed(open
 @pytest.mark.browser
 def test_stop_ends_a_text_and_while_it_is_written_alternatives_cannot_be_picked(open_page, file):
     page = open_page(file)
-    write_slowly(page)
+    page.fill("#max_tokens", "1000")
+    page.fill("#prompt", "SLOW")  # each of its tokens takes a while
+    page.click("#write")
     page.locator(".token").nth(2).click()
     assert page.locator(".alternative:enabled").count() == 0 and page.locator(".alternative").count() == 10
     page.keyboard.press("Escape")
