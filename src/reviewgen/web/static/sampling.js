@@ -5,7 +5,7 @@
  * numbers, so that equal logits and equal random numbers give equal tokens. Knows neither a model nor a tokenizer.
  */
 
-import { follows, ruleOutMisspelled } from "./spelling.js";
+import { follows } from "./spelling.js";
 
 /** In place of a token: every token left is forbidden; every token has probability zero; NaN logits. */
 export const [DEAD_END, NOTHING_LEFT, NOT_A_NUMBER] = [-2, -3, -4];
@@ -49,7 +49,9 @@ export function sampleToken(logits, text, newTokens, uniform, params, spelling, 
     token = drawToken(probs, uniform);
     if (probs[token] === 0) break; // no token is left
   }
-  ruleOutMisspelled(spelling, place, params.eosId, scores, -Infinity);
+  for (let other = 0; other < params.vocabSize; other++) {
+    if (follows(spelling, place, other, params.eosId) === null) scores[other] = -Infinity;
+  }
   largest = largestOf(scores);
   if (largest === -Infinity) return { token: DEAD_END, place };
   const another = uniform < 0.75 ? uniform + 0.25 : uniform - 0.75; // exactly; its draw does not depend on that of `uniform`
