@@ -73,19 +73,15 @@ function weighTokens(logits, { vocabSize, bosId }) {
 }
 
 /** Returns the most probable tokens; of equals, those with smaller ids. */
-function mostProbable({ tokenizer, pieces }, weights, total, count) {
-  const top = [];
-  let lowest = 0; // a token of more weight is one of them
-  for (let token = 0; token < weights.length && count > 0; token++) {
+function mostProbable({ tokenizer: { eosId }, pieces }, weights, total, count) {
+  let [top, lowest] = [[], 0]; // a token of more weight is one of them
+  for (let token = 0; token < weights.length; token++) {
     if (!(weights[token] > lowest)) continue;
-    let place = top.length;
-    while (place > 0 && weights[token] > weights[top[place - 1]]) place--;
-    top.splice(place, 0, token);
-    top.length = Math.min(top.length, count);
-    if (top.length === count) lowest = weights[top[count - 1]];
+    const place = top.findLastIndex((other) => weights[other] >= weights[token]) + 1;
+    top = top.toSpliced(place, 0, token).slice(0, count);
+    lowest = weights[top[count - 1]] ?? 0;
   }
-  const isEnd = (token) => token === tokenizer.eosId;
-  return top.map((token) => ({ text: pieces.texts[token], probability: weights[token] / total, isEnd: isEnd(token) }));
+  return top.map((token) => ({ text: pieces.texts[token], probability: weights[token] / total, isEnd: token === eosId }));
 }
 
 /** Returns the settings of a request: the model's defaults, and what the request has in their place. */
