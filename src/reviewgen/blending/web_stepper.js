@@ -51,13 +51,9 @@ function weigh(prior, gate, entropies) {
 
 /** Return the value of a quadratic function: coefficients of 1, of each entropy, and of each product of two. */
 function score(coefficients, entropies) {
-  let place = 0;
-  let sum = coefficients[place++];
-  for (const entropy of entropies) sum += coefficients[place++] * entropy;
-  entropies.forEach((one, number) => {
-    for (const other of entropies.slice(number)) sum += coefficients[place++] * one * other;
-  });
-  return sum;
+  const factors = [1, ...entropies];
+  const pairs = factors.flatMap((one, number) => factors.slice(number).map((other) => [one, other]));
+  return pairs.reduce((sum, [one, other], place) => sum + coefficients[place] * one * other, 0);
 }
 
 /** Return the logs (V) of the weighted sum of distributions. */

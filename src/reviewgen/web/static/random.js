@@ -25,9 +25,7 @@ export function createRandom(seed, number) {
 }
 
 /** Returns two words of 64 bits, each two of 32 bits with the lower one first, as a number of 128 bits, the higher one first. */
-function join128([a, b, c, d]) {
-  return (BigInt(b) << 96n) | (BigInt(a) << 64n) | (BigInt(d) << 32n) | BigInt(c);
-}
+const join128 = ([a, b, c, d]) => (BigInt(b) << 96n) | (BigInt(a) << 64n) | (BigInt(d) << 32n) | BigInt(c);
 
 /** Returns the words of 32 bits of a whole number, the lowest first. */
 function splitWords(value) {
@@ -53,12 +51,10 @@ function createHash(constant, multiplier) {
   return (word) => {
     const before = constant;
     constant = Math.imul(constant, multiplier);
-    const value = Math.imul(word ^ before, constant);
-    return (value ^ (value >>> 16)) >>> 0;
+    return fold(Math.imul(word ^ before, constant));
   };
 }
 
-function mix(x, y) {
-  const value = Math.imul(0xca01f9dd, x) - Math.imul(0x4973f715, y);
-  return (value ^ (value >>> 16)) >>> 0;
-}
+const mix = (x, y) => fold(Math.imul(0xca01f9dd, x) - Math.imul(0x4973f715, y));
+
+const fold = (value) => (value ^ (value >>> 16)) >>> 0;
