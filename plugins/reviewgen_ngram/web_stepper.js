@@ -28,8 +28,8 @@ export default function createStepper(name, config, tensors) {
     return { logits: row.map((p) => Math.log(p / total)), state };
   }
 
-  const stepper = { initialState: () => 0, forward };
-  return isDistribution ? { ...stepper, propose: (state, number) => propose(trie, state, number) } : stepper;
+  const draw = (state, number) => propose(trie, state, number);
+  return { initialState: () => 0, forward, propose: isDistribution ? draw : undefined };
 }
 
 /**

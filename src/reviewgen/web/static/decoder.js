@@ -38,9 +38,7 @@ export function splitPrompt(tokenizer, pieces, text) {
 }
 
 /** Returns a text without an incomplete last character, which decodes to one or more U+FFFD. */
-export function withoutHalves(text) {
-  return text.replace(/\ufffd+$/, "");
-}
+export const withoutHalves = (text) => text.replace(/\ufffd+$/, "");
 
 /**
  * A text that a model continues, with the settings of `GenerationConfig` and the words that it may contain.
