@@ -12,12 +12,11 @@ const [HALF, NO_BYTE] = [256, 255]; // 256 + n is half a byte, as tokenBytes giv
 export default function createTokenizer(config, files) {
   const characters = [...JSON.parse(files["characters.json"]).characters];
   const ids = new Map(characters.map((character, place) => [character, FIRST_CHARACTER + place]));
-  const encoder = new TextEncoder();
   const digits = (character) => [...toBytes(character)].flatMap((byte) => [FIRST_DIGIT + (byte >> 4), FIRST_DIGIT + (byte & 15)]);
 
   function tokenBytes(id) {
     if (id < FIRST_DIGIT) return [];
-    return id < FIRST_CHARACTER ? [HALF + id - FIRST_DIGIT] : encoder.encode(characters[id - FIRST_CHARACTER]);
+    return id < FIRST_CHARACTER ? [HALF + id - FIRST_DIGIT] : [...toBytes(characters[id - FIRST_CHARACTER])];
   }
 
   return {
@@ -25,7 +24,7 @@ export default function createTokenizer(config, files) {
     bosId: BOS,
     eosId: EOS,
     encode: (text) => [...text].flatMap((character) => ids.get(character) ?? digits(character)),
-    decode: (tokens) => decodeBytes(joinHalves(tokens.flatMap((id) => [...tokenBytes(id)]))),
+    decode: (tokens) => decodeBytes(joinHalves(tokens.flatMap(tokenBytes))),
     tokenBytes,
   };
 }

@@ -139,9 +139,7 @@ function createFieldStepper(config, trie) {
   const after = (context, token) => probabilityAfter(trie, context, token);
 
   /** Return the places where values begin. */
-  function findValues(ids) {
-    return [...ids.keys()].filter((at) => ids[at - 1] >= marker && ids[at] < marker);
-  }
+  const findValues = (ids) => [...ids.keys()].filter((at) => ids[at - 1] >= marker && ids[at] < marker);
 
   /** Return the probability of each value after a context: its marker's, shared with other forms by first tokens. */
   function valueProbabilities(ids, values, context) {

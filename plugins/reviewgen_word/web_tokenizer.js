@@ -45,7 +45,7 @@ export default function createTokenizer(config, files) {
   };
 }
 
-/** Returns the byte, from 0 on, that each symbol of GPT-2's alphabet stands for: a printable one itself, others from U+0100 on. */
+/** Returns the byte, from 0 on, that each symbol of GPT-2's alphabet stands for: printable ones themselves, others U+0100 and on. */
 function byteOfSymbol() {
   const isPrintable = (byte) => (byte >= 0x21 && byte <= 0x7e) || (byte >= 0xa1 && byte <= 0xac) || byte >= 0xae;
   const symbols = new Map();

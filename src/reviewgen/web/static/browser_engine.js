@@ -105,9 +105,8 @@ function encodeConditions({ conditions, tokenizer }, values) {
   const ids = conditions.flatMap((condition) => {
     const { name, kind, values: known } = condition;
     const value = values[name] ?? null;
-    const number = String(value).trim() === "" ? NaN : Number(value); // belongs to the first bin that holds it
-    const label = String(value).trim().split(/\s+/).join(" ");
-    const isValue = (each) => each.label === label || (each.low !== null && each.low <= number && number <= each.high);
+    const number = plain(value) === "" ? NaN : Number(value); // belongs to the first bin that holds it
+    const isValue = (each) => each.label === plain(value) || (each.low !== null && each.low <= number && number <= each.high);
     const own = first;
     first += 1 + known.length;
     if (kind !== "text") return value === null ? own : own + 1 + known.findIndex(isValue);
@@ -120,11 +119,11 @@ function encodeConditions({ conditions, tokenizer }, values) {
   return conditions.some(({ kind }) => kind === "text") ? [...ids, first] : ids; // the id that ends the fields
 }
 
+/** Returns a value as text with single spaces. */
+const plain = (value) => String(value ?? "").trim().split(/\s+/).join(" ");
+
 /** Returns the value of a field as the model reads it. */
-function textOf({ name, lowercase }, values) {
-  const text = String(values[name] ?? "").trim().split(/\s+/).join(" ");
-  return lowercase ? text.toLowerCase() : text;
-}
+const textOf = ({ name, lowercase }, values) => (lowercase ? plain(values[name]).toLowerCase() : plain(values[name]));
 
 /** Lets other work of the page go on, sooner than a timer would. */
 function pause() {
