@@ -6,33 +6,17 @@
  */
 
 const [BOS, EOS, FIRST_DIGIT, FIRST_CHARACTER] = [0, 1, 2, 18];
+const [HALF, NO_BYTE] = [256, 255]; // 256 + n is half a byte, as tokenBytes gives it
 
 /** Returns the tokenizer of a model; `files` are the texts of its files by name. */
 export default function createTokenizer(config, files) {
   const characters = [...JSON.parse(files["characters.json"]).characters];
   const ids = new Map(characters.map((character, place) => [character, FIRST_CHARACTER + place]));
-  const encoder = new TextEncoder();
   const digits = (character) => [...toBytes(character)].flatMap((byte) => [FIRST_DIGIT + (byte >> 4), FIRST_DIGIT + (byte & 15)]);
 
   function tokenBytes(id) {
     if (id < FIRST_DIGIT) return [];
-    return id < FIRST_CHARACTER ? [256 + id - FIRST_DIGIT] : encoder.encode(characters[id - FIRST_CHARACTER]);
-  }
-
-  function decode(tokens) {
-    const parts = [];
-    let run = []; // of digits
-    for (const id of tokens) {
-      if (id < FIRST_DIGIT) continue;
-      if (id < FIRST_CHARACTER) {
-        run.push(id - FIRST_DIGIT);
-        continue;
-      }
-      if (run.length > 0) parts.push(decodeDigits(run));
-      run = [];
-      parts.push(characters[id - FIRST_CHARACTER]);
-    }
-    return parts.join("") + decodeDigits(run);
+    return id < FIRST_CHARACTER ? [HALF + id - FIRST_DIGIT] : [...toBytes(characters[id - FIRST_CHARACTER])];
   }
 
   return {
@@ -40,7 +24,7 @@ export default function createTokenizer(config, files) {
     bosId: BOS,
     eosId: EOS,
     encode: (text) => [...text].flatMap((character) => ids.get(character) ?? digits(character)),
-    decode,
+    decode: (tokens) => decodeBytes(joinHalves(tokens.flatMap(tokenBytes))),
     tokenBytes,
   };
 }
@@ -52,14 +36,18 @@ function toBytes(character) {
   return [0xe0 | (code >> 12), 0x80 | ((code >> 6) & 63), 0x80 | (code & 63)];
 }
 
-/** Decodes pairs of digits as UTF-8 bytes; a single last digit, and what is invalid, becomes U+FFFD. */
-function decodeDigits(digits) {
+/** Returns bytes with each two halves as one; a half that is left alone becomes a byte that no text has. */
+function joinHalves(symbols) {
   const bytes = [];
-  for (let place = 0; place + 1 < digits.length; place += 2) bytes.push(16 * digits[place] + digits[place + 1]);
-  return decodeBytes(bytes) + "\ufffd".repeat(digits.length % 2);
+  for (let place = 0; place < symbols.length; place++) {
+    const [first, second] = [symbols[place], symbols[place + 1]];
+    if (first < HALF) bytes.push(first);
+    else bytes.push(second >= HALF ? 16 * (first - HALF) + symbols[++place] - HALF : NO_BYTE);
+  }
+  return bytes;
 }
 
-/** Decodes UTF-8, surrogates included. */
+/** Decodes UTF-8, surrogates included; what is invalid becomes U+FFFD. */
 function decodeBytes(bytes) {
   const decoder = new TextDecoder("utf-8", { ignoreBOM: true });
   const parts = [];

@@ -24,13 +24,12 @@ export default function createStepper(name, config, tensors) {
   function forward(ids, state) {
     for (const id of ids) state = follow(trie, state, id);
     const row = computeProbabilities(trie, state);
-    const total = isDistribution ? 1 : row.reduce((sum, p) => sum + p, 0);
-    for (let id = 0; id < row.length; id++) row[id] = Math.log(row[id] / total);
-    return { logits: row, state };
+    const total = isDistribution ? 1 : sum(row);
+    return { logits: row.map((p) => Math.log(p / total)), state };
   }
 
-  const stepper = { initialState: () => 0, forward };
-  return isDistribution ? { ...stepper, propose: (state, number) => propose(trie, state, number) } : stepper;
+  const draw = (state, number) => propose(trie, state, number);
+  return { initialState: () => 0, forward, propose: isDistribution ? draw : undefined };
 }
 
 /**
@@ -74,30 +73,25 @@ function follow(trie, context, token) {
 }
 
 /** Return the probability of a node's token after its parent. */
-function probabilityOf({ probabilities, book }, node) {
-  return book ? book[probabilities[node]] : probabilities[node];
+const probabilityOf = ({ probabilities, book }, node) => (book ? book[probabilities[node]] : probabilities[node]);
+
+const sum = (numbers) => numbers.reduce((total, number) => total + number, 0);
+
+/** Return the probability (V) of every id after a context, times a weight: its children overwrite what shorter contexts give. */
+function computeProbabilities(trie, context, weight = 1) {
+  const { tokens, first, links, backoffs, root } = trie;
+  if (context === 0) return new Float64Array(root).map((p) => weight * p);
+  const row = computeProbabilities(trie, links[context], weight * backoffs[context]);
+  for (let child = first[context]; child < first[context + 1]; child++) row[tokens[child]] = weight * probabilityOf(trie, child);
+  return row;
 }
 
-/**
- * Return the probability (V) of every id after a context. From the empty context to the longest, each overwrites the
- * probabilities of its children: no test of what is there.
- */
-function computeProbabilities(trie, context) {
-  const { tokens, first, links, backoffs, root } = trie;
-  const chain = [];
-  let weight = 1;
-  for (; context !== 0; context = links[context]) {
-    chain.push([context, weight]);
-    weight *= backoffs[context];
-  }
-  const row = new Float64Array(root.length);
-  for (let id = 0; id < row.length; id++) row[id] = weight * root[id];
-  for (const [longer, factor] of chain.reverse()) {
-    for (let child = first[longer]; child < first[longer + 1]; child++) {
-      row[tokens[child]] = factor * probabilityOf(trie, child);
-    }
-  }
-  return row;
+/** Return the probability of a token after a context, times a weight. */
+function probabilityAfter(trie, context, token, weight = 1) {
+  if (context === 0) return weight * trie.root[token];
+  const child = find(trie, context, token);
+  if (child !== 0) return weight * probabilityOf(trie, child);
+  return probabilityAfter(trie, trie.links[context], token, weight * trie.backoffs[context]);
 }
 
 /**
@@ -142,13 +136,10 @@ function createFieldStepper(config, trie) {
   const begin = config.vocab_size - 1;
   const marker = config.vocab_size - config.field_ids;
   const bos = Number(trie.bos_id[0]);
-  const sum = (numbers) => numbers.reduce((total, number) => total + number, 0);
   const after = (context, token) => probabilityAfter(trie, context, token);
 
   /** Return the places where values begin. */
-  function findValues(ids) {
-    return [...ids.keys()].filter((at) => ids[at - 1] >= marker && ids[at] < marker);
-  }
+  const findValues = (ids) => [...ids.keys()].filter((at) => ids[at - 1] >= marker && ids[at] < marker);
 
   /** Return the probability of each value after a context: its marker's, shared with other forms by first tokens. */
   function valueProbabilities(ids, values, context) {
@@ -203,8 +194,7 @@ function createFieldStepper(config, trie) {
     const before = { ...state, isOpen, ids, beliefs, written };
     const next = { ...before, ...matchValue(before, token), beliefs: updateBeliefs(before, token) };
     const isWhole = next.written > 0 && !(ids[next.written] < marker);
-    if (isWhole) return { ...next, context: next.after, written: 0 };
-    return { ...next, context: follow(trie, state.context, token) };
+    return isWhole ? { ...next, context: next.after, written: 0 } : { ...next, context: follow(trie, state.context, token) };
   }
 
   function forward(newIds, state) {
@@ -218,15 +208,4 @@ function createFieldStepper(config, trie) {
 
   const start = { context: 0, isOpen: false, ids: [], beliefs: [], written: 0, after: 0 };
   return { initialState: () => start, forward };
-}
-
-/** Return the probability of a token after a context. */
-function probabilityAfter(trie, context, token) {
-  let weight = 1;
-  for (; context !== 0; context = trie.links[context]) {
-    const child = find(trie, context, token);
-    if (child !== 0) return weight * probabilityOf(trie, child);
-    weight *= trie.backoffs[context];
-  }
-  return weight * trie.root[token];
 }

@@ -13,7 +13,6 @@ export default function createStepper(name, config, tensors) {
   const table = tensors["embedding.weight"].data;
   const [hidden, output] = [tensors["hidden.weight"].matrix(), tensors["output.weight"].matrix()];
   const activate = config.activation === "relu" ? (x) => Math.max(0, x) : Math.tanh;
-
   const [shift, bias] = [tensors["held"]?.matrix(), tensors["hidden.bias"].data];
 
   function forward(ids, state) {
@@ -26,11 +25,7 @@ export default function createStepper(name, config, tensors) {
     return { logits: output.product(h, tensors["output.bias"].data), state: { seen, held } };
   }
 
-  function initialState() {
-    const held = { sum: new Float32Array(width), count: 0, isOpen: false };
-    return { seen: new Array(order - 1).fill(vocabulary), held };
-  }
-
+  const initialState = () => ({ seen: new Array(order - 1).fill(vocabulary), held: hold(config, table, null, config.bos_id) });
   return { initialState, forward };
 }
 

@@ -26,7 +26,7 @@ export default function createStepper(name, config, tensors) {
   function initialState() {
     const zeros = () => layers.map(() => new Float32Array(config.hidden_size));
     const past = new Array((config.ngrams ?? 1) - 1).fill(config.vocab_size);
-    return { h: zeros(), c: zeros(), past, held: { sum: new Float32Array(config.embedding_size), count: 0, isOpen: false } };
+    return { h: zeros(), c: zeros(), past, held: hold(config, table, null, config.bos_id) };
   }
 
   function forward(ids, state) {
@@ -88,11 +88,8 @@ function extendKey(key, token) {
   return (mixed ^ (mixed >>> 15)) >>> 0;
 }
 
-/** Return floor(key * buckets / 2^32); in two halves, since the product may have more than 53 bits. */
-function bucketOf(key, buckets) {
-  const low = Math.floor(((key & 0xffff) * buckets) / 65536);
-  return Math.floor(((key >>> 16) * buckets + low) / 65536);
-}
+/** Return floor(key * buckets / 2^32), whose product may have more than 53 bits. */
+const bucketOf = (key, buckets) => Number((BigInt(key) * BigInt(buckets)) >> 32n);
 
 /** Advance h (H), given the sums of both products with their biases. */
 function advanceRnn(x, y, h, c, activate, mix) {
@@ -120,6 +117,4 @@ function advanceLstm(x, y, h, c, activate, mix) {
   }
 }
 
-function sigmoid(x) {
-  return 1 / (1 + Math.exp(-x));
-}
+const sigmoid = (x) => 1 / (1 + Math.exp(-x));

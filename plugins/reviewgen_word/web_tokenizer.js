@@ -15,9 +15,11 @@ const MAX_CACHED = 1 << 16; // pieces whose ids are kept
 /** Returns the tokenizer of a model; `files` are the texts of its files by name. */
 export default function createTokenizer(config, files) {
   const { vocab, merges } = JSON.parse(files["tokenizer.json"]).model;
-  const tokens = readTokens(vocab);
-  const byteIds = readByteIds(tokens);
-  const ranks = readMerges(vocab, merges);
+  const bytes = byteOfSymbol();
+  const byteIds = Array.from(bytes.keys(), (symbol) => vocab[symbol]);
+  const tokens = []; // the bytes of each
+  for (const [token, id] of Object.entries(vocab)) tokens[id] = Uint8Array.from(token, (symbol) => bytes.get(symbol));
+  const pairs = readMerges(vocab, merges);
   const bosId = tokens.length;
   const cache = new Map();
   const encoder = new TextEncoder();
@@ -26,36 +28,24 @@ export default function createTokenizer(config, files) {
   function encodePiece(piece) {
     const known = cache.get(piece);
     if (known !== undefined) return known;
-    const ids = mergePairs(Array.from(encoder.encode(piece), (byte) => byteIds[byte]), ranks);
+    const ids = mergePairs(Array.from(encoder.encode(piece), (byte) => byteIds[byte]), pairs);
     if (cache.size < MAX_CACHED) cache.set(piece, ids);
     return ids;
   }
 
-  function decode(ids) {
-    const bytes = [];
-    for (const id of ids) if (id < bosId) bytes.push(...tokens[id]);
-    return decoder.decode(Uint8Array.from(bytes));
-  }
+  const tokenBytes = (id) => tokens[id] ?? new Uint8Array(0);
 
   return {
     vocabSize: bosId + 2,
     bosId,
     eosId: bosId + 1,
     encode: (text) => text.replace(/\p{Cs}/gu, "\ufffd").match(PIECE)?.flatMap(encodePiece) ?? [], // no lone surrogates
-    decode,
-    tokenBytes: (id) => tokens[id] ?? new Uint8Array(0),
+    decode: (ids) => decoder.decode(Uint8Array.from(ids.flatMap((id) => [...tokenBytes(id)]))),
+    tokenBytes,
   };
 }
 
-/** Returns the bytes of each token of a vocabulary. */
-function readTokens(vocab) {
-  const bytes = byteOfSymbol();
-  const tokens = [];
-  for (const [token, id] of Object.entries(vocab)) tokens[id] = Uint8Array.from(token, (symbol) => bytes.get(symbol));
-  return tokens;
-}
-
-/** Returns the byte that each symbol of GPT-2's alphabet stands for: a printable one for itself, the others from U+0100 on. */
+/** Returns the byte, from 0 on, that each symbol of GPT-2's alphabet stands for: printable ones themselves, others U+0100 and on. */
 function byteOfSymbol() {
   const isPrintable = (byte) => (byte >= 0x21 && byte <= 0x7e) || (byte >= 0xa1 && byte <= 0xac) || byte >= 0xae;
   const symbols = new Map();
@@ -64,49 +54,31 @@ function byteOfSymbol() {
   return symbols;
 }
 
-/** Returns the id of each byte. */
-function readByteIds(tokens) {
-  const ids = new Int32Array(256);
-  tokens.forEach((bytes, id) => {
-    if (bytes.length === 1) ids[bytes[0]] = id;
-  });
-  return ids;
-}
-
-/** Returns the rank of each pair of ids that is merged, and the id of what it becomes: pair -> [rank, id]. */
+/** Returns for each pair of ids that is merged its rank, and the id of what it becomes. */
 function readMerges(vocab, merges) {
-  const ranks = new Map();
+  const pairs = new Map();
   merges.forEach((merge, rank) => {
     const [left, right] = typeof merge === "string" ? merge.split(" ") : merge;
-    ranks.set(pairKey(vocab[left], vocab[right]), [rank, vocab[left + right]]);
+    pairs.set(pairKey(vocab[left], vocab[right]), { rank, merged: vocab[left + right] });
   });
-  return ranks;
+  return pairs;
 }
 
-function pairKey(left, right) {
-  return left * 0x200000 + right;
-}
+const pairKey = (left, right) => left * 0x200000 + right;
 
 /** Returns ids after all merges: again and again the pair of the lowest rank, everywhere from left to right. */
-function mergePairs(ids, ranks) {
+function mergePairs(ids, pairs) {
   for (;;) {
-    let best = null;
-    for (let place = 0; place + 1 < ids.length; place++) {
-      const [left, right] = [ids[place], ids[place + 1]];
-      const merge = ranks.get(pairKey(left, right));
-      if (merge !== undefined && (best === null || merge[0] < best.merge[0])) best = { merge, left, right };
+    const found = ids.map((left, place) => pairs.get(pairKey(left, ids[place + 1]))); // of the last id, nothing: the key is NaN
+    let best;
+    for (const pair of found) if (pair && !(pair.rank >= best?.rank)) best = pair;
+    if (best === undefined) return ids;
+    const replaced = [];
+    for (let place = 0; place < ids.length; place++) {
+      const isPair = found[place] === best;
+      replaced.push(isPair ? best.merged : ids[place]);
+      if (isPair) place++;
     }
-    if (best === null) return ids;
-    ids = replacePair(ids, best.left, best.right, best.merge[1]);
+    ids = replaced;
   }
-}
-
-function replacePair(ids, left, right, merged) {
-  const replaced = [];
-  for (let place = 0; place < ids.length; place++) {
-    const isPair = ids[place] === left && place + 1 < ids.length && ids[place + 1] === right;
-    replaced.push(isPair ? merged : ids[place]);
-    if (isPair) place++;
-  }
-  return replaced;
 }

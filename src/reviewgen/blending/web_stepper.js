@@ -14,8 +14,7 @@ export default function createStepper(name, config, tensors, createPart) {
   function forward(ids, state) {
     const steps = parts.map((part, number) => part.forward(ids, state[number]));
     const distributions = steps.map((step) => softmax(step.logits));
-    const entropies = distributions.map((distribution) => distribution.entropy);
-    const weights = gate ? weigh(config.weights, gate, entropies) : config.weights;
+    const weights = gate ? weigh(config.weights, gate, distributions.map(({ entropy }) => entropy)) : config.weights;
     return { logits: mix(distributions, weights), state: steps.map((step) => step.state) };
   }
 
@@ -31,17 +30,13 @@ function tensorsOf(tensors, number) {
 
 /** Return the distribution of logits: unnormalised probabilities (V), their sum, its log plus the largest logit, the entropy. */
 function softmax(logits) {
-  let largest = -Infinity;
-  for (let id = 0; id < logits.length; id++) largest = Math.max(largest, logits[id]);
-  const probabilities = new Float64Array(logits.length);
-  let total = 0;
-  let mean = 0;
-  for (let id = 0; id < logits.length; id++) {
-    const p = Math.exp(logits[id] - largest);
-    probabilities[id] = p;
+  const largest = logits.reduce((most, logit) => Math.max(most, logit), -Infinity);
+  const probabilities = new Float64Array(logits).map((logit) => Math.exp(logit - largest));
+  let [total, mean] = [0, 0];
+  probabilities.forEach((p, id) => {
     total += p;
     if (p > 0) mean += p * (logits[id] - largest);
-  }
+  });
   return { logits, probabilities, total, logTotal: largest + Math.log(total), entropy: Math.log(total) - mean / total };
 }
 
@@ -56,13 +51,9 @@ function weigh(prior, gate, entropies) {
 
 /** Return the value of a quadratic function: coefficients of 1, of each entropy, and of each product of two. */
 function score(coefficients, entropies) {
-  let place = 0;
-  let sum = coefficients[place++];
-  for (const entropy of entropies) sum += coefficients[place++] * entropy;
-  entropies.forEach((one, number) => {
-    for (const other of entropies.slice(number)) sum += coefficients[place++] * one * other;
-  });
-  return sum;
+  const factors = [1, ...entropies];
+  const pairs = factors.flatMap((one, number) => factors.slice(number).map((other) => [one, other]));
+  return pairs.reduce((sum, [one, other], place) => sum + coefficients[place] * one * other, 0);
 }
 
 /** Return the logs (V) of the weighted sum of distributions. */

@@ -40,7 +40,7 @@ async function complete(engine, request) {
 const answers = {
   async random({ streams, count }) {
     const { createRandom } = await load("random.js");
-    return streams.map(([seed, number]) => createRandom(seed, number).peek(count));
+    return streams.map(([seed, number]) => Array.from({ length: count }, createRandom(seed, number)));
   },
   async base85({ texts }) {
     const { fromBase85 } = await load("model.js");

@@ -1,7 +1,7 @@
 /**
  * The page: connects the controls, the texts and an engine. An engine has two methods.
  *
- *   await engine.models() -> [{id, preset, conditions, defaults, hasIndex?, facts: [[label, value]], card}]
+ *   await engine.models() -> [{id, conditions, defaults, hasIndex?, facts: [[label, value]], card}]
  *   engine.complete(request, signal) -> AsyncIterable of
  *     {type: "token", index, text, bits, alternatives: [{text, probability, isEnd}]}
  *     {type: "end", index, reason, text, copied: [{start, end, length, source}]}
@@ -39,7 +39,6 @@ class Page {
     });
     byId("about").addEventListener("click", () => openCard(this.settings.chosen()));
     byId("card").addEventListener("click", ({ target }) => target === byId("card") && byId("card").close());
-    byId("shade").addEventListener("change", () => byId("columns").classList.toggle("plain", !byId("shade").checked));
     byId("link-copy").addEventListener("click", async () => {
       byId("link-text").select();
       byId("link-copy").textContent = (await copyText(byId("link-text").value)) ? "Copied" : "Not allowed: press Ctrl + C";
@@ -65,8 +64,6 @@ class Page {
     this.controller = new AbortController();
     const columns = this.settings.chosen().map((model) => this.createColumn(model, requestOf(this.shared, model)));
     byId("columns").replaceChildren(...columns.map(({ element }) => element));
-    byId("columns").classList.toggle("two", columns.length > 1);
-    byId("tools").hidden = false;
     this.run(columns);
   }
 
@@ -98,9 +95,8 @@ class Page {
   async complete({ model, request, writings }, signal) {
     let [events, timer, reason] = [[], 0, "stopped"];
     const handOver = () => {
-      const ready = events.splice(0);
-      timer = 0;
-      writings.forEach((writing, number) => writing.take(ready.filter(({ index }) => index === number)));
+      writings.forEach((writing, number) => writing.take(events.filter(({ index }) => index === number)));
+      [events, timer] = [[], 0];
     };
     try {
       for await (const event of this.engine.complete(request, signal)) {
@@ -109,8 +105,10 @@ class Page {
         timer ||= setTimeout(handOver, INTERVAL);
       }
     } catch (error) {
-      if (!signal.aborted) reason = "failed";
-      if (!signal.aborted) showError(error);
+      if (!signal.aborted) {
+        reason = "failed";
+        showError(error);
+      }
     }
     clearTimeout(timer);
     handOver();

@@ -73,19 +73,15 @@ function weighTokens(logits, { vocabSize, bosId }) {
 }
 
 /** Returns the most probable tokens; of equals, those with smaller ids. */
-function mostProbable({ tokenizer, pieces }, weights, total, count) {
-  const top = [];
-  let lowest = 0; // a token of more weight is one of them
-  for (let token = 0; token < weights.length && count > 0; token++) {
+function mostProbable({ tokenizer: { eosId }, pieces }, weights, total, count) {
+  let [top, lowest] = [[], 0]; // a token of more weight is one of them
+  for (let token = 0; token < weights.length; token++) {
     if (!(weights[token] > lowest)) continue;
-    let place = top.length;
-    while (place > 0 && weights[token] > weights[top[place - 1]]) place--;
-    top.splice(place, 0, token);
-    top.length = Math.min(top.length, count);
-    if (top.length === count) lowest = weights[top[count - 1]];
+    const place = top.findLastIndex((other) => weights[other] >= weights[token]) + 1;
+    top = top.toSpliced(place, 0, token).slice(0, count);
+    lowest = weights[top[count - 1]] ?? 0;
   }
-  const isEnd = (token) => token === tokenizer.eosId;
-  return top.map((token) => ({ text: pieces.texts[token], probability: weights[token] / total, isEnd: isEnd(token) }));
+  return top.map((token) => ({ text: pieces.texts[token], probability: weights[token] / total, isEnd: token === eosId }));
 }
 
 /** Returns the settings of a request: the model's defaults, and what the request has in their place. */
@@ -109,9 +105,8 @@ function encodeConditions({ conditions, tokenizer }, values) {
   const ids = conditions.flatMap((condition) => {
     const { name, kind, values: known } = condition;
     const value = values[name] ?? null;
-    const number = String(value).trim() === "" ? NaN : Number(value); // belongs to the first bin that holds it
-    const label = String(value).trim().split(/\s+/).join(" ");
-    const isValue = (each) => each.label === label || (each.low !== null && each.low <= number && number <= each.high);
+    const number = plain(value) === "" ? NaN : Number(value); // belongs to the first bin that holds it
+    const isValue = (each) => each.label === plain(value) || (each.low !== null && each.low <= number && number <= each.high);
     const own = first;
     first += 1 + known.length;
     if (kind !== "text") return value === null ? own : own + 1 + known.findIndex(isValue);
@@ -124,11 +119,11 @@ function encodeConditions({ conditions, tokenizer }, values) {
   return conditions.some(({ kind }) => kind === "text") ? [...ids, first] : ids; // the id that ends the fields
 }
 
+/** Returns a value as text with single spaces. */
+const plain = (value) => String(value ?? "").trim().split(/\s+/).join(" ");
+
 /** Returns the value of a field as the model reads it. */
-function textOf({ name, lowercase }, values) {
-  const text = String(values[name] ?? "").trim().split(/\s+/).join(" ");
-  return lowercase ? text.toLowerCase() : text;
-}
+const textOf = ({ name, lowercase }, values) => (lowercase ? plain(values[name]).toLowerCase() : plain(values[name]));
 
 /** Lets other work of the page go on, sooner than a timer would. */
 function pause() {

@@ -6,8 +6,7 @@
  */
 
 import { createRandom } from "./random.js";
-import { DEAD_END, MAX_NUMBERS, NOTHING_LEFT, NOT_A_NUMBER } from "./sampling.js";
-import { sampleByProposals, sampleToken, samplingParams } from "./sampling.js";
+import { DEAD_END, NOTHING_LEFT, NOT_A_NUMBER, sampleByProposals, sampleToken, samplingParams } from "./sampling.js";
 import { beginsWithSpace, sentenceEnds } from "./sentences.js";
 import { ANY_PLACE, followAll, follows } from "./spelling.js";
 
@@ -39,9 +38,7 @@ export function splitPrompt(tokenizer, pieces, text) {
 }
 
 /** Returns a text without an incomplete last character, which decodes to one or more U+FFFD. */
-export function withoutHalves(text) {
-  return text.replace(/\ufffd+$/, "");
-}
+export const withoutHalves = (text) => text.replace(/\ufffd+$/, "");
 
 /**
  * A text that a model continues, with the settings of `GenerationConfig` and the words that it may contain.
@@ -57,7 +54,7 @@ export class Text {
     this.prefix = [model.tokenizer.bosId, ...conditionIds];
     this.params = samplingParams(config, model.tokenizer);
     this.random = createRandom(seed, number);
-    this.place = spelling === null ? ANY_PLACE : followAll(spelling, spelling.start, ids);
+    this.place = followAll(spelling, spelling?.start ?? ANY_PLACE, ids);
   }
 
   /** Extends the text until it is finished; yields {token, logits} for each token that adds to the prompt, and for eos. */
@@ -77,48 +74,38 @@ export class Text {
   /** Appends a token to a text that is past its prompt; returns it, or a code. */
   sampleNext(logits, state) {
     const { stepper, params, random, newTokens, spelling, place } = this;
-    const sampled = stepper.propose && !params.isFiltered
-      ? sampleByProposals(stepper, state, logits, newTokens, random.peek(MAX_NUMBERS), params, spelling, place)
-      : { ...sampleToken(logits, this.seen(), newTokens, random.peek(1)[0], params, spelling, place), used: 1 };
-    random.use(sampled.used);
-    this.isAtDeadEnd = sampled.token === DEAD_END;
-    this.place = sampled.place;
-    this.append(sampled.token);
-    return sampled.token;
+    const proposed = stepper.propose && !params.isFiltered
+      ? sampleByProposals(stepper, state, logits.length, newTokens, random, params, spelling, place)
+      : null;
+    const { token, place: after } = proposed ?? this.sampleAt(logits, place);
+    Object.assign(this, { place: after, isAtDeadEnd: token === DEAD_END });
+    this.append(token);
+    return token;
   }
 
   /** Appends a token that matches the prompt, or one that makes an unknown word; returns it, or a code. */
   step(logits, isPastPrompt) {
     const table = this.rest === "" ? logits : this.maskPrompt(logits);
-    let token = this.sampleAt(table, isPastPrompt ? this.place : ANY_PLACE);
+    let { token } = this.sampleAt(table, isPastPrompt ? this.place : ANY_PLACE);
     if (token === NOTHING_LEFT && this.rest !== "") this.forceRest(); // penalties rule out every match
-    else if (token === DEAD_END) token = this.sampleAt(table, ANY_PLACE);
-    if (this.forced.length > 0) {
-      token = this.forced.shift();
-      this.follow(token);
+    else if (token === DEAD_END) ({ token } = this.sampleAt(table, ANY_PLACE));
+    const isForced = this.forced.length > 0;
+    if (isForced) token = this.forced.shift();
+    if (token >= 0 && token !== this.params.eosId) this.place = followAll(this.spelling, this.place, [token]);
+    if (isForced) {
       this.ids.push(token);
       this.promptTokens = this.ids.length;
       return token;
     }
     if (token >= 0) this.isAtDeadEnd = false;
-    if (token >= 0 && token !== this.params.eosId) this.follow(token);
     this.append(token);
     return token;
   }
 
+  /** Samples a token at a place among the known words; the penalties look back at what is written. */
   sampleAt(logits, place) {
-    const [uniform] = this.random.peek(1);
-    this.random.use(1);
-    return sampleToken(logits, this.seen(), this.newTokens, uniform, this.params, this.spelling, place).token;
-  }
-
-  /** Returns the ids that the penalties look back at. */
-  seen() {
-    return this.params.looksBack ? [this.prefix[0], ...this.ids] : [];
-  }
-
-  follow(token) {
-    if (this.spelling !== null) this.place = followAll(this.spelling, this.place, [token]);
+    const seen = this.params.looksBack ? [this.prefix[0], ...this.ids] : [];
+    return sampleToken(logits, seen, this.newTokens, this.random(), this.params, this.spelling, place);
   }
 
   /** Takes the tokenizer's tokens for the rest of the prompt. */

@@ -2,7 +2,6 @@
 
 const EDGES = [1, 2, 3, 5, 7, 9, 12]; // bits of surprise; the shades 1 to 7 begin here, as in the legend of page.html
 
-/** Returns the element of an id. */
 export const byId = (id) => document.getElementById(id);
 
 /** Returns a new element with attributes, of which `text` and functions (`onclick`) are set as properties, and children. */

@@ -29,9 +29,8 @@ export function createHttpEngine(base, askForKey) {
 }
 
 /** Returns a model of the server's list as the page knows it. */
-function toModel({ id, reviewgen = {} }) {
-  const { preset = id, conditions = [], defaults = {}, has_index: hasIndex = false, facts = [], card = "" } = reviewgen;
-  return { id, preset, conditions, defaults, hasIndex, facts, card };
+function toModel({ id, reviewgen: { has_index: hasIndex = false, ...about } = {} }) {
+  return { id, conditions: [], defaults: {}, facts: [], card: "", hasIndex, ...about };
 }
 
 async function* complete(send, { alternatives, ...request }, signal) {
@@ -39,9 +38,7 @@ async function* complete(send, { alternatives, ...request }, signal) {
   const fields = { ...Object.fromEntries(Object.entries(request).filter(isSet)), logprobs: alternatives, stream: true };
   const headers = { "Content-Type": "application/json" };
   const response = await send("v1/completions", { method: "POST", headers, body: JSON.stringify(fields), signal });
-  const texts = Array.from({ length: request.n }, () => request.prompt);
-  const ended = new Set();
-  let drawn = performance.now();
+  let [ended, drawn] = [0, performance.now()];
   for await (const data of readEvents(response.body)) {
     if (data === "[DONE]") break;
     if (performance.now() - drawn > FRAME) {
@@ -50,36 +47,33 @@ async function* complete(send, { alternatives, ...request }, signal) {
     }
     const chunk = JSON.parse(data);
     if (chunk.error) throw new Error(chunk.error.message);
-    for (const choice of chunk.choices ?? []) yield* eventsOf(choice, texts, ended);
+    for (const choice of chunk.choices) {
+      yield* eventsOf(choice);
+      if (choice.finish_reason) ended += 1;
+    }
   }
-  if (ended.size < texts.length && !signal.aborted) throw new Error("The server stopped before the text was written.");
+  if (ended < request.n && !signal.aborted) throw new Error("The server stopped before the text was written.");
 }
 
 /** Yields the events of a choice of a chunk, with bits and probabilities instead of logarithms. */
-function* eventsOf({ index, text = "", finish_reason: reason, reviewgen = {} }, texts, ended) {
-  for (const { text: added, logprob, alternatives = [] } of reviewgen.tokens ?? []) {
-    const toAlternative = (each) => ({ text: each.text, probability: Math.exp(each.logprob), isEnd: each.is_end ?? false });
-    yield { type: "token", index, text: added, bits: -logprob / Math.LN2, alternatives: alternatives.map(toAlternative) };
+function* eventsOf({ index, finish_reason: reason, reviewgen = {} }) {
+  const toAlternative = ({ text, logprob, is_end: isEnd }) => ({ text, probability: Math.exp(logprob), isEnd });
+  for (const { text, logprob, alternatives } of reviewgen.tokens ?? []) {
+    yield { type: "token", index, text, bits: -logprob / Math.LN2, alternatives: alternatives.map(toAlternative) };
   }
-  texts[index] += text;
-  if (!reason || ended.has(index)) return;
-  ended.add(index);
-  yield { type: "end", index, reason, text: reviewgen.text ?? texts[index], copied: reviewgen.copied ?? [] };
+  if (reason) yield { type: "end", index, reason, text: reviewgen.text, copied: reviewgen.copied };
 }
 
-/** Yields the data of each server-sent event of a response; comments, which keep a connection open, have none. */
+/** Yields the data of each server-sent event, one line of a response; comments, which keep a connection open, have none. */
 async function* readEvents(body) {
   const reader = body.pipeThrough(new TextDecoderStream()).getReader();
   let waiting = "";
   try {
     for (;;) {
       const { done, value = "" } = await reader.read();
-      const events = (waiting + value).split(/\r?\n\r?\n/);
-      waiting = events.pop();
-      for (const event of events) {
-        const lines = event.split(/\r?\n/).filter((line) => line.startsWith("data:"));
-        if (lines.length > 0) yield lines.map((line) => line.slice(5).replace(/^ /, "")).join("\n");
-      }
+      const lines = (waiting + value).split("\n");
+      waiting = lines.pop();
+      for (const line of lines) if (line.startsWith("data:")) yield line.slice(5).trim();
       if (done) return;
     }
   } catch (error) {

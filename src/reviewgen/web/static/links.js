@@ -20,7 +20,6 @@ const MAX_PROMPT = 50000; // characters: what the page takes, and what was writt
 const MAX_LENGTH = 9 * MAX_PROMPT + 10000; // a character takes up to nine, as "%E2%82%AC"
 const TEXTS = ["model", "second", "prompt", "profile", "novelty"];
 
-/** Returns whether a number is one that a setting can have. */
 function isInRange(name, number) {
   const { low, high, step } = LIMITS[name];
   return number >= low && number <= high && (step < 1 || Number.isInteger(number));
@@ -36,9 +35,7 @@ export function toNumber(name, text) {
 }
 
 /** Returns a value in quotes for a sentence, cut where it is long. */
-function quote(text) {
-  return `“${text.length > 60 ? `${text.slice(0, 60)}…` : text}”`;
-}
+const quote = (text) => `“${text.length > 60 ? `${text.slice(0, 60)}…` : text}”`;
 
 function check(isRight, sentence) {
   if (!isRight) throw new Error(sentence);
@@ -61,8 +58,8 @@ export function encodeFragment({ conditions, ...settings }) {
 /** Returns the settings that a fragment holds; throws an Error if one is unknown, out of range, or of no model here. */
 export function decodeFragment(fragment, models) {
   check(fragment.length <= MAX_LENGTH, `The link is too long: at most ${MAX_LENGTH} characters can be read.`);
-  const texts = { model: models[0].id, second: "", prompt: "", profile: "", novelty: "" };
-  const settings = { conditions: Object.create(null), ...texts, max_copy: null };
+  const texts = Object.fromEntries(TEXTS.map((name) => [name, ""]));
+  const settings = { conditions: Object.create(null), ...texts, model: models[0].id, max_copy: null };
   for (const [name, value] of new URLSearchParams(fragment.replace(/^#/, ""))) {
     if (name.startsWith("c.")) settings.conditions[name.slice(2)] = value;
     else if (name === "temperature" && value.includes(",")) settings[name] = value.split(",").map((each) => toNumber(name, each));
@@ -91,10 +88,9 @@ function checkTexts({ model, second, prompt, profile, novelty, max_copy: limit, 
   );
   for (const [name, label] of Object.entries(conditions)) {
     const known = chosen.flatMap((each) => each.conditions).filter((each) => each.name === name);
-    const labels = known.flatMap((each) => each.values.map((value) => value.label));
-    const isField = known.some(({ kind }) => kind === "text");
+    const labels = known.flatMap(({ kind, values }) => (kind === "text" ? [label] : values.map((value) => value.label)));
     check(known.length > 0, `The link has the condition ${quote(name)}, which the model does not have.`);
     const sentence = `The link has ${quote(label)} for the condition ${quote(name)}; it can be ${labels.join(", ")}.`;
-    check(isField || labels.includes(label), sentence);
+    check(labels.includes(label), sentence);
   }
 }

@@ -26,7 +26,7 @@ async function askForKey() {
 
 if (byId("contents")) {
   const contents = JSON.parse(byId("contents").textContent);
-  const readBlob = (number) => fromBase85(byId(`blob-${number}`).textContent.trim());
+  const readBlob = (number) => fromBase85(byId(`blob-${number}`).textContent);
   const packed = contents.models.map((manifest, number) => ({ manifest, readBlob: () => readBlob(number) }));
   const steppers = await importAll("stepper", contents.steppers);
   const tokenizers = await importAll("tokenizer", contents.tokenizers);

@@ -14,7 +14,7 @@ export function openMicroscope(anchor, token, { copied, onPick, onMove, canPick 
   panel.ontoggle = (event) => event.newState === "closed" && leave(anchor);
   for (const other of document.querySelectorAll(".token.open")) other.classList.remove("open");
   anchor.classList.add("open");
-  if (!panel.matches(":popover-open")) panel.showPopover();
+  panel.togglePopover(true);
   place(panel, firstBox(anchor));
   (panel.querySelector(".chosen:enabled") ?? panel.querySelector("button")).focus({ preventScroll: true });
 }
@@ -25,7 +25,7 @@ export function isOpenOn(anchor) {
 }
 
 export function closeMicroscope() {
-  if (byId("microscope").matches(":popover-open")) byId("microscope").hidePopover();
+  byId("microscope").togglePopover(false);
 }
 
 /** Returns where a token begins, without the space before it, which may be on the line above. */

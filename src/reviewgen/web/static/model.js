@@ -1,8 +1,4 @@
-/**
- * Loads a packed model, as `reviewgen.export.html` writes it: a manifest (JSON) and a blob of arrays, deflated.
- *
- * Knows steppers and tokenizers only as functions that it is given, by the names that the manifest has.
- */
+/** Loads a packed model, as `reviewgen.export.html` writes it: a manifest (JSON) and a blob of arrays, deflated. */
 
 import { createPieces } from "./decoder.js";
 import { createSpellings } from "./spelling.js";
@@ -18,14 +14,14 @@ const DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz!#
 export async function loadModel({ manifest, readBlob }, { steppers, tokenizers }) {
   const stream = new Blob([readBlob()]).stream().pipeThrough(new DecompressionStream("deflate-raw"));
   const buffer = await new Response(stream).arrayBuffer();
-  const { model, tokenizer: saved, spelling } = manifest;
+  const { model, tokenizer: saved, spelling, conditions, defaults } = manifest;
   const readText = (entry) => new TextDecoder("utf-8", { ignoreBOM: true }).decode(readNumbers(buffer, entry));
   const tokenizer = tokenizers[saved.name](saved.config, mapValues(saved.files, readText));
   const tensors = mapValues(manifest.tensors, (entry) => createTensor(entry.shape, readNumbers(buffer, entry)));
   const createPart = (name, config, parts) => steppers[name](name, config, parts, createPart);
   return {
-    conditions: manifest.conditions,
-    defaults: manifest.defaults,
+    conditions,
+    defaults,
     stepper: createPart(model.name, model.config, tensors),
     tokenizer,
     pieces: createPieces(tokenizer),
@@ -33,9 +29,7 @@ export async function loadModel({ manifest, readBlob }, { steppers, tokenizers }
   };
 }
 
-function mapValues(object, change) {
-  return Object.fromEntries(Object.entries(object).map(([name, value]) => [name, change(value)]));
-}
+const mapValues = (object, change) => Object.fromEntries(Object.entries(object).map(([name, value]) => [name, change(value)]));
 
 /** Returns the numbers of an array; those of 16 bits (IEEE 754 binary16), and of fewer with a scale for each row, as float32. */
 function readNumbers(buffer, { dtype, offset, length, scales }) {

@@ -8,7 +8,7 @@
 const MULTIPLIER = 0x2360ed051fc65da44385df649fccf645n;
 const POOL_SIZE = 4; // words of 32 bits
 
-/** Returns the random stream of a text: `peek(count)` returns the next numbers in [0, 1), and `use(count)` drops used ones. */
+/** Returns the random stream of a text: a function that returns the next number in [0, 1). */
 export function createRandom(seed, number) {
   const pool = hashEntropy([...splitWords(seed), ...splitWords(number)]);
   const hash = createHash(0x8b51f9dd, 0x58f38ded);
@@ -16,27 +16,16 @@ export function createRandom(seed, number) {
   const increment = (join128(words.slice(4)) << 1n) | 1n;
   const advance = (value) => BigInt.asUintN(128, value * MULTIPLIER + increment);
   let state = advance(increment + join128(words.slice(0, 4)));
-  const waiting = [];
-
-  function nextDouble() {
+  return () => {
     state = advance(state);
     const word = BigInt.asUintN(64, (state >> 64n) ^ state);
     const turn = state >> 122n;
     return Number(BigInt.asUintN(64, (word >> turn) | (word << (64n - turn))) >> 11n) * 2 ** -53;
-  }
-
-  function peek(count) {
-    while (waiting.length < count) waiting.push(nextDouble());
-    return waiting.slice(0, count);
-  }
-
-  return { peek, use: (count) => waiting.splice(0, count) };
+  };
 }
 
 /** Returns two words of 64 bits, each two of 32 bits with the lower one first, as a number of 128 bits, the higher one first. */
-function join128([a, b, c, d]) {
-  return (BigInt(b) << 96n) | (BigInt(a) << 64n) | (BigInt(d) << 32n) | BigInt(c);
-}
+const join128 = ([a, b, c, d]) => (BigInt(b) << 96n) | (BigInt(a) << 64n) | (BigInt(d) << 32n) | BigInt(c);
 
 /** Returns the words of 32 bits of a whole number, the lowest first. */
 function splitWords(value) {
@@ -62,12 +51,10 @@ function createHash(constant, multiplier) {
   return (word) => {
     const before = constant;
     constant = Math.imul(constant, multiplier);
-    const value = Math.imul(word ^ before, constant);
-    return (value ^ (value >>> 16)) >>> 0;
+    return fold(Math.imul(word ^ before, constant));
   };
 }
 
-function mix(x, y) {
-  const value = Math.imul(0xca01f9dd, x) - Math.imul(0x4973f715, y);
-  return (value ^ (value >>> 16)) >>> 0;
-}
+const mix = (x, y) => fold(Math.imul(0xca01f9dd, x) - Math.imul(0x4973f715, y));
+
+const fold = (value) => (value ^ (value >>> 16)) >>> 0;

@@ -5,7 +5,7 @@
  * numbers, so that equal logits and equal random numbers give equal tokens. Knows neither a model nor a tokenizer.
  */
 
-import { follows, ruleOutMisspelled } from "./spelling.js";
+import { follows } from "./spelling.js";
 
 /** In place of a token: every token left is forbidden; every token has probability zero; NaN logits. */
 export const [DEAD_END, NOTHING_LEFT, NOT_A_NUMBER] = [-2, -3, -4];
@@ -13,7 +13,6 @@ export const [DEAD_END, NOTHING_LEFT, NOT_A_NUMBER] = [-2, -3, -4];
 const MAX_REDRAWS = 8; // after which all tokens that may not follow are ruled out at once
 const PROPOSALS = 3; // rejected before a token is sampled from all probabilities
 const PLAIN_PROPOSALS = 8; // the same at temperature 1, where only an unknown word is rejected
-export const MAX_NUMBERS = Math.max(2 * PROPOSALS, PLAIN_PROPOSALS) + 1; // random numbers that a token takes
 const GOLDEN = 0x9e3779b9; // 2 ** 32 divided by the golden ratio: far apart for ids that are close
 
 /** Returns the sampling settings of a call, from the settings of `GenerationConfig` and a tokenizer. */
@@ -49,7 +48,9 @@ export function sampleToken(logits, text, newTokens, uniform, params, spelling, 
     token = drawToken(probs, uniform);
     if (probs[token] === 0) break; // no token is left
   }
-  ruleOutMisspelled(spelling, place, params.eosId, scores, -Infinity);
+  for (let other = 0; other < params.vocabSize; other++) {
+    if (follows(spelling, place, other, params.eosId) === null) scores[other] = -Infinity;
+  }
   largest = largestOf(scores);
   if (largest === -Infinity) return { token: DEAD_END, place };
   const another = uniform < 0.75 ? uniform + 0.25 : uniform - 0.75; // exactly; its draw does not depend on that of `uniform`
@@ -59,26 +60,25 @@ export function sampleToken(logits, text, newTokens, uniform, params, spelling, 
 
 /**
  * Samples as `sampleToken` does, which see, from a stepper that draws from its own distribution faster than it computes all of
- * it, with MAX_NUMBERS random numbers, of which `used` are used.
+ * it, with numbers of a random stream; returns null if no proposal is accepted. `width` is the number of its logits.
  *
  * A token is proposed at temperature 1 and accepted with probability p ** (1 / temperature - 1): exact rejection sampling (von
  * Neumann 1951). It is the order of draws of `reviewgen_ngram.stepping`, so equal seeds give equal texts.
  */
-export function sampleByProposals(stepper, state, logits, newTokens, uniform, params, spelling, place) {
+export function sampleByProposals(stepper, state, width, newTokens, random, params, spelling, place) {
   const { bosId, eosId, vocabSize } = params;
   const temperature = params.temperatureOf(newTokens);
-  const isPlain = params.isOneTemperature && temperature === 1 && vocabSize >= logits.length;
+  const isPlain = params.isOneTemperature && temperature === 1 && vocabSize >= width;
   const rounds = isPlain ? PLAIN_PROPOSALS : temperature <= 1 ? PROPOSALS : 0;
-  let used = 0;
   for (let round = 0; round < rounds; round++) {
-    const { token, probability } = stepper.propose(state, uniform[used++]) ?? { token: vocabSize, probability: 0 }; // see there
+    const { token, probability } = stepper.propose(state, random()) ?? { token: vocabSize, probability: 0 }; // see there
     const chance = Math.fround(Math.fround(probability) ** Math.fround(1 / temperature - 1)); // in single precision, as in Python
-    if (temperature !== 1 && !(uniform[used++] < chance)) continue;
+    if (temperature !== 1 && !(random() < chance)) continue;
     if (token >= vocabSize || token === bosId) continue;
     const after = follows(spelling, place, token, eosId);
-    if (after !== null) return { token, used, place: after };
+    if (after !== null) return { token, place: after };
   }
-  return { ...sampleToken(logits, [], newTokens, uniform[used], params, spelling, place), used: used + 1 };
+  return null;
 }
 
 /**

@@ -18,12 +18,9 @@ export const beginsWithSpace = (text) => SPACE.test(text);
 
 /** Returns where the sentences of a text end, from a position on; the full stop of an abbreviation or of an initial ends none. */
 export function sentenceEnds(text, start = 0) {
-  END.lastIndex = start;
-  const ends = [];
-  for (let match = END.exec(text); match !== null; match = END.exec(text)) {
-    if (!isAbbreviated(text, match[0], match.index)) ends.push(match.index + match[0].length);
-  }
-  return ends;
+  END.lastIndex = start; // which matchAll begins at
+  const found = [...text.matchAll(END)].filter((match) => !isAbbreviated(text, match[0], match.index));
+  return found.map((match) => match.index + match[0].length);
 }
 
 /** Returns whether the full stop belongs to an abbreviation, an initial or a numbered item, and ends no sentence. */

@@ -12,9 +12,7 @@ export function createSettings(models) {
   let controls = []; // of conditions
   const exact = {}; // what a slider cannot show, until it is moved: several temperatures in turn, a number between two steps
 
-  function chosen() {
-    return [byId("model").value, byId("second").value].flatMap((id) => models.filter((model) => model.id === id));
-  }
+  const chosen = () => ["model", "second"].flatMap((menu) => models.filter(({ id }) => id === byId(menu).value));
 
   /** Makes a control for each condition of the chosen models; values that are chosen already stay where they can. */
   function fillConditions() {
@@ -144,18 +142,18 @@ export function createSettings(models) {
 function createCondition({ name, kind, values }) {
   const labels = ["any", ...values.map((value) => value.label)];
   const placeOf = (value) => Math.max(0, labels.lastIndexOf(value));
+  const valueAt = (place) => (place > 0 ? labels[place] : "");
   const id = `condition-${name}`;
   const label = create("label", { for: id, text: name });
+  const field = (control) => create("p", { class: "field" }, label, control);
   if (kind === "text") {
     const input = create("input", { id, type: "text", maxlength: MAX_FIELD, placeholder: labels[0] });
-    const element = create("p", { class: "field" }, label, input);
-    return { name, element, read: () => input.value.trim(), choose: (value) => (input.value = value) };
+    return { name, element: field(input), read: () => input.value.trim(), choose: (value) => (input.value = value) };
   }
   if (kind !== "number") {
     const menu = create("select", { id }, ...labels.map((text) => create("option", { text })));
-    const element = create("p", { class: "field" }, label, menu);
-    const read = () => (menu.selectedIndex > 0 ? labels[menu.selectedIndex] : "");
-    return { name, element, read, choose: (value) => (menu.selectedIndex = placeOf(value)) };
+    const choose = (value) => (menu.selectedIndex = placeOf(value));
+    return { name, element: field(menu), read: () => valueAt(menu.selectedIndex), choose };
   }
   const output = create("output", { for: id });
   const input = create("input", { id, type: "range", min: 0, max: values.length, step: 1, oninput: () => show(input.value) });
@@ -166,6 +164,5 @@ function createCondition({ name, kind, values }) {
   }
   show(0);
   const element = create("p", { class: "slider" }, label, output, input);
-  const read = () => (input.value > 0 ? labels[input.value] : "");
-  return { name, element, read, choose: (value) => show(placeOf(value)) };
+  return { name, element, read: () => valueAt(input.value), choose: (value) => show(placeOf(value)) };
 }

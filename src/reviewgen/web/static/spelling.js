@@ -26,7 +26,7 @@ export const ANY_PLACE = [ANYWHERE, ANYWHERE, ANYWHERE];
 export function createSpellings({ vocabSize, tokenBytes }, nodes, roots, known) {
   const [anything, words] = roots;
   const tokens = Array.from({ length: vocabSize }, (_, id) => Array.from(tokenBytes(id)));
-  const shared = { nodes, anything, known, tokens, ...sortTokens(tokens) };
+  const shared = { nodes, anything, known, tokens };
   const tables = [0, ...roots].map((root) => edgeTable(nodes, root));
   const valid = { ...shared, words: anything, start: [anything, 0, -1], first: [tables[1], tables[1], tables[0]] };
   const lexicon = { ...shared, words, start: [words, 0, -1], first: tables.slice(1) };
@@ -61,41 +61,11 @@ function addWords(spelling, words) {
 export function follows(spelling, place, token, eos) {
   if (place[0] === ANYWHERE) return place;
   if (token === eos) return isEnd(spelling, place[0]) && place[2] < 0 ? place : null;
-  return followKnown(spelling, place, token);
-}
-
-/** Returns the place after tokens of a text, known or not. */
-export function followAll(spelling, place, tokens) {
-  for (const token of tokens) place = followKnown(spelling, place, token) ?? followUnknown(spelling, place, token);
-  return place;
-}
-
-/** Sets the score of every token that may not follow to `lowest`; a beginning that several have in common is followed once. */
-export function ruleOutMisspelled(spelling, place, eos, scores, lowest) {
-  if (place[0] === ANYWHERE) return;
-  const stack = [place]; // the place after each byte of the token
-  spelling.order.forEach((token, number) => {
-    const symbols = spelling.tokens[token];
-    const common = spelling.common[number];
-    if (common < stack.length) {
-      stack.length = common + 1;
-      while (stack.length <= symbols.length) {
-        const next = followSymbol(spelling, stack[stack.length - 1], symbols[stack.length - 1]);
-        if (isNowhere(next)) break;
-        stack.push(next);
-      }
-    }
-    if (stack.length <= symbols.length) scores[token] = lowest;
-  });
-  if (!isEnd(spelling, place[0]) || place[2] >= 0) scores[eos] = lowest;
-}
-
-function followKnown(spelling, place, token) {
   for (const symbol of spelling.tokens[token]) {
     place = followSymbol(spelling, place, symbol);
     if (isNowhere(place)) return null;
   }
-  return isNowhere(place) ? null : place;
+  return place;
 }
 
 /** Returns the place after a byte or half a byte. */
@@ -107,9 +77,11 @@ function followSymbol(spelling, [word, separator, half], symbol) {
   return isPossible ? [word, separator, symbol - HALF] : NOWHERE;
 }
 
-/** Returns the place after a token as `followKnown` does, where a word that is not known may be anything. */
-function followUnknown(spelling, [word, separator, half], token) {
-  for (let symbol of spelling.tokens[token]) {
+/** Returns the place after tokens of a text, in which a word that is not known may be anything. */
+export function followAll(spelling, place, tokens) {
+  if (place[0] === ANYWHERE) return place;
+  let [word, separator, half] = place;
+  for (let symbol of tokens.flatMap((token) => spelling.tokens[token])) {
     if (symbol >= HALF && half < 0) {
       half = symbol - HALF;
       continue;
@@ -154,19 +126,6 @@ function edgeTable(nodes, root) {
   const table = new Int32Array(256);
   for (let edge = root + 1; edge < root + 1 + (nodes[root] >>> 1); edge++) table[nodes[edge] & 255] = nodes[edge] >>> 8;
   return table;
-}
-
-/** Returns the tokens sorted by their bytes, and how many bytes each has in common with the one before. */
-function sortTokens(tokens) {
-  const texts = tokens.map((symbols) => String.fromCharCode(...symbols)); // which the operator < compares symbol by symbol
-  const order = tokens.map((_, id) => id).sort((a, b) => (texts[a] < texts[b] ? -1 : texts[a] > texts[b] ? 1 : 0));
-  const common = order.map((token, number) => {
-    const [text, before] = [texts[token], texts[order[number - 1]] ?? ""];
-    let length = 0;
-    while (length < text.length && text[length] === before[length]) length++;
-    return length;
-  });
-  return { order, common };
 }
 
 /** Returns whether the bytes of a token are whole characters. If all are, no sequence of tokens can be invalid UTF-8. */

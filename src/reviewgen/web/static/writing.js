@@ -34,7 +34,6 @@ export class Writing {
     return this.prompt + this.tokens.slice(0, index).map((token) => token.text).join("");
   }
 
-  /** Takes events of the engine. */
   take(events) {
     const count = this.tokens.length;
     for (const event of events.filter(({ type }) => type === "token")) this.add(event);
@@ -64,9 +63,8 @@ export class Writing {
     this.focus();
   }
 
-  /** Gives the focus to the current token, or to a text without tokens. */
   focus() {
-    (this.spans[this.current] ?? this.body).focus({ preventScroll: true });
+    (this.spans[this.current] ?? this.body).focus({ preventScroll: true }); // a text without tokens keeps it
   }
 
   /** Draws all anew; the focus stays in the text. */
@@ -144,17 +142,11 @@ export class Writing {
 
   onKey(event) {
     if (!this.spans.length) return;
-    const last = this.spans.length - 1;
-    const places = {
-      ArrowRight: () => Math.min(last, this.current + 1),
-      ArrowLeft: () => Math.max(0, this.current - 1),
-      ArrowDown: () => this.across(1),
-      ArrowUp: () => this.across(-1),
-      Home: () => 0,
-      End: () => last,
-    };
+    const step = { ArrowRight: 1, ArrowLeft: -1, Home: -Infinity, End: Infinity }[event.key];
+    const lines = { ArrowDown: 1, ArrowUp: -1 }[event.key];
     if (event.key === "Enter" || event.key === " ") this.open(this.current);
-    else if (event.key in places) this.setCurrent(places[event.key](), true);
+    else if (step) this.setCurrent(Math.max(0, Math.min(this.current + step, this.spans.length - 1)), true);
+    else if (lines) this.setCurrent(this.across(lines), true);
     else return;
     event.preventDefault();
   }
@@ -174,7 +166,6 @@ export class Writing {
     return best;
   }
 
-  /** Opens the microscope on a token. */
   open(index) {
     this.setCurrent(index, true);
     const [start, end] = [this.textBefore(index).length, this.textBefore(index + 1).length];
