@@ -551,7 +551,10 @@ class ReviewModel:
         """
         from reviewgen.model.write import save_defaults
 
+        likeness = settings.pop("likeness", None)  # which no call takes
         config = self._request("", cast(GenerateOptions, settings)).config
+        if likeness is not None:
+            config = replace(config, likeness=likeness)
         save_defaults(self.bundle, to_path("save_directory", save_directory), config)
 
     def is_saved_in(self, folder: str | Path) -> bool:
