@@ -551,7 +551,7 @@ class ReviewModel:
         """
         from reviewgen.model.write import save_defaults
 
-        likeness = settings.pop("likeness", None)  # which no call takes
+        likeness: Any = settings.pop("likeness", None)  # which no call takes
         config = self._request("", cast(GenerateOptions, settings)).config
         if likeness is not None:
             config = replace(config, likeness=likeness)
