@@ -1,4 +1,4 @@
-"""The public functions whose implementation has arguments of its own, for the command line, and ``load`` and ``train``.
+"""``load`` and ``train``, and the public functions that tell the command line more than they return to a user.
 
 ``__init__.pyi`` lists all public names with the files that they are in. Each function here imports its implementation when it is
 called, so that ``load`` does not import what only training needs.
