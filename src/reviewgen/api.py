@@ -1,4 +1,4 @@
-"""``load`` and ``train``, and the public functions that tell the command line more than they return to a user.
+"""``load``, ``train``, ``prepare``, and the functions that write tables of texts; the other public functions are in their rooms.
 
 ``__init__.pyi`` lists all public names with the files that they are in. Each function here imports its implementation when it is
 called, so that ``load`` does not import what only training needs.
