@@ -202,7 +202,7 @@ def _annealed_verdict(evaluations: Sequence[Mapping[str, Any]]) -> RunVerdict:
     return RunVerdict(
         "converged",
         f"Converged: held-out text got no better, so the learning rate was lowered to zero early; {_describe_kept(evaluations)}."
-        f"{unused} More time would gain little; more reviews, or a trained model to start from, may.",
+        f"{unused} More time would gain little; more reviews, or a trained model to start from, may help.",
     )
 
 
