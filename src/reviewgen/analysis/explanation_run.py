@@ -192,7 +192,7 @@ def _walk(model: Any, batch: TextBatch) -> _Forward:
     """Return what a model computes on a batch: by its own operations, or by the calls of its modules."""
     if isinstance(model, SupportsOperations):
         with broken_plugins(model, batch.ids):
-            operations = list(model.operations(batch.ids, model.initial_state(len(batch.ids))))  # type: ignore[attr-defined]
+            operations = list(model.operations(batch.ids, model.initial_state(len(batch.ids))))  # type: ignore[attr-defined]  # of a model
         lines = []
         for each in operations:
             own = (tuple(each.axes.split()), tuple(each.values.shape), each.parameters, each.multiplications)
@@ -291,7 +291,7 @@ def _count_steps(
             discount=discount,
             divisor=context.divisor,
             weight=weight,
-            probability=float(context.probabilities[token]) if is_stored else None,  # type: ignore[index]
+            probability=float(context.probabilities[token]) if is_stored else None,  # type: ignore[index]  # then it has them
             part=None if context.parts is None else float(context.parts[token]),
             backoff=context.backoff,
         )
@@ -317,7 +317,7 @@ def _note_scores(model: Any, batch: TextBatch) -> Iterator[str]:
     """Yield a note on a model whose scores are not probabilities, so that it cannot be evaluated."""
     try:
         if isinstance(model, SupportsScore):
-            model.score(batch.ids[:, :1], batch.ids[:, :1], model.initial_state(len(batch.ids)))  # type: ignore[attr-defined]
+            model.score(batch.ids[:, :1], batch.ids[:, :1], model.initial_state(len(batch.ids)))  # type: ignore[attr-defined]  # of a model
     except NotADistribution:
         yield "The scores of this model do not sum to one; the loss is that of its scores divided by their sum."
 

@@ -41,8 +41,7 @@ class CountGroup(Protocol):
         ...
 
     def reduce_scatter(self, array: Shaped[np.ndarray, " N"], sizes: Int64[np.ndarray, " P"]) -> None:
-        """Reduce-scatter: sum an array over the processes; each process gets its slice of ``sizes[rank]`` numbers, the rest is
-        undefined."""
+        """Sum an array over the processes: each gets its slice of ``sizes[rank]`` numbers, the rest is undefined (reduce-scatter)."""
         ...
 
 

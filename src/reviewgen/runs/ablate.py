@@ -67,8 +67,7 @@ def ablate(
     settings: Mapping[str, Mapping[str, Any]] | None = None,
     **options: Unpack[TrainOptions],
 ) -> Iterator[AblationRow]:
-    """Run an ablation: train the full preset, the preset without each technique in turn, and the plain preset; yield a row for
-    each.
+    """Run an ablation: train the full preset, the preset without each technique, and the plain preset; yield a row for each.
 
     All are scored on the same held-out texts. With a time budget, all have the size that is chosen for the whole preset.
 

@@ -127,8 +127,7 @@ def tune_sampling(
         return scorer.evaluate([text for text in some if text], clean=False).bits_per_character
 
     def trials() -> Iterator[SamplingTrial]:
-        """Yield each setting with the distance of its texts from human texts, in standard deviations between groups of human
-        texts."""
+        """Yield each setting with the distance of its texts from human texts, in standard deviations of groups of these."""
         measure = partial(measure_texts, is_known=None if lexicon is None else lexicon.__contains__, score=score)
         size = min(texts, len(reference) // _GROUPS)
         groups = [_figures(measure(reference[number * size : (number + 1) * size])) for number in range(_GROUPS)]

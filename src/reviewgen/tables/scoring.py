@@ -121,6 +121,7 @@ def evaluate(
         return loaded
 
     def work() -> tuple[dict[int, Any], str, Any]:
+        """Score this process's batches; return their totals by number, a digest of all texts, and what the conditions save."""
         totals, digest = dict[int, Any](), xxhash.xxh3_128()
         tokenizer, weights, conditions = loaded.tokenizer, loaded.bundle.weights, loaded.conditions
         documents = read_documents(source, tokenizer, trained_on(loaded.training), conditions=conditions, **options)

@@ -1,5 +1,4 @@
-"""Calibration of a trained model: its logits are scaled by one number, so that predicted probabilities match observed
-frequencies.
+"""Calibration: a trained model's logits are scaled by one number, so that probabilities match observed frequencies.
 
 A network that has read its texts many times is more certain of the next token than it should be on other texts, long before its
 choices get worse. The number is fitted on held-out text, and the weights of the output layer are scaled by it, so that a model is
