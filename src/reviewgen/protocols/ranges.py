@@ -41,7 +41,7 @@ class CountGroup(Protocol):
         ...
 
     def reduce_scatter(self, array: Shaped[np.ndarray, " N"], sizes: Int64[np.ndarray, " P"]) -> None:
-        """Sum an array over the processes: each gets its slice of ``sizes[rank]`` numbers, the rest is undefined (reduce-scatter)."""
+        """Sum an array over the processes (reduce-scatter): each gets its ``sizes[rank]`` numbers, the rest is undefined."""
         ...
 
 
