@@ -9,7 +9,7 @@ from reviewgen.protocols import TextSample
 
 
 @dataclass(frozen=True)
-class Share:
+class ShareMetric:
     """A share that is measured of some texts; the share in human texts is the best one, unless lower is better."""
 
     measure: Callable[[TextSample], float]
@@ -27,10 +27,10 @@ def new_words(sample: TextSample) -> float:
     return sum(word not in sample.training_words for word in words) / max(1, len(words))
 
 
-DISTINCT_1, DISTINCT_2, DISTINCT_3, DISTINCT_4 = (Share(partial(TextSample.distinct, n=n)) for n in (1, 2, 3, 4))
+DISTINCT_1, DISTINCT_2, DISTINCT_3, DISTINCT_4 = (ShareMetric(partial(TextSample.distinct, n=n)) for n in (1, 2, 3, 4))
 """distinct-n: the share of different n-grams of words among all n-grams of all texts (Li et al. 2016)."""
 
-SELF_REPETITION = Share(partial(TextSample.repetition, n=4), lower_is_better=True)
+SELF_REPETITION = ShareMetric(partial(TextSample.repetition, n=4), lower_is_better=True)
 """The share of n-grams of words that occurred before in the same text (Welleck et al. 2020)."""
 
-NEW_WORDS, REPEATED_SENTENCES = Share(new_words), Share(TextSample.repeated_sentences, lower_is_better=True)
+NEW_WORDS, REPEATED_SENTENCES = ShareMetric(new_words), ShareMetric(TextSample.repeated_sentences, lower_is_better=True)

@@ -23,7 +23,7 @@ from jaxtyping import Float32, Float64, Int32, Int64
 from reviewgen.compiled import compiled
 from reviewgen.protocols import CountGroup
 from reviewgen_ngram.counts import Arena
-from reviewgen_ngram.nodes import Nodes, Share
+from reviewgen_ngram.nodes import NodeRange, Nodes
 
 FALLBACK = (0.5, 1.0, 1.5)  # lmplz --discount_fallback
 ABSOLUTE_FALLBACK = 0.5
@@ -40,7 +40,7 @@ class Estimate:
         probabilities: Of each of M nodes, the probability of its token after its parent.
         backoffs: The back-off weight of each of I contexts.
         floor: The probability of an id that was never seen.
-        texts: Texts per predicted token (the average inverse length).
+        texts_per_token: Texts per predicted token (the average inverse length).
         discounts: The discounts of each order.
         fell_back: For each order, whether its discounts are the fall-back, because the formula failed.
     """
@@ -48,20 +48,20 @@ class Estimate:
     probabilities: Float32[np.ndarray, " M"]
     backoffs: Float32[np.ndarray, " I"]
     floor: float
-    texts: float
+    texts_per_token: float
     discounts: list[Discounts]
     fell_back: list[bool]
 
 
-def estimate(share: Share, vocab_size: int, bos_id: int, smoothing: str, arena: Arena, group: CountGroup) -> Estimate:
+def estimate(local: NodeRange, vocab_size: int, bos_id: int, smoothing: str, arena: Arena, group: CountGroup) -> Estimate:
     """Return the smoothed probabilities of the n-grams, in rank 0; there must be at least one.
 
     Each process computes those of its own nodes, level by level: a level needs the probabilities of the one before.
     """
-    nodes, order = share.nodes, share.nodes.order
+    nodes, order = local.nodes, local.nodes.order
     bos = first_node(nodes, bos_id)
-    counts = _adjusted(share, bos, arena, group) if smoothing == "kneser-ney" else share.counts
-    chosen = [_discounts(smoothing, numbers) for numbers in _numbers(share, counts, bos, group)]
+    counts = _adjusted(local, bos, arena, group) if smoothing == "kneser-ney" else local.counts
+    chosen = [_discounts(smoothing, numbers) for numbers in _numbers(local, counts, bos, group)]
     probabilities = arena.empty(len(nodes.tokens), np.float32)
     backoffs = arena.empty(len(nodes.first) - 1, np.float32)
     uniform = 0.0 if smoothing in ("none", "stupid-backoff") else 1 / max(vocab_size - 1, 1)
@@ -69,16 +69,16 @@ def estimate(share: Share, vocab_size: int, bos_id: int, smoothing: str, arena: 
     for level, (values, _) in enumerate(chosen, 1):
         table = np.array([0.0, *values])
         kind = smoothing == "witten-bell", STUPID if smoothing == "stupid-backoff" else -1.0
-        _smooth(*share.own[level - 1], nodes.first, nodes.links, counts, bos, table, *kind, probabilities, backoffs)
+        _smooth(*local.own[level - 1], nodes.first, nodes.links, counts, bos, table, *kind, probabilities, backoffs)
         if 1 < level < order:
-            share.all_gather(probabilities, level, group)
+            local.all_gather(probabilities, level, group)
     if order > 1:
-        share.gather(probabilities, order, group)
+        local.gather(probabilities, order, group)
     for level in range(1, order):
-        share.gather(backoffs, level, group)
+        local.gather(backoffs, level, group)
     floor = float(backoffs[0]) * uniform
-    texts = share.counts[bos : bos + 1].sum(dtype=np.int64)  # 1-grams of order 1 are all in rank 0
-    tokens = share.counts[share.level(1)].sum(dtype=np.int64)
+    texts = local.counts[bos : bos + 1].sum(dtype=np.int64)  # 1-grams of order 1 are all in rank 0
+    tokens = local.counts[local.level(1)].sum(dtype=np.int64)
     discounts, fell_back = map(list, zip(*chosen, strict=True))
     return Estimate(probabilities, backoffs, floor, float(texts / max(1, tokens - texts)), discounts, fell_back)
 
@@ -127,11 +127,11 @@ def first_node(nodes: Nodes, token: int) -> int:
     return int(nodes.starts[1] + np.searchsorted(level, token))
 
 
-def _numbers(share: Share, counts: Int32[np.ndarray, " C"], bos: int, group: CountGroup) -> Int64[np.ndarray, "N 6"]:
+def _numbers(local: NodeRange, counts: Int32[np.ndarray, " C"], bos: int, group: CountGroup) -> Int64[np.ndarray, "N 6"]:
     """Return how many n-grams of each order, in all processes, have a count of 0, 1, 2, 3, 4, and 5 or more; bos is left out."""
-    numbers = np.zeros((share.nodes.order, 6), np.int64)
-    for level in range(1, share.nodes.order + 1):
-        own = share.own_level(level)
+    numbers = np.zeros((local.nodes.order, 6), np.int64)
+    for level in range(1, local.nodes.order + 1):
+        own = local.own_level(level)
         _tally(counts, own.start, own.stop, numbers[level - 1])
         if level == 1 and own.start <= bos < own.stop:
             numbers[0, min(int(counts[bos]), 5)] -= 1
@@ -150,20 +150,20 @@ def _discounts(smoothing: str, numbers: Int64[np.ndarray, " 6"]) -> tuple[Discou
     return (0.0, 0.0, 0.0), False
 
 
-def _adjusted(share: Share, bos: int, arena: Arena, group: CountGroup) -> Int32[np.ndarray, " C"]:
+def _adjusted(local: NodeRange, bos: int, arena: Arena, group: CountGroup) -> Int32[np.ndarray, " C"]:
     """Count the distinct tokens before each n-gram; of the highest order, and after bos, keep the number of occurrences."""
-    nodes, order = share.nodes, share.nodes.order
-    counts = arena.zeros(len(share.counts), np.int32)
+    nodes, order = local.nodes, local.nodes.order
+    counts = arena.zeros(len(local.counts), np.int32)
     for level in range(2, order + 1):
-        _extend(*share.own[level], nodes.links, counts)
+        _extend(*local.own[level], nodes.links, counts)
     for level in range(1, order):
-        group.reduce_scatter(counts[share.level(level)], share.sizes[:, level])
-    last, first_level = share.own_level(order), share.own_level(1)
-    counts[last] = share.counts[last]
+        group.reduce_scatter(counts[local.level(level)], local.sizes[:, level])
+    last, first_level = local.own_level(order), local.own_level(1)
+    counts[last] = local.counts[last]
     if first_level.start <= bos < first_level.stop:
-        _keep_occurrences(last.start, nodes.first, share.counts, bos, counts)
+        _keep_occurrences(last.start, nodes.first, local.counts, bos, counts)
     if order > 1:
-        share.all_gather(counts, 1, group)
+        local.all_gather(counts, 1, group)
     return counts
 
 

@@ -29,16 +29,16 @@ from reviewgen.compiled.linear import add_up, log32
 from reviewgen_ngram.config import NgramConfig
 from reviewgen_ngram.trie import Trained, Trie, fill_row, follow, probability_after
 
-ROOM = 256  # ids of fields that a state holds; later ones are dropped
+CAP = 256  # ids of fields that a state holds; later ones are dropped
 CONTEXT, IS_OPEN, SIZE, WRITTEN, AFTER, FIELDS = range(6)  # the numbers of a state
-BELIEFS = FIELDS + ROOM
-STATE_SIZE = BELIEFS + ROOM
+BELIEFS = FIELDS + CAP
+STATE_SIZE = BELIEFS + CAP
 UNIT = 2.0**-40  # of a belief, which a state holds as a whole number
 
-ANYWHERE = 0.002  # probability that a copy begins at any place of the fields
-STAY = 0.95  # probability that a copy goes on to the next token of the value
-MIN_LEFT = 0.01  # probability that a context must leave for what can follow
-TINY = 1e-9  # added to the probability of the first token of each form of a field
+COPY_START = 0.002  # probability that a copy begins at any place of the fields
+COPY_CONTINUE = 0.95  # probability that a copy goes on to the next token of the value
+MIN_REMAINING = 0.01  # probability that a context must leave for what can follow
+FORM_PRIOR = 1e-9  # added to the probability of the first token of each form of a field
 
 
 class FieldNgram(NamedTuple):
@@ -97,7 +97,7 @@ def _value_probability(model, state, context, at):
     marker, own, total = state[FIELDS + at - 1], 0.0, 0.0
     for other in range(1, _known(state)):
         if state[FIELDS + other - 1] == marker and _begins_value(model.marker, state, other):
-            first = TINY + probability_after(model.trie, context, state[FIELDS + other])
+            first = FORM_PRIOR + probability_after(model.trie, context, state[FIELDS + other])
             total += first
             own = first if other == at else own
     return probability_after(model.trie, context, marker) * own / total
@@ -121,14 +121,14 @@ def _outlook(model, state):
     """Return the context that the next token depends on, the weight of the n-gram, and the probability of a copy anywhere."""
     context = state[CONTEXT]
     left = _left(model, state, context)
-    while context != 0 and left < MIN_LEFT:
+    while context != 0 and left < MIN_REMAINING:
         context = np.int64(model.trie.links[context])
         left = _left(model, state, context)
     copied, places = 0.0, 0
     for at in range(_known(state)):
         copied += state[BELIEFS + at] * UNIT
         places += state[FIELDS + at] < model.marker
-    anywhere = ANYWHERE if places > 0 else 0.0
+    anywhere = COPY_START if places > 0 else 0.0
     return context, (1 - copied) * (1 - anywhere) / left, (1 - copied) * anywhere / max(places, 1)
 
 
@@ -148,7 +148,7 @@ def _read(model, state, token):
     elif token >= model.marker:
         state[IS_OPEN] = token != begin
     if state[IS_OPEN]:
-        if state[SIZE] < ROOM:
+        if state[SIZE] < CAP:
             state[FIELDS + state[SIZE]], state[BELIEFS + state[SIZE]] = token, 0
             state[SIZE] += 1
     elif token != begin:
@@ -171,7 +171,7 @@ def _update_beliefs(model, state, token):
     for at in range(state[SIZE] - 1, 0, -1):
         goes_on = state[FIELDS + at - 1] == token and state[FIELDS + at] < model.marker and p > 0
         copied = _copied(model, state, at - 1, context, weight, anywhere) if goes_on else 0.0
-        state[BELIEFS + at] = np.int64(STAY * copied / max(p, TINY) / UNIT)
+        state[BELIEFS + at] = np.int64(COPY_CONTINUE * copied / max(p, FORM_PRIOR) / UNIT)
     state[BELIEFS] = 0
 
 

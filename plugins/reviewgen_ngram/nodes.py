@@ -40,7 +40,7 @@ class Nodes:
 
 
 @dataclass(frozen=True)
-class Share:
+class NodeRange:
     """The nodes that one of P processes has grown from its range of the n-grams, among the nodes of all.
 
     Every process has the tokens of all nodes that can have children, and their ``first`` but for the last of these levels. Of the
@@ -75,7 +75,7 @@ class Share:
         group.gather_into(array[self.level(level)], array[self.own_level(level)])
 
 
-def grow(rows: Rows, vocab_size: int, arena: Arena, group: CountGroup) -> Share:
+def grow(rows: Rows, vocab_size: int, arena: Arena, group: CountGroup) -> NodeRange:
     """Return the nodes of n-grams, not linked yet; there must be at least one n-gram in all processes together.
 
     Raises:
@@ -108,33 +108,33 @@ def grow(rows: Rows, vocab_size: int, arena: Arena, group: CountGroup) -> Share:
         _fill(rows.packed, rows.counts, start, stop, *shape, newest, tokens, counts, first)
     _start_children(own, first)
     first[0], first[1] = 1, starts[2]
-    share = Share(Nodes(starts, tokens, first, links), counts, own, sizes)
+    local = NodeRange(Nodes(starts, tokens, first, links), counts, own, sizes)
     for level in range(1, order):
-        share.all_gather(tokens, level, group)
+        local.all_gather(tokens, level, group)
         if level < order - 1:
-            share.all_gather(first, level, group)
+            local.all_gather(first, level, group)
             first[starts[level + 1]] = starts[level + 2]  # where the children of the level's last node end
     if order > 1:
-        share.all_gather(counts, 1, group)
+        local.all_gather(counts, 1, group)
     return share
 
 
-def link(share: Share) -> None:
+def link(local: NodeRange) -> None:
     """Write the links of its own nodes."""
-    nodes = share.nodes
+    nodes = local.nodes
     for level in range(1, nodes.order):
-        _link(*share.own[level], nodes.tokens, nodes.first, nodes.links)
+        _link(*local.own[level], nodes.tokens, nodes.first, nodes.links)
 
 
-def gather(share: Share, group: CountGroup) -> Nodes:
+def gather(local: NodeRange, group: CountGroup) -> Nodes:
     """Return all nodes in rank 0, with their links, without copying its own."""
-    nodes, last = share.nodes, share.nodes.order
-    share.gather(nodes.tokens, last, group)
+    nodes, last = local.nodes, local.nodes.order
+    local.gather(nodes.tokens, last, group)
     for level in range(2, last + 1):
-        share.gather(nodes.links, level, group)
+        local.gather(nodes.links, level, group)
     if last > 1:
-        parents, shift = share.own_level(last - 1), int(share.sizes[: group.rank, last].sum())
-        group.gather_into(nodes.first[share.level(last - 1)], nodes.first[parents] + np.int32(shift))
+        parents, shift = local.own_level(last - 1), int(local.sizes[: group.rank, last].sum())
+        group.gather_into(nodes.first[local.level(last - 1)], nodes.first[parents] + np.int32(shift))
         nodes.first[-1] = nodes.starts[-1]
     return nodes
 

@@ -16,20 +16,20 @@ from reviewgen.compiled import compiled
 from reviewgen.errors import TrainingError
 from reviewgen.protocols import CountGroup
 from reviewgen_ngram.estimate import Estimate
-from reviewgen_ngram.nodes import Nodes, Share
+from reviewgen_ngram.nodes import NodeRange, Nodes
 
 CODES = 256
 ROUNDING = 2e-7  # of a probability in single precision
 MIN_UNSEEN = 1e-6  # minimum probability of the unseen tokens of a quantised context
 
 
-def frequent(share: Share, min_count: int, group: CountGroup) -> Bool[np.ndarray, " M"]:
+def frequent(local: NodeRange, min_count: int, group: CountGroup) -> Bool[np.ndarray, " M"]:
     """Return which n-grams occur at least ``min_count`` times, in rank 0."""
-    keep = np.ones(len(share.nodes.tokens), bool)
-    for level in range(2, share.nodes.order + 1):
-        own = share.own_level(level)
-        np.greater_equal(share.counts[own], min_count, out=keep[own])
-        share.gather(keep, level, group)
+    keep = np.ones(len(local.nodes.tokens), bool)
+    for level in range(2, local.nodes.order + 1):
+        own = local.own_level(level)
+        np.greater_equal(local.counts[own], min_count, out=keep[own])
+        local.gather(keep, level, group)
     return keep
 
 

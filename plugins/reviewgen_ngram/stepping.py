@@ -18,7 +18,7 @@ from reviewgen.errors import DataError
 from reviewgen.protocols import Constraints, CountedContext, TensorSpec
 from reviewgen_ngram.config import NgramConfig
 from reviewgen_ngram.explain import explain
-from reviewgen_ngram.fields import AFTER, BELIEFS, CONTEXT, FIELDS, ROOM, SIZE, STATE_SIZE, WRITTEN, step_with_fields, with_fields
+from reviewgen_ngram.fields import AFTER, BELIEFS, CAP, CONTEXT, FIELDS, SIZE, STATE_SIZE, WRITTEN, step_with_fields, with_fields
 from reviewgen_ngram.trie import (
     Trained,
     advance,
@@ -158,8 +158,8 @@ def checked_state(state: Int64[np.ndarray, "B *S"], trained: Trained) -> Int64[n
         raise DataError(f"The state is not one of this model, which has the contexts 0..{last}.")
     if state.ndim > 1 and len(state):
         sizes, ids = state[:, [SIZE, WRITTEN]], state[:, FIELDS:BELIEFS]
-        if sizes.min() < 0 or sizes.max() > ROOM or ids.min() < 0 or ids.max() >= len(trained.trie.root):
-            raise DataError(f"The state is not one of this model, which holds up to {ROOM} ids of fields.")
+        if sizes.min() < 0 or sizes.max() > CAP or ids.min() < 0 or ids.max() >= len(trained.trie.root):
+            raise DataError(f"The state is not one of this model, which holds up to {CAP} ids of fields.")
     return state.copy()
 
 

@@ -24,7 +24,7 @@ TABLE_BYTES = 1 << 24  # of the table of products; a larger one takes longer to 
 ZERO = np.float32(0)
 
 
-class Weights(NamedTuple):
+class Packed(NamedTuple):
     """The weights of an nnlm, prepared for the loops: matrices in panels, each followed by its scales."""
 
     table: Float32[np.ndarray, "K rows H"]  # V+1 products for each of n-1 positions; empty: computed from the next fields
@@ -99,7 +99,7 @@ class NnlmStepper(CompiledStepper):
         return (last, floats[0, :, : self.config.embedding_size + 2].copy()) if self.config.holds else last
 
 
-def _prepare(tensors: Mapping[str, Float32[np.ndarray, "..."]], bits: Bits, is_relu: bool, held: Conditioning | None) -> Weights:
+def _prepare(tensors: Mapping[str, Float32[np.ndarray, "..."]], bits: Bits, is_relu: bool, held: Conditioning | None) -> Packed:
     embedding, hidden, bias = (tensors[name] for name in ("embedding.weight", "hidden.weight", "hidden.bias"))
     (rows, width), size = embedding.shape, len(bias)
     context = hidden.shape[1] // width
@@ -111,7 +111,7 @@ def _prepare(tensors: Mapping[str, Float32[np.ndarray, "..."]], bits: Bits, is_r
     padded = np.zeros(len(packed.scales), np.float32)
     padded[:size] = bias
     output = pack(tensors["output.weight"], bits)
-    return Weights(table, embedding, *packed, padded, *output, tensors["output.bias"], int(is_relu), held)
+    return Packed(table, embedding, *packed, padded, *output, tensors["output.bias"], int(is_relu), held)
 
 
 @inner
@@ -149,7 +149,7 @@ def _step(weights, ids, floats, ints, logits):
     """Feed a token to each text, and write the logits after it; see ``reviewgen.compiled.steps``.
 
     Args:
-        weights: The address of Weights.
+        weights: The address of Packed.
         ids, logits: As there.
         floats: What the model holds: the sums, and their product.
         ints: The last n-1 ids.

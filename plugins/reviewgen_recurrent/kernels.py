@@ -44,7 +44,7 @@ def bucket_of(key: Any, buckets: int) -> Any:
 _extend_key, _bucket_of = inlined(extend_key), inlined(bucket_of)
 
 
-class Weights(NamedTuple):
+class Packed(NamedTuple):
     """The weights of a recurrent model, prepared for the loops: every matrix in panels, each followed by its scales."""
 
     table: Float32[np.ndarray, "V P"] | None  # each token's ``W_ih x + biases[0]``; None: computed from the next fields
@@ -74,7 +74,7 @@ def step(model, ids, floats, ints, logits):
     """Feed a token to each text, and write the logits after it; see ``reviewgen.compiled.steps``.
 
     Args:
-        model: The address of Weights.
+        model: The address of Packed.
         ids: As there.
         floats: The state: h of each layer, then for the lstm c of each layer; the last two are the sums and the products of what
             the text is given, if the model holds that.
@@ -200,7 +200,7 @@ def _step(panels, scales, hidden_biases, relu, zoneout, layer, gates, h, c):
     Args:
         panels, scales: The layer's recurrent matrix.
         hidden_biases: float32 (L, P), the gru's; None for the others.
-        relu, zoneout: Those of the Weights.
+        relu, zoneout: Those of the Packed.
         layer: Index of the layer.
         gates: float32 (R, P), the products of the inputs; overwritten.
         h: The layer's.

@@ -104,7 +104,7 @@ class RecurrentStepper(CompiledStepper):
         held = (floats[rows, :, : config.embedding_size + 2].copy(),) if config.holds else ()
         return *parts, *past, *held
 
-    def _prepare(self, tensors: Mapping[str, np.ndarray], bits: Bits) -> kernels.Weights:
+    def _prepare(self, tensors: Mapping[str, np.ndarray], bits: Bits) -> kernels.Packed:
         embedding = np.asarray(tensors["embedding.weight"], np.float32)
         weight_ih, weight_hh, bias_ih, bias_hh = (
             [np.asarray(tensors[f"recurrent.{name}_l{layer}"], np.float32) for layer in range(self.config.layers)]
@@ -131,7 +131,7 @@ class RecurrentStepper(CompiledStepper):
             if self.config.holds
             else None
         )
-        return kernels.Weights(
+        return kernels.Packed(
             table, embedding.copy(), ngrams, *matrices, biases, gru_biases, *projection, *output, output_bias, *kind, held
         )
 

@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 if TYPE_CHECKING:
-    from reviewgen.config import EvaluateOptions
-    from reviewgen.config.options import PrepareOptions, TrainOptions
+    from reviewgen.config import EvaluateKwargs
+    from reviewgen.config.options import PrepareKwargs, TrainKwargs
     from reviewgen.data import StoreFolder
-    from reviewgen.generation import GenerateOptions
-    from reviewgen.model import LoadOptions, ReviewModel
+    from reviewgen.generation import GenerateKwargs
+    from reviewgen.model import LoadKwargs, ReviewModel
     from reviewgen.tables.table import WrittenTexts
 
 
-def load(source: str | Path, **options: "Unpack[LoadOptions]") -> "ReviewModel":
+def load(source: str | Path, **options: "Unpack[LoadKwargs]") -> "ReviewModel":
     """Load a trained model from a preset's installed weights, a local folder, or the Hub.
 
     >>> model = reviewgen.load("lstm-word")                                                      # doctest: +SKIP
@@ -51,7 +51,7 @@ def load(source: str | Path, **options: "Unpack[LoadOptions]") -> "ReviewModel":
     return ReviewModel.from_pretrained(source, **options)
 
 
-def train(start: "str | ReviewModel", source: Any, *, progress: bool = True, **options: "Unpack[TrainOptions]") -> "ReviewModel":
+def train(start: "str | ReviewModel", source: Any, *, progress: bool = True, **options: "Unpack[TrainKwargs]") -> "ReviewModel":
     """Train a model on a corpus of reviews and return it.
 
     An interrupt (Ctrl-C) ends the training early: the best model so far is returned, and saved if ``out`` is given. To watch or
@@ -119,13 +119,13 @@ def train(start: "str | ReviewModel", source: Any, *, progress: bool = True, **o
     """
     from reviewgen.compiled.notice import compiling_notice
     from reviewgen.config import check_flags, refuse_unknown_options
-    from reviewgen.config.options import TrainOptions
+    from reviewgen.config.options import TrainKwargs
     from reviewgen.errors import AlreadyTrained
-    from reviewgen.interrupts import uninterrupted
+    from reviewgen.interrupts import block_signals
     from reviewgen.runs import TrainingRun
     from reviewgen.runs.display import open_view
 
-    refuse_unknown_options(options, TrainOptions, "train")
+    refuse_unknown_options(options, TrainKwargs, "train")
     check_flags(progress=progress)
     run = TrainingRun(start, source, **options)
     view = open_view(run, progress)
@@ -144,14 +144,14 @@ def train(start: "str | ReviewModel", source: Any, *, progress: bool = True, **o
             with view.phase("Saving the model, then measuring it ..."):
                 model = run.finish()
         except KeyboardInterrupt:
-            with uninterrupted():
+            with block_signals():
                 run.interrupt()
                 model = run.finish()
         view.finish()
         return model
 
 
-def prepare(source: Any, *, preset: str, out: str | Path, **options: "Unpack[PrepareOptions]") -> "StoreFolder":
+def prepare(source: Any, *, preset: str, out: str | Path, **options: "Unpack[PrepareKwargs]") -> "StoreFolder":
     """Prepare a token store: read, clean, split and tokenize a corpus once, into a folder that ``train`` accepts.
 
     Give the folder as the source of ``train``, ``TrainingRun``, ``sweep`` or ``tune``, for any preset with that tokenizer: the
@@ -205,7 +205,7 @@ def generate_dataset(
     format: str | None = None,
     shard_texts: int = 10_000,
     device: str = "auto",
-    **options: "Unpack[GenerateOptions]",
+    **options: "Unpack[GenerateKwargs]",
 ) -> "WrittenTexts":
     """Generate many texts into a folder of shards, which ``datasets`` and ``train`` read.
 
@@ -248,10 +248,10 @@ def generate_dataset(
         TrainingError: The processes of a launcher were started with different arguments; ProcessLost if one has ended.
         ReviewgenError: The model cannot be loaded; see ``load``.
     """
-    from reviewgen.config.options import GeneratedShards
+    from reviewgen.config.options import DatasetOptions
     from reviewgen.tables.generating import generate_dataset as generate_texts
 
-    shards = GeneratedShards(columns=columns, unique=unique, schema=schema, format=format, shard_texts=shard_texts)
+    shards = DatasetOptions(columns=columns, unique=unique, schema=schema, format=format, shard_texts=shard_texts)
     return generate_texts(model, n, shards, out=out, prompt=prompt, device=device, options=options)
 
 
@@ -263,7 +263,7 @@ def score_dataset(
     format: str | None = None,
     shard_texts: int = 10_000,
     device: str = "auto",
-    **options: "Unpack[EvaluateOptions]",
+    **options: "Unpack[EvaluateKwargs]",
 ) -> "WrittenTexts":
     """Score each text of a source, and write a table with its bits beside it.
 
@@ -290,10 +290,10 @@ def score_dataset(
         ConfigError, DataError, OutputExists, StorageError, CheckpointError, TrainingError: As ``generate_dataset``.
         ReviewgenError: The model cannot be loaded; see ``load``.
     """
-    from reviewgen.config.options import Shards
+    from reviewgen.config.options import ShardOptions
     from reviewgen.tables.scoring import score_texts
 
-    shards = Shards(format=format, shard_texts=shard_texts)
+    shards = ShardOptions(format=format, shard_texts=shard_texts)
     return score_texts("score", model, source, shards, out=out, device=device, options=options)
 
 
@@ -304,7 +304,7 @@ def novelty_dataset(
     out: str | Path,
     format: str | None = None,
     shard_texts: int = 10_000,
-    **options: "Unpack[EvaluateOptions]",
+    **options: "Unpack[EvaluateKwargs]",
 ) -> "WrittenTexts":
     """Look up what each text of a source copies from the training text, and write a table.
 
@@ -321,7 +321,7 @@ def novelty_dataset(
     Raises:
         DataError: The model has no index of its training text.
     """
-    from reviewgen.config.options import Shards
+    from reviewgen.config.options import ShardOptions
     from reviewgen.tables.scoring import score_texts
 
-    return score_texts("novelty", model, source, Shards(format=format, shard_texts=shard_texts), out=out, options=options)
+    return score_texts("novelty", model, source, ShardOptions(format=format, shard_texts=shard_texts), out=out, options=options)

@@ -38,12 +38,12 @@ def raising_interrupts() -> Iterator[None]:
     """Inside the block, signals raise KeyboardInterrupt; in an import, before ``raise_on_interrupt``, they end the process."""
     global _has_begun
     _has_begun = False
-    with handled(_interrupt):
+    with signal_handler(_interrupt):
         yield
 
 
 @contextmanager
-def handled(
+def signal_handler(
     handler: "Callable[[int, FrameType | None], object] | signal.Handlers", *, only_handled: bool = False
 ) -> Iterator[None]:
     """Give the signals a handler inside the block; those before are set again. Does nothing outside the main thread.
@@ -70,19 +70,19 @@ def handled(
 
 
 @contextmanager
-def uninterrupted() -> Iterator[None]:
+def block_signals() -> Iterator[None]:
     """Ignore the signals inside the block. Does nothing outside the main thread, which no signal reaches."""
-    with handled(signal.SIG_IGN):
+    with signal_handler(signal.SIG_IGN):
         yield
 
 
 @contextmanager
-def deferred(interrupted: threading.Event) -> Iterator[None]:
+def defer_signals(interrupted: threading.Event) -> Iterator[None]:
     """Record the signals inside the block in an event, and raise KeyboardInterrupt at its end if one arrived.
 
     A signal without a Python handler, such as SIGTERM in a plain script, still ends the process.
     """
-    with handled(lambda *_: interrupted.set(), only_handled=True):
+    with signal_handler(lambda *_: interrupted.set(), only_handled=True):
         yield
     if interrupted.is_set():
         raise KeyboardInterrupt

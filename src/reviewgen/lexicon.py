@@ -5,7 +5,7 @@ separators. Known words and separators are automata over bytes; with the bytes o
 compiled code takes: a ``Spelling``. Must not know models. No torch.
 
 An automaton is one array of 32-bit words. A node is a word ``2 * edges + is_end``, followed by a word ``256 * target + byte`` for
-each of its edges, sorted by byte; its number, and the target of an edge, is its place in the array. Node 0 has no edges and is
+each of its edges, sorted by byte; its number, and the target of an edge, is its offset in the array. Node 0 has no edges and is
 where no string can be. The minimal automaton of a set of strings is built string by string, in order (Daciuk, Mihov, Watson &
 Watson 2000, "Incremental construction of minimal acyclic finite-state automata", algorithm 1).
 """
@@ -45,7 +45,7 @@ _AS_SPACES = bytes.maketrans(_ASCII.encode(), b" " * len(_ASCII))
 _FREQUENT = (" " + ascii_letters).encode()
 _PART_TOKENS = 1 << 16  # about, at a time
 _END = b"\xff"  # occurs in no UTF-8
-_MAX_NODE_WORDS = 1 << 22  # of a saved automaton: a few of them have room in one array, whose places take 24 bits
+_MAX_NODE_WORDS = 1 << 22  # of a saved automaton: a few of them have room in one array, whose offsets take 24 bits
 
 _Edges: TypeAlias = Sequence[tuple[int, int]]
 """Pairs of a byte and the node that it leads to."""
@@ -121,8 +121,8 @@ def _count_texts(codes: np.ndarray, owners: np.ndarray, starts: np.ndarray, word
     """
     texts, last = np.zeros(count, np.int64), np.full(count, -1, np.int64)
     for position in range(len(codes)):
-        for place in range(starts[codes[position]], starts[codes[position] + 1]):
-            word = words[place]
+        for index in range(starts[codes[position]], starts[codes[position] + 1]):
+            word = words[index]
             if last[word] != owners[position]:
                 last[word] = owners[position]
                 texts[word] += 1
@@ -226,8 +226,8 @@ def _join(automata: Sequence[Automaton]) -> tuple[UInt32[np.ndarray, " N"], list
     """Return the nodes of several automata in one array, and the root of each."""
     arrays, roots, start = [], [], 0
     for automaton in automata:
-        moved, places = automaton.nodes + np.uint32(256 * start), _places(automaton.nodes)
-        moved[places] = automaton.nodes[places]
+        moved, offsets = automaton.nodes + np.uint32(256 * start), _node_offsets(automaton.nodes)
+        moved[offsets] = automaton.nodes[offsets]
         arrays.append(moved)
         roots.append(automaton.root + start)
         start += len(moved)
@@ -241,34 +241,34 @@ def _check_nodes(nodes: UInt32[np.ndarray, " N"]) -> Automaton | None:
     """
     if not 2 <= len(nodes) < _MAX_NODE_WORDS or nodes[0]:
         return None
-    places = np.array(_places(nodes))
-    edges = (nodes[places] >> 1).astype(np.int64)
-    if places[-1] + 1 + edges[-1] != len(nodes):
+    offsets = np.array(_node_offsets(nodes))
+    edges = (nodes[offsets] >> 1).astype(np.int64)
+    if offsets[-1] + 1 + edges[-1] != len(nodes):
         return None
-    words, owners = np.delete(nodes, places).astype(np.int64), np.repeat(np.arange(len(places)), edges)
-    leads_back = np.isin(words >> 8, places[1:]) & (words >> 8 < places[owners])
+    words, owners = np.delete(nodes, offsets).astype(np.int64), np.repeat(np.arange(len(offsets)), edges)
+    leads_back = np.isin(words >> 8, offsets[1:]) & (words >> 8 < offsets[owners])
     is_sorted = (np.diff(words & 255) > 0) | (np.diff(owners) > 0)
-    return Automaton(nodes, int(places[-1])) if leads_back.all() and is_sorted.all() else None
+    return Automaton(nodes, int(offsets[-1])) if leads_back.all() and is_sorted.all() else None
 
 
-def _places(nodes: UInt32[np.ndarray, " N"]) -> list[int]:
+def _node_offsets(nodes: UInt32[np.ndarray, " N"]) -> list[int]:
     """Return where the nodes of an array begin; the last one may end behind the array."""
-    words, places, place = nodes.tolist(), [], 0
-    while place < len(words):
-        places.append(place)
-        place += 1 + (words[place] >> 1)
-    return places
+    words, offsets, offset = nodes.tolist(), [], 0
+    while offset < len(words):
+        offsets.append(offset)
+        offset += 1 + (words[offset] >> 1)
+    return offsets
 
 
 def _pack(nodes: Sequence[tuple[bool, _Edges]], root: int) -> Automaton:
     """Return an automaton of nodes, each whether a string may end there, and its edges."""
-    places = np.cumsum([0, *(1 + len(edges) for _, edges in nodes)]).tolist()
+    offsets = np.cumsum([0, *(1 + len(edges) for _, edges in nodes)]).tolist()
     words = [
         word
         for is_end, edges in nodes
-        for word in (2 * len(edges) + is_end, *(256 * places[target] + byte for byte, target in edges))
+        for word in (2 * len(edges) + is_end, *(256 * offsets[target] + byte for byte, target in edges))
     ]
-    return Automaton(np.array(words, np.uint32), places[root])
+    return Automaton(np.array(words, np.uint32), offsets[root])
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from reviewgen.errors import ProcessLost, ReviewgenError, TrainingError, first_line, storage_errors
-from reviewgen.interrupts import deferred, handled
+from reviewgen.interrupts import defer_signals, signal_handler
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -61,7 +61,7 @@ def process_state() -> Any:
     was_connected = distributed.is_initialized()
     try:
         # While torch waits in compiled code, no handler of Python is called: an interrupt ends the process.
-        with nullcontext() if was_connected else handled(signal.SIG_DFL):
+        with nullcontext() if was_connected else signal_handler(signal.SIG_DFL):
             cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not accelerator.is_available()
             state = PartialState(cpu=cpu, timeout=_CONNECTING)
             if state.num_processes > 1:
@@ -167,12 +167,12 @@ class Processes:
         pieces = torch.split(flat, [tensor.numel() for tensor in tensors])
         return [piece.view_as(tensor) for piece, tensor in zip(pieces, tensors, strict=True)]
 
-    def gather(self, work: Callable[[], Result], place: object) -> list[Result]:
+    def gather(self, work: Callable[[], Result], path: object) -> list[Result]:
         """Call a function in each process and wait for all; return the results by rank.
 
         Args:
             work: The function; what it returns can be pickled.
-            place: Where it writes, for messages.
+            path: Where it writes, for messages.
 
         Raises:
             ReviewgenError: It has failed in this process.
@@ -183,7 +183,7 @@ class Processes:
         error: ReviewgenError | None = None
         is_interrupted = False
         try:
-            with storage_errors(str(place)):
+            with storage_errors(str(path)):
                 result = work()
         except ReviewgenError as problem:
             error = problem
@@ -198,15 +198,15 @@ class Processes:
             raise KeyboardInterrupt
         return [each for each, *_ in ends]
 
-    def each(self, work: Callable[[], Result], place: object) -> Result:
+    def each(self, work: Callable[[], Result], path: object) -> Result:
         """Call a function in each process; return its own result, of any type. Arguments and errors are those of ``gather``."""
         own: list[Result] = []
-        self.gather(lambda: own.append(work()), place)
+        self.gather(lambda: own.append(work()), path)
         return own[0]
 
-    def main(self, work: Callable[[], Result], place: object) -> Result:
+    def main(self, work: Callable[[], Result], path: object) -> Result:
         """Call a function in the main process; return its result in all. Arguments and errors are those of ``gather``."""
-        results: list[Any] = self.gather(lambda: work() if self.rank == 0 else None, place)
+        results: list[Any] = self.gather(lambda: work() if self.rank == 0 else None, path)
         own: Result = results[0]
         return own
 
@@ -260,7 +260,7 @@ def all_processes() -> Iterator[Processes]:
     processes = Processes(state.process_index, state.num_processes, group)
     del group
     try:
-        with deferred(processes.interrupted):
+        with defer_signals(processes.interrupted):
             yield processes
     finally:
         processes.close()

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reviewgen.data import SPLITS, LostCharacters, count_lost, read_documents, sample_stride, trained_on
+from reviewgen.data import SPLITS, LostCharacters, count_lost, data_records, read_documents, sample_stride
 from reviewgen.errors import ConfigError, DataError
 from reviewgen.registry import find_tokenizer
 from tests.support.fakes import LetterTokenizer
@@ -67,9 +67,9 @@ def test_texts_to_evaluate_are_cleaned_as_those_of_the_training():
     old = {"source": "x", "lowercase": True, "strip_markdown": False, "clean": True, "cleaning": {"read": 2, "kept": 2}}
     before = {"fix_encoding": False, "keep_line_breaks": True, "drop_repeated_lines": False, "keep_space": True}
     new = old | before | {"fix_encoding": True, "keep_line_breaks": False}
-    assert trained_on({"data": old}) == [old | before]
-    assert trained_on({"data": new, "parent": {"data": old}}) == [new, old | before]
-    assert trained_on({}) == [{}]
+    assert data_records({"data": old}) == [old | before]
+    assert data_records({"data": new, "parent": {"data": old}}) == [new, old | before]
+    assert data_records({}) == [{}]
     for trained, characters in ((old, len("cafã©")), (new, len("café"))):
         ((_, count),) = read_documents(["CAFÃ©"], tokenizer, [trained])
         assert count == characters

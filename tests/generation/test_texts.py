@@ -16,7 +16,7 @@ from torch import Tensor
 from reviewgen import ReviewModel
 from reviewgen.errors import ConfigError, GenerationError
 from reviewgen.evaluation import judge_by_metric
-from reviewgen.generation import Generation, Pieces
+from reviewgen.generation import Generation, TokenTexts
 from tests.support.distributions import Install
 from tests.support.fakes import LETTERS, LetterTokenizer, QueueModel, TableModel, review_model, table
 from tests.support.ngrams import CHAR, LOOP, WORD, Plain, counted
@@ -142,9 +142,9 @@ def test_any_prompt_comes_first_exactly(name: str) -> None:
 
 
 def test_the_model_reads_a_prompt_without_its_last_word_and_spells_it_again() -> None:
-    pieces = Pieces(WORD)
+    pieces = TokenTexts(WORD)
     assert (pieces.split("the ").ids, pieces.split("the ").rest) == (WORD.encode("the"), " ")
-    assert (pieces.split("the mov").rest, pieces.split("").ids, Pieces(CHAR).split("the ").rest) == (" mov", [], "")
+    assert (pieces.split("the mov").rest, pieces.split("").ids, TokenTexts(CHAR).split("the ").rest) == (" mov", [], "")
     (token,) = WORD.encode(" movie")
     logits = torch.zeros(WORD.vocab_size, WORD.vocab_size)
     logits[:, token], logits[token, WORD.eos_id] = 30.0, 60.0  # wherever it is, it wants to write this token, then the end
@@ -185,7 +185,7 @@ def test_a_stream_never_yields_half_a_character(name: str) -> None:
 def test_streams_of_random_bytes_join_to_the_text(name: str, seed: int) -> None:
     """Half of what this model writes are bytes, which may be parts of no character."""
     tokenizer = TOKENIZERS[name]
-    pieces = Pieces(tokenizer).texts
+    pieces = TokenTexts(tokenizer).texts
     logits = torch.tensor([0.0 if piece else 3.0 for piece in pieces])
     logits[tokenizer.eos_id] = -2.0
     model = review_model(TableModel(logits.expand(len(pieces), -1)), tokenizer, max_new_tokens=40)

@@ -21,12 +21,12 @@ from tests.golden.test_names import resolve
 
 declared = config.options
 DECLARED: dict[str, tuple[type, ...]] = {
-    "EvaluateOptions": (declared.Evaluating,),
-    "CorpusOptions": (declared.Corpus,),
-    "PrepareOptions": (declared.Corpus,),
-    "TrainOptions": (declared.Corpus, declared.Training),
-    "CompareOptions": (declared.TrainingTexts, declared.Trial),
-    "GenerateOptions": (config.GenerationConfig, declared.Call),
+    "EvaluateKwargs": (declared.EvaluationOptions,),
+    "CorpusKwargs": (declared.CorpusOptions,),
+    "PrepareKwargs": (declared.CorpusOptions,),
+    "TrainKwargs": (declared.CorpusOptions, declared.TrainingOptions),
+    "CompareKwargs": (declared.TrainingTextOptions, declared.TrialOptions),
+    "GenerateKwargs": (config.GenerationConfig, declared.CallOptions),
 }
 """The classes that declare the keywords of each TypedDict."""
 
@@ -35,7 +35,7 @@ FUNCTIONS: list[Callable[..., Any]] = [
     *(reviewgen.corpus, reviewgen.prepare, reviewgen.generate_dataset, reviewgen.score_dataset, reviewgen.compare),
     *(reviewgen.ReviewModel.generate, reviewgen.ReviewModel.evaluate),
 ]
-OWN = {"generate_dataset": (declared.GeneratedShards,), "score_dataset": (declared.Shards,)}
+OWN = {"generate_dataset": (declared.DatasetOptions,), "score_dataset": (declared.ShardOptions,)}
 """Classes that declare arguments of a function beside its keywords."""
 
 _WIDTH = 130

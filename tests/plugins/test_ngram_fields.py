@@ -19,7 +19,7 @@ from tests.support.plugin_models import BOS, EOS, PLAIN, count_ngram, ids_of, lo
 from tests.support.web_steppers import logits_in_node, logits_in_python, write_model
 
 V, FIRST, SECOND, BEGIN = 10, 7, 8, 9  # two fields; the ids 2 to 6 are tokens
-ANYWHERE, STAY, MIN_LEFT = 0.002, 0.95, 0.01
+COPY_START, STAY, MIN_LEFT = 0.002, 0.95, 0.01
 
 Values = Sequence[tuple[int, Sequence[int]]]
 """The marker and the tokens of each value."""
@@ -89,7 +89,7 @@ class AllPaths:
     def paths(self, text: Sequence[int]) -> dict[tuple[int, int] | None, float]:
         """Return the probability of the text with each place that is copied next; None for no copy."""
         ways: dict[tuple[int, int] | None, float] = {None: 1.0}
-        anywhere = ANYWHERE if self.places else 0.0
+        anywhere = COPY_START if self.places else 0.0
         for size, token in enumerate(text):
             tokens, parts = self.next_plain(text[:size])
             plain = ways.pop(None)

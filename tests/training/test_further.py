@@ -9,7 +9,7 @@ import torch
 
 import reviewgen
 from reviewgen import TrainingRun
-from reviewgen.data import digest_tokenizer, trained_on
+from reviewgen.data import data_records, digest_tokenizer
 from reviewgen.errors import ConfigError
 from reviewgen.evaluation import evaluate_documents, sample_documents
 from tests.support.fakes import TEXTS, run_command
@@ -74,7 +74,7 @@ def test_parents_are_recorded_and_nested(gru: reviewgen.ReviewModel, model_folde
     assert str(parent["digest"]).startswith("sha256:")
     assert (parent["parent"]["digest"], parent["parent"]["source"]) == (gru.digest, str(model_folder("gru-char")))
     assert "parent" not in parent["parent"]
-    prints = [data["fingerprint"] for data in trained_on(grandchild)]
+    prints = [data["fingerprint"] for data in data_records(grandchild)]
     assert prints == [each["data"]["fingerprint"] for each in (grandchild, child.training, gru.training)]
     assert len(set(prints)) == 3
     card = (tmp_path / "child" / "README.md").read_text(encoding="utf-8")

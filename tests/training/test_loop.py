@@ -17,7 +17,7 @@ import reviewgen
 from reviewgen import TrainingRun
 from reviewgen.data import IGNORED, Lanes
 from reviewgen.errors import BrokenPlugin, ConfigError, TrainingError
-from reviewgen.evaluation import Metrics
+from reviewgen.evaluation import TextMetrics
 from reviewgen.novelty import ExactIndex
 from reviewgen.processes import all_processes
 from reviewgen.training import Budget, TrainingConfig, fit
@@ -255,7 +255,7 @@ def test_epochs_are_passes_over_the_lanes(epochs: float, accumulated: int) -> No
     assert reports[-1].tokens == steps * accumulated * 4 * 8
 
 
-class SlowMetrics(Metrics):
+class SlowMetrics(TextMetrics):
     """Measuring takes two seconds of a clock."""
 
     def __init__(self, clock: Clock) -> None:
@@ -273,7 +273,7 @@ class SlowMetrics(Metrics):
 def timed(
     monkeypatch: Any,
     length: float | Budget,
-    metrics: Callable[[Clock], Metrics] = lambda _: Metrics(),
+    metrics: Callable[[Clock], TextMetrics] = lambda _: TextMetrics(),
     nats: Callable[[int], float] = lambda steps: 0.0,
     **training: Any,
 ) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from reviewgen.evaluation import Metrics
+from reviewgen.evaluation import TextMetrics
 from tests.support.distributions import Install
 from tests.support.fakes import TEXTS
 from tests.support.trainings import texts_of, trained
@@ -97,13 +97,13 @@ def test_values_are_those_of_brute_force() -> None:
     for _ in range(20):
         texts = [" ".join(rng.choice(list("abcDEF"), rng.integers(0, 14))) + "!" for _ in range(rng.integers(1, 9))]
         texts[0] += f" {texts[0].swapcase()}"
-        values = Metrics(IN_TREE, frozenset(known)).measure(texts)
+        values = TextMetrics(IN_TREE, frozenset(known)).measure(texts)
         assert values == pytest.approx(brute_values(texts, known))
     texts = ["The end, the end, the end, the end!", "Is THIS the end?", "Don't say 'No'."]
-    values = Metrics(IN_TREE, frozenset({"the", "end", "is", "don't", "no"})).measure(texts)
+    values = TextMetrics(IN_TREE, frozenset({"the", "end", "is", "don't", "no"})).measure(texts)
     assert (values["distinct-1"], values["distinct-2"], values["new-words"]) == (7 / 15, 6 / 12, 2 / 15)
     assert values["self-repetition"] == pytest.approx((3 / 5 + 0) / 2)
-    assert set(Metrics(IN_TREE).measure([""]).values()) == {0.0}
+    assert set(TextMetrics(IN_TREE).measure([""]).values()) == {0.0}
 
 
 # In a training.

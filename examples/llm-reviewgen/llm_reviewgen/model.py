@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import llm
 
-from llm_reviewgen.options import GenerateOptions, SourceOptions, to_keywords
+from llm_reviewgen.options import GenerateKwargs, SourceOptions, to_keywords
 from llm_reviewgen.sources import as_source
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class ReviewgenModel(llm.Model):
     def __init__(self, model_id: str, source: str | None = None) -> None:
         self.model_id = model_id
         self.source = source
-        self.Options = GenerateOptions if source else SourceOptions
+        self.Options = GenerateKwargs if source else SourceOptions
         self._loaded: dict[tuple[str, int], ReviewModel] = {}  # by source and bits: `llm chat` loads once
 
     def __str__(self) -> str:

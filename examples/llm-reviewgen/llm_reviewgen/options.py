@@ -9,13 +9,13 @@ from typing import Any, Literal
 import llm
 from pydantic import Field
 
-__all__ = ["GenerateOptions", "SourceOptions", "to_keywords"]
+__all__ = ["GenerateKwargs", "SourceOptions", "to_keywords"]
 
 _RENAMED = {"max_tokens": "max_new_tokens", "stop": "stop_strings"}
 _NOT_OF_GENERATE = {"source", "bits"}
 
 
-class GenerateOptions(llm.Options):
+class GenerateKwargs(llm.Options):
     """What can be set for a prompt. None is the model's own default."""
 
     max_tokens: int | None = Field(default=None, ge=0, description="The maximum number of new tokens.")
@@ -52,13 +52,13 @@ class GenerateOptions(llm.Options):
     )
 
 
-class SourceOptions(GenerateOptions):
+class SourceOptions(GenerateKwargs):
     """The options of the model ``reviewgen``, which has no weights of its own."""
 
     source: str | None = Field(default=None, description="What to load: a folder (./my-model), owner/name on the Hub, a preset.")
 
 
-def to_keywords(options: GenerateOptions) -> dict[str, Any]:
+def to_keywords(options: GenerateKwargs) -> dict[str, Any]:
     """Return the options that are set as keywords of ``ReviewModel.generate``.
 
     Raises:

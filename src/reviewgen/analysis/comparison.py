@@ -2,13 +2,13 @@
 
 from typing import TYPE_CHECKING, Any, Unpack
 
-from reviewgen.config.options import CompareOptions
+from reviewgen.config.options import CompareKwargs
 
 if TYPE_CHECKING:
     from reviewgen.analysis.comparison_report import Comparison
 
 
-def compare(models: Any, data: Any, *, progress: bool = True, **options: Unpack[CompareOptions]) -> "Comparison":
+def compare(models: Any, data: Any, *, progress: bool = True, **options: Unpack[CompareKwargs]) -> "Comparison":
     """Train or load several models, evaluate them on the same held-out texts, and return the comparison.
 
     A preset is trained on the data, without its held-out texts; a trained model is taken as it is. If a model fails, its row

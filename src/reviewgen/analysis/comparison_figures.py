@@ -17,7 +17,7 @@ from reviewgen.analysis.comparison_texts import Bootstrap, HeldOut, Interval
 from reviewgen.analysis.graph_picture import draw
 from reviewgen.analysis.probing import ATTRACTOR, make_pairs, measure_pairs
 from reviewgen.config import GenerationConfig, from_dict
-from reviewgen.data import frame_texts, trained_on
+from reviewgen.data import data_records, frame_texts
 from reviewgen.errors import NotADistribution, ReviewgenError
 from reviewgen.evaluation import batches, measure_texts, take_words, token_losses
 from reviewgen.model import ReviewModel
@@ -187,7 +187,7 @@ def measure_model(
     density = sum(len(model.tokenizer.encode(text)) for text in sample) / sum(map(len, sample))  # tokens per character
     tokens = max(1, math.ceil(_LENGTH * density))
     config = GenerationConfig(temperature=1.0, max_new_tokens=tokens, words="any", max_time=_MAX_SECONDS)
-    fingerprints = {data.get("fingerprint") for data in trained_on(model.training)}
+    fingerprints = {data.get("fingerprint") for data in data_records(model.training)}
     row = replace(
         row,
         tokenizer=model.tokenizer_name,

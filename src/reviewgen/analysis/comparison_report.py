@@ -219,11 +219,11 @@ def draw_tables(comparison: Comparison, width: int) -> Iterator[RenderableType]:
 
 def _cut(sample: Sample) -> list[tuple[str, bool]]:
     """Return a sample in pieces, each with whether it was copied."""
-    text, pieces, place = sample.text[:_SAMPLE], [], 0
+    text, pieces, position = sample.text[:_SAMPLE], [], 0
     for start, end in sample.copied or ():
-        pieces += [(text[place:start], False), (text[start:end], True)]
-        place = end
-    pieces.append((text[place:] + ("…" if len(sample.text) > _SAMPLE else ""), False))
+        pieces += [(text[position:start], False), (text[start:end], True)]
+        position = end
+    pieces.append((text[position:] + ("…" if len(sample.text) > _SAMPLE else ""), False))
     return [(piece, is_copied) for piece, is_copied in pieces if piece]
 
 

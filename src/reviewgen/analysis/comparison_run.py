@@ -14,10 +14,10 @@ import torch
 
 from reviewgen.analysis.comparison_figures import ComparisonRow, Measured, measure_model
 from reviewgen.analysis.comparison_report import Comparison
-from reviewgen.analysis.comparison_texts import HeldOut, Reading
+from reviewgen.analysis.comparison_texts import HeldOut, HeldOutReading
 from reviewgen.config import MAX_VOCABULARY, PresetSource, check_seed, check_text, parse_duration, parse_source, read_json
 from reviewgen.config.bounded import to_json
-from reviewgen.config.options import CompareOptions, refuse_unknown_options
+from reviewgen.config.options import CompareKwargs, refuse_unknown_options
 from reviewgen.errors import BrokenPlugin, CheckpointError, ConfigError, OutputExists, ReviewgenError, shortened, storage_errors
 from reviewgen.model import ReviewModel
 from reviewgen.registry import preset_names
@@ -91,8 +91,8 @@ class ComparisonRun:
         ReviewgenError: As ``compare``, except for what reading raises.
     """
 
-    def __init__(self, models: Any, data: Any, options: CompareOptions) -> None:
-        refuse_unknown_options(options, CompareOptions, "compare", others=("models", "data", "progress"))
+    def __init__(self, models: Any, data: Any, options: CompareKwargs) -> None:
+        refuse_unknown_options(options, CompareKwargs, "compare", others=("models", "data", "progress"))
         self.prompt, self.seed = options.get("prompt", "the "), check_seed(options.get("seed", 0))
         check_text("prompt", self.prompt)
         if isinstance(data, Iterator):
@@ -114,7 +114,7 @@ class ComparisonRun:
         self.folder = None if out is None else to_path("out", out)
         self._before = None if self.folder is None else _read_facts(self.folder, resume)
         held_out = options.get("held_out"), options.get("held_out_split")
-        self.reading = Reading(data, *held_out, data_config(self.options), training.get("budget"))
+        self.reading = HeldOutReading(data, *held_out, data_config(self.options), training.get("budget"))
 
     def start(self, console: "Console") -> Comparison:
         """Read the held-out texts, open the folder, and return a comparison without rows.

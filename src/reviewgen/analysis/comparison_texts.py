@@ -58,7 +58,7 @@ class HeldOut:
         return hashlib.blake2b("\0".join(self.texts).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
-class Reading(NamedTuple):
+class HeldOutReading(NamedTuple):
     """How the data is read: the source that presets are trained on, a separate one or a split with the held-out texts."""
 
     data: Any

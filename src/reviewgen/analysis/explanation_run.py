@@ -66,7 +66,7 @@ class TextBatch:
         return torch.arange(self.ids.size(1)) < torch.tensor([len(row) for row in self.rows])[:, None]
 
     @property
-    def places(self) -> list[tuple[int, int]]:
+    def positions(self) -> list[tuple[int, int]]:
         """Row and position of each prediction, text by text."""
         return [(row, time) for row, time in torch.nonzero(self.targets != IGNORED).tolist()]
 
@@ -263,7 +263,7 @@ def _explain_counts(model: Any, logits: Tensor, batch: TextBatch) -> Iterator[ex
     if not isinstance(stepper, SupportsExplain):
         return
     log_probs = logits.double().log_softmax(-1)
-    for row, time in batch.places[:_COUNTED]:
+    for row, time in batch.positions[:_COUNTED]:
         token, ids = int(batch.targets[row, time]), batch.rows[row][: time + 1]
         probability = float(log_probs[row, time, token].exp())
         steps = tuple(_count_steps(stepper.explain(np.array(ids, np.int64)), ids, token, batch))
@@ -304,7 +304,7 @@ def _mix(blend: Blend, walks: Sequence[_Forward], batch: TextBatch) -> tuple[Ten
     log_probs = torch.stack([each.logits.log_softmax(-1) for each in walks])  # (M, B, T, V), of M models
     log_weights = torch.stack([weights.expand(batch.ids.shape) for weights in blend.log_weights(list(log_probs))])  # (M, B, T)
     tokens = []
-    for row, time in batch.places:
+    for row, time in batch.positions:
         target = int(batch.targets[row, time])
         weights, probabilities = log_weights[:, row, time].exp().tolist(), log_probs[:, row, time, target].exp().tolist()
         total = sum(np.multiply(weights, probabilities).tolist())
@@ -327,8 +327,8 @@ def _windows(walks: Sequence[_Forward], batch: TextBatch, subject: LoadedModel) 
     windows = [each.values for done in walks for each in done.operations if each.kind == "window"]
     padding = subject.conditions.vocab_size
     return {
-        place: tuple("(before)" if token >= padding else batch.labels[token] for token in windows[0][place].tolist())
-        for place in (batch.places if windows else ())
+        position: tuple("(before)" if token >= padding else batch.labels[token] for token in windows[0][position].tolist())
+        for position in (batch.positions if windows else ())
     }
 
 
@@ -344,7 +344,7 @@ def _explain_loss(logits: Float[Tensor, "B T V"], batch: TextBatch, windows: Win
     scores, targets = logits.double().flatten(0, 1), batch.targets.flatten()  # (B·T, V), (B·T,)
     log_sums = scores.logsumexp(-1).view(batch.ids.shape)
     tokens = []
-    for row, time in batch.places:
+    for row, time in batch.positions:
         target, log_sum = int(batch.targets[row, time]), float(log_sums[row, time])
         logit = float(logits[row, time, target])
         log_probability = logit - log_sum

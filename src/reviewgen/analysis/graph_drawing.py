@@ -10,7 +10,7 @@ from graphlib import TopologicalSorter
 from itertools import pairwise
 from typing import NamedTuple
 
-from reviewgen.analysis.graph_layout import LayoutEdge, Route, place
+from reviewgen.analysis.graph_layout import LayoutEdge, Route, compute_layout
 from reviewgen.protocols.graph import GraphEdge, GraphNode, ModelGraph, axis_size
 from reviewgen.web.svg import DETAIL, LABEL, NOTE, Lines, block, block_size, moved, number, shorten, tag, text_width, wrap
 
@@ -40,7 +40,7 @@ class Style:
     widest: float = 230.0
 
 
-class Area(NamedTuple):
+class Box(NamedTuple):
     """The edges of a box."""
 
     left: float
@@ -53,9 +53,9 @@ class Area(NamedTuple):
         """Its middle, where lines enter and leave it."""
         return (self.left + self.right) / 2
 
-    def moved(self, x: float, y: float) -> "Area":
+    def moved(self, x: float, y: float) -> "Box":
         """Return it further to the right and further down."""
-        return Area(self.left + x, self.right + x, self.top + y, self.bottom + y)
+        return Box(self.left + x, self.right + x, self.top + y, self.bottom + y)
 
 
 class DrawnNode(NamedTuple):
@@ -64,8 +64,8 @@ class DrawnNode(NamedTuple):
     content: list[str]
     width: float
     height: float
-    box: Area
-    inside: dict[str, Area]
+    box: Box
+    inside: dict[str, Box]
 
 
 def draw_graph(graph: ModelGraph, style: Style, order: Sequence[LayoutEdge] = ()) -> DrawnNode:
@@ -77,14 +77,14 @@ def draw_graph(graph: ModelGraph, style: Style, order: Sequence[LayoutEdge] = ()
     last = [node.id for node in graph.nodes if node.kind == "value" and node.id not in sources and len(graph.nodes) > 1]
     labels = [_label(edge, style) for edge in own]
     links = [_link(edge, parts, lines) for edge, lines in zip(own, labels, strict=True)]
-    layout = place({name: (part.width, part.height) for name, part in parts.items()}, [*links, *order], last)
+    layout = compute_layout({name: (part.width, part.height) for name, part in parts.items()}, [*links, *order], last)
     content = [moved(part.content, *layout.corners[name]) for name, part in parts.items()]
     for edge, route, lines in zip(own, layout.routes, labels, strict=False):
         ends = [_end(end, parts).moved(*layout.corners[_node_of(end)]) for end in (edge.source, edge.target)]
         content.append(_line(route, ends[0].bottom, ends[1].top))
         content += [] if route.label is None else block(lines, *route.label)
     boxes = {name: part.box.moved(*layout.corners[name]) for name, part in parts.items()}
-    return DrawnNode(content, layout.width, layout.height, Area(0.0, layout.width, 0.0, layout.height), boxes)
+    return DrawnNode(content, layout.width, layout.height, Box(0.0, layout.width, 0.0, layout.height), boxes)
 
 
 def _split_edges(graph: ModelGraph) -> tuple[list[GraphEdge], dict[str, list[GraphEdge]]]:
@@ -108,7 +108,7 @@ def _node_of(end: str) -> str:
     return end.partition("/")[0]
 
 
-def _end(end: str, parts: Mapping[str, DrawnNode]) -> Area:
+def _end(end: str, parts: Mapping[str, DrawnNode]) -> Box:
     """Return the box at which an edge ends: that of a node, or of what it names inside."""
     node, _, port = end.partition("/")
     return parts[node].inside.get(port, parts[node].box)
@@ -190,7 +190,7 @@ def _draw_box(node: GraphNode, style: Style) -> DrawnNode:
     radius = min(height / 2, 14.0) if node.kind == "value" else 6.0
     box = tag("rect", class_=f"box {kind}", x=0, y=0, width=width, height=height, rx=radius)
     content = [box, *block(lines, width / 2, (height - text_height) / 2, "middle")]
-    return DrawnNode(content, width, height, Area(0.0, width, 0.0, height), {})
+    return DrawnNode(content, width, height, Box(0.0, width, 0.0, height), {})
 
 
 def _draw_frame(node: GraphNode, inside: ModelGraph, style: Style) -> DrawnNode:
@@ -207,7 +207,7 @@ def _draw_frame(node: GraphNode, inside: ModelGraph, style: Style) -> DrawnNode:
     at = at if at + needed + _FRAME <= width else _FRAME
     frame = tag("rect", class_="frame", x=0, y=0, width=width, height=height, rx=10)
     content = [frame, moved(inner.content, left, _TITLE), *block([(title, DETAIL, "label")], at, 4.0)]
-    return DrawnNode(content, width, height, Area(0.0, width, 0.0, height), boxes)
+    return DrawnNode(content, width, height, Box(0.0, width, 0.0, height), boxes)
 
 
 def _draw_loops(drawn: DrawnNode, loops: Sequence[GraphEdge], style: Style) -> DrawnNode:
@@ -248,7 +248,7 @@ def draw_tokens(graph: ModelGraph, steps: int, style: Style) -> DrawnNode:
     starts = {name: _draw_box(GraphNode(id=name, label=_start(edges), kind="value"), flat) for name, edges in loops.items()}
     between = max([_BETWEEN, *(block_size(lines)[0] + 22.0 for lines in labels.values())])
     x = max((start.width for start in starts.values()), default=0.0) + (between if starts else 0.0)
-    content, rows = list[str](), {name: list[Area]() for name in loops}
+    content, rows = list[str](), {name: list[Box]() for name in loops}
     for name, start in starts.items():
         first = columns[0].inside[name]
         y = (first.top + first.bottom - start.height) / 2
@@ -270,7 +270,7 @@ def draw_tokens(graph: ModelGraph, steps: int, style: Style) -> DrawnNode:
             wider = max(width, panel.width)
             content = [moved(content, (wider - width) / 2, 0.0), moved(panel.content, (wider - panel.width) / 2, height + _ABOVE)]
             width, height = wider, height + _ABOVE + panel.height
-    return DrawnNode(content, width, height, Area(0.0, width, 0.0, height), {})
+    return DrawnNode(content, width, height, Box(0.0, width, 0.0, height), {})
 
 
 def _order(graph: ModelGraph, stateful: list[str]) -> list[LayoutEdge]:
@@ -307,8 +307,8 @@ def _state_lines(loops: Sequence[GraphEdge], style: Style) -> Lines:
     return [name, *((part, size, role) for text, size, role in shapes for part in wrap(text, size, _STATE_WIDTH))]
 
 
-def _state(place: Area, end: float, lines: Lines) -> list[str]:
+def _state(box: Box, end: float, lines: Lines) -> list[str]:
     """Return the arrow of a state from the right of a box, with its name above and its shapes below it."""
-    y, middle = (place.top + place.bottom) / 2, (place.right + end) / 2 - 2.0
+    y, middle = (box.top + box.bottom) / 2, (box.right + end) / 2 - 2.0
     above = block(lines[:1], middle, y - 1.5 * DETAIL, "middle")
-    return [_state_line((place.right, y), (end, y)), *above, *block(lines[1:], middle, y + 3.0, "middle")]
+    return [_state_line((box.right, y), (end, y)), *above, *block(lines[1:], middle, y + 3.0, "middle")]

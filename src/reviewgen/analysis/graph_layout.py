@@ -53,24 +53,24 @@ class Layout(NamedTuple):
 
 @dataclass(eq=False)
 class _Slot:
-    """A box, or the place where a line passes a rank, with room for its label on the right; x is its centre."""
+    """A box, or the point where a line passes a rank, with room for its label on the right; x is its centre."""
 
     width: float
     height: float
     is_box: bool = False
-    before: "list[_Piece]" = field(default_factory=list)
-    after: "list[_Piece]" = field(default_factory=list)
+    before: "list[_Span]" = field(default_factory=list)
+    after: "list[_Span]" = field(default_factory=list)
     x: float = 0.0
-    at: int = 0  # its place in its rank
+    at: int = 0  # its position in its rank
 
     def barycentre(self, is_above: bool) -> float:
-        """Return the mean place of the other ends of lines from above, or to below; without any, its own."""
+        """Return the mean position of the other ends of lines from above, or to below; without any, its own."""
         others = [each.ends[0] for each in self.before] if is_above else [each.ends[1] for each in self.after]
         return fmean(others or [float(self.at)])
 
 
 @dataclass(eq=False)
-class _Piece:
+class _Span:
     """A piece of a line, from a rank to the next: its slots, and where it leaves and enters them, from their middles."""
 
     upper: _Slot
@@ -85,7 +85,7 @@ class _Piece:
         return upper.at + self.leaves / (upper.width + 1), lower.at + self.enters / (lower.width + 1)
 
 
-def place(sizes: Mapping[str, tuple[float, float]], links: Sequence[LayoutEdge], last: Collection[str] = ()) -> Layout:
+def compute_layout(sizes: Mapping[str, tuple[float, float]], links: Sequence[LayoutEdge], last: Collection[str] = ()) -> Layout:
     """Lay out boxes and the lines between them, which form no circle.
 
     Args:
@@ -112,7 +112,7 @@ def place(sizes: Mapping[str, tuple[float, float]], links: Sequence[LayoutEdge],
     return _measure(ranks, slots, [lines[id(link)] for link in links])
 
 
-def _connect(link: LayoutEdge, slots: Mapping[str, _Slot], ranks_of: Mapping[str, int], ranks: list[list[_Slot]]) -> list[_Piece]:
+def _connect(link: LayoutEdge, slots: Mapping[str, _Slot], ranks_of: Mapping[str, int], ranks: list[list[_Slot]]) -> list[_Span]:
     """Add the slots where a line passes the ranks between its boxes; return its pieces."""
     first, last = ranks_of[link.source], ranks_of[link.target]
     passing = [_Slot(_LANE + link.width, link.height), *(_Slot(_LANE, 0.0) for _ in range(first + 2, last))]
@@ -122,7 +122,7 @@ def _connect(link: LayoutEdge, slots: Mapping[str, _Slot], ranks_of: Mapping[str
     for upper, lower in pairwise([slots[link.source], *passing, slots[link.target]]):
         leaves = (link.leaves or 0.0) if upper.is_box else (_LANE - upper.width) / 2
         enters = (link.enters or 0.0) if lower.is_box else (_LANE - lower.width) / 2
-        pieces.append(_Piece(upper, lower, leaves, enters))
+        pieces.append(_Span(upper, lower, leaves, enters))
         upper.after.append(pieces[-1])
         lower.before.append(pieces[-1])
     return pieces
@@ -144,7 +144,7 @@ def _order(ranks: list[list[_Slot]]) -> None:
 
 
 def _number(ranks: Sequence[Sequence[_Slot]]) -> int:
-    """Note the place of each slot in its rank; return how many lines cross."""
+    """Note the position of each slot in its rank; return how many lines cross."""
     crossings = 0
     for rank in ranks:
         for at, slot in enumerate(rank):
@@ -155,7 +155,7 @@ def _number(ranks: Sequence[Sequence[_Slot]]) -> int:
     return crossings
 
 
-def _spread(pieces: list[_Piece]) -> None:
+def _spread(pieces: list[_Span]) -> None:
     """Let lines that enter a box without a port do so side by side, in the order in which they come."""
     for n, piece in enumerate(sorted(pieces, key=lambda piece: piece.upper.at)):
         step = min(_MOST_BETWEEN_ENDS, 0.7 * piece.lower.width / len(pieces))
@@ -196,7 +196,7 @@ def _settle(rank: Sequence[_Slot], wanted: Sequence[float], weights: Sequence[fl
         slot.x = mean + start
 
 
-def _measure(ranks: Sequence[Sequence[_Slot]], slots: Mapping[str, _Slot], lines: Sequence[Sequence[_Piece]]) -> Layout:
+def _measure(ranks: Sequence[Sequence[_Slot]], slots: Mapping[str, _Slot], lines: Sequence[Sequence[_Span]]) -> Layout:
     """Return the layout with its upper left corner at (0, 0)."""
     left = min((slot.x - slot.width / 2 for rank in ranks for slot in rank), default=0.0)
     right = max((slot.x + slot.width / 2 for rank in ranks for slot in rank), default=0.0)
@@ -210,7 +210,7 @@ def _measure(ranks: Sequence[Sequence[_Slot]], slots: Mapping[str, _Slot], lines
     return Layout(right - left, max(0.0, y - _GAP), corners, [_route(line, left, bands) for line in lines])
 
 
-def _route(line: Sequence[_Piece], left: float, bands: Mapping[int, tuple[float, float]]) -> Route:
+def _route(line: Sequence[_Span], left: float, bands: Mapping[int, tuple[float, float]]) -> Route:
     """Return the route of a line: a vertical piece through each rank, from one box down to the next."""
     source, target, first = line[0].upper, line[-1].lower, line[0].lower
     xs = _straighten([source.x + line[0].leaves - left, *(each.lower.x + each.enters - left for each in line)])

@@ -135,8 +135,8 @@ class Probe(HtmlReport):
             series = []
             for row in self.rows:
                 if row.probe == probe and row.share is not None:
-                    place = models.index(row.model)
-                    series.append(Series(names[place], [(float(place), row.share)], place, interval=row.interval, is_bar=True))
+                    index = models.index(row.model)
+                    series.append(Series(names[index], [(float(index), row.share)], index, interval=row.interval, is_bar=True))
             chance = [] if probe in MARKS else [Series("chance", level=0.5, style=7)]
             panels.append(Panel(probe, [*series, *chance], 110.0, (0.0, 1.0)))
         labels = [str(number) for number in range(1, len(models) + 1)] if is_numbered else models

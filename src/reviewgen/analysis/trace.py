@@ -208,6 +208,6 @@ def name_axes(shape: Sequence[int], batch: Sequence[int], letters: Mapping[str, 
     for n, size in enumerate(shape):
         multiples = [f"{factor}{letter}" for letter, own in letters.items() for factor in range(2, 9) if size == factor * own > 8]
         features: list[Axis] = [*(letter for letter, own in letters.items() if own == size), *multiples]
-        place: list[Axis] = [places[size]] if size in places else []
-        names.append([*features, *place, size][0] if 0 < n == len(shape) - 1 else [*place, *features, size][0])
+        at_size: list[Axis] = [places[size]] if size in places else []
+        names.append([*features, *at_size, size][0] if 0 < n == len(shape) - 1 else [*at_size, *features, size][0])
     return tuple(names)

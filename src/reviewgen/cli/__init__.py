@@ -27,7 +27,7 @@ import typer
 from reviewgen.cli import analysis, generate, inspecting, measure, publish, search, train, words
 from reviewgen.cli.console import echo, escape, note, notes, show_log
 from reviewgen.errors import ConfigError, ProcessLost, ReviewgenError, SourceError, shortened
-from reviewgen.interrupts import INTERRUPTED, raising_interrupts, uninterrupted
+from reviewgen.interrupts import INTERRUPTED, block_signals, raising_interrupts
 from reviewgen.version import __version__
 
 __all__ = ["app", "main"]
@@ -142,7 +142,7 @@ def _run() -> Any:
 
 def _report(problem: BaseException, text: str) -> None:
     """Print an error message; another process than the main one leaves its own to the launcher, which prints it."""
-    with uninterrupted():  # the launcher may be ending this process because another one has ended
+    with block_signals():  # the launcher may be ending this process because another one has ended
         if notes.quiet and "TORCHELASTIC_ERROR_FILE" in os.environ:
             from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 

@@ -20,7 +20,7 @@ from reviewgen.cli.console import (
 )
 from reviewgen.cli.options import declared, parse_data, path_or_string, read_stdin, takes
 from reviewgen.config import LOCAL, GenerationConfig, check_count, parse_settings
-from reviewgen.config.options import TrainingTexts, Trial
+from reviewgen.config.options import TrainingTextOptions, TrialOptions
 from reviewgen.interrupts import INTERRUPTED, raise_on_interrupt
 
 
@@ -129,7 +129,7 @@ def probe(
     return Result(result.to_dict(), [make_table(*head, rows=lines, left=head)])
 
 
-@takes(TrainingTexts, Trial)
+@takes(TrainingTextOptions, TrialOptions)
 def compare(
     models: list[str],
     *,

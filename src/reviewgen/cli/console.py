@@ -207,7 +207,7 @@ def progress() -> Iterator[Callable[[str, int, int | None], None]]:
         yield move
 
 
-class Finished(list[Any]):
+class FinishedResults(list[Any]):
     """The finished results of a command that Ctrl-C cuts short.
 
     Attributes:
@@ -218,9 +218,9 @@ class Finished(list[Any]):
 
 
 @contextmanager
-def keep_on_interrupt(hint: str) -> Iterator[Finished]:
+def keep_on_interrupt(hint: str) -> Iterator[FinishedResults]:
     """Let an interrupt end the block with a note; yield the list of what is finished, which is kept."""
-    finished = Finished()
+    finished = FinishedResults()
     try:
         yield finished
     except KeyboardInterrupt:

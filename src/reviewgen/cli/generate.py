@@ -32,7 +32,7 @@ from reviewgen.cli.console import (
 )
 from reviewgen.cli.options import declared, path_or_string, read_stdin, select, takes
 from reviewgen.config import FOREIGN, MAX_VOCABULARY, GenerationConfig, read_text
-from reviewgen.config.options import Call, GeneratedShards
+from reviewgen.config.options import CallOptions, DatasetOptions
 from reviewgen.errors import ConfigError, DataError, ReviewgenError, counted, first_line, storage_errors
 from reviewgen.registry import list_plugins
 
@@ -53,7 +53,7 @@ In the table: bits, the token's information content; n, the length of the longes
 below the longest; from, which n contribute most to the probability."""
 
 
-@takes(declared(GenerationConfig, without=["likeness"], unset=True, num_return_sequences=1), Call, GeneratedShards)
+@takes(declared(GenerationConfig, without=["likeness"], unset=True, num_return_sequences=1), CallOptions, DatasetOptions)
 def generate(
     model: str,
     *,
@@ -84,8 +84,8 @@ def generate(
         receipt: Write a receipt of each text to this file, for `reviewgen replay`.
     """
     begin = read_prompts(prompt, prompts)
-    settings = select(options, GenerationConfig) | select(options, Call)
-    shards = GeneratedShards(**select(options, GeneratedShards))
+    settings = select(options, GenerationConfig) | select(options, CallOptions)
+    shards = DatasetOptions(**select(options, DatasetOptions))
     if best is not None or of is not None or by != "model":
         _choose(settings, best, of, by, out)
     if _is_table(shards, out, receipt):
@@ -168,14 +168,14 @@ def read_prompts(prompt: str, file: Path | None) -> str | list[str]:
     return prompts
 
 
-def _is_table(shards: GeneratedShards, out: Path | None, receipt: Path | None) -> bool:
+def _is_table(shards: DatasetOptions, out: Path | None, receipt: Path | None) -> bool:
     """Return whether the options ask for a file or a folder of texts.
 
     Raises:
         ConfigError: They do, and there is no --out, or a --receipt beside a folder, or the file of either is there.
     """
     processes = int(os.environ.get("WORLD_SIZE", "1"))
-    asking = [f"--{name.replace('_', '-')}" for name, value in vars(shards).items() if value != getattr(GeneratedShards, name)]
+    asking = [f"--{name.replace('_', '-')}" for name, value in vars(shards).items() if value != getattr(DatasetOptions, name)]
     if out is None and not asking and processes == 1:
         return False
     if out is None:
@@ -196,7 +196,7 @@ def _refuse_receipts(file: Path) -> None:
 
 
 def _write_table(
-    model: str, prompt: str | list[str], settings: Any, shards: GeneratedShards, receipt: Path | None, *, out: Path, **call: Any
+    model: str, prompt: str | list[str], settings: Any, shards: DatasetOptions, receipt: Path | None, *, out: Path, **call: Any
 ) -> Result:
     """Generate texts into a file or a folder of shards."""
     number, started = settings.pop("num_return_sequences"), time.monotonic()
@@ -301,7 +301,7 @@ def replay(receipt: Path, *, model: str | None = None, as_json: bool = False) ->
     return Result(facts, status=int(not is_equal))
 
 
-@takes(declared(GenerationConfig, only=["conditions", "logits_processors"], unset=True), declared(Call, only=["seed"]))
+@takes(declared(GenerationConfig, only=["conditions", "logits_processors"], unset=True), declared(CallOptions, only=["seed"]))
 def play(
     model: str, *, prompt: str = "", k: int = 10, temperature: float = 1.0, as_json: bool = False, **options: Any
 ) -> Result | None:

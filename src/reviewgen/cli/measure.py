@@ -9,15 +9,15 @@ from reviewgen import api, runs, tables
 from reviewgen.cli.console import Result, describe_written, exit_resumable, note, progress, show_status
 from reviewgen.cli.options import declared, parse_data, read_stdin, select, takes
 from reviewgen.config import GenerationConfig
-from reviewgen.config.options import Evaluating, Shards
+from reviewgen.config.options import EvaluationOptions, ShardOptions
 from reviewgen.errors import ConfigError, counted
 from reviewgen.storage import check_output, to_path
 
 _MAX_SPANS = 10  # copied spans that are printed
-_TABLE = [*declared(Shards), *declared(Evaluating, without=["split"])]
+_TABLE = [*declared(ShardOptions), *declared(EvaluationOptions, without=["split"])]
 
 
-@takes(Evaluating)
+@takes(EvaluationOptions)
 def evaluate(model: str, *, data: list[str], device: str = "auto", **options: Any) -> Result:
     """Evaluate a trained model on a corpus, in bits per character; under accelerate launch, in several processes.
 
@@ -113,9 +113,9 @@ def _text_or_table(
         raise ConfigError("--data writes a table: give --out FOLDER, or a .jsonl or .parquet file.")
     started = time.monotonic()
     with exit_resumable(), progress() as move:
-        given: Any = select(options, Evaluating)
+        given: Any = select(options, EvaluationOptions)
         call: Any = {"out": out, "progress": move, "device": options.get("device", "cpu"), "options": given}
-        written = tables.score_texts(kind, model, parse_data(data or ""), Shards(**select(options, Shards)), **call)
+        written = tables.score_texts(kind, model, parse_data(data or ""), ShardOptions(**select(options, ShardOptions)), **call)
     return describe_written(written, started, (_describe_scores if kind == "score" else _describe_copies)(written.summary))
 
 
@@ -135,7 +135,7 @@ def _describe_copies(summary: Mapping[str, Any]) -> Iterator[str]:
     yield f"Also in the training text: {mean} of the windows of 20 tokens, on average over the texts that have any."
 
 
-@takes(Evaluating)
+@takes(EvaluationOptions)
 def blend(models: list[str], *, out: Path, weights: tuple[float, ...] = (), data: str | None = None, **options: Any) -> Result:
     """Combine trained models: the average of their probabilities at each token, or at each character if their tokenizers differ.
 

@@ -12,7 +12,7 @@ from reviewgen import api, runs
 from reviewgen.cli.console import Result, keep_on_interrupt, make_table, note, refuse_outputs, show, show_status
 from reviewgen.cli.options import parse_data, start, takes
 from reviewgen.config import parse_settings
-from reviewgen.config.options import Evaluating, TrainingTexts, Trial
+from reviewgen.config.options import EvaluationOptions, TrainingTextOptions, TrialOptions
 from reviewgen.config.settings import check_value
 from reviewgen.errors import ConfigError, quoted
 from reviewgen.storage import check_output, to_path
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from reviewgen.evaluation import TextStatistics
 
 
-@takes(TrainingTexts, Trial)
+@takes(TrainingTextOptions, TrialOptions)
 def sweep(
     preset: str, *, data: list[str], settings: list[str], plot: Path | None = None, overwrite: bool = False, **options: Any
 ) -> Result:
@@ -69,7 +69,7 @@ def _sweep_cells(row: "runs.SweepRow") -> list[str]:
     return [*map(str, row.series.values()), str(row.value), *scores, *sizes, ngrams]
 
 
-@takes(TrainingTexts, Trial)
+@takes(TrainingTextOptions, TrialOptions)
 def ablate(preset: str, *, data: list[str], seeds: int = 1, settings: list[str] | None = None, **options: Any) -> Result:
     """Run an ablation study: train the full preset, the preset without each technique, and the plain preset.
 
@@ -129,7 +129,7 @@ def _cell(value: Any, form: str) -> str:
     return "-" if value is None else format(value, form)
 
 
-@takes(TrainingTexts, Trial)
+@takes(TrainingTextOptions, TrialOptions)
 def tune(
     preset: str | None = None,
     *,
@@ -188,7 +188,7 @@ def _outcome(trial: "runs.TuneTrial") -> str:
 
 def _train_command(preset: str | None, given: dict[str, Any], options: Mapping[str, Any], settings: list[str]) -> str:
     """Return the command that trains with settings, and with the options that were given for the trials."""
-    plain = {field: getattr(cls(), field) for cls in (TrainingTexts, Trial) for field in cls.__dataclass_fields__}
+    plain = {field: getattr(cls(), field) for cls in (TrainingTextOptions, TrialOptions) for field in cls.__dataclass_fields__}
     changed = {name: value for name, value in options.items() if value != plain[name]}
     if changed.get("weights"):
         changed["weights"] = ",".join(f"{weight:g}" for weight in changed["weights"])
@@ -207,7 +207,7 @@ def _train_command(preset: str | None, given: dict[str, Any], options: Mapping[s
 _GOALS = {"likeness": "Nearest to texts by people", "reading": "Fewest bits per character of texts that do not repeat themselves"}
 
 
-@takes(Evaluating)
+@takes(EvaluationOptions)
 def tune_sampling(
     model: str,
     *,

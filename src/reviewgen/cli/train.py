@@ -11,9 +11,9 @@ from reviewgen import api, data, runs, training
 from reviewgen.cli.console import Result, exit_resumable, note, notes, show_status
 from reviewgen.cli.options import parse_data, start, takes
 from reviewgen.config import PLAIN, parse_settings
-from reviewgen.config.options import Corpus, Training
+from reviewgen.config.options import CorpusOptions, TrainingOptions
 from reviewgen.errors import AlreadyTrained, ConfigError, counted
-from reviewgen.interrupts import INTERRUPTED, uninterrupted
+from reviewgen.interrupts import INTERRUPTED, block_signals
 from reviewgen.rates import MIN_CHARACTERS, describe_copies
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _SAMPLE_CHARACTERS = 160  # of the generated text that is shown at an evaluation
 
 
-@takes(Corpus, Training)
+@takes(CorpusOptions, TrainingOptions)
 def train(
     preset: str | None = None,
     *,
@@ -109,7 +109,7 @@ def _train(run: "runs.TrainingRun") -> "ReviewModel":
         with show_status("Saving the model, then measuring it ..."):
             model = run.finish()
     except KeyboardInterrupt:
-        with uninterrupted():
+        with block_signals():
             run.interrupt()
             note("Interrupted; saving the best weights so far.")
             shown = len(run.notes)
@@ -171,7 +171,7 @@ def _describe(run: "runs.TrainingRun", facts: dict[str, Any], out: Path) -> Iter
     yield f"Saved in {out}"
 
 
-@takes(Corpus)
+@takes(CorpusOptions)
 def prepare(
     data: list[str], *, preset: str, out: str, settings: list[str] | None = None, as_json: bool = False, **options: Any
 ) -> Result | None:

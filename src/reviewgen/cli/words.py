@@ -6,7 +6,7 @@ from typing import Any
 from reviewgen import api
 from reviewgen.cli.console import Result, make_table, show_status
 from reviewgen.cli.options import parse_data, read_stdin, takes
-from reviewgen.config.options import Evaluating
+from reviewgen.config.options import EvaluationOptions
 from reviewgen.errors import ConfigError
 
 
@@ -38,7 +38,7 @@ def contrast(model: str, condition: str, *, k: int = 10, seed: int = 0) -> Resul
     return Result({"condition": condition, "values": preferred}, [table])
 
 
-@takes(Evaluating)
+@takes(EvaluationOptions)
 def classify(model: str, *, condition: str, text: str | None = None, data: str | None = None, **options: Any) -> Result:
     """Find the value of a condition that fits a text best, by Bayes' rule; or measure on a corpus how often that is correct.
 

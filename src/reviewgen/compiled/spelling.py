@@ -21,7 +21,7 @@ from jaxtyping import Bool, Int32, Int64, UInt16, UInt32
 from reviewgen.compiled.jit import compiled, inner
 
 HALF = 256  # symbols from here on are halves of a byte
-ANYWHERE = -1  # the word node of a text that any token may follow
+ANY_WORD = -1  # the word node of a text that any token may follow
 
 
 class Spelling(NamedTuple):
@@ -51,7 +51,7 @@ def start_of_text(spelling: Spelling) -> Int64[np.ndarray, "3"]:
 
 def no_places(count: int) -> Int64[np.ndarray, "B 3"]:
     """Return places of texts that any token may follow."""
-    return np.full((count, 3), ANYWHERE, np.int64)
+    return np.full((count, 3), ANY_WORD, np.int64)
 
 
 def follow_all(spelling: Spelling, place: Int64[np.ndarray, "3"], tokens: Sequence[int]) -> None:
@@ -66,7 +66,7 @@ def follow_all(spelling: Spelling, place: Int64[np.ndarray, "3"], tokens: Sequen
 @inner
 def follows(spelling, place, token, eos):
     """Return whether a token may follow, and the place after it."""
-    if place[0] == ANYWHERE:
+    if place[0] == ANY_WORD:
         return True, (place[0], place[1], place[2])
     if token == eos:
         return _is_end(spelling, place[0]) and place[2] < 0, (place[0], place[1], place[2])
@@ -88,7 +88,7 @@ def rule_out_misspelled(spelling, place, eos, scores, lowest):
 
     The tokens are taken in the order of their bytes, so that each beginning that several have in common is followed once.
     """
-    if place[0] == ANYWHERE:
+    if place[0] == ANY_WORD:
         return
     stack = np.empty((spelling.longest + 1, 3), np.int64)  # the place after each byte of the token
     stack[0, 0], stack[0, 1], stack[0, 2] = place[0], place[1], place[2]

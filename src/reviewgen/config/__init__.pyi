@@ -32,8 +32,8 @@ from .names import is_plugin_name as is_plugin_name
 from .names import parse_hub_id as parse_hub_id
 from .names import parse_preset as parse_preset
 from .names import parse_source as parse_source
-from .options import EvaluateOptions as EvaluateOptions
-from .options import ReadingOptions as ReadingOptions
+from .options import EvaluateKwargs as EvaluateKwargs
+from .options import ReadingKwargs as ReadingKwargs
 from .options import refuse_unknown_options as refuse_unknown_options
 from .settings import SMALLEST_VOCABULARY as SMALLEST_VOCABULARY
 from .settings import VOCABULARY_FIELDS as VOCABULARY_FIELDS

@@ -17,7 +17,7 @@ from reviewgen.errors import ConfigError, did_you_mean, quoted
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reading:
+class ReadingOptions:
     """How a source of texts is read and cleaned.
 
     Attributes:
@@ -52,7 +52,7 @@ class Reading:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluating(Reading):
+class EvaluationOptions(ReadingOptions):
     """How evaluation texts are read; cleaning options default to those of the model's training.
 
     Attributes:
@@ -76,7 +76,7 @@ class Evaluating(Reading):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingTexts(Reading):
+class TrainingTextOptions(ReadingOptions):
     """How the texts of a training are read.
 
     Attributes:
@@ -93,7 +93,7 @@ class TrainingTexts(Reading):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Corpus(TrainingTexts):
+class CorpusOptions(TrainingTextOptions):
     """How a corpus is read, filtered and split.
 
     Attributes:
@@ -111,7 +111,7 @@ class Corpus(TrainingTexts):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trial:
+class TrialOptions:
     """Length and seed of a training, alone or among several; at most one of the first three is given.
 
     Attributes:
@@ -129,7 +129,7 @@ class Trial:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Training(Trial):
+class TrainingOptions(TrialOptions):
     """How a model is trained, beside its settings.
 
     Attributes:
@@ -149,7 +149,7 @@ class Training(Trial):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Call:
+class CallOptions:
     """The options of a call of ``generate`` that are not settings.
 
     Attributes:
@@ -171,7 +171,7 @@ class Call:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shards:
+class ShardOptions:
     """How a table of texts is written.
 
     Attributes:
@@ -184,7 +184,7 @@ class Shards:
 
 
 @dataclass(frozen=True, kw_only=True)
-class GeneratedShards(Shards):
+class DatasetOptions(ShardOptions):
     """How a table of generated texts is written.
 
     Attributes:
@@ -202,8 +202,8 @@ class GeneratedShards(Shards):
     schema: Any = None
 
 
-class ReadingOptions(TypedDict, total=False):
-    """How a source of texts is read and cleaned; see ``options.Reading``."""
+class ReadingKwargs(TypedDict, total=False):
+    """How a source of texts is read and cleaned; see ``options.ReadingOptions``."""
 
     text_column: str | None
     documents: str
@@ -219,12 +219,12 @@ class ReadingOptions(TypedDict, total=False):
     max_text_characters: int
 
 
-class EvaluateOptions(ReadingOptions, total=False):
-    """How texts are read that a trained model is measured on; see ``options.Evaluating``."""
+class EvaluateKwargs(ReadingKwargs, total=False):
+    """How texts are read that a trained model is measured on; see ``options.EvaluationOptions``."""
 
 
-class CorpusOptions(ReadingOptions, total=False):
-    """The keywords of ``reviewgen.corpus``; see ``options.Corpus``."""
+class CorpusKwargs(ReadingKwargs, total=False):
+    """The keywords of ``reviewgen.corpus``; see ``options.CorpusOptions``."""
 
     validation: Any
     validation_split: str | None
@@ -235,14 +235,14 @@ class CorpusOptions(ReadingOptions, total=False):
     decontaminate: int | None
 
 
-class PrepareOptions(CorpusOptions, total=False):
+class PrepareKwargs(CorpusKwargs, total=False):
     """The keywords of ``reviewgen.prepare``."""
 
     tokenizer: Mapping[str, Any] | None
 
 
-class TrialOptions(TypedDict, total=False):
-    """How long a model is trained, and from which seed; see ``options.Trial``."""
+class TrialKwargs(TypedDict, total=False):
+    """How long a model is trained, and from which seed; see ``options.TrialOptions``."""
 
     budget: str | float | None
     steps: int | None
@@ -250,10 +250,10 @@ class TrialOptions(TypedDict, total=False):
     seed: int
 
 
-class TrainOptions(PrepareOptions, TrialOptions, total=False):
+class TrainKwargs(PrepareKwargs, TrialKwargs, total=False):
     """The keywords of ``reviewgen.train`` and ``TrainingRun``; ``sweep`` and ``tune`` take those that apply to several trainings.
 
-    See ``options.Training``.
+    See ``options.TrainingOptions``.
     """
 
     out: str | Path | None
@@ -289,7 +289,7 @@ def refuse_unknown_options(
             check_value(name, options[name], hint)
 
 
-class CompareOptions(ReadingOptions, TrialOptions, total=False):
+class CompareKwargs(ReadingKwargs, TrialKwargs, total=False):
     """The keywords of ``reviewgen.compare``, which documents them."""
 
     held_out: Any

@@ -16,6 +16,7 @@ from .pipeline import LEGACY_OPTIONS as LEGACY_OPTIONS
 from .pipeline import CorpusSpec as CorpusSpec
 from .pipeline import cached_corpus as cached_corpus
 from .pipeline import cached_store as cached_store
+from .pipeline import data_records as data_records
 from .pipeline import find_conditions as find_conditions
 from .pipeline import identify_texts as identify_texts
 from .pipeline import open_records as open_records
@@ -23,7 +24,6 @@ from .pipeline import prepare_store as prepare_store
 from .pipeline import read_documents as read_documents
 from .pipeline import read_examples as read_examples
 from .pipeline import read_texts as read_texts
-from .pipeline import trained_on as trained_on
 from .prepare import NOVELTY_FILE as NOVELTY_FILE
 from .prepare import Encoding as Encoding
 from .prepare import LostCharacters as LostCharacters

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 from reviewgen.conditions import finite_number
 from reviewgen.config import check, to_dict
-from reviewgen.config.options import TrainingTexts
+from reviewgen.config.options import TrainingTextOptions
 from reviewgen.errors import ConfigError, DataError, did_you_mean, quoted
 
 Example: TypeAlias = tuple[str, Sequence[str | float | None]]
@@ -32,7 +32,7 @@ _DATE_WORDS = frozenset(word[:length] for word in _DATES.split() for length in (
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataConfig(TrainingTexts):
+class DataConfig(TrainingTextOptions):
     """How a source is read and cleaned, checked.
 
     Attributes:
@@ -167,7 +167,7 @@ def to_examples(
         DataError: A text is not a string or is too long, a condition value is neither a string nor a number, or no record has the
             column.
     """
-    place, top, number = name if column is None else f"column {column!r} of {name}", str(column).partition(".")[0], 0
+    location, top, number = name if column is None else f"column {column!r} of {name}", str(column).partition(".")[0], 0
     has_column = column is None
     for number, record in enumerate(records, 1):
         if column is None or not isinstance(record, Mapping):
@@ -177,7 +177,7 @@ def to_examples(
             text = _look_up(record, column)
             has_column = has_column or text is not None or column in record or top in record
             given = [_as_condition(_look_up(record, condition), number, condition, name) for condition in conditions]
-        yield _as_text(text, number, place, max_characters), given
+        yield _as_text(text, number, location, max_characters), given
     if number and not has_column:
         raise DataError(f"{name} has no column {quoted(column)}, as the records before it have.")
 
@@ -216,12 +216,12 @@ def _is_text(value: str) -> bool:
     return bool(words) and _CODE.fullmatch(value) is None and not all(word.lower() in _DATE_WORDS for word in words)
 
 
-def _as_text(value: Any, number: int, place: str, max_characters: int | None) -> str:
+def _as_text(value: Any, number: int, location: str, max_characters: int | None) -> str:
     """Return a value as a text of valid Unicode; a missing value is an empty text."""
     if isinstance(value, str):
         if max_characters is not None and len(value) > max_characters:
             raise DataError(
-                f"Text {number:,} of {place} has more than {max_characters:,} characters, the limit for one text. Cut it into "
+                f"Text {number:,} of {location} has more than {max_characters:,} characters, the limit for one text. Cut it into "
                 "texts, or raise the limit with --max-text-characters (max_text_characters in Python)."
             )
         return value if value.isascii() else _SURROGATE.sub("\ufffd", value)
@@ -229,7 +229,7 @@ def _as_text(value: Any, number: int, place: str, max_characters: int | None) ->
         return ""
     if isinstance(value, int | float) and not isinstance(value, bool):
         return str(value)
-    raise DataError(f"Text {number:,} of {place} is of type {type(value).__name__}, not a string.")
+    raise DataError(f"Text {number:,} of {location} is of type {type(value).__name__}, not a string.")
 
 
 def _as_condition(value: Any, number: int, condition: str, name: str) -> str | float | None:
@@ -242,7 +242,7 @@ def _as_condition(value: Any, number: int, condition: str, name: str) -> str | f
     if isinstance(value, str | bool):
         return _SURROGATE.sub("\ufffd", str(value))
     if not isinstance(value, Real):
-        place = f"Value {number:,} of column {quoted(condition)} of {name}"
-        raise DataError(f"{place} is of type {type(value).__name__}, neither a string nor a number.")
+        location = f"Value {number:,} of column {quoted(condition)} of {name}"
+        raise DataError(f"{location} is of type {type(value).__name__}, neither a string nor a number.")
     finite = finite_number(value)
     return str(value) if isinstance(value, Integral) and finite is not None and abs(int(value)) > 2**53 else finite

@@ -25,7 +25,7 @@ from reviewgen.config import MAX_RECORD, read_json
 from reviewgen.data.cleaning import CleaningReport, first_of_each, hash_text
 from reviewgen.data.columns import Example, SourceInfo
 from reviewgen.data.documents import SPLIT_CYCLE, cut_text, divide_text, find_repeated_lines
-from reviewgen.data.parts import Filters, Work, examples_of, read_column, read_part, size_of, split_by_part, write_part
+from reviewgen.data.parts import Filters, SharedJob, examples_of, read_column, read_part, size_of, split_by_part, write_part
 from reviewgen.data.sources import SPLITS, Source
 from reviewgen.data.tables import Unit
 from reviewgen.data.weighting import compare_languages, count_copies, describe_times, find_times, join_sources
@@ -177,7 +177,7 @@ def training_texts(file: Path, times: float = 1.0) -> list[str]:
     return texts if times == 1 else [text for text, n in zip(texts, count_copies(texts, times), strict=True) for _ in range(n)]
 
 
-def make_corpus(sources: Sequence[Source], work: Work, filters: Filters, weights: Sequence[float] = ()) -> Corpus:
+def make_corpus(sources: Sequence[Source], work: SharedJob, filters: Filters, weights: Sequence[float] = ()) -> Corpus:
     """Read and clean sources into the folder ``corpus`` of a job; what an earlier try has finished there is kept.
 
     Args:
@@ -256,15 +256,15 @@ def make_corpus(sources: Sequence[Source], work: Work, filters: Filters, weights
     return corpus
 
 
-def _clean(source: Source, number: int, cut: Cut, work: Work) -> list[Path]:
+def _clean(source: Source, number: int, cut: Cut, work: SharedJob) -> list[Path]:
     """Read and clean the units of a source into parts; return their files, in order."""
     size, is_here = sum(unit.size for unit in source.units), source.facts is None  # here, that is, objects of this process
     shares = 1 if is_here else work.ranks.world_size * work.count_workers(size)
     characters = max(_PART_CHARACTERS, size // 128)
     clean = partial(_clean_unit, replace(source, units=()), characters, cut if source.info.is_one_text else None)
     tasks = [
-        (work.job.path(f"raw/{number}-{place:05d}"), unit, own, count)
-        for place, unit in enumerate(source.units)
+        (work.job.path(f"raw/{number}-{index:05d}"), unit, own, count)
+        for index, unit in enumerate(source.units)
         for count in [shares if unit.is_shared else 1]
         for own in range(count)
     ]
@@ -317,7 +317,7 @@ def _clean_part(examples: Iterable[Example], source: Source, cut: Cut | None) ->
     return pyarrow.table(arrays).replace_schema_metadata({"report": report})
 
 
-def _find_lines(source: Source, files: Sequence[Path], work: Work) -> list[str]:
+def _find_lines(source: Source, files: Sequence[Path], work: SharedJob) -> list[str]:
     """Name the repeated lines of a source in its notes; return those to drop, none if they are known and dropped already."""
     config, info = source.config, source.info
     may_look = config.repeated_lines is None and not source.is_cleaned and not info.is_one_text

@@ -41,7 +41,7 @@ Progress: TypeAlias = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Work:
+class SharedJob:
     """A job, and the processes that share it, each of which calls the same methods in the same order.
 
     Attributes:
@@ -210,7 +210,7 @@ class Filters:
                 known[row] = minima
         return kept
 
-    def find_leaks(self, files: Sequence[Path], codes: np.ndarray, work: Work) -> tuple[np.ndarray, list[str]]:
+    def find_leaks(self, files: Sequence[Path], codes: np.ndarray, work: SharedJob) -> tuple[np.ndarray, list[str]]:
         """Find held-out texts that share a run of ``decontaminate`` characters with a training text.
 
         If that is None, runs of 50 are counted in a sample of the held-out texts.

@@ -18,11 +18,11 @@ from typing import Any, TypeVar, Unpack
 import numpy as np
 
 from reviewgen.conditions import Conditions, fit_conditions
-from reviewgen.config import EvaluateOptions, from_dict, refuse_unknown_options, to_dict
+from reviewgen.config import EvaluateKwargs, from_dict, refuse_unknown_options, to_dict
 from reviewgen.data.cleaning import CleaningReport
 from reviewgen.data.columns import DataConfig, Example, SourceInfo
 from reviewgen.data.corpus import Corpus, describe, make_corpus, require_texts
-from reviewgen.data.parts import Filters, Progress, Work
+from reviewgen.data.parts import Filters, Progress, SharedJob
 from reviewgen.data.prepare import Encoding, encode_corpus
 from reviewgen.data.sources import SPLITS, Source, open_source, open_units, splits_of
 from reviewgen.data.store import StoreFolder, find_store, frame_texts, in_cache, publish_store, refuse_existing, workspace
@@ -92,11 +92,11 @@ def cached_corpus(texts: CorpusSpec) -> Corpus:
         facts, is_known = {**texts.settings(), "texts": _identify(sources)}, all(source.facts is not None for source in sources)
         if not is_known:  # only by its texts, once they are read
             with storage_errors(folder):
-                facts = make_corpus(sources, Work(made), texts.filters, texts.config.weights).to_json()
+                facts = make_corpus(sources, SharedJob(made), texts.filters, texts.config.weights).to_json()
 
         def make(job: Job) -> None:
             if is_known:
-                make_corpus(sources, Work(job), texts.filters, texts.config.weights)
+                make_corpus(sources, SharedJob(job), texts.filters, texts.config.weights)
             else:
                 publish(made.path("corpus"), job.path("corpus"))
 
@@ -118,7 +118,7 @@ def cached_store(corpus: Corpus, encoding: Encoding, conditions: Conditions) -> 
     }
 
     def make(job: Job) -> None:
-        encode_corpus(corpus, encoding, Work(job), lambda: conditions, facts={})
+        encode_corpus(corpus, encoding, SharedJob(job), lambda: conditions, facts={})
 
     return in_cache(f"tokens-{_digest(facts)}", StoreFolder.read, facts, "store", make)
 
@@ -161,7 +161,7 @@ def prepare_store(
         ReviewgenError: A source, a text or the disk is unusable; or ``out`` exists, or holds an unfinished store of other texts.
     """
     settings = {"tokenizer": encoding.facts(), "novelty": [encoding.novelty, encoding.megabytes], **texts.settings()}
-    work, own = Work(Job(out, settings), ranks, progress), list[Source]()  # the sources of the main process, whose objects stay
+    work, own = SharedJob(Job(out, settings), ranks, progress), list[Source]()  # sources of the main process, whose objects stay
 
     with ExitStack() as stack:
         copies = stack.enter_context(workspace())
@@ -247,7 +247,7 @@ def _read(source: Any, config: DataConfig, split: str) -> Iterator[Example]:
     with workspace() as folder:
         opened = open_source(source, config, folder, allow_missing=True)
         if split != "all" or (config.drop_repeated_lines and config.repeated_lines is None):  # else each text by itself
-            corpus = make_corpus([opened], Work(Job(folder / "corpus", {})), Filters())
+            corpus = make_corpus([opened], SharedJob(Job(folder / "corpus", {})), Filters())
             _log(corpus.source, corpus.report)
             if split != "all" and not corpus.counts[split]:
                 total = counted(sum(corpus.counts.values()), "text")
@@ -282,7 +282,7 @@ LEGACY_OPTIONS = {"fix_encoding": False, "keep_line_breaks": True, "drop_repeate
 """How texts were cleaned by a version that could not repair encodings, join lines, drop repeated ones or strip white space."""
 
 
-def trained_on(training: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+def data_records(training: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """Return the ``data`` entries of training.json: of each part of a blend, and of each training of a model, the last first.
 
     A training on several corpora with weights has one for each.
@@ -291,10 +291,10 @@ def trained_on(training: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """
     parts, parent = training.get("parts"), training.get("parent")
     if parts:
-        return [data for part in parts for data in trained_on(part)]
+        return [data for part in parts for data in data_records(part)]
     data = training.get("data", {})
     data = {**LEGACY_OPTIONS, **data} if "clean" in data else data
-    return [*({**data, **each} for each in data.get("corpora", [{}])), *(trained_on(parent) if parent else ())]
+    return [*({**data, **each} for each in data.get("corpora", [{}])), *(data_records(parent) if parent else ())]
 
 
 def read_documents(
@@ -303,7 +303,7 @@ def read_documents(
     trained: Sequence[Mapping[str, Any]],
     *,
     conditions: Conditions = _NO_CONDITIONS,
-    **options: Unpack[EvaluateOptions],
+    **options: Unpack[EvaluateKwargs],
 ) -> Iterator[tuple[np.ndarray, int]]:
     """Read a source and encode its texts; yield the ids of each (bos, conditions, tokens, eos) and its number of characters.
 
@@ -318,22 +318,22 @@ def read_texts(
     trained: Sequence[Mapping[str, Any]],
     *,
     conditions: Conditions = _NO_CONDITIONS,
-    **options: Unpack[EvaluateOptions],
+    **options: Unpack[EvaluateKwargs],
 ) -> Iterator[Example]:
     """Read and clean a source; yield each text with the values of the conditions.
 
     Args:
         source: See ``reviewgen.data.sources.open_source``.
-        trained: The ``data`` entry of each training of the model; see ``trained_on``.
+        trained: The ``data`` entry of each training of the model; see ``data_records``.
         conditions: The model's conditions; one without a column in the source is unspecified.
-        options: How to read and clean; see ``EvaluateOptions``. Cleaning that is not given is done as in the trainings, or by
+        options: How to read and clean; see ``EvaluateKwargs``. Cleaning that is not given is done as in the trainings, or by
             default if they differ.
 
     Raises:
         DataError: The source cannot be read or holds nothing to evaluate.
         ConfigError: An option is unknown, or the split is unknown or would differ from the split of the training.
     """
-    refuse_unknown_options(options, EvaluateOptions, "read_documents")
+    refuse_unknown_options(options, EvaluateKwargs, "read_documents")
     others = [data for data in trained if "weight" in data and not _is_same_file(source, data)]  # corpora trained on beside it
     if any("weight" in data and data not in others for data in trained):
         trained = [data for data in trained if data not in others]

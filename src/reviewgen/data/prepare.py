@@ -29,7 +29,7 @@ from reviewgen.conditions import Conditions
 from reviewgen.config import to_dict
 from reviewgen.data.corpus import Corpus, require_splits, training_texts
 from reviewgen.data.documents import batched
-from reviewgen.data.parts import Work, examples_of, read_part, size_of, texts_of
+from reviewgen.data.parts import SharedJob, examples_of, read_part, size_of, texts_of
 from reviewgen.data.sources import SPLITS
 from reviewgen.data.store import FORMAT, STORE_FILE, StoreFolder, TokenStore, digest_file, digest_tokenizer, encode_texts
 from reviewgen.data.weighting import count_copies
@@ -90,8 +90,8 @@ def count_lost(texts: Iterable[str], tokenizer: Tokenizer, step: int) -> LostCha
         checked += len(text)
         decoded = tokenizer.decode(tokenizer.encode(text))
         if decoded != text:
-            place = len(os.path.commonprefix([text, decoded]))  # noqa: RUF071  character by character is what is needed
-            around = slice(max(0, place - _BEFORE), place + _AFTER)
+            position = len(os.path.commonprefix([text, decoded]))  # noqa: RUF071  character by character is what is needed
+            around = slice(max(0, position - _BEFORE), position + _AFTER)
             example = example if lost else (text[around], decoded[around])
             lost += max(1, (Counter(text) - Counter(decoded)).total())  # at least their order
     return LostCharacters(lost, checked, step > 1, example)
@@ -312,7 +312,7 @@ class TrainingIds:
 
 
 def encode_corpus(
-    corpus: Corpus, encoding: Encoding, work: Work, find_conditions: Callable[[], Conditions], *, facts: Mapping[str, Any]
+    corpus: Corpus, encoding: Encoding, work: SharedJob, find_conditions: Callable[[], Conditions], *, facts: Mapping[str, Any]
 ) -> None:
     """Write the folder ``store`` of a job; what an earlier try has finished there is kept.
 
@@ -389,7 +389,7 @@ def encode_corpus(
     work.main(finish)
 
 
-def _train(corpus: Corpus, encoding: Encoding, work: Work, size: int) -> None:
+def _train(corpus: Corpus, encoding: Encoding, work: SharedJob, size: int) -> None:
     """Train the tokenizer; one that supports it, part by part."""
     cls, trained = encoding.cls, encoding.trained
     targets = [work.job.path(f"tokenizers/{number:05d}") for number in range(len(corpus.files))]

@@ -114,10 +114,10 @@ def _read_array(path: Path, name: str) -> Iterator[Any]:
                 yield record
                 number += 1
         except ijson.JSONError as error:
-            place, text = f"after record {number:,}" if number else "in the first record", str(error)
+            location, text = f"after record {number:,}" if number else "in the first record", str(error)
             words = [f"JSON has no {word}; write null instead" for word in ("NaN", "Infinity") if word in text]
             reason = words[0] if words else first_line(error)
-            raise DataError(f"{name} cannot be read: JSON parse error {place}: {reason}.") from None
+            raise DataError(f"{name} cannot be read: JSON parse error {location}: {reason}.") from None
 
 
 def _read_values(path: Path) -> list[Any]:
@@ -127,7 +127,7 @@ def _read_values(path: Path) -> list[Any]:
     while start < len(text):
         value, start = decoder.raw_decode(text, start)
         values.append(value)
-        start = next((place for place in range(start, len(text)) if not text[place].isspace()), len(text))
+        start = next((index for index in range(start, len(text)) if not text[index].isspace()), len(text))
     return values
 
 
@@ -242,7 +242,7 @@ def read_csv(path: Path, name: str, columns: Sequence[str] | None = None) -> Ite
                     "quotes, double the quotes inside it, and keep the separators of missing values."
                 )
             if number > 1 and row:
-                yield {column: row[place] for column, place in wanted}
+                yield {column: row[index] for column, index in wanted}
 
 
 def _quote_error(name: str, first: int, last: int, line: str, problem: str) -> DataError:

@@ -27,7 +27,7 @@ from reviewgen.errors import DataError, quoted
 from reviewgen.evaluation.gains import ConditionGain as ConditionGain
 from reviewgen.evaluation.gains import keep_first as keep_first
 from reviewgen.evaluation.gains import measure_gains as measure_gains
-from reviewgen.evaluation.metrics import Metrics as Metrics
+from reviewgen.evaluation.metrics import TextMetrics as TextMetrics
 from reviewgen.evaluation.metrics import TextStatistics as TextStatistics
 from reviewgen.evaluation.metrics import find_metrics as find_metrics
 from reviewgen.evaluation.metrics import judge_by_metric as judge_by_metric
@@ -166,25 +166,25 @@ def evaluate_documents(model: LanguageModel, documents: Iterable[Document], voca
     Raises:
         DataError: There are no texts, or none of them has a character.
     """
-    return add_up_documents(model, documents, vocab_size, device).evaluation()
+    return evaluate_totals(model, documents, vocab_size, device).evaluation()
 
 
-def add_up_documents(
+def evaluate_totals(
     model: LanguageModel, documents: Iterable[Document], vocab_size: int, device: str = "cpu", nats: list[float] | None = None
 ) -> Totals:
     """Return the sums of an evaluation, which may be over no texts; see ``evaluate_documents`` for the arguments.
 
     The negative log likelihood of each text is added to the list ``nats``, if one is given.
     """
-    return add_up(_add_up_batch(model, batch, vocab_size, device, nats) for batch in batches(documents))
+    return sum_totals(_batch_totals(model, batch, vocab_size, device, nats) for batch in batches(documents))
 
 
-def add_up(totals: Iterable[Totals]) -> Totals:
+def sum_totals(totals: Iterable[Totals]) -> Totals:
     """Return the sum of sums, added in their order."""
     return Totals(*(reduce(operator.add, column) for column in zip(*totals, strict=True)))
 
 
-def _add_up_batch(
+def _batch_totals(
     model: LanguageModel, batch: Sequence[Document], vocab_size: int, device: str, nats: list[float] | None
 ) -> Totals:
     each = token_losses(model, [ids for ids, _ in batch], vocab_size, device)

@@ -74,7 +74,7 @@ def judge_by_metric(name: str, training_words: Set[str]) -> Callable[[str, str],
     return rate
 
 
-class Metrics:
+class TextMetrics:
     """The metrics of a training.
 
     Args:
@@ -183,9 +183,7 @@ class TextStatistics:
 
 
 def measure_texts(
-    texts: Sequence[str],
-    is_known: Callable[[str], bool] | None = None,
-    score: Callable[[Sequence[str]], float] | None = None,
+    texts: Sequence[str], is_known: Callable[[str], bool] | None = None, score: Callable[[Sequence[str]], float] | None = None
 ) -> TextStatistics:
     """Return the figures of some texts.
 

@@ -188,7 +188,7 @@ def _settings(model: ReviewModel) -> dict[str, Any]:
     """Return what a program needs to generate: the names of transformers, and two of our own."""
     config, tokenizer, conditions = model.generation_config, model.tokenizer, model.conditions
     ids = {
-        condition.name: {"": first} | {value.label: first + 1 + place for place, value in enumerate(condition.values)}
+        condition.name: {"": first} | {value.label: first + 1 + index for index, value in enumerate(condition.values)}
         for condition, first in zip(conditions.fixed, conditions.open_ids, strict=True)
     }
     return {

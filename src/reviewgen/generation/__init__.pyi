@@ -22,9 +22,9 @@ from .next_tokens import Support as Support
 from .next_tokens import Walk as Walk
 from .next_tokens import log_softmax as log_softmax
 from .next_tokens import show as show
-from .pieces import Pieces as Pieces
 from .pieces import Speller as Speller
-from .request import GenerateOptions as GenerateOptions
+from .pieces import TokenTexts as TokenTexts
+from .request import GenerateKwargs as GenerateKwargs
 from .request import Judge as Judge
 from .request import Request as Request
 from .request import device_facts as device_facts

@@ -90,7 +90,7 @@ class _Search:
         table[params.bos_id] = -np.inf
         if text.rest:
             table[: params.vocab_size][~decoder.pieces.matches(text.rest)] = -np.inf
-        unknown = ~decoder.spelled(text)
+        unknown = ~decoder.spelling_mask(text)
         if (table[: params.vocab_size][~unknown] > -np.inf).any():
             table[: params.vocab_size][unknown] = -np.inf
         if table.max() == -np.inf:

@@ -38,7 +38,7 @@ from reviewgen.compiled.windows import copies
 from reviewgen.config import GenerationConfig, fields_of
 from reviewgen.errors import GenerationError
 from reviewgen.generation.hooks import Hooks
-from reviewgen.generation.pieces import Pieces
+from reviewgen.generation.pieces import TokenTexts
 from reviewgen.generation.states import Slot, gather
 from reviewgen.generation.text import Text
 from reviewgen.novelty import CopyGuard
@@ -72,7 +72,7 @@ def make_sampling_params(config: GenerationConfig, tokenizer: Tokenizer) -> Samp
     )
 
 
-class _Batch(NamedTuple):
+class _SamplingBatch(NamedTuple):
     """What the next token of some texts is sampled from: the scores, and the last tokens with room for the next one."""
 
     texts: Sequence[Text]
@@ -80,10 +80,10 @@ class _Batch(NamedTuple):
     tails: Int64[np.ndarray, "B K"]
     params: SamplingParams
 
-    def row(self, row: int) -> "_Batch":
+    def row(self, row: int) -> "_SamplingBatch":
         """Return the same of one text."""
         one = slice(row, row + 1)
-        return _Batch(self.texts[one], self.table[one], self.tails[one], self.params)
+        return _SamplingBatch(self.texts[one], self.table[one], self.tails[one], self.params)
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class Decoder:
     """
 
     stepper: Stepper
-    pieces: Pieces
+    pieces: TokenTexts
     config: GenerationConfig
     guard: CopyGuard | None = None
     spelling: Spelling | None = None
@@ -215,7 +215,7 @@ class Decoder:
         if not texts:
             return []
         table, params = self._mask_and_process(texts)
-        batch = _Batch(texts, table, np.pad(self._tails(texts), ((0, 0), (0, 1))), params)
+        batch = _SamplingBatch(texts, table, np.pad(self._tails(texts), ((0, 0), (0, 1))), params)
         is_past_prompt = np.array([text.is_past_prompt for text in texts])
         runs = np.where(is_past_prompt, self.guard[1] if self.guard else 0, 0)
         tokens = self._sample(batch, runs, is_past_prompt).tolist()
@@ -249,7 +249,7 @@ class Decoder:
         for row, text in zip(table, texts, strict=True):
             if text.rest:
                 allowed = self.pieces.matches(text.rest) & (row[:size] > -np.inf)
-                if (known := allowed & self.spelled(text)).any():
+                if (known := allowed & self.spelling_mask(text)).any():
                     allowed = known
                 if allowed.any():
                     row[:size][~allowed] = -np.inf
@@ -264,7 +264,7 @@ class Decoder:
         return table, params
 
     def _sample(
-        self, batch: "_Batch", runs: Int64[np.ndarray, " B"], is_spelled: Bool[np.ndarray, " B"]
+        self, batch: "_SamplingBatch", runs: Int64[np.ndarray, " B"], is_spelled: Bool[np.ndarray, " B"]
     ) -> Int64[np.ndarray, " B"]:
         """Sample a token for each text; a negative value is a status code.
 
@@ -284,11 +284,11 @@ class Decoder:
             text.use_random(1)
         return tokens
 
-    def _sample_anywhere(self, batch: "_Batch", run: int) -> int:
+    def _sample_anywhere(self, batch: "_SamplingBatch", run: int) -> int:
         """Sample a token for one text that may have unknown words."""
         return int(self._sample(batch, np.full(1, run, np.int64), np.zeros(1, np.bool_))[0])
 
-    def _guard_prompt_end(self, batch: "_Batch", token: int) -> int:
+    def _guard_prompt_end(self, batch: "_SamplingBatch", token: int) -> int:
         """Return the token that runs on from the prompt of one text, or another one if it would complete a copied span."""
         text, tail = batch.texts[0], batch.tails[0]
         if text.forced or token == self.params.eos_id or 0 < len(self.pieces.texts[token]) <= len(text.rest):
@@ -326,7 +326,7 @@ class Decoder:
             text.place = self._places[ids]
         return text.place
 
-    def spelled(self, text: Text) -> Bool[np.ndarray, " V"]:
+    def spelling_mask(self, text: Text) -> Bool[np.ndarray, " V"]:
         """Return a mask of the tokens that continue or end a known word of a text."""
         if self.spelling is None:
             return np.ones(self.params.vocab_size, np.bool_)

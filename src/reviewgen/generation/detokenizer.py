@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Float
 
 from reviewgen.generation.next_tokens import log_softmax
-from reviewgen.generation.pieces import Pieces
+from reviewgen.generation.pieces import TokenTexts
 from reviewgen.generation.text import Text
 from reviewgen.protocols import SupportsTokenBytes
 from reviewgen.sentences import last_whole_sentence
@@ -178,7 +178,7 @@ def first_stop(text: str, stops: Sequence[str], start: int) -> int:
     return first
 
 
-def score_token(logits: Float[np.ndarray, " V"], token: int, count: int, pieces: Pieces) -> Scored:
+def score_token(logits: Float[np.ndarray, " V"], token: int, count: int, pieces: TokenTexts) -> Scored:
     """Return the log probability of a token and the ``count`` most probable ones; none that the model rules out.
 
     Raises:

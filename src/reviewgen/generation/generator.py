@@ -19,7 +19,7 @@ from reviewgen.errors import DataError, GenerationError
 from reviewgen.generation.beams import search
 from reviewgen.generation.decode import Decoder
 from reviewgen.generation.detokenizer import Detokenizer
-from reviewgen.generation.pieces import Pieces, Speller
+from reviewgen.generation.pieces import Speller, TokenTexts
 from reviewgen.generation.request import Request
 from reviewgen.generation.text import Text
 from reviewgen.novelty import COPY_CHARACTERS, CopyGuard, Index, Novelty
@@ -128,14 +128,14 @@ class Generator:
         stepper: Stepper,
         tokenizer: Tokenizer,
         *,
-        pieces: Pieces | None = None,
+        pieces: TokenTexts | None = None,
         speller: Speller | None = None,
         index: Index | None = None,
         score: Callable[[list[int], int], list[float]] | None = None,
         batch_size: int = _CPU_ROWS,
     ) -> None:
         self.stepper, self.tokenizer, self.index, self.batch_size = stepper, tokenizer, index, batch_size
-        self.pieces, self._speller, self._score = pieces or Pieces(tokenizer), speller or Speller(tokenizer), score
+        self.pieces, self._speller, self._score = pieces or TokenTexts(tokenizer), speller or Speller(tokenizer), score
 
     def generate(self, request: Request, first: int = 0, start_late: bool = True) -> Iterator[Text]:
         """Return the finished texts of a call, in order and each as soon as it can be.

@@ -17,7 +17,7 @@ from reviewgen.compiled.sampling import sample_from
 from reviewgen.config import check_count, seed_or_random
 from reviewgen.errors import ConfigError, GenerationError, quoted
 from reviewgen.generation.hooks import Hooks
-from reviewgen.generation.pieces import Pieces
+from reviewgen.generation.pieces import TokenTexts
 from reviewgen.protocols import CountedContext, Stepper, StepState, SupportsExplain, Tokenizer
 
 _VISIBLE = str.maketrans({" ": "␣", "\n": "⏎", "\t": "⇥", "\r": "␍"})
@@ -215,7 +215,7 @@ class Walk:
         self,
         stepper: Stepper,
         tokenizer: Tokenizer,
-        pieces: Pieces,
+        pieces: TokenTexts,
         text: str = "",
         conditions: Sequence[int] = (),
         *,

@@ -35,7 +35,7 @@ class Prompt(NamedTuple):
     length: int
 
 
-class Pieces:
+class TokenTexts:
     """The text of every single token (its *piece*); the empty string for bos, eos and parts of a character."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:

@@ -23,7 +23,7 @@ _EXCLUDED = {  # what some settings cannot be combined with
 }
 
 
-class GenerateOptions(GenerationSettings, total=False):
+class GenerateKwargs(GenerationSettings, total=False):
     """The keywords of ``ReviewModel.generate``, which documents them."""
 
     generation_config: GenerationConfig | Mapping[str, Any] | None
@@ -99,7 +99,7 @@ class Request:
 def make_request(
     prompt: str | Sequence[str],
     defaults: GenerationConfig,
-    options: GenerateOptions,
+    options: GenerateKwargs,
     tokenizer: Tokenizer,
     conditions: Conditions | None = None,
 ) -> Request:
@@ -116,7 +116,7 @@ def make_request(
         ConfigError: A setting is unknown, out of range, or incompatible with another.
         PluginError: A logits processor is not installed, or cannot be made.
     """
-    own = GenerateOptions.__annotations__.keys() - GenerationSettings.__annotations__.keys()
+    own = GenerateKwargs.__annotations__.keys() - GenerationSettings.__annotations__.keys()
     given: dict[str, Any] = {name: _plain(options.get(name)) for name in own}
     settings = {name: _plain(value) for name, value in options.items() if name not in own}
     if settings.get("conditions") is not None:

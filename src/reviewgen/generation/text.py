@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float, Float64, Int64
 
 from reviewgen.config import GenerationConfig
-from reviewgen.generation.pieces import Pieces
+from reviewgen.generation.pieces import TokenTexts
 from reviewgen.generation.states import Slot
 from reviewgen.sentences import sentence_ends
 
@@ -49,7 +49,7 @@ class Text:
         state, logits: The model's after the last token that it was fed; None before the first.
     """
 
-    pieces: Pieces
+    pieces: TokenTexts
     config: GenerationConfig
     prompt: str
     prefix: list[int]
@@ -73,7 +73,7 @@ class Text:
 
     @classmethod
     def start(
-        cls, given: str | Sequence[int], pieces: Pieces, config: GenerationConfig, rng: np.random.Generator, prefix: list[int]
+        cls, given: str | Sequence[int], pieces: TokenTexts, config: GenerationConfig, rng: np.random.Generator, prefix: list[int]
     ) -> "Text":
         """Return the text that continues a prompt; one that is given as token ids is fed as it is."""
         if isinstance(given, str):

@@ -14,7 +14,7 @@ from reviewgen.errors import BundleError, ConfigError, HubError, SourceError, qu
 from reviewgen.hub_client import check_token, plain_errors, shorten
 from reviewgen.model import read_bundle
 from reviewgen.model.layout import CONFIG, files_of
-from reviewgen.model.review_model import HubOptions
+from reviewgen.model.review_model import HubKwargs
 from reviewgen.registry import find_preset, find_weights, preset_names
 from reviewgen.storage import check_output, describe_cut_off, to_path
 
@@ -36,7 +36,7 @@ class ModelLocation(NamedTuple):
     is_downloaded: bool
 
 
-def locate(source: str | Path, revision: str | None = None, **options: Unpack[HubOptions]) -> ModelLocation:
+def locate(source: str | Path, revision: str | None = None, **options: Unpack[HubKwargs]) -> ModelLocation:
     """Return the folder of a saved model; a repository on the Hub is downloaded.
 
     Raises:
@@ -70,7 +70,7 @@ def parse_repository(repo_id: str, revision: str | None) -> HubSource:
     return repository if revision is None else find_revision(repository, revision)
 
 
-def download(source: HubSource, **options: Unpack[HubOptions]) -> Path:
+def download(source: HubSource, **options: Unpack[HubKwargs]) -> Path:
     """Download a repository's model files, unless they are cached, and return their local folder.
 
     Other files of the repository are not downloaded. If the Hub cannot be reached or refuses the request, the cached version is
@@ -107,7 +107,7 @@ def download(source: HubSource, **options: Unpack[HubOptions]) -> Path:
             return folder
 
 
-def _fetch(repo_id: str, revision: str, options: HubOptions) -> Path:
+def _fetch(repo_id: str, revision: str, options: HubKwargs) -> Path:
     """Return the folder of a repository's model files; raises what the client raises.
 
     Raises:
@@ -125,7 +125,7 @@ def _fetch(repo_id: str, revision: str, options: HubOptions) -> Path:
     return Path(snapshot_download(repo_id, revision=config.parent.name, allow_patterns=names, **options))
 
 
-def pull(repo_id: str, *, out: Path | None = None, accept_changes: bool = False, **options: Unpack[HubOptions]) -> dict[str, Any]:
+def pull(repo_id: str, *, out: Path | None = None, accept_changes: bool = False, **options: Unpack[HubKwargs]) -> dict[str, Any]:
     """Download a model, check that it can be read, and return a summary of it as JSON values.
 
     Args:

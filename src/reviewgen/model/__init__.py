@@ -27,7 +27,7 @@ The Hub stands above this room: it reads and writes saved folders.
 
 from reviewgen.model.layout import Bundle, fingerprint
 from reviewgen.model.read import read_bundle
-from reviewgen.model.review_model import LoadOptions, ReviewModel, check_model
-from reviewgen.model.weights import Weights
+from reviewgen.model.review_model import LoadKwargs, ReviewModel, check_model
+from reviewgen.model.weights import ModelWeights
 
-__all__ = ["Bundle", "LoadOptions", "ReviewModel", "Weights", "check_model", "fingerprint", "read_bundle"]
+__all__ = ["Bundle", "LoadKwargs", "ModelWeights", "ReviewModel", "check_model", "fingerprint", "read_bundle"]

@@ -19,7 +19,7 @@ from reviewgen.conditions import Conditions
 from reviewgen.config import GenerationConfig, dump_json, read_json
 from reviewgen.errors import BundleError
 from reviewgen.lexicon import Lexicon
-from reviewgen.model.weights import Weights
+from reviewgen.model.weights import ModelWeights
 from reviewgen.novelty import Index
 from reviewgen.protocols import Tokenizer
 from reviewgen.registry import Plugin
@@ -68,7 +68,7 @@ class Bundle:
     """
 
     preset: str
-    weights: Weights
+    weights: ModelWeights
     tokenizer: Tokenizer
     model_plugin: Plugin
     tokenizer_plugin: Plugin

@@ -18,7 +18,7 @@ from reviewgen.lexicon import read_lexicon
 from reviewgen.model import layout
 from reviewgen.model.layout import Bundle
 from reviewgen.model.tensors import SavedTensors
-from reviewgen.model.weights import Weights
+from reviewgen.model.weights import ModelWeights
 from reviewgen.novelty import read_index
 from reviewgen.protocols.migration import read_saved_config
 from reviewgen.registry import Plugin, find_stepper, find_tokenizer, plugin_of_saved
@@ -207,7 +207,7 @@ def _read_checked(folder: Path, config: Mapping[str, Any], weight_bits: int) -> 
     )
 
 
-def _read_weights(folder: Path, config: Mapping[str, Any], plugin: Plugin, weight_bits: int) -> tuple[Weights, Any]:
+def _read_weights(folder: Path, config: Mapping[str, Any], plugin: Plugin, weight_bits: int) -> tuple[ModelWeights, Any]:
     """Return a model's weights, after their tensors were compared with its config, and the config.
 
     A model with a stepper entry point generates without torch; its torch model is built on first use.
@@ -221,7 +221,7 @@ def _read_weights(folder: Path, config: Mapping[str, Any], plugin: Plugin, weigh
         from reviewgen.model.torch_model import read_model
 
         model = read_model(saved, plugin, values, version)
-        return Weights(model, weight_bits=weight_bits), model.config
+        return ModelWeights(model, weight_bits=weight_bits), model.config
     arrays = saved.load(expected, load_file)
     tensors = {key: array.astype(expected[key][0], copy=False) for key, array in arrays.items()}
 
@@ -230,7 +230,7 @@ def _read_weights(folder: Path, config: Mapping[str, Any], plugin: Plugin, weigh
 
         return build_model(plugin, model_config, tensors)
 
-    return Weights(load=load, stepper=factory(model_config, tensors, weight_bits), weight_bits=weight_bits), model_config
+    return ModelWeights(load=load, stepper=factory(model_config, tensors, weight_bits), weight_bits=weight_bits), model_config
 
 
 def _read_json(file: Path, max_bytes: int = MAX_SETTINGS) -> Any:

@@ -15,24 +15,17 @@ from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, cast, overload
 
 from reviewgen.conditions import Conditions
-from reviewgen.config import (
-    EvaluateOptions,
-    GenerationConfig,
-    GenerationSettings,
-    check_flags,
-    check_text,
-    refuse_unknown_options,
-)
+from reviewgen.config import EvaluateKwargs, GenerationConfig, GenerationSettings, check_flags, check_text, refuse_unknown_options
 from reviewgen.errors import BundleError, ConfigError, GenerationError, quoted
 from reviewgen.generation import (
-    GenerateOptions,
+    GenerateKwargs,
     Generation,
     Generator,
     Judge,
     NextTokens,
-    Pieces,
     Request,
     Speller,
+    TokenTexts,
     Walk,
     make_request,
 )
@@ -59,7 +52,7 @@ _PUBLISH, _MAKE_CARD = "reviewgen.hub.publish:publish", "reviewgen.hub.publish:m
 """What the Hub does for a model. It stands above this room, whose folders it reads and writes, so it is found by name."""
 
 
-class HubOptions(TypedDict, total=False):
+class HubKwargs(TypedDict, total=False):
     """How a repository is downloaded; the names and meanings are those of ``huggingface_hub.snapshot_download``."""
 
     token: str | bool | None
@@ -68,7 +61,7 @@ class HubOptions(TypedDict, total=False):
     force_download: bool
 
 
-class LoadOptions(HubOptions, total=False):
+class LoadKwargs(HubKwargs, total=False):
     """The keywords of ``reviewgen.load``, which documents them."""
 
     weight_bits: int
@@ -105,9 +98,9 @@ class ReviewModel:
         self.bundle = bundle
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **options: Unpack[LoadOptions]) -> "ReviewModel":
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **options: Unpack[LoadKwargs]) -> "ReviewModel":
         """Load a trained model: ``reviewgen.load``, which documents the arguments, under huggingface_hub's name."""
-        refuse_unknown_options(options, LoadOptions, "load")
+        refuse_unknown_options(options, LoadKwargs, "load")
         hub_options: dict[str, Any] = {**options}
         weight_bits, accept_changes = hub_options.pop("weight_bits", 32), hub_options.pop("accept_changes", False)
         check_flags(accept_changes=accept_changes)
@@ -205,15 +198,15 @@ class ReviewModel:
         return render("model/review_model.html", preset=self.preset, facts=_facts(self.bundle), chart=_chart(self.bundle))
 
     @overload
-    def generate(self, prompt: str | Sequence[str] = "", **options: Unpack[GenerateOptions]) -> list[str]: ...
+    def generate(self, prompt: str | Sequence[str] = "", **options: Unpack[GenerateKwargs]) -> list[str]: ...
 
     @overload
     def generate(
-        self, prompt: str | Sequence[str] = "", *, return_dict_in_generate: Literal[True], **options: Unpack[GenerateOptions]
+        self, prompt: str | Sequence[str] = "", *, return_dict_in_generate: Literal[True], **options: Unpack[GenerateKwargs]
     ) -> list[Generation]: ...
 
     def generate(
-        self, prompt: str | Sequence[str] = "", *, return_dict_in_generate: bool = False, **options: Unpack[GenerateOptions]
+        self, prompt: str | Sequence[str] = "", *, return_dict_in_generate: bool = False, **options: Unpack[GenerateKwargs]
     ) -> list[str] | list[Generation]:
         """Generate reviews.
 
@@ -257,7 +250,7 @@ class ReviewModel:
             return [generator.output(row, request, number) for number, row in enumerate(rows)]
         return [row.text if request.novelty is None else generator.with_novelty(row) for row in rows]
 
-    def generate_one(self, prompt: str = "", **options: Unpack[GenerateOptions]) -> str:
+    def generate_one(self, prompt: str = "", **options: Unpack[GenerateKwargs]) -> str:
         """Generate one review; takes the arguments of ``generate``."""
         if not isinstance(prompt, str):
             raise ConfigError(f"generate_one takes one prompt, a string; got {type(prompt).__name__}. generate takes a list.")
@@ -268,7 +261,7 @@ class ReviewModel:
         return self.generate(prompt, **options)[0]
 
     def generate_each(
-        self, prompt: str | Sequence[str] = "", *, first: int = 0, **options: Unpack[GenerateOptions]
+        self, prompt: str | Sequence[str] = "", *, first: int = 0, **options: Unpack[GenerateKwargs]
     ) -> Iterator[Generation]:
         """Yield the texts of ``generate`` as they are generated, from number ``first`` on; raises as ``generate``.
 
@@ -280,7 +273,7 @@ class ReviewModel:
         rows = generator.generate(request, first, start_late=False)
         return (generator.output(row, request, number) for number, row in enumerate(rows, first))
 
-    def stream(self, prompt: str = "", **options: Unpack[GenerateOptions]) -> Iterator[str]:
+    def stream(self, prompt: str = "", **options: Unpack[GenerateKwargs]) -> Iterator[str]:
         """Yield one review in pieces as it is generated, the prompt first; joined, they are the text of ``generate_one``.
 
         A piece is never a part of a character; it is one character where the tokenizer's tokens are, and whole sentences with
@@ -334,7 +327,7 @@ class ReviewModel:
         hooks = make_hooks(make_processors(logits_processor, self.tokenizer))
         return Walk(stepper, self.tokenizer, self._pieces, text, prefix, temperature=temperature, hooks=hooks, seed=seed)
 
-    def evaluate(self, source: Any, **options: Unpack[EvaluateOptions]) -> "Evaluation":
+    def evaluate(self, source: Any, **options: Unpack[EvaluateKwargs]) -> "Evaluation":
         """Measure the model on a source of texts, in bits per character.
 
         Its conditions are read from the source's columns of the same names; a missing value is unspecified.
@@ -357,16 +350,16 @@ class ReviewModel:
             DataError: The source cannot be read, or contains nothing to evaluate.
             ConfigError: An argument is unknown, or the split is unknown or would not be that of the training.
         """
-        from reviewgen.data import read_documents, trained_on
-        from reviewgen.evaluation import add_up, add_up_documents, batches, keep_first, measure_gains
+        from reviewgen.data import data_records, read_documents
+        from reviewgen.evaluation import batches, evaluate_totals, keep_first, measure_gains, sum_totals
 
-        refuse_unknown_options(options, EvaluateOptions, "evaluate")
-        trained, conditions = trained_on(self.training), self.conditions
+        refuse_unknown_options(options, EvaluateKwargs, "evaluate")
+        trained, conditions = data_records(self.training), self.conditions
         documents = read_documents(source, self.tokenizer, trained, conditions=conditions, **options)
         model, device, first, nats = self.bundle.weights.model_on_device, self.bundle.weights.device, list[Any](), list[float]()
         kept = keep_first(documents, first) if conditions else documents
-        totals = add_up(
-            add_up_documents(model, batch, self.tokenizer.vocab_size, device, nats if len(nats) < len(first) else None)
+        totals = sum_totals(
+            evaluate_totals(model, batch, self.tokenizer.vocab_size, device, nats if len(nats) < len(first) else None)
             for batch in batches(kept)
         )
         return replace(totals.evaluation(), conditions=measure_gains(model, first, conditions, device, nats))
@@ -477,7 +470,7 @@ class ReviewModel:
 
         return classify_texts(self.bundle, texts, condition)
 
-    def accuracy(self, source: Any, condition: str, **options: Unpack[EvaluateOptions]) -> "Accuracy":
+    def accuracy(self, source: Any, condition: str, **options: Unpack[EvaluateKwargs]) -> "Accuracy":
         """Return how often ``classify`` finds the value that a text has, of at most 1,000 texts.
 
         They are drawn at random from all texts with a known value, the same ones in each call.
@@ -493,7 +486,7 @@ class ReviewModel:
         """
         from reviewgen.model.words import measure_accuracy
 
-        refuse_unknown_options(options, EvaluateOptions, "accuracy")
+        refuse_unknown_options(options, EvaluateKwargs, "accuracy")
         return measure_accuracy(self.bundle, source, condition, **options)
 
     def save_pretrained(
@@ -552,7 +545,7 @@ class ReviewModel:
         from reviewgen.model.write import save_defaults
 
         likeness: Any = settings.pop("likeness", None)  # which no call takes
-        config = self._request("", cast(GenerateOptions, settings)).config
+        config = self._request("", cast(GenerateKwargs, settings)).config
         if likeness is not None:
             config = replace(config, likeness=likeness)
         save_defaults(self.bundle, to_path("save_directory", save_directory), config)
@@ -652,10 +645,10 @@ class ReviewModel:
         return Speller(self.tokenizer, self.bundle.lexicon)
 
     @cached_property
-    def _pieces(self) -> Pieces:
-        return Pieces(self.tokenizer)
+    def _pieces(self) -> TokenTexts:
+        return TokenTexts(self.tokenizer)
 
-    def _request(self, prompt: str | Sequence[str], options: GenerateOptions) -> Request:
+    def _request(self, prompt: str | Sequence[str], options: GenerateKwargs) -> Request:
         if (judge := options.get("judge")) is not None:
             options = {**options, "judge": self._judge(judge)}
         request = make_request(prompt, self.generation_config, options, self.tokenizer, self.conditions)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from reviewgen.protocols import LanguageModel
 
 
-class Weights:
+class ModelWeights:
     """The weights of a trained model, as a torch model and as a stepper.
 
     Args:
@@ -100,5 +100,5 @@ def _copy_to(device: str, model: "LanguageModel", weight_bits: int) -> "tuple[La
         on_device: Any = copy.deepcopy(model).to(device)
     except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:  # of torch, or of a plugin's deepcopy
         raise ConfigError(f"The model cannot be copied to the device {device}: {first_line(error)}") from None
-    place = next((parameter.device for parameter in on_device.parameters()), None)
-    return on_device, device if place is None or place.index is None else str(place)
+    current = next((parameter.device for parameter in on_device.parameters()), None)
+    return on_device, device if current is None or current.index is None else str(current)

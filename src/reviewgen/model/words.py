@@ -25,10 +25,10 @@ from torch.nn.utils.rnn import pad_sequence
 
 from reviewgen.conditions import Condition, is_missing
 from reviewgen.config import check_count, check_list, check_text
-from reviewgen.data import frame_texts, read_texts, trained_on
+from reviewgen.data import data_records, frame_texts, read_texts
 from reviewgen.errors import ConfigError, DataError, counted, did_you_mean, quoted
 from reviewgen.evaluation import token_losses
-from reviewgen.generation import Pieces, flatten_state, map_state
+from reviewgen.generation import TokenTexts, flatten_state, map_state
 from reviewgen.model.layout import Bundle
 from reviewgen.rates import describe_rate, find_intervals
 from reviewgen.web.charts import draw_words
@@ -137,7 +137,7 @@ class Accuracy:
         return f"{self.condition}: accuracy {rate} on {counted(self.texts, 'text')}; the most frequent value alone {baseline}"
 
 
-def find_neighbours(bundle: Bundle, pieces: Pieces, word: str, count: int) -> list[Neighbour]:
+def find_neighbours(bundle: Bundle, pieces: TokenTexts, word: str, count: int) -> list[Neighbour]:
     """Return the words whose embeddings are nearest to that of a word; see ``ReviewModel.neighbours``."""
     check_text("word", word)
     check_count("k", count)
@@ -154,7 +154,7 @@ def find_neighbours(bundle: Bundle, pieces: Pieces, word: str, count: int) -> li
     return [Neighbour(known[token], by_token[token]) for token in islice(_whole_words(bundle, pieces, others), count)]
 
 
-def map_words(bundle: Bundle, pieces: Pieces, count: int) -> WordMap:
+def map_words(bundle: Bundle, pieces: TokenTexts, count: int) -> WordMap:
     """Return the most frequent words in a plane; see ``ReviewModel.word_map``."""
     check_count("words", count)
     table, known = _embeddings(bundle), _words(bundle, pieces)
@@ -188,7 +188,7 @@ def _embeddings(bundle: Bundle) -> Float32[np.ndarray, "V E"]:
     raise ConfigError(f"{bundle.preset} has no embeddings of its tokens; networks such as rnn, gru, lstm and nnlm have them.")
 
 
-def _words(bundle: Bundle, pieces: Pieces) -> dict[int, str]:
+def _words(bundle: Bundle, pieces: TokenTexts) -> dict[int, str]:
     """Return the words of one token, in the order of the vocabulary: the frequent ones first; or all characters.
 
     Raises:
@@ -205,7 +205,7 @@ def _words(bundle: Bundle, pieces: Pieces) -> dict[int, str]:
 
 
 @torch.no_grad()  # not inference_mode: the model may be built here, and its weights stay trainable
-def _whole_words(bundle: Bundle, pieces: Pieces, tokens: Iterator[int]) -> Iterator[int]:
+def _whole_words(bundle: Bundle, pieces: TokenTexts, tokens: Iterator[int]) -> Iterator[int]:
     """Yield the tokens that are words: after which, at the start of a text, a letter is unlikely to follow.
 
     In a vocabulary of pieces of words, " th" may be the beginning of "thrill" more often than a word.
@@ -241,7 +241,7 @@ def find_condition(bundle: Bundle, name: str) -> Condition:
 
 
 def contrast_words(
-    bundle: Bundle, pieces: Pieces, condition: str, texts: Sequence[str], count: int
+    bundle: Bundle, pieces: TokenTexts, condition: str, texts: Sequence[str], count: int
 ) -> dict[str, list[PreferredWord]]:
     """Return the words that each value of a condition prefers, in texts that are read with each value; see ``contrast``."""
     check_count("k", count)
@@ -254,8 +254,8 @@ def contrast_words(
     for number, value in enumerate(own.values):
         others = np.delete(expected, number, axis=0).mean(axis=0)
         ratios = np.log2(np.maximum(expected[number], 1e-30) / np.maximum(others, 1e-30))
-        ranked = [place for place in np.argsort(-ratios, kind="stable") if ratios[place] > 0 and expected[number, place] >= 1]
-        by_token = {int(tokens[place]): float(ratios[place]) for place in ranked}
+        ranked = [index for index in np.argsort(-ratios, kind="stable") if ratios[index] > 0 and expected[number, index] >= 1]
+        by_token = {int(tokens[index]): float(ratios[index]) for index in ranked}
         chosen = islice(_whole_words(bundle, pieces, iter(by_token)), count)
         preferred[value.label] = [PreferredWord(known[token], by_token[token]) for token in chosen]
     return preferred
@@ -301,9 +301,9 @@ def classify_texts(bundle: Bundle, texts: Sequence[str], condition: str) -> list
 def measure_accuracy(bundle: Bundle, source: Any, condition: str, **options: Any) -> Accuracy:
     """Return how often ``classify_texts`` finds the value that a text has; see ``ReviewModel.accuracy``."""
     own, conditions = find_condition(bundle, condition), bundle.conditions
-    place = conditions.names.index(condition)
-    read = read_texts(source, trained_on(bundle.training), conditions=conditions, **options)
-    found = ((text, own.find(values[place])) for text, values in read if text and not is_missing(values[place]))
+    index = conditions.names.index(condition)
+    read = read_texts(source, data_records(bundle.training), conditions=conditions, **options)
+    found = ((text, own.find(values[index])) for text, values in read if text and not is_missing(values[index]))
     known = ((text, number) for text, number in found if number is not None)
     draw, pairs = random.Random(0), list[tuple[str, int]]()
     for seen, pair in enumerate(known):  # a reservoir (Vitter 1985, algorithm R): each text is as likely to be in it

@@ -39,7 +39,7 @@ _GUARD_BITS = 16.0  # per window: about one token in a thousand is rejected by m
 CopyGuard: TypeAlias = tuple[WindowSet, int]
 """The copied spans that must not be completed: the windows and the run of ``reviewgen.compiled.windows.copies``."""
 
-Share: TypeAlias = Callable[[Callable[..., Any], Sequence[tuple[Any, ...]]], Sequence[Any]]
+MapFunction: TypeAlias = Callable[[Callable[..., Any], Sequence[tuple[Any, ...]]], Sequence[Any]]
 
 Match: TypeAlias = tuple[int, int, int]
 """The index of the first token of a copied span, the number of its tokens, and where it starts in the training text, if known."""
@@ -291,7 +291,7 @@ class CompactIndex(Index):
 
 
 def build_sets(
-    parts: Sequence[Tokens], separators: tuple[int, int], max_bytes: int, share: Share | None = None
+    parts: Sequence[Tokens], separators: tuple[int, int], max_bytes: int, share: MapFunction | None = None
 ) -> tuple[WindowSet, ...]:
     """Return a set for each length of WINDOWS, with the smallest stride at which together they take at most ``max_bytes``.
 

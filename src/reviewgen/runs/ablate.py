@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from reviewgen.config import TrainingConfig, check_count, to_dict, to_json
-from reviewgen.config.options import TrainOptions
+from reviewgen.config.options import TrainKwargs
 from reviewgen.config.settings import Technique
 from reviewgen.errors import ConfigError
 from reviewgen.evaluation import sample_documents, token_losses
@@ -65,7 +65,7 @@ def ablate(
     *,
     seeds: int = 1,
     settings: Mapping[str, Mapping[str, Any]] | None = None,
-    **options: Unpack[TrainOptions],
+    **options: Unpack[TrainKwargs],
 ) -> Iterator[AblationRow]:
     """Run an ablation: train the full preset, the preset without each technique, and the plain preset; yield a row for each.
 

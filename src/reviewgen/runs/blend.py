@@ -17,13 +17,13 @@ import torch
 from reviewgen.blending.characters import describe_characters, shared_alphabet
 from reviewgen.blending.model import Blend, CharacterModel, EntropyModel
 from reviewgen.blending.weights import check_weights, features_of, fit_gate, fit_weights, gated_weights, mix_scores
-from reviewgen.config import CHAR_GENERATION, EvaluateOptions, GenerationConfig, refuse_unknown_options, to_dict
-from reviewgen.data import digest_tokenizer, read_documents, trained_on
+from reviewgen.config import CHAR_GENERATION, EvaluateKwargs, GenerationConfig, refuse_unknown_options, to_dict
+from reviewgen.data import data_records, digest_tokenizer, read_documents
 from reviewgen.errors import ConfigError, NotADistribution, quoted
 from reviewgen.evaluation import Document, score_tokens
 from reviewgen.hub.card import card_text
 from reviewgen.lexicon import token_symbols
-from reviewgen.model import Bundle, ReviewModel, Weights
+from reviewgen.model import Bundle, ModelWeights, ReviewModel
 from reviewgen.protocols import LanguageModel, SupportsScore, SupportsTokenBytes
 from reviewgen.protocols.abilities import count_parameters
 from reviewgen.registry import Plugin, find_model, find_tokenizer
@@ -31,7 +31,7 @@ from reviewgen.runs.record import novelty_facts
 from reviewgen.runs.setup import part_facts
 
 
-def blend(models: Any, weights: Any = None, *, data: Any = None, **options: Unpack[EvaluateOptions]) -> ReviewModel:
+def blend(models: Any, weights: Any = None, *, data: Any = None, **options: Unpack[EvaluateKwargs]) -> ReviewModel:
     """Blend trained models: at each token, their probabilities are averaged.
 
     A blend is a ReviewModel like any other: it evaluates, generates and saves itself. An n-gram and an LSTM together often
@@ -67,7 +67,7 @@ def blend(models: Any, weights: Any = None, *, data: Any = None, **options: Unpa
         DataError: The data cannot be read, or none of its tokens can be predicted.
         ReviewgenError: A model cannot be loaded; see ``load``.
     """
-    refuse_unknown_options(options, EvaluateOptions, "blend")
+    refuse_unknown_options(options, EvaluateKwargs, "blend")
     if not isinstance(models, list | tuple) or not all(isinstance(model, ReviewModel | str | Path) for model in models):
         raise ConfigError(
             f"blend takes a list of ReviewModels, or of what load takes, as in blend([a, b]); got {quoted(models)}."
@@ -84,7 +84,7 @@ def blend(models: Any, weights: Any = None, *, data: Any = None, **options: Unpa
     if data is None:
         equal = Blend.from_models(parts, plugins, check_weights(weights, len(loaded)))
         return ReviewModel(make_bundle(loaded, equal, {"method": "equal" if weights is None else "given"}, first=first))
-    trained = [known for model in loaded for known in trained_on(model.training)]
+    trained = [known for model in loaded for known in data_records(model.training)]
     documents = read_documents(data, first.tokenizer, trained, conditions=first.conditions, **options)
     fitted, facts = fit_blend(parts, plugins, documents, first.tokenizer.vocab_size)
     source = str(data) if isinstance(data, str | Path) else type(data).__name__
@@ -158,7 +158,7 @@ def make_bundle(
         first: What has its tokenizer and conditions; the first model if not given.
     """
     first, parts = first or models[0].bundle, [model.bundle for model in models]
-    fingerprints = {data.get("fingerprint") for model in models for data in trained_on(model.training)}
+    fingerprints = {data.get("fingerprint") for model in models for data in data_records(model.training)}
     index = None  # of the training text, if all were trained on the same
     if len(fingerprints) == 1 and None not in fingerprints:
         entries = zip(parts, blend.config.models, strict=True)
@@ -182,7 +182,7 @@ def make_bundle(
     } | dict(training or {})
     bundle = Bundle(
         preset=preset,
-        weights=Weights(blend, weight_bits=weight_bits),
+        weights=ModelWeights(blend, weight_bits=weight_bits),
         conditions=first.conditions,
         tokenizer=first.tokenizer,
         model_plugin=find_model("blend")[1],

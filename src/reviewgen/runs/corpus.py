@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 import reviewgen.data as data
 from reviewgen.conditions import Conditions
 from reviewgen.config import refuse_unknown_options, to_dict
-from reviewgen.config.options import CorpusOptions, PrepareOptions
+from reviewgen.config.options import CorpusKwargs, PrepareKwargs
 from reviewgen.data.parts import Progress
 from reviewgen.errors import ConfigError, DataError, quoted
 from reviewgen.lexicon import Lexicon, build_lexicon, token_symbols
@@ -178,7 +178,7 @@ def _index_texts(
     return index, lexicon, frozenset(word.casefold() for word in (*counts.words, *(before or ())) if settings.metrics)
 
 
-def corpus(source: Any, **options: Unpack[CorpusOptions]) -> "Dataset":
+def corpus(source: Any, **options: Unpack[CorpusKwargs]) -> "Dataset":
     """Read, clean and split a corpus as a training does, and return it as a ``datasets.Dataset``.
 
     Its columns are text, the conditions, and split, a class label: 0 is train, 1 validation, 2 test. It is memory-mapped from the
@@ -199,7 +199,7 @@ def corpus(source: Any, **options: Unpack[CorpusOptions]) -> "Dataset":
     """
     from datasets import Dataset, concatenate_datasets  # half a second
 
-    refuse_unknown_options(options, CorpusOptions, "corpus", others=("source",))
+    refuse_unknown_options(options, CorpusKwargs, "corpus", others=("source",))
     if options.get("weights"):
         raise ConfigError("corpus returns each text once, so it takes no weights: give them to train or prepare.")
     texts = make_texts(source, options, data_config(options))
@@ -211,7 +211,7 @@ def corpus(source: Any, **options: Unpack[CorpusOptions]) -> "Dataset":
 
 
 def prepare_tokens(
-    source: Any, preset: str, out: str | Path, progress: Progress = lambda stage: None, **options: Unpack[PrepareOptions]
+    source: Any, preset: str, out: str | Path, progress: Progress = lambda stage: None, **options: Unpack[PrepareKwargs]
 ) -> data.StoreFolder:
     """Prepare a token store; under a launcher, all processes call this; the implementation of ``reviewgen.prepare``.
 
@@ -221,7 +221,7 @@ def prepare_tokens(
     """
 
     def check() -> tuple[TrainingSetup, data.CorpusSpec, Path, str | None]:
-        refuse_unknown_options(options, PrepareOptions, "prepare", others=("preset", "out"))
+        refuse_unknown_options(options, PrepareKwargs, "prepare", others=("preset", "out"))
         if data.find_store(source) is not None:
             raise ConfigError(f"{source} is a token store already: give it to reviewgen train --data.")
         url = out if isinstance(out, str) and data.is_url(out) else None

@@ -327,7 +327,7 @@ def plot_training(
         sources: Saved folders, or repositories on the Hub; several are drawn in one figure.
         file: The file to write.
         against: The x axis: "seconds" since the training started (after reading and tokenizing), "steps" or "tokens".
-        metrics: Metrics of generated texts to draw a panel of, as in ["distinct-2"]; see ``training.metrics``.
+        metrics: TextMetrics of generated texts to draw a panel of, as in ["distinct-2"]; see ``training.metrics``.
         overwrite: Whether to replace the file if it exists.
 
     Raises:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from reviewgen.config import check_seed, from_dict, parse_duration, to_dict
-from reviewgen.config.options import Training, TrainOptions
+from reviewgen.config.options import TrainingOptions, TrainKwargs
 from reviewgen.config.settings import check_value, fields_of
 from reviewgen.data import (
     LEGACY_OPTIONS,
@@ -133,7 +133,7 @@ def parse_length(budget: str | float | None, steps: int | None, epochs: float | 
     return Budget(steps=steps, epochs=epochs)
 
 
-def make_plan(start: Any, source: Any, options: TrainOptions) -> TrainingPlan:
+def make_plan(start: Any, source: Any, options: TrainKwargs) -> TrainingPlan:
     """Return the plan of a run; nothing is read, but for the ``store.json`` of a prepared token store.
 
     Args:
@@ -154,7 +154,7 @@ def make_plan(start: Any, source: Any, options: TrainOptions) -> TrainingPlan:
     find_metrics(parts.training.metrics)  # one that is not installed is refused before anything is read
     check_tracker(options.get("log"))
     min_texts = options.get("min_texts", 2)
-    check_value("min_texts", min_texts, fields_of(Training)["min_texts"])
+    check_value("min_texts", min_texts, fields_of(TrainingOptions)["min_texts"])
     data, store = data_config(options, parts.trained), find_store(source)
     if store is not None:
         data = _check_store(store, parts, data, options.get("validation"))

@@ -217,7 +217,7 @@ def choose_documents(
 
 
 def measure_texts(
-    model: LanguageModel, corpus: PreparedCorpus, metrics: evaluation.Metrics
+    model: LanguageModel, corpus: PreparedCorpus, metrics: evaluation.TextMetrics
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the copy rates and the metrics of generated texts, and of as many characters of held-out texts.
 

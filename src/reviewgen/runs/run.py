@@ -20,14 +20,14 @@ import torch
 from reviewgen.blending.model import Blend
 from reviewgen.conditions import Conditions
 from reviewgen.config import TrainingConfig, refuse_unknown_options, to_dict
-from reviewgen.config.options import TrainOptions
+from reviewgen.config.options import TrainKwargs
 from reviewgen.data import Corpus, TokenStore, tokens_of
 from reviewgen.errors import NotADistribution, ProcessLost, TrainingError
-from reviewgen.evaluation import Document, Evaluation, Metrics, measure_gains, sample_documents, spread_documents
+from reviewgen.evaluation import Document, Evaluation, TextMetrics, measure_gains, sample_documents, spread_documents
 from reviewgen.generation import using_threads
 from reviewgen.hub.card import card_text, file_name
-from reviewgen.interrupts import uninterrupted
-from reviewgen.model import Bundle, ReviewModel, Weights
+from reviewgen.interrupts import block_signals
+from reviewgen.model import Bundle, ModelWeights, ReviewModel
 from reviewgen.processes import all_processes, can_restart, how_to_resume, process_state
 from reviewgen.protocols import LanguageModel, Tokenizer
 from reviewgen.protocols.abilities import count_parameters
@@ -86,8 +86,8 @@ class TrainingRun:
         ReviewgenError: A setting, the preset or the output folder is unusable. Nothing has been read by then.
     """
 
-    def __init__(self, start: str | ReviewModel, source: Any, **options: Unpack[TrainOptions]) -> None:
-        refuse_unknown_options(options, TrainOptions, "TrainingRun")
+    def __init__(self, start: str | ReviewModel, source: Any, **options: Unpack[TrainKwargs]) -> None:
+        refuse_unknown_options(options, TrainKwargs, "TrainingRun")
         self._set_up(make_plan(start, source, options))
 
     def _set_up(self, plan: TrainingPlan) -> None:
@@ -192,7 +192,7 @@ class TrainingRun:
             if not (last.tokens or last.stopped) or len(self._parts) < len(self.plan.parts.models):
                 of = f" of {self.plan.parts.models[-1].preset}" if self.plan.parts.models else ""
                 raise TrainingError(f"The training was over before the first step{of}; nothing was saved. Give it more time.")
-            with uninterrupted():
+            with block_signals():
                 if self._parts and self._fitted is None:
                     tokens = self.config.evaluation_tokens // _INTERRUPTED_DIVISOR
                     self._mix(sample_documents(corpus.stores["validation"], tokens))
@@ -209,7 +209,7 @@ class TrainingRun:
                 _logger.warning("The training is over and %s; an error occurred during the final measurements.", where)
                 raise
             self._measuring_seconds = time.monotonic() - start
-            with uninterrupted():
+            with block_signals():
                 return self._save()
 
     def facts(self) -> dict[str, Any]:
@@ -263,7 +263,7 @@ class TrainingRun:
     def _begin(self, corpus: PreparedCorpus) -> None:
         """Choose the size for a time budget, build the model, and measure what it is compared with afterwards."""
         plan, parts = self.plan, self.plan.parts
-        self._metrics = Metrics(parts.training.metrics, corpus.words)
+        self._metrics = TextMetrics(parts.training.metrics, corpus.words)
         saved = {} if parts.models else self._folder.checkpoints.extra
         record = self._record = RunRecord.of(corpus.stores["train"], saved)
         record.note(*corpus.notes)
@@ -442,7 +442,7 @@ class TrainingRun:
         words = "any" if corpus.lexicon is None else parts.generation.words
         bundle = Bundle(
             preset=parts.preset,
-            weights=Weights(self.model),
+            weights=ModelWeights(self.model),
             tokenizer=corpus.tokenizer,
             model_plugin=parts.model_plugin,
             tokenizer_plugin=parts.tokenizer_plugin,

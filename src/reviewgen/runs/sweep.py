@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from reviewgen.config import check_list, check_text, to_json
-from reviewgen.config.options import TrainOptions, refuse_unknown_options
+from reviewgen.config.options import TrainKwargs, refuse_unknown_options
 from reviewgen.errors import ConfigError, NotADistribution, did_you_mean, quoted
 from reviewgen.evaluation import Evaluation, evaluate_documents, sample_documents
 from reviewgen.protocols.abilities import count_parameters
@@ -84,9 +84,9 @@ class Variants:
         ConfigError: A keyword is unknown, or for a single training; or the preset is a blend.
     """
 
-    def __init__(self, function: Sequence[str], start: Any, source: Any, settings: Any, options: TrainOptions) -> None:
+    def __init__(self, function: Sequence[str], start: Any, source: Any, settings: Any, options: TrainKwargs) -> None:
         name, *arguments = function
-        refuse_unknown_options(options, TrainOptions, name, others=arguments, hidden=[*GROUPS, "out", "resume"])
+        refuse_unknown_options(options, TrainKwargs, name, others=arguments, hidden=[*GROUPS, "out", "resume"])
         for option in (*GROUPS, "out", "resume"):
             if option in GROUPS and option in options:
                 raise ConfigError(f"{name} takes {option} settings in settings, as in settings={{{quoted(option)}: {{...}}}}.")
@@ -175,7 +175,7 @@ def sweep(
     settings: Mapping[str, Mapping[str, Any]] | None = None,
     *,
     series: Mapping[str, Sequence[Any]] | None = None,
-    **options: Unpack[TrainOptions],
+    **options: Unpack[TrainKwargs],
 ) -> Iterator[SweepRow]:
     """Train a preset with each value of a setting; yield a row of a bias-variance table for each model.
 

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from reviewgen.config import check_count, check_list, check_seed, fields_of, parse_json
-from reviewgen.config.options import TrainOptions
+from reviewgen.config.options import TrainKwargs
 from reviewgen.errors import ConfigError, DeviceError, NotADistribution, TrainingError, counted, quoted, storage_errors
 from reviewgen.model import ReviewModel
 from reviewgen.processes import process_state
@@ -58,7 +58,7 @@ def tune(
     search: Mapping[str, Any] | None = None,
     settings: Mapping[str, Mapping[str, Any]] | None = None,
     storage: str | Path | None = None,
-    **options: Unpack[TrainOptions],
+    **options: Unpack[TrainKwargs],
 ) -> Iterator[TuneTrial]:
     """Search for settings with few bits per character; yield each trial when it is done.
 

@@ -15,8 +15,8 @@ from typing import Any, Unpack
 
 import numpy as np
 
-from reviewgen.config import EvaluateOptions, GenerationConfig, check_seed, generation_config
-from reviewgen.data import read_documents, tokens_of, trained_on
+from reviewgen.config import EvaluateKwargs, GenerationConfig, check_seed, generation_config
+from reviewgen.data import data_records, read_documents, tokens_of
 from reviewgen.errors import ConfigError, DataError, did_you_mean, quoted
 from reviewgen.evaluation import TextStatistics, measure_texts, take_words
 from reviewgen.generation import SAMPLING_SETTINGS
@@ -75,7 +75,7 @@ def tune_sampling(
     judge: ReviewModel | None = None,
     profile: str = "likeness",
     seed: int = 0,
-    **options: Unpack[EvaluateOptions],
+    **options: Unpack[EvaluateKwargs],
 ) -> Iterator[SamplingTrial]:
     """Try generation settings for a profile; yield one trial for each combination of values.
 
@@ -112,7 +112,7 @@ def tune_sampling(
     defaults = model.generation_config
     defaults = defaults if profile == "likeness" and not defaults.likeness else defaults.of_profile(profile)
     seed, settings = check_seed(seed), _combine(defaults, search, texts)
-    trained = trained_on(model.training)
+    trained = data_records(model.training)
     documents = read_documents(source, model.tokenizer, trained, conditions=model.conditions, **options)
     read = (tokens_of(ids, model.tokenizer.vocab_size).tolist() for ids, _ in itertools.islice(documents, _MAX_TEXTS))
     human = [text for ids in read if (text := model.tokenizer.decode(ids))]

@@ -27,7 +27,7 @@ from reviewgen.model import ReviewModel
 from reviewgen.serving.engine import Engine
 from reviewgen.serving.options import Limits
 from reviewgen.serving.protocol import DESCRIPTIONS, HINTS, RequestError, find_model
-from reviewgen.serving.service import Answer, Service
+from reviewgen.serving.service import CompletionResponse, Service
 from reviewgen.version import __version__
 from reviewgen.web import page_for_server, static_files
 from reviewgen.web.rendering import render
@@ -141,9 +141,9 @@ async def _show_model(request: Request) -> Response:
     return JSONResponse(_describe(request, find_model(request.path_params["name"], list(_service(request).engines))))
 
 
-async def _complete(request: Request) -> Answer:
+async def _complete(request: Request) -> CompletionResponse:
     """Writes texts."""
-    return Answer(request.app.state.service, request)
+    return CompletionResponse(request.app.state.service, request)
 
 
 async def _refuse_chat(request: Request) -> Response:

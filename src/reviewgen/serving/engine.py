@@ -88,7 +88,7 @@ class ServedText(Text):
         score_logits, score_state: The model's after these; None until they are known.
     """
 
-    job: "Job"
+    job: "ActiveRequest"
     out: Detokenizer = field(init=False)
     lacks_random: bool = False
     scored: int = 0
@@ -144,7 +144,7 @@ class _CachedPrefix:
 
 
 @dataclass(eq=False)
-class Job:
+class ActiveRequest:
     """A submitted request; ``Engine.submit`` makes it.
 
     Attributes:
@@ -274,15 +274,15 @@ class Engine:
         stack_rows([*states, self._stepper.forward(bos, states[1])[1]])  # raises if the state grows
         self._threads = min(_MAX_THREADS, os.cpu_count() or 1) if threads is None else threads
         self._pool = ThreadPoolExecutor(self._threads, "reviewgen-block")
-        self._inbox: deque[Job] = deque()
-        self._jobs: list[Job] = []
+        self._inbox: deque[ActiveRequest] = deque()
+        self._jobs: list[ActiveRequest] = []
         self._beginnings: dict[tuple[int, ...], _CachedPrefix] = {}  # the latest come last
         self._fed_seconds, self._sampled_seconds = 1e-3, 1e-3  # of a token of a prompt, and of a row in a block
         self._wake, self._lock, self._must_stop = threading.Event(), threading.Lock(), False
         self.thread = threading.Thread(target=self._run, name=f"reviewgen-engine-{model.preset}", daemon=True)
         self.thread.start()
 
-    def submit(self, submission: EngineRequest, notify: Callable[[], object], guard: CopyGuard | None = None) -> Job:
+    def submit(self, submission: EngineRequest, notify: Callable[[], object], guard: CopyGuard | None = None) -> ActiveRequest:
         """Start to generate the texts of a request, whose ``max_time`` counts from now.
 
         Args:
@@ -304,7 +304,7 @@ class Engine:
         known = {key: self.generator.text(submission.request, key, 0) for key in dict.fromkeys(keys)}  # equal prompts share one
         starts = [known[key] for key in keys]
         decoder = self.generator.decoder(submission.request, guard, submission.request.deadline(), starts)
-        job = Job(submission, decoder, starts, notify, self._wake.set)
+        job = ActiveRequest(submission, decoder, starts, notify, self._wake.set)
         with self._lock:
             if self._must_stop:
                 raise GenerationError("The engine was closed, so it takes no more requests.")
@@ -496,7 +496,7 @@ class Engine:
                     self._call_isolated(group, advance)
 
 
-def _schedule(jobs: Sequence[Job], max_rows: int) -> list[ServedText]:
+def _schedule(jobs: Sequence[ActiveRequest], max_rows: int) -> list[ServedText]:
     """Return the texts of some jobs, in the order of their submission, that are advanced next.
 
     A request for many texts leaves room for every other job, and uses all remaining capacity. If there are more jobs than room,

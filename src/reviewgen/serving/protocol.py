@@ -13,10 +13,10 @@ from typing import Annotated, Any, cast
 
 from reviewgen.config import Bound, GenerationConfig, check, describe_fields, fields_of, from_dict
 from reviewgen.config.bounded import parse_json
-from reviewgen.config.options import Call as CallOptions
+from reviewgen.config.options import CallOptions
 from reviewgen.config.settings import check_value
 from reviewgen.errors import ConfigError, DataError, GenerationError, ReviewgenError, did_you_mean, quoted, shortened
-from reviewgen.generation import GenerateOptions, make_request
+from reviewgen.generation import GenerateKwargs, make_request
 from reviewgen.model import ReviewModel
 from reviewgen.protocols import Tokenizer
 from reviewgen.serving.engine import EngineRequest, RequestTimeout
@@ -253,7 +253,7 @@ def read_call(given: Mapping[str, Any], models: Mapping[str, ReviewModel], limit
         options["finish"] = "anywhere"  # all tokens are returned: programs that score count them
     try:
         defaults = _defaults(fields, model.generation_config, limits)
-        request = make_request(repeated, defaults, cast(GenerateOptions, options), model.tokenizer, model.conditions)
+        request = make_request(repeated, defaults, cast(GenerateKwargs, options), model.tokenizer, model.conditions)
     except ReviewgenError as error:
         raise to_request_error(error) from None
     numbers = sum(map(len, ids)) * tries if fields.scores_prompts else 0

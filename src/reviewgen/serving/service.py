@@ -19,7 +19,7 @@ from starlette.types import Receive, Scope, Send
 
 from reviewgen.errors import ReviewgenError
 from reviewgen.generation import require_index
-from reviewgen.serving.engine import Engine, Job
+from reviewgen.serving.engine import ActiveRequest, Engine
 from reviewgen.serving.options import Limits, accepts_key
 from reviewgen.serving.protocol import RequestError, parse_object, read_call, to_request_error
 from reviewgen.serving.response import Completion
@@ -106,7 +106,7 @@ class Service:
         models = {name: engine.model for name, engine in self.engines.items()}
         return Completion(read_call(parse_object(body), models, self.limits))
 
-    async def submit(self, completion: Completion, notify: Callable[[], object]) -> Job:
+    async def submit(self, completion: Completion, notify: Callable[[], object]) -> ActiveRequest:
         """Start to generate the texts of a request; others go on while an index is built for it.
 
         Raises:
@@ -127,7 +127,7 @@ class Service:
 
 
 @dataclass
-class Answer:
+class CompletionResponse:
     """The response to one request for a completion: an ASGI application.
 
     Attributes:
@@ -141,7 +141,7 @@ class Answer:
     service: Service
     request: Request
     completion: Completion = field(init=False)
-    job: Job = field(init=False)
+    job: ActiveRequest = field(init=False)
     model: str = ""
     status: str = "none"
     _woken: asyncio.Event = field(default_factory=asyncio.Event)

@@ -17,10 +17,10 @@ import numpy as np
 
 from reviewgen.conditions import Condition, Conditions
 from reviewgen.config import MAX_RECORD, check_count, check_flags, check_seed, read_json, to_dict
-from reviewgen.config.options import GeneratedShards
+from reviewgen.config.options import DatasetOptions
 from reviewgen.data import open_records
 from reviewgen.errors import ConfigError, DataError, did_you_mean, quoted
-from reviewgen.generation import GenerateOptions, Request, device_facts, make_request
+from reviewgen.generation import GenerateKwargs, Request, device_facts, make_request
 from reviewgen.model import ReviewModel
 from reviewgen.storage import to_path
 from reviewgen.tables.receipts import library_versions, make_receipt, portable_source
@@ -51,7 +51,7 @@ def _make_plan(
     request: Request,
     schema: "Schema",
     seed: int | None,
-    shards: GeneratedShards,
+    shards: DatasetOptions,
     receipts: bool,
 ) -> TablePlan:
     """Return the plan of a table.
@@ -124,7 +124,7 @@ def _make_plan(
 def generate_dataset(
     model: str | Path | ReviewModel,
     n: int,
-    shards: GeneratedShards,
+    shards: DatasetOptions,
     *,
     out: str | Path,
     prompt: str | Sequence[str] = "",
@@ -132,7 +132,7 @@ def generate_dataset(
     progress: Progress | None = None,
     weight_bits: int = 32,
     device: str = "auto",
-    options: GenerateOptions,
+    options: GenerateKwargs,
 ) -> WrittenTexts:
     """Generate a table of texts; under a launcher, all processes call this.
 
@@ -170,7 +170,7 @@ def generate_dataset(
     return write_table(plan, out, shards, progress)
 
 
-def _check_request(model: ReviewModel, prompt: Any, options: GenerateOptions) -> Request:
+def _check_request(model: ReviewModel, prompt: Any, options: GenerateKwargs) -> Request:
     """Return the checked settings, with each prompt once.
 
     Raises:

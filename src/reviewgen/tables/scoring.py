@@ -18,11 +18,11 @@ import numpy as np
 import xxhash
 
 from reviewgen.conditions import Conditions
-from reviewgen.config import EvaluateOptions, check_text, refuse_unknown_options, to_dict
-from reviewgen.config.options import Evaluating, Shards
-from reviewgen.data import Example, frame_texts, hash_text, identify_texts, read_documents, read_texts, trained_on
+from reviewgen.config import EvaluateKwargs, check_text, refuse_unknown_options, to_dict
+from reviewgen.config.options import EvaluationOptions, ShardOptions
+from reviewgen.data import Example, data_records, frame_texts, hash_text, identify_texts, read_documents, read_texts
 from reviewgen.errors import ConfigError, TrainingError
-from reviewgen.evaluation import Evaluation, add_up, add_up_documents, batches, keep_first, measure_gains, token_losses
+from reviewgen.evaluation import Evaluation, batches, evaluate_totals, keep_first, measure_gains, sum_totals, token_losses
 from reviewgen.generation import device_facts, require_index
 from reviewgen.model import ReviewModel, check_model
 from reviewgen.novelty import WINDOWS, Novelty
@@ -40,7 +40,7 @@ NOVELTY_COLUMNS = {
     **{f"copied_share_{length}": "double" for length in WINDOWS},
 }
 _SHARE = [*NOVELTY_COLUMNS][-1]
-_DEFAULTS = {name: value for name, value in to_dict(Evaluating()).items() if value is not None}
+_DEFAULTS = {name: value for name, value in to_dict(EvaluationOptions()).items() if value is not None}
 _LONG_COPY = 50  # characters
 _Scorer = Callable[[ReviewModel, Sequence[Example]], Iterable[Row]]
 _Summarize = Callable[[Iterable[Row]], dict[str, Any]]
@@ -99,7 +99,7 @@ def move(model: ReviewModel, device: str) -> None:
 
 
 def evaluate(
-    model: str | Any, source: Any, device: str = "auto", **options: Unpack[EvaluateOptions]
+    model: str | Any, source: Any, device: str = "auto", **options: Unpack[EvaluateKwargs]
 ) -> tuple[ReviewModel, Evaluation]:
     """Evaluate a model that all processes of a launcher load, bit for bit as one does; return the model and its evaluation.
 
@@ -115,7 +115,7 @@ def evaluate(
     """
 
     def check() -> ReviewModel:
-        refuse_unknown_options(options, EvaluateOptions, "evaluate")
+        refuse_unknown_options(options, EvaluateKwargs, "evaluate")
         loaded = load_saved(model)[0]
         move(loaded, device)
         return loaded
@@ -124,7 +124,7 @@ def evaluate(
         """Score this process's batches; return their totals by number, a digest of all texts, and what the conditions save."""
         totals, digest = dict[int, Any](), xxhash.xxh3_128()
         tokenizer, weights, conditions = loaded.tokenizer, loaded.bundle.weights, loaded.conditions
-        documents = read_documents(source, tokenizer, trained_on(loaded.training), conditions=conditions, **options)
+        documents = read_documents(source, tokenizer, data_records(loaded.training), conditions=conditions, **options)
         first, nats = list[Any](), list[float]()
         documents = keep_first(documents, first) if conditions and not processes.rank else documents
         for number, batch in enumerate(batches(documents)):
@@ -132,7 +132,7 @@ def evaluate(
             digest.update(b"".join(ids.tobytes() for ids, _ in batch) + str([length for _, length in batch]).encode())
             if number % processes.world_size == processes.rank:
                 own = nats if len(nats) < len(first) else None
-                totals[number] = add_up_documents(weights.model_on_device, batch, tokenizer.vocab_size, weights.device, own)
+                totals[number] = evaluate_totals(weights.model_on_device, batch, tokenizer.vocab_size, weights.device, own)
         known = nats if processes.world_size == 1 else ()  # of several, each has scored texts here and there
         return totals, digest.hexdigest(), measure_gains(weights.model_on_device, first, conditions, weights.device, known)
 
@@ -143,7 +143,7 @@ def evaluate(
         if len({digest for _, digest, _ in results}) > 1:  # as of a pipe, of which each has read a part
             raise TrainingError("The processes have read different texts. Run the same command everywhere, with the same corpus.")
         totals = {number: each for own, _, _ in results for number, each in own.items()}
-        evaluation = add_up(totals[number] for number in range(len(totals))).evaluation()
+        evaluation = sum_totals(totals[number] for number in range(len(totals))).evaluation()
         return loaded, replace(evaluation, conditions=results[0][2])
 
 
@@ -151,12 +151,12 @@ def score_texts(
     kind: Literal["score", "novelty"],
     model: str | Path | ReviewModel,
     source: Any,
-    shards: Shards,
+    shards: ShardOptions,
     *,
     out: str | Path,
     progress: Progress | None = None,
     device: str = "cpu",
-    options: EvaluateOptions,
+    options: EvaluateKwargs,
 ) -> WrittenTexts:
     """Write a table with a row for each text of a source; under a launcher, all processes call this.
 
@@ -169,14 +169,14 @@ def score_texts(
 
     def plan(_: Path) -> TablePlan:
         """Check the call, and return the plan of its table."""
-        refuse_unknown_options(options, EvaluateOptions, f"{kind}_dataset", others=("source", "out", "format", "shard_texts"))
+        refuse_unknown_options(options, EvaluateKwargs, f"{kind}_dataset", others=("source", "out", "format", "shard_texts"))
         loaded = load_saved(model)[0]
         labels = dict.fromkeys(_condition_columns(loaded.conditions).values(), "string") if kind == "score" else {}
         if kind == "score":
             move(loaded, device)
         else:
             require_index(loaded.bundle.index)
-        texts: Iterator[Example] = read_texts(source, trained_on(loaded.training), conditions=loaded.conditions, **given)
+        texts: Iterator[Example] = read_texts(source, data_records(loaded.training), conditions=loaded.conditions, **given)
         identity, first_text = identify_texts(source, loaded.conditions, given), next(texts)
         facts = {"judge": kind, **_facts(loaded, source, _DEFAULTS | given)}
         facts["texts"] = hash_text(first_text[0]) if identity is None else identity  # which processes compare

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from reviewgen.config import MAX_RECORD, MAX_VOCABULARY, check_count, check_text, read_json
-from reviewgen.config.options import Shards
+from reviewgen.config.options import ShardOptions
 from reviewgen.data import digest_file, first_of_each, hash_text
 from reviewgen.errors import CheckpointError, ConfigError, OutputExists, StorageError, did_you_mean, quoted
 from reviewgen.processes import Processes, all_processes
@@ -81,7 +81,7 @@ class TablePlan:
 
 
 def write_table(
-    make_plan: Callable[[Path], TablePlan], out: Any, shards: Shards, progress: Progress | None = None
+    make_plan: Callable[[Path], TablePlan], out: Any, shards: ShardOptions, progress: Progress | None = None
 ) -> WrittenTexts:
     """Write a table; under a launcher, all processes call this.
 
@@ -129,7 +129,7 @@ def _check_target(out: Any, format: str | None) -> tuple[Path, str]:
 class _Table:
     """A table in progress, in one of the processes: see ``write_table``."""
 
-    def __init__(self, out: Path, shards: Shards, plan: TablePlan, processes: Processes, progress: Progress | None) -> None:
+    def __init__(self, out: Path, shards: ShardOptions, plan: TablePlan, processes: Processes, progress: Progress | None) -> None:
         self.out, self.plan, self.processes, self.format = out, plan, processes, shards.format
         self.shard_texts, self.is_file = shards.shard_texts, out.suffix.lower() == f".{shards.format}"
         files = {"format": shards.format, "shard_texts": shards.shard_texts, "columns": plan.columns}

@@ -21,24 +21,17 @@ from reviewgen.config import fields_of, from_dict, to_dict, vocabulary_settings
 from reviewgen.errors import ConfigError
 from reviewgen.protocols.graph import all_nodes, axis_size
 from reviewgen.protocols.migration import read_saved_config
-from reviewgen.testing.laws import assert_same, seeded, unchanged
+from reviewgen.testing.laws import assert_same, assert_unchanged, seeded
 from reviewgen.testing.models import MODEL_LAWS as MODEL_LAWS  # with the laws below
-from reviewgen.testing.models import (
-    compute_in_chunks,
-    copies,
-    is_trained_by_gradient,
-    law,
-    texts_to_count,
-    train_by_counting,
-)
+from reviewgen.testing.models import compute_in_chunks, copies, is_trained_by_gradient, law, texts_to_count, train_by_counting
 from reviewgen.testing.steppers import samples, step_logits
 from reviewgen.training.model_checks import (
     ROWS,
     STEPS,
     TOLERANCE,
     assert_close,
+    asserting,
     call,
-    explained,
     logits_of,
     output_layer,
     some_ids,
@@ -74,11 +67,11 @@ def implementations(model: Any) -> None:
     """SupportsImplementations: each gives the logits, state and gradients of the default, and keeps the model's tensors."""
     names = model.implementations()
     assert names and len(set(names)) == len(names), f"implementations() must return different names; got {names}."
-    with explained("use_implementation must raise for an unknown name:"):
+    with asserting("use_implementation must raise for an unknown name:"):
         np.testing.assert_raises(Exception, model.use_implementation, "none")
     expected = compute_in_chunks(model)
     for name in names:
-        with unchanged(tuple(model.state_dict().values())):
+        with assert_unchanged(tuple(model.state_dict().values())):
             model.use_implementation(name)
             for what, actual in compute_in_chunks(model).items():
                 one, other = (torch.zeros(1) if each is None else each for each in (actual, expected[what]))
@@ -177,11 +170,11 @@ law(protocols.SupportsOutputLayer)(output_layer)
 def initial_weights(model: Any) -> None:
     """SupportsInitialWeights: own tensors are returned as they are, the model does not change, an unknown tensor is an error."""
     other = {name: tensor + 1 for name, tensor in copies(model).items()}
-    with unchanged(tuple(model.state_dict().values())):
+    with assert_unchanged(tuple(model.state_dict().values())):
         given = model.initial_weights(dict(other))
     assert given.keys() == other.keys(), f"Given all tensors of state_dict(), it returns {sorted(given)}."
     assert_same(tuple(given[name] for name in other), tuple(other.values()))
-    with explained("initial_weights() accepts a tensor that it does not know, or does not name it in a ConfigError:"):
+    with asserting("initial_weights() accepts a tensor that it does not know, or does not name it in a ConfigError:"):
         unknown = {"an unknown.tensor": torch.zeros(1)}
         np.testing.assert_raises_regex(ConfigError, r"an unknown\.tensor", model.initial_weights, unknown)
 
@@ -285,13 +278,13 @@ class ThreadGroup:
 
     Args:
         rank: Number of this thread.
-        places: One place for each thread, shared by all.
+        slots: A slot for each thread, shared by all.
         barrier: For all threads, with a timeout.
     """
 
-    def __init__(self, rank: int, places: list[Any], barrier: threading.Barrier) -> None:
-        self.rank, self.world_size = rank, len(places)
-        self._places, self._barrier = places, barrier
+    def __init__(self, rank: int, slots: list[Any], barrier: threading.Barrier) -> None:
+        self.rank, self.world_size = rank, len(slots)
+        self._slots, self._barrier = slots, barrier
 
     def all_gather(self, numbers: Int64[np.ndarray, " N"]) -> Int64[np.ndarray, "P N"]:
         """Return the numbers of each thread."""
@@ -320,20 +313,20 @@ class ThreadGroup:
 
     def _exchange(self, value: Any) -> list[Any]:
         """Return the values of all threads."""
-        self._places[self.rank] = value
+        self._slots[self.rank] = value
         self._barrier.wait()
-        values = list(self._places)
+        values = list(self._slots)
         self._barrier.wait()
         return values
 
 
 def run_ranks(processes: int, work: Callable[[ThreadGroup], Any]) -> list[Any]:
     """Call a function once in each of several threads, with its group, and return the results; raise the first error."""
-    places, barrier = [None] * processes, threading.Barrier(processes, timeout=60)
+    slots, barrier = [None] * processes, threading.Barrier(processes, timeout=60)
 
     def run(rank: int) -> Any:
         try:
-            return work(ThreadGroup(rank, places, barrier))
+            return work(ThreadGroup(rank, slots, barrier))
         except Exception:
             barrier.abort()
             raise
@@ -379,7 +372,7 @@ def _check_graph(graph: protocols.ModelGraph, sizes: Mapping[str, int]) -> None:
     assert len(nodes) == len(graph.nodes) and not any("/" in name for name in nodes), f"Nodes need other names: {[*nodes]}."
     for edge in graph.edges:
         (source, _, output), (target, _, into) = edge.source.partition("/"), edge.target.partition("/")
-        with explained(f"The edge from {edge.source!r} to {edge.target!r}:"):
+        with asserting(f"The edge from {edge.source!r} to {edge.target!r}:"):
             assert not output or output in _ends(nodes[source].inside, "source"), "It must leave an output of its node."
             assert not into or into in _ends(nodes[target].inside, "target"), "It must lead to an input of its node."
             actual = [axis_size(axis, sizes) for axis in edge.axes]

@@ -23,7 +23,7 @@ from reviewgen.evaluation.metrics import find_problem
 from reviewgen.protocols import LanguageModel, Tokenizer
 from reviewgen.registry import Plugin
 from reviewgen.storage import temporary_folder
-from reviewgen.training.model_checks import describe_error, explained
+from reviewgen.training.model_checks import asserting, describe_error
 
 LIMIT = 120.0  # seconds to start Python, to import torch and a package, and to check its plugins, on the busiest machine
 _AT_ONCE = 4  # processes
@@ -125,7 +125,7 @@ def assert_config(cls: Any, *, needs_vocab_size: bool = False) -> None:
     fields = dataclasses.fields(cls)
     is_right = cls.__dataclass_params__.frozen and all(field.kw_only for field in fields)
     assert is_right, f"{cls.__name__} must be frozen and keyword-only: @dataclass(frozen=True, kw_only=True)."
-    with explained(f"The types of {cls.__name__} cannot be read:"):
+    with asserting(f"The types of {cls.__name__} cannot be read:"):
         fields_of(cls)
     first = fields[0].name if fields else "none"
     is_right = not needs_vocab_size or first == "vocab_size"
@@ -153,7 +153,7 @@ def _check(kind: str, found: Any) -> None:
     elif kind in ("logits processor", "reader"):
         assert callable(found), f"The entry point must be a function or a class; got {found!r:.60}."
     elif kind in ("web stepper", "web tokenizer"):
-        with explained("It must be the Path of an ES module with an export default function:"):
+        with asserting("It must be the Path of an ES module with an export default function:"):
             assert "export default" in config.read_text(found, config.MAX_RECORD), found.name
 
 
@@ -161,7 +161,7 @@ def _check_preset(preset: Preset) -> None:
     """Check that the parts of a preset are installed, and its settings are theirs."""
     for part in preset.parts:
         registry.find_preset(part)
-    with explained(f"It names the model {preset.model!r} and the tokenizer {preset.tokenizer!r}:"):
+    with asserting(f"It names the model {preset.model!r} and the tokenizer {preset.tokenizer!r}:"):
         model = registry.find_stepper(preset.model) or registry.find_model(preset.model)[0]
         tokenizer, _ = registry.find_tokenizer(preset.tokenizer)
     sizes = () if preset.parts else ({}, *preset.sizes, *(settings for _, settings in preset.by_epochs))
@@ -169,9 +169,9 @@ def _check_preset(preset: Preset) -> None:
     choices = [("model", model.Config, {"vocab_size": _VOCAB_SIZE, **preset.model_settings, **more}) for more in sizes]
     choices += [("training", config.TrainingConfig, {**preset.training_settings, **more}) for more in lengths]
     for group, cls, settings in (*choices, ("tokenizer", tokenizer.Config, preset.tokenizer_settings)):
-        with explained(f"It has a {group} setting that cannot be used:"):
+        with asserting(f"It has a {group} setting that cannot be used:"):
             from_dict(cls, settings)
-    with explained("It has a generation setting that cannot be used:"):
+    with asserting("It has a generation setting that cannot be used:"):
         config.generation_config(config.GenerationConfig(), preset.generation_settings)
 
 

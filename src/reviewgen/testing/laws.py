@@ -105,7 +105,7 @@ def seeded(seed: int = 0) -> Iterator[None]:
         yield
 
 
-def reread(config: Any) -> Any:
+def json_round_trip(config: Any) -> Any:
     """Return the config that JSON makes of a config."""
     return from_dict(type(config), json.loads(json.dumps(to_dict(config))))
 
@@ -117,7 +117,7 @@ def assert_same(actual: Any, expected: Any, tolerance: float = 0.0) -> None:
 
 
 @contextmanager
-def unchanged(*states: Any) -> Iterator[None]:
+def assert_unchanged(*states: Any) -> Iterator[None]:
     """Raise AssertionError if the block changes an array or tensor of some states."""
     kept = map_state(lambda each: each.clone() if isinstance(each, Tensor) else each.copy(), states)
     yield

@@ -14,7 +14,7 @@ from reviewgen.errors import counted
 from reviewgen.evaluation.metrics import find_problem, make_sample
 from reviewgen.testing.laws import Laws
 from reviewgen.testing.tokenizers import TRAINING_TEXTS
-from reviewgen.training.model_checks import explained
+from reviewgen.training.model_checks import asserting
 
 GENERATED: tuple[str, ...] = (
     "A good flim. I liked it, and I liked it, and I liked it!",
@@ -107,7 +107,7 @@ def texts(reader: Any, source: str) -> None:
 def _value(metric: Any, texts: Sequence[str], training: Sequence[str] = TRAINING_TEXTS) -> float:
     """Return the value of texts, with the words of some training texts."""
     sample = make_sample(texts, frozenset(word.casefold() for row in make_sample(training).words for word in row))
-    with explained(f"For {counted(len(sample.texts), 'text')} with {counted(sum(map(len, sample.words)), 'word')}:"):
+    with asserting(f"For {counted(len(sample.texts), 'text')} with {counted(sum(map(len, sample.words)), 'word')}:"):
         value = metric(sample)
         is_number = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
         assert is_number, f"It returned {value!r:.80}."

@@ -22,9 +22,9 @@ from reviewgen.generation import flatten_state, map_state
 from reviewgen.protocols import CountTrained, LanguageModel
 from reviewgen.registry import find_model
 from reviewgen.testing.installed import assert_config, assert_members
-from reviewgen.testing.laws import Laws, assert_same, reread, seeded, unchanged
+from reviewgen.testing.laws import Laws, assert_same, assert_unchanged, json_round_trip, seeded
 from reviewgen.training import model_checks
-from reviewgen.training.model_checks import ROWS, STEPS, assert_close, call, explained, influence, lettered, logits_of, some_ids
+from reviewgen.training.model_checks import ROWS, STEPS, assert_close, asserting, call, influence, lettered, logits_of, some_ids
 
 CHUNK, LONG = 512, 2_000  # tokens of a call, and of a long text
 LANES, LENGTH, TRAINING_STEPS = 4, 12, 200  # of the training of ``learns``
@@ -88,7 +88,7 @@ def explicit(model: Any) -> None:
 def config(model: Any) -> None:
     """The config is a frozen, keyword-only dataclass of JSON values; vocab_size is first, and all other fields have defaults."""
     assert_config(type(model).Config, needs_vocab_size=True)
-    assert reread(model.config) == model.config, "JSON changes it."
+    assert json_round_trip(model.config) == model.config, "JSON changes it."
 
 
 law()(model_checks.shape)
@@ -135,7 +135,7 @@ def no_mutation(model: Any) -> None:
     """A call modifies neither the ids nor the state that it is passed."""
     ids = some_ids(model, ROWS, STEPS)
     for passed in model.initial_state(ROWS), call(model, ids)[1]:
-        with unchanged(ids, passed):
+        with assert_unchanged(ids, passed):
             call(model, ids, passed)
 
 
@@ -151,7 +151,7 @@ def normal(model: Any) -> None:
 @law()
 def round_trip(model: Any) -> None:
     """A saved and loaded model gives exactly the same logits: state_dict and config must contain all that they depend on."""
-    twin, ids = _load(type(model)(reread(model.config)), load(save(copies(model)))), some_ids(model, ROWS, STEPS)
+    twin, ids = _load(type(model)(json_round_trip(model.config)), load(save(copies(model)))), some_ids(model, ROWS, STEPS)
     assert_close(logits_of(twin, ids), logits_of(model, ids), tolerance=0)
 
 
@@ -164,7 +164,7 @@ def strict(model: Any) -> None:
         invalid[f"tensors without {name}"] = {key: value for key, value in given.items() if key != name}
         invalid[f"{name} with an extra dimension"] = {**given, name: tensor[None]}
     for what, wrong in invalid.items():
-        with explained(f"It accepts {what}:"):
+        with asserting(f"It accepts {what}:"):
             np.testing.assert_raises(Exception, type(model)(model.config).load_state_dict, wrong)
 
 
@@ -193,7 +193,7 @@ def long_text(model: Any) -> None:
     """There is no limit on the length of a text: 2,000 tokens in chunks of 512 give finite logits."""
     ids, state = some_ids(model, 1, LONG), model.initial_state(1)
     for start in range(0, LONG, CHUNK):
-        with explained(f"At tokens {start} to {min(start + CHUNK, LONG) - 1}:"):
+        with asserting(f"At tokens {start} to {min(start + CHUNK, LONG) - 1}:"):
             logits, state = call(model, ids[:, start : start + CHUNK], state)
             _assert_finite(model, logits)
 
@@ -242,7 +242,7 @@ def carried(model: Any) -> None:
     """Two chunks are trained on, with a step of the weights between them and the state passed on detached, and not modified."""
     state = model.train().initial_state(ROWS)
     for number in range(2):
-        with unchanged(state):
+        with assert_unchanged(state):
             after = _train_chunk(model, number, state)
         with torch.no_grad():
             for tensor in model.parameters():
@@ -371,7 +371,7 @@ def _loss(logits: Tensor, targets: Tensor) -> Tensor:
 def _train_chunk(model: Any, seed: int, state: Any, is_rounded: bool = False) -> Any:
     """Return the state after a chunk, whose loss has given finite gradients to the parameters."""
     ids, targets = some_ids(model, ROWS, STEPS, seed=seed), some_ids(model, ROWS, STEPS, seed=seed + 10)
-    with seeded(), explained(f"In chunk {seed + 1}:"):
+    with seeded(), asserting(f"In chunk {seed + 1}:"):
         with torch.autocast("cpu", torch.bfloat16, enabled=is_rounded):
             logits, after = model(ids, state)
         loss = _loss(logits, targets)

@@ -157,8 +157,8 @@ class _Recorder:
         if report.when == "call" or not report.passed:
             outcome = {"passed": "ok", "failed": "failed"}.get(report.outcome, "not checked")
             name, crash = report.nodeid.partition("[")[2][:-1], getattr(report.longrepr, "reprcrash", None)
-            place = "" if crash is None else f" ({Path(crash.path).name}, line {crash.lineno})"
-            message = "" if crash is None else f"{' '.join(crash.message.split()):.250}{place}"
+            location = "" if crash is None else f" ({Path(crash.path).name}, line {crash.lineno})"
+            message = "" if crash is None else f"{' '.join(crash.message.split()):.250}{location}"
             self.checks.append(PluginCheck(name, outcome, report.duration, message))  # type: ignore[arg-type]
 
 
@@ -201,8 +201,8 @@ def resolve_plugin(name: str) -> CheckedPlugin:
     own = [plugin for plugin in known if plugin.package == [*named, *parts][0].package]
     beside = [plugin for plugin in parts if plugin in own]
     if beside:  # with what is named after the model, or else after the tokenizer
-        place = 0 if beside[0].kind == "model" else 1  # in the name of a preset
-        after = [plugin for plugin in own if beside[0].name in plugin.name.split("-")[place : place + 1]]
+        index = 0 if beside[0].kind == "model" else 1  # in the name of a preset
+        after = [plugin for plugin in own if beside[0].name in plugin.name.split("-")[index : index + 1]]
         beside += [plugin for plugin in after if plugin.kind in ("stepper", "preset")]
     preset = name if is_pair else f"rnn-{name}" if "tokenizer" in kinds else ""
     if "model" in kinds:

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from reviewgen.protocols import Tokenizer
-from reviewgen.testing.laws import Laws, unchanged
+from reviewgen.testing.laws import Laws, assert_unchanged
 from reviewgen.testing.tokenizers import TRAINING_TEXTS, make_tokenizer
-from reviewgen.training.model_checks import assert_close, explained
+from reviewgen.training.model_checks import assert_close, asserting
 
 CONDITIONS = 3  # ids behind the tokenizer's in a model with conditions
 MANY = 300  # tokens of a long text
@@ -55,7 +55,7 @@ def scores(processor: Any, factory: Any, tokenizer: Tokenizer) -> None:
     for ids in _texts(tokenizer):
         for conditions in 0, CONDITIONS:
             given = _scores(tokenizer, conditions)
-            with explained(f"After {ids.shape[1] - 1} tokens, with V = {given.shape[1]}:"):
+            with asserting(f"After {ids.shape[1] - 1} tokens, with V = {given.shape[1]}:"):
                 result = processor(ids.clone(), given.clone())
                 assert isinstance(result, Tensor), f"It returned a {type(result).__name__}."
                 assert result.shape == given.shape, f"The scores have the shape {tuple(result.shape)}."
@@ -68,7 +68,7 @@ def scores(processor: Any, factory: Any, tokenizer: Tokenizer) -> None:
 def ids_unchanged(processor: Any, factory: Any, tokenizer: Tokenizer) -> None:
     """The processor does not change the ids that it is passed."""
     for ids in _texts(tokenizer):
-        with unchanged(ids):
+        with assert_unchanged(ids):
             processor(ids, _scores(tokenizer))
 
 

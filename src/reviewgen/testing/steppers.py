@@ -17,9 +17,9 @@ from reviewgen.compiled.sampling import NONE, SamplingParams
 from reviewgen.generation import flatten_state, select_rows, stack_rows
 from reviewgen.protocols import Stepper, SupportsSample, SupportsStep
 from reviewgen.testing.installed import assert_members
-from reviewgen.testing.laws import Laws, run_python, unchanged
+from reviewgen.testing.laws import Laws, assert_unchanged, run_python
 from reviewgen.testing.models import assert_fixed_state, change_weights, copies, is_trained_by_gradient
-from reviewgen.training.model_checks import ROWS, STEPS, TOLERANCE, assert_close, call, explained, logits_of, some_ids
+from reviewgen.training.model_checks import ROWS, STEPS, TOLERANCE, assert_close, asserting, call, logits_of, some_ids
 
 CALLS = 500  # of one token each, for which a stepper must stay equal to its model
 PROMPTS = 1, 3, 7  # tokens of the prompts whose states are stacked
@@ -105,7 +105,7 @@ def step_logits(stepper: Any, model: Any, factory: Any) -> None:
         state, end = stepper.initial_state(ROWS), 0
         for size in sizes:
             end += size
-            with unchanged(state):
+            with assert_unchanged(state):
                 logits, after = forward(stepper, ids[:, end - size : end], state)
             assert_close(logits, whole[:, end - 1], f"In chunks of {sizes} tokens, logits (B, V) differ after {end} tokens.")
             state = after
@@ -131,7 +131,7 @@ def drift(stepper: Any, model: Any, factory: Any) -> None:
     """After 500 calls of one token, the stepper still gives the logits of the model's call."""
     ids, state, steps = some_ids(model, 2, CALLS), stepper.initial_state(2), []
     for t in range(CALLS):
-        with explained(f"It fails at call {t} of {CALLS}:"):
+        with asserting(f"It fails at call {t} of {CALLS}:"):
             logits, state = forward(stepper, ids[:, t : t + 1], state)
         steps.append(logits)
     assert_close(torch.stack(steps, dim=1), call(model, ids)[0])

@@ -26,8 +26,8 @@ from reviewgen.protocols import SupportsEncodeBatch, SupportsTokenizerJson, Supp
 from reviewgen.registry import find_tokenizer
 from reviewgen.storage import temporary_folder
 from reviewgen.testing.installed import assert_config, assert_members
-from reviewgen.testing.laws import Laws, reread, run_python
-from reviewgen.training.model_checks import explained
+from reviewgen.testing.laws import Laws, json_round_trip, run_python
+from reviewgen.training.model_checks import asserting
 
 TRAINING_TEXTS: tuple[str, ...] = (
     "A good film. I liked it, and I'd watch it again!",
@@ -119,14 +119,14 @@ def protocol(tokenizer: Any) -> None:
 def config(tokenizer: Any) -> None:
     """The config is a frozen, keyword-only dataclass of JSON values, and all fields have defaults."""
     assert_config(type(tokenizer).Config)
-    assert reread(default := type(tokenizer).Config()) == default, "JSON changes it."
+    assert json_round_trip(default := type(tokenizer).Config()) == default, "JSON changes it."
 
 
 @law()
 def every_text(tokenizer: Any) -> None:
     """``encode`` accepts every text, and returns a list of ints from 0 to vocab_size - 1."""
     for text in _texts():
-        with explained(f"encode({text!a:.60}):"):
+        with asserting(f"encode({text!a:.60}):"):
             ids, size = tokenizer.encode(text), tokenizer.vocab_size
             is_list = isinstance(ids, list) and all(type(i) is int for i in ids)
             assert is_list and all(0 <= i < size for i in ids), f"It returns a {type(ids).__name__}, {ids!r:.80}."
@@ -173,7 +173,7 @@ def any_ids(tokenizer: Any) -> None:
     rng = np.random.default_rng(0)
     for length in (0, 1, 2, 3, 50) * 20:
         ids = rng.integers(tokenizer.vocab_size, size=length).tolist()
-        with explained(f"decode({ids!r:.60}):"):
+        with asserting(f"decode({ids!r:.60}):"):
             assert isinstance(tokenizer.decode(ids), str), "It returns another type."
 
 
@@ -231,7 +231,7 @@ def plain_data(tokenizer: Any) -> None:
         files = [path for path in folder.rglob("*") if path.is_file()]
         assert files, "It writes no file."
         for path in files:
-            with explained(f"{path.name}:"):
+            with asserting(f"{path.name}:"):
                 content = path.read_bytes().decode("utf-8")
                 is_json = path.suffix == ".json" and bool(json.dumps(json.loads(content)))
                 assert is_json or not _is_pickle(path.read_bytes()), "It is a pickle."
@@ -327,9 +327,9 @@ def _is_pickle(content: bytes) -> bool:
 
 def _assert_kept(text: str, decoded: str) -> None:
     """Raise AssertionError unless a text is decoded to itself, with the place of the first difference."""
-    place = next((n for n, (a, b) in enumerate(zip(text, decoded, strict=False)) if a != b), min(len(text), len(decoded)))
-    after, instead = text[place : place + 8], decoded[place : place + 8]
-    assert decoded == text, f"{text!a:.60}: at character {place}, {after!a} becomes {instead!a}."
+    position = next((n for n, (a, b) in enumerate(zip(text, decoded, strict=False)) if a != b), min(len(text), len(decoded)))
+    after, instead = text[position : position + 8], decoded[position : position + 8]
+    assert decoded == text, f"{text!a:.60}: at character {position}, {after!a} becomes {instead!a}."
 
 
 def _results(tokenizer: Any) -> tuple[Any, ...]:

@@ -20,7 +20,7 @@ from reviewgen.data import count_given
 from reviewgen.evaluation import Document, spread_documents
 from reviewgen.protocols import SupportsScaledLogits
 
-Piece: TypeAlias = tuple[Tensor, Tensor]
+ScoredChunk: TypeAlias = tuple[Tensor, Tensor]
 """Logits (N, V) of some tokens, and the tokens (N,)."""
 
 _TOKENS = 4_096  # that the number is fitted on
@@ -52,7 +52,7 @@ def calibrate(model: Any, documents: Sequence[Document], vocab_size: int) -> str
     return f"Calibrated on held-out text: a temperature of {1 / scale:.2f} saves {before - after:.3f} nats per token."
 
 
-def fit_scale(pieces: Sequence[Piece]) -> float:
+def fit_scale(pieces: Sequence[ScoredChunk]) -> float:
     """Return the number times which the logits have the smallest cross entropy, by Newton's method: it is convex in the number.
 
     Its derivatives are the mean logit under the model less that of the target, and the variance of the logits under the model.
@@ -74,13 +74,13 @@ def _derivatives(logits: Float[Tensor, "N V"], targets: Int[Tensor, " N"], scale
     return float((mean - chosen).sum()), float(((probs * logits.square()).sum(-1) - mean.square()).sum())
 
 
-def _cross_entropy(pieces: Sequence[Piece], scale: float) -> float:
+def _cross_entropy(pieces: Sequence[ScoredChunk], scale: float) -> float:
     """Return the mean negative log likelihood (nats per token)."""
     total = sum(float(F.cross_entropy(logits * scale, targets, reduction="sum")) for logits, targets in pieces)
     return total / sum(len(targets) for _, targets in pieces)
 
 
-def _score(model: Any, texts: Sequence[np.ndarray], vocab_size: int) -> list[Piece]:
+def _score(model: Any, texts: Sequence[np.ndarray], vocab_size: int) -> list[ScoredChunk]:
     """Return the logits of the first tokens of texts after what is given, at most ``_TOKENS`` in all, and the tokens."""
     rows, left = list[tuple[np.ndarray, int]](), _TOKENS
     for text in texts:
@@ -92,7 +92,7 @@ def _score(model: Any, texts: Sequence[np.ndarray], vocab_size: int) -> list[Pie
     return [piece for first in range(0, len(rows), _ROWS) for piece in _score_rows(model, rows[first : first + _ROWS])]
 
 
-def _score_rows(model: Any, rows: Sequence[tuple[np.ndarray, int]]) -> Iterator[Piece]:
+def _score_rows(model: Any, rows: Sequence[tuple[np.ndarray, int]]) -> Iterator[ScoredChunk]:
     """Yield the logits and tokens of texts side by side, each after what it is given."""
     ids = torch.zeros(len(rows), max(len(text) for text, _ in rows), dtype=torch.int64)
     is_scored = torch.zeros(len(rows), ids.shape[1] - 1, dtype=torch.bool)

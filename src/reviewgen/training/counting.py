@@ -22,7 +22,7 @@ from torch import Tensor, distributed
 
 from reviewgen.data import TokenStore
 from reviewgen.errors import TrainingError
-from reviewgen.interrupts import uninterrupted
+from reviewgen.interrupts import block_signals
 from reviewgen.processes import Processes, connection_errors
 from reviewgen.protocols import SupportsCountMerge, SupportsCountRanges
 from reviewgen.training.evaluator import Evaluator
@@ -84,7 +84,7 @@ def train_by_counting(model: Any, train: TokenStore, seconds: float | None, eval
             counts = processes.all_gather([texts, tokens, processes.interrupted.is_set()]).sum(axis=0)
             texts, tokens, interrupted = map(int, counts)
             if tokens:
-                with uninterrupted():
+                with block_signals():
                     facts = _finish(model, processes)
     if interrupted:
         yield Report(texts, texts / len(train), time.monotonic() - start, tokens)

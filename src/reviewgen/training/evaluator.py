@@ -16,8 +16,8 @@ import numpy as np
 
 from reviewgen.config import GenerationConfig, TrainingConfig
 from reviewgen.errors import GenerationError, NotADistribution
-from reviewgen.evaluation import Document, Evaluation, Metrics, Totals, add_up_documents, measure_rate, spread_documents
-from reviewgen.generation import Generator, Pieces, Request, Speller, choose_batch_size, make_stepper
+from reviewgen.evaluation import Document, Evaluation, TextMetrics, Totals, evaluate_totals, measure_rate, spread_documents
+from reviewgen.generation import Generator, Request, Speller, TokenTexts, choose_batch_size, make_stepper
 from reviewgen.novelty import Index
 from reviewgen.processes import Processes
 from reviewgen.protocols import Tokenizer
@@ -69,7 +69,7 @@ class Evaluator:
     index: Index | None = None
     prefix: Sequence[int] = ()
     processes: Processes = field(default_factory=Processes)
-    metrics: Metrics = field(default_factory=Metrics)
+    metrics: TextMetrics = field(default_factory=TextMetrics)
     best: float = math.inf
     best_token_copy_rate: float | None = None
     without_gain: int = 0
@@ -81,11 +81,11 @@ class Evaluator:
     has_nan: bool = False
     best_rank: tuple[int, float] = _UNRANKED
     rank_to_beat: tuple[int, float] = _UNRANKED
-    pieces: Pieces = field(init=False)
+    pieces: TokenTexts = field(init=False)
     speller: Speller = field(init=False)
 
     def __post_init__(self) -> None:
-        self.pieces, self.speller = Pieces(self.tokenizer), Speller(self.tokenizer)
+        self.pieces, self.speller = TokenTexts(self.tokenizer), Speller(self.tokenizer)
 
     def evaluate(self, model: Any, report: Report, device: str = "cpu") -> Report:
         """Evaluate a model, which is in evaluation mode, and update the best result; return the report with this one."""
@@ -180,7 +180,7 @@ class Evaluator:
         own = self.documents[self.processes.rank :: self.processes.world_size]
         totals, is_scored = Totals(), True
         try:
-            totals = add_up_documents(model, own, self.tokenizer.vocab_size, device)
+            totals = evaluate_totals(model, own, self.tokenizer.vocab_size, device)
         except NotADistribution:
             is_scored = False
         nats, *counts, scored = self.processes.all_gather([*totals, is_scored]).sum(axis=0).tolist()

@@ -8,7 +8,7 @@ from torch import nn
 from reviewgen.config import TrainingConfig
 from reviewgen.data import TokenStore
 from reviewgen.errors import TrainingError
-from reviewgen.evaluation import Metrics, sample_documents
+from reviewgen.evaluation import TextMetrics, sample_documents
 from reviewgen.generation import using_threads
 from reviewgen.novelty import Index
 from reviewgen.processes import all_processes
@@ -32,7 +32,7 @@ def fit(
     index: Index | None = None,
     prefix: Sequence[int] = (),
     checkpoints: Checkpoints | None = None,
-    metrics: Metrics | None = None,
+    metrics: TextMetrics | None = None,
 ) -> Iterator[Report]:
     """Train a model and yield a report per step.
 
@@ -54,7 +54,7 @@ def fit(
             first step on.
     """
     documents = sample_documents(validation, config.evaluation_tokens)
-    evaluator = Evaluator(tokenizer, documents, config, index, prefix, metrics=metrics or Metrics())
+    evaluator = Evaluator(tokenizer, documents, config, index, prefix, metrics=metrics or TextMetrics())
     if not isinstance(model, CountTrained | nn.Module):
         raise TrainingError(f"{type(model).__name__} is neither a torch module nor CountTrained, so it cannot be trained.")
     with all_processes() as evaluator.processes:

@@ -153,12 +153,12 @@ def assert_close(actual: Any, expected: Any, sentence: str = "", tolerance: floa
         sentence: What is wrong where they differ.
         tolerance: Relative and absolute; 0 for the same numbers.
     """
-    with explained(sentence):
+    with asserting(sentence):
         np.testing.assert_allclose(_array(actual), _array(expected), rtol=tolerance, atol=tolerance)
 
 
 @contextmanager
-def explained(sentence: str) -> Iterator[None]:
+def asserting(sentence: str) -> Iterator[None]:
     """Raise whatever is raised inside as an AssertionError that begins with a sentence."""
     try:
         yield

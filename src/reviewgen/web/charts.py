@@ -151,7 +151,7 @@ def save_chart(chart: Chart, file: Path) -> None:
 
 
 def draw_words(words: Sequence[str], points: Sequence[Point], title: str, summary: str) -> str:
-    """Return words in a plane as SVG: each at its point or, where another word stands, at the nearest free place."""
+    """Return words in a plane as SVG: each at its point or, where another word stands, at the nearest free point."""
     across, up, height, content = *_MAP, NOTE * 1.3, list[str]()
     (left, bottom), (right, top) = (map(choose, zip(*points, strict=True)) for choose in (min, max))
     taken = list[tuple[float, float, float]]()
@@ -160,12 +160,12 @@ def draw_words(words: Sequence[str], points: Sequence[Point], title: str, summar
         middle = (x - left) / (right - left or 1.0) * across, (top - y) / (top - bottom or 1.0) * up
         for step in range(10_000):  # along the spiral of a sunflower
             radius, angle = 3 * math.sqrt(step), step * _GOLDEN_ANGLE
-            place = middle[0] + radius * math.cos(angle), middle[1] + radius * math.sin(angle)
-            is_inside = half <= place[0] <= across - half and height / 2 <= place[1] <= up - height / 2
-            if is_inside and all(abs(place[0] - a) > half + b or abs(place[1] - c) > height for a, c, b in taken):
+            position = middle[0] + radius * math.cos(angle), middle[1] + radius * math.sin(angle)
+            is_inside = half <= position[0] <= across - half and height / 2 <= position[1] <= up - height / 2
+            if is_inside and all(abs(position[0] - a) > half + b or abs(position[1] - c) > height for a, c, b in taken):
                 break
-        taken.append((*place, half))
-        content.append(label(word, *place, NOTE, "word", "middle"))
+        taken.append((*position, half))
+        content.append(label(word, *position, NOTE, "word", "middle"))
     return document(content, across, up, title, summary, margin=8.0)
 
 
@@ -240,8 +240,8 @@ class _Axis(NamedTuple):
     ticks: list[tuple[str, float]]
     is_log: bool = False
 
-    def place(self, value: float, start: float, end: float) -> float:
-        """Return where a value is, between the places of both ends."""
+    def position(self, value: float, start: float, end: float) -> float:
+        """Return where a value is, between the positions of both ends."""
         share = ((math.log10(value) if self.is_log else value) - self.low) / (self.high - self.low)
         return round(start + share * (end - start), 1)
 
@@ -260,7 +260,7 @@ def _draw(chart: Chart, width: float, head: Lines) -> str:
         y += _TOP + panel.height
     y -= _BETWEEN
     for text, value in across.ticks:
-        x = across.place(value, _LEFT, width)
+        x = across.position(value, _LEFT, width)
         content += [tag("path", class_="grid", d=f"M{x} {number(y)}v5"), label(text, x, y + 14, NOTE, "note", "middle")]
     content.append(label(chart.x, width, y + 31, DETAIL, "detail", "end"))
     legend, height = _draw_legend(_named(chart), width, y + 46)
@@ -283,28 +283,28 @@ def _draw_panel(panel: Panel, across: _Axis, width: float, top: float) -> list[s
     up = _make_axis([*heights, *ends, *levels, *panel.ends], count=5 if panel.height > 150 else 3)
     content = [label(panel.label, 0.0, top - 14, DETAIL, "detail")]
     for text, value in up.ticks:
-        y = up.place(value, bottom, top)
+        y = up.position(value, bottom, top)
         content += [tag("path", class_="grid", d=f"M{_LEFT} {y}H{number(width)}"), label(text, _LEFT - 6, y, NOTE, "note", "end")]
     content.append(tag("path", class_="axis", d=f"M{_LEFT} {number(top)}V{number(bottom)}H{number(width)}"))
     for each in panel.series:
-        places = [(across.place(x, _LEFT, width), up.place(y, bottom, top)) for x, y in each.points]
+        positions = [(across.position(x, _LEFT, width), up.position(y, bottom, top)) for x, y in each.points]
         own = []
         if each.level is not None:
-            own.append(tag("path", class_="line dotted", d=f"M{_LEFT} {up.place(each.level, bottom, top)}H{number(width)}"))
-        if len(places) > 1 and not each.is_ring:
-            path = "M" + "L".join(f"{x} {y}" for x, y in places)
+            own.append(tag("path", class_="line dotted", d=f"M{_LEFT} {up.position(each.level, bottom, top)}H{number(width)}"))
+        if len(positions) > 1 and not each.is_ring:
+            path = "M" + "L".join(f"{x} {y}" for x, y in positions)
             own.append(tag("path", class_="line dashed" if each.is_dashed else "line", d=path))
-        if each.interval is not None and places:
-            low, high = (up.place(end, bottom, top) for end in each.interval)
-            own.append(tag("path", class_="line bar", d=f"M{places[0][0]} {low}V{high}"))
-        if not each.is_dashed or len(places) == 1:
-            for place, (x, y) in zip(places, each.points, strict=True):
+        if each.interval is not None and positions:
+            low, high = (up.position(end, bottom, top) for end in each.interval)
+            own.append(tag("path", class_="line bar", d=f"M{positions[0][0]} {low}V{high}"))
+        if not each.is_dashed or len(positions) == 1:
+            for position, (x, y) in zip(positions, each.points, strict=True):
                 title = f"{each.name}: {x:,.4g}, {y:.4g}"
                 if each.is_bar:
-                    left, right = (across.place(side, _LEFT, width) for side in (x - _BAR / 2, x + _BAR / 2))
-                    own.insert(0, _bar(left, right, place[1], up.place(0.0, bottom, top), title))
+                    left, right = (across.position(side, _LEFT, width) for side in (x - _BAR / 2, x + _BAR / 2))
+                    own.insert(0, _bar(left, right, position[1], up.position(0.0, bottom, top), title))
                 else:
-                    own.append(_mark(each, *place, title))
+                    own.append(_mark(each, *position, title))
         content.append(tag("g", "".join(own), class_=f"series-{each.style % 8}") if own else "")
     return content
 
