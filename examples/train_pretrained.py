@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import reviewgen
-from reviewgen.data import read_documents, trained_on
+from reviewgen.data import data_records, read_documents
 from reviewgen.model.layout import CONFIG, WEIGHTS, digest_of, write_manifest
 from reviewgen.novelty import COPY_CHARACTERS, count_copied
 from reviewgen.rates import find_intervals
@@ -195,7 +195,7 @@ def read_texts(model: reviewgen.ReviewModel, split: str, **values: str) -> Itera
     wanted = set(model.conditions.encode(values)) - set(model.conditions.encode({}))
     start = 1 + len(model.conditions)
     for ids, _ in read_documents(
-        "reviews", model.tokenizer, trained_on(model.training), conditions=model.conditions, split=split
+        "reviews", model.tokenizer, data_records(model.training), conditions=model.conditions, split=split
     ):
         if wanted <= set(ids[1:start].tolist()):
             yield model.tokenizer.decode(ids[start:-1].tolist())

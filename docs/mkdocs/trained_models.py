@@ -10,7 +10,7 @@ import textwrap
 from pathlib import Path
 
 import reviewgen
-from reviewgen.data import DataConfig, Texts, cached_corpus
+from reviewgen.data import CorpusSpec, DataConfig, cached_corpus
 from reviewgen.registry import describe_weights, find_weights, list_presets
 from tests.benchmarks.readability import read_generated, read_reviews
 
@@ -21,37 +21,39 @@ SAMPLED = ("lstm-word", "gru-word", "blend-word", "lstm-char")
 PAGE = """# Trained weights
 
 These weights come with reviewgen; `reviewgen list` shows them. They were trained on {train:,} film reviews, and {held_out:,} were
-held out; `examples/train_pretrained.py` is the recipe of each. Networks are saved in 8 bits, and a blend shares the files of its
-two parts. By default they write whole reviews; `--condition style=snippet` asks for single sentences in lower case, and
-`--condition sentiment=positive` or `negative` for an opinion. The default settings were
-[chosen by comparing texts](#how-the-defaults-were-chosen) blindly.
+held out; `examples/train_pretrained.py` is the script that trained them. Networks are saved in 8 bits, and a blend shares the
+files of its two models. By default, all presets generate whole reviews; `--condition style=snippet` asks for single sentences in
+lower case, and `--condition sentiment=positive` or `negative` for a positive or negative opinion. The default settings were
+[chosen by blind comparison of texts](#how-the-defaults-were-chosen).
 
 | preset | MB | bits | settings | unknown words, `known` | `any` | distinct-2 | of reviews | whole | copy rate | of reviews |
 |---|---|---|---|---|---|---|---|---|---|---|
 {rows}
 
-The other columns are of {texts} texts at the default settings, the profile `reading`, beside as many words of test reviews:
+All columns except `MB`, `bits` and `settings` are measured on {texts} texts at the default settings, the profile `reading`;
+`of reviews` is the same measure of an equal number of words of test reviews:
 
 - **bits**: per character of all reviews of the test split.
-- **unknown words**: the share of words that are not in the training text, with `words="known"`, the default, and with `"any"`. Of
-  the held-out reviews it is {unknown:.2%}.
-- **settings**: those of the profile `reading`; `--profile likeness` has others.
-- **distinct-2**: the share of different pairs of words. Lower is more repetitive; a low temperature makes it lower.
+- **unknown words**: the share of words that are not in the training text, with `words="known"`, the default, and with `"any"`.
+  For the held-out reviews, this share is {unknown:.2%}.
+- **settings**: those of the profile `reading`; `--profile likeness` uses other settings.
+- **distinct-2**: the share of distinct word pairs. A lower value means more repetitive texts; a low temperature lowers it.
 - **whole**: the share of texts that end by themselves or at the end of a sentence.
-- **copy rate**: the share of the text that stands in spans of 50 characters or more of the training text; of 500 texts.
+- **copy rate**: the share of the generated text that lies in spans of 50 or more characters copied from the training text;
+  measured on 500 texts.
 
 Three networks need more bits than the n-gram with the same tokens. `nnlm-char` reads eleven characters, and `rnn-char` has no
-gates that would keep more. Both are small (1.3 and 1.8 MB against 7.6 MB of counts), and have about the same bits on texts that
-they were trained on (1.98 and 1.81, against 2.01 and 1.83): they have not learned the corpus by heart, as the n-gram has in part
-(1.76 against 1.81). `nnlm-word` reads four tokens, and its training ended after 31 % of its steps, by a rule that has changed
-since.
+gates that would let it remember more. Both are small (1.3 and 1.8 MB against 7.6 MB of counts), and have about the same bits on
+texts that they were trained on (1.98 and 1.81, against 2.01 and 1.83): they have not learned the corpus by heart, unlike the
+n-gram, which has learned part of it (1.76 against 1.81). `nnlm-word` reads four tokens, and its training ended after 31 % of its
+steps, by a rule that has changed since.
 
-`python -m tests.benchmarks readability` measures them again, and `python -m docs.mkdocs.trained_models` writes this page.
+`python -m tests.benchmarks readability` repeats these measurements, and `python -m docs.mkdocs.trained_models` writes this page.
 
 ## What they have learned
 
-[Probes of structure](../how-to/probe.md): in percent, with 95 % intervals. Chance is 50 for the first four; a model that looks at
-the nearest noun only gets 0 past an attractor.
+[Probes of structure](../how-to/probe.md): in percent, with 95 % intervals. Chance is 50 for the first four; a model that looks
+only at the nearest noun gets 0 for agreement past an attractor.
 
 {probes}
 
@@ -61,9 +63,9 @@ and their blend can tell; models over characters are no better than chance.
 
 ## How the defaults were chosen
 
-Each line compares texts of two settings in 60 pairs: shuffled, the settings hidden, and judged twice, independently, by
-language models that were asked which one a person would rather read. The two judges agreed in 72 to 97 % of the pairs. What
-is not named is off.
+Each row compares two settings in 60 pairs of texts. The pairs were shuffled and the settings hidden, and language models judged
+each pair twice, independently; they were asked which text a person would rather read. The two judges agreed in 72 to 97 % of the
+pairs. Settings that are not named are off.
 
 | preset | one | another | prefer the one | the other | neither |
 |---|---|---|---|---|---|
@@ -84,11 +86,12 @@ is not named is off.
 | `ngram-word` | **temperature 0.7** | temperature 0.7, repetition penalty 1.1 | 52 | 52 | 16 |
 | `ngram-word` | temperature 0.7, repetition penalty 1.1 | temperature 0.8, top-p 0.9, repetition penalty 1.1 | 60 | 50 | 10 |
 
-The other presets follow the nearest of these. Of equal ones the more varied was taken, and of `ngram-word` the faster.
-Beside them, of 120 texts of each setting: distinct-2 over that of as many words by people, and bits per character under a
-blend that was trained on half of the reviews. Of none, more than 1 % of the texts repeat a sentence.
+The other presets use the settings of the most similar of these presets. In a tie, the setting with more varied texts was chosen,
+and for `ngram-word` the faster one. The next table shows two figures for 120 texts of each setting: distinct-2, divided by the
+distinct-2 of the same number of words of human text, and bits per character under a blend that was trained on half of the
+reviews. For no setting do more than 1 % of the texts repeat a sentence.
 
-| preset | settings | distinct-2 over people's | bits |
+| preset | settings | distinct-2 relative to human text | bits |
 |---|---|---|---|
 | `lstm-word` | temperature 0.7 | 0.54 | 1.078 |
 | `lstm-word` | **temperature 0.7, repetition penalty 1.1** | 0.67 | 1.149 |
@@ -105,8 +108,8 @@ blend that was trained on half of the reviews. Of none, more than 1 % of the tex
 | `ngram-word` | **temperature 0.7** | 0.63 | 1.276 |
 | `ngram-word` | temperature 1, `likeness` | 1.00 | 1.735 |
 
-So what people would rather read is less varied than what they write: settings with 0.85 of their variety or more lost to
-less varied ones in 71 to 90 % of the pairs.
+So what people would rather read is less varied than what they write: settings whose texts have at least 0.85 of the variety of
+human texts lost to less varied settings in 71 to 90 % of the pairs.
 
 ## Five texts each
 
@@ -157,7 +160,7 @@ def probe(presets) -> tuple[str, float]:
     """Return the table of the probes and of the accuracy of ``classify``, and the share of the more frequent answer."""
     conditions = DataConfig(conditions=("sentiment",))
     texts = [
-        {"text": text, "sentiment": value} for text, (value,) in cached_corpus(Texts("reviews", conditions)).examples("test")
+        {"text": text, "sentiment": value} for text, (value,) in cached_corpus(CorpusSpec("reviews", conditions)).examples("test")
     ]
     texts = [text for text in texts if text["sentiment"]]
     chosen, lines = texts[:: len(texts) // CLASSIFIED][:CLASSIFIED], []

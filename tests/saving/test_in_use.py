@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 
 from reviewgen import ReviewModel
-from reviewgen.model import Weights
+from reviewgen.model import ModelWeights
 
 pytestmark = pytest.mark.usefixtures("untouched_registry")
 THREADS = 32
@@ -44,7 +44,7 @@ def test_a_pickled_model_generates_and_scores_the_same(micro: Callable[[str], Re
 
 def test_the_stepper_is_kept_until_the_weights_may_have_changed(micro: Callable[[str], ReviewModel]) -> None:
     bundle = micro("gru-char").bundle
-    model = ReviewModel(replace(bundle, weights=Weights(copy.deepcopy(bundle.model))))  # as one that was just trained
+    model = ReviewModel(replace(bundle, weights=ModelWeights(copy.deepcopy(bundle.model))))  # as one that was just trained
     first = model.generator.stepper
     assert model.generator.stepper is first
     text = model.generate("the ", seed=1)

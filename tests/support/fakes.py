@@ -13,7 +13,7 @@ from torch import Tensor
 
 from reviewgen.conditions import Conditions
 from reviewgen.config import GenerationConfig
-from reviewgen.model import Bundle, ReviewModel, Weights
+from reviewgen.model import Bundle, ModelWeights, ReviewModel
 from reviewgen.registry import Plugin
 
 TEXTS = [
@@ -122,7 +122,7 @@ def review_model(model: Any, tokenizer: Any, **generation: Any) -> ReviewModel:
     settings = GenerationConfig(**({"temperature": 1.0, "max_new_tokens": 30} | generation))
     bundle = Bundle(
         preset="fake-fake",
-        weights=Weights(model),
+        weights=ModelWeights(model),
         tokenizer=tokenizer,
         model_plugin=plugin,
         tokenizer_plugin=plugin,

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from reviewgen import ReviewModel
-from reviewgen.generation import Generator, Pieces, Request, make_stepper
+from reviewgen.generation import Generator, Request, TokenTexts, make_stepper
 from reviewgen.novelty import build_index
 from reviewgen.registry import find_model, find_tokenizer
 from tests.support.fakes import LETTERS, TEXTS, TableModel, review_model, table
@@ -61,7 +61,7 @@ def looping(eos: float = -3.0) -> TableModel:
 
 def only(paths: dict[str, str], tokenizer: Any = LETTERS) -> TableModel:
     """Return a model that allows only some tokens after each piece; "" is bos as a key, and eos as a value."""
-    pieces = {piece: token for token, piece in enumerate(Pieces(tokenizer).texts) if piece}
+    pieces = {piece: token for token, piece in enumerate(TokenTexts(tokenizer).texts) if piece}
     logits = torch.full((tokenizer.vocab_size,) * 2, -torch.inf)
     logits[:, tokenizer.eos_id] = -1e9  # for rows that are never used
     for before, afters in paths.items():

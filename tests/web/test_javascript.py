@@ -16,7 +16,7 @@ from reviewgen import ReviewModel
 from reviewgen.compiled import NO_WINDOWS, SamplingParams, no_places, sample_rows
 from reviewgen.conditions import Condition, Conditions, Value
 from reviewgen.export import pack
-from reviewgen.generation import Pieces
+from reviewgen.generation import TokenTexts
 from reviewgen.lexicon import Lexicon
 from reviewgen.model import Bundle
 from reviewgen.registry import Plugin, find_tokenizer, find_web_stepper, find_web_tokenizer, find_weights
@@ -359,7 +359,7 @@ def test_ids_texts_bytes_and_splits_of_prompts_are_those_of_python(name: str, tm
     assert [text for text, ids in zip(given, found["encoded"], strict=True) if ids != tokenizer.encode(text)] == []
     assert found["bytes"] == [list(each) for each in tokenizer.token_bytes()]
     assert [plain(text) for text in found["decoded"]] == [plain(tokenizer.decode(ids)) for ids in odd_ids]
-    pieces = Pieces(tokenizer)
+    pieces = TokenTexts(tokenizer)
     splits = [pieces.split(text) for text in whole]
     assert [(each["ids"], each["rest"]) for each in cut] == [(each.ids, each.rest) for each in splits]
 
