@@ -25,7 +25,7 @@ class NgramConfig:
         smoothing: How probability is given to unseen n-grams: "kneser-ney" (interpolated and modified), "absolute" discounting,
             "witten-bell", "stupid-backoff" (generates only: its scores do not sum to one), or "none" (relative frequencies).
         min_count: N-grams of two or more tokens that occur less often than this are dropped.
-        prune_entropy: N-grams whose loss would raise the perplexity by less than this share are dropped (Stolcke 1998).
+        prune_entropy: N-grams whose removal would raise the perplexity by less than this share are dropped (Stolcke 1998).
         quantized: Store probabilities in 8 bits.
         memory_mb: Memory in MiB that counting may use before it moves to disk; 0 sets no limit.
         field_ids: Number of ids of fields, the last of the vocabulary: one that opens each, and one that closes them all; taken

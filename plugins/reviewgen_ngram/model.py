@@ -90,16 +90,16 @@ class Ngram:
         config, arena = self.config, self._arena()
         bos_id = self._common_bos_id(group)
         counter, self._counter = self._counter_for(bos_id), None
-        share = grow(exchange(counter, config.vocab_size, arena, group), config.vocab_size, arena, group)
-        if share.nodes.starts[2] == 2:  # bos alone
+        local = grow(exchange(counter, config.vocab_size, arena, group), config.vocab_size, arena, group)
+        if local.nodes.starts[2] == 2:  # bos alone
             raise TrainingError("No observed text has a token after its first, so there is nothing to predict. Add texts.")
-        link(share)
-        estimated = estimate(share, config.vocab_size, bos_id, config.smoothing, arena, group)
-        keep = frequent(share, config.min_count, group) if config.min_count > 1 or config.prune_entropy else None
-        nodes = gather(share, group)
+        link(local)
+        estimated = estimate(local, config.vocab_size, bos_id, config.smoothing, arena, group)
+        keep = frequent(local, config.min_count, group) if config.min_count > 1 or config.prune_entropy else None
+        nodes = gather(local, group)
         if group.rank:
             return {}
-        del share
+        del local
         return self._keep(nodes, estimated, keep)
 
     def initial_state(self, batch_size: int) -> Int[Tensor, "B *S"]:

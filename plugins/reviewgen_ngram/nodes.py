@@ -116,7 +116,7 @@ def grow(rows: Rows, vocab_size: int, arena: Arena, group: CountGroup) -> NodeRa
             first[starts[level + 1]] = starts[level + 2]  # where the children of the level's last node end
     if order > 1:
         local.all_gather(counts, 1, group)
-    return share
+    return local
 
 
 def link(local: NodeRange) -> None:

@@ -44,7 +44,7 @@ class NnlmConfig:
 
     @property
     def holds(self) -> bool:
-        """Whether the model holds what a text is given."""
+        """Whether the model uses the conditions at every step."""
         return self.condition_ids + self.field_ids > 0
 
     def __post_init__(self) -> None:

@@ -52,8 +52,8 @@ class RecurrentConfig:
         ngram_dropout: Share of the n-gram embeddings that is left out in training, each position independently.
         tied: Use the embedding as the output layer's weights; if H differs from E, a projection H -> E comes first.
         layer: Implementation of the layers: "fused" is torch's; "compiled" computes the same in compiled loops, and trains a gru
-            or rnn faster on a CPU; "reference" is the cell written out in plain matrix products, slower, to read and to change;
-            "auto" takes the first of these that supports the other settings, and lets training try the next one.
+            or rnn faster on a CPU; "reference" writes the cell out in plain matrix products: slower, but easy to read and to
+            change; "auto" takes the first of these that supports the other settings, and lets training try the next one.
         activation: Activation function of the cell; its gates always use the sigmoid.
     """
 
@@ -86,7 +86,7 @@ class RecurrentConfig:
 
     @property
     def holds(self) -> bool:
-        """Whether the model holds what a text is given."""
+        """Whether the model uses the conditions at every step."""
         return self.condition_ids + self.field_ids > 0
 
     def __post_init__(self) -> None:

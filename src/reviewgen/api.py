@@ -26,10 +26,10 @@ def load(source: str | Path, **options: "Unpack[LoadKwargs]") -> "ReviewModel":
     Args:
         source: A preset, for its installed weights (``preset@revision`` loads that revision from the Hub), a repository
             ``owner/name[@revision]``, or a folder.
-        weight_bits: The bits of a weight during generation (32). 8 bits generate two to three times as fast if the model is
-            larger than the processor's cache, and round each weight to a 127th of the largest of its output; 16 are nearly exact.
-            Evaluating and saving are not affected.
-        revision: A branch, tag or commit on the Hub, which may also follow an @.
+        weight_bits: The number of bits per weight during generation; 32 by default. 8 bits generate two to three times as fast if
+            the model is larger than the processor's cache, and round each weight to a multiple of 1/127 of the largest weight of
+            its output; 16 bits are nearly exact. Evaluating and saving are not affected.
+        revision: A branch, tag or commit on the Hub; it may also be given in ``source``, after an @.
         token: For private repositories; by default that of ``hf auth login`` or HF_TOKEN.
         cache_dir: Where downloaded files are kept; by default in HF_HOME.
         local_files_only: Whether to use only files that were downloaded before.
@@ -42,8 +42,8 @@ def load(source: str | Path, **options: "Unpack[LoadKwargs]") -> "ReviewModel":
         SourceError: The source is neither a preset, a repository nor a folder, or could be two of them.
         BundleError: The folder is missing, damaged or not a saved model, a file has changed since it was saved, or the preset has
             no weights.
-        UnknownPlugin: The model's plugin is not installed; says what to install.
-        PluginConflict, BrokenPlugin: Two packages claim the preset's weights, or they are missing.
+        UnknownPlugin: The model's plugin is not installed; the message says what to install.
+        PluginConflict, BrokenPlugin: Two packages claim the preset's weights, or the weights are missing.
         HubError: The Hub cannot be reached, has no such repository, or a download is damaged.
     """
     from reviewgen.model import ReviewModel
@@ -69,40 +69,40 @@ def train(start: "str | ReviewModel", source: Any, *, progress: bool = True, **o
         progress: Whether to show the progress on a terminal or in a notebook; elsewhere nothing is printed.
         validation: A second source to validate on, instead of a part of the first.
         out: A folder to save the model in; it must not exist.
-        budget: Training time (2m, 90s, 1h), from the end of the first step to the last evaluation; two minutes if none of the
-            three is given.
+        budget: Training time (2m, 90s, 1h), from the end of the first step to the last evaluation; two minutes if none of budget,
+            steps and epochs is given.
         steps: Train for this number of steps, instead of a budget.
         epochs: Train for this number of passes over the corpus, instead of a budget.
         seed: Seed of the initial weights, the order of the texts, dropout and samples.
         model, tokenizer, training: Settings that differ from the preset's, as in ``model={"hidden_size": 256}``. When a trained
             model is trained further, only model settings that do not change its predictions can differ, such as dropout; the
             learning rate peaks at half of its preset's.
-        initial_weights: A safetensors file of another source whose tensors a new model starts from, as an embedding table or the
-            state dict of an nn.LSTM; only some models support it.
+        initial_weights: A safetensors file from another source, whose tensors a new model starts from, such as an embedding table
+            or the state dict of an nn.LSTM; only some models support it.
         min_texts: With words="known", a word is generated only if it occurs in at least this many training texts, so that rare
             names never appear; in a single long text, at least this many times. Default: 2.
         text_column: The column that holds the text, "a.b" for the field b of the column a; guessed if not given.
-        documents: How a txt file is cut into texts: "line", "paragraph" (blank lines between), "sentence" or "file"; a single
-            file is then one long text, of which blocks are held out. Default: "line".
+        documents: How a txt file is cut into texts: "line", "paragraph" (blank lines between), "sentence" or "file". With "file",
+            a single file is one long text, blocks of which are held out. Default: "line".
         lowercase: Lower-case the texts.
         strip_markdown: Keep only the words of markdown.
         fix_encoding: Repair texts that were decoded wrongly, such as "cafÃ©"; needs ftfy.
-        keep_line_breaks: Keep the line breaks of texts that are wrapped at a width; without it their lines are joined.
-        clean: Clean the texts (HTML, Unicode, empty and repeated texts); without it they are taken exactly as they are.
+        keep_line_breaks: Keep the line breaks of texts that are wrapped at a fixed width; by default, their lines are joined.
+        clean: Whether to clean the texts (HTML, Unicode, empty and repeated texts), or to take them exactly as they are.
         max_text_characters: Maximum number of characters of a text; longer texts are an error. A txt file read as one text has
             no limit. Default: 10,000,000.
         sql: The query of a SQLite file, as in "select text, stars from reviews"; by default its only table is read.
         subset: The subset (configuration) of a dataset of the Hub.
-        split: The split of a dataset that is read; by default train, or the first one.
-        validation_split: The split of a dataset to validate on; of the first source if there is no second.
+        split: The split of a dataset to read; by default train, or the first one if there is no train.
+        validation_split: The split of a dataset to validate on: of the second source if there is one, else of the first.
         near_duplicates: A similarity from 0.3 to 1; of texts that are at least this similar, only the first is kept. 0.8 finds
             texts that differ slightly. Needs rensa.
         decontaminate: Leave out held-out texts that share a run of this many characters with a training text.
         conditions: Columns beside the text, as in "stars", that the model is conditioned on.
-        fields: Columns of free text, as in "artist" and "title", that the model is conditioned on; of each value at most 200
-            characters are read.
-        weights: Relative weight of each of several corpora, in characters trained on, as in 1,1; a corpus below its share is
-            repeated. In Python, the source is then a list of sources.
+        fields: Columns of free text, as in "artist" and "title", that the model is conditioned on; at most 200 characters of each
+            value are read.
+        weights: Relative weight of each of several corpora, as in 1,1: its share of the characters trained on; a corpus below its
+            share is repeated. In Python, the source is then a list of sources.
         log: Also log the curves to a tracker of accelerate, which must be installed: tensorboard, wandb, trackio, mlflow, aim,
             clearml, comet_ml, dvclive or swanlab.
         resume: Resume an interrupted run of the same arguments from its last checkpoint in OUT.partial.
@@ -115,7 +115,7 @@ def train(start: "str | ReviewModel", source: Any, *, progress: bool = True, **o
         CheckpointError: ``<out>.partial`` holds an interrupted run that is not resumed; or ``resume`` is set, and no run of these
             arguments is there.
         TrainingError: The loss is NaN or infinite before there are weights to keep, or the device is not available.
-        StorageError: There is no room on the disk; says where the trained model was saved instead.
+        StorageError: There is no room on the disk; the message says where the trained model was saved instead.
     """
     from reviewgen.compiled.notice import compiling_notice
     from reviewgen.config import check_flags, refuse_unknown_options
@@ -162,16 +162,16 @@ def prepare(source: Any, *, preset: str, out: str | Path, **options: "Unpack[Pre
     >>> model = reviewgen.train("lstm-word", store.folder, budget="2m")                          # doctest: +SKIP
 
     Args:
-        source: The reviews, as for ``train``; also a URL that fsspec reads, as ``s3://bucket/reviews-*.parquet``.
+        source: The reviews, as for ``train``; also a URL that fsspec reads, such as ``s3://bucket/reviews-*.parquet``.
         preset: The preset whose tokenizer is trained.
         out: The folder to create, or a URL.
         options: Also the other keywords of ``train`` for reading a corpus, from text_column to conditions.
         validation: A second source to validate on, instead of a part of the first.
         conditions: Columns beside the text, as in "stars", that the model is conditioned on.
-        fields: Columns of free text, as in "artist" and "title", that the model is conditioned on; of each value at most 200
-            characters are read.
-        weights: Relative weight of each of several corpora, in characters trained on, as in 1,1; a corpus below its share is
-            repeated. In Python, the source is then a list of sources.
+        fields: Columns of free text, as in "artist" and "title", that the model is conditioned on; at most 200 characters of each
+            value are read.
+        weights: Relative weight of each of several corpora, as in 1,1: its share of the characters trained on; a corpus below its
+            share is repeated. In Python, the source is then a list of sources.
         tokenizer: Tokenizer settings that differ from the preset's.
         near_duplicates: A similarity from 0.3 to 1; of texts that are at least this similar, only the first is kept. 0.8 finds
             texts that differ slightly. Needs rensa.
@@ -209,8 +209,8 @@ def generate_dataset(
 ) -> "WrittenTexts":
     """Generate many texts into a folder of shards, which ``datasets`` and ``train`` read.
 
-    Text i depends on the seed and on i only. Under ``accelerate launch``, all processes call this and share the work, a
-    shard each at a time; the files are the same for any number of processes. If it is interrupted, the same call resumes from the
+    Text i depends on the seed and on i only. Under ``accelerate launch``, all processes call this and share the work, each one
+    shard at a time; the files are the same for any number of processes. If it is interrupted, the same call resumes from the
     shards that are finished, in ``<out>.partial``. ``manifest.json`` in it has the settings, and the SHA-256 of each shard.
 
     >>> written = reviewgen.generate_dataset("ngram-word", 1_000_000, out="texts", seed=1)       # doctest: +SKIP
@@ -265,7 +265,7 @@ def score_dataset(
     device: str = "auto",
     **options: "Unpack[EvaluateKwargs]",
 ) -> "WrittenTexts":
-    """Score each text of a source, and write a table with its bits beside it.
+    """Score each text of a source, and write a table of the texts with their bits.
 
     The texts are those that ``ReviewModel.evaluate`` reads, cleaned and in their order. The columns are text, the conditions of
     the model, characters, tokens, bits and bits_per_character, end tokens included; bits that are infinite are null. Runs in

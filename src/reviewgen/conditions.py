@@ -54,7 +54,7 @@ class Condition:
     Attributes:
         name: The name of the column.
         kind: "category", "number", or "text" for a field.
-        values: Its values: categories, the most frequent first, or bins of numbers, the lowest first; none of a field.
+        values: Its values: categories, the most frequent first, or bins of numbers, the lowest first; none for a field.
         left_out: The number of rarer categories that were dropped and count as not given; for a field, the number of values that
             were cut.
         lowercase: Whether the values of a field are lowercased, as the texts are.
@@ -264,9 +264,9 @@ class Conditions:
     def encode_fields(self, values: Sequence[Any], is_kept: Iterable[bool] | None = None) -> list[int]:
         """Return the marker and the tokens of each field that is given, and the id that ends them; nothing without fields.
 
-        A value is encoded as it stands at the beginning of a text and, where its tokens then differ, as after a space, too: so an
-        n-gram can copy both, and a network sees the tokens that it is to write. In single characters, one of less than three is
-        left out: it stands inside many words.
+        A value is encoded as at the beginning of a text and, if its tokens differ there, also as after a space: so an n-gram can
+            copy both, and a network sees the tokens that it is to write. If tokens are characters, a value of fewer than three is
+            left out, since it occurs inside many words.
 
         Args:
             values: All values of an example, in order.

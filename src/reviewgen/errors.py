@@ -1,7 +1,7 @@
 """The exceptions of reviewgen. All derive from ``ReviewgenError``.
 
-A message says what is wrong with the value, what is accepted, and what to do next. Inner functions say what is wrong; the
-public function adds the user's value. This module imports nothing else of the package.
+A message says what is wrong with the value, what is accepted, and what to do next. Inner functions say what is wrong; the public
+function adds the user's value. This module imports nothing else from the package.
 
     ReviewgenError
     ├── ConfigError            a setting is unknown, has the wrong type or is out of range   (also a ValueError)
@@ -20,7 +20,7 @@ public function adds the user's value. This module imports nothing else of the p
     ├── NotADistribution       a model without normalised probabilities cannot be evaluated
     ├── BundleError            a saved model is damaged, incomplete, or has an unknown schema
     │   └── OutputExists       the output folder or file already exists                      (also a FileExistsError)
-    │       └── AlreadyTrained    a restarted training had saved its model before
+    │       └── AlreadyTrained    a restarted training had already saved its model
     ├── StorageError           the disk is full, or a path is not writable                   (also an OSError)
     ├── WorkerError            a worker process was killed, or failed
     ├── HubError               the Hugging Face Hub was not reached, or refused the request
@@ -74,7 +74,7 @@ __all__ = [
 class ReviewgenError(Exception):
     """Base class of all exceptions of reviewgen.
 
-    A message that is very long, because it names many files or columns, is printed without its middle; ``args`` have it whole.
+    A message that is very long, because it names many files or columns, is printed without its middle; ``args`` holds all of it.
     """
 
     def __str__(self) -> str:
@@ -151,7 +151,7 @@ class OutputExists(BundleError, FileExistsError):
 
 
 class AlreadyTrained(OutputExists):
-    """A training that the launcher has restarted had saved its model before: there is nothing left to do."""
+    """A training that the launcher has restarted had already saved its model: there is nothing left to do."""
 
 
 class StorageError(ReviewgenError, OSError):

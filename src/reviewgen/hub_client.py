@@ -65,7 +65,7 @@ def _check_response(response: Any) -> None:
 
 
 def check_token(token: str | bool | None) -> None:
-    """Check that a token given as a string can be sent in an HTTP header: the client's error about one that cannot names it.
+    """Check that a token string can be sent in an HTTP header: the client's error for others shows the token.
 
     Raises:
         ConfigError: It is empty, or has spaces or characters that a header cannot contain.

@@ -159,7 +159,7 @@ class Automaton:
         return [(word & 255, word >> 8) for word in words]
 
     def strings(self) -> Iterator[bytes]:
-        """Yield the strings of an automaton without circles, sorted."""
+        """Yield the strings of an automaton without cycles, sorted."""
         waiting = [(b"", self.root)]
         while waiting:
             string, node = waiting.pop()
@@ -237,7 +237,7 @@ def _join(automata: Sequence[Automaton]) -> tuple[UInt32[np.ndarray, " N"], list
 def _check_nodes(nodes: UInt32[np.ndarray, " N"]) -> Automaton | None:
     """Return the automaton of nodes that come from a file, with the last one as its root; None if compiled code could fail on it.
 
-    Each node comes after those that it leads to, so there are no circles.
+    Each node comes after those that it leads to, so there are no cycles.
     """
     if not 2 <= len(nodes) < _MAX_NODE_WORDS or nodes[0]:
         return None

@@ -222,7 +222,7 @@ class Processes:
             facts: JSON values, by the name to use in the error message.
 
         Raises:
-            TrainingError: They differ; other processes than the first raise ProcessLost, so that it is printed once.
+            TrainingError: They differ; all processes but the first raise ProcessLost, so that it is printed once.
         """
         own = {name: hashlib.sha256(json.dumps(value, sort_keys=True).encode()).digest() for name, value in facts.items()}
         everyone = self.all_gather_object(own)  # other code may have other facts
@@ -284,8 +284,8 @@ def how_to_resume(*, has_checkpoint: bool) -> str:
     if not has_checkpoint:
         return "No checkpoint was saved yet, so the same command starts from the beginning."
     if resumes_by_itself():
-        return "Started again, the same command goes on from the last checkpoint."
-    return "The same command with --resume (resume=True) goes on from the last checkpoint."
+        return "Started again, the same command continues from the last checkpoint."
+    return "The same command with --resume (resume=True) continues from the last checkpoint."
 
 
 def _number(name: str) -> int:

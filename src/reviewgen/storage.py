@@ -77,7 +77,7 @@ def check_output(path: Path) -> None:
 
 
 def open_input(file: Path) -> IO[bytes]:
-    """Open a file or a pipe, as ``<(zcat ...)`` of a shell, for reading from its beginning; a pipe cannot be read twice.
+    """Open a file or a pipe, such as ``<(zcat ...)`` in a shell, to read it from its start; a pipe only once.
 
     Raises:
         OSError: It cannot be read, is a device, or is a pipe that nothing has opened for writing in 30 seconds. ``strerror``
@@ -173,8 +173,8 @@ def describe_cut_off(folder: Path) -> str:
     new, old = folder.with_name(f".{folder.name}.new"), folder.with_name(f".{folder.name}.old")
     if os.path.lexists(folder) or not os.path.lexists(old):
         return ""
-    both = f"{old}, and the new one, which is whole, {new}" if new.exists() else str(old)
-    return f"The replacement of {folder} was cut off: the old folder is {both}. Rename the one that you want to {folder.name}."
+    both = f"{old}, and the new one, which is complete, is {new}" if new.exists() else str(old)
+    return f"The replacement of {folder} was cut off: the old folder is {both}. Rename the one to keep to {folder.name}."
 
 
 @contextlib.contextmanager
@@ -315,7 +315,7 @@ class Job:
     """Work that can be resumed: ``OUT.partial`` holds its pieces until ``OUT`` is whole.
 
     The folder has ``job.json``, which says what the result depends on, a lock, and the pieces, each of which has its name only
-    once it is whole. The same work goes on from them::
+    once it is whole. The same work continues from them::
 
         with Job(out, {"texts": digest}) as job:
             for name in names:
@@ -425,7 +425,7 @@ class Job:
             remove(scratch)
 
     def clear(self) -> None:
-        """Remove all pieces, as those of a source that cannot be read again."""
+        """Remove all pieces, such as those of a source that cannot be read again."""
         for path in self._pieces():
             remove(path)
 

@@ -37,7 +37,7 @@ _LOOKED_UP = 200  # texts that are looked up in a model's training text
 _INDEX = "novelty.safetensors"
 
 MAX_SEEN = 0.02
-"""Share of held-out texts that may stand in a training text by chance, as in reviews that quote one another."""
+"""Share of held-out texts that may occur in a training text by chance, as in reviews that quote one another."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Sample:
     Attributes:
         temperature: The temperature that it was sampled at.
         text: The text, the prompt included.
-        copied: Start and end of each span of 50 characters or more that stands in the training text; None if that is not known.
+        copied: Start and end of each span of 50 characters or more that occurs in the training text; None if that is not known.
     """
 
     temperature: float
@@ -81,7 +81,7 @@ class ComparisonRow:
         failed: The sentence that says why the model has failed; None if it has not.
         notes: Sentences for the user.
         tokenizer: The name of the tokenizer, which says what a token of ``perplexity_per_token`` is.
-        parameters: The number of parameters; of a model that is not a network, of the numbers in its tables.
+        parameters: The number of parameters; for a model that is not a network, of the numbers in its tables.
         bytes_on_disk: The size of the saved folder, without the index of the training text.
         training_seconds: Duration of the training, with reading and evaluations.
         seconds_per_epoch: Duration of a pass over the training text.
@@ -90,18 +90,19 @@ class ComparisonRow:
         zero_probability_tokens: The number of held-out tokens with probability zero.
         perplexity_per_token: exp of the nats per token; comparable only between models with the same tokenizer.
         agreement: Share of minimal pairs of agreement past an attractor that it gets right; see ``reviewgen.probe``.
-        copy_rate: Share of generated characters in spans of 50 or more that stand in its training text, as measured in training.
-        copy_rate_characters: The number of generated characters that it rests on; None for a model that was saved without.
-        held_out_copy_rate: The same share of held-out texts.
+        copy_rate: Share of generated characters in spans of 50 or more that occur in its training text, as measured in training.
+        copy_rate_characters: The number of generated characters that it rests on; None for a model that was saved without this
+            number.
+        held_out_copy_rate: The same share for held-out texts.
         characters_per_second: Generated characters a second.
-        new_words: Share of generated words that are not in its training text, or only once.
+        new_words: Share of generated words that occur in its training text at most once.
         distinct: By n, the share of different n-grams of words among all.
         words_measured: The number of words that ``new_words`` and ``distinct`` are measured on.
         characters_measured: The number of characters of the texts that these words begin.
         intervals: The 95 % intervals of ``agreement``, ``copy_rate``, ``new_words``, ``distinct_1`` and so on, by name.
         samples: Texts from one prompt.
         curve: The evaluations during the training.
-        seen: Share of the held-out texts that stand in its training text as a whole; None if it has no index of that.
+        seen: Share of the held-out texts that occur as a whole in its training text; None if it has no index of that.
         is_same_split: Whether it was trained on the same corpus, so that the held-out texts were held out there, too.
         picture: An SVG of its computational graph; empty for none.
     """
@@ -257,7 +258,7 @@ def _saved_bytes(model: ReviewModel) -> int:
 
 
 def _find_seen(model: ReviewModel, held_out: HeldOut, training: Callable[[], Iterable[str]] | None) -> float | None:
-    """Return which share of the held-out texts stands in a model's training text as a whole.
+    """Return the share of the held-out texts that occur as a whole in a model's training text.
 
     Texts of fewer than 50 characters are left out, since people repeat those; for a compact index, those of fewer than 200.
     None if the model has no index of its training text, or all texts are that short. With the training text at hand, no index is

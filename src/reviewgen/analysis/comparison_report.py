@@ -110,7 +110,7 @@ class Comparison(HtmlReport):
 
     @cached_property
     def pairs(self) -> list[Pair]:
-        """The paired difference of each two models on the same texts, without those that were trained on them."""
+        """The paired difference of each pair of models on the same texts, without models that were trained on them."""
         return Bootstrap(self.held_out.characters, self.seed).pairs(self._bits)
 
     @property

@@ -68,7 +68,7 @@ class HeldOutReading(NamedTuple):
     budget: float | None
 
     def corpus(self) -> Corpus:
-        """Return the corpus that presets are trained on, from the cache once it was read."""
+        """Return the corpus that presets are trained on, from the cache once it has been read."""
         return cached_corpus(CorpusSpec(self.data, self.config, allow_missing=True))
 
     def training_texts(self) -> Iterator[str]:
@@ -164,7 +164,7 @@ class Bootstrap:
         return float(low), float(high)
 
     def pairs(self, bits: Mapping[str, Sequence[float]]) -> list[Pair]:
-        """Return the paired difference of each two models, whose bits of each text are given by name."""
+        """Return the paired difference of each pair of models, whose bits of each text are given by name."""
         pairs, total = [], int(self._characters.sum())
         for first, second in combinations(bits, 2):
             one, other = np.array(bits[first]), np.array(bits[second])

@@ -108,7 +108,8 @@ class CountStep:
         discount: What the smoothing subtracts from the count.
         divisor: The sum of the counts, or what the smoothing makes of it.
         weight: The product of the back-off weights of the longer contexts.
-        probability: The probability of the token after this context, shorter ones included; None if it was not seen there.
+        probability: The probability of the token after this context, including what shorter contexts contribute; None if it was
+            not seen there.
         part: What is added; None where parts are not known exactly.
         backoff: The weight of the next shorter context.
     """

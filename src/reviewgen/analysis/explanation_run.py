@@ -116,7 +116,7 @@ def make_batch(texts: Sequence[str], subject: LoadedModel, prefix: Sequence[int]
         shown.append(tokenizer.decode(tokens) if is_cut else text)
         frames.append([tokenizer.bos_id, *prefix, *tokens, *([] if is_cut else [tokenizer.eos_id])])
         if is_cut:
-            notes.append(f"Of a text of {len(text):,} characters the first {len(tokens)} tokens are explained.")
+            notes.append(f"Only the first {len(tokens)} tokens of a text of {len(text):,} characters are explained.")
     rows = [frame[:-1] for frame in frames]
     ids = pad_sequence(list(map(torch.tensor, rows)), batch_first=True, padding_value=tokenizer.eos_id)
     after = [torch.tensor([IGNORED] * len(prefix) + frame[1 + len(prefix) :]) for frame in frames]
@@ -135,7 +135,7 @@ def explain(
     Args:
         source: A preset, a folder, a repository on the Hub, as in ``reviewgen.load``, or a loaded model. A preset without
             trained weights is initialised, with a note that says so.
-        text: The text, or up to 4; of a long one the first 256 tokens are explained. By default two short sentences.
+        text: The text, or up to 4 texts; only the first 256 tokens of a long text are explained. By default two short sentences.
         conditions: Values of the conditions that the model was trained with; others are unspecified.
 
     Raises:
@@ -207,7 +207,7 @@ def _walk(model: Any, batch: TextBatch) -> _Forward:
 
 
 def _module_lines(model: nn.Module, calls: Sequence[ModuleCall], batch: TextBatch) -> Iterator[Line]:
-    """Yield a line for each module that did something by itself, by the end of its first call, and last one for what is left."""
+    """Yield a line for each module that computes something, by the end of its first call, then one for the rest."""
     by_name: dict[str, list[ModuleCall]] = {}
     for call in calls:
         by_name.setdefault(call.name, []).append(call)
@@ -229,7 +229,7 @@ def _module_lines(model: nn.Module, calls: Sequence[ModuleCall], batch: TextBatc
 
 
 def _mean_and_spread(values: Tensor, is_read: Bool[Tensor, "B T"]) -> tuple[float | None, float | None]:
-    """Return mean and standard deviation of finite values; where their axes begin with B and T, without padding."""
+    """Return mean and standard deviation of finite values; without padding, if their axes begin with B and T."""
     numbers = (values[is_read] if values.shape[:2] == is_read.shape else values).detach().double()
     numbers = numbers[numbers.isfinite()]  # a count model gives bos minus infinity
     if not values.is_floating_point() or not len(numbers):

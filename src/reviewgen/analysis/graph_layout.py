@@ -86,7 +86,7 @@ class _Span:
 
 
 def compute_layout(sizes: Mapping[str, tuple[float, float]], links: Sequence[LayoutEdge], last: Collection[str] = ()) -> Layout:
-    """Lay out boxes and the lines between them, which form no circle.
+    """Lay out boxes and the lines between them, which form no cycle.
 
     Args:
         sizes: Width and height of the boxes by name, from left to right where nothing else decides.
@@ -179,7 +179,7 @@ def _position(ranks: Sequence[Sequence[_Slot]]) -> None:
 
 
 def _settle(rank: Sequence[_Slot], wanted: Sequence[float], weights: Sequence[float]) -> None:
-    """Set the x of a rank's slots to the least squares from what is wanted, with the distances that their widths need."""
+    """Set the x of a rank's slots nearest to what is wanted (least squares), at the distances that widths need."""
     starts = [0.0]
     for left, right in pairwise(rank):
         starts.append(starts[-1] + left.width / 2 + right.width / 2 + _BESIDE)

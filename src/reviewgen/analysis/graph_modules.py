@@ -153,7 +153,7 @@ class _Flow:
         return (name,) if name in self.nodes else ()
 
     def _join(self, step: Step) -> tuple[str, ...]:
-        """Return the nodes that an operation's value comes from: itself, if it is drawn and its inputs differ in theirs."""
+        """Return the nodes of an operation's value: itself, if it is drawn and its inputs come from different nodes."""
         distinct = list(dict.fromkeys(filter(None, map(self._sources, step.inputs))))
         every = tuple(dict.fromkeys(name for each in distinct for name in each))
         tables = tuple(name for name in every if name.endswith(_WEIGHTS))
@@ -171,7 +171,7 @@ class _Flow:
         return (name,)
 
     def graph(self) -> ModelGraph:
-        """Return the graph with its frames; without them, if what is in a frame depends on what depends on it."""
+        """Return the graph with its frames; without them, if the inside of a frame depends on its own results."""
         graph = self._level(())
         if _has_circle(graph):
             graph = replace(self, paths=dict.fromkeys(self.paths, ()))._level(())

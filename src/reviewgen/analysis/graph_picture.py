@@ -62,7 +62,7 @@ class GraphPicture:
 def draw(source: "str | Path | ReviewModel | LanguageModel", unroll: int = 1) -> str:
     """Return the picture of a model's computational graph as an SVG, which may be a file or a part of an HTML page.
 
-    Takes and raises as ``graph``.
+    The arguments and errors are those of ``graph``.
     """
     return graph(source, unroll=unroll).svg
 
@@ -161,7 +161,7 @@ def _draw_autograd(model: Any, tokens: int) -> str:
     except ImportError:
         raise ConfigError("The graph of autograd needs torchviz: pip install 'reviewgen[graph]'.") from None
     if shutil.which("dot") is None:
-        raise ConfigError("The graph of autograd needs graphviz's program dot on the PATH: apt install graphviz, or brew.")
+        raise ConfigError("The graph of autograd needs graphviz's program dot on the PATH: apt (or brew) install graphviz.")
     svg: str = make_dot(logits, params=dict(model.named_parameters())).pipe(format="svg", encoding="utf-8")
     return svg
 

@@ -1,4 +1,4 @@
-"""``reviewgen.probe``: what models have learned of structure, by minimal pairs of sentences and by the marks their texts close.
+"""``reviewgen.probe``: what models have learned about structure, by minimal pairs and by marks that are closed.
 
 A *minimal pair* is two sentences that differ in one word, of which one is correct: "The actor of the films is good." and "The
 actor of the films are good." A model passes if it assigns a higher probability to the correct one (Linzen et al. 2016; Marvin
@@ -78,7 +78,7 @@ class ProbeRow:
     Attributes:
         model: The model.
         probe: The kind of the pairs, or of the marks.
-        share: The share of pairs of which the correct sentence is more probable, or of opened marks that are closed; None if
+        share: The share of pairs in which the correct sentence is more probable, or of opened marks that are closed; None if
             fewer than ten were counted.
         interval: Its 95 % interval, low and high; None if it is not known.
         count: The number of pairs, or of opened marks.
@@ -163,7 +163,7 @@ class Probe(HtmlReport):
 
 
 def probe(models: Any, *, pairs: Any = None, texts: int = 100, seed: int = 0) -> Probe:
-    """Probe what models have learned of structure: agreement, remembering a word, closing brackets and quotation marks.
+    """Probe what models have learned about structure: agreement, remembering a word, closing brackets and quotes.
 
     >>> reviewgen.probe(["ngram-word", "lstm-word"]).plot("probes.svg")                          # doctest: +SKIP
 
@@ -215,7 +215,7 @@ def read_pairs(source: Any) -> dict[str, list[MinimalPair]]:
 
 
 def make_pairs(model: ReviewModel, kinds: Sequence[str] = (*_TEMPLATES, MEMORY)) -> dict[str, list[MinimalPair]]:
-    """Return the pairs of the package whose words a model knows: of each kind at most 60.
+    """Return the pairs of the package whose words a model knows: at most 60 of each kind.
 
     A pair and the next one are mirror images, singular and plural for example, so a preference for one word gives one half.
     """

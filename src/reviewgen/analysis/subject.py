@@ -79,7 +79,7 @@ def _trained(review: ReviewModel, source: str) -> LoadedModel:
 
 
 def _new(name: str, texts: Sequence[str]) -> LoadedModel:
-    """Return a new model of a preset; one that is trained by counting counts the texts."""
+    """Return a new model of a preset; a model that is trained by counting counts the texts."""
     from reviewgen.runs.setup import resolve_setup  # imports what training needs
 
     if find_preset(name).parts:

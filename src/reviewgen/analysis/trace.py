@@ -98,7 +98,7 @@ def trace(model: Any, ids: Int[Tensor, "B T"], *, follows: bool = False) -> Trac
 
 @contextmanager
 def broken_plugins(model: Any, ids: Tensor) -> Iterator[None]:
-    """Name the model in what its code raises, or a hook that it has registered.
+    """Name the model in the errors that its code, or a hook that it has registered, raises.
 
     Raises:
         BrokenPlugin: Anything else than a ReviewgenError was raised.
@@ -115,7 +115,7 @@ def broken_plugins(model: Any, ids: Tensor) -> Iterator[None]:
 
 @contextmanager
 def _plain_code() -> Iterator[None]:
-    """Leave out oneDNN and fused encoder layers inside the block, in which nothing is seen."""
+    """Leave out oneDNN and fused encoder layers inside the block: their operations cannot be seen."""
     with ExitStack() as stack:
         stack.callback(torch.backends.mha.set_fastpath_enabled, torch.backends.mha.get_fastpath_enabled())
         torch.backends.mha.set_fastpath_enabled(False)
@@ -126,7 +126,7 @@ def _plain_code() -> Iterator[None]:
 
 
 class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's is untyped
-    """Notes operations, and calls by their hooks."""
+    """Records operations, and, through hooks, calls."""
 
     def __init__(self, formulas: Mapping[Any, Any], follows: bool) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -152,7 +152,7 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's is 
 
     @contextmanager
     def custom_functions(self) -> Iterator[None]:
-        """Note inside the block the functions of autograd that models define: what they compute with numpy is not dispatched."""
+        """Record the autograd functions that models define, inside the block: what they do in numpy is not dispatched."""
         apply = vars(torch.autograd.Function)["apply"]
 
         def noted(own: Any, *args: Any) -> Any:

@@ -55,7 +55,7 @@ class TokenCharacters:
 
     @classmethod
     def of_entry(cls, entry: Mapping[str, Any], tokens: Any, vocab_size: int) -> "TokenCharacters":
-        """Return those that ``describe_characters`` wrote.
+        """Return the spelling that ``describe_characters`` wrote.
 
         Args:
             entry: The value of ``characters``.
@@ -129,7 +129,7 @@ def _decode(token: Sequence[int]) -> str | None:
 
 
 def _write(token: tuple[int, ...], ids: Mapping[tuple[int, ...], int]) -> list[int]:
-    """Return the ids of the blend that a token is written in; whole characters that have an id, all else in half bytes."""
+    """Return the ids of the blend that a token is written in: whole characters if they have an id, else half bytes."""
     written, place = list[int](), 0
     while place < len(token):
         first = token[place]

@@ -165,7 +165,7 @@ class Blend:
 
 
 class _WithoutRandomValues(TorchFunctionMode):
-    """Skips what fills tensors with random numbers; on the meta device that loads torch's compiler, which takes seconds."""
+    """Skips filling tensors with random numbers: on the meta device, it loads torch's compiler, taking seconds."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None

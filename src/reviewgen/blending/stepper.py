@@ -80,7 +80,7 @@ class CompiledBlendStepper(BlendStepper, CompiledStepper):
 
     @cached_property
     def _layout(self) -> tuple[Int64[np.ndarray, " M1"], Int64[np.ndarray, " M1"], list[int]]:
-        """Where the floats and the ints of each part begin in a state's arrays and the last ones end; the widths of floats."""
+        """Return where each part's floats and ints begin in a state's arrays, where the last end, and the float widths."""
         states = [stepper.state_arrays(stepper.initial_state(1)) for stepper in self._steppers]
         float_starts, int_starts = (np.cumsum([0, *map(len, arrays)]) for arrays in zip(*states, strict=True))
         return float_starts, int_starts, [floats.shape[2] for floats, _ in states]

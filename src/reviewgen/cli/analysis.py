@@ -106,7 +106,7 @@ def probe(
     html: Path | None = None,
     overwrite: bool = False,
 ) -> Result:
-    """Probe what models have learned of structure: agreement, remembering a word, closing brackets and quotation marks.
+    """Probe what models have learned about structure: agreement, remembering a word, closing brackets and quotes.
 
     Args:
         models: Presets, saved folders (./my-model) or owner/name on the Hub.

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from reviewgen.model import ReviewModel
 
 _FILES = (".jsonl", ".parquet")
-_NO_TIME = "--max-time was over before the first token: give more seconds, or leave it out."
+_NO_TIME = "--max-time ran out before the first token: give more seconds, or leave it out."
 _BAR = 12  # characters of a bar for probability 1
 _HELP = """\
 a number     appends that token
@@ -48,7 +48,7 @@ Enter        samples a token; d 20 samples twenty
 any text     is appended; +text or "text" if it could be a command: +5, +u, "a\\nb"
 u            undoes the last step
 q, Ctrl-D    quits and prints the text
-In the table: bits, the token's information content; n, the length of the longest n-gram of it that was seen in training
+In the table: bits, the token's information content; n, the length of the longest n-gram ending in it that was seen in training
 (1 is the token alone); seen, how often, where "after 3" counts the different tokens before that n-gram, as Kneser-Ney does
 below the longest; from, which n contribute most to the probability."""
 
@@ -73,7 +73,7 @@ def generate(
 
     Args:
         prompt: The beginning of each text.
-        prompts: A text file of prompts, one a line, each for -n texts; - reads standard input.
+        prompts: A text file of prompts, one per line, each for -n texts; - reads standard input.
         best: Print the best BEST of OF texts per prompt, best first.
         of: How many texts --best chooses among.
         by: How texts are ranked: by bits per character of the model itself (model) or of another model, or by an installed
@@ -116,7 +116,7 @@ def generate(
     is_over = settings["max_time"] is not None and (shown < asked or not new_tokens)
     if is_over:
         has_some = shown and new_tokens
-        note(f"--max-time was over after {shown:,} of {asked:,} texts." if has_some else _NO_TIME, "yellow")
+        note(f"--max-time ran out after {shown:,} of {asked:,} texts." if has_some else _NO_TIME, "yellow")
     return Result(facts, status=int(is_over and not new_tokens))
 
 
@@ -148,7 +148,7 @@ def refuse_foreign_names(arguments: Sequence[str]) -> None:
 
 
 def read_prompts(prompt: str, file: Path | None) -> str | list[str]:
-    """Return the prompt, or those of a file, one a line.
+    """Return the prompt, or those of a file, one per line.
 
     Raises:
         ConfigError: Both are given, or the file has no prompts.
@@ -164,7 +164,7 @@ def read_prompts(prompt: str, file: Path | None) -> str | list[str]:
         raise DataError(f"The prompts {file} cannot be read: {first_line(error)}.") from None
     prompts = [line for line in text.splitlines() if line.strip()]
     if not prompts:
-        raise ConfigError(f"{file} has no prompts; write one a line.")
+        raise ConfigError(f"{file} has no prompts; write one per line.")
     return prompts
 
 
@@ -213,7 +213,7 @@ def _write_table(
     if written.texts < summary["asked"]:
         texts, hint = counted(written.texts, "different text"), "raise --temperature, or ask for fewer"
         are = "is" if written.texts == 1 else "are"
-        note(f"There {are} only {texts} among {summary['drawn']:,}, and {summary['asked']:,} were wanted: {hint}.", "yellow")
+        note(f"There {are} only {texts} among {summary['drawn']:,}, but {summary['asked']:,} were wanted: {hint}.", "yellow")
     return describe_written(written, started, repeats if summary["repeats"] else [], int(written.texts < summary["asked"]))
 
 
@@ -356,7 +356,7 @@ def _execute(walk: "generation.Walk", line: str, expected: "generation.NextToken
     if re.fullmatch(r"[0-9]{1,9}", line):
         shown = expected.alternatives if expected else ()
         if not 1 <= int(line) <= len(shown):
-            return f"{line} is not in the table, which has {len(shown)}; +{line} appends it as text."
+            return f"{line} is not in the table, which has {len(shown)} rows; +{line} appends it as text."
         walk.take(shown[int(line) - 1].token)
         return None
     text = line.removeprefix("+")

@@ -99,7 +99,7 @@ def _settings_tables(name: str, tables: dict[str, list[dict[str, Any]]], preset:
         yield table
     if preset.sizes:
         sizes = " | ".join(map(_format, preset.sizes))
-        yield Text(f"With a time budget (--budget), one of these sizes is chosen unless you set it: {sizes}.")
+        yield Text(f"With a time budget (--budget), one of these sizes is chosen unless you set one: {sizes}.")
     if preset.by_epochs:
         regularisation = "; ".join(f"from {epochs:g} epochs {_format(values)}" for epochs, values in preset.by_epochs)
         note = f"It also depends on how many epochs fit into the time: {regularisation}"
@@ -201,7 +201,7 @@ def _check_saved_model(model: str | None, accept: bool) -> tuple[dict[str, Any],
     from reviewgen.model.write import accept_changes
 
     if model is None:
-        raise ConfigError("Give the saved model whose changes are accepted: reviewgen doctor ./my-model --accept.")
+        raise ConfigError("Give the saved model whose changes to accept: reviewgen doctor ./my-model --accept.")
     if not accept:
         bundle = api.load(model).bundle
         files = sorted(bundle.digests) if bundle.folder is not None and (bundle.folder / MANIFEST).exists() else []

@@ -104,7 +104,7 @@ def _text_or_table(
         ConfigError: Neither --text nor --data is given, or both, or --out is given with the wrong one.
     """
     if (text is None) == (data is None):
-        raise ConfigError("Give --text, a text, or --data, a corpus with --out for the table; not both.")
+        raise ConfigError("Give either --text TEXT, or --data CORPUS with --out for the table.")
     if text is not None:
         if out is not None:
             raise ConfigError("--out is for --data; the result of --text is printed.")
@@ -143,7 +143,7 @@ def blend(models: list[str], *, out: Path, weights: tuple[float, ...] = (), data
         models: Saved folders, or owner/name on the Hub.
         out: The folder to save the blend in; it must not exist.
         weights: A number for each model: 0.3,0.7. [default: equal]
-        data: Fit the weights on these texts, on which no model was trained: a file or glob.
+        data: Fit the weights on these texts, which no model was trained on: a file or glob.
     """
     check_output(to_path("out", out))
     with show_status("Blending ..." if data is None else "Fitting the weights ..."):

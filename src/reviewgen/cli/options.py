@@ -32,9 +32,10 @@ class Shared:
         model: A saved folder (./my-model), owner/name on the Hub, or a preset.
         preset: <model>-<tokenizer>, as in lstm-word; see `reviewgen list`.
         trained: Train this model further instead of a preset: a saved folder, or owner/name on the Hub.
-        data: A file, glob, folder or URL (txt, csv, tsv, json, jsonl, parquet, arrow, sqlite, xlsx, also packed), owner/name of a
-            Hub dataset, 'reviews', or - for the lines of standard input. Repeatable for files, and for any with --weights.
-        bits: The bits of a weight: 32, or 16 or 8, which are faster for large models.
+        data: A file, glob, folder or URL (txt, csv, tsv, json, jsonl, parquet, arrow, sqlite, xlsx, also compressed), owner/name
+            of a Hub dataset, 'reviews', or - for the lines of standard input. Repeatable for files; with --weights, for any
+            source.
+        bits: The number of bits per weight: 32; or 16 or 8, which are faster for large models.
         overwrite: Replace what exists.
         token: The access token of the Hub.  [default: that of `hf auth login`, or HF_TOKEN]
         as_json: Print one JSON object.
@@ -243,7 +244,7 @@ def parse_data(given: str | list[str], weights: Sequence[float] | None = None) -
         return path_or_string(text)
     lines = read_stdin().splitlines()
     if not lines:
-        raise DataError("Standard input is empty: pipe texts into it, one a line, or give a file with --data.")
+        raise DataError("Standard input is empty: pipe texts into it, one per line, or give a file with --data.")
     return lines
 
 

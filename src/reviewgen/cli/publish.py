@@ -45,8 +45,8 @@ def export(
     Args:
         html: One HTML file with the model inside, which generates without a network.
         onnx: The model as ONNX, with its tokenizer and settings; checked by onnxruntime.
-        transformers: The tokenizer, as AutoTokenizer of transformers loads it.
-        bits: Of a weight in the page: 5, 6, 8, 16 or 32; by default 8, in large networks 6 or 5.
+        transformers: The tokenizer, in the format that AutoTokenizer of transformers loads.
+        bits: Bits per weight in the page: 5, 6, 8, 16 or 32; by default 8, or 6 or 5 for large networks.
     """
     if html is None and onnx is None and transformers is None:
         raise ConfigError("Say what to export: --html PAGE.html, --onnx FOLDER or --transformers FOLDER.")
@@ -172,13 +172,13 @@ def serve(
 
     Args:
         models: Models: presets (lstm-word), saved folders (./my-model) or owner/name on the Hub; NAME=MODEL names one.
-        host: The address to listen at; 0.0.0.0 is every address of this machine.
-        api_key_file: A file of API keys, one a line; requests must have one.
+        host: The address to listen on; 0.0.0.0 is every address of this machine.
+        api_key_file: A file of API keys, one per line; requests must have one.
         cors_origin: An origin whose pages may call the server, as in https://example.org.
-        allowed_host: A host name that requests may use, such as example.org; * allows any. [default: at a loopback address those
+        allowed_host: A host name that requests may use, such as example.org; * allows any. [default: for a loopback address those
             of this machine, else any]
-        request_timeout: The time of a request, after which its texts are cut off.
-        stall_timeout: The time that a client may read or send nothing.
+        request_timeout: The time limit of a request, after which its texts are cut off.
+        stall_timeout: The time for which a client may read or send nothing.
         shutdown_timeout: The time that running requests have after SIGTERM or Ctrl-C.
         access_log: Log each request to standard error.
     """
@@ -225,7 +225,7 @@ def demo(
 ) -> None:
     """Open a web page to generate text: prompts, settings, several models, token probabilities.
 
-    The page comes from a server that only this machine reaches. Ctrl-C ends it.
+    The page comes from a server that can be reached only from this machine. Ctrl-C ends it.
 
     Args:
         models: Models: presets (lstm-word), saved folders (./my-model) or owner/name on the Hub; NAME=MODEL names one.  [default:
@@ -293,7 +293,7 @@ def _require_extra(command: str) -> None:
     """Raise if what only the server needs is not installed.
 
     Raises:
-        ConfigError: It is not; says what to install.
+        ConfigError: It is not; the message says what to install.
     """
     for name in "prometheus_client", "starlette", "uvicorn":
         if importlib.util.find_spec(name) is None:

@@ -77,7 +77,7 @@ def ablate(preset: str, *, data: list[str], seeds: int = 1, settings: list[str] 
 
     Args:
         preset: <model>-<tokenizer>, as in lstm-char.
-        seeds: The number of trainings of each row, from different seeds, of which means are taken.
+        seeds: The number of trainings of each row, from different seeds, whose results are averaged.
         settings: A setting of all trainings: model.hidden_size=256.
     """
     fixed = parse_settings(settings or [])
@@ -230,7 +230,8 @@ def tune_sampling(
         judge: A model that scores all texts. [default: an n-gram trained on half of the data]
         goal: The profile to optimise: likeness (closest to human texts in all figures) or reading (lowest bits per character
             under the judge, without repetition).
-        out: Save the best settings as this profile of the model: in the model's own folder, or in a copy of it in a new folder.
+        out: Save the best settings as the profile that --for names: in the model's own folder, or in a copy of it in a new
+            folder.
         seed: The random seed of the texts.
     """
     values = _parse_search(search or [])

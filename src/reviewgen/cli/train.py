@@ -76,7 +76,7 @@ def _prepare(run: "runs.TrainingRun") -> None:
     except KeyboardInterrupt:
         note("Interrupted before training began; nothing was saved.")
         sys.exit(INTERRUPTED)
-    note(f"Tokens: {run.stores['train'].tokens:,} to train on, {run.tokenizer.vocab_size:,} kinds.")
+    note(f"Tokens: {run.stores['train'].tokens:,} to train on, {run.tokenizer.vocab_size:,} in the vocabulary.")
     for line in (*run.notes, *filter(None, [run.log.describe()])):
         note(line)
 
@@ -156,7 +156,7 @@ def _describe(run: "runs.TrainingRun", facts: dict[str, Any], out: Path) -> Iter
     if novelty is not None and novelty["copy_rate"] is not None:
         held_out, characters = novelty["held_out_copy_rate"], novelty["copy_rate_characters"]
         rate, beside = describe_copies(novelty), "" if held_out is None else f"; of held-out reviews {held_out:.1%}"
-        what = f"generated characters stand in spans of {novelty['copy_characters']} or more of the training text"
+        what = f"generated characters are in spans of {novelty['copy_characters']} or more characters of the training text"
         yield f"Copy rate: {rate}" + (f" of {characters:,} {what}{beside}" if characters >= MIN_CHARACTERS else "")
     metrics = {name: each for name, each in facts.get("metrics", {}).items() if each["generated"] is not None}
     if metrics:

@@ -1,4 +1,4 @@
-"""``reviewgen neighbours | contrast | classify``: what a model has learned of words, and of the values of its conditions."""
+"""``reviewgen neighbours | contrast | classify``: what a model has learned about words and its conditions."""
 
 from itertools import zip_longest
 from typing import Any

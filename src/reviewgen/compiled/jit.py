@@ -36,7 +36,7 @@ def compiled(function: FunctionT) -> FunctionT:
 
 
 def by_address(function: FunctionT) -> FunctionT:
-    """The same for a function that other compiled code calls by its address; see ``reviewgen.compiled.steps``."""
+    """Like ``compiled``, for a function that compiled code calls by its address; see ``reviewgen.compiled.steps``."""
     return _compile(function, no_cfunc_wrapper=False)
 
 
@@ -64,12 +64,12 @@ def inner(function: FunctionT) -> FunctionT:
 
 
 def inlined(function: FunctionT) -> FunctionT:
-    """The same, and inlined into each of its callers: for innermost loops, so that they can use vector instructions."""
+    """Like ``inner``, but inlined into each caller: for innermost loops, so that they can use vector instructions."""
     return _available_to_compiled(function, forceinline=True)
 
 
 def reordered(function: FunctionT) -> FunctionT:
-    """The same, and sums may be added in any order: so that they use vector instructions."""
+    """Like ``inner``, but sums may be added in any order, so that they use vector instructions."""
     return _available_to_compiled(function, fastmath={"reassoc", "nsz"})
 
 

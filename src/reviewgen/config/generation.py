@@ -32,7 +32,7 @@ class GenerationConfig:
         top_k: Sample from the k most probable tokens only; 0 is off.
         top_p: Sample from the smallest set of most probable tokens whose probabilities sum to this; 1 is off.
         min_p: Sample only from tokens at least this many times as probable as the most probable one; 0 is off.
-        repetition_penalty: Above 1 makes tokens that the text already has less probable (Keskar et al. 2019); 1 is off.
+        repetition_penalty: Above 1 makes tokens that already occur in the text less probable (Keskar et al. 2019); 1 is off.
         no_repeat_ngram_size: No n-gram of this many tokens occurs twice in a text; 0 is off.
         stop_strings: A text ends after the first occurrence of any of these strings.
         max_time: The maximum time of a call in seconds, after which all texts are cut off; no limit if not given.
@@ -89,12 +89,12 @@ class GenerationConfig:
             )
         if self.do_sample is False and self.num_beams == 1 and self.num_return_sequences > 1:
             raise ConfigError(
-                "Without do_sample every text of a prompt is the same: set num_return_sequences to 1, or num_beams."
+                "Without do_sample every text of a prompt is the same: set num_return_sequences to 1, or set num_beams."
             )
 
     def of_profile(self, name: str | None) -> "GenerationConfig":
-        """Return the settings of a profile: "reading", the default, whose texts a person would rather read, or "likeness", whose
-        texts are near those of people in their statistics.
+        """Return the settings of a profile: "reading", the default, whose texts a person would rather read, or "likeness", the
+        statistics of whose texts are close to those of human texts.
 
         Raises:
             ConfigError: The profile is unknown, or the model was saved without it.
@@ -241,7 +241,7 @@ def check_saved_generation(config: GenerationConfig) -> None:
     ):
         if value > limit:
             shown = f"{value:,}" if value < 10**15 else f"about {value:.0e}" if value < 10**300 else "too large"
-            raise ConfigError(f"In the defaults of a saved model {name} is at most {limit:,}; got {shown}. Give more in a call.")
+            raise ConfigError(f"In the defaults of a saved model {name} is at most {limit:,}; got {shown}. A call may set more.")
 
 
 CHAR_GENERATION: dict[str, Any] = {
@@ -276,8 +276,8 @@ class Preset:
         generation_settings: Generation settings that differ from the defaults.
         sizes: Model settings from small to large, one of which is chosen if a training has a time budget and sets no size.
         by_epochs: Pairs of a number of epochs and model settings for runs of at least that many, as in (4.0, {"dropout": 0.3});
-            numbers with a fraction lie between those of two pairs.
-        training_by_epochs: The same of training settings.
+            settings with a fraction are interpolated between two pairs.
+        training_by_epochs: The same for training settings.
         parts: For the model ``blend``: the presets whose models it is made of, as in ("lstm-char", "ngram-char"): one that is
             trained by gradient, then those trained by counting. They are trained on the same tokens with this preset's tokenizer.
     """

@@ -176,7 +176,7 @@ class Cleaner:
         if self.mojibake is None:
             return []
         count = "1 text seems" if self.report.mojibake == 1 else f"{self.report.mojibake:,} texts seem"
-        return [f"{count} to be decoded wrongly, as in {self.mojibake!r}: --fix-encoding (fix_encoding=True) repairs them."]
+        return [f"{count} to be decoded wrongly, such as {self.mojibake!r}: --fix-encoding (fix_encoding=True) repairs them."]
 
     def _repair(self, text: str) -> str:
         """Return a text with its mojibake repaired, or only count it if that is not asked for."""

@@ -53,7 +53,7 @@ class DataConfig(TrainingTextOptions):
         if len(set(self.columns)) < len(self.columns):
             raise ConfigError(f"A condition is named twice: {', '.join(self.columns)}.")
         if reserved := {"text", "split"}.intersection(self.columns):
-            raise ConfigError(f"A condition cannot be named {reserved.pop()!r}, as a column of the corpus is: rename it.")
+            raise ConfigError(f"A condition cannot be named {reserved.pop()!r}, the name of a column of the corpus: rename it.")
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -179,7 +179,7 @@ def to_examples(
             given = [_as_condition(_look_up(record, condition), number, condition, name) for condition in conditions]
         yield _as_text(text, number, location, max_characters), given
     if number and not has_column:
-        raise DataError(f"{name} has no column {quoted(column)}, as the records before it have.")
+        raise DataError(f"{name} has no column {quoted(column)}, which earlier records have.")
 
 
 def _look_up(record: Mapping[Any, Any], column: str) -> Any:

@@ -53,7 +53,7 @@ class Corpus:
         source: How the source was read.
         report: What cleaning did.
         counts: The number of texts of each split.
-        validation: The first two for a separate validation source; None if there is none.
+        validation: ``source`` and ``report`` of a separate validation source; None if there is none.
         notes: Sentences that the user should see.
         names: The conditions.
         files: The Arrow files of the texts; empty if only the facts are known, as of a token store.
@@ -327,7 +327,7 @@ def _find_lines(source: Source, files: Sequence[Path], work: SharedJob) -> list[
         named = [f"{shorten(line, 60)!r} in {count:,}" for line, count in itertools.islice(counts.items(), _NAMED)]
         others = f" and {len(counts) - _NAMED} more" if len(counts) > _NAMED else ""
         drop = "they are dropped" if config.drop_repeated_lines else "--drop-repeated-lines (drop_repeated_lines=True) drops them"
-        info.notes.append(f"Lines that stand in many texts of {info.name}: {', '.join(named)}{others}; {drop}.")
+        info.notes.append(f"Lines that occur in many texts of {info.name}: {', '.join(named)}{others}; {drop}.")
     return list(counts) if config.drop_repeated_lines else []
 
 

@@ -7,9 +7,9 @@ Texts in a table can also be *wrapped*, if a mail program or editor broke lines 
 if it fits the width but would not fit with the first word of the next line. Lines of verse and lists, and those that a person has
 broken, mostly end earlier.
 
-A line is *repeated* if it stands in many texts, as "Read more" or a signature: in at least 10 and 0.5 % of them, where only texts
-of several different lines count, each once. So neither the refrain of a song is repeated, nor a text that is one line. It has a
-letter, unlike what separates two parts of a text, and at most 1000 characters. Of film reviews, 0.3 % have the line "8/10".
+A line is *repeated* if it occurs in many texts, such as "Read more" or a signature: in at least 10 and 0.5 % of them, where only
+texts of several different lines count, each once. So neither the refrain of a song is repeated, nor a text that is one line. It
+has a letter, unlike what separates two parts of a text, and at most 1000 characters. Of film reviews, 0.3 % have the line "8/10".
 
 A *long text*, such as a novel, is cut into parts to train on and parts to hold out. It is divided into stretches of equal length,
 and the middle of each is held out: a *block*, for validation and for test in turn. So the held-out text is spread evenly over the
@@ -253,7 +253,7 @@ def _breaks(text: str) -> Iterator[tuple[str, str]]:
 
 
 def find_repeated_lines(texts: Iterable[str]) -> dict[str, int]:
-    """Return the lines that stand in many texts, without the white space around, and in how many; the most frequent first.
+    """Return the lines that occur in many texts, without white space around, and in how many; most frequent first.
 
     >>> find_repeated_lines([f"Film {number}\\n Read more" for number in range(10)] + ["Read more"])
     {'Read more': 10}

@@ -46,7 +46,7 @@ class CorpusSpec:
         source: The source; see ``open_source``. With weights, a list of sources, one for each.
         config: How it is read and cleaned.
         validation: A second source to validate on, instead of a part of the first.
-        validation_split: The split of a dataset to validate on; of the first source if there is no second.
+        validation_split: The split of a dataset to validate on: of the second source if there is one, else of the first.
         filters: Which texts are left out.
         allow_missing: Whether a condition without a column counts as not given.
     """
@@ -232,7 +232,7 @@ def open_records(source: Any) -> Iterator[Mapping[str, Any]]:
     """Yield the rows of a table, as mappings of column to value, without choosing columns.
 
     Raises:
-        DataError: The source cannot be read, or has something else than rows with named columns.
+        DataError: The source cannot be read, or has something other than rows with named columns.
     """
     with workspace() as folder:
         opened = open_units(source, DataConfig(), folder)

@@ -265,7 +265,7 @@ def _write_conditions(conditions: Conditions, rows: Sequence[Sequence[Any]], pat
 
 
 def _drawn(stream: int, before: int, shape: tuple[int, ...]) -> np.ndarray:
-    """Return random numbers, a row for each text, after those of a number of texts before."""
+    """Return random numbers, a row for each text, following those of the ``before`` earlier texts."""
     return np.random.Generator(np.random.PCG64(stream).advance(before * shape[1])).random(shape)  # each takes one draw
 
 

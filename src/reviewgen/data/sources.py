@@ -1,8 +1,8 @@
 """Opens a source of texts of any kind: files, a Hub dataset, an object, an installed reader. Does not change any text.
 
 A source becomes *units*: pieces that any process can read, again and again. A file of lines is cut into units of some megabytes,
-a parquet file into its row groups, a Hub dataset into its shards. What can only be read from its beginning, as a csv file, is one
-unit, which each process reads, and whose texts they share.
+a parquet file into its row groups, a Hub dataset into its shards. What can only be read from its beginning, such as a csv file,
+is one unit: each process reads it, and they share its texts.
 """
 
 import importlib.util
@@ -48,7 +48,7 @@ class Source:
         units: Its pieces, in order.
         kinds: The formats of its files, or what it is: "dataset" or "object".
         config: How it is read and cleaned.
-        facts: What identifies the content; None if it cannot be read again, as an iterator.
+        facts: What identifies the content; None if it cannot be read again, such as an iterator.
         is_cleaned: Whether it is a cleaned corpus, each of whose texts has a split.
     """
 
@@ -295,7 +295,7 @@ def _find_dataset(hub: HubSource, config: DataConfig) -> tuple[str | None, Mappi
     except ReviewgenError:
         raise
     except Exception as error:  # the client raises types of its own, of httpx and of the operating system
-        hint = "Check the name, the subset (--subset) and the network; without one, give a file, or 'reviews'."
+        hint = "Check the name, the subset (--subset) and the network; without a network, give a file, or 'reviews'."
         raise HubError(f"The Hub dataset {hub} cannot be opened: {shorten(error)}. {hint}") from None
     chosen = config.split or ("train" if "train" in splits else next(iter(splits)))
     if chosen not in splits:

@@ -186,7 +186,7 @@ def frame_texts(texts: Iterable[PrefixedText], tokenizer: Tokenizer) -> Iterator
 
 
 def count_given(ids: np.ndarray, vocab_size: int) -> int:
-    """Return how many ids after bos are given: those up to the last one from ``vocab_size``, the tokenizer's, on."""
+    """Return how many ids after bos are given: up to the last one not below the tokenizer's ``vocab_size``."""
     given = np.flatnonzero(ids >= vocab_size)
     return int(given[-1]) if len(given) else 0
 
@@ -396,7 +396,7 @@ def cache_folder() -> Path:
         return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "reviewgen"
     except RuntimeError:  # pathlib's, for HOME unset and a user without an entry in the system's list
         raise StorageError(
-            "The cache has no place: this user has no home folder. Set REVIEWGEN_CACHE to a folder that can be written."
+            "There is no place for the cache: this user has no home folder. Set REVIEWGEN_CACHE to a folder that can be written."
         ) from None
 
 

@@ -179,7 +179,7 @@ _MAX_FIELD = 1 << 29  # characters
 
 
 def _find_format(path: Path) -> tuple[str, list[str], int]:
-    """Return the separator of a csv file, the names of its columns, and the number of lines before them, as of ``sep=;``.
+    """Return the separator and the column names of a csv file, and how many lines precede them, such as ``sep=;``.
 
     The separator is the one that is most frequent in the header outside quotes; in a tsv file a tab, unless it has none. Columns
     get names that are distinct and not empty.
@@ -238,8 +238,8 @@ def read_csv(path: Path, name: str, columns: Sequence[str] | None = None) -> Ite
                 has = "1 field" if len(row) == 1 else f"{len(row)} fields"
                 raise DataError(
                     f"{name} cannot be read: row {number:,} has {has}, and the header has {len(names)}: "
-                    f"{shortened(lines[0].strip(), 60)!r}. There, put each text with a {separator!r} or a line break in double "
-                    "quotes, double the quotes inside it, and keep the separators of missing values."
+                    f"{shortened(lines[0].strip(), 60)!r}. In that row, put each text with a {separator!r} or a line break in "
+                    "double quotes, double the quotes inside it, and keep the separators of missing values."
                 )
             if number > 1 and row:
                 yield {column: row[index] for column, index in wanted}
@@ -350,7 +350,7 @@ def read_spreadsheet(path: str) -> Iterator[list[dict[str, Any]]]:
 def note_sheets(path: Path, name: str) -> list[str]:
     """Return a sentence for the user if a spreadsheet has several sheets."""
     first, *others = _open_workbook(str(path)).sheet_names
-    note = f"Of {name}, only the first sheet, {first!r}, is read; save another one as csv: {', '.join(others)}."
+    note = f"Of {name}, only the first sheet, {first!r}, is read; to read another, save it as csv: {', '.join(others)}."
     return [note] if others else []
 
 

@@ -62,7 +62,7 @@ def find_times(names: Sequence[str], characters: Sequence[int], weights: Sequenc
         weights: The weights; their sum is arbitrary.
 
     Raises:
-        DataError: A corpus has no training texts beside those of the others, or would be read too often.
+        DataError: A corpus has no training texts besides those of the others, or would be read too often.
     """
     if empty := [name for name, count in zip(names, characters, strict=True) if not count]:
         raise DataError(f"All training texts of {empty[0]} are empty, or in the other corpora, too.")

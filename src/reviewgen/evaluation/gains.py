@@ -1,4 +1,4 @@
-"""What conditions are worth: the bits that a model saves by reading each of them, beside values of other texts.
+"""What conditions are worth: the bits that a model saves by reading each, compared with values of other texts.
 
 A useful condition saves bits, and costs bits if its value is taken from another text. A condition that does neither is ignored by
 the model.
@@ -25,8 +25,8 @@ class ConditionGain:
 
     Attributes:
         name: The condition.
-        bits_per_character: The bits per character that it saves, beside leaving it out.
-        interval: The 95 % interval of these, low and high; None of fewer than ten texts.
+        bits_per_character: The bits per character that it saves, compared with leaving it out.
+        interval: The 95 % interval of these, low and high; None for fewer than ten texts.
         shuffled: The bits per character that the values of other texts save; negative where they cost some.
         characters: The number of characters of the texts for which it is given.
     """
@@ -40,14 +40,14 @@ class ConditionGain:
     def describe(self) -> str:
         """Return a line for the user.
 
-        >>> ConditionGain("artist", 0.0412, (0.035, 0.047), -0.0103, 52_000).describe()
-        'artist saves 0.041 bits per character (95 %: 0.035 to 0.047), that of another text -0.010'
+        >>> ConditionGain("artist", 0.0412, (0.035, 0.047), -0.0103, 52_000).describe() 'artist saves 0.041 bits per character (95
+        %: 0.035 to 0.047); the value of another text -0.010'
         """
         among = "" if self.interval is None else f" (95 %: {self.interval[0]:.3f} to {self.interval[1]:.3f})"
         low, high = self.interval or (self.bits_per_character, self.bits_per_character)
         does_nothing = abs(self.bits_per_character) < 0.0005 or low <= 0 <= high
         what = f"{self.name} has no effect: it saves" if does_nothing else f"{self.name} saves"
-        return f"{what} {self.bits_per_character:.3f} bits per character{among}, that of another text {self.shuffled:.3f}"
+        return f"{what} {self.bits_per_character:.3f} bits per character{among}; the value of another text {self.shuffled:.3f}"
 
 
 def keep_first(documents: Iterable[Document], kept: list[Document]) -> Iterator[Document]:
@@ -63,7 +63,7 @@ def keep_first(documents: Iterable[Document], kept: list[Document]) -> Iterator[
 def measure_gains(
     model: LanguageModel, documents: Sequence[Document], conditions: Conditions, device: str = "cpu", nats: Sequence[float] = ()
 ) -> tuple[ConditionGain, ...]:
-    """Return what each condition saves that is given for at least two of some texts, if the bits of these are finite.
+    """Return what each condition saves that at least two of the texts have, if the bits of these texts are finite.
 
     Args:
         model: The model, in evaluation mode.
@@ -113,7 +113,7 @@ def measure_gains(
 
 
 def _gain(name: str, items: Sequence[tuple[float, float, int]]) -> ConditionGain:
-    """Return what a condition saves, from the bits that it and another's value save of each text, and its characters."""
+    """Return what a condition saves, from the bits that it and another text's value save per text, and the lengths."""
 
     def measure(some: Sequence[tuple[float, float, int]]) -> list[float]:
         return [float(sum(saved for saved, _, _ in some) / max(1, sum(length for _, _, length in some)))]

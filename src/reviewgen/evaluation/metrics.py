@@ -1,4 +1,4 @@
-"""Numbers of texts: metrics by name, which are installed plugins, and statistics that compare generated and human texts.
+"""Numbers measured on texts: metrics, which are plugins, and statistics that compare generated and human texts.
 
 The metrics are called at each evaluation. One that fails does not end the training.
 """
@@ -152,7 +152,7 @@ class TextMetrics:
 
 
 def _number(metric: Metric, sample: TextSample) -> float:
-    """Return what a metric measures; NaN if it fails, which is said where the whole is measured."""
+    """Return what a metric measures; NaN if it fails, which is reported where all texts are measured."""
     try:
         return float(metric(sample))
     except (Exception, SystemExit):
@@ -170,7 +170,7 @@ class TextStatistics:
         distinct: For n from 1 to 4, the share of different n-grams of words among all; it falls as the number of words grows.
         repetition: The share of 4-grams of words that occurred before in the same text.
         bits_per_character: Bits per character under another model, the judge; None without a judge.
-        repeated_sentences: The share of texts in which a sentence stands twice.
+        repeated_sentences: The share of texts in which a sentence occurs twice.
     """
 
     words: int

@@ -52,7 +52,7 @@ def check_target(folder: str | os.PathLike[str], kind: str, overwrite: bool) -> 
             check_output(folder)
         elif others := {path.name for path in folder.iterdir()} - _own_files(folder, kind):
             raise OutputExists(
-                f"{folder} has other files than an export of reviewgen --{kind}, as {quoted(min(others))}: it is not replaced. "
+                f"{folder} has files that reviewgen --{kind} did not write, such as {quoted(min(others))}: it is not replaced. "
                 "Give another folder, or move them."
             )
     return folder
@@ -98,7 +98,7 @@ def export_transformers(model: ReviewModel, folder: Path, *, overwrite: bool = F
     folder = check_target(folder, TRANSFORMERS, overwrite)
     if not isinstance(model.tokenizer, SupportsTokenizerJson):
         raise ConfigError(
-            f"The tokenizer {model.tokenizer_name!r} has no tokenizer_json(), so transformers cannot read it; word and char have."
+            f"The tokenizer {model.tokenizer_name!r} has no tokenizer_json(), so transformers cannot read it; use word or char."
         )
     with export_folder(folder, TRANSFORMERS, overwrite) as scratch:
         _write_pretrained(model.bundle, scratch)

@@ -49,8 +49,8 @@ def export_html(
     Args:
         model: A model, or several, to write with side by side.
         path: The file; its suffix must be .html.
-        bits: Of each weight: 5, 6 or 8 (with a scale for each row of a matrix), 16 or 32. By default 8, in networks of more than
-            4 million weights 6, and of more than 5 million 5, which hardly makes them worse.
+        bits: Bits per weight: 5, 6 or 8 (with a scale for each row of a matrix), 16 or 32. By default 8; 6 in networks of more
+            than 4 million weights, and 5 in those of more than 5 million, which hardly makes them worse.
         title: The title of the page; the names of the models if not given.
         overwrite: Whether to replace an existing file.
 
@@ -128,8 +128,8 @@ def pack(bundle: Bundle, name: str | None = None, bits: int | None = None) -> Pa
     Args:
         bundle: The model.
         name: Its name in the page; that of its preset if not given.
-        bits: Of each weight of a matrix: 5, 6, 8, 16 or 32. By default 8, in networks of more than 4 million weights 6, and of
-            more than 5 million 5, which hardly makes them worse.
+        bits: Bits per weight of a matrix: 5, 6, 8, 16 or 32. By default 8; 6 in networks of more than 4 million weights, and 5 in
+            those of more than 5 million, which hardly makes them worse.
 
     Raises:
         ConfigError: The number of bits is another one.

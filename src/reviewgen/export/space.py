@@ -17,13 +17,13 @@ from reviewgen.storage import temporary_folder
 def push_with_space(model: ReviewModel, repo_id: str, *, bits: int | None = None, **options: Any) -> tuple[str, str]:
     """Publish a model on the Hugging Face Hub, and a page that generates with it as a static Space of the same name.
 
-    The card links the Space, and the Space the model. The page is made first, so that nothing is published if there can be none,
-    and again with the card that was published.
+    The card links the Space, and the Space the model. The page is made first, so that nothing is published if no page can be
+    made, and made again with the published card.
 
     Args:
         model: The model.
         repo_id: ``owner/name``.
-        bits: Of each weight in the page; see ``export_html``.
+        bits: Bits per weight in the page; see ``export_html``.
         options: Those of ``ReviewModel.push_to_hub``, except revision and create_pr.
 
     Returns:

@@ -44,14 +44,14 @@ class GeneratedText(str):
     _examine: Callable[[], Novelty]
 
     def __new__(cls, text: str, exceeds_max_copy: bool, examine: Callable[[], Novelty]) -> "GeneratedText":
-        """Return a text; ``examine`` finds out what of it was copied."""
+        """Return a text; ``examine`` finds out which of its parts were copied."""
         self = super().__new__(cls, text)
         self.exceeds_max_copy, self._examine = exceeds_max_copy, examine
         return self
 
     @cached_property
     def novelty(self) -> Novelty:
-        """What of the text occurs in the training text; computed on first use."""
+        """What the text shares with the training text; computed on first use."""
         return self._examine()
 
     def __reduce__(self) -> tuple[type[str], tuple[str]]:
@@ -92,7 +92,7 @@ class Generation:
 
     @cached_property
     def novelty(self) -> Novelty | None:
-        """What of the text occurs in the training text; None if the model has no index. Computed on first use."""
+        """What the text shares with the training text; None if the model has no index. Computed on first use."""
         return self._examine()
 
     @cached_property
@@ -163,7 +163,7 @@ class Generator:
         return self._generate_batches(request, guard, first, start_late)
 
     def stream(self, request: Request) -> Iterator[str]:
-        """Return the pieces of the one text of a call as they are generated, the prompt first; raises as ``generate``."""
+        """Return the pieces of the one text of a call as they are generated, prompt first; errors as in ``generate``."""
         return self._stream(request, self.guard(request))
 
     def output(self, text: Text, request: Request, number: int) -> Generation:
@@ -184,7 +184,7 @@ class Generator:
         )
 
     def with_novelty(self, text: Text) -> GeneratedText:
-        """Return a finished text as a string that knows what of it was copied."""
+        """Return a finished text as a string that knows which of its parts were copied."""
         examine = partial(require_index(self.index).examine, text.ids, self.tokenizer.decode)
         return GeneratedText(text.text, text.exceeds_limit, examine)
 
@@ -229,7 +229,7 @@ class Generator:
                 yield texts
 
     def _other_words(self, request: Request, prefix: Sequence[int]) -> frozenset[str]:
-        """Return the words of the fields before a text that are known beside those of the lexicon."""
+        """Return the words of the fields before a text that are known besides those of the lexicon."""
         return self._speller.unknown(prefix) if request.config.words == "known" else frozenset()
 
     def _generate_including(self, request: Request, guard: CopyGuard | None, first: int) -> Iterator[Text]:
@@ -315,7 +315,7 @@ class Generator:
         return math.fsum(self.log_probabilities(text)) / max(1, len(text.ids))
 
     def _likelihood_after_prompt(self, text: Text) -> float:
-        """Return the log probability (nats) of what continues the prompt, per character; of nothing it is the lowest."""
+        """Return the log probability (nats) of what continues the prompt, per character; -inf if nothing does."""
         characters = len(text.text) - len(text.prompt)
         return math.fsum(self.log_probabilities(text)[text.prompt_tokens :]) / characters if characters else -math.inf
 
@@ -350,7 +350,7 @@ def _missing(request: Request, text: Text) -> list[str]:
 def _nothing_includes(request: Request, generated: int, lacking: dict[str, int], is_late: bool) -> GenerationError:
     rarest = max(lacking, key=lambda word: lacking[word])
     detail = f"; {lacking[rarest]} of them lack {rarest!r}" if len(lacking) > 1 else ""
-    until, more = (" before the time was over", "time (max_time)") if is_late else ("", "tokens (max_new_tokens)")
+    until, more = (" before the time ran out", "time (max_time)") if is_late else ("", "tokens (max_new_tokens)")
     return GenerationError(
         f"None of {generated} tries includes {' and '.join(map(repr, request.must_include))}{until}{detail}. "
         f"Put it into the prompt, allow more {more}, or raise the temperature."

@@ -77,7 +77,7 @@ class Hooks:
         """Return the scores of the token after some ids, bos first, after the logits processors.
 
         Raises:
-            GenerationError: They rule out every token, or one of them fails, or returns something else than scores.
+            GenerationError: They rule out every token, or one of them fails, or returns something other than scores.
         """
         if not self.processors:
             return scores

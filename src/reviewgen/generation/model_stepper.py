@@ -41,7 +41,7 @@ def device_errors(device: str) -> Iterator[None]:
     try:
         yield
     except (torch.OutOfMemoryError, torch.AcceleratorError) as error:
-        raise DeviceError(f"The device {device} has failed: {first_line(error)} The device cpu may take longer.") from None
+        raise DeviceError(f"The device {device} has failed: {first_line(error)} Try the device cpu.") from None
 
 
 @contextmanager

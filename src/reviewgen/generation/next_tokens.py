@@ -48,10 +48,10 @@ class Support:
     """The counts behind one token.
 
     Attributes:
-        order: The length of the longest n-gram ending in the token that was seen; 0 if even the token was not.
+        order: The length of the longest n-gram ending in the token that was seen in training; 0 if not even the token was seen.
         count: The count of that n-gram, in its context's unit; None where it is not known exactly.
-        shares: The share of the token's probability from each of ``NextTokens.contexts``; the rest to one comes from no count.
-            None where it is not known.
+        shares: The share of the token's probability from each of ``NextTokens.contexts``; what is missing to one comes from no
+            count. None where it is not known.
     """
 
     order: int
@@ -90,7 +90,7 @@ class NextTokens:
         text: The text.
         tokens: Its number of tokens.
         temperature: The temperature of the probabilities.
-        alternatives: The k most probable tokens; of equals, those with smaller ids.
+        alternatives: The k most probable tokens; among equally probable ones, those with smaller ids.
         entropy_bits: Entropy of the whole distribution, in bits.
         possible: How many tokens have a probability above zero.
         contexts: Of a count model: the contexts from the longest that was seen to the empty one.
@@ -205,7 +205,7 @@ class Walk:
         conditions: The ids of conditions, which follow bos.
         temperature: Of the probabilities shown, at which tokens are sampled.
         hooks: The logits processors that the probabilities are shown and sampled after.
-        seed: Of the sampling; None takes a random one.
+        seed: The seed of the sampling; None takes a random one.
 
     Raises:
         ConfigError: The text is not a string, the temperature not a number above 0, or the seed out of range.

@@ -87,7 +87,7 @@ class Speller:
 
         Args:
             words: The setting.
-            others: Words that are known beside those of the lexicon.
+            others: Words that are known besides those of the lexicon.
 
         Raises:
             DataError: With ``words="known"``, if there is no lexicon or the bytes of the tokens are not known.

@@ -17,7 +17,7 @@ _TAG = "reviewgen"
 
 
 def inspect_space(target: HubSource, is_private: bool | None, token: str | bool | None = None) -> Remote:
-    """Return the state of a model's Space; an example, as a new Space has and a push that was interrupted leaves, has no card.
+    """Return the state of a model's Space; with only an example, as after an interrupted push, without a card.
 
     Args:
         target: The model's repository; the Space has its name.

@@ -116,7 +116,7 @@ def files_of(config: Any) -> set[str]:
         raise BundleError(f"{CONFIG} lists {odd[0]} as a tokenizer file; only plain data is read, no programs or pickles.")
     used = Counter(name.casefold() for name in (*OWN_FILES, *OPTIONAL_FILES, *TOLERATED, *files))
     if odd := [name for name in files if used[name.casefold()] > 1]:
-        raise BundleError(f"{CONFIG} lists {odd[0]} as a tokenizer file: it is one file on Windows and macOS with another one.")
+        raise BundleError(f"{CONFIG} lists {odd[0]} as a tokenizer file, which on Windows and macOS is the same as another.")
     return ({*OWN_FILES, *files} - ({WEIGHTS} if PARTS in config else set())) | OPTIONAL_FILES
 
 

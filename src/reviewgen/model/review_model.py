@@ -1,7 +1,7 @@
 """ReviewModel: a trained model and its tokenizer in one object. A facade: it joins the rooms below and adds no logic of its own.
 
-What only evaluating, saving and publishing need is imported there: a model that only generates loads no torch if its plugin has a
-stepper that needs none.
+What is needed only for evaluating, saving and publishing is imported in those methods: a model that only generates loads no torch
+if its plugin has a stepper that needs none.
 """
 
 import math
@@ -99,7 +99,7 @@ class ReviewModel:
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **options: Unpack[LoadKwargs]) -> "ReviewModel":
-        """Load a trained model: ``reviewgen.load``, which documents the arguments, under huggingface_hub's name."""
+        """Load a trained model: ``reviewgen.load`` under huggingface_hub's name; see there for the arguments."""
         refuse_unknown_options(options, LoadKwargs, "load")
         hub_options: dict[str, Any] = {**options}
         weight_bits, accept_changes = hub_options.pop("weight_bits", 32), hub_options.pop("accept_changes", False)
@@ -122,7 +122,7 @@ class ReviewModel:
 
     @property
     def model(self) -> "LanguageModel":
-        """The language model. Its weights may be changed, so ``digest`` is None once it was accessed."""
+        """The language model. Its weights may be changed, so ``digest`` is None once it has been accessed."""
         return self.bundle.weights.expose()
 
     @property
@@ -152,7 +152,7 @@ class ReviewModel:
 
     @property
     def digest(self) -> str | None:
-        """SHA-256 of the saved files that generated texts depend on; None if unsaved, or once ``model`` was accessed."""
+        """SHA-256 of the saved files that generated texts depend on; None if unsaved, or after access to ``model``."""
         return None if self.bundle.weights.is_exposed else self.bundle.digest()
 
     @property
@@ -218,19 +218,19 @@ class ReviewModel:
                 do_sample, num_beams, length_penalty, temperature, top_k, top_p, min_p, repetition_penalty,
                 no_repeat_ngram_size, stop_strings, max_time, words, finish, logits_processors, conditions;
                 ``GenerationConfig`` documents them.
-            logits_processor: The name of an installed logits processor, a function of the ids (1, T) so far, bos first, and
-                the scores (1, V), such as transformers' objects, or a list of these. It replaces the saved ones.
+            logits_processor: The name of an installed logits processor; a function, such as one of transformers' objects, of the
+                ids (1, T) so far, bos first, and the scores (1, V); or a list of these. It replaces the saved ones.
             stopping_criteria, streamer: transformers' objects, or functions with their signatures.
-            seed: The same seed gives the same texts, whatever else is in the batch; a random one if not given.
+            seed: The same seed gives the same texts, whatever else is in the batch; random if not given.
             novelty: "report" looks up what each text copies from the training text; "filter" also prevents copied spans of more
                 than max_copy tokens.
             max_copy: With "filter", the maximum length of a copied span, in tokens; by default about 50 characters.
             must_include: A string, or several, that each text must contain, ignoring case; up to 128 texts are sampled until
                 some contain them all, and the most probable of these is returned.
             best_of: Sample this many texts for each prompt, and return the best ``num_return_sequences`` of them, the best first.
-            judge: What rates them: another model, by bits per character; the name of an installed metric that says whether lower
-                is better; or a function of a text without its prompt, and the prompt, to a number; higher is better. By default,
-                the model's own bits per character.
+            judge: What rates the texts: another model, by bits per character; the name of an installed metric that says whether
+                lower is better; or a function that takes a text without its prompt, and the prompt, and returns a number; higher
+                is better. By default, the model's own bits per character.
 
         Returns:
             ``num_return_sequences`` texts for each prompt, in the order of the prompts; each starts with its prompt. With
@@ -263,7 +263,7 @@ class ReviewModel:
     def generate_each(
         self, prompt: str | Sequence[str] = "", *, first: int = 0, **options: Unpack[GenerateKwargs]
     ) -> Iterator[Generation]:
-        """Yield the texts of ``generate`` as they are generated, from number ``first`` on; raises as ``generate``.
+        """Yield the texts of ``generate`` as they are generated, from number ``first`` on; raises the same errors.
 
         No text is started after ``max_time``, so there may be fewer.
         """
@@ -276,9 +276,9 @@ class ReviewModel:
     def stream(self, prompt: str = "", **options: Unpack[GenerateKwargs]) -> Iterator[str]:
         """Yield one review in pieces as it is generated, the prompt first; joined, they are the text of ``generate_one``.
 
-        A piece is never a part of a character; it is one character where the tokenizer's tokens are, and whole sentences with
-        ``finish="sentence"``. Takes the arguments of ``generate`` except num_beams, must_include and novelty="filter", which need
-        the whole text.
+        A piece is never a part of a character; it is one character if the tokenizer's tokens are characters, and whole sentences
+        with ``finish="sentence"``. Takes the arguments of ``generate`` except num_beams, must_include and novelty="filter", which
+        need the whole text.
         """
         request = self._request(prompt, options)
         if len(request.prompts) != 1:
@@ -298,7 +298,7 @@ class ReviewModel:
         with a word tokenizer leave out a space at its end, which is part of the next token.
 
         Args:
-            text: The text before.
+            text: The text before the token.
             k: The number of tokens.
             temperature: 1 gives the model's own probabilities.
             conditions: Values of the conditions that the model was trained with; others are unspecified.
@@ -320,8 +320,8 @@ class ReviewModel:
     ) -> Walk:
         """Return a text to extend and undo token by token; see ``Walk``.
 
-        ``logits_processor`` is as in ``generate``, but saved ones are left out if it is not given. Raises as ``next_tokens``, and
-        PluginError if a logits processor is not installed, or cannot be made.
+        ``logits_processor`` is as in ``generate``, but saved ones are left out if it is not given. Raises what ``next_tokens``
+        raises, and PluginError if a logits processor is not installed, or cannot be made.
         """
         stepper, prefix = self.bundle.weights.stepper(), self.conditions.encode({} if conditions is None else conditions)
         hooks = make_hooks(make_processors(logits_processor, self.tokenizer))
@@ -334,15 +334,14 @@ class ReviewModel:
 
         Args:
             source: See ``reviewgen.data.sources.open_source``.
-            split: "all"; a split that a dataset has; or of any other source a part of its hash split: "train", "validation" or
-                "test". Default: "all".
+            split: "all"; for a dataset, the name of one of its splits; for any other source, a part of its hash split: "train",
+                "validation" or "test". Default: "all".
             text_column: The column that holds the text, "a.b" for the field b of the column a; guessed if not given.
-            documents: How a txt file is cut into texts: "line", "paragraph" (blank lines between), "sentence" or "file"; a
-                single file is then one long text, of which blocks are held out. Default: "line".
+            documents: How a txt file is cut into texts: "line", "paragraph" (blank lines between), "sentence" or "file". With
+                "file", a single file is one long text, blocks of which are held out. Default: "line".
             sql: The query of a SQLite file, as in "select text, stars from reviews"; by default its only table is read.
             subset: The subset (configuration) of a dataset of the Hub.
-            lowercase, strip_markdown, fix_encoding, keep_line_breaks, clean: How to clean; what is not given is done as in the
-                training.
+            lowercase, strip_markdown, fix_encoding, keep_line_breaks, clean: How to clean; by default as in the training.
             max_text_characters: Maximum number of characters of a text; longer texts are an error. A txt file read as one text
                 has no limit. Default: 10,000,000.
 
@@ -365,7 +364,7 @@ class ReviewModel:
         return replace(totals.evaluation(), conditions=measure_gains(model, first, conditions, device, nats))
 
     def novelty(self, text: str) -> Novelty:
-        """Return what of a text occurs in the training text: copied spans, and shares of its windows of 8, 12 and 20 tokens.
+        """Return what a text shares with the training text: copied spans, and shares of windows of 8, 12 and 20 tokens.
 
         Raises:
             ConfigError: The text is not a string.
@@ -396,11 +395,12 @@ class ReviewModel:
     def neighbours(self, word: str, *, k: int = 10) -> "list[Neighbour]":
         """Return the k words whose embeddings are nearest to that of a word, the nearest first.
 
-        A word of several tokens has the mean of their embeddings; the words found are those of one token. With a tokenizer of
-        characters, both are characters. A blend has the embeddings of its first model that has some.
+        The embedding of a word of several tokens is the mean of theirs; the words that are found consist of one token each. With
+        a tokenizer of characters, the word and its neighbours are characters. A blend uses the embeddings of its first model that
+        has any.
 
         Raises:
-            ConfigError: The word is empty, k is not at least 1, or the model has no embeddings of its tokens, as an n-gram.
+            ConfigError: The word is empty, k is not at least 1, or the model has no embeddings of its tokens, such as an n-gram.
         """
         from reviewgen.model.words import find_neighbours
 
@@ -409,7 +409,7 @@ class ReviewModel:
     def word_map(self, *, words: int = 300) -> "WordMap":
         """Return a map of the most frequent words, by the first two principal components of their embeddings.
 
-        They are the first words of the vocabulary, which a tokenizer of pieces of words has in about the order of frequency.
+        They are the first words of the vocabulary, which a subword tokenizer keeps roughly in the order of frequency.
 
         >>> reviewgen.load("lstm-word").word_map().save("words.svg")                              # doctest: +SKIP
 
@@ -423,11 +423,11 @@ class ReviewModel:
     def embed(self, texts: Sequence[str]) -> 'Float32[ndarray, "N H"]':
         """Return a vector of each text: the mean of the hidden states of a network after each of its tokens.
 
-        Conditions are unspecified. It costs about as much as generating the texts, 32 at a time. A blend has the vectors of its
+        Conditions are unspecified. It costs about as much as generating the texts, 32 at a time. A blend uses the vectors of its
         first model that has a hidden state.
 
         Raises:
-            ConfigError: The model has no hidden state, as an n-gram and a neural n-gram.
+            ConfigError: The model has no hidden state, such as an n-gram or a neural n-gram.
             DataError: A text is empty or not a string.
         """
         from reviewgen.model.words import embed_texts
@@ -471,7 +471,7 @@ class ReviewModel:
         return classify_texts(self.bundle, texts, condition)
 
     def accuracy(self, source: Any, condition: str, **options: Unpack[EvaluateKwargs]) -> "Accuracy":
-        """Return how often ``classify`` finds the value that a text has, of at most 1,000 texts.
+        """Return how often ``classify`` finds the value that a text has, measured on at most 1,000 texts.
 
         They are drawn at random from all texts with a known value, the same ones in each call.
 
@@ -514,7 +514,8 @@ class ReviewModel:
             OutputExists: The folder exists and ``overwrite`` is false, or what exists is not a saved model.
             StorageError: The disk is full, or the folder cannot be written.
             ConfigError: The dtype is unknown, the model is not a network, or an argument is unknown.
-            NotPublished, HubError, SourceError: As ``push_to_hub``; of these only the last is raised before it is saved.
+            NotPublished, HubError, SourceError: As ``push_to_hub``; of these, only SourceError is raised before the model is
+                saved.
         """
         from reviewgen.model.write import write_bundle
 
@@ -539,7 +540,7 @@ class ReviewModel:
 
         Raises:
             ConfigError: A setting is unknown or out of range, or the model was not loaded from a folder.
-            OutputExists: ``save_directory`` is another folder.
+            OutputExists: ``save_directory`` exists, and is another folder.
             StorageError: The disk is full, or the folder cannot be written.
         """
         from reviewgen.model.write import save_defaults
@@ -564,7 +565,7 @@ class ReviewModel:
         datasets: str | Sequence[str] | None = None,
         tags: Sequence[str] = (),
     ) -> "ModelCard":
-        """Return a new model card, as ``push_to_hub`` writes where there is none; ``str`` of it is Markdown.
+        """Return a new model card, as ``push_to_hub`` writes it if there is none; ``str(card)`` is its Markdown.
 
         Args:
             source: What the card's code snippet loads.
@@ -601,8 +602,8 @@ class ReviewModel:
             license: The Hub's identifier, as in "apache-2.0" or "mit".
             model_card_kwargs: Further metadata of the card: language, datasets, tags; and space, the "owner/name" of a Space on
                 the Hub to link; ``reviewgen.export.push_with_space`` publishes one.
-            allow: Findings to ignore: email, url, phone, handle, copies, license, and text, the whole training text in the index
-                of a training with ``novelty=exact``.
+            allow: Findings to ignore: email, url, phone, handle, copies, license, and text: the whole training text, which the
+                index of a training with ``novelty=exact`` contains.
             copy_limit: The largest share of the texts' 20-token windows that may occur in the training text; 0.5 if not given.
             dtype: The dtype of a network's published weights; by default as they were saved, or "float32".
 

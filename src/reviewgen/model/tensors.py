@@ -97,7 +97,7 @@ class SavedTensors:
         return headers
 
     def _check(self, expected: Mapping[str, TensorSpec]) -> set[str]:
-        """Return the names of the tensors that are int8 matrices with a scale for each row; raises as ``load``."""
+        """Return the names of the tensors that are int8 matrices with a scale for each row; raises what ``load`` raises."""
         headers = self._read_headers()
         matrices = {name for name, (dtype, shape) in expected.items() if dtype == "float32" and len(shape) == 2}
         scaled = {name for name in matrices & headers.keys() if headers[name][1] == "int8" and name + SCALE not in expected}

@@ -1,4 +1,4 @@
-"""What a model has learned of words, texts and the values of its conditions.
+"""What a model has learned about words, texts and the values of its conditions.
 
 Words in similar contexts get similar embeddings (Bengio et al. 2003), so their cosine is high; a word of several tokens has the
 mean of their embeddings. The value of a condition that fits a text is found by Bayes' rule: P(value | text) is proportional to
@@ -120,7 +120,7 @@ class Accuracy:
     Attributes:
         condition: The condition.
         accuracy: The share of the texts.
-        interval: Its 95 % interval, low and high; None of fewer than ten texts.
+        interval: Its 95 % interval, low and high; None for fewer than ten texts.
         baseline: The share of the most frequent value: the accuracy of always answering that.
         texts: The number of texts.
     """
@@ -134,7 +134,7 @@ class Accuracy:
     def describe(self) -> str:
         """Return a line for the user."""
         rate, baseline = describe_rate(self.accuracy, self.interval), describe_rate(self.baseline)
-        return f"{self.condition}: accuracy {rate} on {counted(self.texts, 'text')}; the most frequent value alone {baseline}"
+        return f"{self.condition}: accuracy {rate} on {counted(self.texts, 'text')}; always the most frequent: {baseline}"
 
 
 def find_neighbours(bundle: Bundle, pieces: TokenTexts, word: str, count: int) -> list[Neighbour]:

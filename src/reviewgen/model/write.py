@@ -187,7 +187,7 @@ def accept_changes(folder: Path) -> list[str]:
 
 
 def check_tokenizer_files(tokenizer: Tokenizer, name: str) -> None:
-    """Raise if a trained tokenizer cannot be saved, before a model is trained with it; raises as ``save_tokenizer``."""
+    """Raise what ``save_tokenizer`` raises if a tokenizer cannot be saved, before a model is trained with it."""
     with temporary_folder() as folder:
         save_tokenizer(tokenizer, name, folder)
 
@@ -229,7 +229,7 @@ def save_tokenizer(tokenizer: Any, name: str, folder: Path) -> list[str]:
 
 @contextlib.contextmanager
 def _new_model_folder(folder: Path, overwrite: bool) -> Iterator[Path]:
-    """Yield a scratch folder that becomes a saved model; raises as ``write_bundle``."""
+    """Yield a scratch folder that becomes a saved model; raises what ``write_bundle`` raises."""
     if not overwrite:
         check_output(folder)
     with storage_errors(folder):
@@ -254,7 +254,7 @@ def _refuse_others(folder: Path) -> None:
         if config.get("library") == "reviewgen":
             others = sorted(path.name for path in folder.iterdir() if path.name not in known or path.is_dir())
             more = f" and {len(others) - 1} more" if len(others) > 1 else ""
-            problem = f"has other files than a saved model, {quoted(others[0])}{more}" if others else ""
+            problem = f"has files that are not of a saved model, {quoted(others[0])}{more}" if others else ""
     if problem:
         raise OutputExists(f"{folder} already exists and {problem}, so it is not replaced. Give another folder.")
 

@@ -1,4 +1,4 @@
-"""The copy rate in characters: the share of texts that stands in long spans of the training text. Independent of tokenizers.
+"""The copy rate in characters: the share of texts that is in long spans of the training text; uses no tokenizer.
 
 A copied span is at least ``length`` characters of a text that also occur in one training text. The windows of that length of the
 texts are hashed, and their *anchors*, windows of half the length; then the training text is read once, block by block. Only every

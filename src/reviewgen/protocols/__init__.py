@@ -16,7 +16,7 @@ them; a plugin declares the one it is written for in its package's metadata, or 
     processor   LogitsProcessorFactory: changes the scores of the next token in generation
     ranges      how several processes finish a model that is trained by counting
     reader      Reader: the records of files of another format
-    metric      Metric: a number of generated texts, at each evaluation of a training
+    metric      Metric: a number measured on generated texts, at each evaluation of a training
 
 Each name is imported on first use, so that a stepper does not load torch.
 """

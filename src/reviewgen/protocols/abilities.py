@@ -44,16 +44,16 @@ class SupportsLoss(Protocol):
 
 @runtime_checkable
 class SupportsParameterGroups(Protocol):
-    """A model that has optimizer settings for some of its parameters, as without weight decay for a gate's bias."""
+    """A model that has optimizer settings for some of its parameters, such as no weight decay for a gate's bias."""
 
     def parameter_groups(self) -> Sequence[Mapping[str, Any]]:
         """Return groups of parameters with their settings; parameters in no group follow the default rules.
 
         Each group has the key ``params``, a sequence of the model's parameters, and may have:
 
-        - ``optimizer``: "adamw", or "muon" for matrices, in place of the default: muon for matrices between hidden vectors. The
-          user's setting ``optimizer=adamw`` uses AdamW for all.
-        - ``learning_rate_scale``: a number of at least 0, times which the learning rate is used.
+        - ``optimizer``: "adamw" or, for matrices, "muon", in place of the default, which is muon for matrices between hidden
+          vectors. The user's setting ``optimizer=adamw`` uses AdamW for all.
+        - ``learning_rate_scale``: a number of at least 0 that the learning rate is multiplied by.
         - ``weight_decay``: a number of at least 0, in place of the user's setting.
         """
         ...
@@ -64,7 +64,7 @@ class SupportsInitialWeights(Protocol):
     """A model that can start from tensors of another source, which the user gives as a safetensors file."""
 
     def initial_weights(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """Return tensors of this model by name, as in ``state_dict``, made of those of another source; change nothing.
+        """Return tensors of this model by name, made of those of another source, without changing the model.
 
         The core checks their names and shapes, and copies them into the model. What is not returned keeps its random values. The
         names of ``state_dict`` are accepted too, so that a model can start from one of its own kind.
@@ -80,7 +80,7 @@ class SupportsInitialWeights(Protocol):
 
 @runtime_checkable
 class SupportsParameterKinds(Protocol):
-    """A model that says how many parameters it has of each kind; of others, those of each module at the top level are counted."""
+    """A model that says how many parameters it has of each kind; other models are counted by top-level module."""
 
     def parameter_kinds(self) -> Mapping[str, int]:
         """Return the number of parameters of each kind, in words, as in {"embeddings": 6400, "output layer": 25700}."""
@@ -117,13 +117,13 @@ class SupportsOutputLayer(Protocol):
 
 
 def count_parameters(model: Any) -> dict[str, int]:
-    """Return the number of parameters of each kind, the largest first: as a model says, else by its modules at the top level."""
+    """Return the number of parameters of each kind, the largest first: as the model says, else by top-level module."""
     kinds: Mapping[str, int] = model.parameter_kinds() if isinstance(model, SupportsParameterKinds) else count_by_module(model)
     return dict(sorted(kinds.items(), key=lambda kind: -kind[1]))
 
 
 def count_by_module(model: Any) -> dict[str, int]:
-    """Return the number of parameters of each module at the top level of a model, by its name; without any, of its tensors."""
+    """Return the number of parameters of each top-level module by name, or of each tensor if there are no modules."""
     counts = Counter[str]()
     sizes = parameter_sizes(model) or {name: tensor.numel() for name, tensor in model.state_dict().items()}
     for name, size in sizes.items():
@@ -160,7 +160,7 @@ def match_tensors(model: Any, tensors: Mapping[str, Tensor], own_name: Callable[
         model: The model. Embedding tables, see ``is_embedding_table``, become its ``embedding.weight``.
         tensors: The tensors, by name.
         own_name: Returns the model's name for that of another tensor.
-        accepted: What is accepted beside embedding tables, for the message of the error.
+        accepted: What is accepted besides embedding tables, for the message of the error.
 
     Raises:
         ConfigError: The model has no such tensor, or two are for the same one.

@@ -70,8 +70,8 @@ class ModelGraph:
     Attributes:
         nodes: The nodes, in the order in which they are drawn from left to right where nothing else decides. A model has the
             nodes ``ids`` and ``logits``.
-        edges: The edges; without those that are delayed, they have no circle.
-        sizes: The size of each letter except B and T; the inside of a node also uses those around it.
+        edges: The edges; apart from the delayed ones, they form no cycle.
+        sizes: The size of each letter except B and T; the inside of a node also uses the sizes of the graph around it.
         note: A sentence below the picture.
     """
 
@@ -85,7 +85,7 @@ class ModelGraph:
 class SupportsGraph(Protocol):
     """A model that describes its computational graph itself, in the symbols of its equations.
 
-    Of other models, the modules are drawn, with the shapes of a forward pass.
+    For other models, the modules are drawn, with the shapes of a forward pass.
     """
 
     def describe_graph(self) -> ModelGraph:

@@ -1,4 +1,4 @@
-"""Metric, the contract of a number that is measured of generated texts at each evaluation of a training. No torch."""
+"""Metric, the contract of a number that is measured on generated texts at each evaluation. No torch."""
 
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
@@ -38,12 +38,12 @@ class TextSample:
         return len(set(listed)) / max(1, len(listed))
 
     def repetition(self, n: int) -> float:
-        """Return the share of a text's n-grams that occurred before in it, the mean of the texts that have any; 0 if none has."""
+        """Return the share of a text's n-grams that occurred earlier in it, averaged over texts that have any, else 0."""
         shares = [1 - len(set(row)) / len(row) for row in self.ngrams(n) if row]
         return fmean(shares) if shares else 0.0
 
     def repeated_sentences(self) -> float:
-        """Return the share of texts in which a sentence of three words or more stands twice, in upper or lower case."""
+        """Return the share of texts in which a sentence of three words or more occurs twice, ignoring case."""
         count = 0
         for text in self.texts:
             pieces = [text[start:end].strip().casefold() for start, end in pairwise([0, *sentence_ends(text), len(text)])]
@@ -58,11 +58,11 @@ class TextSample:
 
 @runtime_checkable
 class Metric(Protocol):
-    """A number of some texts; an entry point in ``reviewgen.metrics`` is an object of this kind, not a class.
+    """A number measured on texts; an entry point in ``reviewgen.metrics`` is an object of this kind, not a class.
 
-    It is called at each evaluation of a training with the texts that the model has generated, and after the training once more,
-    then also with as many held-out texts to compare with. The result depends on the sample only, not on the order of the texts.
-    A metric that raises, or returns something else than a finite number, is shown as missing and does not end the training::
+    It is called at each evaluation of a training with the texts that the model has generated, and once more after the training,
+    then also with as many held-out texts for comparison. The result depends on the sample only, not on the order of the texts. A
+    metric that raises, or returns something other than a finite number, is shown as missing and does not end the training::
 
         class WordLength:
             unit = "characters"
@@ -82,7 +82,7 @@ class Metric(Protocol):
 
     @property
     def lower_is_better(self) -> bool | None:
-        """Whether a lower number is better; None where neither is, and the number of human texts is the best one."""
+        """Whether a lower number is better; None if neither is, and the value measured on human texts is best."""
         ...
 
     def __call__(self, sample: TextSample) -> float:

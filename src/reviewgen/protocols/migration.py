@@ -11,9 +11,9 @@ ConfigT = TypeVar("ConfigT")
 
 @runtime_checkable
 class SupportsMigration(Protocol):
-    """A ``Config`` whose fields have changed since a version of its plugin, and that can still read what was saved before.
+    """A ``Config`` whose fields have changed between versions, and that can still read what was saved before.
 
-    It is a class method of the config and not of the model, so that a model is generated from without torch. It is called for
+    It is a class method of the config and not of the model, so that generating from a model needs no torch. It is called for
     every saved config, also for one of the current version, whose values it returns unchanged.
 
     >>> @dataclass(frozen=True, kw_only=True)                                                    # doctest: +SKIP

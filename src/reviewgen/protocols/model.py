@@ -123,15 +123,15 @@ class SupportsStep(Protocol):
         """Return a stepper of the current weights; later changes to the model do not affect it.
 
         Args:
-            weight_bits: The precision of the weights: 32, or 16 or 8, which round them for speed and no longer equal the plain
-                call. A model without weight matrices ignores it.
+            weight_bits: The precision of the weights: 32; or 16 or 8, which round the weights for speed, so that the logits no
+                longer equal those of the plain call. A model without weight matrices ignores it.
         """
         ...
 
 
 @runtime_checkable
 class SupportsImplementations(Protocol):
-    """A model with several implementations of the same function, the fastest of which depends on shapes and machine."""
+    """A model with several implementations of the same function; which is fastest depends on shapes and machine."""
 
     def implementations(self) -> tuple[str, ...]:
         """Return the implementations that the config allows, the default first; only one if the config names it."""

@@ -18,7 +18,7 @@ class Operation:
     """One operation of a model on a batch, and its result.
 
     Attributes:
-        name: What it is, as in "input gate"; in a stack of layers with the layer, so that names are distinct.
+        name: What it is, as in "input gate"; in a stack of layers, it includes the layer, so that names are distinct.
         formula: Its equation, as in the model's docstring.
         values: The result.
         axes: A word for each dimension of the result, as in "B T H". A word of several letters is the product of their sizes:

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 class LogitsProcessor(Protocol):
     """Changes the scores of the next token of one text; the signature is that of transformers' logits processors.
 
-    It is called at every token of every text, so its result depends on its two arguments only: a text is then the same alone
-    and among others. transformers' own processors of that kind fit, such as ``SuppressTokensLogitsProcessor``.
+    It is called at every token of every text, so its result depends on its two arguments only: a text is then the same whether it
+    is generated alone or with others. transformers' own processors of that kind fit, such as ``SuppressTokensLogitsProcessor``.
     """
 
     def __call__(self, ids: "Tensor", scores: "Tensor") -> "Tensor":

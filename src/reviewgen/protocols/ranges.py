@@ -46,7 +46,7 @@ class CountGroup(Protocol):
 
 
 class SingleProcess:
-    """The ``CountGroup`` of one process, which has nothing to exchange: with it, ``finish`` is ``finish_ranges``."""
+    """The ``CountGroup`` of one process, without exchanges: with it, ``finish_ranges`` does what ``finish`` does."""
 
     rank, world_size = 0, 1
 

@@ -15,7 +15,8 @@ class Reader(Protocol):
     """A function from a file or a URL to its records; an entry point in ``reviewgen.readers``.
 
     The name of the entry point is the suffix of the files, without its dot, or the scheme of the URLs: ``mbox`` reads ``a.mbox``
-    and ``mbox://...``. A text is any column of strings; others may become conditions. The records are the same each time, and are
+    and ``mbox://...``. Any column of strings can be the text; others may become conditions. The records are the same each time,
+    and are
     yielded in batches, so that a large file is never loaded as a whole::
 
         def read(source):

@@ -1,6 +1,7 @@
 """Checks of what a model is called with: errors that name each axis, what is expected and what was given.
 
-A check that passes compares two tuples, about a microsecond; it stands at the top of a model's call and in no inner loop.
+A check that passes only compares two tuples, which takes about a microsecond; checks stand at the top of a model's call, never in
+an inner loop.
 """
 
 from collections.abc import Mapping

@@ -49,8 +49,8 @@ class SupportsSample(Protocol):
     """A stepper that samples many tokens in one call, in a compiled loop.
 
     ``reviewgen.compiled.sampling`` defines temperature, filters, penalties and ``Constraints``, and has the functions for them. A
-    token is forbidden, and another one is sampled in its place, if it would make ``copies(windows, text, end, run)`` of
-    ``reviewgen.compiled.windows`` true, except for the end token, or if ``follows(spelling, place, token, eos)`` of
+    token is forbidden, and another one is sampled in its place, if it is not the end token and would make ``copies(windows, text,
+    end, run)`` of ``reviewgen.compiled.windows`` true, or if ``follows(spelling, place, token, eos)`` of
     ``reviewgen.compiled.spelling`` is false.
     """
 
@@ -119,9 +119,11 @@ class CountedContext:
             (the continuation counts of Kneser & Ney 1995).
         parts: The part of each token's probability that comes from these counts; None if the model cannot tell.
         discounts: What is subtracted from a count of 1, of 2 and of more; None if nothing is.
-        divisor: What a count is then divided by: the sum of the counts, or what the smoothing adds to it; None if unknown.
+        divisor: What a count is then divided by: the sum of the counts, plus what the smoothing adds to it, if anything; None if
+            unknown.
         backoff: The weight of the next shorter context's probability.
-        probabilities: The probability of each token that was seen after the context, those of shorter contexts included; else 0.
+        probabilities: The probability of each token that was seen after the context, including what shorter contexts contribute;
+            0 for the others.
     """
 
     tokens: int
@@ -161,7 +163,7 @@ class StepperFactory(Protocol):
     Config: ClassVar[type]
 
     def expect(self, config: Any) -> Mapping[str, TensorSpec] | None:
-        """Return dtype and shape of every tensor of a model with this config; None if generation with it needs torch."""
+        """Return dtype and shape of every tensor of a model with this config; None if generating with it needs torch."""
         ...
 
     def __call__(self, config: Any, tensors: Mapping[str, np.ndarray], weight_bits: int = 32) -> Stepper:

@@ -64,12 +64,12 @@ class Tokenizer(Protocol):
 class SupportsTokenBytes(Protocol):
     """A tokenizer whose tokens may be parts of a character.
 
-    During generation, only tokens that keep the text valid UTF-8 are sampled. Without this protocol, every token must be whole
-    characters for that.
+    During generation, only tokens that keep the text valid UTF-8 are sampled. Without this protocol, this works only if every
+    token is whole characters.
     """
 
     def token_bytes(self) -> Sequence[Sequence[int]]:
-        """Return the UTF-8 bytes of each token, empty for bos and eos; a value of 256 + n is n, half a byte, the higher half
+        """Return the UTF-8 bytes of each token, none for bos and eos; 256 + n stands for n, half a byte, the higher half
         first."""
         ...
 

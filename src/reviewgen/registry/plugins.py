@@ -7,7 +7,7 @@ processors, ``reviewgen.metrics`` metrics of generated texts. ``reviewgen.web_st
 name of a model or tokenizer to the path of its JavaScript file, for pages that generate in a browser. Plugins in this repository
 are found in the same way as those of third parties, but their names are reserved: a third party's plugin of such a name does not
 replace them. A name that several third parties have is an error; the ``Plugin`` of one of them, as a saved model has it, finds
-that one. Standard library only, but for the plain form of a preset.
+that one. Standard library only, except for the plain form of a preset.
 """
 
 import importlib.util
@@ -79,22 +79,22 @@ def find_plugin(kind: str, name: str | Plugin) -> tuple[Any, Plugin]:
 
 
 def find_model(name: str | Plugin) -> tuple[Any, Plugin]:
-    """Import a model class, and return it with the description of its plugin; raises as ``find_plugin``."""
+    """Import a model class, and return it with the description of its plugin; raises what ``find_plugin`` raises."""
     return find_plugin("model", name)
 
 
 def find_tokenizer(name: str | Plugin) -> tuple[Any, Plugin]:
-    """Import a tokenizer class, and return it with the description of its plugin; raises as ``find_plugin``."""
+    """Import a tokenizer class, and return it with its description; raises what ``find_plugin`` raises."""
     return find_plugin("tokenizer", name)
 
 
 def find_logits_processor(name: str | Plugin) -> tuple[Any, Plugin]:
-    """Import the factory of a logits processor, and return it with its plugin; raises as ``find_plugin``."""
+    """Import the factory of a logits processor; return it with its plugin; raises what ``find_plugin`` raises."""
     return find_plugin("logits processor", name)
 
 
 def find_metric(name: str | Plugin) -> tuple[Any, Plugin]:
-    """Import a metric, and return it with its plugin; raises as ``find_plugin``."""
+    """Import a metric, and return it with its plugin; raises what ``find_plugin`` raises."""
     return find_plugin("metric", name)
 
 
@@ -138,7 +138,7 @@ def find_web_stepper(name: str | Plugin) -> Path | None:
 
 
 def find_web_tokenizer(name: str | Plugin) -> Path | None:
-    """Return the JavaScript file of a tokenizer; takes and raises as ``find_web_stepper``."""
+    """Return the JavaScript file of a tokenizer, with the arguments and errors of ``find_web_stepper``."""
     return _find_script("web tokenizer", "tokenizer", name)
 
 
@@ -224,10 +224,10 @@ def preset_names() -> set[str]:
 
 
 def register_model(name: str, model: Any) -> None:
-    """Register a model class under a name, for the running process only, as in a notebook; again, to replace it.
+    """Register a model class under a name for the running process only, as in a notebook; a new call replaces it.
 
-    A model that was trained with it can be saved, and loaded in every process that has registered it. It takes the name of an
-    installed third-party model.
+    A model that was trained with it can be saved, and loaded in every process that has registered it. It takes precedence over an
+    installed third-party model of that name.
 
     Raises:
         PluginConflict: reviewgen itself has a model of that name.
@@ -240,7 +240,7 @@ def register_model(name: str, model: Any) -> None:
 
 
 def register_tokenizer(name: str, tokenizer: Any) -> None:
-    """Register a tokenizer class under a name, for the running process only; works and raises as ``register_model``."""
+    """Register a tokenizer class under a name, for the running process only; works like ``register_model``."""
     check_text("name", name)
     _register("tokenizer", name, tokenizer)
 
@@ -339,7 +339,7 @@ def _comes_first(plugin: Plugin) -> bool:
 
 
 def _with_problem(plugin: Plugin, named: Sequence[InstalledPlugin]) -> Plugin:
-    """Return a plugin with the problem that it has beside those of its name, or that its import had in this process."""
+    """Return a plugin with the problem it has besides those of its name, or that its import had in this process."""
     first, problem = named[0].plugin, plugin.problem
     if problem is None and len(named) > 1 and not _comes_first(plugin):
         reserved = "the name is registered in this process" if first.package == THIS_PROCESS else None

@@ -38,8 +38,8 @@ class AblationRow:
             use in its training: no model is trained without it.
         gain: These bits minus those of the whole preset; above zero, the technique lowers them. None for the whole preset.
         interval: The 95 % interval of ``gain`` over the held-out texts; None with fewer than 10 texts.
-        characters_per_second: Characters trained on per second without evaluations, of all seeds; None in too short a training,
-            and of counting, whose first row has the time of compiling.
+        characters_per_second: Characters trained on per second, not counting evaluations, over all seeds; None if the training is
+            too short, and for counting, whose first row includes the time of compiling.
         seconds: Duration of the trainings with their evaluations.
         parameters: The number of parameters of each kind.
     """
@@ -77,7 +77,7 @@ def ablate(
     Args:
         preset: ``<model>-<tokenizer>``.
         source: The reviews.
-        seeds: The number of trainings of each row, from different seeds, of which means are taken.
+        seeds: The number of trainings of each row, from different seeds, whose results are averaged.
         settings: Settings of all trainings, by group, as in {"model": {"hidden_size": 256}}. A technique whose settings are all
             given is not ablated.
         options: The other keywords of ``train``, except out, resume, model, tokenizer and training: budget (for each training),

@@ -47,15 +47,14 @@ def blend(models: Any, weights: Any = None, *, data: Any = None, **options: Unpa
         data: Texts that no model was trained on. The weights are fitted to them, and depend on how certain each model is of the
             next token; ``training["weights"]`` of the blend records the bits per character of each part, and of the blend with
             equal, fixed and fitted weights.
-        split: "all"; a split that a dataset has; or of any other source a part of its hash split: "train", "validation" or
-            "test". Default: "all".
+        split: "all"; for a dataset, the name of one of its splits; for any other source, a part of its hash split: "train",
+            "validation" or "test". Default: "all".
         text_column: The column that holds the text, "a.b" for the field b of the column a; guessed if not given.
-        documents: How a txt file is cut into texts: "line", "paragraph" (blank lines between), "sentence" or "file"; a single
-            file is then one long text, of which blocks are held out. Default: "line".
+        documents: How a txt file is cut into texts: "line", "paragraph" (blank lines between), "sentence" or "file". With "file",
+            a single file is one long text, blocks of which are held out. Default: "line".
         sql: The query of a SQLite file, as in "select text, stars from reviews"; by default its only table is read.
         subset: The subset (configuration) of a dataset of the Hub.
-        lowercase, strip_markdown, fix_encoding, keep_line_breaks, clean: How to clean the data; what is not given is done as in
-            the trainings.
+        lowercase, strip_markdown, fix_encoding, keep_line_breaks, clean: How to clean the data; by default as in the trainings.
         max_text_characters: Maximum number of characters of a text; longer texts are an error. A txt file read as one text has
             no limit. Default: 10,000,000.
 

@@ -180,7 +180,7 @@ def make_texts(source: Any, options: Mapping[str, Any], config: DataConfig, *, a
     if weights := options.get("weights"):  # which are not those of a token store
         check_corpora(source, weights)
         if options.get("validation") is None and options.get("validation_split") is not None:
-            raise ConfigError("The split to validate on is that of one of several corpora: give validation, too.")
+            raise ConfigError("With several corpora, validation_split does not say which one it is of: give validation, too.")
     filters = Filters(near_duplicates=options.get("near_duplicates"), decontaminate=options.get("decontaminate"))
     return CorpusSpec(source, config, options.get("validation"), options.get("validation_split"), filters, allow_missing)
 
@@ -363,7 +363,7 @@ class RunFolder:
         """Write the model, in place of what this run has saved before, and remove the folder, which is no longer needed.
 
         Raises:
-            StorageError: The output folder cannot be written; says where the model was saved instead.
+            StorageError: The output folder cannot be written; the message says where the model was saved instead.
         """
         if self._job is None:
             return

@@ -112,8 +112,8 @@ class TrainingRun:
         """Read, clean and split the corpus, and return it, so that it can be described before the training.
 
         Raises:
-            CheckpointError: ``<out>.partial`` holds an interrupted run that is not resumed; or, to resume, no run of these
-                settings.
+            CheckpointError: ``<out>.partial`` holds an interrupted run that is not resumed; or ``resume`` is set, and there is no
+                run of these settings.
             DataError: The source cannot be read, or contains a single review and no validation is given.
         """
         with self._folder.opened():
@@ -170,7 +170,7 @@ class TrainingRun:
 
         Raises:
             TrainingError: The corpus was not tokenized, so there is no training.
-            ProcessLost: The launcher can start the job again, which then goes on.
+            ProcessLost: The launcher can start the job again, which then continues.
         """
         self._require_prepared("interrupt the training")
         if can_restart():
@@ -183,15 +183,15 @@ class TrainingRun:
         """Save the model in ``out`` if that is given, measure it, save it again with the results, and return it.
 
         Raises:
-            StorageError: ``out`` cannot be written; says where the model was saved instead.
-            TrainingError: No step was taken; of a blend, by one of its models.
+            StorageError: ``out`` cannot be written; the message says where the model was saved instead.
+            TrainingError: No step was taken; for a blend, by one of its models.
         """
         corpus = self._require_prepared("finish")
         with self._folder.closed_on_error():
             last = self._network_record.last
             if not (last.tokens or last.stopped) or len(self._parts) < len(self.plan.parts.models):
                 of = f" of {self.plan.parts.models[-1].preset}" if self.plan.parts.models else ""
-                raise TrainingError(f"The training was over before the first step{of}; nothing was saved. Give it more time.")
+                raise TrainingError(f"The training ended before the first step{of}; nothing was saved. Give it more time.")
             with block_signals():
                 if self._parts and self._fitted is None:
                     tokens = self.config.evaluation_tokens // _INTERRUPTED_DIVISOR
@@ -204,7 +204,7 @@ class TrainingRun:
                 self._measure(corpus, last)
             except KeyboardInterrupt:
                 self._is_interrupted = True
-                self._record.note(f"The training was over when it was interrupted: {where}, and was not measured fully.")
+                self._record.note(f"The training was complete when it was interrupted: {where}, and was not measured fully.")
             except Exception:
                 _logger.warning("The training is over and %s; an error occurred during the final measurements.", where)
                 raise
@@ -213,7 +213,7 @@ class TrainingRun:
                 return self._save()
 
     def facts(self) -> dict[str, Any]:
-        """Return the record of the training as JSON values, as ``training.json`` holds it; of a blend, with that of its network.
+        """Return the record of the training, as in ``training.json``; for a blend, with the record of its network.
 
         Raises:
             TrainingError: The corpus was not tokenized, or no model of a blend is trained by gradient yet.
@@ -305,8 +305,8 @@ class TrainingRun:
     def _choose_size(self, corpus: PreparedCorpus) -> dict[str, Mapping[str, Any]] | None:
         """Return the settings of the largest model and batch of a preset that can be trained in the time budget, on a CPU.
 
-        Of several processes the first times some steps, and all use its result, as if the others added nothing: on processors
-        they add little. None if the user has set a size, the preset has no sizes, or the length is not a time.
+        With several processes, the first times some steps, and all use its result, as if the others added nothing: on CPUs they
+            add little. None if the user has set a size, the preset has no sizes, or the length is not a time.
         """
         parts, seconds, train = self.plan.parts, self.plan.length.seconds, corpus.stores["train"]
         if parts.sizes is None or seconds is None or process_state().device.type != "cpu":
@@ -499,27 +499,27 @@ class TrainingRun:
 
     @property
     def corpus(self) -> Corpus:
-        """The corpus, once it was read."""
+        """The corpus, once it has been read."""
         return self._require_read("use the corpus").corpus
 
     @property
     def conditions(self) -> Conditions:
-        """The conditions, once the corpus was read; their ids are assigned when it is tokenized."""
+        """The conditions, once the corpus has been read; their ids are assigned when it is tokenized."""
         return self._require_read("use the conditions").conditions
 
     @property
     def tokenizer(self) -> Tokenizer:
-        """The tokenizer, once the corpus was tokenized."""
+        """The tokenizer, once the corpus has been tokenized."""
         return self._require_prepared("use the tokenizer").tokenizer
 
     @property
     def stores(self) -> Mapping[str, TokenStore]:
-        """The tokens of each split, once the corpus was tokenized."""
+        """The tokens of each split, once the corpus has been tokenized."""
         return self._require_prepared("use the tokens").stores
 
     @property
     def model(self) -> LanguageModel:
-        """The model, once the corpus was tokenized; a blend, once its models are trained."""
+        """The model, once the corpus has been tokenized; a blend, once its models are trained."""
         self._require_prepared("use the model")
         if self._model is None:
             raise TrainingError(f"There is no {self.preset} yet: iterate over the run to train its models.")
@@ -527,7 +527,7 @@ class TrainingRun:
 
     @property
     def curves(self) -> Mapping[str, Curves]:
-        """The learning curves so far, once the corpus was tokenized; of each model of a blend, by its preset."""
+        """The learning curves so far, once the corpus has been tokenized; for a blend, of each model, by its preset."""
         self._require_prepared("use the curves")
         return {run.preset: run._record for run in (self._parts if self.plan.parts.models else [self])}
 

@@ -94,7 +94,7 @@ class InitialWeights:
             given = dict(model.initial_weights(load_file(self.file)))
             if other := given.keys() - state.keys():
                 raise BrokenPlugin(
-                    f"{type(model).__name__}.initial_weights returns {quoted(min(other))}, which it does not have."
+                    f"{type(model).__name__}.initial_weights returns {quoted(min(other))}, which the model does not have."
                 )
             model.load_state_dict(state | given)
         except (ConfigError, ValueError, RuntimeError) as error:

@@ -146,9 +146,11 @@ class SweepRow:
         seconds: Duration of training and its evaluations, without reading and tokenizing.
         token_copy_rate: Share of 20-token windows of generated texts that occur in the training text; None if not measured.
         series: The values of the settings of its series, as in {"model.smoothing": "none"}.
-        train_impossible: Share of the predicted tokens of the training sample with probability zero; None as ``train_bits``.
-        held_out_impossible: The same of the held-out texts.
-        ngrams: The numbers of distinct n-grams of 1, 2, ... n tokens in the model, its parameters of these kinds; empty without.
+        train_impossible: Share of the predicted tokens of the training sample with probability zero; None where ``train_bits`` is
+            None.
+        held_out_impossible: The same for the held-out texts.
+        ngrams: The numbers of distinct n-grams of 1, 2, ... n tokens in the model, its parameters of these kinds; empty for a
+            model without n-grams.
     """
 
     value: Any
@@ -190,8 +192,8 @@ def sweep(
         setting: A setting of the model, the tokenizer or the training, as in "model.order".
         values: The values of the setting, in this order; strings are converted to its type.
         settings: Other settings that differ from the preset's, by group, as in {"model": {"smoothing": "witten-bell"}}.
-        series: Settings with several values, each of which is swept: {"model.smoothing": ["kneser-ney", "none"]}. A plot has a
-            line for each.
+        series: Settings with several values, for each of which the sweep is repeated: {"model.smoothing": ["kneser-ney",
+            "none"]}. A plot has a line for each.
         options: The other keywords of ``train``, except out, resume, model, tokenizer and training: budget (for each value),
             steps, epochs, seed, log, initial_weights, min_texts, and those for reading and filtering a corpus.
 

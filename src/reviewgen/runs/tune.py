@@ -313,7 +313,7 @@ def _try(trial: Any, variants: Variants, result: TuneTrial, file: Path | None) -
     """Train with a trial's settings, until the end of the run or until the trial is hopeless; return its result.
 
     Raises:
-        TrainingError: It is the first, and its budget was over before it could learn anything.
+        TrainingError: It is the first, and its budget ran out before it could learn anything.
         NotADistribution: The model cannot be scored.
     """
     best, stopped = math.inf, None

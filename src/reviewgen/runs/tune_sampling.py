@@ -117,7 +117,7 @@ def tune_sampling(
     read = (tokens_of(ids, model.tokenizer.vocab_size).tolist() for ids, _ in itertools.islice(documents, _MAX_TEXTS))
     human = [text for ids in read if (text := model.tokenizer.decode(ids))]
     if len(human) < 2 * _MIN_TEXTS:
-        raise DataError(f"Comparing with human texts takes at least {2 * _MIN_TEXTS}; the source has {len(human)}.")
+        raise DataError(f"Comparing with human texts needs at least {2 * _MIN_TEXTS}; the source has {len(human)}.")
     mixed = [human[number] for number in np.random.default_rng(seed).permutation(len(human)).tolist()]
     half = len(mixed) // 2 if judge is None else 0
     scorer, reference = judge or _train_judge(mixed[:half], seed), [shorten_as_generated(text, model) for text in mixed[half:]]

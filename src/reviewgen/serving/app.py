@@ -37,8 +37,8 @@ _ABOUT = "Small text generators behind the OpenAI protocol for completions."
 _STRING, _INTEGER = {"type": "string"}, {"type": "integer"}
 _ITEMS = {"anyOf": [_STRING, _INTEGER, {"type": "array", "items": _INTEGER}]}  # of prompt
 _REASONS = {
-    400: "A field is unknown, of a wrong type, or out of range; or the server does not answer to this name.",
-    401: "No API key, or one that this server does not have.",
+    400: "A field is unknown, of a wrong type, or out of range; or the server does not accept this host name.",
+    401: "No API key, or one that this server does not accept.",
     404: "There is no such model.",
     408: "The body did not come in time.",
     413: "The body is too large.",
@@ -46,7 +46,7 @@ _REASONS = {
     422: "No text could be generated as asked.",
     429: "The queue is full; Retry-After says when to try again.",
     500: "The server failed.",
-    503: "The server is shutting down or late.",
+    503: "The server is shutting down, or did not answer in time.",
 }
 _FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
 
@@ -189,7 +189,7 @@ async def _openapi(request: Request) -> Response:
 
 
 async def _docs(request: Request) -> Response:
-    """A page with the same: paths, fields of a completion with types and descriptions, statuses."""
+    """The same document as a page: paths, fields of a completion with types and descriptions, statuses."""
     rows = [(name, describe_hint(hint).replace(" | none", ""), DESCRIPTIONS[name]) for name, hint in HINTS.items()]
     paths = [(method.upper(), route.path_format, route.endpoint.__doc__) for method, route in _documented(request)]
     models = list(request.app.state.service.engines)

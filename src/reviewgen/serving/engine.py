@@ -355,7 +355,7 @@ class Engine:
                 if text.config.max_new_tokens == 0 and text.finish_reason is None:
                     text.finish_unextended()
                 if text.job.decoder.is_over([text]) and text.is_scoring_prompt:
-                    text.job.fail(RequestTimeout("The time was over before the prompts were scored. Try again later."))
+                    text.job.fail(RequestTimeout("The time ran out before the prompts were scored. Try again later."))
             self._prefill([text for text in texts if text.state is None and text.finish_reason is None])
             self._step_for_a_while([text for text in texts if text.can_advance and not text.is_ready])
             self._sample_blocks([text for text in texts if text.is_ready and not text.is_unscored])
@@ -371,7 +371,7 @@ class Engine:
         return len(texts) > 0
 
     def _prefill(self, texts: Sequence[ServedText]) -> None:
-        """Feed the beginnings of texts that have no state in turns, the one that has waited for longest first."""
+        """Feed, in turns, the beginnings of texts that have no state yet, the one that has waited longest first."""
         waiting: dict[_CachedPrefix, list[ServedText]] = {}
         for text in texts:
             key = (*text.prefix, *text.ids)
@@ -483,7 +483,7 @@ class Engine:
             text.scored, text.score_logits, text.score_state = text.scored + 1, logits[row], Slot(state, row)
 
     def _call_isolated(self, texts: Sequence[ServedText], advance: Callable[[Sequence[ServedText]], object]) -> None:
-        """Call a function with some texts; if it raises, with those of each job alone, of which one that raises again fails."""
+        """Call a function with some texts; if it raises, call it for each job alone, and fail the jobs that raise again."""
         try:
             if texts:
                 advance(texts)

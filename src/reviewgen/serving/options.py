@@ -35,7 +35,7 @@ class Limits:
         max_rows: The number of texts, per model, that are generated side by side; others wait.
         max_prompt: The largest number of characters of all prompts of a request.
         max_body: The largest body of a request, in bytes.
-        request_seconds: The time of a request; texts that are not finished then are cut off.
+        request_seconds: The time limit of a request; texts that are not finished by then are cut off.
         stall_seconds: The time that a client may take to read a part of a stream, or to send a part of its request.
         shutdown_seconds: The time that running requests have after SIGTERM or Ctrl-C.
     """
@@ -93,7 +93,7 @@ def accepts_key(digests: Sequence[str], authorization: str) -> bool:
 
 
 def read_keys(file: Path) -> tuple[list[str], list[str]]:
-    """Return the digests of the keys of a file, one a line, and notes for the operator; # starts a comment line.
+    """Return the digests of the keys of a file, one per line, and notes for the operator; # starts a comment line.
 
     Raises:
         ConfigError: The file is missing or unreadable, holds no key, or a line that cannot be one.
@@ -110,7 +110,7 @@ def read_keys(file: Path) -> tuple[list[str], list[str]]:
                 f"Line {number} of {file} is not an API key: a key has at least {_MIN_KEY} characters, ASCII without spaces."
             )
     if not keys:
-        raise ConfigError(f"The file of API keys, {file}, is empty: write one key a line, as `openssl rand -hex 24` prints.")
+        raise ConfigError(f"The file of API keys, {file}, is empty: write one key per line, as `openssl rand -hex 24` prints it.")
     notes = [f"{file} can be read by other users of this machine: chmod 600 {file}."] if is_open else []
     return [digest_key(key) for key in keys], notes
 

@@ -88,8 +88,8 @@ class OpenAIFields:
         echo: Whether a returned text starts with its prompt; with logprobs, its tokens are scored, too, and max_tokens may be 0.
         stream: Whether to send the texts while they are generated, as server-sent events.
         stream_options: {"include_usage": true} sends the numbers of tokens at the end of a stream.
-        presence_penalty: Not supported; only 0 is accepted. repetition_penalty is.
-        frequency_penalty: Not supported; only 0 is accepted. repetition_penalty is.
+        presence_penalty: Not supported, only 0 is accepted; use repetition_penalty instead.
+        frequency_penalty: Not supported, only 0 is accepted; use repetition_penalty instead.
         logit_bias: Not supported; only {} is accepted.
         suffix: Not supported; only the empty string is accepted.
         user: Accepted, and not used.

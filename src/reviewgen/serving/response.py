@@ -118,7 +118,7 @@ class Completion:
         return head | {"model": self.call.model, "choices": choices}
 
     def _choice(self, index: int, choice: Choice) -> dict[str, Any]:
-        """Return OpenAI's fields of what was not sent yet of a text, and ours under ``reviewgen``."""
+        """Return OpenAI's fields for the part of a text that has not been sent yet, and ours under ``reviewgen``."""
         logprobs, own, reason = None, dict[str, Any](), None
         if self.call.fields.logprobs is not None:
             bos, start = self.call.tokenizer.bos_id, len(choice.prompt)

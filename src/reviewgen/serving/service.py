@@ -147,7 +147,7 @@ class CompletionResponse:
     _woken: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Read the request, generate the texts and send them; the client's leaving stops them.
+        """Read the request, generate the texts and send them; stop if the client disconnects.
 
         Raises:
             RequestError: The request is refused, or fails before anything was sent; a later failure is the stream's last event.

@@ -181,7 +181,7 @@ def _check_request(model: ReviewModel, prompt: Any, options: GenerateKwargs) -> 
     one: Any = {**options, "num_return_sequences": 1, "seed": 0}
     request = make_request(prompt, model.generation_config, one, model.tokenizer, model.conditions)
     if not request.prompts:
-        raise ConfigError("There are no prompts: give at least one, or leave it out.")
+        raise ConfigError("There are no prompts: give at least one, or leave prompt out.")
     if request.config.max_time is not None:
         raise ConfigError("max_time would make the texts depend on the speed of this machine: leave it out.")
     if request.best_of:

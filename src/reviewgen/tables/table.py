@@ -45,7 +45,7 @@ class WrittenTexts:
     Attributes:
         out: Its folder, or its file.
         texts: The number of texts.
-        summary: What is said of all texts: of generated ones the seed, how many were drawn, and the repeats left out.
+        summary: Facts about all texts; for generated ones, the seed, how many were drawn, and the repeats left out.
         files: The names of its files.
         is_new: Whether this call has written it; otherwise it was complete already.
     """

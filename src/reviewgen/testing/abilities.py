@@ -75,7 +75,7 @@ def implementations(model: Any) -> None:
             model.use_implementation(name)
             for what, actual in compute_in_chunks(model).items():
                 one, other = (torch.zeros(1) if each is None else each for each in (actual, expected[what]))
-                assert_close(one, other, f"Implementation {name!r} gives another {what} than the default.")
+                assert_close(one, other, f"Implementation {name!r} gives a different {what} than the default.")
 
 
 @law(protocols.CountTrained)
@@ -132,7 +132,7 @@ def losses(model: Any) -> None:
     assert reached and all(grad.isfinite().all() for grad in reached), "The gradients must be finite, and reach a parameter."
     if all(torch.equal(terms[name], again[name]) for name in terms):  # no dropout: the rows can be repeated
         for name, term in _compute_losses(model, seed=0, times=2).items():
-            assert_close(term, terms[name], f"{name!r} changes if each row is there twice: a mean per target, not a sum.")
+            assert_close(term, terms[name], f"{name!r} changes if each row is there twice: return a mean per target, not a sum.")
 
 
 @law(protocols.SupportsParameterGroups)
@@ -353,7 +353,7 @@ def _assert_counts_all(model: Any) -> None:
     expected, actual = one.state_dict(), model.state_dict()
     assert actual.keys() == expected.keys(), f"It has the tensors {sorted(actual)}, not {sorted(expected)}."
     for name, tensor in expected.items():
-        assert actual[name].dtype == tensor.dtype and torch.equal(actual[name], tensor), f"Its tensor {name!r} is another."
+        assert actual[name].dtype == tensor.dtype and torch.equal(actual[name], tensor), f"Its tensor {name!r} differs."
 
 
 def _compute_losses(model: Any, seed: int, times: int = 1) -> Mapping[str, Any]:

@@ -78,7 +78,7 @@ def inspect_plugin(plugin: Plugin) -> None:
     """Import a plugin and check what its entry point leads to.
 
     Raises:
-        PluginError: It cannot be imported, or is not what its group asks for; says which package and why.
+        PluginError: It cannot be imported, or is not what its group asks for; the message says which package and why.
     """
     try:
         if plugin.kind == "preset":

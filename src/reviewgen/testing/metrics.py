@@ -64,7 +64,7 @@ def protocol(metric: Any) -> None:
 
 @law()
 def any_texts(metric: Any) -> None:
-    """The value of any texts is a finite number: of one text or many, of long and empty ones, without words, of unknown words."""
+    """The value for any texts is finite: for one text or many, long or empty, without words, with unknown words."""
     for texts in (GENERATED, GENERATED[:1], GENERATED * 50, (" ".join(GENERATED * 50),), ("",), ("", "!?", "123 👍🏽")):
         for words in (TRAINING_TEXTS, ()):
             _value(metric, texts, words)

@@ -210,7 +210,7 @@ def deep_copy(model: Any) -> None:
     """``copy.deepcopy`` gives a model with equal logits that computes with its own tensors, which weight averaging changes."""
     ids, twin = some_ids(model, ROWS, STEPS), copy.deepcopy(model)
     expected = logits_of(model, ids)
-    assert_close(logits_of(twin, ids), expected, "The copy gives other logits.")
+    assert_close(logits_of(twin, ids), expected, "The copy gives different logits.")
     if is_trained_by_gradient(model):
         change_weights(twin)
         assert_close(logits_of(model, ids), expected, "Changing the weights of the copy changes the model that was copied.")
@@ -239,7 +239,7 @@ def causal_in_training(model: Any) -> None:
 
 @law(is_trained_by_gradient)
 def carried(model: Any) -> None:
-    """Two chunks are trained on, with a step of the weights between them and the state passed on detached, and not modified."""
+    """Two chunks can be trained on, with a weight update between them; the state is passed on detached, unmodified."""
     state = model.train().initial_state(ROWS)
     for number in range(2):
         with assert_unchanged(state):
@@ -257,9 +257,9 @@ def gradients(model: Any) -> None:
     with seeded():
         grads = compute_in_chunks(model.train())
     without = ", ".join(name for name, grad in grads.items() if grad is None)
-    assert not without, f"There is no {without}: unused or detached."
+    assert not without, f"There is no {without}: the parameter is unused or detached."
     wrong = ", ".join(name for name, grad in grads.items() if grad is not None and not grad.isfinite().all())
-    assert not wrong, f"NaN or infinite are: {wrong}."
+    assert not wrong, f"These are NaN or infinite: {wrong}."
 
 
 @law(is_trained_by_gradient)
@@ -378,14 +378,14 @@ def _train_chunk(model: Any, seed: int, state: Any, is_rounded: bool = False) ->
         torch.autograd.backward(loss)
         grads = {name: each.grad.to_dense() for name, each in model.named_parameters() if each.grad is not None}
         wrong = [name for name, grad in grads.items() if not grad.isfinite().all()]
-        assert loss.isfinite() and not wrong, f"The loss is {loss:.3g}; NaN or infinite are the gradients of {wrong}."
+        assert loss.isfinite() and not wrong, f"The loss is {loss:.3g}; the gradients of {wrong} are NaN or infinite."
     return after
 
 
 def _assert_finite(model: Any, logits: Tensor) -> None:
     """Raise AssertionError unless logits are finite, or -inf for a count model."""
     wrong = logits[~(logits < torch.inf) if isinstance(model, CountTrained) else ~logits.isfinite()]
-    assert not len(wrong), f"{len(wrong)} of {logits.numel()} logits are not, as {wrong[0].item()}."
+    assert not len(wrong), f"{len(wrong)} of {logits.numel()} logits are not finite, such as {wrong[0].item()}."
 
 
 def _repetitions(vocab_size: int) -> Tensor:

@@ -81,7 +81,7 @@ class PluginReport:
 
     Attributes:
         name: The name that was checked.
-        preset: The preset that was trained, ``<model>-<tokenizer>``; empty for what is not trained, as a metric.
+        preset: The preset that was trained, ``<model>-<tokenizer>``; empty for what is not trained, such as a metric.
         checks: The checks, in order.
         output: What pytest has printed.
     """
@@ -93,7 +93,7 @@ class PluginReport:
 
     @property
     def passed(self) -> bool:
-        """Whether every check was made and is ok; not if pytest has found none, as where a package fails in between."""
+        """Whether every check was made and is ok; false if pytest found none, as when a package fails in between."""
         return bool(self.checks) and all(check.outcome == "ok" for check in self.checks)
 
     @property
@@ -122,8 +122,8 @@ def check_plugin(name: str) -> PluginReport:
     In order: its metadata and import, in a process of its own; its presets with their settings and sizes; the laws of the model,
     of its stepper and of the tokenizer; two training steps, saving, and loading in a fresh process, which must generate the same
     texts for two prompts of different lengths. Weights are loaded by name, here and in a fresh process. A logits processor keeps
-    its laws and generates, a metric keeps its laws and is measured in a training. Of a plugin that cannot be imported, nothing
-    else is checked.
+    its laws and generates, a metric keeps its laws and is measured in a training. If a plugin cannot be imported, nothing else is
+    checked.
 
     >>> check_plugin("mingru-char").raise_for_failure()                                            # doctest: +SKIP
 

@@ -1,7 +1,7 @@
 """The laws of the stepper contract in ``reviewgen.protocols``, one function each.
 
-A law is called with ``make`` and ``factory``. ``make`` returns a new model in evaluation mode, with whose plain call the stepper
-is compared. ``factory`` is the ``StepperFactory`` that builds the stepper from the model's tensors; without one, the model's own
+A law is called with ``make`` and ``factory``. ``make`` returns a new model in evaluation mode; the stepper is compared with its
+plain call. ``factory`` is the ``StepperFactory`` that builds the stepper from the model's tensors; without one, the model's own
 ``stepper()`` is checked. Below, a law is a function of the stepper, the model and the factory. B batch, T time (tokens), V
 vocabulary.
 """
@@ -111,7 +111,7 @@ def step_logits(stepper: Any, model: Any, factory: Any) -> None:
             state = after
     for row in range(ROWS):
         alone, _ = forward(stepper, ids[row : row + 1], stepper.initial_state(1))
-        assert_close(alone[0], whole[row, -1], f"Row {row} alone gets other logits than in a batch.")
+        assert_close(alone[0], whole[row, -1], f"Row {row} alone gets different logits than in a batch.")
 
 
 @law()
@@ -123,7 +123,7 @@ def stacked(stepper: Any, model: Any, factory: Any) -> None:
         ids = torch.cat([texts[row][:, -1:] for row in rows])
         logits, _ = forward(stepper, ids, select_rows(together, rows))
         expected = torch.cat([call(model, texts[row])[0][:, -1] for row in rows])
-        assert_close(logits, expected, f"Texts of {[PROMPTS[row] for row in rows]} tokens get other logits than each alone.")
+        assert_close(logits, expected, f"Texts of {[PROMPTS[row] for row in rows]} tokens get different logits than each alone.")
 
 
 @law()

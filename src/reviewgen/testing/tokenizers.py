@@ -174,7 +174,7 @@ def any_ids(tokenizer: Any) -> None:
     for length in (0, 1, 2, 3, 50) * 20:
         ids = rng.integers(tokenizer.vocab_size, size=length).tolist()
         with asserting(f"decode({ids!r:.60}):"):
-            assert isinstance(tokenizer.decode(ids), str), "It returns another type."
+            assert isinstance(tokenizer.decode(ids), str), "It returns a different type."
 
 
 @law(SupportsEncodeBatch)
@@ -182,7 +182,7 @@ def batch(tokenizer: Any) -> None:
     """SupportsEncodeBatch: encode_batch returns the ids of ``encode`` for each text."""
     for texts in [], [""], [*NASTY_TEXTS, *TRAINING_TEXTS]:
         actual = [[int(i) for i in ids] for ids in tokenizer.encode_batch(texts)]
-        assert actual == [tokenizer.encode(text) for text in texts], f"It returns others for {len(texts)} texts."
+        assert actual == [tokenizer.encode(text) for text in texts], f"It returns different ids for {len(texts)} texts."
 
 
 @law()
@@ -199,7 +199,7 @@ def streamed(tokenizer: Any) -> None:
 
 @law(lambda tokenizer: isinstance(type(tokenizer), SupportsTrainingInParts))
 def in_parts(tokenizer: Any) -> None:
-    """SupportsTrainingInParts: a tokenizer combined from those of parts of the texts gives the ids of one of all texts."""
+    """SupportsTrainingInParts: a tokenizer combined from parts gives the same ids as one trained on all texts."""
     parts = [_train(type(tokenizer), iter(texts)) for texts in (TRAINING_TEXTS[:2], (), TRAINING_TEXTS[2:])]
     assert _results(type(tokenizer).combine(parts)) == _results(_train(type(tokenizer), TRAINING_TEXTS))
 
@@ -286,7 +286,7 @@ def any_order(tokenizer: Any) -> None:
             settings = " ".join(f"{name}={value}" for name, value in environment.items())
             elsewhere = json.loads(run_python(_TRAIN, path, given=json.dumps(texts), variables=environment))
             for text, ids in zip(texts, elsewhere, strict=True):
-                assert ids == here.encode(text), f"With {settings}, {text!r:.30} encodes to {ids!r:.60}, and here to others."
+                assert ids == here.encode(text), f"With {settings}, {text!r:.30} encodes to {ids!r:.60}, and here differently."
 
 
 @functools.cache

@@ -53,7 +53,7 @@ def calibrate(model: Any, documents: Sequence[Document], vocab_size: int) -> str
 
 
 def fit_scale(pieces: Sequence[ScoredChunk]) -> float:
-    """Return the number times which the logits have the smallest cross entropy, by Newton's method: it is convex in the number.
+    """Return the factor of the logits that minimises the cross entropy, which is convex in it, by Newton's method.
 
     Its derivatives are the mean logit under the model less that of the target, and the variance of the logits under the model.
     """

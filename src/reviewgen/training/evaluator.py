@@ -129,7 +129,7 @@ class Evaluator:
         self._limit(max(_MIN_TOKENS, round(_TRAINING_COST * each)), max(_MIN_COPY_TEXTS, round(each / SAMPLE_TOKENS)))
 
     def has_time(self, seconds: float) -> bool:
-        """Return whether another evaluation keeps within their share of the run, of which some seconds are over."""
+        """Return whether another evaluation keeps within the evaluations' share of a run, after some seconds of it."""
         expected = self.seconds or self.seconds_each
         return expected is None or self.total_seconds - self.setup_seconds + expected <= MAX_SHARE * seconds
 

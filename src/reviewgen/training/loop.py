@@ -62,13 +62,7 @@ class Loop:
     """
 
     def __init__(
-        self,
-        model: nn.Module,
-        train: TokenStore,
-        budget: Budget,
-        seed: int,
-        evaluator: Evaluator,
-        checkpoints: Checkpoints,
+        self, model: nn.Module, train: TokenStore, budget: Budget, seed: int, evaluator: Evaluator, checkpoints: Checkpoints
     ) -> None:
         self.model: Any = model
         self.budget, self.evaluator, self.checkpoints = budget, evaluator, checkpoints
@@ -397,7 +391,7 @@ class Loop:
         if self.averaged is not None:
             self.averaged.module.load_state_dict(self.best_weights)
         note = (
-            f"Held-out bits have not improved since step {schedule.best_step:,}: back to its weights, and the learning rate "
+            f"Held-out bits have not improved since step {schedule.best_step:,}: its weights are restored, and the learning rate "
             f"falls to zero within {schedule.anneal():,} steps."
         )
         return replace(report, notes=(*report.notes, note))

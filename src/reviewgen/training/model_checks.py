@@ -1,4 +1,4 @@
-"""The laws without which no third party's model is trained: shapes, causality, independence of rows, and the output layer.
+"""The laws that any third party's model must keep: shapes, causality, independence of rows, the output layer.
 
 ``reviewgen.testing`` has the other laws, and checks these with the same functions. A law takes a model in evaluation mode, and
 raises an AssertionError that says what is required and what was found. B batch, T time (tokens), V vocabulary.
@@ -81,7 +81,7 @@ def rows(model: Any) -> None:
     together = call_twice(model, ids)
     for row in range(ROWS):
         alone = call_twice(model, ids[row : row + 1])
-        assert_close(alone[0], together[row], f"Row {row} alone gives other logits than in a batch; rows must be independent.")
+        assert_close(alone[0], together[row], f"Row {row} alone gives different logits than in a batch: rows must not interact.")
 
 
 def output_layer(model: Any) -> None:
@@ -95,10 +95,10 @@ def output_layer(model: Any) -> None:
                 calls.append(function(ids, state))
         (logits, after), (features, own) = calls
         weight, bias = model.output_layer()
-        sentence = "The output layer of the features is not the logits."
+        sentence = "The output layer of the features does not give the logits."
         assert_close(nn.functional.linear(features, weight, bias), logits, sentence)
         for one, other in zip(flatten_state(own), flatten_state(after), strict=True):
-            assert_close(one, other, "features() returns another state.")
+            assert_close(one, other, "features() returns a different state.")
     assert features.requires_grad and weight.requires_grad, "The features or the output layer have no gradient."
 
 
@@ -187,7 +187,7 @@ def lettered(shape: tuple[int, ...], sizes: Mapping[str, int]) -> str:
 
 
 def _describe_confusion(model: Any, state: Any, sizes: Mapping[str, int]) -> str | None:
-    """Return that a layer reads T as B, if a call fails except where both are equal."""
+    """Return a sentence that a layer reads T as B, if calls fail unless both are equal."""
     try:
         call(model, some_ids(model, STEPS, STEPS))
     except Exception:

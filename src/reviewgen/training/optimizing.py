@@ -104,7 +104,7 @@ def _find_problem(name: object, term: object, has_gradient: bool) -> str | None:
 def add_own_losses(
     entropy: Float[Tensor, ""], terms: Mapping[str, Float[Tensor, ""]], share: float
 ) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
-    """Return the loss to minimise, and a model's own terms as their part of the step's.
+    """Return the loss to minimise, and a model's own terms, each as the batch's share of the step's term.
 
     Args:
         entropy: The cross entropy of a batch, divided by the number of targets of its step.

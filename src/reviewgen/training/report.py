@@ -55,7 +55,7 @@ class Budget:
 
 @dataclass(frozen=True)
 class Report:
-    """The report of one training step. From ``evaluation`` to ``metrics``, and ``sample``, are set at evaluations only.
+    """The report of one training step. ``evaluation`` to ``metrics``, and ``sample``, are set at evaluations only.
 
     Attributes:
         step: Optimizer steps so far; texts so far for a model trained by counting.
@@ -63,7 +63,8 @@ class Report:
         seconds: Training time so far.
         tokens: Tokens trained on so far, of all processes.
         epoch: Index of the epoch, from 0.
-        loss: Cross entropy of this step, nats per token; with a sampled softmax an estimate. None for one trained by counting.
+        loss: Cross entropy of this step, nats per token; an estimate with a sampled softmax. None for a model trained by
+            counting.
         losses: The model's own loss terms of this step, by name; see ``SupportsLoss``.
         learning_rate: Learning rate of this step, before random lengths scale it; None for a model trained by counting.
         bptt: Tokens of each lane in the last batch of this step where lengths are random (``bptt_random``); None otherwise.
@@ -79,7 +80,7 @@ class Report:
         stopped: Why the run ended; set on its last report only.
         part: In a run of a blend, the preset of the model whose training this reports, with its own progress and seconds; on the
             last report the blend itself. None in a run of a single model.
-        epochs: Passes over the corpus so far, as in 3.2; None for a model trained by counting, as the two that follow.
+        epochs: Passes over the corpus so far, as in 3.2; None for a model trained by counting, like the next two.
         seconds_per_epoch: Mean time of a pass, without the first step, which may compile, and without evaluations; None at the
             first step.
         seconds_left: Estimated time to the end of the run, with its evaluations; None at the first step.

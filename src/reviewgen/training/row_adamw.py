@@ -1,4 +1,4 @@
-"""An optimizer for tables of which a step uses few rows, and what sparse gradients need besides.
+"""An optimizer for tables of which a step uses few rows, and what else sparse gradients need.
 
 An ``nn.Embedding`` or ``nn.EmbeddingBag`` with ``sparse=True`` has a gradient of the rows that a batch used. With momentum, an
 optimizer would still have to move all rows at every step, for some steps after each use; without momentum, a row without a

@@ -122,7 +122,7 @@ def draw_figure(chart: Chart) -> Markup:
 
 
 def refuse_chart(file: str | Path, overwrite: bool = False) -> Path:
-    """Return the file that a chart is saved as, after checking before any work that it can be.
+    """Return the file that a chart is saved as; raise, before any work, if it cannot be.
 
     Raises:
         ConfigError: The suffix is not .png, .svg or .pdf, or matplotlib, which all but .svg need, is not installed.

@@ -78,7 +78,7 @@ def find_curves(training: Mapping[str, Any], name: str) -> LearningCurves:
         )
         learning_chart([run], metrics=run.metrics)  # uses every number
     except (TypeError, ValueError, AttributeError, KeyError):
-        raise BundleError(f"The training.json of {name} is damaged: what its learning curves are drawn from.") from None
+        raise BundleError(f"The training.json of {name} is damaged: its learning curves cannot be drawn.") from None
     return run
 
 

@@ -48,7 +48,7 @@ def _environment() -> Environment:
 
 
 def refuse_file(file: str | Path, suffixes: Sequence[str] = PAGES, overwrite: bool = False) -> Path:
-    """Return the file that a page or a picture is saved as, after checking before any work that it can be.
+    """Return the file that a page or a picture is saved as; raise, before any work, if it cannot be.
 
     Raises:
         ConfigError: ``file`` is not a path, ``overwrite`` is not a bool, or the file has another suffix.

@@ -49,7 +49,7 @@ function fill({ text, bits, alternatives, picked }, copied, pick) {
   byId("token-facts").textContent = `${chance}: ${picked ? "picked by you, " : ""}${ranked}.`;
   const source = copied?.source ? `, from ${copied.source}` : "";
   byId("token-source").hidden = !copied;
-  byId("token-source").textContent = `Part of ${copied?.length} characters that also stand in the training text${source}.`;
+  byId("token-source").textContent = `Part of ${copied?.length} characters that also occur in the training text${source}.`;
   const largest = Math.max(...alternatives.map((each) => each.probability), 1e-9);
   const rows = alternatives.map((each, place) => createRow(each, place === rank, each.probability / largest, pick));
   byId("alternatives").replaceChildren(...rows);
