@@ -220,7 +220,7 @@ def generate_dataset(
     Args:
         model: A saved model: what ``load`` takes, or a model that it has returned.
         n: The number of texts of each prompt.
-        out: The folder to create, or a file whose name ends in .jsonl or .parquet.
+        out: The folder to create, or a file whose name ends in .jsonl, .parquet or .csv.
         prompt: The beginning of each text, or a list of beginnings.
         columns: Write more than the text: its number, the seed, the prompt, the finish reason, the number of new tokens, each
             condition of the model, and a receipt, the JSON from which ``reviewgen replay`` generates the text again.
@@ -276,7 +276,7 @@ def score_dataset(
     Args:
         model: A saved model: what ``load`` takes, or a model that it has returned.
         source: The texts, as for ``ReviewModel.evaluate``.
-        out: The folder to create, or a file whose name ends in .jsonl or .parquet.
+        out: The folder to create, or a file whose name ends in .jsonl, .parquet or .csv.
         format: The format of a folder: "jsonl" (default) or "parquet".
         shard_texts: The number of texts in a shard. Default: 10,000.
         device: The device that scores, as for ``generate_dataset``.

@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pyarrow import csv
 
 import reviewgen
 from reviewgen.errors import CheckpointError, ConfigError, DataError
@@ -60,6 +61,11 @@ def test_parquet_has_the_same_rows_and_datasets_reads_the_folder(model: reviewge
 
     loaded = load_dataset(str(tmp_path / "jsonl"), cache_dir=str(tmp_path / "cache"))
     assert list(loaded) == ["train"] and loaded["train"]["text"] == [row["text"] for row in table]
+    reviewgen.generate_dataset(model, 30, out=tmp_path / "t.csv", seed=4, columns=True, schema=schema, novelty="report", **SHORT)
+    read = csv.read_csv(tmp_path / "t.csv", parse_options=csv.ParseOptions(newlines_in_values=True)).to_pylist()
+    assert (tmp_path / "t.csv").read_bytes().startswith(b"\xef\xbb\xbf")  # else Excel misreads "é"
+    assert [(row["text"], row["stars"], row["seed"]) for row in read] == [(row["text"], int(row["stars"]), 4) for row in table]
+    assert set(read[0]) > set(table[0]) and {row["longest_copy"] for row in read} != {""}
 
 
 def test_each_row_can_be_replayed(model: reviewgen.ReviewModel, folder: Path, tmp_path: Path) -> None:

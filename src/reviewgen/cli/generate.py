@@ -39,7 +39,7 @@ from reviewgen.registry import list_plugins
 if TYPE_CHECKING:
     from reviewgen.model import ReviewModel
 
-_FILES = (".jsonl", ".parquet")
+_FILES = (".jsonl", ".parquet", ".csv")
 _NO_TIME = "--max-time ran out before the first token: give more seconds, or leave it out."
 _BAR = 12  # characters of a bar for probability 1
 _HELP = """\
@@ -80,7 +80,7 @@ def generate(
             metric.
         device: The device that generates: cpu, cuda, mps, or auto (the device that accelerate finds, for networks). [default:
             auto with a folder, else cpu]
-        out: Write to this .jsonl or .parquet file, or folder of shards; the same command resumes it.
+        out: Write to this .jsonl, .parquet or .csv file, or folder of shards; the same command resumes it.
         receipt: Write a receipt of each text to this file, for `reviewgen replay`.
     """
     begin = read_prompts(prompt, prompts)
@@ -180,7 +180,7 @@ def _is_table(shards: DatasetOptions, out: Path | None, receipt: Path | None) ->
         return False
     if out is None:
         why = asking[0] if asking else f"A launcher with {processes} processes"
-        raise ConfigError(f"{why} writes to a folder or a file: give --out FOLDER, or a .jsonl or .parquet file.")
+        raise ConfigError(f"{why} writes to a folder or a file: give --out FOLDER, or a .jsonl, .parquet or .csv file.")
     if receipt is not None:
         if out.suffix.lower() not in _FILES:
             raise ConfigError("A folder has receipts with --columns: give that instead of --receipt.")

@@ -55,7 +55,7 @@ def score(
         text: The text to look at; - reads standard input.
         prompt: What comes before the text and is not scored.
         data: Texts, as for `evaluate`; a row for each is written to --out.
-        out: With --data: a folder for the table, or a .jsonl or .parquet file.
+        out: With --data: a folder for the table, or a .jsonl, .parquet or .csv file.
         device: The device that scores: cpu, cuda, mps, or auto: what accelerate finds, for a network.  [default: auto with
             --data, else cpu]
     """
@@ -81,7 +81,7 @@ def novelty(model: str, *, text: str | None = None, data: str | None = None, out
     Args:
         text: The text to look at; - reads standard input.
         data: Texts, as for `evaluate`; a row for each is written to --out.
-        out: With --data: a folder for the table, or a .jsonl or .parquet file.
+        out: With --data: a folder for the table, or a .jsonl, .parquet or .csv file.
     """
     given = _text_or_table("novelty", model, text, data, out, options)
     if isinstance(given, Result):
@@ -110,7 +110,7 @@ def _text_or_table(
             raise ConfigError("--out is for --data; the result of --text is printed.")
         return read_stdin() if text == "-" else text
     if out is None:
-        raise ConfigError("--data writes a table: give --out FOLDER, or a .jsonl or .parquet file.")
+        raise ConfigError("--data writes a table: give --out FOLDER, or a .jsonl, .parquet or .csv file.")
     started = time.monotonic()
     with exit_resumable(), progress() as move:
         given: Any = select(options, EvaluationOptions)

@@ -4,6 +4,7 @@ Which rows a shard has depends on the plan and ``shard_texts``, and not on the n
 every process writes one shard, and all wait for each other, so that an error, an interrupt or the end of one ends all.
 """
 
+import csv
 import json
 import math
 import re
@@ -29,7 +30,7 @@ Progress = Callable[[str, int, int | None], None]
 """Called with what is being done, how many texts of it are done, and of how many if that is known."""
 
 Row = dict[str, Any]
-_FORMATS, _OTHER_FILES = ("jsonl", "parquet"), ("json", "txt", "csv", "tsv")
+_FORMATS, _OTHER_FILES = ("jsonl", "parquet"), ("json", "txt", "tsv", "xls", "xlsx")
 _MANIFEST, _FORMAT = "manifest.json", 1
 _BATCH = 10_000  # rows that are written to parquet at once
 _REPORTED = 64  # texts between two reports of progress
@@ -87,7 +88,7 @@ def write_table(
 
     Args:
         make_plan: Checks all other arguments, and returns the plan of a table at a path.
-        out: A folder, or a file whose suffix is .jsonl or .parquet.
+        out: A folder, or a file whose suffix is .jsonl, .parquet or .csv.
         shards: The format, where None is that of the file, or jsonl; and the number of texts in a shard; the last has fewer.
         progress: Called with the progress, in the main process.
 
@@ -116,12 +117,13 @@ def _check_target(out: Any, format: str | None) -> tuple[Path, str]:
         check_output(path)
     suffix = path.suffix.removeprefix(".").lower()
     if suffix in _OTHER_FILES:
-        raise ConfigError(f"out={path.name} must be a folder, or a file whose name ends in .jsonl or .parquet.")
+        raise ConfigError(f"out={path.name} must be a folder, or a file whose name ends in .jsonl, .parquet or .csv.")
     check_text("format", format, optional=True)
-    kind = format if format is not None else suffix if suffix in _FORMATS else _FORMATS[0]
-    if kind not in _FORMATS:
+    is_file = suffix in (*_FORMATS, "csv")
+    kind = format if format is not None else suffix if is_file else _FORMATS[0]
+    if kind not in _FORMATS and kind != suffix:
         raise ConfigError(f"The format {quoted(kind)} is unknown. {did_you_mean(kind, _FORMATS)}")
-    if suffix in _FORMATS and kind != suffix:
+    if is_file and kind != suffix:
         raise ConfigError(f"out={path.name} is a file of {suffix}, and the format is {kind}: leave the format out.")
     return path, kind
 
@@ -130,8 +132,9 @@ class _Table:
     """A table in progress, in one of the processes: see ``write_table``."""
 
     def __init__(self, out: Path, shards: ShardOptions, plan: TablePlan, processes: Processes, progress: Progress | None) -> None:
-        self.out, self.plan, self.processes, self.format = out, plan, processes, shards.format
+        self.out, self.plan, self.processes = out, plan, processes
         self.shard_texts, self.is_file = shards.shard_texts, out.suffix.lower() == f".{shards.format}"
+        self.format = "jsonl" if shards.format == "csv" else shards.format  # of shards, which are read back
         files = {"format": shards.format, "shard_texts": shards.shard_texts, "columns": plan.columns}
         self.facts: dict[str, Any] = json.loads(json.dumps({**plan.facts, **files}))
         self.job = Job(out, {name: value for name, value in self.facts.items() if name != "seed"})
@@ -238,7 +241,7 @@ class _Table:
             rows, texts = islice(compress(rows, is_first.tolist()), len(kept)), len(kept)
             summary |= {"drawn": drawn, "repeats": drawn - texts}
         if self.is_file:
-            self.job.write("table", lambda file: _write_rows(file, rows, self.format, self.plan.columns))
+            self.job.write("table", lambda file: _write_rows(file, rows, self.facts["format"], self.plan.columns))
             self.job.finish("table")
             return WrittenTexts(self.out, texts, summary, (self.out.name,))
         size, files = self.shard_texts, {}
@@ -272,6 +275,12 @@ def _write_rows(file: Path, rows: Iterable[Row], format: str | None, columns: Ma
                 line = json.dumps(row, ensure_ascii=False, allow_nan=False)
                 stream.write(line.encode("utf-8", "backslashreplace") + b"\n")
         return
+    if format == "csv":  # with a byte order mark: without it, Excel misreads letters that are not ASCII
+        with file.open("w", encoding="utf-8-sig", errors="replace", newline="") as table:
+            writer = csv.DictWriter(table, columns)
+            writer.writeheader()
+            writer.writerows(rows)
+        return
     import pyarrow as pa  # a tenth of a second
     from pyarrow import parquet
 
@@ -286,6 +295,10 @@ def read_rows(file: Path) -> Iterator[Row]:
     if file.suffix.lower() == ".jsonl":
         with file.open("rb") as stream:
             yield from map(json.loads, stream)
+        return
+    if file.suffix.lower() == ".csv":
+        with file.open(encoding="utf-8-sig", newline="") as table:
+            yield from csv.DictReader(table)
         return
     from pyarrow import parquet
 
