@@ -239,6 +239,8 @@ class Conditions:
         """
         if not isinstance(values, Mapping):
             raise ConfigError(f"Conditions must be a mapping of name to value, as in {{'stars': 5}}; got {quoted(values)}.")
+        if values and not self.conditions:
+            raise ConfigError("This model has no conditions: train it with conditions=[...] (--condition NAME) to give it some.")
         for name in values:
             if name not in self.names:
                 raise ConfigError(f"{quoted(name)} is not a condition of this model. {did_you_mean(str(name), self.names)}")

@@ -82,7 +82,7 @@ def plot(
 
     Args:
         runs: Saved folders (./my-model) or owner/name on the Hub; several are compared.
-        out: The file: .png, .svg or .pdf. [default: ./NAME.png, or ./curves.png for several]
+        out: The file: .png, .svg or .pdf. [default: ./NAME.svg, or ./curves.svg for several]
         against: The x axis: seconds, steps or tokens.
         metric: A metric of generated texts that gets a panel, as in distinct-2.
     """

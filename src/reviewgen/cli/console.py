@@ -28,6 +28,7 @@ from reviewgen.interrupts import INTERRUPTED, raise_on_interrupt
 if TYPE_CHECKING:
     from rich.table import Table
 
+_LINE_SECONDS = 60.0  # between two lines of progress in a file
 _MIN_WIDTH, _FILE_WIDTH = 20, 120  # characters; of a terminal, of a file
 
 _CONTROL = re.compile(
@@ -138,6 +139,7 @@ def describe_written(written: "tables.WrittenTexts", started: float, lines: Iter
     """Return what is printed on a table of texts."""
     files, texts, seconds = counted(len(written.files), "file"), counted(written.texts, "text"), time.monotonic() - started
     are, rate = "is" if written.texts == 1 else "are", per_second(written.texts, seconds)
+    rate = "resumed" if written.is_resumed else rate
     facts = {"out": str(written.out), "texts": written.texts, **written.summary, "files": list(written.files)}
     new = f"{texts} {are} in {written.out} ({files}, {seconds:.1f} s, {rate})."
     line = new if written.is_new else f"{written.out} is complete already: {texts}, {files}."
@@ -176,18 +178,20 @@ def refuse_outputs(*, overwrite: bool, html: Path | None = None, plot: Path | No
 
 
 @contextmanager
-def exit_resumable() -> Iterator[None]:
-    """Say after an interrupt that the command can be given again, and end it."""
+def exit_resumable(out: str | Path) -> Iterator[None]:
+    """Say after an interrupt what is kept, and end the command."""
     try:
         yield
     except KeyboardInterrupt:
-        note("Interrupted. The same command resumes from the shards that are finished.")
+        kept = Path(f"{out}.partial")
+        what = f"The same command resumes from {kept}" if kept.exists() else "Nothing was finished yet, and nothing is kept"
+        note(f"Interrupted. {what}.")
         sys.exit(INTERRUPTED)
 
 
 @contextmanager
 def progress() -> Iterator[Callable[[str, int, int | None], None]]:
-    """Show a progress bar on a terminal; yield ``progress(stage, done, total)``, which moves it."""
+    """Show a progress bar on a terminal, elsewhere a line each minute; yield ``progress(stage, done, total)``, which moves it."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     raise_on_interrupt()
@@ -197,12 +201,18 @@ def progress() -> Iterator[Callable[[str, int, int | None], None]]:
     with Progress(*columns, console=notes, transient=True, disable=not is_shown) as shown:
         task = shown.add_task("Starting", total=None, rate="")
         stages: dict[str, tuple[float, int]] = {}
+        last_line = time.monotonic()
 
         def move(stage: str, done: int, total: int | None) -> None:
-            started, before = stages.setdefault(stage, (time.monotonic(), done))
-            rate = (done - before) / max(time.monotonic() - started, 1e-9)
+            nonlocal last_line
+            now = time.monotonic()
+            started, before = stages.setdefault(stage, (now, done))
+            rate = (done - before) / max(now - started, 1e-9)
             text = f"{rate:,.0f} texts/s" if done > before else ""
             shown.update(task, description=stage, completed=done, total=total, rate=text)
+            if not is_shown and now - last_line > _LINE_SECONDS:
+                last_line, left = now, "" if total is None or not rate else f", {(total - done) / rate / 60:,.0f} min left"
+                note(f"{stage}: {done:,}{'' if total is None else f' of {total:,}'}, {text}{left}")
 
         yield move
 

@@ -200,7 +200,7 @@ def _write_table(
 ) -> Result:
     """Generate texts into a file or a folder of shards."""
     number, started = settings.pop("num_return_sequences"), time.monotonic()
-    with exit_resumable(), progress() as move:
+    with exit_resumable(out), progress() as move:
         call |= {"prompt": prompt, "receipts": shards.columns if receipt is None else receipt, "options": settings}
         shards = replace(shards, columns=shards.columns or out.suffix.lower() in _FILES)
         written = tables.generate_dataset(model, number, shards, out=out, progress=move, **call)

@@ -112,7 +112,7 @@ def _text_or_table(
     if out is None:
         raise ConfigError("--data writes a table: give --out FOLDER, or a .jsonl, .parquet or .csv file.")
     started = time.monotonic()
-    with exit_resumable(), progress() as move:
+    with exit_resumable(out), progress() as move:
         given: Any = select(options, EvaluationOptions)
         call: Any = {"out": out, "progress": move, "device": options.get("device", "cpu"), "options": given}
         written = tables.score_texts(kind, model, parse_data(data or ""), ShardOptions(**select(options, ShardOptions)), **call)

@@ -166,9 +166,11 @@ def _describe(run: "runs.TrainingRun", facts: dict[str, Any], out: Path) -> Iter
         )
     yield f"Parameters: {describe_parameters(facts['parameters'])}"
     share = facts["evaluation_seconds"] / max(facts["seconds"], 1e-9)
-    yield f"Time: {facts['seconds']:.1f} s with reading and the final evaluation; {share:.1%} of it went into evaluations."
+    final = "" if run.held_out is None else " and the final evaluation"
+    yield f"Time: {facts['seconds']:.1f} s with reading{final}; {share:.1%} of it went into evaluations."
     yield facts["verdict"]["words"]
-    yield f"Saved in {out}"
+    unmeasured = " It was not evaluated: run `reviewgen evaluate` with --split test." if run.is_interrupted and not final else ""
+    yield f"Saved in {out}.{unmeasured}" if unmeasured else f"Saved in {out}"
 
 
 @takes(CorpusOptions)
@@ -186,7 +188,7 @@ def prepare(
     groups = parse_settings(settings or [])
     if other := next((name for name, values in groups.items() if values and name != "tokenizer"), None):
         raise ConfigError(f"--set {other}... is a setting of training: give it to reviewgen train. Here it is tokenizer.NAME.")
-    with exit_resumable(), show_status("Preparing ...") as say:
+    with exit_resumable(out), show_status("Preparing ...") as say:
         from reviewgen.conditions import Conditions
         from reviewgen.data import Corpus as CleanedCorpus
 

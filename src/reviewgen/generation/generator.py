@@ -4,12 +4,13 @@ Holds what every call needs of a model: its stepper, its tokenizer, the texts of
 The function that scores a text, which only ``must_include`` and ``log_probabilities`` need, is passed in.
 """
 
+import logging
 import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from itertools import count, groupby, islice
 from typing import Any
 
@@ -24,6 +25,8 @@ from reviewgen.generation.request import Request
 from reviewgen.generation.text import Text
 from reviewgen.novelty import COPY_CHARACTERS, CopyGuard, Index, Novelty
 from reviewgen.protocols import Stepper, Tokenizer
+
+_logger = logging.getLogger("reviewgen")
 
 DEVICE_ROWS = 512
 """The texts that are generated side by side on an accelerator."""
@@ -205,8 +208,12 @@ class Generator:
         index = require_index(self.index)  # raised before anything is generated
         if request.novelty == "report":
             return None
-        default = max(index.smallest_max_copy, math.ceil(COPY_CHARACTERS / index.characters_per_token))
-        return index.guard(default if request.max_copy is None else request.max_copy)
+        if request.max_copy is not None:
+            return index.guard(request.max_copy)
+        wanted = math.ceil(COPY_CHARACTERS / index.characters_per_token)
+        if index.smallest_max_copy > wanted:
+            _warn_of_limit(index.smallest_max_copy)
+        return index.guard(max(index.smallest_max_copy, wanted))
 
     def _generate_batches(self, request: Request, guard: CopyGuard | None, first: int, start_late: bool) -> Iterator[Text]:
         """Yield each text once it and all before it are finished, while others of its batch continue."""
@@ -363,3 +370,14 @@ def _characters(text: str) -> Iterator[str]:
     yield from whole
     if len(whole) < len(text):
         yield text[len(whole) :]
+
+
+@cache
+def _warn_of_limit(tokens: int) -> None:
+    """Log once which copied spans the filter of a thinned index lets pass."""
+    _logger.warning(
+        "The filter rejects only copied spans of more than %d tokens: the compact index of this model cannot recognise shorter "
+        "ones. Train with training.novelty=exact to limit them to %d characters.",
+        tokens,
+        COPY_CHARACTERS,
+    )

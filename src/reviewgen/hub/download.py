@@ -4,6 +4,7 @@ A download has the files of the model only, all of one commit. Nothing of it is 
 strictly, and compares the files with the manifest that was written when the model was saved. No torch.
 """
 
+import difflib
 import logging
 import math
 from pathlib import Path
@@ -51,6 +52,9 @@ def locate(source: str | Path, revision: str | None = None, **options: Unpack[Hu
     if not isinstance(parsed, PresetSource):
         return ModelLocation(parsed.path, str(source), is_downloaded=False)
     if (folder := find_weights(parsed.name)) is None:
+        saved = [config.parent.name for config in Path().glob(f"*/{CONFIG}")]
+        if parsed.name not in preset_names() and (near := difflib.get_close_matches(parsed.name, saved, n=1)):
+            raise SourceError(f"There is no preset {quoted(parsed.name)}. Did you mean the folder {quoted(near[0])}?")
         find_preset(parsed.name)
         raise BundleError(
             f"No trained weights of the preset {parsed.name} are installed. Train it: reviewgen train {parsed.name} --data ..."

@@ -113,15 +113,16 @@ class Index(ABC):
             start, end = offsets[first], offsets[first + tokens]
             source = self.find_source(position, tokens, decode) if tokens >= MIN_SPAN else (None, None)
             spans.append(Span(start, end, decoded[start:end], tokens, *source))
+        is_known = self.stride == 1 or spans[0].tokens > self.smallest_max_copy
         return Novelty(
             form=self.form,
             characters=len(decoded),
             tokens=len(text),
             longest_characters=len(spans[0].text),
             longest_tokens=spans[0].tokens,
-            longest_text=spans[0].text,
+            longest_text=spans[0].text if is_known else "",
             windows={length: _share_seen(each) for length, each in zip(WINDOWS, statuses, strict=True)},
-            spans=tuple(span for span in spans if span.tokens >= MIN_SPAN),
+            spans=tuple(span for span in spans if is_known and span.tokens >= MIN_SPAN),
             false_positive_rate=max(self.false_positive_rates.values()),
         )
 

@@ -49,9 +49,9 @@ class Novelty:
         form: The form of the index, "exact" or "compact".
         characters: The number of characters of the text.
         tokens: The number of tokens of the text.
-        longest_characters: The number of characters of the longest copied span.
+        longest_characters: The number of characters of the longest copied span; an upper bound for the compact form.
         longest_tokens: The number of tokens of the longest copied span; an upper bound for the compact form.
-        longest_text: The longest copied span.
+        longest_text: The longest copied span; empty if the compact form stores too few windows to recognise one of that length.
         windows: By window length (8, 12 and 20 tokens), the share from 0 to 1 of the text's windows that occur in the training
             text; None if the text is too short, or the compact form can look up none of them.
         spans: The copied spans of 8 tokens or more, the longest first; none lies inside another. The compact form has the
@@ -78,6 +78,8 @@ class Novelty:
         if self.longest_tokens:
             sizes = f"{bound}{counted(self.longest_characters, 'character')} ({counted(self.longest_tokens, 'token')})"
             lines = [f"The longest copied span has {sizes}: {_quote(self.longest_text, _MAX_QUOTE)}."]
+            if not self.longest_text:
+                lines = [f"No copied span was found; the compact index of this model cannot exclude one of {sizes}."]
         known = {length: share for length, share in self.windows.items() if share is not None}
         shares = ", ".join(f"{bound}{100 * share:.1f} % of its windows of {length} tokens" for length, share in known.items())
         too_long = _join(length for length in self.windows if length not in known and length > self.tokens)

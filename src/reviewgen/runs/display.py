@@ -327,7 +327,7 @@ def plot_training(
         sources: Saved folders, or repositories on the Hub; several are drawn in one figure.
         file: The file to write.
         against: The x axis: "seconds" since the training started (after reading and tokenizing), "steps" or "tokens".
-        metrics: TextMetrics of generated texts to draw a panel of, as in ["distinct-2"]; see ``training.metrics``.
+        metrics: Metrics of generated texts to draw a panel of, as in ["distinct-2"]; see ``training.metrics``.
         overwrite: Whether to replace the file if it exists.
 
     Raises:
@@ -359,7 +359,7 @@ def plot_training(
 
 def picture_name(sources: Sequence[str | Path]) -> Path:
     """Return the default file of a picture, in the current folder."""
-    return Path(f"{_name(sources[0])}.png" if len(sources) == 1 else "curves.png")
+    return Path(f"{_name(sources[0])}.svg" if len(sources) == 1 else "curves.svg")
 
 
 def _name(source: str | Path) -> str:

@@ -179,6 +179,7 @@ def novelty_facts(
 
 
 _MIN_TOKENS = 2_000  # of chosen texts, however slow the model is
+_TEXT_SECONDS = 4.0  # for scoring as many texts as are wanted, however short the time budget is
 _TEXTS, _MAX_TEXTS = 100, 2_000  # generated at a time, and at most
 _COUNTED_CHARACTERS = 100_000  # that an n-gram writes in a tenth of a second
 
@@ -204,15 +205,19 @@ def evaluate(
 
 
 def choose_documents(
-    model: LanguageModel, corpus: PreparedCorpus, split: str, tokens: int, seconds: float | None
+    model: LanguageModel, corpus: PreparedCorpus, split: str, tokens: int, seconds: float | None, texts: int = 1
 ) -> list[evaluation.Document]:
-    """Return texts of a split of about so many tokens; in a time budget no more than a model can score in some seconds."""
+    """Return texts of a split with about ``tokens`` tokens; in a time budget, what a model can score in some seconds.
+
+    At least ``texts`` texts are returned if the model can score them in ``_TEXT_SECONDS``.
+    """
     documents = evaluation.sample_documents(corpus.stores[split], tokens)
     with suppress(NotADistribution):
         if seconds is not None:
             rate = evaluation.measure_rate(model, documents, corpus.tokenizer.vocab_size)
-            share = max(_MIN_TOKENS, rate * seconds) / sum(len(ids) for ids, _ in documents)
-            return evaluation.spread_documents(documents, max(1, round(min(1.0, share) * len(documents))))
+            mean = sum(len(ids) for ids, _ in documents) / len(documents)
+            count = max(_MIN_TOKENS / mean, rate * seconds / mean, min(texts, rate * _TEXT_SECONDS / mean))
+            return evaluation.spread_documents(documents, max(1, round(min(count, len(documents)))))
     return documents
 
 

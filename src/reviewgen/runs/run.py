@@ -54,6 +54,7 @@ _COUNTING_SHARE = 0.4  # of the time left, at most
 _NETWORK_SHARE = 0.95  # of the time left after counting; the rest is for fitting the weights, and evaluating the blend
 _WEIGHTS_SHARE = 0.01  # of a time budget, for scoring the texts that the weights are fitted on; fitting takes three times as long
 _FINAL_TOKENS = 100_000  # held-out tokens of the final evaluation, at most
+_FINAL_TEXTS = 100  # of the final evaluation, at least, if that takes no more than seconds
 _GAIN_TEXTS = 60  # at least, that what conditions save is measured on, if there are as many
 _FINAL_SHARE = 0.015  # of a time budget, for the final evaluation
 _INTERRUPTED_DIVISOR = 4  # an interrupted run fits the weights on a part of the texts only
@@ -410,7 +411,7 @@ class TrainingRun:
             seconds /= 2  # the blend scores each text as often as all its models together
         with using_threads(last.threads):
             own = None if seconds is None else _FINAL_SHARE * seconds
-            documents = choose_documents(self.model, corpus, corpus.final_split, _FINAL_TOKENS, own)
+            documents = choose_documents(self.model, corpus, corpus.final_split, _FINAL_TOKENS, own, _FINAL_TEXTS)
             for run in (*self._parts, self):
                 run._evaluation = evaluate(run.model, documents, corpus)
             if corpus.conditions and is_main and self._evaluation is not None:

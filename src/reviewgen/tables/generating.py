@@ -7,7 +7,9 @@ for each condition, or from the rows of a table, jointly. So shards can be gener
 import hashlib
 import itertools
 import json
+import logging
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +21,7 @@ from reviewgen.conditions import Condition, Conditions
 from reviewgen.config import MAX_RECORD, check_count, check_flags, check_seed, read_json, to_dict
 from reviewgen.config.options import DatasetOptions
 from reviewgen.data import open_records
-from reviewgen.errors import ConfigError, DataError, did_you_mean, quoted
+from reviewgen.errors import ConfigError, DataError, counted, did_you_mean, quoted
 from reviewgen.generation import GenerateKwargs, Request, device_facts, make_request
 from reviewgen.model import ReviewModel
 from reviewgen.storage import to_path
@@ -29,6 +31,8 @@ from reviewgen.tables.table import Progress, Row, TablePlan, WrittenTexts, write
 
 _HEAD = 1000  # rows whose columns are those of a table
 _STREAM = 0x5C4E  # beside (seed, i), which text i samples from, and (seed, i, try)
+
+_logger = logging.getLogger("reviewgen")
 
 Value = str | int | float | None
 _OWN = {
@@ -162,12 +166,21 @@ def generate_dataset(
         schema = Schema()
         if shards.schema is not None:
             schema = read_schema(shards.schema, loaded.conditions, options.get("conditions") or {})
+        drawn = {name for group in schema.groups for name in group.names}
+        if _is_counted(loaded.training) and any(each.name in drawn and not each.is_field for each in loaded.conditions):
+            _logger.info("This model was trained by counting, so it forgets a condition after a few tokens; networks do not.")
         file = receipts if isinstance(receipts, Path) else path / "receipts.jsonl"
         name = None if source is None else portable_source(source, file)
         has_receipts = bool(shards.columns if receipts is None else receipts)
         return _make_plan(loaded, name, n, replace(request, device=loaded.device), schema, seed, shards, has_receipts)
 
     return write_table(plan, out, shards, progress)
+
+
+def _is_counted(training: Mapping[str, Any]) -> bool:
+    """Return whether a model was trained by counting, given its record."""
+    evaluations = training.get("evaluations") or ()
+    return bool(evaluations) and all(evaluation.get("train_nats_per_token") is None for evaluation in evaluations)
 
 
 def _check_request(model: ReviewModel, prompt: Any, options: GenerateKwargs) -> Request:
@@ -242,7 +255,8 @@ def read_schema(source: Any, conditions: Conditions, given: Mapping[str, Any]) -
 
     Args:
         source: A mapping, or a .json file with one, of condition to {value: weight}; or a table whose columns are conditions: a
-            csv, jsonl or parquet file, or what else ``train`` takes. The empty value stands for "not given".
+            csv, jsonl or parquet file, or what else ``train`` takes. The empty value stands for "not given". The mapping may
+            also be a string of JSON.
         conditions: The conditions of the model.
         given: Conditions that are the same for all texts.
 
@@ -252,10 +266,10 @@ def read_schema(source: Any, conditions: Conditions, given: Mapping[str, Any]) -
     """
     if not conditions:
         raise ConfigError("This model was trained without conditions, so a schema has nothing to draw: leave it out.")
-    weights = source
-    if isinstance(source, str | Path) and Path(source).suffix.lower() == ".json":
+    weights, is_json = source, isinstance(source, str) and source.lstrip().startswith("{")
+    if is_json or (isinstance(source, str | Path) and Path(source).suffix.lower() == ".json"):
         try:
-            weights = read_json(to_path("schema", source), MAX_RECORD)
+            weights = json.loads(source) if is_json else read_json(to_path("schema", source), MAX_RECORD)
         except (OSError, ValueError) as error:
             raise DataError(f"The schema {source} cannot be read: {getattr(error, 'strerror', None) or error}.") from None
     if isinstance(weights, Mapping):
@@ -289,15 +303,27 @@ def _read_table(records: Iterable[Mapping[str, Any]], conditions: Conditions) ->
     head = list(itertools.islice(rest, _HEAD))
     columns = dict.fromkeys(str(column) for record in head for column in record)
     chosen, rows = [condition for condition in conditions if condition.name in columns], list[tuple[Value, ...]]()
+    rare: Counter[str] = Counter()
     for number, record in enumerate(itertools.chain(head, rest) if chosen else (), 1):
         try:
-            rows.append(tuple(_checked(condition, record.get(condition.name)) for condition in chosen))
+            rows.append(tuple(_table_value(condition, record.get(condition.name), rare) for condition in chosen))
         except ConfigError as problem:
             raise ConfigError(f"Row {number:,} of the schema: {problem}") from None
     if not rows:
         found = f"its columns are {', '.join(columns)}" if columns else "it has no rows"
         raise ConfigError(f"The schema has no column of a condition of this model ({', '.join(conditions.names)}); {found}.")
+    for name, count in rare.items():
+        _logger.info("%s of the schema: a rare value of %r counts as not given, as in training.", counted(count, "row"), name)
     return Group(tuple(condition.name for condition in chosen), rows, np.arange(1.0, len(rows) + 1))
+
+
+def _table_value(condition: Condition, value: Any, rare: Counter[str]) -> Value:
+    """Return a checked value of a table; a category that training left out counts as not given, as it did there."""
+    plain = condition.plain(value)
+    if plain is not None and condition.left_out and not condition.is_field and condition.find(plain) is None:
+        rare[condition.name] += 1
+        return None
+    return _checked(condition, value)
 
 
 def _checked(condition: Condition, value: Any) -> Value:

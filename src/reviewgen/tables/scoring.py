@@ -231,7 +231,8 @@ def novelty_row(novelty: Novelty | None) -> Row:
     """Return the values of ``NOVELTY_COLUMNS``: the longest copied span, and the shares of windows that are copied."""
     if novelty is None:
         return dict.fromkeys(NOVELTY_COLUMNS)
-    longest = (novelty.longest_text, novelty.longest_characters, novelty.longest_tokens)
+    longest: tuple[Any, ...] = (novelty.longest_text, novelty.longest_characters, novelty.longest_tokens)
+    longest = longest if novelty.longest_text or not novelty.longest_tokens else (None, None, None)
     return dict(zip(NOVELTY_COLUMNS, (*longest, *(novelty.windows.get(length) for length in WINDOWS)), strict=True))
 
 
@@ -275,7 +276,7 @@ def _summarize_copies(rows: Iterable[Row]) -> dict[str, Any]:
     """Return the longest copy of all texts, how many have long ones, and the mean share of their windows that is copied."""
     shares, longest, long = array("d"), 0, 0
     for row in rows:
-        length = row["longest_copy_characters"]
+        length = row["longest_copy_characters"] or 0  # None: unknown
         longest, long = max(longest, length), long + (length >= _LONG_COPY)
         if row[_SHARE] is not None:
             shares.append(row[_SHARE])

@@ -33,6 +33,7 @@ Row = dict[str, Any]
 _FORMATS, _OTHER_FILES = ("jsonl", "parquet"), ("json", "txt", "tsv", "xls", "xlsx")
 _MANIFEST, _FORMAT = "manifest.json", 1
 _BATCH = 10_000  # rows that are written to parquet at once
+_FILE_SHARD = 1_000  # texts of a shard of a single file, at most: what an interruption can cost
 _REPORTED = 64  # texts between two reports of progress
 _MAX_DRAWS = 10  # texts that are drawn for one that is wanted, if repeats are left out
 _MORE = 1.1  # a little more than what is missing
@@ -49,6 +50,7 @@ class WrittenTexts:
         summary: Facts about all texts; for generated ones, the seed, how many were drawn, and the repeats left out.
         files: The names of its files.
         is_new: Whether this call has written it; otherwise it was complete already.
+        is_resumed: Whether an earlier, interrupted call has written some of the texts.
     """
 
     out: Path
@@ -56,6 +58,7 @@ class WrittenTexts:
     summary: Mapping[str, Any]
     files: tuple[str, ...]
     is_new: bool = True
+    is_resumed: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,6 +128,8 @@ def _check_target(out: Any, format: str | None) -> tuple[Path, str]:
         raise ConfigError(f"The format {quoted(kind)} is unknown. {did_you_mean(kind, _FORMATS)}")
     if is_file and kind != suffix:
         raise ConfigError(f"out={path.name} is a file of {suffix}, and the format is {kind}: leave the format out.")
+    if is_file:
+        check_output(path)
     return path, kind
 
 
@@ -133,14 +138,15 @@ class _Table:
 
     def __init__(self, out: Path, shards: ShardOptions, plan: TablePlan, processes: Processes, progress: Progress | None) -> None:
         self.out, self.plan, self.processes = out, plan, processes
-        self.shard_texts, self.is_file = shards.shard_texts, out.suffix.lower() == f".{shards.format}"
+        self.is_file = out.suffix.lower() == f".{shards.format}"
+        self.shard_texts = min(shards.shard_texts, _FILE_SHARD) if self.is_file else shards.shard_texts
         self.format = "jsonl" if shards.format == "csv" else shards.format  # of shards, which are read back
         files = {"format": shards.format, "shard_texts": shards.shard_texts, "columns": plan.columns}
         self.facts: dict[str, Any] = json.loads(json.dumps({**plan.facts, **files}))
         self.job = Job(out, {name: value for name, value in self.facts.items() if name != "seed"})
         self.progress = progress if processes.rank == 0 else None
-        self.unique = bool(self.facts.get("unique"))
-        self.size = min(shards.shard_texts, plan.total or shards.shard_texts)  # of a shard, before repeats are left out
+        self.unique, self.is_resumed = bool(self.facts.get("unique")), False
+        self.size = min(self.shard_texts, plan.total or self.shard_texts)  # of a shard, before repeats are left out
 
     def open(self, locks: ExitStack) -> WrittenTexts | None:
         """Lock the working folder, until ``locks`` end, and resume what is in it; return the table if it is complete already."""
@@ -200,6 +206,7 @@ class _Table:
             locks.enter_context(self.job)
             if not self.plan.can_resume:
                 self.job.clear()
+            self.is_resumed = any(self.job.path("shards").glob("t*"))
             for file in self.job.path("shards").glob("train-*"):  # of a process that was killed while it gave them their names
                 file.rename(file.with_name(f"texts-{file.name.split('-')[1]}{file.suffix}"))
         before = self.job.require({}) if manifest is None else manifest["job"]
@@ -243,7 +250,7 @@ class _Table:
         if self.is_file:
             self.job.write("table", lambda file: _write_rows(file, rows, self.facts["format"], self.plan.columns))
             self.job.finish("table")
-            return WrittenTexts(self.out, texts, summary, (self.out.name,))
+            return WrittenTexts(self.out, texts, summary, (self.out.name,), is_resumed=self.is_resumed)
         size, files = self.shard_texts, {}
         folder, count = self.job.path("table" if self.unique else "shards"), math.ceil(texts / size)
         for number in range(count):
@@ -257,7 +264,7 @@ class _Table:
         text = json.dumps(content | {"job": self.facts, "files": files}, indent=1, ensure_ascii=False)
         (folder / _MANIFEST).write_bytes(text.encode("utf-8", "backslashreplace"))
         self.job.finish(folder.name)
-        return WrittenTexts(self.out, texts, summary, tuple(files))
+        return WrittenTexts(self.out, texts, summary, tuple(files), is_resumed=self.is_resumed)
 
 
 def _writable(row: Row, format: str | None) -> Row:

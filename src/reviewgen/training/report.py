@@ -176,7 +176,10 @@ def _trend_verdict(evaluations: Sequence[Mapping[str, Any]], stopped: str | None
     if stopped == StopReason.NO_MORE_GAIN:
         return _annealed_verdict(evaluations)
     if best + 1 < len(bits) and _relative_change(min(bits[best + 1 :][-LAST:]) - bits[best], bits[best]) > MIN_CHANGE:
-        return _overfitting_or_diverged(evaluations, bits, best)
+        worse = _overfitting_or_diverged(evaluations, bits, best)
+        if stopped == StopReason.INTERRUPTED and worse.name == "diverged":  # its learning rate was never lowered
+            return RunVerdict("unknown", f"No verdict: the run was interrupted; {_describe_kept(evaluations)}.")
+        return worse
     return _too_short_verdict(evaluations) or _improving_or_converged(evaluations, bits)
 
 
