@@ -168,9 +168,9 @@ class NgramCounter:
             _pack(ids, ids[0], start, stop, self.packing.bits, self.packing.per_word, self.packing.in_first, rows)
             packed = _sorted(rows, self.packing)
             counts = np.empty(len(packed), np.int64)
-            kept = _distinct(packed, counts)
-            self._blocks.append((packed[:kept].copy(), counts[:kept].copy()))
-            self._merge(below=kept)
+            runs = _distinct(packed, counts)
+            self._blocks.append((packed[:runs].copy(), counts[:runs].copy()))
+            self._merge(below=runs)
 
     def _merge(self, below: int | None) -> None:
         """Merge the newest block with the one before it while that is less than twice as large, or all of them."""
@@ -250,16 +250,16 @@ def _radix_sort(rows, other, words, first_bits, bits):
 @compiled
 def _distinct(rows, counts):
     """Move one of each run of equal rows to the front, write the runs' lengths to ``counts``, and return the number of runs."""
-    kept = 0
+    runs = 0
     for i in range(len(rows)):
-        if kept > 0 and _compare(rows, kept - 1, rows, i) == 0:
-            counts[kept - 1] += 1
+        if runs > 0 and _compare(rows, runs - 1, rows, i) == 0:
+            counts[runs - 1] += 1
         else:
             for word in range(rows.shape[1]):  # to assign a row would take seconds to compile
-                rows[kept, word] = rows[i, word]
-            counts[kept] = 1
-            kept += 1
-    return kept
+                rows[runs, word] = rows[i, word]
+            counts[runs] = 1
+            runs += 1
+    return runs
 
 
 @compiled

@@ -131,9 +131,9 @@ def _numbers(local: NodeRange, counts: Int32[np.ndarray, " C"], bos: int, group:
     """Return how many n-grams of each order, in all processes, have a count of 0, 1, 2, 3, 4, and 5 or more; bos is left out."""
     numbers = np.zeros((local.nodes.order, 6), np.int64)
     for level in range(1, local.nodes.order + 1):
-        own = local.own_level(level)
-        _tally(counts, own.start, own.stop, numbers[level - 1])
-        if level == 1 and own.start <= bos < own.stop:
+        span = local.own_level(level)
+        _tally(counts, span.start, span.stop, numbers[level - 1])
+        if level == 1 and span.start <= bos < span.stop:
             numbers[0, min(int(counts[bos]), 5)] -= 1
     return group.all_gather(numbers.reshape(-1)).sum(0).reshape(numbers.shape)
 

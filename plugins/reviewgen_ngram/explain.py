@@ -90,10 +90,10 @@ def recover(followers: Followers, discounts: tuple[float, float, float], smoothi
     table = np.array([0.0, *discounts])
     masses = followers.probabilities - followers.gamma * followers.lower
     fitting: list[np.ndarray] = []
-    for kept in _cases(followers, masses, table, smoothing):
+    for deductions in _cases(followers, masses, table, smoothing):
         is_witten_bell = smoothing == "witten-bell"
-        total = (len(masses) if is_witten_bell else kept.sum()) / followers.gamma
-        counts: np.ndarray = np.rint(masses * total + kept).astype(np.int64)
+        total = (len(masses) if is_witten_bell else deductions.sum()) / followers.gamma
+        counts: np.ndarray = np.rint(masses * total + deductions).astype(np.int64)
         if counts.min() < 1 or counts.sum() > MAX_TOTAL or any(np.array_equal(counts, other) for other in fitting):
             continue
         if _reproduces(followers, counts, table[np.minimum(counts, 3)], is_witten_bell):
@@ -120,15 +120,15 @@ def _cases(
 
 
 def _reproduces(
-    followers: Followers, counts: Int64[np.ndarray, " K"], kept: Float64[np.ndarray, " K"], is_witten_bell: bool
+    followers: Followers, counts: Int64[np.ndarray, " K"], deductions: Float64[np.ndarray, " K"], is_witten_bell: bool
 ) -> bool:
     """Return whether counts give the stored numbers, computed in the same order as in ``estimate``."""
-    total, kept_back = float(counts.sum()), float(np.cumsum(kept)[-1])
+    total, kept_back = float(counts.sum()), float(np.cumsum(deductions)[-1])
     if is_witten_bell:
         kept_back = float(len(counts))
         total += kept_back
     gamma = kept_back / total
-    probabilities = ((counts - kept) / total + gamma * followers.lower).astype(np.float32)
+    probabilities = ((counts - deductions) / total + gamma * followers.lower).astype(np.float32)
     return bool(np.float32(gamma) == followers.gamma) and np.array_equal(probabilities, followers.probabilities)
 
 
@@ -167,8 +167,8 @@ def _parts(chain: list[Followers], config: NgramConfig) -> list[Float64[np.ndarr
     weight = np.ones(config.vocab_size)  # of this context's probabilities in the result
     parts = []
     for followers in chain:
-        own = followers.probabilities - (followers.gamma * followers.lower if interpolates else 0.0)
-        parts.append(weight * _to_dense(followers.tokens, np.maximum(own, 0.0), config.vocab_size))
+        masses = followers.probabilities - (followers.gamma * followers.lower if interpolates else 0.0)
+        parts.append(weight * _to_dense(followers.tokens, np.maximum(masses, 0.0), config.vocab_size))
         weight = weight * followers.gamma
         if not interpolates:
             weight[followers.tokens] = 0.0

@@ -69,12 +69,12 @@ def counted_form(ids: Integer[np.ndarray, " T"], config: NgramConfig) -> Integer
     spelled, bos = ids.astype("<u4").tobytes().decode("utf-32-le", "surrogatepass"), chr(ids[0])  # one character for each id
     forms = []
     for text in spelled.split(bos)[1:]:
-        given, _, body = text.rpartition(chr(begin))
-        before, *fields = re.split(f"([\\U{marker:08x}-\\U{begin:08x}])", given)
+        prefix, _, body = text.rpartition(chr(begin))
+        before, *fields = re.split(f"([\\U{marker:08x}-\\U{begin:08x}])", prefix)
         markers = {value: id_ for id_, value in zip(fields[::2], fields[1::2], strict=True) if value}
         if markers:
             pattern = "|".join(map(re.escape, sorted(markers, key=len, reverse=True)))
-            body = re.sub(pattern, lambda found, markers=markers: markers[found[0]], body)
+            body = re.sub(pattern, lambda match, markers=markers: markers[match[0]], body)
         forms += [bos, before, body]
     return np.frombuffer("".join(forms).encode("utf-32-le", "surrogatepass"), "<u4")
 
@@ -94,42 +94,42 @@ def _begins_value(marker, state, at):
 @inner
 def _value_probability(model, state, context, at):
     """Return the probability after a context of the value at a place: its marker's, shared with other forms by first tokens."""
-    marker, own, total = state[FIELDS + at - 1], 0.0, 0.0
+    marker, weight, total = state[FIELDS + at - 1], 0.0, 0.0
     for other in range(1, _known(state)):
         if state[FIELDS + other - 1] == marker and _begins_value(model.marker, state, other):
             first = FORM_PRIOR + probability_after(model.trie, context, state[FIELDS + other])
             total += first
-            own = first if other == at else own
-    return probability_after(model.trie, context, marker) * own / total
+            weight = first if other == at else weight
+    return probability_after(model.trie, context, marker) * weight / total
 
 
 @inner
 def _left(model, state, context):
     """Return the probability after a context of what can follow: all but the fields that are not given."""
-    left = 1.0
+    remaining = 1.0
     for marker in range(model.marker, len(model.trie.root)):
         is_given = False
         for at in range(1, _known(state)):
             is_given |= state[FIELDS + at - 1] == marker and _begins_value(model.marker, state, at)
         if not is_given:
-            left -= probability_after(model.trie, context, marker)
-    return left
+            remaining -= probability_after(model.trie, context, marker)
+    return remaining
 
 
 @inner
 def _outlook(model, state):
     """Return the context that the next token depends on, the weight of the n-gram, and the probability of a copy anywhere."""
     context = state[CONTEXT]
-    left = _left(model, state, context)
-    while context != 0 and left < MIN_REMAINING:
+    remaining = _left(model, state, context)
+    while context != 0 and remaining < MIN_REMAINING:
         context = np.int64(model.trie.links[context])
-        left = _left(model, state, context)
+        remaining = _left(model, state, context)
     copied, places = 0.0, 0
     for at in range(_known(state)):
         copied += state[BELIEFS + at] * UNIT
         places += state[FIELDS + at] < model.marker
     anywhere = COPY_START if places > 0 else 0.0
-    return context, (1 - copied) * (1 - anywhere) / left, (1 - copied) * anywhere / max(places, 1)
+    return context, (1 - copied) * (1 - anywhere) / remaining, (1 - copied) * anywhere / max(places, 1)
 
 
 @inlined

@@ -147,7 +147,7 @@ class Ngram:
                 "Train with another model.smoothing to evaluate the model; generating works."
             )
         scores = np.empty(ids.shape)
-        read, wanted = (checked_ids(_array(each), self.config) for each in (ids, targets))
+        read, wanted = (checked_ids(_array(tensor), self.config) for tensor in (ids, targets))
         if self.config.field_ids:
             states = np.ascontiguousarray(after.T)
             score_with_fields(with_fields(trained, self.config), read, wanted, states, scores)
@@ -195,8 +195,8 @@ class Ngram:
 
     def _common_bos_id(self, group: CountGroup) -> int:
         """Return the id that the texts of all processes begin with."""
-        own = -1 if self._counter is None or self._bos_id is None else self._bos_id
-        ids = sorted({bos_id for bos_id in group.all_gather(np.array([own]))[:, 0].tolist() if bos_id >= 0})
+        local_id = -1 if self._counter is None or self._bos_id is None else self._bos_id
+        ids = sorted({bos_id for bos_id in group.all_gather(np.array([local_id]))[:, 0].tolist() if bos_id >= 0})
         if not ids:
             raise TrainingError("No text was observed, so there is nothing to count. Call observe with at least one text first.")
         if len(ids) > 1:
@@ -251,10 +251,10 @@ class Ngram:
     def _facts(self, nodes: Nodes, estimated: Estimate, counted: list[int]) -> dict[str, Any]:
         """Return what ``finish`` reports, as JSON values; the first item of each list is of order 1."""
         fell_back = [order for order, fell in enumerate(estimated.fell_back, 1) if fell]
-        kept, size = _sizes(nodes), sum(tensor.nbytes for tensor in self.state_dict().values())
-        notes = [f"{sum(kept):,} n-grams of 1 to {self.config.order} tokens in {size / 1e6:,.1f} MB."]
-        if sum(kept) < sum(counted):
-            notes[0] += f" Pruning dropped {sum(counted) - sum(kept):,} others."
+        ngrams, size = _sizes(nodes), sum(tensor.nbytes for tensor in self.state_dict().values())
+        notes = [f"{sum(ngrams):,} n-grams of 1 to {self.config.order} tokens in {size / 1e6:,.1f} MB."]
+        if sum(ngrams) < sum(counted):
+            notes[0] += f" Pruning dropped {sum(counted) - sum(ngrams):,} others."
         if fell_back:
             orders = f"Order {fell_back[0]} has" if len(fell_back) == 1 else f"Orders {_enumerate(fell_back)} have"
             values = ", ".join(f"{value:g}" for value in FALLBACK)
@@ -265,7 +265,7 @@ class Ngram:
         return {
             "discounts": [list(values) for values in estimated.discounts],
             "fallback_orders": fell_back,
-            "ngrams": kept,
+            "ngrams": ngrams,
             "bytes": size,
             "notes": notes,
         }

@@ -83,11 +83,11 @@ def grow(rows: Rows, vocab_size: int, arena: Arena, group: CountGroup) -> NodeRa
     """
     packing, order = rows.packing, rows.order
     shape = packing.bits, packing.per_word, packing.in_first
-    found = np.zeros(order + 2, np.int64)  # nodes by level, and tokens
+    tally = np.zeros(order + 2, np.int64)  # nodes by level, and tokens
     for start, stop in _pieces(rows, arena):
-        _measure(rows.packed, start, stop, *shape, found)
-        found[-1] += rows.counts[start:stop].sum()
-    table = group.all_gather(found)
+        _measure(rows.packed, start, stop, *shape, tally)
+        tally[-1] += rows.counts[start:stop].sum()
+    table = group.all_gather(tally)
     sizes, observed = table[:, :-1], int(table[:, -1].sum())
     totals = sizes.sum(0)
     totals[0] = 1
@@ -97,18 +97,18 @@ def grow(rows: Rows, vocab_size: int, arena: Arena, group: CountGroup) -> NodeRa
         raise DataError(f"{text} Lower the order.")
     if observed > MAX_NODES:
         raise DataError(f"The corpus has {observed:,} tokens; the limit is {MAX_NODES:,}. Train on a part of it.")
-    own = _own_nodes(starts, sizes, group.rank)
+    ranges = _own_nodes(starts, sizes, group.rank)
     inner = int(starts[-2])
     room = inner + int(totals[-1] if group.rank == 0 else sizes[group.rank, -1])
     tokens, first = arena.zeros(room, token_dtype(vocab_size)), arena.zeros(inner + 1, np.int32)
     counts, links = arena.zeros(inner + int(sizes[group.rank, -1]), np.int32), arena.zeros(room, np.int32)
-    newest = own[:, 0] - 1  # node of each level
+    newest = ranges[:, 0] - 1  # node of each level
     newest[0] = 0
     for start, stop in _pieces(rows, arena):
         _fill(rows.packed, rows.counts, start, stop, *shape, newest, tokens, counts, first)
-    _start_children(own, first)
+    _start_children(ranges, first)
     first[0], first[1] = 1, starts[2]
-    local = NodeRange(Nodes(starts, tokens, first, links), counts, own, sizes)
+    local = NodeRange(Nodes(starts, tokens, first, links), counts, ranges, sizes)
     for level in range(1, order):
         local.all_gather(tokens, level, group)
         if level < order - 1:
@@ -150,9 +150,9 @@ def _own_nodes(starts: Int64[np.ndarray, " L"], sizes: Int64[np.ndarray, "P K"],
     """Return the range of a process's own nodes, by level."""
     begin = starts[:-1] + sizes[:rank].sum(0)
     begin[-1] = starts[-2]  # its nodes of the last level have numbers of its own
-    own = np.stack((begin, begin + sizes[rank]), axis=1)
-    own[0] = 0, 1 if len(own) > 2 or rank == 0 else 0
-    return own
+    ranges = np.stack((begin, begin + sizes[rank]), axis=1)
+    ranges[0] = 0, 1 if len(ranges) > 2 or rank == 0 else 0
+    return ranges
 
 
 @compiled
@@ -213,15 +213,15 @@ def _fill(packed, row_counts, start, stop, bits, per_word, in_first, newest, tok
 
 
 @compiled
-def _start_children(own, first):
+def _start_children(ranges, first):
     """Replace the numbers of children of each own node by where they start."""
-    for level in range(len(own) - 2, 0, -1):
-        start = own[level + 1, 0]
-        for parent in range(own[level, 0], own[level, 1]):
+    for level in range(len(ranges) - 2, 0, -1):
+        start = ranges[level + 1, 0]
+        for parent in range(ranges[level, 0], ranges[level, 1]):
             children = first[parent]
             first[parent] = start
             start += children
-        first[own[level, 1]] = start
+        first[ranges[level, 1]] = start
 
 
 @compiled

@@ -27,8 +27,8 @@ def frequent(local: NodeRange, min_count: int, group: CountGroup) -> Bool[np.nda
     """Return which n-grams occur at least ``min_count`` times, in rank 0."""
     keep = np.ones(len(local.nodes.tokens), bool)
     for level in range(2, local.nodes.order + 1):
-        own = local.own_level(level)
-        np.greater_equal(local.counts[own], min_count, out=keep[own])
+        span = local.own_level(level)
+        np.greater_equal(local.counts[span], min_count, out=keep[span])
         local.gather(keep, level, group)
     return keep
 

@@ -243,9 +243,9 @@ def _sample(
                 is_copy = copies(windows, texts[row], position, run)
             if token == NONE or is_copy:
                 _write_logits(trie, context, probs, logits)
-                own = uniform[row, number]
+                draw = uniform[row, number]
                 token = choose(
-                    logits, params, texts[row], position, count, own, windows, run, spelling, places[row], scores, probs, is_copy
+                    logits, params, texts[row], position, count, draw, windows, run, spelling, places[row], scores, probs, is_copy
                 )
                 number += 1
                 if token >= 0:

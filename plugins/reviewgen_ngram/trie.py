@@ -102,8 +102,8 @@ def expect_arrays(config: NgramConfig) -> dict[str, TensorSpec]:
         "root": ("float64", (config.vocab_size,)),
         "discounts": ("float64", (None, 3)),
     }
-    own: dict[str, TensorSpec] = {"book": ("float32", (256,))} if config.quantized else {"ends": ("int32", (None,))}
-    return specs | own
+    extra: dict[str, TensorSpec] = {"book": ("float32", (256,))} if config.quantized else {"ends": ("int32", (None,))}
+    return specs | extra
 
 
 def write_arrays(trained: Trained) -> dict[str, np.ndarray]:
@@ -140,8 +140,8 @@ def read_arrays(arrays: Mapping[str, np.ndarray], config: NgramConfig) -> Traine
     _require(heads[bos_id] > 0 and root[bos_id] == 0, "tokens", "holds bos as a context only")
     _require(tokens[starts[2] :] != bos_id, "tokens", "holds bos as a context only")
     _require((root >= 0) & (root <= 1), "root", "lies in 0..1")
-    own = ("tokens", "links", "bases", "children", "probabilities", "backoffs", "root")
-    trie = Trie(**{name: arrays[name] for name in own}, ends=arrays.get("ends"), book=arrays.get("book"), heads=heads)
+    names = ("tokens", "links", "bases", "children", "probabilities", "backoffs", "root")
+    trie = Trie(**{name: arrays[name] for name in names}, ends=arrays.get("ends"), book=arrays.get("book"), heads=heads)
     _check_nodes(trie, starts)
     stored = trie.probabilities if trie.book is None else trie.book
     _require((stored >= 0) & (stored <= 1), "probabilities", "lies in 0..1")
@@ -191,11 +191,11 @@ def _check_nodes(trie: Trie, starts: Int64[np.ndarray, " L"]) -> None:
     ascends[1] = ascends[first[first < len(tokens)]] = True  # the first child of each context
     _require(ascends, "tokens", "ascends within every context")
     for level in range(1, len(starts) - 1):
-        own = slice(*starts[level : level + 2].tolist())
-        links = trie.ends if level == len(starts) - 2 else trie.links[own]
+        span = slice(*starts[level : level + 2].tolist())
+        links = trie.ends if level == len(starts) - 2 else trie.links[span]
         if links is not None:
             is_inside = ((links >= starts[level - 1]) & (links < starts[level])).all()
-            is_same = is_inside and (level == 1 or np.array_equal(tokens[links], tokens[own]))
+            is_same = is_inside and (level == 1 or np.array_equal(tokens[links], tokens[span]))
             _require(is_same, "links", "points to the same n-gram without its first token")
 
 

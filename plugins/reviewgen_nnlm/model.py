@@ -156,16 +156,16 @@ class Nnlm(nn.Module):
         Raises:
             ConfigError: A tensor is none of these, or two are for the same one.
         """
-        given = match_tensors(self, tensors, str, "and the model's own, as hidden.weight")
-        table, own_table = given.get("embedding.weight"), self.embedding.weight.detach()
+        matched = match_tensors(self, tensors, str, "and the model's own, as hidden.weight")
+        table, own_table = matched.get("embedding.weight"), self.embedding.weight.detach()
         if table is not None and table.shape == own_table[1:].shape:
-            given["embedding.weight"] = torch.cat([table.to(own_table), own_table[-1:]])
-        return given
+            matched["embedding.weight"] = torch.cat([table.to(own_table), own_table[-1:]])
+        return matched
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Return the matrix of what is held, which learns slowly; see ``reviewgen.protocols.SupportsParameterGroups``."""
-        own = {"learning_rate_scale": HELD_LEARNING_RATE, "optimizer": "adamw"}
-        return [] if self.held is None else [{"params": [self.held], **own}]
+        options = {"learning_rate_scale": HELD_LEARNING_RATE, "optimizer": "adamw"}
+        return [] if self.held is None else [{"params": [self.held], **options}]
 
     def scale_logits(self, scale: float) -> bool:
         """Multiply the logits by a number; see ``reviewgen.protocols.SupportsScaledLogits``."""

@@ -92,9 +92,9 @@ def describe_recurrent(config: RecurrentConfig, kernel: int) -> ModelGraph:
     outputs = _outputs(config)
     nodes = [_value("ids"), _embedding(config), *layers, *outputs, _value("logits")]
     axes = [(), ("E",), *[("H",)] * len(layers), *[("E",)] * (len(outputs) - 1), ("V",)]  # the last ones of each result
-    given: list[GraphNode] = []
+    given_nodes: list[GraphNode] = []
     if config.holds:
-        given = [GraphNode(id="given", label="given", detail="g_{t}: Σ e[id] / √n of the given ids", kind="operation")]
+        given_nodes = [GraphNode(id="given", label="given", detail="g_{t}: Σ e[id] / √n of the given ids", kind="operation")]
         place = len(nodes) - 2  # before the output layer
         nodes.insert(place, GraphNode(id="held", label="+ A g_{t}", parameters=("held",)))
         axes.insert(place, axes[place - 1])
@@ -112,7 +112,7 @@ def describe_recurrent(config: RecurrentConfig, kernel: int) -> ModelGraph:
         edges.append(GraphEdge(source="ids", target="given", axes=("B", "T")))
         loops.append(GraphEdge(source="given", target="given", axes=("B", "E"), label="g", delay=1))
     sizes = {"E": config.embedding_size, "H": config.hidden_size, "V": config.vocab_size}
-    return ModelGraph(nodes=(*nodes, *given), edges=(*edges, *loops), sizes=sizes)
+    return ModelGraph(nodes=(*nodes, *given_nodes), edges=(*edges, *loops), sizes=sizes)
 
 
 def _port(node: GraphNode, name: str | None = None) -> str:

@@ -168,8 +168,8 @@ class Recurrent(nn.Module):
 
     def output_layer(self) -> tuple[Float[Tensor, "V K"], Float[Tensor, " V"]]:
         """Return the weight and the bias of the output layer; see ``reviewgen.protocols.SupportsOutputLayer``."""
-        own = self.output.weight
-        return self.embedding.weight if own is None else own, self.output.bias
+        weight = self.output.weight
+        return self.embedding.weight if weight is None else weight, self.output.bias
 
     def operations(self, ids: Int[Tensor, "B T"], state: State) -> Iterator[Operation]:
         """Yield what a call in evaluation mode computes; see ``reviewgen.protocols.SupportsOperations``.
@@ -200,14 +200,14 @@ class Recurrent(nn.Module):
         if isinstance(output.projection, nn.Linear):
             size = output.projection.weight.numel()
             yield _operation("projection", "p_t = W_p h_t", output.projection(x), "B T E", size, size * ids.numel())
-        own = 0 if output.weight is None else output.weight.numel()
-        matrix = "W_out" if own else "e"
+        weight_size = 0 if output.weight is None else output.weight.numel()
+        matrix = "W_out" if weight_size else "e"
         hidden = "p_t" if isinstance(output.projection, nn.Linear) else "h_t"
-        formula, products = f"logits_t = {matrix} {hidden} + b_out", ids.numel() * (own or table.numel())
+        formula, products = f"logits_t = {matrix} {hidden} + b_out", ids.numel() * (weight_size or table.numel())
         if self.held is not None:
             formula = f"logits_t = {matrix} ({hidden} + a_t) + b_out"
         yield _operation(
-            "logits", formula, output(output.features(x, shift), table), "B T V", own + output.bias.numel(), products
+            "logits", formula, output(output.features(x, shift), table), "B T V", weight_size + output.bias.numel(), products
         )
 
     def _check(self, ids: Tensor, state: State) -> tuple[tuple[Tensor, ...], Any, Any]:
@@ -245,8 +245,8 @@ class Recurrent(nn.Module):
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Return the matrix of what is held, which learns slowly; see ``reviewgen.protocols.SupportsParameterGroups``."""
-        own = {"learning_rate_scale": HELD_LEARNING_RATE, "optimizer": "adamw"}
-        return [] if self.held is None else [{"params": [self.held], **own}]
+        options = {"learning_rate_scale": HELD_LEARNING_RATE, "optimizer": "adamw"}
+        return [] if self.held is None else [{"params": [self.held], **options}]
 
     def parameter_kinds(self) -> dict[str, int]:
         """Return the number of parameters of each kind; see ``reviewgen.protocols.SupportsParameterKinds``."""

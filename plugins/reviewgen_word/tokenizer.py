@@ -188,17 +188,17 @@ class _Chunks(dict[str, bytes]):
 
 def _thin_out(texts: Iterable[str], max_characters: int) -> list[str]:
     """Return all texts or, if they have more characters than the maximum, every second, every fourth, ... of them."""
-    kept: list[str] = []
+    sample: list[str] = []
     step, characters = 1, 0
     for number, text in enumerate(texts):
         if number % step:
             continue
-        kept.append(text)
+        sample.append(text)
         characters += len(text)
-        while characters > max_characters and len(kept) > 1:
-            kept, step = kept[::2], 2 * step
-            characters = sum(map(len, kept))
-    return kept
+        while characters > max_characters and len(sample) > 1:
+            sample, step = sample[::2], 2 * step
+            characters = sum(map(len, sample))
+    return sample
 
 
 def _untrained() -> Tokenizer:

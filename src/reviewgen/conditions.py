@@ -275,10 +275,10 @@ class Conditions:
             is_kept: Whether each field is encoded; None encodes all.
         """
         ids, markers = list[int](), itertools.count(self.first_id + self.condition_ids)
-        kept = itertools.repeat(True) if is_kept is None else is_kept
-        given = zip(markers, self.fields, values[len(self.fixed) :], kept, strict=False)
-        for marker, each, value, is_own in given:
-            if is_own and self.encode_text is not None and (text := each.text_of(value)):
+        flags = itertools.repeat(True) if is_kept is None else is_kept
+        entries = zip(markers, self.fields, values[len(self.fixed) :], flags, strict=False)
+        for marker, condition, value, is_encoded in entries:
+            if is_encoded and self.encode_text is not None and (text := condition.text_of(value)):
                 first, later = list(self.encode_text(text)), list(self.encode_text(f" {text}"))
                 if later[1:] != first and later != first:
                     ids += [marker, *later, marker, *first]
@@ -355,11 +355,11 @@ def fit_conditions(
     lengths: list[Counter[bool]] = [Counter() for _ in fields]  # of each field, how many values are too long and how many are not
     for values in examples if names or fields else ():
         texts += 1
-        for value, own, others in zip(values, numbers, categories, strict=False):
+        for value, column_numbers, labels in zip(values, numbers, categories, strict=False):
             if (number := finite_number(value)) is not None:
-                own.append(number)
+                column_numbers.append(number)
             elif not is_missing(value):
-                others[label_of(value)] += 1
+                labels[label_of(value)] += 1
         for value, own_lengths in zip(values[len(names) :], lengths, strict=True):
             if not is_missing(value, "text"):
                 own_lengths[len(label_of(value)) > MAX_FIELD] += 1
@@ -383,8 +383,8 @@ def _fit(name: str, numbers: "array[float]", categories: Counter[str], texts: in
         return Condition(name=name, kind="number", values=_bin_numbers(np.frombuffer(numbers, np.float64), texts))
     categories.update(map(label_of, numbers))  # one value is not a number, so all are categories
     ranked = sorted(categories.items(), key=lambda item: (-item[1], item[0]))
-    kept = tuple(Value(label=label, share=count / texts) for label, count in ranked[:MAX_CATEGORIES])
-    return Condition(name=name, kind="category", values=kept, left_out=len(ranked) - len(kept))
+    values = tuple(Value(label=label, share=count / texts) for label, count in ranked[:MAX_CATEGORIES])
+    return Condition(name=name, kind="category", values=values, left_out=len(ranked) - len(values))
 
 
 def _bin_numbers(numbers: np.ndarray, texts: int) -> tuple[Value, ...]:

@@ -202,8 +202,8 @@ def shortened(text: str, most: int) -> str:
     """
     if len(text) <= most:
         return text
-    kept = max(most - len(_GAP), 2)
-    return text[: kept - kept // 2] + _GAP + text[len(text) - kept // 2 :]
+    length = max(most - len(_GAP), 2)
+    return text[: length - length // 2] + _GAP + text[len(text) - length // 2 :]
 
 
 def counted(number: int, noun: str) -> str:

@@ -53,9 +53,9 @@ def _check_response(response: Any) -> None:
         response.read()
         with contextlib.suppress(ValueError):  # not JSON, which the client reports
             answer = response.json()
-            entries = [each for each in (answer if isinstance(answer, list) else [answer]) if isinstance(each, dict)]
-            files = [each["lfs"] for each in entries if isinstance(each.get("lfs"), dict)]
-            names += [each["sha"] for each in entries if each.get("sha") is not None] + [each.get("oid") for each in files]
+            entries = [entry for entry in (answer if isinstance(answer, list) else [answer]) if isinstance(entry, dict)]
+            files = [entry["lfs"] for entry in entries if isinstance(entry.get("lfs"), dict)]
+            names += [entry["sha"] for entry in entries if entry.get("sha") is not None] + [file.get("oid") for file in files]
     for name in names:
         if not isinstance(name, str) or _PLAIN_NAME.fullmatch(name) is None:
             raise HubError(

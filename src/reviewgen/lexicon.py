@@ -100,13 +100,13 @@ def count_words(texts: Sequence[str]) -> WordCounts:
     codes, owners = runs.indices.to_numpy(), pyarrow.compute.list_parent_indices(pieces).to_numpy()
     written = [[run] if run.isalpha() else words_of(run) for run in runs.dictionary.to_pylist()]
     words = Counter[str]()
-    for found, times in zip(written, np.bincount(codes, minlength=len(written)).tolist(), strict=True):
-        for word in found:
+    for run_words, times in zip(written, np.bincount(codes, minlength=len(written)).tolist(), strict=True):
+        for word in run_words:
             words[word] += times
     numbers: dict[str, int] = {}
-    folded = [[numbers.setdefault(word.casefold(), len(numbers)) for word in found] for found in written]
+    folded = [[numbers.setdefault(word.casefold(), len(numbers)) for word in run_words] for run_words in written]
     starts = np.cumsum([0, *map(len, folded)])
-    flat = np.fromiter((number for found in folded for number in found), np.int64, int(starts[-1]))
+    flat = np.fromiter((number for run_numbers in folded for number in run_numbers), np.int64, int(starts[-1]))
     in_texts = _count_texts(codes, owners, starts, flat, len(numbers))
     signs = {*whole.translate(None, _FREQUENT).decode(), *(" " if b" " in whole else ""), "\n"}
     between = signs & _SEPARATORS | _separators_in("".join(signs - _SEPARATORS))

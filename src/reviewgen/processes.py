@@ -196,19 +196,19 @@ class Processes:
             raise ProcessLost(f"Process {failed[0]} has failed; its own error message says why.")
         if any(interrupted for *_, interrupted in ends):
             raise KeyboardInterrupt
-        return [each for each, *_ in ends]
+        return [output for output, *_ in ends]
 
     def each(self, work: Callable[[], Result], path: object) -> Result:
         """Call a function in each process; return its own result, of any type. Arguments and errors are those of ``gather``."""
-        own: list[Result] = []
-        self.gather(lambda: own.append(work()), path)
-        return own[0]
+        results: list[Result] = []
+        self.gather(lambda: results.append(work()), path)
+        return results[0]
 
     def main(self, work: Callable[[], Result], path: object) -> Result:
         """Call a function in the main process; return its result in all. Arguments and errors are those of ``gather``."""
         results: list[Any] = self.gather(lambda: work() if self.rank == 0 else None, path)
-        own: Result = results[0]
-        return own
+        result: Result = results[0]
+        return result
 
     def stop_if_interrupted(self) -> None:
         """Raise KeyboardInterrupt, inside ``gather``, if this process was interrupted."""
@@ -224,10 +224,10 @@ class Processes:
         Raises:
             TrainingError: They differ; all processes but the first raise ProcessLost, so that it is printed once.
         """
-        own = {name: hashlib.sha256(json.dumps(value, sort_keys=True).encode()).digest() for name, value in facts.items()}
-        everyone = self.all_gather_object(own)  # other code may have other facts
-        names = dict.fromkeys(name for each in everyone for name in each)
-        different = [name for name in names if len({each.get(name) for each in everyone}) > 1]
+        digests = {name: hashlib.sha256(json.dumps(value, sort_keys=True).encode()).digest() for name, value in facts.items()}
+        everyone = self.all_gather_object(digests)  # other code may have other facts
+        names = dict.fromkeys(name for by_name in everyone for name in by_name)
+        different = [name for name in names if len({by_name.get(name) for by_name in everyone}) > 1]
         if different and self.rank:
             raise ProcessLost("The processes have different settings; the error message of the main process says which.")
         if different:

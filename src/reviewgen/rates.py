@@ -38,12 +38,12 @@ def find_intervals(
     if len(items) < _GROUPS:
         return [None] * len(values)
     parts = [[item for number, item in enumerate(items) if number % _GROUPS != group] for group in range(_GROUPS)]
-    variances = [(_GROUPS - 1) * _variance(each) for each in zip(*map(measure, parts), strict=True)]
-    found = []
+    variances = [(_GROUPS - 1) * _variance(estimates) for estimates in zip(*map(measure, parts), strict=True)]
+    intervals = []
     for value, variance, is_share in zip(values, variances, are_shares or [True] * len(values), strict=True):
         interval = _wilson(value, variance, len(items)) if is_share and 0 <= value <= 1 else _symmetric(value, variance)
-        found.append(interval if all(map(math.isfinite, interval)) else None)
-    return found
+        intervals.append(interval if all(map(math.isfinite, interval)) else None)
+    return intervals
 
 
 def describe_rate(value: float, interval: Sequence[float] | None = None, characters: int | None = None) -> str:

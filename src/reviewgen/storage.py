@@ -293,9 +293,9 @@ def _fsync(path: Path) -> None:
 
 
 def _fsync_tree(path: Path) -> None:
-    for each in (*path.rglob("*"), path) if path.is_dir() else (path,):
-        if each.is_dir() or each.is_file():
-            _fsync(each)
+    for entry in (*path.rglob("*"), path) if path.is_dir() else (path,):
+        if entry.is_dir() or entry.is_file():
+            _fsync(entry)
 
 
 def _rename(source: Path, target: Path, *, replaces: bool = False) -> None:
@@ -383,21 +383,21 @@ class Job:
         Raises:
             CheckpointError: An earlier try had others, or ``job.json`` is damaged.
         """
-        given: dict[str, Any] = json.loads(json.dumps(dict(facts)))
+        current: dict[str, Any] = json.loads(json.dumps(dict(facts)))
         file = self.path(_JOB)
         try:
             before = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
         except ValueError:
             raise CheckpointError(f"{file} is damaged. Remove {self.folder} to start over.") from None
-        if different := [name for name in given.keys() & before.keys() if given[name] != before[name]]:
+        if different := [name for name in current.keys() & before.keys() if current[name] != before[name]]:
             raise CheckpointError(
                 f"{self.folder} holds an unfinished job with other {' and '.join(sorted(different))}. Rerun the original command "
                 "to resume it, remove the folder, or choose another name."
             )
-        if not file.exists() or given.keys() - before.keys():
+        if not file.exists() or current.keys() - before.keys():
             with atomic_file(file) as new:
-                new.write_text(json.dumps(before | given, indent=1), encoding="utf-8")
-        return before | given
+                new.write_text(json.dumps(before | current, indent=1), encoding="utf-8")
+        return before | current
 
     def path(self, name: str) -> Path:
         """Return the path of a piece."""

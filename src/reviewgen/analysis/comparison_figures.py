@@ -150,7 +150,7 @@ class ComparisonRow:
             ConfigError, TypeError, AttributeError: The values are not those of a row.
         """
         row = from_dict(cls, values)
-        intervals = {name: None if each is None else (each[0], each[1]) for name, each in row.intervals.items()}
+        intervals = {name: None if limits is None else (limits[0], limits[1]) for name, limits in row.intervals.items()}
         is_infinite = row.bits_per_character is None and row.zero_probability_tokens
         known = replace(row, intervals=intervals)
         return replace(known, bits_per_character=math.inf, perplexity_per_token=math.inf) if is_infinite else known
@@ -228,22 +228,22 @@ def _measure_bits(model: ReviewModel, held_out: HeldOut, seed: int) -> tuple[Flo
     losses = list[np.ndarray]()
     for batch in batches(frame_texts(zip(held_out.texts, prefixes, strict=True), tokenizer)):
         losses += token_losses(model.bundle.model, [ids for ids, _ in batch], tokenizer.vocab_size)
-    bits = np.array([float(each.sum(dtype=np.float64)) / math.log(2) for each in losses])
+    bits = np.array([float(text_losses.sum(dtype=np.float64)) / math.log(2) for text_losses in losses])
     total = float(bits.sum())
     bits_per_token = total / sum(map(len, losses))
     return bits, {
         "bits_per_character": total / int(characters.sum()),
         "bits_interval": Bootstrap(characters, seed).interval(bits),
         "perplexity_per_token": 2.0**bits_per_token if bits_per_token < 1000 else math.inf,
-        "zero_probability_tokens": sum(int(np.isinf(each).sum()) for each in losses),
+        "zero_probability_tokens": sum(int(np.isinf(text_losses).sum()) for text_losses in losses),
     }
 
 
 def _training_facts(training: dict[str, Any]) -> dict[str, Any]:
     """Return what training.json says; a model of an older version, or a blend, may lack some of it."""
     novelty, data = training.get("novelty") or {}, training.get("data") or {}
-    evaluations = [each for each in training.get("evaluations") or () if each.get("tokens_seen") and "seconds" in each]
-    curve = tuple(CurvePoint(each["seconds"], each["tokens_seen"], each.get("bits_per_character")) for each in evaluations)
+    evaluations = [entry for entry in training.get("evaluations") or () if entry.get("tokens_seen") and "seconds" in entry]
+    curve = tuple(CurvePoint(entry["seconds"], entry["tokens_seen"], entry.get("bits_per_character")) for entry in evaluations)
     tokens = (data.get("tokens") or {}).get("train")
     epoch = curve[-1].seconds * tokens / curve[-1].tokens if curve and tokens else None
     rates = {name: novelty.get(name) for name in ("copy_rate", "copy_rate_characters", "held_out_copy_rate")}
@@ -282,14 +282,14 @@ def _draw_samples(
 ) -> tuple[Sample, ...]:
     """Return a text for each of ``TEMPERATURES``, from one prompt, with its copied spans if the training text or an exact index
     says which they are; a compact index gives upper bounds."""
-    index, settings = model.bundle.index, [replace(config, temperature=each) for each in TEMPERATURES]
-    texts = [model.generate_one(prompt, generation_config=each, seed=seed) for each in settings]
+    index, settings = model.bundle.index, [replace(config, temperature=temperature) for temperature in TEMPERATURES]
+    texts = [model.generate_one(prompt, generation_config=setting, seed=seed) for setting in settings]
     copied: Sequence[Any] = [None] * len(texts)
     if training is not None:
         copied = [tuple(spans) for spans in TextWindows(texts).spans(training())]
     elif index is not None and index.form == "exact":
         copied = [_spans(model, text) for text in texts]
-    return tuple(Sample(*each) for each in zip(TEMPERATURES, texts, copied, strict=True))
+    return tuple(Sample(*fields) for fields in zip(TEMPERATURES, texts, copied, strict=True))
 
 
 def _spans(model: ReviewModel, text: str) -> tuple[tuple[int, int], ...]:
@@ -315,10 +315,10 @@ def _generation_facts(model: ReviewModel, config: GenerationConfig, seed: int) -
         figures = measure_texts(some, is_known)
         return [math.nan if figures.unknown_words is None else figures.unknown_words, *figures.distinct]
 
-    taken = take_words(texts, _WORDS)
-    figures = measure_texts(taken, is_known)
+    first_texts = take_words(texts, _WORDS)
+    figures = measure_texts(first_texts, is_known)
     names = ("new_words", *(f"distinct_{n}" for n in range(1, 5)))
-    intervals = dict(zip(names, find_intervals(measure, taken), strict=True))
+    intervals = dict(zip(names, find_intervals(measure, first_texts), strict=True))
     intervals["copy_rate"] = (model.training.get("novelty") or {}).get("copy_rate_interval")
     return {
         "characters_per_second": sum(map(len, texts)) / seconds,

@@ -128,12 +128,12 @@ class Comparison(HtmlReport):
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON values; a number that is infinite becomes None."""
-        held_out, own = self.held_out, {"prompt": self.prompt, "seed": self.seed, "is_interrupted": self.is_interrupted}
+        held_out, facts = self.held_out, {"prompt": self.prompt, "seed": self.seed, "is_interrupted": self.is_interrupted}
         texts = {"source": held_out.source, "split": held_out.split, "texts": len(held_out.texts), "of": held_out.total}
         texts |= {"characters": int(held_out.characters.sum()), "digest": held_out.digest}
         rows = [to_json(row) | {"has_seen_held_out": row.has_seen_held_out} for row in self.rows]
         pairs = [to_json(pair) | {"is_significant": pair.is_significant} for pair in self.pairs]
-        return {"held_out": texts, **own, "rows": rows, "pairs": pairs}
+        return {"held_out": texts, **facts, "rows": rows, "pairs": pairs}
 
     def to_pandas(self) -> "pandas.DataFrame":
         """Return the figures as a data frame, a row for each model, its name as the index."""
@@ -159,7 +159,7 @@ class Comparison(HtmlReport):
             "most_pairs": _MAX_PAIRS,
             "best": self.describe_best(),
             "charts": [draw_figure(chart) for chart in _charts(self.rows)],
-            "samples": {row.name: [(each.temperature, _cut(each)) for each in row.samples] for row in finished},
+            "samples": {row.name: [(sample.temperature, _cut(sample)) for sample in row.samples] for row in finished},
             "temperatures": ", ".join(map(str, TEMPERATURES)),
             "copy_characters": COPY_CHARACTERS,
             "pictures": [(row, b64encode(row.picture.encode()).decode()) for row in finished if row.picture],
@@ -233,7 +233,7 @@ def _charts(rows: Sequence[ComparisonRow]) -> Iterator[Chart]:
     for x, name in (("seconds of training", "seconds"), ("tokens trained on", "tokens")) if curves else ():
         lines = []
         for style, row in curves:
-            points = [(getattr(each, name), bits) for each in row.curve if (bits := each.bits_per_character) is not None]
+            points = [(getattr(point, name), bits) for point in row.curve if (bits := point.bits_per_character) is not None]
             lowest = min((bits for _, bits in points), default=0.0)
             lines.append(Series(row.name, [point for point in points if point[1] <= _MAX_RATIO * lowest], style))
         panels = [Panel("bits per character, validation texts", lines)]

@@ -47,18 +47,18 @@ def find_models(models: Any) -> list[tuple[ComparisonRow, Any]]:
     if isinstance(models, str) or not isinstance(models, Mapping | Sequence):
         raise ConfigError(f"models must be a list, or a dictionary by name, as in ['gru-char', 'lstm-char']; got {models!r:.60}.")
     pairs = models.items() if isinstance(models, Mapping) else models
-    named = [each if isinstance(each, tuple) else (None, each) for each in pairs]
-    found = [(_start_row(name, source), source) for name, source in named]
-    if not found:
+    named = [entry if isinstance(entry, tuple) else (None, entry) for entry in pairs]
+    rows = [(_start_row(name, source), source) for name, source in named]
+    if not rows:
         raise ConfigError("There is no model to compare: give presets, as in gru-char, or saved models.")
     seen: dict[str, ComparisonRow] = {}
-    for row, _ in found:
+    for row, _ in rows:
         other = seen.setdefault(_file_name(row.name).casefold(), row)
         if other is not row:
             labels = f"{other.source[:60]} and {row.source[:60]}"
             ways = "first=SOURCE second=SOURCE on the command line, {'first': ..., 'second': ...} in Python"
             raise ConfigError(f"Two rows have the name {row.name[:60]!r} ({labels}). Name them: {ways}.")
-    return found
+    return rows
 
 
 def _start_row(name: Any, source: Any) -> ComparisonRow:
@@ -69,8 +69,8 @@ def _start_row(name: Any, source: Any) -> ComparisonRow:
     if not isinstance(source, str | Path):
         raise ConfigError(f"Compare presets, saved folders, repositories or ReviewModels; got {type(source).__name__}.")
     is_preset = isinstance(parse_source(source, preset_names()), PresetSource)
-    own = to_path("models", source).resolve().name if isinstance(source, Path) or os.path.exists(source) else source  # noqa: PTH110  Path raises for a name that is too long
-    return ComparisonRow(name=name or own or str(source), source=str(source), is_trained_here=is_preset)
+    default = to_path("models", source).resolve().name if isinstance(source, Path) or os.path.exists(source) else source  # noqa: PTH110  Path raises for a name that is too long
+    return ComparisonRow(name=name or default or str(source), source=str(source), is_trained_here=is_preset)
 
 
 def _file_name(name: str) -> str:
@@ -206,12 +206,12 @@ def _read_row(file: Path, row: ComparisonRow, digest: str) -> Measured | None:
     """Return a finished row; None if it is missing, damaged, or of another model."""
     try:
         stored = read_json(file, MAX_VOCABULARY)
-        found, bits = ComparisonRow.from_json(stored["row"]), stored["bits"]
-        is_same = (found.name, found.source, stored["weights"]) == (row.name, row.source, digest)
-        numbers = None if bits is None else tuple(float("inf") if each is None else float(each) for each in bits)
+        stored_row, bits = ComparisonRow.from_json(stored["row"]), stored["bits"]
+        is_same = (stored_row.name, stored_row.source, stored["weights"]) == (row.name, row.source, digest)
+        numbers = None if bits is None else tuple(float("inf") if value is None else float(value) for value in bits)
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return None
-    return Measured(found, numbers) if is_same else None
+    return Measured(stored_row, numbers) if is_same else None
 
 
 def _digest(model: ReviewModel) -> str:

@@ -100,7 +100,7 @@ class HeldOutReading(NamedTuple):
         mean = sum(len(text) for text, _ in known) / len(known)
         count = max(1, min(len(known), _MAX_TEXTS, math.ceil(limit / mean)))
         chosen = [known[(2 * n + 1) * len(known) // (2 * count)] for n in range(count)]
-        values = [dict(zip(self.config.columns, each, strict=True)) for _, each in chosen]
+        values = [dict(zip(self.config.columns, cells, strict=True)) for _, cells in chosen]
         return HeldOut([text for text, _ in chosen], values, len(known), split, source, corpus)
 
 

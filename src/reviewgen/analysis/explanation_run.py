@@ -98,7 +98,7 @@ def check_texts(text: Any) -> tuple[str, ...]:
     if text is None:
         return SAMPLE_TEXTS
     texts = (text,) if isinstance(text, str) or not isinstance(text, Sequence) else tuple(text)
-    if wrong := [each for each in texts if not isinstance(each, str)]:
+    if wrong := [item for item in texts if not isinstance(item, str)]:
         raise DataError(f"A text to explain must be a string; got {type(wrong[0]).__name__}.")
     if not texts or not all(texts):
         raise DataError("A text to explain is empty; give one of at least one character.")
@@ -162,7 +162,7 @@ def explain(
         texts=batch.texts,
         tokens=tuple(tuple(batch.labels[token] for token in row) for row in batch.rows),
         batch=(batch.ids.size(0), batch.ids.size(1)),
-        models=tuple(_explain_model(*each, batch) for each in zip(names, models, walks, strict=True)),
+        models=tuple(_explain_model(*args, batch) for args in zip(names, models, walks, strict=True)),
         loss=_explain_loss(logits, batch, _windows(walks, batch, subject)),
         mixture=mixture,
         notes=(*subject.notes, *batch.notes, *_note_scores(subject.model, batch)),
@@ -194,9 +194,9 @@ def _walk(model: Any, batch: TextBatch) -> _Forward:
         with broken_plugins(model, batch.ids):
             operations = list(model.operations(batch.ids, model.initial_state(len(batch.ids))))  # type: ignore[attr-defined]  # of a model
         lines = []
-        for each in operations:
-            own = (tuple(each.axes.split()), tuple(each.values.shape), each.parameters, each.multiplications)
-            lines.append(Line(each.name, each.formula, *own, *_mean_and_spread(each.values, batch.is_read), kind=each.kind))
+        for op in operations:
+            facts = (tuple(op.axes.split()), tuple(op.values.shape), op.parameters, op.multiplications)
+            lines.append(Line(op.name, op.formula, *facts, *_mean_and_spread(op.values, batch.is_read), kind=op.kind))
         return _Forward(lines, operations[-1].values, operations)
     done = trace(model, batch.ids)
     if isinstance(model, nn.Module):
@@ -212,20 +212,20 @@ def _module_lines(model: nn.Module, calls: Sequence[ModuleCall], batch: TextBatc
     for call in calls:
         by_name.setdefault(call.name, []).append(call)
     counted, letters = set[int](), letter_sizes(model.config)
-    for name, own in by_name.items():
-        module, products = own[0].module, sum(call.products for call in own)
+    for name, group in by_name.items():
+        module, products = group[0].module, sum(call.products for call in group)
         used = model.parameters() if name == "" else module.parameters(recurse=False)  # also of modules that are not called
         new = {id(parameter): parameter.numel() for parameter in used if id(parameter) not in counted}
         counted |= new.keys()
         if name and not new and not products and any(True for _ in module.children()):
             continue
-        outputs = sorted(own[-1].outputs, key=lambda tensor: not tensor.is_floating_point())  # a floating-point one, if any
+        outputs = sorted(group[-1].outputs, key=lambda tensor: not tensor.is_floating_point())  # a floating-point one, if any
         shape = tuple(outputs[0].shape) if outputs else ()
         figures = _mean_and_spread(outputs[0], batch.is_read) if outputs else (None, None)
         kind = type(module).__name__
         title = f"{name} ({kind})" if name else f"the rest of {kind}" if len(by_name) > 1 else kind
         axes = tuple(map(str, name_axes(shape, batch.ids.shape, letters)))
-        yield Line(title, "", axes, shape, sum(new.values()), products, *figures, calls=len(own))
+        yield Line(title, "", axes, shape, sum(new.values()), products, *figures, calls=len(group))
 
 
 def _mean_and_spread(values: Tensor, is_read: Bool[Tensor, "B T"]) -> tuple[float | None, float | None]:
@@ -239,7 +239,7 @@ def _mean_and_spread(values: Tensor, is_read: Bool[Tensor, "B T"]) -> tuple[floa
 
 def _explain_model(name: str, model: Any, done: _Forward, batch: TextBatch) -> explanation.ModelExplanation:
     gates = []
-    for gate in (each for each in done.operations if each.kind == "gate"):
+    for gate in (op for op in done.operations if op.kind == "gate"):
         means = gate.values.double().flatten(2).mean(-1).tolist()  # (B, T)
         openings = tuple(tuple(mean[: len(row)]) for mean, row in zip(means, batch.rows, strict=True))
         gates.append(explanation.Gate(gate.name, openings))
@@ -284,7 +284,7 @@ def _count_steps(
         is_stored = context.seen[token] and context.probabilities is not None
         yield explanation.CountStep(
             order=context.tokens + 1,
-            context="".join(batch.labels[each] for each in ids[len(ids) - context.tokens :]),
+            context="".join(batch.labels[previous] for previous in ids[len(ids) - context.tokens :]),
             is_start=context.tokens == len(ids),
             count=count,
             unit=context.unit,
@@ -301,7 +301,7 @@ def _count_steps(
 @torch.no_grad()
 def _mix(blend: Blend, walks: Sequence[_Forward], batch: TextBatch) -> tuple[Tensor, tuple[explanation.MixedToken, ...]]:
     """Return the log probabilities of a blend, and how those of the targets are mixed."""
-    log_probs = torch.stack([each.logits.log_softmax(-1) for each in walks])  # (M, B, T, V), of M models
+    log_probs = torch.stack([walk.logits.log_softmax(-1) for walk in walks])  # (M, B, T, V), of M models
     log_weights = torch.stack([weights.expand(batch.ids.shape) for weights in blend.log_weights(list(log_probs))])  # (M, B, T)
     tokens = []
     for row, time in batch.positions:
@@ -324,7 +324,7 @@ def _note_scores(model: Any, batch: TextBatch) -> Iterator[str]:
 
 def _windows(walks: Sequence[_Forward], batch: TextBatch, subject: LoadedModel) -> Windows:
     """Return the tokens of the window before each prediction, of a model that has one."""
-    windows = [each.values for done in walks for each in done.operations if each.kind == "window"]
+    windows = [op.values for done in walks for op in done.operations if op.kind == "window"]
     padding = subject.conditions.vocab_size
     return {
         position: tuple("(before)" if token >= padding else batch.labels[token] for token in windows[0][position].tolist())

@@ -71,15 +71,15 @@ class DrawnNode(NamedTuple):
 def draw_graph(graph: ModelGraph, style: Style, order: Sequence[LayoutEdge] = ()) -> DrawnNode:
     """Draw a graph; ``order`` has constraints (upper, lower)."""
     style = replace(style, sizes={**style.sizes, **graph.sizes})
-    own, loops = _split_edges(graph)
+    edges, loops = _split_edges(graph)
     parts = {node.id: _draw_node(node, loops.get(node.id, []), style) for node in graph.nodes}
-    sources = {_node_of(edge.source) for edge in own}
+    sources = {_node_of(edge.source) for edge in edges}
     last = [node.id for node in graph.nodes if node.kind == "value" and node.id not in sources and len(graph.nodes) > 1]
-    labels = [_label(edge, style) for edge in own]
-    links = [_link(edge, parts, lines) for edge, lines in zip(own, labels, strict=True)]
+    labels = [_label(edge, style) for edge in edges]
+    links = [_link(edge, parts, lines) for edge, lines in zip(edges, labels, strict=True)]
     layout = compute_layout({name: (part.width, part.height) for name, part in parts.items()}, [*links, *order], last)
     content = [moved(part.content, *layout.corners[name]) for name, part in parts.items()]
-    for edge, route, lines in zip(own, layout.routes, labels, strict=False):
+    for edge, route, lines in zip(edges, layout.routes, labels, strict=False):
         ends = [_end(end, parts).moved(*layout.corners[_node_of(end)]) for end in (edge.source, edge.target)]
         content.append(_line(route, ends[0].bottom, ends[1].top))
         content += [] if route.label is None else block(lines, *route.label)
@@ -97,7 +97,7 @@ def _split_edges(graph: ModelGraph) -> tuple[list[GraphEdge], dict[str, list[Gra
         else:
             windows.setdefault((edge.source, edge.target), []).append(edge)
     lines = [
-        replace(edges[-1], delay=0, label=f"of {len(edges)} tokens") if any(each.delay for each in edges) else edges[0]
+        replace(edges[-1], delay=0, label=f"of {len(edges)} tokens") if any(edge.delay for edge in edges) else edges[0]
         for edges in windows.values()
     ]
     return lines, loops
@@ -213,8 +213,8 @@ def _draw_frame(node: GraphNode, inside: ModelGraph, style: Style) -> DrawnNode:
 def _draw_loops(drawn: DrawnNode, loops: Sequence[GraphEdge], style: Style) -> DrawnNode:
     """Add loops on the right, nested so that they do not cross, and one label for all that have one shape."""
     ports = [(loop.source.partition("/")[2], loop.target.partition("/")[2]) for loop in loops]
-    by_input = {taken: (given, taken) for given, taken in ports if taken in drawn.inside}
-    lanes = sorted(by_input.values(), key=lambda each: drawn.inside[each[1]].x) or ports[:1]
+    by_input = {target: (source, target) for source, target in ports if target in drawn.inside}
+    lanes = sorted(by_input.values(), key=lambda pair: drawn.inside[pair[1]].x) or ports[:1]
     lines = [*_loop_label(loops, style), ("to the next", NOTE, "note"), ("token", NOTE, "note")]
     lines = lines[1:] if not lines[0][0] else lines
     label_width, label_height = block_size(lines)
@@ -223,17 +223,17 @@ def _draw_loops(drawn: DrawnNode, loops: Sequence[GraphEdge], style: Style) -> D
     top = above + (height - drawn.height - above - below) / 2
     box, inside = drawn.box.moved(0.0, top), {name: area.moved(0.0, top) for name, area in drawn.inside.items()}
     content = [moved(drawn.content, 0.0, top)]
-    for n, (given, taken) in enumerate(lanes):  # the first is the outermost
+    for n, (source, target) in enumerate(lanes):  # the first is the outermost
         depth = len(lanes) - n
         lane, turn = drawn.width + 6.0 + _LANE * (depth - 0.5), _TURN * depth
         low, high = box.top + 0.75 * drawn.box.bottom, box.top + 0.25 * drawn.box.bottom
         start, end = [(box.right, low), (lane, low)], [(lane, high), (box.right, high)]
-        if given in inside:
-            x, y = inside[given].x, box.bottom + turn
-            start = [(x, inside[given].bottom), (x, y), (lane, y)]
-        if taken in inside:
-            x, y = inside[taken].x, box.top - turn
-            end = [(lane, y), (x, y), (x, inside[taken].top)]
+        if source in inside:
+            x, y = inside[source].x, box.bottom + turn
+            start = [(x, inside[source].bottom), (x, y), (lane, y)]
+        if target in inside:
+            x, y = inside[target].x, box.top - turn
+            end = [(lane, y), (x, y), (x, inside[target].top)]
         content.append(_state_line(*start, *end))
     content += block(lines, right + 5.0, max(0.0, box.top + drawn.box.bottom / 2 - label_height / 2))
     return DrawnNode(content, right + 5.0 + label_width, height, box, inside)
@@ -281,7 +281,7 @@ def _order(graph: ModelGraph, stateful: list[str]) -> list[LayoutEdge]:
             before[_node_of(edge.target)].add(_node_of(edge.source))
     above: dict[str, set[str]] = {}  # all that a node depends on
     for name in TopologicalSorter(before).static_order():
-        above[name] = {name}.union(*(above[each] for each in before[name]))
+        above[name] = {name}.union(*(above[source] for source in before[name]))
     rows = sorted(stateful, key=lambda name: len(above[name]))
     return [LayoutEdge(one, other) for one, other in pairwise(rows) if one not in above[other]]
 
@@ -290,7 +290,7 @@ def _column(graph: ModelGraph, step: int) -> ModelGraph:
     """Return the graph of one token: no insides, no states, no axis of time."""
     labels = {node.id: f"{node.label}_{{{step}}}" if node.kind == "value" else node.label for node in graph.nodes}
     nodes = tuple(replace(node, label=labels[node.id], parameters=(), inside=None) for node in graph.nodes)
-    edges = [replace(each, source=_node_of(each.source), target=_node_of(each.target)) for each in graph.edges]
+    edges = [replace(edge, source=_node_of(edge.source), target=_node_of(edge.target)) for edge in graph.edges]
     kept = [replace(edge, axes=tuple(axis for axis in edge.axes if axis != "T")) for edge in edges if edge.source != edge.target]
     return replace(graph, nodes=nodes, edges=tuple(kept))
 

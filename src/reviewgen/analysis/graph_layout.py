@@ -65,8 +65,8 @@ class _Slot:
 
     def barycentre(self, is_above: bool) -> float:
         """Return the mean position of the other ends of lines from above, or to below; without any, its own."""
-        others = [each.ends[0] for each in self.before] if is_above else [each.ends[1] for each in self.after]
-        return fmean(others or [float(self.at)])
+        positions = [span.ends[0] for span in self.before] if is_above else [span.ends[1] for span in self.after]
+        return fmean(positions or [float(self.at)])
 
 
 @dataclass(eq=False)
@@ -170,8 +170,8 @@ def _position(ranks: Sequence[Sequence[_Slot]]) -> None:
         for rank in ranks if sweep % 2 == 0 else reversed(ranks):
             wanted, weights = [], []
             for slot in rank:
-                ends = [(each.upper.x + each.leaves - each.enters, each.upper) for each in slot.before]
-                ends += [(each.lower.x + each.enters - each.leaves, each.lower) for each in slot.after]
+                ends = [(span.upper.x + span.leaves - span.enters, span.upper) for span in slot.before]
+                ends += [(span.lower.x + span.enters - span.leaves, span.lower) for span in slot.after]
                 pulls = [_STRAIGHT[2 - slot.is_box - other.is_box] for _, other in ends]
                 wanted.append(fmean([x for x, _ in ends], pulls) if ends else slot.x)
                 weights.append(sum(pulls) or 0.1)
@@ -206,17 +206,17 @@ def _measure(ranks: Sequence[Sequence[_Slot]], slots: Mapping[str, _Slot], lines
         height = max((slot.height for slot in rank), default=0.0)
         bands |= {id(slot): (y, y + height) for slot in rank}
         y += height + _GAP
-    corners = {name: (each.x - left - each.width / 2, fmean(bands[id(each)]) - each.height / 2) for name, each in slots.items()}
+    corners = {name: (slot.x - left - slot.width / 2, fmean(bands[id(slot)]) - slot.height / 2) for name, slot in slots.items()}
     return Layout(right - left, max(0.0, y - _GAP), corners, [_route(line, left, bands) for line in lines])
 
 
 def _route(line: Sequence[_Span], left: float, bands: Mapping[int, tuple[float, float]]) -> Route:
     """Return the route of a line: a vertical piece through each rank, from one box down to the next."""
     source, target, first = line[0].upper, line[-1].lower, line[0].lower
-    xs = _straighten([source.x + line[0].leaves - left, *(each.lower.x + each.enters - left for each in line)])
+    xs = _straighten([source.x + line[0].leaves - left, *(span.lower.x + span.enters - left for span in line)])
     start, end = fmean(bands[id(source)]) + source.height / 2, fmean(bands[id(target)]) - target.height / 2
-    tops = [start, *(bands[id(each.lower)][0] for each in line)]
-    bottoms = [bands[id(source)][1], *(bands[id(each.lower)][1] for each in line[:-1]), end]
+    tops = [start, *(bands[id(span.lower)][0] for span in line)]
+    bottoms = [bands[id(source)][1], *(bands[id(span.lower)][1] for span in line[:-1]), end]
     label = (xs[1] + _LANE / 2, fmean(bands[id(first)]) - first.height / 2) if first.width > _LANE else None
     return Route(list(zip(xs, tops, bottoms, strict=True)), label)
 

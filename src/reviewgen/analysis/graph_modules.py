@@ -38,10 +38,10 @@ def describe_modules(model: Any) -> ModelGraph:
     config, sizes = model.config, letter_sizes(model.config)
     if not isinstance(model, nn.Module):
         return _one_box(model, sizes, None, (), ())
-    taken = {size for tensor in model.parameters() for size in tensor.shape}
-    taken |= {size for size in to_dict(config).values() if isinstance(size, int)}
+    model_sizes = {size for tensor in model.parameters() for size in tensor.shape}
+    model_sizes |= {size for size in to_dict(config).values() if isinstance(size, int)}
     pairs = ((one, other) for one, other in product(_SIZES, _SIZES) if one != other)
-    batch, time = next((pair for pair in pairs if not taken & {*pair, pair[0] * pair[1]}), _SIZES[:2])
+    batch, time = next((pair for pair in pairs if not model_sizes & {*pair, pair[0] * pair[1]}), _SIZES[:2])
     ids = torch.randint(config.vocab_size, (batch, time), generator=torch.Generator().manual_seed(0))
     with broken_plugins(model, ids):
         model = copy.deepcopy(model).eval()  # the model itself stays as it is
@@ -101,11 +101,11 @@ class _Flow:
         if not self.nodes:
             return
         self._add(_value("logits"))
-        kept = set(map(_key, self.done.states[0]))
-        after = [tensor for tensor in self.done.states[1] if _key(tensor) not in kept]
-        if given := dict.fromkeys(name for tensor in after for name in self._sources(tensor) if name != "state"):
+        before = set(map(_key, self.done.states[0]))
+        after = [tensor for tensor in self.done.states[1] if _key(tensor) not in before]
+        if state_sources := dict.fromkeys(name for tensor in after for name in self._sources(tensor) if name != "state"):
             self._add(_value("state_after", "state"))
-            self.edges |= {(source, "state_after"): () for source in given}
+            self.edges |= {(source, "state_after"): () for source in state_sources}
 
     def axes(self, tensor: Tensor) -> tuple[Axis, ...]:
         """Return the axes of a tensor."""
@@ -119,7 +119,7 @@ class _Flow:
         """Add the box of a call; a module that is called again has its parameters in its first box."""
         again = sum(name.partition("#")[0] == _id(call) for name in self.paths)
         name = f"{_id(call)}#{again + 1}" if again else _id(call)
-        own = () if again else tuple(f"{call.name}.{each}" for each, _ in call.module.named_parameters())
+        own = () if again else tuple(f"{call.name}.{parameter}" for parameter, _ in call.module.named_parameters())
         label = _short(call.name) + (f" ({again + 1})" if again else "")
         self._connect(name, call.inputs)
         node = GraphNode(id=name, label=label, detail=_kind(call.module), kind="layer" if own else "operation", parameters=own)
@@ -155,7 +155,7 @@ class _Flow:
     def _join(self, step: Step) -> tuple[str, ...]:
         """Return the nodes of an operation's value: itself, if it is drawn and its inputs come from different nodes."""
         distinct = list(dict.fromkeys(filter(None, map(self._sources, step.inputs))))
-        every = tuple(dict.fromkeys(name for each in distinct for name in each))
+        every = tuple(dict.fromkeys(name for sources in distinct for name in sources))
         tables = tuple(name for name in every if name.endswith(_WEIGHTS))
         if step.operation in _LOOKUPS and tables:  # in a table, without its module
             for source, table in product(every, tables):
@@ -179,13 +179,13 @@ class _Flow:
 
     def _level(self, path: tuple[str, ...]) -> ModelGraph:
         """Return the graph within a frame; a value that enters or leaves a frame does so by a node of that frame."""
-        within = {name: own for name, own in self.paths.items() if own[: len(path)] == path}
+        within = {name: node_path for name, node_path in self.paths.items() if node_path[: len(path)] == path}
         nodes, kinds = dict[str, GraphNode](), dict[tuple[str, ...], str]()
-        for name, own in within.items():
-            if own == path:
+        for name, node_path in within.items():
+            if node_path == path:
                 nodes[name] = self.nodes[name]
-            elif f"{own[len(path)]}/" not in nodes:
-                nodes[f"{own[len(path)]}/"] = self._frame(own[: len(path) + 1], kinds)
+            elif f"{node_path[len(path)]}/" not in nodes:
+                nodes[f"{node_path[len(path)]}/"] = self._frame(node_path[: len(path) + 1], kinds)
         edges, inputs, outputs = dict[Ends, tuple[Axis, ...]](), list[str](), list[str]()
         for (source, target), axes in self.edges.items():
             if source not in within and target not in within:
@@ -209,11 +209,11 @@ class _Flow:
     def _frame(self, path: tuple[str, ...], kinds: dict[tuple[str, ...], str]) -> GraphNode:
         """Return a frame, or a box, if a frame beside it has the same inside."""
         inside, name = self._level(path), path[-1]
-        own = tuple(f"{node.label} {node.detail}" for node in all_nodes(inside))
-        if own in kinds:
-            parameters = tuple(each for node in all_nodes(inside) for each in node.parameters)
-            return GraphNode(id=name, label=name, detail=f"as {kinds[own]}", parameters=parameters)
-        kinds[own] = name
+        labels = tuple(f"{node.label} {node.detail}" for node in all_nodes(inside))
+        if labels in kinds:
+            parameters = tuple(parameter for node in all_nodes(inside) for parameter in node.parameters)
+            return GraphNode(id=name, label=name, detail=f"as {kinds[labels]}", parameters=parameters)
+        kinds[labels] = name
         return GraphNode(id=name, label=name.rstrip("."), inside=inside)
 
 

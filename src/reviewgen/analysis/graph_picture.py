@@ -102,8 +102,8 @@ def graph(
     subject = LoadedModel.of(source)
     model, name = subject.model, Path(subject.source).name
     described, counts = describe_graph(model), parameter_sizes(model)
-    used = counts if isinstance(model, nn.Module) else [each for node in all_nodes(described) for each in node.parameters]
-    parameters = sum(counts[each] for each in used)
+    used = counts if isinstance(model, nn.Module) else [weight for node in all_nodes(described) for weight in node.parameters]
+    parameters = sum(counts[weight] for weight in used)
     picture = GraphPicture(name, described, unroll, parameters, {**({} if autograd else subject.batch), **described.sizes}, "")
     svg = _draw_autograd(model, unroll) if autograd else _draw(picture, subject, counts)
     if file is not None:
@@ -134,8 +134,8 @@ def _draw(picture: GraphPicture, subject: LoadedModel, counts: Mapping[str, int]
     remark = {True: "trained", False: "not trained", None: ""}[subject.is_trained]
     facts = ", ".join(filter(None, [f"{parameters:,} parameters" if parameters else "", remark, over]))
     letters = [letter for letter in sizes if letter in _letters(graph)]
-    legend = [f"{each} = {sizes[each]:,}" + (f" ({_LEGEND[each]})" if each in _LEGEND else "") for each in letters]
-    notes = [", ".join(each.replace(" ", "\xa0") for each in legend), graph.note]  # each on one line
+    legend = [f"{letter} = {sizes[letter]:,}" + (f" ({_LEGEND[letter]})" if letter in _LEGEND else "") for letter in letters]
+    notes = [", ".join(entry.replace(" ", "\xa0") for entry in legend), graph.note]  # each on one line
     notes += ["The weights are the same at every token."] if over else []
     width = max(drawn.width, _NARROWEST)
     head: Lines = [(name, LABEL + 2, "title"), *((line, DETAIL, "note") for line in wrap(facts, DETAIL, width))]
@@ -181,15 +181,15 @@ def _text(ids: Sequence[int], tokenizer: Any) -> str:
     if tokenizer is None:
         return " ".join(map(str, ids))
     special = {tokenizer.bos_id: "⟨start⟩", tokenizer.eos_id: "⟨end⟩"}
-    known = [tokenizer.decode([each]) if each < tokenizer.vocab_size else f"⟨{each}⟩" for each in ids]
-    text = "".join(special.get(each) or own for each, own in zip(ids, known, strict=True))
+    known = [tokenizer.decode([token]) if token < tokenizer.vocab_size else f"⟨{token}⟩" for token in ids]
+    text = "".join(special.get(token) or label for token, label in zip(ids, known, strict=True))
     return f"“{show(text)}”"
 
 
 def _letters(graph: ModelGraph) -> set[str]:
     """Return the letters of all shapes."""
-    own = {letter for edge in graph.edges for axis in edge.axes for letter in str(axis) if letter.isalpha()}
-    return own.union(*(_letters(node.inside) for node in graph.nodes if node.inside is not None))
+    letters = {letter for edge in graph.edges for axis in edge.axes for letter in str(axis) if letter.isalpha()}
+    return letters.union(*(_letters(node.inside) for node in graph.nodes if node.inside is not None))
 
 
 def _describe(graph: ModelGraph) -> str:
@@ -197,7 +197,7 @@ def _describe(graph: ModelGraph) -> str:
     labels = {node.id: plain(node.label or node.id) for node in graph.nodes}
     framed = [(node, node.inside) for node in graph.nodes if node.inside is not None]
     for node, inside in framed:
-        labels |= {f"{node.id}/{each.id}": f"{plain(node.label)}: {plain(each.label)}" for each in inside.nodes}
+        labels |= {f"{node.id}/{child.id}": f"{plain(node.label)}: {plain(child.label)}" for child in inside.nodes}
     sentences = [
         f"{labels[edge.source]} to {labels[edge.target]}"
         + (f" {shape_text(edge)}" if edge.axes else "")

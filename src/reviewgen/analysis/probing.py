@@ -185,13 +185,13 @@ def probe(models: Any, *, pairs: Any = None, texts: int = 100, seed: int = 0) ->
     check_seed(seed)
     if texts:
         check_count("texts", texts)
-    given, result = None if pairs is None else read_pairs(pairs), Probe()
-    for each in listed:
-        model = each if isinstance(each, ReviewModel) else ReviewModel.from_pretrained(each)
-        own = str(each) if isinstance(each, str | Path) else model.bundle.source or model.preset
-        names = [own, *(f"{own} ({number})" for number in range(2, 2 + len(listed)))]
+    given_pairs, result = None if pairs is None else read_pairs(pairs), Probe()
+    for source in listed:
+        model = source if isinstance(source, ReviewModel) else ReviewModel.from_pretrained(source)
+        base = str(source) if isinstance(source, str | Path) else model.bundle.source or model.preset
+        names = [base, *(f"{base} ({number})" for number in range(2, 2 + len(listed)))]
         name = next(name for name in names if name not in result.models)
-        result.rows += measure_pairs(name, model, make_pairs(model) if given is None else given)
+        result.rows += measure_pairs(name, model, make_pairs(model) if given_pairs is None else given_pairs)
         result.rows += _count_marks(name, model, texts, seed) if texts else []
     return result
 
@@ -236,12 +236,12 @@ def make_pairs(model: ReviewModel, kinds: Sequence[str] = (*_TEMPLATES, MEMORY))
 def _agree(kind: str) -> Iterator[list[MinimalPair]]:
     """Yield two pairs each time: with a singular subject, and with a plural one."""
     template = _TEMPLATES[kind]
-    others = _NOUNS if "{1}" in template else [("", "")]
-    for subject, other, verbs, end in product(_NOUNS, others, _VERBS, _ENDS):
+    attractors = _NOUNS if "{1}" in template else [("", "")]
+    for subject, other, verbs, end in product(_NOUNS, attractors, _VERBS, _ENDS):
         if subject != other:
             yield [
-                MinimalPair(kind, *(template.format(noun, attractor, verb=verb, end=end) for verb in own))
-                for noun, attractor, own in zip(subject, other[::-1], (verbs, verbs[::-1]), strict=True)
+                MinimalPair(kind, *(template.format(noun, attractor, verb=verb, end=end) for verb in forms))
+                for noun, attractor, forms in zip(subject, other[::-1], (verbs, verbs[::-1]), strict=True)
             ]
 
 
@@ -257,8 +257,8 @@ def _remember() -> Iterator[list[MinimalPair]]:
 
 def measure_pairs(name: str, model: ReviewModel, pairs: Mapping[str, Sequence[MinimalPair]]) -> Iterator[ProbeRow]:
     """Yield the row of each kind of pairs. Two pairs that mirror each other are one item of an interval."""
-    for kind, own in pairs.items():
-        bits = score_sentences(model, [text for pair in own for text in (pair.good, pair.bad)]).reshape(-1, 2)
+    for kind, kind_pairs in pairs.items():
+        bits = score_sentences(model, [text for pair in kind_pairs for text in (pair.good, pair.bad)]).reshape(-1, 2)
         right = [float(good < bad) + 0.5 * float(good == bad) for good, bad in bits]
         mirrored = [right[start : start + 2] for start in range(0, len(right), 2)]
         yield _make_row(name, kind, [(sum(both), len(both)) for both in mirrored])
@@ -279,11 +279,11 @@ def _make_row(model: str, name: str, counts: Sequence[tuple[float, int]]) -> Pro
     def measure(some: Sequence[tuple[float, int]]) -> list[float]:
         return [sum(right for right, _ in some) / max(1, sum(total for _, total in some))]
 
-    total, kept = sum(each for _, each in counts), [each for each in counts if each[1]]
+    total, counted = sum(number for _, number in counts), [pair for pair in counts if pair[1]]
     if total < _MIN_COUNT:
         return ProbeRow(model, name, None, None, total)
-    (interval,) = find_intervals(measure, kept)
-    return ProbeRow(model, name, measure(kept)[0], None if interval is None else (interval[0], interval[1]), total)
+    (interval,) = find_intervals(measure, counted)
+    return ProbeRow(model, name, measure(counted)[0], None if interval is None else (interval[0], interval[1]), total)
 
 
 def score_sentences(model: ReviewModel, texts: Sequence[str]) -> Float64[np.ndarray, " N"]:
@@ -291,7 +291,7 @@ def score_sentences(model: ReviewModel, texts: Sequence[str]) -> Float64[np.ndar
     prefix, weights = model.conditions.unspecified_ids, model.bundle.weights
     framed = [ids for ids, _ in frame_texts([(text, prefix) for text in texts], model.tokenizer)]
     losses = token_losses(weights.model_on_device, framed, model.tokenizer.vocab_size, weights.device)
-    return np.array([each[:-1].sum(dtype=np.float64) / math.log(2) for each in losses])
+    return np.array([text_losses[:-1].sum(dtype=np.float64) / math.log(2) for text_losses in losses])
 
 
 def count_closed(text: str, opening: str, closing: str, is_whole: bool) -> tuple[int, int]:
@@ -305,12 +305,12 @@ def count_closed(text: str, opening: str, closing: str, is_whole: bool) -> tuple
     """
     waiting: list[int] = []
     closed = 0
-    for found in re.finditer(f"[{re.escape(opening + closing)}]", text):
-        sign = found.group()
+    for match in re.finditer(f"[{re.escape(opening + closing)}]", text):
+        sign = match.group()
         if sign in closing and waiting:
             waiting.pop()
             closed += 1
         elif sign in opening:
-            waiting.append(found.start())
+            waiting.append(match.start())
     missing = [start for start in waiting if is_whole or len(text) - start > _AFTER]
     return closed, closed + len(missing)

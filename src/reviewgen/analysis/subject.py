@@ -86,8 +86,8 @@ def _new(name: str, texts: Sequence[str]) -> LoadedModel:
         raise ConfigError(f"{name} is a blend without trained weights, so there is nothing to show. Train it first.")
     parts, read = resolve_setup(name), list(texts) or [_CHARACTERS]
     tokenizer = parts.tokenizer_class.train(read, parts.tokenizer_config)
-    own = tokenizer.vocab_size
-    model: Any = parts.build_model(tokenizer, own if texts else getattr(parts.tokenizer_config, "vocab_size", own), seed=0)
+    size = tokenizer.vocab_size
+    model: Any = parts.build_model(tokenizer, size if texts else getattr(parts.tokenizer_config, "vocab_size", size), seed=0)
     note = f"No trained weights of {name} are installed: its weights are random, and its tokenizer is trained on the texts shown."
     if isinstance(model, CountTrained):
         for text in read:
@@ -97,5 +97,5 @@ def _new(name: str, texts: Sequence[str]) -> LoadedModel:
     if isinstance(model, nn.Module):
         model.eval()
     batch = {"B": parts.training.batch_size, "T": parts.training.bptt}
-    conditions = Conditions(first_id=own)
+    conditions = Conditions(first_id=size)
     return LoadedModel(name, parts.model_plugin.name, model, tokenizer, conditions, is_trained=False, batch=batch, notes=(note,))

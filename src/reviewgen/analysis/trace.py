@@ -90,9 +90,9 @@ def trace(model: Any, ids: Int[Tensor, "B T"], *, follows: bool = False) -> Trac
             result = model(ids, state)
         expected = (*ids.shape, model.config.vocab_size)
         if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[0], Tensor) and result[0].shape == expected):
-            given = [tuple(each.shape) for each in tensors(result)] or type(result).__name__
+            returned = [tuple(tensor.shape) for tensor in tensors(result)] or type(result).__name__
             wanted = f"a pair of logits (B, T, V) = {expected} and a state"
-            raise BrokenPlugin(f"{type(model).__name__} must return {wanted}; got {given!s:.200}.")
+            raise BrokenPlugin(f"{type(model).__name__} must return {wanted}; got {returned!s:.200}.")
     return Trace(result[0], (list(tensors(state)), list(tensors(result[1]))), watch.steps)
 
 
@@ -155,9 +155,9 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's is 
         """Record the autograd functions that models define, inside the block: what they do in numpy is not dispatched."""
         apply = vars(torch.autograd.Function)["apply"]
 
-        def noted(own: Any, *args: Any) -> Any:
-            result = apply.__get__(None, own)(*args)
-            self._note(own.__name__, args, result)
+        def noted(function: Any, *args: Any) -> Any:
+            result = apply.__get__(None, function)(*args)
+            self._note(function.__name__, args, result)
             return result
 
         with mock.patch.object(torch.autograd.Function, "apply", classmethod(noted)):
@@ -171,16 +171,16 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's is 
         self._note(packet.__name__, (args, kwargs), result)
         return result
 
-    def _note(self, operation: str, given: Any, result: Any) -> None:
+    def _note(self, operation: str, args: Any, result: Any) -> None:
         if self._follows:
             call = self._open[-1] if self._open else None
-            self.steps.append(Step(operation, list(tensors(given)), list(tensors(result)), call))
+            self.steps.append(Step(operation, list(tensors(args)), list(tensors(result)), call))
 
     def _products(self, packet: Any, args: Any, kwargs: Any, result: Any) -> int:
         if packet.__name__ in _ELEMENTWISE:
             return int(result.numel())
         if packet.__name__ == _CPU_ATTENTION:
-            (*batch, queries, width), key, value = (each.shape for each in args[:3])  # (B, heads, T, width)
+            (*batch, queries, width), key, value = (tensor.shape for tensor in args[:3])  # (B, heads, T, width)
             return torch.Size((*batch, queries, key[-2], width + value[-1])).numel()
         formula = self._formulas.get(packet)
         return 0 if formula is None else int(formula(*args, **kwargs, out_val=result)) // 2  # a product and a sum are two
@@ -206,8 +206,8 @@ def name_axes(shape: Sequence[int], batch: Sequence[int], letters: Mapping[str, 
     places = {batch[0]: "B"} if batch[1] == 1 else {batch[0] * batch[1]: "BT", batch[1]: "T", batch[0]: "B"}
     names: list[Axis] = []
     for n, size in enumerate(shape):
-        multiples = [f"{factor}{letter}" for letter, own in letters.items() for factor in range(2, 9) if size == factor * own > 8]
-        features: list[Axis] = [*(letter for letter, own in letters.items() if own == size), *multiples]
+        multiples = [f"{factor}{letter}" for letter, dim in letters.items() for factor in range(2, 9) if size == factor * dim > 8]
+        features: list[Axis] = [*(letter for letter, dim in letters.items() if dim == size), *multiples]
         at_size: list[Axis] = [places[size]] if size in places else []
         names.append([*features, *at_size, size][0] if 0 < n == len(shape) - 1 else [*at_size, *features, size][0])
     return tuple(names)

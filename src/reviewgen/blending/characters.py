@@ -157,7 +157,7 @@ class CharacterStepper:
 
     def initial_state(self, batch_size: int) -> StepState:
         """Return the state before the first id, which is that after bos."""
-        return map_state(lambda each: np.repeat(each, batch_size, axis=0), self._start)
+        return map_state(lambda array: np.repeat(array, batch_size, axis=0), self._start)
 
     def forward(self, ids: Int64[np.ndarray, "B T"], state: StepState) -> tuple[Float[np.ndarray, "B W"], StepState]:
         """Return the log probability of each id after the last of ``ids``, and the state after it."""
@@ -168,7 +168,7 @@ class CharacterStepper:
         self, ids: Int64[np.ndarray, "B T"], state: StepState
     ) -> tuple[Float64[np.ndarray, "B T W"], StepState]:
         """Return the log probability of each id after each of ``ids``, and the state after the last."""
-        state = map_state(lambda each: np.array(each, order="C"), state)  # a copy, which is written into
+        state = map_state(lambda array: np.array(array, order="C"), state)  # a copy, which is written into
         _, probs, weights, spans = state
         table = np.empty((*ids.T.shape, self._tokens.vocab_size))  # (T, B, W)
         for time, written in enumerate(np.ascontiguousarray(ids.T, np.int64)):
@@ -185,7 +185,7 @@ class CharacterStepper:
         probs, weights = np.zeros((1, HYPOTHESES, tokens), np.float32), np.zeros((1, HYPOTHESES))
         spans = np.zeros((1, HYPOTHESES, 3), np.int64)
         probs[:, 0], weights[:, 0], spans[:, 0, 1] = self._weigh(logits), 1, tokens
-        return map_state(lambda each: np.repeat(each[:, None], HYPOTHESES, axis=1), state), probs, weights, spans
+        return map_state(lambda array: np.repeat(array[:, None], HYPOTHESES, axis=1), state), probs, weights, spans
 
     def _weigh(self, logits: Float[np.ndarray, "R V"]) -> Float32[np.ndarray, "R V"]:
         """Return the probabilities of tokens in order, divided by the largest."""
@@ -202,7 +202,7 @@ class CharacterStepper:
         )
         slots, parents, tokens = steps[:count].T
         if count:
-            rows = map_state(lambda each: each.reshape(-1, *each.shape[2:]), part)
+            rows = map_state(lambda array: array.reshape(-1, *array.shape[2:]), part)
             logits, stepped = self._stepper.forward(np.ascontiguousarray(tokens[:, None]), select_rows(rows, parents))
             new = self._weigh(logits)
             probs.reshape(-1, probs.shape[2])[slots] = new
@@ -210,4 +210,4 @@ class CharacterStepper:
             map_state(lambda old, changed: old.__setitem__(slots, changed), rows, stepped)
         started = ids == self._tokens.blend_bos_id
         if started.any():
-            map_state(lambda each, first: each.__setitem__(started, first), state, self._start)
+            map_state(lambda array, first: array.__setitem__(started, first), state, self._start)

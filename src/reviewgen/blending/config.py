@@ -65,8 +65,8 @@ class BlendConfig:
         for name in VOCABULARY_FIELDS:
             values = self._values_of_parts(name)
             if len(values) > 1 or (name == "vocab_size" and {*values} - {self.vocab_size}):
-                own = " and ".join(map(str, values))
-                raise ConfigError(f"The models of a blend that have its tokens must share one {name}; it is {own} in these.")
+                listed = " and ".join(map(str, values))
+                raise ConfigError(f"The models of a blend that have its tokens must share one {name}; it is {listed} in these.")
         count = len(self.models)
         if len(self.weights) != count or abs(sum(self.weights) - 1) > _ROUNDING:
             raise ConfigError(f"A blend of {count} models needs {count} weights that sum to one; got {quoted(self.weights)}.")
@@ -163,21 +163,16 @@ def describe_blend(config: BlendConfig, parts: Sequence[Any], tensors: Sequence[
         sizes = part.describe_graph().sizes if isinstance(part, SupportsGraph) else {}
         order = entry["config"].get("order")
         detail = ", ".join(f"{name} {size:,}" for name, size in sizes.items() if name != "V")
-        own = tuple(name for name in tensors if name.startswith(f"{number}."))
+        names = tuple(name for name in tensors if name.startswith(f"{number}."))
         detail = detail or (f"up to {order} tokens" if order else "")
-        nodes.append(GraphNode(id=f"part{number}", label=str(entry["name"]), detail=detail, parameters=own))
+        nodes.append(GraphNode(id=f"part{number}", label=str(entry["name"]), detail=detail, parameters=names))
         edges.append(GraphEdge(source="ids", target=f"part{number}", axes=("B", "T")))
         edges.append(GraphEdge(source=f"part{number}", target=f"part{number}", label="state", delay=1))
         edges.append(GraphEdge(source=f"part{number}", target="mixture", axes=scores, label=f"p_{{{number}}}"))
     return ModelGraph(nodes=tuple(nodes), edges=tuple(edges), sizes={"V": config.vocab_size})
 
 
-BLEND_CHAR = Preset(
-    model="blend",
-    tokenizer="char",
-    generation_settings=CHAR_GENERATION,
-    parts=("lstm-char", "ngram-char"),
-)
+BLEND_CHAR = Preset(model="blend", tokenizer="char", generation_settings=CHAR_GENERATION, parts=("lstm-char", "ngram-char"))
 BLEND_WORD = Preset(
     model="blend",
     tokenizer="word",

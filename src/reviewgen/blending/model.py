@@ -141,14 +141,14 @@ class Blend:
             BundleError: A tensor is missing, unexpected, of the wrong shape or damaged; the blend stays unchanged.
         """
         split = split_names(tensors, len(self.parts))
-        for number, (part, own) in enumerate(zip(self.parts, split, strict=True)):
-            pairs = [{(name, tuple(tensor.shape)) for name, tensor in named.items()} for named in (own, part.state_dict())]
+        for number, (part, subset) in enumerate(zip(self.parts, split, strict=True)):
+            pairs = [{(name, tuple(tensor.shape)) for name, tensor in named.items()} for named in (subset, part.state_dict())]
             if isinstance(_plain(part), nn.Module) and pairs[0] != pairs[1]:  # of counts, the shapes depend on the training text
                 wrong = sorted({f"{number}.{name}" for name, _ in pairs[0] ^ pairs[1]})
                 raise BundleError(f"Tensors of the blend are missing, unexpected or of the wrong shape: {', '.join(wrong):.200}.")
         parts = [_build_part(entry, self.config) for entry in self.config.models]
-        for part, own in zip(parts, split, strict=True):
-            part.load_state_dict(own)
+        for part, subset in zip(parts, split, strict=True):
+            part.load_state_dict(subset)
         self.parts = tuple(_in_evaluation_mode(part) for part in parts)
 
     def log_weights(self, log_probs: list[Float[Tensor, "B T V"]] | list[Float[Tensor, "B T"]]) -> list[Tensor]:

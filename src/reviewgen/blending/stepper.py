@@ -94,7 +94,7 @@ def make_blend_stepper(steppers: Sequence[Stepper], config: BlendConfig) -> Blen
         config: The settings of the blend.
     """
     tokens = [read_characters(part, config.vocab_size) for part in config.models]
-    steppers = [each if own is None else CharacterStepper(each, own) for each, own in zip(steppers, tokens, strict=True)]
+    steppers = [inner if chars is None else CharacterStepper(inner, chars) for inner, chars in zip(steppers, tokens, strict=True)]
     is_compiled = all(isinstance(stepper, SupportsCompiledStep) for stepper in steppers)
     return (CompiledBlendStepper if is_compiled else BlendStepper)(steppers, config)
 

@@ -46,7 +46,7 @@ def explain(
     check_count("--tokens", tokens)
     refuse_outputs(html=html, overwrite=overwrite)
     with show_status("Explaining ..."):
-        texts = [read_stdin() if each == "-" else each for each in text] if text else None
+        texts = [read_stdin() if item == "-" else item for item in text] if text else None
         explanation = analysis.explain(model, texts, **options)
     if html is not None:
         explanation.save_html(html, overwrite=overwrite)

@@ -45,7 +45,7 @@ def escape(text: str, keep: str = "") -> str:
     >>> print(escape("a\x1b[31mb\n"))
     a\x1b[31mb\n
     """
-    return _CONTROL.sub(lambda found: found[0] if found[0] in keep else ascii(found[0])[1:-1], text)
+    return _CONTROL.sub(lambda match: match[0] if match[0] in keep else ascii(match[0])[1:-1], text)
 
 
 class TerminalConsole(Console):
@@ -106,7 +106,7 @@ def show(facts: Any, as_json: bool, lines: Iterable[RenderableType] = ()) -> Non
         is_utf8 = (sys.stdout.encoding or "utf-8").lower() in ("utf-8", "utf8")  # in a pipe on Windows it is often not
         text = json.dumps(to_json(facts), indent=2, ensure_ascii=not is_utf8, allow_nan=False)
         if sys.stdout.isatty():
-            text = _CONTROL.sub(lambda found: found[0] if found[0] == "\n" else json.dumps(found[0])[1:-1], text)
+            text = _CONTROL.sub(lambda match: match[0] if match[0] == "\n" else json.dumps(match[0])[1:-1], text)
         sys.stdout.write(text + "\n")
         return
     console = TerminalConsole()

@@ -20,7 +20,7 @@ def render(explanation: Explanation, tokens: int) -> Iterator[RenderableType]:
     width, (batch, time) = TerminalConsole().width, explanation.batch
     yield _heading(f"{explanation.source}: {counted(batch, 'text')} of {'up to ' if batch > 1 else ''}{counted(time, 'token')}")
     for number, text in enumerate(explanation.texts, 1):
-        shown = "".join(each if each.isprintable() or each == "\n" else " " for each in text[: 3 * width])
+        shown = "".join(character if character.isprintable() or character == "\n" else " " for character in text[: 3 * width])
         yield Text(f"{number}  {shown}{' ...' if len(text) > 3 * width else ''}")
     for sentence in explanation.notes:
         yield Text(sentence, style="yellow")
@@ -72,7 +72,7 @@ def _losses(losses: Sequence[TokenLoss], tokens: int) -> Iterator[RenderableType
     names = ("window" if has_windows else "after", "token", "logit", "log sum exp", "log-softmax", "bits", "probability")
     rows, most = [], _MAX_BEFORE if TerminalConsole().width >= _WIDE else _MAX_BEFORE_NARROW
     for token in losses[:tokens]:
-        window = "".join("·" if each == "(before)" else each for each in token.window)
+        window = "".join("·" if text == "(before)" else text for text in token.window)
         before = window if has_windows else token.before
         before = before if len(before) <= most else "…" + before[1 - most :]
         numbers = (token.logit, token.log_sum_exp, token.log_probability, token.bits)
@@ -141,7 +141,7 @@ def _gates(gates: Sequence[Gate], read: Sequence[Sequence[str]], tokens: int) ->
     rows = []
     for row, time in places[:tokens]:
         openings = [gate.openings[row][time] for gate in gates]
-        rows.append((read[row][time], *(f"{('█' * round(_BAR * each)).ljust(_BAR, '░')} {each:.3f}" for each in openings)))
+        rows.append((read[row][time], *(f"{('█' * round(_BAR * share)).ljust(_BAR, '░')} {share:.3f}" for share in openings)))
     yield make_table("token", *(gate.name for gate in gates), rows=rows, left=["token"])
     yield from _left_out(tokens, len(places))
 

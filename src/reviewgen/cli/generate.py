@@ -132,7 +132,7 @@ def _choose(settings: dict[str, Any], best: int | None, of: int | None, by: str,
         raise ConfigError("--best says how many texts are printed: leave out -n and --out.")
     settings |= {"num_return_sequences": best, "best_of": of}
     if by != "model":
-        settings["judge"] = by if by in {each.name for each in list_plugins("metric")} else api.load(by)
+        settings["judge"] = by if by in {metric.name for metric in list_plugins("metric")} else api.load(by)
 
 
 def refuse_foreign_names(arguments: Sequence[str]) -> None:
@@ -336,8 +336,8 @@ def _loop(walk: "generation.Walk", k: int) -> None:
             try:
                 if (problem := _execute(walk, line, expected)) is None:
                     break
-                for each in problem.splitlines():
-                    note(each, None if problem == _HELP else "yellow")
+                for part in problem.splitlines():
+                    note(part, None if problem == _HELP else "yellow")
             except ReviewgenError as error:
                 note(str(error), "yellow")
         else:

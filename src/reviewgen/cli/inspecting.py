@@ -33,10 +33,10 @@ def list_() -> Result:
     facts: dict[str, Any] = {}
     rows, below = [("kind", "name", "package", "version", "weights", "bits")], [""]
     for kind in _KINDS:
-        facts[f"{kind.replace(' ', '_')}s"] = own = []
+        facts[f"{kind.replace(' ', '_')}s"] = entries = []
         for plugin in registry.list_plugins(kind):
             known = describe_weights(plugin.name) if kind == "preset" and plugin.problem is None else None
-            own.append(vars(plugin) | ({"weights": known} if kind == "preset" else {}))
+            entries.append(vars(plugin) | ({"weights": known} if kind == "preset" else {}))
             size = f"{known.megabytes:.1f} MB" if known and known.megabytes is not None else ""
             bits = f"{known.bits_per_character:.3f}" if known and known.bits_per_character is not None else ""
             rows.append((kind, plugin.name, plugin.package, plugin.version, size, bits))
@@ -68,13 +68,13 @@ def settings(preset: str) -> Result:
     definition = find_preset(preset)
     models = [find_preset(part) for part in definition.parts] or [definition]
     by_model = {}
-    for each in models:  # no torch where the model has a stepper factory
-        factory = find_stepper(each.model)
-        config = (find_model(each.model)[0] if factory is None else factory).Config
-        by_model[each.model] = describe_settings(config, each.model_settings, VOCABULARY_FIELDS)
+    for member in models:  # no torch where the model has a stepper factory
+        factory = find_stepper(member.model)
+        config = (find_model(member.model)[0] if factory is None else factory).Config
+        by_model[member.model] = describe_settings(config, member.model_settings, VOCABULARY_FIELDS)
     tokenizer = describe_settings(find_tokenizer(definition.tokenizer)[0].Config, definition.tokenizer_settings)
     groups = {"tokenizer": tokenizer, "training": describe_settings(TrainingConfig, models[0].training_settings)}
-    rows = [row | ({"model": model} if definition.parts else {}) for model, own in by_model.items() for row in own]
+    rows = [row | ({"model": model} if definition.parts else {}) for model, described in by_model.items() for row in described]
     by_epochs = [{"epochs": epochs, "settings": dict(values)} for epochs, values in models[0].by_epochs]
     sizes = [dict(size) for size in models[0].sizes]
     facts = {"preset": preset, "model": rows, **groups, "sizes": sizes, "by_epochs": by_epochs}
@@ -112,7 +112,7 @@ def _settings_tables(name: str, tables: dict[str, list[dict[str, Any]]], preset:
 def _format(value: Any) -> str:
     """Return a value, or several by name, as ``--set`` accepts it."""
     if isinstance(value, Mapping):
-        return ", ".join(f"{name}={_format(each)}" for name, each in value.items())
+        return ", ".join(f"{name}={_format(item)}" for name, item in value.items())
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, list | tuple):
@@ -144,7 +144,7 @@ def doctor(model: str | None = None, *, accept: bool = False) -> Result:
     sizes = {"cache_megabytes": round(data.cache_size() / 1e6, 1), "cache_limit_megabytes": data.MAX_BYTES / 1e6}
     facts |= {"cache": str(data.cache_folder()), **sizes}
     with show_status("Importing every plugin ..."):
-        plugins = [vars(each.plugin) | {"problem": each.problem, "seconds": each.seconds} for each in inspect_plugins()]
+        plugins = [vars(result.plugin) | {"problem": result.problem, "seconds": result.seconds} for result in inspect_plugins()]
     facts |= {"plugins": plugins, "problems": [plugin["problem"] for plugin in plugins if plugin["problem"]]}
     return Result(facts, _describe_machine(facts), int(bool(facts["problems"])))
 
@@ -173,12 +173,12 @@ def _count_plugins(plugins: Iterable[dict[str, Any]]) -> list[str]:
     for plugin in plugins:
         packages.setdefault((plugin["package"], plugin["version"]), []).append(plugin)
     lines = []
-    for (package, number), own in sorted(packages.items()):
-        broken = sum(plugin["problem"] is not None for plugin in own)
-        kinds = [plugin["kind"] for plugin in own]
+    for (package, number), group in sorted(packages.items()):
+        broken = sum(plugin["problem"] is not None for plugin in group)
+        kinds = [plugin["kind"] for plugin in group]
         counts = [f"{kind}: {kinds.count(kind)}" for kind in dict.fromkeys(kinds)]
-        provides = ", ".join([f"{plugin['kind']} {plugin['name']}" for plugin in own] if len(own) <= 4 else counts)
-        lines.append(f"{package} {number}: {f'{broken} of {len(own)} broken' if broken else 'ok'} ({provides})")
+        provides = ", ".join([f"{plugin['kind']} {plugin['name']}" for plugin in group] if len(group) <= 4 else counts)
+        lines.append(f"{package} {number}: {f'{broken} of {len(group)} broken' if broken else 'ok'} ({provides})")
     return lines
 
 
@@ -245,11 +245,11 @@ def new(
     """
     from reviewgen.testing.scaffold import KINDS, new_plugin
 
-    given = dict(zip(KINDS, (model, tokenizer, weights, processor, metric, reader), strict=True))
-    kinds = [kind for kind, is_given in given.items() if is_given]
+    flags = dict(zip(KINDS, (model, tokenizer, weights, processor, metric, reader), strict=True))
+    kinds = [kind for kind, is_given in flags.items() if is_given]
     if len(kinds) != 1:
         got = " and ".join(f"--{kind}" for kind in kinds) or "none"
-        raise ConfigError(f"Give one kind of plugin: {', '.join(f'--{kind}' for kind in given)}; got {got}.")
+        raise ConfigError(f"Give one kind of plugin: {', '.join(f'--{kind}' for kind in flags)}; got {got}.")
     folder = new_plugin(name, kinds[0], out)
     files = sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
     then = ["Next (its README says how to go on):", f"  cd {folder}", "  pip install -e '.[test]'", "  pytest"]

@@ -62,13 +62,13 @@ def score(
     conditions = options.pop("conditions")
     if data is not None and (prompt or conditions):
         raise ConfigError("--prompt and --condition are for --text; the conditions of --data are its columns of the same names.")
-    given = _text_or_table("score", model, text, data, out, {"device": device or "auto", **options})
-    if isinstance(given, Result):
-        return given
+    text_or_result = _text_or_table("score", model, text, data, out, {"device": device or "auto", **options})
+    if isinstance(text_or_result, Result):
+        return text_or_result
     trained = api.load(model)
     if device is not None:
         tables.move(trained, device)
-    result = trained.score(given, prompt, conditions=conditions)
+    result = trained.score(text_or_result, prompt, conditions=conditions)
     tokens = [f"{token.bits:9.3f}  {repr(token.text) if token.text else '(end)'}" for token in result.tokens]
     line = f"{result.bits:.2f} bits, {result.bits_per_character:.4f} bits per character, end token included"
     return Result(result, [line, *tokens])
@@ -83,10 +83,10 @@ def novelty(model: str, *, text: str | None = None, data: str | None = None, out
         data: Texts, as for `evaluate`; a row for each is written to --out.
         out: With --data: a folder for the table, or a .jsonl, .parquet or .csv file.
     """
-    given = _text_or_table("novelty", model, text, data, out, options)
-    if isinstance(given, Result):
-        return given
-    report = api.load(model).novelty(given)
+    text_or_result = _text_or_table("novelty", model, text, data, out, options)
+    if isinstance(text_or_result, Result):
+        return text_or_result
+    report = api.load(model).novelty(text_or_result)
     spans = [
         f"{counted(len(span.text), 'character'):>17}: {span.text!r}"
         + ("" if span.review is None else f"  (training review {span.review})")
@@ -113,8 +113,8 @@ def _text_or_table(
         raise ConfigError("--data writes a table: give --out FOLDER, or a .jsonl, .parquet or .csv file.")
     started = time.monotonic()
     with exit_resumable(out), progress() as move:
-        given: Any = select(options, EvaluationOptions)
-        call: Any = {"out": out, "progress": move, "device": options.get("device", "cpu"), "options": given}
+        selected: Any = select(options, EvaluationOptions)
+        call: Any = {"out": out, "progress": move, "device": options.get("device", "cpu"), "options": selected}
         written = tables.score_texts(kind, model, parse_data(data or ""), ShardOptions(**select(options, ShardOptions)), **call)
     return describe_written(written, started, (_describe_scores if kind == "score" else _describe_copies)(written.summary))
 
@@ -152,9 +152,9 @@ def blend(models: list[str], *, out: Path, weights: tuple[float, ...] = (), data
     fit = model.training["weights"]
     bits = fit.get("bits_per_character", {})
     rows, lines = [], []
-    for name, part, own in zip(models, model.training["parts"], bits.get("parts", [None] * len(models)), strict=True):
-        rows.append({"model": name, "preset": part["preset"], "weight": part["weight"], "bits_per_character": own})
-        lines.append(f"{name}  weight {part['weight']:.4f}" + (f"  {_format_bits(own)}" if bits else ""))
+    for name, part, part_bits in zip(models, model.training["parts"], bits.get("parts", [None] * len(models)), strict=True):
+        rows.append({"model": name, "preset": part["preset"], "weight": part["weight"], "bits_per_character": part_bits})
+        lines.append(f"{name}  weight {part['weight']:.4f}" + (f"  {_format_bits(part_bits)}" if bits else ""))
     if bits:
         fixed = _format_bits(bits["fixed_weights"])
         lines.append(f"the blend  {_format_bits(bits['fitted_weights'])} (with fixed weights {fixed}), end tokens included")

@@ -114,45 +114,45 @@ def takes(*groups: type | Iterable[Option]) -> Callable[[Callable[..., Result | 
         """Return the command with the options as keywords of its own."""
         text = inspect.getdoc(command) or ""
         described = parse_entries(inspect.getdoc(Shared) or "", "Args:") | parse_entries(text, "Args:")
-        own = inspect.signature(command, eval_str=True)
-        named = [each for each in own.parameters.values() if each.kind is not each.VAR_KEYWORD]
-        prints = "as_json" in own.parameters
+        signature = inspect.signature(command, eval_str=True)
+        named = [parameter for parameter in signature.parameters.values() if parameter.kind is not parameter.VAR_KEYWORD]
+        prints = "as_json" in signature.parameters
         if not prints:
             named.append(inspect.Parameter("as_json", _KEYWORD, default=False, annotation=bool))
-        taken = [*(_own_option(each, described.get(each.name)) for each in named), *options]
-        made = [each.parameter for each in taken]
+        accepted = [*(_own_option(parameter, described.get(parameter.name)) for parameter in named), *options]
+        parameters = [option.parameter for option in accepted]
 
         @wraps(command)
-        def run(**given: Any) -> None:
-            given = {each.name: parse(given[each.name]) for each, parse in taken}
-            as_json = given["as_json"] if prints else given.pop("as_json")
-            result = command(**given)
+        def run(**values: Any) -> None:
+            values = {parameter.name: parse(values[parameter.name]) for parameter, parse in accepted}
+            as_json = values["as_json"] if prints else values.pop("as_json")
+            result = command(**values)
             if result is not None:
                 show(result.facts, as_json, result.lines)
                 sys.exit(result.status)
 
         run.__doc__ = text.partition("\n\nArgs:\n")[0]
-        run.__signature__ = own.replace(parameters=made, return_annotation=None)  # type: ignore[attr-defined]  # what typer reads
-        run.__annotations__ = {each.name: each.annotation for each in made}
+        run.__signature__ = signature.replace(parameters=parameters, return_annotation=None)  # type: ignore[attr-defined]  # what typer reads
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         return run
 
     return add
 
 
-def _own_option(given: inspect.Parameter, text: str | None) -> Option:
+def _own_option(parameter: inspect.Parameter, text: str | None) -> Option:
     """Return the option, or the argument, of a parameter of a command."""
     if text is None:  # its type has what typer reads
-        return Option(given.replace(kind=_KEYWORD), _keep)
-    if given.kind is _KEYWORD:
-        return _option(given.name, given.annotation, given.default, text, is_bounded=False)
-    hint: Any = given.annotation
+        return Option(parameter.replace(kind=_KEYWORD), _keep)
+    if parameter.kind is _KEYWORD:
+        return _option(parameter.name, parameter.annotation, parameter.default, text, is_bounded=False)
+    hint: Any = parameter.annotation
     argument = Annotated[hint, typer.Argument(help=text, show_default=False)]
-    return Option(given.replace(kind=_KEYWORD, annotation=argument), _keep)
+    return Option(parameter.replace(kind=_KEYWORD, annotation=argument), _keep)
 
 
 def _option(name: str, hint: Any, default: Any, text: str, *, is_bounded: bool) -> Option:
     """Return the option of a field, or of a parameter; one without a default is required."""
-    kinds = [bare(each) for each in options_of(bare(hint)) if each is not NoneType]
+    kinds = [bare(alternative) for alternative in options_of(bare(hint)) if alternative is not NoneType]
     origins, names = {get_origin(kind) for kind in kinds}, _NAMES.get(name, (f"--{name.replace('_', '-')}",))
     absent, is_open = default, default is None or default == () or default == {}
     parse: Callable[[Any], Any] = _keep
@@ -160,10 +160,10 @@ def _option(name: str, hint: Any, default: Any, text: str, *, is_bounded: bool) 
         if is_open:
             names = (f"{names[0]}/--{_OPPOSITES.get(name, f'no-{name}')}",)
         elif default:
-            names, default, parse = (f"--no-{name}",), False, lambda given: not given
+            names, default, parse = (f"--no-{name}",), False, lambda value: not value
         kind: Any = bool
     elif origins & {dict, list} or (tuple in origins and float not in kinds and kinds != [tuple[float, ...]]):
-        kind, parse = list[str], parse_conditions if dict in origins else lambda given: given or absent
+        kind, parse = list[str], parse_conditions if dict in origins else lambda value: value or absent
         names += ("--field",) if name == "conditions" and dict in origins else ()
         text += "" if "Repeatable" in text else f" Repeatable{', as name=value' if dict in origins else ''}."
     elif Literal in origins or Any in kinds or tuple in origins or str in kinds:
@@ -180,8 +180,8 @@ def _option(name: str, hint: Any, default: Any, text: str, *, is_bounded: bool) 
     return Option(inspect.Parameter(name, _KEYWORD, default=default, annotation=annotation), parse)
 
 
-def _keep(given: Any) -> Any:
-    return given
+def _keep(value: Any) -> Any:
+    return value
 
 
 def _parse_numbers(name: str, text: str | None, *, is_list: bool) -> float | tuple[float, ...] | None:
@@ -238,7 +238,7 @@ def parse_data(given: str | list[str], weights: Sequence[float] | None = None) -
     Several with weights are a list of sources; without, they are files of one.
     """
     if isinstance(given, list) and len(given) > 1:
-        return [parse_data(each) if weights else Path(each) for each in given]
+        return [parse_data(source) if weights else Path(source) for source in given]
     text = given[0] if isinstance(given, list) else given
     if text != "-":
         return path_or_string(text)
@@ -248,8 +248,8 @@ def parse_data(given: str | list[str], weights: Sequence[float] | None = None) -
     return lines
 
 
-def _parse_any(given: str | None) -> Any:
-    return None if given is None else parse_data(given)
+def _parse_any(text: str | None) -> Any:
+    return None if text is None else parse_data(text)
 
 
 def path_or_string(text: str) -> str | Path:

@@ -113,15 +113,15 @@ def push(
     """
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # the client's bars would break the status line
     trained = api.load(model)
-    given: dict[str, Any] = {"commit_message": message, "private": private, "token": token, "create_pr": pull_request}
-    given |= {"license": license, "model_card_kwargs": {} if language is None else {"language": _split(language)}}
-    given |= {"allow": _split(allow), "copy_limit": copy_limit, "dtype": dtype}
+    arguments: dict[str, Any] = {"commit_message": message, "private": private, "token": token, "create_pr": pull_request}
+    arguments |= {"license": license, "model_card_kwargs": {} if language is None else {"language": _split(language)}}
+    arguments |= {"allow": _split(allow), "copy_limit": copy_limit, "dtype": dtype}
     with show_status("Checking and publishing ..."):
         if space:
-            url, page = formats.push_with_space(trained, repository, **given)
+            url, page = formats.push_with_space(trained, repository, **arguments)
             facts, lines = {"url": url, "space": page}, [f"Its page: {page}"]
         else:
-            facts, lines = {"url": trained.push_to_hub(repository, **given)}, []
+            facts, lines = {"url": trained.push_to_hub(repository, **arguments)}, []
     return Result(facts, [f"Published: {facts['url']}", *lines])
 
 
@@ -195,7 +195,7 @@ def serve(
         remarks = [f"other machines reach {host}, and the server asks for no key: give --api-key-file FILE."]
     for remark in remarks:
         note(f"warning: {remark}", "yellow")
-    given = ServerOptions(
+    server_options = ServerOptions(
         sources=name_sources(models),
         weight_bits=bits,
         limits=limits,
@@ -211,7 +211,7 @@ def serve(
         where = f"Serving {', '.join(names)} at {url}/v1"
         return [where, f"Fields of a request: {url}/docs. Ctrl-C ends the server. Try:", "", *command, ""]
 
-    _run(given, host, port, describe, as_json, allowed=allowed_host or (), workers=workers)
+    _run(server_options, host, port, describe, as_json, allowed=allowed_host or (), workers=workers)
 
 
 @takes()
@@ -239,12 +239,12 @@ def demo(
         return [f"The page is at {url} until Ctrl-C. Its models: {', '.join(names)}."]
 
     limits = Limits(shutdown_seconds=_DEMO_SECONDS)
-    given = ServerOptions(sources=name_sources(models or _installed()), weight_bits=bits, limits=limits, page=True)
-    _run(given, _HOST, port, describe, as_json)
+    server_options = ServerOptions(sources=name_sources(models or _installed()), weight_bits=bits, limits=limits, page=True)
+    _run(server_options, _HOST, port, describe, as_json)
 
 
 def _run(
-    given: ServerOptions,
+    options: ServerOptions,
     host: str,
     port: int,
     describe: Callable[[str, list[str]], list[str]],
@@ -253,22 +253,22 @@ def _run(
     workers: int = 1,
 ) -> None:
     """Open the port, load the models, print where the server is, and serve until Ctrl-C."""
-    listening = serving.open_socket(host, port, given.limits.stall_seconds, workers)
+    listening = serving.open_socket(host, port, options.limits.stall_seconds, workers)
     address, port = listening.getsockname()[:2]
-    given = replace(given, hosts=accepted_hosts(host, address, allowed))
+    options = replace(options, hosts=accepted_hosts(host, address, allowed))
     shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
-    url, failed = f"http://{shown}:{port}{'/' if given.page else ''}", dict[str, str]()
+    url, failed = f"http://{shown}:{port}{'/' if options.page else ''}", dict[str, str]()
 
     def leave_out(name: str, error: ReviewgenError) -> None:
         failed[name] = str(error)
         note(f"{name} is left out: {error}", "yellow")
 
-    with show_status(f"Loading {', '.join(given.sources)} ..."):
-        engines = serving.load_engines(given, leave_out)
+    with show_status(f"Loading {', '.join(options.sources)} ..."):
+        engines = serving.load_engines(options, leave_out)
     names = list(engines)
     show({"url": url, "models": names, "failed": failed}, as_json, describe(url, names))
     sys.stdout.flush()
-    serving.run(given, engines, listening, workers)
+    serving.run(options, engines, listening, workers)
 
 
 def _installed() -> list[str]:

@@ -121,8 +121,8 @@ def _split_settings(preset: str, settings: list[str]) -> tuple[str, dict[str, li
     for setting, values in varied.items():
         if not all(values):
             raise ConfigError(f"A value of {setting} is empty. Separate the values by single commas.")
-    given = [setting.partition("=")[0].strip() for setting in settings]
-    return min(varied, key=given.index), varied, fixed
+    order = [setting.partition("=")[0].strip() for setting in settings]
+    return min(varied, key=order.index), varied, fixed
 
 
 def _cell(value: Any, form: str) -> str:
@@ -154,9 +154,9 @@ def tune(
     fixed, ranges = parse_settings(settings or []), parse_settings(search or [])
     space = {f"{group}.{name}": value for group, names in ranges.items() for name, value in names.items()}
     about = {"trials": trials, "search": space, "settings": fixed, "storage": storage}
-    found = runs.tune.tune(start(preset, trained), parse_data(data, options["weights"]), **about, **options)  # type: ignore[arg-type]  # of mixed types
+    results = runs.tune.tune(start(preset, trained), parse_data(data, options["weights"]), **about, **options)  # type: ignore[arg-type]  # of mixed types
     with keep_on_interrupt("the finished trials are kept.") as finished, show_status("Reading ...") as say:
-        for trial in found:
+        for trial in results:
             finished.append(trial)
             named = ", ".join(f"{name.partition('.')[2]} {value}" for name, value in trial.settings.items())
             note(f"Trial {trial.number}: {named}: {_outcome(trial)}, {trial.seconds:.1f} s.")
@@ -186,16 +186,16 @@ def _outcome(trial: "runs.TuneTrial") -> str:
     return ", ".join(bits + outcome) + (f" ({trial.problem})" if trial.problem else "")
 
 
-def _train_command(preset: str | None, given: dict[str, Any], options: Mapping[str, Any], settings: list[str]) -> str:
+def _train_command(preset: str | None, flags: dict[str, Any], options: Mapping[str, Any], settings: list[str]) -> str:
     """Return the command that trains with settings, and with the options that were given for the trials."""
     plain = {field: getattr(cls(), field) for cls in (TrainingTextOptions, TrialOptions) for field in cls.__dataclass_fields__}
     changed = {name: value for name, value in options.items() if value != plain[name]}
     if changed.get("weights"):
         changed["weights"] = ",".join(f"{weight:g}" for weight in changed["weights"])
     names = {"clean": "--no-clean", "conditions": "--condition", "fields": "--field"}
-    given |= {names.get(name, f"--{name.replace('_', '-')}"): value for name, value in changed.items()}
+    flags |= {names.get(name, f"--{name.replace('_', '-')}"): value for name, value in changed.items()}
     arguments = ["reviewgen", "train"] + ([preset] if preset else [])
-    for option, value in (given | {"--set": settings, "--out": "my-model"}).items():
+    for option, value in (flags | {"--set": settings, "--out": "my-model"}).items():
         if isinstance(value, bool):
             arguments.append(option)
         elif value:
@@ -257,8 +257,8 @@ def tune_sampling(
     is_saved = out is not None and not finished.status
     saved = loaded.generation_config
     if out is not None and is_saved:
-        others = {name: getattr(saved, name) for name in best.settings} if saved.likeness else {}  # stay as they are
-        likeness = {**others, **saved.likeness} if goal == "reading" else {**saved.likeness, **best.settings}
+        unchanged = {name: getattr(saved, name) for name in best.settings} if saved.likeness else {}  # stay as they are
+        likeness = {**unchanged, **saved.likeness} if goal == "reading" else {**saved.likeness, **best.settings}
         settings: Any = best.settings if goal == "reading" else {}
         loaded.save_generation_config(out, **settings, likeness=likeness)
     columns = ("unknown", "distinct-1", "-2", "-3", "-4", "words/text", "repeated", "bits/char", "distance")
@@ -296,7 +296,7 @@ def _parse_search(search: list[str]) -> dict[str, list[Any]]:
         if name in values:
             raise ConfigError(f"{name} is given twice; give all of its values at once, as in {name}=0.8,0.9.")
         try:
-            values[name] = [each if name == "words" else _number(each) for each in listed.split(",")]
+            values[name] = [value if name == "words" else _number(value) for value in listed.split(",")]
         except ValueError:
             raise ConfigError(f"Give a setting with its values, as in temperature=0.8,0.9; got {quoted(text)}.") from None
     return values

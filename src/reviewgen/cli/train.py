@@ -48,11 +48,11 @@ def train(
         preset = f"{preset.removesuffix(PLAIN)}{PLAIN}"
     from reviewgen.processes import all_processes
 
-    made: list[runs.TrainingRun] = []
+    created: list[runs.TrainingRun] = []
     with all_processes() as processes:
         source = partial(parse_data, data, options["weights"])
-        processes.gather(lambda: made.append(runs.TrainingRun(start(preset, trained), source(), out=out, **options)), out)
-    [run] = made
+        processes.gather(lambda: created.append(runs.TrainingRun(start(preset, trained), source(), out=out, **options)), out)
+    [run] = created
     try:
         _prepare(run)
     except AlreadyTrained as finished:  # a job that was restarted has nothing left to do
@@ -86,13 +86,13 @@ def _show_corpus(corpus: "data.Corpus", conditions: list[str]) -> str:
     validation = [] if corpus.validation is None else ["Validation:", *data.describe(*corpus.validation)]
     counts = ", ".join(f"{name} {corpus.counts[name]:,}" for name in data.SPLITS)
     split = f"Split: {counts}. Held out: {corpus.describe_held_out()}."
-    others = [line for line in corpus.notes if line not in corpus.source.notes]  # which ``describe`` has
+    remarks = [line for line in corpus.notes if line not in corpus.source.notes]  # which ``describe`` has
     named = [f"Condition {line}" for line in conditions]
     lines = list[str]()
-    for each in corpus.corpora or [corpus]:
-        lines += [f"{each.source.name}:"] if corpus.corpora else []
-        lines += data.describe(each.source, each.report)
-    for line in (*lines, *validation, *others, *named):
+    for part in corpus.corpora or [corpus]:
+        lines += [f"{part.source.name}:"] if corpus.corpora else []
+        lines += data.describe(part.source, part.report)
+    for line in (*lines, *validation, *remarks, *named):
         note(line)
     return split
 
@@ -147,7 +147,7 @@ def _describe(run: "runs.TrainingRun", facts: dict[str, Any], out: Path) -> Iter
     if alone:
         yield "Its models alone: " + ", ".join(f"{name} {'infinite' if bits is None else f'{bits:.4f}'}" for name, bits in alone)
     before = facts.get("parent", {}).get("bits_per_character")
-    after = [each["bits_per_character"] for each in facts["evaluations"] if each["is_best"]]
+    after = [entry["bits_per_character"] for entry in facts["evaluations"] if entry["is_best"]]
     if before is not None and after:
         yield f"Validation texts: {before:.4f} bits per character before this training, {after[-1]:.4f} after it"
         if after[-1] >= before:
@@ -158,11 +158,11 @@ def _describe(run: "runs.TrainingRun", facts: dict[str, Any], out: Path) -> Iter
         rate, beside = describe_copies(novelty), "" if held_out is None else f"; of held-out reviews {held_out:.1%}"
         what = f"generated characters are in spans of {novelty['copy_characters']} or more characters of the training text"
         yield f"Copy rate: {rate}" + (f" of {characters:,} {what}{beside}" if characters >= MIN_CHARACTERS else "")
-    metrics = {name: each for name, each in facts.get("metrics", {}).items() if each["generated"] is not None}
+    metrics = {name: metric for name, metric in facts.get("metrics", {}).items() if metric["generated"] is not None}
     if metrics:
         yield "Metrics of its texts: " + ", ".join(
-            f"{name} {each['generated']:.4g}" + ("" if each["held_out"] is None else f" (held out {each['held_out']:.4g})")
-            for name, each in metrics.items()
+            f"{name} {metric['generated']:.4g}" + ("" if metric["held_out"] is None else f" (held out {metric['held_out']:.4g})")
+            for name, metric in metrics.items()
         )
     yield f"Parameters: {describe_parameters(facts['parameters'])}"
     share = facts["evaluation_seconds"] / max(facts["seconds"], 1e-9)

@@ -19,7 +19,7 @@ def neighbours(model: str, word: str, *, k: int = 10) -> Result:
         k: The number of words.
     """
     nearest = api.load(model).neighbours(word, k=k)
-    return Result({"word": word, "neighbours": nearest}, [f"{each.cosine:6.3f}  {each.word}" for each in nearest])
+    return Result({"word": word, "neighbours": nearest}, [f"{neighbour.cosine:6.3f}  {neighbour.word}" for neighbour in nearest])
 
 
 @takes()
@@ -33,7 +33,7 @@ def contrast(model: str, condition: str, *, k: int = 10, seed: int = 0) -> Resul
     """
     with show_status("Writing and reading texts ..."):
         preferred = api.load(model).contrast(condition, k=k, seed=seed)
-    columns = [[f"{each.word} {each.log_ratio:+.1f}" for each in words] for words in preferred.values()]
+    columns = [[f"{entry.word} {entry.log_ratio:+.1f}" for entry in words] for words in preferred.values()]
     table = make_table(*preferred, rows=zip_longest(*columns, fillvalue=""), left=preferred)
     return Result({"condition": condition, "values": preferred}, [table])
 
@@ -54,5 +54,5 @@ def classify(model: str, *, condition: str, text: str | None = None, data: str |
             accuracy = api.load(model).accuracy(parse_data(data), condition, **options)
         return Result(accuracy, [accuracy.describe()])
     (best,) = api.load(model).classify([read_stdin() if text == "-" else str(text)], condition)
-    ranked = sorted(best.probabilities.items(), key=lambda each: -each[1])
+    ranked = sorted(best.probabilities.items(), key=lambda pair: -pair[1])
     return Result({"condition": condition, **vars(best)}, [f"{share:7.1%}  {value}" for value, share in ranked])

@@ -164,9 +164,9 @@ def _retire(rows, ids, live, floats, ints):
         live -= 1
         for part in range(len(floats)):
             for j in range(floats.shape[2]):
-                kept = floats[part, live, j]
+                value = floats[part, live, j]
                 floats[part, live, j] = floats[part, slot, j]
-                floats[part, slot, j] = kept
+                floats[part, slot, j] = value
         for part in range(len(ints)):
             number = ints[part, live]
             ints[part, live] = ints[part, slot]

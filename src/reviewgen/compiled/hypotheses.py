@@ -34,20 +34,20 @@ def _find(characters, starts, low, high, depth, written):
 def _keep(scores, ages, count, is_kept):
     """Mark the ``count`` best of some hypotheses, without negligible ones, but with the best of those that began last."""
     youngest, total = -1, scores.sum()
-    for each in range(len(scores)):
-        is_kept[each] = False
-        if scores[each] > 0:
-            is_older = youngest >= 0 and ages[each] > ages[youngest]
-            if not is_older and (youngest < 0 or ages[each] < ages[youngest] or scores[each] > scores[youngest]):
-                youngest = each
+    for slot in range(len(scores)):
+        is_kept[slot] = False
+        if scores[slot] > 0:
+            is_older = youngest >= 0 and ages[slot] > ages[youngest]
+            if not is_older and (youngest < 0 or ages[slot] < ages[youngest] or scores[slot] > scores[youngest]):
+                youngest = slot
     best = youngest
     for _ in range(count):
         if best < 0:
             break
         is_kept[best], best = True, -1
-        for each in range(len(scores)):
-            if not is_kept[each] and scores[each] > NEGLIGIBLE * total and (best < 0 or scores[each] > scores[best]):
-                best = each
+        for slot in range(len(scores)):
+            if not is_kept[slot] and scores[slot] > NEGLIGIBLE * total and (best < 0 or scores[slot] > scores[best]):
+                best = slot
 
 
 @compiled
@@ -69,20 +69,20 @@ def choose_hypotheses(ids, characters, starts, order, probs, weights, spans, ste
     ranges, fed, is_kept = np.empty((count, 2), np.int64), np.empty(count, np.int64), np.empty(2 * count, np.bool_)
     for text in range(len(ids)):
         scores[:] = 0
-        for each in range(count):
-            weight, depth = weights[text, each], spans[text, each, 2]
+        for slot in range(count):
+            weight, depth = weights[text, slot], spans[text, slot, 2]
             if weight > 0:
-                low = _find(characters, starts, spans[text, each, 0], spans[text, each, 1], depth, ids[text])
-                high = _find(characters, starts, low, spans[text, each, 1], depth, ids[text] + 1)
-                ended, mass, best, ages[each] = 0.0, 0.0, low, depth + 1
+                low = _find(characters, starts, spans[text, slot, 0], spans[text, slot, 1], depth, ids[text])
+                high = _find(characters, starts, low, spans[text, slot, 1], depth, ids[text] + 1)
+                ended, mass, best, ages[slot] = 0.0, 0.0, low, depth + 1
                 while low < high and starts[low + 1] - starts[low] == depth + 1:  # complete; of equal ones the best is fed
-                    best = low if probs[text, each, low] > probs[text, each, best] else best
-                    ended += probs[text, each, low]
-                    scores[count + each], fed[each] = weight * max(ended, IMPOSSIBLE), order[best]
+                    best = low if probs[text, slot, low] > probs[text, slot, best] else best
+                    ended += probs[text, slot, low]
+                    scores[count + slot], fed[slot] = weight * max(ended, IMPOSSIBLE), order[best]
                     low += 1
                 for rank in range(low, high):
-                    mass += probs[text, each, rank]
-                scores[each], ranges[each, 0], ranges[each, 1] = weight * mass, low, high
+                    mass += probs[text, slot, rank]
+                scores[slot], ranges[slot, 0], ranges[slot, 1] = weight * mass, low, high
         if not scores.sum() > 0:  # none can write it: the best goes on after its last complete token
             best = np.argmax(weights[text])
             weights[text] = 0
@@ -90,18 +90,18 @@ def choose_hypotheses(ids, characters, starts, order, probs, weights, spans, ste
             continue
         _keep(scores, ages, count, is_kept)
         place = 0
-        for each in range(count):
-            if is_kept[each]:
-                spans[text, each, 0], spans[text, each, 1], spans[text, each, 2] = ranges[each, 0], ranges[each, 1], ages[each]
+        for slot in range(count):
+            if is_kept[slot]:
+                spans[text, slot, 0], spans[text, slot, 1], spans[text, slot, 2] = ranges[slot, 0], ranges[slot, 1], ages[slot]
             else:
-                weights[text, each] = 0
-        for each in range(count):
-            if is_kept[count + each]:
+                weights[text, slot] = 0
+        for slot in range(count):
+            if is_kept[count + slot]:
                 while weights[text, place] > 0:
                     place += 1
-                weights[text, place] = scores[count + each]
+                weights[text, place] = scores[count + slot]
                 spans[text, place, 0], spans[text, place, 1], spans[text, place, 2] = 0, tokens, 0
-                steps[stepped, 0], steps[stepped, 1], steps[stepped, 2] = text * count + place, text * count + each, fed[each]
+                steps[stepped, 0], steps[stepped, 1], steps[stepped, 2] = text * count + place, text * count + slot, fed[slot]
                 stepped += 1
     return stepped
 
@@ -118,11 +118,11 @@ def read_distributions(characters, starts, probs, weights, spans, table):
     for text in range(len(table)):
         row, total = table[text], 0.0
         row[:] = 0
-        for each in range(weights.shape[1]):
-            depth, weight = spans[text, each, 2], weights[text, each]
+        for slot in range(weights.shape[1]):
+            depth, weight = spans[text, slot, 2], weights[text, slot]
             if weight > 0:
-                for rank in range(spans[text, each, 0], spans[text, each, 1]):
-                    mass = weight * probs[text, each, rank]
+                for rank in range(spans[text, slot, 0], spans[text, slot, 1]):
+                    mass = weight * probs[text, slot, rank]
                     row[characters[starts[rank] + depth]] += mass
                     total += mass
         for number in range(len(row)):

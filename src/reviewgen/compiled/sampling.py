@@ -314,12 +314,12 @@ def filter_top_k_top_p(probs, top_k, top_p):
     for position in range(size // 2 - 1, -1, -1):
         _sift_down(heap, size, position, probs)
     total = probs.sum() if top_k >= size else np.inf  # of what top-k leaves; not known yet where it drops some
-    kept, before = 0, 0.0
-    while size > 0 and before < top_p * total and (kept < top_k or probs[heap[0]] == probs[heap[size]]):
+    count, before = 0, 0.0
+    while size > 0 and before < top_p * total and (count < top_k or probs[heap[0]] == probs[heap[size]]):
         size -= 1
         heap[0], heap[size] = heap[size], heap[0]  # kept tokens stand behind the heap, the least probable first
         before += probs[heap[size]]
-        kept += 1
+        count += 1
         _sift_down(heap, size, 0, probs)
     total, before = before if total == np.inf else total, 0.0
     for position in range(len(heap) - 1, -1, -1):

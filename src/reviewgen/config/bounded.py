@@ -65,7 +65,7 @@ def parse_json(text: str) -> Any:
         raise ValueError(f"it is nested more than {MAX_DEPTH} levels deep") from None
     level = _containers([value])
     for _ in range(MAX_DEPTH):
-        level = [inner for each in level for inner in _containers(each.values() if isinstance(each, dict) else each)]
+        level = [inner for outer in level for inner in _containers(outer.values() if isinstance(outer, dict) else outer)]
         if not level:
             return value
     raise ValueError(f"it is nested more than {MAX_DEPTH} levels deep")
@@ -99,9 +99,9 @@ def to_json(value: Any) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
         value = asdict(value)
     if isinstance(value, Mapping):
-        return {str(key): to_json(each) for key, each in value.items()}
+        return {str(key): to_json(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [to_json(each) for each in value]
+        return [to_json(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

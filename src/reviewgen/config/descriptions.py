@@ -121,8 +121,8 @@ def _option_schema(option: Any, bounds: dict[str, float]) -> dict[str, Any]:
 def parse_entries(docstring: str, heading: str = "Attributes:") -> dict[str, str]:
     """Return the entries of a section of a docstring, each on one line."""
     section = re.search(rf"^( *){heading}\n((?:\1 +.*\n|\s*\n)*)", inspect.cleandoc(docstring) + "\n", re.MULTILINE)
-    found = _ENTRY.findall(textwrap.dedent(section[2])) if section else []
-    return {name: " ".join(text.split()) for name, text in found}
+    entries = _ENTRY.findall(textwrap.dedent(section[2])) if section else []
+    return {name: " ".join(text.split()) for name, text in entries}
 
 
 def _describe_type(option: Any) -> str:

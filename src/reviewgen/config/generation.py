@@ -191,18 +191,18 @@ def generation_config(
             if name in own_arguments and name not in (settings or {}):
                 raise ConfigError(f"{quoted(name)} is an argument of generate, not a setting of generation_config.")
             raise ConfigError(f"{quoted(name)} is not a setting of generate. {did_you_mean(name, {*known, *own_arguments})}")
-    given = {name: value for name, value in requested.items() if value is not None}
+    changes = {name: value for name, value in requested.items() if value is not None}
     for name in ("stop_strings", "logits_processors"):
-        if isinstance(given.get(name), str):
-            given[name] = (given[name],)
+        if isinstance(changes.get(name), str):
+            changes[name] = (changes[name],)
     for name in ("stop_strings", "logits_processors", "temperature"):
-        if isinstance(given.get(name), Iterable) and not isinstance(given[name], str):
+        if isinstance(changes.get(name), Iterable) and not isinstance(changes[name], str):
             with suppress(TypeError):  # of an array without dimensions, which is refused below
-                given[name] = tuple(given[name])
+                changes[name] = tuple(changes[name])
     conditions = [part["conditions"] for part in (own or {}, settings or {}) if isinstance(part.get("conditions"), Mapping)]
-    if isinstance(given.get("conditions"), Mapping):
-        given["conditions"] = {name: value for part in (base.conditions, *conditions) for name, value in part.items()}
-    return replace(base, **given)
+    if isinstance(changes.get("conditions"), Mapping):
+        changes["conditions"] = {name: value for part in (base.conditions, *conditions) for name, value in part.items()}
+    return replace(base, **changes)
 
 
 def read_saved_generation(values: Mapping[str, Any]) -> GenerationConfig:
@@ -305,5 +305,5 @@ class Preset:
 
 
 def _without(by_epochs: Sequence[tuple[float, Mapping[str, Any]]], names: Collection[str]) -> Sequence[tuple[float, Any]]:
-    left = [(epochs, {name: each[name] for name in each if name not in names}) for epochs, each in by_epochs]
-    return left if any(each for _, each in left) else []
+    remaining = [(epochs, {name: values[name] for name in values if name not in names}) for epochs, values in by_epochs]
+    return remaining if any(values for _, values in remaining) else []

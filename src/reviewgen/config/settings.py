@@ -155,8 +155,8 @@ def from_dict(cls: type[ConfigT], values: Mapping[str, Any]) -> ConfigT:
         ConfigError: A key is unknown or missing, or a value has the wrong type or is out of range.
     """
     known = _fields_of_known(cls, values)
-    own = dataclasses.fields(cls)  # type: ignore[arg-type]  # the classes are dataclasses, which ConfigT does not say
-    required = (each.name for each in own if each.default is each.default_factory is dataclasses.MISSING)
+    fields = dataclasses.fields(cls)  # type: ignore[arg-type]  # the classes are dataclasses, which ConfigT does not say
+    required = (field.name for field in fields if field.default is field.default_factory is dataclasses.MISSING)
     if missing := [name for name in required if name not in values]:
         raise ConfigError(f"The setting {quoted(missing[0])} is missing.")
     return cls(**{name: _from_json(_rename(value, known[name]), known[name]) for name, value in values.items()})

@@ -250,16 +250,16 @@ def strip_tags(text: str) -> tuple[str, int]:
 
 def _drop_hidden(text: str) -> tuple[str, int]:
     """Return a text without its comments, scripts and styles, and how many tags and comments that were; one needs its end."""
-    kept, start, count, unclosed = list[str](), 0, 0, set[str | None]()
+    pieces, start, count, unclosed = list[str](), 0, 0, set[str | None]()
     for match in _HIDDEN.finditer(text) if "<" in text else ():
         name = match["name"] and match["name"].lower()
         if match.start() >= start and name not in unclosed:
             if (end := _CLOSINGS[name].search(text, match.end())) is None:
                 unclosed.add(name)
             else:
-                kept.append(text[start : match.start()])
+                pieces.append(text[start : match.start()])
                 start, count = end.end(), count + (2 if name else 1)
-    return "".join([*kept, text[start:]]), count
+    return "".join([*pieces, text[start:]]), count
 
 
 def _mark(tag: re.Match[str]) -> str:

@@ -172,12 +172,12 @@ def to_examples(
     for number, record in enumerate(records, 1):
         if column is None or not isinstance(record, Mapping):
             text, has_column = record, True
-            given: list[Any] = [None] * len(conditions)
+            values: list[Any] = [None] * len(conditions)
         else:
             text = _look_up(record, column)
             has_column = has_column or text is not None or column in record or top in record
-            given = [_as_condition(_look_up(record, condition), number, condition, name) for condition in conditions]
-        yield _as_text(text, number, location, max_characters), given
+            values = [_as_condition(_look_up(record, condition), number, condition, name) for condition in conditions]
+        yield _as_text(text, number, location, max_characters), values
     if number and not has_column:
         raise DataError(f"{name} has no column {quoted(column)}, which earlier records have.")
 

@@ -93,8 +93,8 @@ class Corpus:
             return {"stream": asdict(source), "cleaning": asdict(report)}
 
         corpora = [
-            {**each.to_json(), "weight": each.weight, "times": each.times, "parts": [file.name for file in each.files]}
-            for each in self.corpora
+            {**corpus.to_json(), "weight": corpus.weight, "times": corpus.times, "parts": [file.name for file in corpus.files]}
+            for corpus in self.corpora
         ]
         return {
             "fingerprint": self.fingerprint,
@@ -110,8 +110,8 @@ class Corpus:
     def from_json(cls, facts: Mapping[str, Any], folder: Path | None = None) -> "Corpus":
         """Return the corpus that ``to_json`` has described, without its texts unless their folder is given."""
 
-        def read(each: Mapping[str, Any]) -> tuple[SourceInfo, CleaningReport]:
-            return SourceInfo(**each["stream"]), CleaningReport(**each["cleaning"])
+        def read(entry: Mapping[str, Any]) -> tuple[SourceInfo, CleaningReport]:
+            return SourceInfo(**entry["stream"]), CleaningReport(**entry["cleaning"])
 
         second = read(facts["validation"]) if facts["validation"] else None
         return cls(
@@ -122,7 +122,7 @@ class Corpus:
             notes=list(facts["notes"]),
             names=facts.get("conditions", ()),
             files=[folder / name for name in facts["parts"]] if folder else (),
-            corpora=[cls.from_json(each, folder) for each in facts.get("corpora", ())],
+            corpora=[cls.from_json(entry, folder) for entry in facts.get("corpora", ())],
             weight=facts.get("weight", 1.0),
             times=facts.get("times", 1.0),
         )
@@ -142,7 +142,7 @@ class Corpus:
     @property
     def times_of_files(self) -> list[float]:
         """How often the training texts of each file are read in an epoch."""
-        known = {file: each.times for each in self.corpora for file in each.files}
+        known = {file: corpus.times for corpus in self.corpora for file in corpus.files}
         return [known.get(file, 1.0) for file in self.files]
 
     @property
@@ -160,7 +160,7 @@ class Corpus:
     def describe_held_out(self) -> str:
         """Return how texts are held out, in words."""
         if self.corpora and self.validation is None:
-            return "; ".join(dict.fromkeys(each.describe_held_out() for each in self.corpora))
+            return "; ".join(dict.fromkeys(corpus.describe_held_out() for corpus in self.corpora))
         if self.split_method == "blocks":
             blocks = self.counts["validation"] + self.counts["test"]
             characters = round(self.report.characters * 2 * HELD_OUT / blocks)
@@ -198,20 +198,20 @@ def make_corpus(sources: Sequence[Source], work: SharedJob, filters: Filters, we
     work.progress("Reading and cleaning")
     cut = partial(cut_text, held_out=HELD_OUT) if not has_validation else divide_text
     raw = [_clean(source, number, cut, work) for number, source in enumerate(sources)]
-    lines = [_find_lines(source, own, work) for source, own in zip(sources[:count], raw, strict=False)]
+    lines = [_find_lines(source, paths, work) for source, paths in zip(sources[:count], raw, strict=False)]
     lines.append(list(dict.fromkeys(itertools.chain(*lines))))  # of a validation source
     for number, source in enumerate(sources):
         if lines[number]:
             source.info.repeated_lines = list(lines[number])
             drop = partial(_drop_lines, replace(source, units=()))
             raw[number] = work.share(drop, [(file,) for file in raw[number]], size_of(raw[number]))
-    reports = [_add_up(source, own) for source, own in zip(sources, raw, strict=True)]
+    reports = [_add_up(source, paths) for source, paths in zip(sources, raw, strict=True)]
     files = list(itertools.chain(*raw))
     work.progress("Looking for duplicates")
-    hashes = [read_column(own, "hash", np.uint64) for own in raw]
+    hashes = [read_column(paths, "hash", np.uint64) for paths in raw]
     edges = np.cumsum(list(map(len, hashes)))[:-1]  # between the texts of the sources
     groups = [slice(count), slice(count, None)] if has_validation else [slice(count)]
-    codes = np.concatenate([_find_duplicates(sources[own], hashes[own]) for own in groups])
+    codes = np.concatenate([_find_duplicates(sources[group], hashes[group]) for group in groups])
     if filters.near_duplicates is not None:
         work.progress("Looking for near duplicates")
         keep = codes == 0
@@ -226,29 +226,29 @@ def make_corpus(sources: Sequence[Source], work: SharedJob, filters: Filters, we
     work.progress("Writing the corpus")
     names, targets = first.config.columns, [folder / f"{number:05d}.arrow" for number in range(len(files))]
     types = [{str(read_part(file).schema.field(f"c{number}").type) for file in files} for number in range(len(names))]
-    columns = {name: "string" if "string" in own else "double" for name, own in zip(names, types, strict=True)}
+    columns = {name: "string" if "string" in kinds else "double" for name, kinds in zip(names, types, strict=True)}
     tasks = list(zip(files, targets, split_by_part(codes, files), strict=True))
     finished = np.array(work.share(partial(_finish_part, columns), tasks, size_of(files))).reshape(-1, 2)
     parts = np.cumsum([0, *map(len, raw)])  # where the files of each source begin
     characters = [finished[start:stop].sum(axis=0).tolist() for start, stop in itertools.pairwise(parts)]
     corpora = list[Corpus]()  # of the sources
-    for number, (source, report, own) in enumerate(zip(sources, reports, np.split(codes, edges), strict=True)):
-        *kept, report.duplicates, report.near_duplicates, report.leaking = np.bincount(own, minlength=6).tolist()
-        report.kept = report.read - report.empty if source.info.is_one_text else sum(kept)
+    for number, (source, report, source_codes) in enumerate(zip(sources, reports, np.split(codes, edges), strict=True)):
+        *sizes, report.duplicates, report.near_duplicates, report.leaking = np.bincount(source_codes, minlength=6).tolist()
+        report.kept = report.read - report.empty if source.info.is_one_text else sum(sizes)
         report.characters, _ = characters[number]
-        counts, own_files = dict(zip(SPLITS, kept, strict=True)), targets[parts[number] : parts[number + 1]]
+        counts, own_files = dict(zip(SPLITS, sizes, strict=True)), targets[parts[number] : parts[number + 1]]
         corpora.append(Corpus("", source.info, report, counts, names=names, files=own_files))
     keep = codes < _DUPLICATE
     if has_validation:
-        *train, own = (each[mask] for each, mask in zip(hashes, np.split(keep, edges), strict=True))
-        if both := int(np.isin(own, np.concatenate(train)).sum()):
-            notes.insert(0, f"{both} of {len(own)} validation texts are also in the training text.")
-    counts = {split: sum(own.counts[split] for own in corpora) for split in SPLITS}
+        *train, held_out = (source_hashes[mask] for source_hashes, mask in zip(hashes, np.split(keep, edges), strict=True))
+        if both := int(np.isin(held_out, np.concatenate(train)).sum()):
+            notes.insert(0, f"{both} of {len(held_out)} validation texts are also in the training text.")
+    counts = {split: sum(member.counts[split] for member in corpora) for split in SPLITS}
     validation = (sources[-1].info, reports[-1]) if has_validation else None
     info, report, corpora = first.info, reports[0], corpora[:count] if weights else []
     if corpora:
         notes = [*_weigh(corpora, [training for _, training in characters[:count]], weights), *notes]
-        info, report = join_sources([own.source for own in corpora], [own.report for own in corpora])
+        info, report = join_sources([member.source for member in corpora], [member.report for member in corpora])
     fingerprint = _fingerprint(np.concatenate(hashes)[keep], codes[keep], names, targets, corpora)
     corpus = Corpus(fingerprint, info, report, counts, validation, [*info.notes, *notes], names, targets, corpora)
     content = json.dumps({**corpus.to_json(), "parts": [file.name for file in targets]}).encode()
@@ -263,24 +263,24 @@ def _clean(source: Source, number: int, cut: Cut, work: SharedJob) -> list[Path]
     characters = max(_PART_CHARACTERS, size // 128)
     clean = partial(_clean_unit, replace(source, units=()), characters, cut if source.info.is_one_text else None)
     tasks = [
-        (work.job.path(f"raw/{number}-{index:05d}"), unit, own, count)
+        (work.job.path(f"raw/{number}-{index:05d}"), unit, share, count)
         for index, unit in enumerate(source.units)
         for count in [shares if unit.is_shared else 1]
-        for own in range(count)
+        for share in range(count)
     ]
     parts = work.main(lambda: [clean(*task) for task in tasks]) if is_here else work.share(clean, tasks, size)
     return sorted(itertools.chain(*parts))
 
 
-def _clean_unit(source: Source, characters: int, cut: Cut | None, path: Path, unit: Unit, own: int, shares: int) -> list[Path]:
-    """Read a unit, and write every ``shares``-th of its parts from ``own`` on, unless an earlier try has; return their files.
+def _clean_unit(source: Source, characters: int, cut: Cut | None, path: Path, unit: Unit, share: int, shares: int) -> list[Path]:
+    """Read a unit, and write every ``shares``-th of its parts from ``share`` on, unless an earlier try has; return their files.
 
     A part of a unit that is shared has about as many characters as asked for; any other unit is one part.
     """
     examples, written = source.examples(unit), []
     is_cut = unit.is_shared or source.facts is None
     for number, part in enumerate(_cut_parts(examples, characters) if is_cut else [examples]):
-        if number % shares == own:
+        if number % shares == share:
             written.append(path.with_name(f"{path.name}-{number:05d}.arrow"))
             write_part(written[-1], partial(_clean_part, part, source, cut))
     return written
@@ -325,9 +325,9 @@ def _find_lines(source: Source, files: Sequence[Path], work: SharedJob) -> list[
         return []
     if counts := work.main(partial(_count_lines, files)):
         named = [f"{shorten(line, 60)!r} in {count:,}" for line, count in itertools.islice(counts.items(), _NAMED)]
-        others = f" and {len(counts) - _NAMED} more" if len(counts) > _NAMED else ""
+        more = f" and {len(counts) - _NAMED} more" if len(counts) > _NAMED else ""
         drop = "they are dropped" if config.drop_repeated_lines else "--drop-repeated-lines (drop_repeated_lines=True) drops them"
-        info.notes.append(f"Lines that occur in many texts of {info.name}: {', '.join(named)}{others}; {drop}.")
+        info.notes.append(f"Lines that occur in many texts of {info.name}: {', '.join(named)}{more}; {drop}.")
     return list(counts) if config.drop_repeated_lines else []
 
 
@@ -393,17 +393,17 @@ def require_texts(source: SourceInfo, report: CleaningReport) -> None:
 
 def _weigh(corpora: Sequence[Corpus], characters: Sequence[int], weights: Sequence[float]) -> list[str]:
     """Set how often each corpus is read, given the characters of its training texts; return sentences for the user."""
-    names = [each.source.name for each in corpora]
+    names = [corpus.source.name for corpus in corpora]
     times = find_times(names, characters, weights)
-    for each, weight, own in zip(corpora, weights, times, strict=True):
-        each.weight, each.times = weight, own
-    texts = [own.texts("train") for own in corpora]
+    for corpus, weight, passes in zip(corpora, weights, times, strict=True):
+        corpus.weight, corpus.times = weight, passes
+    texts = [corpus.texts("train") for corpus in corpora]
     return [*describe_times(names, characters, times), *compare_languages(names, texts)]
 
 
 def _find_duplicates(sources: Sequence[Source], hashes: Sequence[np.ndarray]) -> np.ndarray:
     """Return the code of each text of some sources: that it is a duplicate of an earlier one, or 0."""
-    may_drop = [bool(own.config.clean) and not own.info.is_one_text and not own.is_cleaned for own in sources]
+    may_drop = [bool(source.config.clean) and not source.info.is_one_text and not source.is_cleaned for source in sources]
     is_duplicate = ~first_of_each(np.concatenate(hashes)) & np.repeat(may_drop, list(map(len, hashes)))
     return np.where(is_duplicate, np.uint8(_DUPLICATE), np.uint8(0))
 
@@ -475,7 +475,7 @@ def _fingerprint(
         for row in zip(*(table.column(name).to_pylist() for name in conditions), strict=True):
             digest.update(json.dumps(row, ensure_ascii=False).encode() + b"\n")
     if corpora:
-        digest.update(json.dumps([[each.counts, each.times] for each in corpora]).encode())
+        digest.update(json.dumps([[corpus.counts, corpus.times] for corpus in corpora]).encode())
     return digest.hexdigest()
 
 

@@ -213,7 +213,7 @@ def find_width(texts: Iterable[str]) -> int | None:
     (66, None)
     """
     explained, breaks = np.zeros(_WIDEST + 2, np.int64), 0  # by width
-    for line, word in (each for text in texts for each in _breaks(text)):
+    for line, word in (pair for text in texts for pair in _breaks(text)):
         breaks += 1
         if word and (low := max(len(line), _NARROWEST)) <= (high := min(len(line) + len(word), _WIDEST)):
             explained[low] += 1
@@ -265,8 +265,8 @@ def find_repeated_lines(texts: Iterable[str]) -> dict[str, int]:
             several += 1
             counts.update(line for line in lines if len(line) <= _MAX_LINE and any(map(str.isalpha, line)))
     least = max(_MIN_TEXTS, _MIN_SHARE_OF_TEXTS * several)
-    found = [(line, count) for line, count in counts.items() if count >= least]
-    return dict(sorted(found, key=lambda each: (-each[1], each[0]))[:_MAX_LINES])
+    frequent = [(line, count) for line, count in counts.items() if count >= least]
+    return dict(sorted(frequent, key=lambda item: (-item[1], item[0]))[:_MAX_LINES])
 
 
 def drop_lines(text: str, repeated: Collection[str]) -> tuple[str, int]:

@@ -86,13 +86,13 @@ def recognise(lines: Iterable[bytes]) -> str | None:
 def _sample(lines: Iterable[bytes]) -> bytes:
     """Return the first lines that are not ASCII, which tell encodings apart, and some of the later ones."""
     telling = (line[:_LINE] for line in lines if not line[:_LINE].isascii())
-    kept: list[bytes] = []
+    sample: list[bytes] = []
     size = 0
     for number, line in enumerate(telling):
         if size < _SAMPLE / 2 or (size < _SAMPLE and number % 100 == 0):
-            kept.append(line)
+            sample.append(line)
             size += len(line)
-    return b"".join(kept)
+    return b"".join(sample)
 
 
 KINDS = {

@@ -166,10 +166,10 @@ class _ShuffledStream:
         done = 0
         while done < len(out):
             number = int(self._order[position])
-            document, given = self._store.document(number), 1 + int(self._store.given[number])  # bos, and what follows it
+            document, prefix_length = self._store.document(number), 1 + int(self._store.given[number])  # bos, and what follows it
             skip = len(document) - int(self._ends[position] - (start + done))
             piece = document[skip : skip + len(out) - done]
             out[done : done + len(piece)] = targets[done : done + len(piece)] = piece
-            targets[done : done + min(len(piece), max(0, given - skip))] = IGNORED
+            targets[done : done + min(len(piece), max(0, prefix_length - skip))] = IGNORED
             done += len(piece)
             position += 1

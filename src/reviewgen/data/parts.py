@@ -71,8 +71,8 @@ class SharedJob:
             ReviewgenError: A task has failed.
         """
         world = self.ranks.world_size
-        own = tasks[self.ranks.rank :: world]
-        results = self.ranks.gather(lambda: _call_all(function, own, min(self.count_workers(size), len(own))), self.job.out)
+        batch = tasks[self.ranks.rank :: world]
+        results = self.ranks.gather(lambda: _call_all(function, batch, min(self.count_workers(size), len(batch))), self.job.out)
         return [results[number % world][number // world] for number in range(len(tasks))]
 
     def slices(self, items: int, size: int) -> list[slice]:
@@ -149,8 +149,8 @@ def texts_of(files: Sequence[Path], wanted: np.ndarray) -> Iterator[str]:
 def examples_of(files: Sequence[Path], conditions: Sequence[str], code: int) -> Iterator[tuple[str, Sequence[Any]]]:
     """Yield the texts of a split of a corpus, each with its condition values."""
     for batch in itertools.chain.from_iterable(read_part(file).to_batches() for file in files):
-        kept = batch.filter(np.asarray(batch.column("split")) == code)
-        columns = (kept.column(name).to_pylist() for name in ("text", *conditions))
+        rows = batch.filter(np.asarray(batch.column("split")) == code)
+        columns = (rows.column(name).to_pylist() for name in ("text", *conditions))
         yield from ((text, values) for text, *values in zip(*columns, strict=True))
 
 
@@ -197,18 +197,18 @@ class Filters:
 
         threshold = self.near_duplicates or 1.0
         widths = [width for width in (32, 16, 8, 4, 2) if 1 - (1 - threshold**width) ** (_MINIMA // width) >= _RECALL]
-        index, kept = RMinHashLSH(threshold, _MINIMA, _MINIMA // max(widths, default=1)), keep.copy()
+        index, is_distinct = RMinHashLSH(threshold, _MINIMA, _MINIMA // max(widths, default=1)), keep.copy()
         known: dict[int, RMinHash] = {}
         for row, text in zip(np.flatnonzero(keep).tolist(), texts_of(files, keep), strict=True):
             words = text.lower().split()
             minima = RMinHash(_MINIMA, _SEED)
             minima.update([" ".join(words[at : at + _SHINGLE]) for at in range(max(1, len(words) - _SHINGLE + 1))])
             if any(minima.jaccard(known[other]) >= threshold for other in index.query(minima)):
-                kept[row] = False
+                is_distinct[row] = False
             else:
                 index.insert(row, minima)
                 known[row] = minima
-        return kept
+        return is_distinct
 
     def find_leaks(self, files: Sequence[Path], codes: np.ndarray, work: SharedJob) -> tuple[np.ndarray, list[str]]:
         """Find held-out texts that share a run of ``decontaminate`` characters with a training text.
@@ -228,7 +228,7 @@ class Filters:
         leaking, checked = np.zeros(len(codes), np.bool_), 0
         for rows, texts in _groups(files, parts, is_sample=length is None):
             slices = work.slices(len(files), size)
-            tasks = [(texts, run, files[own], np.concatenate(parts[own]) == _TRAIN) for own in slices]
+            tasks = [(texts, run, files[span], np.concatenate(parts[span]) == _TRAIN) for span in slices]
             leaking[rows] = np.logical_or.reduce(work.share(_are_shared, tasks, size))
             checked += len(rows)
         which, count = f"{checked:,} held-out texts", int(leaking.sum())
@@ -253,12 +253,12 @@ def _groups(files: Sequence[Path], parts: Sequence[np.ndarray], *, is_sample: bo
     sizes = []  # of the texts that are looked for
     for file, codes in zip(files, parts, strict=True):
         lengths = np.maximum(compute.utf8_length(read_part(file).column("text")), 1)
-        own = np.where(np.isin(codes, _HELD_OUT), lengths, 0)
-        sizes.append(np.where(np.cumsum(own) - own > _SAMPLE_CHARACTERS // len(files), 0, own) if is_sample else own)
-    found = np.concatenate(sizes)
-    rows = np.flatnonzero(found)
-    groups = np.cumsum(found[rows]) // _GROUP_CHARACTERS
+        masked = np.where(np.isin(codes, _HELD_OUT), lengths, 0)
+        sizes.append(np.where(np.cumsum(masked) - masked > _SAMPLE_CHARACTERS // len(files), 0, masked) if is_sample else masked)
+    characters = np.concatenate(sizes)
+    rows = np.flatnonzero(characters)
+    groups = np.cumsum(characters[rows]) // _GROUP_CHARACTERS
     for group in np.unique(groups):
-        wanted = np.zeros(len(found), np.bool_)
+        wanted = np.zeros(len(characters), np.bool_)
         wanted[rows[groups == group]] = True
         yield np.flatnonzero(wanted), list(texts_of(files, wanted))

@@ -61,16 +61,16 @@ class CorpusSpec:
     def open(self, folder: Path) -> list[Source]:
         """Open the sources."""
         weights = self.config.weights
-        given = [(source, self.config) for source in (self.source if weights else [self.source])]
+        pairs = [(source, self.config) for source in (self.source if weights else [self.source])]
         if self.validation is not None or self.validation_split is not None:
             second = self.source if self.validation is None else self.validation
-            given.append((second, replace(self.config, split=self.validation_split)))
+            pairs.append((second, replace(self.config, split=self.validation_split)))
         opened: list[Source] = []
-        for number, (source, config) in enumerate(given):
-            (own := folder / str(number)).mkdir(exist_ok=True)
+        for number, (source, config) in enumerate(pairs):
+            (subfolder := folder / str(number)).mkdir(exist_ok=True)
             if number == (len(weights) or 1):  # of the texts to validate on the same lines are joined
                 config = replace(config, width=opened[0].info.width)
-            opened.append(open_source(source, config, own, allow_missing=self.allow_missing))
+            opened.append(open_source(source, config, subfolder, allow_missing=self.allow_missing))
         refuse_same(opened[: len(weights)])
         return opened
 
@@ -88,17 +88,17 @@ def cached_corpus(texts: CorpusSpec) -> Corpus:
         ReviewgenError: See ``open_source`` and ``make_corpus``.
     """
     with workspace() as folder:
-        sources, made = texts.open(folder), Job(folder / "job", {})
+        sources, scratch = texts.open(folder), Job(folder / "job", {})
         facts, is_known = {**texts.settings(), "texts": _identify(sources)}, all(source.facts is not None for source in sources)
         if not is_known:  # only by its texts, once they are read
             with storage_errors(folder):
-                facts = make_corpus(sources, SharedJob(made), texts.filters, texts.config.weights).to_json()
+                facts = make_corpus(sources, SharedJob(scratch), texts.filters, texts.config.weights).to_json()
 
         def make(job: Job) -> None:
             if is_known:
                 make_corpus(sources, SharedJob(job), texts.filters, texts.config.weights)
             else:
-                publish(made.path("corpus"), job.path("corpus"))
+                publish(scratch.path("corpus"), job.path("corpus"))
 
         return in_cache(f"texts-{_digest(facts)}", Corpus.open, facts, "corpus", make)
 
@@ -161,7 +161,7 @@ def prepare_store(
         ReviewgenError: A source, a text or the disk is unusable; or ``out`` exists, or holds an unfinished store of other texts.
     """
     settings = {"tokenizer": encoding.facts(), "novelty": [encoding.novelty, encoding.megabytes], **texts.settings()}
-    work, own = SharedJob(Job(out, settings), ranks, progress), list[Source]()  # sources of the main process, whose objects stay
+    work, main_sources = SharedJob(Job(out, settings), ranks, progress), list[Source]()  # of the main process, whose objects stay
 
     with ExitStack() as stack:
         copies = stack.enter_context(workspace())
@@ -190,13 +190,13 @@ def prepare_store(
                 with suppress(CheckpointError, OSError), work.job:  # one that was killed while it removed its folder
                     work.job.clear()
                 _logger.warning("%s is complete already: the same job has made it.", existing.name)
-            own.extend(opened)
+            main_sources.extend(opened)
             return existing, [replace(source, units=()) if source.facts is None else source for source in opened], identity
 
         existing, sources, identity = work.main(begin)
         if existing is not None:
             return existing
-        corpus = make_corpus(own or sources, work, texts.filters, texts.config.weights)
+        corpus = make_corpus(main_sources or sources, work, texts.filters, texts.config.weights)
         more = {**facts, **to_dict(texts.filters), "job": identity, "reading": texts.config.facts()}
         encode_corpus(corpus, encoding, work, lambda: find_conditions(corpus, texts.config), facts=more)
         return work.main(lambda: publish_store(work.job, out, url))
@@ -252,8 +252,8 @@ def _read(source: Any, config: DataConfig, split: str) -> Iterator[Example]:
             if split != "all" and not corpus.counts[split]:
                 total = counted(sum(corpus.counts.values()), "text")
                 raise DataError(f"The {split} split of {corpus.source.name} is empty: it has {total} in all.")
-            for each in SPLITS if split == "all" else (split,):
-                yield from corpus.examples(each)
+            for name in SPLITS if split == "all" else (split,):
+                yield from corpus.examples(name)
             return
         cleaner, seen = opened.cleaner(), set[int]()
         report = cleaner.report
@@ -294,7 +294,7 @@ def data_records(training: Mapping[str, Any]) -> list[Mapping[str, Any]]:
         return [data for part in parts for data in data_records(part)]
     data = training.get("data", {})
     data = {**LEGACY_OPTIONS, **data} if "clean" in data else data
-    return [*({**data, **each} for each in data.get("corpora", [{}])), *(data_records(parent) if parent else ())]
+    return [*({**data, **corpus} for corpus in data.get("corpora", [{}])), *(data_records(parent) if parent else ())]
 
 
 def read_documents(
@@ -342,7 +342,7 @@ def read_texts(
     for name, default in DataConfig().cleaning.items():
         before = {data.get(name, default) for data in trained}
         as_trained = before.pop() if len(before) == 1 else default
-        cleaning[name] = as_trained if (given := options.get(name)) is None else given
+        cleaning[name] = as_trained if (option := options.get(name)) is None else option
     if split != "all" and split not in splits_of(source, DataConfig(subset=options.get("subset"))):
         for data in trained:
             _require_same_split(data, cleaning, source, documents)
@@ -358,9 +358,9 @@ def identify_texts(source: Any, conditions: Conditions, options: Mapping[str, An
     names = source if isinstance(source, list) else [Path(source) if isinstance(source, str) else source]
     if not all(isinstance(name, Path) for name in names) or any(is_pipe(name.expanduser()) for name in names):
         return None
-    given = {name: value for name, value in options.items() if name != "split"}
+    settings = {name: value for name, value in options.items() if name != "split"}
     with workspace() as folder:
-        config = from_dict(DataConfig, {**given, "conditions": conditions.names})
+        config = from_dict(DataConfig, {**settings, "conditions": conditions.names})
         facts: list[Any] | None = open_source(source, config, folder, allow_missing=True).facts
         return facts
 

@@ -258,7 +258,7 @@ def _write_conditions(conditions: Conditions, rows: Sequence[Sequence[Any]], pat
         is_kept = np.ones((len(rows), fields), np.bool_)
         if training is not None:
             is_kept = _drawn(1, training, is_kept.shape) >= _DROP_FIELD_PROBABILITY
-        prefixes = [conditions.encode_fields(row, kept) for row, kept in zip(rows, is_kept, strict=True)]
+        prefixes = [conditions.encode_fields(row, mask) for row, mask in zip(rows, is_kept, strict=True)]
         flat = np.fromiter((token for prefix in prefixes for token in prefix), dtype)
         save_array(path.with_name(f"{path.name}.fields.npy"), flat)
         save_array(path.with_name(f"{path.name}.fields.index.npy"), np.cumsum([0, *map(len, prefixes)], dtype=np.int64))
@@ -349,12 +349,12 @@ def encode_corpus(
         before += np.array([file.stat().st_size, len(codes), np.count_nonzero(codes == 0)])
     encode = functools.partial(_encode_part, encoding.cls, store / "tokenizer", digest, known, step)
     encoded = work.share(encode, tasks, size)
-    lost = functools.reduce(operator.add, [each for _, each in encoded])
+    lost = functools.reduce(operator.add, [part_lost for _, part_lost in encoded])
 
     sets = None
     if encoding.novelty == CompactIndex.form:
         work.progress("Indexing the texts")
-        ids = [TrainingIds([store / shard for shard in shards[own]]) for own in work.slices(len(shards), size)]
+        ids = [TrainingIds([store / shard for shard in shards[span]]) for span in work.slices(len(shards), size)]
         separators, share = (tokenizer.bos_id, tokenizer.eos_id), functools.partial(work.share, size=size)
         sets = build_sets(ids, separators, round(encoding.megabytes * 1e6), share)
 
@@ -362,13 +362,13 @@ def encode_corpus(
         """Write what is made of all shards: the words, the novelty index and the facts."""
         train = TokenStore([store / shard for shard in shards], "train")
         counts = WordCounts()
-        for own in map(_read_words, words):
-            counts.update(own)
+        for part_counts in map(_read_words, words):
+            counts.update(part_counts)
         counts = _decoded_words(train, tokenizer) if lost.lost else counts
         _write_words(store / WORDS_FILE, counts)
         if encoding.novelty != "none":
             write_index(index_tokens(train, tokenizer, encoding, corpus.fingerprint, sets), store / NOVELTY_FILE)
-        others = {file.name: digest_file(file) for file in (store / WORDS_FILE, store / NOVELTY_FILE) if file.exists()}
+        file_digests = {file.name: digest_file(file) for file in (store / WORDS_FILE, store / NOVELTY_FILE) if file.exists()}
         more = {
             "tokenizer": {**encoding.facts(), "digest": digest},
             "conditions": known.to_json(),
@@ -376,11 +376,11 @@ def encode_corpus(
             "novelty": {"form": encoding.novelty, "megabytes": encoding.megabytes},
             "notes": [*known.notes(), *([lost.describe(name)] if lost.lost else [])],
         }
-        files = dict(ChainMap(others, digest_files(store / "tokenizer", store), *(digests for digests, _ in encoded)))
+        files = dict(ChainMap(file_digests, digest_files(store / "tokenizer", store), *(digests for digests, _ in encoded)))
         content = {"format": FORMAT, "facts": {**facts, **more}, "shards": shards, "files": dict(sorted(files.items()))}
         if corpus.corpora:
             passes = range(int(max(times)))
-            read = [shard for turn in passes for shard, own in zip(shards, times, strict=True) if turn < int(own)]
+            read = [shard for turn in passes for shard, count in zip(shards, times, strict=True) if turn < int(count)]
             content["train"] = [*read, *(rest for shard in shards if (store / (rest := f"{shard}/{_REST}")).is_dir())]
         text = json.dumps(content, indent=1).encode()
         work.job.write(f"store/{STORE_FILE}", lambda file: file.write_bytes(text))

@@ -75,7 +75,7 @@ class Source:
         Raises:
             DataError: A unit cannot be read.
         """
-        for read, name in (each for unit in self.units for each in unit.reads):
+        for read, name in (pair for unit in self.units for pair in unit.reads):
             with reading_errors(name):
                 yield from map(flatten, read(None))
 
@@ -220,7 +220,7 @@ def _open_path(name: str, path: str | Path, config: DataConfig, folder: Path) ->
 def _open_files(
     name: str, files: Sequence[Path], config: DataConfig, folder: Path, urls: Mapping[Path, str] | None = None
 ) -> Source:
-    plain = [each for file in files for each in make_plain(file, folder, (urls or {}).get(file))]
+    plain = [plain_file for file in files for plain_file in make_plain(file, folder, (urls or {}).get(file))]
     if not plain:
         raise DataError(f"{files[0]} is empty." if len(files) == 1 else f"All {len(files)} files are empty.")
     size = max(_UNIT_BYTES, sum(file.facts[1] for file in plain) // _MAX_UNITS)

@@ -81,13 +81,13 @@ class TokenStore:
         self._edges = np.cumsum([0, *map(len, self._shards)])  # (shards + 1,) where each shard starts
         self.offsets: np.ndarray = np.concatenate([[0], *(i[0, 1:] + at for i, at in zip(indexes, self._edges, strict=False))])
         self.characters: np.ndarray = np.concatenate([index[1, :-1] for index in indexes])  # (texts,)
-        given = [load(file) for folder in folders if (file := folder / f"{split}.conditions.npy").is_file()]
-        self.conditions: np.ndarray | None = np.concatenate(given) if given else None  # (texts, C)
+        arrays = [load(file) for folder in folders if (file := folder / f"{split}.conditions.npy").is_file()]
+        self.conditions: np.ndarray | None = np.concatenate(arrays) if arrays else None  # (texts, C)
         self.given: np.ndarray = np.full(len(self.characters), 0 if self.conditions is None else self.conditions.shape[1])
-        own = [folder / f"{split}.fields.npy" for folder in folders if (folder / f"{split}.fields.npy").is_file()]
-        self.fields: np.ndarray | None = np.concatenate([load(file) for file in own]) if own else None
+        field_files = [folder / f"{split}.fields.npy" for folder in folders if (folder / f"{split}.fields.npy").is_file()]
+        self.fields: np.ndarray | None = np.concatenate([load(file) for file in field_files]) if field_files else None
         if self.fields is not None:
-            lengths = np.concatenate([np.diff(load(file.with_suffix(".index.npy"))) for file in own])
+            lengths = np.concatenate([np.diff(load(file.with_suffix(".index.npy"))) for file in field_files])
             self._fields_from: np.ndarray = np.cumsum([0, *lengths])
             self.given = self.given + lengths
 
@@ -187,8 +187,8 @@ def frame_texts(texts: Iterable[PrefixedText], tokenizer: Tokenizer) -> Iterator
 
 def count_given(ids: np.ndarray, vocab_size: int) -> int:
     """Return how many ids after bos are given: up to the last one not below the tokenizer's ``vocab_size``."""
-    given = np.flatnonzero(ids >= vocab_size)
-    return int(given[-1]) if len(given) else 0
+    positions = np.flatnonzero(ids >= vocab_size)
+    return int(positions[-1]) if len(positions) else 0
 
 
 def tokens_of(ids: np.ndarray, vocab_size: int) -> np.ndarray:
@@ -265,8 +265,8 @@ class StoreFolder:
         """
         for split, store in splits.items():
             largest = max((int(block.max()) for block in store.blocks if len(block)), default=0)
-            given = [int(ids.max()) for ids in (store.conditions, store.fields) if ids is not None and ids.size]
-            if largest >= conditions.first_id or max(given, default=0) >= max(1, conditions.vocab_size):
+            maxima = [int(ids.max()) for ids in (store.conditions, store.fields) if ids is not None and ids.size]
+            if largest >= conditions.first_id or max(maxima, default=0) >= max(1, conditions.vocab_size):
                 raise self._damaged(f"the {split} texts have ids that are not in the vocabulary")
 
     def _damaged(self, problem: str) -> DataError:

@@ -146,11 +146,11 @@ def _find_records(values: list[Any], name: str) -> list[Any]:
                 counts = f"a row has {len(row)} values, and there are {len(value['columns'])} columns"
                 raise DataError(f"{name} cannot be read: {counts}: {row!r:.60}.")
         return [dict(zip(value["columns"], row, strict=True)) for row in value["data"]]
-    if any(isinstance(each, str) for each in inner):
-        is_record = any(str(key).lower() in USUAL_NAMES for key in value) or not all(isinstance(each, str) for each in inner)
+    if any(isinstance(item, str) for item in inner):
+        is_record = any(str(key).lower() in USUAL_NAMES for key in value) or not all(isinstance(item, str) for item in inner)
         return values if is_record or len(inner) < 3 else inner
-    lists = {key: each for key, each in value.items() if isinstance(each, list) and each}
-    records = [key for key, each in lists.items() if isinstance(each[0], Mapping)]
+    lists = {key: items for key, items in value.items() if isinstance(items, list) and items}
+    records = [key for key, items in lists.items() if isinstance(items[0], Mapping)]
     if len(records) > 1:
         raise DataError(f"{name} has several lists of records: {', '.join(map(str, records))}. Save the one to read as a file.")
     if records:
@@ -159,12 +159,12 @@ def _find_records(values: list[Any], name: str) -> list[Any]:
         return [dict(zip(value, row, strict=True)) for row in itertools.zip_longest(*inner)]
     if len(lists) == 1 and isinstance(next(iter(lists.values()))[0], str):
         return next(iter(lists.values()))
-    if len(inner) == 1 and isinstance(inner[0], Mapping) and any(isinstance(each, list | Mapping) for each in inner[0].values()):
+    if len(inner) == 1 and isinstance(inner[0], Mapping) and any(isinstance(item, list | Mapping) for item in inner[0].values()):
         return _find_records(inner, name)  # as {"data": {"reviews": [...]}}
-    if not inner or not all(isinstance(each, Mapping) for each in inner):
+    if not inner or not all(isinstance(item, Mapping) for item in inner):
         return values
     keys = dict.fromkeys(itertools.chain.from_iterable(inner))
-    inside, outside = ([str(key).lower() for key in each] for each in (keys, value))
+    inside, outside = ([str(key).lower() for key in names] for names in (keys, value))
     if not USUAL_NAMES.isdisjoint(inside) or not (all(map(str.isdecimal, inside)) or not USUAL_NAMES.isdisjoint(outside)):
         return inner  # objects by their ids
     return [{column: cells.get(key) for column, cells in value.items()} for key in keys]  # columns, as pandas writes them
@@ -188,15 +188,15 @@ def _find_format(path: Path) -> tuple[str, list[str], int]:
     with path.open(encoding="utf-8", newline="") as stream:
         lines = io.StringIO(stream.read(_CSV_HEAD), newline="").readlines()
     skipped = next((number for number, line in enumerate(lines) if line.strip("\r\n")), len(lines))
-    if given := _SEPARATOR_LINE.fullmatch("".join(lines[skipped : skipped + 1])):
+    if match := _SEPARATOR_LINE.fullmatch("".join(lines[skipped : skipped + 1])):
         skipped += 1
     lines = lines[skipped:]
     bare = re.sub(r'"[^"]*"', "q", "".join(lines)).splitlines()
     header = next((line for line in bare if line.strip()), "")
-    separator = given[1] if given else max(_SEPARATORS, key=header.count)
+    separator = match[1] if match else max(_SEPARATORS, key=header.count)
     rows = [row for row in itertools.islice(csv.reader(lines, delimiter=separator), _PROBEDROWS) if row]
     fits = len(rows) > 1 and {len(row) for row in rows} == {len(rows[0])} != {1}
-    if path.suffix == ".tsv" and not given and separator != "\t" and ("\t" in header or not fits):
+    if path.suffix == ".tsv" and not match and separator != "\t" and ("\t" in header or not fits):
         separator = "\t"
     names: list[str] = []
     for number, column in enumerate(next(csv.reader(lines, delimiter=separator), ()), 1):
@@ -219,8 +219,8 @@ def read_csv(path: Path, name: str, columns: Sequence[str] | None = None) -> Ite
     lines, number = list[str](), 0  # of the row
     with path.open(encoding="utf-8", newline="") as stream:
         # Remembers the lines of a row for its message; ``append`` returns None, which mypy takes for a mistake.
-        kept = (lines.append(line) or line for line in itertools.islice(stream, skipped, None))  # type: ignore[func-returns-value]
-        rows = csv.reader(kept, delimiter=separator, strict=True)
+        recorded = (lines.append(line) or line for line in itertools.islice(stream, skipped, None))  # type: ignore[func-returns-value]
+        rows = csv.reader(recorded, delimiter=separator, strict=True)
         while True:
             lines.clear()
             first = skipped + rows.line_num + 1
@@ -372,7 +372,7 @@ def find_units(file: PlainFile, config: DataConfig, size: int) -> list[Unit]:
         pieces = list(itertools.pairwise(find_edges(path, size, documents)))
         names = [name if start == 0 else f"{name} (from byte {start:,} on)" for start, _ in pieces]
         return [
-            make_unit(partial(read, start, stop), own, stop - start) for (start, stop), own in zip(pieces, names, strict=True)
+            make_unit(partial(read, start, stop), label, stop - start) for (start, stop), label in zip(pieces, names, strict=True)
         ]
     if kind == "parquet":
         from pyarrow.parquet import ParquetFile  # a tenth of a second
@@ -380,7 +380,7 @@ def find_units(file: PlainFile, config: DataConfig, size: int) -> list[Unit]:
         with ParquetFile(path) as opened:
             sizes = [opened.metadata.row_group(group).total_byte_size for group in range(opened.metadata.num_row_groups)]
         read = partial(read_parquet, path)
-        return [make_unit(partial(read, group), name, own, is_shared=own >= 4 * size) for group, own in enumerate(sizes)]
+        return [make_unit(partial(read, group), name, length, is_shared=length >= 4 * size) for group, length in enumerate(sizes)]
     readers = {"csv": read_csv, "json": read_json, "arrow": read_arrow, "sqlite": partial(read_sqlite, sql=config.sql)}
     read = readers.get(kind) or partial(read_with, find_reader(kind))
     return [make_unit(partial(read, path, name), name, total, is_shared=total >= 2 * size)]

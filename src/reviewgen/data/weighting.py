@@ -99,11 +99,11 @@ def compare_languages(names: Sequence[str], texts: Sequence[Iterable[str]]) -> l
     >>> compare_languages(["a.csv", "b.csv"], [english, german])
     ['b.csv seems to be in another language than a.csv: of its 5 most frequent words, 1 is frequent there.']
     """
-    counts = [Counter(itertools.chain.from_iterable(_some_words(own))) for own in texts]
+    counts = [Counter(itertools.chain.from_iterable(_some_words(corpus))) for corpus in texts]
     usual = {word for word, _ in counts[0].most_common(_USUAL_WORDS)}
     notes = []
-    for name, own in zip(names[1:], counts[1:], strict=True):
-        frequent = [word for word, _ in own.most_common(_FREQUENT_WORDS)]
+    for name, words in zip(names[1:], counts[1:], strict=True):
+        frequent = [word for word, _ in words.most_common(_FREQUENT_WORDS)]
         if (known := len(usual.intersection(frequent))) < _SHARED_WORDS * len(frequent):
             what = f"of its {len(frequent)} most frequent words, {known} {'is' if known == 1 else 'are'} frequent there"
             notes.append(f"{name} seems to be in another language than {names[0]}: {what}.")

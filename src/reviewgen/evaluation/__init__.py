@@ -187,10 +187,10 @@ def sum_totals(totals: Iterable[Totals]) -> Totals:
 def _batch_totals(
     model: LanguageModel, batch: Sequence[Document], vocab_size: int, device: str, nats: list[float] | None
 ) -> Totals:
-    each = token_losses(model, [ids for ids, _ in batch], vocab_size, device)
+    by_text = token_losses(model, [ids for ids, _ in batch], vocab_size, device)
     if nats is not None:
-        nats += [float(own.sum(dtype=np.float64)) for own in each]
-    losses = np.concatenate(each)
+        nats += [float(text_losses.sum(dtype=np.float64)) for text_losses in by_text]
+    losses = np.concatenate(by_text)
     characters = sum(length for _, length in batch)
     return Totals(float(losses.sum(dtype=np.float64)), losses.size, characters, len(batch), int(np.isinf(losses).sum()))
 

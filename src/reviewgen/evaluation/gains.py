@@ -76,7 +76,7 @@ def measure_gains(
     def score(texts: Sequence[np.ndarray]) -> np.ndarray:
         """Return the bits of each text."""
         losses = token_losses(model, texts, conditions.first_id, device)
-        return np.array([each.sum(dtype=np.float64) / math.log(2) for each in losses])
+        return np.array([text_losses.sum(dtype=np.float64) / math.log(2) for text_losses in losses])
 
     prefixes, texts = [], []
     for ids, _ in documents:
@@ -90,23 +90,23 @@ def measure_gains(
     if not nats:
         bits = score([ids for ids, _ in documents]) if is_given else np.zeros(len(documents))
     for place, name in enumerate(conditions.names):
-        own = [number for number, parts in enumerate(prefixes) if parts[place] != absent[place]]
-        if len(own) < 2 or not characters[own].sum():
+        numbers = [number for number, parts in enumerate(prefixes) if parts[place] != absent[place]]
+        if len(numbers) < 2 or not characters[numbers].sum():
             continue
-        values = [prefixes[number][place] for number in own]
-        order = np.random.default_rng(0).permutation(len(own))
-        others = [values[number] for number in order[np.argsort(order) - 1].tolist()]  # along one cycle, so no text keeps its own
+        values = [prefixes[number][place] for number in numbers]
+        order = np.random.default_rng(0).permutation(len(numbers))
+        cycled = [values[number] for number in order[np.argsort(order) - 1].tolist()]  # along one cycle, so no text keeps its own
         changed = []
-        for replaced in ([absent[place]] * len(own), others):
+        for replaced in ([absent[place]] * len(numbers), cycled):
             framed = []
-            for number, value in zip(own, replaced, strict=True):
+            for number, value in zip(numbers, replaced, strict=True):
                 parts, (first, rest) = prefixes[number], texts[number]
-                given = [token for part in (*parts[:place], value, *parts[place + 1 :]) for token in part]
-                framed.append(np.concatenate((first, given, rest)).astype(np.int64))
+                prefix = [token for part in (*parts[:place], value, *parts[place + 1 :]) for token in part]
+                framed.append(np.concatenate((first, prefix, rest)).astype(np.int64))
             changed.append(score(framed))
         without, shuffled = changed
-        if np.isfinite([bits[own], *changed]).all():
-            saved = (without - bits[own]).tolist(), (without - shuffled).tolist(), characters[own].tolist()
+        if np.isfinite([bits[numbers], *changed]).all():
+            saved = (without - bits[numbers]).tolist(), (without - shuffled).tolist(), characters[numbers].tolist()
             items = list(zip(*saved, strict=True))
             gains.append(_gain(name, items))
     return tuple(gains)
@@ -119,5 +119,5 @@ def _gain(name: str, items: Sequence[tuple[float, float, int]]) -> ConditionGain
         return [float(sum(saved for saved, _, _ in some) / max(1, sum(length for _, _, length in some)))]
 
     total = sum(length for _, _, length in items)
-    shuffled = float(sum(each for _, each, _ in items) / total)
+    shuffled = float(sum(saving for _, saving, _ in items) / total)
     return ConditionGain(name, measure(items)[0], find_intervals(measure, items, [False])[0], shuffled, int(total))

@@ -208,11 +208,11 @@ def measure_texts(
 
 def take_words(texts: Iterable[str], words: int) -> list[str]:
     """Return the first texts that have at least this many words together, or all if there are fewer."""
-    taken: list[str] = []
+    sample: list[str] = []
     count = 0
     for text in texts:
         if count >= words:
             break
-        taken.append(text)
+        sample.append(text)
         count += len(words_of(text))
-    return taken
+    return sample

@@ -57,7 +57,7 @@ def token_losses(
     """
     losses: list[np.ndarray] = [np.empty(len(text) - 1, np.float32) for text in texts]
     waiting = sorted(range(len(texts)), key=lambda number: len(texts[number]))  # the longest is last, and starts first
-    lengths = np.array([len(each) for each in losses])
+    lengths = np.array([len(nats) for nats in losses])
     size = max(1, min(_ROWS, lengths.sum() // max(lengths, default=1)))  # so that the longest does not end long after all others
     rows, starts, state = list[int](), np.zeros(0, np.int64), None
     with device_errors(device):
@@ -79,10 +79,10 @@ def token_losses(
                 part[:] = row[: len(part)]
             continuing = np.flatnonzero(remaining > length)
             if len(continuing) < len(rows):
-                kept = torch.from_numpy(continuing).to(device)
-                state = map_state(lambda part, kept=kept: part[kept], state)
+                index = torch.from_numpy(continuing).to(device)
+                state = map_state(lambda part, index=index: part[index], state)
             rows, starts = [rows[row] for row in continuing], starts[continuing] + length
-    return [each[count_given(text, vocab_size) if given is None else given :] for each, text in zip(losses, texts, strict=True)]
+    return [nats[count_given(text, vocab_size) if given is None else given :] for nats, text in zip(losses, texts, strict=True)]
 
 
 def _choose_length(remaining: Int64[np.ndarray, " B"], longest: int) -> int:

@@ -139,8 +139,8 @@ def _write_pretrained(bundle: Bundle, folder: Path) -> None:
 
 def _module(bundle: Bundle, script: str) -> str:
     """Return the tokenizer's script with its files in it, as a module that exports a tokenizer."""
-    given = (json.dumps(value, ensure_ascii=False) for value in (to_dict(bundle.tokenizer_config), read_tokenizer_files(bundle)))
-    return f"{script}\nexport const tokenizer = createTokenizer({', '.join(given)});\n"
+    args = (json.dumps(value, ensure_ascii=False) for value in (to_dict(bundle.tokenizer_config), read_tokenizer_files(bundle)))
+    return f"{script}\nexport const tokenizer = createTokenizer({', '.join(args)});\n"
 
 
 def read_tokenizer_files(bundle: Bundle) -> dict[str, str]:

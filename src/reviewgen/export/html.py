@@ -67,9 +67,9 @@ def export_html(
     file = refuse_file(to_path("path", path), overwrite=overwrite)
     check_text("title", title, optional=True)
     models = [model] if isinstance(model, ReviewModel) else check_list("model", model, "[ngram, lstm]")
-    if not models or not all(isinstance(each, ReviewModel) for each in models):
+    if not models or not all(isinstance(item, ReviewModel) for item in models):
         raise ConfigError("export_html takes a ReviewModel, as reviewgen.load returns it, or a list of them.")
-    bundles = [each.bundle for each in models]
+    bundles = [item.bundle for item in models]
     steppers, tokenizers = _scripts(bundles)
     names = _names(bundles)
     packed = [pack(bundle, name, bits) for bundle, name in zip(bundles, names, strict=True)]
@@ -110,7 +110,7 @@ def _models_of(model: Plugin, config: Mapping[str, Any]) -> list[Plugin]:
     parts = config.get("models", ()) if model.name == "blend" else ()
     if any("characters" in part for part in parts):
         raise ConfigError("A page cannot run a blend of models with different tokenizers: use `reviewgen serve`.")
-    return [model, *(each for part in parts for each in _models_of(plugin_of_saved("model", part), part["config"]))]
+    return [model, *(plugin for part in parts for plugin in _models_of(plugin_of_saved("model", part), part["config"]))]
 
 
 def _source(kind: str, name: str, script: Path | None) -> str:

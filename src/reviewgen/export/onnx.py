@@ -221,8 +221,8 @@ class _Flat(nn.Module):
 
     def forward(self, ids: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
         """Return logits (B, T, V) and the tensors of the new state; as a step, of ids (B), logits (B, V)."""
-        given = (_shift(tensor, shift, 1) for tensor, shift in zip(state, self.shifts, strict=True))
-        logits, after = self.model(ids[:, None] if self.is_step else ids, map_state(lambda _: next(given), self.like))
+        shifted = (_shift(tensor, shift, 1) for tensor, shift in zip(state, self.shifts, strict=True))
+        logits, after = self.model(ids[:, None] if self.is_step else ids, map_state(lambda _: next(shifted), self.like))
         changed = (_shift(tensor, shift, -1) for tensor, shift in zip(flatten_state(after), self.shifts, strict=True))
         return (logits[:, 0] if self.is_step else logits).float(), *changed
 
@@ -301,12 +301,12 @@ def _set_shapes(graph: Any, flat: _Flat) -> None:
     vocab_size = flat.model(torch.zeros(1, 1, dtype=torch.long), flat.like)[0].shape[-1]
     states = [(helper.np_dtype_to_tensor_dtype(first.numpy().dtype), ["batch", *first.shape[1:]]) for first in flat.first]
     inputs, outputs = names_of(len(states))
-    for values, names, own in (
+    for values, names, first_kind in (
         (graph.input, inputs, (TensorProto.INT64, ["batch", "time"])),
         (graph.output, outputs, (TensorProto.FLOAT, ["batch", "time", vocab_size])),
     ):
         del values[:]
-        values.extend(helper.make_tensor_value_info(name, *kind) for name, kind in zip(names, [own, *states], strict=True))
+        values.extend(helper.make_tensor_value_info(name, *kind) for name, kind in zip(names, [first_kind, *states], strict=True))
 
 
 @contextlib.contextmanager

@@ -185,11 +185,11 @@ def score_token(logits: Float[np.ndarray, " V"], token: int, count: int, pieces:
         GenerationError: The logits are damaged: NaN or infinite, or all tokens are ruled out.
     """
     logs = log_softmax(logits)
-    own = float(logs[token])
+    score = float(logs[token])
     if count == 0:
-        return Scored(own)
+        return Scored(score)
     logs[pieces.bos_id] = -np.inf
     logs = logs[: len(pieces.texts)]  # the others are those of conditions
     best = np.argpartition(-logs, min(count, len(logs)) - 1)[:count]
-    listed = ((each, float(logs[each])) for each in best[np.lexsort((best, -logs[best]))].tolist())
-    return Scored(own, tuple(TopLogprob(each, pieces.texts[each], logprob) for each, logprob in listed if logprob > -np.inf))
+    listed = ((id_, float(logs[id_])) for id_ in best[np.lexsort((best, -logs[best]))].tolist())
+    return Scored(score, tuple(TopLogprob(id_, pieces.texts[id_], logprob) for id_, logprob in listed if logprob > -np.inf))

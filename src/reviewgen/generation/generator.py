@@ -231,7 +231,7 @@ class Generator:
     def _batches(self, request: Request, first: int) -> Iterator[list[Text]]:
         """Yield the texts at their beginnings, those side by side that may contain the same words."""
         numbered = enumerate(islice(request.prompts, first, None), request.offset + first)
-        for _, group in groupby(numbered, key=lambda each: self._other_words(request, request.prefix_of(each[0]))):
+        for _, group in groupby(numbered, key=lambda pair: self._other_words(request, request.prefix_of(pair[0]))):
             while texts := [self.text(request, prompt, number) for number, prompt in islice(group, self.batch_size)]:
                 yield texts
 
@@ -303,8 +303,8 @@ class Generator:
         config, longest = request.config, max((len(text.ids) + len(text.rest) for text in texts), default=0)
         if guard is not None and guard[0].length + guard[1] - 1 > config.max_new_tokens + longest:
             guard = None
-        others = self._other_words(request, texts[0].prefix if texts else request.prefix)
-        spelling = self._speller.spelling(config.words, others)
+        other_words = self._other_words(request, texts[0].prefix if texts else request.prefix)
+        spelling = self._speller.spelling(config.words, other_words)
         return Decoder(self.stepper, self.pieces, config, guard, spelling, request.hooks, deadline, block_seconds)
 
     def text(self, request: Request, prompt: str | Sequence[int], *numbers: int) -> Text:

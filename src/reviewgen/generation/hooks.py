@@ -161,7 +161,7 @@ def as_list(given: Any) -> list[Any]:
         return []
     is_list = isinstance(given, Iterable) and not isinstance(given, str)
     listed = check_list("logits_processor", given, "['my-processor']") if is_list else [given]
-    if not all(callable(each) or isinstance(each, str) for each in listed):
+    if not all(callable(item) or isinstance(item, str) for item in listed):
         raise ConfigError(
             "logits_processor is a function of ids and scores, the name of an installed logits processor, or a list of these; "
             f"got {quoted(given)}."
@@ -178,7 +178,7 @@ def make_processors(given: Any, tokenizer: Tokenizer) -> list[Processor]:
         PluginConflict: Two packages provide a name.
         BrokenPlugin: A package cannot be imported, or its factory raises or returns something that cannot be called.
     """
-    return [_make(each, tokenizer) if isinstance(each, str) else Processor(each, _name(each)) for each in as_list(given)]
+    return [_make(item, tokenizer) if isinstance(item, str) else Processor(item, _name(item)) for item in as_list(given)]
 
 
 def refuse_missing(names: Iterable[str]) -> None:
@@ -191,10 +191,10 @@ def refuse_missing(names: Iterable[str]) -> None:
         try:
             find_logits_processor(name)
         except UnknownPlugin:
-            package, _, own = name.rpartition(":")
+            package, _, plain = name.rpartition(":")
             install = f"pip install {package}" if package else "install the package that provides it"
             raise UnknownPlugin(
-                f"This model's generation_config names the logits processor {own!r}, which is not installed: {install}, or set "
+                f"This model's generation_config names the logits processor {plain!r}, which is not installed: {install}, or set "
                 "logits_processors=[] to generate without it."
             ) from None
 

@@ -177,8 +177,8 @@ def _support(token: int, probability: float, contexts: Sequence[CountedContext])
     """Return the counts behind a token; ``probability`` is the model's own, at temperature 1."""
     if not contexts:
         return None
-    longest = next((each for each in contexts if each.seen[token]), None)
-    parts = [float(each.parts[token]) for each in contexts if each.parts is not None]
+    longest = next((context for context in contexts if context.seen[token]), None)
+    parts = [float(context.parts[token]) for context in contexts if context.parts is not None]
     return Support(
         order=0 if longest is None else longest.tokens + 1,
         count=None if longest is None or longest.counts is None else int(longest.counts[token]),
@@ -256,7 +256,7 @@ class Walk:
         self._refuse_end()
         ids, logits, scores, _ = self._steps[-1]
         probabilities = distribution(scores, self._tokenizer, self._temperature)
-        own = np.exp(log_softmax(logits))  # the model's, over all its ids
+        model_probs = np.exp(log_softmax(logits))  # over all its ids
         contexts = self._stepper.explain(np.array(ids, np.int64)) if isinstance(self._stepper, SupportsExplain) else []
         best = np.argsort(-probabilities, kind="stable")[:k].tolist()
         some = probabilities[probabilities > 0]
@@ -265,7 +265,7 @@ class Walk:
             tokens=len(self._ids),
             temperature=float(self._temperature),
             alternatives=tuple(
-                self._alternative(token, float(probabilities[token]), _support(token, float(own[token]), contexts))
+                self._alternative(token, float(probabilities[token]), _support(token, float(model_probs[token]), contexts))
                 for token in best
                 if probabilities[token] > 0
             ),

@@ -80,7 +80,7 @@ class Speller:
         values = [list(tokens) for is_own, tokens in groupby(prefix, key=lambda token: token < size) if is_own]
         if lexicon is None:
             return frozenset()
-        return frozenset(word for own in values for word in words_of(self._tokenizer.decode(own)) if not lexicon.spells(word))
+        return frozenset(word for ids in values for word in words_of(self._tokenizer.decode(ids)) if not lexicon.spells(word))
 
     def spelling(self, words: str, others: frozenset[str] = frozenset()) -> Spelling | None:
         """Return the spelling for a setting of ``words``; None if no sequence of tokens can be misspelled.

@@ -89,7 +89,7 @@ class Request:
     @property
     def plugins(self) -> list[Plugin]:
         """The plugins that made logits processors of the call."""
-        return [] if self.hooks is None else [each.plugin for each in self.hooks.processors if each.plugin is not None]
+        return [] if self.hooks is None else [hook.plugin for hook in self.hooks.processors if hook.plugin is not None]
 
     def deadline(self) -> float | None:
         """Return the ``time.monotonic`` at which ``max_time`` is over if the call starts now."""
@@ -116,40 +116,40 @@ def make_request(
         ConfigError: A setting is unknown, out of range, or incompatible with another.
         PluginError: A logits processor is not installed, or cannot be made.
     """
-    own = GenerateKwargs.__annotations__.keys() - GenerationSettings.__annotations__.keys()
-    given: dict[str, Any] = {name: _plain(options.get(name)) for name in own}
-    settings = {name: _plain(value) for name, value in options.items() if name not in own}
+    keywords = GenerateKwargs.__annotations__.keys() - GenerationSettings.__annotations__.keys()
+    args: dict[str, Any] = {name: _plain(options.get(name)) for name in keywords}
+    settings = {name: _plain(value) for name, value in options.items() if name not in keywords}
     if settings.get("conditions") is not None:
         settings["conditions"] = _mapping(settings["conditions"])
-    processors = as_list(given["logits_processor"])
-    if given["logits_processor"] is not None:
+    processors = as_list(args["logits_processor"])
+    if args["logits_processor"] is not None:
         if settings.get("logits_processors") is not None:
             raise ConfigError("logits_processor and logits_processors are both given; name all in logits_processor.")
-        settings["logits_processors"] = tuple(each for each in processors if isinstance(each, str))
+        settings["logits_processors"] = tuple(item for item in processors if isinstance(item, str))
     if settings.get("likeness") is not None:
         raise ConfigError(
             "likeness is saved with a model, by save_generation_config, and a call chooses it with profile='likeness'."
         )
-    config = generation_config(defaults.of_profile(given["profile"]), given["generation_config"], settings, own)
-    check_value("best_of", given["best_of"], Annotated[int | None, Bound(at_least=config.num_return_sequences, at_most=_MOST)])
-    if given["judge"] is not None and given["best_of"] is None:
+    config = generation_config(defaults.of_profile(args["profile"]), args["generation_config"], settings, keywords)
+    check_value("best_of", args["best_of"], Annotated[int | None, Bound(at_least=config.num_return_sequences, at_most=_MOST)])
+    if args["judge"] is not None and args["best_of"] is None:
         raise ConfigError("judge needs best_of, the number of texts that it chooses among.")
-    if given["streamer"] is not None and settings.get("finish") is None:  # a streamer gets each token at once
+    if args["streamer"] is not None and settings.get("finish") is None:  # a streamer gets each token at once
         config = replace(config, finish=None)
-    if given["logits_processor"] is None:
+    if args["logits_processor"] is None:
         processors = list(config.logits_processors)
         refuse_missing(set(processors) & set(defaults.logits_processors))
     request = Request(
-        prompts=[text for text in _prompts(prompt) for _ in range(given["best_of"] or config.num_return_sequences)],
+        prompts=[text for text in _prompts(prompt) for _ in range(args["best_of"] or config.num_return_sequences)],
         config=config,
-        seed=seed_or_random(given["seed"]),
-        hooks=make_hooks(make_processors(processors, tokenizer), given["stopping_criteria"], given["streamer"]),
-        novelty=given["novelty"],
-        max_copy=given["max_copy"],
+        seed=seed_or_random(args["seed"]),
+        hooks=make_hooks(make_processors(processors, tokenizer), args["stopping_criteria"], args["streamer"]),
+        novelty=args["novelty"],
+        max_copy=args["max_copy"],
         prefix=(conditions or Conditions()).encode(config.conditions),
-        must_include=_words(given["must_include"]),
-        best_of=given["best_of"] or 0,
-        judge=given["judge"],
+        must_include=_words(args["must_include"]),
+        best_of=args["best_of"] or 0,
+        judge=args["judge"],
     )
     _refuse_pairs(request)
     return request
@@ -170,11 +170,11 @@ def _refuse_pairs(request: Request) -> None:
                 "must_include, finish and novelty='filter' may remove text again, so they cannot be combined with a streamer."
             )
     is_greedy = request.config.do_sample is False
-    given = {"num_beams": request.config.num_beams > 1, "best_of": request.best_of, "must_include": request.must_include}
-    given |= {"do_sample=False": is_greedy, "novelty='filter'": request.novelty == "filter", "a streamer": has_streamer}
-    given |= {"stopping_criteria": request.hooks is not None and request.hooks.criteria}
+    is_given = {"num_beams": request.config.num_beams > 1, "best_of": request.best_of, "must_include": request.must_include}
+    is_given |= {"do_sample=False": is_greedy, "novelty='filter'": request.novelty == "filter", "a streamer": has_streamer}
+    is_given |= {"stopping_criteria": request.hooks is not None and request.hooks.criteria}
     for name, others in _EXCLUDED.items():
-        if given[name] and (wrong := next((other for other in others if given[other]), None)):
+        if is_given[name] and (wrong := next((other for other in others if is_given[other]), None)):
             raise ConfigError(f"{name} cannot be combined with {wrong}.")
     if request.must_include and is_greedy:
         raise ConfigError("must_include samples texts until one fits, so it cannot be combined with do_sample=False.")
@@ -200,10 +200,10 @@ def _plain(value: Any) -> Any:
 
 
 def _words(words: Any) -> Sequence[str]:
-    given: list[Any] = [words] if isinstance(words, str) else [] if words is None else [None]
+    listed: list[Any] = [words] if isinstance(words, str) else [] if words is None else [None]
     if isinstance(words, Iterable) and not isinstance(words, str):
         with suppress(TypeError):  # of a tensor without dimensions
-            given = list(words)
-    if not all(isinstance(word, str) and word for word in given):
+            listed = list(words)
+    if not all(isinstance(word, str) and word for word in listed):
         raise ConfigError(f"must_include is a non-empty string or a list of such strings; got {quoted(words)}.")
-    return given
+    return listed

@@ -25,7 +25,7 @@ def map_state(function: Callable[..., Any], *states: Any) -> Any:
 
 def flatten_state(state: Any) -> list[Any]:
     """Return the arrays or tensors of a state, in order."""
-    return [part for each in state for part in flatten_state(each)] if isinstance(state, tuple) else [state]
+    return [part for item in state for part in flatten_state(item)] if isinstance(state, tuple) else [state]
 
 
 def select_rows(state: StepState, rows: Sequence[int]) -> StepState:

@@ -159,9 +159,9 @@ class Text:
     def _cut(self, text: str) -> None:
         """Shorten the text, and remove the tokens behind its end."""
         self.text = text
-        kept = self._count_tokens(text)
-        self.new_tokens -= len(self.ids) - kept
-        del self.ids[kept:]
+        tokens = self._count_tokens(text)
+        self.new_tokens -= len(self.ids) - tokens
+        del self.ids[tokens:]
 
     def _count_tokens(self, text: str) -> int:
         """Return the number of leading tokens that are needed for a beginning of the text; at least its prompt's."""
@@ -172,7 +172,7 @@ class Text:
             first, last = (guess, last) if len(decoded(guess - 1)) < len(text) else (first, guess - 1)
         if first == guess and len(decoded(guess)) >= len(text):
             last = guess
-        kept = bisect_left(range(last), len(text), first, key=lambda count: len(decoded(count)))
-        while kept < len(self.ids) and not decoded(kept).startswith(text):  # inside a character
-            kept += 1
-        return kept
+        tokens = bisect_left(range(last), len(text), first, key=lambda count: len(decoded(count)))
+        while tokens < len(self.ids) and not decoded(tokens).startswith(text):  # inside a character
+            tokens += 1
+        return tokens

@@ -211,9 +211,9 @@ def brief_facts(bundle: Bundle) -> list[list[str]]:
 def without_paths(value: Any, key: str = "") -> Any:
     """Return the facts of a training with file names in place of paths."""
     if isinstance(value, dict):
-        return {name: without_paths(each, name) for name, each in value.items()}
+        return {name: without_paths(item, name) for name, item in value.items()}
     if isinstance(value, list):
-        return [without_paths(each) for each in value]
+        return [without_paths(item) for item in value]
     return file_name(value) if key.endswith("source") and isinstance(value, str) else value
 
 

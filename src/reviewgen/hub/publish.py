@@ -78,22 +78,22 @@ def publish(bundle: Bundle, repo_id: str, options: PushOptions) -> str:
     with storage_errors("a copy of the model"), temporary_folder() as scratch:
         folder = scratch / target.repo_id.partition("/")[2]
         _copy(bundle, folder, options.get("dtype"))
-        kept = _select({layout.CARD, layout.CURVE, *(file.name for file in folder.iterdir())}, options)
+        names = _select({layout.CARD, layout.CURVE, *(file.name for file in folder.iterdir())}, options)
         copy = read_bundle(folder, accept_changes=True)  # its training.json has no paths; the manifest is written at the end
         texts, details = generate_texts(ReviewModel(copy))
         texts, rate = [*texts, *(text for _, text in details["samples"])], details["token_copy_rate"]
         findings |= scan(copy, texts, rate, copy_limit)
         refuse(findings, allowed)
         copied = "the token copy rate is unknown" if rate is None else f"a token copy rate of {rate:.1%}"
-        found = "; ".join(f"{text} (allowed)" for text in findings.values()) or "no personal data"
+        issues = "; ".join(f"{text} (allowed)" for text in findings.values()) or "no personal data"
         words = "Scanned %d samples and %d pieces of the vocabulary: %s; %s. This is a check, not a guarantee."
-        _logger.info(words, len(texts), copy.tokenizer.vocab_size, found, copied)
+        _logger.info(words, len(texts), copy.tokenizer.vocab_size, issues, copied)
         if card is None:
             details |= {"megabytes": megabytes(folder), "curve": _plot_curve(copy, folder)}
             card = card_text(copy, source=str(target), **details, **metadata)
         (folder / layout.CARD).write_text(card, encoding="utf-8", errors="backslashreplace")
         message = options.get("commit_message") or f"Publish {copy.preset} with reviewgen"
-        return _push(folder, kept, target, before, message, options)
+        return _push(folder, names, target, before, message, options)
 
 
 def make_card(model: ReviewModel, source: str | None = None, **metadata: Any) -> str:
@@ -129,7 +129,7 @@ def inspect_repository(target: HubSource, token: str | bool | None = None, kind:
             return Remote()
         wanted = [layout.CARD, layout.CONFIG]
         folder = Path(api.snapshot_download(target.repo_id, repo_type=kind, revision=info.sha, allow_patterns=wanted))
-    names = frozenset(each.rfilename for each in getattr(info, "siblings", None) or [])
+    names = frozenset(file.rfilename for file in getattr(info, "siblings", None) or [])
     try:
         files = layout.files_of(read_json(folder / layout.CONFIG) if layout.CONFIG in names else {})
     except (ValueError, BundleError):
@@ -209,9 +209,9 @@ def _validate(card: str | None, metadata: Mapping[str, Any], target: HubSource) 
     """
     from huggingface_hub import ModelCardData
 
-    given = {key: value for key, value in metadata.items() if key != "space"}
+    fields = {key: value for key, value in metadata.items() if key != "space"}
     with plain_errors(target, FAILED):
-        parse_card(card or f"---\n{ModelCardData(library_name='reviewgen', **given).to_yaml()}\n---\n").validate()
+        parse_card(card or f"---\n{ModelCardData(library_name='reviewgen', **fields).to_yaml()}\n---\n").validate()
 
 
 def _copy(bundle: Bundle, folder: Path, dtype: str | None) -> None:
@@ -231,12 +231,12 @@ def _select(names: set[str], options: PushOptions) -> set[str]:
         ConfigError: The patterns leave out files of the model.
     """
     allowed, ignored = options.get("allow_patterns"), options.get("ignore_patterns")
-    kept = _match(names, allow_patterns=allowed, ignore_patterns=ignored)
-    if missing := sorted(names - kept - layout.OPTIONAL_FILES - {layout.CURVE}):
+    selected = _match(names, allow_patterns=allowed, ignore_patterns=ignored)
+    if missing := sorted(names - selected - layout.OPTIONAL_FILES - {layout.CURVE}):
         raise ConfigError(
             f"The patterns leave out {', '.join(missing)}: all files of a model must be published together. Change them."
         )
-    return kept
+    return selected
 
 
 def _match(names: Collection[str], **patterns: Any) -> set[str]:
@@ -257,7 +257,7 @@ def _plot_curve(bundle: Bundle, folder: Path) -> str | None:
     return layout.CURVE
 
 
-def _push(folder: Path, kept: set[str], target: HubSource, before: Remote, message: str, options: PushOptions) -> str:
+def _push(folder: Path, names: set[str], target: HubSource, before: Remote, message: str, options: PushOptions) -> str:
     """Upload the files of a folder that are kept, and return the address of the commit, or of the pull request.
 
     The repository and the branch are created if they do not exist. Files of an earlier model in the repository are deleted.
@@ -267,7 +267,7 @@ def _push(folder: Path, kept: set[str], target: HubSource, before: Remote, messa
     """
     from huggingface_hub import HfApi
 
-    added = {file.name: file for file in folder.iterdir() if file.name in kept}
+    added = {file.name: file for file in folder.iterdir() if file.name in names}
     if layout.MANIFEST in added:
         listed = added.keys() & layout.files_of(read_json(folder / layout.CONFIG))
         layout.write_manifest(folder, layout.digest_files(folder, listed))

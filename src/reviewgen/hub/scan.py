@@ -94,7 +94,7 @@ def find_personal_data(samples: Sequence[str], pieces: Iterable[str]) -> dict[st
     """Return the personal data in generated texts and in the pieces of a vocabulary: what was found, by its kind."""
     findings, vocabulary = {}, list(pieces)
     for kind, (plural, pattern) in _PATTERNS.items():
-        matches = [found for sample in samples if (found := pattern.findall(sample))]
+        matches = [hits for sample in samples if (hits := pattern.findall(sample))]
         odd = [piece for piece in vocabulary if pattern.search(piece)]
         where = [f"{len(matches)} of {len(samples)} samples"] if matches else []
         where += [f"{len(odd)} pieces of the vocabulary"] if odd else []

@@ -184,12 +184,12 @@ def _read_checked(folder: Path, config: Mapping[str, Any], weight_bits: int) -> 
         )
     ids = {"bos_id": tokenizer.bos_id, "eos_id": tokenizer.eos_id, "field_ids": conditions.field_ids}
     for name, expected in ids.items():
-        if (own := getattr(model_config, name, None)) not in (None, expected):
-            raise BundleError(f"The model has {name} {own}, its tokenizer {expected}: they do not belong together.")
+        if (value := getattr(model_config, name, None)) not in (None, expected):
+            raise BundleError(f"The model has {name} {value}, its tokenizer {expected}: they do not belong together.")
     index = None
     if (folder / layout.NOVELTY).is_file():
-        own = layout.fingerprint(training, tokenizer_plugin.name, facts["config"])
-        index = read_index(folder / layout.NOVELTY, own, tokenizer.vocab_size)
+        fingerprint = layout.fingerprint(training, tokenizer_plugin.name, facts["config"])
+        index = read_index(folder / layout.NOVELTY, fingerprint, tokenizer.vocab_size)
     return Bundle(
         preset=config["preset"],
         weights=weights,

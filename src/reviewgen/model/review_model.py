@@ -356,10 +356,10 @@ class ReviewModel:
         trained, conditions = data_records(self.training), self.conditions
         documents = read_documents(source, self.tokenizer, trained, conditions=conditions, **options)
         model, device, first, nats = self.bundle.weights.model_on_device, self.bundle.weights.device, list[Any](), list[float]()
-        kept = keep_first(documents, first) if conditions else documents
+        documents = keep_first(documents, first) if conditions else documents
         totals = sum_totals(
             evaluate_totals(model, batch, self.tokenizer.vocab_size, device, nats if len(nats) < len(first) else None)
-            for batch in batches(kept)
+            for batch in batches(documents)
         )
         return replace(totals.evaluation(), conditions=measure_gains(model, first, conditions, device, nats))
 
@@ -522,8 +522,8 @@ class ReviewModel:
         check_flags(overwrite=overwrite, push_to_hub=push_to_hub)
         if push_to_hub:
             resolve_name(_PARSE)(repo_id, push_to_hub_kwargs.get("revision"))
-        elif given := [*([] if repo_id is None else ["repo_id"]), *push_to_hub_kwargs]:
-            raise ConfigError(f"{', '.join(given)} needs push_to_hub=True.")
+        elif unused := [*([] if repo_id is None else ["repo_id"]), *push_to_hub_kwargs]:
+            raise ConfigError(f"{', '.join(unused)} needs push_to_hub=True.")
         write_bundle(self.bundle, to_path("save_directory", save_directory), overwrite=overwrite, dtype=dtype)
         return self.push_to_hub(str(repo_id), dtype=dtype, **push_to_hub_kwargs) if push_to_hub else None
 
@@ -553,8 +553,8 @@ class ReviewModel:
 
     def is_saved_in(self, folder: str | Path) -> bool:
         """Return whether this is the folder that the model was loaded from."""
-        own, other = self.bundle.folder, to_path("folder", folder)
-        return own is not None and own.exists() and other.exists() and own.samefile(other)
+        origin, other = self.bundle.folder, to_path("folder", folder)
+        return origin is not None and origin.exists() and other.exists() and origin.samefile(other)
 
     def generate_model_card(
         self,
@@ -730,5 +730,5 @@ def _chart(bundle: Bundle) -> Any:
     except BundleError:
         return None
     runs = {part.preset: part for part in (*run.parts, run)}
-    evaluations = {name: each.evaluations for name, each in runs.items()}
-    return draw_inline(evaluations, {name: each.curve for name, each in runs.items()}, "Bits per character")
+    evaluations = {name: part.evaluations for name, part in runs.items()}
+    return draw_inline(evaluations, {name: part.curve for name, part in runs.items()}, "Bits per character")

@@ -81,7 +81,7 @@ class SavedTensors:
     def load_as_stored(self, load_file: Callable[[Path], Mapping[str, Any]]) -> dict[str, Any]:
         """Return the tensors as they are in the files, tied ones under each of their names."""
         stored = {prefix + name: tensor for prefix, file in self.files.items() for name, tensor in load_file(file).items()}
-        return {name: stored[kept] for name, (kept, _, _) in self._read_headers().items()}
+        return {name: stored[key] for name, (key, _, _) in self._read_headers().items()}
 
     def _read_headers(self) -> dict[str, _Header]:
         """Return the header of each tensor, without reading any; tied ones under each of their names, and so their scales."""
@@ -89,11 +89,11 @@ class SavedTensors:
         for prefix, file in self.files.items():
             with safe_open(file, framework="numpy") as tensors:
                 slices = {name: tensors.get_slice(name) for name in tensors.keys()}  # noqa: SIM118 it is not a mapping
-                names = {name: kept for name, kept in (tensors.metadata() or {}).items() if kept in slices and name != FORMAT}
-            scales = {name + SCALE: kept + SCALE for name, kept in names.items() if kept + SCALE in slices}
-            scales = {name: kept for name, kept in scales.items() if slices[kept.removesuffix(SCALE)].get_dtype() == "I8"}
-            for name, kept in (scales | names | {name: name for name in slices}).items():
-                headers[prefix + name] = (prefix + kept, dtype_name(slices[kept].get_dtype()), tuple(slices[kept].get_shape()))
+                names = {name: key for name, key in (tensors.metadata() or {}).items() if key in slices and name != FORMAT}
+            scales = {name + SCALE: key + SCALE for name, key in names.items() if key + SCALE in slices}
+            scales = {name: key for name, key in scales.items() if slices[key.removesuffix(SCALE)].get_dtype() == "I8"}
+            for name, key in (scales | names | {name: name for name in slices}).items():
+                headers[prefix + name] = (prefix + key, dtype_name(slices[key].get_dtype()), tuple(slices[key].get_shape()))
         return headers
 
     def _check(self, expected: Mapping[str, TensorSpec]) -> set[str]:

@@ -171,7 +171,7 @@ def map_words(bundle: Bundle, pieces: TokenTexts, count: int) -> WordMap:
 def _networks(bundle: Bundle) -> Iterator[nn.Module]:
     """Yield the networks of a model that read its own tokens: itself, or the models of a blend."""
     model = bundle.weights.model_on_device
-    yield from (each for each in (model, *getattr(model, "parts", ())) if isinstance(each, nn.Module))
+    yield from (network for network in (model, *getattr(model, "parts", ())) if isinstance(network, nn.Module))
 
 
 def _embeddings(bundle: Bundle) -> Float32[np.ndarray, "V E"]:
@@ -231,13 +231,13 @@ def find_condition(bundle: Bundle, name: str) -> Condition:
         ConfigError: The model has no such condition, it is free text, or it has a single value.
     """
     check_text("condition", name)
-    own = {condition.name: condition for condition in bundle.conditions.fixed}
-    if name not in own:
-        known = did_you_mean(name, list(own)) if own else "It has none."
+    by_name = {condition.name: condition for condition in bundle.conditions.fixed}
+    if name not in by_name:
+        known = did_you_mean(name, list(by_name)) if by_name else "It has none."
         raise ConfigError(f"{quoted(name)} is not a condition of {bundle.preset} with categories or numbers. {known}")
-    if len(own[name].values) < 2:
+    if len(by_name[name].values) < 2:
         raise ConfigError(f"The condition {quoted(name)} has a single value, so there is nothing to compare.")
-    return own[name]
+    return by_name[name]
 
 
 def contrast_words(
@@ -247,13 +247,13 @@ def contrast_words(
     check_count("k", count)
     if pieces.are_characters:
         raise ConfigError(f"contrast compares words, and the tokens of {bundle.preset} are characters.")
-    own, known = find_condition(bundle, condition), _words(bundle, pieces)
+    attribute, known = find_condition(bundle, condition), _words(bundle, pieces)
     tokens = np.array(list(known), np.int64)
-    expected = np.stack([_expect(bundle, texts, {condition: value.label}) for value in own.values])[:, tokens]
+    expected = np.stack([_expect(bundle, texts, {condition: value.label}) for value in attribute.values])[:, tokens]
     preferred = dict[str, list[PreferredWord]]()
-    for number, value in enumerate(own.values):
-        others = np.delete(expected, number, axis=0).mean(axis=0)
-        ratios = np.log2(np.maximum(expected[number], 1e-30) / np.maximum(others, 1e-30))
+    for number, value in enumerate(attribute.values):
+        other_mean = np.delete(expected, number, axis=0).mean(axis=0)
+        ratios = np.log2(np.maximum(expected[number], 1e-30) / np.maximum(other_mean, 1e-30))
         ranked = [index for index in np.argsort(-ratios, kind="stable") if ratios[index] > 0 and expected[number, index] >= 1]
         by_token = {int(tokens[index]): float(ratios[index]) for index in ranked}
         chosen = islice(_whole_words(bundle, pieces, iter(by_token)), count)
@@ -283,28 +283,28 @@ def _batches(bundle: Bundle, texts: Sequence[str], prefix: Sequence[int]) -> Ite
 
 def classify_texts(bundle: Bundle, texts: Sequence[str], condition: str) -> list[Classification]:
     """Return for each text the value of a condition that fits it best; see ``ReviewModel.classify``."""
-    own, weights, size = find_condition(bundle, condition), bundle.weights, bundle.tokenizer.vocab_size
+    attribute, weights, size = find_condition(bundle, condition), bundle.weights, bundle.tokenizer.vocab_size
     texts = _check_texts(texts)
-    labels, columns = [value.label for value in own.values], list[np.ndarray]()
+    labels, columns = [value.label for value in attribute.values], list[np.ndarray]()
     for label in labels:
         prefix = bundle.conditions.encode({condition: label})
         framed = [ids for ids, _ in frame_texts([(text, prefix) for text in texts], bundle.tokenizer)]
         losses = token_losses(weights.model_on_device, framed, size, weights.device)
-        columns.append(np.array([-each.sum(dtype=np.float64) for each in losses]))
-    given = np.stack(columns, axis=1)  # log P(text | value), (N, values)
-    given[~np.isfinite(given).any(axis=1)] = 0.0  # a text that no value makes possible says nothing
-    logs = given + np.log([max(value.share, 1e-12) for value in own.values])
+        columns.append(np.array([-nats.sum(dtype=np.float64) for nats in losses]))
+    log_likelihoods = np.stack(columns, axis=1)  # log P(text | value), (N, values)
+    log_likelihoods[~np.isfinite(log_likelihoods).any(axis=1)] = 0.0  # a text that no value makes possible says nothing
+    logs = log_likelihoods + np.log([max(value.share, 1e-12) for value in attribute.values])
     table = np.exp(logs - np.logaddexp.reduce(logs, axis=1)[:, None])
     return [Classification(labels[int(row.argmax())], dict(zip(labels, row.tolist(), strict=True))) for row in table]
 
 
 def measure_accuracy(bundle: Bundle, source: Any, condition: str, **options: Any) -> Accuracy:
     """Return how often ``classify_texts`` finds the value that a text has; see ``ReviewModel.accuracy``."""
-    own, conditions = find_condition(bundle, condition), bundle.conditions
+    attribute, conditions = find_condition(bundle, condition), bundle.conditions
     index = conditions.names.index(condition)
     read = read_texts(source, data_records(bundle.training), conditions=conditions, **options)
-    found = ((text, own.find(values[index])) for text, values in read if text and not is_missing(values[index]))
-    known = ((text, number) for text, number in found if number is not None)
+    numbered = ((text, attribute.find(values[index])) for text, values in read if text and not is_missing(values[index]))
+    known = ((text, number) for text, number in numbered if number is not None)
     draw, pairs = random.Random(0), list[tuple[str, int]]()
     for seen, pair in enumerate(known):  # a reservoir (Vitter 1985, algorithm R): each text is as likely to be in it
         slot = seen if seen < _CLASSIFIED else draw.randrange(seen + 1)
@@ -312,9 +312,9 @@ def measure_accuracy(bundle: Bundle, source: Any, condition: str, **options: Any
             pairs[slot : slot + 1] = [pair]
     if not pairs:
         raise DataError(f"No text has a known value of {quoted(condition)}.")
-    labels = [own.values[number].label for _, number in pairs]
+    labels = [attribute.values[number].label for _, number in pairs]
     classified = classify_texts(bundle, [text for text, _ in pairs], condition)
-    right = [float(each.value == label) for each, label in zip(classified, labels, strict=True)]
+    right = [float(result.value == label) for result, label in zip(classified, labels, strict=True)]
     (interval,) = find_intervals(lambda some: [fmean(some)], right)
     baseline = Counter(labels).most_common(1)[0][1] / len(labels)
     return Accuracy(condition, fmean(right), interval, baseline, len(right))
@@ -326,9 +326,9 @@ def embed_texts(bundle: Bundle, texts: Sequence[str]) -> Float32[np.ndarray, "N 
     texts = _check_texts(texts)
     prefix = bundle.conditions.unspecified_ids
     for network in _networks(bundle):
-        kept = _find_changing(network, bundle, prefix)
-        if any(kept):
-            parts = [_mean_states(network, kept, *batch) for batch in _batches(bundle, texts, prefix)]
+        mask = _find_changing(network, bundle, prefix)
+        if any(mask):
+            parts = [_mean_states(network, mask, *batch) for batch in _batches(bundle, texts, prefix)]
             return np.concatenate(parts) if parts else np.zeros((0, 0), np.float32)
     raise ConfigError(
         f"{bundle.preset} has no hidden state that changes with the text; networks such as rnn, gru and lstm have one."
@@ -345,14 +345,14 @@ def _find_changing(network: Any, bundle: Bundle, prefix: Sequence[int]) -> list[
 
 
 def _mean_states(
-    network: Any, kept: Sequence[bool], ids: Tensor, lengths: Sequence[int], start: int
+    network: Any, mask: Sequence[bool], ids: Tensor, lengths: Sequence[int], start: int
 ) -> Float32[np.ndarray, "B H"]:
     """Return the mean of the states of a network after each token of some texts."""
     _, state = network(ids[:, :start], network.initial_state(len(ids)))
     sums, ends = torch.zeros(len(ids), 1, device=ids.device), torch.tensor(lengths, device=ids.device)[:, None] - 1
     for time in range(start, max(lengths) - 1):
         _, state = network(ids[:, time : time + 1], state)
-        parts = [part.float().flatten(1) for part, is_kept in zip(flatten_state(state), kept, strict=True) if is_kept]
+        parts = [part.float().flatten(1) for part, is_kept in zip(flatten_state(state), mask, strict=True) if is_kept]
         sums = sums + torch.where(time < ends, torch.cat(parts, dim=1), 0.0)
     return (sums / (ends - start).clamp(min=1)).cpu().numpy()
 

@@ -72,8 +72,8 @@ def write_bundle(bundle: Bundle, folder: Path, *, overwrite: bool = False, dtype
         _save_tensors(_narrow(tensors, names, bundle, dtype), names, scratch / layout.WEIGHTS)
         tokenizer_config = to_dict(bundle.tokenizer_config)
         if bundle.index is not None:  # its tokenizer may have had other settings before
-            own = layout.fingerprint(bundle.training, tokenizer.name, tokenizer_config)
-            write_index(replace(bundle.index, fingerprint=own), scratch / layout.NOVELTY)
+            fingerprint = layout.fingerprint(bundle.training, tokenizer.name, tokenizer_config)
+            write_index(replace(bundle.index, fingerprint=fingerprint), scratch / layout.NOVELTY)
         if bundle.lexicon is not None:
             write_lexicon(bundle.lexicon, scratch / layout.LEXICON)
         config = {
@@ -291,9 +291,9 @@ def _store_once(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[
     names: dict[str, str] = {}
     pointers: set[int] = set()
     for name, tensor in tensors.items():
-        kept = kept_names.setdefault((tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()), name)
-        if kept != name and name != FORMAT and tensor.numel():
-            names[name] = kept
+        first = kept_names.setdefault((tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()), name)
+        if first != name and name != FORMAT and tensor.numel():
+            names[name] = first
             continue
         plain = tensor.detach().cpu().contiguous()
         pointer = plain.untyped_storage().data_ptr()

@@ -85,10 +85,10 @@ class TextWindows:
 
     def _find(self, training: Iterable[str]) -> Bool[np.ndarray, " H"]:
         """Return for each hash whether a window of the training text has it."""
-        found, (anchors, windows) = np.zeros(len(self._hashes), np.bool_), self._filters
-        for texts in _batches(training, self._length) if len(found) else ():
-            find_windows(*_join(texts), self._length, self._anchor, anchors, self._hashes, windows, found)
-        return found
+        is_found, (anchors, windows) = np.zeros(len(self._hashes), np.bool_), self._filters
+        for texts in _batches(training, self._length) if len(is_found) else ():
+            find_windows(*_join(texts), self._length, self._anchor, anchors, self._hashes, windows, is_found)
+        return is_found
 
 
 def _batches(texts: Iterable[str], length: int) -> Iterator[list[str]]:

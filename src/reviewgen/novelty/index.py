@@ -121,7 +121,7 @@ class Index(ABC):
             longest_characters=len(spans[0].text),
             longest_tokens=spans[0].tokens,
             longest_text=spans[0].text if is_known else "",
-            windows={length: _share_seen(each) for length, each in zip(WINDOWS, statuses, strict=True)},
+            windows={length: _share_seen(row) for length, row in zip(WINDOWS, statuses, strict=True)},
             spans=tuple(span for span in spans if is_known and span.tokens >= MIN_SPAN),
             false_positive_rate=max(self.false_positive_rates.values()),
         )
@@ -282,8 +282,8 @@ class CompactIndex(Index):
     def look_up(self, text: Int64[np.ndarray, " T"]) -> tuple[UInt8[np.ndarray, "K T"], Iterator[Match]]:
         """Return the status of each window, and the longest span in which no window is new."""
         statuses, limits = np.zeros((len(self.sets), len(text)), np.uint8), self.span_limits(text)
-        for windows, each in zip(self.sets, statuses, strict=True):
-            look_up_windows(windows, text, limits, each)
+        for windows, row in zip(self.sets, statuses, strict=True):
+            look_up_windows(windows, text, limits, row)
         return statuses, self._matches(statuses, limits)
 
     def _matches(self, statuses: UInt8[np.ndarray, "K T"], limits: Int64[np.ndarray, " T"]) -> Iterator[Match]:

@@ -108,8 +108,8 @@ class Novelty:
 
 def _split_excerpt(span: Span) -> tuple[str, str, str]:
     """Return what is before a span in the training review, the span, and what is after it."""
-    before, found, after = (span.excerpt or span.text).partition(span.text)
-    return (before, found, after) if found else ("", span.text, "")
+    before, match, after = (span.excerpt or span.text).partition(span.text)
+    return (before, match, after) if match else ("", span.text, "")
 
 
 def _join(lengths: Iterable[int]) -> str:

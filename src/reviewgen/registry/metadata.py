@@ -136,7 +136,7 @@ def _read(folders: tuple[tuple[str, int], ...]) -> dict[str, dict[str, list[Inst
                 plugin = Plugin(kind, point.name, package, distribution.version, problem, declared)
                 table[kind].setdefault(point.name, []).append(InstalledPlugin(plugin, point))
     for named in (named for names in table.values() for named in names.values()):
-        named.sort(key=lambda found: (not is_same_package(found.plugin.package, OWN), found.plugin.package))
+        named.sort(key=lambda installed: (not is_same_package(installed.plugin.package, OWN), installed.plugin.package))
     return table
 
 

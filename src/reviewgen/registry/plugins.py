@@ -42,8 +42,8 @@ def list_plugins(kind: str | None = None) -> list[Plugin]:
         kind: A kind as in ``Plugin``; None for all plugins of all kinds.
     """
     if kind is None:
-        return [plugin for each in GROUPS for plugin in list_plugins(each)]
-    listed = [_with_problem(each.plugin, named) for named in _plugins(kind).values() for each in named]
+        return [plugin for name in GROUPS for plugin in list_plugins(name)]
+    listed = [_with_problem(entry.plugin, named) for named in _plugins(kind).values() for entry in named]
     return sorted(listed, key=lambda plugin: (plugin.name, plugin.package != OWN, plugin.package))
 
 
@@ -74,8 +74,8 @@ def find_plugin(kind: str, name: str | Plugin) -> tuple[Any, Plugin]:
         PluginConflict: Two packages provide the name.
         BrokenPlugin: Its package cannot be imported, or is written for another major version of the contract.
     """
-    found = _locate(kind, name)
-    return _import(found), found.plugin
+    installed = _locate(kind, name)
+    return _import(installed), installed.plugin
 
 
 def find_model(name: str | Plugin) -> tuple[Any, Plugin]:
@@ -254,7 +254,7 @@ def unregister_all() -> None:
 def _register(kind: str, name: str, plugin: Any) -> None:
     if find_name_fault(kind, name) is not None:
         raise SourceError(f"{quoted(name)} cannot name a {kind}: use the letters a to z and digits only, a letter first.")
-    if any(is_same_package(found.plugin.package, OWN) for found in installed_plugins(kind).get(name, [])):
+    if any(is_same_package(entry.plugin.package, OWN) for entry in installed_plugins(kind).get(name, [])):
         raise PluginConflict(f"The {kind} {quoted(name)} is already provided by {OWN}. Choose another name.")
     _refuse_other_api(Plugin(kind, name, THIS_PROCESS, ""), plugin)
     _registered[kind, name] = plugin
@@ -266,8 +266,8 @@ def _find_beside(kind: str, owner: str, name: str | Plugin) -> Any | None:
         plugin = _locate(owner, name).plugin
     except UnknownPlugin:
         return None
-    own = [each for each in installed_plugins(kind).get(plugin.name, []) if each.plugin.package == plugin.package]
-    return _import(own[0]) if own else None
+    companions = [entry for entry in installed_plugins(kind).get(plugin.name, []) if entry.plugin.package == plugin.package]
+    return _import(companions[0]) if companions else None
 
 
 def _find_script(kind: str, owner: str, name: str | Plugin) -> Path | None:
@@ -278,9 +278,9 @@ def _find_script(kind: str, owner: str, name: str | Plugin) -> Path | None:
     raise BrokenPlugin(f"The {kind} {shown} must be the Path of an existing JavaScript file; got {file!r:.200}.")
 
 
-def _import(found: InstalledPlugin) -> Any:
+def _import(installed: InstalledPlugin) -> Any:
     """Return the object of an entry point, or of a registered plugin."""
-    plugin, point = found
+    plugin, point = installed
     if point is None:
         return _registered[plugin.kind, plugin.name]
     if plugin.problem is not None:
@@ -313,11 +313,11 @@ def _locate(kind: str, name: str | Plugin) -> InstalledPlugin:
     package, plain = (name.package, name.name) if isinstance(name, Plugin) else (None, name)
     named = _plugins(kind).get(plain, [])
     if package is not None:
-        named = [each for each in named if is_same_package(each.plugin.package, package)]
+        named = [entry for entry in named if is_same_package(entry.plugin.package, package)]
     elif named and _comes_first(named[0].plugin):
         named = named[:1]
     if len(named) > 1:
-        packages = " and ".join(each.plugin.package for each in named)
+        packages = " and ".join(entry.plugin.package for entry in named)
         raise PluginConflict(f"The packages {packages} provide the {kind} {quoted(plain)}. Uninstall one of them.")
     if named:
         return named[0]
@@ -344,5 +344,5 @@ def _with_problem(plugin: Plugin, named: Sequence[InstalledPlugin]) -> Plugin:
     if problem is None and len(named) > 1 and not _comes_first(plugin):
         reserved = "the name is registered in this process" if first.package == THIS_PROCESS else None
         reserved = reserved or f"the name is reserved for the {plugin.kind} of {OWN}"
-        problem = reserved if _comes_first(first) else f"{' and '.join(each.plugin.package for each in named)} have this name"
+        problem = reserved if _comes_first(first) else f"{' and '.join(entry.plugin.package for entry in named)} have this name"
     return replace(plugin, problem=problem or _failures.get((plugin.kind, plugin.name, plugin.package)))

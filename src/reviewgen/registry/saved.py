@@ -44,8 +44,8 @@ def plugin_of_saved(kind: str, facts: Mapping[str, Any]) -> Plugin:
         )
     if not _PACKAGE.fullmatch(package) or not _VERSION.fullmatch(facts["version"]):
         raise BundleError(f"This model needs the {kind} {name!r:.60} of a package whose name or version is not valid.")
-    others = [plugin.package for plugin in named if plugin.package != THIS_PROCESS]
-    raise UnknownPlugin(_explain_missing(kind, name, package, facts["version"], others))
+    providers = [plugin.package for plugin in named if plugin.package != THIS_PROCESS]
+    raise UnknownPlugin(_explain_missing(kind, name, package, facts["version"], providers))
 
 
 def _explain_missing(kind: str, name: str, package: str, saved_version: str, providers: list[str]) -> str:
@@ -55,8 +55,8 @@ def _explain_missing(kind: str, name: str, package: str, saved_version: str, pro
         wanted = f"{package}=={saved_version}" if saved_version else package
     except PackageNotFoundError:
         problem, wanted = "which is not installed", package
-    others = f"The one of {' and '.join(providers):.100} is another {kind} and is not used. " if providers else ""
-    return f"{needed}, {problem}. {others}Install it: pip install {wanted}"
+    note = f"The one of {' and '.join(providers):.100} is another {kind} and is not used. " if providers else ""
+    return f"{needed}, {problem}. {note}Install it: pip install {wanted}"
 
 
 @dataclass(frozen=True)

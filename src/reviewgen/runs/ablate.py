@@ -137,7 +137,7 @@ class _Trainings:
             *_, last = run
             documents = sample_documents(corpus.stores[corpus.final_split], _HELD_OUT_TOKENS)
             losses = token_losses(run.model, [ids for ids, _ in documents], run.tokenizer.vocab_size)
-            nats.append([float(each.sum(dtype=np.float64)) for each in losses])
+            nats.append([float(text_losses.sum(dtype=np.float64)) for text_losses in losses])
             train = corpus.stores["train"]
             characters_read += last.tokens * int(train.characters.sum()) / train.tokens
             seconds += last.seconds

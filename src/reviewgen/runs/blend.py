@@ -167,7 +167,7 @@ def make_bundle(
     is_known = lexicon is not None and all(part.generation.words == "known" for part in parts)
     weight_bits = models[0].weight_bits if len({model.weight_bits for model in models}) == 1 else 32
     each_data = [model.training.get("data", {}) for model in models]
-    data = {key: value for key, value in each_data[0].items() if all(key in each and each[key] == value for each in each_data)}
+    data = {key: value for key, value in each_data[0].items() if all(key in other and other[key] == value for other in each_data)}
     record = {
         "preset": preset,
         "data": data,
@@ -214,30 +214,30 @@ def _share_tokenizer(models: Sequence[ReviewModel]) -> tuple[Bundle, list[Langua
             )
     if fields := models[0].conditions.fields:
         raise ConfigError(
-            f"The models have different tokenizers, and fields of free text, {', '.join(each.name for each in fields)}: train "
+            f"The models have different tokenizers, and fields of free text, {', '.join(field.name for field in fields)}: train "
             "all with one tokenizer, or without fields."
         )
     symbols: list[Any] = [token_symbols(bundle.tokenizer) for bundle in bundles]
     tokenizer_class, plugin = find_tokenizer("char")
     tokenizer = tokenizer_class.train([shared_alphabet(symbols)], tokenizer_class.Config())
-    own = [bundle.generation for bundle in bundles if bundle.tokenizer_plugin.name == plugin.name]
+    defaults = [bundle.generation for bundle in bundles if bundle.tokenizer_plugin.name == plugin.name]
     shared = replace(
         first,
         tokenizer=tokenizer,
         tokenizer_plugin=plugin,
         tokenizer_config=tokenizer_class.Config(),
         conditions=models[0].conditions.with_ids_from(tokenizer.vocab_size),
-        generation=own[0] if own else GenerationConfig(**CHAR_GENERATION, conditions=first.generation.conditions),
+        generation=defaults[0] if defaults else GenerationConfig(**CHAR_GENERATION, conditions=first.generation.conditions),
     )
     parts: list[LanguageModel] = []
     written: Any = token_symbols(tokenizer)
     vocab_size = shared.conditions.vocab_size
-    for bundle, kind, each in zip(bundles, kinds, symbols, strict=True):
+    for bundle, kind, bundle_symbols in zip(bundles, kinds, symbols, strict=True):
         if kind == _identify(shared):
             parts.append(bundle.model)
             continue
         pairs = (bundle.tokenizer.bos_id, tokenizer.bos_id), (bundle.tokenizer.eos_id, tokenizer.eos_id)
-        entry = describe_characters(each, written, *pairs, vocab_size - tokenizer.vocab_size)
+        entry = describe_characters(bundle_symbols, written, *pairs, vocab_size - tokenizer.vocab_size)
         parts.append(CharacterModel(bundle.model, entry, vocab_size))
     return shared, parts
 

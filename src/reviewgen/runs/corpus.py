@@ -71,15 +71,15 @@ class PreparedCorpus(ReadCorpus):
             "conditions": self.conditions.to_json(),
             "cleaning": asdict(corpus.report),
             **({"drop_repeated_lines": True} if corpus.source.repeated_lines else {}),  # by ``corpus``, too
-            **({"corpora": [_facts_of(each) for each in corpus.corpora]} if corpus.corpora else {}),
+            **({"corpora": [_facts_of(part) for part in corpus.corpora]} if corpus.corpora else {}),
         }
 
 
 def _facts_of(corpus: data.Corpus) -> dict[str, Any]:
     """Return what is recorded of a corpus that is one of several."""
     source, facts = corpus.source, {"weight": corpus.weight, "times": corpus.times, "reviews": dict(corpus.counts)}
-    own = {"source": source.name, **{name: getattr(source, name) for name in ("text_column", "width", "repeated_lines")}}
-    return own | facts | {"characters": corpus.report.characters}
+    origin = {"source": source.name, **{name: getattr(source, name) for name in ("text_column", "width", "repeated_lines")}}
+    return origin | facts | {"characters": corpus.report.characters}
 
 
 def read_corpus(plan: TrainingPlan) -> ReadCorpus:
@@ -99,16 +99,16 @@ def read_corpus(plan: TrainingPlan) -> ReadCorpus:
     if plan.parts.trained is None:
         fitted = data.find_conditions(corpus, plan.data)
         return ReadCorpus(corpus, fitted, tuple(fitted.notes()))
-    kept = plan.parts.trained.conditions
+    known = plan.parts.trained.conditions
     texts, unknown = 0, Counter[str]()
-    for row in values if kept else ():
+    for row in values if known else ():
         texts += 1
-        unknown.update(kept.unknown(row))
+        unknown.update(known.unknown(row))
     notes = (
         f"{count:,} of {texts:,} training texts have a value of {name!r} that the model does not know; it counts as not given."
         for name, count in unknown.items()
     )
-    return ReadCorpus(corpus, kept, tuple(notes))
+    return ReadCorpus(corpus, known, tuple(notes))
 
 
 def tokenize(plan: TrainingPlan, read: ReadCorpus) -> PreparedCorpus:

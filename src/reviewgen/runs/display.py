@@ -231,8 +231,8 @@ class NotebookView:
         shown: Any = notebook
         start = time.monotonic()
         curves = self._run.curves if self._has_curves else {}
-        evaluations = {name: each.evaluations for name, each in curves.items()}
-        bits = {name: each[-1].get("bits_per_character") for name, each in evaluations.items() if each and not is_over}
+        evaluations = {name: record.evaluations for name, record in curves.items()}
+        bits = {name: entries[-1].get("bits_per_character") for name, entries in evaluations.items() if entries and not is_over}
         figure = shown.HTML(
             render(
                 "runs/training.html",
@@ -241,7 +241,7 @@ class NotebookView:
                 progress=None if is_over or self._last is None else self._last.progress,
                 facts="" if self._last is None else _describe(self._last),
                 bits=[(name, decimal(value)) for name, value in bits.items()],
-                chart=draw_inline(evaluations, {name: each.curve() for name, each in curves.items()}, "Bits per character"),
+                chart=draw_inline(evaluations, {name: record.curve() for name, record in curves.items()}, "Bits per character"),
             )
         )
         if self._handle is None:

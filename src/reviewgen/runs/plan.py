@@ -144,7 +144,7 @@ def make_plan(start: Any, source: Any, options: TrainKwargs) -> TrainingPlan:
     Raises:
         ReviewgenError: A setting, the preset or the output folder is unusable.
     """
-    out = None if (given := options.get("out")) is None else to_path("out", given)
+    out = None if (folder := options.get("out")) is None else to_path("out", folder)
     if out is not None:
         discard_finished(out)
         if not resumes_by_itself():  # else this may be the model that the job has saved before it was restarted
@@ -209,20 +209,20 @@ def data_config(options: Mapping[str, Any], trained: Any = None) -> DataConfig:
     Raises:
         ConfigError: An option is unusable, or the trained model does not have one of the conditions.
     """
-    given = {name: options[name] for name in to_dict(DataConfig()) if options.get(name) is not None}
+    chosen = {name: options[name] for name in to_dict(DataConfig()) if options.get(name) is not None}
     if trained is None:
-        return from_dict(DataConfig, given)
+        return from_dict(DataConfig, chosen)
     names, before = trained.conditions.names, trained.training.get("data", {})
-    if new := [name for name in (*given.get("conditions", ()), *given.get("fields", ())) if name not in names]:
+    if new := [name for name in (*chosen.get("conditions", ()), *chosen.get("fields", ())) if name not in names]:
         raise ConfigError(
             f"A model that is trained further keeps its conditions ({', '.join(names) or 'none'}), so {quoted(new[0])} cannot be "
             "one of them: train a model from scratch."
         )
-    cleaning = {name: given.get(name, False) or bool(before.get(name)) for name in _CLEANING}
-    clean = given.get("clean", True) and before.get("clean", True)
+    cleaning = {name: chosen.get(name, False) or bool(before.get(name)) for name in _CLEANING}
+    clean = chosen.get("clean", True) and before.get("clean", True)
     lines = before.get("repeated_lines") if before.get("drop_repeated_lines") else None
     kept = {"conditions": names, "fields": (), "repeated_lines": lines}
-    return from_dict(DataConfig, {**given, **cleaning, "clean": clean, **kept})
+    return from_dict(DataConfig, {**chosen, **cleaning, "clean": clean, **kept})
 
 
 def _check_store(store: StoreFolder, parts: TrainingSetup, data: DataConfig, validation: Any) -> DataConfig:
@@ -234,11 +234,11 @@ def _check_store(store: StoreFolder, parts: TrainingSetup, data: DataConfig, val
     """
     trained, plugin, plain = parts.trained, parts.tokenizer_plugin, DataConfig()
     try:
-        made, stored = store.facts["tokenizer"], from_dict(DataConfig, {**LEGACY_OPTIONS, **store.facts["reading"]})
+        facts, stored = store.facts["tokenizer"], from_dict(DataConfig, {**LEGACY_OPTIONS, **store.facts["reading"]})
         reading = {name: getattr(stored, name) for name in (*plain.facts(), "fields")}
-        before = {"tokenizer": made["name"], "package": made["package"]}
-        before |= {f"tokenizer.{name}": value for name, value in made["settings"].items()}
-        identity = made["digest"], store.facts["conditions"]
+        before = {"tokenizer": facts["name"], "package": facts["package"]}
+        before |= {f"tokenizer.{name}": value for name, value in facts["settings"].items()}
+        identity = facts["digest"], store.facts["conditions"]
     except (KeyError, TypeError, AttributeError):
         raise DataError(f"{store.name} is not a prepared token store, or it is damaged. Prepare it again.") from None
     if validation is not None:
@@ -250,9 +250,9 @@ def _check_store(store: StoreFolder, parts: TrainingSetup, data: DataConfig, val
     elif identity != (digest_tokenizer(trained.tokenizer), trained.conditions.to_json()):
         raise ConfigError(f"The tokenizer or the conditions of the token store {store.name} are not those of the model.")
     for name, value in asked.items():
-        if (given := (before | reading).get(name)) != value:
+        if (saved := (before | reading).get(name)) != value:
             raise ConfigError(
-                f"The token store {store.name} was prepared with {name}={quoted(given)}, not {quoted(value)}: leave that out, or "
+                f"The token store {store.name} was prepared with {name}={quoted(saved)}, not {quoted(value)}: leave that out, or "
                 "prepare another store."
             )
     return stored

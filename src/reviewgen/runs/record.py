@@ -93,7 +93,7 @@ class RunRecord(Curves):
         targets_per_character = (store.tokens - len(store) - int(store.given.sum())) / int(store.characters.sum())
         if not saved:
             return cls(targets_per_character)
-        first, second = (Mean(**each) for each in saved["means"])
+        first, second = (Mean(**fields) for fields in saved["means"])
         return cls(targets_per_character, **{name: saved[name] for name in _SAVED}, means=(first, second))
 
     def to_checkpoint(self) -> dict[str, Any]:
@@ -108,7 +108,7 @@ class RunRecord(Curves):
         """Add a report; return what the curves keep of it, an evaluation, a point or both, if anything."""
         self.last = report
         self.note(*report.notes)
-        kept: dict[str, Any] = {}
+        entry: dict[str, Any] = {}
         position = {
             "step": report.step,
             "progress": report.progress,
@@ -123,22 +123,22 @@ class RunRecord(Curves):
             is_notable = report.sample is not None or report.stopped is not None
             if is_notable or math.floor(report.progress * _POINTS) > math.floor(before * _POINTS):
                 length = {} if report.bptt is None else {"bptt": report.bptt}
-                kept = position | length | self._losses(self.means[1])
-                self.points.append(kept)
+                entry = position | length | self._losses(self.means[1])
+                self.points.append(entry)
         if report.sample is not None:
             numbers = position | self._losses(self.means[0])
             numbers |= {"is_best": report.is_best, "token_copy_rate": report.token_copy_rate, "metrics": dict(report.metrics)}
             self.evaluations.append(to_json(numbers) | (report.evaluation.to_dict() if report.evaluation else {}))
-            kept = self.evaluations[-1] | kept  # the loss is that since the last point, as at the others
-        return kept or None
+            entry = self.evaluations[-1] | entry  # the loss is that since the last point, as at the others
+        return entry or None
 
     def _losses(self, mean: Mean) -> dict[str, Any]:
         """Return the mean losses since the last time, and take them from the mean; an infinite number becomes None."""
         means = mean.take()
         nats = means.pop("", None)
         bits = None if nats is None else nats * self.targets_per_character / math.log(2)
-        own = {f"{TERM}{name}": value for name, value in means.items()}
-        return dict(to_json({"train_nats_per_token": nats, "train_bits_per_character": bits, **own}))
+        terms = {f"{TERM}{name}": value for name, value in means.items()}
+        return dict(to_json({"train_nats_per_token": nats, "train_bits_per_character": bits, **terms}))
 
 
 def novelty_facts(
@@ -159,7 +159,7 @@ def novelty_facts(
     """
     if index is None and copied.get("copy_rate") is None:
         return None
-    kept = [each for each in evaluations if each["is_best"]]
+    best = [entry for entry in evaluations if entry["is_best"]]
     facts: dict[str, Any] = {
         "form": "none" if index is None else index.form,
         "corpus": corpus,
@@ -169,7 +169,7 @@ def novelty_facts(
         "held_out_copy_rate": None,
         "copy_rate_texts": 0,
         "copy_rate_characters": 0,
-        "token_copy_rate": kept[-1]["token_copy_rate"] if kept else None,
+        "token_copy_rate": best[-1]["token_copy_rate"] if best else None,
         "held_out_token_copy_rate": held_out_token_copy_rate,
     } | dict(copied)
     if isinstance(index, CompactIndex):
@@ -231,21 +231,21 @@ def measure_texts(
     generated = _write_texts(model, corpus)
     characters = sum(map(len, generated))
     store, tokenizer = corpus.stores[corpus.final_split], corpus.tokenizer
-    each = float((store.characters * (SAMPLE_TOKENS / store.lengths).clip(max=1.0)).mean())
-    count = min(len(store), max(1, round(characters / max(1.0, each))))
+    mean_length = float((store.characters * (SAMPLE_TOKENS / store.lengths).clip(max=1.0)).mean())
+    count = min(len(store), max(1, round(characters / max(1.0, mean_length))))
     numbers = np.linspace(0, len(store) - 1, count).round().astype(int).tolist()
     documents = [tokens_of(store.document(number), tokenizer.vocab_size) for number in numbers]
     held_out = [tokenizer.decode(ids[:SAMPLE_TOKENS].tolist()) for ids in documents]
     counts = count_copied([*generated, *held_out], decode_texts(corpus.stores["train"].blocks, corpus.tokenizer))
     lengths = list(map(len, [*generated, *held_out]))
     pairs = list(zip(counts, lengths, strict=True))
-    own, others = pairs[: len(generated)], pairs[len(generated) :]
+    generated_pairs, held_out_pairs = pairs[: len(generated)], pairs[len(generated) :]
     rates = {
-        "copy_rate": _share(own)[0] if characters else None,
-        "copy_rate_interval": find_intervals(_share, own)[0] if characters else None,
+        "copy_rate": _share(generated_pairs)[0] if characters else None,
+        "copy_rate_interval": find_intervals(_share, generated_pairs)[0] if characters else None,
         "copy_rate_texts": len(generated),
         "copy_rate_characters": characters,
-        "held_out_copy_rate": _share(others)[0] if any(held_out) else None,
+        "held_out_copy_rate": _share(held_out_pairs)[0] if any(held_out) else None,
     }
     return rates, metrics.facts(generated, held_out)
 
@@ -297,9 +297,9 @@ def _find_trainable(plan: TrainingPlan) -> ReviewModel | None:
         usual, folder = resolve_setup(plan.preset), find_weights(plan.preset)
         if folder is None:
             return None
-        trained, kept = ReviewModel.from_pretrained(folder), to_dict(usual.tokenizer_config)
+        trained, defaults = ReviewModel.from_pretrained(folder), to_dict(usual.tokenizer_config)
         model = {name: value for name, value in parts.model_settings.items() if value != usual.model_settings.get(name)}
-        tokenizer = {name: value for name, value in to_dict(parts.tokenizer_config).items() if value != kept[name]}
+        tokenizer = {name: value for name, value in to_dict(parts.tokenizer_config).items() if value != defaults[name]}
         resolve_setup(trained, model, tokenizer)
     except ReviewgenError:
         return None

@@ -157,11 +157,11 @@ class TrainingRun:
         if plan.parts.models:
             yield from self._train_parts(corpus)
             return
-        given = corpus.conditions.unspecified_ids
+        prefix = corpus.conditions.unspecified_ids
         texts = self.model, corpus.tokenizer, corpus.stores["train"], corpus.stores["validation"]
-        reports = fit(*texts, self.config, plan.length, plan.seed, corpus.index, given, checkpoints, self._metrics)
-        own = {"model": self.model.config, "training": self.config}
-        settings = plan.facts() | {f"{group}.{name}": value for group in own for name, value in to_dict(own[group]).items()}
+        reports = fit(*texts, self.config, plan.length, plan.seed, corpus.index, prefix, checkpoints, self._metrics)
+        groups = {"model": self.model.config, "training": self.config}
+        settings = plan.facts() | {f"{group}.{name}": value for group in groups for name, value in to_dict(groups[group]).items()}
         with self._folder.closed_on_error(), self.log.opened(settings):
             for report in reports:
                 yield self.log.record(report, self._record.add(report))
@@ -228,11 +228,11 @@ class TrainingRun:
         curve = network._record.evaluations
         if self._parts:  # the verdict is on the curve of the network, and on what the blend copies
             copies = record.evaluations[-1]["token_copy_rate"] if record.evaluations else None
-            curve = [each | {"token_copy_rate": copies} for each in curve]
+            curve = [entry | {"token_copy_rate": copies} for entry in curve]
         measuring = self._measuring_seconds + sum(part._record.last.evaluation_seconds for part in counted)
         novelty = novelty_facts(corpus.index, corpus.corpus.fingerprint, self._copied, record.evaluations, network._copy_rate)
-        given = plan.parts.initial_weights
-        initial = given and {"file": given.file.name, "sha256": given.digest, "tensors": self._initial_tensors}
+        weights = plan.parts.initial_weights
+        initial = weights and {"file": weights.file.name, "sha256": weights.digest, "tensors": self._initial_tensors}
         return {
             "preset": plan.preset,
             **parent_facts(plan.parts.trained, self._bits_before),
@@ -269,7 +269,7 @@ class TrainingRun:
         record = self._record = RunRecord.of(corpus.stores["train"], saved)
         record.note(*corpus.notes)
         if parts.models:
-            names = ", then ".join(each.preset for each in parts.models)
+            names = ", then ".join(part.preset for part in parts.models)
             record.note(f"{plan.preset} is trained in parts: {names}, then their weights on held-out texts.")
             self._corpus = corpus
             return
@@ -368,8 +368,8 @@ class TrainingRun:
         """Fit the weights of a blend and evaluate it; return the last report of the run."""
         start, last = time.monotonic(), self._network_record.last
         with using_threads(last.threads):
-            network, own = self._parts[-1], None if seconds is None else _WEIGHTS_SHARE * seconds
-            documents = choose_documents(network.model, corpus, "validation", self.config.evaluation_tokens, own)
+            network, limit = self._parts[-1], None if seconds is None else _WEIGHTS_SHARE * seconds
+            documents = choose_documents(network.model, corpus, "validation", self.config.evaluation_tokens, limit)
             with all_processes() as processes:
                 documents = processes.broadcast(documents)  # their number depends on a clock
             weights = self._mix(documents)
@@ -398,11 +398,11 @@ class TrainingRun:
         models, plugins = [part.model for part in self._parts], [part.plan.parts.model_plugin for part in self._parts]
         blend, facts = fit_blend(models, plugins, documents, corpus.tokenizer.vocab_size)
         self._model, self._fitted = blend, (blend, facts | {"source": corpus.corpus.source.name, "split": "validation"})
-        each = [
-            f"{part.preset} {weight:.3f} (alone {'infinite' if own is None else f'{own:.4f}'} bits per character)"
-            for part, weight, own in zip(self._parts, blend.config.weights, facts["bits_per_character"]["parts"], strict=True)
+        described = [
+            f"{part.preset} {weight:.3f} (alone {'infinite' if bits is None else f'{bits:.4f}'} bits per character)"
+            for part, weight, bits in zip(self._parts, blend.config.weights, facts["bits_per_character"]["parts"], strict=True)
         ]
-        return f"Weights, fitted on {facts['tokens']:,} held-out tokens: {', '.join(each)}."
+        return f"Weights, fitted on {facts['tokens']:,} held-out tokens: {', '.join(described)}."
 
     def _measure(self, corpus: PreparedCorpus, last: Report) -> None:
         """Evaluate the model on held-out texts, and the models of a blend on the same ones; measure what it generates."""
@@ -410,8 +410,8 @@ class TrainingRun:
         if seconds is not None and self._parts:
             seconds /= 2  # the blend scores each text as often as all its models together
         with using_threads(last.threads):
-            own = None if seconds is None else _FINAL_SHARE * seconds
-            documents = choose_documents(self.model, corpus, corpus.final_split, _FINAL_TOKENS, own, _FINAL_TEXTS)
+            limit = None if seconds is None else _FINAL_SHARE * seconds
+            documents = choose_documents(self.model, corpus, corpus.final_split, _FINAL_TOKENS, limit, _FINAL_TEXTS)
             for run in (*self._parts, self):
                 run._evaluation = evaluate(run.model, documents, corpus)
             if corpus.conditions and is_main and self._evaluation is not None:

@@ -91,17 +91,17 @@ class InitialWeights:
         """
         name, state = self.file.name, model.state_dict()
         try:
-            given = dict(model.initial_weights(load_file(self.file)))
-            if other := given.keys() - state.keys():
+            tensors = dict(model.initial_weights(load_file(self.file)))
+            if other := tensors.keys() - state.keys():
                 raise BrokenPlugin(
                     f"{type(model).__name__}.initial_weights returns {quoted(min(other))}, which the model does not have."
                 )
-            model.load_state_dict(state | given)
+            model.load_state_dict(state | tensors)
         except (ConfigError, ValueError, RuntimeError) as error:
             raise ConfigError(f"{name} does not fit the model. Set the sizes to match: {_last_line(error)}") from None
-        if not given or not all(torch.isfinite(tensor).all() for tensor in given.values()):
+        if not tensors or not all(torch.isfinite(tensor).all() for tensor in tensors.values()):
             raise ConfigError(f"{name} has no tensor that this model can start from, or one that is not finite.")
-        return list(given)
+        return list(tensors)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,7 +129,7 @@ class TrainingSetup:
     @property
     def names(self) -> str:
         """The presets of a blend's models."""
-        return " or ".join(each.preset for each in self.models)
+        return " or ".join(model.preset for model in self.models)
 
     @property
     def is_counted(self) -> bool:
@@ -148,7 +148,7 @@ class TrainingSetup:
     def model_facts(self) -> dict[str, Any]:
         """Return all settings of the model, or of each model of a blend by its preset's name."""
         if self.models:
-            return {f"{each.preset}.{key}": value for each in self.models for key, value in each.model_facts().items()}
+            return {f"{model.preset}.{key}": value for model in self.models for key, value in model.model_facts().items()}
         settings = to_dict(check_settings(self.model_class.Config, self.model_settings))
         return settings | dict.fromkeys(VOCABULARY_FIELDS & settings.keys())
 
@@ -177,8 +177,8 @@ class TrainingSetup:
             ConfigError: There is not enough memory for it.
         """
         known = conditions if self.trained is None else self.trained.bundle.model.config  # one of an earlier version has no ids
-        given = (getattr(known, name, 0) for name in ("condition_ids", "field_ids"))
-        ids = vocabulary_settings(self.model_class.Config, vocab_size, tokenizer.bos_id, tokenizer.eos_id, *given)
+        counts = (getattr(known, name, 0) for name in ("condition_ids", "field_ids"))
+        ids = vocabulary_settings(self.model_class.Config, vocab_size, tokenizer.bos_id, tokenizer.eos_id, *counts)
         config = from_dict(self.model_class.Config, self.model_settings | ids)
         try:
             with IsolatedRng(seed), using_threads(1):  # the rounding of orthogonal matrices depends on the number of threads
@@ -283,19 +283,19 @@ def _from_preset(
 def _from_blend(name: str, preset: Preset, model: Any, tokenizer: Any, training: Any) -> TrainingSetup:
     """Return the parts of a blend and of each of its models, which get its tokenizer and the model settings that are theirs."""
     presets = {part: find_preset(part) for part in preset.parts}
-    if len(presets) < 2 or any(each.parts or each.tokenizer != preset.tokenizer for each in presets.values()):
+    if len(presets) < 2 or any(single.parts or single.tokenizer != preset.tokenizer for single in presets.values()):
         raise ConfigError(
             f"The preset {name!r} cannot be trained: a blend is made of two or more single models of one tokenizer."
         )
-    configs = {part: find_model(each.model)[0].Config for part, each in presets.items()}
-    own = _share_settings(configs, preset.model_settings, model) if isinstance(model, Mapping | None) else None
+    configs = {part: find_model(single.model)[0].Config for part, single in presets.items()}
+    shares = _share_settings(configs, preset.model_settings, model) if isinstance(model, Mapping | None) else None
     models = []
-    for part, each in presets.items():
-        shared = {**each.training_settings, **preset.training_settings}
-        each = replace(each, tokenizer_settings=preset.tokenizer_settings, training_settings=shared)
-        models.append(_from_preset(part, each, model if own is None else own[part], tokenizer, training))
+    for part, single in presets.items():
+        shared = {**single.training_settings, **preset.training_settings}
+        single = replace(single, tokenizer_settings=preset.tokenizer_settings, training_settings=shared)
+        models.append(_from_preset(part, single, model if shares is None else shares[part], tokenizer, training))
     first, *others = models
-    if first.is_counted or not all(each.is_counted for each in others):
+    if first.is_counted or not all(other.is_counted for other in others):
         raise ConfigError(
             f"The preset {name!r} cannot be trained: the first model of a blend is trained by gradient, the others by counting."
         )
@@ -305,14 +305,14 @@ def _from_blend(name: str, preset: Preset, model: Any, tokenizer: Any, training:
     return replace(first, **blend, model_settings={}, sizes=None, models=(*others, first))
 
 
-def _share_settings(configs: Mapping[str, type], defaults: Mapping[str, Any], own: Any) -> dict[str, dict[str, Any]]:
+def _share_settings(configs: Mapping[str, type], defaults: Mapping[str, Any], overrides: Any) -> dict[str, dict[str, Any]]:
     """Return the model settings of each preset of a blend: those that its config has; the first one refuses what none has.
 
     Raises:
         ConfigError: Several have a setting.
     """
     shared: dict[str, dict[str, Any]] = {part: {} for part in configs}
-    for setting, value in {**defaults, **(own or {})}.items():
+    for setting, value in {**defaults, **(overrides or {})}.items():
         owners = [part for part, config in configs.items() if setting in fields_of(config)] or list(configs)[:1]
         if len(owners) > 1 and setting not in VOCABULARY_FIELDS:  # that is refused where it is merged
             raise ConfigError(
@@ -337,7 +337,7 @@ def _from_model(trained: ReviewModel, model: Any, tokenizer: Any, training: Any)
     except PluginError:  # its package is not installed any more, or another one has the name; or composed in another process
         usual = {}
     peak = _PEAK_SHARE * usual.get("learning_rate", TrainingConfig().learning_rate)
-    own = Preset(
+    preset = Preset(
         model=bundle.model_plugin.name,
         tokenizer=bundle.tokenizer_plugin.name,
         model_settings=without_vocabulary(to_dict(bundle.model.config)),
@@ -345,12 +345,12 @@ def _from_model(trained: ReviewModel, model: Any, tokenizer: Any, training: Any)
         training_settings={**usual, "learning_rate": peak, "warmup": _WARMUP},
         generation_settings=to_dict(bundle.generation),
     )
-    parts = _from_preset(trained.preset, own, model, tokenizer, training, trained)
-    kept = to_dict(bundle.tokenizer_config)
+    parts = _from_preset(trained.preset, preset, model, tokenizer, training, trained)
+    saved = to_dict(bundle.tokenizer_config)
     for setting, value in to_dict(parts.tokenizer_config).items():
-        if value != kept[setting]:
+        if value != saved[setting]:
             raise ConfigError(
-                f"A model that is trained further keeps its tokenizer, of {setting}={kept[setting]}, so tokenizer.{setting} "
+                f"A model that is trained further keeps its tokenizer, of {setting}={saved[setting]}, so tokenizer.{setting} "
                 f"cannot be {value}: leave it out, or train a model from scratch."
             )
     if model and (reason := _find_difference(parts, trained)):
@@ -371,7 +371,7 @@ def _find_difference(parts: TrainingSetup, trained: ReviewModel) -> str | None:
         return _last_line(error)
     probe = torch.arange(_PROBE_TOKENS).unsqueeze(0) * 7 % model.config.vocab_size  # (1, T)
     with torch.inference_mode():
-        one, other = (each.eval()(probe, each.initial_state(1))[0] for each in (changed, model))
+        one, other = (variant.eval()(probe, variant.initial_state(1))[0] for variant in (changed, model))
     return None if torch.allclose(one, other, rtol=_TOLERANCE, atol=_TOLERANCE) else "it would predict something else"
 
 

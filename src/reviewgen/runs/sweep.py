@@ -202,18 +202,18 @@ def sweep(
     """
     variants = Variants(("sweep", "setting", "values", "settings", "series"), preset, source, settings, options)
     split_name(setting)
-    others = {} if series is None else series
-    if not isinstance(others, Mapping):
+    grouping = {} if series is None else series
+    if not isinstance(grouping, Mapping):
         raise ConfigError(f"series must be a dictionary of settings, as in {{'model.order': [2, 4]}}; got {quoted(series)}.")
-    varied = {**others, setting: values}
+    varied = {**grouping, setting: values}
     for name, listed in varied.items():
         check_values(name, listed)
-    if setting in others:
+    if setting in grouping:
         raise ConfigError(f"{setting} is swept, so it cannot have a series for each of its values too.")
-    all_of_them = [dict(zip(varied, each, strict=True)) for each in itertools.product(*varied.values())]
+    all_of_them = [dict(zip(varied, combination, strict=True)) for combination in itertools.product(*varied.values())]
     plans = [(variants.plan(changed), changed) for changed in all_of_them]  # a bad value is refused before any work
     return (
-        _train_row(variants.start(plan), changed[setting], {name: changed[name] for name in others}) for plan, changed in plans
+        _train_row(variants.start(plan), changed[setting], {name: changed[name] for name in grouping}) for plan, changed in plans
     )
 
 
@@ -287,7 +287,7 @@ def plot_sweep(rows: Sequence[SweepRow], setting: str, preset: str, file: str | 
         if any(row.held_out_impossible for row in line):
             impossible.append(Series(f"{name}probability zero", _points(line, "held_out_impossible"), number))
     panels = [Panel("bits per character", bits)]
-    if any(each.points for each in copies):
+    if any(series.points for series in copies):
         panels.append(Panel("token copy rate of generated text", copies, 90.0, (0.0, 1.0)))
     if impossible:
         panels.append(Panel("impossible tokens of held-out text", impossible, 90.0))

@@ -98,7 +98,7 @@ def tune(
     variants = Variants(("tune", "trials", "search", "settings", "storage"), start, source, settings, options)
     parts = variants.plan({}).parts
     try:
-        space = {name: _parse(parts, name, given) for name, given in search.items()} if search else _usual_space(parts, variants)
+        space = {name: _parse(parts, name, entry) for name, entry in search.items()} if search else _usual_space(parts, variants)
     except ImportError:
         raise ConfigError("Tuning needs an extra: pip install 'reviewgen[tune]'.") from None
     for setting, values in space.items():
@@ -174,7 +174,7 @@ def _usual_space(parts: TrainingSetup, variants: Variants) -> dict[str, Any]:
     return {name: _range(allowed(name, low), allowed(name, high), step) for name, (low, high, step) in free.items()}
 
 
-def _parse(parts: TrainingSetup, setting: str, given: Any) -> Any:
+def _parse(parts: TrainingSetup, setting: str, searched: Any) -> Any:
     """Return the distribution of a setting: "low:high" or a tuple of both is a range, "a,b,c" or a list are values.
 
     Raises:
@@ -182,19 +182,19 @@ def _parse(parts: TrainingSetup, setting: str, given: Any) -> Any:
     """
     from optuna.distributions import CategoricalDistribution
 
-    if isinstance(given, str):
-        given = tuple(given.split(":")) if ":" in given else given.split(",")
-    if not isinstance(given, list | tuple) or not given:
-        raise ConfigError(f"{setting} is searched in a range, as in 2:8, or a list, as in 2,4,8; got {quoted(given)}.")
+    if isinstance(searched, str):
+        searched = tuple(searched.split(":")) if ":" in searched else searched.split(",")
+    if not isinstance(searched, list | tuple) or not searched:
+        raise ConfigError(f"{setting} is searched in a range, as in 2:8, or a list, as in 2,4,8; got {quoted(searched)}.")
     group, name = split_name(setting)
-    stripped = [value.strip() if isinstance(value, str) else value for value in given]
+    stripped = [value.strip() if isinstance(value, str) else value for value in searched]
     values = [merge_settings(parts.config_of(group), {}, {name: value}, group)[name] for value in stripped]
     if not all(value is None or isinstance(value, bool | int | float | str) for value in values):
         raise ConfigError(f"{setting} is neither a number nor a string, so it cannot be searched.")
-    if isinstance(given, list):
+    if isinstance(searched, list):
         return CategoricalDistribution(tuple(dict.fromkeys(values)))
     if len(values) != 2 or any(isinstance(value, bool) or not isinstance(value, int | float) for value in values):
-        raise ConfigError(f"A range of {setting} is two numbers, as in 2:8; got {':'.join(map(str, given))}.")
+        raise ConfigError(f"A range of {setting} is two numbers, as in 2:8; got {':'.join(map(str, searched))}.")
     if not values[0] < values[1]:
         raise ConfigError(f"The range {values[0]}:{values[1]} of {setting} is reversed or empty: write the lower end first.")
     return _range(*values)
@@ -282,25 +282,25 @@ def _search(
     plan = variants.plan({})
     about |= {"corpus": variants.corpus(plan).corpus.fingerprint}
     with _quiet(file):
-        kept = study.user_attrs.get(_ABOUT, about)
-        if kept != about:
-            other = next(name for name in {**about, **kept} if about.get(name) != kept.get(name))
+        saved = study.user_attrs.get(_ABOUT, about)
+        if saved != about:
+            other = next(name for name in {**about, **saved} if about.get(name) != saved.get(name))
             raise ConfigError(
-                f"{file} holds another search, of {other} {kept.get(other)}, not {about.get(other)}: give another file."
+                f"{file} holds another search, of {other} {saved.get(other)}, not {about.get(other)}: give another file."
             )
         study.set_user_attr(_ABOUT, about)
         before = [TuneTrial(**trial.user_attrs[_RECORD]) for trial in study.trials if _RECORD in trial.user_attrs]
     yield from before[:trials]
-    own = {name: _current(plan.parts, name) for name in space}
+    current = {name: _current(plan.parts, name) for name in space}
     for number in range(len(before), trials):
         with _quiet(file):
             seed = int(np.random.SeedSequence([about["seed"], number]).generate_state(1)[0])
             study.sampler = TPESampler(seed=seed, n_startup_trials=_STARTUP, constant_liar=False)
-            if number == 0 and all(_holds(space[name], value) for name, value in own.items()):
-                study.enqueue_trial(own)  # the first trial has the settings without a search
+            if number == 0 and all(_holds(space[name], value) for name, value in current.items()):
+                study.enqueue_trial(current)  # the first trial has the settings without a search
             trial = study.ask(space)
         values = trial.params.items()
-        settings = {name: float(f"{each:.{_DIGITS}g}") if isinstance(each, float) else each for name, each in values}
+        settings = {name: float(f"{value:.{_DIGITS}g}") if isinstance(value, float) else value for name, value in values}
         blank = TuneTrial(number=number, settings=settings, bits=None, steps=0, seconds=0.0, outcome="failed")
         result = _try(trial, variants, blank, file)
         with _quiet(file):

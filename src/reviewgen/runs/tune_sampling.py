@@ -135,11 +135,11 @@ def tune_sampling(
             raise ConfigError("The judge gives some of the human texts probability zero: give one that is smoothed.")
         scale = math.sqrt(size / texts)  # the deviation of a mean: as if each group had as many texts as are generated
         deviations = [max(_MIN_DEVIATION, scale * stdev(figures)) for figures in zip(*groups, strict=True)]
-        for each in settings:
-            written = model.generate("", generation_config=defaults, num_return_sequences=texts, seed=seed, **each)
+        for combination in settings:
+            written = model.generate("", generation_config=defaults, num_return_sequences=texts, seed=seed, **combination)
             by_people = measure(take_words(reference, measure_texts(written).words))
             generated = measure(take_words(written, by_people.words))
-            yield SamplingTrial(each, generated, by_people, _distance(generated, by_people, deviations))
+            yield SamplingTrial(combination, generated, by_people, _distance(generated, by_people, deviations))
 
     return trials()
 
@@ -153,7 +153,7 @@ def _combine(defaults: GenerationConfig, search: Mapping[str, Sequence[Any]] | N
         if name not in _SEARCHED:
             raise ConfigError(f"{quoted(name)} is not a setting of sampling. {did_you_mean(str(name), _SEARCHED)}")
         check_values(name, listed)
-    combined = [dict(zip(values, each, strict=True)) for each in itertools.product(*values.values())]
+    combined = [dict(zip(values, combination, strict=True)) for combination in itertools.product(*values.values())]
     for settings in combined:
         generation_config(defaults, settings=settings | {"num_return_sequences": texts})
     return combined

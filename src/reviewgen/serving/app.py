@@ -76,9 +76,9 @@ def create_app(
         ReviewgenError: A model cannot be served; names it.
     """
     limits, engines = limits or Limits(), dict[str, Engine]()
-    for name, given in models.items():
+    for name, model in models.items():
         try:
-            engines[name] = given if isinstance(given, Engine) else Engine(given, max_rows=limits.max_rows)
+            engines[name] = model if isinstance(model, Engine) else Engine(model, max_rows=limits.max_rows)
         except ReviewgenError as error:
             Service(engines, limits).close()
             raise type(error)(f"{name} cannot be served: {error}") from None
@@ -211,7 +211,7 @@ async def _static(request: Request) -> Response:
 def _describe(request: Request, name: str) -> dict[str, Any]:
     """Return what ``GET /v1/models`` says of a model: OpenAI's fields, and what a page needs to know, under ``reviewgen``."""
     model = _service(request).engines[name].model
-    own = {
+    details = {
         "preset": model.preset,
         "conditions": model.conditions.to_json(),
         "defaults": to_dict(model.generation_config),
@@ -219,7 +219,7 @@ def _describe(request: Request, name: str) -> dict[str, Any]:
         "facts": brief_facts(model.bundle),
         "card": _FRONT_MATTER.sub("", model.bundle.card).strip(),
     }
-    return {"id": name, "object": "model", "created": request.app.state.created, "owned_by": "reviewgen", "reviewgen": own}
+    return {"id": name, "object": "model", "created": request.app.state.created, "owned_by": "reviewgen", "reviewgen": details}
 
 
 async def _answer_error(request: Request, error: Exception) -> Response:

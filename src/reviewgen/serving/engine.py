@@ -380,7 +380,7 @@ class Engine:
             waiting.setdefault(beginning, []).append(text)
         for key in [*self._beginnings][: -_KEPT - self._max_rows]:
             del self._beginnings[key]
-        until, queue = time.monotonic() + _TICK_SECONDS, deque(sorted(waiting, key=lambda each: each.waits_since))
+        until, queue = time.monotonic() + _TICK_SECONDS, deque(sorted(waiting, key=lambda prefix: prefix.waits_since))
         while queue and time.monotonic() < until:
             beginning, before = queue[0], queue[0].fed
             if before < len(beginning.ids):

@@ -87,8 +87,8 @@ def digest_key(key: str) -> str:
 def accepts_key(digests: Sequence[str], authorization: str) -> bool:
     """Return whether a header ``Authorization`` holds one of the keys: ``Bearer KEY``."""
     scheme, _, key = authorization.strip().partition(" ")
-    given = digest_key(key.strip())
-    matches = [hmac.compare_digest(given, digest) for digest in digests]  # all of them, whatever the first one is
+    key_digest = digest_key(key.strip())
+    matches = [hmac.compare_digest(key_digest, digest) for digest in digests]  # all of them, whatever the first one is
     return scheme.lower() == "bearer" and any(matches)
 
 
@@ -163,13 +163,13 @@ def name_sources(given: Sequence[str]) -> dict[str, str]:
     return sources
 
 
-def _name_source(given: str) -> tuple[str, str]:
-    before, equals, after = given.partition("=")
-    is_named = equals and not os.path.exists(os.path.expanduser(given))  # noqa: PTH110, PTH111  Path raises for a name that is too long
-    source = after if is_named else given
+def _name_source(text: str) -> tuple[str, str]:
+    before, equals, after = text.partition("=")
+    is_named = equals and not os.path.exists(os.path.expanduser(text))  # noqa: PTH110, PTH111  Path raises for a name that is too long
+    source = after if is_named else text
     is_path = source.startswith(LOCAL) or source in (".", "..")
-    own = to_path("model", source).resolve().name if is_path else source.removeprefix("hf://").partition("@")[0]
-    name = before if is_named else own
+    default = to_path("model", source).resolve().name if is_path else source.removeprefix("hf://").partition("@")[0]
+    name = before if is_named else default
     if not 0 < len(name) <= _MAX_NAME or not name.isprintable() or not source:
-        raise ConfigError(f"{quoted(given)} does not name a model: give MODEL, or NAME=MODEL with a printable name.")
+        raise ConfigError(f"{quoted(text)} does not name a model: give MODEL, or NAME=MODEL with a printable name.")
     return name, source

@@ -210,12 +210,12 @@ def find_model(name: str | None, names: Sequence[str]) -> str:
     Raises:
         RequestError: It is unknown (404), or not given where there are several (400).
     """
-    found = names[0] if name is None and len(names) == 1 else name
-    if found is None:
+    chosen = names[0] if name is None and len(names) == 1 else name
+    if chosen is None:
         raise RequestError(400, f"model is missing. {did_you_mean('', names)}", "model", "missing_field")
-    if found not in names:
+    if chosen not in names:
         raise RequestError(404, f"There is no model {quoted(name)} here. {did_you_mean(name, names)}", "model", "model_not_found")
-    return found
+    return chosen
 
 
 def read_call(given: Mapping[str, Any], models: Mapping[str, ReviewModel], limits: Limits) -> CompletionCall:
@@ -245,7 +245,7 @@ def read_call(given: Mapping[str, Any], models: Mapping[str, ReviewModel], limit
         prompts = [_decode(part, model.tokenizer) for part in ids]
     elif fields.scores_prompts:  # a prompt is scored as it is: its last word is not sampled again
         ids = [list(model.tokenizer.encode(prompt)) for prompt in prompts]
-        prompts = [model.tokenizer.decode(each) for each in ids]
+        prompts = [model.tokenizer.decode(part) for part in ids]
     _refuse_long(prompts, limits)
     repeated = [prompt for prompt in prompts for _ in range(tries)]
     options = {**settings, "temperature": fields.temperature or None}
@@ -261,15 +261,15 @@ def read_call(given: Mapping[str, Any], models: Mapping[str, ReviewModel], limit
     numbers = 0 if fields.logprobs is None else numbers * (1 + fields.logprobs)
     message = f"A response may have at most {_MAX_NUMBERS:,} log probabilities; this one may have {numbers:,}: ask for less, or "
     _refuse_if(numbers > _MAX_NUMBERS, "logprobs", f"{message}stream it.", "limit_exceeded")
-    prompt_ids = [each for each in ids for _ in range(tries)] or None
+    prompt_ids = [part for part in ids for _ in range(tries)] or None
     alternatives = 0 if fields.logprobs is None and fields.picks_best else fields.logprobs
     submission = EngineRequest(request, prompt_ids, alternatives, bool(fields.stream), bool(fields.echo), fields.scores_prompts)
     return CompletionCall(name, fields, submission, with_bos, model.tokenizer)
 
 
-def _read_fields(given: Mapping[str, Any]) -> tuple[OpenAIFields, dict[str, Any]]:
+def _read_fields(body: Mapping[str, Any]) -> tuple[OpenAIFields, dict[str, Any]]:
     """Return OpenAI's fields of a request, and its settings."""
-    for name in given:
+    for name in body:
         if name in _ONLY_PYTHON:
             raise RequestError(
                 400, f"{name} is not offered over HTTP: call generate in Python or as a command.", name, "unsupported"
@@ -277,11 +277,11 @@ def _read_fields(given: Mapping[str, Any]) -> tuple[OpenAIFields, dict[str, Any]
         if name not in HINTS:
             message = f"{quoted(name)} is not a field of a completion. {did_you_mean(name, HINTS)}"
             raise RequestError(400, message, name, "unknown_field")
-    settings = {name: given[name] for name in _SETTINGS if name in given}
+    settings = {name: body[name] for name in _SETTINGS if name in body}
     try:
         for name, value in settings.items():
             check_value(name, value, HINTS[name])
-        return from_dict(OpenAIFields, {name: value for name, value in given.items() if name not in settings}), settings
+        return from_dict(OpenAIFields, {name: value for name, value in body.items() if name not in settings}), settings
     except ConfigError as error:  # the description says what to do
         param = str(error).partition(" ")[0]
         raise RequestError(400, f"{error} {DESCRIPTIONS.get(param, '')}".rstrip(), param) from None
@@ -314,10 +314,10 @@ def _refuse_long(prompts: Sequence[Any], limits: Limits) -> None:
 
 def _read_prompts(prompt: Any) -> list[Any]:
     """Return the prompts, all of them texts or lists of token ids; the empty text if none is given."""
-    is_one = not isinstance(prompt, list) or (prompt and all(type(each) is int for each in prompt))
+    is_one = not isinstance(prompt, list) or (prompt and all(type(item) is int for item in prompt))
     prompts = [prompt or ""] if is_one else prompt
     is_text = all(isinstance(part, str) for part in prompts)
-    if prompts and (is_text or all(isinstance(part, list) and all(type(each) is int for each in part) for part in prompts)):
+    if prompts and (is_text or all(isinstance(part, list) and all(type(item) is int for item in part) for part in prompts)):
         return prompts
     accepted = "a string, a list of strings, a list of token ids, or a list of such lists"
     raise RequestError(400, f"prompt must be {accepted}; got {quoted(prompt)}.", "prompt")

@@ -110,8 +110,8 @@ class Completion:
     def usage(self, started: Sequence[ServedText]) -> dict[str, int]:
         """Return the tokens of all prompts, each of which counts once, and of all texts."""
         prompts = {text.number // self.call.fields.tries_per_prompt: len(text.ids) - text.new_tokens for text in started}
-        given, new = sum(prompts.values()), sum(text.new_tokens for text in started)
-        return {"prompt_tokens": given, "completion_tokens": new, "total_tokens": given + new}
+        prompt_tokens, new = sum(prompts.values()), sum(text.new_tokens for text in started)
+        return {"prompt_tokens": prompt_tokens, "completion_tokens": new, "total_tokens": prompt_tokens + new}
 
     def _object(self, choices: list[dict[str, Any]]) -> dict[str, Any]:
         head = {"id": self.id, "object": "text_completion", "created": self.created}
@@ -119,20 +119,20 @@ class Completion:
 
     def _choice(self, index: int, choice: Choice) -> dict[str, Any]:
         """Return OpenAI's fields for the part of a text that has not been sent yet, and ours under ``reviewgen``."""
-        logprobs, own, reason = None, dict[str, Any](), None
+        logprobs, extras, reason = None, dict[str, Any](), None
         if self.call.fields.logprobs is not None:
             bos, start = self.call.tokenizer.bos_id, len(choice.prompt)
-            own["tokens"] = [self._own_token(token) for token in choice.tokens if token.start >= start and token.id != bos]
+            extras["tokens"] = [self._own_token(token) for token in choice.tokens if token.start >= start and token.id != bos]
             logprobs = self._logprobs(choice)
         if choice.source is not None and choice.is_over:
             ended = choice.source.finish_reason
             choice.source.out.scores.clear()  # they may be many
             choice.source = None
             reason = "stop" if ended in ("end", "stop") else "length"  # a text that was cut off
-            own |= {"text": choice.text, "reason": ended, "copied": _spans(choice.text, choice.copied)}
+            extras |= {"text": choice.text, "reason": ended, "copied": _spans(choice.text, choice.copied)}
         fields: dict[str, Any] = {"index": index, "text": choice.unsent, "logprobs": logprobs, "finish_reason": reason}
         choice.unsent, choice.tokens = "", []
-        return fields | ({"reviewgen": own} if own else {})
+        return fields | ({"reviewgen": extras} if extras else {})
 
     def _logprobs(self, choice: Choice) -> dict[str, Any]:
         """Return the log probabilities of tokens, in OpenAI's format: those of the token taken, and of the most probable ones."""
@@ -148,21 +148,21 @@ class Completion:
 
     def _top_logprobs(self, token: Token) -> dict[str, float] | None:
         """Return log probabilities by text: of the most probable token with each text, and of the token taken; None for bos."""
-        if (own := _number(token.score.logprob)) is None:
+        if (logprob := _number(token.score.logprob)) is None:
             return None
         top: dict[str, float] = {}
         for other in token.score.alternatives:
             if other.token != token.id:
                 top.setdefault(_END if other.token == self.call.tokenizer.eos_id else other.text, other.logprob)
-        return top | {token.text: own}
+        return top | {token.text: logprob}
 
     def _own_token(self, token: Token) -> dict[str, Any]:
         """Return a token with its alternatives as a list, in which two may have the same text."""
-        others = [
+        alternatives = [
             {"text": text, "logprob": logprob, "is_end": other == self.call.tokenizer.eos_id}
             for other, text, logprob in token.score.alternatives
         ]
-        return {"text": token.text, "logprob": token.score.logprob, "alternatives": others}
+        return {"text": token.text, "logprob": token.score.logprob, "alternatives": alternatives}
 
 
 def _number(logprob: float) -> float | None:

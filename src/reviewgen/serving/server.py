@@ -117,11 +117,11 @@ def run(options: ServerOptions, engines: dict[str, Engine], listening: socket.so
             signal.signal(number, lambda *_: None)
         uvicorn.Server(uvicorn.Config(_make_app(options, engines), **how)).run([listening])
         return
-    kept = asdict(options) | {"sources": {name: options.sources[name] for name in engines}}
+    fields = asdict(options) | {"sources": {name: options.sources[name] for name in engines}}
     while engines:
         engines.popitem()[1].close()
     with temporary_folder() as folder:
-        os.environ |= {"PROMETHEUS_MULTIPROC_DIR": str(folder), _OPTIONS: json.dumps(kept)}
+        os.environ |= {"PROMETHEUS_MULTIPROC_DIR": str(folder), _OPTIONS: json.dumps(fields)}
         listening.set_inheritable(True)
         how |= {"factory": True, "workers": workers, "fd": listening.fileno(), "timeout_worker_healthcheck": _HEALTH_SECONDS}
         uvicorn.run("reviewgen.serving.server:app_of_worker", **how)
@@ -132,8 +132,8 @@ def app_of_worker() -> Starlette:
 
     A model that cannot be loaded any more ends the worker with a sentence; uvicorn starts it again, and the others serve on.
     """
-    given = json.loads(os.environ[_OPTIONS])
-    options = ServerOptions(**given | {"limits": Limits(**given["limits"])})
+    fields = json.loads(os.environ[_OPTIONS])
+    options = ServerOptions(**fields | {"limits": Limits(**fields["limits"])})
     for file in Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]).glob("gauge_live*.db"):
         pid = int(file.stem.rpartition("_")[2])
         try:

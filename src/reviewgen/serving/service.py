@@ -46,14 +46,14 @@ class ServerMetrics:
 
     def __init__(self) -> None:
         self.registry, model = CollectorRegistry(), ["model"]
-        own: dict[str, Any] = {"namespace": "reviewgen", "registry": self.registry}
-        live = own | {"multiprocess_mode": "livesum"}
-        self.requests = Counter("requests", "Completions by model and status of the response.", ["model", "status"], **own)
-        self.tokens = Counter("tokens", "Tokens by model and kind.", ["model", "kind"], **own)
-        self.disconnects = Counter("disconnects", "Requests whose client went away before the end.", model, **own)
+        options: dict[str, Any] = {"namespace": "reviewgen", "registry": self.registry}
+        live = options | {"multiprocess_mode": "livesum"}
+        self.requests = Counter("requests", "Completions by model and status of the response.", ["model", "status"], **options)
+        self.tokens = Counter("tokens", "Tokens by model and kind.", ["model", "kind"], **options)
+        self.disconnects = Counter("disconnects", "Requests whose client went away before the end.", model, **options)
         first = "time_to_first_token_seconds", "From a request to its first token."
-        self.first_token = Histogram(*first, model, buckets=_FIRST, **own)
-        self.seconds = Histogram("request_seconds", "From a request to its end.", model, buckets=_WHOLE, **own)
+        self.first_token = Histogram(*first, model, buckets=_FIRST, **options)
+        self.seconds = Histogram("request_seconds", "From a request to its end.", model, buckets=_WHOLE, **options)
         self.live = Gauge("live_rows", "Texts in progress.", model, **live)
         self.waiting = Gauge("waiting_rows", "Texts that wait.", model, **live)
 
@@ -91,9 +91,9 @@ class Service:
         Raises:
             RequestError: It has none, or another one.
         """
-        given = request.headers.get("authorization", "")
-        if self._key_digests is not None and not accepts_key(self._key_digests, given):
-            what = "The API key is not one of this server's" if given else "The request has no API key"
+        header = request.headers.get("authorization", "")
+        if self._key_digests is not None and not accepts_key(self._key_digests, header):
+            what = "The API key is not one of this server's" if header else "The request has no API key"
             headers = {"www-authenticate": "Bearer"}
             raise RequestError(401, f"{what}: send Authorization: Bearer KEY.", None, "invalid_api_key", headers)
 

@@ -71,27 +71,27 @@ def _make_plan(
         receipts: Whether there is a column of receipts.
     """
     columns = shards.columns  # beside the text
-    prompts, given, conditions = request.prompts, request.config.conditions, model.conditions
+    prompts, common, conditions = request.prompts, request.config.conditions, model.conditions
     names = column_names(conditions, [*_OWN, "receipt", *NOVELTY_COLUMNS])
     types: dict[str, str] = {}  # of the column of each condition: integers, numbers or text
     for condition in conditions if columns else ():
-        values = schema.values(condition.name) or {condition.plain(given.get(condition.name))}
+        values = schema.values(condition.name) or {condition.plain(common.get(condition.name))}
         kinds = {type(value) for value in values} - {type(None)}
         types[condition.name] = "int64" if kinds == {int} else "double" if kinds and kinds <= {int, float} else "string"
 
     def rows(seed: int, first: int, last: int) -> Iterator[Row]:
         """Yield the rows of the texts ``first`` to ``last - 1``."""
         numbers = range(first, last)
-        drawn = [{**given, **schema.draw(seed, number)} for number in numbers]
-        own = replace(
+        drawn = [{**common, **schema.draw(seed, number)} for number in numbers]
+        shard_request = replace(
             request,
             prompts=[prompts[number // n % len(prompts)] for number in numbers],
             seed=seed,
             offset=first,
             prefixes=[conditions.encode(values) for values in drawn] if schema.groups else (),
         )
-        for number, values, generated in zip(numbers, drawn, model.generator.generate(own), strict=True):
-            text = model.generator.output(generated, own, number)
+        for number, values, generated in zip(numbers, drawn, model.generator.generate(shard_request), strict=True):
+            text = model.generator.output(generated, shard_request, number)
             row: Row = {name: getattr(text, name) for name in (_OWN if columns else ("text",))}
             for condition in conditions if columns else ():
                 value = condition.plain(values.get(condition.name))  # one that is given is not plain yet
@@ -273,7 +273,7 @@ def read_schema(source: Any, conditions: Conditions, given: Mapping[str, Any]) -
         except (OSError, ValueError) as error:
             raise DataError(f"The schema {source} cannot be read: {getattr(error, 'strerror', None) or error}.") from None
     if isinstance(weights, Mapping):
-        schema = Schema([_read_weights(name, own, conditions) for name, own in weights.items()])
+        schema = Schema([_read_weights(name, value_weights, conditions) for name, value_weights in weights.items()])
         if not schema.groups:
             raise ConfigError('The schema is empty: give {"condition": {"value": weight}}.')
     else:
@@ -285,7 +285,7 @@ def read_schema(source: Any, conditions: Conditions, given: Mapping[str, Any]) -
 
 def _read_weights(name: Any, weights: Any, conditions: Conditions) -> Group:
     """Return the group of a condition with a weight for each value."""
-    condition = next((each for each in conditions if each.name == name), None)
+    condition = next((condition for condition in conditions if condition.name == name), None)
     if condition is None:
         raise ConfigError(f"{quoted(name)} is not a condition of this model. {did_you_mean(str(name), conditions.names)}")
     numbers = list(weights.values()) if isinstance(weights, Mapping) else []
@@ -310,8 +310,8 @@ def _read_table(records: Iterable[Mapping[str, Any]], conditions: Conditions) ->
         except ConfigError as problem:
             raise ConfigError(f"Row {number:,} of the schema: {problem}") from None
     if not rows:
-        found = f"its columns are {', '.join(columns)}" if columns else "it has no rows"
-        raise ConfigError(f"The schema has no column of a condition of this model ({', '.join(conditions.names)}); {found}.")
+        reason = f"its columns are {', '.join(columns)}" if columns else "it has no rows"
+        raise ConfigError(f"The schema has no column of a condition of this model ({', '.join(conditions.names)}); {reason}.")
     for name, count in rare.items():
         _logger.info("%s of the schema: a rare value of %r counts as not given, as in training.", counted(count, "row"), name)
     return Group(tuple(condition.name for condition in chosen), rows, np.arange(1.0, len(rows) + 1))

@@ -150,8 +150,8 @@ def portable_source(source: str | Path, file: Path) -> str:
     if not folder.is_dir():
         return str(source)
     places = [(folder.absolute(), parent.absolute()) for parent in (file.parent, Path())]
-    places += [(own.resolve(), parent.resolve()) for own, parent in places]  # beyond symbolic links
-    path = next((own.relative_to(parent) for own, parent in places if own.is_relative_to(parent)), None)
+    places += [(location.resolve(), parent.resolve()) for location, parent in places]  # beyond symbolic links
+    path = next((location.relative_to(parent) for location, parent in places if location.is_relative_to(parent)), None)
     return f"{_ELSEWHERE}{folder.resolve().name}" if path is None else f"./{path.as_posix()}"
 
 
@@ -207,33 +207,33 @@ def replay(receipt: Mapping[str, Any], model: ReviewModel) -> Replay:
         ConfigError: The model does not support a setting of the receipt.
     """
     try:
-        given = Receipt.read(receipt)
+        parsed = Receipt.read(receipt)
     except ConfigError as error:
         raise DataError(f"The receipt is invalid: {error}") from None
-    config = given.settings.generation_config
+    config = parsed.settings.generation_config
     is_search = config.num_beams > 1  # which finds the texts of a prompt together
     if not is_search:
         config = dataclasses.replace(config, num_return_sequences=1)
-    arguments: Any = vars(given.settings) | {"generation_config": config, "seed": given.seed}
-    request = make_request(given.prompt, model.generation_config, arguments, model.tokenizer, model.conditions)
+    arguments: Any = vars(parsed.settings) | {"generation_config": config, "seed": parsed.seed}
+    request = make_request(parsed.prompt, model.generation_config, arguments, model.tokenizer, model.conditions)
     if not is_search and config.do_sample is not False:
-        request = dataclasses.replace(request, offset=given.number)
-    first = given.number % config.num_return_sequences if is_search else 0
+        request = dataclasses.replace(request, offset=parsed.number)
+    first = parsed.number % config.num_return_sequences if is_search else 0
     text = next(model.generator.generate(request, first, start_late=False)).text
     here, versions = device_facts(model.device).get("device", "cpu"), library_versions(model, request.plugins)
     compared = [
-        ("The model is a different one: its digest is {}, not {}.", model.digest, given.model.digest),
-        ("The model has {}-bit weights; the text was generated with {}-bit weights.", model.weight_bits, given.model.bits),
-        ("The device is {}; the text was generated on {}.", here, given.model.device),
+        ("The model is a different one: its digest is {}, not {}.", model.digest, parsed.model.digest),
+        ("The model has {}-bit weights; the text was generated with {}-bit weights.", model.weight_bits, parsed.model.bits),
+        ("The device is {}; the text was generated on {}.", here, parsed.model.device),
         *(
-            (f"{name} is {{}}; the text was generated with {{}}.", now, given.versions.get(name))
+            (f"{name} is {{}}; the text was generated with {{}}.", now, parsed.versions.get(name))
             for name, now in versions.items()
         ),
     ]
     differences = [sentence.format(now, before) for sentence, now, before in compared if now != before]
-    if text != given.text:
-        differences.append(_describe_difference(given.text, text))
-    return Replay(text, text == given.text, tuple(differences))
+    if text != parsed.text:
+        differences.append(_describe_difference(parsed.text, text))
+    return Replay(text, text == parsed.text, tuple(differences))
 
 
 def describe_replays(replays: Sequence[Replay]) -> str:
@@ -243,11 +243,11 @@ def describe_replays(replays: Sequence[Replay]) -> str:
     '2 of 3 texts are identical; text 2 differs.'
     """
     different = [f"{number:,}" for number, result in enumerate(replays, 1) if not result.is_equal]
-    total, same, others = len(replays), len(replays) - len(different), len(different) - _MAX_NAMED
+    total, same, unnamed = len(replays), len(replays) - len(different), len(different) - _MAX_NAMED
     sentence = f"{same:,} of {total:,} {'text is' if total == 1 else 'texts are'} identical"
     if total == 1 or not different:
         return f"{sentence}."
-    named = ", ".join(different[:_MAX_NAMED] + ([f"{others:,} more"] if others > 0 else []))
+    named = ", ".join(different[:_MAX_NAMED] + ([f"{unnamed:,} more"] if unnamed > 0 else []))
     texts, differ = ("texts", "differ") if len(different) > 1 else ("text", "differs")
     return f"{sentence}; {texts} {' and '.join(named.rsplit(', ', 1))} {differ}."
 

@@ -64,8 +64,8 @@ def load_saved(model: Any, weight_bits: int = 32) -> tuple[ReviewModel, str | Pa
     if model.digest is None:
         raise ConfigError("A table records its model by digest, and this model has unsaved changes: save and load it first.")
     folder = model.bundle.folder
-    own = ReviewModel(replace(model.bundle, weights=copy.copy(model.bundle.weights)))  # the caller's stays on its device
-    return own, model.bundle.source if folder is None else folder
+    clone = ReviewModel(replace(model.bundle, weights=copy.copy(model.bundle.weights)))  # the caller's stays on its device
+    return clone, model.bundle.source if folder is None else folder
 
 
 def move(model: ReviewModel, device: str) -> None:
@@ -131,8 +131,8 @@ def evaluate(
             processes.stop_if_interrupted()
             digest.update(b"".join(ids.tobytes() for ids, _ in batch) + str([length for _, length in batch]).encode())
             if number % processes.world_size == processes.rank:
-                own = nats if len(nats) < len(first) else None
-                totals[number] = evaluate_totals(weights.model_on_device, batch, tokenizer.vocab_size, weights.device, own)
+                sink = nats if len(nats) < len(first) else None
+                totals[number] = evaluate_totals(weights.model_on_device, batch, tokenizer.vocab_size, weights.device, sink)
         known = nats if processes.world_size == 1 else ()  # of several, each has scored texts here and there
         return totals, digest.hexdigest(), measure_gains(weights.model_on_device, first, conditions, weights.device, known)
 
@@ -142,7 +142,7 @@ def evaluate(
         results = processes.gather(work, _name(source))
         if len({digest for _, digest, _ in results}) > 1:  # as of a pipe, of which each has read a part
             raise TrainingError("The processes have read different texts. Run the same command everywhere, with the same corpus.")
-        totals = {number: each for own, _, _ in results for number, each in own.items()}
+        totals = {number: total for part, _, _ in results for number, total in part.items()}
         evaluation = sum_totals(totals[number] for number in range(len(totals))).evaluation()
         return loaded, replace(evaluation, conditions=results[0][2])
 
@@ -164,8 +164,8 @@ def score_texts(
         ReviewgenError: See ``reviewgen.score_dataset`` and ``novelty_dataset``.
         ProcessLost: Another process has failed or ended.
     """
-    given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
-    own, judge, summarize, stage = _SCORERS[kind]
+    settings: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+    judge_columns, judge, summarize, stage = _SCORERS[kind]
 
     def plan(_: Path) -> TablePlan:
         """Check the call, and return the plan of its table."""
@@ -176,9 +176,9 @@ def score_texts(
             move(loaded, device)
         else:
             require_index(loaded.bundle.index)
-        texts: Iterator[Example] = read_texts(source, data_records(loaded.training), conditions=loaded.conditions, **given)
-        identity, first_text = identify_texts(source, loaded.conditions, given), next(texts)
-        facts = {"judge": kind, **_facts(loaded, source, _DEFAULTS | given)}
+        texts: Iterator[Example] = read_texts(source, data_records(loaded.training), conditions=loaded.conditions, **settings)
+        identity, first_text = identify_texts(source, loaded.conditions, settings), next(texts)
+        facts = {"judge": kind, **_facts(loaded, source, _DEFAULTS | settings)}
         facts["texts"] = hash_text(first_text[0]) if identity is None else identity  # which processes compare
         texts, done = chain([first_text], texts), 0
 
@@ -189,7 +189,7 @@ def score_texts(
             while part := list(islice(shard, _SCORED)):
                 yield from judge(loaded, part)
 
-        columns = {"text": "string"} | labels | own
+        columns = {"text": "string"} | labels | judge_columns
         return TablePlan(
             columns=columns, facts=facts, stage=stage, rows=rows, summarize=summarize, can_resume=identity is not None
         )
@@ -242,11 +242,11 @@ def _score(model: ReviewModel, texts: Sequence[Example]) -> Iterator[Row]:
     framed = list(frame_texts(((text, conditions.encode_values(values)) for text, values in texts), tokenizer))
     weights, ids = model.bundle.weights, [ids for ids, _ in framed]
     losses = token_losses(weights.model_on_device, ids, tokenizer.vocab_size, weights.device)
-    for (text, values), (_, characters), own in zip(texts, framed, losses, strict=True):
-        plain = {names[each.name]: each.plain(value) for each, value in zip(conditions, values, strict=True)}
-        bits = float(own.sum(dtype=np.float64)) / math.log(2)
+    for (text, values), (_, characters), nats in zip(texts, framed, losses, strict=True):
+        plain = {names[condition.name]: condition.plain(value) for condition, value in zip(conditions, values, strict=True)}
+        bits = float(nats.sum(dtype=np.float64)) / math.log(2)
         known = bits if math.isfinite(bits) else None
-        scores = (characters, len(own), known, None if known is None or not characters else known / characters)
+        scores = (characters, len(nats), known, None if known is None or not characters else known / characters)
         labels = {name: None if value is None else str(value) for name, value in plain.items()}
         yield {"text": text, **labels, **dict(zip(_SCORE_COLUMNS, scores, strict=True))}
 

@@ -169,7 +169,7 @@ class _Table:
 
         while count * size < wanted:
             results = self.processes.gather(work, self.out)
-            hashes = np.concatenate([hashes, *(own for _, own in results)])
+            hashes = np.concatenate([hashes, *(shard_hashes for _, shard_hashes in results)])
             texts, count = texts + sum(length for length, _ in results), count + self.processes.world_size
             if total is None and results[-1][0] < size:
                 break
@@ -243,9 +243,9 @@ class _Table:
             summary = {"seed": self.facts["seed"], "asked": self.plan.total, "drawn": texts, "repeats": 0}
         if self.unique:
             remove(self.job.path("table"))  # of an earlier try: a file that is there would not take its rows from those below
-            kept = np.flatnonzero(is_first := first_of_each(hashes))[: self.plan.total]
-            drawn = int(kept[-1]) + 1 if len(kept) == self.plan.total else texts
-            rows, texts = islice(compress(rows, is_first.tolist()), len(kept)), len(kept)
+            positions = np.flatnonzero(is_first := first_of_each(hashes))[: self.plan.total]
+            drawn = int(positions[-1]) + 1 if len(positions) == self.plan.total else texts
+            rows, texts = islice(compress(rows, is_first.tolist()), len(positions)), len(positions)
             summary |= {"drawn": drawn, "repeats": drawn - texts}
         if self.is_file:
             self.job.write("table", lambda file: _write_rows(file, rows, self.facts["format"], self.plan.columns))

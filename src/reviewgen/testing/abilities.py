@@ -74,7 +74,7 @@ def implementations(model: Any) -> None:
         with assert_unchanged(tuple(model.state_dict().values())):
             model.use_implementation(name)
             for what, actual in compute_in_chunks(model).items():
-                one, other = (torch.zeros(1) if each is None else each for each in (actual, expected[what]))
+                one, other = (torch.zeros(1) if tensor is None else tensor for tensor in (actual, expected[what]))
                 assert_close(one, other, f"Implementation {name!r} gives a different {what} than the default.")
 
 
@@ -139,14 +139,14 @@ def losses(model: Any) -> None:
 def parameter_groups(model: Any) -> None:
     """SupportsParameterGroups: parameters of the model, none twice, with known settings, and the same groups at each call."""
     names = {id(parameter): name for name, parameter in model.named_parameters()}
-    first, again = ([[names.get(id(each)) for each in group["params"]] for group in model.parameter_groups()] for _ in range(2))
+    first, again = ([[names.get(id(param)) for param in group["params"]] for group in model.parameter_groups()] for _ in range(2))
     assert first == again, f"It returns {again} after {first}, so a run cannot be resumed."
     listed = [name for group in first for name in group]
     assert None not in listed and len(set(listed)) == len(listed), f"It lists {listed}; None is no parameter of the model."
     for group in model.parameter_groups():
         known, optimizer = ("params", "optimizer", "learning_rate_scale", "weight_decay"), group.get("optimizer", "adamw")
         assert group.keys() <= {*known}, f"A group has the keys {', '.join(group)}; known are {', '.join(known)}."
-        is_right = optimizer == "adamw" or (optimizer == "muon" and all(each.ndim == 2 for each in group["params"]))
+        is_right = optimizer == "adamw" or (optimizer == "muon" and all(parameter.ndim == 2 for parameter in group["params"]))
         assert is_right, f'The optimizer {optimizer!r} must be "adamw" or, for matrices, "muon".'
         numbers = group.get("learning_rate_scale", 0), group.get("weight_decay", 0)
         assert all(0 <= number < torch.inf for number in numbers), f"{known[2:]} are {numbers}; they must be at least 0."
@@ -171,9 +171,9 @@ def initial_weights(model: Any) -> None:
     """SupportsInitialWeights: own tensors are returned as they are, the model does not change, an unknown tensor is an error."""
     other = {name: tensor + 1 for name, tensor in copies(model).items()}
     with assert_unchanged(tuple(model.state_dict().values())):
-        given = model.initial_weights(dict(other))
-    assert given.keys() == other.keys(), f"Given all tensors of state_dict(), it returns {sorted(given)}."
-    assert_same(tuple(given[name] for name in other), tuple(other.values()))
+        returned = model.initial_weights(dict(other))
+    assert returned.keys() == other.keys(), f"Given all tensors of state_dict(), it returns {sorted(returned)}."
+    assert_same(tuple(returned[name] for name in other), tuple(other.values()))
     with asserting("initial_weights() accepts a tensor that it does not know, or does not name it in a ConfigError:"):
         unknown = {"an unknown.tensor": torch.zeros(1)}
         np.testing.assert_raises_regex(ConfigError, r"an unknown\.tensor", model.initial_weights, unknown)
@@ -215,23 +215,23 @@ def operations(model: Any) -> None:
     for state in model.initial_state(ROWS), call(model, ids)[1]:
         with torch.no_grad():
             steps = list(model.operations(ids, state))
-        assert steps and all(isinstance(each, protocols.Operation) for each in steps), "It must yield Operation."
+        assert steps and all(isinstance(op, protocols.Operation) for op in steps), "It must yield Operation."
         assert_close(steps[-1].values, call(model, ids, state)[0], "The last operation does not yield the logits of the call.")
         assert steps[-1].axes == "B T V", f'The last operation has the axes {steps[-1].axes!r}, not "B T V".'
         sizes = {"B": ROWS, "T": STEPS, "V": model.config.vocab_size}
-        assert len({each.name for each in steps}) == len(steps), f"Two have one name: {[each.name for each in steps]}."
-        for each in steps:
-            words, shape = each.axes.split(), tuple(each.values.shape)
+        assert len({op.name for op in steps}) == len(steps), f"Two have one name: {[op.name for op in steps]}."
+        for op in steps:
+            words, shape = op.axes.split(), tuple(op.values.shape)
             for word, size in zip(words, shape, strict=True):
                 sizes.setdefault(word, size)
             expected = tuple(prod(sizes.get(letter, 0) for letter in word) for word in words)
-            assert shape == expected, f"{each.name!r} is {each.axes} = {shape}; elsewhere its letters are {expected}."
-            assert each.parameters >= 0 and each.multiplications >= 0, f"{each.name!r} has a negative count."
-            is_gate = each.values.min() >= 0 and each.values.max() <= 1
-            assert each.kind != "gate" or is_gate, f"{each.name!r} is a gate, and has values beyond 0 to 1."
-            assert each.kind != "window" or not each.values.is_floating_point(), f"{each.name!r} is a window, and must hold ids."
+            assert shape == expected, f"{op.name!r} is {op.axes} = {shape}; elsewhere its letters are {expected}."
+            assert op.parameters >= 0 and op.multiplications >= 0, f"{op.name!r} has a negative count."
+            is_gate = op.values.min() >= 0 and op.values.max() <= 1
+            assert op.kind != "gate" or is_gate, f"{op.name!r} is a gate, and has values beyond 0 to 1."
+            assert op.kind != "window" or not op.values.is_floating_point(), f"{op.name!r} is a window, and must hold ids."
     if isinstance(model, nn.Module):
-        counted, number = sum(each.parameters for each in steps), sum(each.numel() for each in model.parameters())
+        counted, number = sum(op.parameters for op in steps), sum(parameter.numel() for parameter in model.parameters())
         assert counted == number, f"The operations have {counted:,} parameters in all; the model has {number:,}."
 
 
@@ -255,7 +255,7 @@ def given(model: Any) -> None:
         text = torch.randint(1, size - 2, (ROWS, LATER))
 
     def read(token: int) -> Tensor:
-        starts = (torch.tensor([0, each]).expand(ROWS, 2) for each in (token, size - 1))
+        starts = (torch.tensor([0, condition]).expand(ROWS, 2) for condition in (token, size - 1))
         return logits_of(model, torch.cat([next(starts), text, next(starts), text, text, text], dim=1))
 
     changes = (read(size - 1) - read(size - 2)).abs().amax((0, 2))  # (T,)
@@ -307,9 +307,9 @@ class ThreadGroup:
     def reduce_scatter(self, array: Shaped[np.ndarray, " N"], sizes: Int64[np.ndarray, " P"]) -> None:
         """Sum each thread's slice, and fill the others with a number that is certainly wrong."""
         total, stop = sum(self._exchange(array.copy())), int(sizes[: self.rank + 1].sum())
-        own = slice(stop - int(sizes[self.rank]), stop)
+        part = slice(stop - int(sizes[self.rank]), stop)
         array[:] = -(10**9)
-        array[own] = total[own]
+        array[part] = total[part]
 
     def _exchange(self, value: Any) -> list[Any]:
         """Return the values of all threads."""
@@ -333,7 +333,7 @@ def run_ranks(processes: int, work: Callable[[ThreadGroup], Any]) -> list[Any]:
 
     with ThreadPoolExecutor(processes) as pool:
         futures = [pool.submit(run, rank) for rank in range(processes)]
-    for future in sorted(futures, key=lambda each: isinstance(each.exception(), threading.BrokenBarrierError)):
+    for future in sorted(futures, key=lambda future: isinstance(future.exception(), threading.BrokenBarrierError)):
         future.result()
     return [future.result() for future in futures]
 

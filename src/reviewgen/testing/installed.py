@@ -69,8 +69,8 @@ def inspect_plugins(plugins: Iterable[Plugin] | None = None, limit: float = LIMI
         if plugin.problem is None:
             by_package.setdefault(plugin.package, []).append(plugin)
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        done = [each for package in pool.map(lambda each: _inspect(each, limit), by_package.values()) for each in package]
-    results = {id(each.plugin): each for each in done}
+        done = [result for package in pool.map(lambda group: _inspect(group, limit), by_package.values()) for result in package]
+    results = {id(result.plugin): result for result in done}
     return [results.get(id(each)) or Inspection(each, f"{_name(each)} is not usable: {each.problem}.") for each in asked]
 
 
@@ -135,26 +135,26 @@ def assert_config(cls: Any, *, needs_vocab_size: bool = False) -> None:
     assert not required, f"The settings {', '.join(required)} need defaults: a plugin can be used without a preset."
 
 
-def _check(kind: str, found: Any) -> None:
+def _check(kind: str, entry: Any) -> None:
     """Check the static laws of a kind of plugin: those that need no training."""
     if kind == "model":
-        assert_members(found, LanguageModel, is_class=True)
-        assert_config(found.Config, needs_vocab_size=True)
+        assert_members(entry, LanguageModel, is_class=True)
+        assert_config(entry.Config, needs_vocab_size=True)
     elif kind == "tokenizer":
-        assert_members(found, Tokenizer, is_class=True)
-        assert_config(found.Config)
+        assert_members(entry, Tokenizer, is_class=True)
+        assert_config(entry.Config)
     elif kind == "stepper":
-        is_factory = callable(found) and callable(getattr(found, "expect", None))
-        assert is_factory, f"{found!r:.60} is not a reviewgen.protocols.StepperFactory: a call, expect and Config."
-        assert_config(getattr(found, "Config", None), needs_vocab_size=True)
+        is_factory = callable(entry) and callable(getattr(entry, "expect", None))
+        assert is_factory, f"{entry!r:.60} is not a reviewgen.protocols.StepperFactory: a call, expect and Config."
+        assert_config(getattr(entry, "Config", None), needs_vocab_size=True)
     elif kind == "metric":
-        problem = find_problem(found)
+        problem = find_problem(entry)
         assert problem is None, f"The entry point must be an object as reviewgen.protocols.Metric describes: {problem}."
     elif kind in ("logits processor", "reader"):
-        assert callable(found), f"The entry point must be a function or a class; got {found!r:.60}."
+        assert callable(entry), f"The entry point must be a function or a class; got {entry!r:.60}."
     elif kind in ("web stepper", "web tokenizer"):
         with asserting("It must be the Path of an ES module with an export default function:"):
-            assert "export default" in config.read_text(found, config.MAX_RECORD), found.name
+            assert "export default" in config.read_text(entry, config.MAX_RECORD), entry.name
 
 
 def _check_preset(preset: Preset) -> None:

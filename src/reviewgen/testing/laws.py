@@ -119,6 +119,6 @@ def assert_same(actual: Any, expected: Any, tolerance: float = 0.0) -> None:
 @contextmanager
 def assert_unchanged(*states: Any) -> Iterator[None]:
     """Raise AssertionError if the block changes an array or tensor of some states."""
-    kept = map_state(lambda each: each.clone() if isinstance(each, Tensor) else each.copy(), states)
+    before = map_state(lambda array: array.clone() if isinstance(array, Tensor) else array.copy(), states)
     yield
-    assert_same(states, kept)
+    assert_same(states, before)

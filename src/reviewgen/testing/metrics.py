@@ -88,7 +88,7 @@ def no_memory(metric: Any) -> None:
 def records(reader: Any, source: str) -> None:
     """The reader yields Arrow batches or lists of mappings, whose columns have names."""
     read = _read(reader, source)
-    is_right = read and all(isinstance(each, Mapping) and all(isinstance(key, str) for key in each) for each in read)
+    is_right = read and all(isinstance(row, Mapping) and all(isinstance(key, str) for key in row) for row in read)
     assert is_right, f"From {source} it reads {read!r:.80}."
 
 

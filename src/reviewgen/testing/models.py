@@ -80,7 +80,7 @@ def protocol(model: Any) -> None:
 def explicit(model: Any) -> None:
     """The constructor must take one argument, the config, without a default, since only the config is saved."""
     takes = inspect.signature(type(model))
-    assert [each.default for each in takes.parameters.values()] == [inspect.Parameter.empty], f"It takes {takes}."
+    assert [parameter.default for parameter in takes.parameters.values()] == [inspect.Parameter.empty], f"It takes {takes}."
     assert isinstance(model.config, type(model).Config), f"The attribute config is {model.config!r:.80}."
 
 
@@ -158,11 +158,11 @@ def round_trip(model: Any) -> None:
 @law()
 def strict(model: Any) -> None:
     """``load_state_dict`` raises for an extra tensor, a missing one and one of another shape."""
-    given = copies(model)
-    invalid = {"an extra tensor": {**given, "unknown": torch.zeros(1)}}
-    for name, tensor in given.items():
-        invalid[f"tensors without {name}"] = {key: value for key, value in given.items() if key != name}
-        invalid[f"{name} with an extra dimension"] = {**given, name: tensor[None]}
+    tensors = copies(model)
+    invalid = {"an extra tensor": {**tensors, "unknown": torch.zeros(1)}}
+    for name, tensor in tensors.items():
+        invalid[f"tensors without {name}"] = {key: value for key, value in tensors.items() if key != name}
+        invalid[f"{name} with an extra dimension"] = {**tensors, name: tensor[None]}
     for what, wrong in invalid.items():
         with asserting(f"It accepts {what}:"):
             np.testing.assert_raises(Exception, type(model)(model.config).load_state_dict, wrong)
@@ -174,7 +174,7 @@ def meta(model: Any) -> None:
     with torch.device("meta"):
         on_meta = type(model)(model.config)
     if not isinstance(model, CountTrained):  # sizes of count arrays depend on the text, not on the config
-        expected, actual = ({n: t.shape for n, t in each.state_dict().items()} for each in (model, on_meta))
+        expected, actual = ({n: t.shape for n, t in module.state_dict().items()} for module in (model, on_meta))
         assert actual == expected, f"There it has {actual}, not {expected}."
 
 
@@ -315,12 +315,12 @@ def assert_fixed_state(initial_state: Callable[[int], Any], read: Callable[[int,
         initial_state: Returns the state before the first token, for a batch size.
         read: Returns the state after some tokens, for a batch size and a number of tokens.
     """
-    first = [(tuple(each.shape), each.dtype) for each in flatten_state(initial_state(1))]
+    first = [(tuple(array.shape), array.dtype) for array in flatten_state(initial_state(1))]
     for batch in 1, ROWS:
         expected = [((batch, *axes[1:]), dtype) for axes, dtype in first]
         for time in 0, 1, 5, 40:
             state = read(batch, time) if time else initial_state(batch)
-            actual = [(tuple(each.shape), each.dtype) for each in flatten_state(state)]
+            actual = [(tuple(array.shape), array.dtype) for array in flatten_state(state)]
             assert actual == expected, f"After {time} tokens it has {actual}; it must have {expected}."
 
 
@@ -376,7 +376,7 @@ def _train_chunk(model: Any, seed: int, state: Any, is_rounded: bool = False) ->
             logits, after = model(ids, state)
         loss = _loss(logits, targets)
         torch.autograd.backward(loss)
-        grads = {name: each.grad.to_dense() for name, each in model.named_parameters() if each.grad is not None}
+        grads = {name: weight.grad.to_dense() for name, weight in model.named_parameters() if weight.grad is not None}
         wrong = [name for name, grad in grads.items() if not grad.isfinite().all()]
         assert loss.isfinite() and not wrong, f"The loss is {loss:.3g}; the gradients of {wrong} are NaN or infinite."
     return after

@@ -108,8 +108,8 @@ class PluginReport:
             AssertionError: Names each check that failed, with its message.
         """
         failed = [f"{check.name}: {check.message}" for check in self.checks if check.outcome == "failed"]
-        found = "\n".join(failed) or self.output
-        assert self.passed, f"{self.name} fails {len(failed)} of {len(self.checks)} checks.\n{found}"
+        details = "\n".join(failed) or self.output
+        assert self.passed, f"{self.name} fails {len(failed)} of {len(self.checks)} checks.\n{details}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as JSON values."""
@@ -198,11 +198,11 @@ def resolve_plugin(name: str) -> CheckedPlugin:
         raise UnknownPlugin(f"No installed package provides a plugin {name!r}. {did_you_mean(name, {p.name for p in known})}")
     model, tokenizer = [*name.split("-"), ""][:2] if is_pair else (name, "") if "model" in kinds else ("", name)
     parts = [*find("model", model), *find("tokenizer", tokenizer)]
-    own = [plugin for plugin in known if plugin.package == [*named, *parts][0].package]
-    beside = [plugin for plugin in parts if plugin in own]
+    package_plugins = [plugin for plugin in known if plugin.package == [*named, *parts][0].package]
+    beside = [plugin for plugin in parts if plugin in package_plugins]
     if beside:  # with what is named after the model, or else after the tokenizer
         index = 0 if beside[0].kind == "model" else 1  # in the name of a preset
-        after = [plugin for plugin in own if beside[0].name in plugin.name.split("-")[index : index + 1]]
+        after = [plugin for plugin in package_plugins if beside[0].name in plugin.name.split("-")[index : index + 1]]
         beside += [plugin for plugin in after if plugin.kind in ("stepper", "preset")]
     preset = name if is_pair else f"rnn-{name}" if "tokenizer" in kinds else ""
     if "model" in kinds:
@@ -214,7 +214,7 @@ def checks_of(name: str) -> Checks:
     """Yield the checks of a plugin, by name; those after the metadata only if its package can be imported."""
     subject = resolve_plugin(name)
     inspected = [plugin for plugin in subject.plugins if plugin.kind != "weights"]  # which may not be trained yet
-    problems = [each.problem for each in inspect_plugins(inspected) if each.problem]
+    problems = [inspection.problem for inspection in inspect_plugins(inspected) if inspection.problem]
     yield "metadata", functools.partial(_assert_none, problems)
     if problems:
         return
@@ -236,7 +236,7 @@ def _checks_of_preset(subject: CheckedPlugin) -> Checks:
     settings = {} if preset.parts else {**preset.model_settings, **(preset.sizes[0] if preset.sizes else {})}
     if subject.has("model") and not preset.parts:  # a blend has no settings to make one from
         make, factory = functools.partial(make_model, preset.model, **settings), registry.find_stepper(preset.model)
-        yield "presets", functools.partial(_check_presets, [each.name for each in subject.plugins if each.kind == "preset"])
+        yield "presets", functools.partial(_check_presets, [plugin.name for plugin in subject.plugins if plugin.kind == "preset"])
         yield from _bind(MODEL_LAWS, "", make)
         if factory is not None or hasattr(registry.find_model(preset.model)[0], "stepper"):
             yield from _bind(STEPPER_LAWS, " of the stepper", make, factory)
@@ -261,10 +261,10 @@ def _check_presets(names: Iterable[str]) -> None:
         model_class, (tokenizer_class, _) = registry.find_model(preset.model)[0], registry.find_tokenizer(preset.tokenizer)
         tokenizer, counts = from_dict(tokenizer_class.Config, preset.tokenizer_settings), []
         for size in preset.sizes or ({},):
-            given = {"vocab_size": getattr(tokenizer, "vocab_size", None) or _VOCAB_SIZE, **preset.model_settings, **size}
+            values = {"vocab_size": getattr(tokenizer, "vocab_size", None) or _VOCAB_SIZE, **preset.model_settings, **size}
             with torch.device("meta"):
-                model = model_class(from_dict(model_class.Config, given))
-            counts.append(sum(each.numel() for each in model.parameters()) if isinstance(model, nn.Module) else 0)
+                model = model_class(from_dict(model_class.Config, values))
+            counts.append(sum(parameter.numel() for parameter in model.parameters()) if isinstance(model, nn.Module) else 0)
         assert counts == sorted(counts), f"The sizes of {name} have {counts} parameters; they must be listed from small to large."
         most = f"{name} has {counts[-1]:,} parameters; at most {MAX_PARAMETERS:,} can be trained in minutes."
         assert counts[-1] <= MAX_PARAMETERS, most

@@ -54,11 +54,11 @@ def scores(processor: Any, factory: Any, tokenizer: Tokenizer) -> None:
     """
     for ids in _texts(tokenizer):
         for conditions in 0, CONDITIONS:
-            given = _scores(tokenizer, conditions)
-            with asserting(f"After {ids.shape[1] - 1} tokens, with V = {given.shape[1]}:"):
-                result = processor(ids.clone(), given.clone())
+            inputs = _scores(tokenizer, conditions)
+            with asserting(f"After {ids.shape[1] - 1} tokens, with V = {inputs.shape[1]}:"):
+                result = processor(ids.clone(), inputs.clone())
                 assert isinstance(result, Tensor), f"It returned a {type(result).__name__}."
-                assert result.shape == given.shape, f"The scores have the shape {tuple(result.shape)}."
+                assert result.shape == inputs.shape, f"The scores have the shape {tuple(result.shape)}."
                 wrong = result[~(result < math.inf)]
                 assert not len(wrong), f"A score is {wrong[0].item()}."
                 assert (result > -math.inf).any(), "It rules out every token."
@@ -81,8 +81,8 @@ def no_memory(processor: Any, factory: Any, tokenizer: Tokenizer) -> None:
     texts = list(_texts(tokenizer))
     first = [processor(ids.clone(), _scores(tokenizer)) for ids in texts]
     for ids, expected in reversed([*zip(texts, first, strict=True)]):
-        for when, each in ("after other texts", processor), ("from another processor of the factory", factory(tokenizer)):
-            assert_close(each(ids.clone(), _scores(tokenizer)), expected, f"The scores are different {when}.", 0)
+        for when, function in ("after other texts", processor), ("from another processor of the factory", factory(tokenizer)):
+            assert_close(function(ids.clone(), _scores(tokenizer)), expected, f"The scores are different {when}.", 0)
 
 
 def _texts(tokenizer: Tokenizer) -> Iterator[Tensor]:

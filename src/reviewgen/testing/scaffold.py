@@ -58,10 +58,10 @@ def _refuse_name(name: str) -> None:
     if _NAME.fullmatch(name) is None:
         rule = "use the letters a to z and digits, a letter first, at most 40 of them, as in mingru"
         raise ConfigError(f"{quoted(name, 60)} cannot name a plugin: {rule}.")
-    own = [plugin for plugin in list_plugins() if plugin.package == OWN]
-    taken = [f"the {each.kind} {each.name!r} of {OWN}" for each in own if name in (each.name, *each.name.split("-")[:2])]
-    if taken or name == OWN:
-        raise ConfigError(f"The name {quoted(name)} is reserved for {[*taken, OWN][0]}. Choose another name.")
+    bundled = [plugin for plugin in list_plugins() if plugin.package == OWN]
+    clashes = [f"the {each.kind} {each.name!r} of {OWN}" for each in bundled if name in (each.name, *each.name.split("-")[:2])]
+    if clashes or name == OWN:
+        raise ConfigError(f"The name {quoted(name)} is reserved for {[*clashes, OWN][0]}. Choose another name.")
 
 
 def _fill(text: str, values: dict[str, str]) -> str:

@@ -33,7 +33,7 @@ def _build(make: Callable[[], Any], factory: Any = None) -> Iterator[tuple[Any, 
     if factory is None:
         yield model.stepper(), model, None
     elif factory.expect(model.config) is not None:
-        yield factory(model.config, {name: each.detach().cpu().numpy() for name, each in copies(model).items()}), model, factory
+        yield factory(model.config, {name: value.detach().cpu().numpy() for name, value in copies(model).items()}), model, factory
 
 
 STEPPER_LAWS = Laws(_build)
@@ -66,7 +66,7 @@ def stepper_protocol(stepper: Any, model: Any, factory: Any) -> None:
 def expected_tensors(stepper: Any, model: Any, factory: Any) -> None:
     """``expect`` of a factory gives the name, dtype and shape of every tensor of ``state_dict``."""
     expected = {} if factory is None else factory.expect(model.config)
-    saved = {name: (str(each.dtype).removeprefix("torch."), tuple(each.shape)) for name, each in model.state_dict().items()}
+    saved = {name: (str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape)) for name, tensor in model.state_dict().items()}
     assert factory is None or expected.keys() == saved.keys(), f"It names {sorted(expected)}; the model has {sorted(saved)}."
     for name, (dtype, shape) in expected.items():
         kind, sizes = saved[name]

@@ -250,8 +250,8 @@ def file_names(tokenizer: Any) -> None:
     """``save`` uses no name of the saved model's own files, and only names and suffixes that loading accepts."""
     with _saved(tokenizer) as folder:
         names = sorted(path.name for path in folder.iterdir())
-    own = {name.casefold() for name in OWN_FILES | OPTIONAL_FILES | TOLERATED}
-    assert not (used := [name for name in names if name.casefold() in own]), f"A saved model has {', '.join(used)} itself."
+    reserved = {name.casefold() for name in OWN_FILES | OPTIONAL_FILES | TOLERATED}
+    assert not (used := [name for name in names if name.casefold() in reserved]), f"A saved model has {', '.join(used)} itself."
     files_of({"tokenizer": {"files": names}})
 
 

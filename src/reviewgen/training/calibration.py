@@ -82,12 +82,12 @@ def _cross_entropy(pieces: Sequence[ScoredChunk], scale: float) -> float:
 
 def _score(model: Any, texts: Sequence[np.ndarray], vocab_size: int) -> list[ScoredChunk]:
     """Return the logits of the first tokens of texts after what is given, at most ``_TOKENS`` in all, and the tokens."""
-    rows, left = list[tuple[np.ndarray, int]](), _TOKENS
+    rows, budget = list[tuple[np.ndarray, int]](), _TOKENS
     for text in texts:
-        given = count_given(text, vocab_size)
-        if len(text) - 1 > given and left > 0:
-            rows.append((text[: given + left + 1], given))
-            left -= len(rows[-1][0]) - 1 - given
+        offset = count_given(text, vocab_size)
+        if len(text) - 1 > offset and budget > 0:
+            rows.append((text[: offset + budget + 1], offset))
+            budget -= len(rows[-1][0]) - 1 - offset
     rows.sort(key=lambda row: len(row[0]))
     return [piece for first in range(0, len(rows), _ROWS) for piece in _score_rows(model, rows[first : first + _ROWS])]
 
@@ -96,9 +96,9 @@ def _score_rows(model: Any, rows: Sequence[tuple[np.ndarray, int]]) -> Iterator[
     """Yield the logits and tokens of texts side by side, each after what it is given."""
     ids = torch.zeros(len(rows), max(len(text) for text, _ in rows), dtype=torch.int64)
     is_scored = torch.zeros(len(rows), ids.shape[1] - 1, dtype=torch.bool)
-    for row, (text, given) in enumerate(rows):
+    for row, (text, offset) in enumerate(rows):
         ids[row, : len(text)] = torch.from_numpy(text)
-        is_scored[row, given : len(text) - 1] = True
+        is_scored[row, offset : len(text) - 1] = True
     state = model.initial_state(len(rows))
     for start in range(0, is_scored.shape[1], _STEPS):
         steps = is_scored[:, start : start + _STEPS]

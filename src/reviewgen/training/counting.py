@@ -54,17 +54,17 @@ def train_by_counting(model: Any, train: TokenStore, seconds: float | None, eval
         )
     tokens = texts = 0
     facts: Mapping[str, Any] = {}
-    own = np.arange(processes.rank, len(train), processes.world_size)
+    numbers = np.arange(processes.rank, len(train), processes.world_size)
     spent = 0.0
     if seconds is not None:
         gain = _GAIN if isinstance(model, SupportsCountRanges) else 0.0  # else the first process does most of the work
         share, spent = _countable_share(model, train, seconds, 1 + gain * (processes.world_size - 1))
-        own = _spread(own, share)
+        numbers = _spread(numbers, share)
     start = time.monotonic() - spent
-    report_every = max(1, len(own) // 100)
+    report_every = max(1, len(numbers) // 100)
     is_broken = False
     try:
-        for texts, number in enumerate(own.tolist(), 1):
+        for texts, number in enumerate(numbers.tolist(), 1):
             document = train.document(number)
             model.observe(document)
             tokens += len(document)
@@ -72,7 +72,7 @@ def train_by_counting(model: Any, train: TokenStore, seconds: float | None, eval
                 start = time.monotonic() - spent
             if texts % report_every == 0:
                 train.release_pages()
-                yield Report(texts, texts / len(own), time.monotonic() - start, tokens)
+                yield Report(texts, texts / len(numbers), time.monotonic() - start, tokens)
             if processes.interrupted.is_set() or (seconds is not None and time.monotonic() - start > seconds):
                 break
     except Exception:
@@ -121,8 +121,8 @@ def _countable_share(model: Any, train: TokenStore, seconds: float, speedup: flo
     second = _time_sample(model, train, 4 * _SAMPLE_TOKENS)
     needed = (second - first) / (3 * _SAMPLE_TOKENS) * train.tokens / speedup  # by all texts
     spent = time.monotonic() - start
-    left = _SAFETY * (seconds - spent)
-    return 1.0 if needed <= left else max(_SAMPLE_TOKENS / train.tokens, left / needed), spent
+    time_left = _SAFETY * (seconds - spent)
+    return 1.0 if needed <= time_left else max(_SAMPLE_TOKENS / train.tokens, time_left / needed), spent
 
 
 def _time_sample(model: Any, train: TokenStore, tokens: int) -> float:
@@ -143,19 +143,19 @@ def _spread(numbers: np.ndarray, share: float) -> np.ndarray:
 def _finish(model: Any, processes: Processes) -> Mapping[str, Any]:
     """Finish the model in the main process, from the counts of all, and send it to every other process."""
     group = GlooGroup(processes)
-    others = range(1, processes.world_size)
-    if others and isinstance(model, SupportsCountRanges):
+    other_ranks = range(1, processes.world_size)
+    if other_ranks and isinstance(model, SupportsCountRanges):
         facts = model.finish_ranges(group)
     elif processes.rank:
         facts = {}
         group.send(model.take_counts(), 0)
     else:
-        for source in others:
+        for source in other_ranks:
             model.add_counts(group.receive(source))
         facts = model.finish()
     if processes.rank:
         model.load_state_dict(group.receive(0))
-    for target in others if processes.rank == 0 else ():
+    for target in other_ranks if processes.rank == 0 else ():
         group.send(model.state_dict(), target)
     return facts
 

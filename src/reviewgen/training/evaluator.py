@@ -125,8 +125,8 @@ class Evaluator:
         if seconds is not None:
             self.seconds_each = MAX_SHARE * max(0.0, seconds) / self.config.evaluations
             return
-        each = MAX_SHARE * round(tokens) / self.config.evaluations / 2  # half for scoring, half for generating
-        self._limit(max(_MIN_TOKENS, round(_TRAINING_COST * each)), max(_MIN_COPY_TEXTS, round(each / SAMPLE_TOKENS)))
+        budget = MAX_SHARE * round(tokens) / self.config.evaluations / 2  # half for scoring, half for generating
+        self._limit(max(_MIN_TOKENS, round(_TRAINING_COST * budget)), max(_MIN_COPY_TEXTS, round(budget / SAMPLE_TOKENS)))
 
     def has_time(self, seconds: float) -> bool:
         """Return whether another evaluation keeps within the evaluations' share of a run, after some seconds of it."""
@@ -177,10 +177,10 @@ class Evaluator:
 
     def _score(self, model: Any, device: str) -> Evaluation | None:
         """Score the held-out texts, each process its share; None if the model's scores are not a distribution."""
-        own = self.documents[self.processes.rank :: self.processes.world_size]
+        documents = self.documents[self.processes.rank :: self.processes.world_size]
         totals, is_scored = Totals(), True
         try:
-            totals = evaluate_totals(model, own, self.tokenizer.vocab_size, device)
+            totals = evaluate_totals(model, documents, self.tokenizer.vocab_size, device)
         except NotADistribution:
             is_scored = False
         nats, *counts, scored = self.processes.all_gather([*totals, is_scored]).sum(axis=0).tolist()
@@ -198,7 +198,7 @@ class Evaluator:
         ids, texts = zip(*generated, strict=True)
         rate = None
         if self.index is not None and self.config.copy_tokens:
-            rate = self.index.token_copy_rate([np.array(each, np.int64) for each in ids])
+            rate = self.index.token_copy_rate([np.array(text_ids, np.int64) for text_ids in ids])
         return texts[0], rate, self.metrics.measure(texts)
 
     def _generate(self, model: Any, device: str, count: int) -> Sequence[tuple[list[int], str]]:

@@ -135,9 +135,9 @@ class IsolatedRng:
 
     def __init__(self, seed: int, device: str = "cpu") -> None:
         self.states: dict[str, Tensor] = {
-            each: torch.Generator(each).manual_seed(seed).get_state() for each in dict.fromkeys(("cpu", device))
+            name: torch.Generator(name).manual_seed(seed).get_state() for name in dict.fromkeys(("cpu", device))
         }
-        self._modules: dict[str, Any] = {each: torch if each == "cpu" else torch.get_device_module(each) for each in self.states}
+        self._modules: dict[str, Any] = {name: torch if name == "cpu" else torch.get_device_module(name) for name in self.states}
 
     def resume(self, states: Mapping[str, Tensor]) -> None:
         """Continue the stream of a checkpoint; of one that was saved on another device, that of the CPU's generator."""
@@ -268,11 +268,7 @@ def default_execution(model: nn.Module, config: TrainingConfig, precision: str) 
 
 
 def autotune(
-    model: nn.Module,
-    default: Execution,
-    config: TrainingConfig,
-    seconds: float,
-    run_tokens: float = math.inf,
+    model: nn.Module, default: Execution, config: TrainingConfig, seconds: float, run_tokens: float = math.inf
 ) -> list[Execution]:
     """Time configurations of a model on the CPU; return those that were timed, the selected one first.
 
@@ -314,8 +310,8 @@ def autotune(
                 timed.append(time_steps(trial, replace(best, **{setting: value}), batch, config.sampled_softmax))
                 steps = (_STEPS + 1) * math.prod(batch) / timed[-1].tokens_per_second
                 deadline += max(0.0, time.monotonic() - began - steps)  # what it took longer was compiling
-            best = max(timed, key=lambda each: each.tokens_per_second * (_MIN_GAIN if each is best else 1))
-    return [best, *(each for each in timed if each is not best)]
+            best = max(timed, key=lambda execution: execution.tokens_per_second * (_MIN_GAIN if execution is best else 1))
+    return [best, *(execution for execution in timed if execution is not best)]
 
 
 def _shorten_batch(model: nn.Module, execution: Execution, config: TrainingConfig) -> tuple[int, int]:

@@ -169,10 +169,10 @@ class Loop:
 
         All processes call it together. What differs between them is in ``own``, by rank.
         """
-        own = {"carried_state": _to(self.carried_state, torch.device("cpu")), "rng": self.rng.states}
+        local_state = {"carried_state": _to(self.carried_state, torch.device("cpu")), "rng": self.rng.states}
         return {
             "parts": {name: dict(part.state_dict()) for name, part in self._parts().items()},
-            "own": self.processes.all_gather_object(own),
+            "own": self.processes.all_gather_object(local_state),
             "tokens": self.tokens,
             "position": self.position,
             "best_weights": self.best_weights,
@@ -190,9 +190,9 @@ class Loop:
         self.tokens, self.position, self.best_weights = state["tokens"], state["position"], state["best_weights"]
         self.schedule, self.budget = optimizing.Schedule(**state["schedule"]), Budget(**state["budget"])
         self.seconds_before = state["seconds"]
-        own = state["own"][self.processes.rank]
-        self.rng.resume(own["rng"])
-        self.carried_state = _to(own["carried_state"], self.device)
+        local_state = state["own"][self.processes.rank]
+        self.rng.resume(local_state["rng"])
+        self.carried_state = _to(local_state["carried_state"], self.device)
 
     def _parts(self) -> dict[str, Any]:
         """Return what has a ``state_dict``, by name."""
@@ -214,9 +214,9 @@ class Loop:
             execution, *others = choose_execution(self.model, self.config, self.device.type, *length, self.processes)
             timed = [execution, *others] if execution.tokens_per_second else []
             tokens = self.config.batch_size * self.config.bptt * self.config.gradient_accumulation_steps
-            one_thread_seconds = min((tokens / each.tokens_per_second for each in timed if each.threads == 1), default=None)
+            one_thread_seconds = min((tokens / run.tokens_per_second for run in timed if run.threads == 1), default=None)
             if others:
-                best, *slower = (each.describe() for each in timed)
+                best, *slower = (run.describe() for run in timed)
                 unit = "in tokens per second forward and backward"
                 self.notes += (f"Fastest of {len(timed)} configurations, {unit}: {best} ({'; '.join(slower)}).",)
         if isinstance(self.model, SupportsImplementations) and execution.implementation is not None:
@@ -245,11 +245,11 @@ class Loop:
             raise KeyboardInterrupt
         losses = sum((self._forward_backward(batch, int(targets)) for batch in batches), torch.zeros((), device=self.device))
         entropy: Tensor
-        entropy, *own = self._sum_gradients(losses)
-        self.losses = dict(zip(self.loss_names, own[1:], strict=True))
+        entropy, *terms = self._sum_gradients(losses)
+        self.losses = dict(zip(self.loss_names, terms[1:], strict=True))
         self.schedule.steps += 1
         self.tokens += self.processes.world_size * sum(batch.ids.size for batch in batches)
-        if self._clip_gradients(own[0] if own else entropy):
+        if self._clip_gradients(terms[0] if terms else entropy):
             for optimizer in self.optimizers:
                 self.scaler.step(optimizer)
             if self.averaged is not None:
@@ -419,14 +419,14 @@ class Loop:
         """
         good_steps = self.guard.good_steps if self.guard.bad_step else self.schedule.steps
         if self.evaluator.best < math.inf:
-            kept = "the best weights so far"
+            weights = "the best weights so far"
         elif good_steps and not self.evaluator.has_nan:
-            kept = f"there was no evaluation yet, so the weights after step {good_steps:,}"
+            weights = f"there was no evaluation yet, so the weights after step {good_steps:,}"
         else:
             raise TrainingError(f"{reason}.")
         if self.guard.bad_step:
             self.guard.restore()
-        notes = (*report.notes, f"{reason}. Kept: {kept}.")
+        notes = (*report.notes, f"{reason}. Kept: {weights}.")
         return replace(
             report, evaluation=None, token_copy_rate=None, metrics={}, is_best=False, sample=None, notes=notes, stopped=stopped
         )

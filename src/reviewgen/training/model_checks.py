@@ -93,11 +93,11 @@ def output_layer(model: Any) -> None:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(0)  # of dropout
                 calls.append(function(ids, state))
-        (logits, after), (features, own) = calls
+        (logits, after), (features, feature_state) = calls
         weight, bias = model.output_layer()
         sentence = "The output layer of the features does not give the logits."
         assert_close(nn.functional.linear(features, weight, bias), logits, sentence)
-        for one, other in zip(flatten_state(own), flatten_state(after), strict=True):
+        for one, other in zip(flatten_state(feature_state), flatten_state(after), strict=True):
             assert_close(one, other, "features() returns a different state.")
     assert features.requires_grad and weight.requires_grad, "The features or the output layer have no gradient."
 
@@ -182,7 +182,7 @@ def lettered(shape: tuple[int, ...], sizes: Mapping[str, int]) -> str:
     >>> lettered((12, 3, 64), {"B": 3, "T": 12, "V": 11})
     '(T, B, H) = (12, 3, 64)'
     """
-    letters = [next((letter for letter, given in sizes.items() if given == size), "H") for size in shape]
+    letters = [next((letter for letter, length in sizes.items() if length == size), "H") for size in shape]
     return f"({', '.join(letters)}) = {shape}"
 
 

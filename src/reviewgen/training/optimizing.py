@@ -146,13 +146,13 @@ class _CrossEntropy(torch.autograd.Function):
 
 def make_optimizers(model: nn.Module, config: TrainingConfig) -> list[Optimizer]:
     """Return the optimizers of a model; together they have each of its parameters once."""
-    given = model.parameter_groups() if isinstance(model, SupportsParameterGroups) else ()
-    own: list[dict[str, Any]] = [{**group, "params": list(group["params"])} for group in given]
+    declared = model.parameter_groups() if isinstance(model, SupportsParameterGroups) else ()
+    model_groups: list[dict[str, Any]] = [{**group, "params": list(group["params"])} for group in declared]
     usual = dict.fromkeys(map(id, inner_matrices(model)), "muon") | dict.fromkeys(map(id, sparse_tables(model)), "rows")
-    grouped = {id(parameter) for group in own for parameter in group["params"]}
-    others = [parameter for parameter in model.parameters() if id(parameter) not in grouped]
+    grouped = {id(parameter) for group in model_groups for parameter in group["params"]}
+    rest = [parameter for parameter in model.parameters() if id(parameter) not in grouped]
     groups: dict[str, list[dict[str, Any]]] = {"adamw": [], "muon": [], "rows": []}
-    for group in [*own, {"params": others}]:
+    for group in [*model_groups, {"params": rest}]:
         by_optimizer: dict[str, list[nn.Parameter]] = {name: [] for name in groups}
         for parameter in group["params"]:
             name = group.get("optimizer", usual.get(id(parameter), "adamw"))

@@ -144,8 +144,8 @@ def find_verdict(
         held_out_token_copy_rate: Token copy rate of held-out reviews; what a model copies beyond that, it has memorised.
     """
     trend, held_out = _trend_verdict(evaluations, stopped), held_out_token_copy_rate
-    kept = [each for each in evaluations if each["is_best"]]
-    rate = kept[-1].get("token_copy_rate") if kept else None
+    best = [entry for entry in evaluations if entry["is_best"]]
+    rate = best[-1].get("token_copy_rate") if best else None
     if rate is None or held_out is None or rate <= max(held_out + COPY_MARGIN, held_out * COPY_FACTOR):
         return trend
     words = (
@@ -165,11 +165,11 @@ def _trend_verdict(evaluations: Sequence[Mapping[str, Any]], stopped: str | None
         return RunVerdict("diverged", f"Diverged after step {step:,}: the loss became NaN or infinite; {kept}. {_ADVICE}", step)
     if not evaluations:
         return RunVerdict("unknown", "No verdict: the run ended before its first evaluation. Give it more time.")
-    if all(each.get("train_nats_per_token") is None for each in evaluations):  # trained by counting, or nothing to train
+    if all(entry.get("train_nats_per_token") is None for entry in evaluations):  # trained by counting, or nothing to train
         if stopped in (StopReason.BUDGET_SPENT, StopReason.INTERRUPTED):
             return RunVerdict("still improving", "Still improving: the count ended before the last text. Give it more time.")
         return RunVerdict("converged", "Converged: it has seen every text. More time changes nothing; more reviews may help.")
-    bits = [_bits(each) for each in evaluations]
+    bits = [_bits(entry) for entry in evaluations]
     if min(bits) == math.inf:
         return RunVerdict("unknown", "No verdict: held-out text has no finite score.")
     best = bits.index(min(bits))
@@ -227,7 +227,7 @@ def _overfitting_or_diverged(evaluations: Sequence[Mapping[str, Any]], bits: Seq
 def _improving_or_converged(evaluations: Sequence[Mapping[str, Any]], bits: Sequence[float]) -> RunVerdict:
     """Return the verdict on a run that ended at, or close to, its best evaluation."""
     until = evaluations[-1]["step"] * (1 - RECENT)
-    before = min([value for each, value in zip(evaluations, bits, strict=True) if each["step"] <= until] or bits[:1])
+    before = min([value for entry, value in zip(evaluations, bits, strict=True) if entry["step"] <= until] or bits[:1])
     gain = _relative_change(before - min(bits), before) if math.isfinite(before) else 1.0
     gained = f"the last quarter of the steps took {gain:.1%} off the bits of held-out text"
     if gain > MIN_CHANGE:
@@ -237,8 +237,8 @@ def _improving_or_converged(evaluations: Sequence[Mapping[str, Any]], bits: Sequ
 
 def _describe_kept(evaluations: Sequence[Mapping[str, Any]]) -> str:
     """Return which weights are kept. With training.keep=best-under-copy they need not be those of the fewest bits."""
-    kept = [each["step"] for each in evaluations if each["is_best"]]
-    return f"the weights of step {kept[-1]:,} are kept" if kept else "no weights were kept"
+    steps = [entry["step"] for entry in evaluations if entry["is_best"]]
+    return f"the weights of step {steps[-1]:,} are kept" if steps else "no weights were kept"
 
 
 def _bits(evaluation: Mapping[str, Any]) -> float:

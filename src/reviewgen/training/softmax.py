@@ -59,8 +59,8 @@ class SampledSoftmax:
         is_time_first = not features.is_contiguous()  # as from torch's recurrent layers: no copy
         flat, columns = (x.transpose(0, 1) if is_time_first else x for x in (features, places.unsqueeze(-1)))
         logits = F.linear(flat.flatten(0, 1), weight[tokens], -shift if bias is None else bias[tokens] - shift)
-        own = shift[columns].to(logits.dtype).flatten(0, 1)  # a target is among the tokens for certain
-        logits = logits.scatter_add_(1, columns.flatten(0, 1), own).view(*flat.shape[:2], -1)
+        target_shift = shift[columns].to(logits.dtype).flatten(0, 1)  # a target is among the tokens for certain
+        logits = logits.scatter_add_(1, columns.flatten(0, 1), target_shift).view(*flat.shape[:2], -1)
         return logits.transpose(0, 1) if is_time_first else logits, places.masked_fill(~is_target, IGNORED), state
 
 

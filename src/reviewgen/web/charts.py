@@ -114,10 +114,10 @@ class Chart:
 
 def draw_figure(chart: Chart) -> Markup:
     """Return a chart as a figure of a page, with a table of its values."""
-    kept = _keep(chart)
-    drawn = [each for panel in kept.panels for each in panel.series if each.points]
-    missing = [each.name for panel in kept.panels for each in panel.series if not each.points and each.level is None]
-    values = {"svg": Markup(_draw(kept, _WIDTH, [])), "drawn": [(each.name, thin(each.points, _MOST_LISTED)) for each in drawn]}
+    shown = _keep(chart)
+    drawn = [line for panel in shown.panels for line in panel.series if line.points]
+    missing = [line.name for panel in shown.panels for line in panel.series if not line.points and line.level is None]
+    values = {"svg": Markup(_draw(shown, _WIDTH, [])), "drawn": [(line.name, thin(line.points, _MOST_LISTED)) for line in drawn]}
     return Markup(render("web/chart.html", chart=chart, missing=missing, **values))  # all is escaped
 
 
@@ -140,12 +140,12 @@ def save_chart(chart: Chart, file: Path) -> None:
     Raises:
         StorageError: The file cannot be written.
     """
-    kept = _keep(chart)
+    shown = _keep(chart)
     if file.suffix.lower() == ".svg":
         lines = [(line, DETAIL, "note") for line in wrap(chart.summary, DETAIL, _ALONE)]
-        save_text(_draw(kept, _ALONE, [(shorten(chart.title, 70), LABEL + 2, "title"), *lines]), file)
+        save_text(_draw(shown, _ALONE, [(shorten(chart.title, 70), LABEL + 2, "title"), *lines]), file)
         return
-    figure = _matplotlib(kept)
+    figure = _matplotlib(shown)
     with storage_errors(file), atomic_file(file) as new:
         figure.savefig(new, dpi=150, format=file.suffix[1:].lower())
 
@@ -154,17 +154,17 @@ def draw_words(words: Sequence[str], points: Sequence[Point], title: str, summar
     """Return words in a plane as SVG: each at its point or, where another word stands, at the nearest free point."""
     across, up, height, content = *_MAP, NOTE * 1.3, list[str]()
     (left, bottom), (right, top) = (map(choose, zip(*points, strict=True)) for choose in (min, max))
-    taken = list[tuple[float, float, float]]()
-    for word, (x, y) in zip((shorten(each, 20) for each in words), points, strict=True):
+    placed = list[tuple[float, float, float]]()
+    for word, (x, y) in zip((shorten(text, 20) for text in words), points, strict=True):
         half = text_width(word, NOTE) / 2 + 1
         middle = (x - left) / (right - left or 1.0) * across, (top - y) / (top - bottom or 1.0) * up
         for step in range(10_000):  # along the spiral of a sunflower
             radius, angle = 3 * math.sqrt(step), step * _GOLDEN_ANGLE
             position = middle[0] + radius * math.cos(angle), middle[1] + radius * math.sin(angle)
             is_inside = half <= position[0] <= across - half and height / 2 <= position[1] <= up - height / 2
-            if is_inside and all(abs(position[0] - a) > half + b or abs(position[1] - c) > height for a, c, b in taken):
+            if is_inside and all(abs(position[0] - a) > half + b or abs(position[1] - c) > height for a, c, b in placed):
                 break
-        taken.append((*position, half))
+        placed.append((*position, half))
         content.append(label(word, *position, NOTE, "word", "middle"))
     return document(content, across, up, title, summary, margin=8.0)
 
@@ -177,35 +177,35 @@ def _matplotlib(chart: Chart) -> Any:
     figure = Figure(figsize=(8, 1.7 + sum(heights) / 50), layout="constrained")
     axes = figure.subplots(len(heights), sharex=True, squeeze=False, height_ratios=heights)[:, 0]
     shown: dict[str, Any] = {}
-    for panel, own in zip(chart.panels, axes, strict=True):
-        for each in panel.series:
-            line = {"linestyle": "--", "linewidth": 1} if each.is_dashed else {"marker": "o", "markersize": 3.5}
+    for panel, ax in zip(chart.panels, axes, strict=True):
+        for series in panel.series:
+            line = {"linestyle": "--", "linewidth": 1} if series.is_dashed else {"marker": "o", "markersize": 3.5}
             ring = {"marker": "o", "linestyle": "", "markersize": 11, "fillstyle": "none"}
-            look: dict[str, Any] = {"color": f"C{each.style % 10}", "label": _escaped(each.name)}
-            if each.is_bar:
-                shown.setdefault(each.name, own.bar(*zip(*each.points, strict=True), _BAR, **look, alpha=0.5))
-            elif each.points:
-                drawn = own.plot(*zip(*each.points, strict=True), **look, **(ring if each.is_ring else line))[0]
-                shown.setdefault(each.name, drawn)
-            if each.interval is not None:
-                own.vlines(each.points[0][0], *each.interval, color=look["color"])
-            if each.level is not None:
-                shown.setdefault(each.name, own.axhline(each.level, **look, linestyle=":", linewidth=1.2))
-        own.set_ylabel(_escaped(textwrap.fill(panel.label, 20)))
-        own.grid(alpha=0.25)
+            look: dict[str, Any] = {"color": f"C{series.style % 10}", "label": _escaped(series.name)}
+            if series.is_bar:
+                shown.setdefault(series.name, ax.bar(*zip(*series.points, strict=True), _BAR, **look, alpha=0.5))
+            elif series.points:
+                drawn = ax.plot(*zip(*series.points, strict=True), **look, **(ring if series.is_ring else line))[0]
+                shown.setdefault(series.name, drawn)
+            if series.interval is not None:
+                ax.vlines(series.points[0][0], *series.interval, color=look["color"])
+            if series.level is not None:
+                shown.setdefault(series.name, ax.axhline(series.level, **look, linestyle=":", linewidth=1.2))
+        ax.set_ylabel(_escaped(textwrap.fill(panel.label, 20)))
+        ax.grid(alpha=0.25)
         if panel.ends:
-            own.set_ylim(min(panel.ends) - 0.03, max(panel.ends) + 0.03)
-        own.spines[["top", "right"]].set_visible(False)
+            ax.set_ylim(min(panel.ends) - 0.03, max(panel.ends) + 0.03)
+        ax.spines[["top", "right"]].set_visible(False)
     if chart.log_x:
         axes[-1].set_xscale("log")
     elif chart.labels:
-        axes[-1].set_xticks(range(len(chart.labels)), [_escaped(each) for each in chart.labels])
+        axes[-1].set_xticks(range(len(chart.labels)), [_escaped(name) for name in chart.labels])
     elif chart.from_zero:
         axes[-1].set_xlim(left=0)
     axes[-1].set_xlabel(_escaped(chart.x))
     figure.suptitle(_escaped(chart.title))
     axes[0].set_title(_escaped("\n".join(wrap(chart.summary, DETAIL, _ALONE))), fontsize=9, color="0.35")
-    figure.legend(handles=[shown[each.name] for each in _named(chart)], loc="outside lower center", ncols=2, frameon=False)
+    figure.legend(handles=[shown[series.name] for series in _named(chart)], loc="outside lower center", ncols=2, frameon=False)
     return figure
 
 
@@ -222,7 +222,7 @@ def _keep(chart: Chart) -> Chart:
         points = [point for point in series.points if all(map(math.isfinite, point)) and (point[0] > 0 or not chart.log_x)]
         return replace(series, points=thin(points, _MOST_POINTS))
 
-    return replace(chart, panels=[panel._replace(series=[keep(each) for each in panel.series]) for panel in chart.panels])
+    return replace(chart, panels=[panel._replace(series=[keep(series) for series in panel.series]) for panel in chart.panels])
 
 
 def thin(values: Sequence[_Value], count: int) -> list[_Value]:
@@ -248,11 +248,11 @@ class _Axis(NamedTuple):
 
 def _draw(chart: Chart, width: float, head: Lines) -> str:
     """Return a chart of points that can be drawn as SVG, below the lines of its head."""
-    series = [each for panel in chart.panels for each in panel.series]
-    across = _make_axis([x for each in series for x, _ in each.points], chart.log_x, chart.from_zero)
+    series = [line for panel in chart.panels for line in panel.series]
+    across = _make_axis([x for line in series for x, _ in line.points], chart.log_x, chart.from_zero)
     if chart.labels:
-        across = across._replace(ticks=[(shorten(each, 12), float(n)) for n, each in enumerate(chart.labels)])
-    if any(each.is_bar for each in series):
+        across = across._replace(ticks=[(shorten(name, 12), float(n)) for n, name in enumerate(chart.labels)])
+    if any(line.is_bar for line in series):
         across = across._replace(low=-_BAR, high=len(chart.labels) - 1 + _BAR)
     content, y = block(head, 0.0, 0.0), block_size(head)[1]
     for panel in chart.panels:
@@ -269,43 +269,43 @@ def _draw(chart: Chart, width: float, head: Lines) -> str:
 
 def _named(chart: Chart) -> list[Series]:
     """Return the series that the legend names: those of the first panel, and the levels of others, each name once."""
-    levels = [each for panel in chart.panels[1:] for each in panel.series if each.level is not None]
-    drawn = [each for each in (*chart.panels[0].series, *levels) if each.points or each.level is not None]
-    return [each for n, each in enumerate(drawn) if each.name not in [other.name for other in drawn[:n]]]
+    levels = [series for panel in chart.panels[1:] for series in panel.series if series.level is not None]
+    drawn = [series for series in (*chart.panels[0].series, *levels) if series.points or series.level is not None]
+    return [series for n, series in enumerate(drawn) if series.name not in [other.name for other in drawn[:n]]]
 
 
 def _draw_panel(panel: Panel, across: _Axis, width: float, top: float) -> list[str]:
     """Return the elements of a panel, whose box of lines begins at a height."""
-    bottom, drawn = top + panel.height - _BETWEEN, [each for each in panel.series if each.points]
-    ends = [end for each in drawn for end in each.interval or ()]
-    levels = [each.level for each in panel.series if each.level is not None]
-    heights = [y for each in drawn for _, y in each.points]
+    bottom, drawn = top + panel.height - _BETWEEN, [series for series in panel.series if series.points]
+    ends = [end for series in drawn for end in series.interval or ()]
+    levels = [series.level for series in panel.series if series.level is not None]
+    heights = [y for series in drawn for _, y in series.points]
     up = _make_axis([*heights, *ends, *levels, *panel.ends], count=5 if panel.height > 150 else 3)
     content = [label(panel.label, 0.0, top - 14, DETAIL, "detail")]
     for text, value in up.ticks:
         y = up.position(value, bottom, top)
         content += [tag("path", class_="grid", d=f"M{_LEFT} {y}H{number(width)}"), label(text, _LEFT - 6, y, NOTE, "note", "end")]
     content.append(tag("path", class_="axis", d=f"M{_LEFT} {number(top)}V{number(bottom)}H{number(width)}"))
-    for each in panel.series:
-        positions = [(across.position(x, _LEFT, width), up.position(y, bottom, top)) for x, y in each.points]
-        own = []
-        if each.level is not None:
-            own.append(tag("path", class_="line dotted", d=f"M{_LEFT} {up.position(each.level, bottom, top)}H{number(width)}"))
-        if len(positions) > 1 and not each.is_ring:
+    for series in panel.series:
+        positions = [(across.position(x, _LEFT, width), up.position(y, bottom, top)) for x, y in series.points]
+        tags = []
+        if series.level is not None:
+            tags.append(tag("path", class_="line dotted", d=f"M{_LEFT} {up.position(series.level, bottom, top)}H{number(width)}"))
+        if len(positions) > 1 and not series.is_ring:
             path = "M" + "L".join(f"{x} {y}" for x, y in positions)
-            own.append(tag("path", class_="line dashed" if each.is_dashed else "line", d=path))
-        if each.interval is not None and positions:
-            low, high = (up.position(end, bottom, top) for end in each.interval)
-            own.append(tag("path", class_="line bar", d=f"M{positions[0][0]} {low}V{high}"))
-        if not each.is_dashed or len(positions) == 1:
-            for position, (x, y) in zip(positions, each.points, strict=True):
-                title = f"{each.name}: {x:,.4g}, {y:.4g}"
-                if each.is_bar:
+            tags.append(tag("path", class_="line dashed" if series.is_dashed else "line", d=path))
+        if series.interval is not None and positions:
+            low, high = (up.position(end, bottom, top) for end in series.interval)
+            tags.append(tag("path", class_="line bar", d=f"M{positions[0][0]} {low}V{high}"))
+        if not series.is_dashed or len(positions) == 1:
+            for position, (x, y) in zip(positions, series.points, strict=True):
+                title = f"{series.name}: {x:,.4g}, {y:.4g}"
+                if series.is_bar:
                     left, right = (across.position(side, _LEFT, width) for side in (x - _BAR / 2, x + _BAR / 2))
-                    own.insert(0, _bar(left, right, position[1], up.position(0.0, bottom, top), title))
+                    tags.insert(0, _bar(left, right, position[1], up.position(0.0, bottom, top), title))
                 else:
-                    own.append(_mark(each, *position, title))
-        content.append(tag("g", "".join(own), class_=f"series-{each.style % 8}") if own else "")
+                    tags.append(_mark(series, *position, title))
+        content.append(tag("g", "".join(tags), class_=f"series-{series.style % 8}") if tags else "")
     return content
 
 
@@ -324,16 +324,16 @@ def _bar(left: float, right: float, high: float, zero: float, title: str) -> str
 def _draw_legend(series: Sequence[Series], width: float, top: float) -> tuple[list[str], float]:
     """Return the elements of the legend, and its height."""
     content, x, y = [], 0.0, top + 8
-    for each in series:
-        name = shorten(each.name, 44)
+    for entry in series:
+        name = shorten(entry.name, 44)
         needed = 30 + text_width(name, DETAIL) + 16
         if x and x + needed > width + 16:
             x, y = 0.0, y + 18
-        kind = "dotted" if each.level is not None else "dashed" if each.is_dashed else ""
-        is_line = kind or (len(each.points) > 1 and not each.is_ring)
-        own = tag("path", class_=f"line {kind}".strip(), d=f"M{number(x)} {number(y)}h24") if is_line else ""
-        own += "" if kind else _mark(each, x + 12, y)
-        content += [tag("g", own, class_=f"series-{each.style % 8}"), label(name, x + 30, y, DETAIL, "detail")]
+        kind = "dotted" if entry.level is not None else "dashed" if entry.is_dashed else ""
+        is_line = kind or (len(entry.points) > 1 and not entry.is_ring)
+        symbol = tag("path", class_=f"line {kind}".strip(), d=f"M{number(x)} {number(y)}h24") if is_line else ""
+        symbol += "" if kind else _mark(entry, x + 12, y)
+        content += [tag("g", symbol, class_=f"series-{entry.style % 8}"), label(name, x + 30, y, DETAIL, "detail")]
         x += needed
     return content, y + 10 - top
 

@@ -63,7 +63,7 @@ def compose(
     parts |= {f"tokenizer/{name}": source for name, source in tokenizers.items()}
     imports = data_block(import_map(front_end()) | {name: module_url(source) for name, source in parts.items()}, "imports")
     style = (STATIC / "page.css").read_text(encoding="utf-8")
-    contents = {"models": [each.manifest for each in packed], "steppers": sorted(steppers), "tokenizers": sorted(tokenizers)}
+    contents = {"models": [model.manifest for model in packed], "steppers": sorted(steppers), "tokenizers": sorted(tokenizers)}
     return render(
         "web/page.html",
         title=title,

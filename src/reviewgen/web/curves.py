@@ -45,8 +45,8 @@ class LearningCurves:
     @property
     def metrics(self) -> list[str]:
         """The names of the metrics of generated texts that have a value at some evaluation, also of the parts."""
-        own = [name for each in self.evaluations for name, value in each.get("metrics", {}).items() if value is not None]
-        return list(dict.fromkeys([*own, *(name for part in self.parts for name in part.metrics)]))
+        names = [name for entry in self.evaluations for name, value in entry.get("metrics", {}).items() if value is not None]
+        return list(dict.fromkeys([*names, *(name for part in self.parts for name in part.metrics)]))
 
 
 def find_curves(training: Mapping[str, Any], name: str) -> LearningCurves:
@@ -86,7 +86,7 @@ def _find_parts(parts: Any) -> list[LearningCurves]:
     """Return the curves of the models of a blend, by their presets; of one that was counted only the height is known."""
     trained = [part for part in parts or () if part.get("evaluations")] if isinstance(parts, list) else []
     curves = [find_curves(part, str(part.get("preset"))) for part in trained]
-    return [each if each.curve else replace(each, evaluations=[_height(last) for last in each.evaluations]) for each in curves]
+    return [run if run.curve else replace(run, evaluations=[_height(last) for last in run.evaluations]) for run in curves]
 
 
 def _height(evaluation: Mapping[str, Any]) -> dict[str, Any]:
@@ -101,22 +101,22 @@ def learning_chart(runs: Sequence[LearningCurves], against: str = "seconds", met
         against: The quantity of the horizontal axis, a key of ``AXES``.
         metrics: The metrics of generated texts that have a panel, too.
     """
-    every, across = [each for run in runs for each in (*run.parts, run)], AXES[against]
+    every, across = [model for run in runs for model in (*run.parts, run)], AXES[against]
     longest = max((x for run in every for x, _ in _points(run.evaluations, across, across)), default=0.0)
     unit, x = next((unit, f"{name} of training") for shortest, unit, name in _UNITS if longest >= shortest)
     unit, x = (unit, x) if against == "seconds" else (1.0, {"steps": "steps", "tokens": "tokens seen"}[against])
-    bits = [each for n, run in enumerate(every) for each in _bits(run, n, len(every), across, unit)]
+    bits = [line for n, run in enumerate(every) for line in _bits(run, n, len(every), across, unit)]
     panels, name = [Panel("bits per character", bits)], "token copy rate of held-out reviews"
     copies = [Series(name, style=n, level=run.held_out_token_copy_rate) for n, run in enumerate(every)]
-    own = {"token_copy_rate": "token copy rate of generated text"}
-    own |= {name: next((f"{name}, {run.units[name]}" for run in every if name in run.units), name) for name in metrics}
-    for key, label in own.items():
+    labels = {"token_copy_rate": "token copy rate of generated text"}
+    labels |= {name: next((f"{name}, {run.units[name]}" for run in every if name in run.units), name) for name in metrics}
+    for key, label in labels.items():
         series = [Series(run.name, _points(run.evaluations, across, key, unit), n) for n, run in enumerate(every)]
-        if any(each.points for each in series):
+        if any(line.points for line in series):
             is_rate = key == "token_copy_rate"
             panels.append(Panel(label, series + (copies if is_rate else []), _LOW, (0.0, 1.0) if is_rate else ()))
     rates = [Series(run.name, _between(run, across, "learning_rate", unit), n, is_dashed=True) for n, run in enumerate(every)]
-    if any(each.points for each in rates):
+    if any(line.points for line in rates):
         panels.append(Panel("learning rate", rates, _LOW))
     is_one = len(runs) == 1
     title = f"{runs[0].name} ({runs[0].preset})" if is_one else "Learning curves"
@@ -134,8 +134,8 @@ def draw_inline(
         title: The caption.
     """
     runs = [LearningCurves(name, name, None, None, evaluations[name], curves.get(name, {})) for name in evaluations]
-    series = [each for n, run in enumerate(runs) for each in _bits(run, n, len(runs), "seconds") if each.points]
-    bits = [y for each in series if not each.is_ring for _, y in each.points]
+    series = [line for n, run in enumerate(runs) for line in _bits(run, n, len(runs), "seconds") if line.points]
+    bits = [y for line in series if not line.is_ring for _, y in line.points]
     if len(bits) < 2:
         return None
     summary = f"The fewest bits per character so far are {min(bits):.3f}."
@@ -153,13 +153,13 @@ def _bits(run: LearningCurves, style: int, runs: int, across: str, unit: float =
     single = run.evaluations[0].get("bits_per_character") if len(run.evaluations) == 1 else None  # of a model that was counted
     yield Series(f"{prefix}held-out text", [point for point in held_out if point[1] <= limit], style, level=single)
     yield Series(f"{prefix}training text", [point for point in trained if point[1] <= limit], style, is_dashed=True)
-    kept = _points([each for each in run.evaluations if each.get("is_best")][-1:], across, "bits_per_character", unit)
-    yield from (Series(f"{prefix}weights kept: {point[1]:.3f}", [point], style, is_ring=True) for point in kept)
+    best = _points([entry for entry in run.evaluations if entry.get("is_best")][-1:], across, "bits_per_character", unit)
+    yield from (Series(f"{prefix}weights kept: {point[1]:.3f}", [point], style, is_ring=True) for point in best)
 
 
 def _points(evaluations: Sequence[Mapping[str, Any]], across: str, up: str, unit: float = 1.0) -> list[Point]:
     """Return two numbers of the evaluations that have both, the first divided by a unit."""
-    return _known(((each.get(across), {**each, **each.get("metrics", {})}.get(up)) for each in evaluations), unit)
+    return _known(((entry.get(across), {**entry, **entry.get("metrics", {})}.get(up)) for entry in evaluations), unit)
 
 
 def _between(run: LearningCurves, across: str, up: str, unit: float) -> list[Point]:
