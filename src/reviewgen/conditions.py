@@ -239,11 +239,10 @@ class Conditions:
         """
         if not isinstance(values, Mapping):
             raise ConfigError(f"Conditions must be a mapping of name to value, as in {{'stars': 5}}; got {quoted(values)}.")
-        if values and not self.conditions:
-            raise ConfigError("This model has no conditions: train it with conditions=[...] (--condition NAME) to give it some.")
         for name in values:
             if name not in self.names:
-                raise ConfigError(f"{quoted(name)} is not a condition of this model. {did_you_mean(str(name), self.names)}")
+                known = did_you_mean(str(name), self.names) if self.conditions else "It has none: train it with --condition NAME."
+                raise ConfigError(f"{quoted(name)} is not a condition of this model. {known}")
         ordered = [values.get(name) for name in self.names]
         for condition, value in zip(self.conditions, ordered, strict=True):
             if value is not None:

@@ -139,7 +139,7 @@ def test_the_note_on_mojibake_has_the_first_example_and_the_number_of_texts(tmp_
         read = corpus_of(texts[:count])
         (note,) = read.notes
         assert note.startswith(["1 text seems", "2 texts seem"][count - 2])
-        assert "as in 'went to the cafÃ© twice, and so'" in note and "--fix-encoding" in note
+        assert "such as 'went to the cafÃ© twice, and so'" in note and "--fix-encoding" in note
         assert note in read.described
     facts = reviewgen.prepare(texts, preset="ngram-char", out=tmp_path / "store").facts["corpus"]
     assert note in facts["notes"] and facts["source"]["cleaning"] == asdict(read.report)

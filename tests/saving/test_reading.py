@@ -157,7 +157,7 @@ REFUSED: dict[str, list[tuple[Any, str]]] = {
     "model.config.layer": [("other", "layer")],
     "tokenizer.files": [
         *(([name], "outside") for name in ("../../secret.json", "/etc/passwd", f"sub/{TOKENIZER}", "..", "", "x" * 256, 3)),
-        *((["code.py"], "no programs"), (["Config.json"], "one file on Windows"), ([], TOKENIZER)),
+        *((["code.py"], "no programs"), (["Config.json"], "on Windows and macOS is the same"), ([], TOKENIZER)),
         *((None, "of type list"), ({TOKENIZER: 1}, "of type list")),
     ],
     "weights": [*((odd, "weights in config.json") for odd in ({}, [], {"gru-char": 5})), ({"gru-char": "x"}, WEIGHTS)],

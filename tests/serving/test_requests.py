@@ -204,7 +204,7 @@ BAD = [  # fields, the field at fault, and a word of the message
     ({"logprobs": 100}, "logprobs", "20"),
     ({"n": 100, "max_tokens": 4000, "logprobs": 20}, "logprobs", "2,000,000"),
     ({"prompt": "a" * 9000, "n": 50, "logprobs": 9, "echo": True, "stream": True}, "logprobs", "4,500,000"),
-    ({"presence_penalty": 0.5}, "presence_penalty", "repetition_penalty is"),
+    ({"presence_penalty": 0.5}, "presence_penalty", "use repetition_penalty"),
     ({"best_of": 2, "stream": True}, "best_of", "stream"),
     ({"stream": True, "stream_options": {"include_usage": None}}, "stream_options", "None"),
     ({"conditions": {"stars": 5}}, "conditions", "stars"),

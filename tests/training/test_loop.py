@@ -314,7 +314,7 @@ def test_the_time_of_an_epoch_and_the_time_left(length: Budget, patience: int, m
     assert reports[0].seconds_per_epoch is reports[0].seconds_left is None
     assert [report.seconds_per_epoch for report in reports[1:]] == pytest.approx([batches] * (len(reports) - 1))
     measured = [report.step for report in reports if report.evaluation]
-    turns = [report.step for report in reports if report.notes and "back to its weights" in report.notes[0]]
+    turns = [report.step for report in reports if report.notes and "its weights are restored" in report.notes[0]]
     assert bool(turns) == (patience == 2)
     known = [report for report in reports if report.step > max(measured[:1] + turns) and report.step not in measured]
     real = [reports[-1].seconds + 2 - report.seconds for report in known]  # the last evaluation follows

@@ -66,7 +66,7 @@ def test_the_trained_weights_are_the_best_ones_once_the_annealing_starts() -> No
         settings = {"batch_size": 32, "bptt": 64, "averaging": averaging, "weight_decay": 0.0}
         for report in fitted(model, steps=100, warmup=0.0, evaluations=20, patience=3, **settings):
             held[report.step] = model.logits.detach().clone()
-            if any("back to its weights" in note for note in report.notes):
+            if any("its weights are restored" in note for note in report.notes):
                 turn, best = report.step, next(int(word.rstrip(":")) for word in report.notes[0].split() if word[0].isdigit())
         assert turn > best
         assert averaging or (held[turn] == held[best]).all()

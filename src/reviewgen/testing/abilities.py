@@ -75,7 +75,7 @@ def implementations(model: Any) -> None:
             model.use_implementation(name)
             for what, actual in compute_in_chunks(model).items():
                 one, other = (torch.zeros(1) if tensor is None else tensor for tensor in (actual, expected[what]))
-                assert_close(one, other, f"Implementation {name!r} gives a different {what} than the default.")
+                assert_close(one, other, f"Implementation {name!r} differs from the default in its {what}.")
 
 
 @law(protocols.CountTrained)

@@ -244,7 +244,7 @@ FAULTS: dict[str, list[tuple[Any, str]]] = {
     ],
     "long_text": [
         (broken(look_up=lambda m, ids: m.embedding(ids) * torch.ones(256)[: ids.size(1), None]), "At tokens 0 to 511:"),
-        (broken(Stepwise, step=lambda self, h, x: (self.recurrent(x) + 1.1 * h,) * 2), "logits are not, as inf"),
+        (broken(Stepwise, step=lambda self, h, x: (self.recurrent(x) + 1.1 * h,) * 2), "logits are not finite, such as inf"),
     ],
     "aligned": [(broken(Stepwise, step=lambda m, h, x: (torch.tanh(m.recurrent(h) + x), h)), "The logits are shifted")],
     "deep_copy": [
@@ -280,8 +280,8 @@ FAULTS: dict[str, list[tuple[Any, str]]] = {
         (broken(Able, Stepper=sampling(params=lambda params: params._replace(is_greedy=False))), "greedy decoding"),
     ],
     "implementations": [
-        (broken(Able, table=lambda self: 1.01 * self.embedding.weight), "'multiplied' gives another logits"),
-        (broken(Able, table=lambda self: self.embedding.weight.detach()), "gives another gradient of embedding"),
+        (broken(Able, table=lambda self: 1.01 * self.embedding.weight), "'multiplied' differs from the default in its logits"),
+        (broken(Able, table=lambda self: self.embedding.weight.detach()), "in its gradient of embedding"),
     ],
     "sums_to_one": [(broken(CountTwin, __call__=lambda m, ids, s: (m.counts.log().expand(*ids.shape, -1), s)), "sum to one")],
     "reports": [(broken(CountTwin, finish=lambda self: {"counts": np.ones(3)}), "JSON values")],
@@ -291,7 +291,7 @@ FAULTS: dict[str, list[tuple[Any, str]]] = {
             "the merged counts of several models",
         ),
     ],
-    "count_ranges": [(broken(CountTwin, finish_ranges=lambda self, group: self.finish()), "Its tensor 'counts' is another")],
+    "count_ranges": [(broken(CountTwin, finish_ranges=lambda self, group: self.finish()), "Its tensor 'counts' differs")],
     "devices": [
         (broken(unsuited_devices=frozenset({"cpu"})), "It is frozenset({'cpu'})"),
         (broken(unsuited_devices=["mps"]), "It is ['mps']"),
@@ -307,7 +307,7 @@ FAULTS: dict[str, list[tuple[Any, str]]] = {
             broken(
                 features=lambda m, ids, state: (m.look_up(ids), state), output_layer=lambda m: (m.output.weight, m.output.bias)
             ),
-            "The output layer of the features is not the logits",
+            "The output layer of the features does not give the logits",
         ),
         (broken(features=Twin.hidden, output_layer=lambda m: (m.output.weight.detach(), m.output.bias)), "have no gradient"),
         (

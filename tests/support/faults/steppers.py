@@ -135,7 +135,7 @@ FAULTS: dict[str, list[tuple[Any, str]]] = {
         (Scaled, "In chunks of [12] tokens, logits (B, V) differ after 12 tokens"),
         (broken(forward=lambda m, ids, _: TwinStepper.forward(m, ids, m.initial_state(len(ids)))), "In chunks of [1, 1,"),
     ],
-    "stacked": [(broken(Counting, factor=lambda _, count: count / count[:1]), "Texts of [1, 3, 7] tokens get other logits")],
+    "stacked": [(broken(Counting, factor=lambda _, count: count / count[:1]), "Texts of [1, 3, 7] tokens get different logits")],
     "drift": [
         (broken(Counting, factor=lambda _, count: 1 + 2e-6 * count), "After 500 calls of one token"),
         (broken(Counting, factor=lambda _, count: np.ones(256)[count - 1]), "It fails at call 256 of 500: IndexError"),

@@ -147,7 +147,10 @@ FAULTS: dict[str, list[tuple[Any, str]]] = {
         )
     ],
     "batch": [
-        (broken(encode_batch=lambda self, texts: [self.encode(text.strip()) for text in texts]), "It returns others for 22 texts")
+        (
+            broken(encode_batch=lambda self, texts: [self.encode(text.strip()) for text in texts]),
+            "It returns different ids for 22 texts",
+        )
     ],
     "trained_again": [(trained(lambda cls, texts, config: shifted(cls, next(trainings))), "Training twice")],
     "streamed": [
@@ -156,7 +159,7 @@ FAULTS: dict[str, list[tuple[Any, str]]] = {
             "iterate over its texts once",
         ),
     ],
-    "in_parts": [(broken(combine=classmethod(lambda cls, parts: shifted(cls, len(parts)))), "combined from those of parts")],
+    "in_parts": [(broken(combine=classmethod(lambda cls, parts: shifted(cls, len(parts)))), "combined from parts")],
     "save_load": [(broken(load=classmethod(lambda cls, folder: shifted(cls, 0))), "A saved and loaded tokenizer")],
     "other_programs": [(broken(tokenizer_json=another_json), 'must encode "A good film. I liked it')],
     "plain_data": [(saving(lambda folder: (folder / "t.txt").write_bytes(pickle.dumps([1], protocol=0))), "It is a pickle")],
