@@ -94,10 +94,11 @@ def test_the_exact_form_equals_brute_force_and_the_compact_form_never_reports_le
     assert all(np.array_equal(own.bits, whole.bits) for own, whole in zip(parts, index.sets, strict=True))
     compact = index.examine(text, decode)
     assert compact.longest_tokens >= exact.longest_tokens
-    assert compact.longest_characters == len(compact.longest_text) == compact.longest_tokens
+    is_known = index.stride == 1 or compact.longest_tokens > index.smallest_max_copy  # else the windows stored are too few
+    assert compact.longest_characters == compact.longest_tokens and len(compact.longest_text) == is_known * compact.longest_tokens
     for length in WINDOWS:
         assert index.stride > 1 or exact.windows[length] is None or compact.windows[length] >= exact.windows[length]
-    spans = [(compact.longest_text, compact.longest_tokens, None)] if compact.longest_tokens >= 8 else []
+    spans = [(compact.longest_text, compact.longest_tokens, None)] if is_known and compact.longest_tokens >= 8 else []
     assert [(span.text, span.tokens, span.review) for span in compact.spans] == spans
 
 

@@ -111,6 +111,20 @@ def test_a_schema_draws_in_proportion_and_rows_of_a_table_jointly(model: reviewg
         drawn = [(row["stars"], row["genre"]) for row in rows_of(tmp_path / kind)]
         assert set(drawn) == {(5, "jazz"), (1, "rock")} and 15 < drawn.count((5, "jazz")) < 45
         assert drawn == [(row["stars"], row["genre"]) for row in rows_of(tmp_path / "csv")]
+    reviewgen.generate_dataset(model, 2000, out=tmp_path / "j", seed=7, schema=json.dumps(schema), **short)
+    assert Counter((row["stars"], row["genre"]) for row in rows_of(tmp_path / "j")) == counts
+
+
+def test_rare_categories_of_a_table_count_as_not_given(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "reviewgen")
+    rows = [{"text": f"film {number} was good", "genre": f"g{number % 60}"} for number in range(600)]
+    reviewgen.train("ngram-char", rows, conditions=["genre"], out=tmp_path / "m", model={"order": 3}, progress=False)
+    model = reviewgen.load(tmp_path / "m")
+    kept = {value.label for value in model.conditions.conditions[0].values}
+    schema = [{"genre": min({row["genre"] for row in rows} - kept)}, {"genre": min(kept)}]
+    reviewgen.generate_dataset(model, 40, out=tmp_path / "t.jsonl", seed=1, columns=True, schema=schema, **SHORT)
+    assert {row["genre"] for row in rows_of(tmp_path / "t.jsonl")} == {None, schema[1]["genre"]}
+    assert "1 row of the schema: a rare value of 'genre'" in caplog.text and "trained by counting" in caplog.text
 
 
 def test_arguments_that_are_refused_leave_no_file(

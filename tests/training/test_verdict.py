@@ -50,6 +50,7 @@ EARLY = "early: no more gain on held-out text"
         (curve(RISING), "all steps taken", "overfitting", 500),
         (curve(OUTLIER), "all steps taken", "overfitting", 900),
         (curve(RISING, WORSE), "all steps taken", "diverged", 500),
+        (curve(RISING, WORSE), "interrupted", "unknown", None),  # its learning rate was still high
         (curve(FALLING), "diverged", "diverged", 1000),
         (curve([2.0, None, None], [2.0, 9.0, 20.0]), "all steps taken", "diverged", 100),  # None: infinite bits
         ([], None, "unknown", None),

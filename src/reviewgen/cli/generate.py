@@ -80,7 +80,7 @@ def generate(
             metric.
         device: The device that generates: cpu, cuda, mps, or auto (the device that accelerate finds, for networks). [default:
             auto with a folder, else cpu]
-        out: Write to this .jsonl, .parquet or .csv file, or folder of shards; the same command resumes it.
+        out: Write to this .jsonl, .parquet or .csv file, or folder of shards; after an interruption, the same command resumes.
         receipt: Write a receipt of each text to this file, for `reviewgen replay`.
     """
     begin = read_prompts(prompt, prompts)

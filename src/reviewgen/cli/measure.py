@@ -28,6 +28,9 @@ def evaluate(model: str, *, data: list[str], device: str = "auto", **options: An
         trained, result = tables.evaluate(model, parse_data(data), device, **options)
     if result.zero_probability_tokens:
         note(f"{counted(result.zero_probability_tokens, 'token')} with probability zero: the bits are infinite.")
+    source = trained.training.get("data", {}).get("source")
+    if options["split"] == "all" and len(data) == 1 and Path(data[0]).name == source:
+        note(f"The model was trained on most of these texts; --split test leaves out the texts of {source} that it has seen.")
     counts = {"review": result.reviews, "character": result.characters, "token": result.tokens}
     lines = [
         f"{result.bits_per_character:.4f} bits per character ({result.nats_per_character:.4f} nats), end tokens included",

@@ -41,13 +41,15 @@ class ConditionGain:
         """Return a line for the user.
 
         >>> ConditionGain("artist", 0.0412, (0.035, 0.047), -0.0103, 52_000).describe()
-        'artist saves 0.0412 bits per character (95 %: 0.0350 to 0.0470); the value of another text -0.0103'
+        'artist saves 0.041 bits per character (95 %: 0.035 to 0.047); the value of another text -0.010'
         """
-        among = "" if self.interval is None else f" (95 %: {self.interval[0]:.4f} to {self.interval[1]:.4f})"
+        digits = 3 if abs(self.bits_per_character) >= 0.005 else 4
+        among = "" if self.interval is None else f" (95 %: {self.interval[0]:.{digits}f} to {self.interval[1]:.{digits}f})"
         low, high = self.interval or (self.bits_per_character, self.bits_per_character)
         does_nothing = abs(self.bits_per_character) < 0.00005 or low <= 0 <= high  # two labels save up to 0.001 in a long review
         what = f"{self.name} has no effect: it saves" if does_nothing else f"{self.name} saves"
-        return f"{what} {self.bits_per_character:.4f} bits per character{among}; the value of another text {self.shuffled:.4f}"
+        saved, other = f"{self.bits_per_character:.{digits}f}", f"{self.shuffled:.{digits}f}"
+        return f"{what} {saved} bits per character{among}; the value of another text {other}"
 
 
 def keep_first(documents: Iterable[Document], kept: list[Document]) -> Iterator[Document]:

@@ -149,7 +149,7 @@ FAULTS: dict[str, list[tuple[Any, str]]] = {
     "batch": [
         (
             broken(encode_batch=lambda self, texts: [self.encode(text.strip()) for text in texts]),
-            "It returns different ids for 22 texts",
+            "different ids for 22 texts",
         )
     ],
     "trained_again": [(trained(lambda cls, texts, config: shifted(cls, next(trainings))), "Training twice")],
