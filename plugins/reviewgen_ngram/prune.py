@@ -50,7 +50,7 @@ def prune(
     """
     if max_loss > 0:
         losses = np.full(len(nodes.links), np.inf)  # 1-grams are never dropped
-        _losses(nodes.first, nodes.links, estimated.probabilities, estimated.backoffs, bos, estimated.texts, losses)
+        _losses(nodes.first, nodes.links, estimated.probabilities, estimated.backoffs, bos, estimated.texts_per_token, losses)
         keep = keep & (losses >= max_loss)
     keep[: nodes.starts[2]] = True
     _close(nodes.first, nodes.links, keep)

@@ -266,8 +266,8 @@ class Conditions:
         """Return the marker and the tokens of each field that is given, and the id that ends them; nothing without fields.
 
         A value is encoded as at the beginning of a text and, if its tokens differ there, also as after a space: so an n-gram can
-            copy both, and a network sees the tokens that it is to write. If tokens are characters, a value of fewer than three is
-            left out, since it occurs inside many words.
+        copy both, and a network sees the tokens that it is to write. If tokens are characters, a value of fewer than three is
+        left out, since it occurs inside many words.
 
         Args:
             values: All values of an example, in order.

@@ -24,6 +24,7 @@ from reviewgen import tables, web
 from reviewgen.config import to_json
 from reviewgen.errors import counted, per_second
 from reviewgen.interrupts import INTERRUPTED, raise_on_interrupt
+from reviewgen.storage import to_path
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -183,8 +184,10 @@ def exit_resumable(out: str | Path) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        kept = Path(f"{out}.partial")
-        what = f"The same command resumes from {kept}" if kept.exists() else "Nothing was finished yet, and nothing is kept"
+        what = "The same command resumes from what is finished"
+        if "://" not in str(out):
+            kept = (path := to_path("out", out)).with_name(f"{path.name}.partial")
+            what = f"The same command resumes from {kept}" if kept.exists() else "Nothing was finished yet, and nothing is kept"
         note(f"Interrupted. {what}.")
         sys.exit(INTERRUPTED)
 
@@ -208,11 +211,12 @@ def progress() -> Iterator[Callable[[str, int, int | None], None]]:
             now = time.monotonic()
             started, before = stages.setdefault(stage, (now, done))
             rate = (done - before) / max(now - started, 1e-9)
-            text = f"{rate:,.0f} texts/s" if done > before else ""
+            text = f"{rate:,.0f} texts/s" if rate else ""
             shown.update(task, description=stage, completed=done, total=total, rate=text)
             if not is_shown and now - last_line > _LINE_SECONDS:
-                last_line, left = now, "" if total is None or not rate else f", {(total - done) / rate / 60:,.0f} min left"
-                note(f"{stage}: {done:,}{'' if total is None else f' of {total:,}'}, {text}{left}")
+                last_line, left = now, "" if total is None or not rate else f"{(total - done) / rate / 60:,.0f} min left"
+                count = f"{stage}: {done:,}" if total is None else f"{stage}: {done:,} of {total:,}"
+                note(", ".join(filter(None, (count, text, left))))
 
         yield move
 

@@ -28,9 +28,10 @@ def evaluate(model: str, *, data: list[str], device: str = "auto", **options: An
         trained, result = tables.evaluate(model, parse_data(data), device, **options)
     if result.zero_probability_tokens:
         note(f"{counted(result.zero_probability_tokens, 'token')} with probability zero: the bits are infinite.")
-    source = trained.training.get("data", {}).get("source")
-    if options["split"] == "all" and len(data) == 1 and Path(data[0]).name == source:
-        note(f"The model was trained on most of these texts; --split test leaves out the texts of {source} that it has seen.")
+    known = trained.training.get("data", {})
+    if options["split"] == "all" and len(data) == 1 and Path(data[0]).name == known.get("source"):
+        hint = "" if known.get("validation_source") else "; --split test evaluates the others"
+        note(f"If this is the {known['source']} of the training, the model has seen most of these texts{hint}.")
     counts = {"review": result.reviews, "character": result.characters, "token": result.tokens}
     lines = [
         f"{result.bits_per_character:.4f} bits per character ({result.nats_per_character:.4f} nats), end tokens included",
@@ -131,9 +132,11 @@ def _describe_scores(summary: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _describe_copies(summary: Mapping[str, Any]) -> Iterator[str]:
-    longest, long, share = summary.values()
+    longest, long, share, unknown = summary.values()
     have = "has" if long == 1 else "have"
     yield f"The longest copied span has {counted(longest, 'character')}; {counted(long, 'text')} {have} one of at least 50."
+    if unknown:
+        yield f"Of {counted(unknown, 'text')} this is not known: the compact index stores too few windows of the training text."
     mean = "unknown" if share is None else f"{100 * share:.1f} %"
     yield f"Also in the training text: {mean} of the windows of 20 tokens, on average over the texts that have any."
 

@@ -169,7 +169,7 @@ def _describe(run: "runs.TrainingRun", facts: dict[str, Any], out: Path) -> Iter
     final = "" if run.held_out is None else " and the final evaluation"
     yield f"Time: {facts['seconds']:.1f} s with reading{final}; {share:.1%} of it went into evaluations."
     yield facts["verdict"]["words"]
-    unmeasured = " It was not evaluated: run `reviewgen evaluate` with --split test." if run.is_interrupted and not final else ""
+    unmeasured = " It was not evaluated: `reviewgen evaluate` does that." if run.is_interrupted and not final else ""
     yield f"Saved in {out}.{unmeasured}" if unmeasured else f"Saved in {out}"
 
 

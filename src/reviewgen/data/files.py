@@ -197,9 +197,9 @@ def find_files(pattern: str | Path) -> list[Path]:
     if exists:
         return [path]
     if not glob.has_magic(str(pattern)):
-        near = difflib.get_close_matches(path.name, [file.name for file in path.parent.glob("*")], n=1)
-        hint = f"Did you mean {near[0]}?" if near else "Check the name, or give a glob, a Hub dataset (owner/name) or 'reviews'."
-        raise DataError(f"There is no file {pattern}. {hint}")
+        near = difflib.get_close_matches(path.name, ["reviews", *(file.name for file in path.parent.glob("*"))], n=1)
+        hint = f"Did you mean {near[0]}? Else give" if near else "Check the name, or give"
+        raise DataError(f"There is no file {pattern}. {hint} a glob, a Hub dataset (owner/name) or 'reviews'.")
     # Path.glob also matches hidden files, and refuses absolute patterns
     files = sorted(Path(name) for name in glob.glob(str(path), recursive=True) if Path(name).is_file())  # noqa: PTH207
     if not files:

@@ -52,8 +52,8 @@ def locate(source: str | Path, revision: str | None = None, **options: Unpack[Hu
     if not isinstance(parsed, PresetSource):
         return ModelLocation(parsed.path, str(source), is_downloaded=False)
     if (folder := find_weights(parsed.name)) is None:
-        saved = [config.parent.name for config in Path().glob(f"*/{CONFIG}")]
-        if parsed.name not in preset_names() and (near := difflib.get_close_matches(parsed.name, saved, n=1)):
+        names = [*preset_names(), *(config.parent.name for config in Path().glob(f"*/{CONFIG}"))]
+        if (near := difflib.get_close_matches(parsed.name, names, n=1)) and near[0] not in preset_names():
             raise SourceError(f"There is no preset {quoted(parsed.name)}. Did you mean the folder {quoted(near[0])}?")
         find_preset(parsed.name)
         raise BundleError(

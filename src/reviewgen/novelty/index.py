@@ -108,12 +108,12 @@ class Index(ABC):
         text = self.check_text(ids)
         statuses, matches = self.look_up(text)
         decoded, offsets = decode_with_offsets(text.tolist(), decode)
-        spans = []
+        spans, is_known = list[Span](), self.stride == 1
         for first, tokens, position in matches:
+            is_known |= tokens > self.smallest_max_copy or bool((statuses[:, first : first + tokens] == SEEN).any())
             start, end = offsets[first], offsets[first + tokens]
             source = self.find_source(position, tokens, decode) if tokens >= MIN_SPAN else (None, None)
             spans.append(Span(start, end, decoded[start:end], tokens, *source))
-        is_known = self.stride == 1 or spans[0].tokens > self.smallest_max_copy
         return Novelty(
             form=self.form,
             characters=len(decoded),

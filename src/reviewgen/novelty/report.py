@@ -78,8 +78,8 @@ class Novelty:
         if self.longest_tokens:
             sizes = f"{bound}{counted(self.longest_characters, 'character')} ({counted(self.longest_tokens, 'token')})"
             lines = [f"The longest copied span has {sizes}: {_quote(self.longest_text, _MAX_QUOTE)}."]
-            if not self.longest_text:
-                lines = [f"No copied span was found; the compact index of this model cannot exclude one of {sizes}."]
+            if bound and not self.longest_text:
+                lines = [f"Whether it copies a span is not known: the compact index of this model cannot exclude one of {sizes}."]
         known = {length: share for length, share in self.windows.items() if share is not None}
         shares = ", ".join(f"{bound}{100 * share:.1f} % of its windows of {length} tokens" for length, share in known.items())
         too_long = _join(length for length in self.windows if length not in known and length > self.tokens)

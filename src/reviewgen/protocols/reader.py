@@ -16,8 +16,7 @@ class Reader(Protocol):
 
     The name of the entry point is the suffix of the files, without its dot, or the scheme of the URLs: ``mbox`` reads ``a.mbox``
     and ``mbox://...``. Any column of strings can be the text; others may become conditions. The records are the same each time,
-    and are
-    yielded in batches, so that a large file is never loaded as a whole::
+    and are yielded in batches, so that a large file is never loaded as a whole::
 
         def read(source):
             for message in mailbox.mbox(source, create=False):

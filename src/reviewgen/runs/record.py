@@ -209,7 +209,7 @@ def choose_documents(
 ) -> list[evaluation.Document]:
     """Return texts of a split with about ``tokens`` tokens; in a time budget, what a model can score in some seconds.
 
-    At least ``texts`` texts are returned if the model can score them in ``_TEXT_SECONDS``.
+    At least ``texts`` texts are returned, if they have no more tokens and the model can score them in ``_TEXT_SECONDS``.
     """
     documents = evaluation.sample_documents(corpus.stores[split], tokens)
     with suppress(NotADistribution):

@@ -307,7 +307,7 @@ class TrainingRun:
         """Return the settings of the largest model and batch of a preset that can be trained in the time budget, on a CPU.
 
         With several processes, the first times some steps, and all use its result, as if the others added nothing: on CPUs they
-            add little. None if the user has set a size, the preset has no sizes, or the length is not a time.
+        add little. None if the user has set a size, the preset has no sizes, or the length is not a time.
         """
         parts, seconds, train = self.plan.parts, self.plan.length.seconds, corpus.stores["train"]
         if parts.sizes is None or seconds is None or process_state().device.type != "cpu":

@@ -271,7 +271,9 @@ def read_schema(source: Any, conditions: Conditions, given: Mapping[str, Any]) -
         try:
             weights = json.loads(source) if is_json else read_json(to_path("schema", source), MAX_RECORD)
         except (OSError, ValueError) as error:
-            raise DataError(f"The schema {source} cannot be read: {getattr(error, 'strerror', None) or error}.") from None
+            raise DataError(
+                f"The schema {quoted(source) if is_json else source} cannot be read: {getattr(error, 'strerror', None) or error}."
+            ) from None
     if isinstance(weights, Mapping):
         schema = Schema([_read_weights(name, value_weights, conditions) for name, value_weights in weights.items()])
         if not schema.groups:

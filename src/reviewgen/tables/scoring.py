@@ -232,7 +232,8 @@ def novelty_row(novelty: Novelty | None) -> Row:
     if novelty is None:
         return dict.fromkeys(NOVELTY_COLUMNS)
     longest: tuple[Any, ...] = (novelty.longest_text, novelty.longest_characters, novelty.longest_tokens)
-    longest = longest if novelty.longest_text or not novelty.longest_tokens else (None, None, None)
+    is_unknown = novelty.form == "compact" and novelty.longest_tokens and not novelty.longest_text
+    longest = (None, None, None) if is_unknown else longest
     return dict(zip(NOVELTY_COLUMNS, (*longest, *(novelty.windows.get(length) for length in WINDOWS)), strict=True))
 
 
@@ -274,16 +275,17 @@ def _examine(model: ReviewModel, texts: Sequence[Example]) -> Iterator[Row]:
 
 def _summarize_copies(rows: Iterable[Row]) -> dict[str, Any]:
     """Return the longest copy of all texts, how many have long ones, and the mean share of their windows that is copied."""
-    shares, longest, long = array("d"), 0, 0
+    shares, longest, long, unknown = array("d"), 0, 0, 0
     for row in rows:
-        length = row["longest_copy_characters"] or 0  # None: unknown
-        longest, long = max(longest, length), long + (length >= _LONG_COPY)
+        length = row["longest_copy_characters"]
+        longest, long, unknown = max(longest, length or 0), long + ((length or 0) >= _LONG_COPY), unknown + (length is None)
         if row[_SHARE] is not None:
             shares.append(row[_SHARE])
     return {
         "longest_copy_characters": longest,
         f"texts_with_copies_of_{_LONG_COPY}_characters": long,
         f"mean_{_SHARE}": math.fsum(shares) / len(shares) if shares else None,
+        "texts_with_unknown_copies": unknown,
     }
 
 

@@ -124,7 +124,9 @@ def _check_target(out: Any, format: str | None) -> tuple[Path, str]:
     check_text("format", format, optional=True)
     is_file = suffix in (*_FORMATS, "csv")
     kind = format if format is not None else suffix if is_file else _FORMATS[0]
-    if kind not in _FORMATS and kind != suffix:
+    if kind == "csv" and not is_file:
+        raise ConfigError("The format csv is for a single file: let the name of the output end in .csv.")
+    if kind not in (*_FORMATS, "csv"):
         raise ConfigError(f"The format {quoted(kind)} is unknown. {did_you_mean(kind, _FORMATS)}")
     if is_file and kind != suffix:
         raise ConfigError(f"out={path.name} is a file of {suffix}, and the format is {kind}: leave the format out.")
@@ -141,7 +143,7 @@ class _Table:
         self.is_file = out.suffix.lower() == f".{shards.format}"
         self.shard_texts = min(shards.shard_texts, _FILE_SHARD) if self.is_file else shards.shard_texts
         self.format = "jsonl" if shards.format == "csv" else shards.format  # of shards, which are read back
-        files = {"format": shards.format, "shard_texts": shards.shard_texts, "columns": plan.columns}
+        files = {"format": shards.format, "shard_texts": self.shard_texts, "columns": plan.columns}
         self.facts: dict[str, Any] = json.loads(json.dumps({**plan.facts, **files}))
         self.job = Job(out, {name: value for name, value in self.facts.items() if name != "seed"})
         self.progress = progress if processes.rank == 0 else None
@@ -283,10 +285,10 @@ def _write_rows(file: Path, rows: Iterable[Row], format: str | None, columns: Ma
                 stream.write(line.encode("utf-8", "backslashreplace") + b"\n")
         return
     if format == "csv":  # with a byte order mark: without it, Excel misreads letters that are not ASCII
-        with file.open("w", encoding="utf-8-sig", errors="replace", newline="") as table:
+        with file.open("w", encoding="utf-8-sig", newline="") as table:
             writer = csv.DictWriter(table, columns)
             writer.writeheader()
-            writer.writerows(rows)
+            writer.writerows(_writable(row, format) for row in rows)
         return
     import pyarrow as pa  # a tenth of a second
     from pyarrow import parquet
@@ -304,6 +306,7 @@ def read_rows(file: Path) -> Iterator[Row]:
             yield from map(json.loads, stream)
         return
     if file.suffix.lower() == ".csv":
+        csv.field_size_limit(2**31 - 1)
         with file.open(encoding="utf-8-sig", newline="") as table:
             yield from csv.DictReader(table)
         return
