@@ -255,7 +255,7 @@ class Ngram:
         notes = [f"{sum(ngrams):,} n-grams of 1 to {self.config.order} tokens in {size / 1e6:,.1f} MB."]
         if sum(ngrams) < sum(counted):
             notes[0] += f" Pruning dropped {sum(counted) - sum(ngrams):,} others."
-        if fell_back:
+        if fell_back and fell_back != [1]:  # which matters little: all its counts are large
             orders = f"Order {fell_back[0]} has" if len(fell_back) == 1 else f"Orders {_enumerate(fell_back)} have"
             values = ", ".join(f"{value:g}" for value in FALLBACK)
             used = f"KenLM's fall-back {values}" if self.config.smoothing == "kneser-ney" else f"{ABSOLUTE_FALLBACK:g}"

@@ -313,7 +313,10 @@ def play(
         temperature: Above 0; 1 shows the model's own probabilities.
     """
     processors = options.pop("logits_processors")
-    walk = api.load(model).walk(prompt, temperature=temperature, logits_processor=processors, **options)
+    loaded = api.load(model)
+    if prompt.endswith(" ") and not generation.TokenTexts(loaded.tokenizer).are_characters:
+        note("The prompt ends with a space, which belongs to the next word in this model: leave it out.", "yellow")
+    walk = loaded.walk(prompt, temperature=temperature, logits_processor=processors, **options)
     if as_json:
         return Result({"model": model} | walk.next_tokens(k).to_dict())
     if isinstance(sys.stdin, io.TextIOWrapper):

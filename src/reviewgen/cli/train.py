@@ -19,6 +19,7 @@ from reviewgen.rates import MIN_CHARACTERS, describe_copies
 if TYPE_CHECKING:
     from reviewgen.model import ReviewModel
 
+_FEW = 10  # held-out texts, whose bits say little about others
 _SAMPLE_CHARACTERS = 160  # of the generated text that is shown at an evaluation
 
 
@@ -141,7 +142,8 @@ def _describe(run: "runs.TrainingRun", facts: dict[str, Any], out: Path) -> Iter
     if run.held_out is not None and run.evaluation is not None:
         reviews, total, split = (run.held_out[name] for name in ("reviews", "reviews_in_split", "split"))
         part = f"{reviews:,} of {counted(total, 'review')}" if reviews < total else counted(total, "review")
-        yield f"Held out ({split} split, {part}): {run.evaluation.bits_per_character:.4f} bits per character"
+        few = "; other texts may give a very different value" if reviews < _FEW else ""
+        yield f"Held out ({split} split, {part}): {run.evaluation.bits_per_character:.4f} bits per character{few}"
         yield from (gain.describe() for gain in run.evaluation.conditions)
     alone = [(part["preset"], part["held_out"]["bits_per_character"]) for part in facts.get("parts", ()) if part.get("held_out")]
     if alone:

@@ -383,6 +383,6 @@ def note_files(files: Sequence[PlainFile], documents: str) -> list[str]:
     if wrapped := [file.name for file in texts if file_layout(file.path)[0]]:
         which = f"{wrapped[0]} is" if len(texts) == 1 else f"{len(wrapped)} of {len(texts)} files are"
         joined = "the lines of each paragraph are joined."
-        piece = "so each text is a piece of a paragraph: --documents paragraph joins its lines."
+        piece = "so each text is a piece of a paragraph: use --documents paragraph, and --keep-line-breaks for poems."
         notes.append(f"{which} hard-wrapped, {piece}" if documents == "line" else f"{which} hard-wrapped: {joined}")
     return notes

@@ -423,7 +423,9 @@ def choose_size(
         training |= _of_epochs(preset.training_by_epochs, preset.training_settings, counted)
         model_settings = {**settings, **_of_epochs(preset.by_epochs, preset.model_settings, counted)}
         chosen = Sizing(model_settings, training, parameters, throughput, tokens / corpus_tokens)
-    return chosen
+    if chosen is None or chosen.model.keys() == preset.sizes[0].keys():
+        return chosen
+    return replace(chosen, parameters=sum(parameter.numel() for parameter in build(chosen.model).parameters()))
 
 
 def _count_weights(model: nn.Module, kind: type[nn.Embedding | nn.EmbeddingBag]) -> int:
