@@ -76,8 +76,7 @@ class RecurrentConfig:
     ngram_dropout: Probability = 0.0
     tied: bool = False
     layer: Annotated[
-        Literal["auto", "fused", "compiled", "reference"],
-        RenamedValues({"unrolled": "compiled", "spelled": "reference"}),
+        Literal["auto", "fused", "compiled", "reference"], RenamedValues({"unrolled": "compiled", "spelled": "reference"})
     ] = "auto"
     activation: Literal["tanh", "relu"] = "tanh"
 

@@ -177,7 +177,7 @@ def change(value: Any, source: random.Random) -> str:
 
 
 ODD: list[Any] = [
-    *(None, True, -1, 0, 1, 2**31, 2**63, 10**30, 1.5, float("nan"), 1e999, "", "x" * 9999, "../x", "\x1b[31m", [], {}),
+    *(None, True, -1, 0, 1, 2**31, 2**63, 10**30, 1.5, float("nan"), 1e999, "", "x" * 9999, "../x", "\x1b[31m", [], {})
 ]
 DAMAGE: list[Damage] = [flip, flip, cut, fill, fill, swap, replace, *[edit_json] * 4, *[edit_header] * 3]
 FUZZER = Folders()

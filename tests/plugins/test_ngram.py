@@ -397,10 +397,7 @@ def compare_contexts(model: Any, brute: BruteNgram, history: list[int]) -> int:
 
 @settings(max_examples=60)
 @given(
-    texts=texts_of_ids,
-    order=st.integers(1, 5),
-    smoothing=st.sampled_from([*DISTRIBUTIONS, "stupid-backoff"]),
-    history=histories,
+    texts=texts_of_ids, order=st.integers(1, 5), smoothing=st.sampled_from([*DISTRIBUTIONS, "stupid-backoff"]), history=histories
 )
 def test_counts_are_exact_or_left_out(texts: Any, order: int, smoothing: str, history: list[int]) -> None:
     model, _ = count_ngram(texts, 7, order, smoothing)

@@ -15,14 +15,7 @@ from reviewgen.data import DataConfig, read_examples
 from reviewgen.registry import find_model
 from tests.support.node import run_node, why_no_node
 from tests.support.plugin_models import BOS, EOS, GIVEN, PLAIN, count_ngram, make_network
-from tests.support.web_steppers import (
-    Pieces,
-    ask_node,
-    greedy_in_python,
-    logits_in_node,
-    logits_in_python,
-    write_model,
-)
+from tests.support.web_steppers import Pieces, ask_node, greedy_in_python, logits_in_node, logits_in_python, write_model
 
 pytestmark = [pytest.mark.node, pytest.mark.skipif(why_no_node() is not None, reason=why_no_node() or "")]
 

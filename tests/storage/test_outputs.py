@@ -58,8 +58,7 @@ def put(kind: str, target: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "kind",
-    ["folder", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("file", "link", "folder, with --overwrite"))],
+    "kind", ["folder", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("file", "link", "folder, with --overwrite"))]
 )
 def test_what_a_user_has_there_is_left_as_it_is(
     kind: str, model_folder: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any

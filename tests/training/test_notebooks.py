@@ -89,9 +89,7 @@ def run_cells(*sources: str) -> tuple[list[Any], list[str]]:
 @pytest.mark.slow
 def test_a_training_in_a_notebook_is_one_figure_that_is_updated() -> None:
     (outputs, shown, silent), updates = run_cells(
-        TRAIN,
-        "model.score('the movie')",
-        "quiet = reviewgen.train('ngram-char', ['a b', 'b c', 'c a'] * 9, progress=False)",
+        TRAIN, "model.score('the movie')", "quiet = reviewgen.train('ngram-char', ['a b', 'b c', 'c a'] * 9, progress=False)"
     )
     figures = [output for output in outputs if output.output_type == "display_data"]
     assert len(figures) == 1 and len(updates) >= 5

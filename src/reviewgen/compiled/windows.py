@@ -38,12 +38,7 @@ NO_WINDOWS = WindowSet(np.zeros(BLOCK, np.uint64), 1, 1, 1)
 
 
 def build_windows(
-    ids: Tokens,
-    separators: tuple[int, int],
-    length: int,
-    bits_per_window: float,
-    stride: int = 1,
-    expected: int | None = None,
+    ids: Tokens, separators: tuple[int, int], length: int, bits_per_window: float, stride: int = 1, expected: int | None = None
 ) -> WindowSet:
     """Return the set of all windows of a stream of tokens that contain no separator (bos, eos).
 

@@ -228,7 +228,7 @@ FAULTS: dict[str, list[tuple[Any, str]]] = {
     "no_mutation": [(calling(overwrite_state), "modifies neither the ids nor the state")],
     "normal": [(scoring(lambda self, h: self.output(h).masked_fill(torch.arange(V) == 0, -torch.inf)), "-inf")],
     "round_trip": [
-        (grown(lambda m: setattr(m, "scale", torch.rand(V)), score_all=lambda m, h: m.output(h) * m.scale), "must contain"),
+        (grown(lambda m: setattr(m, "scale", torch.rand(V)), score_all=lambda m, h: m.output(h) * m.scale), "must contain")
     ],
     "strict": [
         (broken(load_state_dict=lambda self, given: nn.Module.load_state_dict(self, given, strict=False)), "an extra tensor"),
@@ -289,7 +289,7 @@ FAULTS: dict[str, list[tuple[Any, str]]] = {
         (
             broken(CountTwin, take_counts=lambda m: m.counts, add_counts=lambda m, more: m.counts.add_(more)),
             "the merged counts of several models",
-        ),
+        )
     ],
     "count_ranges": [(broken(CountTwin, finish_ranges=lambda self, group: self.finish()), "Its tensor 'counts' differs")],
     "devices": [

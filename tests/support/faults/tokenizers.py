@@ -147,17 +147,11 @@ FAULTS: dict[str, list[tuple[Any, str]]] = {
         )
     ],
     "batch": [
-        (
-            broken(encode_batch=lambda self, texts: [self.encode(text.strip()) for text in texts]),
-            "different ids for 22 texts",
-        )
+        (broken(encode_batch=lambda self, texts: [self.encode(text.strip()) for text in texts]), "different ids for 22 texts")
     ],
     "trained_again": [(trained(lambda cls, texts, config: shifted(cls, next(trainings))), "Training twice")],
     "streamed": [
-        (
-            trained(lambda cls, texts, config: shifted(cls, len(max(texts)) + sum(1 for _ in texts))),
-            "iterate over its texts once",
-        ),
+        (trained(lambda cls, texts, config: shifted(cls, len(max(texts)) + sum(1 for _ in texts))), "iterate over its texts once")
     ],
     "in_parts": [(broken(combine=classmethod(lambda cls, parts: shifted(cls, len(parts)))), "combined from parts")],
     "save_load": [(broken(load=classmethod(lambda cls, folder: shifted(cls, 0))), "A saved and loaded tokenizer")],
