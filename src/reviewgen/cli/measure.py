@@ -142,7 +142,9 @@ def _describe_copies(summary: Mapping[str, Any]) -> Iterator[str]:
 
 
 @takes(EvaluationOptions)
-def blend(models: list[str], *, out: Path, weights: tuple[float, ...] = (), data: str | None = None, **options: Any) -> Result:
+def blend(
+    models: list[str], *, out: Path, weights: tuple[float, ...] | None = None, data: str | None = None, **options: Any
+) -> Result:
     """Combine trained models: the average of their probabilities at each token, or at each character if their tokenizers differ.
 
     Args:
@@ -153,7 +155,7 @@ def blend(models: list[str], *, out: Path, weights: tuple[float, ...] = (), data
     """
     check_output(to_path("out", out))
     with show_status("Blending ..." if data is None else "Fitting the weights ..."):
-        model = runs.blend.blend(models, weights or None, data=None if data is None else parse_data(data), **options)
+        model = runs.blend.blend(models, weights, data=None if data is None else parse_data(data), **options)
         model.save_pretrained(out)
     fit = model.training["weights"]
     bits = fit.get("bits_per_character", {})

@@ -258,7 +258,7 @@ def _write_conditions(conditions: Conditions, rows: Sequence[Sequence[Any]], pat
         is_kept = np.ones((len(rows), fields), np.bool_)
         if training is not None:
             is_kept = _drawn(1, training, is_kept.shape) >= _DROP_FIELD_PROBABILITY
-        prefixes = [conditions.encode_fields(row, mask) for row, mask in zip(rows, is_kept, strict=True)]
+        prefixes = [conditions.encode_fields(row, mask.tolist()) for row, mask in zip(rows, is_kept, strict=True)]
         flat = np.fromiter((token for prefix in prefixes for token in prefix), dtype)
         save_array(path.with_name(f"{path.name}.fields.npy"), flat)
         save_array(path.with_name(f"{path.name}.fields.index.npy"), np.cumsum([0, *map(len, prefixes)], dtype=np.int64))

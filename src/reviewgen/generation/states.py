@@ -28,7 +28,7 @@ def flatten_state(state: Any) -> list[Any]:
     return [part for item in state for part in flatten_state(item)] if isinstance(state, tuple) else [state]
 
 
-def select_rows(state: StepState, rows: Sequence[int]) -> StepState:
+def select_rows(state: StepState, rows: Sequence[int] | np.ndarray) -> StepState:
     """Return the state of some rows."""
     return map_state(lambda part: part[np.asarray(rows, np.int64)], state)
 
