@@ -65,7 +65,7 @@ REMEMBERING = ("scores[:, self.banned] =", "self.banned.append(len(self.banned) 
 IN_USE = {
     "remembers": ("processor", REMEMBERING, "law no_memory of the logits processor", "must depend on ids and scores only"),
     "fails": ("processor", ("return scores", "return 1 / 0"), "generation", "ZeroDivisionError"),
-    "untrue": ("metric", ("return sum", "return float('nan') * sum"), "law any_texts of the metric", "finite number"),
+    "untrue": ("metric", ("return sum", "return float('nan') * sum"), "law any_texts of the metric", "is finite"),
     "class": ("metric", ("METRIC = Metric()", "METRIC = Metric"), "metadata", "is the class Metric"),
     "raises": ("metric", ("return sum", "return sample.text and sum"), "measuring", "recorded no value"),
 }
@@ -167,7 +167,7 @@ def test_weights_are_loaded_by_name(install: Install, model_folder: Any) -> None
 def test_the_command_prints_what_pytest_prints(install: Install) -> None:
     put(install, "metric", change=("return sum", "return float('nan') * sum"))
     done = CliRunner().invoke(app, ["plugin", "check", "no-e"])
-    assert done.exit_code == 1 and "any_texts: The value of any texts is a finite number" in done.stdout
+    assert done.exit_code == 1 and "any_texts: The value for any texts is finite" in done.stdout
     assert "test_plugin[law any_texts of the metric]" in done.stdout and " failed, " in done.stdout
     done = CliRunner().invoke(app, ["plugin", "check", "no-e", "--json"])
     facts = json.loads(done.stdout)

@@ -45,11 +45,12 @@ class RowAdamW(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """Take a step. The gradients may be sparse, and then must be coalesced, or dense."""
+        """Take a step. The gradients may be sparse or dense."""
         for group in self.param_groups:
             for table in group["params"]:
                 if table.grad is not None:
-                    self._update(table, table.grad, self.state[table], group)
+                    grad = table.grad.coalesce() if table.grad.is_sparse else table.grad
+                    self._update(table, grad, self.state[table], group)
 
     def _update(self, table: Float[Tensor, "N E"], grad: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
         if not state:
