@@ -12,7 +12,7 @@ from tests.lint.options import check_options, differences
 
 
 @dataclass(frozen=True, kw_only=True)
-class Dummy(config.options.ReadingKwargs):
+class Dummy(config.options.ReadingOptions):
     """Options with one more.
 
     Attributes:

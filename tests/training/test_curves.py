@@ -81,11 +81,11 @@ def test_the_command_names_the_plot_after_the_run(saved: Path, tmp_path: Path, m
     monkeypatch.chdir(tmp_path)
     status, out, err = run_command(monkeypatch, capsys, "plot", saved / "gru")
     facts = reviewgen.load(saved / "gru").training
-    assert status == 0 and out == f"gru: {facts['verdict']['words']}\nSaved as gru.png\n", err
+    assert status == 0 and out == f"gru: {facts['verdict']['words']}\nSaved as gru.svg\n", err
     words = ("plot", saved / "gru", f"{saved / 'ngram'}/", "--json", "--against", "tokens")
     status, out, _ = run_command(monkeypatch, capsys, *words)
     found = json.loads(out)
-    assert (status, found["file"], found["against"]) == (0, "curves.png", "tokens")
+    assert (status, found["file"], found["against"]) == (0, "curves.svg", "tokens")
     assert [run["name"] for run in found["runs"]] == ["gru", "ngram"] and found["runs"][0]["curve"] == facts["curve"]
     assert found["runs"][1]["curve"] == {}  # counting has no curve
     (tmp_path / "gru.png").write_bytes(b"a photograph")

@@ -274,7 +274,7 @@ def draw_tokens(graph: ModelGraph, steps: int, style: Style) -> DrawnNode:
 
 
 def _order(graph: ModelGraph, stateful: list[str]) -> list[LayoutEdge]:
-    """Return which nodes with a state stand above which, so that each has a row for its arrows."""
+    """Return which nodes stand below those with a state, so that each of these has a row for its arrows."""
     before: dict[str, set[str]] = {node.id: set() for node in graph.nodes}
     for edge in graph.edges:
         if not edge.delay:
@@ -282,8 +282,11 @@ def _order(graph: ModelGraph, stateful: list[str]) -> list[LayoutEdge]:
     above: dict[str, set[str]] = {}  # all that a node depends on
     for name in TopologicalSorter(before).static_order():
         above[name] = {name}.union(*(above[source] for source in before[name]))
-    rows = sorted(stateful, key=lambda name: len(above[name]))
-    return [LayoutEdge(one, other) for one, other in pairwise(rows) if one not in above[other]]
+    rows, upper, order = sorted(stateful, key=lambda name: len(above[name])), set[str](), list[LayoutEdge]()
+    for row in rows:
+        upper |= above[row]
+        order += [LayoutEdge(row, name) for name in above if name not in upper and row not in above[name]]
+    return order
 
 
 def _column(graph: ModelGraph, step: int) -> ModelGraph:
