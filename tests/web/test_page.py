@@ -211,7 +211,7 @@ def test_copied_spans_are_underlined_with_length_and_source(open_page, file):
     page.locator(".notes summary").click()
     assert page.locator(".notes li").all_text_contents() == [f"{copied} 33 characters, from reviews.csv, row 12"]
     page.locator(".token", has=page.locator("mark")).first.click()
-    assert "33 characters that also stand in the training text, from reviews.csv, row 12." in page.text_content("#microscope")
+    assert "33 characters that also occur in the training text, from reviews.csv, row 12." in page.text_content("#microscope")
 
 
 @pytest.mark.browser
