@@ -248,9 +248,13 @@ def _identify(bundle: Bundle) -> tuple[Any, ...]:
 
 
 def _refuse_other_conditions(models: Sequence[ReviewModel]) -> None:
-    """Raise unless all models have the same conditions."""
+    """Raise unless all models have the same conditions, with the same values; how frequent they were may differ."""
+    values = [
+        [replace(each, left_out=0, values=tuple(replace(value, share=0.0) for value in each.values)) for each in model.conditions]
+        for model in models
+    ]
     for number, model in enumerate(models, start=1):
-        if model.conditions.conditions != models[0].conditions.conditions:
+        if values[number - 1] != values[0]:
             raise ConfigError(
                 f"The models of a blend share their conditions, but model 1 ({models[0].preset}) and model {number} "
                 f"({model.preset}) differ in theirs: train both with the same ones, on the same texts."
