@@ -1,0 +1,5 @@
+"""N-gram models."""
+
+from pathlib import Path
+
+WEB_STEPPER = Path(__file__).with_name("web_stepper.js")

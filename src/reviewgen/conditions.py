@@ -54,7 +54,7 @@ class Condition:
     Attributes:
         name: The name of the column.
         kind: "category", "number", or "text" for a field.
-        values: Its values: categories, the most frequent first, or bins of numbers, the lowest first; none for a field.
+        values: Its values: categories in the order of their labels, or bins of numbers, the lowest first; none for a field.
         left_out: The number of rarer categories that were dropped and count as not given; for a field, the number of values that
             were cut.
         lowercase: Whether the values of a field are lowercased, as the texts are.
@@ -382,7 +382,8 @@ def _fit(name: str, numbers: "array[float]", categories: Counter[str], texts: in
         return Condition(name=name, kind="number", values=_bin_numbers(np.frombuffer(numbers, np.float64), texts))
     categories.update(map(label_of, numbers))  # one value is not a number, so all are categories
     ranked = sorted(categories.items(), key=lambda item: (-item[1], item[0]))
-    values = tuple(Value(label=label, share=count / texts) for label, count in ranked[:MAX_CATEGORIES])
+    kept = sorted(ranked[:MAX_CATEGORIES])  # so that the ids do not depend on how frequent each category is
+    values = tuple(Value(label=label, share=count / texts) for label, count in kept)
     return Condition(name=name, kind="category", values=values, left_out=len(ranked) - len(values))
 
 

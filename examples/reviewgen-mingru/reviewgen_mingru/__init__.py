@@ -8,3 +8,7 @@
 
 Importing the package imports none of them, so that a text is generated without torch.
 """
+
+from pathlib import Path
+
+WEB_STEPPER = Path(__file__).with_name("web_stepper.js")

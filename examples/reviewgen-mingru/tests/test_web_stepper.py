@@ -8,9 +8,9 @@ from importlib.metadata import entry_points
 import numpy as np
 import pytest
 import torch
+from reviewgen_mingru import WEB_STEPPER
 from reviewgen_mingru.config import MinGruConfig, MinLstmConfig
 from reviewgen_mingru.model import MinGru, MinLstm
-from reviewgen_mingru.web import STEPPER
 
 from reviewgen.web import static_files
 
@@ -47,7 +47,7 @@ def test_logits_in_javascript_equal_those_in_python(name, settings, tmp_path):
     tensors = {key: {"shape": list(t.shape), "data": t.flatten().tolist()} for key, t in model.state_dict().items()}
     request = {"name": name, "config": vars(model.config), "tensors": tensors, "pieces": pieces}
     (tmp_path / "request.json").write_text(json.dumps(request))
-    (tmp_path / "run.mjs").write_text(STEPPER.read_text(encoding="utf-8") + SCRIPT, encoding="utf-8")
+    (tmp_path / "run.mjs").write_text(WEB_STEPPER.read_text(encoding="utf-8") + SCRIPT, encoding="utf-8")
     shutil.copy(static_files()["tensors.js"], tmp_path / "tensors.mjs")
     command = [NODE, "run.mjs", "request.json", "./tensors.mjs"]
     printed = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
@@ -60,4 +60,4 @@ def test_logits_in_javascript_equal_those_in_python(name, settings, tmp_path):
 
 def test_the_package_registers_it():
     points = {point.name: point for point in entry_points(group="reviewgen.web_steppers")}
-    assert all(points[name].load() == STEPPER and STEPPER.is_file() for name in MODELS)
+    assert all(points[name].load() == WEB_STEPPER and WEB_STEPPER.is_file() for name in MODELS)

@@ -4,7 +4,6 @@
     weights    checks given mixture weights, or fits them on held-out text: fixed ones, or by how certain each model is
     characters a part that has other tokens, in ids of the blend
     stepper    generation from a blend, without torch
-    web        where the stepper in JavaScript is
     model      a blend as a LanguageModel
 
 Source: Jelinek & Mercer 1980, "Interpolated Estimation of Markov Source Parameters from Sparse Data". The models are found by

@@ -7,6 +7,7 @@ that it has seen once; an LSTM uses context further back.
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import numpy as np
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from reviewgen.blending.characters import TokenCharacters
 
 T = TypeVar("T")
+WEB_STEPPER = Path(__file__).with_name("web_stepper.js")
 _KEYS = {"name": str, "distribution": str, "version": str, "config": dict}
 _ROUNDING = 1e-6  # tolerance of the sum of the weights
 

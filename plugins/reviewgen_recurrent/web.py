@@ -1,5 +1,0 @@
-"""Where the JavaScript of rnn, gru and lstm is, for pages that generate in a browser."""
-
-from pathlib import Path
-
-STEPPER = Path(__file__).with_name("web_stepper.js")
