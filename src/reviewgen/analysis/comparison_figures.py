@@ -147,13 +147,12 @@ class ComparisonRow:
         """Return the row that ``to_json`` has made JSON values of.
 
         Raises:
-            ConfigError, TypeError, AttributeError: The values are not those of a row.
+            ConfigError, LookupError, TypeError, AttributeError: The values are not those of a row.
         """
-        row = from_dict(cls, values)
-        intervals = {name: None if limits is None else (limits[0], limits[1]) for name, limits in row.intervals.items()}
+        intervals = {name: None if limits is None else (limits[0], limits[1]) for name, limits in values["intervals"].items()}
+        row = from_dict(cls, {**values, "intervals": intervals})
         is_infinite = row.bits_per_character is None and row.zero_probability_tokens
-        known = replace(row, intervals=intervals)
-        return replace(known, bits_per_character=math.inf, perplexity_per_token=math.inf) if is_infinite else known
+        return replace(row, bits_per_character=math.inf, perplexity_per_token=math.inf) if is_infinite else row
 
 
 @dataclass(frozen=True)
