@@ -3,14 +3,13 @@
 A *record* is a string, or a mapping of column to value. An *example* is a text with its condition values.
 """
 
-import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Integral, Real
 from typing import Any, TypeAlias
 
-from reviewgen.conditions import finite_number
+from reviewgen.conditions import finite_number, is_missing
 from reviewgen.config import check, to_dict
 from reviewgen.config.options import TrainingTextOptions
 from reviewgen.errors import ConfigError, DataError, did_you_mean, quoted
@@ -127,7 +126,7 @@ def choose_columns(info: SourceInfo, head: list[Any], config: DataConfig, *, all
         DataError: A column is missing, or no column holds text.
     """
     name, text_column, conditions = info.name, config.text_column, config.columns
-    first = next((record for record in head if not _is_missing(record)), "")
+    first = next((record for record in head if not is_missing(record, "text")), "")
     if not isinstance(first, str | Mapping):
         raise DataError(f"{name} yields {type(first).__name__}; it must yield strings or records with named columns.")
     if isinstance(first, str) and text_column not in (None, "text"):
@@ -147,7 +146,7 @@ def choose_columns(info: SourceInfo, head: list[Any], config: DataConfig, *, all
         raise DataError(f"{name} has no column {quoted(missing[0])} for the condition of that name. {known}")
     texts = [record if column is None else record.get(column) for record in (head if column is None else records)[:3]]
     info.text_column, info.columns, info.guessed = column, columns, column is not None and text_column is None
-    info.preview = ["" if _is_missing(text) else str(text)[:_PREVIEW] for text in texts]
+    info.preview = ["" if is_missing(text, "text") else str(text)[:_PREVIEW] for text in texts]
     info.notes += [f"{name} has no column {condition!r}, so this condition counts as not given." for condition in missing]
 
 
@@ -186,10 +185,6 @@ def _look_up(record: Mapping[Any, Any], column: str) -> Any:
     return record[column] if column in record else flatten(record).get(column)
 
 
-def _is_missing(value: Any) -> bool:
-    return value is None or (isinstance(value, float) and math.isnan(value))  # pandas stores a missing text as NaN
-
-
 def _guess_text_column(name: str, columns: list[str], records: list[Any]) -> str:
     """Return the column with a usual name, or else the one with the most characters; columns of numbers or ids do not count.
 
@@ -225,7 +220,7 @@ def _as_text(value: Any, number: int, location: str, max_characters: int | None)
                 "texts, or raise the limit with --max-text-characters (max_text_characters in Python)."
             )
         return value if value.isascii() else _SURROGATE.sub("\ufffd", value)
-    if _is_missing(value):
+    if is_missing(value, "text"):  # such as NaN, which pandas stores
         return ""
     if isinstance(value, int | float) and not isinstance(value, bool):
         return str(value)

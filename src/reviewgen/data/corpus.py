@@ -191,12 +191,12 @@ def make_corpus(sources: Sequence[Source], work: SharedJob, filters: Filters, we
         StorageError: The disk is full.
         WorkerError: A worker process was killed.
     """
-    folder, first, count = work.job.path("corpus"), sources[0], len(weights) or 1  # of the sources to train on
+    folder, count = work.job.path("corpus"), len(weights) or 1  # of the sources to train on
     has_validation = len(sources) > count
     if work.job.done(f"corpus/{CORPUS_FILE}"):
         return Corpus.open(folder)
     work.progress("Reading and cleaning")
-    cut = partial(cut_text, held_out=HELD_OUT) if not has_validation else divide_text
+    cut = divide_text if has_validation else partial(cut_text, held_out=HELD_OUT)
     raw = [_clean(source, number, cut, work) for number, source in enumerate(sources)]
     lines = [_find_lines(source, paths, work) for source, paths in zip(sources[:count], raw, strict=False)]
     lines.append(list(dict.fromkeys(itertools.chain(*lines))))  # of a validation source
@@ -209,47 +209,47 @@ def make_corpus(sources: Sequence[Source], work: SharedJob, filters: Filters, we
     files = list(itertools.chain(*raw))
     work.progress("Looking for duplicates")
     hashes = [read_column(paths, "hash", np.uint64) for paths in raw]
-    edges = np.cumsum(list(map(len, hashes)))[:-1]  # between the texts of the sources
-    groups = [slice(count), slice(count, None)] if has_validation else [slice(count)]
-    codes = np.concatenate([_find_duplicates(sources[group], hashes[group]) for group in groups])
+    codes = _find_duplicates(sources[:count], hashes[:count])
+    if has_validation:
+        codes = np.append(codes, _find_duplicates(sources[count:], hashes[count:]))
     if filters.near_duplicates is not None:
         work.progress("Looking for near duplicates")
         keep = codes == 0
         codes[keep & ~work.main(partial(filters.find_distinct, files, keep))] = _NEAR_DUPLICATE
-    keep = codes == 0
-    fixed = [0] * count + [1] if has_validation else [None] * count
-    kept_of_each = np.split(keep, edges)
-    codes[keep] = np.concatenate(list(map(_split, sources, hashes, kept_of_each, raw, fixed)))
+    codes_of_each = np.split(codes, np.cumsum(list(map(len, hashes)))[:-1])  # views: what is set here is set in ``codes``
+    for number, (source, own_codes, own_hashes, paths) in enumerate(zip(sources, codes_of_each, hashes, raw, strict=True)):
+        keep = own_codes == 0
+        if has_validation:
+            own_codes[keep] = SPLITS.index("validation" if number == count else "train")
+        else:
+            own_codes[keep] = _split(source, own_hashes, keep, paths)
     work.progress("Looking for held-out texts in the training texts")
     leaking, notes = filters.find_leaks(files, codes, work)
     codes[leaking] = _LEAKING
+    keep, all_hashes = codes < _DUPLICATE, np.concatenate(hashes)
+    if has_validation and (both := int(np.isin(all_hashes[codes == 1], all_hashes[codes == 0]).sum())):
+        notes.insert(0, f"{both} of {np.count_nonzero(codes == 1)} validation texts are also in the training text.")
     work.progress("Writing the corpus")
-    names, targets = first.config.columns, [folder / f"{number:05d}.arrow" for number in range(len(files))]
+    names, targets = sources[0].config.columns, [folder / f"{number:05d}.arrow" for number in range(len(files))]
     types = [{str(read_part(file).schema.field(f"c{number}").type) for file in files} for number in range(len(names))]
     columns = {name: "string" if "string" in kinds else "double" for name, kinds in zip(names, types, strict=True)}
     tasks = list(zip(files, targets, split_by_part(codes, files), strict=True))
-    finished = np.array(work.share(partial(_finish_part, columns), tasks, size_of(files))).reshape(-1, 2)
-    parts = np.cumsum([0, *map(len, raw)])  # where the files of each source begin
-    characters = [finished[start:stop].sum(axis=0).tolist() for start, stop in itertools.pairwise(parts)]
-    corpora = list[Corpus]()  # of the sources
-    for number, (source, report, source_codes) in enumerate(zip(sources, reports, np.split(codes, edges), strict=True)):
-        *sizes, report.duplicates, report.near_duplicates, report.leaking = np.bincount(source_codes, minlength=6).tolist()
+    finished, written = iter(work.share(partial(_finish_part, columns), tasks, size_of(files))), iter(targets)
+    members, training_characters = list[Corpus](), list[int]()  # of each source
+    for source, report, own_codes, paths in zip(sources, reports, codes_of_each, raw, strict=True):
+        *sizes, report.duplicates, report.near_duplicates, report.leaking = np.bincount(own_codes, minlength=6).tolist()
         report.kept = report.read - report.empty if source.info.is_one_text else sum(sizes)
-        report.characters, _ = characters[number]
-        counts, own_files = dict(zip(SPLITS, sizes, strict=True)), targets[parts[number] : parts[number + 1]]
-        corpora.append(Corpus("", source.info, report, counts, names=names, files=own_files))
-    keep = codes < _DUPLICATE
-    if has_validation:
-        *train, held_out = (source_hashes[mask] for source_hashes, mask in zip(hashes, np.split(keep, edges), strict=True))
-        if both := int(np.isin(held_out, np.concatenate(train)).sum()):
-            notes.insert(0, f"{both} of {len(held_out)} validation texts are also in the training text.")
-    counts = {split: sum(member.counts[split] for member in corpora) for split in SPLITS}
+        report.characters, training = map(sum, zip(*itertools.islice(finished, len(paths)), strict=True))
+        training_characters.append(training)
+        counts, own_files = dict(zip(SPLITS, sizes, strict=True)), list(itertools.islice(written, len(paths)))
+        members.append(Corpus("", source.info, report, counts, names=names, files=own_files))
+    counts = {split: sum(member.counts[split] for member in members) for split in SPLITS}
     validation = (sources[-1].info, reports[-1]) if has_validation else None
-    info, report, corpora = first.info, reports[0], corpora[:count] if weights else []
+    info, report, corpora = sources[0].info, reports[0], members[:count] if weights else []
     if corpora:
-        notes = [*_weigh(corpora, [training for _, training in characters[:count]], weights), *notes]
+        notes = [*_weigh(corpora, training_characters[:count], weights), *notes]
         info, report = join_sources([member.source for member in corpora], [member.report for member in corpora])
-    fingerprint = _fingerprint(np.concatenate(hashes)[keep], codes[keep], names, targets, corpora)
+    fingerprint = _fingerprint(all_hashes[keep], codes[keep], names, targets, corpora)
     corpus = Corpus(fingerprint, info, report, counts, validation, [*info.notes, *notes], names, targets, corpora)
     content = json.dumps({**corpus.to_json(), "parts": [file.name for file in targets]}).encode()
     work.main(lambda: work.job.write(f"corpus/{CORPUS_FILE}", lambda file: file.write_bytes(content)))
@@ -408,17 +408,13 @@ def _find_duplicates(sources: Sequence[Source], hashes: Sequence[np.ndarray]) ->
     return np.where(is_duplicate, np.uint8(_DUPLICATE), np.uint8(0))
 
 
-def _split(source: Source, hashes: np.ndarray, keep: np.ndarray, files: Sequence[Path], fixed: int | None) -> np.ndarray:
-    """Return the split of each text of a source that is kept: one for all, if it is fixed."""
-    if fixed is not None:
-        codes = np.full(len(keep), fixed)
-    elif source.is_cleaned:
-        codes = read_column(files, "split", np.uint8)
-    elif source.info.is_one_text:
-        codes = np.resize([SPLITS.index(split) for split in SPLIT_CYCLE], len(keep))
-    else:
-        return split_by_hash(hashes[keep])
-    return np.asarray(codes[keep])
+def _split(source: Source, hashes: np.ndarray, keep: np.ndarray, files: Sequence[Path]) -> np.ndarray:
+    """Return the split of each text of a source that is kept."""
+    if source.is_cleaned:
+        return read_column(files, "split", np.uint8)[keep]
+    if source.info.is_one_text:
+        return np.resize([SPLITS.index(split) for split in SPLIT_CYCLE], len(keep))[keep]
+    return split_by_hash(hashes[keep])
 
 
 def split_by_hash(hashes: np.ndarray) -> np.ndarray:

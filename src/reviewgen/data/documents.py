@@ -38,7 +38,6 @@ import numpy as np
 from reviewgen.errors import DataError
 from reviewgen.sentences import sentence_ends
 
-DOCUMENTS = ("line", "paragraph", "sentence", "file")
 _HEAD = 1 << 16  # characters that a file is judged by
 _MIN_PARAGRAPHS, _MIN_LINES = 3, 8  # of a hard-wrapped text; the lines are those that another one of the paragraph follows
 _WIDTHS = range(30, 131)  # characters
@@ -119,7 +118,7 @@ def read_texts(path: Path, documents: str, start: int, stop: int, columns: objec
 
     Args:
         path: The file.
-        documents: One of ``DOCUMENTS``.
+        documents: "line", "paragraph", "sentence" or "file".
         start: Where to start; see ``find_edges``.
         stop: Where to stop.
         columns: Not used: a text has none.

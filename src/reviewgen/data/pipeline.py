@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar, Unpack
+from typing import Any, Unpack
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from reviewgen.conditions import Conditions, fit_conditions
 from reviewgen.config import EvaluateKwargs, from_dict, refuse_unknown_options, to_dict
 from reviewgen.data.cleaning import CleaningReport
 from reviewgen.data.columns import DataConfig, Example, SourceInfo
-from reviewgen.data.corpus import Corpus, describe, make_corpus, require_texts
+from reviewgen.data.corpus import Corpus, describe, make_corpus, require_splits, require_texts
 from reviewgen.data.parts import Filters, Progress, SharedJob
 from reviewgen.data.prepare import Encoding, encode_corpus
 from reviewgen.data.sources import SPLITS, Source, open_source, open_units, splits_of
@@ -35,7 +35,6 @@ from reviewgen.version import __version__
 
 _logger = logging.getLogger("reviewgen")
 _NO_CONDITIONS = Conditions()
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -118,7 +117,7 @@ def cached_store(corpus: Corpus, encoding: Encoding, conditions: Conditions) -> 
     }
 
     def make(job: Job) -> None:
-        encode_corpus(corpus, encoding, SharedJob(job), lambda: conditions, facts={})
+        encode_corpus(corpus, encoding, SharedJob(job), conditions, facts={})
 
     return in_cache(f"tokens-{_digest(facts)}", StoreFolder.read, facts, "store", make)
 
@@ -197,8 +196,10 @@ def prepare_store(
         if existing is not None:
             return existing
         corpus = make_corpus(main_sources or sources, work, texts.filters, texts.config.weights)
+        require_splits(corpus)
+        conditions = work.main(lambda: find_conditions(corpus, texts.config))
         more = {**facts, **to_dict(texts.filters), "job": identity, "reading": texts.config.facts()}
-        encode_corpus(corpus, encoding, work, lambda: find_conditions(corpus, texts.config), facts=more)
+        encode_corpus(corpus, encoding, work, conditions, facts=more)
         return work.main(lambda: publish_store(work.job, out, url))
 
 

@@ -27,7 +27,7 @@ import numpy as np
 from reviewgen.compiled import WindowSet
 from reviewgen.conditions import Conditions
 from reviewgen.config import to_dict
-from reviewgen.data.corpus import Corpus, require_splits, training_texts
+from reviewgen.data.corpus import Corpus, training_texts
 from reviewgen.data.documents import batched
 from reviewgen.data.parts import SharedJob, examples_of, read_part, size_of, texts_of
 from reviewgen.data.sources import SPLITS
@@ -205,7 +205,7 @@ def _encode_part(
         cls: The class of the tokenizer.
         folder: The folder of the tokenizer.
         digest: The digest of the tokenizer.
-        conditions: The conditions, with their ids.
+        conditions: The conditions.
         step: One text in ``step`` is checked for lost characters.
         file: The part.
         times: How often its training texts are read in an epoch.
@@ -215,12 +215,11 @@ def _encode_part(
         training: The number of training texts in earlier parts.
     """
     tokenizer = _load(cls, folder, digest)
-
-    known = conditions.with_ids_from(tokenizer.vocab_size, tokenizer.encode) if conditions else conditions
+    known = conditions.with_ids_from(tokenizer.vocab_size, tokenizer.encode)
 
     def write_examples(read: Callable[[], Iterable[Any]], target: Path, split: str) -> None:
         target.mkdir(exist_ok=True)
-        write_split((text for text, _ in read()), tokenizer, target, split, conditions.vocab_size)
+        write_split((text for text, _ in read()), tokenizer, target, split, known.vocab_size)
         if conditions:
             before = training if split == "train" else None
             _write_conditions(known, [values for _, values in read()], target / split, before)
@@ -312,29 +311,27 @@ class TrainingIds:
 
 
 def encode_corpus(
-    corpus: Corpus, encoding: Encoding, work: SharedJob, find_conditions: Callable[[], Conditions], *, facts: Mapping[str, Any]
+    corpus: Corpus, encoding: Encoding, work: SharedJob, conditions: Conditions, *, facts: Mapping[str, Any]
 ) -> None:
     """Write the folder ``store`` of a job; what an earlier try has finished there is kept.
 
     Args:
-        corpus: The corpus.
+        corpus: The corpus; it has texts to train and to validate on.
         encoding: The tokenizer and the novelty index.
         work: The job and its processes; all call this.
-        find_conditions: Returns the conditions: those of a trained model, or those of the training texts.
+        conditions: The conditions: those of a trained model, or those of the training texts.
         facts: What ``store.json`` says besides the corpus, the tokenizer and the index.
 
     Raises:
-        ReviewgenError: The tokenizer cannot be saved, a condition has no values, or the disk is full.
+        ReviewgenError: The tokenizer cannot be saved, or the disk is full.
     """
-    require_splits(corpus)
     store, size, name = work.job.path("store"), size_of(corpus.files), encoding.plugin["name"]
     work.progress("Training the tokenizer")
-    fitted = work.main(find_conditions)
     if not work.main(lambda: work.job.done("store/tokenizer")):
         _train(corpus, encoding, work, size)
     tokenizer: Tokenizer = encoding.cls.load(store / "tokenizer")
     encoding.check(tokenizer, name)
-    known, digest = fitted.with_ids_from(tokenizer.vocab_size), digest_tokenizer(tokenizer)
+    digest = digest_tokenizer(tokenizer)
     work.progress("Encoding the texts")
     step = sample_stride(tokenizer, corpus.report.characters + (corpus.validation[1].characters if corpus.validation else 0))
     times = corpus.times_of_files
@@ -347,7 +344,7 @@ def encode_corpus(
         tasks.append((file, times[number], store / shards[-1], its_words, *before[1:].tolist()))
         codes = np.asarray(read_part(file).column("split"))
         before += np.array([file.stat().st_size, len(codes), np.count_nonzero(codes == 0)])
-    encode = functools.partial(_encode_part, encoding.cls, store / "tokenizer", digest, known, step)
+    encode = functools.partial(_encode_part, encoding.cls, store / "tokenizer", digest, conditions, step)
     encoded = work.share(encode, tasks, size)
     lost = functools.reduce(operator.add, [part_lost for _, part_lost in encoded])
 
@@ -371,10 +368,10 @@ def encode_corpus(
         file_digests = {file.name: digest_file(file) for file in (store / WORDS_FILE, store / NOVELTY_FILE) if file.exists()}
         more = {
             "tokenizer": {**encoding.facts(), "digest": digest},
-            "conditions": known.to_json(),
+            "conditions": conditions.to_json(),
             "corpus": corpus.to_json(),
             "novelty": {"form": encoding.novelty, "megabytes": encoding.megabytes},
-            "notes": [*known.notes(), *([lost.describe(name)] if lost.lost else [])],
+            "notes": [*conditions.notes(), *([lost.describe(name)] if lost.lost else [])],
         }
         files = dict(ChainMap(file_digests, digest_files(store / "tokenizer", store), *(digests for digests, _ in encoded)))
         content = {"format": FORMAT, "facts": {**facts, **more}, "shards": shards, "files": dict(sorted(files.items()))}

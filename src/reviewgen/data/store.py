@@ -310,9 +310,7 @@ def find_store(source: Any) -> StoreFolder | None:
         with contextlib.suppress(DataError), remote(source, "read") as (system, folder):  # reading the texts says what is wrong
             content = system.cat_file(f"{folder}/{STORE_FILE}", end=MAX_RECORD + 1)
         return None if content is None else StoreFolder(_cached(content), _parse(content, source), source)
-    path = Path(source)
-    with contextlib.suppress(RuntimeError):  # a user who does not exist; reading the texts says so
-        path = path.expanduser()
+    path = Path(os.path.expanduser(source))  # noqa: PTH111  reading the texts says that a user does not exist
     if path.suffix == ".partial" and (path / "job.json").is_file():
         raise DataError(f"{source} is a token store that is not finished: rerun the same reviewgen prepare command to resume it.")
     return StoreFolder.read(path, str(source)) if (path / STORE_FILE).is_file() else None
