@@ -114,13 +114,17 @@ class Condition:
         Raises:
             ConfigError: A category or a number is unknown, or the text of a field is empty or too long.
         """
-        if not self.is_field:
-            if self.find(value) is None:
-                raise ConfigError(self.describe_unknown(value))
-        elif is_missing(value, self.kind):
-            raise ConfigError(f"The field {self.name!r} is empty: give it a text, or leave it out.")
-        elif (length := len(label_of(value))) > MAX_FIELD:
-            raise ConfigError(f"The field {self.name!r} has {length:,} characters; a field has at most {MAX_FIELD}.")
+        if self.is_field:
+            if is_missing(value, self.kind):
+                raise ConfigError(f"The field {self.name!r} is empty: give it a text, or leave it out.")
+            if (length := len(label_of(value))) > MAX_FIELD:
+                raise ConfigError(f"The field {self.name!r} has {length:,} characters; a field has at most {MAX_FIELD}.")
+        elif self.find(value) is None:
+            problem, labels = f"{value!r} is not a value of the condition {self.name!r}", [known.label for known in self.values]
+            if self.kind == "category":
+                raise ConfigError(f"{problem}. {did_you_mean(label_of(value), labels)}")
+            low, high = self.values[0].low, self.values[-1].high
+            raise ConfigError(f"{problem}, which goes from {low:g} to {high:g}: {', '.join(labels)}.")
 
     def text_of(self, value: object) -> str:
         """Return the value of a field as a model reads it; empty if it is missing."""
@@ -135,16 +139,6 @@ class Condition:
         rest = 1 - sum(shares.values())
         shares |= {"not given": rest} if rest > 1e-4 else {}
         return f"{self.name}: {', '.join(f'{label} ({100 * share:.3g} %)' for label, share in shares.items())}"
-
-    def describe_unknown(self, value: object) -> str:
-        """Return an error message for a value that ``find`` does not know."""
-        labels = [known.label for known in self.values]
-        if self.kind == "category":
-            return f"{value!r} is not a value of the condition {self.name!r}. {did_you_mean(label_of(value), labels)}"
-        low, high = self.values[0].low, self.values[-1].high
-        return (
-            f"{value!r} is not a value of the condition {self.name!r}, which goes from {low:g} to {high:g}: {', '.join(labels)}."
-        )
 
 
 @dataclass(frozen=True)
@@ -332,50 +326,23 @@ class Conditions:
         return from_dict(cls, {"conditions": stored, "first_id": first_id})
 
 
-def fit_conditions(
-    names: Sequence[str], examples: Iterable[Sequence[str | float | None]], fields: Sequence[str] = (), *, lowercase: bool = False
-) -> Conditions:
-    """Return the conditions of a training corpus: the categories or bins of each column, from one pass over its values.
+def fit_condition(name: str, values: Iterable[str | float | None]) -> Condition:
+    """Return the condition of a column of a training corpus, from the value of each text: its categories or bins.
 
     A column of numbers, or of strings that are numbers, is binned: up to 10 distinct numbers have a bin each, more are put into
     at most 5 bins with about as many texts each. Of any other column, the 50 most frequent values are kept. Memory grows by
     8 bytes per number and by each distinct category.
 
-    Args:
-        names: The names of the columns of categories and numbers.
-        examples: The condition values of each text, in the order of the names and then of the fields.
-        fields: The names of the columns of free text.
-        lowercase: Whether fields are lowercased, as the texts are.
-
     Raises:
-        DataError: A column has no values.
+        DataError: The column has no values.
     """
-    texts, numbers, categories = 0, [array("d") for _ in names], [Counter[str]() for _ in names]
-    lengths: list[Counter[bool]] = [Counter() for _ in fields]  # of each field, how many values are too long and how many are not
-    for values in examples if names or fields else ():
+    texts, numbers, categories = 0, array("d"), Counter[str]()
+    for value in values:
         texts += 1
-        for value, column_numbers, labels in zip(values, numbers, categories, strict=False):
-            if (number := finite_number(value)) is not None:
-                column_numbers.append(number)
-            elif not is_missing(value):
-                labels[label_of(value)] += 1
-        for value, own_lengths in zip(values[len(names) :], lengths, strict=True):
-            if not is_missing(value, "text"):
-                own_lengths[len(label_of(value)) > MAX_FIELD] += 1
-    fixed = [_fit(*column, texts) for column in zip(names, numbers, categories, strict=True)]
-    for name, own_lengths in zip(fields, lengths, strict=True):
-        if not own_lengths:
-            raise _empty(name)
-        fixed.append(Condition(name=name, kind="text", left_out=own_lengths[True], lowercase=lowercase))
-    return Conditions(tuple(fixed))
-
-
-def _empty(name: str) -> DataError:
-    return DataError(f"The column {quoted(name)} is empty in all training texts, so it cannot be a condition.")
-
-
-def _fit(name: str, numbers: "array[float]", categories: Counter[str], texts: int) -> Condition:
-    """Return the condition of a column of a number of texts, some of whose values are numbers and the others categories."""
+        if (number := finite_number(value)) is not None:
+            numbers.append(number)
+        elif not is_missing(value):
+            categories[label_of(value)] += 1
     if not categories and not numbers:
         raise _empty(name)
     if not categories:
@@ -383,8 +350,24 @@ def _fit(name: str, numbers: "array[float]", categories: Counter[str], texts: in
     categories.update(map(label_of, numbers))  # one value is not a number, so all are categories
     ranked = sorted(categories.items(), key=lambda item: (-item[1], item[0]))
     kept = sorted(ranked[:MAX_CATEGORIES])  # so that the ids do not depend on how frequent each category is
-    values = tuple(Value(label=label, share=count / texts) for label, count in kept)
-    return Condition(name=name, kind="category", values=values, left_out=len(ranked) - len(values))
+    known = tuple(Value(label=label, share=count / texts) for label, count in kept)
+    return Condition(name=name, kind="category", values=known, left_out=len(ranked) - len(known))
+
+
+def fit_field(name: str, values: Iterable[str | float | None], *, lowercase: bool = False) -> Condition:
+    """Return the field of a column of a training corpus, from the value of each text; lowercased, as the texts are, if asked for.
+
+    Raises:
+        DataError: The column has no values.
+    """
+    lengths = [len(label_of(value)) for value in values if not is_missing(value, "text")]
+    if not lengths:
+        raise _empty(name)
+    return Condition(name=name, kind="text", left_out=sum(length > MAX_FIELD for length in lengths), lowercase=lowercase)
+
+
+def _empty(name: str) -> DataError:
+    return DataError(f"The column {quoted(name)} is empty in all training texts, so it cannot be a condition.")
 
 
 def _bin_numbers(numbers: np.ndarray, texts: int) -> tuple[Value, ...]:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import reviewgen
-from reviewgen.conditions import Conditions, fit_conditions
+from reviewgen.conditions import Conditions, fit_condition
 from reviewgen.data import IGNORED, Lanes, cache_folder
 from reviewgen.errors import BundleError, ConfigError, DataError
 from reviewgen.registry import find_tokenizer
@@ -41,7 +41,7 @@ def ngram(tmp_path_factory):
 
 
 def fit(*values, name="stars"):
-    return fit_conditions([name], [[value] for value in values]).conditions[0]
+    return fit_condition(name, values)
 
 
 STARS = fit(1, 2, 2, 5, 5, 5, None, 5.0)
@@ -79,7 +79,7 @@ def test_categories_are_the_most_frequent_and_the_rest_is_reported():
     assert [condition.find(value) for value in ("c  d", True, "True", "x", 1)] == [3, 0, 0, None, None]
     rarely, often = fit("b", "a", "a"), fit("b", "b", "a")
     assert [v.label for v in rarely.values] == [v.label for v in often.values]  # models of both can be blended
-    many = fit_conditions(["who"], [[f"p{number % 60}"] for number in range(110)])
+    many = Conditions((fit_condition("who", [f"p{number % 60}" for number in range(110)]),))
     assert [value.label for value in many.conditions[0].values] == sorted(f"p{number}" for number in range(50))
     assert many.notes() == ["The condition 'who' keeps its 50 most frequent values; the other 10 count as not given."]
     mixed = fit(1, "1.0", "one", 2.5)
@@ -147,7 +147,7 @@ def test_texts_are_framed_with_their_conditions_which_are_not_targets():
         assert store.ids.max() < tokenizer.vocab_size  # the novelty index reads only these
         assert store.document(0).dtype == store.ids.dtype == np.uint16
     lanes = Lanes(found["train"], lanes=16, bptt=16, seed=0)
-    batch = next(iter(lanes))
+    batch = next(lanes.start_at())
     following = np.concatenate((batch.ids[:, 1:], batch.targets[:, -1:]), 1)
     is_given = (following == tokenizer.bos_id) | (following >= tokenizer.vocab_size)
     assert is_given[:, :-1].sum() > 10

@@ -54,7 +54,7 @@ def test_a_text_stands_behind_its_fields_which_are_left_out_at_random_and_are_no
     given_ = np.array([sum(values[1 + place] is not None for values in corpus.conditions("train")) for place in range(2)])
     assert kept / given_ == pytest.approx([0.75, 0.75], abs=0.07)
     lanes = Lanes(found["train"], lanes=4, bptt=50, seed=0)
-    batches = [batch for batch, _ in zip(lanes, range(lanes.batches_of(0)), strict=False)]
+    batches = [batch for batch, _ in zip(lanes.start_at(), range(lanes.batches_of(0)), strict=False)]
     targets = np.concatenate([batch.targets for batch in batches], axis=1)
     wanted = sum(len(tokenizer.encode(text)) + 1 for text in corpus.texts("train"))
     assert (targets[targets != IGNORED] < first).all() and wanted - 4 * 60 <= (targets != IGNORED).sum() <= wanted

@@ -46,7 +46,7 @@ def train_plainly(run: TrainingRun, steps: int) -> tuple[list[float], list[int],
     (table,) = [p for name, p in model.named_parameters() if "table" in name]  # which decays at every sixteenth step
     adam, squares = torch.optim.AdamW(others, betas=(0.9, 0.99)), torch.zeros(len(table), 1)
     lanes, losses, lengths, state = lanes_of(run), [], [], None
-    batches = iter(lanes)
+    batches = lanes.start_at()
     for step in range(steps):
         rate = config.learning_rate * (0.04 + 0.96 * step / 2 if step < steps / 2 else (steps - step) / 2)
         taken, nats = list(itertools.islice(batches, config.gradient_accumulation_steps)), []

@@ -25,7 +25,7 @@ from reviewgen.config import MAX_RECORD, read_json
 from reviewgen.data.cleaning import CleaningReport, first_of_each, hash_text
 from reviewgen.data.columns import Example, SourceInfo
 from reviewgen.data.documents import SPLIT_CYCLE, cut_text, divide_text, find_repeated_lines
-from reviewgen.data.parts import Filters, SharedJob, examples_of, read_column, read_part, size_of, split_by_part, write_part
+from reviewgen.data.parts import Filters, SharedJob, read_column, read_part, rows_of, size_of, split_by_part, write_part
 from reviewgen.data.sources import SPLITS, Source
 from reviewgen.data.tables import Unit
 from reviewgen.data.weighting import compare_languages, count_copies, describe_times, find_times, join_sources
@@ -129,7 +129,11 @@ class Corpus:
 
     def texts(self, split: str) -> Iterator[str]:
         """Yield the texts of a split, in the order of the source."""
-        return (text for text, _ in self.examples(split))
+        return (text for (text,) in rows_of(self.files, ["text"], SPLITS.index(split)))
+
+    def column(self, name: str) -> Iterator[str | float | None]:
+        """Yield the value of a condition of each training text."""
+        return (value for (value,) in rows_of(self.files, [name], SPLITS.index("train")))
 
     def conditions(self, split: str) -> Iterator[Sequence[str | float | None]]:
         """Yield the condition values of each text of a split."""
@@ -137,7 +141,7 @@ class Corpus:
 
     def examples(self, split: str) -> Iterator[Example]:
         """Yield the texts of a split with their condition values."""
-        return examples_of(self.files, self.names, SPLITS.index(split))
+        return ((text, values) for text, *values in rows_of(self.files, ["text", *self.names], SPLITS.index(split)))
 
     @property
     def times_of_files(self) -> list[float]:
@@ -173,7 +177,7 @@ class Corpus:
 
 def training_texts(file: Path, times: float = 1.0) -> list[str]:
     """Return the training texts of a part of a corpus, each as often as it is read in an epoch."""
-    texts = [text for text, _ in examples_of([file], (), 0)]
+    texts = [text for (text,) in rows_of([file], ["text"], 0)]
     return texts if times == 1 else [text for text, n in zip(texts, count_copies(texts, times), strict=True) for _ in range(n)]
 
 
@@ -411,10 +415,12 @@ def _find_duplicates(sources: Sequence[Source], hashes: Sequence[np.ndarray]) ->
 def _split(source: Source, hashes: np.ndarray, keep: np.ndarray, files: Sequence[Path]) -> np.ndarray:
     """Return the split of each text of a source that is kept."""
     if source.is_cleaned:
-        return read_column(files, "split", np.uint8)[keep]
-    if source.info.is_one_text:
-        return np.resize([SPLITS.index(split) for split in SPLIT_CYCLE], len(keep))[keep]
-    return split_by_hash(hashes[keep])
+        codes = read_column(files, "split", np.uint8)
+    elif source.info.is_one_text:
+        codes = np.resize([SPLITS.index(split) for split in SPLIT_CYCLE], len(keep))
+    else:
+        return split_by_hash(hashes[keep])
+    return np.asarray(codes[keep])
 
 
 def split_by_hash(hashes: np.ndarray) -> np.ndarray:

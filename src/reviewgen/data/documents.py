@@ -81,10 +81,10 @@ def file_layout(path: Path) -> tuple[bool, bool]:
     return is_wrapped, has_paragraphs
 
 
-def batched(records: Iterable[T], size: int = ROWS) -> Iterator[list[T]]:
+def batched(records: Iterable[T]) -> Iterator[list[T]]:
     """Yield records in lists."""
     iterator = iter(records)
-    while chunk := list(itertools.islice(iterator, size)):
+    while chunk := list(itertools.islice(iterator, ROWS)):
         yield chunk
 
 
@@ -212,9 +212,10 @@ def find_width(texts: Iterable[str]) -> int | None:
     (66, None)
     """
     explained, breaks = np.zeros(_WIDEST + 2, np.int64), 0  # by width
-    for line, word in (pair for text in texts for pair in _breaks(text)):
-        breaks += 1
-        if word and (low := max(len(line), _NARROWEST)) <= (high := min(len(line) + len(word), _WIDEST)):
+    for line, following in itertools.chain.from_iterable(itertools.pairwise(text.split("\n")) for text in texts):
+        length, word = len(line.rstrip()), _word_after(line, following)
+        breaks += word is not None
+        if word and (low := max(length, _NARROWEST)) <= (high := min(length + len(word), _WIDEST)):
             explained[low] += 1
             explained[high + 1] -= 1
     explained = explained.cumsum()
@@ -231,8 +232,8 @@ def unwrap(text: str, width: int) -> str:
     lines = text.split("\n")
     pieces = lines[:1]
     for line, following in itertools.pairwise(lines):
-        broken = next(_breaks(f"{line}\n{following}"), None)
-        if broken is not None and broken[1] and len(broken[0]) <= width < len(broken[0]) + 1 + len(broken[1]):
+        length, word = len(line.rstrip()), _word_after(line, following)
+        if word and length <= width < length + 1 + len(word):
             pieces[-1] = pieces[-1].rstrip()
             pieces += [" ", following]
         else:
@@ -240,15 +241,15 @@ def unwrap(text: str, width: int) -> str:
     return "".join(pieces)
 
 
-def _breaks(text: str) -> Iterator[tuple[str, str]]:
-    """Yield each line before a line break within a paragraph, and the first word of the next line, "" for none.
+def _word_after(line: str, following: str) -> str | None:
+    """Return the first word of the next line; None if a paragraph ends between the lines.
 
-    What is longer than a word is an address or a script without spaces, which is not wrapped at words.
+    What is longer than a word is an address or a script without spaces, which is not wrapped at words: then it is "".
     """
-    for line, following in itertools.pairwise(text.split("\n")):
-        if line.strip() and following[:1].strip():
-            word = following.split(None, 1)[0]
-            yield line.rstrip(), word if len(word) <= _LONGEST_WORD else ""
+    if not line.strip() or not following[:1].strip():
+        return None
+    word = following.split(None, 1)[0]
+    return word if len(word) <= _LONGEST_WORD else ""
 
 
 def find_repeated_lines(texts: Iterable[str]) -> dict[str, int]:

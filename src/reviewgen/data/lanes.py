@@ -88,10 +88,7 @@ class Lanes:
         self._longest = max(1, int(self.bptt * (1 + _LIMIT * _DEVIATION))) if is_random else self.bptt  # that is drawn
         self._store, self._seed = store, seed
 
-    def __iter__(self) -> Iterator[Batch]:
-        return self.start_at(0, 0)
-
-    def start_at(self, epoch: int, number: int) -> Iterator[Batch]:
+    def start_at(self, epoch: int = 0, number: int = 0) -> Iterator[Batch]:
         """Yield the batches from a given one on, without reading those before it."""
         while True:
             yield from self._batches(epoch, number)

@@ -146,12 +146,11 @@ def texts_of(files: Sequence[Path], wanted: np.ndarray) -> Iterator[str]:
             yield from batch.column(0).to_pylist()
 
 
-def examples_of(files: Sequence[Path], conditions: Sequence[str], code: int) -> Iterator[tuple[str, Sequence[Any]]]:
-    """Yield the texts of a split of a corpus, each with its condition values."""
+def rows_of(files: Sequence[Path], columns: Sequence[str], code: int) -> Iterator[tuple[Any, ...]]:
+    """Yield the values of some columns of each text of a split of a corpus."""
     for batch in itertools.chain.from_iterable(read_part(file).to_batches() for file in files):
-        rows = batch.filter(np.asarray(batch.column("split")) == code)
-        columns = (rows.column(name).to_pylist() for name in ("text", *conditions))
-        yield from ((text, values) for text, *values in zip(*columns, strict=True))
+        rows = batch.select(columns).filter(np.asarray(batch.column("split")) == code)
+        yield from zip(*(column.to_pylist() for column in rows.columns), strict=True)
 
 
 def split_by_part(values: np.ndarray, files: Sequence[Path]) -> list[np.ndarray]:

@@ -17,7 +17,7 @@ from typing import Any, Unpack
 
 import numpy as np
 
-from reviewgen.conditions import Conditions, fit_conditions
+from reviewgen.conditions import Conditions, fit_condition, fit_field
 from reviewgen.config import EvaluateKwargs, from_dict, refuse_unknown_options, to_dict
 from reviewgen.data.cleaning import CleaningReport
 from reviewgen.data.columns import DataConfig, Example, SourceInfo
@@ -128,7 +128,9 @@ def find_conditions(corpus: Corpus, config: DataConfig) -> Conditions:
     Raises:
         DataError: A condition has no values.
     """
-    return fit_conditions(config.conditions, corpus.conditions("train"), config.fields, lowercase=bool(config.lowercase))
+    fixed = [fit_condition(name, corpus.column(name)) for name in config.conditions]
+    fields = [fit_field(name, corpus.column(name), lowercase=bool(config.lowercase)) for name in config.fields]
+    return Conditions((*fixed, *fields))
 
 
 def _identify(sources: Sequence[Source]) -> list[Any]:

@@ -29,7 +29,7 @@ from reviewgen.conditions import Conditions
 from reviewgen.config import to_dict
 from reviewgen.data.corpus import Corpus, training_texts
 from reviewgen.data.documents import batched
-from reviewgen.data.parts import SharedJob, examples_of, read_part, size_of, texts_of
+from reviewgen.data.parts import SharedJob, read_part, rows_of, size_of, texts_of
 from reviewgen.data.sources import SPLITS
 from reviewgen.data.store import FORMAT, STORE_FILE, StoreFolder, TokenStore, digest_file, digest_tokenizer, encode_texts
 from reviewgen.data.weighting import count_copies
@@ -217,19 +217,20 @@ def _encode_part(
     tokenizer = _load(cls, folder, digest)
     known = conditions.with_ids_from(tokenizer.vocab_size, tokenizer.encode)
 
-    def write_examples(read: Callable[[], Iterable[Any]], target: Path, split: str) -> None:
+    def write_rows(target: Path, split: str, wanted: Iterable[bool] = itertools.repeat(True)) -> None:
         target.mkdir(exist_ok=True)
-        write_split((text for text, _ in read()), tokenizer, target, split, known.vocab_size)
+        code = SPLITS.index(split)
+        chosen = itertools.compress(rows_of([file], ["text"], code), wanted)
+        write_split((text for (text,) in chosen), tokenizer, target, split, known.vocab_size)
         if conditions:
-            before = training if split == "train" else None
-            _write_conditions(known, [values for _, values in read()], target / split, before)
+            values = list(itertools.compress(rows_of([file], known.names, code), wanted))
+            _write_conditions(known, values, target / split, training if split == "train" else None)
 
     def write(scratch: Path) -> None:
-        for code, split in enumerate(SPLITS):
-            write_examples(functools.partial(examples_of, [file], known.names, code), scratch, split)
+        for split in SPLITS:
+            write_rows(scratch, split)
         if times > 1 and (is_more := count_copies(training_texts(file), times) > int(times)).any():
-            read = functools.partial(examples_of, [file], known.names, 0)
-            write_examples(lambda: itertools.compress(read(), is_more), scratch / _REST, "train")
+            write_rows(scratch / _REST, "train", is_more)
 
     Job.write_whole(shard, write)
     if words is not None:

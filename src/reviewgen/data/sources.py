@@ -268,10 +268,10 @@ def _open_hub(hub: HubSource, config: DataConfig) -> Source:
     """Open a split of a dataset of the Hub, whose shards are its units; a single one is shared."""
     commit, splits, chosen = _find_dataset(hub, config)
     name, stream, others = f"hf://{hub.repo_id}", splits[chosen], [split for split in splits if split != chosen]
-    count = stream.num_shards
-    shards = [stream] if count == 1 else [stream.shard(count, number) for number in range(count)]
-    names = [name] if count == 1 else [f"{name}, shard {number + 1} of {count}," for number in range(count)]
-    units = [make_unit(partial(_read_shard, shard), own, is_shared=count == 1) for shard, own in zip(shards, names, strict=True)]
+    units = [make_unit(partial(_read_shard, stream), name, is_shared=True)]
+    if (count := stream.num_shards) > 1:
+        shards = [(stream.shard(count, number), f"{name}, shard {number + 1} of {count},") for number in range(count)]
+        units = [make_unit(partial(_read_shard, shard), shard_name) for shard, shard_name in shards]
     info = SourceInfo(name)
     if others and config.split is None:
         info.notes.append(f"Split {chosen!r} of {hub.repo_id} is read; not read: {', '.join(others)}.")

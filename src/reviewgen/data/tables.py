@@ -261,8 +261,7 @@ def read_parquet(path: Path, group: int, columns: Sequence[str] | None = None) -
 
     with ParquetFile(path, buffer_size=_CSV_HEAD) as file:
         wanted = needed_columns(file.schema_arrow.names, columns)
-        for batch in file.iter_batches(ROWS, row_groups=[group], columns=wanted, use_threads=False):
-            yield from batch.to_pylist()
+        yield from records_of(file.iter_batches(ROWS, row_groups=[group], columns=wanted, use_threads=False))
 
 
 def needed_columns(names: Sequence[str], columns: Sequence[str] | None) -> list[str]:
