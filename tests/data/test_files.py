@@ -3,8 +3,10 @@
 import csv
 import gzip
 import json
+import os
 import random
 import textwrap
+import threading
 
 import fsspec
 import pytest
@@ -84,6 +86,16 @@ def test_files_behind_urls(tmp_path):
     assert refusal("memory://reviews/c.csv").startswith("There is no file memory://reviews/c.csv.")
     url = write(tmp_path / "a.csv", "text\na,b\n").as_uri()
     assert refusal(url).startswith(f"{url} cannot be read: row 2 has 2 fields")
+
+
+def test_a_pipe_is_read_from_its_first_byte(tmp_path):
+    os.mkfifo(pipe := tmp_path / "63")  # such as <(zcat reviews.txt.gz) in a shell: without a suffix, and read only once
+    lines = [f"No. {number}" for number in range(2_000)]
+    for content, texts in (("\n".join(lines), lines), (as_parquet(ROWS), TEXTS)):
+        writer = threading.Thread(target=write, args=(pipe, content))
+        writer.start()
+        assert texts_of(pipe) == texts
+        writer.join()
 
 
 # Bytes and characters.

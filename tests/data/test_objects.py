@@ -30,13 +30,17 @@ def test_iterables_of_strings_and_of_records():
     assert texts_of([{"text": "a", "n": 1}, {"text": 5, "n": 2}, {"text": 1.5}]) == ["a", "5", "1.5"]
 
 
-def test_datasets_and_data_frames():
+def test_datasets_and_data_frames(tmp_path, monkeypatch):
     made = Dataset.from_list(ROWS)
     for source in (made, IterableDataset.from_generator(lambda: iter(ROWS)), made.to_iterable_dataset()):
         assert texts_of(source) == TEXTS
     splits = DatasetDict({"test": Dataset.from_list([{"text": "other"}]), "train": made})
     assert texts_of(splits) == TEXTS
     assert corpus_of(splits).stream.name == "DatasetDict, split train"
+    splits.save_to_disk(tmp_path / "saved")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for saved in (tmp_path / "saved", "~/saved"):
+        assert texts_of(saved) == TEXTS and texts_of(saved, split="test") == ["other"]
     assert "this one has: dev" in refusal(DatasetDict({"dev": made}))
     frame = pd.DataFrame({"text": [*TEXTS, None], "stars": [5] * len(TEXTS) + [1], 3: 0.5})
     assert texts_of(frame) == [*TEXTS, ""]  # which cleaning drops

@@ -11,6 +11,7 @@ import hashlib
 import html
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -98,6 +99,22 @@ class CleaningReport:
     lines_dropped: int = 0
 
 
+def add_reports(reports: Iterable[CleaningReport]) -> CleaningReport:
+    """Return the sums of the counts of several reports."""
+    counts = Counter[str]()
+    for report in reports:
+        counts.update(vars(report))
+    return CleaningReport(**counts)
+
+
+def note_mojibake(count: int, example: str | None) -> list[str]:
+    """Return a sentence for the user on the texts with mojibake that was not repaired, if there are any."""
+    if example is None:
+        return []
+    texts = "1 text seems" if count == 1 else f"{count:,} texts seem"
+    return [f"{texts} to be decoded wrongly, such as {example!r}: --fix-encoding (fix_encoding=True) repairs them."]
+
+
 class Cleaner:
     """Cleans texts one by one and counts the changes.
 
@@ -164,19 +181,6 @@ class Cleaner:
             text, count = drop_lines(text, self._lines)
             self.report.lines_dropped += count
         return text
-
-    def add(self, counts: Mapping[str, int], mojibake: str | None) -> None:
-        """Add what another cleaner has counted, and its example of mojibake, for a later part of the source."""
-        for name, count in counts.items():
-            setattr(self.report, name, getattr(self.report, name) + count)
-        self.mojibake = self.mojibake or mojibake
-
-    def notes(self) -> list[str]:
-        """Return sentences for the user on what cleaning has found and not changed."""
-        if self.mojibake is None:
-            return []
-        count = "1 text seems" if self.report.mojibake == 1 else f"{self.report.mojibake:,} texts seem"
-        return [f"{count} to be decoded wrongly, such as {self.mojibake!r}: --fix-encoding (fix_encoding=True) repairs them."]
 
     def _repair(self, text: str) -> str:
         """Return a text with its mojibake repaired, or only count it if that is not asked for."""

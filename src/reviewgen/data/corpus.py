@@ -22,7 +22,7 @@ import numpy as np
 
 from reviewgen.conditions import label_of
 from reviewgen.config import MAX_RECORD, read_json
-from reviewgen.data.cleaning import CleaningReport, first_of_each, hash_text
+from reviewgen.data.cleaning import CleaningReport, add_reports, first_of_each, hash_text, note_mojibake
 from reviewgen.data.columns import Example, SourceInfo
 from reviewgen.data.documents import SPLIT_CYCLE, cut_text, divide_text, find_repeated_lines
 from reviewgen.data.parts import Filters, SharedJob, read_column, read_part, rows_of, size_of, split_by_part, write_part
@@ -375,13 +375,12 @@ def _as_array(values: Iterable[str | float | None], *, is_text: bool) -> Any:
 
 def _add_up(source: Source, files: Sequence[Path]) -> CleaningReport:
     """Return what cleaning did to a source, and add its notes to the source's."""
-    cleaner = source.cleaner()
-    cleaner.report.decode_errors = source.info.decode_errors
-    for file in files:
-        cleaner.add(**json.loads(read_part(file).schema.metadata[b"report"]))
-    source.info.notes += cleaner.notes()
-    require_texts(source.info, cleaner.report)
-    return cleaner.report
+    parts = [json.loads(read_part(file).schema.metadata[b"report"]) for file in files]
+    report = add_reports(CleaningReport(**part["counts"]) for part in parts)
+    report.decode_errors = source.info.decode_errors
+    source.info.notes += note_mojibake(report.mojibake, next(filter(None, (part["mojibake"] for part in parts)), None))
+    require_texts(source.info, report)
+    return report
 
 
 def require_texts(source: SourceInfo, report: CleaningReport) -> None:

@@ -17,6 +17,7 @@ import glob
 import gzip
 import io
 import lzma
+import os
 import re
 import shutil
 import zipfile
@@ -33,7 +34,7 @@ from reviewgen.errors import DataError, ReviewgenError, first_line, shortened, s
 from reviewgen.registry import list_plugins
 from reviewgen.storage import open_input
 
-BOMS = (
+_BOMS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"),  # starts with the mark of UTF-16, so it is checked first
     (codecs.BOM_UTF32_BE, "utf-32"),
@@ -49,51 +50,6 @@ _MIN_BYTES = 8  # beyond ASCII, to tell the encodings of other scripts apart
 _MIN_LATIN_BYTES = 16  # beyond ASCII, to tell those of Latin letters apart
 _PRIOR = 0.08  # of Windows-1252; measured on texts in 20 languages, as is the weight of chaos against coherence
 _SAMPLE, _LINE = 1 << 16, 1 << 12  # bytes, in all and of one line
-_ESCAPE_RUN = re.compile("[\udc80-\udcff]+")
-
-
-def recognise(lines: Iterable[bytes]) -> str | None:
-    """Return the name of the encoding of a file that is not UTF-8, or None if it is damaged UTF-8 or no encoding fits.
-
-    >>> recognise(["Die Straße ist schön, und das Frühstück war köstlich.".encode("latin-1")])
-    'cp1252'
-
-    Args:
-        lines: The lines of the file.
-    """
-    from charset_normalizer import from_bytes  # for the few files that are not UTF-8
-
-    sample = _sample(lines)
-    beyond_ascii = sum(byte > 127 for byte in sample)
-    damaged = sum(map(len, _ESCAPE_RUN.findall(sample.decode("utf-8", "surrogateescape"))))
-    if damaged <= _MAX_DAMAGE * beyond_ascii:
-        return None
-    is_latin = beyond_ascii < sum(map(len, re.findall(rb"[A-Za-z]+", sample)))
-    names = _LATIN if is_latin else _OTHERS
-    usual = _LATIN[0] if is_latin and "\ufffd" not in sample.decode(_LATIN[0], "replace") else None
-    if beyond_ascii < (_MIN_LATIN_BYTES if usual else _MIN_BYTES) and (usual or not is_latin):
-        return usual
-    matches = from_bytes(sample, steps=16, chunk_size=1024, cp_isolation=list(names), preemptive_behaviour=False)
-    if is_latin and not any(match.coherence for match in matches):  # too short to recognise a language
-        return usual
-    scores: dict[str, float] = {}
-    for match in matches:
-        for name in set(match.could_be_from_charset).intersection(names):
-            scores[name] = match.coherence - 2 * match.chaos + (_PRIOR if name == _LATIN[0] else 0)
-    return max(names, key=lambda name: scores.get(name, -9.0)) if scores else None
-
-
-def _sample(lines: Iterable[bytes]) -> bytes:
-    """Return the first lines that are not ASCII, which tell encodings apart, and some of the later ones."""
-    telling = (line[:_LINE] for line in lines if not line[:_LINE].isascii())
-    sample: list[bytes] = []
-    size = 0
-    for number, line in enumerate(telling):
-        if size < _SAMPLE / 2 or (size < _SAMPLE and number % 100 == 0):
-            sample.append(line)
-            size += len(line)
-    return b"".join(sample)
-
 
 KINDS = {
     ".txt": "text",
@@ -162,6 +118,11 @@ def is_text(source: str | Path) -> bool:
     return "\n" in str(source) or any(len(part.encode("utf-8", "replace")) > _MAX_NAME for part in str(source).split("/"))
 
 
+def expand(path: str | Path) -> Path:
+    """Return a path with ``~`` expanded; that of a user who does not exist stays, for ``find_files`` to say so."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111  which would raise
+
+
 def suffix_of(file: Path) -> str:
     """Return a file's suffix in lower case, without that of a compression."""
     name = file.stem if file.suffix.lower() in {*_OPENERS, ".zip"} else file.name
@@ -190,10 +151,10 @@ def find_files(pattern: str | Path) -> list[Path]:
         if (path / "model.safetensors").is_file():
             raise DataError(f"The folder {pattern} is a saved model. Give the reviews instead.")
         inside = (file for file in path.rglob("*") if not any(part.startswith(".") for part in file.relative_to(path).parts))
-        known = {file: kind_of(file, None) for file in inside if file.is_file() and file.name != "manifest.json"}
-        if not any(known.values()):
+        files = sorted(file for file in inside if file.is_file() and file.name != "manifest.json" and kind_of(file))
+        if not files:
             raise DataError(f"The folder {pattern} has no data files ({', '.join(KINDS)}). Name its files with a glob.")
-        return sorted(file for file, kind in known.items() if kind is not None)
+        return files
     if exists:
         return [path]
     if not glob.has_magic(str(pattern)):
@@ -229,8 +190,6 @@ def reading_errors(name: str) -> Iterator[None]:
         yield
     except ReviewgenError:
         raise
-    except RecursionError:
-        raise DataError(f"{name} cannot be read: its records are nested too deeply.") from None
     except Exception as error:  # pyarrow and datasets raise types of their own, and a user's iterable any
         reason = first_line(error).strip("\"'").rstrip(".")
         raise DataError(f"{name} cannot be read: {reason}.") from None
@@ -252,18 +211,12 @@ def remote(url: str, verb: str) -> Iterator[tuple[Any, str]]:
         raise DataError(f"{url} cannot be {verb} ({reason}): check the address and your credentials.") from None
 
 
-def kind_of(file: Path, default: str | None) -> str | None:
-    """Return the format of a file by its suffix, or by how it begins."""
+def kind_of(file: Path) -> str | None:
+    """Return the format of a file by its suffix; None if it is unknown."""
     suffix = suffix_of(file)
     if suffix in KINDS:
         return KINDS[suffix]
-    if any(plugin.name == suffix[1:] for plugin in list_plugins("reader")):
-        return suffix[1:]
-    if suffix == "" and default is not None:
-        with open_input(file) as stream:
-            head = stream.read(16)
-        return next((kind for magic, kind in _MAGIC.items() if head.startswith(magic)), default)
-    return default
+    return suffix[1:] if any(plugin.name == suffix[1:] for plugin in list_plugins("reader")) else None
 
 
 def make_plain(file: Path, folder: Path, name: str | None = None) -> Iterator[PlainFile]:
@@ -286,7 +239,7 @@ def make_plain(file: Path, folder: Path, name: str | None = None) -> Iterator[Pl
 def _unzip(file: Path, folder: Path, name: str) -> Iterator[PlainFile]:
     with zipfile.ZipFile(file) as archive:
         names = [name for name in archive.namelist() if not name.startswith("__MACOSX/")]
-        members = [name for name in names if kind_of(Path(name), None) is not None]
+        members = [name for name in names if kind_of(Path(name)) is not None]
         if not members:
             raise DataError(f"{name} has no data files ({', '.join(KINDS)}).")
         for number, member in enumerate(sorted(members)):
@@ -296,11 +249,11 @@ def _unzip(file: Path, folder: Path, name: str) -> Iterator[PlainFile]:
 
 
 def _make_plain(file: Path, folder: Path, name: str) -> PlainFile:
-    kind, suffix = kind_of(file, "text") or "text", suffix_of(file)
-    path = file
+    path, suffix = file, suffix_of(file)
     if (opener := _OPENERS.get(file.suffix.lower())) or not file.is_file():  # a pipe can be read only once
         with (opener or open_input)(file) as stream:
             path = _copy(stream, folder, file.stem if opener else file.name)
+    kind = kind_of(file) or ("text" if suffix else _kind_by_content(path))
     digest, encoding, has_nul = _look(path)
     if (log := Path(f"{path}-wal")).is_file() and kind == "sqlite":  # what was committed last
         digest += _look(log)[0]
@@ -321,6 +274,12 @@ def _make_plain(file: Path, folder: Path, name: str) -> PlainFile:
     return PlainFile(copy, name, kind, (suffix, copy.stat().st_size and facts[1], digest), errors, guessed)
 
 
+def _kind_by_content(path: Path) -> str:
+    with path.open("rb") as stream:
+        head = stream.read(16)
+    return next((kind for magic, kind in _MAGIC.items() if head.startswith(magic)), "text")
+
+
 def _copy(stream: IO[bytes], folder: Path, name: str) -> Path:
     """Copy a stream into a folder, under a name of its own."""
     path = _copy_name(folder, name)
@@ -338,7 +297,7 @@ def _look(path: Path) -> tuple[str, str | None, bool]:
     digest, decoder, has_nul = xxhash.xxh3_128(), codecs.getincrementaldecoder("utf-8")(), False
     with path.open("rb") as stream:
         head = stream.read(4)
-        encoding: str | None = next((name for bom, name in BOMS if head.startswith(bom)), "utf-8")
+        encoding: str | None = next((name for bom, name in _BOMS if head.startswith(bom)), "utf-8")
         stream.seek(0)
         while chunk := stream.read(_CHUNK):
             digest.update(chunk)
@@ -360,10 +319,51 @@ def _write_utf8(stream: IO[bytes], target: Path, encoding: str) -> int:
             if "\ufffd" in line:
                 line, count = _DAMAGE.subn("\ufffd", line)
                 errors += count
-            if "\0" in line:
-                raise DataError(f"{target.name} has NUL characters: it is not a text.")
             copy.write(line)
     return errors
+
+
+def recognise(lines: Iterable[bytes]) -> str | None:
+    """Return the name of the encoding of a file that is not UTF-8, or None if it is damaged UTF-8 or no encoding fits.
+
+    >>> recognise(["Die Straße ist schön, und das Frühstück war köstlich.".encode("latin-1")])
+    'cp1252'
+
+    Args:
+        lines: The lines of the file.
+    """
+    from charset_normalizer import from_bytes  # for the few files that are not UTF-8
+
+    sample = _sample(lines)
+    beyond_ascii = sum(byte > 127 for byte in sample)
+    damaged = sum("\udc80" <= character <= "\udcff" for character in sample.decode("utf-8", "surrogateescape"))
+    if damaged <= _MAX_DAMAGE * beyond_ascii:
+        return None
+    is_latin = beyond_ascii < sum(map(len, re.findall(rb"[A-Za-z]+", sample)))
+    names = _LATIN if is_latin else _OTHERS
+    usual = _LATIN[0] if is_latin and "\ufffd" not in sample.decode(_LATIN[0], "replace") else None
+    if beyond_ascii < (_MIN_LATIN_BYTES if usual else _MIN_BYTES) and (usual or not is_latin):
+        return usual
+    matches = from_bytes(sample, steps=16, chunk_size=1024, cp_isolation=list(names), preemptive_behaviour=False)
+    if is_latin and not any(match.coherence for match in matches):  # too short to recognise a language
+        return usual
+    scores: dict[str, float] = {}
+    for match in matches:
+        for name in set(match.could_be_from_charset).intersection(names):
+            scores[name] = match.coherence - 2 * match.chaos + (_PRIOR if name == _LATIN[0] else 0)
+    return max(names, key=lambda name: scores.get(name, -9.0)) if scores else None
+
+
+def _sample(lines: Iterable[bytes]) -> bytes:
+    """Return the first lines that are not ASCII, which tell encodings apart, and some of the later ones."""
+    telling = (line[:_LINE] for line in lines if not line[:_LINE].isascii())
+    sample: list[bytes] = []
+    size = 0
+    for number, line in enumerate(telling):
+        if size < _SAMPLE / 2 or (size < _SAMPLE and number % 100 == 0):
+            sample.append(line)
+            size += len(line)
+    return b"".join(sample)
 
 
 def note_files(files: Sequence[PlainFile], documents: str) -> list[str]:

@@ -19,7 +19,7 @@ import numpy as np
 
 from reviewgen.conditions import Conditions, fit_condition, fit_field
 from reviewgen.config import EvaluateKwargs, from_dict, refuse_unknown_options, to_dict
-from reviewgen.data.cleaning import CleaningReport
+from reviewgen.data.cleaning import CleaningReport, note_mojibake
 from reviewgen.data.columns import DataConfig, Example, SourceInfo
 from reviewgen.data.corpus import Corpus, describe, make_corpus, require_splits, require_texts
 from reviewgen.data.parts import Filters, Progress, SharedJob
@@ -271,7 +271,7 @@ def _read(source: Any, config: DataConfig, split: str) -> Iterator[Example]:
             report.characters += len(cleaned[0])
             yield cleaned[0], values[: len(config.columns)]
         report.decode_errors = opened.info.decode_errors
-        opened.info.notes += cleaner.notes()
+        opened.info.notes += note_mojibake(report.mojibake, cleaner.mojibake)
         _log(opened.info, report)
         require_texts(opened.info, report)
 

@@ -16,7 +16,7 @@ import itertools
 import json
 import operator
 import os
-from collections import ChainMap, Counter
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +39,11 @@ from reviewgen.novelty import CompactIndex, Index, build_index, build_sets, writ
 from reviewgen.protocols import SupportsTrainingInParts, Tokenizer
 from reviewgen.storage import Job
 
+NOVELTY_FILE, WORDS_FILE = "novelty.safetensors", "words.json"
+_REST = "rest"  # of the folder in a shard with the texts that are read once more
+_WORD_BYTES, _WORD_TOKENS = 200_000_000, 50_000_000  # of parts, or ids, after which no new words are looked for
+_DROP_PROBABILITY = 0.1  # of a condition of a training text, so that the model also learns to generate without it
+_DROP_FIELD_PROBABILITY = 0.25  # the same, of a field
 _PROBE = "\ue0f1"  # private use
 _CHECKED, _CHECKED_CLOSELY = 100_000, 5_000_000  # characters at most: of a tokenizer that keeps the probe, and of others
 _BEFORE, _AFTER = 12, 12  # characters of an example around the first that is lost
@@ -95,13 +100,6 @@ def count_lost(texts: Iterable[str], tokenizer: Tokenizer, step: int) -> LostCha
             example = example if lost else (text[around], decoded[around])
             lost += max(1, (Counter(text) - Counter(decoded)).total())  # at least their order
     return LostCharacters(lost, checked, step > 1, example)
-
-
-NOVELTY_FILE, WORDS_FILE = "novelty.safetensors", "words.json"
-_REST = "rest"  # of the folder in a shard with the texts that are read once more
-_WORD_BYTES, _WORD_TOKENS = 200_000_000, 50_000_000  # of parts, or ids, after which no new words are looked for
-_DROP_PROBABILITY = 0.1  # of a condition of a training text, so that the model also learns to generate without it
-_DROP_FIELD_PROBABILITY = 0.25  # the same, of a field
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,10 +178,10 @@ def save_array(file: Path, values: np.ndarray) -> None:
     file.write_bytes(buffer.getbuffer())
 
 
-def digest_files(folder: Path, within: Path | None = None) -> dict[str, dict[str, Any]]:
-    """Return the size and digest of each file of a folder, by its name relative to ``folder`` or to one around it."""
-    files = sorted(file for file in folder.rglob("*") if file.is_file() and file != folder / STORE_FILE)
-    return {file.relative_to(within or folder).as_posix(): digest_file(file) for file in files}
+def digest_files(store: Path, paths: Iterable[Path]) -> dict[str, dict[str, Any]]:
+    """Return the size and digest of each file of a store that is one of some paths, or in it, by its name in the store."""
+    files = (file for path in paths for file in (path, *path.rglob("*")) if file.is_file())
+    return {file.relative_to(store).as_posix(): digest_file(file) for file in files}
 
 
 def _encode_part(
@@ -237,7 +235,7 @@ def _encode_part(
         Job.write_whole(words, lambda scratch: _write_words(scratch, count_words(training_texts(file))))
     wanted = np.zeros(len(read_part(file)), np.bool_)
     wanted[-texts % step :: step] = True
-    return digest_files(shard, shard.parents[1]), count_lost(texts_of([file], wanted), tokenizer, step)
+    return digest_files(shard.parents[1], [shard]), count_lost(texts_of([file], wanted), tokenizer, step)
 
 
 def _write_conditions(conditions: Conditions, rows: Sequence[Sequence[Any]], path: Path, training: int | None) -> None:
@@ -366,7 +364,9 @@ def encode_corpus(
         _write_words(store / WORDS_FILE, counts)
         if encoding.novelty != "none":
             write_index(index_tokens(train, tokenizer, encoding, corpus.fingerprint, sets), store / NOVELTY_FILE)
-        file_digests = {file.name: digest_file(file) for file in (store / WORDS_FILE, store / NOVELTY_FILE) if file.exists()}
+        files = digest_files(store, [store / name for name in ("tokenizer", WORDS_FILE, NOVELTY_FILE)])
+        for digests, _ in encoded:
+            files |= digests
         more = {
             "tokenizer": {**encoding.facts(), "digest": digest},
             "conditions": conditions.to_json(),
@@ -374,7 +374,6 @@ def encode_corpus(
             "novelty": {"form": encoding.novelty, "megabytes": encoding.megabytes},
             "notes": [*conditions.notes(), *([lost.describe(name)] if lost.lost else [])],
         }
-        files = dict(ChainMap(file_digests, digest_files(store / "tokenizer", store), *(digests for digests, _ in encoded)))
         content = {"format": FORMAT, "facts": {**facts, **more}, "shards": shards, "files": dict(sorted(files.items()))}
         if corpus.corpora:
             passes = range(int(max(times)))

@@ -8,7 +8,6 @@ is one unit: each process reads it, and they share its texts.
 import importlib.util
 import itertools
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,7 +18,7 @@ from reviewgen.config import HubSource, parse_hub_id
 from reviewgen.data.cleaning import Cleaner
 from reviewgen.data.columns import DataConfig, Example, SourceInfo, choose_columns, flatten, to_examples
 from reviewgen.data.documents import find_width
-from reviewgen.data.files import KINDS, fetch_files, find_files, is_text, is_url, make_plain, note_files, reading_errors
+from reviewgen.data.files import KINDS, expand, fetch_files, find_files, is_text, is_url, make_plain, note_files, reading_errors
 from reviewgen.data.tables import Read, Unit, find_units, make_unit, note_sheets, read_dataset, read_schema, read_with, records_of
 from reviewgen.errors import ConfigError, DataError, HubError, ReviewgenError, did_you_mean, quoted
 from reviewgen.hub_client import guard_client, shorten
@@ -135,7 +134,7 @@ def splits_of(source: Any, config: DataConfig) -> Sequence[str]:
         return () if any(map(_is_cleaned, source.values())) else [str(name) for name in source]
     if not isinstance(source, str | Path) or is_text(source):
         return ()
-    if (file := Path(source) / "dataset_dict.json").is_file():
+    if (file := expand(source) / "dataset_dict.json").is_file():
         return list(json.loads(file.read_text(encoding="utf-8"))["splits"])
     hub = parse_hub_id(source) if isinstance(source, str) and Path(source).suffix not in KINDS else None
     if hub is None or Path(source).exists():
@@ -169,7 +168,7 @@ def _read_head(records: Iterable[Any]) -> list[Any]:
 def open_units(source: Any, config: DataConfig, folder: Path) -> Source:
     """Open a source, of any columns; see ``open_source``."""
     if isinstance(source, Path):
-        return _open_path(str(source), source, config, folder)
+        return _open_path(source, config, folder)
     if isinstance(source, str):
         return _open_string(source, config, folder)
     if isinstance(source, list | tuple) and source and all(isinstance(item, Path) for item in source):
@@ -197,7 +196,7 @@ def _open_string(source: str, config: DataConfig, folder: Path) -> Source:
     if is_remote and hub is None:
         raise DataError(f"{quoted(source)} is not a Hub dataset: write hf://owner/name, with or without @revision.")
     if hub is None or (Path(source).suffix in KINDS and not is_remote):
-        return _open_path(source, source, config, folder)
+        return _open_path(source, config, folder)
     if not is_remote and Path(source).exists():
         raise DataError(f"{quoted(source)} could be ./{source} or the dataset hf://{source} on the Hub. Write the one you mean.")
     if not is_remote and Path(source.partition("/")[0]).exists():
@@ -205,16 +204,16 @@ def _open_string(source: str, config: DataConfig, folder: Path) -> Source:
     return _open_hub(hub, config)
 
 
-def _open_path(name: str, path: str | Path, config: DataConfig, folder: Path) -> Source:
+def _open_path(path: str | Path, config: DataConfig, folder: Path) -> Source:
     """Open a file, a glob, or a folder: of data files, or what ``save_to_disk`` of ``datasets`` has made."""
-    expanded = os.path.expanduser(path)  # noqa: PTH111  a user who does not exist is left to ``find_files``
-    if any((Path(expanded) / file).is_file() for file in ("dataset_dict.json", "dataset_info.json")):
+    expanded = expand(path)
+    if any((expanded / file).is_file() for file in ("dataset_dict.json", "dataset_info.json")):
         from datasets import load_from_disk
 
-        opened = _open_object(load_from_disk(expanded), config)
-        opened.info.name = name
+        opened = _open_object(load_from_disk(str(expanded)), config)
+        opened.info.name = str(path)
         return opened
-    return _open_files(name, find_files(path), config, folder)
+    return _open_files(str(path), find_files(path), config, folder)
 
 
 def _open_files(

@@ -29,7 +29,7 @@ import numpy as np
 from reviewgen.conditions import Conditions
 from reviewgen.config import MAX_RECORD, parse_json
 from reviewgen.data.documents import batched
-from reviewgen.data.files import is_text, is_url, remote
+from reviewgen.data.files import expand, is_text, is_url, remote
 from reviewgen.data.sources import SPLITS
 from reviewgen.errors import DataError, OutputExists, StorageError, first_line, storage_errors
 from reviewgen.protocols import SupportsEncodeBatch, Tokenizer
@@ -310,7 +310,7 @@ def find_store(source: Any) -> StoreFolder | None:
         with contextlib.suppress(DataError), remote(source, "read") as (system, folder):  # reading the texts says what is wrong
             content = system.cat_file(f"{folder}/{STORE_FILE}", end=MAX_RECORD + 1)
         return None if content is None else StoreFolder(_cached(content), _parse(content, source), source)
-    path = Path(os.path.expanduser(source))  # noqa: PTH111  reading the texts says that a user does not exist
+    path = expand(source)
     if path.suffix == ".partial" and (path / "job.json").is_file():
         raise DataError(f"{source} is a token store that is not finished: rerun the same reviewgen prepare command to resume it.")
     return StoreFolder.read(path, str(source)) if (path / STORE_FILE).is_file() else None
@@ -475,6 +475,5 @@ def digest_tokenizer(tokenizer: Tokenizer) -> str:
     """Return a SHA-256 digest of a trained tokenizer, from the files that it saves."""
     with temporary_folder() as folder:
         tokenizer.save(folder)
-        files = sorted(folder.iterdir())
-        digests = [f"{file.name} {hashlib.sha256(file.read_bytes()).hexdigest()}\n" for file in files]
+        digests = [f"{file.name} {digest_of(file)}\n" for file in sorted(folder.iterdir())]
     return hashlib.sha256("".join(digests).encode()).hexdigest()

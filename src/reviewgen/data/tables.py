@@ -27,8 +27,16 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from reviewgen.data.columns import USUAL_NAMES, DataConfig
 from reviewgen.data.documents import ROWS, find_edges, open_lines, read_texts
 from reviewgen.data.files import PlainFile
-from reviewgen.errors import ConfigError, DataError, first_line, quoted, shortened
+from reviewgen.errors import ConfigError, DataError, counted, first_line, quoted, shortened
 from reviewgen.registry import find_reader
+
+if TYPE_CHECKING:
+    import pyarrow
+
+_JSON_HEAD = 1 << 22  # characters of the first line, that a JSON file is judged by
+_SEPARATORS, _SEPARATOR_LINE = ",;\t|", re.compile(r'"?sep=(.)"?[\r\n]*', re.IGNORECASE)
+_CSV_HEAD, _PROBED_ROWS = 1 << 20, 10  # characters that the format is looked for in; rows that are compared
+_MAX_FIELD = 1 << 29  # characters
 
 Read: TypeAlias = Callable[[Sequence[str] | None], Iterable[Any]]
 """Yields the records of a unit, given the columns that are needed, or None for all."""
@@ -49,13 +57,10 @@ class Unit:
     is_shared: bool = False
 
 
-_HEAD = 1 << 22  # characters of the first line that is judged by
-
-
 def is_json_lines(path: Path) -> bool:
     """Return whether the first line of a file of UTF-8 that is not blank is a JSON object or string, and another one follows."""
     with path.open(encoding="utf-8") as file:
-        lines = (line for line in iter(lambda: file.readline(_HEAD), "") if not line.isspace())
+        lines = (line for line in iter(lambda: file.readline(_JSON_HEAD), "") if not line.isspace())
         first, second = next(lines, ""), next(lines, "")
     try:
         return isinstance(json.loads(first), dict | str) and bool(second or path.suffix in (".jsonl", ".ndjson"))
@@ -170,14 +175,6 @@ def _find_records(values: list[Any], name: str) -> list[Any]:
     return [{column: cells.get(key) for column, cells in value.items()} for key in keys]  # columns, as pandas writes them
 
 
-if TYPE_CHECKING:
-    import pyarrow
-
-_SEPARATORS, _SEPARATOR_LINE = ",;\t|", re.compile(r'"?sep=(.)"?[\r\n]*', re.IGNORECASE)
-_CSV_HEAD, _PROBEDROWS = 1 << 20, 10  # characters that the format is looked for in; rows that are compared
-_MAX_FIELD = 1 << 29  # characters
-
-
 def _find_format(path: Path) -> tuple[str, list[str], int]:
     """Return the separator and the column names of a csv file, and how many lines precede them, such as ``sep=;``.
 
@@ -194,7 +191,7 @@ def _find_format(path: Path) -> tuple[str, list[str], int]:
     bare = re.sub(r'"[^"]*"', "q", "".join(lines)).splitlines()
     header = next((line for line in bare if line.strip()), "")
     separator = match[1] if match else max(_SEPARATORS, key=header.count)
-    rows = [row for row in itertools.islice(csv.reader(lines, delimiter=separator), _PROBEDROWS) if row]
+    rows = [row for row in itertools.islice(csv.reader(lines, delimiter=separator), _PROBED_ROWS) if row]
     fits = len(rows) > 1 and {len(row) for row in rows} == {len(rows[0])} != {1}
     if path.suffix == ".tsv" and not match and separator != "\t" and ("\t" in header or not fits):
         separator = "\t"
@@ -235,9 +232,8 @@ def read_csv(path: Path, name: str, columns: Sequence[str] | None = None) -> Ite
                 (row,) = csv.reader(lines, delimiter=separator)
             number += bool(row)
             if row and len(row) != len(names):
-                has = "1 field" if len(row) == 1 else f"{len(row)} fields"
                 raise DataError(
-                    f"{name} cannot be read: row {number:,} has {has}, and the header has {len(names)}: "
+                    f"{name} cannot be read: row {number:,} has {counted(len(row), 'field')}, and the header has {len(names)}: "
                     f"{shortened(lines[0].strip(), 60)!r}. In that row, put each text with a {separator!r} or a line break in "
                     "double quotes, double the quotes inside it, and keep the separators of missing values."
                 )

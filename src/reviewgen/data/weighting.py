@@ -7,13 +7,12 @@ texts of the corpus: they are parts of the token store that are read again; see 
 import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, fields
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from reviewgen.data.cleaning import CleaningReport, hash_text
+from reviewgen.data.cleaning import CleaningReport, add_reports, hash_text
 from reviewgen.data.columns import SourceInfo
 from reviewgen.errors import ConfigError, DataError
 from reviewgen.lexicon import words_of
@@ -148,4 +147,4 @@ def join_sources(sources: Sequence[SourceInfo], reports: Sequence[CleaningReport
         decode_errors=sum(source.decode_errors for source in sources),
         is_one_text=all(source.is_one_text for source in sources),
     )
-    return info, CleaningReport(**{each.name: sum(asdict(own)[each.name] for own in reports) for each in fields(CleaningReport)})
+    return info, add_reports(reports)
