@@ -229,6 +229,12 @@ def test_a_text_of_probability_zero_has_no_bits(tmp_path: Path) -> None:
     assert written.summary["zero_probability_texts"] == 1 and written.summary["bits_per_character"] is None
 
 
+def test_a_source_of_scores_that_is_no_file(model: reviewgen.ReviewModel, tmp_path: Path) -> None:
+    for wrong, reason in (("b" * 300, "The source is a text"), ("~no_such_user/a.csv", "does not exist on this machine")):
+        with pytest.raises(DataError, match=reason):
+            reviewgen.score_dataset(model, wrong, out=tmp_path / "s.jsonl")
+
+
 def test_copies_are_those_of_novelty(model: reviewgen.ReviewModel, tmp_path: Path) -> None:
     texts = [TEXTS[0], "zzz qqq xxx", TEXTS[3] + TEXTS[1]]
     written = reviewgen.novelty_dataset(model, texts, out=tmp_path / "n.parquet")

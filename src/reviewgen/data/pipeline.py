@@ -22,6 +22,7 @@ from reviewgen.config import EvaluateKwargs, from_dict, refuse_unknown_options, 
 from reviewgen.data.cleaning import CleaningReport, note_mojibake
 from reviewgen.data.columns import DataConfig, Example, SourceInfo
 from reviewgen.data.corpus import Corpus, describe, make_corpus, require_splits, require_texts
+from reviewgen.data.files import expand
 from reviewgen.data.parts import Filters, Progress, SharedJob
 from reviewgen.data.prepare import Encoding, encode_corpus
 from reviewgen.data.sources import SPLITS, Source, open_source, open_units, splits_of
@@ -359,7 +360,7 @@ def read_texts(
 def identify_texts(source: Any, conditions: Conditions, options: Mapping[str, Any]) -> list[Any] | None:
     """Return what identifies the texts that ``read_texts`` reads; None of a source that is not files, or is a pipe."""
     names = source if isinstance(source, list) else [Path(source) if isinstance(source, str) else source]
-    if not all(isinstance(name, Path) for name in names) or any(is_pipe(name.expanduser()) for name in names):
+    if not all(isinstance(name, Path) for name in names) or any(map(is_pipe, map(expand, names))):
         return None
     settings = {name: value for name, value in options.items() if name != "split"}
     with workspace() as folder:

@@ -177,7 +177,7 @@ def score_texts(
         else:
             require_index(loaded.bundle.index)
         texts: Iterator[Example] = read_texts(source, data_records(loaded.training), conditions=loaded.conditions, **settings)
-        identity, first_text = identify_texts(source, loaded.conditions, settings), next(texts)
+        first_text, identity = next(texts), identify_texts(source, loaded.conditions, settings)  # the first says what is wrong
         facts = {"judge": kind, **_facts(loaded, source, _DEFAULTS | settings)}
         facts["texts"] = hash_text(first_text[0]) if identity is None else identity  # which processes compare
         texts, done = chain([first_text], texts), 0
