@@ -406,13 +406,12 @@ def workspace() -> Iterator[Path]:
         StorageError: The cache folder cannot be written.
     """
     root = cache_folder()
-    with storage_errors(f"the cache folder {root} (set REVIEWGEN_CACHE to use another)"):
-        if root.is_file():
-            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
-        root.mkdir(parents=True, exist_ok=True)
-        stack = contextlib.ExitStack()
-        folder = stack.enter_context(temporary_folder(root, _WORKSPACE))
-    with stack:
+    with contextlib.ExitStack() as stack:
+        with storage_errors(f"the cache folder {root} (set REVIEWGEN_CACHE to use another)"):
+            if root.is_file():
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+            root.mkdir(parents=True, exist_ok=True)
+            folder = stack.enter_context(temporary_folder(root, _WORKSPACE))
         yield folder
 
 
