@@ -252,6 +252,15 @@ def test_signals_raise_an_interrupt_inside_a_command_and_are_restored() -> None:
         signal.signal(number, handler)
 
 
+def test_an_interrupted_command_says_so(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*arguments: Any, **options: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("reviewgen.api.load", interrupt)
+    status, out, said = run("neighbours", "./m", "the")
+    assert (status, out, said) == (130, "", "Interrupted.\n")
+
+
 # In processes of their own.
 
 

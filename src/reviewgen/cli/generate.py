@@ -278,12 +278,11 @@ def replay(receipt: Path, *, model: str | None = None, as_json: bool = False) ->
     results, loaded = [], {}
     for number, one in enumerate(tables.read_receipts(receipt), 1):
         source = tables.find_source(one, receipt) if model is None else path_or_string(model)
-        device = one["model"].get("device", "cpu")
-        key = source, one["model"]["bits"], device
+        key = source, one.model.bits, one.model.device
         if key not in loaded:
-            loaded[key] = api.load(source, weight_bits=one["model"]["bits"])
+            loaded[key] = api.load(source, weight_bits=one.model.bits)
             with suppress(ConfigError):  # it is not here, which the differences say
-                loaded[key].to(device)
+                loaded[key].to(one.model.device)
         result = tables.replay(one, loaded[key])
         results.append(result)
         if not as_json:

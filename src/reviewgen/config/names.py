@@ -18,7 +18,7 @@ from pathlib import Path
 
 from reviewgen.errors import ConfigError, SourceError, did_you_mean, quoted
 
-PRESET = re.compile(r"(?P<model>[a-z][a-z0-9]*)-(?P<tokenizer>[a-z][a-z0-9]*)(?:-(?P<size>[a-z0-9]+))?(?:-plain)?")
+PRESET = re.compile(r"(?P<model>[a-z][a-z0-9]*)-(?P<tokenizer>[a-z][a-z0-9]*)(?:-[a-z0-9]+)?(?:-plain)?")
 PLAIN = "-plain"
 """Ends the name of a preset without the techniques that its model and the training have."""
 
@@ -29,21 +29,6 @@ _MAX_PLUGIN_NAME = 100  # characters
 LOCAL = ("/", "./", "../", "~", os.sep, f".{os.sep}", f"..{os.sep}")
 """What a path starts with that is not looked up as a name."""
 _OWNER = "reviewgen"  # of the presets' repositories on the Hub
-
-
-@dataclass(frozen=True)
-class PresetName:
-    """The parts of a preset's name.
-
-    Attributes:
-        model: The name of the model plugin.
-        tokenizer: The name of the tokenizer plugin.
-        size: The size, if the name has one.
-    """
-
-    model: str
-    tokenizer: str
-    size: str | None = None
 
 
 @dataclass(frozen=True)
@@ -87,17 +72,15 @@ class LocalSource:
 Source = PresetSource | HubSource | LocalSource
 
 
-def parse_preset(name: str, presets: Collection[str] = ()) -> PresetName:
-    """Parse a preset's name.
+def parse_preset(name: str, presets: Collection[str] = ()) -> tuple[str, str]:
+    """Return the names of the model and of the tokenizer that a preset's name begins with.
 
     Args:
         name: The name.
         presets: The known presets, of which the message suggests one.
 
-    >>> parse_preset("lstm-word")
-    PresetName(model='lstm', tokenizer='word', size=None)
     >>> parse_preset("lstm-word-large")
-    PresetName(model='lstm', tokenizer='word', size='large')
+    ('lstm', 'word')
 
     Raises:
         SourceError: The name does not have the form ``<model>-<tokenizer>[-<size>]``.
@@ -106,7 +89,7 @@ def parse_preset(name: str, presets: Collection[str] = ()) -> PresetName:
     if match is None:
         form = "Write <model>-<tokenizer> in lower case, as in lstm-word." + (f" {_suggest(name, presets)}" if presets else "")
         raise SourceError(f"{quoted(name, 60)} is not a preset name. {form}")
-    return PresetName(**match.groupdict())
+    return match["model"], match["tokenizer"]
 
 
 def is_plugin_name(name: str) -> bool:
