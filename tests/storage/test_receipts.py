@@ -107,7 +107,7 @@ def test_the_digest_changes_with_the_weights_only(saved: dict[str, Path], tmp_pa
 )
 def test_an_invalid_receipt_is_refused(receipt: dict[str, Any], damage: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "r.jsonl").write_text(json.dumps(receipt | damage), encoding="utf-8")
-    with pytest.raises(DataError, match="Receipt 1 in .* is invalid"):
+    with pytest.raises(DataError, match=r"Receipt 1 in .* is invalid"):
         list(read_receipts(tmp_path / "r.jsonl"))
 
 

@@ -1,4 +1,4 @@
-"""``reviewgen explain | graph | plot | probe | compare | neighbours | contrast | classify``: what models compute and have learned."""
+"""``reviewgen explain | graph | plot | probe | compare``, ``neighbours | contrast | classify``: what models have learned."""
 
 import sys
 from itertools import zip_longest

@@ -32,17 +32,6 @@ _OWNER = "reviewgen"  # of the presets' repositories on the Hub
 
 
 @dataclass(frozen=True)
-class PresetSource:
-    """The published weights of a preset.
-
-    Attributes:
-        name: The preset.
-    """
-
-    name: str
-
-
-@dataclass(frozen=True)
 class HubSource:
     """A repository on the Hugging Face Hub.
 
@@ -58,18 +47,8 @@ class HubSource:
         return self.repo_id + (f"@{self.revision}" if self.revision else "")
 
 
-@dataclass(frozen=True)
-class LocalSource:
-    """A folder on this machine.
-
-    Attributes:
-        path: The folder.
-    """
-
-    path: Path
-
-
-Source = PresetSource | HubSource | LocalSource
+Source = str | HubSource | Path
+"""The name of a preset, whose published weights are meant; a repository; or a folder on this machine."""
 
 
 def parse_preset(name: str, presets: Collection[str] = ()) -> tuple[str, str]:
@@ -133,7 +112,7 @@ def parse_source(source: str | Path, presets: Collection[str] | None = None, rev
         revision: The revision, if it is not part of the source.
 
     >>> parse_source("lstm-word")
-    PresetSource(name='lstm-word')
+    'lstm-word'
     >>> parse_source("ana/lyrics@v2")
     HubSource(repo_id='ana/lyrics', revision='v2')
     >>> parse_source("lstm-word@v2")
@@ -154,11 +133,9 @@ def find_revision(source: Source, revision: str) -> HubSource:
     """
     if not isinstance(revision, str) or re.fullmatch(r"[^\s@]+", revision) is None:
         raise SourceError(f"{quoted(str(revision), 60)} is not a revision. Give a branch, a tag or a commit.")
-    if isinstance(source, LocalSource):
-        raise SourceError(
-            f"{quoted(str(source.path), 60)} is a local folder, which has no revision {quoted(revision)}: leave it out."
-        )
-    hub = HubSource(f"{_OWNER}/{source.name}") if isinstance(source, PresetSource) else source
+    if isinstance(source, Path):
+        raise SourceError(f"{quoted(str(source), 60)} is a local folder, which has no revision {quoted(revision)}: leave it out.")
+    hub = HubSource(f"{_OWNER}/{source}") if isinstance(source, str) else source
     if hub.revision not in (None, revision):
         raise SourceError(
             f"{quoted(str(hub), 60)} has one revision and revision={quoted(revision)} is another: give one of them."
@@ -170,7 +147,7 @@ def _parse(source: str | Path, presets: Collection[str] | None) -> Source:
     if not isinstance(source, str | Path):
         raise SourceError(f"The source of a model must be a string or a Path; got {type(source).__name__}.")
     if isinstance(source, Path) or source.startswith(LOCAL) or source in (".", ".."):
-        return LocalSource(_expand(Path(source)))
+        return _expand(Path(source))
     if source.startswith("hf://"):
         hub = parse_hub_id(source)
         if hub is None:
@@ -186,7 +163,7 @@ def _parse_bare(source: str, presets: Collection[str] | None) -> Source:
     name, at, revision = source.partition("@")
     parsed: Source | None = parse_hub_id(source)
     if PRESET.fullmatch(name) and (revision or not at):
-        parsed = find_revision(PresetSource(name), revision) if at else PresetSource(name)
+        parsed = find_revision(name, revision) if at else name
     if not os.path.exists(source):  # noqa: PTH110 (which raises for no string)
         if parsed is None:
             hint = "" if presets is None else f" {_suggest(source, presets)}"
@@ -194,9 +171,9 @@ def _parse_bare(source: str, presets: Collection[str] | None) -> Source:
             raise SourceError(f"{quoted(source, 60)} is not {kinds}.{hint}")
         return parsed
     if isinstance(parsed, HubSource):
-        return LocalSource(Path(source)) if (Path(source) / "config.json").is_file() else parsed
+        return Path(source) if (Path(source) / "config.json").is_file() else parsed
     if parsed is None or (presets is not None and source not in presets):
-        return LocalSource(Path(source))
+        return Path(source)
     raise SourceError(f"{quoted(source)} is ambiguous: write ./{source} for the folder, or rename the folder for the preset.")
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from reviewgen.conditions import Condition, Conditions
-from reviewgen.config import MAX_RECORD, check_count, check_flags, check_seed, read_json, to_dict
+from reviewgen.config import MAX_RECORD, check_count, check_flags, read_json, to_dict
 from reviewgen.config.options import DatasetOptions
 from reviewgen.data import open_records
 from reviewgen.errors import ConfigError, DataError, counted, did_you_mean, quoted
@@ -132,7 +132,7 @@ def generate_dataset(
     *,
     out: str | Path,
     prompt: str | Sequence[str] = "",
-    receipts: bool | Path | None = None,
+    receipts: bool | Path = False,
     progress: Progress | None = None,
     weight_bits: int = 32,
     device: str = "auto",
@@ -142,7 +142,7 @@ def generate_dataset(
 
     Args are those of ``reviewgen.generate_dataset``, and:
         shards: How the table is written.
-        receipts: Whether there is a column of receipts, or the file that they will be written to; None is ``columns``.
+        receipts: Whether there is a column of receipts, or the file that they will be written to.
         progress: Called with the progress.
         weight_bits: The bits of a weight of a model that is loaded.
 
@@ -155,8 +155,6 @@ def generate_dataset(
         """Check the call, and return the plan of its table."""
         check_count("n", n)
         check_flags(columns=shards.columns, unique=shards.unique)
-        if (seed := options.get("seed")) is not None:
-            check_seed(seed)
         loaded, source = load_saved(model, weight_bits)
         request = _check_request(loaded, prompt, options)
         if device != "auto" or not request.must_include:  # of which few texts are generated at once
@@ -171,8 +169,8 @@ def generate_dataset(
             _logger.info("This model was trained by counting, so it forgets a condition after a few tokens; networks do not.")
         file = receipts if isinstance(receipts, Path) else path / "receipts.jsonl"
         name = None if source is None else portable_source(source, file)
-        has_receipts = bool(shards.columns if receipts is None else receipts)
-        return _make_plan(loaded, name, n, replace(request, device=loaded.device), schema, seed, shards, has_receipts)
+        seed = None if options.get("seed") is None else request.seed
+        return _make_plan(loaded, name, n, replace(request, device=loaded.device), schema, seed, shards, bool(receipts))
 
     return write_table(plan, out, shards, progress)
 
@@ -191,7 +189,7 @@ def _check_request(model: ReviewModel, prompt: Any, options: GenerateKwargs) -> 
     """
     if options.get("num_return_sequences") is not None:
         raise ConfigError("num_return_sequences is not a generation setting here: n and seed are arguments of their own.")
-    one: Any = {**options, "num_return_sequences": 1, "seed": 0}
+    one: Any = {**options, "num_return_sequences": 1}
     request = make_request(prompt, model.generation_config, one, model.tokenizer, model.conditions)
     if not request.prompts:
         raise ConfigError("There are no prompts: give at least one, or leave prompt out.")

@@ -128,7 +128,7 @@ def _check_target(out: Any, format: str | None) -> tuple[Path, str]:
         raise ConfigError(f"The format {quoted(kind)} is unknown. {did_you_mean(kind, _FORMATS)}")
     if is_file and kind != suffix:
         raise ConfigError(f"out={path.name} is a file of {suffix}, and the format is {kind}: leave the format out.")
-    if not path.name or _read_manifest(path) is None:  # without a name, it is "." or "/", which exist
+    if is_file or not path.name or _read_manifest(path) is None:  # without a name, it is "." or "/", which exist
         check_output(path)
     return path, kind
 
