@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import unittest.mock
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -253,12 +254,8 @@ def test_signals_raise_an_interrupt_inside_a_command_and_are_restored() -> None:
 
 
 def test_an_interrupted_command_says_so(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt(*arguments: Any, **options: Any) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("reviewgen.api.load", interrupt)
-    status, out, said = run("neighbours", "./m", "the")
-    assert (status, out, said) == (130, "", "Interrupted.\n")
+    monkeypatch.setattr("reviewgen.api.load", unittest.mock.Mock(side_effect=KeyboardInterrupt))
+    assert run("neighbours", "./m", "the") == (130, "", "Interrupted.\n")
 
 
 # In processes of their own.

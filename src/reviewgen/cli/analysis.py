@@ -23,7 +23,7 @@ from reviewgen.cli.options import declared, parse_data, path_or_string, read_std
 from reviewgen.config import LOCAL, GenerationConfig, check_count, parse_settings
 from reviewgen.config.options import EvaluationOptions, TrainingTextOptions, TrialOptions
 from reviewgen.errors import ConfigError
-from reviewgen.interrupts import INTERRUPTED, raise_on_interrupt
+from reviewgen.interrupts import raise_on_interrupt
 
 
 @takes(declared(GenerationConfig, only=["conditions"], unset=True))
@@ -178,7 +178,7 @@ def compare(
     if html is not None:  # after the table, which a full disk does not lose
         comparison.save_html(html, overwrite=overwrite)
         note(f"Page: {html}")
-    sys.exit(INTERRUPTED if comparison.is_interrupted else int(comparison.has_failed))
+    sys.exit(finished.status or int(comparison.has_failed))
 
 
 @takes()

@@ -167,7 +167,7 @@ def generate_dataset(
         drawn = {name for group in schema.groups for name in group.names}
         evaluations = loaded.training.get("evaluations") or ()
         is_counted = evaluations and all(entry.get("train_nats_per_token") is None for entry in evaluations)
-        if is_counted and any(each.name in drawn and not each.is_field for each in loaded.conditions):
+        if is_counted and any(condition.name in drawn for condition in loaded.conditions.fixed):
             _logger.info("This model was trained by counting, so it forgets a condition after a few tokens; networks do not.")
         file = receipts if isinstance(receipts, Path) else path / "receipts.jsonl"
         name = None if source is None else portable_source(source, file)
