@@ -12,25 +12,18 @@ _INTERRUPTED = 130  # ``interrupts.INTERRUPTED``, which may not be imported yet
 def main() -> None:
     """Run the command that the arguments name, and exit with its status."""
     try:
-        _run()
+        from reviewgen.interrupts import ignore, raising_interrupts  # its own imports take some milliseconds
+
+        try:
+            with raising_interrupts():
+                from reviewgen.cli import main as run  # typer, rich and the registry of plugins
+
+                run()
+        finally:
+            ignore()  # nor is the end of the process cut off
     except KeyboardInterrupt:  # while ``interrupts`` is imported, between two imports, or at the very end
-        try:  # noqa: SIM105  # contextlib takes milliseconds to import, in which Ctrl-C would print a traceback
-            os.write(2, b"Interrupted.\n")
-        except OSError:  # standard error is closed
-            pass
+        os.write(2, b"Interrupted.\n")
         raise SystemExit(_INTERRUPTED) from None
-
-
-def _run() -> None:
-    from reviewgen.interrupts import ignore, raising_interrupts  # its own imports take some milliseconds
-
-    try:
-        with raising_interrupts():
-            from reviewgen.cli import main as run  # typer, rich and the registry of plugins
-
-            run()
-    finally:
-        ignore()  # nor is the end of the process cut off
 
 
 if __name__ == "__main__":

@@ -252,7 +252,7 @@ def generate_dataset(
     from reviewgen.tables.generating import generate_dataset as generate_texts
 
     shards = DatasetOptions(columns=columns, unique=unique, schema=schema, format=format, shard_texts=shard_texts)
-    return generate_texts(model, n, shards, out=out, prompt=prompt, device=device, options=options)
+    return generate_texts(model, n, shards, out=out, prompt=prompt, receipts=columns, device=device, options=options)
 
 
 def score_dataset(

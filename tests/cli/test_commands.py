@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import unittest.mock
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -250,6 +251,11 @@ def test_signals_raise_an_interrupt_inside_a_command_and_are_restored() -> None:
         signal.raise_signal(signal.SIGHUP)
     for number, handler in found.items():
         signal.signal(number, handler)
+
+
+def test_an_interrupted_command_says_so(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("reviewgen.api.load", unittest.mock.Mock(side_effect=KeyboardInterrupt))
+    assert run("neighbours", "./m", "the") == (130, "", "Interrupted.\n")
 
 
 # In processes of their own.

@@ -214,7 +214,7 @@ def steps(page: Path) -> Iterator[tuple[str, str]]:
 def test_what_a_page_shows_runs(page: Path, tmp_path: Path, models: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     """Run the blocks of a page in order: Python in one namespace, commands in this process, all in one folder."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.stdin", io.StringIO())
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO()))
     fill(tmp_path, page, models)
     namespace: dict[str, Any] = {}
     for language, text in steps(page):

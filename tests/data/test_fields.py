@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 
 import reviewgen
 from reviewgen.conditions import MAX_FIELD, Condition, Conditions
+from reviewgen.config import from_dict
 from reviewgen.data import IGNORED, Lanes
 from reviewgen.errors import ConfigError, DataError
 from reviewgen.registry import find_tokenizer
-from reviewgen.tables import replay
+from reviewgen.tables import Receipt, replay
 from tests.support.fakes import brute_bits, run_command
 from tests.support.texts import as_parquet, corpus_of, tokenized, write
 
@@ -116,7 +117,7 @@ def test_tables_draw_whole_rows_and_receipts_replay_them(model, tmp_path):
     pairs = {(row["artist"], row["title"]) for row in rows}
     assert pairs == {("Mt. Joy", "Silver Lining"), ("Beach House", None)}
     for row in rows[:3]:
-        assert replay(json.loads(row["receipt"]), model).is_equal
+        assert replay(from_dict(Receipt, json.loads(row["receipt"])), model).is_equal
 
 
 def test_the_words_of_a_field_may_be_written_and_those_of_others_may_not():

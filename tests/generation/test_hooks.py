@@ -10,9 +10,10 @@ import torch
 
 import reviewgen
 from reviewgen import ReviewModel
+from reviewgen.config import from_dict
 from reviewgen.errors import BundleError, UnknownPlugin
 from reviewgen.model import read_bundle
-from reviewgen.tables import make_receipt, replay
+from reviewgen.tables import Receipt, make_receipt, replay
 from tests.support.distributions import Install
 from tests.support.fakes import LETTERS, QueueModel, TableModel, review_model, run_command, table
 from tests.support.ngrams import LOOP, WORD, Plain, counted, only
@@ -166,7 +167,7 @@ def test_names_and_functions_are_called_in_order(model: ReviewModel) -> None:
     assert output.request.config.logits_processors == ("add-e",)
     (output,) = model.generate(logits_processor=["add-e"], **options)
     receipt = json.loads(json.dumps(make_receipt(model, output)))
-    assert receipt["versions"]["reviewgen-filters"] == "1.2.3" and replay(receipt, model).is_equal
+    assert receipt["versions"]["reviewgen-filters"] == "1.2.3" and replay(from_dict(Receipt, receipt), model).is_equal
 
 
 def test_saved_names_are_used_and_code_in_the_folder_is_not_run(

@@ -40,7 +40,7 @@ def test_there_are_twelve_presets_each_with_weights_that_fit_together() -> None:
     assert sum(size(folder_of(name)) for name in NAMES) <= MAX_TOTAL
     for name in NAMES:
         preset, parts = find_preset(name), parse_preset(name)
-        assert (preset.model, preset.tokenizer) == (parts.model, parts.tokenizer)
+        assert (preset.model, preset.tokenizer) == parts
         (cls, model), (_, tokenizer) = find_model(preset.model), find_tokenizer(preset.tokenizer)
         assert model.package == tokenizer.package == "reviewgen"
         if preset.model != "blend":

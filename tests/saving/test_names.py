@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from huggingface_hub.utils import validate_repo_id
 
-from reviewgen.config import HubSource, LocalSource, PresetSource, parse_source
+from reviewgen.config import HubSource, parse_source
 from reviewgen.errors import SourceError
 
 PRESETS = ["lstm-word", "lstm-word-large", "lstm2-word-10m", "a-b"]
@@ -17,11 +17,11 @@ OTHERS = {
     "hf://owner/name": HubSource("owner/name"),
     "hf://owner/name@abc123": HubSource("owner/name", "abc123"),
     "Owner-1/My.Model_v2": HubSource("Owner-1/My.Model_v2"),
-    "/name/": LocalSource(Path("/name")),
-    "./lstm-word": LocalSource(Path("lstm-word")),
-    "../x": LocalSource(Path("../x")),
-    "..": LocalSource(Path("..")),
-    "~/x": LocalSource(Path.home() / "x"),
+    "/name/": Path("/name"),
+    "./lstm-word": Path("lstm-word"),
+    "../x": Path("../x"),
+    "..": Path(".."),
+    "~/x": Path.home() / "x",
 }
 REFUSED = [
     *("lstm-word@", "lstm-word@v 1", "lstm-word@v1@v2", "a-b-c-d", "lstm", "lstm-", "-word", "lstm--word", "lstm-word-"),
@@ -47,7 +47,7 @@ def refuses(word: str | None, *arguments: Any, **options: Any) -> str:
 
 
 def test_each_source_has_one_meaning_or_is_refused() -> None:
-    meant = {name: PresetSource(name) for name in PRESETS} | OTHERS
+    meant = {name: name for name in PRESETS} | OTHERS
     assert {text: parse_source(text) for text in meant} == meant
     for source in OTHERS.values():
         if isinstance(source, HubSource):
@@ -68,9 +68,9 @@ def test_an_existing_folder_without_another_meaning_is_local() -> None:
     for text in ("models", "a b", "LSTM-word", "x/y/z", "作者", "ends-with-slash/"):
         refuses(None, text)
         Path(text).mkdir(parents=True)
-        assert parse_source(text) == LocalSource(Path(text))
-    assert parse_source(Path("gru-word")) == LocalSource(Path("gru-word"))
-    assert parse_source(Path("~/x")) == LocalSource(Path.home() / "x")
+        assert parse_source(text) == Path(text)
+    assert parse_source(Path("gru-word")) == Path("gru-word")
+    assert parse_source(Path("~/x")) == Path.home() / "x"
     refuses("home folder", Path("~no_such_user_here/x"))
 
 
@@ -78,7 +78,7 @@ def test_a_saved_model_wins_over_a_repository_and_not_over_a_preset() -> None:
     Path("runs/model").mkdir(parents=True)
     assert parse_source("runs/model", PRESETS) == HubSource("runs/model", None)
     Path("runs/model", "config.json").touch()
-    assert parse_source("runs/model", PRESETS) == LocalSource(Path("runs/model"))
+    assert parse_source("runs/model", PRESETS) == Path("runs/model")
     assert parse_source("runs/model@v1") == HubSource("runs/model", "v1")
     Path("lstm-word").mkdir()
     refuses("ambiguous", "lstm-word", PRESETS)

@@ -76,7 +76,7 @@ def test_each_row_can_be_replayed(model: reviewgen.ReviewModel, folder: Path, tm
     assert {row["genre"] for row in rows} == {"jazz", "folk", None} and {row["stars"] for row in rows} == {5}
     (tmp_path / "receipts.jsonl").write_text("\n".join(row["receipt"] for row in rows), encoding="utf-8")
     for row, receipt in zip(rows, read_receipts(tmp_path / "receipts.jsonl"), strict=True):
-        assert (receipt["text"], receipt["number"], receipt["seed"]) == (row["text"], row["number"], row["seed"])
+        assert (receipt.text, receipt.number, receipt.seed) == (row["text"], row["number"], row["seed"])
         assert not replay(receipt, model).differences
 
 

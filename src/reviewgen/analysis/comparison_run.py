@@ -15,7 +15,7 @@ import torch
 from reviewgen.analysis.comparison_figures import ComparisonRow, Measured, measure_model
 from reviewgen.analysis.comparison_report import Comparison
 from reviewgen.analysis.comparison_texts import HeldOut, HeldOutReading
-from reviewgen.config import MAX_VOCABULARY, PresetSource, check_seed, check_text, parse_duration, parse_source, read_json
+from reviewgen.config import MAX_VOCABULARY, check_seed, check_text, parse_duration, parse_source, read_json
 from reviewgen.config.bounded import to_json
 from reviewgen.config.options import CompareKwargs, refuse_unknown_options
 from reviewgen.errors import BrokenPlugin, CheckpointError, ConfigError, OutputExists, ReviewgenError, shortened, storage_errors
@@ -68,7 +68,7 @@ def _start_row(name: Any, source: Any) -> ComparisonRow:
         return ComparisonRow(name=name or source.preset, source=source.bundle.source or "a loaded model")
     if not isinstance(source, str | Path):
         raise ConfigError(f"Compare presets, saved folders, repositories or ReviewModels; got {type(source).__name__}.")
-    is_preset = isinstance(parse_source(source, preset_names()), PresetSource)
+    is_preset = isinstance(parse_source(source, preset_names()), str)
     default = to_path("models", source).resolve().name if isinstance(source, Path) or os.path.exists(source) else source  # noqa: PTH110  Path raises for a name that is too long
     return ComparisonRow(name=name or default or str(source), source=str(source), is_trained_here=is_preset)
 

@@ -9,7 +9,7 @@ import numpy as np
 from torch import nn
 
 from reviewgen.conditions import Conditions
-from reviewgen.config import PresetSource, parse_source
+from reviewgen.config import parse_source
 from reviewgen.errors import ConfigError
 from reviewgen.model import ReviewModel
 from reviewgen.protocols import CountTrained, LanguageModel
@@ -58,8 +58,8 @@ class LoadedModel:
         """
         if isinstance(source, str | Path):
             parsed = parse_source(source, preset_names())
-            if isinstance(parsed, PresetSource) and find_weights(parsed.name) is None:
-                return _new(parsed.name, texts)
+            if isinstance(parsed, str) and find_weights(parsed) is None:
+                return _new(parsed, texts)
             return _trained(ReviewModel.from_pretrained(source), str(source))
         if isinstance(source, ReviewModel):
             return _trained(source, source.bundle.source or source.preset)

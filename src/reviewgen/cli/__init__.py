@@ -7,8 +7,8 @@ their names on first use; other heavy imports stand inside the commands. So ``--
     search     ``sweep``, ``ablate``, ``tune``, ``tune-sampling``
     generate   ``generate``, ``replay``, ``play``
     measure    ``evaluate``, ``score``, ``novelty``, ``blend``
-    analysis   ``explain``, ``graph``, ``plot``, ``compare``, ``probe``; explain_tables prints the first
-    words      ``neighbours``, ``contrast``, ``classify``
+    analysis   ``explain``, ``graph``, ``plot``, ``compare``, ``probe``, ``neighbours``, ``contrast``, ``classify``;
+               explain_tables prints the first
     publish    ``export``, ``push``, ``pull``, ``serve``, ``demo``
     inspecting ``list``, ``settings``, ``doctor``, ``plugin new``, ``plugin check``
     options    the options, made from the classes that declare them, and the parsing of values
@@ -24,7 +24,7 @@ from typing import Annotated, Any
 
 import typer
 
-from reviewgen.cli import analysis, generate, inspecting, measure, publish, search, train, words
+from reviewgen.cli import analysis, generate, inspecting, measure, publish, search, train
 from reviewgen.cli.console import echo, escape, note, notes, show_log
 from reviewgen.errors import ConfigError, ProcessLost, ReviewgenError, SourceError, shortened
 from reviewgen.interrupts import INTERRUPTED, block_signals, raising_interrupts
@@ -76,7 +76,7 @@ def _add(group: typer.Typer, command: Callable[..., None]) -> None:
 for _command in (
     *(train.train, train.prepare, inspecting.settings, analysis.plot, search.sweep, search.ablate, search.tune),
     *(search.tune_sampling, measure.blend, analysis.compare, generate.generate, generate.replay, generate.play, analysis.graph),
-    *(analysis.probe, words.neighbours, words.contrast, words.classify, measure.evaluate),
+    *(analysis.probe, analysis.neighbours, analysis.contrast, analysis.classify, measure.evaluate),
     *(measure.score, measure.novelty, analysis.explain, publish.export, publish.push, publish.pull, publish.serve, publish.demo),
     *(inspecting.list_, inspecting.doctor),
 ):
@@ -109,6 +109,8 @@ def _run() -> Any:
             generate.refuse_foreign_names(sys.argv[2:])
         try:
             status = app(standalone_mode=False)
+            if status == INTERRUPTED:  # what typer makes of Ctrl-C
+                raise KeyboardInterrupt
         except SystemExit as end:
             status = end.code
         sys.stdout.flush()

@@ -139,8 +139,8 @@ def make_table(
 def describe_written(written: "tables.WrittenTexts", started: float, lines: Iterable[str], status: int = 0) -> Result:
     """Return what is printed on a table of texts."""
     files, texts, seconds = counted(len(written.files), "file"), counted(written.texts, "text"), time.monotonic() - started
-    are, rate = "is" if written.texts == 1 else "are", per_second(written.texts, seconds)
-    rate = "resumed" if written.is_resumed else rate
+    are = "is" if written.texts == 1 else "are"
+    rate = "resumed" if written.is_resumed else per_second(written.texts, seconds)
     facts = {"out": str(written.out), "texts": written.texts, **written.summary, "files": list(written.files)}
     new = f"{texts} {are} in {written.out} ({files}, {seconds:.1f} s, {rate})."
     line = new if written.is_new else f"{written.out} is complete already: {texts}, {files}."

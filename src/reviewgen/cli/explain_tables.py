@@ -20,8 +20,7 @@ def render(explanation: Explanation, tokens: int) -> Iterator[RenderableType]:
     width, (batch, time) = TerminalConsole().width, explanation.batch
     yield _heading(f"{explanation.source}: {counted(batch, 'text')} of {'up to ' if batch > 1 else ''}{counted(time, 'token')}")
     for number, text in enumerate(explanation.texts, 1):
-        shown = "".join(character if character.isprintable() or character == "\n" else " " for character in text[: 3 * width])
-        yield Text(f"{number}  {shown}{' ...' if len(text) > 3 * width else ''}")
+        yield Text(f"{number}  {text[: 3 * width]}{' ...' if len(text) > 3 * width else ''}")
     for sentence in explanation.notes:
         yield Text(sentence, style="yellow")
     is_single = len(explanation.models) == 1

@@ -83,6 +83,8 @@ def generate(
         out: Write to this .jsonl, .parquet or .csv file, or folder of shards; after an interruption, the same command resumes.
         receipt: Write a receipt of each text to this file, for `reviewgen replay`.
     """
+    if receipt is not None and os.path.lexists(receipt):
+        raise ConfigError(f"{receipt} already exists. Give another --receipt.")
     begin = read_prompts(prompt, prompts)
     settings = select(options, GenerationConfig) | select(options, CallOptions)
     shards = DatasetOptions(**select(options, DatasetOptions))
@@ -172,7 +174,7 @@ def _is_table(shards: DatasetOptions, out: Path | None, receipt: Path | None) ->
     """Return whether the options ask for a file or a folder of texts.
 
     Raises:
-        ConfigError: They do, and there is no --out, or a --receipt beside a folder, or the file of either is there.
+        ConfigError: They do, and there is no --out, or a --receipt beside a folder, or both name the same file.
     """
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     asking = [f"--{name.replace('_', '-')}" for name, value in vars(shards).items() if value != getattr(DatasetOptions, name)]
@@ -186,13 +188,7 @@ def _is_table(shards: DatasetOptions, out: Path | None, receipt: Path | None) ->
             raise ConfigError("A folder has receipts with --columns: give that instead of --receipt.")
         if receipt.resolve() == out.resolve():
             raise ConfigError("--out and --receipt name the same file; give each its own.")
-        _refuse_receipts(receipt)
     return True
-
-
-def _refuse_receipts(file: Path) -> None:
-    if os.path.lexists(file):
-        raise ConfigError(f"{file} already exists. Give another --receipt.")
 
 
 def _write_table(
@@ -201,7 +197,7 @@ def _write_table(
     """Generate texts into a file or a folder of shards."""
     number, started = settings.pop("num_return_sequences"), time.monotonic()
     with exit_resumable(out), progress() as move:
-        call |= {"prompt": prompt, "receipts": shards.columns if receipt is None else receipt, "options": settings}
+        call |= {"prompt": prompt, "receipts": receipt or shards.columns, "options": settings}
         shards = replace(shards, columns=shards.columns or out.suffix.lower() in _FILES)
         written = tables.generate_dataset(model, number, shards, out=out, progress=move, **call)
         if receipt is not None and not notes.quiet:
@@ -257,7 +253,6 @@ def _with_receipts(
     texts: Iterator["generation.Generation"], trained: "ReviewModel", source: str, file: Path
 ) -> Iterator["generation.Generation"]:
     """Yield texts and write a receipt of each to a file, which is created with the first."""
-    _refuse_receipts(file)
     name = tables.portable_source(source, file)
     first = next(texts)
     with storage_errors(file), file.open("x", encoding="utf-8", errors="backslashreplace") as lines:
@@ -278,12 +273,11 @@ def replay(receipt: Path, *, model: str | None = None, as_json: bool = False) ->
     results, loaded = [], {}
     for number, one in enumerate(tables.read_receipts(receipt), 1):
         source = tables.find_source(one, receipt) if model is None else path_or_string(model)
-        device = one["model"].get("device", "cpu")
-        key = source, one["model"]["bits"], device
+        key = source, one.model.bits, one.model.device
         if key not in loaded:
-            loaded[key] = api.load(source, weight_bits=one["model"]["bits"])
+            loaded[key] = api.load(source, weight_bits=one.model.bits)
             with suppress(ConfigError):  # it is not here, which the differences say
-                loaded[key].to(device)
+                loaded[key].to(one.model.device)
         result = tables.replay(one, loaded[key])
         results.append(result)
         if not as_json:

@@ -72,14 +72,15 @@ def settings(preset: str) -> Result:
         factory = find_stepper(member.model)
         config = (find_model(member.model)[0] if factory is None else factory).Config
         by_model[member.model] = describe_settings(config, member.model_settings, VOCABULARY_FIELDS)
-    tokenizer = describe_settings(find_tokenizer(definition.tokenizer)[0].Config, definition.tokenizer_settings)
-    groups = {"tokenizer": tokenizer, "training": describe_settings(TrainingConfig, models[0].training_settings)}
+    groups = {
+        "tokenizer": describe_settings(find_tokenizer(definition.tokenizer)[0].Config, definition.tokenizer_settings),
+        "training": describe_settings(TrainingConfig, models[0].training_settings),
+    }
     rows = [row | ({"model": model} if definition.parts else {}) for model, described in by_model.items() for row in described]
-    by_epochs = [{"epochs": epochs, "settings": dict(values)} for epochs, values in models[0].by_epochs]
-    sizes = [dict(size) for size in models[0].sizes]
-    facts = {"preset": preset, "model": rows, **groups, "sizes": sizes, "by_epochs": by_epochs}
+    by_epochs = [{"epochs": epochs, "settings": values} for epochs, values in models[0].by_epochs]
+    facts = {"preset": preset, "model": rows, **groups, "sizes": models[0].sizes, "by_epochs": by_epochs}
     tables = {f"model ({model})": rows for model, rows in by_model.items()}
-    tables |= {f"tokenizer ({definition.tokenizer})": tokenizer, "training": groups["training"]}
+    tables |= {f"tokenizer ({definition.tokenizer})": groups["tokenizer"], "training": groups["training"]}
     return Result(facts, _settings_tables(preset, tables, models[0]))
 
 

@@ -221,11 +221,8 @@ def read_stdin() -> str:
     """
     if os.environ.get("WORLD_SIZE", "1") != "1":
         raise ConfigError("Several processes cannot read one standard input. Write it to a file, and give the file's name.")
-    stream = getattr(sys.stdin, "buffer", None)
-    if stream is None:  # a text, which a program that calls the command has put there
-        return sys.stdin.read()
     try:
-        return str(stream.read(), "utf-8-sig")
+        return str(sys.stdin.buffer.read(), "utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(
             f"Standard input is not UTF-8 text: byte {error.start:,} is not valid. Convert it, or give a file."

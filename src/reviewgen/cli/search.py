@@ -188,7 +188,7 @@ def _outcome(trial: "runs.TuneTrial") -> str:
 
 def _train_command(preset: str | None, flags: dict[str, Any], options: Mapping[str, Any], settings: list[str]) -> str:
     """Return the command that trains with settings, and with the options that were given for the trials."""
-    plain = {field: getattr(cls(), field) for cls in (TrainingTextOptions, TrialOptions) for field in cls.__dataclass_fields__}
+    plain = vars(TrainingTextOptions()) | vars(TrialOptions())
     changed = {name: value for name, value in options.items() if value != plain[name]}
     if changed.get("weights"):
         changed["weights"] = ",".join(f"{weight:g}" for weight in changed["weights"])
@@ -244,8 +244,8 @@ def tune_sampling(
         call: Any = {"search": values, "texts": texts, "judge": by, "profile": goal, "seed": seed}
         for trial in runs.tune_sampling.tune_sampling(loaded, parse_data(data), **call, **options):
             finished.append(trial)
-            figure = trial.distance if goal == "likeness" else trial.reading
-            note(f"{_describe(trial.settings)}: {'distance' if goal == 'likeness' else 'bits per character'} {figure:.2f}")
+            figure = f"distance {trial.distance:.2f}" if goal == "likeness" else f"bits per character {trial.reading:.2f}"
+            note(f"{_describe(trial.settings)}: {figure}")
     if not finished:
         sys.exit(finished.status or 1)
     best = min(finished, key=lambda trial: trial.distance if goal == "likeness" else trial.reading)

@@ -3,7 +3,6 @@
 import sys
 import textwrap
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,11 +48,11 @@ def train(
         preset = f"{preset.removesuffix(PLAIN)}{PLAIN}"
     from reviewgen.processes import all_processes
 
-    created: list[runs.TrainingRun] = []
+    def create() -> runs.TrainingRun:
+        return runs.TrainingRun(start(preset, trained), parse_data(data, options["weights"]), out=out, **options)
+
     with all_processes() as processes:
-        source = partial(parse_data, data, options["weights"])
-        processes.gather(lambda: created.append(runs.TrainingRun(start(preset, trained), source(), out=out, **options)), out)
-    [run] = created
+        run = processes.each(create, out)
     try:
         _prepare(run)
     except AlreadyTrained as finished:  # a job that was restarted has nothing left to do

@@ -25,8 +25,6 @@ from .generation import read_saved_generation as read_saved_generation
 from .names import LOCAL as LOCAL
 from .names import PLAIN as PLAIN
 from .names import HubSource as HubSource
-from .names import LocalSource as LocalSource
-from .names import PresetSource as PresetSource
 from .names import find_revision as find_revision
 from .names import is_plugin_name as is_plugin_name
 from .names import parse_hub_id as parse_hub_id

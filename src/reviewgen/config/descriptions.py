@@ -40,7 +40,7 @@ def describe_fields(cls: type) -> dict[str, str]:
 
 
 def describe_settings(cls: type, given: Mapping[str, Any] | None = None, hidden: Collection[str] = ()) -> list[dict[str, Any]]:
-    """Return name, value, default, accepted values and description of each setting, as JSON values.
+    """Return name, value, default, accepted values and description of each setting.
 
     Args:
         cls: The config dataclass.
@@ -56,8 +56,8 @@ def describe_settings(cls: type, given: Mapping[str, Any] | None = None, hidden:
         rows.append(
             {
                 "name": field.name,
-                "value": list(value) if isinstance(value, tuple) else value,
-                "default": list(default) if isinstance(default, tuple) else default,
+                "value": value,
+                "default": default,
                 "accepts": describe_hint(hint),
                 "choices": choices_of(hint),
                 "bounds": bounds_of(hint),

@@ -12,8 +12,6 @@ from reviewgen.errors import ConfigError, did_you_mean, quoted
 _MAX_TOKENS, _MAX_FORCED = 100_000, 10_000
 _MAX_BEAM_TOKENS = 1_000_000
 _MAX_LISTED, _MAX_STRING = 1_000, 1_000  # elements of a list, characters of a stop string
-
-
 _OF_PROFILES = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "no_repeat_ngram_size", "words")
 
 
@@ -183,12 +181,13 @@ def generation_config(
             f"generation_config must be a reviewgen.GenerationConfig or a mapping of settings; got {type(own).__module__}."
             f"{type(own).__name__}."
         )
-    requested = {name: value for part in (own or {}, settings or {}) for name, value in part.items()}
+    own, settings = own or {}, settings or {}
+    requested = {**own, **settings}
     for name in requested:
         if name in FOREIGN:
             raise ConfigError(f"{quoted(name)} is called {FOREIGN[name]} here.")
         if name not in known:
-            if name in own_arguments and name not in (settings or {}):
+            if name in own_arguments and name not in settings:
                 raise ConfigError(f"{quoted(name)} is an argument of generate, not a setting of generation_config.")
             raise ConfigError(f"{quoted(name)} is not a setting of generate. {did_you_mean(name, {*known, *own_arguments})}")
     changes = {name: value for name, value in requested.items() if value is not None}
@@ -199,9 +198,9 @@ def generation_config(
         if isinstance(changes.get(name), Iterable) and not isinstance(changes[name], str):
             with suppress(TypeError):  # of an array without dimensions, which is refused below
                 changes[name] = tuple(changes[name])
-    conditions = [part["conditions"] for part in (own or {}, settings or {}) if isinstance(part.get("conditions"), Mapping)]
     if isinstance(changes.get("conditions"), Mapping):
-        changes["conditions"] = {name: value for part in (base.conditions, *conditions) for name, value in part.items()}
+        added = own["conditions"] if isinstance(own.get("conditions"), Mapping) else {}
+        changes["conditions"] = {**base.conditions, **added, **changes["conditions"]}
     return replace(base, **changes)
 
 
@@ -211,9 +210,9 @@ def read_saved_generation(values: Mapping[str, Any]) -> GenerationConfig:
     Raises:
         ConfigError: A setting is unknown, or its value is out of range or above the limits for defaults.
     """
-    config = from_dict(GenerationConfig, values)
-    check_saved_generation(replace(config, num_return_sequences=1))
-    return replace(config, num_return_sequences=1)
+    config = replace(from_dict(GenerationConfig, values), num_return_sequences=1)
+    check_saved_generation(config)
+    return config
 
 
 def check_saved_generation(config: GenerationConfig) -> None:

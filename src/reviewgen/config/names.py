@@ -18,7 +18,7 @@ from pathlib import Path
 
 from reviewgen.errors import ConfigError, SourceError, did_you_mean, quoted
 
-PRESET = re.compile(r"(?P<model>[a-z][a-z0-9]*)-(?P<tokenizer>[a-z][a-z0-9]*)(?:-(?P<size>[a-z0-9]+))?(?:-plain)?")
+PRESET = re.compile(r"(?P<model>[a-z][a-z0-9]*)-(?P<tokenizer>[a-z][a-z0-9]*)(?:-[a-z0-9]+)?(?:-plain)?")
 PLAIN = "-plain"
 """Ends the name of a preset without the techniques that its model and the training have."""
 
@@ -29,32 +29,6 @@ _MAX_PLUGIN_NAME = 100  # characters
 LOCAL = ("/", "./", "../", "~", os.sep, f".{os.sep}", f"..{os.sep}")
 """What a path starts with that is not looked up as a name."""
 _OWNER = "reviewgen"  # of the presets' repositories on the Hub
-
-
-@dataclass(frozen=True)
-class PresetName:
-    """The parts of a preset's name.
-
-    Attributes:
-        model: The name of the model plugin.
-        tokenizer: The name of the tokenizer plugin.
-        size: The size, if the name has one.
-    """
-
-    model: str
-    tokenizer: str
-    size: str | None = None
-
-
-@dataclass(frozen=True)
-class PresetSource:
-    """The published weights of a preset.
-
-    Attributes:
-        name: The preset.
-    """
-
-    name: str
 
 
 @dataclass(frozen=True)
@@ -73,31 +47,19 @@ class HubSource:
         return self.repo_id + (f"@{self.revision}" if self.revision else "")
 
 
-@dataclass(frozen=True)
-class LocalSource:
-    """A folder on this machine.
-
-    Attributes:
-        path: The folder.
-    """
-
-    path: Path
+Source = str | HubSource | Path
+"""The name of a preset, whose published weights are meant; a repository; or a folder on this machine."""
 
 
-Source = PresetSource | HubSource | LocalSource
-
-
-def parse_preset(name: str, presets: Collection[str] = ()) -> PresetName:
-    """Parse a preset's name.
+def parse_preset(name: str, presets: Collection[str] = ()) -> tuple[str, str]:
+    """Return the names of the model and of the tokenizer that a preset's name begins with.
 
     Args:
         name: The name.
         presets: The known presets, of which the message suggests one.
 
-    >>> parse_preset("lstm-word")
-    PresetName(model='lstm', tokenizer='word', size=None)
     >>> parse_preset("lstm-word-large")
-    PresetName(model='lstm', tokenizer='word', size='large')
+    ('lstm', 'word')
 
     Raises:
         SourceError: The name does not have the form ``<model>-<tokenizer>[-<size>]``.
@@ -106,7 +68,7 @@ def parse_preset(name: str, presets: Collection[str] = ()) -> PresetName:
     if match is None:
         form = "Write <model>-<tokenizer> in lower case, as in lstm-word." + (f" {_suggest(name, presets)}" if presets else "")
         raise SourceError(f"{quoted(name, 60)} is not a preset name. {form}")
-    return PresetName(**match.groupdict())
+    return match["model"], match["tokenizer"]
 
 
 def is_plugin_name(name: str) -> bool:
@@ -150,7 +112,7 @@ def parse_source(source: str | Path, presets: Collection[str] | None = None, rev
         revision: The revision, if it is not part of the source.
 
     >>> parse_source("lstm-word")
-    PresetSource(name='lstm-word')
+    'lstm-word'
     >>> parse_source("ana/lyrics@v2")
     HubSource(repo_id='ana/lyrics', revision='v2')
     >>> parse_source("lstm-word@v2")
@@ -171,11 +133,9 @@ def find_revision(source: Source, revision: str) -> HubSource:
     """
     if not isinstance(revision, str) or re.fullmatch(r"[^\s@]+", revision) is None:
         raise SourceError(f"{quoted(str(revision), 60)} is not a revision. Give a branch, a tag or a commit.")
-    if isinstance(source, LocalSource):
-        raise SourceError(
-            f"{quoted(str(source.path), 60)} is a local folder, which has no revision {quoted(revision)}: leave it out."
-        )
-    hub = HubSource(f"{_OWNER}/{source.name}") if isinstance(source, PresetSource) else source
+    if isinstance(source, Path):
+        raise SourceError(f"{quoted(str(source), 60)} is a local folder, which has no revision {quoted(revision)}: leave it out.")
+    hub = HubSource(f"{_OWNER}/{source}") if isinstance(source, str) else source
     if hub.revision not in (None, revision):
         raise SourceError(
             f"{quoted(str(hub), 60)} has one revision and revision={quoted(revision)} is another: give one of them."
@@ -187,7 +147,7 @@ def _parse(source: str | Path, presets: Collection[str] | None) -> Source:
     if not isinstance(source, str | Path):
         raise SourceError(f"The source of a model must be a string or a Path; got {type(source).__name__}.")
     if isinstance(source, Path) or source.startswith(LOCAL) or source in (".", ".."):
-        return LocalSource(_expand(Path(source)))
+        return _expand(Path(source))
     if source.startswith("hf://"):
         hub = parse_hub_id(source)
         if hub is None:
@@ -203,7 +163,7 @@ def _parse_bare(source: str, presets: Collection[str] | None) -> Source:
     name, at, revision = source.partition("@")
     parsed: Source | None = parse_hub_id(source)
     if PRESET.fullmatch(name) and (revision or not at):
-        parsed = find_revision(PresetSource(name), revision) if at else PresetSource(name)
+        parsed = find_revision(name, revision) if at else name
     if not os.path.exists(source):  # noqa: PTH110 (which raises for no string)
         if parsed is None:
             hint = "" if presets is None else f" {_suggest(source, presets)}"
@@ -211,9 +171,9 @@ def _parse_bare(source: str, presets: Collection[str] | None) -> Source:
             raise SourceError(f"{quoted(source, 60)} is not {kinds}.{hint}")
         return parsed
     if isinstance(parsed, HubSource):
-        return LocalSource(Path(source)) if (Path(source) / "config.json").is_file() else parsed
+        return Path(source) if (Path(source) / "config.json").is_file() else parsed
     if parsed is None or (presets is not None and source not in presets):
-        return LocalSource(Path(source))
+        return Path(source)
     raise SourceError(f"{quoted(source)} is ambiguous: write ./{source} for the folder, or rename the folder for the preset.")
 
 

@@ -10,7 +10,7 @@ import math
 from pathlib import Path
 from typing import Any, NamedTuple, Unpack
 
-from reviewgen.config import HubSource, PresetSource, find_revision, parse_hub_id, parse_source, read_json
+from reviewgen.config import HubSource, find_revision, parse_hub_id, parse_source, read_json
 from reviewgen.errors import BundleError, ConfigError, HubError, SourceError, quoted
 from reviewgen.hub_client import check_token, plain_errors, shorten
 from reviewgen.model import read_bundle
@@ -49,17 +49,17 @@ def locate(source: str | Path, revision: str | None = None, **options: Unpack[Hu
     parsed = parse_source(Path(source) if is_cut_off else source, preset_names(), revision)
     if isinstance(parsed, HubSource):
         return ModelLocation(download(parsed, **options), f"hf://{parsed}", is_downloaded=True)
-    if not isinstance(parsed, PresetSource):
-        return ModelLocation(parsed.path, str(source), is_downloaded=False)
-    if (folder := find_weights(parsed.name)) is None:
+    if isinstance(parsed, Path):
+        return ModelLocation(parsed, str(source), is_downloaded=False)
+    if (folder := find_weights(parsed)) is None:
         names = [*preset_names(), *(config.parent.name for config in Path().glob(f"*/{CONFIG}"))]
-        if (near := difflib.get_close_matches(parsed.name, names, n=1)) and near[0] not in preset_names():
-            raise SourceError(f"There is no preset {quoted(parsed.name)}. Did you mean the folder {quoted(near[0])}?")
-        find_preset(parsed.name)
+        if (near := difflib.get_close_matches(parsed, names, n=1)) and near[0] not in preset_names():
+            raise SourceError(f"There is no preset {quoted(parsed)}. Did you mean the folder {quoted(near[0])}?")
+        find_preset(parsed)
         raise BundleError(
-            f"No trained weights of the preset {parsed.name} are installed. Train it: reviewgen train {parsed.name} --data ..."
+            f"No trained weights of the preset {parsed} are installed. Train it: reviewgen train {parsed} --data ..."
         )
-    return ModelLocation(folder, parsed.name, is_downloaded=False)
+    return ModelLocation(folder, parsed, is_downloaded=False)
 
 
 def parse_repository(repo_id: str, revision: str | None) -> HubSource:

@@ -197,9 +197,9 @@ def find_preset(name: str | Plugin) -> Preset:
             return _find_plain(whole)
         if name not in preset_names():
             raise UnknownPlugin(f"There is no preset {quoted(name)}. {did_you_mean(name, preset_names())}") from None
-        for kind, part in ("model", parts.model), ("tokenizer", parts.tokenizer):
+        for kind, part in zip(("model", "tokenizer"), parts, strict=True):
             _locate(kind, part)  # raises if two packages provide it
-        return Preset(model=parts.model, tokenizer=parts.tokenizer)
+        return Preset(model=parts[0], tokenizer=parts[1])
     if not isinstance(preset, Preset):
         raise BrokenPlugin(f"{_describe(plugin)} is not a reviewgen.config.Preset.")
     return preset

@@ -1,4 +1,5 @@
 from .generating import generate_dataset as generate_dataset
+from .receipts import Receipt as Receipt
 from .receipts import Replay as Replay
 from .receipts import describe_replays as describe_replays
 from .receipts import find_source as find_source

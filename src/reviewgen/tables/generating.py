@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from reviewgen.conditions import Condition, Conditions
-from reviewgen.config import MAX_RECORD, check_count, check_flags, check_seed, read_json, to_dict
+from reviewgen.config import MAX_RECORD, check_count, check_flags, read_json, to_dict
 from reviewgen.config.options import DatasetOptions
 from reviewgen.data import open_records
 from reviewgen.errors import ConfigError, DataError, counted, did_you_mean, quoted
@@ -70,14 +70,14 @@ def _make_plan(
         shards: How it is written.
         receipts: Whether there is a column of receipts.
     """
-    columns = shards.columns  # beside the text
     prompts, common, conditions = request.prompts, request.config.conditions, model.conditions
+    own, labels = (_OWN, list(conditions)) if shards.columns else ({"text": "string"}, [])
     names = column_names(conditions, [*_OWN, "receipt", *NOVELTY_COLUMNS])
     types: dict[str, str] = {}  # of the column of each condition: integers, numbers or text
-    for condition in conditions if columns else ():
+    for condition in labels:
         values = schema.values(condition.name) or {condition.plain(common.get(condition.name))}
         kinds = {type(value) for value in values} - {type(None)}
-        types[condition.name] = "int64" if kinds == {int} else "double" if kinds and kinds <= {int, float} else "string"
+        types[names[condition.name]] = "int64" if kinds == {int} else "double" if kinds and kinds <= {int, float} else "string"
 
     def rows(seed: int, first: int, last: int) -> Iterator[Row]:
         """Yield the rows of the texts ``first`` to ``last - 1``."""
@@ -92,17 +92,17 @@ def _make_plan(
         )
         for number, values, generated in zip(numbers, drawn, model.generator.generate(shard_request), strict=True):
             text = model.generator.output(generated, shard_request, number)
-            row: Row = {name: getattr(text, name) for name in (_OWN if columns else ("text",))}
-            for condition in conditions if columns else ():
+            row: Row = {name: getattr(text, name) for name in own}
+            for condition in labels:
                 value = condition.plain(values.get(condition.name))  # one that is given is not plain yet
-                row[names[condition.name]] = None if value is None else _MAKE[types[condition.name]](value)
+                column = names[condition.name]
+                row[column] = None if value is None else _MAKE[types[column]](value)
             if receipts:
                 known = {name: value for name, value in values.items() if value is not None}
                 row["receipt"] = json.dumps(make_receipt(model, text, source, conditions=known), ensure_ascii=False)
             yield row | (novelty_row(text.novelty) if request.novelty is not None else {})
 
-    all_columns = _OWN | {names[name]: kind for name, kind in types.items()} if columns else {"text": "string"}
-    all_columns |= {"receipt": "string"} if receipts else {}
+    columns = own | types | ({"receipt": "string"} if receipts else {})
     settings = {name: getattr(request, name) for name in ("novelty", "max_copy", "must_include")}
     facts = {
         "model": [model.digest, model.weight_bits],
@@ -117,7 +117,7 @@ def _make_plan(
         "unique": shards.unique,
     }
     return TablePlan(
-        columns=all_columns | (NOVELTY_COLUMNS if request.novelty is not None else {}),
+        columns=columns | (NOVELTY_COLUMNS if request.novelty is not None else {}),
         facts=facts,
         stage="Generating",
         rows=rows,
@@ -132,7 +132,7 @@ def generate_dataset(
     *,
     out: str | Path,
     prompt: str | Sequence[str] = "",
-    receipts: bool | Path | None = None,
+    receipts: bool | Path = False,
     progress: Progress | None = None,
     weight_bits: int = 32,
     device: str = "auto",
@@ -142,7 +142,7 @@ def generate_dataset(
 
     Args are those of ``reviewgen.generate_dataset``, and:
         shards: How the table is written.
-        receipts: Whether there is a column of receipts, or the file that they will be written to; None is ``columns``.
+        receipts: Whether there is a column of receipts, or the file that they will be written to.
         progress: Called with the progress.
         weight_bits: The bits of a weight of a model that is loaded.
 
@@ -155,8 +155,6 @@ def generate_dataset(
         """Check the call, and return the plan of its table."""
         check_count("n", n)
         check_flags(columns=shards.columns, unique=shards.unique)
-        if (seed := options.get("seed")) is not None:
-            check_seed(seed)
         loaded, source = load_saved(model, weight_bits)
         request = _check_request(loaded, prompt, options)
         if device != "auto" or not request.must_include:  # of which few texts are generated at once
@@ -167,20 +165,16 @@ def generate_dataset(
         if shards.schema is not None:
             schema = read_schema(shards.schema, loaded.conditions, options.get("conditions") or {})
         drawn = {name for group in schema.groups for name in group.names}
-        if _is_counted(loaded.training) and any(each.name in drawn and not each.is_field for each in loaded.conditions):
+        evaluations = loaded.training.get("evaluations") or ()
+        is_counted = evaluations and all(entry.get("train_nats_per_token") is None for entry in evaluations)
+        if is_counted and any(condition.name in drawn for condition in loaded.conditions.fixed):
             _logger.info("This model was trained by counting, so it forgets a condition after a few tokens; networks do not.")
         file = receipts if isinstance(receipts, Path) else path / "receipts.jsonl"
         name = None if source is None else portable_source(source, file)
-        has_receipts = bool(shards.columns if receipts is None else receipts)
-        return _make_plan(loaded, name, n, replace(request, device=loaded.device), schema, seed, shards, has_receipts)
+        seed = None if options.get("seed") is None else request.seed
+        return _make_plan(loaded, name, n, replace(request, device=loaded.device), schema, seed, shards, bool(receipts))
 
     return write_table(plan, out, shards, progress)
-
-
-def _is_counted(training: Mapping[str, Any]) -> bool:
-    """Return whether a model was trained by counting, given its record."""
-    evaluations = training.get("evaluations") or ()
-    return bool(evaluations) and all(evaluation.get("train_nats_per_token") is None for evaluation in evaluations)
 
 
 def _check_request(model: ReviewModel, prompt: Any, options: GenerateKwargs) -> Request:
@@ -191,7 +185,7 @@ def _check_request(model: ReviewModel, prompt: Any, options: GenerateKwargs) -> 
     """
     if options.get("num_return_sequences") is not None:
         raise ConfigError("num_return_sequences is not a generation setting here: n and seed are arguments of their own.")
-    one: Any = {**options, "num_return_sequences": 1, "seed": 0}
+    one: Any = {**options, "num_return_sequences": 1}
     request = make_request(prompt, model.generation_config, one, model.tokenizer, model.conditions)
     if not request.prompts:
         raise ConfigError("There are no prompts: give at least one, or leave prompt out.")

@@ -72,18 +72,6 @@ class Receipt(_Checked):
     model: _Model
     versions: dict[str, Any]
 
-    @classmethod
-    def read(cls, values: Any) -> "Receipt":
-        """Return a receipt from JSON values.
-
-        Raises:
-            ConfigError: They are not a receipt.
-        """
-        if not isinstance(values, Mapping):
-            names = ", ".join(field.name for field in dataclasses.fields(cls))
-            raise ConfigError(f"It must be a JSON object with the keys {names}.")
-        return from_dict(cls, values)
-
 
 @dataclass(frozen=True)
 class Replay:
@@ -155,7 +143,7 @@ def portable_source(source: str | Path, file: Path) -> str:
     return f"{_ELSEWHERE}{folder.resolve().name}" if path is None else f"./{path.as_posix()}"
 
 
-def find_source(receipt: Mapping[str, Any], file: Path) -> str | Path:
+def find_source(receipt: Receipt, file: Path) -> str | Path:
     """Return the source of a receipt's model for ``load``; a local folder as it is found from here.
 
     Args:
@@ -165,7 +153,7 @@ def find_source(receipt: Mapping[str, Any], file: Path) -> str | Path:
     Raises:
         ConfigError: The receipt does not say where its model is.
     """
-    source: str | None = receipt["model"]["source"]
+    source = receipt.model.source
     if source is None or source.startswith(_ELSEWHERE):
         name = "" if source is None else f" {source.removeprefix(_ELSEWHERE)}, which was in another folder"
         raise ConfigError(f"The receipt does not say where its model is{name}: give it with --model.")
@@ -175,7 +163,7 @@ def find_source(receipt: Mapping[str, Any], file: Path) -> str | Path:
     return next((path for path in paths if (path / "config.json").is_file()), paths[-1])
 
 
-def read_receipts(file: Path) -> Iterator[dict[str, Any]]:
+def read_receipts(file: Path) -> Iterator[Receipt]:
     """Yield the receipts of a file, one per line.
 
     Raises:
@@ -187,8 +175,9 @@ def read_receipts(file: Path) -> Iterator[dict[str, Any]]:
             for line in filter(bytes.strip, iter(lambda: stream.readline(MAX_RECORD), b"")):
                 number += 1
                 values = parse_json(line.decode())
-                Receipt.read(values)
-                yield values
+                if not isinstance(values, dict):
+                    raise ValueError(f"{values!r:.60} is not an object")
+                yield from_dict(Receipt, values)
     except OSError as error:
         raise DataError(f"{file} cannot be read: {error.strerror}.") from None
     except ConfigError as error:
@@ -199,41 +188,36 @@ def read_receipts(file: Path) -> Iterator[dict[str, Any]]:
         raise DataError(f"{file} is empty: it should have a receipt on each line.")
 
 
-def replay(receipt: Mapping[str, Any], model: ReviewModel) -> Replay:
+def replay(receipt: Receipt, model: ReviewModel) -> Replay:
     """Generate a receipt's text again, and compare.
 
     Raises:
-        DataError: The receipt is invalid.
         ConfigError: The model does not support a setting of the receipt.
     """
-    try:
-        parsed = Receipt.read(receipt)
-    except ConfigError as error:
-        raise DataError(f"The receipt is invalid: {error}") from None
-    config = parsed.settings.generation_config
+    config = receipt.settings.generation_config
     is_search = config.num_beams > 1  # which finds the texts of a prompt together
     if not is_search:
         config = dataclasses.replace(config, num_return_sequences=1)
-    arguments: Any = vars(parsed.settings) | {"generation_config": config, "seed": parsed.seed}
-    request = make_request(parsed.prompt, model.generation_config, arguments, model.tokenizer, model.conditions)
+    arguments: Any = vars(receipt.settings) | {"generation_config": config, "seed": receipt.seed}
+    request = make_request(receipt.prompt, model.generation_config, arguments, model.tokenizer, model.conditions)
     if not is_search and config.do_sample is not False:
-        request = dataclasses.replace(request, offset=parsed.number)
-    first = parsed.number % config.num_return_sequences if is_search else 0
+        request = dataclasses.replace(request, offset=receipt.number)
+    first = receipt.number % config.num_return_sequences if is_search else 0
     text = next(model.generator.generate(request, first, start_late=False)).text
     here, versions = device_facts(model.device).get("device", "cpu"), library_versions(model, request.plugins)
     compared = [
-        ("The model is a different one: its digest is {}, not {}.", model.digest, parsed.model.digest),
-        ("The model has {}-bit weights; the text was generated with {}-bit weights.", model.weight_bits, parsed.model.bits),
-        ("The device is {}; the text was generated on {}.", here, parsed.model.device),
+        ("The model is a different one: its digest is {}, not {}.", model.digest, receipt.model.digest),
+        ("The model has {}-bit weights; the text was generated with {}-bit weights.", model.weight_bits, receipt.model.bits),
+        ("The device is {}; the text was generated on {}.", here, receipt.model.device),
         *(
-            (f"{name} is {{}}; the text was generated with {{}}.", now, parsed.versions.get(name))
+            (f"{name} is {{}}; the text was generated with {{}}.", now, receipt.versions.get(name))
             for name, now in versions.items()
         ),
     ]
     differences = [sentence.format(now, before) for sentence, now, before in compared if now != before]
-    if text != parsed.text:
-        differences.append(_describe_difference(parsed.text, text))
-    return Replay(text, text == parsed.text, tuple(differences))
+    if text != receipt.text:
+        differences.append(_describe_difference(receipt.text, text))
+    return Replay(text, text == receipt.text, tuple(differences))
 
 
 def describe_replays(replays: Sequence[Replay]) -> str:

@@ -115,7 +115,6 @@ def evaluate(
     """
 
     def check() -> ReviewModel:
-        refuse_unknown_options(options, EvaluateKwargs, "evaluate")
         loaded = load_saved(model)[0]
         move(loaded, device)
         return loaded

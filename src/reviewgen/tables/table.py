@@ -116,8 +116,6 @@ def write_table(
 def _check_target(out: Any, format: str | None) -> tuple[Path, str]:
     """Return the path of a table, and its format."""
     path = to_path("out", out)
-    if not path.name:  # "." or "/", which exist
-        check_output(path)
     suffix = path.suffix.removeprefix(".").lower()
     if suffix in _OTHER_FILES:
         raise ConfigError(f"out={path.name} must be a folder, or a file whose name ends in .jsonl, .parquet or .csv.")
@@ -130,7 +128,7 @@ def _check_target(out: Any, format: str | None) -> tuple[Path, str]:
         raise ConfigError(f"The format {quoted(kind)} is unknown. {did_you_mean(kind, _FORMATS)}")
     if is_file and kind != suffix:
         raise ConfigError(f"out={path.name} is a file of {suffix}, and the format is {kind}: leave the format out.")
-    if is_file:
+    if is_file or not path.name or _read_manifest(path) is None:  # without a name, it is "." or "/", which exist
         check_output(path)
     return path, kind
 
@@ -204,7 +202,6 @@ class _Table:
     def _open(self, locks: ExitStack) -> tuple[dict[str, Any], WrittenTexts | None]:
         facts, manifest = dict(self.facts), None if self.is_file else _read_manifest(self.out)
         if manifest is None:
-            check_output(self.out)
             locks.enter_context(self.job)
             if not self.plan.can_resume:
                 self.job.clear()
