@@ -50,6 +50,7 @@ class Ngram:
 
     def __init__(self, config: NgramConfig) -> None:
         self.config = config
+        self._arena = Arena(config.memory_mb * MEBIBYTE if config.memory_mb else None)
         self._counter: NgramCounter | None = None
         self._bos_id: int | None = None
         self._trained: Trained | None = None
@@ -87,7 +88,7 @@ class Ngram:
             TrainingError: As ``finish``, or the texts of the processes begin with different ids.
             DataError: There are more n-grams than 32-bit node numbers.
         """
-        config, arena = self.config, self._arena()
+        config, arena = self.config, self._arena
         bos_id = self._common_bos_id(group)
         counter, self._counter = self._counter_for(bos_id), None
         local = grow(exchange(counter, config.vocab_size, arena, group), config.vocab_size, arena, group)
@@ -171,10 +172,8 @@ class Ngram:
 
     def parameter_kinds(self) -> dict[str, int]:
         """Return the number of n-grams of each length; bos, which is never predicted, is not counted."""
-        if self._trained is None:
-            return {}
-        counts: list[int] = np.diff(self._trained.starts)[1:].tolist()
-        return {f"{length}-grams": count - (length == 1) for length, count in enumerate(counts, 1)}
+        sizes = [] if self._trained is None else _sizes(self._trained.starts)
+        return {f"{length}-grams": size for length, size in enumerate(sizes, 1)}
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the tensors of the trained model; before it is trained, empty tensors of the same names."""
@@ -219,7 +218,7 @@ class Ngram:
 
     def _keep(self, nodes: Nodes, estimated: Estimate, keep: Bool[np.ndarray, " M"] | None) -> Mapping[str, Any]:
         """Prune and quantise the estimated nodes, keep them as the trained model, and return what ``finish`` reports."""
-        config, bos_id, counted = self.config, self._bos_id, _sizes(nodes)
+        config, bos_id, counted = self.config, self._bos_id, _sizes(nodes.starts)
         assert bos_id is not None
         root = root_row(nodes, estimated, config.vocab_size, bos_id)
         if keep is not None:
@@ -231,12 +230,9 @@ class Ngram:
         self._trained = Trained(trie, nodes.starts, bos_id, estimated.discounts)
         return self._facts(nodes, estimated, counted)
 
-    def _arena(self) -> Arena:
-        return Arena(self.config.memory_mb * MEBIBYTE if self.config.memory_mb else None)
-
     def _counter_for(self, bos_id: int) -> NgramCounter:
         if self._counter is None:
-            self._counter, self._bos_id = NgramCounter(self.config.vocab_size, self.config.order, self._arena()), bos_id
+            self._counter, self._bos_id = NgramCounter(self.config.vocab_size, self.config.order, self._arena), bos_id
         if bos_id != self._bos_id:
             raise TrainingError(
                 f"A text begins with id {bos_id}, those before with {self._bos_id}; all must begin with the same id."
@@ -251,7 +247,7 @@ class Ngram:
     def _facts(self, nodes: Nodes, estimated: Estimate, counted: list[int]) -> dict[str, Any]:
         """Return what ``finish`` reports, as JSON values; the first item of each list is of order 1."""
         fell_back = [order for order, fell in enumerate(estimated.fell_back, 1) if fell]
-        ngrams, size = _sizes(nodes), sum(tensor.nbytes for tensor in self.state_dict().values())
+        ngrams, size = _sizes(nodes.starts), sum(tensor.nbytes for tensor in self.state_dict().values())
         notes = [f"{sum(ngrams):,} n-grams of 1 to {self.config.order} tokens in {size / 1e6:,.1f} MB."]
         if sum(ngrams) < sum(counted):
             notes[0] += f" Pruning dropped {sum(counted) - sum(ngrams):,} others."
@@ -271,9 +267,9 @@ class Ngram:
         }
 
 
-def _sizes(nodes: Nodes) -> list[int]:
+def _sizes(starts: Int64[np.ndarray, " L"]) -> list[int]:
     """Return the number of n-grams of each order; bos, which is never predicted, is not counted as a 1-gram."""
-    sizes: list[int] = np.diff(nodes.starts)[1:].tolist()
+    sizes: list[int] = np.diff(starts)[1:].tolist()
     return [sizes[0] - 1, *sizes[1:]]
 
 
