@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int, Int64, Integer
+from jaxtyping import Bool, Float, Float64, Int, Int64, Integer
 from torch import Tensor
 
 from reviewgen.errors import NotADistribution, TrainingError
@@ -115,21 +115,16 @@ class Ngram:
             DataError: An id is outside the vocabulary, or the state is not one of this model.
             ShapeError: The ids or the state have another shape.
         """
-        trie = self._finished().trie
+        trained, vocab_size = self._finished(), self.config.vocab_size
         sizes = {"B": check_ids(ids)} | ({"S": STATE_SIZE} if self.config.field_ids else {})
         check_shape("The state", *check_state(state, 1), sizes, is_integer=True)
-        start = checked_state(_array(state), self._finished())
-        if self.config.field_ids:
-            return self._call_with_fields(ids, start)
-        contexts = np.empty(ids.shape, np.int64)
-        advance(trie, checked_ids(_array(ids), self.config), start, contexts)
-        logits = np.empty((contexts.size, self.config.vocab_size), np.float32)  # (B·T, V)
-        step = max(1, DENSE_CELLS // self.config.vocab_size)
-        for first in range(0, len(logits), step):
-            part = contexts.reshape(-1)[first : first + step]
-            logits[first : first + step] = log_probabilities(trie, part, self.config.is_distribution)
-        after = contexts[:, -1].copy() if ids.shape[1] else start
-        return torch.from_numpy(logits).view(*ids.shape, self.config.vocab_size).to(ids.device), _tensor(after, ids)
+        read, after = checked_ids(_array(ids), self.config), checked_state(_array(state), trained)
+        logits = np.empty((*ids.shape, vocab_size), np.float32)
+        step = max(1, DENSE_CELLS // (vocab_size * max(1, len(ids))))
+        for first in range(0, ids.shape[1], step):
+            part = np.ascontiguousarray(read[:, first : first + step])
+            logits[:, first : first + step], after = self._read(part, after)
+        return torch.from_numpy(logits).to(ids.device), _tensor(after, ids)
 
     def score(
         self, ids: Int[Tensor, "B T"], targets: Int[Tensor, "B T"], state: Int[Tensor, "B *S"]
@@ -202,19 +197,20 @@ class Ngram:
             raise TrainingError(f"The texts begin with the ids {_enumerate(ids)}, by process; all must begin with the same id.")
         return ids[0]
 
-    def _call_with_fields(self, ids: Int[Tensor, "B T"], state: Int64[np.ndarray, "B S"]) -> tuple[Tensor, Tensor]:
-        """Do what a call does, with fields."""
-        read, states = checked_ids(_array(ids), self.config), np.ascontiguousarray(state.T)
-        model, vocab_size = with_fields(self._finished(), self.config), self.config.vocab_size
-        logits = np.empty((*ids.shape, vocab_size), np.float32)
-        step = max(1, DENSE_CELLS // (vocab_size * max(1, len(ids))))
-        for first in range(0, ids.shape[1], step):
-            part = np.ascontiguousarray(read[:, first : first + step])
-            rows = np.empty((*part.shape, vocab_size))
-            fill_rows(model, part, states, rows)
-            with np.errstate(divide="ignore"):  # zero becomes -inf
-                logits[:, first : first + step] = np.log(rows)
-        return torch.from_numpy(logits).to(ids.device), _tensor(np.ascontiguousarray(states.T), ids)
+    def _read(
+        self, ids: Int64[np.ndarray, "B T"], state: Int64[np.ndarray, "B *S"]
+    ) -> tuple[Float64[np.ndarray, "B T V"], Int64[np.ndarray, "B *S"]]:
+        """Return the log probability of every token after each of T >= 1 ids, and the state after the last."""
+        trained, config = self._finished(), self.config
+        if not config.field_ids:
+            contexts = np.empty(ids.shape, np.int64)
+            advance(trained.trie, ids, state, contexts)
+            rows = log_probabilities(trained.trie, contexts.reshape(-1), config.is_distribution)
+            return rows.reshape(*ids.shape, config.vocab_size), contexts[:, -1].copy()
+        states, probs = np.ascontiguousarray(state.T), np.empty((*ids.shape, config.vocab_size))
+        fill_rows(with_fields(trained, config), ids, states, probs)
+        with np.errstate(divide="ignore"):  # zero becomes -inf
+            return np.log(probs), np.ascontiguousarray(states.T)
 
     def _keep(self, nodes: Nodes, estimated: Estimate, keep: Bool[np.ndarray, " M"] | None) -> Mapping[str, Any]:
         """Prune and quantise the estimated nodes, keep them as the trained model, and return what ``finish`` reports."""
