@@ -28,7 +28,7 @@ class Conditioning(NamedTuple):
 
     @property
     def state_width(self) -> int:
-        """The width of the two rows of a state, that of ``sums`` and that of ``products``, in ``advance``."""
+        """The width of the two rows of a state, that of ``sums`` and that of ``products``, in ``hold``."""
         return max(int(self.table.shape[1]) + 2, len(self.scales))
 
 
