@@ -211,15 +211,13 @@ def _checked_characters(path: Path, content: Any) -> str:
     Raises:
         BundleError: The content is not of a char tokenizer.
     """
-    if not isinstance(content, dict) or set(content) != {"schema", "characters"}:
-        raise BundleError(f"{path} is not the file of a char tokenizer: it must have the keys schema and characters.")
+    if not isinstance(content, dict) or set(content) != {"schema", "characters"} or not isinstance(content["characters"], str):
+        raise BundleError(f"{path} is not the file of a char tokenizer: it must have the keys schema and characters, a string.")
     if content["schema"] != SCHEMA:
         raise BundleError(
             f"{path} has schema {content['schema']!r}; this version of reviewgen supports {SCHEMA}. Upgrade reviewgen."
         )
-    characters = content["characters"]
-    if not isinstance(characters, str):
-        raise BundleError(f"{path} is damaged: characters must be a string.")
+    characters: str = content["characters"]
     if any(_is_surrogate(c) for c in characters) or any(a >= b for a, b in pairwise(characters)):
         raise BundleError(f"{path} is damaged: characters must be distinct, sorted by code point and without surrogates.")
     return characters

@@ -15,9 +15,10 @@ probabilities.
 import mmap
 import os
 import tempfile
+from bisect import bisect_left
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import IO, Any, TypeAlias
+from typing import IO, Any, NamedTuple, TypeAlias
 
 import numpy as np
 from jaxtyping import Int64, Integer
@@ -88,21 +89,20 @@ def _reserve(file: IO[bytes], size: int) -> None:
     file.flush()
 
 
-@dataclass(frozen=True)
-class Packing:
+class Packing(NamedTuple):
     """The packing of n-grams into W words: ``bits`` a token, ``in_first`` tokens in the first word, ``per_word`` in others."""
 
     bits: int
     per_word: int
     in_first: int
     words: int
+    order: int
 
 
 @dataclass(frozen=True)
 class Rows:
     """Distinct n-grams in sorted order, packed, and how often each occurs."""
 
-    order: int
     packing: Packing
     packed: Int64[np.ndarray, "N W"]
     counts: Int64[np.ndarray, " N"]
@@ -113,7 +113,7 @@ def pack_for(vocab_size: int, order: int) -> Packing:
     bits = vocab_size.bit_length()
     per_word = min(63 // bits, order)
     words = -(-order // per_word)
-    return Packing(bits, per_word, order - (words - 1) * per_word, words)
+    return Packing(bits, per_word, order - (words - 1) * per_word, words, order)
 
 
 def token_dtype(vocab_size: int) -> np.dtype:
@@ -127,7 +127,7 @@ class NgramCounter:
     """Counts distinct n-grams of texts that are added one by one."""
 
     def __init__(self, vocab_size: int, order: int, arena: Arena) -> None:
-        self.order, self.packing = order, pack_for(vocab_size, order)
+        self.packing = pack_for(vocab_size, order)
         self._dtype = token_dtype(vocab_size)
         self._arena = arena
         block_bytes = BLOCK_BYTES if arena.limit_bytes is None else max(MIN_BLOCK_BYTES, arena.limit_bytes // 16)
@@ -153,8 +153,7 @@ class NgramCounter:
         self._flush()
         self._merge(below=None)
         empty = np.empty((0, self.packing.words), np.int64), np.empty(0, np.int64)
-        packed, counts = self._blocks.pop() if self._blocks else empty
-        return Rows(self.order, self.packing, packed, counts)
+        return Rows(self.packing, *(self._blocks.pop() if self._blocks else empty))
 
     def _flush(self) -> None:
         """Turn the pending texts into blocks; a text longer than a block is split among several, its n-grams stay whole."""
@@ -165,7 +164,7 @@ class NgramCounter:
         for start in range(0, len(ids), self._block_tokens):
             stop = min(start + self._block_tokens, len(ids))
             rows = np.empty((stop - start, self.packing.words), np.int64)
-            _pack(ids, ids[0], start, stop, self.packing.bits, self.packing.per_word, self.packing.in_first, rows)
+            _pack(ids, start, stop, self.packing, rows)
             packed = _sorted(rows, self.packing)
             counts = np.empty(len(packed), np.int64)
             runs = _distinct(packed, counts)
@@ -200,14 +199,13 @@ def _sorted(rows: Int64[np.ndarray, "N W"], packing: Packing) -> Int64[np.ndarra
 
 
 @compiled
-def _pack(ids, bos, start, stop, bits, per_word, in_first, rows):
-    """Pack the n-gram that starts at each of ids[start:stop] into a row, from right to left."""
-    words = rows.shape[1]
-    order = in_first + (words - 1) * per_word
+def _pack(ids, start, stop, packing, rows):
+    """Pack the n-gram that starts at each of ids[start:stop] into a row, from right to left; the first id is bos."""
+    bits, per_word, in_first, words, order = packing
     mask, first, later = (1 << bits) - 1, bits * (in_first - 1), bits * (per_word - 1)
     row = np.zeros(words, np.int64)
     for position in range(min(len(ids), stop + order) - 1, start - 1, -1):
-        if position + 1 == len(ids) or ids[position + 1] == bos:
+        if position + 1 == len(ids) or ids[position + 1] == ids[0]:
             row[:] = 0
         carried = np.int64(ids[position]) + 1
         for word in range(words):
@@ -310,29 +308,14 @@ def exchange(counter: NgramCounter, vocab_size: int, arena: Arena, group: CountG
 
 def _cut(rows: Rows, vocab_size: int, group: CountGroup) -> list[int]:
     """Return the first row of each rank's range, and the number of rows; the ranges have about equally many in all processes."""
-    if rows.order == 1:  # the first token is the whole n-gram, whose probability depends on all others
+    if rows.packing.order == 1:  # the first token is the whole n-gram, whose probability depends on all others
         return [0, *[len(rows.counts)] * group.world_size]
-    first = np.full(vocab_size + 1, len(rows.counts))
-    _first_rows(rows.packed, rows.packing.bits * (rows.packing.in_first - 1), first)
+    shift, column = rows.packing.bits * (rows.packing.in_first - 1), rows.packed[:, 0]
+    first = np.array([bisect_left(column, token + 1 << shift) for token in range(vocab_size)] + [len(column)])
     sizes = group.all_gather(np.diff(first)).sum(0)  # (V,), of all processes
     middles = 2 * sizes.cumsum() - sizes  # twice the rows before the middle of each first token's
     tokens = np.searchsorted(middles, 2 * sizes.sum() * np.arange(1, group.world_size) // group.world_size, side="right")
     return [0, *first[tokens].tolist(), len(rows.counts)]
-
-
-@compiled
-def _first_rows(packed, shift, first):
-    """Write the first row of each first token; a token that does not occur has that of the next one."""
-    low = 0
-    for token in range(len(first) - 1):
-        high = len(packed)
-        while low < high:
-            middle = (low + high) >> 1
-            if packed[middle, 0] >> shift <= token:
-                low = middle + 1
-            else:
-                high = middle
-        first[token] = low
 
 
 def _piece(rows: Rows, low: int, high: int) -> Int64[np.ndarray, "N C"]:

@@ -78,14 +78,14 @@ def estimate(local: NodeRange, vocab_size: int, bos_id: int, smoothing: str, are
         local.gather(backoffs, level, group)
     floor = float(backoffs[0]) * uniform
     texts = local.counts[bos : bos + 1].sum(dtype=np.int64)  # 1-grams of order 1 are all in rank 0
-    tokens = local.counts[local.level(1)].sum(dtype=np.int64)
+    tokens = local.counts[nodes.level(1)].sum(dtype=np.int64)
     discounts, fell_back = map(list, zip(*chosen, strict=True))
     return Estimate(probabilities, backoffs, floor, float(texts / max(1, tokens - texts)), discounts, fell_back)
 
 
 def root_row(nodes: Nodes, estimated: Estimate, vocab_size: int, bos_id: int) -> Float64[np.ndarray, " V"]:
     """Return the probability of every id after the empty context."""
-    level = slice(int(nodes.starts[1]), int(nodes.starts[2]))
+    level = nodes.level(1)
     row = np.full(vocab_size, estimated.floor)
     row[nodes.tokens[level]] = estimated.probabilities[level]
     row[bos_id] = 0.0
@@ -123,8 +123,8 @@ def absolute_discount(once: int, twice: int) -> float | None:
 
 def first_node(nodes: Nodes, token: int) -> int:
     """Return the node of the 1-gram of a token that occurs, as bos always does."""
-    level = nodes.tokens[nodes.starts[1] : nodes.starts[2]]
-    return int(nodes.starts[1] + np.searchsorted(level, token))
+    level = nodes.level(1)
+    return level.start + int(np.searchsorted(nodes.tokens[level], token))
 
 
 def _numbers(local: NodeRange, counts: Int32[np.ndarray, " C"], bos: int, group: CountGroup) -> Int64[np.ndarray, "N 6"]:
@@ -157,7 +157,7 @@ def _adjusted(local: NodeRange, bos: int, arena: Arena, group: CountGroup) -> In
     for level in range(2, order + 1):
         _extend(*local.own[level], nodes.links, counts)
     for level in range(1, order):
-        group.reduce_scatter(counts[local.level(level)], local.sizes[:, level])
+        group.reduce_scatter(counts[nodes.level(level)], local.sizes[:, level])
     last, first_level = local.own_level(order), local.own_level(1)
     counts[last] = local.counts[last]
     if first_level.start <= bos < first_level.stop:

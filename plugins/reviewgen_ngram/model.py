@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int, Int64, Integer
+from jaxtyping import Bool, Float, Float64, Int, Int64, Integer
 from torch import Tensor
 
 from reviewgen.errors import NotADistribution, TrainingError
@@ -50,6 +50,7 @@ class Ngram:
 
     def __init__(self, config: NgramConfig) -> None:
         self.config = config
+        self._arena = Arena(config.memory_mb * MEBIBYTE if config.memory_mb else None)
         self._counter: NgramCounter | None = None
         self._bos_id: int | None = None
         self._trained: Trained | None = None
@@ -87,7 +88,7 @@ class Ngram:
             TrainingError: As ``finish``, or the texts of the processes begin with different ids.
             DataError: There are more n-grams than 32-bit node numbers.
         """
-        config, arena = self.config, self._arena()
+        config, arena = self.config, self._arena
         bos_id = self._common_bos_id(group)
         counter, self._counter = self._counter_for(bos_id), None
         local = grow(exchange(counter, config.vocab_size, arena, group), config.vocab_size, arena, group)
@@ -114,21 +115,16 @@ class Ngram:
             DataError: An id is outside the vocabulary, or the state is not one of this model.
             ShapeError: The ids or the state have another shape.
         """
-        trie = self._finished().trie
+        trained, vocab_size = self._finished(), self.config.vocab_size
         sizes = {"B": check_ids(ids)} | ({"S": STATE_SIZE} if self.config.field_ids else {})
         check_shape("The state", *check_state(state, 1), sizes, is_integer=True)
-        start = checked_state(_array(state), self._finished())
-        if self.config.field_ids:
-            return self._call_with_fields(ids, start)
-        contexts = np.empty(ids.shape, np.int64)
-        advance(trie, checked_ids(_array(ids), self.config), start, contexts)
-        logits = np.empty((contexts.size, self.config.vocab_size), np.float32)  # (B·T, V)
-        step = max(1, DENSE_CELLS // self.config.vocab_size)
-        for first in range(0, len(logits), step):
-            part = contexts.reshape(-1)[first : first + step]
-            logits[first : first + step] = log_probabilities(trie, part, self.config.is_distribution)
-        after = contexts[:, -1].copy() if ids.shape[1] else start
-        return torch.from_numpy(logits).view(*ids.shape, self.config.vocab_size).to(ids.device), _tensor(after, ids)
+        read, after = checked_ids(_array(ids), self.config), checked_state(_array(state), trained)
+        logits = np.empty((*ids.shape, vocab_size), np.float32)
+        step = max(1, DENSE_CELLS // (vocab_size * max(1, len(ids))))
+        for first in range(0, ids.shape[1], step):
+            part = np.ascontiguousarray(read[:, first : first + step])
+            logits[:, first : first + step], after = self._read(part, after)
+        return torch.from_numpy(logits).to(ids.device), _tensor(after, ids)
 
     def score(
         self, ids: Int[Tensor, "B T"], targets: Int[Tensor, "B T"], state: Int[Tensor, "B *S"]
@@ -171,10 +167,8 @@ class Ngram:
 
     def parameter_kinds(self) -> dict[str, int]:
         """Return the number of n-grams of each length; bos, which is never predicted, is not counted."""
-        if self._trained is None:
-            return {}
-        counts: list[int] = np.diff(self._trained.starts)[1:].tolist()
-        return {f"{length}-grams": count - (length == 1) for length, count in enumerate(counts, 1)}
+        sizes = [] if self._trained is None else _sizes(self._trained.starts)
+        return {f"{length}-grams": size for length, size in enumerate(sizes, 1)}
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the tensors of the trained model; before it is trained, empty tensors of the same names."""
@@ -203,23 +197,24 @@ class Ngram:
             raise TrainingError(f"The texts begin with the ids {_enumerate(ids)}, by process; all must begin with the same id.")
         return ids[0]
 
-    def _call_with_fields(self, ids: Int[Tensor, "B T"], state: Int64[np.ndarray, "B S"]) -> tuple[Tensor, Tensor]:
-        """Do what a call does, with fields."""
-        read, states = checked_ids(_array(ids), self.config), np.ascontiguousarray(state.T)
-        model, vocab_size = with_fields(self._finished(), self.config), self.config.vocab_size
-        logits = np.empty((*ids.shape, vocab_size), np.float32)
-        step = max(1, DENSE_CELLS // (vocab_size * max(1, len(ids))))
-        for first in range(0, ids.shape[1], step):
-            part = np.ascontiguousarray(read[:, first : first + step])
-            rows = np.empty((*part.shape, vocab_size))
-            fill_rows(model, part, states, rows)
-            with np.errstate(divide="ignore"):  # zero becomes -inf
-                logits[:, first : first + step] = np.log(rows)
-        return torch.from_numpy(logits).to(ids.device), _tensor(np.ascontiguousarray(states.T), ids)
+    def _read(
+        self, ids: Int64[np.ndarray, "B T"], state: Int64[np.ndarray, "B *S"]
+    ) -> tuple[Float64[np.ndarray, "B T V"], Int64[np.ndarray, "B *S"]]:
+        """Return the log probability of every token after each of T >= 1 ids, and the state after the last."""
+        trained, config = self._finished(), self.config
+        if not config.field_ids:
+            contexts = np.empty(ids.shape, np.int64)
+            advance(trained.trie, ids, state, contexts)
+            rows = log_probabilities(trained.trie, contexts.reshape(-1), config.is_distribution)
+            return rows.reshape(*ids.shape, config.vocab_size), contexts[:, -1].copy()
+        states, probs = np.ascontiguousarray(state.T), np.empty((*ids.shape, config.vocab_size))
+        fill_rows(with_fields(trained, config), ids, states, probs)
+        with np.errstate(divide="ignore"):  # zero becomes -inf
+            return np.log(probs), np.ascontiguousarray(states.T)
 
     def _keep(self, nodes: Nodes, estimated: Estimate, keep: Bool[np.ndarray, " M"] | None) -> Mapping[str, Any]:
         """Prune and quantise the estimated nodes, keep them as the trained model, and return what ``finish`` reports."""
-        config, bos_id, counted = self.config, self._bos_id, _sizes(nodes)
+        config, bos_id, counted = self.config, self._bos_id, _sizes(nodes.starts)
         assert bos_id is not None
         root = root_row(nodes, estimated, config.vocab_size, bos_id)
         if keep is not None:
@@ -231,12 +226,9 @@ class Ngram:
         self._trained = Trained(trie, nodes.starts, bos_id, estimated.discounts)
         return self._facts(nodes, estimated, counted)
 
-    def _arena(self) -> Arena:
-        return Arena(self.config.memory_mb * MEBIBYTE if self.config.memory_mb else None)
-
     def _counter_for(self, bos_id: int) -> NgramCounter:
         if self._counter is None:
-            self._counter, self._bos_id = NgramCounter(self.config.vocab_size, self.config.order, self._arena()), bos_id
+            self._counter, self._bos_id = NgramCounter(self.config.vocab_size, self.config.order, self._arena), bos_id
         if bos_id != self._bos_id:
             raise TrainingError(
                 f"A text begins with id {bos_id}, those before with {self._bos_id}; all must begin with the same id."
@@ -251,7 +243,7 @@ class Ngram:
     def _facts(self, nodes: Nodes, estimated: Estimate, counted: list[int]) -> dict[str, Any]:
         """Return what ``finish`` reports, as JSON values; the first item of each list is of order 1."""
         fell_back = [order for order, fell in enumerate(estimated.fell_back, 1) if fell]
-        ngrams, size = _sizes(nodes), sum(tensor.nbytes for tensor in self.state_dict().values())
+        ngrams, size = _sizes(nodes.starts), sum(tensor.nbytes for tensor in self.state_dict().values())
         notes = [f"{sum(ngrams):,} n-grams of 1 to {self.config.order} tokens in {size / 1e6:,.1f} MB."]
         if sum(ngrams) < sum(counted):
             notes[0] += f" Pruning dropped {sum(counted) - sum(ngrams):,} others."
@@ -271,9 +263,9 @@ class Ngram:
         }
 
 
-def _sizes(nodes: Nodes) -> list[int]:
+def _sizes(starts: Int64[np.ndarray, " L"]) -> list[int]:
     """Return the number of n-grams of each order; bos, which is never predicted, is not counted as a 1-gram."""
-    sizes: list[int] = np.diff(nodes.starts)[1:].tolist()
+    sizes: list[int] = np.diff(starts)[1:].tolist()
     return [sizes[0] - 1, *sizes[1:]]
 
 

@@ -38,6 +38,10 @@ class Nodes:
         """The length of the longest n-grams."""
         return len(self.starts) - 2
 
+    def level(self, level: int) -> slice:
+        """Return the nodes of a level."""
+        return slice(int(self.starts[level]), int(self.starts[level + 1]))
+
 
 @dataclass(frozen=True)
 class NodeRange:
@@ -58,21 +62,17 @@ class NodeRange:
     own: Int64[np.ndarray, "K 2"]  # K = order + 1
     sizes: Int64[np.ndarray, "P K"]
 
-    def level(self, level: int) -> slice:
-        """Return the nodes of a level, of all processes."""
-        return slice(int(self.nodes.starts[level]), int(self.nodes.starts[level + 1]))
-
     def own_level(self, level: int) -> slice:
         """Return its own nodes of a level."""
         return slice(*self.own[level].tolist())
 
     def all_gather(self, array: np.ndarray, level: int, group: CountGroup) -> None:
         """Write the values of all nodes of a level but the last to ``array``, where its own are."""
-        group.all_gather_into(array[self.level(level)], array[self.own_level(level)])
+        group.all_gather_into(array[self.nodes.level(level)], array[self.own_level(level)])
 
     def gather(self, array: np.ndarray, level: int, group: CountGroup) -> None:
         """Do the same in rank 0 only, for any level."""
-        group.gather_into(array[self.level(level)], array[self.own_level(level)])
+        group.gather_into(array[self.nodes.level(level)], array[self.own_level(level)])
 
 
 def grow(rows: Rows, vocab_size: int, arena: Arena, group: CountGroup) -> NodeRange:
@@ -81,11 +81,10 @@ def grow(rows: Rows, vocab_size: int, arena: Arena, group: CountGroup) -> NodeRa
     Raises:
         DataError: There are more than 2**31 - 1 nodes or tokens; raised in all processes.
     """
-    packing, order = rows.packing, rows.order
-    shape = packing.bits, packing.per_word, packing.in_first
+    packing, order = rows.packing, rows.packing.order
     tally = np.zeros(order + 2, np.int64)  # nodes by level, and tokens
     for start, stop in _pieces(rows, arena):
-        _measure(rows.packed, start, stop, *shape, tally)
+        _measure(rows.packed, start, stop, packing, tally)
         tally[-1] += rows.counts[start:stop].sum()
     table = group.all_gather(tally)
     sizes, observed = table[:, :-1], int(table[:, -1].sum())
@@ -105,7 +104,7 @@ def grow(rows: Rows, vocab_size: int, arena: Arena, group: CountGroup) -> NodeRa
     newest = ranges[:, 0] - 1  # node of each level
     newest[0] = 0
     for start, stop in _pieces(rows, arena):
-        _fill(rows.packed, rows.counts, start, stop, *shape, newest, tokens, counts, first)
+        _fill(rows.packed, rows.counts, start, stop, packing, newest, tokens, counts, first)
     _start_children(ranges, first)
     first[0], first[1] = 1, starts[2]
     local = NodeRange(Nodes(starts, tokens, first, links), counts, ranges, sizes)
@@ -134,7 +133,7 @@ def gather(local: NodeRange, group: CountGroup) -> Nodes:
         local.gather(nodes.links, level, group)
     if last > 1:
         parents, shift = local.own_level(last - 1), int(local.sizes[: group.rank, last].sum())
-        group.gather_into(nodes.first[local.level(last - 1)], nodes.first[parents] + np.int32(shift))
+        group.gather_into(nodes.first[nodes.level(last - 1)], nodes.first[parents] + np.int32(shift))
         nodes.first[-1] = nodes.starts[-1]
     return nodes
 
@@ -156,8 +155,9 @@ def _own_nodes(starts: Int64[np.ndarray, " L"], sizes: Int64[np.ndarray, "P K"],
 
 
 @compiled
-def _token(packed, row, position, bits, per_word, in_first):
+def _token(packed, row, position, packing):
     """Return the token at a position of a packed row, plus one; zero after the end of its text."""
+    bits, per_word, in_first, _, _ = packing
     if position < in_first:
         return (packed[row, 0] >> (bits * (in_first - 1 - position))) & ((1 << bits) - 1)
     word, position = (position - in_first) // per_word + 1, (position - in_first) % per_word
@@ -165,49 +165,49 @@ def _token(packed, row, position, bits, per_word, in_first):
 
 
 @compiled
-def _shared(packed, row, bits, per_word, in_first):
+def _shared(packed, row, packing):
     """Return the length of the prefix that a row shares with the row before it, in tokens."""
     if row == 0:
         return 0
-    same = in_first
+    same = packing.in_first
     for word in range(packed.shape[1]):
         a, b = packed[row - 1, word], packed[row, word]
         if a != b:
             while a != b:
-                a >>= bits
-                b >>= bits
+                a >>= packing.bits
+                b >>= packing.bits
                 same -= 1
             return same
-        same += per_word
-    return same - per_word
+        same += packing.per_word
+    return same - packing.per_word
 
 
 @compiled
-def _length(packed, row, bits, per_word, in_first):
+def _length(packed, row, packing):
     """Return the number of tokens of a row before the end of its text."""
-    length = in_first + (packed.shape[1] - 1) * per_word
-    while _token(packed, row, length - 1, bits, per_word, in_first) == 0:
+    length = packing.order
+    while _token(packed, row, length - 1, packing) == 0:
         length -= 1
     return length
 
 
 @compiled
-def _measure(packed, start, stop, bits, per_word, in_first, sizes):
+def _measure(packed, start, stop, packing, sizes):
     """Count the nodes of each level that the rows start:stop begin."""
     for row in range(start, stop):
-        for level in range(_shared(packed, row, bits, per_word, in_first), _length(packed, row, bits, per_word, in_first)):
+        for level in range(_shared(packed, row, packing), _length(packed, row, packing)):
             sizes[level + 1] += 1
 
 
 @compiled
-def _fill(packed, row_counts, start, stop, bits, per_word, in_first, newest, tokens, counts, first):
+def _fill(packed, row_counts, start, stop, packing, newest, tokens, counts, first):
     """Write the tokens, counts and numbers of children of the nodes of the rows start:stop."""
     for row in range(start, stop):
-        shared, length = _shared(packed, row, bits, per_word, in_first), _length(packed, row, bits, per_word, in_first)
+        shared, length = _shared(packed, row, packing), _length(packed, row, packing)
         for level in range(1, length + 1):
             if level > shared:
                 newest[level] += 1
-                tokens[newest[level]] = _token(packed, row, level - 1, bits, per_word, in_first) - 1
+                tokens[newest[level]] = _token(packed, row, level - 1, packing) - 1
                 first[newest[level - 1]] += 1
             counts[newest[level]] += row_counts[row]
 

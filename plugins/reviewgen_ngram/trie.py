@@ -108,9 +108,9 @@ def expect_arrays(config: NgramConfig) -> dict[str, TensorSpec]:
 
 def write_arrays(trained: Trained) -> dict[str, np.ndarray]:
     """Return the model as arrays that share its memory."""
-    trie = trained.trie
-    names = ("tokens", "links", "bases", "children", "probabilities", "backoffs", "root", "ends", "book")
-    arrays = {name: np.asarray(array) for name in names if (array := getattr(trie, name)) is not None}
+    fields = trained.trie._asdict()
+    del fields["heads"]
+    arrays = {name: np.asarray(array) for name, array in fields.items() if array is not None}
     return arrays | {
         "bos_id": np.array([trained.bos_id], np.int64),
         "starts": np.asarray(trained.starts),
@@ -140,8 +140,7 @@ def read_arrays(arrays: Mapping[str, np.ndarray], config: NgramConfig) -> Traine
     _require(heads[bos_id] > 0 and root[bos_id] == 0, "tokens", "holds bos as a context only")
     _require(tokens[starts[2] :] != bos_id, "tokens", "holds bos as a context only")
     _require((root >= 0) & (root <= 1), "root", "lies in 0..1")
-    names = ("tokens", "links", "bases", "children", "probabilities", "backoffs", "root")
-    trie = Trie(**{name: arrays[name] for name in names}, ends=arrays.get("ends"), book=arrays.get("book"), heads=heads)
+    trie = Trie(**{name: arrays.get(name) for name in Trie._fields} | {"heads": heads})
     _check_nodes(trie, starts)
     stored = trie.probabilities if trie.book is None else trie.book
     _require((stored >= 0) & (stored <= 1), "probabilities", "lies in 0..1")
@@ -152,9 +151,9 @@ def read_arrays(arrays: Mapping[str, np.ndarray], config: NgramConfig) -> Traine
 
 
 def _check_specs(arrays: Mapping[str, np.ndarray], expected: Mapping[str, TensorSpec]) -> None:
-    for problem, names in ("missing", expected.keys() - arrays.keys()), ("unexpected", arrays.keys() - expected.keys()):
-        if names:
-            raise BundleError(f"The n-gram tensors do not fit the settings: {min(names)!r} is {problem}. Save the model again.")
+    if odd := sorted(expected.keys() ^ arrays.keys()):
+        problem = "missing" if odd[0] in expected else "unexpected"
+        raise BundleError(f"The n-gram tensors do not fit the settings: {odd[0]!r} is {problem}. Save the model again.")
     for name, (dtype, shape) in expected.items():
         array = arrays[name]
         _require(array.dtype.name == dtype, name, f"has the dtype {dtype}, not {array.dtype}")

@@ -13,14 +13,12 @@ from torch import Tensor, nn
 
 from reviewgen.compiled.linear import Bits
 from reviewgen.protocols import Operation, State, count_by_module, match_tensors
-from reviewgen.protocols.given import GIVEN_FORMULA, hold_given, learn_given
-from reviewgen.protocols.graph import ModelGraph
+from reviewgen.protocols.given import GIVEN_FORMULA, group_held, hold_given, learn_given
+from reviewgen.protocols.graph import GraphEdge, GraphNode, ModelGraph
 from reviewgen.protocols.shapes import check_ids, check_shape, check_state
 from reviewgen_nnlm.config import NnlmConfig
-from reviewgen_nnlm.graph import describe_nnlm
 from reviewgen_nnlm.stepping import NnlmStepper
 
-HELD_LEARNING_RATE = 0.3  # times that of the other weights, as in the recurrent models
 KINDS = {"embedding": "embeddings", "hidden": "hidden layer", "held": "conditions", "output": "output layer"}
 """Of parameters, by module."""
 
@@ -164,8 +162,7 @@ class Nnlm(nn.Module):
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Return the matrix of what is held, which learns slowly; see ``reviewgen.protocols.SupportsParameterGroups``."""
-        options = {"learning_rate_scale": HELD_LEARNING_RATE, "optimizer": "adamw"}
-        return [] if self.held is None else [{"params": [self.held], **options}]
+        return group_held(self.held)
 
     def scale_logits(self, scale: float) -> bool:
         """Multiply the logits by a number; see ``reviewgen.protocols.SupportsScaledLogits``."""
@@ -189,10 +186,48 @@ class Nnlm(nn.Module):
 
     def describe_graph(self) -> ModelGraph:
         """Return the computational graph, for pictures."""
-        return describe_nnlm(self.config)
+        return _describe(self.config)
 
 
 def _product(layer: nn.Linear, name: str, formula: str, values: Tensor, axes: str) -> Operation:
     """Return the operation of a linear layer, perhaps with an activation function after it."""
     parameters, multiplications = layer.weight.numel() + layer.bias.numel(), values.numel() * layer.in_features
     return Operation(name=name, formula=formula, values=values, axes=axes, parameters=parameters, multiplications=multiplications)
+
+
+def _describe(config: NnlmConfig) -> ModelGraph:
+    """Return the graph: an edge leads into the window for each of the last n-1 tokens."""
+    context = config.order - 1
+    nodes = [
+        GraphNode(id="ids", label="ids", kind="value"),
+        GraphNode(id="embedding", label="embedding", detail="e[ids]", parameters=("embedding.weight",)),
+        GraphNode(id="window", label="concatenate", detail=f"x: the last {context} tokens", kind="operation"),
+        GraphNode(id="hidden", label="hidden layer", detail="W x + b", parameters=("hidden.weight", "hidden.bias")),
+        GraphNode(id="activation", label=config.activation, kind="operation"),
+        GraphNode(id="output", label="output", detail="W h + b", parameters=("output.weight", "output.bias")),
+        GraphNode(id="logits", label="logits", kind="value"),
+    ]
+    window = [
+        GraphEdge(source="embedding", target="window", axes=("B", "T", "E"), delay=delay) for delay in range(context - 1, -1, -1)
+    ]
+    edges = [
+        GraphEdge(source="ids", target="embedding", axes=("B", "T")),
+        *window,
+        GraphEdge(source="window", target="hidden", axes=("B", "T", "E" if context == 1 else f"{context}E")),
+        GraphEdge(source="hidden", target="held" if config.holds else "activation", axes=("B", "T", "H")),
+        GraphEdge(source="activation", target="output", axes=("B", "T", "H"), label="h"),
+        GraphEdge(source="output", target="logits", axes=("B", "T", "V")),
+    ]
+    if config.holds:
+        nodes += [
+            GraphNode(id="given", label="given", detail="g: Σ e[id] / √n of the given ids", kind="operation"),
+            GraphNode(id="held", label="+ A g", parameters=("held",)),
+        ]
+        edges += [
+            GraphEdge(source="ids", target="given", axes=("B", "T")),
+            GraphEdge(source="given", target="given", axes=("B", "E"), label="g", delay=1),
+            GraphEdge(source="given", target="held", axes=("B", "T", "E")),
+            GraphEdge(source="held", target="activation", axes=("B", "T", "H")),
+        ]
+    sizes = {"E": config.embedding_size, "H": config.hidden_size, "V": config.vocab_size}
+    return ModelGraph(nodes=tuple(nodes), edges=tuple(edges), sizes=sizes)

@@ -56,8 +56,7 @@ class NnlmStepper(CompiledStepper):
         refuse_non_finite(tensors)
         self.config = config
         arrays = {name: np.array(tensor, np.float32) for name, tensor in tensors.items()}
-        held = pack_conditioning(config, arrays["embedding.weight"], arrays["held"], weight_bits) if config.holds else None
-        self._weights = _prepare(arrays, weight_bits, config.activation == "relu", held)
+        self._weights = _prepare(config, arrays, weight_bits)
 
     @staticmethod
     def expect(config: NnlmConfig) -> dict[str, TensorSpec]:
@@ -99,7 +98,7 @@ class NnlmStepper(CompiledStepper):
         return (last, floats[0, :, : self.config.embedding_size + 2].copy()) if self.config.holds else last
 
 
-def _prepare(tensors: Mapping[str, Float32[np.ndarray, "..."]], bits: Bits, is_relu: bool, held: Conditioning | None) -> Packed:
+def _prepare(config: NnlmConfig, tensors: Mapping[str, Float32[np.ndarray, "..."]], bits: Bits) -> Packed:
     embedding, hidden, bias = (tensors[name] for name in ("embedding.weight", "hidden.weight", "hidden.bias"))
     (rows, width), size = embedding.shape, len(bias)
     context = hidden.shape[1] // width
@@ -111,7 +110,8 @@ def _prepare(tensors: Mapping[str, Float32[np.ndarray, "..."]], bits: Bits, is_r
     padded = np.zeros(len(packed.scales), np.float32)
     padded[:size] = bias
     output = pack(tensors["output.weight"], bits)
-    return Packed(table, embedding, *packed, padded, *output, tensors["output.bias"], int(is_relu), held)
+    is_relu, held = int(config.activation == "relu"), pack_conditioning(config, tensors, bits)
+    return Packed(table, embedding, *packed, padded, *output, tensors["output.bias"], is_relu, held)
 
 
 @inner
@@ -159,14 +159,8 @@ def _step(weights, ids, floats, ints, logits):
         for position in range(last):
             ints[position, row] = ints[position + 1, row]
         ints[last, row] = ids[row]
-    _hold(weights[0].held, ids, floats)
+    hold(weights[0].held, ids, floats)
     _compute_logits(weights[0], weights[0].held, ints, floats, logits)
-
-
-@inner
-def _hold(held, ids, floats):
-    if held is not None:
-        hold(held, ids, floats[0], floats[1])
 
 
 @inner

@@ -57,11 +57,11 @@ def run_compiled(
         zoned: The zoneout mask: which units keep their old value at each step.
     """
     precision = _precision(x)
-    wide = torch.promote_types(precision, torch.float32)
-    weight_ih, weight_hh, bias_ih, bias_hh = weights
-    narrow = (tensor.to(precision) for tensor in (x, weight_ih, weight_hh, bias_ih))
-    memory = torch.cat(state).to(wide)  # (P, B, H)
-    outputs, last = _CompiledLayer.apply(*narrow, bias_hh.to(wide), memory, cell, is_relu, zoned)
+    state_precision = torch.promote_types(precision, torch.float32)
+    *matrices, bias_hh = weights
+    operands = (tensor.to(precision) for tensor in (x, *matrices))
+    memory = torch.cat(state).to(state_precision)  # (P, B, H)
+    outputs, last = _CompiledLayer.apply(*operands, bias_hh.to(state_precision), memory, cell, is_relu, zoned)
     return outputs, tuple(last.split(1))
 
 

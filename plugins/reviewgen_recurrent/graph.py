@@ -156,11 +156,11 @@ def _layers(config: RecurrentConfig, kernel: int) -> list[GraphNode]:
     name, count = NAMES[kernel], config.layers
     label = f"{name} cell" if count == 1 else f"{name} layer 1"
     layers = [GraphNode(id="layer1", label=label, inside=_cell(CELLS[kernel], config.activation))]
-    for number in range(1, count) if count <= LAYERS_DRAWN else [1]:
-        label = f"{name} layer {number + 1}" if count <= LAYERS_DRAWN else f"{name} layers 2 to {count}"
-        drawn = range(number, number + 1 if count <= LAYERS_DRAWN else count)
-        parameters = tuple(f"recurrent.{part}_l{layer}" for layer in drawn for part in PARAMETERS)
-        layers.append(GraphNode(id=f"layer{number + 1}", label=label, detail="as layer 1", parameters=parameters))
+    others = [range(layer, layer + 1) for layer in range(1, count)] if count <= LAYERS_DRAWN else [range(1, count)]
+    for box in others:
+        label = f"{name} layer {box.stop}" if len(box) == 1 else f"{name} layers 2 to {count}"
+        parameters = tuple(f"recurrent.{part}_l{layer}" for layer in box for part in PARAMETERS)
+        layers.append(GraphNode(id=f"layer{box.start + 1}", label=label, detail="as layer 1", parameters=parameters))
     return layers
 
 

@@ -59,8 +59,8 @@ class Gru(Recurrent):
     With ``activation="relu"`` relu replaces tanh, and the recurrent matrices start smaller, since relu is unbounded.
 
     The state is one tensor, (B, L, H).
-    With ``ngrams`` N above 1, x_t is the sum of e[ids_t] and the embeddings of the n-grams that end there (see ``ngrams``), and
-    the state has a second part, the last N-1 ids.
+    With ``ngrams`` N above 1, x_t is the sum of e[ids_t] and the embeddings of the n-grams that end there, of ``NgramEmbedding``,
+    and the state has a second part, the last N-1 ids.
 
     On Apple's mps torch's GRU has returned NaN (pytorch issue 94691) and been seven times slower than on the CPU (123148).
     """

@@ -87,7 +87,7 @@ def step(model, ids, floats, ints, logits):
     if rows > 0:
         gates = np.empty((rows, weights.biases.shape[1]), np.float32)
         _look_up(weights, weights.table, weights.ngrams, ids, ints, gates)
-        _hold(weights.held, ids, floats)
+        hold(weights.held, ids, floats)
         for row in range(rows):
             _append(ids[row], ints, row)
         for layer in range(layers):
@@ -97,13 +97,6 @@ def step(model, ids, floats, ints, logits):
             panels, scales = weights.recurrent[layer], weights.recurrent_scales[layer]
             _step(panels, scales, weights.hidden_biases, weights.relu, weights.zoneout, layer, gates, h[layer, :rows], c)
     _compute_logits(weights, weights.projection, weights.projection_scales, weights.held, floats, layers - 1, logits)
-
-
-@inner
-def _hold(held, ids, floats):
-    """Read what texts are given."""
-    if held is not None:
-        hold(held, ids, floats[len(floats) - 2], floats[len(floats) - 1])
 
 
 @inner

@@ -64,8 +64,8 @@ class Lstm(Recurrent):
     The forget gates start with a bias of one (Jozefowicz et al. 2015), so that an untrained model keeps its cell state.
 
     The state is a pair (h, c) of tensors (B, L, H).
-    With ``ngrams`` N above 1, x_t is the sum of e[ids_t] and the embeddings of the n-grams that end there (see ``ngrams``), and
-    the state has a third part, the last N-1 ids.
+    With ``ngrams`` N above 1, x_t is the sum of e[ids_t] and the embeddings of the n-grams that end there, of ``NgramEmbedding``,
+    and the state has a third part, the last N-1 ids.
     """
 
     Config: ClassVar[type] = LstmConfig

@@ -1,10 +1,11 @@
 """The base class of the recurrent language models: embedding, output layer, initial weights, states and the forward pass.
 
 Must not know any cell, whose equations are in the cell's own file, nor tokenizers, training or text. Shapes: B batch, T time
-(tokens), V vocabulary, E embedding, H hidden, L layers. Inside, time comes first, (T, B, H), as in ``layers``.
+(tokens), V vocabulary, E embedding, H hidden, L layers, N longest n-gram. Inside, time comes first, (T, B, H), as in ``layers``.
 
 Sources: Press and Wolf 2017, "Using the Output Embedding to Improve Language Models" (tied embeddings); Saxe et al. 2014
-(orthogonal weights).
+(orthogonal weights); Bojanowski et al. 2017, "Enriching Word Vectors with Subword Information" (sums of hashed n-grams); Pagnoni
+et al. 2024, "Byte Latent Transformer" (these in front of a language model).
 """
 
 from collections.abc import Iterator, Mapping
@@ -17,15 +18,14 @@ from torch import Tensor, nn
 
 from reviewgen.compiled.linear import Bits
 from reviewgen.protocols import Operation, count_by_module, match_tensors
-from reviewgen.protocols.given import GIVEN_FORMULA, hold_given, learn_given
+from reviewgen.protocols.given import GIVEN_FORMULA, group_held, hold_given, learn_given
 from reviewgen.protocols.graph import ModelGraph
 from reviewgen.protocols.shapes import check_ids, check_shape, check_state
 from reviewgen_recurrent.config import RecurrentConfig
-from reviewgen_recurrent.dropout import drop
+from reviewgen_recurrent.dropout import drop, make_mask
 from reviewgen_recurrent.graph import describe_recurrent
-from reviewgen_recurrent.kernels import GATES
+from reviewgen_recurrent.kernels import GATES, bucket_of, extend_key
 from reviewgen_recurrent.layers import Cell, Layers, layer_operations
-from reviewgen_recurrent.ngrams import NgramEmbedding
 from reviewgen_recurrent.stepping import RecurrentStepper
 
 State: TypeAlias = Tensor | tuple[Tensor, ...]
@@ -35,8 +35,8 @@ is given, that, (B, E + 2): see ``hold_given``."""
 RELU_RECURRENT_GAIN = 0.5
 """For gru and lstm with relu: with 1, the state of an untrained lstm passes 1e30 within 300 tokens; with 0.5 it stays below 5."""
 
-HELD_LEARNING_RATE = 0.3
-"""Times that of the other weights. In trials with a gru over words of music posts, 1 cost 0.03 to 0.07 bits per character."""
+BAG_DEVICES = {"cpu", "cuda"}
+"""Where torch's embedding_bag has a gradient; on mps it has had one since torch 2.10."""
 
 KINDS = {
     "embedding": "embeddings",
@@ -53,6 +53,54 @@ def _operation(name: str, formula: str, x: Tensor, axes: str, parameters: int, m
     return Operation(
         name=name, formula=formula, values=x.transpose(0, 1), axes=axes, parameters=parameters, multiplications=multiplications
     )
+
+
+class NgramEmbedding(nn.Module):
+    """Embeddings of hashed n-grams, which are added to those of tokens, so that the state need not hold the last few tokens.
+
+    The last 2, 3, ... N tokens each have an embedding, found by a hash. A look-up costs almost nothing, whereas a wider layer
+    costs with the square of its width. One table has ``ngram_buckets`` rows for pairs, as many for triples, and so on, initially
+    zero.
+
+    A dropped n-gram equals one that never occurred, whose embedding is zero, so the others are not scaled up.
+    """
+
+    def __init__(self, config: RecurrentConfig) -> None:
+        super().__init__()
+        self.config = config
+        zeros = torch.zeros((config.ngrams - 1) * config.ngram_buckets, config.embedding_size)
+        self.table = nn.EmbeddingBag.from_pretrained(zeros, freeze=False, mode="sum", sparse=True)
+
+    def forward(self, ids: Int[Tensor, "T B"], past: Int[Tensor, "N1 B"]) -> Float[Tensor, "T B E"]:
+        """Return the sum of the embeddings of the n-grams that end at each token, with n-gram dropout.
+
+        Args:
+            ids: The tokens.
+            past: The N-1 tokens before them.
+        """
+        rows = self._hash_ngrams(ids, past)  # (T, B, N-1)
+        weights = None
+        if self.training and self.config.ngram_dropout > 0:
+            dropped = make_mask(rows.shape, self.config.ngram_dropout, rows.device)
+            weights = dropped.logical_not().to(self.table.weight.dtype).flatten(0, 1)
+        return self._sum(rows.flatten(0, 1), weights).unflatten(0, ids.shape)
+
+    def _sum(self, rows: Int[Tensor, "N N1"], weights: Float[Tensor, "N N1"] | None) -> Float[Tensor, "N E"]:
+        """Return weighted sums of rows of the table; torch's embedding_bag is faster, and not available on every device."""
+        if rows.device.type in BAG_DEVICES and not torch.compiler.is_exporting():  # a bag becomes a slow loop in ONNX
+            return self.table(rows, per_sample_weights=weights)
+        vectors = F.embedding(rows, self.table.weight)  # (N, N-1, E); its gradient is dense
+        return (vectors if weights is None else vectors * weights.unsqueeze(-1)).sum(dim=1)
+
+    def _hash_ngrams(self, ids: Int[Tensor, "T B"], past: Int[Tensor, "N1 B"]) -> Int[Tensor, "T B N1"]:
+        """Return the row in the table of each n-gram, by length, that ends at each token."""
+        buckets, seen = self.config.ngram_buckets, torch.cat([past, ids])  # (N-1+T, B)
+        key, rows = extend_key(0, ids), []
+        for before in range(1, self.config.ngrams):
+            start = len(past) - before
+            key = extend_key(key, seen[start : start + len(ids)])
+            rows.append(bucket_of(key, buckets) + (before - 1) * buckets)
+        return torch.stack(rows, dim=-1)
 
 
 class Output(nn.Module):
@@ -245,8 +293,7 @@ class Recurrent(nn.Module):
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Return the matrix of what is held, which learns slowly; see ``reviewgen.protocols.SupportsParameterGroups``."""
-        options = {"learning_rate_scale": HELD_LEARNING_RATE, "optimizer": "adamw"}
-        return [] if self.held is None else [{"params": [self.held], **options}]
+        return group_held(self.held)
 
     def parameter_kinds(self) -> dict[str, int]:
         """Return the number of parameters of each kind; see ``reviewgen.protocols.SupportsParameterKinds``."""

@@ -49,8 +49,8 @@ class Rnn(Recurrent):
     Recurrent Networks of Rectified Linear Units"): each unit starts as a slowly fading sum of its inputs.
 
     The state is one tensor, (B, L, H).
-    With ``ngrams`` N above 1, x_t is the sum of e[ids_t] and the embeddings of the n-grams that end there (see ``ngrams``), and
-    the state has a second part, the last N-1 ids.
+    With ``ngrams`` N above 1, x_t is the sum of e[ids_t] and the embeddings of the n-grams that end there, of ``NgramEmbedding``,
+    and the state has a second part, the last N-1 ids.
     """
 
     Config: ClassVar[type] = RnnConfig

@@ -43,7 +43,7 @@ class RecurrentStepper(CompiledStepper):
         """
         refuse_non_finite(tensors)
         self.config = config
-        self._weights = self._prepare(tensors, weight_bits)
+        self._weights = self._prepare({name: np.array(tensor, np.float32) for name, tensor in tensors.items()}, weight_bits)
 
     @classmethod
     def expect(cls, config: RecurrentConfig) -> dict[str, TensorSpec]:
@@ -104,50 +104,38 @@ class RecurrentStepper(CompiledStepper):
         held = (floats[rows, :, : config.embedding_size + 2].copy(),) if config.holds else ()
         return *parts, *past, *held
 
-    def _prepare(self, tensors: Mapping[str, np.ndarray], bits: Bits) -> kernels.Packed:
-        embedding = np.asarray(tensors["embedding.weight"], np.float32)
+    def _prepare(self, tensors: Mapping[str, Float32[np.ndarray, "..."]], bits: Bits) -> kernels.Packed:
+        config, embedding = self.config, tensors["embedding.weight"]
         weight_ih, weight_hh, bias_ih, bias_hh = (
-            [np.asarray(tensors[f"recurrent.{name}_l{layer}"], np.float32) for layer in range(self.config.layers)]
+            [tensors[f"recurrent.{name}_l{layer}"] for layer in range(config.layers)]
             for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
         )
         recurrent, first = pack(np.stack(weight_hh), bits), pack(weight_ih[0], bits)
-        sizes = self.config.layers, recurrent.scales.shape[1]
+        sizes = config.layers, recurrent.scales.shape[1]
         biases, hidden_biases = np.zeros(sizes, np.float32), np.zeros(sizes, np.float32)
         separate = self.cell == kernels.GRU  # r scales the b_hh of n
         biases[:, : len(bias_ih[0])] = np.stack(bias_ih) + (0 if separate else np.stack(bias_hh))
         hidden_biases[:, : len(bias_hh[0])] = np.stack(bias_hh)
-        table, ngrams = None, self._ngrams(tensors)
-        if ngrams is None and 4 * len(embedding) * sizes[1] <= TABLE_BYTES:
+        table, ngrams = None, None
+        if config.ngrams > 1:
+            ngrams = tensors["ngrams.table.weight"].reshape(config.ngrams - 1, config.ngram_buckets, config.embedding_size)
+        elif 4 * len(embedding) * sizes[1] <= TABLE_BYTES:
             table = np.tile(biases[0], (len(embedding), 1))
             with np.errstate(over="ignore", invalid="ignore"):  # sampling reports what such weights lead to
                 table[:, : len(bias_ih[0])] += embedding @ weight_ih[0].T
         above = pack(np.stack(weight_ih[1:]), bits) if weight_ih[1:] else Matrix(recurrent.panels[:0], recurrent.scales[:0])
-        output_bias = np.array(tensors["output.bias"], np.float32)
         projection, output = self._output(tensors, bits)
         matrices, gru_biases = (*first, *above, *recurrent), hidden_biases if separate else None
-        kind = 1 if self.config.activation == "relu" else None, self.config.zoneout or None, 1 if self.parts > 1 else None
-        held = (
-            pack_conditioning(self.config, embedding.copy(), np.asarray(tensors["held"], np.float32), bits)
-            if self.config.holds
-            else None
-        )
-        return kernels.Packed(
-            table, embedding.copy(), ngrams, *matrices, biases, gru_biases, *projection, *output, output_bias, *kind, held
-        )
+        kind = 1 if config.activation == "relu" else None, config.zoneout or None, 1 if self.parts > 1 else None
+        outputs, held = (*projection, *output, tensors["output.bias"]), pack_conditioning(config, tensors, bits)
+        return kernels.Packed(table, embedding, ngrams, *matrices, biases, gru_biases, *outputs, *kind, held)
 
-    def _ngrams(self, tensors: Mapping[str, np.ndarray]) -> Float32[np.ndarray, "K buckets E"] | None:
-        shape = self.config.ngrams - 1, self.config.ngram_buckets, self.config.embedding_size
-        if self.config.ngrams == 1:
-            return None
-        return np.array(tensors["ngrams.table.weight"], np.float32).reshape(shape)
-
-    def _output(self, tensors: Mapping[str, np.ndarray], bits: Bits) -> tuple[Matrix | tuple[None, None], Matrix]:
+    def _output(self, tensors: Mapping[str, Float32[np.ndarray, "..."]], bits: Bits) -> tuple[Matrix | tuple[None, None], Matrix]:
         """Return the projection and the output matrix; two None for no projection, or if their product is smaller."""
-        embedding = np.asarray(tensors["embedding.weight"], np.float32)
-        weight = embedding if self.config.tied else np.asarray(tensors["output.weight"], np.float32)
-        if "output.projection.weight" not in tensors:
+        weight = tensors["embedding.weight" if self.config.tied else "output.weight"]
+        projection = tensors.get("output.projection.weight")
+        if projection is None:
             return (None, None), pack(weight, bits)
-        projection = np.asarray(tensors["output.projection.weight"], np.float32)
         if not self.config.holds and len(weight) * projection.shape[1] <= weight.size + projection.size:
             return (None, None), pack(weight @ projection, bits)
         return pack(projection, bits), pack(weight, bits)

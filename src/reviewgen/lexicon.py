@@ -283,10 +283,14 @@ class Symbols:
     values: UInt16[np.ndarray, " S"]
     offsets: Int64[np.ndarray, " V1"]
 
+    def tokens(self) -> list[tuple[int, ...]]:
+        """Return the bytes of each token."""
+        values = self.values.tolist()
+        return [tuple(values[start:end]) for start, end in pairwise(self.offsets.tolist())]
+
     def sorted_tokens(self) -> tuple[Int32[np.ndarray, " V"], Int32[np.ndarray, " V"], int]:
         """Return the tokens sorted by their bytes, how many bytes each has in common with the one before, and the longest's."""
-        values, bounds = self.values.tolist(), self.offsets.tolist()
-        tokens = [tuple(values[start:end]) for start, end in pairwise(bounds)]
+        tokens = self.tokens()
         order = sorted(range(len(tokens)), key=tokens.__getitem__)
         common = [0, *(_common_length(tokens[one], tokens[other]) for one, other in pairwise(order))]
         return np.array(order, np.int32), np.array(common, np.int32), max(map(len, tokens))

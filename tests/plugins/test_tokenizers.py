@@ -54,6 +54,7 @@ FLAGS = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
 SPECIAL = {"id": WORD.bos_id, "content": "<s>", "special": True} | FLAGS
 WORD_DAMAGES: dict[str, Any] = {
     "renamed": lambda content: content["model"]["vocab"].update(film=content["model"]["vocab"].pop("a")),
+    "no bytes": lambda content: content["model"]["vocab"].update({"映": WORD.bos_id}),
     "special": lambda content: content.update(added_tokens=[SPECIAL]),
     "normalizer": lambda content: content.update(normalizer={"type": "Lowercase"}),
     "merges": lambda content: content["model"]["merges"].append(["zz", "zz"]),

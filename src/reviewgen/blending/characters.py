@@ -15,20 +15,20 @@ B texts, T ids, K hypotheses, V tokens of the part, W ids of the blend, R texts 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain, pairwise
+from itertools import chain
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Float32, Float64, Int64
 
 from reviewgen.compiled.hypotheses import choose_hypotheses, read_distributions
+from reviewgen.compiled.spelling import HALF
 from reviewgen.errors import ConfigError, quoted
 from reviewgen.generation.states import map_state, select_rows
 from reviewgen.lexicon import Symbols
 from reviewgen.protocols.stepper import Stepper, StepState
 
 HYPOTHESES = 4  # of a text, K
-_HALF = 256  # of symbols: from here on they are half bytes
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,8 +90,7 @@ def shared_alphabet(parts: Sequence[Symbols]) -> str:
     """
     alphabets = []
     for part in parts:
-        tokens = _tokens_of(part)
-        texts = [_decode(token) for token in tokens if token and max(token) < _HALF]
+        texts = [_decode(token) for token in part.tokens() if token and max(token) < HALF]
         is_whole = None not in texts
         alphabets.append({text for text in texts if text and len(text) == 1 and (is_whole or text.isascii())})
     return "".join(sorted(set.intersection(*alphabets)))
@@ -108,16 +107,11 @@ def describe_characters(
         bos_ids, eos_ids: The id of the part and that of the blend.
         conditions: The number of condition ids, which follow those of the tokenizer in both.
     """
-    ids = {token: number for number, token in enumerate(_tokens_of(blend)) if token}
-    rows = [_write(token, ids) or [bos_ids[1]] for token in _tokens_of(part)]
+    ids = {token: number for number, token in enumerate(blend.tokens()) if token}
+    rows = [_write(token, ids) or [bos_ids[1]] for token in part.tokens()]
     rows[eos_ids[0]] = [eos_ids[1]]
     rows += [[len(blend.offsets) - 1 + number] for number in range(conditions)]
     return {"bos_id": bos_ids[0], "tokens": " ".join(",".join(map(str, row)) for row in rows)}
-
-
-def _tokens_of(symbols: Symbols) -> list[tuple[int, ...]]:
-    values = symbols.values.tolist()
-    return [tuple(values[start:end]) for start, end in pairwise(symbols.offsets.tolist())]
 
 
 def _decode(token: Sequence[int]) -> str | None:
@@ -133,8 +127,8 @@ def _write(token: tuple[int, ...], ids: Mapping[tuple[int, ...], int]) -> list[i
     written, place = list[int](), 0
     while place < len(token):
         first = token[place]
-        character = token[place : place + 1 + (0xC0 <= first < _HALF) + (0xE0 <= first < _HALF) + (0xF0 <= first < _HALF)]
-        halves = (first,) if first >= _HALF else (_HALF + (first >> 4), _HALF + (first & 15))
+        character = token[place : place + 1 + (0xC0 <= first < HALF) + (0xE0 <= first < HALF) + (0xF0 <= first < HALF)]
+        halves = (first,) if first >= HALF else (HALF + (first >> 4), HALF + (first & 15))
         written += [ids[character]] if character in ids else [ids[half,] for half in halves]
         place += len(character) if character in ids else 1
     return written

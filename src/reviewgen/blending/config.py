@@ -1,11 +1,11 @@
-"""The settings of a blend: the mixture weights, and each part's entry as in config.json; its presets and its graph. No torch.
+"""The settings of a blend: the mixture weights, and each part's entry as in config.json; its presets. No torch.
 
 The presets blend an LSTM and an n-gram of one tokenizer. The two differ in their errors: an n-gram reproduces names and phrases
 that it has seen once; an LSTM uses context further back.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -14,10 +14,9 @@ import numpy as np
 from jaxtyping import Float64
 
 from reviewgen.blending.weights import check_gate
-from reviewgen.config import CHAR_GENERATION, VOCABULARY_FIELDS, WORD_GENERATION, Bound, Preset, check, to_dict
+from reviewgen.config import CHAR_GENERATION, VOCABULARY_FIELDS, WORD_GENERATION, Bound, Preset, check
 from reviewgen.errors import BundleError, ConfigError, quoted
-from reviewgen.protocols.graph import GraphEdge, GraphNode, ModelGraph, SupportsGraph
-from reviewgen.registry import Plugin
+from reviewgen.registry import Plugin, saved_facts
 
 if TYPE_CHECKING:
     from reviewgen.blending.characters import TokenCharacters
@@ -102,8 +101,7 @@ class BlendConfig:
 
 def describe_part(plugin: Plugin, config: Any, characters: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Return a model's entry for ``BlendConfig.models``."""
-    json_values = json.loads(json.dumps(to_dict(config)))
-    entry = {"name": plugin.name, "distribution": plugin.package, "version": plugin.version, "config": json_values}
+    entry: dict[str, Any] = json.loads(json.dumps(saved_facts(plugin, config)))
     return entry | ({"characters": dict(characters)} if characters else {})
 
 
@@ -142,36 +140,6 @@ def split_names(named: Mapping[str, T], parts: int) -> list[dict[str, T]]:
             raise BundleError(f"The tensor {quoted(name)} belongs to none of the {parts} models of the blend.")
         split[int(number)][short_name] = value
     return split
-
-
-def describe_blend(config: BlendConfig, parts: Sequence[Any], tensors: Sequence[str]) -> ModelGraph:
-    """Return the computational graph of a blend, for pictures: its models side by side, and what mixes them.
-
-    Args:
-        config: Its settings.
-        parts: Its models.
-        tensors: The names of its tensors.
-    """
-    weights, scores = [f"{weight:.2f}" for weight in config.weights], ("B", "T", "V")
-    mixed = f"log ({' + '.join(f'{weight} p_{{{number}}}' for number, weight in enumerate(weights))})"
-    gated = f"log Σ w_{{i}} p_{{i}}, w = softmax of the entropies of p_{{i}}, from the weights {' and '.join(weights)}"
-    nodes = [
-        GraphNode(id="ids", label="ids", kind="value"),
-        GraphNode(id="mixture", label="mixture", detail=gated if config.gate else mixed, kind="operation"),
-        GraphNode(id="logits", label="logits", kind="value"),
-    ]
-    edges = [GraphEdge(source="mixture", target="logits", axes=scores)]
-    for number, (entry, part) in enumerate(zip(config.models, parts, strict=True)):
-        sizes = part.describe_graph().sizes if isinstance(part, SupportsGraph) else {}
-        order = entry["config"].get("order")
-        detail = ", ".join(f"{name} {size:,}" for name, size in sizes.items() if name != "V")
-        names = tuple(name for name in tensors if name.startswith(f"{number}."))
-        detail = detail or (f"up to {order} tokens" if order else "")
-        nodes.append(GraphNode(id=f"part{number}", label=str(entry["name"]), detail=detail, parameters=names))
-        edges.append(GraphEdge(source="ids", target=f"part{number}", axes=("B", "T")))
-        edges.append(GraphEdge(source=f"part{number}", target=f"part{number}", label="state", delay=1))
-        edges.append(GraphEdge(source=f"part{number}", target="mixture", axes=scores, label=f"p_{{{number}}}"))
-    return ModelGraph(nodes=tuple(nodes), edges=tuple(edges), sizes={"V": config.vocab_size})
 
 
 BLEND_CHAR = Preset(model="blend", tokenizer="char", generation_settings=CHAR_GENERATION, parts=("lstm-char", "ngram-char"))

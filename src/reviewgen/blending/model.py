@@ -18,13 +18,13 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from reviewgen.blending.characters import CharacterStepper, TokenCharacters
-from reviewgen.blending.config import BlendConfig, describe_blend, describe_part, join_names, split_names
+from reviewgen.blending.config import BlendConfig, describe_part, join_names, split_names
 from reviewgen.blending.stepper import BlendStepper, make_blend_stepper
 from reviewgen.errors import BundleError
 from reviewgen.generation import make_stepper, map_state
 from reviewgen.protocols import LanguageModel, State, SupportsScore
 from reviewgen.protocols.abilities import count_parameters
-from reviewgen.protocols.graph import ModelGraph
+from reviewgen.protocols.graph import GraphEdge, GraphNode, ModelGraph, SupportsGraph
 from reviewgen.protocols.migration import read_saved_config
 from reviewgen.protocols.shapes import check_ids, check_state
 from reviewgen.registry import Plugin, find_model, plugin_of_saved
@@ -118,10 +118,28 @@ class Blend:
         return make_blend_stepper([make_stepper(_plain(part), weight_bits=weight_bits) for part in self.parts], self.config)
 
     def describe_graph(self) -> ModelGraph:
-        """Return the computational graph, for pictures."""
-        modules = [(number, part) for number, part in enumerate(map(_plain, self.parts)) if isinstance(part, nn.Module)]
-        tensors = [f"{number}.{name}" for number, part in modules for name, _ in part.named_parameters()]
-        return describe_blend(self.config, [_plain(part) for part in self.parts], tensors)
+        """Return the computational graph, for pictures: the models side by side, and what mixes them."""
+        weights, scores = [f"{weight:.2f}" for weight in self.config.weights], ("B", "T", "V")
+        mixed = f"log ({' + '.join(f'{weight} p_{{{number}}}' for number, weight in enumerate(weights))})"
+        gated = f"log Σ w_{{i}} p_{{i}}, w = softmax of the entropies of p_{{i}}, from the weights {' and '.join(weights)}"
+        nodes = [
+            GraphNode(id="ids", label="ids", kind="value"),
+            GraphNode(id="mixture", label="mixture", detail=gated if self.config.gate else mixed, kind="operation"),
+            GraphNode(id="logits", label="logits", kind="value"),
+        ]
+        edges = [GraphEdge(source="mixture", target="logits", axes=scores)]
+        for number, (entry, part) in enumerate(zip(self.config.models, map(_plain, self.parts), strict=True)):
+            sizes = part.describe_graph().sizes if isinstance(part, SupportsGraph) else {}
+            order, name = entry["config"].get("order"), f"part{number}"
+            detail = ", ".join(f"{letter} {size:,}" for letter, size in sizes.items() if letter != "V")
+            detail = detail or (f"up to {order} tokens" if order else "")
+            names = [key for key, _ in part.named_parameters()] if isinstance(part, nn.Module) else []
+            parameters = tuple(f"{number}.{key}" for key in names)
+            nodes.append(GraphNode(id=name, label=str(entry["name"]), detail=detail, parameters=parameters))
+            edges.append(GraphEdge(source="ids", target=name, axes=("B", "T")))
+            edges.append(GraphEdge(source=name, target=name, label="state", delay=1))
+            edges.append(GraphEdge(source=name, target="mixture", axes=scores, label=f"p_{{{number}}}"))
+        return ModelGraph(nodes=tuple(nodes), edges=tuple(edges), sizes={"V": self.config.vocab_size})
 
     def parameter_kinds(self) -> dict[str, int]:
         """Return the number of parameters of each kind, with the name of its model before it."""

@@ -95,11 +95,6 @@ def mix_scores(
     return mixed
 
 
-def count_features(models: int) -> int:
-    """Return the number of features, F."""
-    return 1 + models + models * (models + 1) // 2
-
-
 def features_of(entropies: Float64[np.ndarray, "N M"]) -> Float64[np.ndarray, "N F"]:
     """Return 1, the entropies, and the product of each two of them.
 
@@ -160,7 +155,7 @@ def check_gate(gate: dict[str, Any], models: int) -> None:
     Raises:
         ConfigError: It has not.
     """
-    count = count_features(models)
+    count = 1 + models + models * (models + 1) // 2  # of features, F
     try:
         table = np.array(gate["coefficients"], np.float64)
     except (KeyError, TypeError, ValueError):

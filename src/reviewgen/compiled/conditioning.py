@@ -3,12 +3,13 @@
 Shapes: B texts, E embedding, M outputs of the product, M64 rounded up to whole panels.
 """
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float32, Shaped
 
-from reviewgen.compiled.jit import compiled
+from reviewgen.compiled.jit import compiled, inner
 from reviewgen.compiled.linear import Bits, add_product, pack
 
 ZERO, ONE = np.float32(0), np.float32(1)
@@ -27,19 +28,17 @@ class Conditioning(NamedTuple):
 
     @property
     def state_width(self) -> int:
-        """The width of the two rows of a state, that of ``sums`` and that of ``products``, in ``advance``."""
+        """The width of the two rows of a state, that of ``sums`` and that of ``products``, in ``hold``."""
         return max(int(self.table.shape[1]) + 2, len(self.scales))
 
 
-def pack_conditioning(
-    config: Any, table: Float32[np.ndarray, "V E"], matrix: Float32[np.ndarray, "M E"], bits: Bits
-) -> Conditioning | None:
-    """Return how a model with this config holds what a text is given; None if it does not."""
-    if not config.holds:
+def pack_conditioning(config: Any, tensors: Mapping[str, Float32[np.ndarray, "..."]], bits: Bits) -> Conditioning | None:
+    """Return how a model with this config and ``embedding.weight`` holds what a text is given; None if it has no ``held``."""
+    if "held" not in tensors:
         return None
     fields = config.vocab_size - config.field_ids
     ids = config.bos_id, fields - config.condition_ids, fields, config.vocab_size - 1
-    return Conditioning(*ids, table, *pack(matrix, bits))
+    return Conditioning(*ids, tensors["embedding.weight"], *pack(tensors["held"], bits))
 
 
 @compiled
@@ -56,17 +55,20 @@ def multiply(held, sums, products):
     add_product(held.panels, held.scales, vectors, products)
 
 
-@compiled
-def hold(held, ids, sums, products):
+@inner
+def hold(held, ids, floats):
     """Read a token of each text.
 
     Args:
-        held: The model's.
+        held: The model's; None for a model without, of which nothing is updated.
         ids: int64 (R,), the tokens.
-        sums: float32 (B, E + 2) or wider, of which the first R rows are updated: the sum of the given ids' embeddings, their
-            number and whether a field is open.
-        products: float32 (B, M64) or wider, the product of each; updated where an id is given.
+        floats: float32 (S, B, W), a state of which the last two are ``sums``: the sum of the given ids' embeddings, their number
+            and whether a field is open, (B, E + 2) or wider, of which the first R rows are updated; and ``products``: the product
+            of each, (B, M64) or wider, updated where an id is given.
     """
+    if held is None:
+        return
+    sums, products = floats[len(floats) - 2], floats[len(floats) - 1]
     width = held.table.shape[1]
     for row in range(len(ids)):
         token, state = ids[row], sums[row]

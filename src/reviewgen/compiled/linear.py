@@ -90,9 +90,8 @@ def quantize(
     >>> [array.tolist() for array in quantize(np.array([[1, -127], [0, 0]], np.float32), 8)]
     [[[1.0, -127.0], [0.0, 0.0]], [1.0, 1.0]]
     """
-    limit = np.float32(2 ** (bits - 1) - 1)
-    largest = np.abs(weights).max(axis=-1, initial=0)
-    scales = np.where(largest > 0, largest, limit) / limit
+    scales = np.abs(weights).max(axis=-1, initial=0) / np.float32(2 ** (bits - 1) - 1)
+    scales = np.where(scales > 0, scales, ONE)
     return np.rint(weights / scales[..., None]), scales
 
 

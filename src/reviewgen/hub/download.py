@@ -154,7 +154,7 @@ def pull(repo_id: str, *, out: Path | None = None, accept_changes: bool = False,
     folder = download(source, **options)
     bundle = read_bundle(folder, strict=False, accept_changes=accept_changes)
     if out is not None:
-        copy_bundle(folder, to_path("out", out), bundle.digests)
+        copy_bundle(bundle, to_path("out", out))
     bits = (bundle.training.get("held_out") or {}).get("bits_per_character")
     return {
         "repository": str(source),

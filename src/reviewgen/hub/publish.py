@@ -217,7 +217,7 @@ def _validate(card: str | None, metadata: Mapping[str, Any], target: HubSource) 
 def _copy(bundle: Bundle, folder: Path, dtype: str | None) -> None:
     """Write a model's folder, byte for byte as it was loaded where nothing changed; without paths of this machine."""
     if bundle.folder is not None and not bundle.weights.is_exposed and dtype is None:
-        copy_bundle(bundle.folder, folder, bundle.digests)
+        copy_bundle(bundle, folder)
     else:
         write_bundle(bundle, folder, dtype=dtype or "float32")
     file = folder / layout.TRAINING

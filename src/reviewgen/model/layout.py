@@ -88,6 +88,10 @@ class Bundle:
         """The torch model, built on first use."""
         return self.weights.model
 
+    def is_saved_in(self, folder: Path) -> bool:
+        """Return whether this is the folder that it was read from."""
+        return self.folder is not None and self.folder.exists() and folder.exists() and self.folder.samefile(folder)
+
     def digest(self) -> str | None:
         """Return the SHA-256 of the files that generated texts depend on; None for a model that was not read from a folder.
 

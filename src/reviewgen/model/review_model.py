@@ -350,17 +350,14 @@ class ReviewModel:
             ConfigError: An argument is unknown, or the split is unknown or would not be that of the training.
         """
         from reviewgen.data import data_records, read_documents
-        from reviewgen.evaluation import batches, evaluate_totals, keep_first, measure_gains, sum_totals
+        from reviewgen.evaluation import evaluate_totals, keep_first, measure_gains
 
         refuse_unknown_options(options, EvaluateKwargs, "evaluate")
         trained, conditions = data_records(self.training), self.conditions
         documents = read_documents(source, self.tokenizer, trained, conditions=conditions, **options)
         model, device, first, nats = self.bundle.weights.model_on_device, self.bundle.weights.device, list[Any](), list[float]()
         documents = keep_first(documents, first) if conditions else documents
-        totals = sum_totals(
-            evaluate_totals(model, batch, self.tokenizer.vocab_size, device, nats if len(nats) < len(first) else None)
-            for batch in batches(documents)
-        )
+        totals = evaluate_totals(model, documents, self.tokenizer.vocab_size, device, nats if conditions else None)
         return replace(totals.evaluation(), conditions=measure_gains(model, first, conditions, device, nats))
 
     def novelty(self, text: str) -> Novelty:
@@ -449,12 +446,12 @@ class ReviewModel:
         Raises:
             ConfigError: The model has no such condition, it is free text, or the tokens are characters.
         """
-        from reviewgen.model.words import READ_TEXTS, READ_TOKENS, contrast_words, find_condition
+        from reviewgen.model.words import contrast_words
 
-        find_condition(self.bundle, condition)
-        settings = GenerationConfig(temperature=1.0, max_new_tokens=READ_TOKENS, num_return_sequences=READ_TEXTS)
-        texts = self.generate(generation_config=settings, seed=seed)
-        return contrast_words(self.bundle, self._pieces, condition, texts, k)
+        def write(settings: GenerationConfig) -> list[str]:
+            return self.generate(generation_config=settings, seed=seed)
+
+        return contrast_words(self.bundle, self._pieces, condition, k, write)
 
     def classify(self, texts: Sequence[str], condition: str) -> "list[Classification]":
         """Return for each text the value of a condition that fits it best, and the probabilities of all values.
@@ -553,8 +550,7 @@ class ReviewModel:
 
     def is_saved_in(self, folder: str | Path) -> bool:
         """Return whether this is the folder that the model was loaded from."""
-        origin, other = self.bundle.folder, to_path("folder", folder)
-        return origin is not None and origin.exists() and other.exists() and origin.samefile(other)
+        return self.bundle.is_saved_in(to_path("folder", folder))
 
     def generate_model_card(
         self,
@@ -705,20 +701,17 @@ def _facts(bundle: Bundle) -> dict[str, str]:
 
     training = bundle.training
     held_out, novelty, data, verdict = (training.get(name) or {} for name in ("held_out", "novelty", "data", "verdict"))
+    bits, seconds = held_out.get("bits_per_character"), training.get("seconds")
     facts = {
-        "held-out text": _with(held_out.get("bits_per_character"), lambda bits: f"{decimal(bits)} bits per character"),
+        "held-out text": "" if bits is None else f"{decimal(bits)} bits per character",
         "copy rate": describe_copies(novelty),
         "vocabulary": f"{thousands(bundle.tokenizer.vocab_size)} tokens ({bundle.tokenizer_plugin.name})",
         "conditions": ", ".join(bundle.conditions.names),
         "trained on": str(data.get("source") or ""),
-        "trained for": _with(training.get("seconds"), duration),
+        "trained for": duration(seconds) if isinstance(seconds, int | float) else "",
         "verdict": str(verdict.get("words") or ""),
     }
     return {name: value for name, value in facts.items() if value}
-
-
-def _with(value: Any, write: Callable[[float], str]) -> str:
-    return write(value) if isinstance(value, int | float) else ""
 
 
 def _chart(bundle: Bundle) -> Any:

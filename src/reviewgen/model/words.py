@@ -9,7 +9,7 @@ V tokens, E an embedding, W words, N texts, T tokens of a text, H numbers of a s
 
 import random
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from reviewgen.conditions import Condition, is_missing
-from reviewgen.config import check_count, check_list, check_text
+from reviewgen.config import GenerationConfig, check_count, check_list, check_text
 from reviewgen.data import data_records, frame_texts, read_texts
 from reviewgen.errors import ConfigError, DataError, counted, did_you_mean, quoted
 from reviewgen.evaluation import token_losses
@@ -34,7 +34,7 @@ from reviewgen.rates import describe_rate, find_intervals
 from reviewgen.web.charts import draw_words
 from reviewgen.web.rendering import refuse_file, save_text
 
-READ_TEXTS, READ_TOKENS = 60, 40  # texts that ``contrast`` reads with each value, and tokens of each
+_READ = GenerationConfig(temperature=1.0, max_new_tokens=40, num_return_sequences=60)  # the texts that ``contrast`` reads
 _MIN_SHARE = 2e-4  # of the tokens that a word is expected to be, with the value that prefers it
 _CLASSIFIED = 1000  # texts at most, drawn from all, of which the accuracy is measured
 _ROWS = 32  # texts that are read side by side
@@ -224,7 +224,7 @@ def _whole_words(bundle: Bundle, pieces: TokenTexts, tokens: Iterator[int]) -> I
         yield from (token for token, share in zip(chunk, shares.tolist(), strict=True) if share < 0.5)
 
 
-def find_condition(bundle: Bundle, name: str) -> Condition:
+def _find_condition(bundle: Bundle, name: str) -> Condition:
     """Return a condition of categories or numbers.
 
     Raises:
@@ -241,13 +241,14 @@ def find_condition(bundle: Bundle, name: str) -> Condition:
 
 
 def contrast_words(
-    bundle: Bundle, pieces: TokenTexts, condition: str, texts: Sequence[str], count: int
+    bundle: Bundle, pieces: TokenTexts, condition: str, count: int, write: Callable[[GenerationConfig], list[str]]
 ) -> dict[str, list[PreferredWord]]:
-    """Return the words that each value of a condition prefers, in texts that are read with each value; see ``contrast``."""
+    """Return the words that each value of a condition prefers in texts that the model writes; see ``ReviewModel.contrast``."""
     check_count("k", count)
+    attribute = _find_condition(bundle, condition)
     if pieces.are_characters:
         raise ConfigError(f"contrast compares words, and the tokens of {bundle.preset} are characters.")
-    attribute, known = find_condition(bundle, condition), _words(bundle, pieces)
+    known, texts = _words(bundle, pieces), write(_READ)
     tokens = np.array(list(known), np.int64)
     expected = np.stack([_expect(bundle, texts, {condition: value.label}) for value in attribute.values])[:, tokens]
     preferred = dict[str, list[PreferredWord]]()
@@ -283,7 +284,7 @@ def _batches(bundle: Bundle, texts: Sequence[str], prefix: Sequence[int]) -> Ite
 
 def classify_texts(bundle: Bundle, texts: Sequence[str], condition: str) -> list[Classification]:
     """Return for each text the value of a condition that fits it best; see ``ReviewModel.classify``."""
-    attribute, weights, size = find_condition(bundle, condition), bundle.weights, bundle.tokenizer.vocab_size
+    attribute, weights, size = _find_condition(bundle, condition), bundle.weights, bundle.tokenizer.vocab_size
     texts = _check_texts(texts)
     labels, columns = [value.label for value in attribute.values], list[np.ndarray]()
     for label in labels:
@@ -300,7 +301,7 @@ def classify_texts(bundle: Bundle, texts: Sequence[str], condition: str) -> list
 
 def measure_accuracy(bundle: Bundle, source: Any, condition: str, **options: Any) -> Accuracy:
     """Return how often ``classify_texts`` finds the value that a text has; see ``ReviewModel.accuracy``."""
-    attribute, conditions = find_condition(bundle, condition), bundle.conditions
+    attribute, conditions = _find_condition(bundle, condition), bundle.conditions
     index = conditions.names.index(condition)
     read = read_texts(source, data_records(bundle.training), conditions=conditions, **options)
     numbered = ((text, attribute.find(values[index])) for text, values in read if text and not is_missing(values[index]))

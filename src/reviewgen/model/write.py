@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from reviewgen.compiled.linear import quantize
 from reviewgen.config import (
     MAX_RECORD,
     MAX_SETTINGS,
@@ -34,17 +35,16 @@ from reviewgen.errors import (
 )
 from reviewgen.lexicon import write_lexicon
 from reviewgen.model import layout
-from reviewgen.model.layout import Bundle, FileFacts
+from reviewgen.model.layout import Bundle
 from reviewgen.model.read import read_bundle
 from reviewgen.model.tensors import FORMAT, SCALE, SavedTensors
 from reviewgen.novelty import write_index
 from reviewgen.protocols import Tokenizer
-from reviewgen.registry import Plugin
+from reviewgen.registry import saved_facts
 from reviewgen.storage import atomic_file, atomic_folder, check_output, safetensors_file, temporary_folder
 from reviewgen.version import __version__
 
 _DTYPES = ("float32", "float16", "int8")
-_LARGEST_INT8 = 127
 _MAX_REASON = 200  # characters of a plugin's own message
 
 
@@ -70,9 +70,8 @@ def write_bundle(bundle: Bundle, folder: Path, *, overwrite: bool = False, dtype
         tokenizer_files = save_tokenizer(bundle.tokenizer, tokenizer.name, scratch)
         tensors, names = _store_once(bundle.model.state_dict())
         _save_tensors(_narrow(tensors, names, bundle, dtype), names, scratch / layout.WEIGHTS)
-        tokenizer_config = to_dict(bundle.tokenizer_config)
         if bundle.index is not None:  # its tokenizer may have had other settings before
-            fingerprint = layout.fingerprint(bundle.training, tokenizer.name, tokenizer_config)
+            fingerprint = layout.fingerprint(bundle.training, tokenizer.name, to_dict(bundle.tokenizer_config))
             write_index(replace(bundle.index, fingerprint=fingerprint), scratch / layout.NOVELTY)
         if bundle.lexicon is not None:
             write_lexicon(bundle.lexicon, scratch / layout.LEXICON)
@@ -81,8 +80,8 @@ def write_bundle(bundle: Bundle, folder: Path, *, overwrite: bool = False, dtype
             "library": "reviewgen",
             "library_version": __version__,
             "preset": bundle.preset,
-            "model": _plugin_facts(model) | {"config": to_dict(bundle.model.config)},
-            "tokenizer": _plugin_facts(tokenizer) | {"config": tokenizer_config, "files": tokenizer_files},
+            "model": saved_facts(model, bundle.model.config),
+            "tokenizer": saved_facts(tokenizer, bundle.tokenizer_config) | {"files": tokenizer_files},
         }
         conditions = {"conditions": bundle.conditions.to_json()} if bundle.conditions else {}
         _write(scratch / layout.CONFIG, config | conditions)
@@ -105,24 +104,24 @@ def write_or_rescue(bundle: Bundle, folder: Path, *, overwrite: bool = False) ->
         raise StorageError(f"{error} The trained model was saved as {rescue} instead.") from None
 
 
-def copy_bundle(source: Path, folder: Path, digests: Mapping[str, FileFacts], generation: GenerationConfig | None = None) -> None:
-    """Copy the files of a saved model, byte for byte, into a folder that appears whole or not at all.
+def copy_bundle(bundle: Bundle, folder: Path, generation: GenerationConfig | None = None) -> None:
+    """Copy the files that a model was loaded from, byte for byte, into a folder that appears whole or not at all.
 
     A copy of a blend that shares the weights of installed presets has them in a file of its own.
 
     Args:
-        source: The saved model.
+        bundle: The model.
         folder: The new folder.
-        digests: What each file was when the model was loaded.
         generation: Generation defaults, in place of those of the saved model.
 
     Raises:
-        BundleError: The weights that a blend shares are not installed, or are other ones; or the saved model does not exist, or
+        BundleError: The weights that a blend shares are not installed, or are other ones; or the saved model no longer exists, or
             has changed since it was loaded.
         OutputExists: The folder exists.
         StorageError: The disk is full or the folder cannot be written; nothing is left behind.
     """
-    if not (source / layout.CONFIG).is_file():
+    source = bundle.folder
+    if source is None or not (source / layout.CONFIG).is_file():
         raise BundleError(f"{source}, from which the model was loaded, no longer exists. Save it with save_pretrained.")
     with _new_model_folder(folder, overwrite=False) as scratch:
         config = read_json(source / layout.CONFIG)
@@ -130,7 +129,7 @@ def copy_bundle(source: Path, folder: Path, digests: Mapping[str, FileFacts], ge
         for name in names:
             if (source / name).is_file():
                 shutil.copyfile(source / name, scratch / name)
-        changed = layout.find_changes(digests, layout.digest_files(scratch, names))
+        changed = layout.find_changes(bundle.digests, layout.digest_files(scratch, names))
         if changed := [name for name in changed if generation is None or name != layout.GENERATION]:
             raise BundleError(f"{changed[0]} of {source} has changed since the model was loaded. Load it again.")
         (scratch / layout.CARD).touch()  # the card may have been deleted on the Hub
@@ -159,8 +158,8 @@ def save_defaults(bundle: Bundle, folder: Path, generation: GenerationConfig) ->
     if bundle.folder is None:
         raise ConfigError("The model was not loaded from a folder: save it with save_pretrained, and load it.")
     with storage_errors(folder):
-        if not (folder.is_dir() and bundle.folder.is_dir() and folder.samefile(bundle.folder)):
-            copy_bundle(bundle.folder, folder, bundle.digests, generation)
+        if not bundle.is_saved_in(folder):
+            copy_bundle(bundle, folder, generation)
             return
         manifest = layout.read_manifest(folder)
         with atomic_file(folder / layout.GENERATION) as new:
@@ -259,10 +258,6 @@ def _refuse_others(folder: Path) -> None:
         raise OutputExists(f"{folder} already exists and {problem}, so it is not replaced. Give another folder.")
 
 
-def _plugin_facts(plugin: Plugin) -> dict[str, Any]:
-    return {"name": plugin.name, "distribution": plugin.package, "version": plugin.version}
-
-
 def _write(file: Path, content: Any, max_bytes: int = MAX_SETTINGS) -> None:
     """Write a text, or a value as JSON.
 
@@ -326,9 +321,7 @@ def _narrow(tensors: dict[str, Tensor], names: Mapping[str, str], bundle: Bundle
     for name, tensor in tensors.items():
         is_float32, is_finite = tensor.dtype == torch.float32, bool(tensor.isfinite().all())
         if dtype == "int8" and is_float32 and tensor.dim() == 2 and is_finite and name not in has_scale:
-            scales = tensor.abs().amax(dim=1) / _LARGEST_INT8  # (rows,)
-            scales = torch.where(scales > 0, scales, 1.0)
-            rounded = (tensor / scales[:, None]).round().clamp(-_LARGEST_INT8, _LARGEST_INT8)
+            rounded, scales = map(torch.from_numpy, quantize(tensor.numpy(), 8))
             narrow[name], narrow[name + SCALE] = rounded.to(torch.int8), scales
             continue
         narrow[name] = tensor.half() if is_float32 else tensor

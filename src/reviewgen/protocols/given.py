@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+_LEARNING_RATE_SCALE = 0.3  # in trials with a gru over words of music posts, 1 cost 0.03 to 0.07 bits per character
 GIVEN_FORMULA = "g_t = sum of e[id] / sqrt(n), of the n ids that the text is given"
 
 
@@ -55,6 +56,11 @@ def learn_given(given: Float[Tensor, "B T E"], is_training: bool) -> Float[Tenso
     """
     given = given.detach()
     return given * (torch.rand(len(given), 1, 1, device=given.device) < 0.5) if is_training else given
+
+
+def group_held(held: Tensor | None) -> list[dict[str, Any]]:
+    """Return the parameter group of the matrix that multiplies the vector, which learns slowly; for ``parameter_groups``."""
+    return [] if held is None else [{"params": [held], "learning_rate_scale": _LEARNING_RATE_SCALE, "optimizer": "adamw"}]
 
 
 def _latest(

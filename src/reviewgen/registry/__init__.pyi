@@ -22,3 +22,4 @@ from .plugins import unregister_all as unregister_all
 from .saved import InstalledWeights as InstalledWeights
 from .saved import describe_weights as describe_weights
 from .saved import plugin_of_saved as plugin_of_saved
+from .saved import saved_facts as saved_facts

@@ -10,13 +10,18 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from reviewgen.config import MAX_RECORD, read_json
+from reviewgen.config import MAX_RECORD, read_json, to_dict
 from reviewgen.errors import BundleError, PluginError, UnknownPlugin
 from reviewgen.registry.metadata import Plugin, find_name_fault, is_same_package
 from reviewgen.registry.plugins import THIS_PROCESS, find_weights, list_plugins
 
 _PACKAGE = re.compile(r"[A-Za-z0-9][\w.-]{0,99}", re.ASCII)
 _VERSION = re.compile(r"[\w.+!-]{0,50}", re.ASCII)
+
+
+def saved_facts(plugin: Plugin, config: Any) -> dict[str, Any]:
+    """Return the entry of a plugin in config.json, with its config."""
+    return {"name": plugin.name, "distribution": plugin.package, "version": plugin.version, "config": to_dict(config)}
 
 
 def plugin_of_saved(kind: str, facts: Mapping[str, Any]) -> Plugin:
