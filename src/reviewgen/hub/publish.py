@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Any
 from reviewgen.config import MAX_RECORD, HubSource, dump_json, read_json, read_text
 from reviewgen.errors import BundleError, ConfigError, HubError, ReviewgenError, quoted, shortened, storage_errors
 from reviewgen.hub.card import card_text, check_metadata, is_written_by_hand, metadata_of, odd_text, parse_card, without_paths
-from reviewgen.hub.download import megabytes, parse_repository
+from reviewgen.hub.download import check_token, megabytes, parse_repository, plain_errors
 from reviewgen.hub.scan import check_kinds, generate_texts, refuse, scan
-from reviewgen.hub_client import check_token, plain_errors
 from reviewgen.model import Bundle, ReviewModel, layout, read_bundle
 from reviewgen.model.review_model import PushOptions
 from reviewgen.model.write import copy_bundle, write_bundle

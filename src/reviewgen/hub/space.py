@@ -6,8 +6,8 @@ from pathlib import Path
 from reviewgen.config import HubSource
 from reviewgen.errors import HubError
 from reviewgen.hub.card import hub_address, parse_card
+from reviewgen.hub.download import plain_errors
 from reviewgen.hub.publish import FAILED, Remote, commit, inspect_repository
-from reviewgen.hub_client import plain_errors
 from reviewgen.model.layout import CARD
 
 PAGE = "index.html"
