@@ -201,17 +201,16 @@ def refuse_missing(names: Iterable[str]) -> None:
 
 def _make(name: str, tokenizer: Tokenizer) -> Processor:
     factory, plugin = find_logits_processor(name)
-    described = f"The logits processor {name!r} of {plugin.package} {plugin.version}"
     try:
         processor = factory(tokenizer)
     except Exception as error:  # a third party's factory may raise anything
-        raise BrokenPlugin(f"{described} cannot be made for this tokenizer: {type(error).__name__}: {error!s:.200}") from error
+        raise BrokenPlugin(f"{plugin.title} cannot be made for this tokenizer: {type(error).__name__}: {error!s:.200}") from error
     if not callable(processor):
         raise BrokenPlugin(
-            f"{described} is broken: its factory should return a function of ids and scores; it returned "
+            f"{plugin.title} is broken: its factory should return a function of ids and scores; it returned "
             f"{type(processor).__name__}."
         )
-    return Processor(processor, described, plugin)
+    return Processor(processor, plugin.title, plugin)
 
 
 def _name(function: Any) -> str:

@@ -55,6 +55,11 @@ class Plugin:
     problem: str | None = None
     api_version: str | None = None
 
+    @property
+    def title(self) -> str:
+        """What a message calls it, as in "The model 'lstm' of reviewgen 0.1.0"."""
+        return f"The {self.kind} {self.name!r} of {self.package} {self.version}".rstrip()
+
 
 class InstalledPlugin(NamedTuple):
     """An installed plugin, and its entry point; None if it was registered."""
