@@ -16,7 +16,7 @@ from reviewgen.config import check_list
 from reviewgen.errors import BrokenPlugin, ConfigError, GenerationError, UnknownPlugin, counted, quoted
 from reviewgen.generation.text import Text
 from reviewgen.protocols import Tokenizer
-from reviewgen.registry import Plugin, find_logits_processor
+from reviewgen.registry import Plugin, find_logits_processor, title_of
 
 
 @dataclass(frozen=True)
@@ -201,16 +201,17 @@ def refuse_missing(names: Iterable[str]) -> None:
 
 def _make(name: str, tokenizer: Tokenizer) -> Processor:
     factory, plugin = find_logits_processor(name)
+    described = title_of(plugin)
     try:
         processor = factory(tokenizer)
     except Exception as error:  # a third party's factory may raise anything
-        raise BrokenPlugin(f"{plugin.title} cannot be made for this tokenizer: {type(error).__name__}: {error!s:.200}") from error
+        raise BrokenPlugin(f"{described} cannot be made for this tokenizer: {type(error).__name__}: {error!s:.200}") from error
     if not callable(processor):
         raise BrokenPlugin(
-            f"{plugin.title} is broken: its factory should return a function of ids and scores; it returned "
+            f"{described} is broken: its factory should return a function of ids and scores; it returned "
             f"{type(processor).__name__}."
         )
-    return Processor(processor, plugin.title, plugin)
+    return Processor(processor, described, plugin)
 
 
 def _name(function: Any) -> str:

@@ -55,11 +55,6 @@ class Plugin:
     problem: str | None = None
     api_version: str | None = None
 
-    @property
-    def title(self) -> str:
-        """What a message calls it, as in "The model 'lstm' of reviewgen 0.1.0"."""
-        return f"The {self.kind} {self.name!r} of {self.package} {self.version}".rstrip()
-
 
 class InstalledPlugin(NamedTuple):
     """An installed plugin, and its entry point; None if it was registered."""
@@ -71,6 +66,11 @@ class InstalledPlugin(NamedTuple):
 def installed_plugins(kind: str) -> Mapping[str, list[InstalledPlugin]]:
     """Return the installed plugins of a kind by name; those of one name by package, reviewgen's own first."""
     return _read(_folders())[kind]
+
+
+def title_of(plugin: Plugin) -> str:
+    """Return what a message calls a plugin, as in "The model 'lstm' of reviewgen 0.1.0"."""
+    return f"The {plugin.kind} {plugin.name!r} of {plugin.package} {plugin.version}".rstrip()
 
 
 def is_same_package(one: str, other: str) -> bool:

@@ -27,6 +27,7 @@ from reviewgen.registry.metadata import (
     find_name_fault,
     installed_plugins,
     is_same_package,
+    title_of,
 )
 
 THIS_PROCESS = "(this process)"  # the package of a registered plugin
@@ -166,7 +167,7 @@ def find_weights(name: str | Plugin) -> Path | None:
     if plugin.problem is None:
         lost = f"are missing: their folder {point.value if point else ''} does not exist."
         fault = f"{lost} Reinstall the package; if it is your own, save a trained model in that folder and install it again."
-    raise BrokenPlugin(f"{plugin.title} {fault}")
+    raise BrokenPlugin(f"{title_of(plugin)} {fault}")
 
 
 def find_preset(name: str | Plugin) -> Preset:
@@ -201,7 +202,7 @@ def find_preset(name: str | Plugin) -> Preset:
             _locate(kind, part)  # raises if two packages provide it
         return Preset(model=parts.model, tokenizer=parts.tokenizer)
     if not isinstance(preset, Preset):
-        raise BrokenPlugin(f"{plugin.title} is not a reviewgen.config.Preset.")
+        raise BrokenPlugin(f"{title_of(plugin)} is not a reviewgen.config.Preset.")
     return preset
 
 
@@ -283,7 +284,7 @@ def _import(installed: InstalledPlugin) -> Any:
     if point is None:
         return _registered[plugin.kind, plugin.name]
     if plugin.problem is not None:
-        raise BrokenPlugin(f"{plugin.title} cannot be used: {plugin.problem}.")
+        raise BrokenPlugin(f"{title_of(plugin)} cannot be used: {plugin.problem}.")
     try:
         loaded = point.load()
     except (Exception, SystemExit) as error:  # a third party's module may do anything while it is imported
@@ -291,7 +292,7 @@ def _import(installed: InstalledPlugin) -> Any:
         if isinstance(error, SystemExit):
             cause = f"it calls sys.exit({error.code!r})"
         _failures[plugin.kind, plugin.name, plugin.package] = cause
-        raise BrokenPlugin(f"{plugin.title} cannot be imported: {cause:.300}") from error
+        raise BrokenPlugin(f"{title_of(plugin)} cannot be imported: {cause:.300}") from error
     _refuse_other_api(plugin, loaded)
     return loaded
 
@@ -300,7 +301,7 @@ def _refuse_other_api(plugin: Plugin, loaded: Any) -> None:
     """Raise if a class says that it is written for another major version of the contract."""
     package = "the class" if plugin.package == THIS_PROCESS else plugin.package
     if (fault := find_api_fault(getattr(loaded, "api_version", None), package)) is not None:
-        raise BrokenPlugin(f"{plugin.title} cannot be used: {fault}.")
+        raise BrokenPlugin(f"{title_of(plugin)} cannot be used: {fault}.")
 
 
 def _locate(kind: str, name: str | Plugin) -> InstalledPlugin:
