@@ -259,6 +259,12 @@ def first_line(error: BaseException) -> str:
     return re.sub(r"^\[Errno -?\d+\] ", "", lines[0].strip()).rstrip(".")
 
 
+def first_lines(error: BaseException) -> str:
+    """Return the first two lines of what an exception says, as one; the Hub's client says in the second what it is about."""
+    _, *more = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]
+    return " ".join([first_line(error), *more[:1]])[:300].rstrip(".")
+
+
 def did_you_mean(wrong: object, known: Iterable[str]) -> str:
     """Return the end of an error message: the closest known name, then all known names (only the first if they are many).
 

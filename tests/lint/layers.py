@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 CORE, PLUGINS = ROOT / "src" / "reviewgen", ROOT / "plugins"
 FLOORS = [
     "version errors interrupts",
-    "config compiled processes storage sentences rates hub_client web",
+    "config compiled processes storage sentences rates web",
     "protocols registry conditions novelty lexicon",
     "data generation",
     "evaluation blending model",

@@ -20,8 +20,7 @@ from reviewgen.data.columns import DataConfig, Example, SourceInfo, choose_colum
 from reviewgen.data.documents import find_width
 from reviewgen.data.files import KINDS, expand, fetch_files, find_files, is_text, is_url, make_plain, note_files, reading_errors
 from reviewgen.data.tables import Read, Unit, find_units, make_unit, note_sheets, read_dataset, read_schema, read_with, records_of
-from reviewgen.errors import ConfigError, DataError, HubError, ReviewgenError, did_you_mean, quoted
-from reviewgen.hub_client import guard_client, shorten
+from reviewgen.errors import ConfigError, DataError, HubError, did_you_mean, first_lines, quoted
 from reviewgen.registry import find_reader
 
 SPLITS = ("train", "validation", "test")
@@ -287,15 +286,12 @@ def _find_dataset(hub: HubSource, config: DataConfig) -> tuple[str | None, Mappi
     from datasets import load_dataset  # half a second
     from huggingface_hub import HfApi
 
-    guard_client()
     try:
         commit = HfApi().dataset_info(hub.repo_id, revision=hub.revision).sha
         splits = load_dataset(hub.repo_id, config.subset, revision=commit, streaming=True)
-    except ReviewgenError:
-        raise
     except Exception as error:  # the client raises types of its own, of httpx and of the operating system
         hint = "Check the name, the subset (--subset) and the network; without a network, give a file, or 'reviews'."
-        raise HubError(f"The Hub dataset {hub} cannot be opened: {shorten(error)}. {hint}") from None
+        raise HubError(f"The Hub dataset {hub} cannot be opened: {first_lines(error)}. {hint}") from None
     chosen = config.split or ("train" if "train" in splits else next(iter(splits)))
     if chosen not in splits:
         raise HubError(f"The Hub dataset {hub} has no split {chosen!r}. {did_you_mean(chosen, list(splits))}")
@@ -303,7 +299,6 @@ def _find_dataset(hub: HubSource, config: DataConfig) -> tuple[str | None, Mappi
 
 
 def _read_shard(shard: Any, columns: object) -> Iterator[Any]:
-    guard_client()
     return iter(shard)
 
 

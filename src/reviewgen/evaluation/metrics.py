@@ -12,7 +12,7 @@ from reviewgen.errors import BrokenPlugin, ConfigError
 from reviewgen.lexicon import words_of
 from reviewgen.protocols import Metric, TextSample
 from reviewgen.rates import find_intervals
-from reviewgen.registry import Plugin, find_metric
+from reviewgen.registry import Plugin, find_metric, title_of
 
 _MAX_UNIT = 40  # characters
 _NGRAMS = (1, 2, 3, 4)  # words
@@ -33,11 +33,11 @@ def find_metrics(names: Sequence[str]) -> dict[str, tuple[Metric, Plugin]]:
         BrokenPlugin: A package cannot be imported, or what it provides is not a metric.
     """
     metrics = {name: find_metric(name) for name in names}
-    for name, (metric, plugin) in metrics.items():
+    for metric, plugin in metrics.values():
         if problem := find_problem(metric):
             raise BrokenPlugin(
-                f"The metric {name!r} of {plugin.package} {plugin.version} is broken: its entry point should be an object that "
-                f"is called with a TextSample and has unit and lower_is_better; {problem}."
+                f"{title_of(plugin)} is broken: its entry point should be an object that is called with a TextSample and has "
+                f"unit and lower_is_better; {problem}."
             )
     return metrics
 
@@ -145,9 +145,7 @@ class TextMetrics:
         if name not in self._has_failed:
             self._has_failed.add(name)
             problem = " ".join(problem.split()).rstrip(".")
-            self._notes.append(
-                f"The metric {name!r} of {plugin.package} {plugin.version} failed and is shown as missing: {problem}."
-            )
+            self._notes.append(f"{title_of(plugin)} failed and is shown as missing: {problem}.")
         return None
 
 

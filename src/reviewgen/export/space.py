@@ -8,8 +8,7 @@ from reviewgen.errors import ConfigError, HubError
 from reviewgen.export.html import export_html
 from reviewgen.hub.card import metadata_of
 from reviewgen.hub.download import parse_repository
-from reviewgen.hub.publish import inspect_repository
-from reviewgen.hub.space import inspect_space, push_space
+from reviewgen.hub.publish import inspect_repository, inspect_space, push_space
 from reviewgen.model import ReviewModel
 from reviewgen.storage import temporary_folder
 

@@ -16,7 +16,7 @@ from reviewgen.config import check_list
 from reviewgen.errors import BrokenPlugin, ConfigError, GenerationError, UnknownPlugin, counted, quoted
 from reviewgen.generation.text import Text
 from reviewgen.protocols import Tokenizer
-from reviewgen.registry import Plugin, find_logits_processor
+from reviewgen.registry import Plugin, find_logits_processor, title_of
 
 
 @dataclass(frozen=True)
@@ -201,7 +201,7 @@ def refuse_missing(names: Iterable[str]) -> None:
 
 def _make(name: str, tokenizer: Tokenizer) -> Processor:
     factory, plugin = find_logits_processor(name)
-    described = f"The logits processor {name!r} of {plugin.package} {plugin.version}"
+    described = title_of(plugin)
     try:
         processor = factory(tokenizer)
     except Exception as error:  # a third party's factory may raise anything

@@ -4,15 +4,15 @@ A download has the files of the model only, all of one commit. Nothing of it is 
 strictly, and compares the files with the manifest that was written when the model was saved. No torch.
 """
 
+import contextlib
 import difflib
 import logging
-import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, Unpack
 
 from reviewgen.config import HubSource, find_revision, parse_hub_id, parse_source, read_json
-from reviewgen.errors import BundleError, ConfigError, HubError, SourceError, quoted
-from reviewgen.hub_client import check_token, plain_errors, shorten
+from reviewgen.errors import BundleError, ConfigError, HubError, ReviewgenError, SourceError, first_lines, quoted
 from reviewgen.model import read_bundle
 from reviewgen.model.layout import CONFIG, files_of
 from reviewgen.model.review_model import HubKwargs
@@ -21,6 +21,7 @@ from reviewgen.storage import check_output, describe_cut_off, to_path
 
 _logger = logging.getLogger("reviewgen")
 _TIMEOUT_SECONDS = 15.0  # without an answer
+_LOG_IN = "log in with `hf auth login`, or set HF_TOKEN"
 
 
 class ModelLocation(NamedTuple):
@@ -83,15 +84,12 @@ def download(source: HubSource, **options: Unpack[HubKwargs]) -> Path:
     Raises:
         HubError: The Hub was not reached, has no such repository or revision, or the repository does not contain a saved model.
         ConfigError: The token is empty or has spaces in it.
-        SourceError: The revision is not the name of one.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled, RevisionNotFoundError
 
     token, revision = options.get("token"), source.revision or "main"
     check_token(token)
-    if ".." in revision or "\\" in revision or ":" in revision or revision.startswith("/"):  # would lead out of the cache
-        raise SourceError(f"{ascii(revision)[:60]} is not a revision. Give a branch, a tag or a commit.")
     with plain_errors(source, "could not be downloaded from the Hub"):
         try:
             if not options.get("local_files_only"):
@@ -107,7 +105,9 @@ def download(source: HubSource, **options: Unpack[HubKwargs]) -> Path:
             except (LocalEntryNotFoundError, HubError):
                 raise error from None
             if not isinstance(error, OfflineModeIsEnabled):
-                _logger.warning("%s could not be checked on the Hub (%s), so the cached version is used.", source, shorten(error))
+                _logger.warning(
+                    "%s could not be checked on the Hub (%s), so the cached version is used.", source, first_lines(error)
+                )
             return folder
 
 
@@ -155,11 +155,10 @@ def pull(repo_id: str, *, out: Path | None = None, accept_changes: bool = False,
     bundle = read_bundle(folder, strict=False, accept_changes=accept_changes)
     if out is not None:
         copy_bundle(bundle, to_path("out", out))
-    bits = (bundle.training.get("held_out") or {}).get("bits_per_character")
     return {
         "repository": str(source),
         "preset": bundle.preset,
-        "bits_per_character": bits if bits is not None and math.isfinite(bits) else None,
+        "bits_per_character": (bundle.training.get("held_out") or {}).get("bits_per_character"),
         "megabytes": round(megabytes(folder), 3),
         "folder": str(out or folder),
     }
@@ -168,3 +167,60 @@ def pull(repo_id: str, *, out: Path | None = None, accept_changes: bool = False,
 def megabytes(folder: Path) -> float:
     """Return the size of a folder's files in megabytes."""
     return sum(file.stat().st_size for file in folder.iterdir()) / 1e6
+
+
+def check_token(token: str | bool | None) -> None:
+    """Check that a token string can be sent in an HTTP header: the client's error for others shows the token.
+
+    Raises:
+        ConfigError: It is empty, or has spaces or characters that a header cannot contain.
+    """
+    if isinstance(token, str) and not (token.isascii() and token.isprintable() and token and " " not in token):
+        raise ConfigError("The Hub token is empty, or has spaces or unprintable characters: copy it again, or leave it out.")
+
+
+@contextlib.contextmanager
+def plain_errors(source: object, failed: str) -> Iterator[None]:
+    """Turn any exception of the client into a HubError of one sentence.
+
+    Args:
+        source: The repository.
+        failed: What failed, as in "could not be downloaded from the Hub".
+
+    Raises:
+        HubError: The Hub was not reached, or refused the request.
+    """
+    try:
+        yield
+    except ReviewgenError:
+        raise
+    except Exception as error:  # a dozen types: its own, its HTTP library's and the operating system's
+        is_hidden = type(error) is ValueError and error.__cause__ is not None  # force_download wraps the cause
+        raise HubError(_describe((is_hidden and error.__cause__) or error, source, failed)) from None
+
+
+def _describe(error: BaseException, source: object, failed: str) -> str:
+    """Return a sentence that says what happened."""
+    from huggingface_hub import constants, errors
+
+    endpoint, status = ascii(str(constants.ENDPOINT))[1:-1], getattr(getattr(error, "response", None), "status_code", None)
+    local = "it is not in the local cache, and the Hub is not asked (HF_HUB_OFFLINE, local_files_only)"
+    known: dict[type[Exception], str] = {
+        errors.GatedRepoError: f"it is gated: request access on its page, and {_LOG_IN}",
+        errors.RepositoryNotFoundError: f"the Hub has no such repository, or it is private: {_LOG_IN}",
+        errors.RevisionNotFoundError: "the repository has no such revision",
+        errors.LocalEntryNotFoundError: local,
+        errors.OfflineModeIsEnabled: local,
+    }
+    reason = next((reason for kind, reason in known.items() if isinstance(error, kind)), first_lines(error))
+    if reason not in known.values():
+        if status in (401, 403):
+            reason = f"the token does not grant access (status {status}); {_LOG_IN}"
+        elif status is not None:
+            reason = f"{endpoint} answered with status {status}: {reason}. Try again later"
+        elif isinstance(error, KeyError | AttributeError | TypeError | AssertionError):  # it has looked for what is not there
+            reason = f"the answer of {endpoint} has another form than the Hub's. Check HF_ENDPOINT"
+        elif isinstance(error, OSError) or type(error).__module__.startswith(("httpx", "httpcore")):
+            offline = "Without a network, presets with installed weights and saved folders still load"
+            reason = f"{endpoint} was not reached ({reason}). {offline}"
+    return f"{source} {failed}: {reason}."

@@ -3,20 +3,31 @@
 What costs nothing is checked first: the name of the repository, the license and the other metadata of the card. What is published
 is a copy of the saved folder, with the card, a plot of the learning curve where matplotlib is installed, and no path of this
 machine. The copy is what is scanned.
+
+``push_space`` publishes the model's page as a static Space of the same name: ``index.html``, and a ``README.md`` with the
+settings of the Space.
 """
 
 import logging
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reviewgen.config import MAX_RECORD, HubSource, dump_json, read_json, read_text
 from reviewgen.errors import BundleError, ConfigError, HubError, ReviewgenError, quoted, shortened, storage_errors
-from reviewgen.hub.card import card_text, check_metadata, is_written_by_hand, metadata_of, odd_text, parse_card, without_paths
-from reviewgen.hub.download import megabytes, parse_repository
+from reviewgen.hub.card import (
+    card_text,
+    check_metadata,
+    hub_address,
+    is_written_by_hand,
+    metadata_of,
+    odd_text,
+    parse_card,
+    without_paths,
+)
+from reviewgen.hub.download import check_token, megabytes, parse_repository, plain_errors
 from reviewgen.hub.scan import check_kinds, generate_texts, refuse, scan
-from reviewgen.hub_client import check_token, plain_errors
 from reviewgen.model import Bundle, ReviewModel, layout, read_bundle
 from reviewgen.model.review_model import PushOptions
 from reviewgen.model.write import copy_bundle, write_bundle
@@ -26,8 +37,12 @@ from reviewgen.web import find_curves, learning_chart, refuse_chart, save_chart
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
-FAILED = "could not be published"
+_FAILED = "could not be published"
 _MAX_MESSAGE = 490  # characters
+_PAGE = "index.html"  # of a Space
+_SPACE_EXAMPLE = {".gitattributes", layout.CARD, _PAGE, "style.css"}  # the files of a new static Space
+_FIRST_COMMIT = "initial commit"  # its only one; that of a duplicate or of a squashed history has another title
+_TAG = "reviewgen"
 _logger = logging.getLogger("reviewgen")
 
 
@@ -120,7 +135,7 @@ def inspect_repository(target: HubSource, token: str | bool | None = None, kind:
 
     check_token(token)
     api = HfApi(token=token)
-    with plain_errors(target, FAILED):
+    with plain_errors(target, _FAILED):
         try:
             info, is_new = api.repo_info(target.repo_id, repo_type=kind, revision=target.revision), False
         except RevisionNotFoundError:
@@ -210,7 +225,7 @@ def _validate(card: str | None, metadata: Mapping[str, Any], target: HubSource) 
     from huggingface_hub import ModelCardData
 
     fields = {key: value for key, value in metadata.items() if key != "space"}
-    with plain_errors(target, FAILED):
+    with plain_errors(target, _FAILED):
         parse_card(card or f"---\n{ModelCardData(library_name='reviewgen', **fields).to_yaml()}\n---\n").validate()
 
 
@@ -263,7 +278,7 @@ def _push(folder: Path, names: set[str], target: HubSource, before: Remote, mess
     The repository and the branch are created if they do not exist. Files of an earlier model in the repository are deleted.
 
     Raises:
-        HubError: As ``commit``.
+        HubError: As ``_commit``.
     """
     from huggingface_hub import HfApi
 
@@ -274,15 +289,15 @@ def _push(folder: Path, names: set[str], target: HubSource, before: Remote, mess
     patterns = options.get("delete_patterns") or []
     deleted = _match(before.names - {".gitattributes"}, allow_patterns=patterns) | (before.files - {layout.CARD})
     api, revision, create_pr = HfApi(token=options.get("token")), target.revision, options.get("create_pr", False)
-    with plain_errors(target, FAILED):
+    with plain_errors(target, _FAILED):
         api.create_repo(target.repo_id, private=options.get("private"), exist_ok=True)
         if revision is not None and before.commit is None and not revision.startswith("refs/"):
             api.create_branch(target.repo_id, branch=revision, exist_ok=True)
     parent = None if create_pr else before.commit
-    return commit(api, target, added, deleted, message, revision=revision, create_pr=create_pr, parent_commit=parent)
+    return _commit(api, target, added, deleted, message, revision=revision, create_pr=create_pr, parent_commit=parent)
 
 
-def commit(
+def _commit(
     api: "HfApi", target: HubSource, added: Mapping[str, Path | bytes], deleted: Collection[str], message: str, **options: Any
 ) -> str:
     """Add files to a repository and delete others, and return the address of the commit, or of the pull request.
@@ -297,6 +312,78 @@ def commit(
 
     operations: list[Any] = [CommitOperationAdd(name, added[name]) for name in sorted(added)]
     operations += [CommitOperationDelete(name) for name in sorted(set(deleted) - added.keys())]
-    with plain_errors(target, FAILED):
+    with plain_errors(target, _FAILED):
         info = api.create_commit(target.repo_id, operations, commit_message=message, **options)
     return str(info.pr_url or info.commit_url)
+
+
+def inspect_space(target: HubSource, is_private: bool | None, token: str | bool | None = None) -> Remote:
+    """Return the state of a model's Space; with only an example, as after an interrupted push, without a card.
+
+    Args:
+        target: The model's repository; the Space has its name.
+        is_private: Whether the model is private: the page has it inside.
+        token: The access token.
+
+    Raises:
+        HubError: The Hub was not reached, or refused the request; the Space shows something else, or is public and the model
+            private.
+        ConfigError: The token is empty or has spaces in it.
+    """
+    from huggingface_hub import HfApi
+
+    before = inspect_repository(target, token, "space")
+    if is_private and before.is_private is False:
+        raise HubError(f"The Space {target.repo_id} is public and the model is private: make the Space private, or delete it.")
+    settings = parse_card(before.card).data
+    if before.commit is None or (settings.get("sdk") == "static" and _TAG in (settings.get("tags") or [])):
+        return before
+    if before.names <= _SPACE_EXAMPLE:
+        with plain_errors(target, _FAILED):
+            commits = HfApi(token=token).list_repo_commits(target.repo_id, repo_type="space")
+        if [commit.title for commit in commits] == [_FIRST_COMMIT]:
+            return replace(before, card="")
+    raise HubError(
+        f"The Space {target.repo_id} exists and was not published by reviewgen: rename or delete it, or choose another name."
+    )
+
+
+def push_space(
+    page: str, target: HubSource, license: str | None, is_private: bool | None, message: str, token: str | bool | None = None
+) -> str:
+    """Publish a page as the Space of a model, as one commit, and return the address of the Space.
+
+    The Space is created if it does not exist. Of an existing one only the page is replaced, so that its README.md may be edited.
+
+    Args:
+        page: The HTML.
+        target: The model's repository; the Space has its name.
+        license: The license, for the settings of a new Space.
+        is_private: Whether the model is private; a new Space is as private.
+        message: The title of the commit.
+        token: The access token.
+
+    Raises:
+        HubError: As ``inspect_space``.
+    """
+    from huggingface_hub import HfApi
+
+    api, files, example = HfApi(token=token), {_PAGE: page.encode("utf-8")}, frozenset[str]()
+    with plain_errors(target, _FAILED):
+        api.create_repo(target.repo_id, repo_type="space", space_sdk="static", private=is_private, exist_ok=True)
+    before = inspect_space(target, is_private, token)
+    if not before.card:
+        files[layout.CARD] = _space_readme(target.repo_id, license).encode("utf-8")
+        example = before.names - {".gitattributes"}
+    _commit(api, target, files, example, message, repo_type="space", parent_commit=before.commit)
+    return hub_address(f"spaces/{target.repo_id}")
+
+
+def _space_readme(model: str, license: str | None) -> str:
+    """Return the README.md of a new Space, whose front matter are its settings."""
+    from huggingface_hub import SpaceCard, SpaceCardData
+
+    title = model.partition("/")[2]
+    data = SpaceCardData(title=title, license=license, models=[model], tags=[_TAG], sdk="static", app_file=_PAGE)
+    template = str(Path(__file__).with_name("space.md.j2"))
+    return str(SpaceCard.from_template(data, template, model=model, address=hub_address(model)))

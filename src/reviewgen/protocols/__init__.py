@@ -5,18 +5,16 @@ A plugin implements one of them; the ``Supports...`` protocols are optional abil
 them; a plugin declares the one it is written for in its package's metadata, or as ``api_version: ClassVar[str]`` of its class.
 
     model       LanguageModel: is trained; torch tensors in and out
-    abilities   its own loss, optimizer settings and foreign weights
+    abilities   its own loss, optimizer settings and foreign weights; what it computes, one operation after the other
     given       the vector of conditions and fields, for models that hold it at every step
     graph       its computational graph, for pictures
-    operations  what a model computes, one operation after the other
     shapes      errors about shapes that name the letters
     migration   configs that an earlier version of a plugin has saved
     stepper     Stepper: generates; NumPy arrays in and out, without torch
     tokenizer   Tokenizer: text to ids and back
-    processor   LogitsProcessorFactory: changes the scores of the next token in generation
     ranges      how several processes finish a model that is trained by counting
-    reader      Reader: the records of files of another format
-    metric      Metric: a number measured on generated texts, at each evaluation of a training
+    extensions  LogitsProcessorFactory: changes the scores of the next token in generation; Metric: a number measured on generated
+                texts, at each evaluation of a training; Reader: the records of files of another format
 
 Each name is imported on first use, so that a stepper does not load torch.
 """

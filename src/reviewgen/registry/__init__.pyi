@@ -1,4 +1,5 @@
 from .metadata import Plugin as Plugin
+from .metadata import title_of as title_of
 from .plugins import THIS_PROCESS as THIS_PROCESS
 from .plugins import find_logits_processor as find_logits_processor
 from .plugins import find_metric as find_metric

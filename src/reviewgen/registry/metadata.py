@@ -68,6 +68,11 @@ def installed_plugins(kind: str) -> Mapping[str, list[InstalledPlugin]]:
     return _read(_folders())[kind]
 
 
+def title_of(plugin: Plugin) -> str:
+    """Return what a message calls a plugin, as in "The model 'lstm' of reviewgen 0.1.0"."""
+    return f"The {plugin.kind} {plugin.name!r} of {plugin.package} {plugin.version}".rstrip()
+
+
 def is_same_package(one: str, other: str) -> bool:
     """Return whether two names are of one distribution: case does not count, and hyphens, underscores and dots are equal."""
     return _normalize(one) == _normalize(other)

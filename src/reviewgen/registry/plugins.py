@@ -27,6 +27,7 @@ from reviewgen.registry.metadata import (
     find_name_fault,
     installed_plugins,
     is_same_package,
+    title_of,
 )
 
 THIS_PROCESS = "(this process)"  # the package of a registered plugin
@@ -166,7 +167,7 @@ def find_weights(name: str | Plugin) -> Path | None:
     if plugin.problem is None:
         lost = f"are missing: their folder {point.value if point else ''} does not exist."
         fault = f"{lost} Reinstall the package; if it is your own, save a trained model in that folder and install it again."
-    raise BrokenPlugin(f"{_describe(plugin)} {fault}")
+    raise BrokenPlugin(f"{title_of(plugin)} {fault}")
 
 
 def find_preset(name: str | Plugin) -> Preset:
@@ -201,7 +202,7 @@ def find_preset(name: str | Plugin) -> Preset:
             _locate(kind, part)  # raises if two packages provide it
         return Preset(model=parts[0], tokenizer=parts[1])
     if not isinstance(preset, Preset):
-        raise BrokenPlugin(f"{_describe(plugin)} is not a reviewgen.config.Preset.")
+        raise BrokenPlugin(f"{title_of(plugin)} is not a reviewgen.config.Preset.")
     return preset
 
 
@@ -235,13 +236,11 @@ def register_model(name: str, model: Any) -> None:
         SourceError: The name cannot be part of a preset's name.
         BrokenPlugin: It is written for another major version of the contract.
     """
-    check_text("name", name)
     _register("model", name, model)
 
 
 def register_tokenizer(name: str, tokenizer: Any) -> None:
     """Register a tokenizer class under a name, for the running process only; works like ``register_model``."""
-    check_text("name", name)
     _register("tokenizer", name, tokenizer)
 
 
@@ -252,6 +251,7 @@ def unregister_all() -> None:
 
 
 def _register(kind: str, name: str, plugin: Any) -> None:
+    check_text("name", name)
     if find_name_fault(kind, name) is not None:
         raise SourceError(f"{quoted(name)} cannot name a {kind}: use the letters a to z and digits only, a letter first.")
     if any(is_same_package(entry.plugin.package, OWN) for entry in installed_plugins(kind).get(name, [])):
@@ -284,7 +284,7 @@ def _import(installed: InstalledPlugin) -> Any:
     if point is None:
         return _registered[plugin.kind, plugin.name]
     if plugin.problem is not None:
-        raise BrokenPlugin(f"{_describe(plugin)} cannot be used: {plugin.problem}.")
+        raise BrokenPlugin(f"{title_of(plugin)} cannot be used: {plugin.problem}.")
     try:
         loaded = point.load()
     except (Exception, SystemExit) as error:  # a third party's module may do anything while it is imported
@@ -292,7 +292,7 @@ def _import(installed: InstalledPlugin) -> Any:
         if isinstance(error, SystemExit):
             cause = f"it calls sys.exit({error.code!r})"
         _failures[plugin.kind, plugin.name, plugin.package] = cause
-        raise BrokenPlugin(f"{_describe(plugin)} cannot be imported: {cause:.300}") from error
+        raise BrokenPlugin(f"{title_of(plugin)} cannot be imported: {cause:.300}") from error
     _refuse_other_api(plugin, loaded)
     return loaded
 
@@ -301,11 +301,7 @@ def _refuse_other_api(plugin: Plugin, loaded: Any) -> None:
     """Raise if a class says that it is written for another major version of the contract."""
     package = "the class" if plugin.package == THIS_PROCESS else plugin.package
     if (fault := find_api_fault(getattr(loaded, "api_version", None), package)) is not None:
-        raise BrokenPlugin(f"{_describe(plugin)} cannot be used: {fault}.")
-
-
-def _describe(plugin: Plugin) -> str:
-    return f"The {plugin.kind} {plugin.name!r} of {plugin.package} {plugin.version}".rstrip()
+        raise BrokenPlugin(f"{title_of(plugin)} cannot be used: {fault}.")
 
 
 def _locate(kind: str, name: str | Plugin) -> InstalledPlugin:

@@ -255,7 +255,6 @@ class Engine:
     Args:
         model: The model. Its weights must not be changed any more.
         max_rows: How many texts are advanced side by side; others wait.
-        threads: How many threads sample blocks of many texts; one for each core, at most four, if not given.
 
     Attributes:
         model, generator: The model, and what generates its texts.
@@ -266,13 +265,13 @@ class Engine:
         BrokenPlugin: The model's state grows with the text, so that texts of different lengths cannot be advanced together.
     """
 
-    def __init__(self, model: ReviewModel, max_rows: int = 64, threads: int | None = None) -> None:
+    def __init__(self, model: ReviewModel, max_rows: int = 64) -> None:
         self.model, self.generator, self._max_rows = model, model.generator, max_rows
         self._stepper, self._tokenizer = self.generator.stepper, self.generator.tokenizer
         states, bos = [self._stepper.initial_state(1)], np.array([[self._tokenizer.bos_id]], np.int64)
         states += [self._stepper.forward(bos, states[0])[1]]  # also compiles what the first text needs
         stack_rows([*states, self._stepper.forward(bos, states[1])[1]])  # raises if the state grows
-        self._threads = min(_MAX_THREADS, os.cpu_count() or 1) if threads is None else threads
+        self._threads = min(_MAX_THREADS, os.cpu_count() or 1)  # that sample blocks of many texts
         self._pool = ThreadPoolExecutor(self._threads, "reviewgen-block")
         self._inbox: deque[ActiveRequest] = deque()
         self._jobs: list[ActiveRequest] = []

@@ -21,7 +21,7 @@ from reviewgen.config import VOCABULARY_FIELDS, Preset, fields_of, from_dict
 from reviewgen.errors import BrokenPlugin, PluginError, shortened
 from reviewgen.evaluation.metrics import find_problem
 from reviewgen.protocols import LanguageModel, Tokenizer
-from reviewgen.registry import Plugin
+from reviewgen.registry import Plugin, title_of
 from reviewgen.storage import temporary_folder
 from reviewgen.training.model_checks import asserting, describe_error
 
@@ -71,7 +71,7 @@ def inspect_plugins(plugins: Iterable[Plugin] | None = None, limit: float = LIMI
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         done = [result for package in pool.map(lambda group: _inspect(group, limit), by_package.values()) for result in package]
     results = {id(result.plugin): result for result in done}
-    return [results.get(id(each)) or Inspection(each, f"{_name(each)} is not usable: {each.problem}.") for each in asked]
+    return [results.get(id(each)) or Inspection(each, f"{title_of(each)} is not usable: {each.problem}.") for each in asked]
 
 
 def inspect_plugin(plugin: Plugin) -> None:
@@ -90,7 +90,7 @@ def inspect_plugin(plugin: Plugin) -> None:
         else:
             _check(plugin.kind, registry.find_plugin(plugin.kind, plugin)[0])
     except AssertionError as problem:
-        raise BrokenPlugin(f"{_name(plugin)} cannot be used. {problem}") from problem
+        raise BrokenPlugin(f"{title_of(plugin)} cannot be used. {problem}") from problem
 
 
 def report(file: str, plugins: Sequence[dict[str, Any]]) -> None:
@@ -100,8 +100,8 @@ def report(file: str, plugins: Sequence[dict[str, Any]]) -> None:
         try:
             inspect_plugin(plugin)
         except BaseException as error:  # a third party's module may raise anything while it is imported
-            named = str(error) if isinstance(error, PluginError) else f"{_name(plugin)} cannot be used: {describe_error(error)}"
-            problem = shortened(" ".join(named.split()), _SHORT)
+            fault = f"{title_of(plugin)} cannot be used: {describe_error(error)}"
+            problem = shortened(" ".join((str(error) if isinstance(error, PluginError) else fault).split()), _SHORT)
         with Path(file).open("a", encoding="utf-8") as stream:  # standard output is the plugin's to print to
             stream.write(json.dumps([problem, time.monotonic() - started]) + "\n")
     os._exit(0)  # not held up by threads and exit functions of a plugin
@@ -175,10 +175,6 @@ def _check_preset(preset: Preset) -> None:
         config.generation_config(config.GenerationConfig(), preset.generation_settings)
 
 
-def _name(plugin: Plugin) -> str:
-    return f"The {plugin.kind} {plugin.name!r} of {plugin.package} {plugin.version}"
-
-
 def _inspect(plugins: Sequence[Plugin], limit: float) -> list[Inspection]:
     """Inspect the plugins of a package in a new process."""
     with temporary_folder() as folder:
@@ -195,6 +191,6 @@ def _inspect(plugins: Sequence[Plugin], limit: float) -> list[Inspection]:
         lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
     results, rest = [Inspection(plugin, *line) for plugin, line in zip(plugins, lines, strict=False)], plugins[len(lines) :]
     for plugin in rest:
-        problem = f"{_name(rest[0])} {how} while it is imported."
-        results.append(Inspection(plugin, problem if plugin is rest[0] else f"{_name(plugin)} was not inspected: {problem}"))
+        problem = f"{title_of(rest[0])} {how} while it is imported."
+        results.append(Inspection(plugin, problem if plugin is rest[0] else f"{title_of(plugin)} was not inspected: {problem}"))
     return results

@@ -1,13 +1,67 @@
-"""Metric, the contract of a number that is measured on generated texts at each evaluation. No torch."""
+"""The contracts of what extends generation, training and reading: logits processors, metrics and readers of files. No torch.
 
-from collections.abc import Sequence, Set
+A processor gets torch tensors all the same.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from statistics import fmean
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
+from reviewgen.protocols.tokenizer import Tokenizer
 from reviewgen.sentences import sentence_ends
+
+if TYPE_CHECKING:
+    import pyarrow
+    from torch import Tensor
+
+Records: TypeAlias = "pyarrow.RecordBatch | Sequence[Mapping[str, Any]]"
+"""Some records: an Arrow batch, or a list of mappings of column to value."""
+
+
+@runtime_checkable
+class LogitsProcessor(Protocol):
+    """Changes the scores of the next token of one text; the signature is that of transformers' logits processors.
+
+    It is called at every token of every text, so its result depends on its two arguments only: a text is then the same whether it
+    is generated alone or with others. transformers' own processors of that kind fit, such as ``SuppressTokensLogitsProcessor``.
+    """
+
+    def __call__(self, ids: "Tensor", scores: "Tensor") -> "Tensor":
+        """Return the scores (1, V) of the next token.
+
+        Args:
+            ids: All tokens so far (1, T), int64: bos, the ids of conditions, then the text with its prompt. They are not changed.
+            scores: Logits after the penalties, before temperature and filters (1, V), float32; may be changed in place. V is at
+                least the tokenizer's vocab_size: ids from there on are those of conditions, which are never sampled.
+
+        Returns:
+            Of the same shape. -inf rules a token out; NaN and plus infinity are errors, and so is ruling out every token.
+        """
+        ...
+
+
+@runtime_checkable
+class LogitsProcessorFactory(Protocol):
+    """Makes a logits processor for a tokenizer; an entry point in ``reviewgen.logits_processors`` is one.
+
+    It is a function, or a class whose constructor takes the tokenizer. It is called once for each call of ``generate``::
+
+        class NoDigits:
+            def __init__(self, tokenizer):
+                texts = [tokenizer.decode([token]) for token in range(tokenizer.vocab_size)]
+                self.banned = [token for token, text in enumerate(texts) if any(map(str.isdigit, text))]
+
+            def __call__(self, ids, scores):
+                scores[:, self.banned] = float("-inf")
+                return scores
+    """
+
+    def __call__(self, tokenizer: Tokenizer) -> LogitsProcessor:
+        """Return a processor for texts of a tokenizer."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -87,4 +141,24 @@ class Metric(Protocol):
 
     def __call__(self, sample: TextSample) -> float:
         """Return the number."""
+        ...
+
+
+@runtime_checkable
+class Reader(Protocol):
+    """A function from a file or a URL to its records; an entry point in ``reviewgen.readers``.
+
+    The name of the entry point is the suffix of the files, without its dot, or the scheme of the URLs: ``mbox`` reads ``a.mbox``
+    and ``mbox://...``. Any column of strings can be the text; others may become conditions. The records are the same each time,
+    and are yielded in batches, so that a large file is never loaded as a whole::
+
+        def read(source):
+            for message in mailbox.mbox(source, create=False):
+                yield [{"text": message.get_payload(), "subject": message["subject"]}]
+
+    An error that it raises is shown in one sentence with the name of the file.
+    """
+
+    def __call__(self, source: str) -> Iterable[Records]:
+        """Yield the records of a file, given its path, or of a URL."""
         ...
