@@ -23,7 +23,6 @@ from reviewgen.compiled import (
     count_windows,
     exp32,
     false_positive_rate,
-    forbid,
     log32,
     logits_width,
     mix,
@@ -66,21 +65,6 @@ def test_a_set_holds_the_windows_and_copies_asks_the_last_ones(length: int, run:
         answers.append(bool(copies(found, text, end, run)))
     assert any(expected) and all(answer for answer, true in zip(answers, expected, strict=True) if true)
     assert sum(answers) - sum(expected) < 10 and not any(answers[: length + run - 2])
-
-
-@pytest.mark.parametrize(("length", "run", "stride"), [(1, 1, 1), (3, 1, 1), (3, 2, 1), (2, 4, 1), (3, 2, 2)])
-def test_forbid_drops_the_tokens_that_would_be_copies(length: int, run: int, stride: int) -> None:
-    found = build_windows(stream(1, tokens=200), SEPARATORS, length, 10, stride)
-    text, dropped = np.random.default_rng(5).integers(2, 6, 200), 0.0
-    for end in range(len(text)):
-        weights = np.ones(8)
-        weights[6] = 0
-        forbid(found, text, end, run, weights)
-        expected = np.array([not copies(found, np.array([*text[:end], token]), end, run) for token in range(8)], float)
-        expected[6] = 0
-        assert weights.tolist() == expected.tolist()
-        dropped += 7 - weights.sum()
-    assert dropped > 50
 
 
 def test_a_stride_stores_a_share_and_misses_none() -> None:

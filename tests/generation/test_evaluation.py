@@ -13,16 +13,13 @@ from reviewgen.data import TokenStore
 from reviewgen.errors import DataError
 from reviewgen.evaluation import (
     Document,
-    Totals,
     batches,
     evaluate_documents,
-    evaluate_totals,
     log_probabilities,
     sample_documents,
     score_text,
     score_tokens,
     spread_documents,
-    sum_totals,
     token_losses,
 )
 from tests.support.fakes import LETTERS, ScoringTable, TableModel, brute_bits, review_model, table
@@ -141,11 +138,6 @@ def test_tokens_are_scored_under_several_models_at_once() -> None:
     for texts, message in (([], "no text"), (["", ""], "no characters")):
         with pytest.raises(DataError, match=message):
             score_tokens(models, framed(LETTERS, texts), V)
-
-
-def test_sums_add_up() -> None:
-    assert sum_totals([]) == Totals(0.0, 0, 0, 0, 0) == evaluate_totals(TableModel(table(V)), [], V)
-    assert sum_totals([Totals(1.0, 2, 3, 4, 5), Totals(0.5, 1, 1, 1, 1)]) == Totals(1.5, 3, 4, 5, 6)
 
 
 class Store(TokenStore):

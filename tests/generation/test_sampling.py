@@ -28,7 +28,6 @@ from reviewgen.compiled import (
     no_places,
     sample_from,
     sample_rows,
-    sharpen,
 )
 from reviewgen.config import GenerationConfig
 from reviewgen.generation import make_sampling_params, make_stepper
@@ -172,18 +171,6 @@ def test_logits_that_are_not_numbers_and_rows_without_a_possible_token_get_codes
     assert sample_compiled(*arguments, params_of(min_new_tokens=1))[3] == NOTHING_LEFT
     logits[0] = np.isin(np.arange(V), (4, 6)) * 2.0
     assert sample_compiled(*arguments, params_of(do_sample=False))[0] == 4  # a greedy tie goes to the smallest id
-
-
-@pytest.mark.parametrize("temperature", [0.01, 0.7, 1.0, 1.7])
-def test_a_temperature_divides_the_logits_and_sharpens_probabilities(temperature: float) -> None:
-    logits = np.random.default_rng(0).normal(size=50) * 3
-    logits[7] = -math.inf
-    expected, weights = np.exp((logits - logits.max()) / temperature), np.empty(50)
-    apply_temperature(logits, logits.max(), temperature, weights)
-    np.testing.assert_allclose(weights, expected, rtol=1e-12)
-    probabilities = np.exp(logits) / np.exp(logits).sum()
-    sharpen(probabilities, temperature)
-    np.testing.assert_allclose(probabilities / probabilities.sum(), expected / expected.sum(), rtol=1e-4, atol=1e-30)
 
 
 @pytest.mark.parametrize(

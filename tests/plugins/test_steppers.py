@@ -89,24 +89,6 @@ def test_a_row_is_the_same_to_the_bit_among_others_and_leaves_the_state_of_its_t
 
 
 @every_model
-def test_numbers_left_over_are_given_again(name: str) -> None:
-    stepper = make(name).stepper()
-    state, uniform, none = stepper.initial_state(1), np.random.default_rng(0).random((1, 100)), np.zeros((1, 0), np.int64)
-    whole, used, after = stepper.sample(state, uniform, ENDLESS, none, np.zeros(1, np.int64))
-    count, place, pieces = int((whole != NONE).sum()), 0, []
-    assert used[0] > 90 and (name == "ngram" or used[0] == count == 100)  # an n-gram may need several for a token
-    while place < used[0]:
-        tokens, taken, state = stepper.sample(
-            state, uniform[:, place : min(place + 32, used[0])], ENDLESS, none, np.array([sum(map(len, pieces))])
-        )
-        pieces.append(tokens[tokens != NONE])
-        place += taken[0]
-    assert np.array_equal(np.concatenate(pieces), whole[whole != NONE])
-    for found, wanted in zip(flatten_state(state), flatten_state(after), strict=True):
-        assert np.array_equal(found, wanted)
-
-
-@every_model
 def test_settings_and_the_copy_limit_are_applied(name: str) -> None:
     stepper = make(name).stepper()
     corpus = np.random.default_rng(1).integers(2, 11, 1000)

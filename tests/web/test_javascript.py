@@ -204,42 +204,6 @@ def test_one_token_from_equal_logits_and_numbers_is_that_of_compiled_code(tmp_pa
     assert found == expected and len(set(found)) > 20
 
 
-PRODUCTS = """
-import { readFileSync } from "node:fs";
-const { createTensor } = await import(process.argv[2]);
-const answers = JSON.parse(readFileSync(process.argv[3], "utf8")).map(({ shape, weights, vectors, bias }) => {
-  const matrix = createTensor(shape, Float32Array.from(weights)).matrix();
-  const other = createTensor([1, 1], [2]).matrix(); // each has a memory of its own
-  const products = vectors.map((vector) => (other.product([3]), matrix.product(Float32Array.from(vector))));
-  const [given, sums] = [Float32Array.from(bias), new Float32Array(shape[0]).fill(1)];
-  products.push(matrix.product(vectors[0], given), matrix.addProduct(vectors[1], sums), sums, given);
-  return products.map((numbers) => Array.from(numbers));
-});
-globalThis.WebAssembly = undefined;
-const { createTensor: without } = await import(process.argv[2] + "?again");
-try { without([1, 1], [2]).matrix(); } catch (error) { answers.push(error.message); }
-console.log(JSON.stringify(answers));
-"""
-
-
-def test_products_are_those_of_numpy_and_without_webassembly_there_is_one_sentence(tmp_path: Path) -> None:
-    """Of sizes that fill no panel, too."""
-    draw, cases, expected = np.random.default_rng(0), [], []
-    for shape in [(rows, columns) for rows in (1, 15, 16, 17, 31, 32, 33, 65) for columns in (1, 3, 257)]:
-        weights, vectors, bias = (draw.normal(size=size).astype(np.float32) for size in (shape, (2, shape[1]), shape[0]))
-        case = {"weights": weights.ravel(), "vectors": vectors, "bias": bias}
-        cases.append({"shape": shape, **{name: numbers.tolist() for name, numbers in case.items()}})
-        one, other = (weights @ vector for vector in vectors)
-        expected += [one, other, one + bias, other + 1, other + 1, bias]
-    (tmp_path / "products.mjs").write_text(PRODUCTS, encoding="utf-8")
-    (tmp_path / "cases.json").write_text(json.dumps(cases), encoding="utf-8")
-    module = static_files()["tensors.js"].as_uri()
-    *found, sentence = json.loads(run_node(tmp_path / "products.mjs", module, str(tmp_path / "cases.json")))
-    for numbers, wanted in zip([each for answer in found for each in answer], expected, strict=True):
-        np.testing.assert_allclose(numbers, wanted, rtol=0, atol=1e-4)
-    assert sentence == "This browser cannot run the model: it needs WebAssembly with SIMD, which may be switched off."
-
-
 @pytest.mark.node
 def test_random_numbers_are_those_of_numpy_and_base85_that_of_python(tmp_path: Path) -> None:
     seeds = [0, 1, 7, 2**31, 2**32 - 1, 2**32, 2**53 + 1, 2**63, 2**64 - 1, 2**64, 2**96 + 5, 2**128 - 1, 3**200]
