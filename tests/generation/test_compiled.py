@@ -2,7 +2,6 @@
 
 import pickle
 import runpy
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,6 @@ from reviewgen.compiled import (
     exp32,
     false_positive_rate,
     log32,
-    logits_width,
     mix,
     pack,
     sigmoid32,
@@ -199,23 +197,8 @@ def test_cross_entropy_at_its_edges() -> None:
 # Mixtures.
 
 
-def test_a_mixture_is_its_formula() -> None:
-    for parts, size, is_gated in product((2, 3), (5, 300), (False, True)):
-        rng = np.random.default_rng(parts)
-        logits = np.full((parts, 4, logits_width(size)), np.nan, np.float32)
-        logits[:, :, :size] = rng.normal(size=(parts, 4, size)) * 4
-        logits[0, 1, 1], logits[:, 2, 3] = -np.inf, -np.inf  # impossible under one part; under all
-        prior = rng.dirichlet(np.ones(parts))
-        gate = rng.normal(size=(parts, 1 + parts + parts * (parts + 1) // 2)) if is_gated else np.zeros((parts, 0))
-        mix(logits, prior, gate, size, mixed := np.empty(logits.shape[1:], np.float32))
-        for row in range(4):
-            probs = np.exp(logits[:, row, :size].astype(np.float64))
-            probs /= probs.sum(axis=1, keepdims=True)
-            entropies = [-sum(p * np.log(p) for p in each if p > 0) for each in probs]
-            pairs = [one * other for place, one in enumerate(entropies) for other in entropies[place:]]
-            weights = prior * np.exp(gate @ np.array([1.0, *entropies, *pairs])) if is_gated else prior
-            with np.errstate(divide="ignore"):
-                np.testing.assert_allclose(mixed[row, :size], np.log(weights @ probs / weights.sum()), atol=2e-5)
+def test_a_mixture_of_tiny_probabilities_and_nan() -> None:
+    """Other mixtures are in ``tests/runs/test_blending.py``."""
     small, even = np.array([[[0, -200, -np.inf]], [[0, -np.inf, -np.inf]]], np.float32), np.full(2, 0.5)
     ungated = np.zeros((2, 0))
     mix(small, even, ungated, 3, mixed := np.empty((1, 3), np.float32))

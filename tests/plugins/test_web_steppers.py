@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from reviewgen.registry import find_model
 from tests.support.node import run_node, why_no_node
-from tests.support.plugin_models import BOS, EOS, GIVEN, PLAIN, count_ngram, make_network
+from tests.support.plugin_models import BOS, EOS, GIVEN, PLAIN, count_ngram, make_blend, make_network
 from tests.support.web_steppers import Pieces, ask_node, logits_in_node, logits_in_python, write_model
 
 pytestmark = [pytest.mark.node, pytest.mark.skipif(why_no_node() is not None, reason=why_no_node() or "")]
@@ -32,11 +31,7 @@ def blend(weights: tuple[float, float] = (0.4, 0.6), gate: dict[str, Any] | None
     first = make_network("gru", vocab_size=20, hidden_size=24)
     with torch.no_grad():
         first.output.weight.mul_(scale)
-    return blended([first, count(20, 3, "none")], ("gru", "ngram"), weights, gate)
-
-
-def blended(models: list[Any], names: tuple[str, ...], weights: tuple[float, float], gate: Any = None) -> Any:
-    return find_model("blend")[0].from_models(models, [find_model(name)[1] for name in names], weights, gate)  # type: ignore[attr-defined]
+    return make_blend([first, count(20, 3, "none")], ("gru", "ngram"), weights, gate)
 
 
 MODELS: dict[str, tuple[str, Any]] = {
@@ -57,10 +52,7 @@ MODELS: dict[str, tuple[str, Any]] = {
     "blend": ("blend", blend),
     "blend with a gate": ("blend", lambda: blend(gate=GATE)),
     "blend of tiny probabilities": ("blend", lambda: blend(scale=2000)),
-    "blend of a blend": (
-        "blend",
-        lambda: blended([blend(), make_network("nnlm", vocab_size=20, order=3)], ("blend", "nnlm"), (0.5, 0.5)),
-    ),
+    "blend of a blend": ("blend", lambda: make_blend([blend(), make_network("nnlm", vocab_size=20)], ("blend", "nnlm"))),
 }
 
 

@@ -22,7 +22,7 @@ import os
 import re
 import sys
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -154,12 +154,9 @@ def _sha1(text: str) -> str:
 
 
 class LoopbackHub:
-    """The server: started by ``with``, stopped on the way out.
+    """The server: started by ``with``, stopped on the way out; ``requests`` is what was asked, in order."""
 
-    ``private`` names the repositories that need ``TOKEN``; ``requests`` is what was asked, in order.
-    """
-
-    def __init__(self, repositories: Mapping[Key, Mapping[str, Mapping[str, bytes]]], private: Collection[Key] = ()) -> None:
+    def __init__(self, repositories: Mapping[Key, Mapping[str, Mapping[str, bytes]]]) -> None:
         self.repositories: dict[Key, _Repository] = {}
         self.requests: list[Request] = []
         self.faults: list[Fault] = []
@@ -167,7 +164,7 @@ class LoopbackHub:
         self._hub: _Server | None = None
         self._store: _Server | None = None
         for key, revisions in repositories.items():
-            repository = self.repositories[key] = _Repository(*key, private=key in private)
+            repository = self.repositories[key] = _Repository(*key)
             for revision, files in revisions.items():
                 repository.commit(revision, files)
 
