@@ -346,7 +346,6 @@ def test_the_command_writes_a_picture_and_prints_json(tmp_path, monkeypatch, cap
     assert {node["id"] for node in facts["graph"]["nodes"]} >= {"ids", "window", "logits"}
     ET.parse(tmp_path / "nnlm-char.svg")
     for words, expected, said in (
-        (("nnlm-char",), 1, "already exists"),
         (("nnlm-chr", "--out", "x.svg"), 1, "nnlm-char"),
         (("nnlm-char", "--unroll", "0", "--out", "x.svg"), 2, "1 to 12"),
     ):

@@ -113,9 +113,6 @@ def test_conditions_and_the_text_before_are_given_and_not_scored() -> None:
     texts = ["bad cafe", "a"]
     documents = framed(LETTERS, texts, conditions=(V, V + 2))
     wanted = [-steps[ids[:-1], ids[1:]].double()[2:] for ids, _ in documents]
-    found = evaluate_documents(model, documents, V)
-    assert found.tokens == 9 + 2 and found.characters == 9
-    assert found.nats_per_character == pytest.approx(sum(float(each.sum()) for each in wanted) / 9, rel=1e-5)
     score = score_text(model, LETTERS, "bad cafe", prefix=(V, V + 2))
     assert [token.bits * math.log(2) for token in score.tokens] == pytest.approx(wanted[0].tolist(), rel=1e-5)
     ids = documents[0][0].tolist()

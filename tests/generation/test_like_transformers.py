@@ -104,10 +104,8 @@ def both(seed: int, eos: float) -> tuple[Any, ReviewModel]:
 
 GREEDY: list[dict[str, Any]] = [
     {},
-    {"repetition_penalty": 1.3},
     {"repetition_penalty": 0.7},
     {"no_repeat_ngram_size": 1, "max_new_tokens": 4},
-    {"no_repeat_ngram_size": 3, "repetition_penalty": 1.1},
     {"min_new_tokens": 25, "no_repeat_ngram_size": 2, "repetition_penalty": 1.2},
     {"logits_processor": LogitsProcessorList([SequenceBiasLogitsProcessor([[[A], -4.0], [LETTERS.encode("ca"), 6.0]])])},
     {"logits_processor": LogitsProcessorList([NoBadWordsLogitsProcessor([[A], LETTERS.encode("ch")], eos_token_id=1)])},

@@ -134,14 +134,6 @@ def test_exact_ids_of_a_small_case() -> None:
     assert tokenizer.encode("b a") == [b, space, a]
 
 
-WHITE = " \t\n\r\x0b\x0c\x1c\x1f\x85\xa0\u180e\u1680\u2003\u200b\u2028\u2029\u202f\u205f\u3000\ufeff"
-
-
-@given(st.text(st.sampled_from(WHITE + "  ab'st!9é٣ดี👍_\ud83d\x00"), max_size=40))
-def test_many_texts_at_once_are_encoded_as_one_by_one(text: str) -> None:
-    assert [ids.tolist() for ids in WORD.encode_batch([text, text])] == [WORD.encode(text)] * 2
-
-
 def test_every_character_begins_or_continues_a_chunk_as_a_word() -> None:
     """White space is what the regular expression of the library takes for it: for each character of Unicode's first plane."""
     plane = [chr(code) for code in range(0x10000) if not 0xD800 <= code < 0xE000]

@@ -2,12 +2,11 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import pytest
 import torch
 
-__all__ = ["EACH_PLACE", "HERE", "no_waiting", "used_memory"]
+__all__ = ["EACH_PLACE", "HERE", "no_waiting"]
 
 HERE = torch.accelerator.current_accelerator().type if torch.accelerator.is_available() else None
 """The type of this machine's accelerator."""
@@ -28,8 +27,3 @@ def no_waiting(place: str) -> Iterator[None]:
         yield
     finally:
         torch.cuda.set_sync_debug_mode("default")
-
-
-def used_memory(tensors: Any) -> set[str]:
-    """Return the types of the devices that tensors are on."""
-    return {tensor.device.type for tensor in tensors}

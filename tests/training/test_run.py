@@ -45,8 +45,6 @@ def test_evaluation_cleans_as_the_training_did() -> None:
     assert as_trained == model.evaluate(shouted, lowercase=True)
     assert as_trained.bits_per_character < model.evaluate(shouted, lowercase=False).bits_per_character
     assert model.evaluate(shouted, split="test").reviews == model.training["data"]["reviews"]["test"]
-    with pytest.raises(ConfigError, match="lowercase=True"):
-        model.evaluate(shouted, split="test", lowercase=False)
 
 
 # Interrupts.

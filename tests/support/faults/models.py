@@ -310,13 +310,6 @@ FAULTS: dict[str, list[tuple[Any, str]]] = {
             "The output layer of the features does not give the logits",
         ),
         (broken(features=Twin.hidden, output_layer=lambda m: (m.output.weight.detach(), m.output.bias)), "have no gradient"),
-        (
-            broken(
-                features=lambda m, ids, state: ((m.hidden(ids, state)[0].detach(), m.hidden(ids, state)[1])),
-                output_layer=lambda m: (m.output.weight, m.output.bias),
-            ),
-            "have no gradient",
-        ),
     ],
     "initial_weights": [
         (broken(initial_weights=lambda self, given: dict(given)), "accepts a tensor that it does not know"),
