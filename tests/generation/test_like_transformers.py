@@ -104,7 +104,6 @@ def both(seed: int, eos: float) -> tuple[Any, ReviewModel]:
 
 GREEDY: list[dict[str, Any]] = [
     {},
-    {"repetition_penalty": 0.7},
     {"no_repeat_ngram_size": 1, "max_new_tokens": 4},
     {"min_new_tokens": 25, "no_repeat_ngram_size": 2, "repetition_penalty": 1.2},
     {"logits_processor": LogitsProcessorList([SequenceBiasLogitsProcessor([[[A], -4.0], [LETTERS.encode("ca"), 6.0]])])},

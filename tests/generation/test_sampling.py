@@ -7,6 +7,7 @@ an exponential race in Python's whole numbers, so that most comparisons are exac
 import math
 from collections import Counter
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,6 @@ from reviewgen.generation import make_sampling_params, make_stepper
 from reviewgen.protocols import SupportsSample
 from tests.support.fakes import LETTERS, TableModel, review_model, table
 from tests.support.ngrams import LOOP, Plain, counted
-from tests.support.race import draw
 from tests.support.settings_table import SETTINGS, reference, reference_tokens
 
 V, BOS, EOS = LETTERS.vocab_size, LETTERS.bos_id, LETTERS.eos_id
@@ -54,6 +54,30 @@ def sample_compiled(
     tokens = np.empty(count, np.int64)
     sample_rows(logits, *rows, params, windows, np.zeros(count, np.int64), None, no_places(count), tokens)
     return tokens.tolist()
+
+
+# The exponential race that draws a token, plainly; see ``reviewgen.compiled.draw_token``.
+
+
+def draw(probabilities: np.ndarray, uniform: float) -> int:
+    """Return the token whose exponential arrival time is the smallest."""
+    with np.errstate(divide="ignore"):
+        return int(np.argmin(-np.log1p(-shares(uniform, len(probabilities))) / probabilities))
+
+
+def shares(uniform: float, count: int) -> np.ndarray:
+    """Return the random number in [0, 1) of each token."""
+    high, low = divmod(int(Fraction(uniform) * 2**64), 2**32)
+    first = mix((high + low) % 2**32, low)
+    second = mix((low + 0x9E3779B9) % 2**32, first)
+    upper = [mix((first + token * 0x9E3779B9) % 2**32, second) for token in range(count)]
+    return np.array([(bits * 2**21 + mix(bits, first) // 2**11) / 2**53 for bits in upper])
+
+
+def mix(x: int, key: int) -> int:
+    x = (x ^ (x >> 16)) * 0x21F0AAAD % 2**32
+    x = (x ^ (x >> 15) ^ key) * 0x735A2D97 % 2**32
+    return x ^ (x >> 15)
 
 
 # The reference is what transformers documents.

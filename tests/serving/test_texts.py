@@ -11,8 +11,8 @@ import reviewgen
 from reviewgen.errors import BrokenPlugin
 from reviewgen.generation import make_request
 from reviewgen.serving import Engine, EngineRequest, create_app
-from tests.support.fakes import LETTERS, QueueModel, TableModel, review_model, table
-from tests.support.live_server import SlowModel, error_of, in_process, joined, serve, slow_model, wait_for
+from tests.support.fakes import LETTERS, QueueModel, SlowModel, TableModel, review_model, table
+from tests.support.live_server import error_of, in_process, joined, serve, slow_model, wait_for
 
 PRESETS = ["lstm-char", "ngram-word", "blend-char"]
 NAMES = {"n": "num_return_sequences", "max_tokens": "max_new_tokens", "min_tokens": "min_new_tokens", "stop": "stop_strings"}

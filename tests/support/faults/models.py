@@ -315,7 +315,6 @@ FAULTS: dict[str, list[tuple[Any, str]]] = {
         (broken(initial_weights=lambda self, given: dict(given)), "accepts a tensor that it does not know"),
         (broken(initial_weights=lambda self, given: {}), "it returns []"),
         (broken(initial_weights=lambda self, given: {name: tensor[None] for name, tensor in given.items()}), "mismatch"),
-        (broken(initial_weights=lambda self, given: {f"my.{name}": tensor for name, tensor in given.items()}), "returns ['my"),
         (broken(initial_weights=lambda m, given: (m.load_state_dict(given), dict(given))[1]), "the model does not change"),
     ],
     "migration": [(broken(Config=OffByOne), "OffByOne(vocab_size=12, hidden_size=8) for version '0'")],
