@@ -3,38 +3,27 @@
 import json
 import math
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
 
 import reviewgen
 from reviewgen.errors import BrokenPlugin, ConfigError, DataError, GenerationError, OutputExists, StorageError, UnknownPlugin
-from reviewgen.registry import find_model
 from tests.support.fakes import LETTERS, FakeConfig, LetterTokenizer, TableModel, review_model, run_command, table
+from tests.support.ngrams import counted
+from tests.support.plugin_models import make_blend, make_network
 
 V = LETTERS.vocab_size
 TEXTS = ("bad cab", "head a beach")
 HOSTILE = "<script>alert(1)</script>"
 
 
-def built(name, **settings):
-    kind, _ = find_model(name)
-    torch.manual_seed(0)
-    sizes = {"vocab_size": V} | ({} if name == "ngram" else {"hidden_size": 6, "embedding_size": 4})
-    return kind(kind.Config(**(sizes | settings)))
-
-
 def recurrent(name="lstm", **settings):
-    return built(name, **settings).eval()
+    return make_network(name, **{"vocab_size": V, "hidden_size": 6, "embedding_size": 4} | settings)
 
 
 def ngram(**settings):
-    model = built("ngram", order=3, **settings)
-    for text in (*TEXTS, "a bad beach", "cabbage", "a head", "aaa", "bab", "dada"):
-        model.observe(np.array([0, *LETTERS.encode(text), 1]))
-    model.finish()
-    return model
+    return counted((*TEXTS, "a bad beach", "cabbage", "a head", "aaa", "bab", "dada"), order=3, **settings)
 
 
 class Scale(nn.Module):
@@ -168,8 +157,8 @@ def test_modules_are_followed_by_hooks_and_multiplications_are_counted():
 
 @pytest.mark.parametrize("gate", [None, {"coefficients": [[0.1, 0.5, -0.3, 0.2, 0.0, 0.1], [0.0] * 6]}], ids=["fixed", "gated"])
 def test_each_probability_of_a_blend_is_the_weighted_sum(gate):
-    parts, plugins = [recurrent(), ngram()], [find_model(name)[1] for name in ("lstm", "ngram")]
-    model = review_model(find_model("blend")[0].from_models(parts, plugins, [0.3, 0.7], gate), LETTERS)
+    parts = [recurrent(), ngram()]
+    model = review_model(make_blend(parts, ["lstm", "ngram"], [0.3, 0.7], gate), LETTERS)
     explanation = reviewgen.explain(model, TEXTS)
     assert [each.name for each in explanation.models] == ["lstm", "ngram"]
     alone = [reviewgen.explain(review_model(part, LETTERS), TEXTS).loss.tokens for part in parts]

@@ -20,10 +20,12 @@ from torch import nn
 import reviewgen
 from reviewgen.errors import ConfigError, OutputExists, PluginError, StorageError, UnknownPlugin
 from reviewgen.export import export_html, export_onnx, export_transformers, pack
-from reviewgen.registry import find_model, find_tokenizer
+from reviewgen.registry import find_tokenizer
 from reviewgen.testing import NASTY_TEXTS
 from tests.support.disks import largest_file, listing
 from tests.support.fakes import LETTERS, TEXTS, FakeConfig, TableModel, review_model, run_command, table
+from tests.support.ngrams import counted
+from tests.support.plugin_models import make_blend, make_network
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 CHAR, WORD = (find_tokenizer(name)[0] for name in ("char", "word"))
@@ -86,29 +88,19 @@ def test_a_page_is_not_replaced_and_what_has_no_page_is_refused(micro, model_fol
 
 
 def built(name, **settings):
-    kind, _ = find_model(name)
-    torch.manual_seed(0)
-    model = kind(kind.Config(vocab_size=TOKENIZER.vocab_size, **settings)).eval()
-    for weights in (each for key, each in model.named_parameters() if "held" in key):  # zeros before training
-        nn.init.normal_(weights, std=0.3)
-    return model
-
-
-def blend(*parts, gate=None):
-    models, plugins = [model for _, model in parts], [find_model(name)[1] for name, _ in parts]
-    return find_model("blend")[0].from_models(models, plugins, [0.6, 0.4], gate)
+    return make_network(name, vocab_size=TOKENIZER.vocab_size, **SMALL | settings)
 
 
 GATE = {"coefficients": [[0.1, 0.2, 0.3, 0.01, 0.02, 0.03], [0.0] * 6]}
 V = TOKENIZER.vocab_size
 SLOW = {
-    "rnn-relu-zoneout": lambda: built("rnn", **SMALL, activation="relu", zoneout=0.1),
-    "gru-ngrams-tied": lambda: built("gru", **SMALL, ngrams=3, ngram_buckets=64, tied=True, layers=2),
-    "gru-held": lambda: built("gru", **SMALL, bos_id=TOKENIZER.encode("e")[0], condition_ids=3, field_ids=V // 2),
-    "nnlm": lambda: built("nnlm", **SMALL),
-    "blend-gate": lambda: blend(("lstm", built("lstm", **SMALL)), ("nnlm", built("nnlm", **SMALL, order=3)), gate=GATE),
+    "rnn-relu-zoneout": lambda: built("rnn", activation="relu", zoneout=0.1),
+    "gru-ngrams-tied": lambda: built("gru", ngrams=3, ngram_buckets=64, tied=True, layers=2),
+    "gru-held": lambda: built("gru", bos_id=TOKENIZER.encode("e")[0], condition_ids=3, field_ids=V // 2),
+    "nnlm": lambda: built("nnlm"),
+    "blend-gate": lambda: make_blend([built("lstm"), built("nnlm", order=3)], ["lstm", "nnlm"], [0.6, 0.4], GATE),
 }
-MODELS = {"lstm": lambda: built("lstm", **SMALL, layer="compiled", dropout=0.5)} | SLOW
+MODELS = {"lstm": lambda: built("lstm", layer="compiled", dropout=0.5)} | SLOW
 
 
 @pytest.mark.parametrize("name", ["lstm", *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)])
@@ -163,15 +155,12 @@ def test_what_cannot_be_exported_to_onnx_says_why_and_leaves_nothing(tmp_path, m
         with pytest.raises(PluginError, match=words) as raised:
             export_onnx(review_model(Odd(operation), TOKENIZER), tmp_path / "model")
         assert len(str(raised.value)) < 500
-    kind, _ = find_model("ngram")
-    ngram = kind(kind.Config(vocab_size=TOKENIZER.vocab_size, order=2))
-    ngram.observe(np.array([0, 20, 21, 1]))
-    ngram.finish()
-    for model in (ngram, blend(("lstm", built("lstm", **SMALL)), ("ngram", ngram))):
+    ngram = counted(["ab"], TOKENIZER, order=2)
+    for model in (ngram, make_blend([built("lstm"), ngram], ["lstm", "ngram"])):
         with pytest.raises(ConfigError, match="trained by counting"):
             export_onnx(review_model(model, TOKENIZER), tmp_path / "model")
     with pytest.raises(StorageError, match="No room"), largest_file(4_000):  # smaller than the graph
-        export_onnx(review_model(built("nnlm", **SMALL), TOKENIZER), tmp_path / "model")
+        export_onnx(review_model(built("nnlm"), TOKENIZER), tmp_path / "model")
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     with pytest.raises(ConfigError, match=r"reviewgen\[onnx\]"):
         export_onnx(letters(), tmp_path / "model")

@@ -19,9 +19,9 @@ import reviewgen
 from reviewgen.analysis import graph
 from reviewgen.errors import BrokenPlugin, ConfigError, OutputExists, StorageError, UnknownPlugin
 from reviewgen.protocols import GraphEdge, GraphNode, ModelGraph
-from reviewgen.registry import find_model
 from reviewgen.testing import make_model
 from tests.support.fakes import LETTERS, TableModel, run_command
+from tests.support.ngrams import counted
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 PRESETS = ["ngram-char", "ngram-word", "nnlm-char", "rnn-char", "gru-word", "lstm-char", "blend-char"]
@@ -207,21 +207,17 @@ def test_modules_that_are_called_token_by_token_are_drawn_once_and_the_state_is_
 
 @pytest.mark.parametrize("smoothing", ["witten-bell", "absolute", "kneser-ney"])
 def test_the_contexts_of_a_trie_have_the_probabilities_and_counts_of_the_texts(smoothing):
-    kind, _ = find_model("ngram")
-    model = kind(kind.Config(vocab_size=LETTERS.vocab_size, order=3, smoothing=smoothing))
-    texts = [np.array([0, *LETTERS.encode(text), 1]) for text in ("abab cab", "abac dab", "abad", "baba habe", "a bad bed") * 2]
-    for text in texts:
-        model.observe(text)
-    model.finish()
-    counted = Counter(tuple(text[at : at + 3].tolist()) for text in texts for at in range(len(text) - 2))
+    lines = ("abab cab", "abac dab", "abad", "baba habe", "a bad bed") * 2
+    model, texts = counted(lines, order=3, smoothing=smoothing), [[0, *LETTERS.encode(line), 1] for line in lines]
+    counts = Counter(tuple(text[at : at + 3]) for text in texts for at in range(len(text) - 2))
     drawn = {each.tokens: each.detail for each in node(graph(model).graph, "trie").inside.nodes if len(each.tokens) == 3}
     assert 2 <= len(drawn) <= 3
     for (*context, last), detail in drawn.items():
         logits, _ = model(torch.tensor([context]), model.initial_state(1))
         assert float(re.search(r"p = ([\d.e-]+)", detail)[1]) == pytest.approx(float(logits[0, -1, last].exp()), rel=0.06)
-        assert detail.endswith(f", {counted[(*context, last)]} times")
-    seen = [count for (*start, _), count in counted.items() if tuple(start) == tuple(context)]
-    assert sorted((counted[tokens] for tokens in drawn), reverse=True) == sorted(seen, reverse=True)[: len(drawn)]
+        assert detail.endswith(f", {counts[(*context, last)]} times")
+    seen = [count for (*start, _), count in counts.items() if tuple(start) == tuple(context)]
+    assert sorted((counts[tokens] for tokens in drawn), reverse=True) == sorted(seen, reverse=True)[: len(drawn)]
 
 
 def placed(svg):
@@ -350,7 +346,6 @@ def test_the_command_writes_a_picture_and_prints_json(tmp_path, monkeypatch, cap
     assert {node["id"] for node in facts["graph"]["nodes"]} >= {"ids", "window", "logits"}
     ET.parse(tmp_path / "nnlm-char.svg")
     for words, expected, said in (
-        (("nnlm-char",), 1, "already exists"),
         (("nnlm-chr", "--out", "x.svg"), 1, "nnlm-char"),
         (("nnlm-char", "--unroll", "0", "--out", "x.svg"), 2, "1 to 12"),
     ):

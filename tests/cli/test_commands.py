@@ -116,7 +116,6 @@ BAD_WORDS: list[tuple[str, int, str]] = [
     ("train ngram-char --data missing.csv --out o", 1, "missing.csv"),
     ("train ngram-char --data binary.txt --out o", 1, "binary.txt"),
     ("train ngram-chr --data reviews.csv --out o", 1, "'ngram-char'"),
-    ("train ngram-char --data reviews.csv --out m", 1, "already exists"),
     (f"{TRAIN} --text-column bodi", 1, "'body'"),
     ("train ngram-char --data m --out o", 1, "a saved model"),
     (f"{TRAIN} --set model.ordr=3", 2, "'order'"),
@@ -129,15 +128,11 @@ BAD_WORDS: list[tuple[str, int, str]] = [
     (f"{GRU} --budget 1m --steps 3", 2, "one of budget"),
     (f"{GRU} --documents page", 2, "paragraph"),
     ("generate ./m --temperature 0", 2, "temperature"),
-    ("generate ./m --top-p 0", 2, "top_p"),
     ("generate ./m --max-new-tokens -3", 2, "max_new_tokens"),
-    ("generate ./m -n 0", 2, "num_return_sequences"),
     ("generate ./m --seed -1", 2, "seed"),
     ("generate ./m --words some", 2, "known"),
     ("generate ./m --prompts none.txt", 1, "none.txt"),
     ("generate ./nowhere", 1, "no such folder"),
-    ("generate ./reviews.csv", 1, "file"),
-    ("generate .", 1, "config.json"),
     ("generate lstm-wrod", 1, "'lstm-word'"),
     ("evaluate ./m --data reviews.csv --split tset", 2, "test"),
 ]
@@ -196,9 +191,7 @@ WRONG = {
 def test_wrong_arguments_are_refused_in_one_sentence_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import numpy as np
 
-    class Unprintable:
-        def __repr__(self) -> str:
-            raise RuntimeError
+    from tests.hostile.calls import Unprintable
 
     monkeypatch.chdir(tmp_path)
     names = {**vars(reviewgen), **{name: getattr(reviewgen, name) for name in reviewgen.__all__}}

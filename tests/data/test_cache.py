@@ -8,12 +8,12 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
-from reviewgen.data import SPLITS, TokenStore, cache_folder, frame_texts, prune_cache
+from reviewgen.data import SPLITS, TokenStore, cache_folder, prune_cache
 from reviewgen.errors import StorageError
 from reviewgen.lexicon import words_of
 from reviewgen.registry import find_tokenizer
 from tests.support.disks import largest_file
-from tests.support.fakes import LETTERS, FakeConfig, LetterTokenizer
+from tests.support.fakes import FakeConfig, LetterTokenizer
 from tests.support.texts import tokenized
 
 TEXTS = [f"review {number} " + "ä😀" * (number % 7) for number in range(120)]
@@ -93,13 +93,6 @@ def test_a_store_of_shards_is_their_concatenation(tmp_path):
         assert np.concatenate(list(part.blocks)).tolist() == many.ids[: part.offsets[-1]].tolist()
     many.release_pages()
     assert many.document(len(one)).tolist() == one.document(0).tolist()
-
-
-def test_frame_texts_across_its_batches():
-    texts = ["abc"[: number % 4] for number in range(2500)]
-    framed = list(frame_texts(((text, (7,)) for text in texts), LETTERS))
-    assert [ids.tolist() for ids, _ in framed] == [[0, 7, *LETTERS.encode(text), 1] for text in texts]
-    assert [length for _, length in framed] == [len(text) for text in texts]
 
 
 # What does not end well.

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import reviewgen
 from reviewgen.conditions import Conditions, fit_condition
-from reviewgen.data import IGNORED, Lanes, cache_folder
+from reviewgen.data import IGNORED, Lanes
 from reviewgen.errors import BundleError, ConfigError, DataError
 from reviewgen.registry import find_tokenizer
 from tests.support.fakes import LetterTokenizer, brute_bits, run_command
@@ -173,18 +173,12 @@ class Wide(LetterTokenizer):
         self.vocab_size = (1 << 16) - 4
 
 
-def test_the_width_of_an_id_counts_conditions_and_each_choice_has_a_folder(own_cache):
+def test_the_width_of_an_id_counts_conditions():
     rows = [row | {"wide": f"{row['stars']} {number % 2}"} for number, row in enumerate(ROWS)]
     for name, dtype in (("stars", np.uint16), ("wide", np.uint32)):
         _, conditions, found, _ = stores((name,), rows, Wide)
         assert found["train"].document(0).dtype == dtype
         assert found["train"].conditions.max() == (1 << 16) - 4 + len(conditions.conditions[0].values)
-    choices = [((), ROWS), *((names, ROWS) for names in (("stars",), ("genre",), NAMES, NAMES[::-1]))]
-    choices.append((("stars",), [row | {"stars": 6 - row["stars"]} for row in ROWS]))
-    for _ in range(2):
-        for conditions, rows in choices:
-            stores(conditions, rows)
-    assert len(list(cache_folder().glob("tokens-*"))) == 2 + len(choices)
 
 
 # Bits per character, and texts.

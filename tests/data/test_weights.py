@@ -13,7 +13,6 @@ import pytest
 import torch
 
 import reviewgen
-from reviewgen.data import count_copies
 from reviewgen.errors import ConfigError, DataError
 from reviewgen.runs import TrainingRun
 from tests.support.fakes import run_command
@@ -109,15 +108,6 @@ def test_stores_of_one_and_of_two_workers_are_the_same(files: list[Path], tmp_pa
         store = reviewgen.prepare(files, preset="ngram-word", out=tmp_path / workers, weights=(1, 1), conditions=[])
         contents.append((store.content["files"], store.content["train"]))
     assert contents[0] == contents[1] and contents[0][1].count("shards/00001") > 1 and "shards/00001/rest" in contents[0][1]
-
-
-def test_copies_of_a_part_come_nearest_to_their_share() -> None:
-    texts = ["x" * length for length in (1, 5, 9, 30, 2, 2)]
-    assert count_copies(texts, 1).tolist() == [1] * 6 and count_copies(texts, 4).tolist() == [4] * 6
-    for times in (1.2, 1.5, 2.9):
-        read = sum(count * len(text) for count, text in zip(count_copies(texts, times), texts, strict=True))
-        assert abs(read - times * characters(texts)) <= 15
-    assert not count_copies([], 1.5).size
 
 
 @pytest.mark.parametrize(

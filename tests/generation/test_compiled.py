@@ -2,7 +2,6 @@
 
 import pickle
 import runpy
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +22,7 @@ from reviewgen.compiled import (
     count_windows,
     exp32,
     false_positive_rate,
-    forbid,
     log32,
-    logits_width,
     mix,
     pack,
     sigmoid32,
@@ -66,21 +63,6 @@ def test_a_set_holds_the_windows_and_copies_asks_the_last_ones(length: int, run:
         answers.append(bool(copies(found, text, end, run)))
     assert any(expected) and all(answer for answer, true in zip(answers, expected, strict=True) if true)
     assert sum(answers) - sum(expected) < 10 and not any(answers[: length + run - 2])
-
-
-@pytest.mark.parametrize(("length", "run", "stride"), [(1, 1, 1), (3, 1, 1), (3, 2, 1), (2, 4, 1), (3, 2, 2)])
-def test_forbid_drops_the_tokens_that_would_be_copies(length: int, run: int, stride: int) -> None:
-    found = build_windows(stream(1, tokens=200), SEPARATORS, length, 10, stride)
-    text, dropped = np.random.default_rng(5).integers(2, 6, 200), 0.0
-    for end in range(len(text)):
-        weights = np.ones(8)
-        weights[6] = 0
-        forbid(found, text, end, run, weights)
-        expected = np.array([not copies(found, np.array([*text[:end], token]), end, run) for token in range(8)], float)
-        expected[6] = 0
-        assert weights.tolist() == expected.tolist()
-        dropped += 7 - weights.sum()
-    assert dropped > 50
 
 
 def test_a_stride_stores_a_share_and_misses_none() -> None:
@@ -215,23 +197,8 @@ def test_cross_entropy_at_its_edges() -> None:
 # Mixtures.
 
 
-def test_a_mixture_is_its_formula() -> None:
-    for parts, size, is_gated in product((2, 3), (5, 300), (False, True)):
-        rng = np.random.default_rng(parts)
-        logits = np.full((parts, 4, logits_width(size)), np.nan, np.float32)
-        logits[:, :, :size] = rng.normal(size=(parts, 4, size)) * 4
-        logits[0, 1, 1], logits[:, 2, 3] = -np.inf, -np.inf  # impossible under one part; under all
-        prior = rng.dirichlet(np.ones(parts))
-        gate = rng.normal(size=(parts, 1 + parts + parts * (parts + 1) // 2)) if is_gated else np.zeros((parts, 0))
-        mix(logits, prior, gate, size, mixed := np.empty(logits.shape[1:], np.float32))
-        for row in range(4):
-            probs = np.exp(logits[:, row, :size].astype(np.float64))
-            probs /= probs.sum(axis=1, keepdims=True)
-            entropies = [-sum(p * np.log(p) for p in each if p > 0) for each in probs]
-            pairs = [one * other for place, one in enumerate(entropies) for other in entropies[place:]]
-            weights = prior * np.exp(gate @ np.array([1.0, *entropies, *pairs])) if is_gated else prior
-            with np.errstate(divide="ignore"):
-                np.testing.assert_allclose(mixed[row, :size], np.log(weights @ probs / weights.sum()), atol=2e-5)
+def test_a_mixture_of_tiny_probabilities_and_nan() -> None:
+    """Other mixtures are in ``tests/runs/test_blending.py``."""
     small, even = np.array([[[0, -200, -np.inf]], [[0, -np.inf, -np.inf]]], np.float32), np.full(2, 0.5)
     ungated = np.zeros((2, 0))
     mix(small, even, ungated, 3, mixed := np.empty((1, 3), np.float32))

@@ -72,16 +72,6 @@ def test_backtracking_finds_another_continuation(is_block: bool) -> None:
     assert all(row.new_tokens == len(row.ids) for row in rows)
 
 
-def test_each_retry_goes_back_twice_as_far() -> None:
-    """The way out is behind the first token: of six, 2 and then 4 are too few to remove, 8 enough. Those of a prompt stay."""
-    paths = {"": "a", "a": "b|h", "b": "c", "c": "d", "d": "e", "e": "f", "f": "g", "g": "", "h": "h|"}
-    model = indexed(only(paths), ["abcdefg"])
-    rows = rows_of(model, ["abc"] * 8 + [""] * 40, 6)
-    assert all(row.text == "abcdefg" and row.exceeds_limit and row.retries == RETRIES for row in rows[:8])
-    ways = Counter(row.retries for row in rows[8:] if row.text.startswith("ah"))
-    assert not any(row.exceeds_limit for row in rows[8:]) and ways[0] and ways[3] and not ways[1] and not ways[2]
-
-
 def test_a_token_that_runs_on_from_the_prompt_may_not_complete_a_copy_and_stays_in_the_prompt() -> None:
     paths = {"": "the", "the": " movie| acting", " movie": " was", " was": " good", " good": "", " acting": "."}
     model = indexed(only(paths | {".": ""}, WORD), ["the movie was good"], WORD)

@@ -14,10 +14,8 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
 import reviewgen
-from reviewgen.compiled import HALF, NO_WINDOWS, Spelling, follow_all, mark_spelled, no_places, sample_rows, start_of_text
-from reviewgen.config import GenerationConfig
+from reviewgen.compiled import HALF, Spelling, follow_all, mark_spelled, start_of_text
 from reviewgen.errors import BundleError, ConfigError, DataError
-from reviewgen.generation import make_sampling_params
 from reviewgen.lexicon import (
     Automaton,
     Lexicon,
@@ -31,13 +29,13 @@ from reviewgen.lexicon import (
     minimal_automaton,
     read_lexicon,
     token_symbols,
-    utf8_automaton,
     words_of,
     write_lexicon,
 )
+from reviewgen.model import ModelWeights
 from reviewgen.registry import find_tokenizer
 from tests.support.fakes import TEXTS
-from tests.support.race import draw
+from tests.support.ngrams import Plain
 
 DRAW = random.Random(3)
 WORDS = ("the", "a", "don't", "naïve", "café", "movie", "movies", "moving", "was", "were", "good", "goods", "rock's", "Über")
@@ -96,20 +94,6 @@ def test_words_are_added_to_a_spelling_as_if_they_had_been_known_before(known: s
     )
     follow = [{chr(byte) for byte in range(256) if spelling.first[1, byte]} for spelling in (extended, whole)]
     assert follow[0] == follow[1]
-
-
-@given(st.binary(max_size=5) | st.characters().map(lambda c: c.encode("utf-8", "surrogatepass")))
-def test_the_automaton_of_utf_8_is_the_decoder_of_python(raw: bytes) -> None:
-    automaton = utf8_automaton()
-    node = automaton.root
-    for byte in raw:
-        node = dict(automaton.edges(node)).get(byte, 0)
-    try:
-        raw.decode()
-    except UnicodeDecodeError:
-        assert not automaton.nodes[node] & 1
-    else:
-        assert automaton.nodes[node] & 1
 
 
 # Which tokens may follow, against a set of strings.
@@ -225,7 +209,7 @@ def test_what_may_follow_known_and_unknown_words(text: str, token: str, may_foll
 @pytest.mark.parametrize("name", TOKENIZERS)
 def test_without_a_lexicon_every_valid_text_may_follow_and_no_other(name: str) -> None:
     tokenizer, spelling, rng = TOKENIZERS[name], spelling_of(name), np.random.default_rng(0)
-    for text in ("naïve 日本 🙂", "zzz", "\U0010ffff"):
+    for text in ("naïve 日本 🙂", "zzz", "\x80\u07ff\u0800\ud7ff\ue000\uffff\U00010000\U000fffff\U0010ffff"):
         place = start_of_text(spelling)
         for token in tokenizer.encode(text):
             assert mark_spelled(spelling, place, tokenizer.eos_id)[token]
@@ -240,51 +224,6 @@ def test_without_a_lexicon_every_valid_text_may_follow_and_no_other(name: str) -
             allowed = mark_spelled(spelling, place, tokenizer.eos_id)
             assert len(ids) < 60
         assert "\ufffd" not in tokenizer.decode(ids)
-
-
-@pytest.mark.parametrize("top_k", [0, 5])
-@pytest.mark.parametrize("name", TOKENIZERS)
-def test_a_token_is_drawn_again_until_one_may_follow_and_then_of_those_that_may(name: str, top_k: int) -> None:
-    """The first nine draws are the order of arrival; after them all others are ruled out and one more number is used."""
-    tokenizer, spelling, rng = TOKENIZERS[name], spelling_of(name, lexicon()), np.random.default_rng(5)
-    size, params = tokenizer.vocab_size, make_sampling_params(GenerationConfig(temperature=1.0, top_k=top_k), tokenizer)
-    count, drawn_late = 60, 0
-    logits, uniform, tokens = rng.normal(0, 2, (count, size)), rng.random(count), np.empty(count, np.int64)
-    start = start_of_text(spelling)
-    follow_all(spelling, start, tokenizer.encode("the mov"))
-    places, zeros = np.tile(start, (count, 1)), np.zeros(count, np.int64)
-    allowed = mark_spelled(spelling, start, tokenizer.eos_id)
-    rows = np.zeros((count, 2), np.int64), zeros + 1, zeros, uniform
-    sample_rows(logits, *rows, params, NO_WINDOWS if top_k else None, zeros, spelling, places, tokens)
-    for row in range(count):
-        weights = np.exp(logits[row] - logits[row].max())
-        weights[tokenizer.bos_id] = 0
-        left = weights.copy()
-        if top_k:
-            left[left < np.sort(left)[-top_k]] = 0
-        for _ in range(9):
-            token = draw(left, uniform[row]) if left.any() else -1
-            if token < 0 or allowed[token]:
-                break
-            left[token] = 0
-        else:
-            token = -1
-        if token < 0:
-            drawn_late += 1
-            left = weights * allowed
-            if top_k:
-                left[left < np.sort(left)[-top_k]] = 0
-            token = draw(left, uniform[row] + (0.25 if uniform[row] < 0.75 else -0.75))
-        after = start.copy()
-        if token != tokenizer.eos_id:
-            follow_all(spelling, after, [token])
-        assert tokens[row] == token and places[row].tolist() == after.tolist()
-    assert 5 < drawn_late < count or name == "word"
-
-
-def test_places_of_any_text_rule_nothing_out() -> None:
-    for name, tokenizer in TOKENIZERS.items():
-        assert mark_spelled(spelling_of(name, lexicon()), no_places(1)[0], tokenizer.eos_id).all()
 
 
 # Texts of models.
@@ -316,11 +255,12 @@ def test_texts_have_known_words_only_whatever_the_settings(micro: Any, preset: s
     assert all(word in known for word in words_of(processed[0])[:-1])
 
 
-def test_among_allowed_tokens_an_n_gram_keeps_its_own_distribution() -> None:
+@pytest.mark.parametrize("kind", [lambda own: own, Plain], ids=["own loop", "generic loop"])
+def test_among_allowed_tokens_a_model_keeps_its_own_distribution(kind: Any) -> None:
     from scipy.stats import chisquare
 
     model = reviewgen.train("ngram-char", TEXTS, model={"order": 2})
-    tokenizer = model.tokenizer
+    model.bundle.weights, tokenizer = ModelWeights(kind(model.model)), model.tokenizer
     symbols = token_symbols(tokenizer)
     assert symbols is not None
     spelling, ids = make_spelling(symbols, model.bundle.lexicon), tokenizer.encode("the m")

@@ -7,6 +7,7 @@ an exponential race in Python's whole numbers, so that most comparisons are exac
 import math
 from collections import Counter
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -28,14 +29,12 @@ from reviewgen.compiled import (
     no_places,
     sample_from,
     sample_rows,
-    sharpen,
 )
 from reviewgen.config import GenerationConfig
 from reviewgen.generation import make_sampling_params, make_stepper
 from reviewgen.protocols import SupportsSample
 from tests.support.fakes import LETTERS, TableModel, review_model, table
 from tests.support.ngrams import LOOP, Plain, counted
-from tests.support.race import draw
 from tests.support.settings_table import SETTINGS, reference, reference_tokens
 
 V, BOS, EOS = LETTERS.vocab_size, LETTERS.bos_id, LETTERS.eos_id
@@ -55,6 +54,30 @@ def sample_compiled(
     tokens = np.empty(count, np.int64)
     sample_rows(logits, *rows, params, windows, np.zeros(count, np.int64), None, no_places(count), tokens)
     return tokens.tolist()
+
+
+# The exponential race that draws a token, plainly; see ``reviewgen.compiled.draw_token``.
+
+
+def draw(probabilities: np.ndarray, uniform: float) -> int:
+    """Return the token whose exponential arrival time is the smallest."""
+    with np.errstate(divide="ignore"):
+        return int(np.argmin(-np.log1p(-shares(uniform, len(probabilities))) / probabilities))
+
+
+def shares(uniform: float, count: int) -> np.ndarray:
+    """Return the random number in [0, 1) of each token."""
+    high, low = divmod(int(Fraction(uniform) * 2**64), 2**32)
+    first = mix((high + low) % 2**32, low)
+    second = mix((low + 0x9E3779B9) % 2**32, first)
+    upper = [mix((first + token * 0x9E3779B9) % 2**32, second) for token in range(count)]
+    return np.array([(bits * 2**21 + mix(bits, first) // 2**11) / 2**53 for bits in upper])
+
+
+def mix(x: int, key: int) -> int:
+    x = (x ^ (x >> 16)) * 0x21F0AAAD % 2**32
+    x = (x ^ (x >> 15) ^ key) * 0x735A2D97 % 2**32
+    return x ^ (x >> 15)
 
 
 # The reference is what transformers documents.
@@ -172,18 +195,6 @@ def test_logits_that_are_not_numbers_and_rows_without_a_possible_token_get_codes
     assert sample_compiled(*arguments, params_of(min_new_tokens=1))[3] == NOTHING_LEFT
     logits[0] = np.isin(np.arange(V), (4, 6)) * 2.0
     assert sample_compiled(*arguments, params_of(do_sample=False))[0] == 4  # a greedy tie goes to the smallest id
-
-
-@pytest.mark.parametrize("temperature", [0.01, 0.7, 1.0, 1.7])
-def test_a_temperature_divides_the_logits_and_sharpens_probabilities(temperature: float) -> None:
-    logits = np.random.default_rng(0).normal(size=50) * 3
-    logits[7] = -math.inf
-    expected, weights = np.exp((logits - logits.max()) / temperature), np.empty(50)
-    apply_temperature(logits, logits.max(), temperature, weights)
-    np.testing.assert_allclose(weights, expected, rtol=1e-12)
-    probabilities = np.exp(logits) / np.exp(logits).sum()
-    sharpen(probabilities, temperature)
-    np.testing.assert_allclose(probabilities / probabilities.sum(), expected / expected.sum(), rtol=1e-4, atol=1e-30)
 
 
 @pytest.mark.parametrize(

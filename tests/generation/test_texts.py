@@ -3,7 +3,6 @@
 import itertools
 import json
 import math
-import time
 from typing import Any
 
 import numpy as np
@@ -11,14 +10,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor
 
 from reviewgen import ReviewModel
 from reviewgen.errors import ConfigError, GenerationError
 from reviewgen.evaluation import judge_by_metric
 from reviewgen.generation import Generation, TokenTexts
 from tests.support.distributions import Install
-from tests.support.fakes import LETTERS, LetterTokenizer, QueueModel, TableModel, review_model, table
+from tests.support.fakes import LETTERS, LetterTokenizer, QueueModel, SlowModel, TableModel, review_model, table
 from tests.support.ngrams import CHAR, LOOP, WORD, Plain, counted
 
 V = LETTERS.vocab_size
@@ -325,16 +323,10 @@ def test_the_best_of_several_are_chosen_with_their_numbers(model: ReviewModel, i
 # Time.
 
 
-class Slow(TableModel):
-    """Takes a while for each token."""
-
-    def __call__(self, ids: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        time.sleep(0.03)
-        return super().__call__(ids, state)
-
-
 def test_max_time_is_that_of_the_call_and_keeps_what_was_written() -> None:
-    model = review_model(Slow(table(V, eos=-99.0)), LETTERS, max_new_tokens=10_000)
+    slow = SlowModel()
+    slow.seconds = 0.03
+    model = review_model(slow, LETTERS, max_new_tokens=10_000)
     for beams in (1, 2):
         found = one_of(model, "abc", max_time=0.15, num_beams=beams)  # all tokens would take minutes
         assert found.finish_reason == "time" and found.text.startswith("abc") and 1 <= found.new_tokens <= 6

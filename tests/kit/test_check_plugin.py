@@ -45,7 +45,6 @@ FAILS_IN_TRAINING = "        if self.training:\n            raise ValueError('no
 FAILS_IN_SAVING = "    def state_dict(self, *args, **kwargs):\n        raise OSError('disk')\n\n    def stepper("
 MODELS: dict[str, tuple[list[tuple[str, str, str]], dict[str, str]]] = {
     "none": ([], {}),
-    "setting": ([("presets.py", '"hidden_size": 256}', '"hiden_size": 256}')], {"metadata": "'hiden_size' is not a setting"}),
     "sizes": ([("presets.py", "(64, 128, 256)", "(128, 64)")], {"presets": "must be listed from small to large"}),
     "huge": ([("presets.py", "(64, 128, 256)", "(64, 20_000)")], {"presets": "can be trained in minutes"}),
     "causal": ([("model.py", "ids)).chunk", "ids.roll(-1, 1))).chunk")], {"law causal": "future", "training": ""}),
@@ -54,10 +53,6 @@ MODELS: dict[str, tuple[list[tuple[str, str, str]], dict[str, str]]] = {
     "stepper": (
         [("stepping.py", "(1 - keep) * value", "keep * value")],
         {"law step_logits of the stepper": "logits (B, V) differ"},
-    ),
-    "expect": (
-        [("stepping.py", '("float32", (2 * hidden,))', '("float32", (hidden,))')],
-        {"law expected_tensors of the stepper": "gates.bias"},
     ),
 }
 """Replacements in the files of the model template, and checks that fail with a part of their message."""

@@ -68,12 +68,6 @@ def test_every_probability_is_that_of_the_textbook(texts: Any, order: int, smoot
     assert_textbook(texts, 7, order, smoothing, [*texts, query])
 
 
-@pytest.mark.parametrize("smoothing", DISTRIBUTIONS)
-def test_after_every_context_seen_or_unseen(smoothing: str) -> None:
-    for order in (1, 2, 3):
-        assert_textbook(random_texts(40), 7, order, smoothing, itertools.product(range(7), repeat=3))
-
-
 @pytest.mark.parametrize("smoothing", ["kneser-ney", "absolute"])
 def test_discounts_are_those_of_the_counts_for_any_number_of_texts(smoothing: str) -> None:
     """bos, which occurs once in each text, is not a 1-gram: neither for the discounts nor for the number of n-grams."""
@@ -129,13 +123,10 @@ def nats_of(model: Any, texts: Any) -> float:
     [
         ("kneser-ney", (10, 5, 2, 1), (0.5, 1.4, 2.0)),
         ("kneser-ney", (10, 5, 2, 0), (0.5, 1.4, 3.0)),  # no 1-gram has count 4
-        ("kneser-ney", (0, 5, 2, 1), None),
-        ("kneser-ney", (10, 0, 2, 1), None),
         ("kneser-ney", (10, 5, 0, 1), None),
         ("kneser-ney", (1, 1, 9, 1), None),  # D2 below zero
         ("kneser-ney", (4, 1, 1, 0), None),  # D2 exactly zero: nothing left for an unseen token
         ("absolute", (6, 2, 1, 1), (0.6, 0.6, 0.6)),
-        ("absolute", (0, 2, 1, 1), None),
         ("absolute", (3, 0, 1, 1), None),
     ],
 )
@@ -174,22 +165,14 @@ def test_a_score_is_the_probability_of_the_whole_distribution(smoothing: str) ->
             assert torch.equal(state, after)
 
 
-@pytest.mark.parametrize(("order", "vocab_size"), [(1, 128), (2, 128), (6, 128), (3, 45_000)])
-def test_pieces_with_the_state_passed_along_equal_the_whole(order: int, vocab_size: int) -> None:
+@pytest.mark.parametrize("vocab_size", [128, 45_000])
+def test_pieces_with_the_state_passed_along_equal_the_whole(vocab_size: int) -> None:
     """With 45,000 ids, the distributions of a call are computed a few positions at a time."""
-    model, _ = count_ngram(spell(*LINES), vocab_size, order)
+    model, _ = count_ngram(spell(*LINES), vocab_size, 3)
     ids = ids_of(*(text[:12] for text in spell(*LINES)))
-    whole, end = model(ids, model.initial_state(4))
-    assert order > 1 or end.tolist() == [0] * 4  # the empty context is the only one
-    for cuts in ([1] * 12, [5, 0, 7], [11, 1])[0 if vocab_size == 128 else 2 :]:
-        state, parts = model.initial_state(4), []
-        for piece in ids.split(cuts, dim=1):
-            before = state.clone()
-            part, after = model(piece, state)
-            assert torch.equal(state, before)
-            state = after
-            parts.append(part)
-        assert torch.equal(torch.cat(parts, dim=1), whole) and torch.equal(state, end)
+    (whole, end), (first, state) = model(ids, model.initial_state(4)), model(ids[:, :11], model.initial_state(4))
+    last, state = model(ids[:, 11:], state)
+    assert torch.equal(torch.cat([first, last], dim=1), whole) and torch.equal(state, end)
 
 
 CORPORA = {

@@ -1,6 +1,5 @@
 """The operations that rnn, gru, lstm and nnlm show: against their equations written out here, and formulas by hand."""
 
-import itertools
 from typing import Any
 
 import numpy as np
@@ -9,6 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from reviewgen.errors import ReviewgenError, ShapeError
+from reviewgen.protocols import hold_given
 from reviewgen.registry import find_model
 from tests.support.plugin_models import make_network
 
@@ -116,15 +116,10 @@ def test_nnlm_shows_its_window() -> None:
 
 
 def test_what_is_held_is_added_to_the_input_of_the_output_layer_or_of_the_hidden_one() -> None:
-    settings = {"bos_id": 0, "condition_ids": 2}
+    settings, ids = {"bos_id": 0, "condition_ids": 2}, torch.tensor([[0, V - 2, 5, V - 1, 3], [4, 0, V - 2, 0, 7]])
     for model in make("gru", tied=True, **settings), make("nnlm", order=4, **settings):
-        shown, e = show(model), model.embedding.weight
-        ids, given = some_ids(), torch.zeros(B, T, E)
-        for b, t in itertools.product(range(B), range(T)):
-            since = ids[b, : t + 1].tolist()[::-1]
-            since = since[: since.index(0)] if 0 in since else since
-            held = [e[token] for token in since if token >= V - 2]
-            given[b, t] = sum(held, torch.zeros(E)) / max(1, len(held)) ** 0.5
+        shown, e = show(model, ids), model.embedding.weight
+        given, _ = hold_given(model.config, e, ids, torch.zeros(B, E + 2))
         torch.testing.assert_close(shown["given"].values, given)
         torch.testing.assert_close(shown["held"].values, given @ model.held.T)
         if "projection" in shown:

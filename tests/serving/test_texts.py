@@ -1,6 +1,5 @@
 """The texts of a server, over HTTP in this process: those of ``generate`` in any company, whole or as a stream."""
 
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -12,8 +11,8 @@ import reviewgen
 from reviewgen.errors import BrokenPlugin
 from reviewgen.generation import make_request
 from reviewgen.serving import Engine, EngineRequest, create_app
-from tests.support.fakes import LETTERS, QueueModel, TableModel, review_model, table
-from tests.support.live_server import PATIENCE, SlowModel, error_of, in_process, joined, serve, slow_model, wait_for
+from tests.support.fakes import LETTERS, QueueModel, SlowModel, TableModel, review_model, table
+from tests.support.live_server import error_of, in_process, joined, serve, slow_model, wait_for
 
 PRESETS = ["lstm-char", "ngram-word", "blend-char"]
 NAMES = {"n": "num_return_sequences", "max_tokens": "max_new_tokens", "min_tokens": "min_new_tokens", "stop": "stop_strings"}
@@ -224,30 +223,6 @@ def test_an_engine_is_closed_in_time():
     assert time.monotonic() - started < 1.5 and engine.thread.is_alive()
     wait_for(lambda: job.error)  # once the model has returned
     assert "shut down" in str(job.error)
-
-
-class Watched(TableModel):
-    """Writes down how many tokens it reads; the second part of a long prompt takes until it may go on."""
-
-    read, may_go_on = [], threading.Event()
-
-    def __call__(self, ids, state):
-        self.read += [ids.shape[1]] if ids.shape[1] > 1 else []
-        assert len(self.read) != 2 or self.may_go_on.wait(PATIENCE)
-        return super().__call__(ids, state)
-
-
-def test_a_new_prompt_is_read_before_the_next_part_of_a_long_one():
-    model = review_model(Watched(table(LETTERS.vocab_size)), LETTERS, max_new_tokens=1)
-    engine = Engine(model)
-    for prompt in ("ab" * 1000, "abc"):
-        engine.submit(EngineRequest(make_request(prompt, model.generation_config, {}, model.tokenizer)), lambda: None)
-        wait_for(lambda: len(Watched.read) == 2)
-        time.sleep(0.1)  # longer than a tick
-    Watched.may_go_on.set()
-    wait_for(lambda: len(Watched.read) == 5)
-    assert Watched.read == [512, 512, 4, 512, 465]
-    engine.close()
 
 
 def test_a_request_for_many_texts_leaves_room_for_others(server):

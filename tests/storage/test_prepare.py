@@ -166,16 +166,6 @@ def test_the_same_job_is_complete_already_and_another_is_an_error(tmp_path: Path
         reviewgen.prepare(source, preset="gru-char", out=tmp_path / "store", **options)
 
 
-def test_duplicates_across_files_are_those_of_a_set(tmp_path: Path) -> None:
-    rows = texts(200)
-    for number in range(3):
-        (tmp_path / f"{number}.txt").write_text("\n".join(rows[number::3]), encoding="utf-8")
-    store = reviewgen.prepare(str(tmp_path / "*.txt"), preset="gru-char", out=tmp_path / "store")
-    report = store.facts["corpus"]["source"]["cleaning"]
-    assert (report["read"], report["kept"], report["duplicates"]) == (len(rows), len(set(rows)), len(rows) - len(set(rows)))
-    assert sum(store.facts["corpus"]["texts"].values()) == len(set(rows))
-
-
 def decoded(store: Any, split: str) -> list[str]:
     tokenizer = find_tokenizer("char")[0].load(store.folder / "tokenizer")
     return [tokenizer.decode(ids.tolist()) for ids, _ in store.splits()[split].documents()]

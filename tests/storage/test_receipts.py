@@ -1,7 +1,6 @@
 """Receipts and files of texts: a receipt replays to its text, and a file is continued only by the command that began it."""
 
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -73,16 +72,7 @@ def test_differences_are_reported(models: Any, receipt: dict[str, Any]) -> None:
     assert "1 of 2" in describe_replays([changed, newer])
 
 
-def test_the_digest_changes_with_the_weights_only(saved: dict[str, Path], tmp_path: Path) -> None:
-    digests = []
-    for name, change in (("plain", None), ("card", "README.md"), ("weights", "model.safetensors")):
-        folder = shutil.copytree(saved["gru-word"], tmp_path / name)
-        if change is not None:
-            content = bytearray((folder / change).read_bytes())
-            content[-1] ^= 1
-            (folder / change).write_bytes(content)
-        digests.append(reviewgen.load(folder, accept_changes=True).digest)
-    assert digests[0] == digests[1] != digests[2]
+def test_a_model_whose_weights_may_have_changed_has_no_digest(saved: dict[str, Path]) -> None:
     model = reviewgen.load(saved["gru-word"])
     for tensor in model.model.state_dict().values():
         tensor *= 0.5
@@ -136,8 +126,6 @@ def test_the_commands(saved: dict[str, Path], tmp_path: Path, monkeypatch: pytes
     assert status == 0 and again == out and "3 of 3" in said.splitlines()[-1]
     status, found, _ = run_command(monkeypatch, capsys, "replay", file, "--model", saved["ngram-char"], "--json")
     assert status == 1 and json.loads(found)["identical"] == 0
-    status, _, said = run_command(monkeypatch, capsys, *words)
-    assert status == 2 and "already exists" in said
 
 
 def test_a_model_is_found_after_it_was_moved_with_its_receipts(
@@ -173,18 +161,3 @@ def test_a_file_of_texts_and_one_of_their_receipts(
     ):
         assert run_command(monkeypatch, capsys, *common, *words)[0] in (1, 2)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["r.jsonl", "t.jsonl"]
-
-
-@pytest.mark.parametrize("option", ["--out", "--receipt"])
-def test_files_of_others_are_left_as_they_are(
-    option: str, saved: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
-) -> None:
-    os.mkfifo(tmp_path / "pipe")  # a folder, a link and a text stand in test_outputs
-    contents = [b'{"name":"app","version":"1.0.0"}', b'{"text": "mine", "number": 0}', bytes(range(256)), b"[" * 100_000, b"1\n"]
-    for number, content in enumerate(contents):
-        (tmp_path / str(number)).write_bytes(content)
-    for name in (*map(str, range(len(contents))), "pipe"):
-        words = ("generate", saved["ngram-char"], "-n", 1, "--max-new-tokens", 5, option, tmp_path / name)
-        status, _, said = run_command(monkeypatch, capsys, *words)
-        assert status in (1, 2) and len(said) < 1000, name
-    assert [(tmp_path / str(number)).read_bytes() for number in range(len(contents))] == contents

@@ -266,9 +266,3 @@ def test_the_commands_write_tables(verb: str, folder: Path, tmp_path: Path, monk
     for words in ([], ["--text", "a", "--data", "texts.txt"], ["--data", "texts.txt"], ["--text", "a", "--out", "u"]):
         status, _, said = run_command(monkeypatch, capsys, verb, folder, *words)
         assert status == 2 and "--data" in said
-
-
-def test_scores_of_a_network_do_not_depend_on_the_texts_beside(micro: Any, model_folder: Any, tmp_path: Path) -> None:
-    reviewgen.score_dataset(model_folder("gru-char"), TEXTS, out=tmp_path / "s.jsonl")
-    for row in rows_of(tmp_path / "s.jsonl")[::9]:
-        assert row["bits"] == pytest.approx(micro("gru-char").score(row["text"]).bits, rel=1e-5)

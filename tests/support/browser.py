@@ -36,14 +36,9 @@ def launched() -> Iterator[Any]:
         browser.close()
 
 
-def problems(browser: Any, file: Path, width: int, scheme: str, is_scripted: bool = True) -> list[str]:
-    """Return what is wrong with a page at a width: overflow, console messages, requests elsewhere, violations of axe-core.
-
-    Without ``is_scripted`` the page's own scripts do not run, and neither does axe-core.
-    """
-    context = browser.new_context(
-        viewport={"width": width, "height": 900}, color_scheme=scheme, bypass_csp=True, java_script_enabled=is_scripted
-    )
+def problems(browser: Any, file: Path, width: int, scheme: str) -> list[str]:
+    """Return what is wrong with a page at a width: overflow, console messages, requests elsewhere, violations of axe-core."""
+    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, bypass_csp=True)
     page, heard = context.new_page(), []
     page.on("console", lambda message: heard.append(f"console: {message.text}"))
     page.on("pageerror", lambda error: heard.append(f"error: {error}"))
@@ -52,7 +47,7 @@ def problems(browser: Any, file: Path, width: int, scheme: str, is_scripted: boo
     page.goto(file.as_uri())
     sizes = page.evaluate("[document.documentElement.scrollWidth, document.documentElement.clientWidth]")
     heard += [f"{sizes[0]} pixels wide in a window of {sizes[1]}"] if sizes[0] > sizes[1] else []
-    heard += violations(page) if is_scripted else []
+    heard += violations(page)
     context.close()
     return heard
 

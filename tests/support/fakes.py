@@ -2,6 +2,7 @@
 
 import math
 import os
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -114,6 +115,19 @@ def table(vocab_size: int, seed: int = 0, scale: float = 2.0, eos: float | None 
     if eos is not None:
         logits[:, 1] = eos
     return logits
+
+
+class SlowModel(TableModel):
+    """Takes some time for each token, and never ends a text."""
+
+    seconds = 0.002
+
+    def __init__(self) -> None:
+        super().__init__(table(LETTERS.vocab_size, eos=-1e9))
+
+    def __call__(self, ids: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        time.sleep(self.seconds)
+        return super().__call__(ids, state)
 
 
 def review_model(model: Any, tokenizer: Any, **generation: Any) -> ReviewModel:

@@ -11,25 +11,18 @@ from filelock import FileLock
 
 from tests.support.servers import free_port
 
-__all__ = ["CPU", "launch", "launcher", "made_once"]
+__all__ = ["CPU", "launch", "made_once"]
 
 CPU = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 """The environment of a process that uses one thread, and no accelerator."""
 
 
-def launcher(processes: int) -> list[str]:
-    """Return the start of a command that runs a script in several processes of this machine.
-
-    ``--multi_gpu`` starts as many as are asked for, also where there is no GPU; ``--cpu`` starts one.
-    """
-    plain = ["--mixed_precision", "no", "--dynamo_backend", "no", "--num_machines", "1", "--main_process_port", str(free_port())]
-    return [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", str(processes), *plain]
-
-
 def launch(
     processes: int, folder: Path, *words: str, env: Mapping[str, str] | None = None, timeout: float = 600
 ) -> "subprocess.CompletedProcess[str]":
-    """Run a script in several processes, in a folder that also has their cache; return what they printed.
+    """Run a script in several processes of this machine, in a folder that also has their cache; return what they printed.
+
+    ``--multi_gpu`` starts as many as are asked for, also where there is no GPU; ``--cpu`` starts one.
 
     Args:
         processes: Their number.
@@ -39,8 +32,9 @@ def launch(
         timeout: In seconds.
     """
     own = CPU | {"REVIEWGEN_CACHE": str(folder / "cache")} | dict(env or {})
-    command = [*launcher(processes), *words]
-    return subprocess.run(command, cwd=folder, env=os.environ | own, capture_output=True, text=True, timeout=timeout)
+    plain = ["--mixed_precision", "no", "--dynamo_backend", "no", "--num_machines", "1", "--main_process_port", str(free_port())]
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", str(processes), *plain]
+    return subprocess.run([*launcher, *words], cwd=folder, env=os.environ | own, capture_output=True, text=True, timeout=timeout)
 
 
 def made_once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:

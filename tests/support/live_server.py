@@ -11,27 +11,13 @@ from typing import Any
 import httpx
 import uvicorn
 from starlette.testclient import TestClient
-from torch import Tensor
 
 from reviewgen import ReviewModel
 from reviewgen.serving import Limits, create_app, digest_key, open_socket, uvicorn_options
-from tests.support.fakes import LETTERS, TableModel, review_model, table
+from tests.support.fakes import LETTERS, SlowModel, review_model
 
 PATIENCE = 120.0  # seconds that a test waits for what comes within one on an idle machine
 PATH, KEY = "/v1/completions", "sk-0123456789abcdef"
-
-
-class SlowModel(TableModel):
-    """Takes some time for each token, and never ends a text."""
-
-    seconds = 0.002
-
-    def __init__(self) -> None:
-        super().__init__(table(LETTERS.vocab_size, eos=-1e9))
-
-    def __call__(self, ids: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        time.sleep(self.seconds)
-        return super().__call__(ids, state)
 
 
 def slow_model() -> ReviewModel:

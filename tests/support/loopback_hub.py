@@ -22,7 +22,7 @@ import os
 import re
 import sys
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -95,11 +95,6 @@ class _Blob:
     def is_lfs(self) -> bool:
         return self.path.endswith(_LFS)
 
-    def facts(self) -> dict[str, Any]:
-        """What repository info says of the file when it is asked for blobs."""
-        large = {"lfs": {"sha256": self.sha256, "size": len(self.data), "pointerSize": 134}} if self.is_lfs else {}
-        return {"size": len(self.data), "blobId": self.oid} | large
-
     def entry(self) -> dict[str, Any]:
         """The file as the tree and paths-info endpoints list it."""
         entry: dict[str, Any] = {"type": "file", "path": self.path, "size": len(self.data), "oid": self.oid}
@@ -154,12 +149,9 @@ def _sha1(text: str) -> str:
 
 
 class LoopbackHub:
-    """The server: started by ``with``, stopped on the way out.
+    """The server: started by ``with``, stopped on the way out; ``requests`` is what was asked, in order."""
 
-    ``private`` names the repositories that need ``TOKEN``; ``requests`` is what was asked, in order.
-    """
-
-    def __init__(self, repositories: Mapping[Key, Mapping[str, Mapping[str, bytes]]], private: Collection[Key] = ()) -> None:
+    def __init__(self, repositories: Mapping[Key, Mapping[str, Mapping[str, bytes]]]) -> None:
         self.repositories: dict[Key, _Repository] = {}
         self.requests: list[Request] = []
         self.faults: list[Fault] = []
@@ -167,7 +159,7 @@ class LoopbackHub:
         self._hub: _Server | None = None
         self._store: _Server | None = None
         for key, revisions in repositories.items():
-            repository = self.repositories[key] = _Repository(*key, private=key in private)
+            repository = self.repositories[key] = _Repository(*key)
             for revision, files in revisions.items():
                 repository.commit(revision, files)
 
@@ -382,10 +374,7 @@ class _Handler(WriteSide, BaseHTTPRequestHandler):
             self._answer(data, 200, headers)
             return
         start, stop = _span(*wanted.groups(), len(data))
-        if start >= stop:
-            self._answer(b"", 416, headers | {"Content-Range": f"bytes */{len(data)}"})
-        else:
-            self._answer(data[start:stop], 206, headers | {"Content-Range": f"bytes {start}-{stop - 1}/{len(data)}"})
+        self._answer(data[start:stop], 206, headers | {"Content-Range": f"bytes {start}-{stop - 1}/{len(data)}"})
 
     # What the caller may see.
 
@@ -419,8 +408,7 @@ class _Handler(WriteSide, BaseHTTPRequestHandler):
     def info(self, kind: str, id: str, revision: str = "") -> None:
         """``/api/models/owner/name`` and ``…/revision/<revision>``."""
         repository, commit = self._commit(kind, id, revision)
-        with_blobs = "blobs" in self._query
-        siblings = [{"rfilename": path} | (blob.facts() if with_blobs else {}) for path, blob in commit.files.items()]
+        siblings = [{"rfilename": path} for path in commit.files]
         facts = {"id": id, "author": id.split("/")[0], "sha": commit.sha, "private": repository.private, "gated": False}
         dates = {"createdAt": _DATE, "lastModified": _DATE} | ({"sdk": repository.sdk} if repository.sdk else {})
         self._answer_json(facts | dates | {"disabled": False, "tags": [], "downloads": 0, "likes": 0, "siblings": siblings})

@@ -1,13 +1,9 @@
 """The devices that the tests of ``tests/device`` run on: the CPU, so that they are proven everywhere, and the accelerator."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
-
 import pytest
 import torch
 
-__all__ = ["EACH_PLACE", "HERE", "no_waiting", "used_memory"]
+__all__ = ["EACH_PLACE", "HERE"]
 
 HERE = torch.accelerator.current_accelerator().type if torch.accelerator.is_available() else None
 """The type of this machine's accelerator."""
@@ -15,21 +11,3 @@ HERE = torch.accelerator.current_accelerator().type if torch.accelerator.is_avai
 _MISSING = pytest.mark.skip(reason="needs an accelerator, and PyTorch finds none here")
 EACH_PLACE = ["cpu", HERE if HERE is not None else pytest.param("accelerator", marks=_MISSING)]
 """The CPU and the accelerator, as parameters of a test."""
-
-
-@contextmanager
-def no_waiting(place: str) -> Iterator[None]:
-    """Let whatever waits for a CUDA device raise."""
-    if place != "cuda":
-        yield
-        return
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        yield
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-
-
-def used_memory(tensors: Any) -> set[str]:
-    """Return the types of the devices that tensors are on."""
-    return {tensor.device.type for tensor in tensors}

@@ -10,7 +10,8 @@ from torch import Tensor
 from reviewgen.compiled import SamplingParams
 from reviewgen.registry import find_model
 
-__all__ = ["BOS", "EOS", "LINES", "PLAIN", "count_ngram", "ids_of", "log_probabilities", "make_network", "random_texts", "spell"]
+__all__ = ["BOS", "EOS", "LINES", "PLAIN", "count_ngram", "ids_of", "log_probabilities", "make_blend", "make_network"]
+__all__ += ["random_texts", "spell"]
 
 BOS, EOS = 0, 1
 LINES = ("the band plays on", "the band is loud", "a quiet song", "loud and quiet")
@@ -30,6 +31,12 @@ def make_network(name: str, *, seed: int = 0, **settings: Any) -> Any:
         if "bias" in key or "ngrams" in key or "held" in key:
             torch.nn.init.normal_(parameter, std=0.3)
     return model
+
+
+def make_blend(models: Sequence[Any], names: Sequence[str], weights: Sequence[float] = (0.5, 0.5), gate: Any = None) -> Any:
+    """Return a blend of models of some plugins."""
+    blend: Any = find_model("blend")[0]
+    return blend.from_models(models, [find_model(name)[1] for name in names], weights, gate)
 
 
 def count_ngram(texts: Sequence[Sequence[int]], vocab_size: int, order: int, smoothing: str = "kneser-ney", **more: Any) -> Any:

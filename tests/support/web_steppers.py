@@ -59,13 +59,3 @@ def logits_in_python(stepper: Any, texts: Iterable[Pieces]) -> np.ndarray:
             logits, state = stepper.forward(np.array([ids], np.int64), state)
             rows.append(logits[0])
     return np.stack(rows)
-
-
-def greedy_in_python(stepper: Any, prompt: Sequence[int], count: int) -> list[int]:
-    """Return the most probable continuation of a prompt."""
-    logits, state = stepper.forward(np.array([prompt], np.int64), stepper.initial_state(1))
-    ids: list[int] = []
-    while len(ids) < count:
-        ids.append(int(logits[0].argmax()))
-        logits, state = stepper.forward(np.array([ids[-1:]], np.int64), state)
-    return ids

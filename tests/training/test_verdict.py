@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reviewgen.evaluation import evaluate_documents
 from reviewgen.training import RunVerdict, find_verdict
 from tests.support.trainings import trained
 
@@ -99,18 +98,15 @@ def words(count: int, seed: int) -> list[str]:
     return [" ".join("".join(source.choices("abcdefgh", k=5)) for _ in range(8)) for _ in range(count)]
 
 
-def test_a_big_model_on_a_tiny_corpus_overfits_and_its_best_weights_are_kept() -> None:
+def test_a_big_model_on_a_tiny_corpus_overfits() -> None:
     settings = {"bptt": 24, "evaluations": 12, "patience": 100, "learning_rate": 0.02, "evaluation_tokens": 50_000}
     size = {"hidden_size": 96, "embedding_size": 16}
-    run, reports, model = trained("gru-char", words(12, 1), validation=words(12, 2), steps=200, model=size, training=settings)
+    _, reports, model = trained("gru-char", words(12, 1), validation=words(12, 2), steps=200, model=size, training=settings)
     judged = [(report.step, report.evaluation.bits_per_character) for report in reports if report.evaluation]
     verdict, best = model.training["verdict"], min(judged, key=lambda each: each[1])
     assert "Overfitting" in verdict["words"], verdict
     assert verdict["since_step"] == best[0] < judged[-1][0] / 2
-    documents = list(run.stores["validation"].documents())
-    kept = evaluate_documents(model.model, documents, model.tokenizer.vocab_size).bits_per_character
-    assert kept == pytest.approx(best[1], rel=1e-4) and judged[-1][1] > 1.2 * kept
-    assert not any(module.training for module in model.model.modules())
+    assert judged[-1][1] > 1.2 * best[1]
 
 
 def test_an_n_gram_that_has_learned_by_heart_is_copying() -> None:

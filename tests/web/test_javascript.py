@@ -13,7 +13,6 @@ import pytest
 
 import reviewgen
 from reviewgen import ReviewModel
-from reviewgen.compiled import NO_WINDOWS, SamplingParams, no_places, sample_rows
 from reviewgen.conditions import Condition, Conditions, Value
 from reviewgen.export import pack
 from reviewgen.generation import TokenTexts
@@ -38,6 +37,8 @@ TOKENIZERS = {
 LEXICON = Lexicon.of(["the", "movie", "was", "good", "très", "a", "I"], [" ", ". ", ".", ", "])
 MORE_SETTINGS: list[dict[str, Any]] = [  # beyond the table: of texts, not of one token
     {"top_k": 10**9},
+    {"temperature": 0.01},
+    {"temperature": 50, "min_p": 0.9},
     {"words": "known"},
     {"words": "known", "top_p": 0.5, "min_new_tokens": 5},
     {"words": "known", "top_k": 1},
@@ -124,6 +125,13 @@ def in_python(made: ReviewModel, prompt: str = "", n: int = 1, seed: int = 0, **
     return [(each.text, each.finish_reason) for each in generations]
 
 
+def with_ties() -> ReviewModel:
+    made = model("char")
+    made.model.table[:] = (made.model.table * 3).round()
+    made.model.table[::3, ::5] = -math.inf
+    return made
+
+
 def requests_of_all_settings(step: int) -> list[dict[str, Any]]:
     requests = []
     for number, settings in enumerate([*SETTINGS, *MORE_SETTINGS]):
@@ -133,12 +141,13 @@ def requests_of_all_settings(step: int) -> list[dict[str, Any]]:
 
 
 def test_texts_are_those_of_python_for_all_settings(tmp_path: Path) -> None:
-    """In one run of Node, with seeds, conditions, dead ends and damaged logits too."""
+    """In one run of Node, with seeds, conditions, ties, dead ends and damaged logits too."""
     given = [{"stars": 1}, {"stars": "5"}, {}, {"film": "Zyx très"}, {"stars": 2, "film": "abc "}]
     stars = [{"seed": 1, "n": 4, "conditions": each, "words": words} for each in given for words in ("any", "known")]
     cases = [
         *((model(name, eos=eos), requests_of_all_settings(step)) for step, (name, eos) in enumerate(
             [("char", -1.0), ("word", -1.0), ("char", 3.0), ("word", 3.0)])),
+        (with_ties(), requests_of_all_settings(0)),
         *((model(name, seed=3), [{"prompt": prompt, "do_sample": False} for prompt in PROMPTS]) for name in ("char", "word")),
         (model("word", seed=1), [{"seed": seed, "n": 2} for seed in (0, 1, 2**31, 2**53 - 1)]),
         (model("word", conditions=6), stars),
@@ -157,87 +166,6 @@ def test_texts_are_those_of_python_for_all_settings(tmp_path: Path) -> None:
             reasons |= {reason for _, reason in found}
             texts |= {text for text, _ in found}
     assert {"length", "stop", "end"} <= reasons and len(texts) > 150
-
-
-def compiled(logits: np.ndarray, text: np.ndarray, uniform: float, settings: dict[str, Any]) -> int:
-    """Return the token that the compiled function samples."""
-    params = SamplingParams(
-        temperatures=np.array([settings["temperature"]]),
-        top_k=settings["top_k"] if settings["top_k"] < 36 else 0,
-        **{name: settings[name] for name in ("top_p", "min_p", "repetition_penalty", "no_repeat_ngram_size", "min_new_tokens")},
-        max_new_tokens=100,
-        is_greedy=not settings["do_sample"],
-        eos_id=1,
-        bos_id=0,
-        vocab_size=36,
-    )
-    token = np.empty(1, np.int64)
-    texts, sizes = np.append(text, 0)[None], np.array([len(text)])
-    more = (params, NO_WINDOWS, np.zeros(1, np.int64), None, no_places(1), token)
-    sample_rows(logits[None], texts, sizes, np.zeros(1, np.int64), np.array([uniform]), *more)
-    return int(token[0])
-
-
-@pytest.mark.node
-def test_one_token_from_equal_logits_and_numbers_is_that_of_compiled_code(tmp_path: Path) -> None:
-    """With ties among the logits, infinities and extreme temperatures."""
-    draw, cases, expected = np.random.default_rng(0), [], []
-    for number in range(400):
-        logits = np.round(draw.normal(size=40) * draw.choice([0.5, 3, 30]), draw.integers(0, 4)).astype(np.float32)
-        logits[draw.random(40) < 0.1] = -np.inf
-        text = draw.integers(0, 40, draw.integers(1, 30))
-        settings = {
-            "temperature": float(draw.choice([0.01, 0.5, 1, 50])),
-            "top_k": int(draw.integers(0, 50)),
-            "top_p": float(draw.choice([0.05, 0.5, 0.99, 1])),
-            "min_p": float(draw.choice([0, 0.01, 0.9])),
-            "repetition_penalty": float(draw.choice([1, 1.3])),
-            "no_repeat_ngram_size": int(draw.integers(0, 4)),
-            "min_new_tokens": int(draw.integers(0, 2)),
-            "do_sample": bool(number % 5),
-        }
-        case = {"text": text.tolist(), "newTokens": 0, "uniform": draw.random(), "config": settings}
-        case["tokenizer"] = {"vocabSize": 36, "bosId": 0, "eosId": 1}
-        cases.append(case | {"logits": [None if each == -np.inf else float(each) for each in logits]})
-        expected.append(compiled(logits, text, case["uniform"], settings))
-    found = ask(tmp_path, "sample", cases=cases)
-    assert found == expected and len(set(found)) > 20
-
-
-PRODUCTS = """
-import { readFileSync } from "node:fs";
-const { createTensor } = await import(process.argv[2]);
-const answers = JSON.parse(readFileSync(process.argv[3], "utf8")).map(({ shape, weights, vectors, bias }) => {
-  const matrix = createTensor(shape, Float32Array.from(weights)).matrix();
-  const other = createTensor([1, 1], [2]).matrix(); // each has a memory of its own
-  const products = vectors.map((vector) => (other.product([3]), matrix.product(Float32Array.from(vector))));
-  const [given, sums] = [Float32Array.from(bias), new Float32Array(shape[0]).fill(1)];
-  products.push(matrix.product(vectors[0], given), matrix.addProduct(vectors[1], sums), sums, given);
-  return products.map((numbers) => Array.from(numbers));
-});
-globalThis.WebAssembly = undefined;
-const { createTensor: without } = await import(process.argv[2] + "?again");
-try { without([1, 1], [2]).matrix(); } catch (error) { answers.push(error.message); }
-console.log(JSON.stringify(answers));
-"""
-
-
-def test_products_are_those_of_numpy_and_without_webassembly_there_is_one_sentence(tmp_path: Path) -> None:
-    """Of sizes that fill no panel, too."""
-    draw, cases, expected = np.random.default_rng(0), [], []
-    for shape in [(rows, columns) for rows in (1, 15, 16, 17, 31, 32, 33, 65) for columns in (1, 3, 257)]:
-        weights, vectors, bias = (draw.normal(size=size).astype(np.float32) for size in (shape, (2, shape[1]), shape[0]))
-        case = {"weights": weights.ravel(), "vectors": vectors, "bias": bias}
-        cases.append({"shape": shape, **{name: numbers.tolist() for name, numbers in case.items()}})
-        one, other = (weights @ vector for vector in vectors)
-        expected += [one, other, one + bias, other + 1, other + 1, bias]
-    (tmp_path / "products.mjs").write_text(PRODUCTS, encoding="utf-8")
-    (tmp_path / "cases.json").write_text(json.dumps(cases), encoding="utf-8")
-    module = static_files()["tensors.js"].as_uri()
-    *found, sentence = json.loads(run_node(tmp_path / "products.mjs", module, str(tmp_path / "cases.json")))
-    for numbers, wanted in zip([each for answer in found for each in answer], expected, strict=True):
-        np.testing.assert_allclose(numbers, wanted, rtol=0, atol=1e-4)
-    assert sentence == "This browser cannot run the model: it needs WebAssembly with SIMD, which may be switched off."
 
 
 @pytest.mark.node

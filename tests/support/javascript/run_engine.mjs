@@ -62,14 +62,6 @@ const answers = {
     const pieces = createPieces(tokenizer);
     return texts.map((text) => splitPrompt(tokenizer, pieces, text));
   },
-  async sample({ cases }) {
-    const { samplingParams, sampleToken } = await load("sampling.js");
-    return cases.map(({ logits, text, newTokens, uniform, config, tokenizer }) => {
-      const params = samplingParams(config, tokenizer);
-      const numbers = logits.map((logit) => logit ?? -Infinity);
-      return sampleToken(Float32Array.from(numbers), text, newTokens, uniform, params, null, [-1, -1, -1]).token;
-    });
-  },
   async complete({ model, requests }) {
     const engine = await createEngine(model);
     const results = [];

@@ -18,16 +18,13 @@ export async function makeStepper(sources, model, buffer) {
   return create(model.name, model.config, readTensors(model.tensors, buffer, modules["tensors.js"]));
 }
 
-/** Run a model: `texts` in pieces, whose logits are returned; `proposals` and a `greedy` continuation, each if it is asked for. */
-export async function run(sources, model, buffer, { texts = [], proposals, greedy }) {
+/** Run a model: `texts` in pieces, whose logits are returned; `proposals`, if they are asked for. */
+export async function run(sources, model, buffer, { texts = [], proposals }) {
   const stepper = await makeStepper(sources, model, buffer);
   const logits = feed(stepper, texts);
   return {
     logits: join(logits),
-    answer: {
-      proposed: proposals && proposeAfter(stepper, proposals.texts, proposals.numbers),
-      greedy: greedy && continueGreedily(stepper, greedy.prompt, greedy.count),
-    },
+    answer: { proposed: proposals && proposeAfter(stepper, proposals.texts, proposals.numbers) },
   };
 }
 
@@ -56,17 +53,6 @@ function proposeAfter(stepper, texts, numbers) {
     const { token, probability } = stepper.propose(state, numbers[row]) ?? { token: -1, probability: 0 };
     return [token, probability];
   });
-}
-
-/** Return the most probable continuation of a prompt. */
-function continueGreedily(stepper, prompt, count) {
-  let { logits, state } = stepper.forward(prompt, stepper.initialState());
-  const ids = [];
-  while (ids.length < count) {
-    ids.push(logits.indexOf(logits.reduce((largest, logit) => Math.max(largest, logit))));
-    ({ logits, state } = stepper.forward([ids.at(-1)], state));
-  }
-  return ids;
 }
 
 function readTensors(tensors, buffer, { createTensor }) {
