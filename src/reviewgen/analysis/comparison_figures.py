@@ -19,7 +19,7 @@ from reviewgen.analysis.probing import ATTRACTOR, make_pairs, measure_pairs
 from reviewgen.config import GenerationConfig, from_dict
 from reviewgen.data import data_records, frame_texts
 from reviewgen.errors import NotADistribution, ReviewgenError
-from reviewgen.evaluation import batches, measure_texts, take_words, token_losses
+from reviewgen.evaluation import evaluate_totals, measure_texts, take_words
 from reviewgen.model import ReviewModel
 from reviewgen.novelty import COPY_CHARACTERS, TextWindows
 from reviewgen.protocols import CountTrained
@@ -222,19 +222,16 @@ def _measure_bits(model: ReviewModel, held_out: HeldOut, seed: int) -> tuple[Flo
     Raises:
         NotADistribution: The model's scores do not sum to one.
     """
-    conditions, tokenizer, characters = model.conditions, model.tokenizer, held_out.characters
+    conditions, tokenizer, nats = model.conditions, model.tokenizer, list[float]()
     prefixes = [conditions.encode_values([values.get(name) for name in conditions.names]) for values in held_out.values]
-    losses = list[np.ndarray]()
-    for batch in batches(frame_texts(zip(held_out.texts, prefixes, strict=True), tokenizer)):
-        losses += token_losses(model.bundle.model, [ids for ids, _ in batch], tokenizer.vocab_size)
-    bits = np.array([float(text_losses.sum(dtype=np.float64)) / math.log(2) for text_losses in losses])
-    total = float(bits.sum())
-    bits_per_token = total / sum(map(len, losses))
+    documents = frame_texts(zip(held_out.texts, prefixes, strict=True), tokenizer)
+    evaluation = evaluate_totals(model.bundle.model, documents, tokenizer.vocab_size, nats=nats).evaluation()
+    bits = np.array(nats) / math.log(2)
     return bits, {
-        "bits_per_character": total / int(characters.sum()),
-        "bits_interval": Bootstrap(characters, seed).interval(bits),
-        "perplexity_per_token": 2.0**bits_per_token if bits_per_token < 1000 else math.inf,
-        "zero_probability_tokens": sum(int(np.isinf(text_losses).sum()) for text_losses in losses),
+        "bits_per_character": evaluation.bits_per_character,
+        "bits_interval": Bootstrap(held_out.characters, seed).interval(bits),
+        "perplexity_per_token": evaluation.perplexity_per_token,
+        "zero_probability_tokens": evaluation.zero_probability_tokens,
     }
 
 
