@@ -187,25 +187,26 @@ def measure_model(
     density = sum(len(model.tokenizer.encode(text)) for text in sample) / sum(map(len, sample))  # tokens per character
     tokens = max(1, math.ceil(_LENGTH * density))
     config = GenerationConfig(temperature=1.0, max_new_tokens=tokens, words="any", max_time=_MAX_SECONDS)
+    figures |= _generation_facts(model, config, seed) | _training_facts(model.training)
+    (probed,) = measure_pairs(row.name, model, make_pairs(model, [ATTRACTOR]))
+    figures["intervals"]["agreement"] = probed.interval
     fingerprints = {data.get("fingerprint") for data in data_records(model.training)}
+    is_same_split = held_out.corpus is not None and fingerprints == {held_out.corpus}
+    try:
+        figures["picture"] = draw(model)
+    except ReviewgenError as error:  # a plugin's description of its graph may be damaged
+        notes.append(f"Its graph cannot be drawn: {error}")
     row = replace(
         row,
         tokenizer=model.tokenizer_name,
         parameters=sum(count_parameters(model.bundle.model).values()),
         bytes_on_disk=_saved_bytes(model),
+        agreement=probed.share,
         samples=_draw_samples(model, prompt, config, seed, training),
-        is_same_split=held_out.corpus is not None and fingerprints == {held_out.corpus},
-        **_generation_facts(model, config, seed),
-        **_training_facts(model.training),
+        seen=_find_seen(model, held_out, None if is_same_split else training),  # its parts share no text
+        is_same_split=is_same_split,
         **figures,
     )
-    (probed,) = measure_pairs(row.name, model, make_pairs(model, [ATTRACTOR]))
-    row = replace(row, agreement=probed.share, intervals={**row.intervals, "agreement": probed.interval})
-    row = replace(row, seen=_find_seen(model, held_out, None if row.is_same_split else training))  # its parts share no text
-    try:
-        row = replace(row, picture=draw(model))
-    except ReviewgenError as error:  # a plugin's description of its graph may be damaged
-        notes.append(f"Its graph cannot be drawn: {error}")
     if model.training.get("steps") == 1 and not isinstance(model.bundle.model, CountTrained):
         notes.append("It was trained for one step only: increase the budget.")
     if row.has_seen_held_out:

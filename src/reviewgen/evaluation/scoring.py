@@ -199,11 +199,10 @@ def measure_gains(
         prefixes.append(conditions.split(ids[1:start].tolist()))
         texts.append((ids[:1], ids[start:]))
     characters, absent = np.array([length for _, length in documents]), conditions.split(conditions.unspecified_ids)
+    if all(parts == absent for parts in prefixes):
+        return ()
     gains = list[ConditionGain]()
-    is_given = any(parts != absent for parts in prefixes)
-    bits = np.array(nats[: len(documents)]) / math.log(2)
-    if not nats:
-        bits = score([ids for ids, _ in documents]) if is_given else np.zeros(len(documents))
+    bits = np.array(nats[: len(documents)]) / math.log(2) if nats else score([ids for ids, _ in documents])
     for place, name in enumerate(conditions.names):
         numbers = [number for number, parts in enumerate(prefixes) if parts[place] != absent[place]]
         if len(numbers) < 2 or not characters[numbers].sum():

@@ -193,6 +193,7 @@ def pack(bundle: Bundle, name: str | None = None, bits: int | None = None) -> Pa
     if not isinstance(bits, int) or bits not in BITS:
         raise ConfigError(f"bits must be one of {', '.join(map(str, BITS))}; got {quoted(bits)}.")
     blob, (nodes, roots, known) = _Blob(), joined_automata(bundle.lexicon)  # of valid UTF-8, known words and separators
+    files = {name: np.frombuffer(_shorten(text).encode(), np.uint8) for name, text in read_tokenizer_files(bundle).items()}
     manifest = {
         "id": name or bundle.preset,
         "preset": bundle.preset,
@@ -200,7 +201,7 @@ def pack(bundle: Bundle, name: str | None = None, bits: int | None = None) -> Pa
         "tokenizer": {
             "name": bundle.tokenizer_plugin.name,
             "config": to_dict(bundle.tokenizer_config),
-            "files": _tokenizer_files(bundle, blob),
+            "files": {name: blob.add(content) for name, content in files.items()},
         },
         "tensors": _add_tensors(bundle.model, bits, blob),
         "conditions": bundle.conditions.to_json(),
@@ -263,13 +264,8 @@ def _add_tensor(name: str, array: np.ndarray, bits: int, blob: _Blob) -> dict[st
     return blob.add(array.astype(np.float16))
 
 
-def _tokenizer_files(bundle: Bundle, blob: _Blob) -> Mapping[str, Any]:
-    """Append the text of each file of the tokenizer, JSON without white space; return their entries by name."""
-    files = read_tokenizer_files(bundle).items()
-    return {name: blob.add(np.frombuffer(_shorten(text).encode(), np.uint8)) for name, text in files}
-
-
 def _shorten(text: str) -> str:
+    """Return the text of a file, without white space if it is JSON."""
     try:
         return json.dumps(json.loads(text), ensure_ascii=False, separators=(",", ":"))
     except ValueError:

@@ -97,9 +97,9 @@ def _hashes(*texts: str) -> str:
     return " ".join(f"'sha256-{b64encode(sha256(text.encode()).digest()).decode()}'" for text in texts)
 
 
-def page_for_server(title: str = "reviewgen") -> str:
+def page_for_server() -> str:
     """Return the page that asks a server for texts: it takes its files from ``static/`` and calls ``v1/`` beside it."""
-    return render("web/page.html", title=title, policy=_SERVED_POLICY, style=None)
+    return render("web/page.html", title="reviewgen", policy=_SERVED_POLICY, style=None)
 
 
 def static_files() -> Mapping[str, Path]:

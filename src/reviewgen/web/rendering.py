@@ -10,7 +10,7 @@ aria-label="..."``), ``.charts`` a grid of charts, ``.sample`` a generated text,
 import math
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
@@ -44,7 +44,7 @@ def render(template: str, **values: Any) -> str:
 def _environment() -> Environment:
     options: dict[str, Any] = {"undefined": StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
     environment = Environment(loader=FileSystemLoader(_PACKAGE), autoescape=True, **options)
-    environment.filters |= _FILTERS
+    environment.filters |= {each.__name__: each for each in (decimal, duration, percent, size, thousands)}
     return environment
 
 
@@ -170,12 +170,3 @@ def _special(value: float | None) -> str:
     if value is None or math.isnan(value):
         return _MISSING
     return "" if math.isfinite(value) else "∞" if value > 0 else "-∞"
-
-
-_FILTERS: Mapping[str, Callable[..., str]] = {
-    "decimal": decimal,
-    "duration": duration,
-    "percent": percent,
-    "size": size,
-    "thousands": thousands,
-}
