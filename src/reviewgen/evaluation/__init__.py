@@ -185,23 +185,20 @@ def evaluate_totals(
 
     The negative log likelihood of each text is added to the list ``nats``, if one is given.
     """
-    return sum_totals(_batch_totals(model, batch, vocab_size, device, nats) for batch in batches(documents))
+    totals = list[Totals]()
+    for batch in batches(documents):
+        by_text = token_losses(model, [ids for ids, _ in batch], vocab_size, device)
+        if nats is not None:
+            nats += [float(text_losses.sum(dtype=np.float64)) for text_losses in by_text]
+        losses, characters = np.concatenate(by_text), sum(length for _, length in batch)
+        zeros = int(np.isinf(losses).sum())
+        totals.append(Totals(float(losses.sum(dtype=np.float64)), losses.size, characters, len(batch), zeros))
+    return sum_totals(totals)
 
 
 def sum_totals(totals: Iterable[Totals]) -> Totals:
     """Return the sum of sums, added in their order."""
     return Totals(*map(sum, zip(*totals, strict=True)))
-
-
-def _batch_totals(
-    model: LanguageModel, batch: Sequence[Document], vocab_size: int, device: str, nats: list[float] | None
-) -> Totals:
-    by_text = token_losses(model, [ids for ids, _ in batch], vocab_size, device)
-    if nats is not None:
-        nats += [float(text_losses.sum(dtype=np.float64)) for text_losses in by_text]
-    losses = np.concatenate(by_text)
-    characters = sum(length for _, length in batch)
-    return Totals(float(losses.sum(dtype=np.float64)), losses.size, characters, len(batch), int(np.isinf(losses).sum()))
 
 
 def score_text(

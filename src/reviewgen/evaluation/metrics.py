@@ -95,8 +95,6 @@ class TextMetrics:
 
     def measure(self, texts: Sequence[str]) -> dict[str, float | None]:
         """Return the value of each metric; None for one that fails, with a note."""
-        if not self._metrics:
-            return {}
         sample = make_sample(texts, self._training_words)
         return {name: self._measure(name, sample) for name in self._metrics}
 
