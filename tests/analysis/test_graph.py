@@ -26,7 +26,7 @@ from tests.support.ngrams import counted
 EXAMPLES = Path(__file__).parents[2] / "examples"
 PRESETS = ["ngram-char", "ngram-word", "nnlm-char", "rnn-char", "gru-word", "lstm-char", "blend-char"]
 SVG = "{http://www.w3.org/2000/svg}"
-READABLE = 950  # pixels: shown at 700, the smallest letters, of 11.5 pixels, are then 8.5 high
+READABLE = 860  # pixels: shown at 700, the smallest letters, of 11.5 pixels, are then 8.5 high
 PIXEL = 0.2  # of rounding
 
 

@@ -12,7 +12,6 @@
     comparison_figures  ``ComparisonRow``: what is measured of a model, and how
     comparison_report   ``Comparison``, the result: the rows, and their columns as tables and as a page
     probing             ``reviewgen.probe``: minimal pairs, and the marks that texts close
-    page                what these results have in common
     subject             what is explained or drawn: a trained model, a new one, or a model object
     trace               a forward pass: calls of modules, operations, products
 

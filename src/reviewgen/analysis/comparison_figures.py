@@ -19,7 +19,7 @@ from reviewgen.analysis.probing import ATTRACTOR, make_pairs, measure_pairs
 from reviewgen.config import GenerationConfig, from_dict
 from reviewgen.data import data_records, frame_texts
 from reviewgen.errors import NotADistribution, ReviewgenError
-from reviewgen.evaluation import batches, measure_texts, take_words, token_losses
+from reviewgen.evaluation import evaluate_totals, measure_texts, take_words
 from reviewgen.model import ReviewModel
 from reviewgen.novelty import COPY_CHARACTERS, TextWindows
 from reviewgen.protocols import CountTrained
@@ -187,25 +187,26 @@ def measure_model(
     density = sum(len(model.tokenizer.encode(text)) for text in sample) / sum(map(len, sample))  # tokens per character
     tokens = max(1, math.ceil(_LENGTH * density))
     config = GenerationConfig(temperature=1.0, max_new_tokens=tokens, words="any", max_time=_MAX_SECONDS)
+    figures |= _generation_facts(model, config, seed) | _training_facts(model.training)
+    (probed,) = measure_pairs(row.name, model, make_pairs(model, [ATTRACTOR]))
+    figures["intervals"]["agreement"] = probed.interval
     fingerprints = {data.get("fingerprint") for data in data_records(model.training)}
+    is_same_split = held_out.corpus is not None and fingerprints == {held_out.corpus}
+    try:
+        figures["picture"] = draw(model)
+    except ReviewgenError as error:  # a plugin's description of its graph may be damaged
+        notes.append(f"Its graph cannot be drawn: {error}")
     row = replace(
         row,
         tokenizer=model.tokenizer_name,
         parameters=sum(count_parameters(model.bundle.model).values()),
         bytes_on_disk=_saved_bytes(model),
+        agreement=probed.share,
         samples=_draw_samples(model, prompt, config, seed, training),
-        is_same_split=held_out.corpus is not None and fingerprints == {held_out.corpus},
-        **_generation_facts(model, config, seed),
-        **_training_facts(model.training),
+        seen=_find_seen(model, held_out, None if is_same_split else training),  # its parts share no text
+        is_same_split=is_same_split,
         **figures,
     )
-    (probed,) = measure_pairs(row.name, model, make_pairs(model, [ATTRACTOR]))
-    row = replace(row, agreement=probed.share, intervals={**row.intervals, "agreement": probed.interval})
-    row = replace(row, seen=_find_seen(model, held_out, None if row.is_same_split else training))  # its parts share no text
-    try:
-        row = replace(row, picture=draw(model))
-    except ReviewgenError as error:  # a plugin's description of its graph may be damaged
-        notes.append(f"Its graph cannot be drawn: {error}")
     if model.training.get("steps") == 1 and not isinstance(model.bundle.model, CountTrained):
         notes.append("It was trained for one step only: increase the budget.")
     if row.has_seen_held_out:
@@ -222,19 +223,16 @@ def _measure_bits(model: ReviewModel, held_out: HeldOut, seed: int) -> tuple[Flo
     Raises:
         NotADistribution: The model's scores do not sum to one.
     """
-    conditions, tokenizer, characters = model.conditions, model.tokenizer, held_out.characters
+    conditions, tokenizer, nats = model.conditions, model.tokenizer, list[float]()
     prefixes = [conditions.encode_values([values.get(name) for name in conditions.names]) for values in held_out.values]
-    losses = list[np.ndarray]()
-    for batch in batches(frame_texts(zip(held_out.texts, prefixes, strict=True), tokenizer)):
-        losses += token_losses(model.bundle.model, [ids for ids, _ in batch], tokenizer.vocab_size)
-    bits = np.array([float(text_losses.sum(dtype=np.float64)) / math.log(2) for text_losses in losses])
-    total = float(bits.sum())
-    bits_per_token = total / sum(map(len, losses))
+    documents = frame_texts(zip(held_out.texts, prefixes, strict=True), tokenizer)
+    evaluation = evaluate_totals(model.bundle.model, documents, tokenizer.vocab_size, nats=nats).evaluation()
+    bits = np.array(nats) / math.log(2)
     return bits, {
-        "bits_per_character": total / int(characters.sum()),
-        "bits_interval": Bootstrap(characters, seed).interval(bits),
-        "perplexity_per_token": 2.0**bits_per_token if bits_per_token < 1000 else math.inf,
-        "zero_probability_tokens": sum(int(np.isinf(text_losses).sum()) for text_losses in losses),
+        "bits_per_character": evaluation.bits_per_character,
+        "bits_interval": Bootstrap(held_out.characters, seed).interval(bits),
+        "perplexity_per_token": evaluation.perplexity_per_token,
+        "zero_probability_tokens": evaluation.zero_probability_tokens,
     }
 
 

@@ -12,12 +12,11 @@ from rich.text import Text
 
 from reviewgen.analysis.comparison_figures import TEMPERATURES, ComparisonRow, Measured, Sample
 from reviewgen.analysis.comparison_texts import Bootstrap, HeldOut, Pair
-from reviewgen.analysis.page import HtmlReport
 from reviewgen.config import to_json
 from reviewgen.novelty import COPY_CHARACTERS
 from reviewgen.rates import MIN_CHARACTERS
 from reviewgen.web.charts import Chart, Panel, Series, draw_figure
-from reviewgen.web.rendering import decimal, duration, percent, size, thousands
+from reviewgen.web.rendering import HtmlReport, decimal, duration, percent, size, thousands
 
 if TYPE_CHECKING:
     import pandas

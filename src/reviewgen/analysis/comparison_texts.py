@@ -12,6 +12,7 @@ from jaxtyping import Float64, Int64
 
 from reviewgen.data import Corpus, CorpusSpec, DataConfig, cached_corpus, read_examples
 from reviewgen.errors import DataError, counted
+from reviewgen.evaluation import spread_indices
 
 Interval = tuple[float, float]
 """The low and high end of a 95 % interval."""
@@ -99,7 +100,7 @@ class HeldOutReading(NamedTuple):
             raise DataError(f"There are no held-out texts in {source}: its {split} part has no text. Give held-out texts.")
         mean = sum(len(text) for text, _ in known) / len(known)
         count = max(1, min(len(known), _MAX_TEXTS, math.ceil(limit / mean)))
-        chosen = [known[(2 * n + 1) * len(known) // (2 * count)] for n in range(count)]
+        chosen = [known[index] for index in spread_indices(len(known), count)]
         values = [dict(zip(self.config.columns, cells, strict=True)) for _, cells in chosen]
         return HeldOut([text for text, _ in chosen], values, len(known), split, source, corpus)
 

@@ -5,9 +5,9 @@ from typing import Any, ClassVar
 
 from markupsafe import Markup
 
-from reviewgen.analysis.page import HtmlReport
 from reviewgen.config import to_json
 from reviewgen.model.words import WordMap
+from reviewgen.web.rendering import HtmlReport
 
 
 @dataclass(frozen=True)

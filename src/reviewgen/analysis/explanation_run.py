@@ -172,9 +172,10 @@ def explain(
 
 def _map_words(subject: LoadedModel) -> WordMap | None:
     """Return the map of words of a trained model; None for one without embeddings of words."""
+    if subject.review is None or subject.review.generator.pieces.are_characters:
+        return None
     try:
-        is_of_words = subject.review is not None and not subject.review.generator.pieces.are_characters
-        return subject.review.word_map() if is_of_words and subject.review else None
+        return subject.review.word_map()
     except ConfigError:
         return None
 

@@ -18,7 +18,7 @@ _PAD_X, _PAD_Y = 11.0, 6.0  # inside a box
 _FRAME, _TITLE = 10.0, 22.0  # inside a frame; its title
 _LANE, _TURN = 13.0, 9.0  # between loops side by side, and above one another
 _ARROW = 7.0
-_BETWEEN = 34.0  # columns of tokens, at least
+_BETWEEN = 30.0  # columns of tokens, at least
 _DETAIL_WIDTH, _STATE_WIDTH = 118.0, 84.0  # of a detail, and of the shape of a state, in columns before they are wrapped
 _ABOVE = 26.0  # what is inside, below the columns
 
@@ -245,15 +245,13 @@ def draw_tokens(graph: ModelGraph, steps: int, style: Style) -> DrawnNode:
     flat, order = replace(style, has_sizes=False, widest=_DETAIL_WIDTH, counts={}), _order(graph, list(loops))
     columns = [draw_graph(_column(graph, step + 1), flat, order) for step in range(steps)]
     labels = {name: _state_lines(edges, flat) for name, edges in loops.items()}
-    starts = {name: _draw_box(GraphNode(id=name, label=_start(edges), kind="value"), flat) for name, edges in loops.items()}
-    between = max([_BETWEEN, *(block_size(lines)[0] + 22.0 for lines in labels.values())])
-    x = max((start.width for start in starts.values()), default=0.0) + (between if starts else 0.0)
-    content, rows = list[str](), {name: list[Box]() for name in loops}
-    for name, start in starts.items():
-        first = columns[0].inside[name]
-        y = (first.top + first.bottom - start.height) / 2
-        content.append(moved(start.content, 0.0, y))
-        rows[name].append(start.box.moved(0.0, y))
+    columns = [_draw_starts(loops, columns[0], flat), *columns] if loops else columns
+    between = _BETWEEN
+    for left, right in pairwise(columns):  # each arrow has room for its label
+        for name, lines in labels.items():
+            arrow = left.width - left.inside[name].right + right.inside[name].left
+            between = max(between, block_size(lines)[0] + 22.0 - arrow)
+    content, rows, x = list[str](), {name: list[Box]() for name in loops}, 0.0
     for column in columns:
         content.append(moved(column.content, x, 0.0))
         for name, row in rows.items():
@@ -298,10 +296,18 @@ def _column(graph: ModelGraph, step: int) -> ModelGraph:
     return replace(graph, nodes=nodes, edges=tuple(kept))
 
 
-def _start(loops: Sequence[GraphEdge]) -> str:
-    """Return the name of a state before the first token."""
-    short = [f"{loop.label}_{{0}}" for loop in loops if 0 < len(loop.label) < 4]
-    return ", ".join(short) if len(short) == len(loops) else "start"
+def _draw_starts(loops: Mapping[str, Sequence[GraphEdge]], first: DrawnNode, style: Style) -> DrawnNode:
+    """Draw the states before the first token, beside the nodes of the first column that take them."""
+    content, inside = list[str](), dict[str, Box]()
+    for name, edges in loops.items():
+        short = [f"{loop.label}_{{0}}" for loop in edges if 0 < len(loop.label) < 4]
+        label = ", ".join(short) if len(short) == len(edges) else "start"
+        start, node = _draw_box(GraphNode(id=name, label=label, kind="value"), style), first.inside[name]
+        y = (node.top + node.bottom - start.height) / 2
+        content.append(moved(start.content, 0.0, y))
+        inside[name] = start.box.moved(0.0, y)
+    width = max(box.right for box in inside.values())
+    return DrawnNode(content, width, first.height, Box(0.0, width, 0.0, first.height), inside)
 
 
 def _state_lines(loops: Sequence[GraphEdge], style: Style) -> Lines:

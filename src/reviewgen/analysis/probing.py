@@ -18,7 +18,6 @@ from typing import Any, ClassVar
 import numpy as np
 from jaxtyping import Float64
 
-from reviewgen.analysis.page import HtmlReport
 from reviewgen.config import GenerationConfig, check_count, check_seed, to_json
 from reviewgen.data import frame_texts, open_records
 from reviewgen.errors import ConfigError, DataError, quoted
@@ -27,6 +26,7 @@ from reviewgen.lexicon import words_of
 from reviewgen.model import ReviewModel
 from reviewgen.rates import find_intervals
 from reviewgen.web.charts import Chart, Panel, Series, draw_figure, refuse_chart, save_chart
+from reviewgen.web.rendering import HtmlReport
 
 PAIRS = 60  # of each kind
 _MIN_COUNT = 10  # of pairs, or of opened marks: a share of fewer is not known
@@ -56,19 +56,8 @@ _TEMPLATES = {
 MARKS = {"brackets closed": ("(", ")"), "quotation marks closed": ('"“', '"”')}
 
 
-@dataclass(frozen=True)
-class MinimalPair:
-    """Two sentences that differ in one word.
-
-    Attributes:
-        kind: What the pair tests, as in "agreement".
-        good: The correct sentence.
-        bad: The incorrect one.
-    """
-
-    kind: str
-    good: str
-    bad: str
+MinimalPair = tuple[str, str]
+"""Two sentences that differ in one word: the correct one, then the incorrect one."""
 
 
 @dataclass(frozen=True)
@@ -208,7 +197,7 @@ def read_pairs(source: Any) -> dict[str, list[MinimalPair]]:
         if not (isinstance(good, str) and isinstance(bad, str) and good and bad):
             raise DataError(f"Row {number} of the pairs has no sentence_good or sentence_bad; got {quoted(dict(record))}.")
         kind = str(record.get("kind") or record.get("UID") or "pairs")
-        pairs.setdefault(kind, []).append(MinimalPair(kind, good, bad))
+        pairs.setdefault(kind, []).append((good, bad))
     if not pairs:
         raise DataError("There are no pairs.")
     return pairs
@@ -222,43 +211,39 @@ def make_pairs(model: ReviewModel, kinds: Sequence[str] = (*_TEMPLATES, MEMORY))
     lexicon = model.bundle.lexicon
 
     def knows(pair: MinimalPair) -> bool:
-        return lexicon is None or all(word in lexicon for word in words_of(f"{pair.good} {pair.bad}"))
+        return lexicon is None or all(word in lexicon for word in words_of(" ".join(pair)))
 
     chosen = dict[str, list[MinimalPair]]()
     for kind in kinds:
-        mirrored = list(_remember() if kind == MEMORY else _agree(kind))
+        mirrored = list(_remember() if kind == MEMORY else _agree(_TEMPLATES[kind]))
         random.Random(0).shuffle(mirrored)
         known = (both for both in mirrored if all(map(knows, both)))
         chosen[kind] = [pair for both in islice(known, PAIRS // 2) for pair in both]
     return chosen
 
 
-def _agree(kind: str) -> Iterator[list[MinimalPair]]:
+def _agree(template: str) -> Iterator[list[MinimalPair]]:
     """Yield two pairs each time: with a singular subject, and with a plural one."""
-    template = _TEMPLATES[kind]
     attractors = _NOUNS if "{1}" in template else [("", "")]
-    for subject, other, verbs, end in product(_NOUNS, attractors, _VERBS, _ENDS):
-        if subject != other:
-            yield [
-                MinimalPair(kind, *(template.format(noun, attractor, verb=verb, end=end) for verb in forms))
-                for noun, attractor, forms in zip(subject, other[::-1], (verbs, verbs[::-1]), strict=True)
-            ]
+    for (singular, plural), (other, others), (verb, verbs), end in product(_NOUNS, attractors, _VERBS, _ENDS):
+        if singular != other:
+            one, many = (template.format(singular, others, verb=form, end=end) for form in (verb, verbs))
+            wrong, right = (template.format(plural, other, verb=form, end=end) for form in (verb, verbs))
+            yield [(one, many), (right, wrong)]
 
 
 def _remember() -> Iterator[list[MinimalPair]]:
     """Yield two pairs each time, whose last word is one of the first sentence: each of two words is once the correct one."""
     for one, other, filler in product(_THINGS, _THINGS, _FILLERS):
         if one < other:
-            yield [
-                MinimalPair(MEMORY, *(f"It is about a {word}. {filler} I liked the {last}." for last in (word, wrong)))
-                for word, wrong in ((one, other), (other, one))
-            ]
+            about_one, about_other = (f"It is about a {word}. {filler} I liked the" for word in (one, other))
+            yield [(f"{about_one} {one}.", f"{about_one} {other}."), (f"{about_other} {other}.", f"{about_other} {one}.")]
 
 
 def measure_pairs(name: str, model: ReviewModel, pairs: Mapping[str, Sequence[MinimalPair]]) -> Iterator[ProbeRow]:
     """Yield the row of each kind of pairs. Two pairs that mirror each other are one item of an interval."""
     for kind, kind_pairs in pairs.items():
-        bits = score_sentences(model, [text for pair in kind_pairs for text in (pair.good, pair.bad)]).reshape(-1, 2)
+        bits = score_sentences(model, [text for pair in kind_pairs for text in pair]).reshape(-1, 2)
         right = [float(good < bad) + 0.5 * float(good == bad) for good, bad in bits]
         mirrored = [right[start : start + 2] for start in range(0, len(right), 2)]
         yield _make_row(name, kind, [(sum(both), len(both)) for both in mirrored])

@@ -4,37 +4,35 @@ It is the sum of ``-log2 p`` over all tokens of the texts, end tokens included, 
 No token is skipped: if the model gives one probability zero, the result is infinite, and the number of such tokens is reported.
 Condition ids are inputs and not predicted, so they add no bits. Inner functions use nats, results are in bits.
 
-    scoring  the bits of many texts
-    gains    what each condition saves
+    scoring  the bits of many texts, and what each condition saves
     metrics  metrics of generated texts by name, and how texts read, beside human ones
 """
 
 import math
-import operator
 import sys
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from functools import reduce
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float64
 
+from reviewgen.conditions import Conditions
 from reviewgen.config import to_json
 from reviewgen.data import TokenStore, count_given
 from reviewgen.errors import DataError, quoted
-from reviewgen.evaluation.gains import ConditionGain as ConditionGain
-from reviewgen.evaluation.gains import keep_first as keep_first
-from reviewgen.evaluation.gains import measure_gains as measure_gains
 from reviewgen.evaluation.metrics import TextMetrics as TextMetrics
 from reviewgen.evaluation.metrics import TextStatistics as TextStatistics
 from reviewgen.evaluation.metrics import find_metrics as find_metrics
 from reviewgen.evaluation.metrics import judge_by_metric as judge_by_metric
 from reviewgen.evaluation.metrics import measure_texts as measure_texts
 from reviewgen.evaluation.metrics import take_words as take_words
+from reviewgen.evaluation.scoring import ConditionGain as ConditionGain
 from reviewgen.evaluation.scoring import Document as Document
 from reviewgen.evaluation.scoring import batches as batches
+from reviewgen.evaluation.scoring import keep_first as keep_first
+from reviewgen.evaluation.scoring import measure_gains as measure_gains
 from reviewgen.evaluation.scoring import token_losses as token_losses
 from reviewgen.protocols import LanguageModel, Tokenizer
 
@@ -154,7 +152,13 @@ class Totals(NamedTuple):
         return Evaluation(rate / math.log(2), rate, perplexity, *sizes)
 
 
-def evaluate_documents(model: LanguageModel, documents: Iterable[Document], vocab_size: int, device: str = "cpu") -> Evaluation:
+def evaluate_documents(
+    model: LanguageModel,
+    documents: Iterable[Document],
+    vocab_size: int,
+    device: str = "cpu",
+    conditions: Conditions | None = None,
+) -> Evaluation:
     """Evaluate a model on encoded texts; each text starts from the initial state.
 
     Args:
@@ -162,11 +166,16 @@ def evaluate_documents(model: LanguageModel, documents: Iterable[Document], voca
         documents: The texts.
         vocab_size: The tokenizer's; limits the size of a batch. Ids up to the last one from there on are given, not predicted.
         device: The device of the model.
+        conditions: The conditions of the model, whose gains are to be measured.
 
     Raises:
         DataError: There are no texts, or none of them has a character.
     """
-    return evaluate_totals(model, documents, vocab_size, device).evaluation()
+    if not conditions:
+        return evaluate_totals(model, documents, vocab_size, device).evaluation()
+    first, nats = list[Document](), list[float]()
+    totals = evaluate_totals(model, keep_first(documents, first), vocab_size, device, nats)
+    return replace(totals.evaluation(), conditions=measure_gains(model, first, conditions, device, nats))
 
 
 def evaluate_totals(
@@ -176,23 +185,20 @@ def evaluate_totals(
 
     The negative log likelihood of each text is added to the list ``nats``, if one is given.
     """
-    return sum_totals(_batch_totals(model, batch, vocab_size, device, nats) for batch in batches(documents))
+    totals = list[Totals]()
+    for batch in batches(documents):
+        by_text = token_losses(model, [ids for ids, _ in batch], vocab_size, device)
+        if nats is not None:
+            nats += [float(text_losses.sum(dtype=np.float64)) for text_losses in by_text]
+        losses, characters = np.concatenate(by_text), sum(length for _, length in batch)
+        zeros = int(np.isinf(losses).sum())
+        totals.append(Totals(float(losses.sum(dtype=np.float64)), losses.size, characters, len(batch), zeros))
+    return sum_totals(totals)
 
 
 def sum_totals(totals: Iterable[Totals]) -> Totals:
     """Return the sum of sums, added in their order."""
-    return Totals(*(reduce(operator.add, column) for column in zip(*totals, strict=True)))
-
-
-def _batch_totals(
-    model: LanguageModel, batch: Sequence[Document], vocab_size: int, device: str, nats: list[float] | None
-) -> Totals:
-    by_text = token_losses(model, [ids for ids, _ in batch], vocab_size, device)
-    if nats is not None:
-        nats += [float(text_losses.sum(dtype=np.float64)) for text_losses in by_text]
-    losses = np.concatenate(by_text)
-    characters = sum(length for _, length in batch)
-    return Totals(float(losses.sum(dtype=np.float64)), losses.size, characters, len(batch), int(np.isinf(losses).sum()))
+    return Totals(*map(sum, zip(*totals, strict=True)))
 
 
 def score_text(
@@ -271,14 +277,14 @@ def sample_documents(store: TokenStore, tokens: int) -> list[Document]:
     """Return texts of a store, evenly spaced, with about ``tokens`` tokens in all."""
     share = min(1.0, tokens / max(1, store.tokens))
     count = max(1, round(share * len(store))) if len(store) else 0
-    return [(store.document(index), int(store.characters[index])) for index in _spread(len(store), count)]
+    return [(store.document(index), int(store.characters[index])) for index in spread_indices(len(store), count)]
 
 
 def spread_documents(documents: Sequence[Document], count: int) -> list[Document]:
     """Return up to ``count`` of some documents, evenly spaced; of fewer than all, those that have characters."""
     if count < len(documents):
         documents = [document for document in documents if document[1]] or documents
-    return [documents[index] for index in _spread(len(documents), min(count, len(documents)))]
+    return [documents[index] for index in spread_indices(len(documents), min(count, len(documents)))]
 
 
 def measure_rate(model: LanguageModel, documents: Sequence[Document], vocab_size: int, device: str = "cpu") -> float:
@@ -294,6 +300,6 @@ def measure_rate(model: LanguageModel, documents: Sequence[Document], vocab_size
     return sum(map(len, losses)) / max(time.monotonic() - start, 1e-9)
 
 
-def _spread(size: int, count: int) -> list[int]:
+def spread_indices(size: int, count: int) -> list[int]:
     """Return ``count`` indices below ``size``, evenly spaced; one is in the middle."""
     return [int((2 * number + 1) * size // (2 * count)) for number in range(count)]

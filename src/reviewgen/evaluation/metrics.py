@@ -95,7 +95,7 @@ class TextMetrics:
 
     def measure(self, texts: Sequence[str]) -> dict[str, float | None]:
         """Return the value of each metric; None for one that fails, with a note."""
-        sample = make_sample(texts, self._training_words) if self._metrics else TextSample((), (), frozenset())
+        sample = make_sample(texts, self._training_words)
         return {name: self._measure(name, sample) for name in self._metrics}
 
     def facts(self, generated: Sequence[str] = (), held_out: Sequence[str] = ()) -> dict[str, dict[str, object]]:
@@ -107,30 +107,27 @@ class TextMetrics:
             generated: Texts of the model; none leaves the values out.
             held_out: About as much text by people.
         """
-        values = {key: self.measure(texts) for key, texts in (("generated", generated), ("held_out", held_out)) if texts}
-        intervals = self._find_intervals(generated) if generated else dict.fromkeys(self._metrics)
+        if not self._metrics:
+            return {}
+        values = {key: self.measure(texts) if texts else {} for key, texts in (("generated", generated), ("held_out", held_out))}
+
+        def measure(some: Sequence[str]) -> list[float]:
+            sample = make_sample(some, self._training_words)
+            return [_number(metric, sample) for metric, _ in self._metrics.values()]
+
+        shares = [metric.unit == "share" for metric, _ in self._metrics.values()]
+        intervals = find_intervals(measure, generated, shares) if generated else [None] * len(self._metrics)
         return {
             name: {"unit": metric.unit, "lower_is_better": metric.lower_is_better}
-            | {key: values.get(key, {}).get(name) for key in ("generated", "held_out")}
-            | {"interval": intervals[name], "characters": sum(map(len, generated))}
-            for name, (metric, _) in self._metrics.items()
+            | {key: measured.get(name) for key, measured in values.items()}
+            | {"interval": interval, "characters": sum(map(len, generated))}
+            for (name, (metric, _)), interval in zip(self._metrics.items(), intervals, strict=True)
         }
 
     def pop_notes(self) -> tuple[str, ...]:
         """Return a sentence for each metric that has failed for the first time since the last call."""
         notes, self._notes = tuple(self._notes), []
         return notes
-
-    def _find_intervals(self, texts: Sequence[str]) -> dict[str, list[float] | None]:
-        whole = make_sample(texts, self._training_words)
-        shares = [metric.unit == "share" for metric, _ in self._metrics.values()]
-
-        def measure(pairs: Sequence[tuple[str, Sequence[str]]]) -> list[float]:
-            sample = TextSample(tuple(text for text, _ in pairs), tuple(words for _, words in pairs), self._training_words)
-            return [_number(metric, sample) for metric, _ in self._metrics.values()]
-
-        pairs = list(zip(whole.texts, whole.words, strict=True))
-        return dict(zip(self._metrics, find_intervals(measure, pairs, shares), strict=True))
 
     def _measure(self, name: str, sample: TextSample) -> float | None:
         metric, plugin = self._metrics[name]

@@ -1,5 +1,7 @@
 """``export_html``: trained models in one HTML page that generates in the browser, without a server or a network.
 
+``push_with_space`` publishes a model with such a page on the Hub.
+
 A page has for each model a manifest of JSON values, and one blob of arrays, compressed with deflate. The format is described in
 docs/reference/page-format.md, and read by ``web/static/model.js``. The matrices of a model that is trained by gradient are stored
 in 5, 6 or 8 bits with a scale for each row, in 16 or in 32, of which those of 8 and more are as ``save_pretrained(dtype=...)``
@@ -10,6 +12,7 @@ import json
 import os
 import zlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import chain, count
 from pathlib import Path
 from typing import Any
@@ -19,14 +22,16 @@ import numpy as np
 from reviewgen.blending.model import Blend
 from reviewgen.compiled.linear import quantize
 from reviewgen.config import MAX_RECORD, check_list, check_text, read_text, to_dict
-from reviewgen.errors import BundleError, ConfigError, UnknownPlugin, quoted
+from reviewgen.errors import BundleError, ConfigError, HubError, UnknownPlugin, quoted
 from reviewgen.export.folders import read_tokenizer_files
-from reviewgen.hub.card import brief_facts
+from reviewgen.hub.card import brief_facts, metadata_of
+from reviewgen.hub.download import parse_repository
+from reviewgen.hub.publish import inspect_repository, inspect_space, push_space
 from reviewgen.lexicon import joined_automata
 from reviewgen.model import Bundle, ReviewModel
 from reviewgen.protocols import CountTrained
 from reviewgen.registry import Plugin, find_web_stepper, find_web_tokenizer, plugin_of_saved
-from reviewgen.storage import to_path
+from reviewgen.storage import temporary_folder, to_path
 from reviewgen.web import PackedModel, compose
 from reviewgen.web.rendering import refuse_file, save_text
 
@@ -75,6 +80,52 @@ def export_html(
     packed = [pack(bundle, name, bits) for bundle, name in zip(bundles, names, strict=True)]
     save_text(compose(packed, steppers, tokenizers, title or " · ".join(names)), file)
     return file
+
+
+def push_with_space(model: ReviewModel, repo_id: str, *, bits: int | None = None, **options: Any) -> tuple[str, str]:
+    """Publish a model on the Hugging Face Hub, and a page that generates with it as a static Space of the same name.
+
+    The card links the Space, and the Space the model. The page is made first, so that nothing is published if no page can be
+    made, and made again with the published card.
+
+    Args:
+        model: The model.
+        repo_id: ``owner/name``.
+        bits: Bits per weight in the page; see ``export_html``.
+        options: Those of ``ReviewModel.push_to_hub``, except revision and create_pr.
+
+    Returns:
+        The URL of the model's commit, and that of the Space.
+
+    Raises:
+        ConfigError: A revision or a pull request is asked for, or an option is out of range.
+        UnknownPlugin: The package of the model or of its tokenizer ships no JavaScript for it.
+        NotPublished: The scan of the model found something that is not allowed.
+        HubError: The Hub cannot be reached, or refused; the Space is not one of reviewgen, or is public and the model private.
+    """
+    target = parse_repository(repo_id, options.get("revision"))
+    if target.revision is not None or options.get("create_pr"):
+        raise ConfigError("A Space shows the model of the branch main: leave out the revision or pull request, or the Space.")
+    title, token = target.repo_id.partition("/")[2], options.get("token")
+    _compose(model, bits, title)
+    inspect_space(target, options.get("private") or inspect_repository(target, token).is_private, token)
+    card: Mapping[str, Any] = {**(options.pop("model_card_kwargs", None) or {}), "space": target.repo_id}
+    message = options.get("commit_message") or f"Publish {model.preset} with reviewgen"
+    address = model.push_to_hub(repo_id, model_card_kwargs=card, **options)
+    try:
+        published = inspect_repository(target, token)  # its visibility may be a default of the owner
+        page = _compose(ReviewModel(replace(model.bundle, card=published.card)), bits, title)
+        named = metadata_of(published.card).get("license")
+        license = named if isinstance(named, str) else None  # a Space takes no list
+        return address, push_space(page, target, license, published.is_private, message, token)
+    except HubError as error:
+        raise HubError(f"The model was published, but its Space was not; rerun the same command to retry. {error}") from None
+
+
+def _compose(model: ReviewModel, bits: int | None, title: str) -> str:
+    """Return the page of a model."""
+    with temporary_folder() as scratch:
+        return export_html(model, scratch / "index.html", bits=bits, title=title).read_text(encoding="utf-8")
 
 
 def _names(bundles: Sequence[Bundle]) -> list[str]:
@@ -141,6 +192,7 @@ def pack(bundle: Bundle, name: str | None = None, bits: int | None = None) -> Pa
     if not isinstance(bits, int) or bits not in BITS:
         raise ConfigError(f"bits must be one of {', '.join(map(str, BITS))}; got {quoted(bits)}.")
     blob, (nodes, roots, known) = _Blob(), joined_automata(bundle.lexicon)  # of valid UTF-8, known words and separators
+    files = {name: np.frombuffer(_shorten(text).encode(), np.uint8) for name, text in read_tokenizer_files(bundle).items()}
     manifest = {
         "id": name or bundle.preset,
         "preset": bundle.preset,
@@ -148,7 +200,7 @@ def pack(bundle: Bundle, name: str | None = None, bits: int | None = None) -> Pa
         "tokenizer": {
             "name": bundle.tokenizer_plugin.name,
             "config": to_dict(bundle.tokenizer_config),
-            "files": _tokenizer_files(bundle, blob),
+            "files": {name: blob.add(content) for name, content in files.items()},
         },
         "tensors": _add_tensors(bundle.model, bits, blob),
         "conditions": bundle.conditions.to_json(),
@@ -211,13 +263,8 @@ def _add_tensor(name: str, array: np.ndarray, bits: int, blob: _Blob) -> dict[st
     return blob.add(array.astype(np.float16))
 
 
-def _tokenizer_files(bundle: Bundle, blob: _Blob) -> Mapping[str, Any]:
-    """Append the text of each file of the tokenizer, JSON without white space; return their entries by name."""
-    files = read_tokenizer_files(bundle).items()
-    return {name: blob.add(np.frombuffer(_shorten(text).encode(), np.uint8)) for name, text in files}
-
-
 def _shorten(text: str) -> str:
+    """Return the text of a file, without white space if it is JSON."""
     try:
         return json.dumps(json.loads(text), ensure_ascii=False, separators=(",", ":"))
     except ValueError:

@@ -350,15 +350,12 @@ class ReviewModel:
             ConfigError: An argument is unknown, or the split is unknown or would not be that of the training.
         """
         from reviewgen.data import data_records, read_documents
-        from reviewgen.evaluation import evaluate_totals, keep_first, measure_gains
+        from reviewgen.evaluation import evaluate_documents
 
         refuse_unknown_options(options, EvaluateKwargs, "evaluate")
-        trained, conditions = data_records(self.training), self.conditions
-        documents = read_documents(source, self.tokenizer, trained, conditions=conditions, **options)
-        model, device, first, nats = self.bundle.weights.model_on_device, self.bundle.weights.device, list[Any](), list[float]()
-        documents = keep_first(documents, first) if conditions else documents
-        totals = evaluate_totals(model, documents, self.tokenizer.vocab_size, device, nats if conditions else None)
-        return replace(totals.evaluation(), conditions=measure_gains(model, first, conditions, device, nats))
+        tokenizer, conditions, weights = self.tokenizer, self.conditions, self.bundle.weights
+        documents = read_documents(source, tokenizer, data_records(self.training), conditions=conditions, **options)
+        return evaluate_documents(weights.model_on_device, documents, tokenizer.vocab_size, weights.device, conditions)
 
     def novelty(self, text: str) -> Novelty:
         """Return what a text shares with the training text: copied spans, and shares of windows of 8, 12 and 20 tokens.
@@ -722,6 +719,4 @@ def _chart(bundle: Bundle) -> Any:
         run = find_curves(bundle.training, bundle.preset)
     except BundleError:
         return None
-    runs = {part.preset: part for part in (*run.parts, run)}
-    evaluations = {name: part.evaluations for name, part in runs.items()}
-    return draw_inline(evaluations, {name: part.curve for name, part in runs.items()}, "Bits per character")
+    return draw_inline([*run.parts, run])

@@ -230,9 +230,9 @@ class NotebookView:
 
         shown: Any = notebook
         start = time.monotonic()
-        curves = self._run.curves if self._has_curves else {}
-        evaluations = {name: record.evaluations for name, record in curves.items()}
-        bits = {name: entries[-1].get("bits_per_character") for name, entries in evaluations.items() if entries and not is_over}
+        records = self._run.curves.items() if self._has_curves else ()
+        curves = [LearningCurves(name, name, None, None, record.evaluations, record.curve()) for name, record in records]
+        running = [] if is_over else [run for run in curves if run.evaluations]
         figure = shown.HTML(
             render(
                 "runs/training.html",
@@ -240,8 +240,8 @@ class NotebookView:
                 status=status,
                 progress=None if is_over or self._last is None else self._last.progress,
                 facts="" if self._last is None else _describe(self._last),
-                bits=[(name, decimal(value)) for name, value in bits.items()],
-                chart=draw_inline(evaluations, {name: record.curve() for name, record in curves.items()}, "Bits per character"),
+                bits=[(run.name, decimal(run.evaluations[-1].get("bits_per_character"))) for run in running],
+                chart=draw_inline(curves),
             )
         )
         if self._handle is None:

@@ -6,7 +6,6 @@
     curves     learning curves as charts
     composing  ``compose``: the page that generates, as one self-contained file, with packed models inside; ``page_for_server``
                and ``static_files``: the same page as files that a server hands out
-    modules    the ES modules as ``data:`` URLs in an import map
     page.html  the template of both
     static     the style and the modules; each opens with what it is for
 

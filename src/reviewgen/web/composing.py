@@ -1,6 +1,9 @@
 """The page as one HTML file that works without a network, from ``file://`` too: modules, manifests and weights inside.
 
 A browser loads no module from a file beside the page (a file has no origin), so the modules are ``data:`` URLs in an import map.
+A ``data:`` URL has no folder, so an import of "./links.js" from it leads nowhere: each is rewritten to the bare name
+"reviewgen/links.js", which the import map knows.
+
 The Content-Security-Policy allows two scripts by their hashes, the import map and the one that starts ``main.js``, and what
 that one adds and imports ('strict-dynamic'); it allows no connection. 'wasm-unsafe-eval' lets these scripts compile WebAssembly,
 as ``tensors.js`` does for products, and no text as JavaScript. Manifests and weights are data blocks, which do not run; in them
@@ -11,18 +14,20 @@ policy allows no WebAssembly.
 """
 
 import json
+import re
 from base64 import b64encode, b85encode
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
-from reviewgen.web.modules import STATIC, front_end, import_map, module_url
 from reviewgen.web.rendering import render
 
-START = """
+_STATIC = Path(__file__).with_name("static")
+_IMPORT = re.compile(r"""^((?:import|export)\b[^;"']*?)(["'])\./([\w-]+\.js)\2""", re.MULTILINE)
+_START = """
 const script = document.createElement("script"); // a policy with 'strict-dynamic' allows what an allowed script adds
 script.type = "module";
 script.src = import.meta.resolve("reviewgen/main.js");
@@ -59,45 +64,44 @@ def compose(
         tokenizers: The same of tokenizers.
         title: The title of the page.
     """
-    parts = {f"stepper/{name}": source for name, source in steppers.items()}
-    parts |= {f"tokenizer/{name}": source for name, source in tokenizers.items()}
-    imports = data_block(import_map(front_end()) | {name: module_url(source) for name, source in parts.items()}, "imports")
-    style = (STATIC / "page.css").read_text(encoding="utf-8")
+    front_end = {file.name: file.read_text(encoding="utf-8") for file in sorted(_STATIC.glob("*.js"))}
+    modules = {f"reviewgen/{name}": _IMPORT.sub(r"\1\2reviewgen/\3\2", source) for name, source in front_end.items()}
+    modules |= {f"stepper/{name}": source for name, source in steppers.items()}
+    modules |= {f"tokenizer/{name}": source for name, source in tokenizers.items()}
+    urls = {name: f"data:text/javascript;base64,{b64encode(source.encode()).decode()}" for name, source in modules.items()}
+    imports, style = _data_block({"imports": urls}), (_STATIC / "page.css").read_text(encoding="utf-8")
+    policy = (
+        f"default-src 'none'; script-src {_hashes(imports, _START)} 'strict-dynamic' 'wasm-unsafe-eval'; "
+        f"style-src {_hashes(style)}; img-src data:; base-uri 'none'; form-action 'none'"
+    )
     contents = {"models": [model.manifest for model in packed], "steppers": sorted(steppers), "tokenizers": sorted(tokenizers)}
     return render(
         "web/page.html",
         title=title,
-        policy=_policy([imports, START], [style]),
+        policy=policy,
         style=Markup(style),  # our own file, as are the scripts; the data blocks are escaped
         imports=Markup(imports),
-        start=Markup(START),
-        contents=Markup(data_block(contents)),
+        start=Markup(_START),
+        contents=Markup(_data_block(contents)),
         blobs=[b85encode(model.blob).decode("ascii").translate(_PLAIN) for model in packed],
     )
 
 
-def data_block(value: Any, name: str | None = None) -> str:
-    """Return a JSON value as the text of a script element, which it cannot end; under a name if one is given."""
-    return json.dumps(value if name is None else {name: value}, ensure_ascii=False).translate(_ESCAPED)
+def _data_block(value: Any) -> str:
+    """Return a JSON value as the text of a script element, which it cannot end."""
+    return json.dumps(value, ensure_ascii=False).translate(_ESCAPED)
 
 
-def _policy(scripts: Iterable[str], styles: Iterable[str]) -> str:
-    """Return a Content-Security-Policy that allows some inline scripts and styles, and what the scripts import and compile."""
-    return (
-        f"default-src 'none'; script-src {_hashes(scripts)} 'strict-dynamic' 'wasm-unsafe-eval'; style-src {_hashes(styles)}; "
-        "img-src data:; base-uri 'none'; form-action 'none'"
-    )
-
-
-def _hashes(texts: Iterable[str]) -> str:
+def _hashes(*texts: str) -> str:
+    """Return inline scripts or styles as a Content-Security-Policy names them."""
     return " ".join(f"'sha256-{b64encode(sha256(text.encode()).digest()).decode()}'" for text in texts)
 
 
-def page_for_server(title: str = "reviewgen") -> str:
+def page_for_server() -> str:
     """Return the page that asks a server for texts: it takes its files from ``static/`` and calls ``v1/`` beside it."""
-    return render("web/page.html", title=title, policy=_SERVED_POLICY, style=None)
+    return render("web/page.html", title="reviewgen", policy=_SERVED_POLICY, style=None)
 
 
 def static_files() -> Mapping[str, Path]:
     """Return the files that a server hands out under ``static/``, by name: the style and the modules."""
-    return {file.name: file for file in sorted(STATIC.iterdir()) if file.suffix in (".css", ".js")}
+    return {file.name: file for file in sorted(_STATIC.iterdir()) if file.suffix in (".css", ".js")}

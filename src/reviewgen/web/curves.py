@@ -123,23 +123,14 @@ def learning_chart(runs: Sequence[LearningCurves], against: str = "seconds", met
     return Chart(title, x, panels, runs[0].verdict or "" if is_one else "", from_zero=True)
 
 
-def draw_inline(
-    evaluations: Mapping[str, Sequence[Mapping[str, Any]]], curves: Mapping[str, Mapping[str, Sequence[Any]]], title: str
-) -> Markup | None:
-    """Return bits per character against seconds as a figure for notebooks; None while there are fewer than two values.
-
-    Args:
-        evaluations: Of each model by name, its evaluations, as in ``training.json``.
-        curves: Of each model by name, its curve between them.
-        title: The caption.
-    """
-    runs = [LearningCurves(name, name, None, None, evaluations[name], curves.get(name, {})) for name in evaluations]
+def draw_inline(runs: Sequence[LearningCurves]) -> Markup | None:
+    """Return bits per character against seconds as a figure for notebooks; None while there are fewer than two values."""
     series = [line for n, run in enumerate(runs) for line in _bits(run, n, len(runs), "seconds") if line.points]
     bits = [y for line in series if not line.is_ring for _, y in line.points]
     if len(bits) < 2:
         return None
     summary = f"The fewest bits per character so far are {min(bits):.3f}."
-    return draw_figure(Chart(title, "seconds", [Panel("bits per character", series)], summary, from_zero=True))
+    return draw_figure(Chart("Bits per character", "seconds", [Panel("bits per character", series)], summary, from_zero=True))
 
 
 def _bits(run: LearningCurves, style: int, runs: int, across: str, unit: float = 1.0) -> Iterator[Series]:

@@ -9,10 +9,11 @@ aria-label="..."``), ``.charts`` a grid of charts, ``.sample`` a generated text,
 
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -43,7 +44,7 @@ def render(template: str, **values: Any) -> str:
 def _environment() -> Environment:
     options: dict[str, Any] = {"undefined": StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
     environment = Environment(loader=FileSystemLoader(_PACKAGE), autoescape=True, **options)
-    environment.filters |= _FILTERS
+    environment.filters |= {each.__name__: each for each in (decimal, duration, percent, size, thousands)}
     return environment
 
 
@@ -77,6 +78,34 @@ def save_text(text: str, file: Path) -> None:
     """
     with storage_errors(file), atomic_file(file) as new:
         new.write_bytes(text.encode("utf-8", errors="replace"))  # a lone surrogate has no UTF-8
+
+
+class HtmlReport(ABC):
+    """Results that are shown as a page, and in a notebook: by a template that extends ``base``."""
+
+    _template: ClassVar[str]
+
+    @abstractmethod
+    def _values(self) -> dict[str, Any]:
+        """Return what the template is filled with."""
+
+    def save_html(self, file: str | Path, *, overwrite: bool = False) -> None:
+        """Save everything as a page: one file without scripts, which loads nothing.
+
+        Args:
+            file: The file, which ends with .html.
+            overwrite: Whether to replace it if it exists.
+
+        Raises:
+            ConfigError: The file is not a path, or its suffix is not .html.
+            OutputExists: The file exists, and ``overwrite`` is false.
+            StorageError: It cannot be written.
+        """
+        path = refuse_file(file, overwrite=overwrite)
+        save_text(render(self._template, base="web/report.html", **self._values()), path)
+
+    def _repr_html_(self) -> str:
+        return render(self._template, base="web/fragment.html", **self._values())
 
 
 def thousands(value: float | None) -> str:
@@ -141,12 +170,3 @@ def _special(value: float | None) -> str:
     if value is None or math.isnan(value):
         return _MISSING
     return "" if math.isfinite(value) else "∞" if value > 0 else "-∞"
-
-
-_FILTERS: Mapping[str, Callable[..., str]] = {
-    "decimal": decimal,
-    "duration": duration,
-    "percent": percent,
-    "size": size,
-    "thousands": thousands,
-}

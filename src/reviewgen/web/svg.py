@@ -67,7 +67,7 @@ def moved(content: Iterable[str], x: float, y: float) -> str:
 
 def number(value: float) -> str:
     """Return a number with at most one decimal, the same on all machines."""
-    return f"{value:.1f}".removesuffix(".0").replace("-0", "0") if abs(value) < 0.05 else f"{value:.1f}".removesuffix(".0")
+    return f"{value:z.1f}".removesuffix(".0")  # z: no minus zero
 
 
 def block(lines: Lines, x: float, y: float, anchor: str = "start") -> list[str]:

@@ -20,8 +20,8 @@ export const ANY_PLACE = [ANYWHERE, ANYWHERE, ANYWHERE];
 
 /**
  * Returns a function that returns the automaton for a setting of `words`: "known" lets a token only continue or end a known word,
- * or one of a text that is given; "any" only go on with valid UTF-8, and is null if each token does. `nodes` holds the automata of valid UTF-8
- * and, of a model with a lexicon, from `known` on those of words and separators.
+ * or one of a text that is given; "any" only go on with valid UTF-8, and is null if each token does. `nodes` holds the automata of
+ * valid UTF-8 and, of a model with a lexicon, from `known` on those of words and separators.
  */
 export function createSpellings({ vocabSize, tokenBytes }, nodes, roots, known) {
   const [anything, words] = roots;
