@@ -236,9 +236,8 @@ def measure_texts(
     numbers = np.linspace(0, len(store) - 1, count).round().astype(int).tolist()
     documents = [tokens_of(store.document(number), tokenizer.vocab_size) for number in numbers]
     held_out = [tokenizer.decode(ids[:SAMPLE_TOKENS].tolist()) for ids in documents]
-    counts = count_copied([*generated, *held_out], decode_texts(corpus.stores["train"].blocks, corpus.tokenizer))
-    lengths = list(map(len, [*generated, *held_out]))
-    pairs = list(zip(counts, lengths, strict=True))
+    texts = [*generated, *held_out]
+    pairs = list(zip(count_copied(texts, decode_texts(corpus.stores["train"].blocks, tokenizer)), map(len, texts), strict=True))
     generated_pairs, held_out_pairs = pairs[: len(generated)], pairs[len(generated) :]
     rates = {
         "copy_rate": _share(generated_pairs)[0] if characters else None,

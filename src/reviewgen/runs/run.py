@@ -281,7 +281,7 @@ class TrainingRun:
             record.size = self._choose_size(corpus)
         if record.size is not None:
             parts = parts.sized(**record.size)
-        model = parts.build_model(corpus.tokenizer, corpus.conditions.vocab_size, plan.seed, corpus.conditions)
+        model = parts.build_model(corpus.tokenizer, corpus.conditions, plan.seed)
         if parts.initial_weights is not None:
             self._initial_tensors = parts.initial_weights.copy_into(model)
             names = ", ".join(self._initial_tensors)
@@ -316,7 +316,7 @@ class TrainingRun:
             return parts.not_own(corpus.sizes[self.preset, seconds])  # it was chosen for another training
 
         def build(size: Mapping[str, Any]) -> LanguageModel:
-            return parts.sized(size, {}).build_model(corpus.tokenizer, corpus.conditions.vocab_size, 0, corpus.conditions)
+            return parts.sized(size, {}).build_model(corpus.tokenizer, corpus.conditions, seed=0)
 
         with all_processes() as processes:
             sizing = None

@@ -25,6 +25,7 @@ from reviewgen.config import (
     GenerationConfig,
     Preset,
     TrainingConfig,
+    check_mapping,
     fields_of,
     from_dict,
     from_strings,
@@ -162,23 +163,20 @@ class TrainingSetup:
         """Return the parts with settings of a size instead of the preset's."""
         return replace(self, model_settings={**self.model_settings, **model}, training=replace(self.training, **training))
 
-    def build_model(
-        self, tokenizer: Tokenizer, vocab_size: int, seed: int, conditions: Conditions | None = None
-    ) -> LanguageModel:
+    def build_model(self, tokenizer: Tokenizer, conditions: Conditions, seed: int) -> LanguageModel:
         """Return the model to train, with new weights or with a copy of the trained model's.
 
         Args:
             tokenizer: The tokenizer, for its special ids.
-            vocab_size: The number of ids, those of conditions included.
+            conditions: The conditions, whose ids follow the tokenizer's.
             seed: Seed of the weights.
-            conditions: The conditions, some of whose ids a model may hold; None for a model without.
 
         Raises:
             ConfigError: There is not enough memory for it.
         """
         known = conditions if self.trained is None else self.trained.bundle.model.config  # one of an earlier version has no ids
         counts = (getattr(known, name, 0) for name in ("condition_ids", "field_ids"))
-        ids = vocabulary_settings(self.model_class.Config, vocab_size, tokenizer.bos_id, tokenizer.eos_id, *counts)
+        ids = vocabulary_settings(self.model_class.Config, conditions.vocab_size, tokenizer.bos_id, tokenizer.eos_id, *counts)
         config = from_dict(self.model_class.Config, self.model_settings | ids)
         try:
             with IsolatedRng(seed), using_threads(1):  # the rounding of orthogonal matrices depends on the number of threads
@@ -226,9 +224,7 @@ def merge_settings(config: type, defaults: Mapping[str, Any], own: Mapping[str, 
     Raises:
         ConfigError: A setting of the user's is unknown or of the wrong type.
     """
-    own = {} if own is None else own
-    if not isinstance(own, Mapping):
-        raise ConfigError(f"{group} settings are a mapping, as in {{'hidden_size': 256}}; got {type(own).__name__}.")
+    own = {} if own is None else check_mapping(group, own, "{'hidden_size': 256}")
     if group == "model" and (decided := [name for name in VOCABULARY_FIELDS if name in own]):
         hint = "set tokenizer.vocab_size if the tokenizer has such a setting" if decided[0] == "vocab_size" else "leave it out"
         raise ConfigError(f"model.{decided[0]} is the tokenizer's: {hint}.")
@@ -366,7 +362,7 @@ def _find_difference(parts: TrainingSetup, trained: ReviewModel) -> str | None:
     """Return why a trained model's weights cannot be used with other settings: they need other tensors, or predict otherwise."""
     model: Any = trained.bundle.model
     try:
-        changed: Any = parts.build_model(trained.tokenizer, model.config.vocab_size, 0)
+        changed: Any = parts.build_model(trained.tokenizer, trained.conditions, seed=0)
     except (RuntimeError, ConfigError) as error:
         return _last_line(error)
     probe = torch.arange(_PROBE_TOKENS).unsqueeze(0) * 7 % model.config.vocab_size  # (1, T)

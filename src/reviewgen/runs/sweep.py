@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Unpack
 
-from reviewgen.config import check_list, check_text, to_json
+from reviewgen.config import check_list, check_mapping, check_text, to_json
 from reviewgen.config.options import TrainKwargs, refuse_unknown_options
 from reviewgen.errors import ConfigError, NotADistribution, did_you_mean, quoted
 from reviewgen.evaluation import Evaluation, evaluate_documents, sample_documents
@@ -48,13 +48,11 @@ def check_groups(settings: Mapping[str, Mapping[str, Any]] | None) -> dict[str, 
     Raises:
         ConfigError: It is not a mapping from groups to settings.
     """
-    groups = {} if settings is None else settings
-    if not isinstance(groups, Mapping) or not all(isinstance(group, Mapping) for group in groups.values()):
-        raise ConfigError(f"settings must be a dictionary by group, as in {{'model': {{'order': 4}}}}; got {quoted(settings)}.")
+    groups = {} if settings is None else check_mapping("settings", settings, "{'model': {'order': 4}}")
     for group in groups:
         if group not in GROUPS:
-            raise ConfigError(f"{quoted(group)} is not a group of settings. {did_you_mean(str(group), GROUPS)}")
-    return {group: dict(groups.get(group, {})) for group in GROUPS}
+            raise ConfigError(f"{quoted(group)} is not a group of settings. {did_you_mean(group, GROUPS)}")
+    return {group: check_mapping(f"{group} in settings", groups.get(group, {}), "{'order': 4}") for group in GROUPS}
 
 
 def check_values(setting: str, values: Any) -> None:
@@ -201,10 +199,7 @@ def sweep(
         ConfigError: The setting, a value or an argument is unknown; raised before any training.
     """
     variants = Variants(("sweep", "setting", "values", "settings", "series"), preset, source, settings, options)
-    split_name(setting)
-    grouping = {} if series is None else series
-    if not isinstance(grouping, Mapping):
-        raise ConfigError(f"series must be a dictionary of settings, as in {{'model.order': [2, 4]}}; got {quoted(series)}.")
+    grouping = {} if series is None else check_mapping("series", series, "{'model.order': [2, 4]}")
     varied = {**grouping, setting: values}
     for name, listed in varied.items():
         check_values(name, listed)

@@ -16,7 +16,7 @@ from typing import Any, Literal, Unpack
 import numpy as np
 import torch
 
-from reviewgen.config import check_count, check_list, check_seed, fields_of, parse_json
+from reviewgen.config import check_count, check_list, check_mapping, check_seed, fields_of, parse_json
 from reviewgen.config.options import TrainKwargs
 from reviewgen.errors import ConfigError, DeviceError, NotADistribution, TrainingError, counted, quoted, storage_errors
 from reviewgen.model import ReviewModel
@@ -87,8 +87,7 @@ def tune(
         NotADistribution: The model's scores do not sum to one.
     """
     check_count("trials", trials)
-    if not isinstance(search, Mapping | None):
-        raise ConfigError(f"search must be a dictionary, as in {{'model.hidden_size': [128, 256]}}; got {quoted(search)}.")
+    searched = {} if search is None else check_mapping("search", search, "{'model.hidden_size': [128, 256]}")
     if process_state().num_processes > 1:
         raise ConfigError("A search runs in one process: run it without a launcher.")
     lengths = ("budget", "steps", "epochs")
@@ -98,7 +97,7 @@ def tune(
     variants = Variants(("tune", "trials", "search", "settings", "storage"), start, source, settings, options)
     parts = variants.plan({}).parts
     try:
-        space = {name: _parse(parts, name, entry) for name, entry in search.items()} if search else _usual_space(parts, variants)
+        space = {name: _parse(parts, name, entry) for name, entry in searched.items()} or _usual_space(parts, variants)
     except ImportError:
         raise ConfigError("Tuning needs an extra: pip install 'reviewgen[tune]'.") from None
     for setting, values in space.items():

@@ -1,10 +1,9 @@
 from .calibration import calibrate, fit_scale
 from .checkpoints import Checkpoints
 from .execution import IsolatedRng, Sizing, choose_device, choose_size, native_precision
-from .fitting import fit
-from .optimizing import DivergenceGuard, cross_entropy
+from .loop import fit
+from .optimizing import DivergenceGuard, RowAdamW, clip_gradients, cross_entropy
 from .report import Budget, Report, RunVerdict, StopReason, find_verdict
-from .row_adamw import RowAdamW, clip_gradients
 from .softmax import SampledSoftmax, sampled_softmax
 
 __all__ = [
