@@ -195,13 +195,12 @@ _MAX_CHARACTERS = 6_000
 
 
 def evaluate(
-    model: LanguageModel, documents: Sequence[evaluation.Document], corpus: PreparedCorpus, device: str = "cpu"
+    model: LanguageModel, documents: Sequence[evaluation.Document], vocab_size: int, device: str = "cpu"
 ) -> evaluation.Evaluation | None:
     """Return the evaluation of a model on held-out texts; None if it cannot be scored."""
-    try:
-        return evaluation.evaluate_documents(model, documents, corpus.tokenizer.vocab_size, device)
-    except NotADistribution:
-        return None
+    with suppress(NotADistribution):
+        return evaluation.evaluate_documents(model, documents, vocab_size, device)
+    return None
 
 
 def choose_documents(

@@ -138,19 +138,21 @@ class TrainingSetup:
         return issubclass(self.model_class, CountTrained)
 
     def config_of(self, group: str) -> Any:
-        """Return the class of the settings of a group: of "model", "tokenizer" or "training"."""
-        return {"model": self.model_class.Config, "tokenizer": self.tokenizer_class.Config, "training": TrainingConfig}[group]
+        """Return the settings of a group: of the "model", with the smallest vocabulary, the "tokenizer" or the "training"."""
+        if group == "model":
+            return check_settings(self.model_class.Config, self.model_settings)
+        return self.tokenizer_config if group == "tokenizer" else self.training
 
     def takes_list(self, group: str, name: str) -> bool:
         """Return whether the value of a setting is a list; not of an unknown one."""
-        hint = fields_of(self.config_of(group)).get(name)
+        hint = fields_of(type(self.config_of(group))).get(name)
         return any(get_origin(option) is tuple for option in options_of(bare(hint)))
 
     def model_facts(self) -> dict[str, Any]:
         """Return all settings of the model, or of each model of a blend by its preset's name."""
         if self.models:
             return {f"{model.preset}.{key}": value for model in self.models for key, value in model.model_facts().items()}
-        settings = to_dict(check_settings(self.model_class.Config, self.model_settings))
+        settings = to_dict(self.config_of("model"))
         return settings | dict.fromkeys(VOCABULARY_FIELDS & settings.keys())
 
     def not_own(self, size: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:

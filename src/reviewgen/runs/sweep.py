@@ -5,18 +5,18 @@
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Unpack
 
 from reviewgen.config import check_list, check_mapping, check_text, to_json
 from reviewgen.config.options import TrainKwargs, refuse_unknown_options
-from reviewgen.errors import ConfigError, NotADistribution, did_you_mean, quoted
-from reviewgen.evaluation import Evaluation, evaluate_documents, sample_documents
+from reviewgen.errors import ConfigError, did_you_mean, quoted
+from reviewgen.evaluation import Evaluation, sample_documents
 from reviewgen.protocols.abilities import count_parameters
 from reviewgen.runs.corpus import PreparedCorpus, read_corpus, tokenize
 from reviewgen.runs.plan import TrainingPlan, make_plan
+from reviewgen.runs.record import evaluate
 from reviewgen.runs.run import TrainingRun, make_run
 from reviewgen.web.charts import Chart, Panel, Series, refuse_chart, save_chart
 
@@ -217,11 +217,9 @@ def _train_row(run: TrainingRun, value: Any, series: Mapping[str, Any]) -> Sweep
     seconds = 0.0
     for report in run:
         seconds = report.seconds
-    model, train = run.finish(), None
+    model = run.finish()
     documents = sample_documents(run.stores["train"], _TRAIN_TOKENS)
-    with suppress(NotADistribution):
-        train = evaluate_documents(run.model, documents, run.tokenizer.vocab_size)
-    train_bits, train_impossible = _bits(train)
+    train_bits, train_impossible = _bits(evaluate(run.model, documents, run.tokenizer.vocab_size))
     held_out_bits, held_out_impossible = _bits(run.evaluation)
     return SweepRow(
         value=value,

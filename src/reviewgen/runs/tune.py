@@ -21,7 +21,7 @@ from reviewgen.config.options import TrainKwargs
 from reviewgen.errors import ConfigError, DeviceError, NotADistribution, TrainingError, counted, quoted, storage_errors
 from reviewgen.model import ReviewModel
 from reviewgen.processes import process_state
-from reviewgen.runs.setup import TrainingSetup, check_settings, merge_settings
+from reviewgen.runs.setup import TrainingSetup, merge_settings
 from reviewgen.runs.sweep import FASTER, Variants, split_name
 from reviewgen.storage import to_path
 from reviewgen.training import StopReason
@@ -146,7 +146,7 @@ def _range(low: float, high: float, step: int | None = None) -> Any:
 
 def _usual_space(parts: TrainingSetup, variants: Variants) -> dict[str, Any]:
     """Return the default space: learning rate, size and dropout, or the order of a model that is trained by counting."""
-    fields, ranges = fields_of(parts.config_of("model")), dict[str, tuple[Any, Any, int | None]]()
+    fields, ranges = fields_of(parts.model_class.Config), dict[str, tuple[Any, Any, int | None]]()
     size = "order" if parts.is_counted else "hidden_size"
     if not parts.is_counted:
         rate = parts.training.learning_rate
@@ -187,7 +187,7 @@ def _parse(parts: TrainingSetup, setting: str, searched: Any) -> Any:
         raise ConfigError(f"{setting} is searched in a range, as in 2:8, or a list, as in 2,4,8; got {quoted(searched)}.")
     group, name = split_name(setting)
     stripped = [value.strip() if isinstance(value, str) else value for value in searched]
-    values = [merge_settings(parts.config_of(group), {}, {name: value}, group)[name] for value in stripped]
+    values = [merge_settings(type(parts.config_of(group)), {}, {name: value}, group)[name] for value in stripped]
     if not all(value is None or isinstance(value, bool | int | float | str) for value in values):
         raise ConfigError(f"{setting} is neither a number nor a string, so it cannot be searched.")
     if isinstance(searched, list):
@@ -202,9 +202,7 @@ def _parse(parts: TrainingSetup, setting: str, searched: Any) -> Any:
 def _current(parts: TrainingSetup, setting: str) -> Any:
     """Return the value of a setting without a search."""
     group, name = split_name(setting)
-    if group == "model":
-        return getattr(check_settings(parts.model_class.Config, parts.model_settings), name)
-    return getattr(parts.training if group == "training" else parts.tokenizer_config, name)
+    return getattr(parts.config_of(group), name)
 
 
 def _holds(values: Any, value: Any) -> bool:
