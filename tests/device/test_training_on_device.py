@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+import reviewgen
 from reviewgen import TrainingRun
 from reviewgen.errors import TrainingError
 from reviewgen.training import Budget, Checkpoints, Report, TrainingConfig, fit
@@ -62,6 +63,16 @@ def test_losses_are_those_of_the_cpu_in_32_bits(preset: str, place: str, precisi
     run = start(place, precision, preset=preset)
     assert losses_of(run) == pytest.approx(expected, abs=TOLERANCES[precision])
     assert run.curves[preset] and used_memory(run.model.parameters()) == {"cpu"}  # where it ends
+
+
+@pytest.mark.parametrize("place", EACH_PLACE)
+def test_a_sampled_softmax_is_a_technique_of_trainings_on_a_cpu(place: str) -> None:
+    words = ["".join(letters) for letters in itertools.product("bdfgklmnprst", "aeiou", "bdfgklmnprst", "aeiou")]
+    texts = [" ".join(part) for n in range(60) for part in (words[60 * n : 60 * n + 60], words[n::60])]
+    training = TRAINING | {"device": place, "precision": "no", "calibration": False}
+    fixed = {"model": MODEL, "tokenizer": {"min_frequency": 1}, "training": training}
+    rows = {row.name: row for row in reviewgen.ablate("gru-word", texts, steps=1, settings=fixed)}
+    assert (rows["sampled softmax"].bits is None) == (place != "cpu") and rows["Muon"].bits is not None
 
 
 @pytest.mark.parametrize("precision", ["no", "bf16"])

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from torch import nn
 
 import reviewgen
@@ -83,16 +82,6 @@ def test_rows_are_single_trainings() -> None:
     for row in (rows[name] for name in used[1:]):
         assert row.gain == pytest.approx(row.bits - rows["whole"].bits, abs=1e-9)
     assert rows["plain"].parameters["output layer"] > rows["whole"].parameters["output layer"]
-
-
-def test_a_sampled_softmax_is_not_used_on_an_accelerator(monkeypatch: Any) -> None:
-    monkeypatch.setattr("reviewgen.training.softmax.MIN_GAIN", 0)  # the vocabulary is large enough
-    given = {name: value for name, value in WITHOUT.items() if name != "sampled_softmax"}
-    fixed = {"model": {"hidden_size": 8, "embedding_size": 8, **RECURRENT}, "training": given}
-    for device in ("cpu", "cuda"):
-        monkeypatch.setattr("reviewgen.runs.ablate.choose_device", lambda *_, device=device: (torch.device(device), ()))
-        rows = {row.name: row for row in reviewgen.ablate("gru-word", TEXTS, steps=2, settings=fixed)}
-        assert (rows["sampled softmax"].bits is None) == (device == "cuda")
 
 
 def test_the_settings_of_a_size_that_was_chosen_for_the_whole_preset_leave_out_those_that_are_set() -> None:

@@ -20,7 +20,7 @@ from reviewgen.errors import ConfigError
 from reviewgen.evaluation import evaluate_totals, sample_documents
 from reviewgen.protocols.abilities import count_parameters
 from reviewgen.rates import find_intervals
-from reviewgen.runs.sweep import FASTER, Variants
+from reviewgen.runs.sweep import Variants
 from reviewgen.training import choose_device, sampled_softmax
 
 _HELD_OUT_TOKENS = 50_000  # scored, at most
@@ -101,8 +101,7 @@ def ablate(
         raise ConfigError(f"{preset} has no technique left to ablate: the settings of all of them are given.")
     for off in ({}, plain, *(off for _, off in techniques.values())):
         variants.plan(off)  # what cannot be combined with the given settings is refused before any work
-    if parts.training.keep == "best":
-        variants.settings["training"] = FASTER | variants.settings["training"]
+    variants.skip_copy_rates(parts.training)
     return _rows(_Trainings(variants, seeds), techniques, plain)
 
 

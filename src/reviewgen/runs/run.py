@@ -119,6 +119,7 @@ class TrainingRun:
         """
         with self._folder.opened():
             self._corpus = read_corpus(self.plan)
+            self._record.note(*self._corpus.notes)
             self._folder.require_corpus(self.corpus.fingerprint)
         return self.corpus
 
@@ -537,7 +538,7 @@ class TrainingRun:
     @property
     def notes(self) -> list[str]:
         """Sentences for the user so far."""
-        return list(self._record.notes if isinstance(self._corpus, PreparedCorpus | None) else self._corpus.notes)
+        return list(self._record.notes)
 
     @property
     def held_out(self) -> dict[str, Any] | None:

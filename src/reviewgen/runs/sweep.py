@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Unpack
 
-from reviewgen.config import check_list, check_mapping, check_text, to_json
+from reviewgen.config import TrainingConfig, check_list, check_mapping, check_text, to_json
 from reviewgen.config.options import TrainKwargs, refuse_unknown_options
 from reviewgen.errors import ConfigError, did_you_mean, quoted
 from reviewgen.evaluation import Evaluation, sample_documents
@@ -21,9 +21,6 @@ from reviewgen.runs.run import TrainingRun, make_run
 from reviewgen.web.charts import Chart, Panel, Series, refuse_chart, save_chart
 
 GROUPS = ("model", "tokenizer", "training")
-FASTER = {"novelty": "none", "copy_tokens": 0}
-"""Training settings that save time and do not change the weights, unless those are chosen by what they copy."""
-
 _TRAIN_TOKENS = 100_000  # of the training text, scored
 
 
@@ -92,6 +89,11 @@ class Variants:
                 raise ConfigError(f"{name} trains several models, and no model is saved, so it takes no {option}.")
         self.settings, self._start, self._source, self._options = check_groups(settings), start, source, options
         self._corpora: list[tuple[Any, PreparedCorpus]] = []
+
+    def skip_copy_rates(self, training: TrainingConfig) -> None:
+        """Do not measure what models copy, which takes time, unless the weights are chosen by it."""
+        if training.keep == "best":
+            self.settings["training"] = {"novelty": "none", "copy_tokens": 0} | self.settings["training"]
 
     def plan(self, changed: Mapping[str, Any]) -> TrainingPlan:
         """Return the plan of a training with some settings changed, as in {"model.order": 4}.

@@ -22,7 +22,7 @@ from reviewgen.errors import ConfigError, DeviceError, NotADistribution, Trainin
 from reviewgen.model import ReviewModel
 from reviewgen.processes import process_state
 from reviewgen.runs.setup import TrainingSetup, merge_settings
-from reviewgen.runs.sweep import FASTER, Variants, split_name
+from reviewgen.runs.sweep import Variants, split_name
 from reviewgen.storage import to_path
 from reviewgen.training import StopReason
 
@@ -105,8 +105,7 @@ def tune(
             variants.plan({setting: value})  # what is out of range is refused before any work
     about = {"preset": parts.preset, "search": str(space), "settings": str(variants.settings), "seed": seed}
     about |= {name: str(value) for name in lengths if (value := options.get(name)) is not None}
-    if parts.training.keep == "best":
-        variants.settings["training"] = FASTER | variants.settings["training"]
+    variants.skip_copy_rates(parts.training)
     file = None if storage is None else to_path("storage", storage)
     return _search(_open_study(file), space, variants, trials, about, file)
 
@@ -154,8 +153,8 @@ def _usual_space(parts: TrainingSetup, variants: Variants) -> dict[str, Any]:
     if size in fields and parts.trained is None:
         value = _current(parts, f"model.{size}")
         step = 1 if parts.is_counted else max(1, value // 4)
-        ranges[f"model.{size}"] = max(step, value - 2 * step) if value >= step else value, value + 4 * step, step
-    dropouts = [] if parts.is_counted else [f"model.{name}" for name in _DROPOUTS if name in fields]
+        ranges[f"model.{size}"] = max(step, value - 2 * step), value + 4 * step, step
+    dropouts = [f"model.{name}" for name in _DROPOUTS if name in fields]
     ranges |= {name: (0.0, max(0.5, _current(parts, name)), None) for name in dropouts[:1]}
 
     def allowed(name: str, value: Any) -> Any:
@@ -166,8 +165,7 @@ def _usual_space(parts: TrainingSetup, variants: Variants) -> dict[str, Any]:
             return _current(parts, name)
         return value
 
-    fixed = {f"{group}.{name}" for group, names in variants.settings.items() for name in names}
-    free = {name: ends for name, ends in ranges.items() if name not in fixed}
+    free = {name: ends for name, ends in ranges.items() if name not in parts.own}
     if not free:
         raise ConfigError("Nothing is left to search: name settings and their values, as in --search training.bptt=16:128.")
     return {name: _range(allowed(name, low), allowed(name, high), step) for name, (low, high, step) in free.items()}

@@ -22,7 +22,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -30,7 +30,7 @@ import torch
 from torch import Tensor, nn
 
 from reviewgen.config import Preset, TrainingConfig
-from reviewgen.errors import TrainingError
+from reviewgen.errors import TrainingError, counted
 from reviewgen.generation import using_threads
 from reviewgen.processes import Processes, process_state
 from reviewgen.protocols import SupportsDevices, SupportsImplementations
@@ -158,11 +158,9 @@ class IsolatedRng:
             module.set_rng_state(states[device])
 
 
-def autocast(device: str, precision: str) -> AbstractContextManager[Any]:
+def autocast(device: str, precision: str) -> torch.autocast:
     """Return a reusable autocast context for a device type and a precision; "no" leaves computation in 32 bits."""
-    if precision == "no":
-        return nullcontext()
-    return torch.autocast(device, torch.float16 if precision == "fp16" else torch.bfloat16)
+    return torch.autocast(device, torch.float16 if precision == "fp16" else torch.bfloat16, enabled=precision != "no")
 
 
 class Threads:
@@ -230,9 +228,9 @@ class Execution:
 
     def describe(self) -> str:
         """Return the configuration and its throughput."""
-        threads = f"{self.threads} thread{'s' if self.threads > 1 else ''}"
         precision = "32 bits" if self.precision == "no" else self.precision
-        return f"{', '.join(filter(None, (threads, precision, self.implementation)))}: {self.tokens_per_second:,.0f}"
+        parts = counted(self.threads, "thread"), precision, self.implementation
+        return f"{', '.join(filter(None, parts))}: {self.tokens_per_second:,.0f}"
 
 
 def choose_execution(
@@ -417,9 +415,9 @@ def choose_size(
         if chosen is not None and (tokens < enough or multiplied > MAX_PARAMETERS_PER_TOKEN * corpus_tokens):
             break
         training = {"batch_size": batch[0], "bptt": batch[1]} if may_grow else {}
-        counted = tokens / corpus_tokens * min(1.0, max(_MIN_DROPOUT_SHARE, (parameters - in_bags) / corpus_characters))
-        training |= _of_epochs(preset.training_by_epochs, preset.training_settings, counted)
-        model_settings = {**settings, **_of_epochs(preset.by_epochs, preset.model_settings, counted)}
+        epochs = tokens / corpus_tokens * min(1.0, max(_MIN_DROPOUT_SHARE, (parameters - in_bags) / corpus_characters))
+        training |= _of_epochs(preset.training_by_epochs, preset.training_settings, epochs)
+        model_settings = {**settings, **_of_epochs(preset.by_epochs, preset.model_settings, epochs)}
         chosen = Sizing(model_settings, training, parameters, throughput, tokens / corpus_tokens)
     if chosen is None or chosen.model.keys() == preset.sizes[0].keys():
         return chosen
