@@ -6,6 +6,7 @@ scored on the same held-out texts, so a difference has the interval of paired te
 """
 
 import math
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Unpack
@@ -133,7 +134,7 @@ class _Trainings:
         for number in range(self._seeds):
             plan = self._variants.plan(off)
             run, corpus = self._variants.start(replace(plan, seed=plan.seed + number)), self._variants.corpus(plan)
-            *_, last = run
+            [last] = deque(run, maxlen=1)  # an hour has too many reports to keep them all
             documents = sample_documents(corpus.stores[corpus.final_split], _HELD_OUT_TOKENS)
             nats.append(list[float]())
             evaluate_totals(run.model, documents, run.tokenizer.vocab_size, nats=nats[-1])
@@ -142,8 +143,8 @@ class _Trainings:
             seconds += last.seconds
             training_seconds += last.seconds - last.evaluation_seconds
         if not self.used:
-            self.used = {f"model.{name}": value for name, value in to_dict(run.model.config).items()}
-            self.used |= {f"training.{name}": value for name, value in to_dict(run.config).items()}
+            self.used = {f"model.{key}": value for key, value in to_dict(run.model.config).items()}
+            self.used |= {f"training.{key}": value for key, value in to_dict(run.config).items()}
             if not plan.parts.is_counted:
                 device, _ = choose_device(run.config.device, run.model)
                 if sampled_softmax(run.model, run.config.sampled_softmax, device.type) is None:
