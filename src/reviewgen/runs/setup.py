@@ -46,6 +46,7 @@ _PAST = ("preset", "data", "parts", "steps", "seconds", "held_out", "parent")  #
 _OF_PART = (*_PAST, "config", "verdict", "evaluations", "curve")  # and of that of a model of a blend
 _PEAK_SHARE = 1 / 2  # of the preset's learning rate: a whole one spoils a model on texts like its own, a sixth is slow on others
 _WARMUP = 0.05  # a trained model needs less warmup than a new one: a share of the run
+_EXAMPLE = "{'hidden_size': 256}"  # of settings, for messages
 _ANCESTORS = 16  # trainings before that of the parent
 _PROBE_TOKENS, _TOLERANCE = 24, 1e-3  # of the logits of two implementations of the same function
 
@@ -226,7 +227,7 @@ def merge_settings(config: type, defaults: Mapping[str, Any], own: Mapping[str, 
     Raises:
         ConfigError: A setting of the user's is unknown or of the wrong type.
     """
-    own = {} if own is None else check_mapping(group, own, "{'hidden_size': 256}")
+    own = {} if own is None else check_mapping(group, own, _EXAMPLE)
     if group == "model" and (decided := [name for name in VOCABULARY_FIELDS if name in own]):
         hint = "set tokenizer.vocab_size if the tokenizer has such a setting" if decided[0] == "vocab_size" else "leave it out"
         raise ConfigError(f"model.{decided[0]} is the tokenizer's: {hint}.")
@@ -286,12 +287,12 @@ def _from_blend(name: str, preset: Preset, model: Any, tokenizer: Any, training:
             f"The preset {name!r} cannot be trained: a blend is made of two or more single models of one tokenizer."
         )
     configs = {part: find_model(single.model)[0].Config for part, single in presets.items()}
-    shares = _share_settings(configs, preset.model_settings, model) if isinstance(model, Mapping | None) else None
+    shares = _share_settings(configs, preset.model_settings, model)
     models = []
     for part, single in presets.items():
         shared = {**single.training_settings, **preset.training_settings}
         single = replace(single, tokenizer_settings=preset.tokenizer_settings, training_settings=shared)
-        models.append(_from_preset(part, single, model if shares is None else shares[part], tokenizer, training))
+        models.append(_from_preset(part, single, shares[part], tokenizer, training))
     first, *others = models
     if first.is_counted or not all(other.is_counted for other in others):
         raise ConfigError(
@@ -307,10 +308,11 @@ def _share_settings(configs: Mapping[str, type], defaults: Mapping[str, Any], ov
     """Return the model settings of each preset of a blend: those that its config has; the first one refuses what none has.
 
     Raises:
-        ConfigError: Several have a setting.
+        ConfigError: Several have a setting, or the settings are not a mapping.
     """
     shared: dict[str, dict[str, Any]] = {part: {} for part in configs}
-    for setting, value in {**defaults, **(overrides or {})}.items():
+    own = {} if overrides is None else check_mapping("model", overrides, _EXAMPLE)
+    for setting, value in {**defaults, **own}.items():
         owners = [part for part, config in configs.items() if setting in fields_of(config)] or list(configs)[:1]
         if len(owners) > 1 and setting not in VOCABULARY_FIELDS:  # that is refused where it is merged
             raise ConfigError(
