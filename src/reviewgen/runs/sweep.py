@@ -233,8 +233,14 @@ def _train_row(run: TrainingRun, value: Any, series: Mapping[str, Any]) -> Sweep
         series=series,
         train_impossible=train_impossible,
         held_out_impossible=held_out_impossible,
-        ngrams=[count for kind, count in count_parameters(run.model).items() if kind.endswith("-grams")],
+        ngrams=_count_ngrams(count_parameters(run.model)),
     )
+
+
+def _count_ngrams(kinds: Mapping[str, int]) -> list[int]:
+    """Return the numbers of n-grams of 1, 2, ... n tokens among parameters by kind."""
+    names = [f"{length}-grams" for length in range(1, len(kinds) + 1)]
+    return [kinds[name] for name in names if name in kinds]
 
 
 def _bits(evaluation: Evaluation | None) -> tuple[float | None, float | None]:
