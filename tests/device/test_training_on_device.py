@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+import reviewgen
 from reviewgen import TrainingRun
 from reviewgen.errors import TrainingError
 from reviewgen.training import Budget, Checkpoints, Report, TrainingConfig, fit
@@ -76,6 +77,16 @@ def no_waiting(place: str) -> Iterator[None]:
         yield
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("place", EACH_PLACE)
+def test_a_sampled_softmax_is_a_technique_of_trainings_on_a_cpu(place: str) -> None:
+    words = ["".join(letters) for letters in itertools.product("bdfgklmnprst", "aeiou", "bdfgklmnprst", "aeiou")]
+    texts = [" ".join(part) for n in range(60) for part in (words[60 * n : 60 * n + 60], words[n::60])]
+    training = TRAINING | {"device": place, "precision": "no", "calibration": False}
+    fixed = {"model": MODEL, "tokenizer": {"min_frequency": 1}, "training": training}
+    rows = {row.name: row for row in reviewgen.ablate("gru-word", texts, steps=1, settings=fixed)}
+    assert (rows["sampled softmax"].bits is None) == (place != "cpu") and rows["Muon"].bits is not None
 
 
 @pytest.mark.parametrize("precision", ["no", "bf16"])

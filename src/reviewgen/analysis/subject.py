@@ -87,7 +87,8 @@ def _new(name: str, texts: Sequence[str]) -> LoadedModel:
     parts, read = resolve_setup(name), list(texts) or [_CHARACTERS]
     tokenizer = parts.tokenizer_class.train(read, parts.tokenizer_config)
     size = tokenizer.vocab_size
-    model: Any = parts.build_model(tokenizer, size if texts else getattr(parts.tokenizer_config, "vocab_size", size), seed=0)
+    ids = size if texts else getattr(parts.tokenizer_config, "vocab_size", size)
+    model: Any = parts.build_model(tokenizer, Conditions(first_id=ids), seed=0)
     note = f"No trained weights of {name} are installed: its weights are random, and its tokenizer is trained on the texts shown."
     if isinstance(model, CountTrained):
         for text in read:

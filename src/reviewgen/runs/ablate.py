@@ -6,6 +6,7 @@ scored on the same held-out texts, so a difference has the interval of paired te
 """
 
 import math
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Unpack
@@ -17,11 +18,11 @@ from reviewgen.config import TrainingConfig, check_count, to_dict, to_json
 from reviewgen.config.options import TrainKwargs
 from reviewgen.config.settings import Technique
 from reviewgen.errors import ConfigError
-from reviewgen.evaluation import sample_documents, token_losses
+from reviewgen.evaluation import evaluate_totals, sample_documents
 from reviewgen.protocols.abilities import count_parameters
 from reviewgen.rates import find_intervals
-from reviewgen.runs.sweep import FASTER, Variants
-from reviewgen.training import sampled_softmax
+from reviewgen.runs.sweep import Variants
+from reviewgen.training import choose_device, sampled_softmax
 
 _HELD_OUT_TOKENS = 50_000  # scored, at most
 
@@ -101,8 +102,7 @@ def ablate(
         raise ConfigError(f"{preset} has no technique left to ablate: the settings of all of them are given.")
     for off in ({}, plain, *(off for _, off in techniques.values())):
         variants.plan(off)  # what cannot be combined with the given settings is refused before any work
-    if parts.training.keep == "best":
-        variants.settings["training"] = FASTER | variants.settings["training"]
+    variants.skip_copy_rates(parts.training)
     return _rows(_Trainings(variants, seeds), techniques, plain)
 
 
@@ -134,18 +134,21 @@ class _Trainings:
         for number in range(self._seeds):
             plan = self._variants.plan(off)
             run, corpus = self._variants.start(replace(plan, seed=plan.seed + number)), self._variants.corpus(plan)
-            *_, last = run
+            [last] = deque(run, maxlen=1)  # an hour has too many reports to keep them all
             documents = sample_documents(corpus.stores[corpus.final_split], _HELD_OUT_TOKENS)
-            losses = token_losses(run.model, [ids for ids, _ in documents], run.tokenizer.vocab_size)
-            nats.append([float(text_losses.sum(dtype=np.float64)) for text_losses in losses])
+            nats.append(list[float]())
+            evaluate_totals(run.model, documents, run.tokenizer.vocab_size, nats=nats[-1])
             train = corpus.stores["train"]
             characters_read += last.tokens * int(train.characters.sum()) / train.tokens
             seconds += last.seconds
             training_seconds += last.seconds - last.evaluation_seconds
-        settings = {"model": to_dict(run.model.config), "training": to_dict(run.config)}
-        self.used = self.used or {f"{group}.{key}": value for group, values in settings.items() for key, value in values.items()}
-        if run.config.sampled_softmax and sampled_softmax(run.model, run.config.sampled_softmax, "cpu") is None:
-            self.used["training.sampled_softmax"] = 0  # the vocabulary is too small
+        if not self.used:
+            self.used = {f"model.{key}": value for key, value in to_dict(run.model.config).items()}
+            self.used |= {f"training.{key}": value for key, value in to_dict(run.config).items()}
+            if not plan.parts.is_counted:
+                device, _ = choose_device(run.config.device, run.model)
+                if sampled_softmax(run.model, run.config.sampled_softmax, device.type) is None:
+                    self.used["training.sampled_softmax"] = 0  # the vocabulary is too small, or the device is not a CPU
         is_timed = training_seconds > 0.01 * seconds and not plan.parts.is_counted
         means, characters = np.mean(nats, axis=0), [length for _, length in documents]
         row = AblationRow(

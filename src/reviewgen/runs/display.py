@@ -29,7 +29,7 @@ from rich.text import Text
 
 from reviewgen.compiled.notice import compiling_notice
 from reviewgen.config import check_list, check_text
-from reviewgen.errors import ConfigError, did_you_mean, quoted
+from reviewgen.errors import ConfigError, did_you_mean, first_line, quoted
 from reviewgen.hub.download import locate
 from reviewgen.model.read import read_training
 from reviewgen.processes import process_state
@@ -159,9 +159,7 @@ class RunLog:
             with contextlib.redirect_stdout(sys.stderr if is_shown else io.StringIO()):
                 self._context.run(action, *arguments)
         except Exception as error:  # third-party code may raise anything, and hours of training must not be lost to it
-            cause = error.strerror if isinstance(error, OSError) and error.strerror else str(error).strip()
-            reason = (cause or type(error).__name__).splitlines()[0]
-            self.failure = f"Logging to {self._kind} failed, and the training continues without it: {reason}"
+            self.failure = f"Logging to {self._kind} failed, and the training continues without it: {first_line(error)}"
             self._tracker = None
 
 

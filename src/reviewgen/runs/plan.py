@@ -313,13 +313,13 @@ class RunFolder:
             OutputExists: The output folder exists, and is not of a run that is over.
         """
         plan, training = self._plan, self._plan.parts.training
-        if plan.out is not None and resumes_by_itself():
+        if plan.out is None:
+            return None, {}, 0.0
+        if resumes_by_itself():
             record = find_record(plan.out)
             if record.get(SETTINGS) == plan.digest() and record.get("stopped") not in _CUT_SHORT:
                 return record["data"]["fingerprint"], {}, 0.0
             check_output(plan.out)
-        if plan.out is None:
-            return None, {}, 0.0
         self._job = job = Job(plan.out, {**plan.facts(), "processes": processes, SETTINGS: plan.digest()})
         if plan.resume and not job.folder.is_dir():
             raise CheckpointError(

@@ -195,13 +195,12 @@ _MAX_CHARACTERS = 6_000
 
 
 def evaluate(
-    model: LanguageModel, documents: Sequence[evaluation.Document], corpus: PreparedCorpus, device: str = "cpu"
+    model: LanguageModel, documents: Sequence[evaluation.Document], vocab_size: int, device: str = "cpu"
 ) -> evaluation.Evaluation | None:
     """Return the evaluation of a model on held-out texts; None if it cannot be scored."""
-    try:
-        return evaluation.evaluate_documents(model, documents, corpus.tokenizer.vocab_size, device)
-    except NotADistribution:
-        return None
+    with suppress(NotADistribution):
+        return evaluation.evaluate_documents(model, documents, vocab_size, device)
+    return None
 
 
 def choose_documents(
@@ -236,9 +235,8 @@ def measure_texts(
     numbers = np.linspace(0, len(store) - 1, count).round().astype(int).tolist()
     documents = [tokens_of(store.document(number), tokenizer.vocab_size) for number in numbers]
     held_out = [tokenizer.decode(ids[:SAMPLE_TOKENS].tolist()) for ids in documents]
-    counts = count_copied([*generated, *held_out], decode_texts(corpus.stores["train"].blocks, corpus.tokenizer))
-    lengths = list(map(len, [*generated, *held_out]))
-    pairs = list(zip(counts, lengths, strict=True))
+    texts = [*generated, *held_out]
+    pairs = list(zip(count_copied(texts, decode_texts(corpus.stores["train"].blocks, tokenizer)), map(len, texts), strict=True))
     generated_pairs, held_out_pairs = pairs[: len(generated)], pairs[len(generated) :]
     rates = {
         "copy_rate": _share(generated_pairs)[0] if characters else None,

@@ -119,6 +119,7 @@ class TrainingRun:
         """
         with self._folder.opened():
             self._corpus = read_corpus(self.plan)
+            self._record.note(*self._corpus.notes)
             self._folder.require_corpus(self.corpus.fingerprint)
         return self.corpus
 
@@ -281,7 +282,7 @@ class TrainingRun:
             record.size = self._choose_size(corpus)
         if record.size is not None:
             parts = parts.sized(**record.size)
-        model = parts.build_model(corpus.tokenizer, corpus.conditions.vocab_size, plan.seed, corpus.conditions)
+        model = parts.build_model(corpus.tokenizer, corpus.conditions, plan.seed)
         if parts.initial_weights is not None:
             self._initial_tensors = parts.initial_weights.copy_into(model)
             names = ", ".join(self._initial_tensors)
@@ -316,7 +317,7 @@ class TrainingRun:
             return parts.not_own(corpus.sizes[self.preset, seconds])  # it was chosen for another training
 
         def build(size: Mapping[str, Any]) -> LanguageModel:
-            return parts.sized(size, {}).build_model(corpus.tokenizer, corpus.conditions.vocab_size, 0, corpus.conditions)
+            return parts.sized(size, {}).build_model(corpus.tokenizer, corpus.conditions, seed=0)
 
         with all_processes() as processes:
             sizing = None
@@ -334,7 +335,7 @@ class TrainingRun:
     def _note_trained(self, trained: ReviewModel, model: Any, documents: list[Document], corpus: PreparedCorpus) -> None:
         """Measure a model that is trained further, and note where it starts from."""
         device = process_state().device
-        evaluation = evaluate(model.to(device).eval(), documents, corpus, str(device))
+        evaluation = evaluate(model.to(device).eval(), documents, corpus.tokenizer.vocab_size, str(device))
         model.to("cpu")
         if evaluation is not None and math.isfinite(evaluation.bits_per_character):
             self._bits_before = evaluation.bits_per_character
@@ -373,8 +374,10 @@ class TrainingRun:
             with all_processes() as processes:
                 documents = processes.broadcast(documents)  # their number depends on a clock
             weights = self._mix(documents)
-            judge = Evaluator(corpus.tokenizer, documents, self.config, corpus.index, corpus.conditions.unspecified_ids)
-            judge.metrics, judge.seconds_each = self._metrics, None if seconds is None else _EVALUATION_SHARE * seconds
+            prefix, limit = corpus.conditions.unspecified_ids, None if seconds is None else _EVALUATION_SHARE * seconds
+            judge = Evaluator(
+                corpus.tokenizer, documents, self.config, corpus.index, prefix, metrics=self._metrics, seconds_each=limit
+            )
             report = replace(last, part=self.preset, progress=1.0, loss=None, learning_rate=None, notes=(weights,), stopped=None)
             report = judge.evaluate(self.model, report)
         seconds, evaluations = last.seconds + time.monotonic() - start, last.evaluation_seconds + judge.total_seconds
@@ -413,7 +416,7 @@ class TrainingRun:
             limit = None if seconds is None else _FINAL_SHARE * seconds
             documents = choose_documents(self.model, corpus, corpus.final_split, _FINAL_TOKENS, limit, _FINAL_TEXTS)
             for run in (*self._parts, self):
-                run._evaluation = evaluate(run.model, documents, corpus)
+                run._evaluation = evaluate(run.model, documents, corpus.tokenizer.vocab_size)
             if corpus.conditions and is_main and self._evaluation is not None:
                 some = spread_documents(documents, max(_GAIN_TEXTS, len(documents) // (2 * len(corpus.conditions))))
                 gains = measure_gains(self.model, some, corpus.conditions)
@@ -535,7 +538,7 @@ class TrainingRun:
     @property
     def notes(self) -> list[str]:
         """Sentences for the user so far."""
-        return list(self._record.notes if isinstance(self._corpus, PreparedCorpus | None) else self._corpus.notes)
+        return list(self._record.notes)
 
     @property
     def held_out(self) -> dict[str, Any] | None:

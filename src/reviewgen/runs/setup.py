@@ -25,6 +25,7 @@ from reviewgen.config import (
     GenerationConfig,
     Preset,
     TrainingConfig,
+    check_mapping,
     fields_of,
     from_dict,
     from_strings,
@@ -45,6 +46,7 @@ _PAST = ("preset", "data", "parts", "steps", "seconds", "held_out", "parent")  #
 _OF_PART = (*_PAST, "config", "verdict", "evaluations", "curve")  # and of that of a model of a blend
 _PEAK_SHARE = 1 / 2  # of the preset's learning rate: a whole one spoils a model on texts like its own, a sixth is slow on others
 _WARMUP = 0.05  # a trained model needs less warmup than a new one: a share of the run
+_EXAMPLE = "{'hidden_size': 256}"  # of settings, for messages
 _ANCESTORS = 16  # trainings before that of the parent
 _PROBE_TOKENS, _TOLERANCE = 24, 1e-3  # of the logits of two implementations of the same function
 
@@ -137,19 +139,21 @@ class TrainingSetup:
         return issubclass(self.model_class, CountTrained)
 
     def config_of(self, group: str) -> Any:
-        """Return the class of the settings of a group: of "model", "tokenizer" or "training"."""
-        return {"model": self.model_class.Config, "tokenizer": self.tokenizer_class.Config, "training": TrainingConfig}[group]
+        """Return the settings of a group: of the "model", with the smallest vocabulary, the "tokenizer" or the "training"."""
+        if group == "model":
+            return check_settings(self.model_class.Config, self.model_settings)
+        return self.tokenizer_config if group == "tokenizer" else self.training
 
     def takes_list(self, group: str, name: str) -> bool:
         """Return whether the value of a setting is a list; not of an unknown one."""
-        hint = fields_of(self.config_of(group)).get(name)
+        hint = fields_of(type(self.config_of(group))).get(name)
         return any(get_origin(option) is tuple for option in options_of(bare(hint)))
 
     def model_facts(self) -> dict[str, Any]:
         """Return all settings of the model, or of each model of a blend by its preset's name."""
         if self.models:
             return {f"{model.preset}.{key}": value for model in self.models for key, value in model.model_facts().items()}
-        settings = to_dict(check_settings(self.model_class.Config, self.model_settings))
+        settings = to_dict(self.config_of("model"))
         return settings | dict.fromkeys(VOCABULARY_FIELDS & settings.keys())
 
     def not_own(self, size: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
@@ -162,23 +166,20 @@ class TrainingSetup:
         """Return the parts with settings of a size instead of the preset's."""
         return replace(self, model_settings={**self.model_settings, **model}, training=replace(self.training, **training))
 
-    def build_model(
-        self, tokenizer: Tokenizer, vocab_size: int, seed: int, conditions: Conditions | None = None
-    ) -> LanguageModel:
+    def build_model(self, tokenizer: Tokenizer, conditions: Conditions, seed: int) -> LanguageModel:
         """Return the model to train, with new weights or with a copy of the trained model's.
 
         Args:
             tokenizer: The tokenizer, for its special ids.
-            vocab_size: The number of ids, those of conditions included.
+            conditions: The conditions, whose ids follow the tokenizer's.
             seed: Seed of the weights.
-            conditions: The conditions, some of whose ids a model may hold; None for a model without.
 
         Raises:
             ConfigError: There is not enough memory for it.
         """
         known = conditions if self.trained is None else self.trained.bundle.model.config  # one of an earlier version has no ids
         counts = (getattr(known, name, 0) for name in ("condition_ids", "field_ids"))
-        ids = vocabulary_settings(self.model_class.Config, vocab_size, tokenizer.bos_id, tokenizer.eos_id, *counts)
+        ids = vocabulary_settings(self.model_class.Config, conditions.vocab_size, tokenizer.bos_id, tokenizer.eos_id, *counts)
         config = from_dict(self.model_class.Config, self.model_settings | ids)
         try:
             with IsolatedRng(seed), using_threads(1):  # the rounding of orthogonal matrices depends on the number of threads
@@ -226,9 +227,7 @@ def merge_settings(config: type, defaults: Mapping[str, Any], own: Mapping[str, 
     Raises:
         ConfigError: A setting of the user's is unknown or of the wrong type.
     """
-    own = {} if own is None else own
-    if not isinstance(own, Mapping):
-        raise ConfigError(f"{group} settings are a mapping, as in {{'hidden_size': 256}}; got {type(own).__name__}.")
+    own = {} if own is None else check_mapping(group, own, _EXAMPLE)
     if group == "model" and (decided := [name for name in VOCABULARY_FIELDS if name in own]):
         hint = "set tokenizer.vocab_size if the tokenizer has such a setting" if decided[0] == "vocab_size" else "leave it out"
         raise ConfigError(f"model.{decided[0]} is the tokenizer's: {hint}.")
@@ -288,12 +287,12 @@ def _from_blend(name: str, preset: Preset, model: Any, tokenizer: Any, training:
             f"The preset {name!r} cannot be trained: a blend is made of two or more single models of one tokenizer."
         )
     configs = {part: find_model(single.model)[0].Config for part, single in presets.items()}
-    shares = _share_settings(configs, preset.model_settings, model) if isinstance(model, Mapping | None) else None
+    shares = _share_settings(configs, preset.model_settings, model)
     models = []
     for part, single in presets.items():
         shared = {**single.training_settings, **preset.training_settings}
         single = replace(single, tokenizer_settings=preset.tokenizer_settings, training_settings=shared)
-        models.append(_from_preset(part, single, model if shares is None else shares[part], tokenizer, training))
+        models.append(_from_preset(part, single, shares[part], tokenizer, training))
     first, *others = models
     if first.is_counted or not all(other.is_counted for other in others):
         raise ConfigError(
@@ -309,10 +308,11 @@ def _share_settings(configs: Mapping[str, type], defaults: Mapping[str, Any], ov
     """Return the model settings of each preset of a blend: those that its config has; the first one refuses what none has.
 
     Raises:
-        ConfigError: Several have a setting.
+        ConfigError: Several have a setting, or the settings are not a mapping.
     """
     shared: dict[str, dict[str, Any]] = {part: {} for part in configs}
-    for setting, value in {**defaults, **(overrides or {})}.items():
+    own = {} if overrides is None else check_mapping("model", overrides, _EXAMPLE)
+    for setting, value in {**defaults, **own}.items():
         owners = [part for part, config in configs.items() if setting in fields_of(config)] or list(configs)[:1]
         if len(owners) > 1 and setting not in VOCABULARY_FIELDS:  # that is refused where it is merged
             raise ConfigError(
@@ -366,7 +366,7 @@ def _find_difference(parts: TrainingSetup, trained: ReviewModel) -> str | None:
     """Return why a trained model's weights cannot be used with other settings: they need other tensors, or predict otherwise."""
     model: Any = trained.bundle.model
     try:
-        changed: Any = parts.build_model(trained.tokenizer, model.config.vocab_size, 0)
+        changed: Any = parts.build_model(trained.tokenizer, trained.conditions, seed=0)
     except (RuntimeError, ConfigError) as error:
         return _last_line(error)
     probe = torch.arange(_PROBE_TOKENS).unsqueeze(0) * 7 % model.config.vocab_size  # (1, T)

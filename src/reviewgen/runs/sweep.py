@@ -5,25 +5,22 @@
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Unpack
 
-from reviewgen.config import check_list, check_text, to_json
+from reviewgen.config import TrainingConfig, check_list, check_mapping, check_text, to_json
 from reviewgen.config.options import TrainKwargs, refuse_unknown_options
-from reviewgen.errors import ConfigError, NotADistribution, did_you_mean, quoted
-from reviewgen.evaluation import Evaluation, evaluate_documents, sample_documents
+from reviewgen.errors import ConfigError, did_you_mean, quoted
+from reviewgen.evaluation import Evaluation, sample_documents
 from reviewgen.protocols.abilities import count_parameters
 from reviewgen.runs.corpus import PreparedCorpus, read_corpus, tokenize
 from reviewgen.runs.plan import TrainingPlan, make_plan
+from reviewgen.runs.record import evaluate
 from reviewgen.runs.run import TrainingRun, make_run
 from reviewgen.web.charts import Chart, Panel, Series, refuse_chart, save_chart
 
 GROUPS = ("model", "tokenizer", "training")
-FASTER = {"novelty": "none", "copy_tokens": 0}
-"""Training settings that save time and do not change the weights, unless those are chosen by what they copy."""
-
 _TRAIN_TOKENS = 100_000  # of the training text, scored
 
 
@@ -48,13 +45,11 @@ def check_groups(settings: Mapping[str, Mapping[str, Any]] | None) -> dict[str, 
     Raises:
         ConfigError: It is not a mapping from groups to settings.
     """
-    groups = {} if settings is None else settings
-    if not isinstance(groups, Mapping) or not all(isinstance(group, Mapping) for group in groups.values()):
-        raise ConfigError(f"settings must be a dictionary by group, as in {{'model': {{'order': 4}}}}; got {quoted(settings)}.")
+    groups = {} if settings is None else check_mapping("settings", settings, "{'model': {'order': 4}}")
     for group in groups:
         if group not in GROUPS:
-            raise ConfigError(f"{quoted(group)} is not a group of settings. {did_you_mean(str(group), GROUPS)}")
-    return {group: dict(groups.get(group, {})) for group in GROUPS}
+            raise ConfigError(f"{quoted(group)} is not a group of settings. {did_you_mean(group, GROUPS)}")
+    return {group: check_mapping(f"{group} in settings", groups.get(group, {}), "{'order': 4}") for group in GROUPS}
 
 
 def check_values(setting: str, values: Any) -> None:
@@ -94,6 +89,11 @@ class Variants:
                 raise ConfigError(f"{name} trains several models, and no model is saved, so it takes no {option}.")
         self.settings, self._start, self._source, self._options = check_groups(settings), start, source, options
         self._corpora: list[tuple[Any, PreparedCorpus]] = []
+
+    def skip_copy_rates(self, training: TrainingConfig) -> None:
+        """Do not measure what models copy, which takes time, unless the weights are chosen by it."""
+        if training.keep == "best":
+            self.settings["training"] = {"novelty": "none", "copy_tokens": 0} | self.settings["training"]
 
     def plan(self, changed: Mapping[str, Any]) -> TrainingPlan:
         """Return the plan of a training with some settings changed, as in {"model.order": 4}.
@@ -201,10 +201,7 @@ def sweep(
         ConfigError: The setting, a value or an argument is unknown; raised before any training.
     """
     variants = Variants(("sweep", "setting", "values", "settings", "series"), preset, source, settings, options)
-    split_name(setting)
-    grouping = {} if series is None else series
-    if not isinstance(grouping, Mapping):
-        raise ConfigError(f"series must be a dictionary of settings, as in {{'model.order': [2, 4]}}; got {quoted(series)}.")
+    grouping = {} if series is None else check_mapping("series", series, "{'model.order': [2, 4]}")
     varied = {**grouping, setting: values}
     for name, listed in varied.items():
         check_values(name, listed)
@@ -222,11 +219,9 @@ def _train_row(run: TrainingRun, value: Any, series: Mapping[str, Any]) -> Sweep
     seconds = 0.0
     for report in run:
         seconds = report.seconds
-    model, train = run.finish(), None
+    model = run.finish()
     documents = sample_documents(run.stores["train"], _TRAIN_TOKENS)
-    with suppress(NotADistribution):
-        train = evaluate_documents(run.model, documents, run.tokenizer.vocab_size)
-    train_bits, train_impossible = _bits(train)
+    train_bits, train_impossible = _bits(evaluate(run.model, documents, run.tokenizer.vocab_size))
     held_out_bits, held_out_impossible = _bits(run.evaluation)
     return SweepRow(
         value=value,

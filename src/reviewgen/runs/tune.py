@@ -16,13 +16,13 @@ from typing import Any, Literal, Unpack
 import numpy as np
 import torch
 
-from reviewgen.config import check_count, check_list, check_seed, fields_of, parse_json
+from reviewgen.config import check_count, check_list, check_mapping, check_seed, fields_of, parse_json
 from reviewgen.config.options import TrainKwargs
 from reviewgen.errors import ConfigError, DeviceError, NotADistribution, TrainingError, counted, quoted, storage_errors
 from reviewgen.model import ReviewModel
 from reviewgen.processes import process_state
-from reviewgen.runs.setup import TrainingSetup, check_settings, merge_settings
-from reviewgen.runs.sweep import FASTER, Variants, split_name
+from reviewgen.runs.setup import TrainingSetup, merge_settings
+from reviewgen.runs.sweep import Variants, split_name
 from reviewgen.storage import to_path
 from reviewgen.training import StopReason
 
@@ -87,8 +87,7 @@ def tune(
         NotADistribution: The model's scores do not sum to one.
     """
     check_count("trials", trials)
-    if not isinstance(search, Mapping | None):
-        raise ConfigError(f"search must be a dictionary, as in {{'model.hidden_size': [128, 256]}}; got {quoted(search)}.")
+    searched = {} if search is None else check_mapping("search", search, "{'model.hidden_size': [128, 256]}")
     if process_state().num_processes > 1:
         raise ConfigError("A search runs in one process: run it without a launcher.")
     lengths = ("budget", "steps", "epochs")
@@ -98,7 +97,7 @@ def tune(
     variants = Variants(("tune", "trials", "search", "settings", "storage"), start, source, settings, options)
     parts = variants.plan({}).parts
     try:
-        space = {name: _parse(parts, name, entry) for name, entry in search.items()} if search else _usual_space(parts, variants)
+        space = {name: _parse(parts, name, entry) for name, entry in searched.items()} or _usual_space(parts, variants)
     except ImportError:
         raise ConfigError("Tuning needs an extra: pip install 'reviewgen[tune]'.") from None
     for setting, values in space.items():
@@ -106,8 +105,7 @@ def tune(
             variants.plan({setting: value})  # what is out of range is refused before any work
     about = {"preset": parts.preset, "search": str(space), "settings": str(variants.settings), "seed": seed}
     about |= {name: str(value) for name in lengths if (value := options.get(name)) is not None}
-    if parts.training.keep == "best":
-        variants.settings["training"] = FASTER | variants.settings["training"]
+    variants.skip_copy_rates(parts.training)
     file = None if storage is None else to_path("storage", storage)
     return _search(_open_study(file), space, variants, trials, about, file)
 
@@ -147,7 +145,7 @@ def _range(low: float, high: float, step: int | None = None) -> Any:
 
 def _usual_space(parts: TrainingSetup, variants: Variants) -> dict[str, Any]:
     """Return the default space: learning rate, size and dropout, or the order of a model that is trained by counting."""
-    fields, ranges = fields_of(parts.config_of("model")), dict[str, tuple[Any, Any, int | None]]()
+    fields, ranges = fields_of(parts.model_class.Config), dict[str, tuple[Any, Any, int | None]]()
     size = "order" if parts.is_counted else "hidden_size"
     if not parts.is_counted:
         rate = parts.training.learning_rate
@@ -155,8 +153,8 @@ def _usual_space(parts: TrainingSetup, variants: Variants) -> dict[str, Any]:
     if size in fields and parts.trained is None:
         value = _current(parts, f"model.{size}")
         step = 1 if parts.is_counted else max(1, value // 4)
-        ranges[f"model.{size}"] = max(step, value - 2 * step) if value >= step else value, value + 4 * step, step
-    dropouts = [] if parts.is_counted else [f"model.{name}" for name in _DROPOUTS if name in fields]
+        ranges[f"model.{size}"] = max(step, value - 2 * step), value + 4 * step, step
+    dropouts = [f"model.{name}" for name in _DROPOUTS if name in fields]
     ranges |= {name: (0.0, max(0.5, _current(parts, name)), None) for name in dropouts[:1]}
 
     def allowed(name: str, value: Any) -> Any:
@@ -167,8 +165,7 @@ def _usual_space(parts: TrainingSetup, variants: Variants) -> dict[str, Any]:
             return _current(parts, name)
         return value
 
-    fixed = {f"{group}.{name}" for group, names in variants.settings.items() for name in names}
-    free = {name: ends for name, ends in ranges.items() if name not in fixed}
+    free = {name: ends for name, ends in ranges.items() if name not in parts.own}
     if not free:
         raise ConfigError("Nothing is left to search: name settings and their values, as in --search training.bptt=16:128.")
     return {name: _range(allowed(name, low), allowed(name, high), step) for name, (low, high, step) in free.items()}
@@ -188,7 +185,7 @@ def _parse(parts: TrainingSetup, setting: str, searched: Any) -> Any:
         raise ConfigError(f"{setting} is searched in a range, as in 2:8, or a list, as in 2,4,8; got {quoted(searched)}.")
     group, name = split_name(setting)
     stripped = [value.strip() if isinstance(value, str) else value for value in searched]
-    values = [merge_settings(parts.config_of(group), {}, {name: value}, group)[name] for value in stripped]
+    values = [merge_settings(type(parts.config_of(group)), {}, {name: value}, group)[name] for value in stripped]
     if not all(value is None or isinstance(value, bool | int | float | str) for value in values):
         raise ConfigError(f"{setting} is neither a number nor a string, so it cannot be searched.")
     if isinstance(searched, list):
@@ -203,9 +200,7 @@ def _parse(parts: TrainingSetup, setting: str, searched: Any) -> Any:
 def _current(parts: TrainingSetup, setting: str) -> Any:
     """Return the value of a setting without a search."""
     group, name = split_name(setting)
-    if group == "model":
-        return getattr(check_settings(parts.model_class.Config, parts.model_settings), name)
-    return getattr(parts.training if group == "training" else parts.tokenizer_config, name)
+    return getattr(parts.config_of(group), name)
 
 
 def _holds(values: Any, value: Any) -> bool:

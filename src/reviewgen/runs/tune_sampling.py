@@ -15,7 +15,7 @@ from typing import Any, Unpack
 
 import numpy as np
 
-from reviewgen.config import EvaluateKwargs, GenerationConfig, check_seed, generation_config
+from reviewgen.config import EvaluateKwargs, GenerationConfig, check_mapping, check_seed, generation_config
 from reviewgen.data import data_records, read_documents, tokens_of
 from reviewgen.errors import ConfigError, DataError, did_you_mean, quoted
 from reviewgen.evaluation import TextStatistics, measure_texts, take_words
@@ -146,12 +146,10 @@ def tune_sampling(
 
 def _combine(defaults: GenerationConfig, search: Mapping[str, Sequence[Any]] | None, texts: int) -> list[dict[str, Any]]:
     """Return every combination of the values of the searched settings; a bad value is refused before any work."""
-    if not isinstance(search, Mapping | None):
-        raise ConfigError(f"search must be a dictionary, as in {{'temperature': [0.8, 0.9]}}; got {quoted(search)}.")
-    values = dict(search or DEFAULT_SEARCH)
+    values = check_mapping("search", search or DEFAULT_SEARCH, "{'temperature': [0.8, 0.9]}")
     for name, listed in values.items():
         if name not in _SEARCHED:
-            raise ConfigError(f"{quoted(name)} is not a setting of sampling. {did_you_mean(str(name), _SEARCHED)}")
+            raise ConfigError(f"{quoted(name)} is not a setting of sampling. {did_you_mean(name, _SEARCHED)}")
         check_values(name, listed)
     combined = [dict(zip(values, combination, strict=True)) for combination in itertools.product(*values.values())]
     for settings in combined:

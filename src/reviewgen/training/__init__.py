@@ -1,15 +1,13 @@
 """Training: ``fit`` yields a report per step; training by gradient and training by counting live behind it.
 
-    fitting      ``fit``
     report       budget, step reports, and the verdict on a finished run
-    loop         training by gradient: the steps, and the state of a run
+    loop         ``fit``; training by gradient: the steps, and the state of a run
     counting     training by counting
     evaluator    held-out evaluation, token copy rate and samples during training
     model_checks whether a third party's model sees the future or other rows
     softmax      the softmax over a sample of the vocabulary
-    row_adamw    the optimizer of tables of which a step uses few rows
     calibration  one temperature, fitted on held-out text at the end
-    optimizing   the loss, Muon and AdamW, the learning rate, weight averaging, and the guard against NaN or infinite losses
+    optimizing   the loss, the optimizers, the learning rate, and the guard against NaN or infinite losses
     execution    device, precision, threads, random numbers; implementation and model size by timing steps
     checkpoints  a run's state on disk
 

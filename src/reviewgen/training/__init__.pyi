@@ -1,31 +1,20 @@
-from .calibration import calibrate, fit_scale
-from .checkpoints import Checkpoints
-from .execution import IsolatedRng, Sizing, choose_device, choose_size, native_precision
-from .fitting import fit
-from .optimizing import DivergenceGuard, cross_entropy
-from .report import Budget, Report, RunVerdict, StopReason, find_verdict
-from .row_adamw import RowAdamW, clip_gradients
-from .softmax import SampledSoftmax, sampled_softmax
-
-__all__ = [
-    "Budget",
-    "Checkpoints",
-    "DivergenceGuard",
-    "IsolatedRng",
-    "Report",
-    "RowAdamW",
-    "RunVerdict",
-    "SampledSoftmax",
-    "Sizing",
-    "StopReason",
-    "calibrate",
-    "choose_device",
-    "choose_size",
-    "clip_gradients",
-    "cross_entropy",
-    "find_verdict",
-    "fit",
-    "fit_scale",
-    "native_precision",
-    "sampled_softmax",
-]
+from .calibration import calibrate as calibrate
+from .calibration import fit_scale as fit_scale
+from .checkpoints import Checkpoints as Checkpoints
+from .execution import IsolatedRng as IsolatedRng
+from .execution import Sizing as Sizing
+from .execution import choose_device as choose_device
+from .execution import choose_size as choose_size
+from .execution import native_precision as native_precision
+from .loop import fit as fit
+from .optimizing import DivergenceGuard as DivergenceGuard
+from .optimizing import RowAdamW as RowAdamW
+from .optimizing import clip_gradients as clip_gradients
+from .optimizing import cross_entropy as cross_entropy
+from .report import Budget as Budget
+from .report import Report as Report
+from .report import RunVerdict as RunVerdict
+from .report import StopReason as StopReason
+from .report import find_verdict as find_verdict
+from .softmax import SampledSoftmax as SampledSoftmax
+from .softmax import sampled_softmax as sampled_softmax

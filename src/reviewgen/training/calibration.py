@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
 
 from reviewgen.data import count_given
 from reviewgen.evaluation import Document, spread_documents
@@ -94,11 +95,9 @@ def _score(model: Any, texts: Sequence[np.ndarray], vocab_size: int) -> list[Sco
 
 def _score_rows(model: Any, rows: Sequence[tuple[np.ndarray, int]]) -> Iterator[ScoredChunk]:
     """Yield the logits and tokens of texts side by side, each after what it is given."""
-    ids = torch.zeros(len(rows), max(len(text) for text, _ in rows), dtype=torch.int64)
-    is_scored = torch.zeros(len(rows), ids.shape[1] - 1, dtype=torch.bool)
-    for row, (text, offset) in enumerate(rows):
-        ids[row, : len(text)] = torch.from_numpy(text)
-        is_scored[row, offset : len(text) - 1] = True
+    ids = pad_sequence([torch.from_numpy(text) for text, _ in rows], batch_first=True)
+    positions = torch.arange(ids.shape[1] - 1)
+    is_scored = torch.stack([(positions >= offset) & (positions < len(text) - 1) for text, offset in rows])
     state = model.initial_state(len(rows))
     for start in range(0, is_scored.shape[1], _STEPS):
         steps = is_scored[:, start : start + _STEPS]

@@ -31,6 +31,7 @@ _DENSE_STRIDE, _MAX_FACTOR = 32, 8  # copy_tokens suffice up to this stride of t
 _TRAINING_COST = 3  # a training step computes three times as much per token as scoring: forward, and backward twice as much
 _MIN_TOKENS, _MIN_COPY_TEXTS = 2_000, 4  # of an evaluation in a run of steps: fewer would measure nothing
 _GIVEN = ("tokenizer", "documents", "config", "index", "prefix", "processes", "metrics", "pieces", "speller")  # not state
+_WITHIN_LIMIT, _BEYOND_LIMIT = 0, 1  # of the token copy rate: the groups that results are ranked in
 _UNRANKED = 2, 0.0  # worse than every result
 
 
@@ -49,7 +50,6 @@ class Evaluator:
         processes: The process group.
         metrics: Measured of the generated texts.
         best: Bits per character of the best result.
-        best_token_copy_rate: Token copy rate of the best result.
         without_gain: Evaluations since the best one after the warm-up.
         seconds: Duration of the last evaluation.
         total_seconds: Duration of all evaluations so far.
@@ -71,7 +71,6 @@ class Evaluator:
     processes: Processes = field(default_factory=Processes)
     metrics: TextMetrics = field(default_factory=TextMetrics)
     best: float = math.inf
-    best_token_copy_rate: float | None = None
     without_gain: int = 0
     seconds: float = 0.0
     total_seconds: float = 0.0
@@ -101,6 +100,11 @@ class Evaluator:
         is_best = self._update_best(evaluation, token_copy_rate)
         self.seconds = float(self.processes.all_gather([time.monotonic() - start])[0, 0])  # the main process's clock
         self.total_seconds += self.seconds
+        group, rate = self.best_rank
+        notes = []
+        if report.stopped and group == _BEYOND_LIMIT:
+            limit = f"training.copy_limit={self.config.copy_limit:g}"
+            notes = [f"No evaluation had a token copy rate within {limit}; the weights with the lowest, {rate:.3f}, are kept."]
         return replace(
             report,
             evaluation=evaluation,
@@ -109,7 +113,7 @@ class Evaluator:
             is_best=is_best,
             metrics=metrics,
             evaluation_seconds=self.total_seconds,
-            notes=(*report.notes, *self.metrics.pop_notes(), *(self._notes() if report.stopped else ())),
+            notes=(*report.notes, *self.metrics.pop_notes(), *notes),
         )
 
     def end_warmup(self) -> None:
@@ -141,14 +145,6 @@ class Evaluator:
         """Restore the state of another evaluator, of the same documents."""
         vars(self).update({name: value for name, value in state.items() if name != "texts"})
         self.documents = spread_documents(self.documents, state["texts"])
-
-    def _notes(self) -> tuple[str, ...]:
-        """Return notes for the end of the run: whether the copy limit was met."""
-        limit, rate = self.config.copy_limit, self.best_token_copy_rate
-        if self.config.keep == "best" or rate is None or rate <= limit:
-            return ()
-        reason = f"No evaluation had a token copy rate within training.copy_limit={limit:g}"
-        return (f"{reason}; the weights with the lowest, {rate:.3f}, are kept.",)
 
     def _limit_to_seconds(self, model: Any, device: str, seconds: float) -> None:
         """Limit each evaluation to some seconds: half for scoring, half for generating, at the rates measured now."""
@@ -216,11 +212,12 @@ class Evaluator:
         """
         bits = math.inf if evaluation is None else evaluation.bits_per_character
         self.has_nan = math.isnan(bits)
-        is_within = self.config.keep == "best" or token_copy_rate is None or token_copy_rate <= self.config.copy_limit
-        rank = (0, bits) if is_within or token_copy_rate is None else (1, token_copy_rate)
+        rank = _WITHIN_LIMIT, bits
+        if self.config.keep != "best" and token_copy_rate is not None and token_copy_rate > self.config.copy_limit:
+            rank = _BEYOND_LIMIT, token_copy_rate
         is_best = rank < self.best_rank and not self.has_nan
         if is_best:
-            self.best, self.best_token_copy_rate, self.best_rank = bits, token_copy_rate, rank
+            self.best, self.best_rank = bits, rank
         gains = rank < self.rank_to_beat and not self.has_nan
         self.without_gain = 0 if gains else self.without_gain + 1
         self.rank_to_beat = rank if gains else self.rank_to_beat

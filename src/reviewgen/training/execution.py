@@ -22,7 +22,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -30,12 +30,11 @@ import torch
 from torch import Tensor, nn
 
 from reviewgen.config import Preset, TrainingConfig
-from reviewgen.errors import TrainingError
+from reviewgen.errors import TrainingError, counted
 from reviewgen.generation import using_threads
 from reviewgen.processes import Processes, process_state
 from reviewgen.protocols import SupportsDevices, SupportsImplementations
-from reviewgen.training.optimizing import add_own_losses, cross_entropy, make_optimizers, own_losses
-from reviewgen.training.row_adamw import sparse_tables
+from reviewgen.training.optimizing import add_own_losses, cross_entropy, make_optimizers, own_losses, sparse_tables
 from reviewgen.training.softmax import compute_logits, sampled_softmax
 
 _MAX_SLOW_STEPS = 5  # in a row, before a run falls back to one thread
@@ -159,11 +158,9 @@ class IsolatedRng:
             module.set_rng_state(states[device])
 
 
-def autocast(device: str, precision: str) -> AbstractContextManager[Any]:
+def autocast(device: str, precision: str) -> torch.autocast:
     """Return a reusable autocast context for a device type and a precision; "no" leaves computation in 32 bits."""
-    if precision == "no":
-        return nullcontext()
-    return torch.autocast(device, torch.float16 if precision == "fp16" else torch.bfloat16)
+    return torch.autocast(device, torch.float16 if precision == "fp16" else torch.bfloat16, enabled=precision != "no")
 
 
 class Threads:
@@ -231,9 +228,9 @@ class Execution:
 
     def describe(self) -> str:
         """Return the configuration and its throughput."""
-        threads = f"{self.threads} thread{'s' if self.threads > 1 else ''}"
         precision = "32 bits" if self.precision == "no" else self.precision
-        return f"{', '.join(filter(None, (threads, precision, self.implementation)))}: {self.tokens_per_second:,.0f}"
+        parts = counted(self.threads, "thread"), precision, self.implementation
+        return f"{', '.join(filter(None, parts))}: {self.tokens_per_second:,.0f}"
 
 
 def choose_execution(
@@ -249,10 +246,10 @@ def choose_execution(
         run_tokens: The tokens of the run, or infinity.
         processes: The processes, of which the first chooses for all.
     """
-    default, timed = default_execution(model, config, choose_precision(config.precision, device)), list[Execution]()
+    executions = [_default_execution(model, config, device)]
     if device == "cpu" and processes.rank == 0:  # the others wait for its result
-        timed = autotune(model, default, config, _autotune_seconds(seconds), run_tokens)
-    chosen: list[Execution] = processes.broadcast(timed or [default])
+        executions = autotune(model, config, _autotune_seconds(seconds), run_tokens)
+    chosen: list[Execution] = processes.broadcast(executions)
     return chosen
 
 
@@ -261,36 +258,35 @@ def _autotune_seconds(run_seconds: float | None) -> float:
     return _SECONDS if run_seconds is None else min(max(_SECONDS, run_seconds / _LONG_RUN_SHARE), run_seconds / _SHARE)
 
 
-def default_execution(model: nn.Module, config: TrainingConfig, precision: str) -> Execution:
-    """Return the configuration to use without autotuning: all threads, the given precision, the model's first implementation."""
+def _default_execution(model: nn.Module, config: TrainingConfig, device: str) -> Execution:
+    """Return the configuration to use without autotuning: all threads, and the model's first implementation."""
     implementations = model.implementations() if isinstance(model, SupportsImplementations) else (None,)
-    return Execution(min(config.threads or _ALL_THREADS, torch.get_num_threads()), precision, implementations[0])
+    threads = min(config.threads or _ALL_THREADS, torch.get_num_threads())
+    return Execution(threads, choose_precision(config.precision, device), implementations[0])
 
 
-def autotune(
-    model: nn.Module, default: Execution, config: TrainingConfig, seconds: float, run_tokens: float = math.inf
-) -> list[Execution]:
+def autotune(model: nn.Module, config: TrainingConfig, seconds: float, run_tokens: float = math.inf) -> list[Execution]:
     """Time configurations of a model on the CPU; return those that were timed, the selected one first.
 
-    The list is empty if the settings leave only one configuration. The plainest is timed first, one thread in 32 bits, and the
+    If the settings leave only one configuration, it is not timed. The plainest is timed first, one thread in 32 bits, and the
     fastest so far wins when the time is over. Threads come last: if other programs occupy a core, several threads that wait for
     one another can be fifty times slower.
 
     Args:
         model: The model. It is copied, but for tables with sparse gradients, and not changed.
-        default: The configuration to start from.
         config: Gives the batch shape, and whether threads and precision are fixed; a launcher has set the number of threads.
         seconds: Time limit. Configurations not yet timed by then are skipped.
         run_tokens: The tokens of the run, if it has a number of steps: the time limit then follows from its estimated length.
     """
+    default = _default_execution(model, config, "cpu")
     choices: dict[str, Sequence[Any]] = {
         "precision": ("no", default.precision) if config.precision == "auto" else (),
         "implementation": model.implementations() if isinstance(model, SupportsImplementations) else (),
         "threads": () if config.threads or process_state().num_processes > 1 else (1, torch.get_num_threads()),
     }
-    start = replace(default, **{setting: values[0] for setting, values in choices.items() if values})
     if all(len(set(values)) < 2 for values in choices.values()):
-        return []
+        return [default]
+    start = replace(default, **{setting: values[0] for setting, values in choices.items() if values})
     trial = copy.deepcopy(model, {id(table): table for table in sparse_tables(model)}).train()  # shares those, which are large
     with IsolatedRng(0):
         batch = _shorten_batch(trial, start, config)
@@ -419,9 +415,9 @@ def choose_size(
         if chosen is not None and (tokens < enough or multiplied > MAX_PARAMETERS_PER_TOKEN * corpus_tokens):
             break
         training = {"batch_size": batch[0], "bptt": batch[1]} if may_grow else {}
-        counted = tokens / corpus_tokens * min(1.0, max(_MIN_DROPOUT_SHARE, (parameters - in_bags) / corpus_characters))
-        training |= _of_epochs(preset.training_by_epochs, preset.training_settings, counted)
-        model_settings = {**settings, **_of_epochs(preset.by_epochs, preset.model_settings, counted)}
+        epochs = tokens / corpus_tokens * min(1.0, max(_MIN_DROPOUT_SHARE, (parameters - in_bags) / corpus_characters))
+        training |= _of_epochs(preset.training_by_epochs, preset.training_settings, epochs)
+        model_settings = {**settings, **_of_epochs(preset.by_epochs, preset.model_settings, epochs)}
         chosen = Sizing(model_settings, training, parameters, throughput, tokens / corpus_tokens)
     if chosen is None or chosen.model.keys() == preset.sizes[0].keys():
         return chosen
@@ -447,12 +443,10 @@ def _grow_batch(config: TrainingConfig, throughput_of: Callable[[int], float], s
 
 def _measure_throughput(model: nn.Module, config: TrainingConfig) -> Callable[[int], float]:
     """Return a function that gives the tokens per second of whole steps, of a number of tokens each."""
-    default = default_execution(model, config, choose_precision(config.precision, "cpu"))
-    timed = autotune(model, default, config, _AUTOTUNE_SECONDS)
-    if not timed:
+    best = autotune(model, config, _AUTOTUNE_SECONDS)[0]
+    if not best.tokens_per_second:  # there was no choice
         with IsolatedRng(0):
-            timed = [time_steps(model, default, (config.batch_size, min(config.bptt, _SHORT_LENGTH)), config.sampled_softmax)]
-    best = timed[0]
+            best = time_steps(model, best, (config.batch_size, min(config.bptt, _SHORT_LENGTH)), config.sampled_softmax)
     optimizers, seconds = make_optimizers(model, config), list[float]()
     dense = set(model.parameters()) - set(sparse_tables(model))  # of which a step updates a few rows only
     with using_threads(best.threads):

@@ -1,4 +1,4 @@
-"""Training by gradient: steps over lanes that carry their state (truncated BPTT), evaluations, checkpoints and early stopping.
+"""``fit``, and training by gradient: steps over lanes that carry their state (truncated BPTT), evaluations, early stopping.
 
 In each step every process computes the gradients of its own lanes, of a loss that is divided by the targets of all; the sum over
 the processes then is the gradient of one process with all the lanes. This is a plain all-reduce and not torch's
@@ -18,15 +18,20 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from reviewgen.config import TrainingConfig
 from reviewgen.data import IGNORED, Batch, Lanes, TokenStore
 from reviewgen.errors import BrokenPlugin, CheckpointError, ProcessLost, TrainingError, first_line
-from reviewgen.generation import map_state
-from reviewgen.processes import can_restart, how_to_resume
-from reviewgen.protocols import State, SupportsImplementations
+from reviewgen.evaluation import TextMetrics, sample_documents
+from reviewgen.generation import map_state, using_threads
+from reviewgen.novelty import Index
+from reviewgen.processes import all_processes, can_restart, how_to_resume
+from reviewgen.protocols import CountTrained, LanguageModel, State, SupportsImplementations, Tokenizer
 from reviewgen.training import optimizing
 from reviewgen.training.calibration import calibrate
 from reviewgen.training.checkpoints import Checkpoints
+from reviewgen.training.counting import train_by_counting
 from reviewgen.training.evaluator import Evaluator
 from reviewgen.training.execution import (
     Execution,
@@ -36,12 +41,61 @@ from reviewgen.training.execution import (
     choose_device,
     choose_execution,
     choose_precision,
+    reused_memory,
 )
 from reviewgen.training.report import Budget, Report, StopReason
-from reviewgen.training.row_adamw import clip_gradients
 from reviewgen.training.softmax import compute_logits, sampled_softmax
 
 _ACCELERATOR_CHECK_STEPS = 50  # between two checks for divergence on an accelerator, each of which waits for it
+
+
+def fit(
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    train: TokenStore,
+    validation: TokenStore,
+    config: TrainingConfig,
+    budget: Budget,
+    seed: int,
+    index: Index | None = None,
+    prefix: Sequence[int] = (),
+    checkpoints: Checkpoints | None = None,
+    metrics: TextMetrics | None = None,
+) -> Iterator[Report]:
+    """Train a model and yield a report per step.
+
+    Args:
+        model: The model, trained in place by counting or by gradient.
+        tokenizer: Its tokenizer.
+        train: The training texts.
+        validation: The held-out texts, of which evaluations score a sample.
+        config: Training settings.
+        budget: When to stop.
+        seed: Seed of the order of the texts and of dropout.
+        index: Index of the training texts; with it, each evaluation measures the token copy rate.
+        prefix: Ids that stand for conditions and fields not given.
+        checkpoints: Where to save the state of a training by gradient; if they have loaded one, training resumes from it.
+        metrics: Measured of the texts that each evaluation generates.
+
+    Raises:
+        TrainingError: The model can be trained neither by counting nor by gradient, or its loss is NaN or infinite from the
+            first step on.
+    """
+    documents = sample_documents(validation, config.evaluation_tokens)
+    evaluator = Evaluator(tokenizer, documents, config, index, prefix, metrics=metrics or TextMetrics())
+    if not isinstance(model, CountTrained | nn.Module):
+        raise TrainingError(f"{type(model).__name__} is neither a torch module nor CountTrained, so it cannot be trained.")
+    with all_processes() as evaluator.processes:
+        if isinstance(model, CountTrained):
+            yield from train_by_counting(model, train, budget.seconds, evaluator)
+        elif not any(True for _ in model.parameters()):
+            report = evaluator.evaluate(model.eval(), Report(0, 1.0, 0.0, 0, notes=("The model has nothing to train.",)))
+            yield replace(report, stopped=StopReason.NOTHING_TO_TRAIN)
+        else:
+            with reused_memory():
+                loop = Loop(model, train, budget, seed, evaluator, checkpoints or Checkpoints())
+                with using_threads(loop.threads.count):
+                    yield from loop.train()
 
 
 class Loop:
@@ -91,7 +145,7 @@ class Loop:
         model.load_state_dict(self.processes.broadcast(dict(model.state_dict())))
         self.best_weights = _copy_tensors(model)
         model.to(self.device).train()
-        self.averaged = optimizing.make_averaged(model, config.averaging)
+        self.averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.averaging)) if config.averaging else None
         self.evaluated_model: Any = model if self.averaged is None else self.averaged.module  # and whose weights are kept
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.started: float | None = None  # when the clock was started, at the end of the first step
@@ -302,7 +356,7 @@ class Loop:
         """Clip the gradients by their global norm; return whether the optimizers may use them."""
         for optimizer in self.optimizers:
             self.scaler.unscale_(optimizer)
-        norm = clip_gradients(self.parameters, self.config.clip_norm)
+        norm = optimizing.clip_gradients(self.parameters, self.config.clip_norm)
         if not self.scaler.is_enabled():
             return self.guard.allows_step(self.schedule.steps, loss, norm)
         # Infinite gradients are common in fp16: the scaler lowers its scale, and the run has not diverged.

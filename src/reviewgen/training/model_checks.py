@@ -169,11 +169,9 @@ def asserting(sentence: str) -> Iterator[None]:
 def describe_error(error: BaseException) -> str:
     """Return the kind of an error and the beginning of its message; of our own sentences and of assertions the whole message."""
     message = str(error).strip()
-    return (
-        message
-        if isinstance(error, AssertionError | ReviewgenError)
-        else f"{type(error).__name__}: {' '.join(message.split()):.200}"
-    )
+    if isinstance(error, AssertionError | ReviewgenError):
+        return message
+    return f"{type(error).__name__}: {' '.join(message.split()):.200}"
 
 
 def lettered(shape: tuple[int, ...], sizes: Mapping[str, int]) -> str:

@@ -1,4 +1,4 @@
-"""What a step minimises, the optimizers and their learning rate, weight averaging, and the guard against divergence.
+"""What a step minimises, the optimizers and their learning rate, and the guard against divergence.
 
 The loss of every model is the cross entropy, in nats per token, with the terms that a model adds. On a CPU, a compiled loop
 computes it and its gradient in one pass (``reviewgen.compiled.entropy``): with a vocabulary of some thousand tokens, torch's
@@ -10,6 +10,10 @@ stay with AdamW (Loshchilov & Hutter 2019). Muon's update of a matrix is scaled 
 2025, "Muon is Scalable for LLM Training"), so that both use one learning rate. Both optimizers are torch's. A model may decide
 otherwise for some of its parameters (``SupportsParameterGroups``).
 
+``RowAdamW`` is for tables of which a step uses few rows: an ``nn.Embedding`` or ``nn.EmbeddingBag`` with ``sparse=True`` has a
+gradient of the rows that a batch used. With momentum, an optimizer would still have to move all rows at every step, for some
+steps after each use; without momentum, a row without a gradient stays where it is.
+
 The learning rate rises to its peak and falls in a straight line to zero over the run (Bergsma et al. 2025, "Straight to Zero: Why
 Linearly Decaying the Learning Rate to Zero Works Best for LLMs"). Where held-out text gets no better long before the run is over,
 as on a small corpus, the weights at its best were made at a high rate and were never annealed: so the run goes back to them, and
@@ -20,7 +24,7 @@ gained is decided by the held-out text and not by the length of the run.
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,7 +35,6 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from torch.optim import Muon, Optimizer
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from reviewgen.compiled.entropy import cross_entropy_and_gradient
 from reviewgen.compiled.tensors import as_array
@@ -39,7 +42,6 @@ from reviewgen.config import TrainingConfig
 from reviewgen.data import IGNORED
 from reviewgen.errors import BrokenPlugin
 from reviewgen.protocols import SupportsLoss, SupportsParameterGroups
-from reviewgen.training.row_adamw import RowAdamW, sparse_tables
 
 CROSS_ENTROPY = "cross_entropy"
 """The name of a model's own term that is minimised in place of the cross entropy."""
@@ -48,6 +50,7 @@ _NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,39}", re.ASCII)  # of a term
 _COMPILED_DTYPES = (torch.float32, torch.bfloat16)
 SCALE = "learning_rate_scale"  # of a model's own parameter group
 _BETAS = (0.9, 0.99)  # the second moment averages over about 100 steps: runs are short
+_DECAY_EVERY = 16  # steps of RowAdamW: weight decay is slow, and is the one thing that every row needs
 _WARMUP_START = 0.04  # share of the peak learning rate at which the warm-up starts
 _ANNEALING = 0.5  # steps of the annealing, as a share of those that led to the best weights
 _ANNEALING_EVALUATIONS = 4  # while annealing
@@ -179,11 +182,6 @@ def inner_matrices(model: nn.Module) -> list[nn.Parameter]:
     return [parameter for parameter in matrices if id(parameter) not in embeddings]
 
 
-def make_averaged(model: nn.Module, decay: float) -> AveragedModel | None:
-    """Return an exponential moving average of a model's weights (Polyak & Juditsky 1992); None if the decay is 0."""
-    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay)) if decay else None
-
-
 def set_learning_rate(optimizers: list[Optimizer], learning_rate: float) -> None:
     """Set the learning rate of all optimizers, scaled where a group has a scale."""
     for optimizer in optimizers:
@@ -191,12 +189,88 @@ def set_learning_rate(optimizers: list[Optimizer], learning_rate: float) -> None
             group["lr"] = learning_rate * group.get(SCALE, 1.0)
 
 
+class RowAdamW(Optimizer):
+    """AdamW without momentum, which updates only the rows of a table that have a gradient, each row at a rate of its own.
+
+    With g the gradient of a row w at step t, and g = 0 for all others::
+
+        v  <-  beta2 v + (1 - beta2) mean(g^2)
+        w  <-  w - lr g / (sqrt(v / (1 - beta2^t)) + eps)
+
+    This is AdamW with betas of 0 and ``beta2``, with two differences: v is one number for a row, where AdamW has one for each of
+    its numbers, and weight decay is applied to the whole table every 16 steps. The decay of v is made up for when a row has its
+    next gradient.
+
+    Source: Tieleman & Hinton 2012, "Lecture 6.5 - RMSProp"; Loshchilov & Hutter 2019, "Decoupled Weight Decay Regularization";
+    one number for a row as in Mudigere et al. 2022, "Software-Hardware Co-design for Fast and Scalable Training of Deep Learning
+    Recommendation Models".
+
+    Args:
+        params: Tables, or parameter groups of them.
+        lr: The learning rate.
+        weight_decay: The share of the weights, times the learning rate, by which they shrink at each step.
+        beta2: The decay of the mean of squared gradients.
+        eps: Added to its root.
+    """
+
+    def __init__(self, params: Iterable[Any], lr: float, weight_decay: float, beta2: float, eps: float = 1e-8) -> None:
+        super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "beta2": beta2, "eps": eps})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        """Take a step. The gradients may be sparse or dense."""
+        for group in self.param_groups:
+            for table in group["params"]:
+                if table.grad is not None:
+                    grad = table.grad.coalesce() if table.grad.is_sparse else table.grad
+                    self._update(table, grad, self.state[table], group)
+
+    def _update(self, table: Float[Tensor, "N E"], grad: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
+        if not state:
+            state["step"], state["decay"] = 0, 1.0
+            state["square"], state["updated"] = (torch.zeros(len(table), device=table.device) for _ in range(2))
+        lr, beta2, step = group["lr"], group["beta2"], state["step"] + 1
+        rows = grad.indices()[0] if grad.is_sparse else torch.arange(len(table), device=table.device)
+        grad = (grad.values() if grad.is_sparse else grad).float()
+        missed = step - state["updated"][rows]  # steps since the row's last gradient
+        square = state["square"][rows] * beta2**missed + (1 - beta2) * grad.square().mean(dim=1)
+        state["square"][rows], state["updated"][rows] = square, float(step)
+        rate = lr / ((square / (1 - beta2**step)).sqrt() + group["eps"])
+        table.index_add_(0, rows, (grad * rate.unsqueeze(1)).to(table.dtype), alpha=-1)
+        state["step"], state["decay"] = step, state["decay"] * (1 - lr * group["weight_decay"])
+        if step % _DECAY_EVERY == 0:
+            table *= state["decay"]
+            state["decay"] = 1.0
+
+
+def sparse_tables(model: nn.Module) -> list[Tensor]:
+    """Return the embedding tables of a model that have sparse gradients."""
+    return [module.weight for module in model.modules() if isinstance(module, nn.Embedding | nn.EmbeddingBag) and module.sparse]
+
+
+def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> Float[Tensor, ""]:
+    """Scale the gradients so that their global norm is at most ``max_norm``; return what it was. Sparse ones are coalesced.
+
+    ``torch.nn.utils.clip_grad_norm_`` accepts no sparse gradients.
+    """
+    gradients = []
+    for parameter in parameters:
+        if parameter.grad is not None:
+            parameter.grad = parameter.grad.coalesce() if parameter.grad.is_sparse else parameter.grad
+            gradients.append(parameter.grad.values() if parameter.grad.is_sparse else parameter.grad)
+    norm: Tensor = nn.utils.get_total_norm(gradients)
+    scale = (max_norm / (norm + 1e-6)).clamp(max=1.0)
+    for gradient in gradients:
+        gradient.mul_(scale)
+    return norm
+
+
 class DivergenceGuard:
     """Checks the loss and gradient norm of each training step.
 
-    With ``check_every=1`` the values are read at once, and a bad step is refused before the optimizer takes it, so the weights
-    are still good. Reading a value of an accelerator waits for it, so there ``check_every`` is larger: each step only marks, on
-    the device, whether it was bad; the mark is read every ``check_every`` steps, and if it is clear the weights are copied.
+    Each step only marks, on the device, whether it was bad. The mark is read every ``check_every`` steps, since reading a value
+    of an accelerator waits for it; if it is clear, the weights are copied. With ``check_every=1`` a bad step is refused before
+    the optimizer takes it, so the weights are still good and nothing is copied.
 
     Args:
         model: The model, on its device.
@@ -205,6 +279,7 @@ class DivergenceGuard:
 
     Attributes:
         bad_step: The first step whose loss or gradient was NaN or infinite; 0 if there was none.
+        good_steps: The number of steps behind the last weights that were found good.
     """
 
     def __init__(self, model: nn.Module, steps: int, check_every: int) -> None:
@@ -212,20 +287,10 @@ class DivergenceGuard:
         self._kept = [tensor.clone() for tensor in self._live] if check_every > 1 else []
         self._check_every = check_every
         self._bad_step_mark = torch.zeros((), dtype=torch.int64, device=self._live[0].device)  # as bad_step, on the device
-        self.bad_step, self._kept_steps = 0, steps
-
-    @property
-    def good_steps(self) -> int:
-        """After a bad step: the number of steps behind the last good weights."""
-        return self._kept_steps if self._kept else self.bad_step - 1
+        self.bad_step, self.good_steps = 0, steps
 
     def allows_step(self, step: int, loss: Tensor, norm: Tensor | None) -> bool:
         """Return whether the optimizer may take a step, given its loss and its gradient norm (None: do not check the norm)."""
-        loss = loss.detach()
-        if self._check_every == 1:
-            is_good = math.isfinite(float(loss)) and (norm is None or math.isfinite(float(norm)))
-            self.bad_step = self.bad_step or (0 if is_good else step)
-            return is_good
         values = loss if norm is None else torch.stack((loss, norm.to(loss.device)))
         is_bad = ~torch.isfinite(values).all()
         self._bad_step_mark = torch.where(is_bad & (self._bad_step_mark == 0), step, self._bad_step_mark)
@@ -233,11 +298,9 @@ class DivergenceGuard:
 
     def check(self, steps: int) -> bool:
         """Return whether all steps so far were good, and if so keep the weights. Waits for an accelerator."""
-        if self._check_every == 1:
-            return not self.bad_step
         self.bad_step = self.bad_step or int(self._bad_step_mark)
         if self.bad_step in (0, steps + 1):  # a bad step that the optimizer has not taken yet leaves the weights good
-            self._kept_steps = steps
+            self.good_steps = steps
             for kept, live in zip(self._kept, self._live, strict=False):
                 kept.copy_(live)
         return not self.bad_step
