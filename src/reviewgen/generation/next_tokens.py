@@ -116,18 +116,6 @@ class NextTokens:
         return render("generation/next_tokens.html", next_tokens=self, shown=shown, most=_MAX_TOKEN)
 
 
-def check_choice(k: Any, temperature: Any) -> None:
-    """Check the number of alternatives and the temperature.
-
-    Raises:
-        ConfigError: One of them is out of range.
-    """
-    check_count("k, the number of alternatives,", k)
-    is_number = isinstance(temperature, int | float) and not isinstance(temperature, bool)
-    if not is_number or not 0 < temperature <= sys.float_info.max:
-        raise ConfigError(f"temperature must be a number above 0; got {quoted(temperature)}.")
-
-
 def log_softmax(logits: Float[np.ndarray, " W"]) -> Float64[np.ndarray, " W"]:
     """Return log probabilities (nats), of which some may be -inf.
 
@@ -223,7 +211,9 @@ class Walk:
         hooks: Hooks | None = None,
         seed: int | None = None,
     ) -> None:
-        check_choice(1, temperature)
+        is_number = isinstance(temperature, int | float) and not isinstance(temperature, bool)
+        if not is_number or not 0 < temperature <= sys.float_info.max:
+            raise ConfigError(f"temperature must be a number above 0; got {quoted(temperature)}.")
         self._hooks = hooks
         self._stepper, self._tokenizer, self._pieces, self._temperature = stepper, tokenizer, pieces, temperature
         self._rng = np.random.default_rng(seed_or_random(seed))
@@ -252,7 +242,7 @@ class Walk:
             ConfigError: k is not a whole number of at least 1.
             GenerationError: No token can follow, or the text has ended.
         """
-        check_choice(k, self._temperature)
+        check_count("k, the number of alternatives,", k)
         self._refuse_end()
         ids, logits, scores, _ = self._steps[-1]
         probabilities = distribution(scores, self._tokenizer, self._temperature)

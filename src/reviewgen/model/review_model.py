@@ -30,7 +30,7 @@ from reviewgen.generation import (
     make_request,
 )
 from reviewgen.generation.generator import choose_batch_size, require_index
-from reviewgen.generation.hooks import make_hooks, make_processors
+from reviewgen.generation.hooks import as_processors, make_hooks
 from reviewgen.model.layout import Bundle
 from reviewgen.model.read import read_bundle
 from reviewgen.novelty import Novelty
@@ -324,7 +324,7 @@ class ReviewModel:
         raises, and PluginError if a logits processor is not installed, or cannot be made.
         """
         stepper, prefix = self.bundle.weights.stepper(), self.conditions.encode({} if conditions is None else conditions)
-        hooks = make_hooks(make_processors(logits_processor, self.tokenizer))
+        hooks = make_hooks(as_processors(logits_processor), self.tokenizer)
         return Walk(stepper, self.tokenizer, self._pieces, text, prefix, temperature=temperature, hooks=hooks, seed=seed)
 
     def evaluate(self, source: Any, **options: Unpack[EvaluateKwargs]) -> "Evaluation":

@@ -34,7 +34,7 @@ from torch.optim import Muon, Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from reviewgen.compiled.entropy import cross_entropy_and_gradient
-from reviewgen.compiled.tensors import as_array
+from reviewgen.compiled.precision import as_array
 from reviewgen.config import TrainingConfig
 from reviewgen.data import IGNORED
 from reviewgen.errors import BrokenPlugin
