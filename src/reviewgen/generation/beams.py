@@ -15,7 +15,7 @@ from jaxtyping import Float64
 from reviewgen.compiled.sampling import apply_penalties
 from reviewgen.errors import GenerationError
 from reviewgen.generation.decode import Decoder
-from reviewgen.generation.next_tokens import log_softmax
+from reviewgen.generation.next_tokens import log_softmax, most_probable
 from reviewgen.generation.text import Text
 
 
@@ -104,9 +104,8 @@ class _Search:
         scores = np.stack([beam.log_probability + self.log_probabilities(beam.text) for beam in live])
         totals = scores.ravel()
         count = min(2 * num_beams, int((totals > -np.inf).sum()))
-        best = np.argpartition(-totals, count - 1)[:count] if count else np.empty(0, np.int64)
         going: list[_Beam] = []
-        for rank, index in enumerate(best[np.lexsort((best, -totals[best]))].tolist()):
+        for rank, index in enumerate(most_probable(totals, count)):
             source, token = divmod(index, scores.shape[1])
             beam = _Beam(self._append(live[source].text, token), float(totals[index]))
             if beam.text.finish_reason is None and len(going) < num_beams:

@@ -51,8 +51,8 @@ class Processor:
             raise GenerationError(
                 f"{self.name} has failed after {ids.shape[1] - 1} tokens: {type(error).__name__}: {error!s:.200}"
             ) from error
-        if not isinstance(processed, torch.Tensor) or tuple(processed.shape) != shape:
-            got = tuple(processed.shape) if isinstance(processed, torch.Tensor) else type(processed).__name__
+        got = tuple(processed.shape) if isinstance(processed, torch.Tensor) else type(processed).__name__
+        if got != shape:
             raise GenerationError(f"{self.name} should return scores of shape {shape}; it returned {got}.")
         if not (processed < torch.inf).all():
             raise GenerationError(f"{self.name} returns scores that are not numbers (NaN or plus infinity).")

@@ -14,8 +14,8 @@ import numpy as np
 from jaxtyping import Float, Float64
 
 from reviewgen.compiled.sampling import sample_from
-from reviewgen.config import check_count, seed_or_random
-from reviewgen.errors import ConfigError, GenerationError, quoted
+from reviewgen.config import check_count, check_text, seed_or_random
+from reviewgen.errors import ConfigError, GenerationError, printable, quoted
 from reviewgen.generation.hooks import Hooks
 from reviewgen.generation.pieces import TokenTexts
 from reviewgen.protocols import CountedContext, Stepper, StepState, SupportsExplain, Tokenizer
@@ -129,6 +129,14 @@ def log_softmax(logits: Float[np.ndarray, " W"]) -> Float64[np.ndarray, " W"]:
     return scores
 
 
+def most_probable(scores: Float64[np.ndarray, " N"], count: int) -> list[int]:
+    """Return the indices of the ``count`` largest scores, the largest first, and of equal ones the smallest index first."""
+    count = min(count, len(scores))
+    best = np.argpartition(-scores, count - 1)[:count]
+    ordered: list[int] = best[np.lexsort((best, -scores[best]))].tolist()
+    return ordered
+
+
 def distribution(logits: Float[np.ndarray, " W"], tokenizer: Tokenizer, temperature: float) -> Float64[np.ndarray, " V"]:
     """Return the probability with which each token is sampled.
 
@@ -158,7 +166,7 @@ def show(text: str) -> str:
     >>> show("a b\\n")
     'a␣b⏎'
     """
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text.translate(_VISIBLE))
+    return printable(text.translate(_VISIBLE))
 
 
 def _support(token: int, probability: float, contexts: Sequence[CountedContext]) -> Support | None:
@@ -211,6 +219,7 @@ class Walk:
         hooks: Hooks | None = None,
         seed: int | None = None,
     ) -> None:
+        check_text("The text", text)
         is_number = isinstance(temperature, int | float) and not isinstance(temperature, bool)
         if not is_number or not 0 < temperature <= sys.float_info.max:
             raise ConfigError(f"temperature must be a number above 0; got {quoted(temperature)}.")
@@ -218,7 +227,7 @@ class Walk:
         self._stepper, self._tokenizer, self._pieces, self._temperature = stepper, tokenizer, pieces, temperature
         self._rng = np.random.default_rng(seed_or_random(seed))
         self._prefix = (tokenizer.bos_id, *conditions)
-        self._steps = [self._feed((*self._prefix, *tokenizer.encode(_checked(text))))]
+        self._steps = [self._feed((*self._prefix, *tokenizer.encode(text)))]
 
     @property
     def text(self) -> str:
@@ -287,7 +296,7 @@ class Walk:
             GenerationError: The text has ended.
         """
         self._refuse_end()
-        _checked(text)
+        check_text("The text", text)
         before = self._ids
         is_canonical = self._tokenizer.encode(self.text) == before
         after = self._tokenizer.encode(self.text + text) if is_canonical else before + self._tokenizer.encode(text)
@@ -355,9 +364,3 @@ class Walk:
     def _refuse_end(self) -> None:
         if self.has_ended:
             raise GenerationError("The review has ended, so no token can follow; undo the end first.")
-
-
-def _checked(text: object) -> str:
-    if not isinstance(text, str):
-        raise ConfigError(f"The text must be a string; got {type(text).__name__}.")
-    return text

@@ -180,8 +180,8 @@ def _refuse_pairs(request: Request) -> None:
 
 
 def _prompts(prompt: Any) -> Sequence[str]:
-    prompts = [prompt] if prompt is None else one_or_more("prompt", prompt, "['The ']")
-    if not all(isinstance(text, str) for text in prompts):
+    prompts = one_or_more("prompt", prompt, "['The ']")
+    if prompt is None or not all(isinstance(text, str) for text in prompts):
         raise ConfigError(f"prompt must be a string or a list of strings; got {quoted(prompt)}.")
     return prompts
 

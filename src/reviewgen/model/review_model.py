@@ -24,7 +24,6 @@ from reviewgen.generation import (
     Judge,
     NextTokens,
     Request,
-    Speller,
     TokenTexts,
     Walk,
     make_request,
@@ -635,19 +634,14 @@ class ReviewModel:
             stepper,
             self.tokenizer,
             pieces=self._pieces,
-            speller=self._speller,
             index=bundle.index,
             score=self._scorer(),
             batch_size=choose_batch_size(self.device),
         )
 
     @cached_property
-    def _speller(self) -> Speller:
-        return Speller(self.tokenizer, self.bundle.lexicon)
-
-    @cached_property
     def _pieces(self) -> TokenTexts:
-        return TokenTexts(self.tokenizer)
+        return TokenTexts(self.tokenizer, self.bundle.lexicon)
 
     def _request(self, prompt: str | Sequence[str], options: GenerateKwargs) -> Request:
         if (judge := options.get("judge")) is not None:
