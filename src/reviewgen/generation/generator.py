@@ -310,10 +310,16 @@ class Generator:
 
         A prompt that is given as token ids is fed as it is.
         """
+        if isinstance(prompt, str):
+            ids, rest, length = self.pieces.split(prompt)
+        else:
+            ids, rest = list(prompt), ""
+            prompt = self.tokenizer.decode(ids).rstrip("\ufffd")  # an incomplete last character belongs to the continuation
+            length = len(prompt)
         random, prefix = np.random.default_rng((request.seed, *numbers)), [self.pieces.bos_id, *request.prefix_of(numbers[0])]
-        text = Text.start(prompt, self.pieces, request.config, random, prefix)
-        text.number = numbers[0]
-        return text
+        return Text(
+            self.pieces, request.config, prompt, prefix, ids, rest, length, random, prompt_tokens=len(ids), number=numbers[0]
+        )
 
     def _likelihood(self, text: Text) -> float:
         """Return the mean log probability (nats) of a text's tokens."""
