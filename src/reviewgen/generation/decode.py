@@ -110,7 +110,7 @@ class Decoder:
     hooks: Hooks | None = None
     deadline: float | None = None
     block_seconds: float = 0.2
-    _places: dict[tuple[int, ...], Int64[np.ndarray, "3"]] = field(default_factory=dict)  # after some texts: most begin alike
+    _places: dict[tuple[int, ...], Int64[np.ndarray, "3"]] = field(default_factory=dict, init=False, compare=False)
 
     @cached_property
     def params(self) -> SamplingParams:
@@ -308,7 +308,7 @@ class Decoder:
         return np.array([text.tail(size) for text in texts], np.int64).reshape(len(texts), size)
 
     def place(self, text: Text) -> Int64[np.ndarray, "3"]:
-        """Return the place of a text among the known words."""
+        """Return the place of a text among the known words; kept for other texts, most of which begin alike."""
         assert self.spelling is not None
         if text.place is None:
             ids = tuple(text.ids)

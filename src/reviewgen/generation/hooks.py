@@ -170,6 +170,9 @@ def one_or_more(name: str, given: Any, example: str) -> list[Any]:
     """Return the items of an argument that is a list, or else the argument as the only item; of None, none.
 
     transformers' own lists of functions are both a list and a function.
+
+    Raises:
+        ConfigError: It is a mapping, or iterating it fails.
     """
     if given is None:
         return []
