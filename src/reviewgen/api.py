@@ -117,7 +117,7 @@ def train(start: "str | ReviewModel", source: Any, *, progress: bool = True, **o
         TrainingError: The loss is NaN or infinite before there are weights to keep, or the device is not available.
         StorageError: There is no room on the disk; the message says where the trained model was saved instead.
     """
-    from reviewgen.compiled.notice import compiling_notice
+    from reviewgen.compiled.jit import compiling_notice
     from reviewgen.config import check_flags, refuse_unknown_options
     from reviewgen.config.options import TrainKwargs
     from reviewgen.errors import AlreadyTrained

@@ -37,7 +37,6 @@ _PARTS = "words", "separators"
 _MAX_WORDS = 100_000
 _MIN_KNOWN = 0.85  # of the words of the training text; in a language without spaces, few runs of letters occur again
 _APOSTROPHES = "'\u2019"
-_WITHOUT_APOSTROPHES = str.maketrans("", "", _APOSTROPHES)
 _JOINERS = "\u200c\u200d"  # the zero-width ones, inside words of Persian and of Indian languages
 _ASCII = "".join(character for character in map(chr, range(128)) if not character.isalpha() and character not in _APOSTROPHES)
 _SEPARATORS = {*_ASCII, *(character for character in map(chr, range(0x3001)) if character.isspace())}
@@ -109,8 +108,8 @@ def count_words(texts: Sequence[str]) -> WordCounts:
     flat = np.fromiter((number for run_numbers in folded for number in run_numbers), np.int64, int(starts[-1]))
     in_texts = _count_texts(codes, owners, starts, flat, len(numbers))
     signs = {*whole.translate(None, _FREQUENT).decode(), *(" " if b" " in whole else ""), "\n"}
-    between = signs & _SEPARATORS | _separators_in("".join(signs - _SEPARATORS))
-    return WordCounts(words, Counter(dict(zip(numbers, in_texts.tolist(), strict=True))), between)
+    letters = set("".join(words_of(" ".join(signs - _SEPARATORS)))).difference(_APOSTROPHES)
+    return WordCounts(words, Counter(dict(zip(numbers, in_texts.tolist(), strict=True))), signs - letters)
 
 
 @compiled
@@ -127,11 +126,6 @@ def _count_texts(codes: np.ndarray, owners: np.ndarray, starts: np.ndarray, word
                 last[word] = owners[position]
                 texts[word] += 1
     return texts
-
-
-def _separators_in(characters: str) -> set[str]:
-    letters = "".join(words_of(" ".join(characters))).translate(_WITHOUT_APOSTROPHES)
-    return set(characters).difference(letters)
 
 
 @lru_cache(maxsize=16)

@@ -24,10 +24,11 @@ def index() -> None:
     train, held_out = texts[:-250], [text[:500] for text in texts[-250:] if len(text) >= 500]
     ids = stream(train, tokenizer)
     facts = {"bos_id": tokenizer.bos_id, "eos_id": tokenizer.eos_id, "vocab_size": tokenizer.vocab_size, "fingerprint": ""}
+    facts["characters_per_token"] = 1.0
     for form in ("exact", "compact"):
-        build_index(ids[:10_000], **facts, characters=10_000, form=form).examine([3, 4, 5] * 9, tokenizer.decode)  # compiles
+        build_index(ids[:10_000], **facts, form=form).examine([3, 4, 5] * 9, tokenizer.decode)  # compiles
         start = time.monotonic()
-        found = build_index(ids, **facts, characters=len(ids), form=form)
+        found = build_index(ids, **facts, form=form)
         seconds = time.monotonic() - start
         texts_a_second = {}
         encoded = [found.check_text(tokenizer.encode(text)) for text in held_out]

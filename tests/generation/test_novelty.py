@@ -40,7 +40,7 @@ def build(texts: Sequence[Any], form: str = "exact", **changes: Any) -> Any:
     """Index texts of letters, or of ids."""
     parts = [ids_of(text) if isinstance(text, str) else text for text in texts]
     ids = np.array([token for part in parts for token in (0, *part, 1)], np.int64)
-    return build_index(ids, **FACTS | {"characters": max(1, sum(map(len, parts))), "form": form} | changes)
+    return build_index(ids, **FACTS | {"characters_per_token": 1.0, "form": form} | changes)
 
 
 def holds(texts: Sequence[list[int]], part: list[int]) -> bool:

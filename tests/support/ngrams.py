@@ -46,8 +46,8 @@ def indexed(model: Any, texts: Sequence[str], tokenizer: Any = LETTERS, **genera
     ids = [token for text in texts for token in (tokenizer.bos_id, *tokenizer.encode(text), tokenizer.eos_id)]
     frame = {"bos_id": tokenizer.bos_id, "eos_id": tokenizer.eos_id, "vocab_size": tokenizer.vocab_size}
     made = review_model(model, tokenizer, **generation)
-    characters = sum(map(len, texts))
-    made.bundle.index = build_index(np.array(ids), **frame, characters=characters, fingerprint="", form="exact")
+    rate = sum(map(len, texts)) / (len(ids) - 2 * len(texts))
+    made.bundle.index = build_index(np.array(ids), **frame, characters_per_token=rate, fingerprint="", form="exact")
     return made
 
 

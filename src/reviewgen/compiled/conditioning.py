@@ -10,9 +10,7 @@ import numpy as np
 from jaxtyping import Float32, Shaped
 
 from reviewgen.compiled.jit import compiled, inner
-from reviewgen.compiled.linear import Bits, add_product, pack
-
-ZERO, ONE = np.float32(0), np.float32(1)
+from reviewgen.compiled.linear import ONE, ZERO, Bits, add_product, pack
 
 
 class Conditioning(NamedTuple):

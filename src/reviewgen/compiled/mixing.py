@@ -17,11 +17,10 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from reviewgen.compiled.jit import by_address, compiled, inner, reordered
-from reviewgen.compiled.linear import exp32, log32
+from reviewgen.compiled.linear import ZERO, exp32, log32
 from reviewgen.compiled.steps import call_step
 
 LOW = np.float32(-80)  # log probabilities below are computed without single precision
-ZERO = np.float32(0)
 
 
 class Mixture(NamedTuple):

@@ -81,7 +81,12 @@ def thin_for_counting(tokens: int) -> int:
 
 def sample_windows(ids: Tokens, separators: tuple[int, int], length: int, stride: int) -> UInt64[np.ndarray, " W"]:
     """Return the hashes of the windows of a stream that a set of this stride stores."""
-    return np.concatenate([np.empty(0, np.uint64), *(_sample(block, *separators, length, stride) for block in cut(ids))])
+    sampled, hashes = [np.empty(0, np.uint64)], np.empty(PART, np.uint64)
+    for block in cut(ids):
+        for first in range(0, len(block), PART):
+            count = _hash_part(block, first, min(first + PART, len(block)), *separators, length, stride, hashes)
+            sampled.append(hashes[:count].copy())
+    return np.concatenate(sampled)
 
 
 def cut(ids: Tokens) -> Iterable[np.ndarray]:
@@ -160,7 +165,7 @@ def _mix(value):
     return value ^ (value >> np.uint64(31))
 
 
-@inner
+@compiled
 def _hash_part(ids, first, last, bos, eos, length, stride, hashes):
     """Write the hashes of the windows that end in [first, last) to ``hashes``, and return their number.
 
@@ -184,27 +189,6 @@ def _hash_part(ids, first, last, bos, eos, length, stride, hashes):
                 hashes[count] = mixed
                 count += 1
     return count
-
-
-@compiled
-def _sample(ids, bos, eos, length, stride):
-    """Return the hashes of all windows without a separator whose hash is a multiple of ``stride``."""
-    hashes, part, total = np.empty(PART, np.uint64), np.empty(PART, np.uint64), 0
-    for first in range(0, len(ids), PART):
-        count = _hash_part(ids, first, min(first + PART, len(ids)), bos, eos, length, stride, part)
-        if total + count > len(hashes):
-            hashes, full = np.empty(2 * len(hashes), np.uint64), hashes
-            _copy(full, total, hashes, 0)
-        _copy(part, count, hashes, total)
-        total += count
-    return hashes[:total]
-
-
-@inner
-def _copy(numbers, count, row, start):
-    """Copy the first numbers to a row, from an index on; to assign to a slice would take seconds to compile."""
-    for j in range(count):
-        row[start + j] = numbers[j]
 
 
 @compiled

@@ -430,11 +430,10 @@ def index_tokens(
         bos_id=tokenizer.bos_id,
         eos_id=tokenizer.eos_id,
         vocab_size=tokenizer.vocab_size,
-        characters=int(store.characters.sum()),
+        characters_per_token=int(store.characters.sum()) / (int(store.offsets[-1]) - 2 * len(store)),
         fingerprint=encoding.belongs_to(corpus),
         form=encoding.novelty,
         max_bytes=round(encoding.megabytes * 1e6),
-        tokens=int(store.offsets[-1]) - 2 * len(store),
         sets=sets,
     )
     store.release_pages()

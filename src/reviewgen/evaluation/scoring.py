@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from reviewgen.compiled.entropy import target_losses
-from reviewgen.compiled.tensors import PRECISIONS, as_array
+from reviewgen.compiled.precision import PRECISIONS, as_array
 from reviewgen.conditions import Conditions
 from reviewgen.data import count_given
 from reviewgen.errors import growing_state

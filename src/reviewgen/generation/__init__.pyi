@@ -22,7 +22,6 @@ from .next_tokens import Support as Support
 from .next_tokens import Walk as Walk
 from .next_tokens import log_softmax as log_softmax
 from .next_tokens import show as show
-from .pieces import Speller as Speller
 from .pieces import TokenTexts as TokenTexts
 from .request import GenerateKwargs as GenerateKwargs
 from .request import Judge as Judge

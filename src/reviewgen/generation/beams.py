@@ -7,6 +7,7 @@ ends when no beam can still beat the worst of K finished texts.
 
 import time
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float64
@@ -14,17 +15,15 @@ from jaxtyping import Float64
 from reviewgen.compiled.sampling import apply_penalties
 from reviewgen.errors import GenerationError
 from reviewgen.generation.decode import Decoder
-from reviewgen.generation.next_tokens import log_softmax
+from reviewgen.generation.next_tokens import log_softmax, most_probable
 from reviewgen.generation.text import Text
 
 
-@dataclass(order=True)
-class _Beam:
-    """A text, its score, and the log probability (nats) of the tokens after those that the model was fed of the prompt."""
+class _Beam(NamedTuple):
+    """A text, and the log probability (nats) of the tokens after those that the model was fed of the prompt."""
 
-    score: float
-    text: Text = field(compare=False)
-    log_probability: float = field(compare=False)
+    text: Text
+    log_probability: float
 
 
 def search(decoder: Decoder, start: Text) -> list[Text]:
@@ -53,10 +52,10 @@ def search(decoder: Decoder, start: Text) -> list[Text]:
             f"num_return_sequences={config.num_return_sequences} is more than the number of texts found after the prompt, "
             f"{len(beams.finished)}."
         )
-    best = beams.finished[: config.num_return_sequences]
-    for beam in best:
-        beam.text.seconds, beam.text.state, beam.text.logits = time.monotonic() - started, None, None
-    return [beam.text for beam in best]
+    texts = [beam.text for beam in beams.finished[: config.num_return_sequences]]
+    for text in texts:
+        text.seconds, text.state, text.logits = time.monotonic() - started, None, None
+    return texts
 
 
 @dataclass
@@ -68,7 +67,7 @@ class _Search:
 
     def run(self, start: Text) -> None:
         """Search until no better text can be found, or the deadline has passed."""
-        decoder, live = self.decoder, [_Beam(0.0, start, 0.0)]
+        decoder, live = self.decoder, [_Beam(start, 0.0)]
         decoder.prefill([start])
         while True:
             before, live = live, self.extend(live)
@@ -85,15 +84,15 @@ class _Search:
         """Return the log probability of each next token after penalties and logits processors; -inf is ruled out."""
         decoder, params, logits = self.decoder, self.decoder.params, text.logits
         assert logits is not None  # the model was fed its last token
-        table = np.full(len(logits), -np.inf)
-        table[: params.vocab_size] = logits[: params.vocab_size]
-        table[params.bos_id] = -np.inf
+        table = logits.astype(np.float64)
+        table[params.vocab_size :] = table[params.bos_id] = -np.inf
+        own = table[: params.vocab_size]
         if text.rest:
-            table[: params.vocab_size][~decoder.pieces.matches(text.rest)] = -np.inf
+            own[~decoder.pieces.matches(text.rest)] = -np.inf
         unknown = ~decoder.spelling_mask(text)
-        if (table[: params.vocab_size][~unknown] > -np.inf).any():
-            table[: params.vocab_size][unknown] = -np.inf
-        if table.max() == -np.inf:
+        if (own[~unknown] > -np.inf).any():
+            own[unknown] = -np.inf
+        if own.max() == -np.inf:
             return table
         scores, written = np.empty(len(table)), np.array(text.prefix[:1] + text.ids, np.int64)
         apply_penalties(log_softmax(table), written, len(written), text.new_tokens, params, scores)
@@ -105,11 +104,10 @@ class _Search:
         scores = np.stack([beam.log_probability + self.log_probabilities(beam.text) for beam in live])
         totals = scores.ravel()
         count = min(2 * num_beams, int((totals > -np.inf).sum()))
-        best = np.argpartition(-totals, count - 1)[:count] if count else np.empty(0, np.int64)
         going: list[_Beam] = []
-        for rank, index in enumerate(best[np.lexsort((best, -totals[best]))].tolist()):
+        for rank, index in enumerate(most_probable(totals, count)):
             source, token = divmod(index, scores.shape[1])
-            beam = _Beam(0.0, self._append(live[source].text, token), float(totals[index]))
+            beam = _Beam(self._append(live[source].text, token), float(totals[index]))
             if beam.text.finish_reason is None and len(going) < num_beams:
                 going.append(beam)
             elif beam.text.finish_reason is not None and rank < num_beams:
@@ -120,8 +118,7 @@ class _Search:
         """Return whether no beam can still beat the worst of the finished texts."""
         if len(self.finished) < self.decoder.config.num_beams:
             return False
-        best = max(self._score(beam) for beam in live)
-        return best <= min(beam.score for beam in self.finished)
+        return max(map(self._score, live)) <= self._score(self.finished[-1])
 
     def finish(self, live: list[_Beam], reason: str) -> None:
         """Finish all beams as they are."""
@@ -145,8 +142,7 @@ class _Search:
 
     def _keep(self, beam: _Beam) -> None:
         """Insert a finished text among the best."""
-        beam.score = self._score(beam)
-        self.finished = sorted([*self.finished, beam], reverse=True)[: self.decoder.config.num_beams]
+        self.finished = sorted([*self.finished, beam], key=self._score, reverse=True)[: self.decoder.config.num_beams]
 
     def _score(self, beam: _Beam) -> float:
         """Return the log probability / tokens ** length_penalty, where the tokens are the new ones, eos included."""

@@ -16,7 +16,7 @@ B texts, V vocabulary, K tokens looked back at, N random numbers a text.
 import time
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
 
@@ -110,16 +110,12 @@ class Decoder:
     hooks: Hooks | None = None
     deadline: float | None = None
     block_seconds: float = 0.2
+    _places: dict[tuple[int, ...], Int64[np.ndarray, "3"]] = field(default_factory=dict, init=False, compare=False)
 
     @cached_property
     def params(self) -> SamplingParams:
         """The sampling settings for compiled functions."""
         return make_sampling_params(self.config, self.pieces.tokenizer)
-
-    @cached_property
-    def _places(self) -> dict[tuple[int, ...], Int64[np.ndarray, "3"]]:
-        """The place after each of some texts: most have the same prompt."""
-        return {}
 
     def decode(self, texts: Sequence[Text]) -> Iterator[None]:
         """Advance the texts until each is finished; yield after every step.
@@ -220,7 +216,7 @@ class Decoder:
         runs = np.where(is_past_prompt, self.guard[1] if self.guard else 0, 0)
         tokens = self._sample(batch, runs, is_past_prompt).tolist()
         for row, (text, token) in enumerate(zip(texts, tokens, strict=True)):
-            if token == NOTHING_LEFT and text.rest:  # penalties rule out every match: use the tokenizer's tokens
+            if token == NOTHING_LEFT and text.rest:  # no match has a probability: use the tokenizer's tokens
                 text.forced, text.rest = self.pieces.tokenizer.encode(text.rest), ""
             elif token == DEAD_END and text.retries >= MAX_RETRIES:  # allow unknown words first, then copied spans
                 token = self._sample_anywhere(batch.row(row), runs[row])
@@ -240,7 +236,7 @@ class Decoder:
         return [text for text in texts if text.finish_reason is None and text.state is not None]
 
     def _mask_and_process(self, texts: Sequence[Text]) -> tuple[Float[np.ndarray, "B V"], SamplingParams]:
-        """Rule out what does not match the rest of a prompt, and apply the logits processors."""
+        """Rule out what does not match the rest of a prompt, or all where nothing matches, and apply the logits processors."""
         params, size, table = self.params, self.params.vocab_size, np.stack([text.logits for text in texts])  # type: ignore[misc]
         if self.hooks is None and all(text.is_past_prompt for text in texts):
             return table, params
@@ -249,12 +245,8 @@ class Decoder:
         for row, text in zip(table, texts, strict=True):
             if text.rest:
                 allowed = self.pieces.matches(text.rest) & (row[:size] > -np.inf)
-                if (known := allowed & self.spelling_mask(text)).any():
-                    allowed = known
-                if allowed.any():
-                    row[:size][~allowed] = -np.inf
-                else:  # no match has a probability: use the tokenizer's tokens
-                    text.forced, text.rest = self.pieces.tokenizer.encode(text.rest), ""
+                known = allowed & self.spelling_mask(text)
+                row[:size][~(known if known.any() else allowed)] = -np.inf
             elif self.hooks is not None and not text.forced:
                 scores, written = np.empty(len(row)), np.array(text.prefix[:1] + text.ids, np.int64)
                 apply_penalties(row, written, len(written), text.new_tokens, params, scores)
@@ -316,7 +308,7 @@ class Decoder:
         return np.array([text.tail(size) for text in texts], np.int64).reshape(len(texts), size)
 
     def place(self, text: Text) -> Int64[np.ndarray, "3"]:
-        """Return the place of a text among the known words."""
+        """Return the place of a text among the known words; kept for other texts, most of which begin alike."""
         assert self.spelling is not None
         if text.place is None:
             ids = tuple(text.ids)
@@ -388,7 +380,7 @@ class Decoder:
     def _call_hooks(self, text: Text, tokens: Sequence[int], scores: Float[np.ndarray, " V"]) -> None:
         if self.hooks is not None:
             self.hooks.put(tokens)
-            if text.new_tokens and self.hooks.should_stop(text, scores.astype(np.float64)):
+            if text.new_tokens and self.hooks.should_stop(text, scores):
                 text.finish("criteria")
 
     def _backtrack(self, text: Text) -> None:

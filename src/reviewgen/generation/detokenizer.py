@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from reviewgen.generation.next_tokens import log_softmax
+from reviewgen.generation.next_tokens import log_softmax, most_probable
 from reviewgen.generation.pieces import TokenTexts
 from reviewgen.generation.text import Text
 from reviewgen.protocols import SupportsTokenBytes
@@ -190,6 +190,5 @@ def score_token(logits: Float[np.ndarray, " V"], token: int, count: int, pieces:
         return Scored(score)
     logs[pieces.bos_id] = -np.inf
     logs = logs[: len(pieces.texts)]  # the others are those of conditions
-    best = np.argpartition(-logs, min(count, len(logs)) - 1)[:count]
-    listed = ((id_, float(logs[id_])) for id_ in best[np.lexsort((best, -logs[best]))].tolist())
+    listed = ((id_, float(logs[id_])) for id_ in most_probable(logs, count))
     return Scored(score, tuple(TopLogprob(id_, pieces.texts[id_], logprob) for id_, logprob in listed if logprob > -np.inf))

@@ -20,7 +20,7 @@ from reviewgen.errors import DataError, GenerationError
 from reviewgen.generation.beams import search
 from reviewgen.generation.decode import Decoder
 from reviewgen.generation.detokenizer import Detokenizer
-from reviewgen.generation.pieces import Speller, TokenTexts
+from reviewgen.generation.pieces import TokenTexts
 from reviewgen.generation.request import Request
 from reviewgen.generation.text import Text
 from reviewgen.novelty import COPY_CHARACTERS, CopyGuard, Index, Novelty
@@ -118,8 +118,7 @@ class Generator:
     Args:
         stepper: Predicts the next token.
         tokenizer: The model's tokenizer.
-        pieces: The texts of its tokens; decoded now if not given.
-        speller: The words that texts are made of; without one, they are valid UTF-8.
+        pieces: The texts of its tokens, and the words that texts are made of; decoded now if not given, and without known words.
         index: The index of the training text, for ``novelty``.
         score: Returns the model's log probability (nats) of each of some ids after the first ``given`` ones:
             ``score(ids, given)``.
@@ -132,13 +131,12 @@ class Generator:
         tokenizer: Tokenizer,
         *,
         pieces: TokenTexts | None = None,
-        speller: Speller | None = None,
         index: Index | None = None,
         score: Callable[[list[int], int], list[float]] | None = None,
         batch_size: int = _CPU_ROWS,
     ) -> None:
         self.stepper, self.tokenizer, self.index, self.batch_size = stepper, tokenizer, index, batch_size
-        self.pieces, self._speller, self._score = pieces or TokenTexts(tokenizer), speller or Speller(tokenizer), score
+        self.pieces, self._score = pieces or TokenTexts(tokenizer), score
 
     def generate(self, request: Request, first: int = 0, start_late: bool = True) -> Iterator[Text]:
         """Return the finished texts of a call, in order and each as soon as it can be.
@@ -156,7 +154,7 @@ class Generator:
             GenerationError: No token can be sampled, or no try includes what must be included.
         """
         guard = self.guard(request)
-        self._speller.spelling(request.config.words)  # raised before anything is generated
+        self.pieces.spelling(request.config.words)  # raised before anything is generated
         if request.config.num_beams > 1:  # the texts of a prompt are found together
             return islice(self._search(request), first, None)
         if request.best_of:
@@ -237,7 +235,7 @@ class Generator:
 
     def _other_words(self, request: Request, prefix: Sequence[int]) -> frozenset[str]:
         """Return the words of the fields before a text that are known besides those of the lexicon."""
-        return self._speller.unknown(prefix) if request.config.words == "known" else frozenset()
+        return self.pieces.unknown(prefix) if request.config.words == "known" else frozenset()
 
     def _generate_including(self, request: Request, guard: CopyGuard | None, first: int) -> Iterator[Text]:
         """Yield for each prompt the most probable of the first texts that include all words."""
@@ -304,7 +302,7 @@ class Generator:
         if guard is not None and guard[0].length + guard[1] - 1 > config.max_new_tokens + longest:
             guard = None
         other_words = self._other_words(request, texts[0].prefix if texts else request.prefix)
-        spelling = self._speller.spelling(config.words, other_words)
+        spelling = self.pieces.spelling(config.words, other_words)
         return Decoder(self.stepper, self.pieces, config, guard, spelling, request.hooks, deadline, block_seconds)
 
     def text(self, request: Request, prompt: str | Sequence[int], *numbers: int) -> Text:
@@ -312,10 +310,16 @@ class Generator:
 
         A prompt that is given as token ids is fed as it is.
         """
+        if isinstance(prompt, str):
+            ids, rest, length = self.pieces.split(prompt)
+        else:
+            ids, rest = list(prompt), ""
+            prompt = self.tokenizer.decode(ids).rstrip("\ufffd")  # an incomplete last character belongs to the continuation
+            length = len(prompt)
         random, prefix = np.random.default_rng((request.seed, *numbers)), [self.pieces.bos_id, *request.prefix_of(numbers[0])]
-        text = Text.start(prompt, self.pieces, request.config, random, prefix)
-        text.number = numbers[0]
-        return text
+        return Text(
+            self.pieces, request.config, prompt, prefix, ids, rest, length, random, prompt_tokens=len(ids), number=numbers[0]
+        )
 
     def _likelihood(self, text: Text) -> float:
         """Return the mean log probability (nats) of a text's tokens."""

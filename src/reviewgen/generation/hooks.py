@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Float64
+from jaxtyping import Float
 
 from reviewgen.config import check_list
 from reviewgen.errors import BrokenPlugin, ConfigError, GenerationError, UnknownPlugin, counted, quoted
@@ -51,8 +51,8 @@ class Processor:
             raise GenerationError(
                 f"{self.name} has failed after {ids.shape[1] - 1} tokens: {type(error).__name__}: {error!s:.200}"
             ) from error
-        if not isinstance(processed, torch.Tensor) or tuple(processed.shape) != shape:
-            got = tuple(processed.shape) if isinstance(processed, torch.Tensor) else type(processed).__name__
+        got = tuple(processed.shape) if isinstance(processed, torch.Tensor) else type(processed).__name__
+        if got != shape:
             raise GenerationError(f"{self.name} should return scores of shape {shape}; it returned {got}.")
         if not (processed < torch.inf).all():
             raise GenerationError(f"{self.name} returns scores that are not numbers (NaN or plus infinity).")
@@ -93,7 +93,7 @@ class Hooks:
             )
         return processed
 
-    def should_stop(self, text: Text, scores: Float64[np.ndarray, " V"]) -> bool:
+    def should_stop(self, text: Text, scores: Float[np.ndarray, " V"]) -> bool:
         """Return whether a stopping criterion ends a text, to which a token was just appended.
 
         Raises:
@@ -134,33 +134,58 @@ class Hooks:
             self.streamer.end()
 
 
-def make_hooks(processors: Sequence[Processor] = (), stopping_criteria: Any = None, streamer: Any = None) -> Hooks | None:
+def make_hooks(
+    processors: Sequence[Any],
+    tokenizer: Tokenizer,
+    stopping_criteria: Any = None,
+    streamer: Any = None,
+    saved: Sequence[str] = (),
+) -> Hooks | None:
     """Return the hooks of a call; None if there are none.
+
+    Args:
+        processors: Names and functions, as of ``as_processors``.
+        tokenizer: What named processors are made for.
+        stopping_criteria, streamer: As in a call.
+        saved: Names that are the model's own defaults; an error says how to generate without one that is not installed.
 
     Raises:
         ConfigError: A criterion is not callable, or the streamer lacks a method.
+        UnknownPlugin: No installed package provides a name.
+        PluginConflict: Two packages provide a name.
+        BrokenPlugin: A package cannot be imported, or its factory raises or returns something that cannot be called.
     """
-    one_or_more = isinstance(stopping_criteria, Iterable)  # transformers' own lists are both a list and a function
-    criteria = list(stopping_criteria) if one_or_more else [] if stopping_criteria is None else [stopping_criteria]
+    made = [_make(item, tokenizer, saved) if isinstance(item, str) else Processor(item, _name(item)) for item in processors]
+    criteria = one_or_more("stopping_criteria", stopping_criteria, "[criterion]")
     if not all(callable(criterion) for criterion in criteria):
         raise ConfigError(
             f"stopping_criteria is a function of ids and scores, or a list of such functions; got {quoted(stopping_criteria)}."
         )
     if streamer is not None and not (callable(getattr(streamer, "put", None)) and callable(getattr(streamer, "end", None))):
         raise ConfigError(f"streamer needs the methods put and end, as transformers' have; got {type(streamer).__name__}.")
-    return Hooks(processors, criteria, streamer) if processors or criteria or streamer is not None else None
+    return Hooks(made, criteria, streamer) if made or criteria or streamer is not None else None
 
 
-def as_list(given: Any) -> list[Any]:
-    """Return the argument ``logits_processor`` as a list of names and functions; transformers' own lists are both.
+def one_or_more(name: str, given: Any, example: str) -> list[Any]:
+    """Return the items of an argument that is a list, or else the argument as the only item; of None, none.
+
+    transformers' own lists of functions are both a list and a function.
+
+    Raises:
+        ConfigError: It is a mapping, or iterating it fails.
+    """
+    if given is None:
+        return []
+    return check_list(name, given, example) if isinstance(given, Iterable) and not isinstance(given, str) else [given]
+
+
+def as_processors(given: Any) -> list[Any]:
+    """Return the names and functions of the argument ``logits_processor``.
 
     Raises:
         ConfigError: Something in it is neither.
     """
-    if given is None:
-        return []
-    is_list = isinstance(given, Iterable) and not isinstance(given, str)
-    listed = check_list("logits_processor", given, "['my-processor']") if is_list else [given]
+    listed = one_or_more("logits_processor", given, "['my-processor']")
     if not all(callable(item) or isinstance(item, str) for item in listed):
         raise ConfigError(
             "logits_processor is a function of ids and scores, the name of an installed logits processor, or a list of these; "
@@ -169,38 +194,18 @@ def as_list(given: Any) -> list[Any]:
     return listed
 
 
-def make_processors(given: Any, tokenizer: Tokenizer) -> list[Processor]:
-    """Return the processors of the argument ``logits_processor``, in its order.
-
-    Raises:
-        ConfigError: Something in it is neither a name nor a function.
-        UnknownPlugin: No installed package provides a name.
-        PluginConflict: Two packages provide a name.
-        BrokenPlugin: A package cannot be imported, or its factory raises or returns something that cannot be called.
-    """
-    return [_make(item, tokenizer) if isinstance(item, str) else Processor(item, _name(item)) for item in as_list(given)]
-
-
-def refuse_missing(names: Iterable[str]) -> None:
-    """Raise if a saved name is not installed.
-
-    Raises:
-        UnknownPlugin: One is not; the message says how to generate without it.
-    """
-    for name in names:
-        try:
-            find_logits_processor(name)
-        except UnknownPlugin:
-            package, _, plain = name.rpartition(":")
-            install = f"pip install {package}" if package else "install the package that provides it"
-            raise UnknownPlugin(
-                f"This model's generation_config names the logits processor {plain!r}, which is not installed: {install}, or set "
-                "logits_processors=[] to generate without it."
-            ) from None
-
-
-def _make(name: str, tokenizer: Tokenizer) -> Processor:
-    factory, plugin = find_logits_processor(name)
+def _make(name: str, tokenizer: Tokenizer, saved: Sequence[str]) -> Processor:
+    try:
+        factory, plugin = find_logits_processor(name)
+    except UnknownPlugin:
+        if name not in saved:
+            raise
+        package, _, plain = name.rpartition(":")
+        install = f"pip install {package}" if package else "install the package that provides it"
+        raise UnknownPlugin(
+            f"This model's generation_config names the logits processor {plain!r}, which is not installed: {install}, or set "
+            "logits_processors=[] to generate without it."
+        ) from None
     described = title_of(plugin)
     try:
         processor = factory(tokenizer)

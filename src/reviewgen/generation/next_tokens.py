@@ -14,8 +14,8 @@ import numpy as np
 from jaxtyping import Float, Float64
 
 from reviewgen.compiled.sampling import sample_from
-from reviewgen.config import check_count, seed_or_random
-from reviewgen.errors import ConfigError, GenerationError, quoted
+from reviewgen.config import check_count, check_text, seed_or_random
+from reviewgen.errors import ConfigError, GenerationError, printable, quoted
 from reviewgen.generation.hooks import Hooks
 from reviewgen.generation.pieces import TokenTexts
 from reviewgen.protocols import CountedContext, Stepper, StepState, SupportsExplain, Tokenizer
@@ -116,18 +116,6 @@ class NextTokens:
         return render("generation/next_tokens.html", next_tokens=self, shown=shown, most=_MAX_TOKEN)
 
 
-def check_choice(k: Any, temperature: Any) -> None:
-    """Check the number of alternatives and the temperature.
-
-    Raises:
-        ConfigError: One of them is out of range.
-    """
-    check_count("k, the number of alternatives,", k)
-    is_number = isinstance(temperature, int | float) and not isinstance(temperature, bool)
-    if not is_number or not 0 < temperature <= sys.float_info.max:
-        raise ConfigError(f"temperature must be a number above 0; got {quoted(temperature)}.")
-
-
 def log_softmax(logits: Float[np.ndarray, " W"]) -> Float64[np.ndarray, " W"]:
     """Return log probabilities (nats), of which some may be -inf.
 
@@ -139,6 +127,14 @@ def log_softmax(logits: Float[np.ndarray, " W"]) -> Float64[np.ndarray, " W"]:
         raise GenerationError.of_damaged_logits()
     scores -= largest + np.log(np.exp(scores - largest).sum())
     return scores
+
+
+def most_probable(scores: Float64[np.ndarray, " N"], count: int) -> list[int]:
+    """Return the indices of the ``count`` largest scores, the largest first, and of equal ones the smallest index first."""
+    count = min(count, len(scores))
+    best = np.argpartition(-scores, count - 1)[:count]
+    ordered: list[int] = best[np.lexsort((best, -scores[best]))].tolist()
+    return ordered
 
 
 def distribution(logits: Float[np.ndarray, " W"], tokenizer: Tokenizer, temperature: float) -> Float64[np.ndarray, " V"]:
@@ -170,7 +166,7 @@ def show(text: str) -> str:
     >>> show("a b\\n")
     'a␣b⏎'
     """
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text.translate(_VISIBLE))
+    return printable(text.translate(_VISIBLE))
 
 
 def _support(token: int, probability: float, contexts: Sequence[CountedContext]) -> Support | None:
@@ -223,12 +219,15 @@ class Walk:
         hooks: Hooks | None = None,
         seed: int | None = None,
     ) -> None:
-        check_choice(1, temperature)
+        check_text("The text", text)
+        is_number = isinstance(temperature, int | float) and not isinstance(temperature, bool)
+        if not is_number or not 0 < temperature <= sys.float_info.max:
+            raise ConfigError(f"temperature must be a number above 0; got {quoted(temperature)}.")
         self._hooks = hooks
         self._stepper, self._tokenizer, self._pieces, self._temperature = stepper, tokenizer, pieces, temperature
         self._rng = np.random.default_rng(seed_or_random(seed))
         self._prefix = (tokenizer.bos_id, *conditions)
-        self._steps = [self._feed((*self._prefix, *tokenizer.encode(_checked(text))))]
+        self._steps = [self._feed((*self._prefix, *tokenizer.encode(text)))]
 
     @property
     def text(self) -> str:
@@ -252,7 +251,7 @@ class Walk:
             ConfigError: k is not a whole number of at least 1.
             GenerationError: No token can follow, or the text has ended.
         """
-        check_choice(k, self._temperature)
+        check_count("k, the number of alternatives,", k)
         self._refuse_end()
         ids, logits, scores, _ = self._steps[-1]
         probabilities = distribution(scores, self._tokenizer, self._temperature)
@@ -297,7 +296,7 @@ class Walk:
             GenerationError: The text has ended.
         """
         self._refuse_end()
-        _checked(text)
+        check_text("The text", text)
         before = self._ids
         is_canonical = self._tokenizer.encode(self.text) == before
         after = self._tokenizer.encode(self.text + text) if is_canonical else before + self._tokenizer.encode(text)
@@ -365,9 +364,3 @@ class Walk:
     def _refuse_end(self) -> None:
         if self.has_ended:
             raise GenerationError("The review has ended, so no token can follow; undo the end first.")
-
-
-def _checked(text: object) -> str:
-    if not isinstance(text, str):
-        raise ConfigError(f"The text must be a string; got {type(text).__name__}.")
-    return text

@@ -7,13 +7,13 @@ tokens must match it and may run on ("token healing"). A tokenizer of single cha
 
 from collections.abc import Sequence
 from functools import cached_property
-from itertools import groupby, pairwise
+from itertools import groupby
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool
 
-from reviewgen.compiled.spelling import HALF, Spelling
+from reviewgen.compiled.spelling import Spelling
 from reviewgen.errors import DataError
 from reviewgen.lexicon import Lexicon, Symbols, add_words, make_spelling, token_symbols, words_of
 from reviewgen.protocols import Tokenizer
@@ -36,13 +36,24 @@ class Prompt(NamedTuple):
 
 
 class TokenTexts:
-    """The text of every single token (its *piece*); the empty string for bos, eos and parts of a character."""
+    """What the tokens of a tokenizer spell, alone and one after another.
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        self.tokenizer, self.bos_id = tokenizer, tokenizer.bos_id
+    Args:
+        tokenizer: The tokenizer.
+        lexicon: The known words; None if the model has none.
+
+    Attributes:
+        texts: The text of every single token (its *piece*); the empty string for bos, eos and parts of a character.
+        are_characters: Whether no token has several characters.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, lexicon: Lexicon | None = None) -> None:
+        self.tokenizer, self.bos_id, self._lexicon = tokenizer, tokenizer.bos_id, lexicon
         pieces = [tokenizer.decode([token]) for token in range(tokenizer.vocab_size)]
         self.texts = ["" if "\ufffd" in piece else piece for piece in pieces]
         self.are_characters = max(map(len, self.texts)) <= 1
+        self._are_whole = pieces == self.texts
+        self._extended: dict[frozenset[str], Spelling] = {}
 
     def split(self, text: str) -> Prompt:
         """Return a prompt's ids without its last word, and that word."""
@@ -61,26 +72,13 @@ class TokenTexts:
         """Return a mask of the tokens that start with ``rest`` or are a prefix of it."""
         return np.array([bool(piece) and (piece.startswith(rest) or rest.startswith(piece)) for piece in self.texts])
 
-
-class Speller:
-    """The spelling of a tokenizer's texts.
-
-    Args:
-        tokenizer: The tokenizer.
-        lexicon: The known words; None if the model has none.
-    """
-
-    def __init__(self, tokenizer: Tokenizer, lexicon: Lexicon | None = None) -> None:
-        self._tokenizer, self._lexicon = tokenizer, lexicon
-        self._extended: dict[frozenset[str], Spelling] = {}
-
     def unknown(self, prefix: Sequence[int]) -> frozenset[str]:
         """Return the words of the fields before a text that are not in the lexicon."""
-        lexicon, size = self._lexicon, self._tokenizer.vocab_size
-        values = [list(tokens) for is_own, tokens in groupby(prefix, key=lambda token: token < size) if is_own]
+        lexicon, size = self._lexicon, self.tokenizer.vocab_size
         if lexicon is None:
             return frozenset()
-        return frozenset(word for ids in values for word in words_of(self._tokenizer.decode(ids)) if not lexicon.spells(word))
+        values = [list(tokens) for is_own, tokens in groupby(prefix, key=lambda token: token < size) if is_own]
+        return frozenset(word for ids in values for word in words_of(self.tokenizer.decode(ids)) if not lexicon.spells(word))
 
     def spelling(self, words: str, others: frozenset[str] = frozenset()) -> Spelling | None:
         """Return the spelling for a setting of ``words``; None if no sequence of tokens can be misspelled.
@@ -112,7 +110,7 @@ class Speller:
 
     @cached_property
     def _symbols(self) -> Symbols | None:
-        return token_symbols(self._tokenizer)
+        return token_symbols(self.tokenizer)
 
     @cached_property
     def _known(self) -> Spelling | None:
@@ -121,19 +119,4 @@ class Speller:
     @cached_property
     def _valid(self) -> Spelling | None:
         """The spelling of valid UTF-8; None if every token is whole characters, or if that is not known."""
-        if self._symbols is None or _are_whole(self._symbols):
-            return None
-        return make_spelling(self._symbols)
-
-
-def _are_whole(symbols: Symbols) -> bool:
-    """Return whether every token is whole characters."""
-    if (symbols.values >= HALF).any():
-        return False
-    values, offsets = symbols.values.astype("uint8").tobytes(), symbols.offsets.tolist()
-    try:
-        for start, end in pairwise(offsets):
-            values[start:end].decode()
-    except UnicodeDecodeError:
-        return False
-    return True
+        return None if self._symbols is None or self._are_whole else make_spelling(self._symbols)

@@ -2,17 +2,16 @@
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, TypeAlias
 
 import numpy as np
 
 from reviewgen.conditions import Conditions
-from reviewgen.config import Bound, GenerationConfig, GenerationSettings, check_list, generation_config, seed_or_random
+from reviewgen.config import Bound, GenerationConfig, GenerationSettings, check_mapping, generation_config, seed_or_random
 from reviewgen.config.settings import check_value
 from reviewgen.errors import ConfigError, quoted
-from reviewgen.generation.hooks import Hooks, as_list, make_hooks, make_processors, refuse_missing
+from reviewgen.generation.hooks import Hooks, as_processors, make_hooks, one_or_more
 from reviewgen.protocols import Tokenizer
 from reviewgen.registry import Plugin
 
@@ -120,8 +119,9 @@ def make_request(
     args: dict[str, Any] = {name: _plain(options.get(name)) for name in keywords}
     settings = {name: _plain(value) for name, value in options.items() if name not in keywords}
     if settings.get("conditions") is not None:
-        settings["conditions"] = _mapping(settings["conditions"])
-    processors = as_list(args["logits_processor"])
+        values = check_mapping("conditions", settings["conditions"], "{'stars': 5}")
+        settings["conditions"] = {name: _plain(value) for name, value in values.items()}
+    processors, saved = as_processors(args["logits_processor"]), tuple[str, ...]()
     if args["logits_processor"] is not None:
         if settings.get("logits_processors") is not None:
             raise ConfigError("logits_processor and logits_processors are both given; name all in logits_processor.")
@@ -137,13 +137,12 @@ def make_request(
     if args["streamer"] is not None and settings.get("finish") is None:  # a streamer gets each token at once
         config = replace(config, finish=None)
     if args["logits_processor"] is None:
-        processors = list(config.logits_processors)
-        refuse_missing(set(processors) & set(defaults.logits_processors))
+        processors, saved = list(config.logits_processors), defaults.logits_processors
     request = Request(
         prompts=[text for text in _prompts(prompt) for _ in range(args["best_of"] or config.num_return_sequences)],
         config=config,
         seed=seed_or_random(args["seed"]),
-        hooks=make_hooks(make_processors(processors, tokenizer), args["stopping_criteria"], args["streamer"]),
+        hooks=make_hooks(processors, tokenizer, args["stopping_criteria"], args["streamer"], saved),
         novelty=args["novelty"],
         max_copy=args["max_copy"],
         prefix=(conditions or Conditions()).encode(config.conditions),
@@ -181,17 +180,10 @@ def _refuse_pairs(request: Request) -> None:
 
 
 def _prompts(prompt: Any) -> Sequence[str]:
-    is_list = isinstance(prompt, Iterable) and not isinstance(prompt, str)
-    prompts = check_list("prompt", prompt, "['The ']") if is_list else [prompt]
-    if not all(isinstance(text, str) for text in prompts):
+    prompts = one_or_more("prompt", prompt, "['The ']")
+    if prompt is None or not all(isinstance(text, str) for text in prompts):
         raise ConfigError(f"prompt must be a string or a list of strings; got {quoted(prompt)}.")
     return prompts
-
-
-def _mapping(conditions: Any) -> Mapping[str, Any]:
-    if not isinstance(conditions, Mapping):
-        raise ConfigError(f"conditions is a mapping of names to values, as in {{'stars': 5}}; got {quoted(conditions)}.")
-    return {name: _plain(value) for name, value in conditions.items()}
 
 
 def _plain(value: Any) -> Any:
@@ -200,10 +192,7 @@ def _plain(value: Any) -> Any:
 
 
 def _words(words: Any) -> Sequence[str]:
-    listed: list[Any] = [words] if isinstance(words, str) else [] if words is None else [None]
-    if isinstance(words, Iterable) and not isinstance(words, str):
-        with suppress(TypeError):  # of a tensor without dimensions
-            listed = list(words)
+    listed = one_or_more("must_include", words, "['film']")
     if not all(isinstance(word, str) and word for word in listed):
         raise ConfigError(f"must_include is a non-empty string or a list of such strings; got {quoted(words)}.")
     return listed

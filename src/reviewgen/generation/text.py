@@ -5,7 +5,6 @@ ends with its last whole sentence. Texts are advanced by ``decode``.
 """
 
 from bisect import bisect_left
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import accumulate
@@ -70,17 +69,6 @@ class Text:
     state: Slot | None = None
     logits: Float[np.ndarray, " V"] | None = None
     _random: np.ndarray = field(default_factory=lambda: np.empty(0))
-
-    @classmethod
-    def start(
-        cls, given: str | Sequence[int], pieces: TokenTexts, config: GenerationConfig, rng: np.random.Generator, prefix: list[int]
-    ) -> "Text":
-        """Return the text that continues a prompt; one that is given as token ids is fed as it is."""
-        if isinstance(given, str):
-            ids, rest, length = pieces.split(given)
-            return cls(pieces, config, given, prefix, ids, rest, length, rng, prompt_tokens=len(ids))
-        prompt = pieces.tokenizer.decode(given).rstrip("\ufffd")  # an incomplete last character belongs to the continuation
-        return cls(pieces, config, prompt, prefix, list(given), "", len(prompt), rng, prompt_tokens=len(given))
 
     @property
     def is_past_prompt(self) -> bool:

@@ -24,13 +24,12 @@ from reviewgen.generation import (
     Judge,
     NextTokens,
     Request,
-    Speller,
     TokenTexts,
     Walk,
     make_request,
 )
 from reviewgen.generation.generator import choose_batch_size, require_index
-from reviewgen.generation.hooks import make_hooks, make_processors
+from reviewgen.generation.hooks import as_processors, make_hooks
 from reviewgen.model.layout import Bundle
 from reviewgen.model.read import read_bundle
 from reviewgen.novelty import Novelty
@@ -324,7 +323,7 @@ class ReviewModel:
         raises, and PluginError if a logits processor is not installed, or cannot be made.
         """
         stepper, prefix = self.bundle.weights.stepper(), self.conditions.encode({} if conditions is None else conditions)
-        hooks = make_hooks(make_processors(logits_processor, self.tokenizer))
+        hooks = make_hooks(as_processors(logits_processor), self.tokenizer)
         return Walk(stepper, self.tokenizer, self._pieces, text, prefix, temperature=temperature, hooks=hooks, seed=seed)
 
     def evaluate(self, source: Any, **options: Unpack[EvaluateKwargs]) -> "Evaluation":
@@ -628,19 +627,14 @@ class ReviewModel:
             stepper,
             self.tokenizer,
             pieces=self._pieces,
-            speller=self._speller,
             index=bundle.index,
             score=self._scorer(),
             batch_size=choose_batch_size(self.device),
         )
 
     @cached_property
-    def _speller(self) -> Speller:
-        return Speller(self.tokenizer, self.bundle.lexicon)
-
-    @cached_property
     def _pieces(self) -> TokenTexts:
-        return TokenTexts(self.tokenizer)
+        return TokenTexts(self.tokenizer, self.bundle.lexicon)
 
     def _request(self, prompt: str | Sequence[str], options: GenerateKwargs) -> Request:
         if (judge := options.get("judge")) is not None:

@@ -30,32 +30,28 @@ def build_index(
     bos_id: int,
     eos_id: int,
     vocab_size: int,
-    characters: int,
+    characters_per_token: float,
     fingerprint: str,
     form: str = "compact",
     max_bytes: int = 4_000_000,
-    tokens: int | None = None,
     sets: tuple[WindowSet, ...] | None = None,
 ) -> Index:
     """Build an index of a training text.
 
     Args:
         ids: The training texts one after the other, each enclosed in bos and eos; as blocks of whole texts if they do not fit
-            into memory. The compact form iterates over them seven times; the exact form loads them into memory.
+            into memory. The compact form iterates over them six times; the exact form loads them into memory.
         bos_id: The id before each text.
         eos_id: The id after each text.
         vocab_size: The number of ids.
-        characters: The number of characters of the training texts, which have at least one token.
+        characters_per_token: The average over the training texts, without bos and eos.
         fingerprint: Identifies the model that the index belongs to.
         form: "exact" or "compact".
         max_bytes: The maximum size of the compact form, at least 192.
-        tokens: The number of ids without bos and eos, where it is known; else they are counted.
         sets: The sets of the compact form, where ``build_sets`` has built them in several processes.
     """
-    if tokens is None:
-        tokens = sum(int(np.count_nonzero((block != bos_id) & (block != eos_id))) for block in cut(ids))
     facts: dict[str, Any] = {"bos_id": bos_id, "eos_id": eos_id, "vocab_size": vocab_size, "fingerprint": fingerprint}
-    facts["characters_per_token"] = characters / tokens
+    facts["characters_per_token"] = characters_per_token
     if form == CompactIndex.form:
         sets = sets or build_sets([ids], (bos_id, eos_id), max_bytes)
         return CompactIndex(**facts, stride=sets[0].stride, sets=sets)

@@ -6,8 +6,8 @@ The exact form is for local use only, since it contains the whole text; the comp
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
@@ -172,7 +172,6 @@ class ExactIndex(Index):
     form: ClassVar[str] = "exact"
     ids: Integer[np.ndarray, " N"]
     suffixes: Integer[np.ndarray, " N"]
-    _guards: dict[int, WindowSet] = field(default_factory=dict, init=False, repr=False)
 
     def look_up(self, text: Int64[np.ndarray, " T"]) -> tuple[Integer[np.ndarray, "K T"], Iterator[Match]]:
         """Return the status of each window, and the maximal spans: a span that starts one token earlier does not include them."""
@@ -195,11 +194,13 @@ class ExactIndex(Index):
         well. The sets of the last four limits are cached.
         """
         length = min(_check_max_copy(max_copy), len(self.ids)) + 1  # no span is longer than the training text
-        windows = self._guards.pop(length, None) or build_windows(self.ids, (self.bos_id, self.eos_id), length, _GUARD_BITS)
-        self._guards[length] = windows  # the newest comes last
-        if len(self._guards) > _MAX_GUARDS:
-            del self._guards[next(iter(self._guards))]
-        return windows, 1
+        return self._windows(length), 1
+
+    @cached_property
+    def _windows(self) -> Callable[[int], WindowSet]:
+        """Returns the windows of a length."""
+        separators = self.bos_id, self.eos_id
+        return lru_cache(_MAX_GUARDS)(lambda length: build_windows(self.ids, separators, length, _GUARD_BITS))
 
     @cached_property
     def _buckets(self) -> tuple[int, int, Int64[np.ndarray, " _"]]:

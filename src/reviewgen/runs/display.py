@@ -27,7 +27,7 @@ from rich.progress import BarColumn, Progress, Task, TextColumn, TimeElapsedColu
 from rich.table import Column
 from rich.text import Text
 
-from reviewgen.compiled.notice import compiling_notice
+from reviewgen.compiled.jit import compiling_notice
 from reviewgen.config import check_list, check_text
 from reviewgen.errors import ConfigError, did_you_mean, first_line, quoted
 from reviewgen.hub.download import locate

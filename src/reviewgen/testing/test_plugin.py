@@ -6,7 +6,7 @@ A test is one check or one law; ``-k causal`` selects by their names. ``reviewge
 from collections.abc import Callable
 from typing import Any
 
-from reviewgen.compiled.notice import compiling_notice
+from reviewgen.compiled.jit import compiling_notice
 from reviewgen.testing.plugin import checks_of
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from reviewgen.config import GenerationConfig, TrainingConfig
 from reviewgen.errors import GenerationError, NotADistribution
 from reviewgen.evaluation import Document, Evaluation, TextMetrics, Totals, evaluate_totals, measure_rate, spread_documents
-from reviewgen.generation import Generator, Request, Speller, TokenTexts, choose_batch_size, make_stepper
+from reviewgen.generation import Generator, Request, TokenTexts, choose_batch_size, make_stepper
 from reviewgen.novelty import Index
 from reviewgen.processes import Processes
 from reviewgen.protocols import Tokenizer
@@ -30,7 +30,7 @@ SAMPLE_TOKENS = 100  # of each generated text
 _DENSE_STRIDE, _MAX_FACTOR = 32, 8  # copy_tokens suffice up to this stride of the index; a sparser one needs up to 8 times more
 _TRAINING_COST = 3  # a training step computes three times as much per token as scoring: forward, and backward twice as much
 _MIN_TOKENS, _MIN_COPY_TEXTS = 2_000, 4  # of an evaluation in a run of steps: fewer would measure nothing
-_GIVEN = ("tokenizer", "documents", "config", "index", "prefix", "processes", "metrics", "pieces", "speller")  # not state
+_GIVEN = ("tokenizer", "documents", "config", "index", "prefix", "processes", "metrics", "pieces")  # not state
 _WITHIN_LIMIT, _BEYOND_LIMIT = 0, 1  # of the token copy rate: the groups that results are ranked in
 _UNRANKED = 2, 0.0  # worse than every result
 
@@ -60,7 +60,6 @@ class Evaluator:
         best_rank: Sort key of the best result; lower is better.
         rank_to_beat: Sort key of the best result after the warm-up.
         pieces: The tokenizer's tokens as text, decoded once for all evaluations.
-        speller: Its valid texts, likewise.
     """
 
     tokenizer: Tokenizer
@@ -81,10 +80,9 @@ class Evaluator:
     best_rank: tuple[int, float] = _UNRANKED
     rank_to_beat: tuple[int, float] = _UNRANKED
     pieces: TokenTexts = field(init=False)
-    speller: Speller = field(init=False)
 
     def __post_init__(self) -> None:
-        self.pieces, self.speller = TokenTexts(self.tokenizer), Speller(self.tokenizer)
+        self.pieces = TokenTexts(self.tokenizer)
 
     def evaluate(self, model: Any, report: Report, device: str = "cpu") -> Report:
         """Evaluate a model, which is in evaluation mode, and update the best result; return the report with this one."""
@@ -200,7 +198,7 @@ class Evaluator:
     def _generate(self, model: Any, device: str, count: int) -> Sequence[tuple[list[int], str]]:
         """Generate texts, with the same seed at every evaluation; return their ids and their text."""
         stepper, size = make_stepper(model, device), choose_batch_size(device)
-        generator = Generator(stepper, self.tokenizer, pieces=self.pieces, speller=self.speller, batch_size=size)
+        generator = Generator(stepper, self.tokenizer, pieces=self.pieces, batch_size=size)
         request = Request([""] * count, GenerationConfig(max_new_tokens=SAMPLE_TOKENS), seed=0, prefix=self.prefix)
         return [(row.ids, row.text) for row in generator.generate(request)]
 

@@ -37,7 +37,7 @@ from torch.nn import functional as F
 from torch.optim import Muon, Optimizer
 
 from reviewgen.compiled.entropy import cross_entropy_and_gradient
-from reviewgen.compiled.tensors import as_array
+from reviewgen.compiled.precision import as_array
 from reviewgen.config import TrainingConfig
 from reviewgen.data import IGNORED
 from reviewgen.errors import BrokenPlugin
