@@ -246,7 +246,7 @@ def test_the_best_weights_within_the_copy_limit_are_kept(limit: float, best: int
 @pytest.mark.parametrize("epochs", [2, 0.5])
 def test_epochs_are_passes_over_the_lanes(epochs: float, accumulated: int) -> None:
     run = prepared(epochs=epochs, training={"gradient_accumulation_steps": accumulated})
-    batches = round(epochs * sum(1 for _ in itertools.takewhile(lambda batch: batch.epoch == 0, lanes_of(run))))
+    batches = round(epochs * sum(1 for _ in itertools.takewhile(lambda batch: batch.epoch == 0, lanes_of(run).start_at())))
     reports = list(run)
     steps = math.ceil(batches / accumulated)
     assert [report.progress for report in reports] == [step / steps for step in range(1, steps + 1)]
