@@ -81,6 +81,8 @@ def test_a_page_is_not_replaced_and_what_has_no_page_is_refused(micro, model_fol
         found, output, problem = run_command(monkeypatch, capsys, *words, *more)
         assert found == status and said in output + problem
     assert "ngram-char" in re.findall("<title>(.*)</title>", page.read_text("utf-8"))[0]
+    assert run_command(monkeypatch, capsys, *words, "--title", "My shop", "--overwrite")[0] == 0
+    assert re.findall("<title>(.*)</title>", page.read_text("utf-8")) == ["My shop"]
     assert run_command(monkeypatch, capsys, *words[:2])[0] == 2
     one = micro("gru-word")
     export_html([one, one, reviewgen.ReviewModel(replace(one.bundle, preset="gru-word-2"))], page, overwrite=True)

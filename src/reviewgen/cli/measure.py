@@ -24,8 +24,8 @@ def evaluate(model: str, *, data: list[str], device: str = "auto", **options: An
     Args:
         device: The device that scores: cpu, cuda, mps, or auto: what accelerate finds, for a network.
     """
-    with show_status("Evaluating ..."):
-        trained, result = tables.evaluate(model, parse_data(data), device, **options)
+    with progress() as show:
+        trained, result = tables.evaluate(model, parse_data(data), device, show, **options)
     if result.zero_probability_tokens:
         note(f"{counted(result.zero_probability_tokens, 'token')} with probability zero: the bits are infinite.")
     known = trained.training.get("data", {})

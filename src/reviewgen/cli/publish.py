@@ -35,6 +35,7 @@ def export(
     model: str,
     *,
     html: Path | None = None,
+    title: str | None = None,
     onnx: Path | None = None,
     transformers: Path | None = None,
     bits: int | None = None,
@@ -44,6 +45,7 @@ def export(
 
     Args:
         html: One HTML file with the model inside, which generates without a network.
+        title: The title of the page; by default the name of the preset.
         onnx: The model as ONNX, with its tokenizer and settings; checked by onnxruntime.
         transformers: The tokenizer, in the format that AutoTokenizer of transformers loads.
         bits: Bits per weight in the page: 5, 6, 8, 16 or 32; by default 8, or 6 or 5 for large networks.
@@ -59,7 +61,7 @@ def export(
     trained, facts, lines = api.load(model), dict[str, Any](), list[str]()
     with show_status("Exporting ..."):
         if html is not None:
-            formats.export_html(trained, html, bits=bits, overwrite=overwrite)
+            formats.export_html(trained, html, bits=bits, title=title, overwrite=overwrite)
             megabytes = html.stat().st_size / 1e6
             facts["html"] = {"file": str(html), "megabytes": round(megabytes, 3)}
             lines.append(f"Wrote {html} ({megabytes:.1f} MB).")

@@ -99,7 +99,11 @@ def move(model: ReviewModel, device: str) -> None:
 
 
 def evaluate(
-    model: str | Any, source: Any, device: str = "auto", **options: Unpack[EvaluateKwargs]
+    model: str | Any,
+    source: Any,
+    device: str = "auto",
+    progress: Progress | None = None,
+    **options: Unpack[EvaluateKwargs],
 ) -> tuple[ReviewModel, Evaluation]:
     """Evaluate a model that all processes of a launcher load, bit for bit as one does; return the model and its evaluation.
 
@@ -107,6 +111,7 @@ def evaluate(
         model: What ``reviewgen.load`` takes.
         source: The texts.
         device: As in ``reviewgen.score_dataset``.
+        progress: Called after each batch with the number of texts that were evaluated so far, in all processes.
         options: As in ``ReviewModel.evaluate``.
 
     Raises:
@@ -125,13 +130,16 @@ def evaluate(
         tokenizer, weights, conditions = loaded.tokenizer, loaded.bundle.weights, loaded.conditions
         documents = read_documents(source, tokenizer, data_records(loaded.training), conditions=conditions, **options)
         first, nats = list[Any](), list[float]()
-        documents = keep_first(documents, first) if conditions and not processes.rank else documents
+        documents, done = keep_first(documents, first) if conditions and not processes.rank else documents, 0
         for number, batch in enumerate(batches(documents)):
             processes.stop_if_interrupted()
             digest.update(b"".join(ids.tobytes() for ids, _ in batch) + str([length for _, length in batch]).encode())
             if number % processes.world_size == processes.rank:
                 sink = nats if len(nats) < len(first) else None
                 totals[number] = evaluate_totals(weights.model_on_device, batch, tokenizer.vocab_size, weights.device, sink)
+            done += len(batch)
+            if progress is not None:
+                progress("Evaluating", done, None)
         known = nats if processes.world_size == 1 else ()  # of several, each has scored texts here and there
         return totals, digest.hexdigest(), measure_gains(weights.model_on_device, first, conditions, weights.device, known)
 
