@@ -360,10 +360,10 @@ def fit_field(name: str, values: Iterable[str | float | None], *, lowercase: boo
     Raises:
         DataError: The column has no values.
     """
-    lengths = [len(label_of(value)) for value in values if not is_missing(value, "text")]
-    if not lengths:
+    is_cut = Counter(len(label_of(value)) > MAX_FIELD for value in values if not is_missing(value, "text"))
+    if not is_cut:
         raise _empty(name)
-    return Condition(name=name, kind="text", left_out=sum(length > MAX_FIELD for length in lengths), lowercase=lowercase)
+    return Condition(name=name, kind="text", left_out=is_cut[True], lowercase=lowercase)
 
 
 def _empty(name: str) -> DataError:

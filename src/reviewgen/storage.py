@@ -170,6 +170,8 @@ def publish(new: Path, target: Path) -> None:
 
 def describe_cut_off(folder: Path) -> str:
     """Return what to do about a folder whose replacement was cut off between its two renames; "" where none was."""
+    if not folder.name:  # as of "." or "/", which are never replaced
+        return ""
     new, old = folder.with_name(f".{folder.name}.new"), folder.with_name(f".{folder.name}.old")
     if os.path.lexists(folder) or not os.path.lexists(old):
         return ""

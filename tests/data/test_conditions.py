@@ -214,6 +214,7 @@ def test_scores_evaluations_and_texts_have_the_probabilities_of_plain_calls(name
 # The run, the index, the saved folder, the command.
 
 
+@pytest.mark.wrong_types
 def test_the_folder_keeps_conditions_and_damaged_ones_are_refused(ngram, tmp_path):
     ngram.save_pretrained(tmp_path / "m")
     again = reviewgen.load(tmp_path / "m")

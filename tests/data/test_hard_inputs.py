@@ -89,6 +89,8 @@ REFUSED: list[tuple[str, bytes | str, dict[str, Any], str]] = [
     ("a.json", json.dumps({"columns": ["text", "stars"], "data": [["a b", 5], [3]]}), {}, "a row has 1 values"),
     ("a.csv", 'text,id\n"never closed,1\na,2\n"b",3\n', {}, "closed within a text, in line 4"),
     ("a.csv", "text,id\na\x00b,1\n", {}, "binary file"),
+    ("a.txt", "a\x00b\n".encode("utf-16"), {}, "NUL characters"),
+    ("a.jsonl", '{"text": ' + "[" * 5000 + "]" * 5000 + "}\n", {}, "nested too deeply"),
     ("a.csv", "stars,id\n4,1\n", {}, "no column of text; its columns are: stars, id"),
     ("a.csv", "text,id\n", {}, "no texts"),
     ("a.csv", "", {}, "is empty"),

@@ -170,6 +170,7 @@ def test_names_and_functions_are_called_in_order(model: ReviewModel) -> None:
     assert receipt["versions"]["reviewgen-filters"] == "1.2.3" and replay(from_dict(Receipt, receipt), model).is_equal
 
 
+@pytest.mark.wrong_types
 def test_saved_names_are_used_and_code_in_the_folder_is_not_run(
     model: ReviewModel, micro: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

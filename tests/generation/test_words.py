@@ -39,6 +39,7 @@ def test_contrast_of_known_probabilities():
     assert preferred["high"] == [("good", pytest.approx(math.log2(5), rel=1e-4)), ("very", pytest.approx(1.0, rel=1e-4))]
 
 
+@pytest.mark.wrong_types
 def test_classify_is_bayes_of_scores_and_accuracy_counts_it(micro, model_folder, monkeypatch, capsys):
     model, texts, right = micro("conditional"), [each["text"] for each in EXAMPLES], 0
     (stars,) = model.conditions

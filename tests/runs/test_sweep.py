@@ -77,6 +77,7 @@ def test_the_vocabulary_of_a_tokenizer() -> None:
     assert numbers(rows[1]) == pytest.approx(by_hand("ngram-word", model={"order": 2}, tokenizer={"vocab_size": 270}))
 
 
+@pytest.mark.wrong_types
 def test_a_wrong_sweep_is_refused_before_any_work() -> None:
     refused: list[tuple[str, Any, dict[str, Any], str]] = [
         ("data.lowercase", [True], {}, "not a setting"),

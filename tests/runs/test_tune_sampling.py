@@ -91,6 +91,7 @@ def test_wrong_arguments_and_sources_are_refused(model: ReviewModel) -> None:
             list(reviewgen.tune_sampling(model, source, **options))
 
 
+@pytest.mark.wrong_types
 def test_the_command_prints_a_table_and_saves_the_best(model: ReviewModel, tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
     (tmp_path / "people.txt").write_text("\n".join(people(120, 2)), encoding="utf-8")
     common = ["tune-sampling", model.bundle.folder, "--data", tmp_path / "people.txt", "--texts", 20]

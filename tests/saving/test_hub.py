@@ -108,7 +108,7 @@ def test_revisions_and_pull_requests(hub: LoopbackHub, folder: Path, ana: None) 
     assert pull_request == f"{hub.endpoint}/{NAME}/discussions/1"
     assert log(hub)[2:] == ["v2: better", "refs/pr/1: Publish ngram-char with reviewgen"]
     assert texts_of(revision="v2") == texts_of(f"{NAME}@refs/pr/1") == texts_of(folder)
-    refuses(HubError, "has no such revision", lambda: texts_of(revision="../../planted"))
+    refuses(SourceError, "is not a revision", lambda: texts_of(revision="../../planted"))
 
 
 @pytest.mark.server

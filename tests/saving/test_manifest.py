@@ -86,6 +86,7 @@ def test_the_card_can_be_edited_and_added_and_removed_files_are_named(saved: Pat
     assert refusal(saved).startswith(f"{INDEX} of {saved} was not saved with the model")
 
 
+@pytest.mark.wrong_types
 def test_doctor_accepts_an_edit_that_can_be_read(saved: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     edit_json(saved / GENERATION, "temperature", value=0.25)
     status, out, said = run_command(monkeypatch, capsys, "doctor", saved)

@@ -168,6 +168,7 @@ REFUSED: dict[str, list[tuple[Any, str]]] = {
 }  # fmt: skip
 
 
+@pytest.mark.wrong_types
 def test_config_values_that_are_refused(saved: Path, cases: Cases) -> None:
     file = saved / CONFIG
     original = file.read_bytes()
@@ -318,6 +319,7 @@ def test_the_training_record_is_checked(saved: Path, cases: Cases) -> None:
     assert reviewgen.load(saved).training == {}
 
 
+@pytest.mark.wrong_types
 def test_generation_defaults_are_checked_and_bounded(saved: Path, cases: Cases) -> None:
     file = saved / GENERATION
     for settings, word in (

@@ -79,6 +79,7 @@ def test_a_model_whose_weights_may_have_changed_has_no_digest(saved: dict[str, P
     assert model.digest is None
 
 
+@pytest.mark.wrong_types
 @pytest.mark.parametrize(
     "damage",
     [

@@ -12,7 +12,7 @@ import pytest
 from pyarrow import csv
 
 import reviewgen
-from reviewgen.errors import CheckpointError, ConfigError, DataError
+from reviewgen.errors import CheckpointError, ConfigError, DataError, OutputExists
 from reviewgen.tables import read_receipts, replay
 from tests.support.disks import interrupt, listing
 from tests.support.fakes import TEXTS, run_command
@@ -144,6 +144,7 @@ def test_arguments_that_are_refused_leave_no_file(
         ({"stopping_criteria": lambda *_: False}, "Functions"),
         ({"temprature": 1}, "temperature"),
         ({"out": "t.txt"}, "must be a folder"),
+        ({"out": "."}, "already exists"),
         ({"schema": {}}, "empty"),
         ({"schema": {"start": {"5": 1}}}, "stars"),
         ({"schema": {"stars": {"9": 1}}}, "9"),
@@ -158,7 +159,7 @@ def test_arguments_that_are_refused_leave_no_file(
         ({"schema": {"stars": {"5": 1}}, "conditions": {"stars": 5}}, "also drawn"),
     ]
     for options, problem in cases:
-        with pytest.raises((ConfigError, DataError), match=problem):
+        with pytest.raises((ConfigError, DataError, OutputExists), match=problem):
             reviewgen.generate_dataset(model, **({"n": 5, "out": "t"} | options))
     assert not any(tmp_path.iterdir())
     unsaved = reviewgen.train("ngram-char", TEXTS, model={"order": 4}, progress=False)

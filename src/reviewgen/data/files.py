@@ -190,6 +190,8 @@ def reading_errors(name: str) -> Iterator[None]:
         yield
     except ReviewgenError:
         raise
+    except RecursionError:
+        raise DataError(f"{name} cannot be read: its records are nested too deeply.") from None
     except Exception as error:  # pyarrow and datasets raise types of their own, and a user's iterable any
         reason = first_line(error).strip("\"'").rstrip(".")
         raise DataError(f"{name} cannot be read: {reason}.") from None
@@ -270,7 +272,7 @@ def _make_plain(file: Path, folder: Path, name: str) -> PlainFile:
         if encoding is None:
             guessed = recognise(iter(lambda: stream.readline(_MAX_LINE), b""))
             stream.seek(0)
-        errors = _write_utf8(stream, copy, encoding or guessed or "utf-8")
+        errors = _write_utf8(stream, copy, encoding or guessed or "utf-8", name)
     return PlainFile(copy, name, kind, (suffix, copy.stat().st_size and facts[1], digest), errors, guessed)
 
 
@@ -280,8 +282,8 @@ def _kind_by_content(path: Path) -> str:
     return next((kind for magic, kind in _MAGIC.items() if head.startswith(magic)), "text")
 
 
-def _copy(stream: IO[bytes], folder: Path, name: str) -> Path:
-    """Copy a stream into a folder, under a name of its own."""
+def _copy(stream: Any, folder: Path, name: str) -> Path:
+    """Copy a binary stream, as gzip's, into a folder, under a name of its own."""
     path = _copy_name(folder, name)
     with storage_errors(folder), path.open("wb") as target:
         shutil.copyfileobj(stream, target, _CHUNK)
@@ -311,11 +313,17 @@ def _look(path: Path) -> tuple[str, str | None, bool]:
     return digest.hexdigest(), None if is_cut else encoding, has_nul
 
 
-def _write_utf8(stream: IO[bytes], target: Path, encoding: str) -> int:
-    """Write a file of an encoding as UTF-8; return its number of damaged runs, each of which becomes U+FFFD."""
+def _write_utf8(stream: IO[bytes], target: Path, encoding: str, name: str) -> int:
+    """Write a file of an encoding as UTF-8; return its number of damaged runs, each of which becomes U+FFFD.
+
+    Raises:
+        DataError: It has NUL characters, so it is not a text; ``name`` is the file in the message.
+    """
     errors = 0
     with target.open("w", encoding="utf-8", newline="") as copy:
         for line in io.TextIOWrapper(stream, encoding, "replace", newline=""):
+            if "\0" in line:
+                raise DataError(f"{name} has NUL characters, so it is not a text.")
             if "\ufffd" in line:
                 line, count = _DAMAGE.subn("\ufffd", line)
                 errors += count

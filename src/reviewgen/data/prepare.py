@@ -215,7 +215,7 @@ def _encode_part(
     tokenizer = _load(cls, folder, digest)
     known = conditions.with_ids_from(tokenizer.vocab_size, tokenizer.encode)
 
-    def write_rows(target: Path, split: str, wanted: Iterable[bool] = itertools.repeat(True)) -> None:
+    def write_rows(target: Path, split: str, wanted: Iterable[Any] = itertools.repeat(True)) -> None:
         target.mkdir(exist_ok=True)
         code = SPLITS.index(split)
         chosen = itertools.compress(rows_of([file], ["text"], code), wanted)

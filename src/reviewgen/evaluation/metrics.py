@@ -95,7 +95,7 @@ class TextMetrics:
 
     def measure(self, texts: Sequence[str]) -> dict[str, float | None]:
         """Return the value of each metric; None for one that fails, with a note."""
-        sample = make_sample(texts, self._training_words)
+        sample = make_sample(texts if self._metrics else (), self._training_words)
         return {name: self._measure(name, sample) for name in self._metrics}
 
     def facts(self, generated: Sequence[str] = (), held_out: Sequence[str] = ()) -> dict[str, dict[str, object]]:

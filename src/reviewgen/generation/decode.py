@@ -219,7 +219,7 @@ class Decoder:
             if token == NOTHING_LEFT and text.rest:  # no match has a probability: use the tokenizer's tokens
                 text.forced, text.rest = self.pieces.tokenizer.encode(text.rest), ""
             elif token == DEAD_END and text.retries >= MAX_RETRIES:  # allow unknown words first, then copied spans
-                token = self._sample_anywhere(batch.row(row), runs[row])
+                token = self._sample_anywhere(batch.row(row), int(runs[row]))
                 if token == DEAD_END:
                     token, text.exceeds_limit = self._sample_anywhere(batch.row(row), 0), True
             elif token >= 0 and self.guard is not None and not text.is_past_prompt:

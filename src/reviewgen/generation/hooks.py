@@ -5,14 +5,14 @@ processor is a function of the caller's, or the name of an installed one: only e
 saved model has names, and no code.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
-from reviewgen.config import check_list
 from reviewgen.errors import BrokenPlugin, ConfigError, GenerationError, UnknownPlugin, counted, quoted
 from reviewgen.generation.text import Text
 from reviewgen.protocols import Tokenizer
@@ -156,7 +156,7 @@ def make_hooks(
         BrokenPlugin: A package cannot be imported, or its factory raises or returns something that cannot be called.
     """
     made = [_make(item, tokenizer, saved) if isinstance(item, str) else Processor(item, _name(item)) for item in processors]
-    criteria = one_or_more("stopping_criteria", stopping_criteria, "[criterion]")
+    criteria = one_or_more(stopping_criteria)
     if not all(callable(criterion) for criterion in criteria):
         raise ConfigError(
             f"stopping_criteria is a function of ids and scores, or a list of such functions; got {quoted(stopping_criteria)}."
@@ -166,17 +166,16 @@ def make_hooks(
     return Hooks(made, criteria, streamer) if made or criteria or streamer is not None else None
 
 
-def one_or_more(name: str, given: Any, example: str) -> list[Any]:
+def one_or_more(given: Any) -> list[Any]:
     """Return the items of an argument that is a list, or else the argument as the only item; of None, none.
 
     transformers' own lists of functions are both a list and a function.
-
-    Raises:
-        ConfigError: It is a mapping, or iterating it fails.
     """
     if given is None:
         return []
-    return check_list(name, given, example) if isinstance(given, Iterable) and not isinstance(given, str) else [given]
+    with suppress(TypeError):  # of a tensor without dimensions, which is Iterable, too
+        return list(given) if isinstance(given, Iterable) and not isinstance(given, str | bytes | Mapping) else [given]
+    return [given]
 
 
 def as_processors(given: Any) -> list[Any]:
@@ -185,7 +184,7 @@ def as_processors(given: Any) -> list[Any]:
     Raises:
         ConfigError: Something in it is neither.
     """
-    listed = one_or_more("logits_processor", given, "['my-processor']")
+    listed = one_or_more(given)
     if not all(callable(item) or isinstance(item, str) for item in listed):
         raise ConfigError(
             "logits_processor is a function of ids and scores, the name of an installed logits processor, or a list of these; "

@@ -180,7 +180,7 @@ def _refuse_pairs(request: Request) -> None:
 
 
 def _prompts(prompt: Any) -> Sequence[str]:
-    prompts = one_or_more("prompt", prompt, "['The ']")
+    prompts = one_or_more(prompt)
     if prompt is None or not all(isinstance(text, str) for text in prompts):
         raise ConfigError(f"prompt must be a string or a list of strings; got {quoted(prompt)}.")
     return prompts
@@ -192,7 +192,7 @@ def _plain(value: Any) -> Any:
 
 
 def _words(words: Any) -> Sequence[str]:
-    listed = one_or_more("must_include", words, "['film']")
+    listed = one_or_more(words)
     if not all(isinstance(word, str) and word for word in listed):
         raise ConfigError(f"must_include is a non-empty string or a list of such strings; got {quoted(words)}.")
     return listed

@@ -84,12 +84,15 @@ def download(source: HubSource, **options: Unpack[HubKwargs]) -> Path:
     Raises:
         HubError: The Hub was not reached, has no such repository or revision, or the repository does not contain a saved model.
         ConfigError: The token is empty or has spaces in it.
+        SourceError: The revision is not the name of one.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled, RevisionNotFoundError
 
     token, revision = options.get("token"), source.revision or "main"
     check_token(token)
+    if ".." in revision or "\\" in revision or ":" in revision or revision.startswith("/"):  # would lead out of the cache
+        raise SourceError(f"{ascii(revision)[:60]} is not a revision. Give a branch, a tag or a commit.")
     with plain_errors(source, "could not be downloaded from the Hub"):
         try:
             if not options.get("local_files_only"):

@@ -321,7 +321,7 @@ def _narrow(tensors: dict[str, Tensor], names: Mapping[str, str], bundle: Bundle
     for name, tensor in tensors.items():
         is_float32, is_finite = tensor.dtype == torch.float32, bool(tensor.isfinite().all())
         if dtype == "int8" and is_float32 and tensor.dim() == 2 and is_finite and name not in has_scale:
-            rounded, scales = map(torch.from_numpy, quantize(tensor.numpy(), 8))
+            rounded, scales = map(torch.from_numpy, quantize(tensor.cpu().numpy(), 8))
             narrow[name], narrow[name + SCALE] = rounded.to(torch.int8), scales
             continue
         narrow[name] = tensor.half() if is_float32 else tensor

@@ -227,7 +227,7 @@ def merge_settings(config: type, defaults: Mapping[str, Any], own: Mapping[str, 
     Raises:
         ConfigError: A setting of the user's is unknown or of the wrong type.
     """
-    own = {} if own is None else check_mapping(group, own, _EXAMPLE)
+    own = {} if own is None else check_mapping(f"{group} settings", own, _EXAMPLE)
     if group == "model" and (decided := [name for name in VOCABULARY_FIELDS if name in own]):
         hint = "set tokenizer.vocab_size if the tokenizer has such a setting" if decided[0] == "vocab_size" else "leave it out"
         raise ConfigError(f"model.{decided[0]} is the tokenizer's: {hint}.")
@@ -311,7 +311,7 @@ def _share_settings(configs: Mapping[str, type], defaults: Mapping[str, Any], ov
         ConfigError: Several have a setting, or the settings are not a mapping.
     """
     shared: dict[str, dict[str, Any]] = {part: {} for part in configs}
-    own = {} if overrides is None else check_mapping("model", overrides, _EXAMPLE)
+    own = {} if overrides is None else check_mapping("model settings", overrides, _EXAMPLE)
     for setting, value in {**defaults, **own}.items():
         owners = [part for part, config in configs.items() if setting in fields_of(config)] or list(configs)[:1]
         if len(owners) > 1 and setting not in VOCABULARY_FIELDS:  # that is refused where it is merged

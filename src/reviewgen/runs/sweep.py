@@ -49,7 +49,7 @@ def check_groups(settings: Mapping[str, Mapping[str, Any]] | None) -> dict[str, 
     for group in groups:
         if group not in GROUPS:
             raise ConfigError(f"{quoted(group)} is not a group of settings. {did_you_mean(group, GROUPS)}")
-    return {group: check_mapping(f"{group} in settings", groups.get(group, {}), "{'order': 4}") for group in GROUPS}
+    return {group: check_mapping(f"settings[{group!r}]", groups.get(group, {}), "{'order': 4}") for group in GROUPS}
 
 
 def check_values(setting: str, values: Any) -> None:

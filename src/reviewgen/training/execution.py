@@ -22,7 +22,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -158,9 +158,11 @@ class IsolatedRng:
             module.set_rng_state(states[device])
 
 
-def autocast(device: str, precision: str) -> torch.autocast:
+def autocast(device: str, precision: str) -> AbstractContextManager[Any]:
     """Return a reusable autocast context for a device type and a precision; "no" leaves computation in 32 bits."""
-    return torch.autocast(device, torch.float16 if precision == "fp16" else torch.bfloat16, enabled=precision != "no")
+    if precision == "no":
+        return nullcontext()  # a device type without autocast refuses even one that is not enabled
+    return torch.autocast(device, torch.float16 if precision == "fp16" else torch.bfloat16)
 
 
 class Threads:

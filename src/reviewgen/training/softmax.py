@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Real
 from torch import Tensor
 
 from reviewgen.data import IGNORED, TokenStore
@@ -30,7 +30,7 @@ class SampledSoftmax:
         counts: How often each token occurs in a sample of the training texts.
     """
 
-    def __init__(self, size: int, counts: Float[np.ndarray, " V"]) -> None:
+    def __init__(self, size: int, counts: Real[np.ndarray, " V"]) -> None:
         frequencies = (counts + 1) / (counts + 1).sum()
         drawn = frequencies**POWER
         self.chances: np.ndarray = np.minimum(1, size * drawn / drawn.sum())
@@ -90,7 +90,7 @@ def sampled_softmax(model: Any, size: int, device: str, train: TokenStore | None
     return SampledSoftmax(size, 1e6 / np.arange(1, vocab_size + 1) if train is None else _count_tokens(train, vocab_size))
 
 
-def _count_tokens(train: TokenStore, vocab_size: int) -> Float[np.ndarray, " V"]:
+def _count_tokens(train: TokenStore, vocab_size: int) -> Int[np.ndarray, " V"]:
     """Return how often each token occurs in spans of the training texts, evenly spaced; if they are short, in all of them."""
     total = int(train.offsets[-1])
     length = min(SPAN_TOKENS, -(-total // SPANS))

@@ -156,7 +156,7 @@ FAULTS: dict[str, list[tuple[Any, str]]] = {
     "in_parts": [(broken(combine=classmethod(lambda cls, parts: shifted(cls, len(parts)))), "combined from parts")],
     "save_load": [(broken(load=classmethod(lambda cls, folder: shifted(cls, 0))), "A saved and loaded tokenizer")],
     "other_programs": [(broken(tokenizer_json=another_json), 'must encode "A good film. I liked it')],
-    "plain_data": [(saving(lambda folder: (folder / "t.txt").write_bytes(pickle.dumps([1]))), "t.txt: UnicodeDecodeError")],
+    "plain_data": [(saving(lambda folder: (folder / "t.txt").write_bytes(pickle.dumps([1], protocol=0))), "It is a pickle")],
     "no_subfolders": [
         (saving(lambda folder: (folder / "vocabulary").mkdir()), "no subfolders and no links. It writes vocabulary"),
         (saving(lambda folder: (folder / "latest.json").symlink_to("bytes.json")), "It writes latest.json"),
