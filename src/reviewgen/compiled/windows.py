@@ -20,7 +20,7 @@ PART = 1 << 14  # tokens hashed at a time
 REGIONS, REGION_SHIFT, QUEUE = 64, np.uint64(58), 1 << 14  # while building: the first six bits of a hash select a region
 TRIALS = 200_000  # random hashes looked up to measure the false-positive rate
 
-Tokens: TypeAlias = Integer[np.ndarray, " _"] | Iterable[np.ndarray]
+Tokens: TypeAlias = Integer[np.ndarray, " N"] | Iterable[np.ndarray]
 """A stream of tokens, whole or in blocks that each end with a separator; the blocks can be iterated more than once."""
 
 

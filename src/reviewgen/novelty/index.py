@@ -293,14 +293,14 @@ class CompactIndex(Index):
 
 
 def build_sets(
-    parts: Sequence[Tokens], separators: tuple[int, int], max_bytes: int, share: MapFunction | None = None
+    parts: Sequence[Iterable[Any]], separators: tuple[int, int], max_bytes: int, share: MapFunction | None = None
 ) -> tuple[WindowSet, ...]:
     """Return a set for each length of WINDOWS, with the smallest stride at which together they take at most ``max_bytes``.
 
     The smallest sets take 192 bytes. The sets are the same for any parts.
 
     Args:
-        parts: The training text, in parts that each end with a separator.
+        parts: The training text, in parts that each end with a separator; each as ``Tokens``.
         separators: The ids of bos and eos.
         max_bytes: The maximum size.
         share: Calls a function with each of some arguments, possibly in other processes, and returns the results in order.
