@@ -159,7 +159,7 @@ WRONG = {
     "train('rnn-char', TEXTS, out=3)": "out must be a path",
     "train('rnn-char', TEXTS, step=3)": "'steps'",
     "TrainingRun('rnn-char', TEXTS, step=3)": "'step'",
-    "train('rnn-char', TEXTS, model={1: 2})": "1 is not a setting",
+    "train('rnn-char', TEXTS, model={1: 2})": "strings as keys",
     "train('x' * 100_000, TEXTS)": "preset",
     "train('rnn-char', TEXTS, out='a\\0b')": "out must be a path",
     "train('rnn-char', TEXTS, resume=np.zeros(3))": "resume",
