@@ -17,7 +17,7 @@ from torch import Tensor
 from reviewgen.errors import NotADistribution, TrainingError
 from reviewgen.protocols import CountGroup, SingleProcess
 from reviewgen.protocols.graph import ModelGraph
-from reviewgen.protocols.shapes import check_ids, check_shape, check_state
+from reviewgen.protocols.inputs import check_ids, check_shape, check_state
 from reviewgen_ngram.config import NgramConfig
 from reviewgen_ngram.counts import Arena, NgramCounter, exchange
 from reviewgen_ngram.estimate import ABSOLUTE_FALLBACK, FALLBACK, Estimate, estimate, first_node, root_row

@@ -13,9 +13,8 @@ from torch import Tensor, nn
 
 from reviewgen.compiled.linear import Bits
 from reviewgen.protocols import Operation, State, count_by_module, match_tensors
-from reviewgen.protocols.given import GIVEN_FORMULA, group_held, hold_given, learn_given
 from reviewgen.protocols.graph import GraphEdge, GraphNode, ModelGraph
-from reviewgen.protocols.shapes import check_ids, check_shape, check_state
+from reviewgen.protocols.inputs import GIVEN_FORMULA, check_ids, check_shape, check_state, group_held, hold_given, learn_given
 from reviewgen_nnlm.config import NnlmConfig
 from reviewgen_nnlm.stepping import NnlmStepper
 
@@ -39,7 +38,7 @@ class Nnlm(nn.Module):
     no context is padded; so in training, one row in four starts a new context at a random token, as texts do in inference.
 
     With ids of conditions or fields, ``A g_t`` is added to the hidden layer's input, where g_t is the vector of what the text is
-    given (``reviewgen.protocols.given``), and the state has a second part, (B, E + 2).
+    given (``reviewgen.protocols.inputs``), and the state has a second part, (B, E + 2).
     """
 
     Config: ClassVar[type] = NnlmConfig

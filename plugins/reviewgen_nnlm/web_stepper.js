@@ -31,7 +31,7 @@ export default function createStepper(name, config, tensors) {
 
 /**
  * Return what is held of the ids that a text is given, after one more id: the sum of their embeddings (E), their number, and
- * whether a field is open; nothing of it is left at the beginning of a text. See `reviewgen.protocols.given`.
+ * whether a field is open; nothing of it is left at the beginning of a text. See `reviewgen.protocols.inputs`.
  */
 function hold({ vocab_size: end, bos_id: bos, condition_ids = 0, field_ids = 0, embedding_size: width }, table, held, id) {
   const [first, fields] = [end - field_ids - condition_ids, end - field_ids];

@@ -26,7 +26,7 @@ from torch.autograd.function import once_differentiable
 
 from reviewgen.compiled import compiled, inlined, inner
 from reviewgen.compiled.linear import sigmoid32, tanh32
-from reviewgen.compiled.precision import PRECISIONS, as_array, narrow, wide
+from reviewgen.compiled.tensors import PRECISIONS, as_array, narrow, wide
 from reviewgen_recurrent.kernels import GRU, LSTM, add
 
 ZERO, ONE = np.float32(0), np.float32(1)

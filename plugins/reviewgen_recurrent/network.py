@@ -18,9 +18,8 @@ from torch import Tensor, nn
 
 from reviewgen.compiled.linear import Bits
 from reviewgen.protocols import Operation, count_by_module, match_tensors
-from reviewgen.protocols.given import GIVEN_FORMULA, group_held, hold_given, learn_given
 from reviewgen.protocols.graph import ModelGraph
-from reviewgen.protocols.shapes import check_ids, check_shape, check_state
+from reviewgen.protocols.inputs import GIVEN_FORMULA, check_ids, check_shape, check_state, group_held, hold_given, learn_given
 from reviewgen_recurrent.config import RecurrentConfig
 from reviewgen_recurrent.dropout import drop, make_mask
 from reviewgen_recurrent.graph import describe_recurrent

@@ -25,8 +25,8 @@ from reviewgen.generation import make_stepper, map_state
 from reviewgen.protocols import LanguageModel, State, SupportsScore
 from reviewgen.protocols.abilities import count_parameters
 from reviewgen.protocols.graph import GraphEdge, GraphNode, ModelGraph, SupportsGraph
+from reviewgen.protocols.inputs import check_ids, check_state
 from reviewgen.protocols.migration import read_saved_config
-from reviewgen.protocols.shapes import check_ids, check_state
 from reviewgen.registry import Plugin, find_model, plugin_of_saved
 
 

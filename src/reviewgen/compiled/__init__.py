@@ -5,14 +5,13 @@ A stepper that generates in a loop of its own (``SupportsSample``) imports these
 mean the same for every model. Each name is imported on first use.
 
     linear     matrices in panels, times the vectors of a few rows; exp, tanh and sigmoid of many numbers at once
-    entropy    cross entropy and its gradient, of the logits of torch; imports torch
+    tensors    numbers of 16, 32 and 64 bits of torch's tensors in one loop; cross entropy and its gradient; imports torch
     sampling   from logits to one token
     steps      the step of a model as a compiled function, so that one loop runs every model
     decoding   the loop that samples many tokens with such a step
     conditioning  the vector of a text's conditions and fields, as each id is read
     mixing     mixtures of next-token distributions
     hypotheses sums over the tokens that write a text, for a blend of models with different tokenizers
-    precision  numbers of 16, 32 and 64 bits in one loop, and torch's tensors as arrays; imports torch
     spelling   follows the known words of a text, token by token
     windows    hashed sets of token windows, and whether a token would complete a copied span
     jit        what compiles a function, where its machine code is cached, and a line on the terminal while it is compiled

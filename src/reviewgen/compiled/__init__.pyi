@@ -2,7 +2,6 @@ from .decoding import CompiledStepper as CompiledStepper
 from .decoding import feed as feed
 from .decoding import logits_width as logits_width
 from .decoding import sample as sample
-from .entropy import target_losses as target_losses
 from .jit import by_address as by_address
 from .jit import compiled as compiled
 from .jit import inlined as inlined
@@ -37,6 +36,7 @@ from .spelling import mark_spelled as mark_spelled
 from .spelling import no_places as no_places
 from .spelling import start_of_text as start_of_text
 from .steps import CompiledStep as CompiledStep
+from .tensors import target_losses as target_losses
 from .windows import NO_WINDOWS as NO_WINDOWS
 from .windows import WindowSet as WindowSet
 from .windows import build_windows as build_windows

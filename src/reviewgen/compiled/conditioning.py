@@ -1,4 +1,4 @@
-"""The step of ``reviewgen.protocols.given``: what a model holds of the ids that a text is given. numpy and numba only.
+"""The step of ``reviewgen.protocols.inputs``: what a model holds of the ids that a text is given. numpy and numba only.
 
 Shapes: B texts, E embedding, M outputs of the product, M64 rounded up to whole panels.
 """

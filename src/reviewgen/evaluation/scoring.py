@@ -20,8 +20,7 @@ from jaxtyping import Float, Int, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
-from reviewgen.compiled.entropy import target_losses
-from reviewgen.compiled.precision import PRECISIONS, as_array
+from reviewgen.compiled.tensors import PRECISIONS, as_array, target_losses
 from reviewgen.conditions import Conditions
 from reviewgen.data import count_given
 from reviewgen.errors import growing_state

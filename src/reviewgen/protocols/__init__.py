@@ -6,9 +6,8 @@ them; a plugin declares the one it is written for in its package's metadata, or 
 
     model       LanguageModel: is trained; torch tensors in and out
     abilities   its own loss, optimizer settings and foreign weights; what it computes, one operation after the other
-    given       the vector of conditions and fields, for models that hold it at every step
+    inputs      errors about shapes that name the letters; the vector of conditions and fields, for models that hold it
     graph       its computational graph, for pictures
-    shapes      errors about shapes that name the letters
     migration   configs that an earlier version of a plugin has saved
     stepper     Stepper: generates; NumPy arrays in and out, without torch
     tokenizer   Tokenizer: text to ids and back

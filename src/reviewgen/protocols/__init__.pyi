@@ -15,11 +15,11 @@ from .extensions import Metric as Metric
 from .extensions import Reader as Reader
 from .extensions import Records as Records
 from .extensions import TextSample as TextSample
-from .given import hold_given as hold_given
 from .graph import GraphEdge as GraphEdge
 from .graph import GraphNode as GraphNode
 from .graph import ModelGraph as ModelGraph
 from .graph import SupportsGraph as SupportsGraph
+from .inputs import hold_given as hold_given
 from .migration import SupportsMigration as SupportsMigration
 from .model import CountTrained as CountTrained
 from .model import LanguageModel as LanguageModel

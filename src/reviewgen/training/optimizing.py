@@ -1,7 +1,7 @@
 """What a step minimises, the optimizers and their learning rate, and the guard against divergence.
 
 The loss of every model is the cross entropy, in nats per token, with the terms that a model adds. On a CPU, a compiled loop
-computes it and its gradient in one pass (``reviewgen.compiled.entropy``): with a vocabulary of some thousand tokens, torch's
+computes it and its gradient in one pass (``reviewgen.compiled.tensors``): with a vocabulary of some thousand tokens, torch's
 separate steps (conversion to 32 bits, log-softmax, its gradient, conversion back) take most of the time of a training step.
 
 Muon (Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks") updates a matrix by its gradient's momentum
@@ -36,8 +36,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from torch.optim import Muon, Optimizer
 
-from reviewgen.compiled.entropy import cross_entropy_and_gradient
-from reviewgen.compiled.precision import as_array
+from reviewgen.compiled.tensors import as_array, cross_entropy_and_gradient
 from reviewgen.config import TrainingConfig
 from reviewgen.data import IGNORED
 from reviewgen.errors import BrokenPlugin
