@@ -30,8 +30,8 @@ lower case, and `--condition sentiment=positive` or `negative` for a positive or
 |---|---|---|---|---|---|---|---|---|---|---|
 {rows}
 
-All columns except `MB`, `bits` and `settings` are measured on {texts} texts at the default settings, the profile `reading`;
-`of reviews` is the same measure of an equal number of words of test reviews:
+All columns except `MB`, `bits`, `settings` and `copy rate` are measured on {texts} texts at the default settings, the profile
+`reading`; `of reviews` is the same measure of an equal number of words of test reviews:
 
 - **bits**: per character of all reviews of the test split.
 - **unknown words**: the share of words that are not in the training text, with `words="known"`, the default, and with `"any"`.
@@ -45,7 +45,7 @@ All columns except `MB`, `bits` and `settings` are measured on {texts} texts at 
 Three networks need more bits than the n-gram with the same tokens. `nnlm-char` reads eleven characters, `nnlm-word` reads four
 tokens, and `rnn-char` has no gates that would let it remember more. All three have about the same bits on texts that they were
 trained on (1.98, 1.92 and 1.81, against 2.01, 1.97 and 1.83 on test reviews): they have not learned the corpus by heart, unlike
-the n-grams, which have learned part of it (1.76 against 1.81 for characters, 1.58 against 1.71 for words). More time would help
+the n-grams, which have learned part of it (1.76 against 1.81 for characters, 1.58 against 1.70 for words). More time would help
 them: `nnlm-word` still improved by 1.8 % in the last quarter of its two hours.
 
 `python -m tests.benchmarks readability` repeats these measurements, and `python -m docs.mkdocs.trained_models` writes this page.
@@ -59,7 +59,7 @@ only at the nearest noun gets 0 for agreement past an attractor.
 
 The last column is the accuracy of [`classify`](../how-to/classify.md) on {classified} texts of the test split: whether they are
 positive or negative. Always answering with the majority class gives {baseline:.0%}. Recurrent networks over
-words, and their blend, do better than chance; models over characters are no better than chance.
+words, and `blend-word`, do better than chance; models over characters are no better than chance.
 
 ## How the defaults were chosen
 
@@ -108,12 +108,12 @@ reviews. For no setting do more than 1 % of the texts repeat a sentence.
 | `ngram-word` | **temperature 0.7** | 0.63 | 1.276 |
 | `ngram-word` | temperature 1, `likeness` | 1.00 | 1.735 |
 
-So what people would rather read is less varied than what they write: settings whose texts have at least 0.85 of the variety of
-human texts lost to less varied settings in 71 to 90 % of the pairs.
+So the texts that the judges preferred are less varied than what people write: settings whose texts have at least 0.85 of the
+variety of human texts lost to less varied settings in 71 to 90 % of the pairs.
 
 ## Five texts each
 
-As they come: the first five texts of seed 1, at the default settings; only the lines are broken.
+These are the first five texts of seed 1 at the default settings, unedited except for line breaks.
 {samples}"""
 
 
