@@ -196,11 +196,49 @@ def make_corpus(sources: Sequence[Source], work: SharedJob, filters: Filters, we
         WorkerError: A worker process was killed.
     """
     folder, count = work.job.path("corpus"), len(weights) or 1  # of the sources to train on
-    has_validation = len(sources) > count
     if work.job.done(f"corpus/{CORPUS_FILE}"):
         return Corpus.open(folder)
     work.progress("Reading and cleaning")
-    cut = divide_text if has_validation else partial(cut_text, held_out=HELD_OUT)
+    cleaned = _clean_all(sources, count, work)
+    notes = _assign_splits(cleaned, count, filters, work)
+    work.progress("Writing the corpus")
+    members, training_characters = _write_texts(cleaned, folder, work)
+    counts = {split: sum(member.counts[split] for member in members) for split in SPLITS}
+    validation = (members[-1].source, members[-1].report) if len(members) > count else None
+    names, info, report = members[0].names, members[0].source, members[0].report
+    corpora, files = members[:count] if weights else [], [file for member in members for file in member.files]
+    if corpora:
+        notes = [*_weigh(corpora, training_characters[:count], weights), *notes]
+        info, report = join_sources([member.source for member in corpora], [member.report for member in corpora])
+    fingerprint = _fingerprint(cleaned, names, files, corpora)
+    corpus = Corpus(fingerprint, info, report, counts, validation, [*info.notes, *notes], names, files, corpora)
+    content = json.dumps({**corpus.to_json(), "parts": [file.name for file in files]}).encode()
+    work.main(lambda: work.job.write(f"corpus/{CORPUS_FILE}", lambda file: file.write_bytes(content)))
+    return corpus
+
+
+@dataclass
+class _Cleaned:
+    """A source whose parts are cleaned.
+
+    Attributes:
+        source: The source.
+        files: Its parts.
+        report: What cleaning did.
+        hashes: The content hash of each text.
+        codes: The code of each text: its split, or why it is in none.
+    """
+
+    source: Source
+    files: list[Path]
+    report: CleaningReport
+    hashes: np.ndarray
+    codes: np.ndarray
+
+
+def _clean_all(sources: Sequence[Source], count: int, work: SharedJob) -> list[_Cleaned]:
+    """Clean the sources, of which ``count`` are to train on, and drop the lines that are repeated there."""
+    cut = divide_text if len(sources) > count else partial(cut_text, held_out=HELD_OUT)
     raw = [_clean(source, number, cut, work) for number, source in enumerate(sources)]
     lines = [_find_lines(source, paths, work) for source, paths in zip(sources[:count], raw, strict=False)]
     lines.append(list(dict.fromkeys(itertools.chain(*lines))))  # of a validation source
@@ -210,54 +248,54 @@ def make_corpus(sources: Sequence[Source], work: SharedJob, filters: Filters, we
             drop = partial(_drop_lines, replace(source, units=()))
             raw[number] = work.share(drop, [(file,) for file in raw[number]], size_of(raw[number]))
     reports = [_add_up(source, paths) for source, paths in zip(sources, raw, strict=True)]
-    files = list(itertools.chain(*raw))
-    work.progress("Looking for duplicates")
     hashes = [read_column(paths, "hash", np.uint64) for paths in raw]
-    codes = _find_duplicates(sources[:count], hashes[:count])
-    if has_validation:
-        codes = np.append(codes, _find_duplicates(sources[count:], hashes[count:]))
+    return [_Cleaned(*facts, np.zeros(len(facts[-1]), np.uint8)) for facts in zip(sources, raw, reports, hashes, strict=True)]
+
+
+def _assign_splits(cleaned: Sequence[_Cleaned], count: int, filters: Filters, work: SharedJob) -> list[str]:
+    """Set the code of each text, and return sentences for the user. Memory: 9 bytes for each text."""
+    files, has_validation = [file for each in cleaned for file in each.files], len(cleaned) > count
+    work.progress("Looking for duplicates")
+    codes = np.concatenate([_find_duplicates(group) for group in (cleaned[:count], cleaned[count:]) if group])
     if filters.near_duplicates is not None:
         work.progress("Looking for near duplicates")
         keep = codes == 0
         codes[keep & ~work.main(partial(filters.find_distinct, files, keep))] = _NEAR_DUPLICATE
-    codes_of_each = np.split(codes, np.cumsum(list(map(len, hashes)))[:-1])  # views: what is set here is set in ``codes``
-    for number, (source, own_codes, own_hashes, paths) in enumerate(zip(sources, codes_of_each, hashes, raw, strict=True)):
-        keep = own_codes == 0
+    ends = np.cumsum([len(each.hashes) for each in cleaned])
+    for number, (each, view) in enumerate(zip(cleaned, np.split(codes, ends[:-1]), strict=True)):
+        each.codes, keep = view, view == 0  # what is set in a view is set in ``codes``
         if has_validation:
-            own_codes[keep] = SPLITS.index("validation" if number == count else "train")
+            each.codes[keep] = SPLITS.index("validation" if number == count else "train")
         else:
-            own_codes[keep] = _split(source, own_hashes, keep, paths)
+            each.codes[keep] = _split(each, keep)
     work.progress("Looking for held-out texts in the training texts")
     leaking, notes = filters.find_leaks(files, codes, work)
     codes[leaking] = _LEAKING
-    keep, all_hashes = codes < _DUPLICATE, np.concatenate(hashes)
-    if has_validation and (both := int(np.isin(all_hashes[codes == 1], all_hashes[codes == 0]).sum())):
-        notes.insert(0, f"{both} of {np.count_nonzero(codes == 1)} validation texts are also in the training text.")
-    work.progress("Writing the corpus")
-    names, targets = sources[0].config.columns, [folder / f"{number:05d}.arrow" for number in range(len(files))]
-    types = [{str(read_part(file).schema.field(f"c{number}").type) for file in files} for number in range(len(names))]
+    if has_validation:
+        hashes = np.concatenate([each.hashes for each in cleaned])
+        if both := int(np.isin(hashes[codes == 1], hashes[codes == 0]).sum()):
+            notes.insert(0, f"{both} of {np.count_nonzero(codes == 1)} validation texts are also in the training text.")
+    return notes
+
+
+def _write_texts(cleaned: Sequence[_Cleaned], folder: Path, work: SharedJob) -> tuple[list[Corpus], list[int]]:
+    """Write the texts that have a split; return the corpus of each source, and the characters of its training texts."""
+    names, raw = cleaned[0].source.config.columns, [file for each in cleaned for file in each.files]
+    targets = [folder / f"{number:05d}.arrow" for number in range(len(raw))]
+    types = [{str(read_part(file).schema.field(f"c{number}").type) for file in raw} for number in range(len(names))]
     columns = {name: "string" if "string" in kinds else "double" for name, kinds in zip(names, types, strict=True)}
-    tasks = list(zip(files, targets, split_by_part(codes, files), strict=True))
-    finished, written = iter(work.share(partial(_finish_part, columns), tasks, size_of(files))), iter(targets)
-    members, training_characters = list[Corpus](), list[int]()  # of each source
-    for source, report, own_codes, paths in zip(sources, reports, codes_of_each, raw, strict=True):
-        *sizes, report.duplicates, report.near_duplicates, report.leaking = np.bincount(own_codes, minlength=6).tolist()
-        report.kept = report.read - report.empty if source.info.is_one_text else sum(sizes)
-        report.characters, training = map(sum, zip(*itertools.islice(finished, len(paths)), strict=True))
+    tasks = list(zip(raw, targets, split_by_part(np.concatenate([each.codes for each in cleaned]), raw), strict=True))
+    finished, written = iter(work.share(partial(_finish_part, columns), tasks, size_of(raw))), iter(targets)
+    members, training_characters = list[Corpus](), list[int]()
+    for each in cleaned:
+        info, report = each.source.info, each.report
+        *sizes, report.duplicates, report.near_duplicates, report.leaking = np.bincount(each.codes, minlength=6).tolist()
+        report.kept = report.read - report.empty if info.is_one_text else sum(sizes)
+        report.characters, training = map(sum, zip(*itertools.islice(finished, len(each.files)), strict=True))
         training_characters.append(training)
-        counts, own_files = dict(zip(SPLITS, sizes, strict=True)), list(itertools.islice(written, len(paths)))
-        members.append(Corpus("", source.info, report, counts, names=names, files=own_files))
-    counts = {split: sum(member.counts[split] for member in members) for split in SPLITS}
-    validation = (sources[-1].info, reports[-1]) if has_validation else None
-    info, report, corpora = sources[0].info, reports[0], members[:count] if weights else []
-    if corpora:
-        notes = [*_weigh(corpora, training_characters[:count], weights), *notes]
-        info, report = join_sources([member.source for member in corpora], [member.report for member in corpora])
-    fingerprint = _fingerprint(all_hashes[keep], codes[keep], names, targets, corpora)
-    corpus = Corpus(fingerprint, info, report, counts, validation, [*info.notes, *notes], names, targets, corpora)
-    content = json.dumps({**corpus.to_json(), "parts": [file.name for file in targets]}).encode()
-    work.main(lambda: work.job.write(f"corpus/{CORPUS_FILE}", lambda file: file.write_bytes(content)))
-    return corpus
+        own_files = list(itertools.islice(written, len(each.files)))
+        members.append(Corpus("", info, report, dict(zip(SPLITS, sizes, strict=True)), names=names, files=own_files))
+    return members, training_characters
 
 
 def _clean(source: Source, number: int, cut: Cut, work: SharedJob) -> list[Path]:
@@ -404,21 +442,22 @@ def _weigh(corpora: Sequence[Corpus], characters: Sequence[int], weights: Sequen
     return [*describe_times(names, characters, times), *compare_languages(names, texts)]
 
 
-def _find_duplicates(sources: Sequence[Source], hashes: Sequence[np.ndarray]) -> np.ndarray:
+def _find_duplicates(cleaned: Sequence[_Cleaned]) -> np.ndarray:
     """Return the code of each text of some sources: that it is a duplicate of an earlier one, or 0."""
+    sources, hashes = [each.source for each in cleaned], [each.hashes for each in cleaned]
     may_drop = [bool(source.config.clean) and not source.info.is_one_text and not source.is_cleaned for source in sources]
     is_duplicate = ~first_of_each(np.concatenate(hashes)) & np.repeat(may_drop, list(map(len, hashes)))
     return np.where(is_duplicate, np.uint8(_DUPLICATE), np.uint8(0))
 
 
-def _split(source: Source, hashes: np.ndarray, keep: np.ndarray, files: Sequence[Path]) -> np.ndarray:
+def _split(cleaned: _Cleaned, keep: np.ndarray) -> np.ndarray:
     """Return the split of each text of a source that is kept."""
-    if source.is_cleaned:
-        codes = read_column(files, "split", np.uint8)
-    elif source.info.is_one_text:
+    if cleaned.source.is_cleaned:
+        codes = read_column(cleaned.files, "split", np.uint8)
+    elif cleaned.source.info.is_one_text:
         codes = np.resize([SPLITS.index(split) for split in SPLIT_CYCLE], len(keep))
     else:
-        return split_by_hash(hashes[keep])
+        return split_by_hash(cleaned.hashes[keep])
     return np.asarray(codes[keep])
 
 
@@ -464,12 +503,12 @@ def _finish_part(columns: Mapping[str, str], raw: Path, target: Path, codes: np.
     return int(lengths.sum()), int(lengths[codes == 0].sum())
 
 
-def _fingerprint(
-    hashes: np.ndarray, codes: np.ndarray, conditions: Sequence[str], files: Sequence[Path], corpora: Sequence[Corpus]
-) -> str:
+def _fingerprint(cleaned: Sequence[_Cleaned], conditions: Sequence[str], files: Sequence[Path], corpora: Sequence[Corpus]) -> str:
     """Return a hash of the texts of a corpus by their content hashes, of their splits, condition values and copies."""
-    digest = hashlib.blake2b(hashes.tobytes(), digest_size=16)
-    digest.update(codes.tobytes())
+    digest = hashlib.blake2b(digest_size=16)
+    kept = [each.codes < _DUPLICATE for each in cleaned]
+    for arrays in ([each.hashes for each in cleaned], [each.codes for each in cleaned]):
+        digest.update(np.concatenate([array[keep] for array, keep in zip(arrays, kept, strict=True)]).tobytes())
     if conditions:
         digest.update(json.dumps(conditions).encode())
     for table in map(read_part, files) if conditions else ():
