@@ -46,7 +46,7 @@ Three networks need more bits than the n-gram with the same tokens. `nnlm-char` 
 tokens, and `rnn-char` has no gates that would let it remember more. All three have about the same bits on texts that they were
 trained on (1.98, 1.92 and 1.81, against 2.01, 1.97 and 1.83 on test reviews): they have not learned the corpus by heart, unlike
 the n-grams, which have learned part of it (1.76 against 1.81 for characters, 1.58 against 1.70 for words). More time would help
-them: `nnlm-word` still improved by 1.8 % in the last quarter of its two hours.
+the networks: `nnlm-word` still improved by 1.8 % in the last quarter of its two hours.
 
 `python -m tests.benchmarks readability` repeats these measurements, and `python -m docs.mkdocs.trained_models` writes this page.
 
@@ -89,7 +89,7 @@ pairs. Settings that are not named are off.
 The other presets use the settings of the most similar of these presets. In a tie, the setting with more varied texts was chosen,
 and for `ngram-word` the faster one. The next table shows two figures for 120 texts of each setting: distinct-2, divided by the
 distinct-2 of the same number of words of human text, and bits per character under a blend that was trained on half of the
-reviews. For no setting do more than 1 % of the texts repeat a sentence.
+reviews. With every setting, at most 1 % of the texts repeat a sentence.
 
 | preset | settings | distinct-2 relative to human text | bits |
 |---|---|---|---|
