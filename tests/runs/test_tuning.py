@@ -217,9 +217,10 @@ def words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return ["tune", "peak-char", "--data", "my reviews.txt", "--trials", "3", *rates]
 
 
+@pytest.mark.slow
 def test_a_setting_that_is_a_list_is_not_swept(words: list[str], monkeypatch: Any, capsys: Any) -> None:
     swept = ["sweep", *words[1:4], "--set", "model.steps=1,2", "--set", "model.size=64,80", "--json"]
-    status, out, err = run_command(monkeypatch, capsys, *swept)
+    status, out, err = run_command(monkeypatch, capsys, *swept, "--set", "training.copy_tokens=0")
     assert status == 0, err
     assert json.loads(out)["setting"] == "model.size"
     status, _, err = run_command(monkeypatch, capsys, *swept[:6], "--json")

@@ -46,6 +46,7 @@ def test_the_ladder_runs(tmp_path: Path, monkeypatch: Any) -> None:
     assert counted == float("inf") and len(ladder) == 17 and all(0.5 < bits < 10 for bits in ladder.values())
 
 
+@pytest.mark.slow
 def test_the_notebook_for_a_file_runs(tmp_path: Path, monkeypatch: Any) -> None:
     rows = ["stars,review", *(f'{len(text) % 5},"{text}"' for text in TEXTS)]
     (tmp_path / "mine.csv").write_text("\n".join(rows), encoding="utf-8")

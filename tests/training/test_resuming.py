@@ -82,7 +82,10 @@ CASES: dict[str, tuple[dict[str, Any], Callable[[dict[int, Any]], Iterable[int]]
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+LONG = [pytest.param(case, marks=pytest.mark.slow) for case in list(CASES)[2:]]
+
+
+@pytest.mark.parametrize("case", [*list(CASES)[:2], *LONG])
 def test_a_resumed_run_is_the_run_that_was_never_cut_short(case: str, tmp_path: Path) -> None:
     given, choose = CASES[case]
     run = start(tmp_path / "whole", **given)
