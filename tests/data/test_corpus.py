@@ -32,7 +32,7 @@ def test_texts_keep_their_order_and_come_back_exactly():
 
 
 @given(st.lists(st.text("abcdefgh", min_size=1, max_size=3), min_size=1, max_size=10))
-@settings(max_examples=150)
+@settings(max_examples=60)
 def test_a_tiny_corpus_has_train_and_validation_and_duplicates_stay_on_one_side(texts):
     read = corpus_of(texts, clean=False)
     pairs = set(zip(read.texts, read.splits, strict=True))

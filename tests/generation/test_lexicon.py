@@ -341,10 +341,9 @@ def test_words_are_counted_by_text_as_one_by_one(texts: list[str]) -> None:
 
 def test_a_name_from_one_review_is_never_written(tmp_path: Path) -> None:
     texts = ["Zyx Qwv, ZYX “Zyx” and zyx.", *["The film is good and the end is bad."] * 9]
+    options = {"tokenizer": {"vocab_size": 300}, "validation": texts[1:], "clean": False, "training": {"copy_tokens": 0}}
     for least, is_written in ((1, True), (2, False)):
-        model = reviewgen.train(
-            "ngram-word", texts, min_texts=least, tokenizer={"vocab_size": 300}, validation=texts[1:], clean=False
-        )
+        model = reviewgen.train("ngram-word", texts, min_texts=least, **options)
         assert {"zyx" in model.bundle.lexicon, "Qwv" in model.bundle.lexicon} == {is_written}
         assert ("Zyx" in " ".join(model.generate("", num_return_sequences=60, seed=0, temperature=1.5))) == is_written
         assert f"each of {'a training text' if least == 1 else 'at least 2 training texts'};" in model.bundle.card
