@@ -30,8 +30,8 @@ lower case, and `--condition sentiment=positive` or `negative` for a positive or
 |---|---|---|---|---|---|---|---|---|---|---|
 {rows}
 
-All columns except `MB`, `bits`, `settings` and `copy rate` are measured on {texts} texts at the default settings, the profile
-`reading`; `of reviews` is the same measure of an equal number of words of test reviews:
+All columns except `MB`, `bits`, `settings`, `copy rate` and the one beside it are measured on {texts} texts at the default
+settings, the profile `reading`; `of reviews` is the same measure of an equal number of words of test reviews:
 
 - **bits**: per character of all reviews of the test split.
 - **unknown words**: the share of words that are not in the training text, with `words="known"`, the default, and with `"any"`.

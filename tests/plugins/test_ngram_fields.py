@@ -125,10 +125,10 @@ def test_every_probability_is_a_sum_over_all_ways_to_copy(order: int, smoothing:
             np.testing.assert_allclose(found[size], [*expected, 0, 0, 0], atol=1e-6)
 
 
-QUANTIZED = pytest.param({"quantized": True}, marks=pytest.mark.slow)
+DEFAULT = pytest.param({}, marks=pytest.mark.slow)
 
 
-@pytest.mark.parametrize("settings", [{}, {"smoothing": "none"}, QUANTIZED], ids=str)
+@pytest.mark.parametrize("settings", [DEFAULT, {"smoothing": "none"}, {"quantized": True}], ids=str)
 def test_the_laws_hold_with_fields(settings: dict[str, Any]) -> None:
     check_model(lambda: train(**settings))
     check_stepper(lambda: train(**settings), find_stepper(find_model("ngram")[1]))

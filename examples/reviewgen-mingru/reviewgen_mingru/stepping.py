@@ -10,12 +10,23 @@ from typing import ClassVar, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
-from reviewgen.compiled import by_address, inlined, inner
-from reviewgen.compiled.decoding import feed, sample
-from reviewgen.compiled.linear import add_product, exp32, log32, pack, refuse_non_finite, sigmoid32
-from reviewgen.compiled.sampling import SamplingParams
-from reviewgen.compiled.steps import CompiledStep
-from reviewgen.protocols.stepper import Constraints, TensorSpec
+from reviewgen.compiled import (
+    CompiledStep,
+    Constraints,
+    SamplingParams,
+    add_product,
+    by_address,
+    exp32,
+    feed,
+    inlined,
+    inner,
+    log32,
+    pack,
+    refuse_non_finite,
+    sample,
+    sigmoid32,
+)
+from reviewgen.protocols import TensorSpec
 from reviewgen_mingru.config import MinGruConfig, MinLstmConfig, MinRnnConfig
 
 __all__ = ["EPSILON", "MinGruStepper", "MinLstmStepper", "MinRnnStepper"]

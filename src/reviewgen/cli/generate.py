@@ -79,7 +79,7 @@ def generate(
         by: How texts are ranked: by bits per character of the model itself (model) or of another model, or by an installed
             metric.
         device: The device that generates: cpu, cuda, mps, or auto (the device that accelerate finds, for networks). [default:
-            auto with a folder, else cpu]
+            auto with --out, else cpu]
         out: Write to this .jsonl, .parquet or .csv file, or folder of shards; after an interruption, the same command resumes.
         receipt: Write a receipt of each text to this file, for `reviewgen replay`.
     """

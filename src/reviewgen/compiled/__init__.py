@@ -5,7 +5,7 @@ A stepper that generates in a loop of its own (``SupportsSample``) imports these
 mean the same for every model. Each name is imported on first use.
 
     linear     matrices in panels, times the vectors of a few rows; exp, tanh and sigmoid of many numbers at once
-    tensors    numbers of 16, 32 and 64 bits of torch's tensors in one loop; cross entropy and its gradient; imports torch
+    tensors    torch's tensors of 16, 32 and 64 bits in compiled loops; cross entropy and its gradient; imports torch
     sampling   from logits to one token
     steps      the step of a model as a compiled function, so that one loop runs every model
     decoding   the loop that samples many tokens with such a step

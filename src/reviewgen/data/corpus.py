@@ -253,7 +253,7 @@ def _clean_all(sources: Sequence[Source], count: int, work: SharedJob) -> list[_
 
 
 def _assign_splits(cleaned: Sequence[_Cleaned], count: int, filters: Filters, work: SharedJob) -> list[str]:
-    """Set the code of each text, and return sentences for the user. Memory: 9 bytes for each text."""
+    """Set the code of each text, and return sentences for the user."""
     files, has_validation = [file for each in cleaned for file in each.files], len(cleaned) > count
     work.progress("Looking for duplicates")
     codes = np.concatenate([_find_duplicates(group) for group in (cleaned[:count], cleaned[count:]) if group])
