@@ -214,13 +214,13 @@ def test_a_model_whose_state_grows_is_named(models):
 
 def test_an_engine_is_closed_in_time():
     model = slow_model()
-    model.model.seconds = 1.0
+    model.model.seconds = 2.0
     engine = Engine(model)
     job = engine.submit(EngineRequest(make_request("ab", model.generation_config, {}, model.tokenizer)), lambda: None)
     wait_for(lambda: engine.live)
     started = time.monotonic()
     engine.close(timeout=0.1)
-    assert time.monotonic() - started < 0.9 and engine.thread.is_alive()
+    assert time.monotonic() - started < 1.5 and engine.thread.is_alive()
     wait_for(lambda: job.error)  # once the model has returned
     assert "shut down" in str(job.error)
 

@@ -77,7 +77,7 @@ CASES: dict[str, tuple[dict[str, Any], Callable[[dict[int, Any]], Iterable[int]]
     ),
     "annealed to the best weights": (
         {"preset": "rnn-char", "steps": 80, "training": RISING},
-        lambda whole: [max(whole) - 3],
+        lambda whole: (max(whole) // 2, max(whole) - 3),
     ),
 }
 

@@ -233,7 +233,7 @@ class _Cleaned:
     files: list[Path]
     report: CleaningReport
     hashes: np.ndarray
-    codes: np.ndarray
+    codes: np.ndarray = field(init=False)
 
 
 def _clean_all(sources: Sequence[Source], count: int, work: SharedJob) -> list[_Cleaned]:
@@ -247,9 +247,10 @@ def _clean_all(sources: Sequence[Source], count: int, work: SharedJob) -> list[_
             source.info.repeated_lines = list(lines[number])
             drop = partial(_drop_lines, replace(source, units=()))
             raw[number] = work.share(drop, [(file,) for file in raw[number]], size_of(raw[number]))
-    reports = [_add_up(source, paths) for source, paths in zip(sources, raw, strict=True)]
-    hashes = [read_column(paths, "hash", np.uint64) for paths in raw]
-    return [_Cleaned(*facts, np.zeros(len(facts[-1]), np.uint8)) for facts in zip(sources, raw, reports, hashes, strict=True)]
+    return [
+        _Cleaned(source, paths, _add_up(source, paths), read_column(paths, "hash", np.uint64))
+        for source, paths in zip(sources, raw, strict=True)
+    ]
 
 
 def _assign_splits(cleaned: Sequence[_Cleaned], count: int, filters: Filters, work: SharedJob) -> list[str]:
@@ -264,17 +265,14 @@ def _assign_splits(cleaned: Sequence[_Cleaned], count: int, filters: Filters, wo
     ends = np.cumsum([len(each.hashes) for each in cleaned])
     for number, (each, view) in enumerate(zip(cleaned, np.split(codes, ends[:-1]), strict=True)):
         each.codes, keep = view, view == 0  # what is set in a view is set in ``codes``
-        if has_validation:
-            each.codes[keep] = SPLITS.index("validation" if number == count else "train")
-        else:
-            each.codes[keep] = _split(each, keep)
+        named = SPLITS.index("validation" if number == count else "train")
+        view[keep] = named if has_validation else _split(each, keep)
     work.progress("Looking for held-out texts in the training texts")
     leaking, notes = filters.find_leaks(files, codes, work)
     codes[leaking] = _LEAKING
-    if has_validation:
-        hashes = np.concatenate([each.hashes for each in cleaned])
-        if both := int(np.isin(hashes[codes == 1], hashes[codes == 0]).sum()):
-            notes.insert(0, f"{both} of {np.count_nonzero(codes == 1)} validation texts are also in the training text.")
+    hashes = np.concatenate([each.hashes for each in cleaned])
+    if has_validation and (both := int(np.isin(hashes[codes == 1], hashes[codes == 0]).sum())):
+        notes.insert(0, f"{both} of {np.count_nonzero(codes == 1)} validation texts are also in the training text.")
     return notes
 
 
@@ -293,8 +291,8 @@ def _write_texts(cleaned: Sequence[_Cleaned], folder: Path, work: SharedJob) -> 
         report.kept = report.read - report.empty if info.is_one_text else sum(sizes)
         report.characters, training = map(sum, zip(*itertools.islice(finished, len(each.files)), strict=True))
         training_characters.append(training)
-        own_files = list(itertools.islice(written, len(each.files)))
-        members.append(Corpus("", info, report, dict(zip(SPLITS, sizes, strict=True)), names=names, files=own_files))
+        files = list(itertools.islice(written, len(each.files)))
+        members.append(Corpus("", info, report, dict(zip(SPLITS, sizes, strict=True)), names=names, files=files))
     return members, training_characters
 
 
@@ -506,9 +504,9 @@ def _finish_part(columns: Mapping[str, str], raw: Path, target: Path, codes: np.
 def _fingerprint(cleaned: Sequence[_Cleaned], conditions: Sequence[str], files: Sequence[Path], corpora: Sequence[Corpus]) -> str:
     """Return a hash of the texts of a corpus by their content hashes, of their splits, condition values and copies."""
     digest = hashlib.blake2b(digest_size=16)
-    kept = [each.codes < _DUPLICATE for each in cleaned]
-    for arrays in ([each.hashes for each in cleaned], [each.codes for each in cleaned]):
-        digest.update(np.concatenate([array[keep] for array, keep in zip(arrays, kept, strict=True)]).tobytes())
+    for name in ("hashes", "codes"):
+        for each in cleaned:
+            digest.update(getattr(each, name)[each.codes < _DUPLICATE].tobytes())
     if conditions:
         digest.update(json.dumps(conditions).encode())
     for table in map(read_part, files) if conditions else ():
