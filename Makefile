@@ -8,7 +8,7 @@ MINUTES ?= 30
 # What make test leaves to make test-all: all but one quick test of each of these kinds.
 QUICK := not (launch or browser or node or server or install or fuzz or slow or device)
 
-.PHONY: demo test test-all test-device test-oldest test-on lint fuzz audit wheel dist docs bench files clean
+.PHONY: demo test test-all test-device test-oldest test-on lint fuzz audit wheel dist docs bench weights files clean
 
 $(INSTALLED): pyproject.toml src/reviewgen/version.py
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "reviewgen needs Python 3.11 or newer; run: make PYTHON=/path/to/python3.11")'
@@ -82,6 +82,10 @@ docs: $(INSTALLED)
 bench: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --editable '.[dev,bench]'
 	$(BIN)/python -m tests.benchmarks
+
+# The weights that ship, trained in the background, in a clone outside this checkout; each call prints what is left to do.
+weights: $(INSTALLED)
+	$(BIN)/python examples/train_weights.py
 
 files: $(INSTALLED)
 	$(BIN)/python -m tests.lint.files

@@ -1,18 +1,25 @@
 """Train the weights of a shipped preset, one model for each run:
 
-    pip install 'reviewgen[reviews]'
-    python examples/train_pretrained.py lstm-word
-    python examples/train_pretrained.py lstm-word --defaults  # trains nothing: writes defaults, copy rate and card anew
+    pip install '.[reviews]'
+    python examples/train_pretrained.py lstm-word            # trains, measures on the test split, and ships
+    python examples/train_pretrained.py lstm-word --trial 0  # trains one of the recipe's variants for a tenth of its length
+    python examples/train_pretrained.py lstm-word --train    # trains with the best variant, and ships nothing
+    python examples/train_pretrained.py lstm-word --defaults # trains nothing: writes defaults, copy rate and card anew
 
-An interrupted run resumes when it is started again. Lengths are in epochs, so that the result does not depend on the speed of the
-machine. On one core with 150 Gflop/s in 32 bits, lstm-word takes about eight hours, lstm-char six, gru-word three, nnlm-word two,
-gru-char one and a half, and another network ten to twenty minutes. Networks are saved in 8 bits. Sizes are the largest with which
-no model, with its tokenizer and novelty index, takes more than 8 MB; the blends are made last, of weights that are shipped by
-then, and share their files. All other settings are the preset's.
+`make weights` calls the second and the third form for all networks. An interrupted run resumes when it is started again. Lengths
+are in epochs, so that the result does not depend on the speed of the machine; ``hours`` are those of one core with 150 Gflop/s in
+32 bits. All models are trained on one corpus, whose digest is ``CORPUS``. Networks are saved in 8 bits. Sizes are the largest
+with which no model, with its tokenizer and novelty index, takes more than 8 MB; the blends are made last, of weights that are
+shipped by then, and share their files. All other settings are the preset's.
+
+A trial compares what a short training can tell: the size, the number of lanes and the sampled softmax. Dropout is not tried,
+since it costs bits in a short training and gains them in a long one; it follows the number of epochs.
 """
 
+import hashlib
 import json
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import islice
@@ -36,8 +43,10 @@ class Recipe:
     """The settings of a training that differ from the preset's."""
 
     epochs: float = 1.0  # of 30 million characters of film reviews; count models need one
+    hours: float = 0.1
     model: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
+    variants: tuple[dict[str, dict[str, Any]], ...] = ()  # settings by group, each tried for a tenth of the epochs
 
 
 COUNTS = {"smoothing": "witten-bell", "quantized": True, "min_count": 2}
@@ -45,77 +54,164 @@ LARGE_STEPS = {"batch_size": 256, "bptt": 64}  # many lanes: a recurrent matrix 
 DROPOUT = {"output_dropout": 0.4, "locked_dropout": True, "embedding_dropout": 0.1}  # of ten epochs and more
 
 RECIPES = {
-    "ngram-char": Recipe(model={"order": 10, "prune_entropy": 2.3e-7} | COUNTS),
-    "ngram-word": Recipe(model={"order": 3, "prune_entropy": 4.1e-7} | COUNTS),
-    "nnlm-char": Recipe(1.0),
-    "nnlm-word": Recipe(
-        4.0, model={"hidden_size": 256, "embedding_size": 128, "dropout": 0.1}, training={"batch_size": 32, "bptt": 32}
+    "lstm-word": Recipe(
+        epochs=12.0,
+        hours=8.5,
+        model={"hidden_size": 1024, "embedding_size": 256} | DROPOUT,
+        training=LARGE_STEPS | {"learning_rate": 0.02, "weight_decay": 0.1},
+        variants=(
+            {},
+            {"training": {"batch_size": 128}},
+            {"training": {"sampled_softmax": 1000}},
+        ),
     ),
-    "rnn-char": Recipe(
-        1.0,
-        model={"hidden_size": 704, "ngrams": 4, "ngram_buckets": 8192},
-        training={"learning_rate": 0.003, "batch_size": 64, "bptt": 128},
+    "lstm-char": Recipe(
+        epochs=8.0,
+        hours=14.0,
+        model={"hidden_size": 1024, "ngrams": 4, "ngram_buckets": 8192, "output_dropout": 0.2, "locked_dropout": True},
+        training=LARGE_STEPS,
+        variants=(
+            {},
+            {"training": {"batch_size": 128}},
+            {"model": {"hidden_size": 1216}},
+        ),
+    ),
+    "gru-word": Recipe(
+        epochs=12.0,
+        hours=9.0,
+        model={"hidden_size": 768, "embedding_size": 256} | DROPOUT,
+        training={"batch_size": 128, "bptt": 64, "learning_rate": 0.015, "weight_decay": 0.1},
+        variants=(
+            {},
+            {"model": {"hidden_size": 896}},
+        ),
+    ),
+    "gru-char": Recipe(
+        epochs=4.0,
+        hours=5.0,
+        model={"hidden_size": 1024, "ngrams": 4, "ngram_buckets": 8192},
+        training=LARGE_STEPS,
+        variants=(
+            {},
+            {"training": {"batch_size": 128}},
+        ),
+    ),
+    "nnlm-word": Recipe(
+        epochs=6.0,
+        hours=3.0,
+        model={"hidden_size": 256, "embedding_size": 128, "dropout": 0.1},
+        training={"batch_size": 32, "bptt": 32},
     ),
     "rnn-word": Recipe(
-        2.5,
+        epochs=4.0,
+        hours=1.0,
         model={"hidden_size": 512, "embedding_size": 160, "output_dropout": 0.1},
         training={"batch_size": 32, "bptt": 64},
     ),
-    "gru-char": Recipe(1.5, model={"hidden_size": 768, "ngrams": 4, "ngram_buckets": 8192}, training=LARGE_STEPS),
-    "gru-word": Recipe(
-        6.0,
-        model={
-            "hidden_size": 768,
-            "embedding_size": 256,
-            "output_dropout": 0.25,
-            "locked_dropout": True,
-            "embedding_dropout": 0.05,
-        },
-        training={"batch_size": 128, "bptt": 64, "learning_rate": 0.015, "weight_decay": 0.1},
+    "rnn-char": Recipe(
+        epochs=1.5,
+        hours=0.6,
+        model={"hidden_size": 704, "ngrams": 4, "ngram_buckets": 8192},
+        training={"learning_rate": 0.003, "batch_size": 64, "bptt": 128},
     ),
-    "lstm-char": Recipe(3.5, model={"hidden_size": 1024, "ngrams": 4, "ngram_buckets": 8192}, training=LARGE_STEPS),
-    "lstm-word": Recipe(
-        12.0,
-        model={"hidden_size": 1024, "embedding_size": 256} | DROPOUT,
-        training=LARGE_STEPS | {"learning_rate": 0.02, "weight_decay": 0.1},
-    ),
+    "nnlm-char": Recipe(epochs=1.0, hours=0.3),
+    "ngram-char": Recipe(model={"order": 10, "prune_entropy": 2.3e-7} | COUNTS),
+    "ngram-word": Recipe(model={"order": 3, "prune_entropy": 4.1e-7} | COUNTS),
 }
 BLENDS = {"blend-char": ("lstm-char", "ngram-char"), "blend-word": ("lstm-word", "ngram-word")}
 COPY_TEXTS = 500
 CONDITIONS = {"style": "review"}  # by default: whole reviews, unless asked for something else
+COLUMNS = ("style", "sentiment")  # the conditions of all models
+CORPUS = "08de9d63f06cc83d3e5eccd2bbf128e7fe77387360921002eda7a8f08aa23f35"
+MIN_TEXTS = 3  # a word that fewer training reviews have is not generated
+TRIAL_SHARE = 0.1  # of the epochs of a recipe
+CHECKPOINT_SECONDS = 300.0
+REPORT_SECONDS = 60.0
 
 
 def main(name: str, *options: str) -> None:
-    """Train the model of a preset, and save it in the package of trained weights; or only describe the weights that are there."""
+    """Train the model of a preset and ship it, or one of the steps before and after."""
     if name not in RECIPES and name not in BLENDS:
         sys.exit(f"There is no recipe for {name!r}. Known: {', '.join([*RECIPES, *BLENDS])}.")
-    if options not in ((), ("--defaults",)):
-        sys.exit(f"The one option is --defaults; got {' '.join(options)}.")
-    if options:
-        describe(name)
-    elif name in BLENDS:
-        ship(name, blend(name))
-    else:
-        ship(name, train_recipe(name))
+    match options:
+        case ():
+            ship(name, blend(name) if name in BLENDS else train_recipe(name))
+        case ("--defaults",):
+            describe(name)
+        case ("--train",) if name in RECIPES:
+            train_recipe(name)
+        case ("--trial", number) if name in RECIPES and number in map(str, range(len(RECIPES[name].variants))):
+            train_trial(name, int(number))
+        case _:
+            sys.exit(f"{name} takes one of --defaults, --train and --trial NUMBER; got {' '.join(options)}.")
 
 
 def train_recipe(name: str) -> reviewgen.ReviewModel:
-    """Return the trained model of a recipe, in 32 bits."""
-    recipe, out = RECIPES[name], TRAINED / name
-    if not out.exists():
-        model = reviewgen.train(
-            name,
-            "reviews",
-            out=out,
-            epochs=recipe.epochs,
-            conditions=["style", "sentiment"],
-            model=recipe.model,
-            training={"novelty_mb": 0.4} | recipe.training,
-            resume=out.with_name(f"{out.name}.partial").exists(),
-        )
-        if model.training["stopped"] == "interrupted":
-            sys.exit(f"{out} was interrupted by Ctrl-C, so it is not shipped. Remove it and start again.")
+    """Train the model of a recipe, with its best variant if its variants were tried, and return it in 32 bits."""
+    recipe = RECIPES[name]
+    return train(name, TRAINED / name, best_variant(name), recipe.epochs)
+
+
+def train_trial(name: str, number: int) -> reviewgen.ReviewModel:
+    """Train one variant of a recipe for a tenth of its length."""
+    recipe = RECIPES[name]
+    return train(name, trial_folder(name, number), recipe.variants[number], TRIAL_SHARE * recipe.epochs)
+
+
+def trial_folder(name: str, number: int) -> Path:
+    """Return the folder of a trial's model."""
+    return TRAINED / "trials" / f"{name}-{number}"
+
+
+def best_variant(name: str) -> dict[str, dict[str, Any]]:
+    """Return the variant with the fewest bits per character of validation texts; the first one if not all were tried."""
+    variants = RECIPES[name].variants
+    folders = [trial_folder(name, number) for number in range(len(variants))]
+    if not variants or not all(folder.exists() for folder in folders):
+        return variants[0] if variants else {}
+    bits = [min(row["bits_per_character"] for row in reviewgen.load(folder).training["evaluations"]) for folder in folders]
+    best = bits.index(min(bits))
+    print(f"{name}: the variants have {', '.join(f'{each:.4f}' for each in bits)} bits per character; number {best} is trained.")
+    return variants[best]
+
+
+def train(name: str, out: Path, variant: dict[str, dict[str, Any]], epochs: float) -> reviewgen.ReviewModel:
+    """Train one model, unless it exists, with a line on standard output for each minute; return it in 32 bits."""
+    if out.exists():
+        return reviewgen.load(out)
+    check_corpus()
+    recipe = RECIPES[name]
+    run = reviewgen.TrainingRun(
+        name,
+        "reviews",
+        out=out,
+        epochs=epochs,
+        conditions=list(COLUMNS),
+        min_texts=MIN_TEXTS,
+        model=recipe.model | variant.get("model", {}),
+        training={"novelty_mb": 0.4, "threads": 1, "checkpoint_seconds": CHECKPOINT_SECONDS}
+        | recipe.training
+        | variant.get("training", {}),
+        resume=out.with_name(f"{out.name}.partial").exists(),
+    )
+    run.read()
+    run.tokenize()
+    reported = 0.0
+    for report in run:
+        if time.monotonic() > reported + REPORT_SECONDS:
+            print(f"{out.relative_to(TRAINED)}: {100 * report.progress:.1f} %", flush=True)
+            reported = time.monotonic()
+    run.finish()
     return reviewgen.load(out)
+
+
+def check_corpus() -> None:
+    """Exit unless the cleaned reviews, their conditions and their splits are those that all models are trained on."""
+    digest = hashlib.sha256()
+    for batch in reviewgen.corpus("reviews", conditions=list(COLUMNS)).iter(1000):
+        digest.update(json.dumps(batch, sort_keys=True).encode())
+    if digest.hexdigest() != CORPUS:
+        sys.exit(f"The corpus of film reviews has the digest {digest.hexdigest()}, not {CORPUS}: the weights share one corpus.")
 
 
 def blend(name: str) -> reviewgen.ReviewModel:

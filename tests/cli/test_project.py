@@ -101,7 +101,8 @@ def test_metadata_and_changelog() -> None:
     assert packages == PROJECT["tool"]["check-wheel-contents"]["package"] and packages[0] == "src/reviewgen"
     assert {*packages[1:]} == {f"plugins/{folder.name}" for folder in (ROOT / "plugins").iterdir() if folder.is_dir()}
     headings = re.findall(r"^## (.+)$", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
-    assert re.findall(r"\d+\.\d+\.\d+", headings[0])[0] == reviewgen.__version__
+    released = [heading for heading in headings if heading != "Unreleased"]
+    assert re.findall(r"\d+\.\d+\.\d+", released[0])[0] == reviewgen.__version__
 
 
 def test_workflows_call_targets_of_the_makefile() -> None:
