@@ -15,6 +15,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import venv
 from pathlib import Path
 
@@ -29,6 +30,7 @@ LOCK = FOLDER / "queue.lock"  # locked while the queue runs; holds the number of
 LOG = FOLDER / "log.txt"
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
 LOWEST_PRIORITY = 19
+START_SECONDS = 60.0  # a busy machine starts Python slowly
 
 
 def main(*options: str) -> None:
@@ -83,6 +85,9 @@ def start() -> None:
             stderr=log,
             start_new_session=True,
         )
+    deadline = time.monotonic() + START_SECONDS
+    while running_process() is None and time.monotonic() < deadline:
+        time.sleep(0.5)
 
 
 def run_queue() -> None:
