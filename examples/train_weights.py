@@ -97,11 +97,19 @@ def run_queue() -> None:
         lock.truncate(0)
         lock.write(str(os.getpid()))
         lock.flush()
-        os.nice(LOWEST_PRIORITY)
+        lower_priority()
         for folder, arguments, _ in jobs():
             if not is_done(folder):
                 done = subprocess.run([str(PYTHON), str(CLONE / "examples" / "train_pretrained.py"), *arguments], cwd=FOLDER)
                 print(f"{folder}: {'done' if done.returncode == 0 else f'exit status {done.returncode}'}", flush=True)
+
+
+def lower_priority() -> None:
+    """Give this process, and what it starts, the lowest priority; on Linux among all sessions, too."""
+    os.nice(LOWEST_PRIORITY)
+    autogroup = Path("/proc/self/autogroup")
+    if autogroup.exists():  # where it does, nice compares processes of one session only
+        autogroup.write_text(str(LOWEST_PRIORITY), encoding="utf-8")
 
 
 def running_process() -> int | None:
