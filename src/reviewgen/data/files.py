@@ -30,7 +30,7 @@ import xxhash
 
 from reviewgen.config import parse_hub_id
 from reviewgen.data.documents import file_layout
-from reviewgen.errors import DataError, ReviewgenError, first_line, shortened, storage_errors
+from reviewgen.errors import DataError, ReviewgenError, first_line, quoted, shortened, storage_errors
 from reviewgen.registry import list_plugins
 from reviewgen.storage import open_input
 
@@ -193,9 +193,10 @@ def reading_errors(name: str) -> Iterator[None]:
         raise
     except RecursionError:
         raise DataError(f"{name} cannot be read: its records are nested too deeply.") from None
+    except SystemExit as error:
+        raise DataError(f"{name} cannot be read: its reader calls sys.exit({quoted(error.code)}).") from None
     except Exception as error:  # pyarrow and datasets raise types of their own, and a user's iterable any
-        reason = first_line(error).strip("\"'").rstrip(".")
-        raise DataError(f"{name} cannot be read: {reason}.") from None
+        raise DataError(f"{name} cannot be read: {first_line(error)}.") from None
 
 
 async def _open_session(**options: Any) -> Any:
@@ -221,8 +222,9 @@ def remote(url: str, verb: str) -> Iterator[tuple[Any, str]]:
     except TimeoutError:
         raise DataError(f"{url} cannot be {verb}: no answer came in time. Check the address and the network.") from None
     except Exception as error:  # each file system raises types of its own
-        reason = first_line(error).rstrip(".")
-        raise DataError(f"{url} cannot be {verb} ({reason}): check the address, the network and your credentials.") from None
+        raise DataError(
+            f"{url} cannot be {verb} ({first_line(error)}): check the address, the network and your credentials."
+        ) from None
 
 
 def kind_of(file: Path) -> str | None:
