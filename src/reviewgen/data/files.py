@@ -28,7 +28,7 @@ from typing import IO, Any
 
 import xxhash
 
-from reviewgen.config import parse_hub_id
+from reviewgen.config import MAX_DEPTH, parse_hub_id
 from reviewgen.data.documents import file_layout
 from reviewgen.errors import DataError, ReviewgenError, first_line, quoted, shortened, storage_errors
 from reviewgen.registry import list_plugins
@@ -192,7 +192,7 @@ def reading_errors(name: str) -> Iterator[None]:
     except ReviewgenError:
         raise
     except RecursionError:
-        raise DataError(f"{name} cannot be read: its records are nested too deeply.") from None
+        raise DataError(f"{name} cannot be read: its records are nested more than {MAX_DEPTH} levels deep.") from None
     except SystemExit as error:
         raise DataError(f"{name} cannot be read: its reader calls sys.exit({quoted(error.code)}).") from None
     except Exception as error:  # pyarrow and datasets raise types of their own, and a user's iterable any
