@@ -1,5 +1,6 @@
 """The command line: results on standard output, notes on standard error, exit statuses, one sentence for bad usage."""
 
+import gzip
 import json
 import os
 import re
@@ -50,6 +51,13 @@ def test_train_shows_what_it_read_and_prints_the_result(run: Run, place: Path) -
     facts = json.loads(out)
     assert {"preset", "out", "bits_per_character", "nats_per_character", "perplexity_per_token", "stopped"} <= facts.keys()
     assert facts["data"]["text_column"] == "body"
+
+
+def test_train_reads_a_compressed_file_in_a_folder(run: Run, place: Path) -> None:
+    (place / "data").mkdir()
+    (place / "data" / "reviews.csv.gz").write_bytes(gzip.compress((place / "reviews.csv").read_bytes()))
+    status, out, said = run("train", "ngram-char", "--data", "data/reviews.csv.gz", "--out", "n")
+    assert (status, "Saved in n" in out) == (0, True), said
 
 
 def test_generate_is_the_api_s(run: Run, micro: Any) -> None:

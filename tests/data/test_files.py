@@ -1,15 +1,20 @@
 """Files of every format give the same texts as Python's csv and json modules; what cannot be read is refused with its place."""
 
+import bz2
 import csv
 import gzip
 import json
+import lzma
 import os
 import random
 import textwrap
 import threading
+import zipfile
 
 import fsspec
+import pyarrow as pa
 import pytest
+from datasets import Dataset, DatasetDict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -70,6 +75,46 @@ def test_several_files(tmp_path):
     assert texts_of(str(tmp_path / "?.txt"), documents="file") == ["a1\na2\n", "c1\nc2\n"]
     write(tmp_path / "e.txt", "")
     assert "All 2 files are empty" in refusal(tmp_path / "[be].txt")
+
+
+COMPRESSIONS = {
+    ".gz": gzip.compress,
+    ".bz2": bz2.compress,
+    ".xz": lzma.compress,
+    ".zst": lambda content: pa.compress(content, "zstd", asbytes=True),
+}
+
+
+@pytest.mark.parametrize("suffix", COMPRESSIONS)
+def test_an_existing_compressed_file_with_one_slash_in_its_name_is_a_path(tmp_path, monkeypatch, suffix):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / f"reviews.csv{suffix}").write_bytes(COMPRESSIONS[suffix](b"text\na b\n"))
+    monkeypatch.chdir(tmp_path)
+    assert texts_of(f"data/reviews.csv{suffix}") == ["a b"]
+
+
+def test_an_existing_archive_with_one_slash_in_its_name_is_a_path(tmp_path, monkeypatch):
+    (tmp_path / "data").mkdir()
+    with zipfile.ZipFile(tmp_path / "data" / "reviews.zip", "w") as archive:
+        archive.writestr("reviews.csv", "text\na b\n")
+    monkeypatch.chdir(tmp_path)
+    assert texts_of("data/reviews.zip") == ["a b"]
+
+
+def test_an_existing_folder_with_one_slash_in_its_name_is_a_path(tmp_path, monkeypatch):
+    (tmp_path / "data" / "plain").mkdir(parents=True)
+    write(tmp_path / "data" / "plain" / "a.txt", "a b\n")
+    Dataset.from_list([{"text": "c d"}]).save_to_disk(tmp_path / "data" / "saved")
+    DatasetDict({"test": Dataset.from_list([{"text": "e f"}])}).save_to_disk(tmp_path / "data" / "splits")
+    monkeypatch.chdir(tmp_path)
+    assert texts_of("data/plain") == ["a b"]
+    assert texts_of("data/saved") == ["c d"]
+    assert texts_of("data/splits", split="test") == ["e f"]
+
+
+def test_a_missing_compressed_file_with_one_slash_in_its_name_is_not_looked_for_on_the_hub(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert refusal("data/reviews.csv.gz").startswith("There is no file data/reviews.csv.gz.")
 
 
 def test_a_condition_that_the_first_records_leave_out(tmp_path):

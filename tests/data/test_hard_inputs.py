@@ -5,8 +5,11 @@ import gzip
 import io
 import json
 import lzma
+import os
 import shutil
 import sqlite3
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -20,6 +23,7 @@ from reviewgen.errors import ConfigError
 from reviewgen.registry import find_tokenizer
 from tests.support.texts import refusal, texts_of, write
 
+ROOT = Path(__file__).parents[2]
 BIG = "long text " * 6_500_000  # 65 MB
 
 
@@ -72,6 +76,8 @@ READ: list[tuple[str, bytes | str, dict[str, Any], list[str]]] = [
     ("a.json", '{"text": "only one", "tags": ["x y", "z"]}', {}, ["only one"]),
     ("a.json", json.dumps({"tt1": {"text": "a b", "who": "Ann", "title": "A c"}}), {}, ["a b"]),
     ("a.json", json.dumps({"a": "text 1", "b": "text 2", "c": "text 3"}), {}, ["text 1", "text 2", "text 3"]),
+    ("a.json", '[{"text": "a", "b": ' + "[" * 62 + "]" * 62 + "}]", {}, ["a"]),
+    ("a.jsonl", '{"text": "a", "b": ' + "[" * 63 + "]" * 63 + "}\n", {}, ["a"]),
     ("a.parquet", parquet(pa.array(["a", None, "a"]).dictionary_encode()), {}, ["a", "", "a"]),
     ("a", b"a\nb\n", {}, ["a", "b"]),
     ("a", parquet(["a b"]), {}, ["a b"]),
@@ -90,7 +96,19 @@ REFUSED: list[tuple[str, bytes | str, dict[str, Any], str]] = [
     ("a.csv", 'text,id\n"never closed,1\na,2\n"b",3\n', {}, "closed within a text, in line 4"),
     ("a.csv", "text,id\na\x00b,1\n", {}, "binary file"),
     ("a.txt", "a\x00b\n".encode("utf-16"), {}, "NUL characters"),
-    ("a.jsonl", '{"text": ' + "[" * 5000 + "]" * 5000 + "}\n", {}, "nested too deeply"),
+    ("a.json", "[" * 100_000, {}, "its records are nested more than 64 levels deep"),
+    ("a.json", '[{"text": ' + '{"a": ' * 100_000, {}, "its records are nested more than 64 levels deep"),
+    ("a.json", '{"text": ' + "[" * 100_000, {}, "its records are nested more than 64 levels deep"),
+    ("a.json", '{"text": "a", "b": ' + "[" * 64 + "]" * 64 + "}", {}, "its records are nested more than 64 levels deep"),
+    ("a.json", '[{"text": "a", "b": ' + "[" * 63 + "]" * 63 + "}]", {}, "its records are nested more than 64 levels deep"),
+    ("a.jsonl", '{"text": ' + "[" * 5000 + "]" * 5000 + "}\n", {}, "its records are nested more than 64 levels deep"),
+    ("a.jsonl", '{"text": "a"}\n{"text": ' + "[" * 100_000, {}, "line 2 is nested more than 64 levels deep"),
+    (
+        "a.jsonl",
+        '{"text": "a"}\n{"text": "b", "c": ' + "[" * 64 + "]" * 64 + "}",
+        {},
+        "line 2 is nested more than 64 levels deep",
+    ),
     ("a.csv", "stars,id\n4,1\n", {}, "no column of text; its columns are: stars, id"),
     ("a.csv", "text,id\n", {}, "no texts"),
     ("a.csv", "", {}, "is empty"),
@@ -125,6 +143,30 @@ def test_it_is_refused(number: int, tmp_path: Path) -> None:
     name, content, options, said = REFUSED[number]
     message = refusal(write(tmp_path / name, content, packed=False), **options)
     assert said in message and name in message and len(message) < 500
+
+
+DEPTHS = """if True:
+    import resource
+    from pathlib import Path
+    from reviewgen.errors import DataError
+    from tests.support.texts import texts_of
+    texts_of("few.json")
+    limit = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 + (200 << 20)
+    try:
+        texts_of("deep.json")
+    except DataError as error:
+        print(error)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 < limit
+"""
+
+
+@pytest.mark.slow
+def test_deep_nesting_takes_little_memory(tmp_path: Path) -> None:
+    write(tmp_path / "few.json", '[{"text": "a"}]')
+    write(tmp_path / "deep.json", '[{"text": ' + "[" * 20_000 + "]" * 20_000 + "}]")
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
+    done = subprocess.run([sys.executable, "-c", DEPTHS], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.stdout == "deep.json cannot be read: its records are nested more than 64 levels deep.\n", done.stderr
 
 
 def test_a_database_a_folder_and_a_table(tmp_path: Path) -> None:

@@ -122,6 +122,47 @@ def test_the_reviews_extra_is_read_without_importing_it():
     assert read.values == [[styles[source], sentiments[label]] for _, source, label in expected]
 
 
+# Readers that plugins provide.
+
+MAIL = """
+import sys
+
+def read(source):
+    with open(source, encoding="utf-8") as file:
+        for line in file:
+            if line.startswith("exit"):
+                sys.exit("the mailbox is locked")
+            yield [{"text": line.strip()}]
+"""
+
+
+@pytest.fixture
+def mail(install, tmp_path, monkeypatch):
+    """The folder "box", in the working directory, for files that an installed reader reads."""
+    install("fake-mail", {"readers": {"mail": "fake_mail:read"}}, {"fake_mail": MAIL})
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "box").mkdir()
+    return tmp_path / "box"
+
+
+def test_a_file_of_a_reader_with_one_slash_in_its_name_is_a_path(mail):
+    write(mail / "a.mail", "a b\nc d\n")
+    assert texts_of("box/a.mail") == ["a b", "c d"]
+    assert refusal("box/b.mail").startswith("There is no file box/b.mail. Did you mean a.mail?")
+    assert refusal("out/b.mail").startswith("There is no file out/b.mail.")  # instead of asking the Hub
+
+
+def test_a_reader_that_ends_the_program_is_an_error_of_the_file(mail):
+    write(mail / "a.mail", "a b\nexit\n")
+    assert refusal("box/a.mail") == "box/a.mail cannot be read: its reader calls sys.exit('the mailbox is locked')."
+
+
+def test_the_error_of_a_reader_keeps_its_quotes(mail):
+    write(mail / "a.mail", b"caf\xe9 crowded\n")
+    reason = "'utf-8' codec can't decode byte 0xe9 in position 3: invalid continuation byte"
+    assert refusal("box/a.mail") == f"box/a.mail cannot be read: {reason}."
+
+
 HUB = """if True:
     import json
     import reviewgen

@@ -14,6 +14,6 @@ Standard library only; knows neither torch nor any plugin.
 import lazy_loader
 
 _OF_NAMES = {"HubSource", "find_revision", "is_plugin_name", "LOCAL", "PLAIN"}  # not for plugins
-_OF_NAMES |= {"parse_hub_id", "parse_preset", "parse_source", "settings_off", "to_json"}
+_OF_NAMES |= {"parse_hub_id", "parse_preset", "parse_source", "refuse_deep", "settings_off", "to_json"}
 __getattr__, __dir__, _names = lazy_loader.attach_stub(__name__, __file__)
 __all__ = sorted({*_names} - _OF_NAMES)

@@ -8,6 +8,7 @@ from .bounded import encode_text as encode_text
 from .bounded import parse_json as parse_json
 from .bounded import read_json as read_json
 from .bounded import read_text as read_text
+from .bounded import refuse_deep as refuse_deep
 from .bounded import to_json as to_json
 from .descriptions import bounds_of as bounds_of
 from .descriptions import choices_of as choices_of

@@ -61,14 +61,24 @@ def parse_json(text: str) -> Any:
     _refuse_many(text)
     try:
         value = json.loads(text, parse_int=_parse_int, parse_float=_parse_float, parse_constant=_parse_float)
+        refuse_deep(value)
     except RecursionError:
         raise ValueError(f"it is nested more than {MAX_DEPTH} levels deep") from None
+    return value
+
+
+def refuse_deep(value: Any) -> None:
+    """Refuse a value of JSON whose lists and objects are nested deeply.
+
+    Raises:
+        RecursionError: There are more than ``MAX_DEPTH`` levels.
+    """
     level = _containers([value])
     for _ in range(MAX_DEPTH):
         level = [inner for outer in level for inner in _containers(outer.values() if isinstance(outer, dict) else outer)]
         if not level:
-            return value
-    raise ValueError(f"it is nested more than {MAX_DEPTH} levels deep")
+            return
+    raise RecursionError
 
 
 def encode_text(text: str, max_bytes: int = MAX_SETTINGS) -> bytes:

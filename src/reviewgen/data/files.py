@@ -28,9 +28,9 @@ from typing import IO, Any
 
 import xxhash
 
-from reviewgen.config import parse_hub_id
+from reviewgen.config import MAX_DEPTH, parse_hub_id
 from reviewgen.data.documents import file_layout
-from reviewgen.errors import DataError, ReviewgenError, first_line, shortened, storage_errors
+from reviewgen.errors import DataError, ReviewgenError, first_line, quoted, shortened, storage_errors
 from reviewgen.registry import list_plugins
 from reviewgen.storage import open_input
 
@@ -70,6 +70,7 @@ _TEXTS = {"text", "csv", "json"}  # the formats whose files are converted to UTF
 _MAGIC = {b"PAR1": "parquet", b"ARROW1": "arrow", b"SQLite format 3\0": "sqlite"}
 _CHUNK, _MAX_LINE = 1 << 20, 1 << 16  # bytes; the second of a line that an encoding is recognised from
 _MAX_NAME = 255  # bytes
+_WAIT = 30.0  # seconds that a web server may take to accept a connection, and for each piece of its answer
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _DAMAGE = re.compile("\ufffd+")
 
@@ -191,10 +192,19 @@ def reading_errors(name: str) -> Iterator[None]:
     except ReviewgenError:
         raise
     except RecursionError:
-        raise DataError(f"{name} cannot be read: its records are nested too deeply.") from None
+        raise DataError(f"{name} cannot be read: its records are nested more than {MAX_DEPTH} levels deep.") from None
+    except SystemExit as error:
+        raise DataError(f"{name} cannot be read: its reader calls sys.exit({quoted(error.code)}).") from None
     except Exception as error:  # pyarrow and datasets raise types of their own, and a user's iterable any
-        reason = first_line(error).strip("\"'").rstrip(".")
-        raise DataError(f"{name} cannot be read: {reason}.") from None
+        raise DataError(f"{name} cannot be read: {first_line(error)}.") from None
+
+
+async def _open_session(**options: Any) -> Any:
+    """Return the HTTP client of fsspec; it limits each wait instead of the whole download, unless fsspec's configuration does."""
+    import aiohttp
+
+    timeout = aiohttp.ClientTimeout(total=None, sock_connect=_WAIT, sock_read=_WAIT)
+    return aiohttp.ClientSession(**{"timeout": timeout, "trust_env": True, **options})
 
 
 @contextlib.contextmanager
@@ -202,15 +212,19 @@ def remote(url: str, verb: str) -> Iterator[tuple[Any, str]]:
     """Yield the file system and the path of a URL; an error in the block says that it cannot be read or written, the verb."""
     import fsspec
 
+    options = {"get_client": _open_session} if url.startswith("http") else {}
     try:
-        yield fsspec.core.url_to_fs(url.rstrip("/"))
+        yield fsspec.core.url_to_fs(url.rstrip("/"), **options)
     except ReviewgenError:
         raise
     except FileNotFoundError:
         raise DataError(f"There is no file {url}. Check the address.") from None
+    except TimeoutError:
+        raise DataError(f"{url} cannot be {verb}: no answer came in time. Check the address and the network.") from None
     except Exception as error:  # each file system raises types of its own
-        reason = first_line(error).rstrip(".")
-        raise DataError(f"{url} cannot be {verb} ({reason}): check the address and your credentials.") from None
+        raise DataError(
+            f"{url} cannot be {verb} ({first_line(error)}): check the address, the network and your credentials."
+        ) from None
 
 
 def kind_of(file: Path) -> str | None:

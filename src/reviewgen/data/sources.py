@@ -8,6 +8,7 @@ is one unit: each process reads it, and they share its texts.
 import importlib.util
 import itertools
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,7 +19,18 @@ from reviewgen.config import HubSource, parse_hub_id
 from reviewgen.data.cleaning import Cleaner
 from reviewgen.data.columns import DataConfig, Example, SourceInfo, choose_columns, flatten, to_examples
 from reviewgen.data.documents import find_width
-from reviewgen.data.files import KINDS, expand, fetch_files, find_files, is_text, is_url, make_plain, note_files, reading_errors
+from reviewgen.data.files import (
+    KINDS,
+    expand,
+    fetch_files,
+    find_files,
+    is_text,
+    is_url,
+    kind_of,
+    make_plain,
+    note_files,
+    reading_errors,
+)
 from reviewgen.data.tables import Read, Unit, find_units, make_unit, note_sheets, read_dataset, read_schema, read_with, records_of
 from reviewgen.errors import ConfigError, DataError, HubError, did_you_mean, first_lines, quoted
 from reviewgen.registry import find_reader
@@ -135,8 +147,8 @@ def splits_of(source: Any, config: DataConfig) -> Sequence[str]:
         return ()
     if (file := expand(source) / "dataset_dict.json").is_file():
         return list(json.loads(file.read_text(encoding="utf-8"))["splits"])
-    hub = parse_hub_id(source) if isinstance(source, str) and Path(source).suffix not in KINDS else None
-    if hub is None or Path(source).exists():
+    hub = _parse_hub(source) if isinstance(source, str) else None
+    if hub is None:
         return ()
     _, splits, chosen = _find_dataset(hub, config)
     return () if _is_cleaned(splits[chosen]) else list(splits)
@@ -180,7 +192,7 @@ def _open_string(source: str, config: DataConfig, folder: Path) -> Source:
     """Open a source given as a string: "reviews" (the extra), a URL, a Hub dataset, a file, a folder or a glob."""
     if is_text(source):
         raise DataError(f"The source is a text ({source[:30]!r}...), not a file name. To train on texts, pass a list of them.")
-    hub, is_remote = parse_hub_id(source), source.startswith("hf://")
+    hub, is_remote = _parse_hub(source), source.startswith("hf://")
     if source == "reviews":
         if Path(source).exists():
             raise DataError("'reviews' could be the file ./reviews or the reviews extra. Write ./reviews for the file.")
@@ -194,13 +206,20 @@ def _open_string(source: str, config: DataConfig, folder: Path) -> Source:
         return _open_files(source, list(fetched), config, folder, fetched)
     if is_remote and hub is None:
         raise DataError(f"{quoted(source)} is not a Hub dataset: write hf://owner/name, with or without @revision.")
-    if hub is None or (Path(source).suffix in KINDS and not is_remote):
+    if hub is None:
         return _open_path(source, config, folder)
-    if not is_remote and Path(source).exists():
-        raise DataError(f"{quoted(source)} could be ./{source} or the dataset hf://{source} on the Hub. Write the one you mean.")
     if not is_remote and Path(source.partition("/")[0]).exists():
         raise DataError(f"There is no file {source}. Write hf://{source} for the dataset of that name on the Hub.")
     return _open_hub(hub, config)
+
+
+def _parse_hub(source: str) -> HubSource | None:
+    """Return the Hub dataset that a string names; None if it names a path: one that exists, or has the suffix of data files."""
+    hub = parse_hub_id(source)
+    if hub is None or source.startswith("hf://"):
+        return hub
+    is_path = os.path.exists(source) or kind_of(Path(source)) is not None  # noqa: PTH110  no string makes it raise
+    return None if is_path else hub
 
 
 def _open_path(path: str | Path, config: DataConfig, folder: Path) -> Source:

@@ -305,11 +305,12 @@ def find_store(source: Any) -> StoreFolder | None:
     """
     if not isinstance(source, str | Path) or is_text(source):
         return None
-    if isinstance(source, str) and is_url(source):
-        content = None
+    if isinstance(source, str) and is_url(source) and "?" not in source:  # a folder has no query
+        content = b""
         with contextlib.suppress(DataError), remote(source, "read") as (system, folder):  # reading the texts says what is wrong
             content = system.cat_file(f"{folder}/{STORE_FILE}", end=MAX_RECORD + 1)
-        return None if content is None else StoreFolder(_cached(content), _parse(content, source), source)
+        is_store = content.startswith(b"{")  # and not a page that a web server sends for every address
+        return StoreFolder(_cached(content), _parse(content, source), source) if is_store else None
     path = expand(source)
     if path.suffix == ".partial" and (path / "job.json").is_file():
         raise DataError(f"{source} is a token store that is not finished: rerun the same reviewgen prepare command to resume it.")

@@ -24,6 +24,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from reviewgen.config import MAX_DEPTH, refuse_deep
 from reviewgen.data.columns import USUAL_NAMES, DataConfig
 from reviewgen.data.documents import ROWS, find_edges, open_lines, read_texts
 from reviewgen.data.files import PlainFile
@@ -81,10 +82,14 @@ def read_json_lines(path: Path, name: str, start: int, stop: int, columns: objec
 def _parse(line: str, number: int, path: Path, name: str, start: int) -> Any:
     try:
         value = json.loads(line)
+        if line.count("[") + line.count("{") > MAX_DEPTH:
+            refuse_deep(value)
         if isinstance(value, dict | str):
             return value
         problem = f"is a {type(value).__name__}, not an object"
-    except (ValueError, RecursionError) as error:
+    except RecursionError:
+        problem = f"is nested more than {MAX_DEPTH} levels deep"
+    except ValueError as error:
         problem = f"is not JSON ({first_line(error)})"
     with path.open("rb") as file:
         number += file.read(start).count(b"\n")
@@ -115,7 +120,7 @@ def _read_array(path: Path, name: str) -> Iterator[Any]:
     number = 0
     with path.open("rb") as file:
         try:
-            for record in ijson.items(file, "item", use_float=True):
+            for record in ijson.items(_array_events(ijson.basic_parse(file, use_float=True)), "item"):
                 yield record
                 number += 1
         except ijson.JSONError as error:
@@ -125,12 +130,30 @@ def _read_array(path: Path, name: str) -> Iterator[Any]:
             raise DataError(f"{name} cannot be read: JSON parse error {location}: {reason}.") from None
 
 
+def _array_events(events: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, str, Any]]:
+    """Yield the events of a JSON array with the prefixes of its records, for ``ijson.items``.
+
+    Those of ``ijson.parse`` have the prefixes of all levels, and take gigabytes where lists are nested 100,000 levels deep.
+
+    Raises:
+        RecursionError: Lists and objects are nested more than ``MAX_DEPTH`` levels deep.
+    """
+    depth = 0
+    for event, value in events:
+        depth -= event.startswith("end")
+        yield "item" if depth == 1 else "", event, value
+        depth += event.startswith("start")
+        if depth > MAX_DEPTH:
+            raise RecursionError
+
+
 def _read_values(path: Path) -> list[Any]:
     """Return the values of a file, which stand one after another."""
     text, values, decoder = path.read_text(encoding="utf-8").strip(), [], json.JSONDecoder()
     start = 0
     while start < len(text):
         value, start = decoder.raw_decode(text, start)
+        refuse_deep(value)
         values.append(value)
         start = next((index for index in range(start, len(text)) if not text[index].isspace()), len(text))
     return values
