@@ -143,7 +143,7 @@ class _Table:
         self.format = "jsonl" if shards.format == "csv" else shards.format  # of shards, which are read back
         files = {"format": shards.format, "shard_texts": self.shard_texts, "columns": plan.columns}
         self.facts: dict[str, Any] = json.loads(json.dumps({**plan.facts, **files}))
-        self.job = Job(out, {name: value for name, value in self.facts.items() if name != "seed"})
+        self.job = Job(out, "table", {name: value for name, value in self.facts.items() if name != "seed"})
         self.progress = progress if processes.rank == 0 else None
         self.unique, self.is_resumed = bool(self.facts.get("unique")), False
         self.size = min(self.shard_texts, plan.total or self.shard_texts)  # of a shard, before repeats are left out
