@@ -41,7 +41,7 @@ _JOB, _LOCK = "job.json", ".lock"
 _NOT_PIECES = {_JOB, ".job.json.new", _LOCK, "source"}  # of a job
 _PIECES = {  # of each kind of job: what is removed from its folder
     "training": ["step-*.pt"],
-    "table": ["shards", "table"],
+    "table": ["shards", "digests", "table"],
     "corpus": ["raw", "corpus"],
     "store": ["raw", "corpus", "words", "tokenizers", "store"],
 }

@@ -182,7 +182,7 @@ def test_an_interrupted_call_continues_from_the_finished_parts(
 ) -> None:
     options: dict[str, Any] = {"columns": True, "unique": True, "shard_texts": 20, **SHORT}
     reviewgen.generate_dataset(model, 150, out=tmp_path / "whole", seed=5, **options)
-    for calls in (1, 6, 3, 4, 142):
+    for calls in (1, 6, 3, 4, 294):
         seed = 5 if calls in (1, 6) else None  # that of the unfinished table
         interrupt(
             monkeypatch, lambda seed=seed: reviewgen.generate_dataset(model, 150, out=tmp_path / "t", seed=seed, **options), calls
@@ -267,3 +267,30 @@ def test_the_commands_write_tables(verb: str, folder: Path, tmp_path: Path, monk
     for words in ([], ["--text", "a", "--data", "texts.txt"], ["--data", "texts.txt"], ["--text", "a", "--out", "u"]):
         status, _, said = run_command(monkeypatch, capsys, verb, folder, *words)
         assert status == 2 and "--data" in said
+
+
+def halve(file: Path) -> None:
+    """Cut a file in the middle of a row."""
+    content = file.read_bytes()
+    file.write_bytes(content[: len(content) // 2])
+
+
+def drop_rows(file: Path) -> None:
+    """Cut a file at the end of a row."""
+    file.write_bytes(b"".join(file.read_bytes().splitlines(keepends=True)[:3]))
+
+
+@pytest.mark.parametrize("harm", [halve, drop_rows])
+@pytest.mark.parametrize(("out", "kind"), [("t", "jsonl"), ("t", "parquet"), ("t.csv", None)])
+def test_a_damaged_shard_of_an_unfinished_table_is_written_again(
+    harm: Any, out: str, kind: str | None, model: reviewgen.ReviewModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options: dict[str, Any] = {"format": kind, "columns": True, "shard_texts": 10, "seed": 5, **SHORT}
+    (tmp_path / "whole").mkdir()
+    reviewgen.generate_dataset(model, 60, out=tmp_path / "whole" / out, **options)
+    interrupt(monkeypatch, lambda: reviewgen.generate_dataset(model, 60, out=tmp_path / out, **options), 13)
+    shards = sorted((tmp_path / f"{out}.partial" / "shards").iterdir())
+    assert len(shards) > 1
+    harm(shards[0])
+    assert reviewgen.generate_dataset(model, 60, out=tmp_path / out, **options).texts == 60
+    assert listing(tmp_path / "whole") == {name: content for name, content in listing(tmp_path).items() if name.startswith("t")}

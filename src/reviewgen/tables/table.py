@@ -24,7 +24,7 @@ from reviewgen.config.options import ShardOptions
 from reviewgen.data import digest_file, first_of_each, hash_text
 from reviewgen.errors import CheckpointError, ConfigError, OutputExists, StorageError, did_you_mean, quoted
 from reviewgen.processes import Processes, all_processes
-from reviewgen.storage import Job, check_output, remove, to_path
+from reviewgen.storage import Job, check_output, digest_of, remove, to_path
 
 Progress = Callable[[str, int, int | None], None]
 """Called with what is being done, how many texts of it are done, and of how many if that is known."""
@@ -183,8 +183,11 @@ class _Table:
     def _write_shard(self, first: int, wanted: int) -> list[Row]:
         """Write the rows of a shard, unless it is there, and return them; each process calls it for its own shard."""
         file, last = self._shard(first // self.size), first + self.size
-        if file.exists():
+        digest = self.job.path(f"digests/{file.name}")
+        if file.exists() and digest.exists() and digest.read_bytes() == digest_of(file).encode():
             return list(read_rows(file))
+        remove(file)  # it is damaged, or was written by a process that was killed before it wrote the digest
+        remove(digest)
         total, written = self.plan.total and wanted, list[Row]()
         for row in self.plan.rows(self.facts.get("seed", 0), first, last if self.unique else min(last, wanted)):
             self.processes.stop_if_interrupted()
@@ -194,6 +197,7 @@ class _Table:
                 self.progress(self.plan.stage, min(done, wanted), total)
         if written:
             Job.write_whole(file, lambda scratch: _write_rows(scratch, written, self.format, self.plan.columns))
+            Job.write_whole(digest, lambda scratch: scratch.write_text(digest_of(file)))
         return written
 
     def _shard(self, number: int) -> Path:
@@ -235,13 +239,13 @@ class _Table:
     def _finish(self, texts: int, hashes: np.ndarray) -> WrittenTexts:
         """Give the table its name, and return it; ``hashes`` are those of texts that must differ."""
         shards = [self._shard(number) for number in range(math.ceil(texts / self.size))]
+        remove(self.job.path("table"))  # of an earlier try, whose shards may have been damaged since
         rows: Iterator[Row] = chain.from_iterable(map(read_rows, shards))
         if self.plan.summarize is not None:
             summary = self.plan.summarize(chain.from_iterable(map(read_rows, shards)))
         else:
             summary = {"seed": self.facts["seed"], "asked": self.plan.total, "drawn": texts, "repeats": 0}
         if self.unique:
-            remove(self.job.path("table"))  # of an earlier try: a file that is there would not take its rows from those below
             positions = np.flatnonzero(is_first := first_of_each(hashes))[: self.plan.total]
             drawn = int(positions[-1]) + 1 if len(positions) == self.plan.total else texts
             rows, texts = islice(compress(rows, is_first.tolist()), len(positions)), len(positions)
