@@ -39,12 +39,7 @@ LOCKS_OPEN_FILES = os.name == "nt"
 _ALREADY_EXISTS = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)  # what renaming a folder onto an existing name gives
 _JOB, _LOCK = "job.json", ".lock"
 _NOT_PIECES = {_JOB, ".job.json.new", _LOCK, "source"}  # of a job
-_PIECES = {  # of each kind of job: what is removed from its folder
-    "training": ["step-*.pt"],
-    "table": ["shards", "digests", "table"],
-    "corpus": ["raw", "corpus"],
-    "store": ["raw", "corpus", "words", "tokenizers", "store"],
-}
+_PIECES = ("step-*.pt", "shards", "digests", "table", "raw", "corpus", "words", "tokenizers", "store")  # that jobs make
 _PIPE_SECONDS = 30
 _KINDS = {"F": "float", "BF": "bfloat", "I": "int", "U": "uint", "BOOL": "bool"}  # of numbers, as safetensors abbreviates them
 _TRIES, _PAUSE_SECONDS = 20, 0.1  # where other programs, such as virus scanners, briefly open what was just written
@@ -432,7 +427,7 @@ class Job:
 
     def clear(self) -> None:
         """Remove all pieces, such as those of a source that cannot be read again."""
-        for pattern in _PIECES[self._kind]:
+        for pattern in _PIECES:
             for path in self.folder.glob(pattern):
                 remove(path)
 
@@ -467,7 +462,7 @@ class Job:
         is_first_version = before and self._facts.keys() - before.keys() == {"kind"}  # 0.1.0 did not write the kind
         if kind == self._kind or is_first_version:
             return
-        other = f", but of an unfinished {kind}" if kind in [*_PIECES] else ""
+        other = "" if kind is None else f", but of an unfinished {kind}"
         raise OutputExists(
             f"{self.folder} exists and is not the folder of an unfinished {self._kind}{other}. Rerun the command that it belongs "
             "to, remove it, or choose another name."

@@ -26,7 +26,6 @@ from reviewgen.cli.console import (
     exit_resumable,
     make_table,
     note,
-    notes,
     progress,
     show,
 )
@@ -83,7 +82,8 @@ def generate(
         out: Write to this .jsonl, .parquet or .csv file, or folder of shards; after an interruption, the same command resumes.
         receipt: Write a receipt of each text to this file, for `reviewgen replay`.
     """
-    if receipt is not None and os.path.lexists(receipt):
+    is_unfinished = out is not None and out.with_name(f"{out.name}.partial").exists()  # the receipts may be its own
+    if receipt is not None and os.path.lexists(receipt) and not is_unfinished:
         raise ConfigError(f"{receipt} already exists. Give another --receipt.")
     begin = read_prompts(prompt, prompts)
     settings = select(options, GenerationConfig) | select(options, CallOptions)
@@ -200,9 +200,6 @@ def _write_table(
         call |= {"prompt": prompt, "receipts": receipt or shards.columns, "options": settings}
         shards = replace(shards, columns=shards.columns or out.suffix.lower() in _FILES)
         written = tables.generate_dataset(model, number, shards, out=out, progress=move, **call)
-        if receipt is not None and not notes.quiet:
-            with storage_errors(receipt), receipt.open("x", encoding="utf-8") as lines:
-                lines.writelines(f"{row['receipt']}\n" for row in tables.read_rows(written.out))
     summary = written.summary
     were = "was" if summary["repeats"] == 1 else "were"
     repeats = [f"{counted(summary['repeats'], 'repeat')} among {summary['drawn']:,} generated texts {were} left out."]

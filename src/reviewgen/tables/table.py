@@ -22,9 +22,9 @@ import numpy as np
 from reviewgen.config import MAX_RECORD, MAX_VOCABULARY, check_count, check_text, read_json
 from reviewgen.config.options import ShardOptions
 from reviewgen.data import digest_file, first_of_each, hash_text
-from reviewgen.errors import CheckpointError, ConfigError, OutputExists, StorageError, did_you_mean, quoted
+from reviewgen.errors import CheckpointError, ConfigError, OutputExists, StorageError, did_you_mean, quoted, storage_errors
 from reviewgen.processes import Processes, all_processes
-from reviewgen.storage import Job, check_output, digest_of, remove, to_path
+from reviewgen.storage import Job, atomic_file, check_output, digest_of, remove, to_path
 
 Progress = Callable[[str, int, int | None], None]
 """Called with what is being done, how many texts of it are done, and of how many if that is known."""
@@ -72,6 +72,7 @@ class TablePlan:
         rows: Called with (seed, first, last); yields the rows of the texts ``first`` to ``last - 1``, or fewer at the end.
         total: The number of texts that are wanted; None if the rows end by themselves.
         summarize: Makes the summary from all rows; None for generated texts.
+        receipts: A file for the receipts of a single file, which is written with it.
         can_resume: Whether the facts identify the rows; otherwise nothing is kept of an earlier try.
     """
 
@@ -81,6 +82,7 @@ class TablePlan:
     rows: Callable[[int, int, int], Iterator[Row]]
     total: int | None = None
     summarize: Callable[[Iterator[Row]], dict[str, Any]] | None = None
+    receipts: Path | None = None
     can_resume: bool = True
 
 
@@ -251,6 +253,8 @@ class _Table:
             rows, texts = islice(compress(rows, is_first.tolist()), len(positions)), len(positions)
             summary |= {"drawn": drawn, "repeats": drawn - texts}
         if self.is_file:
+            if self.plan.receipts is not None:
+                rows = _write_receipts(self.plan.receipts, rows)
             self.job.write("table", lambda file: _write_rows(file, rows, self.facts["format"], self.plan.columns))
             self.job.finish("table")
             return WrittenTexts(self.out, texts, summary, (self.out.name,), is_resumed=self.is_resumed)
@@ -298,6 +302,22 @@ def _write_rows(file: Path, rows: Iterable[Row], format: str | None, columns: Ma
     with parquet.ParquetWriter(file.absolute(), schema, compression="zstd") as writer:  # of "a:b", a would be a protocol
         while batch := list(islice(rest, _BATCH)):
             writer.write_table(pa.Table.from_pylist(batch, schema=schema))
+
+
+def _write_receipts(file: Path, rows: Iterator[Row]) -> Iterator[Row]:
+    """Yield rows, and write their receipts to a file that has its name before the table has: if the process ends in between, the
+    table can be resumed.
+
+    Raises:
+        OutputExists: Something else has that name by now.
+    """
+    with storage_errors(file), atomic_file(file) as new:
+        with new.open("w", encoding="utf-8", errors="backslashreplace") as lines:
+            for row in rows:
+                lines.write(f"{row['receipt']}\n")
+                yield row
+        if file.exists() and digest_of(file) != digest_of(new):
+            raise OutputExists(f"{file} already exists. Give another --receipt, or remove it first.")
 
 
 def read_rows(file: Path) -> Iterator[Row]:
