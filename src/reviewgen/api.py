@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from reviewgen.data import StoreFolder
     from reviewgen.generation import GenerateKwargs
     from reviewgen.model import LoadKwargs, ReviewModel
-    from reviewgen.tables.table import WrittenTexts
 
 
 def load(source: str | Path, **options: "Unpack[LoadKwargs]") -> "ReviewModel":
@@ -197,7 +196,7 @@ def generate_dataset(
     model: "str | Path | ReviewModel",
     n: int,
     *,
-    out: str | Path,
+    out: str | Path | None = None,
     prompt: str | Sequence[str] = "",
     columns: bool = False,
     unique: bool = False,
@@ -206,13 +205,14 @@ def generate_dataset(
     shard_texts: int = 10_000,
     device: str = "auto",
     **options: "Unpack[GenerateKwargs]",
-) -> "WrittenTexts":
-    """Generate many texts into a folder of shards, which ``datasets`` and ``train`` read.
+) -> Any:
+    """Generate many texts into a folder of shards, which ``datasets`` and ``train`` read; or return them as a Dataset.
 
     Text i depends on the seed and on i only. Under ``accelerate launch``, all processes call this and share the work, each one
     shard at a time; the files are the same for any number of processes. If it is interrupted, the same call resumes from the
     shards that are finished, in ``<out>.partial``. ``manifest.json`` in it has the settings, and the SHA-256 of each shard.
 
+    >>> dataset = reviewgen.generate_dataset("ngram-word", 5)                                    # doctest: +SKIP
     >>> written = reviewgen.generate_dataset("ngram-word", 1_000_000, out="texts", seed=1)       # doctest: +SKIP
     >>> stars = {"stars": {"5": 0.6, "1": 0.4}}
     >>> reviewgen.generate_dataset("./my-model", 1000, out="rated", columns=True, schema=stars)  # doctest: +SKIP
@@ -220,7 +220,8 @@ def generate_dataset(
     Args:
         model: A saved model: what ``load`` takes, or a model that it has returned.
         n: The number of texts of each prompt.
-        out: The folder to create, or a file whose name ends in .jsonl, .parquet or .csv.
+        out: The folder to create, or a file whose name ends in .jsonl, .parquet or .csv. Without it the table is returned, and
+            nothing is kept after an interruption.
         prompt: The beginning of each text, or a list of beginnings.
         columns: Write more than the text: its number, the seed, the prompt, the finish reason, the number of new tokens, each
             condition of the model, and a receipt, the JSON from which ``reviewgen replay`` generates the text again.
@@ -238,7 +239,8 @@ def generate_dataset(
             written beside it.
 
     Returns:
-        The folder, the number of texts, and the summary: seed, asked, drawn, repeats. With ``unique`` there may be fewer texts.
+        A ``WrittenTexts``: the folder, the number of texts, and the summary: seed, asked, drawn, repeats. With ``unique`` there
+        may be fewer texts. Without ``out``, the table: a ``datasets.Dataset``, or a DataFrame of pandas if ``schema`` is one.
 
     Raises:
         ConfigError: An argument is unusable, or the folder or ``<out>.partial`` was written with other settings.
@@ -259,13 +261,13 @@ def score_dataset(
     model: "str | Path | ReviewModel",
     source: Any,
     *,
-    out: str | Path,
+    out: str | Path | None = None,
     format: str | None = None,
     shard_texts: int = 10_000,
     device: str = "auto",
     **options: "Unpack[EvaluateKwargs]",
-) -> "WrittenTexts":
-    """Score each text of a source, and write a table of the texts with their bits.
+) -> Any:
+    """Score each text of a source, and write or return a table of the texts with their bits.
 
     The texts are those that ``ReviewModel.evaluate`` reads, cleaned and in their order. The columns are text, the conditions of
     the model, characters, tokens, bits and bits_per_character, end tokens included; bits that are infinite are null. Runs in
@@ -276,15 +278,16 @@ def score_dataset(
     Args:
         model: A saved model: what ``load`` takes, or a model that it has returned.
         source: The texts, as for ``ReviewModel.evaluate``.
-        out: The folder to create, or a file whose name ends in .jsonl, .parquet or .csv.
+        out: The folder to create, or a file whose name ends in .jsonl, .parquet or .csv. Without it the table is returned.
         format: The format of a folder: "jsonl" (default) or "parquet".
         shard_texts: The number of texts in a shard. Default: 10,000.
         device: The device that scores, as for ``generate_dataset``.
         options: As in ``ReviewModel.evaluate``: split, text_column, documents and cleaning.
 
     Returns:
-        The path, the number of texts, and the summary: bits_per_character of all texts, characters, tokens and
-        zero_probability_texts.
+        A ``WrittenTexts``: the path, the number of texts, and the summary: bits_per_character of all texts, characters, tokens
+        and zero_probability_texts. Without ``out``, the table: a ``datasets.Dataset``, or a DataFrame of pandas if ``source`` is
+        one.
 
     Raises:
         ConfigError, DataError, OutputExists, StorageError, CheckpointError, TrainingError: As ``generate_dataset``.
@@ -301,12 +304,12 @@ def novelty_dataset(
     model: "str | Path | ReviewModel",
     source: Any,
     *,
-    out: str | Path,
+    out: str | Path | None = None,
     format: str | None = None,
     shard_texts: int = 10_000,
     **options: "Unpack[EvaluateKwargs]",
-) -> "WrittenTexts":
-    """Look up what each text of a source copies from the training text, and write a table.
+) -> Any:
+    """Look up what each text of a source copies from the training text, and write or return a table.
 
     The columns are text, longest_copy, longest_copy_characters, longest_copy_tokens, and copied_share_8, copied_share_12 and
     copied_share_20: the share of the text's windows of 8, 12 and 20 tokens that occur in the training text, or null for a text
@@ -315,8 +318,8 @@ def novelty_dataset(
     >>> reviewgen.novelty_dataset("lstm-word", "generated.jsonl", out="copies")                  # doctest: +SKIP
 
     Returns:
-        The path, the number of texts, and the summary: longest_copy_characters, texts_with_copies_of_50_characters and
-        mean_copied_share_20.
+        A ``WrittenTexts``: the path, the number of texts, and the summary: longest_copy_characters,
+        texts_with_copies_of_50_characters and mean_copied_share_20. Without ``out``, the table, as of ``score_dataset``.
 
     Raises:
         DataError: The model has no index of its training text.

@@ -350,7 +350,7 @@ class Job:
         from filelock import FileLock, Timeout
 
         while self._lock is None:
-            self._refuse_others()
+            self._read()  # raises if it is the folder of something else
             self.folder.mkdir(parents=True, exist_ok=True)
             lock = FileLock(self.folder / _LOCK, timeout=-1 if self._waits else 0, thread_local=False)
             try:
@@ -386,10 +386,11 @@ class Job:
 
         Raises:
             CheckpointError: An earlier try had others, or ``job.json`` is damaged.
+            OutputExists: It is not the folder of a job of this kind.
         """
         current: dict[str, Any] = json.loads(json.dumps(dict(facts)))
         file = self.path(_JOB)
-        before = self._read() or {}
+        before = self._read()
         if different := [name for name in current.keys() & before.keys() if current[name] != before[name]]:
             raise CheckpointError(
                 f"{self.folder} holds an unfinished job with other {' and '.join(sorted(different))}. Rerun the original command "
@@ -440,33 +441,34 @@ class Job:
         publish(self.path(name), self.out)
         self.clear()
 
-    def _read(self) -> dict[str, Any] | None:
-        """Return the facts of an earlier try; None if there are none."""
+    def _read(self) -> dict[str, Any]:
+        """Return the facts of an earlier try; none if there was none.
+
+        Raises:
+            CheckpointError: ``job.json`` is damaged.
+            OutputExists: The folder has something in it that is not of a job of this kind.
+        """
+        has_pieces = bool(self._pieces())  # looked at before the facts, which a job writes before its pieces
         file = self.path(_JOB)
+        before: dict[str, Any] = {}
         try:
-            return dict(json.loads(file.read_text(encoding="utf-8")))
+            before = dict(json.loads(file.read_text(encoding="utf-8")))
         except FileNotFoundError:
-            return None
+            if not has_pieces:
+                return before
         except (ValueError, TypeError):
             raise CheckpointError(
                 f"{file} is damaged, or not of an unfinished job. Remove {self.folder} to start over, or choose another name."
             ) from None
-
-    def _refuse_others(self) -> None:
-        """Raise if the folder has something in it that is not of a job of this kind."""
-        has_pieces = bool(self._pieces())  # looked at before the facts, which a job writes before its pieces
-        before = self._read()
-        if before is None and not has_pieces:
-            return
-        kind = before.get("kind") if before else None
+        kind = before.get("kind")
         is_first_version = before and self._facts.keys() - before.keys() == {"kind"}  # 0.1.0 did not write the kind
-        if kind == self._kind or is_first_version:
-            return
-        other = "" if kind is None else f", but of an unfinished {kind}"
-        raise OutputExists(
-            f"{self.folder} exists and is not the folder of an unfinished {self._kind}{other}. Rerun the command that it belongs "
-            "to, remove it, or choose another name."
-        )
+        if kind != self._kind and not is_first_version:
+            other = "" if kind is None else f", but of an unfinished {kind}"
+            raise OutputExists(
+                f"{self.folder} exists and is not the folder of an unfinished {self._kind}{other}. Rerun the command that it "
+                "belongs to, remove it, or choose another name."
+            )
+        return before
 
     def _pieces(self) -> list[Path]:
         return [path for path in self.folder.glob("*") if path.name not in _NOT_PIECES]  # none of a folder that does not exist

@@ -294,3 +294,22 @@ def test_a_damaged_shard_of_an_unfinished_table_is_written_again(
     harm(shards[0])
     assert reviewgen.generate_dataset(model, 60, out=tmp_path / out, **options).texts == 60
     assert listing(tmp_path / "whole") == {name: content for name, content in listing(tmp_path).items() if name.startswith("t")}
+
+
+def test_without_out_a_table_is_returned(model: reviewgen.ReviewModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import pandas
+    from datasets import Dataset
+
+    monkeypatch.chdir(tmp_path)
+    options: dict[str, Any] = {"seed": 4, "columns": True, "schema": {"stars": {"5": 1}}, **SHORT}
+    reviewgen.generate_dataset(model, 5, out="t.parquet", **options)
+    table = reviewgen.generate_dataset(model, 5, **options)
+    assert isinstance(table, Dataset) and table.to_list() == rows_of(Path("t.parquet"))
+    frame = reviewgen.generate_dataset(model, 5, **options | {"schema": pandas.DataFrame({"stars": [5]})})
+    assert isinstance(frame, pandas.DataFrame) and list(frame["stars"]) == [5] * 5
+    scored = reviewgen.score_dataset(model, pandas.DataFrame(EXAMPLES[:3]))
+    assert isinstance(scored, pandas.DataFrame)
+    assert list(scored["bits"]) == [row["bits"] for row in reviewgen.score_dataset(model, EXAMPLES[:3])]
+    copies = reviewgen.novelty_dataset(model, EXAMPLES[:3])
+    assert isinstance(copies, Dataset) and copies["text"][:] == [row["text"] for row in EXAMPLES[:3]]
+    assert [path.name for path in tmp_path.iterdir()] == ["t.parquet"]

@@ -27,7 +27,7 @@ from reviewgen.model import ReviewModel
 from reviewgen.storage import to_path
 from reviewgen.tables.receipts import library_versions, make_receipt, portable_source
 from reviewgen.tables.scoring import NOVELTY_COLUMNS, column_names, load_saved, move, novelty_row
-from reviewgen.tables.table import Progress, Row, TablePlan, WrittenTexts, write_table
+from reviewgen.tables.table import Progress, Row, TablePlan, write_table
 
 _HEAD = 1000  # rows whose columns are those of a table
 _STREAM = 0x5C4E  # beside (seed, i), which text i samples from, and (seed, i, try)
@@ -131,14 +131,14 @@ def generate_dataset(
     n: int,
     shards: DatasetOptions,
     *,
-    out: str | Path,
+    out: str | Path | None,
     prompt: str | Sequence[str] = "",
     receipts: bool | Path = False,
     progress: Progress | None = None,
     weight_bits: int = 32,
     device: str = "auto",
     options: GenerateKwargs,
-) -> WrittenTexts:
+) -> Any:
     """Generate a table of texts; under a launcher, all processes call this.
 
     Args are those of ``reviewgen.generate_dataset``, and:
@@ -175,7 +175,7 @@ def generate_dataset(
         seed = None if options.get("seed") is None else request.seed
         return _make_plan(loaded, name, n, replace(request, device=loaded.device), schema, seed, shards, receipts)
 
-    return write_table(plan, out, shards, progress)
+    return write_table(plan, out, shards, progress, shards.schema)
 
 
 def _check_request(model: ReviewModel, prompt: Any, options: GenerateKwargs) -> Request:

@@ -19,12 +19,12 @@ from typing import Any
 
 import numpy as np
 
-from reviewgen.config import MAX_RECORD, MAX_VOCABULARY, check_count, check_text, read_json
+from reviewgen.config import MAX_RECORD, MAX_VOCABULARY, check_count, read_json
 from reviewgen.config.options import ShardOptions
 from reviewgen.data import digest_file, first_of_each, hash_text
-from reviewgen.errors import CheckpointError, ConfigError, OutputExists, StorageError, did_you_mean, quoted, storage_errors
+from reviewgen.errors import CheckpointError, ConfigError, OutputExists, StorageError, quoted, storage_errors
 from reviewgen.processes import Processes, all_processes
-from reviewgen.storage import Job, atomic_file, check_output, digest_of, remove, to_path
+from reviewgen.storage import Job, atomic_file, check_output, digest_of, remove, temporary_folder, to_path
 
 Progress = Callable[[str, int, int | None], None]
 """Called with what is being done, how many texts of it are done, and of how many if that is known."""
@@ -87,15 +87,23 @@ class TablePlan:
 
 
 def write_table(
-    make_plan: Callable[[Path], TablePlan], out: Any, shards: ShardOptions, progress: Progress | None = None
-) -> WrittenTexts:
+    make_plan: Callable[[Path], TablePlan],
+    out: Any,
+    shards: ShardOptions,
+    progress: Progress | None = None,
+    given: Any = None,
+) -> Any:
     """Write a table; under a launcher, all processes call this.
 
     Args:
         make_plan: Checks all other arguments, and returns the plan of a table at a path.
-        out: A folder, or a file whose suffix is .jsonl, .parquet or .csv.
+        out: A folder, or a file whose suffix is .jsonl, .parquet or .csv; None to return the table itself.
         shards: The format, where None is that of the file, or jsonl; and the number of texts in a shard; the last has fewer.
         progress: Called with the progress, in the main process.
+        given: What the table was made of; of a DataFrame of pandas, the table that is returned is one, too.
+
+    Returns:
+        A ``WrittenTexts``; without ``out`` a Dataset or a DataFrame.
 
     Raises:
         ConfigError: An argument is unusable, or the folder was written with other settings.
@@ -104,6 +112,15 @@ def write_table(
         ReviewgenError: As ``make_plan``.
         ProcessLost: Another process has failed or ended.
     """
+
+    if out is None:
+        from datasets import Dataset  # with pandas, a second
+        from pyarrow import parquet
+
+        with temporary_folder() as folder:
+            written = write_table(make_plan, folder / "table.parquet", shards, progress)
+            dataset = Dataset(parquet.read_table(written.out))
+        return dataset.to_pandas() if hasattr(given, "iterrows") else dataset  # only DataFrames of pandas have that
 
     def check() -> _Table:
         path, format = _check_target(out, shards.format)
@@ -121,13 +138,12 @@ def _check_target(out: Any, format: str | None) -> tuple[Path, str]:
     suffix = path.suffix.removeprefix(".").lower()
     if suffix in _OTHER_FILES:
         raise ConfigError(f"out={path.name} must be a folder, or a file whose name ends in .jsonl, .parquet or .csv.")
-    check_text("format", format, optional=True)
     is_file = suffix in (*_FORMATS, "csv")
     kind = format if format is not None else suffix if is_file else _FORMATS[0]
-    if kind == "csv" and not is_file:
-        raise ConfigError("The format csv is for a single file: let the name of the output end in .csv.")
-    if kind not in (*_FORMATS, "csv"):
-        raise ConfigError(f"The format {quoted(kind)} is unknown. {did_you_mean(kind, _FORMATS)}")
+    if not is_file and kind not in _FORMATS:
+        raise ConfigError(
+            f"The format of a folder is jsonl or parquet; got {quoted(kind)}. For a CSV file, let the name of out end in .csv."
+        )
     if is_file and kind != suffix:
         raise ConfigError(f"out={path.name} is a file of {suffix}, and the format is {kind}: leave the format out.")
     if is_file or not path.name or _read_manifest(path) is None:  # without a name, it is "." or "/", which exist
@@ -185,11 +201,9 @@ class _Table:
     def _write_shard(self, first: int, wanted: int) -> list[Row]:
         """Write the rows of a shard, unless it is there, and return them; each process calls it for its own shard."""
         file, last = self._shard(first // self.size), first + self.size
-        digest = self.job.path(f"digests/{file.name}")
-        if file.exists() and digest.exists() and digest.read_bytes() == digest_of(file).encode():
+        if file.exists() and self._digest(file).exists():
             return list(read_rows(file))
-        remove(file)  # it is damaged, or was written by a process that was killed before it wrote the digest
-        remove(digest)
+        remove(file)  # it is damaged, or was written by a process that was killed before it noted the digest
         total, written = self.plan.total and wanted, list[Row]()
         for row in self.plan.rows(self.facts.get("seed", 0), first, last if self.unique else min(last, wanted)):
             self.processes.stop_if_interrupted()
@@ -199,11 +213,15 @@ class _Table:
                 self.progress(self.plan.stage, min(done, wanted), total)
         if written:
             Job.write_whole(file, lambda scratch: _write_rows(scratch, written, self.format, self.plan.columns))
-            Job.write_whole(digest, lambda scratch: scratch.write_text(digest_of(file)))
+            Job.write_whole(self._digest(file), Path.touch)
         return written
 
     def _shard(self, number: int) -> Path:
         return self.job.path(f"shards/texts-{number:05d}.{self.format}")
+
+    def _digest(self, shard: Path) -> Path:
+        """Return the path of the empty file that notes that a shard with this content was written."""
+        return self.job.path(f"digests/{shard.name}.{digest_of(shard)}")
 
     def _open(self, locks: ExitStack) -> tuple[dict[str, Any], WrittenTexts | None]:
         facts, manifest = dict(self.facts), None if self.is_file else _read_manifest(self.out)
