@@ -203,6 +203,7 @@ def generate_dataset(
     schema: Any = None,
     format: str | None = None,
     shard_texts: int = 10_000,
+    keep_formulas: bool = False,
     device: str = "auto",
     **options: "Unpack[GenerateKwargs]",
 ) -> Any:
@@ -232,6 +233,8 @@ def generate_dataset(
             value leaves a condition unspecified.
         format: The format of a folder: "jsonl" (default) or "parquet".
         shard_texts: The number of texts in a shard. Default: 10,000.
+        keep_formulas: Write cells of a CSV file that begin with =, +, -, @, a tab or a carriage return as they are. By default an
+            apostrophe is written before them, since spreadsheets run them as formulas.
         device: The device that generates: "auto", "cpu", "cuda" or "mps". "auto" is the one that accelerate selects if the model
             is a network, else the CPU. On another kind of device a seed gives other texts; see ``ReviewModel.to``.
         options: The keywords of ``ReviewModel.generate`` except num_return_sequences, max_time, num_beams and functions. Without
@@ -253,7 +256,14 @@ def generate_dataset(
     from reviewgen.config.options import DatasetOptions
     from reviewgen.tables.generating import generate_dataset as generate_texts
 
-    shards = DatasetOptions(columns=columns, unique=unique, schema=schema, format=format, shard_texts=shard_texts)
+    shards = DatasetOptions(
+        columns=columns,
+        unique=unique,
+        schema=schema,
+        format=format,
+        shard_texts=shard_texts,
+        keep_formulas=keep_formulas,
+    )
     return generate_texts(model, n, shards, out=out, prompt=prompt, receipts=columns, device=device, options=options)
 
 
@@ -264,6 +274,7 @@ def score_dataset(
     out: str | Path | None = None,
     format: str | None = None,
     shard_texts: int = 10_000,
+    keep_formulas: bool = False,
     device: str = "auto",
     **options: "Unpack[EvaluateKwargs]",
 ) -> Any:
@@ -281,6 +292,8 @@ def score_dataset(
         out: The folder to create, or a file whose name ends in .jsonl, .parquet or .csv. Without it the table is returned.
         format: The format of a folder: "jsonl" (default) or "parquet".
         shard_texts: The number of texts in a shard. Default: 10,000.
+        keep_formulas: Write cells of a CSV file that begin with =, +, -, @, a tab or a carriage return as they are. By default an
+            apostrophe is written before them, since spreadsheets run them as formulas.
         device: The device that scores, as for ``generate_dataset``.
         options: As in ``ReviewModel.evaluate``: split, text_column, documents and cleaning.
 
@@ -296,7 +309,7 @@ def score_dataset(
     from reviewgen.config.options import ShardOptions
     from reviewgen.tables.scoring import score_texts
 
-    shards = ShardOptions(format=format, shard_texts=shard_texts)
+    shards = ShardOptions(format=format, shard_texts=shard_texts, keep_formulas=keep_formulas)
     return score_texts("score", model, source, shards, out=out, device=device, options=options)
 
 
@@ -307,6 +320,7 @@ def novelty_dataset(
     out: str | Path | None = None,
     format: str | None = None,
     shard_texts: int = 10_000,
+    keep_formulas: bool = False,
     **options: "Unpack[EvaluateKwargs]",
 ) -> Any:
     """Look up what each text of a source copies from the training text, and write or return a table.
@@ -327,4 +341,11 @@ def novelty_dataset(
     from reviewgen.config.options import ShardOptions
     from reviewgen.tables.scoring import score_texts
 
-    return score_texts("novelty", model, source, ShardOptions(format=format, shard_texts=shard_texts), out=out, options=options)
+    return score_texts(
+        "novelty",
+        model,
+        source,
+        ShardOptions(format=format, shard_texts=shard_texts, keep_formulas=keep_formulas),
+        out=out,
+        options=options,
+    )

@@ -1,5 +1,6 @@
 """Tables of texts and scores: those of ``generate`` and ``score``; continued after an interruption, never over other files."""
 
+import csv as plain_csv
 import json
 import math
 from collections import Counter
@@ -313,3 +314,31 @@ def test_without_out_a_table_is_returned(model: reviewgen.ReviewModel, tmp_path:
     copies = reviewgen.novelty_dataset(model, EXAMPLES[:3])
     assert isinstance(copies, Dataset) and copies["text"][:] == [row["text"] for row in EXAMPLES[:3]]
     assert [path.name for path in tmp_path.iterdir()] == ["t.parquet"]
+
+
+FORMULAS = ['=HYPERLINK("http://example.org")', "+a", "-b", "@SUM(A1)"]
+
+
+def test_a_cell_of_a_csv_file_is_not_a_formula(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    moods = [(-1 - number % 2, FORMULAS[number % len(FORMULAS)]) for number in range(360)]
+    rows = [{"text": f"record {number}", "=stars": stars, "mood": mood} for number, (stars, mood) in enumerate(moods)]
+    reviewgen.train("ngram-char", rows, conditions=["=stars", "mood"], model={"order": 3}, progress=False, out=tmp_path / "m")
+    monkeypatch.chdir(tmp_path)
+    schema = [{"=stars": -1, "mood": mood} for mood in FORMULAS]
+    Path("schema.jsonl").write_text("\n".join(map(json.dumps, schema)), encoding="utf-8")
+    words = ["generate", "./m", "-n", 40, "--seed", 1, "--max-new-tokens", 5, "--prompt", "=1+1", "--schema", "schema.jsonl"]
+    for name, more in (("safe.csv", []), ("kept.csv", ["--keep-formulas"])):
+        status, _, said = run_command(monkeypatch, capsys, *words, "--out", name, *more)
+        assert status == 0, said
+    with Path("safe.csv").open(encoding="utf-8-sig", newline="") as file:
+        cells = [cell for row in plain_csv.reader(file) for cell in row]
+    assert {cell[0] for cell in cells if cell and cell != "-1"}.isdisjoint("=+-@\t\r") and "-1" in cells
+    assert {"'=stars", "'+a", f"'{FORMULAS[0]}"} <= set(cells)
+    with Path("kept.csv").open(encoding="utf-8-sig", newline="") as file:
+        assert {row["text"][:4] for row in plain_csv.DictReader(file)} == {"=1+1"}
+    reviewgen.generate_dataset("./m", 1, out="blank.csv", prompt=["\tx", "\rx"], seed=1, **SHORT)
+    assert Path("blank.csv").read_bytes().count(b"'") == 2
+    reviewgen.score_dataset("./m", ["=1+1"], out="score.csv")
+    assert "'=1+1" in Path("score.csv").read_text(encoding="utf-8-sig")
+    reviewgen.score_dataset("./m", ["=1+1"], out="kept-score.csv", keep_formulas=True)
+    assert "'=1+1" not in Path("kept-score.csv").read_text(encoding="utf-8-sig")

@@ -201,12 +201,10 @@ def _write_table(
         shards = replace(shards, columns=shards.columns or out.suffix.lower() in _FILES)
         written = tables.generate_dataset(model, number, shards, out=out, progress=move, **call)
     summary = written.summary
-    were = "was" if summary["repeats"] == 1 else "were"
-    repeats = [f"{counted(summary['repeats'], 'repeat')} among {summary['drawn']:,} generated texts {were} left out."]
+    repeats = [f"Left out {counted(summary['repeats'], 'repeat')} among {summary['drawn']:,} generated texts."]
     if written.texts < summary["asked"]:
         texts, hint = counted(written.texts, "different text"), "raise --temperature, or ask for fewer"
-        are = "is" if written.texts == 1 else "are"
-        note(f"There {are} only {texts} among {summary['drawn']:,}, but {summary['asked']:,} were wanted: {hint}.", "yellow")
+        note(f"Wanted {summary['asked']:,}, but got only {texts} among {summary['drawn']:,}: {hint}.", "yellow")
     return describe_written(written, started, repeats if summary["repeats"] else [], int(written.texts < summary["asked"]))
 
 

@@ -367,7 +367,7 @@ class ReviewModel:
             raise ConfigError(f"The text must be a string; got {type(text).__name__}.")
         return require_index(self.bundle.index).examine(self.tokenizer.encode(text), self.tokenizer.decode)
 
-    def score(self, text: str | Sequence[str], prompt: str = "", *, conditions: Mapping[str, Any] | None = None) -> Any:
+    def score(self, text: str | list[str], prompt: str = "", *, conditions: Mapping[str, Any] | None = None) -> Any:
         """Return the negative log2 probability of a text in bits: in all, per character and per token.
 
         Args:

@@ -37,7 +37,8 @@ _FILE_SHARD = 1_000  # texts of a shard of a single file, at most: what an inter
 _REPORTED = 64  # texts between two reports of progress
 _MAX_DRAWS = 10  # texts that are drawn for one that is wanted, if repeats are left out
 _MORE = 1.1  # a little more than what is missing
-_SURROGATES = re.compile("[\ud800-\udfff]")
+_SURROGATES = re.compile("[\ud800-\udfff]")  # which UTF-8 lacks; JSON escapes them, and other formats have U+FFFD for them
+_FORMULA = re.compile(r"\A(?=[=+\-@\t\r])")  # what spreadsheets run, after the CSV injection page of OWASP
 
 
 @dataclass(frozen=True)
@@ -163,6 +164,7 @@ class _Table:
         self.facts: dict[str, Any] = json.loads(json.dumps({**plan.facts, **files}))
         self.job = Job(out, "table", {name: value for name, value in self.facts.items() if name != "seed"})
         self.progress = progress if processes.rank == 0 else None
+        self.keep_formulas = shards.keep_formulas
         self.unique, self.is_resumed = bool(self.facts.get("unique")), False
         self.size = min(self.shard_texts, plan.total or self.shard_texts)  # of a shard, before repeats are left out
 
@@ -207,7 +209,7 @@ class _Table:
         total, written = self.plan.total and wanted, list[Row]()
         for row in self.plan.rows(self.facts.get("seed", 0), first, last if self.unique else min(last, wanted)):
             self.processes.stop_if_interrupted()
-            written.append(_writable(row, self.format))
+            written.append(row if self.format == "jsonl" else _replace(row, _SURROGATES, "\ufffd"))
             if self.progress is not None and not len(written) % _REPORTED:
                 done = first + len(written) * self.processes.world_size
                 self.progress(self.plan.stage, min(done, wanted), total)
@@ -230,8 +232,6 @@ class _Table:
             if not self.plan.can_resume:
                 self.job.clear()
             self.is_resumed = any(self.job.path("shards").glob("t*"))
-            for file in self.job.path("shards").glob("train-*"):  # of a process that was killed while it gave them their names
-                file.rename(file.with_name(f"texts-{file.name.split('-')[1]}{file.suffix}"))
         before = self.job.require({}) if manifest is None else manifest["job"]
         if "seed" in facts and facts["seed"] is None:
             facts["seed"] = before.get("seed", secrets.randbits(32))
@@ -270,36 +270,36 @@ class _Table:
             drawn = int(positions[-1]) + 1 if len(positions) == self.plan.total else texts
             rows, texts = islice(compress(rows, is_first.tolist()), len(positions)), len(positions)
             summary |= {"drawn": drawn, "repeats": drawn - texts}
+        folder = self.job.path("table")
+        files: dict[str, Any] = {}
         if self.is_file:
             if self.plan.receipts is not None:
                 rows = _write_receipts(self.plan.receipts, rows)
-            self.job.write("table", lambda file: _write_rows(file, rows, self.facts["format"], self.plan.columns))
-            self.job.finish("table")
-            return WrittenTexts(self.out, texts, summary, (self.out.name,), is_resumed=self.is_resumed)
-        size, files = self.shard_texts, {}
-        folder, count = self.job.path("table" if self.unique else "shards"), math.ceil(texts / size)
-        for number in range(count):
-            file = folder / f"train-{number:05d}-of-{count:05d}.{self.format}"  # as ``datasets`` names them
-            if self.unique:
+            Job.write_whole(
+                folder, lambda path: _write_rows(path, rows, self.facts["format"], self.plan.columns, self.keep_formulas)
+            )
+            files[self.out.name] = None
+        else:
+            size, count = self.shard_texts, math.ceil(texts / self.shard_texts)
+            for number in range(count):
+                file = folder / f"train-{number:05d}-of-{count:05d}.{self.format}"  # as ``datasets`` names them
                 Job.write_whole(file, lambda path: _write_rows(path, islice(rows, size), self.format, self.plan.columns))
-            else:
-                shards[number].rename(file)
-            files[file.name] = {"texts": min(size, texts - number * size), **digest_file(file)}
-        content = {"format": _FORMAT, "synthetic": "seed" in self.facts, "texts": texts, "summary": summary}
-        text = json.dumps(content | {"job": self.facts, "files": files}, indent=1, ensure_ascii=False)
-        (folder / _MANIFEST).write_bytes(text.encode("utf-8", "backslashreplace"))
-        self.job.finish(folder.name)
+                files[file.name] = {"texts": min(size, texts - number * size), **digest_file(file)}
+            content = {"format": _FORMAT, "synthetic": "seed" in self.facts, "texts": texts, "summary": summary}
+            text = json.dumps(content | {"job": self.facts, "files": files}, indent=1, ensure_ascii=False)
+            (folder / _MANIFEST).write_bytes(text.encode("utf-8", "backslashreplace"))
+        self.job.finish("table")
         return WrittenTexts(self.out, texts, summary, tuple(files), is_resumed=self.is_resumed)
 
 
-def _writable(row: Row, format: str | None) -> Row:
-    """Return a row as it can be read back: parquet has U+FFFD for lone surrogates, which UTF-8 lacks and JSON escapes."""
-    if format == "jsonl":
-        return row
-    return {name: _SURROGATES.sub("\ufffd", value) if isinstance(value, str) else value for name, value in row.items()}
+def _replace(row: Row, pattern: re.Pattern[str], new: str) -> Row:
+    """Return a row with a part of its texts replaced."""
+    return {name: pattern.sub(new, value) if isinstance(value, str) else value for name, value in row.items()}
 
 
-def _write_rows(file: Path, rows: Iterable[Row], format: str | None, columns: Mapping[str, str]) -> None:
+def _write_rows(
+    file: Path, rows: Iterable[Row], format: str | None, columns: Mapping[str, str], keep_formulas: bool = False
+) -> None:
     """Write rows to a file; ``columns`` are the pyarrow types of their values, as in {"text": "string"}."""
     if format == "jsonl":
         with file.open("wb") as stream:
@@ -310,8 +310,9 @@ def _write_rows(file: Path, rows: Iterable[Row], format: str | None, columns: Ma
     if format == "csv":  # with a byte order mark: without it, Excel misreads letters that are not ASCII
         with file.open("w", encoding="utf-8-sig", newline="") as table:
             writer = csv.DictWriter(table, columns)
-            writer.writeheader()
-            writer.writerows(_writable(row, format) for row in rows)
+            for row in chain([dict(zip(columns, columns, strict=True))], rows):
+                cells = _replace(row, _SURROGATES, "\ufffd")
+                writer.writerow(cells if keep_formulas else _replace(cells, _FORMULA, "'"))
         return
     import pyarrow as pa  # a tenth of a second
     from pyarrow import parquet
