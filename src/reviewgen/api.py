@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from reviewgen.data import StoreFolder
     from reviewgen.generation import GenerateKwargs
     from reviewgen.model import LoadKwargs, ReviewModel
-    from reviewgen.tables.table import WrittenTexts
 
 
 def load(source: str | Path, **options: "Unpack[LoadKwargs]") -> "ReviewModel":
@@ -197,22 +196,24 @@ def generate_dataset(
     model: "str | Path | ReviewModel",
     n: int,
     *,
-    out: str | Path,
+    out: str | Path | None = None,
     prompt: str | Sequence[str] = "",
     columns: bool = False,
     unique: bool = False,
     schema: Any = None,
     format: str | None = None,
     shard_texts: int = 10_000,
+    keep_formulas: bool = False,
     device: str = "auto",
     **options: "Unpack[GenerateKwargs]",
-) -> "WrittenTexts":
-    """Generate many texts into a folder of shards, which ``datasets`` and ``train`` read.
+) -> Any:
+    """Generate many texts into a folder of shards, which ``datasets`` and ``train`` read; or return them as a Dataset.
 
     Text i depends on the seed and on i only. Under ``accelerate launch``, all processes call this and share the work, each one
     shard at a time; the files are the same for any number of processes. If it is interrupted, the same call resumes from the
     shards that are finished, in ``<out>.partial``. ``manifest.json`` in it has the settings, and the SHA-256 of each shard.
 
+    >>> dataset = reviewgen.generate_dataset("ngram-word", 5)                                    # doctest: +SKIP
     >>> written = reviewgen.generate_dataset("ngram-word", 1_000_000, out="texts", seed=1)       # doctest: +SKIP
     >>> stars = {"stars": {"5": 0.6, "1": 0.4}}
     >>> reviewgen.generate_dataset("./my-model", 1000, out="rated", columns=True, schema=stars)  # doctest: +SKIP
@@ -220,7 +221,8 @@ def generate_dataset(
     Args:
         model: A saved model: what ``load`` takes, or a model that it has returned.
         n: The number of texts of each prompt.
-        out: The folder to create, or a file whose name ends in .jsonl, .parquet or .csv.
+        out: The folder to create, or a file whose name ends in .jsonl, .parquet or .csv. Without it the table is returned, and
+            nothing is kept after an interruption.
         prompt: The beginning of each text, or a list of beginnings.
         columns: Write more than the text: its number, the seed, the prompt, the finish reason, the number of new tokens, each
             condition of the model, and a receipt, the JSON from which ``reviewgen replay`` generates the text again.
@@ -231,6 +233,8 @@ def generate_dataset(
             value leaves a condition unspecified.
         format: The format of a folder: "jsonl" (default) or "parquet".
         shard_texts: The number of texts in a shard. Default: 10,000.
+        keep_formulas: Write cells of a CSV file that begin with =, +, -, @, a tab or a carriage return as they are. By default an
+            apostrophe is written before them, since spreadsheets run them as formulas.
         device: The device that generates: "auto", "cpu", "cuda" or "mps". "auto" is the one that accelerate selects if the model
             is a network, else the CPU. On another kind of device a seed gives other texts; see ``ReviewModel.to``.
         options: The keywords of ``ReviewModel.generate`` except num_return_sequences, max_time, num_beams and functions. Without
@@ -238,7 +242,8 @@ def generate_dataset(
             written beside it.
 
     Returns:
-        The folder, the number of texts, and the summary: seed, asked, drawn, repeats. With ``unique`` there may be fewer texts.
+        A ``WrittenTexts``: the folder, the number of texts, and the summary: seed, asked, drawn, repeats. With ``unique`` there
+        may be fewer texts. Without ``out``, the table: a ``datasets.Dataset``, or a DataFrame of pandas if ``schema`` is one.
 
     Raises:
         ConfigError: An argument is unusable, or the folder or ``<out>.partial`` was written with other settings.
@@ -251,7 +256,14 @@ def generate_dataset(
     from reviewgen.config.options import DatasetOptions
     from reviewgen.tables.generating import generate_dataset as generate_texts
 
-    shards = DatasetOptions(columns=columns, unique=unique, schema=schema, format=format, shard_texts=shard_texts)
+    shards = DatasetOptions(
+        columns=columns,
+        unique=unique,
+        schema=schema,
+        format=format,
+        shard_texts=shard_texts,
+        keep_formulas=keep_formulas,
+    )
     return generate_texts(model, n, shards, out=out, prompt=prompt, receipts=columns, device=device, options=options)
 
 
@@ -259,13 +271,14 @@ def score_dataset(
     model: "str | Path | ReviewModel",
     source: Any,
     *,
-    out: str | Path,
+    out: str | Path | None = None,
     format: str | None = None,
     shard_texts: int = 10_000,
+    keep_formulas: bool = False,
     device: str = "auto",
     **options: "Unpack[EvaluateKwargs]",
-) -> "WrittenTexts":
-    """Score each text of a source, and write a table of the texts with their bits.
+) -> Any:
+    """Score each text of a source, and write or return a table of the texts with their bits.
 
     The texts are those that ``ReviewModel.evaluate`` reads, cleaned and in their order. The columns are text, the conditions of
     the model, characters, tokens, bits and bits_per_character, end tokens included; bits that are infinite are null. Runs in
@@ -276,15 +289,18 @@ def score_dataset(
     Args:
         model: A saved model: what ``load`` takes, or a model that it has returned.
         source: The texts, as for ``ReviewModel.evaluate``.
-        out: The folder to create, or a file whose name ends in .jsonl, .parquet or .csv.
+        out: The folder to create, or a file whose name ends in .jsonl, .parquet or .csv. Without it the table is returned.
         format: The format of a folder: "jsonl" (default) or "parquet".
         shard_texts: The number of texts in a shard. Default: 10,000.
+        keep_formulas: Write cells of a CSV file that begin with =, +, -, @, a tab or a carriage return as they are. By default an
+            apostrophe is written before them, since spreadsheets run them as formulas.
         device: The device that scores, as for ``generate_dataset``.
         options: As in ``ReviewModel.evaluate``: split, text_column, documents and cleaning.
 
     Returns:
-        The path, the number of texts, and the summary: bits_per_character of all texts, characters, tokens and
-        zero_probability_texts.
+        A ``WrittenTexts``: the path, the number of texts, and the summary: bits_per_character of all texts, characters, tokens
+        and zero_probability_texts. Without ``out``, the table: a ``datasets.Dataset``, or a DataFrame of pandas if ``source`` is
+        one.
 
     Raises:
         ConfigError, DataError, OutputExists, StorageError, CheckpointError, TrainingError: As ``generate_dataset``.
@@ -293,7 +309,7 @@ def score_dataset(
     from reviewgen.config.options import ShardOptions
     from reviewgen.tables.scoring import score_texts
 
-    shards = ShardOptions(format=format, shard_texts=shard_texts)
+    shards = ShardOptions(format=format, shard_texts=shard_texts, keep_formulas=keep_formulas)
     return score_texts("score", model, source, shards, out=out, device=device, options=options)
 
 
@@ -301,12 +317,13 @@ def novelty_dataset(
     model: "str | Path | ReviewModel",
     source: Any,
     *,
-    out: str | Path,
+    out: str | Path | None = None,
     format: str | None = None,
     shard_texts: int = 10_000,
+    keep_formulas: bool = False,
     **options: "Unpack[EvaluateKwargs]",
-) -> "WrittenTexts":
-    """Look up what each text of a source copies from the training text, and write a table.
+) -> Any:
+    """Look up what each text of a source copies from the training text, and write or return a table.
 
     The columns are text, longest_copy, longest_copy_characters, longest_copy_tokens, and copied_share_8, copied_share_12 and
     copied_share_20: the share of the text's windows of 8, 12 and 20 tokens that occur in the training text, or null for a text
@@ -315,8 +332,8 @@ def novelty_dataset(
     >>> reviewgen.novelty_dataset("lstm-word", "generated.jsonl", out="copies")                  # doctest: +SKIP
 
     Returns:
-        The path, the number of texts, and the summary: longest_copy_characters, texts_with_copies_of_50_characters and
-        mean_copied_share_20.
+        A ``WrittenTexts``: the path, the number of texts, and the summary: longest_copy_characters,
+        texts_with_copies_of_50_characters and mean_copied_share_20. Without ``out``, the table, as of ``score_dataset``.
 
     Raises:
         DataError: The model has no index of its training text.
@@ -324,4 +341,11 @@ def novelty_dataset(
     from reviewgen.config.options import ShardOptions
     from reviewgen.tables.scoring import score_texts
 
-    return score_texts("novelty", model, source, ShardOptions(format=format, shard_texts=shard_texts), out=out, options=options)
+    return score_texts(
+        "novelty",
+        model,
+        source,
+        ShardOptions(format=format, shard_texts=shard_texts, keep_formulas=keep_formulas),
+        out=out,
+        options=options,
+    )

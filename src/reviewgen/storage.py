@@ -39,6 +39,7 @@ LOCKS_OPEN_FILES = os.name == "nt"
 _ALREADY_EXISTS = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)  # what renaming a folder onto an existing name gives
 _JOB, _LOCK = "job.json", ".lock"
 _NOT_PIECES = {_JOB, ".job.json.new", _LOCK, "source"}  # of a job
+_PIECES = ("step-*.pt", "shards", "digests", "table", "raw", "corpus", "words", "tokenizers", "store")  # that jobs make
 _PIPE_SECONDS = 30
 _KINDS = {"F": "float", "BF": "bfloat", "I": "int", "U": "uint", "BOOL": "bool"}  # of numbers, as safetensors abbreviates them
 _TRIES, _PAUSE_SECONDS = 20, 0.1  # where other programs, such as virus scanners, briefly open what was just written
@@ -319,20 +320,24 @@ class Job:
     The folder has ``job.json``, which says what the result depends on, a lock, and the pieces, each of which has its name only
     once it is whole. The same work continues from them::
 
-        with Job(out, {"texts": digest}) as job:
+        with Job(out, "store", {"texts": digest}) as job:
             for name in names:
                 job.write(name, make)
             job.finish("store")
 
+    A folder of another kind of job, or of something else, is left as it is, and so is what others have put into the folder.
+
     Args:
         out: The result.
+        kind: What the result is: "training", "table", "corpus" or "store".
         facts: What the result depends on, as JSON values by name.
         waits: Whether to wait for another process that does the same work, instead of raising.
     """
 
-    def __init__(self, out: Path, facts: Mapping[str, Any], *, waits: bool = False) -> None:
+    def __init__(self, out: Path, kind: str, facts: Mapping[str, Any], *, waits: bool = False) -> None:
         self.out, self.folder = out, out.with_name(f"{out.name}.partial")
-        self._facts, self._waits = dict(facts), waits
+        self._kind = kind
+        self._facts, self._waits = {"kind": kind, **facts}, waits
         self._lock: Any = None
 
     def __enter__(self) -> "Job":
@@ -340,15 +345,12 @@ class Job:
 
         Raises:
             CheckpointError: Another process works in it, or it has the pieces of a job with other facts.
-            OutputExists: It is not the folder of a job.
+            OutputExists: It is not the folder of a job of this kind.
         """
         from filelock import FileLock, Timeout
 
         while self._lock is None:
-            if self._pieces() and not self.done(_JOB):
-                raise OutputExists(
-                    f"{self.folder} exists and is not the folder of an unfinished job. Remove it, or choose another name."
-                )
+            self._read()  # raises if it is the folder of something else
             self.folder.mkdir(parents=True, exist_ok=True)
             lock = FileLock(self.folder / _LOCK, timeout=-1 if self._waits else 0, thread_local=False)
             try:
@@ -384,13 +386,11 @@ class Job:
 
         Raises:
             CheckpointError: An earlier try had others, or ``job.json`` is damaged.
+            OutputExists: It is not the folder of a job of this kind.
         """
         current: dict[str, Any] = json.loads(json.dumps(dict(facts)))
         file = self.path(_JOB)
-        try:
-            before = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-        except ValueError:
-            raise CheckpointError(f"{file} is damaged. Remove {self.folder} to start over.") from None
+        before = self._read()
         if different := [name for name in current.keys() & before.keys() if current[name] != before[name]]:
             raise CheckpointError(
                 f"{self.folder} holds an unfinished job with other {' and '.join(sorted(different))}. Rerun the original command "
@@ -428,8 +428,9 @@ class Job:
 
     def clear(self) -> None:
         """Remove all pieces, such as those of a source that cannot be read again."""
-        for path in self._pieces():
-            remove(path)
+        for pattern in _PIECES:
+            for path in self.folder.glob(pattern):
+                remove(path)
 
     def finish(self, name: str) -> None:
         """Give a piece the name of the result, and remove the others; the folder goes when the block ends.
@@ -439,6 +440,35 @@ class Job:
         """
         publish(self.path(name), self.out)
         self.clear()
+
+    def _read(self) -> dict[str, Any]:
+        """Return the facts of an earlier try; none if there was none.
+
+        Raises:
+            CheckpointError: ``job.json`` is damaged.
+            OutputExists: The folder has something in it that is not of a job of this kind.
+        """
+        has_pieces = bool(self._pieces())  # looked at before the facts, which a job writes before its pieces
+        file = self.path(_JOB)
+        before: dict[str, Any] = {}
+        try:
+            before = dict(json.loads(file.read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            if not has_pieces:
+                return before
+        except (ValueError, TypeError):
+            raise CheckpointError(
+                f"{file} is damaged, or not of an unfinished job. Remove {self.folder} to start over, or choose another name."
+            ) from None
+        kind = before.get("kind")
+        is_first_version = before and self._facts.keys() - before.keys() == {"kind"}  # 0.1.0 did not write the kind
+        if kind != self._kind and not is_first_version:
+            other = "" if kind is None else f", but of an unfinished {kind}"
+            raise OutputExists(
+                f"{self.folder} exists and is not the folder of an unfinished {self._kind}{other}. Rerun the command that it "
+                "belongs to, remove it, or choose another name."
+            )
+        return before
 
     def _pieces(self) -> list[Path]:
         return [path for path in self.folder.glob("*") if path.name not in _NOT_PIECES]  # none of a folder that does not exist

@@ -78,6 +78,13 @@ def test_neighbours_and_map_of_plain_python(micro, model_folder, monkeypatch, ca
     assert run_command(monkeypatch, capsys, "neighbours", model_folder("lstm-char"), "m")[1].split()[1] == found[0][1]
 
 
+def test_one_text_gives_what_a_list_of_it_has(micro):
+    model = micro("conditional")
+    assert model.classify("a fine record", "stars") == model.classify(["a fine record"], "stars")[0]
+    np.testing.assert_array_equal(model.embed("a fine record"), model.embed(["a fine record"])[0])
+    assert model.score(["a fine record", "b"], "the ") == [model.score("a fine record", "the "), model.score("b", "the ")]
+
+
 def test_embed_is_the_mean_of_the_states_of_a_loop(micro):
     model, texts = micro("lstm-word"), ["the movie was good", "a", "the plot and the music and the theme were so so " * 3]
     for text, vector in zip(texts, model.embed(texts), strict=True):

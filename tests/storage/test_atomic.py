@@ -97,24 +97,32 @@ def test_a_job_is_resumed_by_the_same_facts_only(tmp_path: Path) -> None:
         made.append(path.name)
         path.write_text("piece")
 
-    with Job(tmp_path / "out", {"n": 1}) as job:
-        job.write("a", make)
+    with Job(tmp_path / "out", "table", {"n": 1}) as job:
+        job.write("shards", make)
         with pytest.raises(CheckpointError, match="Another process"):
-            Job(tmp_path / "out", {"n": 1}).__enter__()
+            Job(tmp_path / "out", "table", {"n": 1}).__enter__()
     with pytest.raises(CheckpointError, match="other n"):
-        Job(tmp_path / "out", {"n": 2}).__enter__()
-    with Job(tmp_path / "out", {"n": 1}) as job:
-        job.write("a", make)
-        job.write("b", make)
-        job.finish("b")
+        Job(tmp_path / "out", "table", {"n": 2}).__enter__()
+    with Job(tmp_path / "out", "table", {"n": 1}) as job:
+        job.write("shards", make)
+        job.write("table", make)
+        job.finish("table")
     assert len(made) == 2 and names(tmp_path) == ["out"] and (tmp_path / "out").read_text() == "piece"
     (tmp_path / "new.partial").mkdir()
     (tmp_path / "new.partial/thesis").write_text("mine")
     with pytest.raises(OutputExists):
-        Job(tmp_path / "new", {}).__enter__()
-    with Job(tmp_path / "none", {}):
+        Job(tmp_path / "new", "table", {}).__enter__()
+    with Job(tmp_path / "none", "table", {}):
         pass
     assert names(tmp_path) == ["new.partial", "out"]
+
+
+def test_a_file_of_the_user_in_the_folder_of_a_job_stays(tmp_path: Path) -> None:
+    with Job(tmp_path / "out", "table", {"n": 1}) as job:
+        job.write("table", lambda path: path.write_text("piece"))
+        (job.folder / "notes.txt").write_text("mine")
+        job.finish("table")
+    assert (tmp_path / "out").read_text() == "piece" and (tmp_path / "out.partial/notes.txt").read_text() == "mine"
 
 
 def test_a_file_of_safetensors_has_the_errors_and_the_mode_of_other_files(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Receipts and files of texts: a receipt replays to its text, and a file is continued only by the command that began it."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,9 @@ import pytest
 import reviewgen
 from reviewgen.config import from_dict
 from reviewgen.errors import ConfigError, DataError
+from reviewgen.storage import Job
 from reviewgen.tables import Receipt, Replay, describe_replays, make_receipt, read_receipts, replay
-from tests.support.fakes import run_command
+from tests.support.fakes import raising, run_command
 
 
 @pytest.fixture(scope="module")
@@ -162,3 +164,40 @@ def test_a_file_of_texts_and_one_of_their_receipts(
     ):
         assert run_command(monkeypatch, capsys, *common, *words)[0] in (1, 2)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["r.jsonl", "t.jsonl"]
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_receipts_survive_a_process_that_ends_when_the_table_gets_its_name(
+    saved: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any, moment: str, suffix: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["generate", str(saved["ngram-char"]), "-n", "5", "--max-new-tokens", "9", "--seed", "3", "--unique"]
+    whole = [*words, "--out", f"whole{suffix}", "--receipt", "whole"]
+    assert run_command(monkeypatch, capsys, *whole)[0] == 0
+    words += ["--out", f"t{suffix}", "--receipt", "r"]
+    child = os.fork()
+    if child == 0:
+        finish = Job.finish
+        monkeypatch.setattr(Job, "finish", lambda job, name: ((moment == "after" and finish(job, name)), os._exit(9)))
+        run_command(monkeypatch, capsys, *words)
+        os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    status, _, said = run_command(monkeypatch, capsys, *words)
+    assert status == 0 if moment == "before" else "already exists" in said
+    assert Path("r").read_bytes() == Path("whole").read_bytes()
+    assert Path(f"t{suffix}").read_bytes() == Path(f"whole{suffix}").read_bytes()
+
+
+def test_receipts_do_not_replace_a_file_that_was_made_in_the_meantime(
+    saved: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["generate", saved["ngram-char"], "-n", 3, "--max-new-tokens", 9, "--seed", 3, "--out", "t.jsonl", "--receipt", "r"]
+    with monkeypatch.context() as patch:
+        patch.setattr(Job, "finish", raising(KeyboardInterrupt()))
+        run_command(patch, capsys, *words)
+    Path("r").write_text("mine")
+    status, _, said = run_command(monkeypatch, capsys, *words)
+    assert status == 1 and "r already exists" in said
+    assert Path("r").read_text() == "mine" and not Path("t.jsonl").exists()

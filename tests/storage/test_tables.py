@@ -1,5 +1,6 @@
 """Tables of texts and scores: those of ``generate`` and ``score``; continued after an interruption, never over other files."""
 
+import csv as plain_csv
 import json
 import math
 from collections import Counter
@@ -182,7 +183,7 @@ def test_an_interrupted_call_continues_from_the_finished_parts(
 ) -> None:
     options: dict[str, Any] = {"columns": True, "unique": True, "shard_texts": 20, **SHORT}
     reviewgen.generate_dataset(model, 150, out=tmp_path / "whole", seed=5, **options)
-    for calls in (1, 6, 3, 4, 142):
+    for calls in (1, 6, 3, 4, 294):
         seed = 5 if calls in (1, 6) else None  # that of the unfinished table
         interrupt(
             monkeypatch, lambda seed=seed: reviewgen.generate_dataset(model, 150, out=tmp_path / "t", seed=seed, **options), calls
@@ -267,3 +268,77 @@ def test_the_commands_write_tables(verb: str, folder: Path, tmp_path: Path, monk
     for words in ([], ["--text", "a", "--data", "texts.txt"], ["--data", "texts.txt"], ["--text", "a", "--out", "u"]):
         status, _, said = run_command(monkeypatch, capsys, verb, folder, *words)
         assert status == 2 and "--data" in said
+
+
+def halve(file: Path) -> None:
+    """Cut a file in the middle of a row."""
+    content = file.read_bytes()
+    file.write_bytes(content[: len(content) // 2])
+
+
+def drop_rows(file: Path) -> None:
+    """Cut a file at the end of a row."""
+    file.write_bytes(b"".join(file.read_bytes().splitlines(keepends=True)[:3]))
+
+
+@pytest.mark.parametrize("harm", [halve, drop_rows])
+@pytest.mark.parametrize(("out", "kind"), [("t", "jsonl"), ("t", "parquet"), ("t.csv", None)])
+def test_a_damaged_shard_of_an_unfinished_table_is_written_again(
+    harm: Any, out: str, kind: str | None, model: reviewgen.ReviewModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options: dict[str, Any] = {"format": kind, "columns": True, "shard_texts": 10, "seed": 5, **SHORT}
+    (tmp_path / "whole").mkdir()
+    reviewgen.generate_dataset(model, 60, out=tmp_path / "whole" / out, **options)
+    interrupt(monkeypatch, lambda: reviewgen.generate_dataset(model, 60, out=tmp_path / out, **options), 13)
+    shards = sorted((tmp_path / f"{out}.partial" / "shards").iterdir())
+    assert len(shards) > 1
+    harm(shards[0])
+    assert reviewgen.generate_dataset(model, 60, out=tmp_path / out, **options).texts == 60
+    assert listing(tmp_path / "whole") == {name: content for name, content in listing(tmp_path).items() if name.startswith("t")}
+
+
+def test_without_out_a_table_is_returned(model: reviewgen.ReviewModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import pandas
+    from datasets import Dataset
+
+    monkeypatch.chdir(tmp_path)
+    options: dict[str, Any] = {"seed": 4, "columns": True, "schema": {"stars": {"5": 1}}, **SHORT}
+    reviewgen.generate_dataset(model, 5, out="t.parquet", **options)
+    table = reviewgen.generate_dataset(model, 5, **options)
+    assert isinstance(table, Dataset) and table.to_list() == rows_of(Path("t.parquet"))
+    frame = reviewgen.generate_dataset(model, 5, **options | {"schema": pandas.DataFrame({"stars": [5]})})
+    assert isinstance(frame, pandas.DataFrame) and list(frame["stars"]) == [5] * 5
+    scored = reviewgen.score_dataset(model, pandas.DataFrame(EXAMPLES[:3]))
+    assert isinstance(scored, pandas.DataFrame)
+    assert list(scored["bits"]) == [row["bits"] for row in reviewgen.score_dataset(model, EXAMPLES[:3])]
+    copies = reviewgen.novelty_dataset(model, EXAMPLES[:3])
+    assert isinstance(copies, Dataset) and copies["text"][:] == [row["text"] for row in EXAMPLES[:3]]
+    assert [path.name for path in tmp_path.iterdir()] == ["t.parquet"]
+
+
+FORMULAS = ['=HYPERLINK("http://example.org")', "+a", "-b", "@SUM(A1)"]
+
+
+def test_a_cell_of_a_csv_file_is_not_a_formula(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    moods = [(-1 - number % 2, FORMULAS[number % len(FORMULAS)]) for number in range(360)]
+    rows = [{"text": f"record {number}", "=stars": stars, "mood": mood} for number, (stars, mood) in enumerate(moods)]
+    reviewgen.train("ngram-char", rows, conditions=["=stars", "mood"], model={"order": 3}, progress=False, out=tmp_path / "m")
+    monkeypatch.chdir(tmp_path)
+    schema = [{"=stars": -1, "mood": mood} for mood in FORMULAS]
+    Path("schema.jsonl").write_text("\n".join(map(json.dumps, schema)), encoding="utf-8")
+    words = ["generate", "./m", "-n", 40, "--seed", 1, "--max-new-tokens", 5, "--prompt", "=1+1", "--schema", "schema.jsonl"]
+    for name, more in (("safe.csv", []), ("kept.csv", ["--keep-formulas"])):
+        status, _, said = run_command(monkeypatch, capsys, *words, "--out", name, *more)
+        assert status == 0, said
+    with Path("safe.csv").open(encoding="utf-8-sig", newline="") as file:
+        cells = [cell for row in plain_csv.reader(file) for cell in row]
+    assert {cell[0] for cell in cells if cell and cell != "-1"}.isdisjoint("=+-@\t\r") and "-1" in cells
+    assert {"'=stars", "'+a", f"'{FORMULAS[0]}"} <= set(cells)
+    with Path("kept.csv").open(encoding="utf-8-sig", newline="") as file:
+        assert {row["text"][:4] for row in plain_csv.DictReader(file)} == {"=1+1"}
+    reviewgen.generate_dataset("./m", 1, out="blank.csv", prompt=["\tx", "\rx"], seed=1, **SHORT)
+    assert Path("blank.csv").read_bytes().count(b"'") == 2
+    reviewgen.score_dataset("./m", ["=1+1"], out="score.csv")
+    assert "'=1+1" in Path("score.csv").read_text(encoding="utf-8-sig")
+    reviewgen.score_dataset("./m", ["=1+1"], out="kept-score.csv", keep_formulas=True)
+    assert "'=1+1" not in Path("kept-score.csv").read_text(encoding="utf-8-sig")

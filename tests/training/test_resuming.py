@@ -13,9 +13,11 @@ from typing import Any
 
 import pytest
 
+import reviewgen
 from reviewgen import TrainingRun
 from reviewgen.errors import CheckpointError, ConfigError, OutputExists
 from reviewgen.training import Checkpoints, Report, native_precision
+from tests.support.disks import interrupt, listing
 from tests.support.fakes import TEXTS, run_command
 from tests.support.trainings import MODEL, TRAINING, prepared
 
@@ -178,6 +180,91 @@ def test_another_run_does_not_go_on(left: Path, tmp_path: Path) -> None:
             start(tmp_path / "m", resume=True, **given)
     assert {path: path.read_bytes() for path in tmp_path.rglob("step-*")} == before
     assert next(iter(start(tmp_path / "m", resume=True, training={"checkpoints_kept": 5}))).step == 9  # that may change
+
+
+OTHERS = {
+    "prepare": ["reviews.txt", "--preset", "gru-char"],
+    "generate": ["./model", "-n", 3],
+    "score": ["./model", "--data", "reviews.txt"],
+    "novelty": ["./model", "--data", "reviews.txt"],
+}
+"""Commands that work in the folder OUT.partial, too, and their words but for ``--out``."""
+
+
+@pytest.fixture
+def place(model_folder: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory, which has a corpus and a saved model."""
+    (tmp_path / "reviews.txt").write_text("\n".join(TEXTS), encoding="utf-8")
+    shutil.copytree(model_folder("ngram-char"), tmp_path / "model")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("verb", OTHERS)
+@pytest.mark.parametrize("version", ["0.1.0", "now"])
+def test_another_command_with_the_same_out_leaves_the_checkpoints(
+    verb: str, version: str, left: Path, place: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    shutil.copytree(left, place / "m.partial")
+    if version == "0.1.0":
+        forget_kind(place / "m.partial")
+    before = listing(place)
+    status, out, said = run_command(monkeypatch, capsys, verb, *OTHERS[verb], "--out", "m")
+    assert (status, out) == (1, "") and listing(place) == before
+    assert "m.partial exists and is not the folder of an unfinished" in said and "Rerun the command that it belongs to" in said
+    assert version == "0.1.0" or "but of an unfinished training" in said
+
+
+BACKUP = '{"name": "backup", "seed": 0}'
+FOLDERS = [("generate", content, ["job.json"]) for content in ("{}", "[1]", "thesis")]
+FOLDERS += [(verb, BACKUP, ["job.json"]) for verb in ("train", *OTHERS)]
+FOLDERS += [(verb, BACKUP, ["job.json", ".notes.2024"]) for verb in ("train", *OTHERS)]
+
+
+@pytest.mark.parametrize(("verb", "content", "files"), FOLDERS, ids=str)
+def test_a_folder_of_the_user_with_a_job_json_is_left_as_it_is(
+    verb: str, content: str, files: list[str], place: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    (place / "m.partial").mkdir()
+    for name in files:
+        (place / "m.partial" / name).write_text(content)
+    before = listing(place)
+    words = OTHERS.get(verb, ["gru-char", "--data", "reviews.txt", "--steps", 5])
+    status, _, said = run_command(monkeypatch, capsys, verb, *words, "--out", "m")
+    assert status in (1, 2) and listing(place) == before
+    assert "m.partial" in said and "choose another name" in said and "Traceback" not in said
+
+
+def test_training_where_a_model_is_leaves_a_folder_of_the_user(place: Path, monkeypatch: Any, capsys: Any) -> None:
+    words = ["train", "ngram-char", "--data", "reviews.txt", "--out", "m"]
+    assert run_command(monkeypatch, capsys, *words)[0] == 0
+    (place / "m.partial").mkdir()
+    for name in ("job.json", "notes.txt"):
+        (place / "m.partial" / name).write_text('{"name": "backup"}')
+    before = listing(place)
+    status, _, said = run_command(monkeypatch, capsys, *words)
+    assert status == 1 and "m already exists" in said and listing(place) == before
+
+
+def test_training_leaves_what_an_interrupted_table_has_written(place: Path, monkeypatch: Any, capsys: Any) -> None:
+    interrupt(monkeypatch, lambda: reviewgen.generate_dataset(place / "model", 30, out=place / "m", shard_texts=10), 8)
+    before = listing(place)
+    assert any(name.startswith("m.partial/shards/") for name in before)
+    status, _, said = run_command(monkeypatch, capsys, "train", "gru-char", "--data", "reviews.txt", "--steps", 5, "--out", "m")
+    assert status == 1 and "of an unfinished training, but of an unfinished table" in said and listing(place) == before
+
+
+def test_a_run_that_version_0_1_0_has_left_resumes(left: Path, tmp_path: Path) -> None:
+    shutil.copytree(left, tmp_path / "m.partial")
+    forget_kind(tmp_path / "m.partial")
+    assert next(iter(start(tmp_path / "m", resume=True))).step == 9
+
+
+def forget_kind(folder: Path) -> None:
+    """Leave out what version 0.1.0 did not write."""
+    facts = json.loads((folder / "job.json").read_text(encoding="utf-8"))
+    del facts["kind"]
+    (folder / "job.json").write_text(json.dumps(facts), encoding="utf-8")
 
 
 def cut(file: Path) -> None:

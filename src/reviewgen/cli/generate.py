@@ -26,7 +26,6 @@ from reviewgen.cli.console import (
     exit_resumable,
     make_table,
     note,
-    notes,
     progress,
     show,
 )
@@ -83,7 +82,8 @@ def generate(
         out: Write to this .jsonl, .parquet or .csv file, or folder of shards; after an interruption, the same command resumes.
         receipt: Write a receipt of each text to this file, for `reviewgen replay`.
     """
-    if receipt is not None and os.path.lexists(receipt):
+    is_resumed = Path(f"{out}.partial").exists()  # and may have written its receipts already
+    if receipt is not None and os.path.lexists(receipt) and not is_resumed:
         raise ConfigError(f"{receipt} already exists. Give another --receipt.")
     begin = read_prompts(prompt, prompts)
     settings = select(options, GenerationConfig) | select(options, CallOptions)
@@ -200,16 +200,11 @@ def _write_table(
         call |= {"prompt": prompt, "receipts": receipt or shards.columns, "options": settings}
         shards = replace(shards, columns=shards.columns or out.suffix.lower() in _FILES)
         written = tables.generate_dataset(model, number, shards, out=out, progress=move, **call)
-        if receipt is not None and not notes.quiet:
-            with storage_errors(receipt), receipt.open("x", encoding="utf-8") as lines:
-                lines.writelines(f"{row['receipt']}\n" for row in tables.read_rows(written.out))
     summary = written.summary
-    were = "was" if summary["repeats"] == 1 else "were"
-    repeats = [f"{counted(summary['repeats'], 'repeat')} among {summary['drawn']:,} generated texts {were} left out."]
+    repeats = [f"Left out {counted(summary['repeats'], 'repeat')} among {summary['drawn']:,} generated texts."]
     if written.texts < summary["asked"]:
         texts, hint = counted(written.texts, "different text"), "raise --temperature, or ask for fewer"
-        are = "is" if written.texts == 1 else "are"
-        note(f"There {are} only {texts} among {summary['drawn']:,}, but {summary['asked']:,} were wanted: {hint}.", "yellow")
+        note(f"Wanted {summary['asked']:,}, but got only {texts} among {summary['drawn']:,}: {hint}.", "yellow")
     return describe_written(written, started, repeats if summary["repeats"] else [], int(written.texts < summary["asked"]))
 
 

@@ -177,10 +177,13 @@ class ShardOptions:
     Attributes:
         format: The format of a folder: "jsonl" (default) or "parquet".
         shard_texts: The number of texts in a shard.
+        keep_formulas: Write cells of a CSV file that begin with =, +, -, @, a tab or a carriage return as they are. By default an
+            apostrophe is written before them, since spreadsheets run them as formulas.
     """
 
     format: str | None = None
     shard_texts: Annotated[int, Bound(at_least=1)] = 10_000
+    keep_formulas: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -88,7 +88,7 @@ def cached_corpus(texts: CorpusSpec) -> Corpus:
         ReviewgenError: See ``open_source`` and ``make_corpus``.
     """
     with workspace() as folder:
-        sources, scratch = texts.open(folder), Job(folder / "job", {})
+        sources, scratch = texts.open(folder), Job(folder / "job", "corpus", {})
         facts, is_known = {**texts.settings(), "texts": _identify(sources)}, all(source.facts is not None for source in sources)
         if not is_known:  # only by its texts, once they are read
             with storage_errors(folder):
@@ -163,7 +163,8 @@ def prepare_store(
         ReviewgenError: A source, a text or the disk is unusable; or ``out`` exists, or holds an unfinished store of other texts.
     """
     settings = {"tokenizer": encoding.facts(), "novelty": [encoding.novelty, encoding.megabytes], **texts.settings()}
-    work, main_sources = SharedJob(Job(out, settings), ranks, progress), list[Source]()  # of the main process, whose objects stay
+    work = SharedJob(Job(out, "store", settings), ranks, progress)
+    main_sources: list[Source] = []  # of the main process, whose objects stay
 
     with ExitStack() as stack:
         copies = stack.enter_context(workspace())
@@ -251,7 +252,7 @@ def _read(source: Any, config: DataConfig, split: str) -> Iterator[Example]:
     with workspace() as folder:
         opened = open_source(source, config, folder, allow_missing=True)
         if split != "all" or (config.drop_repeated_lines and config.repeated_lines is None):  # else each text by itself
-            corpus = make_corpus([opened], SharedJob(Job(folder / "corpus", {})), Filters())
+            corpus = make_corpus([opened], SharedJob(Job(folder / "corpus", "corpus", {})), Filters())
             _log(corpus.source, corpus.report)
             if split != "all" and not corpus.counts[split]:
                 total = counted(sum(corpus.counts.values()), "text")

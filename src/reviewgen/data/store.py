@@ -434,7 +434,7 @@ def in_cache(name: str, read: Callable[[Path], T], facts: Mapping[str, Any], pie
             except (OSError, ValueError, KeyError, TypeError):  # its removal was cut off, or the power failed; it is made again
                 shutil.rmtree(target)
         if not target.exists():
-            with Job(target, facts, waits=True) as job:
+            with Job(target, piece, facts, waits=True) as job:
                 if not target.exists():
                     make(job)
                     job.finish(piece)

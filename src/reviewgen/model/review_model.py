@@ -42,8 +42,8 @@ if TYPE_CHECKING:
     from jaxtyping import Float32
     from numpy import ndarray
 
-    from reviewgen.evaluation import Evaluation, Score
-    from reviewgen.model.words import Accuracy, Classification, Neighbour, PreferredWord, WordMap
+    from reviewgen.evaluation import Evaluation
+    from reviewgen.model.words import Accuracy, Neighbour, PreferredWord, WordMap
     from reviewgen.protocols import LanguageModel
 
 _LOCATE, _PARSE = "reviewgen.hub.download:locate", "reviewgen.hub.download:parse_repository"
@@ -367,14 +367,17 @@ class ReviewModel:
             raise ConfigError(f"The text must be a string; got {type(text).__name__}.")
         return require_index(self.bundle.index).examine(self.tokenizer.encode(text), self.tokenizer.decode)
 
-    def score(self, text: str, prompt: str = "", *, conditions: Mapping[str, Any] | None = None) -> "Score":
+    def score(self, text: str | list[str], prompt: str = "", *, conditions: Mapping[str, Any] | None = None) -> Any:
         """Return the negative log2 probability of a text in bits: in all, per character and per token.
 
         Args:
-            text: The text; its end token is scored, too.
+            text: The text; its end token is scored, too. Or a list of texts.
             prompt: The context before the text, which is not scored. The two are tokenized separately, so with a word tokenizer a
                 space between them belongs to the text.
             conditions: Values of the conditions that the model was trained with; others are unspecified.
+
+        Returns:
+            A ``Score``; of a list of texts, a list of them.
 
         Raises:
             DataError: The text is empty.
@@ -382,6 +385,8 @@ class ReviewModel:
         """
         from reviewgen.evaluation import score_text
 
+        if isinstance(text, list | tuple):
+            return [self.score(one, prompt, conditions=conditions) for one in text]
         prefix, weights = self.conditions.encode({} if conditions is None else conditions), self.bundle.weights
         return score_text(weights.model_on_device, self.tokenizer, text, prefix, prompt, weights.device)
 
@@ -413,8 +418,10 @@ class ReviewModel:
 
         return map_words(self.bundle, self._pieces, words)
 
-    def embed(self, texts: Sequence[str]) -> 'Float32[ndarray, "N H"]':
-        """Return a vector of each text: the mean of the hidden states of a network after each of its tokens.
+    def embed(self, texts: str | Sequence[str]) -> 'Float32[ndarray, "*N H"]':
+        """Return a vector of each text, (N, H): the mean of the hidden states of a network after each of its tokens.
+
+        Of a single text, a string, the vector is returned, (H,).
 
         Conditions are unspecified. It costs about as much as generating the texts, 32 at a time. A blend uses the vectors of its
         first model that has a hidden state.
@@ -425,7 +432,8 @@ class ReviewModel:
         """
         from reviewgen.model.words import embed_texts
 
-        return embed_texts(self.bundle, texts)
+        vectors = embed_texts(self.bundle, texts)
+        return vectors[0] if isinstance(texts, str) else vectors
 
     def contrast(self, condition: str, *, k: int = 10, seed: int = 0) -> "dict[str, list[PreferredWord]]":
         """Return the k words whose probability each value of a condition raises most, highest first.
@@ -449,8 +457,10 @@ class ReviewModel:
 
         return contrast_words(self.bundle, self._pieces, condition, k, write)
 
-    def classify(self, texts: Sequence[str], condition: str) -> "list[Classification]":
+    def classify(self, texts: str | Sequence[str], condition: str) -> Any:
         """Return for each text the value of a condition that fits it best, and the probabilities of all values.
+
+        Of a list of texts, a list of ``Classification`` is returned; of a single text, a string, its ``Classification``.
 
         By Bayes' rule: P(value | text) is proportional to P(value) P(text | value), with the shares of the values in the training
         texts as P(value). Other conditions are unspecified.
@@ -461,7 +471,8 @@ class ReviewModel:
         """
         from reviewgen.model.words import classify_texts
 
-        return classify_texts(self.bundle, texts, condition)
+        results = classify_texts(self.bundle, texts, condition)
+        return results[0] if isinstance(texts, str) else results
 
     def accuracy(self, source: Any, condition: str, **options: Unpack[EvaluateKwargs]) -> "Accuracy":
         """Return how often ``classify`` finds the value that a text has, measured on at most 1,000 texts.

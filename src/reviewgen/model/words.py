@@ -282,7 +282,7 @@ def _batches(bundle: Bundle, texts: Sequence[str], prefix: Sequence[int]) -> Ite
         yield pad_sequence(rows, batch_first=True).to(bundle.weights.device), list(map(len, rows)), 1 + len(prefix)
 
 
-def classify_texts(bundle: Bundle, texts: Sequence[str], condition: str) -> list[Classification]:
+def classify_texts(bundle: Bundle, texts: str | Sequence[str], condition: str) -> list[Classification]:
     """Return for each text the value of a condition that fits it best; see ``ReviewModel.classify``."""
     attribute, weights, size = _find_condition(bundle, condition), bundle.weights, bundle.tokenizer.vocab_size
     texts = _check_texts(texts)
@@ -322,7 +322,7 @@ def measure_accuracy(bundle: Bundle, source: Any, condition: str, **options: Any
 
 
 @torch.no_grad()
-def embed_texts(bundle: Bundle, texts: Sequence[str]) -> Float32[np.ndarray, "N H"]:
+def embed_texts(bundle: Bundle, texts: str | Sequence[str]) -> Float32[np.ndarray, "N H"]:
     """Return a vector of each text; see ``ReviewModel.embed``."""
     texts = _check_texts(texts)
     prefix = bundle.conditions.unspecified_ids
@@ -359,7 +359,7 @@ def _mean_states(
 
 
 def _check_texts(texts: Any) -> list[str]:
-    listed = check_list("texts", texts, '["A wonderful film."]')
+    listed = check_list("texts", [texts] if isinstance(texts, str) else texts, '["A wonderful film."]')
     if wrong := [text for text in listed if not isinstance(text, str) or not text]:
         raise DataError(f"A text must be a string of at least one character; got {quoted(wrong[0])}.")
     return listed

@@ -195,7 +195,7 @@ def find_record(out: Path) -> dict[str, Any]:
 def discard_finished(out: Path) -> None:
     """Remove the folder of a run that has saved its model in ``out`` and was killed before it could remove the folder."""
     settings = find_record(out).get(SETTINGS)
-    if settings is not None and (job := Job(out, {SETTINGS: settings})).folder.is_dir():
+    if settings is not None and (job := Job(out, "training", {SETTINGS: settings})).folder.is_dir():
         with contextlib.suppress(ReviewgenError, OSError), job:
             job.clear()
 
@@ -320,7 +320,7 @@ class RunFolder:
             if record.get(SETTINGS) == plan.digest() and record.get("stopped") not in _CUT_SHORT:
                 return record["data"]["fingerprint"], {}, 0.0
             check_output(plan.out)
-        self._job = job = Job(plan.out, {**plan.facts(), "processes": processes, SETTINGS: plan.digest()})
+        self._job = job = Job(plan.out, "training", {**plan.facts(), "processes": processes, SETTINGS: plan.digest()})
         if plan.resume and not job.folder.is_dir():
             raise CheckpointError(
                 f"There is no run to resume: {job.folder} does not exist. Leave out --resume (resume=True) to start one."

@@ -11,4 +11,3 @@ from .scoring import evaluate as evaluate
 from .scoring import move as move
 from .scoring import score_texts as score_texts
 from .table import WrittenTexts as WrittenTexts
-from .table import read_rows as read_rows

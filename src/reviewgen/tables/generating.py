@@ -27,7 +27,7 @@ from reviewgen.model import ReviewModel
 from reviewgen.storage import to_path
 from reviewgen.tables.receipts import library_versions, make_receipt, portable_source
 from reviewgen.tables.scoring import NOVELTY_COLUMNS, column_names, load_saved, move, novelty_row
-from reviewgen.tables.table import Progress, Row, TablePlan, WrittenTexts, write_table
+from reviewgen.tables.table import Progress, Row, TablePlan, write_table
 
 _HEAD = 1000  # rows whose columns are those of a table
 _STREAM = 0x5C4E  # beside (seed, i), which text i samples from, and (seed, i, try)
@@ -56,7 +56,7 @@ def _make_plan(
     schema: "Schema",
     seed: int | None,
     shards: DatasetOptions,
-    receipts: bool,
+    receipts: bool | Path,
 ) -> TablePlan:
     """Return the plan of a table.
 
@@ -68,7 +68,7 @@ def _make_plan(
         schema: What the conditions are drawn from.
         seed: The seed, if it is given.
         shards: How it is written.
-        receipts: Whether there is a column of receipts.
+        receipts: Whether there is a column of receipts, or the file that they are also written to.
     """
     prompts, common, conditions = request.prompts, request.config.conditions, model.conditions
     own, labels = (_OWN, list(conditions)) if shards.columns else ({"text": "string"}, [])
@@ -121,6 +121,7 @@ def _make_plan(
         facts=facts,
         stage="Generating",
         rows=rows,
+        receipts=receipts if isinstance(receipts, Path) else None,
         total=n * len(prompts),
     )
 
@@ -130,19 +131,19 @@ def generate_dataset(
     n: int,
     shards: DatasetOptions,
     *,
-    out: str | Path,
+    out: str | Path | None,
     prompt: str | Sequence[str] = "",
     receipts: bool | Path = False,
     progress: Progress | None = None,
     weight_bits: int = 32,
     device: str = "auto",
     options: GenerateKwargs,
-) -> WrittenTexts:
+) -> Any:
     """Generate a table of texts; under a launcher, all processes call this.
 
     Args are those of ``reviewgen.generate_dataset``, and:
         shards: How the table is written.
-        receipts: Whether there is a column of receipts, or the file that they will be written to.
+        receipts: Whether there is a column of receipts, or the file that they are also written to.
         progress: Called with the progress.
         weight_bits: The bits of a weight of a model that is loaded.
 
@@ -172,9 +173,9 @@ def generate_dataset(
         file = receipts if isinstance(receipts, Path) else path / "receipts.jsonl"
         name = None if source is None else portable_source(source, file)
         seed = None if options.get("seed") is None else request.seed
-        return _make_plan(loaded, name, n, replace(request, device=loaded.device), schema, seed, shards, bool(receipts))
+        return _make_plan(loaded, name, n, replace(request, device=loaded.device), schema, seed, shards, receipts)
 
-    return write_table(plan, out, shards, progress)
+    return write_table(plan, out, shards, progress, shards.schema)
 
 
 def _check_request(model: ReviewModel, prompt: Any, options: GenerateKwargs) -> Request:

@@ -29,7 +29,7 @@ from reviewgen.novelty import WINDOWS, Novelty
 from reviewgen.processes import all_processes, process_state
 from reviewgen.registry import find_model
 from reviewgen.tables.receipts import library_versions
-from reviewgen.tables.table import Progress, Row, TablePlan, WrittenTexts, write_table
+from reviewgen.tables.table import Progress, Row, TablePlan, write_table
 
 _SCORED = 1024  # texts that are scored together, as ``evaluate`` does
 _SCORE_COLUMNS = {"characters": "int64", "tokens": "int64", "bits": "double", "bits_per_character": "double"}
@@ -160,11 +160,11 @@ def score_texts(
     source: Any,
     shards: ShardOptions,
     *,
-    out: str | Path,
+    out: str | Path | None,
     progress: Progress | None = None,
     device: str = "cpu",
     options: EvaluateKwargs,
-) -> WrittenTexts:
+) -> Any:
     """Write a table with a row for each text of a source; under a launcher, all processes call this.
 
     Raises:
@@ -201,7 +201,7 @@ def score_texts(
             columns=columns, facts=facts, stage=stage, rows=rows, summarize=summarize, can_resume=identity is not None
         )
 
-    return write_table(plan, out, shards, progress)
+    return write_table(plan, out, shards, progress, source)
 
 
 def _facts(model: ReviewModel, source: Any, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,12 +19,12 @@ from typing import Any
 
 import numpy as np
 
-from reviewgen.config import MAX_RECORD, MAX_VOCABULARY, check_count, check_text, read_json
+from reviewgen.config import MAX_RECORD, MAX_VOCABULARY, check_count, read_json
 from reviewgen.config.options import ShardOptions
 from reviewgen.data import digest_file, first_of_each, hash_text
-from reviewgen.errors import CheckpointError, ConfigError, OutputExists, StorageError, did_you_mean, quoted
+from reviewgen.errors import CheckpointError, ConfigError, OutputExists, StorageError, quoted, storage_errors
 from reviewgen.processes import Processes, all_processes
-from reviewgen.storage import Job, check_output, remove, to_path
+from reviewgen.storage import Job, atomic_file, check_output, digest_of, remove, temporary_folder, to_path
 
 Progress = Callable[[str, int, int | None], None]
 """Called with what is being done, how many texts of it are done, and of how many if that is known."""
@@ -37,7 +37,8 @@ _FILE_SHARD = 1_000  # texts of a shard of a single file, at most: what an inter
 _REPORTED = 64  # texts between two reports of progress
 _MAX_DRAWS = 10  # texts that are drawn for one that is wanted, if repeats are left out
 _MORE = 1.1  # a little more than what is missing
-_SURROGATES = re.compile("[\ud800-\udfff]")
+_SURROGATES = re.compile("[\ud800-\udfff]")  # which UTF-8 lacks; JSON escapes them, and other formats have U+FFFD for them
+_FORMULA = re.compile(r"\A(?=[=+\-@\t\r])")  # what spreadsheets run, after the CSV injection page of OWASP
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,7 @@ class TablePlan:
         rows: Called with (seed, first, last); yields the rows of the texts ``first`` to ``last - 1``, or fewer at the end.
         total: The number of texts that are wanted; None if the rows end by themselves.
         summarize: Makes the summary from all rows; None for generated texts.
+        receipts: A file for the receipts of a single file, which is written with it.
         can_resume: Whether the facts identify the rows; otherwise nothing is kept of an earlier try.
     """
 
@@ -81,19 +83,28 @@ class TablePlan:
     rows: Callable[[int, int, int], Iterator[Row]]
     total: int | None = None
     summarize: Callable[[Iterator[Row]], dict[str, Any]] | None = None
+    receipts: Path | None = None
     can_resume: bool = True
 
 
 def write_table(
-    make_plan: Callable[[Path], TablePlan], out: Any, shards: ShardOptions, progress: Progress | None = None
-) -> WrittenTexts:
+    make_plan: Callable[[Path], TablePlan],
+    out: Any,
+    shards: ShardOptions,
+    progress: Progress | None = None,
+    given: Any = None,
+) -> Any:
     """Write a table; under a launcher, all processes call this.
 
     Args:
         make_plan: Checks all other arguments, and returns the plan of a table at a path.
-        out: A folder, or a file whose suffix is .jsonl, .parquet or .csv.
+        out: A folder, or a file whose suffix is .jsonl, .parquet or .csv; None to return the table itself.
         shards: The format, where None is that of the file, or jsonl; and the number of texts in a shard; the last has fewer.
         progress: Called with the progress, in the main process.
+        given: What the table was made of; of a DataFrame of pandas, the table that is returned is one, too.
+
+    Returns:
+        A ``WrittenTexts``; without ``out`` a Dataset or a DataFrame.
 
     Raises:
         ConfigError: An argument is unusable, or the folder was written with other settings.
@@ -102,6 +113,15 @@ def write_table(
         ReviewgenError: As ``make_plan``.
         ProcessLost: Another process has failed or ended.
     """
+
+    if out is None:
+        from datasets import Dataset  # with pandas, a second
+        from pyarrow import parquet
+
+        with temporary_folder() as folder:
+            written = write_table(make_plan, folder / "table.parquet", shards, progress)
+            dataset = Dataset(parquet.read_table(written.out))
+        return dataset.to_pandas() if hasattr(given, "iterrows") else dataset  # only DataFrames of pandas have that
 
     def check() -> _Table:
         path, format = _check_target(out, shards.format)
@@ -119,13 +139,12 @@ def _check_target(out: Any, format: str | None) -> tuple[Path, str]:
     suffix = path.suffix.removeprefix(".").lower()
     if suffix in _OTHER_FILES:
         raise ConfigError(f"out={path.name} must be a folder, or a file whose name ends in .jsonl, .parquet or .csv.")
-    check_text("format", format, optional=True)
     is_file = suffix in (*_FORMATS, "csv")
     kind = format if format is not None else suffix if is_file else _FORMATS[0]
-    if kind == "csv" and not is_file:
-        raise ConfigError("The format csv is for a single file: let the name of the output end in .csv.")
-    if kind not in (*_FORMATS, "csv"):
-        raise ConfigError(f"The format {quoted(kind)} is unknown. {did_you_mean(kind, _FORMATS)}")
+    if not is_file and kind not in _FORMATS:
+        raise ConfigError(
+            f"The format of a folder is jsonl or parquet; got {quoted(kind)}. For a CSV file, let the name of out end in .csv."
+        )
     if is_file and kind != suffix:
         raise ConfigError(f"out={path.name} is a file of {suffix}, and the format is {kind}: leave the format out.")
     if is_file or not path.name or _read_manifest(path) is None:  # without a name, it is "." or "/", which exist
@@ -143,8 +162,9 @@ class _Table:
         self.format = "jsonl" if shards.format == "csv" else shards.format  # of shards, which are read back
         files = {"format": shards.format, "shard_texts": self.shard_texts, "columns": plan.columns}
         self.facts: dict[str, Any] = json.loads(json.dumps({**plan.facts, **files}))
-        self.job = Job(out, {name: value for name, value in self.facts.items() if name != "seed"})
+        self.job = Job(out, "table", {name: value for name, value in self.facts.items() if name != "seed"})
         self.progress = progress if processes.rank == 0 else None
+        self.keep_formulas = shards.keep_formulas
         self.unique, self.is_resumed = bool(self.facts.get("unique")), False
         self.size = min(self.shard_texts, plan.total or self.shard_texts)  # of a shard, before repeats are left out
 
@@ -183,21 +203,27 @@ class _Table:
     def _write_shard(self, first: int, wanted: int) -> list[Row]:
         """Write the rows of a shard, unless it is there, and return them; each process calls it for its own shard."""
         file, last = self._shard(first // self.size), first + self.size
-        if file.exists():
+        if file.exists() and self._digest(file).exists():
             return list(read_rows(file))
+        remove(file)  # it is damaged, or was written by a process that was killed before it noted the digest
         total, written = self.plan.total and wanted, list[Row]()
         for row in self.plan.rows(self.facts.get("seed", 0), first, last if self.unique else min(last, wanted)):
             self.processes.stop_if_interrupted()
-            written.append(_writable(row, self.format))
+            written.append(row if self.format == "jsonl" else _replace(row, _SURROGATES, "\ufffd"))
             if self.progress is not None and not len(written) % _REPORTED:
                 done = first + len(written) * self.processes.world_size
                 self.progress(self.plan.stage, min(done, wanted), total)
         if written:
             Job.write_whole(file, lambda scratch: _write_rows(scratch, written, self.format, self.plan.columns))
+            Job.write_whole(self._digest(file), Path.touch)
         return written
 
     def _shard(self, number: int) -> Path:
         return self.job.path(f"shards/texts-{number:05d}.{self.format}")
+
+    def _digest(self, shard: Path) -> Path:
+        """Return the path of the empty file that notes that a shard with this content was written."""
+        return self.job.path(f"digests/{shard.name}.{digest_of(shard)}")
 
     def _open(self, locks: ExitStack) -> tuple[dict[str, Any], WrittenTexts | None]:
         facts, manifest = dict(self.facts), None if self.is_file else _read_manifest(self.out)
@@ -206,8 +232,6 @@ class _Table:
             if not self.plan.can_resume:
                 self.job.clear()
             self.is_resumed = any(self.job.path("shards").glob("t*"))
-            for file in self.job.path("shards").glob("train-*"):  # of a process that was killed while it gave them their names
-                file.rename(file.with_name(f"texts-{file.name.split('-')[1]}{file.suffix}"))
         before = self.job.require({}) if manifest is None else manifest["job"]
         if "seed" in facts and facts["seed"] is None:
             facts["seed"] = before.get("seed", secrets.randbits(32))
@@ -235,45 +259,47 @@ class _Table:
     def _finish(self, texts: int, hashes: np.ndarray) -> WrittenTexts:
         """Give the table its name, and return it; ``hashes`` are those of texts that must differ."""
         shards = [self._shard(number) for number in range(math.ceil(texts / self.size))]
+        remove(self.job.path("table"))  # of an earlier try, whose shards may have been damaged since
         rows: Iterator[Row] = chain.from_iterable(map(read_rows, shards))
         if self.plan.summarize is not None:
             summary = self.plan.summarize(chain.from_iterable(map(read_rows, shards)))
         else:
             summary = {"seed": self.facts["seed"], "asked": self.plan.total, "drawn": texts, "repeats": 0}
         if self.unique:
-            remove(self.job.path("table"))  # of an earlier try: a file that is there would not take its rows from those below
             positions = np.flatnonzero(is_first := first_of_each(hashes))[: self.plan.total]
             drawn = int(positions[-1]) + 1 if len(positions) == self.plan.total else texts
             rows, texts = islice(compress(rows, is_first.tolist()), len(positions)), len(positions)
             summary |= {"drawn": drawn, "repeats": drawn - texts}
+        folder = self.job.path("table")
+        files: dict[str, Any] = {}
         if self.is_file:
-            self.job.write("table", lambda file: _write_rows(file, rows, self.facts["format"], self.plan.columns))
-            self.job.finish("table")
-            return WrittenTexts(self.out, texts, summary, (self.out.name,), is_resumed=self.is_resumed)
-        size, files = self.shard_texts, {}
-        folder, count = self.job.path("table" if self.unique else "shards"), math.ceil(texts / size)
-        for number in range(count):
-            file = folder / f"train-{number:05d}-of-{count:05d}.{self.format}"  # as ``datasets`` names them
-            if self.unique:
+            if self.plan.receipts is not None:
+                rows = _write_receipts(self.plan.receipts, rows)
+            Job.write_whole(
+                folder, lambda path: _write_rows(path, rows, self.facts["format"], self.plan.columns, self.keep_formulas)
+            )
+            files[self.out.name] = None
+        else:
+            size, count = self.shard_texts, math.ceil(texts / self.shard_texts)
+            for number in range(count):
+                file = folder / f"train-{number:05d}-of-{count:05d}.{self.format}"  # as ``datasets`` names them
                 Job.write_whole(file, lambda path: _write_rows(path, islice(rows, size), self.format, self.plan.columns))
-            else:
-                shards[number].rename(file)
-            files[file.name] = {"texts": min(size, texts - number * size), **digest_file(file)}
-        content = {"format": _FORMAT, "synthetic": "seed" in self.facts, "texts": texts, "summary": summary}
-        text = json.dumps(content | {"job": self.facts, "files": files}, indent=1, ensure_ascii=False)
-        (folder / _MANIFEST).write_bytes(text.encode("utf-8", "backslashreplace"))
-        self.job.finish(folder.name)
+                files[file.name] = {"texts": min(size, texts - number * size), **digest_file(file)}
+            content = {"format": _FORMAT, "synthetic": "seed" in self.facts, "texts": texts, "summary": summary}
+            text = json.dumps(content | {"job": self.facts, "files": files}, indent=1, ensure_ascii=False)
+            (folder / _MANIFEST).write_bytes(text.encode("utf-8", "backslashreplace"))
+        self.job.finish("table")
         return WrittenTexts(self.out, texts, summary, tuple(files), is_resumed=self.is_resumed)
 
 
-def _writable(row: Row, format: str | None) -> Row:
-    """Return a row as it can be read back: parquet has U+FFFD for lone surrogates, which UTF-8 lacks and JSON escapes."""
-    if format == "jsonl":
-        return row
-    return {name: _SURROGATES.sub("\ufffd", value) if isinstance(value, str) else value for name, value in row.items()}
+def _replace(row: Row, pattern: re.Pattern[str], new: str) -> Row:
+    """Return a row with a part of its texts replaced."""
+    return {name: pattern.sub(new, value) if isinstance(value, str) else value for name, value in row.items()}
 
 
-def _write_rows(file: Path, rows: Iterable[Row], format: str | None, columns: Mapping[str, str]) -> None:
+def _write_rows(
+    file: Path, rows: Iterable[Row], format: str | None, columns: Mapping[str, str], keep_formulas: bool = False
+) -> None:
     """Write rows to a file; ``columns`` are the pyarrow types of their values, as in {"text": "string"}."""
     if format == "jsonl":
         with file.open("wb") as stream:
@@ -284,8 +310,9 @@ def _write_rows(file: Path, rows: Iterable[Row], format: str | None, columns: Ma
     if format == "csv":  # with a byte order mark: without it, Excel misreads letters that are not ASCII
         with file.open("w", encoding="utf-8-sig", newline="") as table:
             writer = csv.DictWriter(table, columns)
-            writer.writeheader()
-            writer.writerows(_writable(row, format) for row in rows)
+            for row in chain([dict(zip(columns, columns, strict=True))], rows):
+                cells = _replace(row, _SURROGATES, "\ufffd")
+                writer.writerow(cells if keep_formulas else _replace(cells, _FORMULA, "'"))
         return
     import pyarrow as pa  # a tenth of a second
     from pyarrow import parquet
@@ -294,6 +321,22 @@ def _write_rows(file: Path, rows: Iterable[Row], format: str | None, columns: Ma
     with parquet.ParquetWriter(file.absolute(), schema, compression="zstd") as writer:  # of "a:b", a would be a protocol
         while batch := list(islice(rest, _BATCH)):
             writer.write_table(pa.Table.from_pylist(batch, schema=schema))
+
+
+def _write_receipts(file: Path, rows: Iterator[Row]) -> Iterator[Row]:
+    """Yield rows, and write their receipts to a file that has its name before the table has: if the process ends in between, the
+    table can be resumed.
+
+    Raises:
+        OutputExists: Something else has that name by now.
+    """
+    with storage_errors(file), atomic_file(file) as new:
+        with new.open("w", encoding="utf-8", errors="backslashreplace") as lines:
+            for row in rows:
+                lines.write(f"{row['receipt']}\n")
+                yield row
+        if file.exists() and digest_of(file) != digest_of(new):
+            raise OutputExists(f"{file} already exists. Give another --receipt, or remove it first.")
 
 
 def read_rows(file: Path) -> Iterator[Row]:
