@@ -159,6 +159,45 @@ def test_a_body_may_come_slowly_but_steadily_within_the_time_of_a_request(model,
             assert other.recv(4096).startswith(b"HTTP/1.1 408")
 
 
+@pytest.mark.parametrize(
+    ("first", "slowly"),
+    [
+        (b"", b""),
+        (b"GET /health HTT", b""),
+        (b"", b"GET /health" * 9),
+        (b"GET /health HTTP/1.1\r\nHost: a\r\n\r\nGET", b" /health"),
+    ],
+    ids=["silent", "half a header", "slow header", "second request"],
+)
+def test_a_connection_is_closed_if_the_headers_of_a_request_do_not_come_in_time(model, first, slowly):
+    with serve({"m": model}, {"stall_seconds": 0.8}) as server, connect(server) as raw:
+        raw.sendall(first)
+        started = time.monotonic()
+        with contextlib.suppress(ConnectionError):  # once it is closed
+            for byte in slowly:
+                raw.sendall(bytes([byte]))
+                time.sleep(0.05)
+            while raw.recv(4096):
+                pass
+        assert 0.7 < time.monotonic() - started < 4
+
+
+def test_a_stream_may_take_longer_than_the_headers_of_a_request():
+    ask = {"max_tokens": 4000, "stream": True}
+    with serve({"slow": slow_model()}, {"stall_seconds": 0.3}) as server, server.http.stream("POST", PATH, json=ask) as response:
+        until, lines = time.monotonic() + 1, response.iter_lines()
+        while time.monotonic() < until:
+            next(lines)
+
+
+def test_requests_on_too_many_connections_are_answered_with_503(monkeypatch):
+    monkeypatch.setattr("reviewgen.serving.server._MAX_CONNECTIONS", 3)
+    body = json.dumps({"stream": True, "max_tokens": 4000}).encode()
+    with serve({"slow": slow_model()}) as server, connect(server, body), connect(server, body):
+        wait_for(lambda: len(server.uvicorn.server_state.tasks) == 2)
+        assert httpx.get(f"{server.url}/health").status_code == 503
+
+
 def test_a_reader_that_stalls_loses_its_place_and_others_go_on(model):
     limits = {"stall_seconds": 1.0, "max_tokens": 200_000}
     body = json.dumps({"model": "slow", "n": 64, "logprobs": 20, "stream": True, "max_tokens": 200_000}).encode()
