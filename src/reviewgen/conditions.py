@@ -10,7 +10,7 @@ import itertools
 import math
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from numbers import Integral, Real
 from typing import Annotated, Any, Literal
@@ -112,8 +112,10 @@ class Condition:
         """Raise unless a model can be given a value.
 
         Raises:
-            ConfigError: A category or a number is unknown, or the text of a field is empty or too long.
+            ConfigError: A category or a number is unknown, the text of a field is empty or too long, or there are several values.
         """
+        if isinstance(value, Collection) and not isinstance(value, str):
+            raise ConfigError(f"The condition {self.name!r} takes one text or number; got {quoted(value)}.")
         if self.is_field:
             if is_missing(value, self.kind):
                 raise ConfigError(f"The field {self.name!r} is empty: give it a text, or leave it out.")

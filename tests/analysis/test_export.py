@@ -80,13 +80,28 @@ def test_a_page_is_not_replaced_and_what_has_no_page_is_refused(micro, model_fol
     for more, status, said in ((("--bits", 7), 2, "5, 6, 8, 16, 32"), ((), 0, "page.html"), ((), 1, "already exists")):
         found, output, problem = run_command(monkeypatch, capsys, *words, *more)
         assert found == status and said in output + problem
-    assert "ngram-char" in re.findall("<title>(.*)</title>", page.read_text("utf-8"))[0]
+    assert re.findall("<title>(.*)</title>", page.read_text("utf-8")) == [model_folder("ngram-char").name]
     assert run_command(monkeypatch, capsys, *words, "--title", "My shop", "--overwrite")[0] == 0
     assert re.findall("<title>(.*)</title>", page.read_text("utf-8")) == ["My shop"]
     assert run_command(monkeypatch, capsys, *words[:2])[0] == 2
-    one = micro("gru-word")
+    one = reviewgen.ReviewModel(replace(micro("gru-word").bundle, source=None))
     export_html([one, one, reviewgen.ReviewModel(replace(one.bundle, preset="gru-word-2"))], page, overwrite=True)
     assert "<title>gru-word · gru-word-2 · gru-word-2-2<" in page.read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("shop/../my@reviews", "my@reviews"),
+        ("hf://ana/my-reviews@v2", "my-reviews"),
+        ("gru-word", "gru-word"),
+        (None, "gru-word"),
+    ],
+)
+def test_a_page_has_the_name_of_the_folder_repository_or_preset(micro, source, name, tmp_path):
+    model = reviewgen.ReviewModel(replace(micro("gru-word").bundle, source=source))
+    html = export_html(model, tmp_path / "page.html").read_text(encoding="utf-8")
+    assert f"<title>{name}</title>" in html and f'{{"models": [{{"id": "{name}", "preset": "gru-word"' in html
 
 
 def built(name, **settings):
@@ -169,6 +184,36 @@ def test_what_cannot_be_exported_to_onnx_says_why_and_leaves_nothing(tmp_path, m
     assert not list(tmp_path.iterdir())
 
 
+DOCS_PROGRAM = re.compile(r'```python title="onnx_generate.py"\n(.*?)```', re.DOTALL)
+NO_NOISE = "import numpy as np\nnp.random.default_rng = lambda: type('', (), {'gumbel': lambda self, size: np.zeros(size)})()\n"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tokenizer", ["char", "word"])
+def test_the_program_of_the_documentation_uses_fields(tokenizer, tmp_path):
+    artists = ["Mt. Joy", "Wolf Alice", "Ash"]
+    rows = [{"text": f"{artist} sings.", "artist": artist, "stars": n % 2} for n in range(40) for artist in artists]
+    options = {"model": SMALL, "text_column": "text", "conditions": ["stars"], "fields": ["artist"], "progress": False}
+    model = reviewgen.train(f"lstm-{tokenizer}", rows, steps=60, **options)
+    export_onnx(model, tmp_path / "model")
+    settings = json.loads((tmp_path / "model" / "generation_config.json").read_text())
+    marker = model.conditions.vocab_size - 2
+    assert settings["fields"] == {"artist": {"marker_id": marker, "lowercase": False}}
+    page = (Path(__file__).parents[2] / "docs" / "how-to" / "export.md").read_text(encoding="utf-8")
+    program = NO_NOISE + DOCS_PROGRAM.search(page)[1].replace("my-onnx", "model")
+    given = program.replace("fields = {}", "fields = {'artist': 'Wolf Alice'}")
+    assert given != program
+    start = [model.tokenizer.bos_id, *model.conditions.encode({"artist": "Wolf Alice"})]
+    done = subprocess.run([sys.executable, "-c", f"{given}\nprint(start)"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    text, ids, _ = done.stdout.rsplit("\n", 2)
+    assert json.loads(ids) == start
+    if tokenizer == "char":  # otherwise reviewgen may complete the last word of the prompt
+        most = 300 - len(start) - len(model.tokenizer.encode("The"))
+        settings = {"do_sample": False, "max_new_tokens": most, "conditions": {"artist": "Wolf Alice"}}
+        assert text == model.generate_one("The", finish="anywhere", **settings)
+
+
 @pytest.mark.slow
 def test_the_program_of_the_documentation_generates_and_the_settings_say_how(tmp_path):
     """Without noise it takes the most probable token, as the model does with do_sample=False; trained until it writes words."""
@@ -180,9 +225,8 @@ def test_the_program_of_the_documentation_generates_and_the_settings_say_how(tmp
     start = [model.tokenizer.bos_id, *model.conditions.encode({})]
     assert settings["condition_ids"] == {"stars": {"": first, "1": first + 1, "5": first + 2}}
     assert settings["start_ids"] == start and settings["suppress_tokens"] == [0, *range(first, first + 3)]
-    still = "import numpy as np\nnp.random.default_rng = lambda: type('', (), {'gumbel': lambda self, size: np.zeros(size)})()\n"
     page = (Path(__file__).parents[2] / "docs" / "how-to" / "export.md").read_text(encoding="utf-8")
-    program = still + re.search(r'```python title="onnx_generate.py"\n(.*?)```', page, re.DOTALL)[1]
+    program = NO_NOISE + DOCS_PROGRAM.search(page)[1]
     command = [sys.executable, "-c", program.replace("my-onnx", folder.name)]
     done = subprocess.run(command, cwd=folder.parent, capture_output=True, text=True)
     expected = model.generate_one("The", do_sample=False, max_new_tokens=300 - len(start) - len("The"))

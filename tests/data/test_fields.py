@@ -16,6 +16,7 @@ from reviewgen.errors import ConfigError, DataError
 from reviewgen.registry import find_tokenizer
 from reviewgen.tables import Receipt, replay
 from tests.support.fakes import brute_bits, run_command
+from tests.support.live_server import error_of, in_process
 from tests.support.texts import as_parquet, corpus_of, tokenized, write
 
 CharTokenizer, _ = find_tokenizer("char")
@@ -145,6 +146,17 @@ def test_the_words_of_a_field_may_be_written_and_those_of_others_may_not():
 def test_bad_fields_are_refused(model, given_, said):
     with pytest.raises(ConfigError, match=said):
         model.generate(conditions=given_)
+
+
+@pytest.mark.parametrize("value", [["Mt. Joy"], {"name": "Mt. Joy"}, ("Mt. Joy", "Joywave")], ids=["list", "object", "tuple"])
+@pytest.mark.parametrize("name", ["artist", "stars"])
+def test_several_values_of_a_condition_are_refused(model, name, value):
+    with pytest.raises(ConfigError, match=f"The condition '{name}' takes one text or number; got") as refused:
+        model.generate(conditions={name: value})
+    with in_process({"m": model}) as server:
+        response = server.complete(conditions={name: value})
+        assert response.status_code == 400 and error_of(response)["param"] == "conditions"
+        assert error_of(response)["message"] == str(refused.value).replace("('Mt. Joy', 'Joywave')", "['Mt. Joy', 'Joywave']")
 
 
 def test_columns_are_checked_and_long_values_cut(tmp_path):

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
+import numpy as np
 import openai
 import pytest
 import yaml
@@ -88,14 +89,81 @@ def test_llm(server, model, tmp_path, monkeypatch):
     (shown,) = re.findall(r"^```yaml\n(.*?)^```", HOW_TO.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
     (entry,) = yaml.safe_load(shown.replace("http://127.0.0.1:8000", server.url))
     models = [entry | {"model_id": name, "model_name": name, "api_key_name": "mine"} for name in ("mine", "other")]
+    models.append(models[0] | {"model_id": "chat", "completion": False})
     (tmp_path / "extra-openai-models.yaml").write_text(yaml.safe_dump(models))
     (tmp_path / "keys.json").write_text(json.dumps({"mine": KEY}))
     words = ["the ", "-o", "seed", "7", "-o", "max_tokens", "20", "-o", "temperature", "0.7", "--no-log"]
     expected = model.generate_one("the ", seed=7, max_new_tokens=20, temperature=0.7)
-    for more in ([], ["--no-stream"]):
-        assert "the " + CliRunner().invoke(cli, ["-m", "mine", *words, *more]).output.removesuffix("\n") == expected
+    for name in ("mine", "chat"):
+        for more in ([], ["--no-stream"]):
+            assert "the " + CliRunner().invoke(cli, ["-m", name, *words, *more]).output.removesuffix("\n") == expected
     failed = CliRunner().invoke(cli, ["-m", "other", *words])
     assert failed.exit_code == 1 and failed.output.startswith("Error: ") and "mine" in failed.output
+
+
+def test_openai_chats_whole_and_as_a_stream(client, model):
+    messages = [
+        {"role": "system", "content": "Be kind."},
+        {"role": "user", "content": "x"},
+        {"role": "assistant", "content": "y"},
+    ]
+    messages.append({"role": "user", "content": [{"type": "text", "text": "th"}, {"type": "text", "text": "e "}]})
+    ask = {"model": "mine", "messages": messages, "n": 2, "seed": 3, "max_completion_tokens": 20, "temperature": 0.7}
+    expected = model.generate("the ", num_return_sequences=2, seed=3, max_new_tokens=20, temperature=0.7)
+    done = client.chat.completions.create(stop=["zzz"], **ask)
+    assert ["the " + choice.message.content for choice in done.choices] == expected
+    assert {choice.message.role for choice in done.choices} == {"assistant"} and done.usage.prompt_tokens == 4
+    chunks = [*client.chat.completions.create(stream=True, stream_options={"include_usage": True}, **ask)]
+    texts, roles, ends = ["the ", "the "], [], []
+    for choice in (choice for chunk in chunks for choice in chunk.choices):
+        texts[choice.index] += choice.delta.content
+        roles += [choice.delta.role] if choice.delta.role else []
+        ends += [choice.finish_reason] if choice.finish_reason else []
+    assert texts == expected and roles == ["assistant"] * 2 and ends == [choice.finish_reason for choice in done.choices]
+    assert chunks[-1].usage == done.usage and {chunk.object for chunk in chunks} == {"chat.completion.chunk"}
+
+
+def test_openai_gets_the_vectors_of_embed(micro):
+    network, texts = micro("gru-word"), ["The food was good.", "cold"]
+    with serve({"m": network}) as server:
+        other = openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0)
+        whole = other.embeddings.create(model="m", input=texts)  # base64
+        numbers = other.embeddings.create(model="m", input=texts[0], encoding_format="float")
+    np.testing.assert_allclose([each.embedding for each in whole.data], network.embed(texts), rtol=1e-6)
+    assert numbers.data[0].embedding == pytest.approx(whole.data[0].embedding)
+    assert whole.usage.total_tokens == sum(len(network.tokenizer.encode(text)) for text in texts)
+
+
+OPEN_WEBUI = {  # fields: open-webui/open-webui@05746a9 backend/open_webui/utils/payload.py, apply_model_params_to_body_openai
+    "stream": True,
+    "model": "mine",
+    "messages": [{"role": "system", "content": "You write reviews."}, {"role": "user", "content": "the "}],
+    "temperature": 0.7,
+    "top_p": 0.9,
+    "max_tokens": 20,
+    "frequency_penalty": 0.5,
+    "seed": 5,
+    "stop": ["zzz"],
+}
+AGENT = {  # fields of openai.types.chat.completion_create_params that agents send
+    **OPEN_WEBUI,
+    "messages": [{"role": "user", "content": [{"type": "text", "text": "the "}]}],
+    "stream_options": {"include_usage": True},
+    "presence_penalty": 0.3,
+    "user": "6650f1",
+    "tools": [{"type": "function", "function": {"name": "search", "parameters": {"type": "object"}}}],
+    "tool_choice": "auto",
+    "parallel_tool_calls": True,
+}
+
+
+@pytest.mark.parametrize("body", [OPEN_WEBUI, AGENT], ids=["Open WebUI", "agent"])
+def test_bodies_of_chat_programs_are_answered(server, model, body):
+    response = server.http.post("/v1/chat/completions", json=body)
+    *parts, last = [line.removeprefix("data: ") for line in response.text.split("\n\n") if line]
+    deltas = [choice["delta"]["content"] for part in parts for choice in json.loads(part)["choices"]]
+    settings = {"temperature": 0.7, "top_p": 0.9, "max_new_tokens": 20, "stop_strings": ["zzz"]}
+    assert last == "[DONE]" and "the " + "".join(deltas) == model.generate_one("the ", seed=5, **settings)
 
 
 # Rude and many clients
@@ -157,6 +225,45 @@ def test_a_body_may_come_slowly_but_steadily_within_the_time_of_a_request(model,
         with connect(server) as other:
             other.sendall(HEAD + b"Content-Length: 9\r\n\r\n{")  # and no more
             assert other.recv(4096).startswith(b"HTTP/1.1 408")
+
+
+@pytest.mark.parametrize(
+    ("first", "slowly"),
+    [
+        (b"", b""),
+        (b"GET /health HTT", b""),
+        (b"", b"GET /health" * 9),
+        (b"GET /health HTTP/1.1\r\nHost: a\r\n\r\nGET", b" /health"),
+    ],
+    ids=["silent", "half a header", "slow header", "second request"],
+)
+def test_a_connection_is_closed_if_the_headers_of_a_request_do_not_come_in_time(model, first, slowly):
+    with serve({"m": model}, {"stall_seconds": 0.8}) as server, connect(server) as raw:
+        raw.sendall(first)
+        started = time.monotonic()
+        with contextlib.suppress(ConnectionError):  # once it is closed
+            for byte in slowly:
+                raw.sendall(bytes([byte]))
+                time.sleep(0.05)
+            while raw.recv(4096):
+                pass
+        assert 0.7 < time.monotonic() - started < 4
+
+
+def test_a_stream_may_take_longer_than_the_headers_of_a_request():
+    ask = {"max_tokens": 4000, "stream": True}
+    with serve({"slow": slow_model()}, {"stall_seconds": 0.3}) as server, server.http.stream("POST", PATH, json=ask) as response:
+        until, lines = time.monotonic() + 1, response.iter_lines()
+        while time.monotonic() < until:
+            next(lines)
+
+
+def test_requests_on_too_many_connections_are_answered_with_503(monkeypatch):
+    monkeypatch.setattr("reviewgen.serving.server._MAX_CONNECTIONS", 3)
+    body = json.dumps({"stream": True, "max_tokens": 4000}).encode()
+    with serve({"slow": slow_model()}) as server, connect(server, body), connect(server, body):
+        wait_for(lambda: len(server.uvicorn.server_state.tasks) == 2)
+        assert httpx.get(f"{server.url}/health").status_code == 503
 
 
 def test_a_reader_that_stalls_loses_its_place_and_others_go_on(model):

@@ -1,12 +1,15 @@
 """Real processes: ``reviewgen serve`` and ``demo``, several workers, and what docs/how-to/deploy.md puts around them."""
 
 import asyncio
+import contextlib
 import json
 import os
 import re
+import resource
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -91,6 +94,35 @@ def test_the_command_serves_what_loads_until_a_signal_ends_it(folder, micro, wor
         assert process.wait(60) == 0
     said = log.read_text()
     assert "Traceback" not in said and said.count("broken is left out") == 1
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("head", [b"", b"GET /health HTTP/1.1\r\nHos"], ids=["silent", "half a header"])
+def test_many_connections_without_a_request_do_not_keep_others_out(folder, head):
+    prefix, log = ["sh", "-c", 'ulimit -n 200; exec "$0" "$@"'], folder / "log"
+    with contextlib.ExitStack() as stack:
+        said = stack.enter_context(serving(["serve", "./mine", "--port", "0"], log, cwd=folder, prefix=prefix))
+        for _ in range(260):
+            connection = stack.enter_context(socket.create_connection(("127.0.0.1", httpx.URL(said["url"]).port)))
+            connection.sendall(head)
+        assert httpx.get(f"{said['url']}/health", timeout=20).json() == {"status": "ok"}
+        assert "Traceback" not in log.read_text() and log.stat().st_size < 1000
+
+
+@pytest.mark.server
+def test_connections_that_cannot_be_accepted_are_one_line_of_the_log(folder):
+    log = folder / "log"
+    with serving(["serve", "./mine", "--port", "0"], log, cwd=folder) as said:
+        pid = said["process"].pid
+        limits = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        opened = len([*Path(f"/proc/{pid}/fd").iterdir()])
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (opened, limits[1]))
+        with pytest.raises(httpx.ReadTimeout):
+            httpx.get(f"{said['url']}/health", timeout=2.5)  # asyncio tries to accept it each second
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
+        assert httpx.get(f"{said['url']}/health", timeout=20).status_code == 200
+        logged = log.read_text()
+        assert "Traceback" not in logged and logged.count("Too many open files") == logged.count("ERROR") == 1
 
 
 @pytest.mark.server

@@ -154,6 +154,12 @@ def test_health_docs_and_openapi(server):
     assert server.http.get("/health").json() == server.http.get("/ready").json() == {"status": "ok"}
     document = server.http.get("/openapi.json").json()
     validate(document)
+    bodies = {path: item["post"]["requestBody"]["content"] for path, item in document["paths"].items() if "post" in item}
+    assert {path: body["application/json"]["schema"]["$ref"].rpartition("/")[2] for path, body in bodies.items()} == {
+        "/v1/completions": "CompletionRequest",
+        "/v1/chat/completions": "ChatCompletionRequest",
+        "/v1/embeddings": "EmbeddingRequest",
+    }
     fields = document["components"]["schemas"]["CompletionRequest"]["properties"]
     assert fields["max_tokens"]["maximum"] == 4096 and all(field["description"] for field in fields.values())
     page = server.http.get("/docs").text
@@ -204,7 +210,8 @@ BAD = [  # fields, the field at fault, and a word of the message
     ({"logprobs": 100}, "logprobs", "20"),
     ({"n": 100, "max_tokens": 4000, "logprobs": 20}, "logprobs", "2,000,000"),
     ({"prompt": "a" * 9000, "n": 50, "logprobs": 9, "echo": True, "stream": True}, "logprobs", "4,500,000"),
-    ({"presence_penalty": 0.5}, "presence_penalty", "use repetition_penalty"),
+    ({"logit_bias": {"3": 1}}, "logit_bias", "leave it out"),
+    ({"presence_penalty": "high"}, "presence_penalty", "number"),
     ({"best_of": 2, "stream": True}, "best_of", "stream"),
     ({"stream": True, "stream_options": {"include_usage": None}}, "stream_options", "None"),
     ({"conditions": {"stars": 5}}, "conditions", "stars"),
@@ -225,7 +232,15 @@ def test_a_bad_field_is_refused_and_named(server):
         response = server.complete(**({"model": "chars"} | fields))
         error, status = error_of(response), 404 if word == "no model" else 400
         assert (response.status_code, error["param"]) == (status, param) and word in error["message"], (str(fields)[:80], error)
-    neutral = {"presence_penalty": 0, "logit_bias": {}, "suffix": "", "user": "a" * 99_999, "stop": None, "n": None}
+    neutral = {
+        "presence_penalty": 0.5,
+        "frequency_penalty": -1,
+        "logit_bias": {},
+        "suffix": "",
+        "user": "a" * 99_999,
+        "stop": None,
+        "n": None,
+    }
     assert server.complete(model="chars", max_tokens=3, **neutral).status_code == 200
 
 
@@ -260,12 +275,37 @@ def test_paths_and_methods_that_are_not_there(server):
     for method, path, status, word in (
         ("GET", PATH, 405, "GET"),
         ("GET", "/v2", 404, "/v2"),
-        ("POST", "/v1/chat/completions", 404, PATH),
+        ("GET", "/v1/embeddings", 405, "GET"),
         ("DELETE", "/health", 405, "DELETE"),
         ("POST", PATH + "/", 404, "There is no"),  # not redirected to whatever host the request names
     ):
         response = server.http.request(method, path)
         assert response.status_code == status and word in error_of(response)["message"] and "location" not in response.headers
+
+
+@pytest.mark.parametrize("content", [None, 5, [], ["the "], [{"type": "image_url", "image_url": {"url": "data:,"}}]])
+def test_a_chat_without_a_text_of_the_user_is_refused(server, content):
+    for messages in ([{"role": "user", "content": content}], [{"role": "system", "content": "the "}], "the ", None):
+        response = server.http.post("/v1/chat/completions", json={"model": "chars", "messages": messages})
+        assert response.status_code == 400 and error_of(response)["param"] == "messages"
+
+
+@pytest.mark.parametrize(
+    ("fields", "param", "word"),
+    [
+        ({"input": [1, 2]}, "input", "token ids"),
+        ({"input": []}, "input", "list of strings"),
+        ({"input": "a" * 20_000}, "input", "16,384 characters"),
+        ({"input": "a", "encoding_format": "int8"}, "encoding_format", "base64"),
+        ({"input": "a", "dimensions": 8}, "dimensions", "leave it out"),
+        ({"input": "a", "model": "chars"}, None, "no hidden state"),
+        ({"input": ""}, None, "at least one character"),
+    ],
+)
+def test_bad_requests_for_embeddings_are_refused(server, fields, param, word):
+    response = server.http.post("/v1/embeddings", json={"model": "gru"} | fields)
+    error = error_of(response)
+    assert (response.status_code, error["param"]) == (400, param) and word in error["message"]
 
 
 def test_a_fault_of_the_server_is_one_request_s(models, monkeypatch):

@@ -42,10 +42,14 @@ def started(
 
 @contextlib.contextmanager
 def serving(
-    words: Sequence[str], log: Path, env: Mapping[str, str] | None = None, cwd: Path | None = None
+    words: Sequence[str],
+    log: Path,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    prefix: Sequence[str] = (),
 ) -> Iterator[dict[str, Any]]:
     """Run ``reviewgen serve`` or ``demo`` at a free port, and yield what it prints with ``--json``, and its process."""
-    with started([sys.executable, "-m", "reviewgen", *words, "--json"], log, env, cwd) as process:
+    with started([*prefix, sys.executable, "-m", "reviewgen", *words, "--json"], log, env, cwd) as process:
         text = wait_for_log(log, lambda text: "}" in text or process.poll() is not None)
         assert "}" in text, f"{' '.join(words)} did not start: {text}"
         yield json.loads(text[text.index("{") : text.rindex("}") + 1]) | {"process": process}

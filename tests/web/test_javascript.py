@@ -308,3 +308,13 @@ def test_the_shipped_vocabularies_are_those_of_all_presets() -> None:
     for tokenizer, file, count in (("char", "characters.json", 1), ("word", "tokenizer.json", 2)):
         folders = [find_weights(f"{name}-{tokenizer}") for name in ("blend", "gru", "lstm", "ngram", "nnlm", "rnn")]
         assert len({(folder / file).read_bytes() for folder in folders if folder is not None}) == count
+
+
+@pytest.mark.parametrize("name", ["my-reviews", "gru-word"], ids=["name", "preset"])
+def test_a_link_finds_a_model_by_its_name_and_by_its_preset(name, tmp_path):
+    module = static_files()["links.js"].as_uri()
+    script = tmp_path / "link.mjs"
+    script.write_text(f"""import {{ decodeFragment }} from "{module}";
+        const models = [{{ id: "other", preset: "lstm-word" }}, {{ id: "my-reviews", preset: "gru-word" }}];
+        console.log(decodeFragment("#model={name}", models).model);""")
+    assert run_node(script).strip() == "my-reviews"

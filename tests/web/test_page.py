@@ -67,6 +67,9 @@ def open_page(browser):
         page.on("request", lambda request: heard.append(request.url) if not request.url.startswith(("file:", "data:")) else None)
         page.goto(address if isinstance(address, str) else address.as_uri())
         page.locator("#model option").first.wait_for(state="attached")
+        if "#" not in str(address):
+            written(page)  # the first text
+            page.evaluate("globalThis.requests = []")
         return page
 
     yield opened
@@ -144,6 +147,21 @@ def test_a_text_is_written_token_by_token_and_is_the_same_for_the_same_seed(open
     seeds = [(request["seed"], request["n"]) for request in requests(page)]
     assert len({text, *texts}) == 4 and seeds == [(7, 1), (7, 1), (8, 3)]
     assert "40 tokens" in page.text_content(".facts") and "reached the length" in page.text_content(".facts")
+
+
+@pytest.mark.browser
+def test_the_page_opens_with_a_text(open_page, file):
+    page = open_page(file)
+    assert len(page.text_content(".written")) > 40 and page.text_content("#error") == ""
+
+
+@pytest.mark.browser
+def test_fields_stand_outside_the_closed_settings(open_page, file):
+    page = open_page(file, 360)
+    assert page.is_visible("#condition-artist") and not page.is_visible("#condition-style")
+    page.fill("#condition-artist", "Mt. Joy")
+    write(page)
+    assert requests(page)[-1]["conditions"]["artist"] == "Mt. Joy"
 
 
 @pytest.mark.browser
@@ -276,13 +294,14 @@ def test_bad_links_and_settings_and_an_engine_that_fails_are_a_sentence_and_the_
         assert len(page.text_content("#error")) < 300, fragment
     page.goto("about:blank")
     page.goto(file.as_uri())
+    first = written(page)
     for field, value, words in BAD_SETTINGS:
         before = page.input_value(field)
         page.fill(field, value)
         page.click("#write")
         page.locator("#error", has_text=words).wait_for()
         page.fill(field, before)
-    assert requests(page) == [] and page.locator(".text").count() == 0
+    assert len(requests(page)) == 1 and page.locator(".written").all_text_contents() == first
     page.fill("#prompt", "FAIL")
     page.click("#write")
     page.locator("#error", has_text="The engine has no memory left.").wait_for()

@@ -45,7 +45,7 @@ def export(
 
     Args:
         html: One HTML file with the model inside, which generates without a network.
-        title: The title of the page; by default the name of the preset.
+        title: The title of the page; by default the name of the folder, repository or preset.
         onnx: The model as ONNX, with its tokenizer and settings; checked by onnxruntime.
         transformers: The tokenizer, in the format that AutoTokenizer of transformers loads.
         bits: Bits per weight in the page: 5, 6, 8, 16 or 32; by default 8, or 6 or 5 for large networks.

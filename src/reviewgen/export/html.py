@@ -56,7 +56,8 @@ def export_html(
         path: The file; its suffix must be .html.
         bits: Bits per weight: 5, 6 or 8 (with a scale for each row of a matrix), 16 or 32. By default 8; 6 in networks of more
             than 4 million weights, and 5 in those of more than 5 million, which hardly makes them worse.
-        title: The title of the page; the names of the models if not given.
+        title: The title of the page; the names of the models if not given: of the folder or repository that a model was loaded
+            from, or of its preset.
         overwrite: Whether to replace an existing file.
 
     Returns:
@@ -106,34 +107,36 @@ def push_with_space(model: ReviewModel, repo_id: str, *, bits: int | None = None
     target = parse_repository(repo_id, options.get("revision"))
     if target.revision is not None or options.get("create_pr"):
         raise ConfigError("A Space shows the model of the branch main: leave out the revision or pull request, or the Space.")
-    title, token = target.repo_id.partition("/")[2], options.get("token")
-    _compose(model, bits, title)
+    named, token = replace(model.bundle, source=target.repo_id), options.get("token")
+    _compose(named, bits)
     inspect_space(target, options.get("private") or inspect_repository(target, token).is_private, token)
     card: Mapping[str, Any] = {**(options.pop("model_card_kwargs", None) or {}), "space": target.repo_id}
     message = options.get("commit_message") or f"Publish {model.preset} with reviewgen"
     address = model.push_to_hub(repo_id, model_card_kwargs=card, **options)
     try:
         published = inspect_repository(target, token)  # its visibility may be a default of the owner
-        page = _compose(ReviewModel(replace(model.bundle, card=published.card)), bits, title)
-        named = metadata_of(published.card).get("license")
-        license = named if isinstance(named, str) else None  # a Space takes no list
+        page = _compose(replace(named, card=published.card), bits)
+        given = metadata_of(published.card).get("license")
+        license = given if isinstance(given, str) else None  # a Space takes no list
         return address, push_space(page, target, license, published.is_private, message, token)
     except HubError as error:
         raise HubError(f"The model was published, but its Space was not; rerun the same command to retry. {error}") from None
 
 
-def _compose(model: ReviewModel, bits: int | None, title: str) -> str:
+def _compose(bundle: Bundle, bits: int | None) -> str:
     """Return the page of a model."""
     with temporary_folder() as scratch:
-        return export_html(model, scratch / "index.html", bits=bits, title=title).read_text(encoding="utf-8")
+        return export_html(ReviewModel(bundle), scratch / "index.html", bits=bits).read_text(encoding="utf-8")
 
 
 def _names(bundles: Sequence[Bundle]) -> list[str]:
-    """Return the name of each model in the page: its preset, with a number where another has that name."""
+    """Return the name of each model in the page: of its repository, folder or preset, with a number where another has it."""
     names: list[str] = []
-    for preset in (bundle.preset for bundle in bundles):
-        numbered = (f"{preset}-{number}" for number in count(2))
-        names.append(next(name for name in chain([preset], numbered) if name not in names))
+    for source in (bundle.source or bundle.preset for bundle in bundles):
+        path = source.partition("@")[0] if source.startswith("hf://") else source
+        plain = Path(path).resolve().name
+        numbered = (f"{plain}-{number}" for number in count(2))
+        names.append(next(name for name in chain([plain], numbered) if name not in names))
     return names
 
 

@@ -191,6 +191,11 @@ def _settings(model: ReviewModel) -> dict[str, Any]:
         condition.name: {"": first} | {value.label: first + 1 + index for index, value in enumerate(condition.values)}
         for condition, first in zip(conditions.fixed, conditions.open_ids, strict=True)
     }
+    markers = range(conditions.first_id + conditions.condition_ids, conditions.vocab_size)
+    fields = {
+        field.name: {"marker_id": marker, "lowercase": field.lowercase}
+        for field, marker in zip(conditions.fields, markers, strict=False)  # the last id ends the fields
+    }
     return {
         "bos_token_id": tokenizer.bos_id,
         "eos_token_id": tokenizer.eos_id,
@@ -201,6 +206,7 @@ def _settings(model: ReviewModel) -> dict[str, Any]:
         "suppress_tokens": [tokenizer.bos_id, *range(tokenizer.vocab_size, conditions.vocab_size)],
         "start_ids": _start_ids(model),
         "condition_ids": ids,
+        "fields": fields,
     }
 
 

@@ -2,10 +2,12 @@
 
 import asyncio
 import contextlib
+import json
 import os
 import re
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -26,16 +28,17 @@ from reviewgen.hub.card import brief_facts
 from reviewgen.model import ReviewModel
 from reviewgen.serving.engine import Engine
 from reviewgen.serving.options import Limits
-from reviewgen.serving.protocol import DESCRIPTIONS, HINTS, RequestError, find_model
+from reviewgen.serving.protocol import CHAT_FIELDS, DESCRIPTIONS, HINTS, RequestError, find_model
 from reviewgen.serving.service import CompletionResponse, Service
 from reviewgen.version import __version__
 from reviewgen.web import page_for_server, static_files
 from reviewgen.web.rendering import render
 
 _LAST_SECONDS = 2.0  # in which requests that are ended are answered
-_ABOUT = "Small text generators behind the OpenAI protocol for completions."
+_ABOUT = "Small text generators behind the OpenAI protocol for completions, chat completions and embeddings."
 _STRING, _INTEGER = {"type": "string"}, {"type": "integer"}
 _ITEMS = {"anyOf": [_STRING, _INTEGER, {"type": "array", "items": _INTEGER}]}  # of prompt
+_SCHEMAS = {"_complete": "Completion", "_chat": "ChatCompletion", "_embed": "Embedding"}  # of the responses, by endpoint
 _REASONS = {
     400: "A field is unknown, of a wrong type, or out of range; or the server does not accept this host name.",
     401: "No API key, or one that this server does not accept.",
@@ -110,7 +113,8 @@ def _routes(page: bool) -> list[Route]:
         Route("/v1/models", _list_models),
         Route("/v1/models/{name:path}", _show_model),
         Route("/v1/completions", _complete, methods=["POST"]),
-        Route("/v1/chat/completions", _refuse_chat, methods=["POST"], **hidden),
+        Route("/v1/chat/completions", _chat, methods=["POST"]),
+        Route("/v1/embeddings", _embed, methods=["POST"]),
         Route("/health", _health),
         Route("/ready", _health),
         Route("/metrics", _metrics),
@@ -146,11 +150,14 @@ async def _complete(request: Request) -> CompletionResponse:
     return CompletionResponse(request.app.state.service, request)
 
 
-async def _refuse_chat(request: Request) -> Response:
-    _service(request)
-    raise RequestError(
-        404, "These models complete a text and were not trained to chat: use POST /v1/completions.", code="not_found"
-    )
+async def _chat(request: Request) -> CompletionResponse:
+    """Continues the last message of the user."""
+    return CompletionResponse(request.app.state.service, request, is_chat=True)
+
+
+async def _embed(request: Request) -> Response:
+    """Returns a vector of each text, of a model with a hidden state."""
+    return JSONResponse(await request.app.state.service.embed(request))
 
 
 async def _health(request: Request) -> Response:
@@ -177,7 +184,10 @@ async def _openapi(request: Request) -> Response:
     fields = {name: json_schema(hint) | {"description": DESCRIPTIONS[name]} for name, hint in HINTS.items()}
     fields["max_tokens"]["maximum"] = request.app.state.service.limits.max_tokens
     fields["prompt"]["anyOf"][1]["items"] = _ITEMS
-    schemas = {"CompletionRequest": {"type": "object", "additionalProperties": False, "properties": fields}} | _response_schemas()
+    schemas = json.loads(Path(__file__).with_name("schemas.json").read_text(encoding="utf-8"))
+    schemas["CompletionRequest"] = {"type": "object", "additionalProperties": False, "properties": fields}
+    chat = {name: fields[name] for name in CHAT_FIELDS} | {"messages": {"type": "array", "items": {"type": "object"}}}
+    schemas["ChatCompletionRequest"] = {"type": "object", "properties": chat, "required": ["messages"]}
     document = {
         "openapi": "3.1.0",
         "info": {"title": "reviewgen", "version": __version__, "description": _ABOUT},
@@ -253,25 +263,12 @@ def _operation(method: str, route: Route) -> dict[str, Any]:
         parameters = [{"name": name, "in": "path", "required": True, "schema": _STRING} for name in route.param_convertors]
         operation["parameters"] = parameters
     if method == "post":
-        operation["requestBody"] = {"required": True, "content": _content("CompletionRequest")}
-        done["content"] = _content("Completion") | {"text/event-stream": {"schema": _STRING}}
+        name = _SCHEMAS[route.endpoint.__name__]
+        stream = {} if name == "Embedding" else {"text/event-stream": {"schema": _STRING}}
+        operation["requestBody"] = {"required": True, "content": _content(f"{name}Request")}
+        done["content"] = _content(name) | stream
     return {method: operation}
 
 
 def _content(name: str) -> dict[str, Any]:
     return {"application/json": {"schema": {"$ref": f"#/components/schemas/{name}"}}}
-
-
-def _response_schemas() -> dict[str, Any]:
-    """Return the schemas of responses; objects may have further members."""
-    nullable, anything = {"type": ["string", "null"]}, {"type": ["object", "null"]}
-    choice = {"index": _INTEGER, "text": _STRING, "logprobs": anything, "finish_reason": {"enum": ["stop", "length", None]}}
-    usage = dict.fromkeys(("prompt_tokens", "completion_tokens", "total_tokens"), _INTEGER)
-    completion: dict[str, Any] = {"id": _STRING, "object": {"const": "text_completion"}, "created": _INTEGER, "model": _STRING}
-    completion |= {"choices": {"type": "array", "items": _object(choice)}, "usage": _object(usage)}
-    error: dict[str, Any] = {"message": _STRING, "type": _STRING, "param": nullable, "code": nullable}
-    return {"Completion": _object(completion), "Error": _object({"error": _object(error)})}
-
-
-def _object(properties: dict[str, Any]) -> dict[str, Any]:
-    return {"type": "object", "properties": properties, "required": list(properties)}

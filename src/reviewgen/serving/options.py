@@ -36,7 +36,8 @@ class Limits:
         max_prompt: The largest number of characters of all prompts of a request.
         max_body: The largest body of a request, in bytes.
         request_seconds: The time limit of a request; texts that are not finished by then are cut off.
-        stall_seconds: The time that a client may take to read a part of a stream, or to send a part of its request.
+        stall_seconds: The time that a client may take to read a part of a stream, to send the headers of a request, or to send a
+            part of its body.
         shutdown_seconds: The time that running requests have after SIGTERM or Ctrl-C.
     """
 

@@ -1,4 +1,4 @@
-"""From the JSON of ``POST /v1/completions`` to a checked call, and what is wrong with a request, in OpenAI's form.
+"""From the JSON of a request for a completion to a checked call, and what is wrong with a request, in OpenAI's form.
 
 The fields are OpenAI's, as at https://platform.openai.com/docs/api-reference/completions/create, then those of reviewgen, which
 are declared with the settings of ``generate``. The OpenAPI document and the checks are both made from these classes.
@@ -9,7 +9,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, TypeGuard, cast
 
 from reviewgen.config import Bound, GenerationConfig, check, describe_fields, fields_of, from_dict
 from reviewgen.config.bounded import parse_json
@@ -27,7 +27,6 @@ _MAX_LOGPROBS = 20
 _STREAM_OPTIONS = ("include_usage", "include_obfuscation")
 _MAX_STOPS, _MAX_STOP = 16, 200  # strings; characters of each
 _MAX_NUMBERS = 2_000_000  # log probabilities of a response, or of the prompts of a stream
-_ZERO = Bound(at_least=0, at_most=0)
 _KINDS = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
 
 
@@ -88,8 +87,8 @@ class OpenAIFields:
         echo: Whether a returned text starts with its prompt; with logprobs, its tokens are scored, too, and max_tokens may be 0.
         stream: Whether to send the texts while they are generated, as server-sent events.
         stream_options: {"include_usage": true} sends the numbers of tokens at the end of a stream.
-        presence_penalty: Not supported, only 0 is accepted; use repetition_penalty instead.
-        frequency_penalty: Not supported, only 0 is accepted; use repetition_penalty instead.
+        presence_penalty: Accepted, and not used; repetition_penalty is.
+        frequency_penalty: Accepted, and not used; repetition_penalty is.
         logit_bias: Not supported; only {} is accepted.
         suffix: Not supported; only the empty string is accepted.
         user: Accepted, and not used.
@@ -107,10 +106,10 @@ class OpenAIFields:
     echo: bool | None = None
     stream: bool | None = None
     stream_options: dict[str, Any] | None = None
-    presence_penalty: Annotated[float | None, _ZERO] = None
-    frequency_penalty: Annotated[float | None, _ZERO] = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
     logit_bias: dict[str, Any] | None = None
-    suffix: Annotated[str | None, _ZERO] = None
+    suffix: Annotated[str | None, Bound(at_least=0, at_most=0)] = None
     user: str | None = None
     min_tokens: Annotated[int | None, Bound(at_least=0)] = None
 
@@ -159,6 +158,9 @@ def _optional(hint: Any) -> Any:
 
 HINTS = fields_of(OpenAIFields) | {name: _optional(hint) for name, hint in _SETTINGS.items()}
 """The types of all fields of a request: OpenAI's, and settings, which are keywords of ``generate``."""
+
+CHAT_FIELDS = [name for name in HINTS if name not in ("prompt", "echo", "logprobs", "logit_bias", "suffix")]
+"""The fields of a completion that a chat completion has, too."""
 
 DESCRIPTIONS = {name: _described[name] for name in HINTS}
 """What each field means."""
@@ -216,6 +218,50 @@ def find_model(name: str | None, names: Sequence[str]) -> str:
     if chosen not in names:
         raise RequestError(404, f"There is no model {quoted(name)} here. {did_you_mean(name, names)}", "model", "model_not_found")
     return chosen
+
+
+def to_completion(chat: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of a completion for those of a chat completion: the last message of the user is its prompt.
+
+    Fields that a completion does not have, such as tools, are left out, since chat programs send them without being asked.
+
+    Raises:
+        RequestError: There is no such message, or its content is not text.
+    """
+    messages = chat.get("messages")
+    contents = [part.get("content") for part in _objects(messages) if part.get("role") == "user"]
+    parts = contents[-1] if contents else None
+    texts = [parts] if isinstance(parts, str) else [part.get("text") for part in _objects(parts)]
+    if not _are_texts(texts):
+        accepted = 'a string, or a list of parts {"type": "text", "text": "The movie"}'
+        raise RequestError(400, f"messages must hold a message with the role user, whose content is {accepted}.", "messages")
+    fields = {name: chat[name] for name in CHAT_FIELDS if name in chat}
+    return fields | {"prompt": "".join(texts), "max_tokens": chat.get("max_completion_tokens") or chat.get("max_tokens")}
+
+
+def _objects(value: Any) -> list[dict[str, Any]]:
+    return [each if isinstance(each, dict) else {} for each in value] if isinstance(value, list) else []
+
+
+def _are_texts(value: Any) -> TypeGuard[list[str]]:
+    return isinstance(value, list) and len(value) > 0 and all(isinstance(each, str) for each in value)
+
+
+def read_embedding(given: Mapping[str, Any], limits: Limits) -> list[str]:
+    """Return the texts of a request for embeddings.
+
+    Raises:
+        RequestError: They are not texts or too long, or the vectors are asked for in another form.
+    """
+    texts = given.get("input")
+    texts = [texts] if isinstance(texts, str) else texts
+    if not _are_texts(texts):
+        raise RequestError(400, "input must be a string or a list of strings; token ids are not accepted.", "input")
+    is_known = given.get("encoding_format") in (None, "float", "base64")
+    _refuse_if(not is_known, "encoding_format", "encoding_format must be float or base64.")
+    _refuse_if(given.get("dimensions") is not None, "dimensions", "dimensions is not supported: leave it out.")
+    _refuse_long(texts, limits, "input")
+    return texts
 
 
 def read_call(given: Mapping[str, Any], models: Mapping[str, ReviewModel], limits: Limits) -> CompletionCall:
@@ -306,10 +352,10 @@ def _refuse_if(is_wrong: object, param: str, message: str, code: str = "invalid_
         raise RequestError(400, message, param, code)
 
 
-def _refuse_long(prompts: Sequence[Any], limits: Limits) -> None:
+def _refuse_long(prompts: Sequence[Any], limits: Limits, param: str = "prompt") -> None:
     length, unit = sum(map(len, prompts)), "characters" if isinstance(prompts[0], str) else "token ids"
-    message = f"The prompts may have at most {limits.max_prompt:,} {unit} together; these have {length:,}."
-    _refuse_if(length > limits.max_prompt, "prompt", message, "limit_exceeded")
+    message = f"The {param}s may have at most {limits.max_prompt:,} {unit} together; these have {length:,}."
+    _refuse_if(length > limits.max_prompt, param, message, "limit_exceeded")
 
 
 def _read_prompts(prompt: Any) -> list[Any]:

@@ -29,6 +29,7 @@ class Choice:
         unsent: The characters that were not sent yet.
         source: The text in the engine; None until there is anything of it, and once its end was sent.
         is_over: Whether it is complete.
+        is_sent: Whether a part of it was sent.
         copied: The copied spans of the whole text.
     """
 
@@ -38,6 +39,7 @@ class Choice:
     unsent: str = ""
     source: ServedText | None = None
     is_over: bool = False
+    is_sent: bool = False
     copied: Sequence[Span] = ()
 
     def read(self, news: TextDelta) -> None:
@@ -61,11 +63,13 @@ class Completion:
 
     Attributes:
         call: What was asked for.
+        is_chat: Whether as a chat completion.
         id: Its name, for the client's log.
         created: When it came, in seconds since 1970.
     """
 
     call: CompletionCall
+    is_chat: bool = False
     id: str = field(default_factory=lambda: f"cmpl-{uuid.uuid4().hex}")
     created: int = field(default_factory=lambda: int(time.time()))
 
@@ -114,7 +118,10 @@ class Completion:
         return {"prompt_tokens": prompt_tokens, "completion_tokens": new, "total_tokens": prompt_tokens + new}
 
     def _object(self, choices: list[dict[str, Any]]) -> dict[str, Any]:
-        head = {"id": self.id, "object": "text_completion", "created": self.created}
+        kind = "text_completion"
+        if self.is_chat:
+            kind = "chat.completion.chunk" if self.call.fields.stream else "chat.completion"
+        head = {"id": self.id, "object": kind, "created": self.created}
         return head | {"model": self.call.model, "choices": choices}
 
     def _choice(self, index: int, choice: Choice) -> dict[str, Any]:
@@ -131,7 +138,10 @@ class Completion:
             reason = "stop" if ended in ("end", "stop") else "length"  # a text that was cut off
             extras |= {"text": choice.text, "reason": ended, "copied": _spans(choice.text, choice.copied)}
         fields: dict[str, Any] = {"index": index, "text": choice.unsent, "logprobs": logprobs, "finish_reason": reason}
-        choice.unsent, choice.tokens = "", []
+        if self.is_chat:
+            role = {} if choice.is_sent else {"role": "assistant"}
+            fields["delta" if self.call.fields.stream else "message"] = role | {"content": fields.pop("text")}
+        choice.unsent, choice.tokens, choice.is_sent = "", [], True
         return fields | ({"reviewgen": extras} if extras else {})
 
     def _logprobs(self, choice: Choice) -> dict[str, Any]:

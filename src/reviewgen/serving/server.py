@@ -4,8 +4,11 @@ On SIGTERM or Ctrl-C no new connection is accepted; requests in progress have ``
 cancelled, which the application answers with an error. A second Ctrl-C cancels them at once.
 """
 
+import asyncio
 import errno
 import json
+import logging
+import math
 import os
 import signal
 import socket
@@ -18,6 +21,7 @@ from typing import Any
 import uvicorn
 from prometheus_client.multiprocess import mark_process_dead
 from starlette.applications import Starlette
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from reviewgen.api import load
 from reviewgen.errors import ConfigError, ReviewgenError, StorageError, quoted
@@ -27,9 +31,64 @@ from reviewgen.serving.options import Limits, ServerOptions
 from reviewgen.storage import temporary_folder
 
 _MAX_HEADERS = 65_536  # bytes of a request's first line and headers
+_MAX_CONNECTIONS = 1000  # of a process, also where it may have many more descriptors
+_ACCEPT_ERRORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)  # asyncio tries again after a second
+_SECONDS_BETWEEN_ACCEPT_ERRORS = 60  # in the log
 _OPTIONS = "REVIEWGEN_SERVER_OPTIONS"  # the environment variable by which workers get them
 _OF_APP = ("limits", "key_digests", "cors_origins", "hosts", "page")
 _HEALTH_SECONDS = 20  # in which a worker must answer uvicorn, which waits as long for one that has just died, and heeds no signal
+
+
+class _Connection(H11Protocol):
+    """A connection that is closed unless all headers of a request arrive before uvicorn's keep-alive timer ends.
+
+    uvicorn starts this timer after a response only, and stops it at the first byte of the next request. The timer runs here
+    whenever no request is in progress. A new connection takes the place of the one that has waited longest if there are too many;
+    if requests are in progress on all of them, uvicorn answers the next one with 503.
+    """
+
+    @property
+    def deadline(self) -> float:
+        """The time of the event loop at which the timer ends; infinite while a request is in progress."""
+        timer = self.timeout_keep_alive_task
+        return math.inf if timer is None or self.transport.is_closing() else timer.when()
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        limit = self.limit_concurrency
+        if limit is not None and len(self.connections) >= limit:
+            connections = [each for each in self.connections if isinstance(each, _Connection)]
+            first = min(connections, key=lambda each: each.deadline)
+            if first.deadline < math.inf:
+                first.timeout_keep_alive_handler()
+        self._start_timer(self.loop.time() + self.timeout_keep_alive)
+
+    def data_received(self, data: bytes) -> None:
+        deadline = self.deadline
+        super().data_received(data)
+        is_waiting = self.cycle is None or self.cycle.response_complete
+        if is_waiting and self.timeout_keep_alive_task is None and deadline < math.inf:
+            self._start_timer(deadline)
+
+    def _start_timer(self, deadline: float) -> None:
+        self.timeout_keep_alive_task = self.loop.call_at(deadline, self.timeout_keep_alive_handler)
+
+
+class _AcceptErrorFilter(logging.Filter):
+    """Logs at most one line a minute about connections that cannot be accepted; asyncio logs a traceback for each attempt."""
+
+    due = 0.0  # in seconds since 1970
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        if not isinstance(error, OSError) or error.errno not in _ACCEPT_ERRORS:
+            return True
+        if record.created < self.due:
+            return False
+        self.due = record.created + _SECONDS_BETWEEN_ACCEPT_ERRORS
+        record.msg = f"Connections wait, since the system refuses to accept them: {error.strerror}."
+        record.exc_info = None
+        return True
 
 
 def open_socket(host: str, port: int, stall_seconds: float, workers: int = 1) -> socket.socket:
@@ -83,10 +142,13 @@ def _make_app(options: ServerOptions, engines: Mapping[str, Engine]) -> Starlett
 
 def uvicorn_options(limits: Limits, access_log: bool = False) -> dict[str, Any]:
     """Return how uvicorn runs the application. It logs faults, and each request if asked for; no headers, and so no keys."""
+    descriptors = os.sysconf("SC_OPEN_MAX") if hasattr(os, "sysconf") else _MAX_CONNECTIONS
     level: dict[str, Any] = {"handlers": ["stderr"], "level": "INFO" if access_log else "ERROR", "propagate": False}
     return {
         "lifespan": "on",
-        "http": "h11",  # httptools, which uvicorn takes where it is installed, reads headers of any size
+        "http": _Connection,
+        "timeout_keep_alive": limits.stall_seconds,
+        "limit_concurrency": min(_MAX_CONNECTIONS, descriptors * 3 // 4),  # files and connections to accept need the others
         "h11_max_incomplete_event_size": _MAX_HEADERS,
         "ws": "none",
         "access_log": access_log,
@@ -97,7 +159,12 @@ def uvicorn_options(limits: Limits, access_log: bool = False) -> dict[str, Any]:
             "disable_existing_loggers": False,
             "formatters": {"plain": {"format": "%(asctime)s %(levelname)s %(message)s"}},
             "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "plain"}},
-            "loggers": {"uvicorn": level | {"level": "ERROR"}, "uvicorn.access": level},
+            "filters": {"accept": {"()": _AcceptErrorFilter}},
+            "loggers": {
+                "uvicorn": level | {"level": "ERROR"},
+                "uvicorn.access": level,
+                "asyncio": level | {"level": "ERROR", "filters": ["accept"]},
+            },
         },
     }
 

@@ -7,8 +7,10 @@ import asyncio
 import contextlib
 import json
 import time
+from base64 import b64encode
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -21,7 +23,15 @@ from reviewgen.errors import ReviewgenError
 from reviewgen.generation import require_index
 from reviewgen.serving.engine import ActiveRequest, Engine
 from reviewgen.serving.options import Limits, accepts_key
-from reviewgen.serving.protocol import RequestError, parse_object, read_call, to_request_error
+from reviewgen.serving.protocol import (
+    RequestError,
+    find_model,
+    parse_object,
+    read_call,
+    read_embedding,
+    to_completion,
+    to_request_error,
+)
 from reviewgen.serving.response import Completion
 
 _LARGE_BODY = 32_768  # bytes: a larger one is read by another thread, since it may take tenths of a second
@@ -73,7 +83,7 @@ class Service:
     def __init__(self, engines: Mapping[str, Engine], limits: Limits, key_digests: Sequence[str] | None = None) -> None:
         self.engines, self.limits, self.metrics, self._key_digests = dict(engines), limits, ServerMetrics(), key_digests
         self.answering = 0
-        self._guarding = {name: asyncio.Lock() for name in engines}  # one index is built at a time
+        self._guarding = {name: asyncio.Lock() for name in engines}  # one index is built, or request embedded, at a time
 
     def close(self) -> None:
         """Stop the engines."""
@@ -97,14 +107,36 @@ class Service:
             headers = {"www-authenticate": "Bearer"}
             raise RequestError(401, f"{what}: send Authorization: Bearer KEY.", None, "invalid_api_key", headers)
 
-    def read(self, body: bytes) -> Completion:
+    def read(self, body: bytes, is_chat: bool) -> Completion:
         """Return the request of a body.
 
         Raises:
             RequestError: A field is wrong.
         """
         models = {name: engine.model for name, engine in self.engines.items()}
-        return Completion(read_call(parse_object(body), models, self.limits))
+        fields = parse_object(body)
+        return Completion(read_call(to_completion(fields) if is_chat else fields, models, self.limits), is_chat)
+
+    async def embed(self, request: Request) -> dict[str, Any]:
+        """Return the response to a request for the vectors of some texts; others go on while a model computes them.
+
+        Raises:
+            RequestError: A field is wrong, or the model has no hidden state.
+        """
+        self.authorize(request)
+        fields = parse_object(await _read_body(request, self.limits))
+        name = find_model(fields.get("model"), list(self.engines))
+        texts, model = read_embedding(fields, self.limits), self.engines[name].model
+        try:
+            async with self._guarding[name]:
+                vectors = await asyncio.to_thread(model.embed, texts)
+        except ReviewgenError as error:
+            raise to_request_error(error) from None
+        tokens = sum(len(model.tokenizer.encode(text)) for text in texts)
+        is_base64 = fields.get("encoding_format") == "base64"
+        coded = [b64encode(vector.astype("<f4")).decode() if is_base64 else vector.tolist() for vector in vectors]
+        data = [{"object": "embedding", "index": index, "embedding": vector} for index, vector in enumerate(coded)]
+        return {"object": "list", "model": name, "data": data, "usage": {"prompt_tokens": tokens, "total_tokens": tokens}}
 
     async def submit(self, completion: Completion, notify: Callable[[], object]) -> ActiveRequest:
         """Start to generate the texts of a request; others go on while an index is built for it.
@@ -133,6 +165,7 @@ class CompletionResponse:
     Attributes:
         service: The server's models and engines.
         request: The request.
+        is_chat: Whether it is one for a chat completion.
         completion, job: What was asked for, and the engine's work on it.
         model: The name of its model; empty until the request is read.
         status: The status of the response; "none" until it has begun.
@@ -140,6 +173,7 @@ class CompletionResponse:
 
     service: Service
     request: Request
+    is_chat: bool = False
     completion: Completion = field(init=False)
     job: ActiveRequest = field(init=False)
     model: str = ""
@@ -155,8 +189,9 @@ class CompletionResponse:
         self.service.answering += 1
         try:
             self.service.authorize(self.request)
-            body, read = await _read_body(self.request, self.service.limits), self.service.read
-            self.completion = await asyncio.to_thread(read, body) if len(body) > _LARGE_BODY else read(body)
+            body = await _read_body(self.request, self.service.limits)
+            read = partial(self.service.read, body, self.is_chat)
+            self.completion = await asyncio.to_thread(read) if len(body) > _LARGE_BODY else read()
             self.model = self.completion.call.model
             await self._answer(scope, receive, send)
         except (ClientGone, TimeoutError):  # TimeoutError: a reader that reads nothing

@@ -26,7 +26,7 @@ export function start(engine) {
 }
 
 class Page {
-  /** Connects the controls; a link's text is written at once. */
+  /** Connects the controls; a link's text is written at once, and without a link a first text, if the models are in the page. */
   constructor(engine, models) {
     Object.assign(this, { engine, models, running: 0, controller: null, settings: createSettings(models) });
     byId("form").addEventListener("submit", (event) => {
@@ -47,6 +47,7 @@ class Page {
     addEventListener("hashchange", () => this.follow());
     byId("write").disabled = false;
     if (location.hash.length > 1) this.follow();
+    else if (byId("contents")) attempt(() => this.write());
   }
 
   /** Writes what the link in the address asks for. */

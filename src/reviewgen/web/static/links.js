@@ -67,6 +67,10 @@ export function decodeFragment(fragment, models) {
     else if (TEXTS.includes(name)) settings[name] = value || settings[name];
     else throw new Error(`The link has a setting that this page does not know: ${quote(name)}.`);
   }
+  for (const name of ["model", "second"]) {
+    const known = (key) => models.find((model) => model[key] === settings[name]);
+    settings[name] = (known("id") ?? known("preset"))?.id ?? settings[name]; // earlier pages named a model by its preset
+  }
   checkTexts(settings, models);
   return settings;
 }

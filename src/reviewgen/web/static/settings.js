@@ -19,8 +19,10 @@ export function createSettings(models) {
     const before = readConditions();
     const all = chosen().flatMap((model) => model.conditions);
     controls = all.filter(({ name }, place) => all.findIndex((each) => each.name === name) === place).map(createCondition);
-    byId("conditions").replaceChildren(create("legend", { text: "Conditions" }), ...controls.map(({ element }) => element));
-    byId("conditions").hidden = controls.length === 0;
+    const [fields, others] = [true, false].map((isText) => controls.filter((each) => isText === Boolean(each.isText)));
+    byId("fields").replaceChildren(...fields.map(({ element }) => element));
+    byId("conditions").replaceChildren(create("legend", { text: "Conditions" }), ...others.map(({ element }) => element));
+    byId("conditions").hidden = others.length === 0;
     writeConditions(before);
   }
 
@@ -148,7 +150,8 @@ function createCondition({ name, kind, values }) {
   const field = (control) => create("p", { class: "field" }, label, control);
   if (kind === "text") {
     const input = create("input", { id, type: "text", maxlength: MAX_FIELD, placeholder: labels[0] });
-    return { name, element: field(input), read: () => input.value.trim(), choose: (value) => (input.value = value) };
+    const choose = (value) => (input.value = value);
+    return { name, isText: true, element: field(input), read: () => input.value.trim(), choose };
   }
   if (kind !== "number") {
     const menu = create("select", { id }, ...labels.map((text) => create("option", { text })));
