@@ -122,16 +122,12 @@ class Condition:
                 raise ConfigError(f"The field {self.name!r} is empty: give it a text, or leave it out.")
             if (length := len(label_of(value))) > MAX_FIELD:
                 raise ConfigError(f"The field {self.name!r} has {length:,} characters; a field has at most {MAX_FIELD}.")
-        elif self.find(value) is None and not (self.asks_for(ANY, value) or self.asks_for(DRAW, value)):
+        elif self.find(value) is None and label_of(value) not in (ANY, DRAW):
             problem, labels = f"{value!r} is not a value of the condition {self.name!r}", [known.label for known in self.values]
             if self.kind == "category":
                 raise ConfigError(f"{problem}. {did_you_mean(label_of(value), labels)}")
             low, high = self.values[0].low, self.values[-1].high
             raise ConfigError(f"{problem}, which goes from {low:g} to {high:g}: {', '.join(labels)}.")
-
-    def asks_for(self, word: str, value: object) -> bool:
-        """Return whether a value is ANY or DRAW: the word, in a condition without a category of that name."""
-        return not self.is_field and label_of(value) == word and self.find(word) is None
 
     def by_share(self) -> "DrawGroup":
         """Return the group that draws each value, and None for "unspecified", as often as in the training texts."""
@@ -303,11 +299,11 @@ class Conditions:
         groups: list[DrawGroup] = []
         for condition in self.fixed:
             value = default if given.get(condition.name) is None else given[condition.name]
-            is_drawn = condition.asks_for(DRAW, value)
-            if is_drawn:
-                groups.append(condition.by_share())
-            if is_drawn or condition.asks_for(ANY, value):
+            label = label_of(value)
+            if label in (ANY, DRAW) and condition.find(value) is None:  # not a category of that name
                 given[condition.name] = None
+                if label == DRAW:
+                    groups.append(condition.by_share())
         return given, groups
 
     def encode_values(self, values: Sequence[Any]) -> list[int]:

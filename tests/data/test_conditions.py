@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import reviewgen
-from reviewgen.conditions import Conditions, fit_condition
+from reviewgen.conditions import Conditions, draw_values, fit_condition
 from reviewgen.config import from_dict
 from reviewgen.data import IGNORED, Lanes
 from reviewgen.errors import BundleError, ConfigError, DataError
@@ -234,6 +234,13 @@ def test_the_draw_of_a_text_depends_on_seed_and_number_only(ngram):
     assert "".join(ngram.stream(seed=2, max_new_tokens=8)) == together[0].text
     given = ngram.generate_each(num_return_sequences=70, first=69, seed=2, max_new_tokens=8, conditions=alone.conditions)
     assert next(given).text == alone.text
+
+
+def test_the_draws_of_a_seed_stay_the_same():
+    _, groups = BOTH.plan_draws({}, "draw")
+    drawn = [draw_values(groups, 1, number) for number in range(8)]
+    assert [values["stars"] for values in drawn] == [5, 1, 1, 5, 5, 5, 2, 5]
+    assert "".join(values["genre"][0] for values in drawn) == "CCDDCDDC"
 
 
 def test_any_leaves_a_condition_unspecified(ngram, monkeypatch, capsys, tmp_path):

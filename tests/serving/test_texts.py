@@ -144,6 +144,12 @@ def test_log_probabilities_and_alternatives_are_those_of_the_model(server, model
             np.testing.assert_allclose(found, [one.probability for one in expected], 5e-3)
 
 
+def test_the_score_of_a_prompt_depends_on_no_drawn_condition(server):
+    ask = {"model": "lstm-char", "prompt": "a terrible film", "echo": True, "logprobs": 1, "max_tokens": 0}
+    scores = [server.choices(**ask, seed=seed)[0]["logprobs"]["token_logprobs"] for seed in range(4)]
+    assert scores == scores[:1] * 4
+
+
 def test_best_of_returns_the_most_probable(server, models):
     texts = generated(models["exact"], "the ", {"seed": 7, "n": 6, "max_tokens": 25})
 
