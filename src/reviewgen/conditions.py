@@ -25,6 +25,9 @@ MAX_CATEGORIES = 50
 MAX_DISTINCT_NUMBERS = 10  # up to this many, each number has its own bin
 MAX_FIELD, MIN_FIELD = 200, 3  # characters of the value of a field; the latter where tokens are characters
 QUANTILES = (0.2, 0.4, 0.6, 0.8, 1.0)  # the upper ends of the bins of more numbers
+ANY = "any"  # the value of a condition that is left unspecified
+DRAW = "draw"  # the value of a condition that is drawn for each text
+_DRAW_STREAM = 0x5C4E  # with (seed, number), the random stream of a text's draws; its tokens have that of (seed, number)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,12 +124,18 @@ class Condition:
                 raise ConfigError(f"The field {self.name!r} is empty: give it a text, or leave it out.")
             if (length := len(label_of(value))) > MAX_FIELD:
                 raise ConfigError(f"The field {self.name!r} has {length:,} characters; a field has at most {MAX_FIELD}.")
-        elif self.find(value) is None:
+        elif self.find(value) is None and label_of(value) not in (ANY, DRAW):
             problem, labels = f"{value!r} is not a value of the condition {self.name!r}", [known.label for known in self.values]
             if self.kind == "category":
                 raise ConfigError(f"{problem}. {did_you_mean(label_of(value), labels)}")
             low, high = self.values[0].low, self.values[-1].high
             raise ConfigError(f"{problem}, which goes from {low:g} to {high:g}: {', '.join(labels)}.")
+
+    def by_share(self) -> "DrawGroup":
+        """Return the group that draws each value, and None for "unspecified", as often as in the training texts."""
+        rows = [*((self.plain(value.label),) for value in self.values), (None,)]
+        shares = np.cumsum([value.share for value in self.values])
+        return DrawGroup((self.name,), rows, np.append(shares, 1.0))
 
     def text_of(self, value: object) -> str:
         """Return the value of a field as a model reads it; empty if it is missing."""
@@ -141,6 +150,35 @@ class Condition:
         rest = 1 - sum(shares.values())
         shares |= {"not given": rest} if rest > 1e-4 else {}
         return f"{self.name}: {', '.join(f'{label} ({100 * share:.3g} %)' for label, share in shares.items())}"
+
+
+@dataclass(frozen=True)
+class DrawGroup:
+    """Conditions that are drawn together.
+
+    Attributes:
+        names: Their names.
+        rows: The values that can be drawn; None is unspecified.
+        weights: The cumulative weights of the rows.
+    """
+
+    names: tuple[str, ...]
+    rows: Sequence[tuple[Any, ...]]
+    weights: np.ndarray
+
+    def values(self, name: str) -> set[Any]:
+        """Return the values that one of the conditions can get."""
+        return {row[self.names.index(name)] for row in self.rows}
+
+
+def draw_values(groups: Sequence[DrawGroup], seed: int, number: int) -> dict[str, Any]:
+    """Return the drawn values of a text by condition; one that is None is unspecified."""
+    random = np.random.default_rng((seed, number, _DRAW_STREAM)).random(len(groups))
+    values: dict[str, Any] = {}
+    for group, share in zip(groups, random.tolist(), strict=True):
+        row = int(group.weights.searchsorted(share * group.weights[-1], side="right"))
+        values |= zip(group.names, group.rows[min(row, len(group.rows) - 1)], strict=True)
+    return values
 
 
 @dataclass(frozen=True)
@@ -199,6 +237,11 @@ class Conditions:
         return [self.first_id + sum(sizes[:number]) for number in range(len(sizes))]
 
     @property
+    def unspecified(self) -> dict[str, str]:
+        """ANY for each category or number."""
+        return {condition.name: ANY for condition in self.fixed}
+
+    @property
     def unspecified_ids(self) -> list[int]:
         """The prefix of a text without known values."""
         return self.open_ids + self._end
@@ -228,7 +271,9 @@ class Conditions:
         return replace(self, first_id=vocab_size, encode_text=encode_text)
 
     def encode(self, values: Mapping[str, Any]) -> list[int]:
-        """Return the ids between bos and the text, given values by name; a condition that is missing or None is unspecified.
+        """Return the ids between bos and the text, given values by name.
+
+        A condition that is missing, None, ANY or DRAW is unspecified.
 
         Raises:
             ConfigError: A name or a value is unknown; the message lists the known ones. Or a field is empty or too long.
@@ -244,6 +289,24 @@ class Conditions:
             if value is not None:
                 condition.refuse(value)
         return self.encode_values(ordered)
+
+    def plan_draws(self, asked: Mapping[str, Any], default: str) -> tuple[dict[str, Any], list[DrawGroup]]:
+        """Return the values that all texts of a call share, and the groups that are drawn for each text.
+
+        Args:
+            asked: Values by name.
+            default: ANY or DRAW, for a category or number that is missing or None.
+        """
+        given = dict(asked)
+        groups: list[DrawGroup] = []
+        for condition in self.fixed:
+            value = default if given.get(condition.name) is None else given[condition.name]
+            label = label_of(value)
+            if label in (ANY, DRAW) and condition.find(value) is None:  # not a category of that name
+                given[condition.name] = None
+                if label == DRAW:
+                    groups.append(condition.by_share())
+        return given, groups
 
     def encode_values(self, values: Sequence[Any]) -> list[int]:
         """Return the ids between bos and the text, given the values of an example in order.

@@ -8,6 +8,8 @@
     whole             the share of texts that end by themselves or at a sentence: at least 98 %;
                       nnlm-char 88 %, ngram-char 92 %, whose sentences are long at temperature 0.7
     characters/s      with known words at least 0.85 of that with any
+    praise and blame  the share of 200 texts that have both (``tests.support.praise_and_blame``) with the default, a drawn
+                      sentiment: at most 5 points from held-out reviews; "any" is a sentiment that is not given
 
 Held-out reviews are those of the style that the weights write by default, cut off and finished as generated texts are.
 """
@@ -22,8 +24,10 @@ from reviewgen.lexicon import words_of
 from reviewgen.registry import find_weights
 from reviewgen.runs import shorten_as_generated
 from reviewgen.sentences import sentence_ends
+from tests.support.praise_and_blame import share_of_both
 
 ROUNDS = 3
+SENTIMENT_TEXTS = 200
 
 
 def read_reviews() -> tuple[set[str], list[str]]:
@@ -70,8 +74,18 @@ def is_whole(generation) -> bool:
     return generation.finish_reason == "end" or len(generation.text.rstrip()) in sentence_ends(generation.text)
 
 
+def measure_praise_and_blame(preset: str, human: list[str]) -> dict[str, float]:
+    """Return the share of texts that praise and blame, of generated texts by their sentiment, and of held-out reviews."""
+    model = reviewgen.load(preset)
+    shares = {"held out": share_of_both(shorten_as_generated(text, model) for text in human)}
+    for sentiment in ("any", "draw"):
+        texts = model.generate("", seed=1, num_return_sequences=SENTIMENT_TEXTS, conditions={"sentiment": sentiment})
+        shares[sentiment] = share_of_both(texts)
+    return shares
+
+
 def main(count="100", *presets) -> None:
-    """Print two lines for each preset, and the rates."""
+    """Print two lines for each preset, the rates, and how often praise and blame stand together."""
     known, human = read_reviews()
     for preset in presets or [plugin.name for plugin in reviewgen.list_presets() if find_weights(plugin.name)]:
         readings = {words: read_generated(preset, words, int(count), known, human) for words in ("known", "any")}
@@ -79,3 +93,5 @@ def main(count="100", *presets) -> None:
             print(f"{preset + ', ' + words:22} {reading}", flush=True)
         rate, free = readings["known"].rate, readings["any"].rate
         print(f"{preset:22} {rate:,.0f} characters/s, {rate / free:.2f} of any (target >= 0.85)", flush=True)
+        shares = measure_praise_and_blame(preset, human)
+        print(f"{preset:22} praise and blame: {', '.join(f'{name} {share:.1%}' for name, share in shares.items())}", flush=True)

@@ -11,10 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import reviewgen
-from reviewgen.conditions import Conditions, fit_condition
+from reviewgen.conditions import Conditions, draw_values, fit_condition
+from reviewgen.config import from_dict
 from reviewgen.data import IGNORED, Lanes
 from reviewgen.errors import BundleError, ConfigError, DataError
 from reviewgen.registry import find_tokenizer
+from reviewgen.tables import Receipt, make_receipt, replay
 from tests.support.fakes import LetterTokenizer, brute_bits, run_command
 from tests.support.texts import as_csv, corpus_of, tokenized, write
 
@@ -207,8 +209,78 @@ def test_scores_evaluations_and_texts_have_the_probabilities_of_plain_calls(name
     (text,) = model.generate(conditions={"stars": 5}, seed=1, temperature=1.0, return_dict_in_generate=True)
     ids = [*text.tokens, model.tokenizer.eos_id][: len(text.log_probabilities)]
     assert max(ids) < model.tokenizer.vocab_size
-    expected = brute_bits(model, text.tokens, model.conditions.encode({"stars": 5}))[: len(ids)]
+    expected = brute_bits(model, text.tokens, model.conditions.encode(text.conditions))[: len(ids)]
     assert [-nats / math.log(2) for nats in text.log_probabilities] == pytest.approx(expected, rel=1e-3, abs=1e-4)
+
+
+# What is drawn for each text.
+
+ONE_TOKEN = {"max_new_tokens": 1, "return_dict_in_generate": True}
+
+
+def test_a_condition_that_is_not_given_is_drawn_as_often_as_the_training_texts_have_it(ngram):
+    texts = ngram.generate(num_return_sequences=1500, seed=1, **ONE_TOKEN)
+    for condition in ngram.conditions:
+        counts = Counter(text.conditions.get(condition.name) for text in texts)
+        shares = {condition.plain(value.label): value.share for value in condition.values}
+        assert {value: count / 1500 for value, count in counts.items() if value} == pytest.approx(shares, abs=0.04)
+    assert counts[None] / 1500 == pytest.approx(1 - sum(shares.values()), abs=0.04)  # a third has no genre
+
+
+def test_the_draw_of_a_text_depends_on_seed_and_number_only(ngram):
+    together = ngram.generate(num_return_sequences=70, seed=2, max_new_tokens=8, return_dict_in_generate=True)
+    (alone,) = ngram.generate_each(num_return_sequences=70, first=69, seed=2, max_new_tokens=8)
+    assert (alone.text, alone.conditions) == (together[69].text, together[69].conditions)
+    assert "".join(ngram.stream(seed=2, max_new_tokens=8)) == together[0].text
+    given = ngram.generate_each(num_return_sequences=70, first=69, seed=2, max_new_tokens=8, conditions=alone.conditions)
+    assert next(given).text == alone.text
+
+
+def test_the_draws_of_a_seed_stay_the_same():
+    _, groups = BOTH.plan_draws({}, "draw")
+    drawn = [draw_values(groups, 1, number) for number in range(8)]
+    assert [values["stars"] for values in drawn] == [5, 1, 1, 5, 5, 5, 2, 5]
+    assert "".join(values["genre"][0] for values in drawn) == "CCDDCDDC"
+
+
+def test_any_leaves_a_condition_unspecified(ngram, monkeypatch, capsys, tmp_path):
+    unspecified = {"stars": "any", "genre": "any"}
+    (text,) = ngram.generate(conditions=unspecified, seed=1, return_dict_in_generate=True)
+    prefix = ngram.conditions.unspecified_ids
+    bits = [-nats / math.log(2) for nats in text.log_probabilities]
+    assert text.conditions == {} and bits == pytest.approx(
+        brute_bits(ngram, text.tokens, prefix)[: len(bits)], rel=1e-3, abs=1e-4
+    )
+    assert ngram.score("sad", conditions=unspecified) == ngram.score("sad")
+    ngram.save_pretrained(tmp_path / "m")
+    words = ["generate", tmp_path / "m", "--seed", 1, "--json", "--condition", "stars=any", "--condition", "genre=any"]
+    status, out, _ = run_command(monkeypatch, capsys, *words)
+    assert status == 0 and (json.loads(out)["texts"], json.loads(out)["conditions"]) == ([text.text], [{}])
+
+
+def test_a_category_that_is_called_any_or_draw_is_that_category():
+    conditions = Conditions((fit("any", "draw", "draw", name="kind"),), first_id=10)
+    assert conditions.encode({"kind": "any"}) == [11] and conditions.encode({"kind": "draw"}) == [12]
+    assert conditions.plan_draws({"kind": "draw"}, "any") == ({"kind": "draw"}, [])
+
+
+@pytest.mark.parametrize("settings", [{"do_sample": False}, {"num_beams": 2}], ids=str)
+def test_without_sampling_a_condition_is_drawn_only_if_asked_for(ngram, settings):
+    texts = [ngram.generate(seed=seed, **ONE_TOKEN, **settings)[0] for seed in range(6)]
+    assert all(text.conditions == {} for text in texts)
+    drawn = ngram.generate(["a"] * 40, seed=1, conditions={"stars": "draw"}, **ONE_TOKEN, **settings)
+    assert {text.conditions["stars"] for text in drawn} == {1, 5}
+
+
+def test_a_receipt_holds_what_was_drawn_and_one_without_a_condition_leaves_it_unspecified(ngram):
+    texts = ngram.generate(num_return_sequences=8, seed=3, max_new_tokens=20, return_dict_in_generate=True)
+    receipts = [json.loads(json.dumps(make_receipt(ngram, text))) for text in texts]
+    drawn = [receipt["settings"]["generation_config"]["conditions"] for receipt in receipts]
+    assert len({str(values) for values in drawn}) > 2 and drawn == [text.conditions for text in texts]
+    assert all(replay(from_dict(Receipt, receipt), ngram).is_equal for receipt in receipts)
+    (plain,) = ngram.generate(seed=3, max_new_tokens=20, conditions=ngram.conditions.unspecified)
+    receipts[0]["settings"]["generation_config"]["conditions"] = {}  # as 0.1.0 wrote it
+    assert replay(from_dict(Receipt, receipts[0]), ngram).text == plain
 
 
 # The run, the index, the saved folder, the command.

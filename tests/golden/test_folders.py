@@ -43,13 +43,18 @@ def observe(name: str) -> dict[str, Any]:
     """Return everything that is compared of one folder, as JSON values."""
     model = reviewgen.load(FOLDERS / name)
     given: dict[str, Any] = {"conditions": GENRES} if model.conditions.names else {}
-    texts = {call: model.generate(**arguments) for call, arguments in CALLS.items()}
-    texts["eight bits"] = reviewgen.load(FOLDERS / name, weight_bits=8).generate(**call())
+    unspecified = model.conditions.unspecified  # as what is not given was on 28 November 2026
+    saved = unspecified | model.generation_config.conditions
+    texts = {}
+    for name_of_call, arguments in CALLS.items():
+        conditions = unspecified if "generation_config" in arguments else saved
+        texts[name_of_call] = model.generate(conditions=conditions, **arguments)
+    texts["eight bits"] = reviewgen.load(FOLDERS / name, weight_bits=8).generate(conditions=unspecified, **call())
     if given:
         texts["conditions"] = model.generate(**call(conditions=GENRES))
     windows = []
     if "no-index" not in name:
-        texts["no copies"] = model.generate(novelty="filter", max_copy=8, **call(temperature=0.3))
+        texts["no copies"] = model.generate(novelty="filter", max_copy=8, conditions=unspecified, **call(temperature=0.3))
         windows = [list(model.novelty(text).windows.values()) for text in texts["greedy"] + texts["no copies"]]
     evaluation = model.evaluate(TEXTS, clean=False)
     return {

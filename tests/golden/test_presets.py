@@ -40,9 +40,14 @@ CALLS: dict[str, dict[str, Any]] = read_stored("calls") | {
 
 
 def load(name: str, **options: Any) -> reviewgen.ReviewModel:
-    """Return a preset with the defaults of 28 November 2026, so that its texts stay while the profile "reading" changes."""
+    """Return a preset with the defaults of 28 November 2026, so that its texts stay while the profile "reading" changes.
+
+    Then a condition that was not given was unspecified.
+    """
     model = reviewgen.load(name, **options)
-    model.bundle.generation = replace(model.generation_config, temperature=0.7, top_p=1.0, repetition_penalty=1.0)
+    conditions = model.generation_config.conditions | {"sentiment": "any"}
+    sampling = {"temperature": 0.7, "top_p": 1.0, "repetition_penalty": 1.0}
+    model.bundle.generation = replace(model.generation_config, conditions=conditions, **sampling)
     return model
 
 

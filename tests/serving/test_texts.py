@@ -53,6 +53,7 @@ def expect(choices, chunks, texts, fields):
         new, reason = text.text[len(text.prompt) :], text.finish_reason
         ending = max((stop for stop in stops if reason == "stop" and new.endswith(stop)), key=len, default="")
         assert (choice["text"], choice["reviewgen"]["reason"]) == (new.removesuffix(ending), reason)
+        assert choice["reviewgen"]["conditions"] == text.conditions
         assert choice["finish_reason"] == ("stop" if reason in ("stop", "end") else "length")
     assert joined(chunks, len(texts)) == [choice["text"] for choice in choices]
     ends = {part["index"]: part["finish_reason"] for chunk in chunks for part in chunk["choices"] if part["finish_reason"]}
@@ -138,9 +139,15 @@ def test_log_probabilities_and_alternatives_are_those_of_the_model(server, model
         ids = text.tokens[: first + place]
         before = models[name].tokenizer.decode(ids)
         if models[name].tokenizer.encode(before) == ids:  # else the tokenizer would have cut it differently
-            expected = models[name].next_tokens(before, k=3, conditions=models[name].generation_config.conditions).alternatives
+            expected = models[name].next_tokens(before, k=3, conditions=text.conditions).alternatives
             found = [np.exp(other["logprob"]) for other in token["alternatives"]]
             np.testing.assert_allclose(found, [one.probability for one in expected], 5e-3)
+
+
+def test_the_score_of_a_prompt_depends_on_no_drawn_condition(server):
+    ask = {"model": "lstm-char", "prompt": "a terrible film", "echo": True, "logprobs": 1, "max_tokens": 0}
+    scores = [server.choices(**ask, seed=seed)[0]["logprobs"]["token_logprobs"] for seed in range(4)]
+    assert scores == scores[:1] * 4
 
 
 def test_best_of_returns_the_most_probable(server, models):

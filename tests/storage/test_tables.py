@@ -13,8 +13,9 @@ import pytest
 from pyarrow import csv
 
 import reviewgen
+from reviewgen.config import from_dict
 from reviewgen.errors import CheckpointError, ConfigError, DataError, OutputExists
-from reviewgen.tables import read_receipts, replay
+from reviewgen.tables import Receipt, read_receipts, replay
 from tests.support.disks import interrupt, listing
 from tests.support.fakes import TEXTS, run_command
 from tests.support.models import EXAMPLES
@@ -79,6 +80,19 @@ def test_each_row_can_be_replayed(model: reviewgen.ReviewModel, folder: Path, tm
     for row, receipt in zip(rows, read_receipts(tmp_path / "receipts.jsonl"), strict=True):
         assert (receipt.text, receipt.number, receipt.seed) == (row["text"], row["number"], row["seed"])
         assert not replay(receipt, model).differences
+
+
+def test_a_condition_that_is_not_given_is_drawn_for_each_row(model: reviewgen.ReviewModel, tmp_path: Path) -> None:
+    schema = {"stars": {"5": 1, "1": 1}}
+    reviewgen.generate_dataset(model, 40, out=tmp_path / "t", seed=9, columns=True, schema=schema, shard_texts=7, **SHORT)
+    rows = rows_of(tmp_path / "t")
+    assert {row["genre"] for row in rows} == {"jazz", "rock", "folk"} and {row["stars"] for row in rows} == {1, 5}
+    for row in rows:
+        assert not replay(from_dict(Receipt, json.loads(row["receipt"])), model).differences
+    reviewgen.generate_dataset(model, 40, out=tmp_path / "own", seed=9, columns=True, **SHORT)
+    texts = model.generate(num_return_sequences=40, seed=9, return_dict_in_generate=True, **SHORT)
+    drawn = [{name: row[name] for name in ("stars", "genre")} for row in rows_of(tmp_path / "own")]
+    assert drawn == [text.conditions for text in texts]
 
 
 def test_unique_texts_are_the_first_distinct_ones_of_generate(

@@ -186,7 +186,8 @@ def measure_model(
     sample = held_out.texts[:200]
     density = sum(len(model.tokenizer.encode(text)) for text in sample) / sum(map(len, sample))  # tokens per character
     tokens = max(1, math.ceil(_LENGTH * density))
-    config = GenerationConfig(temperature=1.0, max_new_tokens=tokens, words="any", max_time=_MAX_SECONDS)
+    conditions = model.conditions.unspecified
+    config = GenerationConfig(temperature=1.0, max_new_tokens=tokens, words="any", max_time=_MAX_SECONDS, conditions=conditions)
     figures |= _generation_facts(model, config, seed) | _training_facts(model.training)
     (probed,) = measure_pairs(row.name, model, make_pairs(model, [ATTRACTOR]))
     figures["intervals"]["agreement"] = probed.interval

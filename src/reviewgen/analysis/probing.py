@@ -253,7 +253,8 @@ def _count_marks(name: str, model: ReviewModel, texts: int, seed: int) -> Iterat
     """Yield the row of each kind of marks, in texts that a model generates."""
     longest = _CHARACTERS if model.generator.pieces.are_characters else _CHARACTERS // 4
     config = GenerationConfig(temperature=1.0, max_new_tokens=longest, num_return_sequences=texts)
-    written = model.generate(generation_config=config, seed=seed, return_dict_in_generate=True)
+    conditions = model.conditions.unspecified
+    written = model.generate(generation_config=config, conditions=conditions, seed=seed, return_dict_in_generate=True)
     for probe_name, signs in MARKS.items():
         yield _make_row(name, probe_name, [count_closed(each.text, *signs, each.finish_reason == "end") for each in written])
 

@@ -212,6 +212,7 @@ def _describe_all(texts: "list[generation.Generation]", novelty: str | None) -> 
     """Return texts as JSON."""
     facts: dict[str, Any] = {"texts": [text.text for text in texts], "finish_reasons": [text.finish_reason for text in texts]}
     facts["new_tokens"] = [text.new_tokens for text in texts]
+    facts["conditions"] = [text.conditions for text in texts]
     if novelty is not None:
         facts["novelty"] = [
             vars(text.novelty) | {"exceeds_max_copy": text.exceeds_max_copy} for text in texts if text.novelty is not None

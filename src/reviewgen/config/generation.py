@@ -38,8 +38,10 @@ class GenerationConfig:
             not. An unknown word of a prompt is left alone.
         finish: "sentence" removes an unfinished last sentence, unless it is the only one; "anywhere" keeps it (default).
         logits_processors: Names of installed logits processors, called in this order; those of a call replace the saved ones.
-        conditions: Values of the conditions that the model was trained with, as in {"stars": 5}; others are unspecified. Those of
-            a call are added to the saved ones; None removes a saved value.
+        conditions: Values of the conditions that the model was trained with, as in {"stars": 5}; "any" leaves a condition
+            unspecified. Where texts are sampled, one that is not given is drawn for each text from the shares of the training
+            texts, as with the value "draw"; elsewhere it is unspecified. Those of a call are added to the saved ones; None
+            removes a saved value.
         likeness: Settings of the profile "likeness" that differ from "reading", as in {"temperature": 1.0}; saved with a model,
             not an argument of a call.
     """

@@ -77,6 +77,7 @@ class Generation:
         number: The number of the text in the call, from 0: seed and number reproduce the text.
         seconds: From the start of its batch until it was complete.
         exceeds_max_copy: Whether it contains a longer copied span than was allowed, because no other token was left.
+        conditions: The values of its conditions, given or drawn, without those that are unspecified.
         request: The call, checked.
     """
 
@@ -89,6 +90,7 @@ class Generation:
     number: int
     seconds: float
     exceeds_max_copy: bool
+    conditions: dict[str, Any]
     request: Request = field(repr=False, compare=False)
     _examine: Callable[[], Novelty | None] = field(repr=False, compare=False)
     _score: Callable[[], list[float]] = field(repr=False, compare=False)
@@ -108,7 +110,7 @@ class Generation:
 
     def to_dict(self) -> dict[str, Any]:
         """Return what is known without further computation, as JSON values."""
-        names = ("text", "prompt", "new_tokens", "finish_reason", "seed", "number", "exceeds_max_copy")
+        names = ("text", "prompt", "new_tokens", "finish_reason", "seed", "number", "exceeds_max_copy", "conditions")
         return {name: getattr(self, name) for name in names} | {"seconds": round(self.seconds, 4)}
 
 
@@ -179,6 +181,7 @@ class Generator:
             number=text.number if request.best_of else number,
             seconds=text.seconds,
             exceeds_max_copy=text.exceeds_limit,
+            conditions=request.conditions_of(text.number),
             request=request,
             _examine=partial(self._examine, text.ids),
             _score=partial(self.log_probabilities, text),
@@ -270,8 +273,8 @@ class Generator:
     def _search(self, request: Request) -> Iterator[Text]:
         """Yield the best texts of each prompt, found by beam search."""
         decoder = self.decoder(request, None, request.deadline(), [])
-        for prompt in request.prompts[:: request.config.num_return_sequences]:
-            yield from search(decoder, self.text(request, prompt, 0))
+        for number in range(0, len(request.prompts), request.config.num_return_sequences):
+            yield from search(decoder, self.text(request, request.prompts[number], number))
 
     def _stream(self, request: Request, guard: CopyGuard | None) -> Iterator[str]:
         text = self.text(request, request.prompts[0], 0)

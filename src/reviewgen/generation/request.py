@@ -2,12 +2,12 @@
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, TypeAlias
 
 import numpy as np
 
-from reviewgen.conditions import Conditions
+from reviewgen.conditions import ANY, DRAW, Conditions, DrawGroup, draw_values
 from reviewgen.config import Bound, GenerationConfig, GenerationSettings, check_mapping, generation_config, seed_or_random
 from reviewgen.config.settings import check_value
 from reviewgen.errors import ConfigError, quoted
@@ -58,12 +58,14 @@ class Request:
         hooks: Objects that are called at every token.
         novelty: "report", "filter" or None.
         max_copy: For "filter": the longest copied span allowed, in tokens; None is the default.
-        prefix: The ids of the conditions, between bos and the text.
+        prefix: The ids of the conditions, between bos and the text, where none is drawn.
+        conditions: The conditions of the model; needed if some are drawn.
+        given: The values of the conditions that all texts share.
+        draws: The conditions that are drawn for each text.
         must_include: Strings that each text must include.
         best_of: Of this many texts of a prompt, ``num_return_sequences`` are returned, the best first; 0 returns all.
         judge: Rates texts, given without their prompts, after the prompts: the higher the better; None is the model itself.
         offset: The number of the first text, where a call is a part of a larger one.
-        prefixes: The ids of the conditions of each text, where they differ; else those of ``prefix``.
         device: The device that generates.
     """
 
@@ -74,16 +76,23 @@ class Request:
     novelty: str | None = None
     max_copy: int | None = None
     prefix: Sequence[int] = ()
+    conditions: Conditions = field(default_factory=Conditions)
+    given: Mapping[str, Any] = field(default_factory=dict)
+    draws: Sequence[DrawGroup] = ()
     must_include: Sequence[str] = ()
     best_of: int = 0
     judge: Judge | None = None
     offset: int = 0
-    prefixes: Sequence[Sequence[int]] = ()
     device: str = "cpu"
+
+    def conditions_of(self, number: int) -> dict[str, Any]:
+        """Return the values of the conditions of a text, given or drawn, without those that are unspecified."""
+        values = {**self.given, **draw_values(self.draws, self.seed, number)}
+        return {name: value for name, value in values.items() if value is not None}
 
     def prefix_of(self, number: int) -> Sequence[int]:
         """Return the ids of the conditions of a text."""
-        return self.prefixes[number - self.offset] if self.prefixes else self.prefix
+        return self.conditions.encode(self.conditions_of(number)) if self.draws else self.prefix
 
     @property
     def plugins(self) -> list[Plugin]:
@@ -138,6 +147,9 @@ def make_request(
         config = replace(config, finish=None)
     if args["logits_processor"] is None:
         processors, saved = list(config.logits_processors), defaults.logits_processors
+    conditions = conditions or Conditions()
+    is_sampled = config.do_sample is not False and config.num_beams == 1
+    given, draws = conditions.plan_draws(config.conditions, DRAW if is_sampled else ANY)
     request = Request(
         prompts=[text for text in _prompts(prompt) for _ in range(args["best_of"] or config.num_return_sequences)],
         config=config,
@@ -145,7 +157,10 @@ def make_request(
         hooks=make_hooks(processors, tokenizer, args["stopping_criteria"], args["streamer"], saved),
         novelty=args["novelty"],
         max_copy=args["max_copy"],
-        prefix=(conditions or Conditions()).encode(config.conditions),
+        prefix=conditions.encode(config.conditions),
+        conditions=conditions,
+        given=given,
+        draws=draws,
         must_include=_words(args["must_include"]),
         best_of=args["best_of"] or 0,
         judge=args["judge"],

@@ -453,7 +453,7 @@ class ReviewModel:
         from reviewgen.model.words import contrast_words
 
         def write(settings: GenerationConfig) -> list[str]:
-            return self.generate(generation_config=settings, seed=seed)
+            return self.generate(generation_config=settings, conditions=self.conditions.unspecified, seed=seed)
 
         return contrast_words(self.bundle, self._pieces, condition, k, write)
 

@@ -227,7 +227,9 @@ class ActiveRequest:
         if index == len(self.texts) and self.waiting:
             number, start, submission = self._next, self.starts[self._next], self.submission
             random = np.random.default_rng((submission.request.seed, number))
-            text = ServedText(**vars(start) | {"ids": list(start.ids), "rng": random, "number": number}, job=self)
+            prefix = [start.prefix[0], *submission.request.prefix_of(number)]
+            own = {"ids": list(start.ids), "prefix": prefix, "rng": random, "number": number}
+            text = ServedText(**vars(start) | own, job=self)
             is_whole = self.decoder.guard is not None or not submission.is_streamed
             is_scored, stops = submission.alternatives is not None, start.config.stop_strings
             text.out = Detokenizer(text, stops, is_whole, submission.is_echoed, is_scored, submission.scores_prompts)

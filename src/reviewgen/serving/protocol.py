@@ -302,6 +302,8 @@ def read_call(given: Mapping[str, Any], models: Mapping[str, ReviewModel], limit
         request = make_request(repeated, defaults, cast(GenerateKwargs, options), model.tokenizer, model.conditions)
     except ReviewgenError as error:
         raise to_request_error(error) from None
+    if fields.scores_prompts:
+        request = replace(request, draws=())  # a score depends on no seed
     numbers = sum(map(len, ids)) * tries if fields.scores_prompts else 0
     numbers += 0 if fields.stream else request.config.max_new_tokens * texts
     numbers = 0 if fields.logprobs is None else numbers * (1 + fields.logprobs)

@@ -133,10 +133,12 @@ class Completion:
             logprobs = self._logprobs(choice)
         if choice.source is not None and choice.is_over:
             ended = choice.source.finish_reason
+            conditions = self.call.submission.request.conditions_of(choice.source.number)
             choice.source.out.scores.clear()  # they may be many
             choice.source = None
             reason = "stop" if ended in ("end", "stop") else "length"  # a text that was cut off
             extras |= {"text": choice.text, "reason": ended, "copied": _spans(choice.text, choice.copied)}
+            extras["conditions"] = conditions
         fields: dict[str, Any] = {"index": index, "text": choice.unsent, "logprobs": logprobs, "finish_reason": reason}
         if self.is_chat:
             role = {} if choice.is_sent else {"role": "assistant"}

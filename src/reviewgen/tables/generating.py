@@ -1,7 +1,7 @@
 """Generates the texts of a table, in one process or in several: the implementation of ``reviewgen.generate_dataset``.
 
-Text i samples from the random stream of (seed, i), and its conditions are drawn from another stream of both: from a distribution
-for each condition, or from the rows of a table, jointly. So shards can be generated anywhere and in any order.
+A schema is a distribution for each condition, or the rows of a table, which are drawn jointly. What is drawn for text i depends
+on the seed and i only, so shards can be generated anywhere and in any order.
 """
 
 import hashlib
@@ -11,13 +11,13 @@ import logging
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from reviewgen.conditions import Condition, Conditions
+from reviewgen.conditions import Condition, Conditions, DrawGroup
 from reviewgen.config import MAX_RECORD, check_count, check_flags, read_json, to_dict
 from reviewgen.config.options import DatasetOptions
 from reviewgen.data import open_records
@@ -30,7 +30,6 @@ from reviewgen.tables.scoring import NOVELTY_COLUMNS, column_names, load_saved, 
 from reviewgen.tables.table import Progress, Row, TablePlan, write_table
 
 _HEAD = 1000  # rows whose columns are those of a table
-_STREAM = 0x5C4E  # beside (seed, i), which text i samples from, and (seed, i, try)
 
 _logger = logging.getLogger("reviewgen")
 
@@ -53,7 +52,6 @@ def _make_plan(
     source: str | None,
     n: int,
     request: Request,
-    schema: "Schema",
     seed: int | None,
     shards: DatasetOptions,
     receipts: bool | Path,
@@ -64,42 +62,40 @@ def _make_plan(
         model: The model.
         source: The model's source, without paths of this machine, for the receipts.
         n: The number of texts of each prompt.
-        request: The checked settings, with each prompt once.
-        schema: What the conditions are drawn from.
+        request: The checked settings, with each prompt once, and what is drawn for each text.
         seed: The seed, if it is given.
         shards: How it is written.
         receipts: Whether there is a column of receipts, or the file that they are also written to.
     """
-    prompts, common, conditions = request.prompts, request.config.conditions, model.conditions
+    prompts, conditions = request.prompts, model.conditions
     own, labels = (_OWN, list(conditions)) if shards.columns else ({"text": "string"}, [])
     names = column_names(conditions, [*_OWN, "receipt", *NOVELTY_COLUMNS])
     types: dict[str, str] = {}  # of the column of each condition: integers, numbers or text
     for condition in labels:
-        values = schema.values(condition.name) or {condition.plain(common.get(condition.name))}
+        values = {condition.plain(request.given.get(condition.name))}
+        for group in request.draws:
+            values |= group.values(condition.name) if condition.name in group.names else set()
         kinds = {type(value) for value in values} - {type(None)}
         types[names[condition.name]] = "int64" if kinds == {int} else "double" if kinds and kinds <= {int, float} else "string"
 
     def rows(seed: int, first: int, last: int) -> Iterator[Row]:
         """Yield the rows of the texts ``first`` to ``last - 1``."""
         numbers = range(first, last)
-        drawn = [{**common, **schema.draw(seed, number)} for number in numbers]
         shard_request = replace(
             request,
             prompts=[prompts[number // n % len(prompts)] for number in numbers],
             seed=seed,
             offset=first,
-            prefixes=[conditions.encode(values) for values in drawn] if schema.groups else (),
         )
-        for number, values, generated in zip(numbers, drawn, model.generator.generate(shard_request), strict=True):
+        for number, generated in zip(numbers, model.generator.generate(shard_request), strict=True):
             text = model.generator.output(generated, shard_request, number)
             row: Row = {name: getattr(text, name) for name in own}
             for condition in labels:
-                value = condition.plain(values.get(condition.name))  # one that is given is not plain yet
+                value = condition.plain(text.conditions.get(condition.name))  # one that is given is not plain yet
                 column = names[condition.name]
                 row[column] = None if value is None else _MAKE[types[column]](value)
             if receipts:
-                known = {name: value for name, value in values.items() if value is not None}
-                row["receipt"] = json.dumps(make_receipt(model, text, source, conditions=known), ensure_ascii=False)
+                row["receipt"] = json.dumps(make_receipt(model, text, source), ensure_ascii=False)
             yield row | (novelty_row(text.novelty) if request.novelty is not None else {})
 
     columns = own | types | ({"receipt": "string"} if receipts else {})
@@ -110,7 +106,7 @@ def _make_plan(
         "prompt": hashlib.sha256(json.dumps(list(prompts)).encode()).hexdigest(),
         "n": n,
         "settings": {"generation_config": to_dict(request.config), **settings},
-        "schema": schema.digest(),
+        "schema": _digest(request.draws),
         "source": source if receipts else None,
         "versions": library_versions(model, request.plugins),
         "seed": seed,
@@ -162,10 +158,12 @@ def generate_dataset(
             move(loaded, device)
         if (total := n * len(request.prompts)) > _MAX_TEXTS:
             raise ConfigError(f"A table has at most {_MAX_TEXTS:,} texts; these would be {quoted(total)}.")
-        schema = Schema()
+        groups: list[DrawGroup] = []
         if shards.schema is not None:
-            schema = read_schema(shards.schema, loaded.conditions, options.get("conditions") or {})
-        drawn = {name for group in schema.groups for name in group.names}
+            groups = read_schema(shards.schema, loaded.conditions, options.get("conditions") or {})
+        drawn = {name for group in groups for name in group.names}
+        groups += [group for group in request.draws if not drawn.intersection(group.names)]
+        request = replace(request, device=loaded.device, draws=groups)
         evaluations = loaded.training.get("evaluations") or ()
         is_counted = evaluations and all(entry.get("train_nats_per_token") is None for entry in evaluations)
         if is_counted and any(condition.name in drawn for condition in loaded.conditions.fixed):
@@ -173,7 +171,7 @@ def generate_dataset(
         file = receipts if isinstance(receipts, Path) else path / "receipts.jsonl"
         name = None if source is None else portable_source(source, file)
         seed = None if options.get("seed") is None else request.seed
-        return _make_plan(loaded, name, n, replace(request, device=loaded.device), schema, seed, shards, receipts)
+        return _make_plan(loaded, name, n, request, seed, shards, receipts)
 
     return write_table(plan, out, shards, progress, shards.schema)
 
@@ -203,50 +201,14 @@ def _check_request(model: ReviewModel, prompt: Any, options: GenerateKwargs) -> 
     return request
 
 
-@dataclass(frozen=True)
-class Group:
-    """Conditions that are drawn together.
-
-    Attributes:
-        names: Their names.
-        rows: The values that can be drawn.
-        weights: The cumulative weights of the rows.
-    """
-
-    names: tuple[str, ...]
-    rows: Sequence[tuple[Value, ...]]
-    weights: np.ndarray
+def _digest(groups: Sequence[DrawGroup]) -> str | None:
+    """Return a digest of what is drawn from; None if nothing is."""
+    facts = [[group.names, group.rows, group.weights.tolist()] for group in groups]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest() if facts else None
 
 
-@dataclass(frozen=True)
-class Schema:
-    """What the conditions of texts are drawn from."""
-
-    groups: Sequence[Group] = ()
-
-    def draw(self, seed: int, number: int) -> dict[str, Value]:
-        """Return the values of a text by condition; one that is None is not given."""
-        if not self.groups:
-            return {}
-        random = np.random.default_rng((seed, number, _STREAM)).random(len(self.groups))
-        values: dict[str, Value] = {}
-        for group, share in zip(self.groups, random.tolist(), strict=True):
-            row = int(group.weights.searchsorted(share * group.weights[-1], side="right"))
-            values |= zip(group.names, group.rows[min(row, len(group.rows) - 1)], strict=True)
-        return values
-
-    def values(self, name: str) -> set[Value]:
-        """Return the values that a condition can get."""
-        return {row[group.names.index(name)] for group in self.groups if name in group.names for row in group.rows}
-
-    def digest(self) -> str | None:
-        """Return a digest of what is drawn from; None if nothing is."""
-        facts = [[group.names, group.rows, group.weights.tolist()] for group in self.groups]
-        return hashlib.sha256(json.dumps(facts).encode()).hexdigest() if facts else None
-
-
-def read_schema(source: Any, conditions: Conditions, given: Mapping[str, Any]) -> Schema:
-    """Return the schema that a source describes.
+def read_schema(source: Any, conditions: Conditions, given: Mapping[str, Any]) -> list[DrawGroup]:
+    """Return what the schema that a source describes draws.
 
     Args:
         source: A mapping, or a .json file with one, of condition to {value: weight}; or a table whose columns are conditions: a
@@ -270,17 +232,17 @@ def read_schema(source: Any, conditions: Conditions, given: Mapping[str, Any]) -
                 f"The schema {quoted(source) if is_json else source} cannot be read: {getattr(error, 'strerror', None) or error}."
             ) from None
     if isinstance(weights, Mapping):
-        schema = Schema([_read_weights(name, value_weights, conditions) for name, value_weights in weights.items()])
-        if not schema.groups:
+        groups = [_read_weights(name, value_weights, conditions) for name, value_weights in weights.items()]
+        if not groups:
             raise ConfigError('The schema is empty: give {"condition": {"value": weight}}.')
     else:
-        schema = Schema([_read_table(open_records(source), conditions)])
-    if twice := [name for group in schema.groups for name in group.names if given.get(name) is not None]:
+        groups = [_read_table(open_records(source), conditions)]
+    if twice := [name for group in groups for name in group.names if given.get(name) is not None]:
         raise ConfigError(f"The condition {quoted(twice[0])} is given and also drawn by the schema: leave out one of them.")
-    return schema
+    return groups
 
 
-def _read_weights(name: Any, weights: Any, conditions: Conditions) -> Group:
+def _read_weights(name: Any, weights: Any, conditions: Conditions) -> DrawGroup:
     """Return the group of a condition with a weight for each value."""
     condition = next((condition for condition in conditions if condition.name == name), None)
     if condition is None:
@@ -291,10 +253,11 @@ def _read_weights(name: Any, weights: Any, conditions: Conditions) -> Group:
             f"The schema must give {quoted(name)} weights of at least 0, {{value: weight}}, with a finite sum above 0; "
             f"got {quoted(weights)}."
         )
-    return Group((condition.name,), [(_checked(condition, value),) for value in weights], np.cumsum(numbers, dtype=np.float64))
+    rows = [(_checked(condition, value),) for value in weights]
+    return DrawGroup((condition.name,), rows, np.cumsum(numbers, dtype=np.float64))
 
 
-def _read_table(records: Iterable[Mapping[str, Any]], conditions: Conditions) -> Group:
+def _read_table(records: Iterable[Mapping[str, Any]], conditions: Conditions) -> DrawGroup:
     """Return the group of those columns of a table that are conditions."""
     rest = iter(records)
     head = list(itertools.islice(rest, _HEAD))
@@ -311,7 +274,7 @@ def _read_table(records: Iterable[Mapping[str, Any]], conditions: Conditions) ->
         raise ConfigError(f"The schema has no column of a condition of this model ({', '.join(conditions.names)}); {reason}.")
     for name, count in rare.items():
         _logger.info("%s of the schema: a rare value of %r counts as not given, as in training.", counted(count, "row"), name)
-    return Group(tuple(condition.name for condition in chosen), rows, np.arange(1.0, len(rows) + 1))
+    return DrawGroup(tuple(condition.name for condition in chosen), rows, np.arange(1.0, len(rows) + 1))
 
 
 def _table_value(condition: Condition, value: Any, rare: Counter[str]) -> Value:

@@ -16,7 +16,7 @@ A file of receipts has one receipt per line.
 import dataclasses
 import os
 import platform
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
@@ -88,16 +88,13 @@ class Replay:
     differences: tuple[str, ...]
 
 
-def make_receipt(
-    model: ReviewModel, generation: Generation, source: str | Path | None = None, *, conditions: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
+def make_receipt(model: ReviewModel, generation: Generation, source: str | Path | None = None) -> dict[str, Any]:
     """Return the receipt of a text that a model has just generated, as JSON values.
 
     Args:
         model: The model.
         generation: The text, from ``generate(..., return_dict_in_generate=True)`` or ``generate_each``.
         source: A source of the model for ``load``, so that ``reviewgen replay`` can find it; see ``portable_source``.
-        conditions: The conditions of the text, where they are not those of the call.
 
     Raises:
         ConfigError: The call had functions as logits processors or stopping criteria, which cannot be saved.
@@ -108,7 +105,7 @@ def make_receipt(
             "A text generated with functions as logits_processor or stopping_criteria has no receipt: functions cannot be "
             "saved. Give logits processors by name."
         )
-    config = to_dict(request.config) | ({} if conditions is None else {"conditions": dict(conditions)})
+    config = to_dict(request.config) | {"conditions": generation.conditions}
     arguments = {name: value for name in ("novelty", "max_copy", "must_include") if (value := getattr(request, name))}
     return {
         "synthetic": True,
@@ -200,6 +197,7 @@ def replay(receipt: Receipt, model: ReviewModel) -> Replay:
         config = dataclasses.replace(config, num_return_sequences=1)
     arguments: Any = vars(receipt.settings) | {"generation_config": config, "seed": receipt.seed}
     request = make_request(receipt.prompt, model.generation_config, arguments, model.tokenizer, model.conditions)
+    request = dataclasses.replace(request, draws=())  # a receipt holds what was drawn
     if not is_search and config.do_sample is not False:
         request = dataclasses.replace(request, offset=receipt.number)
     first = receipt.number % config.num_return_sequences if is_search else 0

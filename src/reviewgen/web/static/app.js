@@ -9,7 +9,7 @@
  * What goes wrong is an Error with one plain sentence.
  */
 import { attempt, byId, copyText, countText, create, showError } from "./elements.js";
-import { decodeFragment, encodeFragment } from "./links.js";
+import { decodeFragment, encodeFragment, labelsOf } from "./links.js";
 import { createSettings } from "./settings.js";
 import { Writing } from "./writing.js";
 
@@ -135,7 +135,7 @@ class Page {
 
 /** Returns what a model is asked for: a value or null for each condition that it has, and a filter only where it has an index. */
 function requestOf({ second, ...settings }, model) {
-  const isValue = ({ name, kind, values }) => kind === "text" || values.some(({ label }) => label === settings.conditions[name]);
+  const isValue = (each) => each.kind === "text" || labelsOf(each).includes(settings.conditions[each.name]);
   const valueOf = (each) => (isValue(each) ? (settings.conditions[each.name] ?? null) : null);
   const conditions = Object.fromEntries(model.conditions.map((each) => [each.name, valueOf(each)]));
   const copying = model.hasIndex ? {} : { novelty: null, max_copy: null };

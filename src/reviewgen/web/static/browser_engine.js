@@ -5,9 +5,11 @@
 
 import { Text, withoutHalves } from "./decoder.js";
 import { loadModel } from "./model.js";
+import { createRandom } from "./random.js";
 import { exp } from "./sampling.js";
 
 const MIN_FIELD = 3; // characters of a field, where tokens are characters
+const DRAW_STREAM = 0x5c4e; // of what is drawn, beside that of the tokens
 const MAX_BUSY = 10; // milliseconds until the event loop gets time
 
 /** Returns the engine of some packed models, `{manifest, readBlob}`; the plugins are those of `loadModel`. */
@@ -25,10 +27,11 @@ async function* complete(load, request, signal) {
   const { prompt = "", n = 1, seed = Math.floor(Math.random() * 2 ** 32), alternatives = 0 } = request;
   if (config.do_sample === false && n > 1) throw new Error("At temperature 0 all texts of a prompt are the same: ask for one.");
   const fields = model.conditions.filter(({ kind }) => kind === "text").map((field) => textOf(field, config.conditions));
-  const [spelling, conditionIds] = [model.spellingOf(config.words, fields.join(" ")), encodeConditions(model, config.conditions)];
-  const writers = Array.from({ length: n }, (_, number) =>
-    writeText(model, new Text(model, config, spelling, { prompt, conditionIds, seed, number }), number, alternatives),
-  );
+  const spelling = model.spellingOf(config.words, fields.join(" "));
+  const writers = Array.from({ length: n }, (_, number) => {
+    const conditionIds = encodeConditions(model, config, createRandom(seed, number, DRAW_STREAM));
+    return writeText(model, new Text(model, config, spelling, { prompt, conditionIds, seed, number }), number, alternatives);
+  });
   let since = performance.now();
   while (writers.length > 0 && !signal?.aborted) {
     const writer = writers.shift();
@@ -99,24 +102,32 @@ function readSettings({ defaults }, request) {
   return config;
 }
 
-/** Returns the ids between bos and the text; a condition that is missing or null is unspecified, a field then left out. */
-function encodeConditions({ conditions, tokenizer }, values) {
+/** Returns the ids between bos and the text; what is not given is drawn, or unspecified where nothing is sampled. */
+function encodeConditions({ conditions, tokenizer }, { conditions: given, do_sample: isSampled }, random) {
   let first = tokenizer.vocabSize;
   const ids = conditions.flatMap((condition) => {
     const { name, kind, values: known } = condition;
-    const value = values[name] ?? null;
+    const asked = given[name] ?? (isSampled === false ? "any" : "draw");
+    const isDrawn = kind !== "text" && asked === "draw" && !known.some(({ label }) => label === "draw");
+    const value = isDrawn ? drawValue(known, random()) : asked;
     const number = plain(value) === "" ? NaN : Number(value); // belongs to the first bin that holds it
     const isValue = (each) => each.label === plain(value) || (each.low !== null && each.low <= number && number <= each.high);
     const own = first;
     first += 1 + known.length;
-    if (kind !== "text") return value === null ? own : own + 1 + known.findIndex(isValue);
-    const text = textOf(condition, values);
+    if (kind !== "text") return own + 1 + known.findIndex(isValue); // without a value, own
+    const text = textOf(condition, given);
     if (text === "") return [];
     const [atFirst, later] = [text, ` ${text}`].map(tokenizer.encode);
     if (![later.slice(1), later].map(String).includes(String(atFirst))) return [own, ...later, own, ...atFirst];
     return atFirst.length < MIN_FIELD ? [] : [own, ...atFirst];
   });
   return conditions.some(({ kind }) => kind === "text") ? [...ids, first] : ids; // the id that ends the fields
+}
+
+/** Returns the label of the value at a place from 0 to 1 among the shares of the training texts; undefined if it has none. */
+function drawValue(values, place) {
+  let share = 0;
+  return values.find((value) => place < (share += value.share))?.label;
 }
 
 /** Returns a value as text with single spaces. */

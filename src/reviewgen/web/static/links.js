@@ -34,6 +34,9 @@ export function toNumber(name, text) {
   throw new Error(`The ${label} must be ${kind} from ${low} to ${high}, not ${text.trim() === "" ? "empty" : quote(text)}.`);
 }
 
+/** Returns the values that a condition can be given; "any" leaves it unspecified. */
+export const labelsOf = ({ values }) => ["any", ...values.map(({ label }) => label)];
+
 /** Returns a value in quotes for a sentence, cut where it is long. */
 const quote = (text) => `“${text.length > 60 ? `${text.slice(0, 60)}…` : text}”`;
 
@@ -92,7 +95,7 @@ function checkTexts({ model, second, prompt, profile, novelty, max_copy: limit, 
   );
   for (const [name, label] of Object.entries(conditions)) {
     const known = chosen.flatMap((each) => each.conditions).filter((each) => each.name === name);
-    const labels = known.flatMap(({ kind, values }) => (kind === "text" ? [label] : values.map((value) => value.label)));
+    const labels = known.flatMap((each) => (each.kind === "text" ? [label] : labelsOf(each)));
     check(known.length > 0, `The link has the condition ${quote(name)}, which the model does not have.`);
     const sentence = `The link has ${quote(label)} for the condition ${quote(name)}; it can be ${labels.join(", ")}.`;
     check(labels.includes(label), sentence);

@@ -8,9 +8,9 @@
 const MULTIPLIER = 0x2360ed051fc65da44385df649fccf645n;
 const POOL_SIZE = 4; // words of 32 bits
 
-/** Returns the random stream of a text: a function that returns the next number in [0, 1). */
-export function createRandom(seed, number) {
-  const pool = hashEntropy([...splitWords(seed), ...splitWords(number)]);
+/** Returns the random stream of a seed and further numbers: a function that returns the next number in [0, 1). */
+export function createRandom(...numbers) {
+  const pool = hashEntropy(numbers.flatMap(splitWords));
   const hash = createHash(0x8b51f9dd, 0x58f38ded);
   const words = Array.from({ length: 8 }, (_, place) => hash(pool[place % POOL_SIZE]));
   const increment = (join128(words.slice(4)) << 1n) | 1n;

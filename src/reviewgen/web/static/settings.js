@@ -1,6 +1,6 @@
 /** The controls of the settings. What a user has not changed follows the chosen model: its own temperature, length and so on. */
 import { byId, create } from "./elements.js";
-import { LIMITS, toNumber } from "./links.js";
+import { LIMITS, labelsOf, toNumber } from "./links.js";
 
 const SLIDERS = ["temperature", "top_p", "min_p"];
 const MAX_FIELD = 200; // characters
@@ -140,16 +140,16 @@ export function createSettings(models) {
   return { read, write, chosen };
 }
 
-/** Returns the control of a condition: `{name, element, read, choose}`; the value "" leaves it open. */
+/** Returns the control of a condition: `{name, element, read, choose}`; "" draws a value, "any" leaves it open. */
 function createCondition({ name, kind, values }) {
-  const labels = ["any", ...values.map((value) => value.label)];
+  const labels = ["draw", ...labelsOf({ values })];
   const placeOf = (value) => Math.max(0, labels.lastIndexOf(value));
   const valueAt = (place) => (place > 0 ? labels[place] : "");
   const id = `condition-${name}`;
   const label = create("label", { for: id, text: name });
   const field = (control) => create("p", { class: "field" }, label, control);
   if (kind === "text") {
-    const input = create("input", { id, type: "text", maxlength: MAX_FIELD, placeholder: labels[0] });
+    const input = create("input", { id, type: "text", maxlength: MAX_FIELD, placeholder: "any" });
     const choose = (value) => (input.value = value);
     return { name, isText: true, element: field(input), read: () => input.value.trim(), choose };
   }
@@ -159,7 +159,7 @@ function createCondition({ name, kind, values }) {
     return { name, element: field(menu), read: () => valueAt(menu.selectedIndex), choose };
   }
   const output = create("output", { for: id });
-  const input = create("input", { id, type: "range", min: 0, max: values.length, step: 1, oninput: () => show(input.value) });
+  const input = create("input", { id, type: "range", min: 0, max: labels.length - 1, step: 1, oninput: () => show(input.value) });
   function show(place) {
     input.value = place;
     output.textContent = labels[place];
