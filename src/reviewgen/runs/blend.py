@@ -3,6 +3,7 @@
 Models of different tokenizers become models of one: ``char``, with the characters that all of them have tokens for.
 """
 
+import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -29,6 +30,9 @@ from reviewgen.protocols.abilities import count_parameters
 from reviewgen.registry import Plugin, find_model, find_tokenizer
 from reviewgen.runs.record import novelty_facts
 from reviewgen.runs.setup import part_facts
+
+_NO_WEIGHT = 5e-5  # a smaller weight is printed as 0.0000
+_logger = logging.getLogger("reviewgen")
 
 
 def blend(models: Any, weights: Any = None, *, data: Any = None, **options: Unpack[EvaluateKwargs]) -> ReviewModel:
@@ -83,11 +87,13 @@ def blend(models: Any, weights: Any = None, *, data: Any = None, **options: Unpa
     if data is None:
         equal = Blend.from_models(parts, plugins, check_weights(weights, len(loaded)))
         return ReviewModel(make_bundle(loaded, equal, {"method": "equal" if weights is None else "given"}, first=first))
-    trained = [known for model in loaded for known in data_records(model.training)]
-    documents = read_documents(data, first.tokenizer, trained, conditions=first.conditions, **options)
+    documents = read_documents(data, first, [model.bundle for model in loaded], **options)
     fitted, facts = fit_blend(parts, plugins, documents, first.tokenizer.vocab_size)
     source = str(data) if isinstance(data, str | Path) else type(data).__name__
     facts |= {"source": source, "split": options.get("split", "all")}
+    for model, weight in zip(loaded, fitted.config.weights, strict=True):
+        if weight < _NO_WEIGHT:
+            _logger.warning("%s has weight 0: on these texts, the blend predicts as well without it.", model.preset)
     return ReviewModel(make_bundle(loaded, fitted, facts, first=first))
 
 
