@@ -14,6 +14,7 @@ from reviewgen.config.options import CorpusOptions, TrainingOptions
 from reviewgen.errors import AlreadyTrained, ConfigError, counted
 from reviewgen.interrupts import INTERRUPTED, block_signals
 from reviewgen.rates import MIN_CHARACTERS, describe_copies
+from reviewgen.storage import Job, check_output, to_path
 
 if TYPE_CHECKING:
     from reviewgen.model import ReviewModel
@@ -36,7 +37,7 @@ def train(
     """Train a model on a corpus of reviews and save it as a folder.
 
     Args:
-        out: The folder to save the model in; it must not exist.
+        out: The folder to save the model in; without --overwrite, it must not exist.
         plain: Train without the techniques that `reviewgen ablate` measures, as in a textbook; --set may switch one on again.
         settings: A setting that differs from the preset's: model.hidden_size=256. `reviewgen settings PRESET` lists all
             settings.
@@ -46,7 +47,11 @@ def train(
         raise ConfigError("--plain is for a new model: one that is trained further keeps its techniques. Leave it out.")
     if plain and preset is not None:
         preset = f"{preset.removesuffix(PLAIN)}{PLAIN}"
-    from reviewgen.processes import all_processes
+    from reviewgen.processes import all_processes, resumes_by_itself
+
+    folder = to_path("out", out)
+    if not (options["overwrite"] or resumes_by_itself() or Job(folder, {}).folder.exists()):
+        check_output(folder, "--overwrite")  # before torch is imported
 
     def create() -> runs.TrainingRun:
         return runs.TrainingRun(start(preset, trained), parse_data(data, options["weights"]), out=out, **options)
@@ -63,7 +68,7 @@ def train(
         return Result(facts | (facts["held_out"] or {}) | {"out": str(out)})
     facts = _train(run).training
     status = INTERRUPTED if run.is_interrupted else int(facts["stopped"] == training.StopReason.PROCESS_ENDED.value)
-    return Result(facts | (run.held_out or {}) | {"out": str(out)}, _describe(run, facts, out), status)
+    return Result(facts | (run.held_out or {}) | {"out": str(run.out)}, _describe(run, facts), status)
 
 
 def _prepare(run: "runs.TrainingRun") -> None:
@@ -134,7 +139,7 @@ def _show_report(report: "training.Report") -> None:
         note(f"  {line}")
 
 
-def _describe(run: "runs.TrainingRun", facts: dict[str, Any], out: Path) -> Iterator[str]:
+def _describe(run: "runs.TrainingRun", facts: dict[str, Any]) -> Iterator[str]:
     """Yield the lines of the result."""
     from reviewgen.protocols.abilities import describe_parameters
 
@@ -171,7 +176,7 @@ def _describe(run: "runs.TrainingRun", facts: dict[str, Any], out: Path) -> Iter
     yield f"Time: {facts['seconds']:.1f} s with reading{final}; {share:.1%} of it went into evaluations."
     yield facts["verdict"]["words"]
     unmeasured = " It was not evaluated: `reviewgen evaluate` does that." if run.is_interrupted and not final else ""
-    yield f"Saved in {out}.{unmeasured}" if unmeasured else f"Saved in {out}"
+    yield f"Saved in {run.out}.{unmeasured}" if unmeasured else f"Saved in {run.out}"
 
 
 @takes(CorpusOptions)
