@@ -14,7 +14,7 @@ from reviewgen.config.options import CorpusOptions, TrainingOptions
 from reviewgen.errors import AlreadyTrained, ConfigError, counted
 from reviewgen.interrupts import INTERRUPTED, block_signals
 from reviewgen.rates import MIN_CHARACTERS, describe_copies
-from reviewgen.storage import Job, check_output, to_path
+from reviewgen.storage import check_output, to_path
 
 if TYPE_CHECKING:
     from reviewgen.model import ReviewModel
@@ -49,9 +49,8 @@ def train(
         preset = f"{preset.removesuffix(PLAIN)}{PLAIN}"
     from reviewgen.processes import all_processes, resumes_by_itself
 
-    folder = to_path("out", out)
-    if not (options["overwrite"] or resumes_by_itself() or Job(folder, {}).folder.exists()):
-        check_output(folder, "--overwrite")  # before torch is imported
+    if not (options["overwrite"] or resumes_by_itself()):
+        check_output(to_path("out", out), "--overwrite")  # before torch is imported
 
     def create() -> runs.TrainingRun:
         return runs.TrainingRun(start(preset, trained), parse_data(data, options["weights"]), out=out, **options)
@@ -68,7 +67,7 @@ def train(
         return Result(facts | (facts["held_out"] or {}) | {"out": str(out)})
     facts = _train(run).training
     status = INTERRUPTED if run.is_interrupted else int(facts["stopped"] == training.StopReason.PROCESS_ENDED.value)
-    return Result(facts | (run.held_out or {}) | {"out": str(run.out)}, _describe(run, facts), status)
+    return Result(facts | (run.held_out or {}) | {"out": str(out)}, _describe(run, facts, out), status)
 
 
 def _prepare(run: "runs.TrainingRun") -> None:
@@ -139,7 +138,7 @@ def _show_report(report: "training.Report") -> None:
         note(f"  {line}")
 
 
-def _describe(run: "runs.TrainingRun", facts: dict[str, Any]) -> Iterator[str]:
+def _describe(run: "runs.TrainingRun", facts: dict[str, Any], out: Path) -> Iterator[str]:
     """Yield the lines of the result."""
     from reviewgen.protocols.abilities import describe_parameters
 
@@ -176,7 +175,7 @@ def _describe(run: "runs.TrainingRun", facts: dict[str, Any]) -> Iterator[str]:
     yield f"Time: {facts['seconds']:.1f} s with reading{final}; {share:.1%} of it went into evaluations."
     yield facts["verdict"]["words"]
     unmeasured = " It was not evaluated: `reviewgen evaluate` does that." if run.is_interrupted and not final else ""
-    yield f"Saved in {run.out}.{unmeasured}" if unmeasured else f"Saved in {run.out}"
+    yield f"Saved in {out}.{unmeasured}" if unmeasured else f"Saved in {out}"
 
 
 @takes(CorpusOptions)

@@ -63,7 +63,8 @@ MARKDOWN = re.compile(r"(?<![\w*])\*\*[^\W\d][^*\n]*\*\*(?!\*)|\[[^\[\]\n]+\]\(\
 _MARKER = r"(?<![^\s(\"'])(?!_{3}|\*\*+\d/)(?:\*\*|_)+(?![*_])"
 _STRAY_MARKERS = re.compile(
     rf" {_MARKER}$|{_MARKER}(?: ([^*_]*\w)(?:\*\*|_)+(?![\w*_])| )?"
-    r"|(?<=[.,;:!?\"')])(?:\*\*|_)+(?!\S)|(?:\*\*_|_\*\*)[*_]*(?!\w)"
+    r"|(?<=[.,;:!?\"')])(?:\*\*|_)+(?!\S)|(?:\*\*_|_\*\*)[*_]*(?!\w)",
+    re.MULTILINE,
 )
 _RATING = re.compile(r"\A(?!.*(?<!\*)\*\*(?!\*)).*\*{4}", re.DOTALL)  # four stars or more in a text without "**"
 _BREAK_TAG = re.compile(r"</?br\b[^<>]{0,100}>", re.IGNORECASE)
@@ -165,7 +166,7 @@ class Cleaner:
         if options["strip_markdown"]:
             from markdown_it import MarkdownIt  # slow to import, and off by default
 
-            self._parse_markdown = MarkdownIt("commonmark").disable("text_join").parse  # so that escaped characters are known
+            self._parse_markdown = MarkdownIt("commonmark").parse
 
     def __call__(self, text: str) -> tuple[str, int] | None:
         """Return the cleaned text and its content hash (see ``hash_text``), or None if it is empty."""
@@ -245,12 +246,9 @@ def _strip_markdown(text: str, tokens: Iterable[Any]) -> str:
     has_rating = _RATING.search(text) is not None
     for token in tokens:
         if token.type == "inline":
-            for child in token.children or []:
-                if child.type in ("softbreak", "hardbreak"):
-                    child.content = "\n"
-                elif child.type == "text" and not has_rating:
-                    child.content = _STRAY_MARKERS.sub(r"\1", child.content)
-            blocks.append("".join(child.content for child in token.children or []))
+            children = token.children or []
+            words = "".join("\n" if child.type in ("softbreak", "hardbreak") else child.content for child in children)
+            blocks.append(words if has_rating else _STRAY_MARKERS.sub(r"\1", words))
         elif token.type in ("fence", "code_block", "html_block"):
             blocks.append(token.content.rstrip("\n"))
     return "\n\n".join(blocks)

@@ -356,8 +356,7 @@ def read_texts(source: Any, model: Any, parts: Sequence[Any] = (), **options: Un
     examples = read_examples(source, config, split=split)
     first = list(itertools.islice(examples, _LOOKED_UP))
     for part in models:
-        share = part.index and part.index.share_trained_on(part.tokenizer.encode(text) for text, _ in first)
-        if share is not None and share > _MOST:
+        if part.index and part.index.share_trained_on(part.tokenizer.encode(text) for text, _ in first) > _MOST:
             _logger.warning(_TRAINED_ON, part.preset)
     yield from itertools.chain(first, examples)
 

@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from statistics import fmean
 from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
@@ -140,14 +141,14 @@ class Index(ABC):
         is_sure = self.stride == 1 or (statuses >= SEEN).sum() >= _MIN_SAMPLE
         return _share_seen(statuses) if is_sure else None
 
-    def share_trained_on(self, texts: Iterable[Sequence[int]]) -> float | None:
-        """Return the share of texts that are training texts, or begin as one; None if all are too short to know.
+    def share_trained_on(self, texts: Iterable[Sequence[int]]) -> float:
+        """Return the share of texts that are training texts, or begin as one, without those that are too short to know.
 
         A text counts if none of the windows of its first tokens is new. By chance, this holds for a few short texts.
         """
         statuses = [self.look_up(self.check_text(ids[:_FIRST_TOKENS]))[0] for ids in texts]
         are_known = [NEW not in rows for rows in statuses if rows.any()]
-        return sum(are_known) / len(are_known) if are_known else None
+        return fmean(are_known or [False])
 
     def check_text(self, ids: Sequence[int] | np.ndarray) -> Int64[np.ndarray, " T"]:
         """Return a text's ids as an array for compiled code, which does not check bounds.

@@ -11,7 +11,7 @@ import hashlib
 import json
 import weakref
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -153,8 +153,8 @@ def make_plan(start: Any, source: Any, options: TrainKwargs) -> TrainingPlan:
             refuse_other_files(out)
         else:
             discard_finished(out)
-        if not (overwrite or resumes_by_itself()):  # else this may be the model that the job has saved before it was restarted
-            check_output(out, "--overwrite (overwrite=True)")
+            if not resumes_by_itself():  # else this may be the model that the job has saved before it was restarted
+                check_output(out, "--overwrite (overwrite=True)")
     groups = (options.get(group) for group in ("model", "tokenizer", "training", "initial_weights"))
     parts = resolve_setup(start, *groups)
     find_metrics(parts.training.metrics)  # one that is not installed is refused before anything is read
@@ -366,13 +366,6 @@ class RunFolder:
             with storage_errors(self._job.folder):
                 self._job.require({"corpus": fingerprint})
 
-    def keep_existing(self) -> TrainingPlan:
-        """Save an interrupted run beside the model that it would replace; return the plan, with that folder."""
-        out = self._plan.out
-        if out is not None and self._plan.overwrite and out.exists():
-            self._plan = replace(self._plan, out=out.with_name(f"{out.name}.interrupted"))
-        return self._plan
-
     def save(self, bundle: Bundle) -> None:
         """Write the model, in place of what this run has saved before, and remove the folder, which is no longer needed.
 
@@ -381,7 +374,8 @@ class RunFolder:
         """
         if self._job is None:
             return
-        write_or_rescue(bundle, self._plan.out or self._job.out, overwrite=self._is_saved or self._plan.overwrite)
+        is_whole = bundle.training.get("stopped") not in _CUT_SHORT  # another one does not replace what exists
+        write_or_rescue(bundle, self._job.out, overwrite=self._is_saved or (self._plan.overwrite and is_whole))
         if not self._is_saved and self._close.alive:
             self._job.clear()
             self._close()

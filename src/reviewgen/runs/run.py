@@ -180,7 +180,6 @@ class TrainingRun:
                 has_checkpoint = bool(self._folder.checkpoints.steps())
                 raise ProcessLost(f"This process received a termination signal. {how_to_resume(has_checkpoint=has_checkpoint)}")
         self._is_interrupted = True
-        self._plan = self._folder.keep_existing()
 
     def finish(self) -> ReviewModel:
         """Save the model in ``out`` if that is given, measure it, save it again with the results, and return it.
