@@ -67,7 +67,7 @@ def train(start: "str | ReviewModel", source: Any, *, progress: bool = True, **o
             ``reviewgen.data.sources.open_source``.
         progress: Whether to show the progress on a terminal or in a notebook; elsewhere nothing is printed.
         validation: A second source to validate on, instead of a part of the first.
-        out: A folder to save the model in; it must not exist.
+        out: A folder to save the model in; without ``overwrite``, it must not exist.
         budget: Training time (2m, 90s, 1h), from the end of the first step to the last evaluation; two minutes if none of budget,
             steps and epochs is given.
         steps: Train for this number of steps, instead of a budget.
@@ -105,11 +105,12 @@ def train(start: "str | ReviewModel", source: Any, *, progress: bool = True, **o
         log: Also log the curves to a tracker of accelerate, which must be installed: tensorboard, wandb, trackio, mlflow, aim,
             clearml, comet_ml, dvclive or swanlab.
         resume: Resume an interrupted run of the same arguments from its last checkpoint in OUT.partial.
+        overwrite: Replace the model that the output folder holds, once the new one is complete.
 
     Raises:
         ConfigError: An argument or a setting is unknown or unusable, or the trained model cannot be trained further.
         UnknownPlugin, PluginConflict, BrokenPlugin: The preset is not installed, or cannot be used.
-        OutputExists: ``out`` exists.
+        OutputExists: ``out`` exists and ``overwrite`` is false, or it holds something other than a saved model.
         DataError: The source cannot be read, or contains a single review and no validation is given.
         CheckpointError: ``<out>.partial`` holds an interrupted run that is not resumed; or ``resume`` is set, and no run of these
             arguments is there.

@@ -63,15 +63,15 @@ def to_path(name: str, value: str | os.PathLike[str]) -> Path:
     return path
 
 
-def check_output(path: Path) -> None:
-    """Raise if nothing new can be created at a path.
+def check_output(path: Path, advice: str = "remove it first") -> None:
+    """Raise if nothing new can be created at a path; ``advice`` is how the user can replace what exists.
 
     Raises:
         OutputExists: Something exists there, or its replacement was cut off.
         StorageError: The nearest existing parent is not a writable folder.
     """
     with storage_errors(path):
-        _refuse_existing(path)
+        _refuse_existing(path, advice=advice)
         parent = next(parent for parent in path.absolute().parents if parent.exists())
         if not parent.is_dir() or not os.access(parent, os.W_OK):
             raise StorageError(f"{path} cannot be written: {parent} is not a writable folder. Choose another folder.")
@@ -273,11 +273,11 @@ def dtype_name(code: str) -> str:
     return _KINDS.get(kind, kind) + code[len(kind) :]
 
 
-def _refuse_existing(path: Path, *, overwrite: bool = False) -> None:
+def _refuse_existing(path: Path, *, overwrite: bool = False, advice: str = "remove it first") -> None:
     if reason := describe_cut_off(path):
         raise OutputExists(reason)
     if os.path.lexists(path) and not overwrite:
-        raise OutputExists(f"{path} already exists. Give another name, or remove it first.")
+        raise OutputExists(f"{path} already exists. Give another name, or {advice}.")
 
 
 def _fsync(path: Path) -> None:

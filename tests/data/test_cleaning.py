@@ -102,6 +102,49 @@ def test_markdown_is_stripped_to_its_words():
     assert clean("# a &amp; <b>b</b>", clean=False, strip_markdown=True)[0] == ["a & <b>b</b>"]
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("while **Avery ** works", "while Avery works"),
+        ("the single ** bold** is", "the single bold is"),
+        ('new song **" Easy" **is out', 'new song " Easy" is out'),
+        ("by **Henry Green. **\n\nHe", "by Henry Green.\n\nHe"),
+        ("after _Caracal _ and _Lighght, _ two", "after Caracal and Lighght, two"),
+        ("an **album ** titled **** Easy", "an album titled Easy"),  # an empty one
+    ],
+)
+def test_markers_with_a_blank_inside_are_stripped(text, words):
+    assert clean(text, strip_markdown=True)[0] == [words]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "What the f**k was that",
+        "*** out of ****",  # stars of a rating
+        "**1/2 of five",
+        "I felt ____ about snake_case ^_^",
+        "Jan 12 -- The Theatre*\n\nJan 13 -- The Hall**",  # footnotes
+    ],
+)
+def test_asterisks_and_underscores_that_are_not_markdown_stay(text):
+    assert clean(text, strip_markdown=True)[0] == [text]
+
+
+def test_escaped_markers_and_code_stay():
+    text = r"a \*\* b and `c ** d` of **Avery ** here"
+    assert clean(text, strip_markdown=True)[0] == ["a ** b and c ** d of Avery here"]
+
+
+def test_stripping_markdown_is_offered_when_many_texts_of_a_file_hold_it(tmp_path):
+    plain = [f"Text {number}." for number in range(8)]
+    marked = write(tmp_path / "marked.jsonl", as_lines([{"text": text} for text in [*plain, "The **song** is", "# Title"]]))
+    (note,) = corpus_of(marked).notes
+    assert "Markdown is in 2 of the first 10 texts" in note and "--strip-markdown" in note
+    assert corpus_of(marked, strip_markdown=True).notes == []
+    assert corpus_of([*plain, "**1/2 (out of ****)", "2 ** 3 ** 4"]).notes == []
+
+
 WELL_DECODED = ["café", "Le garçon était très agréable à l'été.", "Das Frühstück war köstlich, die Straße laut."]
 WELL_DECODED += ["«CAFÉ» — SÃO PAULO NÃO, À LA CARTE, CAFÉ’s", "Źle się stało; žluťoučký kůň; ÅNGSTRÖM"]
 WELL_DECODED += ["Фильм был очень хороший", "หนังเรื่องนี้สนุกมาก", "It’s a “great” film – really…", "5 € & 3 £ ½ ° × ÷", "好看 😀"]
@@ -131,6 +174,13 @@ def test_odd_places_of_mojibake():
     assert counts_of(text) == {"mojibake": 1}
     assert clean(text, fix_encoding=True)[0] == ["well… fine – ok"]
     assert clean("cafÃ© <b>", "\u2028 Ã©", clean=False, fix_encoding=True)[0] == ["café <b>", "\u2028 é"]
+
+
+def test_mojibake_in_ascii_is_counted_and_repaired_on_request():
+    text = 'Their song aEURoeSilver Lining,aEUR aEUR" itaEUR(tm)s good.'
+    assert counts_of(text, "The 3 aEURO note") == {"mojibake": 1}
+    assert "--fix-encoding" in corpus_of([text, LAST]).notes[0]
+    assert clean(text, fix_encoding=True)[0] == ["Their song “Silver Lining,” — it’s good."]
 
 
 def test_the_note_on_mojibake_has_the_first_example_and_the_number_of_texts(tmp_path):

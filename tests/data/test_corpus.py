@@ -4,11 +4,14 @@ import itertools
 import json
 import random
 import re
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from reviewgen.conditions import Conditions
 from reviewgen.data import SPLITS, LostCharacters, count_lost, data_records, read_documents, sample_stride
 from reviewgen.errors import ConfigError, DataError
 from reviewgen.registry import find_tokenizer
@@ -63,7 +66,10 @@ def test_the_fingerprint_depends_on_the_texts_in_order_and_their_splits():
 
 
 def test_texts_to_evaluate_are_cleaned_as_those_of_the_training():
-    tokenizer = CharTokenizer("acf©Ãé")
+    def model(trained: dict[str, Any]) -> Any:
+        tokenizer = CharTokenizer("acf©Ãé")
+        return SimpleNamespace(tokenizer=tokenizer, conditions=Conditions(), training={"data": trained}, index=None)
+
     old = {"source": "x", "lowercase": True, "strip_markdown": False, "clean": True, "cleaning": {"read": 2, "kept": 2}}
     before = {"fix_encoding": False, "keep_line_breaks": True, "drop_repeated_lines": False, "keep_space": True}
     new = old | before | {"fix_encoding": True, "keep_line_breaks": False}
@@ -71,10 +77,10 @@ def test_texts_to_evaluate_are_cleaned_as_those_of_the_training():
     assert data_records({"data": new, "parent": {"data": old}}) == [new, old | before]
     assert data_records({}) == [{}]
     for trained, characters in ((old, len("cafã©")), (new, len("café"))):
-        ((_, count),) = read_documents(["CAFÃ©"], tokenizer, [trained])
+        ((_, count),) = read_documents(["CAFÃ©"], model(trained))
         assert count == characters
     with pytest.raises(ConfigError, match="trained with fix_encoding=True; use the same"):
-        list(read_documents(["CAFÃ©"], tokenizer, [new], fix_encoding=False, split="test"))
+        list(read_documents(["CAFÃ©"], model(new), fix_encoding=False, split="test"))
 
 
 # Units, which several processes read.

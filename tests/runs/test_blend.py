@@ -123,6 +123,47 @@ def test_the_command_fits_or_takes_weights(folders: Path, tmp_path: Path, monkey
     assert reviewgen.load(tmp_path / "d").model.config.weights == pytest.approx((0.3, 0.7))
 
 
+def said_of(monkeypatch: Any, capsys: Any, *words: Any) -> str:
+    status, _, notes = run_command(monkeypatch, capsys, *words)
+    assert status == 0, notes
+    return " ".join(notes.split())
+
+
+MEASURES = {
+    "evaluate": ["evaluate", "{ngram}", "--data", "{texts}"],
+    "blend": ["blend", "{ngram}", "{gru}", "--data", "{texts}", "--out", "{out}"],
+    "tune-sampling": ["tune-sampling", "{ngram}", "--data", "{texts}", "--texts", "20", "--search", "temperature=1"],
+    "score": ["score", "{ngram}", "--data", "{texts}", "--out", "{out}.jsonl"],
+}
+
+
+@pytest.mark.parametrize("command", MEASURES)
+def test_texts_that_a_model_was_trained_on_are_recognised_in_a_renamed_file(
+    command: str, folders: Path, tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    (tmp_path / "renamed.txt").write_text("\n".join(CORPUS[::2]), encoding="utf-8")
+    for texts, is_known in ((tmp_path / "renamed.txt", True), (folders / "held-out.txt", False)):
+        places = {"ngram": folders / "ngram", "gru": folders / "gru", "texts": texts, "out": tmp_path / f"out-{is_known}"}
+        notes = said_of(monkeypatch, capsys, *(word.format(**places) for word in MEASURES[command]))
+        assert ("ngram-char was trained on most of these texts" in notes) == is_known
+        assert ("--split test" in notes) == is_known
+
+
+def test_the_texts_that_a_training_held_out_are_not_taken_for_training_texts(
+    folders: Path, tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    (tmp_path / "renamed.txt").write_text("\n".join(CORPUS), encoding="utf-8")
+    command = ["evaluate", folders / "ngram", "--data", tmp_path / "renamed.txt", "--split", "test"]
+    assert "was trained on" not in said_of(monkeypatch, capsys, *command)
+
+
+def test_a_model_whose_weight_is_0_is_named(parts: list[ReviewModel], caplog: Any) -> None:
+    useless = train_ngram(["zq" * 40] * 2 + ["qz" * 40])
+    blend = reviewgen.blend([parts[0], useless], data=HELD_OUT)
+    assert blend.model.config.weights[1] < 5e-5
+    assert caplog.messages[-1].startswith("ngram-char has weight 0")
+
+
 # Presets of several models: one training makes them on the same tokens, and fits the weights of their blend.
 
 TRAINING = {"batch_size": 16, "learning_rate": 0.02, "evaluations": 3, "copy_tokens": 0, "threads": 1, "precision": "no"}

@@ -1,6 +1,7 @@
 """Blends of models with different tokenizers, against sums over all tokenizations of short texts."""
 
 import json
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,9 @@ import torch
 
 import reviewgen
 from reviewgen import ReviewModel
-from reviewgen.errors import BundleError
+from reviewgen.conditions import Conditions, fit_condition
+from reviewgen.errors import BundleError, ConfigError
+from reviewgen.model import ModelWeights
 from reviewgen.registry import find_model, find_tokenizer
 from reviewgen.testing import MODEL_LAWS, make_model
 from tests.support.fakes import review_model, run_command
@@ -141,6 +144,64 @@ def test_the_command_blends_fits_and_saves(folders: Path, tmp_path: Path, monkey
     for option, sentence in (("--html", "A page cannot run"), ("--onnx", "ONNX has")):
         status, _, error = run_command(monkeypatch, capsys, "export", tmp_path / "both", option, tmp_path / "page.html")
         assert status == 2 and sentence in error
+
+
+# Models with other conditions.
+
+VALUES = {"stars": ["1", "2", "3"], "kind": ["a", "b"]}
+GIVEN = {"stars": "2", "kind": "b"}
+
+
+def conditioned(model: str, tokenizer: str, names: str = "", seed: int = 0) -> ReviewModel:
+    """Return a model of random weights with some of the conditions of ``VALUES``."""
+    settings = {"vocab_size": 260} if tokenizer == "word" else {}
+    review = trained(model, tokenizer, ["abab caab", "ab ca ab ab caab"] * 9, **settings)
+    own = review.tokenizer
+    fitted = tuple(fit_condition(name, VALUES[name]) for name in names.split())
+    conditions = Conditions(fitted).with_ids_from(own.vocab_size, own.encode)
+    ids = {"condition_ids": conditions.condition_ids, "bos_id": own.bos_id}
+    network = make_model(model, conditions.vocab_size, seed, **SMALL, **ids)
+    bundle = replace(review.bundle, conditions=conditions, weights=ModelWeights(network))
+    return ReviewModel(bundle)
+
+
+@pytest.mark.parametrize(
+    "names", [("char", "", "stars"), ("char", "stars", ""), ("char", "", "kind stars", "stars"), ("word", "stars", "")]
+)
+def test_a_condition_that_a_model_lacks_stays_unspecified_for_it(names: tuple[str, ...], tmp_path: Path) -> None:
+    models = [conditioned("gru" if seed else "rnn", names[0], each, seed) for seed, each in enumerate(names[1:])]
+    weights = np.arange(1, len(models) + 1) / sum(range(1, len(models) + 1))
+    blend = reviewgen.blend(models, weights.tolist())
+    for given in (GIVEN, {}):
+
+        def score(model: ReviewModel, given: Any = given) -> list[float]:
+            known = {name: given[name] for name in model.conditions.names if name in given}
+            return [token.bits for token in model.score("ab caab ab", conditions=known).tokens]
+
+        mixed = -np.log2(weights @ np.exp2([[-bits for bits in score(model)] for model in models]))
+        assert score(blend) == pytest.approx(mixed.tolist(), abs=1e-4)
+    blend.save_pretrained(tmp_path / "blend")
+    again, options = reviewgen.load(tmp_path / "blend"), {"num_return_sequences": 3, "seed": 1, "max_new_tokens": 20}
+    given = {name: GIVEN[name] for name in again.conditions.names}
+    assert score(again) == score(blend)
+    assert again.generate("", conditions=given, **options) == blend.generate("", conditions=given, **options)
+
+
+def test_models_of_other_tokenizers_and_conditions_are_blended() -> None:
+    blend = reviewgen.blend([conditioned("gru", "word", "stars"), conditioned("rnn", "char", "kind")])
+    assert sorted(blend.conditions.names) == ["kind", "stars"]
+    scores = {blend.score("ab ca", conditions={name: value}).bits for name, value in GIVEN.items()}
+    assert len(scores | {blend.score("ab ca").bits}) == 3
+
+
+@pytest.mark.parametrize("names", ["stars kind", "stars"])
+def test_other_values_or_another_order_of_conditions_are_refused(names: str, monkeypatch: Any) -> None:
+    first = conditioned("gru", "char", "kind stars")
+    if names == "stars":
+        monkeypatch.setitem(VALUES, "stars", ["good", "bad"])
+    with pytest.raises(ConfigError, match="have other values or another order") as caught:
+        reviewgen.blend([first, conditioned("gru", "char", names)])
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("tokens", ["0 1", "0 x", "0 999999", None])

@@ -1,6 +1,9 @@
 """A model is saved as soon as its training is over: before it is evaluated, and before its copy rate and metrics are measured."""
 
 import logging
+import subprocess
+import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +12,7 @@ import pytest
 
 import reviewgen
 from reviewgen import TrainingRun
-from reviewgen.errors import OutputExists
+from reviewgen.errors import DataError, OutputExists, StorageError
 from tests.support.fakes import TEXTS, raising
 from tests.support.trainings import ready
 
@@ -93,3 +96,53 @@ def test_an_interrupt_of_the_measuring_says_that_the_model_is_saved(preset: str,
     monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "1")  # the launcher starts it again: nothing is left to do
     again = reviewgen.train(preset, TEXTS, out=tmp_path / "m", **PRESETS[preset])
     assert again.training == training
+
+
+# Replacing a saved model.
+
+COUNT: dict[str, Any] = {"training": {"copy_tokens": 0}}
+
+
+def test_a_training_replaces_a_saved_model_on_request(tmp_path: Path) -> None:
+    for order in (2, 3):
+        reviewgen.train("ngram-char", TEXTS, out=tmp_path / "m", model={"order": order}, overwrite=True, **COUNT)
+        assert reviewgen.load(tmp_path / "m").model.config.order == order
+    assert {path.name for path in tmp_path.iterdir()} == {"m"}
+
+
+def test_a_training_that_fails_or_is_interrupted_keeps_the_saved_model(tmp_path: Path, monkeypatch: Any) -> None:
+    reviewgen.train("ngram-char", TEXTS, out=tmp_path / "m", **COUNT)
+    digest = reviewgen.load(tmp_path / "m").digest
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with pytest.raises(DataError):
+        reviewgen.train("ngram-char", ["alone"], out=tmp_path / "m", overwrite=True, **COUNT)
+    run = ready("gru-char", TEXTS, out=tmp_path / "m", overwrite=True, **OPTIONS)
+    next(iter(run))
+    run.interrupt()
+    with pytest.raises(StorageError, match=r"already exists.* The trained model was saved as") as caught:
+        run.finish()
+    assert reviewgen.load(str(caught.value).partition("saved as ")[2].removesuffix(" instead.")).preset == "gru-char"
+    assert reviewgen.load(tmp_path / "m").digest == digest
+
+
+def test_other_files_are_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "thesis.txt").write_text("thesis")
+    with pytest.raises(OutputExists, match="is not a saved model"):
+        TrainingRun("ngram-char", TEXTS, out=tmp_path / "m", overwrite=True)
+
+
+def test_an_existing_folder_is_refused_before_torch_is_imported(tmp_path: Path) -> None:
+    code = """
+import sys
+import tempfile
+from reviewgen.cli import main
+try:
+    main()
+finally:
+    print(sorted({"torch", "numba", "datasets"} & set(sys.modules)))
+"""
+    command = [sys.executable, "-c", code, "train", "ngram-char", "--data", "missing.csv", "--out", str(tmp_path)]
+    said = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert said.returncode == 1 and said.stdout.strip() == "[]"
+    assert "already exists" in said.stderr and "--overwrite" in said.stderr

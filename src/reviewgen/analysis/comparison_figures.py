@@ -271,8 +271,7 @@ def _find_seen(model: ReviewModel, held_out: HeldOut, training: Callable[[], Ite
         return sum(text in known for text in texts) / len(texts)
     if index is None or not texts:
         return None
-    reports = [model.novelty(text) for text in texts[:: math.ceil(len(texts) / _LOOKED_UP)]]
-    return sum(report.longest_tokens >= report.tokens for report in reports) / len(reports)
+    return index.share_trained_on(map(model.tokenizer.encode, texts[:: math.ceil(len(texts) / _LOOKED_UP)]))
 
 
 def _draw_samples(

@@ -97,7 +97,7 @@ def shared_alphabet(parts: Sequence[Symbols]) -> str:
 
 
 def describe_characters(
-    part: Symbols, blend: Symbols, bos_ids: tuple[int, int], eos_ids: tuple[int, int], conditions: int
+    part: Symbols, blend: Symbols, bos_ids: tuple[int, int], eos_ids: tuple[int, int], given: Sequence[int]
 ) -> dict[str, Any]:
     """Return what the tokens of a part are in ids of the blend, as JSON values.
 
@@ -105,12 +105,12 @@ def describe_characters(
         part: The bytes of the tokens of its tokenizer.
         blend: Those of the blend's tokenizer, which has an id for each half byte and else for characters.
         bos_ids, eos_ids: The id of the part and that of the blend.
-        conditions: The number of condition ids, which follow those of the tokenizer in both.
+        given: The ids of the blend for the part's condition ids, which follow those of its tokenizer.
     """
     ids = {token: number for number, token in enumerate(blend.tokens()) if token}
     rows = [_write(token, ids) or [bos_ids[1]] for token in part.tokens()]
     rows[eos_ids[0]] = [eos_ids[1]]
-    rows += [[len(blend.offsets) - 1 + number] for number in range(conditions)]
+    rows += [[number] for number in given]
     return {"bos_id": bos_ids[0], "tokens": " ".join(",".join(map(str, row)) for row in rows)}
 
 
@@ -123,7 +123,9 @@ def _decode(token: Sequence[int]) -> str | None:
 
 
 def _write(token: tuple[int, ...], ids: Mapping[tuple[int, ...], int]) -> list[int]:
-    """Return the ids of the blend that a token is written in: whole characters if they have an id, else half bytes."""
+    """Return the ids of the blend that a token is written in: its own, or whole characters if they have one, else half bytes."""
+    if token in ids:
+        return [ids[token]]
     written, place = list[int](), 0
     while place < len(token):
         first = token[place]

@@ -32,7 +32,7 @@ def explain(
     *,
     text: list[str] | None = None,
     tokens: int = 12,
-    html: Path | None = None,
+    page: Path | None = None,
     overwrite: bool = False,
     **options: Any,
 ) -> Result:
@@ -40,19 +40,19 @@ def explain(
 
     Args:
         text: A text to explain, - for standard input. [default: two short sentences]
-        tokens: How many tokens of each table to print; --json and --html have all.
-        html: Also write everything, with heat maps, as a page.
+        tokens: How many tokens of each table to print; --json and the page have all.
+        page: Also write everything, with heat maps, as a page.
     """
     from reviewgen.cli.explain_tables import render
 
     check_count("--tokens", tokens)
-    refuse_outputs(html=html, overwrite=overwrite)
+    refuse_outputs(html=page, overwrite=overwrite)
     with show_status("Explaining ..."):
         texts = [read_stdin() if item == "-" else item for item in text] if text else None
         explanation = analysis.explain(model, texts, **options)
-    if html is not None:
-        explanation.save_html(html, overwrite=overwrite)
-        note(f"Wrote {html}.")
+    if page is not None:
+        explanation.save_html(page, overwrite=overwrite)
+        note(f"Wrote {page}.")
     return Result(explanation.to_dict(), render(explanation, tokens))
 
 
@@ -105,7 +105,7 @@ def probe(
     texts: int = 100,
     seed: int = 0,
     plot: Path | None = None,
-    html: Path | None = None,
+    page: Path | None = None,
     overwrite: bool = False,
 ) -> Result:
     """Probe what models have learned about structure: agreement, remembering a word, closing brackets and quotes.
@@ -116,17 +116,17 @@ def probe(
         texts: The number of texts that each model generates to count marks in; 0 for none.
         seed: The seed of these texts.
         plot: Also draw the shares: a .png, .svg or .pdf file.
-        html: Also write a page with the table and the chart.
+        page: Also write a page with the table and the chart.
     """
-    refuse_outputs(plot=plot, html=html, overwrite=overwrite)
+    refuse_outputs(plot=plot, html=page, overwrite=overwrite)
     with show_status("Probing ..."):
         result = analysis.probe(models, pairs=pairs, texts=texts, seed=seed)
     if plot is not None:
         result.plot(plot, overwrite=overwrite)
         note(f"Chart: {plot}")
-    if html is not None:
-        result.save_html(html, overwrite=overwrite)
-        note(f"Page: {html}")
+    if page is not None:
+        result.save_html(page, overwrite=overwrite)
+        note(f"Page: {page}")
     head, *lines = result.table()
     return Result(result.to_dict(), [make_table(*head, rows=lines, left=head)])
 

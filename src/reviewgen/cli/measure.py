@@ -14,6 +14,7 @@ from reviewgen.errors import ConfigError, counted
 from reviewgen.storage import check_output, to_path
 
 _MAX_SPANS = 10  # copied spans that are printed
+_NO_WEIGHT = 5e-5  # a smaller weight is printed as 0.0000
 _TABLE = [*declared(ShardOptions), *declared(EvaluationOptions, without=["split"])]
 
 
@@ -28,10 +29,6 @@ def evaluate(model: str, *, data: list[str], device: str = "auto", **options: An
         trained, result = tables.evaluate(model, parse_data(data), device, show, **options)
     if result.zero_probability_tokens:
         note(f"{counted(result.zero_probability_tokens, 'token')} with probability zero: the bits are infinite.")
-    known = trained.training.get("data", {})
-    if options["split"] == "all" and len(data) == 1 and Path(data[0]).name == known.get("source"):
-        hint = "" if known.get("validation_source") else "; --split test evaluates the others"
-        note(f"If this is the {known['source']} of the training, the model has seen most of these texts{hint}.")
     counts = {"review": result.reviews, "character": result.characters, "token": result.tokens}
     lines = [
         f"{result.bits_per_character:.4f} bits per character ({result.nats_per_character:.4f} nats), end tokens included",
@@ -162,6 +159,8 @@ def blend(
     rows, lines = [], []
     for name, part, part_bits in zip(models, model.training["parts"], bits.get("parts", [None] * len(models)), strict=True):
         rows.append({"model": name, "preset": part["preset"], "weight": part["weight"], "bits_per_character": part_bits})
+        if part["weight"] < _NO_WEIGHT:
+            note(f"{name} has weight 0: the blend predicts these texts as well without it.")
         lines.append(f"{name}  weight {part['weight']:.4f}" + (f"  {_format_bits(part_bits)}" if bits else ""))
     if bits:
         fixed = _format_bits(bits["fixed_weights"])

@@ -55,6 +55,8 @@ _NAMES = {  # where an option is not called as its field
     "trained": ("--from",),
     "goal": ("--for",),
     "as_json": ("--json",),
+    "page": ("--out", "--html"),  # older names are kept
+    "chart": ("--out", "--plot"),
 }
 _OPPOSITES = {
     "lowercase": "keep-case",

@@ -34,7 +34,7 @@ _Port = Annotated[int, typer.Option(help="The port; 0 takes a free one.", min=0,
 def export(
     model: str,
     *,
-    html: Path | None = None,
+    page: Path | None = None,
     title: str | None = None,
     onnx: Path | None = None,
     transformers: Path | None = None,
@@ -44,15 +44,15 @@ def export(
     """Export a model for browsers and other runtimes.
 
     Args:
-        html: One HTML file with the model inside, which generates without a network.
+        page: One HTML file with the model inside, which generates without a network.
         title: The title of the page; by default the name of the folder, repository or preset.
         onnx: The model as ONNX, with its tokenizer and settings; checked by onnxruntime.
         transformers: The tokenizer, in the format that AutoTokenizer of transformers loads.
         bits: Bits per weight in the page: 5, 6, 8, 16 or 32; by default 8, or 6 or 5 for large networks.
     """
-    if html is None and onnx is None and transformers is None:
-        raise ConfigError("Say what to export: --html PAGE.html, --onnx FOLDER or --transformers FOLDER.")
-    refuse_outputs(html=html, overwrite=overwrite)  # targets are checked before the model is loaded
+    if page is None and onnx is None and transformers is None:
+        raise ConfigError("Say what to export: --out PAGE.html, --onnx FOLDER or --transformers FOLDER.")
+    refuse_outputs(html=page, overwrite=overwrite)  # targets are checked before the model is loaded
     for folder, kind in ((onnx, formats.ONNX), (transformers, formats.TRANSFORMERS)):
         if folder is not None:
             formats.check_target(folder, kind, overwrite)
@@ -60,11 +60,11 @@ def export(
         raise ConfigError("--onnx and --transformers name the same folder; give each its own.")
     trained, facts, lines = api.load(model), dict[str, Any](), list[str]()
     with show_status("Exporting ..."):
-        if html is not None:
-            formats.export_html(trained, html, bits=bits, title=title, overwrite=overwrite)
-            megabytes = html.stat().st_size / 1e6
-            facts["html"] = {"file": str(html), "megabytes": round(megabytes, 3)}
-            lines.append(f"Wrote {html} ({megabytes:.1f} MB).")
+        if page is not None:
+            formats.export_html(trained, page, bits=bits, title=title, overwrite=overwrite)
+            megabytes = page.stat().st_size / 1e6
+            facts["html"] = {"file": str(page), "megabytes": round(megabytes, 3)}
+            lines.append(f"Wrote {page} ({megabytes:.1f} MB).")
         if onnx is not None:
             done = formats.export_onnx(trained, onnx, overwrite=overwrite)
             facts["onnx"] = {"folder": str(onnx), "megabytes": round(done.megabytes, 3)}

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @takes(TrainingTextOptions, TrialOptions)
 def sweep(
-    preset: str, *, data: list[str], settings: list[str], plot: Path | None = None, overwrite: bool = False, **options: Any
+    preset: str, *, data: list[str], settings: list[str], chart: Path | None = None, overwrite: bool = False, **options: Any
 ) -> Result:
     """Train a preset with each of several values of one setting, and compare them in a table.
 
@@ -31,11 +31,11 @@ def sweep(
         preset: <model>-<tokenizer>, as in ngram-char.
         settings: The setting to sweep with its values: model.order=2,4,6. A second setting with several values gives one series
             per value, model.smoothing=kneser-ney,none; other settings have one value each.
-        plot: Plot the table to this file: .png, .svg or .pdf.
+        chart: Plot the table to this file: .png, .svg or .pdf.
     """
     swept, series, fixed = _split_settings(preset, settings)
     values = series.pop(swept)
-    refuse_outputs(plot=plot, overwrite=overwrite)
+    refuse_outputs(plot=chart, overwrite=overwrite)
     rows = runs.sweep.sweep(preset, parse_data(data, options["weights"]), swept, values, fixed, series=series, **options)
     total = len(values) * math.prod(map(len, series.values()))
     with keep_on_interrupt("the table has the finished values.") as finished, show_status(f"Training 1 of {total} ...") as say:
@@ -49,9 +49,9 @@ def sweep(
     has_ngrams = any(row.ngrams for row in finished)
     cells = [_sweep_cells(row)[: None if has_ngrams else -1] for row in finished]
     facts = {"preset": preset, "setting": swept, "rows": finished}
-    if plot is not None and finished:
-        runs.sweep.plot_sweep(finished, swept, preset, plot, overwrite=overwrite)
-        note(f"Plotted to {plot}")
+    if chart is not None and finished:
+        runs.sweep.plot_sweep(finished, swept, preset, chart, overwrite=overwrite)
+        note(f"Plotted to {chart}")
     names += ["n-grams, of\nV^n possible"] if has_ngrams else []
     table = make_table(*names, rows=cells, is_boxed=False)
     for column in table.columns:

@@ -14,6 +14,7 @@ from reviewgen.config.options import CorpusOptions, TrainingOptions
 from reviewgen.errors import AlreadyTrained, ConfigError, counted
 from reviewgen.interrupts import INTERRUPTED, block_signals
 from reviewgen.rates import MIN_CHARACTERS, describe_copies
+from reviewgen.storage import check_output, to_path
 
 if TYPE_CHECKING:
     from reviewgen.model import ReviewModel
@@ -36,7 +37,7 @@ def train(
     """Train a model on a corpus of reviews and save it as a folder.
 
     Args:
-        out: The folder to save the model in; it must not exist.
+        out: The folder to save the model in; without --overwrite, it must not exist.
         plain: Train without the techniques that `reviewgen ablate` measures, as in a textbook; --set may switch one on again.
         settings: A setting that differs from the preset's: model.hidden_size=256. `reviewgen settings PRESET` lists all
             settings.
@@ -46,7 +47,10 @@ def train(
         raise ConfigError("--plain is for a new model: one that is trained further keeps its techniques. Leave it out.")
     if plain and preset is not None:
         preset = f"{preset.removesuffix(PLAIN)}{PLAIN}"
-    from reviewgen.processes import all_processes
+    from reviewgen.processes import all_processes, resumes_by_itself
+
+    if not (options["overwrite"] or resumes_by_itself()):
+        check_output(to_path("out", out), "--overwrite")  # before torch is imported
 
     def create() -> runs.TrainingRun:
         return runs.TrainingRun(start(preset, trained), parse_data(data, options["weights"]), out=out, **options)

@@ -140,12 +140,14 @@ class TrainingOptions(TrialOptions):
         log: Also log the curves to a tracker of accelerate, which must be installed: tensorboard, wandb, trackio, mlflow, aim,
             clearml, comet_ml, dvclive or swanlab.
         resume: Resume an interrupted run of the same arguments from its last checkpoint in OUT.partial.
+        overwrite: Replace the model that the output folder holds, once the new one is complete.
     """
 
     initial_weights: str | Path | None = None
     min_texts: Annotated[int, Bound(at_least=1)] = 2
     log: str | None = None
     resume: bool = False
+    overwrite: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -266,6 +268,7 @@ class TrainKwargs(PrepareKwargs, TrialKwargs, total=False):
     min_texts: int
     log: str | None
     resume: bool
+    overwrite: bool
 
 
 def refuse_unknown_options(

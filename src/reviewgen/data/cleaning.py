@@ -53,6 +53,20 @@ _MOJIBAKE = re.compile(
     rf"|(?:[ÐÑ][{_CONTINUATION}]){{2}}|(?:à[¸¹][{_CONTINUATION}]){{2}}"  # Cyrillic, Thai
     r"|[\x80-\x9f]"  # punctuation of Windows-1252 that was read as Latin-1, and is invisible
 )
+# Punctuation whose mojibake was then written in ASCII: "itâ€™s" became "itaEUR(tm)s".
+_ASCII_MOJIBAKE = re.compile(r'aEUR(?:\(tm\)|oe|["\x9d]|(?![A-Za-z]))')
+_MENDED = {"aEUR(tm)": "’", "aEURoe": "“", 'aEUR"': "—"}  # all others are closing quotation marks
+# Bold, a link or a heading: what is certainly markdown.
+MARKDOWN = re.compile(r"(?<![\w*])\*\*[^\W\d][^*\n]*\*\*(?!\*)|\[[^\[\]\n]+\]\(\w+:|^#{1,6} \w", re.MULTILINE)
+# Markers that CommonMark takes for text, since a blank is on their inner side: at the end of a line, as a pair, before a word or
+# between blanks, after punctuation, bold and italic at once. Blanks to fill in, snake_case, footnotes and "f**k" do not match.
+_MARKER = r"(?<![^\s(\"'])(?!_{3}|\*\*+\d/)(?:\*\*|_)+(?![*_])"
+_STRAY_MARKERS = re.compile(
+    rf" {_MARKER}$|{_MARKER}(?: ([^*_]*\w)(?:\*\*|_)+(?![\w*_])| )?"
+    r"|(?<=[.,;:!?\"')])(?:\*\*|_)+(?!\S)|(?:\*\*_|_\*\*)[*_]*(?!\w)",
+    re.MULTILINE,
+)
+_RATING = re.compile(r"\A(?!.*(?<!\*)\*\*(?!\*)).*\*{4}", re.DOTALL)  # four stars or more in a text without "**"
 _BREAK_TAG = re.compile(r"</?br\b[^<>]{0,100}>", re.IGNORECASE)
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
 _AROUND = 15  # characters of an example before and after
@@ -157,7 +171,7 @@ class Cleaner:
     def __call__(self, text: str) -> tuple[str, int] | None:
         """Return the cleaned text and its content hash (see ``hash_text``), or None if it is empty."""
         self.report.read += 1
-        if not text.isascii():
+        if not text.isascii() or "aEUR" in text:
             text = self._repair(text)
         if self._clean:
             text = self._normalize(text)
@@ -165,7 +179,7 @@ class Cleaner:
             text = unwrapped
             self.report.unwrapped += 1
         if self._parse_markdown is not None:
-            text = _strip_markdown(self._parse_markdown(text))
+            text = _strip_markdown(text, self._parse_markdown(text))
         if self._lowercase:
             text = text.lower()
         if self._clean and not text.strip():
@@ -185,11 +199,11 @@ class Cleaner:
     def _repair(self, text: str) -> str:
         """Return a text with its mojibake repaired, or only count it if that is not asked for."""
         if self._fix_encoding is None:
-            if match := _MOJIBAKE.search(text):
+            if match := _MOJIBAKE.search(text) or _ASCII_MOJIBAKE.search(text):
                 self.report.mojibake += 1
                 self.mojibake = self.mojibake or text[max(0, match.start() - _AROUND) : match.end() + _AROUND].strip()
             return text
-        repaired = self._fix_encoding(text)
+        repaired = self._fix_encoding(_ASCII_MOJIBAKE.sub(lambda match: _MENDED.get(match[0], "”"), text))
         self.report.encodings_fixed += repaired != text
         return repaired
 
@@ -226,13 +240,15 @@ def hash_text(text: str) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest())
 
 
-def _strip_markdown(tokens: Iterable[Any]) -> str:
+def _strip_markdown(text: str, tokens: Iterable[Any]) -> str:
     """Return the words of a markdown text, without heading marks, emphasis, link targets and code fences."""
     blocks = []
+    has_rating = _RATING.search(text) is not None
     for token in tokens:
         if token.type == "inline":
             children = token.children or []
-            blocks.append("".join("\n" if child.type in ("softbreak", "hardbreak") else child.content for child in children))
+            words = "".join("\n" if child.type in ("softbreak", "hardbreak") else child.content for child in children)
+            blocks.append(words if has_rating else _STRAY_MARKERS.sub(r"\1", words))
         elif token.type in ("fence", "code_block", "html_block"):
             blocks.append(token.content.rstrip("\n"))
     return "\n\n".join(blocks)

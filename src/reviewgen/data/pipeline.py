@@ -30,12 +30,16 @@ from reviewgen.data.store import StoreFolder, find_store, frame_texts, in_cache,
 from reviewgen.data.weighting import refuse_same
 from reviewgen.errors import CheckpointError, ConfigError, DataError, counted, quoted, storage_errors
 from reviewgen.processes import Processes
-from reviewgen.protocols import Tokenizer
 from reviewgen.storage import Job, is_pipe, publish
 from reviewgen.version import __version__
 
 _logger = logging.getLogger("reviewgen")
-_NO_CONDITIONS = Conditions()
+_TRAINED_ON = (
+    "%s was trained on most of these texts, so they do not show how well it predicts new ones. --split test (split='test') takes "
+    "the texts that a training held out."
+)
+_LOOKED_UP = 100  # texts that are looked up in the training texts of a model
+_MOST = 0.5  # share of them from which a warning says that the model was trained on them
 
 
 @dataclass(frozen=True)
@@ -303,34 +307,26 @@ def data_records(training: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def read_documents(
-    source: Any,
-    tokenizer: Tokenizer,
-    trained: Sequence[Mapping[str, Any]],
-    *,
-    conditions: Conditions = _NO_CONDITIONS,
-    **options: Unpack[EvaluateKwargs],
+    source: Any, model: Any, parts: Sequence[Any] = (), **options: Unpack[EvaluateKwargs]
 ) -> Iterator[tuple[np.ndarray, int]]:
     """Read a source and encode its texts; yield the ids of each (bos, conditions, tokens, eos) and its number of characters.
 
-    Args and errors are those of ``read_texts``; ``tokenizer`` is the model's.
+    Args and errors are those of ``read_texts``; the tokenizer is the model's.
     """
-    examples = read_texts(source, trained, conditions=conditions, **options)
-    yield from frame_texts(((text, conditions.encode_values(values)) for text, values in examples), tokenizer)
+    examples = read_texts(source, model, parts, **options)
+    yield from frame_texts(((text, model.conditions.encode_values(values)) for text, values in examples), model.tokenizer)
 
 
-def read_texts(
-    source: Any,
-    trained: Sequence[Mapping[str, Any]],
-    *,
-    conditions: Conditions = _NO_CONDITIONS,
-    **options: Unpack[EvaluateKwargs],
-) -> Iterator[Example]:
+def read_texts(source: Any, model: Any, parts: Sequence[Any] = (), **options: Unpack[EvaluateKwargs]) -> Iterator[Example]:
     """Read and clean a source; yield each text with the values of the conditions.
+
+    A warning of the logger ``reviewgen`` says so if a model was trained on most of the first texts. This is looked up in its
+    index of the training texts.
 
     Args:
         source: See ``reviewgen.data.sources.open_source``.
-        trained: The ``data`` entry of each training of the model; see ``data_records``.
-        conditions: The model's conditions; one without a column in the source is unspecified.
+        model: The model (``reviewgen.model.Bundle``). A condition without a column in the source is unspecified.
+        parts: The models that were trained, if the model is a blend of them.
         options: How to read and clean; see ``EvaluateKwargs``. Cleaning that is not given is done as in the trainings, or by
             default if they differ.
 
@@ -339,6 +335,8 @@ def read_texts(
         ConfigError: An option is unknown, or the split is unknown or would differ from the split of the training.
     """
     refuse_unknown_options(options, EvaluateKwargs, "read_documents")
+    models = parts or [model]
+    trained = [data for part in models for data in data_records(part.training)]
     others = [data for data in trained if "weight" in data and not _is_same_file(source, data)]  # corpora trained on beside it
     if any("weight" in data and data not in others for data in trained):
         trained = [data for data in trained if data not in others]
@@ -355,7 +353,13 @@ def read_texts(
     lines = [data["repeated_lines"] for data in trained if data.get("drop_repeated_lines")]
     columns["repeated_lines"] = tuple(dict.fromkeys(itertools.chain(*lines))) if lines else None
     columns["width"] = next((data["width"] for data in trained if data.get("width") is not None), None)
-    yield from read_examples(source, from_dict(DataConfig, {**columns, **cleaning, "conditions": conditions.names}), split=split)
+    config = from_dict(DataConfig, {**columns, **cleaning, "conditions": model.conditions.names})
+    examples = read_examples(source, config, split=split)
+    first = list(itertools.islice(examples, _LOOKED_UP))
+    for part in models:
+        if part.index and part.index.share_trained_on(part.tokenizer.encode(text) for text, _ in first) > _MOST:
+            _logger.warning(_TRAINED_ON, part.preset)
+    yield from itertools.chain(first, examples)
 
 
 def identify_texts(source: Any, conditions: Conditions, options: Mapping[str, Any]) -> list[Any] | None:

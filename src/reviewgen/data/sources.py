@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from reviewgen.config import HubSource, parse_hub_id
-from reviewgen.data.cleaning import Cleaner
+from reviewgen.data.cleaning import MARKDOWN, Cleaner
 from reviewgen.data.columns import DataConfig, Example, SourceInfo, choose_columns, flatten, to_examples
 from reviewgen.data.documents import find_width
 from reviewgen.data.files import (
@@ -38,6 +38,7 @@ from reviewgen.registry import find_reader
 SPLITS = ("train", "validation", "test")
 DROPPED = "Lines that reviewgen has dropped:"  # and the lines, in the description of the dataset of a corpus
 _HEAD, _HEAD_CHARACTERS = 1000, 1 << 24  # at most, of records that the guess of the text column looks at
+_MIN_MARKDOWN = 0.1  # share of texts with markdown from which the option to strip it is named
 _UNIT_BYTES, _MAX_UNITS = 1 << 23, 128
 _STYLES = {"imdb": "review", "rotten_tomatoes": "snippet"}  # whole reviews, and sentences in lower case with spaced punctuation
 _SENTIMENTS = {"0": "negative", "1": "positive"}
@@ -126,13 +127,20 @@ def open_source(source: Any, config: DataConfig, folder: Path, *, allow_missing:
     if not head:
         raise DataError(f"{opened.info.name} holds no texts.")
     choose_columns(opened.info, head, config, allow_missing=allow_missing)
-    if config.clean and not config.keep_line_breaks and not opened.is_cleaned:
-        examples = to_examples(head, opened.info.name, opened.info.text_column, [], None)
-        opened.info.width = config.width or find_width(text for text, _ in examples)
+    examples = to_examples(head, opened.info.name, opened.info.text_column, [], None)
+    texts = [text for text, _ in examples] if config.clean and not opened.is_cleaned else []
+    if not config.keep_line_breaks:
+        opened.info.width = config.width or find_width(texts)
     if opened.info.width is not None:
         opened.info.notes.append(
             f"The texts of {opened.info.name} are wrapped at {opened.info.width} characters; their lines are joined. "
             "--keep-line-breaks (keep_line_breaks=True) keeps them."
+        )
+    count = sum(MARKDOWN.search(text) is not None for text in texts)
+    if count > _MIN_MARKDOWN * len(texts) and not config.strip_markdown:
+        opened.info.notes.append(
+            f"Markdown is in {count:,} of the first {len(texts):,} texts of {opened.info.name}: "
+            "--strip-markdown (strip_markdown=True) keeps only the words."
         )
     opened.info.repeated_lines = list(config.repeated_lines or opened.info.repeated_lines)
     opened.info.is_one_text = config.documents == "file" and len(opened.facts or ()) == 1

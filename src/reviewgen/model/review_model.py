@@ -348,12 +348,12 @@ class ReviewModel:
             DataError: The source cannot be read, or contains nothing to evaluate.
             ConfigError: An argument is unknown, or the split is unknown or would not be that of the training.
         """
-        from reviewgen.data import data_records, read_documents
+        from reviewgen.data import read_documents
         from reviewgen.evaluation import evaluate_documents
 
         refuse_unknown_options(options, EvaluateKwargs, "evaluate")
         tokenizer, conditions, weights = self.tokenizer, self.conditions, self.bundle.weights
-        documents = read_documents(source, tokenizer, data_records(self.training), conditions=conditions, **options)
+        documents = read_documents(source, self.bundle, **options)
         return evaluate_documents(weights.model_on_device, documents, tokenizer.vocab_size, weights.device, conditions)
 
     def novelty(self, text: str) -> Novelty:

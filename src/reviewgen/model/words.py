@@ -25,7 +25,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from reviewgen.conditions import Condition, is_missing
 from reviewgen.config import GenerationConfig, check_count, check_list, check_text
-from reviewgen.data import data_records, frame_texts, read_texts
+from reviewgen.data import frame_texts, read_texts
 from reviewgen.errors import ConfigError, DataError, counted, did_you_mean, quoted
 from reviewgen.evaluation import token_losses
 from reviewgen.generation import TokenTexts, flatten_state, map_state
@@ -303,7 +303,7 @@ def measure_accuracy(bundle: Bundle, source: Any, condition: str, **options: Any
     """Return how often ``classify_texts`` finds the value that a text has; see ``ReviewModel.accuracy``."""
     attribute, conditions = _find_condition(bundle, condition), bundle.conditions
     index = conditions.names.index(condition)
-    read = read_texts(source, data_records(bundle.training), conditions=conditions, **options)
+    read = read_texts(source, bundle, **options)
     numbered = ((text, attribute.find(values[index])) for text, values in read if text and not is_missing(values[index]))
     known = ((text, number) for text, number in numbered if number is not None)
     draw, pairs = random.Random(0), list[tuple[str, int]]()

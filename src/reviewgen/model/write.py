@@ -232,13 +232,13 @@ def _new_model_folder(folder: Path, overwrite: bool) -> Iterator[Path]:
     if not overwrite:
         check_output(folder)
     with storage_errors(folder):
-        _refuse_others(folder)
+        refuse_other_files(folder)
         with atomic_folder(folder, overwrite=overwrite) as scratch:
             yield scratch
             layout.write_manifest(scratch)
 
 
-def _refuse_others(folder: Path) -> None:
+def refuse_other_files(folder: Path) -> None:
     """Raise unless nothing, an empty folder or a saved model alone exists there, so that a typo cannot delete other files.
 
     Raises:

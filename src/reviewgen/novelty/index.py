@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from statistics import fmean
 from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
@@ -29,6 +30,7 @@ from reviewgen.novelty.report import MIN_SPAN, WINDOWS, Decode, Novelty, Span, d
 
 _LARGEST_MAX_COPY = 1 << 31  # tokens; a larger limit has the same effect
 _MIN_SAMPLE = 20  # windows that a thinned index must be able to look up for a copy rate to mean anything
+_FIRST_TOKENS = 200  # of a text that is looked up as a whole
 _BITS_PER_WINDOW = 10.0  # of the compact form: about 1 % false positives
 _BLOCK_BYTES = 8 * BLOCK
 _MAX_BUCKETS = 1 << 20  # exceeded only if the vocabulary is larger
@@ -138,6 +140,15 @@ class Index(ABC):
         statuses = np.concatenate(parts) if parts else np.zeros(0, np.uint8)
         is_sure = self.stride == 1 or (statuses >= SEEN).sum() >= _MIN_SAMPLE
         return _share_seen(statuses) if is_sure else None
+
+    def share_trained_on(self, texts: Iterable[Sequence[int]]) -> float:
+        """Return the share of texts that are training texts, or begin as one, without those that are too short to know.
+
+        A text counts if none of the windows of its first tokens is new. By chance, this holds for a few short texts.
+        """
+        statuses = [self.look_up(self.check_text(ids[:_FIRST_TOKENS]))[0] for ids in texts]
+        are_known = [NEW not in rows for rows in statuses if rows.any()]
+        return fmean(are_known or [False])
 
     def check_text(self, ids: Sequence[int] | np.ndarray) -> Int64[np.ndarray, " T"]:
         """Return a text's ids as an array for compiled code, which does not check bounds.

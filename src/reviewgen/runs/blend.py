@@ -17,6 +17,7 @@ import torch
 from reviewgen.blending.characters import describe_characters, shared_alphabet
 from reviewgen.blending.model import Blend, CharacterModel, EntropyModel
 from reviewgen.blending.weights import check_weights, features_of, fit_gate, fit_weights, gated_weights, mix_scores
+from reviewgen.conditions import Condition, Conditions
 from reviewgen.config import CHAR_GENERATION, EvaluateKwargs, GenerationConfig, refuse_unknown_options, to_dict
 from reviewgen.data import data_records, digest_tokenizer, read_documents
 from reviewgen.errors import ConfigError, NotADistribution, quoted
@@ -50,8 +51,8 @@ def blend(models: Any, weights: Any = None, *, data: Any = None, **options: Unpa
         split: "all"; for a dataset, the name of one of its splits; for any other source, a part of its hash split: "train",
             "validation" or "test". Default: "all".
         text_column: The column that holds the text, "a.b" for the field b of the column a; guessed if not given.
-        documents: How a txt file is cut into texts: "line", "paragraph" (blank lines between), "sentence" or "file". With "file",
-            a single file is one long text, blocks of which are held out. Default: "line".
+        documents: How a txt file is cut into texts: "line", "paragraph" (blank lines between), "sentence" or "file". With
+            "file", a single file is one long text, blocks of which are held out. Default: "line".
         sql: The query of a SQLite file, as in "select text, stars from reviews"; by default its only table is read.
         subset: The subset (configuration) of a dataset of the Hub.
         lowercase, strip_markdown, fix_encoding, keep_line_breaks, clean: How to clean the data; by default as in the trainings.
@@ -59,9 +60,9 @@ def blend(models: Any, weights: Any = None, *, data: Any = None, **options: Unpa
             no limit. Default: 10,000,000.
 
     Raises:
-        ConfigError: There are fewer than two models or their conditions differ, the tokenizers differ and one does not say which
-            bytes its tokens are, the weights are not a positive number for each model, both weights and data are given, or an
-            argument is unknown.
+        ConfigError: There are fewer than two models, a condition has other values in one of them, the tokenizers differ and one
+            does not say which bytes its tokens are, the weights are not a positive number for each model, both weights and data
+            are given, or an argument is unknown.
         NotADistribution: The scores of a model do not sum to one.
         DataError: The data cannot be read, or none of its tokens can be predicted.
         ReviewgenError: A model cannot be loaded; see ``load``.
@@ -76,15 +77,13 @@ def blend(models: Any, weights: Any = None, *, data: Any = None, **options: Unpa
     if len(models) < 2:
         raise ConfigError(f"A blend needs at least two models; got {len(models)}.")
     loaded = [model if isinstance(model, ReviewModel) else ReviewModel.from_pretrained(model) for model in models]
-    _refuse_other_conditions(loaded)
     _refuse_scores(loaded)
     first, parts = _share_tokenizer(loaded)
     plugins = [model.bundle.model_plugin for model in loaded]
     if data is None:
         equal = Blend.from_models(parts, plugins, check_weights(weights, len(loaded)))
         return ReviewModel(make_bundle(loaded, equal, {"method": "equal" if weights is None else "given"}, first=first))
-    trained = [known for model in loaded for known in data_records(model.training)]
-    documents = read_documents(data, first.tokenizer, trained, conditions=first.conditions, **options)
+    documents = read_documents(data, first, [model.bundle for model in loaded], **options)
     fitted, facts = fit_blend(parts, plugins, documents, first.tokenizer.vocab_size)
     source = str(data) if isinstance(data, str | Path) else type(data).__name__
     facts |= {"source": source, "split": options.get("split", "all")}
@@ -203,43 +202,56 @@ def _share_tokenizer(models: Sequence[ReviewModel]) -> tuple[Bundle, list[Langua
         ConfigError: The tokenizers differ, and it is not known which bytes the tokens of one are, or the models have fields.
     """
     bundles = [model.bundle for model in models]
-    first, kinds = bundles[0], [_identify(bundle) for bundle in bundles]
-    if all(kind == kinds[0] for kind in kinds):
+    first, conditions = bundles[0], _join_conditions(models)
+    kinds = [(_identify(bundle), len(bundle.conditions)) for bundle in bundles]
+    tokenizer_kind = kinds[0][0]
+    if all(kind == (tokenizer_kind, len(conditions)) for kind in kinds):
         return first, [bundle.model for bundle in bundles]
     for number, model in enumerate(models, start=1):
         if not isinstance(model.tokenizer, SupportsTokenBytes):
             raise ConfigError(
-                f"The models have different tokenizers, and that of model {number} ({model.preset}), {model.tokenizer_name!r}, "
-                "does not say which bytes its tokens are (reviewgen.protocols.SupportsTokenBytes): train all with one tokenizer."
+                f"The models have different tokenizers or conditions, and the tokenizer of model {number} ({model.preset}), "
+                f"{model.tokenizer_name!r}, does not say which bytes its tokens are (reviewgen.protocols.SupportsTokenBytes): "
+                "train all alike."
             )
-    if fields := models[0].conditions.fields:
+    if fields := conditions.fields:
         raise ConfigError(
-            f"The models have different tokenizers, and fields of free text, {', '.join(field.name for field in fields)}: train "
-            "all with one tokenizer, or without fields."
+            f"The models have different tokenizers or conditions, and fields of free text, "
+            f"{', '.join(field.name for field in fields)}: train all with one tokenizer and the same ones, or without fields."
         )
     symbols: list[Any] = [token_symbols(bundle.tokenizer) for bundle in bundles]
+    if all(kind == tokenizer_kind for kind, _ in kinds):
+        shared = replace(first, conditions=conditions.with_ids_from(first.tokenizer.vocab_size))
+    else:
+        shared = _share_characters(bundles, symbols, conditions)
+    parts: list[LanguageModel] = []
+    written: Any = token_symbols(shared.tokenizer)
+    first_ids = dict(zip(conditions.names, shared.conditions.open_ids, strict=True))
+    for bundle, kind, bundle_symbols in zip(bundles, kinds, symbols, strict=True):
+        if kind == (_identify(shared), len(conditions)):
+            parts.append(bundle.model)
+            continue
+        given = [first_ids[known.name] + number for known in bundle.conditions for number in range(1 + len(known.values))]
+        pairs = (bundle.tokenizer.bos_id, shared.tokenizer.bos_id), (bundle.tokenizer.eos_id, shared.tokenizer.eos_id)
+        entry = describe_characters(bundle_symbols, written, *pairs, given)
+        parts.append(CharacterModel(bundle.model, entry, shared.conditions.vocab_size))
+    return shared, parts
+
+
+def _share_characters(bundles: Sequence[Bundle], symbols: Sequence[Any], conditions: Conditions) -> Bundle:
+    """Return a bundle with a tokenizer of the characters that all models have tokens for."""
+    first = bundles[0]
     tokenizer_class, plugin = find_tokenizer("char")
     tokenizer = tokenizer_class.train([shared_alphabet(symbols)], tokenizer_class.Config())
     defaults = [bundle.generation for bundle in bundles if bundle.tokenizer_plugin.name == plugin.name]
-    shared = replace(
+    return replace(
         first,
         tokenizer=tokenizer,
         tokenizer_plugin=plugin,
         tokenizer_config=tokenizer_class.Config(),
-        conditions=models[0].conditions.with_ids_from(tokenizer.vocab_size),
+        conditions=conditions.with_ids_from(tokenizer.vocab_size),
         generation=defaults[0] if defaults else GenerationConfig(**CHAR_GENERATION, conditions=first.generation.conditions),
     )
-    parts: list[LanguageModel] = []
-    written: Any = token_symbols(tokenizer)
-    vocab_size = shared.conditions.vocab_size
-    for bundle, kind, bundle_symbols in zip(bundles, kinds, symbols, strict=True):
-        if kind == _identify(shared):
-            parts.append(bundle.model)
-            continue
-        pairs = (bundle.tokenizer.bos_id, tokenizer.bos_id), (bundle.tokenizer.eos_id, tokenizer.eos_id)
-        entry = describe_characters(bundle_symbols, written, *pairs, vocab_size - tokenizer.vocab_size)
-        parts.append(CharacterModel(bundle.model, entry, vocab_size))
-    return shared, parts
 
 
 def _identify(bundle: Bundle) -> tuple[Any, ...]:
@@ -247,18 +259,27 @@ def _identify(bundle: Bundle) -> tuple[Any, ...]:
     return bundle.tokenizer_plugin.name, to_dict(bundle.tokenizer_config), digest_tokenizer(bundle.tokenizer)
 
 
-def _refuse_other_conditions(models: Sequence[ReviewModel]) -> None:
-    """Raise unless all models have the same conditions, with the same values; how frequent they were may differ."""
-    values = [
-        [replace(each, left_out=0, values=tuple(replace(value, share=0.0) for value in each.values)) for each in model.conditions]
-        for model in models
-    ]
-    for number, model in enumerate(models, start=1):
-        if values[number - 1] != values[0]:
+def _join_conditions(models: Sequence[ReviewModel]) -> Conditions:
+    """Return the conditions of all models.
+
+    Raises:
+        ConfigError: Conditions of one name have other values, or another order, in two models.
+    """
+    joined: dict[str, Condition] = {}
+    for model in sorted(models, key=lambda model: -len(model.conditions)):
+        for condition in model.conditions:
+            joined.setdefault(condition.name, condition)
+        shared = [condition for condition in joined.values() if condition.name in model.conditions.names]
+        if _labels_of(shared) != _labels_of(model.conditions):
             raise ConfigError(
-                f"The models of a blend share their conditions, but model 1 ({models[0].preset}) and model {number} "
-                f"({model.preset}) differ in theirs: train both with the same ones, on the same texts."
+                f"The conditions of {model.preset}, {', '.join(model.conditions.names)}, have other values or another order in "
+                "another model of the blend: train both on the same texts, or rename the columns of one."
             )
+    return Conditions(tuple(joined.values()))
+
+
+def _labels_of(conditions: Iterable[Condition]) -> list[Any]:
+    return [(condition.name, [value.label for value in condition.values]) for condition in conditions]
 
 
 def _refuse_scores(models: Sequence[ReviewModel]) -> None:

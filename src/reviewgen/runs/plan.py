@@ -41,7 +41,7 @@ from reviewgen.errors import (
 from reviewgen.evaluation import find_metrics
 from reviewgen.model import Bundle
 from reviewgen.model.read import read_training
-from reviewgen.model.write import write_or_rescue
+from reviewgen.model.write import refuse_other_files, write_or_rescue
 from reviewgen.processes import all_processes, resumes_by_itself
 from reviewgen.runs.display import check_tracker
 from reviewgen.runs.setup import TrainingSetup, resolve_setup
@@ -71,6 +71,7 @@ class TrainingPlan:
         min_texts: In how many training texts a word of the lexicon occurs, at least.
         log: The tracker.
         resume: Whether an interrupted run is resumed.
+        overwrite: Whether the model replaces one that ``out`` holds.
         store: The token store, if the source is a prepared one.
     """
 
@@ -82,6 +83,7 @@ class TrainingPlan:
     min_texts: int = 2
     log: str | None = None
     resume: bool = False
+    overwrite: bool = False
     store: StoreFolder | None = None
 
     @property
@@ -145,10 +147,14 @@ def make_plan(start: Any, source: Any, options: TrainKwargs) -> TrainingPlan:
         ReviewgenError: A setting, the preset or the output folder is unusable.
     """
     out = None if (folder := options.get("out")) is None else to_path("out", folder)
+    overwrite = options.get("overwrite", False)
     if out is not None:
-        discard_finished(out)
-        if not resumes_by_itself():  # else this may be the model that the job has saved before it was restarted
-            check_output(out)
+        if overwrite:
+            refuse_other_files(out)
+        else:
+            discard_finished(out)
+            if not resumes_by_itself():  # else this may be the model that the job has saved before it was restarted
+                check_output(out, "--overwrite (overwrite=True)")
     groups = (options.get(group) for group in ("model", "tokenizer", "training", "initial_weights"))
     parts = resolve_setup(start, *groups)
     find_metrics(parts.training.metrics)  # one that is not installed is refused before anything is read
@@ -167,6 +173,7 @@ def make_plan(start: Any, source: Any, options: TrainKwargs) -> TrainingPlan:
         min_texts=min_texts,
         log=options.get("log"),
         resume=options.get("resume", False),
+        overwrite=overwrite,
         store=store,
     )
 
@@ -315,7 +322,7 @@ class RunFolder:
         plan, training = self._plan, self._plan.parts.training
         if plan.out is None:
             return None, {}, 0.0
-        if resumes_by_itself():
+        if resumes_by_itself() and not plan.overwrite:
             record = find_record(plan.out)
             if record.get(SETTINGS) == plan.digest() and record.get("stopped") not in _CUT_SHORT:
                 return record["data"]["fingerprint"], {}, 0.0
@@ -367,7 +374,8 @@ class RunFolder:
         """
         if self._job is None:
             return
-        write_or_rescue(bundle, self._job.out, overwrite=self._is_saved)
+        is_whole = bundle.training.get("stopped") not in _CUT_SHORT  # another one does not replace what exists
+        write_or_rescue(bundle, self._job.out, overwrite=self._is_saved or (self._plan.overwrite and is_whole))
         if not self._is_saved and self._close.alive:
             self._job.clear()
             self._close()

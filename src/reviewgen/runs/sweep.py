@@ -81,8 +81,8 @@ class Variants:
 
     def __init__(self, function: Sequence[str], start: Any, source: Any, settings: Any, options: TrainKwargs) -> None:
         name, *arguments = function
-        refuse_unknown_options(options, TrainKwargs, name, others=arguments, hidden=[*GROUPS, "out", "resume"])
-        for option in (*GROUPS, "out", "resume"):
+        refuse_unknown_options(options, TrainKwargs, name, others=arguments, hidden=[*GROUPS, "out", "overwrite", "resume"])
+        for option in (*GROUPS, "out", "overwrite", "resume"):
             if option in GROUPS and option in options:
                 raise ConfigError(f"{name} takes {option} settings in settings, as in settings={{{quoted(option)}: {{...}}}}.")
             if options.get(option) not in (None, False):

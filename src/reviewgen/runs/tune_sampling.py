@@ -16,7 +16,7 @@ from typing import Any, Unpack
 import numpy as np
 
 from reviewgen.config import EvaluateKwargs, GenerationConfig, check_mapping, check_seed, generation_config
-from reviewgen.data import data_records, read_documents, tokens_of
+from reviewgen.data import read_documents, tokens_of
 from reviewgen.errors import ConfigError, DataError, did_you_mean, quoted
 from reviewgen.evaluation import TextStatistics, measure_texts, take_words
 from reviewgen.generation import SAMPLING_SETTINGS
@@ -112,8 +112,7 @@ def tune_sampling(
     defaults = model.generation_config
     defaults = defaults if profile == "likeness" and not defaults.likeness else defaults.of_profile(profile)
     seed, settings = check_seed(seed), _combine(defaults, search, texts)
-    trained = data_records(model.training)
-    documents = read_documents(source, model.tokenizer, trained, conditions=model.conditions, **options)
+    documents = read_documents(source, model.bundle, **options)
     read = (tokens_of(ids, model.tokenizer.vocab_size).tolist() for ids, _ in itertools.islice(documents, _MAX_TEXTS))
     human = [text for ids in read if (text := model.tokenizer.decode(ids))]
     if len(human) < 2 * _MIN_TEXTS:

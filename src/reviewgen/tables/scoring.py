@@ -20,7 +20,7 @@ import xxhash
 from reviewgen.conditions import Conditions
 from reviewgen.config import EvaluateKwargs, check_text, refuse_unknown_options, to_dict
 from reviewgen.config.options import EvaluationOptions, ShardOptions
-from reviewgen.data import Example, data_records, frame_texts, hash_text, identify_texts, read_documents, read_texts
+from reviewgen.data import Example, frame_texts, hash_text, identify_texts, read_documents, read_texts
 from reviewgen.errors import ConfigError, TrainingError
 from reviewgen.evaluation import Evaluation, batches, evaluate_totals, keep_first, measure_gains, sum_totals, token_losses
 from reviewgen.generation import device_facts, require_index
@@ -128,7 +128,7 @@ def evaluate(
         """Score this process's batches; return their totals by number, a digest of all texts, and what the conditions save."""
         totals, digest = dict[int, Any](), xxhash.xxh3_128()
         tokenizer, weights, conditions = loaded.tokenizer, loaded.bundle.weights, loaded.conditions
-        documents = read_documents(source, tokenizer, data_records(loaded.training), conditions=conditions, **options)
+        documents = read_documents(source, loaded.bundle, **options)
         first, nats = list[Any](), list[float]()
         documents, done = keep_first(documents, first) if conditions and not processes.rank else documents, 0
         for number, batch in enumerate(batches(documents)):
@@ -183,7 +183,7 @@ def score_texts(
             move(loaded, device)
         else:
             require_index(loaded.bundle.index)
-        texts: Iterator[Example] = read_texts(source, data_records(loaded.training), conditions=loaded.conditions, **settings)
+        texts: Iterator[Example] = read_texts(source, loaded.bundle, **settings)
         first_text, identity = next(texts), identify_texts(source, loaded.conditions, settings)  # the first says what is wrong
         facts = {"judge": kind, **_facts(loaded, source, _DEFAULTS | settings)}
         facts["texts"] = hash_text(first_text[0]) if identity is None else identity  # which processes compare
