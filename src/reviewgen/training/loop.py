@@ -9,7 +9,6 @@ recurrent layer are complete only at the end of back-propagation through time.
 
 import copy
 import math
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
@@ -20,6 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from reviewgen.compiled.jit import clock
 from reviewgen.config import TrainingConfig
 from reviewgen.data import IGNORED, Batch, Lanes, TokenStore
 from reviewgen.errors import BrokenPlugin, CheckpointError, ProcessLost, TrainingError, first_line
@@ -289,7 +289,7 @@ class Loop:
             KeyboardInterrupt: A process was interrupted; all processes raise it, in the same step.
             ProcessLost: Another process has ended.
         """
-        start = time.monotonic()
+        start = clock()
         self.learning_rate = self.schedule.learning_rate()
         optimizing.set_learning_rate(self.optimizers, self.learning_rate * self._length_scale(batches))
         self.model.zero_grad()
@@ -310,7 +310,7 @@ class Loop:
                 self.averaged.update_parameters(self.model)
         self.scaler.update()
         self.position = batches[-1].epoch, batches[-1].number + 1
-        self.threads.record(time.monotonic() - start)
+        self.threads.record(clock() - start)
         return entropy
 
     def _forward_backward(self, batch: Batch, targets: int) -> Float[Tensor, " L"]:
@@ -364,14 +364,14 @@ class Loop:
 
     def seconds(self) -> float:
         """Return the training time so far, from the end of the first step."""
-        return self.seconds_before + (0.0 if self.started is None else time.monotonic() - self.started)
+        return self.seconds_before + (0.0 if self.started is None else clock() - self.started)
 
     def finish_step(self) -> bool:
         """Start the clock after the first step, and update the progress; return whether to save a checkpoint now.
 
         The progress reserves time for a last evaluation. The main process's clock decides: all take the same steps.
         """
-        self.started = time.monotonic() if self.started is None else self.started
+        self.started = clock() if self.started is None else self.started
         is_checkpoint_due: float = self.checkpoints.is_due()
         progress = self.schedule.steps / max(1, self.total_steps)
         if self.budget.seconds is not None:
