@@ -206,7 +206,8 @@ def contrast(model: str, condition: str, *, k: int = 10, seed: int = 0) -> Resul
         preferred = api.load(model).contrast(condition, k=k, seed=seed)
     columns = [[f"{entry.word} {entry.log_ratio:+.1f}" for entry in words] for words in preferred.values()]
     table = make_table(*preferred, rows=zip_longest(*columns, fillvalue=""), left=preferred)
-    return Result({"condition": condition, "values": preferred}, [table])
+    no_effect = f"No effect: no value of {condition} makes a word more probable, beyond the 95 % interval over the texts."
+    return Result({"condition": condition, "values": preferred}, [table if any(columns) else no_effect])
 
 
 @takes(EvaluationOptions)
