@@ -168,7 +168,7 @@ def test_no_winner_is_named_among_models_that_are_trained_for_a_few_steps(monkey
     assert status == 0
     said = " ".join(said.split())
     assert "No model is named the best, since there is no verdict on the training of gru-char, rnn-char." in said
-    assert "gru-char: No verdict: 3 steps and 3 evaluations are too few" in said
+    assert "gru-char: No verdict: 3 steps and 1 evaluation are too few" in said
     assert "has the fewest" not in said and "is better than" not in said
 
 

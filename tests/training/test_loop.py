@@ -407,6 +407,16 @@ def test_a_short_run_of_steps_is_evaluated_on_fewer_tokens(steps: int, accumulat
     assert report.evaluation is not None and report.evaluation.reviews == round(share * 100)
 
 
+@pytest.mark.parametrize(("steps", "wanted", "evaluations"), [(12, {}, 2), (12, {"evaluations": 20}, 12), (80, {}, 10)])
+def test_a_run_of_a_few_steps_has_few_evaluations_unless_their_number_is_set(
+    steps: int, wanted: dict[str, int], evaluations: int
+) -> None:
+    """In all they take 6 % of the tokens of 2,048 a step, and each at least 1,067; the last one comes on top."""
+    training = {"batch_size": 64, "bptt": 32, "threads": 1, "precision": "no", "patience": 99} | wanted
+    model = reviewgen.train("gru-char", TEXTS, steps=steps, model=MODEL, training=training, progress=False)
+    assert len(model.training["evaluations"]) == evaluations
+
+
 def test_what_cannot_be_trained_is_refused_and_what_needs_no_training_is_evaluated() -> None:
     plain = plain_store()
     with pytest.raises(TrainingError, match="TableModel is neither"):

@@ -160,7 +160,17 @@ class TrainingRun:
             return
         prefix = corpus.conditions.unspecified_ids
         texts = self.model, corpus.tokenizer, corpus.stores["train"], corpus.stores["validation"]
-        reports = fit(*texts, self.config, plan.length, plan.seed, corpus.index, prefix, checkpoints, self._metrics)
+        reports = fit(
+            *texts,
+            self.config,
+            plan.length,
+            plan.seed,
+            corpus.index,
+            prefix,
+            checkpoints,
+            self._metrics,
+            all_evaluations="training.evaluations" in plan.parts.own,
+        )
         groups = {"model": self.model.config, "training": self.config}
         settings = plan.facts() | {f"{group}.{name}": value for group in groups for name, value in to_dict(groups[group]).items()}
         with self._folder.closed_on_error(), self.log.opened(settings):

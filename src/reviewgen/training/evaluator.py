@@ -35,6 +35,16 @@ _WITHIN_LIMIT, _BEYOND_LIMIT = 0, 1  # of the token copy rate: the groups that r
 _UNRANKED = 2, 0.0  # worse than every result
 
 
+def affordable_evaluations(wanted: int, tokens: float) -> int:
+    """Return how many evaluations a run of a number of tokens has, up to the wanted ones: those within their share, and the last.
+
+    >>> [affordable_evaluations(20, steps * 2048) for steps in (1, 12, 60, 300)]
+    [1, 2, 7, 20]
+    """
+    smallest = _MIN_TOKENS / _TRAINING_COST + _MIN_COPY_TEXTS * SAMPLE_TOKENS  # an evaluation, in tokens of training
+    return int(min(wanted, 1 + MAX_SHARE * tokens / smallest))
+
+
 @dataclass
 class Evaluator:
     """Evaluates a model on held-out texts and tracks the best result.
