@@ -68,7 +68,9 @@ def graph(model: str, *, out: Path | None = None, unroll: int = 1, autograd: boo
     file = out or Path(f"{Path(model).name.replace('@', '-').replace(':', '-')}.svg")
     picture = analysis.graph(model, file, unroll=unroll, autograd=autograd, overwrite=overwrite)
     facts = {"file": str(file), **picture.to_dict()}
-    return Result(facts, [f"{picture.name}: {picture.parameters:,} parameters", f"Saved as {file}"])
+    sizes = {"parameters": picture.parameters} if picture.parameters else picture.counted
+    lines = [f"{picture.name}: " + ", ".join(f"{size:,} {kind}" for kind, size in sizes.items())] if sizes else []
+    return Result(facts, [*lines, f"Saved as {file}"])
 
 
 @takes()

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import compress, islice
+from itertools import islice
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -255,11 +255,11 @@ def contrast_words(
     preferred = dict[str, list[PreferredWord]]()
     for number, value in enumerate(attribute.values):
         ratios = np.array(_log_ratios(expected, number))
-        is_candidate = (ratios >= _MIN_LOG_RATIO) & (expected[:, number].sum(axis=0) >= 1)
-        ranked = [index for index in np.argsort(-ratios, kind="stable") if is_candidate[index]]
+        is_frequent = expected[:, number].sum(axis=0) >= 1
+        ranked = [index for index in np.argsort(-ratios, kind="stable") if ratios[index] >= _MIN_LOG_RATIO and is_frequent[index]]
         intervals = find_intervals(partial(_log_ratios, number=number), expected[:, :, ranked], [False] * len(ranked))
-        has_effect = [interval is not None and interval[0] > 0 for interval in intervals]
-        by_token = {int(tokens[index]): float(ratios[index]) for index in compress(ranked, has_effect)}
+        pairs = zip(ranked, intervals, strict=True)
+        by_token = {int(tokens[index]): float(ratios[index]) for index, interval in pairs if interval and interval[0] > 0}
         chosen = islice(_whole_words(bundle, pieces, iter(by_token)), count)
         preferred[value.label] = [PreferredWord(known[token], by_token[token]) for token in chosen]
     return preferred
