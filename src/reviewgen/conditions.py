@@ -94,10 +94,10 @@ class Condition:
         >>> stars.find(4.5), stars.find("5"), stars.find("4..5"), stars.find(6)
         (0, 0, 0, None)
         """
-        number = finite_number(value) if self.kind == "number" else None
-        label = label_of(value)
+        number = finite_number(value)
+        labels = {label_of(value), label_of(value if number is None else number)}  # of "5.0" or "05", both
         for index, known in enumerate(self.values):
-            is_it = label == known.label
+            is_it = known.label in labels
             if number is not None and known.low is not None and known.high is not None:
                 is_it = known.low <= number <= known.high
             if is_it:
@@ -465,7 +465,7 @@ def finite_number(value: object) -> float | None:
     if isinstance(value, bool) or not isinstance(value, str | Real):
         return None
     try:
-        number = float(value)
+        number = math.nan if "_" in str(value) else float(value)  # Python reads 1_0 as 10
     except (ValueError, OverflowError):
         return None
     return number + 0.0 if math.isfinite(number) else None  # -0.0 becomes 0.0, which has another label

@@ -161,6 +161,23 @@ BAD = [
 ]  # fmt: skip
 
 
+def test_no_winner_is_named_among_models_that_are_trained_for_a_few_steps(monkeypatch, capsys, tmp_path):
+    (tmp_path / "data.txt").write_text("\n".join(DATA))
+    words = ("compare", "gru-char", "rnn-char", "ngram-char", "--data", tmp_path / "data.txt", "--steps", 3)
+    status, said, _ = run_command(monkeypatch, capsys, *words, "--set", "training.batch_size=4")
+    assert status == 0
+    said = " ".join(said.split())
+    assert "No model is named the best, since there is no verdict on the training of gru-char, rnn-char." in said
+    assert "gru-char: No verdict: 3 steps and 1 evaluation are too few" in said
+    assert "has the fewest" not in said and "is better than" not in said
+
+
+def test_trained_models_are_ranked_however_short_their_training_was():
+    given = {"a": letters(0), "b": letters(1)}
+    assert "has the fewest bits per character" in compare(given).describe_best()
+    assert [pair.is_significant for pair in compare(given).pairs] == [True]
+
+
 def test_what_is_unusable_is_refused_before_any_work(models):
     for given, options, error in BAD:
         with pytest.raises(error) as raised:

@@ -353,6 +353,15 @@ def test_the_command_writes_a_picture_and_prints_json(tmp_path, monkeypatch, cap
         assert status == expected and said in problem
 
 
+def test_the_command_prints_the_n_grams_of_a_trained_n_gram(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    counted = reviewgen.load("ngram-char").model.parameter_kinds()
+    status, output, _ = run_command(monkeypatch, capsys, "graph", "ngram-char")
+    line = " ".join(output.split())
+    assert status == 0 and line.startswith("ngram-char: ") and " 0 parameters" not in line
+    assert all(f"{size:,} {kind}" in line for kind, size in counted.items())
+
+
 def test_a_preset_without_weights_is_drawn_from_its_settings():
     @dataclass(frozen=True, kw_only=True)
     class TokenizerConfig:
@@ -361,7 +370,9 @@ def test_a_preset_without_weights_is_drawn_from_its_settings():
     reviewgen.register_tokenizer("graphletters", type("Letters", (type(LETTERS),), {"Config": TokenizerConfig}))
     picture = graph("gru-graphletters")
     assert picture.sizes["V"] == 2 + 95 and picture.sizes["H"] == 320
-    assert all("not trained" in each.svg for each in (picture, graph("ngram-graphletters")))
+    counts = graph("ngram-graphletters")
+    assert all("not trained" in each.svg for each in (picture, counts))
+    assert counts.parameters == 0 and counts.counted == {}
 
 
 def test_autograd_draws_each_parameter_and_needs_torchviz_and_dot(monkeypatch):

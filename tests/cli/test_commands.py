@@ -237,6 +237,14 @@ def test_what_others_have_written_cannot_steer_a_terminal(run: Run, place: Path)
         assert status == 0 or said.strip()
 
 
+@pytest.mark.parametrize(("preset", "is_listed"), [("ngram-char", False), ("gru-char", True), ("blend-char", True)])
+def test_settings_lists_no_setting_of_training_by_gradient_for_an_n_gram(run: Run, preset: str, is_listed: bool) -> None:
+    status, out, _ = run("settings", preset, "--json")
+    names = {row["name"] for row in json.loads(out)["training"]}
+    assert status == 0 and {"evaluation_tokens", "novelty"} <= names
+    assert all((name in names) == is_listed for name in ("learning_rate", "batch_size", "warmup", "calibration", "device"))
+
+
 def test_signals_raise_an_interrupt_inside_a_command_and_are_restored() -> None:
     found = {number: signal.signal(number, signal.SIG_DFL) for number in SIGNALS}  # a shell may ignore some in the background
     signal.signal(signal.SIGINT, signal.default_int_handler)

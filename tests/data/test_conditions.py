@@ -91,6 +91,23 @@ def test_categories_are_the_most_frequent_and_the_rest_is_reported():
         fit(None, "", math.nan)
 
 
+@pytest.mark.parametrize("spelled", [["5.0", "4.0"], ["05", "007"], ["5", "4e0"]], ids=str)
+def test_a_csv_column_of_numbers_and_one_word_keeps_the_value_of_every_text(tmp_path, spelled):
+    rows = [{"text": f"Review {number} of a film.", "stars": spelled[number % 2]} for number in range(60)]
+    file = write(tmp_path / "reviews.csv", as_csv([*rows, {"text": "The last review.", "stars": "unclear"}]))
+    _, conditions, _, rows = stores(("stars",), file)
+    examples = [values for split in rows.values() for _, values in split]
+    assert len(examples) == 61 and not any(conditions.unknown(values) for values in examples)
+    shares = [value.share for value in conditions.conditions[0].values]
+    assert sum(shares) == pytest.approx(1) and len(shares) == 3
+
+
+def test_digits_with_an_underscore_are_no_number():
+    """Python's ``float`` reads 1_0 as 10."""
+    condition = fit_condition("version", ["1_0", "1_1", "1_0"])
+    assert (condition.kind, [value.label for value in condition.values]) == ("category", ["1_0", "1_1"])
+
+
 def test_each_condition_has_an_unspecified_id_and_one_per_value():
     assert (BOTH.unspecified_ids, BOTH.vocab_size, len(BOTH), BOTH.names) == ([100, 104], 107, 2, NAMES)
     assert BOTH.encode({}) == BOTH.encode({"stars": None, "genre": None}) == [100, 104]

@@ -28,15 +28,46 @@ class Conditioned(TableModel):
         return self.table[seen[:, 1:]], seen[:, -1:]
 
 
-def test_contrast_of_known_probabilities():
-    low, high = torch.tensor([[0.1, 0.6, 0.2, 0.1], [0.5, 0.1, 0.2, 0.2]])
+class Wavering(Conditioned):
+    """What the condition does is reversed in texts that begin with an odd id: on average it does nothing."""
+
+    def __call__(self, ids, state):
+        logits, after = super().__call__(ids, state)
+        first = ids[:, min(2, ids.shape[1] - 1), None, None]  # after bos and the condition
+        return torch.where(first % 2 == 0, logits, logits[..., [0, 1, 5, 4, 3, 2, 6, 7, 8]]), after
+
+
+def conditioned(kind, low, high):
+    """Return a model of a condition with two values, given the chances of the four words with each."""
+    low, high = torch.tensor([low, high])
     chances = torch.nn.functional.pad(torch.stack([(low + high) / 2, low, high]), (2, 3), value=1e-9)
-    model = review_model(Conditioned(chances.log()), FourWords("gbfv"))
+    model = review_model(kind(chances.log()), FourWords("gbfv"))
     values = Value(label="low", share=0.3), Value(label="high", share=0.7)
     model.bundle.conditions = Conditions((Condition(name="mood", kind="category", values=values),), first_id=6)
+    return model
+
+
+def test_contrast_of_known_probabilities():
+    model = conditioned(Conditioned, [0.1, 0.6, 0.2, 0.1], [0.5, 0.1, 0.2, 0.2])
     preferred = {value: [(each.word, each.log_ratio) for each in words] for value, words in model.contrast("mood", k=2).items()}
     assert preferred["low"][0] == ("bad", pytest.approx(math.log2(6), rel=1e-4))
     assert preferred["high"] == [("good", pytest.approx(math.log2(5), rel=1e-4)), ("very", pytest.approx(1.0, rel=1e-4))]
+
+
+@pytest.mark.parametrize(
+    ("kind", "low", "high"),
+    [
+        (Wavering, [0.4, 0.3, 0.2, 0.1], [0.1, 0.2, 0.3, 0.4]),
+        (Conditioned, [0.252, 0.249, 0.249, 0.25], [0.25, 0.25, 0.25, 0.25]),
+    ],
+    ids=["within the interval", "shown as +0.0"],
+)
+def test_contrast_says_that_a_condition_has_no_effect(kind, low, high, monkeypatch, capsys):
+    model = conditioned(kind, low, high)
+    assert model.contrast("mood") == {"low": [], "high": []}
+    monkeypatch.setattr("reviewgen.api.load", lambda name: model)
+    status, said, _ = run_command(monkeypatch, capsys, "contrast", "a-model", "mood")
+    assert status == 0 and said.startswith("No effect: no value of mood makes a word more probable")
 
 
 @pytest.mark.wrong_types

@@ -2,14 +2,20 @@
 
 import io
 import itertools
+import json
 import math
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from numba.core import event
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -303,6 +309,32 @@ def test_evaluations_take_their_share_of_a_time_budget_and_the_last_one_is_reser
     assert [report.seconds for report in evaluated] == pytest.approx([2, 66, 99, 132, 165, 198], abs=2)
 
 
+class CompilingMetrics(SlowMetrics):
+    """All the time that measuring takes is spent compiling, as far as numba says."""
+
+    def measure(self, texts: Any) -> dict[str, float | None]:
+        with event.trigger_event("numba:compile", {"dispatcher": self}):
+            return super().measure(texts)
+
+
+def test_compiling_in_an_evaluation_takes_no_time_of_the_budget(monkeypatch: Any) -> None:
+    reports = timed(monkeypatch, 20.0, CompilingMetrics, evaluations=20)
+    assert sum(report.evaluation is not None for report in reports) > 5
+    assert reports[-1].evaluation_seconds == 0
+    assert [report.seconds for report in reports] == pytest.approx(range(21))
+
+
+@pytest.mark.slow
+def test_an_empty_compilation_cache_takes_no_time_of_the_budget(tmp_path: Path) -> None:
+    data, out = tmp_path / "reviews.txt", tmp_path / "model"
+    data.write_text("\n".join(TEXTS))
+    command = [sys.executable, "-m", "reviewgen", "train", "gru-char", "--data", str(data), "--out", str(out), "--budget", "2s"]
+    subprocess.run(command, env=os.environ | {"NUMBA_CACHE_DIR": str(tmp_path / "cache")}, check=True, capture_output=True)
+    training = json.loads((out / "training.json").read_text())
+    assert training["evaluations"][-1]["seconds"] < 6
+    assert training["steps"] > 10
+
+
 @pytest.mark.parametrize("length", [Budget(seconds=400), Budget(steps=300), Budget(epochs=2.5)])
 @pytest.mark.parametrize("patience", [99, 2])
 def test_the_time_of_an_epoch_and_the_time_left(length: Budget, patience: int, monkeypatch: Any) -> None:
@@ -373,6 +405,16 @@ def test_a_short_run_of_steps_is_evaluated_on_fewer_tokens(steps: int, accumulat
     tokens = max(2_000, 3 * 0.06 * steps * accumulated * lanes.lanes * lanes.bptt / 10 / 2)
     share = min(1.0, tokens / store.stores["validation"].tokens)
     assert report.evaluation is not None and report.evaluation.reviews == round(share * 100)
+
+
+@pytest.mark.parametrize(("steps", "wanted", "evaluations"), [(12, {}, 2), (12, {"evaluations": 20}, 12), (80, {}, 10)])
+def test_a_run_of_a_few_steps_has_few_evaluations_unless_their_number_is_set(
+    steps: int, wanted: dict[str, int], evaluations: int
+) -> None:
+    """In all they take 6 % of the tokens of 2,048 a step, and each at least 1,067; the last one comes on top."""
+    training = {"batch_size": 64, "bptt": 32, "threads": 1, "precision": "no", "patience": 99} | wanted
+    model = reviewgen.train("gru-char", TEXTS, steps=steps, model=MODEL, training=training, progress=False)
+    assert len(model.training["evaluations"]) == evaluations
 
 
 def test_what_cannot_be_trained_is_refused_and_what_needs_no_training_is_evaluated() -> None:

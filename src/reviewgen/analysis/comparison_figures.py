@@ -22,7 +22,6 @@ from reviewgen.errors import NotADistribution, ReviewgenError
 from reviewgen.evaluation import evaluate_totals, measure_texts, take_words
 from reviewgen.model import ReviewModel
 from reviewgen.novelty import COPY_CHARACTERS, TextWindows
-from reviewgen.protocols import CountTrained
 from reviewgen.protocols.abilities import count_parameters
 from reviewgen.rates import find_intervals
 from reviewgen.storage import temporary_folder
@@ -78,6 +77,7 @@ class ComparisonRow:
         name: The name of the row, different from all others.
         source: What was trained or loaded: a preset, a folder, a repository.
         is_trained_here: Whether it was trained for this comparison.
+        verdict: The verdict on its training, as in ``train``; None if it was not trained for this comparison.
         failed: The sentence that says why the model has failed; None if it has not.
         notes: Sentences for the user.
         tokenizer: The name of the tokenizer, which says what a token of ``perplexity_per_token`` is.
@@ -110,6 +110,7 @@ class ComparisonRow:
     name: str
     source: str
     is_trained_here: bool = False
+    verdict: str | None = None
     failed: str | None = None
     notes: tuple[str, ...] = ()
     tokenizer: str | None = None
@@ -141,6 +142,16 @@ class ComparisonRow:
     def has_seen_held_out(self) -> bool:
         """Whether the model was trained on held-out texts, so that its bits per character are too low."""
         return self.seen is not None and self.seen > MAX_SEEN
+
+    @property
+    def has_no_verdict(self) -> bool:
+        """Whether its training was too short for a verdict, so that it shows neither that the model is better nor worse."""
+        return self.verdict == "unknown"
+
+    @property
+    def is_ranked(self) -> bool:
+        """Whether its bits per character can be compared with those of other models."""
+        return not self.has_seen_held_out and not self.has_no_verdict
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "ComparisonRow":
@@ -199,6 +210,7 @@ def measure_model(
         notes.append(f"Its graph cannot be drawn: {error}")
     row = replace(
         row,
+        verdict=model.training["verdict"]["name"] if row.is_trained_here else None,
         tokenizer=model.tokenizer_name,
         parameters=sum(count_parameters(model.bundle.model).values()),
         bytes_on_disk=_saved_bytes(model),
@@ -208,8 +220,8 @@ def measure_model(
         is_same_split=is_same_split,
         **figures,
     )
-    if model.training.get("steps") == 1 and not isinstance(model.bundle.model, CountTrained):
-        notes.append("It was trained for one step only: increase the budget.")
+    if row.has_no_verdict:
+        notes.append(model.training["verdict"]["words"])
     if row.has_seen_held_out:
         notes.append(f"It was trained on {row.seen:.0%} of the held-out texts, so its bits per character are too low.")
     if row.seen is None and not row.is_same_split:

@@ -103,13 +103,13 @@ class Comparison(HtmlReport):
     def add(self, measured: Measured) -> None:
         """Add a finished row."""
         self.rows.append(measured.row)
-        if measured.bits is not None and not measured.row.has_seen_held_out:
+        if measured.bits is not None and measured.row.is_ranked:
             self._bits[measured.row.name] = measured.bits
         self.__dict__.pop("pairs", None)
 
     @cached_property
     def pairs(self) -> list[Pair]:
-        """The paired difference of each pair of models on the same texts, without models that were trained on them."""
+        """The paired difference of each pair of models on the same texts, without models that are not ranked."""
         return Bootstrap(self.held_out.characters, self.seed).pairs(self._bits)
 
     @property
@@ -165,11 +165,17 @@ class Comparison(HtmlReport):
         }
 
     def describe_best(self) -> str:
-        """Return which model has the fewest bits per character, and which models do not differ from it significantly."""
-        rated = {row.name: row.bits_per_character for row in self.rows if not row.has_seen_held_out}
+        """Return which model has the fewest bits per character, and which models do not differ from it significantly.
+
+        No model is named while one has no verdict: with more training, that one might be the best.
+        """
+        rated = {row.name: row.bits_per_character for row in self.rows if row.is_ranked}
+        unknown = [row.name for row in self.rows if row.has_no_verdict]
         known = {name: bits for name, bits in rated.items() if bits is not None and math.isfinite(bits)}
         if all(row.failed is not None for row in self.rows):
             return "No model was evaluated."
+        if unknown:
+            return f"No model is named the best, since there is no verdict on the training of {', '.join(unknown)}."
         if not known:
             return "No model has finite bits per character on texts that it was not trained on."
         best = min(known, key=lambda name: known[name])

@@ -16,6 +16,8 @@ from reviewgen.analysis.trace import broken_plugins
 from reviewgen.config import check_flags
 from reviewgen.errors import BrokenPlugin, ConfigError, quoted
 from reviewgen.generation import show
+from reviewgen.protocols import CountTrained
+from reviewgen.protocols.abilities import count_parameters
 from reviewgen.protocols.graph import ModelGraph, SupportsGraph, all_nodes, parameter_sizes
 from reviewgen.storage import to_path
 from reviewgen.web.rendering import refuse_file, save_text
@@ -39,6 +41,7 @@ class GraphPicture:
         graph: The graph.
         unrolled: The number of tokens that it is drawn for; 1 is drawn with loops.
         parameters: The number of trained parameters.
+        counted: Of a trained model that counts, the number of its entries of each kind, as in {"2-grams": 5000}.
         sizes: The size of each letter.
         svg: The picture.
     """
@@ -47,12 +50,14 @@ class GraphPicture:
     graph: ModelGraph
     unrolled: int
     parameters: int
+    counted: Mapping[str, int]
     sizes: Mapping[str, int]
     svg: str
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything but the picture, as JSON values."""
         facts = {"name": self.name, "unrolled": self.unrolled, "parameters": self.parameters, "sizes": dict(self.sizes)}
+        facts |= {"counted": dict(self.counted)}
         return facts | {"graph": asdict(replace(self.graph, sizes=dict(self.graph.sizes)))}
 
     def _repr_html_(self) -> str:
@@ -104,7 +109,10 @@ def graph(
     described, counts = describe_graph(model), parameter_sizes(model)
     used = counts if isinstance(model, nn.Module) else [weight for node in all_nodes(described) for weight in node.parameters]
     parameters = sum(counts[weight] for weight in used)
-    picture = GraphPicture(name, described, unroll, parameters, {**({} if autograd else subject.batch), **described.sizes}, "")
+    is_count_model = isinstance(model, CountTrained) and subject.is_trained is not False
+    counted = count_parameters(model) if is_count_model else {}
+    sizes = {**({} if autograd else subject.batch), **described.sizes}
+    picture = GraphPicture(name, described, unroll, parameters, counted, sizes, "")
     svg = _draw_autograd(model, unroll) if autograd else _draw(picture, subject, counts)
     if file is not None:
         save_text(svg, file)

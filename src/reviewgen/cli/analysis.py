@@ -68,7 +68,9 @@ def graph(model: str, *, out: Path | None = None, unroll: int = 1, autograd: boo
     file = out or Path(f"{Path(model).name.replace('@', '-').replace(':', '-')}.svg")
     picture = analysis.graph(model, file, unroll=unroll, autograd=autograd, overwrite=overwrite)
     facts = {"file": str(file), **picture.to_dict()}
-    return Result(facts, [f"{picture.name}: {picture.parameters:,} parameters", f"Saved as {file}"])
+    sizes = {"parameters": picture.parameters} if picture.parameters else picture.counted
+    lines = [f"{picture.name}: " + ", ".join(f"{size:,} {kind}" for kind, size in sizes.items())] if sizes else []
+    return Result(facts, [*lines, f"Saved as {file}"])
 
 
 @takes()
@@ -206,7 +208,8 @@ def contrast(model: str, condition: str, *, k: int = 10, seed: int = 0) -> Resul
         preferred = api.load(model).contrast(condition, k=k, seed=seed)
     columns = [[f"{entry.word} {entry.log_ratio:+.1f}" for entry in words] for words in preferred.values()]
     table = make_table(*preferred, rows=zip_longest(*columns, fillvalue=""), left=preferred)
-    return Result({"condition": condition, "values": preferred}, [table])
+    no_effect = f"No effect: no value of {condition} makes a word more probable, beyond the 95 % interval over the texts."
+    return Result({"condition": condition, "values": preferred}, [table if any(columns) else no_effect])
 
 
 @takes(EvaluationOptions)

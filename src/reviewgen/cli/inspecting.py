@@ -17,8 +17,10 @@ from reviewgen.cli.console import Result, make_table, show_status
 from reviewgen.cli.options import takes
 from reviewgen.config import VOCABULARY_FIELDS, Preset, TrainingConfig
 from reviewgen.config.descriptions import describe_settings
+from reviewgen.config.training import COUNTING_SETTINGS
 from reviewgen.errors import ConfigError
-from reviewgen.registry import describe_weights, find_model, find_preset, find_stepper, find_tokenizer
+from reviewgen.protocols import CountTrained
+from reviewgen.registry import describe_weights, find_model, find_preset, find_tokenizer
 from reviewgen.registry import plugins as registry
 from reviewgen.version import __version__
 
@@ -60,7 +62,7 @@ def _describe_kinds(parameters: Mapping[str, int] | None) -> str:
 
 @takes()
 def settings(preset: str) -> Result:
-    """List all settings of a preset, for `reviewgen train --set`.
+    """List the settings that have an effect on a preset, for `reviewgen train --set`.
 
     Args:
         preset: <model>-<tokenizer>, as in lstm-word; see `reviewgen list`.
@@ -68,14 +70,15 @@ def settings(preset: str) -> Result:
     definition = find_preset(preset)
     models = [find_preset(part) for part in definition.parts] or [definition]
     by_model = {}
-    for member in models:  # no torch where the model has a stepper factory
-        factory = find_stepper(member.model)
-        config = (find_model(member.model)[0] if factory is None else factory).Config
+    for member in models:
+        config = find_model(member.model)[0].Config
         by_model[member.model] = describe_settings(config, member.model_settings, VOCABULARY_FIELDS)
     groups = {
         "tokenizer": describe_settings(find_tokenizer(definition.tokenizer)[0].Config, definition.tokenizer_settings),
         "training": describe_settings(TrainingConfig, models[0].training_settings),
     }
+    if issubclass(find_model(models[0].model)[0], CountTrained):  # of a blend, the first is a network
+        groups["training"] = [row for row in groups["training"] if row["name"] in COUNTING_SETTINGS]
     rows = [row | ({"model": model} if definition.parts else {}) for model, described in by_model.items() for row in described]
     by_epochs = [{"epochs": epochs, "settings": values} for epochs, values in models[0].by_epochs]
     facts = {"preset": preset, "model": rows, **groups, "sizes": models[0].sizes, "by_epochs": by_epochs}

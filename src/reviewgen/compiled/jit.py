@@ -1,7 +1,8 @@
 """What compiles functions with numba: the cache of machine code on disk, and functions that compiled ones can call.
 
 The first use of a function takes seconds, while a line on standard error says so, if that is a terminal; later uses load the
-machine code from disk. Knows nothing of what is compiled. Must not import rich, since the line mostly does not appear.
+machine code from disk. ``clock`` stands still meanwhile, so that a time budget buys the same training on a fresh machine. Knows
+nothing of what is compiled. Must not import rich, since the line mostly does not appear.
 """
 
 import contextlib
@@ -111,7 +112,7 @@ def _newest_source(package: str) -> float:
 
 
 class CompilingNotice(event.Listener):
-    """Listens to numba's compiler, and shows the line while one of the watched functions is compiled.
+    """Listens to numba's compiler: measures its time, and shows the line while one of the watched functions is compiled.
 
     Attributes:
         functions: The watched functions, as numba's dispatchers.
@@ -121,8 +122,9 @@ class CompilingNotice(event.Listener):
     def __init__(self) -> None:
         self.functions: WeakSet[Any] = WeakSet()
         self.is_quiet = False
-        self._open: list[Any] = []  # the functions that are being compiled, each called by the one before it
+        self._depth = 0  # functions that are being compiled, each called by the one before it
         self._started = 0.0
+        self._seconds = 0.0  # of all compilations that have ended
         self._terminal: TextIO | None = None
 
     @contextlib.contextmanager
@@ -136,27 +138,31 @@ class CompilingNotice(event.Listener):
 
     @property
     def is_compiling(self) -> bool:
-        """Whether a watched function is being compiled."""
-        return bool(self._open)
+        """Whether a function is being compiled."""
+        return self._depth > 0
+
+    def clock(self) -> float:
+        """Return the seconds of a monotonic clock that stands still while numba compiles."""
+        now = self._started if self.is_compiling else time.monotonic()
+        return now - self._seconds
 
     def on_start(self, event: Any) -> None:
         """Show or update the line, unless a function is compiled that is not ours."""
-        function = event.data["dispatcher"]
-        if not self._open and function not in self.functions:
-            return
-        if not self._open:
+        if not self.is_compiling:
+            self._started = time.monotonic()
             can_erase = sys.stderr is not None and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
-            self._started, self._terminal = time.monotonic(), sys.stderr if can_erase and not self.is_quiet else None
+            is_shown = can_erase and not self.is_quiet and event.data["dispatcher"] in self.functions
+            self._terminal = sys.stderr if is_shown else None
             self._write(_SAVE)
-        self._open.append(function)
+        self._depth += 1
         self._write(f"{_ERASE}Compiling for the first use, {time.monotonic() - self._started:.0f} s ...")
 
     def on_end(self, event: Any) -> None:
         """Erase the line when the outermost function is compiled."""
-        if self._open:
-            self._open.pop()
-            if not self._open:
-                self._write(_ERASE)
+        self._depth -= 1
+        if not self.is_compiling:
+            self._seconds += time.monotonic() - self._started
+            self._write(_ERASE)
 
     def _write(self, text: str) -> None:
         if self._terminal is not None:
@@ -165,4 +171,5 @@ class CompilingNotice(event.Listener):
 
 
 compiling_notice = CompilingNotice()
+clock = compiling_notice.clock
 event.register("numba:compile", compiling_notice)

@@ -37,9 +37,13 @@ TECHNIQUES = (
 )
 
 
+COUNTING_SETTINGS = ("evaluation_tokens", "copy_tokens", "metrics", "keep", "copy_limit", "novelty", "novelty_mb")
+"""The training settings that have an effect on a model trained by counting."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
-    """Training settings. A model trained by counting uses those from ``evaluation_tokens`` to ``novelty_mb`` only.
+    """Training settings. A model trained by counting uses those of ``COUNTING_SETTINGS`` only.
 
     Attributes:
         batch_size: Lanes (parallel token streams) of a batch, B; of each process.

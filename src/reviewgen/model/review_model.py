@@ -440,7 +440,8 @@ class ReviewModel:
 
         The model writes 60 texts of 40 tokens without any condition, and reads them once with each value. A word's probability is
         the mean of its probabilities at all positions, and its log ratio compares that with the mean of the other values. Words
-        that are expected less than once in 5,000 tokens are left out.
+        that are expected less than once in 5,000 tokens are left out, and those whose log ratio is not above zero by its 95 %
+        interval over the texts (a jackknife), or is below 0.05: a value without an effect has no words.
 
         Args:
             condition: A condition of categories or numbers.

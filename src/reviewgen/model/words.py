@@ -36,6 +36,7 @@ from reviewgen.web.rendering import refuse_file, save_text
 
 _READ = GenerationConfig(temperature=1.0, max_new_tokens=40, num_return_sequences=60)  # the texts that ``contrast`` reads
 _MIN_SHARE = 2e-4  # of the tokens that a word is expected to be, with the value that prefers it
+_MIN_LOG_RATIO = 0.05  # of a word that a value prefers; a smaller one would be shown as +0.0
 _CLASSIFIED = 1000  # texts at most, drawn from all, of which the accuracy is measured
 _ROWS = 32  # texts that are read side by side
 _LETTERS = ("'", "’")  # which go on with a word, as letters do
@@ -250,29 +251,41 @@ def contrast_words(
         raise ConfigError(f"contrast compares words, and the tokens of {bundle.preset} are characters.")
     known, texts = _words(bundle, pieces), write(_READ)
     tokens = np.array(list(known), np.int64)
-    expected = np.stack([_expect(bundle, texts, {condition: value.label}) for value in attribute.values])[:, tokens]
+    expected = np.stack([_expect(bundle, texts, {condition: value.label})[:, tokens] for value in attribute.values], axis=1)
     preferred = dict[str, list[PreferredWord]]()
     for number, value in enumerate(attribute.values):
-        other_mean = np.delete(expected, number, axis=0).mean(axis=0)
-        ratios = np.log2(np.maximum(expected[number], 1e-30) / np.maximum(other_mean, 1e-30))
-        ranked = [index for index in np.argsort(-ratios, kind="stable") if ratios[index] > 0 and expected[number, index] >= 1]
-        by_token = {int(tokens[index]): float(ratios[index]) for index in ranked}
+        ratios = np.array(_log_ratios(expected, number))
+        is_frequent = expected[:, number].sum(axis=0) >= 1
+        ranked = [index for index in np.argsort(-ratios, kind="stable") if ratios[index] >= _MIN_LOG_RATIO and is_frequent[index]]
+        intervals = find_intervals(partial(_log_ratios, number=number), expected[:, :, ranked], [False] * len(ranked))
+        pairs = zip(ranked, intervals, strict=True)
+        by_token = {int(tokens[index]): float(ratios[index]) for index, interval in pairs if interval and interval[0] > 0}
         chosen = islice(_whole_words(bundle, pieces, iter(by_token)), count)
         preferred[value.label] = [PreferredWord(known[token], by_token[token]) for token in chosen]
     return preferred
 
 
+def _log_ratios(expected: Sequence[Float64[np.ndarray, "values W"]], number: int) -> list[float]:
+    """Return of each word log2 of how often it is expected in some texts, given a value, over the mean of the other values."""
+    total = np.sum(expected, axis=0)
+    other_mean = np.delete(total, number, axis=0).mean(axis=0)
+    ratios: list[float] = np.log2(np.maximum(total[number], 1e-30) / np.maximum(other_mean, 1e-30)).tolist()
+    return ratios
+
+
 @torch.no_grad()
-def _expect(bundle: Bundle, texts: Sequence[str], values: Mapping[str, str]) -> Float64[np.ndarray, " V"]:
-    """Return how often each token is expected in 1 / _MIN_SHARE tokens of some texts, given the values of conditions."""
-    total, tokens, size = np.zeros(bundle.tokenizer.vocab_size), 0, bundle.tokenizer.vocab_size
+def _expect(bundle: Bundle, texts: Sequence[str], values: Mapping[str, str]) -> Float64[np.ndarray, "N V"]:
+    """Return how often each token is expected in each text, if all have 1 / _MIN_SHARE tokens, given the values of conditions."""
+    sums = list[np.ndarray]()
+    tokens = 0
+    size = bundle.tokenizer.vocab_size
     for ids, lengths, start in _batches(bundle, texts, bundle.conditions.encode(values)):
         model = bundle.weights.model_on_device
         logits, _ = model(ids, model.initial_state(len(ids)))
         for row, length in zip(logits, lengths, strict=True):
-            total += row[start - 1 : length - 1].float().softmax(-1).sum(0).double().cpu().numpy()[:size]
+            sums.append(row[start - 1 : length - 1].float().softmax(-1).sum(0).double().cpu().numpy()[:size])
             tokens += length - start
-    return total / (tokens * _MIN_SHARE)
+    return np.stack(sums) / (tokens * _MIN_SHARE)
 
 
 def _batches(bundle: Bundle, texts: Sequence[str], prefix: Sequence[int]) -> Iterator[tuple[Tensor, list[int], int]]:

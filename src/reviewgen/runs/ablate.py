@@ -40,7 +40,7 @@ class AblationRow:
         gain: These bits minus those of the whole preset; above zero, the technique lowers them. None for the whole preset.
         interval: The 95 % interval of ``gain`` over the held-out texts; None with fewer than 10 texts.
         characters_per_second: Characters trained on per second, not counting evaluations, over all seeds; None if the training is
-            too short, and for counting, whose first row includes the time of compiling.
+            too short, and for counting.
         seconds: Duration of the trainings with their evaluations.
         parameters: The number of parameters of each kind.
     """

@@ -8,7 +8,6 @@ import logging
 import math
 import os
 import platform
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
@@ -18,6 +17,7 @@ from typing import Any, Unpack
 import torch
 
 from reviewgen.blending.model import Blend
+from reviewgen.compiled.jit import clock
 from reviewgen.conditions import Conditions
 from reviewgen.config import TrainingConfig, refuse_unknown_options, to_dict
 from reviewgen.config.options import TrainKwargs
@@ -96,7 +96,7 @@ class TrainingRun:
         self._log, self._folder = RunLog(plan.log, plan.out, plan.preset), RunFolder(plan)
         self._is_interrupted = False
         self._evaluation: Evaluation | None = None
-        self._started = time.monotonic()
+        self._started = clock()
         self._corpus: ReadCorpus | None = None
         self._record = RunRecord()
         self._model: LanguageModel | None = None
@@ -160,7 +160,17 @@ class TrainingRun:
             return
         prefix = corpus.conditions.unspecified_ids
         texts = self.model, corpus.tokenizer, corpus.stores["train"], corpus.stores["validation"]
-        reports = fit(*texts, self.config, plan.length, plan.seed, corpus.index, prefix, checkpoints, self._metrics)
+        reports = fit(
+            *texts,
+            self.config,
+            plan.length,
+            plan.seed,
+            corpus.index,
+            prefix,
+            checkpoints,
+            self._metrics,
+            all_evaluations="training.evaluations" in plan.parts.own,
+        )
         groups = {"model": self.model.config, "training": self.config}
         settings = plan.facts() | {f"{group}.{name}": value for group in groups for name, value in to_dict(groups[group]).items()}
         with self._folder.closed_on_error(), self.log.opened(settings):
@@ -201,7 +211,7 @@ class TrainingRun:
                 model = self._save()
             if self.is_interrupted:
                 return model
-            where, start = f"its model is {'kept' if self.out is None else f'saved in {self.out}'}", time.monotonic()
+            where, start = f"its model is {'kept' if self.out is None else f'saved in {self.out}'}", clock()
             try:
                 self._measure(corpus, last)
             except KeyboardInterrupt:
@@ -210,7 +220,7 @@ class TrainingRun:
             except Exception:
                 _logger.warning("The training is over and %s; an error occurred during the final measurements.", where)
                 raise
-            self._measuring_seconds = time.monotonic() - start
+            self._measuring_seconds = clock() - start
             with block_signals():
                 return self._save()
 
@@ -246,7 +256,7 @@ class TrainingRun:
             "stopped": None if stopped is None else stopped.value,
             "steps": last.step,
             "tokens_seen": last.tokens,
-            "seconds": round(time.monotonic() - self._started + self._folder.checkpoints.seconds, 2),
+            "seconds": round(clock() - self._started + self._folder.checkpoints.seconds, 2),
             "evaluation_seconds": round(last.evaluation_seconds + measuring, 2),
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
             "device": last.device,
@@ -367,7 +377,7 @@ class TrainingRun:
 
     def _report_blend(self, corpus: PreparedCorpus, seconds: float | None) -> Report:
         """Fit the weights of a blend and evaluate it; return the last report of the run."""
-        start, last = time.monotonic(), self._network_record.last
+        start, last = clock(), self._network_record.last
         with using_threads(last.threads):
             network, limit = self._parts[-1], None if seconds is None else _WEIGHTS_SHARE * seconds
             documents = choose_documents(network.model, corpus, "validation", self.config.evaluation_tokens, limit)
@@ -380,7 +390,7 @@ class TrainingRun:
             )
             report = replace(last, part=self.preset, progress=1.0, loss=None, learning_rate=None, notes=(weights,), stopped=None)
             report = judge.evaluate(self.model, report)
-        seconds, evaluations = last.seconds + time.monotonic() - start, last.evaluation_seconds + judge.total_seconds
+        seconds, evaluations = last.seconds + clock() - start, last.evaluation_seconds + judge.total_seconds
         report = replace(report, seconds=seconds, evaluation_seconds=evaluations, stopped=last.stopped)
         self._record.add(report)
         return report
@@ -425,7 +435,7 @@ class TrainingRun:
                 self._copied, self._metric_facts = measure_texts(self.model, corpus, self._metrics)
                 self._record.note(*self._metrics.pop_notes())
             if is_main and not self._parts:
-                spent = time.monotonic() - self._started
+                spent = clock() - self._started
                 self._record.note(*suggest_trained_weights(self.plan, corpus, last.tokens, spent))
 
     def _save(self) -> ReviewModel:

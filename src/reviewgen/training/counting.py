@@ -9,7 +9,6 @@ so every process ends with the model that one process would have made from all t
 torch and the network hold of them is bounded.
 """
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -20,6 +19,7 @@ import torch
 from jaxtyping import Int64, Shaped
 from torch import Tensor, distributed
 
+from reviewgen.compiled.jit import clock
 from reviewgen.data import TokenStore
 from reviewgen.errors import TrainingError
 from reviewgen.interrupts import block_signals
@@ -29,7 +29,7 @@ from reviewgen.training.evaluator import Evaluator
 from reviewgen.training.report import Report, StopReason
 
 _MIN_SPEED = 10_000  # tokens per second, counted and made into a model, of the slowest machine: no sample is needed to know
-_WARM_UP_TOKENS = 1_000  # counted before, since the first use compiles
+_WARM_UP_TOKENS = 1_000  # counted before, since the first use loads or compiles the loops
 _SAMPLE_TOKENS = 50_000  # of the first sample; the second is four times as large
 _SAFETY = 0.8  # larger models take a little longer per token
 _GAIN = 0.5  # of a further process that counts a range: two were 1.5 to 1.8 times as fast as one
@@ -60,7 +60,7 @@ def train_by_counting(model: Any, train: TokenStore, seconds: float | None, eval
         gain = _GAIN if isinstance(model, SupportsCountRanges) else 0.0  # else the first process does most of the work
         share, spent = _countable_share(model, train, seconds, 1 + gain * (processes.world_size - 1))
         numbers = _spread(numbers, share)
-    start = time.monotonic() - spent
+    start = clock() - spent
     report_every = max(1, len(numbers) // 100)
     is_broken = False
     try:
@@ -68,12 +68,10 @@ def train_by_counting(model: Any, train: TokenStore, seconds: float | None, eval
             document = train.document(number)
             model.observe(document)
             tokens += len(document)
-            if texts == 1:  # it may have compiled
-                start = time.monotonic() - spent
             if texts % report_every == 0:
                 train.release_pages()
-                yield Report(texts, texts / len(numbers), time.monotonic() - start, tokens)
-            if processes.interrupted.is_set() or (seconds is not None and time.monotonic() - start > seconds):
+                yield Report(texts, texts / len(numbers), clock() - start, tokens)
+            if processes.interrupted.is_set() or (seconds is not None and clock() - start > seconds):
                 break
     except Exception:
         is_broken = True
@@ -87,7 +85,7 @@ def train_by_counting(model: Any, train: TokenStore, seconds: float | None, eval
                 with block_signals():
                     facts = _finish(model, processes)
     if interrupted:
-        yield Report(texts, texts / len(train), time.monotonic() - start, tokens)
+        yield Report(texts, texts / len(train), clock() - start, tokens)
         raise KeyboardInterrupt
     report = Report(
         step=texts,
@@ -97,13 +95,13 @@ def train_by_counting(model: Any, train: TokenStore, seconds: float | None, eval
         notes=tuple(facts.get("notes", ())),
         stopped=StopReason.ALL_TEXTS_COUNTED if texts == len(train) else StopReason.BUDGET_SPENT,
     )
-    yield replace(evaluator.evaluate(model, report), seconds=time.monotonic() - start)
+    yield replace(evaluator.evaluate(model, report), seconds=clock() - start)
 
 
 def _countable_share(model: Any, train: TokenStore, seconds: float, speedup: float) -> tuple[float, float]:
     """Return the share of the texts, at most 1, that can be counted and made into a model in the given seconds.
 
-    Also returns the seconds that it took to find out, without compiling.
+    Also returns the seconds that it took to find out.
 
     Args:
         model: The model; others of its settings are made from samples.
@@ -114,24 +112,24 @@ def _countable_share(model: Any, train: TokenStore, seconds: float, speedup: flo
     if train.tokens <= max(4 * _SAMPLE_TOKENS, _MIN_SPEED * seconds):
         return 1.0, 0.0
     _time_sample(model, train, _WARM_UP_TOKENS)
-    start = time.monotonic()
+    start = clock()
     first = _time_sample(model, train, _SAMPLE_TOKENS)
     if first > seconds / 8:  # there is no time for the second
         return _SAMPLE_TOKENS / train.tokens, first
     second = _time_sample(model, train, 4 * _SAMPLE_TOKENS)
     needed = (second - first) / (3 * _SAMPLE_TOKENS) * train.tokens / speedup  # by all texts
-    spent = time.monotonic() - start
+    spent = clock() - start
     time_left = _SAFETY * (seconds - spent)
     return 1.0 if needed <= time_left else max(_SAMPLE_TOKENS / train.tokens, time_left / needed), spent
 
 
 def _time_sample(model: Any, train: TokenStore, tokens: int) -> float:
     """Return the seconds that another model of the same settings takes for a sample of the texts."""
-    start, other = time.monotonic(), type(model)(model.config)
+    start, other = clock(), type(model)(model.config)
     for number in _spread(np.arange(len(train)), min(1.0, tokens / train.tokens)).tolist():
         other.observe(train.document(number))
     other.finish()
-    return time.monotonic() - start
+    return clock() - start
 
 
 def _spread(numbers: np.ndarray, share: float) -> np.ndarray:

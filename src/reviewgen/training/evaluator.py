@@ -6,7 +6,6 @@ runs of one seed must be equal, it follows from the number of tokens trained on.
 """
 
 import math
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -14,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from reviewgen.compiled.jit import clock
 from reviewgen.config import GenerationConfig, TrainingConfig
 from reviewgen.errors import GenerationError, NotADistribution
 from reviewgen.evaluation import Document, Evaluation, TextMetrics, Totals, evaluate_totals, measure_rate, spread_documents
@@ -35,6 +35,16 @@ _WITHIN_LIMIT, _BEYOND_LIMIT = 0, 1  # of the token copy rate: the groups that r
 _UNRANKED = 2, 0.0  # worse than every result
 
 
+def affordable_evaluations(wanted: int, tokens: float) -> int:
+    """Return how many evaluations a run of a number of tokens has, up to the wanted ones: those within their share, and the last.
+
+    >>> [affordable_evaluations(20, steps * 2048) for steps in (1, 12, 60, 300)]
+    [1, 2, 7, 20]
+    """
+    smallest = _MIN_TOKENS / _TRAINING_COST + _MIN_COPY_TEXTS * SAMPLE_TOKENS  # an evaluation, in tokens of training
+    return int(min(wanted, 1 + MAX_SHARE * tokens / smallest))
+
+
 @dataclass
 class Evaluator:
     """Evaluates a model on held-out texts and tracks the best result.
@@ -53,7 +63,7 @@ class Evaluator:
         without_gain: Evaluations since the best one after the warm-up.
         seconds: Duration of the last evaluation.
         total_seconds: Duration of all evaluations so far.
-        setup_seconds: Duration of what the first one did once: measured the rates and, on the first use, compiled.
+        setup_seconds: Duration of what the first one did once: measured the rates.
         seconds_each: Maximum duration of one evaluation; None for no limit.
         copy_texts: The number of generated texts that the token copy rate is measured on; None as many as the settings say.
         has_nan: Whether the last result is NaN: the weights are useless.
@@ -87,16 +97,16 @@ class Evaluator:
     def evaluate(self, model: Any, report: Report, device: str = "cpu") -> Report:
         """Evaluate a model, which is in evaluation mode, and update the best result; return the report with this one."""
         if self.seconds_each is not None and self.copy_texts is None:
-            start = time.monotonic()
+            start = clock()
             self._limit_to_seconds(model, device, self.seconds_each)
-            self.setup_seconds = float(self.processes.all_gather([time.monotonic() - start])[0, 0])
+            self.setup_seconds = float(self.processes.all_gather([clock() - start])[0, 0])
             self.total_seconds = self.setup_seconds
-        start = time.monotonic()
+        start = clock()
         evaluation = self._score(model, device)
         generated = None if self.processes.rank else self._measure_texts(model, device)
         sample, token_copy_rate, metrics = self.processes.broadcast(generated)
         is_best = self._update_best(evaluation, token_copy_rate)
-        self.seconds = float(self.processes.all_gather([time.monotonic() - start])[0, 0])  # the main process's clock
+        self.seconds = float(self.processes.all_gather([clock() - start])[0, 0])  # the main process's clock
         self.total_seconds += self.seconds
         group, rate = self.best_rank
         notes = []
@@ -153,9 +163,9 @@ class Evaluator:
             with suppress(GenerationError):  # diverged: the next step says so
                 side_by_side = 1 if device == "cpu" else choose_batch_size(device)  # there, one takes as long as all
                 self._generate(model, device, side_by_side)  # a warm-up
-                start = time.monotonic()
+                start = clock()
                 self._generate(model, device, side_by_side)
-                texts = seconds / 2 * side_by_side / max(time.monotonic() - start, 1e-9)
+                texts = seconds / 2 * side_by_side / max(clock() - start, 1e-9)
         self._limit(*self.processes.broadcast((tokens, texts)))
 
     def _limit(self, tokens: float, copy_texts: float) -> None:

@@ -29,6 +29,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from reviewgen.compiled.jit import clock
 from reviewgen.config import Preset, TrainingConfig
 from reviewgen.errors import TrainingError, counted
 from reviewgen.generation import using_threads
@@ -400,19 +401,19 @@ def choose_size(
         corpus_characters: Characters of an epoch.
         may_grow: Whether the batch may be made larger for a model whose optimizer is slow.
     """
-    chosen, start, deadline = None, time.monotonic(), math.inf
+    chosen, start, deadline = None, clock(), math.inf
     for settings in preset.sizes:
-        if time.monotonic() > deadline:
+        if clock() > deadline:
             break
         model = build(settings)
         parameters = sum(parameter.numel() for parameter in model.parameters())
         in_bags = _count_weights(model, nn.EmbeddingBag)
         multiplied = parameters - in_bags - _count_weights(model, nn.Embedding)  # most rows of which a token does not use
         throughput_of = _measure_throughput(model, config)
-        deadline = min(deadline, time.monotonic() + max(_SIZING_SECONDS, _SIZING_SHARE * seconds))  # the first may have compiled
+        deadline = min(deadline, clock() + max(_SIZING_SECONDS, _SIZING_SHARE * seconds))
         batch = _grow_batch(config, throughput_of, seconds) if may_grow else (config.batch_size, config.bptt)
         throughput = throughput_of(math.prod(batch) * config.gradient_accumulation_steps)
-        tokens = throughput * max(0.0, seconds - (time.monotonic() - start)) * _STEP_SHARE
+        tokens = throughput * max(0.0, seconds - (clock() - start)) * _STEP_SHARE
         enough = max(MIN_TOKENS_PER_PARAMETER * multiplied, min(TOKENS_PER_PARAMETER * multiplied, ENOUGH_EPOCHS * corpus_tokens))
         if chosen is not None and (tokens < enough or multiplied > MAX_PARAMETERS_PER_TOKEN * corpus_tokens):
             break

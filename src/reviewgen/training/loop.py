@@ -9,7 +9,6 @@ recurrent layer are complete only at the end of back-propagation through time.
 
 import copy
 import math
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
@@ -20,6 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from reviewgen.compiled.jit import clock
 from reviewgen.config import TrainingConfig
 from reviewgen.data import IGNORED, Batch, Lanes, TokenStore
 from reviewgen.errors import BrokenPlugin, CheckpointError, ProcessLost, TrainingError, first_line
@@ -32,7 +32,7 @@ from reviewgen.training import optimizing
 from reviewgen.training.calibration import calibrate
 from reviewgen.training.checkpoints import Checkpoints
 from reviewgen.training.counting import train_by_counting
-from reviewgen.training.evaluator import Evaluator
+from reviewgen.training.evaluator import Evaluator, affordable_evaluations
 from reviewgen.training.execution import (
     Execution,
     IsolatedRng,
@@ -61,6 +61,8 @@ def fit(
     prefix: Sequence[int] = (),
     checkpoints: Checkpoints | None = None,
     metrics: TextMetrics | None = None,
+    *,
+    all_evaluations: bool = True,
 ) -> Iterator[Report]:
     """Train a model and yield a report per step.
 
@@ -76,6 +78,7 @@ def fit(
         prefix: Ids that stand for conditions and fields not given.
         checkpoints: Where to save the state of a training by gradient; if they have loaded one, training resumes from it.
         metrics: Measured of the texts that each evaluation generates.
+        all_evaluations: Whether a run of a few steps has as many evaluations as the settings say, beyond their share of it.
 
     Raises:
         TrainingError: The model can be trained neither by counting nor by gradient, or its loss is NaN or infinite from the
@@ -93,7 +96,7 @@ def fit(
             yield replace(report, stopped=StopReason.NOTHING_TO_TRAIN)
         else:
             with reused_memory():
-                loop = Loop(model, train, budget, seed, evaluator, checkpoints or Checkpoints())
+                loop = Loop(model, train, budget, seed, evaluator, checkpoints or Checkpoints(), all_evaluations)
                 with using_threads(loop.threads.count):
                     yield from loop.train()
 
@@ -109,6 +112,7 @@ class Loop:
         evaluator: Evaluates the model and tracks the best result; has the tokenizer and the training settings.
         checkpoints: Where the state is saved, and resumed from if they have loaded one. With several processes, only those of the
             main process are saved: a checkpoint holds the state of all processes.
+        all_evaluations: Whether a run of a few steps has as many evaluations as the settings say.
 
     Raises:
         CheckpointError: The loaded state does not fit the model.
@@ -116,7 +120,14 @@ class Loop:
     """
 
     def __init__(
-        self, model: nn.Module, train: TokenStore, budget: Budget, seed: int, evaluator: Evaluator, checkpoints: Checkpoints
+        self,
+        model: nn.Module,
+        train: TokenStore,
+        budget: Budget,
+        seed: int,
+        evaluator: Evaluator,
+        checkpoints: Checkpoints,
+        all_evaluations: bool,
     ) -> None:
         self.model: Any = model
         self.budget, self.evaluator, self.checkpoints = budget, evaluator, checkpoints
@@ -153,7 +164,8 @@ class Loop:
         self.tokens = 0  # trained on so far, of all processes
         self.position = 0, 0  # epoch, and index in it, of the next batch
         self.carried_state: State = None  # of the lanes, from the last batch
-        self.schedule = optimizing.Schedule(config.learning_rate, config.warmup, config.evaluations)
+        evaluations = config.evaluations if all_evaluations else affordable_evaluations(config.evaluations, self._run_tokens())
+        self.schedule = optimizing.Schedule(config.learning_rate, config.warmup, evaluations)
         self.learning_rate = 0.0
         self.loss_names: tuple[str, ...] = ()  # of the model's own loss terms
         self.is_closed = False  # the model has its final weights
@@ -289,7 +301,7 @@ class Loop:
             KeyboardInterrupt: A process was interrupted; all processes raise it, in the same step.
             ProcessLost: Another process has ended.
         """
-        start = time.monotonic()
+        start = clock()
         self.learning_rate = self.schedule.learning_rate()
         optimizing.set_learning_rate(self.optimizers, self.learning_rate * self._length_scale(batches))
         self.model.zero_grad()
@@ -310,7 +322,7 @@ class Loop:
                 self.averaged.update_parameters(self.model)
         self.scaler.update()
         self.position = batches[-1].epoch, batches[-1].number + 1
-        self.threads.record(time.monotonic() - start)
+        self.threads.record(clock() - start)
         return entropy
 
     def _forward_backward(self, batch: Batch, targets: int) -> Float[Tensor, " L"]:
@@ -364,14 +376,14 @@ class Loop:
 
     def seconds(self) -> float:
         """Return the training time so far, from the end of the first step."""
-        return self.seconds_before + (0.0 if self.started is None else time.monotonic() - self.started)
+        return self.seconds_before + (0.0 if self.started is None else clock() - self.started)
 
     def finish_step(self) -> bool:
         """Start the clock after the first step, and update the progress; return whether to save a checkpoint now.
 
         The progress reserves time for a last evaluation. The main process's clock decides: all take the same steps.
         """
-        self.started = time.monotonic() if self.started is None else self.started
+        self.started = clock() if self.started is None else self.started
         is_checkpoint_due: float = self.checkpoints.is_due()
         progress = self.schedule.steps / max(1, self.total_steps)
         if self.budget.seconds is not None:

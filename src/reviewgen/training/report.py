@@ -43,7 +43,7 @@ class Budget:
     """When a training run ends. One of the three is set.
 
     Attributes:
-        seconds: Time from the end of the first step, which may compile: neither it nor what comes before it is counted.
+        seconds: Time from the end of the first step: neither it nor what comes before it is counted, nor any time of compiling.
         steps: Number of optimizer steps.
         epochs: Number of passes over the corpus.
     """
