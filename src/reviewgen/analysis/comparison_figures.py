@@ -77,7 +77,8 @@ class ComparisonRow:
         name: The name of the row, different from all others.
         source: What was trained or loaded: a preset, a folder, a repository.
         is_trained_here: Whether it was trained for this comparison.
-        verdict: The verdict on its training, as in ``train``; None if it was not trained for this comparison.
+        verdict: The verdict on its training, as in ``train``, "unknown" if that was too short for one; None if it was not trained
+            for this comparison.
         failed: The sentence that says why the model has failed; None if it has not.
         notes: Sentences for the user.
         tokenizer: The name of the tokenizer, which says what a token of ``perplexity_per_token`` is.
@@ -144,14 +145,9 @@ class ComparisonRow:
         return self.seen is not None and self.seen > MAX_SEEN
 
     @property
-    def has_no_verdict(self) -> bool:
-        """Whether its training was too short for a verdict, so that it shows neither that the model is better nor worse."""
-        return self.verdict == "unknown"
-
-    @property
     def is_ranked(self) -> bool:
         """Whether its bits per character can be compared with those of other models."""
-        return not self.has_seen_held_out and not self.has_no_verdict
+        return not self.has_seen_held_out and self.verdict != "unknown"
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "ComparisonRow":
@@ -220,7 +216,7 @@ def measure_model(
         is_same_split=is_same_split,
         **figures,
     )
-    if row.has_no_verdict:
+    if row.verdict == "unknown":
         notes.append(model.training["verdict"]["words"])
     if row.has_seen_held_out:
         notes.append(f"It was trained on {row.seen:.0%} of the held-out texts, so its bits per character are too low.")

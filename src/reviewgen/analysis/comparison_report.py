@@ -170,7 +170,7 @@ class Comparison(HtmlReport):
         No model is named while one has no verdict: with more training, that one might be the best.
         """
         rated = {row.name: row.bits_per_character for row in self.rows if row.is_ranked}
-        unknown = [row.name for row in self.rows if row.has_no_verdict]
+        unknown = [row.name for row in self.rows if row.verdict == "unknown"]
         known = {name: bits for name, bits in rated.items() if bits is not None and math.isfinite(bits)}
         if all(row.failed is not None for row in self.rows):
             return "No model was evaluated."

@@ -56,8 +56,8 @@ class GraphPicture:
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything but the picture, as JSON values."""
-        facts = {"name": self.name, "unrolled": self.unrolled, "parameters": self.parameters, "sizes": dict(self.sizes)}
-        facts |= {"counted": dict(self.counted)}
+        facts = {"name": self.name, "unrolled": self.unrolled, "parameters": self.parameters, "counted": dict(self.counted)}
+        facts |= {"sizes": dict(self.sizes)}
         return facts | {"graph": asdict(replace(self.graph, sizes=dict(self.graph.sizes)))}
 
     def _repr_html_(self) -> str:

@@ -251,10 +251,11 @@ def contrast_words(
         raise ConfigError(f"contrast compares words, and the tokens of {bundle.preset} are characters.")
     known, texts = _words(bundle, pieces), write(_READ)
     tokens = np.array(list(known), np.int64)
-    expected = np.stack([_expect(bundle, texts, {condition: value.label})[:, tokens] for value in attribute.values], axis=1)
+    by_value = [_expect(bundle, texts, {condition: value.label})[:, tokens] for value in attribute.values]
+    expected: Any = np.stack(by_value, axis=1)
     preferred = dict[str, list[PreferredWord]]()
     for number, value in enumerate(attribute.values):
-        ratios = np.array(_log_ratios(expected, number))
+        ratios = _log_ratios(expected, number)
         is_frequent = expected[:, number].sum(axis=0) >= 1
         ranked = [index for index in np.argsort(-ratios, kind="stable") if ratios[index] >= _MIN_LOG_RATIO and is_frequent[index]]
         intervals = find_intervals(partial(_log_ratios, number=number), expected[:, :, ranked], [False] * len(ranked))
@@ -265,12 +266,16 @@ def contrast_words(
     return preferred
 
 
-def _log_ratios(expected: Sequence[Float64[np.ndarray, "values W"]], number: int) -> list[float]:
-    """Return of each word log2 of how often it is expected in some texts, given a value, over the mean of the other values."""
+def _log_ratios(expected: Any, number: int) -> Any:
+    """Return of each word log2 of how often it is expected, given a value, over the mean of the other values.
+
+    Args:
+        expected: How often, by text, value and word.
+        number: The number of the value.
+    """
     total = np.sum(expected, axis=0)
     other_mean = np.delete(total, number, axis=0).mean(axis=0)
-    ratios: list[float] = np.log2(np.maximum(total[number], 1e-30) / np.maximum(other_mean, 1e-30)).tolist()
-    return ratios
+    return np.log2(np.maximum(total[number], 1e-30) / np.maximum(other_mean, 1e-30))
 
 
 @torch.no_grad()

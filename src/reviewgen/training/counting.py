@@ -55,12 +55,10 @@ def train_by_counting(model: Any, train: TokenStore, seconds: float | None, eval
     tokens = texts = 0
     facts: Mapping[str, Any] = {}
     numbers = np.arange(processes.rank, len(train), processes.world_size)
-    spent = 0.0
+    start = clock()
     if seconds is not None:
         gain = _GAIN if isinstance(model, SupportsCountRanges) else 0.0  # else the first process does most of the work
-        share, spent = _countable_share(model, train, seconds, 1 + gain * (processes.world_size - 1))
-        numbers = _spread(numbers, share)
-    start = clock() - spent
+        numbers = _spread(numbers, _countable_share(model, train, seconds, 1 + gain * (processes.world_size - 1)))
     report_every = max(1, len(numbers) // 100)
     is_broken = False
     try:
@@ -98,10 +96,8 @@ def train_by_counting(model: Any, train: TokenStore, seconds: float | None, eval
     yield replace(evaluator.evaluate(model, report), seconds=clock() - start)
 
 
-def _countable_share(model: Any, train: TokenStore, seconds: float, speedup: float) -> tuple[float, float]:
+def _countable_share(model: Any, train: TokenStore, seconds: float, speedup: float) -> float:
     """Return the share of the texts, at most 1, that can be counted and made into a model in the given seconds.
-
-    Also returns the seconds that it took to find out.
 
     Args:
         model: The model; others of its settings are made from samples.
@@ -110,17 +106,16 @@ def _countable_share(model: Any, train: TokenStore, seconds: float, speedup: flo
         speedup: How many times as fast as this process all processes are together.
     """
     if train.tokens <= max(4 * _SAMPLE_TOKENS, _MIN_SPEED * seconds):
-        return 1.0, 0.0
-    _time_sample(model, train, _WARM_UP_TOKENS)
+        return 1.0
     start = clock()
+    _time_sample(model, train, _WARM_UP_TOKENS)
     first = _time_sample(model, train, _SAMPLE_TOKENS)
     if first > seconds / 8:  # there is no time for the second
-        return _SAMPLE_TOKENS / train.tokens, first
+        return _SAMPLE_TOKENS / train.tokens
     second = _time_sample(model, train, 4 * _SAMPLE_TOKENS)
     needed = (second - first) / (3 * _SAMPLE_TOKENS) * train.tokens / speedup  # by all texts
-    spent = clock() - start
-    time_left = _SAFETY * (seconds - spent)
-    return 1.0 if needed <= time_left else max(_SAMPLE_TOKENS / train.tokens, time_left / needed), spent
+    time_left = _SAFETY * (seconds - (clock() - start))
+    return 1.0 if needed <= time_left else max(_SAMPLE_TOKENS / train.tokens, time_left / needed)
 
 
 def _time_sample(model: Any, train: TokenStore, tokens: int) -> float:
