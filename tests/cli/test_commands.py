@@ -52,6 +52,13 @@ def test_train_shows_what_it_read_and_prints_the_result(run: Run, place: Path) -
     assert facts["data"]["text_column"] == "body"
 
 
+def test_a_model_that_cannot_be_evaluated_is_trained_to_the_end(run: Run) -> None:
+    words = ["--data", "reviews.csv", "--out", "b", "--set", "model.order=3", "--set", "model.smoothing=stupid-backoff"]
+    status, out, said = run("train", "ngram-char", *words)
+    assert status == 0, said
+    assert "cannot be evaluated" in said and "bits per character" not in out and "Saved in b" in out
+
+
 def test_generate_is_the_api_s(run: Run, micro: Any) -> None:
     model = micro("ngram-char")
     _, out, _ = run("generate", "./m", "-n", 3, "--seed", 1, "--prompt", "the ", "--max-new-tokens", 40)

@@ -148,8 +148,8 @@ def _describe(run: "runs.TrainingRun", facts: dict[str, Any], out: Path) -> Iter
     if alone:
         yield "Its models alone: " + ", ".join(f"{name} {'infinite' if bits is None else f'{bits:.4f}'}" for name, bits in alone)
     before = facts.get("parent", {}).get("bits_per_character")
-    after = [entry["bits_per_character"] for entry in facts["evaluations"] if entry["is_best"]]
-    if before is not None and after:
+    after = [entry.get("bits_per_character") for entry in facts["evaluations"] if entry["is_best"]]
+    if before is not None and after and after[-1] is not None:
         yield f"Validation texts: {before:.4f} bits per character before this training, {after[-1]:.4f} after it"
         if after[-1] >= before:
             yield "The training did not improve them: the original model is better."
