@@ -55,6 +55,7 @@ _NAMES = {  # where an option is not called as its field
     "trained": ("--from",),
     "goal": ("--for",),
     "as_json": ("--json",),
+    "verbose": ("--verbose", "-v"),
 }
 _OPPOSITES = {
     "lowercase": "keep-case",
