@@ -93,7 +93,7 @@ def plot(
     file = out or picture_name(runs)
     curves = plot_training(runs, file, against=against, metrics=metric or (), overwrite=overwrite)
     facts = {"file": str(file), "against": against, "runs": curves}
-    lines = [": ".join(filter(None, [run.name, run.verdict])) for run in curves]
+    lines = [f"{run.name}: {run.verdict}" for run in curves]
     return Result(facts, [*lines, f"Saved as {file}"])
 
 

@@ -35,7 +35,7 @@ def train(
     settings: list[str] | None = None,
     verbose: bool = False,
     **options: Any,
-) -> Result | None:
+) -> Result:
     """Train a model on a corpus of reviews and save it as a folder.
 
     Args:
@@ -63,8 +63,6 @@ def train(
         _prepare(run)
     except AlreadyTrained as finished:  # a job that was restarted has nothing left to do
         note(str(finished))
-        if notes.quiet:
-            return None
         facts = api.load(out).training
         return Result(facts | (facts["held_out"] or {}) | {"out": str(out)})
     model = _train(run)
@@ -77,15 +75,13 @@ def _prepare(run: "runs.TrainingRun") -> None:
     """Read and tokenize the corpus, and show facts about it."""
     try:
         with show_status("Reading ...") as say:
-            corpus = run.read()
-            for line in _describe_corpus(corpus, run.conditions.describe()):
+            for line in _describe_corpus(run.read(), run.conditions.describe()):
                 note(line)
             say("Training the tokenizer and encoding the texts ...")
             run.tokenize()
     except KeyboardInterrupt:
         note("Interrupted before training began; nothing was saved.")
         sys.exit(INTERRUPTED)
-    note(Detail(f"Tokens: {run.stores['train'].tokens:,} to train on, {run.tokenizer.vocab_size:,} in the vocabulary."))
     for line in (*run.notes, *filter(None, [run.log.describe()])):
         note(line)
 

@@ -193,7 +193,6 @@ class NotebookView:
         self._handle: Any = None
         self._last: Report | None = None
         self._next_update = 0.0  # of ``time.monotonic``
-        self._has_curves = False
 
     @contextmanager
     def phase(self, text: str) -> Iterator[None]:
@@ -205,7 +204,6 @@ class NotebookView:
     @contextmanager
     def training(self) -> Iterator[Callable[[Report], None]]:
         """Show the training inside the block; the value is the function that takes the report of each step."""
-        self._has_curves = True
         with self.phase("Training ..."):
             yield self._show
 
@@ -227,7 +225,7 @@ class NotebookView:
 
         shown: Any = notebook
         start = time.monotonic()
-        records = self._run.curves.items() if self._has_curves else ()
+        records = self._run.curves.items() if self._last is not None else ()
         curves = [LearningCurves(name, name, "", None, record.evaluations, record.curve()) for name, record in records]
         running = [] if is_over else [run for run in curves if run.evaluations]
         figure = shown.HTML(

@@ -266,8 +266,6 @@ class TrainingRun:
         record = self._record = RunRecord.of(corpus.stores["train"], saved)
         record.note(*corpus.notes)
         if parts.models:
-            names = ", then ".join(part.preset for part in parts.models)
-            record.note(Detail(f"{plan.preset} is trained in parts: {names}, then their weights on held-out texts."))
             self._corpus = corpus
             return
         documents = sample_documents(corpus.stores["validation"], parts.training.evaluation_tokens)
